@@ -1,0 +1,469 @@
+//! One shard of a cache: every decision about an entry, a flight or a cold entry is taken here.
+//!
+//! Owns a [`Store`], the [`Flights`] of its keys, its share of the [`ColdSet`] and its counters, and keeps the rules that
+//! tie them together:
+//! 1. a write of a key (`set`, `delete`, `clear`) fences the key's flight and makes its cold entry leave, in one step;
+//! 2. the result of a load is stored only if its flight was not fenced, and takes the place of what is there;
+//! 3. a key is hot or cold, never both: whatever inserts a key takes its rank out of the cold set in the same step. So
+//!    the fronts ask the snapshot for the rank of a key *before* they insert it;
+//! 4. as long as there are cold entries, they make room first, for they are older than everything that was touched: hot
+//!    and cold entries of all shards together are never more than the whole cache's `maxsize`, and a shard may hold more
+//!    than its part of it. Once none is cold, every shard keeps to its own part.
+//!
+//! A front calls this in two steps, with nothing between them: address a key with [`Cache::find`] and
+//! [`Cache::find_flight`] (or their candidates), then act with what they answered. It drops what is handed out in
+//! [`Removed`] where no lock and no borrow is held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cold::{ColdSet, Rank};
+use crate::flight::{FlightId, Flights, Left};
+use crate::order::Eviction;
+use crate::stats::{Counters, Stats};
+use crate::store::{Entry, NewEntry, Removed, SlotId, Store, Ticket};
+use crate::time::{Deadline, Time};
+
+/// What a cache, or one shard of it, is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The most entries that the whole cache may hold; `None` is unlimited, 0 stores nothing.
+    pub maxsize: Option<usize>,
+    /// This shard's part of `maxsize`. At least 1, unless `maxsize` is 0.
+    pub share: Option<usize>,
+    /// Which entries make room for others.
+    pub eviction: Eviction,
+}
+
+impl Config {
+    /// A cache of one shard.
+    pub fn single(maxsize: Option<usize>, eviction: Eviction) -> Self {
+        Self { maxsize, share: maxsize, eviction }
+    }
+}
+
+/// One shard of a cache: hot entries, cold entries and flights.
+#[derive(Debug)]
+pub struct Cache<K, V, T> {
+    config: Config,
+    store: Store<K, V>,
+    flights: Flights<K, T>,
+    cold: Option<Arc<ColdSet>>,
+    /// How many hot entries this shard has told the cold set of.
+    reported: usize,
+    counters: Counters,
+}
+
+/// A load that has ended, and what came of it.
+#[derive(Debug)]
+pub struct Finished<K, V, T> {
+    /// Where the callers of the flight wait for the answer.
+    pub token: T,
+    /// What left the cache; with it the key of a flight whose result was not stored, and the result.
+    pub removed: Removed<K, V>,
+}
+
+/// What a cache was cleared of; drop it where no lock and no borrow is held.
+#[derive(Debug)]
+#[must_use = "drop it where no lock and no borrow of the cache is held"]
+pub struct Cleared<K, V> {
+    /// The hot entries.
+    pub store: Store<K, V>,
+    /// The cold ones.
+    pub cold: Option<Arc<ColdSet>>,
+}
+
+impl<K, V, T> Cache<K, V, T> {
+    /// An empty cache.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            store: Store::new(config.eviction, config.share),
+            reported: 0,
+            flights: Flights::new(),
+            cold: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The entries in memory, for addressing and reading.
+    #[inline]
+    pub fn store(&self) -> &Store<K, V> {
+        &self.store
+    }
+
+    /// The running loads, for addressing.
+    pub fn flights(&self) -> &Flights<K, T> {
+        &self.flights
+    }
+
+    /// The cold entries, if a snapshot is open.
+    pub fn cold(&self) -> Option<&Arc<ColdSet>> {
+        self.cold.as_ref()
+    }
+
+    /// Whether nothing is in memory and no load runs: a snapshot can be opened under this cache.
+    pub fn is_pristine(&self) -> bool {
+        self.store.is_empty() && self.flights.is_empty()
+    }
+
+    /// Gives a pristine cache its cold entries, which its siblings share.
+    ///
+    /// # Panics
+    /// If the cache is not pristine: a key could be hot and cold at once.
+    pub fn open(&mut self, cold: Option<Arc<ColdSet>>) -> Option<Arc<ColdSet>> {
+        assert!(self.is_pristine(), "a snapshot is opened under a pristine cache");
+        std::mem::replace(&mut self.cold, cold)
+    }
+
+    // Reads
+
+    /// [`Store::find`].
+    #[inline]
+    pub fn find(&self, hash: u64, eq: impl FnMut(&K) -> bool) -> Option<SlotId> {
+        self.store.find(hash, eq)
+    }
+
+    /// [`Flights::find`].
+    pub fn find_flight(&self, hash: u64, eq: impl FnMut(&K) -> bool) -> Option<FlightId> {
+        self.flights.find(hash, eq)
+    }
+
+    /// Serves a slot: counts a hit and notes the use, as far as a shared borrow can. `None` if its time has passed.
+    /// `has_passed` compares a deadline with now; it is not called for an entry that never expires.
+    #[inline]
+    pub fn hit(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<Entry<'_, K, V>> {
+        let entry = self.live(slot, has_passed)?;
+        self.counters.hit();
+        self.store.touch_shared(slot);
+        Some(entry)
+    }
+
+    /// [`Cache::hit`] with everything noted that the order of eviction wants to know.
+    pub fn hit_mut(
+        &mut self,
+        slot: SlotId,
+        has_passed: impl FnOnce(Deadline) -> bool,
+    ) -> Option<Entry<'_, K, V>> {
+        self.live(slot, has_passed)?;
+        self.counters.hit();
+        self.store.touch(slot);
+        Some(self.store.entry(slot))
+    }
+
+    /// Reads a slot without counting or noting anything. `None` if its time has passed.
+    #[inline]
+    pub fn live(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<Entry<'_, K, V>> {
+        let entry = self.store.entry(slot);
+        (entry.deadline.is_never() || !has_passed(entry.deadline)).then_some(entry)
+    }
+
+    /// Counts a call that was not served.
+    pub fn miss(&self) {
+        self.counters.miss();
+    }
+
+    /// Reclaims all expired hot entries, so that [`Store::len`] and [`Cache::stats`] count live ones only.
+    pub fn reclaim_all(&mut self, now: Time, removed: &mut Removed<K, V>) {
+        self.counters.rest.expirations += self.store.reclaim_all(now, removed);
+        self.report();
+    }
+
+    /// The hot entries in the order in which they would be evicted, first to go first.
+    pub fn coldest_first(&self) -> Vec<Ticket> {
+        self.store.coldest_first()
+    }
+
+    // Writes
+
+    /// Stores a value under a key. `slot` and `flight` are what the key was found at; `new.origin` is its rank in the
+    /// opened snapshot. A value whose deadline has passed is not stored: what was there goes.
+    pub fn set(
+        &mut self,
+        slot: Option<SlotId>,
+        flight: Option<FlightId>,
+        hash: u64,
+        new: NewEntry<K, V>,
+        now: Time,
+    ) -> Removed<K, V> {
+        self.fence(flight);
+        let mut removed = Removed::default();
+        self.put(slot, hash, new, now, &mut removed);
+        removed
+    }
+
+    /// Removes a key. `rank` is its rank in the opened snapshot.
+    pub fn delete(
+        &mut self,
+        slot: Option<SlotId>,
+        flight: Option<FlightId>,
+        rank: Option<Rank>,
+        now: Time,
+    ) -> Removed<K, V> {
+        self.fence(flight);
+        if let Some(rank) = rank {
+            self.take_cold(rank);
+        }
+        let mut removed = Removed::default();
+        if let Some(slot) = slot {
+            let (key, value) = self.store.remove(slot);
+            removed.push(Some(key), value);
+        }
+        self.reclaim(now, &mut removed);
+        self.report();
+        removed
+    }
+
+    /// Removes everything, cold entries included, fences all flights and resets the counters.
+    pub fn clear(&mut self) -> Cleared<K, V> {
+        self.flights.fence_all();
+        self.counters = Counters::default();
+        let empty = Store::new(self.config.eviction, self.config.share);
+        let store = std::mem::replace(&mut self.store, empty);
+        self.report();
+        Cleared { store, cold: self.cold.take() }
+    }
+
+    /// Stores an entry that comes from a backup, as the coldest, if its key is not there and there is room for it.
+    /// For entries that arrive from the most to the least recently used.
+    pub fn restore(
+        &mut self,
+        slot: Option<SlotId>,
+        hash: u64,
+        new: NewEntry<K, V>,
+        now: Time,
+    ) -> Restored<K, V> {
+        let known = slot.is_some() || new.origin.is_some_and(|rank| self.is_cold(rank));
+        if known || self.is_full() || new.deadline.has_passed(now) {
+            return Restored::Refused(new);
+        }
+        self.store.insert_coldest(hash, new);
+        self.report();
+        Restored::Stored
+    }
+
+    // Flights
+
+    /// Joins a running load; the answer comes through the token.
+    pub fn join(&mut self, flight: FlightId) -> Option<&T> {
+        let token = self.flights.join(flight)?;
+        self.counters.rest.joined += 1;
+        Some(token)
+    }
+
+    /// Starts a load of a key that has no open flight.
+    pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
+        self.counters.rest.loads += 1;
+        self.flights.lead(hash, key, token)
+    }
+
+    /// Takes a caller away who no longer wants the answer.
+    #[must_use = "the last caller to leave has to stop the load"]
+    pub fn leave(&mut self, flight: FlightId) -> Left {
+        self.flights.leave(flight)
+    }
+
+    /// Ends a flight with a value. `slot` is where the flight's key is found now. The value is stored unless the
+    /// flight was fenced. `None` if the flight has ended already.
+    pub fn land(
+        &mut self,
+        flight: FlightId,
+        slot: Option<SlotId>,
+        hash: u64,
+        loaded: Loaded<V>,
+        now: Time,
+    ) -> Option<Finished<K, V, T>> {
+        let ended = self.flights.end(flight)?;
+        self.counters.rest.load_time += loaded.took;
+        let mut removed = Removed::default();
+        if ended.stores {
+            let Loaded { value, deadline, origin, .. } = loaded;
+            self.put(slot, hash, NewEntry { key: ended.key, value, deadline, origin }, now, &mut removed);
+        } else {
+            removed.push(Some(ended.key), loaded.value);
+        }
+        Some(Finished { token: ended.token, removed })
+    }
+
+    /// Ends a flight without a value: its load failed, panicked or was stopped. `None` if it has ended already.
+    pub fn fail(&mut self, flight: FlightId, took: Duration) -> Option<(K, T)> {
+        let ended = self.flights.end(flight)?;
+        self.counters.rest.load_errors += 1;
+        self.counters.rest.load_time += took;
+        Some((ended.key, ended.token))
+    }
+
+    fn fence(&mut self, flight: Option<FlightId>) {
+        if flight.is_some_and(|flight| self.flights.fence(flight)) {
+            self.counters.rest.fenced += 1;
+        }
+    }
+
+    // Cold entries
+
+    /// Whether the entry of this rank is cold.
+    pub fn is_cold(&self, rank: Rank) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.contains(rank))
+    }
+
+    /// Makes a cold entry hot and counts a hit. `slot` is where its key is found now.
+    ///
+    /// # Errors
+    /// The entry is handed back if it has left the cold set meanwhile: the key is hot now, or was deleted, evicted or
+    /// cleared.
+    pub fn promote(
+        &mut self,
+        rank: Rank,
+        slot: Option<SlotId>,
+        hash: u64,
+        new: NewEntry<K, V>,
+        now: Time,
+    ) -> Result<Removed<K, V>, NewEntry<K, V>> {
+        if slot.is_some() || !self.take_cold(rank) {
+            return Err(new);
+        }
+        let mut removed = Removed::default();
+        self.counters.hit();
+        self.counters.rest.cold_hits += 1;
+        self.put(None, hash, NewEntry { origin: Some(rank), ..new }, now, &mut removed);
+        Ok(removed)
+    }
+
+    /// Lets go of a cold entry whose time has passed.
+    pub fn expire_cold(&mut self, rank: Rank) {
+        if self.take_cold(rank) {
+            self.counters.rest.expirations += 1;
+        }
+    }
+
+    /// Lets go of a cold entry that cannot be served.
+    pub fn lose_cold(&mut self, rank: Rank) {
+        if self.take_cold(rank) {
+            self.counters.rest.undecodable += 1;
+        }
+    }
+
+    fn take_cold(&mut self, rank: Rank) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.take(rank))
+    }
+
+    /// Tells the cold set how many hot entries there are now, as long as there is one.
+    fn report(&mut self) {
+        if let Some(cold) = &self.cold {
+            cold.report_hot(self.reported, self.store.len());
+            self.reported = self.store.len();
+        }
+    }
+
+    // Both
+
+    /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards together.
+    pub fn stats(&self) -> Stats {
+        self.counters.sum(self.store.len())
+    }
+
+    /// Counts a save that succeeded.
+    pub fn saved(&mut self) {
+        self.counters.rest.saves += 1;
+    }
+
+    /// Checks the invariants; for tests.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn validate(&self) {
+        self.store.validate();
+        self.flights.validate();
+        let (hot, cold) = (self.store.len(), self.cold.as_ref().map_or(0, |cold| cold.live()));
+        if let Some(max) = self.config.maxsize {
+            assert!(hot + cold <= max, "{hot} hot and {cold} cold entries in a cache of {max}");
+        }
+    }
+
+    fn put(
+        &mut self,
+        slot: Option<SlotId>,
+        hash: u64,
+        new: NewEntry<K, V>,
+        now: Time,
+        removed: &mut Removed<K, V>,
+    ) {
+        if let Some(rank) = new.origin {
+            self.take_cold(rank);
+        }
+        match slot {
+            Some(slot) if new.deadline.has_passed(now) => {
+                let (key, value) = self.store.remove(slot);
+                removed.push(Some(key), value);
+                removed.push(Some(new.key), new.value);
+            }
+            Some(slot) => {
+                let old = self.store.replace(slot, new.value, new.deadline);
+                removed.push(Some(new.key), old);
+            }
+            None if new.deadline.has_passed(now) || self.config.maxsize == Some(0) => {
+                removed.push(Some(new.key), new.value);
+            }
+            None => {
+                self.make_room(now, removed);
+                self.store.insert(hash, new);
+                self.report();
+                return;
+            }
+        }
+        self.reclaim(now, removed);
+        self.report();
+    }
+
+    /// Makes room for one entry: expired ones go first, then cold ones, then the store's own choice.
+    fn make_room(&mut self, now: Time, removed: &mut Removed<K, V>) {
+        self.reclaim(now, removed);
+        self.report();
+        while self.is_full() {
+            if self.cold.as_ref().is_some_and(|cold| cold.take_coldest().is_some()) {
+                self.counters.rest.evictions += 1;
+            } else if let Some((key, value)) = self.store.evict() {
+                self.counters.rest.evictions += 1;
+                removed.push(Some(key), value);
+                self.report();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Whether one more entry would be too many; see rule 4.
+    fn is_full(&self) -> bool {
+        match (&self.cold, self.config.maxsize, self.config.share) {
+            (Some(cold), Some(max), _) if cold.live() > 0 => cold.live() + cold.hot() >= max,
+            (_, _, Some(share)) => self.store.len() >= share,
+            _ => false,
+        }
+    }
+
+    fn reclaim(&mut self, now: Time, removed: &mut Removed<K, V>) {
+        self.counters.rest.expirations += self.store.reclaim_some(now, removed);
+    }
+}
+
+/// What a load brought.
+#[derive(Debug)]
+pub struct Loaded<V> {
+    /// The value.
+    pub value: V,
+    /// When it stops being served.
+    pub deadline: Deadline,
+    /// The rank of the record with this key in the opened snapshot, if there is one.
+    pub origin: Option<Rank>,
+    /// How long the load took.
+    pub took: Duration,
+}
+
+/// What became of an entry from a backup.
+#[derive(Debug)]
+pub enum Restored<K, V> {
+    /// It is in the cache.
+    Stored,
+    /// Its key is there already, there is no room, or its time has passed.
+    Refused(NewEntry<K, V>),
+}

@@ -1,0 +1,222 @@
+//! Flights: one running load of one key, and everybody who waits for it.
+//!
+//! Owns who loads, who waits, and what is fenced off. Knows neither tasks nor wakers: a front gives each flight a
+//! token `T` (its waiting room), gets it back when somebody joins, and does the waiting.
+//!
+//! A flight is in one of two states, or gone:
+//!
+//! | state | found by its key | its result is stored |
+//! |---|---|---|
+//! | open | yes: new callers join it | yes |
+//! | fenced | no: new callers start another flight | no, but it still answers those who were waiting |
+//! | gone | no; its id is stale, and every operation on a stale id does nothing | |
+//!
+//! Rules:
+//! 1. `lead` makes an open flight with one caller. There is at most one open flight of a key; the front asks `find`
+//!    first, under the same lock.
+//! 2. `join` adds a caller to an open flight.
+//! 3. `leave` takes a caller away. The last one to leave is told so, and the front stops the load, then says `end`.
+//!    Until then the flight stays open, so that nobody starts a second load beside one that is still being stopped.
+//!    Who joins in between is answered by whatever `end`s the flight: a value, or the news that it was abandoned,
+//!    upon which he asks anew.
+//! 4. `fence` turns an open flight into a fenced one, for ever.
+//! 5. `end` makes the flight gone and says whether it was open: only then may its result be stored.
+//!
+//! So between the first `lead` of a flight and its `end` any number of loads of the key may have begun, but a value is
+//! stored only by the flight that no `set`, `delete`, `clear` or invalidation has overtaken.
+
+use hashbrown::HashTable;
+
+use crate::slab::Slab;
+use crate::store::spread;
+
+/// Names one flight. Ids are never used twice within one cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlightId {
+    slot: u32,
+    serial: u64,
+}
+
+/// The running loads of one cache or shard.
+#[derive(Debug)]
+pub struct Flights<K, T> {
+    /// Open flights by the hash of their key.
+    index: HashTable<u32>,
+    slab: Slab<Flight<K, T>>,
+    /// Counts up with every flight, so that a stale id never names a later flight in the same slot.
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Flight<K, T> {
+    key: K,
+    hash: u32,
+    serial: u64,
+    state: State,
+    callers: u32,
+    token: T,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Fenced,
+}
+
+/// What a caller leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Others still wait, or the flight has ended already.
+    Others,
+    /// Nobody waits any more: stop the load, then [`Flights::end`] the flight.
+    Nobody,
+}
+
+/// A flight that has ended.
+#[derive(Debug)]
+pub struct Ended<K, T> {
+    /// The key that was loaded.
+    pub key: K,
+    /// Whether the result may be stored: nothing fenced the flight.
+    pub stores: bool,
+    /// Where its callers wait.
+    pub token: T,
+}
+
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K, T> Flights<K, T> {
+    /// No flights.
+    pub const fn new() -> Self {
+        Self { index: HashTable::new(), slab: Slab::new(), serial: 0 }
+    }
+
+    /// How many loads run, fenced ones included.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether no load runs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The open flight of a key.
+    pub fn find(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Option<FlightId> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let hash = hash as u32;
+        self.index
+            .find(spread(hash), |&slot| self.slab[slot].hash == hash && eq(&self.slab[slot].key))
+            .map(|&slot| self.id(slot))
+    }
+
+    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter the cache: compare
+    /// its key with nothing borrowed, and go on with the next one if they differ. Ask again from the first if
+    /// anything has led, ended or fenced a flight meanwhile.
+    pub fn candidate(&self, hash: u64, nth: usize) -> Option<(FlightId, &K)> {
+        let hash = hash as u32;
+        let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&slot| self.slab[slot].hash == hash);
+        with_hash.nth(nth).map(|&slot| (self.id(slot), &self.slab[slot].key))
+    }
+
+    /// Starts a flight with one caller. The front has seen, under the same lock, that there is no open one.
+    pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
+        let hash = hash as u32;
+        self.serial += 1;
+        let flight = Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, token };
+        let slot = self.slab.insert(flight);
+        self.index.insert_unique(spread(hash), slot, |&slot| spread(self.slab[slot].hash));
+        self.id(slot)
+    }
+
+    /// Adds a caller to an open flight, and returns where he waits.
+    pub fn join(&mut self, id: FlightId) -> Option<&T> {
+        let flight = self.get_mut(id).filter(|flight| flight.state == State::Open)?;
+        flight.callers += 1;
+        Some(&flight.token)
+    }
+
+    /// Takes a caller away who no longer wants the answer.
+    #[must_use = "the last caller to leave has to stop the load"]
+    pub fn leave(&mut self, id: FlightId) -> Left {
+        match self.get_mut(id) {
+            None => Left::Others,
+            Some(flight) => {
+                flight.callers = flight.callers.checked_sub(1).expect("a caller leaves once");
+                if flight.callers == 0 { Left::Nobody } else { Left::Others }
+            }
+        }
+    }
+
+    /// Whether a load still runs that nobody waits for.
+    pub fn is_forsaken(&self, id: FlightId) -> bool {
+        self.slab.get(id.slot).is_some_and(|flight| flight.serial == id.serial && flight.callers == 0)
+    }
+
+    /// Fences an open flight: it stores nothing, and nobody finds it any more. `true` if it was open.
+    pub fn fence(&mut self, id: FlightId) -> bool {
+        let Some(flight) = self.get_mut(id).filter(|flight| flight.state == State::Open) else {
+            return false;
+        };
+        flight.state = State::Fenced;
+        let hash = flight.hash;
+        self.unindex(hash, id.slot);
+        true
+    }
+
+    /// Fences every open flight; returns how many there were.
+    pub fn fence_all(&mut self) -> usize {
+        let fenced = self.index.len();
+        for &slot in &self.index {
+            self.slab[slot].state = State::Fenced;
+        }
+        self.index.clear();
+        fenced
+    }
+
+    /// Ends a flight: its load has returned, failed, panicked or been stopped. `None` if it has ended already.
+    pub fn end(&mut self, id: FlightId) -> Option<Ended<K, T>> {
+        let (state, hash) = self.get_mut(id).map(|flight| (flight.state, flight.hash))?;
+        if state == State::Open {
+            self.unindex(hash, id.slot);
+        }
+        let flight = self.slab.remove(id.slot)?;
+        Some(Ended { key: flight.key, stores: state == State::Open, token: flight.token })
+    }
+
+    /// The key that a flight loads.
+    pub fn key(&self, id: FlightId) -> Option<&K> {
+        self.slab.get(id.slot).filter(|flight| flight.serial == id.serial).map(|flight| &flight.key)
+    }
+
+    /// Checks the invariants; for tests.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn validate(&self) {
+        let open = self.slab.iter().filter(|(_, flight)| flight.state == State::Open).count();
+        assert_eq!(open, self.index.len(), "the index holds the open flights");
+        for &slot in &self.index {
+            assert_eq!(self.slab[slot].state, State::Open, "the index holds the open flights only");
+        }
+    }
+
+    fn id(&self, slot: u32) -> FlightId {
+        FlightId { slot, serial: self.slab[slot].serial }
+    }
+
+    fn get_mut(&mut self, id: FlightId) -> Option<&mut Flight<K, T>> {
+        self.slab.get_mut(id.slot).filter(|flight| flight.serial == id.serial)
+    }
+
+    fn unindex(&mut self, hash: u32, slot: u32) {
+        let found = self.index.find_entry(spread(hash), |&candidate| candidate == slot);
+        found.expect("an open flight is in the index").remove();
+    }
+}

@@ -1,0 +1,215 @@
+//! Slots addressed by `u32`, and doubly linked chains through them.
+//!
+//! Owns allocation of slots and the linking of chains. Invariants:
+//! - a slot is vacant and on the free chain, or occupied; an id stays valid until its slot is removed;
+//! - storage grows by an eighth, not by doubling: with tens of bytes of bookkeeping an entry, the unused half of a
+//!   doubled vector would be the largest overhead of the cache;
+//! - a [`List`] holds each slot at most once, and a slot has one [`Link`] per [`Chain`].
+
+use std::ops::{Index, IndexMut};
+
+/// "No slot": the end of a chain.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Storage for values with stable `u32` ids.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: u32,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Slot<T> {
+    Vacant { next_free: u32 },
+    Occupied(T),
+}
+
+impl<T> Slab<T> {
+    pub(crate) const fn new() -> Self {
+        Self { slots: Vec::new(), free: NONE, len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts `value` into a vacant slot.
+    ///
+    /// # Panics
+    /// At 2^32 - 1 slots, which no machine that runs this reaches before it runs out of memory.
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
+        self.len += 1;
+        if self.free != NONE {
+            let id = self.free;
+            let slot = &mut self.slots[id as usize];
+            let Slot::Vacant { next_free } = *slot else { unreachable!("the free chain holds vacant slots") };
+            self.free = next_free;
+            *slot = Slot::Occupied(value);
+            return id;
+        }
+        let id =
+            u32::try_from(self.slots.len()).ok().filter(|&id| id != NONE).expect("fewer than 2^32 slots");
+        if self.slots.len() == self.slots.capacity() {
+            self.slots.reserve_exact((self.slots.len() / 8).max(4));
+        }
+        self.slots.push(Slot::Occupied(value));
+        id
+    }
+
+    /// Empties the slot `id`, or does nothing if it is vacant.
+    pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
+        let slot = self.slots.get_mut(id as usize)?;
+        if matches!(slot, Slot::Vacant { .. }) {
+            return None;
+        }
+        let old = std::mem::replace(slot, Slot::Vacant { next_free: self.free });
+        self.free = id;
+        self.len -= 1;
+        match old {
+            Slot::Occupied(value) => Some(value),
+            Slot::Vacant { .. } => unreachable!("looked at above"),
+        }
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<&T> {
+        match self.slots.get(id as usize) {
+            Some(Slot::Occupied(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
+        match self.slots.get_mut(id as usize) {
+            Some(Slot::Occupied(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The occupied slots, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0u32..).zip(&self.slots).filter_map(|(id, slot)| match slot {
+            Slot::Occupied(value) => Some((id, value)),
+            Slot::Vacant { .. } => None,
+        })
+    }
+}
+
+impl<T> Index<u32> for Slab<T> {
+    type Output = T;
+    #[inline]
+    fn index(&self, id: u32) -> &T {
+        match &self.slots[id as usize] {
+            Slot::Occupied(value) => value,
+            Slot::Vacant { .. } => panic!("slot {id} is vacant"),
+        }
+    }
+}
+
+impl<T> IndexMut<u32> for Slab<T> {
+    #[inline]
+    fn index_mut(&mut self, id: u32) -> &mut T {
+        match &mut self.slots[id as usize] {
+            Slot::Occupied(value) => value,
+            Slot::Vacant { .. } => panic!("slot {id} is vacant"),
+        }
+    }
+}
+
+/// A slot's neighbours in one chain; [`NONE`] at the ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub(crate) prev: u32,
+    pub(crate) next: u32,
+}
+
+impl Link {
+    pub(crate) const UNLINKED: Self = Self { prev: NONE, next: NONE };
+}
+
+/// Which of a slot's links a list runs through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chain {
+    /// The order in which entries are evicted.
+    Order,
+    /// Entries of one bucket of the timer wheel.
+    Timer,
+}
+
+/// What a slot must have to be linked.
+pub(crate) trait Linked {
+    fn link(&self, chain: Chain) -> Link;
+    fn link_mut(&mut self, chain: Chain) -> &mut Link;
+}
+
+/// A doubly linked list through the slots of a slab. It owns no slot: unlink before removing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct List {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+}
+
+impl List {
+    pub(crate) const EMPTY: Self = Self { head: NONE, tail: NONE };
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.head == NONE
+    }
+
+    pub(crate) fn push_back<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, id: u32) {
+        *slab[id].link_mut(chain) = Link { prev: self.tail, next: NONE };
+        match self.tail {
+            NONE => self.head = id,
+            tail => slab[tail].link_mut(chain).next = id,
+        }
+        self.tail = id;
+    }
+
+    pub(crate) fn push_front<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, id: u32) {
+        *slab[id].link_mut(chain) = Link { prev: NONE, next: self.head };
+        match self.head {
+            NONE => self.tail = id,
+            head => slab[head].link_mut(chain).prev = id,
+        }
+        self.head = id;
+    }
+
+    pub(crate) fn unlink<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, id: u32) {
+        let Link { prev, next } = std::mem::replace(slab[id].link_mut(chain), Link::UNLINKED);
+        match prev {
+            NONE => self.head = next,
+            prev => slab[prev].link_mut(chain).next = next,
+        }
+        match next {
+            NONE => self.tail = prev,
+            next => slab[next].link_mut(chain).prev = prev,
+        }
+    }
+
+    /// The ids from head to tail.
+    pub(crate) fn iter<T: Linked>(self, slab: &Slab<T>, chain: Chain) -> impl Iterator<Item = u32> {
+        let mut next = self.head;
+        std::iter::from_fn(move || {
+            let id = (next != NONE).then_some(next)?;
+            next = slab[id].link(chain).next;
+            Some(id)
+        })
+    }
+
+    /// Checks that the links agree in both directions; returns the length.
+    pub(crate) fn validate<T: Linked>(self, slab: &Slab<T>, chain: Chain) -> usize {
+        let (mut prev, mut len) = (NONE, 0);
+        for id in self.iter(slab, chain) {
+            assert_eq!(
+                slab[id].link(chain).prev,
+                prev,
+                "slot {id} of chain {chain:?} names another predecessor"
+            );
+            prev = id;
+            len += 1;
+            assert!(len <= slab.len(), "chain {chain:?} is a circle");
+        }
+        assert_eq!(self.tail, prev, "chain {chain:?} ends elsewhere than its tail says");
+        len
+    }
+}

@@ -1,0 +1,89 @@
+//! What a cache counts.
+//!
+//! Owns the counters of one shard and their sum. What is counted on a hit is atomic, since hits run under a shared
+//! lock; everything else is counted by whoever holds the shard alone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+macro_rules! stats {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty,)+) => {
+        /// Counters since the cache was made or last cleared, and its size now.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats { $($(#[doc = $doc])+ pub $name: $type,)+ }
+
+        impl std::ops::AddAssign<&Stats> for Stats {
+            fn add_assign(&mut self, other: &Stats) { $(self.$name += other.$name;)+ }
+        }
+    };
+}
+
+stats! {
+    /// Calls that were served from memory or from the opened snapshot.
+    hits: u64,
+    /// Calls that were not.
+    misses: u64,
+    /// Entries now, cold ones included.
+    size: usize,
+    /// Of `size`, the entries that are still only in the opened snapshot.
+    cold: usize,
+    /// Of `hits`, those served from the opened snapshot rather than from memory.
+    cold_hits: u64,
+    /// Loads that were started.
+    loads: u64,
+    /// Of `loads`, those that ended in an error, a panic or without an answer.
+    load_errors: u64,
+    /// The time that loads took, added up.
+    load_time: Duration,
+    /// Of `misses`, those that joined a load which was running already.
+    joined: u64,
+    /// Flights whose result was not stored, because the key was set, deleted or cleared while they loaded.
+    fenced: u64,
+    /// Entries that made room for others.
+    evictions: u64,
+    /// Entries that were reclaimed because their time had passed.
+    expirations: u64,
+    /// Entries of the snapshot that could not be served: damaged in the file, or no longer of the value's type.
+    undecodable: u64,
+    /// Saves to the backup that succeeded.
+    saves: u64,
+}
+
+impl Stats {
+    /// The share of calls that were hits, from 0.0 to 1.0; 0.0 if nothing was asked.
+    #[allow(clippy::cast_precision_loss)] // a ratio of counts; 2^53 calls are enough
+    pub fn hit_rate(&self) -> f64 {
+        match self.hits + self.misses {
+            0 => 0.0,
+            asked => self.hits as f64 / asked as f64,
+        }
+    }
+}
+
+/// The counters of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    /// The rest; `hits`, `misses` and the sizes in it are unused.
+    pub(crate) rest: Stats,
+}
+
+impl Counters {
+    pub(crate) fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sum(&self, size: usize) -> Stats {
+        let mut stats = self.rest.clone();
+        stats.hits = self.hits.load(Ordering::Relaxed);
+        stats.misses = self.misses.load(Ordering::Relaxed);
+        stats.size = size;
+        stats
+    }
+}

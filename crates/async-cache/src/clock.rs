@@ -1,0 +1,263 @@
+//! The clocks: the only file that reads one.
+//!
+//! Owns what "now" is, for deadlines in memory (monotonic) and in files (wall clock), and how it is read cheaply: a hit on
+//! an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick, and looks at the precise
+//! one only if the deadline is nearer than that. So an entry is never served after its deadline, and the
+//! precise clock is read by next to no hit. An entry without a deadline reads no clock.
+
+#![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_cache_core::time::{Deadline, Time};
+
+/// Where a cache takes the time from.
+///
+/// The default is the system's. Tests that must not wait use [`Clock::manual`].
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    System,
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The system's clocks: the monotonic one for deadlines in memory, the wall clock for those in files.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until it is told otherwise.
+    ///
+    /// ```
+    /// use async_cache::{AsyncCache, Clock};
+    /// use std::time::Duration;
+    ///
+    /// let (clock, hands) = Clock::manual();
+    /// let cache = AsyncCache::builder().default_ttl(Duration::from_secs(60)).clock(clock).build()?;
+    /// cache.set("key", 1);
+    /// hands.advance(Duration::from_secs(59));
+    /// assert_eq!(cache.get(&"key"), Some(1));
+    /// hands.advance(Duration::from_secs(1));
+    /// assert_eq!(cache.get(&"key"), None);
+    /// # Ok::<(), async_cache::BuildError>(())
+    /// ```
+    pub fn manual() -> (Self, ManualClock) {
+        let hands = ManualClock::default();
+        (Self(Source::Manual(hands.clone())), hands)
+    }
+
+    /// Now, on the monotonic clock.
+    pub(crate) fn now(&self) -> Time {
+        match &self.0 {
+            Source::System => system::precise(),
+            Source::Manual(hands) => Time::from_nanos(hands.0.monotonic.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Whether a deadline has passed.
+    #[inline]
+    pub(crate) fn has_passed(&self, deadline: Deadline) -> bool {
+        match &self.0 {
+            Source::System => {
+                let (coarse, lag) = system::coarse();
+                if deadline.has_passed(coarse) {
+                    return true;
+                }
+                let latest = Time::from_nanos(coarse.as_nanos().saturating_add(lag));
+                deadline.has_passed(latest) && deadline.has_passed(system::precise())
+            }
+            Source::Manual(_) => deadline.has_passed(self.now()),
+        }
+    }
+
+    /// Now, on the wall clock, in nanoseconds since the Unix epoch; 0 before it.
+    pub(crate) fn wall(&self) -> u64 {
+        match &self.0 {
+            Source::System => nanos_since_epoch(SystemTime::now()),
+            Source::Manual(hands) => hands.0.wall.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// The hands of a [`Clock::manual`]. Clones move the same clock.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<Hands>);
+
+#[derive(Debug)]
+struct Hands {
+    /// Nanoseconds since the clock was made.
+    monotonic: AtomicU64,
+    /// Nanoseconds since the Unix epoch.
+    wall: AtomicU64,
+}
+
+impl Default for ManualClock {
+    /// Both clocks at zero, the wall clock at the Unix epoch plus 50 years.
+    fn default() -> Self {
+        let wall = Duration::from_secs(50 * 365 * 24 * 3600);
+        Self(Arc::new(Hands { monotonic: AtomicU64::new(0), wall: AtomicU64::new(to_nanos(wall)) }))
+    }
+}
+
+impl ManualClock {
+    /// Time goes by, on both clocks.
+    pub fn advance(&self, by: Duration) {
+        self.0.monotonic.fetch_add(to_nanos(by), Ordering::AcqRel);
+        self.0.wall.fetch_add(to_nanos(by), Ordering::AcqRel);
+    }
+
+    /// Somebody sets the wall clock, forwards or backwards. The monotonic clock does not notice.
+    pub fn set_wall(&self, to: SystemTime) {
+        self.0.wall.store(nanos_since_epoch(to), Ordering::Release);
+    }
+
+    /// What the wall clock shows.
+    pub fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.0.wall.load(Ordering::Acquire))
+    }
+}
+
+fn nanos_since_epoch(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, to_nanos)
+}
+
+fn to_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use async_cache_core::time::Time;
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// By how much the coarse clock may lag: a tick of the slowest kernel configuration, 100 Hz.
+    const LAG_NANOS: u64 = 10_000_000;
+
+    pub(super) fn precise() -> Time {
+        read(ClockId::Monotonic)
+    }
+
+    #[inline]
+    pub(super) fn coarse() -> (Time, u64) {
+        (read(ClockId::MonotonicCoarse), LAG_NANOS)
+    }
+
+    #[inline]
+    fn read(clock: ClockId) -> Time {
+        let time = clock_gettime(clock);
+        // Neither is negative: these clocks count from boot.
+        Time::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::sync::LazyLock;
+    use std::time::Instant;
+
+    use async_cache_core::time::Time;
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    pub(super) fn precise() -> Time {
+        Time::from_nanos(super::to_nanos(START.elapsed()))
+    }
+
+    pub(super) fn coarse() -> (Time, u64) {
+        (precise(), 0)
+    }
+}
+
+/// How instants in memory map to instants in the file.
+///
+/// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier save of
+/// the same entries said, so a wall clock that is set back lengthens no life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileClock {
+    monotonic: Time,
+    /// What the file's clock showed at `monotonic`, in nanoseconds since the Unix epoch.
+    file: u64,
+}
+
+impl FileClock {
+    /// The clock of a file that was saved at `saved_at` and is opened now; 0 if there is none.
+    pub(crate) fn start(clock: &Clock, saved_at: u64) -> Self {
+        Self { monotonic: clock.now(), file: clock.wall().max(saved_at) }
+    }
+
+    /// The same clock set to the wall clock, unless that shows less.
+    pub(crate) fn adjusted(self, clock: &Clock) -> Self {
+        let now = clock.now();
+        Self { monotonic: now, file: clock.wall().max(self.to_file(now)) }
+    }
+
+    /// What the file's clock shows now, as this was made or adjusted.
+    pub(crate) fn file_now(self) -> u64 {
+        self.file
+    }
+
+    /// A deadline in memory as it is written to the file; `None` if there is none.
+    pub(crate) fn deadline_to_file(self, deadline: Deadline) -> Option<u64> {
+        deadline.time().map(|time| self.to_file(time))
+    }
+
+    /// A deadline in the file as it is kept in memory.
+    pub(crate) fn deadline_from_file(self, deadline: Option<u64>) -> Deadline {
+        deadline.map_or(Deadline::NEVER, |deadline| {
+            let nanos = if deadline >= self.file {
+                self.monotonic.as_nanos().saturating_add(deadline - self.file)
+            } else {
+                self.monotonic.as_nanos().saturating_sub(self.file - deadline)
+            };
+            Deadline::at(Time::from_nanos(nanos))
+        })
+    }
+
+    fn to_file(self, time: Time) -> u64 {
+        match time.as_nanos().checked_sub(self.monotonic.as_nanos()) {
+            Some(later) => self.file.saturating_add(later),
+            None => self.file.saturating_sub(self.monotonic.as_nanos() - time.as_nanos()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_clock_decides_as_the_precise_one_would() {
+        let clock = Clock::system();
+        let now = clock.now();
+        assert!(clock.has_passed(Deadline::at(now)));
+        assert!(!clock.has_passed(Deadline::after(now, Duration::from_secs(3600))));
+        assert!(clock.has_passed(Deadline::at(Time::from_nanos(now.as_nanos() - 3_600_000_000_000))));
+    }
+
+    #[test]
+    fn the_clock_of_a_file_never_runs_back() {
+        let (clock, hands) = Clock::manual();
+        let file = FileClock::start(&clock, 0);
+        hands.advance(Duration::from_secs(5));
+        hands.set_wall(UNIX_EPOCH);
+        assert_eq!(file.adjusted(&clock).file_now(), file.file_now() + 5_000_000_000);
+    }
+
+    #[test]
+    fn a_deadline_comes_back_from_the_file_as_it_went() {
+        let (clock, hands) = Clock::manual();
+        hands.advance(Duration::from_secs(100));
+        let file = FileClock::start(&clock, 0);
+        for seconds in [0, 99, 100, 101, 5000] {
+            let deadline = Deadline::at(Time::from_nanos(seconds * 1_000_000_000));
+            assert_eq!(file.deadline_from_file(file.deadline_to_file(deadline)), deadline);
+        }
+        assert!(file.deadline_from_file(None).is_never());
+    }
+}

@@ -1,0 +1,87 @@
+//! Locks and tasks, as the rest of the crate uses them: the real ones, or under `--cfg shuttle` those of the model checker.
+//!
+//! Owns the choice and nothing else. What is not here (`OnceLock`, `Notify`, atomics that are flags or counters) takes part in a
+//! model-checked run as one indivisible step.
+
+#[cfg(not(shuttle))]
+mod real {
+    pub(crate) use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    use std::future::Future;
+
+    /// A task that was spawned; it goes on when this is dropped.
+    #[derive(Debug)]
+    pub(crate) struct Task(tokio::task::AbortHandle);
+
+    impl Task {
+        /// Makes the runtime drop the task, soon.
+        pub(crate) fn abort(&self) {
+            self.0.abort();
+        }
+    }
+
+    /// Starts a task on the runtime of the caller; `None` if there is none.
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        Some(Task(runtime.spawn(task).abort_handle()))
+    }
+}
+
+#[cfg(shuttle)]
+mod real {
+    use std::future::Future;
+
+    pub(crate) use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+    /// [`shuttle::sync::Mutex`] with the face of `parking_lot`'s: it does not poison.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+
+    /// [`shuttle::sync::RwLock`] with the face of `parking_lot`'s: it does not poison.
+    #[derive(Debug, Default)]
+    pub(crate) struct RwLock<T>(shuttle::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(shuttle::sync::RwLock::new(value))
+        }
+
+        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+
+        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Task(shuttle::future::AbortHandle);
+
+    impl Task {
+        pub(crate) fn abort(&self) {
+            self.0.abort();
+        }
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // the real one can fail
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
+        Some(Task(shuttle::future::spawn(task).abort_handle()))
+    }
+}
+
+pub(crate) use real::*;
