@@ -113,7 +113,14 @@ impl<K, V, T> Cache<K, V, T> {
     /// If the cache is not pristine: a key could be hot and cold at once.
     pub fn open(&mut self, cold: Option<Arc<ColdSet>>) -> Option<Arc<ColdSet>> {
         assert!(self.is_pristine(), "a snapshot is opened under a pristine cache");
+        self.reported = 0;
         std::mem::replace(&mut self.cold, cold)
+    }
+
+    /// Forgets the cold set, once none of its entries is cold, or when they are not to be served any more.
+    pub fn let_go(&mut self) {
+        self.cold = None;
+        self.reported = 0;
     }
 
     // Reads
@@ -221,6 +228,7 @@ impl<K, V, T> Cache<K, V, T> {
         let empty = Store::new(self.config.eviction, self.config.share);
         let store = std::mem::replace(&mut self.store, empty);
         self.report();
+        self.reported = 0;
         Cleared { store, cold: self.cold.take() }
     }
 
@@ -329,20 +337,6 @@ impl<K, V, T> Cache<K, V, T> {
         Ok(removed)
     }
 
-    /// Lets go of a cold entry whose time has passed.
-    pub fn expire_cold(&mut self, rank: Rank) {
-        if self.take_cold(rank) {
-            self.counters.rest.expirations += 1;
-        }
-    }
-
-    /// Lets go of a cold entry that cannot be served.
-    pub fn lose_cold(&mut self, rank: Rank) {
-        if self.take_cold(rank) {
-            self.counters.rest.undecodable += 1;
-        }
-    }
-
     fn take_cold(&mut self, rank: Rank) -> bool {
         self.cold.as_ref().is_some_and(|cold| cold.take(rank))
     }
@@ -360,11 +354,6 @@ impl<K, V, T> Cache<K, V, T> {
     /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards together.
     pub fn stats(&self) -> Stats {
         self.counters.sum(self.store.len())
-    }
-
-    /// Counts a save that succeeded.
-    pub fn saved(&mut self) {
-        self.counters.rest.saves += 1;
     }
 
     /// Checks the invariants; for tests.

@@ -237,7 +237,7 @@ mod tests {
         let now = clock.now();
         assert!(clock.has_passed(Deadline::at(now)));
         assert!(!clock.has_passed(Deadline::after(now, Duration::from_secs(3600))));
-        assert!(clock.has_passed(Deadline::at(Time::from_nanos(now.as_nanos() - 3_600_000_000_000))));
+        assert!(clock.has_passed(Deadline::at(Time::from_nanos(0))));
     }
 
     #[test]

@@ -1,1 +1,64 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! An in-memory async cache that is never cold.
+//!
+//! One load per key however many callers ask, time to live, bounded size, statistics; and the entries survive deploy, crash and
+//! `kill -9`: the next process opens them in a fraction of a millisecond and serves them at once, while a hit costs nothing for it.
+//!
+//! ```
+//! use async_cache::{AsyncCache, DiskBackend};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("squares.cache");
+//! async fn slow_square(n: u64) -> Result<u64, std::num::TryFromIntError> {
+//!     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+//!     Ok(n * n)
+//! }
+//!
+//! {
+//!     let cache: AsyncCache<u64, u64> = AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
+//!     assert_eq!(cache.get_or_load(&7, || slow_square(7)).await?, 49);
+//!     cache.save_to_backup()?;
+//! } // the process ends here
+//!
+//! let cache: AsyncCache<u64, u64> = AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
+//! assert_eq!(cache.get(&7), Some(49)); // no load
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! - [`AsyncCache`]: the cache; `builder`: how it is made; `inner`: its shards
+//! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
+//! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them
+//! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
+//! - [`Clock`]: where the time comes from
+//!
+//! What is in the cache, who loads and who waits is decided in the crate `async-cache-core`; the file is the business of
+//! `async-cache-disk`.
+
+#![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
+
+mod backup;
+mod builder;
+mod cache;
+mod clock;
+mod error;
+mod inner;
+mod load;
+mod nesting;
+mod room;
+mod save;
+mod sync;
+
+pub use async_cache_core::order::Eviction;
+pub use async_cache_core::stats::Stats;
+pub use async_cache_disk::{DiskError, DiskErrorKind};
+
+pub use backup::{CacheBackend, DiskBackend, SavedEntry};
+pub use builder::Builder;
+pub use cache::{AsyncCache, Metrics};
+pub use clock::{Clock, ManualClock};
+pub use error::{BackendError, BackupError, BuildError, LoadError};
+pub use save::{Opening, Saved};

@@ -5,7 +5,7 @@
 
 #[cfg(not(shuttle))]
 mod real {
-    pub(crate) use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(crate) use parking_lot::{Mutex, RwLock};
 
     use std::future::Future;
 
@@ -31,7 +31,7 @@ mod real {
 mod real {
     use std::future::Future;
 
-    pub(crate) use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
     /// [`shuttle::sync::Mutex`] with the face of `parking_lot`'s: it does not poison.
     #[derive(Debug, Default)]

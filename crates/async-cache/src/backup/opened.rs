@@ -1,0 +1,190 @@
+//! A snapshot in use: the file, which of its entries are still cold, and how its times map to ours.
+//!
+//! Owns the reading of single entries. Invariants:
+//! - the rank of a key never changes, for the file never does: so a rank may be asked for without any lock, before it is used
+//!   under one;
+//! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not saved again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_cache_core::cold::{ColdSet, Rank};
+use async_cache_core::stats::Stats;
+use async_cache_core::time::{Deadline, Time};
+use async_cache_disk::{Deadlines, Snapshot};
+use parking_lot::Mutex;
+
+use super::codec::Codec;
+use super::disk::with_scratch;
+use crate::clock::FileClock;
+
+/// Deadlines looked at by one write. Each write adds one entry at most, so a few keep up.
+const DUE_PER_WRITE: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Opened<K, V> {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) cold: Arc<ColdSet>,
+    pub(crate) clock: FileClock,
+    pub(crate) codec: Codec<K, V>,
+    counts: Arc<ColdCounts>,
+    /// Whether the first entry that could not be served was reported.
+    reported: AtomicBool,
+    due: Mutex<Deadlines>,
+}
+
+/// What happened to cold entries that no call of a shard has seen. Outlives the snapshot they were in.
+#[derive(Debug, Default)]
+pub(crate) struct ColdCounts {
+    /// Damaged, or not of the value's type.
+    undecodable: AtomicU64,
+    /// Reclaimed because their time had passed.
+    expirations: AtomicU64,
+    /// Saves that succeeded.
+    saves: AtomicU64,
+}
+
+impl ColdCounts {
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        stats.undecodable += self.undecodable.load(Ordering::Relaxed);
+        stats.expirations += self.expirations.load(Ordering::Relaxed);
+        stats.saves += self.saves.load(Ordering::Relaxed);
+    }
+
+    pub(crate) fn reset(&self) {
+        self.undecodable.store(0, Ordering::Relaxed);
+        self.expirations.store(0, Ordering::Relaxed);
+        self.saves.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn saved(&self) {
+        self.saves.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the file has under a key.
+pub(crate) enum ColdEntry<V> {
+    /// Nothing that could be served; the rank, if there is a record.
+    Absent(Option<Rank>),
+    /// A value, as long as its rank is still cold.
+    Found { rank: Rank, value: V, deadline: Deadline },
+}
+
+impl<K, V> Opened<K, V> {
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        clock: FileClock,
+        codec: Codec<K, V>,
+        room: Option<usize>,
+        counts: Arc<ColdCounts>,
+    ) -> Self {
+        let cold = Arc::new(ColdSet::new(snapshot.len(), room));
+        let due = Mutex::new(snapshot.deadlines());
+        Self { snapshot, cold, clock, codec, counts, reported: AtomicBool::new(false), due }
+    }
+
+    /// The rank of a key, cold or not; for those who are about to write the key.
+    pub(crate) fn rank(&self, key: &K) -> Option<Rank> {
+        with_scratch(|scratch| {
+            let bytes = self.encoded(key)?;
+            let rank = self.snapshot.locate(&bytes, scratch);
+            self.lose_all(scratch.lost());
+            rank
+        })
+    }
+
+    /// Reads and decodes the entry of a key, if it is still cold and has not expired.
+    pub(crate) fn read(&self, key: &K, has_passed: impl FnOnce(Deadline) -> bool) -> ColdEntry<V> {
+        // Nothing of the look-up is borrowed while the user's `Deserialize` runs, but the bytes themselves.
+        with_scratch(|scratch| {
+            let Some(bytes) = self.encoded(key) else { return ColdEntry::Absent(None) };
+            let found = self.snapshot.find(&bytes, scratch);
+            let Some(found) = found else {
+                self.lose_all(scratch.lost());
+                return ColdEntry::Absent(None);
+            };
+            let rank = found.rank;
+            if !self.cold.contains(rank) {
+                return ColdEntry::Absent(Some(rank));
+            }
+            let deadline = self.clock.deadline_from_file(found.deadline);
+            if has_passed(deadline) {
+                self.expire(rank);
+                return ColdEntry::Absent(Some(rank));
+            }
+            match (self.codec.decode_value)(found.value) {
+                Ok(value) => ColdEntry::Found { rank, value, deadline },
+                Err(error) => {
+                    self.lose(rank, &error);
+                    ColdEntry::Absent(Some(rank))
+                }
+            }
+        })
+    }
+
+    /// Whether the file has a live entry under a key. Does not decode the value.
+    pub(crate) fn contains(&self, key: &K, has_passed: impl FnOnce(Deadline) -> bool) -> bool {
+        with_scratch(|scratch| {
+            let Some(bytes) = self.encoded(key) else { return false };
+            let found = self.snapshot.find(&bytes, scratch).map(|found| (found.rank, found.deadline));
+            found.is_some_and(|(rank, deadline)| {
+                self.cold.contains(rank) && !has_passed(self.clock.deadline_from_file(deadline))
+            })
+        })
+    }
+
+    /// Reclaims some cold entries whose time has passed.
+    pub(crate) fn reclaim_some(&self, now: Time) {
+        if let Some(mut due) = self.due.try_lock() {
+            self.reclaim(&mut due, now, DUE_PER_WRITE);
+        }
+    }
+
+    /// Reclaims all cold entries whose time has passed.
+    pub(crate) fn reclaim_all(&self, now: Time) {
+        self.reclaim(&mut self.due.lock(), now, usize::MAX);
+    }
+
+    fn reclaim(&self, due: &mut Deadlines, now: Time, limit: usize) {
+        let Some(until) = self.clock.deadline_to_file(Deadline::at(now)) else { return };
+        for _ in 0..limit {
+            match due.next_due(until) {
+                Some(due) => self.expire(due.rank),
+                None => break,
+            }
+        }
+    }
+
+    /// Lets go of an entry that cannot be served. The first one is reported, the others are counted.
+    pub(crate) fn lose(&self, rank: Rank, why: &dyn std::fmt::Display) {
+        if self.cold.take(rank) {
+            self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
+            if !self.reported.swap(true, Ordering::Relaxed) {
+                let path = self.snapshot.path().display();
+                tracing::warn!(
+                    "{path}: entry {rank} cannot be served and counts as a miss: {why}; \
+                     further ones are counted in `stats().undecodable` only"
+                );
+            }
+        }
+    }
+
+    fn lose_all(&self, ranks: &[Rank]) {
+        for &rank in ranks {
+            self.lose(rank, &"its record is damaged or cannot be read");
+        }
+    }
+
+    fn expire(&self, rank: Rank) {
+        if self.cold.take(rank) {
+            self.counts.expirations.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// `None` if the key cannot be encoded: then it cannot be in the file either.
+    fn encoded(&self, key: &K) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(64);
+        (self.codec.encode_key)(key, &mut bytes).ok()?;
+        Some(bytes)
+    }
+}

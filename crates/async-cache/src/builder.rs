@@ -1,0 +1,123 @@
+//! How a cache is made.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_cache_core::order::Eviction;
+use async_cache_disk::DiskErrorKind;
+
+use crate::backup::{Backup, CacheBackend};
+use crate::cache::AsyncCache;
+use crate::clock::Clock;
+use crate::error::{BackupError, BuildError};
+use crate::inner::{Inner, default_shards};
+use crate::save::Opening;
+
+/// Makes an [`AsyncCache`]; from [`AsyncCache::builder`].
+#[must_use = "nothing is made before `build`"]
+pub struct Builder<K, V> {
+    maxsize: Option<usize>,
+    default_ttl: Option<Duration>,
+    eviction: Eviction,
+    shards: Option<usize>,
+    clock: Clock,
+    backup: Option<Backup<K, V>>,
+}
+
+impl<K, V> fmt::Debug for Builder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("maxsize", &self.maxsize)
+            .field("default_ttl", &self.default_ttl)
+            .field("eviction", &self.eviction)
+            .field("shards", &self.shards)
+            .field("backup", &self.backup)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K, V> Builder<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub(crate) fn new() -> Self {
+        Self {
+            maxsize: None,
+            default_ttl: None,
+            eviction: Eviction::default(),
+            shards: None,
+            clock: Clock::system(),
+            backup: None,
+        }
+    }
+
+    /// The most entries that the cache may hold, cold ones included. 0 stores nothing: loads are shared by those who ask at the same
+    /// time, and forgotten. Default: unlimited.
+    pub fn maxsize(mut self, entries: usize) -> Self {
+        self.maxsize = Some(entries);
+        self
+    }
+
+    /// The time to live of entries that are not given their own. Default: they never expire.
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Which entries make room for others. Default: [`Eviction::Adaptive`].
+    pub fn eviction(mut self, eviction: Eviction) -> Self {
+        self.eviction = eviction;
+        self
+    }
+
+    /// Into how many independently locked parts the cache is divided, at least 1 and at most one per entry of `maxsize`. `maxsize` is
+    /// divided among them, and the order of eviction holds within each; with 1 it holds exactly. Default: four per processor, but one per
+    /// 512 entries of `maxsize` at most.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Where the cache takes the time from; for tests. Default: the system's clocks.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where entries survive the process: a [`DiskBackend`](crate::DiskBackend), or any [`CacheBackend`]. Default: nowhere.
+    pub fn backup(mut self, backend: impl CacheBackend<K, V>) -> Self
+    where
+        K: Clone,
+    {
+        self.backup = Some(backend.into_backup());
+        self
+    }
+
+    /// Makes the cache, and loads it from the backup if there is one. A snapshot file is opened here and read later, so this takes as
+    /// long for ten million entries as for ten.
+    ///
+    /// A backup that cannot be loaded (a damaged or foreign file, missing rights, a backend that fails) leaves the cache empty: the reason is
+    /// logged as a warning through [`tracing`], and kept in [`AsyncCache::opening`].
+    ///
+    /// # Errors
+    /// [`BuildError::Backup`] if the backup's path is a directory or the like, where no cache could ever be saved.
+    pub fn build(self) -> Result<AsyncCache<K, V>, BuildError> {
+        let shards = self.shards.unwrap_or_else(|| default_shards(self.maxsize));
+        let inner =
+            Inner::new(self.maxsize, shards, self.eviction, self.default_ttl, self.clock, self.backup);
+        let opening = match inner.load_backup() {
+            Ok(opening) => opening,
+            Err(BackupError::Disk(error)) if *error.kind() == DiskErrorKind::NotAFile => {
+                return Err(BackupError::Disk(error).into());
+            }
+            Err(error) => {
+                tracing::warn!("the cache starts empty: {error}");
+                Opening { warning: Some(error), ..Opening::default() }
+            }
+        };
+        Ok(AsyncCache { inner: Arc::new(inner), opening: Arc::new(opening) })
+    }
+}

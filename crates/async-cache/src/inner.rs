@@ -1,0 +1,388 @@
+//! The shared state of a cache: its shards, and every operation on one key that does not load.
+//!
+//! Invariants:
+//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit. What leaves the cache is dropped after the
+//!    lock is released;
+//! 2. everything that writes a key first asks the opened snapshot for the key's rank, without a lock, and then checks under the lock
+//!    that the snapshot is still the same (see [`Shard::opened`]); so a key is never hot and cold at once;
+//! 3. locks are taken in this order: the save lock, then shards by number; a thread that holds one shard takes a second one only when it
+//!    takes all.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_cache_core::cache::{Cache, Config};
+use async_cache_core::cold::Rank;
+use async_cache_core::flight::FlightId;
+use async_cache_core::order::Eviction;
+use async_cache_core::stats::Stats;
+use async_cache_core::store::{NewEntry, Removed, SlotId};
+use async_cache_core::time::Deadline;
+use crossbeam_utils::CachePadded;
+use foldhash::quality::RandomState;
+
+use crate::backup::Backup;
+use crate::backup::opened::{ColdCounts, ColdEntry, Opened};
+use crate::clock::{Clock, FileClock};
+use crate::room::Room;
+use crate::sync::{Mutex, RwLock};
+
+/// Entries below which one more shard is not worth its imbalance.
+const ENTRIES_PER_SHARD: usize = 512;
+
+type Shards<K, V> = Box<[CachePadded<RwLock<Shard<K, V>>>]>;
+
+pub(crate) struct Inner<K, V> {
+    shards: Shards<K, V>,
+    hasher: RandomState,
+    pub(crate) clock: Clock,
+    pub(crate) default_ttl: Option<Duration>,
+    eviction: Eviction,
+    pub(crate) maxsize: Option<usize>,
+    pub(crate) backup: Option<Backup<K, V>>,
+    /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or saved last.
+    pub(crate) saving: Mutex<Option<FileClock>>,
+    /// What happens to cold entries without a shard.
+    pub(crate) cold_counts: Arc<ColdCounts>,
+}
+
+/// One shard, as it stands behind its lock.
+#[derive(Debug)]
+pub(crate) struct Shard<K, V> {
+    pub(crate) cache: Cache<K, V, Arc<Room<V>>>,
+    /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is opened or let go.
+    pub(crate) opened: Option<Arc<Opened<K, V>>>,
+}
+
+/// What is known of a key that is about to be written.
+pub(crate) struct Probe<K, V> {
+    opened: Option<Arc<Opened<K, V>>>,
+    pub(crate) rank: Option<Rank>,
+}
+
+impl<K, V> fmt::Debug for Inner<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncCache")
+            .field("maxsize", &self.maxsize)
+            .field("default_ttl", &self.default_ttl)
+            .field("eviction", &self.eviction)
+            .field("shards", &self.shards.len())
+            .field("backup", &self.backup)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many shards a cache gets unless it is told: a few per processor, but not so many that their parts get small.
+pub(crate) fn default_shards(maxsize: Option<usize>) -> usize {
+    let wanted = std::thread::available_parallelism().map_or(4, usize::from) * 4;
+    let sensible = maxsize.map_or(usize::MAX, |max| max / ENTRIES_PER_SHARD);
+    wanted.min(sensible).max(1)
+}
+
+impl<K, V> Inner<K, V> {
+    pub(crate) fn new(
+        maxsize: Option<usize>,
+        shards: usize,
+        eviction: Eviction,
+        default_ttl: Option<Duration>,
+        clock: Clock,
+        backup: Option<Backup<K, V>>,
+    ) -> Self {
+        let shards = shards.clamp(1, maxsize.unwrap_or(usize::MAX).max(1)).min(1 << 16);
+        let shard = |number: usize| {
+            let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
+            let cache = Cache::new(Config { maxsize, share, eviction });
+            CachePadded::new(RwLock::new(Shard { cache, opened: None }))
+        };
+        Self {
+            shards: (0..shards).map(shard).collect(),
+            hasher: RandomState::default(),
+            clock,
+            default_ttl,
+            eviction,
+            maxsize,
+            backup,
+            saving: Mutex::new(None),
+            cold_counts: Arc::default(),
+        }
+    }
+
+    pub(crate) fn shards(&self) -> &[CachePadded<RwLock<Shard<K, V>>>] {
+        &self.shards
+    }
+
+    pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The shard of a hash: by its upper half, for the lower one is the store's.
+    #[inline]
+    pub(crate) fn shard(&self, hash: u64) -> &RwLock<Shard<K, V>> {
+        let number = ((hash >> 32) * self.shards.len() as u64) >> 32;
+        &self.shards[number as usize]
+    }
+
+    pub(crate) fn deadline(&self, ttl: Option<Duration>) -> Deadline {
+        ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.clock.now(), ttl))
+    }
+
+    /// Reclaims what has expired, so that sizes count live entries only.
+    pub(crate) fn reclaim(&self) {
+        let now = self.clock.now();
+        for shard in &self.shards {
+            let mut removed = Removed::default();
+            shard.write().cache.reclaim_all(now, &mut removed);
+            drop(removed);
+        }
+        if let Some(opened) = self.opened() {
+            opened.reclaim_all(now);
+        }
+    }
+
+    pub(crate) fn opened(&self) -> Option<Arc<Opened<K, V>>> {
+        self.shards[0].read().opened.clone()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.reclaim();
+        let mut stats = Stats::default();
+        for shard in &self.shards {
+            stats += &shard.read().cache.stats();
+        }
+        if let Some(opened) = self.opened() {
+            stats.cold = opened.cold.live();
+            stats.size += stats.cold;
+        }
+        self.cold_counts.add_to(&mut stats);
+        stats
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.reclaim();
+        let hot: usize = self.shards.iter().map(|shard| shard.read().cache.store().len()).sum();
+        hot + self.opened().map_or(0, |opened| opened.cold.live())
+    }
+
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let (cleared, opened) = {
+                let mut shard = shard.write();
+                (shard.cache.clear(), shard.opened.take())
+            };
+            drop((cleared, opened));
+        }
+        self.cold_counts.reset();
+    }
+
+    /// Lets go of the snapshot once none of its entries is cold, so that writes need not ask it any more. Not while a save reads it.
+    fn let_go_if_spent(&self, opened: &Arc<Opened<K, V>>) {
+        if opened.cold.live() > 0 {
+            return;
+        }
+        let Some(_no_save) = self.saving.try_lock() else { return };
+        for shard in &self.shards {
+            let mut shard = shard.write();
+            if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
+                shard.let_go();
+            }
+        }
+    }
+}
+
+impl<K, V> Shard<K, V> {
+    /// Whether what was asked of the snapshot still counts.
+    pub(crate) fn is_as_probed(&self, probe: &Probe<K, V>) -> bool {
+        match (&self.opened, &probe.opened) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            // Ranks of a snapshot that was let go mean nothing any more, and do no harm.
+            (None, _) => true,
+            (Some(_), None) => false,
+        }
+    }
+
+    pub(crate) fn open(&mut self, opened: Option<Arc<Opened<K, V>>>) -> Option<Arc<Opened<K, V>>> {
+        self.cache.open(opened.as_ref().map(|opened| Arc::clone(&opened.cold)));
+        std::mem::replace(&mut self.opened, opened)
+    }
+
+    fn let_go(&mut self) {
+        self.cache.let_go();
+        self.opened = None;
+    }
+}
+
+impl<K: Hash + Eq, V: Clone> Inner<K, V> {
+    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it, if one is open.
+    #[inline]
+    pub(crate) fn hot<Q>(&self, hash: u64, key: &Q) -> Result<V, Option<Arc<Opened<K, V>>>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        if self.eviction == Eviction::Lru {
+            return self.hot_in_order(hash, key);
+        }
+        let shard = self.shard(hash).read();
+        if let Some(slot) = shard.cache.find(hash, |known| known.borrow() == key)
+            && let Some(entry) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
+        {
+            return Ok(entry.value.clone());
+        }
+        Err(shard.opened.clone())
+    }
+
+    /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
+    fn hot_in_order<Q>(&self, hash: u64, key: &Q) -> Result<V, Option<Arc<Opened<K, V>>>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let mut shard = self.shard(hash).write();
+        if let Some(slot) = shard.cache.find(hash, |known| known.borrow() == key)
+            && let Some(entry) = shard.cache.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
+        {
+            return Ok(entry.value.clone());
+        }
+        Err(shard.opened.clone())
+    }
+
+    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
+    /// `Err`: it is not there; what is known now to whoever writes the key.
+    #[cold]
+    pub(crate) fn cold(
+        &self,
+        hash: u64,
+        key: K,
+        opened: Option<Arc<Opened<K, V>>>,
+    ) -> Result<V, Probe<K, V>> {
+        let Some(opened) = opened else { return Err(Probe { opened: None, rank: None }) };
+        let (rank, value, deadline) = match opened.read(&key, |deadline| self.clock.has_passed(deadline)) {
+            ColdEntry::Found { rank, value, deadline } => (rank, value, deadline),
+            ColdEntry::Absent(rank) => {
+                self.let_go_if_spent(&opened);
+                // Somebody else may have made it hot between the two looks.
+                return match rank.map(|_| self.hot(hash, &key)) {
+                    Some(Ok(value)) => Ok(value),
+                    _ => Err(Probe { opened: Some(opened), rank }),
+                };
+            }
+        };
+        let served = value.clone();
+        let now = self.clock.now();
+        let promoted = {
+            let mut shard = self.shard(hash).write();
+            let slot = shard.cache.find(hash, |known| *known == key);
+            let new = NewEntry { key, value, deadline, origin: Some(rank) };
+            let same = shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
+            if same { shard.cache.promote(rank, slot, hash, new, now) } else { Err(new) }
+        };
+        match promoted {
+            Ok(removed) => {
+                drop(removed);
+                opened.reclaim_some(now);
+                Ok(served)
+            }
+            // It left the cold set meanwhile: hot by another reader, or overtaken by a write.
+            Err(new) => {
+                self.hot(hash, &new.key).map_err(|_| Probe { opened: Some(opened), rank: Some(rank) })
+            }
+        }
+    }
+
+    /// Counts a call that was not served.
+    pub(crate) fn miss(&self, hash: u64) {
+        self.shard(hash).read().cache.miss();
+    }
+
+    /// Whether a key would be served now.
+    pub(crate) fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.hash(key);
+        let is_hot = |shard: &Shard<K, V>| {
+            shard.cache.find(hash, |known| known.borrow() == key).is_some_and(|slot| {
+                shard.cache.live(slot, |deadline| self.clock.has_passed(deadline)).is_some()
+            })
+        };
+        let opened = {
+            let shard = self.shard(hash).read();
+            if is_hot(&shard) {
+                return true;
+            }
+            shard.opened.clone()
+        };
+        let Some(opened) = opened else { return false };
+        opened.contains(&key.to_owned(), |deadline| self.clock.has_passed(deadline))
+            // It may have become hot between the two looks.
+            || is_hot(&self.shard(hash).read())
+    }
+
+    /// Asks the opened snapshot, if there is one, for what a write of this key has to know.
+    pub(crate) fn probe(&self, hash: u64, key: &K) -> Probe<K, V> {
+        let opened = self.shard(hash).read().opened.clone();
+        let rank = opened.as_ref().and_then(|opened| opened.rank(key));
+        if let Some(opened) = &opened {
+            self.let_go_if_spent(opened);
+        }
+        Probe { opened, rank }
+    }
+
+    /// Locks the shard of a key for a write, if what was asked of the snapshot still counts, and finds the key in it.
+    pub(crate) fn write<R>(
+        &self,
+        hash: u64,
+        key: &K,
+        probe: &Probe<K, V>,
+        work: impl FnOnce(&mut Cache<K, V, Arc<Room<V>>>, Option<SlotId>, Option<FlightId>) -> R,
+    ) -> Option<R> {
+        let mut shard = self.shard(hash).write();
+        if !shard.is_as_probed(probe) {
+            return None;
+        }
+        let slot = shard.cache.find(hash, |known| known == key);
+        let flight = shard.cache.find_flight(hash, |known| known == key);
+        Some(work(&mut shard.cache, slot, flight))
+    }
+
+    pub(crate) fn set(&self, key: K, value: V, deadline: Deadline) {
+        let hash = self.hash(&key);
+        let now = self.clock.now();
+        loop {
+            let probe = self.probe(hash, &key);
+            let removed = {
+                let mut shard = self.shard(hash).write();
+                if !shard.is_as_probed(&probe) {
+                    continue;
+                }
+                let slot = shard.cache.find(hash, |known| *known == key);
+                let flight = shard.cache.find_flight(hash, |known| *known == key);
+                let new = NewEntry { key, value, deadline, origin: probe.rank };
+                shard.cache.set(slot, flight, hash, new, now)
+            };
+            drop(removed);
+            if let Some(opened) = probe.opened {
+                opened.reclaim_some(now);
+            }
+            return;
+        }
+    }
+
+    pub(crate) fn delete(&self, key: &K) {
+        let hash = self.hash(key);
+        let now = self.clock.now();
+        loop {
+            let probe = self.probe(hash, key);
+            let removed = self
+                .write(hash, key, &probe, |cache, slot, flight| cache.delete(slot, flight, probe.rank, now));
+            if let Some(removed) = removed {
+                drop(removed);
+                return;
+            }
+        }
+    }
+}

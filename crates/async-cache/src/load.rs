@@ -1,0 +1,284 @@
+//! Calls that may load: who loads, who waits, and what happens when either goes away.
+//!
+//! The decisions are the core's (`async_cache_core::flight`); here are the tasks. Each load is driven by a task of its own, the *pilot*,
+//! so it outlives the caller who started it. The ways a flight can end, and who ends it:
+//!
+//! | what happens | who acts | the callers get |
+//! |---|---|---|
+//! | the load returns a value | pilot: [`Inner::land`] | the value, which is stored unless the flight was fenced |
+//! | the load returns an error or panics | pilot: [`Inner::end`] | the error |
+//! | the last caller leaves | he takes the load out and drops it; or, if it is being polled, the pilot does | nobody is left; who joined meanwhile loads anew |
+//! | the runtime drops the pilot | its [`Ending`] | callers elsewhere load anew; the one whose loader it was gets an error |
+//!
+//! A flight is over only after its load is dropped. So at no moment do two loads of one key run.
+
+use std::borrow::Borrow;
+use std::fmt::Debug;
+use std::future::{Future, poll_fn};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_cache_core::cache::Loaded;
+use async_cache_core::cold::Rank;
+use async_cache_core::flight::{FlightId, Left};
+use async_cache_core::time::Time;
+
+use crate::error::LoadError;
+use crate::inner::Inner;
+use crate::nesting;
+use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly};
+use crate::sync;
+
+/// What a caller does about a key that is not there.
+enum Entered<V> {
+    /// Somebody stored it in the meantime.
+    Hit(V),
+    /// He waits for a load that runs already.
+    Joined(FlightId, Arc<Room<V>>),
+    /// He waits for the load he starts.
+    Leads(FlightId, Arc<Room<V>>),
+}
+
+/// What the pilot has to know of its flight.
+struct Flight<K, V> {
+    inner: Arc<Inner<K, V>>,
+    hash: u64,
+    id: FlightId,
+    room: Arc<Room<V>>,
+    rank: Option<Rank>,
+    ttl: Option<Duration>,
+    started: Time,
+}
+
+impl<K, V> Inner<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a new one.
+    pub(crate) async fn load<Q, F, Fut, E>(
+        self: &Arc<Self>,
+        hash: u64,
+        key: &Q,
+        ttl: Option<Duration>,
+        load: F,
+    ) -> Result<V, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        let mut load = Some(load);
+        let mut is_counted = false;
+        loop {
+            let opened = self.shard(hash).read().opened.clone();
+            let probe = match self.cold(hash, key.to_owned(), opened) {
+                Ok(value) => return Ok(value),
+                Err(probe) => probe,
+            };
+            if !is_counted {
+                self.miss(hash);
+                is_counted = true;
+            }
+            let owned = key.to_owned();
+            let entered = self.write(hash, &key.to_owned(), &probe, |cache, slot, flight| {
+                if let Some(slot) = slot
+                    && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                {
+                    return Entered::Hit(entry.value.clone());
+                }
+                if let Some(flight) = flight
+                    && let Some(room) = cache.join(flight)
+                {
+                    return Entered::Joined(flight, Arc::clone(room));
+                }
+                let load = load.take().expect("a caller leads once, and returns then");
+                let room = Room::new(forget_types(load));
+                Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+            });
+            let (id, room, leads) = match entered {
+                // The snapshot changed between the look and the lock.
+                None => continue,
+                Some(Entered::Hit(value)) => return Ok(value),
+                Some(Entered::Joined(id, room)) => (id, room, false),
+                Some(Entered::Leads(id, room)) => (id, room, true),
+            };
+            let seat = Seat { inner: self, hash, id, room: &room };
+            if leads {
+                let started = self.clock.now();
+                let flight = Flight {
+                    inner: Arc::clone(self),
+                    hash,
+                    id,
+                    room: Arc::clone(&room),
+                    rank: probe.rank,
+                    ttl,
+                    started,
+                };
+                match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
+                    Some(task) => room.driven_by(task),
+                    None => return Err(LoadError::NoRuntime),
+                }
+            }
+            let Ok(_wait) = nesting::wait_for(room.name) else {
+                return Err(LoadError::Recursive { key: format!("{key:?}") });
+            };
+            let answer = room.answer().await.clone();
+            seat.give_up();
+            match answer {
+                Answer::Value(value) => return Ok(value),
+                Answer::Failed(error) => {
+                    if let Ok(error) = error.downcast() {
+                        return Err(LoadError::Failed(error));
+                    }
+                    // Loaded by a caller whose loader fails with another type. This caller's own loader decides.
+                }
+                Answer::Panicked(message) => {
+                    return Err(LoadError::Panicked {
+                        key: format!("{key:?}"),
+                        message: (*message).to_owned(),
+                    });
+                }
+                Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
+                Answer::Abandoned => {}
+            }
+        }
+    }
+}
+
+impl<K: Hash + Eq, V: Clone> Inner<K, V> {
+    /// The load has returned a value.
+    fn land(&self, flight: &Flight<K, V>, value: V) {
+        let stored = value.clone();
+        let now = self.clock.now();
+        let loaded = Loaded {
+            value: stored,
+            deadline: self.deadline(flight.ttl),
+            origin: flight.rank,
+            took: now.since(flight.started),
+        };
+        let finished = {
+            let mut shard = self.shard(flight.hash).write();
+            let cache = &mut shard.cache;
+            let slot =
+                cache.flights().key(flight.id).and_then(|key| cache.find(flight.hash, |known| known == key));
+            cache.land(flight.id, slot, flight.hash, loaded, now)
+        };
+        flight.room.tell(Answer::Value(value));
+        drop(finished);
+    }
+}
+
+impl<K, V> Inner<K, V> {
+    /// The load has come to its end without a value.
+    fn end(&self, hash: u64, id: FlightId, room: &Room<V>, took: Duration, answer: Answer<V>) {
+        let ended = self.shard(hash).write().cache.fail(id, took);
+        room.tell(answer);
+        drop(ended);
+    }
+}
+
+/// Drives one load to its end.
+async fn pilot<K, V>(mut ending: Ending<K, V>)
+where
+    K: Hash + Eq,
+    V: Clone,
+{
+    let flight = &ending.flight;
+    let is_forsaken = || flight.inner.shard(flight.hash).read().cache.flights().is_forsaken(flight.id);
+    let polled = poll_fn(|cx| flight.room.poll(cx, is_forsaken));
+    match nesting::within(flight.room.name, polled).await {
+        Flown::Taken => ending.duty = Duty::None,
+        Flown::Ended(answer) => {
+            // From here on `ending` ends the flight whatever happens, a panic in `V::clone` included.
+            ending.duty = Duty::End;
+            if let Answer::Value(value) = answer {
+                ending.flight.inner.land(&ending.flight, value);
+            } else {
+                ending.end(answer);
+            }
+            ending.duty = Duty::None;
+        }
+    }
+}
+
+/// Ends a flight whose pilot goes away before it did: the runtime shuts down, or storing the value panicked.
+struct Ending<K, V> {
+    flight: Flight<K, V>,
+    duty: Duty,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    /// Take the load and end the flight; but if a leaver took it, he ends it.
+    IfNotTaken,
+    End,
+    None,
+}
+
+impl<K, V> Ending<K, V> {
+    fn end(&self, answer: Answer<V>) {
+        let Flight { inner, hash, id, room, started, .. } = &self.flight;
+        let took = inner.clock.now().since(*started);
+        inner.end(*hash, *id, room, took, answer);
+    }
+}
+
+impl<K, V> Drop for Ending<K, V> {
+    fn drop(&mut self) {
+        let is_mine = match self.duty {
+            Duty::None => false,
+            Duty::End => true,
+            Duty::IfNotTaken => {
+                let load = self.flight.room.stop();
+                let is_mine = load.is_some();
+                drop_quietly(load);
+                is_mine
+            }
+        };
+        if is_mine {
+            self.end(Answer::Abandoned);
+        }
+    }
+}
+
+/// A caller who waits. Dropped before he is answered, he leaves; the last one to leave stops the load.
+struct Seat<'a, K, V> {
+    inner: &'a Inner<K, V>,
+    hash: u64,
+    id: FlightId,
+    room: &'a Room<V>,
+}
+
+impl<K, V> Seat<'_, K, V> {
+    /// The flight has ended: there is nothing to leave.
+    fn give_up(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<K, V> Drop for Seat<'_, K, V> {
+    fn drop(&mut self) {
+        let left = self.inner.shard(self.hash).write().cache.leave(self.id);
+        if left == Left::Nobody
+            && let Some(load) = self.room.stop()
+        {
+            drop_quietly(Some(load));
+            self.inner.end(self.hash, self.id, self.room, Duration::ZERO, Answer::Abandoned);
+        }
+    }
+}
+
+/// Makes loads of one value type alike, whatever their future and their error. The loader is called when the load is first polled.
+fn forget_types<V, F, Fut, E>(load: F) -> Load<V>
+where
+    V: 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    E: Send + Sync + 'static,
+{
+    Box::pin(async move { load().await.map_err(|error| Arc::new(error) as AnyError) })
+}

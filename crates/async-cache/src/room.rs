@@ -1,0 +1,158 @@
+//! The waiting room of one flight: the load that runs, the answer it brings, and the bell.
+//!
+//! Owns the load while it runs, so that whoever leaves last can stop it there and then, on his own thread, whatever the
+//! runtime that drives it is doing. Knows nothing of keys and shards.
+//!
+//! Rules:
+//! 1. `load` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this lock: the leaver
+//!    tries it, and if the load is being polled right now, leaves word in `stop` instead.
+//! 2. The pilot (the task that polls) looks at `stop` after every poll, with the lock released. So either the leaver gets the
+//!    lock, or the pilot sees the word.
+//! 3. Whoever takes the load out of its place drops it and then ends the flight. So the flight is not over before its load is gone, and
+//!    it is ended once.
+//! 4. `answer` is set once, before the bell rings; whoever waits first asks to be woken, then looks at the answer.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use tokio::sync::Notify;
+
+use crate::error::panic_message;
+use crate::sync::{Mutex, Task};
+
+/// An error of a loader, whatever its type.
+pub(crate) type AnyError = Arc<dyn Any + Send + Sync>;
+
+/// A load whose types of future and error are forgotten.
+pub(crate) type Load<V> = Pin<Box<dyn Future<Output = Result<V, AnyError>> + Send>>;
+
+/// What became of a load.
+#[derive(Clone)]
+pub(crate) enum Answer<V> {
+    Value(V),
+    Failed(AnyError),
+    Panicked(Arc<str>),
+    /// The load was stopped, or its runtime was shut down. Those who wait load anew.
+    Abandoned,
+}
+
+/// How a load came off the pilot's hands.
+pub(crate) enum Flown<V> {
+    /// It is dropped, and this came of it. The pilot ends the flight.
+    Ended(Answer<V>),
+    /// A leaver took it; he ends the flight once he has dropped it.
+    Taken,
+}
+
+pub(crate) struct Room<V> {
+    /// Names the flight in the graph of loads that wait for loads; never used twice in a process.
+    pub(crate) name: u64,
+    load: Mutex<Option<Load<V>>>,
+    /// Somebody thinks that nobody waits any more.
+    stop: AtomicBool,
+    answer: OnceLock<Answer<V>>,
+    bell: Notify,
+    pilot: OnceLock<Task>,
+}
+
+impl<V> std::fmt::Debug for Room<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<V> Room<V> {
+    pub(crate) fn new(load: Load<V>) -> Arc<Self> {
+        static NAMES: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            name: NAMES.fetch_add(1, Ordering::Relaxed),
+            load: Mutex::new(Some(load)),
+            stop: AtomicBool::new(false),
+            answer: OnceLock::new(),
+            bell: Notify::new(),
+            pilot: OnceLock::new(),
+        })
+    }
+
+    // Those who wait
+
+    /// Waits for the answer. Cancel safe.
+    pub(crate) async fn answer(&self) -> &Answer<V> {
+        let mut rung = std::pin::pin!(self.bell.notified());
+        rung.as_mut().enable();
+        if let Some(answer) = self.answer.get() {
+            return answer;
+        }
+        rung.await;
+        self.answer.get().expect("the bell rings when there is an answer")
+    }
+
+    /// Gives the answer to everybody. The first one counts.
+    pub(crate) fn tell(&self, answer: Answer<V>) {
+        // A second answer is dropped here, where no lock is held.
+        drop(self.answer.set(answer));
+        self.bell.notify_waiters();
+    }
+
+    // The load
+
+    /// Takes note of the task that drives the load, so that it can be ended with it.
+    pub(crate) fn driven_by(&self, pilot: Task) {
+        // Set once, by the caller who leads.
+        drop(self.pilot.set(pilot));
+    }
+
+    /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The caller drops it.
+    #[must_use = "drop it with `drop_quietly`, where no lock is held"]
+    pub(crate) fn stop(&self) -> Option<Load<V>> {
+        self.stop.store(true, Ordering::SeqCst);
+        let load = self.load.try_lock()?.take()?;
+        if let Some(pilot) = self.pilot.get() {
+            pilot.abort();
+        }
+        Some(load)
+    }
+
+    /// Polls the load, as the pilot. `forsaken` says whether really nobody waits.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, forsaken: impl Fn() -> bool) -> Poll<Flown<V>> {
+        let mut slot = self.load.lock();
+        let Some(load) = slot.as_mut() else { return Poll::Ready(Flown::Taken) };
+        match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(result)) => {
+                let done = slot.take();
+                drop(slot);
+                drop_quietly(done);
+                return Poll::Ready(Flown::Ended(result.map_or_else(Answer::Failed, Answer::Value)));
+            }
+            Err(panic) => {
+                let broken = slot.take();
+                drop(slot);
+                drop_quietly(broken);
+                return Poll::Ready(Flown::Ended(Answer::Panicked(panic_message(&*panic).into())));
+            }
+        }
+        drop(slot);
+        while self.stop.swap(false, Ordering::SeqCst) {
+            if forsaken() {
+                // If the lock is taken, a leaver has it, and takes the load.
+                let Some(load) = self.load.try_lock().and_then(|mut slot| slot.take()) else {
+                    return Poll::Ready(Flown::Taken);
+                };
+                drop_quietly(Some(load));
+                return Poll::Ready(Flown::Ended(Answer::Abandoned));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Drops a load. A panic in its destructor must not keep the callers from their answer, nor meet another panic on its way.
+pub(crate) fn drop_quietly<V>(load: Option<Load<V>>) {
+    drop(catch_unwind(AssertUnwindSafe(|| drop(load))));
+}
