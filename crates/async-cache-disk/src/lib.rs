@@ -1,1 +1,58 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! The file of async-cache: one snapshot of a whole cache, saved atomically, opened in constant time, read lazily.
+//!
+//! Keys and values are opaque bytes here; what they mean, and what time it is, the fronts know. Everything is blocking
+//! and knows no runtime. The format is written down in `docs/file-format.md`, section by section; this crate follows it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use async_cache_disk::{RealDisk, Scratch, Snapshot, Vfs, WriteOptions, Writer};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("pages.cache");
+//! let disk: Arc<dyn Vfs> = Arc::new(RealDisk);
+//!
+//! // Coldest first: the order of pushing is the order of use.
+//! let mut writer = Writer::create(&disk, &path, WriteOptions::new("v1", 1_700_000_000_000_000_000))?;
+//! writer.push(b"old", b"1", None)?;
+//! writer.push(b"new", b"2", Some(1_700_000_060_000_000_000))?;
+//! writer.finish()?;
+//!
+//! let snapshot = Snapshot::open(&disk, &path, "v1")?.expect("it was just saved");
+//! let mut scratch = Scratch::new();
+//! let found = snapshot.find(b"new", &mut scratch).expect("it was pushed");
+//! assert_eq!((found.value, found.rank), (&b"2"[..], 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Invariants
+//!
+//! - Every length, count, offset and rank read from a file is checked before it is used.
+//! - Every byte that is served was covered by a checksum that matched.
+//! - The old file is intact until the new one is complete and synced.
+//! - Nothing in a file can panic, hang, or allocate more than the file's own size suggests.
+//! - What could not be seen once is never seen again through the same [`Snapshot`] (see [`Snapshot::find`]).
+//!
+//! # Layout
+//!
+//! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums
+//! - [`Snapshot`]: an opened file; look-up, reading all, deadlines
+//! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
+//! - [`verify`]: walks a whole file and lists what is wrong with it
+//! - [`Vfs`]: all that this crate asks of a file system; [`RealDisk`], and in tests a fake one that can crash
+
+mod clear;
+mod error;
+mod format;
+mod snapshot;
+mod verify;
+mod vfs;
+mod writer;
+
+pub use clear::clear;
+pub use error::{DiskError, DiskErrorKind};
+pub use snapshot::{Damage, Deadlines, Due, Found, Record, Records, Scratch, Snapshot, Step};
+pub use verify::{Finding, FindingKind, Report, verify};
+#[cfg(any(test, feature = "fake"))]
+pub use vfs::fake;
+pub use vfs::{FileKind, Metadata, RealDisk, Vfs, VfsFile};
+pub use writer::{Pushed, Saved, WriteOptions, Writer};

@@ -1,0 +1,115 @@
+//! The one error type of this crate: what happened, to which path, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an operation on a cache file failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskErrorKind {
+    /// There is no file at the path.
+    Missing,
+    /// The path is a directory, a pipe, a device: nothing that a snapshot could be in or replace.
+    NotAFile,
+    /// The file is not a cache file. The next save sets it aside.
+    Foreign,
+    /// The header is damaged, so nothing in the file can be trusted. The next save sets it aside.
+    Damaged,
+    /// A newer program wrote the file, or used an option this one lacks. The next save sets it aside.
+    Newer,
+    /// The file holds data of another shape, by the user's own version tag. The next save replaces it.
+    OtherVersion {
+        /// The tag in the file.
+        found: String,
+        /// The tag that was asked for.
+        wanted: String,
+    },
+    /// The file cannot be trusted: another user owns it or can write it. Reserved, not raised yet.
+    Trust,
+    /// The disk, or the user's share of it, is full.
+    Full,
+    /// Something is larger than the format can hold.
+    Limit,
+    /// The writer failed earlier and has cleaned up after itself.
+    Abandoned,
+    /// The operating system reported an error; it is the source of this one.
+    Io,
+}
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct DiskError(Box<Context>);
+
+#[derive(Debug, thiserror::Error)]
+struct Context {
+    kind: DiskErrorKind,
+    path: PathBuf,
+    offset: Option<u64>,
+    what: String,
+    source: Option<io::Error>,
+}
+
+impl DiskError {
+    pub(crate) fn new(kind: DiskErrorKind, path: &Path, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self(Box::new(Context { kind, path: path.to_owned(), offset: None, what, source: None }))
+    }
+
+    /// An operating system's error; `doing` completes "while ...".
+    pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Self {
+        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let kind = if full { DiskErrorKind::Full } else { DiskErrorKind::Io };
+        let what = format!("{source} while {doing}");
+        Self(Box::new(Context { kind, path: path.to_owned(), offset: None, what, source: Some(source) }))
+    }
+
+    pub(crate) fn at(mut self, offset: u64) -> Self {
+        self.0.offset = Some(offset);
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> &DiskErrorKind {
+        &self.0.kind
+    }
+
+    /// The file or folder it happened to.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Where in the file, in bytes from its start, if that is known.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// The operating system's error, if there was one.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_ref()
+    }
+}
+
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.what)?;
+        if let Some(offset) = self.offset {
+            write!(f, " (at byte {offset})")?;
+        }
+        let advice = match &self.kind {
+            DiskErrorKind::Missing => "nothing was saved there yet",
+            DiskErrorKind::NotAFile => "give the cache the path of a file",
+            DiskErrorKind::Foreign => "it is left alone; the next save sets it aside",
+            DiskErrorKind::Damaged => "the cache starts empty; the next save sets the file aside",
+            DiskErrorKind::Newer => "upgrade this program, or let the next save set the file aside",
+            DiskErrorKind::OtherVersion { .. } => "the cache starts empty; the next save replaces the file",
+            DiskErrorKind::Trust => "give the file to the user this program runs as, with mode 0600",
+            DiskErrorKind::Full => "the file that was there before is unchanged; make room and save again",
+            DiskErrorKind::Limit => "leave it out of the cache, or use several caches",
+            DiskErrorKind::Abandoned => "begin a new save",
+            DiskErrorKind::Io => return Ok(()),
+        };
+        write!(f, "; {advice}")
+    }
+}

@@ -1,0 +1,221 @@
+//! The header page (file format, section 3). A [`Header`] exists only if everything the page says was checked, against
+//! the length of the file too; so its fields may be used as they are.
+
+use super::Fields;
+use super::address::BUCKET_CAPACITY;
+use super::page::{PAGE_BYTES, PAGE_ITEMS};
+use super::record::MIN_RECORD_BYTES;
+
+pub(crate) const HEADER_BYTES: usize = 4096;
+pub(crate) const MAX_LABEL_BYTES: usize = 255;
+/// Two values of a rank stay free for whoever wants to mark something.
+pub(crate) const MAX_RECORDS: u32 = u32::MAX - 1;
+/// Offsets have 48 bits in the index.
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 48;
+
+const MAGIC: [u8; 8] = *b"\x89ACF\r\n\x1a\n";
+const FORMAT_VERSION: u32 = 1;
+const KNOWN_REQUIRED_FEATURES: u64 = 0;
+const MAX_SECTIONS: u32 = 64;
+const CHECKED_BYTES: usize = 4092;
+const VERSION_OFFSET: usize = 256;
+const PRODUCER_OFFSET: usize = 512;
+const TABLE_OFFSET: usize = 768;
+const KIND_RECORDS: u32 = 1;
+const KIND_INDEX: u32 = 2;
+const KIND_DEADLINES: u32 = 3;
+
+/// A part of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Section {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Section {
+    /// The first offset behind it. Checked when the header was.
+    pub(crate) fn end(self) -> u64 {
+        self.offset.saturating_add(self.bytes)
+    }
+}
+
+/// What the header page says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) file_id: [u8; 16],
+    pub(crate) hash_seed: [u8; 16],
+    pub(crate) saved_at: u64,
+    pub(crate) records: u32,
+    pub(crate) entries: u32,
+    pub(crate) deadlines: u32,
+    pub(crate) buckets: u32,
+    pub(crate) version: String,
+    pub(crate) producer: String,
+    pub(crate) record_section: Section,
+    pub(crate) index_section: Section,
+    pub(crate) deadline_section: Section,
+    /// What no section covers, between the header and the last of them.
+    pub(crate) gaps: Vec<Section>,
+    /// Where the last section ends, of whatever kind.
+    pub(crate) end: u64,
+}
+
+/// Why a page is not a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    Foreign,
+    Damaged(&'static str),
+    NewerVersion(u32),
+    UnknownFeatures(u64),
+}
+
+impl Header {
+    /// Decodes and checks the first bytes (up to 4096) of a file of `file_bytes` bytes.
+    pub(crate) fn decode(page: &[u8], file_bytes: u64) -> Result<Self, HeaderFault> {
+        const SHORT: HeaderFault = HeaderFault::Damaged("the file is shorter than its header");
+        if !page.starts_with(&MAGIC) {
+            return Err(HeaderFault::Foreign);
+        }
+        let (checked, checksum) = page.split_at_checked(CHECKED_BYTES).ok_or(SHORT)?;
+        let stored = Fields(checksum).u32().ok_or(SHORT)?;
+        if stored != crc32c::crc32c(checked) {
+            return Err(HeaderFault::Damaged("the header's checksum does not match"));
+        }
+        Self::decode_checked(checked, file_bytes).ok_or(SHORT)?
+    }
+
+    /// `None` cannot happen: the page is long enough for every field.
+    fn decode_checked(page: &[u8], file_bytes: u64) -> Option<Result<Self, HeaderFault>> {
+        let mut fields = Fields(page.get(MAGIC.len()..)?);
+        let (version, sections) = (fields.u32()?, fields.u32()?);
+        let (required, _optional) = (fields.u64()?, fields.u64()?);
+        if version != FORMAT_VERSION {
+            return Some(Err(HeaderFault::NewerVersion(version)));
+        }
+        if required & !KNOWN_REQUIRED_FEATURES != 0 {
+            return Some(Err(HeaderFault::UnknownFeatures(required & !KNOWN_REQUIRED_FEATURES)));
+        }
+        let mut header = Self {
+            file_id: fields.array()?,
+            hash_seed: fields.array()?,
+            saved_at: fields.u64()?,
+            records: fields.u32()?,
+            entries: fields.u32()?,
+            deadlines: fields.u32()?,
+            buckets: fields.u32()?,
+            version: String::new(),
+            producer: String::new(),
+            record_section: Section::default(),
+            index_section: Section::default(),
+            deadline_section: Section::default(),
+            gaps: Vec::new(),
+            end: 0,
+        };
+        let rest = header.read_rest(page, sections, file_bytes);
+        Some(rest.map_err(HeaderFault::Damaged).map(|()| header))
+    }
+
+    fn read_rest(&mut self, page: &[u8], sections: u32, file_bytes: u64) -> Result<(), &'static str> {
+        self.version = read_label(page, VERSION_OFFSET).ok_or("its version tag is not text")?;
+        self.producer = read_label(page, PRODUCER_OFFSET).ok_or("its producer is not text")?;
+        self.read_sections(page, sections, file_bytes)?;
+        self.check_counts()
+    }
+
+    fn read_sections(&mut self, page: &[u8], count: u32, file_bytes: u64) -> Result<(), &'static str> {
+        if count > MAX_SECTIONS {
+            return Err("it claims too many sections");
+        }
+        let mut fields = Fields(page.get(TABLE_OFFSET..).unwrap_or_default());
+        let mut seen = [false; 3];
+        self.end = HEADER_BYTES as u64;
+        for _ in 0..count {
+            let row = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
+            let (Some(kind), Some(_flags), Some(offset), Some(bytes)) = row else {
+                return Err("its section table is cut off");
+            };
+            let end = offset.checked_add(bytes).ok_or("a section's end does not fit in 64 bits")?;
+            let gap = offset.checked_sub(self.end).ok_or("its sections overlap")?;
+            if gap > 0 {
+                self.gaps.push(Section { offset: self.end, bytes: gap });
+            }
+            if end > file_bytes || end > MAX_FILE_BYTES {
+                return Err("a section reaches beyond the end of the file: the file was cut off");
+            }
+            self.end = end;
+            let ([records, index, deadlines], section) = (&mut seen, Section { offset, bytes });
+            let (seen, place) = match kind {
+                KIND_RECORDS => (records, &mut self.record_section),
+                KIND_INDEX => (index, &mut self.index_section),
+                KIND_DEADLINES => (deadlines, &mut self.deadline_section),
+                _ => continue,
+            };
+            if std::mem::replace(seen, true) {
+                return Err("it names a section twice");
+            }
+            *place = section;
+        }
+        match seen {
+            [true, true, _] => Ok(()),
+            _ => Err("it names no records or no index"),
+        }
+    }
+
+    fn check_counts(&self) -> Result<(), &'static str> {
+        let pages = |count: u32| u64::from(count).saturating_mul(PAGE_BYTES as u64);
+        let slots = u64::from(self.buckets).saturating_mul(u64::from(BUCKET_CAPACITY));
+        let rules = [
+            self.records <= MAX_RECORDS,
+            u64::from(self.records).saturating_mul(MIN_RECORD_BYTES) <= self.record_section.bytes,
+            self.entries <= self.records,
+            u64::from(self.entries) <= slots,
+            self.index_section.bytes == pages(self.buckets),
+            self.deadlines <= self.entries,
+            self.deadline_section.bytes == pages(self.deadlines.div_ceil(PAGE_ITEMS)),
+        ];
+        if rules.contains(&false) { Err("its counts do not fit its sections") } else { Ok(()) }
+    }
+
+    /// Encodes the page. The labels are at most [`MAX_LABEL_BYTES`] long; what is beyond is left out.
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut page = Vec::with_capacity(HEADER_BYTES);
+        page.extend_from_slice(&MAGIC);
+        page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        page.extend_from_slice(&3u32.to_le_bytes());
+        page.extend_from_slice(&0u64.to_le_bytes());
+        page.extend_from_slice(&0u64.to_le_bytes());
+        page.extend_from_slice(&self.file_id);
+        page.extend_from_slice(&self.hash_seed);
+        page.extend_from_slice(&self.saved_at.to_le_bytes());
+        for count in [self.records, self.entries, self.deadlines, self.buckets] {
+            page.extend_from_slice(&count.to_le_bytes());
+        }
+        page.resize(VERSION_OFFSET, 0);
+        write_label(&mut page, &self.version);
+        page.resize(PRODUCER_OFFSET, 0);
+        write_label(&mut page, &self.producer);
+        page.resize(TABLE_OFFSET, 0);
+        let sections = [self.record_section, self.index_section, self.deadline_section];
+        for (kind, section) in [KIND_RECORDS, KIND_INDEX, KIND_DEADLINES].into_iter().zip(sections) {
+            page.extend_from_slice(&kind.to_le_bytes());
+            page.extend_from_slice(&0u32.to_le_bytes());
+            page.extend_from_slice(&section.offset.to_le_bytes());
+            page.extend_from_slice(&section.bytes.to_le_bytes());
+        }
+        page.resize(CHECKED_BYTES, 0);
+        page.extend_from_slice(&crc32c::crc32c(&page).to_le_bytes());
+        page.first_chunk().copied().unwrap_or([0; HEADER_BYTES])
+    }
+}
+
+fn read_label(page: &[u8], offset: usize) -> Option<String> {
+    let mut fields = Fields(page.get(offset..)?);
+    let len = fields.u8()?;
+    String::from_utf8(fields.bytes(usize::from(len))?.to_vec()).ok()
+}
+
+fn write_label(page: &mut Vec<u8>, label: &str) {
+    let bytes = label.as_bytes().get(..MAX_LABEL_BYTES).unwrap_or(label.as_bytes());
+    page.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+    page.extend_from_slice(bytes);
+}

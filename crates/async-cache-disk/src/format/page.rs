@@ -1,0 +1,161 @@
+//! The 512-byte page that index and deadlines are made of (file format, sections 6 and 7):
+//! checksum u32, count u8, flags u8, two zero bytes, 42 items of 12 bytes.
+
+use super::Fields;
+use super::address::KeyHash;
+use super::checksum::Seal;
+
+pub(crate) const PAGE_BYTES: usize = 512;
+pub(crate) const PAGE_ITEMS: u32 = 42;
+const HEAD_BYTES: usize = 8;
+const ITEM_BYTES: usize = 12;
+const OVERFLOWED: u8 = 1;
+
+/// A page that was read and whose checksum matched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page<'b> {
+    items: &'b [u8],
+    flags: u8,
+}
+
+impl<'b> Page<'b> {
+    /// Checks a page that was read at `offset`.
+    pub(crate) fn open(seal: Seal, offset: u64, bytes: &'b [u8; PAGE_BYTES]) -> Option<Self> {
+        seal.open(offset, bytes)?;
+        Self::reopen(bytes)
+    }
+
+    /// The same without the checksum, for bytes that [`open`](Self::open) checked before.
+    pub(crate) fn reopen(bytes: &'b [u8; PAGE_BYTES]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (_checksum, count, flags, _zero) = (fields.u32()?, fields.u8()?, fields.u8()?, fields.u16()?);
+        let items = fields.bytes(usize::from(count).checked_mul(ITEM_BYTES)?)?;
+        Some(Self { items, flags })
+    }
+
+    /// Whether entries whose search passed this bucket may be in the next.
+    pub(crate) fn overflowed(self) -> bool {
+        self.flags & OVERFLOWED != 0
+    }
+
+    pub(crate) fn flags(self) -> u8 {
+        self.flags
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.items.len().checked_div(ITEM_BYTES).unwrap_or(0)
+    }
+
+    /// The items of a bucket.
+    pub(crate) fn slots(self) -> impl Iterator<Item = Slot> + use<'b> {
+        self.items.as_chunks::<ITEM_BYTES>().0.iter().map(Slot::decode)
+    }
+
+    /// The items of a bucket with a tag.
+    pub(crate) fn tagged(self, hash: KeyHash) -> impl Iterator<Item = Slot> + use<'b> {
+        let tag = hash.tag().to_le_bytes();
+        let items = self.items.as_chunks::<ITEM_BYTES>().0.iter();
+        items.filter(move |item| item.starts_with(&tag)).map(Slot::decode)
+    }
+
+    /// An item of a deadline page.
+    pub(crate) fn due(self, index: usize) -> Option<(u64, u32)> {
+        let mut fields = Fields(self.items.as_chunks::<ITEM_BYTES>().0.get(index)?);
+        Some((fields.u64()?, fields.u32()?))
+    }
+}
+
+/// One entry of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) tag: u16,
+    pub(crate) rank: u32,
+    pub(crate) offset: u64,
+}
+
+impl Slot {
+    fn decode(item: &[u8; ITEM_BYTES]) -> Self {
+        let [t0, t1, r0, r1, r2, r3, o0, o1, o2, o3, o4, o5] = *item;
+        Self {
+            tag: u16::from_le_bytes([t0, t1]),
+            rank: u32::from_le_bytes([r0, r1, r2, r3]),
+            offset: u64::from_le_bytes([o0, o1, o2, o3, o4, o5, 0, 0]),
+        }
+    }
+
+    fn encode(self) -> [u8; ITEM_BYTES] {
+        let [t0, t1] = self.tag.to_le_bytes();
+        let [r0, r1, r2, r3] = self.rank.to_le_bytes();
+        let [o0, o1, o2, o3, o4, o5, ..] = self.offset.to_le_bytes();
+        [t0, t1, r0, r1, r2, r3, o0, o1, o2, o3, o4, o5]
+    }
+}
+
+/// Adds an entry to a bucket under construction; `false` marks the bucket as overflowed, because it was full.
+pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot) -> bool {
+    let placed = put_item(page, slot.encode());
+    if !placed {
+        let [_, _, _, _, _, flags, ..] = page;
+        *flags |= OVERFLOWED;
+    }
+    placed
+}
+
+/// Adds a deadline to a page under construction; `false` if it is full.
+pub(crate) fn put_due(page: &mut [u8; PAGE_BYTES], deadline: u64, rank: u32) -> bool {
+    let [d0, d1, d2, d3, d4, d5, d6, d7] = deadline.to_le_bytes();
+    let [r0, r1, r2, r3] = rank.to_le_bytes();
+    put_item(page, [d0, d1, d2, d3, d4, d5, d6, d7, r0, r1, r2, r3])
+}
+
+fn put_item(page: &mut [u8; PAGE_BYTES], item: [u8; ITEM_BYTES]) -> bool {
+    let Some(([_, _, _, _, count, ..], items)) = page.split_first_chunk_mut::<HEAD_BYTES>() else {
+        return false;
+    };
+    match items.as_chunks_mut::<ITEM_BYTES>().0.get_mut(usize::from(*count)) {
+        Some(place) => {
+            *place = item;
+            *count = count.wrapping_add(1);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Completes a page that will stand at `offset`.
+pub(crate) fn close(page: &mut [u8; PAGE_BYTES], seal: Seal, offset: u64) {
+    if let Some((checksum, body)) = page.split_first_chunk_mut::<4>() {
+        *checksum = seal.checksum(offset, body).to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_takes_42_entries_and_then_says_that_it_overflowed() {
+        let seal = Seal::new(&[3; 16]);
+        let slot = |rank| Slot { tag: 7, rank, offset: 0xFFFF_FFFF_FFFF };
+        let mut page = [0; PAGE_BYTES];
+        assert!((0..42).all(|rank| put_slot(&mut page, slot(rank))));
+        close(&mut page, seal, 0);
+        assert!(!Page::open(seal, 0, &page).unwrap().overflowed());
+
+        assert!(!put_slot(&mut page, slot(42)));
+        close(&mut page, seal, 0);
+        let opened = Page::open(seal, 0, &page).unwrap();
+        assert!(opened.overflowed());
+        assert!(opened.slots().eq((0..42).map(slot)));
+        assert!(Page::open(seal, 512, &page).is_none());
+    }
+
+    #[test]
+    fn a_count_above_42_is_refused_even_with_a_matching_checksum() {
+        let seal = Seal::new(&[3; 16]);
+        let mut page = [0; PAGE_BYTES];
+        page[4] = 43;
+        close(&mut page, seal, 0);
+        assert!(Page::open(seal, 0, &page).is_none());
+    }
+}

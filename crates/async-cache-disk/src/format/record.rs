@@ -1,0 +1,148 @@
+//! Records (file format, section 5): how long one is, and what is where in it. The caller checks the checksum.
+
+use std::ops::Range;
+
+use super::Fields;
+
+/// The longest head: checksum, flags, two lengths, deadline, time of writing.
+pub(crate) const MAX_HEAD_BYTES: usize = 4 + 1 + 5 + 5 + 8 + 8;
+/// The shortest record: checksum, flags, two lengths of zero.
+pub(crate) const MIN_RECORD_BYTES: u64 = 7;
+
+const HAS_DEADLINE: u8 = 1;
+const HAS_WRITTEN_AT: u8 = 1 << 1;
+const KNOWN_FLAGS: u8 = HAS_DEADLINE | HAS_WRITTEN_AT;
+
+/// Where the parts of a record are, counted from its first byte. Nothing in it is trusted before the checksum matched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordLayout {
+    pub(crate) deadline: Option<u64>,
+    pub(crate) key: Range<usize>,
+    pub(crate) value: Range<usize>,
+}
+
+impl RecordLayout {
+    /// Reads the head of a record. `None` if the bytes do not begin with a head that this version can read.
+    /// Give at least [`MAX_HEAD_BYTES`], or all that is left of the section.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (_checksum, flags) = (fields.u32()?, fields.u8()?);
+        if flags & !KNOWN_FLAGS != 0 {
+            return None;
+        }
+        let key_len = usize::try_from(take_length(&mut fields)?).ok()?;
+        let value_len = usize::try_from(take_length(&mut fields)?).ok()?;
+        let deadline = if flags & HAS_DEADLINE != 0 { Some(fields.u64()?) } else { None };
+        if flags & HAS_WRITTEN_AT != 0 {
+            fields.u64()?;
+        }
+        let key_start = bytes.len().checked_sub(fields.0.len())?;
+        let key_end = key_start.checked_add(key_len)?;
+        let value_end = key_end.checked_add(value_len)?;
+        Some(Self { deadline, key: key_start..key_end, value: key_end..value_end })
+    }
+
+    /// The length of the whole record.
+    pub(crate) fn total(&self) -> usize {
+        self.value.end
+    }
+}
+
+fn take_length(fields: &mut Fields<'_>) -> Option<u32> {
+    let mut length = 0u64;
+    for shift in [0u32, 7, 14, 21, 28] {
+        let byte = fields.u8()?;
+        length |= u64::from(byte & 0x7F).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            let shortest = byte != 0 || shift == 0;
+            return if shortest { u32::try_from(length).ok() } else { None };
+        }
+    }
+    None
+}
+
+/// The bytes of a record between its checksum and its key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordHead {
+    bytes: [u8; MAX_HEAD_BYTES],
+    len: usize,
+}
+
+impl RecordHead {
+    pub(crate) fn new(key_len: u32, value_len: u32, deadline: Option<u64>) -> Self {
+        let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
+        head.put(&[if deadline.is_some() { HAS_DEADLINE } else { 0 }]);
+        head.put_length(key_len);
+        head.put_length(value_len);
+        if let Some(deadline) = deadline {
+            head.put(&deadline.to_le_bytes());
+        }
+        head
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if let Some(place) = self.bytes.get_mut(self.len) {
+                *place = *byte;
+                self.len = self.len.saturating_add(1);
+            }
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // seven bits
+    fn put_length(&mut self, mut length: u32) {
+        while length >= 0x80 {
+            self.put(&[(length & 0x7F) as u8 | 0x80]);
+            length >>= 7;
+        }
+        self.put(&[length as u8]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(key_len: u32, value_len: u32, deadline: Option<u64>) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        bytes.extend_from_slice(RecordHead::new(key_len, value_len, deadline).as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn heads_come_back_as_they_were_written() {
+        for key_len in [0, 1, 127, 128, 16383, 16384, 1 << 21, 1 << 28, u32::MAX] {
+            for deadline in [None, Some(0), Some(u64::MAX)] {
+                let head = encoded(key_len, 300, deadline);
+                let layout = RecordLayout::parse(&head).unwrap();
+                assert_eq!(layout.deadline, deadline);
+                assert_eq!(layout.key, head.len()..head.len() + key_len as usize);
+                assert_eq!(layout.total(), head.len() + key_len as usize + 300);
+                assert!((0..head.len()).all(|cut| RecordLayout::parse(&head[..cut]).is_none()));
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_are_not_shortest_or_do_not_fit_are_refused() {
+        let parse = |length: &[u8]| RecordLayout::parse(&[&[0; 5], length, &[0; 20]].concat());
+        assert!(parse(&[0x7F]).is_some());
+        assert!(parse(&[0xFF, 0xFF, 0xFF, 0xFF, 0x0F]).is_some());
+        assert!(parse(&[0x80, 0x00]).is_none());
+        assert!(parse(&[0xFF, 0x80, 0x00]).is_none());
+        assert!(parse(&[0xFF, 0xFF, 0xFF, 0xFF, 0x10]).is_none());
+        assert!(parse(&[0xFF, 0xFF, 0xFF, 0xFF, 0x8F, 0x00]).is_none());
+    }
+
+    #[test]
+    fn a_time_of_writing_is_skipped_and_unknown_flags_are_refused() {
+        let head = |flags: u8| [&[0, 0, 0, 0, flags, 1, 2][..], &[9; 24]].concat();
+        assert_eq!(RecordLayout::parse(&head(2)).unwrap().key, 15..16);
+        assert_eq!(RecordLayout::parse(&head(3)).unwrap().key, 23..24);
+        assert!((4..=255).all(|flags| RecordLayout::parse(&head(flags)).is_none()));
+    }
+}

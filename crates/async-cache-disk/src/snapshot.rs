@@ -1,0 +1,250 @@
+//! An opened file. Opening reads the header page and nothing else; everything else is read when it is asked for, with
+//! positioned reads, and checked each time. So a file that is cut, overwritten or failing underneath is misses.
+//!
+//! Rules that the parts of this module share:
+//! 1. A look-up never fails. What cannot be read or does not verify is not there, and is counted in [`Damage`].
+//! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`). Every way to see an entry,
+//!    reading all included, respects that. Otherwise a caller that deleted a key it could not see would see it return.
+//! 3. This module does not know what time it is; it hands deadlines out.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+mod damage;
+mod deadlines;
+mod lookup;
+mod records;
+mod window;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use damage::Damage;
+pub use deadlines::{Deadlines, Due};
+pub use lookup::{Found, Scratch};
+pub use records::{Record, Records, Step};
+pub(crate) use window::Window;
+
+use crate::error::{DiskError, DiskErrorKind};
+use crate::format::address::KeyHasher;
+use crate::format::checksum::Seal;
+use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
+use crate::format::page::PAGE_BYTES;
+use crate::vfs::{FileKind, ReadFailure, Vfs, VfsFile, read_exact_at};
+use damage::DamageLog;
+
+/// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`.
+#[derive(Clone)]
+pub struct Snapshot(Arc<Inner>);
+
+struct Inner {
+    file: Box<dyn VfsFile>,
+    path: PathBuf,
+    file_bytes: u64,
+    header: Header,
+    seal: Seal,
+    hasher: KeyHasher,
+    damage: DamageLog,
+}
+
+impl Snapshot {
+    /// Opens the snapshot at `path`, if its data has the shape that `version` names. `Ok(None)`: there is none, because
+    /// there is no file or an empty one. The cost does not depend on the number of entries.
+    ///
+    /// # Errors
+    /// [`Foreign`](DiskErrorKind::Foreign), [`Damaged`](DiskErrorKind::Damaged), [`Newer`](DiskErrorKind::Newer) and
+    /// [`OtherVersion`](DiskErrorKind::OtherVersion) say why the file is an empty cache;
+    /// [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io) say why it could not be read.
+    pub fn open(vfs: &Arc<dyn Vfs>, path: &Path, version: &str) -> Result<Option<Self>, DiskError> {
+        let snapshot = Self::open_any_version(vfs, path)?;
+        match snapshot {
+            Some(snapshot) if snapshot.version() != version => {
+                let (found, wanted) = (snapshot.version().to_owned(), version.to_owned());
+                let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
+                Err(DiskError::new(DiskErrorKind::OtherVersion { found, wanted }, path, what))
+            }
+            snapshot => Ok(snapshot),
+        }
+    }
+
+    /// Opens the snapshot at `path` whatever its version tag; for tools that look at files.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), without `OtherVersion`.
+    pub fn open_any_version(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Option<Self>, DiskError> {
+        match vfs.metadata(path) {
+            // Asked before the file is opened, since opening a pipe would wait for its other end.
+            Ok(metadata) if metadata.kind != FileKind::File => {
+                return Err(DiskError::new(DiskErrorKind::NotAFile, path, not_a_file(metadata.kind)));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DiskError::io("looking for the file", path, error)),
+        }
+        let file = match vfs.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DiskError::io("opening the file", path, error)),
+        };
+        let file_bytes = file.bytes().map_err(|error| DiskError::io("measuring the file", path, error))?;
+        if file_bytes == 0 {
+            return Ok(None);
+        }
+        let header = read_header(&*file, file_bytes, path)?;
+        Ok(Some(Self(Arc::new(Inner {
+            file,
+            path: path.to_owned(),
+            file_bytes,
+            seal: Seal::new(&header.file_id),
+            hasher: KeyHasher::new(&header.hash_seed),
+            damage: DamageLog::default(),
+            header,
+        }))))
+    }
+
+    /// The number of entries, damaged ones included. Ranks go from 0, the coldest, to one below this.
+    pub fn len(&self) -> u32 {
+        self.0.header.entries
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the snapshot was taken, in nanoseconds since the Unix epoch, by the clock of that time.
+    pub fn saved_at(&self) -> u64 {
+        self.0.header.saved_at
+    }
+
+    /// The size of the file in bytes, when it was opened.
+    pub fn file_bytes(&self) -> u64 {
+        self.0.file_bytes
+    }
+
+    /// The tag that names the shape of the user's data.
+    pub fn version(&self) -> &str {
+        &self.0.header.version
+    }
+
+    /// What wrote the file, in words.
+    pub fn producer(&self) -> &str {
+        &self.0.header.producer
+    }
+
+    /// What tells this file from every other, older and newer ones at the same path included.
+    pub fn file_id(&self) -> [u8; 16] {
+        self.0.header.file_id
+    }
+
+    /// How many entries have a deadline.
+    pub fn deadline_count(&self) -> u32 {
+        self.0.header.deadlines
+    }
+
+    /// The path it was opened at.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// What could not be read or did not verify so far.
+    pub fn damage(&self) -> Damage {
+        self.0.damage.so_far()
+    }
+
+    /// Reads all entries from the coldest to the one used last.
+    pub fn records(&self) -> Records {
+        Records::new(self.clone())
+    }
+
+    /// Reads deadlines from the soonest on.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines::new(self.clone())
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.0.header
+    }
+
+    pub(crate) fn seal(&self) -> Seal {
+        self.0.seal
+    }
+
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.0.hasher
+    }
+
+    pub(crate) fn bucket_offset(&self, bucket: u32) -> u64 {
+        page_offset(self.0.header.index_section.offset, bucket)
+    }
+
+    pub(crate) fn deadline_page_offset(&self, page: u32) -> u64 {
+        page_offset(self.0.header.deadline_section.offset, page)
+    }
+
+    /// Fills the buffer from the file; `false`, and counted, if the system reports an error or the file ends before.
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
+        match read_exact_at(&*self.0.file, buffer, offset) {
+            Ok(()) => true,
+            Err(ReadFailure::Short) => false,
+            Err(ReadFailure::Io(_)) => {
+                self.0.damage.io_error();
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Snapshot");
+        debug.field("path", &self.0.path).field("len", &self.len()).field("damage", &self.damage());
+        debug.finish_non_exhaustive()
+    }
+}
+
+/// Where page number `page` of a section stands; both were checked against the file's length at open.
+fn page_offset(section: u64, page: u32) -> u64 {
+    u64::from(page).saturating_mul(PAGE_BYTES as u64).saturating_add(section)
+}
+
+/// Reads and checks the header page of a file that is not empty.
+pub(crate) fn read_header(file: &dyn VfsFile, file_bytes: u64, path: &Path) -> Result<Header, DiskError> {
+    let mut page = [0; HEADER_BYTES];
+    let len = usize::try_from(file_bytes).unwrap_or(HEADER_BYTES).min(HEADER_BYTES);
+    let page = page.get_mut(..len).unwrap_or_default();
+    match read_exact_at(file, page, 0) {
+        Ok(()) => {}
+        Err(ReadFailure::Short) => {
+            return Err(DiskError::new(DiskErrorKind::Damaged, path, "the file shrank while it was opened"));
+        }
+        Err(ReadFailure::Io(error)) => return Err(DiskError::io("reading the header", path, error).at(0)),
+    }
+    Header::decode(page, file_bytes).map_err(|fault| {
+        let (kind, what) = match fault {
+            HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
+            HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),
+            HeaderFault::NewerVersion(version) => {
+                (DiskErrorKind::Newer, format!("a newer program wrote it, in format version {version}"))
+            }
+            HeaderFault::UnknownFeatures(bits) => {
+                (DiskErrorKind::Newer, format!("it needs features that this program lacks (bits {bits:#x})"))
+            }
+        };
+        DiskError::new(kind, path, what)
+    })
+}
+
+/// What to say about a path that is not a file.
+pub(crate) fn not_a_file(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Directory => "this is a directory, not a file",
+        FileKind::File | FileKind::Other => "this is not a regular file",
+    }
+}

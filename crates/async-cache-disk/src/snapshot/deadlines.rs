@@ -1,0 +1,82 @@
+//! Reading deadlines in order, so that expired entries can be reclaimed without reading them.
+
+use std::fmt;
+
+use super::Snapshot;
+use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, Page};
+
+/// An entry and its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file.
+    pub deadline: u64,
+    /// Which entry it is.
+    pub rank: u32,
+}
+
+/// Goes through the deadlines from the soonest on. Made by [`Snapshot::deadlines`].
+pub struct Deadlines {
+    snapshot: Snapshot,
+    /// The number of the next deadline in the section.
+    next: u32,
+    page: Box<[u8; PAGE_BYTES]>,
+    /// The number of the page in `page`, if one is there. It was verified when it was read.
+    loaded: Option<u32>,
+}
+
+impl Deadlines {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot, next: 0, page: Box::new([0; PAGE_BYTES]), loaded: None }
+    }
+
+    /// The next entry whose deadline is at or before `until`. A call reads one page of 512 bytes at most.
+    ///
+    /// `None`: nothing more is due by then; or the page that tells is damaged, and the next call goes on behind it.
+    /// The entries in a damaged page are not reclaimed this way; their own deadlines hold as ever.
+    pub fn next_due(&mut self, until: u64) -> Option<Due> {
+        if self.next >= self.snapshot.deadline_count() {
+            return None;
+        }
+        let number = self.next.checked_div(PAGE_ITEMS)?;
+        let index = self.next.checked_rem(PAGE_ITEMS)?;
+        let item = self.item(number, index as usize);
+        let Some((deadline, rank)) = item.filter(|(_, rank)| *rank < self.snapshot.len()) else {
+            self.snapshot.0.damage.deadline_page();
+            self.next = number.saturating_add(1).saturating_mul(PAGE_ITEMS);
+            return None;
+        };
+        if deadline > until {
+            return None;
+        }
+        self.next = self.next.saturating_add(1);
+        Some(Due { deadline, rank })
+    }
+
+    /// Whether every deadline was handed out or lost.
+    pub fn is_finished(&self) -> bool {
+        self.next >= self.snapshot.deadline_count()
+    }
+
+    fn item(&mut self, number: u32, index: usize) -> Option<(u64, u32)> {
+        let offset = self.snapshot.deadline_page_offset(number);
+        if self.loaded == Some(number) {
+            return Page::reopen(&self.page)?.due(index);
+        }
+        self.loaded = None;
+        if !self.snapshot.read(&mut *self.page, offset) {
+            return None;
+        }
+        let page = Page::open(self.snapshot.seal(), offset, &self.page)?;
+        self.loaded = Some(number);
+        page.due(index)
+    }
+}
+
+impl fmt::Debug for Deadlines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deadlines")
+            .field("snapshot", &self.snapshot)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}

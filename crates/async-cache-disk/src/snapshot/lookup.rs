@@ -1,0 +1,207 @@
+//! Finding one entry: read its bucket, then the record the bucket names. For a small record that is two positioned
+//! reads and, with a used [`Scratch`], no allocation.
+
+use std::ops::Range;
+
+use super::Snapshot;
+use crate::format::address::{KeyHash, chain};
+use crate::format::page::{PAGE_BYTES, Page, Slot};
+use crate::format::record::RecordLayout;
+
+/// What is read of a record at first, hoping that it is all.
+const GUESS_BYTES: usize = 512;
+/// A buffer that one big record made larger than this is given back at the next look-up.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// The buffers of a look-up, and what else it learned. Keep one per thread.
+#[derive(Debug)]
+pub struct Scratch {
+    page: [u8; PAGE_BYTES],
+    record: Vec<u8>,
+    lost: Vec<u32>,
+    blind: bool,
+}
+
+impl Scratch {
+    /// New buffers; the first look-up allocates.
+    pub fn new() -> Self {
+        Self { page: [0; PAGE_BYTES], record: Vec::new(), lost: Vec::new(), blind: false }
+    }
+
+    /// Ranks of records that the last look-up should have compared with the key and could not read or verify.
+    /// One of them may have held the key: whoever looked in order to replace or delete it marks them all as gone.
+    pub fn lost(&self) -> &[u32] {
+        &self.lost
+    }
+
+    /// Whether the last look-up found nothing and met a dead bucket: the key may have been there. It will not be
+    /// found through this snapshot again.
+    pub fn is_blind(&self) -> bool {
+        self.blind
+    }
+
+    fn begin(&mut self) {
+        self.lost.clear();
+        self.blind = false;
+        if self.record.len() > KEPT_BYTES {
+            self.record = Vec::new();
+        }
+        if self.record.len() < GUESS_BYTES {
+            self.record.resize(GUESS_BYTES, 0);
+        }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An entry that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found<'s> {
+    /// Its place in the order of use; 0 is the coldest.
+    pub rank: u32,
+    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
+    pub deadline: Option<u64>,
+    /// The value's bytes, in the scratch.
+    pub value: &'s [u8],
+}
+
+/// A record in `Scratch::record` that verified and holds the key.
+struct Hit {
+    rank: u32,
+    deadline: Option<u64>,
+    value: Range<usize>,
+}
+
+enum Candidate {
+    Hit(Hit),
+    OtherKey,
+    Lost,
+}
+
+impl Snapshot {
+    /// Finds the entry with this key. Never fails: what cannot be read or verified is not there, and
+    /// [`Scratch::lost`] and [`Scratch::is_blind`] tell of it. Expired entries are found too.
+    ///
+    /// If the bucket that should name the key could not be read or verified once, it counts as damaged for the life
+    /// of this snapshot, even if it could be read later: what a `delete` could not see does not come back.
+    pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<Found<'s>> {
+        let hit = self.search(key, scratch)?;
+        Some(Found { rank: hit.rank, deadline: hit.deadline, value: scratch.record.get(hit.value)? })
+    }
+
+    /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too.
+    pub fn locate(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
+        self.search(key, scratch).map(|hit| hit.rank)
+    }
+
+    fn search(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
+        scratch.begin();
+        let buckets = self.header().buckets;
+        let hash = self.hasher().hash(key);
+        let mut met_dead = false;
+        for bucket in chain(hash.home(buckets), buckets) {
+            let Scratch { page, record, lost, .. } = &mut *scratch;
+            match self.bucket(bucket, page) {
+                Some(page) => {
+                    for slot in page.tagged(hash) {
+                        match self.candidate(slot, key, record) {
+                            Candidate::Hit(hit) => return Some(hit),
+                            Candidate::OtherKey => {}
+                            Candidate::Lost => lost.push(slot.rank),
+                        }
+                    }
+                    if !page.overflowed() {
+                        break;
+                    }
+                }
+                // Nobody knows whether it overflowed, so what may have passed it is still looked for.
+                None => met_dead = true,
+            }
+        }
+        scratch.blind = met_dead;
+        None
+    }
+
+    /// Reads a bucket. `None` now is `None` for ever.
+    pub(crate) fn bucket<'p>(&self, bucket: u32, page: &'p mut [u8; PAGE_BYTES]) -> Option<Page<'p>> {
+        if self.0.damage.is_dead(bucket) {
+            return None;
+        }
+        let offset = self.bucket_offset(bucket);
+        let read = self.read(page, offset);
+        let opened = if read { Page::open(self.seal(), offset, page) } else { None };
+        if opened.is_none() {
+            self.0.damage.bury(bucket);
+        }
+        opened
+    }
+
+    fn candidate(&self, slot: Slot, key: &[u8], buffer: &mut Vec<u8>) -> Candidate {
+        let layout = match self.record_at(slot, buffer) {
+            Some(layout) => layout,
+            None if slot.rank >= self.len() => return Candidate::OtherKey,
+            None => {
+                self.0.damage.record();
+                return Candidate::Lost;
+            }
+        };
+        if buffer.get(layout.key) != Some(key) {
+            return Candidate::OtherKey;
+        }
+        Candidate::Hit(Hit { rank: slot.rank, deadline: layout.deadline, value: layout.value })
+    }
+
+    /// Reads and verifies the record that a slot names into the front of the buffer.
+    fn record_at(&self, slot: Slot, buffer: &mut Vec<u8>) -> Option<RecordLayout> {
+        if slot.rank >= self.len() {
+            return None;
+        }
+        let left = self.left_in_records(slot.offset)?;
+        let guess = left.min(GUESS_BYTES);
+        let first = buffer.get_mut(..guess)?;
+        if !self.read(first, slot.offset) {
+            return None;
+        }
+        let layout = RecordLayout::parse(first)?;
+        let total = layout.total();
+        if total > left {
+            return None;
+        }
+        if total > guess {
+            if buffer.len() < total {
+                buffer.resize(total, 0);
+            }
+            let rest = buffer.get_mut(guess..total)?;
+            if !self.read(rest, slot.offset.checked_add(guess as u64)?) {
+                return None;
+            }
+        }
+        self.seal().open(slot.offset, buffer.get(..total)?)?;
+        Some(layout)
+    }
+
+    /// How many bytes there are from an offset to the end of the records; `None` if it is not among them.
+    pub(crate) fn left_in_records(&self, offset: u64) -> Option<usize> {
+        let section = self.header().record_section;
+        if offset < section.offset {
+            return None;
+        }
+        usize::try_from(section.end().checked_sub(offset)?).ok()
+    }
+
+    /// Whether an entry that was read without its bucket can be seen through its bucket too (rule 2 of the module).
+    pub(super) fn is_visible(&self, key: &[u8], rank: u32, scratch: &mut Scratch) -> bool {
+        !self.0.damage.any_dead()
+            || !self.may_be_hidden(self.hasher().hash(key))
+            || self.locate(key, scratch) == Some(rank)
+    }
+
+    fn may_be_hidden(&self, hash: KeyHash) -> bool {
+        let buckets = self.header().buckets;
+        chain(hash.home(buckets), buckets).any(|bucket| self.0.damage.is_dead(bucket))
+    }
+}

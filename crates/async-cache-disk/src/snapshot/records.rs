@@ -1,0 +1,158 @@
+//! Reading all entries in order, with large reads.
+//!
+//! States:
+//! 1. **Counting**: every record is an entry, the next one begins where the last one ended, and ranks are counted. Holds
+//!    as long as every record that was passed, wanted or not, verified. (A length that was believed unverified could
+//!    lead to a later record, whose rank would then be miscounted.)
+//! 2. **By the index**: from the first record that does not verify, or from the start if the file holds records that are
+//!    no entries, offsets and ranks come from the index, which is read once for it. What no valid bucket names is lost.
+//!
+//! It never goes back from 2 to 1.
+
+use std::fmt;
+
+use super::window::{Loaded, Window};
+use super::{Scratch, Snapshot};
+use crate::format::page::{PAGE_BYTES, Page};
+
+const UNKNOWN: u64 = u64::MAX;
+
+/// Goes through all entries, coldest first. Made by [`Snapshot::records`]. It owns its snapshot, so it can be kept
+/// between calls; a call reads about 1 MiB or one record, whichever is larger.
+pub struct Records {
+    snapshot: Snapshot,
+    next_rank: u32,
+    /// Counting: where the next record begins.
+    next_offset: u64,
+    /// By the index: where each rank is, or [`UNKNOWN`].
+    offsets: Option<Vec<u64>>,
+    window: Window,
+    scratch: Scratch,
+}
+
+/// What [`Records::next_wanted`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'r> {
+    /// An entry.
+    Record(Record<'r>),
+    /// An entry that could not be read or verified, or that a look-up could not have found.
+    Lost {
+        /// Which one.
+        rank: u32,
+    },
+}
+
+/// An entry that was read and verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'r> {
+    /// Its place in the order of use; 0 is the coldest.
+    pub rank: u32,
+    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
+    pub deadline: Option<u64>,
+    /// The key's bytes.
+    pub key: &'r [u8],
+    /// The value's bytes.
+    pub value: &'r [u8],
+    /// The record behind its checksum, for copying.
+    pub(crate) body: &'r [u8],
+}
+
+impl Records {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        let next_offset = snapshot.header().record_section.offset;
+        let mut records = Self {
+            next_rank: 0,
+            next_offset,
+            offsets: None,
+            window: Window::new(),
+            scratch: Scratch::new(),
+            snapshot,
+        };
+        if records.snapshot.header().records != records.snapshot.len() {
+            records.go_by_the_index();
+        }
+        records
+    }
+
+    /// The next entry, or the news that it is lost; `None` at the end.
+    pub fn next_step(&mut self) -> Option<Step<'_>> {
+        self.next_wanted(|_| true)
+    }
+
+    /// The next entry whose rank is wanted, or the news that it is lost; `None` at the end. Others are passed without a
+    /// word. Each rank is asked for once, in ascending order.
+    pub fn next_wanted(&mut self, mut wanted: impl FnMut(u32) -> bool) -> Option<Step<'_>> {
+        while self.next_rank < self.snapshot.len() {
+            let rank = self.next_rank;
+            self.next_rank = rank.saturating_add(1);
+            let want = wanted(rank);
+            if !want && self.offsets.is_some() {
+                continue;
+            }
+            let loaded = self.load_rank(rank);
+            if want {
+                return Some(self.step(rank, loaded));
+            }
+        }
+        None
+    }
+
+    fn load_rank(&mut self, rank: u32) -> Option<Loaded> {
+        if self.offsets.is_none() {
+            if let Some(loaded) = self.window.load(&self.snapshot, self.next_offset) {
+                self.next_offset = self.next_offset.saturating_add(loaded.total());
+                return Some(loaded);
+            }
+            self.go_by_the_index();
+        }
+        let offset = *self.offsets.as_ref()?.get(rank as usize)?;
+        if offset == UNKNOWN {
+            return None;
+        }
+        let loaded = self.window.load(&self.snapshot, offset);
+        if loaded.is_none() {
+            self.snapshot.0.damage.record();
+        }
+        loaded
+    }
+
+    fn step(&mut self, rank: u32, loaded: Option<Loaded>) -> Step<'_> {
+        let Self { window, snapshot, scratch, .. } = self;
+        let record = loaded.and_then(|loaded| {
+            let bytes = window.get(&loaded)?;
+            let layout = loaded.layout;
+            Some(Record {
+                rank,
+                deadline: layout.deadline,
+                key: bytes.get(layout.key)?,
+                value: bytes.get(layout.value)?,
+                body: bytes.get(4..)?,
+            })
+        });
+        match record {
+            Some(record) if snapshot.is_visible(record.key, rank, scratch) => Step::Record(record),
+            _ => Step::Lost { rank },
+        }
+    }
+
+    fn go_by_the_index(&mut self) {
+        let snapshot = &self.snapshot;
+        let mut offsets = vec![UNKNOWN; snapshot.len() as usize];
+        let mut page = [0; PAGE_BYTES];
+        for bucket in 0..snapshot.header().buckets {
+            for slot in snapshot.bucket(bucket, &mut page).into_iter().flat_map(Page::slots) {
+                if let Some(place) = offsets.get_mut(slot.rank as usize) {
+                    *place = slot.offset;
+                }
+            }
+        }
+        self.offsets = Some(offsets);
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Records");
+        debug.field("snapshot", &self.snapshot).field("next_rank", &self.next_rank).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading records one after the other through a large buffer.
+
+use std::ops::Range;
+
+use super::Snapshot;
+use crate::format::record::{MAX_HEAD_BYTES, RecordLayout};
+
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A piece of the records section in memory.
+#[derive(Debug)]
+pub(crate) struct Window {
+    bytes: Vec<u8>,
+    /// The offset in the file of the first of `bytes`.
+    start: u64,
+}
+
+/// A verified record in a [`Window`], until the window moves on.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) layout: RecordLayout,
+    place: Range<usize>,
+}
+
+impl Loaded {
+    /// The length of the whole record.
+    pub(crate) fn total(&self) -> u64 {
+        self.place.len() as u64
+    }
+}
+
+impl Window {
+    pub(crate) fn new() -> Self {
+        Self { bytes: Vec::new(), start: 0 }
+    }
+
+    /// The bytes of a record that was loaded last.
+    pub(crate) fn get(&self, loaded: &Loaded) -> Option<&[u8]> {
+        self.bytes.get(loaded.place.clone())
+    }
+
+    /// Brings the record at an offset into memory and verifies it. The buffer never grows beyond what is left of the section,
+    /// whatever length the record claims.
+    pub(crate) fn load(&mut self, snapshot: &Snapshot, offset: u64) -> Option<Loaded> {
+        let left = snapshot.left_in_records(offset)?;
+        let start = self.fill(snapshot, offset, left.min(MAX_HEAD_BYTES), left)?;
+        let layout = RecordLayout::parse(self.bytes.get(start..)?)?;
+        let total = layout.total();
+        if total > left {
+            return None;
+        }
+        let start = self.fill(snapshot, offset, total, left)?;
+        let place = start..start.checked_add(total)?;
+        snapshot.seal().open(offset, self.bytes.get(place.clone())?)?;
+        Some(Loaded { layout, place })
+    }
+
+    /// Sees to it that `needed` bytes from `offset` on are in memory; answers where they begin in the buffer. If it must
+    /// read, it reads a whole window of what is `left` of the section.
+    fn fill(&mut self, snapshot: &Snapshot, offset: u64, needed: usize, left: usize) -> Option<usize> {
+        let held = offset.checked_sub(self.start).and_then(|start| usize::try_from(start).ok());
+        if let Some(start) = held
+            && start.checked_add(needed).is_some_and(|end| end <= self.bytes.len())
+        {
+            return Some(start);
+        }
+        self.bytes.resize(left.min(needed.max(WINDOW_BYTES)), 0);
+        self.start = offset;
+        if snapshot.read(&mut self.bytes, offset) {
+            return Some(0);
+        }
+        // The file may have been cut, or one block of it failed: then try for as little as possible.
+        self.bytes.truncate(needed);
+        if snapshot.read(&mut self.bytes, offset) {
+            return Some(0);
+        }
+        self.bytes.clear();
+        None
+    }
+}

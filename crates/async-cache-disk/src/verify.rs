@@ -1,0 +1,293 @@
+//! Walks a whole file and lists everything that is wrong with it.
+//!
+//! It reads more strictly than a [`Snapshot`] does and also finds what costs nothing today, such as gaps that are not
+//! zero: in a file without findings every byte is what a writer wrote. Memory: 32 bytes an entry.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{DiskError, DiskErrorKind};
+use crate::format::header::Section;
+use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, Page};
+use crate::snapshot::{Scratch, Snapshot, Window};
+use crate::vfs::Vfs;
+
+/// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill the memory.
+const MOST_LISTED: usize = 1000;
+
+/// What kind of thing is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A record does not verify: its entry is lost.
+    Record,
+    /// A record is sound, but a look-up does not reach it: its entry is lost.
+    Unreachable,
+    /// A bucket of the index does not verify or contradicts itself: the entries it names are lost.
+    Bucket,
+    /// A page of deadlines does not verify: its entries are reclaimed late.
+    DeadlinePage,
+    /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or late.
+    Deadline,
+    /// The header's counts are not what is in the file.
+    Count,
+    /// Bytes between the sections are not zero. Costs nothing.
+    Gap,
+    /// There are bytes behind the last section. Costs nothing.
+    Trailing,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of thing it is.
+    pub kind: FindingKind,
+    /// Where in the file, in bytes from its start.
+    pub offset: u64,
+    /// What exactly, in words.
+    pub what: String,
+}
+
+/// What [`verify`] saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The size of the file in bytes.
+    pub file_bytes: u64,
+    /// How many entries the header counts.
+    pub entries: u32,
+    /// How many of them a look-up finds.
+    pub sound_entries: u32,
+    /// What is wrong, in the order of the walk: index, records, deadlines, the rest. At most the first thousand.
+    pub findings: Vec<Finding>,
+    /// How many things are wrong, those not listed included.
+    pub finding_count: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.finding_count == 0
+    }
+
+    fn add(&mut self, kind: FindingKind, offset: u64, what: impl Into<String>) {
+        self.finding_count = self.finding_count.saturating_add(1);
+        if self.findings.len() < MOST_LISTED {
+            self.findings.push(Finding { kind, offset, what: what.into() });
+        }
+    }
+}
+
+/// Reads all of the file at `path` and lists what is wrong with it.
+///
+/// # Errors
+/// Why there is nothing to walk: [`Missing`](DiskErrorKind::Missing), [`Foreign`](DiskErrorKind::Foreign),
+/// [`Damaged`](DiskErrorKind::Damaged) (the header), [`Newer`](DiskErrorKind::Newer),
+/// [`NotAFile`](DiskErrorKind::NotAFile), [`Io`](DiskErrorKind::Io).
+pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
+    let Some(snapshot) = Snapshot::open_any_version(vfs, path)? else {
+        return Err(DiskError::new(DiskErrorKind::Missing, path, "there is no snapshot"));
+    };
+    let mut walk = Walk {
+        report: Report {
+            file_bytes: snapshot.file_bytes(),
+            entries: snapshot.len(),
+            sound_entries: 0,
+            findings: Vec::new(),
+            finding_count: 0,
+        },
+        named: Vec::new(),
+        deadlines: vec![None; snapshot.len() as usize],
+        snapshot: &snapshot,
+    };
+    walk.index();
+    walk.records();
+    walk.deadline_pages();
+    walk.gaps();
+    Ok(walk.report)
+}
+
+struct Walk<'s> {
+    snapshot: &'s Snapshot,
+    report: Report,
+    /// Offset and rank of what the index names, ascending once the index was walked.
+    named: Vec<(u64, u32)>,
+    /// What each rank's record says.
+    deadlines: Vec<Option<u64>>,
+}
+
+impl Walk<'_> {
+    fn index(&mut self) {
+        let mut page = [0; PAGE_BYTES];
+        for bucket in 0..self.snapshot.header().buckets {
+            let offset = self.snapshot.bucket_offset(bucket);
+            let Some(page) = self.snapshot.bucket(bucket, &mut page) else {
+                self.report.add(FindingKind::Bucket, offset, format!("bucket {bucket} does not verify"));
+                continue;
+            };
+            if page.flags() & !1 != 0 || (page.overflowed() && page.len() < PAGE_ITEMS as usize) {
+                self.report.add(
+                    FindingKind::Bucket,
+                    offset,
+                    format!("bucket {bucket} has flags that do not fit it"),
+                );
+            }
+            for slot in page.slots() {
+                if slot.rank >= self.snapshot.len() || self.snapshot.left_in_records(slot.offset).is_none() {
+                    let what = format!("bucket {bucket} names rank {} at byte {}", slot.rank, slot.offset);
+                    self.report.add(FindingKind::Bucket, offset, what);
+                } else {
+                    self.named.push((slot.offset, slot.rank));
+                }
+            }
+        }
+        self.named.sort_unstable();
+        for (left, right) in self.named.iter().zip(self.named.iter().skip(1)) {
+            if left.0 == right.0 || left.1 >= right.1 {
+                let what = format!("the index names rank {} before rank {}", left.1, right.1);
+                self.report.add(FindingKind::Bucket, right.0, what);
+            }
+        }
+        if self.named.len() != self.snapshot.len() as usize {
+            let what = format!("the index names {} of {} entries", self.named.len(), self.snapshot.len());
+            self.report.add(FindingKind::Count, self.snapshot.header().index_section.offset, what);
+        }
+    }
+
+    /// Walks the section from record to record, and behind one that does not verify goes on where the index says.
+    fn records(&mut self) {
+        let section = self.snapshot.header().record_section;
+        let named = std::mem::take(&mut self.named);
+        let mut named = named.iter().copied().peekable();
+        let (mut window, mut scratch) = (Window::new(), Scratch::new());
+        let (mut offset, mut records, mut damaged) = (section.offset, 0u64, false);
+        while offset < section.end() {
+            while let Some((missed, rank)) = named.next_if(|(named, _)| *named < offset) {
+                self.report.add(
+                    FindingKind::Record,
+                    missed,
+                    format!("rank {rank} lies inside another record"),
+                );
+            }
+            let rank = named.next_if(|(named, _)| *named == offset).map(|(_, rank)| rank);
+            if let Some(loaded) = window.load(self.snapshot, offset) {
+                let key = window.get(&loaded).and_then(|bytes| bytes.get(loaded.layout.key.clone()));
+                if let (Some(key), Some(rank)) = (key, rank) {
+                    self.entry(offset, rank, key, loaded.layout.deadline, &mut scratch);
+                }
+                records = records.saturating_add(1);
+                offset = offset.saturating_add(loaded.total());
+            } else {
+                let whose = rank.map_or("that is no entry".to_owned(), |rank| format!("of rank {rank}"));
+                self.report.add(FindingKind::Record, offset, format!("the record {whose} does not verify"));
+                damaged = true;
+                offset = named.peek().map_or(section.end(), |(next, _)| *next);
+            }
+        }
+        if !damaged && records != u64::from(self.snapshot.header().records) {
+            let what = format!("there are {records} records, not {}", self.snapshot.header().records);
+            self.report.add(FindingKind::Count, section.offset, what);
+        }
+    }
+
+    fn entry(&mut self, offset: u64, rank: u32, key: &[u8], deadline: Option<u64>, scratch: &mut Scratch) {
+        if let Some(place) = self.deadlines.get_mut(rank as usize) {
+            *place = deadline;
+        }
+        if self.snapshot.locate(key, scratch) == Some(rank) {
+            self.report.sound_entries = self.report.sound_entries.saturating_add(1);
+        } else {
+            self.report.add(
+                FindingKind::Unreachable,
+                offset,
+                format!("a look-up does not reach rank {rank}"),
+            );
+        }
+    }
+
+    fn deadline_pages(&mut self) {
+        let mut page = [0; PAGE_BYTES];
+        let mut last = None;
+        let mut expected = self.snapshot.deadline_count();
+        for number in 0..expected.div_ceil(PAGE_ITEMS) {
+            let offset = self.snapshot.deadline_page_offset(number);
+            let read = self.snapshot.read(&mut page, offset);
+            let opened = if read { Page::open(self.snapshot.seal(), offset, &page) } else { None };
+            let items = expected.min(PAGE_ITEMS);
+            expected = expected.saturating_sub(items);
+            let Some(page) = opened.filter(|page| page.len() == items as usize && page.flags() == 0) else {
+                let what = format!("page {number} of the deadlines does not verify");
+                self.report.add(FindingKind::DeadlinePage, offset, what);
+                continue;
+            };
+            for item in (0..page.len()).filter_map(|index| page.due(index)) {
+                self.deadline(offset, item, last);
+                last = Some(item);
+            }
+        }
+        let listed = u64::from(self.snapshot.deadline_count());
+        let held = self.deadlines.iter().flatten().count() as u64;
+        if held > listed {
+            let what = format!("{held} records have a deadline, and {listed} are listed");
+            self.report.add(FindingKind::Count, self.snapshot.header().deadline_section.offset, what);
+        }
+    }
+
+    fn deadline(&mut self, offset: u64, item: (u64, u32), last: Option<(u64, u32)>) {
+        let (deadline, rank) = item;
+        if last >= Some(item) {
+            self.report.add(
+                FindingKind::Deadline,
+                offset,
+                format!("the deadline of rank {rank} is out of order"),
+            );
+        }
+        match self.deadlines.get(rank as usize) {
+            Some(Some(own)) if *own == deadline => {}
+            // A record that is lost or has none; the first was reported with the record.
+            Some(None) if self.report.finding_count > 0 => {}
+            _ => {
+                let what = format!("the deadline listed for rank {rank} is not the one in its record");
+                self.report.add(FindingKind::Deadline, offset, what);
+            }
+        }
+    }
+
+    fn gaps(&mut self) {
+        let header = self.snapshot.header();
+        for gap in &header.gaps {
+            if !self.is_zero(*gap) {
+                self.report.add(FindingKind::Gap, gap.offset, "there are bytes between sections");
+            }
+        }
+        let trailing = self.report.file_bytes.saturating_sub(header.end);
+        if trailing > 0 {
+            self.report.add(
+                FindingKind::Trailing,
+                header.end,
+                format!("{trailing} bytes follow the last section"),
+            );
+        }
+    }
+
+    fn is_zero(&self, gap: Section) -> bool {
+        let mut buffer = [0; PAGE_BYTES];
+        let mut offset = gap.offset;
+        while offset < gap.end() {
+            let left = usize::try_from(gap.end().saturating_sub(offset)).unwrap_or(PAGE_BYTES);
+            let chunk = buffer.get_mut(..left.min(PAGE_BYTES)).unwrap_or_default();
+            if !self.snapshot.read(chunk, offset) || chunk.iter().any(|byte| *byte != 0) {
+                return false;
+            }
+            offset = offset.saturating_add(PAGE_BYTES as u64);
+        }
+        true
+    }
+}

@@ -1,0 +1,167 @@
+//! All that this crate asks of a file system, and nothing else touches one: so the crash tests see every call.
+//!
+//! The traits promise what POSIX promises and no more: a write or a rename is durable only after the sync of the file or
+//! of the directory; until then a power loss may keep or lose each of them independently.
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod real;
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+pub use real::RealDisk;
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// Anything else: a pipe, a socket, a device.
+    Other,
+}
+
+/// What is known of a path without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// What it is, links followed.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The time since it was last written. Zero if that lies in the future or is not known.
+    pub age: Duration,
+}
+
+/// A file system.
+pub trait Vfs: Send + Sync + Debug {
+    /// Opens an existing file for reading.
+    ///
+    /// # Errors
+    /// What the system reports; `NotFound` if there is none.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
+
+    /// Creates a file that only its owner may read and write (mode 0600), for reading and writing.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if anything stands there; else what the system reports.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
+
+    /// Tells what stands at a path.
+    ///
+    /// # Errors
+    /// What the system reports; `NotFound` if nothing does.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// Names everything in a directory.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Renames a file atomically, over whatever file has that name.
+    ///
+    /// # Errors
+    /// What the system reports; nothing has changed then.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates one directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if anything stands there; else what the system reports.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes what was created, renamed and removed in a directory durable.
+    ///
+    /// # Errors
+    /// What the system reports; nothing may be claimed to be durable then.
+    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// An open file. All calls take a position, so that threads share one handle.
+pub trait VfsFile: Send + Sync + Debug {
+    /// Reads at a position; fewer bytes than asked for only at the end of the file, or by the system's leave.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at a position and tells how many bytes were taken.
+    ///
+    /// # Errors
+    /// What the system reports; `StorageFull` if there is no room.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes the file's contents durable.
+    ///
+    /// # Errors
+    /// What the system reports; nothing may be claimed to be durable then, nor after a later sync that succeeds.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The length of the file in bytes.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Takes the exclusive lock if nobody has it; it is held until the file is closed.
+    ///
+    /// # Errors
+    /// What the system reports; `Unsupported` where files cannot be locked.
+    fn try_lock(&self) -> io::Result<bool>;
+}
+
+/// Why [`read_exact_at`] could not fill its buffer.
+#[derive(Debug)]
+pub(crate) enum ReadFailure {
+    /// The file ends before.
+    Short,
+    /// The system's error.
+    Io(io::Error),
+}
+
+/// Fills the buffer from a position, going on after short and interrupted reads.
+pub(crate) fn read_exact_at(
+    file: &dyn VfsFile,
+    mut buffer: &mut [u8],
+    mut offset: u64,
+) -> Result<(), ReadFailure> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => return Err(ReadFailure::Short),
+            Ok(count) => {
+                buffer = buffer.get_mut(count..).unwrap_or_default();
+                offset = offset.saturating_add(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ReadFailure::Io(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Writes everything at a position, going on after short and interrupted writes.
+pub(crate) fn write_all_at(file: &dyn VfsFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = bytes.get(count..).unwrap_or_default();
+                offset = offset.saturating_add(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! A disk in memory that can crash, lose power, fail and fill up. For tests of whatever saves through a [`Vfs`].
+//!
+//! Every call is counted and logged, so a test can run a save once, see how many calls it made, and then run it again for
+//! each of them with a crash or a fault there. What a power loss leaves is in `image.rs`.
+#![allow(clippy::missing_panics_doc)] // the lock is never poisoned: nothing panics while it is held
+
+mod image;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{FileKind, Metadata, Vfs, VfsFile};
+use image::{Image, NameChange};
+
+/// A disk in memory. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct FakeDisk(Arc<Mutex<State>>);
+
+/// A call that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The name of the method of [`Vfs`] or [`VfsFile`].
+    pub name: &'static str,
+    /// The path it was about; of a file, the one it was opened at.
+    pub path: PathBuf,
+}
+
+/// What happens at a chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies before the call; it and all later ones fail.
+    Crash,
+    /// The process dies in the middle of the call: half of a write is done. Other calls are not done.
+    TornCrash,
+    /// The call is not done and fails with this error.
+    Error(io::ErrorKind),
+    /// The disk is full: half of a write is done, and everything later that needs room fails.
+    Full,
+}
+
+#[derive(Debug)]
+struct State {
+    image: Image,
+    call_count: usize,
+    /// `None`: calls are counted and not kept.
+    calls: Option<Vec<Call>>,
+    faults: BTreeMap<usize, Fault>,
+    failing: BTreeMap<&'static str, io::ErrorKind>,
+    crashed: bool,
+    full: bool,
+    now: Duration,
+}
+
+impl FakeDisk {
+    /// An empty disk with a root directory.
+    pub fn new() -> Self {
+        Self::from_image(Image::new())
+    }
+
+    fn from_image(image: Image) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            image,
+            call_count: 0,
+            calls: Some(Vec::new()),
+            faults: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            crashed: false,
+            full: false,
+            now: Duration::ZERO,
+        })))
+    }
+
+    /// The disk as what this crate's functions take.
+    pub fn as_vfs(&self) -> Arc<dyn Vfs> {
+        Arc::new(self.clone())
+    }
+
+    /// Lets something happen at the call with this number, counting from 0.
+    pub fn inject(&self, call: usize, fault: Fault) {
+        self.state().faults.insert(call, fault);
+    }
+
+    /// Lets every call of this name fail from now on.
+    pub fn fail_every(&self, name: &'static str, error: io::ErrorKind) {
+        self.state().failing.insert(name, error);
+    }
+
+    /// Ends all faults that are not crashes, and forgets the calls made so far.
+    pub fn repair(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.failing.clear();
+        state.call_count = 0;
+        if let Some(calls) = &mut state.calls {
+            calls.clear();
+        }
+        state.full = false;
+    }
+
+    /// Keeps no log from now on, for tests that watch the memory.
+    pub fn keep_no_log(&self) {
+        self.state().calls = None;
+    }
+
+    /// The calls made so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone().unwrap_or_default()
+    }
+
+    /// Lets time pass, as far as the age of files is concerned.
+    pub fn advance(&self, time: Duration) {
+        self.state().now += time;
+    }
+
+    /// Puts a file there, durably, directories included.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.state();
+        let now = state.now;
+        state.image.put(path, bytes, now);
+    }
+
+    /// Makes a directory, durably.
+    pub fn put_dir(&self, path: &Path) {
+        self.state().image.put_dir(path);
+    }
+
+    /// Changes the contents of an existing file in place, under whoever has it open. Nothing happens if there is none.
+    pub fn overwrite(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.state();
+        if let Some(inode) = state.image.find(path) {
+            bytes.clone_into(&mut state.image.inode(inode).live);
+        }
+    }
+
+    /// What is in a file.
+    pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        let inode = state.image.find(path)?;
+        Some(state.image.inode(inode).live.clone())
+    }
+
+    /// The paths of all files, in order.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state().image.files()
+    }
+
+    /// The disks that there may be after a restart now: first the one that a dead process leaves, then every one that a
+    /// power loss may leave. Each with a description.
+    pub fn survivors(&self) -> Vec<(String, FakeDisk)> {
+        let survivors = self.state().image.survivors();
+        survivors.into_iter().map(|(name, image)| (name, Self::from_image(image))).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self, name: &'static str, path: &Path) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        match state.begin(name, path)? {
+            Extent::Whole => Ok(state),
+            Extent::Half => Err(state.half_done()),
+        }
+    }
+}
+
+impl Default for FakeDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Half,
+}
+
+impl State {
+    /// Logs a call and tells how much of it is to be done.
+    fn begin(&mut self, name: &'static str, path: &Path) -> io::Result<Extent> {
+        if self.crashed {
+            return Err(crash());
+        }
+        let number = self.call_count;
+        self.call_count += 1;
+        if let Some(calls) = &mut self.calls {
+            calls.push(Call { name, path: path.to_owned() });
+        }
+        if let Some(error) = self.failing.get(name) {
+            return Err((*error).into());
+        }
+        let needs_room = matches!(name, "write_at" | "create_new" | "create_dir");
+        match self.faults.get(&number) {
+            Some(Fault::Crash) => {
+                self.crashed = true;
+                Err(crash())
+            }
+            Some(Fault::TornCrash) => {
+                self.crashed = true;
+                Ok(Extent::Half)
+            }
+            Some(Fault::Error(error)) => Err((*error).into()),
+            Some(Fault::Full) => {
+                self.full = true;
+                Ok(Extent::Half)
+            }
+            None if self.full && needs_room => Err(io::ErrorKind::StorageFull.into()),
+            None => Ok(Extent::Whole),
+        }
+    }
+
+    fn half_done(&self) -> io::Error {
+        if self.crashed { crash() } else { io::ErrorKind::StorageFull.into() }
+    }
+}
+
+fn crash() -> io::Error {
+    io::Error::other("the process is dead")
+}
+
+impl Vfs for FakeDisk {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        let inode = self.call("open", path)?.image.find(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.handle(inode, path))
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        let mut state = self.call("create_new", path)?;
+        let now = state.now;
+        let inode = state.image.create(path, FileKind::File, now)?;
+        drop(state);
+        Ok(self.handle(inode, path))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let mut state = self.call("metadata", path)?;
+        let (inode, now) = (state.image.find(path).ok_or(io::ErrorKind::NotFound)?, state.now);
+        let inode = state.image.inode(inode);
+        Ok(Metadata {
+            kind: inode.kind,
+            bytes: inode.live.len() as u64,
+            age: now.saturating_sub(inode.written_at),
+        })
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        Ok(self.call("list", directory)?.image.list(directory))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.call("rename", to)?;
+        let inode = state.image.find(from).ok_or(io::ErrorKind::NotFound)?;
+        state.image.change(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode });
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call("remove", path)?;
+        state.image.find(path).ok_or(io::ErrorKind::NotFound)?;
+        state.image.change(NameChange::Unlink { path: path.to_owned() });
+        Ok(())
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call("create_dir", path)?;
+        let now = state.now;
+        state.image.create(path, FileKind::Directory, now).map(|_| ())
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.call("sync_dir", directory)?.image.sync_dir(directory);
+        Ok(())
+    }
+}
+
+impl FakeDisk {
+    fn handle(&self, inode: usize, path: &Path) -> Box<dyn VfsFile> {
+        Box::new(FakeFile {
+            disk: self.clone(),
+            inode,
+            path: path.to_owned(),
+            has_lock: AtomicBool::new(false),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct FakeFile {
+    disk: FakeDisk,
+    inode: usize,
+    path: PathBuf,
+    has_lock: AtomicBool,
+}
+
+impl VfsFile for FakeFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.disk.call("read_at", &self.path)?;
+        let live = &state.image.inode(self.inode).live;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
+        let count = buffer.len().min(live.len() - start);
+        buffer[..count].copy_from_slice(&live[start..start + count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.disk.state();
+        let extent = state.begin("write_at", &self.path)?;
+        let now = state.now;
+        let count = if extent == Extent::Whole { bytes.len() } else { bytes.len() / 2 };
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::StorageFull)?;
+        let inode = state.image.inode(self.inode);
+        let end = inode.live.len().max(start + count);
+        inode.live.resize(end, 0);
+        inode.live[start..start + count].copy_from_slice(&bytes[..count]);
+        inode.written_at = now;
+        if state.crashed || count == 0 { Err(state.half_done()) } else { Ok(count) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.call("sync", &self.path)?;
+        let inode = state.image.inode(self.inode);
+        inode.durable.clone_from(&inode.live);
+        Ok(())
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        let mut state = self.disk.call("bytes", &self.path)?;
+        Ok(state.image.inode(self.inode).live.len() as u64)
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let mut state = self.disk.call("try_lock", &self.path)?;
+        let free = !std::mem::replace(&mut state.image.inode(self.inode).locked, true);
+        self.has_lock.fetch_or(free, Ordering::Relaxed);
+        Ok(free)
+    }
+}
+
+impl Drop for FakeFile {
+    fn drop(&mut self) {
+        if self.has_lock.load(Ordering::Relaxed) {
+            self.disk.state().image.inode(self.inode).locked = false;
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What is on the fake disk, twice: as running processes see it (live) and as it is for sure after a power loss
+//! (durable). Names and contents are made durable separately.
+//!
+//! Between two syncs a power loss may keep any of the changes to names, and of the contents old, new or mixed sectors,
+//! zeros, garbage, or a piece from the front. [`Image::survivors`] goes through them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::FileKind;
+
+const SECTOR_BYTES: usize = 512;
+/// With more unsynced changes to names than this, only those that keep their order are tried.
+const MOST_SUBSETS: usize = 6;
+
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    inodes: Vec<Inode>,
+    live_names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    unsynced: Vec<NameChange>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Inode {
+    pub(super) kind: FileKind,
+    pub(super) live: Vec<u8>,
+    pub(super) durable: Vec<u8>,
+    pub(super) locked: bool,
+    pub(super) written_at: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum NameChange {
+    Link { path: PathBuf, inode: usize },
+    Unlink { path: PathBuf },
+    Rename { from: PathBuf, to: PathBuf, inode: usize },
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Link { path, inode } => {
+                names.insert(path.clone(), *inode);
+            }
+            Self::Unlink { path } => {
+                names.remove(path);
+            }
+            Self::Rename { from, to, inode } => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Link { path, .. } | Self::Unlink { path } | Self::Rename { to: path, .. } => path.parent(),
+        }
+    }
+}
+
+/// What a power loss leaves of contents that were not synced.
+#[derive(Debug, Clone, Copy)]
+enum Contents {
+    Synced,
+    All,
+    FrontHalf,
+    OddSectors,
+    EvenSectors,
+    Zeros,
+    Garbage,
+}
+
+impl Contents {
+    const ALL: [Self; 7] = [
+        Self::Synced,
+        Self::All,
+        Self::FrontHalf,
+        Self::OddSectors,
+        Self::EvenSectors,
+        Self::Zeros,
+        Self::Garbage,
+    ];
+
+    fn of(self, inode: &Inode) -> Vec<u8> {
+        let (live, durable) = (&inode.live, &inode.durable);
+        let sector = |start: usize, from: &[u8]| -> Vec<u8> {
+            let end = (start + SECTOR_BYTES).min(live.len());
+            (start..end).map(|i| from.get(i).copied().unwrap_or(0)).collect()
+        };
+        let mix = |keep: &dyn Fn(usize) -> Option<Vec<u8>>| -> Vec<u8> {
+            (0..live.len())
+                .step_by(SECTOR_BYTES)
+                .flat_map(|start| {
+                    let changed = sector(start, live) != sector(start, durable);
+                    keep(start).filter(|_| changed).unwrap_or_else(|| sector(start, durable))
+                })
+                .collect()
+        };
+        let parity = |odd: usize| move |start: usize| start / SECTOR_BYTES % 2 == odd;
+        match self {
+            _ if live == durable => durable.clone(),
+            Self::Synced => durable.clone(),
+            Self::All => live.clone(),
+            Self::FrontHalf => live[..usize::midpoint(durable.len().min(live.len()), live.len())].to_vec(),
+            Self::OddSectors => mix(&|start| parity(1)(start).then(|| sector(start, live))),
+            Self::EvenSectors => mix(&|start| parity(0)(start).then(|| sector(start, live))),
+            Self::Zeros => mix(&|start| Some(vec![0; sector(start, live).len()])),
+            Self::Garbage => mix(&|start| Some(vec![0xA5; sector(start, live).len()])),
+        }
+    }
+}
+
+impl Image {
+    pub(super) fn new() -> Self {
+        let mut image = Self {
+            inodes: Vec::new(),
+            live_names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            unsynced: Vec::new(),
+        };
+        image.put_dir(Path::new("/"));
+        image
+    }
+
+    pub(super) fn inode(&mut self, inode: usize) -> &mut Inode {
+        &mut self.inodes[inode]
+    }
+
+    pub(super) fn find(&self, path: &Path) -> Option<usize> {
+        self.live_names.get(path).copied()
+    }
+
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let files = self.live_names.iter().filter(|(_, inode)| self.inodes[**inode].kind == FileKind::File);
+        files.map(|(path, _)| path.clone()).collect()
+    }
+
+    pub(super) fn list(&self, directory: &Path) -> Vec<OsString> {
+        let inside = self.live_names.keys().filter(|path| path.parent() == Some(directory));
+        inside.filter_map(|path| path.file_name().map(OsString::from)).collect()
+    }
+
+    pub(super) fn put(&mut self, path: &Path, bytes: &[u8], now: Duration) {
+        if let Some(folder) = path.parent() {
+            self.put_dir(folder);
+        }
+        let (live, durable) = (bytes.to_vec(), bytes.to_vec());
+        self.inodes.push(Inode { kind: FileKind::File, live, durable, locked: false, written_at: now });
+        self.name_durably(path);
+    }
+
+    pub(super) fn put_dir(&mut self, path: &Path) {
+        for folder in path.ancestors() {
+            if !self.durable_names.contains_key(folder) {
+                self.inodes.push(Inode::empty(FileKind::Directory, Duration::ZERO));
+                self.name_durably(folder);
+            }
+        }
+    }
+
+    fn name_durably(&mut self, path: &Path) {
+        let inode = self.inodes.len() - 1;
+        self.live_names.insert(path.to_owned(), inode);
+        self.durable_names.insert(path.to_owned(), inode);
+    }
+
+    pub(super) fn create(&mut self, path: &Path, kind: FileKind, now: Duration) -> io::Result<usize> {
+        if self.find(path).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let folder = path.parent().and_then(|folder| self.find(folder)).ok_or(io::ErrorKind::NotFound)?;
+        if self.inodes[folder].kind != FileKind::Directory {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let inode = self.inodes.len();
+        self.inodes.push(Inode::empty(kind, now));
+        self.change(NameChange::Link { path: path.to_owned(), inode });
+        Ok(inode)
+    }
+
+    pub(super) fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.live_names);
+        self.unsynced.push(change);
+    }
+
+    pub(super) fn sync_dir(&mut self, directory: &Path) {
+        let synced = self.unsynced.extract_if(.., |change| change.folder() == Some(directory));
+        for change in synced {
+            change.apply(&mut self.durable_names);
+        }
+    }
+
+    /// Every disk that a restart may find.
+    pub(super) fn survivors(&self) -> Vec<(String, Self)> {
+        let dead_process =
+            (String::from("the process died"), self.restarted(self.live_names.clone(), Contents::All));
+        let mut survivors = vec![dead_process];
+        for kept in self.subsets() {
+            let mut names = self.durable_names.clone();
+            for (change, _) in self.unsynced.iter().zip(&kept).filter(|(_, kept)| **kept) {
+                change.apply(&mut names);
+            }
+            for contents in Contents::ALL {
+                let name = format!("power loss; of {:?} kept {kept:?}; contents {contents:?}", self.unsynced);
+                survivors.push((name, self.restarted(names.clone(), contents)));
+            }
+        }
+        survivors
+    }
+
+    /// Which of the unsynced changes to names are kept.
+    fn subsets(&self) -> Vec<Vec<bool>> {
+        let count = self.unsynced.len();
+        if count > MOST_SUBSETS {
+            return (0..=count).map(|kept| (0..count).map(|i| i < kept).collect()).collect();
+        }
+        (0..1usize << count).map(|bits| (0..count).map(|i| bits >> i & 1 == 1).collect()).collect()
+    }
+
+    fn restarted(&self, mut names: BTreeMap<PathBuf, usize>, contents: Contents) -> Self {
+        let all = names.clone();
+        names.retain(|path, _| path.ancestors().all(|folder| all.contains_key(folder)));
+        let inodes = self.inodes.iter().map(|inode| {
+            let bytes = contents.of(inode);
+            Inode { live: bytes.clone(), durable: bytes, locked: false, ..*inode }
+        });
+        let inodes = inodes.collect();
+        Self { inodes, durable_names: names.clone(), live_names: names, unsynced: Vec::new() }
+    }
+}
+
+impl Inode {
+    fn empty(kind: FileKind, written_at: Duration) -> Self {
+        Self { kind, live: Vec::new(), durable: Vec::new(), locked: false, written_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_synced_may_be_lost_and_what_is_synced_may_not() {
+        let mut image = Image::new();
+        let path = Path::new("/file");
+        let inode = image.create(path, FileKind::File, Duration::ZERO).unwrap();
+        image.inode(inode).live = vec![1; 2000];
+        let outcomes = |image: &Image| -> Vec<Option<Vec<u8>>> {
+            let survivors = image.survivors();
+            survivors
+                .iter()
+                .map(|(_, image)| image.find(path).map(|i| image.inodes[i].live.clone()))
+                .collect()
+        };
+        let before = outcomes(&image);
+        assert!(
+            before.contains(&None)
+                && before.contains(&Some(Vec::new()))
+                && before.contains(&Some(vec![0; 2000]))
+        );
+        assert!(before.contains(&Some(vec![1; 1000])) && before.contains(&Some(vec![1; 2000])));
+
+        let file = image.inode(inode);
+        file.durable = file.live.clone();
+        assert!(outcomes(&image).iter().all(|outcome| outcome.is_none() || outcome == &Some(vec![1; 2000])));
+        image.sync_dir(Path::new("/"));
+        assert!(outcomes(&image).iter().all(|outcome| outcome == &Some(vec![1; 2000])));
+    }
+}

@@ -1,0 +1,381 @@
+//! Saving: records are written as they are pushed, then the index, the deadlines, and last the header; then the
+//! temporary file takes the target's place. File format, section 9, has the protocol; `temp.rs` keeps it.
+//!
+//! Rules:
+//! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the temporary file.
+//! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer is of no more use;
+//!    dropping it does the same.
+//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index (17 bytes an entry).
+
+mod index;
+mod temp;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{DiskError, DiskErrorKind};
+use crate::format::address::{KeyHasher, bucket_count};
+use crate::format::checksum::Seal;
+use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
+use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, close, put_due};
+use crate::format::record::RecordHead;
+use crate::snapshot::Record;
+use crate::vfs::{Vfs, write_all_at};
+use index::Place;
+use temp::TempFile;
+pub(crate) use temp::{parent_of, sweep_leftovers};
+
+const BUFFER_BYTES: usize = 1 << 20;
+const SECTION_ALIGNMENT: usize = 4096;
+const FORGOTTEN: u64 = u64::MAX;
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone)]
+pub struct WriteOptions {
+    version: String,
+    saved_at: u64,
+    producer: String,
+    identity: Option<([u8; 16], [u8; 16])>,
+    buckets: Option<u32>,
+}
+
+impl WriteOptions {
+    /// For data of the shape that `version` names (at most 255 bytes), at the time `saved_at`, in nanoseconds since the
+    /// Unix epoch.
+    pub fn new(version: impl Into<String>, saved_at: u64) -> Self {
+        let producer = concat!("async-cache-disk ", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { version: version.into(), saved_at, producer, identity: None, buckets: None }
+    }
+
+    /// Says in words what writes the file (at most 255 bytes); for people who inspect it.
+    #[must_use]
+    pub fn producer(mut self, producer: impl Into<String>) -> Self {
+        self.producer = producer.into();
+        self
+    }
+
+    /// Gives file id and hash seed, which are random otherwise, so that tests can write the same bytes again.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub fn identity(mut self, file_id: [u8; 16], hash_seed: [u8; 16]) -> Self {
+        self.identity = Some((file_id, hash_seed));
+        self
+    }
+
+    /// Begins with this many buckets, so that tests can make them overflow.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub fn buckets(mut self, buckets: u32) -> Self {
+        self.buckets = Some(buckets);
+        self
+    }
+}
+
+/// What a save came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Saved {
+    /// The number of entries in the snapshot.
+    pub entries: u32,
+    /// The size of the file in bytes.
+    pub bytes: u64,
+    /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// Names a pushed record to its writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed(u32);
+
+/// Writes a snapshot beside its target and puts it there when it is finished. Dropped without
+/// [`finish`](Writer::finish), it leaves everything as it was.
+pub struct Writer {
+    /// `None` after an error.
+    temp: Option<TempFile>,
+    target: PathBuf,
+    header: Header,
+    seal: Seal,
+    hasher: KeyHasher,
+    first_buckets: Option<u32>,
+    buffer: Vec<u8>,
+    /// The offset in the file at which the buffer's first byte belongs.
+    flushed: u64,
+    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if it was taken back.
+    places: Vec<Place>,
+    /// Deadline and order of pushing.
+    deadlines: Vec<(u64, u32)>,
+    /// Order of pushing of what was taken back.
+    forgotten: Vec<u32>,
+}
+
+impl Writer {
+    /// Begins a snapshot for `path`: creates missing parent folders, removes what crashed saves left behind, and
+    /// creates the temporary file. What stands at `path` is not touched.
+    ///
+    /// # Errors
+    /// [`NotAFile`](DiskErrorKind::NotAFile) if `path` is a directory or has no name, or if a parent is no directory;
+    /// [`Limit`](DiskErrorKind::Limit) if a label is too long; [`Io`](DiskErrorKind::Io) and
+    /// [`Full`](DiskErrorKind::Full).
+    pub fn create(vfs: &Arc<dyn Vfs>, path: &Path, options: WriteOptions) -> Result<Self, DiskError> {
+        for (name, label) in [("version tag", &options.version), ("producer", &options.producer)] {
+            if label.len() > MAX_LABEL_BYTES {
+                let what = format!("the {name} has {} bytes and may have {MAX_LABEL_BYTES}", label.len());
+                return Err(DiskError::new(DiskErrorKind::Limit, path, what));
+            }
+        }
+        let (file_id, hash_seed) = match options.identity {
+            Some(identity) => identity,
+            None => (random(path)?, random(path)?),
+        };
+        let temp = TempFile::create(vfs, path)?;
+        Ok(Self {
+            temp: Some(temp),
+            target: path.to_owned(),
+            seal: Seal::new(&file_id),
+            hasher: KeyHasher::new(&hash_seed),
+            header: Header {
+                file_id,
+                hash_seed,
+                saved_at: options.saved_at,
+                records: 0,
+                entries: 0,
+                deadlines: 0,
+                buckets: 0,
+                version: options.version,
+                producer: options.producer,
+                record_section: Section { offset: HEADER_BYTES as u64, bytes: 0 },
+                index_section: Section::default(),
+                deadline_section: Section::default(),
+                gaps: Vec::new(),
+                end: 0,
+            },
+            first_buckets: options.buckets,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            flushed: HEADER_BYTES as u64,
+            places: Vec::new(),
+            deadlines: Vec::new(),
+            forgotten: Vec::new(),
+        })
+    }
+
+    /// Adds an entry. The order of pushing is the order of use, coldest first. `deadline` is in nanoseconds since the
+    /// Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
+    ///
+    /// # Errors
+    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
+    /// on. After any other error the save is over.
+    pub fn push(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
+        let (Ok(key_len), Ok(value_len)) = (u32::try_from(key.len()), u32::try_from(value.len())) else {
+            return Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len())));
+        };
+        let head = RecordHead::new(key_len, value_len, deadline);
+        self.append([head.as_bytes(), key, value], key, deadline)
+    }
+
+    /// Adds an entry of an opened snapshot as its bytes are. Only the checksum is made anew, for this file.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn copy(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
+        self.append([record.body, &[], &[]], record.key, record.deadline)
+    }
+
+    /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
+    /// but nobody will find them.
+    pub fn forget(&mut self, pushed: Pushed) {
+        if let Some(place) = self.places.get_mut(pushed.0 as usize)
+            && place.offset != FORGOTTEN
+        {
+            place.offset = FORGOTTEN;
+            self.forgotten.push(pushed.0);
+        }
+    }
+
+    /// Completes the file, makes it durable, and puts it in the target's place. When this returns `Ok`, the snapshot
+    /// survives a power loss.
+    ///
+    /// What stands at the target and is not a readable cache file of this format is renamed to `<name>.aside`, not
+    /// destroyed; [`Saved::set_aside`] tells.
+    ///
+    /// # Errors
+    /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged, unless the sync of
+    /// the directory failed, which comes last: then the new one is in place, but may be gone after a power loss.
+    pub fn finish(mut self) -> Result<Saved, DiskError> {
+        self.write_rest()?;
+        let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
+        let (entries, bytes) = (self.header.entries, self.header.end);
+        let set_aside = temp.install(&self.target)?;
+        Ok(Saved { entries, bytes, set_aside })
+    }
+
+    /// How many bytes of records there are so far.
+    pub fn bytes(&self) -> u64 {
+        self.position() - HEADER_BYTES as u64
+    }
+
+    fn append(&mut self, parts: [&[u8]; 3], key: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
+        if self.temp.is_none() {
+            return Err(self.abandoned());
+        }
+        let offset = self.position();
+        let total = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+        let ordinal = match u32::try_from(self.places.len()) {
+            Ok(ordinal) if ordinal < MAX_RECORDS => ordinal,
+            _ => return Err(self.limit("one more entry")),
+        };
+        // A sixteenth of the address space stays free for index and deadlines, which need less than that.
+        if offset + total as u64 > MAX_FILE_BYTES / 16 * 15 {
+            return Err(self.limit("so many bytes"));
+        }
+        if self.buffer.len() + total <= BUFFER_BYTES {
+            self.encode(offset, parts);
+        } else {
+            self.flush()?;
+            if total <= BUFFER_BYTES {
+                self.encode(offset, parts);
+            } else {
+                let checksum =
+                    parts.iter().fold(self.seal.begin(offset), |crc, part| crc32c::crc32c_append(crc, part));
+                self.put(&checksum.to_le_bytes())?;
+                parts.iter().try_for_each(|part| self.put(part))?;
+            }
+        }
+        self.places.push(Place { hash: self.hasher.hash(key), offset });
+        self.deadlines.extend(deadline.map(|deadline| (deadline, ordinal)));
+        Ok(Pushed(ordinal))
+    }
+
+    fn position(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+
+    /// Puts a record that fits into the buffer there.
+    fn encode(&mut self, offset: u64, parts: [&[u8]; 3]) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 4]);
+        for part in parts {
+            self.buffer.extend_from_slice(part);
+        }
+        let checksum = self.seal.checksum(offset, &self.buffer[start + 4..]);
+        self.buffer[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Writes bytes at the position, through the buffer if they fit in there.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() > BUFFER_BYTES {
+            self.write(bytes, self.flushed)?;
+            self.flushed += bytes.len() as u64;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.write(&buffer, self.flushed)?;
+        self.flushed += buffer.len() as u64;
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), DiskError> {
+        let Some(temp) = &self.temp else { return Err(self.abandoned()) };
+        let result = write_all_at(temp.file(), bytes, offset);
+        result.map_err(|error| {
+            self.temp = None;
+            DiskError::io("writing the temporary file", &self.target, error).at(offset)
+        })
+    }
+
+    /// Index, deadlines, header. (Syncing the records in a second thread meanwhile was tried: it gained nothing that could
+    /// be told from the disk's own noise.)
+    fn write_rest(&mut self) -> Result<(), DiskError> {
+        self.flush()?;
+        self.forgotten.sort_unstable();
+        self.header.records = u32::try_from(self.places.len()).map_err(|_| self.abandoned())?;
+        self.header.entries = self.header.records - u32::try_from(self.forgotten.len()).unwrap_or(0);
+        self.header.record_section.bytes = self.flushed - self.header.record_section.offset;
+        let gap = self.flushed.next_multiple_of(SECTION_ALIGNMENT as u64) - self.flushed;
+        self.put(&[0; SECTION_ALIGNMENT][..usize::try_from(gap).unwrap_or(0)])?;
+
+        let index = self.build_index()?;
+        self.header.buckets = u32::try_from(index.len()).map_err(|_| self.abandoned())?;
+        self.header.index_section = self.put_section(index.as_flattened())?;
+        drop(index);
+        let pages = self.deadline_pages();
+        self.header.deadline_section = self.put_section(pages.as_flattened())?;
+        self.flush()?;
+        self.header.end = self.flushed;
+        let header = self.header.encode();
+        self.write(&header, 0)
+    }
+
+    fn put_section(&mut self, bytes: &[u8]) -> Result<Section, DiskError> {
+        let section = Section { offset: self.position(), bytes: bytes.len() as u64 };
+        self.put(bytes)?;
+        Ok(section)
+    }
+
+    fn build_index(&self) -> Result<Vec<[u8; PAGE_BYTES]>, DiskError> {
+        let first_buckets = self.first_buckets.unwrap_or_else(|| bucket_count(self.header.entries));
+        let places = self.places.iter().filter(|place| place.offset != FORGOTTEN);
+        let index = index::build(&places, self.header.entries, first_buckets, self.seal, self.position());
+        index.ok_or_else(|| self.limit("the same key hundreds of times"))
+    }
+
+    fn deadline_pages(&mut self) -> Vec<[u8; PAGE_BYTES]> {
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        if !self.forgotten.is_empty() {
+            deadlines.retain(|(_, ordinal)| self.forgotten.binary_search(ordinal).is_err());
+            for (_, ordinal) in &mut deadlines {
+                *ordinal = self.rank(*ordinal);
+            }
+        }
+        deadlines.sort_unstable();
+        self.header.deadlines = u32::try_from(deadlines.len()).unwrap_or(0);
+        let start = self.position();
+        let chunks = deadlines.chunks(PAGE_ITEMS as usize);
+        let pages = chunks.zip(0u64..).map(|(chunk, number)| {
+            let mut page = [0; PAGE_BYTES];
+            for (deadline, rank) in chunk {
+                put_due(&mut page, *deadline, *rank);
+            }
+            close(&mut page, self.seal, start + number * PAGE_BYTES as u64);
+            page
+        });
+        pages.collect()
+    }
+
+    /// Ranks count what was not forgotten.
+    fn rank(&self, ordinal: u32) -> u32 {
+        let before = self.forgotten.partition_point(|forgotten| *forgotten < ordinal);
+        ordinal - u32::try_from(before).unwrap_or(0)
+    }
+
+    fn limit(&self, what: &str) -> DiskError {
+        DiskError::new(DiskErrorKind::Limit, &self.target, format!("a cache file cannot hold {what}"))
+    }
+
+    fn abandoned(&self) -> DiskError {
+        DiskError::new(DiskErrorKind::Abandoned, &self.target, "this save failed before and was undone")
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Writer");
+        debug.field("target", &self.target).field("records", &self.places.len()).finish_non_exhaustive()
+    }
+}
+
+fn random<const N: usize>(path: &Path) -> Result<[u8; N], DiskError> {
+    let mut bytes = [0; N];
+    let filled = getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()));
+    filled.map(|()| bytes).map_err(|error| DiskError::io("asking for random bytes", path, error))
+}

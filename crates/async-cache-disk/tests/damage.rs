@@ -1,0 +1,379 @@
+//! Damaged, cut and crafted files: no panic, no wrong value, nothing lost but what was hit, and no more memory than the
+//! file's own size (and what the fake disk itself needs). One test at a time, since they share the memory limit.
+
+mod sample;
+
+use std::alloc::System;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs, verify};
+use cap::Cap;
+use sample::{Entry, assert_holds, deadlines, entries, find, open, options_of, random, read_all, save};
+
+#[global_allocator]
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// The test's own needs, far below what a wild length would claim.
+const SLACK_BYTES: usize = 256 << 10;
+const COUNT: u32 = 300;
+const HEADER: usize = 4096;
+const PAGE: usize = 512;
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs with a limit; an allocation beyond it aborts the process.
+fn limited<T>(file_bytes: usize, run: impl FnOnce() -> T) -> T {
+    struct Unlimited;
+    impl Drop for Unlimited {
+        fn drop(&mut self) {
+            MEMORY.set_limit(usize::MAX).unwrap();
+        }
+    }
+    let _after = Unlimited;
+    MEMORY.set_limit(MEMORY.allocated() + file_bytes + SLACK_BYTES).unwrap();
+    run()
+}
+
+fn path() -> &'static Path {
+    Path::new("/cache/pages.cache")
+}
+
+/// A sound file, its entries, and where what is in it.
+struct Sound {
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+    /// Where each record begins, and where the last one ends.
+    records: Vec<usize>,
+    index: usize,
+    deadlines: usize,
+}
+
+fn sound() -> Sound {
+    let disk = FakeDisk::new();
+    let entries = entries(COUNT, 1);
+    save(&disk.as_vfs(), path(), &entries, options_of(1)).unwrap();
+    let bytes = disk.bytes(path()).unwrap();
+    let mut records = vec![HEADER];
+    for entry in &entries {
+        // checksum, flags, two lengths of one byte each
+        let head = 7 + if entry.deadline.is_some() { 8 } else { 0 };
+        records.push(records.last().unwrap() + head + entry.key.len() + entry.value.len());
+    }
+    let index = records.last().unwrap().next_multiple_of(4096);
+    let deadlines = index + 10 * PAGE;
+    assert_eq!(bytes.len(), deadlines + 200usize.div_ceil(42) * PAGE);
+    Sound { entries, bytes, records, index, deadlines }
+}
+
+fn disk_with(bytes: &[u8]) -> (FakeDisk, Arc<dyn Vfs>) {
+    let disk = FakeDisk::new();
+    disk.put(path(), bytes);
+    disk.keep_no_log();
+    let vfs = disk.as_vfs();
+    (disk, vfs)
+}
+
+/// The ranks that look-ups do not find.
+fn missing(sound: &Sound, snapshot: &Snapshot) -> BTreeSet<u32> {
+    let mut scratch = Scratch::new();
+    let mut missing = BTreeSet::new();
+    for (entry, rank) in sound.entries.iter().zip(0..) {
+        match find(snapshot, entry, &mut scratch) {
+            Some(found) => assert_eq!(found, rank),
+            None => assert!(missing.insert(rank)),
+        }
+    }
+    missing
+}
+
+/// The ranks that reading all does not yield; the others must be right.
+fn unread(sound: &Sound, snapshot: &Snapshot) -> BTreeSet<u32> {
+    let read = read_all(snapshot).into_iter().zip(&sound.entries).zip(0..);
+    let lost = read.filter_map(|((read, entry), rank)| match read {
+        Some(read) => {
+            assert_eq!(&read, entry);
+            None
+        }
+        None => Some(rank),
+    });
+    lost.collect()
+}
+
+#[test]
+fn every_flipped_byte_costs_what_it_is_in_and_verify_finds_it() {
+    let _alone = alone();
+    let sound = sound();
+    let mut random = random();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    let mut bucket_keys = vec![BTreeSet::new(); 10];
+    for place in 0..sound.bytes.len() {
+        let mut bytes = sound.bytes.clone();
+        bytes[place] ^= random.u8(1..);
+        disk.overwrite(path(), &bytes);
+        limited(bytes.len(), || match place {
+            _ if place < HEADER => {
+                let error = Snapshot::open(&vfs, path(), sample::VERSION).unwrap_err();
+                let kind = if place < 8 { DiskErrorKind::Foreign } else { DiskErrorKind::Damaged };
+                assert_eq!(error.kind(), &kind);
+                assert!(verify(&vfs, path()).is_err());
+            }
+            _ if place < *sound.records.last().unwrap() => flipped_record(&sound, &vfs, place),
+            _ if place < sound.index => flipped_elsewhere(&sound, &vfs, FindingKind::Gap),
+            _ if place < sound.deadlines => {
+                let keys = flipped_bucket(&sound, &vfs);
+                let bucket = &mut bucket_keys[(place - sound.index) / PAGE];
+                assert!(bucket.is_empty() || *bucket == keys);
+                *bucket = keys;
+            }
+            _ => flipped_elsewhere(&sound, &vfs, FindingKind::DeadlinePage),
+        });
+    }
+    let all: Vec<u32> = bucket_keys.iter().flatten().copied().collect();
+    assert_eq!(all.len(), COUNT as usize, "every key was lost with one bucket, and with no other");
+}
+
+fn flipped_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
+    let rank = u32::try_from(sound.records.partition_point(|start| *start <= place) - 1).unwrap();
+    let snapshot = open(vfs, path());
+    assert_eq!(unread(sound, &snapshot), BTreeSet::from([rank]));
+    let mut scratch = Scratch::new();
+    for near in rank.saturating_sub(2)..(rank + 3).min(COUNT) {
+        let found = find(&snapshot, &sound.entries[near as usize], &mut scratch);
+        assert_eq!(found, (near != rank).then_some(near));
+        assert!(!scratch.is_blind());
+        assert!(scratch.lost().iter().eq((near == rank).then_some(&rank)));
+    }
+    let report = verify(vfs, path()).unwrap();
+    let finding = report.findings.first().unwrap();
+    assert_eq!((finding.kind, finding.offset), (FindingKind::Record, sound.records[rank as usize] as u64));
+    assert_eq!((report.sound_entries, report.finding_count), (COUNT - 1, 1), "{report:?}");
+}
+
+fn flipped_bucket(sound: &Sound, vfs: &Arc<dyn Vfs>) -> BTreeSet<u32> {
+    let snapshot = open(vfs, path());
+    // Before anybody looked, the records themselves are all there; afterwards what was missed stays missed.
+    assert_eq!(unread(sound, &snapshot), BTreeSet::new());
+    let missing = missing(sound, &snapshot);
+    assert!(missing.len() <= 42);
+    assert_eq!(unread(sound, &snapshot), missing);
+    assert_eq!(snapshot.damage().buckets, u64::from(!missing.is_empty()));
+    let report = verify(vfs, path()).unwrap();
+    assert_eq!(report.findings.first().unwrap().kind, FindingKind::Bucket);
+    assert_eq!(report.sound_entries as usize, COUNT as usize - missing.len());
+    missing
+}
+
+fn flipped_elsewhere(sound: &Sound, vfs: &Arc<dyn Vfs>, kind: FindingKind) {
+    let snapshot = open(vfs, path());
+    let mut scratch = Scratch::new();
+    assert!(find(&snapshot, &sound.entries[7], &mut scratch).is_some());
+    assert_eq!(unread(sound, &snapshot), BTreeSet::new());
+    let expected = if kind == FindingKind::DeadlinePage { 200 - 42..200 } else { 200..201 };
+    assert!(expected.contains(&deadlines(&snapshot).len()), "at most one page is lost");
+    let report = verify(vfs, path()).unwrap();
+    assert_eq!(report.findings.first().unwrap().kind, kind);
+    assert_eq!(report.sound_entries, COUNT);
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused() {
+    let _alone = alone();
+    let sound = sound();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    for len in 0..sound.bytes.len() {
+        disk.overwrite(path(), &sound.bytes[..len]);
+        let opened = limited(len, || Snapshot::open(&vfs, path(), sample::VERSION));
+        match opened {
+            Ok(snapshot) => assert!(len == 0 && snapshot.is_none()),
+            Err(error) if len < 8 => assert_eq!(error.kind(), &DiskErrorKind::Foreign),
+            Err(error) => assert_eq!(error.kind(), &DiskErrorKind::Damaged),
+        }
+    }
+    disk.overwrite(path(), &[&sound.bytes[..], b"tail"].concat());
+    assert_eq!(verify(&vfs, path()).unwrap().findings[0].kind, FindingKind::Trailing);
+    assert_eq!(unread(&sound, &open(&vfs, path())), BTreeSet::new());
+}
+
+#[test]
+fn a_file_that_is_cut_while_open_is_misses() {
+    let _alone = alone();
+    let sound = sound();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    for len in (0..sound.bytes.len()).step_by(61) {
+        disk.overwrite(path(), &sound.bytes);
+        disk.repair();
+        let snapshot = open(&vfs, path());
+        disk.overwrite(path(), &sound.bytes[..len]);
+        limited(sound.bytes.len(), || {
+            let before = unread(&sound, &snapshot);
+            let missing = missing(&sound, &snapshot);
+            assert!(before.is_subset(&missing));
+            assert_eq!(len < sound.index + PAGE, missing.len() == COUNT as usize);
+            while_open_again(&sound, &snapshot, &missing, &disk);
+        });
+    }
+}
+
+/// The file is as it was before, but what was not seen once is not seen again.
+fn while_open_again(sound: &Sound, snapshot: &Snapshot, missed: &BTreeSet<u32>, disk: &FakeDisk) {
+    disk.overwrite(path(), &sound.bytes);
+    if snapshot.damage().buckets > 0 {
+        assert_eq!(&missing(sound, snapshot), missed);
+        assert_eq!(&unread(sound, snapshot), missed);
+    }
+}
+
+#[test]
+fn a_file_that_is_overwritten_while_open_is_misses_and_never_the_other_files_values() {
+    let _alone = alone();
+    let sound = sound();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    // The same keys, seeds and places; other values, and another file id. An older file of the same cache is like this.
+    let other = FakeDisk::new();
+    let mut entries = entries(COUNT, 2);
+    for entry in &mut entries {
+        entry.value.reverse();
+    }
+    save(&other.as_vfs(), path(), &entries, options_of(1).identity([2; 16], [1 ^ 0x5A; 16])).unwrap();
+    let other = other.bytes(path()).unwrap();
+    assert_eq!(other.len(), sound.bytes.len());
+    for replacement in [other, vec![0; sound.bytes.len()], vec![0xA5; sound.bytes.len()]] {
+        for upto in [sound.bytes.len(), sound.index, sound.index + 5 * PAGE, HEADER + 1000] {
+            for front in [true, false] {
+                disk.overwrite(path(), &sound.bytes);
+                let snapshot = open(&vfs, path());
+                let mut mixed = if front { sound.bytes.clone() } else { replacement.clone() };
+                let source = if front { &replacement } else { &sound.bytes };
+                mixed[..upto].copy_from_slice(&source[..upto]);
+                disk.overwrite(path(), &mixed);
+                let missing = missing(&sound, &snapshot);
+                assert!(unread(&sound, &snapshot).is_subset(&missing));
+                assert!(!front || upto < sound.index || missing.len() == COUNT as usize);
+                assert!(deadlines(&snapshot).len() <= 200);
+            }
+        }
+    }
+}
+
+#[test]
+fn crafted_headers_are_refused_or_harmless() {
+    let _alone = alone();
+    let sound = sound();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    let extremes = [
+        0,
+        1,
+        2,
+        41,
+        43,
+        0x7FFF_FFFF,
+        u64::from(u32::MAX) - 1,
+        u64::from(u32::MAX),
+        1 << 48,
+        u64::MAX - 4095,
+        u64::MAX,
+    ];
+    let fields = [(12, 4), (16, 8), (72, 4), (76, 4), (80, 4), (84, 4), (256, 1), (512, 1)];
+    let table = (0..3).flat_map(|row| [(768 + row * 24, 4), (776 + row * 24, 8), (784 + row * 24, 8)]);
+    for (place, len) in fields.into_iter().chain(table) {
+        for extreme in extremes {
+            let mut bytes = sound.bytes.clone();
+            bytes[place..place + len].copy_from_slice(&extreme.to_le_bytes()[..len]);
+            let checksum = crc32c::crc32c(&bytes[..4092]);
+            bytes[4092..4096].copy_from_slice(&checksum.to_le_bytes());
+            disk.overwrite(path(), &bytes);
+            disk.repair();
+            limited(bytes.len(), || read_everything(&sound, &vfs));
+        }
+    }
+}
+
+#[test]
+fn crafted_records_and_buckets_with_matching_checksums_are_harmless() {
+    let _alone = alone();
+    let sound = sound();
+    let mut random = random();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    let mut units: Vec<(usize, usize)> =
+        sound.records.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect();
+    units.extend((sound.index..sound.bytes.len()).step_by(PAGE).map(|page| (page, PAGE)));
+    for _ in 0..2000 {
+        let mut bytes = sound.bytes.clone();
+        for _ in 0..random.usize(1..12) {
+            let (start, len) = *random.choice(&units).unwrap();
+            for _ in 0..random.usize(1..5) {
+                let wild = [0, 1, 0x7F, 0x80, 0xFF, random.u8(..)];
+                // Mostly the heads, where the lengths, flags and counts are.
+                let reach = if random.bool() { len.min(16) } else { len };
+                bytes[start + random.usize(4..reach)] = *random.choice(&wild).unwrap();
+            }
+            let bound =
+                [&[1; 16][..], &(start as u64).to_le_bytes(), &bytes[start + 4..start + len]].concat();
+            bytes[start..start + 4].copy_from_slice(&crc32c::crc32c(&bound).to_le_bytes());
+        }
+        disk.overwrite(path(), &bytes);
+        limited(bytes.len(), || read_everything(&sound, &vfs));
+    }
+}
+
+/// Reads a file in every way. Values may be anything a crafted file says; the point is to come back.
+fn read_everything(sound: &Sound, vfs: &Arc<dyn Vfs>) {
+    let Ok(Some(snapshot)) = Snapshot::open_any_version(vfs, path()) else {
+        assert!(verify(vfs, path()).is_err());
+        return;
+    };
+    let mut scratch = Scratch::new();
+    for entry in sound.entries.iter().step_by(5) {
+        if let Some(rank) = snapshot.locate(&entry.key, &mut scratch) {
+            assert!(rank < snapshot.len());
+        }
+    }
+    assert!(read_all(&snapshot).len() <= sound.bytes.len());
+    assert!(deadlines(&snapshot).len() <= sound.bytes.len());
+    verify(vfs, path()).unwrap();
+}
+
+#[test]
+fn a_bucket_that_failed_once_is_dead_also_when_the_disk_recovers() {
+    let _alone = alone();
+    let sound = sound();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    let snapshot = open(&vfs, path());
+    let mut scratch = Scratch::new();
+    disk.fail_every("read_at", std::io::ErrorKind::Other);
+    assert_eq!(snapshot.locate(&sound.entries[9].key, &mut scratch), None);
+    assert!(scratch.is_blind() && scratch.lost().is_empty());
+    disk.repair();
+    assert_eq!(snapshot.locate(&sound.entries[9].key, &mut scratch), None);
+    let missing = missing(&sound, &snapshot);
+    assert!(missing.contains(&9) && missing.len() < COUNT as usize);
+    assert_eq!(unread(&sound, &snapshot), missing);
+    assert!(snapshot.damage().io_errors > 0);
+    assert_holds(&vfs, path(), &sound.entries); // opened anew, all is there
+}
+
+#[test]
+fn buckets_that_all_claim_to_overflow_end_after_eight() {
+    let _alone = alone();
+    let sound = sound();
+    let mut bytes = sound.bytes.clone();
+    for page in (sound.index..sound.deadlines).step_by(PAGE) {
+        bytes[page + 5] = 1;
+        let bound = [&[1; 16][..], &(page as u64).to_le_bytes(), &bytes[page + 4..page + PAGE]].concat();
+        bytes[page..page + 4].copy_from_slice(&crc32c::crc32c(&bound).to_le_bytes());
+    }
+    let disk = FakeDisk::new();
+    disk.put(path(), &bytes);
+    let vfs = disk.as_vfs();
+    let snapshot = open(&vfs, path());
+    disk.repair();
+    assert_eq!(snapshot.locate(b"no such key", &mut Scratch::new()), None);
+    assert!((8..10).contains(&disk.calls().len()));
+    assert_eq!(missing(&sound, &snapshot), BTreeSet::new());
+    assert_eq!(verify(&vfs, path()).unwrap().findings[0].kind, FindingKind::Bucket);
+}

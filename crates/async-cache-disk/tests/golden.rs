@@ -1,0 +1,58 @@
+//! Files of every format version stay readable for ever.
+
+mod sample;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_cache_disk::{RealDisk, Vfs, Writer};
+use sample::{Entry, SAVED_AT, assert_holds, open, options_of};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// What is in the file of version 1. Never change this.
+fn version_1() -> Vec<Entry> {
+    let entry =
+        |key: &[u8], value: &[u8], deadline| Entry { key: key.to_vec(), value: value.to_vec(), deadline };
+    let mut entries = vec![
+        entry(b"", b"the empty key", None),
+        entry(b"empty value", b"", Some(SAVED_AT)),
+        entry(b"long value", &[b'l'; 1000], Some(u64::MAX)),
+        entry(&[b'k'; 200], b"long key", Some(0)),
+        entry("ключ".as_bytes(), &[0, 255, 128, 10, 13], None),
+    ];
+    entries.extend((0..77u32).map(|i| {
+        let deadline = (i % 2 == 0).then(|| SAVED_AT + u64::from(i * 7919 % 79) * 1_000_000_000);
+        entry(format!("product:{i}").as_bytes(), format!("{{\"id\": {i}}}").as_bytes(), deadline)
+    }));
+    entries
+}
+
+#[test]
+fn the_file_of_format_version_1_is_readable() {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let path = golden("v1.acf");
+    assert_holds(&vfs, &path, &version_1());
+    let snapshot = open(&vfs, &path);
+    assert_eq!((snapshot.saved_at(), snapshot.version(), snapshot.producer()), (SAVED_AT, "v1", "golden"));
+    assert_eq!(snapshot.file_id(), [1; 16]);
+}
+
+/// How the file was made. It is there once and for all, so this does nothing but say so.
+#[test]
+#[ignore = "the golden file exists and is never written again"]
+fn the_file_of_format_version_1_was_written_like_this() {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let path = golden("v1.acf");
+    assert!(vfs.metadata(&path).is_err(), "a golden file is never written again");
+    let options = options_of(1).producer("golden").buckets(2); // 84 places for 82 entries: one of them overflows
+    let mut writer = Writer::create(&vfs, &path, options).unwrap();
+    let forgotten = writer.push(b"forgotten", b"nobody finds this", Some(SAVED_AT)).unwrap();
+    for entry in version_1() {
+        writer.push(&entry.key, &entry.value, entry.deadline).unwrap();
+    }
+    writer.forget(forgotten);
+    writer.finish().unwrap();
+}

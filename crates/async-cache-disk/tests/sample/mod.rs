@@ -1,0 +1,119 @@
+//! Entries to save, and what must come back.
+#![allow(dead_code)] // every test binary uses a part of this
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_cache_disk::{DiskError, Saved, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer, verify};
+
+pub(crate) const VERSION: &str = "v1";
+pub(crate) const SAVED_AT: u64 = 1_700_000_000_000_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) deadline: Option<u64>,
+}
+
+/// Entries that differ for every `generation` in their values; every third has no deadline.
+pub(crate) fn entries(count: u32, generation: u32) -> Vec<Entry> {
+    let entry = |i: u32| Entry {
+        key: format!("key {i}").into_bytes(),
+        value: format!("generation {generation} value {i} {}", "x".repeat((i % 60) as usize)).into_bytes(),
+        deadline: (!i.is_multiple_of(3)).then(|| SAVED_AT + u64::from(i.wrapping_mul(0x9E37_79B9))),
+    };
+    (0..count).map(entry).collect()
+}
+
+pub(crate) fn options() -> WriteOptions {
+    WriteOptions::new(VERSION, SAVED_AT)
+}
+
+/// Fixed file id and hash seed, so that a failure can be looked at again.
+pub(crate) fn options_of(generation: u8) -> WriteOptions {
+    options().identity([generation; 16], [generation ^ 0x5A; 16])
+}
+
+pub(crate) fn save(
+    vfs: &Arc<dyn Vfs>,
+    path: &Path,
+    entries: &[Entry],
+    options: WriteOptions,
+) -> Result<Saved, DiskError> {
+    let mut writer = Writer::create(vfs, path, options)?;
+    for entry in entries {
+        writer.push(&entry.key, &entry.value, entry.deadline)?;
+    }
+    writer.finish()
+}
+
+pub(crate) fn open(vfs: &Arc<dyn Vfs>, path: &Path) -> Snapshot {
+    Snapshot::open(vfs, path, VERSION).unwrap().expect("there is a snapshot")
+}
+
+/// Looks an entry up; what comes back must be it.
+pub(crate) fn find(snapshot: &Snapshot, entry: &Entry, scratch: &mut Scratch) -> Option<u32> {
+    let found = snapshot.find(&entry.key, scratch)?;
+    assert_eq!((found.value, found.deadline), (&entry.value[..], entry.deadline), "a wrong value was found");
+    let rank = found.rank;
+    assert_eq!(snapshot.locate(&entry.key, scratch), Some(rank));
+    Some(rank)
+}
+
+/// Reads all; `None` for what is lost. Every rank must be named once.
+pub(crate) fn read_all(snapshot: &Snapshot) -> Vec<Option<Entry>> {
+    let mut all = Vec::new();
+    let mut records = snapshot.records();
+    while let Some(step) = records.next_step() {
+        let (rank, entry) = match step {
+            Step::Record(record) => {
+                let (key, value) = (record.key.to_vec(), record.value.to_vec());
+                (record.rank, Some(Entry { key, value, deadline: record.deadline }))
+            }
+            Step::Lost { rank } => (rank, None),
+        };
+        assert_eq!(rank as usize, all.len());
+        all.push(entry);
+    }
+    assert_eq!(all.len(), snapshot.len() as usize);
+    all
+}
+
+/// All deadlines in order.
+pub(crate) fn deadlines(snapshot: &Snapshot) -> Vec<(u64, u32)> {
+    let mut deadlines = snapshot.deadlines();
+    let mut all = Vec::new();
+    while !deadlines.is_finished() {
+        all.extend(deadlines.next_due(u64::MAX).map(|due| (due.deadline, due.rank)));
+    }
+    all
+}
+
+/// Asserts that a file holds exactly these entries, by every way there is to see them.
+pub(crate) fn assert_holds(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry]) {
+    let snapshot = open(vfs, path);
+    let mut scratch = Scratch::new();
+    assert!(read_all(&snapshot).into_iter().map(Option::unwrap).eq(entries.iter().cloned()));
+    for (entry, rank) in entries.iter().zip(0..) {
+        assert_eq!(find(&snapshot, entry, &mut scratch), Some(rank));
+    }
+    assert_eq!(snapshot.locate(b"no such key", &mut scratch), None);
+    let ranked = entries.iter().zip(0..).filter_map(|(entry, rank)| Some((entry.deadline?, rank)));
+    let mut expected: Vec<(u64, u32)> = ranked.collect();
+    expected.sort_unstable();
+    assert_eq!(deadlines(&snapshot), expected);
+    let report = verify(vfs, path).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.sound_entries as usize, entries.len());
+    assert_eq!(snapshot.damage(), async_cache_disk::Damage::default());
+}
+
+/// The seed of a random test: from the environment, or new; printed so that a failure can be run again.
+#[allow(clippy::print_stderr)]
+pub(crate) fn random() -> fastrand::Rng {
+    let seed = std::env::var("ASYNC_CACHE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("run again with ASYNC_CACHE_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
