@@ -136,24 +136,24 @@ impl<K, V, T> Cache<K, V, T> {
         self.flights.find(hash, eq)
     }
 
-    /// Serves a slot: counts a hit and notes the use, as far as a shared borrow can. `None` if its time has passed.
+    /// Serves a slot and notes the use, as far as a shared borrow can. The front counts the hit. `None` if its time
+    /// has passed.
     /// `has_passed` compares a deadline with now; it is not called for an entry that never expires.
     #[inline]
     pub fn hit(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<Entry<'_, K, V>> {
         let entry = self.live(slot, has_passed)?;
-        self.counters.hit();
         self.store.touch_shared(slot);
         Some(entry)
     }
 
-    /// [`Cache::hit`] with everything noted that the order of eviction wants to know.
+    /// [`Cache::hit`], with the hit counted, and everything noted that the order of eviction wants to know.
     pub fn hit_mut(
         &mut self,
         slot: SlotId,
         has_passed: impl FnOnce(Deadline) -> bool,
     ) -> Option<Entry<'_, K, V>> {
         self.live(slot, has_passed)?;
-        self.counters.hit();
+        self.counters.rest.hits += 1;
         self.store.touch(slot);
         Some(self.store.entry(slot))
     }
@@ -225,8 +225,7 @@ impl<K, V, T> Cache<K, V, T> {
     pub fn clear(&mut self) -> Cleared<K, V> {
         self.flights.fence_all();
         self.counters = Counters::default();
-        let empty = Store::new(self.config.eviction, self.config.share);
-        let store = std::mem::replace(&mut self.store, empty);
+        let store = self.store.take(self.config.eviction, self.config.share);
         self.report();
         self.reported = 0;
         Cleared { store, cold: self.cold.take() }
@@ -331,7 +330,7 @@ impl<K, V, T> Cache<K, V, T> {
             return Err(new);
         }
         let mut removed = Removed::default();
-        self.counters.hit();
+        self.counters.rest.hits += 1;
         self.counters.rest.cold_hits += 1;
         self.put(None, hash, NewEntry { origin: Some(rank), ..new }, now, &mut removed);
         Ok(removed)

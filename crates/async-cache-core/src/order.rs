@@ -256,7 +256,7 @@ impl Order {
 }
 
 fn percent(capacity: u64, percent: u64) -> u64 {
-    // A capacity beyond 2^48 is as good as unlimited; it must not overflow here.
+    // A capacity beyond 2^40 is as good as unlimited; it must not overflow here.
     capacity.min(1 << 40) * ONE / 100 * percent
 }
 

@@ -147,6 +147,13 @@ impl<K, V> Store<K, V> {
         }
     }
 
+    /// Hands out everything that is in the store. The versions go on, so that a ticket or a version of before names
+    /// nothing of what comes in later.
+    pub(crate) fn take(&mut self, eviction: Eviction, capacity: Option<usize>) -> Self {
+        let empty = Self { version: self.version + 1, ..Self::new(eviction, capacity) };
+        std::mem::replace(self, empty)
+    }
+
     /// How many entries are in memory, expired ones that were not reclaimed yet included.
     pub fn len(&self) -> usize {
         self.slab.len()

@@ -6,7 +6,7 @@
 //!
 //! Only loaders that ask a cache appear here; callers outside of any load cannot be waited for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 /// The flights that wait for other flights. `N` names a flight across everything that shares the graph.
@@ -61,18 +61,14 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
     }
 
     fn reaches(&self, from: N, to: N) -> bool {
-        let mut seen = vec![from];
-        let mut next = 0;
-        while let Some(&node) = seen.get(next) {
+        let mut seen = HashSet::from([from]);
+        let mut rest = vec![from];
+        while let Some(node) = rest.pop() {
             if node == to {
                 return true;
             }
-            next += 1;
-            for &target in self.edges.get(&node).into_iter().flatten() {
-                if !seen.contains(&target) {
-                    seen.push(target);
-                }
-            }
+            let targets = self.edges.get(&node).into_iter().flatten();
+            rest.extend(targets.filter(|&&target| seen.insert(target)));
         }
         false
     }

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Config};
+use async_cache_core::cache::{Cache, Cleared, Config};
 use async_cache_core::cold::Rank;
 use async_cache_core::flight::FlightId;
 use async_cache_core::order::Eviction;
@@ -22,13 +22,14 @@ use async_cache_core::stats::Stats;
 use async_cache_core::store::{NewEntry, Removed, SlotId};
 use async_cache_core::time::Deadline;
 use crossbeam_utils::CachePadded;
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 
 use crate::backup::Backup;
 use crate::backup::opened::{ColdCounts, ColdEntry, Opened};
 use crate::clock::{Clock, FileClock};
 use crate::room::Room;
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Mutex, RwLock, parallelism};
+use crate::tally::Tally;
 
 /// Entries below which one more shard is not worth its imbalance.
 const ENTRIES_PER_SHARD: usize = 512;
@@ -45,6 +46,8 @@ pub(crate) struct Inner<K, V> {
     pub(crate) backup: Option<Backup<K, V>>,
     /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or saved last.
     pub(crate) saving: Mutex<Option<FileClock>>,
+    /// Hits under a shared lock; those that took a shard alone are counted there.
+    hits: Tally,
     /// What happens to cold entries without a shard.
     pub(crate) cold_counts: Arc<ColdCounts>,
 }
@@ -55,6 +58,8 @@ pub(crate) struct Shard<K, V> {
     pub(crate) cache: Cache<K, V, Arc<Room<V>>>,
     /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is opened or let go.
     pub(crate) opened: Option<Arc<Opened<K, V>>>,
+    /// How often it was cleared. A ticket names an entry of one era only, for a cleared store counts its entries from the start.
+    pub(crate) era: u64,
 }
 
 /// What is known of a key that is about to be written.
@@ -77,7 +82,7 @@ impl<K, V> fmt::Debug for Inner<K, V> {
 
 /// How many shards a cache gets unless it is told: a few per processor, but not so many that their parts get small.
 pub(crate) fn default_shards(maxsize: Option<usize>) -> usize {
-    let wanted = std::thread::available_parallelism().map_or(4, usize::from) * 4;
+    let wanted = parallelism() * 4;
     let sensible = maxsize.map_or(usize::MAX, |max| max / ENTRIES_PER_SHARD);
     wanted.min(sensible).max(1)
 }
@@ -95,7 +100,7 @@ impl<K, V> Inner<K, V> {
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
             let cache = Cache::new(Config { maxsize, share, eviction });
-            CachePadded::new(RwLock::new(Shard { cache, opened: None }))
+            CachePadded::new(RwLock::new(Shard { cache, opened: None, era: 0 }))
         };
         Self {
             shards: (0..shards).map(shard).collect(),
@@ -106,6 +111,7 @@ impl<K, V> Inner<K, V> {
             maxsize,
             backup,
             saving: Mutex::new(None),
+            hits: Tally::new(),
             cold_counts: Arc::default(),
         }
     }
@@ -156,6 +162,7 @@ impl<K, V> Inner<K, V> {
             stats.cold = opened.cold.live();
             stats.size += stats.cold;
         }
+        stats.hits += self.hits.count();
         self.cold_counts.add_to(&mut stats);
         stats
     }
@@ -167,13 +174,12 @@ impl<K, V> Inner<K, V> {
     }
 
     pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            let (cleared, opened) = {
-                let mut shard = shard.write();
-                (shard.cache.clear(), shard.opened.take())
-            };
-            drop((cleared, opened));
-        }
+        // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
+        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
+        let cleared: Vec<_> = shards.iter_mut().map(|shard| shard.clear()).collect();
+        drop(shards);
+        drop(cleared);
+        self.hits.reset();
         self.cold_counts.reset();
     }
 
@@ -208,6 +214,11 @@ impl<K, V> Shard<K, V> {
         std::mem::replace(&mut self.opened, opened)
     }
 
+    fn clear(&mut self) -> (Cleared<K, V>, Option<Arc<Opened<K, V>>>) {
+        self.era += 1;
+        (self.cache.clear(), self.opened.take())
+    }
+
     fn let_go(&mut self) {
         self.cache.let_go();
         self.opened = None;
@@ -229,6 +240,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         if let Some(slot) = shard.cache.find(hash, |known| known.borrow() == key)
             && let Some(entry) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
         {
+            self.hits.raise();
             return Ok(entry.value.clone());
         }
         Err(shard.opened.clone())
@@ -333,19 +345,23 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     }
 
     /// Locks the shard of a key for a write, if what was asked of the snapshot still counts, and finds the key in it.
-    pub(crate) fn write<R>(
+    pub(crate) fn write<Q, R>(
         &self,
         hash: u64,
-        key: &K,
+        key: &Q,
         probe: &Probe<K, V>,
         work: impl FnOnce(&mut Cache<K, V, Arc<Room<V>>>, Option<SlotId>, Option<FlightId>) -> R,
-    ) -> Option<R> {
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
         let mut shard = self.shard(hash).write();
         if !shard.is_as_probed(probe) {
             return None;
         }
-        let slot = shard.cache.find(hash, |known| known == key);
-        let flight = shard.cache.find_flight(hash, |known| known == key);
+        let slot = shard.cache.find(hash, |known| known.borrow() == key);
+        let flight = shard.cache.find_flight(hash, |known| known.borrow() == key);
         Some(work(&mut shard.cache, slot, flight))
     }
 

@@ -29,7 +29,7 @@
 //!
 //! # Layout
 //!
-//! - [`AsyncCache`]: the cache; `builder`: how it is made; `inner`: its shards
+//! - [`AsyncCache`]: the cache; `builder`: how it is made; `inner`: its shards; `tally`: counting hits
 //! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
 //! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them
 //! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
@@ -51,6 +51,7 @@ mod nesting;
 mod room;
 mod save;
 mod sync;
+mod tally;
 
 pub use async_cache_core::order::Eviction;
 pub use async_cache_core::stats::Stats;

@@ -83,22 +83,26 @@ where
                 self.miss(hash);
                 is_counted = true;
             }
-            let owned = key.to_owned();
-            let entered = self.write(hash, &key.to_owned(), &probe, |cache, slot, flight| {
-                if let Some(slot) = slot
-                    && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
-                {
-                    return Entered::Hit(entry.value.clone());
-                }
-                if let Some(flight) = flight
-                    && let Some(room) = cache.join(flight)
-                {
-                    return Entered::Joined(flight, Arc::clone(room));
-                }
-                let load = load.take().expect("a caller leads once, and returns then");
-                let room = Room::new(forget_types(load));
-                Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
-            });
+            let entered = {
+                // If it is not used, it is dropped here, where the shard is not locked any more.
+                let mut owned = Some(key.to_owned());
+                self.write(hash, key, &probe, |cache, slot, flight| {
+                    if let Some(slot) = slot
+                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                    {
+                        return Entered::Hit(entry.value.clone());
+                    }
+                    if let Some(flight) = flight
+                        && let Some(room) = cache.join(flight)
+                    {
+                        return Entered::Joined(flight, Arc::clone(room));
+                    }
+                    let load = load.take().expect("a caller leads once, and returns then");
+                    let owned = owned.take().expect("it was just put there");
+                    let room = Room::new(forget_types(load));
+                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+                })
+            };
             let (id, room, leads) = match entered {
                 // The snapshot changed between the look and the lock.
                 None => continue,

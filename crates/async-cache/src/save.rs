@@ -5,7 +5,8 @@
 //! written is a value that the entry had while the save ran. Rules:
 //! 1. one save or load at a time: the save lock;
 //! 2. the cold set is copied first, then each shard's list of hot entries is taken; an entry that was cold in the copy and is hot in the
-//!    list is taken out of the copy. So no entry is missed when it turns hot in between, and none is written twice;
+//!    list is taken out of the copy. So no entry is missed when it turns hot in between, and none is written twice. If the cache is
+//!    cleared before all lists are taken, the copy is dropped, for entries that came in since do not know their rank in it;
 //! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most worth keeping last. Shards are
 //!    interleaved in proportion, since their orders cannot be compared;
 //! 4. the file's clock never runs back from one save to the next (see [`FileClock`]).
@@ -87,7 +88,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         clone_key: fn(&K) -> K,
     ) -> Result<Saved, BackupError> {
         let now = self.clock.now();
-        let mut hot = self.hot_entries(None);
+        let mut hot = self.hot_entries(&mut None);
         let mut entries = 0;
         let slices = std::iter::from_fn(|| hot.next_slice(self, clone_key));
         let live = slices.flatten().filter(|(_, _, deadline)| !deadline.has_passed(now));
@@ -107,9 +108,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     ) -> Result<Saved, BackupError> {
         let mut writer = disk.writer(file.file_now())?;
         let opened = self.opened();
-        let mut cold = opened.as_ref().map(|opened| opened.cold.freeze());
-        let mut hot = self.hot_entries(cold.as_mut());
-        if let (Some(opened), Some(cold)) = (&opened, &cold) {
+        let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));
+        let mut hot = self.hot_entries(&mut cold);
+        if let Some((cold, opened)) = &cold {
             copy_cold(&mut writer, opened, cold, file)?;
         }
         let mut left_out = LeftOut::default();
@@ -154,19 +155,23 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         })
     }
 
-    /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it.
-    fn hot_entries(&self, mut cold: Option<&mut Frozen>) -> HotEntries {
+    /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it; see rule 2.
+    fn hot_entries(&self, cold: &mut Option<(Frozen, Arc<Opened<K, V>>)>) -> HotEntries {
         let mut list = |shard: &RwLock<Shard<K, V>>| {
             let shard = shard.read();
             let tickets = shard.cache.coldest_first();
-            if let Some(cold) = cold.as_deref_mut() {
-                let entries = tickets.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
-                entries.filter_map(|entry| entry.origin).for_each(|rank| cold.remove(rank));
+            if let Some((frozen, opened)) = cold {
+                if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
+                    let entries = tickets.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
+                    entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
+                } else {
+                    *cold = None;
+                }
             }
-            tickets
+            (shard.era, tickets)
         };
-        let shards: Vec<Vec<Ticket>> = self.shards().iter().map(|shard| list(shard)).collect();
-        let longest = shards.iter().map(Vec::len).max().unwrap_or(0);
+        let shards: Vec<(u64, Vec<Ticket>)> = self.shards().iter().map(|shard| list(shard)).collect();
+        let longest = shards.iter().map(|(_, tickets)| tickets.len()).max().unwrap_or(0);
         HotEntries { rounds: longest.div_ceil(SLICE), shards, round: 0, shard: 0 }
     }
 
@@ -288,8 +293,8 @@ fn copy_cold<K, V>(
 
 /// The hot entries of all shards, to be taken in slices.
 struct HotEntries {
-    /// For each shard, coldest first.
-    shards: Vec<Vec<Ticket>>,
+    /// For each shard its era, and its tickets, coldest first.
+    shards: Vec<(u64, Vec<Ticket>)>,
     rounds: usize,
     round: usize,
     shard: usize,
@@ -305,13 +310,14 @@ impl HotEntries {
         if self.round == self.rounds {
             return None;
         }
-        let tickets = &self.shards[self.shard];
+        let (era, tickets) = &self.shards[self.shard];
         let part = |round: usize| tickets.len() * round / self.rounds;
         let slice = &tickets[part(self.round)..part(self.round + 1)];
         let taken = if slice.is_empty() {
             Vec::new()
         } else {
             let shard = inner.shards()[self.shard].read();
+            let slice = if shard.era == *era { slice } else { &[] };
             let entries = slice.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
             entries.map(|entry| (clone_key(entry.key), entry.value.clone(), entry.deadline)).collect()
         };

@@ -1,4 +1,4 @@
-//! Locks and tasks, as the rest of the crate uses them: the real ones, or under `--cfg shuttle` those of the model checker.
+//! Locks, tasks and processors, as the rest of the crate uses them: the real ones, or under `--cfg shuttle` those of the model checker.
 //!
 //! Owns the choice and nothing else. What is not here (`OnceLock`, `Notify`, atomics that are flags or counters) takes part in a
 //! model-checked run as one indivisible step.
@@ -85,3 +85,10 @@ mod real {
 }
 
 pub(crate) use real::*;
+
+/// How many threads can run at once. Asked once, since the answer takes the system some dozen microseconds.
+pub(crate) fn parallelism() -> usize {
+    static PARALLELISM: std::sync::LazyLock<usize> =
+        std::sync::LazyLock::new(|| std::thread::available_parallelism().map_or(4, usize::from));
+    *PARALLELISM
+}

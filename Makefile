@@ -1,0 +1,58 @@
+# The front door. `make quickstart` does the main job on real input, `make test` passes all tests; both need nothing but cargo.
+# What takes long on purpose (soak, full benchmarks) has a target of its own.
+
+CARGO ?= cargo
+# A hang is a failure: nothing here takes half an hour.
+LIMIT ?= timeout --kill-after=30 1800
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-interleavings lint format doc bench bench-smoke soak clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
+
+quickstart: ## summarise thousands of source files, cold, and then again in a second process, warm
+	$(CARGO) build --quiet --release -p async-cache-examples --bin quickstart
+	./target/release/quickstart --fresh
+	@echo
+	@echo "--- the same in a new process ---"
+	@echo
+	./target/release/quickstart
+
+test: test-interleavings ## all tests
+	$(LIMIT) $(CARGO) test --workspace --exclude async-cache-benches
+
+# Every order in which threads can meet at a lock, as far as the model checker gets.
+test-interleavings: ## the concurrent front under the model checker
+	RUSTFLAGS="--cfg shuttle" $(LIMIT) $(CARGO) test --quiet -p async-cache --test shuttle --release --target-dir target/shuttle
+
+lint: ## format, clippy, docs and the arrows between crates
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
+	python3 scripts/check_arrows.py
+
+format: ## format everything
+	$(CARGO) fmt --all
+
+doc: ## the API documentation, in target/doc
+	$(CARGO) doc --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
+
+bench: ## all benchmarks beside their peers; writes benches/results
+	$(CARGO) build --quiet --profile bench -p async-cache-benches
+	./target/release/memory --save
+	./target/release/overhead --save
+	./target/release/disk --save
+
+bench-smoke: ## the benchmarks still run; figures mean nothing
+	$(CARGO) build --quiet --profile bench -p async-cache-benches
+	./target/release/memory --smoke
+	./target/release/overhead --smoke
+	./target/release/disk --most 1000
+
+soak: ## random tests for a long time: many more seeds than `make test`
+	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
+	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
+
+clean: ## remove what was built
+	$(CARGO) clean

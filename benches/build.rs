@@ -1,0 +1,13 @@
+//! Tells the reports which versions they measured: reads them from the lock file.
+
+fn main() {
+    println!("cargo:rerun-if-changed=../Cargo.lock");
+    let lock = std::fs::read_to_string("../Cargo.lock").unwrap_or_default();
+    let version = |name: &str| {
+        let head = format!("name = \"{name}\"\nversion = \"");
+        let found = lock.split(&head).nth(1).and_then(|rest| rest.split('"').next());
+        format!("{name} {}", found.unwrap_or("unknown"))
+    };
+    let peers = ["async-cache", "quick_cache", "moka", "redb", "bitcode"].map(version).join(", ");
+    println!("cargo:rustc-env=BENCH_VERSIONS={peers}");
+}

@@ -1,0 +1,64 @@
+"""Checks the arrows between the crates, and what each crate may depend on at all.
+
+The table is the design (ARCHITECTURE.md): decisions and file know neither each other nor any runtime. A new arrow is a
+design decision, to be written down there before it is added here.
+"""
+
+import json
+import subprocess
+import sys
+
+# crate: the crates of this workspace that it may depend on.
+ARROWS = {
+    "async-cache-core": set(),
+    "async-cache-disk": set(),
+    "async-cache": {"async-cache-core", "async-cache-disk"},
+    "async-cache-benches": {"async-cache"},
+    "async-cache-examples": {"async-cache"},
+}
+
+# Crates that must not reach a runtime, however indirectly.
+WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk"}
+RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
+
+
+def main() -> int:
+    """Prints every forbidden arrow; returns 1 if there is one."""
+    command = ["cargo", "metadata", "--format-version", "1", "--locked"]
+    metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    names = {package["id"]: package["name"] for package in metadata["packages"]}
+    edges = {
+        node["id"]: {
+            dependency["pkg"]
+            for dependency in node["deps"]
+            if any(kind["kind"] != "dev" for kind in dependency["dep_kinds"])
+        }
+        for node in metadata["resolve"]["nodes"]
+    }
+    wrong = []
+    for member in metadata["workspace_members"]:
+        name = names[member]
+        if name not in ARROWS:
+            wrong.append(f"{name} is not in the table of arrows")
+            continue
+        ours = {names[target] for target in edges[member]} & ARROWS.keys()
+        wrong += [f"{name} -> {target} is not an arrow of the design" for target in sorted(ours - ARROWS[name])]
+        if name in WITHOUT_RUNTIME:
+            wrong += [f"{name} reaches the runtime {runtime}" for runtime in reached(member, edges, names) & RUNTIMES]
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def reached(start: str, edges: dict[str, set[str]], names: dict[str, str]) -> set[str]:
+    """Names everything that a package depends on, directly or not."""
+    seen, todo = set(), [start]
+    while todo:
+        for target in edges[todo.pop()] - seen:
+            seen.add(target)
+            todo.append(target)
+    return {names[target] for target in seen}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
