@@ -179,14 +179,11 @@ impl Order {
     /// All entries, from the least to the most worth keeping: those without visits from the oldest on, then those with
     /// one, two and three. For LRU that is the order of use.
     pub(crate) fn coldest_first<T: Ordered>(&self, slab: &Slab<T>) -> Vec<u32> {
-        let both = || {
-            let main = self.main.list.iter(slab, Chain::Order);
-            main.chain(self.small.list.iter(slab, Chain::Order))
-        };
-        let mut ids: Vec<u32> = both().collect();
-        // Stable: within equal visits, older first.
-        ids.sort_by_key(|&id| slab[id].visits());
-        ids
+        let main = self.main.list.iter(slab, Chain::Order);
+        let all = main.chain(self.small.list.iter(slab, Chain::Order));
+        let mut by_visits = [const { Vec::new() }; MAX_VISITS as usize + 1];
+        all.for_each(|id| by_visits[usize::from(slab[id].visits())].push(id));
+        by_visits.concat()
     }
 
     pub(crate) fn validate<T: Ordered>(&self, slab: &Slab<T>) {
