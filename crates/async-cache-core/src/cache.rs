@@ -176,7 +176,7 @@ impl<K, V, T> Cache<K, V, T> {
         self.report();
     }
 
-    /// The hot entries in the order in which they would be evicted, first to go first.
+    /// The hot entries from the least to the most worth keeping; for LRU, in the order of use.
     pub fn coldest_first(&self) -> Vec<Ticket> {
         self.store.coldest_first()
     }

@@ -102,14 +102,24 @@ impl ColdSet {
     pub fn take_coldest(&self) -> Option<Rank> {
         let mut rank = self.cursor.load(Ordering::Relaxed);
         while rank < self.len {
+            if self.word_is_gone(rank) {
+                rank = (rank / 64 + 1).saturating_mul(64);
+                continue;
+            }
             if self.take(rank) {
                 self.cursor.fetch_max(rank + 1, Ordering::Relaxed);
                 return Some(rank);
             }
             rank += 1;
         }
-        self.cursor.fetch_max(rank, Ordering::Relaxed);
+        self.cursor.fetch_max(self.len, Ordering::Relaxed);
         None
+    }
+
+    /// Whether this rank and its neighbours in the same word are all gone.
+    fn word_is_gone(&self, rank: Rank) -> bool {
+        let (chunk, word, _) = place(rank);
+        self.gone[chunk].get().is_some_and(|words| words[word].load(Ordering::Acquire) == u64::MAX)
     }
 
     /// Makes every entry leave; returns how many were still cold.

@@ -45,6 +45,8 @@ pub struct Flights<K, T> {
     slab: Slab<Flight<K, T>>,
     /// Counts up with every flight, so that a stale id never names a later flight in the same slot.
     serial: u64,
+    /// Changes with every flight that leaves the index; with `serial`, all changes of the index.
+    departures: u64,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl<K, T> Default for Flights<K, T> {
 impl<K, T> Flights<K, T> {
     /// No flights.
     pub const fn new() -> Self {
-        Self { index: HashTable::new(), slab: Slab::new(), serial: 0 }
+        Self { index: HashTable::new(), slab: Slab::new(), serial: 0, departures: 0 }
     }
 
     /// How many loads run, fenced ones included.
@@ -116,9 +118,14 @@ impl<K, T> Flights<K, T> {
             .map(|&slot| self.id(slot))
     }
 
+    /// Changes whenever a flight comes under its key or leaves from there.
+    pub fn version(&self) -> u64 {
+        self.serial + self.departures
+    }
+
     /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter the cache: compare
-    /// its key with nothing borrowed, and go on with the next one if they differ. Ask again from the first if
-    /// anything has led, ended or fenced a flight meanwhile.
+    /// its key with nothing borrowed, and go on with the next one if they differ. Begin again if [`Flights::version`]
+    /// changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<(FlightId, &K)> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&slot| self.slab[slot].hash == hash);
@@ -173,6 +180,7 @@ impl<K, T> Flights<K, T> {
     /// Fences every open flight; returns how many there were.
     pub fn fence_all(&mut self) -> usize {
         let fenced = self.index.len();
+        self.departures += fenced as u64;
         for &slot in &self.index {
             self.slab[slot].state = State::Fenced;
         }
@@ -218,5 +226,6 @@ impl<K, T> Flights<K, T> {
     fn unindex(&mut self, hash: u32, slot: u32) {
         let found = self.index.find_entry(spread(hash), |&candidate| candidate == slot);
         found.expect("an open flight is in the index").remove();
+        self.departures += 1;
     }
 }

@@ -177,7 +177,8 @@ impl Order {
     }
 
     /// All entries, from the least to the most worth keeping: those without visits from the oldest on, then those with
-    /// one, two and three. For LRU that is the order of use.
+    /// one, two and three. For LRU that is the order of use. Each count of visits is read once, for it may rise meanwhile:
+    /// entries are listed under a shared borrow.
     pub(crate) fn coldest_first<T: Ordered>(&self, slab: &Slab<T>) -> Vec<u32> {
         let main = self.main.list.iter(slab, Chain::Order);
         let all = main.chain(self.small.list.iter(slab, Chain::Order));

@@ -213,3 +213,18 @@ impl List {
         len
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vacant_slot_is_used_again_before_storage_grows() {
+        let mut slab = Slab::new();
+        let ids: Vec<u32> = (0..10).map(|value| slab.insert(value)).collect();
+        assert_eq!((slab.remove(ids[3]), slab.remove(ids[7]), slab.remove(ids[7])), (Some(3), Some(7), None));
+        let again = [slab.insert(10), slab.insert(11)];
+        assert!(again.contains(&ids[3]) && again.contains(&ids[7]), "{again:?}");
+        assert_eq!((slab.len(), slab.slots.len()), (10, 10));
+    }
+}

@@ -11,7 +11,8 @@
 //!    be dropped where nothing is borrowed;
 //! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its deadline, reclaimed or not.
 //!
-//! The upper half of a hash is the front's, to choose a shard; the store uses the lower half.
+//! A hash has to be well mixed in all its bits. The upper half is the front's, to choose a shard; the store uses the
+//! lower half.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -32,7 +33,7 @@ const STEPS_PER_WRITE: usize = 8;
 pub struct SlotId(u32);
 
 /// Names one entry from when it came in to when it leaves, whatever happens to the store. (Serials wrap after 2^32
-/// insertions; a ticket is meant to be kept for the length of a save.)
+/// comings and goings; a ticket is meant to be kept for the length of a save.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     slot: u32,
@@ -297,7 +298,7 @@ impl<K, V> Store<K, V> {
         reclaimed
     }
 
-    /// The entries in the order in which they would be evicted, first to go first.
+    /// The entries from the least to the most worth keeping; for LRU, in the order of use.
     pub fn coldest_first(&self) -> Vec<Ticket> {
         let ids = self.order.coldest_first(&self.slab).into_iter();
         ids.map(|slot| Ticket { slot, serial: self.slab[slot].serial }).collect()
@@ -332,7 +333,8 @@ impl<K, V> Store<K, V> {
     }
 }
 
-/// The hash of the index, made from the half that is stored with an entry: all bits depend on it, high and low.
+/// The hash of the index, made from the half that is stored with an entry. It carries the low bits upwards, where the
+/// index takes its tags from, but not the high bits down: the front's hash has to be a good one in all its bits.
 #[inline]
 pub(crate) fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)

@@ -104,7 +104,7 @@ impl Wheel {
     }
 
     /// The bucket to be emptied next: its level, its slot and the tick at which it begins. Of two that begin together
-    /// the one on the higher level, whose entries may belong before those on the lower.
+    /// the one on the higher level.
     fn first_occupied(&self) -> Option<(usize, usize, u64)> {
         let first_of_level = |level: usize| {
             let bits = self.occupied[level];

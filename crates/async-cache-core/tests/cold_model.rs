@@ -1,0 +1,698 @@
+//! Several shards over one set of cold entries, against a naive model of one cache; and saves that run meanwhile.
+//!
+//! The model holds the ranks that are cold and, for each shard, a vector of hot entries, coldest first. The snapshot is
+//! a table: the key of rank `r` is `r` itself, and its value and deadline are made up when it is read. After every
+//! operation: `validate()`; the same ranks are cold; the same keys are hot with the same values, in the same order for
+//! LRU; no key is hot and cold at once; what was handed out is what had to leave; hot and cold entries are never more
+//! than `maxsize` as long as any is cold, and afterwards a shard that takes in a key keeps to its share.
+//!
+//! A save runs step by step between the operations, by the rules that the fronts follow: it copies the cold set, lists
+//! the hot entries of one shard after the other and takes their origins out of the copy, writes what is left in the
+//! copy, then redeems its tickets. A copy whose cold set is gone from a shard by the time that this shard is listed is
+//! void: the cache was cleared. What must come out: no key twice; every key that was there all the time; no value that
+//! its key did not have while the save ran.
+//!
+//! How to replay and soak: see `replay/mod.rs`.
+
+mod ledger;
+mod replay;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_cache_core::cache::{Cache, Config, Loaded, Restored};
+use async_cache_core::cold::{ColdSet, Frozen, Rank};
+use async_cache_core::flight::FlightId;
+use async_cache_core::order::Eviction;
+use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
+use async_cache_core::time::{Deadline, Time};
+
+use ledger::{Hashing, Key, Ledger, Token};
+use replay::{Run, every_seed};
+
+const MILLISECOND: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Open,
+    Read {
+        name: u32,
+    },
+    Set {
+        name: u32,
+        ttl: Option<Duration>,
+    },
+    Delete {
+        name: u32,
+    },
+    Lead {
+        name: u32,
+    },
+    Land {
+        nth: usize,
+        ttl: Option<Duration>,
+    },
+    Restore {
+        name: u32,
+    },
+    /// The front found a cold entry expired or damaged.
+    Lose {
+        rank: Rank,
+    },
+    Reclaim {
+        shard: usize,
+    },
+    Clear,
+    LetGo,
+    Wait {
+        nanos: u64,
+    },
+    Save,
+}
+
+/// A hot entry of the model.
+#[derive(Clone, Copy, Debug)]
+struct Resident {
+    name: u32,
+    value: u64,
+    deadline: Deadline,
+}
+
+/// A running load of the model.
+struct Flight {
+    id: FlightId,
+    name: u32,
+    rank: Option<Rank>,
+    is_fenced: bool,
+}
+
+/// What a shard counted before an operation.
+struct Counted {
+    expirations: u64,
+    evictions: u64,
+}
+
+struct Pair {
+    shards: Vec<Cache<Key, Token, ()>>,
+    configs: Vec<Config>,
+    hashing: Hashing,
+    names: u32,
+    records: u32,
+    ledger: Rc<Ledger>,
+    now: Time,
+    opened: Option<Arc<ColdSet>>,
+    // The model.
+    cold: BTreeSet<Rank>,
+    /// Ranks that were cold under the snapshot that is open, and are not any more.
+    gone: BTreeSet<Rank>,
+    hot: Vec<Vec<Resident>>,
+    flights: Vec<Flight>,
+    save: Option<Save>,
+    saves: u64,
+}
+
+/// A save, as far as it has come.
+struct Save {
+    copied: Option<(Arc<ColdSet>, Frozen)>,
+    /// The tickets of each shard that was listed.
+    tickets: Vec<Vec<Ticket>>,
+    /// Whether the copy has been written, after the last shard was listed.
+    is_cold_written: bool,
+    written: Vec<(u32, u64)>,
+    // The model.
+    /// The keys that were there from the beginning on, without a gap.
+    all_the_time: HashSet<u32>,
+    /// The values that a key had while the save ran.
+    values: HashSet<(u32, u64)>,
+}
+
+#[test]
+fn shards_over_a_cold_set_do_what_one_model_does() {
+    let mut saves = 0;
+    every_seed(500, |run| {
+        let mut pair = Pair::make(run);
+        for _ in 0..400 {
+            let op = pair.choose(&mut run.dice);
+            run.note(op);
+            pair.apply(op, &mut run.dice);
+            pair.check();
+        }
+        saves += pair.end();
+    });
+    assert!(saves > 0, "no save came to its end");
+}
+
+/// Ranks beside the borders of words and chunks, where a set of bits goes wrong if it does.
+fn random_rank(dice: &mut fastrand::Rng) -> Rank {
+    let border = dice.choice([0, 64, 128, 32_768, 65_536, 98_304]).unwrap();
+    (border + dice.u32(..6)).saturating_sub(3)
+}
+
+#[test]
+fn a_cold_set_of_several_chunks_does_what_a_set_of_ranks_does() {
+    every_seed(200, |run| {
+        let records = random_rank(&mut run.dice);
+        let room = run.dice.bool().then(|| run.dice.usize(..2 * records as usize + 2));
+        run.set_up(&(records, room));
+        let cold = ColdSet::new(records, room);
+        let mut model: BTreeSet<Rank> = (0..records).rev().take(room.unwrap_or(usize::MAX)).collect();
+        for _ in 0..300 {
+            let rank = random_rank(&mut run.dice);
+            let operation = run.dice.u32(..8);
+            run.note((operation, rank));
+            match operation {
+                0..4 => assert_eq!(cold.take(rank), model.remove(&rank)),
+                4..7 => assert_eq!(cold.take_coldest(), model.pop_first()),
+                _ => {
+                    let mut copy = cold.freeze();
+                    copy.remove(rank);
+                    assert!(!copy.contains(rank));
+                    assert_eq!(copy.contains(rank + 1), model.contains(&(rank + 1)));
+                    assert_eq!(cold.contains(rank), model.contains(&rank), "a copy is a copy");
+                }
+            }
+            assert_eq!(cold.live(), model.len());
+            let rank = random_rank(&mut run.dice);
+            assert_eq!(cold.contains(rank), model.contains(&rank), "rank {rank}");
+        }
+        assert_eq!(cold.take_all(), model.len());
+        assert_eq!((cold.live(), cold.take_coldest()), (0, None));
+    });
+}
+
+/// The value that the snapshot has for a rank, as the model writes it down. Tokens count from 1 up.
+fn value_in_file(rank: Rank) -> u64 {
+    u64::MAX - u64::from(rank)
+}
+
+impl Pair {
+    fn make(run: &mut Run<Op>) -> Self {
+        let dice = &mut run.dice;
+        let shards = dice.usize(2..4);
+        let maxsize = dice.choice([Some(0), Some(3), Some(4), Some(8), Some(9), Some(30), None]).unwrap();
+        let eviction = dice.choice([Eviction::Lru, Eviction::Adaptive]).unwrap();
+        let hashing = dice.choice(Hashing::ALL).unwrap();
+        let size = u32::try_from(maxsize.unwrap_or(20)).unwrap();
+        let records = dice.u32(0..=2 * size + 2);
+        let names = records + dice.u32(1..=size + 2);
+        run.set_up(&(shards, maxsize, eviction, hashing, records, names));
+        let config = |shard| Config {
+            maxsize,
+            share: maxsize.map(|max| max / shards + usize::from(shard < max % shards)),
+            eviction,
+        };
+        let configs: Vec<Config> = (0..shards).map(config).collect();
+        Self {
+            shards: configs.iter().map(|&config| Cache::new(config)).collect(),
+            hot: vec![Vec::new(); shards],
+            configs,
+            hashing,
+            names,
+            records,
+            ledger: Rc::default(),
+            now: Time::from_nanos(0),
+            opened: None,
+            cold: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            flights: Vec::new(),
+            save: None,
+            saves: 0,
+        }
+    }
+
+    fn choose(&self, dice: &mut fastrand::Rng) -> Op {
+        let is_empty = self.hot.iter().all(Vec::is_empty) && self.flights.is_empty();
+        if is_empty && self.opened.is_none() && self.save.is_none() && dice.u32(..4) > 0 {
+            return Op::Open;
+        }
+        let name = dice.u32(..self.names);
+        let ttl = match dice.u32(..8) {
+            0 => Some(Duration::ZERO),
+            1 => Some(Duration::from_nanos(dice.u64(..20 * MILLISECOND))),
+            _ => None,
+        };
+        match dice.u32(..200) {
+            0..50 => Op::Read { name },
+            50..80 => Op::Set { name, ttl },
+            80..92 => Op::Delete { name },
+            92..108 => Op::Lead { name },
+            108..120 => Op::Land { nth: dice.usize(..8), ttl },
+            120..126 => Op::Restore { name },
+            126..130 => Op::Lose { rank: name },
+            130..136 => Op::Reclaim { shard: dice.usize(..self.shards.len()) },
+            136 => Op::Clear,
+            137 => Op::LetGo,
+            138..148 => Op::Wait { nanos: dice.u64(..10 * MILLISECOND) },
+            _ => Op::Save,
+        }
+    }
+
+    fn apply(&mut self, op: Op, dice: &mut fastrand::Rng) {
+        match op {
+            Op::Open => self.open(),
+            Op::Read { name } => self.read(name),
+            Op::Set { name, ttl } => self.set(name, ttl),
+            Op::Delete { name } => self.delete(name),
+            Op::Lead { name } => self.lead(name),
+            Op::Land { nth, ttl } => self.land(nth, ttl),
+            Op::Restore { name } => self.restore(name),
+            Op::Lose { rank } => self.lose(rank),
+            Op::Reclaim { shard } => self.reclaim(shard),
+            Op::Clear => self.clear(),
+            Op::LetGo => self.let_go(),
+            Op::Wait { nanos } => self.now = Time::from_nanos(self.now.as_nanos() + nanos),
+            Op::Save => self.step_of_a_save(dice),
+        }
+    }
+
+    // Operations
+
+    fn open(&mut self) {
+        let cold = Arc::new(ColdSet::new(self.records, self.configs[0].maxsize));
+        for shard in &mut self.shards {
+            assert!(shard.is_pristine());
+            assert!(shard.open(Some(Arc::clone(&cold))).is_none());
+        }
+        let room = self.configs[0].maxsize.unwrap_or(usize::MAX);
+        self.cold = (0..self.records).rev().take(room).collect();
+        self.gone.clear();
+        self.opened = Some(cold);
+    }
+
+    fn read(&mut self, name: u32) {
+        let (shard, slot) = self.address(name);
+        let at = self.position(shard, name);
+        assert_eq!(slot.is_some(), at.is_some(), "presence of key {name}");
+        if let Some((slot, at)) = slot.zip(at) {
+            let resident = self.hot[shard][at];
+            let entry = self.shards[shard].hit_mut(slot, |deadline| deadline.has_passed(self.now));
+            let is_live = !resident.deadline.has_passed(self.now);
+            assert_eq!(entry.map(|entry| entry.value.number), is_live.then_some(resident.value));
+            if is_live {
+                self.hot[shard].remove(at);
+                self.hot[shard].push(resident);
+            }
+        }
+        if let Some(rank) = self.rank(name) {
+            self.promote(shard, rank, slot);
+        }
+    }
+
+    /// Tries to promote a rank, cold or not: a reader may come too late.
+    fn promote(&mut self, shard: usize, rank: Rank, slot: Option<SlotId>) {
+        let new = self.new_entry(rank, None, None);
+        let value = new.value.number;
+        let counted = self.counted(shard);
+        let (hash, now) = (self.hashing.hash(rank), self.now);
+        let hits = self.shards[shard].stats().cold_hits;
+        let promoted =
+            self.ledger.nothing_is_dropped_in(|| self.shards[shard].promote(rank, slot, hash, new, now));
+        match promoted {
+            Ok(removed) => {
+                assert!(self.cold.remove(&rank), "rank {rank} was promoted, and had left before");
+                self.gone.insert(rank);
+                assert_eq!(self.shards[shard].stats().cold_hits, hits + 1);
+                self.make_room(shard, removed, &[], &counted, true);
+                self.hot[shard].push(Resident { name: rank, value, deadline: Deadline::NEVER });
+            }
+            Err(new) => {
+                assert!(!self.cold.contains(&rank), "cold rank {rank} was refused");
+                assert_eq!((new.key.name, new.value.number), (rank, value));
+            }
+        }
+    }
+
+    fn set(&mut self, name: u32, ttl: Option<Duration>) {
+        let (shard, slot) = self.address(name);
+        let flight = self.shards[shard].find_flight(self.hashing.hash(name), |key| key.name == name);
+        self.fence(name);
+        let new = self.new_entry(name, ttl, self.rank(name));
+        let (value, deadline) = (new.value.number, new.deadline);
+        let counted = self.counted(shard);
+        let (hash, now) = (self.hashing.hash(name), self.now);
+        let removed =
+            self.ledger.nothing_is_dropped_in(|| self.shards[shard].set(slot, flight, hash, new, now));
+        self.put(shard, Resident { name, value, deadline }, removed, &counted);
+    }
+
+    fn delete(&mut self, name: u32) {
+        let (shard, slot) = self.address(name);
+        let flight = self.shards[shard].find_flight(self.hashing.hash(name), |key| key.name == name);
+        self.fence(name);
+        let rank = self.rank(name);
+        let counted = self.counted(shard);
+        let now = self.now;
+        let removed =
+            self.ledger.nothing_is_dropped_in(|| self.shards[shard].delete(slot, flight, rank, now));
+        self.leave_the_cold(rank);
+        let at = self.position(shard, name);
+        let own: Vec<u64> = at.map(|at| self.hot[shard].remove(at).value).into_iter().collect();
+        self.make_room(shard, removed, &own, &counted, false);
+    }
+
+    fn lead(&mut self, name: u32) {
+        let (shard, _) = self.address(name);
+        let hash = self.hashing.hash(name);
+        let open = self.shards[shard].find_flight(hash, |key| key.name == name);
+        let known = self.flights.iter().find(|flight| flight.name == name && !flight.is_fenced);
+        assert_eq!(open, known.map(|flight| flight.id), "the open flight of key {name}");
+        if open.is_none() && self.flights.len() < 8 {
+            let id = self.shards[shard].lead(hash, Key::new(name, &self.ledger), ());
+            self.flights.push(Flight { id, name, rank: self.rank(name), is_fenced: false });
+        }
+    }
+
+    fn land(&mut self, nth: usize, ttl: Option<Duration>) {
+        if nth >= self.flights.len() {
+            return;
+        }
+        let Flight { id, name, rank, is_fenced } = self.flights.swap_remove(nth);
+        let (shard, slot) = self.address(name);
+        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
+        let value = Token::new(&self.ledger);
+        let number = value.number;
+        let loaded = Loaded { value, deadline, origin: rank, took: Duration::ZERO };
+        let counted = self.counted(shard);
+        let (hash, now) = (self.hashing.hash(name), self.now);
+        let finished =
+            self.ledger.nothing_is_dropped_in(|| self.shards[shard].land(id, slot, hash, loaded, now));
+        let removed = finished.expect("it runs").removed;
+        if is_fenced {
+            self.make_room(shard, removed, &[number], &counted, false);
+        } else {
+            self.put(shard, Resident { name, value: number, deadline }, removed, &counted);
+        }
+    }
+
+    fn restore(&mut self, name: u32) {
+        let (shard, slot) = self.address(name);
+        let rank = self.rank(name);
+        let new = self.new_entry(name, None, rank);
+        let value = new.value.number;
+        let is_known = slot.is_some() || rank.is_some_and(|rank| self.cold.contains(&rank));
+        let fits = !is_known && !self.is_full(shard);
+        let (hash, now) = (self.hashing.hash(name), self.now);
+        let restored = self.ledger.nothing_is_dropped_in(|| self.shards[shard].restore(slot, hash, new, now));
+        assert_eq!(matches!(restored, Restored::Stored), fits);
+        if fits {
+            self.hot[shard].insert(0, Resident { name, value, deadline: Deadline::NEVER });
+        }
+    }
+
+    fn lose(&mut self, rank: Rank) {
+        if let Some(opened) = &self.opened {
+            assert_eq!(opened.take(rank), self.cold.contains(&rank));
+            self.leave_the_cold(Some(rank));
+        }
+    }
+
+    fn reclaim(&mut self, shard: usize) {
+        let counted = self.counted(shard);
+        let mut removed = Removed::default();
+        self.ledger.nothing_is_dropped_in(|| self.shards[shard].reclaim_all(self.now, &mut removed));
+        self.make_room(shard, removed, &[], &counted, false);
+    }
+
+    fn clear(&mut self) {
+        for (shard, hot) in self.shards.iter_mut().zip(&mut self.hot) {
+            let cleared = self.ledger.nothing_is_dropped_in(|| shard.clear());
+            assert_eq!(cleared.store.len(), hot.len());
+            assert_eq!(cleared.cold.is_some(), self.opened.is_some());
+            assert!(shard.store().is_empty() && shard.cold().is_none());
+            hot.clear();
+        }
+        for flight in &mut self.flights {
+            flight.is_fenced = true;
+        }
+        if let Some(opened) = self.opened.take() {
+            assert_eq!(opened.hot(), 0, "no shard counts for a snapshot that is not open");
+        }
+        self.cold.clear();
+    }
+
+    /// Once nothing is cold, and not while a save reads the snapshot.
+    fn let_go(&mut self) {
+        if self.cold.is_empty() && self.save.is_none() {
+            self.shards.iter_mut().for_each(Cache::let_go);
+            self.opened = None;
+        }
+    }
+
+    // The parts of an operation
+
+    /// The rank of a key in the opened snapshot, cold or not.
+    fn rank(&self, name: u32) -> Option<Rank> {
+        (self.opened.is_some() && name < self.records).then_some(name)
+    }
+
+    fn address(&self, name: u32) -> (usize, Option<SlotId>) {
+        let hash = self.hashing.hash(name);
+        let shard = ((hash >> 32) as usize * self.shards.len()) >> 32;
+        (shard, self.shards[shard].find(hash, |key| key.name == name))
+    }
+
+    fn position(&self, shard: usize, name: u32) -> Option<usize> {
+        self.hot[shard].iter().position(|resident| resident.name == name)
+    }
+
+    fn new_entry(&self, name: u32, ttl: Option<Duration>, origin: Option<Rank>) -> NewEntry<Key, Token> {
+        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
+        NewEntry { key: Key::new(name, &self.ledger), value: Token::new(&self.ledger), deadline, origin }
+    }
+
+    fn counted(&self, shard: usize) -> Counted {
+        let stats = self.shards[shard].stats();
+        Counted { expirations: stats.expirations, evictions: stats.evictions }
+    }
+
+    fn fence(&mut self, name: u32) {
+        for flight in self.flights.iter_mut().filter(|flight| flight.name == name) {
+            flight.is_fenced = true;
+        }
+    }
+
+    fn leave_the_cold(&mut self, rank: Option<Rank>) {
+        if let Some(rank) = rank
+            && self.cold.remove(&rank)
+        {
+            self.gone.insert(rank);
+        }
+    }
+
+    fn is_full(&self, shard: usize) -> bool {
+        let Config { maxsize, share, .. } = self.configs[shard];
+        if self.cold.is_empty() {
+            share.is_some_and(|share| self.hot[shard].len() >= share)
+        } else {
+            maxsize.is_some_and(|max| self.cold.len() + self.hot.iter().map(Vec::len).sum::<usize>() >= max)
+        }
+    }
+
+    /// A value is written under a key, by a set or by a load.
+    fn put(&mut self, shard: usize, new: Resident, removed: Removed<Key, Token>, counted: &Counted) {
+        self.leave_the_cold(self.rank(new.name));
+        let is_refused = new.deadline.has_passed(self.now);
+        match self.position(shard, new.name) {
+            Some(at) => {
+                let old = self.hot[shard].remove(at);
+                if is_refused {
+                    self.make_room(shard, removed, &[old.value, new.value], counted, false);
+                } else {
+                    // The entry stays where it is while others are reclaimed.
+                    self.make_room(shard, removed, &[old.value], counted, false);
+                    self.hot[shard].push(new);
+                }
+            }
+            None if is_refused || self.configs[shard].maxsize == Some(0) => {
+                self.make_room(shard, removed, &[new.value], counted, false);
+            }
+            None => {
+                self.make_room(shard, removed, &[], counted, true);
+                self.hot[shard].push(new);
+            }
+        }
+    }
+
+    /// Checks what left a shard, and takes it out of the model: the operation's `own` values, then what had expired,
+    /// then, if a key comes in, victims: the coldest of the cold ones as long as there are any, then this shard's own.
+    fn make_room(
+        &mut self,
+        shard: usize,
+        removed: Removed<Key, Token>,
+        own: &[u64],
+        before: &Counted,
+        comes_in: bool,
+    ) {
+        let after = self.counted(shard);
+        let reclaimed = usize::try_from(after.expirations - before.expirations).unwrap();
+        let left = removed.into_entries().map(|(key, value)| (key.unwrap().name, value.number));
+        let left: Vec<_> = left.collect();
+        let (owned, others): (Vec<_>, Vec<_>) = left.iter().partition(|(_, value)| own.contains(value));
+        assert_eq!(owned.iter().map(|(_, value)| *value).collect::<Vec<_>>(), own);
+
+        let (expired, victims) = others.split_at(reclaimed);
+        for &(name, value) in expired {
+            let at = self.position(shard, name).expect("what is reclaimed was there");
+            let resident = self.hot[shard].remove(at);
+            assert_eq!(resident.value, value);
+            assert!(resident.deadline.has_passed(self.now), "reclaimed before its time");
+        }
+        let (mut victims, mut evictions) = (victims.iter(), 0);
+        while comes_in && self.is_full(shard) {
+            evictions += 1;
+            if let Some(rank) = self.cold.pop_first() {
+                self.gone.insert(rank);
+                continue;
+            }
+            let &(name, value) = victims.next().expect("a victim");
+            let at = self.position(shard, name).expect("a victim of this shard");
+            if self.configs[shard].eviction == Eviction::Lru {
+                assert_eq!(at, 0, "the victim is not the least recently used");
+            }
+            assert_eq!(self.hot[shard].remove(at).value, value);
+        }
+        assert_eq!(victims.next(), None, "more left than had to");
+        assert_eq!(after.evictions - before.evictions, evictions);
+    }
+
+    // A save
+
+    fn step_of_a_save(&mut self, dice: &mut fastrand::Rng) {
+        let Some(mut save) = self.save.take() else {
+            let copied = self.opened.as_ref().map(|opened| (Arc::clone(opened), opened.freeze()));
+            let all_the_time = self.present().map(|(name, _)| name).collect();
+            self.save = Some(Save {
+                copied,
+                tickets: Vec::new(),
+                is_cold_written: false,
+                written: Vec::new(),
+                all_the_time,
+                values: HashSet::new(),
+            });
+            return;
+        };
+        if save.tickets.len() < self.shards.len() {
+            save.list(&self.shards[save.tickets.len()]);
+        } else if !save.is_cold_written {
+            save.write_cold(self.records);
+        } else if save.tickets.iter().any(|tickets| !tickets.is_empty()) {
+            let shard = dice.usize(..self.shards.len());
+            save.write_slice(shard, &self.shards[shard], 1 + dice.usize(..4));
+        } else {
+            save.check();
+            self.saves += 1;
+            return;
+        }
+        self.save = Some(save);
+    }
+
+    /// The keys that are there, expired ones included, each with its value.
+    fn present(&self) -> impl Iterator<Item = (u32, u64)> {
+        let hot = self.hot.iter().flatten().map(|resident| (resident.name, resident.value));
+        hot.chain(self.cold.iter().map(|&rank| (rank, value_in_file(rank))))
+    }
+
+    // What holds after every operation
+
+    fn check(&mut self) {
+        for (shard, cache) in self.shards.iter().enumerate() {
+            cache.validate();
+            self.check_hot(shard, cache);
+        }
+        let hot: usize = self.hot.iter().map(Vec::len).sum();
+        assert_eq!(self.ledger.alive(), 2 * hot + self.flights.len(), "keys and values alive");
+        if let Some(max) = self.configs[0].maxsize
+            && !self.cold.is_empty()
+        {
+            assert!(hot + self.cold.len() <= max, "{hot} hot and {} cold of {max}", self.cold.len());
+        }
+        if let Some(opened) = &self.opened {
+            assert_eq!((opened.live(), opened.hot()), (self.cold.len(), hot), "cold and hot entries");
+            assert_eq!(opened.total(), self.records);
+            for rank in 0..self.records + 2 {
+                assert_eq!(opened.contains(rank), self.cold.contains(&rank), "rank {rank}");
+            }
+        }
+        assert!(self.gone.is_disjoint(&self.cold), "a rank came back");
+        if let Some(mut save) = self.save.take() {
+            let present: HashMap<u32, u64> = self.present().collect();
+            save.all_the_time.retain(|name| present.contains_key(name));
+            save.values.extend(present);
+            self.save = Some(save);
+        }
+    }
+
+    fn check_hot(&self, shard: usize, cache: &Cache<Key, Token, ()>) {
+        let read = |ticket| {
+            let entry = cache.store().redeem(ticket).expect("a ticket of now");
+            assert!(entry.origin.is_none_or(|rank| rank == entry.key.name), "the rank of another key");
+            assert!(!cache.is_cold(entry.key.name), "key {} is hot and cold", entry.key.name);
+            (entry.key.name, entry.value.number, entry.deadline)
+        };
+        let mut order: Vec<_> = cache.coldest_first().into_iter().map(read).collect();
+        let hot = self.hot[shard].iter();
+        let mut expected: Vec<_> = hot.map(|hot| (hot.name, hot.value, hot.deadline)).collect();
+        if self.configs[shard].eviction == Eviction::Adaptive {
+            order.sort_unstable();
+            expected.sort_unstable();
+        }
+        assert_eq!(order, expected, "the hot entries of shard {shard}");
+    }
+
+    fn end(self) -> u64 {
+        drop(self.shards);
+        assert_eq!(self.ledger.alive(), 0, "something outlives the cache");
+        self.saves
+    }
+}
+
+impl Save {
+    /// Lists the hot entries of the next shard; what was cold in the copy and is hot by now leaves the copy.
+    fn list(&mut self, shard: &Cache<Key, Token, ()>) {
+        let tickets = shard.coldest_first();
+        if let Some((set, _)) = &self.copied
+            && !shard.cold().is_some_and(|cold| Arc::ptr_eq(cold, set))
+        {
+            self.copied = None;
+        }
+        if let Some((_, copy)) = &mut self.copied {
+            let entries = tickets.iter().filter_map(|&ticket| shard.store().redeem(ticket));
+            entries.filter_map(|entry| entry.origin).for_each(|rank| copy.remove(rank));
+        }
+        self.tickets.push(tickets);
+    }
+
+    fn write_cold(&mut self, records: u32) {
+        if let Some((_, copy)) = &self.copied {
+            let cold = (0..records + 2).filter(|&rank| copy.contains(rank));
+            self.written.extend(cold.map(|rank| (rank, value_in_file(rank))));
+        }
+        self.is_cold_written = true;
+    }
+
+    fn write_slice(&mut self, nth: usize, shard: &Cache<Key, Token, ()>, len: usize) {
+        let len = len.min(self.tickets[nth].len());
+        let slice = self.tickets[nth].drain(..len);
+        let entries = slice.filter_map(|ticket| shard.store().redeem(ticket));
+        self.written.extend(entries.map(|entry| (entry.key.name, entry.value.number)));
+    }
+
+    fn check(mut self) {
+        let mut names: Vec<u32> = self.written.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "a key was saved twice: {names:?}");
+        for name in names {
+            self.all_the_time.remove(&name);
+        }
+        assert!(
+            self.all_the_time.is_empty(),
+            "not saved, though there all the time: {:?}",
+            self.all_the_time
+        );
+        for written in self.written {
+            assert!(self.values.contains(&written), "{written:?} was not there while the save ran");
+        }
+    }
+}
