@@ -67,6 +67,9 @@ impl Report {
         }
         let medians: Vec<f64> = times.into_iter().map(median).collect();
         self.line(&format!("## {title}\n"));
+        self.line(&format!(
+            "Medians over {rounds} rounds in which all contenders took turns; ratio to the first one.\n"
+        ));
         self.line("| contender | ns per operation | ratio |\n|---|---:|---:|");
         for (contender, nanos) in contenders.iter().zip(&medians) {
             let name = &contender.name;

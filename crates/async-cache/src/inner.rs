@@ -34,6 +34,7 @@ use crate::tally::Tally;
 /// Entries below which one more shard is not worth its imbalance.
 const ENTRIES_PER_SHARD: usize = 512;
 
+type ClearedShard<K, V> = (Cleared<K, V>, Option<Arc<Opened<K, V>>>);
 type Shards<K, V> = Box<[CachePadded<RwLock<Shard<K, V>>>]>;
 
 pub(crate) struct Inner<K, V> {
@@ -214,7 +215,8 @@ impl<K, V> Shard<K, V> {
         std::mem::replace(&mut self.opened, opened)
     }
 
-    fn clear(&mut self) -> (Cleared<K, V>, Option<Arc<Opened<K, V>>>) {
+    /// Empties the shard; the caller drops what was in it behind the lock.
+    fn clear(&mut self) -> ClearedShard<K, V> {
         self.era += 1;
         (self.cache.clear(), self.opened.take())
     }

@@ -63,3 +63,8 @@ pub use cache::{AsyncCache, Metrics};
 pub use clock::{Clock, ManualClock};
 pub use error::{BackendError, BackupError, BuildError, LoadError};
 pub use save::{Opening, Saved};
+
+/// Runs the examples of the README as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

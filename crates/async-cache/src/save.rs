@@ -9,7 +9,7 @@
 //!    cleared before all lists are taken, the copy is dropped, for entries that came in since do not know their rank in it;
 //! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most worth keeping last. Shards are
 //!    interleaved in proportion, since their orders cannot be compared;
-//! 4. the file's clock never runs back from one save to the next (see [`FileClock`]).
+//! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]).
 
 use std::hash::Hash;
 use std::path::PathBuf;
@@ -30,8 +30,11 @@ use crate::error::{BackendError, BackupError};
 use crate::inner::{Inner, Shard};
 use crate::sync::RwLock;
 
-/// Entries whose values are taken under one lock.
+/// The most entries whose values are taken under one lock.
 const SLICE: usize = 64;
+
+/// Shards take turns this often at least, so that the last entries of a save are the most worth keeping of all shards.
+const FEWEST_ROUNDS: usize = 64;
 
 /// What a save came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -172,7 +175,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         };
         let shards: Vec<(u64, Vec<Ticket>)> = self.shards().iter().map(|shard| list(shard)).collect();
         let longest = shards.iter().map(|(_, tickets)| tickets.len()).max().unwrap_or(0);
-        HotEntries { rounds: longest.div_ceil(SLICE), shards, round: 0, shard: 0 }
+        let rounds = longest.div_ceil(SLICE).max(longest.min(FEWEST_ROUNDS));
+        HotEntries { rounds, shards, round: 0, shard: 0 }
     }
 
     /// Loads from the backup: what is there and not in memory comes in, older than everything in memory.
@@ -183,7 +187,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let started = self.clock.now();
         let mut opening = match kind {
             Kind::Disk(disk, codec) => {
-                let (opening, file) = self.open_disk(disk, *codec)?;
+                let not_before = clock.map_or(0, |file| file.adjusted(&self.clock).file_now());
+                let (opening, file) = self.open_disk(disk, *codec, not_before)?;
                 *clock = file.or(*clock);
                 opening
             }
@@ -201,9 +206,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         &self,
         disk: &DiskBackend,
         codec: Codec<K, V>,
+        not_before: u64,
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
         let Some(snapshot) = disk.open()? else { return Ok((Opening::default(), None)) };
-        let file = FileClock::start(&self.clock, snapshot.saved_at());
+        let file = FileClock::start(&self.clock, snapshot.saved_at().max(not_before));
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
@@ -231,6 +237,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
 
     /// Takes in entries from the most to the least recently used; returns how many.
     fn restore_all(&self, entries: impl Iterator<Item = SavedEntry<K, V>>) -> u64 {
+        // What has expired is not there, and takes no room from what comes in.
+        self.reclaim();
         let mut restored = 0;
         for SavedEntry { key, value, ttl } in entries {
             let hash = self.hash(&key);

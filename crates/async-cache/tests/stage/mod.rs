@@ -1,0 +1,160 @@
+//! What the tests of this crate share: a time limit, runtimes, loads that go on when the test says so.
+#![allow(dead_code)] // every test binary compiles this file and uses a part of it
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+
+/// Longer than any test takes on a busy machine. What is not over by then hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a test on a thread of its own, so that a hang is a failure, even one that blocks the thread.
+pub(crate) fn within_limit(test: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel::<()>();
+    let name = thread::current().name().unwrap_or("test").to_owned();
+    let body = move || {
+        let _done = done; // dropped at the end, by a panic, too
+        test();
+    };
+    let running = thread::Builder::new().name(name).spawn(body).unwrap();
+    assert_ne!(is_done.recv_timeout(LIMIT), Err(RecvTimeoutError::Timeout), "this hangs");
+    if let Err(panic) = running.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub(crate) fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+pub(crate) fn several_threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap()
+}
+
+/// Makes two tests of each `async fn`: on a runtime of one thread and on one of several.
+#[allow(unused_macros)]
+macro_rules! on_both_runtimes {
+    ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
+        $(#[$doc])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn test() $body
+
+            #[test]
+            fn on_one_thread() {
+                stage::within_limit(|| stage::one_thread().block_on(test()));
+            }
+
+            #[test]
+            fn on_several_threads() {
+                stage::within_limit(|| {
+                    let runtime = stage::several_threads();
+                    let test = runtime.spawn(test());
+                    runtime.block_on(test).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                });
+            }
+        }
+    )+};
+}
+#[allow(unused_imports)]
+pub(crate) use on_both_runtimes;
+
+/// Polls a future once, for nobody.
+pub(crate) fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Lets others run until something holds.
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Loads that wait for the test's leave, and are counted from their first poll to when they are dropped.
+#[derive(Debug)]
+pub(crate) struct Loads {
+    started: AtomicUsize,
+    running: AtomicUsize,
+    peak: AtomicUsize,
+    leave: Semaphore,
+}
+
+impl Loads {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            started: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            leave: Semaphore::new(0),
+        })
+    }
+
+    /// How many have started since the test began.
+    pub(crate) fn started(&self) -> usize {
+        self.started.load(SeqCst)
+    }
+
+    /// How many run now.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(SeqCst)
+    }
+
+    /// How many ran at once at most.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak.load(SeqCst)
+    }
+
+    /// Lets `count` loads end.
+    pub(crate) fn let_end(&self, count: usize) {
+        self.leave.add_permits(count);
+    }
+
+    /// A load that ends with `result` once it has leave.
+    pub(crate) fn load<T: Send + 'static>(
+        self: &Arc<Self>,
+        result: T,
+    ) -> impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + 'static {
+        let loads = Arc::clone(self);
+        move || {
+            Box::pin(async move {
+                let _running = Running::begin(&loads);
+                loads.leave.acquire().await.unwrap().forget();
+                result
+            })
+        }
+    }
+}
+
+/// A load that runs, for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Running(Arc<Loads>);
+
+impl Running {
+    pub(crate) fn begin(loads: &Arc<Loads>) -> Self {
+        loads.started.fetch_add(1, SeqCst);
+        loads.peak.fetch_max(loads.running.fetch_add(1, SeqCst) + 1, SeqCst);
+        Self(Arc::clone(loads))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A number from the environment, for seeds and lengths of random tests.
+pub(crate) fn number_from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
