@@ -59,8 +59,6 @@ pub(crate) struct Shard<K, V> {
     pub(crate) cache: Cache<K, V, Arc<Room<V>>>,
     /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is opened or let go.
     pub(crate) opened: Option<Arc<Opened<K, V>>>,
-    /// How often it was cleared. A ticket names an entry of one era only, for a cleared store counts its entries from the start.
-    pub(crate) era: u64,
 }
 
 /// What is known of a key that is about to be written.
@@ -101,7 +99,7 @@ impl<K, V> Inner<K, V> {
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
             let cache = Cache::new(Config { maxsize, share, eviction });
-            CachePadded::new(RwLock::new(Shard { cache, opened: None, era: 0 }))
+            CachePadded::new(RwLock::new(Shard { cache, opened: None }))
         };
         Self {
             shards: (0..shards).map(shard).collect(),
@@ -217,7 +215,6 @@ impl<K, V> Shard<K, V> {
 
     /// Empties the shard; the caller drops what was in it behind the lock.
     fn clear(&mut self) -> ClearedShard<K, V> {
-        self.era += 1;
         (self.cache.clear(), self.opened.take())
     }
 

@@ -16,14 +16,12 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
-
 use crate::error::panic_message;
-use crate::sync::{Mutex, Task};
+use crate::sync::{AtomicBool, Mutex, Notify, OnceLock, Task};
 
 /// An error of a loader, whatever its type.
 pub(crate) type AnyError = Arc<dyn Any + Send + Sync>;

@@ -171,10 +171,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     *cold = None;
                 }
             }
-            (shard.era, tickets)
+            tickets
         };
-        let shards: Vec<(u64, Vec<Ticket>)> = self.shards().iter().map(|shard| list(shard)).collect();
-        let longest = shards.iter().map(|(_, tickets)| tickets.len()).max().unwrap_or(0);
+        let shards: Vec<Vec<Ticket>> = self.shards().iter().map(|shard| list(shard)).collect();
+        let longest = shards.iter().map(Vec::len).max().unwrap_or(0);
         let rounds = longest.div_ceil(SLICE).max(longest.min(FEWEST_ROUNDS));
         HotEntries { rounds, shards, round: 0, shard: 0 }
     }
@@ -301,8 +301,8 @@ fn copy_cold<K, V>(
 
 /// The hot entries of all shards, to be taken in slices.
 struct HotEntries {
-    /// For each shard its era, and its tickets, coldest first.
-    shards: Vec<(u64, Vec<Ticket>)>,
+    /// For each shard, coldest first.
+    shards: Vec<Vec<Ticket>>,
     rounds: usize,
     round: usize,
     shard: usize,
@@ -318,14 +318,13 @@ impl HotEntries {
         if self.round == self.rounds {
             return None;
         }
-        let (era, tickets) = &self.shards[self.shard];
+        let tickets = &self.shards[self.shard];
         let part = |round: usize| tickets.len() * round / self.rounds;
         let slice = &tickets[part(self.round)..part(self.round + 1)];
         let taken = if slice.is_empty() {
             Vec::new()
         } else {
             let shard = inner.shards()[self.shard].read();
-            let slice = if shard.era == *era { slice } else { &[] };
             let entries = slice.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
             entries.map(|entry| (clone_key(entry.key), entry.value.clone(), entry.deadline)).collect()
         };

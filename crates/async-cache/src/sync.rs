@@ -1,11 +1,15 @@
-//! Locks, tasks and processors, as the rest of the crate uses them: the real ones, or under `--cfg shuttle` those of the model checker.
+//! Locks, flags, bells, tasks and processors, as the rest of the crate uses them: the real ones, or under `--cfg shuttle` those of the model checker.
 //!
-//! Owns the choice and nothing else. What is not here (`OnceLock`, `Notify`, atomics that are flags or counters) takes part in a
-//! model-checked run as one indivisible step.
+//! Owns the choice and nothing else. What is not here (counters, the cold set, the opened file) takes part in a model-checked run
+//! without letting anybody else run.
 
 #[cfg(not(shuttle))]
 mod real {
+    pub(crate) use std::sync::OnceLock;
+    pub(crate) use std::sync::atomic::AtomicBool;
+
     pub(crate) use parking_lot::{Mutex, RwLock};
+    pub(crate) use tokio::sync::Notify;
 
     use std::future::Future;
 
@@ -31,7 +35,61 @@ mod real {
 mod real {
     use std::future::Future;
 
+    use std::sync::atomic::Ordering::SeqCst;
+
+    pub(crate) use shuttle::sync::atomic::AtomicBool;
     use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    use tokio::sync::futures::Notified;
+
+    /// A place where the checker may let others run, as any use of its own primitives is.
+    #[derive(Debug, Default)]
+    struct Step(AtomicBool);
+
+    impl Step {
+        fn take(&self) {
+            self.0.load(SeqCst);
+        }
+    }
+
+    /// [`tokio::sync::Notify`], before each use of which others may run.
+    #[derive(Debug, Default)]
+    pub(crate) struct Notify(tokio::sync::Notify, Step);
+
+    impl Notify {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn notified(&self) -> Notified<'_> {
+            self.1.take();
+            self.0.notified()
+        }
+
+        pub(crate) fn notify_waiters(&self) {
+            self.1.take();
+            self.0.notify_waiters();
+        }
+    }
+
+    /// [`std::sync::OnceLock`], before each use of which others may run.
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T>(std::sync::OnceLock<T>, Step);
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self(std::sync::OnceLock::new(), Step::default())
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            self.1.take();
+            self.0.get()
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.1.take();
+            self.0.set(value)
+        }
+    }
 
     /// [`shuttle::sync::Mutex`] with the face of `parking_lot`'s: it does not poison.
     #[derive(Debug, Default)]

@@ -1119,7 +1119,9 @@ static HOOK: std::sync::Mutex<Option<Hook>> = std::sync::Mutex::new(None);
 impl Serialize for Hooked {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let hook = HOOK.lock().unwrap().take();
-        hook.into_iter().for_each(|hook| hook());
+        if let Some(hook) = hook {
+            hook();
+        }
         serializer.serialize_newtype_struct("Hooked", &self.0)
     }
 }

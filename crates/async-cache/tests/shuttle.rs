@@ -98,7 +98,9 @@ fn a_leader_who_leaves_does_not_take_the_load_from_who_joined() {
     fn scene() {
         let (cache, origin) = (cache(), Arc::new(Origin::default()));
         let mut leader = call(&cache, &origin);
-        assert!(leader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        if leader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return; // the load was faster than he
+        }
         let mut joiner = call(&cache, &origin);
         let polled = joiner.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let leaves = spawn(give_up_after(leader, 1));
@@ -144,6 +146,33 @@ fn when_all_leave_no_load_is_left() {
         }
         assert_eq!(block_on(call(&cache, &origin)).unwrap(), 0);
         assert_eq!(origin.peak.load(SeqCst), 1);
+    }
+    check(scene);
+}
+
+/// It never ends by itself, so somebody has to stop it: whoever leaves last, or the task that was polling it just then.
+#[test]
+fn a_load_that_never_ends_is_dropped_when_all_have_left() {
+    fn scene() {
+        let (cache, origin) = (cache(), Arc::new(Origin::default()));
+        let callers = [1, 2].map(|polls| {
+            let (cache, origin) = (cache.clone(), Arc::clone(&origin));
+            let endless = move || async move {
+                let _run = Run(Arc::clone(&origin));
+                origin.running.fetch_add(1, SeqCst);
+                std::future::pending().await
+            };
+            spawn(give_up_after(Box::pin(async move { cache.get_or_load(&1, endless).await }), polls))
+        });
+        for caller in callers {
+            block_on(caller).unwrap();
+        }
+        // The task that polled it may be a little later. Until then, who comes would join the load that never ends.
+        while cache.stats().load_errors < cache.stats().loads {
+            thread::yield_now();
+        }
+        assert_eq!(origin.running.load(SeqCst), 0);
+        assert_eq!(block_on(call(&cache, &origin)).unwrap(), 0);
     }
     check(scene);
 }
@@ -220,7 +249,9 @@ fn a_save_beside_a_promotion_a_set_and_a_delete_keeps_each_entry_as_it_was_at_so
         assert_eq!(map.get(&1), Some(&10));
         assert!(matches!(map.get(&2), Some(20 | 21)), "{map:?}");
         assert!(matches!(map.get(&3), None | Some(30)), "{map:?}");
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         cache.save_to_backup().unwrap();
         assert_eq!(saved(&disk), BTreeMap::from([(1, 10), (2, 21)]));
     }
@@ -339,9 +370,28 @@ fn loading_from_the_backup_beside_a_clear_leaves_everything_or_nothing() {
         let found = VALUES.iter().filter(|(key, _)| cache.contains(key)).count();
         assert!(found == 0 || found == VALUES.len(), "{found} of {}", VALUES.len());
         assert_eq!(cache.len(), found);
-        VALUES.iter().for_each(|(key, _)| cache.delete(key));
+        for (key, _) in &VALUES {
+            cache.delete(key);
+        }
         cache.save_to_backup().unwrap();
         assert_eq!((cache.len(), saved(&disk)), (0, BTreeMap::new()));
+    }
+    check(scene);
+}
+
+/// The reader read the old file; by the time he would keep what he read, a newer one is open.
+#[test]
+fn what_was_read_from_one_snapshot_is_not_kept_under_the_next() {
+    fn scene() {
+        let (cache, disk) = opened();
+        let reads = cache.clone();
+        let reading = thread::spawn(move || assert!(matches!(reads.get(&1), None | Some(10 | 11))));
+        cache.clear();
+        disk.save(&mut [SavedEntry { key: 1_u32, value: 11_usize, ttl: None }].into_iter()).unwrap();
+        cache.load_from_backup().unwrap();
+        assert_eq!(cache.get(&1), Some(11));
+        reading.join().unwrap();
+        assert_eq!((cache.get(&1), cache.len()), (Some(11), 1));
     }
     check(scene);
 }
