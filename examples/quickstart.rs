@@ -1,5 +1,5 @@
-//! Reads, parses and summarises Rust source files: thousands of them, slow enough to feel. The summaries go through a cache that
-//! survives the process, so the second run has them at once.
+//! Reads, parses and summarises Rust source files: thousands of them, slow enough to feel. The summaries go
+//! through a cache that survives the process, so the second run has them at once.
 //!
 //! ```text
 //! quickstart            # as many results as the last run left behind, the rest is worked out

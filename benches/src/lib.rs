@@ -1,11 +1,11 @@
 //! What the benchmarks share: timing in rounds, medians, and a table that becomes a result file.
 //!
-//! All contenders of one table are measured in the same process, turn by turn in every round, so that a slow moment of the machine hits
-//! all of them; a table shows medians over the rounds and their ratio to the first contender. Absolute times are those of one
-//! machine at one moment; the ratios are what to compare.
+//! All contenders of one table are measured in the same process, turn by turn in every round, so that a slow
+//! moment of the machine hits all of them; a table shows medians over the rounds and their ratio to the first
+//! contender. Absolute times are those of one machine at one moment; the ratios are what to compare.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods)] // measures time and prints it
-#![allow(clippy::missing_panics_doc)]
+#![allow(clippy::cast_precision_loss, clippy::missing_panics_doc)]
 
 use std::fmt::Write as _;
 use std::hint::black_box;

@@ -1,9 +1,11 @@
-//! Save, open, first get and read-all of caches of 1 k to 10 M small records, beside bitcode (dumping the whole map) and redb (a
-//! database on disk) at 1 M. Opening is measured in a process of its own, as a restart is.
+//! Save, open, first get and read-all of caches of 1 k to 10 M small records, beside bitcode (dumping the
+//! whole map) and redb (a database on disk) at 1 M. Opening is measured in a process of its own, as a restart
+//! is.
 //!
-//! `disk --save` writes the report; `--most N` leaves out the sizes above N. 10 M entries want 8 GiB of memory and 4 GiB of disk.
+//! `disk --save` writes the report; `--most N` leaves out the sizes above N. 10 M entries want 8 GiB of
+//! memory and 4 GiB of disk.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods)] // measures time and prints it
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::cast_precision_loss)] // measures and prints
 
 use std::collections::HashMap;
 use std::fs::File;

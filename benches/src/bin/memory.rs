@@ -1,6 +1,6 @@
 //! Hits, misses with a load, and insertions with eviction, beside quick_cache and moka.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods)] // measures time and prints it
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::cast_precision_loss)] // measures and prints
 
 use std::convert::Infallible;
 use std::hint::black_box;

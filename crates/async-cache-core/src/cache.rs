@@ -1,18 +1,20 @@
 //! One shard of a cache: every decision about an entry, a flight or a cold entry is taken here.
 //!
-//! Owns a [`Store`], the [`Flights`] of its keys, its share of the [`ColdSet`] and its counters, and keeps the rules that
-//! tie them together:
-//! 1. a write of a key (`set`, `delete`, `clear`) fences the key's flight and makes its cold entry leave, in one step;
+//! Owns a [`Store`], the [`Flights`] of its keys, its share of the [`ColdSet`] and its counters, and keeps
+//! the rules that tie them together:
+//! 1. a write of a key (`set`, `delete`, `clear`) fences the key's flight and makes its cold entry leave, in
+//!    one step;
 //! 2. the result of a load is stored only if its flight was not fenced, and takes the place of what is there;
-//! 3. a key is hot or cold, never both: whatever inserts a key takes its rank out of the cold set in the same step. So
-//!    the fronts ask the snapshot for the rank of a key *before* they insert it;
-//! 4. as long as there are cold entries, they make room first, for they are older than everything that was touched: hot
-//!    and cold entries of all shards together are never more than the whole cache's `maxsize`, and a shard may hold more
-//!    than its part of it. Once none is cold, every shard keeps to its own part.
+//! 3. a key is hot or cold, never both: whatever inserts a key takes its rank out of the cold set in the same
+//!    step. So the fronts ask the snapshot for the rank of a key *before* they insert it;
+//! 4. cold entries make room first, for they are older than everything that was touched. As long as a cold
+//!    set is there, hot and cold entries of all shards together are never more than the whole cache's
+//!    `maxsize`, and a shard may hold more than its part of it. When the set is let go, and ever after, every
+//!    shard keeps to its own part.
 //!
 //! A front calls this in two steps, with nothing between them: address a key with [`Cache::find`] and
-//! [`Cache::find_flight`] (or their candidates), then act with what they answered. It drops what is handed out in
-//! [`Removed`] where no lock and no borrow is held.
+//! [`Cache::find_flight`] (or their candidates), then act with what they answered. It drops what is handed
+//! out in [`Removed`] where no lock and no borrow is held.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,10 +119,18 @@ impl<K, V, T> Cache<K, V, T> {
         std::mem::replace(&mut self.cold, cold)
     }
 
-    /// Forgets the cold set, once none of its entries is cold, or when they are not to be served any more.
-    pub fn let_go(&mut self) {
+    /// Forgets the cold set, once none of its entries is cold. The shard shrinks to its own part of `maxsize`.
+    pub fn let_go(&mut self) -> Removed<K, V> {
         self.cold = None;
         self.reported = 0;
+        let mut removed = Removed::default();
+        while self.config.share.is_some_and(|share| self.store.len() > share)
+            && let Some((key, value)) = self.store.evict()
+        {
+            self.counters.rest.evictions += 1;
+            removed.push(Some(key), value);
+        }
+        removed
     }
 
     // Reads
@@ -136,9 +146,9 @@ impl<K, V, T> Cache<K, V, T> {
         self.flights.find(hash, eq)
     }
 
-    /// Serves a slot and notes the use, as far as a shared borrow can. The front counts the hit. `None` if its time
-    /// has passed.
-    /// `has_passed` compares a deadline with now; it is not called for an entry that never expires.
+    /// Serves a slot and notes the use, as far as a shared borrow can. The front counts the hit. `None` if
+    /// its time has passed. `has_passed` compares a deadline with now; it is not called for an entry that
+    /// never expires.
     #[inline]
     pub fn hit(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<Entry<'_, K, V>> {
         let entry = self.live(slot, has_passed)?;
@@ -183,8 +193,8 @@ impl<K, V, T> Cache<K, V, T> {
 
     // Writes
 
-    /// Stores a value under a key. `slot` and `flight` are what the key was found at; `new.origin` is its rank in the
-    /// opened snapshot. A value whose deadline has passed is not stored: what was there goes.
+    /// Stores a value under a key. `slot` and `flight` are what the key was found at; `new.origin` is its
+    /// rank in the opened snapshot. A value whose deadline has passed is not stored: what was there goes.
     pub fn set(
         &mut self,
         slot: Option<SlotId>,
@@ -231,8 +241,8 @@ impl<K, V, T> Cache<K, V, T> {
         Cleared { store, cold: self.cold.take() }
     }
 
-    /// Stores an entry that comes from a backup, as the coldest, if its key is not there and there is room for it.
-    /// For entries that arrive from the most to the least recently used.
+    /// Stores an entry that comes from a backup, as the coldest, if its key is not there and there is room
+    /// for it. For entries that arrive from the most to the least recently used.
     pub fn restore(
         &mut self,
         slot: Option<SlotId>,
@@ -270,8 +280,8 @@ impl<K, V, T> Cache<K, V, T> {
         self.flights.leave(flight)
     }
 
-    /// Ends a flight with a value. `slot` is where the flight's key is found now. The value is stored unless the
-    /// flight was fenced. `None` if the flight has ended already.
+    /// Ends a flight with a value. `slot` is where the flight's key is found now. The value is stored unless
+    /// the flight was fenced. `None` if the flight has ended already.
     pub fn land(
         &mut self,
         flight: FlightId,
@@ -316,8 +326,8 @@ impl<K, V, T> Cache<K, V, T> {
     /// Makes a cold entry hot and counts a hit. `slot` is where its key is found now.
     ///
     /// # Errors
-    /// The entry is handed back if it has left the cold set meanwhile: the key is hot now, or was deleted, evicted or
-    /// cleared.
+    /// The entry is handed back if it has left the cold set meanwhile: the key is hot now, or was deleted,
+    /// evicted or cleared.
     pub fn promote(
         &mut self,
         rank: Rank,
@@ -350,7 +360,8 @@ impl<K, V, T> Cache<K, V, T> {
 
     // Both
 
-    /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards together.
+    /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards
+    /// together.
     pub fn stats(&self) -> Stats {
         self.counters.sum(self.store.len())
     }
@@ -423,7 +434,7 @@ impl<K, V, T> Cache<K, V, T> {
     /// Whether one more entry would be too many; see rule 4.
     fn is_full(&self) -> bool {
         match (&self.cold, self.config.maxsize, self.config.share) {
-            (Some(cold), Some(max), _) if cold.live() > 0 => cold.live() + cold.hot() >= max,
+            (Some(cold), Some(max), _) => cold.live() + cold.hot() >= max,
             (_, _, Some(share)) => self.store.len() >= share,
             _ => false,
         }

@@ -1,13 +1,13 @@
 //! Cold entries: what is in the opened snapshot and has not been touched since.
 //!
-//! The core knows a cold entry by its *rank* alone, its place in the saved order: rank 0 was the least recently used.
-//! Keys and values stay in the file; the front asks the snapshot for the rank of a key. Owns which ranks are still
-//! cold. Invariants:
-//! - a rank leaves the set once and never returns; whoever makes it leave ([`ColdSet::take`] says `true`) owns what
-//!   follows: promoting the entry into the store, or counting it as deleted, evicted or expired;
-//! - the set is shared by all shards of a cache, so its state is atomic. All transitions addressed by a *key* happen
-//!   under the lock of that key's shard, so promotion and deletion of one key are ordered by that lock; eviction and
-//!   expiry go by rank and race with them only through `take`, which has one winner;
+//! The core knows a cold entry by its *rank* alone, its place in the saved order: rank 0 was the least
+//! recently used. Keys and values stay in the file; the front asks the snapshot for the rank of a key. Owns
+//! which ranks are still cold. Invariants:
+//! - a rank leaves the set once and never returns; whoever makes it leave ([`ColdSet::take`] says `true`)
+//!   owns what follows: promoting the entry into the store, or counting it as deleted, evicted or expired;
+//! - the set is shared by all shards of a cache, so its state is atomic. All transitions addressed by a *key*
+//!   happen under the lock of that key's shard, so promotion and deletion of one key are ordered by that
+//!   lock; eviction and expiry go by rank and race with them only through `take`, which has one winner;
 //! - memory follows use: a set of ten million untouched entries costs a few kilobytes.
 
 use std::sync::OnceLock;

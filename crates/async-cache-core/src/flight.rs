@@ -1,7 +1,7 @@
 //! Flights: one running load of one key, and everybody who waits for it.
 //!
-//! Owns who loads, who waits, and what is fenced off. Knows neither tasks nor wakers: a front gives each flight a
-//! token `T` (its waiting room), gets it back when somebody joins, and does the waiting.
+//! Owns who loads, who waits, and what is fenced off. Knows neither tasks nor wakers: a front gives each
+//! flight a token `T` (its waiting room), gets it back when somebody joins, and does the waiting.
 //!
 //! A flight is in one of two states, or gone:
 //!
@@ -12,18 +12,18 @@
 //! | gone | no; its id is stale, and every operation on a stale id does nothing | |
 //!
 //! Rules:
-//! 1. `lead` makes an open flight with one caller. There is at most one open flight of a key; the front asks `find`
-//!    first, under the same lock.
+//! 1. `lead` makes an open flight with one caller. There is at most one open flight of a key; the front asks
+//!    `find` first, under the same lock.
 //! 2. `join` adds a caller to an open flight.
-//! 3. `leave` takes a caller away. The last one to leave is told so, and the front stops the load, then says `end`.
-//!    Until then the flight stays open, so that nobody starts a second load beside one that is still being stopped.
-//!    Who joins in between is answered by whatever `end`s the flight: a value, or the news that it was abandoned,
-//!    upon which he asks anew.
+//! 3. `leave` takes a caller away. The last one to leave is told so, and the front stops the load, then says
+//!    `end`. Until then the flight stays open, so that nobody starts a second load beside one that is still
+//!    being stopped. Who joins in between is answered by whatever `end`s the flight: a value, or the news
+//!    that it was abandoned, upon which he asks anew.
 //! 4. `fence` turns an open flight into a fenced one, for ever.
 //! 5. `end` makes the flight gone and says whether it was open: only then may its result be stored.
 //!
-//! So between the first `lead` of a flight and its `end` any number of loads of the key may have begun, but a value is
-//! stored only by the flight that no `set`, `delete`, `clear` or invalidation has overtaken.
+//! So between the first `lead` of a flight and its `end` any number of loads of the key may have begun, but a
+//! value is stored only by the flight that no `set`, `delete`, `clear` or invalidation has overtaken.
 
 use hashbrown::HashTable;
 
@@ -123,9 +123,9 @@ impl<K, T> Flights<K, T> {
         self.serial + self.departures
     }
 
-    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter the cache: compare
-    /// its key with nothing borrowed, and go on with the next one if they differ. Begin again if [`Flights::version`]
-    /// changed.
+    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter the cache:
+    /// compare its key with nothing borrowed, and go on with the next one if they differ. Begin again if
+    /// [`Flights::version`] changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<(FlightId, &K)> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&slot| self.slab[slot].hash == hash);

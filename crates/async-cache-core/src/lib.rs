@@ -1,11 +1,11 @@
 //! The decisions of async-cache, without the waiting.
 //!
-//! What is in the cache, who loads, who waits, what is fenced off: all of it is decided here by plain synchronous code
-//! that takes `now` as an argument. Two fronts, one on tokio and one on asyncio, do the waiting; another crate owns the
-//! file.
+//! What is in the cache, who loads, who waits, what is fenced off: all of it is decided here by plain
+//! synchronous code that takes `now` as an argument. Two fronts, one on tokio and one on asyncio, do the
+//! waiting; another crate owns the file.
 //!
-//! **Invariant:** no clock, no I/O, no lock, no `unsafe`. The same inputs give the same outputs, so a model test can
-//! replay any run from its seed.
+//! **Invariant:** no clock, no I/O, no lock, no `unsafe`. The same inputs give the same outputs, so a model
+//! test can replay any run from its seed.
 //!
 //! # Layout
 //!

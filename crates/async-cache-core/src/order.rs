@@ -1,21 +1,26 @@
 //! The order of eviction: which entry makes room for another.
 //!
-//! Owns the queues (the [`Chain::Order`] links of the slots) and the memory of what was evicted lately. Two policies:
+//! Owns the queues (the [`Chain::Order`] links of the slots) and the memory of what was evicted lately. Two
+//! policies:
 //!
-//! **[`Eviction::Lru`]**: one queue, strictly least recently used first. A hit moves its entry, so it needs the shard alone.
+//! **[`Eviction::Lru`]**: one queue, strictly least recently used first. A hit moves its entry, so it needs
+//! the shard alone.
 //!
-//! **[`Eviction::Adaptive`]**: S3-FIFO (Yang et al., SOSP 2023) whose small queue finds its own size, as in ARC (Megiddo
-//! and Modha, FAST 2003). A hit only raises a small counter in its entry, so it needs no more than a shared borrow. Two
-//! queues, both first in first out: *small* for entries on probation, *main* for those that proved their worth; and a
-//! *ghost*, a table of fingerprints of evicted entries and the queue they left from. Rules:
+//! **[`Eviction::Adaptive`]**: S3-FIFO (Yang et al., SOSP 2023) whose small queue finds its own size, as in
+//! ARC (Megiddo and Modha, FAST 2003). A hit only raises a small counter in its entry, so it needs no more
+//! than a shared borrow. Two queues, both first in first out: *small* for entries on probation, *main* for
+//! those that proved their worth; and a *ghost*, a table of fingerprints of evicted entries and the queue
+//! they left from. Rules:
 //! 1. Hit: `visits` goes up by one, to [`MAX_VISITS`] at most.
-//! 2. Insert: into small; into main if the ghost remembers the key as evicted from small, for then it left too soon.
-//! 3. A ghost hit moves `target`, the size that small should have, towards the queue the key left from, by a quarter of an
-//!    entry weighted by how few of the remembered evictions came from there.
+//! 2. Insert: into small; into main if the ghost remembers the key as evicted from small, for then it left
+//!    too soon.
+//! 3. A ghost hit moves `target`, the size that small should have, towards the queue the key left from, by a
+//!    quarter of an entry weighted by how few of the remembered evictions came from there.
 //! 4. While the cache is not full, small passes its oldest entry to main once it has reached `target`.
-//! 5. Evict: take the oldest of small if small has reached `target` or main is empty, else the oldest of main. If it was
-//!    visited, small's goes to main with its visits forgotten, main's goes round with one visit less, and the search goes on, for
-//!    [`SCAN`] steps at most. If not, it goes, and the ghost remembers it.
+//! 5. Evict: take the oldest of small if small has reached `target` or main is empty, else the oldest of
+//!    main. If it was visited, small's goes to main with its visits forgotten, main's goes round with one
+//!    visit less, and the search goes on, for [`SCAN`] steps at most. If not, it goes, and the ghost
+//!    remembers it.
 //!
 //! How it was chosen, on which traces, and what was dropped: `docs/design/0002-eviction.md`.
 
@@ -176,9 +181,9 @@ impl Order {
         unreachable!("the search ends after {SCAN} steps")
     }
 
-    /// All entries, from the least to the most worth keeping: those without visits from the oldest on, then those with
-    /// one, two and three. For LRU that is the order of use. Each count of visits is read once, for it may rise meanwhile:
-    /// entries are listed under a shared borrow.
+    /// All entries, from the least to the most worth keeping: those without visits from the oldest on, then
+    /// those with one, two and three. For LRU that is the order of use. Each count of visits is read once,
+    /// for it may rise meanwhile: entries are listed under a shared borrow.
     pub(crate) fn coldest_first<T: Ordered>(&self, slab: &Slab<T>) -> Vec<u32> {
         let main = self.main.list.iter(slab, Chain::Order);
         let all = main.chain(self.small.list.iter(slab, Chain::Order));
@@ -260,8 +265,8 @@ fn percent(capacity: u64, percent: u64) -> u64 {
 
 /// What was evicted lately: for each key a fingerprint and the queue it left from, two bytes in all.
 ///
-/// Sets of [`WAYS`] words, newest first; a new one pushes out the oldest of its set. It may forget, and it may take one
-/// key for another: it only advises.
+/// Sets of [`WAYS`] words, newest first; a new one pushes out the oldest of its set. It may forget, and it
+/// may take one key for another: it only advises.
 #[derive(Debug, Default)]
 struct Ghost {
     /// Made at the first eviction: a cache that never fills does not pay for it.

@@ -2,8 +2,8 @@
 //!
 //! Owns allocation of slots and the linking of chains. Invariants:
 //! - a slot is vacant and on the free chain, or occupied; an id stays valid until its slot is removed;
-//! - storage grows by an eighth, not by doubling: with tens of bytes of bookkeeping an entry, the unused half of a
-//!   doubled vector would be the largest overhead of the cache;
+//! - storage grows by an eighth, not by doubling: with tens of bytes of bookkeeping an entry, the unused half
+//!   of a doubled vector would be the largest overhead of the cache;
 //! - a [`List`] holds each slot at most once, and a slot has one [`Link`] per [`Chain`].
 
 use std::ops::{Index, IndexMut};

@@ -1,8 +1,8 @@
 //! What a cache counts.
 //!
-//! Owns the counters of one shard and their sum. A hit under a shared borrow is not counted here: an atomic addition
-//! would be a third of its cost, so the front counts it where that costs less. Misses run under a shared borrow, too,
-//! and can afford an atomic; everything else is counted by whoever holds the shard alone.
+//! Owns the counters of one shard and their sum. A hit under a shared borrow is not counted here: an atomic
+//! addition would be a third of its cost, so the front counts it where that costs less. Misses run under a
+//! shared borrow, too, and can afford an atomic; everything else is counted by whoever holds the shard alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

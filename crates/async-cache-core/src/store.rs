@@ -1,18 +1,21 @@
 //! The store: the entries in memory, their order of eviction and their deadlines.
 //!
-//! Owns a slab of entries and the index over it. Two steps make every operation: *address* an entry by its hash and an
-//! equality test ([`Store::find`], or [`Store::candidate`] where equality may fail or re-enter), then *act* on the slot
-//! that was found. Nothing may change the store between the two; [`Store::version`] tells whether anything did.
+//! Owns a slab of entries and the index over it. Two steps make every operation: *address* an entry by its
+//! hash and an equality test ([`Store::find`], or [`Store::candidate`] where equality may fail or re-enter),
+//! then *act* on the slot that was found. Nothing may change the store between the two; [`Store::version`]
+//! tells whether anything did.
 //!
 //! Invariants:
-//! 1. the index, the order of eviction and (for entries with a deadline) the timer wheel hold exactly the occupied slots;
+//! 1. the index, the order of eviction and (for entries with a deadline) the timer wheel hold exactly the
+//!    occupied slots;
 //! 2. at most one entry of a key: `insert` is for keys that `find` did not find;
-//! 3. no user code runs here but the equality test of `find`. Keys and values that go are handed out in [`Removed`], to
-//!    be dropped where nothing is borrowed;
-//! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its deadline, reclaimed or not.
+//! 3. no user code runs here but the equality test of `find`. Keys and values that go are handed out in
+//!    [`Removed`], to be dropped where nothing is borrowed;
+//! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its deadline,
+//!    reclaimed or not.
 //!
-//! A hash has to be well mixed in all its bits. The upper half is the front's, to choose a shard; the store uses the
-//! lower half.
+//! A hash has to be well mixed in all its bits. The upper half is the front's, to choose a shard; the store
+//! uses the lower half.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -24,16 +27,16 @@ use crate::slab::{Chain, Link, Linked, Slab};
 use crate::time::{Deadline, Time};
 use crate::timer::{NO_BUCKET, Step, Timed, Wheel};
 
-/// Steps of the timer wheel that one write does. An entry takes at most eight in its life, most of them fewer, so the
-/// wheel keeps up with the writes that fill it.
+/// Steps of the timer wheel that one write does. An entry takes at most eight in its life, most of them
+/// fewer, so the wheel keeps up with the writes that fill it.
 const STEPS_PER_WRITE: usize = 8;
 
 /// Where an entry is, as long as the store does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotId(u32);
 
-/// Names one entry from when it came in to when it leaves, whatever happens to the store. (Serials wrap after 2^32
-/// comings and goings; a ticket is meant to be kept for the length of a save.)
+/// Names one entry from when it came in to when it leaves, whatever happens to the store. (Serials wrap after
+/// 2^32 comings and goings; a ticket is meant to be kept for the length of a save.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     slot: u32,
@@ -97,8 +100,8 @@ pub struct Entry<'a, K, V> {
     pub origin: Option<Rank>,
 }
 
-/// Keys and values that left the store. Drop it where no lock and no borrow of the cache is held: dropping runs user
-/// code. One entry costs no allocation.
+/// Keys and values that left the store. Drop it where no lock and no borrow of the cache is held: dropping
+/// runs user code. One entry costs no allocation.
 #[derive(Debug)]
 #[must_use = "drop it where no lock and no borrow of the cache is held"]
 pub struct Removed<K, V> {
@@ -137,7 +140,8 @@ impl<K, V> Removed<K, V> {
 }
 
 impl<K, V> Store<K, V> {
-    /// An empty store that evicts in this order; `capacity` is what the order is tuned for, `None` if it is unlimited.
+    /// An empty store that evicts in this order; `capacity` is what the order is tuned for, `None` if it is
+    /// unlimited.
     pub fn new(eviction: Eviction, capacity: Option<usize>) -> Self {
         Self {
             index: HashTable::new(),
@@ -148,8 +152,8 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Hands out everything that is in the store. The versions go on, so that a ticket or a version of before names
-    /// nothing of what comes in later.
+    /// Hands out everything that is in the store. The versions go on, so that a ticket or a version of before
+    /// names nothing of what comes in later.
     pub(crate) fn take(&mut self, eviction: Eviction, capacity: Option<usize>) -> Self {
         let empty = Self { version: self.version + 1, ..Self::new(eviction, capacity) };
         std::mem::replace(self, empty)
@@ -181,8 +185,9 @@ impl<K, V> Store<K, V> {
         self.index.find(spread(hash), same).map(|&id| SlotId(id))
     }
 
-    /// The `nth` entry whose key has this hash, for keys whose equality may fail or re-enter the cache: compare its key
-    /// with nothing borrowed, and go on with the next one if they differ. Begin again if [`Store::version`] changed.
+    /// The `nth` entry whose key has this hash, for keys whose equality may fail or re-enter the cache:
+    /// compare its key with nothing borrowed, and go on with the next one if they differ. Begin again if
+    /// [`Store::version`] changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<SlotId> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&id| self.slab[id].hash == hash);
@@ -333,8 +338,9 @@ impl<K, V> Store<K, V> {
     }
 }
 
-/// The hash of the index, made from the half that is stored with an entry. It carries the low bits upwards, where the
-/// index takes its tags from, but not the high bits down: the front's hash has to be a good one in all its bits.
+/// The hash of the index, made from the half that is stored with an entry. It carries the low bits upwards,
+/// where the index takes its tags from, but not the high bits down: the front's hash has to be a good one in
+/// all its bits.
 #[inline]
 pub(crate) fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)

@@ -1,6 +1,7 @@
 //! Instants and deadlines as the core sees them: plain numbers that a front hands in.
 //!
-//! Owns the two number types and their arithmetic. Must not know any clock: the zero point of [`Time`] is the front's.
+//! Owns the two number types and their arithmetic. Must not know any clock: the zero point of [`Time`] is the
+//! front's.
 
 use std::time::Duration;
 

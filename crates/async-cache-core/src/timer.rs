@@ -1,15 +1,16 @@
 //! The timer wheel: which entries have expired, without looking at those that have not.
 //!
-//! Owns the wheel and the [`Chain::Timer`] links of the slots. A hierarchical timing wheel: level `l` has 64 buckets of
-//! 64^l ticks each. An entry waits in the bucket of the highest level on which its deadline differs from the wheel's
-//! `elapsed` tick; when the wheel reaches that bucket, the entry moves to a lower level or, on the lowest, expires.
+//! Owns the wheel and the [`Chain::Timer`] links of the slots. A hierarchical timing wheel: level `l` has 64
+//! buckets of 64^l ticks each. An entry waits in the bucket of the highest level on which its deadline
+//! differs from the wheel's `elapsed` tick; when the wheel reaches that bucket, the entry moves to a lower
+//! level or, on the lowest, expires.
 //!
 //! Invariants:
 //! 1. an entry is in the wheel if and only if it has a deadline, and `bucket` in its slot says where;
 //! 2. `elapsed` only grows, and no bucket before it holds anything;
 //! 3. a deadline is rounded up to a tick, so an entry is never reclaimed before its deadline;
-//! 4. one step moves or expires one entry, and an entry takes at most [`LEVELS`] steps in its life. So work can be
-//!    bounded by steps, and a few steps a write keep up with any rate of writes.
+//! 4. one step moves or expires one entry, and an entry takes at most [`LEVELS`] steps in its life. So work
+//!    can be bounded by steps, and a few steps a write keep up with any rate of writes.
 
 use crate::slab::{Chain, Linked, List, Slab};
 use crate::time::{Deadline, Time};
@@ -103,8 +104,8 @@ impl Wheel {
         Step::Moved
     }
 
-    /// The bucket to be emptied next: its level, its slot and the tick at which it begins. Of two that begin together
-    /// the one on the higher level.
+    /// The bucket to be emptied next: its level, its slot and the tick at which it begins. Of two that begin
+    /// together the one on the higher level.
     fn first_occupied(&self) -> Option<(usize, usize, u64)> {
         let first_of_level = |level: usize| {
             let bits = self.occupied[level];

@@ -1,8 +1,9 @@
 //! Who waits for whom: refuses the wait that would close a circle.
 //!
-//! A loader may ask the cache for another key, and so wait for another flight. If that flight's loader waits, directly
-//! or through others, for the first one, none of them would ever end. Owns the graph of flights that wait for
-//! flights. Invariant: the graph has no circle, because [`WaitGraph::wait`] refuses the edge that would close one.
+//! A loader may ask the cache for another key, and so wait for another flight. If that flight's loader waits,
+//! directly or through others, for the first one, none of them would ever end. Owns the graph of flights that
+//! wait for flights. Invariant: the graph has no circle, because [`WaitGraph::wait`] refuses the edge that
+//! would close one.
 //!
 //! Only loaders that ask a cache appear here; callers outside of any load cannot be waited for.
 
@@ -16,7 +17,8 @@ pub struct WaitGraph<N> {
     edges: HashMap<N, Vec<N>>,
 }
 
-/// The wait would never end: the flight that is waited for waits, itself or through others, for the one that asks.
+/// The wait would never end: the flight that is waited for waits, itself or through others, for the one that
+/// asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WouldNeverEnd;
 

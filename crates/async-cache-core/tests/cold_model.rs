@@ -4,7 +4,8 @@
 //! a table: the key of rank `r` is `r` itself, and its value and deadline are made up when it is read. After every
 //! operation: `validate()`; the same ranks are cold; the same keys are hot with the same values, in the same order for
 //! LRU; no key is hot and cold at once; what was handed out is what had to leave; hot and cold entries are never more
-//! than `maxsize` as long as any is cold, and afterwards a shard that takes in a key keeps to its share.
+//! than `maxsize` until the cold set is let go, but for one in a shard that has nothing to evict; and from then on
+//! every shard keeps to its share.
 //!
 //! A save runs step by step between the operations, by the rules that the fronts follow: it copies the cold set, lists
 //! the hot entries of one shard after the other and takes their origins out of the copy, writes what is left in the
@@ -434,9 +435,20 @@ impl Pair {
 
     /// Once nothing is cold, and not while a save reads the snapshot.
     fn let_go(&mut self) {
-        if self.cold.is_empty() && self.save.is_none() {
-            self.shards.iter_mut().for_each(Cache::let_go);
-            self.opened = None;
+        if !self.cold.is_empty() || self.save.is_some() {
+            return;
+        }
+        self.opened = None;
+        for shard in 0..self.shards.len() {
+            let before = self.counted(shard);
+            let removed = self.ledger.nothing_is_dropped_in(|| self.shards[shard].let_go());
+            let surplus =
+                self.configs[shard].share.map_or(0, |share| self.hot[shard].len().saturating_sub(share));
+            let left: Vec<_> =
+                removed.into_entries().map(|(key, value)| (key.unwrap().name, value.number)).collect();
+            assert_eq!(left.len(), surplus);
+            assert_eq!(self.counted(shard).evictions - before.evictions, surplus as u64);
+            left.iter().for_each(|&victim| self.forget_victim(shard, victim));
         }
     }
 
@@ -483,7 +495,7 @@ impl Pair {
 
     fn is_full(&self, shard: usize) -> bool {
         let Config { maxsize, share, .. } = self.configs[shard];
-        if self.cold.is_empty() {
+        if self.opened.is_none() {
             share.is_some_and(|share| self.hot[shard].len() >= share)
         } else {
             maxsize.is_some_and(|max| self.cold.len() + self.hot.iter().map(Vec::len).sum::<usize>() >= max)
@@ -541,20 +553,25 @@ impl Pair {
         }
         let (mut victims, mut evictions) = (victims.iter(), 0);
         while comes_in && self.is_full(shard) {
-            evictions += 1;
             if let Some(rank) = self.cold.pop_first() {
                 self.gone.insert(rank);
-                continue;
+            } else if self.hot[shard].is_empty() {
+                break;
+            } else {
+                self.forget_victim(shard, *victims.next().expect("a victim"));
             }
-            let &(name, value) = victims.next().expect("a victim");
-            let at = self.position(shard, name).expect("a victim of this shard");
-            if self.configs[shard].eviction == Eviction::Lru {
-                assert_eq!(at, 0, "the victim is not the least recently used");
-            }
-            assert_eq!(self.hot[shard].remove(at).value, value);
+            evictions += 1;
         }
         assert_eq!(victims.next(), None, "more left than had to");
         assert_eq!(after.evictions - before.evictions, evictions);
+    }
+
+    fn forget_victim(&mut self, shard: usize, (name, value): (u32, u64)) {
+        let at = self.position(shard, name).expect("a victim of this shard");
+        if self.configs[shard].eviction == Eviction::Lru {
+            assert_eq!(at, 0, "the victim is not the least recently used");
+        }
+        assert_eq!(self.hot[shard].remove(at).value, value);
     }
 
     // A save

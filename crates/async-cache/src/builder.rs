@@ -54,8 +54,8 @@ where
         }
     }
 
-    /// The most entries that the cache may hold, cold ones included. 0 stores nothing: loads are shared by those who ask at the same
-    /// time, and forgotten. Default: unlimited.
+    /// The most entries that the cache may hold, cold ones included. 0 stores nothing: loads are shared by
+    /// those who ask at the same time, and forgotten. Default: unlimited.
     pub fn maxsize(mut self, entries: usize) -> Self {
         self.maxsize = Some(entries);
         self
@@ -73,9 +73,9 @@ where
         self
     }
 
-    /// Into how many independently locked parts the cache is divided, at least 1 and at most one per entry of `maxsize`. `maxsize` is
-    /// divided among them, and the order of eviction holds within each; with 1 it holds exactly. Default: four per processor, but one per
-    /// 512 entries of `maxsize` at most.
+    /// Into how many independently locked parts the cache is divided, at least 1 and at most one per entry of
+    /// `maxsize`. `maxsize` is divided among them, and the order of eviction holds within each; with 1 it
+    /// holds exactly. Default: four per processor, but one per 512 entries of `maxsize` at most.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
@@ -87,7 +87,8 @@ where
         self
     }
 
-    /// Where entries survive the process: a [`DiskBackend`](crate::DiskBackend), or any [`CacheBackend`]. Default: nowhere.
+    /// Where entries survive the process: a [`DiskBackend`](crate::DiskBackend), or any [`CacheBackend`].
+    /// Default: nowhere.
     pub fn backup(mut self, backend: impl CacheBackend<K, V>) -> Self
     where
         K: Clone,
@@ -96,14 +97,16 @@ where
         self
     }
 
-    /// Makes the cache, and loads it from the backup if there is one. A snapshot file is opened here and read later, so this takes as
-    /// long for ten million entries as for ten.
+    /// Makes the cache, and loads it from the backup if there is one. A snapshot file is opened here and read
+    /// later, so this takes as long for ten million entries as for ten.
     ///
-    /// A backup that cannot be loaded (a damaged or foreign file, missing rights, a backend that fails) leaves the cache empty: the reason is
-    /// logged as a warning through [`tracing`], and kept in [`AsyncCache::opening`].
+    /// A backup that cannot be loaded (a damaged or foreign file, missing rights, a backend that fails)
+    /// leaves the cache empty: the reason is logged as a warning through [`tracing`], and kept in
+    /// [`AsyncCache::opening`].
     ///
     /// # Errors
-    /// [`BuildError::Backup`] if the backup's path is a directory or the like, where no cache could ever be saved.
+    /// [`BuildError::Backup`] if the backup's path is a directory or the like, where no cache could ever be
+    /// saved.
     pub fn build(self) -> Result<AsyncCache<K, V>, BuildError> {
         let shards = self.shards.unwrap_or_else(|| default_shards(self.maxsize));
         let inner =

@@ -16,13 +16,15 @@ use crate::save::{Opening, Saved};
 
 /// An in-memory async cache whose entries survive the process.
 ///
-/// Cloning it is cheap, and the clones are the same cache. It belongs to no runtime: threads and runtimes may share it.
+/// Cloning it is cheap, and the clones are the same cache. It belongs to no runtime: threads and runtimes may
+/// share it.
 ///
-/// - **Keys** are anything that is `Hash + Eq`, and are asked for by what they borrow as: a `String` by `&str`. Their `Eq` runs under a
-///   lock of the cache and must not call the cache.
+/// - **Keys** are anything that is `Hash + Eq`, and are asked for by what they borrow as: a `String` by
+///   `&str`. Their `Eq` runs under a lock of the cache and must not call the cache.
 /// - **Values** are handed out as clones; put big ones into an [`Arc`]. Their `Clone` runs under a lock, too.
-/// - **A hit** takes a shared lock of one shard for some nanoseconds. An entry of the opened snapshot that is asked for the first time
-///   is read from the file and decoded, which takes microseconds and may touch the disk.
+/// - **A hit** takes a shared lock of one shard for some nanoseconds. An entry of the opened snapshot that is
+///   asked for the first time is read from the file and decoded, which takes microseconds and may touch the
+///   disk.
 ///
 /// # Example
 ///
@@ -113,28 +115,33 @@ where
         }
     }
 
-    /// The value of a key, from the cache or else from `load`; then it is stored for the default time to live.
+    /// The value of a key, from the cache or else from `load`; then it is stored for the default time to
+    /// live.
     ///
-    /// For one key at most one load runs. Everybody who asks meanwhile waits for it and gets its value or its error. Errors are not stored:
-    /// the next call loads anew. `load` is called, and its future polled, on a task of its own, on the runtime of the caller whose
-    /// loader it is.
+    /// For one key at most one load runs. Everybody who asks meanwhile waits for it and gets its value or its
+    /// error. Errors are not stored: the next call loads anew. `load` is called, and its future polled, on a
+    /// task of its own, on the runtime of the caller whose loader it is.
     ///
-    /// A `set`, `delete` or `clear` of the key while it loads *fences* the load: it still answers those who were waiting, but
-    /// stores nothing, and whoever asks from then on starts a new load. So a value that was read from the origin before an
-    /// invalidation is never served after it.
+    /// A `set`, `delete` or `clear` of the key while it loads *fences* the load: it still answers those who
+    /// were waiting, but stores nothing, and whoever asks from then on starts a new load. So a value that was
+    /// read from the origin before an invalidation is never served after it.
     ///
     /// # Errors
-    /// [`LoadError::Failed`] with the loader's error, shared with everybody who waited. [`LoadError::Panicked`] if it panicked.
-    /// [`LoadError::Recursive`] if it asked for its own key, directly or through other loaders. [`LoadError::Abandoned`] if the runtime
-    /// that loaded was shut down, for the caller whose loader it was; the others load anew.
-    /// [`LoadError::NoRuntime`] if a load is needed and the caller is outside of any tokio runtime.
+    /// [`LoadError::Failed`] with the loader's error, shared with everybody who waited.
+    /// [`LoadError::Panicked`] if it panicked. [`LoadError::Recursive`] if it asked for its own key, directly
+    /// or through other loaders. [`LoadError::Abandoned`] if the runtime that loaded was shut down, for the
+    /// caller whose loader it was; the others load anew. [`LoadError::NoRuntime`] if a load is needed and the
+    /// caller is outside of any tokio runtime.
     ///
-    /// If loaders of one key fail with different types, a caller who waited for a loader with another error type than his own does
-    /// not get that error; he loads anew with his own.
+    /// A runtime that is neither driven nor shut down (a `current_thread` one outside of `block_on`) leaves
+    /// its loads, and whoever waits for them on other runtimes, where they are.
+    ///
+    /// If loaders of one key fail with different types, a caller who waited for a loader with another error
+    /// type than his own does not get that error; he loads anew with his own.
     ///
     /// # Cancel safety
-    /// Dropping the returned future takes one caller away. The load goes on for the others, also if it was he who started it. When the last
-    /// one goes, the load is dropped.
+    /// Dropping the returned future takes one caller away. The load goes on for the others, also if it was he
+    /// who started it. When the last one goes, the load is dropped.
     pub async fn get_or_load<Q, F, Fut, E>(&self, key: &Q, load: F) -> Result<V, LoadError<E>>
     where
         K: Borrow<Q>,
@@ -146,7 +153,8 @@ where
         self.get_or_load_with_ttl(key, self.inner.default_ttl, load).await
     }
 
-    /// [`get_or_load`](Self::get_or_load) with a time to live of its own, counted from the end of the load; `None` never expires.
+    /// [`get_or_load`](Self::get_or_load) with a time to live of its own, counted from the end of the load;
+    /// `None` never expires.
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load).
@@ -183,8 +191,8 @@ where
         self.inner.contains(key)
     }
 
-    /// How many entries there are, cold ones included and expired ones not. Reclaims expired entries, so it takes as long as there are
-    /// some.
+    /// How many entries there are, cold ones included, and expired ones not, but for the last millisecond's.
+    /// Reclaims them, so it takes as long as there are some.
     pub fn len(&self) -> usize {
         self.inner.len()
     }
@@ -201,15 +209,17 @@ where
         self.set_with_ttl(key, value, self.inner.default_ttl);
     }
 
-    /// Stores a value for a time to live of its own; `None` never expires, zero expires at once. A load of the key that is running is
-    /// fenced.
+    /// Stores a value for a time to live of its own; `None` never expires, zero expires at once. A load of
+    /// the key that is running is fenced.
     pub fn set_with_ttl(&self, key: K, value: V, ttl: Option<Duration>) {
         self.inner.set(key, value, self.inner.deadline(ttl));
     }
 
-    /// Removes a key, from the opened snapshot, too. A load of the key that is running is fenced. A key that is not there is no error.
+    /// Removes a key, from the opened snapshot, too. A load of the key that is running is fenced. A key that
+    /// is not there is no error.
     ///
-    /// The file of the backup is not touched before the next save: a process that dies before it finds the key again.
+    /// The file of the backup is not touched before the next save: a process that dies before it finds the
+    /// key again.
     pub fn delete<Q>(&self, key: &Q)
     where
         K: Borrow<Q>,
@@ -218,7 +228,8 @@ where
         self.inner.delete(&key.to_owned());
     }
 
-    /// Removes everything, fences all running loads and resets the counters. The file of the backup is not touched before the next save.
+    /// Removes everything, fences all running loads and resets the counters. The file of the backup is not
+    /// touched before the next save.
     pub fn clear(&self) {
         self.inner.clear();
     }
@@ -245,9 +256,10 @@ where
 
     /// Saves every entry that has not expired to the backup. Without one, nothing happens.
     ///
-    /// Blocks the thread until the entries are on disk; in async code use [`save_to_backup_async`](Self::save_to_backup_async). Others go
-    /// on using the cache meanwhile; of what they change, each single entry is saved as it was before or after. A save that runs already is
-    /// waited for.
+    /// Blocks the thread until the entries are on disk; in async code use
+    /// [`save_to_backup_async`](Self::save_to_backup_async). Others go on using the cache meanwhile; of what
+    /// they change, each single entry is saved as it was before or after. A save that runs already is waited
+    /// for.
     ///
     /// # Errors
     /// [`BackupError`]. What was saved before is intact then.
@@ -271,10 +283,12 @@ where
         saving.await.unwrap_or_else(|error| Err(BackupError::Interrupted(error.into())))
     }
 
-    /// Loads from the backup what is not in memory, older than everything in memory. Without a backup nothing happens.
+    /// Loads from the backup what is not in memory, older than everything in memory. Without a backup nothing
+    /// happens.
     ///
-    /// What is in memory stays, for it is newer. A cache with nothing in memory and no load running opens the snapshot and
-    /// reads it entry by entry, as [`build`](Builder::build) does; any other reads the whole file now, and blocks the thread meanwhile.
+    /// What is in memory stays, for it is newer. A cache with nothing in memory and no load running opens the
+    /// snapshot and reads it entry by entry, as [`build`](Builder::build) does; any other reads the whole
+    /// file now, and blocks the thread meanwhile.
     ///
     /// # Errors
     /// [`BackupError`]. The cache stays as it was then.

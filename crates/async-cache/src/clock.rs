@@ -1,9 +1,9 @@
 //! The clocks: the only file that reads one.
 //!
-//! Owns what "now" is, for deadlines in memory (monotonic) and in files (wall clock), and how it is read cheaply: a hit on
-//! an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick, and looks at the precise
-//! one only if the deadline is nearer than that. So an entry is never served after its deadline, and the
-//! precise clock is read by next to no hit. An entry without a deadline reads no clock.
+//! Owns what "now" is, for deadlines in memory (monotonic) and in files (wall clock), and how it is read
+//! cheaply: a hit on an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick,
+//! and looks at the precise one only if the deadline is nearer than that. So an entry is never served after
+//! its deadline, and the precise clock is read by next to no hit. An entry without a deadline reads no clock.
 
 #![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
 
@@ -176,8 +176,8 @@ mod system {
 
 /// How instants in memory map to instants in the file.
 ///
-/// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier save of
-/// the same entries said, so a wall clock that is set back lengthens no life.
+/// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier
+/// save of the same entries said, so a wall clock that is set back lengthens no life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FileClock {
     monotonic: Time,

@@ -21,7 +21,8 @@ pub enum LoadError<E> {
         /// The message of the panic.
         message: String,
     },
-    /// The loader asked, itself or through other loaders, for the very key that it was loading; waiting would never end.
+    /// The loader asked, itself or through other loaders, for the very key that it was loading; waiting would
+    /// never end.
     Recursive {
         /// The key that was asked for.
         key: String,
@@ -92,8 +93,9 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
     }
 }
 
-/// For any loader error that can be shown, `anyhow::Error` and `Box<dyn Error>` among them, which are not errors themselves. That
-/// is why [`Error::source`] is empty: what the loader said is in the message, and whole in [`LoadError::Failed`].
+/// For any loader error that can be shown, `anyhow::Error` and `Box<dyn Error>` among them, which are not
+/// errors themselves. That is why [`Error::source`] is empty: what the loader said is in the message, and
+/// whole in [`LoadError::Failed`].
 impl<E: fmt::Debug + fmt::Display> Error for LoadError<E> {}
 
 /// Why a cache could not be built.

@@ -1,12 +1,13 @@
 //! The shared state of a cache: its shards, and every operation on one key that does not load.
 //!
 //! Invariants:
-//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit. What leaves the cache is dropped after the
-//!    lock is released;
-//! 2. everything that writes a key first asks the opened snapshot for the key's rank, without a lock, and then checks under the lock
-//!    that the snapshot is still the same (see [`Shard::opened`]); so a key is never hot and cold at once;
-//! 3. locks are taken in this order: the save lock, then shards by number; a thread that holds one shard takes a second one only when it
-//!    takes all.
+//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit. What
+//!    leaves the cache is dropped after the lock is released;
+//! 2. everything that writes a key first asks the opened snapshot for the key's rank, without a lock, and
+//!    then checks under the lock that the snapshot is still the same (see [`Shard::opened`]); so a key is
+//!    never hot and cold at once;
+//! 3. locks are taken in this order: the save lock, then shards by number; a thread that holds one shard
+//!    takes a second one only when it takes all.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -45,7 +46,8 @@ pub(crate) struct Inner<K, V> {
     eviction: Eviction,
     pub(crate) maxsize: Option<usize>,
     pub(crate) backup: Option<Backup<K, V>>,
-    /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or saved last.
+    /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or
+    /// saved last.
     pub(crate) saving: Mutex<Option<FileClock>>,
     /// Hits under a shared lock; those that took a shard alone are counted there.
     hits: Tally,
@@ -57,7 +59,8 @@ pub(crate) struct Inner<K, V> {
 #[derive(Debug)]
 pub(crate) struct Shard<K, V> {
     pub(crate) cache: Cache<K, V, Arc<Room<V>>>,
-    /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is opened or let go.
+    /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is
+    /// opened or let go.
     pub(crate) opened: Option<Arc<Opened<K, V>>>,
 }
 
@@ -79,7 +82,8 @@ impl<K, V> fmt::Debug for Inner<K, V> {
     }
 }
 
-/// How many shards a cache gets unless it is told: a few per processor, but not so many that their parts get small.
+/// How many shards a cache gets unless it is told: a few per processor, but not so many that their parts get
+/// small.
 pub(crate) fn default_shards(maxsize: Option<usize>) -> usize {
     let wanted = parallelism() * 4;
     let sensible = maxsize.map_or(usize::MAX, |max| max / ENTRIES_PER_SHARD);
@@ -182,17 +186,20 @@ impl<K, V> Inner<K, V> {
         self.cold_counts.reset();
     }
 
-    /// Lets go of the snapshot once none of its entries is cold, so that writes need not ask it any more. Not while a save reads it.
+    /// Lets go of the snapshot once none of its entries is cold, so that writes need not ask it any more. Not
+    /// while a save reads it.
     fn let_go_if_spent(&self, opened: &Arc<Opened<K, V>>) {
         if opened.cold.live() > 0 {
             return;
         }
         let Some(_no_save) = self.saving.try_lock() else { return };
         for shard in &self.shards {
-            let mut shard = shard.write();
-            if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
-                shard.let_go();
-            }
+            let removed = {
+                let mut shard = shard.write();
+                let is_it = shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened));
+                is_it.then(|| shard.let_go())
+            };
+            drop(removed);
         }
     }
 }
@@ -218,14 +225,15 @@ impl<K, V> Shard<K, V> {
         (self.cache.clear(), self.opened.take())
     }
 
-    fn let_go(&mut self) {
-        self.cache.let_go();
+    fn let_go(&mut self) -> Removed<K, V> {
         self.opened = None;
+        self.cache.let_go()
     }
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it, if one is open.
+    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it,
+    /// if one is open.
     #[inline]
     pub(crate) fn hot<Q>(&self, hash: u64, key: &Q) -> Result<V, Option<Arc<Opened<K, V>>>>
     where
@@ -343,7 +351,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Probe { opened, rank }
     }
 
-    /// Locks the shard of a key for a write, if what was asked of the snapshot still counts, and finds the key in it.
+    /// Locks the shard of a key for a write, if what was asked of the snapshot still counts, and finds the
+    /// key in it.
     pub(crate) fn write<Q, R>(
         &self,
         hash: u64,
@@ -369,6 +378,10 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let now = self.clock.now();
         loop {
             let probe = self.probe(hash, &key);
+            if let Some(opened) = &probe.opened {
+                // What has expired goes before anything is evicted.
+                opened.reclaim_some(now);
+            }
             let removed = {
                 let mut shard = self.shard(hash).write();
                 if !shard.is_as_probed(&probe) {
@@ -380,9 +393,6 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 shard.cache.set(slot, flight, hash, new, now)
             };
             drop(removed);
-            if let Some(opened) = probe.opened {
-                opened.reclaim_some(now);
-            }
             return;
         }
     }

@@ -1,7 +1,8 @@
 //! An in-memory async cache that is never cold.
 //!
-//! One load per key however many callers ask, time to live, bounded size, statistics; and the entries survive deploy, crash and
-//! `kill -9`: the next process opens them in a fraction of a millisecond and serves them at once, while a hit costs nothing for it.
+//! One load per key however many callers ask, time to live, bounded size, statistics; and the entries survive
+//! deploy, crash and `kill -9`: the next process opens them in a fraction of a millisecond and serves them at
+//! once, while a hit costs nothing for it.
 //!
 //! ```
 //! use async_cache::{AsyncCache, DiskBackend};
@@ -35,8 +36,8 @@
 //! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
 //! - [`Clock`]: where the time comes from
 //!
-//! What is in the cache, who loads and who waits is decided in the crate `async-cache-core`; the file is the business of
-//! `async-cache-disk`.
+//! What is in the cache, who loads and who waits is decided in the crate `async-cache-core`; the file is the
+//! business of `async-cache-disk`.
 
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 

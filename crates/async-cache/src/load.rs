@@ -1,7 +1,8 @@
 //! Calls that may load: who loads, who waits, and what happens when either goes away.
 //!
-//! The decisions are the core's (`async_cache_core::flight`); here are the tasks. Each load is driven by a task of its own, the *pilot*,
-//! so it outlives the caller who started it. The ways a flight can end, and who ends it:
+//! The decisions are the core's (`async_cache_core::flight`); here are the tasks. Each load is driven by a
+//! task of its own, the *pilot*, so it outlives the caller who started it. The ways a flight can end, and who
+//! ends it:
 //!
 //! | what happens | who acts | the callers get |
 //! |---|---|---|
@@ -16,6 +17,7 @@ use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use async_cache_core::cold::Rank;
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::time::Time;
 
-use crate::error::LoadError;
+use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
 use crate::nesting;
 use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly};
@@ -56,7 +58,8 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a new one.
+    /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a
+    /// new one.
     pub(crate) async fn load<Q, F, Fut, E>(
         self: &Arc<Self>,
         hash: u64,
@@ -138,7 +141,8 @@ where
                     if let Ok(error) = error.downcast() {
                         return Err(LoadError::Failed(error));
                     }
-                    // Loaded by a caller whose loader fails with another type. This caller's own loader decides.
+                    // Loaded by a caller whose loader fails with another type. This caller's own loader
+                    // decides.
                 }
                 Answer::Panicked(message) => {
                     return Err(LoadError::Panicked {
@@ -154,9 +158,8 @@ where
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// The load has returned a value.
-    fn land(&self, flight: &Flight<K, V>, value: V) {
-        let stored = value.clone();
+    /// The load has returned a value: one copy is stored, the other one is for the callers.
+    fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
         let loaded = Loaded {
             value: stored,
@@ -197,12 +200,14 @@ where
     match nesting::within(flight.room.name, polled).await {
         Flown::Taken => ending.duty = Duty::None,
         Flown::Ended(answer) => {
-            // From here on `ending` ends the flight whatever happens, a panic in `V::clone` included.
+            // From here on `ending` ends the flight whatever happens.
             ending.duty = Duty::End;
-            if let Answer::Value(value) = answer {
-                ending.flight.inner.land(&ending.flight, value);
-            } else {
-                ending.end(answer);
+            match answer {
+                Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
+                    Ok(copy) => ending.flight.inner.land(&ending.flight, value, copy),
+                    Err(panic) => ending.end(Answer::Panicked(panic_message(&*panic).into())),
+                },
+                other => ending.end(other),
             }
             ending.duty = Duty::None;
         }
@@ -276,7 +281,8 @@ impl<K, V> Drop for Seat<'_, K, V> {
     }
 }
 
-/// Makes loads of one value type alike, whatever their future and their error. The loader is called when the load is first polled.
+/// Makes loads of one value type alike, whatever their future and their error. The loader is called when the
+/// load is first polled.
 fn forget_types<V, F, Fut, E>(load: F) -> Load<V>
 where
     V: 'static,

@@ -1,8 +1,9 @@
 //! Loads that ask a cache for another key, and so wait for another load.
 //!
-//! Owns which load the running code belongs to (a task-local, set around every poll of a load), and the one process-wide
-//! graph of loads that wait for loads: process-wide, because a circle of waits does not stop at the border of a cache. It is
-//! touched only by a load that asks a cache. A loader that spawns a task and asks there is not recognised.
+//! Owns which load the running code belongs to (a task-local, set around every poll of a load), and the one
+//! process-wide graph of loads that wait for loads: process-wide, because a circle of waits does not stop at
+//! the border of a cache. It is touched only by a load that asks a cache. A loader that spawns a task and
+//! asks there is not recognised.
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -18,7 +19,8 @@ static WAITS: LazyLock<Mutex<WaitGraph<u64>>> = LazyLock::new(Mutex::default);
 
 /// Runs the load named `flight`.
 pub(crate) fn within<F: Future>(flight: u64, load: F) -> impl Future<Output = F::Output> {
-    // The model checker runs all its threads on one, so a thread-local would name one load in the midst of another.
+    // The model checker runs all its threads on one, so a thread-local would name one load in the midst of
+    // another.
     #[cfg(shuttle)]
     {
         let _ = flight;

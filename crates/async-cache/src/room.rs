@@ -1,16 +1,17 @@
 //! The waiting room of one flight: the load that runs, the answer it brings, and the bell.
 //!
-//! Owns the load while it runs, so that whoever leaves last can stop it there and then, on his own thread, whatever the
-//! runtime that drives it is doing. Knows nothing of keys and shards.
+//! Owns the load while it runs, so that whoever leaves last can stop it there and then, on his own thread,
+//! whatever the runtime that drives it is doing. Knows nothing of keys and shards.
 //!
 //! Rules:
-//! 1. `load` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this lock: the leaver
-//!    tries it, and if the load is being polled right now, leaves word in `stop` instead.
-//! 2. The pilot (the task that polls) looks at `stop` after every poll, with the lock released. So either the leaver gets the
-//!    lock, or the pilot sees the word.
-//! 3. Whoever takes the load out of its place drops it and then ends the flight. So the flight is not over before its load is gone, and
-//!    it is ended once.
-//! 4. `answer` is set once, before the bell rings; whoever waits first asks to be woken, then looks at the answer.
+//! 1. `load` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this
+//!    lock: the leaver tries it, and if the load is being polled right now, leaves word in `stop` instead.
+//! 2. The pilot (the task that polls) looks at `stop` after every poll, with the lock released. So either the
+//!    leaver gets the lock, or the pilot sees the word.
+//! 3. Whoever takes the load out of its place drops it and then ends the flight. So the flight is not over
+//!    before its load is gone, and it is ended once.
+//! 4. `answer` is set once, before the bell rings; whoever waits first asks to be woken, then looks at the
+//!    answer.
 
 use std::any::Any;
 use std::future::Future;
@@ -105,7 +106,8 @@ impl<V> Room<V> {
         drop(self.pilot.set(pilot));
     }
 
-    /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The caller drops it.
+    /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The
+    /// caller drops it.
     #[must_use = "drop it with `drop_quietly`, where no lock is held"]
     pub(crate) fn stop(&self) -> Option<Load<V>> {
         self.stop.store(true, Ordering::SeqCst);
@@ -150,7 +152,8 @@ impl<V> Room<V> {
     }
 }
 
-/// Drops a load. A panic in its destructor must not keep the callers from their answer, nor meet another panic on its way.
+/// Drops a load. A panic in its destructor must not keep the callers from their answer, nor meet another
+/// panic on its way.
 pub(crate) fn drop_quietly<V>(load: Option<Load<V>>) {
     drop(catch_unwind(AssertUnwindSafe(|| drop(load))));
 }

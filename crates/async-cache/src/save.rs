@@ -1,14 +1,16 @@
 //! Saving the cache to its backup, and loading it.
 //!
-//! A save does not stop the service. It takes the list of entries shard by shard, then their values in slices of a few dozen, each
-//! under a shared lock held for microseconds; encoding and writing happen with no lock held. It is consistent for each single entry: what is
-//! written is a value that the entry had while the save ran. Rules:
+//! A save does not stop the service. It takes the list of entries shard by shard, then their values in slices
+//! of a few dozen, each under a shared lock held for microseconds; encoding and writing happen with no lock
+//! held. It is consistent for each single entry: what is written is a value that the entry had while the save
+//! ran. Rules:
 //! 1. one save or load at a time: the save lock;
-//! 2. the cold set is copied first, then each shard's list of hot entries is taken; an entry that was cold in the copy and is hot in the
-//!    list is taken out of the copy. So no entry is missed when it turns hot in between, and none is written twice. If the cache is
-//!    cleared before all lists are taken, the copy is dropped, for entries that came in since do not know their rank in it;
-//! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most worth keeping last. Shards are
-//!    interleaved in proportion, since their orders cannot be compared;
+//! 2. the cold set is copied first, then each shard's list of hot entries is taken; an entry that was cold in
+//!    the copy and is hot in the list is taken out of the copy. So no entry is missed when it turns hot in
+//!    between, and none is written twice. If the cache is cleared before all lists are taken, the copy is
+//!    dropped, for entries that came in since do not know their rank in it;
+//! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most
+//!    worth keeping last. Shards are interleaved in proportion, since their orders cannot be compared;
 //! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]).
 
 use std::hash::Hash;
@@ -33,7 +35,8 @@ use crate::sync::RwLock;
 /// The most entries whose values are taken under one lock.
 const SLICE: usize = 64;
 
-/// Shards take turns this often at least, so that the last entries of a save are the most worth keeping of all shards.
+/// Shards take turns this often at least, so that the last entries of a save are the most worth keeping of
+/// all shards.
 const FEWEST_ROUNDS: usize = 64;
 
 /// What a save came to.
@@ -44,7 +47,8 @@ pub struct Saved {
     pub entries: u64,
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
-    /// Entries that could not be encoded, or are too large for the format, and so were left out. The first one is named in a warning.
+    /// Entries that could not be encoded, or are too large for the format, and so were left out. The first
+    /// one is named in a warning.
     pub left_out: u64,
     /// Where the file is now that stood at the path and was not a readable cache of ours, if there was one.
     pub set_aside: Option<PathBuf>,
@@ -58,7 +62,8 @@ pub struct Opening {
     pub entries: u64,
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
-    /// How long ago the snapshot was saved, by the wall clock. `None` for a backend of the user's own, or if there was nothing.
+    /// How long ago the snapshot was saved, by the wall clock. `None` for a backend of the user's own, or if
+    /// there was nothing.
     pub age: Option<Duration>,
     /// How long it took.
     pub took: Duration,
@@ -222,7 +227,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         Ok((opening, Some(file)))
     }
 
-    /// Opens a snapshot under a cache that has nothing in memory and loads nothing; elsewhere a key could be hot and cold.
+    /// Opens a snapshot under a cache that has nothing in memory and loads nothing; elsewhere a key could be
+    /// hot and cold.
     fn open_pristine(&self, opened: &Arc<Opened<K, V>>) -> bool {
         let mut shards: Vec<_> = self.shards().iter().map(|shard| shard.write()).collect();
         let is_pristine = shards.iter().all(|shard| shard.cache.is_pristine());

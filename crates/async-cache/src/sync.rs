@@ -1,7 +1,8 @@
-//! Locks, flags, bells, tasks and processors, as the rest of the crate uses them: the real ones, or under `--cfg shuttle` those of the model checker.
+//! Locks, flags, bells, tasks and processors, as the rest of the crate uses them: the real ones, or under
+//! `--cfg shuttle` those of the model checker.
 //!
-//! Owns the choice and nothing else. What is not here (counters, the cold set, the opened file) takes part in a model-checked run
-//! without letting anybody else run.
+//! Owns the choice and nothing else. What is not here (counters, the cold set, the opened file) takes part in
+//! a model-checked run without letting anybody else run.
 
 #[cfg(not(shuttle))]
 mod real {

@@ -1,9 +1,9 @@
 //! A counter for the hit path: raised by every thread, read by few.
 //!
-//! An atomic addition costs a hit 5 ns, a third of all it takes, and 13 when two threads share the counter. So each thread has a
-//! stripe of its own, which it alone writes, with a plain load and store. Invariants:
-//! 1. a stripe number below `Stripes::exclusive` belongs to at most one living thread; it is handed on under a lock,
-//!    so the next owner sees what the last one wrote;
+//! An atomic addition costs a hit 5 ns, a third of all it takes, and 13 when two threads share the counter.
+//! So each thread has a stripe of its own, which it alone writes, with a plain load and store. Invariants:
+//! 1. a stripe number below `Stripes::exclusive` belongs to at most one living thread; it is handed on under
+//!    a lock, so the next owner sees what the last one wrote;
 //! 2. threads that got no number of their own share the last stripe, and add atomically there;
 //! 3. no stripe is ever set back: a reset is noted beside them, for only a stripe's owner may write it.
 //!

@@ -1,5 +1,5 @@
-//! The cache without its file: sizes, time to live, what is counted, what may be sent where, and what may use the cache
-//! while it is dropped.
+//! The cache without its file: sizes, time to live, what is counted, what may be sent where, and what may use
+//! the cache while it is dropped.
 
 mod stage;
 

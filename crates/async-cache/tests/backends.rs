@@ -1,5 +1,6 @@
-//! The contract of every place where entries persist: the same tests over no backend, [`DiskBackend`], a backend of the
-//! user's own, and a `DiskBackend` inside of one; and what a backend that fails does to a cache.
+//! The contract of every place where entries persist: the same tests over no backend, [`DiskBackend`], a
+//! backend of the user's own, and a `DiskBackend` inside of one; and what a backend that fails does to a
+//! cache.
 
 mod stage;
 
@@ -195,7 +196,8 @@ contract! {
         hands.advance(Duration::from_secs(4));
         assert_eq!(cache.get(&key(1)), Some(1));
         let (next, later) = place.reopen(&cache, None);
-        // A manual clock starts at the same time in every life, so here the wall clock was set back by 4 seconds: no life gets longer.
+        // A manual clock starts at the same time in every life, so here the wall clock was set back by 4
+        // seconds: no life gets longer.
         let (cache, hands) = if place.keeps() { (next, later) } else { (cache, hands) };
         hands.advance(Duration::new(5, 999_999_999));
         assert_eq!(cache.get(&key(1)), Some(1));

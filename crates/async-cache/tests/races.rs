@@ -1,12 +1,15 @@
-//! Random callers, cancellations, writes and saves at once, on several threads, against an origin whose values count up.
+//! Random callers, cancellations, writes and saves at once, on several threads, against an origin whose
+//! values count up.
 //!
 //! What is checked, all the time and at the end:
-//! 1. a `get` never answers with a value from before an invalidation that was over when it began; nor does a save keep one;
+//! 1. a `get` never answers with a value from before an invalidation that was over when it began; nor does a
+//!    save keep one;
 //! 2. of one key two loads run at once only if an invalidation came between them;
 //! 3. nobody hangs, and nobody gets an error that no loader made;
 //! 4. at the end no load runs and no value is kept.
 //!
-//! `ASYNC_CACHE_SEED` replays the choices (not what the threads make of them), `ASYNC_CACHE_ROUNDS` does more of them.
+//! `ASYNC_CACHE_SEED` replays the choices (not what the threads make of them), `ASYNC_CACHE_ROUNDS` does more
+//! of them.
 #![allow(clippy::cast_possible_truncation)] // keys are few
 #![allow(clippy::print_stdout)] // seeds
 
@@ -47,7 +50,8 @@ struct Source {
     version: AtomicU64,
     /// The version that the last invalidation published.
     floor: AtomicU64,
-    /// Held while the version is raised and the cache told, so that writes of one key do not overtake each other.
+    /// Held while the version is raised and the cache told, so that writes of one key do not overtake each
+    /// other.
     writing: Mutex<()>,
     begun: AtomicUsize,
     done: AtomicUsize,

@@ -1,7 +1,9 @@
-//! Small scenes under the model checker, which chooses who runs at every lock: one load of a key at a time, nobody hangs
-//! (the checker reports a deadlock), and nothing from before a write is served or stored after it.
+//! Small scenes under the model checker, which chooses who runs at every lock: one load of a key at a time,
+//! nobody hangs (the checker reports a deadlock), and nothing from before a write is served or stored after
+//! it.
 //!
-//! Run with `RUSTFLAGS="--cfg shuttle"`, in release. What the checker does not see as several steps is named in `src/sync.rs`.
+//! Run with `RUSTFLAGS="--cfg shuttle"`, in release. What the checker does not see as several steps is named
+//! in `src/sync.rs`.
 #![cfg(shuttle)]
 
 use std::collections::BTreeMap;
@@ -150,7 +152,8 @@ fn when_all_leave_no_load_is_left() {
     check(scene);
 }
 
-/// It never ends by itself, so somebody has to stop it: whoever leaves last, or the task that was polling it just then.
+/// It never ends by itself, so somebody has to stop it: whoever leaves last, or the task that was polling it
+/// just then.
 #[test]
 fn a_load_that_never_ends_is_dropped_when_all_have_left() {
     fn scene() {
@@ -167,7 +170,8 @@ fn a_load_that_never_ends_is_dropped_when_all_have_left() {
         for caller in callers {
             block_on(caller).unwrap();
         }
-        // The task that polled it may be a little later. Until then, who comes would join the load that never ends.
+        // The task that polled it may be a little later. Until then, who comes would join the load that never
+        // ends.
         while cache.stats().load_errors < cache.stats().loads {
             thread::yield_now();
         }
@@ -335,7 +339,8 @@ fn a_cold_entry_that_was_set_or_deleted_never_comes_back() {
     check(scene);
 }
 
-/// The snapshot is opened under an empty cache, or read as a whole into one that is not, while others read and write.
+/// The snapshot is opened under an empty cache, or read as a whole into one that is not, while others read
+/// and write.
 #[test]
 fn loading_from_the_backup_beside_reads_and_writes_keeps_what_was_written() {
     fn scene() {

@@ -1,7 +1,8 @@
 //! Keys and values as bytes: `MessagePack`, structs as maps with field names.
 //!
-//! Owns the encoding, as plain functions for one pair of types, so that the rest of the crate needs no serde bounds. A value
-//! that grows or loses an optional field still decodes; one that no longer fits the type is an error, and so a miss.
+//! Owns the encoding, as plain functions for one pair of types, so that the rest of the crate needs no serde
+//! bounds. A value that grows or loses an optional field still decodes; one that no longer fits the type is
+//! an error, and so a miss.
 
 use std::fmt;
 

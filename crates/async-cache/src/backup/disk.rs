@@ -16,21 +16,23 @@ use crate::error::BackendError;
 
 /// Keeps a cache in one file, as a snapshot of all its entries.
 ///
-/// - **Opening is instant**, whatever the number of entries: they are found through an index in the file, and decoded when they are
-///   first asked for.
-/// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over it. After a crash at any moment the
-///   file is the old or the new one, whole.
-/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has 6 left 4 seconds later.
-/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets it aside as `<name>.aside`. A
-///   damaged entry is a miss, and costs only itself.
-/// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte strings are smallest and fastest as
-///   `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a `Vec<u8>` as a list of numbers.
+/// - **Opening is instant**, whatever the number of entries: they are found through an index in the file, and
+///   decoded when they are first asked for.
+/// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over it. After a
+///   crash at any moment the file is the old or the new one, whole.
+/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has 6 left 4
+///   seconds later.
+/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets it aside as
+///   `<name>.aside`. A damaged entry is a miss, and costs only itself.
+/// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte strings are
+///   smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a `Vec<u8>` as a list of
+///   numbers.
 ///
-/// Parent folders are created; the file has mode 0600. One path belongs to one cache at a time: of two caches that save to it, the
-/// later one wins.
+/// Parent folders are created; the file has mode 0600. One path belongs to one cache at a time: of two caches
+/// that save to it, the later one wins.
 ///
-/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work without a cache, too,
-/// and read or write the whole file at once.
+/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
+/// without a cache, too, and read or write the whole file at once.
 #[derive(Clone)]
 pub struct DiskBackend {
     path: PathBuf,
@@ -54,15 +56,16 @@ impl DiskBackend {
         Self { path: path.into(), version: String::new(), vfs: Arc::new(RealDisk), clock: Clock::system() }
     }
 
-    /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is an empty cache, and the next save
-    /// replaces it. Change it when old values must not be served any more.
+    /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is an empty
+    /// cache, and the next save replaces it. Change it when old values must not be served any more.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
     }
 
-    /// Keeps the file on another disk than the real one, such as the fake one of `async-cache-disk`, which can crash and fill up.
+    /// Keeps the file on another disk than the real one, such as the fake one of `async-cache-disk`, which
+    /// can crash and fill up.
     #[must_use]
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = vfs;

@@ -1,9 +1,10 @@
 //! A snapshot in use: the file, which of its entries are still cold, and how its times map to ours.
 //!
 //! Owns the reading of single entries. Invariants:
-//! - the rank of a key never changes, for the file never does: so a rank may be asked for without any lock, before it is used
-//!   under one;
-//! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not saved again.
+//! - the rank of a key never changes, for the file never does: so a rank may be asked for without any lock,
+//!   before it is used under one;
+//! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not
+//!   saved again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
