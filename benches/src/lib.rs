@@ -4,8 +4,7 @@
 //! moment of the machine hits all of them; a table shows medians over the rounds and their ratio to the first
 //! contender. Absolute times are those of one machine at one moment; the ratios are what to compare.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods)] // measures time and prints it
-#![allow(clippy::cast_precision_loss, clippy::missing_panics_doc)]
+#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
 
 use std::fmt::Write as _;
 use std::hint::black_box;

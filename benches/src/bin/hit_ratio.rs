@@ -1,10 +1,10 @@
-//! Hit ratios on access traces, beside quick_cache and moka: one shard, fill on miss.
+//! Hit ratios on access traces, beside `quick_cache` and moka: one shard, fill on miss.
 //!
 //! `hit_ratio --save FOLDER`: the folder holds traces as runs of little-endian u32 keys, one access each, in
 //! files named `<name>.u32`. The traces that the project uses are those of the ARC paper (OLTP, P3) and of
 //! the simulators of cache2k and Caffeine; they are not part of it.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::cast_precision_loss)] // reads traces, prints a table
+#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! Hits, misses with a load, and insertions with eviction, beside quick_cache and moka.
+//! Hits, misses with a load, and insertions with eviction, beside `quick_cache` and moka.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::cast_precision_loss)] // measures and prints
+#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -214,8 +214,8 @@ fn misses(report: &mut Report, runtime: &tokio::runtime::Runtime) {
         next += count;
         next..next + count
     };
-    let mut fresh2 = fresh.clone();
-    let mut fresh3 = fresh.clone();
+    let mut fresh2 = fresh;
+    let mut fresh3 = fresh;
     let mut contenders = vec![
         contender("quick_cache, get_or_insert_async (on the caller's task)", || {
             runtime.block_on(async {

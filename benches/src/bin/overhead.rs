@@ -1,9 +1,7 @@
-//! Bytes of memory per entry besides key and value, by a counting allocator, beside quick_cache and moka.
+//! Bytes of memory per entry besides key and value, by a counting allocator, beside `quick_cache` and moka.
 //!
 //! Caches of u64 keys and values, filled to the given number: without a limit, and limited to that number
 //! with twice as many inserted, so that everything that eviction needs is there.
-
-#![allow(clippy::print_stdout, clippy::cast_precision_loss)] // prints a table
 
 use async_cache::{AsyncCache, Eviction};
 use async_cache_benches::Report;

@@ -229,3 +229,29 @@ impl<K, T> Flights<K, T> {
         self.departures += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_changes_whenever_the_answer_of_find_may() {
+        let mut flights = Flights::new();
+        let mut versions = vec![flights.version()];
+        let a = flights.lead(1, "a", ());
+        versions.push(flights.version());
+        flights.fence(a);
+        versions.push(flights.version());
+        let b = flights.lead(1, "b", ());
+        versions.push(flights.version());
+        flights.end(b);
+        versions.push(flights.version());
+        flights.lead(1, "c", ());
+        versions.push(flights.version());
+        flights.fence_all();
+        versions.push(flights.version());
+        assert!(versions.is_sorted_by(|before, after| before < after), "{versions:?}");
+        flights.end(a);
+        assert_eq!(flights.version(), versions[6], "it was not under its key any more");
+    }
+}

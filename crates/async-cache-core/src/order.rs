@@ -1,6 +1,6 @@
 //! The order of eviction: which entry makes room for another.
 //!
-//! Owns the queues (the [`Chain::Order`] links of the slots) and the memory of what was evicted lately. Two
+//! Owns the queues (the `Chain::Order` links of the slots) and the memory of what was evicted lately. Two
 //! policies:
 //!
 //! **[`Eviction::Lru`]**: one queue, strictly least recently used first. A hit moves its entry, so it needs
@@ -11,7 +11,7 @@
 //! than a shared borrow. Two queues, both first in first out: *small* for entries on probation, *main* for
 //! those that proved their worth; and a *ghost*, a table of fingerprints of evicted entries and the queue
 //! they left from. Rules:
-//! 1. Hit: `visits` goes up by one, to [`MAX_VISITS`] at most.
+//! 1. Hit: `visits` goes up by one, to `MAX_VISITS` at most.
 //! 2. Insert: into small; into main if the ghost remembers the key as evicted from small, for then it left
 //!    too soon.
 //! 3. A ghost hit moves `target`, the size that small should have, towards the queue the key left from, by a
@@ -19,7 +19,7 @@
 //! 4. While the cache is not full, small passes its oldest entry to main once it has reached `target`.
 //! 5. Evict: take the oldest of small if small has reached `target` or main is empty, else the oldest of
 //!    main. If it was visited, small's goes to main with its visits forgotten, main's goes round with one
-//!    visit less, and the search goes on, for [`SCAN`] steps at most. If not, it goes, and the ghost
+//!    visit less, and the search goes on, for `SCAN` steps at most. If not, it goes, and the ghost
 //!    remembers it.
 //!
 //! How it was chosen, on which traces, and what was dropped: `docs/design/0002-eviction.md`.

@@ -448,7 +448,9 @@ impl Pair {
                 removed.into_entries().map(|(key, value)| (key.unwrap().name, value.number)).collect();
             assert_eq!(left.len(), surplus);
             assert_eq!(self.counted(shard).evictions - before.evictions, surplus as u64);
-            left.iter().for_each(|&victim| self.forget_victim(shard, victim));
+            for victim in left {
+                self.forget_victim(shard, victim);
+            }
         }
     }
 
