@@ -3,7 +3,9 @@
 #![allow(clippy::disallowed_methods)] // measures time and reads files of its own
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::hint::black_box;
+use std::pin::Pin;
 use std::sync::{Arc, Barrier};
 
 use async_cache::{AsyncCache, Eviction};
@@ -206,65 +208,61 @@ fn inserts(report: &mut Report) {
 
 fn misses(report: &mut Report, runtime: &tokio::runtime::Runtime) {
     let ours: AsyncCache<u64, u64> = AsyncCache::builder().maxsize(CAPACITY).build().expect("no backup");
-    let quick = quick_cache::sync::Cache::new(CAPACITY);
+    let quick = Arc::new(quick_cache::sync::Cache::new(CAPACITY));
     let moka = moka::future::Cache::new(CAPACITY as u64);
     let count = 20_000;
+    // Every round asks for keys that were not asked for before.
     let mut next = 0;
     let mut fresh = move || {
         next += count;
         next..next + count
     };
-    let mut fresh2 = fresh;
-    let mut fresh3 = fresh;
+    let (mut fresh2, mut fresh3) = (fresh, fresh);
+    // On a worker thread, as the code of a service is; not on the thread of `block_on`.
+    let on_a_task = |work: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        runtime.block_on(runtime.spawn(work)).expect("nothing panics");
+        count
+    };
     let mut contenders = vec![
         contender("quick_cache, get_or_insert_async (on the caller's task)", || {
-            runtime.block_on(async {
-                for key in fresh() {
-                    let load = async {
-                        tokio::task::yield_now().await;
-                        Ok::<_, Infallible>(key)
-                    };
+            let (keys, quick) = (fresh(), Arc::clone(&quick));
+            on_a_task(Box::pin(async move {
+                for key in keys {
+                    let load = async { Ok::<_, Infallible>(suspended(key).await) };
                     black_box(quick.get_or_insert_async(&key, load).await).ok();
                 }
-            });
-            count
+            }))
         }),
         contender("async-cache, get_or_load (on a task of its own)", || {
-            runtime.block_on(async {
-                for key in fresh2() {
-                    let load = move || async move {
-                        tokio::task::yield_now().await;
-                        Ok::<_, Infallible>(key)
-                    };
+            let (keys, ours) = (fresh2(), ours.clone());
+            on_a_task(Box::pin(async move {
+                for key in keys {
+                    let load = move || async move { Ok::<_, Infallible>(suspended(key).await) };
                     black_box(ours.get_or_load(&key, load).await).ok();
                 }
-            });
-            count
+            }))
         }),
         contender("moka (future), get_with (on the caller's task)", || {
-            runtime.block_on(async {
-                for key in fresh3() {
-                    let load = async {
-                        tokio::task::yield_now().await;
-                        key
-                    };
-                    black_box(moka.get_with(key, load).await);
+            let (keys, moka) = (fresh3(), moka.clone());
+            on_a_task(Box::pin(async move {
+                for key in keys {
+                    black_box(moka.get_with(key, suspended(key)).await);
                 }
-            });
-            count
+            }))
         }),
         contender("a bare tokio::spawn of the load, no cache", || {
-            runtime.block_on(async {
+            on_a_task(Box::pin(async move {
                 for key in 0..count {
-                    let load = async move {
-                        tokio::task::yield_now().await;
-                        key
-                    };
-                    black_box(tokio::spawn(load).await).ok();
+                    black_box(tokio::spawn(suspended(key)).await).ok();
                 }
-            });
-            count
+            }))
         }),
     ];
     report.race("miss with a load that suspends once, 1 caller", ROUNDS, &mut contenders);
+}
+
+/// A load that takes no time, but lets others run first.
+async fn suspended(key: u64) -> u64 {
+    tokio::task::yield_now().await;
+    key
 }
