@@ -1,4 +1,5 @@
-# The front door. `make quickstart` does the main job on real input, `make test` passes all tests; both need nothing but cargo.
+# The front door. `make quickstart` does the main job on real input, `make test` passes all tests; both need cargo,
+# make and the coreutils.
 # What takes long on purpose (soak, full benchmarks) has a target of its own.
 
 CARGO ?= cargo

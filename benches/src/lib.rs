@@ -38,8 +38,7 @@ impl Report {
         report.line(&format!("# {title}\n"));
         report.line(&format!("- machine: {}", machine()));
         report.line(&format!("- versions: {}", env!("BENCH_VERSIONS")));
-        report
-            .line("- medians over rounds in which all contenders took turns; ratio to the first contender\n");
+        report.line("");
         report
     }
 

@@ -7,10 +7,10 @@
 //! 2. the result of a load is stored only if its flight was not fenced, and takes the place of what is there;
 //! 3. a key is hot or cold, never both: whatever inserts a key takes its rank out of the cold set in the same
 //!    step. So the fronts ask the snapshot for the rank of a key *before* they insert it;
-//! 4. cold entries make room first, for they are older than everything that was touched. As long as a cold
-//!    set is there, hot and cold entries of all shards together are never more than the whole cache's
-//!    `maxsize`, and a shard may hold more than its part of it. When the set is let go, and ever after, every
-//!    shard keeps to its own part.
+//! 4. cold entries make room first, for they are older than everything that was touched. As long as a cold set
+//!    is there, hot and cold entries of all shards together are not more than the whole cache's `maxsize` (but
+//!    for one entry of each thread that inserts at the same moment), and a shard may hold more than its part of
+//!    it. When the set is let go, and ever after, every shard keeps to its own part.
 //!
 //! A front calls this in two steps, with nothing between them: address a key with [`Cache::find`] and
 //! [`Cache::find_flight`] (or their candidates), then act with what they answered. It drops what is handed

@@ -70,11 +70,6 @@ impl ColdSet {
         }
     }
 
-    /// How many records the snapshot has, cold or gone.
-    pub fn total(&self) -> u32 {
-        self.len
-    }
-
     /// Whether the entry of this rank is still cold.
     pub fn contains(&self, rank: Rank) -> bool {
         if rank < self.floor || rank >= self.len {

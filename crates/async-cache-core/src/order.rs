@@ -30,8 +30,8 @@ use crate::slab::{Chain, Linked, List, Slab};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Eviction {
-    /// The order that costs a hit least, with a better hit ratio than LRU on every trace measured: entries that
-    /// are used once do not push out those that are used again.
+    /// The order that costs a hit least, with LRU's hit ratio or a better one on every trace it was chosen
+    /// on: entries that are used once do not push out those that are used again.
     #[default]
     Adaptive,
     /// Strictly the least recently used first.

@@ -38,6 +38,7 @@ pub struct WriteOptions {
     producer: String,
     identity: Option<([u8; 16], [u8; 16])>,
     buckets: Option<u32>,
+    keep_target: bool,
 }
 
 impl WriteOptions {
@@ -45,13 +46,28 @@ impl WriteOptions {
     /// Unix epoch.
     pub fn new(version: impl Into<String>, saved_at: u64) -> Self {
         let producer = concat!("async-cache-disk ", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { version: version.into(), saved_at, producer, identity: None, buckets: None }
+        Self {
+            version: version.into(),
+            saved_at,
+            producer,
+            identity: None,
+            buckets: None,
+            keep_target: false,
+        }
     }
 
     /// Says in words what writes the file (at most 255 bytes); for people who inspect it.
     #[must_use]
     pub fn producer(mut self, producer: impl Into<String>) -> Self {
         self.producer = producer.into();
+        self
+    }
+
+    /// Sets aside what stands at the target, a readable cache file, too: for a caller who could not read it when
+    /// it opened it, and so does not know what it is about to replace.
+    #[must_use]
+    pub fn keep_target(mut self) -> Self {
+        self.keep_target = true;
         self
     }
 
@@ -98,6 +114,7 @@ pub struct Writer {
     seal: Seal,
     hasher: KeyHasher,
     first_buckets: Option<u32>,
+    keep_target: bool,
     buffer: Vec<u8>,
     /// The offset in the file at which the buffer's first byte belongs.
     flushed: u64,
@@ -151,6 +168,7 @@ impl Writer {
                 end: 0,
             },
             first_buckets: options.buckets,
+            keep_target: options.keep_target,
             buffer: Vec::with_capacity(BUFFER_BYTES),
             flushed: HEADER_BYTES as u64,
             places: Vec::new(),
@@ -205,7 +223,7 @@ impl Writer {
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
         let (entries, bytes) = (self.header.entries, self.header.end);
-        let set_aside = temp.install(&self.target)?;
+        let set_aside = temp.install(&self.target, self.keep_target)?;
         Ok(Saved { entries, bytes, set_aside })
     }
 

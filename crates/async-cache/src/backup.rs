@@ -8,6 +8,7 @@ mod disk;
 pub(crate) mod opened;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use disk::DiskBackend;
@@ -47,13 +48,13 @@ pub struct SavedEntry<K, V> {
 ///
 /// ```
 /// use async_cache::{AsyncCache, BackendError, CacheBackend, SavedEntry};
-/// use std::sync::Mutex;
+/// use std::sync::{Arc, Mutex};
 /// use std::time::{Duration, SystemTime};
 ///
 /// #[derive(Default)]
 /// struct Table(Mutex<Vec<(String, String, Option<SystemTime>)>>);
 ///
-/// impl CacheBackend<String, String> for &'static Table {
+/// impl CacheBackend<String, String> for Table {
 ///     fn load(&self) -> Result<Vec<SavedEntry<String, String>>, BackendError> {
 ///         let now = SystemTime::now();
 ///         let rows = self.0.lock().map_err(|_| "the table is broken")?;
@@ -80,8 +81,8 @@ pub struct SavedEntry<K, V> {
 ///     }
 /// }
 ///
-/// let table: &Table = Box::leak(Box::default());
-/// let cache = AsyncCache::builder().backup(table).build()?;
+/// let table = Arc::new(Table::default());
+/// let cache = AsyncCache::builder().backup(Arc::clone(&table)).build()?;
 /// cache.set_with_ttl("sky".to_owned(), "blue".to_owned(), Some(Duration::from_secs(60)));
 /// cache.save_to_backup()?;
 ///
@@ -103,7 +104,7 @@ pub trait CacheBackend<K, V>: Send + Sync + 'static {
     /// Whatever keeps the backend from saving. It should leave what was saved before.
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError>;
 
-    /// Removes everything that was saved.
+    /// Removes everything that was saved. For those who use the backend by itself: a cache does not call it.
     ///
     /// # Errors
     /// Whatever keeps the backend from it.
@@ -117,6 +118,21 @@ pub trait CacheBackend<K, V>: Send + Sync + 'static {
         K: Clone,
     {
         Backup(Kind::Whole(Box::new(self), K::clone))
+    }
+}
+
+/// A backend that is shared, with another cache or with whoever looks into it.
+impl<K, V, B: CacheBackend<K, V>> CacheBackend<K, V> for Arc<B> {
+    fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError> {
+        (**self).load()
+    }
+
+    fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError> {
+        (**self).save(entries)
+    }
+
+    fn clear(&self) -> Result<(), BackendError> {
+        (**self).clear()
     }
 }
 

@@ -19,8 +19,9 @@ use crate::save::{Opening, Saved};
 /// Cloning it is cheap, and the clones are the same cache. It belongs to no runtime: threads and runtimes may
 /// share it.
 ///
-/// - **Keys** are anything that is `Hash + Eq`, and are asked for by what they borrow as: a `String` by
-///   `&str`. Their `Eq` runs under a lock of the cache and must not call the cache.
+/// - **Keys** are anything that is `Hash + Eq` (and, to be kept in a file, written by serde alike if and only
+///   if they are equal), and are asked for by what they borrow as: a `String` by `&str`. Their `Eq` runs
+///   under a lock of the cache and must not call the cache.
 /// - **Values** are handed out as clones; put big ones into an [`Arc`]. Their `Clone` runs under a lock, too.
 /// - **A hit** takes a shared lock of one shard for some nanoseconds. An entry of the opened snapshot that is
 ///   asked for the first time is read from the file and decoded, which takes microseconds and may touch the
@@ -153,8 +154,8 @@ where
         self.get_or_load_with_ttl(key, self.inner.default_ttl, load).await
     }
 
-    /// [`get_or_load`](Self::get_or_load) with a time to live of its own, counted from the end of the load;
-    /// `None` never expires.
+    /// [`get_or_load`](Self::get_or_load) with a time to live of its own, counted from the end of the load,
+    /// if this caller's loader runs; `None` never expires.
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load).
@@ -256,6 +257,9 @@ where
 
     /// Saves every entry that has not expired to the backup. Without one, nothing happens.
     ///
+    /// While the entries of a shard are listed, writes to it wait: some milliseconds for a hundred thousand
+    /// entries.
+    ///
     /// Blocks the thread until the entries are on disk; in async code use
     /// [`save_to_backup_async`](Self::save_to_backup_async). Others go on using the cache meanwhile; of what
     /// they change, each single entry is saved as it was before or after. A save that runs already is waited
@@ -270,23 +274,24 @@ where
     /// [`save_to_backup`](Self::save_to_backup) on one of tokio's threads for blocking work.
     ///
     /// # Errors
-    /// [`BackupError`]; [`BackupError::Interrupted`] if the runtime is shut down before the save begins.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
+    /// [`BackupError`]; [`BackupError::Interrupted`] outside of a tokio runtime, or if the runtime is shut
+    /// down before the save begins.
     ///
     /// # Cancel safety
     /// Once polled, the save goes on to its end even if the future is dropped.
     pub async fn save_to_backup_async(&self) -> Result<Saved, BackupError> {
         let inner = Arc::clone(&self.inner);
-        let saving = tokio::task::spawn_blocking(move || inner.save());
+        let runtime = tokio::runtime::Handle::try_current();
+        let runtime = runtime.map_err(|error| BackupError::Interrupted(error.into()))?;
+        let saving = runtime.spawn_blocking(move || inner.save());
         saving.await.unwrap_or_else(|error| Err(BackupError::Interrupted(error.into())))
     }
 
     /// Loads from the backup what is not in memory, older than everything in memory. Without a backup nothing
     /// happens.
     ///
-    /// What is in memory stays, for it is newer. A cache with nothing in memory and no load running opens the
+    /// What is in memory stays, for it is newer; entries of the snapshot that was open until now and were never
+    /// asked for give way to the file's. A cache with nothing in memory and no load running opens the
     /// snapshot and reads it entry by entry, as [`build`](Builder::build) does; any other reads the whole
     /// file now, and blocks the thread meanwhile.
     ///

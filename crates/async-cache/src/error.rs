@@ -120,19 +120,9 @@ pub enum BackupError {
     /// The user's own backend failed.
     #[error("the backend could not {action} the cache: {source}")]
     Backend {
-        /// "load", "save" or "clear".
+        /// "load" or "save".
         action: &'static str,
         /// What the backend said.
-        source: BackendError,
-    },
-    /// An entry could not be encoded. Nothing was saved; what was saved before is intact.
-    #[error("the {part} of an entry could not be encoded, so nothing was saved: {source} (entry: {entry})")]
-    Encode {
-        /// "key" or "value".
-        part: &'static str,
-        /// Which entry: the beginning of its encoded key, or its type.
-        entry: String,
-        /// What the encoder said.
         source: BackendError,
     },
     /// The background save did not come to its end, because the runtime was shut down or the save panicked.

@@ -1,8 +1,8 @@
 //! The shared state of a cache: its shards, and every operation on one key that does not load.
 //!
 //! Invariants:
-//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit. What
-//!    leaves the cache is dropped after the lock is released;
+//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit and of both
+//!    in a save. What leaves the cache is dropped after the lock is released;
 //! 2. everything that writes a key first asks the opened snapshot for the key's rank, without a lock, and
 //!    then checks under the lock that the snapshot is still the same (see [`Shard::opened`]); so a key is
 //!    never hot and cold at once;
@@ -13,6 +13,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_cache_core::cache::{Cache, Cleared, Config};
@@ -49,6 +50,8 @@ pub(crate) struct Inner<K, V> {
     /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or
     /// saved last.
     pub(crate) saving: Mutex<Option<FileClock>>,
+    /// Whether the file could not be read when it was opened last: then a save must not replace it.
+    pub(crate) unread: AtomicBool,
     /// Hits under a shared lock; those that took a shard alone are counted there.
     hits: Tally,
     /// What happens to cold entries without a shard.
@@ -114,6 +117,7 @@ impl<K, V> Inner<K, V> {
             maxsize,
             backup,
             saving: Mutex::new(None),
+            unread: AtomicBool::new(false),
             hits: Tally::new(),
             cold_counts: Arc::default(),
         }
@@ -192,14 +196,14 @@ impl<K, V> Inner<K, V> {
         if opened.cold.live() > 0 {
             return;
         }
+        // Dropped after the save lock is released, for it may use the cache when it is dropped.
+        let mut removed = Vec::new();
         let Some(_no_save) = self.saving.try_lock() else { return };
         for shard in &self.shards {
-            let removed = {
-                let mut shard = shard.write();
-                let is_it = shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened));
-                is_it.then(|| shard.let_go())
-            };
-            drop(removed);
+            let mut shard = shard.write();
+            if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
+                removed.push(shard.let_go());
+            }
         }
     }
 }

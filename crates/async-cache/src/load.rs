@@ -11,7 +11,8 @@
 //! | the last caller leaves | he takes the load out and drops it; or, if it is being polled, the pilot does | nobody is left; who joined meanwhile loads anew |
 //! | the runtime drops the pilot | its [`Ending`] | callers elsewhere load anew; the one whose loader it was gets an error |
 //!
-//! A flight is over only after its load is dropped. So at no moment do two loads of one key run.
+//! A flight is over only after its load is dropped. So at no moment do two loads of one key run that could
+//! both store their value.
 
 use std::borrow::Borrow;
 use std::fmt::Debug;
@@ -29,7 +30,7 @@ use async_cache_core::time::Time;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
 use crate::nesting;
-use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly};
+use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
 
 /// What a caller does about a key that is not there.
@@ -255,28 +256,31 @@ impl<K, V> Drop for Ending<K, V> {
 }
 
 /// A caller who waits. Dropped before he is answered, he leaves; the last one to leave stops the load.
-struct Seat<'a, K, V> {
-    inner: &'a Inner<K, V>,
+struct Seat<'a, K: 'static, V: 'static> {
+    inner: &'a Arc<Inner<K, V>>,
     hash: u64,
     id: FlightId,
-    room: &'a Room<V>,
+    room: &'a Arc<Room<V>>,
 }
 
-impl<K, V> Seat<'_, K, V> {
+impl<K: 'static, V: 'static> Seat<'_, K, V> {
     /// The flight has ended: there is nothing to leave.
     fn give_up(self) {
         std::mem::forget(self);
     }
 }
 
-impl<K, V> Drop for Seat<'_, K, V> {
+impl<K: 'static, V: 'static> Drop for Seat<'_, K, V> {
     fn drop(&mut self) {
         let left = self.inner.shard(self.hash).write().cache.leave(self.id);
         if left == Left::Nobody
             && let Some(load) = self.room.stop()
         {
-            drop_quietly(Some(load));
-            self.inner.end(self.hash, self.id, self.room, Duration::ZERO, Answer::Abandoned);
+            let (inner, hash, id, room) = (Arc::clone(self.inner), self.hash, self.id, Arc::clone(self.room));
+            one_after_another(move || {
+                drop_quietly(Some(load));
+                inner.end(hash, id, &room, Duration::ZERO, Answer::Abandoned);
+            });
         }
     }
 }

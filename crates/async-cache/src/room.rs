@@ -14,6 +14,7 @@
 //!    answer.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -149,6 +150,37 @@ impl<V> Room<V> {
             }
         }
         Poll::Pending
+    }
+}
+
+/// Runs `work`, which drops a load; but if this thread is dropping a load already, later, from there. Loads
+/// may wait for loads in a long chain, and dropping the first one drops the caller of the second, and so on:
+/// one after another, they need no more stack than one.
+pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
+    type Queue = Vec<Box<dyn FnOnce()>>;
+    thread_local! {
+        /// `Some` while this thread drops loads.
+        static QUEUE: RefCell<Option<Queue>> = const { RefCell::new(None) };
+    }
+    // The model checker runs all its threads on one, and they must not drop each other's loads.
+    let queue = |work: Box<dyn FnOnce()>| match QUEUE.try_with(|queue| queue.borrow().is_some()) {
+        _ if cfg!(shuttle) => Some(work),
+        // A thread that is ending has no queue any more.
+        Err(_) => Some(work),
+        Ok(is_dropping) => {
+            QUEUE.with_borrow_mut(|queue| queue.get_or_insert_default().push(work));
+            if is_dropping { None } else { QUEUE.with_borrow_mut(|queue| queue.as_mut().and_then(Vec::pop)) }
+        }
+    };
+    let mut next = queue(Box::new(work));
+    while let Some(work) = next {
+        // Keys and values that go with it are the user's, too, and may panic when they are dropped.
+        drop(catch_unwind(AssertUnwindSafe(work)));
+        next = QUEUE.try_with(|queue| queue.borrow_mut().as_mut().and_then(Vec::pop)).ok().flatten();
+        if next.is_none() {
+            // The first one of this thread is done, and all that came meanwhile.
+            let _ = QUEUE.try_with(|queue| queue.take());
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Saving the cache to its backup, and loading it.
 //!
 //! A save does not stop the service. It takes the list of entries shard by shard, then their values in slices
-//! of a few dozen, each under a shared lock held for microseconds; encoding and writing happen with no lock
-//! held. It is consistent for each single entry: what is written is a value that the entry had while the save
-//! ran. Rules:
+//! of a few dozen, each under a shared lock held for microseconds (but for large `Clone`s); encoding and
+//! writing happen with no lock held. It is consistent for each single entry: what is written is a value that
+//! the entry had while the save ran. Rules:
 //! 1. one save or load at a time: the save lock;
 //! 2. the cold set is copied first, then each shard's list of hot entries is taken; an entry that was cold in
 //!    the copy and is hot in the list is taken out of the copy. So no entry is missed when it turns hot in
@@ -11,11 +11,17 @@
 //!    dropped, for entries that came in since do not know their rank in it;
 //! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most
 //!    worth keeping last. Shards are interleaved in proportion, since their orders cannot be compared;
-//! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]).
+//! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
+//! 5. a file that could not be read when it was opened is set aside by the save, even if it can be read by
+//!    then.
+//!
+//! Listing a shard's entries walks them in order under its lock: some milliseconds for a hundred thousand of
+//! them, during which writes to this shard wait, and reads behind them.
 
 use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_cache_core::cache::Restored;
@@ -75,6 +81,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Saves everything that has not expired. Without a backup nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Saved::default()) };
+        if self.maxsize == Some(0) {
+            // A cache that is switched off leaves what it has not loaded where it is.
+            return Ok(Saved::default());
+        }
         let mut clock = self.saving.lock();
         let saved = match kind {
             Kind::Disk(disk, codec) => {
@@ -114,7 +124,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         codec: &Codec<K, V>,
         file: FileClock,
     ) -> Result<Saved, BackupError> {
-        let mut writer = disk.writer(file.file_now())?;
+        let mut writer = disk.writer(file.file_now(), self.unread.load(Ordering::Relaxed))?;
         let opened = self.opened();
         let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));
         let mut hot = self.hot_entries(&mut cold);
@@ -148,6 +158,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             }
         }
         let saved = writer.finish()?;
+        self.unread.store(false, Ordering::Relaxed);
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
                 "{}: what stood there was not a readable cache and is at {} now",
@@ -188,19 +199,24 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Without a backup nothing happens.
     pub(crate) fn load_backup(&self) -> Result<Opening, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
+        // Dropped after the save lock is released, for it may use the cache when it is dropped.
+        let mut refused = Vec::new();
         let mut clock = self.saving.lock();
         let started = self.clock.now();
         let mut opening = match kind {
             Kind::Disk(disk, codec) => {
                 let not_before = clock.map_or(0, |file| file.adjusted(&self.clock).file_now());
-                let (opening, file) = self.open_disk(disk, *codec, not_before)?;
+                let (opening, file) = self.open_disk(disk, *codec, not_before, &mut refused)?;
                 *clock = file.or(*clock);
                 opening
             }
             Kind::Whole(backend, _) => {
                 let load = backend.load();
                 let entries = load.map_err(|source| BackupError::Backend { action: "load", source })?;
-                Opening { entries: self.restore_all(entries.into_iter().rev()), ..Opening::default() }
+                Opening {
+                    entries: self.restore_all(entries.into_iter().rev(), &mut refused),
+                    ..Opening::default()
+                }
             }
         };
         opening.took = self.clock.now().since(started);
@@ -212,8 +228,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         disk: &DiskBackend,
         codec: Codec<K, V>,
         not_before: u64,
+        refused: &mut Vec<NewEntry<K, V>>,
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
-        let Some(snapshot) = disk.open()? else { return Ok((Opening::default(), None)) };
+        let opened = disk.open();
+        let unread = opened.as_ref().is_err_and(|error| *error.kind() == DiskErrorKind::Io);
+        self.unread.store(unread, Ordering::Relaxed);
+        let Some(snapshot) = opened? else { return Ok((Opening::default(), None)) };
         let file = FileClock::start(&self.clock, snapshot.saved_at().max(not_before));
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
@@ -222,7 +242,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         opening.entries = opened.cold.live() as u64;
 
         if !self.open_pristine(&opened) {
-            opening.entries = self.restore_all(read_all(&opened).into_iter().rev());
+            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), refused);
         }
         Ok((opening, Some(file)))
     }
@@ -242,7 +262,11 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     }
 
     /// Takes in entries from the most to the least recently used; returns how many.
-    fn restore_all(&self, entries: impl Iterator<Item = SavedEntry<K, V>>) -> u64 {
+    fn restore_all(
+        &self,
+        entries: impl Iterator<Item = SavedEntry<K, V>>,
+        refused: &mut Vec<NewEntry<K, V>>,
+    ) -> u64 {
         // What has expired is not there, and takes no room from what comes in.
         self.reclaim();
         let mut restored = 0;
@@ -258,7 +282,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     break shard.cache.restore(slot, hash, new, self.clock.now());
                 }
             };
-            restored += u64::from(matches!(restored_or_refused, Restored::Stored));
+            match restored_or_refused {
+                Restored::Stored => restored += 1,
+                Restored::Refused(entry) => refused.push(entry),
+            }
         }
         restored
     }

@@ -819,3 +819,33 @@ on_both_runtimes! {
         assert_eq!((loads.running(), cache.len()), (0, 1));
     }
 }
+
+// Long chains
+
+/// Loads that wait for loads were once dropped within each other, and a long chain of them ran out of stack.
+#[test]
+fn a_long_chain_of_loads_can_be_cancelled() {
+    fn nested(
+        cache: AsyncCache<u32, u32>,
+        number: u32,
+        last: u32,
+    ) -> Pin<Box<dyn Future<Output = u32> + Send>> {
+        Box::pin(async move {
+            if number == last {
+                return pending().await;
+            }
+            let inner = cache.clone();
+            let load = move || async move { Ok::<_, Infallible>(nested(inner, number + 1, last).await) };
+            cache.get_or_load(&number, load).await.unwrap_or(0)
+        })
+    }
+    const LAST: u32 = 20_000;
+    one_thread().block_on(async {
+        let cache: AsyncCache<u32, u32> = AsyncCache::builder().build().unwrap();
+        let outer = tokio::spawn(nested(cache.clone(), 0, LAST));
+        until(|| cache.stats().loads == u64::from(LAST)).await;
+        outer.abort();
+        assert!(outer.await.unwrap_err().is_cancelled());
+        assert_eq!(cache.stats().load_errors, u64::from(LAST), "each of them has ended");
+    });
+}

@@ -1157,3 +1157,114 @@ fn a_save_that_a_clear_and_new_entries_overtake_keeps_no_key_twice() {
         assert_eq!((there(&cache, 200), cache.get(&4)), (vec![0, 1, 2, 3, 4], Some(41)));
     });
 }
+
+// Keys that serde writes alike
+
+/// Two kinds of keys that are written as the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Id {
+    User(u32),
+    Order(u32),
+}
+
+/// Bytes alone once decided what is under a key, so an order was served to whoever asked for the user.
+#[test]
+fn unequal_keys_that_are_written_alike_never_get_each_others_values() {
+    let disk = FakeDisk::new();
+    let first: AsyncCache<Id, String> = open(&disk);
+    first.set(Id::Order(1), "order".to_owned());
+    first.save_to_backup().unwrap();
+    let next: AsyncCache<Id, String> = open(&disk);
+    assert_eq!(
+        (next.contains(&Id::Order(1)), next.get(&Id::Order(1))),
+        (false, None),
+        "it decodes as a user"
+    );
+    assert_eq!(next.get(&Id::User(1)).as_deref(), Some("order"), "which is what the file says");
+
+    let disk = FakeDisk::new();
+    let first: AsyncCache<Option<Option<u8>>, u8> = open(&disk);
+    first.set(None, 1);
+    first.save_to_backup().unwrap();
+    let next: AsyncCache<Option<Option<u8>>, u8> = open(&disk);
+    assert_eq!((next.contains(&Some(None)), next.get(&Some(None))), (false, None));
+    next.set(Some(None), 2);
+    assert_eq!((next.get(&None), next.get(&Some(None))), (Some(1), Some(2)));
+}
+
+// A file that could not be read
+
+/// A cache that started empty because of a passing error once replaced a file full of entries.
+#[test]
+fn a_file_that_could_not_be_opened_is_set_aside_by_the_save_and_not_replaced() {
+    let disk = saved_numbers(100);
+    let old = disk.bytes(Path::new(PATH)).unwrap();
+    disk.fail_every("open", io::ErrorKind::PermissionDenied);
+    let cache: AsyncCache<u64, u64> = open(&disk);
+    let warning = cache.opening().warning.as_ref().expect("it says why").to_string();
+    assert!(warning.contains(PATH), "{warning}");
+    disk.repair();
+    cache.set(1, 11);
+    let saved = cache.save_to_backup().unwrap();
+    assert_eq!(saved.entries, 1);
+    assert_eq!(disk.bytes(&saved.set_aside.expect("the old file is somewhere")).unwrap(), old);
+    assert_eq!(cache.save_to_backup().unwrap().set_aside, None, "its own file it replaces");
+}
+
+#[test]
+fn a_cache_that_is_switched_off_leaves_the_file_as_it_is() {
+    let disk = saved_numbers(3);
+    let cache: AsyncCache<u64, u64> = life(&disk, 0).0.maxsize(0).build().unwrap();
+    cache.set(1, 1);
+    cache.save_to_backup().unwrap();
+    assert_eq!(there(&open(&disk), 3), [0, 1, 2]);
+}
+
+// Drop
+
+/// A value that saves the cache it was in when it is dropped.
+#[derive(Clone)]
+struct Saver(Arc<std::sync::Mutex<Option<AsyncCache<u64, Saver>>>>);
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        let cache = self.0.try_lock().ok().and_then(|mut cache| cache.take());
+        if let Some(cache) = cache {
+            cache.save_to_backup().unwrap();
+        }
+    }
+}
+
+struct OneSaver(Arc<std::sync::Mutex<Option<AsyncCache<u64, Saver>>>>);
+
+impl async_cache::CacheBackend<u64, Saver> for OneSaver {
+    fn load(&self) -> Result<Vec<async_cache::SavedEntry<u64, Saver>>, async_cache::BackendError> {
+        Ok(vec![async_cache::SavedEntry { key: 1, value: Saver(Arc::clone(&self.0)), ttl: None }])
+    }
+
+    fn save(
+        &self,
+        entries: &mut dyn Iterator<Item = async_cache::SavedEntry<u64, Saver>>,
+    ) -> Result<(), async_cache::BackendError> {
+        entries.for_each(drop);
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), async_cache::BackendError> {
+        Ok(())
+    }
+}
+
+/// What a load from the backup had refused was dropped while the save lock was held, and waited for it.
+#[test]
+fn what_a_backup_brings_in_vain_may_save_the_cache_when_it_is_dropped() {
+    within_limit(|| {
+        let slot = Arc::default();
+        let cache = AsyncCache::builder().backup(OneSaver(Arc::clone(&slot))).build().unwrap();
+        *slot.lock().unwrap() = Some(cache.clone());
+        cache.load_from_backup().unwrap();
+        assert!(slot.lock().unwrap().is_none(), "it was dropped, and saved");
+        assert_eq!(cache.stats().saves, 1);
+    });
+}

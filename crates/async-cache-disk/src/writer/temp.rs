@@ -57,11 +57,15 @@ impl TempFile {
         &*self.file
     }
 
-    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers where a file was set aside.
-    pub(super) fn install(mut self, target: &Path) -> Result<Option<PathBuf>, DiskError> {
+    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers where a file was set aside;
+    /// with `keep` that is done to whatever file stands there.
+    pub(super) fn install(mut self, target: &Path, keep: bool) -> Result<Option<PathBuf>, DiskError> {
         self.file.sync().map_err(|error| DiskError::io("syncing the temporary file", target, error))?;
-        let aside =
-            if is_replaceable(&self.vfs, target)? { None } else { Some(set_aside(&*self.vfs, target)?) };
+        let aside = if is_replaceable(&self.vfs, target, keep)? {
+            None
+        } else {
+            Some(set_aside(&*self.vfs, target)?)
+        };
         if let Err(error) = self.vfs.rename(&self.path, target) {
             if let Some(aside) = &aside {
                 // Best effort: the file is safe in either place.
@@ -153,10 +157,10 @@ fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), Di
     }
 }
 
-/// Whether there is nothing at the target, or a snapshot that this program could have read.
-fn is_replaceable(vfs: &Arc<dyn Vfs>, target: &Path) -> Result<bool, DiskError> {
+/// Whether there is nothing at the target, or a snapshot that this program could have read and need not keep.
+fn is_replaceable(vfs: &Arc<dyn Vfs>, target: &Path, keep: bool) -> Result<bool, DiskError> {
     match Snapshot::open_any_version(vfs, target) {
-        Ok(_) => Ok(true),
+        Ok(snapshot) => Ok(snapshot.is_none() || !keep),
         Err(error) => match error.kind() {
             DiskErrorKind::Foreign | DiskErrorKind::Damaged | DiskErrorKind::Newer => Ok(false),
             _ => Err(error),

@@ -61,8 +61,13 @@ fn encode<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), BackendEr
     Ok(())
 }
 
+/// Values nested deeper than this do not decode: no file may overflow the stack of whoever reads it.
+const MAX_DEPTH: usize = 256;
+
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackendError> {
-    Ok(rmp_serde::from_slice(bytes)?)
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
+    decoder.set_max_depth(MAX_DEPTH);
+    Ok(T::deserialize(&mut decoder)?)
 }
 
 #[cfg(test)]

@@ -28,8 +28,14 @@ use crate::error::BackendError;
 ///   smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a `Vec<u8>` as a list of
 ///   numbers.
 ///
-/// Parent folders are created; the file has mode 0600. One path belongs to one cache at a time: of two caches
-/// that save to it, the later one wins.
+/// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written alike
+///   (`None` and `Some(None)`, variants of an untagged enum) miss each other's entries; equal keys that are
+///   written differently (such as strings whose `Eq` ignores case) are different entries in the file, and one
+///   of them may come back after the other was deleted.
+/// - A value nested deeper than 256 levels is written, but does not decode.
+///
+/// Parent folders are created; the file has mode 0600. A symlink at the path is replaced by the file. One
+/// path belongs to one cache at a time: of two caches that save to it, the later one wins.
 ///
 /// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
 /// without a cache, too, and read or write the whole file at once.
@@ -88,12 +94,12 @@ impl DiskBackend {
         Snapshot::open(&self.vfs, &self.path, &self.version)
     }
 
-    pub(crate) fn writer(&self, saved_at: u64) -> Result<Writer, DiskError> {
-        let options = WriteOptions::new(&*self.version, saved_at).producer(concat!(
-            "async-cache ",
-            env!("CARGO_PKG_VERSION"),
-            " (Rust)"
-        ));
+    /// Begins a save. With `unread` what stands at the path could not be read when it was opened, so it is
+    /// set aside rather than replaced.
+    pub(crate) fn writer(&self, saved_at: u64, unread: bool) -> Result<Writer, DiskError> {
+        let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Rust)");
+        let options = WriteOptions::new(&*self.version, saved_at).producer(producer);
+        let options = if unread { options.keep_target() } else { options };
         Writer::create(&self.vfs, &self.path, options)
     }
 }
@@ -128,7 +134,7 @@ where
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError> {
         let codec = Codec::<K, V>::message_pack();
         let saved_at = FileClock::start(&self.clock, 0).file_now();
-        let mut writer = self.writer(saved_at)?;
+        let mut writer = self.writer(saved_at, false)?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for entry in entries {
             (codec.encode_key)(&entry.key, &mut key)?;

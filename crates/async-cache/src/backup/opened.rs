@@ -3,6 +3,8 @@
 //! Owns the reading of single entries. Invariants:
 //! - the rank of a key never changes, for the file never does: so a rank may be asked for without any lock,
 //!   before it is used under one;
+//! - what is found under a key is under an equal key: equal bytes are not enough, for serde writes some unequal
+//!   keys alike (`None` and `Some(None)`). Such keys miss each other's entries;
 //! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not
 //!   saved again.
 
@@ -85,17 +87,23 @@ impl<K, V> Opened<K, V> {
     }
 
     /// The rank of a key, cold or not; for those who are about to write the key.
-    pub(crate) fn rank(&self, key: &K) -> Option<Rank> {
+    pub(crate) fn rank(&self, key: &K) -> Option<Rank>
+    where
+        K: Eq,
+    {
         with_scratch(|scratch| {
             let bytes = self.encoded(key)?;
             let rank = self.snapshot.locate(&bytes, scratch);
             self.lose_all(scratch.lost());
-            rank
+            rank.filter(|_| self.is_under(key, &bytes))
         })
     }
 
     /// Reads and decodes the entry of a key, if it is still cold and has not expired.
-    pub(crate) fn read(&self, key: &K, has_passed: impl FnOnce(Deadline) -> bool) -> ColdEntry<V> {
+    pub(crate) fn read(&self, key: &K, has_passed: impl FnOnce(Deadline) -> bool) -> ColdEntry<V>
+    where
+        K: Eq,
+    {
         // Nothing of the look-up is borrowed while the user's `Deserialize` runs, but the bytes themselves.
         with_scratch(|scratch| {
             let Some(bytes) = self.encoded(key) else { return ColdEntry::Absent(None) };
@@ -104,6 +112,9 @@ impl<K, V> Opened<K, V> {
                 self.lose_all(scratch.lost());
                 return ColdEntry::Absent(None);
             };
+            if !self.is_under(key, &bytes) {
+                return ColdEntry::Absent(None);
+            }
             let rank = found.rank;
             if !self.cold.contains(rank) {
                 return ColdEntry::Absent(Some(rank));
@@ -124,12 +135,17 @@ impl<K, V> Opened<K, V> {
     }
 
     /// Whether the file has a live entry under a key. Does not decode the value.
-    pub(crate) fn contains(&self, key: &K, has_passed: impl FnOnce(Deadline) -> bool) -> bool {
+    pub(crate) fn contains(&self, key: &K, has_passed: impl FnOnce(Deadline) -> bool) -> bool
+    where
+        K: Eq,
+    {
         with_scratch(|scratch| {
             let Some(bytes) = self.encoded(key) else { return false };
             let found = self.snapshot.find(&bytes, scratch).map(|found| (found.rank, found.deadline));
             found.is_some_and(|(rank, deadline)| {
-                self.cold.contains(rank) && !has_passed(self.clock.deadline_from_file(deadline))
+                self.is_under(key, &bytes)
+                    && self.cold.contains(rank)
+                    && !has_passed(self.clock.deadline_from_file(deadline))
             })
         })
     }
@@ -180,6 +196,14 @@ impl<K, V> Opened<K, V> {
         if self.cold.take(rank) {
             self.counts.expirations.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a record that was found under these bytes, which are `key` encoded, has an equal key.
+    fn is_under(&self, key: &K, bytes: &[u8]) -> bool
+    where
+        K: Eq,
+    {
+        (self.codec.decode_key)(bytes).is_ok_and(|known| known == *key)
     }
 
     /// `None` if the key cannot be encoded: then it cannot be in the file either.
