@@ -179,7 +179,7 @@ pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
         next = QUEUE.try_with(|queue| queue.borrow_mut().as_mut().and_then(Vec::pop)).ok().flatten();
         if next.is_none() {
             // The first one of this thread is done, and all that came meanwhile.
-            let _ = QUEUE.try_with(|queue| queue.take());
+            let _ = QUEUE.try_with(RefCell::take);
         }
     }
 }
