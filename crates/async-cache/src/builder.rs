@@ -55,7 +55,7 @@ where
     }
 
     /// The most entries that the cache may hold, cold ones included. 0 stores nothing: loads are shared by
-    /// those who ask at the same time, and forgotten. Default: unlimited.
+    /// those who ask at the same time, and forgotten; and a save leaves an empty file. Default: unlimited.
     pub fn maxsize(mut self, entries: usize) -> Self {
         self.maxsize = Some(entries);
         self

@@ -81,10 +81,6 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Saves everything that has not expired. Without a backup nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Saved::default()) };
-        if self.maxsize == Some(0) {
-            // A cache that is switched off leaves what it has not loaded where it is.
-            return Ok(Saved::default());
-        }
         let mut clock = self.saving.lock();
         let saved = match kind {
             Kind::Disk(disk, codec) => {
