@@ -214,7 +214,7 @@ impl Writer {
     /// survives a power loss.
     ///
     /// What stands at the target and is not a readable cache file of this format is renamed to `<name>.aside`, not
-    /// destroyed; [`Saved::set_aside`] tells.
+    /// destroyed; [`Saved::set_aside`] tells. With [`WriteOptions::keep_target`] that is done to a readable one, too.
     ///
     /// # Errors
     /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged, unless the sync of

@@ -56,7 +56,8 @@ pub struct Saved {
     /// Entries that could not be encoded, or are too large for the format, and so were left out. The first
     /// one is named in a warning.
     pub left_out: u64,
-    /// Where the file is now that stood at the path and was not a readable cache of ours, if there was one.
+    /// Where the file is now that stood at the path and was not a readable cache of ours, or could not be
+    /// opened when the cache was built, if there was one.
     pub set_aside: Option<PathBuf>,
 }
 
@@ -157,7 +158,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         self.unread.store(false, Ordering::Relaxed);
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
-                "{}: what stood there was not a readable cache and is at {} now",
+                "{}: what stood there was not a cache that could be read, and is at {} now",
                 disk.path().display(),
                 aside.display()
             );
