@@ -1,18 +1,34 @@
 # The front door. `make quickstart` does the main job on real input, `make test` passes all tests; both need cargo,
-# make and the coreutils.
+# Python 3.10 or later, make and the coreutils. What Python needs is installed into .venv, pinned.
 # What takes long on purpose (soak, full benchmarks) has a target of its own.
 
 CARGO ?= cargo
 # A hang is a failure: nothing here takes half an hour.
 LIMIT ?= timeout --kill-after=30 1800
 
+PYTHON ?= python3
+VENV := .venv
+BINDINGS := bindings/python
+MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --manifest-path $(BINDINGS)/Cargo.toml
+
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-interleavings lint format doc bench bench-smoke soak clean
+.PHONY: help quickstart quickstart-rust test test-rust test-python test-interleavings python lint lint-rust lint-python \
+	format doc bench bench-smoke soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
-quickstart: ## summarise thousands of source files, cold, and then again in a second process, warm
+$(VENV)/ready: $(BINDINGS)/requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(BINDINGS)/requirements-dev.txt
+	touch $@
+
+python: $(VENV)/ready ## build the Python package into .venv
+	$(MATURIN) --release
+
+quickstart: quickstart-rust ## summarise thousands of source files, cold, and then again in a second process, warm
+
+quickstart-rust: ## the same in Rust
 	$(CARGO) build --quiet --release -p async-cache-examples --bin quickstart
 	./target/release/quickstart --fresh
 	@echo
@@ -20,21 +36,35 @@ quickstart: ## summarise thousands of source files, cold, and then again in a se
 	@echo
 	./target/release/quickstart
 
-test: test-interleavings ## all tests
+test: test-interleavings test-rust test-python ## all tests
+
+test-rust: ## the tests of the crates
 	$(LIMIT) $(CARGO) test --workspace --exclude async-cache-benches
+
+test-python: python ## the tests of the Python package
+	cd $(BINDINGS) && $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
 
 # Every order in which threads can meet at a lock, as far as the model checker gets.
 test-interleavings: ## the concurrent front under the model checker
 	RUSTFLAGS="--cfg shuttle" $(LIMIT) $(CARGO) test --quiet -p async-cache --test shuttle --release --target-dir target/shuttle
 
-lint: ## format, clippy, docs and the arrows between crates
+lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs and the arrows between crates
+
+lint-rust: ## format, clippy, docs and the arrows between crates
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
-	python3 scripts/check_arrows.py
+	$(PYTHON) scripts/check_arrows.py
+
+lint-python: python ## ruff, mypy and stubtest
+	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)
+	$(VENV)/bin/ruff check --quiet $(BINDINGS)
+	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache
+	cd $(BINDINGS) && $(abspath $(VENV))/bin/python -m mypy.stubtest cache --ignore-missing-stub --allowlist stubtest-allowlist.txt
 
 format: ## format everything
 	$(CARGO) fmt --all
+	$(VENV)/bin/ruff format --quiet $(BINDINGS)
 
 doc: ## the API documentation, in target/doc
 	$(CARGO) doc --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples

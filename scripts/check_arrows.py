@@ -13,6 +13,7 @@ ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache": {"async-cache-core", "async-cache-disk"},
+    "async-cache-python": {"async-cache-core", "async-cache-disk"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
 }

@@ -88,6 +88,11 @@ impl<K, V, T> Cache<K, V, T> {
         }
     }
 
+    /// The most entries that the cache may hold.
+    pub fn maxsize(&self) -> Option<usize> {
+        self.config.maxsize
+    }
+
     /// The entries in memory, for addressing and reading.
     #[inline]
     pub fn store(&self) -> &Store<K, V> {
@@ -117,6 +122,35 @@ impl<K, V, T> Cache<K, V, T> {
         assert!(self.is_pristine(), "a snapshot is opened under a pristine cache");
         self.reported = 0;
         std::mem::replace(&mut self.cold, cold)
+    }
+
+    /// Gives a cache of one shard another cold set, though it is not pristine. `ranks` are the ranks that the keys
+    /// of all hot entries have in the new snapshot: they leave it, for what is in memory stays.
+    ///
+    /// # Errors
+    /// The cold set is handed back if the hot entries are not exactly those of `ranks` any more.
+    pub fn adopt(
+        &mut self,
+        cold: Arc<ColdSet>,
+        ranks: &[(Ticket, Option<Rank>)],
+    ) -> Result<(), Arc<ColdSet>> {
+        if !self.store.set_origins(ranks) {
+            return Err(cold);
+        }
+        for &rank in ranks.iter().filter_map(|(_, rank)| rank.as_ref()) {
+            cold.take(rank);
+        }
+        self.cold = Some(cold);
+        self.reported = 0;
+        self.report();
+        while self.is_full_beyond() && self.cold.as_ref().is_some_and(|cold| cold.take_coldest().is_some()) {}
+        Ok(())
+    }
+
+    /// Whether there is more than `maxsize` allows.
+    fn is_full_beyond(&self) -> bool {
+        let cold = self.cold.as_ref().map_or(0, |cold| cold.live());
+        self.config.maxsize.is_some_and(|max| self.store.len() + cold > max)
     }
 
     /// Forgets the cold set, once none of its entries is cold. The shard shrinks to its own part of `maxsize`.
@@ -308,6 +342,12 @@ impl<K, V, T> Cache<K, V, T> {
         self.counters.rest.load_errors += 1;
         self.counters.rest.load_time += took;
         Some((ended.key, ended.token))
+    }
+
+    /// Counts a call of a batch loader for so many keys. Where a cache has several shards, one of them counts.
+    pub fn count_batch(&mut self, keys: usize) {
+        self.counters.rest.batches += 1;
+        self.counters.rest.batched_keys += keys as u64;
     }
 
     fn fence(&mut self, flight: Option<FlightId>) {

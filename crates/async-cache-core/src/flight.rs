@@ -203,6 +203,11 @@ impl<K, T> Flights<K, T> {
         self.slab.get(id.slot).filter(|flight| flight.serial == id.serial).map(|flight| &flight.key)
     }
 
+    /// All running loads, fenced ones included: their keys and tokens.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
+        self.slab.iter().map(|(_, flight)| (&flight.key, &flight.token))
+    }
+
     /// Checks the invariants; for tests.
     ///
     /// # Panics

@@ -12,7 +12,7 @@
 //! - [`cache`]: one shard of a cache, where the parts below meet; a front calls little else
 //! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have expired
 //! - [`cold`]: the entries that are still only in the opened snapshot
-//! - [`flight`]: running loads; [`waits`]: loads that wait for loads
+//! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
 //! - [`stats`]: what is counted
 //! - [`time`]: instants and deadlines as numbers; `slab`: slots and the chains through them
 //!
@@ -47,6 +47,7 @@
 
 #![allow(clippy::cast_possible_truncation)] // hashes are cut to their lower half on purpose, everywhere
 
+pub mod batch;
 pub mod cache;
 pub mod cold;
 pub mod flight;

@@ -39,6 +39,10 @@ stats! {
     load_time: Duration,
     /// Of `misses`, those that joined a load which was running already.
     joined: u64,
+    /// Calls of a batch loader.
+    batches: u64,
+    /// Keys that they were asked for, together.
+    batched_keys: u64,
     /// Flights whose result was not stored, because the key was set, deleted or cleared while they loaded.
     fenced: u64,
     /// Entries that made room for others.

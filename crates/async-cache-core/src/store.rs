@@ -206,6 +206,18 @@ impl<K, V> Store<K, V> {
         Some(slot.entry())
     }
 
+    /// Names for every entry its rank in another snapshot. `false`, and nothing is changed, if these are not
+    /// exactly the entries that there are.
+    pub(crate) fn set_origins(&mut self, ranks: &[(Ticket, Option<Rank>)]) -> bool {
+        if ranks.len() != self.len() || ranks.iter().any(|&(ticket, _)| self.redeem(ticket).is_none()) {
+            return false;
+        }
+        for &(ticket, rank) in ranks {
+            self.slab[ticket.slot].origin = rank.unwrap_or(NO_ORIGIN);
+        }
+        true
+    }
+
     /// Notes a use of an entry, as far as that can be done with a shared borrow: everything for
     /// [`Eviction::Adaptive`], nothing for [`Eviction::Lru`].
     #[inline]
@@ -307,6 +319,11 @@ impl<K, V> Store<K, V> {
     pub fn coldest_first(&self) -> Vec<Ticket> {
         let ids = self.order.coldest_first(&self.slab).into_iter();
         ids.map(|slot| Ticket { slot, serial: self.slab[slot].serial }).collect()
+    }
+
+    /// All entries, in no order, expired ones included; for those who have to visit everything.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'_, K, V>> {
+        self.slab.iter().map(|(_, slot)| slot.entry())
     }
 
     /// Checks the invariants; for tests.

@@ -24,6 +24,11 @@ impl Time {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The instant `by` later, or the end of the clock.
+    pub fn later(self, by: Duration) -> Self {
+        Self(u64::try_from(by.as_nanos()).map_or(u64::MAX, |nanos| self.0.saturating_add(nanos)))
+    }
 }
 
 /// The instant from which an entry is no longer served, or never.
@@ -43,7 +48,7 @@ impl Deadline {
 
     /// The deadline `ttl` after `now`. A `ttl` past the end of the clock (584 years) is [`Deadline::NEVER`].
     pub fn after(now: Time, ttl: Duration) -> Self {
-        u64::try_from(ttl.as_nanos()).map_or(Self::NEVER, |nanos| Self(now.0.saturating_add(nanos)))
+        Self::at(now.later(ttl))
     }
 
     /// Whether an entry with this deadline is gone at `now`.

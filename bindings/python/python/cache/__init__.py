@@ -1,0 +1,40 @@
+"""An async cache that is never cold.
+
+One load per key however many callers, batches, TTL and LRU, metrics; and entries that survive deploy, crash and
+``kill -9``, and are back in milliseconds.
+
+    >>> from cache import AsyncCache, DiskBackend
+    >>> cache = AsyncCache(maxsize=10_000, default_ttl=3600, backup=DiskBackend("/var/cache/app/pages.cache"))
+    >>> page = await cache.get("key", loader=lambda: fetch("key"))
+    >>> cache.save_to_backup()
+"""
+
+from .async_cache import AsyncCache
+from .async_lru import AsyncLRU
+from .async_ttl import AsyncTTL
+from .backend import CacheBackend, DiskBackend
+from .errors import (
+    BackupError,
+    CacheError,
+    CacheWarning,
+    LoadCancelledError,
+    LoadError,
+    RecursiveLoadError,
+)
+from .invalidators import AsyncLRUInvalidator, AsyncTTLInvalidator
+
+__all__ = [
+    "AsyncCache",
+    "AsyncLRU",
+    "AsyncLRUInvalidator",
+    "AsyncTTL",
+    "AsyncTTLInvalidator",
+    "BackupError",
+    "CacheBackend",
+    "CacheError",
+    "CacheWarning",
+    "DiskBackend",
+    "LoadCancelledError",
+    "LoadError",
+    "RecursiveLoadError",
+]

@@ -1,0 +1,167 @@
+"""What a cache does with its backup: saving, loading, and who may use which file."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+import weakref
+from pathlib import Path
+from types import CodeType
+from typing import Any, cast
+
+from ._native import Cache
+from .backend import CacheBackend, DiskBackend
+from .errors import BackupError, CacheWarning
+
+# Which cache uses which file, as long as both live. The scope tells the functions apart that cache in files.
+_users: weakref.WeakValueDictionary[str, Persistence] = weakref.WeakValueDictionary()
+_users_lock = threading.Lock()
+
+
+class Persistence:
+    """The backup of one cache.
+
+    `scope` names the function whose results are cached, ``""`` for an `AsyncCache`: keys of one function mean nothing
+    to another, so a file belongs to a scope, and its version tag says to which.
+    """
+
+    def __init__(self, backend: CacheBackend, scope: str = "", function: Any = None) -> None:
+        if not isinstance(backend, CacheBackend):
+            raise TypeError(
+                f"a backup is a DiskBackend, or another CacheBackend, not {type(backend).__qualname__}"
+            )
+        self.backend = backend
+        self._scope = scope
+        self._function = function
+        self._set_aside = False
+        self._saving = threading.Lock()
+        self._saver: int | None = None
+        # A subclass that overrides the contract's methods is called by them.
+        kind = type(backend)
+        self.is_native = (
+            isinstance(backend, DiskBackend)
+            and kind.load is DiskBackend.load
+            and kind.save is DiskBackend.save
+            and kind.clear is DiskBackend.clear
+        )
+        if isinstance(backend, DiskBackend):
+            self._claim(backend)
+
+    def _claim(self, backend: DiskBackend) -> None:
+        path = os.path.realpath(backend.path)
+        with _users_lock:
+            other = _users.get(path)
+            if other is not None and not other._is_alike(self):
+                raise ValueError(
+                    f"{backend.path} keeps the cache of {other._owner()} already; give {self._owner()} a file of its own"
+                )
+            _users[path] = self
+
+    def _is_alike(self, other: Persistence) -> bool:
+        """Whether two caches mean the same by the same key: one function, decorated twice."""
+        if self._scope != other._scope:
+            return False
+        return _parts(self._function) == _parts(other._function)
+
+    def _owner(self) -> str:
+        return f"the function {self._scope}" if self._scope else "an AsyncCache"
+
+    @property
+    def _tag(self) -> str:
+        version = cast(DiskBackend, self.backend).version
+        scope = self._scope
+        if len(scope.encode()) > 140:
+            import hashlib
+
+            scope = scope[:60] + "#" + hashlib.sha256(scope.encode()).hexdigest()[:32]
+        return f"{version}\x1f{scope}" if scope else version
+
+    def save(self, cache: Cache) -> None:
+        """Saves all entries of the cache."""
+        me = threading.get_ident()
+        if self._saver == me:
+            raise BackupError("this thread is in the middle of a save of this very cache")
+        with self._saving:
+            self._saver = me
+            try:
+                self._save(cache)
+            finally:
+                self._saver = None
+
+    def _save(self, cache: Cache) -> None:
+        if self.is_native:
+            path = Path(cast(DiskBackend, self.backend).path)
+            report = cache.save_to_file(path, self._tag, True, self._set_aside)
+            self._set_aside = False
+            if report["left_out"]:
+                warnings.warn(
+                    CacheWarning(
+                        f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
+                    ),
+                    stacklevel=5,
+                )
+            if report["set_aside"] is not None:
+                warnings.warn(
+                    CacheWarning(
+                        f"{path}: what stood there was not this cache, or could not be read; it is at "
+                        f"{report['set_aside']} now"
+                    ),
+                    stacklevel=5,
+                )
+            return
+        self.backend.save({key: (value, left) for key, value, left in cache.entries()})
+        cache.count_save()
+
+    def load(self, cache: Cache) -> None:
+        """Takes in what is in the backup and not in the cache; warns if that cannot be read."""
+        with self._saving:
+            try:
+                if self.is_native:
+                    self._open(cache)
+                else:
+                    self._restore(cache)
+            except Exception as error:
+                backend = self.backend.path if self.is_native else type(self.backend).__qualname__  # type: ignore[attr-defined]
+                warnings.warn(CacheWarning(f"{backend}: {error}; the cache starts without it"), stacklevel=4)
+
+    def _open(self, cache: Cache) -> None:
+        backend = cast(DiskBackend, self.backend)
+        tag = cache.tag_of_file(Path(backend.path))
+        if tag is not None and tag != self._tag and tag.partition("\x1f")[2] != self._tag.partition("\x1f")[2]:
+            owner = tag.partition("\x1f")[2]
+            self._set_aside = True
+            raise BackupError(
+                f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
+                f"{self._owner()}; the next save sets it aside"
+            )
+        cache.open_from_file(Path(backend.path), self._tag, True)
+
+    def _restore(self, cache: Cache) -> None:
+        now = time.monotonic()
+        # The last ones are the most recently used, and each one comes in as the coldest.
+        for key, (value, deadline) in reversed(list(self.backend.load().items())):
+            left = None if deadline is None else deadline - now
+            if left is None or left > 0:
+                cache.restore(key, value, left)
+
+
+def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:
+    """What makes a function what it does: its code, its defaults, and what it closes over."""
+    code = getattr(function, "__code__", None)
+    cells = getattr(function, "__closure__", None) or ()
+    return (
+        code,
+        getattr(function, "__defaults__", None),
+        getattr(function, "__kwdefaults__", None),
+        tuple(id(cell.cell_contents) if _is_full(cell) else None for cell in cells),
+    )
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents
+    except ValueError:
+        return False
+    return True

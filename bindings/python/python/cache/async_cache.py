@@ -1,0 +1,134 @@
+"""`AsyncCache`: the native cache, and what is not worth writing natively."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from ._native import Cache
+from ._persistence import Persistence
+from .backend import CacheBackend
+
+_WARMUP_AT_ONCE = 32
+
+
+class AsyncCache(Cache):
+    """An in-memory cache for asyncio, kept in a backup across processes if one is given.
+
+    `maxsize` entries, the least recently used make room (``None``: unlimited, 0: nothing is kept); `default_ttl` in
+    seconds (``None``: for ever). Not bound to an event loop: one cache serves any number of loops and threads.
+    """
+
+    def __new__(
+        cls,
+        maxsize: int | None = 128,
+        default_ttl: float | None = None,
+        batch_window_ms: float = 5,
+        max_batch_size: int = 100,
+        backup: CacheBackend | None = None,
+        remote_cache: None = None,
+        *,
+        backend: CacheBackend | None = None,
+    ) -> AsyncCache:
+        if remote_cache is not None:
+            raise NotImplementedError("remote_cache is not supported yet: leave it out, or give None")
+        if backup is not None and backend is not None:
+            raise TypeError("backup and backend are two names of one argument: give one of them")
+        return super().__new__(cls, maxsize, default_ttl, batch_window_ms, max_batch_size)
+
+    def __init__(
+        self,
+        maxsize: int | None = 128,
+        default_ttl: float | None = None,
+        batch_window_ms: float = 5,
+        max_batch_size: int = 100,
+        backup: CacheBackend | None = None,
+        remote_cache: None = None,
+        *,
+        backend: CacheBackend | None = None,
+    ) -> None:
+        self.backup = backup if backup is not None else backend
+        self.cache = Entries(self)
+        self._persistence: Persistence | None = None
+        if self.backup is not None:
+            self._persist(Persistence(self.backup))
+
+    def _persist(self, persistence: Persistence) -> None:
+        """Opens the backup; for a decorator, which knows the function it is for later than it has the cache."""
+        self._persistence = persistence
+        persistence.load(self)
+
+    def get_metrics(self) -> dict[str, int | float]:
+        """`hits`, `misses`, `size` and `hit_rate` since the cache was made or cleared."""
+        stats = self.stats()
+        return {name: stats[name] for name in ("hits", "misses", "size", "hit_rate")}
+
+    async def warmup(self, keys_with_loaders: Mapping[Any, Callable[[], Awaitable[Any]]]) -> None:
+        """Loads what is missing, several keys at a time; the first error of a loader is raised."""
+        limit = asyncio.Semaphore(_WARMUP_AT_ONCE)
+
+        async def load(key: Any, loader: Callable[[], Awaitable[Any]]) -> None:
+            async with limit:
+                await self.get(key, loader=loader)
+
+        tasks = [asyncio.ensure_future(load(key, loader)) for key, loader in keys_with_loaders.items()]
+        try:
+            for task in tasks:
+                await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def save_to_backup(self) -> None:
+        """Saves all entries to the backup. Without a backup nothing happens.
+
+        Blocks its caller, and nobody else. Raises `BackupError`, or what a backend of your own raises; the old file
+        is as it was then.
+        """
+        if self._persistence is not None:
+            self._persistence.save(self)
+
+    async def save_to_backup_async(self) -> None:
+        """`save_to_backup` in a thread, so that the event loop goes on. Cancelled, it saves all the same."""
+        if self._persistence is not None:
+            loop = asyncio.get_running_loop()
+            await asyncio.shield(loop.run_in_executor(None, self._persistence.save, self))
+
+    def load_from_backup(self) -> None:
+        """Takes in what is in the backup and not in the cache. Without a backup nothing happens."""
+        if self._persistence is not None:
+            self._persistence.load(self)
+
+    def __enter__(self) -> AsyncCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.save_to_backup()
+
+    async def __aenter__(self) -> AsyncCache:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.save_to_backup_async()
+
+
+class Entries:
+    """A view of a cache's keys: `in` and `len`. Looking is no use of an entry."""
+
+    __slots__ = ("_cache",)
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def __contains__(self, key: object) -> bool:
+        return self._cache.contains(key)
+
+    def __len__(self) -> int:
+        return self._cache.size()

@@ -1,0 +1,27 @@
+"""`AsyncLRU`: caches an async function's results, the least recently used make room."""
+
+from __future__ import annotations
+
+from .backend import CacheBackend
+from .decorator import Decorator
+
+
+class AsyncLRU(Decorator):
+    """Caches the results of an async function by its arguments, as `functools.lru_cache` does for others.
+
+    `maxsize` results (``None``: unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key;
+    `typed=True` tells ``f(1)`` from ``f(1.0)``; with a `backup` the results survive the process.
+    """
+
+    def __init__(
+        self,
+        maxsize: int | None = 128,
+        skip_args: int = 0,
+        backup: CacheBackend | None = None,
+        *,
+        backend: CacheBackend | None = None,
+        typed: bool = False,
+    ) -> None:
+        super().__init__(
+            maxsize=maxsize, default_ttl=None, skip_args=skip_args, backup=backup, backend=backend, typed=typed
+        )

@@ -1,0 +1,32 @@
+"""`AsyncTTL`: caches an async function's results for a time."""
+
+from __future__ import annotations
+
+from .backend import CacheBackend
+from .decorator import Decorator
+
+
+class AsyncTTL(Decorator):
+    """Caches the results of an async function by its arguments, each for `time_to_live` seconds.
+
+    ``time_to_live=None`` never expires; the other arguments are those of `AsyncLRU`.
+    """
+
+    def __init__(
+        self,
+        time_to_live: float | None = 60,
+        maxsize: int | None = 1024,
+        skip_args: int = 0,
+        backup: CacheBackend | None = None,
+        *,
+        backend: CacheBackend | None = None,
+        typed: bool = False,
+    ) -> None:
+        super().__init__(
+            maxsize=maxsize,
+            default_ttl=time_to_live,
+            skip_args=skip_args,
+            backup=backup,
+            backend=backend,
+            typed=typed,
+        )

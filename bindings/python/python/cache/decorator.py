@@ -1,0 +1,88 @@
+"""What the two decorators have in common: a native callable around a function, and its methods."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from . import _native
+from ._persistence import Persistence
+from .async_cache import AsyncCache
+from .backend import CacheBackend
+from .key import make_key
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Decorator:
+    """Caches an async function's results by its arguments."""
+
+    def __init__(
+        self,
+        *,
+        maxsize: int | None,
+        default_ttl: float | None,
+        skip_args: int,
+        backup: CacheBackend | None,
+        backend: CacheBackend | None,
+        typed: bool,
+    ) -> None:
+        if operator.index(skip_args) < 0:
+            raise ValueError(f"skip_args is 0 or more, not {skip_args}")
+        if backup is not None and backend is not None:
+            raise TypeError("backup and backend are two names of one argument: give one of them")
+        self.cache = AsyncCache(maxsize=maxsize, default_ttl=default_ttl)
+        self._backup = backup if backup is not None else backend
+        self.skip_args = skip_args
+        self._typed = typed
+        self._decorated = 0
+
+    def clear_cache(self) -> None:
+        """Removes all cached results, and sets the metrics to zero."""
+        self.cache.clear()
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Any:
+        if not callable(function):
+            raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
+        if self._backup is not None and self._decorated:
+            raise ValueError(
+                f"this decorator has a backup and decorates a function already: give {_name(function)} a decorator "
+                "and a file of its own"
+            )
+        cache = self.cache
+        make = None
+        if self._backup is not None:
+            persistence = Persistence(self._backup, _name(function), function)
+            if not persistence.is_native:
+                make = functools.partial(_key_for_backend, function)
+            cache.backup = self._backup
+            cache._persist(persistence)
+        cached = _native.decorate(function, cache, self._decorated, self._typed, self.skip_args, make)
+        self._decorated += 1
+        functools.update_wrapper(cached, function)
+
+        def invalidate_cache(*args: Any, **kwargs: Any) -> None:
+            kwargs.pop("use_cache", None)
+            _native.invalidate(cached, (*args, *kwargs.values()), tuple(kwargs))
+
+        cached.clear_cache = self.clear_cache
+        cached.invalidate_cache = invalidate_cache
+        cached.get_metrics = cache.get_metrics
+        cached.stats = cache.stats
+        cached.save_to_backup = cache.save_to_backup
+        cached.save_to_backup_async = cache.save_to_backup_async
+        cached.load_from_backup = cache.load_from_backup
+        cached.skip_args = self.skip_args
+        return cached
+
+
+def _key_for_backend(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The key of a call, for backends of the user's own: they get objects that can be pickled and compared."""
+    return make_key(function, args, kwargs)
+
+
+def _name(function: Any) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"

@@ -1,0 +1,538 @@
+//! Calls: what `cache.get(...)` and a decorated function return.
+//!
+//! Owns the awaitable. Nothing happens before it is awaited. Its states:
+//!
+//! | state | on `send` |
+//! |---|---|
+//! | asked | looks the key up: a hit is returned at once; a miss joins the load that runs, or starts one |
+//! | waiting | passes on to the future it waits on; when that is done, returns what the load brought, or asks again if the load was abandoned by others |
+//! | done | |
+//!
+//! A waiting call holds a seat in its flight and leaves it when it is cancelled, closed or dropped; the last
+//! one to leave stops the load.
+
+use std::ffi::{CStr, c_int};
+
+use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use async_cache_core::flight::FlightId;
+
+use crate::cache::{Cache, Entered, Hit};
+use crate::errors;
+use crate::key::{CallProbe, ObjectKey, Probe};
+use crate::load::Work;
+use crate::nesting;
+use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
+use crate::raw::{Ref, Sent, send};
+use crate::room::{Answer, Room};
+use crate::ttl::Ttl;
+
+/// The arguments of a call.
+pub(crate) enum Args {
+    None,
+    One([Ref; 1]),
+    Two([Ref; 2]),
+    Three([Ref; 3]),
+    Many(Box<[Ref]>),
+}
+
+impl Args {
+    #[inline]
+    pub(crate) fn collect(count: usize, mut arg: impl FnMut(usize) -> Ref) -> Self {
+        match count {
+            0 => Self::None,
+            1 => Self::One([arg(0)]),
+            2 => Self::Two([arg(0), arg(1)]),
+            3 => Self::Three([arg(0), arg(1), arg(2)]),
+            _ => Self::Many((0..count).map(arg).collect()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[Ref] {
+        match self {
+            Self::None => &[],
+            Self::One(args) => args,
+            Self::Two(args) => args,
+            Self::Three(args) => args,
+            Self::Many(args) => args,
+        }
+    }
+}
+
+/// A decorated function.
+pub(crate) struct Function {
+    pub(crate) wrapped: Ref,
+    pub(crate) cache: Ref<Cache>,
+    /// Which of the functions that share the cache.
+    pub(crate) number: u32,
+    /// Whether `1` and `1.0` are two arguments.
+    pub(crate) typed: bool,
+    /// How many of the first arguments are no part of the key.
+    pub(crate) skip: usize,
+    /// Makes the keys, if a backend of the user's own is to get them: called with arguments and keywords.
+    pub(crate) make_key: Option<Ref>,
+}
+
+impl Function {
+    /// The key of a call with these arguments.
+    #[inline]
+    pub(crate) fn probe<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> PyResult<CallProbe<'a, 'py>> {
+        let seed = self.cache.bind(py).get().seed;
+        if let Some(make) = &self.make_key {
+            return CallProbe::made_by(make.bind(py), seed, self.skip, args, names);
+        }
+        CallProbe::new(py, seed, (self.number, self.typed, self.skip), args, names)
+    }
+}
+
+/// A call of a decorated function: makes the awaitable.
+#[inline]
+pub(crate) fn called<'py>(
+    function: Bound<'py, PyAny>,
+    args: Args,
+    names: Option<Ref<PyTuple>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = function.py();
+    let function = Ref::new(function);
+    let call = match names {
+        None => FunctionCall { function, args, names: None, refresh: false },
+        Some(names) => with_names(py, function, args, names)?,
+    };
+    coroutine::new(py, Call { state: State::Function(call) })
+}
+
+/// `use_cache` is the decorator's own argument.
+fn with_names(
+    py: Python<'_>,
+    function: Ref,
+    args: Args,
+    names: Ref<PyTuple>,
+) -> PyResult<FunctionCall> {
+    let own = pyo3::intern!(py, "use_cache");
+    let at = names.bind(py).iter_borrowed().position(|name| name.is(own) || name.eq(own).unwrap_or(false));
+    let Some(at) = at else { return Ok(FunctionCall { function, args, names: Some(names), refresh: false }) };
+    let all = args.as_slice();
+    let at_all = all.len() - names.bind(py).len() + at;
+    let refresh = !all[at_all].bind(py).is_truthy()?;
+    let kept: Vec<_> = (0..all.len()).filter(|&index| index != at_all).collect();
+    let args = Args::collect(kept.len(), |index| Ref::new(all[kept[index]].bind(py).clone()));
+    let others = names.bind(py).iter().enumerate().filter(|&(index, _)| index != at).map(|(_, name)| name);
+    let others = PyTuple::new(py, others.collect::<Vec<_>>())?;
+    let names = (!others.is_empty()).then(|| Ref::new(others));
+    Ok(FunctionCall { function, args, names, refresh })
+}
+
+/// What `cache.get(...)` returns.
+pub(crate) struct Call {
+    state: State,
+}
+
+enum State {
+    Object(ObjectCall),
+    Function(FunctionCall),
+    Waiting(Box<Waiting>),
+    Done,
+}
+
+pub(crate) struct ObjectCall {
+    pub(crate) cache: Ref<Cache>,
+    pub(crate) key: Ref,
+    pub(crate) loader: Option<Ref>,
+    pub(crate) batch_loader: Option<Ref>,
+    pub(crate) ttl: Ttl,
+}
+
+pub(crate) struct FunctionCall {
+    function: Ref,
+    args: Args,
+    names: Option<Ref<PyTuple>>,
+    refresh: bool,
+}
+
+struct Waiting {
+    /// What it asks again if the load is abandoned.
+    asked: State,
+    cache: Ref<Cache>,
+    room: Ref<Room>,
+    flight: FlightId,
+    /// Whether it was this call whose loader runs.
+    leads: bool,
+    /// The load that this call is part of, if it is.
+    waiter: Option<u64>,
+    /// The iterator of the future that is waited on.
+    iterator: Ref,
+}
+
+impl Call {
+    pub(crate) fn get<'py>(py: Python<'py>, call: ObjectCall) -> PyResult<Bound<'py, PyAny>> {
+        coroutine::new(py, Self { state: State::Object(call) })
+    }
+
+    /// Asks the cache, until there is a value or something to wait for.
+    fn ask<'py>(&mut self, py: Python<'py>, mut is_counted: bool) -> PyResult<Sent<'py>> {
+        loop {
+            let asked = std::mem::replace(&mut self.state, State::Done);
+            let entered = asked.enter(py, is_counted)?;
+            is_counted = true;
+            let (flight, room, leads) = match entered {
+                Entered::Served(value) => return Ok(Sent::Return(value)),
+                Entered::Waits { flight, room, leads } => (flight, room, leads),
+            };
+            let cache = asked.cache(py);
+            let seat = Seat { cache: &cache, room: &room, flight };
+            if let Some(answer) = room.get().answer(py) {
+                match answered(py, answer, leads, &asked)? {
+                    Some(value) => return Ok(Sent::Return(value)),
+                    None => {
+                        self.state = asked;
+                        continue;
+                    }
+                }
+            }
+            let waiter = nesting::current(py)?;
+            if let Some(waiter) = waiter
+                && !nesting::wait(py, waiter, room.get().name)
+            {
+                seat.leave(py)?;
+                return Err(errors::recursive(py, &asked.describe(py)));
+            }
+            let iterator = match room.get().take_seat(py) {
+                Ok(iterator) => iterator,
+                Err(error) => {
+                    nesting::done(py, waiter, room.get().name);
+                    seat.leave(py)?;
+                    return Err(error);
+                }
+            };
+            self.state = State::Waiting(Box::new(Waiting {
+                asked,
+                cache: Ref::new(cache),
+                room: Ref::new(room),
+                flight,
+                leads,
+                waiter,
+                iterator: Ref::new(iterator),
+            }));
+            if let Some(sent) = self.wait(py, py.None().bind(py))? {
+                return Ok(sent);
+            }
+        }
+    }
+
+    /// One step of waiting. `None`: the load was abandoned, and the state is back to what was asked.
+    fn wait<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Option<Sent<'py>>> {
+        let State::Waiting(waiting) = &self.state else { unreachable!("called while it waits") };
+        let sent = send(waiting.iterator.bind(py), value);
+        self.after(py, sent)
+    }
+
+    fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Option<Sent<'py>>> {
+        match sent {
+            Ok(Sent::Yield(value)) => Ok(Some(Sent::Yield(value))),
+            Ok(Sent::Return(_)) => {
+                let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else {
+                    unreachable!("called while it waits")
+                };
+                let Waiting { asked, cache, room, flight, leads, waiter, .. } = *waiting;
+                nesting::done(py, waiter, room.bind(py).get().name);
+                match room.bind(py).get().answer(py) {
+                    Some(answer) => match answered(py, answer, leads, &asked)? {
+                        Some(value) => Ok(Some(Sent::Return(value))),
+                        None => {
+                            self.state = asked;
+                            Ok(None)
+                        }
+                    },
+                    // Somebody else finished the future; the seat is left as if the call was cancelled.
+                    None => {
+                        Seat { cache: cache.bind(py), room: room.bind(py), flight }.leave(py)?;
+                        Err(errors::load_cancelled(py, &asked.describe(py), None))
+                    }
+                }
+            }
+            Err(error) => {
+                self.leave(py)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives up waiting.
+    fn leave(&mut self, py: Python<'_>) -> PyResult<()> {
+        let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
+        nesting::done(py, waiting.waiter, waiting.room.bind(py).get().name);
+        let seat = Seat {
+            cache: waiting.cache.bind(py),
+            room: waiting.room.bind(py),
+            flight: waiting.flight,
+        };
+        seat.leave(py)
+    }
+}
+
+/// What an answer is to a call. `None`: it has to ask again.
+fn answered<'py>(
+    py: Python<'py>,
+    answer: Answer,
+    leads: bool,
+    asked: &State,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match answer {
+        Answer::Value(value) => Ok(Some(value.into_bound(py))),
+        Answer::Failed(error) => Err(errors::raise_again(error.into_bound(py))),
+        Answer::Abandoned if leads => Err(errors::load_cancelled(py, &asked.describe(py), None)),
+        Answer::Abandoned => Ok(None),
+    }
+}
+
+/// A place among those who wait for a flight.
+struct Seat<'a, 'py> {
+    cache: &'a Bound<'py, Cache>,
+    room: &'a Bound<'py, Room>,
+    flight: FlightId,
+}
+
+impl Seat<'_, '_> {
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.cache.get().leave(py, self.flight, self.room)
+    }
+}
+
+impl State {
+    fn cache<'py>(&self, py: Python<'py>) -> Bound<'py, Cache> {
+        match self {
+            Self::Object(call) => call.cache.bind(py).clone(),
+            Self::Function(call) => call.function(py).cache.bind(py).clone(),
+            Self::Waiting(_) | Self::Done => unreachable!("asked for by those who ask"),
+        }
+    }
+
+    /// Looks the key up, and joins or starts a load if it is not there.
+    fn enter<'py>(&self, py: Python<'py>, is_counted: bool) -> PyResult<Entered<'py>> {
+        match self {
+            Self::Object(call) => {
+                let cache = call.cache.bind(py);
+                let probe = ObjectKey::new(cache.get().seed, call.key.bind(py))?;
+                let work = match (&call.loader, &call.batch_loader) {
+                    (Some(loader), _) => Some(Work::Loader(Ref::new(loader.bind(py).clone()))),
+                    (None, Some(loader)) => Some(Work::Batch(Ref::new(loader.bind(py).clone()))),
+                    (None, None) => None,
+                };
+                Cache::enter(cache, &probe, work, call.ttl, is_counted)
+            }
+            Self::Function(call) => {
+                let function = call.function(py);
+                let cache = function.cache.bind(py);
+                let names = call.names.as_ref().map(|names| names.bind(py));
+                let probe = function.probe(py, &call.args, names)?;
+                if call.refresh && !is_counted {
+                    cache.get().delete_key(py, &probe)?;
+                }
+                let work = Work::Function {
+                    wrapped: Ref::new(function.wrapped.bind(py).clone()),
+                    args: Args::collect(call.args.as_slice().len(), |index| {
+                        Ref::new(call.args.as_slice()[index].bind(py).clone())
+                    }),
+                    names: names.map(|names| Ref::new(names.clone())),
+                };
+                Cache::enter(cache, &probe, Some(work), Ttl::Default, is_counted)
+            }
+            Self::Waiting(_) | Self::Done => unreachable!("asked for by those who ask"),
+        }
+    }
+
+    /// The key, for messages.
+    fn describe(&self, py: Python<'_>) -> String {
+        match self {
+            Self::Object(call) => errors::repr(call.key.bind(py)),
+            Self::Function(call) => {
+                let function = call.function(py);
+                let name = function.wrapped.bind(py).getattr("__qualname__").map(|name| name.to_string());
+                let names = call.names.as_ref().map(|names| names.bind(py));
+                let key = function.probe(py, &call.args, names).and_then(|probe| probe.to_key(py));
+                let key = key.map(|key| errors::repr(&key)).unwrap_or_default();
+                format!("{}{key}", name.unwrap_or_default())
+            }
+            Self::Waiting(_) | Self::Done => String::new(),
+        }
+    }
+}
+
+impl FunctionCall {
+    fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
+        crate::raw::function::function(self.function.bind(py)).expect("only decorated functions make these")
+    }
+}
+
+static STATICS: Statics = Statics::new();
+
+impl Coroutine for Call {
+    const NAME: &'static CStr = c"cache._native.Call";
+
+    #[inline]
+    fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    #[inline]
+    fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let hit = match &self.state {
+            State::Object(call) => {
+                let cache = call.cache.bind(py).get();
+                // Its hash may run Python code, as that of a user's key; an error is met again on the long way.
+                let key = call.key.bind(py);
+                if !crate::key::is_plain(key) {
+                    return None;
+                }
+                cache.hit(py, &ObjectKey::new(cache.seed, key).ok()?)
+            }
+            State::Function(call) if !call.refresh => {
+                let function = call.function(py);
+                if function.make_key.is_some() {
+                    return None;
+                }
+                let names = call.names.as_ref().map(|names| names.bind(py));
+                if !call.args.as_slice().iter().all(|arg| crate::key::is_plain(arg.bind(py))) {
+                    return None;
+                }
+                let probe = function.probe(py, &call.args, names).ok()?;
+                function.cache.bind(py).get().hit(py, &probe)
+            }
+            _ => return None,
+        };
+        let Hit::Served(value) = hit else { return None };
+        self.state = State::Done;
+        Some(value)
+    }
+
+    fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+        if matches!(self.state, State::Waiting(_)) {
+            return match self.wait(py, value)? {
+                Some(sent) => Ok(sent),
+                None => self.ask(py, true),
+            };
+        }
+        if !value.is_none() {
+            let message = "can't send non-None value to a just-started coroutine";
+            return Err(pyo3::exceptions::PyTypeError::new_err(message));
+        }
+        self.ask(py, false)
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
+        let State::Waiting(waiting) = &self.state else {
+            self.state = State::Done;
+            return Err(error);
+        };
+        let thrown = crate::load::throw(waiting.iterator.bind(py), error);
+        match self.after(py, thrown)? {
+            Some(sent) => Ok(sent),
+            None => self.ask(py, true),
+        }
+    }
+
+    fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.leave(py)?;
+        self.state = State::Done;
+        Ok(())
+    }
+
+    fn abandon(&mut self, py: Python<'_>) {
+        let result = match &self.state {
+            State::Waiting(_) => self.leave(py),
+            State::Object(_) | State::Function(_) => self.warn(py),
+            State::Done => Ok(()),
+        };
+        self.state = State::Done;
+        if let Err(error) = result {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
+        self.state.visit(visit)
+    }
+
+    fn statics() -> &'static Statics {
+        &STATICS
+    }
+}
+
+impl State {
+    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
+        match self {
+            Self::Object(call) => visit_all(
+                visit,
+                &[
+                    call.cache.pointer(),
+                    call.key.pointer(),
+                    pointer_of(call.loader.as_ref()),
+                    pointer_of(call.batch_loader.as_ref()),
+                ],
+            ),
+            Self::Function(call) => {
+                let stop = visit_all(visit, &[call.function.pointer(), pointer_of(call.names.as_ref())]);
+                if stop != 0 {
+                    return stop;
+                }
+                call.args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&s| s != 0).unwrap_or(0)
+            }
+            Self::Waiting(waiting) => {
+                let held = [waiting.cache.pointer(), waiting.room.pointer(), waiting.iterator.pointer()];
+                let stop = visit_all(visit, &held);
+                if stop != 0 { stop } else { waiting.asked.visit(visit) }
+            }
+            Self::Done => 0,
+        }
+    }
+}
+
+impl Call {
+    /// As the interpreter warns of a coroutine.
+    fn warn(&self, py: Python<'_>) -> PyResult<()> {
+        let name = match &self.state {
+            State::Function(call) => {
+                let name = call.function.bind(py).getattr("__qualname__");
+                name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())
+            }
+            _ => "AsyncCache.get".to_owned(),
+        };
+        let message = std::ffi::CString::new(format!("coroutine '{name}' was never awaited"))?;
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)
+    }
+}
+
+/// Calls a function with what was kept of a call.
+pub(crate) fn apply<'py>(
+    function: &Bound<'py, PyAny>,
+    args: &Args,
+    names: Option<&Bound<'py, PyTuple>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (args, named) = split(function.py(), args.as_slice(), names)?;
+    function.call(args, named.as_ref())
+}
+
+/// Arguments as a tuple and a dict.
+pub(crate) fn split<'py>(
+    py: Python<'py>,
+    all: &[Ref],
+    names: Option<&Bound<'py, PyTuple>>,
+) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
+    let positional = all.len() - names.map_or(0, |names| names.len());
+    let args = PyTuple::new(py, all[..positional].iter().map(|arg| arg.bind(py)))?;
+    let Some(names) = names else { return Ok((args, None)) };
+    let named = PyDict::new(py);
+    for (name, value) in names.iter_borrowed().zip(&all[positional..]) {
+        named.set_item(name.cast::<PyString>()?, value.bind(py))?;
+    }
+    Ok((args, Some(named)))
+}

@@ -1,0 +1,119 @@
+//! The clocks: the only file that reads one.
+//!
+//! A hit on an entry with a deadline reads the kernel's coarse clock, and the precise one only if the deadline
+//! is near; an entry without a deadline reads none.
+
+#![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_cache_core::time::{Deadline, Time};
+
+/// Whether a deadline has passed.
+#[inline]
+pub(crate) fn has_passed(deadline: Deadline) -> bool {
+    let (coarse, lag) = system::coarse();
+    if deadline.has_passed(coarse) {
+        return true;
+    }
+    let latest = Time::from_nanos(coarse.as_nanos().saturating_add(lag));
+    deadline.has_passed(latest) && deadline.has_passed(now())
+}
+
+/// Now, on the monotonic clock.
+pub(crate) fn now() -> Time {
+    system::precise()
+}
+
+/// Now, or up to a tick of the kernel ago: for what need not be done at once, such as reclaiming.
+pub(crate) fn roughly_now() -> Time {
+    system::coarse().0
+}
+
+/// Now, on the wall clock, in nanoseconds since the Unix epoch; 0 before it.
+pub(crate) fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use async_cache_core::time::Time;
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// By how much the coarse clock may lag: ten ticks of the slowest kernel configuration, 100 Hz.
+    const LAG_NANOS: u64 = 100_000_000;
+
+    pub(super) fn precise() -> Time {
+        read(ClockId::Monotonic)
+    }
+
+    #[inline]
+    pub(super) fn coarse() -> (Time, u64) {
+        (read(ClockId::MonotonicCoarse), LAG_NANOS)
+    }
+
+    #[inline]
+    fn read(clock: ClockId) -> Time {
+        let time = clock_gettime(clock);
+        // Neither is negative: these clocks count from boot.
+        Time::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::sync::LazyLock;
+    use std::time::Instant;
+
+    use async_cache_core::time::Time;
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    pub(super) fn precise() -> Time {
+        Time::from_nanos(u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn coarse() -> (Time, u64) {
+        (precise(), 0)
+    }
+}
+
+// FILECLOCK-TEMP
+/// How instants in memory map to instants in the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileClock {
+    monotonic: Time,
+    file: u64,
+}
+
+impl FileClock {
+    pub(crate) fn start(now: Time, wall: u64, saved_at: u64) -> Self {
+        Self { monotonic: now, file: wall.max(saved_at) }
+    }
+    pub(crate) fn adjusted(self, now: Time, wall: u64) -> Self {
+        Self { monotonic: now, file: wall.max(self.to_file(now)) }
+    }
+    pub(crate) fn file_now(self) -> u64 {
+        self.file
+    }
+    pub(crate) fn deadline_to_file(self, deadline: Deadline) -> Option<u64> {
+        deadline.time().map(|time| self.to_file(time))
+    }
+    pub(crate) fn deadline_from_file(self, deadline: Option<u64>) -> Deadline {
+        deadline.map_or(Deadline::NEVER, |deadline| {
+            let nanos = if deadline >= self.file {
+                self.monotonic.as_nanos().saturating_add(deadline - self.file)
+            } else {
+                self.monotonic.as_nanos().saturating_sub(self.file - deadline)
+            };
+            Deadline::at(Time::from_nanos(nanos))
+        })
+    }
+    fn to_file(self, time: Time) -> u64 {
+        match time.as_nanos().checked_sub(self.monotonic.as_nanos()) {
+            Some(later) => self.file.saturating_add(later),
+            None => self.file.saturating_sub(self.monotonic.as_nanos() - time.as_nanos()),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Keys of an `AsyncCache`: equal keys, and only those, have the same bytes.
+//!
+//! Rules:
+//! 1. A class has an encoding only if its equality is known: the types below, and what inherits from `str`,
+//!    `bytes`, a number, `tuple` or `frozenset` without `__eq__` and `__hash__` of its own.
+//! 2. What is equal across types (1, 1.0, True; paths of one flavour) has the encoding of the value.
+//! 3. In doubt there is no encoding. Two equal keys of which one has none are a miss; two keys under one
+//!    encoding would be a wrong value.
+//! 4. Nothing depends on a hash, an address or the order of a set.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyComplex, PyFloat, PyFrozenSet, PyInt, PyString, PyTuple, PyType};
+
+use super::names::Name;
+use super::value::write_surrogates;
+use super::{MAX_DEPTH, atom, ext, number, time, types, write};
+
+/// Appends the canonical encoding of a key. False: it has none, and `out` is as it was.
+pub(crate) fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    let start = out.len();
+    let done = write_key(key, out, 0);
+    if !matches!(done, Ok(true)) {
+        out.truncate(start);
+    }
+    done
+}
+
+fn write_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
+    if let Ok(key) = key.cast_exact::<PyString>() {
+        write_text(key, out)?;
+        Ok(true)
+    } else if key.is_exact_instance_of::<PyInt>() {
+        number::write_int(key, out, number::MAX_KEY_INT)
+    } else if let Ok(key) = key.cast_exact::<PyTuple>() {
+        write_tuple(key, out, depth)
+    } else if write_known(key, out)? {
+        Ok(true)
+    } else {
+        write_as_base(key, out, depth)
+    }
+}
+
+/// Appends what is not nested and does not depend on anything but the value.
+pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    if let Ok(key) = key.cast_exact::<PyFloat>() {
+        return number::write_float_key(key.py(), key.value(), out);
+    }
+    if let Ok(key) = key.cast_exact::<PyBytes>() {
+        write::binary(out, key.as_bytes())?;
+        return Ok(true);
+    }
+    if key.is_none() {
+        write::nil(out);
+        return Ok(true);
+    }
+    if number::write_number_key(key, out)? || time::write_canonical(key, out)? || atom::write_uuid(key, out)? {
+        return Ok(true);
+    }
+    if write_path(key, out)? {
+        return Ok(true);
+    }
+    // A member of a class that no other process would find is a key of this one only.
+    Ok(write_enum(key, out)?.is_some_and(|class| class.is_importable))
+}
+
+/// Appends a `str`.
+pub(super) fn write_text(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
+    match value.to_str() {
+        Ok(text) => write::text(out, text),
+        Err(_) => write_surrogates(value, out),
+    }
+}
+
+/// Appends the elements of a tuple, or of what inherits from it.
+fn write_tuple(key: &Bound<'_, PyTuple>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
+    if depth >= MAX_DEPTH {
+        return Ok(false);
+    }
+    write::array(out, key.len())?;
+    for item in key.iter_borrowed() {
+        if !write_key(&item, out, depth + 1)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn write_frozenset(key: &Bound<'_, PyFrozenSet>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
+    if depth >= MAX_DEPTH {
+        return Ok(false);
+    }
+    let mut items = Vec::with_capacity(key.len());
+    for item in key.iter() {
+        let mut bytes = Vec::new();
+        if !write_key(&item, &mut bytes, depth + 1)? {
+            return Ok(false);
+        }
+        items.push(bytes);
+    }
+    items.sort_unstable();
+    let start = out.len();
+    write::array(out, items.len())?;
+    items.iter().for_each(|item| out.extend_from_slice(item));
+    write::close_ext(out, ext::FROZENSET, start)?;
+    Ok(true)
+}
+
+/// Appends an object whose class leaves equality to a base that has an encoding.
+fn write_as_base(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
+    let py = key.py();
+    let class = key.get_type();
+    let equals_as = |base: Bound<'_, PyType>| -> PyResult<bool> {
+        let (eq, hash) = (intern!(py, "__eq__"), intern!(py, "__hash__"));
+        Ok(class.getattr(eq)?.is(&base.getattr(eq)?) && class.getattr(hash)?.is(&base.getattr(hash)?))
+    };
+    if let Ok(set) = key.cast::<PyFrozenSet>() {
+        Ok(equals_as(py.get_type::<PyFrozenSet>())? && write_frozenset(set, out, depth)?)
+    } else if let Ok(tuple) = key.cast::<PyTuple>() {
+        Ok(equals_as(py.get_type::<PyTuple>())? && write_tuple(tuple, out, depth)?)
+    } else if let Ok(text) = key.cast::<PyString>() {
+        Ok(equals_as(py.get_type::<PyString>())? && write_text(text, out).map(|()| true)?)
+    } else if let Ok(bytes) = key.cast::<PyBytes>() {
+        Ok(equals_as(py.get_type::<PyBytes>())? && write::binary(out, bytes.as_bytes()).map(|()| true)?)
+    } else if key.is_instance_of::<PyInt>() {
+        Ok(equals_as(py.get_type::<PyInt>())? && number::write_int(key, out, number::MAX_KEY_INT)?)
+    } else if let Ok(float) = key.cast::<PyFloat>() {
+        Ok(equals_as(py.get_type::<PyFloat>())? && number::write_float_key(py, float.value(), out)?)
+    } else if let Ok(complex) = key.cast::<PyComplex>() {
+        Ok(equals_as(py.get_type::<PyComplex>())? && number::write_complex_key(complex, out)?)
+    } else {
+        Ok(false)
+    }
+}
+
+/// Paths are equal if their flavours and texts are; those of Windows in any case.
+fn write_path(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    let py = key.py();
+    let is = |class| types::is_exactly(key, class);
+    let (flavour, text) = if is(types::pure_posix_path(py)?) || is(types::posix_path(py)?) {
+        ("posix", key.str()?)
+    } else if is(types::pure_windows_path(py)?) || is(types::windows_path(py)?) {
+        ("windows", key.str()?.call_method0("lower")?.cast_into()?)
+    } else {
+        return Ok(false);
+    };
+    let start = out.len();
+    write::array(out, 2)?;
+    write::text(out, flavour)?;
+    write_text(&text, out)?;
+    write::close_ext(out, ext::PATH, start)?;
+    Ok(true)
+}
+
+/// The class of an enum's member.
+pub(super) struct EnumClass<'py> {
+    pub(super) class: Bound<'py, PyType>,
+    pub(super) is_importable: bool,
+}
+
+/// Appends a named member of an enum whose members are equal to themselves only.
+pub(super) fn write_enum<'py>(
+    key: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+) -> PyResult<Option<EnumClass<'py>>> {
+    let py = key.py();
+    let base = types::enumeration(py)?;
+    if !key.is_instance(base)? {
+        return Ok(None);
+    }
+    let class = key.get_type();
+    let has_own = |name: &Bound<'py, PyString>, of: &Bound<'py, PyAny>| -> PyResult<bool> {
+        Ok(!class.getattr(name)?.is(&of.getattr(name)?))
+    };
+    let object = py.get_type::<PyAny>();
+    if has_own(intern!(py, "__eq__"), &object)? || has_own(intern!(py, "__hash__"), base)? {
+        return Ok(None);
+    }
+    let name = key.getattr(intern!(py, "_name_"))?;
+    let Ok(name) = name.cast_into::<PyString>() else { return Ok(None) };
+    // What is put together from flags has a name that leads nowhere.
+    let members = class.getattr(intern!(py, "_member_map_"))?;
+    if !members.get_item(&name).is_ok_and(|member| member.is(key)) {
+        return Ok(None);
+    }
+    let start = out.len();
+    let class_name = Name::of(&class)?;
+    write::array(out, 3)?;
+    class_name.write(out)?;
+    write_text(&name, out)?;
+    write::close_ext(out, ext::ENUM, start)?;
+    let is_importable = class_name.leads_to(&class);
+    Ok(Some(EnumClass { class, is_importable }))
+}

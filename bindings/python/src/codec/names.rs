@@ -1,0 +1,61 @@
+//! Classes, functions and modules by name, as another process would find them.
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::key::write_text;
+use super::{types, write};
+
+/// Where an object says that it is defined. What has no such name is told apart by [`find`].
+pub(super) struct Name<'py> {
+    module: Bound<'py, PyString>,
+    qualname: Bound<'py, PyString>,
+}
+
+impl<'py> Name<'py> {
+    /// Of a class or function.
+    pub(super) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let part = |name| match object.getattr(name).map(Bound::cast_into::<PyString>) {
+            Ok(Ok(text)) => text,
+            _ => PyString::new(py, ""),
+        };
+        Ok(Self { module: part("__module__"), qualname: part("__qualname__") })
+    }
+
+    pub(super) fn of_module(module: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let name = module.getattr("__name__")?.cast_into()?;
+        Ok(Self { module: name, qualname: PyString::new(module.py(), "") })
+    }
+
+    /// Appends two strings.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> PyResult<()> {
+        write_text(&self.module, out)?;
+        write_text(&self.qualname, out)
+    }
+
+    /// Whether the name leads to the object.
+    pub(super) fn leads_to(&self, object: &Bound<'py, PyAny>) -> bool {
+        find(&self.module, &self.qualname).is_ok_and(|found| found.is_some_and(|found| found.is(object)))
+    }
+}
+
+/// Looks only at modules that are imported: a file must not make a program import what it names.
+pub(super) fn find<'py>(
+    module: &Bound<'py, PyString>,
+    qualname: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Ok(mut found) = types::modules(module.py())?.get_item(module) else { return Ok(None) };
+    let qualname = qualname.to_str()?;
+    for part in qualname.split('.').filter(|_| !qualname.is_empty()) {
+        let Ok(next) = found.getattr(part) else { return Ok(None) };
+        found = next;
+    }
+    Ok(Some(found))
+}
+
+/// Appends the body of an extension type that is nothing but a name.
+pub(super) fn write_body(name: &Name<'_>, out: &mut Vec<u8>) -> PyResult<()> {
+    write::array(out, 2)?;
+    name.write(out)
+}

@@ -1,0 +1,81 @@
+//! The fallback for everything that has no form of its own: pickle, protocol 5.
+//!
+//! Body of the extension type, to its end: the pickle as bin, then every out-of-band buffer as a bool (true:
+//! read-only) and bin. Big buffers, such as those of arrays, are copied once in each direction.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyBufferError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
+
+use super::{ext, types, write};
+
+const PROTOCOL: u8 = 5;
+
+pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let py = value.py();
+    let (pickle, buffers) = dump(value)?;
+    let start = out.len();
+    // Room for all, so that no big buffer is moved again while others are appended.
+    let total: usize = buffers.iter().map(|buffer| buffer.len_bytes() + 6).sum();
+    out.reserve(pickle.as_bytes().len() + total + 16);
+    write::binary(out, pickle.as_bytes())?;
+    for buffer in &buffers {
+        write::bool(out, buffer.readonly());
+        write::binary_length(out, buffer.len_bytes())?;
+        let from = out.len();
+        out.resize(from + buffer.len_bytes(), 0);
+        buffer.copy_to_slice(py, &mut out[from..])?;
+    }
+    write::close_ext(out, ext::PICKLE, start)
+}
+
+type Dumped<'py> = (Bound<'py, PyBytes>, Vec<PyBuffer<u8>>);
+
+fn dump<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
+    let py = value.py();
+    let found = PyList::empty(py);
+    let options = PyDict::new(py);
+    options.set_item("buffer_callback", found.getattr("append")?)?;
+    let pickle = types::pickle_dumps(py)?.call((value, PROTOCOL), Some(&options))?;
+    match found.iter().map(|buffer| PyBuffer::get(&buffer.call_method0("raw")?)).collect() {
+        Ok(buffers) => Ok((pickle.cast_into()?, buffers)),
+        // A buffer that is not contiguous has no raw bytes. Pickle itself can write it.
+        Err(error) if error.is_instance_of::<PyBufferError>(py) => {
+            let pickle = types::pickle_dumps(py)?.call1((value, PROTOCOL))?;
+            Ok((pickle.cast_into()?, Vec::new()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A buffer as it was when it was pickled.
+pub(super) struct Buffer<'a> {
+    pub(super) is_read_only: bool,
+    pub(super) bytes: &'a [u8],
+}
+
+/// Runs whatever code the pickle names.
+pub(super) fn decode<'py>(
+    py: Python<'py>,
+    pickle: &[u8],
+    buffers: &[Buffer<'_>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let loads = types::pickle_loads(py)?;
+    let pickle = PyBytes::new(py, pickle);
+    if buffers.is_empty() {
+        return loads.call1((pickle,));
+    }
+    let list = PyList::empty(py);
+    for buffer in buffers {
+        // What takes the buffer over must be able to write to it, if it was before.
+        if buffer.is_read_only {
+            list.append(PyBytes::new(py, buffer.bytes))?;
+        } else {
+            list.append(PyByteArray::new(py, buffer.bytes))?;
+        }
+    }
+    let options = PyDict::new(py);
+    options.set_item("buffers", list)?;
+    loads.call((pickle,), Some(&options))
+}

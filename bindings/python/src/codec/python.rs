@@ -1,0 +1,53 @@
+//! The codec as functions of the module, for its tests. Not part of the package's interface.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes};
+
+use super::{Found, Options};
+
+/// Adds the functions to the native module.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(encode_value, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_value, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_key, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_key, module)?)?;
+    module.add_function(wrap_pyfunction!(encode_by_value, module)?)
+}
+
+#[pyfunction]
+#[pyo3(name = "_encode_value", signature = (value, pickle = true))]
+fn encode_value<'py>(value: &Bound<'py, PyAny>, pickle: bool) -> PyResult<Bound<'py, PyBytes>> {
+    let mut out = Vec::new();
+    super::encode_value(value, &mut out, Options { pickle })?;
+    Ok(PyBytes::new(value.py(), &out))
+}
+
+#[pyfunction]
+#[pyo3(name = "_decode_value", signature = (bytes, pickle = true))]
+fn decode_value<'py>(bytes: &Bound<'py, PyBytes>, pickle: bool) -> PyResult<Bound<'py, PyAny>> {
+    super::decode_value(bytes.py(), bytes.as_bytes(), Options { pickle })
+}
+
+#[pyfunction]
+#[pyo3(name = "_encode_key")]
+fn encode_key<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let mut out = Vec::new();
+    Ok(super::encode_key(key, &mut out)?.then(|| PyBytes::new(key.py(), &out)))
+}
+
+#[pyfunction]
+#[pyo3(name = "_decode_key")]
+fn decode_key<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
+    super::decode_key(bytes.py(), bytes.as_bytes())
+}
+
+type ByValue<'py> = (Bound<'py, PyBytes>, Vec<Py<PyAny>>, bool);
+
+#[pyfunction]
+#[pyo3(name = "_encode_by_value")]
+fn encode_by_value<'py>(argument: &Bound<'py, PyAny>) -> PyResult<ByValue<'py>> {
+    let (mut out, mut found) = (Vec::new(), Found::default());
+    super::encode_by_value(argument, &mut out, &mut found)?;
+    let is_stable = found.is_stable();
+    Ok((PyBytes::new(argument.py(), &out), found.into_types(), is_stable))
+}

@@ -1,0 +1,91 @@
+//! Whether an object occurs twice inside one value, found out without looking at most objects twice.
+//!
+//! Rules:
+//! 1. A list, dict, set or bytearray that is met twice is *shared*: only pickle brings back one object for
+//!    it. A cycle is a special case.
+//! 2. Immutable objects need not keep their identity, but they can multiply: `t = (t, t)` a hundred times
+//!    over is small in memory and endless when written out. So a tuple or frozenset that is met twice is shared
+//!    unless it is short and holds nothing that could multiply, and long strings are counted, too.
+//! 3. An object that has no more references than the one container we came from, and those that our own walk
+//!    holds, cannot be met twice. This is nearly every container, and costs one comparison. Whatever has
+//!    more is remembered by its address; it stays alive, and so unique, as long as the value does.
+
+use std::collections::HashSet;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyFrozenSet, PyTuple};
+
+/// References of an object reached through an iterator that hands out its own: that of the container, and ours.
+pub(super) const OWNED: isize = 2;
+/// References of an object reached through a borrow: that of the container.
+pub(super) const BORROWED: isize = 1;
+
+/// Strings and bytes from this length on count as objects worth keeping one of.
+pub(super) const LONG: usize = 4096;
+
+/// Immutable containers up to this length may be written out again.
+const SHORT: usize = 16;
+
+/// Addresses that a linear search still finds faster than a hash.
+const FEW: usize = 8;
+
+/// Which objects of a value that have several references were met.
+pub(super) struct Seen {
+    root: usize,
+    few: [usize; FEW],
+    count: usize,
+    many: HashSet<usize>,
+}
+
+fn address(object: &Bound<'_, PyAny>) -> usize {
+    object.as_ptr().addr()
+}
+
+impl Seen {
+    /// `root` is the outermost object. Others may hold it as well, but inside the value it occurs only in a
+    /// cycle.
+    pub(super) fn new(root: &Bound<'_, PyAny>) -> Self {
+        Self { root: address(root), few: [0; FEW], count: 0, many: HashSet::new() }
+    }
+
+    /// Whether the object, which is no root, was met before. `known` is how many references are accounted for.
+    #[inline]
+    #[allow(deprecated)] // what replaces it is `unsafe`
+    pub(super) fn again(&mut self, object: &Bound<'_, PyAny>, known: isize) -> bool {
+        object.get_refcnt() > known && self.note(address(object))
+    }
+
+    #[cold]
+    fn note(&mut self, address: usize) -> bool {
+        if address == self.root || self.few[..self.count].contains(&address) {
+            return true;
+        }
+        if let Some(free) = self.few.get_mut(self.count) {
+            *free = address;
+            self.count += 1;
+            return false;
+        }
+        !self.many.insert(address)
+    }
+}
+
+/// Whether an immutable container may be written twice (rule 2).
+pub(super) fn may_repeat(object: &Bound<'_, PyAny>) -> bool {
+    if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+        tuple.len() <= SHORT && tuple.iter_borrowed().all(|item| is_small_atom(&item))
+    } else if let Ok(set) = object.cast_exact::<PyFrozenSet>() {
+        set.len() <= SHORT && set.iter().all(|item| is_small_atom(&item))
+    } else {
+        false
+    }
+}
+
+fn is_small_atom(object: &Bound<'_, PyAny>) -> bool {
+    use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
+    object.is_none()
+        || object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyFloat>()
+        || object.is_exact_instance_of::<PyBool>()
+        || object.cast_exact::<PyString>().is_ok_and(|text| text.len().is_ok_and(|len| len < LONG))
+        || object.cast_exact::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().len() < LONG)
+}

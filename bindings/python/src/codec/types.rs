@@ -1,0 +1,38 @@
+//! Classes and functions of Python's library that have no name in PyO3, looked up once, when first needed.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+macro_rules! library {
+    ($($name:ident: $kind:ty = $module:literal, $attribute:literal;)*) => {$(
+        pub(super) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, $kind>> {
+            static FOUND: PyOnceLock<Py<$kind>> = PyOnceLock::new();
+            FOUND.import(py, $module, $attribute)
+        }
+    )*};
+}
+
+library! {
+    timezone: PyType = "datetime", "timezone";
+    zone_info: PyType = "zoneinfo", "ZoneInfo";
+    decimal: PyType = "decimal", "Decimal";
+    fraction: PyType = "fractions", "Fraction";
+    uuid: PyType = "uuid", "UUID";
+    enumeration: PyType = "enum", "Enum";
+    pure_posix_path: PyType = "pathlib", "PurePosixPath";
+    pure_windows_path: PyType = "pathlib", "PureWindowsPath";
+    posix_path: PyType = "pathlib", "PosixPath";
+    windows_path: PyType = "pathlib", "WindowsPath";
+    partial: PyType = "functools", "partial";
+    method: PyType = "types", "MethodType";
+    pickle_dumps: PyAny = "pickle", "dumps";
+    pickle_loads: PyAny = "pickle", "loads";
+    slot_names: PyAny = "copyreg", "_slotnames";
+    modules: PyAny = "sys", "modules";
+}
+
+/// Whether the object is of exactly this class.
+pub(super) fn is_exactly(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
+    object.get_type_ptr() == class.as_type_ptr()
+}

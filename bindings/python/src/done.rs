@@ -1,0 +1,71 @@
+//! What `set`, `delete` and `clear` return: something that is done already, and may be awaited or not.
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+/// One for the whole process, since there is nothing in it. May be awaited any number of times.
+#[pyclass(frozen, module = "cache._native")]
+pub(crate) struct Done;
+
+#[pymethods]
+impl Done {
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[allow(clippy::unused_self)] // Python calls them on an object
+    fn __next__(&self) -> Option<()> {
+        None
+    }
+
+    #[allow(clippy::unused_self)]
+    fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(PyStopIteration::new_err(()))
+    }
+
+    #[pyo3(signature = (error, value=None, traceback=None))]
+    #[allow(clippy::unused_self)]
+    fn throw(
+        &self,
+        error: Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyErr {
+        let _ = traceback;
+        PyErr::from_value(value.unwrap_or(error))
+    }
+
+    #[allow(clippy::unused_self)]
+    fn close(&self) {}
+}
+
+static DONE: PyOnceLock<Py<Done>> = PyOnceLock::new();
+
+/// The one that there is.
+#[inline]
+pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let done = DONE.get_or_try_init(py, || Py::new(py, Done))?;
+    Ok(done.bind(py).clone().into_any())
+}
+
+/// An argument that may be left out, where `None` means something else.
+pub(crate) struct Absent<'py>(pub(crate) Option<Bound<'py, PyAny>>);
+
+impl Absent<'_> {
+    pub(crate) fn new() -> Self {
+        Self(None)
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Absent<'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Some(object.to_owned())))
+    }
+}

@@ -1,0 +1,70 @@
+//! The exceptions that the native part raises. Their classes are Python's, in `cache.errors`.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyTuple, PyType};
+
+/// How an object shows itself, for messages; never fails.
+pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
+    let shown = object.repr().map_or_else(|_| "<an object whose repr fails>".to_owned(), |repr| repr.to_string());
+    match shown.char_indices().nth(200) {
+        None => shown,
+        Some((end, _)) => format!("{}…", &shown[..end]),
+    }
+}
+
+/// `asyncio.CancelledError`.
+pub(crate) fn cancelled(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    Ok(CLASS.import(py, "asyncio", "CancelledError")?.as_any())
+}
+
+/// The loader asked for its own key.
+pub(crate) fn recursive(py: Python<'_>, key: &str) -> PyErr {
+    let message = format!(
+        "the loader of {key} asked the cache, directly or through other loaders, for {key}; \
+         its load would wait for itself for ever"
+    );
+    make(py, "RecursiveLoadError", message)
+}
+
+/// A load was cancelled, though its callers still wait for it.
+pub(crate) fn load_cancelled(py: Python<'_>, key: &str, cause: Option<PyErr>) -> PyErr {
+    let message = format!("the load of {key} was cancelled before it had a value; the next call loads anew");
+    let error = make(py, "LoadCancelledError", message);
+    if cause.is_some() {
+        error.set_cause(py, cause);
+    }
+    error
+}
+
+/// An exception that several callers get. Each raise adds its frames to the traceback, so the one that it has
+/// from the loader is copied at every raise.
+pub(crate) fn raise_again(error: Bound<'_, PyAny>) -> PyErr {
+    PyErr::from_value(error)
+}
+
+/// A backup could not be read or written.
+pub(crate) fn backup(py: Python<'_>, error: &async_cache_disk::DiskError) -> PyErr {
+    backup_message(py, &error.to_string())
+}
+
+/// A backup could not be read or written.
+pub(crate) fn backup_message(py: Python<'_>, message: &str) -> PyErr {
+    make(py, "BackupError", message.to_owned())
+}
+
+/// Tells the log of something that nobody gets as an exception.
+pub(crate) fn log(py: Python<'_>, message: &str) {
+    let logger = py.import("logging").and_then(|logging| logging.call_method1("getLogger", ("cache",)));
+    if let Err(error) = logger.and_then(|logger| logger.call_method1("warning", ("%s", message))) {
+        error.write_unraisable(py, None);
+    }
+}
+
+fn make(py: Python<'_>, class: &str, message: String) -> PyErr {
+    let made = py.import("cache.errors").and_then(|module| module.getattr(class)).and_then(|class| {
+        class.call1(PyTuple::new(py, [message])?)
+    });
+    made.map_or_else(|error| error, PyErr::from_value)
+}

@@ -1,0 +1,418 @@
+//! Loads: the driver of one load, which an asyncio task runs.
+//!
+//! The decisions are the core's (`async_cache_core::flight`); here is the task. The ways a flight can end:
+//!
+//! | what happens | the callers get |
+//! |---|---|
+//! | the loader returns a value | the value, which is stored unless the flight was fenced |
+//! | the loader raises an `Exception` | the exception |
+//! | the loader raises another `BaseException` | the exception, and so does the event loop, as for every task |
+//! | the loader raises `CancelledError`, though nobody cancelled it | `LoadCancelledError` |
+//! | the last caller left, and the task was cancelled | nobody is left; who joined meanwhile asks anew |
+//! | the task is cancelled by others, closed with its loop, or dropped | the caller whose loader it was gets `LoadCancelledError`, the others ask anew |
+//!
+//! A batch is one load of several flights: each gets its own value of what the batch loader returns, and what ends
+//! the load ends all of them. When the last caller of one of them leaves, the batch goes on, and the value is stored.
+//!
+//! Where tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so that a
+//! loader that does not suspend costs no turn of the event loop.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int};
+
+use async_cache_core::cache::Loaded;
+use async_cache_core::flight::FlightId;
+use async_cache_core::time::Time;
+use pyo3::exceptions::{PyException, PyGeneratorExit, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple};
+
+use crate::cache::Cache;
+use crate::call::{Args, apply};
+use crate::errors;
+use crate::key::{Probe, StoredKey};
+use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
+use crate::raw::{Ref, Sent, send};
+use crate::room::{Answer, Room};
+use crate::ttl::Ttl;
+use crate::{clock, nesting};
+
+/// What is to be loaded, and how.
+pub(crate) enum Work {
+    /// A loader without arguments.
+    Loader(Ref),
+    /// A decorated function and the arguments of the call.
+    Function { wrapped: Ref, args: Args, names: Option<Ref<PyTuple>> },
+    /// A loader of many keys at once.
+    Batch(Ref),
+}
+
+/// One flight of a load.
+pub(crate) struct Item {
+    pub(crate) flight: FlightId,
+    pub(crate) room: Ref<Room>,
+    pub(crate) key: Ref,
+    pub(crate) hash: u64,
+    pub(crate) ttl: Ttl,
+}
+
+impl Work {
+    fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Loader(loader) => loader.bind(py).call0(),
+            Self::Function { wrapped, args, names } => {
+                apply(wrapped.bind(py), args, names.as_ref().map(|names| names.bind(py)))
+            }
+            Self::Batch(loader) => {
+                let asked = distinct(py, items);
+                let keys = items.iter().zip(&asked).enumerate().filter(|(index, (_, at))| index == *at);
+                let keys: Vec<_> = keys.map(|(_, (item, _))| item.key.bind(py)).collect();
+                loader.bind(py).call1((PyList::new(py, keys)?,))
+            }
+        }
+    }
+
+    fn loader(&self) -> &Ref {
+        match self {
+            Self::Loader(loader) | Self::Batch(loader) => loader,
+            Self::Function { wrapped, .. } => wrapped,
+        }
+    }
+}
+
+/// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
+/// was fenced while its batch gathered has a successor in the same batch.
+fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
+    let mut first = HashMap::with_capacity(items.len());
+    let mut same = |(index, item): (usize, &Item)| {
+        let at = *first.entry(item.hash).or_insert(index);
+        let probe = StoredKey { key: items[at].key.bind(py), hash: item.hash };
+        if probe.quick(py, &item.key) == Some(true) { at } else { index }
+    };
+    items.iter().enumerate().map(&mut same).collect()
+}
+
+/// Drives one load; a coroutine for the task that runs it.
+pub(crate) struct Load {
+    cache: Ref<Cache>,
+    /// One, but for a batch.
+    items: Vec<Item>,
+    is_batch: bool,
+    /// Names the load to those that wait inside of it. That of a batch is its own, and the loads of its keys
+    /// wait for it.
+    name: u64,
+    started: Time,
+    state: State,
+    /// Whether a cancellation came from outside of the loader.
+    cancelled: bool,
+}
+
+enum State {
+    New(Work),
+    /// The iterator of what the loader returned.
+    Runs(Ref),
+    Done,
+}
+
+/// Starts the task of a load. If that fails, its flights have ended.
+pub(crate) fn spawn<'py>(
+    cache: &Bound<'py, Cache>,
+    items: Vec<Item>,
+    work: Work,
+    event_loop: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let py = cache.py();
+    let rooms: Vec<_> = items.iter().map(|item| item.room.bind(py).clone()).collect();
+    let is_batch = matches!(work, Work::Batch(_));
+    let name = if is_batch { nesting::name(py) } else { rooms[0].get().name };
+    if is_batch {
+        for room in &rooms {
+            nesting::wait(py, room.get().name, name);
+        }
+    }
+    let load = Load {
+        cache: Ref::new(cache.clone()),
+        items,
+        is_batch,
+        name,
+        started: clock::now(),
+        state: State::New(work),
+        cancelled: false,
+    };
+    // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
+    let driver = coroutine::new(py, load)?;
+    let task = start_task(py, driver, event_loop)?;
+    rooms.iter().try_for_each(|room| room.get().driven_by(py, &task, is_batch))
+}
+
+/// Runs a coroutine as a task of a loop, eagerly where that is possible.
+fn start_task<'py>(
+    py: Python<'py>,
+    coroutine: Bound<'py, PyAny>,
+    event_loop: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if !event_loop.call_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
+        return event_loop.call_method1(pyo3::intern!(py, "create_task"), (coroutine,));
+    }
+    let options = PyDict::new(py);
+    options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
+    if cfg!(Py_3_12) {
+        options.set_item(pyo3::intern!(py, "eager_start"), true)?;
+    }
+    TASK.import(py, "asyncio", "Task")?.call((coroutine,), Some(&options))
+}
+
+impl Load {
+    fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        nesting::enter(py, self.name)?;
+        let State::New(work) = &self.state else { unreachable!("it starts once") };
+        let awaitable = work.begin(py, &self.items)?;
+        let iterator = iterator(&awaitable, work.loader().bind(py))?;
+        self.state = State::Runs(Ref::new(iterator.clone()));
+        Ok(iterator)
+    }
+
+    /// What a step of the loader came to, for the task.
+    fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Sent<'py>> {
+        match sent {
+            Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
+            Ok(Sent::Return(value)) => {
+                self.state = State::Done;
+                self.land(py, &value);
+                Ok(Sent::Return(py.None().into_bound(py)))
+            }
+            Err(error) => {
+                self.state = State::Done;
+                self.fail(py, error)
+            }
+        }
+    }
+
+    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) {
+        if !self.is_batch {
+            let Some(item) = self.items.pop() else { return };
+            return self.land_one(py, &item, value);
+        }
+        match self.values(py, value) {
+            Ok(values) => {
+                for (item, value) in std::mem::take(&mut self.items).iter().zip(values) {
+                    self.land_one(py, item, &value);
+                }
+            }
+            Err(error) => {
+                let error = Ref::new(error.into_value(py).into_bound(py).into_any());
+                self.end(py, &Answer::Failed(error));
+            }
+        }
+    }
+
+    /// What a batch loader returned for each of its keys.
+    fn values<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        if let Ok(mapping) = result.cast::<PyMapping>() {
+            let get = |item: &Item| mapping.call_method1(pyo3::intern!(py, "get"), (item.key.bind(py),));
+            return self.items.iter().map(get).collect();
+        }
+        let is_text = result.is_instance_of::<PyString>() || result.is_instance_of::<PyBytes>();
+        let Some(len) = result.len().ok().filter(|_| !is_text) else {
+            return Err(PyTypeError::new_err(format!(
+                "a batch loader returns a mapping from keys to values, or a sequence as long as its keys, not {}",
+                result.get_type().qualname()?
+            )));
+        };
+        let first = distinct(py, &self.items);
+        let asked = first.iter().enumerate().filter(|(index, at)| index == *at).count();
+        if len != asked {
+            return Err(PyValueError::new_err(format!(
+                "a batch loader was asked for {asked} keys and returned {len} values; return one value for each \
+                 key, in their order, or a mapping, which may lack keys"
+            )));
+        }
+        let mut given = result.try_iter()?;
+        let mut values: Vec<Bound<'py, PyAny>> = Vec::with_capacity(first.len());
+        for (index, at) in first.into_iter().enumerate() {
+            let value = match at == index {
+                false => values[at].clone(),
+                true => given.next().unwrap_or_else(|| Err(PyValueError::new_err("the values ran out")))?,
+            };
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>) {
+        let now = clock::now();
+        let cache = self.cache.bind(py).get();
+        let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
+        let stored = Ref::new(value.clone());
+        let landed = cache.land(py, item.flight, &probe, |default, origin| Loaded {
+            value: stored,
+            deadline: item.ttl.deadline(default, || now),
+            origin,
+            took: now.since(self.started),
+        });
+        match landed {
+            Ok(removed) => {
+                self.no_longer_waits(py, item);
+                item.room.bind(py).get().tell(py, Answer::Value(Ref::new(value.clone())));
+                drop(removed);
+            }
+            // A comparison of the key raised.
+            Err(error) => {
+                let error = Ref::new(error.into_value(py).into_bound(py).into_any());
+                self.end_one(py, item, Answer::Failed(error));
+            }
+        }
+    }
+
+    fn fail<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
+        if error.is_instance(py, errors::cancelled(py)?) {
+            if self.cancelled {
+                self.end(py, &Answer::Abandoned);
+                return Err(error);
+            }
+            let key = self.items.first().map_or_else(String::new, |item| errors::repr(item.key.bind(py)));
+            let cancelled = errors::load_cancelled(py, &key, Some(error)).into_value(py).into_bound(py);
+            self.end(py, &Answer::Failed(Ref::new(cancelled.into_any())));
+            return Ok(Sent::Return(py.None().into_bound(py)));
+        }
+        let is_ordinary = error.is_instance_of::<PyException>(py);
+        let value = error.value(py).clone().into_any();
+        self.end(py, &Answer::Failed(Ref::new(value)));
+        if is_ordinary { Ok(Sent::Return(py.None().into_bound(py))) } else { Err(error) }
+    }
+
+    fn no_longer_waits(&self, py: Python<'_>, item: &Item) {
+        if self.is_batch {
+            nesting::done(py, Some(item.room.bind(py).get().name), self.name);
+        }
+    }
+
+    /// Ends the flights without a value.
+    fn end(&mut self, py: Python<'_>, answer: &Answer) {
+        for item in std::mem::take(&mut self.items) {
+            self.end_one(py, &item, answer.copy(py));
+        }
+    }
+
+    fn end_one(&self, py: Python<'_>, item: &Item, answer: Answer) {
+        self.no_longer_waits(py, item);
+        let took = clock::now().since(self.started);
+        let ended = self.cache.bind(py).get().fail(py, item.flight, took);
+        item.room.bind(py).get().tell(py, answer);
+        drop(ended);
+    }
+}
+
+/// What `await` iterates over.
+fn iterator<'py>(awaitable: &Bound<'py, PyAny>, loader: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = awaitable.py();
+    if awaitable.get_type().is(COROUTINE.import(py, "types", "CoroutineType")?) {
+        return Ok(awaitable.clone());
+    }
+    let Ok(method) = awaitable.getattr(pyo3::intern!(py, "__await__")) else {
+        let message = format!(
+            "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
+             or a function that returns something awaitable",
+            errors::repr(loader),
+            awaitable.get_type().qualname()?
+        );
+        return Err(PyTypeError::new_err(message));
+    };
+    method.call0()
+}
+
+/// Raises an exception where an iterator waits.
+pub(crate) fn throw<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
+    let py = iterator.py();
+    let Some(method) = iterator.getattr_opt(pyo3::intern!(py, "throw"))? else { return Err(error) };
+    match method.call1((error.into_value(py),)) {
+        Ok(value) => Ok(Sent::Yield(value)),
+        Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => {
+            Ok(Sent::Return(stop.value(py).getattr(pyo3::intern!(py, "value"))?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+static STATICS: Statics = Statics::new();
+
+impl Coroutine for Load {
+    const NAME: &'static CStr = c"cache._native.Load";
+
+    fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    fn send_fast<'py>(&mut self, _: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        None
+    }
+
+    fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+        let iterator = match &self.state {
+            State::Runs(iterator) => Ok(iterator.bind(py).clone()),
+            _ => self.start(py),
+        };
+        let sent = iterator.and_then(|iterator| send(&iterator, value));
+        self.after(py, sent)
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
+        self.cancelled |= error.is_instance(py, errors::cancelled(py)?);
+        let thrown = match &self.state {
+            State::Runs(iterator) => throw(&iterator.bind(py).clone(), error),
+            _ => Err(error),
+        };
+        self.after(py, thrown)
+    }
+
+    fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        let state = std::mem::replace(&mut self.state, State::Done);
+        let closed = match state {
+            State::Runs(iterator) => match throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
+                Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
+                Err(error) => Err(error),
+                Ok(_) => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        self.end(py, &Answer::Abandoned);
+        closed
+    }
+
+    fn abandon(&mut self, py: Python<'_>) {
+        self.state = State::Done;
+        self.end(py, &Answer::Abandoned);
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
+        let stop = visit(self.cache.pointer());
+        if stop != 0 {
+            return stop;
+        }
+        for item in &self.items {
+            let stop = visit_all(visit, &[item.room.pointer(), item.key.pointer()]);
+            if stop != 0 {
+                return stop;
+            }
+        }
+        match &self.state {
+            State::New(Work::Function { wrapped, args, names }) => {
+                let stop = visit_all(visit, &[wrapped.pointer(), pointer_of(names.as_ref())]);
+                if stop != 0 {
+                    return stop;
+                }
+                args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&s| s != 0).unwrap_or(0)
+            }
+            State::New(Work::Loader(object) | Work::Batch(object)) | State::Runs(object) => visit(object.pointer()),
+            State::Done => 0,
+        }
+    }
+
+    fn statics() -> &'static Statics {
+        &STATICS
+    }
+}

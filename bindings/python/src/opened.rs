@@ -1,0 +1,183 @@
+//! A snapshot in use: the file, which of its entries are still cold, and how its times map to ours.
+//!
+//! Owns the reading of single entries. Invariants:
+//! - the rank of a key never changes, for the file never does;
+//! - keys are canonical: two keys have the same bytes if and only if they are equal. So what is found under the
+//!   bytes of a key is the key's;
+//! - an entry that could not be read or decoded once leaves the cold set: it is not tried again, and not saved
+//!   again.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_cache_core::cold::{ColdSet, Rank};
+use async_cache_core::stats::Stats;
+use async_cache_core::time::{Deadline, Time};
+use crate::clock::FileClock;
+use async_cache_disk::{Deadlines, Scratch, Snapshot};
+use pyo3::prelude::*;
+
+use crate::clock;
+use crate::codec::{self, Options};
+use crate::raw::GilCell;
+
+/// Deadlines looked at by one write. Each write adds one entry at most, so a few keep up.
+const DUE_PER_WRITE: usize = 8;
+
+pub(crate) struct Opened {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) cold: Arc<ColdSet>,
+    pub(crate) clock: FileClock,
+    options: Options,
+    undecodable: AtomicU64,
+    expirations: AtomicU64,
+    /// Whether the first entry that could not be served was reported.
+    reported: AtomicBool,
+    due: GilCell<Deadlines>,
+}
+
+/// What the file has under a key.
+pub(crate) enum ColdEntry<'py> {
+    /// Nothing that could be served; the rank, if there is a record.
+    Absent(Option<Rank>),
+    /// A value, as long as its rank is still cold.
+    Found { rank: Rank, value: Bound<'py, PyAny>, deadline: Deadline },
+}
+
+impl Opened {
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        clock: FileClock,
+        room: Option<usize>,
+        options: Options,
+    ) -> Self {
+        let cold = Arc::new(ColdSet::new(snapshot.len(), room));
+        let due = GilCell::new(snapshot.deadlines());
+        Self {
+            snapshot,
+            cold,
+            clock,
+            options,
+            undecodable: AtomicU64::new(0),
+            expirations: AtomicU64::new(0),
+            reported: AtomicBool::new(false),
+            due,
+        }
+    }
+
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        stats.undecodable += self.undecodable.load(Ordering::Relaxed);
+        stats.expirations += self.expirations.load(Ordering::Relaxed);
+    }
+
+    /// Whether the file has a live entry under a key. Does not decode the value.
+    pub(crate) fn contains(&self, py: Python<'_>, bytes: &[u8]) -> bool {
+        with_scratch(|scratch| {
+            let found = self.snapshot.find(bytes, scratch).map(|found| (found.rank, found.deadline));
+            self.lose_all(py, scratch.lost());
+            found.is_some_and(|(rank, deadline)| {
+                self.cold.contains(rank) && !clock::has_passed(self.clock.deadline_from_file(deadline))
+            })
+        })
+    }
+
+    /// The rank of a key, cold or not; for those who are about to write the key.
+    pub(crate) fn rank(&self, py: Python<'_>, bytes: &[u8]) -> Option<Rank> {
+        with_scratch(|scratch| {
+            let rank = self.snapshot.locate(bytes, scratch);
+            self.lose_all(py, scratch.lost());
+            rank
+        })
+    }
+
+    /// Reads and decodes the entry of a key, if it is still cold and has not expired.
+    pub(crate) fn read<'py>(&self, py: Python<'py>, bytes: &[u8]) -> ColdEntry<'py> {
+        with_scratch(|scratch| {
+            let Some(found) = self.snapshot.find(bytes, scratch) else {
+                self.lose_all(py, scratch.lost());
+                return ColdEntry::Absent(None);
+            };
+            let rank = found.rank;
+            if !self.cold.contains(rank) {
+                return ColdEntry::Absent(Some(rank));
+            }
+            let deadline = self.clock.deadline_from_file(found.deadline);
+            if clock::has_passed(deadline) {
+                self.expire(rank);
+                return ColdEntry::Absent(Some(rank));
+            }
+            match codec::decode_value(py, found.value, self.options) {
+                Ok(value) => ColdEntry::Found { rank, value, deadline },
+                Err(error) => {
+                    self.lose(py, rank, &error.to_string());
+                    ColdEntry::Absent(Some(rank))
+                }
+            }
+        })
+    }
+
+    /// Reclaims some cold entries whose time has passed.
+    pub(crate) fn reclaim_some(&self, now: Time) {
+        self.reclaim(now, DUE_PER_WRITE);
+    }
+
+    /// Reclaims all cold entries whose time has passed.
+    pub(crate) fn reclaim_all(&self, now: Time) {
+        self.reclaim(now, usize::MAX);
+    }
+
+    fn reclaim(&self, now: Time, limit: usize) {
+        let Some(until) = self.clock.deadline_to_file(Deadline::at(now)) else { return };
+        self.due.take_with(|due| {
+            for _ in 0..limit {
+                match due.next_due(until) {
+                    Some(due) => self.expire(due.rank),
+                    None => break,
+                }
+            }
+        });
+    }
+
+    /// Lets go of an entry that cannot be served. The first one is reported, the others are counted.
+    pub(crate) fn lose(&self, py: Python<'_>, rank: Rank, why: &str) {
+        if self.cold.take(rank) {
+            self.undecodable.fetch_add(1, Ordering::Relaxed);
+            if !self.reported.swap(true, Ordering::Relaxed) {
+                let path = self.snapshot.path().display();
+                crate::errors::log(
+                    py,
+                    &format!(
+                        "{path}: entry {rank} cannot be served and counts as a miss: {why}; further ones are \
+                         counted in stats()['undecodable'] only"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn lose_all(&self, py: Python<'_>, ranks: &[Rank]) {
+        for &rank in ranks {
+            self.lose(py, rank, "its record is damaged or cannot be read");
+        }
+    }
+
+    fn expire(&self, rank: Rank) {
+        if self.cold.take(rank) {
+            self.expirations.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// One per thread; taken out while it is used, since decoding may run code that comes back here.
+    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with this thread's buffers for look-ups.
+fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let result = work(&mut scratch);
+    SCRATCH.set(Some(scratch));
+    result
+}

@@ -1,0 +1,433 @@
+//! Objects that are awaited as coroutines are, made to cost as little as possible.
+//!
+//! Owns the Python side of two types, the awaitable of a call and the driver of a load; what they do is
+//! safe code, behind [`Coroutine`]. The life of such an object:
+//!
+//! | state | what moves it on |
+//! |---|---|
+//! | new | `send(None)` begins; `throw` and `close` end it; dropped, it warns that it was never awaited |
+//! | running | one of the calls below is on the stack; any other call is `ValueError` |
+//! | waiting | `send`, `throw`, `close`; dropped, it leaves what it waits for |
+//! | done | every further `send` or `throw` is `RuntimeError`; dropped, its memory goes to the free list |
+//!
+//! Rules:
+//! 1. `body` is initialised from creation to the end of dealloc. `busy` is set while a method of the body
+//!    runs, and nothing else touches the body then: the only `&mut` is the one of that method;
+//! 2. the collector visits the body only while it is not busy. What a busy one holds is held by the stack,
+//!    too, so that it is alive anyway;
+//! 3. an object whose finalizer ran does not go to the free list: the interpreter notes that in its header,
+//!    and would not call the finalizer of its next life.
+
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::ffi;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use super::{Ref, Sent};
+
+/// What a coroutine-like object does.
+pub(crate) trait Coroutine: Sized {
+    /// Its type's name.
+    const NAME: &'static CStr;
+
+    /// Whether it has ended.
+    fn is_done(&self) -> bool;
+    /// The first attempt, before PyO3's bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
+    /// `None` if it takes more than that.
+    fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>>;
+    /// One step.
+    fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>>;
+    /// An exception is raised where it waits.
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>>;
+    /// Nobody wants it to go on.
+    fn close(&mut self, py: Python<'_>) -> PyResult<()>;
+    /// It is dropped before it was done.
+    fn abandon(&mut self, py: Python<'_>);
+    /// The collector asks for what it holds.
+    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int;
+    /// Where its type and its free list are.
+    fn statics() -> &'static Statics;
+}
+
+/// The type of one kind of coroutine and the memory of those that are done.
+pub(crate) struct Statics {
+    class: PyOnceLock<Py<PyType>>,
+    free: UnsafeCell<Free>,
+}
+
+const KEPT: usize = 128;
+
+struct Free {
+    len: usize,
+    objects: [*mut ffi::PyObject; KEPT],
+}
+
+// SAFETY: the free list is touched by attached threads only (contract 1 of `raw`).
+unsafe impl Sync for Statics {}
+
+impl Statics {
+    pub(crate) const fn new() -> Self {
+        Self {
+            class: PyOnceLock::new(),
+            free: UnsafeCell::new(Free { len: 0, objects: [null_mut(); KEPT] }),
+        }
+    }
+}
+
+#[repr(C)]
+struct Object<B> {
+    base: ffi::PyObject,
+    busy: bool,
+    finalized: bool,
+    body: ManuallyDrop<B>,
+}
+
+/// Makes a coroutine-like object.
+#[inline]
+pub(crate) fn new<B: Coroutine>(py: Python<'_>, body: B) -> PyResult<Bound<'_, PyAny>> {
+    let statics = B::statics();
+    let class = match statics.class.get(py) {
+        Some(class) => class.as_ptr().cast::<ffi::PyTypeObject>(),
+        None => class::<B>(py)?.as_ptr().cast(),
+    };
+    // SAFETY: attached, so nobody else touches the free list.
+    let free = unsafe { &mut *statics.free.get() };
+    let object = if free.len > 0 {
+        free.len -= 1;
+        // SAFETY: the block was a finished object of this type; `PyObject_Init` makes it a live one again,
+        // with one reference, and takes a reference to the type.
+        unsafe { ffi::PyObject_Init(free.objects[free.len], class) }
+    } else {
+        // SAFETY: the type is ready and has the size of `Object<B>`.
+        unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) }
+    };
+    if object.is_null() {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: a fresh block of the right size, whose head is initialised and whose rest is not.
+    unsafe {
+        let this = object.cast::<Object<B>>();
+        (&raw mut (*this).busy).write(false);
+        (&raw mut (*this).finalized).write(false);
+        (&raw mut (*this).body).write(ManuallyDrop::new(body));
+        ffi::PyObject_GC_Track(object.cast());
+        Ok(Bound::from_owned_ptr(py, object))
+    }
+}
+
+/// The Python type, made at its first use.
+pub(crate) fn class<B: Coroutine>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let class = B::statics().class.get_or_try_init(py, || make_class::<B>(py).map(Bound::unbind))?;
+    Ok(class.bind(py))
+}
+
+fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let method = |name: &'static CStr, call: ffi::PyCFunction, flags: c_int, doc: &'static CStr| {
+        ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunction: call },
+            ml_flags: flags,
+            ml_doc: doc.as_ptr(),
+        }
+    };
+    // The interpreter keeps pointers to these; a type lives as long as the process.
+    let methods = Box::leak(Box::new([
+        method(c"send", send_method::<B>, ffi::METH_O, c"Resumes it with a value."),
+        method(c"throw", throw_method::<B>, ffi::METH_VARARGS, c"Raises an exception where it waits."),
+        method(c"close", close_method::<B>, ffi::METH_NOARGS, c"Ends it."),
+        ffi::PyMethodDef::zeroed(),
+    ]));
+    let slot = |slot, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
+    let mut slots = [
+        slot(ffi::Py_am_await, await_slot as *mut c_void),
+        slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
+        slot(ffi::Py_tp_iter, await_slot as *mut c_void),
+        slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void),
+        slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void),
+        slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void),
+        slot(ffi::Py_tp_traverse, traverse::<B> as *mut c_void),
+        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+        slot(0, null_mut()),
+    ];
+    let mut spec = ffi::PyType_Spec {
+        name: B::NAME.as_ptr(),
+        basicsize: c_int::try_from(size_of::<Object<B>>())?,
+        itemsize: 0,
+        flags: u32::try_from(
+            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        )?,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: attached; the slots have the signatures that their numbers ask for, end with a zero, and are
+    // copied; the layout begins with `PyObject`.
+    unsafe {
+        let class = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))?;
+        Ok(class.cast_into_unchecked::<PyType>())
+    }
+}
+
+/// Runs `work` on the body, unless it is running already.
+fn with<B: Coroutine, R>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    work: impl FnOnce(&mut B) -> PyResult<R>,
+) -> PyResult<R> {
+    let this = object.cast::<Object<B>>();
+    // SAFETY: the slots of this type are called with objects of this type. Rule 1: `busy` keeps every other
+    // access away as long as the `&mut` lives; it is reset whatever happens, for panics are caught here.
+    // `object` is kept alive by a reference of our own, for `work` may drop the last one of others.
+    unsafe {
+        if (*this).busy {
+            return Err(PyValueError::new_err("coroutine already executing"));
+        }
+        (*this).busy = true;
+        let kept = Bound::from_borrowed_ptr(py, object);
+        let result = catch_unwind(AssertUnwindSafe(|| work(&mut *(*this).body)));
+        (*this).busy = false;
+        drop(kept);
+        result.unwrap_or_else(|panic| Err(panicked(&*panic)))
+    }
+}
+
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> PyErr {
+    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+    PanicException::new_err(message.unwrap_or_else(|| "panic in the cache".to_owned()))
+}
+
+fn step<'py, B: Coroutine>(
+    py: Python<'py>,
+    object: *mut ffi::PyObject,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Sent<'py>> {
+    with::<B, _>(py, object, |body| {
+        if body.is_done() {
+            return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+        }
+        body.send(py, value)
+    })
+}
+
+unsafe extern "C" fn await_slot(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached, and `object` is alive.
+    unsafe { ffi::Py_NewRef(object) }
+}
+
+unsafe extern "C" fn send_slot<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    let this = object.cast::<Object<B>>();
+    // SAFETY: attached; the object is of this type; `result` can be written to.
+    unsafe {
+        let py = Python::assume_attached();
+        if !(*this).busy {
+            (*this).busy = true;
+            let served = catch_unwind(AssertUnwindSafe(|| (*this).body.send_fast(py)));
+            (*this).busy = false;
+            if let Ok(Some(value)) = served {
+                result.write(value.into_ptr());
+                return ffi::PySendResult::PYGEN_RETURN;
+            }
+        }
+        Python::attach(|py| match step::<B>(py, object, &Bound::from_borrowed_ptr(py, value)) {
+            Ok(Sent::Return(value)) => {
+                result.write(value.into_ptr());
+                ffi::PySendResult::PYGEN_RETURN
+            }
+            Ok(Sent::Yield(value)) => {
+                result.write(value.into_ptr());
+                ffi::PySendResult::PYGEN_NEXT
+            }
+            Err(error) => {
+                error.restore(py);
+                result.write(null_mut());
+                ffi::PySendResult::PYGEN_ERROR
+            }
+        })
+    }
+}
+
+/// What `send`, `throw` and `__next__` give to Python: a returned value is a `StopIteration`.
+fn to_python(py: Python<'_>, sent: PyResult<Sent<'_>>) -> *mut ffi::PyObject {
+    match sent {
+        Ok(Sent::Yield(value)) => value.into_ptr(),
+        Ok(Sent::Return(value)) => {
+            // `StopIteration((1, 2))` has to carry a tuple as one value, so the exception is made by a call.
+            match py.get_type::<pyo3::exceptions::PyStopIteration>().call1((value,)) {
+                Ok(stop) => PyErr::from_value(stop).restore(py),
+                Err(error) => error.restore(py),
+            }
+            null_mut()
+        }
+        Err(error) => {
+            error.restore(py);
+            null_mut()
+        }
+    }
+}
+
+unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    Python::attach(|py| to_python(py, step::<B>(py, object, py.None().bind(py))))
+}
+
+unsafe extern "C" fn send_method<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        // SAFETY: the argument is alive for the call.
+        let value = unsafe { Bound::from_borrowed_ptr(py, value) };
+        to_python(py, step::<B>(py, object, &value))
+    })
+}
+
+unsafe extern "C" fn throw_method<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        // SAFETY: `METH_VARARGS` gives a tuple, alive for the call.
+        let args = unsafe { Bound::from_borrowed_ptr(py, args) };
+        let thrown = thrown(py, &args).and_then(|error| {
+            with::<B, _>(py, object, |body| {
+                if body.is_done() {
+                    return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+                }
+                body.throw(py, error)
+            })
+        });
+        to_python(py, thrown)
+    })
+}
+
+/// The exception of `throw(exception)` or `throw(type, value, traceback)`.
+fn thrown(py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let (kind, value, traceback): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) = match args.len()? {
+        1 => (args.get_item(0)?, py.None().into_bound(py), py.None().into_bound(py)),
+        2 => (args.get_item(0)?, args.get_item(1)?, py.None().into_bound(py)),
+        _ => args.extract()?,
+    };
+    let error = match kind.cast::<PyType>() {
+        Ok(_) if value.is_instance(&kind)? => value,
+        Ok(class) if value.is_none() => class.call0()?,
+        Ok(class) => class.call1((value,))?,
+        Err(_) => kind,
+    };
+    if !traceback.is_none() {
+        error.call_method1("with_traceback", (traceback,))?;
+    }
+    Ok(PyErr::from_value(error))
+}
+
+unsafe extern "C" fn close_method<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        let closed = with::<B, _>(py, object, |body| if body.is_done() { Ok(()) } else { body.close(py) });
+        match closed {
+            Ok(()) => py.None().into_ptr(),
+            Err(error) => {
+                error.restore(py);
+                null_mut()
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn finalize<B: Coroutine>(object: *mut ffi::PyObject) {
+    let this = object.cast::<Object<B>>();
+    // SAFETY: the object is of this type, and nobody but the caller refers to it, so it is not busy.
+    unsafe {
+        (*this).finalized = true;
+        if (*this).busy || (*this).body.is_done() {
+            return;
+        }
+        Python::attach(|py| {
+            // An exception that is on its way must not be lost.
+            let pending = PyErr::take(py);
+            let abandoned = with::<B, _>(py, object, |body| {
+                body.abandon(py);
+                Ok(())
+            });
+            if let Err(error) = abandoned {
+                error.write_unraisable(py, None);
+            }
+            if let Some(pending) = pending {
+                pending.restore(py);
+            }
+        });
+    }
+}
+
+unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
+    let this = object.cast::<Object<B>>();
+    // SAFETY: called once, when the last reference is gone. The finalizer may bring the object back to life,
+    // which ends the call. Afterwards it is taken off the collector's lists before its body is dropped, so
+    // that nobody sees it half gone; the type's reference, which each object holds, is given back last.
+    unsafe {
+        if !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        let class = ffi::Py_TYPE(object);
+        ManuallyDrop::drop(&mut (*this).body);
+        let free = &mut *B::statics().free.get();
+        if free.len < KEPT && !(*this).finalized {
+            free.objects[free.len] = object;
+            free.len += 1;
+        } else {
+            ffi::PyObject_GC_Del(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+unsafe extern "C" fn traverse<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    let this = object.cast::<Object<B>>();
+    // SAFETY: the collector passes live objects of this type. Rule 2 keeps it off a body that is in use.
+    unsafe {
+        let mut call = |object: *mut ffi::PyObject| {
+            if object.is_null() { 0 } else { visit(object, arg) }
+        };
+        let class = call(ffi::Py_TYPE(object).cast());
+        if class != 0 || (*this).busy {
+            return class;
+        }
+        (*this).body.visit(&mut call)
+    }
+}
+
+impl<T> Ref<T> {
+    /// For [`Coroutine::visit`].
+    pub(crate) fn pointer(&self) -> *mut ffi::PyObject {
+        self.0.as_ptr()
+    }
+}
+
+/// Visits everything in a list, until one says to stop.
+pub(crate) fn visit_all(
+    visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int,
+    pointers: &[*mut ffi::PyObject],
+) -> c_int {
+    pointers.iter().map(|&pointer| visit(pointer)).find(|&stop| stop != 0).unwrap_or(0)
+}
+
+/// The pointer of an optional reference, for [`visit_all`].
+pub(crate) fn pointer_of<T>(reference: Option<&Ref<T>>) -> *mut ffi::PyObject {
+    reference.map_or(null_mut(), Ref::pointer)
+}

@@ -1,0 +1,127 @@
+//! The only module with `unsafe`: what PyO3 has no safe words for.
+//!
+//! - [`Ref`]: a reference to a Python object whose drop is one decrement;
+//! - [`GilCell`]: state that the interpreter's lock guards;
+//! - `coroutine`: objects that are awaited through `am_send`, from a free list;
+//! - `function`: callables with vectorcall that pass for functions.
+//!
+//! Contracts that every block here leans on:
+//! 1. *attached*: a slot is called by the interpreter, on a thread that holds its lock; a `Python<'py>` token
+//!    says the same of any other function. Free-threaded builds are refused when the module is imported;
+//! 2. *no Python code under a borrow*: nothing that could run Python code, release the lock or start the
+//!    garbage collector happens while a [`GilCell`] is borrowed. Breaking this is a panic, not undefined
+//!    behaviour: the cell counts its borrows.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod coroutine;
+pub(crate) mod function;
+
+use std::cell::{RefCell, RefMut};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit, ffi};
+
+/// A strong reference to a Python object.
+///
+/// `Py<T>` looks at a thread-local counter when it is dropped, and puts off the decrement where PyO3 did not
+/// see the lock being taken, as in a slot of ours. This one decrements at once, which is sound because it
+/// cannot leave the attached thread: it is neither `Send` nor `Sync`, so it lives on the stack of a function
+/// that holds the lock, or inside an object that only the interpreter frees.
+pub(crate) struct Ref<T = PyAny>(ManuallyDrop<Py<T>>, PhantomData<*mut ()>);
+
+impl<T> Ref<T> {
+    pub(crate) fn new(object: Bound<'_, T>) -> Self {
+        Self(ManuallyDrop::new(object.unbind()), PhantomData)
+    }
+
+    pub(crate) fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, T> {
+        self.0.bind(py)
+    }
+
+    pub(crate) fn into_bound(self, py: Python<'_>) -> Bound<'_, T> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so the reference is taken out once.
+        unsafe { ManuallyDrop::take(&mut this.0) }.into_bound(py)
+    }
+
+    /// Whether both are the same object.
+    pub(crate) fn is(&self, other: &Bound<'_, PyAny>) -> bool {
+        std::ptr::eq(self.0.as_ptr(), other.as_ptr())
+    }
+
+    /// Shows the object to the garbage collector.
+    pub(crate) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.0)
+    }
+}
+
+impl<T> From<Bound<'_, T>> for Ref<T> {
+    fn from(object: Bound<'_, T>) -> Self {
+        Self::new(object)
+    }
+}
+
+impl<T> Drop for Ref<T> {
+    fn drop(&mut self) {
+        // SAFETY: a `Ref` never leaves attached threads (contract 1), and owns one reference.
+        unsafe { ffi::Py_DECREF(self.0.as_ptr()) };
+    }
+}
+
+/// State that is reached with the interpreter's lock only. Borrowing it while it is borrowed is a panic.
+pub(crate) struct GilCell<T>(RefCell<T>);
+
+// SAFETY: every access takes a token that the thread is attached (contract 1), the last one is the drop of
+// the Python object that the cell is in, by the interpreter.
+unsafe impl<T> Send for GilCell<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for GilCell<T> {}
+
+impl<T> GilCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(RefCell::new(value))
+    }
+
+    /// Borrows the state. See contract 2 for what must not happen until the borrow ends.
+    #[inline]
+    pub(crate) fn borrow(&self, _: Python<'_>) -> RefMut<'_, T> {
+        self.0.borrow_mut()
+    }
+
+    /// For the garbage collector's visits, which may not take a token.
+    pub(crate) fn visit<R>(&self, work: impl FnOnce(&T) -> R) -> Option<R> {
+        self.0.try_borrow().ok().map(|state| work(&state))
+    }
+
+    /// For the garbage collector's clearing.
+    pub(crate) fn take_with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.try_borrow_mut().ok().map(|mut state| work(&mut state))
+    }
+}
+
+/// What comes of driving something awaitable one step further.
+pub(crate) enum Sent<'py> {
+    /// It waits, for what is to be passed on to the event loop.
+    Yield(Bound<'py, PyAny>),
+    /// It has its value.
+    Return(Bound<'py, PyAny>),
+}
+
+/// Drives a coroutine, or the iterator of something awaitable.
+pub(crate) fn send<'py>(iterator: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+    let py = iterator.py();
+    let mut result = std::ptr::null_mut();
+    // SAFETY: attached; both are live objects. `PyIter_Send` falls back to `__next__` and `send`, so that any
+    // object may be given.
+    let status = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
+    match status {
+        ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        // SAFETY: with these two `result` is a new reference.
+        ffi::PySendResult::PYGEN_RETURN => Ok(Sent::Return(unsafe { Bound::from_owned_ptr(py, result) })),
+        // SAFETY: as above.
+        ffi::PySendResult::PYGEN_NEXT => Ok(Sent::Yield(unsafe { Bound::from_owned_ptr(py, result) })),
+    }
+}

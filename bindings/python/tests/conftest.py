@@ -1,0 +1,61 @@
+"""Fixtures of all tests: event loops, caches over every kind of backend, and a time limit for each test."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loops import LOOPS, Run
+from stores import MemoryBackend
+
+from cache import AsyncCache, CacheBackend, DiskBackend
+
+TIME_LIMIT_SECONDS = 30
+
+MakeCache = Callable[..., AsyncCache]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--million", action="store_true", help="memory tests with a million operations of each kind")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A hang is a failure: every test has a time limit."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIME_LIMIT_SECONDS))
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Runs an awaitable on a new event loop; fails if the loop was left with a complaint."""
+    if request.param not in ("asyncio", "uvloop"):
+        pytest.skip(request.param)
+    runner = Run(request.param)
+    yield runner
+    gc.collect()
+    assert runner.complaints == []
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's file is going to be."""
+    return tmp_path / "test.cache"
+
+
+@pytest.fixture(params=["no backup", "disk", "memory"])
+def store(request: pytest.FixtureRequest, path: Path) -> MakeCache:
+    """Makes caches: what a cache promises in memory, it promises over every backend."""
+    backup: CacheBackend | None = {
+        "no backup": lambda: None,
+        "disk": lambda: DiskBackend(path),
+        "memory": MemoryBackend,
+    }[request.param]()
+
+    def make_cache(**options: Any) -> AsyncCache:
+        return AsyncCache(backup=backup, **options)
+
+    return make_cache
