@@ -1,4 +1,4 @@
-//! Batches: which keys are loaded together, and when they leave.
+//! Batches: which keys go to a batch loader together, and when they leave.
 //!
 //! Owns what gathers. Knows neither keys nor loaders nor timers, and asks no clock: an item is whatever a front
 //! knows a flight by, and its group is whatever must not mix: a loader, and on asyncio its event loop. A batch
@@ -7,14 +7,15 @@
 //! | state | takes in items | gives up items |
 //! |---|---|---|
 //! | gathering | yes; at most one batch of a group gathers | yes: [`Planner::drop_item`] |
-//! | left | no | no; its id is stale, and every operation on it does nothing |
+//! | left | no | no; its id and its seats are stale, and every operation on them does nothing |
 //!
 //! Rules:
 //! 1. The first item of a group begins a batch, which is due one window later. The front arms a timer for
-//!    that, on the event loop of the group, and says [`Planner::due`] when it fires. It may fire a little early.
+//!    that, on the event loop of the group, and calls [`Planner::take`] when it fires. It may fire a little
+//!    early.
 //! 2. A batch that is full leaves at once, with the item that filled it, and the next item of its group begins
 //!    another. So seven keys in batches of three leave as three, three, and after the window one. The timer of
-//!    a batch that left full finds nothing, for ids are never used again.
+//!    a batch that left full finds nothing, for ids are never used twice.
 //! 3. A window of zero gathers what is asked until a timer of zero fires: the event loop gets to it when
 //!    everybody who can run in this turn has asked. Who wants no gathering sets a size of one.
 //! 4. Items leave in the order in which they came in.
@@ -34,81 +35,96 @@
 //! | what happens | before the batch has left | afterwards |
 //! |---|---|---|
 //! | a caller leaves, the first or another, and others stay | nothing | nothing |
-//! | the last caller of a key leaves | [`Planner::drop_item`], and the front ends the flight | `drop_item` says so; the load goes on, the result is stored |
+//! | the last caller of a key leaves | [`Planner::drop_item`] gives the item back, and the front ends the flight | it gives nothing back; the load goes on, the result is stored |
 //! | the loader fails, panics or is cancelled from within | | the front ends all flights of the batch with the error |
 //! | the loader asks for a key of its batch | | the front refuses the wait, as for a single load |
 //! | the key is fenced | it is loaded all the same, for those who wait | the result is not stored |
-//! | the event loop of the group closes | [`Planner::due`] or [`Planner::abandon`], and the front abandons the flights | the front abandons them |
+//! | the event loop of the group closes | [`Planner::take`] or [`Planner::take_groups`], and the front abandons the flights | the front abandons them |
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Names one batch, from its first item on. Ids are never used twice within one planner.
+/// Names one batch. Ids are never used twice within one planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(u64);
 
-/// The items of one batch that leaves, in the order in which they came.
+/// Names one item from when it is added to when its batch leaves. Never used twice within one planner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seat {
+    batch: BatchId,
+    number: u64,
+}
+
+impl Seat {
+    /// The batch that the item waits in.
+    pub const fn batch(self) -> BatchId {
+        self.batch
+    }
+}
+
+/// A batch that has left: call the loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch<G, I> {
-    /// What they have in common.
+    /// Which batch it was.
+    pub id: BatchId,
+    /// What its items have in common.
     pub group: G,
-    /// At least one.
+    /// The items in the order in which they came, at least one.
     pub items: Vec<I>,
 }
 
-/// What becomes of an item.
+/// What became of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a batch that begins needs a timer, and one that leaves has to be loaded"]
 pub enum Added<G, I> {
-    /// It waits for its batch to leave.
-    Waits {
-        /// Its batch.
-        batch: BatchId,
-        /// When that leaves at the latest.
+    /// It is the first of its batch: arm a timer that calls [`Planner::take`] at `due`.
+    Begins {
+        /// Where it waits.
+        seat: Seat,
+        /// When the batch leaves, unless it is full before.
         due: Time,
-        /// Whether the batch begins with it: then a timer has to be armed for `due`.
-        starts: bool,
     },
-    /// Its batch is full, and leaves with it.
+    /// It waits with others.
+    Waits {
+        /// Where it waits.
+        seat: Seat,
+    },
+    /// Its batch is full with it, and leaves.
     Leaves(Batch<G, I>),
 }
 
-/// Decides which items leave together.
+/// The batches that gather.
 #[derive(Debug)]
 pub struct Planner<G, I> {
     window: Duration,
-    max_size: usize,
+    max_size: NonZeroUsize,
     /// By id, and so in the order in which they began.
-    batches: BTreeMap<BatchId, Gathering<G, I>>,
+    gathering: BTreeMap<BatchId, Gathering<G, I>>,
     /// The one batch of each group that gathers. Never walked, for its order differs from run to run.
-    gathering: HashMap<G, BatchId>,
-    /// Counts up with every batch.
+    by_group: HashMap<G, BatchId>,
+    /// Counts up with every item. A batch has the number of its first one.
     serial: u64,
 }
 
-/// A batch that gathers.
 #[derive(Debug)]
 struct Gathering<G, I> {
     group: G,
     due: Time,
     /// What the planner's was when the batch began.
-    max_size: usize,
-    /// Never empty. Near its ends an item is dropped without moving the others, for callers who are cancelled
-    /// together leave in the order in which they came, or in reverse.
-    items: VecDeque<I>,
+    max_size: NonZeroUsize,
+    /// By the number of the seat. Never empty.
+    items: BTreeMap<u64, I>,
 }
 
-impl<G: Copy + Eq + Hash, I: Copy + Eq> Planner<G, I> {
+impl<G: Copy + Eq + Hash, I> Planner<G, I> {
     /// A planner whose batches leave after `window`, or when they have `max_size` items.
-    ///
-    /// # Panics
-    /// If `max_size` is 0: no batch has so few items.
-    pub fn new(window: Duration, max_size: usize) -> Self {
-        assert!(max_size > 0, "a batch has at least one item");
-        Self { window, max_size, batches: BTreeMap::new(), gathering: HashMap::new(), serial: 0 }
+    pub fn new(window: Duration, max_size: NonZeroUsize) -> Self {
+        let (gathering, by_group) = (BTreeMap::new(), HashMap::new());
+        Self { window, max_size, gathering, by_group, serial: 0 }
     }
 
     /// The window of batches that begin from now on.
@@ -117,69 +133,75 @@ impl<G: Copy + Eq + Hash, I: Copy + Eq> Planner<G, I> {
     }
 
     /// The size of batches that begin from now on.
-    ///
-    /// # Panics
-    /// If it is 0.
-    pub fn set_max_size(&mut self, max_size: usize) {
-        assert!(max_size > 0, "a batch has at least one item");
+    pub fn set_max_size(&mut self, max_size: NonZeroUsize) {
         self.max_size = max_size;
     }
 
-    /// How many items wait.
+    /// How many items wait, in all batches.
     pub fn len(&self) -> usize {
-        self.batches.values().map(|batch| batch.items.len()).sum()
+        self.gathering.values().map(|batch| batch.items.len()).sum()
     }
 
     /// Whether no item waits.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.gathering.is_empty()
     }
 
     /// Adds an item to the batch of its group, or begins one.
     pub fn add(&mut self, group: G, item: I, now: Time) -> Added<G, I> {
-        let known = self.gathering.get(&group).copied();
-        let id = known.unwrap_or_else(|| self.begin(group, now));
-        let batch = self.batches.get_mut(&id).expect("the batch of a group gathers");
-        batch.items.push_back(item);
-        if batch.items.len() < batch.max_size {
-            Added::Waits { batch: id, due: batch.due, starts: known.is_none() }
-        } else {
-            Added::Leaves(self.due(id).expect("looked at above"))
+        self.serial += 1;
+        let number = self.serial;
+        if let Some(&id) = self.by_group.get(&group) {
+            let batch = self.gathering.get_mut(&id).expect("the batch of a group gathers");
+            batch.items.insert(number, item);
+            return if batch.items.len() < batch.max_size.get() {
+                Added::Waits { seat: Seat { batch: id, number } }
+            } else {
+                Added::Leaves(self.take(id).expect("looked at above"))
+            };
         }
+        let id = BatchId(number);
+        if self.max_size.get() == 1 {
+            return Added::Leaves(Batch { id, group, items: vec![item] });
+        }
+        let due = now.later(self.window);
+        let items = BTreeMap::from([(number, item)]);
+        self.gathering.insert(id, Gathering { group, due, max_size: self.max_size, items });
+        self.by_group.insert(group, id);
+        Added::Begins { seat: Seat { batch: id, number }, due }
     }
 
-    /// The timer of a batch has fired, or never will: it leaves. `None` if it has left already, or is gone.
-    pub fn due(&mut self, batch: BatchId) -> Option<Batch<G, I>> {
-        let Gathering { group, items, .. } = self.batches.remove(&batch)?;
-        self.gathering.remove(&group);
-        Some(Batch { group, items: items.into() })
+    /// Makes a batch leave: its timer has fired, or never will. `None` if it has left already, or is gone.
+    pub fn take(&mut self, batch: BatchId) -> Option<Batch<G, I>> {
+        let Gathering { group, items, .. } = self.gathering.remove(&batch)?;
+        self.by_group.remove(&group);
+        Some(Batch { id: batch, group, items: items.into_values().collect() })
     }
 
     /// When the next batch is due, for a front with one timer for all of them.
     pub fn next_due(&self) -> Option<Time> {
-        self.batches.values().map(|batch| batch.due).min()
+        self.gathering.values().map(|batch| batch.due).min()
     }
 
     /// Makes every batch leave that is due, in the order in which they began; for a front with one timer.
-    pub fn all_due(&mut self, now: Time) -> Vec<Batch<G, I>> {
-        self.take_out(|batch| batch.due <= now)
+    pub fn take_due(&mut self, now: Time) -> Vec<Batch<G, I>> {
+        self.take_all(|batch| batch.due <= now)
     }
 
     /// Takes out what gathers in these groups, whose event loop is closed: nobody will call their loaders.
-    pub fn abandon(&mut self, mut is_closed: impl FnMut(&G) -> bool) -> Vec<Batch<G, I>> {
-        self.take_out(|batch| is_closed(&batch.group))
+    pub fn take_groups(&mut self, mut is_closed: impl FnMut(&G) -> bool) -> Vec<Batch<G, I>> {
+        self.take_all(|batch| is_closed(&batch.group))
     }
 
-    /// Drops an item that nobody wants any more; `true` if its batch had not left. A batch that has no item
-    /// left is gone, and its timer finds nothing.
-    pub fn drop_item(&mut self, batch: BatchId, item: I) -> bool {
-        let Some(gathering) = self.batches.get_mut(&batch) else { return false };
-        let Some(at) = gathering.items.iter().position(|&known| known == item) else { return false };
-        gathering.items.remove(at);
-        if gathering.items.is_empty() {
-            self.due(batch);
+    /// Drops an item that nobody waits for any more, and gives it back. `None` if its batch has left: then the
+    /// load goes on, and its result is stored.
+    pub fn drop_item(&mut self, seat: Seat) -> Option<I> {
+        let batch = self.gathering.get_mut(&seat.batch)?;
+        let item = batch.items.remove(&seat.number)?;
+        if batch.items.is_empty() {
+            self.take(seat.batch);
         }
-        true
+        Some(item)
     }
 
     /// Checks the invariants; for tests.
@@ -187,29 +209,20 @@ impl<G: Copy + Eq + Hash, I: Copy + Eq> Planner<G, I> {
     /// # Panics
     /// If one does not hold.
     pub fn validate(&self) {
-        assert_eq!(self.gathering.len(), self.batches.len(), "every gathering batch is its group's");
-        for (id, batch) in &self.batches {
-            assert_eq!(self.gathering.get(&batch.group), Some(id), "a batch is in its own group");
-            assert!(!batch.items.is_empty(), "a batch has an item");
-            assert!(batch.items.len() < batch.max_size, "a full batch has left");
-            assert!(id.0 <= self.serial, "an id is used once");
+        assert_eq!(self.by_group.len(), self.gathering.len(), "every batch that gathers is its group's");
+        for (id, batch) in &self.gathering {
+            assert_eq!(self.by_group.get(&batch.group), Some(id), "a group has one batch that gathers");
+            assert!(!batch.items.is_empty(), "an empty batch is gone");
+            assert!(batch.items.len() < batch.max_size.get(), "a full batch has left");
+            let numbers_are_used_up = batch.items.keys().all(|&number| id.0 <= number && number <= self.serial);
+            assert!(numbers_are_used_up, "no number is given out again");
         }
     }
 
-    /// Begins a batch, which is empty until its first item is put in.
-    fn begin(&mut self, group: G, now: Time) -> BatchId {
-        self.serial += 1;
-        let id = BatchId(self.serial);
-        let (due, max_size) = (now.later(self.window), self.max_size);
-        self.batches.insert(id, Gathering { group, due, max_size, items: VecDeque::new() });
-        self.gathering.insert(group, id);
-        id
-    }
-
-    fn take_out(&mut self, mut wanted: impl FnMut(&Gathering<G, I>) -> bool) -> Vec<Batch<G, I>> {
+    fn take_all(&mut self, mut wanted: impl FnMut(&Gathering<G, I>) -> bool) -> Vec<Batch<G, I>> {
         let wanted: Vec<BatchId> =
-            self.batches.iter().filter(|(_, batch)| wanted(batch)).map(|(&id, _)| id).collect();
-        wanted.into_iter().filter_map(|id| self.due(id)).collect()
+            self.gathering.iter().filter(|(_, batch)| wanted(batch)).map(|(&id, _)| id).collect();
+        wanted.into_iter().filter_map(|id| self.take(id)).collect()
     }
 }
 
@@ -220,21 +233,25 @@ mod tests {
     const WINDOW: Duration = Duration::from_millis(5);
 
     fn planner(max_size: usize) -> Planner<char, u32> {
-        Planner::new(WINDOW, max_size)
+        Planner::new(WINDOW, size(max_size))
+    }
+
+    fn size(max_size: usize) -> NonZeroUsize {
+        NonZeroUsize::new(max_size).unwrap()
     }
 
     fn at(millis: u64) -> Time {
         Time::from_nanos(millis * 1_000_000)
     }
 
-    fn begins(added: Added<char, u32>) -> (BatchId, Time) {
-        let Added::Waits { batch, due, starts: true } = added else { panic!("{added:?} begins no batch") };
-        (batch, due)
+    fn begins(added: Added<char, u32>) -> (Seat, Time) {
+        let Added::Begins { seat, due } = added else { panic!("{added:?} begins no batch") };
+        (seat, due)
     }
 
-    fn joins(added: Added<char, u32>) -> BatchId {
-        let Added::Waits { batch, starts: false, .. } = added else { panic!("{added:?} joins no batch") };
-        batch
+    fn waits(added: Added<char, u32>) -> Seat {
+        let Added::Waits { seat } = added else { panic!("{added:?} does not wait with others") };
+        seat
     }
 
     fn leaves(added: Added<char, u32>) -> Vec<u32> {
@@ -247,15 +264,16 @@ mod tests {
         let mut planner = planner(3);
         let (first, due) = begins(planner.add('a', 1, at(10)));
         assert_eq!(due, at(15));
-        assert_eq!(joins(planner.add('a', 2, at(11))), first);
+        assert_eq!(waits(planner.add('a', 2, at(11))).batch(), first.batch());
         assert_eq!(leaves(planner.add('a', 3, at(12))), [1, 2, 3]);
         let (second, due) = begins(planner.add('a', 4, at(13)));
         assert_eq!(due, at(18), "the window is the second batch's own");
-        assert_eq!(joins(planner.add('a', 5, at(13))), second);
+        waits(planner.add('a', 5, at(13)));
         assert_eq!(leaves(planner.add('a', 6, at(13))), [4, 5, 6]);
         let (third, _) = begins(planner.add('a', 7, at(14)));
-        assert_eq!((planner.due(first), planner.due(second)), (None, None));
-        assert_eq!(planner.due(third), Some(Batch { group: 'a', items: vec![7] }));
+        assert_eq!((planner.take(first.batch()), planner.take(second.batch())), (None, None));
+        let last = Batch { id: third.batch(), group: 'a', items: vec![7] };
+        assert_eq!(planner.take(third.batch()), Some(last));
         assert!(planner.is_empty());
         planner.validate();
     }
@@ -279,16 +297,16 @@ mod tests {
 
     #[test]
     fn a_window_of_zero_gathers_until_the_timer_fires() {
-        let mut planner = Planner::new(Duration::ZERO, 100);
-        let (batch, due) = begins(planner.add('a', 1, at(3)));
+        let mut planner = Planner::new(Duration::ZERO, size(100));
+        let (seat, due) = begins(planner.add('a', 1, at(3)));
         assert_eq!(due, at(3));
-        joins(planner.add('a', 2, at(3)));
-        assert_eq!(planner.due(batch).unwrap().items, [1, 2]);
+        waits(planner.add('a', 2, at(3)));
+        assert_eq!(planner.take(seat.batch()).unwrap().items, [1, 2]);
     }
 
     #[test]
     fn a_window_past_the_end_of_the_clock_ends_there() {
-        let mut planner = Planner::new(Duration::MAX, 2);
+        let mut planner = Planner::new(Duration::MAX, size(2));
         assert_eq!(begins(planner.add('a', 1, at(3))).1, Time::from_nanos(u64::MAX));
         assert_eq!(leaves(planner.add('a', 2, at(4))), [1, 2]);
     }
@@ -296,11 +314,10 @@ mod tests {
     #[test]
     fn a_dropped_key_leaves_no_gap_and_takes_no_room() {
         let mut planner = planner(3);
-        let (batch, _) = begins(planner.add('a', 1, at(0)));
-        joins(planner.add('a', 2, at(0)));
-        assert!(planner.drop_item(batch, 1));
-        assert!(!planner.drop_item(batch, 1), "it is dropped once");
-        assert_eq!(joins(planner.add('a', 3, at(0))), batch);
+        let (one, _) = begins(planner.add('a', 1, at(0)));
+        waits(planner.add('a', 2, at(0)));
+        assert_eq!((planner.drop_item(one), planner.drop_item(one)), (Some(1), None));
+        assert_eq!(waits(planner.add('a', 3, at(0))).batch(), one.batch());
         assert_eq!(planner.len(), 2);
         assert_eq!(leaves(planner.add('a', 4, at(0))), [2, 3, 4]);
     }
@@ -308,32 +325,31 @@ mod tests {
     #[test]
     fn a_batch_whose_last_key_was_dropped_is_gone_and_the_next_has_a_window_of_its_own() {
         let mut planner = planner(3);
-        let (first, _) = begins(planner.add('a', 1, at(0)));
-        assert!(planner.drop_item(first, 1));
+        let (one, _) = begins(planner.add('a', 1, at(0)));
+        assert_eq!(planner.drop_item(one), Some(1));
         assert!(planner.is_empty());
-        let (second, due) = begins(planner.add('a', 2, at(4)));
+        let (two, due) = begins(planner.add('a', 2, at(4)));
         assert_eq!(due, at(9));
-        assert_eq!(planner.due(first), None, "its timer finds nothing");
-        assert_eq!(planner.due(second).unwrap().items, [2]);
+        assert_eq!(planner.take(one.batch()), None, "the first batch's timer finds nothing");
+        assert_eq!(planner.take(two.batch()).unwrap().items, [2]);
     }
 
     #[test]
     fn a_key_whose_batch_has_left_is_not_dropped() {
         let mut planner = planner(2);
-        let (first, _) = begins(planner.add('a', 1, at(0)));
+        let (one, _) = begins(planner.add('a', 1, at(0)));
         assert_eq!(leaves(planner.add('a', 2, at(0))), [1, 2]);
-        begins(planner.add('a', 1, at(0)));
-        assert!(!planner.drop_item(first, 1));
-        assert_eq!(planner.len(), 1);
+        begins(planner.add('a', 3, at(0)));
+        assert_eq!((planner.drop_item(one), planner.len()), (None, 1));
     }
 
     #[test]
     fn another_window_and_size_hold_for_batches_that_begin_afterwards() {
         let mut planner = planner(3);
         begins(planner.add('a', 1, at(0)));
-        planner.set_max_size(2);
+        planner.set_max_size(size(2));
         planner.set_window(Duration::from_millis(50));
-        joins(planner.add('a', 2, at(1)));
+        waits(planner.add('a', 2, at(1)));
         assert_eq!(planner.next_due(), Some(at(5)));
         assert_eq!(leaves(planner.add('a', 3, at(2))), [1, 2, 3]);
         assert_eq!(begins(planner.add('a', 4, at(2))).1, at(52));
@@ -348,8 +364,8 @@ mod tests {
         begins(planner.add('a', 2, at(0)));
         begins(planner.add('c', 3, at(1)));
         assert_eq!(planner.next_due(), Some(at(5)));
-        assert!(planner.all_due(at(4)).is_empty());
-        let due: Vec<_> = planner.all_due(at(5)).into_iter().map(|batch| batch.group).collect();
+        assert!(planner.take_due(at(4)).is_empty());
+        let due: Vec<_> = planner.take_due(at(5)).into_iter().map(|batch| batch.group).collect();
         assert_eq!(due, ['b', 'a'], "in the order in which they began");
         assert_eq!(planner.next_due(), Some(at(6)));
     }
@@ -357,11 +373,12 @@ mod tests {
     #[test]
     fn what_gathers_on_a_closed_event_loop_is_taken_out() {
         let mut planner = planner(3);
-        let (first, _) = begins(planner.add('a', 1, at(0)));
-        joins(planner.add('a', 2, at(0)));
+        let (one, _) = begins(planner.add('a', 1, at(0)));
+        waits(planner.add('a', 2, at(0)));
         begins(planner.add('b', 3, at(0)));
-        assert_eq!(planner.abandon(|&group| group == 'a'), [Batch { group: 'a', items: vec![1, 2] }]);
-        assert_eq!((planner.due(first), planner.len()), (None, 1));
+        let abandoned = planner.take_groups(|&group| group == 'a');
+        assert_eq!(abandoned, [Batch { id: one.batch(), group: 'a', items: vec![1, 2] }]);
+        assert_eq!((planner.take(one.batch()), planner.len()), (None, 1));
         planner.validate();
     }
 }
