@@ -190,7 +190,7 @@ impl Call {
             let cache = asked.cache(py);
             let seat = Seat { cache: &cache, room: &room, flight };
             if let Some(answer) = room.get().answer(py) {
-                match answered(py, answer, leads, &asked)? {
+                match answered(py, answer, room.get(), leads, &asked)? {
                     Some(value) => return Ok(Sent::Return(value)),
                     None => {
                         self.state = asked;
@@ -245,7 +245,7 @@ impl Call {
                 let Waiting { asked, cache, room, flight, leads, waiter, .. } = *waiting;
                 nesting::done(py, waiter, room.bind(py).get().name);
                 match room.bind(py).get().answer(py) {
-                    Some(answer) => match answered(py, answer, leads, &asked)? {
+                    Some(answer) => match answered(py, answer, room.bind(py).get(), leads, &asked)? {
                         Some(value) => Ok(Some(Sent::Return(value))),
                         None => {
                             self.state = asked;
@@ -283,12 +283,15 @@ impl Call {
 fn answered<'py>(
     py: Python<'py>,
     answer: Answer,
+    room: &Room,
     leads: bool,
     asked: &State,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     match answer {
         Answer::Value(value) => Ok(Some(value.into_bound(py))),
         Answer::Failed(error) => Err(errors::raise_again(error.into_bound(py))),
+        Answer::Cancelled if !leads && !room.is_here(py) => Ok(None),
+        Answer::Cancelled => Err(errors::load_cancelled(py, &asked.describe(py), None)),
         Answer::Abandoned if leads => Err(errors::load_cancelled(py, &asked.describe(py), None)),
         Answer::Abandoned => Ok(None),
     }
@@ -377,6 +380,16 @@ static STATICS: Statics = Statics::new();
 
 impl Coroutine for Call {
     const NAME: &'static CStr = c"cache._native.Call";
+
+    fn name(&self, py: Python<'_>) -> String {
+        match &self.state {
+            State::Function(call) => {
+                let name = call.function.bind(py).getattr("__qualname__");
+                name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())
+            }
+            _ => "AsyncCache.get".to_owned(),
+        }
+    }
 
     #[inline]
     fn is_done(&self) -> bool {
@@ -499,13 +512,7 @@ impl State {
 impl Call {
     /// As the interpreter warns of a coroutine.
     fn warn(&self, py: Python<'_>) -> PyResult<()> {
-        let name = match &self.state {
-            State::Function(call) => {
-                let name = call.function.bind(py).getattr("__qualname__");
-                name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())
-            }
-            _ => "AsyncCache.get".to_owned(),
-        };
+        let name = self.name(py);
         let message = std::ffi::CString::new(format!("coroutine '{name}' was never awaited"))?;
         PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)
     }

@@ -5,11 +5,10 @@
 //! | what happens | the callers get |
 //! |---|---|
 //! | the loader returns a value | the value, which is stored unless the flight was fenced |
-//! | the loader raises an `Exception` | the exception |
-//! | the loader raises another `BaseException` | the exception, and so does the event loop, as for every task |
+//! | the loader raises | the exception; `KeyboardInterrupt` and `SystemExit` stop the event loop, too, as from every task |
 //! | the loader raises `CancelledError`, though nobody cancelled it | `LoadCancelledError` |
 //! | the last caller left, and the task was cancelled | nobody is left; who joined meanwhile asks anew |
-//! | the task is cancelled by others, closed with its loop, or dropped | the caller whose loader it was gets `LoadCancelledError`, the others ask anew |
+//! | the task is cancelled by others, closed with its loop, or dropped | callers on its loop get `LoadCancelledError`, those on other loops ask anew |
 //!
 //! A batch is one load of several flights: each gets its own value of what the batch loader returns, and what ends
 //! the load ends all of them. When the last caller of one of them leaves, the batch goes on, and the value is stored.
@@ -23,7 +22,9 @@ use std::ffi::{CStr, c_int};
 use async_cache_core::cache::Loaded;
 use async_cache_core::flight::FlightId;
 use async_cache_core::time::Time;
-use pyo3::exceptions::{PyException, PyGeneratorExit, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyKeyboardInterrupt, PyStopIteration, PySystemExit, PyTypeError, PyValueError,
+};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -269,8 +270,14 @@ impl Load {
 
     fn fail<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
         if error.is_instance(py, errors::cancelled(py)?) {
-            if self.cancelled {
+            let room = self.items.first().map(|item| item.room.bind(py).clone());
+            if room.as_ref().is_some_and(|room| room.get().is_stopping(py)) {
                 self.end(py, &Answer::Abandoned);
+                return Err(error);
+            }
+            // What it waited for may have been cancelled, and not the task; that comes from within, too.
+            if self.cancelled && room.is_none_or(|room| room.get().is_cancelling(py).unwrap_or(true)) {
+                self.end(py, &Answer::Cancelled);
                 return Err(error);
             }
             let key = self.items.first().map_or_else(String::new, |item| errors::repr(item.key.bind(py)));
@@ -278,10 +285,12 @@ impl Load {
             self.end(py, &Answer::Failed(Ref::new(cancelled.into_any())));
             return Ok(Sent::Return(py.None().into_bound(py)));
         }
-        let is_ordinary = error.is_instance_of::<PyException>(py);
+        // These two stop the event loop, from whichever task they come.
+        let stops_the_loop =
+            error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
         let value = error.value(py).clone().into_any();
         self.end(py, &Answer::Failed(Ref::new(value)));
-        if is_ordinary { Ok(Sent::Return(py.None().into_bound(py))) } else { Err(error) }
+        if stops_the_loop { Err(error) } else { Ok(Sent::Return(py.None().into_bound(py))) }
     }
 
     fn no_longer_waits(&self, py: Python<'_>, item: &Item) {
@@ -343,6 +352,10 @@ static STATICS: Statics = Statics::new();
 impl Coroutine for Load {
     const NAME: &'static CStr = c"cache._native.Load";
 
+    fn name(&self, _: Python<'_>) -> String {
+        "AsyncCache.load".to_owned()
+    }
+
     fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -379,13 +392,13 @@ impl Coroutine for Load {
             },
             _ => Ok(()),
         };
-        self.end(py, &Answer::Abandoned);
+        self.end(py, &Answer::Cancelled);
         closed
     }
 
     fn abandon(&mut self, py: Python<'_>) {
         self.state = State::Done;
-        self.end(py, &Answer::Abandoned);
+        self.end(py, &Answer::Cancelled);
     }
 
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {

@@ -21,8 +21,11 @@ pub(crate) enum Answer {
     Value(Ref),
     /// The load failed with this exception.
     Failed(Ref),
-    /// The load was stopped. Who did not start it may ask again.
+    /// The load was stopped because nobody waited for it; who joined meanwhile asks again.
     Abandoned,
+    /// The load was cancelled by others, or its event loop was closed. Callers on that loop get an error, those
+    /// on other loops ask again.
+    Cancelled,
 }
 
 impl Answer {
@@ -32,13 +35,14 @@ impl Answer {
             Self::Value(value) => Self::Value(Ref::new(value.bind(py).clone())),
             Self::Failed(error) => Self::Failed(Ref::new(error.bind(py).clone())),
             Self::Abandoned => Self::Abandoned,
+            Self::Cancelled => Self::Cancelled,
         }
     }
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Value(object) | Self::Failed(object) => object.visit(*visit),
-            Self::Abandoned => Ok(()),
+            Self::Abandoned | Self::Cancelled => Ok(()),
         }
     }
 }
@@ -61,6 +65,8 @@ struct State {
     task: Option<Ref>,
     /// Whether that task loads other keys, too.
     in_batch: bool,
+    /// Whether the last caller has left, and the task was told to stop.
+    stopping: bool,
 }
 
 struct Taken {
@@ -105,6 +111,27 @@ impl Room {
         state.task = Some(weak);
         state.in_batch = in_batch;
         Ok(())
+    }
+
+    /// Whether the task was told to stop, for the want of callers.
+    pub(crate) fn is_stopping(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).stopping
+    }
+
+    /// Whether somebody has asked the task to stop. Before Python 3.11 a task does not tell; then: perhaps.
+    pub(crate) fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
+        let task = self.state.borrow(py).task.as_ref().map(|task| task.bind(py).clone());
+        let Some(task) = task else { return Ok(true) };
+        match task.call0()?.getattr_opt(pyo3::intern!(py, "cancelling"))? {
+            Some(cancelling) => cancelling.call0()?.is_truthy(),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether the load runs on the caller's event loop.
+    pub(crate) fn is_here(&self, py: Python<'_>) -> bool {
+        let event_loop = self.state.borrow(py).event_loop.as_ref().map(|held| held.bind(py).clone());
+        event_loop.is_some_and(|held| running_loop(py).is_ok_and(|running| running.is(&held)))
     }
 
     /// Whether the load is one of a batch that has left: it goes on without callers.
@@ -161,7 +188,8 @@ impl Room {
     /// Asks the task to stop the load; `false` if there is no task any more that could.
     pub(crate) fn stop(&self, py: Python<'_>) -> PyResult<bool> {
         let (task, event_loop) = {
-            let state = self.state.borrow(py);
+            let mut state = self.state.borrow(py);
+            state.stopping = true;
             let (Some(task), Some(event_loop)) = (&state.task, &state.event_loop) else { return Ok(false) };
             (task.bind(py).clone(), event_loop.bind(py).clone())
         };

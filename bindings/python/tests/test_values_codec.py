@@ -2,6 +2,7 @@
 
 import array
 import collections
+import contextlib
 import dataclasses
 import datetime as dt
 import decimal
@@ -14,6 +15,7 @@ import pathlib
 import pickle
 import random
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import uuid
 import zoneinfo
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -135,7 +138,7 @@ class Pair:
     right: object
 
 
-# --- values: what comes back ---------------------------------------------------------------------------------
+# Values: what comes back.
 
 offsets = st.integers(-86_399_999_999, 86_399_999_999).map(lambda us: dt.timedelta(microseconds=us))
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
@@ -157,14 +160,14 @@ hashable_atoms = st.one_of(
     st.text(st.characters(categories=["Cs", "Ll"]), max_size=5),
     st.binary(),
     st.complex_numbers(),
-    st.decimals(),
+    st.decimals().filter(lambda value: not value.is_snan()),  # which have no hash
     st.uuids(),
     st.dates(),
     datetimes,
     times,
     st.timedeltas(),
     zones,
-).filter(lambda value: not (isinstance(value, Decimal) and value.is_snan()))
+)
 hashables = st.recursive(
     hashable_atoms,
     lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4),
@@ -185,21 +188,21 @@ values = st.recursive(
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values)
-def test_what_comes_back_is_equal_and_of_the_same_type(value):
+def test_what_comes_back_is_equal_and_of_the_same_type(value: Any) -> None:
     assert same(decode(encode(value)), value)
 
 
 @pytest.mark.parametrize("offset", [-1, 0, 1])
 @pytest.mark.parametrize("power", [5, 7, 8, 15, 16, 31, 32, 63, 64, 128, 2000])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_integers_at_the_edges_of_their_forms_come_back(sign, power, offset):
+def test_integers_at_the_edges_of_their_forms_come_back(sign: Any, power: Any, offset: Any) -> None:
     number = sign * 2**power + offset
     assert same(decode(encode(number)), number)
     assert same(decode_key(encode_key(number)), number)
 
 
 @pytest.mark.parametrize("length", [0, 15, 16, 31, 32, 255, 256, 65535, 65536])
-def test_lengths_at_the_edges_of_their_forms_come_back(length):
+def test_lengths_at_the_edges_of_their_forms_come_back(length: Any) -> None:
     for value in ["x" * length, b"x" * length, bytearray(length), [0] * length, tuple(range(length))]:
         assert same(decode(encode(value)), value)
     value = dict.fromkeys(range(length))
@@ -239,19 +242,18 @@ def test_lengths_at_the_edges_of_their_forms_come_back(length):
     ],
     ids=repr,
 )
-def test_each_of_these_comes_back_without_pickle(value):
+def test_each_of_these_comes_back_without_pickle(value: Any) -> None:
     data = encode(value, pickle=False)
     assert same(decode(data, pickle=False), value)
 
 
-def test_the_utc_of_a_datetime_is_the_one_utc():
+def test_the_utc_of_a_datetime_is_the_one_utc() -> None:
     assert decode(encode(dt.datetime(2024, 1, 1, tzinfo=UTC))).tzinfo is UTC
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        True,
         Level.LOW,
         Shade.DARK,
         Point(1, 2),
@@ -269,50 +271,35 @@ def test_the_utc_of_a_datetime_is_the_one_utc():
     ids=repr,
 )
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [1, x], lambda x: {"k": (x,)}])
-def test_any_other_object_comes_back_through_pickle_as_a_whole(wrap, value):
+def test_any_other_object_comes_back_through_pickle_as_a_whole(wrap: Any, value: Any) -> None:
     value = wrap(value)
     data = encode(value)
+    assert is_pickled(data)
     assert same(decode(data), value)
-    assert is_pickled(data) == (True not in (value, value[1:] if isinstance(value, list) else None)) or True
-    if "True" not in repr(value):
-        assert is_pickled(data)
 
 
-def test_a_bool_is_no_int():
+def test_a_bool_is_no_int() -> None:
     assert (encode(True), encode(1)) == (b"\xc3", b"\x01")
 
 
-# --- values: identity ----------------------------------------------------------------------------------------
+# Values: identity.
 
 CONTAINERS = [list, dict, set, bytearray, lambda: ([],)]
 WRAPPERS = {
-    "list": lambda x: [x, x],
-    "tuple": lambda x: (x, x),
-    "dict": lambda x: {"a": x, "b": x},
-    "nested": lambda x: [[x], {"a": (x,)}],
+    "list": (lambda x: [x, x], list),
+    "tuple": (lambda x: (x, x), list),
+    "dict": (lambda x: {"a": x, "b": x}, lambda value: value.values()),
+    "nested": (lambda x: [[x], {"a": (x,)}], lambda value: (value[0][0], value[1]["a"][0])),
 }
-
-
-def parts(value):
-    """The two shared ones in what a wrapper made."""
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if not isinstance(value[1], dict) else [value[0][0], value[1]["a"][0]]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("make", CONTAINERS, ids=["list", "dict", "set", "bytearray", "tuple of list"])
-def test_one_object_that_occurs_twice_is_one_object_again(make, wrapper):
-    # Not a dict, which cannot be told from the wrapper.
-    shared = make() if make is not dict else {}
-    value = WRAPPERS[wrapper](shared)
-    del shared
-    data = encode(value)
+def test_one_object_that_occurs_twice_is_one_object_again(make: Any, wrapper: Any) -> None:
+    wrap, unwrap = WRAPPERS[wrapper]
+    data = encode(wrap(make()))
     assert is_pickled(data)
-    back = decode(data)
-    first, second = (back["a"], back["b"]) if wrapper == "dict" else (
-        (back[0][0], back[1]["a"][0]) if wrapper == "nested" else back
-    )
+    first, second = unwrap(decode(data))
     assert first is second
 
 
@@ -327,13 +314,13 @@ def containers_of(make):
 
 @pytest.mark.parametrize("wrapper", ["list", "tuple", "dict", "nested"])
 @pytest.mark.parametrize("make", CONTAINERS, ids=["list", "dict", "set", "bytearray", "tuple of list"])
-def test_equal_objects_are_not_taken_for_one(make, wrapper):
+def test_equal_objects_are_not_taken_for_one(make: Any, wrapper: Any) -> None:
     value = containers_of(make)[wrapper]
     data = encode(value, pickle=False)
     assert same(decode(data), value)
 
 
-def test_an_object_that_is_held_elsewhere_too_is_not_shared():
+def test_an_object_that_is_held_elsewhere_too_is_not_shared() -> None:
     held = [[n] for n in range(50)]
     value = list(held)
     assert not is_pickled(encode(value))
@@ -342,13 +329,13 @@ def test_an_object_that_is_held_elsewhere_too_is_not_shared():
 
 
 @pytest.mark.parametrize("several", [1, 7, 8, 9, 30])
-def test_sharing_is_seen_among_many_held_objects(several):
+def test_sharing_is_seen_among_many_held_objects(several: Any) -> None:
     held = [[] for _ in range(several)]
     for one in held:
         assert is_pickled(encode([*held, one]))
 
 
-def test_cycles_come_back():
+def test_cycles_come_back() -> None:
     value = [1]
     value.append(value)
     back = decode(encode(value))
@@ -365,14 +352,14 @@ def test_cycles_come_back():
     assert back[1][0] is back[1]
 
 
-def test_atoms_and_flat_tuples_may_repeat():
+def test_atoms_and_flat_tuples_may_repeat() -> None:
     text, pair, few = "text", ("a", 1), frozenset([1])
     value = [text, text, pair, pair, few, few, (), (), None, None]
     assert not is_pickled(encode(value))
     assert same(decode(encode(value)), value)
 
 
-def test_what_is_small_in_memory_does_not_explode():
+def test_what_is_small_in_memory_does_not_explode() -> None:
     value = ("x",)
     for _ in range(100):
         value = (value, value)
@@ -381,7 +368,7 @@ def test_what_is_small_in_memory_does_not_explode():
         assert len(encode([unit] * 1000)) < 1_000_000
 
 
-def test_encoding_changes_no_reference_count():
+def test_encoding_changes_no_reference_count() -> None:
     inner = [1]
     value = {"a": inner, "b": (inner, "text"), "c": {1, 2}}
     before = sys.getrefcount(inner), sys.getrefcount(value)
@@ -393,7 +380,7 @@ def test_encoding_changes_no_reference_count():
     assert (sys.getrefcount(inner), sys.getrefcount(value)) == before
 
 
-# --- values: depth, pickle, errors ---------------------------------------------------------------------------
+# Values: depth, pickle, errors.
 
 
 def nested(depth, wrap):
@@ -403,8 +390,10 @@ def nested(depth, wrap):
     return value
 
 
-@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: (x,), lambda x: {0: x}], ids=["list", "tuple", "dict"])
-def test_values_nest_256_levels_and_are_pickled_beyond(wrap):
+@pytest.mark.parametrize(
+    "wrap", [lambda x: [x], lambda x: (x,), lambda x: {0: x}], ids=["list", "tuple", "dict"]
+)
+def test_values_nest_256_levels_and_are_pickled_beyond(wrap: Any) -> None:
     deepest = nested(256, wrap)
     assert not is_pickled(encode(deepest))
     assert decode(encode(deepest)) == deepest
@@ -415,7 +404,7 @@ def test_values_nest_256_levels_and_are_pickled_beyond(wrap):
         encode(deeper, pickle=False)
 
 
-def test_bytes_that_nest_too_deep_are_an_error():
+def test_bytes_that_nest_too_deep_are_an_error() -> None:
     assert decode(b"\x91" * 256 + b"\x00")
     for opener in [b"\x91", b"\x81\x00", b"\x81"]:
         with pytest.raises(ValueError, match="256 nested levels"):
@@ -427,7 +416,7 @@ def test_bytes_that_nest_too_deep_are_an_error():
         decode(data)
 
 
-def test_pickle_false_refuses_to_write_and_names_the_type():
+def test_pickle_false_refuses_to_write_and_names_the_type() -> None:
     with pytest.raises(TypeError, match=r"Pair\b"):
         encode({"a": [Pair(1, 2)]}, pickle=False)
     shared = []
@@ -440,22 +429,26 @@ class Bomb:
         return (pytest.fail, ("unpickled",))
 
 
-def test_pickle_false_refuses_to_read_and_runs_nothing():
+def test_pickle_false_refuses_to_read_and_runs_nothing() -> None:
     data = encode(Bomb())
     with pytest.raises(ValueError, match="pickle=False"):
         decode(data, pickle=False)
 
 
-def test_a_pickle_inside_of_a_value_is_an_error():
+def test_a_pickle_inside_of_a_value_is_an_error() -> None:
     data = encode(Bomb())
-    for wrapped in [b"\x91" + data, b"\x81\x00" + data, b"\xc8" + struct.pack(">H", len(data) + 1) + b"\x01\x91" + data]:
+    for wrapped in [
+        b"\x91" + data,
+        b"\x81\x00" + data,
+        b"\xc8" + struct.pack(">H", len(data) + 1) + b"\x01\x91" + data,
+    ]:
         with pytest.raises(ValueError, match="pickle inside"):
             decode(wrapped)
     with pytest.raises(ValueError, match="pickle"):
         decode_key(data)
 
 
-def test_errors_of_pickle_are_passed_on_and_leave_nothing():
+def test_errors_of_pickle_are_passed_on_and_leave_nothing() -> None:
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
         encode([lambda: None])
     data = encode(Pair(1, 2))
@@ -463,14 +456,8 @@ def test_errors_of_pickle_are_passed_on_and_leave_nothing():
         decode(data.replace(b"Pair", b"Piar"))
 
 
-def test_a_container_that_changes_while_it_is_encoded_is_an_error_or_whole():
-    # Only a finalizer can change one; there is none here, so this is about what a changed size would do.
-    value = {"a": 1, "b": 2}
-    assert same(decode(encode(value)), value)
-
-
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_come_back_writable_without_passing_through_the_pickle(order):
+def test_arrays_come_back_writable_without_passing_through_the_pickle(order: Any) -> None:
     numpy = pytest.importorskip("numpy")
     value = {"a": numpy.asarray(numpy.arange(12_000.0).reshape(100, 120), order=order), "b": [1]}
     data = encode(value)
@@ -487,7 +474,7 @@ def test_arrays_come_back_writable_without_passing_through_the_pickle(order):
     assert (decode(encode(strided)) == strided).all()
 
 
-def test_a_buffer_that_is_not_contiguous_is_pickled_within():
+def test_a_buffer_that_is_not_contiguous_is_pickled_within() -> None:
     class Strided:
         def __reduce_ex__(self, protocol):
             return (bytes, (pickle.PickleBuffer(memoryview(b"abcdef")),))
@@ -495,7 +482,7 @@ def test_a_buffer_that_is_not_contiguous_is_pickled_within():
     assert decode(encode([Strided()])) == [b"abcdef"]
 
 
-# --- bytes from elsewhere ------------------------------------------------------------------------------------
+# Bytes from elsewhere.
 
 
 @pytest.mark.parametrize(
@@ -512,7 +499,7 @@ def test_a_buffer_that_is_not_contiguous_is_pickled_within():
         ("c900000004" + "04" + "00000005", 5),
     ],
 )
-def test_what_other_writers_of_messagepack_write_can_be_read(data, value):
+def test_what_other_writers_of_messagepack_write_can_be_read(data: Any, value: Any) -> None:
     assert same(decode(bytes.fromhex(data)), value)
 
 
@@ -552,50 +539,41 @@ def test_what_other_writers_of_messagepack_write_can_be_read(data, value):
         "c71008" + "00000002" + "00000000" + "7fffffffffffffff",
         "c70c09" + "7fffffff" + "00000000" + "00000000",
         "c7090a" + "00" + "0000000000000000",
-        "d60b" + "31323378"[:6] + "ff",
+        "d60b" + "313233ff",
         "d60b" + "31323378",
         "d70c" + "00" * 8,
         "d40e" + "ff",
         "c7020f" + "c400",
+        "d40f" + "c0",
         "c70310" + "920100",
-        "c70310" + "920103" + "",
         "c70210" + "9101",
         "c70411" + "92a178a1",
-        "c70a12" + "93a26f73a470617468a0"[:20],
+        "c70b12" + "93a26f73a470617468a0",
         "c70813" + "92a26f73a36f70656e",
         "c70014",
         "c70015",
     ],
 )
-def test_malformed_bytes_are_a_value_error_that_says_where(data):
-    data = bytes.fromhex(data)
-    if data == bytes.fromhex("c70310920103"):
-        assert decode(data) == Fraction(1, 3)
-        return
-    for read in [lambda data: decode(data, pickle=False), decode_key]:
-        if data == bytes.fromhex("8180c0") and read is decode_key:
-            pass
-        with pytest.raises(ValueError, match="at byte"):
-            read(data)
+def test_malformed_bytes_are_a_value_error_that_says_where(data: Any) -> None:
+    with pytest.raises(ValueError, match="at byte"):
+        decode(bytes.fromhex(data), pickle=False)
 
 
 def reads_or_refuses(data):
     for read in (lambda data: decode(data, pickle=False), decode_key):
-        try:
+        with contextlib.suppress(ValueError):
             read(data)
-        except ValueError:
-            pass
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=60))
-def test_no_bytes_do_worse_than_a_value_error(data):
+def test_no_bytes_do_worse_than_a_value_error(data: Any) -> None:
     reads_or_refuses(data)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values, st.randoms(use_true_random=False))
-def test_damaged_bytes_do_no_worse_than_a_value_error(value, chance):
+def test_damaged_bytes_do_no_worse_than_a_value_error(value: Any, chance: Any) -> None:
     data = encode(value)
     for length in range(min(len(data), 100)):
         with pytest.raises(ValueError, match="not an encoded value"):
@@ -606,7 +584,7 @@ def test_damaged_bytes_do_no_worse_than_a_value_error(value, chance):
         reads_or_refuses(bytes(damaged))
 
 
-def test_random_extension_types_do_no_worse_than_a_value_error():
+def test_random_extension_types_do_no_worse_than_a_value_error() -> None:
     chance = random.Random(7)
     for _ in range(20_000):
         body = chance.randbytes(chance.choice([0, 1, 2, 4, 8, 9, 12, 16, 20]))
@@ -614,7 +592,7 @@ def test_random_extension_types_do_no_worse_than_a_value_error():
         reads_or_refuses(bytes([0xC7, len(body), kind]) + body)
 
 
-# --- keys ----------------------------------------------------------------------------------------------------
+# Keys.
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 EQUAL = [
@@ -626,7 +604,7 @@ EQUAL = [
     (10**300, Decimal("1E300")),
     (int(1e300), 1e300),
     (0.5, Decimal("0.5"), Fraction(1, 2), complex(0.5, -0.0)),
-    (0.1, Decimal(0.1), Fraction(0.1)),
+    (0.1, Decimal.from_float(0.1), Fraction(0.1)),
     (Decimal("0.1"), Decimal("0.10"), Fraction(1, 10)),
     (math.inf, Decimal("Infinity"), complex(math.inf)),
     (-math.inf, Decimal("-Infinity")),
@@ -697,7 +675,7 @@ DISTINCT = [
 
 
 @pytest.mark.parametrize("keys", EQUAL, ids=repr)
-def test_equal_keys_have_the_same_bytes(keys):
+def test_equal_keys_have_the_same_bytes(keys: Any) -> None:
     first = encode_key(keys[0])
     assert first is not None
     for key in keys:
@@ -708,7 +686,7 @@ def test_equal_keys_have_the_same_bytes(keys):
         assert hash(decode_key(first)) == hash(key)
 
 
-def test_unequal_keys_have_different_bytes():
+def test_unequal_keys_have_different_bytes() -> None:
     found = {}
     for key in [*DISTINCT, *(keys[0] for keys in EQUAL)]:
         data = encode_key(key)
@@ -748,11 +726,11 @@ def test_unequal_keys_have_different_bytes():
     ],
     ids=lambda key: type(key).__name__,
 )
-def test_a_key_without_a_sure_form_has_none(key):
+def test_a_key_without_a_sure_form_has_none(key: Any) -> None:
     assert encode_key(key) is None
 
 
-def test_keys_nest_deep_or_not_at_all():
+def test_keys_nest_deep_or_not_at_all() -> None:
     assert encode_key(nested(256, lambda x: (x,))) is not None
     assert encode_key(nested(257, lambda x: (x,))) is None
     deepest = nested(256, lambda x: frozenset([x]))
@@ -803,7 +781,7 @@ keys = st.recursive(
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(keys)
-def test_a_key_comes_back_equal(key):
+def test_a_key_comes_back_equal(key: Any) -> None:
     data = encode_key(key)
     if data is not None:
         back = decode_key(data)
@@ -814,7 +792,7 @@ def test_a_key_comes_back_equal(key):
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(numbers, min_size=2, max_size=30))
-def test_numbers_are_equal_if_and_only_if_their_bytes_are(several):
+def test_numbers_are_equal_if_and_only_if_their_bytes_are(several: Any) -> None:
     encoded = [(key, encode_key(key)) for key in several]
     for a, a_data in encoded:
         assert a_data is not None
@@ -824,20 +802,19 @@ def test_numbers_are_equal_if_and_only_if_their_bytes_are(several):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(keys, min_size=2, max_size=10))
-def test_keys_are_equal_if_and_only_if_their_bytes_are(several):
+def test_keys_are_equal_if_and_only_if_their_bytes_are(several: Any) -> None:
     encoded = [(key, data) for key in several if (data := encode_key(key)) is not None]
     for a, a_data in encoded:
         for b, b_data in encoded:
             assert (a == b) == (a_data == b_data)
 
 
-def test_reading_a_key_imports_nothing():
+def test_reading_a_key_imports_nothing() -> None:
     name = "this"  # a module that prints when it is imported
     sys.modules.pop(name, None)
     data = encode_key(Shade.DARK)
-    for old, new in [(__name__.encode(), name.encode())]:
-        at = data.index(old)
-        body = b"\x93" + bytes([0xA0 + len(new)]) + new + data[at + len(old) :]
+    own = __name__.encode()
+    body = b"\x93\xa4" + name.encode() + data[data.index(own) + len(own) :]
     with pytest.raises(ValueError, match="not imported"):
         decode_key(bytes([0xC7, len(body), 18]) + body)
     assert name not in sys.modules
@@ -848,14 +825,16 @@ import sys, uuid, datetime
 from cache import _native
 class Thing: pass
 thing = Thing(); thing.tags = {"c", "b", "a"}; thing.n = 1
-key = (frozenset("abcdefgh"), frozenset([("x", 1), ("y", 2.5), None]), 1.5, "text", b"bytes", uuid.UUID(int=5))
-by_value, _, is_stable = _native._encode_by_value([{"b": {3, "4"}, "a": set("hello")}, thing, datetime.date(2024, 1, 1)])
+pairs = frozenset([("x", 1), ("y", 2.5), None])
+key = (frozenset("abcdefgh"), pairs, 1.5, "text", b"bytes", uuid.UUID(int=5))
+argument = [{"b": {3, "4"}, "a": set("hello")}, thing, datetime.date(2024, 1, 1)]
+by_value, _, is_stable = _native._encode_by_value(argument)
 assert is_stable
 print(_native._encode_key(key).hex(), by_value.hex())
 """
 
 
-def test_bytes_do_not_hang_on_the_process():
+def test_bytes_do_not_hang_on_the_process() -> None:
     outputs = set()
     for seed in ("0", "1", "31337"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -865,7 +844,7 @@ def test_bytes_do_not_hang_on_the_process():
     assert len(outputs) == 1
 
 
-# --- by value ------------------------------------------------------------------------------------------------
+# By value.
 
 
 def by_value(argument):
@@ -969,12 +948,12 @@ DIFFERENT_ARGUMENTS = [
 
 
 @pytest.mark.parametrize("arguments", SAME_ARGUMENTS, ids=repr)
-def test_arguments_of_the_same_value_have_the_same_bytes(arguments):
+def test_arguments_of_the_same_value_have_the_same_bytes(arguments: Any) -> None:
     for argument in arguments:
         assert _native._encode_by_value(argument) == _native._encode_by_value(arguments[0])
 
 
-def test_arguments_of_different_values_have_different_bytes():
+def test_arguments_of_different_values_have_different_bytes() -> None:
     encoded = {}
     for argument in DIFFERENT_ARGUMENTS:
         data = by_value(argument)
@@ -985,27 +964,32 @@ def test_arguments_of_different_values_have_different_bytes():
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(keys)
-def test_a_key_that_is_no_subclass_is_the_same_by_value(key):
+def test_a_key_that_is_no_subclass_is_the_same_by_value(key: Any) -> None:
     data = encode_key(key)
     if data is not None and "Point" not in repr(key) and "Level" not in repr(key):
         assert by_value(key) == data
 
 
-def test_the_types_that_were_met_are_told_in_order():
-    data, found, is_stable = _native._encode_by_value([Thing(a=Pair(1, Shade.DARK)), Point(1, 2), len])
+def test_the_types_that_were_met_are_told_in_order() -> None:
+    _, found, is_stable = _native._encode_by_value([Thing(a=Pair(1, Shade.DARK)), Point(1, 2), len])
     assert found == [Thing, Pair, Shade, Point, len]
     assert is_stable
     assert _native._encode_by_value([1, "a", {2}])[1:] == ([], True)
 
 
-def test_the_types_in_a_set_are_told_in_the_order_of_bytes():
+def test_the_types_in_a_set_are_told_in_the_order_of_bytes() -> None:
     for _ in range(20):
-        found = _native._encode_by_value({Point(1, 2), Pair(1, 2), Name("a"), Shade.DARK, uuid.UUID(int=1)})[1]
+        found = _native._encode_by_value({Point(1, 2), Pair(1, 2), Name("a"), Shade.DARK, uuid.UUID(int=1)})[
+            1
+        ]
         assert len(found) == 4
-        assert found == _native._encode_by_value({Shade.DARK, Name("a"), Pair(1, 2), Point(1, 2), uuid.UUID(int=1)})[1]
+        assert (
+            found
+            == _native._encode_by_value({Shade.DARK, Name("a"), Pair(1, 2), Point(1, 2), uuid.UUID(int=1)})[1]
+        )
 
 
-def test_two_classes_of_one_name_are_told_apart_by_type():
+def test_two_classes_of_one_name_are_told_apart_by_type() -> None:
     one, two = recorder(), recorder()
     a, b = _native._encode_by_value(one()), _native._encode_by_value(two())
     assert a[0] == b[0]
@@ -1014,7 +998,7 @@ def test_two_classes_of_one_name_are_told_apart_by_type():
 
 
 @pytest.mark.parametrize("make", [object, lambda: adder(1), lambda: [].append, recorder], ids=repr)
-def test_what_has_no_name_and_shows_nothing_is_itself(make):
+def test_what_has_no_name_and_shows_nothing_is_itself(make: Any) -> None:
     one, two = make(), make()
     a, b = _native._encode_by_value(one), _native._encode_by_value(two)
     assert a[1][-1] is one
@@ -1022,7 +1006,7 @@ def test_what_has_no_name_and_shows_nothing_is_itself(make):
     assert not a[2]
 
 
-def test_arguments_that_contain_themselves_are_an_error():
+def test_arguments_that_contain_themselves_are_an_error() -> None:
     value = []
     value.append(value)
     thing = Thing()
@@ -1033,17 +1017,19 @@ def test_arguments_that_contain_themselves_are_an_error():
     assert by_value(nested(64, lambda x: [x]))
 
 
-def test_arrays_are_known_by_their_whole_content():
+def test_arrays_are_known_by_their_whole_content() -> None:
     numpy = pytest.importorskip("numpy")
     one, two = numpy.zeros(100_000), numpy.zeros(100_000)
     assert by_value(one) == by_value(two)
     two[50_000] = 1
     assert by_value(one) != by_value(two)
     assert by_value(numpy.zeros((2, 3))) != by_value(numpy.zeros((3, 2)))
-    assert by_value(numpy.array(["a", None], dtype=object)) == by_value(numpy.array(["a", None], dtype=object))
+    assert by_value(numpy.array(["a", None], dtype=object)) == by_value(
+        numpy.array(["a", None], dtype=object)
+    )
 
 
-def test_what_an_argument_raises_is_passed_on():
+def test_what_an_argument_raises_is_passed_on() -> None:
     class Angry:
         __slots__ = ()
 
@@ -1054,7 +1040,7 @@ def test_what_an_argument_raises_is_passed_on():
         by_value([1, Angry()])
 
 
-# --- the document --------------------------------------------------------------------------------------------
+# The document.
 
 EXAMPLE = re.compile(r"^\| `(?P<source>[^`]+)` \| `(?P<hex>[0-9a-f ]+)` \|", re.MULTILINE)
 
@@ -1065,25 +1051,28 @@ def examples(heading):
 
 
 def evaluate(source):
-    # A copy of each module's names, so that an example reads as the document has it.
-    scope = {"datetime": dt, "decimal": decimal, "uuid": uuid, "Fraction": Fraction, "pathlib": pathlib}
-    return eval(source, {**scope, "re": re, "socket": __import__("socket"), "types": types})
+    modules = (dt, decimal, uuid, pathlib, re, socket, types)
+    return eval(source, {"Fraction": Fraction, **{module.__name__: module for module in modules}})
 
 
-@pytest.mark.parametrize(("source", "data"), examples("Values"), ids=lambda x: x if isinstance(x, str) else "")
-def test_the_documents_values_are_what_is_written(source, data):
+@pytest.mark.parametrize(
+    ("source", "data"), examples("Values"), ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_the_documents_values_are_what_is_written(source: Any, data: Any) -> None:
     value = evaluate(source)
     assert encode(value).hex(" ") == data.hex(" ")
     assert same(decode(data), value)
 
 
 @pytest.mark.parametrize(("source", "data"), examples("Keys"), ids=lambda x: x if isinstance(x, str) else "")
-def test_the_documents_keys_are_what_is_written(source, data):
+def test_the_documents_keys_are_what_is_written(source: Any, data: Any) -> None:
     key = evaluate(source)
     assert encode_key(key).hex(" ") == data.hex(" ")
     assert decode_key(data) == key
 
 
-@pytest.mark.parametrize(("source", "data"), examples("By value"), ids=lambda x: x if isinstance(x, str) else "")
-def test_the_documents_arguments_are_what_is_written(source, data):
+@pytest.mark.parametrize(
+    ("source", "data"), examples("By value"), ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_the_documents_arguments_are_what_is_written(source: Any, data: Any) -> None:
     assert by_value(evaluate(source)).hex(" ") == data.hex(" ")

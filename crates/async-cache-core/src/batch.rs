@@ -214,7 +214,8 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
             assert_eq!(self.by_group.get(&batch.group), Some(id), "a group has one batch that gathers");
             assert!(!batch.items.is_empty(), "an empty batch is gone");
             assert!(batch.items.len() < batch.max_size.get(), "a full batch has left");
-            let numbers_are_used_up = batch.items.keys().all(|&number| id.0 <= number && number <= self.serial);
+            let numbers_are_used_up =
+                batch.items.keys().all(|&number| id.0 <= number && number <= self.serial);
             assert!(numbers_are_used_up, "no number is given out again");
         }
     }
@@ -244,13 +245,13 @@ mod tests {
         Time::from_nanos(millis * 1_000_000)
     }
 
-    fn begins(added: Added<char, u32>) -> (Seat, Time) {
-        let Added::Begins { seat, due } = added else { panic!("{added:?} begins no batch") };
+    fn begins(added: &Added<char, u32>) -> (Seat, Time) {
+        let &Added::Begins { seat, due } = added else { panic!("{added:?} begins no batch") };
         (seat, due)
     }
 
-    fn waits(added: Added<char, u32>) -> Seat {
-        let Added::Waits { seat } = added else { panic!("{added:?} does not wait with others") };
+    fn waits(added: &Added<char, u32>) -> Seat {
+        let &Added::Waits { seat } = added else { panic!("{added:?} does not wait with others") };
         seat
     }
 
@@ -262,15 +263,15 @@ mod tests {
     #[test]
     fn seven_keys_leave_as_three_and_three_and_after_the_window_one() {
         let mut planner = planner(3);
-        let (first, due) = begins(planner.add('a', 1, at(10)));
+        let (first, due) = begins(&planner.add('a', 1, at(10)));
         assert_eq!(due, at(15));
-        assert_eq!(waits(planner.add('a', 2, at(11))).batch(), first.batch());
+        assert_eq!(waits(&planner.add('a', 2, at(11))).batch(), first.batch());
         assert_eq!(leaves(planner.add('a', 3, at(12))), [1, 2, 3]);
-        let (second, due) = begins(planner.add('a', 4, at(13)));
+        let (second, due) = begins(&planner.add('a', 4, at(13)));
         assert_eq!(due, at(18), "the window is the second batch's own");
-        waits(planner.add('a', 5, at(13)));
+        waits(&planner.add('a', 5, at(13)));
         assert_eq!(leaves(planner.add('a', 6, at(13))), [4, 5, 6]);
-        let (third, _) = begins(planner.add('a', 7, at(14)));
+        let (third, _) = begins(&planner.add('a', 7, at(14)));
         assert_eq!((planner.take(first.batch()), planner.take(second.batch())), (None, None));
         let last = Batch { id: third.batch(), group: 'a', items: vec![7] };
         assert_eq!(planner.take(third.batch()), Some(last));
@@ -281,8 +282,8 @@ mod tests {
     #[test]
     fn groups_do_not_mix() {
         let mut planner = planner(2);
-        begins(planner.add('a', 1, at(0)));
-        begins(planner.add('b', 2, at(0)));
+        begins(&planner.add('a', 1, at(0)));
+        begins(&planner.add('b', 2, at(0)));
         assert_eq!(leaves(planner.add('b', 3, at(0))), [2, 3]);
         assert_eq!(leaves(planner.add('a', 4, at(0))), [1, 4]);
     }
@@ -298,26 +299,26 @@ mod tests {
     #[test]
     fn a_window_of_zero_gathers_until_the_timer_fires() {
         let mut planner = Planner::new(Duration::ZERO, size(100));
-        let (seat, due) = begins(planner.add('a', 1, at(3)));
+        let (seat, due) = begins(&planner.add('a', 1, at(3)));
         assert_eq!(due, at(3));
-        waits(planner.add('a', 2, at(3)));
+        waits(&planner.add('a', 2, at(3)));
         assert_eq!(planner.take(seat.batch()).unwrap().items, [1, 2]);
     }
 
     #[test]
     fn a_window_past_the_end_of_the_clock_ends_there() {
         let mut planner = Planner::new(Duration::MAX, size(2));
-        assert_eq!(begins(planner.add('a', 1, at(3))).1, Time::from_nanos(u64::MAX));
+        assert_eq!(begins(&planner.add('a', 1, at(3))).1, Time::from_nanos(u64::MAX));
         assert_eq!(leaves(planner.add('a', 2, at(4))), [1, 2]);
     }
 
     #[test]
     fn a_dropped_key_leaves_no_gap_and_takes_no_room() {
         let mut planner = planner(3);
-        let (one, _) = begins(planner.add('a', 1, at(0)));
-        waits(planner.add('a', 2, at(0)));
+        let (one, _) = begins(&planner.add('a', 1, at(0)));
+        waits(&planner.add('a', 2, at(0)));
         assert_eq!((planner.drop_item(one), planner.drop_item(one)), (Some(1), None));
-        assert_eq!(waits(planner.add('a', 3, at(0))).batch(), one.batch());
+        assert_eq!(waits(&planner.add('a', 3, at(0))).batch(), one.batch());
         assert_eq!(planner.len(), 2);
         assert_eq!(leaves(planner.add('a', 4, at(0))), [2, 3, 4]);
     }
@@ -325,10 +326,10 @@ mod tests {
     #[test]
     fn a_batch_whose_last_key_was_dropped_is_gone_and_the_next_has_a_window_of_its_own() {
         let mut planner = planner(3);
-        let (one, _) = begins(planner.add('a', 1, at(0)));
+        let (one, _) = begins(&planner.add('a', 1, at(0)));
         assert_eq!(planner.drop_item(one), Some(1));
         assert!(planner.is_empty());
-        let (two, due) = begins(planner.add('a', 2, at(4)));
+        let (two, due) = begins(&planner.add('a', 2, at(4)));
         assert_eq!(due, at(9));
         assert_eq!(planner.take(one.batch()), None, "the first batch's timer finds nothing");
         assert_eq!(planner.take(two.batch()).unwrap().items, [2]);
@@ -337,22 +338,22 @@ mod tests {
     #[test]
     fn a_key_whose_batch_has_left_is_not_dropped() {
         let mut planner = planner(2);
-        let (one, _) = begins(planner.add('a', 1, at(0)));
+        let (one, _) = begins(&planner.add('a', 1, at(0)));
         assert_eq!(leaves(planner.add('a', 2, at(0))), [1, 2]);
-        begins(planner.add('a', 3, at(0)));
+        begins(&planner.add('a', 3, at(0)));
         assert_eq!((planner.drop_item(one), planner.len()), (None, 1));
     }
 
     #[test]
     fn another_window_and_size_hold_for_batches_that_begin_afterwards() {
         let mut planner = planner(3);
-        begins(planner.add('a', 1, at(0)));
+        begins(&planner.add('a', 1, at(0)));
         planner.set_max_size(size(2));
         planner.set_window(Duration::from_millis(50));
-        waits(planner.add('a', 2, at(1)));
+        waits(&planner.add('a', 2, at(1)));
         assert_eq!(planner.next_due(), Some(at(5)));
         assert_eq!(leaves(planner.add('a', 3, at(2))), [1, 2, 3]);
-        assert_eq!(begins(planner.add('a', 4, at(2))).1, at(52));
+        assert_eq!(begins(&planner.add('a', 4, at(2))).1, at(52));
         assert_eq!(leaves(planner.add('a', 5, at(2))), [4, 5]);
     }
 
@@ -360,9 +361,9 @@ mod tests {
     fn one_timer_can_serve_all_batches() {
         let mut planner = planner(3);
         assert_eq!(planner.next_due(), None);
-        begins(planner.add('b', 1, at(0)));
-        begins(planner.add('a', 2, at(0)));
-        begins(planner.add('c', 3, at(1)));
+        begins(&planner.add('b', 1, at(0)));
+        begins(&planner.add('a', 2, at(0)));
+        begins(&planner.add('c', 3, at(1)));
         assert_eq!(planner.next_due(), Some(at(5)));
         assert!(planner.take_due(at(4)).is_empty());
         let due: Vec<_> = planner.take_due(at(5)).into_iter().map(|batch| batch.group).collect();
@@ -373,9 +374,9 @@ mod tests {
     #[test]
     fn what_gathers_on_a_closed_event_loop_is_taken_out() {
         let mut planner = planner(3);
-        let (one, _) = begins(planner.add('a', 1, at(0)));
-        waits(planner.add('a', 2, at(0)));
-        begins(planner.add('b', 3, at(0)));
+        let (one, _) = begins(&planner.add('a', 1, at(0)));
+        waits(&planner.add('a', 2, at(0)));
+        begins(&planner.add('b', 3, at(0)));
         let abandoned = planner.take_groups(|&group| group == 'a');
         assert_eq!(abandoned, [Batch { id: one.batch(), group: 'a', items: vec![1, 2] }]);
         assert_eq!((planner.take(one.batch()), planner.len()), (None, 1));

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::cold::{ColdSet, Rank};
 use crate::flight::{FlightId, Flights, Left};
+use crate::listing::Listing;
 use crate::order::Eviction;
 use crate::stats::{Counters, Stats};
 use crate::store::{Entry, NewEntry, Removed, SlotId, Store, Ticket};
@@ -223,6 +224,19 @@ impl<K, V, T> Cache<K, V, T> {
     /// The hot entries from the least to the most worth keeping; for LRU, in the order of use.
     pub fn coldest_first(&self) -> Vec<Ticket> {
         self.store.coldest_first()
+    }
+
+    /// Begins to list the hot entries in pieces, as [`Cache::coldest_first`] does in one go. A listing that
+    /// runs begins anew. The rules are in [`crate::listing`].
+    pub fn begin_listing(&mut self) {
+        self.store.begin_listing();
+    }
+
+    /// Appends the next `n` entries of the listing to `into`; give it room before, where the time counts that
+    /// its growing takes. When it is [`Listing::Done`], [`keep_last`](crate::listing::keep_last) makes the list
+    /// of what was appended. `Done` also if no listing runs: none was begun, or the cache was cleared.
+    pub fn list_some(&mut self, n: usize, into: &mut Vec<Ticket>) -> Listing {
+        self.store.list_some(n, into)
     }
 
     // Writes

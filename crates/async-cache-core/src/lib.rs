@@ -11,6 +11,7 @@
 //!
 //! - [`cache`]: one shard of a cache, where the parts below meet; a front calls little else
 //! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have expired
+//! - [`listing`]: the entries in their order, in pieces, while the cache goes on
 //! - [`cold`]: the entries that are still only in the opened snapshot
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
 //! - [`stats`]: what is counted
@@ -51,6 +52,7 @@ pub mod batch;
 pub mod cache;
 pub mod cold;
 pub mod flight;
+pub mod listing;
 pub mod order;
 mod slab;
 pub mod stats;

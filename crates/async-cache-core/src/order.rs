@@ -23,8 +23,11 @@
 //!    remembers it.
 //!
 //! How it was chosen, on which traces, and what was dropped: `docs/design/0002-eviction.md`.
+//!
+//! The order can be listed in pieces, while it changes: see [`crate::listing`].
 
-use crate::slab::{Chain, Linked, List, Slab};
+use crate::listing::{Cursor, Listing};
+use crate::slab::{Chain, Linked, List, NONE, Slab};
 
 /// Which entries make room for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub(crate) struct Order {
     /// Recent evictions from small and from main; halved together, so that old ones count less.
     evicted: [u64; 2],
     ghost: Ghost,
+    /// Where the listing is that runs, if one does. Only LRU's is ever in the middle of a queue.
+    cursor: Cursor,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +108,7 @@ impl Order {
             target: capacity.map_or(0, |capacity| percent(capacity, TARGET_START)),
             evicted: [0; 2],
             ghost: Ghost::default(),
+            cursor: Cursor::IDLE,
         }
     }
 
@@ -192,6 +198,29 @@ impl Order {
         by_visits.concat()
     }
 
+    /// Begins to list all entries in pieces, from the beginning if a listing runs.
+    pub(crate) fn begin_listing(&mut self) {
+        self.cursor.begin(self.small.len + self.main.len);
+    }
+
+    /// Lists the next `n` entries, or all of them if the order is not that of use.
+    pub(crate) fn list_some<T: Ordered>(
+        &mut self,
+        slab: &Slab<T>,
+        n: usize,
+        each: impl FnMut(u32),
+    ) -> Listing {
+        match self.eviction {
+            Eviction::Lru => self.cursor.advance(self.main.list, slab, n, each),
+            Eviction::Adaptive => {
+                if self.cursor.end() {
+                    self.coldest_first(slab).into_iter().for_each(each);
+                }
+                Listing::Done
+            }
+        }
+    }
+
     pub(crate) fn validate<T: Ordered>(&self, slab: &Slab<T>) {
         for (name, queue) in [(Queue::Small, &self.small), (Queue::Main, &self.main)] {
             let len = queue.list.validate(slab, Chain::Order);
@@ -201,6 +230,9 @@ impl Order {
             }
         }
         assert_eq!(self.small.len + self.main.len, slab.len() as u64, "every entry is in one queue");
+        let mut in_main = self.main.list.iter(slab, Chain::Order);
+        let at = self.cursor.at();
+        assert!(at == NONE || in_main.any(|id| id == at), "the cursor is before main or at an entry of it");
         if let Some(capacity) = self.capacity {
             assert!(self.target <= percent(capacity, TARGET_MAX), "the target is within its bounds");
         }
@@ -252,6 +284,7 @@ impl Order {
     }
 
     fn unlink<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
+        self.cursor.before_unlink(slab, id);
         let fifo = self.queue(slab[id].queue());
         fifo.list.unlink(slab, Chain::Order, id);
         fifo.len -= 1;

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use hashbrown::HashTable;
 
 use crate::cold::Rank;
+use crate::listing::Listing;
 use crate::order::{Eviction, Order, Ordered, Queue};
 use crate::slab::{Chain, Link, Linked, Slab};
 use crate::time::{Deadline, Time};
@@ -41,6 +42,12 @@ pub struct SlotId(u32);
 pub struct Ticket {
     slot: u32,
     serial: u32,
+}
+
+impl Ticket {
+    pub(crate) const fn slot(self) -> u32 {
+        self.slot
+    }
 }
 
 /// The entries in memory.
@@ -319,6 +326,17 @@ impl<K, V> Store<K, V> {
     pub fn coldest_first(&self) -> Vec<Ticket> {
         let ids = self.order.coldest_first(&self.slab).into_iter();
         ids.map(|slot| Ticket { slot, serial: self.slab[slot].serial }).collect()
+    }
+
+    /// Begins to list the entries in pieces; see [`crate::listing`].
+    pub fn begin_listing(&mut self) {
+        self.order.begin_listing();
+    }
+
+    /// Appends the next `n` entries of the listing; see [`crate::listing`].
+    pub fn list_some(&mut self, n: usize, into: &mut Vec<Ticket>) -> Listing {
+        let ticket = |slot| Ticket { slot, serial: self.slab[slot].serial };
+        self.order.list_some(&self.slab, n, |slot| into.push(ticket(slot)))
     }
 
     /// All entries, in no order, expired ones included; for those who have to visit everything.

@@ -1,7 +1,7 @@
 //! Instants and deadlines as the core sees them: plain numbers that a front hands in.
 //!
-//! Owns the two number types and their arithmetic. Must not know any clock: the zero point of [`Time`] is the
-//! front's.
+//! Owns the number types and their arithmetic, and how the time in memory maps to the time in a file. Must not
+//! know any clock: the zero point of [`Time`] is the front's.
 
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ impl Time {
     }
 
     /// The instant `by` later, or the end of the clock.
+    #[must_use]
     pub fn later(self, by: Duration) -> Self {
         Self(u64::try_from(by.as_nanos()).map_or(u64::MAX, |nanos| self.0.saturating_add(nanos)))
     }
@@ -56,6 +57,15 @@ impl Deadline {
         self.0 <= now.0 && self.0 != u64::MAX
     }
 
+    /// [`Deadline::has_passed`], with two clocks: one that is cheap to read, showed `coarse`, and lags by
+    /// `lag_nanos` at most, and one that is `precise`, and read only if the deadline is nearer than that. So
+    /// an entry is never served after its deadline, and the precise clock is read for next to no hit.
+    #[inline]
+    pub fn has_passed_by(self, coarse: Time, lag_nanos: u64, precise: impl FnOnce() -> Time) -> bool {
+        let latest = Time(coarse.0.saturating_add(lag_nanos));
+        self.has_passed(coarse) || (self.has_passed(latest) && self.has_passed(precise()))
+    }
+
     /// Whether this is [`Deadline::NEVER`].
     pub const fn is_never(self) -> bool {
         self.0 == u64::MAX
@@ -72,9 +82,70 @@ impl Deadline {
     }
 }
 
+/// How instants in memory map to instants in the file.
+///
+/// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier
+/// save of the same entries said, so a wall clock that is set back lengthens no life. Instants in the file are
+/// nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct FileClock {
+    monotonic: Time,
+    /// What the file's clock showed at `monotonic`.
+    file: u64,
+}
+
+impl FileClock {
+    /// The clock of a file that was saved at `saved_at`, by its own clock, and is opened `now`, when the wall
+    /// clock shows `wall`. `saved_at` is 0 if there is no file.
+    pub fn start(now: Time, wall: u64, saved_at: u64) -> Self {
+        Self { monotonic: now, file: wall.max(saved_at) }
+    }
+
+    /// The same clock set to the wall clock, unless that shows less.
+    #[must_use]
+    pub fn adjusted(self, now: Time, wall: u64) -> Self {
+        Self { monotonic: now, file: wall.max(self.to_file(now)) }
+    }
+
+    /// What the file's clock shows now, as this was made or adjusted.
+    pub const fn file_now(self) -> u64 {
+        self.file
+    }
+
+    /// A deadline in memory as it is written to the file; `None` if there is none.
+    pub fn deadline_to_file(self, deadline: Deadline) -> Option<u64> {
+        deadline.time().map(|time| self.to_file(time))
+    }
+
+    /// A deadline in the file as it is kept in memory.
+    pub fn deadline_from_file(self, deadline: Option<u64>) -> Deadline {
+        deadline.map_or(Deadline::NEVER, |deadline| {
+            Deadline(match deadline.checked_sub(self.file) {
+                Some(left) => self.monotonic.0.saturating_add(left),
+                None => self.monotonic.0.saturating_sub(self.file - deadline),
+            })
+        })
+    }
+
+    fn to_file(self, time: Time) -> u64 {
+        match time.0.checked_sub(self.monotonic.0) {
+            Some(later) => self.file.saturating_add(later),
+            None => self.file.saturating_sub(self.monotonic.0 - time.0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    /// What a wall clock may show.
+    const WALL: u64 = 50 * 365 * 24 * 3600 * SECOND;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_nanos(seconds * SECOND)
+    }
 
     #[test]
     fn a_deadline_is_inclusive_and_never_never_passes() {
@@ -88,5 +159,49 @@ mod tests {
     fn a_life_longer_than_the_clock_is_for_ever() {
         assert!(Deadline::after(Time::from_nanos(5), Duration::MAX).is_never());
         assert!(Deadline::after(Time::from_nanos(u64::MAX - 1), Duration::from_nanos(9)).is_never());
+    }
+
+    #[test]
+    fn an_instant_past_the_end_of_the_clock_is_its_end() {
+        assert_eq!(at(1).later(Duration::from_secs(2)), at(3));
+        assert_eq!(at(1).later(Duration::MAX), Time::from_nanos(u64::MAX));
+        assert_eq!(Time::from_nanos(u64::MAX).later(Duration::from_nanos(1)), Time::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn the_coarse_clock_decides_as_the_precise_one_would_and_that_is_read_near_the_deadline_only() {
+        for (now, deadline) in (90..=110).flat_map(|now| (80..=120).map(move |deadline| (now, deadline))) {
+            // The coarse clock lags by anything up to what is promised.
+            for coarse in now - 10..=now {
+                let mut was_read = false;
+                let precise = || {
+                    was_read = true;
+                    at(now)
+                };
+                let has_passed = Deadline::at(at(deadline)).has_passed_by(at(coarse), 10 * SECOND, precise);
+                assert_eq!(has_passed, Deadline::at(at(deadline)).has_passed(at(now)));
+                assert_eq!(was_read, coarse < deadline && deadline <= coarse + 10);
+            }
+        }
+        assert!(!Deadline::NEVER.has_passed_by(at(100), u64::MAX, || panic!("it never passes")));
+    }
+
+    #[test]
+    fn the_clock_of_a_file_never_runs_back() {
+        let file = FileClock::start(at(0), WALL, 0);
+        assert_eq!(file.adjusted(at(5), 0).file_now(), file.file_now() + 5 * SECOND);
+        assert_eq!(file.adjusted(at(5), WALL + 7 * SECOND).file_now(), WALL + 7 * SECOND);
+        assert_eq!(FileClock::start(at(0), WALL, WALL + 1).file_now(), WALL + 1);
+    }
+
+    #[test]
+    fn a_deadline_comes_back_from_the_file_as_it_went() {
+        let file = FileClock::start(at(100), WALL, 0);
+        for seconds in [0, 99, 100, 101, 5000] {
+            let deadline = Deadline::at(at(seconds));
+            assert_eq!(file.deadline_from_file(file.deadline_to_file(deadline)), deadline);
+        }
+        assert!(file.deadline_from_file(None).is_never());
+        assert_eq!(file.deadline_to_file(Deadline::NEVER), None);
     }
 }

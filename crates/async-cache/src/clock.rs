@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::time::{Deadline, FileClock, Time};
 
 /// Where a cache takes the time from.
 ///
@@ -65,12 +65,8 @@ impl Clock {
     pub(crate) fn has_passed(&self, deadline: Deadline) -> bool {
         match &self.0 {
             Source::System => {
-                let (coarse, lag) = system::coarse();
-                if deadline.has_passed(coarse) {
-                    return true;
-                }
-                let latest = Time::from_nanos(coarse.as_nanos().saturating_add(lag));
-                deadline.has_passed(latest) && deadline.has_passed(system::precise())
+                let (coarse, lag_nanos) = system::coarse();
+                deadline.has_passed_by(coarse, lag_nanos, system::precise)
             }
             Source::Manual(_) => deadline.has_passed(self.now()),
         }
@@ -82,6 +78,16 @@ impl Clock {
             Source::System => nanos_since_epoch(SystemTime::now()),
             Source::Manual(hands) => hands.0.wall.load(Ordering::Acquire),
         }
+    }
+
+    /// The clock of a file that was saved at `saved_at` and is opened now; 0 if there is none.
+    pub(crate) fn start_file(&self, saved_at: u64) -> FileClock {
+        FileClock::start(self.now(), self.wall(), saved_at)
+    }
+
+    /// The clock of a file, set to the wall clock of now, unless that shows less.
+    pub(crate) fn adjust_file(&self, file: FileClock) -> FileClock {
+        file.adjusted(self.now(), self.wall())
     }
 }
 
@@ -176,59 +182,6 @@ mod system {
     }
 }
 
-/// How instants in memory map to instants in the file.
-///
-/// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier
-/// save of the same entries said, so a wall clock that is set back lengthens no life.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FileClock {
-    monotonic: Time,
-    /// What the file's clock showed at `monotonic`, in nanoseconds since the Unix epoch.
-    file: u64,
-}
-
-impl FileClock {
-    /// The clock of a file that was saved at `saved_at` and is opened now; 0 if there is none.
-    pub(crate) fn start(clock: &Clock, saved_at: u64) -> Self {
-        Self { monotonic: clock.now(), file: clock.wall().max(saved_at) }
-    }
-
-    /// The same clock set to the wall clock, unless that shows less.
-    pub(crate) fn adjusted(self, clock: &Clock) -> Self {
-        let now = clock.now();
-        Self { monotonic: now, file: clock.wall().max(self.to_file(now)) }
-    }
-
-    /// What the file's clock shows now, as this was made or adjusted.
-    pub(crate) fn file_now(self) -> u64 {
-        self.file
-    }
-
-    /// A deadline in memory as it is written to the file; `None` if there is none.
-    pub(crate) fn deadline_to_file(self, deadline: Deadline) -> Option<u64> {
-        deadline.time().map(|time| self.to_file(time))
-    }
-
-    /// A deadline in the file as it is kept in memory.
-    pub(crate) fn deadline_from_file(self, deadline: Option<u64>) -> Deadline {
-        deadline.map_or(Deadline::NEVER, |deadline| {
-            let nanos = if deadline >= self.file {
-                self.monotonic.as_nanos().saturating_add(deadline - self.file)
-            } else {
-                self.monotonic.as_nanos().saturating_sub(self.file - deadline)
-            };
-            Deadline::at(Time::from_nanos(nanos))
-        })
-    }
-
-    fn to_file(self, time: Time) -> u64 {
-        match time.as_nanos().checked_sub(self.monotonic.as_nanos()) {
-            Some(later) => self.file.saturating_add(later),
-            None => self.file.saturating_sub(self.monotonic.as_nanos() - time.as_nanos()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,26 +193,5 @@ mod tests {
         assert!(clock.has_passed(Deadline::at(now)));
         assert!(!clock.has_passed(Deadline::after(now, Duration::from_secs(3600))));
         assert!(clock.has_passed(Deadline::at(Time::from_nanos(0))));
-    }
-
-    #[test]
-    fn the_clock_of_a_file_never_runs_back() {
-        let (clock, hands) = Clock::manual();
-        let file = FileClock::start(&clock, 0);
-        hands.advance(Duration::from_secs(5));
-        hands.set_wall(UNIX_EPOCH);
-        assert_eq!(file.adjusted(&clock).file_now(), file.file_now() + 5_000_000_000);
-    }
-
-    #[test]
-    fn a_deadline_comes_back_from_the_file_as_it_went() {
-        let (clock, hands) = Clock::manual();
-        hands.advance(Duration::from_secs(100));
-        let file = FileClock::start(&clock, 0);
-        for seconds in [0, 99, 100, 101, 5000] {
-            let deadline = Deadline::at(Time::from_nanos(seconds * 1_000_000_000));
-            assert_eq!(file.deadline_from_file(file.deadline_to_file(deadline)), deadline);
-        }
-        assert!(file.deadline_from_file(None).is_never());
     }
 }

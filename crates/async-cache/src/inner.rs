@@ -22,13 +22,13 @@ use async_cache_core::flight::FlightId;
 use async_cache_core::order::Eviction;
 use async_cache_core::stats::Stats;
 use async_cache_core::store::{NewEntry, Removed, SlotId};
-use async_cache_core::time::Deadline;
+use async_cache_core::time::{Deadline, FileClock};
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 
 use crate::backup::Backup;
 use crate::backup::opened::{ColdCounts, ColdEntry, Opened};
-use crate::clock::{Clock, FileClock};
+use crate::clock::Clock;
 use crate::room::Room;
 use crate::sync::{Mutex, RwLock, parallelism};
 use crate::tally::Tally;

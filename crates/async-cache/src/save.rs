@@ -27,13 +27,12 @@ use std::time::Duration;
 use async_cache_core::cache::Restored;
 use async_cache_core::cold::Frozen;
 use async_cache_core::store::{NewEntry, Ticket};
-use async_cache_core::time::Deadline;
+use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{DiskError, DiskErrorKind, Step, Writer};
 
 use crate::backup::codec::Codec;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
-use crate::clock::FileClock;
 use crate::error::{BackendError, BackupError};
 use crate::inner::{Inner, Shard};
 use crate::sync::RwLock;
@@ -86,7 +85,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let saved = match kind {
             Kind::Disk(disk, codec) => {
                 let file =
-                    clock.map_or_else(|| FileClock::start(&self.clock, 0), |file| file.adjusted(&self.clock));
+                    clock.map_or_else(|| self.clock.start_file(0), |file| self.clock.adjust_file(file));
                 let saved = self.save_to_disk(disk, codec, file)?;
                 *clock = Some(file);
                 saved
@@ -202,7 +201,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let started = self.clock.now();
         let mut opening = match kind {
             Kind::Disk(disk, codec) => {
-                let not_before = clock.map_or(0, |file| file.adjusted(&self.clock).file_now());
+                let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
                 let (opening, file) = self.open_disk(disk, *codec, not_before, &mut refused)?;
                 *clock = file.or(*clock);
                 opening
@@ -231,7 +230,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let unread = opened.as_ref().is_err_and(|error| *error.kind() == DiskErrorKind::Io);
         self.unread.store(unread, Ordering::Relaxed);
         let Some(snapshot) = opened? else { return Ok((Opening::default(), None)) };
-        let file = FileClock::start(&self.clock, snapshot.saved_at().max(not_before));
+        let file = self.clock.start_file(snapshot.saved_at().max(not_before));
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));

@@ -1,21 +1,22 @@
-//! Arguments of decorated functions, by value: two calls share a result if their arguments have the same bytes
-//! and, in memory, name the same types.
+//! Arguments of decorated functions, by value: two calls share a result if their arguments have the same
+//! bytes and, in memory, name the same types.
 //!
 //! Rules:
-//! 1. Numbers, strings and whatever else a key may be are as in keys, but a class that inherits from one of these
-//!    is not its base. Lists are as tuples, frozensets as sets; dicts and sets are in the order of bytes.
-//! 2. Any other object is its class's name with its attributes; without attributes its content, as far as it shows
-//!    it (as a buffer or by `repr`).
-//! 3. What shows nothing of itself (a lambda, an `object()`) is itself: it is kept in [`Found`], which makes it
-//!    unlike all others, and the encoding unstable.
+//! 1. Numbers, strings and whatever else a key may be are as in keys, but a class that inherits from one of
+//!    these is not its base. Lists are as tuples, frozensets as sets; dicts and sets are in the order of
+//!    bytes.
+//! 2. Any other object is its class's name with its attributes; without attributes its content, as far as it
+//!    shows it (as a buffer or by `repr`).
+//! 3. What shows nothing of itself (a lambda, an `object()`) is itself: it is kept in [`Found`], which makes
+//!    it unlike all others, and the encoding unstable.
 //! 4. The walk may run Python code (`__getattr__`, `__repr__`); whatever it raises propagates.
 
 use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyCFunction, PyComplex, PyDict, PyFloat, PyFrozenSet, PyFunction, PyInt, PyList,
-    PyMemoryView, PyModule, PySet, PyString, PyTuple, PyType,
+    PyBool, PyByteArray, PyBytes, PyCFunction, PyComplex, PyDict, PyFloat, PyFrozenSet, PyFunction, PyInt,
+    PyList, PyMemoryView, PyModule, PySet, PyString, PyTuple, PyType,
 };
 
 use super::key::{write_enum, write_known, write_text};
@@ -192,12 +193,7 @@ fn write_set(
     write::close_ext(out, ext::FROZENSET, start)
 }
 
-fn write_dict(
-    dict: &Bound<'_, PyDict>,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<()> {
+fn write_dict(dict: &Bound<'_, PyDict>, out: &mut Vec<u8>, found: &mut Found, depth: usize) -> PyResult<()> {
     let items: Vec<_> = dict.iter().collect();
     let mut parts = Vec::with_capacity(items.len());
     for (key, value) in items {
@@ -225,13 +221,13 @@ fn write_object(
         || value.is_instance_of::<PyFunction>()
         || value.is_instance_of::<PyCFunction>()
     {
-        let name = if is_module { Name::of_module(value)? } else { Name::of(value)? };
+        let name = if is_module { Name::of_module(value)? } else { Name::of(value) };
         names::write_body(&name, out)?;
         found.named(&name, value);
         return write::close_ext(out, ext::REFERENCE, start);
     }
     let class = value.get_type();
-    let name = Name::of(&class)?;
+    let name = Name::of(&class);
     write::array(out, 4)?;
     name.write(out)?;
     found.named(&name, &class);
@@ -307,8 +303,8 @@ fn write_state(
     if !value.get_type().getattr(shows_itself)?.is(&py.get_type::<PyAny>().getattr(shows_itself)?) {
         return write_text(&value.repr()?, out);
     }
-    // The `repr` of `object` is an address. With room for attributes but none set, the object is like any other
-    // of its class; without, all it has is its identity.
+    // The `repr` of `object` is an address. With room for attributes but none set, the object is like any
+    // other of its class; without, all it has is its identity.
     if own.is_none() {
         found.itself(value);
     }
@@ -326,7 +322,8 @@ fn write_buffer(
     let Ok(view) = PyMemoryView::from(value) else { return Ok(false) };
     let format = view.getattr("format")?;
     // A buffer of references says nothing about what they lead to.
-    let items = if format.contains("O")? { value.getattr_opt("tolist")? } else { Some(view.getattr("tobytes")?) };
+    let items =
+        if format.contains("O")? { value.getattr_opt("tolist")? } else { Some(view.getattr("tobytes")?) };
     let Some(items) = items else { return Ok(false) };
     write_items(&[format, view.getattr("shape")?, items.call0()?], out, found, depth)?;
     Ok(true)

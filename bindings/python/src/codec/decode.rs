@@ -1,8 +1,8 @@
 //! Bytes to objects, for values and keys.
 //!
 //! Rules, for bytes that anybody may have written:
-//! 1. Every length is checked against what is left of its container before anything is made of it. An item takes
-//!    at least one byte, so no count can ask for more room than the input has bytes.
+//! 1. Every length is checked against what is left of its container before anything is made of it. An item
+//!    takes at least one byte, so no count can ask for more room than the input has bytes.
 //! 2. Containers nest [`MAX_DEPTH`] deep at most.
 //! 3. A pickle is a whole value or it is an error, so `pickle=False` has one place to look at.
 //! 4. Extension types fill their body, and a value fills its input.
@@ -258,7 +258,9 @@ impl<'a, 'py> Decoder<'a, 'py> {
                 match kind {
                     ext::INT => number::read_int(py, body),
                     ext::BYTEARRAY => Ok(PyByteArray::new(py, body).into_any()),
-                    ext::SURROGATES => PyBytes::new(py, body).call_method1("decode", ("utf-8", "surrogatepass")),
+                    ext::SURROGATES => {
+                        PyBytes::new(py, body).call_method1("decode", ("utf-8", "surrogatepass"))
+                    }
                     ext::COMPLEX | ext::DECIMAL | ext::UUID => atom::read(py, kind, body),
                     ext::DATETIME | ext::DATE | ext::TIME | ext::TIMEDELTA | ext::TIMEZONE => {
                         time::read(py, kind, body)

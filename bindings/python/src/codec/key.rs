@@ -54,7 +54,8 @@ pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult
         write::nil(out);
         return Ok(true);
     }
-    if number::write_number_key(key, out)? || time::write_canonical(key, out)? || atom::write_uuid(key, out)? {
+    if number::write_number_key(key, out)? || time::write_canonical(key, out)? || atom::write_uuid(key, out)?
+    {
         return Ok(true);
     }
     if write_path(key, out)? {
@@ -101,7 +102,9 @@ fn write_frozenset(key: &Bound<'_, PyFrozenSet>, out: &mut Vec<u8>, depth: usize
     items.sort_unstable();
     let start = out.len();
     write::array(out, items.len())?;
-    items.iter().for_each(|item| out.extend_from_slice(item));
+    for item in items {
+        out.extend_from_slice(&item);
+    }
     write::close_ext(out, ext::FROZENSET, start)?;
     Ok(true)
 }
@@ -184,7 +187,7 @@ pub(super) fn write_enum<'py>(
         return Ok(None);
     }
     let start = out.len();
-    let class_name = Name::of(&class)?;
+    let class_name = Name::of(&class);
     write::array(out, 3)?;
     class_name.write(out)?;
     write_text(&name, out)?;

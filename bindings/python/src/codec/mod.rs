@@ -1,23 +1,24 @@
 //! Python objects as bytes: `MessagePack` that Rust reads too, and extension types for what only Python has.
 //!
 //! `docs/values.md` describes every byte. Three encodings share the same markers and extension types:
-//! - *values* ([`encode_value`], [`decode_value`]): what comes back equals what went in, in type too, and what
-//!   was one object inside a value is one object again;
+//! - *values* ([`encode_value`], [`decode_value`]): what comes back equals what went in, in type too, and
+//!   what was one object inside a value is one object again;
 //! - *keys* ([`encode_key`], [`decode_key`]): keys that Python calls equal have the same bytes, unequal ones
 //!   different bytes, in every process. A key for which that cannot be promised has no encoding;
 //! - *by value* ([`encode_by_value`]): arguments of decorated functions, which need not be hashable; written
 //!   and compared, never read back.
 //!
 //! Layout: `write` the markers; `ext` the numbers of the extension types; `value` and `decode` the two
-//! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what values
-//! and keys have in common; `pickle` the fallback; `key` and `by_value` the canonical encodings; `names` how classes
-//! are named and found; `types` the classes that Python's library defines in Python; `python` the functions
-//! that the tests call.
+//! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
+//! values and keys have in common; `pickle` the fallback; `key` and `by_value` the canonical encodings;
+//! `names` how classes are named and found; `types` the classes that Python's library defines in Python;
+//! `python` the functions that the tests call.
 //!
 //! Invariants:
 //! - bytes from a file never cause a panic, a recursion without bound, or an allocation that their own length
 //!   does not justify; what is wrong with them is a `ValueError` that says where;
-//! - only `pickle` runs code that a file names, and [`Options::pickle`] turns it off, for writing and reading.
+//! - only `pickle` runs code that a file names, and [`Options::pickle`] turns it off, for writing and
+//!   reading.
 
 mod atom;
 mod by_value;

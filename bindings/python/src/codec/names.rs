@@ -6,7 +6,8 @@ use pyo3::types::PyString;
 use super::key::write_text;
 use super::{types, write};
 
-/// Where an object says that it is defined. What has no such name is told apart by [`find`].
+/// Where an object says that it is defined. Either may be empty, and neither need be true: see
+/// [`Name::leads_to`].
 pub(super) struct Name<'py> {
     module: Bound<'py, PyString>,
     qualname: Bound<'py, PyString>,
@@ -14,13 +15,13 @@ pub(super) struct Name<'py> {
 
 impl<'py> Name<'py> {
     /// Of a class or function.
-    pub(super) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn of(object: &Bound<'py, PyAny>) -> Self {
         let py = object.py();
         let part = |name| match object.getattr(name).map(Bound::cast_into::<PyString>) {
             Ok(Ok(text)) => text,
             _ => PyString::new(py, ""),
         };
-        Ok(Self { module: part("__module__"), qualname: part("__qualname__") })
+        Self { module: part("__module__"), qualname: part("__qualname__") }
     }
 
     pub(super) fn of_module(module: &Bound<'py, PyAny>) -> PyResult<Self> {

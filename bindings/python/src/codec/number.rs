@@ -9,8 +9,8 @@ use pyo3::types::{PyBool, PyBytes, PyComplex, PyComplexMethods, PyDict, PyFloat,
 
 use super::{atom, ext, types, write};
 
-/// The size of the biggest integer, numerator or denominator of a key. Without a bound `Decimal("1e999999999")`
-/// would be a key of half a gigabyte, since it is equal to an integer.
+/// The size of the biggest integer, numerator or denominator of a key. Without a bound
+/// `Decimal("1e999999999")` would be a key of half a gigabyte, since it is equal to an integer.
 pub(super) const MAX_KEY_INT: usize = 4096;
 
 /// A decimal with more digits, or an exponent further from zero, has a numerator or denominator above
@@ -88,8 +88,8 @@ pub(super) fn write_complex_key(value: &Bound<'_, PyComplex>, out: &mut Vec<u8>)
     Ok(true)
 }
 
-/// Appends the canonical form of a bool, complex number, `Decimal` or `Fraction`; false if it is none of these,
-/// or has none.
+/// Appends the canonical form of a bool, complex number, `Decimal` or `Fraction`; false if it is none of
+/// these, or has none.
 pub(super) fn write_number_key(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let py = value.py();
     if let Ok(value) = value.cast_exact::<PyBool>() {

@@ -3,7 +3,7 @@
 //! Body of the extension type, to its end: the pickle as bin, then every out-of-band buffer as a bool (true:
 //! read-only) and bin. Big buffers, such as those of arrays, are copied once in each direction.
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{PyBuffer, ReadOnlyCell};
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
@@ -15,19 +15,22 @@ const PROTOCOL: u8 = 5;
 pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let py = value.py();
     let (pickle, buffers) = dump(value)?;
-    let start = out.len();
-    // Room for all, so that no big buffer is moved again while others are appended.
-    let total: usize = buffers.iter().map(|buffer| buffer.len_bytes() + 6).sum();
-    out.reserve(pickle.as_bytes().len() + total + 16);
-    write::binary(out, pickle.as_bytes())?;
+    let pickle = pickle.as_bytes();
+    let sizes = buffers.iter().map(|buffer| 1 + write::binary_size(buffer.len_bytes()));
+    let len = write::binary_size(pickle.len()) + sizes.sum::<usize>();
+    // Header and room first, so that no big buffer is moved once it is written.
+    write::ext_header(out, ext::PICKLE, len)?;
+    out.reserve(len);
+    write::binary(out, pickle)?;
     for buffer in &buffers {
         write::bool(out, buffer.readonly());
         write::binary_length(out, buffer.len_bytes())?;
-        let from = out.len();
-        out.resize(from + buffer.len_bytes(), 0);
-        buffer.copy_to_slice(py, &mut out[from..])?;
+        match buffer.as_slice(py) {
+            Some(cells) => out.extend(cells.iter().map(ReadOnlyCell::get)),
+            None => out.extend_from_slice(&buffer.to_vec(py)?),
+        }
     }
-    write::close_ext(out, ext::PICKLE, start)
+    Ok(())
 }
 
 type Dumped<'py> = (Bound<'py, PyBytes>, Vec<PyBuffer<u8>>);

@@ -1,7 +1,7 @@
 //! The codec as functions of the module, for its tests. Not part of the package's interface.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes};
+use pyo3::types::PyBytes;
 
 use super::{Found, Options};
 

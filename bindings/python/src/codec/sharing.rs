@@ -4,8 +4,8 @@
 //! 1. A list, dict, set or bytearray that is met twice is *shared*: only pickle brings back one object for
 //!    it. A cycle is a special case.
 //! 2. Immutable objects need not keep their identity, but they can multiply: `t = (t, t)` a hundred times
-//!    over is small in memory and endless when written out. So a tuple or frozenset that is met twice is shared
-//!    unless it is short and holds nothing that could multiply, and long strings are counted, too.
+//!    over is small in memory and endless when written out. So a tuple or frozenset that is met twice is
+//!    shared unless it is short and holds nothing that could multiply, and long strings are counted, too.
 //! 3. An object that has no more references than the one container we came from, and those that our own walk
 //!    holds, cannot be met twice. This is nearly every container, and costs one comparison. Whatever has
 //!    more is remembered by its address; it stays alive, and so unique, as long as the value does.
@@ -15,7 +15,8 @@ use std::collections::HashSet;
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PyTuple};
 
-/// References of an object reached through an iterator that hands out its own: that of the container, and ours.
+/// References of an object reached through an iterator that hands out its own: that of the container, and
+/// ours.
 pub(super) const OWNED: isize = 2;
 /// References of an object reached through a borrow: that of the container.
 pub(super) const BORROWED: isize = 1;
@@ -48,7 +49,8 @@ impl Seen {
         Self { root: address(root), few: [0; FEW], count: 0, many: HashSet::new() }
     }
 
-    /// Whether the object, which is no root, was met before. `known` is how many references are accounted for.
+    /// Whether the object, which is no root, was met before. `known` is how many references are accounted
+    /// for.
     #[inline]
     #[allow(deprecated)] // what replaces it is `unsafe`
     pub(super) fn again(&mut self, object: &Bound<'_, PyAny>, known: isize) -> bool {

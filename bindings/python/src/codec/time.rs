@@ -8,16 +8,16 @@
 //! | timezone | flags u8, then the zone |
 //! | timedelta | days i32, seconds u32, microseconds u32 |
 //!
-//! Flags: bit 0 `fold`; bit 1 there is a zone; bit 2 it has a name. The zone: its offset from UTC in microseconds,
-//! i64, then its name, if any, in UTF-8 to the end.
+//! Flags: bit 0 `fold`; bit 1 there is a zone; bit 2 it has a name. The zone: its offset from UTC in
+//! microseconds, i64, then its name, if any, in UTF-8 to the end.
 //!
 //! Only fixed offsets (`datetime.timezone`) have this form: what another zone means is in its class.
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict, PyString, PyTime, PyTimeAccess, PyTuple,
-    PyTzInfo, PyTzInfoAccess,
+    PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict, PyString, PyTime, PyTimeAccess,
+    PyTuple, PyTzInfo, PyTzInfoAccess,
 };
 
 use super::{ext, types, write};
@@ -147,10 +147,8 @@ pub(super) fn read<'py>(py: Python<'py>, kind: i8, body: &[u8]) -> PyResult<Boun
             let (hour, minute, second, flags, microsecond) = body.time()?;
             let (zone, fold) = (body.zone(py, flags)?, flags & FOLD != 0);
             let zone = zone.as_ref();
-            PyDateTime::new_with_fold(
-                py, year, month, day, hour, minute, second, microsecond, zone, fold,
-            )?
-            .into_any()
+            PyDateTime::new_with_fold(py, year, month, day, hour, minute, second, microsecond, zone, fold)?
+                .into_any()
         }
     };
     if body.0.is_empty() { Ok(value) } else { Err(malformed()) }

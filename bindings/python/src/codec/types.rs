@@ -1,4 +1,4 @@
-//! Classes and functions of Python's library that have no name in PyO3, looked up once, when first needed.
+//! What Python's library defines and `PyO3` has no name for, looked up once, when first needed.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! 1. Only exact types have a form of their own. A subclass may add to its base, so it goes to pickle.
-//! 2. If any part needs pickle, then the whole value is pickled: identity between a part inside the pickle and
-//!    one outside could not be kept.
+//! 2. If any part needs pickle, then the whole value is pickled: identity between a part inside the pickle
+//!    and one outside could not be kept.
 //! 3. The walk runs no Python code of the value's: no `__iter__`, `__eq__`, `__hash__`. A container
 //!    may change all the same, through the garbage collector's finalizers. The announced count is then wrong,
 //!    which is an error, as in Python's own iterators.
@@ -25,9 +25,7 @@ pub(crate) fn encode_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, options:
     out.truncate(start);
     match *why {
         Why::Error(error) => Err(error),
-        Why::Pickle(_) if options.pickle => {
-            pickle::encode(value, out).inspect_err(|_| out.truncate(start))
-        }
+        Why::Pickle(_) if options.pickle => pickle::encode(value, out).inspect_err(|_| out.truncate(start)),
         Why::Pickle(part) => Err(part.refused(value.py())),
     }
 }

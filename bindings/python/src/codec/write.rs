@@ -10,7 +10,8 @@ pub(crate) fn out_of_memory<E>(_: E) -> PyErr {
 }
 
 fn length(len: usize) -> PyResult<u32> {
-    u32::try_from(len).map_err(|_| PyValueError::new_err("a part of the value is longer than MessagePack can say"))
+    u32::try_from(len)
+        .map_err(|_| PyValueError::new_err("a part of the value is longer than MessagePack can say"))
 }
 
 /// A marker and the big-endian bytes behind it, in one append.
@@ -52,9 +53,9 @@ pub(super) fn float(out: &mut Vec<u8>, value: f64) {
 pub(super) fn unsigned(out: &mut Vec<u8>, value: u64) {
     match value {
         0..=0x7f => out.push(Marker::FixPos(value as u8).to_u8()),
-        0..=0xff => tagged(out, Marker::U8, [value as u8]),
-        0..=0xffff => tagged(out, Marker::U16, (value as u16).to_be_bytes()),
-        0..=0xffff_ffff => tagged(out, Marker::U32, (value as u32).to_be_bytes()),
+        0x80..=0xff => tagged(out, Marker::U8, [value as u8]),
+        0x100..=0xffff => tagged(out, Marker::U16, (value as u16).to_be_bytes()),
+        0x1_0000..=0xffff_ffff => tagged(out, Marker::U32, (value as u32).to_be_bytes()),
         _ => tagged(out, Marker::U64, value.to_be_bytes()),
     }
 }
@@ -65,9 +66,9 @@ pub(super) fn signed(out: &mut Vec<u8>, value: i64) {
     match value {
         0.. => unsigned(out, value.cast_unsigned()),
         -32..=-1 => out.push(Marker::FixNeg(value as i8).to_u8()),
-        -0x80..=-1 => tagged(out, Marker::I8, (value as i8).to_be_bytes()),
-        -0x8000..=-1 => tagged(out, Marker::I16, (value as i16).to_be_bytes()),
-        -0x8000_0000..=-1 => tagged(out, Marker::I32, (value as i32).to_be_bytes()),
+        -0x80..=-33 => tagged(out, Marker::I8, (value as i8).to_be_bytes()),
+        -0x8000..=-0x81 => tagged(out, Marker::I16, (value as i16).to_be_bytes()),
+        -0x8000_0000..=-0x8001 => tagged(out, Marker::I32, (value as i32).to_be_bytes()),
         _ => tagged(out, Marker::I64, value.to_be_bytes()),
     }
 }
@@ -122,7 +123,18 @@ pub(super) fn map(out: &mut Vec<u8>, count: usize) -> PyResult<()> {
     Ok(())
 }
 
-fn ext_header(out: &mut Vec<u8>, kind: i8, len: usize) -> PyResult<()> {
+/// How many bytes [`binary`] takes for so many.
+pub(super) fn binary_size(len: usize) -> usize {
+    let header = match len {
+        0..=0xff => 2,
+        0x100..=0xffff => 3,
+        _ => 5,
+    };
+    header + len
+}
+
+/// The start of an extension type whose body of `len` bytes follows.
+pub(super) fn ext_header(out: &mut Vec<u8>, kind: i8, len: usize) -> PyResult<()> {
     let len = length(len)?;
     match len {
         1 => out.push(Marker::FixExt1.to_u8()),

@@ -29,7 +29,7 @@ use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 
 use super::{Ref, Sent};
 
@@ -38,6 +38,8 @@ pub(crate) trait Coroutine: Sized {
     /// Its type's name.
     const NAME: &'static CStr;
 
+    /// What it is called, as the name of a coroutine function.
+    fn name(&self, py: Python<'_>) -> String;
     /// Whether it has ended.
     fn is_done(&self) -> bool;
     /// The first attempt, before PyO3's bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
@@ -145,8 +147,22 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         method(c"close", close_method::<B>, ffi::METH_NOARGS, c"Ends it."),
         ffi::PyMethodDef::zeroed(),
     ]));
+    let named = |name: &'static CStr| ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(name_getter::<B>),
+        set: None,
+        doc: std::ptr::null(),
+        closure: null_mut(),
+    };
+    let getset = Box::leak(Box::new([
+        named(c"__name__"),
+        named(c"__qualname__"),
+        // SAFETY: all zeros end the list.
+        unsafe { std::mem::zeroed() },
+    ]));
     let slot = |slot, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
     let mut slots = [
+        slot(ffi::Py_tp_getset, getset.as_mut_ptr().cast()),
         slot(ffi::Py_am_await, await_slot as *mut c_void),
         slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_iter, await_slot as *mut c_void),
@@ -213,6 +229,16 @@ fn step<'py, B: Coroutine>(
             return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
         }
         body.send(py, value)
+    })
+}
+
+unsafe extern "C" fn name_getter<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    Python::attach(|py| {
+        let name = with::<B, _>(py, object, |body| Ok(body.name(py)));
+        PyString::new(py, &name.unwrap_or_else(|_| "running".to_owned())).into_ptr()
     })
 }
 

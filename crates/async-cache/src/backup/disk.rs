@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::codec::Codec;
 use super::{Backup, CacheBackend, Kind, SavedEntry};
-use crate::clock::{Clock, FileClock};
+use crate::clock::Clock;
 use crate::error::BackendError;
 
 /// Keeps a cache in one file, as a snapshot of all its entries.
@@ -111,7 +111,7 @@ where
 {
     fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError> {
         let Some(snapshot) = self.open()? else { return Ok(Vec::new()) };
-        let file = FileClock::start(&self.clock, snapshot.saved_at());
+        let file = self.clock.start_file(snapshot.saved_at());
         let codec = Codec::<K, V>::message_pack();
         let mut entries = Vec::new();
         let mut records = snapshot.records();
@@ -133,7 +133,7 @@ where
 
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError> {
         let codec = Codec::<K, V>::message_pack();
-        let saved_at = FileClock::start(&self.clock, 0).file_now();
+        let saved_at = self.clock.start_file(0).file_now();
         let mut writer = self.writer(saved_at, false)?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for entry in entries {

@@ -13,13 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{Deadlines, Snapshot};
 use parking_lot::Mutex;
 
 use super::codec::Codec;
 use super::disk::with_scratch;
-use crate::clock::FileClock;
 
 /// Deadlines looked at by one write. Each write adds one entry at most, so a few keep up.
 const DUE_PER_WRITE: usize = 8;

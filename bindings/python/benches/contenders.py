@@ -1,0 +1,220 @@
+"""Who is measured against whom: every library's way to do what a table is about.
+
+`of_cache` makes the cases of the package that is imported as ``cache``: ours here, the original's in
+`original.py`, by the very same code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Awaitable, Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import shapes
+from timing import LOOPS, Bench, Case
+
+HIT = "hit, decorated, one argument"
+TTL = "hit, decorated with a TTL, one argument"
+GET = "hit, `await cache.get(key)`"
+THREE = "hit, decorated, three arguments, one by keyword"
+SET = "`set` of a key that is there"
+HERD = "herd of 1,000, per caller"
+BATCH = "batches of 100, per key"
+
+
+def miss(load: Callable[..., Any], loop: str) -> str:
+    """The table of misses with a loader on a loop."""
+    return f"miss, the loader {'suspends once' if load is shapes.suspends else 'does not suspend'}, {loop}"
+
+
+MISSES = [(miss(load, loop), load, loop) for load in (shapes.suspends, shapes.answers) for loop in LOOPS]
+TABLES = [HIT, TTL, GET, THREE, SET, *(table for table, _, _ in MISSES), HERD, BATCH]
+
+# What ours is to stay below, as a multiple of the first contender of the table.
+TARGETS = {HIT: 0.8, TTL: 1.1, GET: 1.2, THREE: 2.5, SET: 1.2, **{table: 1.4 for table, _, _ in MISSES}}
+
+_ON_A_TASK = "async-cache and async-lru load on a task of its own, which outlives a cancelled caller; the original does not."
+_AT_ONCE = "All keys are new, and all callers are tasks of one gather."
+NOTES = {**{table: _ON_A_TASK for table, _, _ in MISSES}, HERD: "One load for all of them.", BATCH: _AT_ONCE}
+
+# Enough for every herd and batch, and full after the first misses, as a cache is in service.
+_SIZE = 1024
+
+
+def of_cache(name: str) -> Iterator[Case]:
+    """The cases of the package that is imported as ``cache``."""
+    cache = importlib.import_module("cache")
+
+    async def get() -> Bench:
+        return shapes.awaiting_get(_filled(cache.AsyncCache()))
+
+    async def set_() -> Bench:
+        return shapes.calling_set(_filled(cache.AsyncCache()))
+
+    async def herd() -> Bench:
+        shared = cache.AsyncCache(maxsize=_SIZE)
+        return shapes.herd(lambda key, load: shared.get(key, loader=load))
+
+    async def batch() -> Bench:
+        return shapes.batches(cache.AsyncCache(maxsize=_SIZE, max_batch_size=shapes.BATCH))
+
+    def missing(load: shapes.Call) -> Callable[[], Awaitable[Bench]]:
+        async def make() -> Bench:
+            return shapes.missing(cache.AsyncCache(maxsize=_SIZE), load)
+
+        return make
+
+    yield Case(HIT, f"{name}, AsyncLRU", _hit(lambda: cache.AsyncLRU()))
+    yield Case(TTL, f"{name}, AsyncTTL", _hit(lambda: cache.AsyncTTL(time_to_live=3600)))
+    yield Case(GET, name, get)
+    yield Case(THREE, f"{name}, AsyncLRU", _three(lambda: cache.AsyncLRU()))
+    yield Case(SET, name, set_)
+    for table, load, loop in MISSES:
+        yield Case(table, name, missing(load), loop)
+    yield Case(HERD, name, herd)
+    yield Case(BATCH, name, batch)
+
+
+def yardsticks() -> Iterator[Case]:
+    """The first contender of every table: what the others are multiples of. And the empty loop."""
+    yield from (
+        Case(table, "an empty `async def`, awaited", _just(shapes.awaiting_nothing))
+        for table in (HIT, TTL, GET, THREE, SET)
+    )
+    for table, load, loop in MISSES:
+        bare = _just(functools.partial(shapes.bare_task, load))
+        yield Case(table, "`await loop.create_task(load())`", bare, loop)
+    yield Case(HERD, "a gather of 1,000 tasks that wait for one event", _just(lambda: shapes.herd(None)))
+    yield Case(BATCH, "a gather of 100 tasks that wait for one event", _just(shapes.bare_batch))
+    yield Case(HIT, "the empty loop", _just(shapes.empty_loop))
+
+
+def of_peers() -> Iterator[Case]:
+    """The cases of everybody else who is installed."""
+    yield from _of_standard_library()
+    for package, cases in _PEERS.items():
+        try:
+            module = importlib.import_module(package)
+        except ImportError:
+            continue
+        yield from cases(module)
+
+
+def _of_standard_library() -> Iterator[Case]:
+    cached = functools.lru_cache(maxsize=128)
+    yield Case(HIT, "functools.lru_cache, called", _just(lambda: shapes.calling(cached(lambda x: x))))
+    yield Case(
+        THREE, "functools.lru_cache, called", _just(lambda: shapes.calling_three(cached(lambda x, y, z: x)))
+    )
+    yield Case(SET, "a dict's item", _just(lambda: shapes.setting_item({"key": 0})))
+
+
+def _of_async_lru(async_lru: ModuleType) -> Iterator[Case]:
+    alru_cache = async_lru.alru_cache
+
+    async def missing() -> Bench:
+        return shapes.missing_call(alru_cache(maxsize=_SIZE)(_suspending))
+
+    yield Case(HIT, "async-lru", _hit(lambda: alru_cache(maxsize=128)))
+    yield Case(TTL, "async-lru", _hit(lambda: alru_cache(maxsize=1024, ttl=3600)))
+    yield Case(THREE, "async-lru", _three(lambda: alru_cache(maxsize=128)))
+    yield Case(miss(shapes.suspends, "asyncio"), "async-lru, decorated", missing)
+
+
+def _of_cachebox(cachebox: ModuleType) -> Iterator[Case]:
+    cached = cachebox.cached
+    yield Case(HIT, "cachebox", _hit(lambda: cached(cachebox.LRUCache(128))))
+    yield Case(TTL, "cachebox", _hit(lambda: cached(cachebox.TTLCache(1024, 3600))))
+    yield Case(THREE, "cachebox", _three(lambda: cached(cachebox.LRUCache(128))))
+    yield Case(SET, "cachebox, an item", _just(lambda: shapes.setting_item(cachebox.LRUCache(128))))
+
+
+def _of_moka(moka: ModuleType) -> Iterator[Case]:
+    yield Case(HIT, "moka-py", _hit(lambda: moka.cached(maxsize=128)))
+    yield Case(TTL, "moka-py", _hit(lambda: moka.cached(maxsize=1024, ttl=3600)))
+    yield Case(THREE, "moka-py", _three(lambda: moka.cached(maxsize=128)))
+    yield Case(SET, "moka-py", _just(lambda: shapes.calling_set(moka.Moka(128))))
+
+
+def _of_aiocache(aiocache: ModuleType) -> Iterator[Case]:
+    async def filled() -> Any:
+        memory = aiocache.SimpleMemoryCache()
+        await memory.set("key", 1)
+        return memory
+
+    async def get() -> Bench:
+        return shapes.awaiting_get(await filled())
+
+    async def set_() -> Bench:
+        return shapes.awaiting_set(await filled())
+
+    yield Case(HIT, "aiocache", _hit(lambda: aiocache.cached()))
+    yield Case(TTL, "aiocache", _hit(lambda: aiocache.cached(ttl=3600)))
+    yield Case(GET, "aiocache", get)
+    yield Case(THREE, "aiocache", _three(lambda: aiocache.cached()))
+    yield Case(SET, "aiocache, awaited", set_)
+
+
+def _of_cashews(cashews: ModuleType) -> Iterator[Case]:
+    def memory() -> Any:
+        cache = cashews.Cache()
+        cache.setup("mem://", size=1024)
+        return cache
+
+    async def get() -> Bench:
+        cache = memory()
+        await cache.set("key", 1)
+        return shapes.awaiting_get(cache)
+
+    async def set_() -> Bench:
+        return shapes.awaiting_set(memory())
+
+    yield Case(TTL, "cashews", _hit(lambda: memory()(ttl=3600)))
+    yield Case(GET, "cashews", get)
+    yield Case(SET, "cashews, awaited", set_)
+
+
+_PEERS: dict[str, Callable[[ModuleType], Iterator[Case]]] = {
+    "async_lru": _of_async_lru,
+    "cachebox": _of_cachebox,
+    "moka_py": _of_moka,
+    "aiocache": _of_aiocache,
+    "cashews": _of_cashews,
+}
+
+
+async def _suspending(_: int) -> int:
+    return await shapes.suspends()
+
+
+def _filled(cache: Any) -> Any:
+    cache.set("key", 1)
+    return cache
+
+
+def _just(make: Callable[[], Bench]) -> Callable[[], Awaitable[Bench]]:
+    async def ready() -> Bench:
+        return make()
+
+    return ready
+
+
+def _hit(decorator: Callable[[], Any]) -> Callable[[], Awaitable[Bench]]:
+    async def make() -> Bench:
+        return await _warm(shapes.awaiting_one(decorator()(shapes.one)))
+
+    return make
+
+
+def _three(decorator: Callable[[], Any]) -> Callable[[], Awaitable[Bench]]:
+    async def make() -> Bench:
+        return await _warm(shapes.awaiting_three(decorator()(shapes.three)))
+
+    return make
+
+
+async def _warm(bench: Bench) -> Bench:
+    await bench(1)
+    return bench

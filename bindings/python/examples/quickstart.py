@@ -1,0 +1,139 @@
+"""Indexes the Python standard library: parses every module, and notes what it defines and on which line.
+
+The index goes through a cache that survives the process, so the second run has it at once.
+
+    python quickstart.py            # what the last run left behind comes from its file
+    python quickstart.py --fresh    # forgets it first
+    python quickstart.py --folder F # keeps the files in another folder than target/quickstart-python
+
+The cache is `cache` in `main`; everything else is the work and the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import sys
+import sysconfig
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypedDict
+
+from cache import AsyncCache, DiskBackend
+
+
+class Module(TypedDict):
+    """What is worth knowing about a module. A plain dict, so a Rust program can read it, too."""
+
+    path: str
+    functions: int
+    classes: int
+    lines: int
+    names: list[str]
+
+
+async def main() -> None:
+    """Indexes everything, through the cache."""
+    arguments = _arguments()
+    file: Path = arguments.folder / "modules.cache"
+    if arguments.fresh:
+        file.unlink(missing_ok=True)
+    paths = list(modules())
+
+    # The cache. Making it opens the file of the last run, and reads nothing but its first page.
+    started = time.perf_counter()
+    cache = AsyncCache(maxsize=None, backup=DiskBackend(file))
+    came_back = len(cache.cache)
+
+    async def indexed(path: str) -> Module:
+        # The one line that matters: from the cache, or from the slow function; once, however many ask.
+        found: Module = await cache.get(path, loader=lambda: index(path))
+        return found
+
+    found = [await indexed(path) for path in progress(paths)]
+    seconds = time.perf_counter() - started
+
+    # Without this line the next run would be as slow as the first.
+    cache.save_to_backup()
+
+    report(found)
+    print(f"\n{cache.hits} of {len(paths)} modules came from the file, {cache.misses} were parsed")
+    await compare(arguments.folder, seconds, warm=came_back > 0)
+
+
+async def index(path: str) -> Module:
+    """The slow work: reads a file, parses it, and walks its syntax tree. In a thread, so that the loop goes on."""
+    return await asyncio.to_thread(parse, path)
+
+
+def parse(path: str) -> Module:
+    """What a source file defines."""
+    source = Path(path).read_bytes()
+    definitions = [node for node in ast.walk(ast.parse(source, path)) if isinstance(node, DEFINITIONS)]
+    classes = sum(isinstance(node, ast.ClassDef) for node in definitions)
+    return Module(
+        path=path,
+        functions=len(definitions) - classes,
+        classes=classes,
+        lines=source.count(b"\n"),
+        names=[f"{node.name}:{node.lineno}" for node in definitions],
+    )
+
+
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def modules() -> Iterator[str]:
+    """The standard library's source files, without its tests and what else is installed."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    others = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+    for path in sorted(folder.rglob("*.py")):
+        if others.isdisjoint(path.relative_to(folder).parts):
+            yield str(path)
+
+
+def report(found: list[Module]) -> None:
+    """Prints what was found."""
+    functions, classes, lines = (sum(module[what] for module in found) for what in ("functions", "classes", "lines"))
+    largest = max(found, key=lambda module: len(module["names"]))
+    print(f"{len(found)} modules: {lines} lines, {functions} functions, {classes} classes")
+    print(f"the one that defines most is {largest['path']}: {', '.join(largest['names'][:3])}, ...")
+
+
+async def compare(folder: Path, seconds: float, *, warm: bool) -> None:
+    """Prints how fast this run was, beside the last cold one. That is remembered in a cache of its own."""
+    runs = AsyncCache(backup=DiskBackend(folder / "runs.cache"))
+    if not warm:
+        print(f"cold: {seconds:.3f} s")
+        runs.set("cold", seconds)
+        runs.save_to_backup()
+        return
+    cold: float | None = await runs.get("cold")
+    if cold is not None:
+        print(f"cold: {cold:.3f} s")
+    print(f"warm: {seconds:.3f} s")
+    if cold is not None:
+        print(f"the warm start was {cold / seconds:.0f} times as fast")
+
+
+def progress(paths: list[str]) -> Iterable[str]:
+    """Yields the paths; says on stderr how far it is."""
+    every = 1 if sys.stderr.isatty() else max(1, len(paths) // 10)
+    end = "\r" if sys.stderr.isatty() else "\n"
+    for done, path in enumerate(paths, 1):
+        yield path
+        if done % every == 0:
+            print(f"{done} of {len(paths)}", end=end, file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Indexes the Python standard library, through a cache.")
+    parser.add_argument("--fresh", action="store_true", help="forget what the last run left behind")
+    parser.add_argument("--folder", type=Path, default=Path("target/quickstart-python"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
