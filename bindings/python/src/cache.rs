@@ -80,7 +80,11 @@ pub(crate) enum Hit<'py> {
 pub(crate) enum Entered<'py> {
     Served(Bound<'py, PyAny>),
     /// A load runs; the answer comes to the room.
-    Waits { flight: FlightId, room: Bound<'py, Room>, leads: bool },
+    Waits {
+        flight: FlightId,
+        room: Bound<'py, Room>,
+        leads: bool,
+    },
 }
 
 /// What is known of a key that is about to be written.
@@ -422,7 +426,9 @@ impl Cache {
             let mut nth = 0;
             while flight.is_none() {
                 let state = self.state.borrow(py);
-                let Some((candidate, known)) = state.core.flights().candidate(probe.hash(), nth) else { break };
+                let Some((candidate, known)) = state.core.flights().candidate(probe.hash(), nth) else {
+                    break;
+                };
                 let told = probe.quick(py, known);
                 let known = known.bind(py).clone();
                 drop(state);
@@ -551,12 +557,18 @@ impl Cache {
         if left == Left::Others {
             return Ok(());
         }
-        let is_stopped = !batch::drop_key(self, py, flight) && (room.get().in_batch(py) || room.get().stop(py)?);
-        if !is_stopped {
-            let ended = self.fail(py, flight, Duration::ZERO);
-            room.get().tell(py, Answer::Abandoned);
-            drop(ended);
+        // A batch that has left goes on without callers.
+        if !batch::drop_key(self, py, flight) {
+            if room.get().in_batch(py) {
+                return Ok(());
+            }
+            room.get().stop(py)?;
         }
+        // It ends now, and not when the loader is through with being cancelled, which may take long: who asks
+        // from now on loads anew.
+        let ended = self.fail(py, flight, Duration::ZERO);
+        room.get().tell(py, Answer::Abandoned);
+        drop(ended);
         Ok(())
     }
 
@@ -604,8 +616,7 @@ impl Cache {
             );
             let now = if is_timed { clock::now() } else { clock::roughly_now() };
             let deadline = ttl.deadline(state.default_ttl, || now);
-            let new =
-                NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: probed.rank };
+            let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: probed.rank };
             let removed = state.core.set(slot, flight, probe.hash(), new, now);
             drop(state);
             drop(removed);
@@ -653,11 +664,11 @@ impl Cache {
         };
         let key = probe.to_key(py)?;
         let (mut state, slot, _) = self.address(py, probe)?;
-        let new = NewEntry { key: Ref::new(key), value: Ref::new(value.clone()), deadline, origin: Some(rank) };
+        let new =
+            NewEntry { key: Ref::new(key), value: Ref::new(value.clone()), deadline, origin: Some(rank) };
         let same = state.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
         let now = clock::now();
-        let promoted =
-            if same { state.core.promote(rank, slot, probe.hash(), new, now) } else { Err(new) };
+        let promoted = if same { state.core.promote(rank, slot, probe.hash(), new, now) } else { Err(new) };
         match promoted {
             Ok(removed) => {
                 drop(state);
@@ -720,7 +731,9 @@ fn count(number: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
     }
     let Ok(count) = number.extract::<i64>() else {
         let class = number.get_type().qualname()?;
-        return Err(PyTypeError::new_err(format!("{name} is a number of entries (int) or None, not {class}")));
+        return Err(PyTypeError::new_err(format!(
+            "{name} is a number of entries (int) or None, not {class}"
+        )));
     };
     usize::try_from(count)
         .map_err(|_| PyValueError::new_err(format!("{name} is 0 or more (None: unlimited), not {count}")))

@@ -96,11 +96,11 @@ impl Function {
 
 /// A call of a decorated function: makes the awaitable.
 #[inline]
-pub(crate) fn called<'py>(
-    function: Bound<'py, PyAny>,
+pub(crate) fn called(
+    function: Bound<'_, PyAny>,
     args: Args,
     names: Option<Ref<PyTuple>>,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     let py = function.py();
     let function = Ref::new(function);
     let call = match names {
@@ -111,12 +111,7 @@ pub(crate) fn called<'py>(
 }
 
 /// `use_cache` is the decorator's own argument.
-fn with_names(
-    py: Python<'_>,
-    function: Ref,
-    args: Args,
-    names: Ref<PyTuple>,
-) -> PyResult<FunctionCall> {
+fn with_names(py: Python<'_>, function: Ref, args: Args, names: Ref<PyTuple>) -> PyResult<FunctionCall> {
     let own = pyo3::intern!(py, "use_cache");
     let at = names.bind(py).iter_borrowed().position(|name| name.is(own) || name.eq(own).unwrap_or(false));
     let Some(at) = at else { return Ok(FunctionCall { function, args, names: Some(names), refresh: false }) };
@@ -173,7 +168,7 @@ struct Waiting {
 }
 
 impl Call {
-    pub(crate) fn get<'py>(py: Python<'py>, call: ObjectCall) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn get(py: Python<'_>, call: ObjectCall) -> PyResult<Bound<'_, PyAny>> {
         coroutine::new(py, Self { state: State::Object(call) })
     }
 
@@ -190,13 +185,11 @@ impl Call {
             let cache = asked.cache(py);
             let seat = Seat { cache: &cache, room: &room, flight };
             if let Some(answer) = room.get().answer(py) {
-                match answered(py, answer, room.get(), leads, &asked)? {
-                    Some(value) => return Ok(Sent::Return(value)),
-                    None => {
-                        self.state = asked;
-                        continue;
-                    }
+                if let Some(value) = answered(py, answer, room.get(), leads, &asked)? {
+                    return Ok(Sent::Return(value));
                 }
+                self.state = asked;
+                continue;
             }
             let waiter = nesting::current(py)?;
             if let Some(waiter) = waiter
@@ -244,20 +237,16 @@ impl Call {
                 };
                 let Waiting { asked, cache, room, flight, leads, waiter, .. } = *waiting;
                 nesting::done(py, waiter, room.bind(py).get().name);
-                match room.bind(py).get().answer(py) {
-                    Some(answer) => match answered(py, answer, room.bind(py).get(), leads, &asked)? {
-                        Some(value) => Ok(Some(Sent::Return(value))),
-                        None => {
-                            self.state = asked;
-                            Ok(None)
-                        }
-                    },
+                let Some(answer) = room.bind(py).get().answer(py) else {
                     // Somebody else finished the future; the seat is left as if the call was cancelled.
-                    None => {
-                        Seat { cache: cache.bind(py), room: room.bind(py), flight }.leave(py)?;
-                        Err(errors::load_cancelled(py, &asked.describe(py), None))
-                    }
+                    Seat { cache: cache.bind(py), room: room.bind(py), flight }.leave(py)?;
+                    return Err(errors::load_cancelled(py, &asked.describe(py), None));
+                };
+                let value = answered(py, answer, room.bind(py).get(), leads, &asked)?;
+                if value.is_none() {
+                    self.state = asked;
                 }
+                Ok(value.map(Sent::Return))
             }
             Err(error) => {
                 self.leave(py)?;
@@ -270,11 +259,8 @@ impl Call {
     fn leave(&mut self, py: Python<'_>) -> PyResult<()> {
         let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
         nesting::done(py, waiting.waiter, waiting.room.bind(py).get().name);
-        let seat = Seat {
-            cache: waiting.cache.bind(py),
-            room: waiting.room.bind(py),
-            flight: waiting.flight,
-        };
+        let seat =
+            Seat { cache: waiting.cache.bind(py), room: waiting.room.bind(py), flight: waiting.flight };
         seat.leave(py)
     }
 }
@@ -289,7 +275,10 @@ fn answered<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     match answer {
         Answer::Value(value) => Ok(Some(value.into_bound(py))),
-        Answer::Failed(error) => Err(errors::raise_again(error.into_bound(py))),
+        Answer::Failed(error, traceback) => {
+            let traceback = traceback.map(|traceback| traceback.into_bound(py));
+            Err(errors::raise_again(error.into_bound(py), traceback))
+        }
         Answer::Cancelled if !leads && !room.is_here(py) => Ok(None),
         Answer::Cancelled => Err(errors::load_cancelled(py, &asked.describe(py), None)),
         Answer::Abandoned if leads => Err(errors::load_cancelled(py, &asked.describe(py), None)),
@@ -534,7 +523,7 @@ pub(crate) fn split<'py>(
     all: &[Ref],
     names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let positional = all.len() - names.map_or(0, |names| names.len());
+    let positional = all.len() - names.map_or(0, PyTupleMethods::len);
     let args = PyTuple::new(py, all[..positional].iter().map(|arg| arg.bind(py)))?;
     let Some(names) = names else { return Ok((args, None)) };
     let named = PyDict::new(py);

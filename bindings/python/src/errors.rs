@@ -6,7 +6,8 @@ use pyo3::types::{PyTuple, PyType};
 
 /// How an object shows itself, for messages; never fails.
 pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
-    let shown = object.repr().map_or_else(|_| "<an object whose repr fails>".to_owned(), |repr| repr.to_string());
+    let shown =
+        object.repr().map_or_else(|_| "<an object whose repr fails>".to_owned(), |repr| repr.to_string());
     match shown.char_indices().nth(200) {
         None => shown,
         Some((end, _)) => format!("{}…", &shown[..end]),
@@ -38,9 +39,12 @@ pub(crate) fn load_cancelled(py: Python<'_>, key: &str, cause: Option<PyErr>) ->
     error
 }
 
-/// An exception that several callers get. Each raise adds its frames to the traceback, so the one that it has
-/// from the loader is copied at every raise.
-pub(crate) fn raise_again(error: Bound<'_, PyAny>) -> PyErr {
+/// An exception that several callers get. Each raise adds its frames to the traceback, so every caller begins with
+/// the one that came from the loader.
+pub(crate) fn raise_again(error: Bound<'_, PyAny>, traceback: Option<Bound<'_, PyAny>>) -> PyErr {
+    let traceback = traceback.unwrap_or_else(|| error.py().None().into_bound(error.py()));
+    // It fails for an exception whose class overrides the method; then the traceback grows.
+    drop(error.call_method1(pyo3::intern!(error.py(), "with_traceback"), (traceback,)));
     PyErr::from_value(error)
 }
 
@@ -63,8 +67,9 @@ pub(crate) fn log(py: Python<'_>, message: &str) {
 }
 
 fn make(py: Python<'_>, class: &str, message: String) -> PyErr {
-    let made = py.import("cache.errors").and_then(|module| module.getattr(class)).and_then(|class| {
-        class.call1(PyTuple::new(py, [message])?)
-    });
+    let made = py
+        .import("cache.errors")
+        .and_then(|module| module.getattr(class))
+        .and_then(|class| class.call1(PyTuple::new(py, [message])?));
     made.map_or_else(|error| error, PyErr::from_value)
 }

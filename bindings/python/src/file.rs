@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::clock::FileClock;
 use async_cache_core::store::Ticket;
 use async_cache_core::time::Deadline;
-use crate::clock::FileClock;
 use async_cache_disk::{DiskError, DiskErrorKind, RealDisk, Snapshot, Step, Vfs, WriteOptions, Writer};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -265,8 +265,7 @@ fn encode(
     options: Options,
     out: &mut Vec<u8>,
 ) -> Result<usize, String> {
-    let Some(bytes) =
-        (StoredKey { key, hash: 0 }).encode(key.py()).map_err(|error| error.to_string())?
+    let Some(bytes) = (StoredKey { key, hash: 0 }).encode(key.py()).map_err(|error| error.to_string())?
     else {
         return Err("its key has no form that another process would find it under".to_owned());
     };
@@ -326,7 +325,8 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
     for entry in entries.try_iter()? {
         let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
             entry?.extract()?;
-        let ttl = ttl.map_or(Ok(crate::ttl::Ttl::Never), |ttl| crate::ttl::Ttl::new(&ttl, "the time to live"))?;
+        let ttl =
+            ttl.map_or(Ok(crate::ttl::Ttl::Never), |ttl| crate::ttl::Ttl::new(&ttl, "the time to live"))?;
         let deadline = match ttl {
             crate::ttl::Ttl::For(ttl) if ttl.is_zero() => continue,
             crate::ttl::Ttl::For(ttl) => {
@@ -347,7 +347,8 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
 
 /// Removes a file.
 pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
-    py.detach(|| async_cache_disk::clear(&target.vfs, target.path())).map_err(|error| errors::backup(py, &error))?;
+    py.detach(|| async_cache_disk::clear(&target.vfs, target.path()))
+        .map_err(|error| errors::backup(py, &error))?;
     Ok(())
 }
 

@@ -73,26 +73,23 @@ fn quick(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, depth: usize) -> Option<boo
     if a.is(b) {
         return Some(true);
     }
-    match (plain(a), plain(b)) {
-        (Some(a_kind), Some(b_kind)) => {
-            // Comparing plain objects of one kind cannot fail, but for the want of memory.
-            Some(a_kind == b_kind && a.eq(b).unwrap_or(false))
+    if let (Some(a_kind), Some(b_kind)) = (plain(a), plain(b)) {
+        // Comparing plain objects of one kind cannot fail, but for the want of memory.
+        Some(a_kind == b_kind && a.eq(b).unwrap_or(false))
+    } else {
+        let (a, b) = (a.cast_exact::<PyTuple>().ok()?, b.cast_exact::<PyTuple>().ok()?);
+        if a.len() != b.len() {
+            return Some(false);
         }
-        _ => {
-            let (a, b) = (a.cast_exact::<PyTuple>().ok()?, b.cast_exact::<PyTuple>().ok()?);
-            if a.len() != b.len() {
+        if depth == 0 {
+            return None;
+        }
+        for (a, b) in a.iter_borrowed().zip(b.iter_borrowed()) {
+            if !quick(&a, &b, depth - 1)? {
                 return Some(false);
             }
-            if depth == 0 {
-                return None;
-            }
-            for (a, b) in a.iter_borrowed().zip(b.iter_borrowed()) {
-                if !quick(&a, &b, depth - 1)? {
-                    return Some(false);
-                }
-            }
-            Some(true)
         }
+        Some(true)
     }
 }
 
@@ -249,9 +246,7 @@ impl CallKey {
                 Form::ByValue { bytes: a, types: a_types, .. },
                 Form::ByValue { bytes: b, types: b_types, .. },
             ) => {
-                a == b
-                    && a_types.len() == b_types.len()
-                    && a_types.iter().zip(b_types).all(|(a, b)| a.is(b))
+                a == b && a_types.len() == b_types.len() && a_types.iter().zip(b_types).all(|(a, b)| a.is(b))
             }
             _ => false,
         }
@@ -276,7 +271,7 @@ fn same_name(a: &Bound<'_, PyString>, b: &Bound<'_, PyString>) -> bool {
 }
 
 fn same_value(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, typed: bool) -> bool {
-    (!typed || a.get_type().is(&b.get_type())) && quick(a, b, 0) == Some(true)
+    (!typed || a.get_type().is(b.get_type())) && quick(a, b, 0) == Some(true)
 }
 
 /// A call as a file has it: one positional argument is itself, anything else is told from that by an extension
@@ -358,10 +353,10 @@ impl<'a, 'py> CallProbe<'a, 'py> {
         {
             return Ok(Self::One(ObjectKey::new(seed, arg)?));
         }
-        let skip = skip.min(all.len() - names.map_or(0, |names| names.len()));
+        let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
         let all = &all[skip..];
         if all.iter().all(|arg| plain(arg.bind(py)).is_some()) {
-            let positional = all.len() - names.map_or(0, |names| names.len());
+            let positional = all.len() - names.map_or(0, PyTupleMethods::len);
             let mut hash = mix(seed, u64::from(number) << 32 | positional as u64);
             for arg in &all[..positional] {
                 hash = mix(hash, hash_of(arg.bind(py))?);
@@ -402,7 +397,7 @@ impl<'py> CallProbe<'_, 'py> {
     ) -> PyResult<Self> {
         let py = make.py();
         let all = args.as_slice();
-        let skip = skip.min(all.len() - names.map_or(0, |names| names.len()));
+        let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
         let (args, named) = split(py, &all[skip..], names)?;
         let key = make.call1((args, named.unwrap_or_else(|| PyDict::new(py))))?;
         let hash = ObjectKey::new(seed, &key)?.hash;
@@ -440,7 +435,7 @@ impl PlainCall<'_, '_> {
     fn is(&self, py: Python<'_>, known: &CallKey) -> bool {
         let Form::Plain { values, names } = &known.form else { return false };
         let given = &self.args.as_slice()[self.skip..];
-        let given_names = self.names.map_or(0, |names| names.len());
+        let given_names = self.names.map_or(0, PyTupleMethods::len);
         if known.number != self.number || values.len() != given.len() || names.len() != given_names {
             return false;
         }

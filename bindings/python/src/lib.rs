@@ -46,13 +46,24 @@ fn decorate<'py>(
     make_key: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
-    let function = Function { wrapped: Ref::new(wrapped), cache: Ref::new(cache), number, typed, skip, make_key: make_key.map(Ref::new) };
+    let function = Function {
+        wrapped: Ref::new(wrapped),
+        cache: Ref::new(cache),
+        number,
+        typed,
+        skip,
+        make_key: make_key.map(Ref::new),
+    };
     function::new(py, function)
 }
 
 /// Removes what a call of a decorated function with these arguments has cached.
 #[pyfunction]
-fn invalidate(function: &Bound<'_, PyAny>, args: &Bound<'_, PyTuple>, names: &Bound<'_, PyTuple>) -> PyResult<()> {
+fn invalidate(
+    function: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+    names: &Bound<'_, PyTuple>,
+) -> PyResult<()> {
     let py = function.py();
     let Some(function) = function::function(function) else {
         let message = "only functions that were decorated with AsyncLRU or AsyncTTL have cached calls";
@@ -68,7 +79,12 @@ fn invalidate(function: &Bound<'_, PyAny>, args: &Bound<'_, PyTuple>, names: &Bo
 
 /// All entries of a file; `None` if there is no file.
 #[pyfunction]
-fn read_file(py: Python<'_>, path: PathBuf, version: String, pickle: bool) -> PyResult<Option<Bound<'_, PyList>>> {
+fn read_file(
+    py: Python<'_>,
+    path: PathBuf,
+    version: String,
+    pickle: bool,
+) -> PyResult<Option<Bound<'_, PyList>>> {
     file::read_all(py, &Target::new(path, version, pickle))
 }
 

@@ -204,8 +204,7 @@ impl Load {
                 }
             }
             Err(error) => {
-                let error = Ref::new(error.into_value(py).into_bound(py).into_any());
-                self.end(py, &Answer::Failed(error));
+                self.end(py, &Answer::failed(py, error));
             }
         }
     }
@@ -234,9 +233,10 @@ impl Load {
         let mut given = result.try_iter()?;
         let mut values: Vec<Bound<'py, PyAny>> = Vec::with_capacity(first.len());
         for (index, at) in first.into_iter().enumerate() {
-            let value = match at == index {
-                false => values[at].clone(),
-                true => given.next().unwrap_or_else(|| Err(PyValueError::new_err("the values ran out")))?,
+            let value = if at == index {
+                given.next().unwrap_or_else(|| Err(PyValueError::new_err("the values ran out")))?
+            } else {
+                values[at].clone()
             };
             values.push(value);
         }
@@ -262,8 +262,7 @@ impl Load {
             }
             // A comparison of the key raised.
             Err(error) => {
-                let error = Ref::new(error.into_value(py).into_bound(py).into_any());
-                self.end_one(py, item, Answer::Failed(error));
+                self.end_one(py, item, Answer::failed(py, error));
             }
         }
     }
@@ -281,15 +280,14 @@ impl Load {
                 return Err(error);
             }
             let key = self.items.first().map_or_else(String::new, |item| errors::repr(item.key.bind(py)));
-            let cancelled = errors::load_cancelled(py, &key, Some(error)).into_value(py).into_bound(py);
-            self.end(py, &Answer::Failed(Ref::new(cancelled.into_any())));
+            let cancelled = errors::load_cancelled(py, &key, Some(error));
+            self.end(py, &Answer::failed(py, cancelled));
             return Ok(Sent::Return(py.None().into_bound(py)));
         }
         // These two stop the event loop, from whichever task they come.
         let stops_the_loop =
             error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
-        let value = error.value(py).clone().into_any();
-        self.end(py, &Answer::Failed(Ref::new(value)));
+        self.end(py, &Answer::failed(py, error.clone_ref(py)));
         if stops_the_loop { Err(error) } else { Ok(Sent::Return(py.None().into_bound(py))) }
     }
 
@@ -420,7 +418,9 @@ impl Coroutine for Load {
                 }
                 args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&s| s != 0).unwrap_or(0)
             }
-            State::New(Work::Loader(object) | Work::Batch(object)) | State::Runs(object) => visit(object.pointer()),
+            State::New(Work::Loader(object) | Work::Batch(object)) | State::Runs(object) => {
+                visit(object.pointer())
+            }
             State::Done => 0,
         }
     }

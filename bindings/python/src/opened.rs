@@ -11,10 +11,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::clock::FileClock;
 use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{Deadline, Time};
-use crate::clock::FileClock;
 use async_cache_disk::{Deadlines, Scratch, Snapshot};
 use pyo3::prelude::*;
 
@@ -46,12 +46,7 @@ pub(crate) enum ColdEntry<'py> {
 }
 
 impl Opened {
-    pub(crate) fn new(
-        snapshot: Snapshot,
-        clock: FileClock,
-        room: Option<usize>,
-        options: Options,
-    ) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, clock: FileClock, room: Option<usize>, options: Options) -> Self {
         let cold = Arc::new(ColdSet::new(snapshot.len(), room));
         let due = GilCell::new(snapshot.deadlines());
         Self {

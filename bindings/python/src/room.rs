@@ -19,8 +19,8 @@ use crate::raw::{GilCell, Ref};
 pub(crate) enum Answer {
     /// The load brought this.
     Value(Ref),
-    /// The load failed with this exception.
-    Failed(Ref),
+    /// The load failed with this exception, whose traceback was this when it came from the loader.
+    Failed(Ref, Option<Ref>),
     /// The load was stopped because nobody waited for it; who joined meanwhile asks again.
     Abandoned,
     /// The load was cancelled by others, or its event loop was closed. Callers on that loop get an error, those
@@ -29,11 +29,20 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
+    /// The load failed.
+    pub(crate) fn failed(py: Python<'_>, error: PyErr) -> Self {
+        let traceback = error.traceback(py).map(|traceback| Ref::new(traceback.into_any()));
+        Self::Failed(Ref::new(error.into_value(py).into_bound(py).into_any()), traceback)
+    }
+
     /// The same, for another caller.
     pub(crate) fn copy(&self, py: Python<'_>) -> Self {
         match self {
             Self::Value(value) => Self::Value(Ref::new(value.bind(py).clone())),
-            Self::Failed(error) => Self::Failed(Ref::new(error.bind(py).clone())),
+            Self::Failed(error, traceback) => Self::Failed(
+                Ref::new(error.bind(py).clone()),
+                traceback.as_ref().map(|traceback| Ref::new(traceback.bind(py).clone())),
+            ),
             Self::Abandoned => Self::Abandoned,
             Self::Cancelled => Self::Cancelled,
         }
@@ -41,7 +50,11 @@ impl Answer {
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::Value(object) | Self::Failed(object) => object.visit(*visit),
+            Self::Value(object) => object.visit(*visit),
+            Self::Failed(error, traceback) => {
+                error.visit(*visit)?;
+                traceback.as_ref().map_or(Ok(()), |traceback| traceback.visit(*visit))
+            }
             Self::Abandoned | Self::Cancelled => Ok(()),
         }
     }
@@ -215,13 +228,13 @@ fn wake(
     event_loop: &Bound<'_, PyAny>,
     here: bool,
 ) -> PyResult<()> {
+    static FINISH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if here {
         if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
             future.call_method1(pyo3::intern!(py, "set_result"), (py.None(),))?;
         }
         return Ok(());
     }
-    static FINISH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let finish = FINISH.get_or_try_init(py, || {
         pyo3::wrap_pyfunction!(finish_future, py).map(|function| function.into_any().unbind())
     })?;

@@ -13,7 +13,7 @@ from stores import MemoryBackend
 
 from cache import AsyncCache, CacheBackend, DiskBackend
 
-TIME_LIMIT_SECONDS = 3
+TIME_LIMIT_SECONDS = 30
 
 MakeCache = Callable[..., AsyncCache]
 

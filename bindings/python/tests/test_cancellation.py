@@ -873,7 +873,7 @@ def test_a_herd_on_a_failing_load_gets_the_same_exception_and_no_traceback_that_
 def test_a_caller_that_is_cancelled_before_it_runs_asks_for_nothing(run: Run) -> None:
     async def main() -> None:
         cache, load = AsyncCache(), Load()
-        caller = task(cache.get("k", load))
+        caller = asyncio.create_task(cache.get("k", load))
         await cancel(caller)
         assert load.calls == []
         assert cache.get_metrics()["misses"] == 0

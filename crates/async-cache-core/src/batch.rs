@@ -1,8 +1,8 @@
 //! Batches: which keys go to a batch loader together, and when they leave.
 //!
-//! Owns what gathers. Knows neither keys nor loaders nor timers, and asks no clock: an item is whatever a front
-//! knows a flight by, and its group is whatever must not mix: a loader, and on asyncio its event loop. A batch
-//! is in one of two states:
+//! Owns what gathers. Knows neither keys nor loaders nor timers, and asks no clock: an item is whatever a
+//! front knows a flight by, and its group is whatever must not mix: a loader, and on asyncio its event loop.
+//! A batch is in one of two states:
 //!
 //! | state | takes in items | gives up items |
 //! |---|---|---|
@@ -13,9 +13,9 @@
 //! 1. The first item of a group begins a batch, which is due one window later. The front arms a timer for
 //!    that, on the event loop of the group, and calls [`Planner::take`] when it fires. It may fire a little
 //!    early.
-//! 2. A batch that is full leaves at once, with the item that filled it, and the next item of its group begins
-//!    another. So seven keys in batches of three leave as three, three, and after the window one. The timer of
-//!    a batch that left full finds nothing, for ids are never used twice.
+//! 2. A batch that is full leaves at once, with the item that filled it, and the next item of its group
+//!    begins another. So seven keys in batches of three leave as three, three, and after the window one. The
+//!    timer of a batch that left full finds nothing, for ids are never used twice.
 //! 3. A window of zero gathers what is asked until a timer of zero fires: the event loop gets to it when
 //!    everybody who can run in this turn has asked. Who wants no gathering sets a size of one.
 //! 4. Items leave in the order in which they came in.
@@ -25,10 +25,10 @@
 //! 7. What has left is forgotten: a slow batch delays no other one.
 //!
 //! A key has at most one open flight, and only who leads a flight adds it, so a key comes once. There is one
-//! exception: its flight is fenced while its batch gathers, and the key is asked for again. Then two flights of
-//! one key may leave together, and the front that makes keys of the items has to ask the loader for it once
-//! and answer both. Neither may be dropped for the other: the callers of the fenced one wait for it, and it
-//! stores nothing still, for a load that was asked for before a `set` does not undo it.
+//! exception: its flight is fenced while its batch gathers, and the key is asked for again. Then two flights
+//! of one key may leave together, and the front that makes keys of the items has to ask the loader for it
+//! once and answer both. Neither may be dropped for the other: the callers of the fenced one wait for it, and
+//! it stores nothing still, for a load that was asked for before a `set` does not undo it.
 //!
 //! What happens to a flight of a batch, and who acts:
 //!
@@ -193,8 +193,8 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
         self.take_all(|batch| is_closed(&batch.group))
     }
 
-    /// Drops an item that nobody waits for any more, and gives it back. `None` if its batch has left: then the
-    /// load goes on, and its result is stored.
+    /// Drops an item that nobody waits for any more, and gives it back. `None` if its batch has left: then
+    /// the load goes on, and its result is stored.
     pub fn drop_item(&mut self, seat: Seat) -> Option<I> {
         let batch = self.gathering.get_mut(&seat.batch)?;
         let item = batch.items.remove(&seat.number)?;

@@ -1,10 +1,11 @@
 //! Listing the entries of a cache in pieces, while it goes on being used.
 //!
-//! Owns the cursor of a listing and its rules. A front that must not hold the cache for as long as a walk over
-//! all entries takes says [`Cache::begin_listing`], then [`Cache::list_some`] until it is done, with hits and
-//! writes in between, then [`keep_last`] without the cache. What it has then is what
-//! [`Cache::coldest_first`] would have said at the last piece, and besides tickets of entries that left, which
-//! are redeemed for nothing. Only what was restored from a backup meanwhile, as the coldest, may be missing.
+//! Owns the cursor of a listing and its rules. A front that must not hold the cache for as long as a walk
+//! over all entries takes says [`Cache::begin_listing`], then [`Cache::list_some`] until it is done, with
+//! hits and writes in between, then [`keep_last`] without the cache. What it has then is what
+//! [`Cache::coldest_first`] would have said at the last piece, and besides tickets of entries that left,
+//! which are redeemed for nothing. Only what was restored from a backup meanwhile, as the coldest, may be
+//! missing.
 //!
 //! For [`Eviction::Lru`] it works like this:
 //! 1. The cursor is at the entry that was listed last, or before the first one. What is behind the cursor was
@@ -17,8 +18,8 @@
 //!    listed would keep it from that, so after twice as many steps as there were entries when it began, the
 //!    rest comes in one piece.
 //!
-//! [`Eviction::Adaptive`] is listed in one piece, whatever was asked for: a hit under a shared borrow moves no
-//! entry, so that there is no telling which ones were used meanwhile.
+//! [`Eviction::Adaptive`] is listed in one piece, whatever was asked for: a hit under a shared borrow moves
+//! no entry, so that there is no telling which ones were used meanwhile.
 //!
 //! There is one listing at a time. Clearing the cache ends it.
 //!

@@ -1,7 +1,7 @@
 //! Instants and deadlines as the core sees them: plain numbers that a front hands in.
 //!
-//! Owns the number types and their arithmetic, and how the time in memory maps to the time in a file. Must not
-//! know any clock: the zero point of [`Time`] is the front's.
+//! Owns the number types and their arithmetic, and how the time in memory maps to the time in a file. Must
+//! not know any clock: the zero point of [`Time`] is the front's.
 
 use std::time::Duration;
 
@@ -85,8 +85,8 @@ impl Deadline {
 /// How instants in memory map to instants in the file.
 ///
 /// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier
-/// save of the same entries said, so a wall clock that is set back lengthens no life. Instants in the file are
-/// nanoseconds since the Unix epoch.
+/// save of the same entries said, so a wall clock that is set back lengthens no life. Instants in the file
+/// are nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct FileClock {
     monotonic: Time,

@@ -1,9 +1,9 @@
 //! The planner of batches against a naive model, operation by operation, stale ids and seats included.
 //!
-//! The model is a list of all items there ever were, in the order in which they came, each with what became of it.
-//! What a batch holds, whether it is full and whether it is gone is read off that list. After every operation:
-//! `validate()`, the number of items that wait, and when the next batch is due. How to replay and soak: see
-//! `replay/mod.rs`.
+//! The model is a list of all items there ever were, in the order in which they came, each with what became
+//! of it. What a batch holds, whether it is full and whether it is gone is read off that list. After every
+//! operation: `validate()`, the number of items that wait, and when the next batch is due. How to replay and
+//! soak: see `replay/mod.rs`.
 
 mod replay;
 

@@ -1,9 +1,10 @@
 //! Listing in pieces, with everything that may happen between two pieces.
 //!
-//! The model knows when each entry came in and when it was used last. When a listing is done, the list holds: every
-//! entry that was there from its beginning to its end, once; first those that were not used meanwhile, in their order
-//! at the beginning, then all others in the order of their last use. It also equals what a listing in one go says at
-//! that moment, but for entries that were restored meanwhile. How to replay and soak: see `replay/mod.rs`.
+//! The model knows when each entry came in and when it was used last. When a listing is done, the list holds:
+//! every entry that was there from its beginning to its end, once; first those that were not used meanwhile,
+//! in their order at the beginning, then all others in the order of their last use. It also equals what a
+//! listing in one go says at that moment, but for entries that were restored meanwhile. How to replay and
+//! soak: see `replay/mod.rs`.
 
 mod replay;
 

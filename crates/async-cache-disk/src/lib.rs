@@ -35,7 +35,7 @@
 //! # Layout
 //!
 //! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums
-//! - [`Snapshot`]: an opened file; look-up, reading all, deadlines
+//! - [`Snapshot`]: an opened file; look-up, reading all, deadlines, eager records
 //! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
 //! - [`verify`]: walks a whole file and lists what is wrong with it
 //! - [`Vfs`]: all that this crate asks of a file system; [`RealDisk`], and in tests a fake one that can crash
@@ -50,7 +50,10 @@ mod writer;
 
 pub use clear::clear;
 pub use error::{DiskError, DiskErrorKind};
-pub use snapshot::{Damage, Deadlines, Due, Found, Record, Records, Scratch, Snapshot, Step};
+pub use snapshot::{
+    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Record, Records, Scratch, Snapshot,
+    Step,
+};
 pub use verify::{Finding, FindingKind, Report, verify};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;

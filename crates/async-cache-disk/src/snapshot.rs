@@ -3,8 +3,9 @@
 //!
 //! Rules that the parts of this module share:
 //! 1. A look-up never fails. What cannot be read or does not verify is not there, and is counted in [`Damage`].
-//! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`). Every way to see an entry,
-//!    reading all included, respects that. Otherwise a caller that deleted a key it could not see would see it return.
+//! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`), and so is a tail of the
+//!    eager records. Every way to see an entry, reading all included, respects that. Otherwise a caller that deleted
+//!    a key it could not see would see it return.
 //! 3. This module does not know what time it is; it hands deadlines out.
 #![deny(
     clippy::indexing_slicing,
@@ -16,6 +17,7 @@
 
 mod damage;
 mod deadlines;
+mod eager;
 mod lookup;
 mod records;
 mod window;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 
 pub use damage::Damage;
 pub use deadlines::{Deadlines, Due};
+pub use eager::{EagerRecord, EagerRecords, EagerStep};
 pub use lookup::{Found, Scratch};
 pub use records::{Record, Records, Step};
 pub(crate) use window::Window;
@@ -161,6 +164,22 @@ impl Snapshot {
     /// Reads all entries from the coldest to the one used last.
     pub fn records(&self) -> Records {
         Records::new(self.clone())
+    }
+
+    /// Whether there are eager records: entries that no look-up finds and that [`len`](Self::len) and
+    /// [`records`](Self::records) leave out. Whoever wants them reads them all, with [`eager`](Self::eager).
+    pub fn has_eager(&self) -> bool {
+        self.0.header.eager_section.is_some()
+    }
+
+    /// The size of the eager records in bytes. Their number is not in the file.
+    pub fn eager_bytes(&self) -> u64 {
+        self.0.header.eager_section.map_or(0, |section| section.bytes)
+    }
+
+    /// Reads all eager records from the coldest to the one used last.
+    pub fn eager(&self) -> EagerRecords {
+        EagerRecords::new(self.clone())
     }
 
     /// Reads deadlines from the soonest on.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::header::Section;
 use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, Page};
-use crate::snapshot::{Scratch, Snapshot, Window};
+use crate::snapshot::{EagerStep, Scratch, Snapshot, Window};
 use crate::vfs::Vfs;
 
 /// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill the memory.
@@ -34,6 +34,8 @@ pub enum FindingKind {
     Bucket,
     /// A page of deadlines does not verify: its entries are reclaimed late.
     DeadlinePage,
+    /// An eager record does not verify: its entry is lost, and those behind it.
+    Eager,
     /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or late.
     Deadline,
     /// The header's counts are not what is in the file.
@@ -65,7 +67,9 @@ pub struct Report {
     pub entries: u32,
     /// How many of them a look-up finds.
     pub sound_entries: u32,
-    /// What is wrong, in the order of the walk: index, records, deadlines, the rest. At most the first thousand.
+    /// How many eager records, which the header does not count, verify.
+    pub sound_eager: u64,
+    /// What is wrong, in the order of the walk: index, records, deadlines, eager records, the rest. At most the first thousand.
     pub findings: Vec<Finding>,
     /// How many things are wrong, those not listed included.
     pub finding_count: u64,
@@ -100,6 +104,7 @@ pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
             file_bytes: snapshot.file_bytes(),
             entries: snapshot.len(),
             sound_entries: 0,
+            sound_eager: 0,
             findings: Vec::new(),
             finding_count: 0,
         },
@@ -110,6 +115,7 @@ pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
     walk.index();
     walk.records();
     walk.deadline_pages();
+    walk.eager();
     walk.gaps();
     Ok(walk.report)
 }
@@ -177,7 +183,7 @@ impl Walk<'_> {
                 );
             }
             let rank = named.next_if(|(named, _)| *named == offset).map(|(_, rank)| rank);
-            if let Some(loaded) = window.load(self.snapshot, offset) {
+            if let Some(loaded) = window.load(self.snapshot, section, offset) {
                 let key = window.get(&loaded).and_then(|bytes| bytes.get(loaded.layout.key.clone()));
                 if let (Some(key), Some(rank)) = (key, rank) {
                     self.entry(offset, rank, key, loaded.layout.deadline, &mut scratch);
@@ -256,6 +262,20 @@ impl Walk<'_> {
             _ => {
                 let what = format!("the deadline listed for rank {rank} is not the one in its record");
                 self.report.add(FindingKind::Deadline, offset, what);
+            }
+        }
+    }
+
+    fn eager(&mut self) {
+        let end = self.snapshot.header().eager_section.unwrap_or_default().end();
+        let mut records = self.snapshot.eager();
+        while let Some(step) = records.next_step() {
+            match step {
+                EagerStep::Record(_) => self.report.sound_eager = self.report.sound_eager.saturating_add(1),
+                EagerStep::Lost { bytes } => {
+                    let what = format!("an eager record does not verify, and {bytes} bytes are lost with it");
+                    self.report.add(FindingKind::Eager, end.saturating_sub(bytes), what);
+                }
             }
         }
     }

@@ -1,12 +1,14 @@
-//! Saving: records are written as they are pushed, then the index, the deadlines, and last the header; then the
-//! temporary file takes the target's place. File format, section 9, has the protocol; `temp.rs` keeps it.
+//! Saving: records are written as they are pushed, then the index, the deadlines, the eager records, and last the
+//! header; then the temporary file takes the target's place. File format, section 9, has the protocol; `temp.rs` keeps it.
 //!
 //! Rules:
 //! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the temporary file.
 //! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer is of no more use;
 //!    dropping it does the same.
-//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index (17 bytes an entry).
+//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index (17 bytes an entry);
+//!    and eager records as a whole, which few caches have many of (`eager.rs`).
 
+mod eager;
 mod index;
 mod temp;
 
@@ -20,8 +22,9 @@ use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
 use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, close, put_due};
 use crate::format::record::RecordHead;
-use crate::snapshot::Record;
+use crate::snapshot::{EagerRecord, Record};
 use crate::vfs::{Vfs, write_all_at};
+use eager::EagerBuffer;
 use index::Place;
 use temp::TempFile;
 pub(crate) use temp::{parent_of, sweep_leftovers};
@@ -92,8 +95,10 @@ impl WriteOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The number of entries in the snapshot.
+    /// The number of entries that look-ups find: what [`Snapshot::len`](crate::Snapshot::len) will be.
     pub entries: u32,
+    /// The number of eager records, which come on top of them.
+    pub eager: u32,
     /// The size of the file in bytes.
     pub bytes: u64,
     /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
@@ -124,6 +129,7 @@ pub struct Writer {
     deadlines: Vec<(u64, u32)>,
     /// Order of pushing of what was taken back.
     forgotten: Vec<u32>,
+    eager: EagerBuffer,
 }
 
 impl Writer {
@@ -164,6 +170,7 @@ impl Writer {
                 record_section: Section { offset: HEADER_BYTES as u64, bytes: 0 },
                 index_section: Section::default(),
                 deadline_section: Section::default(),
+                eager_section: None,
                 gaps: Vec::new(),
                 end: 0,
             },
@@ -174,6 +181,7 @@ impl Writer {
             places: Vec::new(),
             deadlines: Vec::new(),
             forgotten: Vec::new(),
+            eager: EagerBuffer::default(),
         })
     }
 
@@ -184,10 +192,7 @@ impl Writer {
     /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
     /// on. After any other error the save is over.
     pub fn push(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
-        let (Ok(key_len), Ok(value_len)) = (u32::try_from(key.len()), u32::try_from(value.len())) else {
-            return Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len())));
-        };
-        let head = RecordHead::new(key_len, value_len, deadline);
+        let head = self.head(key, value, deadline)?;
         self.append([head.as_bytes(), key, value], key, deadline)
     }
 
@@ -197,6 +202,26 @@ impl Writer {
     /// As [`push`](Self::push).
     pub fn copy(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
         self.append([record.body, &[], &[]], record.key, record.deadline)
+    }
+
+    /// Adds an entry that no look-up will find: whoever opens the file has to read it, and decides what its key is.
+    /// For keys of which equal ones may have different bytes. The order among them is the order of use, coldest
+    /// first; how they stand to the entries of [`push`](Self::push) is not kept. It stays in memory until
+    /// [`finish`](Self::finish), and cannot be taken back.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_eager(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<(), DiskError> {
+        let head = self.head(key, value, deadline)?;
+        self.append_eager([head.as_bytes(), key, value])
+    }
+
+    /// Adds an eager record of an opened snapshot as its bytes are. Only the checksum is made anew, for this file.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+        self.append_eager([record.body, &[], &[]])
     }
 
     /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
@@ -220,32 +245,52 @@ impl Writer {
     /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged, unless the sync of
     /// the directory failed, which comes last: then the new one is in place, but may be gone after a power loss.
     pub fn finish(mut self) -> Result<Saved, DiskError> {
+        let eager = u32::try_from(self.eager.len()).map_err(|_| self.abandoned())?;
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
         let (entries, bytes) = (self.header.entries, self.header.end);
         let set_aside = temp.install(&self.target, self.keep_target)?;
-        Ok(Saved { entries, bytes, set_aside })
+        Ok(Saved { entries, eager, bytes, set_aside })
     }
 
-    /// How many bytes of records there are so far.
+    /// How many bytes of records there are so far, eager ones included.
     pub fn bytes(&self) -> u64 {
-        self.position() - HEADER_BYTES as u64
+        self.position() - HEADER_BYTES as u64 + self.eager.bytes()
     }
 
-    fn append(&mut self, parts: [&[u8]; 3], key: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
+    fn head(&self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<RecordHead, DiskError> {
+        match (u32::try_from(key.len()), u32::try_from(value.len())) {
+            (Ok(key_len), Ok(value_len)) => Ok(RecordHead::new(key_len, value_len, deadline)),
+            _ => Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len()))),
+        }
+    }
+
+    fn append_eager(&mut self, parts: [&[u8]; 3]) -> Result<(), DiskError> {
+        self.make_room(&parts)?;
+        self.eager.push(parts);
+        Ok(())
+    }
+
+    /// Answers how long a record of these parts will be, if there is room for it. Eager records count as well.
+    fn make_room(&self, parts: &[&[u8]; 3]) -> Result<usize, DiskError> {
         if self.temp.is_none() {
             return Err(self.abandoned());
         }
-        let offset = self.position();
         let total = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
-        let ordinal = match u32::try_from(self.places.len()) {
-            Ok(ordinal) if ordinal < MAX_RECORDS => ordinal,
-            _ => return Err(self.limit("one more entry")),
-        };
+        if self.places.len() + self.eager.len() >= MAX_RECORDS as usize {
+            return Err(self.limit("one more entry"));
+        }
         // A sixteenth of the address space stays free for index and deadlines, which need less than that.
-        if offset + total as u64 > MAX_FILE_BYTES / 16 * 15 {
+        if self.position() + self.eager.bytes() + total as u64 > MAX_FILE_BYTES / 16 * 15 {
             return Err(self.limit("so many bytes"));
         }
+        Ok(total)
+    }
+
+    fn append(&mut self, parts: [&[u8]; 3], key: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
+        let total = self.make_room(&parts)?;
+        let offset = self.position();
+        let ordinal = u32::try_from(self.places.len()).map_err(|_| self.limit("one more entry"))?;
         if self.buffer.len() + total <= BUFFER_BYTES {
             self.encode(offset, parts);
         } else {
@@ -311,8 +356,8 @@ impl Writer {
         })
     }
 
-    /// Index, deadlines, header. (Syncing the records in a second thread meanwhile was tried: it gained nothing that could
-    /// be told from the disk's own noise.)
+    /// Index, deadlines, eager records, header. (Syncing the records in a second thread meanwhile was tried: it
+    /// gained nothing that could be told from the disk's own noise.)
     fn write_rest(&mut self) -> Result<(), DiskError> {
         self.flush()?;
         self.forgotten.sort_unstable();
@@ -328,6 +373,10 @@ impl Writer {
         drop(index);
         let pages = self.deadline_pages();
         self.header.deadline_section = self.put_section(pages.as_flattened())?;
+        if self.eager.len() > 0 {
+            let eager = std::mem::take(&mut self.eager).into_section(self.seal, self.position());
+            self.header.eager_section = Some(self.put_section(&eager)?);
+        }
         self.flush()?;
         self.header.end = self.flushed;
         let header = self.header.encode();

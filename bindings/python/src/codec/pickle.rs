@@ -3,7 +3,7 @@
 //! Body of the extension type, to its end: the pickle as bin, then every out-of-band buffer as a bool (true:
 //! read-only) and bin. Big buffers, such as those of arrays, are copied once in each direction.
 
-use pyo3::buffer::{PyBuffer, ReadOnlyCell};
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
@@ -25,10 +25,9 @@ pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
     for buffer in &buffers {
         write::bool(out, buffer.readonly());
         write::binary_length(out, buffer.len_bytes())?;
-        match buffer.as_slice(py) {
-            Some(cells) => out.extend(cells.iter().map(ReadOnlyCell::get)),
-            None => out.extend_from_slice(&buffer.to_vec(py)?),
-        }
+        let start = out.len();
+        out.resize(start + buffer.len_bytes(), 0);
+        buffer.copy_to_slice(py, &mut out[start..])?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) trait Coroutine: Sized {
     fn name(&self, py: Python<'_>) -> String;
     /// Whether it has ended.
     fn is_done(&self) -> bool;
-    /// The first attempt, before PyO3's bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
+    /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
     /// `None` if it takes more than that.
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>>;
     /// One step.
@@ -77,10 +77,7 @@ unsafe impl Sync for Statics {}
 
 impl Statics {
     pub(crate) const fn new() -> Self {
-        Self {
-            class: PyOnceLock::new(),
-            free: UnsafeCell::new(Free { len: 0, objects: [null_mut(); KEPT] }),
-        }
+        Self { class: PyOnceLock::new(), free: UnsafeCell::new(Free { len: 0, objects: [null_mut(); KEPT] }) }
     }
 }
 
@@ -132,14 +129,13 @@ pub(crate) fn class<B: Coroutine>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>
 }
 
 fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let method = |name: &'static CStr, call: ffi::PyCFunction, flags: c_int, doc: &'static CStr| {
-        ffi::PyMethodDef {
+    let method =
+        |name: &'static CStr, call: ffi::PyCFunction, flags: c_int, doc: &'static CStr| ffi::PyMethodDef {
             ml_name: name.as_ptr(),
             ml_meth: ffi::PyMethodDefPointer { PyCFunction: call },
             ml_flags: flags,
             ml_doc: doc.as_ptr(),
-        }
-    };
+        };
     // The interpreter keeps pointers to these; a type lives as long as the process.
     let methods = Box::leak(Box::new([
         method(c"send", send_method::<B>, ffi::METH_O, c"Resumes it with a value."),

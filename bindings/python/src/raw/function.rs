@@ -23,7 +23,7 @@ use super::coroutine::{panicked, pointer_of};
 use crate::call::{Args, Function};
 
 unsafe extern "C" {
-    /// A function and the object it is called on, as a bound method; not among PyO3's declarations.
+    /// A function and the object it is called on, as a bound method; not among `PyO3`'s declarations.
     fn PyMethod_New(function: *mut ffi::PyObject, object: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 

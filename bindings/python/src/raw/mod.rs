@@ -1,4 +1,4 @@
-//! The only module with `unsafe`: what PyO3 has no safe words for.
+//! The only module with `unsafe`: what `PyO3` has no safe words for.
 //!
 //! - [`Ref`]: a reference to a Python object whose drop is one decrement;
 //! - [`GilCell`]: state that the interpreter's lock guards;
@@ -26,7 +26,7 @@ use pyo3::{PyTraverseError, PyVisit, ffi};
 
 /// A strong reference to a Python object.
 ///
-/// `Py<T>` looks at a thread-local counter when it is dropped, and puts off the decrement where PyO3 did not
+/// `Py<T>` looks at a thread-local counter when it is dropped, and puts off the decrement where `PyO3` did not
 /// see the lock being taken, as in a slot of ours. This one decrements at once, which is sound because it
 /// cannot leave the attached thread: it is neither `Send` nor `Sync`, so it lives on the stack of a function
 /// that holds the lock, or inside an object that only the interpreter frees.

@@ -15,7 +15,9 @@ pub(crate) const MAX_FILE_BYTES: u64 = 1 << 48;
 
 const MAGIC: [u8; 8] = *b"\x89ACF\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
-const KNOWN_REQUIRED_FEATURES: u64 = 0;
+/// Set if and only if there is an eager section.
+const FEATURE_EAGER: u64 = 1 << 2;
+const KNOWN_REQUIRED_FEATURES: u64 = FEATURE_EAGER;
 const MAX_SECTIONS: u32 = 64;
 const CHECKED_BYTES: usize = 4092;
 const VERSION_OFFSET: usize = 256;
@@ -24,6 +26,7 @@ const TABLE_OFFSET: usize = 768;
 const KIND_RECORDS: u32 = 1;
 const KIND_INDEX: u32 = 2;
 const KIND_DEADLINES: u32 = 3;
+const KIND_EAGER: u32 = 4;
 
 /// A part of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +39,14 @@ impl Section {
     /// The first offset behind it. Checked when the header was.
     pub(crate) fn end(self) -> u64 {
         self.offset.saturating_add(self.bytes)
+    }
+
+    /// How many bytes there are from an offset to its end; `None` if the offset is not in it.
+    pub(crate) fn left_from(self, offset: u64) -> Option<usize> {
+        if offset < self.offset {
+            return None;
+        }
+        usize::try_from(self.end().checked_sub(offset)?).ok()
     }
 }
 
@@ -54,6 +65,8 @@ pub(crate) struct Header {
     pub(crate) record_section: Section,
     pub(crate) index_section: Section,
     pub(crate) deadline_section: Section,
+    /// There only if it holds at least one record.
+    pub(crate) eager_section: Option<Section>,
     /// What no section covers, between the header and the last of them.
     pub(crate) gaps: Vec<Section>,
     /// Where the last section ends, of whatever kind.
@@ -108,17 +121,27 @@ impl Header {
             record_section: Section::default(),
             index_section: Section::default(),
             deadline_section: Section::default(),
+            eager_section: None,
             gaps: Vec::new(),
             end: 0,
         };
-        let rest = header.read_rest(page, sections, file_bytes);
+        let rest = header.read_rest(page, sections, required, file_bytes);
         Some(rest.map_err(HeaderFault::Damaged).map(|()| header))
     }
 
-    fn read_rest(&mut self, page: &[u8], sections: u32, file_bytes: u64) -> Result<(), &'static str> {
+    fn read_rest(
+        &mut self,
+        page: &[u8],
+        sections: u32,
+        required: u64,
+        file_bytes: u64,
+    ) -> Result<(), &'static str> {
         self.version = read_label(page, VERSION_OFFSET).ok_or("its version tag is not text")?;
         self.producer = read_label(page, PRODUCER_OFFSET).ok_or("its producer is not text")?;
         self.read_sections(page, sections, file_bytes)?;
+        if self.eager_section.is_some() != (required & FEATURE_EAGER != 0) {
+            return Err("its eager records and its features contradict each other");
+        }
         self.check_counts()
     }
 
@@ -127,7 +150,8 @@ impl Header {
             return Err("it claims too many sections");
         }
         let mut fields = Fields(page.get(TABLE_OFFSET..).unwrap_or_default());
-        let mut seen = [false; 3];
+        let mut seen = [false; 4];
+        let mut eager = Section::default();
         self.end = HEADER_BYTES as u64;
         for _ in 0..count {
             let row = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
@@ -143,11 +167,12 @@ impl Header {
                 return Err("a section reaches beyond the end of the file: the file was cut off");
             }
             self.end = end;
-            let ([records, index, deadlines], section) = (&mut seen, Section { offset, bytes });
+            let ([records, index, deadlines, has_eager], section) = (&mut seen, Section { offset, bytes });
             let (seen, place) = match kind {
                 KIND_RECORDS => (records, &mut self.record_section),
                 KIND_INDEX => (index, &mut self.index_section),
                 KIND_DEADLINES => (deadlines, &mut self.deadline_section),
+                KIND_EAGER => (has_eager, &mut eager),
                 _ => continue,
             };
             if std::mem::replace(seen, true) {
@@ -155,10 +180,9 @@ impl Header {
             }
             *place = section;
         }
-        match seen {
-            [true, true, _] => Ok(()),
-            _ => Err("it names no records or no index"),
-        }
+        let [records, index, _, has_eager] = seen;
+        self.eager_section = has_eager.then_some(eager);
+        if records && index { Ok(()) } else { Err("it names no records or no index") }
     }
 
     fn check_counts(&self) -> Result<(), &'static str> {
@@ -172,6 +196,7 @@ impl Header {
             self.index_section.bytes == pages(self.buckets),
             self.deadlines <= self.entries,
             self.deadline_section.bytes == pages(self.deadlines.div_ceil(PAGE_ITEMS)),
+            self.eager_section.is_none_or(|section| section.bytes >= MIN_RECORD_BYTES),
         ];
         if rules.contains(&false) { Err("its counts do not fit its sections") } else { Ok(()) }
     }
@@ -181,9 +206,10 @@ impl Header {
         let mut page = Vec::with_capacity(HEADER_BYTES);
         page.extend_from_slice(&MAGIC);
         page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        page.extend_from_slice(&3u32.to_le_bytes());
-        page.extend_from_slice(&0u64.to_le_bytes());
-        page.extend_from_slice(&0u64.to_le_bytes());
+        let (sections, required) = if self.eager_section.is_some() { (4u32, FEATURE_EAGER) } else { (3, 0) };
+        page.extend_from_slice(&sections.to_le_bytes());
+        page.extend_from_slice(&required.to_le_bytes());
+        page.extend_from_slice(&0u64.to_le_bytes()); // optional features
         page.extend_from_slice(&self.file_id);
         page.extend_from_slice(&self.hash_seed);
         page.extend_from_slice(&self.saved_at.to_le_bytes());
@@ -195,8 +221,13 @@ impl Header {
         page.resize(PRODUCER_OFFSET, 0);
         write_label(&mut page, &self.producer);
         page.resize(TABLE_OFFSET, 0);
-        let sections = [self.record_section, self.index_section, self.deadline_section];
-        for (kind, section) in [KIND_RECORDS, KIND_INDEX, KIND_DEADLINES].into_iter().zip(sections) {
+        let sections = [
+            (KIND_RECORDS, self.record_section),
+            (KIND_INDEX, self.index_section),
+            (KIND_DEADLINES, self.deadline_section),
+        ];
+        let eager = self.eager_section.map(|section| (KIND_EAGER, section));
+        for (kind, section) in sections.into_iter().chain(eager) {
             page.extend_from_slice(&kind.to_le_bytes());
             page.extend_from_slice(&0u32.to_le_bytes());
             page.extend_from_slice(&section.offset.to_le_bytes());

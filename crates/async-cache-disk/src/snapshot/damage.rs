@@ -14,6 +14,8 @@ pub struct Damage {
     pub buckets: u64,
     /// Pages of deadlines: their entries are reclaimed only when they are asked for.
     pub deadline_pages: u64,
+    /// Bytes at the end of the eager records, from the first that was not valid on: their entries are lost.
+    pub eager_bytes: u64,
     /// Errors that the system reported; each is also counted as one of the above.
     pub io_errors: u64,
 }
@@ -23,6 +25,7 @@ pub struct Damage {
 pub(super) struct DamageLog {
     records: AtomicU64,
     deadline_pages: AtomicU64,
+    eager_bytes: AtomicU64,
     io_errors: AtomicU64,
     /// Set after the first bucket went into `dead_buckets`, so that look-ups in sound files take no lock.
     any_dead: AtomicBool,
@@ -36,6 +39,16 @@ impl DamageLog {
 
     pub(super) fn deadline_page(&self) {
         self.deadline_pages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Declares the last `bytes` of the eager section dead for the life of the snapshot.
+    pub(super) fn bury_eager(&self, bytes: u64) {
+        self.eager_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes at the end of the eager section are dead.
+    pub(super) fn dead_eager_bytes(&self) -> u64 {
+        self.eager_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn io_error(&self) {
@@ -62,6 +75,7 @@ impl DamageLog {
             records: self.records.load(Ordering::Relaxed),
             buckets: self.dead().len() as u64,
             deadline_pages: self.deadline_pages.load(Ordering::Relaxed),
+            eager_bytes: self.dead_eager_bytes(),
             io_errors: self.io_errors.load(Ordering::Relaxed),
         }
     }

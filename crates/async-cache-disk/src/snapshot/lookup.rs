@@ -186,11 +186,7 @@ impl Snapshot {
 
     /// How many bytes there are from an offset to the end of the records; `None` if it is not among them.
     pub(crate) fn left_in_records(&self, offset: u64) -> Option<usize> {
-        let section = self.header().record_section;
-        if offset < section.offset {
-            return None;
-        }
-        usize::try_from(section.end().checked_sub(offset)?).ok()
+        self.header().record_section.left_from(offset)
     }
 
     /// Whether an entry that was read without its bucket can be seen through its bucket too (rule 2 of the module).

@@ -98,8 +98,9 @@ impl Records {
     }
 
     fn load_rank(&mut self, rank: u32) -> Option<Loaded> {
+        let section = self.snapshot.header().record_section;
         if self.offsets.is_none() {
-            if let Some(loaded) = self.window.load(&self.snapshot, self.next_offset) {
+            if let Some(loaded) = self.window.load(&self.snapshot, section, self.next_offset) {
                 self.next_offset = self.next_offset.saturating_add(loaded.total());
                 return Some(loaded);
             }
@@ -109,7 +110,7 @@ impl Records {
         if offset == UNKNOWN {
             return None;
         }
-        let loaded = self.window.load(&self.snapshot, offset);
+        let loaded = self.window.load(&self.snapshot, section, offset);
         if loaded.is_none() {
             self.snapshot.0.damage.record();
         }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::Snapshot;
+use crate::format::header::Section;
 use crate::format::record::{MAX_HEAD_BYTES, RecordLayout};
 
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// A piece of the records section in memory.
+/// A piece of a section of records in memory.
 #[derive(Debug)]
 pub(crate) struct Window {
     bytes: Vec<u8>,
@@ -39,10 +40,10 @@ impl Window {
         self.bytes.get(loaded.place.clone())
     }
 
-    /// Brings the record at an offset into memory and verifies it. The buffer never grows beyond what is left of the section,
-    /// whatever length the record claims.
-    pub(crate) fn load(&mut self, snapshot: &Snapshot, offset: u64) -> Option<Loaded> {
-        let left = snapshot.left_in_records(offset)?;
+    /// Brings the record at an offset of a section into memory and verifies it. The buffer never grows beyond
+    /// what is left of the section, whatever length the record claims.
+    pub(crate) fn load(&mut self, snapshot: &Snapshot, section: Section, offset: u64) -> Option<Loaded> {
+        let left = section.left_from(offset)?;
         let start = self.fill(snapshot, offset, left.min(MAX_HEAD_BYTES), left)?;
         let layout = RecordLayout::parse(self.bytes.get(start..)?)?;
         let total = layout.total();

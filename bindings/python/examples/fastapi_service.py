@@ -1,0 +1,126 @@
+"""A product service: cached routes and dependencies, a write that invalidates, and a cache that survives a deploy.
+
+    uvicorn fastapi_service:app     # serves it
+    python fastapi_service.py       # asks it some things, without a server; do it twice
+
+``CACHE_FOLDER`` is where the cache is kept, target/fastapi-service if it is not set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+from fastapi import Depends, FastAPI, Header, HTTPException
+from pydantic import BaseModel
+
+from cache import AsyncLRU, AsyncLRUInvalidator, AsyncTTL, DiskBackend
+
+FOLDER = Path(os.environ.get("CACHE_FOLDER", "target/fastapi-service"))
+
+
+class Product(BaseModel):
+    """What can be bought."""
+
+    name: str
+    price: float
+
+
+class Database:
+    """Stands for something slow; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.products = {number: Product(name=f"product {number}", price=number) for number in range(100)}
+        self.users = {"secret": "ada"}
+        self.reads = 0
+        self.logins = 0
+
+    async def product(self, product_id: int) -> Product | None:
+        """One row."""
+        self.reads += 1
+        await asyncio.sleep(0.01)
+        return self.products.get(product_id)
+
+    async def user(self, token: str) -> str | None:
+        """Who has this token."""
+        self.logins += 1
+        await asyncio.sleep(0.01)
+        return self.users.get(token)
+
+
+database = Database()
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Saves the cache when the service goes down. The next one opened it when it imported this module."""
+    yield
+    await read_product.save_to_backup_async()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+# A dependency. Errors are not cached, so a token that is unknown now may be known at the next request.
+@AsyncTTL(time_to_live=30, maxsize=10_000)
+async def current_user(x_token: Annotated[str, Header()]) -> str:
+    """Who asks."""
+    user = await database.user(x_token)
+    if user is None:
+        raise HTTPException(401, "unknown token")
+    return user
+
+
+# A route: one query for a product, however many ask for it at once. What is cached is a plain dict, so that the file
+# holds nothing that only this version of this program can read.
+@app.get("/products/{product_id}")
+@AsyncLRU(maxsize=10_000, backup=DiskBackend(FOLDER / "products.cache"))
+async def read_product(product_id: int) -> dict[str, Any]:
+    """One product."""
+    product = await database.product(product_id)
+    if product is None:
+        raise HTTPException(404, f"there is no product {product_id}")
+    return product.model_dump()
+
+
+# A write. FastAPI calls routes with keyword arguments, both of them: `product_id` here is the `product_id` there.
+@app.put("/products/{product_id}")
+@AsyncLRUInvalidator(read_product)
+async def write_product(
+    product_id: int, product: Product, user: Annotated[str, Depends(current_user)]
+) -> dict[str, str]:
+    """Changes a product."""
+    database.products[product_id] = product
+    return {"changed_by": user}
+
+
+@app.get("/metrics")
+async def metrics() -> dict[str, Any]:
+    """How the cache does."""
+    return {"products": read_product.get_metrics(), "users": current_user.get_metrics()}
+
+
+async def demonstrate() -> None:
+    """Asks the service some things, as its users would."""
+    transport = httpx.ASGITransport(app)
+    # The transport calls the app without its lifespan.
+    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        print(f"{read_product.get_metrics()['size']} products came back from the last run")
+        answers = await asyncio.gather(*[client.get("/products/7") for _ in range(100)])
+        print(f"100 requests at once, {database.reads} queries: {answers[0].json()}")
+
+        token = {"X-Token": "secret"}
+        for price in (8.0, 9.0):
+            answer = await client.put("/products/7", json={"name": "new", "price": price}, headers=token)
+        print(f"2 writes by {answer.json()['changed_by']}, {database.logins} log-in")
+        answer = await client.get("/products/7")
+        print(f"after them: {answer.json()}")
+
+
+if __name__ == "__main__":
+    asyncio.run(demonstrate())

@@ -1,0 +1,907 @@
+"""The promises of the compatibility tables, row by row."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeCache
+from loops import NEVER_MS, Load, Run, joined, outcome, task, turns
+from stores import MemoryBackend
+
+from cache import (
+    AsyncCache,
+    AsyncLRU,
+    AsyncLRUInvalidator,
+    AsyncTTL,
+    AsyncTTLInvalidator,
+    CacheBackend,
+    CacheError,
+    DiskBackend,
+)
+
+
+def returns(value: Any) -> Callable[[], Awaitable[Any]]:
+    async def load() -> Any:
+        return value
+
+    return load
+
+
+# Imports
+
+
+def test_the_original_names_are_where_they_were() -> None:
+    import cache
+    import cache.async_cache
+    import cache.async_lru
+    import cache.async_ttl
+    import cache.backend
+    import cache.key
+
+    assert cache.async_cache.AsyncCache is cache.AsyncCache
+    assert cache.async_lru.AsyncLRU is cache.AsyncLRU
+    assert cache.async_ttl.AsyncTTL is cache.AsyncTTL
+    assert cache.backend.CacheBackend is cache.CacheBackend
+    assert cache.backend.DiskBackend is cache.DiskBackend
+    assert callable(cache.key.KEY)
+    assert callable(cache.key.make_key)
+    assert callable(cache.key._to_hashable)
+
+
+def test_the_errors_are_a_tree() -> None:
+    import cache
+
+    for error in (cache.RecursiveLoadError, cache.LoadCancelledError, cache.BackupError):
+        assert issubclass(error, CacheError)
+    assert issubclass(CacheError, Exception)
+    assert issubclass(cache.CacheWarning, UserWarning)
+
+
+# AsyncCache
+
+
+def test_the_defaults_are_the_original_ones() -> None:
+    cache = AsyncCache()
+    assert (cache.maxsize, cache.default_ttl) == (128, None)
+    assert (cache.batch_window_ms, cache.max_batch_size) == (5, 100)
+    assert (cache.hits, cache.misses) == (0, 0)
+
+
+def test_all_arguments_may_be_given_by_position() -> None:
+    cache = AsyncCache(1, 2.5, 3, 4, None, None)
+    assert (cache.maxsize, cache.default_ttl) == (1, 2.5)
+    assert (cache.batch_window_ms, cache.max_batch_size) == (3, 4)
+
+
+def test_get_without_a_loader_is_none_on_a_miss(run: Run, store: MakeCache) -> None:
+    cache = store()
+    assert run(cache.get("k")) is None
+    assert cache.get_metrics() == {"hits": 0, "misses": 1, "size": 0, "hit_rate": 0.0}
+
+
+def test_get_loads_once_and_then_hits(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache, calls = store(), 0
+
+        async def load() -> str:
+            nonlocal calls
+            calls += 1
+            return "v"
+
+        assert [await cache.get("k", load), await cache.get("k", loader=load)] == ["v", "v"]
+        assert calls == 1
+        assert (cache.hits, cache.misses) == (1, 1)
+        assert cache.get_metrics() == {"hits": 1, "misses": 1, "size": 1, "hit_rate": 0.5}
+
+    run(main())
+
+
+def test_get_takes_a_plain_loader_that_returns_an_awaitable(run: Run) -> None:
+    async def main() -> None:
+        def future() -> asyncio.Future[int]:
+            made: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            made.get_loop().call_soon(made.set_result, 2)
+            return made
+
+        cache = AsyncCache()
+        assert await cache.get("coroutine", lambda: returns(1)()) == 1
+        assert await cache.get("future", future) == 2
+        assert await cache.get("task", lambda: task(returns(3)())) == 3
+
+    run(main())
+
+
+def test_get_stores_none_and_false_values_as_values(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache = store()
+        for number, value in enumerate((None, False, 0, "", [])):
+            assert await cache.get(number, returns(value)) == value
+            assert await cache.get(number, returns("loaded again")) == value
+
+    run(main())
+
+
+def test_get_prefers_the_loader_to_the_batch_loader(run: Run) -> None:
+    async def main() -> None:
+        batch = Load()
+        assert await AsyncCache().get("k", loader=returns("single"), batch_loader=batch) == "single"
+        assert batch.calls == []
+
+    run(main())
+
+
+def test_get_with_a_ttl_overrides_the_default(run: Run) -> None:
+    async def main() -> None:
+        cache = AsyncCache(default_ttl=3600)
+        await cache.get("over", returns(1), ttl=0)
+        await cache.get("default", returns(1), ttl=None)
+        assert ("over" in cache.cache, "default" in cache.cache) == (False, True)
+        cache = AsyncCache(default_ttl=0)
+        await cache.get("default", returns(1), ttl=None)
+        await cache.get("long", returns(1), ttl=3600)
+        assert ("long" in cache.cache, "default" in cache.cache) == (True, False)
+
+    run(main())
+
+
+@pytest.mark.parametrize("mapping", [True, False], ids=["dict", "list"])
+def test_a_batch_loader_returns_a_dict_or_a_list(run: Run, store: MakeCache, mapping: bool) -> None:
+    async def main() -> None:
+        async def load(keys: list[str]) -> dict[str, str] | list[str]:
+            assert isinstance(keys, list)
+            return {key: key * 2 for key in keys} if mapping else [key * 2 for key in keys]
+
+        cache = store()
+        got = await asyncio.gather(*(cache.get(key, batch_loader=load) for key in "abc"))
+        assert got == ["aa", "bb", "cc"]
+        assert await cache.get("b") == "bb"
+
+    run(main())
+
+
+def test_a_key_that_the_batch_loaders_mapping_lacks_is_none(run: Run) -> None:
+    async def main() -> None:
+        async def load(keys: list[str]) -> dict[str, int]:
+            return {"a": 1}
+
+        cache = AsyncCache()
+        assert await asyncio.gather(*(cache.get(key, batch_loader=load) for key in "ab")) == [1, None]
+        assert "b" in cache.cache
+
+    run(main())
+
+
+def test_seven_keys_in_batches_of_three_are_three_three_and_one(run: Run) -> None:
+    async def main() -> None:
+        batches: list[list[int]] = []
+
+        async def load(keys: list[int]) -> list[int]:
+            batches.append(list(keys))
+            return keys
+
+        cache = AsyncCache(max_batch_size=3)
+        assert await asyncio.gather(*(cache.get(key, batch_loader=load) for key in range(7))) == list(range(7))
+        assert batches == [[0, 1, 2], [3, 4, 5], [6]]
+        stats = cache.stats()
+        assert (stats["batches"], stats["batched_keys"]) == (3, 7)
+
+    run(main())
+
+
+def test_batches_group_by_loader_identity(run: Run) -> None:
+    async def main() -> None:
+        one, two = Load(), Load()
+        cache = AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=2)
+        callers = [
+            task(cache.get(key, batch_loader=load)) for key, load in (("a", one), ("b", two), ("c", one), ("d", two))
+        ]
+        await joined(*callers)
+        assert (one.keys, two.keys) == ([["a", "c"]], [["b", "d"]])
+        one.answer([1, 3])
+        two.answer([2, 4])
+        assert await asyncio.gather(*callers) == [1, 2, 3, 4]
+
+    run(main())
+
+
+def test_a_batch_does_not_ask_for_what_is_cached_or_in_flight(run: Run) -> None:
+    async def main() -> None:
+        cache, load = AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=2), Load()
+        cache.set("cached", 0)
+        flying = [task(cache.get(key, batch_loader=load)) for key in "ab"]
+        await load.called()
+        more = [task(cache.get(key, batch_loader=load)) for key in ("cached", "a", "c", "d")]
+        await load.called(2)
+        assert load.keys == [["a", "b"], ["c", "d"]]
+        load.answer([3, 4], 1)
+        load.answer([1, 2], 0)
+        assert await asyncio.gather(*flying, *more) == [1, 2, 0, 1, 3, 4]
+
+    run(main())
+
+
+def test_set_acts_at_once_and_may_be_awaited_or_not(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache = store()
+        cache.set("now", 1)
+        assert "now" in cache.cache
+        assert await cache.set("awaited", 2) is None
+        await asyncio.create_task(cache.set("task", 3))
+        await asyncio.gather(cache.set("gathered", 4), cache.set("too", 5))
+        assert [await cache.get(key) for key in ("now", "awaited", "task", "gathered", "too")] == [1, 2, 3, 4, 5]
+
+    run(main())
+
+
+def test_delete_acts_at_once_and_may_be_awaited_or_not(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache = store()
+        for key in "abc":
+            cache.set(key, key)
+        cache.delete("a")
+        assert "a" not in cache.cache
+        assert await cache.delete("b") is None
+        await asyncio.create_task(cache.delete("c"))
+        await cache.delete("was never there")
+        cache.delete("was never there")
+        assert len(cache.cache) == 0
+
+    run(main())
+
+
+def test_set_works_without_an_event_loop(store: MakeCache) -> None:
+    cache = store()
+    cache.set("k", 1)
+    assert "k" in cache.cache
+    cache.delete("k")
+    assert "k" not in cache.cache
+
+
+def test_set_with_ttl_none_never_expires_and_without_uses_the_default() -> None:
+    cache = AsyncCache(default_ttl=0)
+    cache.set("default", 1)
+    cache.set("never", 1, ttl=None)
+    cache.set("by position", 1, 3600)
+    cache.set("int", 1, ttl=3600)
+    cache.set("float", 1, ttl=3600.5)
+    found = [key in cache.cache for key in ("default", "never", "by position", "int", "float")]
+    assert found == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("ttl", [0, 0.0, -1, -0.5, -(10**400)])
+def test_a_ttl_of_zero_or_less_expires_at_once(run: Run, ttl: float) -> None:
+    cache = AsyncCache()
+    cache.set("k", "old")
+    cache.set("k", "v", ttl=ttl)
+    assert "k" not in cache.cache
+    assert run(cache.get("k")) is None
+    assert cache.get_metrics()["size"] == 0
+
+
+def test_an_entry_is_served_until_its_ttl_is_over_and_not_after(run: Run) -> None:
+    cache = AsyncCache()
+    before = time.monotonic()
+    cache.set("k", "v", ttl=0.2)
+    deadline = time.monotonic() + 0.2
+    served = 0
+    while run(cache.get("k")) == "v":
+        served += 1
+        assert time.monotonic() < deadline + 0.15
+    assert served > 0
+    assert time.monotonic() >= before + 0.2
+    assert "k" not in cache.cache
+
+
+@pytest.mark.parametrize("ttl", [float("nan"), float("inf"), -float("inf")])
+def test_a_ttl_that_is_no_finite_number_is_a_value_error(run: Run, ttl: float) -> None:
+    cache = AsyncCache()
+    with pytest.raises(ValueError, match="ttl"):
+        cache.set("k", 1, ttl=ttl)
+    with pytest.raises(ValueError, match="ttl"):
+        run(_call(lambda: cache.get("k", returns(1), ttl=ttl)))
+    with pytest.raises(ValueError, match="ttl"):
+        AsyncCache(default_ttl=ttl)
+    with pytest.raises(ValueError, match="ttl|time_to_live"):
+        AsyncTTL(time_to_live=ttl)
+    assert "k" not in cache.cache
+
+
+@pytest.mark.parametrize("ttl", ["1", True, False, [1], 1j])
+def test_a_ttl_that_is_no_number_is_a_type_error(run: Run, ttl: Any) -> None:
+    cache = AsyncCache()
+    with pytest.raises(TypeError, match="ttl"):
+        cache.set("k", 1, ttl=ttl)
+    with pytest.raises(TypeError, match="ttl"):
+        run(_call(lambda: cache.get("k", returns(1), ttl=ttl)))
+    with pytest.raises(TypeError, match="ttl"):
+        AsyncCache(default_ttl=ttl)
+    assert "k" not in cache.cache
+
+
+def test_a_negative_maxsize_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="maxsize"):
+        AsyncCache(maxsize=-1)
+    with pytest.raises(ValueError, match="maxsize"):
+        AsyncLRU(maxsize=-1)
+
+
+def test_a_loader_that_is_not_callable_is_a_type_error(run: Run) -> None:
+    cache = AsyncCache()
+    not_a_loader: Any = 7
+    with pytest.raises(TypeError, match="loader"):
+        run(_call(lambda: cache.get("k", not_a_loader)))
+    with pytest.raises(TypeError, match="loader"):
+        run(_call(lambda: cache.get("k", batch_loader=not_a_loader)))
+
+
+def test_a_remote_cache_is_not_implemented() -> None:
+    something: Any = object()
+    with pytest.raises(NotImplementedError, match="remote_cache"):
+        AsyncCache(remote_cache=something)
+
+
+def test_clear_removes_everything_and_resets_the_metrics(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache = store()
+        await cache.get("k", returns(1))
+        await cache.get("k")
+        cache.clear()
+        assert cache.get_metrics() == {"hits": 0, "misses": 0, "size": 0, "hit_rate": 0.0}
+        assert await cache.get("k") is None
+
+    run(main())
+
+
+def test_warmup_loads_what_is_missing(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache, calls = store(), []
+
+        def loader(key: str) -> Callable[[], Awaitable[str]]:
+            async def load() -> str:
+                calls.append(key)
+                return key.upper()
+
+            return load
+
+        cache.set("b", "as it was")
+        await cache.warmup({key: loader(key) for key in "abc"})
+        assert sorted(calls) == ["a", "c"]
+        assert [await cache.get(key) for key in "abc"] == ["A", "as it was", "C"]
+
+    run(main())
+
+
+def test_warmup_raises_the_error_of_a_loader(run: Run) -> None:
+    async def main() -> None:
+        error = ValueError("no")
+
+        async def load() -> None:
+            raise error
+
+        assert await outcome(AsyncCache().warmup({"k": load})) is error
+
+    run(main())
+
+
+def test_without_a_backup_saving_and_loading_do_nothing(run: Run) -> None:
+    async def main() -> None:
+        cache = AsyncCache()
+        cache.set("k", 1)
+        cache.save_to_backup()
+        await cache.save_to_backup_async()
+        cache.load_from_backup()
+        assert await cache.get("k") == 1
+
+    run(main())
+
+
+def test_in_does_not_promote_and_an_expired_entry_is_not_in(store: MakeCache) -> None:
+    cache = store(maxsize=2)
+    cache.set("a", 1)
+    cache.set("b", 2)
+    assert "a" in cache.cache
+    cache.set("c", 3)
+    assert ["a" in cache.cache, "b" in cache.cache, "c" in cache.cache] == [False, True, True]
+    cache.set("b", 2, ttl=0)
+    assert "b" not in cache.cache
+    assert len(cache.cache) == 1
+
+
+def test_the_least_recently_used_entry_makes_room(run: Run, store: MakeCache) -> None:
+    async def main() -> None:
+        cache = store(maxsize=3)
+        for key in "abc":
+            cache.set(key, key)
+        await cache.get("a")
+        cache.set("b", "again")
+        cache.set("d", "d")
+        assert [key in cache.cache for key in "abcd"] == [True, True, False, True]
+        assert cache.stats()["evictions"] == 1
+
+    run(main())
+
+
+def test_a_maxsize_of_zero_keeps_nothing(run: Run) -> None:
+    async def main() -> None:
+        cache = AsyncCache(maxsize=0)
+        assert await cache.get("k", returns(1)) == 1
+        cache.set("s", 1)
+        assert len(cache.cache) == 0
+        assert await cache.get("k", returns(2)) == 2
+
+    run(main())
+
+
+def test_a_maxsize_of_none_keeps_everything() -> None:
+    cache = AsyncCache(maxsize=None)
+    for number in range(5_000):
+        cache.set(number, number)
+    assert len(cache.cache) == 5_000
+
+
+def test_stats_has_all_counters(run: Run) -> None:
+    cache = AsyncCache()
+    run(cache.get("k", returns(1)))
+    stats = cache.stats()
+    assert set(stats) >= {
+        *("hits", "misses", "size", "hit_rate", "loads", "load_errors", "load_time", "joined", "batches"),
+        *("batched_keys", "evictions", "expirations", "fenced", "cold_hits", "undecodable", "saves", "cold"),
+    }
+    assert (stats["loads"], stats["load_errors"]) == (1, 0)
+    assert isinstance(stats["load_time"], float)
+
+
+# Decorators
+
+
+def test_the_decorators_take_the_original_arguments_by_position() -> None:
+    AsyncLRU(10, 1, None)
+    AsyncTTL(60, 10, 1, None)
+    AsyncTTL(None)
+    AsyncLRU(None)
+
+
+@pytest.mark.parametrize("decorator", [AsyncLRU, AsyncTTL])
+def test_a_decorated_function_loads_once_for_each_arguments(run: Run, decorator: Any) -> None:
+    async def main() -> None:
+        calls: list[tuple[int, int]] = []
+
+        @decorator()
+        async def add(a: int, b: int = 0) -> int:
+            calls.append((a, b))
+            return a + b
+
+        assert [await add(1), await add(1), await add(1, 2), await add(1, b=2), await add(1, b=2)] == [1, 1, 3, 3, 3]
+        assert calls == [(1, 0), (1, 2), (1, 2)]
+        assert add.get_metrics() == {"hits": 2, "misses": 3, "size": 3, "hit_rate": 0.4}
+
+    run(main())
+
+
+def test_a_decorated_function_keeps_its_name_and_has_the_methods() -> None:
+    @AsyncLRU()
+    async def product(number: int) -> int:
+        """Gets a product."""
+        return number
+
+    assert product.__name__ == "product"
+    assert product.__doc__ == "Gets a product."
+    for method in ("clear_cache", "invalidate_cache", "get_metrics", "save_to_backup", "load_from_backup"):
+        assert callable(getattr(product, method))
+
+
+def test_use_cache_false_loads_anew_and_stores(run: Run) -> None:
+    async def main() -> None:
+        values = iter("abc")
+
+        @AsyncTTL()
+        async def f(x: int) -> str:
+            return next(values)
+
+        assert [await f(1), await f(1), await f(1, use_cache=False), await f(1), await f(1, use_cache=True)] == list(
+            "aabbb"
+        )
+        assert f.get_metrics() == {"hits": 3, "misses": 2, "size": 1, "hit_rate": 0.6}
+
+    run(main())
+
+
+def test_use_cache_is_not_passed_to_the_function(run: Run) -> None:
+    @AsyncLRU()
+    async def f(**options: int) -> dict[str, int]:
+        return options
+
+    assert run(f(a=1, use_cache=False)) == {"a": 1}
+
+
+def test_invalidate_cache_removes_one_result_and_clear_cache_all(run: Run) -> None:
+    async def main() -> None:
+        calls: list[tuple[Any, ...]] = []
+        decorator = AsyncLRU()
+
+        @decorator
+        async def f(*args: Any, **options: Any) -> None:
+            calls.append((args, options))
+
+        await f(1, a=2, b=3)
+        await f(2)
+        f.invalidate_cache(1, b=3, a=2)
+        assert f.get_metrics()["size"] == 1
+        f.invalidate_cache("never called so")
+        await f(2)
+        await f(1, a=2, b=3)
+        assert len(calls) == 3
+        f.clear_cache()
+        assert f.get_metrics() == {"hits": 0, "misses": 0, "size": 0, "hit_rate": 0.0}
+        await f(2)
+        decorator.clear_cache()
+        assert f.get_metrics()["size"] == 0
+
+    run(main())
+
+
+def test_skip_args_leaves_the_first_argument_out_of_the_key(run: Run) -> None:
+    async def main() -> None:
+        class Shop:
+            calls = 0
+
+            @AsyncLRU(skip_args=1)
+            async def product(self, number: int) -> int:
+                Shop.calls += 1
+                return number
+
+        assert [await Shop().product(1), await Shop().product(1), await Shop().product(2)] == [1, 1, 2]
+        assert Shop.calls == 2
+        Shop.product.invalidate_cache(None, 1)
+        await Shop().product(1)
+        assert Shop.calls == 3
+
+    run(main())
+
+
+def test_ttl_zero_of_a_decorator_never_hits_and_none_always(run: Run) -> None:
+    async def main() -> None:
+        for ttl, expected in ((0, 2), (None, 1), (3600, 1), (3600.5, 1)):
+            calls = 0
+
+            @AsyncTTL(time_to_live=ttl)
+            async def f() -> None:
+                nonlocal calls
+                calls += 1
+
+            await f()
+            await f()
+            assert calls == expected
+
+    run(main())
+
+
+def test_errors_of_a_decorated_function_are_not_cached(run: Run) -> None:
+    async def main() -> None:
+        error, calls = ValueError("no"), 0
+
+        @AsyncLRU()
+        async def f() -> None:
+            nonlocal calls
+            calls += 1
+            raise error
+
+        assert await outcome(f()) is error
+        assert await outcome(f()) is error
+        assert calls == 2
+
+    run(main())
+
+
+def test_one_decorator_on_two_functions_shares_maxsize_and_mixes_no_entries(run: Run) -> None:
+    async def main() -> None:
+        shared = AsyncLRU(maxsize=3)
+
+        def make(name: str) -> Any:
+            async def same(x: int) -> str:
+                return f"{name}{x}"
+
+            return shared(same)
+
+        one, two = make("one"), make("two")
+        assert [await one(1), await two(1), await one(1), await two(1)] == ["one1", "two1", "one1", "two1"]
+        await two(2)
+        await two(3)
+        assert one.get_metrics()["size"] == 3
+        one.invalidate_cache(1)
+        assert await two(1) == "two1"
+
+    run(main())
+
+
+# Invalidators
+
+
+@pytest.mark.parametrize(
+    ("decorator", "invalidator"), [(AsyncLRU, AsyncLRUInvalidator), (AsyncTTL, AsyncTTLInvalidator)]
+)
+@pytest.mark.parametrize("how", ["own arguments", "key_fn", "clear_all"])
+def test_an_invalidator_removes_what_the_write_changed(run: Run, decorator: Any, invalidator: Any, how: str) -> None:
+    async def main() -> None:
+        database = {1: "a", 2: "b"}
+
+        @decorator()
+        async def read(number: int) -> str:
+            return database[number]
+
+        options: dict[str, Any] = {
+            "own arguments": {},
+            "key_fn": {"key_fn": lambda args, kwargs: ((kwargs["number"],), {})},
+            "clear_all": {"clear_all": True},
+        }[how]
+
+        if how == "own arguments":
+
+            @invalidator(read)
+            async def write(number: int) -> str:
+                database[number] += "!"
+                return "written"
+        else:
+
+            @invalidator(read, **options)
+            async def write(*, number: int) -> str:
+                database[number] += "!"
+                return "written"
+
+        assert [await read(1), await read(2)] == ["a", "b"]
+        database[2] = "changed behind its back"
+        assert write.__name__ == "write"
+        assert await (write(1) if how == "own arguments" else write(number=1)) == "written"
+        assert await read(1) == "a!"
+        assert await read(2) == ("changed behind its back" if how == "clear_all" else "b")
+
+    run(main())
+
+
+def test_an_invalidator_uses_the_writes_first_arguments(run: Run) -> None:
+    async def main() -> None:
+        calls = 0
+
+        @AsyncLRU()
+        async def read(number: int) -> int:
+            nonlocal calls
+            calls += 1
+            return calls
+
+        @AsyncLRUInvalidator(read)
+        async def write(number: int, value: str) -> None: ...
+
+        await read(1)
+        await read(2)
+        await write(1, "the value is no argument of the read")
+        assert [await read(1), await read(2)] == [3, 2]
+
+    run(main())
+
+
+def test_an_invalidator_for_a_read_with_skip_args_needs_a_key_fn(run: Run) -> None:
+    @AsyncLRU(skip_args=1)
+    async def read(self: Any, number: int) -> int:
+        return number
+
+    with pytest.raises(TypeError, match="key_fn"):
+        AsyncLRUInvalidator(read)
+    AsyncLRUInvalidator(read, key_fn=lambda args, kwargs: (args, kwargs))
+
+
+def test_a_write_that_raises_leaves_the_entry_gone(run: Run) -> None:
+    async def main() -> None:
+        error, calls = ValueError("no"), 0
+
+        @AsyncLRU()
+        async def read(number: int) -> int:
+            nonlocal calls
+            calls += 1
+            return calls
+
+        @AsyncLRUInvalidator(read)
+        async def write(number: int) -> None:
+            await read(number)
+            raise error
+
+        await read(1)
+        assert await outcome(write(1)) is error
+        assert calls == 2
+        assert await read(1) == 3
+
+    run(main())
+
+
+# Backends
+
+
+def test_a_backend_needs_load_save_and_clear() -> None:
+    class Half(CacheBackend):
+        def load(self) -> dict[Any, tuple[Any, float | None]]:
+            return {}
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()  # type: ignore[abstract]
+
+
+def test_a_cache_loads_its_backup_on_construction_and_saves_seconds_left(run: Run) -> None:
+    async def main() -> None:
+        backend = MemoryBackend({"k": ("v", time.monotonic() + 100), "never": (1, None), "over": (2, 0.0)})
+        cache = AsyncCache(backup=backend)
+        assert [await cache.get(key) for key in ("k", "never", "over")] == ["v", 1, None]
+        cache.save_to_backup()
+        (saved,) = backend.saved
+        assert set(saved) == {"k", "never"}
+        assert saved["never"] == (1, None)
+        left = saved["k"][1]
+        assert left is not None
+        assert 90 < left <= 100
+
+    run(main())
+
+
+def test_backend_is_another_name_of_backup(run: Run) -> None:
+    backend = MemoryBackend({"k": ("v", None)})
+    assert run(AsyncCache(backend=backend).get("k")) == "v"
+    AsyncLRU(backend=backend)
+    AsyncTTL(backend=backend)
+
+
+def test_a_disk_backend_works_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "folder" / "that is not there" / "x.cache"
+    backend = DiskBackend(path)
+    assert backend.load() == {}
+    backend.save({"k": ("v", None), ("a", 1): ([1, {"b": {2, 3}}], 100), "over": (1, -1)})
+    before = time.monotonic()
+    data = DiskBackend(str(path)).load()
+    assert data["k"] == ("v", None)
+    value, deadline = data["a", 1]
+    assert value == [1, {"b": {2, 3}}]
+    assert deadline is not None
+    assert before + 90 < deadline <= time.monotonic() + 100
+    assert "over" not in data or (data["over"][1] or 0) <= time.monotonic()
+    backend.clear()
+    assert DiskBackend(path).load() == {}
+    backend.clear()
+
+
+# Where the original is wrong (cancellation has a file of its own)
+
+
+def test_a_batch_loader_gets_each_key_once(run: Run) -> None:
+    async def main() -> None:
+        cache, load = AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=2), Load()
+        callers = [task(cache.get(key, batch_loader=load)) for key in "aaab"]
+        await load.called()
+        assert load.keys == [["a", "b"]]
+        load.answer([1, 2])
+        assert await asyncio.gather(*callers) == [1, 1, 1, 2]
+
+    run(main())
+
+
+def test_a_slow_batch_blocks_no_other(run: Run) -> None:
+    async def main() -> None:
+        cache, slow, quick = AsyncCache(batch_window_ms=0), Load(), Load()
+        waits = task(cache.get("slow", batch_loader=slow))
+        await slow.called()
+        answered = task(cache.get("quick", batch_loader=quick))
+        again = task(cache.get("slow too", batch_loader=slow))
+        await quick.called()
+        await slow.called(2)
+        quick.answer([1])
+        assert await answered == 1
+        assert not waits.done()
+        slow.answer([2], 1)
+        slow.answer([3], 0)
+        assert await asyncio.gather(again, waits) == [2, 3]
+
+    run(main())
+
+
+@pytest.mark.parametrize("length", [0, 1, 4])
+def test_a_batch_result_of_another_length_is_an_error_that_says_both(run: Run, length: int) -> None:
+    async def main() -> None:
+        async def load(keys: list[str]) -> list[int]:
+            return [1] * length
+
+        cache = AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=3)
+        for got in await asyncio.gather(*(outcome(cache.get(key, batch_loader=load)) for key in "abc")):
+            assert isinstance(got, Exception)
+            assert str(length) in str(got)
+            assert "3" in str(got)
+        assert len(cache.cache) == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("result", ["abc", b"abc", 7, None], ids=["str", "bytes", "int", "None"])
+def test_a_batch_result_that_is_neither_mapping_nor_sequence_of_values_is_an_error(run: Run, result: Any) -> None:
+    async def main() -> None:
+        async def load(keys: list[str]) -> Any:
+            return result
+
+        cache = AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=2)
+        for got in await asyncio.gather(*(outcome(cache.get(key, batch_loader=load)) for key in "ab")):
+            assert isinstance(got, Exception)
+
+    run(main())
+
+
+def test_expired_entries_are_reclaimed_although_maxsize_is_none() -> None:
+    cache = AsyncCache(maxsize=None, default_ttl=0.001)
+    for number in range(20_000):
+        cache.set(number, number)
+    deadline = time.monotonic() + 5
+    while cache.stats()["size"] > 1_000:
+        cache.set("one more", 1)
+        assert time.monotonic() < deadline
+    assert cache.stats()["expirations"] >= 19_000
+
+
+def test_no_loop_is_special(run: Run) -> None:
+    cache = AsyncCache()
+    load = returns(1)
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(cache.get(key, load) for key in "aab"))
+
+    async def batch(keys: list[str]) -> list[str]:
+        await turns(1)
+        return keys
+
+    for key in "xyz":
+        assert run(many()) == [1, 1, 1]
+        assert run(cache.get(key, batch_loader=batch)) == key
+
+
+def test_a_reader_that_recaches_during_the_write_does_not_leave_the_old_value(run: Run) -> None:
+    async def main() -> None:
+        database = {"k": "old"}
+
+        @AsyncLRU()
+        async def read(key: str) -> str:
+            return database[key]
+
+        @AsyncLRUInvalidator(read)
+        async def write(key: str) -> None:
+            assert await read(key) == "old"
+            database[key] = "new"
+
+        await write("k")
+        assert await read("k") == "new"
+
+    run(main())
+
+
+def test_a_reader_that_is_still_loading_when_the_write_ends_does_not_leave_the_old_value(run: Run) -> None:
+    async def main() -> None:
+        load = Load()
+
+        @AsyncLRU()
+        async def read(key: str) -> Any:
+            return await load()
+
+        @AsyncLRUInvalidator(read)
+        async def write(key: str) -> None: ...
+
+        reader = task(read("k"))
+        await load.called()
+        await write("k")
+        load.answer("old")
+        assert await reader == "old"
+        after = task(read("k"))
+        await load.called(2)
+        load.answer("new")
+        assert await after == "new"
+
+    run(main())
+
+
+async def _call(function: Callable[[], Awaitable[Any]]) -> Any:
+    return await function()

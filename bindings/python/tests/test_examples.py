@@ -1,0 +1,152 @@
+"""The examples run, and do what they are there to show."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fastapi.testclient import TestClient
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run_example(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs an example in a process of its own, to its end; a warning fails it."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran
+
+
+@pytest.mark.timeout(300)
+def test_the_second_run_of_the_quickstart_has_everything_from_the_file(tmp_path: Path) -> None:
+    # Left behind by something else: --fresh removes it, or opening it would warn.
+    (tmp_path / "modules.cache").write_bytes(b"not a cache")
+
+    first = run_example("quickstart.py", "--fresh", "--folder", str(tmp_path))
+    assert first.stdout.startswith("0 entries came back")
+    [modules] = re.findall(r"0 of (\d+) modules came from the file, \1 were parsed", first.stdout)
+    assert int(modules) > 400
+    assert "warm" not in first.stdout
+    [cold] = re.findall(r"^cold: ([\d.]+) s$", first.stdout, re.MULTILINE)
+
+    second = run_example("quickstart.py", "--folder", str(tmp_path))
+    assert second.stdout.startswith(f"{modules} entries came back")
+    assert f"{modules} of {modules} modules came from the file, 0 were parsed" in second.stdout
+    assert f"cold: {cold} s" in second.stdout
+    [warm] = re.findall(r"^warm: ([\d.]+) s$", second.stdout, re.MULTILINE)
+    assert float(warm) < float(cold)
+
+    # The same was found, and nobody who reads a log has to scroll.
+    found = re.compile(r"^\d+ modules: .*\n.*$", re.MULTILINE)
+    assert found.findall(first.stdout) == found.findall(second.stdout)
+    assert 10 <= len(first.stderr.splitlines()) <= 12
+
+
+def test_the_data_loader_asks_once_for_all_authors() -> None:
+    assert run_example("dataloader.py").stdout.splitlines() == [
+        "an author at a time: 101 queries",
+        "in one batch: 2 queries",
+        "once more, from the cache: 1 queries",
+    ]
+
+
+def test_the_service_has_its_products_back_after_a_restart(tmp_path: Path) -> None:
+    first, second = (run_example("fastapi_service.py", CACHE_FOLDER=str(tmp_path)).stdout for _ in range(2))
+    assert "0 products came back" in first
+    assert "100 requests at once, 1 queries" in first
+    assert "2 writes by ada, 1 log-in" in first
+    assert "after them: {'name': 'new', 'price': 9.0}" in first
+    assert "1 products came back" in second
+    assert "100 requests at once, 0 queries: {'name': 'new', 'price': 9.0}" in second
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The service's module, imported for this test alone."""
+    monkeypatch.setenv("CACHE_FOLDER", str(tmp_path))
+    name = "fastapi_service"
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    yield module
+
+
+@pytest.fixture
+def client(service: ModuleType) -> Iterator[TestClient]:
+    """Asks the service, between its start and its end."""
+    with TestClient(service.app) as client:
+        yield client
+
+
+TOKEN = {"X-Token": "secret"}
+
+
+def test_a_decorated_route_is_cached(service: ModuleType, client: TestClient) -> None:
+    for _ in range(3):
+        assert client.get("/products/7").json() == {"name": "product 7", "price": 7.0}
+    assert client.get("/products/8").json()["name"] == "product 8"
+    assert service.database.reads == 2
+    assert client.get("/metrics").json()["products"] == {"hits": 2, "misses": 2, "size": 2, "hit_rate": 0.5}
+
+
+def test_a_decorated_route_keeps_the_signature_that_is_validated_and_documented(client: TestClient) -> None:
+    assert client.get("/products/seven").status_code == 422
+    paths = client.get("/openapi.json").json()["paths"]["/products/{product_id}"]
+    assert [(p["name"], p["in"]) for p in paths["get"]["parameters"]] == [("product_id", "path")]
+    assert {p["name"] for p in paths["put"]["parameters"]} == {"product_id", "x-token"}
+
+
+def test_an_error_of_a_decorated_route_is_not_cached(service: ModuleType, client: TestClient) -> None:
+    assert client.get("/products/1000").status_code == 404
+    service.database.products[1000] = service.Product(name="new", price=1)
+    assert client.get("/products/1000").json() == {"name": "new", "price": 1.0}
+
+
+def test_a_write_invalidates_the_product_that_it_changes_and_no_other(
+    service: ModuleType, client: TestClient
+) -> None:
+    for number in (7, 8):
+        client.get(f"/products/{number}")
+    changed = client.put("/products/7", json={"name": "new", "price": 1}, headers=TOKEN)
+    assert changed.json() == {"changed_by": "ada"}
+    assert client.get("/products/7").json() == {"name": "new", "price": 1.0}
+    assert client.get("/products/8").json()["name"] == "product 8"
+    assert service.database.reads == 3
+
+
+def test_a_decorated_dependency_is_cached_and_its_errors_are_not(
+    service: ModuleType, client: TestClient
+) -> None:
+    product = {"name": "new", "price": 1}
+    for _ in range(2):
+        assert client.put("/products/7", json=product, headers={"X-Token": "?"}).status_code == 401
+    assert client.put("/products/7", json=product).status_code == 422
+    assert service.database.logins == 2
+    for _ in range(2):
+        assert client.put("/products/7", json=product, headers=TOKEN).status_code == 200
+    assert service.database.logins == 3
+
+
+def test_the_service_saves_when_it_goes_down(service: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "products.cache"
+    with TestClient(service.app) as client:
+        client.get("/products/7")
+        assert not file.exists()
+    assert file.exists()

@@ -1,0 +1,92 @@
+//! Reading eager records: the entries that no look-up finds, because their keys have no canonical encoding.
+//!
+//! They stand one after the other, and only a valid record tells where the next one begins. So the first that does
+//! not verify takes the rest with it, for every walk through the same snapshot (rule 2 of the module).
+
+use std::fmt;
+
+use super::Snapshot;
+use super::window::{Loaded, Window};
+use crate::format::header::Section;
+
+/// Goes through the eager records, coldest first. Made by [`Snapshot::eager`]. It owns its snapshot, so it can be
+/// kept between calls; a call reads about 1 MiB or one record, whichever is larger.
+pub struct EagerRecords {
+    snapshot: Snapshot,
+    /// From the next record to the end of the section. Empty at the end, and behind a record that was lost.
+    rest: Section,
+    window: Window,
+}
+
+/// What [`EagerRecords::next_step`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EagerStep<'r> {
+    /// An entry.
+    Record(EagerRecord<'r>),
+    /// An entry that could not be read or verified, and whatever stands behind it. Nothing comes after this.
+    Lost {
+        /// How many bytes that is, to the end of the section.
+        bytes: u64,
+    },
+}
+
+/// An eager record that was read and verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EagerRecord<'r> {
+    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
+    pub deadline: Option<u64>,
+    /// The key's bytes. Equal keys may have different bytes, in two records, too: then the later one counts.
+    pub key: &'r [u8],
+    /// The value's bytes.
+    pub value: &'r [u8],
+    /// The record behind its checksum, for copying.
+    pub(crate) body: &'r [u8],
+}
+
+impl EagerRecords {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        let rest = snapshot.header().eager_section.unwrap_or_default();
+        Self { snapshot, rest, window: Window::new() }
+    }
+
+    /// The next entry, or the news that it and the rest are lost; `None` at the end.
+    pub fn next_step(&mut self) -> Option<EagerStep<'_>> {
+        let rest = self.rest;
+        if rest.bytes == 0 {
+            return None;
+        }
+        let loaded = self.load(rest);
+        let next = loaded.as_ref().map_or(rest.end(), |loaded| rest.offset.saturating_add(loaded.total()));
+        self.rest = Section { offset: next, bytes: rest.end().saturating_sub(next) };
+        let record = loaded.and_then(|loaded| {
+            let bytes = self.window.get(&loaded)?;
+            let layout = loaded.layout;
+            Some(EagerRecord {
+                deadline: layout.deadline,
+                key: bytes.get(layout.key)?,
+                value: bytes.get(layout.value)?,
+                body: bytes.get(4..)?,
+            })
+        });
+        Some(record.map_or(EagerStep::Lost { bytes: rest.bytes }, EagerStep::Record))
+    }
+
+    fn load(&mut self, rest: Section) -> Option<Loaded> {
+        let damage = &self.snapshot.0.damage;
+        if rest.bytes <= damage.dead_eager_bytes() {
+            return None;
+        }
+        let loaded = self.window.load(&self.snapshot, rest, rest.offset);
+        if loaded.is_none() {
+            damage.bury_eager(rest.bytes);
+        }
+        loaded
+    }
+}
+
+impl fmt::Debug for EagerRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("EagerRecords");
+        debug.field("snapshot", &self.snapshot).field("rest", &self.rest).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,49 @@
+//! Eager records on their way to the file. They wait in memory until the records are complete, since one file is
+//! written from front to back; their checksums are made when it is known where they will stand.
+
+use crate::format::checksum::Seal;
+
+/// What a checksum takes.
+const CHECKSUM_BYTES: usize = 4;
+
+/// Eager records, complete but for their checksums.
+#[derive(Debug, Default)]
+pub(super) struct EagerBuffer {
+    bytes: Vec<u8>,
+    /// The length of each record.
+    lens: Vec<usize>,
+}
+
+impl EagerBuffer {
+    /// Adds a record; `parts` are its bytes behind the checksum.
+    pub(super) fn push(&mut self, parts: [&[u8]; 3]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.lens.push(self.bytes.len() - start);
+    }
+
+    /// The number of records.
+    pub(super) fn len(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// The size of the section so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// The section as it will stand at `start`.
+    pub(super) fn into_section(mut self, seal: Seal, start: u64) -> Vec<u8> {
+        let (mut rest, mut offset) = (&mut self.bytes[..], start);
+        for len in self.lens {
+            let (record, behind) = rest.split_at_mut(len);
+            let (checksum, body) = record.split_at_mut(CHECKSUM_BYTES);
+            checksum.copy_from_slice(&seal.checksum(offset, body).to_le_bytes());
+            (rest, offset) = (behind, offset + len as u64);
+        }
+        self.bytes
+    }
+}
