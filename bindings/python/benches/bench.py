@@ -16,10 +16,9 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import contenders
 import memory
@@ -32,19 +31,13 @@ PACKAGES = ["async-cache", "async-lru", "cachebox", "moka-py", "aiocache", "cash
 _STEP = 1000
 
 
-class Clocked(Protocol):
-    """Something that does an operation so many times, and says how long it took."""
-
-    def __call__(self, count: int) -> float: ...
-
-
 @dataclass
 class Contender:
     """A row of a table, while it is measured."""
 
     table: str
     name: str
-    seconds: Clocked
+    seconds: Callable[[int], float]
     count: int = _STEP
     nanoseconds: list[float] = field(default_factory=list)
 
@@ -111,8 +104,9 @@ def main() -> None:
     if original is not None:
         report.line("The original is async-cache 2.0.3.\n")
     report.line(
-        f"Medians over {rounds} rounds in which all contenders of all tables took turns, in random order. The loop "
-        "that is measured is part of every figure; nothing is subtracted. Ratios are to the first line of a table.\n"
+        f"Medians over {rounds} rounds in which all contenders of all tables took turns, in random order. "
+        "The loop that is measured is part of every figure; nothing is subtracted. Ratios are to the first "
+        "line of a table.\n"
     )
     for table in contenders.TABLES:
         _report(report, table, [rival for rival in rivals if rival.table == table])
@@ -172,8 +166,8 @@ def _report_memory(report: Report, original: Path | None, smoke: bool) -> None:
     }
     report.line("## Memory per entry, besides key and value\n")
     report.line(
-        f"Growth of the resident size when {entries:,} keys and values that exist already are put in; a process "
-        "for each.\n"
+        f"Growth of the resident size when {entries:,} keys and values that exist already are put in; a "
+        "process for each.\n"
     )
     rows = [[contender, digits(size)] for contender, size in sizes.items() if size is not None]
     report.table(["contender", "bytes"], rows)
@@ -181,7 +175,9 @@ def _report_memory(report: Report, original: Path | None, smoke: bool) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Benchmarks beside the peers.")
-    parser.add_argument("--original", type=Path, help="the folder that the original library was installed into")
+    parser.add_argument(
+        "--original", type=Path, help="the folder that the original library was installed into"
+    )
     parser.add_argument("--save", action="store_true", help="write the report to benches/results")
     parser.add_argument("--smoke", action="store_true", help="as short as possible; the figures mean nothing")
     return parser.parse_args()

@@ -35,7 +35,10 @@ TABLES = [HIT, TTL, GET, THREE, SET, *(table for table, _, _ in MISSES), HERD, B
 # What ours is to stay below, as a multiple of the first contender of the table.
 TARGETS = {HIT: 0.8, TTL: 1.1, GET: 1.2, THREE: 2.5, SET: 1.2, **{table: 1.4 for table, _, _ in MISSES}}
 
-_ON_A_TASK = "async-cache and async-lru load on a task of its own, which outlives a cancelled caller; the original does not."
+_ON_A_TASK = (
+    "async-cache and async-lru load on a task of its own, which outlives a cancelled caller; the original "
+    "does not."
+)
 _AT_ONCE = "All keys are new, and all callers are tasks of one gather."
 NOTES = {**{table: _ON_A_TASK for table, _, _ in MISSES}, HERD: "One load for all of them.", BATCH: _AT_ONCE}
 

@@ -1,7 +1,7 @@
 """Memory besides key and value, per entry: what the process grows by when entries come in that exist already.
 
-Each contender has a process of its own, since an allocator does not give back what another one used. The resident
-size is what counts: Python's own accounting does not see what native code allocates.
+Each contender has a process of its own, since an allocator does not give back what another one used. The
+resident size is what counts: Python's own accounting does not see what native code allocates.
 """
 
 from __future__ import annotations

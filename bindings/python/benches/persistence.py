@@ -22,8 +22,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from cache import AsyncCache, DiskBackend
 from report import PYTHON, Report, duration, median, percentile
+
+from cache import AsyncCache, DiskBackend
 
 Figures = dict[str, float]
 
@@ -151,7 +152,12 @@ def _key(number: int) -> str:
 
 
 def _record(number: int) -> dict[str, Any]:
-    return {"id": number, "name": f"user number {number}", "score": number / 7, "tags": ["a", f"t{number % 100}"]}
+    return {
+        "id": number,
+        "name": f"user number {number}",
+        "score": number / 7,
+        "tags": ["a", f"t{number % 100}"],
+    }
 
 
 def _dump(folder: Path, records: dict[str, Any]) -> None:
@@ -190,7 +196,8 @@ async def _heartbeat(name: str, work: Callable[[], Awaitable[object]]) -> Figure
     done = True
     await beating
     shares = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-    return {f"{name}, took": took} | {f"{name}, {label}": percentile(gaps, of) for label, of in shares.items()}
+    figures = {f"{name}, {label}": percentile(gaps, share) for label, share in shares.items()}
+    return {f"{name}, took": took, **figures}
 
 
 def _clock(work: Callable[[], object]) -> float:
@@ -216,8 +223,9 @@ def _resident_bytes() -> int:
 def _report(figures: Figures, entries: int, keep: bool) -> None:
     report = Report(f"Persistence of async-cache for Python, on Python {PYTHON}", ["async-cache"])
     report.line(
-        f"{entries:,} dicts `{{id, name, score, tags}}` under keys like `user:123`; warm page cache; both files are "
-        "written beside the old one, synced and renamed. Every restart is a process of its own; medians.\n"
+        f"{entries:,} dicts `{{id, name, score, tags}}` under keys like `user:123`; warm page cache; "
+        "both files are written beside the old one, synced and renamed. Every restart is a process of its "
+        "own; medians.\n"
     )
 
     def seconds(name: str) -> str:

@@ -1,22 +1,24 @@
 """Times a loop of awaits: what the benchmarks and the process that measures the original have in common.
 
-A case is measured by one coroutine that does its operation `count` times, so what is timed is the operation and a
-``for`` over `itertools.repeat`; nothing is subtracted. Knows no cache.
+A case is measured by one coroutine that does its operation `count` times, so what is timed is the operation
+and a ``for`` over `itertools.repeat`; nothing is subtracted. Knows no cache.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-try:
+_NEW_LOOP: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+with contextlib.suppress(ImportError):
     import uvloop
-except ImportError:
-    uvloop = None
 
-LOOPS = ("asyncio",) if uvloop is None else ("asyncio", "uvloop")
+    _NEW_LOOP["uvloop"] = uvloop.new_event_loop
+
+LOOPS = tuple(_NEW_LOOP)
 
 Bench = Callable[[int], Awaitable[None]]
 """Does an operation so many times."""
@@ -37,9 +39,7 @@ class Timer:
     """Measures cases on event loops that live as long as it does."""
 
     def __init__(self) -> None:
-        self._loops = {"asyncio": asyncio.new_event_loop()}
-        if uvloop is not None:
-            self._loops["uvloop"] = uvloop.new_event_loop()
+        self._loops = {kind: new_loop() for kind, new_loop in _NEW_LOOP.items()}
         self._benches: dict[Case, Bench] = {}
 
     def seconds(self, case: Case, count: int) -> float:

@@ -1,7 +1,7 @@
 """The N+1 problem, and one batch: a page of posts, each with its author, from SQLite.
 
-Every post asks for its author on its own, as the resolvers of a GraphQL server do. The cache gathers what is asked
-within a few milliseconds, and asks the database once.
+Every post asks for its author on its own, as the resolvers of a GraphQL server do. The cache gathers what is
+asked within a few milliseconds, and asks the database once.
 
     python dataloader.py
 """

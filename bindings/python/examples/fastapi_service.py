@@ -1,4 +1,4 @@
-"""A product service: cached routes and dependencies, a write that invalidates, and a cache that survives a deploy.
+"""A product service: a cached route and dependency, an invalidating write, a cache that outlives the process.
 
     uvicorn fastapi_service:app     # serves it
     python fastapi_service.py       # asks it some things, without a server; do it twice
@@ -76,8 +76,8 @@ async def current_user(x_token: Annotated[str, Header()]) -> str:
     return user
 
 
-# A route: one query for a product, however many ask for it at once. What is cached is a plain dict, so that the file
-# holds nothing that only this version of this program can read.
+# A route: one query for a product, however many ask for it at once. What is cached is a plain dict, so that
+# the file holds nothing that only this version of this program can read.
 @app.get("/products/{product_id}")
 @AsyncLRU(maxsize=10_000, backup=DiskBackend(FOLDER / "products.cache"))
 async def read_product(product_id: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ async def read_product(product_id: int) -> dict[str, Any]:
     return product.model_dump()
 
 
-# A write. FastAPI calls routes with keyword arguments, both of them: `product_id` here is the `product_id` there.
+# A write. FastAPI calls routes with keyword arguments, so `product_id` here is the `product_id` there.
 @app.put("/products/{product_id}")
 @AsyncLRUInvalidator(read_product)
 async def write_product(

@@ -37,14 +37,14 @@ class Module(TypedDict):
 async def main() -> None:
     """Indexes everything, through the cache."""
     arguments = _arguments()
-    file: Path = arguments.folder / "modules.cache"
+    backend = DiskBackend(arguments.folder / "modules.cache")
     if arguments.fresh:
-        file.unlink(missing_ok=True)
+        backend.clear()
     paths = list(modules())
 
     # The cache. Making it opens the file of the last run, and reads nothing but its first page.
     started = time.perf_counter()
-    cache = AsyncCache(maxsize=None, backup=DiskBackend(file))
+    cache = AsyncCache(maxsize=None, backup=backend)
     came_back, opened = len(cache.cache), time.perf_counter() - started
     print(f"{came_back} entries came back from the last run, in {opened * 1e3:.2f} ms")
 
@@ -65,7 +65,7 @@ async def main() -> None:
 
 
 async def index(path: str) -> Module:
-    """The slow work: reads a file, parses it, and walks its syntax tree. In a thread, so that the loop goes on."""
+    """The slow work: reads, parses and walks a file. In a thread, so that the loop goes on."""
     return await asyncio.to_thread(parse, path)
 
 
@@ -97,9 +97,11 @@ def modules() -> Iterator[str]:
 
 def report(found: list[Module]) -> None:
     """Prints what was found."""
-    functions, classes, lines = (sum(module[what] for module in found) for what in ("functions", "classes", "lines"))
-    largest = max(found, key=lambda module: len(module["names"]))
+    lines = sum(module["lines"] for module in found)
+    functions = sum(module["functions"] for module in found)
+    classes = sum(module["classes"] for module in found)
     print(f"{len(found)} modules: {lines} lines, {functions} functions, {classes} classes")
+    largest = max(found, key=lambda module: len(module["names"]))
     print(f"the one that defines most is {largest['path']}: {', '.join(largest['names'][:3])}, ...")
 
 

@@ -13,7 +13,7 @@
 
 use std::ffi::{CStr, c_int};
 
-use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::exceptions::{PyException, PyRuntimeWarning};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -276,6 +276,9 @@ fn answered<'py>(
     match answer {
         Answer::Value(value) => Ok(Some(value.into_bound(py))),
         Answer::Failed(error, traceback) => {
+            if !error.bind(py).is_instance_of::<PyException>() {
+                room.retrieve(py);
+            }
             let traceback = traceback.map(|traceback| traceback.into_bound(py));
             Err(errors::raise_again(error.into_bound(py), traceback))
         }

@@ -141,6 +141,14 @@ impl Room {
         }
     }
 
+    /// Notes that the exception of the task was seen, so that the loop does not complain of it.
+    pub(crate) fn retrieve(&self, py: Python<'_>) {
+        let task = self.state.borrow(py).task.as_ref().map(|task| task.bind(py).clone());
+        let task = task.and_then(|task| task.call0().ok()).filter(|task| !task.is_none());
+        // It raises if the task is not done, or was cancelled; then there is nothing to note.
+        drop(task.map(|task| task.call_method0(pyo3::intern!(py, "exception"))));
+    }
+
     /// Whether the load runs on the caller's event loop.
     pub(crate) fn is_here(&self, py: Python<'_>) -> bool {
         let event_loop = self.state.borrow(py).event_loop.as_ref().map(|held| held.bind(py).clone());

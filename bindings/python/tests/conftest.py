@@ -19,7 +19,9 @@ MakeCache = Callable[..., AsyncCache]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--million", action="store_true", help="memory tests with a million operations of each kind")
+    parser.addoption(
+        "--million", action="store_true", help="memory tests with a million operations of each kind"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,7 +57,9 @@ def test_batch_one_caller_is_cancelled_and_the_load_goes_on_for_the_others(run: 
     run(main())
 
 
-def test_batch_one_caller_is_cancelled_before_the_batch_leaves_and_its_neighbours_are_answered(run: Run) -> None:
+def test_batch_one_caller_is_cancelled_before_the_batch_leaves_and_its_neighbours_are_answered(
+    run: Run,
+) -> None:
     async def main() -> None:
         cache, load = batching(3), Load()
         a, a_too, b = (task(cache.get(key, batch_loader=load)) for key in ("a", "a", "b"))
@@ -117,7 +119,9 @@ def test_batch_the_caller_who_filled_the_batch_is_cancelled_and_the_others_are_a
     run(main())
 
 
-def test_batch_the_first_caller_is_cancelled_before_the_window_ends_and_the_batch_still_leaves(run: Run) -> None:
+def test_batch_the_first_caller_is_cancelled_before_the_window_ends_and_the_batch_still_leaves(
+    run: Run,
+) -> None:
     async def main() -> None:
         async def load(keys: list[str]) -> list[str]:
             return [key.upper() for key in keys]
@@ -299,7 +303,9 @@ def test_batch_the_loader_raises_a_base_exception_and_every_caller_gets_it_at_on
     run(main())
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"]
+)
 @pytest.mark.parametrize("kind", ["single", "batch"])
 @pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 def test_the_loader_asks_the_process_to_exit_and_callers_and_loop_are_told(
@@ -685,7 +691,9 @@ class OtherLoop:
 
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("what", ["single", "batch"])
-def test_the_loop_of_the_first_caller_ends_and_callers_on_other_loops_are_answered(kind: str, what: str) -> None:
+def test_the_loop_of_the_first_caller_ends_and_callers_on_other_loops_are_answered(
+    kind: str, what: str
+) -> None:
     cache, load = batching(1), Load()
     first, second, third = OtherLoop(kind), OtherLoop(kind), OtherLoop(kind)
 

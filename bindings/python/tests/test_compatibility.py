@@ -185,7 +185,9 @@ def test_seven_keys_in_batches_of_three_are_three_three_and_one(run: Run) -> Non
             return keys
 
         cache = AsyncCache(max_batch_size=3)
-        assert await asyncio.gather(*(cache.get(key, batch_loader=load) for key in range(7))) == list(range(7))
+        assert await asyncio.gather(*(cache.get(key, batch_loader=load) for key in range(7))) == list(
+            range(7)
+        )
         assert batches == [[0, 1, 2], [3, 4, 5], [6]]
         stats = cache.stats()
         assert (stats["batches"], stats["batched_keys"]) == (3, 7)
@@ -198,7 +200,8 @@ def test_batches_group_by_loader_identity(run: Run) -> None:
         one, two = Load(), Load()
         cache = AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=2)
         callers = [
-            task(cache.get(key, batch_loader=load)) for key, load in (("a", one), ("b", two), ("c", one), ("d", two))
+            task(cache.get(key, batch_loader=load))
+            for key, load in (("a", one), ("b", two), ("c", one), ("d", two))
         ]
         await joined(*callers)
         assert (one.keys, two.keys) == ([["a", "c"]], [["b", "d"]])
@@ -233,7 +236,13 @@ def test_set_acts_at_once_and_may_be_awaited_or_not(run: Run, store: MakeCache) 
         assert await cache.set("awaited", 2) is None
         await asyncio.create_task(cache.set("task", 3))
         await asyncio.gather(cache.set("gathered", 4), cache.set("too", 5))
-        assert [await cache.get(key) for key in ("now", "awaited", "task", "gathered", "too")] == [1, 2, 3, 4, 5]
+        assert [await cache.get(key) for key in ("now", "awaited", "task", "gathered", "too")] == [
+            1,
+            2,
+            3,
+            4,
+            5,
+        ]
 
     run(main())
 
@@ -476,7 +485,13 @@ def test_a_decorated_function_loads_once_for_each_arguments(run: Run, decorator:
             calls.append((a, b))
             return a + b
 
-        assert [await add(1), await add(1), await add(1, 2), await add(1, b=2), await add(1, b=2)] == [1, 1, 3, 3, 3]
+        assert [await add(1), await add(1), await add(1, 2), await add(1, b=2), await add(1, b=2)] == [
+            1,
+            1,
+            3,
+            3,
+            3,
+        ]
         assert calls == [(1, 0), (1, 2), (1, 2)]
         assert add.get_metrics() == {"hits": 2, "misses": 3, "size": 3, "hit_rate": 0.4}
 
@@ -503,9 +518,13 @@ def test_use_cache_false_loads_anew_and_stores(run: Run) -> None:
         async def f(x: int) -> str:
             return next(values)
 
-        assert [await f(1), await f(1), await f(1, use_cache=False), await f(1), await f(1, use_cache=True)] == list(
-            "aabbb"
-        )
+        assert [
+            await f(1),
+            await f(1),
+            await f(1, use_cache=False),
+            await f(1),
+            await f(1, use_cache=True),
+        ] == list("aabbb")
         assert f.get_metrics() == {"hits": 3, "misses": 2, "size": 1, "hit_rate": 0.6}
 
     run(main())
@@ -626,7 +645,9 @@ def test_one_decorator_on_two_functions_shares_maxsize_and_mixes_no_entries(run:
     ("decorator", "invalidator"), [(AsyncLRU, AsyncLRUInvalidator), (AsyncTTL, AsyncTTLInvalidator)]
 )
 @pytest.mark.parametrize("how", ["own arguments", "key_fn", "clear_all"])
-def test_an_invalidator_removes_what_the_write_changed(run: Run, decorator: Any, invalidator: Any, how: str) -> None:
+def test_an_invalidator_removes_what_the_write_changed(
+    run: Run, decorator: Any, invalidator: Any, how: str
+) -> None:
     async def main() -> None:
         database = {1: "a", 2: "b"}
 
@@ -821,7 +842,9 @@ def test_a_batch_result_of_another_length_is_an_error_that_says_both(run: Run, l
 
 
 @pytest.mark.parametrize("result", ["abc", b"abc", 7, None], ids=["str", "bytes", "int", "None"])
-def test_a_batch_result_that_is_neither_mapping_nor_sequence_of_values_is_an_error(run: Run, result: Any) -> None:
+def test_a_batch_result_that_is_neither_mapping_nor_sequence_of_values_is_an_error(
+    run: Run, result: Any
+) -> None:
     async def main() -> None:
         async def load(keys: list[str]) -> Any:
             return result

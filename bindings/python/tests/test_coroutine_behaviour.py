@@ -352,7 +352,9 @@ def test_send_of_a_hit_by_hand_stops_with_the_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [(1, 2), (), StopIteration(3), ValueError("a value, not raised"), None], ids=lambda value: repr(value)
+    "value",
+    [(1, 2), (), StopIteration(3), ValueError("a value, not raised"), None],
+    ids=lambda value: repr(value),
 )
 def test_a_value_that_looks_like_an_exceptions_arguments_arrives_as_it_is(run: Run, value: Any) -> None:
     async def main() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import httpx
 import pytest
-from fastapi.testclient import TestClient
+
+from cache import AsyncCache, DiskBackend
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -33,8 +36,9 @@ def run_example(name: str, *arguments: str, **environment: str) -> subprocess.Co
 
 @pytest.mark.timeout(300)
 def test_the_second_run_of_the_quickstart_has_everything_from_the_file(tmp_path: Path) -> None:
-    # Left behind by something else: --fresh removes it, or opening it would warn.
-    (tmp_path / "modules.cache").write_bytes(b"not a cache")
+    left_behind = AsyncCache(backup=DiskBackend(tmp_path / "modules.cache"))
+    left_behind.set("before", 1)
+    left_behind.save_to_backup()
 
     first = run_example("quickstart.py", "--fresh", "--folder", str(tmp_path))
     assert first.stdout.startswith("0 entries came back")
@@ -75,7 +79,7 @@ def test_the_service_has_its_products_back_after_a_restart(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The service's module, imported for this test alone."""
     monkeypatch.setenv("CACHE_FOLDER", str(tmp_path))
     name = "fastapi_service"
@@ -85,20 +89,38 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
-    yield module
+    return module
+
+
+class Client:
+    """Asks a service. Every request has an event loop of its own: the cache does not mind."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def get(self, path: str) -> httpx.Response:
+        return asyncio.run(self._request("GET", path))
+
+    def put(self, path: str, product: dict[str, Any], **headers: str) -> httpx.Response:
+        return asyncio.run(self._request("PUT", path, json=product, headers=headers))
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.request(method, path, **options)
 
 
 @pytest.fixture
-def client(service: ModuleType) -> Iterator[TestClient]:
-    """Asks the service, between its start and its end."""
-    with TestClient(service.app) as client:
-        yield client
+def client(service: ModuleType) -> Client:
+    """Asks the service."""
+    return Client(service.app)
 
 
+PRODUCT = {"name": "new", "price": 1.0}
 TOKEN = {"X-Token": "secret"}
 
 
-def test_a_decorated_route_is_cached(service: ModuleType, client: TestClient) -> None:
+def test_a_decorated_route_is_cached(service: ModuleType, client: Client) -> None:
     for _ in range(3):
         assert client.get("/products/7").json() == {"name": "product 7", "price": 7.0}
     assert client.get("/products/8").json()["name"] == "product 8"
@@ -106,47 +128,47 @@ def test_a_decorated_route_is_cached(service: ModuleType, client: TestClient) ->
     assert client.get("/metrics").json()["products"] == {"hits": 2, "misses": 2, "size": 2, "hit_rate": 0.5}
 
 
-def test_a_decorated_route_keeps_the_signature_that_is_validated_and_documented(client: TestClient) -> None:
+def test_a_decorated_route_keeps_the_signature_that_is_validated_and_documented(client: Client) -> None:
     assert client.get("/products/seven").status_code == 422
     paths = client.get("/openapi.json").json()["paths"]["/products/{product_id}"]
     assert [(p["name"], p["in"]) for p in paths["get"]["parameters"]] == [("product_id", "path")]
     assert {p["name"] for p in paths["put"]["parameters"]} == {"product_id", "x-token"}
 
 
-def test_an_error_of_a_decorated_route_is_not_cached(service: ModuleType, client: TestClient) -> None:
+def test_an_error_of_a_decorated_route_is_not_cached(service: ModuleType, client: Client) -> None:
     assert client.get("/products/1000").status_code == 404
-    service.database.products[1000] = service.Product(name="new", price=1)
-    assert client.get("/products/1000").json() == {"name": "new", "price": 1.0}
+    service.database.products[1000] = service.Product(**PRODUCT)
+    assert client.get("/products/1000").json() == PRODUCT
 
 
 def test_a_write_invalidates_the_product_that_it_changes_and_no_other(
-    service: ModuleType, client: TestClient
+    service: ModuleType, client: Client
 ) -> None:
     for number in (7, 8):
         client.get(f"/products/{number}")
-    changed = client.put("/products/7", json={"name": "new", "price": 1}, headers=TOKEN)
+    changed = client.put("/products/7", PRODUCT, **TOKEN)
     assert changed.json() == {"changed_by": "ada"}
-    assert client.get("/products/7").json() == {"name": "new", "price": 1.0}
+    assert client.get("/products/7").json() == PRODUCT
     assert client.get("/products/8").json()["name"] == "product 8"
     assert service.database.reads == 3
 
 
-def test_a_decorated_dependency_is_cached_and_its_errors_are_not(
-    service: ModuleType, client: TestClient
-) -> None:
-    product = {"name": "new", "price": 1}
+def test_a_decorated_dependency_is_cached_and_its_errors_are_not(service: ModuleType, client: Client) -> None:
     for _ in range(2):
-        assert client.put("/products/7", json=product, headers={"X-Token": "?"}).status_code == 401
-    assert client.put("/products/7", json=product).status_code == 422
+        assert client.put("/products/7", PRODUCT, **{"X-Token": "?"}).status_code == 401
+    assert client.put("/products/7", PRODUCT).status_code == 422
     assert service.database.logins == 2
     for _ in range(2):
-        assert client.put("/products/7", json=product, headers=TOKEN).status_code == 200
+        assert client.put("/products/7", PRODUCT, **TOKEN).status_code == 200
     assert service.database.logins == 3
 
 
-def test_the_service_saves_when_it_goes_down(service: ModuleType, tmp_path: Path) -> None:
+def test_the_service_saves_when_it_goes_down(service: ModuleType, client: Client, tmp_path: Path) -> None:
+    async def up_and_down() -> None:
+        async with service.lifespan(service.app):
+            assert not file.exists()
+
     file = tmp_path / "products.cache"
-    with TestClient(service.app) as client:
-        client.get("/products/7")
-        assert not file.exists()
+    client.get("/products/7")
+    asyncio.run(up_and_down())
     assert file.exists()

@@ -311,7 +311,19 @@ def test_an_argument_that_contains_itself_is_an_error_and_not_a_crash(run: Run) 
 def test_keys_of_a_cache_are_compared_as_python_does(run: Run) -> None:
     async def main() -> None:
         cache = AsyncCache(maxsize=None)
-        keys: list[Any] = ["a", b"a", 1, 1.5, (1, "a"), (1, ("a",)), None, frozenset({1}), Colour.RED, Point(1, 2), int]
+        keys: list[Any] = [
+            "a",
+            b"a",
+            1,
+            1.5,
+            (1, "a"),
+            (1, ("a",)),
+            None,
+            frozenset({1}),
+            Colour.RED,
+            Point(1, 2),
+            int,
+        ]
         for number, key in enumerate(keys):
             cache.set(key, number)
         assert [await cache.get(key) for key in keys] == list(range(len(keys)))

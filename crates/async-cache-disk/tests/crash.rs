@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_cache_disk::fake::{FakeDisk, Fault};
-use async_cache_disk::{DiskErrorKind, Snapshot};
-use sample::{Entry, assert_holds, entries, options_of, save};
+use async_cache_disk::{DiskError, DiskErrorKind, Saved, Snapshot};
+use sample::{Entry, assert_holds_with_eager, eager_entries, entries, options_of, save_with_eager};
 
 const PATH: &str = "/var/cache/pages.cache";
 const FOREIGN: &[u8] = b"somebody's thesis, the only copy";
@@ -43,6 +43,20 @@ fn new() -> Vec<Entry> {
     entries
 }
 
+fn old_eager() -> Vec<Entry> {
+    eager_entries(7, 1)
+}
+
+fn new_eager() -> Vec<Entry> {
+    let mut entries = eager_entries(9, 2);
+    entries[4].value = vec![b'e'; (1 << 20) + 5]; // too large for the buffer
+    entries
+}
+
+fn save_new(disk: &FakeDisk) -> Result<Saved, DiskError> {
+    save_with_eager(&disk.as_vfs(), Path::new(PATH), &new(), &new_eager(), options_of(2))
+}
+
 fn prepared(before: Before) -> FakeDisk {
     let (disk, path) = (FakeDisk::new(), Path::new(PATH));
     match before {
@@ -50,7 +64,7 @@ fn prepared(before: Before) -> FakeDisk {
         Before::NoFile => disk.put_dir(path.parent().unwrap()),
         Before::EmptyFile => disk.put(path, b""),
         Before::Snapshot => {
-            save(&disk.as_vfs(), path, &old(), options_of(1)).unwrap();
+            save_with_eager(&disk.as_vfs(), path, &old(), &old_eager(), options_of(1)).unwrap();
         }
         Before::Foreign => disk.put(path, FOREIGN),
         Before::ForeignAgain => {
@@ -88,11 +102,11 @@ fn state(disk: &FakeDisk, before: Before) -> State {
     match Snapshot::open(&vfs, path, sample::VERSION) {
         Ok(Some(snapshot)) if snapshot.file_id() == [1; 16] => {
             assert_eq!(before, Before::Snapshot);
-            assert_holds(&vfs, path, &old());
+            assert_holds_with_eager(&vfs, path, &old(), &old_eager());
             State::Old
         }
         Ok(Some(_)) => {
-            assert_holds(&vfs, path, &new());
+            assert_holds_with_eager(&vfs, path, &new(), &new_eager());
             State::New
         }
         Ok(None) => {
@@ -110,7 +124,7 @@ fn state(disk: &FakeDisk, before: Before) -> State {
 /// The next save, half a minute later, works and tidies up.
 fn assert_recovers(disk: &FakeDisk, before: Before) {
     disk.advance(Duration::from_secs(30));
-    save(&disk.as_vfs(), Path::new(PATH), &new(), options_of(2)).unwrap();
+    save_new(disk).unwrap();
     assert_eq!(state(disk, before), State::New);
     let temporary = disk.files().into_iter().find(|path| path.extension().is_some_and(|it| it == "tmp"));
     assert_eq!(temporary, None, "a leftover was left");
@@ -120,13 +134,13 @@ fn assert_recovers(disk: &FakeDisk, before: Before) {
 fn a_crash_at_any_call_leaves_the_old_or_the_new_cache_whole() {
     for before in ALL_BEFORE {
         let rehearsal = prepared(before);
-        save(&rehearsal.as_vfs(), Path::new(PATH), &new(), options_of(2)).unwrap();
+        save_new(&rehearsal).unwrap();
         let calls = rehearsal.calls();
         let mut seen = (0, 0);
         for (number, fault) in (0..=calls.len()).flat_map(|n| [(n, Fault::Crash), (n, Fault::TornCrash)]) {
             let disk = prepared(before);
             disk.inject(number, fault);
-            let saved = save(&disk.as_vfs(), Path::new(PATH), &new(), options_of(2));
+            let saved = save_new(&disk);
             let durable = saved.is_ok();
             assert_eq!(durable, number == calls.len(), "an error was swallowed");
             for (name, survivor) in disk.survivors() {
@@ -159,12 +173,12 @@ fn a_fault_at_any_call_is_an_error_or_harmless_and_the_old_file_stays() {
         ALL_BEFORE.into_iter().flat_map(|before| faults.clone().map(|fault| (before, fault)))
     {
         let rehearsal = prepared(before);
-        save(&rehearsal.as_vfs(), Path::new(PATH), &new(), options_of(2)).unwrap();
+        save_new(&rehearsal).unwrap();
         let calls = rehearsal.calls();
         for (number, call) in calls.iter().enumerate() {
             let disk = prepared(before);
             disk.inject(number, fault);
-            let saved = save(&disk.as_vfs(), Path::new(PATH), &new(), options_of(2));
+            let saved = save_new(&disk);
             let is_last_sync = number + 1 == calls.len();
             let state = state(&disk, before);
             assert_eq!(
@@ -188,18 +202,18 @@ fn a_fault_at_any_call_is_an_error_or_harmless_and_the_old_file_stays() {
 #[test]
 fn a_disk_that_is_full_at_any_write_says_so_and_keeps_the_old_file() {
     let rehearsal = prepared(Before::Snapshot);
-    save(&rehearsal.as_vfs(), Path::new(PATH), &new(), options_of(2)).unwrap();
+    save_new(&rehearsal).unwrap();
     let writes = rehearsal.calls().into_iter().enumerate().filter(|(_, call)| call.name == "write_at");
     let mut count = 0;
     for (number, _) in writes {
         let disk = prepared(Before::Snapshot);
         disk.inject(number, Fault::Full);
-        let error = save(&disk.as_vfs(), Path::new(PATH), &new(), options_of(2)).unwrap_err();
+        let error = save_new(&disk).unwrap_err();
         assert_eq!(error.kind(), &DiskErrorKind::Full);
         assert!(error.to_string().contains(PATH) && error.to_string().contains("make room"), "{error}");
         assert_eq!(state(&disk, Before::Snapshot), State::Old);
         assert_eq!(disk.files(), [PathBuf::from(PATH)]);
         count += 1;
     }
-    assert!(count >= 4, "records, more records, the rest, the header");
+    assert!(count >= 6, "records, more records, the index, eager records, the rest, the header: {count}");
 }

@@ -11,7 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs, verify};
 use cap::Cap;
-use sample::{Entry, assert_holds, deadlines, entries, find, open, options_of, random, read_all, save};
+use sample::{
+    Entry, assert_holds_with_eager, deadlines, eager_entries, entries, find, open, options_of, random,
+    read_all, read_eager, save_with_eager,
+};
 
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
@@ -19,6 +22,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// The test's own needs, far below what a wild length would claim.
 const SLACK_BYTES: usize = 256 << 10;
 const COUNT: u32 = 300;
+const EAGER: u32 = 20;
 const HEADER: usize = 4096;
 const PAGE: usize = 512;
 
@@ -46,28 +50,38 @@ fn path() -> &'static Path {
 /// A sound file, its entries, and where what is in it.
 struct Sound {
     entries: Vec<Entry>,
+    eager: Vec<Entry>,
     bytes: Vec<u8>,
     /// Where each record begins, and where the last one ends.
     records: Vec<usize>,
     index: usize,
     deadlines: usize,
+    /// Where each eager record begins, and where the last one ends, which is the end of the file.
+    eager_records: Vec<usize>,
 }
 
 fn sound() -> Sound {
     let disk = FakeDisk::new();
-    let entries = entries(COUNT, 1);
-    save(&disk.as_vfs(), path(), &entries, options_of(1)).unwrap();
+    let (entries, eager) = (entries(COUNT, 1), eager_entries(EAGER, 1));
+    save_with_eager(&disk.as_vfs(), path(), &entries, &eager, options_of(1)).unwrap();
     let bytes = disk.bytes(path()).unwrap();
-    let mut records = vec![HEADER];
-    for entry in &entries {
-        // checksum, flags, two lengths of one byte each
-        let head = 7 + if entry.deadline.is_some() { 8 } else { 0 };
-        records.push(records.last().unwrap() + head + entry.key.len() + entry.value.len());
-    }
+    let records = places(HEADER, &entries);
     let index = records.last().unwrap().next_multiple_of(4096);
     let deadlines = index + 10 * PAGE;
-    assert_eq!(bytes.len(), deadlines + 200usize.div_ceil(42) * PAGE);
-    Sound { entries, bytes, records, index, deadlines }
+    let eager_records = places(deadlines + 200usize.div_ceil(42) * PAGE, &eager);
+    assert_eq!(bytes.len(), *eager_records.last().unwrap());
+    Sound { entries, eager, bytes, records, index, deadlines, eager_records }
+}
+
+/// Where the records of these entries begin, the first one at `start`, and where the last one ends.
+fn places(start: usize, entries: &[Entry]) -> Vec<usize> {
+    let mut places = vec![start];
+    for entry in entries {
+        // checksum, flags, two lengths of one byte each
+        let head = 7 + if entry.deadline.is_some() { 8 } else { 0 };
+        places.push(places.last().unwrap() + head + entry.key.len() + entry.value.len());
+    }
+    places
 }
 
 fn disk_with(bytes: &[u8]) -> (FakeDisk, Arc<dyn Vfs>) {
@@ -104,6 +118,14 @@ fn unread(sound: &Sound, snapshot: &Snapshot) -> BTreeSet<u32> {
     lost.collect()
 }
 
+/// How many eager entries can be read, from the front; they must be right, and the rest reported as lost.
+fn readable_eager(sound: &Sound, snapshot: &Snapshot) -> usize {
+    let (read, lost) = read_eager(snapshot);
+    assert_eq!(read, sound.eager[..read.len()]);
+    assert_eq!(lost, (sound.bytes.len() - sound.eager_records[read.len()]) as u64);
+    read.len()
+}
+
 #[test]
 fn every_flipped_byte_costs_what_it_is_in_and_verify_finds_it() {
     let _alone = alone();
@@ -130,7 +152,10 @@ fn every_flipped_byte_costs_what_it_is_in_and_verify_finds_it() {
                 assert!(bucket.is_empty() || *bucket == keys);
                 *bucket = keys;
             }
-            _ => flipped_elsewhere(&sound, &vfs, FindingKind::DeadlinePage),
+            _ if place < sound.eager_records[0] => {
+                flipped_elsewhere(&sound, &vfs, FindingKind::DeadlinePage);
+            }
+            _ => flipped_eager_record(&sound, &vfs, place),
         });
     }
     let all: Vec<u32> = bucket_keys.iter().flatten().copied().collect();
@@ -168,6 +193,16 @@ fn flipped_bucket(sound: &Sound, vfs: &Arc<dyn Vfs>) -> BTreeSet<u32> {
     missing
 }
 
+fn flipped_eager_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
+    let hit = sound.eager_records.partition_point(|start| *start <= place) - 1;
+    assert_eq!(readable_eager(sound, &open(vfs, path())), hit);
+    let report = verify(vfs, path()).unwrap();
+    let finding = report.findings.first().unwrap();
+    assert_eq!((finding.kind, finding.offset), (FindingKind::Eager, sound.eager_records[hit] as u64));
+    assert_eq!((report.sound_eager, report.finding_count), (hit as u64, 1), "{report:?}");
+    flipped_elsewhere(sound, vfs, FindingKind::Eager);
+}
+
 fn flipped_elsewhere(sound: &Sound, vfs: &Arc<dyn Vfs>, kind: FindingKind) {
     let snapshot = open(vfs, path());
     let mut scratch = Scratch::new();
@@ -175,6 +210,7 @@ fn flipped_elsewhere(sound: &Sound, vfs: &Arc<dyn Vfs>, kind: FindingKind) {
     assert_eq!(unread(sound, &snapshot), BTreeSet::new());
     let expected = if kind == FindingKind::DeadlinePage { 200 - 42..200 } else { 200..201 };
     assert!(expected.contains(&deadlines(&snapshot).len()), "at most one page is lost");
+    assert!(kind == FindingKind::Eager || readable_eager(sound, &snapshot) == sound.eager.len());
     let report = verify(vfs, path()).unwrap();
     assert_eq!(report.findings.first().unwrap().kind, kind);
     assert_eq!(report.sound_entries, COUNT);
@@ -210,6 +246,8 @@ fn a_file_that_is_cut_while_open_is_misses() {
         let snapshot = open(&vfs, path());
         disk.overwrite(path(), &sound.bytes[..len]);
         limited(sound.bytes.len(), || {
+            let eager = readable_eager(&sound, &snapshot);
+            assert_eq!(eager, sound.eager_records.partition_point(|start| *start <= len).saturating_sub(1));
             let before = unread(&sound, &snapshot);
             let missing = missing(&sound, &snapshot);
             assert!(before.is_subset(&missing));
@@ -221,7 +259,9 @@ fn a_file_that_is_cut_while_open_is_misses() {
 
 /// The file is as it was before, but what was not seen once is not seen again.
 fn while_open_again(sound: &Sound, snapshot: &Snapshot, missed: &BTreeSet<u32>, disk: &FakeDisk) {
+    let eager = readable_eager(sound, snapshot);
     disk.overwrite(path(), &sound.bytes);
+    assert_eq!(readable_eager(sound, snapshot), eager);
     if snapshot.damage().buckets > 0 {
         assert_eq!(&missing(sound, snapshot), missed);
         assert_eq!(&unread(sound, snapshot), missed);
@@ -239,7 +279,8 @@ fn a_file_that_is_overwritten_while_open_is_misses_and_never_the_other_files_val
     for entry in &mut entries {
         entry.value.reverse();
     }
-    save(&other.as_vfs(), path(), &entries, options_of(1).identity([2; 16], [1 ^ 0x5A; 16])).unwrap();
+    let options = options_of(1).identity([2; 16], [1 ^ 0x5A; 16]);
+    save_with_eager(&other.as_vfs(), path(), &entries, &eager_entries(EAGER, 2), options).unwrap();
     let other = other.bytes(path()).unwrap();
     assert_eq!(other.len(), sound.bytes.len());
     for replacement in [other, vec![0; sound.bytes.len()], vec![0xA5; sound.bytes.len()]] {
@@ -251,6 +292,8 @@ fn a_file_that_is_overwritten_while_open_is_misses_and_never_the_other_files_val
                 let source = if front { &replacement } else { &sound.bytes };
                 mixed[..upto].copy_from_slice(&source[..upto]);
                 disk.overwrite(path(), &mixed);
+                let eager = readable_eager(&sound, &snapshot);
+                assert_eq!(eager, if front == (upto < sound.bytes.len()) { sound.eager.len() } else { 0 });
                 let missing = missing(&sound, &snapshot);
                 assert!(unread(&sound, &snapshot).is_subset(&missing));
                 assert!(!front || upto < sound.index || missing.len() == COUNT as usize);
@@ -269,6 +312,7 @@ fn crafted_headers_are_refused_or_harmless() {
         0,
         1,
         2,
+        4,
         41,
         43,
         0x7FFF_FFFF,
@@ -279,7 +323,7 @@ fn crafted_headers_are_refused_or_harmless() {
         u64::MAX,
     ];
     let fields = [(12, 4), (16, 8), (72, 4), (76, 4), (80, 4), (84, 4), (256, 1), (512, 1)];
-    let table = (0..3).flat_map(|row| [(768 + row * 24, 4), (776 + row * 24, 8), (784 + row * 24, 8)]);
+    let table = (0..4).flat_map(|row| [(768 + row * 24, 4), (776 + row * 24, 8), (784 + row * 24, 8)]);
     for (place, len) in fields.into_iter().chain(table) {
         for extreme in extremes {
             let mut bytes = sound.bytes.clone();
@@ -299,9 +343,9 @@ fn crafted_records_and_buckets_with_matching_checksums_are_harmless() {
     let sound = sound();
     let mut random = random();
     let (disk, vfs) = disk_with(&sound.bytes);
-    let mut units: Vec<(usize, usize)> =
-        sound.records.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect();
-    units.extend((sound.index..sound.bytes.len()).step_by(PAGE).map(|page| (page, PAGE)));
+    let records = sound.records.windows(2).chain(sound.eager_records.windows(2));
+    let mut units: Vec<(usize, usize)> = records.map(|pair| (pair[0], pair[1] - pair[0])).collect();
+    units.extend((sound.index..sound.eager_records[0]).step_by(PAGE).map(|page| (page, PAGE)));
     for _ in 0..2000 {
         let mut bytes = sound.bytes.clone();
         for _ in 0..random.usize(1..12) {
@@ -335,6 +379,7 @@ fn read_everything(sound: &Sound, vfs: &Arc<dyn Vfs>) {
     }
     assert!(read_all(&snapshot).len() <= sound.bytes.len());
     assert!(deadlines(&snapshot).len() <= sound.bytes.len());
+    assert!(read_eager(&snapshot).0.len() <= sound.bytes.len());
     verify(vfs, path()).unwrap();
 }
 
@@ -354,7 +399,21 @@ fn a_bucket_that_failed_once_is_dead_also_when_the_disk_recovers() {
     assert!(missing.contains(&9) && missing.len() < COUNT as usize);
     assert_eq!(unread(&sound, &snapshot), missing);
     assert!(snapshot.damage().io_errors > 0);
-    assert_holds(&vfs, path(), &sound.entries); // opened anew, all is there
+    assert_holds_with_eager(&vfs, path(), &sound.entries, &sound.eager); // opened anew, all is there
+}
+
+#[test]
+fn an_eager_record_that_failed_once_takes_the_rest_with_it_also_when_the_disk_recovers() {
+    let _alone = alone();
+    let sound = sound();
+    let (disk, vfs) = disk_with(&sound.bytes);
+    let snapshot = open(&vfs, path());
+    disk.fail_every("read_at", std::io::ErrorKind::Other);
+    assert_eq!(readable_eager(&sound, &snapshot), 0);
+    disk.repair();
+    assert_eq!(readable_eager(&sound, &snapshot), 0);
+    assert!(snapshot.damage().io_errors > 0);
+    assert_holds_with_eager(&vfs, path(), &sound.entries, &sound.eager); // opened anew, all is there
 }
 
 #[test]

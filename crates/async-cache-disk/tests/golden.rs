@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_cache_disk::{RealDisk, Vfs, Writer};
-use sample::{Entry, SAVED_AT, assert_holds, open, options_of};
+use sample::{Entry, SAVED_AT, assert_holds, assert_holds_with_eager, open, options_of, save_with_eager};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -28,6 +28,22 @@ fn version_1() -> Vec<Entry> {
         entry(format!("product:{i}").as_bytes(), format!("{{\"id\": {i}}}").as_bytes(), deadline)
     }));
     entries
+}
+
+/// Heads of 7 bytes, 8 for each deadline, 2 for two lengths that need a second byte, keys, values.
+const EAGER_BYTES: u64 = 5 * 7 + 3 * 8 + 2 + (8 + 8 + 300 + 8) + (3 + 9 + 300 + 31);
+
+/// The eager entries in the file of version 1 that has some, beside those of [`version_1`]. Never change this.
+fn version_1_eager() -> Vec<Entry> {
+    let entry =
+        |key: &[u8], value: &[u8], deadline| Entry { key: key.to_vec(), value: value.to_vec(), deadline };
+    vec![
+        entry(b"pickle 1", b"one", None),
+        entry(b"", b"", Some(SAVED_AT + 1)),
+        entry(b"pickle 1", b"one again", Some(u64::MAX)),
+        entry(&[b'k'; 300], &[b'v'; 300], None),
+        entry("ключ".as_bytes(), b"the bytes of a key in the index", Some(0)),
+    ]
 }
 
 #[test]
@@ -56,6 +72,30 @@ fn the_file_of_format_version_1_was_written_like_this() {
     writer.forget(forgotten);
     writer.finish().unwrap();
     assert!(bytes_of(&path) == bytes_of(&golden("v1.acf")), "the writer writes other bytes than it did");
+}
+
+#[test]
+fn the_file_of_format_version_1_with_eager_records_is_readable() {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let path = golden("v1-eager.acf");
+    assert_holds_with_eager(&vfs, &path, &version_1(), &version_1_eager());
+    let snapshot = open(&vfs, &path);
+    assert_eq!((snapshot.saved_at(), snapshot.version(), snapshot.producer()), (SAVED_AT, "v1", "golden"));
+    assert_eq!((snapshot.file_id(), snapshot.eager_bytes()), ([2; 16], EAGER_BYTES));
+}
+
+/// As the one above.
+#[test]
+fn the_file_of_format_version_1_with_eager_records_was_written_like_this() {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("v1-eager.acf");
+    let options = options_of(2).producer("golden");
+    save_with_eager(&vfs, &path, &version_1(), &version_1_eager(), options).unwrap();
+    assert!(
+        bytes_of(&path) == bytes_of(&golden("v1-eager.acf")),
+        "the writer writes other bytes than it did"
+    );
 }
 
 fn bytes_of(path: &Path) -> Vec<u8> {

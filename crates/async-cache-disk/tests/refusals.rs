@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{DiskErrorKind, RealDisk, Snapshot, Vfs, WriteOptions, Writer, clear, verify};
-use sample::{assert_holds, entries, open, options, options_of, save};
+use sample::{assert_holds, eager_entries, entries, open, options, options_of, save, save_with_eager};
 
 fn path() -> &'static Path {
     Path::new("/cache/pages.cache")
@@ -91,6 +91,29 @@ fn a_newer_format_and_unknown_required_features_are_set_aside() {
     let disk = disk_with_snapshot();
     resealed(&disk, |bytes| bytes[17] = 1);
     assert_refused_and_set_aside(&disk, &DiskErrorKind::Newer, "0x100");
+}
+
+#[test]
+fn eager_records_without_their_feature_and_the_feature_without_them_are_damage() {
+    let disk = disk_with_snapshot();
+    resealed(&disk, |bytes| bytes[16] = 4);
+    assert_refused_and_set_aside(&disk, &DiskErrorKind::Damaged, "contradict each other");
+
+    for change in [|bytes: &mut [u8]| bytes[16] = 0, |bytes: &mut [u8]| bytes[840] = 6] {
+        let disk = FakeDisk::new();
+        save_with_eager(&disk.as_vfs(), path(), &entries(50, 1), &eager_entries(3, 1), options_of(1))
+            .unwrap();
+        resealed(&disk, change);
+        assert_refused_and_set_aside(&disk, &DiskErrorKind::Damaged, "contradict each other");
+    }
+}
+
+#[test]
+fn an_eager_section_that_holds_no_record_is_damage() {
+    let disk = FakeDisk::new();
+    save_with_eager(&disk.as_vfs(), path(), &entries(50, 1), &eager_entries(1, 1), options_of(1)).unwrap();
+    resealed(&disk, |bytes| bytes[856..864].copy_from_slice(&6_u64.to_le_bytes()));
+    assert_refused_and_set_aside(&disk, &DiskErrorKind::Damaged, "do not fit");
 }
 
 #[test]
@@ -187,6 +210,7 @@ fn a_writer_that_failed_is_of_no_more_use_and_one_that_is_dropped_leaves_nothing
     disk.repair();
     assert_eq!(disk.files(), [path()]);
     assert_eq!(writer.push(b"key", b"value", None).unwrap_err().kind(), &DiskErrorKind::Abandoned);
+    assert_eq!(writer.push_eager(b"key", b"value", None).unwrap_err().kind(), &DiskErrorKind::Abandoned);
     assert_eq!(writer.finish().unwrap_err().kind(), &DiskErrorKind::Abandoned);
 
     let mut writer = Writer::create(&vfs, path(), options()).unwrap();

@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Deadlines, DiskErrorKind, RealDisk, Records, Scratch, Snapshot, Step, Vfs, Writer, clear,
+    Deadlines, DiskErrorKind, EagerRecords, EagerStep, RealDisk, Records, Scratch, Snapshot, Step, Vfs,
+    Writer, clear,
 };
-use sample::{Entry, assert_holds, entries, open, options, random, read_all, save};
+use sample::{
+    Entry, assert_holds, assert_holds_with_eager, eager_entries, entries, open, options, random, read_all,
+    save, save_with_eager,
+};
 
 const PATH: &str = "/cache/pages.cache";
 
@@ -41,11 +45,50 @@ fn a_snapshot_behaves_as_a_map_with_random_entries() {
         }
         let mut entries: Vec<Entry> = model.values().cloned().collect();
         random.shuffle(&mut entries);
+        let eager = entries.split_off(entries.len() - entries.len() / random.usize(1..9));
         let options = if round % 2 == 0 { options() } else { options().buckets(random.u32(1..40)) };
         let vfs = FakeDisk::new().as_vfs();
-        save(&vfs, Path::new(PATH), &entries, options).unwrap();
-        assert_holds(&vfs, Path::new(PATH), &entries);
+        let saved = save_with_eager(&vfs, Path::new(PATH), &entries, &eager, options).unwrap();
+        assert_eq!((saved.entries as usize, saved.eager as usize), (entries.len(), eager.len()));
+        assert_holds_with_eager(&vfs, Path::new(PATH), &entries, &eager);
     }
+}
+
+#[test]
+fn eager_entries_are_read_as_a_whole_and_found_by_no_look_up() {
+    let vfs = FakeDisk::new().as_vfs();
+    for (count, eager_count) in [(0, 1), (50, 1), (0, 3000), (50, 3000)] {
+        let (entries, eager) = (entries(count, 1), eager_entries(eager_count, 1));
+        let saved = save_with_eager(&vfs, Path::new(PATH), &entries, &eager, options()).unwrap();
+        assert_eq!((saved.entries, saved.eager), (count, eager_count));
+        assert_holds_with_eager(&vfs, Path::new(PATH), &entries, &eager);
+        let snapshot = open(&vfs, Path::new(PATH));
+        assert_eq!((snapshot.len(), snapshot.file_bytes()), (count, saved.bytes));
+        assert_eq!(snapshot.locate(&eager[0].key, &mut Scratch::new()), None);
+    }
+}
+
+#[test]
+fn eager_records_are_copied_as_they_are() {
+    let vfs = FakeDisk::new().as_vfs();
+    let (old, new) = (Path::new(PATH), Path::new("/cache/new.cache"));
+    let mut eager = eager_entries(500, 1);
+    eager[77].value = vec![7; 2_500_000];
+    save_with_eager(&vfs, old, &entries(9, 1), &eager, options()).unwrap();
+
+    let mut records = open(&vfs, old).eager();
+    let mut writer = Writer::create(&vfs, new, options()).unwrap();
+    let before = writer.bytes();
+    while let Some(step) = records.next_step() {
+        let EagerStep::Record(record) = step else { panic!("nothing is lost") };
+        if record.deadline.is_some() {
+            writer.copy_eager(&record).unwrap();
+        }
+    }
+    assert!(before == 0 && writer.bytes() > 0);
+    writer.finish().unwrap();
+    eager.retain(|entry| entry.deadline.is_some());
+    assert_holds_with_eager(&vfs, new, &[], &eager);
 }
 
 #[test]
@@ -178,7 +221,7 @@ fn readers_and_writers_may_move_between_threads() {
     fn shared<T: Send + Sync>() {}
     fn moved<T: Send>() {}
     shared::<Snapshot>();
-    moved::<(Writer, Records, Deadlines, Scratch)>();
+    moved::<(Writer, Records, EagerRecords, Deadlines, Scratch)>();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """The native module. Private: use `cache`."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -42,7 +42,11 @@ class Cache:
     max_batch_size: int
 
 @final
-class Done(Coroutine[Any, Any, None]): ...
+class Done(Coroutine[Any, Any, None]):
+    def __await__(self) -> Generator[Any, Any]: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, error: Any, value: Any = None, traceback: Any = None, /) -> Any: ...
+    def close(self) -> None: ...
 
 def decorate(
     wrapped: Callable[..., Awaitable[Any]],

@@ -129,7 +129,11 @@ class Persistence:
     def _open(self, cache: Cache) -> None:
         backend = cast(DiskBackend, self.backend)
         tag = cache.tag_of_file(Path(backend.path))
-        if tag is not None and tag != self._tag and tag.partition("\x1f")[2] != self._tag.partition("\x1f")[2]:
+        if (
+            tag is not None
+            and tag != self._tag
+            and tag.partition("\x1f")[2] != self._tag.partition("\x1f")[2]
+        ):
             owner = tag.partition("\x1f")[2]
             self._set_aside = True
             raise BackupError(

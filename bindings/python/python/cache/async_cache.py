@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from ._native import Cache
 from ._persistence import Persistence
@@ -36,7 +36,7 @@ class AsyncCache(Cache):
             raise NotImplementedError("remote_cache is not supported yet: leave it out, or give None")
         if backup is not None and backend is not None:
             raise TypeError("backup and backend are two names of one argument: give one of them")
-        return super().__new__(cls, maxsize, default_ttl, batch_window_ms, max_batch_size)
+        return cast(AsyncCache, super().__new__(cls, maxsize, default_ttl, batch_window_ms, max_batch_size))
 
     def __init__(
         self,

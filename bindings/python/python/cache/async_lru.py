@@ -23,5 +23,10 @@ class AsyncLRU(Decorator):
         typed: bool = False,
     ) -> None:
         super().__init__(
-            maxsize=maxsize, default_ttl=None, skip_args=skip_args, backup=backup, backend=backend, typed=typed
+            maxsize=maxsize,
+            default_ttl=None,
+            skip_args=skip_args,
+            backup=backup,
+            backend=backend,
+            typed=typed,
         )

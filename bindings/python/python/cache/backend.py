@@ -75,9 +75,7 @@ class DiskBackend(CacheBackend):
                 warnings.warn(CacheWarning(f"{error}; starting empty"), stacklevel=2)
                 return {}
         now = time.monotonic()
-        return {
-            key: (value, None if left is None else now + left) for key, value, left in entries or ()
-        }
+        return {key: (value, None if left is None else now + left) for key, value, left in entries or ()}
 
     def save(self, data: Entries) -> None:
         """Writes these entries to a new file and puts it in the place of the old one."""

@@ -46,15 +46,19 @@ def _hashable(value: Any, outer: tuple[int, ...]) -> Any:
     if kind in _PLAIN:
         return value
     if id(value) in outer:
-        raise ValueError(f"an argument of type {kind.__qualname__} contains itself, so it cannot be part of a key")
+        raise ValueError(
+            f"an argument of type {kind.__qualname__} contains itself, so it cannot be part of a key"
+        )
     outer = (*outer, id(value))
     if kind is list or kind is tuple:
         return tuple(_hashable(item, outer) for item in value)
     if kind is dict:
-        return _Dict(sorted(((_hashable(k, outer), _hashable(v, outer)) for k, v in value.items()), key=_order))
+        return _Dict(
+            sorted(((_hashable(k, outer), _hashable(v, outer)) for k, v in value.items()), key=_order)
+        )
     if kind is set or kind is frozenset:
         return frozenset(_hashable(item, outer) for item in value)
-    if isinstance(value, type) or callable(value) and hasattr(value, "__qualname__"):
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return _Object((kind, getattr(value, "__module__", None), value.__qualname__))
     parts: list[Any] = [kind]
     if isinstance(value, tuple | list):
@@ -67,7 +71,7 @@ def _hashable(value: Any, outer: tuple[int, ...]) -> Any:
     elif isinstance(value, str | int | float | bytes):
         for base in (str, bytes, float, int):
             if isinstance(value, base):
-                parts.append(base(value))
+                parts.append(base(value))  # type: ignore[arg-type]
                 break
     attributes = getattr(value, "__dict__", None)
     if attributes:

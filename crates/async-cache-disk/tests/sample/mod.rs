@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use async_cache_disk::{DiskError, Saved, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer, verify};
+use async_cache_disk::{
+    DiskError, EagerStep, Saved, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer, verify,
+};
 
 pub(crate) const VERSION: &str = "v1";
 pub(crate) const SAVED_AT: u64 = 1_700_000_000_000_000_000;
@@ -26,6 +28,16 @@ pub(crate) fn entries(count: u32, generation: u32) -> Vec<Entry> {
     (0..count).map(entry).collect()
 }
 
+/// Entries for the eager section, which differ for every `generation`. Some have equal keys, which the format
+/// leaves to whoever reads them.
+pub(crate) fn eager_entries(count: u32, generation: u32) -> Vec<Entry> {
+    let entry = |(i, mut entry): (u32, Entry)| {
+        entry.key = format!("pickled {}", i % 8).into_bytes();
+        entry
+    };
+    (0..).zip(entries(count, generation)).map(entry).collect()
+}
+
 pub(crate) fn options() -> WriteOptions {
     WriteOptions::new(VERSION, SAVED_AT)
 }
@@ -41,10 +53,27 @@ pub(crate) fn save(
     entries: &[Entry],
     options: WriteOptions,
 ) -> Result<Saved, DiskError> {
+    save_with_eager(vfs, path, entries, &[], options)
+}
+
+/// Pushes eager entries between the others, as if they came as they were used.
+pub(crate) fn save_with_eager(
+    vfs: &Arc<dyn Vfs>,
+    path: &Path,
+    entries: &[Entry],
+    eager: &[Entry],
+    options: WriteOptions,
+) -> Result<Saved, DiskError> {
     let mut writer = Writer::create(vfs, path, options)?;
+    let mut eager = eager.iter();
+    let mut push_eager = |writer: &mut Writer| {
+        eager.next().map(|entry| writer.push_eager(&entry.key, &entry.value, entry.deadline)).transpose()
+    };
     for entry in entries {
+        push_eager(&mut writer)?;
         writer.push(&entry.key, &entry.value, entry.deadline)?;
     }
+    while push_eager(&mut writer)?.is_some() {}
     writer.finish()
 }
 
@@ -80,6 +109,25 @@ pub(crate) fn read_all(snapshot: &Snapshot) -> Vec<Option<Entry>> {
     all
 }
 
+/// Reads all eager entries that are not lost, and how many bytes are.
+pub(crate) fn read_eager(snapshot: &Snapshot) -> (Vec<Entry>, u64) {
+    let (mut all, mut lost) = (Vec::new(), 0);
+    let mut records = snapshot.eager();
+    while let Some(step) = records.next_step() {
+        assert_eq!(lost, 0, "nothing comes behind what is lost");
+        match step {
+            EagerStep::Record(record) => {
+                let (key, value) = (record.key.to_vec(), record.value.to_vec());
+                all.push(Entry { key, value, deadline: record.deadline });
+            }
+            EagerStep::Lost { bytes } => lost = bytes,
+        }
+    }
+    assert_eq!(snapshot.damage().eager_bytes, lost);
+    assert!(lost <= snapshot.eager_bytes());
+    (all, lost)
+}
+
 /// All deadlines in order.
 pub(crate) fn deadlines(snapshot: &Snapshot) -> Vec<(u64, u32)> {
     let mut deadlines = snapshot.deadlines();
@@ -92,7 +140,13 @@ pub(crate) fn deadlines(snapshot: &Snapshot) -> Vec<(u64, u32)> {
 
 /// Asserts that a file holds exactly these entries, by every way there is to see them.
 pub(crate) fn assert_holds(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry]) {
+    assert_holds_with_eager(vfs, path, entries, &[]);
+}
+
+pub(crate) fn assert_holds_with_eager(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry], eager: &[Entry]) {
     let snapshot = open(vfs, path);
+    assert_eq!(read_eager(&snapshot), (eager.to_vec(), 0));
+    assert_eq!((snapshot.has_eager(), snapshot.eager_bytes() > 0), (!eager.is_empty(), !eager.is_empty()));
     let mut scratch = Scratch::new();
     assert!(read_all(&snapshot).into_iter().map(Option::unwrap).eq(entries.iter().cloned()));
     for (entry, rank) in entries.iter().zip(0..) {
@@ -105,7 +159,7 @@ pub(crate) fn assert_holds(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry]) {
     assert_eq!(deadlines(&snapshot), expected);
     let report = verify(vfs, path).unwrap();
     assert!(report.is_clean(), "{report:?}");
-    assert_eq!(report.sound_entries as usize, entries.len());
+    assert_eq!((report.sound_entries as usize, report.sound_eager), (entries.len(), eager.len() as u64));
     assert_eq!(snapshot.damage(), async_cache_disk::Damage::default());
 }
 
