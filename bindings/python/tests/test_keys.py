@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from loops import Load, Run, outcome, task
+from loops import Load, Run, outcome, task, until
 
 from cache import AsyncCache, AsyncLRU, AsyncTTL
 from cache.key import KEY, _to_hashable, make_key
@@ -451,7 +451,7 @@ def test_an_argument_whose_repr_or_attributes_raise_raises_that(run: Run) -> Non
 @pytest.mark.parametrize("change", ["clear", "delete", "set", "grow", "get"])
 def test_a_comparison_may_re_enter_and_change_the_cache(run: Run, change: str) -> None:
     async def main() -> None:
-        cache, load = AsyncCache(maxsize=50), Load()
+        cache = AsyncCache(maxsize=50, batch_window_ms=0)
         busy = False
 
         def re_enter() -> bool:
@@ -484,11 +484,9 @@ def test_a_comparison_may_re_enter_and_change_the_cache(run: Run, change: str) -
             key = Evil(99, on_eq=re_enter)
             load = Load()
             asked = task(outcome(_operations(cache, key, load)[make]()))
-            for _ in range(20):
-                await asyncio.sleep(0)
-                if load.calls:
-                    load.answer(["v"] if make == 2 and load.keys else "v")
-                    break
+            await until(lambda load=load, asked=asked: bool(load.calls) or asked.done())  # type: ignore[misc]
+            if load.calls:
+                load.answer(["v"] if load.keys else "v")
             got = await asked
             assert not isinstance(got, BaseException), got
             assert len(cache.cache) <= 50

@@ -13,7 +13,9 @@
 //!    worth keeping last. Shards are interleaved in proportion, since their orders cannot be compared;
 //! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
 //! 5. a file that could not be read when it was opened is set aside by the save, even if it can be read by
-//!    then.
+//!    then;
+//! 6. eager records of the file that was loaded last are copied as bytes, as cold entries are. Another program
+//!    wrote them, and only it can read them, so they are no entries of this cache and are not counted.
 //!
 //! Listing a shard's entries walks them in order under its lock: some milliseconds for a hundred thousand of
 //! them, during which writes to this shard wait, and reads behind them.
@@ -28,7 +30,7 @@ use async_cache_core::cache::Restored;
 use async_cache_core::cold::Frozen;
 use async_cache_core::store::{NewEntry, Ticket};
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskError, DiskErrorKind, Step, Writer};
+use async_cache_disk::{DiskError, DiskErrorKind, EagerStep, Snapshot, Step, Writer};
 
 use crate::backup::codec::Codec;
 use crate::backup::opened::Opened;
@@ -126,6 +128,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut hot = self.hot_entries(&mut cold);
         if let Some((cold, opened)) = &cold {
             copy_cold(&mut writer, opened, cold, file)?;
+        }
+        if let Some(snapshot) = self.cold_counts.others() {
+            copy_eager(&mut writer, &snapshot, file)?;
         }
         let mut left_out = LeftOut::default();
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
@@ -233,6 +238,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let file = self.clock.start_file(snapshot.saved_at().max(not_before));
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
+        self.cold_counts.loaded(&snapshot);
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
         opening.entries = opened.cold.live() as u64;
@@ -323,6 +329,25 @@ fn copy_cold<K, V>(
             Step::Lost { rank } => opened.lose(rank, &"its record is damaged or cannot be read"),
             Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
             Step::Record(record) => drop(writer.copy(&record)?),
+        }
+    }
+    Ok(())
+}
+
+/// Copies the eager records whose time has not passed, as bytes.
+fn copy_eager(writer: &mut Writer, snapshot: &Snapshot, file: FileClock) -> Result<(), DiskError> {
+    let was_known = snapshot.damage().eager_bytes > 0;
+    let mut records = snapshot.eager();
+    while let Some(step) = records.next_step() {
+        match step {
+            EagerStep::Record(record) if record.deadline.is_some_and(|it| it <= file.file_now()) => {}
+            EagerStep::Record(record) => writer.copy_eager(&record)?,
+            EagerStep::Lost { bytes } if !was_known => tracing::warn!(
+                "{}: entries of another program, {bytes} bytes, are damaged or cannot be read, and are left out \
+                 of the save",
+                snapshot.path().display()
+            ),
+            EagerStep::Lost { .. } => {}
         }
     }
     Ok(())

@@ -19,6 +19,7 @@ use async_cache::{
     AsyncCache, BackupError, BuildError, Builder, Clock, DiskBackend, DiskErrorKind, Eviction, ManualClock,
 };
 use async_cache_disk::fake::{FakeDisk, Fault};
+use async_cache_disk::{EagerStep, Snapshot, Step, WriteOptions, Writer};
 use fastrand::Rng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stage::{number_from_env, one_thread, poll_once, several_threads, until, within_limit};
@@ -771,6 +772,67 @@ fn a_save_in_the_background_of_a_runtime_that_is_gone_is_an_error() {
             }
         };
         assert!(matches!(saving, Err(BackupError::Interrupted(_))), "{saving:?}");
+    });
+}
+
+// Entries of another program
+
+/// Adds eager entries to the file, as another program would that loads and saves it; they have no deadline, or
+/// one so many seconds from now.
+fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
+    let (vfs, path) = (disk.as_vfs(), Path::new(PATH));
+    let old = Snapshot::open_any_version(&vfs, path).unwrap().unwrap();
+    let mut writer = Writer::create(&vfs, path, WriteOptions::new(old.version(), old.saved_at())).unwrap();
+    let mut records = old.records();
+    while let Some(Step::Record(record)) = records.next_step() {
+        writer.copy(&record).unwrap();
+    }
+    for (key, ttl) in entries {
+        let deadline = ttl.map(|ttl| old.saved_at() + ttl * 1_000_000_000);
+        writer.push_eager(key.as_bytes(), b"pickled", deadline).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// The keys of the eager entries in the file.
+fn eager_keys(disk: &FakeDisk) -> Vec<String> {
+    let snapshot = Snapshot::open_any_version(&disk.as_vfs(), Path::new(PATH)).unwrap().unwrap();
+    let (mut records, mut keys) = (snapshot.eager(), Vec::new());
+    while let Some(EagerStep::Record(record)) = records.next_step() {
+        assert_eq!(record.value, b"pickled");
+        keys.push(String::from_utf8(record.key.to_vec()).unwrap());
+    }
+    keys
+}
+
+#[test]
+fn entries_that_only_another_program_can_read_are_kept_until_they_expire_or_the_cache_is_cleared() {
+    within_limit(|| {
+        let disk = saved_numbers(3);
+        add_eager(&disk, &[("short", Some(10)), ("long", Some(1000)), ("for ever", None)]);
+
+        let (builder, hands) = life::<u64, u64>(&disk, 1);
+        let cache = builder.build().unwrap();
+        assert_eq!((cache.opening().entries, cache.len(), there(&cache, 9).len()), (3, 3, 3));
+        assert_eq!((cache.save_to_backup().unwrap().entries, cache.len()), (3, 3));
+        assert_eq!(eager_keys(&disk), ["short", "long", "for ever"]);
+
+        // Also when nothing is cold any more, and the rest of the file has been let go.
+        for key in 0..4 {
+            cache.set(key, key);
+        }
+        assert_eq!((0..5).filter(|key| cache.get(key).is_some()).count(), 4);
+        assert_eq!((cache.stats().cold, cache.save_to_backup().unwrap().entries), (0, 4));
+        assert_eq!(eager_keys(&disk), ["short", "long", "for ever"]);
+
+        hands.advance(seconds(20));
+        cache.save_to_backup().unwrap();
+        assert_eq!(eager_keys(&disk), ["long", "for ever"]);
+
+        cache.clear();
+        cache.set(7, 7);
+        cache.save_to_backup().unwrap();
+        assert_eq!(eager_keys(&disk), [""; 0]);
     });
 }
 

@@ -165,7 +165,7 @@ def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:
 
 def _is_full(cell: Any) -> bool:
     try:
-        cell.cell_contents
+        _ = cell.cell_contents
     except ValueError:
         return False
     return True

@@ -6,7 +6,9 @@
 //! - what is found under a key is under an equal key: equal bytes are not enough, for serde writes some unequal
 //!   keys alike (`None` and `Some(None)`). Such keys miss each other's entries;
 //! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not
-//!   saved again.
+//!   saved again;
+//! - eager records, which another program wrote for itself, are never served, and the next save passes them on:
+//!   also after every other entry has turned hot, but not after the cache was cleared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,7 +37,8 @@ pub(crate) struct Opened<K, V> {
     due: Mutex<Deadlines>,
 }
 
-/// What happened to cold entries that no call of a shard has seen. Outlives the snapshot they were in.
+/// What happened to cold entries that no call of a shard has seen, and what else outlives the snapshot they
+/// were in.
 #[derive(Debug, Default)]
 pub(crate) struct ColdCounts {
     /// Damaged, or not of the value's type.
@@ -44,6 +47,8 @@ pub(crate) struct ColdCounts {
     expirations: AtomicU64,
     /// Saves that succeeded.
     saves: AtomicU64,
+    /// The snapshot that was loaded last, if it has eager records. Held until the cache is cleared.
+    others: Mutex<Option<Snapshot>>,
 }
 
 impl ColdCounts {
@@ -53,10 +58,22 @@ impl ColdCounts {
         stats.saves += self.saves.load(Ordering::Relaxed);
     }
 
+    /// Forgets it all; for when the cache is cleared.
     pub(crate) fn reset(&self) {
+        *self.others.lock() = None;
         self.undecodable.store(0, Ordering::Relaxed);
         self.expirations.store(0, Ordering::Relaxed);
         self.saves.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes whose eager records the next save passes on.
+    pub(crate) fn loaded(&self, snapshot: &Snapshot) {
+        *self.others.lock() = snapshot.has_eager().then(|| snapshot.clone());
+    }
+
+    /// The snapshot whose eager records a save passes on.
+    pub(crate) fn others(&self) -> Option<Snapshot> {
+        self.others.lock().clone()
     }
 
     pub(crate) fn saved(&self) {
