@@ -57,8 +57,8 @@ lint-rust: ## format, clippy, docs and the arrows between crates
 	$(PYTHON) scripts/check_arrows.py
 
 lint-python: $(VENV)/ready ## ruff and mypy
-	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)
-	$(VENV)/bin/ruff check --quiet $(BINDINGS)
+	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)/python $(BINDINGS)/examples
+	$(VENV)/bin/ruff check --quiet $(BINDINGS)/python $(BINDINGS)/examples
 	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache
 
 format: ## format everything
