@@ -51,11 +51,11 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(params=["no backup", "disk", "memory"])
 def store(request: pytest.FixtureRequest, path: Path) -> MakeCache:
     """Makes caches: what a cache promises in memory, it promises over every backend."""
-    backup: CacheBackend | None = {
-        "no backup": lambda: None,
-        "disk": lambda: DiskBackend(path),
-        "memory": MemoryBackend,
-    }[request.param]()
+    backup: CacheBackend | None = None
+    if request.param == "disk":
+        backup = DiskBackend(path)
+    elif request.param == "memory":
+        backup = MemoryBackend()
 
     def make_cache(**options: Any) -> AsyncCache:
         return AsyncCache(backup=backup, **options)

@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 try:
     import uvloop
-except ImportError:  # pragma: no cover
-    uvloop = None
+except ImportError:
+    uvloop = None  # type: ignore[assignment,unused-ignore]
 
 LOOPS = ["asyncio", "uvloop" if uvloop is not None else "uvloop (cannot be installed on this Python)"]
 
@@ -68,7 +68,8 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        # Not longer than this, for a test that hung is not to hang again here.
+        loop.run_until_complete(asyncio.wait(tasks, timeout=5))
 
 
 async def turns(count: int = 20) -> None:

@@ -37,7 +37,7 @@ def test_single_one_caller_is_cancelled_and_the_load_goes_on_for_the_others(run:
         await joined(first, second, third)
         await cancel(second)
         load.answer("v")
-        assert await asyncio.gather(first, third) == ["v", "v"]
+        assert list(await asyncio.gather(first, third)) == ["v", "v"]
         assert (len(load.calls), load.cancelled) == (1, 0)
         assert await cache.get("k") == "v"
 
@@ -51,7 +51,7 @@ def test_batch_one_caller_is_cancelled_and_the_load_goes_on_for_the_others(run: 
         await load.called()
         await cancel(a_too)
         load.answer({"a": 1, "b": 2})
-        assert await asyncio.gather(a, b) == [1, 2]
+        assert list(await asyncio.gather(a, b)) == [1, 2]
         assert (load.keys, load.cancelled) == ([["a", "b"]], 0)
 
     run(main())
@@ -69,7 +69,7 @@ def test_batch_one_caller_is_cancelled_before_the_batch_leaves_and_its_neighbour
         await load.called()
         assert load.keys == [["a", "b", "c"]]
         load.answer([1, 2, 3])
-        assert await asyncio.gather(a, b, c) == [1, 2, 3]
+        assert list(await asyncio.gather(a, b, c)) == [1, 2, 3]
 
     run(main())
 
@@ -84,7 +84,7 @@ def test_single_the_first_caller_is_cancelled_and_the_load_goes_on_and_runs_once
         await joined(first, second, third)
         await cancel(first)
         load.answer("v")
-        assert await asyncio.gather(second, third) == ["v", "v"]
+        assert list(await asyncio.gather(second, third)) == ["v", "v"]
         assert (len(load.calls), load.cancelled) == (1, 0)
         assert await cache.get("k") == "v"
 
@@ -98,7 +98,7 @@ def test_batch_the_first_caller_is_cancelled_and_the_load_goes_on_and_runs_once(
         await load.called()
         await cancel(first)
         load.answer({"a": 1, "b": 2})
-        assert await asyncio.gather(second, b) == [1, 2]
+        assert list(await asyncio.gather(second, b)) == [1, 2]
         assert (load.keys, load.cancelled) == ([["a", "b"]], 0)
 
     run(main())
@@ -165,7 +165,7 @@ def test_batch_the_last_caller_is_cancelled_before_the_batch_leaves_and_the_key_
         await load.called()
         assert load.keys == [["b", "c", "d"]]
         load.answer([2, 3, 4])
-        assert await asyncio.gather(b, c, d) == [2, 3, 4]
+        assert list(await asyncio.gather(b, c, d)) == [2, 3, 4]
 
     run(main())
 
@@ -601,7 +601,7 @@ def test_batch_a_change_during_the_load_fences_it(run: Run, how: str) -> None:
         await load.called()
         _change(cache, how, "a")
         load.answer({"a": "old", "b": "b"})
-        assert await asyncio.gather(a, b) == ["old", "b"]
+        assert list(await asyncio.gather(a, b)) == ["old", "b"]
         assert await cache.get("a") == ("set" if how == "set" else None)
         assert await cache.get("b") == (None if how == "clear" else "b")
 
@@ -618,9 +618,9 @@ def test_batch_a_get_after_an_invalidation_starts_a_new_load(run: Run) -> None:
         await load.called(2)
         assert load.keys == [["a", "b"], ["a", "c"]]
         load.answer({"a": "new", "c": 3}, 1)
-        assert await asyncio.gather(again, c) == ["new", 3]
+        assert list(await asyncio.gather(again, c)) == ["new", 3]
         load.answer({"a": "old", "b": 2}, 0)
-        assert await asyncio.gather(a, b) == ["old", 2]
+        assert list(await asyncio.gather(a, b)) == ["old", 2]
         assert await cache.get("a") == "new"
 
     run(main())
@@ -813,7 +813,7 @@ def test_one_cache_serves_many_loops_in_many_threads_at_once(kind: str) -> None:
         return load
 
     async def main() -> list[int]:
-        return await asyncio.gather(*(cache.get(key, loader(key)) for key in range(300)))
+        return list(await asyncio.gather(*(cache.get(key, loader(key)) for key in range(300))))
 
     results: list[list[int]] = []
 

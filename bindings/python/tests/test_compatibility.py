@@ -119,7 +119,8 @@ def test_get_takes_a_plain_loader_that_returns_an_awaitable(run: Run) -> None:
 def test_get_stores_none_and_false_values_as_values(run: Run, store: MakeCache) -> None:
     async def main() -> None:
         cache = store()
-        for number, value in enumerate((None, False, 0, "", [])):
+        values: list[Any] = [None, False, 0, "", []]
+        for number, value in enumerate(values):
             assert await cache.get(number, returns(value)) == value
             assert await cache.get(number, returns("loaded again")) == value
 
@@ -233,7 +234,8 @@ def test_set_acts_at_once_and_may_be_awaited_or_not(run: Run, store: MakeCache) 
         cache = store()
         cache.set("now", 1)
         assert "now" in cache.cache
-        assert await cache.set("awaited", 2) is None
+        returned: Any = cache.set("awaited", 2)
+        assert await returned is None
         await asyncio.create_task(cache.set("task", 3))
         await asyncio.gather(cache.set("gathered", 4), cache.set("too", 5))
         assert [await cache.get(key) for key in ("now", "awaited", "task", "gathered", "too")] == [
@@ -254,7 +256,8 @@ def test_delete_acts_at_once_and_may_be_awaited_or_not(run: Run, store: MakeCach
             cache.set(key, key)
         cache.delete("a")
         assert "a" not in cache.cache
-        assert await cache.delete("b") is None
+        returned: Any = cache.delete("b")
+        assert await returned is None
         await asyncio.create_task(cache.delete("c"))
         await cache.delete("was never there")
         cache.delete("was never there")
@@ -480,7 +483,7 @@ def test_a_decorated_function_loads_once_for_each_arguments(run: Run, decorator:
     async def main() -> None:
         calls: list[tuple[int, int]] = []
 
-        @decorator()
+        @decorator()  # type: ignore[untyped-decorator,unused-ignore]
         async def add(a: int, b: int = 0) -> int:
             calls.append((a, b))
             return a + b
@@ -651,25 +654,26 @@ def test_an_invalidator_removes_what_the_write_changed(
     async def main() -> None:
         database = {1: "a", 2: "b"}
 
-        @decorator()
+        @decorator()  # type: ignore[untyped-decorator,unused-ignore]
         async def read(number: int) -> str:
             return database[number]
 
-        options: dict[str, Any] = {
+        all_options: dict[str, dict[str, Any]] = {
             "own arguments": {},
             "key_fn": {"key_fn": lambda args, kwargs: ((kwargs["number"],), {})},
             "clear_all": {"clear_all": True},
-        }[how]
+        }
+        options = all_options[how]
 
         if how == "own arguments":
 
-            @invalidator(read)
+            @invalidator(read)  # type: ignore[untyped-decorator,unused-ignore]
             async def write(number: int) -> str:
                 database[number] += "!"
                 return "written"
         else:
 
-            @invalidator(read, **options)
+            @invalidator(read, **options)  # type: ignore[untyped-decorator,unused-ignore]
             async def write(*, number: int) -> str:
                 database[number] += "!"
                 return "written"
@@ -820,7 +824,7 @@ def test_a_slow_batch_blocks_no_other(run: Run) -> None:
         assert not waits.done()
         slow.answer([2], 1)
         slow.answer([3], 0)
-        assert await asyncio.gather(again, waits) == [2, 3]
+        assert list(await asyncio.gather(again, waits)) == [2, 3]
 
     run(main())
 
