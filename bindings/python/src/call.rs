@@ -388,6 +388,10 @@ impl Coroutine for Call {
         matches!(self.state, State::Done)
     }
 
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
     #[inline]
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let hit = match &self.state {

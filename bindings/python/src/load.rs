@@ -358,6 +358,10 @@ impl Coroutine for Load {
         matches!(self.state, State::Done)
     }
 
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Runs(_))
+    }
+
     fn send_fast<'py>(&mut self, _: Python<'py>) -> Option<Bound<'py, PyAny>> {
         None
     }

@@ -290,7 +290,6 @@ def test_load_from_backup_does_not_undo_what_was_set_since(run: Run, path: Path)
 
 
 FOREIGN: dict[str, bytes] = {
-    "empty": b"",
     "text": b"this is somebody's diary\n" * 100,
     "pickle": pickle.dumps({"k": ("v", None)}),
     "zeros": bytes(10_000),
@@ -309,9 +308,19 @@ def test_a_foreign_file_is_empty_with_a_warning_and_set_aside_by_the_save(path: 
         warnings.simplefilter("ignore", CacheWarning)
         cache.save_to_backup()
     others = [other.read_bytes() for other in path.parent.iterdir() if other != path]
-    assert FOREIGN[name] in others or name == "empty"
+    assert FOREIGN[name] in others
     with no_warning():
         assert "k" in AsyncCache(backup=DiskBackend(path)).cache
+
+
+def test_a_file_of_no_bytes_counts_as_no_file(path: Path) -> None:
+    path.touch()
+    with no_warning():
+        cache = AsyncCache(backup=DiskBackend(path))
+        cache.set("k", "v")
+        cache.save_to_backup()
+        assert "k" in AsyncCache(backup=DiskBackend(path)).cache
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_pickle_that_would_run_code_is_not_run(path: Path) -> None:

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | new | `send(None)` begins; `throw` and `close` end it; dropped, it warns that it was never awaited |
 //! | running | one of the calls below is on the stack; any other call is `ValueError` |
-//! | waiting | `send`, `throw`, `close`; dropped, it leaves what it waits for |
+//! | waiting | `send`, `throw`, `close`; dropped, it leaves what it waits for; another `await` is `RuntimeError` |
 //! | done | every further `send` or `throw` is `RuntimeError`; dropped, its memory goes to the free list |
 //!
 //! Rules:
@@ -42,6 +42,8 @@ pub(crate) trait Coroutine: Sized {
     fn name(&self, py: Python<'_>) -> String;
     /// Whether it has ended.
     fn is_done(&self) -> bool;
+    /// Whether it has begun and not ended.
+    fn is_waiting(&self) -> bool;
     /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
     /// `None` if it takes more than that.
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>>;
@@ -150,18 +152,24 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         doc: std::ptr::null(),
         closure: null_mut(),
     };
+    let getter = |name: &'static CStr, get: ffi::getter| ffi::PyGetSetDef { get: Some(get), ..named(name) };
     let getset = Box::leak(Box::new([
         named(c"__name__"),
         named(c"__qualname__"),
+        getter(c"cr_running", running_getter::<B>),
+        getter(c"cr_suspended", suspended_getter::<B>),
+        // There is no frame of Python, and debuggers that ask for one are told so.
+        getter(c"cr_frame", none_getter),
+        getter(c"cr_await", none_getter),
         // SAFETY: all zeros end the list.
         unsafe { std::mem::zeroed() },
     ]));
     let slot = |slot, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
     let mut slots = [
         slot(ffi::Py_tp_getset, getset.as_mut_ptr().cast()),
-        slot(ffi::Py_am_await, await_slot as *mut c_void),
+        slot(ffi::Py_am_await, await_slot::<B> as *mut c_void),
         slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_iter, await_slot as *mut c_void),
+        slot(ffi::Py_tp_iter, iter_slot as *mut c_void),
         slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void),
         slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void),
@@ -238,7 +246,50 @@ unsafe extern "C" fn name_getter<B: Coroutine>(
     })
 }
 
-unsafe extern "C" fn await_slot(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn running_getter<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: attached, and the object is of this type.
+    unsafe { ffi::PyBool_FromLong((*object.cast::<Object<B>>()).busy.into()) }
+}
+
+unsafe extern "C" fn suspended_getter<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: attached, and the object is of this type.
+    unsafe { ffi::PyBool_FromLong(is_waiting(object.cast::<Object<B>>()).into()) }
+}
+
+unsafe extern "C" fn none_getter(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: attached.
+    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+}
+
+/// Rule 1: the body is looked at only while no method of it runs.
+///
+/// # Safety
+/// `this` is alive, and the thread is attached.
+unsafe fn is_waiting<B: Coroutine>(this: *mut Object<B>) -> bool {
+    // SAFETY: as the caller says; not busy, so there is no `&mut` to the body.
+    unsafe { !(*this).busy && (*this).body.is_waiting() }
+}
+
+unsafe extern "C" fn await_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached, and `object` is alive and of this type.
+    unsafe {
+        if is_waiting(object.cast::<Object<B>>()) {
+            let message = c"coroutine is being awaited already";
+            ffi::PyErr_SetString(ffi::PyExc_RuntimeError, message.as_ptr());
+            return null_mut();
+        }
+    }
+    // SAFETY: as above.
+    unsafe { iter_slot(object) }
+}
+
+unsafe extern "C" fn iter_slot(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: attached, and `object` is alive.
     unsafe { ffi::Py_NewRef(object) }
 }
