@@ -7,13 +7,13 @@ CARGO ?= cargo
 LIMIT ?= timeout --kill-after=30 1800
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BINDINGS := bindings/python
 MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --manifest-path $(BINDINGS)/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-rust test test-rust test-python test-interleavings python lint lint-rust lint-python \
-	format doc bench bench-smoke soak clean
+.PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-interleavings python lint lint-rust \
+	lint-python format doc bench bench-python bench-smoke soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -21,6 +21,12 @@ help: ## list the targets
 $(VENV)/ready: $(BINDINGS)/requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(BINDINGS)/requirements-dev.txt
+	touch $@
+
+# The library that this package replaces. Its modules have our names, so it gets a folder of its own.
+ORIGINAL := .venv-original
+$(ORIGINAL)/ready: $(BINDINGS)/benches/requirements-original.txt $(VENV)/ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(ORIGINAL) -r $<
 	touch $@
 
 python: $(VENV)/ready ## build the Python package into .venv
@@ -41,8 +47,11 @@ test: test-interleavings test-rust test-python ## all tests
 test-rust: ## the tests of the crates
 	$(LIMIT) $(CARGO) test --workspace --exclude async-cache-benches
 
-test-python: python ## the tests of the Python package
-	cd $(BINDINGS) && $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
+test-python: python $(ORIGINAL)/ready ## the tests of the Python package
+	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
+
+test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
+	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons
 
 # Every order in which threads can meet at a lock, as far as the model checker gets.
 test-interleavings: ## the concurrent front under the model checker
@@ -56,10 +65,11 @@ lint-rust: ## format, clippy, docs and the arrows between crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py
 
-lint-python: $(VENV)/ready ## ruff and mypy
-	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)/python $(BINDINGS)/examples
-	$(VENV)/bin/ruff check --quiet $(BINDINGS)/python $(BINDINGS)/examples
+lint-python: python ## ruff, mypy and stubtest
+	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)
+	$(VENV)/bin/ruff check --quiet $(BINDINGS)
 	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache
+	cd $(BINDINGS) && $(abspath $(VENV))/bin/python -m mypy.stubtest cache --allowlist stubtest-allowlist.txt
 
 format: ## format everything
 	$(CARGO) fmt --all

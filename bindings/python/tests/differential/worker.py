@@ -85,9 +85,9 @@ class Program:
     async def op_set(self, key: Any, value: Any, ttl: Any) -> Any:
         self.cache.set(key, value) if ttl == "default" else self.cache.set(key, value, ttl=ttl)
 
-    async def op_set_anew(self, key: Any, value: Any) -> Any:
+    async def op_set_anew(self, key: Any, value: Any, ttl: Any) -> Any:
         self.cache.delete(key)
-        self.cache.set(key, value)
+        await self.op_set(key, value, ttl)
 
     async def op_delete(self, key: Any) -> Any:
         self.cache.delete(key)
