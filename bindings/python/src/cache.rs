@@ -23,6 +23,7 @@ use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::order::Eviction;
 use async_cache_core::stats::Stats;
 use async_cache_core::store::{NewEntry, Removed, SlotId};
+use async_cache_core::time::FileClock;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList};
@@ -30,7 +31,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::batch::{self, Gathered, Group};
 use crate::call::{Call, ObjectCall};
-use crate::clock::{self, FileClock};
+use crate::clock;
 use crate::done::done;
 use crate::file::{self, Target};
 use crate::key::{ObjectKey, Probe};

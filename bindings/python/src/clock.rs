@@ -13,11 +13,7 @@ use async_cache_core::time::{Deadline, Time};
 #[inline]
 pub(crate) fn has_passed(deadline: Deadline) -> bool {
     let (coarse, lag) = system::coarse();
-    if deadline.has_passed(coarse) {
-        return true;
-    }
-    let latest = Time::from_nanos(coarse.as_nanos().saturating_add(lag));
-    deadline.has_passed(latest) && deadline.has_passed(now())
+    deadline.has_passed_by(coarse, lag, now)
 }
 
 /// Now, on the monotonic clock.
@@ -76,44 +72,5 @@ mod system {
 
     pub(super) fn coarse() -> (Time, u64) {
         (precise(), 0)
-    }
-}
-
-// FILECLOCK-TEMP
-/// How instants in memory map to instants in the file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FileClock {
-    monotonic: Time,
-    file: u64,
-}
-
-impl FileClock {
-    pub(crate) fn start(now: Time, wall: u64, saved_at: u64) -> Self {
-        Self { monotonic: now, file: wall.max(saved_at) }
-    }
-    pub(crate) fn adjusted(self, now: Time, wall: u64) -> Self {
-        Self { monotonic: now, file: wall.max(self.to_file(now)) }
-    }
-    pub(crate) fn file_now(self) -> u64 {
-        self.file
-    }
-    pub(crate) fn deadline_to_file(self, deadline: Deadline) -> Option<u64> {
-        deadline.time().map(|time| self.to_file(time))
-    }
-    pub(crate) fn deadline_from_file(self, deadline: Option<u64>) -> Deadline {
-        deadline.map_or(Deadline::NEVER, |deadline| {
-            let nanos = if deadline >= self.file {
-                self.monotonic.as_nanos().saturating_add(deadline - self.file)
-            } else {
-                self.monotonic.as_nanos().saturating_sub(self.file - deadline)
-            };
-            Deadline::at(Time::from_nanos(nanos))
-        })
-    }
-    fn to_file(self, time: Time) -> u64 {
-        match time.as_nanos().checked_sub(self.monotonic.as_nanos()) {
-            Some(later) => self.file.saturating_add(later),
-            None => self.file.saturating_sub(self.monotonic.as_nanos() - time.as_nanos()),
-        }
     }
 }

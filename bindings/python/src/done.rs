@@ -23,12 +23,14 @@ impl Done {
         None
     }
 
+    #[pyo3(signature = (value, /))]
     #[allow(clippy::unused_self)]
-    fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = value;
         Err(PyStopIteration::new_err(()))
     }
 
-    #[pyo3(signature = (error, value=None, traceback=None))]
+    #[pyo3(signature = (error, value=None, traceback=None, /))]
     #[allow(clippy::unused_self)]
     fn throw(
         &self,

@@ -18,9 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::FileClock;
 use async_cache_core::store::Ticket;
-use async_cache_core::time::Deadline;
+use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{DiskError, DiskErrorKind, RealDisk, Snapshot, Step, Vfs, WriteOptions, Writer};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};

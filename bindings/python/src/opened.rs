@@ -11,10 +11,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::clock::FileClock;
 use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{Deadlines, Scratch, Snapshot};
 use pyo3::prelude::*;
 
