@@ -62,6 +62,8 @@ pub(crate) struct State {
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: bool,
     pub(crate) saves: u64,
+    /// What was counted by snapshots that were let go.
+    pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
     pub(crate) planner: Planner<Group, FlightId>,
     /// The flights that wait for their batch to leave.
@@ -118,6 +120,7 @@ impl Cache {
             file_clock: None,
             unread: false,
             saves: 0,
+            spent: Stats::default(),
             default_ttl,
             planner: Planner::new(Duration::from_secs_f64(batch_window_ms / 1000.0), max_batch_size),
             gathered: HashMap::new(),
@@ -184,6 +187,7 @@ impl Cache {
         let cleared = {
             let mut state = self.state.borrow(py);
             state.saves = 0;
+            state.spent = Stats::default();
             (state.core.clear(), state.opened.take())
         };
         drop(cleared);
@@ -287,18 +291,12 @@ impl Cache {
     /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let now = clock::now();
-        let entries: Vec<_> = {
-            let state = self.state.borrow(py);
-            let tickets = state.core.coldest_first();
-            let live = tickets.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
-            let live = live.filter(|entry| !entry.deadline.has_passed(now));
-            live.map(|entry| {
-                let left = entry.deadline.remaining(now).map(|left| left.as_secs_f64());
-                (entry.key.bind(py).clone(), entry.value.bind(py).clone(), left)
-            })
-            .collect()
-        };
-        PyList::new(py, entries)
+        let entries = self.take(py, &self.list(py)).into_iter();
+        let live = entries.filter(|(_, _, deadline)| !deadline.has_passed(now));
+        let timed = live.map(|(key, value, deadline)| {
+            (key, value, deadline.remaining(now).map(|left| left.as_secs_f64()))
+        });
+        PyList::new(py, timed.collect::<Vec<_>>())
     }
 
     #[getter]
@@ -675,6 +673,7 @@ impl Cache {
                 drop(state);
                 drop(removed);
                 opened.reclaim_some(now);
+                self.let_go_if_spent(py);
                 Ok(Ok(value))
             }
             // Decoding or comparing ran Python code that wrote the key, or cleared the cache.
@@ -698,6 +697,18 @@ impl Cache {
         }
         drop(state);
         drop(removed);
+        self.let_go_if_spent(py);
+    }
+
+    /// Lets go of a snapshot of which nothing is cold any more, so that it costs a miss nothing.
+    fn let_go_if_spent(&self, py: Python<'_>) {
+        let mut state = self.state.borrow(py);
+        let spent = state.opened.take_if(|opened| opened.cold.live() == 0);
+        let Some(spent) = spent else { return };
+        spent.add_to(&mut state.spent);
+        let removed = state.core.let_go();
+        drop(state);
+        drop((spent, removed));
     }
 
     fn counted(&self, py: Python<'_>) -> Stats {
@@ -709,6 +720,8 @@ impl Cache {
             stats.size += stats.cold;
             opened.add_to(&mut stats);
         }
+        stats.undecodable += state.spent.undecodable;
+        stats.expirations += state.spent.expirations;
         stats.saves = state.saves;
         stats
     }

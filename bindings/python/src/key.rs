@@ -254,7 +254,11 @@ impl CallKey {
 
     fn encode(&self, py: Python<'_>) -> PyResult<Option<Vec<u8>>> {
         match &self.form {
-            Form::ByValue { bytes, is_stable, .. } => Ok(is_stable.then(|| bytes.to_vec())),
+            // A class may have been replaced by another of its name since the key was made.
+            Form::ByValue { bytes, types, is_stable } => {
+                let is_stable = *is_stable && types.iter().all(|class| codec::is_found(class.bind(py)));
+                Ok(is_stable.then(|| bytes.to_vec()))
+            }
             Form::Plain { values, names } => {
                 let values: Vec<_> = values.iter().map(|value| value.bind(py).clone()).collect();
                 let names: Vec<_> = names.iter().map(|name| name.bind(py).clone()).collect();

@@ -5,7 +5,7 @@
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
 //!   wait; `nesting`: loads that wait for loads
-//! - `opened`, `file`: the snapshot; `codec`: Python objects as `MessagePack`
+//! - `opened`, `file`, `save`: the snapshot, opened and written; `codec`: Python objects as `MessagePack`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
 
@@ -23,6 +23,7 @@ mod nesting;
 mod opened;
 mod raw;
 mod room;
+mod save;
 mod ttl;
 
 use std::path::PathBuf;
@@ -97,7 +98,7 @@ fn write_file(
     pickle: bool,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    file::write_all(py, &Target::new(path, version, pickle), entries)
+    save::write_all(py, &Target::new(path, version, pickle), entries)
 }
 
 /// Removes a file.

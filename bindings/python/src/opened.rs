@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 
 use crate::clock;
 use crate::codec::{self, Options};
+use crate::errors;
 use crate::raw::GilCell;
 
 /// Deadlines looked at by one write. Each write adds one entry at most, so a few keep up.
@@ -133,20 +134,23 @@ impl Opened {
         });
     }
 
-    /// Lets go of an entry that cannot be served. The first one is reported, the others are counted.
+    /// Lets go of an entry that cannot be served.
     pub(crate) fn lose(&self, py: Python<'_>, rank: Rank, why: &str) {
         if self.cold.take(rank) {
-            self.undecodable.fetch_add(1, Ordering::Relaxed);
-            if !self.reported.swap(true, Ordering::Relaxed) {
-                let path = self.snapshot.path().display();
-                crate::errors::log(
-                    py,
-                    &format!(
-                        "{path}: entry {rank} cannot be served and counts as a miss: {why}; further ones are \
-                         counted in stats()['undecodable'] only"
-                    ),
-                );
-            }
+            self.report(py, &format!("entry {rank}"), why);
+        }
+    }
+
+    /// Counts an entry that cannot be served. The first one is told to the log.
+    pub(crate) fn report(&self, py: Python<'_>, entry: &str, why: &str) {
+        self.undecodable.fetch_add(1, Ordering::Relaxed);
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            let path = self.snapshot.path().display();
+            let message = format!(
+                "{path}: {entry} cannot be served and counts as a miss: {why}; further ones are counted in \
+                 stats()['undecodable'] only"
+            );
+            errors::log(py, &message);
         }
     }
 

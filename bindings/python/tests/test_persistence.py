@@ -215,6 +215,110 @@ def test_an_object_key_is_found_again_by_its_attributes(run: Run, path: Path) ->
     assert calls == [1, 2]
 
 
+class Point:
+    """A key that is compared by Python code."""
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and other.x == self.x
+
+    def __hash__(self) -> int:
+        return hash(self.x)
+
+
+class Bare:
+    """A key that is compared by identity."""
+
+
+def test_keys_that_are_objects_are_found_again(run: Run, path: Path) -> None:
+    cache = AsyncCache(maxsize=None, backup=DiskBackend(path))
+    cache.set(Point(1), "one")
+    cache.set((Point(2), "b"), "two", ttl=3600)
+    cache.set(Point(3), "over", ttl=0)
+    cache.set("plain", "text")
+    cache.save_to_backup()
+    for _ in range(2):
+        again = AsyncCache(maxsize=None, backup=DiskBackend(path))
+        assert run(again.get(Point(1))) == "one"
+        assert run(again.get((Point(2), "b"))) == "two"
+        assert run(again.get(Point(3))) is None
+        assert run(again.get("plain")) == "text"
+        assert len(again.cache) == 3
+        again.save_to_backup()
+    loaded = DiskBackend(path).load()
+    assert {key: value for key, (value, _) in loaded.items()} == {
+        Point(1): "one",
+        (Point(2), "b"): "two",
+        "plain": "text",
+    }
+    DiskBackend(path).save(loaded)
+    assert run(AsyncCache(backup=DiskBackend(path)).get(Point(1))) == "one"
+
+
+def test_what_was_set_since_is_newer_than_an_object_key_in_the_file(run: Run, path: Path) -> None:
+    first = AsyncCache(backup=DiskBackend(path))
+    first.set(Point(1), "old")
+    first.save_to_backup()
+    first.set(Point(1), "newer")
+    first.load_from_backup()
+    assert run(first.get(Point(1))) == "newer"
+
+
+def test_a_key_that_nobody_could_ask_for_again_is_left_out_with_a_warning(run: Run, path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set(Bare(), "lost")
+    cache.set("kept", 1)
+    with pytest.warns(CacheWarning, match=r"1 entries were not saved.*Bare.*nobody could ask"):
+        cache.save_to_backup()
+    with no_warning():
+        again = AsyncCache(backup=DiskBackend(path))
+    assert len(again.cache) == 1
+    assert run(again.get("kept")) == 1
+
+
+def test_an_argument_of_a_class_that_was_replaced_since_is_not_saved_as_one_of_its_successor(
+    run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[__name__]
+    old = Here
+
+    @AsyncLRU(backup=DiskBackend(path))
+    async def f(thing: Any) -> str:
+        return f"{type(thing).kind}"
+
+    monkeypatch.setattr(old, "kind", "old", raising=False)
+    assert run(f(old(1))) == "old"
+    new = type("Here", (), {"__module__": __name__, "__init__": old.__init__, "kind": "new"})
+    monkeypatch.setattr(module, "Here", new)
+    with pytest.warns(CacheWarning, match="were not saved"):
+        f.save_to_backup()
+    f.clear_cache()
+    f.load_from_backup()
+    assert run(f(new(1))) == "new"
+
+
+def test_a_snapshot_of_which_nothing_is_cold_any_more_is_let_go(run: Run, path: Path) -> None:
+    def is_open() -> bool:
+        links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+        return str(path) in [os.readlink(link) for link in links]
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("there is no list of open files to look at")
+    cache = AsyncCache(backup=DiskBackend(path))
+    for number in range(3):
+        cache.set(number, number)
+    cache.save_to_backup()
+    again = AsyncCache(backup=DiskBackend(path))
+    assert is_open()
+    assert [run(again.get(number)) for number in range(3)] == [0, 1, 2]
+    assert not is_open()
+    assert again.stats()["cold_hits"] == 3
+    again.save_to_backup()
+    assert len(AsyncCache(backup=DiskBackend(path)).cache) == 3
+
+
 # Time
 
 

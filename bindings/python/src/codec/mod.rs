@@ -39,6 +39,7 @@ pub(crate) use by_value::{Found, encode_by_value};
 pub(crate) use decode::{decode_key, decode_value};
 pub(crate) use ext::{CALL, TYPED_CALL};
 pub(crate) use key::encode_key;
+pub(crate) use names::is_found;
 pub(crate) use python::register;
 pub(crate) use value::encode_value;
 pub(crate) use write::out_of_memory;

@@ -1,7 +1,7 @@
 //! Classes, functions and modules by name, as another process would find them.
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyModule, PyString};
 
 use super::key::write_text;
 use super::{types, write};
@@ -39,6 +39,13 @@ impl<'py> Name<'py> {
     pub(super) fn leads_to(&self, object: &Bound<'py, PyAny>) -> bool {
         find(&self.module, &self.qualname).is_ok_and(|found| found.is_some_and(|found| found.is(object)))
     }
+}
+
+/// Whether a class, function or module is found under its name.
+pub(crate) fn is_found(object: &Bound<'_, PyAny>) -> bool {
+    let name =
+        if object.is_instance_of::<PyModule>() { Name::of_module(object) } else { Ok(Name::of(object)) };
+    name.is_ok_and(|name| name.leads_to(object))
 }
 
 /// Looks only at modules that are imported: a file must not make a program import what it names.

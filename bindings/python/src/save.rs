@@ -1,0 +1,356 @@
+//! Saving the cache to a file while it goes on being used.
+//!
+//! A save holds the interpreter's lock for slices of about half a millisecond, in which it lists or encodes
+//! entries, and releases it while it writes. It is consistent for each single entry: what is written is a value
+//! that the entry had while the save ran. Rules:
+//! 1. one save or load of a cache at a time: the callers in Python see to that;
+//! 2. the cold set is copied first, then the hot entries are listed. A key may be in both, if it was written in
+//!    between: then it is taken out of the copy, so that the file has it once. What is not in the list when the
+//!    copy is looked through is not written from memory, so its cold value stays in the copy: it had that one
+//!    when the save began;
+//! 3. if the snapshot is let go while the copy is looked through, because the cache is cleared, the copy is
+//!    dropped;
+//! 4. cold entries are written first, as the bytes they are in the old file, then the hot ones in the order of
+//!    their use;
+//! 5. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
+//! 6. a file that could not be read when it was opened is set aside by the save.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_cache_core::cold::Frozen;
+use async_cache_core::listing::{Listing, keep_last};
+use async_cache_core::store::Ticket;
+use async_cache_core::time::{Deadline, FileClock};
+use async_cache_disk::{DiskError, DiskErrorKind, Snapshot, Step, WriteOptions, Writer};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::cache::Cache;
+use crate::clock;
+use crate::codec::{self, Options};
+use crate::errors;
+use crate::file::Target;
+use crate::key::{CallKey, Probe, StoredKey};
+use crate::opened::Opened;
+
+/// How long the interpreter's lock is held at a time.
+const SLICE: Duration = Duration::from_micros(500);
+/// Entries that are taken under one borrow.
+const GULP: usize = 64;
+/// Entries that are listed under one borrow; it takes about as long as a slice.
+const LISTED: usize = 4096;
+/// Bytes that are encoded before they are written, at most (but for one large value).
+const BUFFER: usize = 1 << 20;
+
+impl Cache {
+    /// Saves everything that has not expired.
+    pub(crate) fn save_file<'py>(
+        &self,
+        py: Python<'py>,
+        target: &Target,
+        set_aside: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (clock_then, opened, unread) = {
+            let state = self.state.borrow(py);
+            (state.file_clock, state.opened.clone(), state.unread)
+        };
+        let (now, wall) = (clock::now(), clock::wall());
+        let file = clock_then.map_or_else(|| FileClock::start(now, wall, 0), |then| then.adjusted(now, wall));
+        let options = options(target, file.file_now());
+        let options = if unread || set_aside { options.keep_target() } else { options };
+        let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
+
+        let frozen = opened.as_ref().map(|opened| opened.cold.freeze());
+        let tickets = self.list(py);
+        if let (Some(opened), Some(mut frozen)) = (&opened, frozen)
+            && self.leave_only_cold(py, opened, &tickets, &mut frozen)
+        {
+            let lost = in_background(py, || copy_cold(&mut writer, &opened.snapshot, &frozen, file))?;
+            for rank in lost {
+                opened.lose(py, rank, "its record is damaged or cannot be read");
+            }
+        }
+        let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer)?;
+        let saved = in_background(py, || writer.finish())?;
+        {
+            let mut state = self.state.borrow(py);
+            state.unread = false;
+            state.file_clock = Some(file);
+            state.saves += 1;
+        }
+        let report = PyDict::new(py);
+        report.set_item("entries", saved.entries + saved.eager)?;
+        report.set_item("bytes", saved.bytes)?;
+        report.set_item("left_out", left_out.count)?;
+        report.set_item("why_left_out", left_out.first.take())?;
+        report.set_item("set_aside", saved.set_aside)?;
+        Ok(report)
+    }
+
+    /// The hot entries, the coldest first.
+    pub(crate) fn list(&self, py: Python<'_>) -> Vec<Ticket> {
+        let len = {
+            let mut state = self.state.borrow(py);
+            state.core.begin_listing();
+            state.core.store().len()
+        };
+        // Room for what is used, and so listed again, meanwhile.
+        let mut tickets = Vec::with_capacity(len + len / 8 + LISTED);
+        loop {
+            let listing = self.state.borrow(py).core.list_some(LISTED, &mut tickets);
+            if listing == Listing::Done {
+                return py.detach(|| keep_last(tickets));
+            }
+            let_others_run(py);
+        }
+    }
+
+    /// Takes what is hot out of the copy of the cold set. False: the snapshot was let go.
+    fn leave_only_cold(
+        &self,
+        py: Python<'_>,
+        opened: &Arc<Opened>,
+        tickets: &[Ticket],
+        frozen: &mut Frozen,
+    ) -> bool {
+        let is_open = |now: &Arc<Opened>| Arc::ptr_eq(now, opened);
+        for some in tickets.chunks(LISTED) {
+            let state = self.state.borrow(py);
+            if !state.opened.as_ref().is_some_and(is_open) {
+                return false;
+            }
+            let entries = some.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
+            entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
+            drop(state);
+            let_others_run(py);
+        }
+        self.state.borrow(py).opened.as_ref().is_some_and(is_open)
+    }
+
+    /// Takes, encodes and writes the entries of `tickets` that are still there.
+    fn write_hot(
+        &self,
+        py: Python<'_>,
+        target: &Target,
+        tickets: &[Ticket],
+        file: FileClock,
+        writer: &mut Writer,
+    ) -> PyResult<LeftOut> {
+        let mut left_out = LeftOut::default();
+        let mut encoded = Encoded::default();
+        let now = clock::now();
+        let mut began = started();
+        for gulp in tickets.chunks(GULP) {
+            for (key, value, deadline) in self.take(py, gulp) {
+                if deadline.has_passed(now) {
+                    continue;
+                }
+                let deadline = file.deadline_to_file(deadline);
+                if let Err(why) = encoded.push(&key, &value, deadline, target.options) {
+                    left_out.note(&key, &why);
+                }
+            }
+            if began.elapsed() >= SLICE || encoded.bytes.len() >= BUFFER {
+                left_out.count += in_background(py, || encoded.write(writer))?;
+                // A handler of a signal may be waiting for the main thread to come by.
+                py.check_signals()?;
+                began = started();
+            }
+        }
+        left_out.count += in_background(py, || encoded.write(writer))?;
+        Ok(left_out)
+    }
+
+    /// Those of some entries that are still there: key, value and deadline.
+    pub(crate) fn take<'py>(
+        &self,
+        py: Python<'py>,
+        tickets: &[Ticket],
+    ) -> Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>, Deadline)> {
+        let mut taken = Vec::with_capacity(tickets.len());
+        let state = self.state.borrow(py);
+        let entries = tickets.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
+        taken.extend(
+            entries.map(|entry| (entry.key.bind(py).clone(), entry.value.bind(py).clone(), entry.deadline)),
+        );
+        taken
+    }
+}
+
+/// Writes a file with these entries: (key, value, seconds left or `None`) each.
+pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+    use crate::ttl::Ttl;
+    let wall = clock::wall();
+    let options = options(target, wall);
+    let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
+    let (mut encoded, mut left_out) = (Encoded::default(), 0);
+    for entry in entries.try_iter()? {
+        let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
+            entry?.extract()?;
+        let deadline = match ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))? {
+            Ttl::For(ttl) if ttl.is_zero() => continue,
+            Ttl::For(ttl) => Some(wall.saturating_add(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))),
+            Ttl::Default | Ttl::Never => None,
+        };
+        encoded
+            .push(&key, &value, deadline, target.options)
+            .map_err(|why| errors::backup_message(py, &format!("{}: {why}", errors::repr(&key))))?;
+        if encoded.bytes.len() >= BUFFER {
+            left_out += in_background(py, || encoded.write(&mut writer))?;
+        }
+    }
+    left_out += in_background(py, || encoded.write(&mut writer))?;
+    if left_out > 0 {
+        let message = format!("{}: {left_out} entries are too large for a file", target.path.display());
+        return Err(errors::backup_message(py, &message));
+    }
+    in_background(py, || writer.finish()).map(drop)
+}
+
+fn options(target: &Target, now: u64) -> WriteOptions {
+    let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Python)");
+    WriteOptions::new(target.version.clone(), now).producer(producer)
+}
+
+/// Works on the file with the interpreter's lock released.
+fn in_background<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, DiskError> + Send) -> PyResult<R> {
+    py.detach(work).map_err(|error| errors::backup(py, &error))
+}
+
+/// Releases the interpreter's lock for a moment.
+fn let_others_run(py: Python<'_>) {
+    py.detach(std::thread::yield_now);
+}
+
+#[allow(clippy::disallowed_methods)] // how long a slice takes, which nothing depends on
+fn started() -> Instant {
+    Instant::now()
+}
+
+/// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read.
+fn copy_cold(
+    writer: &mut Writer,
+    snapshot: &Snapshot,
+    frozen: &Frozen,
+    file: FileClock,
+) -> Result<Vec<u32>, DiskError> {
+    let mut lost = Vec::new();
+    let mut records = snapshot.records();
+    while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
+        match step {
+            Step::Lost { rank } => lost.push(rank),
+            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
+            Step::Record(record) => drop(writer.copy(&record)?),
+        }
+    }
+    Ok(lost)
+}
+
+/// Encoded records on their way to the file.
+#[derive(Default)]
+struct Encoded {
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+}
+
+struct Record {
+    /// Where the key ends in `bytes`; it begins where the record before ends.
+    key_end: usize,
+    value_end: usize,
+    /// By the file's clock.
+    deadline: Option<u64>,
+    /// Whether its key has no canonical encoding.
+    is_eager: bool,
+}
+
+impl Encoded {
+    /// Appends a record. `Err` says why the entry is left out.
+    fn push(
+        &mut self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        deadline: Option<u64>,
+        options: Options,
+    ) -> Result<(), String> {
+        let start = self.bytes.len();
+        let mut encode = || {
+            let is_eager = encode_key(key, &mut self.bytes, options)?;
+            let key_end = self.bytes.len();
+            codec::encode_value(value, &mut self.bytes, options).map_err(|error| error.to_string())?;
+            Ok(Record { key_end, value_end: self.bytes.len(), deadline, is_eager })
+        };
+        let record = encode();
+        match record {
+            Ok(record) => {
+                self.records.push(record);
+                Ok(())
+            }
+            Err(why) => {
+                self.bytes.truncate(start);
+                Err(why)
+            }
+        }
+    }
+
+    /// Writes all of it; how many were left out, for they are too large.
+    fn write(&mut self, writer: &mut Writer) -> Result<u64, DiskError> {
+        let (mut start, mut left_out) = (0, 0);
+        for record in &self.records {
+            let (key, value) =
+                (&self.bytes[start..record.key_end], &self.bytes[record.key_end..record.value_end]);
+            start = record.value_end;
+            let written = if record.is_eager {
+                writer.push_eager(key, value, record.deadline)
+            } else {
+                writer.push(key, value, record.deadline).map(drop)
+            };
+            match written {
+                Ok(()) => {}
+                Err(error) if *error.kind() == DiskErrorKind::Limit => left_out += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes.clear();
+        self.records.clear();
+        Ok(left_out)
+    }
+}
+
+/// Appends a key. Whether it is for the eager section; `Err` says why no other process could use it.
+fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> Result<bool, String> {
+    let message = |error: PyErr| error.to_string();
+    if let Some(bytes) = (StoredKey { key, hash: 0 }).encode(key.py()).map_err(message)? {
+        out.extend_from_slice(&bytes);
+        return Ok(false);
+    }
+    if key.is_exact_instance_of::<CallKey>() {
+        return Err(
+            "an argument is of a class, or is one, that no other process would find by its name".into()
+        );
+    }
+    let start = out.len();
+    codec::encode_value(key, out, options).map_err(message)?;
+    // What is compared by identity, for one, nobody could ask for.
+    let read = codec::decode_value(key.py(), &out[start..], options).map_err(message)?;
+    if read.eq(key).map_err(message)? {
+        return Ok(true);
+    }
+    Err("its key, written and read again, does not equal itself, so nobody could ask for it".into())
+}
+
+/// Entries that were not saved.
+#[derive(Default)]
+struct LeftOut {
+    count: u64,
+    first: Option<String>,
+}
+
+impl LeftOut {
+    fn note(&mut self, key: &Bound<'_, PyAny>, why: &str) {
+        self.count += 1;
+        if self.first.is_none() {
+            self.first = Some(format!("{}: {why}", errors::repr(key)));
+        }
+    }
+}
