@@ -5,8 +5,6 @@
 //! cache; the timer that will let it leave is the loop's, and if the loop drops it, because it is closed, the
 //! flights are abandoned, and callers on other loops ask anew.
 
-use std::time::Duration;
-
 use async_cache_core::batch::{Added, BatchId, Seat};
 use async_cache_core::flight::FlightId;
 use pyo3::prelude::*;
@@ -16,7 +14,7 @@ use crate::cache::Cache;
 use crate::clock;
 use crate::load::{Item, Work, spawn};
 use crate::raw::Ref;
-use crate::room::Answer;
+use crate::room::running_loop;
 
 /// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a new object
 /// at every look, so it counts as its function and its object.
@@ -110,10 +108,9 @@ fn leave(cache: &Bound<'_, Cache>, flights: Vec<FlightId>) -> PyResult<()> {
 
 fn abandon(cache: &Bound<'_, Cache>, items: Vec<Item>) {
     let py = cache.py();
+    let running = running_loop(py).ok();
     for item in items {
-        let ended = cache.get().fail(py, item.flight, Duration::ZERO);
-        item.room.bind(py).get().tell(py, Answer::Abandoned);
-        drop(ended);
+        cache.get().abandon(py, item.flight, item.room.bind(py), running.as_ref());
     }
 }
 

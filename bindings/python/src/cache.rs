@@ -23,7 +23,7 @@ use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::order::Eviction;
 use async_cache_core::stats::Stats;
 use async_cache_core::store::{NewEntry, Removed, SlotId};
-use async_cache_core::time::FileClock;
+use async_cache_core::time::{FileClock, Time};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList};
@@ -86,6 +86,8 @@ pub(crate) enum Entered<'py> {
     Waits {
         flight: FlightId,
         room: Bound<'py, Room>,
+        /// The caller's event loop.
+        event_loop: Bound<'py, PyAny>,
         leads: bool,
     },
 }
@@ -491,7 +493,9 @@ impl Cache {
                         is_counted = true;
                     }
                     match this.join(py, state, flight)? {
-                        Some(room) => return Ok(Entered::Waits { flight, room, leads: false }),
+                        Some((room, event_loop)) => {
+                            return Ok(Entered::Waits { flight, room, event_loop, leads: false });
+                        }
                         None => continue,
                     }
                 }
@@ -527,7 +531,7 @@ impl Cache {
                 Work::Batch(loader) => batch::gather(slf, item, loader, &event_loop)?,
                 work => spawn(slf, vec![item], work, &event_loop)?,
             }
-            return Ok(Entered::Waits { flight, room, leads: true });
+            return Ok(Entered::Waits { flight, room, event_loop, leads: true });
         }
     }
 
@@ -537,17 +541,35 @@ impl Cache {
         py: Python<'py>,
         mut state: RefMut<'_, State>,
         flight: FlightId,
-    ) -> PyResult<Option<Bound<'py, Room>>> {
+    ) -> PyResult<Option<(Bound<'py, Room>, Bound<'py, PyAny>)>> {
         let room = state.core.join(flight).map(|room| room.bind(py).clone());
         drop(state);
         let Some(room) = room else { return Ok(None) };
-        if room.get().is_alive(py)? {
-            return Ok(Some(room));
+        let running = running_loop(py);
+        match running.and_then(|running| Ok((room.get().is_alive(py, &running)?, running))) {
+            Ok((true, running)) => Ok(Some((room, running))),
+            Ok((false, running)) => {
+                self.abandon(py, flight, &room, Some(&running));
+                Ok(None)
+            }
+            Err(error) => {
+                self.leave(py, flight, &room)?;
+                Err(error)
+            }
         }
+    }
+
+    /// Ends a flight whose load does not go on.
+    pub(crate) fn abandon(
+        &self,
+        py: Python<'_>,
+        flight: FlightId,
+        room: &Bound<'_, Room>,
+        running: Option<&Bound<'_, PyAny>>,
+    ) {
         let ended = self.fail(py, flight, Duration::ZERO);
-        room.get().tell(py, Answer::Abandoned);
+        room.get().tell(py, Answer::Abandoned, running);
         drop(ended);
-        Ok(None)
     }
 
     /// A caller does not wait any more; the last one stops the load.
@@ -565,9 +587,7 @@ impl Cache {
         }
         // It ends now, and not when the loader is through with being cancelled, which may take long: who asks
         // from now on loads anew.
-        let ended = self.fail(py, flight, Duration::ZERO);
-        room.get().tell(py, Answer::Abandoned);
-        drop(ended);
+        self.abandon(py, flight, room, running_loop(py).ok().as_ref());
         Ok(())
     }
 
@@ -582,6 +602,7 @@ impl Cache {
         py: Python<'_>,
         flight: FlightId,
         probe: &impl Probe,
+        now: Time,
         loaded: impl FnOnce(Ttl, Option<Rank>) -> Loaded<Ref>,
     ) -> PyResult<Option<Finished<Ref, Ref, Ref<Room>>>> {
         loop {
@@ -591,7 +612,7 @@ impl Cache {
                 continue;
             }
             let loaded = loaded(state.default_ttl, probed.rank);
-            return Ok(state.core.land(flight, slot, probe.hash(), loaded, clock::now()));
+            return Ok(state.core.land(flight, slot, probe.hash(), loaded, now));
         }
     }
 

@@ -178,9 +178,9 @@ impl Call {
             let asked = std::mem::replace(&mut self.state, State::Done);
             let entered = asked.enter(py, is_counted)?;
             is_counted = true;
-            let (flight, room, leads) = match entered {
+            let (flight, room, event_loop, leads) = match entered {
                 Entered::Served(value) => return Ok(Sent::Return(value)),
-                Entered::Waits { flight, room, leads } => (flight, room, leads),
+                Entered::Waits { flight, room, event_loop, leads } => (flight, room, event_loop, leads),
             };
             let cache = asked.cache(py);
             let seat = Seat { cache: &cache, room: &room, flight };
@@ -198,7 +198,7 @@ impl Call {
                 seat.leave(py)?;
                 return Err(errors::recursive(py, &asked.describe(py)));
             }
-            let iterator = match room.get().take_seat(py) {
+            let iterator = match room.get().take_seat(py, &event_loop) {
                 Ok(iterator) => iterator,
                 Err(error) => {
                     nesting::done(py, waiter, room.get().name);

@@ -36,7 +36,7 @@ use crate::errors;
 use crate::key::{Probe, StoredKey};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::{Ref, Sent, send};
-use crate::room::{Answer, Room};
+use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
 use crate::{clock, nesting};
 
@@ -98,6 +98,8 @@ fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
 /// Drives one load; a coroutine for the task that runs it.
 pub(crate) struct Load {
     cache: Ref<Cache>,
+    /// The loop that runs its task.
+    event_loop: Ref,
     /// One, but for a batch.
     items: Vec<Item>,
     is_batch: bool,
@@ -106,6 +108,8 @@ pub(crate) struct Load {
     name: u64,
     started: Time,
     state: State,
+    /// Whether the task is in it now.
+    is_driven: bool,
     /// Whether a cancellation came from outside of the loader.
     cancelled: bool,
 }
@@ -135,11 +139,13 @@ pub(crate) fn spawn<'py>(
     }
     let load = Load {
         cache: Ref::new(cache.clone()),
+        event_loop: Ref::new(event_loop.clone()),
         items,
         is_batch,
         name,
         started: clock::now(),
         state: State::New(work),
+        is_driven: false,
         cancelled: false,
     };
     // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
@@ -160,6 +166,8 @@ fn start_task<'py>(
     }
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
+    // Made up by the task, a name takes longer than all else here.
+    options.set_item(pyo3::intern!(py, "name"), pyo3::intern!(py, "AsyncCache.load"))?;
     if cfg!(Py_3_12) {
         options.set_item(pyo3::intern!(py, "eager_start"), true)?;
     }
@@ -248,7 +256,7 @@ impl Load {
         let cache = self.cache.bind(py).get();
         let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
         let stored = Ref::new(value.clone());
-        let landed = cache.land(py, item.flight, &probe, |default, origin| Loaded {
+        let landed = cache.land(py, item.flight, &probe, now, |default, origin| Loaded {
             value: stored,
             deadline: item.ttl.deadline(default, || now),
             origin,
@@ -257,7 +265,8 @@ impl Load {
         match landed {
             Ok(removed) => {
                 self.no_longer_waits(py, item);
-                item.room.bind(py).get().tell(py, Answer::Value(Ref::new(value.clone())));
+                let value = Answer::Value(Ref::new(value.clone()));
+                item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
                 drop(removed);
             }
             // A comparison of the key raised.
@@ -291,6 +300,11 @@ impl Load {
         if stops_the_loop { Err(error) } else { Ok(Sent::Return(py.None().into_bound(py))) }
     }
 
+    /// The loop that runs here. A task is driven by its own, but may be closed or dropped anywhere.
+    fn running<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        if self.is_driven { Some(self.event_loop.bind(py).clone()) } else { running_loop(py).ok() }
+    }
+
     fn no_longer_waits(&self, py: Python<'_>, item: &Item) {
         if self.is_batch {
             nesting::done(py, Some(item.room.bind(py).get().name), self.name);
@@ -308,7 +322,7 @@ impl Load {
         self.no_longer_waits(py, item);
         let took = clock::now().since(self.started);
         let ended = self.cache.bind(py).get().fail(py, item.flight, took);
-        item.room.bind(py).get().tell(py, answer);
+        item.room.bind(py).get().tell(py, answer, self.running(py).as_ref());
         drop(ended);
     }
 }
@@ -367,12 +381,15 @@ impl Coroutine for Load {
     }
 
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+        self.is_driven = true;
         let iterator = match &self.state {
             State::Runs(iterator) => Ok(iterator.bind(py).clone()),
             _ => self.start(py),
         };
         let sent = iterator.and_then(|iterator| send(&iterator, value));
-        self.after(py, sent)
+        let sent = self.after(py, sent);
+        self.is_driven = false;
+        sent
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
@@ -385,6 +402,7 @@ impl Coroutine for Load {
     }
 
     fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.is_driven = false;
         let state = std::mem::replace(&mut self.state, State::Done);
         let closed = match state {
             State::Runs(iterator) => match throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
@@ -399,12 +417,13 @@ impl Coroutine for Load {
     }
 
     fn abandon(&mut self, py: Python<'_>) {
+        self.is_driven = false;
         self.state = State::Done;
         self.end(py, &Answer::Cancelled);
     }
 
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        let stop = visit(self.cache.pointer());
+        let stop = visit_all(visit, &[self.cache.pointer(), self.event_loop.pointer()]);
         if stop != 0 {
             return stop;
         }

@@ -10,9 +10,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::raw::GilCell;
+use crate::raw::context::ContextVar;
 
 static GRAPH: PyOnceLock<GilCell<Graph>> = PyOnceLock::new();
-static CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
 
 #[derive(Default)]
 struct Graph {
@@ -25,12 +26,8 @@ fn graph(py: Python<'_>) -> &GilCell<Graph> {
     GRAPH.get_or_init(py, || GilCell::new(Graph::default()))
 }
 
-fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    let variable = CURRENT.get_or_try_init(py, || {
-        let class = py.import("contextvars")?.getattr("ContextVar")?;
-        class.call1(("cache._native.load",)).map(Bound::unbind)
-    })?;
-    Ok(variable.bind(py))
+fn variable(py: Python<'_>) -> PyResult<&ContextVar> {
+    CURRENT.get_or_try_init(py, || ContextVar::new(py, "cache._native.load"))
 }
 
 /// A name for a load.
@@ -42,12 +39,12 @@ pub(crate) fn name(py: Python<'_>) -> u64 {
 
 /// Marks the running context as that of a load.
 pub(crate) fn enter(py: Python<'_>, name: u64) -> PyResult<()> {
-    variable(py)?.call_method1(pyo3::intern!(py, "set"), (name,)).map(drop)
+    variable(py)?.set(name.into_pyobject(py)?.as_any())
 }
 
 /// The load that the running code is part of.
 pub(crate) fn current(py: Python<'_>) -> PyResult<Option<u64>> {
-    variable(py)?.call_method1(pyo3::intern!(py, "get"), (py.None(),))?.extract()
+    variable(py)?.get(py)?.map(|name| name.extract()).transpose()
 }
 
 /// Notes that a load waits for another; `false` if that would never end.

@@ -10,7 +10,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyWeakrefReference;
+use pyo3::types::{PyDict, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::raw::{GilCell, Ref};
@@ -61,7 +61,7 @@ impl Answer {
 }
 
 /// Where the callers of one load wait.
-#[pyclass(frozen, module = "cache._native")]
+#[pyclass(frozen, freelist = 64, module = "cache._native")]
 pub(crate) struct Room {
     /// Names the load among all of the process.
     pub(crate) name: u64,
@@ -165,29 +165,34 @@ impl Room {
         self.state.borrow(py).answer.as_ref().map(|answer| answer.copy(py))
     }
 
-    /// Takes a seat: the iterator of a future of the running loop, which is done when the answer is there.
-    pub(crate) fn take_seat<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// Takes a seat: the iterator of a future of the `running` loop, which is done when the answer is there.
+    pub(crate) fn take_seat<'py>(
+        &self,
+        py: Python<'py>,
+        running: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let event_loop = running_loop(py)?;
-        let future = FUTURE.import(py, "asyncio", "Future")?.call0()?;
+        let options = PyDict::new(py);
+        options.set_item(pyo3::intern!(py, "loop"), running)?;
+        let future = FUTURE.import(py, "asyncio", "Future")?.call((), Some(&options))?;
         let iterator = future.call_method0(pyo3::intern!(py, "__await__"))?;
-        let seat = Taken { future: Ref::new(future), event_loop: Ref::new(event_loop) };
+        let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
         self.state.borrow(py).seats.push(seat);
         Ok(iterator)
     }
 
-    /// Whether the load can go on: its loop runs, or belongs to the caller.
-    pub(crate) fn is_alive(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Whether the load can go on: its loop runs, or is the one that is `running` here.
+    pub(crate) fn is_alive(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> PyResult<bool> {
         let event_loop = self.state.borrow(py).event_loop.as_ref().map(|held| held.bind(py).clone());
         let Some(event_loop) = event_loop else { return Ok(false) };
-        if running_loop(py)?.is(&event_loop) {
+        if running.is(&event_loop) {
             return Ok(true);
         }
         event_loop.call_method0(pyo3::intern!(py, "is_running"))?.is_truthy()
     }
 
-    /// Gives the answer to everybody who waits.
-    pub(crate) fn tell(&self, py: Python<'_>, answer: Answer) {
+    /// Gives the answer to everybody who waits. `running` is the loop that runs here, if one does.
+    pub(crate) fn tell(&self, py: Python<'_>, answer: Answer, running: Option<&Bound<'_, PyAny>>) {
         let seats = {
             let mut state = self.state.borrow(py);
             if state.answer.is_some() {
@@ -196,9 +201,8 @@ impl Room {
             state.answer = Some(answer);
             std::mem::take(&mut state.seats)
         };
-        let running = running_loop(py).ok();
         for seat in seats {
-            let here = running.as_ref().is_some_and(|running| seat.event_loop.is(running));
+            let here = running.is_some_and(|running| seat.event_loop.is(running));
             let told = wake(py, seat.future.bind(py), seat.event_loop.bind(py), here);
             if let Err(error) = told {
                 error.write_unraisable(py, Some(seat.future.bind(py)));
@@ -238,10 +242,10 @@ fn wake(
 ) -> PyResult<()> {
     static FINISH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if here {
-        if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
-            future.call_method1(pyo3::intern!(py, "set_result"), (py.None(),))?;
-        }
-        return Ok(());
+        return match future.call_method1(pyo3::intern!(py, "set_result"), (py.None(),)) {
+            Err(error) if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? => Err(error),
+            _ => Ok(()),
+        };
     }
     let finish = FINISH.get_or_try_init(py, || {
         pyo3::wrap_pyfunction!(finish_future, py).map(|function| function.into_any().unbind())

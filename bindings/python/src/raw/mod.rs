@@ -2,6 +2,7 @@
 //!
 //! - [`Ref`]: a reference to a Python object whose drop is one decrement;
 //! - [`GilCell`]: state that the interpreter's lock guards;
+//! - `context`: context variables;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `function`: callables with vectorcall that pass for functions.
 //!
@@ -14,6 +15,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
 
