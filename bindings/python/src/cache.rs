@@ -11,6 +11,7 @@
 
 use std::cell::RefMut;
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,9 +35,10 @@ use crate::call::{Call, ObjectCall};
 use crate::clock;
 use crate::done::done;
 use crate::file::{self, Target};
-use crate::key::{ObjectKey, Probe};
+use crate::key::{ObjectKey, Probe, is_plain};
 use crate::load::{Item, Work, spawn};
 use crate::opened::{ColdEntry, Opened};
+use crate::raw::method::{Arguments, Method};
 use crate::raw::{GilCell, Ref};
 use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
@@ -130,51 +132,6 @@ impl Cache {
             max_batch_size,
         };
         Ok(Self { seed: seed(), state: GilCell::new(state) })
-    }
-
-    /// The value of a key; on a miss what the loader brings, or `None` without one.
-    #[pyo3(signature = (key, loader=None, batch_loader=None, ttl=None))]
-    fn get<'py>(
-        slf: &Bound<'py, Self>,
-        key: Bound<'py, PyAny>,
-        loader: Option<Bound<'py, PyAny>>,
-        batch_loader: Option<Bound<'py, PyAny>>,
-        ttl: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
-        for (name, loader) in [("loader", &loader), ("batch_loader", &batch_loader)] {
-            if let Some(loader) = loader
-                && !loader.is_callable()
-            {
-                let class = loader.get_type().qualname()?;
-                let message = format!("{name} is an async function (it is called on a miss), not {class}");
-                return Err(PyTypeError::new_err(message));
-            }
-        }
-        let call = ObjectCall {
-            cache: Ref::new(slf.clone()),
-            key: Ref::new(key),
-            loader: loader.map(Ref::new),
-            batch_loader: batch_loader.map(Ref::new),
-            ttl,
-        };
-        Call::get(py, call)
-    }
-
-    /// Stores a value, at once. What is returned may be awaited, and need not be.
-    #[pyo3(signature = (key, value, ttl=crate::done::Absent::new()))]
-    fn set<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Bound<'py, PyAny>,
-        value: Bound<'py, PyAny>,
-        ttl: crate::done::Absent<'py>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let ttl = ttl.0.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
-        let probe = ObjectKey::new(self.seed, key)?;
-        self.set_key(py, &probe, value, ttl)?;
-        done(py)
     }
 
     /// Removes a key, at once. What is returned may be awaited, and need not be.
@@ -387,23 +344,135 @@ impl Cache {
     }
 }
 
+/// The value of a key; on a miss what the loader brings, or `None` without one.
+pub(crate) struct Get;
+
+impl Method<4> for Get {
+    type Class = Cache;
+    const NAME: &'static CStr = c"get";
+    const DOC: &'static CStr = c"get($self, key, loader=None, batch_loader=None, ttl=None)\n--\n\n\
+        The value of a key; on a miss what the loader brings, or None without one.\n\n\
+        loader is an async function without arguments, batch_loader one that takes a list of keys and returns\n\
+        a mapping or as many values; ttl in seconds, the cache's default if it is None.";
+    const PARAMETERS: [&'static str; 4] = ["key", "loader", "batch_loader", "ttl"];
+
+    #[inline]
+    fn call_fast<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, loader, batch_loader, ttl]: &Arguments<'_, 'py, 4>,
+    ) -> Option<Bound<'py, PyAny>> {
+        if batch_loader.is_some() || ttl.is_some() || loader.is_some_and(|loader| !loader.is_callable()) {
+            return None;
+        }
+        let call = ObjectCall {
+            cache: Ref::new(cache.clone()),
+            key: Ref::new(key?.to_owned()),
+            loader: loader.map(|loader| Ref::new(loader.to_owned())),
+            batch_loader: None,
+            ttl: Ttl::Default,
+        };
+        Call::get(cache.py(), call).ok()
+    }
+
+    fn call<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, loader, batch_loader, ttl]: &Arguments<'_, 'py, 4>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let [loader, batch_loader, ttl] =
+            [loader, batch_loader, ttl].map(|argument| argument.filter(|it| !it.is_none()));
+        let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
+        for (name, loader) in [("loader", &loader), ("batch_loader", &batch_loader)] {
+            if let Some(loader) = loader
+                && !loader.is_callable()
+            {
+                let class = loader.get_type().qualname()?;
+                let message = format!("{name} is an async function (it is called on a miss), not {class}");
+                return Err(PyTypeError::new_err(message));
+            }
+        }
+        let call = ObjectCall {
+            cache: Ref::new(cache.clone()),
+            key: Ref::new(key.expect("it is required").to_owned()),
+            loader: loader.map(|loader| Ref::new(loader.to_owned())),
+            batch_loader: batch_loader.map(|loader| Ref::new(loader.to_owned())),
+            ttl,
+        };
+        Call::get(cache.py(), call)
+    }
+}
+
+/// Stores a value, at once. What is returned may be awaited, and need not be.
+pub(crate) struct Set;
+
+impl Method<3> for Set {
+    type Class = Cache;
+    const NAME: &'static CStr = c"set";
+    const DOC: &'static CStr = c"set($self, key, value, ttl=...)\n--\n\n\
+        Stores a value, at once. What is returned may be awaited, and need not be.\n\n\
+        ttl in seconds, None for ever; the cache's default if it is left out.";
+    const PARAMETERS: [&'static str; 3] = ["key", "value", "ttl"];
+
+    #[inline]
+    fn call_fast<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, value, ttl]: &Arguments<'_, 'py, 3>,
+    ) -> Option<Bound<'py, PyAny>> {
+        let (key, value) = (key?.to_owned(), value?.to_owned());
+        if ttl.is_some() || !is_plain(&key) {
+            return None;
+        }
+        let (py, cache) = (cache.py(), cache.get());
+        let probe = ObjectKey::new(cache.seed, &key).ok()?;
+        cache.set_at_once(py, &probe, value).then(|| done(py).ok())?
+    }
+
+    fn call<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, value, ttl]: &Arguments<'_, 'py, 3>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(value) = value else {
+            return Err(PyTypeError::new_err("set() missing 1 required positional argument: 'value'"));
+        };
+        let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
+        let key = key.expect("it is required");
+        let probe = ObjectKey::new(cache.get().seed, &key)?;
+        cache.get().set_key(cache.py(), &probe, value.to_owned(), ttl)?;
+        done(cache.py())
+    }
+}
+
 impl Cache {
+    /// Finds a key in memory and among the running loads, if that needs no Python code.
+    #[inline]
+    fn address_at_once<'a>(&'a self, py: Python<'_>, probe: &impl Probe) -> Option<Addressed<'a>> {
+        let state = self.state.borrow(py);
+        let mut ask = false;
+        let mut same = |known: &Ref| {
+            probe.quick(py, known).unwrap_or_else(|| {
+                ask = true;
+                false
+            })
+        };
+        let slot = state.core.find(probe.hash(), &mut same);
+        let flight = state.core.find_flight(probe.hash(), &mut same);
+        (!ask).then_some((state, slot, flight))
+    }
+
     /// Finds a key in memory and among the running loads.
+    #[inline]
     pub(crate) fn address<'a>(&'a self, py: Python<'_>, probe: &impl Probe) -> PyResult<Addressed<'a>> {
+        match self.address_at_once(py, probe) {
+            Some(addressed) => Ok(addressed),
+            None => self.address_by_asking(py, probe),
+        }
+    }
+
+    fn address_by_asking<'a>(&'a self, py: Python<'_>, probe: &impl Probe) -> PyResult<Addressed<'a>> {
         'again: for _ in 0..ATTEMPTS {
             let state = self.state.borrow(py);
-            let mut ask = false;
-            let mut same = |known: &Ref| {
-                probe.quick(py, known).unwrap_or_else(|| {
-                    ask = true;
-                    false
-                })
-            };
-            let mut slot = state.core.find(probe.hash(), &mut same);
-            let mut flight = state.core.find_flight(probe.hash(), &mut same);
-            if !ask {
-                return Ok((state, slot, flight));
-            }
+            let same = |known: &Ref| probe.quick(py, known).unwrap_or(false);
+            let mut slot = state.core.find(probe.hash(), same);
+            let mut flight = state.core.find_flight(probe.hash(), same);
             let versions = (state.core.store().version(), state.core.flights().version());
             drop(state);
             // Python compares, with nothing borrowed, whatever has the same hash and could not be told.
@@ -630,18 +699,26 @@ impl Cache {
             if !state.is_as_probed(&probed) {
                 continue;
             }
-            let is_timed = !matches!(
-                (ttl, state.default_ttl),
-                (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never)
-            );
-            let now = if is_timed { clock::now() } else { clock::roughly_now() };
-            let deadline = ttl.deadline(state.default_ttl, || now);
-            let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: probed.rank };
-            let removed = state.core.set(slot, flight, probe.hash(), new, now);
+            let new = (Ref::new(key), Ref::new(value), probed.rank);
+            let removed = state.set((slot, flight), probe.hash(), new, ttl);
             drop(state);
             drop(removed);
             return Ok(());
         }
+    }
+
+    /// [`Cache::set_key`] with the default time to live, if that needs no Python code and no file is open.
+    #[inline]
+    fn set_at_once(&self, py: Python<'_>, probe: &ObjectKey<'_, '_>, value: Bound<'_, PyAny>) -> bool {
+        let Some((mut state, slot, flight)) = self.address_at_once(py, probe) else { return false };
+        if state.opened.is_some() {
+            return false;
+        }
+        let new = (Ref::new(probe.object.clone()), Ref::new(value), None);
+        let removed = state.set((slot, flight), probe.hash, new, Ttl::Default);
+        drop(state);
+        drop(removed);
+        true
     }
 
     pub(crate) fn delete_key(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<()> {
@@ -749,6 +826,24 @@ impl Cache {
 }
 
 impl State {
+    /// Stores key and value; `rank` is the key's in the opened snapshot.
+    #[inline]
+    fn set(
+        &mut self,
+        (slot, flight): (Option<SlotId>, Option<FlightId>),
+        hash: u64,
+        (key, value, rank): (Ref, Ref, Option<Rank>),
+        ttl: Ttl,
+    ) -> Removed<Ref, Ref> {
+        let is_timed = !matches!(
+            (ttl, self.default_ttl),
+            (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never)
+        );
+        let now = if is_timed { clock::now() } else { clock::roughly_now() };
+        let deadline = ttl.deadline(self.default_ttl, || now);
+        self.core.set(slot, flight, hash, NewEntry { key, value, deadline, origin: rank }, now)
+    }
+
     /// Whether what was asked of the snapshot still counts.
     fn is_as_probed(&self, probed: &Probed) -> bool {
         match (&self.opened, &probed.opened) {

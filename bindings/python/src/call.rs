@@ -409,12 +409,10 @@ impl Coroutine for Call {
                 if function.make_key.is_some() {
                     return None;
                 }
+                let cache = function.cache.bind(py).get();
                 let names = call.names.as_ref().map(|names| names.bind(py));
-                if !call.args.as_slice().iter().all(|arg| crate::key::is_plain(arg.bind(py))) {
-                    return None;
-                }
-                let probe = function.probe(py, &call.args, names).ok()?;
-                function.cache.bind(py).get().hit(py, &probe)
+                let shape = (function.number, function.typed, function.skip);
+                cache.hit(py, &CallProbe::at_once(py, cache.seed, shape, &call.args, names)?)
             }
             _ => return None,
         };

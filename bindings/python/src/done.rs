@@ -54,20 +54,3 @@ pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let done = DONE.get_or_try_init(py, || Py::new(py, Done))?;
     Ok(done.bind(py).clone().into_any())
 }
-
-/// An argument that may be left out, where `None` means something else.
-pub(crate) struct Absent<'py>(pub(crate) Option<Bound<'py, PyAny>>);
-
-impl Absent<'_> {
-    pub(crate) fn new() -> Self {
-        Self(None)
-    }
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Absent<'py> {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self(Some(object.to_owned())))
-    }
-}

@@ -339,6 +339,40 @@ pub(crate) struct PlainCall<'a, 'py> {
 }
 
 impl<'a, 'py> CallProbe<'a, 'py> {
+    /// The key of a call with these arguments, if all of them are plain.
+    #[inline]
+    pub(crate) fn at_once(
+        py: Python<'py>,
+        seed: u64,
+        (number, typed, skip): (u32, bool, usize),
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> Option<Self> {
+        let all = args.as_slice();
+        let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
+        let all = &all[skip..];
+        let positional = all.len() - names.map_or(0, PyTupleMethods::len);
+        if let ([arg], 1, 0, false) = (all, positional, number, typed) {
+            let arg = arg.bind(py);
+            plain(arg)?;
+            return ObjectKey::new(seed, arg).ok().map(Self::One);
+        }
+        let plain_hash = |arg: &Ref| plain(arg.bind(py)).and_then(|_| hash_of(arg.bind(py)).ok());
+        let mut hash = mix(seed, u64::from(number) << 32 | positional as u64);
+        for arg in &all[..positional] {
+            hash = mix(hash, plain_hash(arg)?);
+        }
+        // In any order: the sum of what each name and value come to.
+        let mut named = 0_u64;
+        if let Some(names) = names {
+            for (name, arg) in names.iter_borrowed().zip(&all[positional..]) {
+                named = named.wrapping_add(mix(hash_of(&name).ok()?, plain_hash(arg)?));
+            }
+            hash = mix(hash, named);
+        }
+        Some(Self::Plain(PlainCall { args, names, skip, number, typed, hash }))
+    }
+
     /// The key of a call with these arguments, the last ones given by `names`.
     #[inline]
     pub(crate) fn new(
@@ -348,33 +382,12 @@ impl<'a, 'py> CallProbe<'a, 'py> {
         args: &'a Args,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> PyResult<Self> {
-        let all = args.as_slice();
-        if let (1, None) = (all.len() - skip.min(all.len()), names)
-            && number == 0
-            && !typed
-            && let arg = all[skip].bind(py)
-            && plain(arg).is_some()
-        {
-            return Ok(Self::One(ObjectKey::new(seed, arg)?));
+        if let Some(probe) = Self::at_once(py, seed, (number, typed, skip), args, names) {
+            return Ok(probe);
         }
+        let all = args.as_slice();
         let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
         let all = &all[skip..];
-        if all.iter().all(|arg| plain(arg.bind(py)).is_some()) {
-            let positional = all.len() - names.map_or(0, PyTupleMethods::len);
-            let mut hash = mix(seed, u64::from(number) << 32 | positional as u64);
-            for arg in &all[..positional] {
-                hash = mix(hash, hash_of(arg.bind(py))?);
-            }
-            // In any order: the sum of what each name and value come to.
-            let mut named = 0_u64;
-            if let Some(names) = names {
-                for (name, arg) in names.iter_borrowed().zip(&all[positional..]) {
-                    named = named.wrapping_add(mix(hash_of(&name)?, hash_of(arg.bind(py))?));
-                }
-                hash = mix(hash, named);
-            }
-            return Ok(Self::Plain(PlainCall { args, names, skip, number, typed, hash }));
-        }
         let (values, names) = in_order(py, all, names)?;
         let mut found = codec::Found::default();
         let bytes = encode_call(&values, &names, typed, &mut found)?;

@@ -34,7 +34,7 @@ use pyo3::types::{PyList, PyTuple};
 use crate::call::{Args, Call, Function};
 use crate::file::Target;
 use crate::load::Load;
-use crate::raw::{Ref, coroutine, function};
+use crate::raw::{Ref, coroutine, function, method};
 
 /// Makes a decorated function over a cache.
 #[pyfunction]
@@ -111,6 +111,8 @@ fn remove_file(py: Python<'_>, path: PathBuf) -> PyResult<()> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_class::<cache::Cache>()?;
+    method::add::<cache::Get, 4>(py)?;
+    method::add::<cache::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
     module.add("CachedFunction", function::class(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;

@@ -61,7 +61,7 @@ impl Answer {
 }
 
 /// Where the callers of one load wait.
-#[pyclass(frozen, freelist = 64, module = "cache._native")]
+#[pyclass(frozen, module = "cache._native")]
 pub(crate) struct Room {
     /// Names the load among all of the process.
     pub(crate) name: u64,

@@ -108,6 +108,7 @@ impl<K, T> Flights<K, T> {
     }
 
     /// The open flight of a key.
+    #[inline]
     pub fn find(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Option<FlightId> {
         if self.index.is_empty() {
             return None;

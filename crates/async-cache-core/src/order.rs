@@ -127,9 +127,12 @@ impl Order {
     pub(crate) fn touch<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
         match self.eviction {
             Eviction::Adaptive => self.touch_shared(&slab[id]),
+            // What was used last is at its place already; what is hot is often asked for again at once.
+            Eviction::Lru if self.main.list.tail == id => {}
             Eviction::Lru => {
-                self.unlink(slab, id);
-                self.push(slab, id, Queue::Main);
+                self.cursor.before_unlink(slab, id);
+                self.main.list.unlink(slab, Chain::Order, id);
+                self.main.list.push_back(slab, Chain::Order, id);
             }
         }
     }

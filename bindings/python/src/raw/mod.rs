@@ -4,6 +4,7 @@
 //! - [`GilCell`]: state that the interpreter's lock guards;
 //! - `context`: context variables;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
+//! - `method`: methods called with their arguments in place;
 //! - `function`: callables with vectorcall that pass for functions.
 //!
 //! Contracts that every block here leans on:
@@ -18,6 +19,7 @@
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
+pub(crate) mod method;
 
 use std::cell::{RefCell, RefMut};
 use std::marker::PhantomData;
