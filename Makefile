@@ -30,7 +30,7 @@ $(ORIGINAL)/ready: $(BINDINGS)/benches/requirements-original.txt $(VENV)/ready
 	touch $@
 
 python: $(VENV)/ready ## build the Python package into .venv
-	$(MATURIN) --release
+	$(MATURIN) --profile wheel
 
 quickstart: quickstart-rust ## summarise thousands of source files, cold, and then again in a second process, warm
 

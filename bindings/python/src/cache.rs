@@ -364,9 +364,10 @@ impl Method<4> for Get {
         if batch_loader.is_some() || ttl.is_some() || loader.is_some_and(|loader| !loader.is_callable()) {
             return None;
         }
-        let call = ObjectCall {
+        let key = key?;
+        let call = || ObjectCall {
             cache: Ref::new(cache.clone()),
-            key: Ref::new(key?.to_owned()),
+            key: Ref::new(key.to_owned()),
             loader: loader.map(|loader| Ref::new(loader.to_owned())),
             batch_loader: None,
             ttl: Ttl::Default,
@@ -390,9 +391,10 @@ impl Method<4> for Get {
                 return Err(PyTypeError::new_err(message));
             }
         }
-        let call = ObjectCall {
+        let key = key.expect("it is required");
+        let call = || ObjectCall {
             cache: Ref::new(cache.clone()),
-            key: Ref::new(key.expect("it is required").to_owned()),
+            key: Ref::new(key.to_owned()),
             loader: loader.map(|loader| Ref::new(loader.to_owned())),
             batch_loader: batch_loader.map(|loader| Ref::new(loader.to_owned())),
             ttl,

@@ -192,6 +192,7 @@ impl<K, V, T> Cache<K, V, T> {
     }
 
     /// [`Cache::hit`], with the hit counted, and everything noted that the order of eviction wants to know.
+    #[inline]
     pub fn hit_mut(
         &mut self,
         slot: SlotId,

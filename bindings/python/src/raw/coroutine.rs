@@ -92,8 +92,31 @@ struct Object<B> {
 }
 
 /// Makes a coroutine-like object.
-#[inline]
 pub(crate) fn new<B: Coroutine>(py: Python<'_>, body: B) -> PyResult<Bound<'_, PyAny>> {
+    make(py, move || body)
+}
+
+/// Makes a coroutine-like object, with what `body` returns. Inlined, so that the body is made where it stays: moved
+/// there in wide steps, it would have to wait for the narrow writes of its fields, for longer than all else takes.
+#[inline(always)]
+#[allow(clippy::inline_always)] // see above
+pub(crate) fn make<B: Coroutine>(py: Python<'_>, body: impl FnOnce() -> B) -> PyResult<Bound<'_, PyAny>> {
+    let object = allocate::<B>(py)?;
+    // SAFETY: a fresh block of the right size, whose head is initialised and whose rest is not. Nobody sees the
+    // object before it is whole; should `body` panic, its memory is leaked.
+    unsafe {
+        let this = object.cast::<Object<B>>();
+        (&raw mut (*this).busy).write(false);
+        (&raw mut (*this).finalized).write(false);
+        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
+        ffi::PyObject_GC_Track(object.cast());
+        Ok(Bound::from_owned_ptr(py, object))
+    }
+}
+
+/// The memory of an object, with one reference to it, and one to the type.
+#[inline]
+fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
     let statics = B::statics();
     let class = match statics.class.get(py) {
         Some(class) => class.as_ptr().cast::<ffi::PyTypeObject>(),
@@ -110,18 +133,7 @@ pub(crate) fn new<B: Coroutine>(py: Python<'_>, body: B) -> PyResult<Bound<'_, P
         // SAFETY: the type is ready and has the size of `Object<B>`.
         unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) }
     };
-    if object.is_null() {
-        return Err(PyErr::fetch(py));
-    }
-    // SAFETY: a fresh block of the right size, whose head is initialised and whose rest is not.
-    unsafe {
-        let this = object.cast::<Object<B>>();
-        (&raw mut (*this).busy).write(false);
-        (&raw mut (*this).finalized).write(false);
-        (&raw mut (*this).body).write(ManuallyDrop::new(body));
-        ffi::PyObject_GC_Track(object.cast());
-        Ok(Bound::from_owned_ptr(py, object))
-    }
+    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok(object) }
 }
 
 /// The Python type, made at its first use.

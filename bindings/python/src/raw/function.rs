@@ -166,6 +166,10 @@ unsafe extern "C" fn call(
         let positional = ffi::PyVectorcall_NARGS(flags).cast_unsigned();
         let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names).cast_unsigned() };
         let made = catch_unwind(AssertUnwindSafe(|| {
+            if positional == 1 && named == 0 {
+                let arg = Ref::new(Bound::from_borrowed_ptr(py, *args));
+                return crate::call::called_with_one(Bound::from_borrowed_ptr(py, object), arg);
+            }
             let args = Args::collect(positional + named, |index| {
                 Ref::new(Bound::from_borrowed_ptr(py, *args.add(index)))
             });
