@@ -3,6 +3,7 @@
 # What takes long on purpose (soak, full benchmarks) has a target of its own.
 
 CARGO ?= cargo
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 # A hang is a failure: nothing here takes half an hour.
 LIMIT ?= timeout --kill-after=30 1800
 
@@ -32,9 +33,14 @@ $(ORIGINAL)/ready: $(BINDINGS)/benches/requirements-original.txt $(VENV)/ready
 python: $(VENV)/ready ## build the Python package into .venv
 	$(MATURIN) --profile wheel
 
-quickstart: quickstart-rust ## summarise thousands of source files, cold, and then again in a second process, warm
+quickstart: python ## index the Python standard library, cold, and then again in a second process, warm
+	$(VENV)/bin/python $(BINDINGS)/examples/quickstart.py --fresh
+	@echo
+	@echo "--- the same in a new process ---"
+	@echo
+	$(VENV)/bin/python $(BINDINGS)/examples/quickstart.py
 
-quickstart-rust: ## the same in Rust
+quickstart-rust: ## the main job in Rust: summarise thousands of source files
 	$(CARGO) build --quiet --release -p async-cache-examples --bin quickstart
 	./target/release/quickstart --fresh
 	@echo
@@ -48,7 +54,9 @@ test-rust: ## the tests of the crates
 	$(LIMIT) $(CARGO) test --workspace --exclude async-cache-benches
 
 test-python: python $(ORIGINAL)/ready ## the tests of the Python package
-	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
+	$(CARGO) build --quiet --release -p async-cache-examples --bin python_file
+	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
+		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/release/python_file) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
 	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons
@@ -84,7 +92,18 @@ bench: ## all benchmarks beside their peers; writes benches/results
 	./target/release/overhead --save
 	./target/release/disk --save
 
-bench-smoke: ## the benchmarks still run; figures mean nothing
+# The peers that are measured beside the Python package.
+$(VENV)/peers: $(BINDINGS)/benches/requirements.txt $(VENV)/ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks beside their peers; writes benches/results
+	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --save
+	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --save
+
+bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean nothing
+	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --smoke
+	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(CARGO) build --quiet --profile bench -p async-cache-benches
 	./target/release/memory --smoke
 	./target/release/overhead --smoke

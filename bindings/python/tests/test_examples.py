@@ -60,6 +60,31 @@ def test_the_second_run_of_the_quickstart_has_everything_from_the_file(tmp_path:
     assert 10 <= len(first.stderr.splitlines()) <= 12
 
 
+@pytest.mark.timeout(300)
+def test_a_rust_program_reads_what_the_quickstart_cached_and_python_reads_what_that_adds(tmp_path: Path) -> None:
+    program = os.environ.get("ASYNC_CACHE_PYTHON_FILE")
+    assert program, "ASYNC_CACHE_PYTHON_FILE is the Rust example python_file, built; `make test-python` sees to that"
+    first = run_example("quickstart.py", "--fresh", "--folder", str(tmp_path))
+    [modules] = re.findall(r"0 of (\d+) modules came from the file", first.stdout)
+    found = re.findall(r"(\d+) lines, (\d+) functions, (\d+) classes", first.stdout)
+
+    file = tmp_path / "modules.cache"
+    rust = subprocess.run([program, str(file)], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert f"{modules} modules that Python indexed: " in rust
+    assert re.findall(r"(\d+) lines, (\d+) functions, (\d+) classes", rust) == found
+    assert f"{int(modules) + 1} entries saved" in rust
+
+    async def added() -> Any:
+        return await AsyncCache(maxsize=None, backup=DiskBackend(file)).get("examples/python_file.rs")
+
+    module = asyncio.run(added())
+    assert list(module) == ["path", "functions", "classes", "lines", "names"]
+    assert (module["path"], module["functions"], type(module["lines"])) == ("examples/python_file.rs", 1, int)
+    second = run_example("quickstart.py", "--folder", str(tmp_path))
+    assert second.stdout.startswith(f"{int(modules) + 1} entries came back")
+    assert f"{modules} of {modules} modules came from the file" in second.stdout
+
+
 def test_the_data_loader_asks_once_for_all_authors() -> None:
     assert run_example("dataloader.py").stdout.splitlines() == [
         "an author at a time: 101 queries",
