@@ -107,7 +107,6 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         forwarded(c"__globals__"),
         forwarded(c"__builtins__"),
         forwarded(c"__closure__"),
-        forwarded(c"__type_params__"),
         // SAFETY: all zeros end the list.
         unsafe { std::mem::zeroed() },
     ]));
