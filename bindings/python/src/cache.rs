@@ -837,10 +837,8 @@ impl State {
         (key, value, rank): (Ref, Ref, Option<Rank>),
         ttl: Ttl,
     ) -> Removed<Ref, Ref> {
-        let is_timed = !matches!(
-            (ttl, self.default_ttl),
-            (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never)
-        );
+        let is_timed =
+            !matches!((ttl, self.default_ttl), (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never));
         let now = if is_timed { clock::now() } else { clock::roughly_now() };
         let deadline = ttl.deadline(self.default_ttl, || now);
         self.core.set(slot, flight, hash, NewEntry { key, value, deadline, origin: rank }, now)

@@ -32,10 +32,7 @@ impl ContextVar {
     pub(crate) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         // SAFETY: attached; both are alive, and `self` is a context variable; the token is a new reference.
         let token = unsafe {
-            Bound::from_owned_ptr_or_err(
-                value.py(),
-                ffi::PyContextVar_Set(self.0.as_ptr(), value.as_ptr()),
-            )
+            Bound::from_owned_ptr_or_err(value.py(), ffi::PyContextVar_Set(self.0.as_ptr(), value.as_ptr()))
         };
         token.map(drop)
     }

@@ -31,7 +31,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
-use super::{Ref, Sent};
+use super::{Ref, Sent, stop};
 
 /// What a coroutine-like object does.
 pub(crate) trait Coroutine: Sized {
@@ -311,18 +311,11 @@ unsafe extern "C" fn send_slot<B: Coroutine>(
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    let this = object.cast::<Object<B>>();
     // SAFETY: attached; the object is of this type; `result` can be written to.
     unsafe {
-        let py = Python::assume_attached();
-        if !(*this).busy {
-            (*this).busy = true;
-            let served = catch_unwind(AssertUnwindSafe(|| (*this).body.send_fast(py)));
-            (*this).busy = false;
-            if let Ok(Some(value)) = served {
-                result.write(value.into_ptr());
-                return ffi::PySendResult::PYGEN_RETURN;
-            }
+        if let Some(value) = fast::<B>(Python::assume_attached(), object) {
+            result.write(value.into_ptr());
+            return ffi::PySendResult::PYGEN_RETURN;
         }
         Python::attach(|py| match step::<B>(py, object, &Bound::from_borrowed_ptr(py, value)) {
             Ok(Sent::Return(value)) => {
@@ -343,15 +336,11 @@ unsafe extern "C" fn send_slot<B: Coroutine>(
 }
 
 /// What `send`, `throw` and `__next__` give to Python: a returned value is a `StopIteration`.
-fn to_python(py: Python<'_>, sent: PyResult<Sent<'_>>) -> *mut ffi::PyObject {
+fn to_python(sent: PyResult<Sent<'_>>, py: Python<'_>) -> *mut ffi::PyObject {
     match sent {
         Ok(Sent::Yield(value)) => value.into_ptr(),
         Ok(Sent::Return(value)) => {
-            // `StopIteration((1, 2))` has to carry a tuple as one value, so the exception is made by a call.
-            match py.get_type::<pyo3::exceptions::PyStopIteration>().call1((value,)) {
-                Ok(stop) => PyErr::from_value(stop).restore(py),
-                Err(error) => error.restore(py),
-            }
+            stop::raise(value.as_borrowed());
             null_mut()
         }
         Err(error) => {
@@ -361,8 +350,38 @@ fn to_python(py: Python<'_>, sent: PyResult<Sent<'_>>) -> *mut ffi::PyObject {
     }
 }
 
+/// The first attempt at an object that waits for nobody; `None` if it takes more.
+///
+/// # Safety
+/// The object is alive and of this type, and the thread is attached.
+#[inline]
+unsafe fn fast<B: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) -> Option<Bound<'_, PyAny>> {
+    let this = object.cast::<Object<B>>();
+    // SAFETY: as the caller says. Rule 1: `busy` keeps every other access away from the body.
+    unsafe {
+        if (*this).busy {
+            return None;
+        }
+        (*this).busy = true;
+        let served = catch_unwind(AssertUnwindSafe(|| (*this).body.send_fast(py)));
+        (*this).busy = false;
+        served.ok().flatten()
+    }
+}
+
+/// From 3.12 on this is what `await` calls, and not `send_slot`.
 unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    Python::attach(|py| to_python(py, step::<B>(py, object, py.None().bind(py))))
+    // SAFETY: attached; the object is of this type.
+    unsafe {
+        if let Some(value) = fast::<B>(Python::assume_attached(), object) {
+            // A null without an exception is a `StopIteration` with `None`.
+            if !value.is_none() {
+                stop::raise_fast(value.as_borrowed());
+            }
+            return null_mut();
+        }
+    }
+    Python::attach(|py| to_python(step::<B>(py, object, py.None().bind(py)), py))
 }
 
 unsafe extern "C" fn send_method<B: Coroutine>(
@@ -372,7 +391,7 @@ unsafe extern "C" fn send_method<B: Coroutine>(
     Python::attach(|py| {
         // SAFETY: the argument is alive for the call.
         let value = unsafe { Bound::from_borrowed_ptr(py, value) };
-        to_python(py, step::<B>(py, object, &value))
+        to_python(step::<B>(py, object, &value), py)
     })
 }
 
@@ -391,7 +410,7 @@ unsafe extern "C" fn throw_method<B: Coroutine>(
                 body.throw(py, error)
             })
         });
-        to_python(py, thrown)
+        to_python(thrown, py)
     })
 }
 

@@ -5,6 +5,7 @@
 //! - `context`: context variables;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
+//! - `stop`: the exception that a value is returned in;
 //! - `function`: callables with vectorcall that pass for functions.
 //!
 //! Contracts that every block here leans on:
@@ -20,6 +21,7 @@ pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
 pub(crate) mod method;
+mod stop;
 
 use std::cell::{RefCell, RefMut};
 use std::marker::PhantomData;
