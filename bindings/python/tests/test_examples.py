@@ -61,9 +61,13 @@ def test_the_second_run_of_the_quickstart_has_everything_from_the_file(tmp_path:
 
 
 @pytest.mark.timeout(300)
-def test_a_rust_program_reads_what_the_quickstart_cached_and_python_reads_what_that_adds(tmp_path: Path) -> None:
+def test_a_rust_program_reads_what_the_quickstart_cached_and_python_reads_what_that_adds(
+    tmp_path: Path,
+) -> None:
     program = os.environ.get("ASYNC_CACHE_PYTHON_FILE")
-    assert program, "ASYNC_CACHE_PYTHON_FILE is the Rust example python_file, built; `make test-python` sees to that"
+    assert program, (
+        "ASYNC_CACHE_PYTHON_FILE is the Rust example python_file, built; `make test-python` sees to that"
+    )
     first = run_example("quickstart.py", "--fresh", "--folder", str(tmp_path))
     [modules] = re.findall(r"0 of (\d+) modules came from the file", first.stdout)
     found = re.findall(r"(\d+) lines, (\d+) functions, (\d+) classes", first.stdout)
@@ -197,3 +201,34 @@ def test_the_service_saves_when_it_goes_down(service: ModuleType, client: Client
     client.get("/products/7")
     asyncio.run(up_and_down())
     assert file.exists()
+
+
+DOCUMENTS = ["README.md", "bindings/python/README.md", "docs/compatibility.md"]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def snippets() -> list[tuple[str, str]]:
+    found = []
+    for document in DOCUMENTS:
+        programs = re.findall(
+            r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL
+        )
+        assert programs, document
+        found += [(f"{document} {number}", program) for number, program in enumerate(programs, 1)]
+    return found
+
+
+@pytest.mark.parametrize("program", [pytest.param(program, id=name) for name, program in snippets()])
+def test_a_snippet_of_the_documents_runs_as_it_is_written_and_again_after_a_restart(
+    program: str, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert ran.returncode == 0, ran.stderr
