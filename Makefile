@@ -13,7 +13,7 @@ BINDINGS := bindings/python
 MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --manifest-path $(BINDINGS)/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-interleavings python lint lint-rust \
+.PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
 	lint-python format doc bench bench-python bench-smoke soak clean
 
 help: ## list the targets
@@ -60,6 +60,18 @@ test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
 	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons
+
+# An interpreter with its own checks on (Debian's python3-dbg, say), and the module with its debug assertions.
+PYTHON_DEBUG ?= python3-dbg
+test-python-debug: $(ORIGINAL)/ready ## the tests of the Python package on a debug build of CPython
+	test -e .venv-debug/ready || $(MAKE) --no-print-directory .venv-debug/ready VENV=.venv-debug PYTHON=$(PYTHON_DEBUG)
+	.venv-debug/bin/python -c "import sys; sys.exit(not hasattr(sys, 'gettotalrefcount'))" || \
+		{ echo "$(PYTHON_DEBUG) is not a debug build of Python" >&2; exit 1; }
+	VIRTUAL_ENV=$(abspath .venv-debug) .venv-debug/bin/maturin develop --quiet --profile dev --manifest-path $(BINDINGS)/Cargo.toml
+	$(CARGO) build --quiet --release -p async-cache-examples --bin python_file
+	cd $(BINDINGS) && PYTHONMALLOC=debug ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
+		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/release/python_file) \
+		$(LIMIT) $(abspath .venv-debug)/bin/python -X dev -m pytest -q --timeout 300
 
 # Every order in which threads can meet at a lock, as far as the model checker gets.
 test-interleavings: ## the concurrent front under the model checker

@@ -149,6 +149,11 @@ def answers(folder: Path, programs: list[dict[str, Any]]) -> list[list[Any]]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    sys.version_info < (3, 11),
+    reason="there the original's `delete` of a key that is in the cache raises KeyError: OrderedDict.pop takes the "
+    "entry out before it calls the overridden __getitem__",
+)
 def test_the_original_gives_the_same_answers_to_random_programs() -> None:
     seed = int(os.environ.get("ASYNC_CACHE_SEED", random.SystemRandom().randrange(2**32)))
     rounds = int(os.environ.get("ASYNC_CACHE_ROUNDS", 300))
