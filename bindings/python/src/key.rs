@@ -102,7 +102,7 @@ fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<u64> {
 /// The hash of the store from Python's, which is not mixed well (that of an `int` is the number itself).
 #[inline]
 pub(crate) fn mix(seed: u64, hash: u64) -> u64 {
-    let product = u128::from(hash ^ seed) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+    let product = u128::from(hash ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
     #[allow(clippy::cast_possible_truncation)] // the two halves are folded
     let folded = (product as u64) ^ ((product >> 64) as u64);
     folded.wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ (folded >> 32)
