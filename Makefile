@@ -121,7 +121,8 @@ bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean 
 	./target/release/overhead --smoke
 	./target/release/disk --most 1000
 
-soak: ## random tests for a long time: many more seeds than `make test`
+soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
+	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/test_garbage.py
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
 
