@@ -88,7 +88,7 @@ lint-rust: ## format, clippy, docs and the arrows between crates
 lint-python: python ## ruff, mypy and stubtest
 	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)
 	$(VENV)/bin/ruff check --quiet $(BINDINGS)
-	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache
+	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache tests examples benches
 	cd $(BINDINGS) && $(abspath $(VENV))/bin/python -m mypy.stubtest cache --allowlist stubtest-allowlist.txt
 
 format: ## format everything

@@ -32,28 +32,30 @@ from hypothesis import strategies as st
 
 from cache import _native
 
-encode = _native._encode_value
-decode = _native._decode_value
-encode_key = _native._encode_key
-decode_key = _native._decode_key
+# The codec is private, and no part of the stubs.
+native: Any = _native
+encode = native._encode_value
+decode = native._decode_value
+encode_key = native._encode_key
+decode_key = native._decode_key
 
 DOCUMENT = pathlib.Path(__file__).parents[3] / "docs" / "values.md"
 UTC = dt.timezone.utc
 PICKLE = 15
 
 
-def is_pickled(data):
+def is_pickled(data: Any) -> Any:
     """Whether the outermost marker is an extension of the type for pickles."""
     kind_at = {0xC7: 2, 0xC8: 3, 0xC9: 5}.get(data[0], 1)
     is_ext = 0xC7 <= data[0] <= 0xC9 or 0xD4 <= data[0] <= 0xD8
     return is_ext and data[kind_at] == PICKLE
 
 
-def bits(number):
+def bits(number: Any) -> Any:
     return struct.pack(">d", number)
 
 
-def same(a, b):
+def same(a: Any, b: Any) -> Any:
     """Equal, of the same type, in the same order, recursively."""
     if type(a) is not type(b):
         return False
@@ -97,7 +99,7 @@ class Access(enum.Flag):
     WRITE = 2
 
 
-class Words(list):
+class Words(list[Any]):
     pass
 
 
@@ -108,22 +110,22 @@ class Name(str):
 class Sly(str):
     __slots__ = ()
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> Any:
         return True
 
-    def __hash__(self):
+    def __hash__(self) -> Any:
         return 1
 
 
 class Thing:
-    def __init__(self, **attributes):
+    def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
 
 
 class Slotted:
     __slots__ = ("a", "b")
 
-    def __init__(self, a):
+    def __init__(self, a: Any) -> None:
         self.a = a
 
 
@@ -297,13 +299,13 @@ WRAPPERS = {
 @pytest.mark.parametrize("make", CONTAINERS, ids=["list", "dict", "set", "bytearray", "tuple of list"])
 def test_one_object_that_occurs_twice_is_one_object_again(make: Any, wrapper: Any) -> None:
     wrap, unwrap = WRAPPERS[wrapper]
-    data = encode(wrap(make()))
+    data = encode(wrap(make()))  # type: ignore[no-untyped-call]
     assert is_pickled(data)
-    first, second = unwrap(decode(data))
+    first, second = unwrap(decode(data))  # type: ignore[no-untyped-call]
     assert first is second
 
 
-def containers_of(make):
+def containers_of(make: Any) -> Any:
     return {
         "list": [make(), make()],
         "tuple": (make(), make()),
@@ -330,21 +332,21 @@ def test_an_object_that_is_held_elsewhere_too_is_not_shared() -> None:
 
 @pytest.mark.parametrize("several", [1, 7, 8, 9, 30])
 def test_sharing_is_seen_among_many_held_objects(several: Any) -> None:
-    held = [[] for _ in range(several)]
+    held: list[Any] = [[] for _ in range(several)]
     for one in held:
         assert is_pickled(encode([*held, one]))
 
 
 def test_cycles_come_back() -> None:
-    value = [1]
+    value: Any = [1]
     value.append(value)
     back = decode(encode(value))
     assert back[1] is back
-    deep = {"a": {"b": [()]}}
+    deep: Any = {"a": {"b": [()]}}
     deep["a"]["b"].append((deep,))
     back = decode(encode(deep))
     assert back["a"]["b"][1][0] is back
-    inner = []
+    inner: list[Any] = []
     inner.append(inner)
     value = ["x", inner]
     del inner
@@ -360,7 +362,7 @@ def test_atoms_and_flat_tuples_may_repeat() -> None:
 
 
 def test_what_is_small_in_memory_does_not_explode() -> None:
-    value = ("x",)
+    value: Any = ("x",)
     for _ in range(100):
         value = (value, value)
     assert len(encode(value)) < 10_000
@@ -375,7 +377,7 @@ def test_encoding_changes_no_reference_count() -> None:
     for _ in range(100):
         encode(value)
         encode_key(("a", 1.5, (2, frozenset([3]))))
-        _native._encode_by_value(value)
+        native._encode_by_value(value)
     gc.collect()
     assert (sys.getrefcount(inner), sys.getrefcount(value)) == before
 
@@ -383,7 +385,7 @@ def test_encoding_changes_no_reference_count() -> None:
 # Values: depth, pickle, errors.
 
 
-def nested(depth, wrap):
+def nested(depth: Any, wrap: Any) -> Any:
     value = 0
     for _ in range(depth):
         value = wrap(value)
@@ -419,13 +421,13 @@ def test_bytes_that_nest_too_deep_are_an_error() -> None:
 def test_pickle_false_refuses_to_write_and_names_the_type() -> None:
     with pytest.raises(TypeError, match=r"Pair\b"):
         encode({"a": [Pair(1, 2)]}, pickle=False)
-    shared = []
+    shared: list[Any] = []
     with pytest.raises(TypeError, match="list object twice"):
         encode([shared, shared], pickle=False)
 
 
 class Bomb:
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (pytest.fail, ("unpickled",))
 
 
@@ -476,7 +478,7 @@ def test_arrays_come_back_writable_without_passing_through_the_pickle(order: Any
 
 def test_a_buffer_that_is_not_contiguous_is_pickled_within() -> None:
     class Strided:
-        def __reduce_ex__(self, protocol):
+        def __reduce_ex__(self, protocol: Any) -> Any:
             return (bytes, (pickle.PickleBuffer(memoryview(b"abcdef")),))
 
     assert decode(encode([Strided()])) == [b"abcdef"]
@@ -559,7 +561,7 @@ def test_malformed_bytes_are_a_value_error_that_says_where(data: Any) -> None:
         decode(bytes.fromhex(data), pickle=False)
 
 
-def reads_or_refuses(data):
+def reads_or_refuses(data: Any) -> None:
     for read in (lambda data: decode(data, pickle=False), decode_key):
         with contextlib.suppress(ValueError):
             read(data)
@@ -595,7 +597,7 @@ def test_random_extension_types_do_no_worse_than_a_value_error() -> None:
 # Keys.
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
-EQUAL = [
+EQUAL: list[Any] = [
     (1, 1.0, True, Decimal(1), Decimal("1.000"), Fraction(1), complex(1), Level.LOW),
     (0, -0.0, False, 0.0, Decimal("-0E+900000000"), Fraction(0), -0j),
     (2**63, float(2**63), Decimal(2**63)),
@@ -687,7 +689,7 @@ def test_equal_keys_have_the_same_bytes(keys: Any) -> None:
 
 
 def test_unequal_keys_have_different_bytes() -> None:
-    found = {}
+    found: dict[Any, Any] = {}
     for key in [*DISTINCT, *(keys[0] for keys in EQUAL)]:
         data = encode_key(key)
         assert decode_key(data) == key
@@ -714,7 +716,7 @@ def test_unequal_keys_have_different_bytes() -> None:
         ...,
         range(3),
         Access.READ | Access.WRITE,
-        enum.Enum("Local", "A").A,
+        enum.Enum("Local", "A").A,  # type: ignore[attr-defined]
         Decimal("1E+999999999"),
         Decimal("1E-999999999"),
         10**10_000,
@@ -847,19 +849,19 @@ def test_bytes_do_not_hang_on_the_process() -> None:
 # By value.
 
 
-def by_value(argument):
-    return _native._encode_by_value(argument)[0]
+def by_value(argument: Any) -> Any:
+    return native._encode_by_value(argument)[0]
 
 
-def recorder():
+def recorder() -> Any:
     class Recorder:
-        def __init__(self):
+        def __init__(self) -> None:
             self.a = 1
 
     return Recorder
 
 
-def adder(n):
+def adder(n: Any) -> Any:
     return lambda x: x + n
 
 
@@ -879,7 +881,7 @@ SAME_ARGUMENTS = [
     (collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)),
     (array.array("i", [1, 2]), array.array("i", [1, 2])),
     (collections.deque([1]), collections.deque([1])),
-    (Thing().__init__, Thing().__init__),
+    (Thing().__init__, Thing().__init__),  # type: ignore[misc]
     (ValueError("a"), ValueError("a")),
 ]
 DIFFERENT_ARGUMENTS = [
@@ -897,7 +899,7 @@ DIFFERENT_ARGUMENTS = [
     set(),
     {1},
     Point(1, 2),
-    collections.namedtuple("Spot", "x y")(1, 2),
+    collections.namedtuple("Spot", "x y")(1, 2),  # type: ignore[call-arg, arg-type]
     (1, 2),
     Level.LOW,
     Shade.DARK,
@@ -935,8 +937,8 @@ DIFFERENT_ARGUMENTS = [
     ValueError("a"),
     ValueError("b"),
     KeyError("a"),
-    Thing(a=1).__init__,
-    Thing(a=2).__init__,
+    Thing(a=1).__init__,  # type: ignore[misc]
+    Thing(a=2).__init__,  # type: ignore[misc]
     dt.datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN),
     math.nan,
     complex(0, math.nan),
@@ -950,11 +952,11 @@ DIFFERENT_ARGUMENTS = [
 @pytest.mark.parametrize("arguments", SAME_ARGUMENTS, ids=repr)
 def test_arguments_of_the_same_value_have_the_same_bytes(arguments: Any) -> None:
     for argument in arguments:
-        assert _native._encode_by_value(argument) == _native._encode_by_value(arguments[0])
+        assert native._encode_by_value(argument) == native._encode_by_value(arguments[0])
 
 
 def test_arguments_of_different_values_have_different_bytes() -> None:
-    encoded = {}
+    encoded: dict[Any, Any] = {}
     for argument in DIFFERENT_ARGUMENTS:
         data = by_value(argument)
         assert data not in encoded, (argument, encoded[data])
@@ -971,27 +973,25 @@ def test_a_key_that_is_no_subclass_is_the_same_by_value(key: Any) -> None:
 
 
 def test_the_types_that_were_met_are_told_in_order() -> None:
-    _, found, is_stable = _native._encode_by_value([Thing(a=Pair(1, Shade.DARK)), Point(1, 2), len])
+    _, found, is_stable = native._encode_by_value([Thing(a=Pair(1, Shade.DARK)), Point(1, 2), len])
     assert found == [Thing, Pair, Shade, Point, len]
     assert is_stable
-    assert _native._encode_by_value([1, "a", {2}])[1:] == ([], True)
+    assert native._encode_by_value([1, "a", {2}])[1:] == ([], True)
 
 
 def test_the_types_in_a_set_are_told_in_the_order_of_bytes() -> None:
     for _ in range(20):
-        found = _native._encode_by_value({Point(1, 2), Pair(1, 2), Name("a"), Shade.DARK, uuid.UUID(int=1)})[
-            1
-        ]
+        found = native._encode_by_value({Point(1, 2), Pair(1, 2), Name("a"), Shade.DARK, uuid.UUID(int=1)})[1]
         assert len(found) == 4
         assert (
             found
-            == _native._encode_by_value({Shade.DARK, Name("a"), Pair(1, 2), Point(1, 2), uuid.UUID(int=1)})[1]
+            == native._encode_by_value({Shade.DARK, Name("a"), Pair(1, 2), Point(1, 2), uuid.UUID(int=1)})[1]
         )
 
 
 def test_two_classes_of_one_name_are_told_apart_by_type() -> None:
     one, two = recorder(), recorder()
-    a, b = _native._encode_by_value(one()), _native._encode_by_value(two())
+    a, b = native._encode_by_value(one()), native._encode_by_value(two())
     assert a[0] == b[0]
     assert (a[1], b[1]) == ([one], [two])
     assert not a[2]
@@ -1000,17 +1000,17 @@ def test_two_classes_of_one_name_are_told_apart_by_type() -> None:
 @pytest.mark.parametrize("make", [object, lambda: adder(1), lambda: [].append, recorder], ids=repr)
 def test_what_has_no_name_and_shows_nothing_is_itself(make: Any) -> None:
     one, two = make(), make()
-    a, b = _native._encode_by_value(one), _native._encode_by_value(two)
+    a, b = native._encode_by_value(one), native._encode_by_value(two)
     assert a[1][-1] is one
     assert b[1][-1] is two
     assert not a[2]
 
 
 def test_arguments_that_contain_themselves_are_an_error() -> None:
-    value = []
+    value: list[Any] = []
     value.append(value)
     thing = Thing()
-    thing.me = {"me": thing}
+    thing.me = {"me": thing}  # type: ignore[attr-defined]
     for argument in (value, thing, nested(65, lambda x: [x])):
         with pytest.raises(ValueError, match="contains itself"):
             by_value(argument)
@@ -1033,7 +1033,7 @@ def test_what_an_argument_raises_is_passed_on() -> None:
     class Angry:
         __slots__ = ()
 
-        def __repr__(self):
+        def __repr__(self) -> str:
             raise LookupError("no")
 
     with pytest.raises(LookupError, match="no"):
@@ -1045,12 +1045,12 @@ def test_what_an_argument_raises_is_passed_on() -> None:
 EXAMPLE = re.compile(r"^\| `(?P<source>[^`]+)` \| `(?P<hex>[0-9a-f ]+)` \|", re.MULTILINE)
 
 
-def examples(heading):
+def examples(heading: Any) -> Any:
     section = DOCUMENT.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return [(found["source"], bytes.fromhex(found["hex"])) for found in EXAMPLE.finditer(section)]
 
 
-def evaluate(source):
+def evaluate(source: Any) -> Any:
     modules = (dt, decimal, uuid, pathlib, re, socket, types)
     return eval(source, {"Fraction": Fraction, **{module.__name__: module for module in modules}})
 
