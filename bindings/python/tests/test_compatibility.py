@@ -932,3 +932,11 @@ def test_a_reader_that_is_still_loading_when_the_write_ends_does_not_leave_the_o
 
 async def _call(function: Callable[[], Awaitable[Any]]) -> Any:
     return await function()
+
+
+@pytest.mark.parametrize("decorator", [AsyncLRU, AsyncTTL])
+def test_a_decorator_without_parentheses_says_so(decorator: Any) -> None:
+    async def f() -> None: ...
+
+    with pytest.raises(TypeError, match=rf"@{decorator.__name__}\(\)"):
+        decorator(f)

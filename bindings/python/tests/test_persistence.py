@@ -22,7 +22,7 @@ from loops import Load, Run, outcome, task, turns
 from stores import LoadFails, MemoryBackend, SaveFails
 
 import cache as package
-from cache import AsyncCache, AsyncLRU, AsyncTTL, CacheWarning, DiskBackend
+from cache import AsyncCache, AsyncLRU, AsyncTTL, CacheBackend, CacheWarning, DiskBackend
 
 PACKAGE_ROOT = Path(package.__file__).parent.parent
 
@@ -727,6 +727,22 @@ def test_a_backend_that_loads_something_else_is_an_empty_cache_and_a_warning() -
         with pytest.warns(CacheWarning):
             cache = AsyncCache(backup=backend)
         assert len(cache.cache) == 0
+
+
+def test_a_backend_whose_load_returns_nothing_is_an_empty_cache(run: Run) -> None:
+    class RedisBackend(CacheBackend):
+        """The example of the documentation, word for word but for the client."""
+
+        def load(self) -> Any: ...
+        def save(self, data: Any) -> None: ...
+        def clear(self) -> None: ...
+
+    with no_warning():
+        cache = AsyncCache(backup=RedisBackend())
+        cache.set("k", 1)
+        cache.save_to_backup()
+        cache.load_from_backup()
+    assert run(cache.get("k")) == 1
 
 
 def test_a_backend_of_the_users_own_serves_decorated_functions(run: Run) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any, cast
@@ -143,9 +144,16 @@ class Persistence:
         cache.open_from_file(Path(backend.path), self._tag, True)
 
     def _restore(self, cache: Cache) -> None:
+        loaded = self.backend.load()
+        if loaded is None:  # a backend that has not been written yet, as in the documentation's example
+            return
+        if not isinstance(loaded, Mapping):
+            raise TypeError(
+                f"load() returned {type(loaded).__qualname__}; it returns a dict of key to (value, deadline or None)"
+            )
         now = time.monotonic()
         # The last ones are the most recently used, and each one comes in as the coldest.
-        for key, (value, deadline) in reversed(list(self.backend.load().items())):
+        for key, (value, deadline) in reversed(list(loaded.items())):
             left = None if deadline is None else deadline - now
             if left is None or left > 0:
                 cache.restore(key, value, left)

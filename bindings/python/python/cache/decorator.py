@@ -30,6 +30,11 @@ class Decorator:
         backend: CacheBackend | None,
         typed: bool,
     ) -> None:
+        if callable(maxsize) or callable(default_ttl):
+            name = type(self).__qualname__
+            raise TypeError(
+                f"{name} takes its arguments first: write @{name}() above the function, not @{name}"
+            )
         if operator.index(skip_args) < 0:
             raise ValueError(f"skip_args is 0 or more, not {skip_args}")
         if backup is not None and backend is not None:
