@@ -1,5 +1,6 @@
 //! The exceptions that the native part raises. Their classes are Python's, in `cache.errors`.
 
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
@@ -37,6 +38,18 @@ pub(crate) fn load_cancelled(py: Python<'_>, key: &str, cause: Option<PyErr>) ->
         error.set_cause(py, cause);
     }
     error
+}
+
+/// As the interpreter has it for coroutines: a `StopIteration` that comes out of one would be taken for its return.
+pub(crate) fn out_of_coroutine(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let raised = PyRuntimeError::new_err("coroutine raised StopIteration");
+    let value = raised.value(py);
+    drop(value.setattr(pyo3::intern!(py, "__context__"), error.value(py)));
+    raised.set_cause(py, Some(error));
+    raised
 }
 
 /// An exception that several callers get. Each raise adds its frames to the traceback, so every caller begins with
