@@ -122,9 +122,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+    use super::*;
     use crate::{AsyncCache, BackendError, CacheBackend, SavedEntry};
 
     /// Counts saves, and fails those before the one with this number.
@@ -149,6 +149,19 @@ mod tests {
     fn counting(failures: usize) -> (AsyncCache<u32, u32>, Arc<Counting>) {
         let backend = Arc::new(Counting(AtomicUsize::new(0), failures));
         (AsyncCache::builder().backup(Arc::clone(&backend)).build().unwrap(), backend)
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_handle_however_long_its_interval() {
+        let backend = Arc::new(Counting(AtomicUsize::new(0), 0));
+        let builder = AsyncCache::<u32, u32>::builder().backup(backend).autosave(Duration::MAX);
+        let cache = builder.build().unwrap();
+        let stop = Arc::downgrade(&cache.shared.autosave.as_ref().unwrap().stop);
+        assert_eq!(stop.strong_count(), 2, "the handles and the thread");
+        drop(cache);
+        while stop.strong_count() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -132,8 +132,9 @@ where
 {
     /// How long a batch waits for further keys after its first one. Default: 5 ms.
     ///
-    /// With zero it waits until everybody has run who can, once: that gathers what one task asks for together, and
-    /// needs no timer. Any other window needs the timer of tokio's runtime (`enable_time`); without it, callers get
+    /// With zero it waits until the runtime has let others run, once. That needs no timer, and gathers the keys of one
+    /// [`get_many`](BatchLoader::get_many), and on a runtime of one thread what every task asks for in one turn; on
+    /// several threads another one may be faster than the second task. Any other window needs the timer of tokio's runtime (`enable_time`); without it, callers get
     /// [`LoadError::Panicked`] with tokio's words.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
@@ -301,6 +302,7 @@ where
                     Err(error) => key.outcome = Some(Err(error)),
                 }
             }
+            waiting.iter_mut().for_each(|(_, waits)| waits.set_off());
             for (at, waits) in waiting {
                 asked[at].outcome = waits.outcome(asked[at].key).await;
             }

@@ -177,6 +177,6 @@ where
         };
         let inner = Arc::new(inner);
         let autosave = Autosave::start(&inner, self.autosave, self.at_end).map_err(BuildError::Autosave)?;
-        Ok(AsyncCache { inner, shared: Arc::new(Shared { opening, _autosave: autosave }) })
+        Ok(AsyncCache { inner, shared: Arc::new(Shared { opening, autosave }) })
     }
 }

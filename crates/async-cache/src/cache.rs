@@ -61,7 +61,8 @@ pub struct AsyncCache<K, V> {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) opening: Opening,
-    pub(crate) _autosave: Option<Autosave>,
+    #[allow(dead_code, reason = "held for what happens when it is dropped")]
+    pub(crate) autosave: Option<Autosave>,
 }
 
 impl<K, V> Clone for AsyncCache<K, V> {

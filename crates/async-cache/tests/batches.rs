@@ -125,15 +125,6 @@ on_both_runtimes! {
         assert_eq!(asked, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
     }
 
-    async fn a_window_of_zero_gathers_what_is_asked_in_one_turn() {
-        let (cache, table) = (cache(), Table::new());
-        let loader = table.loader(&cache, Duration::ZERO, 100);
-        table.let_end(2);
-        let (one, two) = tokio::join!(loader.get(&1), loader.get(&2));
-        assert_eq!((one.unwrap(), two.unwrap()), (value("1 of 1"), value("2 of 1")));
-        assert_eq!(loader.get(&3).await.unwrap(), value("3 of 2"));
-    }
-
     async fn a_size_of_one_gathers_nothing() {
         let (cache, table) = (cache(), Table::new());
         let loader = table.loader(&cache, LONG, 0); // as good as 1
@@ -360,6 +351,22 @@ on_both_runtimes! {
 
 // The window
 
+#[test]
+fn a_window_of_zero_gathers_what_is_asked_in_one_turn() {
+    within_limit(|| {
+        one_thread().block_on(async {
+            let (cache, table) = (cache(), Table::new());
+            let loader = table.loader(&cache, Duration::ZERO, 100);
+            table.let_end(2);
+            let other = tokio::spawn(call(&loader, 3));
+            let (one, two) = tokio::join!(loader.get(&1), loader.get(&2));
+            assert_eq!((one.unwrap(), two.unwrap()), (value("1 of 1"), value("2 of 1")));
+            assert_eq!(other.await.unwrap().unwrap(), value("3 of 1"));
+            assert_eq!(loader.get(&4).await.unwrap(), value("4 of 2"));
+        });
+    });
+}
+
 /// Tokio's time stands still until everybody waits; then it goes on to the next timer.
 #[test]
 fn a_batch_leaves_when_its_window_is_over() {
@@ -426,15 +433,17 @@ on_both_runtimes! {
 
     async fn the_key_of_the_last_caller_is_dropped_and_takes_no_room() {
         let (cache, table) = (cache(), Table::new());
-        let loader = table.loader(&cache, LONG, 2);
+        let loader = table.loader(&cache, LONG, 3);
         let gone = waiting(&loader, 1);
         let first = waiting(&loader, 2);
         drop(gone);
         assert_eq!(cache.stats().load_errors, 1, "its flight has ended");
         let second = waiting(&loader, 3);
+        let full = waiting(&loader, 4);
         table.let_end(1);
         assert_eq!((first.await.unwrap(), second.await.unwrap()), (value("2 of 1"), value("3 of 1")));
-        assert_eq!((table.asked(), cache.get(&1)), (vec![vec![2, 3]], None));
+        assert_eq!((full.await.unwrap(), cache.get(&1)), (value("4 of 1"), None));
+        assert_eq!(table.asked(), [[2, 3, 4]]);
     }
 
     async fn a_key_that_was_dropped_is_asked_for_anew() {

@@ -102,6 +102,8 @@ pub(super) enum Step<'a, K: 'static, V: 'static> {
 pub(super) struct Waiting<'a, K: 'static, V: 'static> {
     seat: Seat<'a, K, V>,
     leads: bool,
+    /// The timer of the batch that began with this key.
+    timer: Option<Timer<K, V>>,
     _wait: Wait,
 }
 
@@ -130,21 +132,23 @@ where
             Entered::Leads(id, room) => (id, room, true),
         };
         let seat = Seat::new(&self.inner, hash, id, Arc::clone(&room));
+        let mut timer = None;
         if leads {
             let inner = Arc::clone(&self.inner);
             let started = inner.clock.now();
             let flight = Flight { inner, hash, id, room, rank, ttl: self.ttl, started };
             let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
-            self.gather(item, runtime);
+            timer = self.gather(item, runtime);
         }
         let Ok(wait) = nesting::wait_for(seat.room.name) else {
             return Err(LoadError::Recursive { key: format!("{key:?}") });
         };
-        Ok(Step::Waits(Waiting { seat, leads, _wait: wait }))
+        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
     }
 
-    fn gather(self: &Arc<Self>, mut item: Item<K, V>, runtime: RuntimeId) {
+    /// Puts a flight that was just started into a batch. If it is the first of it, the caller starts the timer.
+    fn gather(self: &Arc<Self>, mut item: Item<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
         let room = Arc::clone(&item.ending.flight.room);
         let now = item.ending.flight.started;
         item.ending.duty = Duty::IfNotTaken;
@@ -158,17 +162,17 @@ where
             room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
             added
         };
-        // A runtime that is being shut down drops these at once, and they abandon their flights.
         match added {
-            Added::Waits { .. } => {}
+            Added::Waits { .. } => None,
             Added::Begins { seat, .. } => {
-                let timer = Timer { gatherer: Arc::downgrade(self), batch: seat.batch() };
-                drop(sync::spawn(wait_for_others(timer, self.window)));
+                Some(Timer { gatherer: Arc::downgrade(self), batch: seat.batch(), window: self.window })
             }
             Added::Leaves(batch) => {
                 if let Some(convoy) = self.leave(batch) {
+                    // A runtime that is being shut down drops it at once, and so abandons its flights.
                     drop(sync::spawn(convoy.load()));
                 }
+                None
             }
         }
     }
@@ -206,12 +210,25 @@ where
     }
 }
 
-impl<K, V: Clone> Waiting<'_, K, V> {
+impl<K, V> Waiting<'_, K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Starts the timer of the batch that began with this key. Who has further keys adds them before.
+    pub(super) fn set_off(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            // A runtime that is being shut down drops it at once, and so abandons its flights.
+            drop(sync::spawn(wait_for_others(timer)));
+        }
+    }
+
     /// Waits for the answer. `None`: it was for others, and the caller has to ask anew.
     pub(super) async fn outcome<E: Send + Sync + 'static>(
-        self,
+        mut self,
         key: &(impl Debug + ?Sized),
     ) -> Option<Result<Option<V>, LoadError<E>>> {
+        self.set_off();
         let answer = self.seat.room.answer().await.clone();
         self.seat.give_up();
         match answer {
@@ -239,6 +256,7 @@ type Due<K, V> = (Arc<Gatherer<K, V>>, Batch<K, V>);
 struct Timer<K, V> {
     gatherer: Weak<Gatherer<K, V>>,
     batch: BatchId,
+    window: Duration,
 }
 
 impl<K, V> Timer<K, V> {
@@ -256,17 +274,17 @@ impl<K, V> Drop for Timer<K, V> {
     }
 }
 
-async fn wait_for_others<K, V>(timer: Timer<K, V>, window: Duration)
+async fn wait_for_others<K, V>(timer: Timer<K, V>)
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     let mut refused = None;
-    if window.is_zero() {
+    if timer.window.is_zero() {
         tokio::task::yield_now().await;
     } else {
         // It panics where the runtime has no timer, and says what to do.
-        match catch_unwind(|| tokio::time::sleep(window)) {
+        match catch_unwind(|| tokio::time::sleep(timer.window)) {
             Ok(window) => window.await,
             Err(panic) => refused = Some(panic_message(&*panic)),
         }
