@@ -64,7 +64,8 @@ impl Database {
     }
 }
 
-#[tokio::main]
+// One thread, so that the output is the same on every machine, however busy.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let database = Database::new();
 

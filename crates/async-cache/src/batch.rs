@@ -302,7 +302,9 @@ where
                     Err(error) => key.outcome = Some(Err(error)),
                 }
             }
-            waiting.iter_mut().for_each(|(_, waits)| waits.set_off());
+            for (_, waits) in &mut waiting {
+                waits.set_off();
+            }
             for (at, waits) in waiting {
                 asked[at].outcome = waits.outcome(asked[at].key).await;
             }

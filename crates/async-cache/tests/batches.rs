@@ -79,6 +79,7 @@ fn waiting(loader: &Loader, key: u32) -> Call {
     call
 }
 
+#[allow(clippy::unnecessary_wraps)] // it is compared with what a call returns
 fn value(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -150,7 +151,9 @@ on_both_runtimes! {
     async fn different_loaders_do_not_mix() {
         let (cache, tables) = (cache(), [Table::new(), Table::new()]);
         let loaders = [0, 1].map(|at: usize| tables[at].loader(&cache, Duration::ZERO, 100));
-        tables.iter().for_each(|table| table.let_end(1));
+        for table in &tables {
+            table.let_end(1);
+        }
         let (one, two) = tokio::join!(loaders[0].get(&1), loaders[1].get(&2));
         assert!(one.unwrap().is_some() && two.unwrap().is_some());
         assert_eq!((tables[0].asked(), tables[1].asked()), (vec![vec![1]], vec![vec![2]]));
@@ -750,10 +753,10 @@ fn when_the_runtime_of_a_window_goes_callers_elsewhere_ask_anew() {
             let (cache, table) = (cache(), Table::new());
             let loader = table.loader(&cache, LONG, 2);
             let (gone, here) = (several_threads(), one_thread());
-            let leader = gathering_on(&gone, &loader, 1);
+            let first = gathering_on(&gone, &loader, 1);
             let elsewhere = gathering_on(&here, &loader, 1);
             shut_down(gone);
-            assert!(abandoned(&here.block_on(leader)), "it was to be loaded there");
+            assert!(abandoned(&here.block_on(first)), "it was to be loaded there");
             here.block_on(async {
                 let mut elsewhere = elsewhere;
                 until(|| poll_once(&mut elsewhere).is_pending() && cache.stats().loads == 2).await;
@@ -775,12 +778,12 @@ fn when_the_runtime_of_a_load_goes_callers_elsewhere_ask_anew() {
         let (cache, table) = (cache(), Table::new());
         let loader = table.loader(&cache, LONG, 1);
         let (gone, here) = (several_threads(), one_thread());
-        let leader = gathering_on(&gone, &loader, 1);
+        let first = gathering_on(&gone, &loader, 1);
         let elsewhere = gathering_on(&here, &loader, 1);
         here.block_on(until(|| table.loads.running() == 1));
         drop(gone);
         assert_eq!(table.loads.running(), 0);
-        assert!(abandoned(&here.block_on(leader)));
+        assert!(abandoned(&here.block_on(first)));
         table.let_end(1);
         assert_eq!(here.block_on(elsewhere).unwrap(), value("1 of 2"));
     });
@@ -792,11 +795,11 @@ fn batches_of_different_runtimes_do_not_mix() {
         let (cache, table) = (cache(), Table::new());
         let loader = table.loader(&cache, LONG, 2);
         let (gone, here) = (one_thread(), one_thread());
-        let leader = gathering_on(&gone, &loader, 1);
+        let first = gathering_on(&gone, &loader, 1);
         let stays = gathering_on(&here, &loader, 2);
         drop(gone);
         here.block_on(async {
-            assert!(abandoned(&leader.await));
+            assert!(abandoned(&first.await));
             let full = waiting(&loader, 3);
             table.let_end(1);
             assert_eq!((stays.await.unwrap(), full.await.unwrap()), (value("2 of 1"), value("3 of 1")));
