@@ -255,6 +255,15 @@ on_both_runtimes! {
         assert_eq!((table.asked().len(), cache.stats().hits), (1, 4), "all are cached now");
     }
 
+    async fn many_keys_may_be_asked_for_in_a_task_of_their_own() {
+        let (cache, table) = (cache(), Table::new());
+        let loader = table.loader(&cache, Duration::ZERO, 100);
+        table.let_end(1);
+        let keys = vec![1, 2];
+        let asking = tokio::spawn(async move { loader.get_many(&keys).await.unwrap().len() });
+        assert_eq!(asking.await.unwrap(), 2);
+    }
+
     async fn no_keys_are_no_batch() {
         let (cache, table) = (cache(), Table::new());
         assert!(table.loader(&cache, LONG, 1).get_many::<u32>([]).await.unwrap().is_empty());

@@ -74,6 +74,15 @@ on_both_runtimes! {
         assert_eq!(*seen.lock().unwrap(), [(1, 3), (2, 3), (3, 3)]);
     }
 
+    async fn it_may_go_on_in_a_task_of_its_own() {
+        let (cache, loads) = (cache(), Loads::new());
+        loads.let_end(2);
+        let warms = cache.clone();
+        let load = tenfold(&loads);
+        let warming = tokio::spawn(async move { warms.warm_up(0..2, load).await.loaded });
+        assert_eq!((warming.await.unwrap(), cache.len()), (2, 2));
+    }
+
     async fn no_keys_are_done_at_once() {
         let report = cache().warm_up([], tenfold(&Loads::new())).await;
         assert_eq!((report.loaded, report.already_there, report.errors.len()), (0, 0, 0));
