@@ -13,6 +13,8 @@
 //!
 //! A flight is over only after its load is dropped. So at no moment do two loads of one key run that could
 //! both store their value.
+//!
+//! A key of a batch has a flight like these, which is driven with others; `crate::batch` has its protocol.
 
 use std::borrow::Borrow;
 use std::fmt::Debug;

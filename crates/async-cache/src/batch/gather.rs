@@ -252,7 +252,8 @@ where
 
 type Due<K, V> = (Arc<Gatherer<K, V>>, Batch<K, V>);
 
-/// Makes a batch leave when its window is over. If it is dropped before, there is nobody any more who would.
+/// Makes a batch leave when its window is over. If it is dropped before, by its runtime or because a caller of many
+/// keys panics before he has set it off, there is nobody any more who would: its flights are abandoned.
 struct Timer<K, V> {
     gatherer: Weak<Gatherer<K, V>>,
     batch: BatchId,
