@@ -293,7 +293,7 @@ on_several_threads! {
 
         let panic = tokio::spawn(broken(2)).await.unwrap_err().into_panic();
         let message = panic.downcast_ref::<String>().unwrap();
-        assert_eq!(message, format!("{}::broken: the loader of key 2 panicked: 2 is too small", module_path!()));
+        assert_eq!(*message, format!("{}::broken: the loader of key 2 panicked: 2 is too small", module_path!()));
         let panic = tokio::spawn(endless(2)).await.unwrap_err().into_panic();
         assert!(panic.downcast_ref::<String>().unwrap().contains("asked for the key that it is loading"));
     }
@@ -375,7 +375,7 @@ mod kept {
 
     /// A function of another module, by paths that mean this one.
     #[async_lru(backup = super::file("visible.cache"), maxsize = 10)]
-    pub(super) async fn visible(number: super::kept::Number) -> Number {
+    pub(super) async fn visible(number: Number) -> Number {
         Number(number.0 + 1)
     }
 
