@@ -250,22 +250,37 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// What keeps an `Err` behind an alias from being cached.
-    fn check_plain(&self) -> Option<TokenStream> {
-        let Returns::Plain(ty) = &self.cacheable.returns else { return None };
-        if self.options.result.is_some() {
-            return None;
-        }
+    /// What the types have to be, asked where they stand; and what keeps an `Err` behind an alias from being cached.
+    fn check(&self) -> TokenStream {
         let krate = &self.krate;
+        let parts = self.parts.iter().filter(|_| !matches!(self.options.key, Some(Key::Made(..))));
+        let parts = parts.map(|part| {
+            let target = &part.target;
+            quote_spanned!(target.span()=> #krate::__private::can_be_a_key::<#target>();)
+        });
+        let (value, returned) = match &self.cacheable.returns {
+            Returns::Plain(ty) => (&self.value, (self.options.result.is_none()).then_some(ty)),
+            Returns::Result(_) => (&self.value, None),
+        };
+        let span = match &self.cacheable.returns {
+            Returns::Plain(ty) | Returns::Result(ty) => ty.span(),
+        };
+        let value = quote_spanned!(span=> #krate::__private::can_be_a_value::<#value>(););
         let message = "this function returns a `Result` under another name, and its errors would be cached: write \
                        `result` in the attribute";
-        Some(quote_spanned! {ty.span()=>
-            const _: () = {
-                #[allow(unused_imports)]
-                use #krate::__private::IsNoResult as _;
-                ::core::assert!(!<#krate::__private::Returned<#ty>>::IS_RESULT, #message);
-            };
-        })
+        let no_result = returned.map(|ty| {
+            quote_spanned! {span=>
+                const _: () = {
+                    #[allow(unused_imports)]
+                    use #krate::__private::IsNoResult as _;
+                    ::core::assert!(!<#krate::__private::Returned<#ty>>::IS_RESULT, #message);
+                };
+            }
+        });
+        quote! {
+            const _: fn() = || { #(#parts)* #value };
+            #no_result
+        }
     }
 
     /// The function as the user wrote it, under another name.
@@ -306,11 +321,12 @@ impl<'a> Expansion<'a> {
         let part_types: Vec<_> = (0..self.parts.len()).map(|number| format_ident!("A{number}")).collect();
         let arity = self.parts.len();
         let (make_key, lookup) = self.lookup_of_references();
-        let check = self.check_plain();
+        let check = self.check();
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
         quote! {
             #(#attrs)*
             #vis async fn #name #lifetimes (#(#parameters),*) -> #output #bounds {
+                #check
                 #ask
             }
 
@@ -423,8 +439,6 @@ impl<'a> Expansion<'a> {
                 #origin
             }
 
-            #(#cfgs)*
-            #check
         }
     }
 
@@ -447,7 +461,7 @@ impl<'a> Expansion<'a> {
         let miss_call = quote!(Self::#miss_name(self, asked, #(#names),*));
         let (ask, refresh) = (self.ask(&handle, &miss_call), self.refresh(&handle, &miss_call));
         let origin = self.origin(&origin_name);
-        let check = self.check_plain();
+        let check = self.check();
         let cache_doc = format!("The cache of the method [`{name}`](Self::{name}), one for all instances.");
         let refresh_doc = format!(
             "Calls [`{name}`](Self::{name}) anew and stores what it returns. A call that runs is fenced; those who \

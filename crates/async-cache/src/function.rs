@@ -360,6 +360,19 @@ impl<T> Optional for Option<T> {
     }
 }
 
+/// What an argument has to be, so that the compiler says at the argument if it is not.
+#[doc(hidden)]
+pub const fn can_be_a_key<T>()
+where
+    T: Hash + Eq + Debug + ToOwned + Sync + ?Sized,
+    T::Owned: Hash + Eq + Send + Sync + 'static,
+{
+}
+
+/// What a value has to be, so that the compiler says at the return type if it is not.
+#[doc(hidden)]
+pub const fn can_be_a_value<T: Clone + Send + Sync + 'static>() {}
+
 /// Tells a `Result` behind an alias from other types: its own constant hides the one of [`IsNoResult`].
 #[doc(hidden)]
 #[derive(Debug)]
