@@ -220,7 +220,7 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
     {
         let hash = self.gatherer.inner.hash(key);
-        match self.gatherer.inner.hot(hash, key) {
+        match self.gatherer.inner.hot(hash, |known| known.borrow() == key) {
             Ok(value) => Ok(Some(value)),
             // Boxed, so that the future of a hit is small.
             Err(_) => Box::pin(self.load(hash, key)).await,
@@ -288,7 +288,7 @@ where
         let mut asked: Vec<Asked<'_, Q, V, E>> = keys.into_iter().map(Asked::new).collect();
         for key in &mut asked {
             key.hash = self.gatherer.inner.hash(key.key);
-            if let Ok(value) = self.gatherer.inner.hot(key.hash, key.key) {
+            if let Ok(value) = self.gatherer.inner.hot(key.hash, |known| known.borrow() == key.key) {
                 key.outcome = Some(Ok(Some(value)));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use async_cache_core::order::Eviction;
 use async_cache_disk::DiskErrorKind;
 
 use crate::autosave::{AtEnd, Autosave};
-use crate::backup::{Backup, CacheBackend};
+use crate::backup::{Backup, CacheBackend, Kind};
 use crate::cache::{AsyncCache, Shared};
 use crate::clock::Clock;
 use crate::error::{BackupError, BuildError};
@@ -149,6 +150,22 @@ where
     pub fn save_on_drop(mut self) -> Self {
         self.at_end = AtEnd::Save;
         self
+    }
+
+    /// The file that the cache keeps its entries in, if it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.backup {
+            Some(Backup(Kind::Disk(disk, _))) => Some(disk.path()),
+            _ => None,
+        }
+    }
+
+    /// Marks the file, if there is one, as this function's: keys of one function mean nothing to another.
+    pub(crate) fn for_function(mut self, function: &'static str) -> Result<Self, BuildError> {
+        if let Some(Backup(Kind::Disk(disk, _))) = &mut self.backup {
+            disk.belong_to(function).map_err(|bytes| BuildError::NameTooLong { function, bytes })?;
+        }
+        Ok(self)
     }
 
     /// Makes the cache, and loads it from the backup if there is one. A snapshot file is opened here and read

@@ -13,6 +13,8 @@ use crate::autosave::Autosave;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
+use crate::load::Storing;
+use crate::lookup::Lookup;
 use crate::save::{Opening, Saved};
 
 /// An in-memory async cache whose entries survive the process.
@@ -112,11 +114,10 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.inner.hash(key);
-        match self.inner.hot(hash, key) {
+        match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
             Err(opened) => {
-                let value =
-                    opened.and_then(|opened| self.inner.cold(hash, key.to_owned(), Some(opened)).ok());
+                let value = opened.and_then(|opened| self.inner.cold(hash, key.to_key(), Some(opened)).ok());
                 if value.is_none() {
                     self.inner.miss(hash);
                 }
@@ -185,10 +186,10 @@ where
         E: Send + Sync + 'static,
     {
         let hash = self.inner.hash(key);
-        match self.inner.hot(hash, key) {
+        match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Ok(value),
             // Boxed, so that the future of a hit is small.
-            Err(_) => Box::pin(self.inner.load(hash, key, ttl, load)).await,
+            Err(_) => Box::pin(self.inner.load(hash, key, Storing::all(ttl), load)).await,
         }
     }
 

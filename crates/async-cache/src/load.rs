@@ -16,7 +16,6 @@
 //!
 //! A key of a batch has a flight like these, which is driven with others; `crate::batch` has its protocol.
 
-use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
@@ -27,10 +26,11 @@ use std::time::Duration;
 use async_cache_core::cache::Loaded;
 use async_cache_core::cold::Rank;
 use async_cache_core::flight::{FlightId, Left};
-use async_cache_core::time::Time;
+use async_cache_core::time::{Deadline, Time};
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
+use crate::lookup::Lookup;
 use crate::nesting;
 use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
@@ -52,8 +52,31 @@ pub(crate) struct Flight<K, V> {
     pub(crate) id: FlightId,
     pub(crate) room: Arc<Room<V>>,
     pub(crate) rank: Option<Rank>,
-    pub(crate) ttl: Option<Duration>,
+    pub(crate) storing: Storing<V>,
     pub(crate) started: Time,
+}
+
+/// What becomes of the value that a load returns.
+pub(crate) struct Storing<V> {
+    /// How long it is served; `None` never expires.
+    pub(crate) ttl: Option<Duration>,
+    /// Whether a value is stored at all. Every caller gets it in any case.
+    pub(crate) keeps: fn(&V) -> bool,
+}
+
+impl<V> Clone for Storing<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Storing<V> {}
+
+impl<V> Storing<V> {
+    /// Every value, for this time.
+    pub(crate) fn all(ttl: Option<Duration>) -> Self {
+        Self { ttl, keeps: |_| true }
+    }
 }
 
 impl<K, V> Inner<K, V>
@@ -63,16 +86,14 @@ where
 {
     /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a
     /// new one.
-    pub(crate) async fn load<Q, F, Fut, E>(
+    pub(crate) async fn load<F, Fut, E>(
         self: &Arc<Self>,
         hash: u64,
-        key: &Q,
-        ttl: Option<Duration>,
+        key: impl Lookup<K> + Debug,
+        storing: Storing<V>,
         load: F,
     ) -> Result<V, LoadError<E>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Send + Sync + 'static,
@@ -91,8 +112,15 @@ where
             let seat = Seat::new(self, hash, id, Arc::clone(&room));
             if leads {
                 let started = self.clock.now();
-                let flight =
-                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), rank, ttl, started };
+                let flight = Flight {
+                    inner: Arc::clone(self),
+                    hash,
+                    id,
+                    room: Arc::clone(&room),
+                    rank,
+                    storing,
+                    started,
+                };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
                     Some(task) => room.driven_by(task),
                     None => return Err(LoadError::NoRuntime),
@@ -128,20 +156,16 @@ where
     /// Finds out what a caller does about a key that is not in memory: served from the snapshot, or by somebody
     /// who was faster, or he joins a load, or he leads one, in the `room` that he makes. Counts the miss, once.
     /// Also the rank of the key in the opened snapshot, for who leads.
-    pub(crate) fn enter<Q>(
+    pub(crate) fn enter(
         &self,
         hash: u64,
-        key: &Q,
+        key: impl Lookup<K>,
         is_counted: &mut bool,
         mut room: impl FnMut() -> Arc<Room<V>>,
-    ) -> (Entered<V>, Option<Rank>)
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
+    ) -> (Entered<V>, Option<Rank>) {
         loop {
             let opened = self.shard(hash).read().opened.clone();
-            let probe = match self.cold(hash, key.to_owned(), opened) {
+            let probe = match self.cold(hash, key.to_key(), opened) {
                 Ok(value) => return (Entered::Hit(value), None),
                 Err(probe) => probe,
             };
@@ -149,22 +173,27 @@ where
                 self.miss(hash);
             }
             // If it is not used, it is dropped here, where the shard is not locked any more.
-            let mut owned = Some(key.to_owned());
-            let entered = self.write(hash, key, &probe, |cache, slot, flight| {
-                if let Some(slot) = slot
-                    && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
-                {
-                    return Entered::Hit(entry.value.clone());
-                }
-                if let Some(flight) = flight
-                    && let Some(room) = cache.join(flight)
-                {
-                    return Entered::Joined(flight, Arc::clone(room));
-                }
-                let owned = owned.take().expect("it was just put there");
-                let room = room();
-                Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
-            });
+            let mut owned = Some(key.to_key());
+            let entered = self.write(
+                hash,
+                |known| key.is(known),
+                &probe,
+                |cache, slot, flight| {
+                    if let Some(slot) = slot
+                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                    {
+                        return Entered::Hit(entry.value.clone());
+                    }
+                    if let Some(flight) = flight
+                        && let Some(room) = cache.join(flight)
+                    {
+                        return Entered::Joined(flight, Arc::clone(room));
+                    }
+                    let owned = owned.take().expect("it was just put there");
+                    let room = room();
+                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+                },
+            );
             // `None`: the snapshot changed between the look and the lock.
             if let Some(entered) = entered {
                 return (entered, probe.rank);
@@ -177,9 +206,15 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// The load has returned a value: one copy is stored, the other one is for the callers.
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
+        let keeps = (flight.storing.keeps)(&value);
         let loaded = Loaded {
             value: stored,
-            deadline: self.deadline(flight.ttl),
+            // What is not kept has had its time already.
+            deadline: if keeps {
+                self.deadline(flight.storing.ttl)
+            } else {
+                Deadline::after(now, Duration::ZERO)
+            },
             origin: flight.rank,
             took: now.since(flight.started),
         };

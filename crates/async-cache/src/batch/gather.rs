@@ -41,7 +41,7 @@ use async_cache_core::batch::{Added, BatchId, Planner, Seat as Place};
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Flight, Seat};
+use crate::load::{Duty, Ending, Entered, Flight, Seat, Storing};
 use crate::nesting::{self, Wait};
 use crate::room::{Answer, AnyError, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
@@ -136,7 +136,7 @@ where
         if leads {
             let inner = Arc::clone(&self.inner);
             let started = inner.clock.now();
-            let flight = Flight { inner, hash, id, room, rank, ttl: self.ttl, started };
+            let flight = Flight { inner, hash, id, room, rank, storing: Storing::all(self.ttl), started };
             let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
             timer = self.gather(item, runtime);
