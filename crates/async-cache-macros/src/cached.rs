@@ -325,6 +325,7 @@ impl<'a> Expansion<'a> {
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
         quote! {
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#(#parameters),*) -> #output #bounds {
                 #check
                 #ask
@@ -338,6 +339,7 @@ impl<'a> Expansion<'a> {
             #(#cfgs)*
             #(#lints)*
             #[allow(dead_code, clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::ptr_arg)]
+            #[allow(clippy::used_underscore_binding)]
             #[allow(clippy::trivially_copy_pass_by_ref, clippy::needless_lifetimes, clippy::implicit_hasher)]
             impl #name {
                 /// Forgets what was returned for these arguments. A call that runs is fenced: it stores nothing.
@@ -469,6 +471,7 @@ impl<'a> Expansion<'a> {
         );
         quote! {
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
                 #check
                 #ask
@@ -484,14 +487,14 @@ impl<'a> Expansion<'a> {
 
             #(#cfgs)*
             #[doc = #refresh_doc]
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::used_underscore_binding)]
             #vis async fn #refresh_name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
                 #refresh
             }
 
             #(#cfgs)*
             #[doc(hidden)]
-            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)]
+            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::used_underscore_binding)]
             async fn #miss_name #lifetimes (
                 #receiver, #asked: #krate::__private::Asked, #(#parameters),*
             ) -> #output #bounds {
