@@ -323,11 +323,14 @@ impl<'a> Expansion<'a> {
         let (make_key, lookup) = self.lookup_of_references();
         let check = self.check();
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
+        // The checks come first, and so does what the compiler says of them.
         quote! {
+            #(#cfgs)*
+            const _: () = { #check };
+
             #(#attrs)*
             #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#(#parameters),*) -> #output #bounds {
-                #check
                 #ask
             }
 
