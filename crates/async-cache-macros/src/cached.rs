@@ -251,7 +251,8 @@ impl<'a> Expansion<'a> {
     }
 
     /// What the types have to be, asked where they stand; and what keeps an `Err` behind an alias from being cached.
-    fn check(&self) -> TokenStream {
+    /// Items, before which `cfgs` stand.
+    fn check(&self, cfgs: &[&Attribute]) -> TokenStream {
         let krate = &self.krate;
         let parts = self.parts.iter().filter(|_| !matches!(self.options.key, Some(Key::Made(..))));
         let parts = parts.map(|part| {
@@ -270,6 +271,7 @@ impl<'a> Expansion<'a> {
                        `result` in the attribute";
         let no_result = returned.map(|ty| {
             quote_spanned! {span=>
+                #(#cfgs)*
                 const _: () = {
                     #[allow(unused_imports)]
                     use #krate::__private::IsNoResult as _;
@@ -278,6 +280,7 @@ impl<'a> Expansion<'a> {
             }
         });
         quote! {
+            #(#cfgs)*
             const _: fn() = || { #(#parts)* #value };
             #no_result
         }
@@ -321,12 +324,15 @@ impl<'a> Expansion<'a> {
         let part_types: Vec<_> = (0..self.parts.len()).map(|number| format_ident!("A{number}")).collect();
         let arity = self.parts.len();
         let (make_key, lookup) = self.lookup_of_references();
-        let check = self.check();
+        let check = self.check(&cfgs);
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
+        // The checks come first, and so does what the compiler says of them.
         quote! {
+            #check
+
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#(#parameters),*) -> #output #bounds {
-                #check
                 #ask
             }
 
@@ -338,6 +344,7 @@ impl<'a> Expansion<'a> {
             #(#cfgs)*
             #(#lints)*
             #[allow(dead_code, clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::ptr_arg)]
+            #[allow(clippy::used_underscore_binding)]
             #[allow(clippy::trivially_copy_pass_by_ref, clippy::needless_lifetimes, clippy::implicit_hasher)]
             impl #name {
                 /// Forgets what was returned for these arguments. A call that runs is fenced: it stores nothing.
@@ -461,7 +468,7 @@ impl<'a> Expansion<'a> {
         let miss_call = quote!(Self::#miss_name(self, asked, #(#names),*));
         let (ask, refresh) = (self.ask(&handle, &miss_call), self.refresh(&handle, &miss_call));
         let origin = self.origin(&origin_name);
-        let check = self.check();
+        let check = self.check(&[]);
         let cache_doc = format!("The cache of the method [`{name}`](Self::{name}), one for all instances.");
         let refresh_doc = format!(
             "Calls [`{name}`](Self::{name}) anew and stores what it returns. A call that runs is fenced; those who \
@@ -469,6 +476,7 @@ impl<'a> Expansion<'a> {
         );
         quote! {
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
                 #check
                 #ask
@@ -484,14 +492,14 @@ impl<'a> Expansion<'a> {
 
             #(#cfgs)*
             #[doc = #refresh_doc]
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::used_underscore_binding)]
             #vis async fn #refresh_name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
                 #refresh
             }
 
             #(#cfgs)*
             #[doc(hidden)]
-            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)]
+            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::used_underscore_binding)]
             async fn #miss_name #lifetimes (
                 #receiver, #asked: #krate::__private::Asked, #(#parameters),*
             ) -> #output #bounds {

@@ -133,7 +133,7 @@ fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenS
         }
     };
     quote! {{
-        #[allow(unused_variables)]
+        #[allow(unused_variables, clippy::used_underscore_binding)]
         let guard = {
             #references
             #guard

@@ -1,6 +1,7 @@
 //! Writes that are decorated with `#[invalidates]`: what they make stale is gone before they run and after, however
 //! they end.
 #![cfg(feature = "macros")]
+#![allow(clippy::cast_possible_truncation, clippy::print_stdout)] // small keys as indices, and the seed
 
 mod stage;
 
