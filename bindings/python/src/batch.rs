@@ -148,9 +148,10 @@ impl Timer {
 }
 
 impl Drop for Timer {
-    /// The loop has dropped its timer before it was due: it is closed.
+    /// The loop has dropped its timer before it was due: it is closed. Or the interpreter shuts down, and nobody
+    /// waits any more.
     fn drop(&mut self) {
-        Python::attach(|py| {
+        Python::try_attach(|py| {
             let cache = self.cache.bind(py);
             let Some(batch) = cache.get().state.borrow(py).planner.take(self.batch) else { return };
             let items = {

@@ -27,7 +27,7 @@ use async_cache_core::store::{NewEntry, Removed, SlotId};
 use async_cache_core::time::{FileClock, Time};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList};
+use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::batch::{self, Gathered, Group};
@@ -105,33 +105,36 @@ type Addressed<'a> = (RefMut<'a, State>, Option<SlotId>, Option<FlightId>);
 
 #[pymethods]
 impl Cache {
+    /// An unlimited cache, whatever the arguments: they are for `__init__`, which subclasses may override.
     #[new]
-    #[pyo3(signature = (maxsize=None, default_ttl=None, batch_window_ms=None, max_batch_size=None))]
-    fn new(
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, 5.0, MAX_BATCH_SIZE)) }
+    }
+
+    /// Gives a cache that was not used yet its limits.
+    #[pyo3(signature = (maxsize, default_ttl, batch_window_ms, max_batch_size))]
+    fn _configure(
+        &self,
+        py: Python<'_>,
         maxsize: Option<&Bound<'_, PyAny>>,
         default_ttl: Option<&Bound<'_, PyAny>>,
-        batch_window_ms: Option<&Bound<'_, PyAny>>,
-        max_batch_size: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
+        batch_window_ms: &Bound<'_, PyAny>,
+        max_batch_size: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let maxsize = maxsize.map(|maxsize| count(maxsize, "maxsize")).transpose()?;
         let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
-        let batch_window_ms = batch_window_ms.map_or(Ok(5.0), window)?;
-        let max_batch_size = max_batch_size.map_or(Ok(MAX_BATCH_SIZE), batch_size)?;
-        let core = Core::new(Config::single(maxsize, Eviction::Lru));
-        let state = State {
-            core,
-            opened: None,
-            file_clock: None,
-            unread: false,
-            saves: 0,
-            spent: Stats::default(),
-            default_ttl,
-            planner: Planner::new(Duration::from_secs_f64(batch_window_ms / 1000.0), max_batch_size),
-            gathered: HashMap::new(),
-            batch_window_ms,
-            max_batch_size,
-        };
-        Ok(Self { seed: seed(), state: GilCell::new(state) })
+        let batch_window_ms = window(batch_window_ms)?;
+        let max_batch_size = batch_size(max_batch_size)?;
+        let new = State::new(maxsize, default_ttl, batch_window_ms, max_batch_size);
+        let mut state = self.state.borrow(py);
+        if !state.core.is_pristine() || state.opened.is_some() {
+            return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
+        }
+        let old = std::mem::replace(&mut *state, new);
+        drop(state);
+        drop(old);
+        Ok(())
     }
 
     /// Removes a key, at once. What is returned may be awaited, and need not be.
@@ -650,16 +653,15 @@ impl Cache {
             return Ok(());
         }
         // A batch that has left goes on without callers.
-        if !batch::drop_key(self, py, flight) {
-            if room.get().in_batch(py) {
-                return Ok(());
-            }
-            room.get().stop(py)?;
+        let was_gathering = batch::drop_key(self, py, flight);
+        if !was_gathering && room.get().in_batch(py) {
+            return Ok(());
         }
+        let stopped = if was_gathering { Ok(()) } else { room.get().stop(py) };
         // It ends now, and not when the loader is through with being cancelled, which may take long: who asks
         // from now on loads anew.
         self.abandon(py, flight, room, running_loop(py).ok().as_ref());
-        Ok(())
+        stopped
     }
 
     /// Ends a flight without a value.
@@ -757,7 +759,7 @@ impl Cache {
         let Some(bytes) = probe.encode(py)? else {
             return Ok(Err(Probed { opened: Some(opened), rank: None }));
         };
-        let (rank, value, deadline) = match opened.read(py, &bytes) {
+        let (rank, value, deadline) = match opened.read(py, &bytes)? {
             ColdEntry::Found { rank, value, deadline } => (rank, value, deadline),
             ColdEntry::Absent(rank) => return Ok(Err(Probed { opened: Some(opened), rank })),
         };
@@ -780,6 +782,10 @@ impl Cache {
             Err(new) => {
                 let served = slot.and_then(|slot| state.core.hit_mut(slot, clock::has_passed));
                 let served = served.map(|entry| entry.value.bind(py).clone());
+                if same && slot.is_some() {
+                    // An equal key was written that has no encoding. It is newer, though its time may have passed.
+                    opened.cold.take(rank);
+                }
                 drop(state);
                 drop(new);
                 Ok(served.ok_or(Probed { opened: Some(opened), rank: Some(rank) }))
@@ -828,6 +834,27 @@ impl Cache {
 }
 
 impl State {
+    fn new(
+        maxsize: Option<usize>,
+        default_ttl: Ttl,
+        batch_window_ms: f64,
+        max_batch_size: NonZeroUsize,
+    ) -> Self {
+        Self {
+            core: Core::new(Config::single(maxsize, Eviction::Lru)),
+            opened: None,
+            file_clock: None,
+            unread: false,
+            saves: 0,
+            spent: Stats::default(),
+            default_ttl,
+            planner: Planner::new(Duration::from_secs_f64(batch_window_ms / 1000.0), max_batch_size),
+            gathered: HashMap::new(),
+            batch_window_ms,
+            max_batch_size,
+        }
+    }
+
     /// Stores key and value; `rank` is the key's in the opened snapshot.
     #[inline]
     fn set(

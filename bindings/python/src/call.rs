@@ -22,11 +22,11 @@ use async_cache_core::flight::FlightId;
 
 use crate::cache::{Cache, Entered, Hit};
 use crate::errors;
-use crate::key::{CallProbe, ObjectKey, Probe};
+use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::{Ref, Sent, send};
+use crate::raw::{Ref, Sent, equal, send};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
@@ -66,6 +66,9 @@ impl Args {
 /// A decorated function.
 pub(crate) struct Function {
     pub(crate) wrapped: Ref,
+    /// The function of Python's that it passes for: `wrapped`, or the one that is inside of it if it is a bound
+    /// method, a `functools.partial` or a callable object.
+    pub(crate) passes_for: Option<Ref>,
     pub(crate) cache: Ref<Cache>,
     /// Which of the functions that share the cache.
     pub(crate) number: u32,
@@ -125,8 +128,9 @@ pub(crate) fn called(
 
 /// `use_cache` is the decorator's own argument.
 fn with_names(py: Python<'_>, function: Ref, args: Args, names: Ref<PyTuple>) -> PyResult<FunctionCall> {
+    let names = Ref::new(exact_names(names.bind(py))?);
     let own = pyo3::intern!(py, "use_cache");
-    let at = names.bind(py).iter_borrowed().position(|name| name.is(own) || name.eq(own).unwrap_or(false));
+    let at = names.bind(py).iter_borrowed().position(|name| name.is(own) || equal(&name, own.as_any()));
     let Some(at) = at else { return Ok(FunctionCall { function, args, names: Some(names), refresh: false }) };
     let all = args.as_slice();
     let at_all = all.len() - names.bind(py).len() + at;
@@ -172,6 +176,8 @@ struct Waiting {
     cache: Ref<Cache>,
     room: Ref<Room>,
     flight: FlightId,
+    /// Its seat in the room.
+    number: usize,
     /// Whether it was this call whose loader runs.
     leads: bool,
     /// The load that this call is part of, if it is.
@@ -212,8 +218,25 @@ impl Call {
                 seat.leave(py)?;
                 return Err(errors::recursive(py, &asked.describe(py)));
             }
-            let iterator = match room.get().take_seat(py, &event_loop) {
-                Ok(iterator) => iterator,
+            let taken = match room.get().take_seat(py, &event_loop) {
+                Ok(Some((number, iterator))) => {
+                    let watched = Room::watch_from(&room, &cache, flight, &event_loop);
+                    watched.map(|()| Some((number, iterator)))
+                }
+                other => other,
+            };
+            let (number, iterator) = match taken {
+                Ok(Some(taken)) => taken,
+                Ok(None) => {
+                    // The load ended meanwhile, on another thread.
+                    nesting::done(py, waiter, room.get().name);
+                    let answer = room.get().answer(py).expect("it is why no seat was given");
+                    if let Some(value) = answered(py, answer, room.get(), leads, &asked)? {
+                        return Ok(Sent::Return(value));
+                    }
+                    self.state = asked;
+                    continue;
+                }
                 Err(error) => {
                     nesting::done(py, waiter, room.get().name);
                     seat.leave(py)?;
@@ -225,6 +248,7 @@ impl Call {
                 cache: Ref::new(cache),
                 room: Ref::new(room),
                 flight,
+                number,
                 leads,
                 waiter,
                 iterator: Ref::new(iterator),
@@ -249,10 +273,11 @@ impl Call {
                 let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else {
                     unreachable!("called while it waits")
                 };
-                let Waiting { asked, cache, room, flight, leads, waiter, .. } = *waiting;
+                let Waiting { asked, cache, room, flight, number, leads, waiter, .. } = *waiting;
                 nesting::done(py, waiter, room.bind(py).get().name);
                 let Some(answer) = room.bind(py).get().answer(py) else {
                     // Somebody else finished the future; the seat is left as if the call was cancelled.
+                    room.bind(py).get().leave_seat(py, number);
                     Seat { cache: cache.bind(py), room: room.bind(py), flight }.leave(py)?;
                     return Err(errors::load_cancelled(py, &asked.describe(py), None));
                 };
@@ -273,6 +298,7 @@ impl Call {
     fn leave(&mut self, py: Python<'_>) -> PyResult<()> {
         let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
         nesting::done(py, waiting.waiter, waiting.room.bind(py).get().name);
+        waiting.room.bind(py).get().leave_seat(py, waiting.number);
         let seat =
             Seat { cache: waiting.cache.bind(py), room: waiting.room.bind(py), flight: waiting.flight };
         seat.leave(py)
@@ -298,7 +324,6 @@ fn answered<'py>(
         }
         Answer::Cancelled if !leads && !room.is_here(py) => Ok(None),
         Answer::Cancelled => Err(errors::load_cancelled(py, &asked.describe(py), None)),
-        Answer::Abandoned if leads => Err(errors::load_cancelled(py, &asked.describe(py), None)),
         Answer::Abandoned => Ok(None),
     }
 }
@@ -347,7 +372,7 @@ impl State {
                     cache.get().delete_key(py, &probe)?;
                 }
                 let work = Work::Function {
-                    wrapped: Ref::new(function.wrapped.bind(py).clone()),
+                    function: Ref::new(call.function.bind(py).clone()),
                     args: Args::collect(call.args.as_slice().len(), |index| {
                         Ref::new(call.args.as_slice()[index].bind(py).clone())
                     }),

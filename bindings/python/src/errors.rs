@@ -1,5 +1,7 @@
 //! The exceptions that the native part raises. Their classes are Python's, in `cache.errors`.
 
+use pyo3::exceptions::{PyException, PyMemoryError, PyRecursionError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
@@ -39,6 +41,18 @@ pub(crate) fn load_cancelled(py: Python<'_>, key: &str, cause: Option<PyErr>) ->
     error
 }
 
+/// As the interpreter has it for coroutines: a `StopIteration` that comes out of one would be taken for its return.
+pub(crate) fn out_of_coroutine(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let raised = PyRuntimeError::new_err("coroutine raised StopIteration");
+    let value = raised.value(py);
+    drop(value.setattr(pyo3::intern!(py, "__context__"), error.value(py)));
+    raised.set_cause(py, Some(error));
+    raised
+}
+
 /// An exception that several callers get. Each raise adds its frames to the traceback, so every caller begins with
 /// the one that came from the loader.
 pub(crate) fn raise_again(error: Bound<'_, PyAny>, traceback: Option<Bound<'_, PyAny>>) -> PyErr {
@@ -46,6 +60,14 @@ pub(crate) fn raise_again(error: Bound<'_, PyAny>, traceback: Option<Bound<'_, P
     // It fails for an exception whose class overrides the method; then the traceback grows.
     drop(error.call_method1(pyo3::intern!(error.py(), "with_traceback"), (traceback,)));
     PyErr::from_value(error)
+}
+
+/// Whether an exception says nothing about the entry at which it came up: an interrupt, an exit, no memory, no
+/// stack. Then the entry is not to blame, and whoever asked must hear of it.
+pub(crate) fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py)
+        || error.is_instance_of::<PyMemoryError>(py)
+        || error.is_instance_of::<PyRecursionError>(py)
 }
 
 /// A backup could not be read or written.

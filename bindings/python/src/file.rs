@@ -57,7 +57,7 @@ impl Cache {
         let clock_then = self.state.borrow(py).file_clock;
         let not_before = clock_then.map_or(0, |then| then.adjusted(now, wall).file_now());
         let file = FileClock::start(now, wall, snapshot.saved_at().max(not_before));
-        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file);
+        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file)?;
         for _ in 0..10 {
             let maxsize = self.state.borrow(py).core.maxsize();
             let tickets = self.list(py);
@@ -101,38 +101,49 @@ impl Cache {
         target: &Target,
         snapshot: &Snapshot,
         file: FileClock,
-    ) -> (usize, Vec<String>) {
+    ) -> PyResult<(usize, Vec<String>)> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
         each_eager(snapshot, file, |key, value, deadline| {
             let key = codec::decode_value(py, key, target.options);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
             match entry {
                 Ok((key, value)) => decoded.push((key, value, file.deadline_from_file(deadline))),
-                Err(error) => undecodable.push(error.to_string()),
+                Err(error) => undecodable.push(blamed(py, error)?),
             }
-        });
+            Ok(())
+        })?;
         let mut restored = 0;
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (key, value, deadline) in decoded.into_iter().rev() {
             let probe = ObjectKey::new(self.seed, &key);
             match probe.and_then(|probe| restore(self, py, &probe, value, deadline)) {
                 Ok(is_in) => restored += usize::from(is_in),
-                Err(error) => undecodable.push(error.to_string()),
+                Err(error) => undecodable.push(blamed(py, error)?),
             }
         }
-        (restored, undecodable)
+        Ok((restored, undecodable))
     }
+}
+
+/// What is wrong with an entry; `Err` if it is not the entry's fault.
+fn blamed(py: Python<'_>, error: PyErr) -> PyResult<String> {
+    if errors::is_from_outside(py, &error) { Err(error) } else { Ok(error.to_string()) }
 }
 
 /// Says `each` of the eager records whose time has not passed, by key, value and deadline. Those behind a damaged
 /// one cannot be found.
-fn each_eager(snapshot: &Snapshot, file: FileClock, mut each: impl FnMut(&[u8], &[u8], Option<u64>)) {
+fn each_eager(
+    snapshot: &Snapshot,
+    file: FileClock,
+    mut each: impl FnMut(&[u8], &[u8], Option<u64>) -> PyResult<()>,
+) -> PyResult<()> {
     let mut records = snapshot.eager();
     while let Some(EagerStep::Record(record)) = records.next_step() {
         if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
-            each(record.key, record.value, record.deadline);
+            each(record.key, record.value, record.deadline)?;
         }
     }
+    Ok(())
 }
 
 /// Reads every entry of a file: a list of (key, value, seconds left or `None`). `None` if there is no file. What
@@ -150,21 +161,21 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
         if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) {
             continue;
         }
-        if let (Ok(key), Ok(value)) =
-            (codec::decode_key(py, record.key), codec::decode_value(py, record.value, target.options))
-        {
-            entries.append((key, value, record.deadline.map(left)))?;
+        let key = codec::decode_key(py, record.key);
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, record.value, target.options)?)));
+        match entry {
+            Ok((key, value)) => entries.append((key, value, record.deadline.map(left)))?,
+            Err(error) => drop(blamed(py, error)?),
         }
     }
-    let mut eager = Vec::new();
     each_eager(&snapshot, file, |key, value, deadline| {
-        if let (Ok(key), Ok(value)) =
-            (codec::decode_value(py, key, target.options), codec::decode_value(py, value, target.options))
-        {
-            eager.push((key, value, deadline.map(left)));
+        let key = codec::decode_value(py, key, target.options);
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
+        match entry {
+            Ok((key, value)) => entries.append((key, value, deadline.map(left))),
+            Err(error) => blamed(py, error).map(drop),
         }
-    });
-    eager.into_iter().try_for_each(|entry| entries.append(entry))?;
+    })?;
     Ok(Some(entries))
 }
 

@@ -3,8 +3,9 @@
 //! What the store holds as a key is one Python object: what the user gave to `AsyncCache`, or for a decorated
 //! function the argument itself if the call has a single plain one, else a [`CallKey`].
 //!
-//! - A *plain* object is exactly a `str`, `int`, `float` (not NaN), `bool`, `bytes` or `None`. Comparing two of them runs
-//!   no Python code and cannot fail, so it may be done while the store is borrowed.
+//! - A *plain* object is exactly a `str`, `int`, `float` but NaN, `bool`, `bytes` or `None`. Comparing two of them runs
+//!   no Python code and cannot fail, so it may be done while the store is borrowed. Names of arguments are plain,
+//!   too: see [`exact_names`].
 //! - Everything else is compared by Python with nothing borrowed: see `Cache::address`.
 //! - Calls are compared by value. If all arguments are plain, as they are; if not, by their canonical encoding,
 //!   which is also what the file has, and by the types that it names.
@@ -16,7 +17,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::call::{Args, split};
 use crate::codec;
-use crate::raw::Ref;
+use crate::raw::{Ref, equal};
 
 /// How deep tuples are looked into before Python is asked.
 const DEPTH: usize = 8;
@@ -74,8 +75,7 @@ fn quick(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, depth: usize) -> Option<boo
         return Some(true);
     }
     if let (Some(a_kind), Some(b_kind)) = (plain(a), plain(b)) {
-        // Comparing plain objects of one kind cannot fail, but for the want of memory.
-        Some(a_kind == b_kind && a.eq(b).unwrap_or(false))
+        Some(a_kind == b_kind && equal(a, b))
     } else {
         let (a, b) = (a.cast_exact::<PyTuple>().ok()?, b.cast_exact::<PyTuple>().ok()?);
         if a.len() != b.len() {
@@ -231,6 +231,11 @@ impl CallKey {
 }
 
 impl CallKey {
+    /// Whether it was made of arguments that may have changed since.
+    pub(crate) fn may_change(&self) -> bool {
+        matches!(self.form, Form::ByValue { .. })
+    }
+
     fn same(&self, py: Python<'_>, other: &Self) -> bool {
         if self.number != other.number {
             return false;
@@ -271,7 +276,7 @@ impl CallKey {
 }
 
 fn same_name(a: &Bound<'_, PyString>, b: &Bound<'_, PyString>) -> bool {
-    a.is(b) || a.as_any().eq(b).unwrap_or(false)
+    a.is(b) || equal(a.as_any(), b.as_any())
 }
 
 fn same_value(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, typed: bool) -> bool {
@@ -422,6 +427,17 @@ impl<'py> CallProbe<'_, 'py> {
     }
 }
 
+/// Names of arguments as exact strings: in `f(**{name: value})` a name may be of a subclass, whose comparison is
+/// Python code.
+pub(crate) fn exact_names<'py>(names: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
+    if names.iter_borrowed().all(|name| name.is_exact_instance_of::<PyString>()) {
+        return Ok(names.clone());
+    }
+    let copy = names.py().get_type::<PyString>().getattr("__str__")?;
+    let exact = names.iter_borrowed().map(|name| copy.call1((name,)));
+    PyTuple::new(names.py(), exact.collect::<PyResult<Vec<_>>>()?)
+}
+
 type Ordered<'py> = (Vec<Bound<'py, PyAny>>, Vec<Bound<'py, PyString>>);
 
 /// The arguments with those given by name behind, by ascending name.
@@ -465,7 +481,7 @@ impl PlainCall<'_, '_> {
             let given_names = self.names.into_iter().flat_map(|names| names.iter_borrowed());
             let mut pairs = given_names.zip(&given[positional..]);
             pairs.any(|(given_name, given)| {
-                (given_name.is(name) || given_name.eq(name).unwrap_or(false)) && same(value, given)
+                (given_name.is(name) || equal(&given_name, name.bind(py).as_any())) && same(value, given)
             })
         })
     }

@@ -38,6 +38,7 @@ use crate::raw::{Ref, coroutine, function, method};
 
 /// Makes a decorated function over a cache.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)] // as many as a decorated function is made of
 fn decorate<'py>(
     wrapped: Bound<'py, PyAny>,
     cache: Bound<'py, cache::Cache>,
@@ -45,10 +46,12 @@ fn decorate<'py>(
     typed: bool,
     skip: usize,
     make_key: Option<Bound<'py, PyAny>>,
+    passes_for: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
     let function = Function {
         wrapped: Ref::new(wrapped),
+        passes_for: passes_for.map(Ref::new),
         cache: Ref::new(cache),
         number,
         typed,
@@ -73,7 +76,8 @@ fn invalidate(
     let args = Args::collect(args.len(), |index| {
         Ref::new(args.get_borrowed_item(index).expect("within the length").to_owned())
     });
-    let names = (!names.is_empty()).then_some(names);
+    let names = key::exact_names(names)?;
+    let names = (!names.is_empty()).then_some(&names);
     let probe = function.probe(py, &args, names)?;
     function.cache.bind(py).get().delete_key(py, &probe)
 }

@@ -28,14 +28,14 @@ use pyo3::exceptions::{
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PyMapping, PySet, PyString, PyTuple};
 
 use crate::cache::Cache;
-use crate::call::{Args, apply};
+use crate::call::{Args, Function, apply};
 use crate::errors;
-use crate::key::{Probe, StoredKey};
+use crate::key::{CallKey, Probe, StoredKey};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::{Ref, Sent, send};
+use crate::raw::{Ref, Sent, function, send};
 use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
 use crate::{clock, nesting};
@@ -45,7 +45,7 @@ pub(crate) enum Work {
     /// A loader without arguments.
     Loader(Ref),
     /// A decorated function and the arguments of the call.
-    Function { wrapped: Ref, args: Args, names: Option<Ref<PyTuple>> },
+    Function { function: Ref, args: Args, names: Option<Ref<PyTuple>> },
     /// A loader of many keys at once.
     Batch(Ref),
 }
@@ -63,8 +63,9 @@ impl Work {
     fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Loader(loader) => loader.bind(py).call0(),
-            Self::Function { wrapped, args, names } => {
-                apply(wrapped.bind(py), args, names.as_ref().map(|names| names.bind(py)))
+            Self::Function { function, args, names } => {
+                let wrapped = decorated(function.bind(py)).wrapped.bind(py);
+                apply(wrapped, args, names.as_ref().map(|names| names.bind(py)))
             }
             Self::Batch(loader) => {
                 let asked = distinct(py, items);
@@ -78,9 +79,25 @@ impl Work {
     fn loader(&self) -> &Ref {
         match self {
             Self::Loader(loader) | Self::Batch(loader) => loader,
-            Self::Function { wrapped, .. } => wrapped,
+            Self::Function { function, .. } => function,
         }
     }
+
+    /// Whether an argument was changed between the call and now, so that the key is another one.
+    fn is_outdated(&self, py: Python<'_>, items: &[Item]) -> PyResult<bool> {
+        let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(false) };
+        let key = item.key.bind(py);
+        if !key.cast_exact::<CallKey>().is_ok_and(|key| key.get().may_change()) {
+            return Ok(false);
+        }
+        let names = names.as_ref().map(|names| names.bind(py));
+        let probe = decorated(function.bind(py)).probe(py, args, names)?;
+        Ok(probe.quick(py, &item.key) != Some(true))
+    }
+}
+
+fn decorated<'a>(function: &'a Bound<'_, PyAny>) -> &'a Function {
+    function::function(function).expect("only decorated functions make such work")
 }
 
 /// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
@@ -134,6 +151,7 @@ pub(crate) fn spawn<'py>(
     let name = if is_batch { nesting::name(py) } else { rooms[0].get().name };
     if is_batch {
         for room in &rooms {
+            room.get().leaves_in_batch(py);
             nesting::wait(py, room.get().name, name);
         }
     }
@@ -151,7 +169,10 @@ pub(crate) fn spawn<'py>(
     // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
     let driver = coroutine::new(py, load)?;
     let task = start_task(py, driver, event_loop)?;
-    rooms.iter().try_for_each(|room| room.get().driven_by(py, &task, is_batch))
+    for room in rooms {
+        room.get().driven_by(py, &task);
+    }
+    Ok(())
 }
 
 /// Runs a coroutine as a task of a loop, eagerly where that is possible.
@@ -223,8 +244,11 @@ impl Load {
             let get = |item: &Item| mapping.call_method1(pyo3::intern!(py, "get"), (item.key.bind(py),));
             return self.items.iter().map(get).collect();
         }
-        let is_text = result.is_instance_of::<PyString>() || result.is_instance_of::<PyBytes>();
-        let Some(len) = result.len().ok().filter(|_| !is_text) else {
+        let is_no_sequence = result.is_instance_of::<PyString>()
+            || result.is_instance_of::<PyBytes>()
+            || result.is_instance_of::<PySet>()
+            || result.is_instance_of::<PyFrozenSet>();
+        let Some(len) = result.len().ok().filter(|_| !is_no_sequence) else {
             return Err(PyTypeError::new_err(format!(
                 "a batch loader returns a mapping from keys to values, or a sequence as long as its keys, not {}",
                 result.get_type().qualname()?
@@ -330,11 +354,16 @@ impl Load {
 /// What `await` iterates over.
 fn iterator<'py>(awaitable: &Bound<'py, PyAny>, loader: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static INSPECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = awaitable.py();
     if awaitable.get_type().is(COROUTINE.import(py, "types", "CoroutineType")?) {
         return Ok(awaitable.clone());
     }
     let Ok(method) = awaitable.getattr(pyo3::intern!(py, "__await__")) else {
+        // Generators of `types.coroutine` are awaited as they are.
+        if INSPECT.import(py, "inspect", "isawaitable")?.call1((awaitable,))?.is_truthy()? {
+            return Ok(awaitable.clone());
+        }
         let message = format!(
             "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
              or a function that returns something awaitable",
@@ -384,6 +413,13 @@ impl Coroutine for Load {
         self.is_driven = true;
         let iterator = match &self.state {
             State::Runs(iterator) => Ok(iterator.bind(py).clone()),
+            State::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
+                // Everybody asks again, with what the arguments are now.
+                self.state = State::Done;
+                self.end(py, &Answer::Abandoned);
+                self.is_driven = false;
+                return Ok(Sent::Return(py.None().into_bound(py)));
+            }
             _ => self.start(py),
         };
         let sent = iterator.and_then(|iterator| send(&iterator, value));
@@ -434,8 +470,8 @@ impl Coroutine for Load {
             }
         }
         match &self.state {
-            State::New(Work::Function { wrapped, args, names }) => {
-                let stop = visit_all(visit, &[wrapped.pointer(), pointer_of(names.as_ref())]);
+            State::New(Work::Function { function, args, names }) => {
+                let stop = visit_all(visit, &[function.pointer(), pointer_of(names.as_ref())]);
                 if stop != 0 {
                     return stop;
                 }

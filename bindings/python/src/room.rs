@@ -5,15 +5,24 @@
 //! 1. the answer is given once; after that nobody takes a seat;
 //! 2. a future of the running loop is finished at once, one of another loop by that loop, thread-safely. A
 //!    loop that is closed has nobody left who waits;
-//! 3. the task that runs the load is held weakly: as long as it can go on, something else holds it; if nothing
-//!    does, its driver is dropped, and that ends the load.
+//! 3. the task that runs the load is held as long as somebody may wait for it, as a plain `await` would hold it;
+//!    the collector sees that. If the task's event loop stops for good, nothing tells those who wait on other loops:
+//!    each of these loops keeps a [`Watch`], which looks from time to time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_cache_core::flight::FlightId;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyWeakrefReference};
+use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::cache::Cache;
 use crate::raw::{GilCell, Ref};
+
+/// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
+/// at two looks in a row, its loop has stopped, and is not just between two calls of `run_until_complete`.
+const LOOK_SECONDS: f64 = 0.25;
 
 /// What callers are told.
 pub(crate) enum Answer {
@@ -71,10 +80,14 @@ pub(crate) struct Room {
 #[derive(Default)]
 struct State {
     answer: Option<Answer>,
-    seats: Vec<Taken>,
+    /// By number; those that were left are used again.
+    seats: Vec<Option<Taken>>,
+    left: Vec<usize>,
+    /// Event loops that have a [`Watch`].
+    watching: Vec<Ref>,
     /// The loop that runs the load.
     event_loop: Option<Ref>,
-    /// A weak reference to the task that runs it.
+    /// The task that runs it.
     task: Option<Ref>,
     /// Whether that task loads other keys, too.
     in_batch: bool,
@@ -94,10 +107,11 @@ impl Room {
             if let Some(answer) = &state.answer {
                 answer.visit(&visit)?;
             }
-            for seat in &state.seats {
+            for seat in state.seats.iter().flatten() {
                 seat.future.visit(visit)?;
                 seat.event_loop.visit(visit)?;
             }
+            state.watching.iter().try_for_each(|event_loop| event_loop.visit(visit))?;
             if let Some(event_loop) = &state.event_loop {
                 event_loop.visit(visit)?;
             }
@@ -117,13 +131,18 @@ impl Room {
         Bound::new(py, Self { name: crate::nesting::name(py), state: GilCell::new(state) })
     }
 
+    /// The load is one of a batch that leaves.
+    pub(crate) fn leaves_in_batch(&self, py: Python<'_>) {
+        self.state.borrow(py).in_batch = true;
+    }
+
     /// The task that runs the load.
-    pub(crate) fn driven_by(&self, py: Python<'_>, task: &Bound<'_, PyAny>, in_batch: bool) -> PyResult<()> {
-        let weak = Ref::new(PyWeakrefReference::new(task)?.into_any());
-        let mut state = self.state.borrow(py);
-        state.task = Some(weak);
-        state.in_batch = in_batch;
-        Ok(())
+    pub(crate) fn driven_by(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
+        self.state.borrow(py).task = Some(Ref::new(task.clone()));
+    }
+
+    fn task<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state.borrow(py).task.as_ref().map(|task| task.bind(py).clone())
     }
 
     /// Whether the task was told to stop, for the want of callers.
@@ -133,9 +152,8 @@ impl Room {
 
     /// Whether somebody has asked the task to stop. Before Python 3.11 a task does not tell; then: perhaps.
     pub(crate) fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
-        let task = self.state.borrow(py).task.as_ref().map(|task| task.bind(py).clone());
-        let Some(task) = task else { return Ok(true) };
-        match task.call0()?.getattr_opt(pyo3::intern!(py, "cancelling"))? {
+        let Some(task) = self.task(py) else { return Ok(true) };
+        match task.getattr_opt(pyo3::intern!(py, "cancelling"))? {
             Some(cancelling) => cancelling.call0()?.is_truthy(),
             None => Ok(true),
         }
@@ -143,10 +161,8 @@ impl Room {
 
     /// Notes that the exception of the task was seen, so that the loop does not complain of it.
     pub(crate) fn retrieve(&self, py: Python<'_>) {
-        let task = self.state.borrow(py).task.as_ref().map(|task| task.bind(py).clone());
-        let task = task.and_then(|task| task.call0().ok()).filter(|task| !task.is_none());
         // It raises if the task is not done, or was cancelled; then there is nothing to note.
-        drop(task.map(|task| task.call_method0(pyo3::intern!(py, "exception"))));
+        drop(self.task(py).map(|task| task.call_method0(pyo3::intern!(py, "exception"))));
     }
 
     /// Whether the load runs on the caller's event loop.
@@ -165,20 +181,76 @@ impl Room {
         self.state.borrow(py).answer.as_ref().map(|answer| answer.copy(py))
     }
 
-    /// Takes a seat: the iterator of a future of the `running` loop, which is done when the answer is there.
+    /// Takes a seat: its number, and the iterator of a future of the `running` loop, which is done when the answer
+    /// is there. `None`: the answer is there already. Making a future runs Python code of the loop, during which
+    /// the load may end on another thread.
     pub(crate) fn take_seat<'py>(
         &self,
         py: Python<'py>,
         running: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Option<(usize, Bound<'py, PyAny>)>> {
         static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let options = PyDict::new(py);
         options.set_item(pyo3::intern!(py, "loop"), running)?;
         let future = FUTURE.import(py, "asyncio", "Future")?.call((), Some(&options))?;
         let iterator = future.call_method0(pyo3::intern!(py, "__await__"))?;
         let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
-        self.state.borrow(py).seats.push(seat);
-        Ok(iterator)
+        let mut state = self.state.borrow(py);
+        if state.answer.is_some() {
+            drop(state);
+            return Ok(None);
+        }
+        let number = state.left.pop().unwrap_or_else(|| {
+            state.seats.push(None);
+            state.seats.len() - 1
+        });
+        state.seats[number] = Some(seat);
+        Ok(Some((number, iterator)))
+    }
+
+    /// Leaves a seat, before or after the answer was given.
+    pub(crate) fn leave_seat(&self, py: Python<'_>, number: usize) {
+        let mut state = self.state.borrow(py);
+        let taken = state.seats.get_mut(number).and_then(Option::take);
+        if taken.is_some() {
+            state.left.push(number);
+        }
+        drop(state);
+        drop(taken);
+    }
+
+    /// Sees to it that the `running` loop notices if the loop of the load stops; for a caller who has a seat.
+    pub(crate) fn watch_from(
+        slf: &Bound<'_, Self>,
+        cache: &Bound<'_, Cache>,
+        flight: FlightId,
+        running: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (py, room) = (slf.py(), slf.get());
+        {
+            let held = Ref::new(running.clone());
+            let mut state = room.state.borrow(py);
+            let is_here = state.event_loop.as_ref().is_some_and(|event_loop| event_loop.is(running));
+            if is_here || state.watching.iter().any(|event_loop| event_loop.is(running)) {
+                return Ok(());
+            }
+            state.watching.push(held);
+        }
+        let (cache, room, event_loop) =
+            (cache.clone().unbind(), slf.clone().unbind(), running.clone().unbind());
+        let watch = Bound::new(py, Watch { cache, room, flight, event_loop, had_stopped: false.into() })?;
+        Watch::look_later(&watch)
+    }
+
+    /// Whether anybody on this loop still waits; if not, the loop's watch has ended.
+    fn is_waited_for_on(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
+        let mut state = self.state.borrow(py);
+        let waits = state.seats.iter().flatten().any(|seat| seat.event_loop.is(event_loop));
+        let at = state.watching.iter().position(|watching| watching.is(event_loop));
+        let ended = at.filter(|_| !waits).map(|at| state.watching.swap_remove(at));
+        drop(state);
+        drop(ended);
+        waits
     }
 
     /// Whether the load can go on: its loop runs, or is the one that is `running` here.
@@ -201,7 +273,7 @@ impl Room {
             state.answer = Some(answer);
             std::mem::take(&mut state.seats)
         };
-        for seat in seats {
+        for seat in seats.into_iter().flatten() {
             let here = running.is_some_and(|running| seat.event_loop.is(running));
             let told = wake(py, seat.future.bind(py), seat.event_loop.bind(py), here);
             if let Err(error) = told {
@@ -210,26 +282,63 @@ impl Room {
         }
     }
 
-    /// Asks the task to stop the load; `false` if there is no task any more that could.
-    pub(crate) fn stop(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Asks the task to stop the load.
+    pub(crate) fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let (task, event_loop) = {
             let mut state = self.state.borrow(py);
             state.stopping = true;
-            let (Some(task), Some(event_loop)) = (&state.task, &state.event_loop) else { return Ok(false) };
+            let (Some(task), Some(event_loop)) = (&state.task, &state.event_loop) else { return Ok(()) };
             (task.bind(py).clone(), event_loop.bind(py).clone())
         };
-        let task = task.call0()?;
-        if task.is_none() {
-            return Ok(false);
-        }
         let cancel = pyo3::intern!(py, "cancel");
         if running_loop(py).is_ok_and(|running| running.is(&event_loop)) {
-            task.call_method0(cancel)?;
-            return Ok(true);
+            return task.call_method0(cancel).map(drop);
         }
-        let asked = event_loop.call_method1("call_soon_threadsafe", (task.getattr(cancel)?,));
         // A closed loop raises: its tasks never go on.
-        Ok(asked.is_ok())
+        drop(event_loop.call_method1("call_soon_threadsafe", (task.getattr(cancel)?,)));
+        Ok(())
+    }
+}
+
+/// What an event loop keeps as long as callers on it wait for a load on another one.
+#[pyclass(frozen, module = "cache._native")]
+struct Watch {
+    cache: Py<Cache>,
+    room: Py<Room>,
+    flight: FlightId,
+    /// The loop that keeps it.
+    event_loop: Py<PyAny>,
+    /// Whether the load could not go on at the last look.
+    had_stopped: AtomicBool,
+}
+
+#[pymethods]
+impl Watch {
+    fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let (room, event_loop) = (this.room.bind(py), this.event_loop.bind(py));
+        if !room.get().is_waited_for_on(py, event_loop) {
+            return Ok(());
+        }
+        let is_alive = room.get().is_alive(py, event_loop)?;
+        if this.had_stopped.swap(!is_alive, Ordering::Relaxed) && !is_alive {
+            this.cache.bind(py).get().abandon(py, this.flight, room, Some(event_loop));
+            return Ok(());
+        }
+        Self::look_later(slf)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.cache)?;
+        visit.call(&self.room)?;
+        visit.call(&self.event_loop)
+    }
+}
+
+impl Watch {
+    fn look_later(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let event_loop = slf.get().event_loop.bind(slf.py());
+        event_loop.call_method1(pyo3::intern!(slf.py(), "call_later"), (LOOK_SECONDS, slf)).map(drop)
     }
 }
 

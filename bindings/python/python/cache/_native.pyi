@@ -4,17 +4,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from pathlib import Path
 from typing import Any, final
 
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 
 @disjoint_base
 class Cache:
-    def __new__(
-        cls,
-        maxsize: int | None = None,
-        default_ttl: float | None = None,
-        batch_window_ms: float | None = None,
-        max_batch_size: int | None = None,
-    ) -> Cache: ...
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def _configure(
+        self,
+        maxsize: int | None,
+        default_ttl: float | None,
+        batch_window_ms: float,
+        max_batch_size: int,
+    ) -> None: ...
     def get(
         self,
         key: Any,
@@ -93,6 +94,7 @@ def decorate(
     typed: bool,
     skip: int,
     make_key: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None,
+    passes_for: Callable[..., Any] | None,
 ) -> Any: ...
 def invalidate(function: Any, args: tuple[Any, ...], names: tuple[str, ...]) -> None: ...
 def read_file(path: Path, version: str, pickle: bool) -> list[tuple[Any, Any, float | None]] | None: ...

@@ -171,7 +171,8 @@ class Persistence:
         if left_out:
             warn(
                 f"{type(self.backend).__qualname__}: {len(left_out)} entries were not saved; the first one is "
-                f"{left_out[0]!r:.200}: an argument is of a class, or is one, that no other process would find by its name"
+                f"{left_out[0]!r:.200}: an argument is of a class, or is one, that no other process would find by its "
+                "name"
             )
 
     def load(self, cache: Cache) -> None:

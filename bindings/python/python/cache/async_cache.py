@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from ._native import Cache
 from ._persistence import Persistence
@@ -21,23 +21,6 @@ class AsyncCache(Cache):
     seconds (``None``: for ever). Not bound to an event loop: one cache serves any number of loops and threads.
     """
 
-    def __new__(
-        cls,
-        maxsize: int | None = 128,
-        default_ttl: float | None = None,
-        batch_window_ms: float = 5,
-        max_batch_size: int = 100,
-        backup: CacheBackend | None = None,
-        remote_cache: None = None,
-        *,
-        backend: CacheBackend | None = None,
-    ) -> AsyncCache:
-        if remote_cache is not None:
-            raise NotImplementedError("remote_cache is not supported yet: leave it out, or give None")
-        if backup is not None and backend is not None:
-            raise TypeError("backup and backend are two names of one argument: give one of them")
-        return cast(AsyncCache, super().__new__(cls, maxsize, default_ttl, batch_window_ms, max_batch_size))
-
     def __init__(
         self,
         maxsize: int | None = 128,
@@ -49,8 +32,12 @@ class AsyncCache(Cache):
         *,
         backend: CacheBackend | None = None,
     ) -> None:
+        if remote_cache is not None:
+            raise NotImplementedError("remote_cache is not supported yet: leave it out, or give None")
+        if backup is not None and backend is not None:
+            raise TypeError("backup and backend are two names of one argument: give one of them")
+        self._configure(maxsize, default_ttl, batch_window_ms, max_batch_size)
         self.backup = backup if backup is not None else backend
-        self.cache = Entries(self)
         self._persistence: Persistence | None = None
         if self.backup is not None:
             self._persist(Persistence(self.backup))
@@ -60,6 +47,11 @@ class AsyncCache(Cache):
         self._persistence = persistence
         persistence.load(self)
 
+    @property
+    def cache(self) -> Entries:
+        """The entries: `in` and `len`."""
+        return Entries(self)
+
     def get_metrics(self) -> dict[str, int | float]:
         """`hits`, `misses`, `size` and `hit_rate` since the cache was made or cleared."""
         stats = self.stats()
@@ -67,20 +59,20 @@ class AsyncCache(Cache):
 
     async def warmup(self, keys_with_loaders: Mapping[Any, Callable[[], Awaitable[Any]]]) -> None:
         """Loads what is missing, several keys at a time; the first error of a loader is raised."""
-        limit = asyncio.Semaphore(_WARMUP_AT_ONCE)
+        missing = iter(list(keys_with_loaders.items()))
 
-        async def load(key: Any, loader: Callable[[], Awaitable[Any]]) -> None:
-            async with limit:
+        async def load() -> None:
+            for key, loader in missing:
                 await self.get(key, loader=loader)
 
-        tasks = [asyncio.ensure_future(load(key, loader)) for key, loader in keys_with_loaders.items()]
+        at_once = min(_WARMUP_AT_ONCE, len(keys_with_loaders))
+        workers = [asyncio.ensure_future(load()) for _ in range(at_once)]
         try:
-            for task in tasks:
-                await task
+            await asyncio.gather(*workers)  # raises the first error at once
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
     def save_to_backup(self) -> None:
         """Saves all entries to the backup. Without a backup nothing happens.

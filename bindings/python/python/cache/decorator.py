@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Awaitable, Callable
+from types import MethodType
 from typing import Any, ParamSpec, TypeVar
 
 from . import _native
@@ -66,7 +67,9 @@ class Decorator:
                 make = functools.partial(_key_for_backend, function)
             cache.backup = self._backup
             cache._persist(persistence)
-        cached = _native.decorate(function, cache, self._decorated, self._typed, self.skip_args, make)
+        cached = _native.decorate(
+            function, cache, self._decorated, self._typed, self.skip_args, make, _inner_function(function)
+        )
         self._decorated += 1
         functools.update_wrapper(cached, function)
 
@@ -83,6 +86,20 @@ class Decorator:
         cached.load_from_backup = cache.load_from_backup
         cached.skip_args = self.skip_args
         return cached
+
+
+def _inner_function(function: Any) -> Any:
+    """The function of Python's that a callable comes down to, if there is one: `inspect` looks at its code."""
+    for _ in range(100):
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        elif hasattr(function, "__code__"):
+            return function
+        else:
+            function = getattr(type(function), "__call__", None)  # noqa: B004 # the function itself is wanted
+    return None
 
 
 def _key_for_backend(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -55,9 +56,27 @@ class AsyncLRUInvalidator:
             return
         if self._key_fn is not None:
             args, kwargs = self._key_fn(args, kwargs)
-        else:
-            args, kwargs = self._own_arguments(args, kwargs)
-        self._cached.invalidate_cache(*args, **kwargs)
+            self._cached.invalidate_cache(*args, **kwargs)
+            return
+        for way, named in self._ways_to_call(*self._own_arguments(args, kwargs)):
+            self._cached.invalidate_cache(*way, **named)
+
+    def _ways_to_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """All calls of the read with these arguments: ``f(1)`` and ``f(x=1)`` are two keys, and both are stale."""
+        parameters = (self._parameters or {}).values()
+        only = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+        names = only + [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        if len(args) > len(names):
+            yield args, kwargs
+            return
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        leading = list(itertools.takewhile(given.__contains__, names))
+        others = {name: value for name, value in given.items() if name not in leading}
+        for count in range(min(len(only), len(leading)), len(leading) + 1):
+            named = {name: given[name] for name in leading[count:]}
+            yield tuple(given[name] for name in leading[:count]), {**named, **others}
 
     def _own_arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

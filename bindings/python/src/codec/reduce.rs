@@ -5,7 +5,6 @@
 //! lead: a `Decimal` its digits, a connection its socket, a `deque` its items. So does a Python class that
 //! inherits from one. [`hides`] says which classes may do so; what they hide is asked of `__reduce_ex__`.
 
-use pyo3::exceptions::{PyException, PyMemoryError, PyRecursionError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -14,6 +13,7 @@ use pyo3::types::{
 };
 
 use super::types;
+use crate::errors;
 
 /// `Py_TPFLAGS_HEAPTYPE`: without it a class was certainly written in C.
 const HEAP: u64 = 1 << 9;
@@ -123,13 +123,7 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
             Err(error) => error.into_inner().cast_into().map_or(Reduced::Refused, Reduced::Global),
         }),
         // A class says with any exception that it cannot.
-        Err(error)
-            if error.is_instance_of::<PyException>(py)
-                && !error.is_instance_of::<PyMemoryError>(py)
-                && !error.is_instance_of::<PyRecursionError>(py) =>
-        {
-            Ok(Reduced::Refused)
-        }
-        Err(error) => Err(error),
+        Err(error) if errors::is_from_outside(py, &error) => Err(error),
+        Err(_) => Ok(Reduced::Refused),
     }
 }

@@ -16,7 +16,9 @@
 //! 2. the collector visits the body only while it is not busy. What a busy one holds is held by the stack,
 //!    too, so that it is alive anyway;
 //! 3. an object whose finalizer ran does not go to the free list: the interpreter notes that in its header,
-//!    and would not call the finalizer of its next life.
+//!    and would not call the finalizer of its next life;
+//! 4. an object on the free list has no references and is not known to the collector, and keeps its reference to
+//!    its type, which never goes away.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -24,14 +26,15 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
-use super::{Ref, Sent, stop};
+use super::{Ref, Sent, attached, stop};
+use crate::errors::out_of_coroutine;
 
 /// What a coroutine-like object does.
 pub(crate) trait Coroutine: Sized {
@@ -88,6 +91,9 @@ struct Object<B> {
     base: ffi::PyObject,
     busy: bool,
     finalized: bool,
+    /// Whether `__await__` was called. Only then is it an iterator, so that `list(cache.get(key))` is an error, as
+    /// with a coroutine, and not an empty list.
+    awaited: bool,
     body: ManuallyDrop<B>,
 }
 
@@ -108,6 +114,7 @@ pub(crate) fn make<B: Coroutine>(py: Python<'_>, body: impl FnOnce() -> B) -> Py
         let this = object.cast::<Object<B>>();
         (&raw mut (*this).busy).write(false);
         (&raw mut (*this).finalized).write(false);
+        (&raw mut (*this).awaited).write(false);
         (&raw mut (*this).body).write(ManuallyDrop::new(body()));
         ffi::PyObject_GC_Track(object.cast());
         Ok(Bound::from_owned_ptr(py, object))
@@ -126,9 +133,11 @@ fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
     let free = unsafe { &mut *statics.free.get() };
     let object = if free.len > 0 {
         free.len -= 1;
-        // SAFETY: the block was a finished object of this type; `PyObject_Init` makes it a live one again,
-        // with one reference, and takes a reference to the type.
-        unsafe { ffi::PyObject_Init(free.objects[free.len], class) }
+        let object = free.objects[free.len];
+        // SAFETY: rule 4: the block was a finished object of this type, without references, and holds its
+        // reference to the type; the first reference makes it a live one again.
+        unsafe { ffi::Py_INCREF(object) };
+        object
     } else {
         // SAFETY: the type is ready and has the size of `Object<B>`.
         unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) }
@@ -181,7 +190,7 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_getset, getset.as_mut_ptr().cast()),
         slot(ffi::Py_am_await, await_slot::<B> as *mut c_void),
         slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_iter, iter_slot as *mut c_void),
+        slot(ffi::Py_tp_iter, iter_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void),
         slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void),
@@ -244,7 +253,7 @@ fn step<'py, B: Coroutine>(
         if body.is_done() {
             return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
         }
-        body.send(py, value)
+        body.send(py, value).map_err(|error| out_of_coroutine(py, error))
     })
 }
 
@@ -252,7 +261,7 @@ unsafe extern "C" fn name_getter<B: Coroutine>(
     object: *mut ffi::PyObject,
     _: *mut c_void,
 ) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    attached(|py| {
         let name = with::<B, _>(py, object, |body| Ok(body.name(py)));
         PyString::new(py, &name.unwrap_or_else(|_| "running".to_owned())).into_ptr()
     })
@@ -289,21 +298,29 @@ unsafe fn is_waiting<B: Coroutine>(this: *mut Object<B>) -> bool {
 }
 
 unsafe extern "C" fn await_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let this = object.cast::<Object<B>>();
     // SAFETY: attached, and `object` is alive and of this type.
     unsafe {
-        if is_waiting(object.cast::<Object<B>>()) {
+        if is_waiting(this) {
             let message = c"coroutine is being awaited already";
             ffi::PyErr_SetString(ffi::PyExc_RuntimeError, message.as_ptr());
             return null_mut();
         }
+        (*this).awaited = true;
+        ffi::Py_NewRef(object)
     }
-    // SAFETY: as above.
-    unsafe { iter_slot(object) }
 }
 
-unsafe extern "C" fn iter_slot(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: attached, and `object` is alive.
-    unsafe { ffi::Py_NewRef(object) }
+unsafe extern "C" fn iter_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached, and `object` is alive and of this type.
+    unsafe {
+        if (*object.cast::<Object<B>>()).awaited {
+            return ffi::Py_NewRef(object);
+        }
+        let message = c"'coroutine' object is not iterable";
+        ffi::PyErr_SetString(ffi::PyExc_TypeError, message.as_ptr());
+        null_mut()
+    }
 }
 
 unsafe extern "C" fn send_slot<B: Coroutine>(
@@ -317,7 +334,7 @@ unsafe extern "C" fn send_slot<B: Coroutine>(
             result.write(value.into_ptr());
             return ffi::PySendResult::PYGEN_RETURN;
         }
-        Python::attach(|py| match step::<B>(py, object, &Bound::from_borrowed_ptr(py, value)) {
+        attached(|py| match step::<B>(py, object, &Bound::from_borrowed_ptr(py, value)) {
             Ok(Sent::Return(value)) => {
                 result.write(value.into_ptr());
                 ffi::PySendResult::PYGEN_RETURN
@@ -381,14 +398,14 @@ unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut
             return null_mut();
         }
     }
-    Python::attach(|py| to_python(step::<B>(py, object, py.None().bind(py)), py))
+    attached(|py| to_python(step::<B>(py, object, py.None().bind(py)), py))
 }
 
 unsafe extern "C" fn send_method<B: Coroutine>(
     object: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    attached(|py| {
         // SAFETY: the argument is alive for the call.
         let value = unsafe { Bound::from_borrowed_ptr(py, value) };
         to_python(step::<B>(py, object, &value), py)
@@ -399,7 +416,7 @@ unsafe extern "C" fn throw_method<B: Coroutine>(
     object: *mut ffi::PyObject,
     args: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    attached(|py| {
         // SAFETY: `METH_VARARGS` gives a tuple, alive for the call.
         let args = unsafe { Bound::from_borrowed_ptr(py, args) };
         let thrown = thrown(py, &args).and_then(|error| {
@@ -407,7 +424,7 @@ unsafe extern "C" fn throw_method<B: Coroutine>(
                 if body.is_done() {
                     return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
                 }
-                body.throw(py, error)
+                body.throw(py, error).map_err(|error| out_of_coroutine(py, error))
             })
         });
         to_python(thrown, py)
@@ -419,7 +436,8 @@ fn thrown(py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     let (kind, value, traceback): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) = match args.len()? {
         1 => (args.get_item(0)?, py.None().into_bound(py), py.None().into_bound(py)),
         2 => (args.get_item(0)?, args.get_item(1)?, py.None().into_bound(py)),
-        _ => args.extract()?,
+        3 => args.extract()?,
+        count => return Err(PyTypeError::new_err(format!("throw expected 1 to 3 arguments, got {count}"))),
     };
     let error = match kind.cast::<PyType>() {
         Ok(_) if value.is_instance(&kind)? => value,
@@ -437,7 +455,7 @@ unsafe extern "C" fn close_method<B: Coroutine>(
     object: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    attached(|py| {
         let closed = with::<B, _>(py, object, |body| if body.is_done() { Ok(()) } else { body.close(py) });
         match closed {
             Ok(()) => py.None().into_ptr(),
@@ -457,7 +475,7 @@ unsafe extern "C" fn finalize<B: Coroutine>(object: *mut ffi::PyObject) {
         if (*this).busy || (*this).body.is_done() {
             return;
         }
-        Python::attach(|py| {
+        attached(|py| {
             // An exception that is on its way must not be lost.
             let pending = PyErr::take(py);
             let abandoned = with::<B, _>(py, object, |body| {
@@ -478,21 +496,21 @@ unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
     let this = object.cast::<Object<B>>();
     // SAFETY: called once, when the last reference is gone. The finalizer may bring the object back to life,
     // which ends the call. Afterwards it is taken off the collector's lists before its body is dropped, so
-    // that nobody sees it half gone; the type's reference, which each object holds, is given back last.
+    // that nobody sees it half gone; the type's reference, which each object holds, goes last, or stays (rule 4).
     unsafe {
         if !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return;
         }
         ffi::PyObject_GC_UnTrack(object.cast());
-        let class = ffi::Py_TYPE(object);
         ManuallyDrop::drop(&mut (*this).body);
         let free = &mut *B::statics().free.get();
         if free.len < KEPT && !(*this).finalized {
             free.objects[free.len] = object;
             free.len += 1;
-        } else {
-            ffi::PyObject_GC_Del(object.cast());
+            return;
         }
+        let class = ffi::Py_TYPE(object);
+        ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(class.cast());
     }
 }

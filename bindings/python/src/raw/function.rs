@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
-use super::Ref;
 use super::coroutine::{panicked, pointer_of};
+use super::{Ref, attached};
 use crate::call::{Args, Function};
 
 unsafe extern "C" {
@@ -179,11 +179,11 @@ unsafe extern "C" fn call(
         match made {
             Ok(Ok(awaitable)) => awaitable.into_ptr(),
             Ok(Err(error)) => {
-                Python::attach(|py| error.restore(py));
+                attached(|py| error.restore(py));
                 null_mut()
             }
             Err(panic) => {
-                Python::attach(|py| panicked(&*panic).restore(py));
+                attached(|py| panicked(&*panic).restore(py));
                 null_mut()
             }
         }
@@ -205,14 +205,19 @@ unsafe extern "C" fn bind(
     }
 }
 
-/// The attribute of the decorated function whose name is in `closure`.
+/// The attribute of the function that it passes for whose name is in `closure`.
 unsafe extern "C" fn forward(object: *mut ffi::PyObject, closure: *mut c_void) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    attached(|py| {
         // SAFETY: the object is of this type; `closure` is the name that `make_class` put there.
         let (function, name) =
             unsafe { (&(*object.cast::<Object>()).function, CStr::from_ptr(closure.cast_const().cast())) };
         let name = name.to_str().expect("our own names are ASCII");
-        match function.wrapped.bind(py).getattr(name) {
+        let value = match &function.passes_for {
+            Some(passes_for) => passes_for.bind(py).getattr(name),
+            None if name == "__class__" => class(py).map(|class| class.clone().into_any()),
+            None => function.wrapped.bind(py).getattr(name),
+        };
+        match value {
             Ok(value) => value.into_ptr(),
             Err(error) => {
                 error.restore(py);
@@ -228,7 +233,7 @@ unsafe extern "C" fn reduce(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -
 }
 
 unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    Python::attach(|py| {
+    attached(|py| {
         // SAFETY: the object is of this type.
         let function = unsafe { &(*object.cast::<Object>()).function };
         match function.wrapped.bind(py).repr() {
@@ -268,6 +273,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
             ffi::Py_TYPE(object).cast(),
             (*this).dict,
             function.wrapped.pointer(),
+            pointer_of(function.passes_for.as_ref()),
             function.cache.pointer(),
             pointer_of(function.make_key.as_ref()),
         ];

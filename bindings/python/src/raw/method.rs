@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo};
 
+use super::attached;
 use super::coroutine::panicked;
 
 /// A method of a class, with `N` parameters.
@@ -82,7 +83,7 @@ unsafe extern "C" fn call<M: Method<N>, const N: usize>(
                 return value.into_ptr();
             }
         }
-        Python::attach(|py| {
+        attached(|py| {
             let done = catch_unwind(AssertUnwindSafe(|| {
                 let names = Bound::from_borrowed_ptr_or_opt(py, names);
                 let names = names.as_ref().map(|names| names.cast_unchecked::<PyTuple>());

@@ -11,7 +11,8 @@
 //!
 //! Contracts that every block here leans on:
 //! 1. *attached*: a slot is called by the interpreter, on a thread that holds its lock; a `Python<'py>` token
-//!    says the same of any other function. Free-threaded builds are refused when the module is imported;
+//!    says the same of any other function. Free-threaded builds are refused when the module is imported. Slots
+//!    also run while the interpreter shuts down, when `Python::attach` refuses: they enter through [`attached`];
 //! 2. *no Python code under a borrow*: nothing that could run Python code, release the lock or start the
 //!    garbage collector happens while a [`GilCell`] is borrowed. Breaking this is a panic, not undefined
 //!    behaviour: the cell counts its borrows.
@@ -26,6 +27,7 @@ mod stop;
 pub(crate) mod text;
 
 use std::cell::{RefCell, RefMut};
+use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
@@ -108,6 +110,45 @@ impl<T> GilCell<T> {
     pub(crate) fn take_with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.0.try_borrow_mut().ok().map(|mut state| work(&mut state))
     }
+}
+
+/// Runs the body of a slot, with `PyO3`'s bookkeeping of attached threads where there still is any: an interpreter
+/// that shuts down drops what it holds, and `Python::attach` panics then.
+fn attached<R>(work: impl FnOnce(Python<'_>) -> R) -> R {
+    let mut work = Some(work);
+    let mut run = |py: Python<'_>| work.take().map(|work| work(py));
+    if let Some(result) = Python::try_attach(&mut run).flatten() {
+        return result;
+    }
+    // SAFETY: called by slots only, so the thread is attached (contract 1).
+    let result = run(unsafe { Python::assume_attached() });
+    result.expect("it did not run if the interpreter refused")
+}
+
+/// Whether two objects that are exactly `str`, both `bytes`, or numbers among `int`, `float` and `bool` are equal.
+///
+/// Asks their types. `PyObject_RichCompare` counts as a level of recursion, and so fails close to the limit, where
+/// two equal keys would become two entries.
+#[inline]
+pub(crate) fn equal(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
+    let ask = |a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>| {
+        // SAFETY: attached, and both are alive. The slot is called as the interpreter does: a new reference comes
+        // back, or null and an exception.
+        unsafe {
+            let compare = (*ffi::Py_TYPE(a.as_ptr())).tp_richcompare?;
+            let answer = compare(a.as_ptr(), b.as_ptr(), ffi::Py_EQ as c_int);
+            if answer.is_null() {
+                // The want of memory, for the sum of an integer and a fraction.
+                ffi::PyErr_Clear();
+                return Some(false);
+            }
+            let told = answer != ffi::Py_NotImplemented();
+            let equal = answer == ffi::Py_True();
+            ffi::Py_DECREF(answer);
+            told.then_some(equal)
+        }
+    };
+    ask(a, b).or_else(|| ask(b, a)).unwrap_or(false)
 }
 
 /// What comes of driving something awaitable one step further.
