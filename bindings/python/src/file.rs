@@ -1,7 +1,8 @@
 //! Opening a file, and the backend that works alone: all of a file read, or written.
 //!
 //! A cache that is not pristine opens a snapshot by asking it for the rank of every key in memory: these leave
-//! the cold set, since what is in memory is newer. Entries whose keys have no canonical encoding (arbitrary
+//! the cold set, since what is in memory is newer. If it has another snapshot open, it opens what both have between
+//! them: see `union`. Entries whose keys have no canonical encoding (arbitrary
 //! objects) are decoded at once, as no look-up would find them, and come in first.
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::codec::{self, Options};
 use crate::errors;
 use crate::key::{ObjectKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::union::union;
 use crate::{clock, raw::Ref};
 
 /// Which file, and what may be in it.
@@ -41,7 +43,12 @@ impl Target {
         opened.ok().flatten().map(|snapshot| snapshot.version().to_owned())
     }
 
-    fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, async_cache_disk::DiskError> {
+    /// The same at another path.
+    pub(crate) fn at(&self, path: PathBuf) -> Self {
+        Self { path, version: self.version.clone(), options: self.options, vfs: Arc::clone(&self.vfs) }
+    }
+
+    pub(crate) fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, async_cache_disk::DiskError> {
         py.detach(|| Snapshot::open(&self.vfs, &self.path, &self.version))
     }
 }
@@ -58,6 +65,18 @@ impl Cache {
         let not_before = clock_then.map_or(0, |then| then.adjusted(now, wall).file_now());
         let file = FileClock::start(now, wall, snapshot.saved_at().max(not_before));
         let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file)?;
+        // What is cold in the snapshot that is open, and not in this one, stays.
+        let older = self.state.borrow(py).opened.clone();
+        let union = match &older {
+            Some(older) if older.snapshot.file_id() != snapshot.file_id() => {
+                union(py, target, older, &snapshot, file)?
+            }
+            _ => None,
+        };
+        let (snapshot, from_older) = match union {
+            Some(union) => (union.snapshot, union.older),
+            None => (snapshot, Vec::new()),
+        };
         for _ in 0..10 {
             let maxsize = self.state.borrow(py).core.maxsize();
             let tickets = self.list(py);
@@ -75,6 +94,15 @@ impl Cache {
             }
             let before = {
                 let mut state = self.state.borrow(py);
+                let same = match (&state.opened, &older) {
+                    (Some(now), Some(then)) if Arc::ptr_eq(now, then) => Some(then),
+                    _ => None,
+                };
+                for (rank, &older_rank) in (0..).zip(&from_older) {
+                    if same.is_none_or(|older| !older.cold.contains(older_rank)) {
+                        opened.cold.take(rank);
+                    }
+                }
                 if state.core.adopt(Arc::clone(&opened.cold), &ranks).is_err() {
                     continue;
                 }

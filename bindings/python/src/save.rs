@@ -209,13 +209,16 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
     in_background(py, || writer.finish()).map(drop)
 }
 
-fn options(target: &Target, now: u64) -> WriteOptions {
+pub(crate) fn options(target: &Target, now: u64) -> WriteOptions {
     let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Python)");
     WriteOptions::new(target.version.clone(), now).producer(producer)
 }
 
 /// Works on the file with the interpreter's lock released.
-fn in_background<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, DiskError> + Send) -> PyResult<R> {
+pub(crate) fn in_background<R: Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<R, DiskError> + Send,
+) -> PyResult<R> {
     py.detach(work).map_err(|error| errors::backup(py, &error))
 }
 
