@@ -338,7 +338,10 @@ def test_a_call_that_was_not_awaited_is_not_iterable() -> None:
     def through_await() -> Any:
         return (yield from call.__await__())
 
-    assert asyncio.run(through_await()) == [1, 2]
+    async def main() -> Any:
+        return await through_await()
+
+    assert asyncio.run(main()) == [1, 2]
 
 
 def test_the_seats_of_cancelled_callers_are_used_again(run: Run) -> None:
