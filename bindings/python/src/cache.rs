@@ -766,7 +766,7 @@ impl Cache {
         let Some(bytes) = probe.encode(py)? else {
             return Ok(Err(Probed { opened: Some(opened), rank: None }));
         };
-        let (rank, value, deadline) = match opened.read(py, &bytes) {
+        let (rank, value, deadline) = match opened.read(py, &bytes)? {
             ColdEntry::Found { rank, value, deadline } => (rank, value, deadline),
             ColdEntry::Absent(rank) => return Ok(Err(Probed { opened: Some(opened), rank })),
         };
@@ -789,6 +789,10 @@ impl Cache {
             Err(new) => {
                 let served = slot.and_then(|slot| state.core.hit_mut(slot, clock::has_passed));
                 let served = served.map(|entry| entry.value.bind(py).clone());
+                if same && slot.is_some() {
+                    // An equal key was written that has no encoding. It is newer, though its time may have passed.
+                    opened.cold.take(rank);
+                }
                 drop(state);
                 drop(new);
                 Ok(served.ok_or(Probed { opened: Some(opened), rank: Some(rank) }))

@@ -1,5 +1,6 @@
 //! The exceptions that the native part raises. Their classes are Python's, in `cache.errors`.
 
+use pyo3::exceptions::{PyException, PyMemoryError, PyRecursionError};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -59,6 +60,14 @@ pub(crate) fn raise_again(error: Bound<'_, PyAny>, traceback: Option<Bound<'_, P
     // It fails for an exception whose class overrides the method; then the traceback grows.
     drop(error.call_method1(pyo3::intern!(error.py(), "with_traceback"), (traceback,)));
     PyErr::from_value(error)
+}
+
+/// Whether an exception says nothing about the entry at which it came up: an interrupt, an exit, no memory, no
+/// stack. Then the entry is not to blame, and whoever asked must hear of it.
+pub(crate) fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py)
+        || error.is_instance_of::<PyMemoryError>(py)
+        || error.is_instance_of::<PyRecursionError>(py)
 }
 
 /// A backup could not be read or written.

@@ -1,7 +1,8 @@
 //! Opening a file, and the backend that works alone: all of a file read, or written.
 //!
 //! A cache that is not pristine opens a snapshot by asking it for the rank of every key in memory: these leave
-//! the cold set, since what is in memory is newer. Entries whose keys have no canonical encoding (arbitrary
+//! the cold set, since what is in memory is newer. If it has another snapshot open, it opens what both have between
+//! them: see `union`. Entries whose keys have no canonical encoding (arbitrary
 //! objects) are decoded at once, as no look-up would find them, and come in first.
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::codec::{self, Options};
 use crate::errors;
 use crate::key::{ObjectKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::union::union;
 use crate::{clock, raw::Ref};
 
 /// Which file, and what may be in it.
@@ -41,7 +43,12 @@ impl Target {
         opened.ok().flatten().map(|snapshot| snapshot.version().to_owned())
     }
 
-    fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, async_cache_disk::DiskError> {
+    /// The same at another path.
+    pub(crate) fn at(&self, path: PathBuf) -> Self {
+        Self { path, version: self.version.clone(), options: self.options, vfs: Arc::clone(&self.vfs) }
+    }
+
+    pub(crate) fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, async_cache_disk::DiskError> {
         py.detach(|| Snapshot::open(&self.vfs, &self.path, &self.version))
     }
 }
@@ -57,7 +64,19 @@ impl Cache {
         let clock_then = self.state.borrow(py).file_clock;
         let not_before = clock_then.map_or(0, |then| then.adjusted(now, wall).file_now());
         let file = FileClock::start(now, wall, snapshot.saved_at().max(not_before));
-        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file);
+        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file)?;
+        // What is cold in the snapshot that is open, and not in this one, stays.
+        let older = self.state.borrow(py).opened.clone();
+        let union = match &older {
+            Some(older) if older.snapshot.file_id() != snapshot.file_id() => {
+                union(py, target, older, &snapshot, file)?
+            }
+            _ => None,
+        };
+        let (snapshot, from_older) = match union {
+            Some(union) => (union.snapshot, union.older),
+            None => (snapshot, Vec::new()),
+        };
         for _ in 0..10 {
             let maxsize = self.state.borrow(py).core.maxsize();
             let tickets = self.list(py);
@@ -75,6 +94,15 @@ impl Cache {
             }
             let before = {
                 let mut state = self.state.borrow(py);
+                let same = match (&state.opened, &older) {
+                    (Some(now), Some(then)) if Arc::ptr_eq(now, then) => Some(then),
+                    _ => None,
+                };
+                for (rank, &older_rank) in (0..).zip(&from_older) {
+                    if same.is_none_or(|older| !older.cold.contains(older_rank)) {
+                        opened.cold.take(rank);
+                    }
+                }
                 if state.core.adopt(Arc::clone(&opened.cold), &ranks).is_err() {
                     continue;
                 }
@@ -101,38 +129,49 @@ impl Cache {
         target: &Target,
         snapshot: &Snapshot,
         file: FileClock,
-    ) -> (usize, Vec<String>) {
+    ) -> PyResult<(usize, Vec<String>)> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
         each_eager(snapshot, file, |key, value, deadline| {
             let key = codec::decode_value(py, key, target.options);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
             match entry {
                 Ok((key, value)) => decoded.push((key, value, file.deadline_from_file(deadline))),
-                Err(error) => undecodable.push(error.to_string()),
+                Err(error) => undecodable.push(blamed(py, error)?),
             }
-        });
+            Ok(())
+        })?;
         let mut restored = 0;
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (key, value, deadline) in decoded.into_iter().rev() {
             let probe = ObjectKey::new(self.seed, &key);
             match probe.and_then(|probe| restore(self, py, &probe, value, deadline)) {
                 Ok(is_in) => restored += usize::from(is_in),
-                Err(error) => undecodable.push(error.to_string()),
+                Err(error) => undecodable.push(blamed(py, error)?),
             }
         }
-        (restored, undecodable)
+        Ok((restored, undecodable))
     }
+}
+
+/// What is wrong with an entry; `Err` if it is not the entry's fault.
+fn blamed(py: Python<'_>, error: PyErr) -> PyResult<String> {
+    if errors::is_from_outside(py, &error) { Err(error) } else { Ok(error.to_string()) }
 }
 
 /// Says `each` of the eager records whose time has not passed, by key, value and deadline. Those behind a damaged
 /// one cannot be found.
-fn each_eager(snapshot: &Snapshot, file: FileClock, mut each: impl FnMut(&[u8], &[u8], Option<u64>)) {
+fn each_eager(
+    snapshot: &Snapshot,
+    file: FileClock,
+    mut each: impl FnMut(&[u8], &[u8], Option<u64>) -> PyResult<()>,
+) -> PyResult<()> {
     let mut records = snapshot.eager();
     while let Some(EagerStep::Record(record)) = records.next_step() {
         if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
-            each(record.key, record.value, record.deadline);
+            each(record.key, record.value, record.deadline)?;
         }
     }
+    Ok(())
 }
 
 /// Reads every entry of a file: a list of (key, value, seconds left or `None`). `None` if there is no file. What
@@ -150,21 +189,21 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
         if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) {
             continue;
         }
-        if let (Ok(key), Ok(value)) =
-            (codec::decode_key(py, record.key), codec::decode_value(py, record.value, target.options))
-        {
-            entries.append((key, value, record.deadline.map(left)))?;
+        let key = codec::decode_key(py, record.key);
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, record.value, target.options)?)));
+        match entry {
+            Ok((key, value)) => entries.append((key, value, record.deadline.map(left)))?,
+            Err(error) => drop(blamed(py, error)?),
         }
     }
-    let mut eager = Vec::new();
     each_eager(&snapshot, file, |key, value, deadline| {
-        if let (Ok(key), Ok(value)) =
-            (codec::decode_value(py, key, target.options), codec::decode_value(py, value, target.options))
-        {
-            eager.push((key, value, deadline.map(left)));
+        let key = codec::decode_value(py, key, target.options);
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
+        match entry {
+            Ok((key, value)) => entries.append((key, value, deadline.map(left))),
+            Err(error) => blamed(py, error).map(drop),
         }
-    });
-    eager.into_iter().try_for_each(|entry| entries.append(entry))?;
+    })?;
     Ok(Some(entries))
 }
 

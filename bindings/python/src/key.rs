@@ -3,7 +3,7 @@
 //! What the store holds as a key is one Python object: what the user gave to `AsyncCache`, or for a decorated
 //! function the argument itself if the call has a single plain one, else a [`CallKey`].
 //!
-//! - A *plain* object is exactly a `str`, `int`, `float`, `bool`, `bytes` or `None`. Comparing two of them runs
+//! - A *plain* object is exactly a `str`, `int`, `float` but NaN, `bool`, `bytes` or `None`. Comparing two of them runs
 //!   no Python code and cannot fail, so it may be done while the store is borrowed. Names of arguments are plain,
 //!   too: see [`exact_names`].
 //! - Everything else is compared by Python with nothing borrowed: see `Cache::address`.
@@ -54,11 +54,11 @@ pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> bool {
 fn plain(object: &Bound<'_, PyAny>) -> Option<Plain> {
     if object.is_exact_instance_of::<PyString>() {
         Some(Plain::Str)
-    } else if object.is_exact_instance_of::<PyInt>()
-        || object.is_exact_instance_of::<PyFloat>()
-        || object.is_exact_instance_of::<PyBool>()
-    {
+    } else if object.is_exact_instance_of::<PyInt>() || object.is_exact_instance_of::<PyBool>() {
         Some(Plain::Number)
+    } else if let Ok(float) = object.cast_exact::<PyFloat>() {
+        // NaN is equal to nothing, but as an argument it is a value like others.
+        (!float.value().is_nan()).then_some(Plain::Number)
     } else if object.is_exact_instance_of::<PyBytes>() {
         Some(Plain::Bytes)
     } else if object.is_none() {

@@ -5,7 +5,7 @@
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
 //!   wait; `nesting`: loads that wait for loads
-//! - `opened`, `file`, `save`: the snapshot, opened and written; `codec`: Python objects as `MessagePack`
+//! - `opened`, `file`, `union`, `save`: the snapshot, opened and written; `codec`: Python objects as `MessagePack`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
 
@@ -25,6 +25,7 @@ mod raw;
 mod room;
 mod save;
 mod ttl;
+mod union;
 
 use std::path::PathBuf;
 

@@ -87,26 +87,30 @@ impl Opened {
     }
 
     /// Reads and decodes the entry of a key, if it is still cold and has not expired.
-    pub(crate) fn read<'py>(&self, py: Python<'py>, bytes: &[u8]) -> ColdEntry<'py> {
+    ///
+    /// # Errors
+    /// What came up while it was decoded and is not the entry's fault (an interrupt, say): it stays cold.
+    pub(crate) fn read<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<ColdEntry<'py>> {
         with_scratch(|scratch| {
             let Some(found) = self.snapshot.find(bytes, scratch) else {
                 self.lose_all(py, scratch.lost());
-                return ColdEntry::Absent(None);
+                return Ok(ColdEntry::Absent(None));
             };
             let rank = found.rank;
             if !self.cold.contains(rank) {
-                return ColdEntry::Absent(Some(rank));
+                return Ok(ColdEntry::Absent(Some(rank)));
             }
             let deadline = self.clock.deadline_from_file(found.deadline);
             if clock::has_passed(deadline) {
                 self.expire(rank);
-                return ColdEntry::Absent(Some(rank));
+                return Ok(ColdEntry::Absent(Some(rank)));
             }
             match codec::decode_value(py, found.value, self.options) {
-                Ok(value) => ColdEntry::Found { rank, value, deadline },
+                Ok(value) => Ok(ColdEntry::Found { rank, value, deadline }),
+                Err(error) if errors::is_from_outside(py, &error) => Err(error),
                 Err(error) => {
                     self.lose(py, rank, &error.to_string());
-                    ColdEntry::Absent(Some(rank))
+                    Ok(ColdEntry::Absent(Some(rank)))
                 }
             }
         })

@@ -23,6 +23,7 @@ use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{DiskError, DiskErrorKind, Snapshot, Step, WriteOptions, Writer};
+use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -147,7 +148,7 @@ impl Cache {
                     continue;
                 }
                 let deadline = file.deadline_to_file(deadline);
-                if let Err(why) = encoded.push(&key, &value, deadline, target.options) {
+                if let Err(why) = encoded.push(&key, &value, deadline, target.options)? {
                     left_out.note(&key, &why);
                 }
             }
@@ -194,7 +195,7 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
             Ttl::Default | Ttl::Never => None,
         };
         encoded
-            .push(&key, &value, deadline, target.options)
+            .push(&key, &value, deadline, target.options)?
             .map_err(|why| errors::backup_message(py, &format!("{}: {why}", errors::repr(&key))))?;
         if encoded.bytes.len() >= BUFFER {
             left_out += in_background(py, || encoded.write(&mut writer))?;
@@ -208,13 +209,16 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
     in_background(py, || writer.finish()).map(drop)
 }
 
-fn options(target: &Target, now: u64) -> WriteOptions {
+pub(crate) fn options(target: &Target, now: u64) -> WriteOptions {
     let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Python)");
     WriteOptions::new(target.version.clone(), now).producer(producer)
 }
 
 /// Works on the file with the interpreter's lock released.
-fn in_background<R: Send>(py: Python<'_>, work: impl FnOnce() -> Result<R, DiskError> + Send) -> PyResult<R> {
+pub(crate) fn in_background<R: Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<R, DiskError> + Send,
+) -> PyResult<R> {
     py.detach(work).map_err(|error| errors::backup(py, &error))
 }
 
@@ -265,30 +269,33 @@ struct Record {
 }
 
 impl Encoded {
-    /// Appends a record. `Err` says why the entry is left out.
+    /// Appends a record. An inner `Err` says why the entry is left out, an outer one why the save cannot go on.
     fn push(
         &mut self,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         deadline: Option<u64>,
         options: Options,
-    ) -> Result<(), String> {
+    ) -> PyResult<Result<(), String>> {
         let start = self.bytes.len();
-        let mut encode = || {
+        let mut encode = || -> Result<Record, Refused> {
             let is_eager = encode_key(key, &mut self.bytes, options)?;
             let key_end = self.bytes.len();
-            codec::encode_value(value, &mut self.bytes, options).map_err(|error| error.to_string())?;
+            codec::encode_value(value, &mut self.bytes, options)?;
             Ok(Record { key_end, value_end: self.bytes.len(), deadline, is_eager })
         };
-        let record = encode();
-        match record {
+        match encode() {
             Ok(record) => {
                 self.records.push(record);
-                Ok(())
+                Ok(Ok(()))
             }
-            Err(why) => {
+            Err(refused) => {
                 self.bytes.truncate(start);
-                Err(why)
+                match refused {
+                    Refused::Because(why) => Ok(Err(why.to_owned())),
+                    Refused::Raised(error) if is_fatal(key.py(), &error) => Err(error),
+                    Refused::Raised(error) => Ok(Err(error.to_string())),
+                }
             }
         }
     }
@@ -317,26 +324,45 @@ impl Encoded {
     }
 }
 
+/// Why an entry was not encoded.
+enum Refused {
+    Because(&'static str),
+    Raised(PyErr),
+}
+
+impl From<PyErr> for Refused {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+/// Whether a save ends with this exception. A value that nests too deep for pickle is left out like others that
+/// cannot be pickled.
+fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
+    errors::is_from_outside(py, error) && !error.is_instance_of::<PyRecursionError>(py)
+}
+
 /// Appends a key. Whether it is for the eager section; `Err` says why no other process could use it.
-fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> Result<bool, String> {
-    let message = |error: PyErr| error.to_string();
-    if let Some(bytes) = (StoredKey { key, hash: 0 }).encode(key.py()).map_err(message)? {
+fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> Result<bool, Refused> {
+    if let Some(bytes) = (StoredKey { key, hash: 0 }).encode(key.py())? {
         out.extend_from_slice(&bytes);
         return Ok(false);
     }
     if key.is_exact_instance_of::<CallKey>() {
-        return Err(
-            "an argument is of a class, or is one, that no other process would find by its name".into()
-        );
+        return Err(Refused::Because(
+            "an argument is of a class, or is one, that no other process would find by its name",
+        ));
     }
     let start = out.len();
-    codec::encode_value(key, out, options).map_err(message)?;
+    codec::encode_value(key, out, options)?;
     // What is compared by identity, for one, nobody could ask for.
-    let read = codec::decode_value(key.py(), &out[start..], options).map_err(message)?;
-    if read.eq(key).map_err(message)? {
+    let read = codec::decode_value(key.py(), &out[start..], options)?;
+    if read.eq(key)? {
         return Ok(true);
     }
-    Err("its key, written and read again, does not equal itself, so nobody could ask for it".into())
+    Err(Refused::Because(
+        "its key, written and read again, does not equal itself, so nobody could ask for it",
+    ))
 }
 
 /// Entries that were not saved.

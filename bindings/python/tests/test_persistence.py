@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import pickle
 import signal
@@ -729,6 +730,27 @@ def test_a_backend_that_loads_something_else_is_an_empty_cache_and_a_warning() -
         assert len(cache.cache) == 0
 
 
+def test_an_entry_that_is_malformed_is_left_out_alone(run: Run) -> None:
+    """The load stopped at the first one, and the next save replaced all that it had not come to."""
+    forever = float("inf")
+    entries: Any = {
+        "a": (1, None),
+        "b": (2,),
+        "c": (3, forever),
+        "d": 4,
+        "e": (5, "soon"),
+        ("f", 1): [6, None],
+    }
+    entries["g"] = (7, time.monotonic() - 1)
+    backend = MemoryBackend(entries)
+    with pytest.warns(CacheWarning, match="3 of 7 entries could not be taken in; the first one is 'b'"):
+        cache = AsyncCache(backup=backend)
+    for key, value in (("a", 1), ("b", None), ("c", 3), ("d", None), ("e", None), (("f", 1), 6), ("g", None)):
+        assert run(cache.get(key)) == value
+    cache.save_to_backup()
+    assert backend.data == {"a": (1, None), "c": (3, None), ("f", 1): (6, None)}
+
+
 def test_a_backend_whose_load_returns_nothing_is_an_empty_cache(run: Run) -> None:
     class RedisBackend(CacheBackend):
         """The example of the documentation, word for word but for the client."""
@@ -861,3 +883,27 @@ def test_an_entry_that_no_longer_decodes_is_a_miss_and_counted(run: Run, path: P
         assert run(again.get("gone", returns("loaded anew"))) == "loaded anew"
     assert run(again.get("k")) == "v"
     assert again.stats()["undecodable"] == 1
+
+
+# What a save leaves behind
+
+
+def test_a_save_makes_no_string_bigger(path: Path) -> None:
+    """A string keeps its UTF-8 form once somebody asked for it, so that a save doubled what non-ASCII text takes."""
+    text, key = "é" * 2000, "ключ" * 100
+    before = sys.getsizeof(text), sys.getsizeof(key)
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set(key, [text])
+    cache.save_to_backup()
+    assert key in AsyncCache(backup=DiskBackend(path)).cache
+    assert (sys.getsizeof(text), sys.getsizeof(key)) == before
+    assert DiskBackend(path).load() == {key: ([text], None)}
+
+
+def test_a_disk_backend_can_be_copied_and_pickled(path: Path) -> None:
+    backend = DiskBackend(path, version="v1")
+    backend.save({"k": (1, None)})
+    for again in (copy.copy(backend), copy.deepcopy(backend), pickle.loads(pickle.dumps(backend))):
+        assert again.load() == {"k": (1, None)}
+        assert (again.path, again.version, repr(again)) == (backend.path, "v1", repr(backend))
+        again.save({"k": (1, None)})

@@ -1051,7 +1051,7 @@ def examples(heading: Any) -> Any:
 
 
 def evaluate(source: Any) -> Any:
-    modules = (dt, decimal, uuid, pathlib, re, socket, types)
+    modules = (collections, dt, decimal, uuid, pathlib, re, socket, types)
     return eval(source, {"Fraction": Fraction, **{module.__name__: module for module in modules}})
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import math
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +15,15 @@ from types import CodeType
 from typing import Any, cast
 
 from ._native import Cache
+from ._warn import warn
 from .backend import CacheBackend, DiskBackend
-from .errors import BackupError, CacheWarning
+from .errors import BackupError
+from .key import KEY
 
-# Which cache uses which file, as long as both live. The scope tells the functions apart that cache in files.
-_users: weakref.WeakValueDictionary[str, Persistence] = weakref.WeakValueDictionary()
-_users_lock = threading.Lock()
+# Which caches use which file, as long as they live. The scope tells the functions apart that cache in files.
+_users: dict[str, weakref.WeakSet[Persistence]] = {}
+# The collector may run a finaliser that makes a cache while this is held.
+_users_lock = threading.RLock()
 
 
 class Persistence:
@@ -37,8 +42,12 @@ class Persistence:
         self._scope = scope
         self._function = function
         self._set_aside = False
-        self._saving = threading.Lock()
-        self._saver: int | None = None
+        # One save or load at a time. Re-entrant, so that a thread that comes back here (in a signal handler, or in a
+        # backend that calls the cache) gets an error and does not wait for itself.
+        self._lock = threading.RLock()
+        self._is_busy = False
+        # Whether the function was defined again since, and the file is the new one's.
+        self._is_superseded = False
         # A subclass that overrides the contract's methods is called by them.
         kind = type(backend)
         self.is_native = (
@@ -51,20 +60,47 @@ class Persistence:
             self._claim(backend)
 
     def _claim(self, backend: DiskBackend) -> None:
-        path = os.path.realpath(backend.path)
+        path = os.path.realpath(backend._file)
         with _users_lock:
-            other = _users.get(path)
-            if other is not None and not other._is_alike(self):
-                raise ValueError(
-                    f"{backend.path} keeps the cache of {other._owner()} already; give {self._owner()} a file of its own"
+            if self._refusal(path) is not None:
+                # A function that was dropped may be waiting for the collector.
+                gc.collect()
+            refusal = self._refusal(path)
+            if refusal is not None:
+                raise ValueError(f"{backend.path} {refusal}")
+            for other in _users.setdefault(path, weakref.WeakSet()):
+                other._is_superseded |= not other._is_alike(self)
+            _users[path].add(self)
+            if len(_users) & (len(_users) - 1) == 0:
+                for unused in [path for path, users in _users.items() if not users]:
+                    del _users[unused]
+
+    def _refusal(self, path: str) -> str | None:
+        """Why this cache may not use a file, if another one uses it."""
+        for other in _users.get(path, ()):
+            if other._is_superseded or other._is_alike(self) or other._is_defined_again_by(self):
+                continue
+            if other._scope and other._scope == self._scope:
+                return (
+                    f"keeps the cache of another function with the name {self._scope} already: one with other code, or "
+                    "that closes over something else; give this one a file of its own"
                 )
-            _users[path] = self
+            return f"keeps the cache of {other._owner()} already; give {self._owner()} a file of its own"
+        return None
 
     def _is_alike(self, other: Persistence) -> bool:
         """Whether two caches mean the same by the same key: one function, decorated twice."""
         if self._scope != other._scope:
             return False
         return _parts(self._function) == _parts(other._function)
+
+    def _is_defined_again_by(self, other: Persistence) -> bool:
+        """Whether the other function took the place of this one: a cell of a notebook that was run again, a module
+        that was reloaded. Of functions inside of functions there may be several at a time.
+        """
+        if not self._scope or self._scope != other._scope or "<locals>" in self._scope:
+            return False
+        return _parts(self._function)[3] == _parts(other._function)[3]
 
     def _owner(self) -> str:
         return f"the function {self._scope}" if self._scope else "an AsyncCache"
@@ -76,75 +112,107 @@ class Persistence:
         if len(scope.encode()) > 140:
             import hashlib
 
-            scope = scope[:60] + "#" + hashlib.sha256(scope.encode()).hexdigest()[:32]
+            start = scope.encode()[:60].decode(errors="ignore")
+            scope = start + "#" + hashlib.sha256(scope.encode()).hexdigest()[:32]
         return f"{version}\x1f{scope}" if scope else version
+
+    def _enter(self) -> None:
+        self._lock.acquire()
+        if self._is_busy:
+            self._lock.release()
+            raise BackupError("this thread is in the middle of a save or load of this very cache")
+        self._is_busy = True
+
+    def _leave(self) -> None:
+        self._is_busy = False
+        self._lock.release()
 
     def save(self, cache: Cache) -> None:
         """Saves all entries of the cache."""
-        me = threading.get_ident()
-        if self._saver == me:
-            raise BackupError("this thread is in the middle of a save of this very cache")
-        with self._saving:
-            self._saver = me
-            try:
-                self._save(cache)
-            except BaseException:
-                cache.count_save_error()
-                raise
-            finally:
-                self._saver = None
+        if self._is_superseded:
+            warn(f"{self._owner()} was defined again since: its results are saved by the new one only")
+            return
+        self._enter()
+        try:
+            self._save(cache)
+        except BaseException:
+            cache.count_save_error()
+            raise
+        finally:
+            self._leave()
 
     def _save(self, cache: Cache) -> None:
-        if self.is_native:
-            path = Path(cast(DiskBackend, self.backend).path)
-            report = cache.save_to_file(path, self._tag, True, self._set_aside)
-            self._set_aside = False
-            if report["left_out"]:
-                warnings.warn(
-                    CacheWarning(
-                        f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
-                    ),
-                    stacklevel=5,
-                )
-            if report["set_aside"] is not None:
-                warnings.warn(
-                    CacheWarning(
-                        f"{path}: what stood there was not this cache, or could not be read; it is at "
-                        f"{report['set_aside']} now"
-                    ),
-                    stacklevel=5,
-                )
+        if not self.is_native:
+            self._hand_over(cache)
             return
-        self.backend.save({key: (value, left) for key, value, left in cache.entries()})
+        backend = cast(DiskBackend, self.backend)
+        path = Path(backend._file)
+        # What another function put there since the load is set aside as well.
+        set_aside = self._set_aside or self._foreign(cache) is not None
+        report = cache.save_to_file(path, self._tag, True, set_aside)
+        self._set_aside = False
+        if report["left_out"]:
+            warn(
+                f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
+            )
+        if report["set_aside"] is not None:
+            warn(
+                f"{path}: what stood there was not this cache, or could not be read; it is at "
+                f"{report['set_aside']} now"
+            )
+
+    def _hand_over(self, cache: Cache) -> None:
+        """Saves to a backend of the user's own."""
+        entries, left_out = {}, []
+        for key, value, left in cache.entries():
+            if self._scope and isinstance(key, tuple) and isinstance(key[-1], KEY) and not key[-1].is_stable:
+                left_out.append(key)
+            else:
+                entries[key] = (value, left)
+        self.backend.save(entries)
         cache.count_save()
+        if left_out:
+            warn(
+                f"{type(self.backend).__qualname__}: {len(left_out)} entries were not saved; the first one is "
+                f"{left_out[0]!r:.200}: an argument is of a class, or is one, that no other process would find by its "
+                "name"
+            )
 
     def load(self, cache: Cache) -> None:
         """Takes in what is in the backup and not in the cache; warns if that cannot be read."""
-        with self._saving:
-            try:
-                if self.is_native:
-                    self._open(cache)
-                else:
-                    self._restore(cache)
-            except Exception as error:
-                backend = self.backend.path if self.is_native else type(self.backend).__qualname__  # type: ignore[attr-defined]
-                warnings.warn(CacheWarning(f"{backend}: {error}; the cache starts without it"), stacklevel=4)
+        self._enter()
+        try:
+            if self.is_native:
+                self._open(cache)
+            else:
+                self._restore(cache)
+        except MemoryError:
+            raise
+        except Exception as error:
+            backend = self.backend.path if self.is_native else type(self.backend).__qualname__  # type: ignore[attr-defined]
+            warn(f"{backend}: {error}; the cache starts without it")
+        finally:
+            self._leave()
+
+    def _foreign(self, cache: Cache) -> str | None:
+        """The scope of the file, if it is not ours."""
+        tag = cache.tag_of_file(Path(cast(DiskBackend, self.backend)._file))
+        if tag is None:
+            return None
+        scope = tag.partition("\x1f")[2]
+        return None if scope == self._tag.partition("\x1f")[2] else scope
 
     def _open(self, cache: Cache) -> None:
         backend = cast(DiskBackend, self.backend)
-        tag = cache.tag_of_file(Path(backend.path))
-        if (
-            tag is not None
-            and tag != self._tag
-            and tag.partition("\x1f")[2] != self._tag.partition("\x1f")[2]
-        ):
-            owner = tag.partition("\x1f")[2]
+        self._set_aside = False
+        owner = self._foreign(cache)
+        if owner is not None:
             self._set_aside = True
             raise BackupError(
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"
             )
-        cache.open_from_file(Path(backend.path), self._tag, True)
+        cache.open_from_file(Path(backend._file), self._tag, True)
 
     def _restore(self, cache: Cache) -> None:
         loaded = self.backend.load()
@@ -155,15 +223,41 @@ class Persistence:
                 f"load() returned {type(loaded).__qualname__}; it returns a dict of key to (value, deadline or None)"
             )
         now = time.monotonic()
+        refused: list[str] = []
         # The last ones are the most recently used, and each one comes in as the coldest.
-        for key, (value, deadline) in reversed(list(loaded.items())):
-            left = None if deadline is None else deadline - now
-            if left is None or left > 0:
-                cache.restore(key, value, left)
+        for key, entry in reversed(list(loaded.items())):
+            try:
+                value, left = _entry(entry, now)
+                if left is None or left > 0:
+                    cache.restore(key, value, left)
+            except MemoryError:
+                raise
+            except Exception as error:
+                refused.append(f"{key!r:.200}: {error}")
+        if refused:
+            warn(
+                f"{type(self.backend).__qualname__}: {len(refused)} of {len(loaded)} entries could not be taken in; the "
+                f"first one is {refused[-1]}"
+            )
+
+
+def _entry(entry: Any, now: float) -> tuple[Any, float | None]:
+    """Value and seconds left of what a backend loaded."""
+    if not isinstance(entry, tuple | list) or len(entry) != 2:
+        raise TypeError(f"load() returns (value, deadline or None) for each key, not {entry!r:.200}")
+    value, deadline = entry
+    if deadline is None or deadline == math.inf:
+        return value, None
+    return value, deadline - now
 
 
 def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:
-    """What makes a function what it does: its code, its defaults, and what it closes over."""
+    """What makes a function what it does: its code, its defaults, and what it closes over. (The objects of methods and
+    the arguments of partials are in its scope.)
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
     code = getattr(function, "__code__", None)
     cells = getattr(function, "__closure__", None) or ()
     return (

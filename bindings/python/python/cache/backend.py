@@ -20,7 +20,12 @@ class CacheBackend(ABC):
     """Where the entries of a cache persist. To keep them elsewhere than in a file, subclass it.
 
     A backend that raises in `load` leaves an empty cache and a `CacheWarning`; one that raises in `save` raises to
-    whoever saves.
+    whoever saves. **A save replaces all that the backend has, so after a load that failed it replaces what could not be
+    read.** If that must not be lost, let `save` raise until a `load` has succeeded, or merge. An entry that is not as
+    `load` says is left out with a warning, and the others are taken in.
+
+    With a decorator the keys are tuples of the function's name and a `cache.key.KEY`; they can be compared, hashed
+    and pickled. Results for arguments that no other process would know again (a lambda, say) are not handed to `save`.
     """
 
     @abstractmethod
@@ -60,7 +65,16 @@ class DiskBackend(CacheBackend):
         if len(version.encode()) > 100 or "\x1f" in version:
             raise ValueError("version is at most 100 bytes of text, without control characters")
         self.path = path
+        # The file stays the same one when the working directory changes.
+        self._file = os.path.abspath(path)
         self.version = version
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -69,8 +83,19 @@ class DiskBackend(CacheBackend):
     def load(self) -> Entries:
         """All entries of the file; none if there is no file, or none that can be read."""
         with self._lock:
+            tag = _native.Cache().tag_of_file(Path(self._file))
+            owner = tag.partition("\x1f")[2] if tag is not None else ""
+            if owner:
+                warnings.warn(
+                    CacheWarning(
+                        f"{self.path} keeps the results of the function {owner}, which only that function can read; "
+                        "starting empty"
+                    ),
+                    stacklevel=2,
+                )
+                return {}
             try:
-                entries = _native.read_file(Path(self.path), self.version, True)
+                entries = _native.read_file(Path(self._file), self.version, True)
             except BackupError as error:
                 warnings.warn(CacheWarning(f"{error}; starting empty"), stacklevel=2)
                 return {}
@@ -81,9 +106,9 @@ class DiskBackend(CacheBackend):
         """Writes these entries to a new file and puts it in the place of the old one."""
         entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
         with self._lock:
-            _native.write_file(Path(self.path), self.version, True, entries)
+            _native.write_file(Path(self._file), self.version, True, entries)
 
     def clear(self) -> None:
         """Removes the file."""
         with self._lock:
-            _native.remove_file(Path(self.path))
+            _native.remove_file(Path(self._file))

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import _native
 from ._persistence import Persistence
+from ._scope import scope_of
 from .async_cache import AsyncCache
 from .backend import CacheBackend
 from .key import make_key
@@ -61,7 +62,7 @@ class Decorator:
         cache = self.cache
         make = None
         if self._backup is not None:
-            persistence = Persistence(self._backup, _name(function), function)
+            persistence = Persistence(self._backup, scope_of(function), function)
             if not persistence.is_native:
                 make = functools.partial(_key_for_backend, function)
             cache.backup = self._backup

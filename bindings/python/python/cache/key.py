@@ -1,89 +1,104 @@
 """Keys by value, as objects: for those who make keys themselves, and for backends of the user's own.
 
-The decorators make their keys natively, by the same rules.
+What is not plain is compared by the encoding that the decorators' native keys have, too, so that both tell the same
+arguments apart.
 """
 
 from __future__ import annotations
 
+import importlib
+import pickle
+from types import ModuleType
 from typing import Any
 
+from . import _native
+
 _PLAIN = (str, int, float, bool, bytes, type(None))
+# As deep as the encoding goes.
+_MAX_DEPTH = 64
 
 
-class _Tagged(tuple[Any, ...]):
-    """A tuple that equals only its like, so that a dict is not a list of pairs."""
+class ByValue:
+    """Stands for a value that is not plain: equal to what stands for an equal value.
 
-    __slots__ = ()
+    That is its canonical encoding, and the classes, functions and modules that the encoding names: two classes of one
+    name are not the same. What has no value, such as a lambda, is equal to itself only; then `is_stable` is false, for
+    no other process knows it, and pickling it is an error.
+    """
+
+    __slots__ = ("_bytes", "_named", "is_stable")
+
+    def __init__(self, data: bytes, named: tuple[Any, ...], is_stable: bool) -> None:
+        self._bytes = data
+        self._named = named
+        self.is_stable = is_stable
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and tuple.__eq__(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+        if not isinstance(other, ByValue):
+            return NotImplemented
+        return (
+            self._bytes == other._bytes
+            and len(self._named) == len(other._named)
+            and all(a is b for a, b in zip(self._named, other._named, strict=True))
+        )
 
     def __hash__(self) -> int:
-        return hash((type(self).__name__, tuple(self)))
+        return hash(self._bytes)
+
+    def __repr__(self) -> str:
+        return f"<by value: {self._bytes!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.is_stable:
+            raise pickle.PicklingError(
+                "an argument is of a class, or is one, that no other process would find by its name, so its key cannot "
+                "be pickled"
+            )
+        # Pickle takes classes and functions by name, modules not at all.
+        named = tuple(_Module(one.__name__) if isinstance(one, ModuleType) else one for one in self._named)
+        return (_restored, (self._bytes, named))
 
 
-class _Dict(_Tagged):
-    __slots__ = ()
+class _Module:
+    """A module by its name, in a pickle."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (importlib.import_module, (self._name,))
 
 
-class _Object(_Tagged):
-    __slots__ = ()
+def _restored(data: bytes, named: tuple[Any, ...]) -> ByValue:
+    return ByValue(data, named, True)
 
 
 def _to_hashable(value: Any) -> Any:
     """A hashable that stands for a value: equal values give equal ones, whatever the order of dicts and sets.
 
-    Lists are as tuples. Other objects are their type and their attributes, or their `repr` if they have none.
+    Plain values are themselves, and lists are as tuples. For anything else stands a `ByValue`.
     """
-    return _hashable(value, ())
+    return _hashable(value, 0)
 
 
-def _hashable(value: Any, outer: tuple[int, ...]) -> Any:
+def _hashable(value: Any, depth: int) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
+    # NaN is not equal to itself.
+    if kind in _PLAIN and value == value:
         return value
-    if id(value) in outer:
-        raise ValueError(
-            f"an argument of type {kind.__qualname__} contains itself, so it cannot be part of a key"
-        )
-    outer = (*outer, id(value))
-    if kind is list or kind is tuple:
-        return tuple(_hashable(item, outer) for item in value)
-    if kind is dict:
-        return _Dict(
-            sorted(((_hashable(k, outer), _hashable(v, outer)) for k, v in value.items()), key=_order)
-        )
-    if kind is set or kind is frozenset:
-        return frozenset(_hashable(item, outer) for item in value)
-    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
-        return _Object((kind, getattr(value, "__module__", None), value.__qualname__))
-    parts: list[Any] = [kind]
-    if isinstance(value, tuple | list):
-        parts.append(tuple(_hashable(item, outer) for item in value))
-    elif isinstance(value, dict):
-        pairs = ((_hashable(k, outer), _hashable(v, outer)) for k, v in value.items())
-        parts.append(_Dict(sorted(pairs, key=_order)))
-    elif isinstance(value, set | frozenset):
-        parts.append(frozenset(_hashable(item, outer) for item in value))
-    elif isinstance(value, str | int | float | bytes):
-        for base in (str, bytes, float, int):
-            if isinstance(value, base):
-                parts.append(base(value))  # type: ignore[arg-type]
-                break
-    attributes = getattr(value, "__dict__", None)
-    if attributes:
-        pairs = ((_hashable(k, outer), _hashable(v, outer)) for k, v in attributes.items())
-        parts.append(_Dict(sorted(pairs, key=_order)))
-    elif len(parts) == 1:
-        parts.append(repr(value) if attributes is None else ())
-    return _Object(parts)
+    # Beyond the depth the encoding says what is wrong.
+    if (kind is list or kind is tuple) and depth < _MAX_DEPTH:
+        return tuple([_hashable(item, depth + 1) for item in value])
+    data, named, is_stable = _native._encode_by_value(value)
+    return ByValue(data, tuple(named), is_stable)
 
 
-def _order(item: Any) -> tuple[str, str]:
-    return (type(item[0]).__qualname__, repr(item[0]))
+def _is_stable(part: Any) -> bool:
+    if isinstance(part, ByValue):
+        return part.is_stable
+    return not isinstance(part, tuple) or all(map(_is_stable, part))
 
 
 class KEY:
@@ -96,6 +111,11 @@ class KEY:
         self.kwargs = tuple(
             (name, _to_hashable(value)) for name, value in sorted(kwargs.items()) if name != "use_cache"
         )
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether another process could have an equal key. One that is not cannot be pickled."""
+        return _is_stable(self.args) and _is_stable(self.kwargs)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KEY):

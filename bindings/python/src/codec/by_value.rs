@@ -5,32 +5,37 @@
 //! 1. Numbers, strings and whatever else a key may be are as in keys, but a class that inherits from one of
 //!    these is not its base. Lists are as tuples, frozensets as sets; dicts and sets are in the order of
 //!    bytes.
-//! 2. Any other object is its class's name with its attributes; without attributes its content, as far as it
-//!    shows it (as a buffer or by `repr`).
+//! 2. Any other object is its class's name with all that it holds: see `object`.
 //! 3. What shows nothing of itself (a lambda, an `object()`) is itself: it is kept in [`Found`], which makes
 //!    it unlike all others, and the encoding unstable.
-//! 4. The walk may run Python code (`__getattr__`, `__repr__`); whatever it raises propagates.
+//! 4. The walk may run Python code (`__getattr__`, `__reduce_ex__`, `__repr__`); what it raises propagates, but
+//!    for an object that says it cannot be reduced.
+//! 5. What is shared is written as often as it is met, for it equals what is not shared. So the number of
+//!    parts has a bound: a few shared lists can come to more of them than anybody has time for.
 
-use pyo3::exceptions::{PyBaseException, PyValueError};
-use pyo3::intern;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyBool, PyByteArray, PyBytes, PyCFunction, PyComplex, PyDict, PyFloat, PyFrozenSet, PyFunction, PyInt,
-    PyList, PyMemoryView, PyModule, PySet, PyString, PyTuple, PyType,
+    PyBool, PyByteArray, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString,
+    PyTuple, PyType,
 };
 
 use super::key::{write_enum, write_known, write_text};
-use super::names::{self, Name};
-use super::{atom, ext, number, types, write};
+use super::names::Name;
+use super::object::write_object;
+use super::{atom, ext, number, write};
 
 /// How deep arguments nest.
 const MAX_DEPTH: usize = 64;
+/// How many parts an argument has, one that is shared as often as it is met: some seconds of work.
+const MAX_PARTS: u32 = 1 << 24;
 
 /// What an encoding by value refers to.
 #[derive(Default)]
 pub(crate) struct Found {
     objects: Vec<Py<PyAny>>,
     is_unstable: bool,
+    parts: u32,
 }
 
 impl Found {
@@ -46,14 +51,32 @@ impl Found {
         self.objects
     }
 
-    fn named<'py>(&mut self, name: &Name<'py>, object: &Bound<'py, PyAny>) {
+    pub(super) fn named<'py>(&mut self, name: &Name<'py>, object: &Bound<'py, PyAny>) {
         self.is_unstable |= !name.leads_to(object);
         self.objects.push(object.clone().unbind());
     }
 
-    fn itself(&mut self, object: &Bound<'_, PyAny>) {
+    /// The object is known by its identity.
+    pub(super) fn itself(&mut self, object: &Bound<'_, PyAny>) {
         self.is_unstable = true;
         self.objects.push(object.clone().unbind());
+    }
+
+    fn count_part(&mut self) -> PyResult<()> {
+        self.parts += 1;
+        if self.parts <= MAX_PARTS {
+            return Ok(());
+        }
+        let what = format!(
+            "an argument has more than {MAX_PARTS} parts, or holds some of them so often that it comes to \
+             that: leave it out of the key (skip_args=1, if it is the first), or pass something smaller"
+        );
+        Err(PyValueError::new_err(what))
+    }
+
+    /// For a part of it whose place is not known yet.
+    fn branch(&self) -> Self {
+        Self { parts: self.parts, ..Self::default() }
     }
 
     fn append(&mut self, mut other: Self) {
@@ -72,11 +95,20 @@ pub(crate) fn encode_by_value(
     write_any(argument, out, found, 0).inspect_err(|_| out.truncate(start))
 }
 
-fn write_any(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found, depth: usize) -> PyResult<()> {
+pub(super) fn write_any(
+    value: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    found: &mut Found,
+    depth: usize,
+) -> PyResult<()> {
     if depth > MAX_DEPTH {
-        let what = format!("an argument nests deeper than {MAX_DEPTH} levels, or contains itself");
+        let what = format!(
+            "an argument nests deeper than {MAX_DEPTH} levels, or contains itself; if it is self, \
+             skip_args=1 leaves it out of the key"
+        );
         return Err(PyValueError::new_err(what));
     }
+    found.count_part()?;
     if is_base(value) {
         return write_base(value, out, found, depth).map(drop);
     }
@@ -109,8 +141,33 @@ fn is_base(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyComplex>()
 }
 
+/// The type that [`write_base`] knows and that the object is, or inherits from.
+pub(super) fn base_of<'py>(value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    macro_rules! first {
+        ($($base:ty),*) => {
+            $(if value.is_instance_of::<$base>() {
+                return Some(value.py().get_type::<$base>());
+            })*
+        };
+    }
+    first!(
+        PyString,
+        PyInt,
+        PyFloat,
+        PyList,
+        PyTuple,
+        PyDict,
+        PyBytes,
+        PyByteArray,
+        PySet,
+        PyFrozenSet,
+        PyComplex
+    );
+    None
+}
+
 /// Appends the content of a built-in type, or of what inherits from it; false if it is neither.
-fn write_base(
+pub(super) fn write_base(
     value: &Bound<'_, PyAny>,
     out: &mut Vec<u8>,
     found: &mut Found,
@@ -156,7 +213,7 @@ fn write_complex(value: &Bound<'_, PyComplex>, out: &mut Vec<u8>) -> PyResult<()
     atom::write_complex(part(value.real()), part(value.imag()), out)
 }
 
-fn write_items(
+pub(super) fn write_items(
     items: &[Bound<'_, PyAny>],
     out: &mut Vec<u8>,
     found: &mut Found,
@@ -183,8 +240,9 @@ fn write_set(
 ) -> PyResult<()> {
     let mut parts = Vec::with_capacity(items.len());
     for item in items {
-        let (mut bytes, mut part_found) = (Vec::new(), Found::default());
+        let (mut bytes, mut part_found) = (Vec::new(), found.branch());
         write_any(&item, &mut bytes, &mut part_found, depth + 1)?;
+        found.parts = part_found.parts;
         parts.push((bytes, part_found));
     }
     let start = out.len();
@@ -193,138 +251,32 @@ fn write_set(
     write::close_ext(out, ext::FROZENSET, start)
 }
 
-fn write_dict(dict: &Bound<'_, PyDict>, out: &mut Vec<u8>, found: &mut Found, depth: usize) -> PyResult<()> {
-    let items: Vec<_> = dict.iter().collect();
-    let mut parts = Vec::with_capacity(items.len());
-    for (key, value) in items {
-        let (mut bytes, mut part_found) = (Vec::new(), Found::default());
+pub(super) fn write_dict(
+    dict: &Bound<'_, PyDict>,
+    out: &mut Vec<u8>,
+    found: &mut Found,
+    depth: usize,
+) -> PyResult<()> {
+    // Encoding may run code that changes the dict.
+    write_pairs(dict.iter().collect(), out, found, depth)
+}
+
+/// Appends a map in the order of bytes.
+pub(super) fn write_pairs(
+    pairs: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+    out: &mut Vec<u8>,
+    found: &mut Found,
+    depth: usize,
+) -> PyResult<()> {
+    let mut parts = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        let (mut bytes, mut part_found) = (Vec::new(), found.branch());
         write_any(&key, &mut bytes, &mut part_found, depth + 1)?;
         write_any(&value, &mut bytes, &mut part_found, depth + 1)?;
+        found.parts = part_found.parts;
         parts.push((bytes, part_found));
     }
     write::map(out, parts.len())?;
     write_sorted(parts, out, found);
     Ok(())
-}
-
-/// Appends what is known by its name alone, or else everything that an object shows of itself.
-fn write_object(
-    value: &Bound<'_, PyAny>,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<()> {
-    let start = out.len();
-    let is_module = value.is_instance_of::<PyModule>();
-    if is_module
-        || value.is_instance_of::<PyType>()
-        || value.is_instance_of::<PyFunction>()
-        || value.is_instance_of::<PyCFunction>()
-    {
-        let name = if is_module { Name::of_module(value)? } else { Name::of(value) };
-        names::write_body(&name, out)?;
-        found.named(&name, value);
-        return write::close_ext(out, ext::REFERENCE, start);
-    }
-    let class = value.get_type();
-    let name = Name::of(&class);
-    write::array(out, 4)?;
-    name.write(out)?;
-    found.named(&name, &class);
-    let has_content = write_content(value, out, found, depth)?;
-    write_state(value, has_content, out, found, depth)?;
-    write::close_ext(out, ext::OBJECT, start)
-}
-
-/// Appends what an object holds besides attributes, or nil; says whether it was anything.
-fn write_content(
-    value: &Bound<'_, PyAny>,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<bool> {
-    let py = value.py();
-    if write_base(value, out, found, depth)? {
-        return Ok(true);
-    }
-    // Classes that are written in C and keep something out of `vars`.
-    let hidden: &[&str] = if value.is_instance_of::<PyBaseException>() {
-        &["args"]
-    } else if value.is_instance(types::partial(py)?)? {
-        &["func", "args", "keywords"]
-    } else if types::is_exactly(value, types::method(py)?) {
-        &["__func__", "__self__"]
-    } else {
-        &[]
-    };
-    if hidden.is_empty() {
-        write::nil(out);
-        return Ok(false);
-    }
-    let hidden = hidden.iter().map(|name| value.getattr(*name)).collect::<PyResult<Vec<_>>>()?;
-    write_items(&hidden, out, found, depth)?;
-    Ok(true)
-}
-
-/// Appends the attributes as a map; without any, a text that shows the object, or nil.
-fn write_state(
-    value: &Bound<'_, PyAny>,
-    has_content: bool,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<()> {
-    let py = value.py();
-    let is_method = types::is_exactly(value, types::method(py)?);
-    // A method answers for its function.
-    let own = if is_method { None } else { value.getattr_opt(intern!(py, "__dict__"))? };
-    let own = own.and_then(|own| own.cast_into::<PyDict>().ok());
-    let attributes = match &own {
-        Some(own) => own.copy()?,
-        None => PyDict::new(py),
-    };
-    for slot in types::slot_names(py)?.call1((value.get_type(),))?.try_iter()? {
-        let slot = slot?.cast_into::<PyString>()?;
-        if let Some(content) = value.getattr_opt(&slot)? {
-            attributes.set_item(slot, content)?;
-        }
-    }
-    if !attributes.is_empty() {
-        return write_dict(&attributes, out, found, depth);
-    }
-    if has_content {
-        write::nil(out);
-        return Ok(());
-    }
-    if write_buffer(value, out, found, depth)? {
-        return Ok(());
-    }
-    let shows_itself = intern!(py, "__repr__");
-    if !value.get_type().getattr(shows_itself)?.is(&py.get_type::<PyAny>().getattr(shows_itself)?) {
-        return write_text(&value.repr()?, out);
-    }
-    // The `repr` of `object` is an address. With room for attributes but none set, the object is like any
-    // other of its class; without, all it has is its identity.
-    if own.is_none() {
-        found.itself(value);
-    }
-    write::nil(out);
-    Ok(())
-}
-
-/// Appends the content of an object that is a buffer: an array, whose `repr` may leave out its middle.
-fn write_buffer(
-    value: &Bound<'_, PyAny>,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<bool> {
-    let Ok(view) = PyMemoryView::from(value) else { return Ok(false) };
-    let format = view.getattr("format")?;
-    // A buffer of references says nothing about what they lead to.
-    let items =
-        if format.contains("O")? { value.getattr_opt("tolist")? } else { Some(view.getattr("tobytes")?) };
-    let Some(items) = items else { return Ok(false) };
-    write_items(&[format, view.getattr("shape")?, items.call0()?], out, found, depth)?;
-    Ok(true)
 }

@@ -17,6 +17,7 @@ use pyo3::types::{
 use rmp::Marker;
 
 use super::{MAX_DEPTH, Options, atom, ext, names, number, pickle, time, types};
+use crate::errors;
 
 /// The value that [`encode_value`](super::encode_value) or another writer of `MessagePack` encoded.
 pub(crate) fn decode_value<'py>(
@@ -71,6 +72,9 @@ impl<'a, 'py> Decoder<'a, 'py> {
     /// The error of a constructor, as one of the bytes that it was given.
     #[cold]
     fn refused(&self, at: usize, what: &str, cause: PyErr) -> PyErr {
+        if errors::is_from_outside(self.py, &cause) {
+            return cause;
+        }
         let error = self.error(at, &format!("{what} ({})", cause.value(self.py)));
         error.set_cause(self.py, Some(cause));
         error

@@ -1,8 +1,8 @@
 //! Keys of an `AsyncCache`: equal keys, and only those, have the same bytes.
 //!
 //! Rules:
-//! 1. A class has an encoding only if its equality is known: the types below, and what inherits from `str`,
-//!    `bytes`, a number, `tuple` or `frozenset` without `__eq__` and `__hash__` of its own.
+//! 1. A class has an encoding only if its equality is known: the types below, what inherits from one of them
+//!    without `__eq__` and `__hash__` of its own, and numpy's scalars.
 //! 2. What is equal across types (1, 1.0, True; paths of one flavour) has the encoding of the value.
 //! 3. In doubt there is no encoding. Two equal keys of which one has none are a miss; two keys under one
 //!    encoding would be a wrong value.
@@ -14,7 +14,8 @@ use pyo3::types::{PyBytes, PyComplex, PyFloat, PyFrozenSet, PyInt, PyString, PyT
 
 use super::names::Name;
 use super::value::write_surrogates;
-use super::{MAX_DEPTH, atom, ext, number, time, types, write};
+use super::{MAX_DEPTH, atom, ext, heirs, number, time, types, write};
+use crate::raw::text;
 
 /// Appends the canonical encoding of a key. False: it has none, and `out` is as it was.
 pub(crate) fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
@@ -36,6 +37,10 @@ fn write_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResul
         write_tuple(key, out, depth)
     } else if write_known(key, out)? {
         Ok(true)
+    } else if let Some(base) = heirs::as_base(key)? {
+        write_known(&base, out)
+    } else if let Some(item) = heirs::as_item(key)? {
+        write_key(&item, out, depth)
     } else {
         write_as_base(key, out, depth)
     }
@@ -67,8 +72,12 @@ pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult
 
 /// Appends a `str`.
 pub(super) fn write_text(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
-    match value.to_str() {
-        Ok(text) => write::text(out, text),
+    if text::is_ascii(value) {
+        return write::text(out, value.to_str()?);
+    }
+    // `to_str` would leave its result in the object, for as long as that lives.
+    match value.encode_utf8() {
+        Ok(bytes) => write::text_bytes(out, bytes.as_bytes()),
         Err(_) => write_surrogates(value, out),
     }
 }
@@ -112,11 +121,7 @@ fn write_frozenset(key: &Bound<'_, PyFrozenSet>, out: &mut Vec<u8>, depth: usize
 /// Appends an object whose class leaves equality to a base that has an encoding.
 fn write_as_base(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
     let py = key.py();
-    let class = key.get_type();
-    let equals_as = |base: Bound<'_, PyType>| -> PyResult<bool> {
-        let (eq, hash) = (intern!(py, "__eq__"), intern!(py, "__hash__"));
-        Ok(class.getattr(eq)?.is(&base.getattr(eq)?) && class.getattr(hash)?.is(&base.getattr(hash)?))
-    };
+    let equals_as = |base: Bound<'_, PyType>| heirs::equals_as(key, &base);
     if let Ok(set) = key.cast::<PyFrozenSet>() {
         Ok(equals_as(py.get_type::<PyFrozenSet>())? && write_frozenset(set, out, depth)?)
     } else if let Ok(tuple) = key.cast::<PyTuple>() {

@@ -10,9 +10,10 @@
 //!
 //! Layout: `write` the markers; `ext` the numbers of the extension types; `value` and `decode` the two
 //! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
-//! values and keys have in common; `pickle` the fallback; `key` and `by_value` the canonical encodings;
-//! `names` how classes are named and found; `types` the classes that Python's library defines in Python;
-//! `python` the functions that the tests call.
+//! values and keys have in common; `pickle` the fallback; `key` the canonical encoding of keys, with `heirs` for
+//! those that equal keys of another class; `by_value` that of arguments, with `object` and `reduce` for whatever
+//! is not built in; `names` how classes are named and found; `types` the classes that Python's library defines
+//! in Python; `python` the functions that the tests call.
 //!
 //! Invariants:
 //! - bytes from a file never cause a panic, a recursion without bound, or an allocation that their own length
@@ -24,11 +25,14 @@ mod atom;
 mod by_value;
 mod decode;
 mod ext;
+mod heirs;
 mod key;
 mod names;
 mod number;
+mod object;
 mod pickle;
 mod python;
+mod reduce;
 mod sharing;
 mod time;
 mod types;

@@ -1,7 +1,7 @@
 //! Classes, functions and modules by name, as another process would find them.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyModule, PyString};
+use pyo3::types::{PyCFunction, PyModule, PyString, PyType};
 
 use super::key::write_text;
 use super::{types, write};
@@ -22,6 +22,28 @@ impl<'py> Name<'py> {
             _ => PyString::new(py, ""),
         };
         Self { module: part("__module__"), qualname: part("__qualname__") }
+    }
+
+    /// Of an object that is found under `qualname` in the module of its own, or of its class.
+    pub(super) fn of_global(object: &Bound<'py, PyAny>, qualname: Bound<'py, PyString>) -> Self {
+        let own = Self::of(object);
+        let is_empty = own.module.len().is_ok_and(|len| len == 0);
+        Self { module: if is_empty { Self::of(&object.get_type()).module } else { own.module }, qualname }
+    }
+
+    /// Of a class method that is written in C, and its class.
+    pub(super) fn of_class_method(object: &Bound<'py, PyAny>) -> PyResult<Option<(Self, Bound<'py, PyAny>)>> {
+        if !object.is_instance_of::<PyCFunction>() {
+            return Ok(None);
+        }
+        let class = object.getattr("__self__")?;
+        if !class.is_instance_of::<PyType>() {
+            return Ok(None);
+        }
+        let name = Self::of(&class);
+        let qualname =
+            PyString::new(object.py(), &format!("{}.{}", name.qualname, object.getattr("__name__")?));
+        Ok(Some((Self { module: name.module, qualname }, class)))
     }
 
     pub(super) fn of_module(module: &Bound<'py, PyAny>) -> PyResult<Self> {

@@ -20,6 +20,7 @@ library! {
     fraction: PyType = "fractions", "Fraction";
     uuid: PyType = "uuid", "UUID";
     enumeration: PyType = "enum", "Enum";
+    pure_path: PyType = "pathlib", "PurePath";
     pure_posix_path: PyType = "pathlib", "PurePosixPath";
     pure_windows_path: PyType = "pathlib", "PureWindowsPath";
     posix_path: PyType = "pathlib", "PosixPath";
@@ -28,6 +29,13 @@ library! {
     method: PyType = "types", "MethodType";
     pickle_dumps: PyAny = "pickle", "dumps";
     pickle_loads: PyAny = "pickle", "loads";
+    mapping_proxy: PyType = "types", "MappingProxyType";
+    dict_keys: PyType = "_collections_abc", "dict_keys";
+    dict_values: PyType = "_collections_abc", "dict_values";
+    dict_items: PyType = "_collections_abc", "dict_items";
+    array: PyType = "array", "array";
+    dispatch_table: PyAny = "copyreg", "dispatch_table";
+    new_object: PyAny = "copyreg", "__newobj__";
     slot_names: PyAny = "copyreg", "_slotnames";
     modules: PyAny = "sys", "modules";
 }

@@ -16,6 +16,7 @@ use pyo3::types::{
 
 use super::sharing::{self, BORROWED, OWNED, Seen};
 use super::{MAX_DEPTH, Options, atom, ext, number, pickle, time, write};
+use crate::raw::text;
 
 /// Appends the encoded value. After an error `out` is as it was.
 pub(crate) fn encode_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> PyResult<()> {
@@ -165,9 +166,15 @@ impl Encoder<'_> {
 
     #[inline]
     fn text(&mut self, value: &Bound<'_, PyString>, known: isize) -> Result<(), Stop> {
-        let Ok(text) = value.to_str() else { return Ok(write_surrogates(value, self.out)?) };
-        self.long(value, text.len(), known)?;
-        Ok(write::text(self.out, text)?)
+        if text::is_ascii(value) {
+            let text = value.to_str()?;
+            self.long(value, text.len(), known)?;
+            return Ok(write::text(self.out, text)?);
+        }
+        // `to_str` would leave its result in the object: a save would make the cache bigger.
+        let Ok(text) = value.encode_utf8() else { return Ok(write_surrogates(value, self.out)?) };
+        self.long(value, text.as_bytes().len(), known)?;
+        Ok(write::text_bytes(self.out, text.as_bytes())?)
     }
 
     fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> Result<(), Stop> {

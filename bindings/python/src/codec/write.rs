@@ -74,15 +74,21 @@ pub(super) fn signed(out: &mut Vec<u8>, value: i64) {
 }
 
 #[inline]
-#[allow(clippy::cast_possible_truncation)] // as above
 pub(super) fn text(out: &mut Vec<u8>, value: &str) -> PyResult<()> {
+    text_bytes(out, value.as_bytes())
+}
+
+/// Text that is UTF-8 already.
+#[inline]
+#[allow(clippy::cast_possible_truncation)] // as above
+pub(super) fn text_bytes(out: &mut Vec<u8>, value: &[u8]) -> PyResult<()> {
     let len = length(value.len())?;
     if len < 32 {
         out.push(Marker::FixStr(len as u8).to_u8());
     } else {
         sized(out, len, (Some(Marker::Str8), Marker::Str16, Marker::Str32));
     }
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     Ok(())
 }
 

@@ -6,7 +6,8 @@
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
 //! - `stop`: the exception that a value is returned in;
-//! - `function`: callables with vectorcall that pass for functions.
+//! - `function`: callables with vectorcall that pass for functions;
+//! - `text`: what a `str` says of itself.
 //!
 //! Contracts that every block here leans on:
 //! 1. *attached*: a slot is called by the interpreter, on a thread that holds its lock; a `Python<'py>` token
@@ -23,6 +24,7 @@ pub(crate) mod coroutine;
 pub(crate) mod function;
 pub(crate) mod method;
 mod stop;
+pub(crate) mod text;
 
 use std::cell::{RefCell, RefMut};
 use std::ffi::c_int;

@@ -1,0 +1,19 @@
+"""Warnings, told to the line of the user's that is to blame."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+from .errors import CacheWarning
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+def warn(message: str) -> None:
+    """Issues a `CacheWarning` at the nearest caller outside of the package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(CacheWarning(message), stacklevel=level)

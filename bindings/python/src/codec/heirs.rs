@@ -1,0 +1,119 @@
+//! Keys of one class that are equal to keys of another: what inherits equality from a class that has an
+//! encoding, and numpy's scalars. Each is turned into an object of the class that it is equal to.
+//!
+//! Without this `delete(numpy.int64(5))` would remove 5 from memory, and leave it in the file.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyBool, PyBytes, PyComplex, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict, PyFloat,
+    PyInt, PyString, PyTime, PyTimeAccess, PyType, PyTzInfoAccess,
+};
+
+use super::types;
+
+/// Whether the class of an object leaves equality and hash to `base`.
+pub(super) fn equals_as<'py>(object: &Bound<'py, PyAny>, base: &Bound<'py, PyType>) -> PyResult<bool> {
+    let py = object.py();
+    let class = object.get_type();
+    for name in [intern!(py, "__eq__"), intern!(py, "__hash__")] {
+        if !class.getattr(name)?.is(&base.getattr(name)?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The equal object of a class of the standard library, for one that inherits from it.
+pub(super) fn as_base<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = key.py();
+    let base = if let Ok(time) = key.cast::<PyDateTime>() {
+        if !equals_as(key, &py.get_type::<PyDateTime>())? {
+            return Ok(None);
+        }
+        PyDateTime::new_with_fold(
+            py,
+            time.get_year(),
+            time.get_month(),
+            time.get_day(),
+            time.get_hour(),
+            time.get_minute(),
+            time.get_second(),
+            time.get_microsecond(),
+            time.get_tzinfo().as_ref(),
+            time.get_fold(),
+        )?
+        .into_any()
+    } else if let Ok(date) = key.cast::<PyDate>() {
+        if !equals_as(key, &py.get_type::<PyDate>())? {
+            return Ok(None);
+        }
+        PyDate::new(py, date.get_year(), date.get_month(), date.get_day())?.into_any()
+    } else if let Ok(time) = key.cast::<PyTime>() {
+        if !equals_as(key, &py.get_type::<PyTime>())? {
+            return Ok(None);
+        }
+        let (hour, minute, second) = (time.get_hour(), time.get_minute(), time.get_second());
+        PyTime::new(py, hour, minute, second, time.get_microsecond(), time.get_tzinfo().as_ref())?.into_any()
+    } else if let Ok(delta) = key.cast::<PyDelta>() {
+        if !equals_as(key, &py.get_type::<PyDelta>())? {
+            return Ok(None);
+        }
+        PyDelta::new(py, delta.get_days(), delta.get_seconds(), delta.get_microseconds(), false)?.into_any()
+    } else {
+        return as_library(key);
+    };
+    Ok(Some(base))
+}
+
+fn as_library<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = key.py();
+    for class in [types::decimal(py)?, types::fraction(py)?] {
+        if key.is_instance(class)? {
+            return if equals_as(key, class)? { class.call1((key,)).map(Some) } else { Ok(None) };
+        }
+    }
+    if key.is_instance(types::uuid(py)?)? {
+        if !equals_as(key, types::uuid(py)?)? {
+            return Ok(None);
+        }
+        let options = PyDict::new(py);
+        options.set_item("int", key.getattr(intern!(py, "int"))?)?;
+        return types::uuid(py)?.call((), Some(&options)).map(Some);
+    }
+    if key.is_instance(types::pure_path(py)?)? && equals_as(key, types::pure_path(py)?)? {
+        let class = if key.is_instance(types::pure_posix_path(py)?)? {
+            types::pure_posix_path(py)?
+        } else if cfg!(windows) || key.is_instance(types::pure_windows_path(py)?)? {
+            types::pure_windows_path(py)?
+        } else {
+            // A class straight from `Path`, which Python 3.12 allows: of this system's flavour.
+            types::pure_posix_path(py)?
+        };
+        return class.call1((key.str()?,)).map(Some);
+    }
+    Ok(None)
+}
+
+/// The plain object that a scalar of numpy's is equal to.
+pub(super) fn as_item<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = key.py();
+    let Ok(numpy) = types::modules(py)?.get_item("numpy") else { return Ok(None) };
+    let Ok(generic) = numpy.getattr(intern!(py, "generic")) else { return Ok(None) };
+    if !key.is_instance(&generic)? {
+        return Ok(None);
+    }
+    // Points in time are equal to others of another unit and other class, and to numbers.
+    let kind = key.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "kind"))?;
+    if !"biufcSU".contains(kind.cast::<PyString>()?.to_str()?) {
+        return Ok(None);
+    }
+    let item = key.call_method0(intern!(py, "item"))?;
+    let is_plain = item.is_exact_instance_of::<PyInt>()
+        || item.is_exact_instance_of::<PyFloat>()
+        || item.is_exact_instance_of::<PyString>()
+        || item.is_exact_instance_of::<PyBool>()
+        || item.is_exact_instance_of::<PyBytes>()
+        || item.is_exact_instance_of::<PyComplex>();
+    Ok((is_plain && key.eq(&item)? && key.hash()? == item.hash()?).then_some(item))
+}

@@ -1,0 +1,106 @@
+//! What an opened snapshot and a newer one have between them, as one snapshot.
+//!
+//! A cache that takes in another file goes on serving what is cold in the one it has: entries that were never read
+//! into memory, and may be in no other file. Keys cannot be decoded in general (those of decorated functions are
+//! compared and never read), so the entries are copied as bytes into a third file, which has no name as soon as it is
+//! open. Rules:
+//! 1. an entry of the newer snapshot stands, whatever the older one has under its key;
+//! 2. those of the older one come first, so they are colder;
+//! 3. eager records are not copied: both snapshots' are in memory;
+//! 4. which older entries are still cold is looked up once more when the union is adopted, for the cache goes on
+//!    being used meanwhile.
+
+use std::ffi::OsString;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+
+use async_cache_core::cold::{Frozen, Rank};
+use async_cache_core::time::FileClock;
+use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Snapshot, Step, Writer};
+use pyo3::prelude::*;
+
+use crate::file::Target;
+use crate::opened::Opened;
+use crate::save;
+
+pub(crate) struct Union {
+    pub(crate) snapshot: Snapshot,
+    /// The first entries are the older snapshot's: their ranks in it.
+    pub(crate) older: Vec<Rank>,
+}
+
+/// `None` if the newer snapshot has every key that is cold in the older one.
+pub(crate) fn union(
+    py: Python<'_>,
+    target: &Target,
+    older: &Opened,
+    newer: &Snapshot,
+    file: FileClock,
+) -> PyResult<Option<Union>> {
+    let frozen = older.cold.freeze();
+    let place = target.at(beside(&target.path));
+    let written = save::in_background(py, || write(&place, &older.snapshot, &frozen, newer, file))?;
+    let Some(older) = written else { return Ok(None) };
+    let opened = place.open(py);
+    // Where an open file cannot be removed, it is one of the leftovers that the next save clears away.
+    drop(place.vfs.remove(&place.path));
+    let snapshot = opened.map_err(|error| crate::errors::backup(py, &error))?;
+    Ok(snapshot.map(|snapshot| Union { snapshot, older }))
+}
+
+/// The name of a temporary file of the target's, as saves have it.
+fn beside(target: &Path) -> std::path::PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!(".{:016x}.tmp", RandomState::new().hash_one(0)));
+    target.with_file_name(name)
+}
+
+/// Writes the union, unless it would be the newer snapshot. Returns the ranks of what came from the older one.
+fn write(
+    place: &Target,
+    older: &Snapshot,
+    frozen: &Frozen,
+    newer: &Snapshot,
+    file: FileClock,
+) -> Result<Option<Vec<Rank>>, DiskError> {
+    let (mut writer, mut ranks, mut scratch) = (None, Vec::new(), Scratch::new());
+    let mut records = older.records();
+    while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
+        let Step::Record(record) = step else { continue };
+        if record.deadline.is_some_and(|deadline| deadline <= file.file_now())
+            || newer.locate(record.key, &mut scratch).is_some()
+            // Where the newer one's index is damaged, it may have the key all the same; and no file has one twice.
+            || scratch.is_blind()
+        {
+            continue;
+        }
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            none => {
+                none.insert(Writer::create(&place.vfs, &place.path, save::options(place, newer.saved_at()))?)
+            }
+        };
+        if is_in(writer.copy(&record))? {
+            ranks.push(record.rank);
+        }
+    }
+    let Some(mut writer) = writer else { return Ok(None) };
+    let mut records = newer.records();
+    while let Some(step) = records.next_step() {
+        if let Step::Record(record) = step {
+            is_in(writer.copy(&record))?;
+        }
+    }
+    writer.finish()?;
+    Ok(Some(ranks))
+}
+
+/// Whether an entry was taken; one too many is left out.
+fn is_in<T>(pushed: Result<T, DiskError>) -> Result<bool, DiskError> {
+    match pushed {
+        Ok(_) => Ok(true),
+        Err(error) if *error.kind() == DiskErrorKind::Limit => Ok(false),
+        Err(error) => Err(error),
+    }
+}
