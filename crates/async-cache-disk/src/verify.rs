@@ -72,7 +72,7 @@ pub struct Report {
     pub sound_entries: u32,
     /// How many eager records, which the header does not count, verify.
     pub sound_eager: u64,
-    /// What is wrong, in the order of the walk: index, records, deadlines, eager records, the rest. At most the first thousand.
+    /// What is wrong, in the order of the walk: dictionary, index, records, deadlines, eager records, the rest. At most the first thousand.
     pub findings: Vec<Finding>,
     /// How many things are wrong, those not listed included.
     pub finding_count: u64,
@@ -124,11 +124,11 @@ pub fn verify_with(vfs: &Arc<dyn Vfs>, path: &Path, options: &ReadOptions) -> Re
         deadlines: vec![None; snapshot.len() as usize],
         snapshot: &snapshot,
     };
+    walk.dictionary();
     walk.index();
     walk.records();
     walk.deadline_pages();
     walk.eager();
-    walk.dictionary();
     walk.gaps();
     Ok(walk.report)
 }

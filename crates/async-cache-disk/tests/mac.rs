@@ -244,7 +244,7 @@ fn a_record_of_a_file_without_a_secret_is_not_believed_in_one_with_it() {
     disk.overwrite(path(), &forged);
     assert_eq!(Snapshot::open_with(&vfs, path(), &with_secret()).unwrap_err().kind(), &DiskErrorKind::Trust);
     let report = verify(&vfs, path()).unwrap();
-    assert_eq!(report.findings[0].kind, FindingKind::Bucket, "and nothing in it is a record of such a one");
+    assert_eq!(report.findings[0].kind, FindingKind::Record, "and nothing in it is a record of such a one");
 }
 
 #[test]
