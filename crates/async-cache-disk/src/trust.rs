@@ -35,6 +35,13 @@ pub(crate) struct Followed {
     pub(crate) refusal: Option<DiskError>,
 }
 
+/// A file that may be read.
+pub(crate) struct Trusted {
+    pub(crate) file: Box<dyn VfsFile>,
+    /// Its length, at least 1.
+    pub(crate) bytes: u64,
+}
+
 /// Follows the symlinks that a path ends with, as far as they can be trusted. Nothing need stand where they lead.
 ///
 /// # Errors
@@ -63,11 +70,11 @@ pub(crate) fn follow(vfs: &dyn Vfs, path: &Path) -> Result<Followed, DiskError> 
     Ok(Followed { place, refusal: Some(DiskError::new(DiskErrorKind::Trust, path, what)) })
 }
 
-/// Opens the file at a path, if it can be trusted; `None` if there is none, or an empty one. Answers its length, too.
+/// Opens the file at a path, if it can be trusted; `None` if there is none, or an empty one.
 ///
 /// # Errors
 /// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io).
-pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<(Box<dyn VfsFile>, u64)>, DiskError> {
+pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<Trusted>, DiskError> {
     let followed = follow(vfs, path)?;
     if let Some(refusal) = followed.refusal {
         return Err(refusal);
@@ -93,7 +100,7 @@ pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<(Box<dyn VfsFile
         return Ok(None);
     }
     match distrust(vfs, place, &metadata) {
-        None => Ok(Some((file, metadata.bytes))),
+        None => Ok(Some(Trusted { file, bytes: metadata.bytes })),
         Some(what) => Err(DiskError::new(DiskErrorKind::Trust, path, what)),
     }
 }
