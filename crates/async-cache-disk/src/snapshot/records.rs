@@ -11,8 +11,10 @@
 
 use std::fmt;
 
+use super::unpack::{Stored, unpack};
 use super::window::{Loaded, Window};
 use super::{Scratch, Snapshot};
+use crate::compress::Decompressor;
 use crate::format::page::{PAGE_BYTES, Page};
 
 const UNKNOWN: u64 = u64::MAX;
@@ -27,6 +29,7 @@ pub struct Records {
     /// By the index: where each rank is, or [`UNKNOWN`].
     offsets: Option<Vec<u64>>,
     window: Window,
+    decompressor: Decompressor,
     scratch: Scratch,
 }
 
@@ -53,8 +56,8 @@ pub struct Record<'r> {
     pub key: &'r [u8],
     /// The value's bytes.
     pub value: &'r [u8],
-    /// The record behind its checksum, for copying.
-    pub(crate) body: &'r [u8],
+    /// The record as it stands in its file, for copying.
+    pub(crate) stored: Stored<'r>,
 }
 
 impl Records {
@@ -65,6 +68,7 @@ impl Records {
             next_offset,
             offsets: None,
             window: Window::new(),
+            decompressor: Decompressor::default(),
             scratch: Scratch::new(),
             snapshot,
         };
@@ -118,18 +122,22 @@ impl Records {
     }
 
     fn step(&mut self, rank: u32, loaded: Option<Loaded>) -> Step<'_> {
-        let Self { window, snapshot, scratch, .. } = self;
+        let Self { window, snapshot, decompressor, scratch, .. } = self;
+        let was_loaded = loaded.is_some();
         let record = loaded.and_then(|loaded| {
             let bytes = window.get(&loaded)?;
-            let layout = loaded.layout;
+            let layout = &loaded.layout;
             Some(Record {
                 rank,
                 deadline: layout.deadline,
-                key: bytes.get(layout.key)?,
-                value: bytes.get(layout.value)?,
-                body: bytes.get(4..)?,
+                key: bytes.get(layout.key.clone())?,
+                value: unpack(snapshot, layout, bytes, decompressor)?,
+                stored: Stored::new(snapshot, layout, bytes)?,
             })
         });
+        if was_loaded && record.is_none() {
+            snapshot.0.damage.record(); // its value does not decompress
+        }
         match record {
             Some(record) if snapshot.is_visible(record.key, rank, scratch) => Step::Record(record),
             _ => Step::Lost { rank },
