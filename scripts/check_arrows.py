@@ -13,13 +13,15 @@ ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache": {"async-cache-core", "async-cache-disk"},
-    "async-cache-python": {"async-cache-core", "async-cache-disk"},
+    "async-cache-cli": {"async-cache-disk"},
+    # The last for the console script, which is the same tool.
+    "async-cache-python": {"async-cache-core", "async-cache-disk", "async-cache-cli"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
 }
 
 # Crates that must not reach a runtime, however indirectly.
-WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk"}
+WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk", "async-cache-cli"}
 RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
 
 

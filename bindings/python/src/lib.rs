@@ -6,6 +6,7 @@
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
 //!   wait; `nesting`: loads that wait for loads
 //! - `opened`, `file`, `save`: the snapshot, opened and written; `codec`: Python objects as `MessagePack`
+//! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
 
@@ -24,6 +25,7 @@ mod opened;
 mod raw;
 mod room;
 mod save;
+mod tool;
 mod ttl;
 
 use std::path::PathBuf;
@@ -122,6 +124,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_file, module)?)?;
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
+    module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
     codec::register(module)?;
     Ok(())
 }

@@ -51,8 +51,8 @@ mod writer;
 pub use clear::clear;
 pub use error::{DiskError, DiskErrorKind};
 pub use snapshot::{
-    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Record, Records, Scratch, Snapshot,
-    Step,
+    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, Record, Records,
+    Salvage, SalvageStep, Scratch, Snapshot, Step,
 };
 pub use verify::{Finding, FindingKind, Report, verify};
 #[cfg(any(test, feature = "fake"))]

@@ -19,7 +19,9 @@ mod damage;
 mod deadlines;
 mod eager;
 mod lookup;
+mod places;
 mod records;
+mod salvage;
 mod window;
 
 use std::fmt;
@@ -31,7 +33,9 @@ pub use damage::Damage;
 pub use deadlines::{Deadlines, Due};
 pub use eager::{EagerRecord, EagerRecords, EagerStep};
 pub use lookup::{Found, Scratch};
+pub use places::{Layout, Place};
 pub use records::{Record, Records, Step};
+pub use salvage::{Salvage, SalvageStep};
 pub(crate) use window::Window;
 
 use crate::error::{DiskError, DiskErrorKind};

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Snapshot;
+use super::{Record, Snapshot};
 use crate::format::address::{KeyHash, chain};
 use crate::format::page::{PAGE_BYTES, Page, Slot};
 use crate::format::record::RecordLayout;
@@ -182,6 +182,16 @@ impl Snapshot {
         }
         self.seal().open(slot.offset, buffer.get(..total)?)?;
         Some(layout)
+    }
+
+    /// The entry whose record a slot names, whoever named it.
+    pub(super) fn read_slot<'s>(&self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+        scratch.begin();
+        let Some(layout) = self.record_at(slot, &mut scratch.record) else {
+            self.0.damage.record();
+            return None;
+        };
+        Record::of(slot.rank, layout.clone(), scratch.record.get(..layout.total())?)
     }
 
     /// How many bytes there are from an offset to the end of the records; `None` if it is not among them.

@@ -14,6 +14,7 @@ use std::fmt;
 use super::window::{Loaded, Window};
 use super::{Scratch, Snapshot};
 use crate::format::page::{PAGE_BYTES, Page};
+use crate::format::record::RecordLayout;
 
 const UNKNOWN: u64 = u64::MAX;
 
@@ -55,6 +56,14 @@ pub struct Record<'r> {
     pub value: &'r [u8],
     /// The record behind its checksum, for copying.
     pub(crate) body: &'r [u8],
+}
+
+impl<'r> Record<'r> {
+    /// The record that fills these bytes, which verified.
+    pub(super) fn of(rank: u32, layout: RecordLayout, bytes: &'r [u8]) -> Option<Self> {
+        let (key, value) = (bytes.get(layout.key)?, bytes.get(layout.value)?);
+        Some(Self { rank, deadline: layout.deadline, key, value, body: bytes.get(4..)? })
+    }
 }
 
 impl Records {
@@ -121,14 +130,7 @@ impl Records {
         let Self { window, snapshot, scratch, .. } = self;
         let record = loaded.and_then(|loaded| {
             let bytes = window.get(&loaded)?;
-            let layout = loaded.layout;
-            Some(Record {
-                rank,
-                deadline: layout.deadline,
-                key: bytes.get(layout.key)?,
-                value: bytes.get(layout.value)?,
-                body: bytes.get(4..)?,
-            })
+            Record::of(rank, loaded.layout, bytes)
         });
         match record {
             Some(record) if snapshot.is_visible(record.key, rank, scratch) => Step::Record(record),
