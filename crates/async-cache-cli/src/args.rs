@@ -11,6 +11,7 @@ use crate::open::{Access, Source};
 #[command(
     name = "async-cache",
     version,
+    term_width = 100,
     about = "Looks into cache files of async-cache, checks, repairs, exports and compares them.",
     after_help = "Exit codes: 0 all is well; 1 a finding: damage, a difference, no such key; 2 it could not be done.\n\
                   Nothing in a file is ever run, and a file that is only looked at is not changed.",

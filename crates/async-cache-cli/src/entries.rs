@@ -6,6 +6,7 @@ use async_cache_disk::{EagerStep, Snapshot, Step};
 
 use crate::failure::Failure;
 use crate::host::Progress;
+use crate::human;
 use crate::progress::Bar;
 
 /// An entry that was read and verified.
@@ -37,12 +38,10 @@ pub(crate) struct Lost {
 impl Lost {
     /// A sentence, if there is something to say.
     pub(crate) fn sentence(self) -> Option<String> {
-        let entries = (self.entries > 0).then(|| match self.entries {
-            1 => "1 entry is damaged".to_owned(),
-            count => format!("{} entries are damaged", crate::human::count(count)),
-        });
+        let entries = (self.entries > 0)
+            .then(|| human::things(self.entries, "entry is damaged", "entries are damaged"));
         let eager = (self.eager_bytes > 0)
-            .then(|| format!("{} of eager records are damaged", crate::human::bytes(self.eager_bytes)));
+            .then(|| format!("{} of eager records are damaged", human::bytes(self.eager_bytes)));
         let parts: Vec<String> = entries.into_iter().chain(eager).collect();
         (!parts.is_empty()).then(|| format!("{}; `async-cache verify` says where", parts.join(", and ")))
     }

@@ -47,6 +47,11 @@ pub(crate) fn count(count: u64) -> String {
     grouped
 }
 
+/// A count and what it counts: `1 entry`, `2,000 entries`.
+pub(crate) fn things(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 /// Seconds, or the two largest units of it: `3 d 4 h`.
 pub(crate) fn span(nanos: u64) -> String {
     let seconds = nanos / NANOS;
@@ -150,7 +155,7 @@ mod tests {
         assert_eq!(span(0), "0 ms");
         assert_eq!(span(90 * NANOS), "1 min 30 s");
         assert_eq!(span(86_400 * NANOS), "1 d");
-        assert_eq!(span(u64::MAX), "584 y 202 d");
+        assert_eq!(span(u64::MAX), "584 y 197 d");
         assert_eq!(time(u64::MAX), "2554-07-21T23:34:33Z");
     }
 

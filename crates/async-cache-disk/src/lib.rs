@@ -43,6 +43,8 @@
 mod clear;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod snapshot;
 mod verify;
 mod vfs;

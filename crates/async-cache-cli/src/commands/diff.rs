@@ -25,6 +25,9 @@ pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Ou
 
     let mut scratch = Scratch::new();
     let lost_old = entries::each(&old, host.progress, "comparing", |entry| {
+        if in_old.is_superseded(&entry) {
+            return Ok(ControlFlow::Continue(()));
+        }
         match in_new.find(&entry, &mut scratch) {
             None => report.removed(&entry)?,
             Some((value, deadline)) => {
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Ou
         Ok(ControlFlow::Continue(()))
     })?;
     let lost_new = entries::each(&new, host.progress, "comparing", |entry| {
-        if in_old.find(&entry, &mut scratch).is_none() {
+        if !in_new.is_superseded(&entry) && in_old.find(&entry, &mut scratch).is_none() {
             report.added(&entry)?;
         }
         Ok(ControlFlow::Continue(()))
@@ -71,6 +74,12 @@ impl<'s> Lookup<'s> {
             eager.insert(record.key.to_vec(), (record.value.to_vec(), record.deadline));
         }
         Self { snapshot, eager }
+    }
+
+    /// Whether an eager entry of this file does not count, because another with its key follows.
+    fn is_superseded(&self, entry: &Entry<'_>) -> bool {
+        let last = entry.rank.is_none().then(|| self.eager.get(entry.key)).flatten();
+        last.is_some_and(|(value, deadline)| (&value[..], *deadline) != (entry.value, entry.deadline))
     }
 
     fn find<'f>(&'f self, entry: &Entry<'_>, scratch: &'f mut Scratch) -> Option<(&'f [u8], Option<u64>)> {

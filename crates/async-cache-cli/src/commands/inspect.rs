@@ -55,10 +55,7 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
     fact(out, "size", &format!("{}{parts}", human::bytes(snapshot.file_bytes())))?;
     if survey.taken_back > 0 {
-        let records = match survey.taken_back {
-            1 => "1 record is no entry".to_owned(),
-            count => format!("{} records are no entries", human::count(count)),
-        };
+        let records = human::things(survey.taken_back, "record is no entry", "records are no entries");
         let what = format!("{records}; `async-cache compact` leaves that out");
         fact(out, "taken back", &what)?;
     }

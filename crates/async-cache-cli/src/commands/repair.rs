@@ -61,8 +61,9 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
                 fact(out, "eager", &human::count(saved.eager.into()))?;
             }
             if lost_entries > 0 || lost_bytes > 0 {
-                let (entries, bytes) = (human::count(lost_entries), human::bytes(lost_bytes));
-                fact(out, "lost", &format!("{BAD}{entries} entries{BAD:#}, {bytes} of damaged records"))?;
+                let (entries, bytes) =
+                    (human::things(lost_entries, "entry", "entries"), human::bytes(lost_bytes));
+                fact(out, "lost", &format!("{BAD}{entries}{BAD:#}, {bytes} of damaged records"))?;
             }
         }
     }

@@ -35,7 +35,8 @@ fn print(args: &Verify, report: &Report, host: &mut Host<'_>) -> Result<(), Fail
         writeln!(out, "{GOOD}clean{GOOD:#}  {path}")?;
     } else {
         writeln!(out)?;
-        writeln!(out, "{BAD}{} findings{BAD:#}  {path}", human::count(report.finding_count))?;
+        let findings = human::things(report.finding_count, "finding", "findings");
+        writeln!(out, "{BAD}{findings}{BAD:#}  {path}")?;
     }
     let sound = format!(
         "{} of {} entries can be served",
