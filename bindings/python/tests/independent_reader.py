@@ -59,7 +59,7 @@ def siphash_1_3(seed: bytes, data: bytes) -> int:
     def rotate(word: int, bits: int) -> int:
         return (word << bits | word >> 64 - bits) & mask
 
-    k0, k1 = struct.unpack("<QQ", seed)
+    k0, k1 = int.from_bytes(seed[:8], "little"), int.from_bytes(seed[8:], "little")
     v0, v1 = k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D
     v2, v3 = k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573
 
@@ -77,10 +77,9 @@ def siphash_1_3(seed: bytes, data: bytes) -> int:
             v1 = rotate(v1, 17) ^ v2
             v2 = rotate(v2, 32)
 
-    whole = len(data) // 8 * 8
-    words = [word for (word,) in struct.iter_unpack("<Q", data[:whole])]
-    tail = data[whole:] + bytes(7 - len(data) % 8) + bytes([len(data) & 0xFF])
-    for word in [*words, *struct.unpack("<Q", tail)]:
+    padded = data + bytes(7 - len(data) % 8) + bytes([len(data) & 0xFF])
+    for at in range(0, len(padded), 8):
+        word = int.from_bytes(padded[at : at + 8], "little")
         v3 ^= word
         rounds(1)
         v0 ^= word
@@ -174,7 +173,7 @@ class Snapshot:
 
     def _unit_is_valid(self, start: int, end: int) -> bool:
         """Section 4."""
-        (checksum,) = struct.unpack_from("<I", self.data, start)
+        checksum = int.from_bytes(self.data[start : start + 4], "little")
         return checksum == crc32c(self.file_id + struct.pack("<Q", start) + self.data[start + 4 : end])
 
     def record_at(self, offset: int, section: int) -> Record | None:

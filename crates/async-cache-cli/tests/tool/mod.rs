@@ -26,6 +26,10 @@ pub(crate) fn tool(args: &[&str]) -> Ran {
 }
 
 pub(crate) fn tool_reading(args: &[&str], input: &str) -> Ran {
+    tool_at(NOW, args, input)
+}
+
+pub(crate) fn tool_at(now: u64, args: &[&str], input: &str) -> Ran {
     let (mut out, mut err) = (StripStream::new(Vec::new()), StripStream::new(Vec::new()));
     let args = ["async-cache"].iter().chain(args).map(Into::into);
     let code = run_with(
@@ -34,7 +38,7 @@ pub(crate) fn tool_reading(args: &[&str], input: &str) -> Ran {
             out: &mut out,
             err: &mut err,
             input: &mut input.as_bytes(),
-            now: NOW,
+            now,
             progress: Progress::Never,
             unpickle: None,
         },

@@ -1,4 +1,4 @@
-"""Fuzzes the decoder of values and keys in the Python package: ``python fuzz/python_values.py SECONDS``.
+"""Fuzzes the decoder of values and keys in the Python package: ``python tests/fuzz_values.py SECONDS``.
 
 It needs an interpreter, so it is not one of the targets that libFuzzer drives: this is a plain seeded mutation of the
 examples in ``docs/values.md``. Whatever the bytes, a decoder answers with an object or a ``ValueError``; what it reads
@@ -17,7 +17,7 @@ from typing import Any
 from cache import _native
 
 native: Any = _native
-SEEDS = Path(__file__).parent / "seeds" / "json"
+SEEDS = Path(__file__).parents[3] / "fuzz" / "seeds" / "json"
 # Markers, lengths and kinds that lead somewhere.
 BYTES = bytes([0x00, 0x01, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC4, *range(0xC7, 0xE0), 0xFF, *range(1, 23)])
 ROUNDS_BETWEEN_CLOCKS = 2000
@@ -55,7 +55,9 @@ def check(data: bytes) -> bool:
         taken = True
         again = native._encode_value(value, pickle=False)
         # Of the same length only: a set that was put together in another order may come in another order.
-        assert len(native._encode_value(native._decode_value(again, pickle=False), pickle=False)) == len(again)
+        assert len(native._encode_value(native._decode_value(again, pickle=False), pickle=False)) == len(
+            again
+        )
     except (ValueError, TypeError):
         pass  # no value; or one that only a pickle keeps, such as a long tuple that occurs twice
     try:
