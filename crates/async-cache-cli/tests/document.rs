@@ -36,7 +36,8 @@ fn the_transcripts_in_the_document_are_what_the_tool_says() {
     for line in document.lines() {
         if let Some(command) = line.strip_prefix("$ async-cache ").filter(|_| is_transcript) {
             commands += 1;
-            let in_folder = |word: String| if word.ends_with(".cache") { folder.path(&word) } else { word };
+            let is_file = |word: &str| word.split('.').nth(1) == Some("cache");
+            let in_folder = |word: String| if is_file(&word) { folder.path(&word) } else { word };
             let words: Vec<String> = words(command).into_iter().map(in_folder).collect();
             let ran = tool_at(NOW, &words.iter().map(String::as_str).collect::<Vec<_>>(), "");
             let said = folder.plain(&(ran.out + &ran.err)).replace("FOLDER/", "");
