@@ -5,7 +5,8 @@
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
 //!   wait; `nesting`: loads that wait for loads
-//! - `opened`, `file`, `save`: the snapshot, opened and written; `codec`: Python objects as `MessagePack`
+//! - `opened`, `file`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
+//!   `MessagePack`
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
@@ -22,6 +23,7 @@ mod key;
 mod load;
 mod nesting;
 mod opened;
+mod options;
 mod raw;
 mod room;
 mod save;
@@ -86,9 +88,9 @@ fn read_file(
     py: Python<'_>,
     path: PathBuf,
     version: String,
-    pickle: bool,
+    options: &options::FileOptions,
 ) -> PyResult<Option<Bound<'_, PyList>>> {
-    file::read_all(py, &Target::new(path, version, pickle))
+    file::read_all(py, &Target::new(path, version, options))
 }
 
 /// Writes a file with these entries.
@@ -97,16 +99,16 @@ fn write_file(
     py: Python<'_>,
     path: PathBuf,
     version: String,
-    pickle: bool,
+    options: &options::FileOptions,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    save::write_all(py, &Target::new(path, version, pickle), entries)
+    save::write_all(py, &Target::new(path, version, options), entries)
 }
 
 /// Removes a file.
 #[pyfunction]
 fn remove_file(py: Python<'_>, path: PathBuf) -> PyResult<()> {
-    file::remove(py, &Target::new(path, String::new(), false))
+    file::remove(py, &path)
 }
 
 #[pymodule(gil_used = true)]
@@ -116,6 +118,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     method::add::<cache::Get, 4>(py)?;
     method::add::<cache::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
+    module.add_class::<options::FileOptions>()?;
     module.add("CachedFunction", function::class(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;
     module.add("Load", coroutine::class::<Load>(py)?)?;

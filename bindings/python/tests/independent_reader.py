@@ -1,7 +1,8 @@
 """A reader of cache files, written from ``docs/file-format.md`` and nothing else.
 
 It is here to prove that the page is enough: it shares no code with the package, and whatever it had to guess was a hole
-in the page. Standard library only; ``msgpack`` comes in where ``docs/values.md`` begins, in the tests.
+in the page. Standard library only; ``msgpack`` comes in where ``docs/values.md`` begins, and a decoder of zstd where a
+compressed value is met, both in the tests.
 
 Slow on purpose: every checksum is computed bit by bit from its definition, every number read where the page says.
 """
@@ -13,15 +14,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from independent_blake3 import derive_key, keyed_hash
+
 MAGIC = b"\x89ACF\r\n\x1a\n"
 HEADER_BYTES = 4096
 PAGE_BYTES = 512
 PAGE_ITEMS = 42
+PAGE_ITEMS_WITH_TAG = 40
+TAG_BYTES = 16
+MAX_DICTIONARY_BYTES = 2**18
+MIN_SECRET_BYTES = 16
+MAC_CONTEXT = "async-cache 2026 cache file format 1 MAC key"
 MAX_CHAIN = 8
 
-RECORDS, INDEX, DEADLINES, EAGER = 1, 2, 3, 4
-FEATURE_EAGER = 1 << 2
-HAS_DEADLINE, HAS_WRITTEN_AT = 1, 2
+RECORDS, INDEX, DEADLINES, EAGER, DICTIONARY = 1, 2, 3, 4, 5
+FEATURE_MAC, FEATURE_COMPRESSION, FEATURE_EAGER = 1, 2, 4
+HAS_DEADLINE, HAS_WRITTEN_AT, IS_COMPRESSED, HAS_TAG = 1, 2, 4, 8
 
 
 class Unreadable(Exception):
@@ -98,6 +106,8 @@ class Record:
     written_at: int | None
     key: bytes
     value: bytes
+    """As it stands: a frame of zstd, if it is compressed."""
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,8 +122,9 @@ class Slot:
 class Snapshot:
     """A file that was opened and whose header is valid."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, secret: bytes | None = None) -> None:
         self.data = data
+        self._validity: dict[tuple[int, int], bool] = {}
         if data[:8] != MAGIC:
             raise Unreadable("foreign", "other magic bytes")
         if len(data) < HEADER_BYTES:
@@ -124,15 +135,34 @@ class Snapshot:
         format_version, section_count, required, _optional = struct.unpack_from("<IIQQ", data, 8)
         if format_version != 1:
             raise Unreadable("newer", f"format version {format_version}")
-        if required & ~FEATURE_EAGER:
+        if required & ~(FEATURE_MAC | FEATURE_COMPRESSION | FEATURE_EAGER):
             raise Unreadable("newer", f"features {required:#x}")
         self.file_id, self.hash_seed = data[32:48], data[48:64]
+        self.may_compress = bool(required & FEATURE_COMPRESSION)
+        self.mac_key = self._mac_key(bool(required & FEATURE_MAC), secret)
+        self.page_items = PAGE_ITEMS_WITH_TAG if self.mac_key else PAGE_ITEMS
         self.saved_at, self.record_count, self.entry_count, self.deadline_count, self.bucket_count = (
             struct.unpack_from("<QIIII", data, 64)
         )
         self.version, self.producer = self._label(256), self._label(512)
         self.sections = self._sections(section_count)
         self._check_counts(bool(required & FEATURE_EAGER))
+
+    def _mac_key(self, has_mac: bool, secret: bytes | None) -> bytes | None:
+        """The key of section 8, if the file has a MAC and the header's tag matches."""
+        if has_mac != (secret is not None):
+            raise Unreadable("not trusted", "a MAC without a secret, or a secret without a MAC")
+        if secret is None:
+            return None
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ValueError("a secret has 16 bytes at least")
+        key = derive_key(MAC_CONTEXT, secret)
+        if self._tag(key, 0, self.data[:88] + self.data[104:4092]) != self.data[88:104]:
+            raise Unreadable("not trusted", "another secret, or a forgery")
+        return key
+
+    def _tag(self, key: bytes, offset: int, body: bytes) -> bytes:
+        return keyed_hash(key, self.file_id + struct.pack("<Q", offset) + body)[:TAG_BYTES]
 
     def _label(self, offset: int) -> str:
         length = self.data[offset]
@@ -151,7 +181,7 @@ class Snapshot:
             if offset < end or offset + length > len(self.data):
                 raise Unreadable("damaged", f"section {kind} overlaps, or reaches beyond the file")
             end = offset + length
-            if kind in (RECORDS, INDEX, DEADLINES, EAGER):
+            if kind in (RECORDS, INDEX, DEADLINES, EAGER, DICTIONARY):
                 if kind in sections:
                     raise Unreadable("damaged", f"two sections of kind {kind}")
                 sections[kind] = (offset, end)
@@ -163,18 +193,39 @@ class Snapshot:
             RECORDS in length and length[RECORDS] >= 7 * self.record_count,
             INDEX in length and length[INDEX] == PAGE_BYTES * self.bucket_count,
             self.record_count <= 2**32 - 2,
-            self.entry_count <= min(self.record_count, PAGE_ITEMS * self.bucket_count),
+            self.entry_count <= min(self.record_count, self.page_items * self.bucket_count),
             self.deadline_count <= self.entry_count,
-            length.get(DEADLINES, 0) == PAGE_BYTES * -(-self.deadline_count // PAGE_ITEMS),
+            length.get(DEADLINES, 0) == PAGE_BYTES * -(-self.deadline_count // self.page_items),
             needs_eager == (EAGER in length) and length.get(EAGER, 7) >= 7,
+            DICTIONARY not in length or self.may_compress,
+            length.get(DICTIONARY, 0) <= MAX_DICTIONARY_BYTES,
         ]
         if not all(rules):
             raise Unreadable("damaged", "counts and sections contradict each other")
 
     def _unit_is_valid(self, start: int, end: int) -> bool:
-        """Section 4."""
+        """Sections 4 and 8. Remembered, because it is slow here."""
+        if (start, end) not in self._validity:
+            self._validity[start, end] = self._check_unit(start, end)
+        return self._validity[start, end]
+
+    def _check_unit(self, start: int, end: int) -> bool:
         checksum = int.from_bytes(self.data[start : start + 4], "little")
-        return checksum == crc32c(self.file_id + struct.pack("<Q", start) + self.data[start + 4 : end])
+        if checksum != crc32c(self.file_id + struct.pack("<Q", start) + self.data[start + 4 : end]):
+            return False
+        if self.mac_key is None:
+            return True
+        body, tag = self.data[start + 4 : end - TAG_BYTES], self.data[end - TAG_BYTES : end]
+        return self._tag(self.mac_key, start, body) == tag
+
+    def dictionary(self) -> bytes | None:
+        """The compression dictionary, if there is one and it is valid."""
+        if DICTIONARY not in self.sections:
+            return None
+        start, end = self.sections[DICTIONARY]
+        if not self._unit_is_valid(start, end):
+            return None
+        return self.data[start + 4 : end - (TAG_BYTES if self.mac_key else 0)]
 
     def record_at(self, offset: int, section: int) -> Record | None:
         """The record at an offset of a section, if it is valid (section 5)."""
@@ -189,7 +240,8 @@ class Snapshot:
     def _parse_record(self, offset: int, end: int) -> Record | None:
         data = self.data[:end]
         flags = data[offset + 4]
-        if flags & ~(HAS_DEADLINE | HAS_WRITTEN_AT):
+        known = HAS_DEADLINE | HAS_WRITTEN_AT | HAS_TAG | (IS_COMPRESSED if self.may_compress else 0)
+        if flags & ~known or bool(flags & HAS_TAG) != (self.mac_key is not None):
             return None
         key_length, at = _leb128(data, offset + 5)
         value_length, at = _leb128(data, at)
@@ -201,10 +253,12 @@ class Snapshot:
             (written_at,) = struct.unpack_from("<Q", data, at)
             at += 8
         value_at = at + key_length
-        last = value_at + value_length
+        value_end = value_at + value_length
+        last = value_end + (TAG_BYTES if self.mac_key else 0)
         if last > end or not self._unit_is_valid(offset, last):
             return None
-        return Record(offset, last, deadline, written_at, data[at:value_at], data[value_at:last])
+        key, value, is_compressed = data[at:value_at], data[value_at:value_end], bool(flags & IS_COMPRESSED)
+        return Record(offset, last, deadline, written_at, key, value, is_compressed)
 
     def walk(self) -> Iterator[Record]:
         """The records of the section from its start, entries or not, up to the first that is not valid."""
@@ -228,7 +282,7 @@ class Snapshot:
         """The entries of a bucket and whether it overflowed, if it is valid (section 6)."""
         offset = self.sections[INDEX][0] + PAGE_BYTES * number
         count, flags = self.data[offset + 4], self.data[offset + 5]
-        if count > PAGE_ITEMS or not self._unit_is_valid(offset, offset + PAGE_BYTES):
+        if count > self.page_items or not self._unit_is_valid(offset, offset + PAGE_BYTES):
             return None
         slots = []
         for item in range(count):
@@ -271,10 +325,10 @@ class Snapshot:
     def deadlines(self) -> list[tuple[int, int]]:
         """Deadline and rank of all entries that have one, in the order of the pages that are valid (section 7)."""
         found: list[tuple[int, int]] = []
-        for number in range(-(-self.deadline_count // PAGE_ITEMS)):
+        for number in range(-(-self.deadline_count // self.page_items)):
             offset = self.sections[DEADLINES][0] + PAGE_BYTES * number
             count = self.data[offset + 4]
-            if count > PAGE_ITEMS or not self._unit_is_valid(offset, offset + PAGE_BYTES):
+            if count > self.page_items or not self._unit_is_valid(offset, offset + PAGE_BYTES):
                 continue
             for item in range(count):
                 deadline, rank = struct.unpack_from("<QI", self.data, offset + 8 + 12 * item)
@@ -295,7 +349,7 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a length of more than five bytes")
 
 
-def read(path: Path) -> Snapshot | None:
+def read(path: Path, secret: bytes | None = None) -> Snapshot | None:
     """Open a file; ``None`` if there is no snapshot in it, because it is empty."""
     data = path.read_bytes()
-    return Snapshot(data) if data else None
+    return Snapshot(data, secret) if data else None

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import independent_blake3 as blake3
 import independent_reader as reader
 import msgpack
 import pytest
+import zstandard
 
 from cache import AsyncCache, DiskBackend
 
@@ -47,28 +49,58 @@ EAGER: list[Entry] = [
 ]
 
 
-def open_golden(name: str) -> reader.Snapshot:
-    snapshot = reader.read(GOLDEN / name)
+SECRET = b"correct horse battery staple"
+
+
+def compressed() -> list[Entry]:
+    entries: list[Entry] = []
+    for i in range(400):
+        value = f'<a href="/pages/{i}">page number {i} of the golden file</a>{i * 7919}'
+        entries.append((f"page:{i}".encode(), value.encode(), SAVED_AT + i if i % 2 == 0 else None))
+    entries.append((b"long", b"a value that repeats itself until it compresses alone; " * 40, None))
+    entries.append((b"short", b"plain", U64_MAX))
+    return entries
+
+
+def open_golden(name: str, secret: bytes | None = None) -> reader.Snapshot:
+    snapshot = reader.read(GOLDEN / name, secret)
     assert snapshot is not None
     return snapshot
 
 
-def parts(record: reader.Record) -> Entry:
-    return record.key, record.value, record.deadline
+def unpack(snapshot: reader.Snapshot, record: reader.Record) -> bytes:
+    """The value that was saved (section 8)."""
+    if not record.is_compressed:
+        return record.value
+    frame = zstandard.get_frame_parameters(record.value)
+    assert frame.content_size <= 256 * len(record.value)
+    dictionary = None
+    if frame.dict_id:
+        body = snapshot.dictionary()
+        assert body is not None
+        dictionary = zstandard.ZstdCompressionDict(body)
+        assert dictionary.dict_id() == frame.dict_id
+    value = zstandard.ZstdDecompressor(dict_data=dictionary).decompress(record.value)
+    assert len(value) == frame.content_size
+    return value
+
+
+def parts(snapshot: reader.Snapshot, record: reader.Record) -> Entry:
+    return record.key, unpack(snapshot, record), record.deadline
 
 
 def check(snapshot: reader.Snapshot, expected: list[Entry], eager: list[Entry]) -> None:
     """By every way there is to see them."""
-    assert [parts(record) for record in snapshot.entries().values()] == expected
+    assert [parts(snapshot, record) for record in snapshot.entries().values()] == expected
     assert list(snapshot.entries()) == list(range(len(expected)))
     for rank, (key, value, deadline) in enumerate(expected):
         found = snapshot.find(key)
         assert found is not None
-        assert (found[0], parts(found[1])) == (rank, (key, value, deadline))
+        assert (found[0], parts(snapshot, found[1])) == (rank, (key, value, deadline))
     assert snapshot.find(b"no such key") is None
     ranked = [(deadline, rank) for rank, (_, _, deadline) in enumerate(expected) if deadline is not None]
     assert snapshot.deadlines() == sorted(ranked)
-    assert [parts(record) for record in snapshot.eager()] == eager
+    assert [parts(snapshot, record) for record in snapshot.eager()] == eager
 
 
 def test_the_file_of_format_version_1_holds_what_it_should() -> None:
@@ -76,14 +108,35 @@ def test_the_file_of_format_version_1_holds_what_it_should() -> None:
     assert (snapshot.saved_at, snapshot.version, snapshot.producer) == (SAVED_AT, "v1", "golden")
     check(snapshot, version_1(), [])
     # One record was taken back: it is walked over, and no entry.
-    walked = [parts(record) for record in snapshot.walk()]
+    walked = [parts(snapshot, record) for record in snapshot.walk()]
     assert walked == [(b"forgotten", b"nobody finds this", SAVED_AT), *version_1()]
 
 
 def test_the_file_with_eager_records_holds_what_it_should() -> None:
     snapshot = open_golden("v1-eager.acf")
     check(snapshot, version_1(), EAGER)
-    assert [parts(record) for record in snapshot.walk()] == version_1()
+    assert [parts(snapshot, record) for record in snapshot.walk()] == version_1()
+
+
+@pytest.mark.parametrize("name", ["v1-mac.acf", "v1-zstd.acf", "v1-zstd-mac.acf"])
+def test_the_files_with_a_secret_and_with_compression_hold_what_they_should(name: str) -> None:
+    snapshot = open_golden(name, SECRET if "mac" in name else None)
+    expected = compressed() if "zstd" in name else version_1()
+    check(snapshot, expected, EAGER)
+    assert any(record.is_compressed for record in snapshot.walk()) == ("zstd" in name)
+    for secret in (None, b"another secret, long enough") if "mac" in name else (SECRET,):
+        with pytest.raises(reader.Unreadable) as caught:
+            open_golden(name, secret)
+        assert caught.value.kind == "not trusted"
+
+
+def test_the_keyed_hash_is_the_one_of_the_paper() -> None:
+    key = b"whats the Elvish word for friend"
+    data = bytes(number % 251 for number in range(3072))
+    assert blake3.keyed_hash(key, b"").hex().startswith("92b2b75604ed3c76")
+    assert blake3._hash(blake3._IV, b"", 0).hex().startswith("af1349b9f5f9a1a6")
+    assert blake3._hash(blake3._IV, data[:1025], 0).hex().startswith("d00278ae47eb27b3")
+    assert blake3._hash(blake3._IV, data, 0).hex().startswith("b98cb0ff3623be03")
 
 
 def ext(kind: int, body: bytes) -> msgpack.ExtType:
@@ -161,9 +214,11 @@ def resealed(data: bytes) -> bytes:
 
 def test_no_flipped_byte_makes_a_wrong_value() -> None:
     data = (GOLDEN / "v1-eager.acf").read_bytes()
-    truth = {record.key: parts(record) for record in reader.Snapshot(data).entries().values()}
+    snapshot = reader.Snapshot(data)
+    truth = {record.key: parts(snapshot, record) for record in snapshot.entries().values()}
     for offset in range(4096, len(data), 97):
         flipped = bytearray(data)
         flipped[offset] ^= 0x41
-        for record in reader.Snapshot(bytes(flipped)).entries().values():
-            assert truth[record.key] == parts(record)
+        snapshot = reader.Snapshot(bytes(flipped))
+        for record in snapshot.entries().values():
+            assert truth[record.key] == parts(snapshot, record)

@@ -186,6 +186,18 @@ pub(crate) struct Import {
     /// The version tag of the data, instead of the one in the export
     #[arg(long, value_name = "TAG")]
     pub(crate) data_version: Option<String>,
+    /// Compress the values
+    #[arg(long, value_name = "METHOD", value_enum)]
+    pub(crate) compression: Option<ImportCompression>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// How values can be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportCompression {
+    /// Zstandard, with a dictionary if that pays
+    Zstd,
 }
 
 #[derive(Debug, clap::Args)]

@@ -14,12 +14,13 @@ pub(crate) mod verify;
 use std::io::Write;
 use std::path::Path;
 
-use async_cache_disk::{Snapshot, WriteOptions, Writer};
+use async_cache_disk::{Compression, Snapshot, WriteOptions, Writer};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::host::Host;
 use crate::human;
-use crate::open::disk;
+use crate::open::{Access, disk};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,24 +50,40 @@ pub(crate) fn fact(out: &mut dyn Write, name: &str, what: &str) -> Result<(), Fa
     Ok(writeln!(out, "  {dim}{name:>10}{dim:#}  {what}")?)
 }
 
-/// Begins a new file for data of a version, as it was at a time. Nothing may stand there.
-pub(crate) fn create(path: &Path, version: &str, saved_at: u64) -> Result<Writer, Failure> {
+/// Begins a new file. Nothing may stand there.
+pub(crate) fn create(path: &Path, options: WriteOptions) -> Result<Writer, Failure> {
     if disk().metadata(path).is_ok() {
         let path = path.display();
         return Err(Failure::Other(format!("{path}: there is something already; give a new name")));
     }
-    writer(path, version, saved_at)
+    Ok(Writer::create(&disk(), path, options)?)
 }
 
-/// Begins a file that takes the place of whatever cache file stands there.
-pub(crate) fn writer(path: &Path, version: &str, saved_at: u64) -> Result<Writer, Failure> {
-    let options = WriteOptions::new(version, saved_at);
-    Ok(Writer::create(&disk(), path, options.producer(PRODUCER))?)
+/// What a new file says of itself.
+pub(crate) fn options(version: &str, saved_at: u64) -> WriteOptions {
+    WriteOptions::new(version, saved_at).producer(PRODUCER)
 }
 
-/// Begins a new file with the contents of another: so that lives do not lengthen, it keeps the other's time.
-pub(crate) fn create_like(path: &Path, snapshot: &Snapshot) -> Result<Writer, Failure> {
-    create(path, snapshot.version(), snapshot.saved_at())
+/// Begins a new file with the contents of another.
+pub(crate) fn create_like(
+    path: &Path,
+    snapshot: &Snapshot,
+    access: &Access,
+    host: &Host<'_>,
+) -> Result<Writer, Failure> {
+    create(path, options_like(snapshot, access, host)?)
+}
+
+/// Begins a file that takes the place of one that was opened.
+pub(crate) fn replace(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<Writer, Failure> {
+    Ok(Writer::create(&disk(), snapshot.path(), options_like(snapshot, access, host)?)?)
+}
+
+/// So that lives do not lengthen, it keeps the other's time; and its secret and its compression.
+fn options_like(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<WriteOptions, Failure> {
+    let options = options(snapshot.version(), snapshot.saved_at()).secret(access.secret(host)?);
+    let compression = if snapshot.is_compressed() { Compression::ZSTD } else { Compression::OFF };
+    Ok(options.compression(compression).dictionary_of(snapshot))
 }
 
 const PRODUCER: &str = concat!("async-cache-cli ", env!("CARGO_PKG_VERSION"));

@@ -17,6 +17,8 @@ pub struct Host<'h> {
     pub input: &'h mut dyn BufRead,
     /// The time, in nanoseconds since the Unix epoch.
     pub now: u64,
+    /// The secret of files, unless an option gives it.
+    pub secret: Option<Vec<u8>>,
     /// Whether long work shows how far it is.
     pub progress: Progress,
     /// Runs pickles, if asked to by `--allow-pickle`; where it is `None` that cannot be asked for.

@@ -54,6 +54,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<
             err: &mut err,
             input: &mut io::stdin().lock(),
             now: clock::now(),
+            secret: std::env::var_os("ASYNC_CACHE_SECRET").map(OsString::into_encoded_bytes),
             progress: Progress::OnTerminal,
             unpickle,
         },

@@ -195,6 +195,30 @@ fn import_says_what_is_wrong_with_a_line() {
 }
 
 #[test]
+fn a_file_with_a_secret_opens_with_it_only() {
+    let mut transcript = Transcript::new();
+    let secret = transcript.spoiled.path("secret");
+    transcript.spoiled.put("secret", b"correct horse battery staple\n");
+    let wrong = transcript.spoiled.path("other-secret");
+    transcript.spoiled.put("other-secret", b"another secret, long enough");
+    let short = transcript.spoiled.path("short-secret");
+    transcript.spoiled.put("short-secret", b"hunter2");
+    for name in ["v1-mac.acf", "v1-zstd.acf", "v1-zstd-mac.acf"] {
+        transcript.on(&["inspect", "FILE"], &golden(name));
+        for secret in [&secret, &wrong, &short, &golden("no such file")] {
+            transcript.on(&["inspect", "FILE", "--secret-file", secret], &golden(name));
+        }
+    }
+    let file = golden("v1-zstd-mac.acf");
+    transcript.on(&["verify", "FILE", "--secret-file", &secret], &file);
+    transcript.on(&["ls", "FILE", "--limit", "3", "--secret-file", &secret], &file);
+    transcript.on(&["repair", "FILE", "OUT", "--secret-file", &secret], &file);
+    transcript.on(&["compact", "FILE", "OUT", "--secret-file", &secret], &file);
+    transcript.on(&["compact", "FILE", "--any-owner", "--secret-file", &secret], &file);
+    insta::assert_snapshot!("secret", transcript.text);
+}
+
+#[test]
 fn the_manual_is_in_the_tool() {
     let mut transcript = Transcript::new();
     for args in [

@@ -36,6 +36,49 @@ fn what_was_exported_and_imported_is_the_same_file_again() {
     }
 }
 
+/// What is written from a file with a secret has the same secret, and compressed values stay compressed.
+#[test]
+fn secret_and_compression_go_on_into_what_is_written() {
+    let folder = Spoiled::new();
+    folder.put("secret", b"correct horse battery staple");
+    let secret = folder.path("secret");
+    let file = golden("v1-zstd-mac.acf");
+    let with =
+        |args: &[&str], input: &str| tool_reading(&[args, &["--secret-file", &secret]].concat(), input);
+    let exported = with(&["export", &file], "").out;
+    let out = |name: &str| folder.path(name);
+    let (repaired, compacted, imported) = (out("repaired.acf"), out("compacted.acf"), out("imported.acf"));
+    assert_eq!(with(&["repair", &file, &repaired], "").code, 0);
+    assert_eq!(with(&["compact", &file, &compacted], "").code, 0);
+    assert_eq!(with(&["import", &imported, "--compression", "zstd"], &exported).code, 0);
+    for copy in [&repaired, &compacted, &imported] {
+        assert_eq!(tool(&["verify", copy]).code, 2, "it opens without the secret");
+        assert_eq!(with(&["verify", copy], "").code, 0);
+        let about: serde_json::Value =
+            serde_json::from_str(&with(&["inspect", copy, "--json"], "").out).unwrap();
+        assert_eq!((&about["has_secret"], &about["is_compressed"]), (&true.into(), &true.into()));
+        assert!(about["dictionary_bytes"].as_u64().unwrap() > 0);
+    }
+    assert_eq!(with(&["diff", &file, &repaired], "").code, 0);
+    assert_eq!(with(&["diff", &file, &imported], "").code, 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_can_write_to_is_looked_into_only_if_asked_for() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Spoiled::new();
+    folder.put("open.acf", &read(golden("v1-python.acf")));
+    let file = folder.path("open.acf");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = tool(&["get", &file, "text"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("others can write to it"), "{}", refused.err);
+    assert_eq!(tool(&["get", &file, "text", "--any-owner"]).out, "\"grüße\"\n");
+    // What is replaced is not looked at, but trusted.
+    assert_eq!(tool(&["compact", &file, "--any-owner"]).code, 2);
+}
+
 #[test]
 fn of_two_lines_with_one_key_the_later_one_counts() {
     let folder = Spoiled::new();
@@ -256,6 +299,7 @@ fn a_pipe_that_breaks_ends_every_command_quietly() {
                 err: &mut err,
                 input: &mut io::empty(),
                 now: NOW,
+                secret: None,
                 progress: Progress::Never,
                 unpickle: None,
             };

@@ -4,18 +4,18 @@
 use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header};
-use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, Page, close};
-use crate::format::record::{MAX_HEAD_BYTES, MIN_RECORD_BYTES, RecordHead, RecordLayout};
+use crate::format::page::{PAGE_BYTES, Page, page_items};
+use crate::format::record::{MAX_HEAD_BYTES, MIN_RECORD_BYTES, RecordForm, RecordHead, RecordLayout};
 
 /// A header page, with a checksum that matches, of a file of so many bytes.
 pub fn header(bytes: &[u8], file_bytes: u64) {
-    let _ = Header::decode(bytes, file_bytes);
+    let _ = Header::decode(bytes, file_bytes, None);
     let mut page = [0; HEADER_BYTES];
     let len = bytes.len().min(HEADER_BYTES);
     page[..len].copy_from_slice(&bytes[..len]);
     page[..12].copy_from_slice(b"\x89ACF\r\n\x1a\n\x01\0\0\0");
     seal_header(&mut page);
-    let Ok(header) = Header::decode(&page, file_bytes) else { return };
+    let Ok(header) = Header::decode(&page, file_bytes, None) else { return };
     assert!(header.entries <= header.records && header.deadlines <= header.entries);
     assert!(header.end <= file_bytes);
     for section in [header.record_section, header.index_section, header.deadline_section] {
@@ -23,7 +23,7 @@ pub fn header(bytes: &[u8], file_bytes: u64) {
         assert!(section.end() <= file_bytes);
     }
     // What is written of it is read as the same, but for sections of kinds that nobody knows.
-    let again = Header::decode(&header.encode(), file_bytes);
+    let again = Header::decode(&header.encode(Seal::new(&header.file_id, None)), file_bytes, None);
     if let Ok(again) = again {
         assert_eq!((&again.version, again.entries), (&header.version, header.entries));
     }
@@ -31,7 +31,9 @@ pub fn header(bytes: &[u8], file_bytes: u64) {
 
 /// A bucket, as it is and with a checksum that matches; and a look-up in it.
 pub fn bucket(bytes: &[u8], key: &[u8]) {
-    let Some(page) = page(bytes, |page| assert!(page.slots().count() <= PAGE_ITEMS as usize)) else { return };
+    let Some(page) = page(bytes, |page| assert!(page.slots().count() <= page_items(false) as usize)) else {
+        return;
+    };
     let hash = KeyHasher::new(&[7; 16]).hash(key);
     let page = Page::reopen(&page).expect("it was opened before");
     assert!(page.tagged(hash).all(|slot| slot.tag == hash.tag() && slot.offset < 1 << 48));
@@ -43,13 +45,14 @@ pub fn deadline_page(bytes: &[u8]) {
     page(bytes, |page| {
         let items = (0..page.len()).filter_map(|index| page.due(index)).count();
         assert_eq!(items, page.len());
-        assert!(page.len() <= PAGE_ITEMS as usize && page.due(page.len()).is_none());
+        assert!(page.len() <= page_items(false) as usize && page.due(page.len()).is_none());
     });
 }
 
 /// The head of a record.
 pub fn record(bytes: &[u8]) {
-    let Some(layout) = RecordLayout::parse(bytes) else { return };
+    let form = RecordForm { has_tag: false, may_compress: true };
+    let Some(layout) = RecordLayout::parse(bytes, form) else { return };
     assert!(layout.key.start <= layout.key.end && layout.key.end == layout.value.start);
     assert!(layout.value.start <= layout.value.end && layout.total() as u64 >= MIN_RECORD_BYTES);
     assert!(layout.key.start <= MAX_HEAD_BYTES && layout.key.start <= bytes.len());
@@ -66,11 +69,11 @@ fn page(bytes: &[u8], check: impl Fn(Page<'_>)) -> Option<[u8; PAGE_BYTES]> {
     let mut page = [0; PAGE_BYTES];
     let len = bytes.len().min(PAGE_BYTES);
     page[..len].copy_from_slice(&bytes[..len]);
-    let seal = Seal::new(&[3; 16]);
+    let seal = Seal::new(&[3; 16], None);
     if let Some(opened) = Page::open(seal, 512, &page) {
         check(opened);
     }
-    close(&mut page, seal, 512);
+    seal.close(512, &mut page);
     check(Page::open(seal, 512, &page)?);
     Some(page)
 }
@@ -81,28 +84,32 @@ pub fn reseal(file: &mut [u8]) {
     let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
     seal_header(page);
     let page = *page;
-    let Ok(header) = Header::decode(&page, file.len() as u64) else { return };
-    let seal = Seal::new(&header.file_id);
+    let Ok(header) = Header::decode(&page, file.len() as u64, None) else { return };
+    let seal = Seal::new(&header.file_id, None);
     for section in [header.index_section, header.deadline_section] {
         let start = usize::try_from(section.offset).unwrap_or(0);
         let end = usize::try_from(section.end()).unwrap_or(0);
         for offset in (start..end).step_by(PAGE_BYTES) {
-            if let Some(unit) = file.get_mut(offset..).and_then(|unit| unit.first_chunk_mut()) {
-                close(unit, seal, offset as u64);
+            if let Some(unit) = file.get_mut(offset..offset + PAGE_BYTES) {
+                seal.close(offset as u64, unit);
             }
+        }
+    }
+    if let Some(section) = header.dictionary_section {
+        let place = usize::try_from(section.offset).unwrap_or(0)..usize::try_from(section.end()).unwrap_or(0);
+        if let Some(unit) = file.get_mut(place) {
+            seal.close(section.offset, unit);
         }
     }
     for section in [header.record_section, header.eager_section.unwrap_or_default()] {
         let mut offset = usize::try_from(section.offset).unwrap_or(0);
         let end = usize::try_from(section.end()).unwrap_or(0);
         while let Some(unit) = file.get_mut(offset..end) {
-            let Some(total) = RecordLayout::parse(unit).map(|layout| layout.total()) else { break };
-            let Some((checksum, body)) =
-                unit.get_mut(..total).and_then(|unit| unit.split_first_chunk_mut::<4>())
-            else {
+            let Some(total) = RecordLayout::parse(unit, header.form).map(|layout| layout.total()) else {
                 break;
             };
-            *checksum = seal.checksum(offset as u64, body).to_le_bytes();
+            let Some(unit) = unit.get_mut(..total) else { break };
+            seal.close(offset as u64, unit);
             offset += total;
         }
     }

@@ -93,8 +93,9 @@ class Persistence:
 
     def _save(self, cache: Cache) -> None:
         if self.is_native:
-            path = Path(cast(DiskBackend, self.backend).path)
-            report = cache.save_to_file(path, self._tag, True, self._set_aside)
+            disk = cast(DiskBackend, self.backend)
+            path = Path(disk.path)
+            report = cache.save_to_file(path, self._tag, disk._options, self._set_aside)
             self._set_aside = False
             if report["left_out"]:
                 warnings.warn(
@@ -129,7 +130,7 @@ class Persistence:
 
     def _open(self, cache: Cache) -> None:
         backend = cast(DiskBackend, self.backend)
-        tag = cache.tag_of_file(Path(backend.path))
+        tag = cache.tag_of_file(Path(backend.path), backend._options)
         if (
             tag is not None
             and tag != self._tag
@@ -141,7 +142,7 @@ class Persistence:
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"
             )
-        cache.open_from_file(Path(backend.path), self._tag, True)
+        cache.open_from_file(Path(backend.path), self._tag, backend._options)
 
     def _restore(self, cache: Cache) -> None:
         loaded = self.backend.load()

@@ -3,7 +3,7 @@
 use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
 
-use super::{Outcome, create_like, fact, line, writer};
+use super::{Outcome, create_like, fact, line, replace};
 use crate::args::{Compact, Output};
 use crate::entries::Lost;
 use crate::failure::Failure;
@@ -12,11 +12,15 @@ use crate::human::{self, GOOD};
 use crate::progress::Bar;
 
 pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open()?;
+    if args.out.is_none() && args.source.access.any_owner {
+        let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
+        return Err(Failure::Other(what.to_owned()));
+    }
+    let snapshot = args.source.open(host)?;
     let target = args.out.as_ref().unwrap_or(&args.source.path);
     let mut to = match &args.out {
-        Some(out) => create_like(out, &snapshot)?,
-        None => writer(target, snapshot.version(), snapshot.saved_at())?,
+        Some(out) => create_like(out, &snapshot, &args.source.access, host)?,
+        None => replace(&snapshot, &args.source.access, host)?,
     };
     let is_live = |deadline: Option<u64>| deadline.is_none_or(|deadline| deadline > host.now);
     let (mut expired, mut lost) = (0u64, Lost::default());

@@ -17,7 +17,7 @@ use crate::human::{self, BAD, CHANGED, DIM, GOOD, KEY};
 use crate::json;
 
 pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let (old, new) = (args.access.open(&args.old)?, args.access.open(&args.new)?);
+    let (old, new) = (args.access.open(&args.old, host)?, args.access.open(&args.new, host)?);
     let (in_old, in_new) = (Lookup::new(&old), Lookup::new(&new));
     let limit = args.limit.unwrap_or(u64::MAX);
     let mut report =

@@ -17,7 +17,7 @@ use crate::json;
 pub(super) const FORM: u64 = 1;
 
 pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open()?;
+    let snapshot = args.source.open(host)?;
     let out = &mut *host.out;
     let head = json!({
         "async_cache_export": FORM,

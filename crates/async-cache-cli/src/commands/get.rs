@@ -22,8 +22,12 @@ pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
         (true, unpickle) => unpickle,
         (false, _) => None,
     };
+    if unpickle.is_some() && args.source.access.any_owner {
+        let what = "--allow-pickle runs what is in the file, so it must be yours: leave --any-owner out";
+        return Err(Failure::Other(what.to_owned()));
+    }
     let keys = keys(args)?;
-    let snapshot = args.source.open()?;
+    let snapshot = args.source.open(host)?;
     let mut is_blind = false;
     for key in &keys {
         let (found, blind) = find(&snapshot, key);

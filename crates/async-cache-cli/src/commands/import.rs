@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
-use async_cache_disk::{Pushed, Writer};
+use async_cache_disk::{Compression, Pushed, Secret, Writer};
 use serde_json::{Value, json};
 
-use super::{Outcome, create, export, fact, line};
-use crate::args::{Import, Output};
+use super::{Outcome, create, export, fact, line, options};
+use crate::args::{Import, ImportCompression, Output};
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::human::{self, GOOD};
 use crate::json;
 
 pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    let (now, secret) = (host.now, args.access.secret(host)?);
     let mut lines = Lines { input: &mut *host.input, number: 0, text: String::new() };
     let mut to: Option<Importer> = None;
     while let Some(value) = lines.next()? {
@@ -25,12 +26,13 @@ pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<
             })?;
             continue;
         }
-        let head = Head::read(&value, host.now);
+        let head = Head::read(&value, now);
         match head {
-            Some(head) => to = Some(Importer::new(args, &head)?),
+            Some(head) => to = Some(Importer::new(args, secret, &head)?),
             // A list of entries of anybody's making.
             None if value.get("key").is_some() => {
-                let mut importer = Importer::new(args, &Head { version: String::new(), saved_at: host.now })?;
+                let mut importer =
+                    Importer::new(args, secret, &Head { version: String::new(), saved_at: now })?;
                 importer.entry(&value).map_err(|error| match error {
                     Wrong::Line(what) => wrong(what),
                     Wrong::Writer(failure) => failure,
@@ -92,9 +94,14 @@ struct Importer {
 }
 
 impl Importer {
-    fn new(args: &Import, head: &Head) -> Result<Self, Failure> {
+    fn new(args: &Import, secret: Option<Secret>, head: &Head) -> Result<Self, Failure> {
         let version = args.data_version.as_ref().unwrap_or(&head.version);
-        Ok(Self { writer: create(&args.out, version, head.saved_at)?, pushed: HashMap::new() })
+        let compression = match args.compression {
+            Some(ImportCompression::Zstd) => Compression::ZSTD,
+            None => Compression::OFF,
+        };
+        let options = options(version, head.saved_at).secret(secret).compression(compression);
+        Ok(Self { writer: create(&args.out, options)?, pushed: HashMap::new() })
     }
 
     fn entry(&mut self, line: &Value) -> Result<(), Wrong> {

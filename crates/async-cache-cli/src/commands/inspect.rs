@@ -17,7 +17,7 @@ use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
 pub(crate) fn run(args: &Inspect, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open()?;
+    let snapshot = args.source.open(host)?;
     let survey = Survey::of(&snapshot, args, host)?;
     match output {
         Output::Programs => print_json(&snapshot, &survey, host)?,
@@ -32,6 +32,12 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
     writeln!(out, "{HEADING}{}{HEADING:#}", snapshot.path().display())?;
     fact(out, "version", &format!("{:?}, format 1", snapshot.version()))?;
     fact(out, "written by", &human::plain(snapshot.producer()))?;
+    match (snapshot.has_mac(), snapshot.is_compressed()) {
+        (false, false) => {}
+        (true, false) => fact(out, "has", "a secret")?,
+        (false, true) => fact(out, "has", "compressed values")?,
+        (true, true) => fact(out, "has", "a secret, compressed values")?,
+    }
     let saved = snapshot.saved_at();
     let age =
         if saved > now { "in the future".to_owned() } else { format!("{} ago", human::span(now - saved)) };
@@ -49,6 +55,7 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
         ("index", layout.index_bytes),
         ("deadlines", layout.deadline_bytes),
         ("eager", layout.eager_bytes),
+        ("dictionary", layout.dictionary_bytes),
     ];
     let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
     let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", human::bytes(bytes))).collect();
@@ -133,7 +140,10 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         "index_bytes": layout.index_bytes,
         "deadline_bytes": layout.deadline_bytes,
         "eager_bytes": layout.eager_bytes,
+        "dictionary_bytes": layout.dictionary_bytes,
         "buckets": layout.buckets,
+        "has_secret": snapshot.has_mac(),
+        "is_compressed": snapshot.is_compressed(),
         "left_to_live_ns": survey.left.to_json(),
         "entry_bytes": survey.sizes.to_json(),
         "largest": largest,

@@ -13,7 +13,7 @@ use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
 pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open()?;
+    let snapshot = args.source.open(host)?;
     let limit = args.limit.unwrap_or(u64::MAX);
     let (now, mut listed) = (host.now, 0u64);
     let out = &mut *host.out;

@@ -11,8 +11,8 @@ use crate::human::{self, BAD, DIM, GOOD};
 
 pub(crate) fn run(args: &Verify, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
     // For its words on a file that is missing or empty.
-    drop(args.source.open()?);
-    let report = args.source.access.verify(&args.source.path)?;
+    drop(args.source.open(host)?);
+    let report = args.source.access.verify(&args.source.path, host)?;
     match output {
         Output::Programs => print_json(&report, host)?,
         Output::People => print(args, &report, host)?,

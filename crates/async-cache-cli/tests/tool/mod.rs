@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anstream::StripStream;
 use async_cache_cli::{Host, Progress, run_with};
@@ -10,8 +11,10 @@ use async_cache_cli::{Host, Progress, run_with};
 /// A minute after the golden files say they were saved, in nanoseconds.
 pub(crate) const NOW: u64 = 1_700_000_060_000_000_000;
 
-/// Where the golden files are, as it is shown in output.
-pub(crate) const GOLDEN: &str = "../async-cache-disk/tests/golden";
+/// Where the golden files are.
+const GOLDEN: &str = "../async-cache-disk/tests/golden";
+/// Where copies of them are. The modes of a checkout depend on who made it, and decide whether a file is trusted.
+const COPIES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/golden");
 
 /// What a run came to.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub(crate) fn tool_at(now: u64, args: &[&str], input: &str) -> Ran {
             err: &mut err,
             input: &mut input.as_bytes(),
             now,
+            secret: None,
             progress: Progress::Never,
             unpickle: None,
         },
@@ -47,8 +51,30 @@ pub(crate) fn tool_at(now: u64, args: &[&str], input: &str) -> Ran {
     Ran { code, out: text(out.into_inner()), err: text(err.into_inner()) }
 }
 
+/// The path of a golden file that is trusted.
 pub(crate) fn golden(name: &str) -> String {
-    format!("{GOLDEN}/{name}")
+    static COPIED: Once = Once::new();
+    COPIED.call_once(|| {
+        fs::create_dir_all(COPIES).expect("a folder");
+        for entry in fs::read_dir(GOLDEN).expect("golden files") {
+            let name = entry.expect("a golden file").file_name().into_string().expect("a name that is text");
+            // Every test binary does the same, so a copy appears as a whole.
+            let unfinished = format!("{COPIES}/{name}.{}", std::process::id());
+            put_private(&unfinished, &fs::read(format!("{GOLDEN}/{name}")).expect("a golden file"));
+            fs::rename(unfinished, format!("{COPIES}/{name}")).expect("a copy");
+        }
+    });
+    format!("{COPIES}/{name}")
+}
+
+/// A file that only its owner can write to.
+fn put_private(path: &str, bytes: &[u8]) {
+    fs::write(path, bytes).expect("a file");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+    }
 }
 
 /// A folder with a file of every kind of damage.
@@ -91,7 +117,7 @@ impl Spoiled {
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.folder.path().join(name), bytes).expect("a file");
+        put_private(&self.path(name), bytes);
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -100,7 +126,8 @@ impl Spoiled {
 
     /// Output without the folder's name, which is another one each time.
     pub(crate) fn plain(&self, text: &str) -> String {
-        text.replace(self.folder.path().to_str().expect("a path that is text"), "FOLDER")
+        let folder = self.folder.path().to_str().expect("a path that is text");
+        text.replace(folder, "FOLDER").replace(COPIES, "GOLDEN")
     }
 }
 

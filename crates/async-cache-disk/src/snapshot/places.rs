@@ -32,6 +32,8 @@ pub struct Layout {
     pub deadline_bytes: u64,
     /// The size of the eager records in bytes.
     pub eager_bytes: u64,
+    /// The size of the compression dictionary in bytes.
+    pub dictionary_bytes: u64,
 }
 
 impl Snapshot {
@@ -45,6 +47,7 @@ impl Snapshot {
             index_bytes: header.index_section.bytes,
             deadline_bytes: header.deadline_section.bytes,
             eager_bytes: self.eager_bytes(),
+            dictionary_bytes: self.dictionary_bytes(),
         }
     }
 
@@ -72,7 +75,7 @@ impl Snapshot {
 
     /// Reads the entry whose record stands at a place of [`places`](Self::places). `None`, and counted as damage, if it
     /// does not verify.
-    pub fn read_place<'s>(&self, place: &Place, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+    pub fn read_place<'s>(&'s self, place: &Place, scratch: &'s mut Scratch) -> Option<Record<'s>> {
         let slot = Slot { tag: 0, rank: place.rank, offset: place.offset };
         self.read_slot(slot, scratch)
     }

@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::window::{Loaded, Window};
 use super::{Record, Scratch, Snapshot};
+use crate::compress::Decompressor;
 
 /// Goes through everything that can be saved of a damaged file, coldest first. Made by [`Snapshot::salvage`].
 pub struct Salvage {
@@ -18,6 +19,7 @@ pub struct Salvage {
     named: Vec<(u64, u32)>,
     next_offset: u64,
     window: Window,
+    decompressor: Decompressor,
     scratch: Scratch,
 }
 
@@ -43,6 +45,7 @@ impl Snapshot {
             named: self.places().iter().map(|place| (place.offset, place.rank)).collect(),
             next_offset: self.header().record_section.offset,
             window: Window::new(),
+            decompressor: Decompressor::default(),
             scratch: Scratch::new(),
             snapshot: self.clone(),
         }
@@ -65,7 +68,9 @@ impl Salvage {
             };
             self.next_offset = offset.saturating_add(loaded.total());
             if let Some(rank) = self.rank(offset, &loaded) {
-                return self.record(rank, loaded).map(SalvageStep::Record);
+                let bytes = loaded.total();
+                let record = self.record(rank, &loaded);
+                return Some(record.map_or(SalvageStep::Lost { offset, bytes }, SalvageStep::Record));
             }
         }
     }
@@ -87,9 +92,10 @@ impl Salvage {
         }
     }
 
-    fn record(&self, rank: u32, loaded: Loaded) -> Option<Record<'_>> {
-        let bytes = self.window.get(&loaded)?;
-        Record::of(rank, loaded.layout, bytes)
+    /// `None` if its value does not decompress.
+    fn record(&mut self, rank: u32, loaded: &Loaded) -> Option<Record<'_>> {
+        let bytes = self.window.get(loaded)?;
+        Record::of(&self.snapshot, rank, &loaded.layout, bytes, &mut self.decompressor)
     }
 }
 
