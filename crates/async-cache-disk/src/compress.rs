@@ -88,7 +88,8 @@ impl Dictionary {
 
 impl fmt::Debug for Dictionary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dictionary").field("id", &self.id).field("bytes", &self.bytes.len()).finish()
+        let mut debug = f.debug_struct("Dictionary");
+        debug.field("id", &self.id).field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 

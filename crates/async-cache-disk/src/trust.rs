@@ -27,6 +27,9 @@ use crate::vfs::{FileKind, Metadata, Vfs, VfsFile, not_a_file, parent_of};
 const MOST_LINKS: usize = 40;
 const ROOT: u32 = 0;
 
+/// An opened file and its length in bytes.
+pub(crate) type Opened = (Box<dyn VfsFile>, u64);
+
 /// Whose files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Owners {
@@ -77,11 +80,7 @@ pub(crate) fn follow(vfs: &dyn Vfs, path: &Path) -> Result<Followed, DiskError> 
 ///
 /// # Errors
 /// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io).
-pub(crate) fn open(
-    vfs: &dyn Vfs,
-    path: &Path,
-    owners: Owners,
-) -> Result<Option<(Box<dyn VfsFile>, u64)>, DiskError> {
+pub(crate) fn open(vfs: &dyn Vfs, path: &Path, owners: Owners) -> Result<Option<Opened>, DiskError> {
     let followed = follow(vfs, path)?;
     if let Some(refusal) = followed.refusal {
         return Err(refusal);
