@@ -84,12 +84,12 @@ fn invalidate(
 
 /// All entries of a file; `None` if there is no file.
 #[pyfunction]
-fn read_file(
-    py: Python<'_>,
+fn read_file<'py>(
+    py: Python<'py>,
     path: PathBuf,
     version: String,
     options: &options::FileOptions,
-) -> PyResult<Option<Bound<'_, PyList>>> {
+) -> PyResult<Option<Bound<'py, PyList>>> {
     file::read_all(py, &Target::new(path, version, options))
 }
 

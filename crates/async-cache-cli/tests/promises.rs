@@ -113,7 +113,7 @@ fn every_example_of_the_document_comes_back_from_json() {
     }
 }
 
-/// Bytes of any kind, most of them close to MessagePack.
+/// Bytes of any kind, most of them close to `MessagePack`.
 fn any_bytes(random: &mut fastrand::Rng) -> Vec<u8> {
     let markers = [0x81, 0x93, 0xa3, 0xc4, 0xc7, 0xca, 0xcb, 0xcc, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xdc, 0xde];
     let byte = |random: &mut fastrand::Rng| match random.u8(0..4) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::snapshot::read_header;
-use crate::trust;
+use crate::trust::{self, Owners, Trusted};
 use crate::vfs::{Vfs, parent_of};
 use crate::writer::sweep_leftovers;
 
@@ -20,10 +20,8 @@ use crate::writer::sweep_leftovers;
 pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<bool, DiskError> {
     let place = &trust::follow(&**vfs, path)?.place;
     sweep_leftovers(&**vfs, place);
-    let Some((file, file_bytes)) = trust::open(&**vfs, path, trust::Owners::Trusted)? else {
-        return Ok(false);
-    };
-    match read_header(&*file, file_bytes, path, None) {
+    let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::Trusted)? else { return Ok(false) };
+    match read_header(&*file, bytes, path, None) {
         Ok(_) => {}
         Err(error) => match error.kind() {
             DiskErrorKind::Foreign => return Ok(false),

@@ -88,8 +88,10 @@ impl Dictionary {
 
 impl fmt::Debug for Dictionary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("Dictionary");
-        debug.field("id", &self.id).field("bytes", &self.bytes.len()).finish_non_exhaustive()
+        f.debug_struct("Dictionary")
+            .field("id", &self.id)
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,6 +181,7 @@ impl fmt::Debug for Decompressor {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)] // of small numbers
 mod tests {
     use super::*;
 
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn a_value_comes_back_with_and_without_a_dictionary_and_only_with_the_right_one() {
         let dictionary = trained();
-        let long = vec![page(1), page(2), page(3)].concat();
+        let long = [page(1), page(2), page(3)].concat();
         for used in [None, Some(&dictionary)] {
             let mut compressor = Compressor::new(3, used).unwrap();
             let frame = compressor.compress(&long).unwrap();

@@ -48,7 +48,7 @@ use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::format::page::PAGE_BYTES;
 use crate::secret::Secret;
-use crate::trust;
+use crate::trust::{self, Trusted};
 use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at};
 use damage::DamageLog;
 
@@ -99,7 +99,9 @@ impl Snapshot {
         options: &ReadOptions,
     ) -> Result<Option<Self>, DiskError> {
         let secret = options.secret.as_ref();
-        let Some((file, file_bytes)) = trust::open(&**vfs, path, options.owners)? else { return Ok(None) };
+        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, options.owners)? else {
+            return Ok(None);
+        };
         let header = read_header(&*file, file_bytes, path, secret)?;
         if let Some(wanted) = options.version.as_ref().filter(|wanted| **wanted != header.version) {
             let (found, wanted) = (header.version, wanted.clone());

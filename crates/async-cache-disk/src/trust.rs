@@ -27,9 +27,6 @@ use crate::vfs::{FileKind, Metadata, Vfs, VfsFile, not_a_file, parent_of};
 const MOST_LINKS: usize = 40;
 const ROOT: u32 = 0;
 
-/// An opened file and its length in bytes.
-pub(crate) type Opened = (Box<dyn VfsFile>, u64);
-
 /// Whose files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Owners {
@@ -46,6 +43,13 @@ pub(crate) struct Followed {
     pub(crate) place: PathBuf,
     /// Why the link at the place is not followed, if one is there.
     pub(crate) refusal: Option<DiskError>,
+}
+
+/// A file that may be read.
+pub(crate) struct Trusted {
+    pub(crate) file: Box<dyn VfsFile>,
+    /// Its length, at least 1.
+    pub(crate) bytes: u64,
 }
 
 /// Follows the symlinks that a path ends with, as far as they can be trusted. Nothing need stand where they lead.
@@ -76,11 +80,11 @@ pub(crate) fn follow(vfs: &dyn Vfs, path: &Path) -> Result<Followed, DiskError> 
     Ok(Followed { place, refusal: Some(DiskError::new(DiskErrorKind::Trust, path, what)) })
 }
 
-/// Opens the file at a path, if it can be trusted; `None` if there is none, or an empty one. Answers its length, too.
+/// Opens the file at a path, if it can be trusted; `None` if there is none, or an empty one.
 ///
 /// # Errors
 /// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io).
-pub(crate) fn open(vfs: &dyn Vfs, path: &Path, owners: Owners) -> Result<Option<Opened>, DiskError> {
+pub(crate) fn open(vfs: &dyn Vfs, path: &Path, owners: Owners) -> Result<Option<Trusted>, DiskError> {
     let followed = follow(vfs, path)?;
     if let Some(refusal) = followed.refusal {
         return Err(refusal);
@@ -106,7 +110,7 @@ pub(crate) fn open(vfs: &dyn Vfs, path: &Path, owners: Owners) -> Result<Option<
         return Ok(None);
     }
     match distrust(vfs, place, &metadata).filter(|_| owners == Owners::Trusted) {
-        None => Ok(Some((file, metadata.bytes))),
+        None => Ok(Some(Trusted { file, bytes: metadata.bytes })),
         Some(what) => Err(DiskError::new(DiskErrorKind::Trust, path, what)),
     }
 }

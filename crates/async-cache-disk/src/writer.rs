@@ -14,22 +14,21 @@ mod eager;
 mod index;
 mod options;
 mod pack;
+mod repack;
 mod temp;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::compress::dictionary_of;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::{KeyHasher, bucket_count};
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
 use crate::format::page::{PAGE_BYTES, page_items, put_due};
-use crate::format::record::{MAX_HEAD_BYTES, RecordForm, RecordHead, RecordLayout};
+use crate::format::record::{RecordForm, RecordHead};
 use crate::secret::Secret;
-use crate::snapshot::{EagerRecord, Record, Stored};
+use crate::snapshot::{EagerRecord, Record};
 use crate::vfs::{Vfs, write_all_at};
 use eager::EagerBuffer;
 use index::Place;
@@ -237,91 +236,6 @@ impl Writer {
             (Ok(key_len), Ok(value_len)) => Ok(self.tagged(RecordHead::new(key_len, value_len, deadline))),
             _ => Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len()))),
         }
-    }
-
-    fn tagged(&self, mut head: RecordHead) -> RecordHead {
-        if self.seal.has_mac() {
-            head.set_tagged();
-        }
-        head
-    }
-
-    /// Notes whether a record's value is compressed, and how.
-    fn note(&mut self, frame: Option<&[u8]>, head: &mut RecordHead) {
-        if let Some(frame) = frame {
-            head.set_compressed();
-            self.has_packed = true;
-            self.needs_dictionary |= dictionary_of(frame).is_some();
-        }
-    }
-
-    /// Head and value of a record of another file, as they will stand here: compressed as they are, if this file can
-    /// take that, else by `pack`.
-    fn taken_over<'v>(
-        &mut self,
-        stored: &Stored<'v>,
-        key: &[u8],
-        value: &'v [u8],
-        pack: impl FnOnce(&mut Packer, &[u8]) -> Option<Vec<u8>>,
-    ) -> Result<(RecordHead, Cow<'v, [u8]>), DiskError> {
-        let packed = if stored.is_compressed && self.packer.takes(stored.dictionary) {
-            Some(Cow::Borrowed(stored.value))
-        } else {
-            pack(&mut self.packer, value).map(Cow::Owned)
-        };
-        let bytes = packed.as_deref().unwrap_or(value);
-        let (Ok(key_len), Ok(value_len)) = (u32::try_from(key.len()), u32::try_from(bytes.len())) else {
-            return Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len())));
-        };
-        let head = RecordHead::with_stamps(stored.flags, stored.stamps, key_len, value_len);
-        let mut head = self.tagged(head);
-        self.note(packed.as_deref(), &mut head);
-        Ok((head, packed.unwrap_or(Cow::Borrowed(value))))
-    }
-
-    /// While values are sampled, all records must be in the buffer. Ends that if one more does not fit in.
-    fn end_sampling_before(&mut self, key: &[u8], value: &[u8]) -> Result<(), DiskError> {
-        let most = MAX_HEAD_BYTES + key.len() + value.len() + self.seal.tag_bytes();
-        if self.packer.is_sampling() && self.buffer.len() + most > BUFFER_BYTES {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Trains the dictionary on what is in the first buffer, and puts the records together again, compressed.
-    fn end_sampling(&mut self) {
-        let plain = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER_BYTES));
-        let form = self.header.form;
-        let records = || {
-            let mut rest = &plain[..];
-            std::iter::from_fn(move || {
-                let layout = RecordLayout::parse(rest, form)?;
-                let record = rest.split_off(..layout.total())?;
-                Some((record, layout))
-            })
-        };
-        let values = records().filter(|(_, layout)| !layout.is_compressed);
-        self.packer.train(values.map(|(record, layout)| &record[layout.value]));
-        let mut places = std::mem::take(&mut self.places);
-        for ((record, layout), place) in records().zip(&mut places) {
-            let offset = self.position();
-            let (key, value) = (&record[layout.key.clone()], &record[layout.value.clone()]);
-            let packed = if layout.is_compressed { None } else { self.packer.pack(value) };
-            if let Some(value_len) = packed.as_ref().and_then(|frame| u32::try_from(frame.len()).ok()) {
-                let key_len = u32::try_from(key.len()).unwrap_or(u32::MAX);
-                let stamps = &record[layout.stamps];
-                let head = RecordHead::with_stamps(record[CHECKSUM_BYTES], stamps, key_len, value_len);
-                let mut head = self.tagged(head);
-                self.note(packed.as_deref(), &mut head);
-                self.encode(offset, [head.as_bytes(), key, packed.as_deref().unwrap_or_default()]);
-            } else {
-                self.encode(offset, [&record[CHECKSUM_BYTES..layout.value.end], &[], &[]]);
-            }
-            if place.offset != FORGOTTEN {
-                place.offset = offset;
-            }
-        }
-        self.places = places;
     }
 
     fn append_eager(&mut self, parts: [&[u8]; 3]) -> Result<(), DiskError> {

@@ -31,11 +31,11 @@ fn records(count: u32) -> Vec<Entry> {
             "{{\"id\": {i}, \"name\": \"product number {i}\", \"price\": {}, \"currency\": \"EUR\", \"in_stock\": {}, \
              \"description\": \"one of the finest products with number {}\"}}",
             i.wrapping_mul(7919) % 10_000,
-            i % 3 == 0,
+            i.is_multiple_of(3),
             i.wrapping_mul(0x9E37_79B9)
         )
         .into_bytes(),
-        deadline: (i % 2 == 0).then(|| SAVED_AT + u64::from(i)),
+        deadline: i.is_multiple_of(2).then(|| SAVED_AT + u64::from(i)),
     }
     };
     (0..count).map(entry).collect()

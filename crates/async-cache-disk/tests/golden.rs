@@ -36,7 +36,7 @@ fn version_1() -> Vec<Entry> {
         entry("ключ".as_bytes(), &[0, 255, 128, 10, 13], None),
     ];
     entries.extend((0..77u32).map(|i| {
-        let deadline = (i % 2 == 0).then(|| SAVED_AT + u64::from(i * 7919 % 79) * 1_000_000_000);
+        let deadline = i.is_multiple_of(2).then(|| SAVED_AT + u64::from(i * 7919 % 79) * 1_000_000_000);
         entry(format!("product:{i}").as_bytes(), format!("{{\"id\": {i}}}").as_bytes(), deadline)
     }));
     entries
@@ -114,7 +114,7 @@ fn version_1_compressed() -> Vec<Entry> {
         key: format!("page:{i}").into_bytes(),
         value: format!("<a href=\"/pages/{i}\">page number {i} of the golden file</a>{}", i * 7919)
             .into_bytes(),
-        deadline: (i % 2 == 0).then(|| SAVED_AT + u64::from(i)),
+        deadline: i.is_multiple_of(2).then(|| SAVED_AT + u64::from(i)),
     };
     let mut entries: Vec<Entry> = (0..400).map(record).collect();
     let long = b"a value that repeats itself until it compresses alone; ".repeat(40);

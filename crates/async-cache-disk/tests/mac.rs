@@ -54,12 +54,16 @@ fn units(entries: &[Entry], eager: &[Entry], bytes: &[u8]) -> Vec<(usize, usize)
         units.push((*at, len));
         *at += len;
     };
-    entries.iter().for_each(|entry| push(&mut at, record(entry)));
+    for entry in entries {
+        push(&mut at, record(entry));
+    }
     at = at.next_multiple_of(4096);
     let pages = COUNT.div_ceil(30)
         + u32::try_from(entries.iter().filter(|it| it.deadline.is_some()).count()).unwrap().div_ceil(40);
     (0..pages).for_each(|_| push(&mut at, PAGE));
-    eager.iter().for_each(|entry| push(&mut at, record(entry)));
+    for entry in eager {
+        push(&mut at, record(entry));
+    }
     assert_eq!(at, bytes.len());
     units
 }

@@ -139,7 +139,7 @@ fn a_symlink_in_a_folder_of_ones_own_is_followed_and_stays() {
     assert_eq!(disk.files(), [end]);
     assert_eq!(vfs.read_link(path()).unwrap().as_deref(), Some(Path::new("middle")));
     assert!(clear(&vfs, path()).unwrap());
-    assert_eq!(disk.files(), [Path::new(""); 0]);
+    assert!(disk.files().is_empty());
     assert!(vfs.read_link(path()).unwrap().is_some());
 
     // A link on the way stands where everybody could have put it.
