@@ -7,6 +7,7 @@
 //!   wait; `nesting`: loads that wait for loads
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
+//! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
 
@@ -26,6 +27,7 @@ mod options;
 mod raw;
 mod room;
 mod save;
+mod tool;
 mod ttl;
 mod union;
 
@@ -130,6 +132,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_file, module)?)?;
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
+    module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
     codec::register(module)?;
     Ok(())
 }

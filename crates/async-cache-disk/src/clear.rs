@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::snapshot::read_header;
-use crate::trust::{self, Trusted};
+use crate::trust::{self, Owners, Trusted};
 use crate::vfs::{Vfs, parent_of};
 use crate::writer::sweep_leftovers;
 
@@ -20,7 +20,7 @@ use crate::writer::sweep_leftovers;
 pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<bool, DiskError> {
     let place = &trust::follow(&**vfs, path)?.place;
     sweep_leftovers(&**vfs, place);
-    let Some(Trusted { file, bytes }) = trust::open(&**vfs, path)? else { return Ok(false) };
+    let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::Trusted)? else { return Ok(false) };
     match read_header(&*file, bytes, path, None) {
         Ok(_) => {}
         Err(error) => match error.kind() {

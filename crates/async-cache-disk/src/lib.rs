@@ -48,6 +48,8 @@ mod clear;
 mod compress;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod secret;
 mod snapshot;
 mod trust;
@@ -60,8 +62,8 @@ pub use compress::Compression;
 pub use error::{DiskError, DiskErrorKind};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
-    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, ReadOptions, Record, Records,
-    Scratch, Snapshot, Step,
+    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, ReadOptions, Record,
+    Records, Salvage, SalvageStep, Scratch, Snapshot, Step,
 };
 pub use verify::{Finding, FindingKind, Report, verify, verify_with};
 #[cfg(any(test, feature = "fake"))]

@@ -20,7 +20,9 @@ mod deadlines;
 mod eager;
 mod lookup;
 mod options;
+mod places;
 mod records;
+mod salvage;
 mod unpack;
 mod window;
 
@@ -33,7 +35,9 @@ pub use deadlines::{Deadlines, Due};
 pub use eager::{EagerRecord, EagerRecords, EagerStep};
 pub use lookup::{Found, Scratch};
 pub use options::ReadOptions;
+pub use places::{Layout, Place};
 pub use records::{Record, Records, Step};
+pub use salvage::{Salvage, SalvageStep};
 pub(crate) use unpack::{Stored, unpack};
 pub(crate) use window::Window;
 
@@ -95,7 +99,9 @@ impl Snapshot {
         options: &ReadOptions,
     ) -> Result<Option<Self>, DiskError> {
         let secret = options.secret.as_ref();
-        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path)? else { return Ok(None) };
+        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, options.owners)? else {
+            return Ok(None);
+        };
         let header = read_header(&*file, file_bytes, path, secret)?;
         if let Some(wanted) = options.version.as_ref().filter(|wanted| **wanted != header.version) {
             let (found, wanted) = (header.version, wanted.clone());

@@ -164,3 +164,17 @@ fn bytes_of(path: &Path) -> Vec<u8> {
     assert_eq!(read, bytes.len());
     bytes
 }
+
+/// Written by the Python package: keys and values of almost every kind in `docs/values.md`. What they are is checked in
+/// Python; here they are bytes.
+#[test]
+fn the_file_that_python_wrote_is_readable() {
+    let (vfs, path) = disk_with("v1-python.acf");
+    let snapshot = open(&vfs, &path);
+    let mut scratch = async_cache_disk::Scratch::new();
+    let found = snapshot.find(b"\xa4text", &mut scratch).unwrap();
+    assert_eq!((found.value, found.rank), (&b"\xa7gr\xc3\xbc\xc3\x9fe"[..], 0));
+    let report = async_cache_disk::verify(&vfs, &path).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.sound_entries, report.sound_eager), (20, 1));
+}

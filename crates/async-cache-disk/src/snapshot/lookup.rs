@@ -1,8 +1,8 @@
 //! Finding one entry: read its bucket, then the record the bucket names. For a small record that is two positioned
 //! reads and, with a used [`Scratch`], no allocation.
 
-use super::Snapshot;
 use super::unpack::unpack;
+use super::{Record, Snapshot};
 use crate::compress::Decompressor;
 use crate::format::address::{KeyHash, chain};
 use crate::format::page::{PAGE_BYTES, Page, Slot};
@@ -195,6 +195,20 @@ impl Snapshot {
         }
         self.seal().open(slot.offset, buffer.get(..total)?)?;
         Some(layout)
+    }
+
+    /// The entry whose record a slot names, whoever named it.
+    pub(super) fn read_slot<'s>(&'s self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+        scratch.begin();
+        let layout = self.record_at(slot, &mut scratch.record);
+        let Scratch { record, decompressor, .. } = scratch;
+        let record = layout.and_then(|layout| {
+            Record::of(self, slot.rank, &layout, record.get(..layout.total())?, decompressor)
+        });
+        if record.is_none() {
+            self.0.damage.record();
+        }
+        record
     }
 
     /// How many bytes there are from an offset to the end of the records; `None` if it is not among them.

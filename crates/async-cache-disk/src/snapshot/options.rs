@@ -1,6 +1,7 @@
 //! What a caller knows of a file that is about to be opened.
 
 use crate::secret::Secret;
+use crate::trust::Owners;
 
 /// Which file is wanted: the shape of its data, and the secret that it was written with. Without anything, a file of
 /// any shape that was written without a secret.
@@ -8,6 +9,7 @@ use crate::secret::Secret;
 pub struct ReadOptions {
     pub(super) version: Option<String>,
     pub(super) secret: Option<Secret>,
+    pub(super) owners: Owners,
 }
 
 impl ReadOptions {
@@ -20,6 +22,14 @@ impl ReadOptions {
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
+        self
+    }
+
+    /// A file is opened, too, that another user owns or can write to: for tools that look at files. What is in such a
+    /// file may be made to deceive; serve nothing of it, and run nothing.
+    #[must_use]
+    pub fn of_any_owner(mut self) -> Self {
+        self.owners = Owners::Anybody;
         self
     }
 

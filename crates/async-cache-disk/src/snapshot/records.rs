@@ -16,6 +16,7 @@ use super::window::{Loaded, Window};
 use super::{Scratch, Snapshot};
 use crate::compress::Decompressor;
 use crate::format::page::{PAGE_BYTES, Page};
+use crate::format::record::RecordLayout;
 
 const UNKNOWN: u64 = u64::MAX;
 
@@ -58,6 +59,25 @@ pub struct Record<'r> {
     pub value: &'r [u8],
     /// The record as it stands in its file, for copying.
     pub(crate) stored: Stored<'r>,
+}
+
+impl<'r> Record<'r> {
+    /// The record that fills these bytes, which verified; `None` if its value does not decompress.
+    pub(super) fn of(
+        snapshot: &'r Snapshot,
+        rank: u32,
+        layout: &RecordLayout,
+        bytes: &'r [u8],
+        decompressor: &'r mut Decompressor,
+    ) -> Option<Self> {
+        Some(Self {
+            rank,
+            deadline: layout.deadline,
+            key: bytes.get(layout.key.clone())?,
+            value: unpack(snapshot, layout, bytes, decompressor)?,
+            stored: Stored::new(snapshot, layout, bytes)?,
+        })
+    }
 }
 
 impl Records {
@@ -125,15 +145,7 @@ impl Records {
         let Self { window, snapshot, decompressor, scratch, .. } = self;
         let was_loaded = loaded.is_some();
         let record = loaded.and_then(|loaded| {
-            let bytes = window.get(&loaded)?;
-            let layout = &loaded.layout;
-            Some(Record {
-                rank,
-                deadline: layout.deadline,
-                key: bytes.get(layout.key.clone())?,
-                value: unpack(snapshot, layout, bytes, decompressor)?,
-                stored: Stored::new(snapshot, layout, bytes)?,
-            })
+            Record::of(snapshot, rank, &loaded.layout, window.get(&loaded)?, decompressor)
         });
         if was_loaded && record.is_none() {
             snapshot.0.damage.record(); // its value does not decompress
