@@ -37,23 +37,32 @@
 //! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums
 //! - [`Snapshot`]: an opened file; look-up, reading all, deadlines, eager records
 //! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
+//! - [`Merge`]: what another process saved to the same path and what this one has, in one file; [`SaveLock`] keeps them
+//!   apart, [`Tombstones`] remember what was deleted
 //! - [`verify`]: walks a whole file and lists what is wrong with it
 //! - [`Vfs`]: all that this crate asks of a file system; [`RealDisk`], and in tests a fake one that can crash
 
 mod clear;
 mod error;
 mod format;
+mod lock;
+mod merge;
 mod snapshot;
+mod tombstones;
 mod verify;
 mod vfs;
 mod writer;
 
 pub use clear::clear;
 pub use error::{DiskError, DiskErrorKind};
+pub use format::record::Times;
+pub use lock::SaveLock;
+pub use merge::{Cold, Merge, Merged};
 pub use snapshot::{
     Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Record, Records, Scratch, Snapshot,
     Step,
 };
+pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report, verify};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;

@@ -39,6 +39,7 @@ use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::format::page::PAGE_BYTES;
+use crate::tombstones::Tombstones;
 use crate::vfs::{FileKind, ReadFailure, Vfs, VfsFile, read_exact_at};
 use damage::DamageLog;
 
@@ -180,6 +181,23 @@ impl Snapshot {
     /// Reads all eager records from the coldest to the one used last.
     pub fn eager(&self) -> EagerRecords {
         EagerRecords::new(self.clone())
+    }
+
+    /// What was deleted. If that cannot be read or does not verify, everything may have been that was written before
+    /// the file was.
+    pub fn tombstones(&self) -> Tombstones {
+        self.read_tombstones().unwrap_or_else(|| Tombstones::unknown(self.saved_at()))
+    }
+
+    /// `None` if they cannot be read.
+    pub(crate) fn read_tombstones(&self) -> Option<Tombstones> {
+        let Some(section) = self.0.header.tombstone_section else { return Some(Tombstones::default()) };
+        // Not longer than the file, as the header was checked.
+        let mut bytes = vec![0; usize::try_from(section.bytes).ok()?];
+        if !self.read(&mut bytes, section.offset) {
+            return None;
+        }
+        Tombstones::decode(self.seal().open(section.offset, &bytes)?)
     }
 
     /// Reads deadlines from the soonest on.

@@ -36,6 +36,8 @@ pub enum FindingKind {
     DeadlinePage,
     /// An eager record does not verify: its entry is lost, and those behind it.
     Eager,
+    /// What was deleted does not verify: the next save that merges leaves out more than it must.
+    Tombstones,
     /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or late.
     Deadline,
     /// The header's counts are not what is in the file.
@@ -116,6 +118,7 @@ pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
     walk.records();
     walk.deadline_pages();
     walk.eager();
+    walk.tombstones();
     walk.gaps();
     Ok(walk.report)
 }
@@ -277,6 +280,14 @@ impl Walk<'_> {
                     self.report.add(FindingKind::Eager, end.saturating_sub(bytes), what);
                 }
             }
+        }
+    }
+
+    fn tombstones(&mut self) {
+        if let Some(section) = self.snapshot.header().tombstone_section
+            && self.snapshot.read_tombstones().is_none()
+        {
+            self.report.add(FindingKind::Tombstones, section.offset, "the tombstones do not verify");
         }
     }
 

@@ -119,6 +119,12 @@ pub trait VfsFile: Send + Sync + Debug {
     /// # Errors
     /// What the system reports; `Unsupported` where files cannot be locked.
     fn try_lock(&self) -> io::Result<bool>;
+
+    /// Takes the exclusive lock, waiting for it for as long as `limit`; `false` if somebody else had it all that time.
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
+    fn lock_within(&self, limit: Duration) -> io::Result<bool>;
 }
 
 /// Why [`read_exact_at`] could not fill its buffer.

@@ -21,13 +21,14 @@ use crate::format::address::{KeyHasher, bucket_count};
 use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
 use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, close, put_due};
-use crate::format::record::RecordHead;
+use crate::format::record::{RecordHead, Times};
 use crate::snapshot::{EagerRecord, Record};
+use crate::tombstones::Tombstones;
 use crate::vfs::{Vfs, write_all_at};
 use eager::EagerBuffer;
 use index::Place;
 use temp::TempFile;
-pub(crate) use temp::{parent_of, sweep_leftovers};
+pub(crate) use temp::{create_folder, parent_of, sweep_leftovers};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const SECTION_ALIGNMENT: usize = 4096;
@@ -101,6 +102,8 @@ pub struct Saved {
     pub eager: u32,
     /// The size of the file in bytes.
     pub bytes: u64,
+    /// What tells this file from every other: its [`Snapshot::file_id`](crate::Snapshot::file_id).
+    pub file_id: [u8; 16],
     /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
     pub set_aside: Option<PathBuf>,
 }
@@ -130,6 +133,7 @@ pub struct Writer {
     /// Order of pushing of what was taken back.
     forgotten: Vec<u32>,
     eager: EagerBuffer,
+    tombstones: Tombstones,
 }
 
 impl Writer {
@@ -171,6 +175,7 @@ impl Writer {
                 index_section: Section::default(),
                 deadline_section: Section::default(),
                 eager_section: None,
+                tombstone_section: None,
                 gaps: Vec::new(),
                 end: 0,
             },
@@ -182,18 +187,20 @@ impl Writer {
             deadlines: Vec::new(),
             forgotten: Vec::new(),
             eager: EagerBuffer::default(),
+            tombstones: Tombstones::default(),
         })
     }
 
-    /// Adds an entry. The order of pushing is the order of use, coldest first. `deadline` is in nanoseconds since the
-    /// Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
+    /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the deadline, or [`Times`], in
+    /// nanoseconds since the Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
     ///
     /// # Errors
     /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
     /// on. After any other error the save is over.
-    pub fn push(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
-        let head = self.head(key, value, deadline)?;
-        self.append([head.as_bytes(), key, value], key, deadline)
+    pub fn push(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<Pushed, DiskError> {
+        let times = times.into();
+        let head = self.head(key, value, times)?;
+        self.append([head.as_bytes(), key, value], key, times.deadline)
     }
 
     /// Adds an entry of an opened snapshot as its bytes are. Only the checksum is made anew, for this file.
@@ -211,8 +218,8 @@ impl Writer {
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn push_eager(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<(), DiskError> {
-        let head = self.head(key, value, deadline)?;
+    pub fn push_eager(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<(), DiskError> {
+        let head = self.head(key, value, times.into())?;
         self.append_eager([head.as_bytes(), key, value])
     }
 
@@ -222,6 +229,11 @@ impl Writer {
     /// As [`push`](Self::push).
     pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
         self.append_eager([record.body, &[], &[]])
+    }
+
+    /// Says what was deleted, so that other processes that save to the path do not bring it back.
+    pub fn set_tombstones(&mut self, tombstones: Tombstones) {
+        self.tombstones = tombstones;
     }
 
     /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
@@ -248,9 +260,9 @@ impl Writer {
         let eager = u32::try_from(self.eager.len()).map_err(|_| self.abandoned())?;
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
-        let (entries, bytes) = (self.header.entries, self.header.end);
+        let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let set_aside = temp.install(&self.target, self.keep_target)?;
-        Ok(Saved { entries, eager, bytes, set_aside })
+        Ok(Saved { entries, eager, bytes, file_id, set_aside })
     }
 
     /// How many bytes of records there are so far, eager ones included.
@@ -258,9 +270,9 @@ impl Writer {
         self.position() - HEADER_BYTES as u64 + self.eager.bytes()
     }
 
-    fn head(&self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<RecordHead, DiskError> {
+    fn head(&self, key: &[u8], value: &[u8], times: Times) -> Result<RecordHead, DiskError> {
         match (u32::try_from(key.len()), u32::try_from(value.len())) {
-            (Ok(key_len), Ok(value_len)) => Ok(RecordHead::new(key_len, value_len, deadline)),
+            (Ok(key_len), Ok(value_len)) => Ok(RecordHead::new(key_len, value_len, times)),
             _ => Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len()))),
         }
     }
@@ -377,6 +389,13 @@ impl Writer {
             let eager = std::mem::take(&mut self.eager).into_section(self.seal, self.position());
             self.header.eager_section = Some(self.put_section(&eager)?);
         }
+        if !self.tombstones.is_empty() {
+            let start = self.position().next_multiple_of(PAGE_BYTES as u64);
+            let gap = usize::try_from(start - self.position()).unwrap_or(0);
+            self.put(&[0; PAGE_BYTES][..gap])?;
+            let section = std::mem::take(&mut self.tombstones).encode(self.seal, start);
+            self.header.tombstone_section = Some(self.put_section(&section)?);
+        }
         self.flush()?;
         self.header.end = self.flushed;
         let header = self.header.encode();
@@ -441,7 +460,7 @@ impl fmt::Debug for Writer {
     }
 }
 
-fn random<const N: usize>(path: &Path) -> Result<[u8; N], DiskError> {
+pub(crate) fn random<const N: usize>(path: &Path) -> Result<[u8; N], DiskError> {
     let mut bytes = [0; N];
     let filled = getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()));
     filled.map(|()| bytes).map_err(|error| DiskError::io("asking for random bytes", path, error))

@@ -27,6 +27,7 @@ const KIND_RECORDS: u32 = 1;
 const KIND_INDEX: u32 = 2;
 const KIND_DEADLINES: u32 = 3;
 const KIND_EAGER: u32 = 4;
+const KIND_TOMBSTONES: u32 = 7;
 
 /// A part of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +68,8 @@ pub(crate) struct Header {
     pub(crate) deadline_section: Section,
     /// There only if it holds at least one record.
     pub(crate) eager_section: Option<Section>,
+    /// There only if there is anything in it.
+    pub(crate) tombstone_section: Option<Section>,
     /// What no section covers, between the header and the last of them.
     pub(crate) gaps: Vec<Section>,
     /// Where the last section ends, of whatever kind.
@@ -122,6 +125,7 @@ impl Header {
             index_section: Section::default(),
             deadline_section: Section::default(),
             eager_section: None,
+            tombstone_section: None,
             gaps: Vec::new(),
             end: 0,
         };
@@ -150,8 +154,8 @@ impl Header {
             return Err("it claims too many sections");
         }
         let mut fields = Fields(page.get(TABLE_OFFSET..).unwrap_or_default());
-        let mut seen = [false; 4];
-        let mut eager = Section::default();
+        let mut seen = [false; 5];
+        let (mut eager, mut tombstones) = (Section::default(), Section::default());
         self.end = HEADER_BYTES as u64;
         for _ in 0..count {
             let row = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
@@ -167,12 +171,14 @@ impl Header {
                 return Err("a section reaches beyond the end of the file: the file was cut off");
             }
             self.end = end;
-            let ([records, index, deadlines, has_eager], section) = (&mut seen, Section { offset, bytes });
+            let section = Section { offset, bytes };
+            let [records, index, deadlines, has_eager, has_tombstones] = &mut seen;
             let (seen, place) = match kind {
                 KIND_RECORDS => (records, &mut self.record_section),
                 KIND_INDEX => (index, &mut self.index_section),
                 KIND_DEADLINES => (deadlines, &mut self.deadline_section),
                 KIND_EAGER => (has_eager, &mut eager),
+                KIND_TOMBSTONES => (has_tombstones, &mut tombstones),
                 _ => continue,
             };
             if std::mem::replace(seen, true) {
@@ -180,8 +186,9 @@ impl Header {
             }
             *place = section;
         }
-        let [records, index, _, has_eager] = seen;
+        let [records, index, _, has_eager, has_tombstones] = seen;
         self.eager_section = has_eager.then_some(eager);
+        self.tombstone_section = has_tombstones.then_some(tombstones);
         if records && index { Ok(()) } else { Err("it names no records or no index") }
     }
 
@@ -206,8 +213,16 @@ impl Header {
         let mut page = Vec::with_capacity(HEADER_BYTES);
         page.extend_from_slice(&MAGIC);
         page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        let (sections, required) = if self.eager_section.is_some() { (4u32, FEATURE_EAGER) } else { (3, 0) };
-        page.extend_from_slice(&sections.to_le_bytes());
+        let required = if self.eager_section.is_some() { FEATURE_EAGER } else { 0 };
+        let sections = [
+            Some((KIND_RECORDS, self.record_section)),
+            Some((KIND_INDEX, self.index_section)),
+            Some((KIND_DEADLINES, self.deadline_section)),
+            self.eager_section.map(|section| (KIND_EAGER, section)),
+            self.tombstone_section.map(|section| (KIND_TOMBSTONES, section)),
+        ];
+        let count = sections.iter().flatten().fold(0u32, |count, _| count.saturating_add(1));
+        page.extend_from_slice(&count.to_le_bytes());
         page.extend_from_slice(&required.to_le_bytes());
         page.extend_from_slice(&0u64.to_le_bytes()); // optional features
         page.extend_from_slice(&self.file_id);
@@ -221,13 +236,7 @@ impl Header {
         page.resize(PRODUCER_OFFSET, 0);
         write_label(&mut page, &self.producer);
         page.resize(TABLE_OFFSET, 0);
-        let sections = [
-            (KIND_RECORDS, self.record_section),
-            (KIND_INDEX, self.index_section),
-            (KIND_DEADLINES, self.deadline_section),
-        ];
-        let eager = self.eager_section.map(|section| (KIND_EAGER, section));
-        for (kind, section) in sections.into_iter().chain(eager) {
+        for (kind, section) in sections.into_iter().flatten() {
             page.extend_from_slice(&kind.to_le_bytes());
             page.extend_from_slice(&0u32.to_le_bytes());
             page.extend_from_slice(&section.offset.to_le_bytes());

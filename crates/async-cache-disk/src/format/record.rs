@@ -13,10 +13,27 @@ const HAS_DEADLINE: u8 = 1;
 const HAS_WRITTEN_AT: u8 = 1 << 1;
 const KNOWN_FLAGS: u8 = HAS_DEADLINE | HAS_WRITTEN_AT;
 
+/// When an entry was written, and when it expires, in nanoseconds since the Unix epoch. From an `Option<u64>`, which is
+/// the deadline, if it is not known when the entry was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// When it expires; `None`: never.
+    pub deadline: Option<u64>,
+    /// When it was written, by the file's clock. `None` counts as older than everything.
+    pub written_at: Option<u64>,
+}
+
+impl From<Option<u64>> for Times {
+    fn from(deadline: Option<u64>) -> Self {
+        Self { deadline, written_at: None }
+    }
+}
+
 /// Where the parts of a record are, counted from its first byte. Nothing in it is trusted before the checksum matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordLayout {
     pub(crate) deadline: Option<u64>,
+    pub(crate) written_at: Option<u64>,
     pub(crate) key: Range<usize>,
     pub(crate) value: Range<usize>,
 }
@@ -33,13 +50,11 @@ impl RecordLayout {
         let key_len = usize::try_from(take_length(&mut fields)?).ok()?;
         let value_len = usize::try_from(take_length(&mut fields)?).ok()?;
         let deadline = if flags & HAS_DEADLINE != 0 { Some(fields.u64()?) } else { None };
-        if flags & HAS_WRITTEN_AT != 0 {
-            fields.u64()?;
-        }
+        let written_at = if flags & HAS_WRITTEN_AT != 0 { Some(fields.u64()?) } else { None };
         let key_start = bytes.len().checked_sub(fields.0.len())?;
         let key_end = key_start.checked_add(key_len)?;
         let value_end = key_end.checked_add(value_len)?;
-        Some(Self { deadline, key: key_start..key_end, value: key_end..value_end })
+        Some(Self { deadline, written_at, key: key_start..key_end, value: key_end..value_end })
     }
 
     /// The length of the whole record.
@@ -69,13 +84,14 @@ pub(crate) struct RecordHead {
 }
 
 impl RecordHead {
-    pub(crate) fn new(key_len: u32, value_len: u32, deadline: Option<u64>) -> Self {
+    pub(crate) fn new(key_len: u32, value_len: u32, times: Times) -> Self {
         let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
-        head.put(&[if deadline.is_some() { HAS_DEADLINE } else { 0 }]);
+        let flag = |time: Option<u64>, flag: u8| if time.is_some() { flag } else { 0 };
+        head.put(&[flag(times.deadline, HAS_DEADLINE) | flag(times.written_at, HAS_WRITTEN_AT)]);
         head.put_length(key_len);
         head.put_length(value_len);
-        if let Some(deadline) = deadline {
-            head.put(&deadline.to_le_bytes());
+        for time in [times.deadline, times.written_at].into_iter().flatten() {
+            head.put(&time.to_le_bytes());
         }
         head
     }
@@ -107,19 +123,22 @@ impl RecordHead {
 mod tests {
     use super::*;
 
-    fn encoded(key_len: u32, value_len: u32, deadline: Option<u64>) -> Vec<u8> {
+    fn encoded(key_len: u32, value_len: u32, times: Times) -> Vec<u8> {
         let mut bytes = vec![0; 4];
-        bytes.extend_from_slice(RecordHead::new(key_len, value_len, deadline).as_bytes());
+        bytes.extend_from_slice(RecordHead::new(key_len, value_len, times).as_bytes());
         bytes
     }
 
     #[test]
     fn heads_come_back_as_they_were_written() {
         for key_len in [0, 1, 127, 128, 16383, 16384, 1 << 21, 1 << 28, u32::MAX] {
-            for deadline in [None, Some(0), Some(u64::MAX)] {
-                let head = encoded(key_len, 300, deadline);
+            let times = [None, Some(0), Some(u64::MAX)];
+            for times in
+                times.iter().flat_map(|&deadline| times.map(|written_at| Times { deadline, written_at }))
+            {
+                let head = encoded(key_len, 300, times);
                 let layout = RecordLayout::parse(&head).unwrap();
-                assert_eq!(layout.deadline, deadline);
+                assert_eq!((layout.deadline, layout.written_at), (times.deadline, times.written_at));
                 assert_eq!(layout.key, head.len()..head.len() + key_len as usize);
                 assert_eq!(layout.total(), head.len() + key_len as usize + 300);
                 assert!((0..head.len()).all(|cut| RecordLayout::parse(&head[..cut]).is_none()));
@@ -139,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_writing_is_skipped_and_unknown_flags_are_refused() {
+    fn a_time_of_writing_is_read_and_unknown_flags_are_refused() {
         let head = |flags: u8| [&[0, 0, 0, 0, flags, 1, 2][..], &[9; 24]].concat();
         assert_eq!(RecordLayout::parse(&head(2)).unwrap().key, 15..16);
         assert_eq!(RecordLayout::parse(&head(3)).unwrap().key, 23..24);

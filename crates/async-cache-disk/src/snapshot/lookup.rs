@@ -65,6 +65,8 @@ pub struct Found<'s> {
     pub rank: u32,
     /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
     pub deadline: Option<u64>,
+    /// When it was written, likewise, if the file says so.
+    pub written_at: Option<u64>,
     /// The value's bytes, in the scratch.
     pub value: &'s [u8],
 }
@@ -73,6 +75,7 @@ pub struct Found<'s> {
 struct Hit {
     rank: u32,
     deadline: Option<u64>,
+    written_at: Option<u64>,
     value: Range<usize>,
 }
 
@@ -90,7 +93,8 @@ impl Snapshot {
     /// of this snapshot, even if it could be read later: what a `delete` could not see does not come back.
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<Found<'s>> {
         let hit = self.search(key, scratch)?;
-        Some(Found { rank: hit.rank, deadline: hit.deadline, value: scratch.record.get(hit.value)? })
+        let value = scratch.record.get(hit.value)?;
+        Some(Found { rank: hit.rank, deadline: hit.deadline, written_at: hit.written_at, value })
     }
 
     /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too.
@@ -152,7 +156,8 @@ impl Snapshot {
         if buffer.get(layout.key) != Some(key) {
             return Candidate::OtherKey;
         }
-        Candidate::Hit(Hit { rank: slot.rank, deadline: layout.deadline, value: layout.value })
+        let RecordLayout { deadline, written_at, value, .. } = layout;
+        Candidate::Hit(Hit { rank: slot.rank, deadline, written_at, value })
     }
 
     /// Reads and verifies the record that a slot names into the front of the buffer.

@@ -49,6 +49,8 @@ pub struct Record<'r> {
     pub rank: u32,
     /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
     pub deadline: Option<u64>,
+    /// When it was written, likewise, if the file says so.
+    pub written_at: Option<u64>,
     /// The key's bytes.
     pub key: &'r [u8],
     /// The value's bytes.
@@ -125,6 +127,7 @@ impl Records {
             Some(Record {
                 rank,
                 deadline: layout.deadline,
+                written_at: layout.written_at,
                 key: bytes.get(layout.key)?,
                 value: bytes.get(layout.value)?,
                 body: bytes.get(4..)?,

@@ -1,0 +1,76 @@
+//! The lock of a path: keeps the saves of several processes apart.
+//!
+//! Rules:
+//! 1. the lock is on a file of its own, `<path>.lock`, for the file at the path is replaced by every save;
+//! 2. that file is never removed and never replaced, or two processes could lock two files of one name;
+//! 3. it is advisory and ends with the process that holds it, however that ends;
+//! 4. where a file system has no locks, there is none, and saves of one moment may overwrite each other.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{DiskError, DiskErrorKind};
+use crate::snapshot::not_a_file;
+use crate::vfs::{FileKind, Vfs, VfsFile};
+use crate::writer::{create_folder, parent_of};
+
+/// Held by the one process that saves to a path. Released when it is dropped, and by the kernel if the process dies.
+#[derive(Debug)]
+pub struct SaveLock(#[allow(dead_code)] Box<dyn VfsFile>); // it is the open file that holds the lock
+
+impl SaveLock {
+    /// Takes the lock of `path`, waiting for it for as long as `limit`. Makes missing parent folders.
+    ///
+    /// # Errors
+    /// [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
+    /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file, or something else than a file has the lock's name;
+    /// [`Io`](DiskErrorKind::Io).
+    pub fn take(vfs: &Arc<dyn Vfs>, path: &Path, limit: Duration) -> Result<Self, DiskError> {
+        let lock_path = lock_path(path)?;
+        create_folder(&**vfs, parent_of(path))?;
+        let file = open_or_create(&**vfs, &lock_path)?;
+        match file.lock_within(limit) {
+            Ok(true) => Ok(Self(file)),
+            Ok(false) => {
+                let what = format!("another process has held the lock of its saves for {limit:?}");
+                Err(DiskError::new(DiskErrorKind::Locked, path, what))
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Self(file)),
+            Err(error) => Err(DiskError::io("locking it", &lock_path, error)),
+        }
+    }
+}
+
+fn lock_path(path: &Path) -> Result<PathBuf, DiskError> {
+    let Some(name) = path.file_name() else {
+        return Err(DiskError::new(DiskErrorKind::NotAFile, path, "this path names no file"));
+    };
+    let mut name = OsString::from(name);
+    name.push(".lock");
+    Ok(path.with_file_name(name))
+}
+
+/// Several processes may do this at once, and all get the same file.
+fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskError> {
+    loop {
+        match vfs.metadata(path) {
+            // Asked before the file is opened, since opening a pipe would wait for its other end.
+            Ok(metadata) if metadata.kind != FileKind::File => {
+                return Err(DiskError::new(DiskErrorKind::NotAFile, path, not_a_file(metadata.kind)));
+            }
+            Ok(_) => {
+                return vfs.open(path).map_err(|error| DiskError::io("opening the lock file", path, error));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(DiskError::io("looking for the lock file", path, error)),
+        }
+        match vfs.create_new(path) {
+            Ok(file) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(DiskError::io("creating the lock file", path, error)),
+        }
+    }
+}
