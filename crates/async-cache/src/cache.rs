@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_cache_core::stats::Stats;
 
+use crate::autosave::Autosave;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
@@ -53,12 +54,20 @@ use crate::save::{Opening, Saved};
 /// ```
 pub struct AsyncCache<K, V> {
     pub(crate) inner: Arc<Inner<K, V>>,
-    pub(crate) opening: Arc<Opening>,
+    /// What there is once for all handles, and ends with the last one.
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) opening: Opening,
+    #[allow(dead_code, reason = "held for what happens when it is dropped")]
+    pub(crate) autosave: Option<Autosave>,
 }
 
 impl<K, V> Clone for AsyncCache<K, V> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), opening: Arc::clone(&self.opening) }
+        Self { inner: Arc::clone(&self.inner), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -252,7 +261,7 @@ where
 
     /// What was found when the cache was built: how much came back, in what time, or why nothing did.
     pub fn opening(&self) -> &Opening {
-        &self.opening
+        &self.shared.opening
     }
 
     /// Saves every entry that has not expired to the backup. Without one, nothing happens.

@@ -32,6 +32,13 @@ pub enum LoadError<E> {
         /// The key that was being loaded.
         key: String,
     },
+    /// A batch loader returned a list that is not as long as its keys.
+    WrongCount {
+        /// How many keys it was asked for.
+        asked: usize,
+        /// How many values it returned.
+        returned: usize,
+    },
     /// The value was not in the cache, and there is no tokio runtime here to load it on.
     NoRuntime,
 }
@@ -53,6 +60,7 @@ impl<E> Clone for LoadError<E> {
             Self::Panicked { key, message } => Self::Panicked { key: key.clone(), message: message.clone() },
             Self::Recursive { key } => Self::Recursive { key: key.clone() },
             Self::Abandoned { key } => Self::Abandoned { key: key.clone() },
+            &Self::WrongCount { asked, returned } => Self::WrongCount { asked, returned },
             Self::NoRuntime => Self::NoRuntime,
         }
     }
@@ -71,6 +79,11 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
             Self::Abandoned { key } => {
                 write!(f, "the runtime that loaded key {key} was shut down before the load ended; ask again")
             }
+            Self::WrongCount { asked, returned } => write!(
+                f,
+                "a batch loader was asked for {asked} keys and returned {returned} values; return one value for each \
+                 key, in their order, or a map, which may lack keys"
+            ),
             Self::NoRuntime => f.write_str(
                 "the value is not in the cache, and there is no tokio runtime here to load it on; \
                  call from within a runtime, or enter one with `Handle::enter`",
@@ -88,6 +101,9 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
             }
             Self::Recursive { key } => f.debug_struct("Recursive").field("key", key).finish(),
             Self::Abandoned { key } => f.debug_struct("Abandoned").field("key", key).finish(),
+            Self::WrongCount { asked, returned } => {
+                f.debug_struct("WrongCount").field("asked", asked).field("returned", returned).finish()
+            }
             Self::NoRuntime => f.write_str("NoRuntime"),
         }
     }
@@ -105,6 +121,9 @@ pub enum BuildError {
     /// The backup's path can never hold a cache, whatever is done about its content.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// The system does not let the process have the thread that saves.
+    #[error("the thread for autosave could not be started: {0}")]
+    Autosave(std::io::Error),
 }
 
 /// What a user's own backend may fail with.

@@ -13,7 +13,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use async_cache_core::cache::{Cache, Cleared, Config};
@@ -50,6 +50,8 @@ pub(crate) struct Inner<K, V> {
     /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or
     /// saved last.
     pub(crate) saving: Mutex<Option<FileClock>>,
+    /// What [`Inner::changes`] was when the last save that succeeded began. Written under `saving`.
+    pub(crate) saved_changes: AtomicU64,
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: AtomicBool,
     /// Hits under a shared lock; those that took a shard alone are counted there.
@@ -117,6 +119,7 @@ impl<K, V> Inner<K, V> {
             maxsize,
             backup,
             saving: Mutex::new(None),
+            saved_changes: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             hits: Tally::new(),
             cold_counts: Arc::default(),
@@ -172,6 +175,11 @@ impl<K, V> Inner<K, V> {
         stats.hits += self.hits.count();
         self.cold_counts.add_to(&mut stats);
         stats
+    }
+
+    /// Counts up with everything that a save would show.
+    pub(crate) fn changes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.read().cache.changes()).sum()
     }
 
     pub(crate) fn len(&self) -> usize {

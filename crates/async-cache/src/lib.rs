@@ -32,7 +32,8 @@
 //!
 //! - [`AsyncCache`]: the cache; `builder`: how it is made; `inner`: its shards; `tally`: counting hits
 //! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
-//! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them
+//! - [`BatchLoader`]: many keys in one call of a loader; [`WarmUp`]: many keys before anybody asks for them
+//! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them; `autosave`: saving unasked
 //! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
 //! - [`Clock`]: where the time comes from
 //!
@@ -41,7 +42,9 @@
 
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 
+mod autosave;
 mod backup;
+mod batch;
 mod builder;
 mod cache;
 mod clock;
@@ -53,17 +56,20 @@ mod room;
 mod save;
 mod sync;
 mod tally;
+mod warm;
 
 pub use async_cache_core::order::Eviction;
 pub use async_cache_core::stats::Stats;
 pub use async_cache_disk::{DiskError, DiskErrorKind, RealDisk, Vfs};
 
 pub use backup::{CacheBackend, DiskBackend, SavedEntry};
+pub use batch::{BatchAnswer, BatchLoader, BatchLoaderBuilder, KeyAnswer};
 pub use builder::Builder;
 pub use cache::{AsyncCache, Metrics};
 pub use clock::{Clock, ManualClock};
 pub use error::{BackendError, BackupError, BuildError, LoadError};
 pub use save::{Opening, Saved};
+pub use warm::{WarmUp, WarmedUp};
 
 /// Runs the examples of the README as tests.
 #[cfg(doctest)]

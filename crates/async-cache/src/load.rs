@@ -34,7 +34,7 @@ use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly, one_after_a
 use crate::sync;
 
 /// What a caller does about a key that is not there.
-enum Entered<V> {
+pub(crate) enum Entered<V> {
     /// Somebody stored it in the meantime.
     Hit(V),
     /// He waits for a load that runs already.
@@ -43,15 +43,15 @@ enum Entered<V> {
     Leads(FlightId, Arc<Room<V>>),
 }
 
-/// What the pilot has to know of its flight.
-struct Flight<K, V> {
-    inner: Arc<Inner<K, V>>,
-    hash: u64,
-    id: FlightId,
-    room: Arc<Room<V>>,
-    rank: Option<Rank>,
-    ttl: Option<Duration>,
-    started: Time,
+/// What whoever ends a flight has to know of it.
+pub(crate) struct Flight<K, V> {
+    pub(crate) inner: Arc<Inner<K, V>>,
+    pub(crate) hash: u64,
+    pub(crate) id: FlightId,
+    pub(crate) room: Arc<Room<V>>,
+    pub(crate) rank: Option<Rank>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) started: Time,
 }
 
 impl<K, V> Inner<K, V>
@@ -78,54 +78,19 @@ where
         let mut load = Some(load);
         let mut is_counted = false;
         loop {
-            let opened = self.shard(hash).read().opened.clone();
-            let probe = match self.cold(hash, key.to_owned(), opened) {
-                Ok(value) => return Ok(value),
-                Err(probe) => probe,
-            };
-            if !is_counted {
-                self.miss(hash);
-                is_counted = true;
-            }
-            let entered = {
-                // If it is not used, it is dropped here, where the shard is not locked any more.
-                let mut owned = Some(key.to_owned());
-                self.write(hash, key, &probe, |cache, slot, flight| {
-                    if let Some(slot) = slot
-                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
-                    {
-                        return Entered::Hit(entry.value.clone());
-                    }
-                    if let Some(flight) = flight
-                        && let Some(room) = cache.join(flight)
-                    {
-                        return Entered::Joined(flight, Arc::clone(room));
-                    }
-                    let load = load.take().expect("a caller leads once, and returns then");
-                    let owned = owned.take().expect("it was just put there");
-                    let room = Room::new(forget_types(load));
-                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
-                })
-            };
+            let new_room =
+                || Room::new(forget_types(load.take().expect("a caller leads once, and returns then")));
+            let (entered, rank) = self.enter(hash, key, &mut is_counted, new_room);
             let (id, room, leads) = match entered {
-                // The snapshot changed between the look and the lock.
-                None => continue,
-                Some(Entered::Hit(value)) => return Ok(value),
-                Some(Entered::Joined(id, room)) => (id, room, false),
-                Some(Entered::Leads(id, room)) => (id, room, true),
+                Entered::Hit(value) => return Ok(value),
+                Entered::Joined(id, room) => (id, room, false),
+                Entered::Leads(id, room) => (id, room, true),
             };
-            let seat = Seat { inner: self, hash, id, room: &room };
+            let seat = Seat::new(self, hash, id, Arc::clone(&room));
             if leads {
                 let started = self.clock.now();
-                let flight = Flight {
-                    inner: Arc::clone(self),
-                    hash,
-                    id,
-                    room: Arc::clone(&room),
-                    rank: probe.rank,
-                    ttl,
-                    started,
-                };
+                let flight =
+                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), rank, ttl, started };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
                     Some(task) => room.driven_by(task),
                     None => return Err(LoadError::NoRuntime),
@@ -152,7 +117,55 @@ where
                     });
                 }
                 Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
-                Answer::Abandoned => {}
+                // He asked for one key, so he has a loader that knows, where the batch loader did not.
+                Answer::Abandoned | Answer::Missing => {}
+            }
+        }
+    }
+
+    /// Finds out what a caller does about a key that is not in memory: served from the snapshot, or by somebody
+    /// who was faster, or he joins a load, or he leads one, in the `room` that he makes. Counts the miss, once.
+    /// Also the rank of the key in the opened snapshot, for who leads.
+    pub(crate) fn enter<Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        is_counted: &mut bool,
+        mut room: impl FnMut() -> Arc<Room<V>>,
+    ) -> (Entered<V>, Option<Rank>)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        loop {
+            let opened = self.shard(hash).read().opened.clone();
+            let probe = match self.cold(hash, key.to_owned(), opened) {
+                Ok(value) => return (Entered::Hit(value), None),
+                Err(probe) => probe,
+            };
+            if !std::mem::replace(is_counted, true) {
+                self.miss(hash);
+            }
+            // If it is not used, it is dropped here, where the shard is not locked any more.
+            let mut owned = Some(key.to_owned());
+            let entered = self.write(hash, key, &probe, |cache, slot, flight| {
+                if let Some(slot) = slot
+                    && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                {
+                    return Entered::Hit(entry.value.clone());
+                }
+                if let Some(flight) = flight
+                    && let Some(room) = cache.join(flight)
+                {
+                    return Entered::Joined(flight, Arc::clone(room));
+                }
+                let owned = owned.take().expect("it was just put there");
+                let room = room();
+                Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+            });
+            // `None`: the snapshot changed between the look and the lock.
+            if let Some(entered) = entered {
+                return (entered, probe.rank);
             }
         }
     }
@@ -182,8 +195,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
 
 impl<K, V> Inner<K, V> {
     /// The load has come to its end without a value.
-    fn end(&self, hash: u64, id: FlightId, room: &Room<V>, took: Duration, answer: Answer<V>) {
-        let ended = self.shard(hash).write().cache.fail(id, took);
+    pub(crate) fn end(&self, hash: u64, id: FlightId, room: &Room<V>, took: Duration, answer: Answer<V>) {
+        let ended = {
+            let mut shard = self.shard(hash).write();
+            match &answer {
+                Answer::Missing => shard.cache.come_back_empty(id, took),
+                _ => shard.cache.fail(id, took),
+            }
+        };
         room.tell(answer);
         drop(ended);
     }
@@ -200,33 +219,38 @@ where
     let polled = poll_fn(|cx| flight.room.poll(cx, is_forsaken));
     match nesting::within(flight.room.name, polled).await {
         Flown::Taken => ending.duty = Duty::None,
-        Flown::Ended(answer) => {
-            // From here on `ending` ends the flight whatever happens.
-            ending.duty = Duty::End;
-            match answer {
-                Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
-                    Ok(copy) => ending.flight.inner.land(&ending.flight, value, copy),
-                    Err(panic) => ending.end(Answer::Panicked(panic_message(&*panic).into())),
-                },
-                other => ending.end(other),
-            }
-            ending.duty = Duty::None;
-        }
+        Flown::Ended(answer) => ending.conclude(answer),
     }
 }
 
 /// Ends a flight whose pilot goes away before it did: the runtime shuts down, or storing the value panicked.
-struct Ending<K, V> {
-    flight: Flight<K, V>,
-    duty: Duty,
+pub(crate) struct Ending<K, V> {
+    pub(crate) flight: Flight<K, V>,
+    pub(crate) duty: Duty,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Duty {
+pub(crate) enum Duty {
     /// Take the load and end the flight; but if a leaver took it, he ends it.
     IfNotTaken,
     End,
     None,
+}
+
+impl<K: Hash + Eq, V: Clone> Ending<K, V> {
+    /// Ends the flight with what came of its load, which is gone.
+    pub(crate) fn conclude(&mut self, answer: Answer<V>) {
+        // From here on this ends the flight whatever happens.
+        self.duty = Duty::End;
+        match answer {
+            Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
+                Ok(copy) => self.flight.inner.land(&self.flight, value, copy),
+                Err(panic) => self.end(Answer::Panicked(panic_message(&*panic).into())),
+            },
+            other => self.end(other),
+        }
+        self.duty = Duty::None;
+    }
 }
 
 impl<K, V> Ending<K, V> {
@@ -256,29 +280,38 @@ impl<K, V> Drop for Ending<K, V> {
 }
 
 /// A caller who waits. Dropped before he is answered, he leaves; the last one to leave stops the load.
-struct Seat<'a, K: 'static, V: 'static> {
+pub(crate) struct Seat<'a, K: 'static, V: 'static> {
     inner: &'a Arc<Inner<K, V>>,
     hash: u64,
     id: FlightId,
-    room: &'a Arc<Room<V>>,
+    pub(crate) room: Arc<Room<V>>,
+    is_taken: bool,
 }
 
-impl<K: 'static, V: 'static> Seat<'_, K, V> {
+impl<'a, K: 'static, V: 'static> Seat<'a, K, V> {
+    pub(crate) fn new(inner: &'a Arc<Inner<K, V>>, hash: u64, id: FlightId, room: Arc<Room<V>>) -> Self {
+        Self { inner, hash, id, room, is_taken: true }
+    }
+
     /// The flight has ended: there is nothing to leave.
-    fn give_up(self) {
-        std::mem::forget(self);
+    pub(crate) fn give_up(mut self) {
+        self.is_taken = false;
     }
 }
 
 impl<K: 'static, V: 'static> Drop for Seat<'_, K, V> {
     fn drop(&mut self) {
+        if !self.is_taken {
+            return;
+        }
         let left = self.inner.shard(self.hash).write().cache.leave(self.id);
         if left == Left::Nobody
             && let Some(load) = self.room.stop()
         {
-            let (inner, hash, id, room) = (Arc::clone(self.inner), self.hash, self.id, Arc::clone(self.room));
+            let (inner, hash, id, room) =
+                (Arc::clone(self.inner), self.hash, self.id, Arc::clone(&self.room));
             one_after_another(move || {
-                drop_quietly(Some(load));
+                drop_quietly(load);
                 inner.end(hash, id, &room, Duration::ZERO, Answer::Abandoned);
             });
         }

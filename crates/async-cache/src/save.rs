@@ -82,20 +82,43 @@ pub struct Opening {
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Saves everything that has not expired. Without a backup nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
-        let Some(Backup(kind)) = &self.backup else { return Ok(Saved::default()) };
+        let Some(backup) = &self.backup else { return Ok(Saved::default()) };
+        self.save_as(backup, &mut self.saving.lock(), self.changes())
+    }
+
+    /// [`Inner::save`], unless nothing has changed since the last one that succeeded; then, or without a backup,
+    /// `None`.
+    pub(crate) fn save_if_changed(&self) -> Result<Option<Saved>, BackupError> {
+        let Some(backup) = &self.backup else { return Ok(None) };
         let mut clock = self.saving.lock();
+        let changes = self.changes();
+        if changes == self.saved_changes.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.save_as(backup, &mut clock, changes).map(Some)
+    }
+
+    /// Saves, with the save lock held. `changes` is what [`Inner::changes`] was before; what changes from then on
+    /// is for the next save, though it may be in this one, too.
+    fn save_as(
+        &self,
+        Backup(kind): &Backup<K, V>,
+        clock: &mut Option<FileClock>,
+        changes: u64,
+    ) -> Result<Saved, BackupError> {
         let saved = match kind {
             Kind::Disk(disk, codec) => {
                 let file =
                     clock.map_or_else(|| self.clock.start_file(0), |file| self.clock.adjust_file(file));
-                let saved = self.save_to_disk(disk, codec, file)?;
-                *clock = Some(file);
-                saved
+                self.save_to_disk(disk, codec, file).inspect(|_| *clock = Some(file))
             }
-            Kind::Whole(backend, clone_key) => self.save_whole(&**backend, *clone_key)?,
+            Kind::Whole(backend, clone_key) => self.save_whole(&**backend, *clone_key),
         };
-        self.cold_counts.saved();
-        Ok(saved)
+        self.cold_counts.saved(&saved);
+        if saved.is_ok() {
+            self.saved_changes.store(changes, Ordering::Relaxed);
+        }
+        saved
     }
 
     fn save_whole(

@@ -88,6 +88,9 @@ class Persistence:
             self._saver = me
             try:
                 self._save(cache)
+            except BaseException:
+                cache.count_save_error()
+                raise
             finally:
                 self._saver = None
 
