@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_cache_core::cache::Restored;
 use async_cache_core::store::NewEntry;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskErrorKind, EagerStep, RealDisk, Snapshot, Step, Vfs};
+use async_cache_disk::{DiskErrorKind, EagerStep, RealDisk, Snapshot, Step, Times, Vfs};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -28,11 +29,20 @@ pub(crate) struct Target {
     pub(crate) version: String,
     pub(crate) options: Options,
     pub(crate) vfs: Arc<dyn Vfs>,
+    /// Whether saves merge with those of other processes, and how long one waits for another one's to end.
+    pub(crate) merge: Option<Duration>,
 }
 
 impl Target {
     pub(crate) fn new(path: PathBuf, version: String, pickle: bool) -> Self {
-        Self { path, version, options: Options { pickle }, vfs: Arc::new(RealDisk) }
+        Self { path, version, options: Options { pickle }, vfs: Arc::new(RealDisk), merge: None }
+    }
+
+    /// Whether saves merge, and how many seconds one waits for another process's to end.
+    pub(crate) fn merging(self, merge: Option<f64>) -> PyResult<Self> {
+        let merge = merge.map(Duration::try_from_secs_f64).transpose();
+        let merge = merge.map_err(|error| PyValueError::new_err(format!("lock_timeout: {error}")))?;
+        Ok(Self { merge, ..self })
     }
 
     /// The version tag of what stands at the path, if that can be read.
@@ -50,13 +60,19 @@ impl Cache {
     /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
+        if target.merge.is_some() {
+            let mut state = self.state.borrow(py);
+            let (now, wall) = clock::both();
+            let file = state.clock_at(now, wall, 0);
+            state.file_clock = Some(file);
+            state.core.keep_times(file);
+            state.share(target.options, None);
+        }
         let opened = target.open(py);
         self.state.borrow(py).unread = opened.as_ref().is_err_and(|error| *error.kind() == DiskErrorKind::Io);
         let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
-        let (now, wall) = (clock::now(), clock::wall());
-        let clock_then = self.state.borrow(py).file_clock;
-        let not_before = clock_then.map_or(0, |then| then.adjusted(now, wall).file_now());
-        let file = FileClock::start(now, wall, snapshot.saved_at().max(not_before));
+        let (now, wall) = clock::both();
+        let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
         let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file);
         for _ in 0..10 {
             let maxsize = self.state.borrow(py).core.maxsize();
@@ -79,6 +95,10 @@ impl Cache {
                     continue;
                 }
                 state.file_clock = Some(file);
+                if target.merge.is_some() {
+                    state.core.keep_times(file);
+                    state.share(target.options, Some(snapshot.file_id()));
+                }
                 let before = state.opened.replace(Arc::clone(&opened));
                 if let Some(before) = &before {
                     before.add_to(&mut state.spent);
@@ -103,19 +123,22 @@ impl Cache {
         file: FileClock,
     ) -> (usize, Vec<String>) {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
-        each_eager(snapshot, file, |key, value, deadline| {
+        each_eager(snapshot, file, |key, value, times| {
             let key = codec::decode_value(py, key, target.options);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
             match entry {
-                Ok((key, value)) => decoded.push((key, value, file.deadline_from_file(deadline))),
+                Ok((key, value)) => decoded.push((key, value, times)),
                 Err(error) => undecodable.push(error.to_string()),
             }
         });
         let mut restored = 0;
         // The last ones are the most recently used, and each one comes in as the coldest.
-        for (key, value, deadline) in decoded.into_iter().rev() {
+        for (key, value, times) in decoded.into_iter().rev() {
+            let deadline = file.deadline_from_file(times.deadline);
             let probe = ObjectKey::new(self.seed, &key);
-            match probe.and_then(|probe| restore(self, py, &probe, value, deadline)) {
+            match probe.and_then(|probe| {
+                restore(self, py, &probe, value, deadline, Some(times.written_at.unwrap_or(0)))
+            }) {
                 Ok(is_in) => restored += usize::from(is_in),
                 Err(error) => undecodable.push(error.to_string()),
             }
@@ -124,13 +147,17 @@ impl Cache {
     }
 }
 
-/// Says `each` of the eager records whose time has not passed, by key, value and deadline. Those behind a damaged
+/// Says `each` of the eager records whose time has not passed, by key, value and times. Those behind a damaged
 /// one cannot be found.
-fn each_eager(snapshot: &Snapshot, file: FileClock, mut each: impl FnMut(&[u8], &[u8], Option<u64>)) {
+fn each_eager(snapshot: &Snapshot, file: FileClock, mut each: impl FnMut(&[u8], &[u8], Times)) {
     let mut records = snapshot.eager();
     while let Some(EagerStep::Record(record)) = records.next_step() {
         if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
-            each(record.key, record.value, record.deadline);
+            each(
+                record.key,
+                record.value,
+                Times { deadline: record.deadline, written_at: record.written_at },
+            );
         }
     }
 }
@@ -157,11 +184,11 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
         }
     }
     let mut eager = Vec::new();
-    each_eager(&snapshot, file, |key, value, deadline| {
+    each_eager(&snapshot, file, |key, value, times| {
         if let (Ok(key), Ok(value)) =
             (codec::decode_value(py, key, target.options), codec::decode_value(py, value, target.options))
         {
-            eager.push((key, value, deadline.map(left)));
+            eager.push((key, value, times.deadline.map(left)));
         }
     });
     eager.into_iter().try_for_each(|entry| entries.append(entry))?;
@@ -182,10 +209,11 @@ pub(crate) fn restore(
     probe: &impl Probe,
     value: Bound<'_, PyAny>,
     deadline: Deadline,
+    written_at: Option<u64>,
 ) -> PyResult<bool> {
     let key = probe.to_key(py)?;
     let (mut state, slot, _) = cache.address(py, probe)?;
-    let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: None };
+    let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: None, written_at };
     let restored = state.core.restore(slot, probe.hash(), new, clock::now());
     drop(state);
     Ok(matches!(restored, Restored::Stored))

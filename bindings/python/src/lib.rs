@@ -15,6 +15,7 @@ mod call;
 mod clock;
 mod codec;
 mod done;
+mod eager;
 mod errors;
 mod file;
 mod key;
@@ -24,6 +25,7 @@ mod opened;
 mod raw;
 mod room;
 mod save;
+mod sharing;
 mod ttl;
 
 use std::path::PathBuf;

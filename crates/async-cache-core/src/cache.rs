@@ -273,7 +273,7 @@ impl<K, V, T> Cache<K, V, T> {
     ) -> Removed<K, V> {
         self.fence(flight);
         let was_cold = rank.is_some_and(|rank| self.take_cold(rank));
-        self.changes += u64::from(was_cold || slot.is_some());
+        self.changes += u64::from(was_cold || slot.is_some()); // see also `time_of_delete`
         let mut removed = Removed::default();
         if let Some(slot) = slot {
             let (key, value) = self.store.remove(slot);
@@ -332,7 +332,10 @@ impl<K, V, T> Cache<K, V, T> {
 
     /// The time of a delete or a clearing that happens now: later than every write before it. `None` if no times are kept.
     pub fn time_of_delete(&mut self, now: Time) -> Option<u64> {
-        self.store.written_mut().as_mut().map(|written| written.next(now))
+        let written = self.store.written_mut().as_mut()?;
+        // It is news for others, though nothing may have been there.
+        self.changes += 1;
+        Some(written.next(now))
     }
 
     /// Sees to it that every write from now on is later than `time`.

@@ -35,7 +35,7 @@ impl SaveLock {
         match file.lock_within(limit) {
             Ok(true) => Ok(Self(file)),
             Ok(false) => {
-                let what = format!("another process has held the lock of its saves for {limit:?}");
+                let what = "another process has held the lock of its saves all the time that this one waited";
                 Err(DiskError::new(DiskErrorKind::Locked, path, what))
             }
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Self(file)),

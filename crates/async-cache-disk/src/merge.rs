@@ -243,6 +243,11 @@ impl Merge {
         self.tombstones.covers(kind, key, written_at)
     }
 
+    /// Whether an entry of theirs that this process does not have may have been deleted by it.
+    pub fn may_have_deleted(&self, written_at: u64) -> bool {
+        self.our_tombstones.may_cover(written_at)
+    }
+
     /// What both sides deleted.
     pub fn tombstones(&self) -> &Tombstones {
         &self.tombstones

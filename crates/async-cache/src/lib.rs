@@ -54,6 +54,7 @@ mod load;
 mod nesting;
 mod room;
 mod save;
+mod sharing;
 mod sync;
 mod tally;
 mod warm;

@@ -79,6 +79,12 @@ class Persistence:
             scope = scope[:60] + "#" + hashlib.sha256(scope.encode()).hexdigest()[:32]
         return f"{version}\x1f{scope}" if scope else version
 
+    @property
+    def _merge(self) -> float | None:
+        """How many seconds a save waits for that of another process; ``None`` if it does not merge."""
+        backend = cast(DiskBackend, self.backend)
+        return backend.lock_timeout if backend.merge else None
+
     def save(self, cache: Cache) -> None:
         """Saves all entries of the cache."""
         me = threading.get_ident()
@@ -97,7 +103,7 @@ class Persistence:
     def _save(self, cache: Cache) -> None:
         if self.is_native:
             path = Path(cast(DiskBackend, self.backend).path)
-            report = cache.save_to_file(path, self._tag, True, self._set_aside)
+            report = cache.save_to_file(path, self._tag, True, self._set_aside, self._merge)
             self._set_aside = False
             if report["left_out"]:
                 warnings.warn(
@@ -144,7 +150,7 @@ class Persistence:
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"
             )
-        cache.open_from_file(Path(backend.path), self._tag, True)
+        cache.open_from_file(Path(backend.path), self._tag, True, self._merge)
 
     def _restore(self, cache: Cache) -> None:
         loaded = self.backend.load()

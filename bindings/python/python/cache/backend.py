@@ -49,9 +49,16 @@ class DiskBackend(CacheBackend):
 
     `version` names the shape of your data: a file of another version is an empty cache. Parent folders are created;
     the file can be read by its owner only.
+
+    Several processes of one host, such as the workers of gunicorn or uvicorn, may name one path: the save of a cache takes
+    a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another process
+    has saved stays; for every key the later write wins; what a process deleted stays gone unless somebody wrote it later.
+    With ``merge=False`` a save replaces the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, version: str = "") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, version: str = "", merge: bool = True, lock_timeout: float = 10.0
+    ) -> None:
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
             raise TypeError(f"the path of a DiskBackend is a non-empty str or a Path, not {path!r}")
@@ -59,8 +66,12 @@ class DiskBackend(CacheBackend):
             raise TypeError(f"version is a str, not {type(version).__qualname__}")
         if len(version.encode()) > 100 or "\x1f" in version:
             raise ValueError("version is at most 100 bytes of text, without control characters")
+        if not 0 <= lock_timeout < 1e9:
+            raise ValueError(f"lock_timeout is a number of seconds, 0 or more, not {lock_timeout}")
         self.path = path
         self.version = version
+        self.merge = bool(merge)
+        self.lock_timeout = float(lock_timeout)
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_disk::{DiskError, RealDisk, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer};
+use async_cache_disk::{DiskError, Merge, RealDisk, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,8 +34,12 @@ use crate::error::BackendError;
 ///   of them may come back after the other was deleted.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
-/// Parent folders are created; the file has mode 0600. A symlink at the path is replaced by the file. One
-/// path belongs to one cache at a time: of two caches that save to it, the later one wins.
+/// Parent folders are created; the file has mode 0600. A symlink at the path is replaced by the file.
+///
+/// Several processes of one host may name one path. A save takes a lock beside the file (`<name>.lock`) and merges: what
+/// another process has saved stays, for every key the later write wins, and what a process deleted stays gone unless
+/// somebody wrote it later. What others saved is seen when the file is opened again. See also
+/// [`without_merging`](DiskBackend::without_merging).
 ///
 /// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
 /// without a cache, too, and read or write the whole file at once.
@@ -45,6 +49,8 @@ pub struct DiskBackend {
     version: String,
     vfs: Arc<dyn Vfs>,
     clock: Clock,
+    merges: bool,
+    lock_timeout: Duration,
 }
 
 impl fmt::Debug for DiskBackend {
@@ -59,7 +65,14 @@ impl fmt::Debug for DiskBackend {
 impl DiskBackend {
     /// A backend that keeps the cache at `path`. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), version: String::new(), vfs: Arc::new(RealDisk), clock: Clock::system() }
+        Self {
+            path: path.into(),
+            version: String::new(),
+            vfs: Arc::new(RealDisk),
+            clock: Clock::system(),
+            merges: true,
+            lock_timeout: Duration::from_secs(10),
+        }
     }
 
     /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is an empty
@@ -83,6 +96,30 @@ impl DiskBackend {
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Lets every save replace the file, whatever other processes have saved to it.
+    #[must_use]
+    pub fn without_merging(mut self) -> Self {
+        self.merges = false;
+        self
+    }
+
+    /// How long a save waits while another process saves to the same path; then it is an error. Default: 10 seconds.
+    #[must_use]
+    pub fn lock_timeout(mut self, limit: Duration) -> Self {
+        self.lock_timeout = limit;
+        self
+    }
+
+    pub(crate) fn merges(&self) -> bool {
+        self.merges
+    }
+
+    /// Takes the lock of the path and opens what stands there; `None` if saves do not merge.
+    pub(crate) fn begin_merge(&self) -> Result<Option<Merge>, DiskError> {
+        let merge = || Merge::begin(&self.vfs, &self.path, &self.version, self.lock_timeout);
+        self.merges.then(merge).transpose()
     }
 
     /// Where the cache is kept.
