@@ -19,7 +19,14 @@ use crate::writer::{create_folder, parent_of};
 
 /// Held by the one process that saves to a path. Released when it is dropped, and by the kernel if the process dies.
 #[derive(Debug)]
-pub struct SaveLock(#[allow(dead_code)] Box<dyn VfsFile>); // it is the open file that holds the lock
+pub struct SaveLock(Box<dyn VfsFile>);
+
+impl Drop for SaveLock {
+    fn drop(&mut self) {
+        // Closing the file would do, if there were no forks. Where there are no locks, there is nothing to release.
+        let _ = self.0.unlock();
+    }
+}
 
 impl SaveLock {
     /// Takes the lock of `path`, waiting for it for as long as `limit`. Makes missing parent folders.

@@ -125,6 +125,12 @@ pub trait VfsFile: Send + Sync + Debug {
     /// # Errors
     /// As [`try_lock`](Self::try_lock).
     fn lock_within(&self, limit: Duration) -> io::Result<bool>;
+
+    /// Releases the lock: also on behalf of a child that was forked while it was held, and has the file open, too.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn unlock(&self) -> io::Result<()>;
 }
 
 /// Why [`read_exact_at`] could not fill its buffer.

@@ -7,11 +7,12 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any, cast
 
+from . import _autosave
 from ._native import Cache
 from .backend import CacheBackend, DiskBackend
 from .errors import BackupError, CacheWarning
@@ -39,6 +40,10 @@ class Persistence:
         self._set_aside = False
         self._saving = threading.Lock()
         self._saver: int | None = None
+        self._saved_changes = 0
+        self.autosaves = 0
+        self.last_error: str | None = None
+        _autosave.register(self)
         # A subclass that overrides the contract's methods is called by them.
         kind = type(backend)
         self.is_native = (
@@ -85,44 +90,56 @@ class Persistence:
         backend = cast(DiskBackend, self.backend)
         return backend.lock_timeout if backend.merge else None
 
-    def save(self, cache: Cache) -> None:
-        """Saves all entries of the cache."""
+    def unsaved_changes(self, cache: Cache) -> int:
+        """How often the cache was written to since its last save that succeeded."""
+        return cache.changes() - self._saved_changes
+
+    def save(self, cache: Cache, warn: Callable[[str], None] | None = None) -> None:
+        """Saves all entries of the cache. `warn` is told of what was left out or set aside."""
         me = threading.get_ident()
         if self._saver == me:
             raise BackupError("this thread is in the middle of a save of this very cache")
         with self._saving:
             self._saver = me
             try:
-                self._save(cache)
-            except BaseException:
+                changes = cache.changes()
+                self._save(cache, warn or _warn)
+                self._saved_changes = changes
+                self.last_error = None
+            except BaseException as error:
                 cache.count_save_error()
+                self.last_error = f"{type(error).__qualname__}: {error}"
                 raise
             finally:
                 self._saver = None
 
-    def _save(self, cache: Cache) -> None:
+    def _save(self, cache: Cache, warn: Callable[[str], None]) -> None:
         if self.is_native:
             path = Path(cast(DiskBackend, self.backend).path)
             report = cache.save_to_file(path, self._tag, True, self._set_aside, self._merge)
             self._set_aside = False
             if report["left_out"]:
-                warnings.warn(
-                    CacheWarning(
-                        f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
-                    ),
-                    stacklevel=5,
-                )
+                warn(f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}")
             if report["set_aside"] is not None:
-                warnings.warn(
-                    CacheWarning(
-                        f"{path}: what stood there was not this cache, or could not be read; it is at "
-                        f"{report['set_aside']} now"
-                    ),
-                    stacklevel=5,
+                warn(
+                    f"{path}: what stood there was not this cache, or could not be read; it is at "
+                    f"{report['set_aside']} now"
                 )
             return
         self.backend.save({key: (value, left) for key, value, left in cache.entries()})
         cache.count_save()
+
+    def hold(self, patience: float) -> bool:
+        """Keeps saves and loads from beginning until `release`; ``False`` if one does not end in time."""
+        return self._saver != threading.get_ident() and self._saving.acquire(timeout=patience)
+
+    def release(self) -> None:
+        self._saving.release()
+
+    def after_fork(self) -> None:
+        """In the child: whoever held the lock is not there."""
+        self._saving = threading.Lock()
+        self._saver = None
 
     def load(self, cache: Cache) -> None:
         """Takes in what is in the backup and not in the cache; warns if that cannot be read."""
@@ -166,6 +183,10 @@ class Persistence:
             left = None if deadline is None else deadline - now
             if left is None or left > 0:
                 cache.restore(key, value, left)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(CacheWarning(message), stacklevel=6)
 
 
 def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:

@@ -118,4 +118,8 @@ impl VfsFile for RealFile {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
 }
