@@ -97,6 +97,7 @@ impl Cache {
                 state.file_clock = Some(file);
                 if target.merge.is_some() {
                     state.core.keep_times(file);
+                    state.core.write_after(snapshot.written_until());
                     state.share(target.options, Some(snapshot.file_id()));
                 }
                 let before = state.opened.replace(Arc::clone(&opened));

@@ -59,8 +59,11 @@ impl Cache {
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
         let (now, wall) = clock::both();
         let (file, opened, keep, join) = {
-            let state = self.state.borrow(py);
+            let mut state = self.state.borrow(py);
             let file = state.clock_at(now, wall, saved_at);
+            if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
+                state.core.write_after(theirs.written_until());
+            }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
         let options = options(target, file.file_now());

@@ -4,7 +4,8 @@
 //! entry, grown by an eighth. Rules:
 //! 1. times are those of the file's clock, in nanoseconds since the Unix epoch; zero is "not known", and older than
 //!    everything;
-//! 2. a later write has a later time, whatever the clock does;
+//! 2. a later write has a later time, whatever the clock does; and, if the front says
+//!    so ([`Written::not_before`]), than everything in the file;
 //! 3. an entry that comes from the file has the time that is written there, not that of its coming.
 
 use crate::time::{FileClock, Time};

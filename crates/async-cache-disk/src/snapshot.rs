@@ -127,6 +127,12 @@ impl Snapshot {
         self.0.header.saved_at
     }
 
+    /// No write and no delete in the file has a later time, in nanoseconds since the Unix epoch; zero if the file does
+    /// not say when anything was written.
+    pub fn written_until(&self) -> u64 {
+        self.0.header.written_until
+    }
+
     /// The size of the file in bytes, when it was opened.
     pub fn file_bytes(&self) -> u64 {
         self.0.file_bytes

@@ -74,6 +74,12 @@ impl Tombstones {
         self.floor
     }
 
+    /// The latest time in it.
+    pub(crate) fn latest(&self) -> u64 {
+        let keys = self.canonical.values().chain(self.eager.values()).copied().max().unwrap_or(0);
+        keys.max(self.cleared_at).max(self.floor)
+    }
+
     /// Notes that a key was deleted at `time`.
     pub fn delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_err() {

@@ -169,6 +169,7 @@ impl Writer {
                 entries: 0,
                 deadlines: 0,
                 buckets: 0,
+                written_until: 0,
                 version: options.version,
                 producer: options.producer,
                 record_section: Section { offset: HEADER_BYTES as u64, bytes: 0 },
@@ -200,6 +201,7 @@ impl Writer {
     pub fn push(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<Pushed, DiskError> {
         let times = times.into();
         let head = self.head(key, value, times)?;
+        self.note_write(times.written_at);
         self.append([head.as_bytes(), key, value], key, times.deadline)
     }
 
@@ -208,6 +210,7 @@ impl Writer {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn copy(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
+        self.note_write(record.written_at);
         self.append([record.body, &[], &[]], record.key, record.deadline)
     }
 
@@ -219,7 +222,9 @@ impl Writer {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn push_eager(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<(), DiskError> {
-        let head = self.head(key, value, times.into())?;
+        let times = times.into();
+        let head = self.head(key, value, times)?;
+        self.note_write(times.written_at);
         self.append_eager([head.as_bytes(), key, value])
     }
 
@@ -228,12 +233,18 @@ impl Writer {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+        self.note_write(record.written_at);
         self.append_eager([record.body, &[], &[]])
     }
 
     /// Says what was deleted, so that other processes that save to the path do not bring it back.
     pub fn set_tombstones(&mut self, tombstones: Tombstones) {
+        self.note_write(Some(tombstones.latest()));
         self.tombstones = tombstones;
+    }
+
+    fn note_write(&mut self, time: Option<u64>) {
+        self.header.written_until = self.header.written_until.max(time.unwrap_or(0));
     }
 
     /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,

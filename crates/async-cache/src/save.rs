@@ -150,6 +150,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
         let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
         let file = self.clock.start_file(saved_at.max(not_before));
+        if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
+            self.write_after(theirs);
+        }
         let unread = self.unread.load(Ordering::Relaxed);
         let mut writer = disk.writer(file.file_now(), unread)?;
         if let (Some(merge), Some(sharing)) = (&mut merge, &self.sharing) {
@@ -260,6 +263,14 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         }
     }
 
+    /// Writes are later from now on than all that a file has.
+    fn write_after(&self, snapshot: &Snapshot) {
+        if self.sharing.is_some() {
+            let time = snapshot.written_until();
+            self.shards().iter().for_each(|shard| shard.write().cache.write_after(time));
+        }
+    }
+
     /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it; see rule 2.
     fn hot_entries(&self, cold: &mut Option<(Frozen, Arc<Opened<K, V>>)>) -> HotEntries {
         let mut list = |shard: &RwLock<Shard<K, V>>| {
@@ -325,6 +336,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         self.cold_counts.loaded(&snapshot);
         self.keep_times(file);
+        self.write_after(&snapshot);
         self.sharing.iter().for_each(|sharing| sharing.opened(snapshot.file_id()));
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);

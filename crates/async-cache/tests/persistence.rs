@@ -138,7 +138,7 @@ fn on_a_real_disk_folders_are_made_and_the_file_comes_back() {
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         let beside = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
-        assert_eq!(beside, 1, "no temporary file is left");
+        assert_eq!(beside, 2, "it and its lock; no temporary file is left");
     });
 }
 
@@ -719,7 +719,7 @@ fn two_saves_at_once_both_succeed_and_do_not_meet() {
         let calls = disk.calls().into_iter().map(|call| call.name);
         let ends: Vec<_> = calls.filter(|name| ["create_new", "rename"].contains(name)).collect();
         assert_eq!(ends, ["create_new", "rename"].repeat(4), "one after the other");
-        assert_eq!((disk.files().len(), cache.stats().saves), (1, 4));
+        assert_eq!((disk.files().len(), cache.stats().saves), (2, 4), "the file and its lock");
         assert_eq!(open::<u64, u64>(&disk).get(&7), Some(70));
     });
 }
@@ -1050,7 +1050,7 @@ fn a_file_of_another_version_is_an_empty_cache_and_is_replaced() {
     assert_eq!(of_version("v1").get(&1), Some(1), "opening leaves it alone");
     cache.set(2, 2);
     assert_eq!(cache.save_to_backup().unwrap().set_aside, None);
-    assert_eq!((of_version("v2").get(&2), of_version("v1").len(), disk.files().len()), (Some(2), 0, 1));
+    assert_eq!((of_version("v2").get(&2), of_version("v1").len(), disk.files().len()), (Some(2), 0, 2));
 }
 
 // What cannot be
@@ -1086,7 +1086,7 @@ type Failure = (&'static str, fn(&FakeDisk));
 #[test]
 fn a_save_that_fails_leaves_the_old_file_and_the_cache_as_they_were() {
     let failures: [Failure; 5] = [
-        ("write", |disk| disk.inject(disk.calls().len() + 8, Fault::Full)),
+        ("write", |disk| disk.inject(disk.calls().len() + 12, Fault::Full)),
         ("sync", |disk| disk.fail_every("sync", io::ErrorKind::Other)),
         ("create", |disk| disk.fail_every("create_new", io::ErrorKind::PermissionDenied)),
         ("rename", |disk| disk.fail_every("rename", io::ErrorKind::PermissionDenied)),
@@ -1106,7 +1106,7 @@ fn a_save_that_fails_leaves_the_old_file_and_the_cache_as_they_were() {
         assert_eq!((cache.get(&1), cache.get(&2), cache.len()), (Some(11), Some(20), 300), "{name}");
         disk.repair();
         assert_eq!(open::<u64, u64>(&disk).get(&1), Some(10), "{name}");
-        assert_eq!((disk.files().len(), cache.stats().saves), (1, 0), "{name}: no temporary file is left");
+        assert_eq!((disk.files().len(), cache.stats().saves), (2, 0), "{name}: no temporary file is left");
         assert_eq!(cache.save_to_backup().unwrap().entries, 300, "{name}");
         assert_eq!(open::<u64, u64>(&disk).get(&1), Some(11), "{name}");
     }

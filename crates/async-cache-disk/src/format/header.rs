@@ -20,6 +20,7 @@ const FEATURE_EAGER: u64 = 1 << 2;
 const KNOWN_REQUIRED_FEATURES: u64 = FEATURE_EAGER;
 const MAX_SECTIONS: u32 = 64;
 const CHECKED_BYTES: usize = 4092;
+const WRITTEN_UNTIL_OFFSET: usize = 104;
 const VERSION_OFFSET: usize = 256;
 const PRODUCER_OFFSET: usize = 512;
 const TABLE_OFFSET: usize = 768;
@@ -61,6 +62,8 @@ pub(crate) struct Header {
     pub(crate) entries: u32,
     pub(crate) deadlines: u32,
     pub(crate) buckets: u32,
+    /// The latest time of writing or deleting that the file has; 0 if it has none.
+    pub(crate) written_until: u64,
     pub(crate) version: String,
     pub(crate) producer: String,
     pub(crate) record_section: Section,
@@ -119,6 +122,7 @@ impl Header {
             entries: fields.u32()?,
             deadlines: fields.u32()?,
             buckets: fields.u32()?,
+            written_until: Fields(page.get(WRITTEN_UNTIL_OFFSET..)?).u64()?,
             version: String::new(),
             producer: String::new(),
             record_section: Section::default(),
@@ -231,6 +235,8 @@ impl Header {
         for count in [self.records, self.entries, self.deadlines, self.buckets] {
             page.extend_from_slice(&count.to_le_bytes());
         }
+        page.resize(WRITTEN_UNTIL_OFFSET, 0);
+        page.extend_from_slice(&self.written_until.to_le_bytes());
         page.resize(VERSION_OFFSET, 0);
         write_label(&mut page, &self.version);
         page.resize(PRODUCER_OFFSET, 0);
