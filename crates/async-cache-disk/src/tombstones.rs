@@ -1,5 +1,5 @@
 //! What was deleted, and when: so that a process that has not heard of it does not save it again (file format,
-//! section 8).
+//! section 10).
 //!
 //! Rules:
 //! 1. an entry whose key has a tombstone is deleted, unless it was written later than the tombstone says. Likewise

@@ -113,7 +113,9 @@ impl<K, V> Inner<K, V> {
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
             let mut cache = Cache::new(Config { maxsize, share, eviction });
-            file.into_iter().for_each(|file| cache.keep_times(file));
+            if let Some(file) = file {
+                cache.keep_times(file);
+            }
             CachePadded::new(RwLock::new(Shard { cache, opened: None }))
         };
         Self {
@@ -202,7 +204,9 @@ impl<K, V> Inner<K, V> {
             let now = self.clock.now();
             let times = shards.iter_mut().filter_map(|shard| shard.cache.time_of_delete(now));
             let time = times.max().unwrap_or(0);
-            shards.iter_mut().for_each(|shard| shard.cache.write_after(time));
+            for shard in &mut shards {
+                shard.cache.write_after(time);
+            }
             sharing.bury_all(time);
         }
         let cleared: Vec<_> = shards.iter_mut().map(|shard| shard.clear()).collect();

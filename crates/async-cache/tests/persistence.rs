@@ -989,9 +989,49 @@ fn a_file_that_is_replaced_while_open_serves_on() {
     other.set(3, "new".into());
     other.save_to_backup().unwrap();
     assert_eq!(cache.get(&3).as_deref(), Some("the text of 3."));
-    // The later save wins.
+    // The later write wins, whoever saves later.
     cache.save_to_backup().unwrap();
-    assert_eq!(open::<u64, String>(&disk).get(&3).as_deref(), Some("the text of 3."));
+    assert_eq!(open::<u64, String>(&disk).get(&3).as_deref(), Some("new"));
+}
+
+#[test]
+fn without_merging_the_later_save_wins_and_takes_no_lock() {
+    let disk = FakeDisk::new();
+    let life = || AsyncCache::<u64, u64>::builder().backup(backend(&disk).without_merging()).build().unwrap();
+    let (cache, other) = (life(), life());
+    (other.set(1, 1), cache.set(2, 2));
+    other.save_to_backup().unwrap();
+    cache.save_to_backup().unwrap();
+    assert_eq!((life().get(&1), life().get(&2), disk.files().len()), (None, Some(2), 1));
+}
+
+#[test]
+fn what_one_cache_deleted_stays_gone_though_another_one_has_it_and_saves_later() {
+    let disk = saved_numbers(4);
+    let [cache, other]: [AsyncCache<u64, u64>; 2] = [open(&disk), open(&disk)];
+    cache.delete(&1);
+    other.set(7, 70);
+    cache.save_to_backup().unwrap();
+    assert_eq!(other.get(&1), Some(10), "it serves its own memory");
+    other.save_to_backup().unwrap();
+    let reborn: AsyncCache<u64, u64> = open(&disk);
+    assert_eq!([0, 1, 2, 3, 7].map(|key| reborn.get(&key)), [Some(0), None, Some(20), Some(30), Some(70)]);
+}
+
+#[test]
+fn what_one_cache_cleared_stays_gone_and_what_another_one_wrote_later_stays() {
+    let disk = saved_numbers(4);
+    let [cache, other]: [AsyncCache<u64, u64>; 2] = [open(&disk), open(&disk)];
+    assert_eq!(other.get(&2), Some(20));
+    cache.clear();
+    cache.save_to_backup().unwrap();
+    other.save_to_backup().unwrap();
+    assert_eq!(open::<u64, u64>(&disk).len(), 0);
+    other.set(2, 21);
+    other.save_to_backup().unwrap();
+    cache.save_to_backup().unwrap();
+    let reborn: AsyncCache<u64, u64> = open(&disk);
+    assert_eq!((reborn.get(&2), reborn.len()), (Some(21), 1));
 }
 
 #[test]
