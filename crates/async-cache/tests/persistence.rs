@@ -999,7 +999,8 @@ fn without_merging_the_later_save_wins_and_takes_no_lock() {
     let disk = FakeDisk::new();
     let life = || AsyncCache::<u64, u64>::builder().backup(backend(&disk).without_merging()).build().unwrap();
     let (cache, other) = (life(), life());
-    (other.set(1, 1), cache.set(2, 2));
+    other.set(1, 1);
+    cache.set(2, 2);
     other.save_to_backup().unwrap();
     cache.save_to_backup().unwrap();
     assert_eq!((life().get(&1), life().get(&2), disk.files().len()), (None, Some(2), 1));
