@@ -119,7 +119,9 @@ class Persistence:
             report = cache.save_to_file(path, self._tag, True, self._set_aside, self._merge)
             self._set_aside = False
             if report["left_out"]:
-                warn(f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}")
+                warn(
+                    f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
+                )
             if report["set_aside"] is not None:
                 warn(
                     f"{path}: what stood there was not this cache, or could not be read; it is at "

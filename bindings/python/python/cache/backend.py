@@ -57,7 +57,12 @@ class DiskBackend(CacheBackend):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, version: str = "", merge: bool = True, lock_timeout: float = 10.0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        version: str = "",
+        merge: bool = True,
+        lock_timeout: float = 10.0,
     ) -> None:
         path = os.fspath(path)
         if not isinstance(path, str) or not path:

@@ -167,7 +167,9 @@ class Round:
         victims = []
         if may_kill and self.dice.random() < 0.3:
             victims = savers[: self.dice.choice([1, 1, 2])]
-            time.sleep(self.dice.random() * LONGEST_SAVE)  # chooses the moment of the kill, and waits for nothing
+            time.sleep(
+                self.dice.random() * LONGEST_SAVE
+            )  # chooses the moment of the kill, and waits for nothing
             for worker in victims:
                 worker.kill()
         certain, uncertain = [], []
