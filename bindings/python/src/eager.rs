@@ -25,7 +25,7 @@ struct Theirs {
 }
 
 impl<'py> EagerMerge<'py> {
-    pub(crate) fn new(py: Python<'py>, merge: &Merge, options: Options, now: u64) -> PyResult<Self> {
+    pub(crate) fn new(py: Python<'py>, merge: &Merge, options: Options, now: u64) -> Self {
         let deleted = PyDict::new(py);
         for (bytes, time) in merge.tombstones().keys(KeyKind::Eager) {
             if let Ok(key) = codec::decode_value(py, bytes, options) {
@@ -34,7 +34,7 @@ impl<'py> EagerMerge<'py> {
         }
         let theirs = merge.theirs().filter(|theirs| theirs.has_eager()).cloned();
         let mut this = Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted };
-        let Some(theirs) = this.theirs.clone() else { return Ok(this) };
+        let Some(theirs) = this.theirs.clone() else { return this };
         let mut records = theirs.eager();
         while let Some(EagerStep::Record(record)) = records.next_step() {
             let written_at = record.written_at.unwrap_or(0);
@@ -53,7 +53,7 @@ impl<'py> EagerMerge<'py> {
                 set(&this.keys, key, index);
             }
         }
-        Ok(this)
+        this
     }
 
     fn index(&self, key: &Bound<'py, PyAny>) -> Option<usize> {

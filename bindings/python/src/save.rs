@@ -177,7 +177,7 @@ impl Cache {
         file: FileClock,
         writer: &mut Writer,
     ) -> PyResult<Joined<'py>> {
-        let mut eager = EagerMerge::new(py, &merge, target.options, file.file_now())?;
+        let mut eager = EagerMerge::new(py, &merge, target.options, file.file_now());
         if merge.is_needed() {
             let mut began = started();
             for gulp in tickets.chunks(GULP) {
