@@ -215,23 +215,25 @@ fn merging(report: &mut Report, folder: &Path, entries: u64) {
         AsyncCache::builder().backup(backup).build().expect("the path is a file")
     };
     let fill = |cache: &Cache| (0..entries).for_each(|id| cache.set(key(id), record(id)));
-    let timed = |cache: &Cache| {
+    let millis_to_save = |cache: &Cache| {
         let started = Instant::now();
         cache.save_to_backup().expect("there is room");
         started.elapsed().as_secs_f64() * 1e3
     };
     let (plain, alone) = (opened("plain.cache", false), opened("alone.cache", true));
     let [one, other] = [(); 2].map(|()| opened("shared.cache", true));
-    [&plain, &alone, &one].map(fill);
+    for cache in [&plain, &alone, &one] {
+        fill(cache);
+    }
     one.save_to_backup().expect("there is room");
     fill(&other);
     let cold = opened("shared.cache", true);
     let mut times = [(); 4].map(|()| Vec::new());
     for round in 0..5 {
-        times[0].push(timed(&plain));
-        times[1].push(timed(&alone));
-        times[2].push(timed(if round % 2 == 0 { &one } else { &other }));
-        times[3].push(timed(&cold));
+        times[0].push(millis_to_save(&plain));
+        times[1].push(millis_to_save(&alone));
+        times[2].push(millis_to_save(if round % 2 == 0 { &one } else { &other }));
+        times[3].push(millis_to_save(&cold));
     }
     report.line(&format!("\n## Saving {entries} records to a path of several processes\n"));
     report.line("| save | ms | ratio |\n|---|---:|---:|");
