@@ -98,7 +98,9 @@ def test_a_clear_is_a_change_though_the_metrics_begin_anew() -> None:
     assert it.backend.saved == [{"k": 1}, {}]
 
 
-def test_a_save_that_fails_is_logged_and_tried_again_later_and_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_save_that_fails_is_logged_and_tried_again_later_and_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     it = Planned(every=10)
     it.cache.set("k", 1)
     it.backend.error = OSError("the disk is on fire")

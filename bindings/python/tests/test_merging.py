@@ -48,7 +48,9 @@ def elsewhere(path: Path, program: str) -> None:
         cache = AsyncCache(maxsize=None, backup=DiskBackend({str(path)!r}))
     """
     source = textwrap.dedent(head) + textwrap.dedent(program)
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -42,7 +42,13 @@ class Plan:
     """When one cache is to be saved. Asked with the time, and told what came of it; knows no clock and no thread."""
 
     def __init__(
-        self, cache: AsyncCache, persistence: Persistence, every: float | None, changes: int | None, at_exit: bool, now: float
+        self,
+        cache: AsyncCache,
+        persistence: Persistence,
+        every: float | None,
+        changes: int | None,
+        at_exit: bool,
+        now: float,
     ) -> None:
         self._cache = weakref.ref(cache)
         self._persistence = persistence
@@ -63,7 +69,9 @@ class Plan:
             return math.inf
         if now >= self._not_before:
             unsaved = self._persistence.unsaved_changes(cache)
-            is_time = now >= self._due or (self._changes is not None and unsaved >= self._changes) or self._failures
+            is_time = (
+                now >= self._due or (self._changes is not None and unsaved >= self._changes) or self._failures
+            )
             if unsaved and is_time:
                 self._save(cache, now)
             elif now >= self._due and self._every is not None:

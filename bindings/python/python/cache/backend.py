@@ -63,9 +63,10 @@ class DiskBackend(CacheBackend):
     ``"zstd"``, or ``"zstd:LEVEL"`` or ``("zstd", level)`` with a level from 1 to 22; files are read however they are
     compressed. Parent folders are created; the file can be read by its owner only.
 
-    Several processes of one host, such as the workers of gunicorn or uvicorn, may name one path: the save of a cache takes
-    a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another process
-    has saved stays; for every key the later write wins; what a process deleted stays gone unless somebody wrote it later.
+    Several processes of one host, such as the workers of gunicorn or uvicorn, may name one path: the save of a cache
+    takes a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another
+    process has saved stays; for every key the later write wins; what a process deleted stays gone unless somebody wrote
+    it later.
     With ``merge=False`` a save replaces the file.
     """
 
