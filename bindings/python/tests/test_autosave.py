@@ -254,8 +254,12 @@ def test_a_fork_waits_for_a_save_and_gives_up_on_one_of_its_own_thread() -> None
     it = Planned()
     persistence = it.cache._persistence
     assert persistence is not None
+    answers: list[bool] = []
+    other = threading.Thread(target=lambda: answers.append(persistence.hold(0)))
     assert persistence.hold(0)
-    assert not persistence.hold(0), "somebody saves"
+    other.start()
+    other.join(LIMIT)
+    assert answers == [False], "somebody saves"
     persistence.release()
 
     class Forks(Memory):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cache import AsyncCache, BackupError, DiskBackend, _native
+from cache import AsyncCache, BackupError, DiskBackend
 
 LIMIT = 60
 
@@ -141,7 +141,6 @@ def test_keys_that_are_objects_are_merged_by_equality(path: Path, keys: Any) -> 
     cache.save_to_backup()
     del expected[keys.Key(4)]
     assert content(path) == {**expected, keys.Key(1): "newer"}
-    assert _native.read_file(path, "", True) is not None
 
 
 def test_a_load_undoes_a_delete_that_was_not_saved(path: Path) -> None:

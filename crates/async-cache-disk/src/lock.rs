@@ -35,7 +35,7 @@ impl SaveLock {
     /// # Errors
     /// [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
     /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file, or something else than a file has the lock's name;
-    /// [`Trust`](DiskErrorKind::Trust) if that is a symlink; [`Io`](DiskErrorKind::Io).
+    /// [`Trust`](DiskErrorKind::Trust) if that is a symlink, or another user's; [`Io`](DiskErrorKind::Io).
     pub fn take(vfs: &Arc<dyn Vfs>, path: &Path, limit: Duration) -> Result<Self, DiskError> {
         let lock_path = lock_path(&trust::follow(&**vfs, path)?.place)?;
         create_folder(&**vfs, parent_of(&lock_path))?;
@@ -78,6 +78,11 @@ fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskEr
                 }
                 // Nobody removes it; it may be that somebody's clean-up does.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    let what = "nothing was saved, for another user has the lock of its saves; remove it, or give the \
+                                cache a path in a folder of its own";
+                    return Err(DiskError::new(DiskErrorKind::Trust, path, what));
+                }
                 Err(error) => return Err(DiskError::io("opening the lock file", path, error)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

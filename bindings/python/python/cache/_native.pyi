@@ -51,7 +51,9 @@ class Cache:
 
 @final
 class FileOptions:
-    def __new__(cls, pickle: bool, secret: bytes | None, level: int | None) -> FileOptions: ...
+    def __new__(
+        cls, pickle: bool, secret: bytes | None, level: int | None, merge: float | None
+    ) -> FileOptions: ...
 
 @final
 class Done(Coroutine[Any, Any, None]):
