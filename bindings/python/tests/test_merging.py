@@ -38,14 +38,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "shared.cache"
 
 
-def elsewhere(path: Path, program: str) -> None:
-    """Runs a program in another process. It has a cache of the same path."""
+def elsewhere(path: Path, program: str, options: str = "") -> None:
+    """Runs a program in another process. It has a cache of the same path, whose backend has these options."""
     head = f"""
         import sys
         sys.path.insert(0, {str(path.parent)!r})
         from keys import Key
         from cache import AsyncCache, DiskBackend
-        cache = AsyncCache(maxsize=None, backup=DiskBackend({str(path)!r}))
+        cache = AsyncCache(maxsize=None, backup=DiskBackend({str(path)!r}, {options}))
     """
     source = textwrap.dedent(head) + textwrap.dedent(program)
     done = subprocess.run(
@@ -141,6 +141,95 @@ def test_keys_that_are_objects_are_merged_by_equality(path: Path, keys: Any) -> 
     cache.save_to_backup()
     del expected[keys.Key(4)]
     assert content(path) == {**expected, keys.Key(1): "newer"}
+
+
+def test_without_pickle_no_pickle_of_others_is_read_or_copied(path: Path, keys: Any) -> None:
+    cache = AsyncCache(backup=DiskBackend(path, pickle=False))
+    elsewhere(
+        path,
+        """
+        for number in range(3):
+            cache.set(Key(number), "an eager one")
+        cache.set("pickled", Key(7))
+        cache.set("plain", 1)
+        cache.save_to_backup()
+        """,
+    )
+    cache.set("mine", 2)
+    cache.save_to_backup()
+    assert content(path) == {"plain": 1, "mine": 2}
+
+
+def test_with_a_secret_and_compression_files_are_merged_as_without(path: Path, keys: Any) -> None:
+    secret = "correct horse battery staple"
+    backend = DiskBackend(path, secret=secret, compression="zstd")
+    cache = AsyncCache(maxsize=None, backup=backend)
+    for number in range(500):
+        cache.set(number, f"page {number} of this process, page {number} of this process")
+    cache.set(keys.Key(1001), "ours")
+    cache.save_to_backup()
+    elsewhere(
+        path,
+        """
+        for number in range(250, 750):
+            cache.set(number, f"page {number} of that process")
+        cache.delete(0)
+        cache.delete(Key(1001))
+        cache.save_to_backup()
+        """,
+        f"secret={secret!r}",
+    )
+    cache.set(1, "since")
+    cache.save_to_backup()
+    loaded = {key: value for key, (value, _) in backend.load().items()}
+    assert len(loaded) == 749
+    assert (loaded[1], loaded[749]) == ("since", "page 749 of that process")
+    assert loaded[249].startswith("page 249 of this process")
+    assert loaded[250] == "page 250 of that process"
+
+
+def test_what_is_cold_keeps_its_time_of_writing_when_another_file_is_taken_in(path: Path) -> None:
+    first = AsyncCache(backup=DiskBackend(path))
+    for key in ("deleted", "kept"):
+        first.set(key, "old")
+    first.save_to_backup()
+    del first
+    cache = AsyncCache(backup=DiskBackend(path))
+    assert cache.stats()["cold"] == 2
+    elsewhere(
+        path,
+        """
+        cache.delete("deleted")
+        cache.set("theirs", 1)
+        cache.save_to_backup()
+        """,
+    )
+    cache.load_from_backup()
+    assert len(cache.cache) == 3
+    cache.set("mine", 2)
+    cache.save_to_backup()
+    assert content(path) == {"kept": "old", "theirs": 1, "mine": 2}
+
+
+@pytest.mark.parametrize("method", ["__eq__", "__setstate__"])
+def test_an_interrupt_while_keys_of_others_are_read_or_compared_ends_the_save(
+    path: Path, keys: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(path, "cache.set(Key(1), 1); cache.save_to_backup()")
+    cache = AsyncCache(backup=DiskBackend(path))
+    elsewhere(path, "cache.set(Key(2), 2); cache.save_to_backup()")
+    before = path.read_bytes()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.Key, method, interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            cache.save_to_backup()
+    assert path.read_bytes() == before
+    cache.save_to_backup()
+    assert content(path) == {keys.Key(1): 1, keys.Key(2): 2}
 
 
 def test_a_load_undoes_a_delete_that_was_not_saved(path: Path) -> None:

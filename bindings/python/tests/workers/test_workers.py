@@ -234,7 +234,9 @@ def test_the_file_holds_exactly_what_the_rules_say_whoever_saves_and_dies_when(
         try:
             this.run()
         except AssertionError:
-            print(f"in round {number}: run it alone with ASYNC_CACHE_SEED={SEED + number} ASYNC_CACHE_ROUNDS=1")
+            print(
+                f"in round {number}: run it alone with ASYNC_CACHE_SEED={SEED + number} ASYNC_CACHE_ROUNDS=1"
+            )
             raise
         kills += this.kills
     assert ROUNDS < 10 or kills > 0, "some were killed before their save was over"
