@@ -64,6 +64,7 @@ pub(crate) struct State {
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: bool,
     pub(crate) saves: u64,
+    save_errors: u64,
     /// What was counted by snapshots that were let go.
     pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
@@ -148,7 +149,7 @@ impl Cache {
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let cleared = {
             let mut state = self.state.borrow(py);
-            state.saves = 0;
+            (state.saves, state.save_errors) = (0, 0);
             state.spent = Stats::default();
             (state.core.clear(), state.opened.take())
         };
@@ -199,6 +200,7 @@ impl Cache {
         dict.set_item("cold_hits", stats.cold_hits)?;
         dict.set_item("undecodable", stats.undecodable)?;
         dict.set_item("saves", stats.saves)?;
+        dict.set_item("save_errors", stats.save_errors)?;
         Ok(dict)
     }
 
@@ -235,6 +237,11 @@ impl Cache {
     /// Counts a save to a backend of the user's own.
     fn count_save(&self, py: Python<'_>) {
         self.state.borrow(py).saves += 1;
+    }
+
+    /// Counts a save that failed, to whatever backend.
+    fn count_save_error(&self, py: Python<'_>) {
+        self.state.borrow(py).save_errors += 1;
     }
 
     /// Takes in an entry, as the one that was not used for the longest time, unless its key is there.
@@ -828,7 +835,7 @@ impl Cache {
         }
         stats.undecodable += state.spent.undecodable;
         stats.expirations += state.spent.expirations;
-        stats.saves = state.saves;
+        (stats.saves, stats.save_errors) = (state.saves, state.save_errors);
         stats
     }
 }
@@ -846,6 +853,7 @@ impl State {
             file_clock: None,
             unread: false,
             saves: 0,
+            save_errors: 0,
             spent: Stats::default(),
             default_ttl,
             planner: Planner::new(Duration::from_secs_f64(batch_window_ms / 1000.0), max_batch_size),

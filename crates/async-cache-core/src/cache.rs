@@ -55,6 +55,8 @@ pub struct Cache<K, V, T> {
     /// How many hot entries this shard has told the cold set of.
     reported: usize,
     counters: Counters,
+    /// Counts up with every change that a save would show. Never set back, not even by a `clear`.
+    changes: u64,
 }
 
 /// A load that has ended, and what came of it.
@@ -86,6 +88,7 @@ impl<K, V, T> Cache<K, V, T> {
             flights: Flights::new(),
             cold: None,
             counters: Counters::default(),
+            changes: 0,
         }
     }
 
@@ -253,6 +256,7 @@ impl<K, V, T> Cache<K, V, T> {
         now: Time,
     ) -> Removed<K, V> {
         self.fence(flight);
+        self.changes += 1;
         let mut removed = Removed::default();
         self.put(slot, hash, new, now, &mut removed);
         removed
@@ -267,9 +271,8 @@ impl<K, V, T> Cache<K, V, T> {
         now: Time,
     ) -> Removed<K, V> {
         self.fence(flight);
-        if let Some(rank) = rank {
-            self.take_cold(rank);
-        }
+        let was_cold = rank.is_some_and(|rank| self.take_cold(rank));
+        self.changes += u64::from(was_cold || slot.is_some());
         let mut removed = Removed::default();
         if let Some(slot) = slot {
             let (key, value) = self.store.remove(slot);
@@ -283,6 +286,7 @@ impl<K, V, T> Cache<K, V, T> {
     /// Removes everything, cold entries included, fences all flights and resets the counters.
     pub fn clear(&mut self) -> Cleared<K, V> {
         self.flights.fence_all();
+        self.changes += 1;
         self.counters = Counters::default();
         let store = self.store.take(self.config.eviction, self.config.share);
         self.report();
@@ -343,6 +347,7 @@ impl<K, V, T> Cache<K, V, T> {
         self.counters.rest.load_time += loaded.took;
         let mut removed = Removed::default();
         if ended.stores {
+            self.changes += 1;
             let Loaded { value, deadline, origin, .. } = loaded;
             self.put(slot, hash, NewEntry { key: ended.key, value, deadline, origin }, now, &mut removed);
         } else {
@@ -355,6 +360,14 @@ impl<K, V, T> Cache<K, V, T> {
     pub fn fail(&mut self, flight: FlightId, took: Duration) -> Option<(K, T)> {
         let ended = self.flights.end(flight)?;
         self.counters.rest.load_errors += 1;
+        self.counters.rest.load_time += took;
+        Some((ended.key, ended.token))
+    }
+
+    /// Ends a flight whose load went well and found that its key has no value: nothing is stored, and no error is
+    /// counted. `None` if it has ended already.
+    pub fn come_back_empty(&mut self, flight: FlightId, took: Duration) -> Option<(K, T)> {
+        let ended = self.flights.end(flight)?;
         self.counters.rest.load_time += took;
         Some((ended.key, ended.token))
     }
@@ -414,6 +427,12 @@ impl<K, V, T> Cache<K, V, T> {
     }
 
     // Both
+
+    /// Differs from what it was at a save if the next one would save other entries: something was stored, deleted
+    /// or cleared since. What has expired or was evicted since then, or was only used, is no change.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
 
     /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards
     /// together.

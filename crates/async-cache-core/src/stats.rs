@@ -53,6 +53,8 @@ stats! {
     undecodable: u64,
     /// Saves to the backup that succeeded.
     saves: u64,
+    /// Saves to the backup that failed. What was saved before is intact.
+    save_errors: u64,
 }
 
 impl Stats {

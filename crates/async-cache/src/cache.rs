@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use async_cache_core::stats::Stats;
 
+use crate::autosave::Autosave;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
+use crate::load::Storing;
+use crate::lookup::Lookup;
 use crate::save::{Opening, Saved};
 
 /// An in-memory async cache whose entries survive the process.
@@ -53,12 +56,20 @@ use crate::save::{Opening, Saved};
 /// ```
 pub struct AsyncCache<K, V> {
     pub(crate) inner: Arc<Inner<K, V>>,
-    pub(crate) opening: Arc<Opening>,
+    /// What there is once for all handles, and ends with the last one.
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) opening: Opening,
+    #[allow(dead_code, reason = "held for what happens when it is dropped")]
+    pub(crate) autosave: Option<Autosave>,
 }
 
 impl<K, V> Clone for AsyncCache<K, V> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), opening: Arc::clone(&self.opening) }
+        Self { inner: Arc::clone(&self.inner), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -103,11 +114,10 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.inner.hash(key);
-        match self.inner.hot(hash, key) {
+        match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
             Err(opened) => {
-                let value =
-                    opened.and_then(|opened| self.inner.cold(hash, key.to_owned(), Some(opened)).ok());
+                let value = opened.and_then(|opened| self.inner.cold(hash, key.to_key(), Some(opened)).ok());
                 if value.is_none() {
                     self.inner.miss(hash);
                 }
@@ -176,10 +186,10 @@ where
         E: Send + Sync + 'static,
     {
         let hash = self.inner.hash(key);
-        match self.inner.hot(hash, key) {
+        match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Ok(value),
             // Boxed, so that the future of a hit is small.
-            Err(_) => Box::pin(self.inner.load(hash, key, ttl, load)).await,
+            Err(_) => Box::pin(self.inner.load(hash, key, Storing::all(ttl), load)).await,
         }
     }
 
@@ -252,7 +262,7 @@ where
 
     /// What was found when the cache was built: how much came back, in what time, or why nothing did.
     pub fn opening(&self) -> &Opening {
-        &self.opening
+        &self.shared.opening
     }
 
     /// Saves every entry that has not expired to the backup. Without one, nothing happens.

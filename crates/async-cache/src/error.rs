@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_cache_disk::DiskError;
@@ -32,6 +34,13 @@ pub enum LoadError<E> {
         /// The key that was being loaded.
         key: String,
     },
+    /// A batch loader returned a list that is not as long as its keys.
+    WrongCount {
+        /// How many keys it was asked for.
+        asked: usize,
+        /// How many values it returned.
+        returned: usize,
+    },
     /// The value was not in the cache, and there is no tokio runtime here to load it on.
     NoRuntime,
 }
@@ -53,6 +62,7 @@ impl<E> Clone for LoadError<E> {
             Self::Panicked { key, message } => Self::Panicked { key: key.clone(), message: message.clone() },
             Self::Recursive { key } => Self::Recursive { key: key.clone() },
             Self::Abandoned { key } => Self::Abandoned { key: key.clone() },
+            &Self::WrongCount { asked, returned } => Self::WrongCount { asked, returned },
             Self::NoRuntime => Self::NoRuntime,
         }
     }
@@ -71,6 +81,11 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
             Self::Abandoned { key } => {
                 write!(f, "the runtime that loaded key {key} was shut down before the load ended; ask again")
             }
+            Self::WrongCount { asked, returned } => write!(
+                f,
+                "a batch loader was asked for {asked} keys and returned {returned} values; return one value for each \
+                 key, in their order, or a map, which may lack keys"
+            ),
             Self::NoRuntime => f.write_str(
                 "the value is not in the cache, and there is no tokio runtime here to load it on; \
                  call from within a runtime, or enter one with `Handle::enter`",
@@ -88,6 +103,9 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
             }
             Self::Recursive { key } => f.debug_struct("Recursive").field("key", key).finish(),
             Self::Abandoned { key } => f.debug_struct("Abandoned").field("key", key).finish(),
+            Self::WrongCount { asked, returned } => {
+                f.debug_struct("WrongCount").field("asked", asked).field("returned", returned).finish()
+            }
             Self::NoRuntime => f.write_str("NoRuntime"),
         }
     }
@@ -98,6 +116,14 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
 /// whole in [`LoadError::Failed`].
 impl<E: fmt::Debug + fmt::Display> Error for LoadError<E> {}
 
+/// So that `?` works in functions that return `io::Result`. The kind is the loader's; the `LoadError` is inside.
+impl From<LoadError<io::Error>> for io::Error {
+    fn from(error: LoadError<io::Error>) -> Self {
+        let kind = error.loader_error().map_or(io::ErrorKind::Other, Self::kind);
+        Self::new(kind, error)
+    }
+}
+
 /// Why a cache could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,6 +131,33 @@ pub enum BuildError {
     /// The backup's path can never hold a cache, whatever is done about its content.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// The system does not let the process have the thread that saves.
+    #[error("the thread for autosave could not be started: {0}")]
+    Autosave(io::Error),
+    /// Two cached functions were given one file. Keys of one mean nothing to the other.
+    #[error(
+        "{} keeps the cache of the function {owner} already; give the function {function} a file of its own",
+        path.display()
+    )]
+    FileInUse {
+        /// The file.
+        path: PathBuf,
+        /// The function whose file it is.
+        owner: &'static str,
+        /// The function that was to use it, too.
+        function: &'static str,
+    },
+    /// The name of a cached function and the version of its backup do not fit into the file's version tag.
+    #[error(
+        "the name of the function {function} and the version of its backup are {bytes} bytes too long together for \
+         the file; give it a shorter one with `name = \"...\"`"
+    )]
+    NameTooLong {
+        /// The function.
+        function: &'static str,
+        /// How much they are too long, in bytes.
+        bytes: usize,
+    },
 }
 
 /// What a user's own backend may fail with.

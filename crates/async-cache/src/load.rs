@@ -13,8 +13,9 @@
 //!
 //! A flight is over only after its load is dropped. So at no moment do two loads of one key run that could
 //! both store their value.
+//!
+//! A key of a batch has a flight like these, which is driven with others; `crate::batch` has its protocol.
 
-use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
@@ -25,16 +26,17 @@ use std::time::Duration;
 use async_cache_core::cache::Loaded;
 use async_cache_core::cold::Rank;
 use async_cache_core::flight::{FlightId, Left};
-use async_cache_core::time::Time;
+use async_cache_core::time::{Deadline, Time};
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
+use crate::lookup::Lookup;
 use crate::nesting;
 use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
 
 /// What a caller does about a key that is not there.
-enum Entered<V> {
+pub(crate) enum Entered<V> {
     /// Somebody stored it in the meantime.
     Hit(V),
     /// He waits for a load that runs already.
@@ -43,15 +45,38 @@ enum Entered<V> {
     Leads(FlightId, Arc<Room<V>>),
 }
 
-/// What the pilot has to know of its flight.
-struct Flight<K, V> {
-    inner: Arc<Inner<K, V>>,
-    hash: u64,
-    id: FlightId,
-    room: Arc<Room<V>>,
-    rank: Option<Rank>,
-    ttl: Option<Duration>,
-    started: Time,
+/// What whoever ends a flight has to know of it.
+pub(crate) struct Flight<K, V> {
+    pub(crate) inner: Arc<Inner<K, V>>,
+    pub(crate) hash: u64,
+    pub(crate) id: FlightId,
+    pub(crate) room: Arc<Room<V>>,
+    pub(crate) rank: Option<Rank>,
+    pub(crate) storing: Storing<V>,
+    pub(crate) started: Time,
+}
+
+/// What becomes of the value that a load returns.
+pub(crate) struct Storing<V> {
+    /// How long it is served; `None` never expires.
+    pub(crate) ttl: Option<Duration>,
+    /// Whether a value is stored at all. Every caller gets it in any case.
+    pub(crate) keeps: fn(&V) -> bool,
+}
+
+impl<V> Clone for Storing<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Storing<V> {}
+
+impl<V> Storing<V> {
+    /// Every value, for this time.
+    pub(crate) fn all(ttl: Option<Duration>) -> Self {
+        Self { ttl, keeps: |_| true }
+    }
 }
 
 impl<K, V> Inner<K, V>
@@ -61,16 +86,14 @@ where
 {
     /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a
     /// new one.
-    pub(crate) async fn load<Q, F, Fut, E>(
+    pub(crate) async fn load<F, Fut, E>(
         self: &Arc<Self>,
         hash: u64,
-        key: &Q,
-        ttl: Option<Duration>,
+        key: impl Lookup<K> + Debug,
+        storing: Storing<V>,
         load: F,
     ) -> Result<V, LoadError<E>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Send + Sync + 'static,
@@ -78,43 +101,15 @@ where
         let mut load = Some(load);
         let mut is_counted = false;
         loop {
-            let opened = self.shard(hash).read().opened.clone();
-            let probe = match self.cold(hash, key.to_owned(), opened) {
-                Ok(value) => return Ok(value),
-                Err(probe) => probe,
-            };
-            if !is_counted {
-                self.miss(hash);
-                is_counted = true;
-            }
-            let entered = {
-                // If it is not used, it is dropped here, where the shard is not locked any more.
-                let mut owned = Some(key.to_owned());
-                self.write(hash, key, &probe, |cache, slot, flight| {
-                    if let Some(slot) = slot
-                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
-                    {
-                        return Entered::Hit(entry.value.clone());
-                    }
-                    if let Some(flight) = flight
-                        && let Some(room) = cache.join(flight)
-                    {
-                        return Entered::Joined(flight, Arc::clone(room));
-                    }
-                    let load = load.take().expect("a caller leads once, and returns then");
-                    let owned = owned.take().expect("it was just put there");
-                    let room = Room::new(forget_types(load));
-                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
-                })
-            };
+            let new_room =
+                || Room::new(forget_types(load.take().expect("a caller leads once, and returns then")));
+            let (entered, rank) = self.enter(hash, key, &mut is_counted, new_room);
             let (id, room, leads) = match entered {
-                // The snapshot changed between the look and the lock.
-                None => continue,
-                Some(Entered::Hit(value)) => return Ok(value),
-                Some(Entered::Joined(id, room)) => (id, room, false),
-                Some(Entered::Leads(id, room)) => (id, room, true),
+                Entered::Hit(value) => return Ok(value),
+                Entered::Joined(id, room) => (id, room, false),
+                Entered::Leads(id, room) => (id, room, true),
             };
-            let seat = Seat { inner: self, hash, id, room: &room };
+            let seat = Seat::new(self, hash, id, Arc::clone(&room));
             if leads {
                 let started = self.clock.now();
                 let flight = Flight {
@@ -122,8 +117,8 @@ where
                     hash,
                     id,
                     room: Arc::clone(&room),
-                    rank: probe.rank,
-                    ttl,
+                    rank,
+                    storing,
                     started,
                 };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
@@ -152,7 +147,56 @@ where
                     });
                 }
                 Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
-                Answer::Abandoned => {}
+                // He asked for one key, so he has a loader that knows, where the batch loader did not.
+                Answer::Abandoned | Answer::Missing => {}
+            }
+        }
+    }
+
+    /// Finds out what a caller does about a key that is not in memory: served from the snapshot, or by somebody
+    /// who was faster, or he joins a load, or he leads one, in the `room` that he makes. Counts the miss, once.
+    /// Also the rank of the key in the opened snapshot, for who leads.
+    pub(crate) fn enter(
+        &self,
+        hash: u64,
+        key: impl Lookup<K>,
+        is_counted: &mut bool,
+        mut room: impl FnMut() -> Arc<Room<V>>,
+    ) -> (Entered<V>, Option<Rank>) {
+        loop {
+            let opened = self.shard(hash).read().opened.clone();
+            let probe = match self.cold(hash, key.to_key(), opened) {
+                Ok(value) => return (Entered::Hit(value), None),
+                Err(probe) => probe,
+            };
+            if !std::mem::replace(is_counted, true) {
+                self.miss(hash);
+            }
+            // If it is not used, it is dropped here, where the shard is not locked any more.
+            let mut owned = Some(key.to_key());
+            let entered = self.write(
+                hash,
+                |known| key.is(known),
+                &probe,
+                |cache, slot, flight| {
+                    if let Some(slot) = slot
+                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                    {
+                        return Entered::Hit(entry.value.clone());
+                    }
+                    if let Some(flight) = flight
+                        && let Some(room) = cache.join(flight)
+                    {
+                        return Entered::Joined(flight, Arc::clone(room));
+                    }
+                    let owned = owned.take().expect("it was just put there");
+                    let room = room();
+                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+                },
+            );
+            // `None`: the snapshot changed between the look and the lock.
+            if let Some(entered) = entered {
+                return (entered, probe.rank);
             }
         }
     }
@@ -162,9 +206,15 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// The load has returned a value: one copy is stored, the other one is for the callers.
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
+        let keeps = (flight.storing.keeps)(&value);
         let loaded = Loaded {
             value: stored,
-            deadline: self.deadline(flight.ttl),
+            // What is not kept has had its time already.
+            deadline: if keeps {
+                self.deadline(flight.storing.ttl)
+            } else {
+                Deadline::after(now, Duration::ZERO)
+            },
             origin: flight.rank,
             took: now.since(flight.started),
         };
@@ -182,8 +232,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
 
 impl<K, V> Inner<K, V> {
     /// The load has come to its end without a value.
-    fn end(&self, hash: u64, id: FlightId, room: &Room<V>, took: Duration, answer: Answer<V>) {
-        let ended = self.shard(hash).write().cache.fail(id, took);
+    pub(crate) fn end(&self, hash: u64, id: FlightId, room: &Room<V>, took: Duration, answer: Answer<V>) {
+        let ended = {
+            let mut shard = self.shard(hash).write();
+            match &answer {
+                Answer::Missing => shard.cache.come_back_empty(id, took),
+                _ => shard.cache.fail(id, took),
+            }
+        };
         room.tell(answer);
         drop(ended);
     }
@@ -200,33 +256,38 @@ where
     let polled = poll_fn(|cx| flight.room.poll(cx, is_forsaken));
     match nesting::within(flight.room.name, polled).await {
         Flown::Taken => ending.duty = Duty::None,
-        Flown::Ended(answer) => {
-            // From here on `ending` ends the flight whatever happens.
-            ending.duty = Duty::End;
-            match answer {
-                Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
-                    Ok(copy) => ending.flight.inner.land(&ending.flight, value, copy),
-                    Err(panic) => ending.end(Answer::Panicked(panic_message(&*panic).into())),
-                },
-                other => ending.end(other),
-            }
-            ending.duty = Duty::None;
-        }
+        Flown::Ended(answer) => ending.conclude(answer),
     }
 }
 
 /// Ends a flight whose pilot goes away before it did: the runtime shuts down, or storing the value panicked.
-struct Ending<K, V> {
-    flight: Flight<K, V>,
-    duty: Duty,
+pub(crate) struct Ending<K, V> {
+    pub(crate) flight: Flight<K, V>,
+    pub(crate) duty: Duty,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Duty {
+pub(crate) enum Duty {
     /// Take the load and end the flight; but if a leaver took it, he ends it.
     IfNotTaken,
     End,
     None,
+}
+
+impl<K: Hash + Eq, V: Clone> Ending<K, V> {
+    /// Ends the flight with what came of its load, which is gone.
+    pub(crate) fn conclude(&mut self, answer: Answer<V>) {
+        // From here on this ends the flight whatever happens.
+        self.duty = Duty::End;
+        match answer {
+            Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
+                Ok(copy) => self.flight.inner.land(&self.flight, value, copy),
+                Err(panic) => self.end(Answer::Panicked(panic_message(&*panic).into())),
+            },
+            other => self.end(other),
+        }
+        self.duty = Duty::None;
+    }
 }
 
 impl<K, V> Ending<K, V> {
@@ -256,29 +317,38 @@ impl<K, V> Drop for Ending<K, V> {
 }
 
 /// A caller who waits. Dropped before he is answered, he leaves; the last one to leave stops the load.
-struct Seat<'a, K: 'static, V: 'static> {
+pub(crate) struct Seat<'a, K: 'static, V: 'static> {
     inner: &'a Arc<Inner<K, V>>,
     hash: u64,
     id: FlightId,
-    room: &'a Arc<Room<V>>,
+    pub(crate) room: Arc<Room<V>>,
+    is_taken: bool,
 }
 
-impl<K: 'static, V: 'static> Seat<'_, K, V> {
+impl<'a, K: 'static, V: 'static> Seat<'a, K, V> {
+    pub(crate) fn new(inner: &'a Arc<Inner<K, V>>, hash: u64, id: FlightId, room: Arc<Room<V>>) -> Self {
+        Self { inner, hash, id, room, is_taken: true }
+    }
+
     /// The flight has ended: there is nothing to leave.
-    fn give_up(self) {
-        std::mem::forget(self);
+    pub(crate) fn give_up(mut self) {
+        self.is_taken = false;
     }
 }
 
 impl<K: 'static, V: 'static> Drop for Seat<'_, K, V> {
     fn drop(&mut self) {
+        if !self.is_taken {
+            return;
+        }
         let left = self.inner.shard(self.hash).write().cache.leave(self.id);
         if left == Left::Nobody
             && let Some(load) = self.room.stop()
         {
-            let (inner, hash, id, room) = (Arc::clone(self.inner), self.hash, self.id, Arc::clone(self.room));
+            let (inner, hash, id, room) =
+                (Arc::clone(self.inner), self.hash, self.id, Arc::clone(&self.room));
             one_after_another(move || {
-                drop_quietly(Some(load));
+                drop_quietly(load);
                 inner.end(hash, id, &room, Duration::ZERO, Answer::Abandoned);
             });
         }

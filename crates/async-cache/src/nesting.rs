@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_cache_core::waits::{WaitGraph, WouldNeverEnd};
 use parking_lot::Mutex;
@@ -16,6 +17,12 @@ tokio::task_local! {
 }
 
 static WAITS: LazyLock<Mutex<WaitGraph<u64>>> = LazyLock::new(Mutex::default);
+
+/// A name for a flight, or for a batch, that was never given before in this process.
+pub(crate) fn new_name() -> u64 {
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    NAMES.fetch_add(1, Ordering::Relaxed)
+}
 
 /// Runs the load named `flight`.
 pub(crate) fn within<F: Future>(flight: u64, load: F) -> impl Future<Output = F::Output> {
@@ -37,6 +44,11 @@ pub(crate) struct Wait(Option<(u64, u64)>);
 /// Notes that the running code waits for the flight `target`, if the running code is a load.
 pub(crate) fn wait_for(target: u64) -> Result<Wait, WouldNeverEnd> {
     let Ok(waiter) = CURRENT.try_with(|&flight| flight) else { return Ok(Wait(None)) };
+    waits_for(waiter, target)
+}
+
+/// Notes that the flight `waiter` waits for `target`, whoever runs here.
+pub(crate) fn waits_for(waiter: u64, target: u64) -> Result<Wait, WouldNeverEnd> {
     WAITS.lock().wait(waiter, target)?;
     Ok(Wait(Some((waiter, target))))
 }

@@ -19,10 +19,11 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use crate::error::panic_message;
+use crate::nesting;
 use crate::sync::{AtomicBool, Mutex, Notify, OnceLock, Task};
 
 /// An error of a loader, whatever its type.
@@ -37,6 +38,8 @@ pub(crate) enum Answer<V> {
     Value(V),
     Failed(AnyError),
     Panicked(Arc<str>),
+    /// A batch loader said that there is no value. Who brought a loader of his own loads anew.
+    Missing,
     /// The load was stopped, or its runtime was shut down. Those who wait load anew.
     Abandoned,
 }
@@ -50,7 +53,7 @@ pub(crate) enum Flown<V> {
 }
 
 pub(crate) struct Room<V> {
-    /// Names the flight in the graph of loads that wait for loads; never used twice in a process.
+    /// Names the flight in the graph of loads that wait for loads.
     pub(crate) name: u64,
     load: Mutex<Option<Load<V>>>,
     /// Somebody thinks that nobody waits any more.
@@ -68,10 +71,18 @@ impl<V> std::fmt::Debug for Room<V> {
 
 impl<V> Room<V> {
     pub(crate) fn new(load: Load<V>) -> Arc<Self> {
-        static NAMES: AtomicU64 = AtomicU64::new(0);
+        Self::with(Some(load))
+    }
+
+    /// A room whose load is put there by [`Room::put`], before anybody could leave.
+    pub(crate) fn without_load() -> Arc<Self> {
+        Self::with(None)
+    }
+
+    fn with(load: Option<Load<V>>) -> Arc<Self> {
         Arc::new(Self {
-            name: NAMES.fetch_add(1, Ordering::Relaxed),
-            load: Mutex::new(Some(load)),
+            name: nesting::new_name(),
+            load: Mutex::new(load),
             stop: AtomicBool::new(false),
             answer: OnceLock::new(),
             bell: Notify::new(),
@@ -105,6 +116,11 @@ impl<V> Room<V> {
     pub(crate) fn driven_by(&self, pilot: Task) {
         // Set once, by the caller who leads.
         drop(self.pilot.set(pilot));
+    }
+
+    /// Puts a load into a room that was made without one.
+    pub(crate) fn put(&self, load: Load<V>) {
+        *self.load.lock() = Some(load);
     }
 
     /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The
@@ -145,7 +161,7 @@ impl<V> Room<V> {
                 let Some(load) = self.load.try_lock().and_then(|mut slot| slot.take()) else {
                     return Poll::Ready(Flown::Taken);
                 };
-                drop_quietly(Some(load));
+                drop_quietly(load);
                 return Poll::Ready(Flown::Ended(Answer::Abandoned));
             }
         }
@@ -184,8 +200,8 @@ pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
     }
 }
 
-/// Drops a load. A panic in its destructor must not keep the callers from their answer, nor meet another
-/// panic on its way.
-pub(crate) fn drop_quietly<V>(load: Option<Load<V>>) {
+/// Drops a load, whatever its type. A panic in its destructor must not keep the callers from their answer, nor meet
+/// another panic on its way.
+pub(crate) fn drop_quietly<L>(load: L) {
     drop(catch_unwind(AssertUnwindSafe(|| drop(load))));
 }

@@ -30,6 +30,13 @@ mod real {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         Some(Task(runtime.spawn(task).abort_handle()))
     }
+
+    pub(crate) use tokio::runtime::Id as RuntimeId;
+
+    /// Names the runtime of the caller; `None` if there is none.
+    pub(crate) fn runtime_id() -> Option<RuntimeId> {
+        tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.id())
+    }
 }
 
 #[cfg(shuttle)]
@@ -140,6 +147,15 @@ mod real {
     #[allow(clippy::unnecessary_wraps)] // the real one can fail
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
         Some(Task(shuttle::future::spawn(task).abort_handle()))
+    }
+
+    /// The checker has one runtime.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub(crate) struct RuntimeId;
+
+    #[allow(clippy::unnecessary_wraps)] // the real one can fail
+    pub(crate) fn runtime_id() -> Option<RuntimeId> {
+        Some(RuntimeId)
     }
 }
 

@@ -135,6 +135,9 @@ class Persistence:
         self._enter()
         try:
             self._save(cache)
+        except BaseException:
+            cache.count_save_error()
+            raise
         finally:
             self._leave()
 

@@ -47,6 +47,8 @@ pub(crate) struct ColdCounts {
     expirations: AtomicU64,
     /// Saves that succeeded.
     saves: AtomicU64,
+    /// Saves that failed.
+    save_errors: AtomicU64,
     /// The snapshot that was loaded last, if it has eager records. Held until the cache is cleared.
     others: Mutex<Option<Snapshot>>,
 }
@@ -56,6 +58,7 @@ impl ColdCounts {
         stats.undecodable += self.undecodable.load(Ordering::Relaxed);
         stats.expirations += self.expirations.load(Ordering::Relaxed);
         stats.saves += self.saves.load(Ordering::Relaxed);
+        stats.save_errors += self.save_errors.load(Ordering::Relaxed);
     }
 
     /// Forgets it all; for when the cache is cleared.
@@ -64,6 +67,7 @@ impl ColdCounts {
         self.undecodable.store(0, Ordering::Relaxed);
         self.expirations.store(0, Ordering::Relaxed);
         self.saves.store(0, Ordering::Relaxed);
+        self.save_errors.store(0, Ordering::Relaxed);
     }
 
     /// Notes whose eager records the next save passes on.
@@ -76,8 +80,10 @@ impl ColdCounts {
         self.others.lock().clone()
     }
 
-    pub(crate) fn saved(&self) {
-        self.saves.fetch_add(1, Ordering::Relaxed);
+    /// Counts a save by what came of it.
+    pub(crate) fn saved<T, E>(&self, outcome: &Result<T, E>) {
+        let count = if outcome.is_ok() { &self.saves } else { &self.save_errors };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,337 @@
+//! Keys that gather, the batches they leave in, and the loads of these.
+//!
+//! Which keys leave together, and when, is decided by the planner of the core (`async_cache_core::batch`); here are
+//! the tasks. Each key of a batch is a flight of the cache like any other. What keeps the place of its load in the
+//! flight's room is a *ticket*, which nobody polls, and which takes the key out of its batch when it is dropped:
+//!
+//! | state of the flight | the ticket | what ends the flight | who acts |
+//! |---|---|---|---|
+//! | gathers | is in the room | the last caller leaves | he takes the ticket out and drops it |
+//! | | | the batch leaves | the batch takes the ticket: the flight has left |
+//! | | | the runtime drops the timer | the [`Timer`] takes the batch out of the planner; its items take their tickets |
+//! | has left | is gone | the load of the batch ends | the [`Convoy`] answers every flight |
+//! | | | the last caller leaves | nobody: there is nothing to take, the load goes on and is stored |
+//! | | | the runtime drops the load | the convoy's [`Ending`]s: callers elsewhere ask anew |
+//!
+//! Rules:
+//! 1. Whoever takes the ticket out of the room ends the flight. That is the rule of the room, for every load.
+//! 2. An item comes into the planner and its ticket into the room in one step, under the planner's lock. Locks are
+//!    taken in this order: planner, room. Nothing is dropped while either is held.
+//! 3. A batch belongs to the runtime whose callers asked for its keys; its timer and its load are tasks of that
+//!    runtime. Batches of different runtimes do not mix, so one that is shut down takes nobody else's keys along.
+//! 4. A window of zero needs no timer: its task lets everybody run who can, once.
+//! 5. A timer does not keep the gatherer alive, for that of a batch which left full fires much later; tickets do.
+//! 6. The load of a batch has a name of its own, and the flights of its keys wait for it in the graph of waits. So a
+//!    batch loader that asks for a key of its own batch closes a circle, and is refused.
+//! 7. The load is dropped before its flights end.
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::future::{Future, poll_fn};
+use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_cache_core::batch::{Added, BatchId, Planner, Seat as Place};
+
+use super::answer::WrongCount;
+use crate::error::{LoadError, panic_message};
+use crate::inner::Inner;
+use crate::load::{Duty, Ending, Entered, Flight, Seat, Storing};
+use crate::nesting::{self, Wait};
+use crate::room::{Answer, AnyError, Room, drop_quietly};
+use crate::sync::{self, Mutex, RuntimeId};
+
+/// A running batch loader: one answer for each key, or one for all.
+pub(super) type Loading<V> = Pin<Box<dyn Future<Output = Result<Vec<Answer<V>>, Answer<V>>> + Send>>;
+
+/// A batch loader whose types of future, result and error are forgotten.
+pub(super) type Loader<K, V> = Box<dyn Fn(Vec<K>) -> Loading<V> + Send + Sync>;
+
+pub(super) struct Gatherer<K, V> {
+    pub(super) inner: Arc<Inner<K, V>>,
+    pub(super) loader: Loader<K, V>,
+    pub(super) window: Duration,
+    pub(super) ttl: Option<Duration>,
+    /// Never held while user code runs.
+    pub(super) planner: Mutex<Planner<RuntimeId, Item<K, V>>>,
+}
+
+type Batch<K, V> = async_cache_core::batch::Batch<RuntimeId, Item<K, V>>;
+
+/// A flight that gathers. Dropped before its batch leaves, it abandons its flight.
+pub(super) struct Item<K, V> {
+    key: K,
+    ending: Ending<K, V>,
+}
+
+/// Keeps the place of the load in the room of a flight that gathers.
+struct Ticket<K, V> {
+    gatherer: Arc<Gatherer<K, V>>,
+    /// `None` if its batch leaves at once.
+    place: Option<Place>,
+}
+
+impl<K, V> Future for Ticket<K, V> {
+    type Output = Result<V, AnyError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Pending
+    }
+}
+
+impl<K, V> Drop for Ticket<K, V> {
+    fn drop(&mut self) {
+        let Some(place) = self.place else { return };
+        // Dropped at the end, when the planner is not locked any more.
+        let _item = self.gatherer.planner.lock().drop_item(place);
+    }
+}
+
+/// What a caller does about a key that is not in memory.
+pub(super) enum Step<'a, K: 'static, V: 'static> {
+    Hit(V),
+    Waits(Waiting<'a, K, V>),
+}
+
+/// A caller who waits for a flight, be it of a batch or of a load of its own.
+pub(super) struct Waiting<'a, K: 'static, V: 'static> {
+    seat: Seat<'a, K, V>,
+    leads: bool,
+    /// The timer of the batch that began with this key.
+    timer: Option<Timer<K, V>>,
+    _wait: Wait,
+}
+
+impl<K, V> Gatherer<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Takes a caller of a key that is not in memory to where he waits.
+    pub(super) fn enter<Q, E>(
+        self: &Arc<Self>,
+        hash: u64,
+        key: &Q,
+        is_counted: &mut bool,
+    ) -> Result<Step<'_, K, V>, LoadError<E>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
+    {
+        // User code may panic, so it runs before there is a flight.
+        let owned = key.to_owned();
+        let (entered, rank) = self.inner.enter(hash, key, is_counted, Room::without_load);
+        let (id, room, leads) = match entered {
+            Entered::Hit(value) => return Ok(Step::Hit(value)),
+            Entered::Joined(id, room) => (id, room, false),
+            Entered::Leads(id, room) => (id, room, true),
+        };
+        let seat = Seat::new(&self.inner, hash, id, Arc::clone(&room));
+        let mut timer = None;
+        if leads {
+            let inner = Arc::clone(&self.inner);
+            let started = inner.clock.now();
+            let flight = Flight { inner, hash, id, room, rank, storing: Storing::all(self.ttl), started };
+            let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
+            let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
+            timer = self.gather(item, runtime);
+        }
+        let Ok(wait) = nesting::wait_for(seat.room.name) else {
+            return Err(LoadError::Recursive { key: format!("{key:?}") });
+        };
+        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
+    }
+
+    /// Puts a flight that was just started into a batch. If it is the first of it, the caller starts the timer.
+    fn gather(self: &Arc<Self>, mut item: Item<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
+        let room = Arc::clone(&item.ending.flight.room);
+        let now = item.ending.flight.started;
+        item.ending.duty = Duty::IfNotTaken;
+        let added = {
+            let mut planner = self.planner.lock();
+            let added = planner.add(runtime, item, now);
+            let place = match &added {
+                Added::Begins { seat, .. } | Added::Waits { seat } => Some(*seat),
+                Added::Leaves(_) => None,
+            };
+            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
+            added
+        };
+        match added {
+            Added::Waits { .. } => None,
+            Added::Begins { seat, .. } => {
+                Some(Timer { gatherer: Arc::downgrade(self), batch: seat.batch(), window: self.window })
+            }
+            Added::Leaves(batch) => {
+                if let Some(convoy) = self.leave(batch) {
+                    // A runtime that is being shut down drops it at once, and so abandons its flights.
+                    drop(sync::spawn(convoy.load()));
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes the tickets of a batch, so that nothing but the end of its load ends its flights. `None` if every
+    /// caller has left just now.
+    fn leave(&self, batch: Batch<K, V>) -> Option<Convoy<K, V>> {
+        let (name, started) = (nesting::new_name(), self.inner.clock.now());
+        let (mut keys, mut flights, mut waits) = (Vec::<K>::new(), Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        for Item { key, mut ending } in batch.items {
+            // If it is gone, the last caller has it, and ends the flight.
+            let Some(ticket) = ending.flight.room.stop() else { continue };
+            ending.duty = Duty::End;
+            drop_quietly(ticket);
+            ending.flight.started = started;
+            waits.extend(nesting::waits_for(ending.flight.room.name, name));
+            // Nearly always new: a key has one flight, but one that was fenced while it gathered has a successor.
+            let known = if seen.insert(ending.flight.hash) {
+                None
+            } else {
+                keys.iter().position(|known| *known == key)
+            };
+            let at = known.unwrap_or(keys.len());
+            if known.is_none() {
+                keys.push(key);
+            }
+            flights.push((at, ending));
+        }
+        if keys.is_empty() {
+            return None;
+        }
+        self.inner.shards()[0].write().cache.count_batch(keys.len());
+        Some(Convoy { load: Some((self.loader)(keys)), flights, name, _waits: waits })
+    }
+}
+
+impl<K, V> Waiting<'_, K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Starts the timer of the batch that began with this key. Who has further keys adds them before.
+    pub(super) fn set_off(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            // A runtime that is being shut down drops it at once, and so abandons its flights.
+            drop(sync::spawn(wait_for_others(timer)));
+        }
+    }
+
+    /// Waits for the answer. `None`: it was for others, and the caller has to ask anew.
+    pub(super) async fn outcome<E: Send + Sync + 'static>(
+        mut self,
+        key: &(impl Debug + ?Sized),
+    ) -> Option<Result<Option<V>, LoadError<E>>> {
+        self.set_off();
+        let answer = self.seat.room.answer().await.clone();
+        self.seat.give_up();
+        match answer {
+            Answer::Value(value) => Some(Ok(Some(value))),
+            Answer::Missing => Some(Ok(None)),
+            Answer::Failed(error) => match error.downcast::<E>() {
+                Ok(error) => Some(Err(LoadError::Failed(error))),
+                // Of a loader that fails with another type, unless it is this:
+                Err(other) => other
+                    .downcast_ref()
+                    .map(|&WrongCount { asked, returned }| Err(LoadError::WrongCount { asked, returned })),
+            },
+            Answer::Panicked(message) => {
+                Some(Err(LoadError::Panicked { key: format!("{key:?}"), message: (*message).to_owned() }))
+            }
+            Answer::Abandoned if self.leads => Some(Err(LoadError::Abandoned { key: format!("{key:?}") })),
+            Answer::Abandoned => None,
+        }
+    }
+}
+
+type Due<K, V> = (Arc<Gatherer<K, V>>, Batch<K, V>);
+
+/// Makes a batch leave when its window is over. If it is dropped before, by its runtime or because a caller of many
+/// keys panics before he has set it off, there is nobody any more who would: its flights are abandoned.
+struct Timer<K, V> {
+    gatherer: Weak<Gatherer<K, V>>,
+    batch: BatchId,
+    window: Duration,
+}
+
+impl<K, V> Timer<K, V> {
+    /// The batch, unless it has left or is gone.
+    fn take(&self) -> Option<Due<K, V>> {
+        let gatherer = self.gatherer.upgrade()?;
+        let batch = gatherer.planner.lock().take(self.batch)?;
+        Some((gatherer, batch))
+    }
+}
+
+impl<K, V> Drop for Timer<K, V> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+async fn wait_for_others<K, V>(timer: Timer<K, V>)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let mut refused = None;
+    if timer.window.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        // It panics where the runtime has no timer, and says what to do.
+        match catch_unwind(|| tokio::time::sleep(timer.window)) {
+            Ok(window) => window.await,
+            Err(panic) => refused = Some(panic_message(&*panic)),
+        }
+    }
+    let Some((gatherer, batch)) = timer.take() else { return };
+    drop(timer);
+    let Some(convoy) = gatherer.leave(batch) else { return };
+    drop(gatherer);
+    match refused {
+        None => convoy.load().await,
+        Some(message) => convoy.conclude(&Err(Answer::Panicked(message.into()))),
+    }
+}
+
+/// A batch that has left. Dropped before its load ends, it abandons its flights.
+struct Convoy<K, V> {
+    /// The loader is called when this is first polled. Dropped before the flights end.
+    load: Option<Loading<V>>,
+    /// Each with its place among the keys that are asked for.
+    flights: Vec<(usize, Ending<K, V>)>,
+    /// Names the load in the graph of waits.
+    name: u64,
+    _waits: Vec<Wait>,
+}
+
+impl<K: Hash + Eq, V: Clone> Convoy<K, V> {
+    async fn load(mut self) {
+        let load = &mut self.load;
+        let polled = poll_fn(|cx| {
+            let load = load.as_mut().expect("it is there until it has ended");
+            catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(cx)))
+                .unwrap_or_else(|panic| Poll::Ready(Err(Answer::Panicked(panic_message(&*panic).into()))))
+        });
+        let outcome = nesting::within(self.name, polled).await;
+        self.conclude(&outcome);
+    }
+
+    fn conclude(mut self, outcome: &Result<Vec<Answer<V>>, Answer<V>>) {
+        drop_quietly(self.load.take());
+        for (at, ending) in &mut self.flights {
+            let answer = match outcome {
+                Ok(answers) => catch_unwind(AssertUnwindSafe(|| answers[*at].clone()))
+                    .unwrap_or_else(|panic| Answer::Panicked(panic_message(&*panic).into())),
+                Err(answer) => answer.clone(),
+            };
+            ending.conclude(answer);
+        }
+    }
+}
