@@ -60,6 +60,8 @@ impl Cache {
         let opened = target.open(py);
         self.state.borrow(py).unread = opened.as_ref().is_err_and(|error| *error.kind() == DiskErrorKind::Io);
         let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
+        // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in.
+        self.state.borrow(py).unread = true;
         let (now, wall) = (clock::now(), clock::wall());
         let clock_then = self.state.borrow(py).file_clock;
         let not_before = clock_then.map_or(0, |then| then.adjusted(now, wall).file_now());
@@ -106,6 +108,7 @@ impl Cache {
                 if state.core.adopt(Arc::clone(&opened.cold), &ranks).is_err() {
                     continue;
                 }
+                state.unread = false;
                 state.file_clock = Some(file);
                 let before = state.opened.replace(Arc::clone(&opened));
                 if let Some(before) = &before {
