@@ -14,7 +14,7 @@ MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --m
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
-	lint-python format doc bench bench-python bench-smoke soak clean
+	lint-python format doc bench bench-options bench-python bench-smoke soak fuzz fuzz-smoke clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -105,6 +105,10 @@ bench: ## all benchmarks beside their peers; writes benches/results
 	./target/release/overhead --save
 	./target/release/disk --save
 
+bench-options: ## what a secret and compression cost; writes benches/results/options.md
+	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin options
+	./target/release/options --save
+
 # The peers that are measured beside the Python package.
 $(VENV)/peers: $(BINDINGS)/benches/requirements.txt $(VENV)/ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
@@ -122,11 +126,21 @@ bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean 
 	./target/release/macros --smoke
 	./target/release/overhead --smoke
 	./target/release/disk --most 1000
+	./target/release/options --smoke
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
 	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/test_garbage.py
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
+
+# libFuzzer on the stable compiler, and a mutation fuzzer for what needs an interpreter. Seconds for each of them.
+FUZZ_SECONDS ?= 3600
+fuzz: python ## fuzz every decoder for FUZZ_SECONDS (an hour) each
+	fuzz/run $(FUZZ_SECONDS)
+	$(VENV)/bin/python $(BINDINGS)/tests/fuzz_values.py $(FUZZ_SECONDS)
+
+fuzz-smoke: ## the same for a minute in all
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=8
 
 clean: ## remove what was built
 	$(CARGO) clean

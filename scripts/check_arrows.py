@@ -14,14 +14,16 @@ ARROWS = {
     "async-cache-disk": set(),
     "async-cache-macros": set(),
     "async-cache": {"async-cache-core", "async-cache-disk", "async-cache-macros"},
-    "async-cache-python": {"async-cache-core", "async-cache-disk"},
+    "async-cache-cli": {"async-cache-disk"},
+    # The last for the console script, which is the same tool.
+    "async-cache-python": {"async-cache-core", "async-cache-disk", "async-cache-cli"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
     "renamed-dependency": {"async-cache"},
 }
 
 # Crates that must not reach a runtime, however indirectly.
-WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk", "async-cache-macros"}
+WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk", "async-cache-macros", "async-cache-cli"}
 RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
 
 

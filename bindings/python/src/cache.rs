@@ -38,6 +38,7 @@ use crate::file::{self, Target};
 use crate::key::{ObjectKey, Probe, is_plain};
 use crate::load::{Item, Work, spawn};
 use crate::opened::{ColdEntry, Opened};
+use crate::options::FileOptions;
 use crate::raw::method::{Arguments, Method};
 use crate::raw::{GilCell, Ref};
 use crate::room::{Answer, Room, running_loop};
@@ -205,16 +206,16 @@ impl Cache {
     }
 
     /// Saves everything to a file, and says what came of it.
-    #[pyo3(signature = (path, version, pickle, set_aside))]
+    #[pyo3(signature = (path, version, options, set_aside))]
     fn save_to_file<'py>(
         &self,
         py: Python<'py>,
         path: PathBuf,
         version: String,
-        pickle: bool,
+        options: &FileOptions,
         set_aside: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        self.save_file(py, &Target::new(path, version, pickle), set_aside)
+        self.save_file(py, &Target::new(path, version, options), set_aside)
     }
 
     /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
@@ -223,15 +224,15 @@ impl Cache {
         py: Python<'_>,
         path: PathBuf,
         version: String,
-        pickle: bool,
+        options: &FileOptions,
     ) -> PyResult<Option<usize>> {
-        self.open_file(py, &Target::new(path, version, pickle))
+        self.open_file(py, &Target::new(path, version, options))
     }
 
     /// The version tag of a file; `None` if there is none that can be read.
     #[allow(clippy::unused_self)]
-    fn tag_of_file(&self, py: Python<'_>, path: PathBuf) -> Option<String> {
-        Target::new(path, String::new(), false).tag(py)
+    fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
+        Target::new(path, String::new(), options).tag(py)
     }
 
     /// Counts a save to a backend of the user's own.

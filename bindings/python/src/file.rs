@@ -5,7 +5,7 @@
 //! them: see `union`. Entries whose keys have no canonical encoding (arbitrary
 //! objects) are decoded at once, as no look-up would find them, and come in first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +17,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::cache::Cache;
-use crate::codec::{self, Options};
+use crate::codec;
 use crate::errors;
 use crate::key::{ObjectKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::options::FileOptions;
 use crate::union::union;
 use crate::{clock, raw::Ref};
 
@@ -28,28 +29,34 @@ use crate::{clock, raw::Ref};
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) version: String,
-    pub(crate) options: Options,
+    pub(crate) options: FileOptions,
     pub(crate) vfs: Arc<dyn Vfs>,
 }
 
 impl Target {
-    pub(crate) fn new(path: PathBuf, version: String, pickle: bool) -> Self {
-        Self { path, version, options: Options { pickle }, vfs: Arc::new(RealDisk) }
+    pub(crate) fn new(path: PathBuf, version: String, options: &FileOptions) -> Self {
+        Self { path, version, options: options.clone(), vfs: Arc::new(RealDisk) }
     }
 
     /// The version tag of what stands at the path, if that can be read.
     pub(crate) fn tag(&self, py: Python<'_>) -> Option<String> {
-        let opened = py.detach(|| Snapshot::open_any_version(&self.vfs, &self.path));
+        let opened = py.detach(|| Snapshot::open_with(&self.vfs, &self.path, &self.options.to_read()));
         opened.ok().flatten().map(|snapshot| snapshot.version().to_owned())
     }
 
     /// The same at another path.
     pub(crate) fn at(&self, path: PathBuf) -> Self {
-        Self { path, version: self.version.clone(), options: self.options, vfs: Arc::clone(&self.vfs) }
+        Self {
+            path,
+            version: self.version.clone(),
+            options: self.options.clone(),
+            vfs: Arc::clone(&self.vfs),
+        }
     }
 
     pub(crate) fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, async_cache_disk::DiskError> {
-        py.detach(|| Snapshot::open(&self.vfs, &self.path, &self.version))
+        let options = self.options.to_read().version(&*self.version);
+        py.detach(|| Snapshot::open_with(&self.vfs, &self.path, &options))
     }
 }
 
@@ -58,7 +65,9 @@ impl Cache {
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
         let opened = target.open(py);
-        self.state.borrow(py).unread = opened.as_ref().is_err_and(|error| *error.kind() == DiskErrorKind::Io);
+        self.state.borrow(py).unread = opened
+            .as_ref()
+            .is_err_and(|error| matches!(error.kind(), DiskErrorKind::Io | DiskErrorKind::Trust));
         let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
         // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in.
         self.state.borrow(py).unread = true;
@@ -83,7 +92,7 @@ impl Cache {
             let maxsize = self.state.borrow(py).core.maxsize();
             let tickets = self.list(py);
             let room = maxsize.map(|max| max.saturating_sub(tickets.len()));
-            let opened = Arc::new(Opened::new(snapshot.clone(), file, room, target.options));
+            let opened = Arc::new(Opened::new(snapshot.clone(), file, room, target.options.codec));
             let mut ranks = Vec::with_capacity(tickets.len());
             for ticket in tickets {
                 let key = {
@@ -135,8 +144,8 @@ impl Cache {
     ) -> PyResult<(usize, Vec<String>)> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
         each_eager(snapshot, file, |key, value, deadline| {
-            let key = codec::decode_value(py, key, target.options);
-            let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
+            let key = codec::decode_value(py, key, target.options.codec);
+            let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
             match entry {
                 Ok((key, value)) => decoded.push((key, value, file.deadline_from_file(deadline))),
                 Err(error) => undecodable.push(blamed(py, error)?),
@@ -193,15 +202,15 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
             continue;
         }
         let key = codec::decode_key(py, record.key);
-        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, record.value, target.options)?)));
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, record.value, target.options.codec)?)));
         match entry {
             Ok((key, value)) => entries.append((key, value, record.deadline.map(left)))?,
             Err(error) => drop(blamed(py, error)?),
         }
     }
     each_eager(&snapshot, file, |key, value, deadline| {
-        let key = codec::decode_value(py, key, target.options);
-        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options)?)));
+        let key = codec::decode_value(py, key, target.options.codec);
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
         match entry {
             Ok((key, value)) => entries.append((key, value, deadline.map(left))),
             Err(error) => blamed(py, error).map(drop),
@@ -211,9 +220,9 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
 }
 
 /// Removes a file.
-pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
-    py.detach(|| async_cache_disk::clear(&target.vfs, &target.path))
-        .map_err(|error| errors::backup(py, &error))?;
+pub(crate) fn remove(py: Python<'_>, path: &Path) -> PyResult<()> {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    py.detach(|| async_cache_disk::clear(&vfs, path)).map_err(|error| errors::backup(py, &error))?;
     Ok(())
 }
 

@@ -5,7 +5,9 @@
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
 //!   wait; `nesting`: loads that wait for loads
-//! - `opened`, `file`, `union`, `save`: the snapshot, opened and written; `codec`: Python objects as `MessagePack`
+//! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
+//!   `MessagePack`
+//! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
 
@@ -21,9 +23,11 @@ mod key;
 mod load;
 mod nesting;
 mod opened;
+mod options;
 mod raw;
 mod room;
 mod save;
+mod tool;
 mod ttl;
 mod union;
 
@@ -85,13 +89,13 @@ fn invalidate(
 
 /// All entries of a file; `None` if there is no file.
 #[pyfunction]
-fn read_file(
-    py: Python<'_>,
+fn read_file<'py>(
+    py: Python<'py>,
     path: PathBuf,
     version: String,
-    pickle: bool,
-) -> PyResult<Option<Bound<'_, PyList>>> {
-    file::read_all(py, &Target::new(path, version, pickle))
+    options: &options::FileOptions,
+) -> PyResult<Option<Bound<'py, PyList>>> {
+    file::read_all(py, &Target::new(path, version, options))
 }
 
 /// Writes a file with these entries.
@@ -100,16 +104,16 @@ fn write_file(
     py: Python<'_>,
     path: PathBuf,
     version: String,
-    pickle: bool,
+    options: &options::FileOptions,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    save::write_all(py, &Target::new(path, version, pickle), entries)
+    save::write_all(py, &Target::new(path, version, options), entries)
 }
 
 /// Removes a file.
 #[pyfunction]
 fn remove_file(py: Python<'_>, path: PathBuf) -> PyResult<()> {
-    file::remove(py, &Target::new(path, String::new(), false))
+    file::remove(py, &path)
 }
 
 #[pymodule(gil_used = true)]
@@ -119,6 +123,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     method::add::<cache::Get, 4>(py)?;
     method::add::<cache::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
+    module.add_class::<options::FileOptions>()?;
     module.add("CachedFunction", function::class(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;
     module.add("Load", coroutine::class::<Load>(py)?)?;
@@ -127,6 +132,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_file, module)?)?;
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
+    module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
     codec::register(module)?;
     Ok(())
 }

@@ -66,6 +66,11 @@ impl Opened {
         stats.expirations += self.expirations.load(Ordering::Relaxed);
     }
 
+    /// Whether a save will copy most of the file: then it keeps the file's dictionary, else it trains a new one.
+    pub(crate) fn is_mostly_cold(&self) -> bool {
+        self.cold.live() >= self.snapshot.len() as usize / 2
+    }
+
     /// Whether the file has a live entry under a key. Does not decode the value.
     pub(crate) fn contains(&self, py: Python<'_>, bytes: &[u8]) -> bool {
         with_scratch(|scratch| {
@@ -109,7 +114,9 @@ impl Opened {
                 Ok(value) => Ok(ColdEntry::Found { rank, value, deadline }),
                 Err(error) if errors::is_from_outside(py, &error) => Err(error),
                 Err(error) => {
-                    self.lose(py, rank, &error.to_string());
+                    if self.cold.take(rank) {
+                        self.report(py, &named(py, bytes, rank), &error.to_string());
+                    }
                     Ok(ColdEntry::Absent(Some(rank)))
                 }
             }
@@ -168,6 +175,14 @@ impl Opened {
         if self.cold.take(rank) {
             self.expirations.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// What to call an entry in messages: by its key, if that can be said.
+fn named(py: Python<'_>, key: &[u8], rank: Rank) -> String {
+    match codec::decode_key(py, key) {
+        Ok(key) => format!("the entry of key {}", errors::repr(&key)),
+        Err(_) => format!("entry {rank}"),
     }
 }
 

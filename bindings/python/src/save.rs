@@ -22,7 +22,7 @@ use async_cache_core::cold::Frozen;
 use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskError, DiskErrorKind, Snapshot, Step, WriteOptions, Writer};
+use async_cache_disk::{DiskError, DiskErrorKind, Snapshot, Step, Writer};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -58,7 +58,11 @@ impl Cache {
         };
         let (now, wall) = (clock::now(), clock::wall());
         let file = clock_then.map_or_else(|| FileClock::start(now, wall, 0), |then| then.adjusted(now, wall));
-        let options = options(target, file.file_now());
+        let options = target.options.to_write(&target.version, file.file_now());
+        let options = match &opened {
+            Some(opened) if opened.is_mostly_cold() => options.dictionary_of(&opened.snapshot),
+            _ => options,
+        };
         let options = if unread || set_aside { options.keep_target() } else { options };
         let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
 
@@ -67,9 +71,11 @@ impl Cache {
         if let (Some(opened), Some(mut frozen)) = (&opened, frozen)
             && self.leave_only_cold(py, opened, &tickets, &mut frozen)
         {
-            let lost = in_background(py, || copy_cold(&mut writer, &opened.snapshot, &frozen, file))?;
-            for rank in lost {
-                opened.lose(py, rank, "its record is damaged or cannot be read");
+            let lost = in_background(py, || {
+                copy_cold(&mut writer, &opened.snapshot, &frozen, file, target.options.codec)
+            })?;
+            for (rank, why) in lost {
+                opened.lose(py, rank, why);
             }
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer)?;
@@ -148,7 +154,7 @@ impl Cache {
                     continue;
                 }
                 let deadline = file.deadline_to_file(deadline);
-                if let Err(why) = encoded.push(&key, &value, deadline, target.options)? {
+                if let Err(why) = encoded.push(&key, &value, deadline, target.options.codec)? {
                     left_out.note(&key, &why);
                 }
             }
@@ -183,7 +189,7 @@ impl Cache {
 pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
     use crate::ttl::Ttl;
     let wall = clock::wall();
-    let options = options(target, wall);
+    let options = target.options.to_write(&target.version, wall);
     let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
     let (mut encoded, mut left_out) = (Encoded::default(), 0);
     for entry in entries.try_iter()? {
@@ -195,7 +201,7 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
             Ttl::Default | Ttl::Never => None,
         };
         encoded
-            .push(&key, &value, deadline, target.options)?
+            .push(&key, &value, deadline, target.options.codec)?
             .map_err(|why| errors::backup_message(py, &format!("{}: {why}", errors::repr(&key))))?;
         if encoded.bytes.len() >= BUFFER {
             left_out += in_background(py, || encoded.write(&mut writer))?;
@@ -207,11 +213,6 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
         return Err(errors::backup_message(py, &message));
     }
     in_background(py, || writer.finish()).map(drop)
-}
-
-pub(crate) fn options(target: &Target, now: u64) -> WriteOptions {
-    let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Python)");
-    WriteOptions::new(target.version.clone(), now).producer(producer)
 }
 
 /// Works on the file with the interpreter's lock released.
@@ -232,19 +233,24 @@ fn started() -> Instant {
     Instant::now()
 }
 
-/// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read.
+/// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
+/// allowed, and why.
 fn copy_cold(
     writer: &mut Writer,
     snapshot: &Snapshot,
     frozen: &Frozen,
     file: FileClock,
-) -> Result<Vec<u32>, DiskError> {
+    options: Options,
+) -> Result<Vec<(u32, &'static str)>, DiskError> {
     let mut lost = Vec::new();
     let mut records = snapshot.records();
     while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
         match step {
-            Step::Lost { rank } => lost.push(rank),
+            Step::Lost { rank } => lost.push((rank, "its record is damaged or cannot be read")),
             Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
+            Step::Record(record) if !options.pickle && codec::is_pickled(record.value) => {
+                lost.push((record.rank, "pickle=False refuses a pickle"));
+            }
             Step::Record(record) => drop(writer.copy(&record)?),
         }
     }

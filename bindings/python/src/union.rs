@@ -78,7 +78,7 @@ fn write(
         let writer = match &mut writer {
             Some(writer) => writer,
             none => {
-                none.insert(Writer::create(&place.vfs, &place.path, save::options(place, newer.saved_at()))?)
+                none.insert(Writer::create(&place.vfs, &place.path, place.options.to_write(&place.version, newer.saved_at()))?)
             }
         };
         if is_in(writer.copy(&record))? {

@@ -25,7 +25,8 @@ pub enum DiskErrorKind {
         /// The tag that was asked for.
         wanted: String,
     },
-    /// The file cannot be trusted: another user owns it or can write it. Reserved, not raised yet.
+    /// The file cannot be trusted: another user owns it or can write to it, it is a symlink where everybody can put
+    /// one, or it was not written with the secret that is asked for. The next save sets it aside.
     Trust,
     /// The disk, or the user's share of it, is full.
     Full,
@@ -104,11 +105,11 @@ impl fmt::Display for Context {
             DiskErrorKind::Damaged => "the cache starts empty; the next save sets the file aside",
             DiskErrorKind::Newer => "upgrade this program, or let the next save set the file aside",
             DiskErrorKind::OtherVersion { .. } => "the cache starts empty; the next save replaces the file",
-            DiskErrorKind::Trust => "give the file to the user this program runs as, with mode 0600",
             DiskErrorKind::Full => "the file that was there before is unchanged; make room and save again",
             DiskErrorKind::Limit => "leave it out of the cache, or use several caches",
             DiskErrorKind::Abandoned => "begin a new save",
-            DiskErrorKind::Io => return Ok(()),
+            // What to do depends on why, so it is said there.
+            DiskErrorKind::Trust | DiskErrorKind::Io => return Ok(()),
         };
         write!(f, "; {advice}")
     }

@@ -27,35 +27,46 @@
 //! # Invariants
 //!
 //! - Every length, count, offset and rank read from a file is checked before it is used.
-//! - Every byte that is served was covered by a checksum that matched.
+//! - Every byte that is served was covered by a checksum that matched; and, if a [`Secret`] was given, by a tag that
+//!   cannot be made without it.
+//! - No file is read that another user owns or can write to.
 //! - The old file is intact until the new one is complete and synced.
 //! - Nothing in a file can panic, hang, or allocate more than the file's own size suggests.
 //! - What could not be seen once is never seen again through the same [`Snapshot`] (see [`Snapshot::find`]).
 //!
 //! # Layout
 //!
-//! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums
+//! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums and tags
 //! - [`Snapshot`]: an opened file; look-up, reading all, deadlines, eager records
 //! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
+//! - `trust`: whether what stands at a path may be read; [`Secret`]: what makes a file unforgeable
+//! - [`Compression`]: the only use of zstd; which dictionary a file gets is in `writer::pack`
 //! - [`verify`]: walks a whole file and lists what is wrong with it
 //! - [`Vfs`]: all that this crate asks of a file system; [`RealDisk`], and in tests a fake one that can crash
 
 mod clear;
+mod compress;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod secret;
 mod snapshot;
+mod trust;
 mod verify;
 mod vfs;
 mod writer;
 
 pub use clear::clear;
+pub use compress::Compression;
 pub use error::{DiskError, DiskErrorKind};
+pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
-    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Record, Records, Scratch, Snapshot,
-    Step,
+    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, ReadOptions, Record,
+    Records, Salvage, SalvageStep, Scratch, Snapshot, Step,
 };
-pub use verify::{Finding, FindingKind, Report, verify};
+pub use verify::{Finding, FindingKind, Report, verify, verify_with};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;
-pub use vfs::{FileKind, Metadata, RealDisk, Vfs, VfsFile};
+pub use vfs::{FileKind, Metadata, Ownership, RealDisk, Vfs, VfsFile};
 pub use writer::{Pushed, Saved, WriteOptions, Writer};

@@ -19,27 +19,37 @@ mod damage;
 mod deadlines;
 mod eager;
 mod lookup;
+mod options;
+mod places;
 mod records;
+mod salvage;
+mod unpack;
 mod window;
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use damage::Damage;
 pub use deadlines::{Deadlines, Due};
 pub use eager::{EagerRecord, EagerRecords, EagerStep};
 pub use lookup::{Found, Scratch};
+pub use options::ReadOptions;
+pub use places::{Layout, Place};
 pub use records::{Record, Records, Step};
+pub use salvage::{Salvage, SalvageStep};
+pub(crate) use unpack::{Stored, unpack};
 pub(crate) use window::Window;
 
+use crate::compress::Dictionary;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::format::page::PAGE_BYTES;
-use crate::vfs::{FileKind, ReadFailure, Vfs, VfsFile, read_exact_at};
+use crate::secret::Secret;
+use crate::trust::{self, Trusted};
+use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at};
 use damage::DamageLog;
 
 /// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`.
@@ -54,59 +64,58 @@ struct Inner {
     seal: Seal,
     hasher: KeyHasher,
     damage: DamageLog,
+    /// Read when the first value needs it; `None` in it if there is none that is sound.
+    dictionary: OnceLock<Option<Arc<Dictionary>>>,
 }
 
 impl Snapshot {
-    /// Opens the snapshot at `path`, if its data has the shape that `version` names. `Ok(None)`: there is none, because
-    /// there is no file or an empty one. The cost does not depend on the number of entries.
+    /// Opens the snapshot at `path`, if its data has the shape that `version` names, and it was written without a
+    /// secret. `Ok(None)`: there is none, because there is no file or an empty one. The cost does not depend on the
+    /// number of entries.
     ///
     /// # Errors
-    /// [`Foreign`](DiskErrorKind::Foreign), [`Damaged`](DiskErrorKind::Damaged), [`Newer`](DiskErrorKind::Newer) and
-    /// [`OtherVersion`](DiskErrorKind::OtherVersion) say why the file is an empty cache;
-    /// [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io) say why it could not be read.
+    /// As [`open_with`](Self::open_with).
     pub fn open(vfs: &Arc<dyn Vfs>, path: &Path, version: &str) -> Result<Option<Self>, DiskError> {
-        let snapshot = Self::open_any_version(vfs, path)?;
-        match snapshot {
-            Some(snapshot) if snapshot.version() != version => {
-                let (found, wanted) = (snapshot.version().to_owned(), version.to_owned());
-                let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
-                Err(DiskError::new(DiskErrorKind::OtherVersion { found, wanted }, path, what))
-            }
-            snapshot => Ok(snapshot),
-        }
+        Self::open_with(vfs, path, &ReadOptions::new().version(version))
     }
 
     /// Opens the snapshot at `path` whatever its version tag; for tools that look at files.
     ///
     /// # Errors
-    /// As [`open`](Self::open), without `OtherVersion`.
+    /// As [`open_with`](Self::open_with), without `OtherVersion`.
     pub fn open_any_version(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Option<Self>, DiskError> {
-        match vfs.metadata(path) {
-            // Asked before the file is opened, since opening a pipe would wait for its other end.
-            Ok(metadata) if metadata.kind != FileKind::File => {
-                return Err(DiskError::new(DiskErrorKind::NotAFile, path, not_a_file(metadata.kind)));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DiskError::io("looking for the file", path, error)),
-        }
-        let file = match vfs.open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DiskError::io("opening the file", path, error)),
-        };
-        let file_bytes = file.bytes().map_err(|error| DiskError::io("measuring the file", path, error))?;
-        if file_bytes == 0 {
+        Self::open_with(vfs, path, &ReadOptions::new())
+    }
+
+    /// Opens the snapshot at `path`, if it is what the options want. `Ok(None)`: there is no file, or an empty one.
+    ///
+    /// # Errors
+    /// [`Foreign`](DiskErrorKind::Foreign), [`Damaged`](DiskErrorKind::Damaged), [`Newer`](DiskErrorKind::Newer),
+    /// [`Trust`](DiskErrorKind::Trust) and [`OtherVersion`](DiskErrorKind::OtherVersion) say why the file is an empty
+    /// cache; [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io) say why it could not be read.
+    pub fn open_with(
+        vfs: &Arc<dyn Vfs>,
+        path: &Path,
+        options: &ReadOptions,
+    ) -> Result<Option<Self>, DiskError> {
+        let secret = options.secret.as_ref();
+        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, options.owners)? else {
             return Ok(None);
+        };
+        let header = read_header(&*file, file_bytes, path, secret)?;
+        if let Some(wanted) = options.version.as_ref().filter(|wanted| **wanted != header.version) {
+            let (found, wanted) = (header.version, wanted.clone());
+            let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
+            return Err(DiskError::new(DiskErrorKind::OtherVersion { found, wanted }, path, what));
         }
-        let header = read_header(&*file, file_bytes, path)?;
         Ok(Some(Self(Arc::new(Inner {
             file,
             path: path.to_owned(),
             file_bytes,
-            seal: Seal::new(&header.file_id),
+            seal: Seal::new(&header.file_id, secret),
             hasher: KeyHasher::new(&header.hash_seed),
             damage: DamageLog::default(),
+            dictionary: OnceLock::new(),
             header,
         }))))
     }
@@ -144,6 +153,21 @@ impl Snapshot {
     /// What tells this file from every other, older and newer ones at the same path included.
     pub fn file_id(&self) -> [u8; 16] {
         self.0.header.file_id
+    }
+
+    /// Whether the file was written with a secret, so that every part of it that is read is checked against forgery.
+    pub fn has_mac(&self) -> bool {
+        self.seal().has_mac()
+    }
+
+    /// Whether values in the file may be compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.header().form.may_compress
+    }
+
+    /// The size of the compression dictionary in bytes; 0 if there is none.
+    pub fn dictionary_bytes(&self) -> u64 {
+        self.header().dictionary_section.map_or(0, |section| section.bytes)
     }
 
     /// How many entries have a deadline.
@@ -234,7 +258,12 @@ fn page_offset(section: u64, page: u32) -> u64 {
 }
 
 /// Reads and checks the header page of a file that is not empty.
-pub(crate) fn read_header(file: &dyn VfsFile, file_bytes: u64, path: &Path) -> Result<Header, DiskError> {
+pub(crate) fn read_header(
+    file: &dyn VfsFile,
+    file_bytes: u64,
+    path: &Path,
+    secret: Option<&Secret>,
+) -> Result<Header, DiskError> {
     let mut page = [0; HEADER_BYTES];
     let len = usize::try_from(file_bytes).unwrap_or(HEADER_BYTES).min(HEADER_BYTES);
     let page = page.get_mut(..len).unwrap_or_default();
@@ -245,7 +274,7 @@ pub(crate) fn read_header(file: &dyn VfsFile, file_bytes: u64, path: &Path) -> R
         }
         Err(ReadFailure::Io(error)) => return Err(DiskError::io("reading the header", path, error).at(0)),
     }
-    Header::decode(page, file_bytes).map_err(|fault| {
+    Header::decode(page, file_bytes, secret).map_err(|fault| {
         let (kind, what) = match fault {
             HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
             HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),
@@ -255,15 +284,17 @@ pub(crate) fn read_header(file: &dyn VfsFile, file_bytes: u64, path: &Path) -> R
             HeaderFault::UnknownFeatures(bits) => {
                 (DiskErrorKind::Newer, format!("it needs features that this program lacks (bits {bits:#x})"))
             }
+            HeaderFault::NoMac => (DiskErrorKind::Trust, WITHOUT_SECRET.to_owned()),
+            HeaderFault::NeedsSecret => (DiskErrorKind::Trust, WITH_SECRET.to_owned()),
+            HeaderFault::WrongTag => (DiskErrorKind::Trust, WITH_OTHER_SECRET.to_owned()),
         };
         DiskError::new(kind, path, what)
     })
 }
 
-/// What to say about a path that is not a file.
-pub(crate) fn not_a_file(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::Directory => "this is a directory, not a file",
-        FileKind::File | FileKind::Other => "this is not a regular file",
-    }
-}
+const WITHOUT_SECRET: &str = "it was written without a secret, and a secret was given: anybody who can write to the \
+    folder may have made it; open it without the secret if you trust it, else the next save sets it aside";
+const WITH_SECRET: &str = "it was written with a secret, and none was given: what is in it cannot be checked; give the \
+    secret, else the next save sets it aside";
+const WITH_OTHER_SECRET: &str = "it was written with another secret, or was changed by somebody who does not know the \
+    secret; give the secret that it was written with, else the next save sets it aside";

@@ -13,10 +13,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::compress::Decompressor;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::header::Section;
-use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, Page};
-use crate::snapshot::{EagerStep, Scratch, Snapshot, Window};
+use crate::format::page::{PAGE_BYTES, Page, page_items};
+use crate::snapshot::{EagerStep, ReadOptions, Scratch, Snapshot, Window, unpack};
 use crate::vfs::Vfs;
 
 /// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill the memory.
@@ -40,6 +41,8 @@ pub enum FindingKind {
     Deadline,
     /// The header's counts are not what is in the file.
     Count,
+    /// The compression dictionary does not verify: the entries that need it are lost.
+    Dictionary,
     /// Bytes between the sections are not zero. Costs nothing.
     Gap,
     /// There are bytes behind the last section. Costs nothing.
@@ -69,7 +72,7 @@ pub struct Report {
     pub sound_entries: u32,
     /// How many eager records, which the header does not count, verify.
     pub sound_eager: u64,
-    /// What is wrong, in the order of the walk: index, records, deadlines, eager records, the rest. At most the first thousand.
+    /// What is wrong, in the order of the walk: dictionary, index, records, deadlines, eager records, the rest. At most the first thousand.
     pub findings: Vec<Finding>,
     /// How many things are wrong, those not listed included.
     pub finding_count: u64,
@@ -94,9 +97,18 @@ impl Report {
 /// # Errors
 /// Why there is nothing to walk: [`Missing`](DiskErrorKind::Missing), [`Foreign`](DiskErrorKind::Foreign),
 /// [`Damaged`](DiskErrorKind::Damaged) (the header), [`Newer`](DiskErrorKind::Newer),
-/// [`NotAFile`](DiskErrorKind::NotAFile), [`Io`](DiskErrorKind::Io).
+/// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile), [`Io`](DiskErrorKind::Io).
 pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
-    let Some(snapshot) = Snapshot::open_any_version(vfs, path)? else {
+    verify_with(vfs, path, &ReadOptions::new())
+}
+
+/// Reads all of the file at `path`, if it is what the options want, and lists what is wrong with it. With a secret,
+/// what was not written with it is wrong.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with(vfs: &Arc<dyn Vfs>, path: &Path, options: &ReadOptions) -> Result<Report, DiskError> {
+    let Some(snapshot) = Snapshot::open_with(vfs, path, options)? else {
         return Err(DiskError::new(DiskErrorKind::Missing, path, "there is no snapshot"));
     };
     let mut walk = Walk {
@@ -112,6 +124,7 @@ pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
         deadlines: vec![None; snapshot.len() as usize],
         snapshot: &snapshot,
     };
+    walk.dictionary();
     walk.index();
     walk.records();
     walk.deadline_pages();
@@ -138,7 +151,7 @@ impl Walk<'_> {
                 self.report.add(FindingKind::Bucket, offset, format!("bucket {bucket} does not verify"));
                 continue;
             };
-            if page.flags() & !1 != 0 || (page.overflowed() && page.len() < PAGE_ITEMS as usize) {
+            if page.flags() & !1 != 0 || (page.overflowed() && page.len() < self.page_items()) {
                 self.report.add(
                     FindingKind::Bucket,
                     offset,
@@ -172,7 +185,8 @@ impl Walk<'_> {
         let section = self.snapshot.header().record_section;
         let named = std::mem::take(&mut self.named);
         let mut named = named.iter().copied().peekable();
-        let (mut window, mut scratch) = (Window::new(), Scratch::new());
+        let (mut window, mut scratch, mut decompressor) =
+            (Window::new(), Scratch::new(), Decompressor::default());
         let (mut offset, mut records, mut damaged) = (section.offset, 0u64, false);
         while offset < section.end() {
             while let Some((missed, rank)) = named.next_if(|(named, _)| *named < offset) {
@@ -184,8 +198,11 @@ impl Walk<'_> {
             }
             let rank = named.next_if(|(named, _)| *named == offset).map(|(_, rank)| rank);
             if let Some(loaded) = window.load(self.snapshot, section, offset) {
-                let key = window.get(&loaded).and_then(|bytes| bytes.get(loaded.layout.key.clone()));
-                if let (Some(key), Some(rank)) = (key, rank) {
+                let bytes = window.get(&loaded).unwrap_or_default();
+                let key = bytes.get(loaded.layout.key.clone());
+                if unpack(self.snapshot, &loaded.layout, bytes, &mut decompressor).is_none() {
+                    self.report.add(FindingKind::Record, offset, "the record's value does not decompress");
+                } else if let (Some(key), Some(rank)) = (key, rank) {
                     self.entry(offset, rank, key, loaded.layout.deadline, &mut scratch);
                 }
                 records = records.saturating_add(1);
@@ -222,11 +239,12 @@ impl Walk<'_> {
         let mut page = [0; PAGE_BYTES];
         let mut last = None;
         let mut expected = self.snapshot.deadline_count();
-        for number in 0..expected.div_ceil(PAGE_ITEMS) {
+        let page_items = page_items(self.snapshot.has_mac());
+        for number in 0..expected.div_ceil(page_items) {
             let offset = self.snapshot.deadline_page_offset(number);
             let read = self.snapshot.read(&mut page, offset);
             let opened = if read { Page::open(self.snapshot.seal(), offset, &page) } else { None };
-            let items = expected.min(PAGE_ITEMS);
+            let items = expected.min(page_items);
             expected = expected.saturating_sub(items);
             let Some(page) = opened.filter(|page| page.len() == items as usize && page.flags() == 0) else {
                 let what = format!("page {number} of the deadlines does not verify");
@@ -278,6 +296,17 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    fn dictionary(&mut self) {
+        let section = self.snapshot.header().dictionary_section;
+        if let Some(section) = section.filter(|_| self.snapshot.dictionary().is_none()) {
+            self.report.add(FindingKind::Dictionary, section.offset, "the dictionary does not verify");
+        }
+    }
+
+    fn page_items(&self) -> usize {
+        page_items(self.snapshot.has_mac()) as usize
     }
 
     fn gaps(&mut self) {

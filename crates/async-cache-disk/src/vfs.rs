@@ -10,7 +10,7 @@ mod real;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use real::RealDisk;
@@ -35,6 +35,19 @@ pub struct Metadata {
     pub bytes: u64,
     /// The time since it was last written. Zero if that lies in the future or is not known.
     pub age: Duration,
+    /// Whose it is; `None` where the system has no owners.
+    pub ownership: Option<Ownership>,
+}
+
+/// Whose a file or a folder is, and who may write to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// The number of the user who owns it.
+    pub owner: u32,
+    /// The permission bits, as `chmod` takes them.
+    pub mode: u32,
+    /// How many names (hard links) it has.
+    pub links: u64,
 }
 
 /// A file system.
@@ -44,6 +57,21 @@ pub trait Vfs: Send + Sync + Debug {
     /// # Errors
     /// What the system reports; `NotFound` if there is none.
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
+
+    /// Opens an existing file for reading, but `None` if a symlink stands at the path.
+    ///
+    /// # Errors
+    /// What the system reports; `NotFound` if there is nothing.
+    fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>>;
+
+    /// Where the symlink at a path leads, as it says it; `None` if what stands there is no symlink.
+    ///
+    /// # Errors
+    /// What the system reports; `NotFound` if there is nothing.
+    fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>>;
+
+    /// The number of the user as whom this process opens files; `None` where the system has no owners.
+    fn user(&self) -> Option<u32>;
 
     /// Creates a file that only its owner may read and write (mode 0600), for reading and writing.
     ///
@@ -114,11 +142,33 @@ pub trait VfsFile: Send + Sync + Debug {
     /// What the system reports.
     fn bytes(&self) -> io::Result<u64>;
 
+    /// Tells what is known of the opened file, whatever stands at its path by now.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn metadata(&self) -> io::Result<Metadata>;
+
     /// Takes the exclusive lock if nobody has it; it is held until the file is closed.
     ///
     /// # Errors
     /// What the system reports; `Unsupported` where files cannot be locked.
     fn try_lock(&self) -> io::Result<bool>;
+}
+
+/// The folder a path is in.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// What to say about a path that is not a file.
+pub(crate) fn not_a_file(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Directory => "this is a directory, not a file",
+        FileKind::File | FileKind::Other => "this is not a regular file",
+    }
 }
 
 /// Why [`read_exact_at`] could not fill its buffer.

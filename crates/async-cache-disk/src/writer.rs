@@ -7,9 +7,14 @@
 //!    dropping it does the same.
 //! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index (17 bytes an entry);
 //!    and eager records as a whole, which few caches have many of (`eager.rs`).
+//! 4. Where a record stands is not final before the first buffer is flushed: compression puts its records together
+//!    again (`pack.rs`).
 
 mod eager;
 mod index;
+mod options;
+mod pack;
+mod repack;
 mod temp;
 
 use std::fmt;
@@ -18,78 +23,23 @@ use std::sync::Arc;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::{KeyHasher, bucket_count};
-use crate::format::checksum::Seal;
+use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
-use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, close, put_due};
-use crate::format::record::RecordHead;
+use crate::format::page::{PAGE_BYTES, page_items, put_due};
+use crate::format::record::{RecordForm, RecordHead};
+use crate::secret::Secret;
 use crate::snapshot::{EagerRecord, Record};
 use crate::vfs::{Vfs, write_all_at};
 use eager::EagerBuffer;
 use index::Place;
+pub use options::WriteOptions;
+use pack::Packer;
 use temp::TempFile;
-pub(crate) use temp::{parent_of, sweep_leftovers};
+pub(crate) use temp::sweep_leftovers;
 
 const BUFFER_BYTES: usize = 1 << 20;
 const SECTION_ALIGNMENT: usize = 4096;
 const FORGOTTEN: u64 = u64::MAX;
-
-/// What a snapshot says of itself.
-#[derive(Debug, Clone)]
-pub struct WriteOptions {
-    version: String,
-    saved_at: u64,
-    producer: String,
-    identity: Option<([u8; 16], [u8; 16])>,
-    buckets: Option<u32>,
-    keep_target: bool,
-}
-
-impl WriteOptions {
-    /// For data of the shape that `version` names (at most 255 bytes), at the time `saved_at`, in nanoseconds since the
-    /// Unix epoch.
-    pub fn new(version: impl Into<String>, saved_at: u64) -> Self {
-        let producer = concat!("async-cache-disk ", env!("CARGO_PKG_VERSION")).to_owned();
-        Self {
-            version: version.into(),
-            saved_at,
-            producer,
-            identity: None,
-            buckets: None,
-            keep_target: false,
-        }
-    }
-
-    /// Says in words what writes the file (at most 255 bytes); for people who inspect it.
-    #[must_use]
-    pub fn producer(mut self, producer: impl Into<String>) -> Self {
-        self.producer = producer.into();
-        self
-    }
-
-    /// Sets aside what stands at the target, a readable cache file, too: for a caller who could not read it when
-    /// it opened it, and so does not know what it is about to replace.
-    #[must_use]
-    pub fn keep_target(mut self) -> Self {
-        self.keep_target = true;
-        self
-    }
-
-    /// Gives file id and hash seed, which are random otherwise, so that tests can write the same bytes again.
-    #[cfg(any(test, feature = "fake"))]
-    #[must_use]
-    pub fn identity(mut self, file_id: [u8; 16], hash_seed: [u8; 16]) -> Self {
-        self.identity = Some((file_id, hash_seed));
-        self
-    }
-
-    /// Begins with this many buckets, so that tests can make them overflow.
-    #[cfg(any(test, feature = "fake"))]
-    #[must_use]
-    pub fn buckets(mut self, buckets: u32) -> Self {
-        self.buckets = Some(buckets);
-        self
-    }
-}
 
 /// What a save came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +70,11 @@ pub struct Writer {
     hasher: KeyHasher,
     first_buckets: Option<u32>,
     keep_target: bool,
+    secret: Option<Secret>,
+    packer: Packer,
+    /// Whether any value was compressed, and whether any needs the dictionary.
+    has_packed: bool,
+    needs_dictionary: bool,
     buffer: Vec<u8>,
     /// The offset in the file at which the buffer's first byte belongs.
     flushed: u64,
@@ -152,10 +107,11 @@ impl Writer {
             None => (random(path)?, random(path)?),
         };
         let temp = TempFile::create(vfs, path)?;
+        let packer = Packer::new(options.compression, options.dictionary);
         Ok(Self {
             temp: Some(temp),
             target: path.to_owned(),
-            seal: Seal::new(&file_id),
+            seal: Seal::new(&file_id, options.secret.as_ref()),
             hasher: KeyHasher::new(&hash_seed),
             header: Header {
                 file_id,
@@ -165,17 +121,23 @@ impl Writer {
                 entries: 0,
                 deadlines: 0,
                 buckets: 0,
+                form: RecordForm { has_tag: options.secret.is_some(), may_compress: !packer.is_off() },
                 version: options.version,
                 producer: options.producer,
                 record_section: Section { offset: HEADER_BYTES as u64, bytes: 0 },
                 index_section: Section::default(),
                 deadline_section: Section::default(),
                 eager_section: None,
+                dictionary_section: None,
                 gaps: Vec::new(),
                 end: 0,
             },
             first_buckets: options.buckets,
             keep_target: options.keep_target,
+            secret: options.secret,
+            packer,
+            has_packed: false,
+            needs_dictionary: false,
             buffer: Vec::with_capacity(BUFFER_BYTES),
             flushed: HEADER_BYTES as u64,
             places: Vec::new(),
@@ -192,16 +154,23 @@ impl Writer {
     /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
     /// on. After any other error the save is over.
     pub fn push(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
-        let head = self.head(key, value, deadline)?;
-        self.append([head.as_bytes(), key, value], key, deadline)
+        self.end_sampling_before(key, value)?;
+        let packed = self.packer.pack(value);
+        let stored = packed.as_deref().unwrap_or(value);
+        let mut head = self.head(key, stored, deadline)?;
+        self.note(packed.as_deref(), &mut head);
+        self.append([head.as_bytes(), key, stored], key, deadline)
     }
 
-    /// Adds an entry of an opened snapshot as its bytes are. Only the checksum is made anew, for this file.
+    /// Adds an entry of an opened snapshot as its bytes are, if this file is compressed as that one is. Only checksum
+    /// and tag are made anew, for this file.
     ///
     /// # Errors
     /// As [`push`](Self::push).
     pub fn copy(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
-        self.append([record.body, &[], &[]], record.key, record.deadline)
+        self.end_sampling_before(record.key, record.value)?;
+        let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack)?;
+        self.append([head.as_bytes(), record.key, &value], record.key, record.deadline)
     }
 
     /// Adds an entry that no look-up will find: whoever opens the file has to read it, and decides what its key is.
@@ -212,16 +181,20 @@ impl Writer {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn push_eager(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<(), DiskError> {
-        let head = self.head(key, value, deadline)?;
-        self.append_eager([head.as_bytes(), key, value])
+        let packed = self.packer.pack_eager(value);
+        let stored = packed.as_deref().unwrap_or(value);
+        let mut head = self.head(key, stored, deadline)?;
+        self.note(packed.as_deref(), &mut head);
+        self.append_eager([head.as_bytes(), key, stored])
     }
 
-    /// Adds an eager record of an opened snapshot as its bytes are. Only the checksum is made anew, for this file.
+    /// Adds an eager record of an opened snapshot as [`copy`](Self::copy) does.
     ///
     /// # Errors
     /// As [`push`](Self::push).
     pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
-        self.append_eager([record.body, &[], &[]])
+        let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack_eager)?;
+        self.append_eager([head.as_bytes(), record.key, &value])
     }
 
     /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
@@ -249,7 +222,7 @@ impl Writer {
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
         let (entries, bytes) = (self.header.entries, self.header.end);
-        let set_aside = temp.install(&self.target, self.keep_target)?;
+        let set_aside = temp.install(self.keep_target, self.secret)?;
         Ok(Saved { entries, eager, bytes, set_aside })
     }
 
@@ -260,14 +233,14 @@ impl Writer {
 
     fn head(&self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<RecordHead, DiskError> {
         match (u32::try_from(key.len()), u32::try_from(value.len())) {
-            (Ok(key_len), Ok(value_len)) => Ok(RecordHead::new(key_len, value_len, deadline)),
+            (Ok(key_len), Ok(value_len)) => Ok(self.tagged(RecordHead::new(key_len, value_len, deadline))),
             _ => Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len()))),
         }
     }
 
     fn append_eager(&mut self, parts: [&[u8]; 3]) -> Result<(), DiskError> {
         self.make_room(&parts)?;
-        self.eager.push(parts);
+        self.eager.push(parts, self.seal.tag_bytes());
         Ok(())
     }
 
@@ -276,7 +249,8 @@ impl Writer {
         if self.temp.is_none() {
             return Err(self.abandoned());
         }
-        let total = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+        let body = parts.iter().map(|part| part.len()).sum::<usize>();
+        let total = CHECKSUM_BYTES + body + self.seal.tag_bytes();
         if self.places.len() + self.eager.len() >= MAX_RECORDS as usize {
             return Err(self.limit("one more entry"));
         }
@@ -289,20 +263,18 @@ impl Writer {
 
     fn append(&mut self, parts: [&[u8]; 3], key: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
         let total = self.make_room(&parts)?;
-        let offset = self.position();
         let ordinal = u32::try_from(self.places.len()).map_err(|_| self.limit("one more entry"))?;
-        if self.buffer.len() + total <= BUFFER_BYTES {
+        if self.buffer.len() + total > BUFFER_BYTES {
+            self.flush()?;
+        }
+        let offset = self.position();
+        if total <= BUFFER_BYTES {
             self.encode(offset, parts);
         } else {
-            self.flush()?;
-            if total <= BUFFER_BYTES {
-                self.encode(offset, parts);
-            } else {
-                let checksum =
-                    parts.iter().fold(self.seal.begin(offset), |crc, part| crc32c::crc32c_append(crc, part));
-                self.put(&checksum.to_le_bytes())?;
-                parts.iter().try_for_each(|part| self.put(part))?;
-            }
+            let (checksum, tag) = self.seal.close_parts(offset, &parts);
+            self.put(&checksum.to_le_bytes())?;
+            parts.iter().try_for_each(|part| self.put(part))?;
+            tag.iter().try_for_each(|tag| self.put(tag))?;
         }
         self.places.push(Place { hash: self.hasher.hash(key), offset });
         self.deadlines.extend(deadline.map(|deadline| (deadline, ordinal)));
@@ -316,12 +288,12 @@ impl Writer {
     /// Puts a record that fits into the buffer there.
     fn encode(&mut self, offset: u64, parts: [&[u8]; 3]) {
         let start = self.buffer.len();
-        self.buffer.extend_from_slice(&[0; 4]);
+        self.buffer.extend_from_slice(&[0; CHECKSUM_BYTES]);
         for part in parts {
             self.buffer.extend_from_slice(part);
         }
-        let checksum = self.seal.checksum(offset, &self.buffer[start + 4..]);
-        self.buffer[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+        self.buffer.resize(self.buffer.len() + self.seal.tag_bytes(), 0);
+        self.seal.close(offset, &mut self.buffer[start..]);
     }
 
     /// Writes bytes at the position, through the buffer if they fit in there.
@@ -339,6 +311,9 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
+        if self.packer.is_sampling() {
+            self.end_sampling();
+        }
         let buffer = std::mem::take(&mut self.buffer);
         self.write(&buffer, self.flushed)?;
         self.flushed += buffer.len() as u64;
@@ -377,9 +352,17 @@ impl Writer {
             let eager = std::mem::take(&mut self.eager).into_section(self.seal, self.position());
             self.header.eager_section = Some(self.put_section(&eager)?);
         }
+        if let Some(dictionary) = self.packer.dictionary().filter(|_| self.needs_dictionary) {
+            let mut unit = vec![0; CHECKSUM_BYTES];
+            unit.extend_from_slice(dictionary.as_bytes());
+            unit.resize(unit.len() + self.seal.tag_bytes(), 0);
+            self.seal.close(self.position(), &mut unit);
+            self.header.dictionary_section = Some(self.put_section(&unit)?);
+        }
         self.flush()?;
+        self.header.form.may_compress = self.has_packed;
         self.header.end = self.flushed;
-        let header = self.header.encode();
+        let header = self.header.encode(self.seal);
         self.write(&header, 0)
     }
 
@@ -407,13 +390,14 @@ impl Writer {
         deadlines.sort_unstable();
         self.header.deadlines = u32::try_from(deadlines.len()).unwrap_or(0);
         let start = self.position();
-        let chunks = deadlines.chunks(PAGE_ITEMS as usize);
+        let page_items = page_items(self.seal.has_mac());
+        let chunks = deadlines.chunks(page_items as usize);
         let pages = chunks.zip(0u64..).map(|(chunk, number)| {
             let mut page = [0; PAGE_BYTES];
             for (deadline, rank) in chunk {
-                put_due(&mut page, *deadline, *rank);
+                put_due(&mut page, *deadline, *rank, page_items);
             }
-            close(&mut page, self.seal, start + number * PAGE_BYTES as u64);
+            self.seal.close(start + number * PAGE_BYTES as u64, &mut page);
             page
         });
         pages.collect()

@@ -206,7 +206,7 @@ fn a_find_of_a_small_entry_is_two_reads() {
     disk.repair();
     let snapshot = open(&disk.as_vfs(), Path::new(PATH));
     let opening: Vec<&str> = disk.calls().iter().map(|call| call.name).collect();
-    assert_eq!(opening, ["metadata", "open", "bytes", "read_at"]);
+    assert_eq!(opening, ["read_link", "metadata", "open", "metadata", "read_at"]);
     let mut scratch = Scratch::new();
     for entry in &entries {
         disk.repair();

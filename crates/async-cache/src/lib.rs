@@ -66,7 +66,7 @@ mod warm;
 
 pub use async_cache_core::order::Eviction;
 pub use async_cache_core::stats::Stats;
-pub use async_cache_disk::{DiskError, DiskErrorKind, RealDisk, Vfs};
+pub use async_cache_disk::{Compression, DiskError, DiskErrorKind, RealDisk, Secret, ShortSecret, Vfs};
 
 pub use backup::{CacheBackend, DiskBackend, SavedEntry};
 pub use batch::{BatchAnswer, BatchLoader, BatchLoaderBuilder, KeyAnswer};

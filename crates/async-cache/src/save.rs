@@ -12,8 +12,8 @@
 //! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most
 //!    worth keeping last. Shards are interleaved in proportion, since their orders cannot be compared;
 //! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
-//! 5. a file that could not be read when it was opened, or that belongs to another function, is set aside by
-//!    the save, even if it can be read by then;
+//! 5. a file that could not be read or was not trusted when it was opened, or that belongs to another function, is
+//!    set aside by the save, even if it can be read by then;
 //! 6. eager records of the file that was loaded last are copied as bytes, as cold entries are. Another program
 //!    wrote them, and only it can read them, so they are no entries of this cache and are not counted.
 //!
@@ -146,8 +146,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         codec: &Codec<K, V>,
         file: FileClock,
     ) -> Result<Saved, BackupError> {
-        let mut writer = disk.writer(file.file_now(), self.unread.load(Ordering::Relaxed))?;
         let opened = self.opened();
+        let copied = opened.as_ref().filter(|opened| opened.is_mostly_cold()).map(|opened| &opened.snapshot);
+        let mut writer = disk.writer(file.file_now(), self.unread.load(Ordering::Relaxed), copied)?;
         let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));
         let mut hot = self.hot_entries(&mut cold);
         if let Some((cold, opened)) = &cold {
@@ -257,7 +258,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
         let opened = disk.open();
         let unread = opened.as_ref().is_err_and(|error| match error.kind() {
-            DiskErrorKind::Io => true,
+            DiskErrorKind::Io | DiskErrorKind::Trust => true,
             // Somebody else's cache, not an older one of ours.
             DiskErrorKind::OtherVersion { found, wanted } => owners_differ(found, wanted),
             _ => false,

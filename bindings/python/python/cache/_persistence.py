@@ -149,7 +149,7 @@ class Persistence:
         path = Path(backend._file)
         # What another function put there since the load is set aside as well.
         set_aside = self._set_aside or self._foreign(cache) is not None
-        report = cache.save_to_file(path, self._tag, True, set_aside)
+        report = cache.save_to_file(path, self._tag, backend._options, set_aside)
         self._set_aside = False
         if report["left_out"]:
             warn(
@@ -196,7 +196,8 @@ class Persistence:
 
     def _foreign(self, cache: Cache) -> str | None:
         """The scope of the file, if it is not ours."""
-        tag = cache.tag_of_file(Path(cast(DiskBackend, self.backend)._file))
+        backend = cast(DiskBackend, self.backend)
+        tag = cache.tag_of_file(Path(backend._file), backend._options)
         if tag is None:
             return None
         scope = tag.partition("\x1f")[2]
@@ -212,7 +213,7 @@ class Persistence:
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"
             )
-        cache.open_from_file(Path(backend._file), self._tag, True)
+        cache.open_from_file(Path(backend._file), self._tag, backend._options)
 
     def _restore(self, cache: Cache) -> None:
         loaded = self.backend.load()

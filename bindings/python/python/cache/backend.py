@@ -49,14 +49,30 @@ class DiskBackend(CacheBackend):
     goes on while no process runs. A file that is damaged or not a cache is an empty cache and a `CacheWarning`, and
     the next save sets it aside instead of destroying it.
 
-    Values that MessagePack cannot represent exactly are pickled. **Unpickling runs code that the file names: give
-    a path that nobody else can write to.**
+    Values that MessagePack cannot represent exactly are pickled, and **unpickling runs code that the file names**. So a
+    file that another user owns or can write to, or that is a symlink in a folder that everybody can write to, is an
+    empty cache and a `CacheWarning`, too. Where that is not enough:
 
-    `version` names the shape of your data: a file of another version is an empty cache. Parent folders are created;
-    the file can be read by its owner only.
+    - `secret`, at least 16 bytes, random best: every part of the file carries a tag that nobody can make without it,
+      checked before anything is decoded. A file of another secret, or of none, is an empty cache. Give every cache a
+      secret of its own.
+    - `pickle=False` neither writes nor reads pickles: what would need one is left out of a save, with a warning that
+      names the key, and a miss when it is asked for.
+
+    `version` names the shape of your data: a file of another version is an empty cache. `compression` is ``None``,
+    ``"zstd"``, or ``"zstd:LEVEL"`` or ``("zstd", level)`` with a level from 1 to 22; files are read however they are
+    compressed. Parent folders are created; the file can be read by its owner only.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, version: str = "") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        version: str = "",
+        secret: str | bytes | None = None,
+        pickle: bool = True,
+        compression: str | tuple[str, int] | None = None,
+    ) -> None:
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
             raise TypeError(f"the path of a DiskBackend is a non-empty str or a Path, not {path!r}")
@@ -64,10 +80,15 @@ class DiskBackend(CacheBackend):
             raise TypeError(f"version is a str, not {type(version).__qualname__}")
         if len(version.encode()) > 100 or "\x1f" in version:
             raise ValueError("version is at most 100 bytes of text, without control characters")
+        if not isinstance(pickle, bool):
+            raise TypeError(f"pickle is True or False, not {type(pickle).__qualname__}")
         self.path = path
         # The file stays the same one when the working directory changes.
         self._file = os.path.abspath(path)
         self.version = version
+        self.pickle = pickle
+        self.compression = compression
+        self._options = _native.FileOptions(pickle, _secret_bytes(secret), _level(compression))
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,7 +104,7 @@ class DiskBackend(CacheBackend):
     def load(self) -> Entries:
         """All entries of the file; none if there is no file, or none that can be read."""
         with self._lock:
-            tag = _native.Cache().tag_of_file(Path(self._file))
+            tag = _native.Cache().tag_of_file(Path(self._file), self._options)
             owner = tag.partition("\x1f")[2] if tag is not None else ""
             if owner:
                 warnings.warn(
@@ -95,7 +116,7 @@ class DiskBackend(CacheBackend):
                 )
                 return {}
             try:
-                entries = _native.read_file(Path(self._file), self.version, True)
+                entries = _native.read_file(Path(self._file), self.version, self._options)
             except BackupError as error:
                 warnings.warn(CacheWarning(f"{error}; starting empty"), stacklevel=2)
                 return {}
@@ -106,9 +127,35 @@ class DiskBackend(CacheBackend):
         """Writes these entries to a new file and puts it in the place of the old one."""
         entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
         with self._lock:
-            _native.write_file(Path(self._file), self.version, True, entries)
+            _native.write_file(Path(self._file), self.version, self._options, entries)
 
     def clear(self) -> None:
         """Removes the file."""
         with self._lock:
             _native.remove_file(Path(self._file))
+
+
+def _secret_bytes(secret: str | bytes | None) -> bytes | None:
+    if isinstance(secret, str):
+        return secret.encode()
+    if secret is None or isinstance(secret, bytes):
+        return secret
+    raise TypeError(f"secret is a str or bytes, not {type(secret).__qualname__}")
+
+
+def _level(compression: str | tuple[str, int] | None) -> int | None:
+    """The level of zstd; ``None`` if nothing is compressed."""
+    if compression is None:
+        return None
+    if isinstance(compression, str):
+        name, colon, text = compression.partition(":")
+        level = int(text) if text.isdecimal() else None if colon else 3
+    elif isinstance(compression, tuple) and len(compression) == 2:
+        name, level = compression
+    else:
+        name, level = "", None
+    if name != "zstd" or not isinstance(level, int) or not 1 <= level <= 22:
+        raise ValueError(
+            f'compression is None, "zstd", "zstd:LEVEL" or ("zstd", level) with a level from 1 to 22, not {compression!r}'
+        )
+    return level

@@ -28,6 +28,18 @@ pub(crate) fn decode_value<'py>(
     Decoder::new(py, bytes, Arrays::Lists, options.pickle).whole()
 }
 
+/// Whether [`decode_value`] would unpickle. A pickle is always a whole value (rule 3).
+pub(crate) fn is_pickled(bytes: &[u8]) -> bool {
+    let kind_at = match bytes.first().map(|marker| Marker::from_u8(*marker)) {
+        Some(Marker::FixExt1 | Marker::FixExt2 | Marker::FixExt4 | Marker::FixExt8 | Marker::FixExt16) => 1,
+        Some(Marker::Ext8) => 2,
+        Some(Marker::Ext16) => 3,
+        Some(Marker::Ext32) => 5,
+        _ => return false,
+    };
+    bytes.get(kind_at) == Some(&ext::PICKLE.cast_unsigned())
+}
+
 /// A key equal to the one that was encoded. What is known by value only (objects, calls) is an error.
 pub(crate) fn decode_key<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     Decoder::new(py, bytes, Arrays::Tuples, false).whole()

@@ -40,7 +40,7 @@ mod value;
 mod write;
 
 pub(crate) use by_value::{Found, encode_by_value};
-pub(crate) use decode::{decode_key, decode_value};
+pub(crate) use decode::{decode_key, decode_value, is_pickled};
 pub(crate) use ext::{CALL, TYPED_CALL};
 pub(crate) use key::encode_key;
 pub(crate) use names::is_found;

@@ -2,11 +2,9 @@
 
 use siphasher::sip::SipHasher13;
 
-/// Most entries in a bucket.
-pub(crate) const BUCKET_CAPACITY: u32 = 42;
 /// Most buckets that a look-up visits: the home bucket and seven more.
 const MAX_CHAIN: u32 = 8;
-/// Entries per bucket that a writer aims at: at 30 of 42, one or two buckets in a hundred overflow.
+/// Entries per bucket that a writer aims at: at 30 of 42 (or of 40), few buckets in a hundred overflow.
 const MEAN_LOAD: u32 = 30;
 
 /// Hashes keys with one file's seed.

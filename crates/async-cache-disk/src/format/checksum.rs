@@ -1,31 +1,94 @@
-//! Checksums of units: bound to the file and to the place in it (file format, section 4).
+//! Checksums and tags of units: both bound to the file and to the place in it (file format, sections 4 and 8).
+//!
+//! The checksum finds accidents. The tag is there if the file has a MAC, and finds forgeries: it cannot be made
+//! without the secret. A unit is open only if everything that it must have matches.
 
-/// Computes and checks the checksums of one file's units.
+use constant_time_eq::constant_time_eq_16;
+
+use crate::secret::Secret;
+
+/// What a checksum takes, at the front of a unit.
+pub(crate) const CHECKSUM_BYTES: usize = 4;
+/// What a tag takes, at the end of a unit in a file with a MAC.
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// Closes and opens one file's units.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seal {
     /// The CRC after the file id.
     base: u32,
+    mac: Option<Mac>,
 }
 
 impl Seal {
-    pub(crate) fn new(file_id: &[u8; 16]) -> Self {
-        Self { base: crc32c::crc32c(file_id) }
+    pub(crate) fn new(file_id: &[u8; 16], secret: Option<&Secret>) -> Self {
+        let mac = secret.map(|secret| Mac { secret: *secret, file_id: *file_id });
+        Self { base: crc32c::crc32c(file_id), mac }
     }
 
-    /// Begins the checksum of the unit at `offset`; go on with [`crc32c::crc32c_append`].
-    pub(crate) fn begin(self, offset: u64) -> u32 {
-        crc32c::crc32c_append(self.base, &offset.to_le_bytes())
+    /// How many bytes of tag a unit ends with.
+    pub(crate) fn tag_bytes(self) -> usize {
+        if self.mac.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// The checksum of the unit at `offset` whose bytes behind the checksum are `body`.
-    pub(crate) fn checksum(self, offset: u64, body: &[u8]) -> u32 {
-        crc32c::crc32c_append(self.begin(offset), body)
+    /// Whether units carry a tag.
+    pub(crate) fn has_mac(self) -> bool {
+        self.mac.is_some()
     }
 
-    /// Splits a whole unit into checksum and body, and answers the body if they match.
+    /// The checksum of the unit at `offset` whose body comes in parts, and its tag, which stands behind the body.
+    pub(crate) fn close_parts(self, offset: u64, parts: &[&[u8]]) -> (u32, Option<[u8; TAG_BYTES]>) {
+        let tag = self.mac.map(|mac| mac.tag(offset, parts));
+        let begin = crc32c::crc32c_append(self.base, &offset.to_le_bytes());
+        let body = parts.iter().fold(begin, |crc, part| crc32c::crc32c_append(crc, part));
+        (crc32c::crc32c_append(body, tag.as_ref().map_or(&[], <[u8; TAG_BYTES]>::as_slice)), tag)
+    }
+
+    /// Fills checksum and tag of the unit that will stand at `offset`; it has room for both.
+    pub(crate) fn close(self, offset: u64, unit: &mut [u8]) {
+        let Some((checksum, rest)) = unit.split_first_chunk_mut::<CHECKSUM_BYTES>() else { return };
+        let Some(body) = rest.len().checked_sub(self.tag_bytes()) else { return };
+        let Some((body, room)) = rest.split_at_mut_checked(body) else { return };
+        let (sum, tag) = self.close_parts(offset, &[body]);
+        *checksum = sum.to_le_bytes();
+        if let (Some(tag), Some(room)) = (tag, room.first_chunk_mut()) {
+            *room = tag;
+        }
+    }
+
+    /// The body of a whole unit, if its checksum and its tag match.
     pub(crate) fn open(self, offset: u64, unit: &[u8]) -> Option<&[u8]> {
-        let (checksum, body) = unit.split_first_chunk::<4>()?;
-        (u32::from_le_bytes(*checksum) == self.checksum(offset, body)).then_some(body)
+        let (checksum, rest) = unit.split_first_chunk::<CHECKSUM_BYTES>()?;
+        let begin = crc32c::crc32c_append(self.base, &offset.to_le_bytes());
+        if u32::from_le_bytes(*checksum) != crc32c::crc32c_append(begin, rest) {
+            return None;
+        }
+        let Some(mac) = self.mac else { return Some(rest) };
+        let (body, tag) = rest.split_last_chunk::<TAG_BYTES>()?;
+        constant_time_eq_16(&mac.tag(offset, &[body]), tag).then_some(body)
+    }
+
+    /// The tag of the header page, which comes in parts; `None` without a MAC.
+    pub(crate) fn header_tag(self, parts: &[&[u8]]) -> Option<[u8; TAG_BYTES]> {
+        self.mac.map(|mac| mac.tag(0, parts))
+    }
+}
+
+/// Makes the tags of one file.
+#[derive(Debug, Clone, Copy)]
+struct Mac {
+    secret: Secret,
+    file_id: [u8; 16],
+}
+
+impl Mac {
+    fn tag(&self, offset: u64, parts: &[&[u8]]) -> [u8; TAG_BYTES] {
+        let mut hasher = blake3::Hasher::new_keyed(self.secret.key());
+        hasher.update(&self.file_id).update(&offset.to_le_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
     }
 }
 
@@ -33,23 +96,63 @@ impl Seal {
 mod tests {
     use super::*;
 
+    fn secret(of: &str) -> Secret {
+        Secret::new(of).unwrap()
+    }
+
     #[test]
     fn the_checksum_is_crc32c_over_file_id_offset_and_body() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
         let mut whole = vec![7; 16];
         whole.extend_from_slice(&4096u64.to_le_bytes());
         whole.extend_from_slice(b"body");
-        assert_eq!(Seal::new(&[7; 16]).checksum(4096, b"body"), crc32c::crc32c(&whole));
+        let closed = Seal::new(&[7; 16], None).close_parts(4096, &[b"bo", b"dy"]);
+        assert_eq!(closed, (crc32c::crc32c(&whole), None));
     }
 
     #[test]
-    fn a_unit_opens_only_in_its_file_and_at_its_place() {
-        let seal = Seal::new(&[1; 16]);
-        let mut unit = seal.checksum(512, b"body").to_le_bytes().to_vec();
-        unit.extend_from_slice(b"body");
-        assert_eq!(seal.open(512, &unit), Some(&b"body"[..]));
-        assert_eq!(seal.open(1024, &unit), None);
-        assert_eq!(Seal::new(&[2; 16]).open(512, &unit), None);
-        assert_eq!(seal.open(512, &unit[..3]), None);
+    fn the_tag_is_keyed_blake3_over_file_id_offset_and_body() {
+        let key =
+            blake3::derive_key("async-cache 2026 cache file format 1 MAC key", b"sixteen bytes or more");
+        let mut whole = vec![7; 16];
+        whole.extend_from_slice(&4096u64.to_le_bytes());
+        whole.extend_from_slice(b"body");
+        let hash = blake3::keyed_hash(&key, &whole);
+        let (checksum, tag) =
+            Seal::new(&[7; 16], Some(&secret("sixteen bytes or more"))).close_parts(4096, &[b"bo", b"dy"]);
+        assert_eq!(tag.unwrap(), hash.as_bytes()[..16]);
+        whole.extend_from_slice(&tag.unwrap());
+        assert_eq!(checksum, crc32c::crc32c(&whole));
+    }
+
+    #[test]
+    fn a_unit_opens_only_in_its_file_at_its_place_and_with_its_secret() {
+        let (ours, theirs) = (secret("our own secret, long enough"), secret("another secret, long enough"));
+        for secret in [None, Some(&ours)] {
+            let seal = Seal::new(&[1; 16], secret);
+            let mut unit = vec![0; 4];
+            unit.extend_from_slice(b"body");
+            unit.resize(unit.len() + seal.tag_bytes(), 0);
+            seal.close(512, &mut unit);
+            assert_eq!(seal.open(512, &unit), Some(&b"body"[..]));
+            assert_eq!(seal.open(1024, &unit), None);
+            assert_eq!(Seal::new(&[2; 16], secret).open(512, &unit), None);
+            assert_eq!(Seal::new(&[1; 16], Some(&theirs)).open(512, &unit), None);
+            assert_eq!(seal.open(512, &unit[..3]), None);
+        }
+    }
+
+    #[test]
+    fn a_matching_checksum_does_not_open_a_unit_whose_tag_does_not_match() {
+        let seal = Seal::new(&[1; 16], Some(&secret("our own secret, long enough")));
+        let mut unit = [0; 4 + 4 + TAG_BYTES];
+        seal.close(512, &mut unit);
+        for place in 4..unit.len() {
+            let mut forged = unit;
+            forged[place] ^= 1;
+            Seal::new(&[1; 16], None).close(512, &mut forged);
+            assert_eq!(Seal::new(&[1; 16], None).open(512, &forged).unwrap().len(), 20);
+            assert_eq!(seal.open(512, &forged), None);
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! The header page (file format, section 3). A [`Header`] exists only if everything the page says was checked, against
-//! the length of the file too; so its fields may be used as they are.
+//! the length of the file too; so its fields may be used as they are. If there is a secret, the page's tag was checked
+//! before any of them was read, but for format version, features and file id.
+
+use constant_time_eq::constant_time_eq_16;
 
 use super::Fields;
-use super::address::BUCKET_CAPACITY;
-use super::page::{PAGE_BYTES, PAGE_ITEMS};
-use super::record::MIN_RECORD_BYTES;
+use super::checksum::{Seal, TAG_BYTES};
+use super::page::{PAGE_BYTES, page_items};
+use super::record::{MIN_RECORD_BYTES, RecordForm};
+use crate::secret::Secret;
 
 pub(crate) const HEADER_BYTES: usize = 4096;
 pub(crate) const MAX_LABEL_BYTES: usize = 255;
@@ -15,11 +19,18 @@ pub(crate) const MAX_FILE_BYTES: u64 = 1 << 48;
 
 const MAGIC: [u8; 8] = *b"\x89ACF\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
+/// Set if and only if records, pages, dictionary and header have tags.
+const FEATURE_MAC: u64 = 1 << 0;
+/// Set if records may hold their values compressed.
+const FEATURE_COMPRESSION: u64 = 1 << 1;
 /// Set if and only if there is an eager section.
 const FEATURE_EAGER: u64 = 1 << 2;
-const KNOWN_REQUIRED_FEATURES: u64 = FEATURE_EAGER;
+const KNOWN_REQUIRED_FEATURES: u64 = FEATURE_MAC | FEATURE_COMPRESSION | FEATURE_EAGER;
+/// The longest dictionary section, checksum and tag included, so that opening stays cheap.
+pub(crate) const MAX_DICTIONARY_BYTES: u64 = 1 << 18;
 const MAX_SECTIONS: u32 = 64;
 const CHECKED_BYTES: usize = 4092;
+const TAG_OFFSET: usize = 88;
 const VERSION_OFFSET: usize = 256;
 const PRODUCER_OFFSET: usize = 512;
 const TABLE_OFFSET: usize = 768;
@@ -27,6 +38,7 @@ const KIND_RECORDS: u32 = 1;
 const KIND_INDEX: u32 = 2;
 const KIND_DEADLINES: u32 = 3;
 const KIND_EAGER: u32 = 4;
+const KIND_DICTIONARY: u32 = 5;
 
 /// A part of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +72,8 @@ pub(crate) struct Header {
     pub(crate) entries: u32,
     pub(crate) deadlines: u32,
     pub(crate) buckets: u32,
+    /// What its records have, and with them its pages: a tag, and compressed values.
+    pub(crate) form: RecordForm,
     pub(crate) version: String,
     pub(crate) producer: String,
     pub(crate) record_section: Section,
@@ -67,6 +81,8 @@ pub(crate) struct Header {
     pub(crate) deadline_section: Section,
     /// There only if it holds at least one record.
     pub(crate) eager_section: Option<Section>,
+    /// There only if values may be compressed.
+    pub(crate) dictionary_section: Option<Section>,
     /// What no section covers, between the header and the last of them.
     pub(crate) gaps: Vec<Section>,
     /// Where the last section ends, of whatever kind.
@@ -80,11 +96,18 @@ pub(crate) enum HeaderFault {
     Damaged(&'static str),
     NewerVersion(u32),
     UnknownFeatures(u64),
+    /// There is no MAC, and a secret was given.
+    NoMac,
+    /// There is a MAC, and no secret was given.
+    NeedsSecret,
+    /// The header's tag was not made with the secret that was given.
+    WrongTag,
 }
 
 impl Header {
-    /// Decodes and checks the first bytes (up to 4096) of a file of `file_bytes` bytes.
-    pub(crate) fn decode(page: &[u8], file_bytes: u64) -> Result<Self, HeaderFault> {
+    /// Decodes and checks the first bytes (up to 4096) of a file of `file_bytes` bytes. A file has a MAC if and only if
+    /// a secret is given for it.
+    pub(crate) fn decode(page: &[u8], file_bytes: u64, secret: Option<&Secret>) -> Result<Self, HeaderFault> {
         const SHORT: HeaderFault = HeaderFault::Damaged("the file is shorter than its header");
         if !page.starts_with(&MAGIC) {
             return Err(HeaderFault::Foreign);
@@ -94,11 +117,15 @@ impl Header {
         if stored != crc32c::crc32c(checked) {
             return Err(HeaderFault::Damaged("the header's checksum does not match"));
         }
-        Self::decode_checked(checked, file_bytes).ok_or(SHORT)?
+        Self::decode_checked(checked, file_bytes, secret).ok_or(SHORT)?
     }
 
     /// `None` cannot happen: the page is long enough for every field.
-    fn decode_checked(page: &[u8], file_bytes: u64) -> Option<Result<Self, HeaderFault>> {
+    fn decode_checked(
+        page: &[u8],
+        file_bytes: u64,
+        secret: Option<&Secret>,
+    ) -> Option<Result<Self, HeaderFault>> {
         let mut fields = Fields(page.get(MAGIC.len()..)?);
         let (version, sections) = (fields.u32()?, fields.u32()?);
         let (required, _optional) = (fields.u64()?, fields.u64()?);
@@ -108,20 +135,33 @@ impl Header {
         if required & !KNOWN_REQUIRED_FEATURES != 0 {
             return Some(Err(HeaderFault::UnknownFeatures(required & !KNOWN_REQUIRED_FEATURES)));
         }
+        let file_id = fields.array()?;
+        match (required & FEATURE_MAC != 0, secret) {
+            (false, None) => {}
+            (false, Some(_)) => return Some(Err(HeaderFault::NoMac)),
+            (true, None) => return Some(Err(HeaderFault::NeedsSecret)),
+            (true, Some(secret)) if has_right_tag(page, Seal::new(&file_id, Some(secret)))? => {}
+            (true, Some(_)) => return Some(Err(HeaderFault::WrongTag)),
+        }
         let mut header = Self {
-            file_id: fields.array()?,
+            file_id,
             hash_seed: fields.array()?,
             saved_at: fields.u64()?,
             records: fields.u32()?,
             entries: fields.u32()?,
             deadlines: fields.u32()?,
             buckets: fields.u32()?,
+            form: RecordForm {
+                has_tag: required & FEATURE_MAC != 0,
+                may_compress: required & FEATURE_COMPRESSION != 0,
+            },
             version: String::new(),
             producer: String::new(),
             record_section: Section::default(),
             index_section: Section::default(),
             deadline_section: Section::default(),
             eager_section: None,
+            dictionary_section: None,
             gaps: Vec::new(),
             end: 0,
         };
@@ -142,6 +182,9 @@ impl Header {
         if self.eager_section.is_some() != (required & FEATURE_EAGER != 0) {
             return Err("its eager records and its features contradict each other");
         }
+        if self.dictionary_section.is_some() && !self.form.may_compress {
+            return Err("its dictionary and its features contradict each other");
+        }
         self.check_counts()
     }
 
@@ -150,8 +193,8 @@ impl Header {
             return Err("it claims too many sections");
         }
         let mut fields = Fields(page.get(TABLE_OFFSET..).unwrap_or_default());
-        let mut seen = [false; 4];
-        let mut eager = Section::default();
+        let mut seen = [false; 5];
+        let (mut eager, mut dictionary) = (Section::default(), Section::default());
         self.end = HEADER_BYTES as u64;
         for _ in 0..count {
             let row = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
@@ -167,12 +210,14 @@ impl Header {
                 return Err("a section reaches beyond the end of the file: the file was cut off");
             }
             self.end = end;
-            let ([records, index, deadlines, has_eager], section) = (&mut seen, Section { offset, bytes });
+            let ([records, index, deadlines, has_eager, has_dictionary], section) =
+                (&mut seen, Section { offset, bytes });
             let (seen, place) = match kind {
                 KIND_RECORDS => (records, &mut self.record_section),
                 KIND_INDEX => (index, &mut self.index_section),
                 KIND_DEADLINES => (deadlines, &mut self.deadline_section),
                 KIND_EAGER => (has_eager, &mut eager),
+                KIND_DICTIONARY => (has_dictionary, &mut dictionary),
                 _ => continue,
             };
             if std::mem::replace(seen, true) {
@@ -180,14 +225,16 @@ impl Header {
             }
             *place = section;
         }
-        let [records, index, _, has_eager] = seen;
+        let [records, index, _, has_eager, has_dictionary] = seen;
         self.eager_section = has_eager.then_some(eager);
+        self.dictionary_section = has_dictionary.then_some(dictionary);
         if records && index { Ok(()) } else { Err("it names no records or no index") }
     }
 
     fn check_counts(&self) -> Result<(), &'static str> {
         let pages = |count: u32| u64::from(count).saturating_mul(PAGE_BYTES as u64);
-        let slots = u64::from(self.buckets).saturating_mul(u64::from(BUCKET_CAPACITY));
+        let items = page_items(self.form.has_tag);
+        let slots = u64::from(self.buckets).saturating_mul(u64::from(items));
         let rules = [
             self.records <= MAX_RECORDS,
             u64::from(self.records).saturating_mul(MIN_RECORD_BYTES) <= self.record_section.bytes,
@@ -195,20 +242,38 @@ impl Header {
             u64::from(self.entries) <= slots,
             self.index_section.bytes == pages(self.buckets),
             self.deadlines <= self.entries,
-            self.deadline_section.bytes == pages(self.deadlines.div_ceil(PAGE_ITEMS)),
+            self.deadline_section.bytes == pages(self.deadlines.div_ceil(items)),
             self.eager_section.is_none_or(|section| section.bytes >= MIN_RECORD_BYTES),
+            self.dictionary_section.is_none_or(|section| section.bytes <= MAX_DICTIONARY_BYTES),
         ];
         if rules.contains(&false) { Err("its counts do not fit its sections") } else { Ok(()) }
     }
 
+    /// Which features a reader must know.
+    fn required_features(&self) -> u64 {
+        let features = [
+            (FEATURE_MAC, self.form.has_tag),
+            (FEATURE_COMPRESSION, self.form.may_compress),
+            (FEATURE_EAGER, self.eager_section.is_some()),
+        ];
+        features.into_iter().filter(|(_, is_set)| *is_set).fold(0, |all, (bit, _)| all | bit)
+    }
+
     /// Encodes the page. The labels are at most [`MAX_LABEL_BYTES`] long; what is beyond is left out.
-    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(crate) fn encode(&self, seal: Seal) -> [u8; HEADER_BYTES] {
         let mut page = Vec::with_capacity(HEADER_BYTES);
         page.extend_from_slice(&MAGIC);
         page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        let (sections, required) = if self.eager_section.is_some() { (4u32, FEATURE_EAGER) } else { (3, 0) };
+        let table = [
+            Some((KIND_RECORDS, self.record_section)),
+            Some((KIND_INDEX, self.index_section)),
+            Some((KIND_DEADLINES, self.deadline_section)),
+            self.eager_section.map(|section| (KIND_EAGER, section)),
+            self.dictionary_section.map(|section| (KIND_DICTIONARY, section)),
+        ];
+        let sections = u32::try_from(table.iter().flatten().count()).unwrap_or(0);
         page.extend_from_slice(&sections.to_le_bytes());
-        page.extend_from_slice(&required.to_le_bytes());
+        page.extend_from_slice(&self.required_features().to_le_bytes());
         page.extend_from_slice(&0u64.to_le_bytes()); // optional features
         page.extend_from_slice(&self.file_id);
         page.extend_from_slice(&self.hash_seed);
@@ -221,22 +286,34 @@ impl Header {
         page.resize(PRODUCER_OFFSET, 0);
         write_label(&mut page, &self.producer);
         page.resize(TABLE_OFFSET, 0);
-        let sections = [
-            (KIND_RECORDS, self.record_section),
-            (KIND_INDEX, self.index_section),
-            (KIND_DEADLINES, self.deadline_section),
-        ];
-        let eager = self.eager_section.map(|section| (KIND_EAGER, section));
-        for (kind, section) in sections.into_iter().chain(eager) {
+        for (kind, section) in table.into_iter().flatten() {
             page.extend_from_slice(&kind.to_le_bytes());
             page.extend_from_slice(&0u32.to_le_bytes());
             page.extend_from_slice(&section.offset.to_le_bytes());
             page.extend_from_slice(&section.bytes.to_le_bytes());
         }
         page.resize(CHECKED_BYTES, 0);
+        if let Some(tag) = around_tag(&page).and_then(|parts| seal.header_tag(&parts))
+            && let Some(place) = page.get_mut(TAG_OFFSET..).and_then(|rest| rest.first_chunk_mut())
+        {
+            *place = tag;
+        }
         page.extend_from_slice(&crc32c::crc32c(&page).to_le_bytes());
         page.first_chunk().copied().unwrap_or([0; HEADER_BYTES])
     }
+}
+
+/// What the header's tag covers: the checked bytes before it and behind it.
+fn around_tag(page: &[u8]) -> Option<[&[u8]; 2]> {
+    let (before, rest) = page.split_at_checked(TAG_OFFSET)?;
+    Some([before, rest.get(TAG_BYTES..)?])
+}
+
+/// `None` cannot happen: the page is long enough.
+fn has_right_tag(page: &[u8], seal: Seal) -> Option<bool> {
+    let tag = page.get(TAG_OFFSET..)?.first_chunk()?;
+    let right = seal.header_tag(&around_tag(page)?)?;
+    Some(constant_time_eq_16(tag, &right))
 }
 
 fn read_label(page: &[u8], offset: usize) -> Option<String> {

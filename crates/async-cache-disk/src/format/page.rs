@@ -1,17 +1,26 @@
 //! The 512-byte page that index and deadlines are made of (file format, sections 6 and 7):
-//! checksum u32, count u8, flags u8, two zero bytes, 42 items of 12 bytes.
+//! checksum u32, count u8, flags u8, two zero bytes, 42 items of 12 bytes; in a file with a MAC 40 of them, and at the
+//! end of the page its tag (section 8).
 
 use super::Fields;
 use super::address::KeyHash;
 use super::checksum::Seal;
 
 pub(crate) const PAGE_BYTES: usize = 512;
-pub(crate) const PAGE_ITEMS: u32 = 42;
+/// Most items on a page without a tag.
+const PAGE_ITEMS: u32 = 42;
+/// Most items on a page that ends with a tag.
+const TAGGED_PAGE_ITEMS: u32 = 40;
 const HEAD_BYTES: usize = 8;
 const ITEM_BYTES: usize = 12;
 const OVERFLOWED: u8 = 1;
 
-/// A page that was read and whose checksum matched.
+/// How many items a page of a file holds.
+pub(crate) fn page_items(has_mac: bool) -> u32 {
+    if has_mac { TAGGED_PAGE_ITEMS } else { PAGE_ITEMS }
+}
+
+/// A page that was read and whose checksum matched, and its tag if it must have one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Page<'b> {
     items: &'b [u8],
@@ -21,8 +30,9 @@ pub(crate) struct Page<'b> {
 impl<'b> Page<'b> {
     /// Checks a page that was read at `offset`.
     pub(crate) fn open(seal: Seal, offset: u64, bytes: &'b [u8; PAGE_BYTES]) -> Option<Self> {
-        seal.open(offset, bytes)?;
-        Self::reopen(bytes)
+        let body = seal.open(offset, bytes)?;
+        let count = u32::from(*body.first()?);
+        if count > page_items(seal.has_mac()) { None } else { Self::reopen(bytes) }
     }
 
     /// The same without the checksum, for bytes that [`open`](Self::open) checked before.
@@ -91,9 +101,10 @@ impl Slot {
     }
 }
 
-/// Adds an entry to a bucket under construction; `false` marks the bucket as overflowed, because it was full.
-pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot) -> bool {
-    let placed = put_item(page, slot.encode());
+/// Adds an entry to a bucket under construction that holds so many; `false` marks the bucket as overflowed, because
+/// it was full.
+pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot, capacity: u32) -> bool {
+    let placed = put_item(page, slot.encode(), capacity);
     if !placed {
         let [_, _, _, _, _, flags, ..] = page;
         *flags |= OVERFLOWED;
@@ -101,61 +112,62 @@ pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot) -> bool {
     placed
 }
 
-/// Adds a deadline to a page under construction; `false` if it is full.
-pub(crate) fn put_due(page: &mut [u8; PAGE_BYTES], deadline: u64, rank: u32) -> bool {
+/// Adds a deadline to a page under construction that holds so many; `false` if it is full.
+pub(crate) fn put_due(page: &mut [u8; PAGE_BYTES], deadline: u64, rank: u32, capacity: u32) -> bool {
     let [d0, d1, d2, d3, d4, d5, d6, d7] = deadline.to_le_bytes();
     let [r0, r1, r2, r3] = rank.to_le_bytes();
-    put_item(page, [d0, d1, d2, d3, d4, d5, d6, d7, r0, r1, r2, r3])
+    put_item(page, [d0, d1, d2, d3, d4, d5, d6, d7, r0, r1, r2, r3], capacity)
 }
 
-fn put_item(page: &mut [u8; PAGE_BYTES], item: [u8; ITEM_BYTES]) -> bool {
+fn put_item(page: &mut [u8; PAGE_BYTES], item: [u8; ITEM_BYTES], capacity: u32) -> bool {
     let Some(([_, _, _, _, count, ..], items)) = page.split_first_chunk_mut::<HEAD_BYTES>() else {
         return false;
     };
     match items.as_chunks_mut::<ITEM_BYTES>().0.get_mut(usize::from(*count)) {
-        Some(place) => {
+        Some(place) if u32::from(*count) < capacity => {
             *place = item;
             *count = count.wrapping_add(1);
             true
         }
-        None => false,
-    }
-}
-
-/// Completes a page that will stand at `offset`.
-pub(crate) fn close(page: &mut [u8; PAGE_BYTES], seal: Seal, offset: u64) {
-    if let Some((checksum, body)) = page.split_first_chunk_mut::<4>() {
-        *checksum = seal.checksum(offset, body).to_le_bytes();
+        _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
-    fn a_bucket_takes_42_entries_and_then_says_that_it_overflowed() {
-        let seal = Seal::new(&[3; 16]);
-        let slot = |rank| Slot { tag: 7, rank, offset: 0xFFFF_FFFF_FFFF };
-        let mut page = [0; PAGE_BYTES];
-        assert!((0..42).all(|rank| put_slot(&mut page, slot(rank))));
-        close(&mut page, seal, 0);
-        assert!(!Page::open(seal, 0, &page).unwrap().overflowed());
+    fn a_bucket_takes_42_entries_or_40_and_a_tag_and_then_says_that_it_overflowed() {
+        let secret = Secret::new("long enough for a test").unwrap();
+        for (secret, capacity) in [(None, 42), (Some(&secret), 40)] {
+            let seal = Seal::new(&[3; 16], secret);
+            assert_eq!(page_items(seal.has_mac()), capacity);
+            let slot = |rank| Slot { tag: 7, rank, offset: 0xFFFF_FFFF_FFFF };
+            let mut page = [0; PAGE_BYTES];
+            assert!((0..capacity).all(|rank| put_slot(&mut page, slot(rank), capacity)));
+            seal.close(0, &mut page);
+            assert!(!Page::open(seal, 0, &page).unwrap().overflowed());
 
-        assert!(!put_slot(&mut page, slot(42)));
-        close(&mut page, seal, 0);
-        let opened = Page::open(seal, 0, &page).unwrap();
-        assert!(opened.overflowed());
-        assert!(opened.slots().eq((0..42).map(slot)));
-        assert!(Page::open(seal, 512, &page).is_none());
+            assert!(!put_slot(&mut page, slot(capacity), capacity));
+            seal.close(0, &mut page);
+            let opened = Page::open(seal, 0, &page).unwrap();
+            assert!(opened.overflowed());
+            assert!(opened.slots().eq((0..capacity).map(slot)));
+            assert!(Page::open(seal, 512, &page).is_none());
+        }
     }
 
     #[test]
-    fn a_count_above_42_is_refused_even_with_a_matching_checksum() {
-        let seal = Seal::new(&[3; 16]);
-        let mut page = [0; PAGE_BYTES];
-        page[4] = 43;
-        close(&mut page, seal, 0);
-        assert!(Page::open(seal, 0, &page).is_none());
+    fn a_count_beyond_the_capacity_is_refused_even_with_a_matching_checksum_and_tag() {
+        let secret = Secret::new("long enough for a test").unwrap();
+        for (secret, count) in [(None, 43), (Some(&secret), 41)] {
+            let seal = Seal::new(&[3; 16], secret);
+            let mut page = [0; PAGE_BYTES];
+            page[4] = count;
+            seal.close(0, &mut page);
+            assert!(Page::open(seal, 0, &page).is_none());
+        }
     }
 }

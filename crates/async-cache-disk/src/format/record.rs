@@ -1,8 +1,9 @@
-//! Records (file format, section 5): how long one is, and what is where in it. The caller checks the checksum.
+//! Records (file format, section 5): how long one is, and what is where in it. The caller checks checksum and tag.
 
 use std::ops::Range;
 
 use super::Fields;
+use super::checksum::TAG_BYTES;
 
 /// The longest head: checksum, flags, two lengths, deadline, time of writing.
 pub(crate) const MAX_HEAD_BYTES: usize = 4 + 1 + 5 + 5 + 8 + 8;
@@ -11,27 +12,56 @@ pub(crate) const MIN_RECORD_BYTES: u64 = 7;
 
 const HAS_DEADLINE: u8 = 1;
 const HAS_WRITTEN_AT: u8 = 1 << 1;
+const IS_COMPRESSED: u8 = 1 << 2;
+const HAS_TAG: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = HAS_DEADLINE | HAS_WRITTEN_AT;
+
+/// What the records of one file have: by its required features (file format, section 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RecordForm {
+    /// Every record ends with a tag; otherwise none does.
+    pub(crate) has_tag: bool,
+    /// Records may hold their value compressed.
+    pub(crate) may_compress: bool,
+}
+
+impl RecordForm {
+    /// Whether a record with these flags may be in a file of this form.
+    fn fits(self, flags: u8) -> bool {
+        let known = KNOWN_FLAGS | if self.may_compress { IS_COMPRESSED } else { 0 };
+        flags & !(known | HAS_TAG) == 0 && (flags & HAS_TAG != 0) == self.has_tag
+    }
+
+    fn tag_bytes(self) -> usize {
+        if self.has_tag { TAG_BYTES } else { 0 }
+    }
+}
 
 /// Where the parts of a record are, counted from its first byte. Nothing in it is trusted before the checksum matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordLayout {
     pub(crate) deadline: Option<u64>,
+    /// Deadline and time of writing, as they stand.
+    pub(crate) stamps: Range<usize>,
     pub(crate) key: Range<usize>,
+    /// The value as it stands, which is not what was saved if it is compressed.
     pub(crate) value: Range<usize>,
+    pub(crate) is_compressed: bool,
+    total: usize,
 }
 
 impl RecordLayout {
-    /// Reads the head of a record. `None` if the bytes do not begin with a head that this version can read.
-    /// Give at least [`MAX_HEAD_BYTES`], or all that is left of the section.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads the head of a record. `None` if the bytes do not begin with a head that this version can read in a file
+    /// of this form. Give at least [`MAX_HEAD_BYTES`], or all that is left of the section.
+    pub(crate) fn parse(bytes: &[u8], form: RecordForm) -> Option<Self> {
         let mut fields = Fields(bytes);
         let (_checksum, flags) = (fields.u32()?, fields.u8()?);
-        if flags & !KNOWN_FLAGS != 0 {
+        if !form.fits(flags) {
             return None;
         }
         let key_len = usize::try_from(take_length(&mut fields)?).ok()?;
         let value_len = usize::try_from(take_length(&mut fields)?).ok()?;
+        let stamps_start = bytes.len().checked_sub(fields.0.len())?;
         let deadline = if flags & HAS_DEADLINE != 0 { Some(fields.u64()?) } else { None };
         if flags & HAS_WRITTEN_AT != 0 {
             fields.u64()?;
@@ -39,12 +69,19 @@ impl RecordLayout {
         let key_start = bytes.len().checked_sub(fields.0.len())?;
         let key_end = key_start.checked_add(key_len)?;
         let value_end = key_end.checked_add(value_len)?;
-        Some(Self { deadline, key: key_start..key_end, value: key_end..value_end })
+        Some(Self {
+            deadline,
+            stamps: stamps_start..key_start,
+            key: key_start..key_end,
+            value: key_end..value_end,
+            is_compressed: flags & IS_COMPRESSED != 0,
+            total: value_end.checked_add(form.tag_bytes())?,
+        })
     }
 
     /// The length of the whole record.
     pub(crate) fn total(&self) -> usize {
-        self.value.end
+        self.total
     }
 }
 
@@ -80,6 +117,33 @@ impl RecordHead {
         head
     }
 
+    /// The head of a record that has these stamps (as [`RecordLayout::stamps`] has them) of a record with these
+    /// flags already.
+    pub(crate) fn with_stamps(flags: u8, stamps: &[u8], key_len: u32, value_len: u32) -> Self {
+        let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
+        head.put(&[flags & KNOWN_FLAGS]);
+        head.put_length(key_len);
+        head.put_length(value_len);
+        head.put(stamps);
+        head
+    }
+
+    /// Says that the value is compressed.
+    pub(crate) fn set_compressed(&mut self) {
+        self.set(IS_COMPRESSED);
+    }
+
+    /// Says that the record ends with a tag.
+    pub(crate) fn set_tagged(&mut self) {
+        self.set(HAS_TAG);
+    }
+
+    fn set(&mut self, flag: u8) {
+        if let Some(flags) = self.bytes.first_mut() {
+            *flags |= flag;
+        }
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
@@ -107,6 +171,8 @@ impl RecordHead {
 mod tests {
     use super::*;
 
+    const PLAIN: RecordForm = RecordForm { has_tag: false, may_compress: false };
+
     fn encoded(key_len: u32, value_len: u32, deadline: Option<u64>) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         bytes.extend_from_slice(RecordHead::new(key_len, value_len, deadline).as_bytes());
@@ -118,18 +184,18 @@ mod tests {
         for key_len in [0, 1, 127, 128, 16383, 16384, 1 << 21, 1 << 28, u32::MAX] {
             for deadline in [None, Some(0), Some(u64::MAX)] {
                 let head = encoded(key_len, 300, deadline);
-                let layout = RecordLayout::parse(&head).unwrap();
+                let layout = RecordLayout::parse(&head, PLAIN).unwrap();
                 assert_eq!(layout.deadline, deadline);
                 assert_eq!(layout.key, head.len()..head.len() + key_len as usize);
                 assert_eq!(layout.total(), head.len() + key_len as usize + 300);
-                assert!((0..head.len()).all(|cut| RecordLayout::parse(&head[..cut]).is_none()));
+                assert!((0..head.len()).all(|cut| RecordLayout::parse(&head[..cut], PLAIN).is_none()));
             }
         }
     }
 
     #[test]
     fn lengths_that_are_not_shortest_or_do_not_fit_are_refused() {
-        let parse = |length: &[u8]| RecordLayout::parse(&[&[0; 5], length, &[0; 20]].concat());
+        let parse = |length: &[u8]| RecordLayout::parse(&[&[0; 5], length, &[0; 20]].concat(), PLAIN);
         assert!(parse(&[0x7F]).is_some());
         assert!(parse(&[0xFF, 0xFF, 0xFF, 0xFF, 0x0F]).is_some());
         assert!(parse(&[0x80, 0x00]).is_none());
@@ -141,8 +207,25 @@ mod tests {
     #[test]
     fn a_time_of_writing_is_skipped_and_unknown_flags_are_refused() {
         let head = |flags: u8| [&[0, 0, 0, 0, flags, 1, 2][..], &[9; 24]].concat();
-        assert_eq!(RecordLayout::parse(&head(2)).unwrap().key, 15..16);
-        assert_eq!(RecordLayout::parse(&head(3)).unwrap().key, 23..24);
-        assert!((4..=255).all(|flags| RecordLayout::parse(&head(flags)).is_none()));
+        assert_eq!(RecordLayout::parse(&head(2), PLAIN).unwrap().key, 15..16);
+        assert_eq!(RecordLayout::parse(&head(3), PLAIN).unwrap().key, 23..24);
+        assert!((4..=255).all(|flags| RecordLayout::parse(&head(flags), PLAIN).is_none()));
+    }
+
+    #[test]
+    fn a_record_has_a_tag_if_and_only_if_its_file_has_a_mac() {
+        let form = RecordForm { has_tag: true, may_compress: true };
+        let mut head = RecordHead::new(3, 5, Some(7));
+        let parse = |head: &RecordHead, form| RecordLayout::parse(&[&[0; 4], head.as_bytes()].concat(), form);
+        assert!(parse(&head, form).is_none());
+        head.set_tagged();
+        assert!(parse(&head, PLAIN).is_none());
+        let layout = parse(&head, form).unwrap();
+        assert_eq!((layout.total(), layout.is_compressed), (layout.value.end + TAG_BYTES, false));
+        head.set_compressed();
+        assert!(parse(&head, form).unwrap().is_compressed);
+        assert!(parse(&head, RecordForm { may_compress: false, ..form }).is_none());
+        let again = RecordHead::with_stamps(head.as_bytes()[0], &7u64.to_le_bytes(), 3, 5);
+        assert_eq!(again.as_bytes(), RecordHead::new(3, 5, Some(7)).as_bytes());
     }
 }

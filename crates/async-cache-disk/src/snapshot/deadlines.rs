@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Snapshot;
-use crate::format::page::{PAGE_BYTES, PAGE_ITEMS, Page};
+use crate::format::page::{PAGE_BYTES, Page, page_items};
 
 /// An entry and its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,13 @@ impl Deadlines {
         if self.next >= self.snapshot.deadline_count() {
             return None;
         }
-        let number = self.next.checked_div(PAGE_ITEMS)?;
-        let index = self.next.checked_rem(PAGE_ITEMS)?;
+        let page_items = page_items(self.snapshot.has_mac());
+        let number = self.next.checked_div(page_items)?;
+        let index = self.next.checked_rem(page_items)?;
         let item = self.item(number, index as usize);
         let Some((deadline, rank)) = item.filter(|(_, rank)| *rank < self.snapshot.len()) else {
             self.snapshot.0.damage.deadline_page();
-            self.next = number.saturating_add(1).saturating_mul(PAGE_ITEMS);
+            self.next = number.saturating_add(1).saturating_mul(page_items);
             return None;
         };
         if deadline > until {

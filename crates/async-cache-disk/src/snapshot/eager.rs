@@ -6,7 +6,9 @@
 use std::fmt;
 
 use super::Snapshot;
+use super::unpack::{Stored, unpack};
 use super::window::{Loaded, Window};
+use crate::compress::Decompressor;
 use crate::format::header::Section;
 
 /// Goes through the eager records, coldest first. Made by [`Snapshot::eager`]. It owns its snapshot, so it can be
@@ -16,6 +18,7 @@ pub struct EagerRecords {
     /// From the next record to the end of the section. Empty at the end, and behind a record that was lost.
     rest: Section,
     window: Window,
+    decompressor: Decompressor,
 }
 
 /// What [`EagerRecords::next_step`] came to.
@@ -39,14 +42,14 @@ pub struct EagerRecord<'r> {
     pub key: &'r [u8],
     /// The value's bytes.
     pub value: &'r [u8],
-    /// The record behind its checksum, for copying.
-    pub(crate) body: &'r [u8],
+    /// The record as it stands in its file, for copying.
+    pub(crate) stored: Stored<'r>,
 }
 
 impl EagerRecords {
     pub(super) fn new(snapshot: Snapshot) -> Self {
         let rest = snapshot.header().eager_section.unwrap_or_default();
-        Self { snapshot, rest, window: Window::new() }
+        Self { snapshot, rest, window: Window::new(), decompressor: Decompressor::default() }
     }
 
     /// The next entry, or the news that it and the rest are lost; `None` at the end.
@@ -58,29 +61,29 @@ impl EagerRecords {
         let loaded = self.load(rest);
         let next = loaded.as_ref().map_or(rest.end(), |loaded| rest.offset.saturating_add(loaded.total()));
         self.rest = Section { offset: next, bytes: rest.end().saturating_sub(next) };
+        let Self { snapshot, window, decompressor, .. } = self;
         let record = loaded.and_then(|loaded| {
-            let bytes = self.window.get(&loaded)?;
-            let layout = loaded.layout;
+            let bytes = window.get(&loaded)?;
+            let layout = &loaded.layout;
             Some(EagerRecord {
                 deadline: layout.deadline,
-                key: bytes.get(layout.key)?,
-                value: bytes.get(layout.value)?,
-                body: bytes.get(4..)?,
+                key: bytes.get(layout.key.clone())?,
+                value: unpack(snapshot, layout, bytes, decompressor)?,
+                stored: Stored::new(snapshot, layout, bytes)?,
             })
         });
+        if record.is_none() {
+            snapshot.0.damage.bury_eager(rest.bytes);
+            self.rest.bytes = 0;
+        }
         Some(record.map_or(EagerStep::Lost { bytes: rest.bytes }, EagerStep::Record))
     }
 
     fn load(&mut self, rest: Section) -> Option<Loaded> {
-        let damage = &self.snapshot.0.damage;
-        if rest.bytes <= damage.dead_eager_bytes() {
+        if rest.bytes <= self.snapshot.0.damage.dead_eager_bytes() {
             return None;
         }
-        let loaded = self.window.load(&self.snapshot, rest, rest.offset);
-        if loaded.is_none() {
-            damage.bury_eager(rest.bytes);
-        }
-        loaded
+        self.window.load(&self.snapshot, rest, rest.offset)
     }
 }
 

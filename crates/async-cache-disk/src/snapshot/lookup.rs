@@ -1,9 +1,9 @@
 //! Finding one entry: read its bucket, then the record the bucket names. For a small record that is two positioned
 //! reads and, with a used [`Scratch`], no allocation.
 
-use std::ops::Range;
-
-use super::Snapshot;
+use super::unpack::unpack;
+use super::{Record, Snapshot};
+use crate::compress::Decompressor;
 use crate::format::address::{KeyHash, chain};
 use crate::format::page::{PAGE_BYTES, Page, Slot};
 use crate::format::record::RecordLayout;
@@ -18,6 +18,7 @@ const KEPT_BYTES: usize = 1 << 20;
 pub struct Scratch {
     page: [u8; PAGE_BYTES],
     record: Vec<u8>,
+    decompressor: Decompressor,
     lost: Vec<u32>,
     blind: bool,
 }
@@ -25,7 +26,13 @@ pub struct Scratch {
 impl Scratch {
     /// New buffers; the first look-up allocates.
     pub fn new() -> Self {
-        Self { page: [0; PAGE_BYTES], record: Vec::new(), lost: Vec::new(), blind: false }
+        Self {
+            page: [0; PAGE_BYTES],
+            record: Vec::new(),
+            decompressor: Decompressor::default(),
+            lost: Vec::new(),
+            blind: false,
+        }
     }
 
     /// Ranks of records that the last look-up should have compared with the key and could not read or verify.
@@ -72,8 +79,7 @@ pub struct Found<'s> {
 /// A record in `Scratch::record` that verified and holds the key.
 struct Hit {
     rank: u32,
-    deadline: Option<u64>,
-    value: Range<usize>,
+    layout: RecordLayout,
 }
 
 enum Candidate {
@@ -89,11 +95,18 @@ impl Snapshot {
     /// If the bucket that should name the key could not be read or verified once, it counts as damaged for the life
     /// of this snapshot, even if it could be read later: what a `delete` could not see does not come back.
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<Found<'s>> {
-        let hit = self.search(key, scratch)?;
-        Some(Found { rank: hit.rank, deadline: hit.deadline, value: scratch.record.get(hit.value)? })
+        let Hit { rank, layout } = self.search(key, scratch)?;
+        let Scratch { record, decompressor, lost, .. } = scratch;
+        let value = unpack(self, &layout, record, decompressor);
+        if value.is_none() {
+            self.0.damage.record();
+            lost.push(rank);
+        }
+        Some(Found { rank, deadline: layout.deadline, value: value? })
     }
 
-    /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too.
+    /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too, but
+    /// its value is not decompressed.
     pub fn locate(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
         self.search(key, scratch).map(|hit| hit.rank)
     }
@@ -149,10 +162,10 @@ impl Snapshot {
                 return Candidate::Lost;
             }
         };
-        if buffer.get(layout.key) != Some(key) {
+        if buffer.get(layout.key.clone()) != Some(key) {
             return Candidate::OtherKey;
         }
-        Candidate::Hit(Hit { rank: slot.rank, deadline: layout.deadline, value: layout.value })
+        Candidate::Hit(Hit { rank: slot.rank, layout })
     }
 
     /// Reads and verifies the record that a slot names into the front of the buffer.
@@ -166,7 +179,7 @@ impl Snapshot {
         if !self.read(first, slot.offset) {
             return None;
         }
-        let layout = RecordLayout::parse(first)?;
+        let layout = RecordLayout::parse(first, self.header().form)?;
         let total = layout.total();
         if total > left {
             return None;
@@ -182,6 +195,20 @@ impl Snapshot {
         }
         self.seal().open(slot.offset, buffer.get(..total)?)?;
         Some(layout)
+    }
+
+    /// The entry whose record a slot names, whoever named it.
+    pub(super) fn read_slot<'s>(&'s self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+        scratch.begin();
+        let layout = self.record_at(slot, &mut scratch.record);
+        let Scratch { record, decompressor, .. } = scratch;
+        let record = layout.and_then(|layout| {
+            Record::of(self, slot.rank, &layout, record.get(..layout.total())?, decompressor)
+        });
+        if record.is_none() {
+            self.0.damage.record();
+        }
+        record
     }
 
     /// How many bytes there are from an offset to the end of the records; `None` if it is not among them.

@@ -11,9 +11,12 @@
 
 use std::fmt;
 
+use super::unpack::{Stored, unpack};
 use super::window::{Loaded, Window};
 use super::{Scratch, Snapshot};
+use crate::compress::Decompressor;
 use crate::format::page::{PAGE_BYTES, Page};
+use crate::format::record::RecordLayout;
 
 const UNKNOWN: u64 = u64::MAX;
 
@@ -27,6 +30,7 @@ pub struct Records {
     /// By the index: where each rank is, or [`UNKNOWN`].
     offsets: Option<Vec<u64>>,
     window: Window,
+    decompressor: Decompressor,
     scratch: Scratch,
 }
 
@@ -53,8 +57,27 @@ pub struct Record<'r> {
     pub key: &'r [u8],
     /// The value's bytes.
     pub value: &'r [u8],
-    /// The record behind its checksum, for copying.
-    pub(crate) body: &'r [u8],
+    /// The record as it stands in its file, for copying.
+    pub(crate) stored: Stored<'r>,
+}
+
+impl<'r> Record<'r> {
+    /// The record that fills these bytes, which verified; `None` if its value does not decompress.
+    pub(super) fn of(
+        snapshot: &'r Snapshot,
+        rank: u32,
+        layout: &RecordLayout,
+        bytes: &'r [u8],
+        decompressor: &'r mut Decompressor,
+    ) -> Option<Self> {
+        Some(Self {
+            rank,
+            deadline: layout.deadline,
+            key: bytes.get(layout.key.clone())?,
+            value: unpack(snapshot, layout, bytes, decompressor)?,
+            stored: Stored::new(snapshot, layout, bytes)?,
+        })
+    }
 }
 
 impl Records {
@@ -65,6 +88,7 @@ impl Records {
             next_offset,
             offsets: None,
             window: Window::new(),
+            decompressor: Decompressor::default(),
             scratch: Scratch::new(),
             snapshot,
         };
@@ -118,18 +142,14 @@ impl Records {
     }
 
     fn step(&mut self, rank: u32, loaded: Option<Loaded>) -> Step<'_> {
-        let Self { window, snapshot, scratch, .. } = self;
+        let Self { window, snapshot, decompressor, scratch, .. } = self;
+        let was_loaded = loaded.is_some();
         let record = loaded.and_then(|loaded| {
-            let bytes = window.get(&loaded)?;
-            let layout = loaded.layout;
-            Some(Record {
-                rank,
-                deadline: layout.deadline,
-                key: bytes.get(layout.key)?,
-                value: bytes.get(layout.value)?,
-                body: bytes.get(4..)?,
-            })
+            Record::of(snapshot, rank, &loaded.layout, window.get(&loaded)?, decompressor)
         });
+        if was_loaded && record.is_none() {
+            snapshot.0.damage.record(); // its value does not decompress
+        }
         match record {
             Some(record) if snapshot.is_visible(record.key, rank, scratch) => Step::Record(record),
             _ => Step::Lost { rank },

@@ -45,7 +45,7 @@ impl Window {
     pub(crate) fn load(&mut self, snapshot: &Snapshot, section: Section, offset: u64) -> Option<Loaded> {
         let left = section.left_from(offset)?;
         let start = self.fill(snapshot, offset, left.min(MAX_HEAD_BYTES), left)?;
-        let layout = RecordLayout::parse(self.bytes.get(start..)?)?;
+        let layout = RecordLayout::parse(self.bytes.get(start..)?, snapshot.header().form)?;
         let total = layout.total();
         if total > left {
             return None;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{FileKind, Metadata, Vfs, VfsFile};
-use image::{Image, NameChange};
+use super::{FileKind, Metadata, Ownership, Vfs, VfsFile};
+use image::{Image, Inode, NameChange, USER};
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone)]
@@ -129,6 +129,20 @@ impl FakeDisk {
         self.state().image.put_dir(path);
     }
 
+    /// Puts a symlink there, durably, directories included.
+    pub fn put_link(&self, path: &Path, target: &Path) {
+        self.state().image.put_link(path, target);
+    }
+
+    /// Gives a file or a directory to a user (the process itself is [`Vfs::user`]), with these permission bits and so
+    /// many names. Nothing happens if there is none.
+    pub fn set_ownership(&self, path: &Path, ownership: Ownership) {
+        let mut state = self.state();
+        if let Some(inode) = state.image.find(path) {
+            state.image.inode(inode).ownership = ownership;
+        }
+    }
+
     /// Changes the contents of an existing file in place, under whoever has it open. Nothing happens if there is none.
     pub fn overwrite(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state();
@@ -226,8 +240,26 @@ fn crash() -> io::Error {
 
 impl Vfs for FakeDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        let inode = self.call("open", path)?.image.find(path).ok_or(io::ErrorKind::NotFound)?;
+        let inode = self.call("open", path)?.image.follow(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.handle(inode, path))
+    }
+
+    fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
+        let mut state = self.call("open", path)?;
+        let inode = state.image.find(path).ok_or(io::ErrorKind::NotFound)?;
+        let is_link = state.image.inode(inode).link.is_some();
+        drop(state);
+        Ok((!is_link).then(|| self.handle(inode, path)))
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let mut state = self.call("read_link", path)?;
+        let inode = state.image.find(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(state.image.inode(inode).link.clone())
+    }
+
+    fn user(&self) -> Option<u32> {
+        Some(USER)
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
@@ -240,13 +272,8 @@ impl Vfs for FakeDisk {
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let mut state = self.call("metadata", path)?;
-        let (inode, now) = (state.image.find(path).ok_or(io::ErrorKind::NotFound)?, state.now);
-        let inode = state.image.inode(inode);
-        Ok(Metadata {
-            kind: inode.kind,
-            bytes: inode.live.len() as u64,
-            age: now.saturating_sub(inode.written_at),
-        })
+        let (inode, now) = (state.image.follow(path).ok_or(io::ErrorKind::NotFound)?, state.now);
+        Ok(known(state.image.inode(inode), now))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
@@ -276,6 +303,15 @@ impl Vfs for FakeDisk {
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         self.call("sync_dir", directory)?.image.sync_dir(directory);
         Ok(())
+    }
+}
+
+fn known(inode: &Inode, now: Duration) -> Metadata {
+    Metadata {
+        kind: inode.kind,
+        bytes: inode.live.len() as u64,
+        age: now.saturating_sub(inode.written_at),
+        ownership: Some(inode.ownership),
     }
 }
 
@@ -332,6 +368,12 @@ impl VfsFile for FakeFile {
     fn bytes(&self) -> io::Result<u64> {
         let mut state = self.disk.call("bytes", &self.path)?;
         Ok(state.image.inode(self.inode).live.len() as u64)
+    }
+
+    fn metadata(&self) -> io::Result<Metadata> {
+        let mut state = self.disk.call("metadata", &self.path)?;
+        let now = state.now;
+        Ok(known(state.image.inode(self.inode), now))
     }
 
     fn try_lock(&self) -> io::Result<bool> {

@@ -4,10 +4,10 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{FileKind, Metadata, Vfs, VfsFile};
+use super::{FileKind, Metadata, Ownership, Vfs, VfsFile};
 
 /// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,6 +16,41 @@ pub struct RealDisk;
 impl Vfs for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         Ok(Box::new(RealFile(File::open(path)?)))
+    }
+
+    #[cfg(unix)]
+    fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
+        use rustix::fs::{Mode, OFlags};
+        use rustix::io::Errno;
+        // A pipe that took the file's place would make an opening that may wait wait for ever.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(Box::new(RealFile(File::from(file))))),
+            Err(Errno::LOOP | Errno::MLINK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
+        if fs::symlink_metadata(path)?.is_symlink() {
+            return Ok(None);
+        }
+        self.open(path).map(Some)
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        if fs::symlink_metadata(path)?.is_symlink() { fs::read_link(path).map(Some) } else { Ok(None) }
+    }
+
+    #[cfg(unix)]
+    fn user(&self) -> Option<u32> {
+        Some(rustix::process::geteuid().as_raw())
+    }
+
+    #[cfg(not(unix))]
+    fn user(&self) -> Option<u32> {
+        None
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
@@ -27,15 +62,7 @@ impl Vfs for RealDisk {
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        let metadata = fs::metadata(path)?;
-        let kind = match metadata.file_type() {
-            kind if kind.is_file() => FileKind::File,
-            kind if kind.is_dir() => FileKind::Directory,
-            _ => FileKind::Other,
-        };
-        // Only leftovers of crashed saves are judged by their age, and by the clock that stamped them.
-        let age = metadata.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
-        Ok(Metadata { kind, bytes: metadata.len(), age: age.unwrap_or(Duration::ZERO) })
+        Ok(known(&fs::metadata(path)?))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
@@ -69,6 +96,34 @@ impl Vfs for RealDisk {
     }
 }
 
+fn known(metadata: &fs::Metadata) -> Metadata {
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => FileKind::File,
+        kind if kind.is_dir() => FileKind::Directory,
+        _ => FileKind::Other,
+    };
+    // Only leftovers of crashed saves are judged by their age, and by the clock that stamped them.
+    let age = metadata.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
+    Metadata {
+        kind,
+        bytes: metadata.len(),
+        age: age.unwrap_or(Duration::ZERO),
+        ownership: ownership(metadata),
+    }
+}
+
+#[cfg(unix)]
+#[allow(clippy::unnecessary_wraps)] // not everywhere
+fn ownership(metadata: &fs::Metadata) -> Option<Ownership> {
+    use std::os::unix::fs::MetadataExt;
+    Some(Ownership { owner: metadata.uid(), mode: metadata.mode() & 0o7777, links: metadata.nlink() })
+}
+
+#[cfg(not(unix))]
+fn ownership(_metadata: &fs::Metadata) -> Option<Ownership> {
+    None
+}
+
 #[derive(Debug)]
 struct RealFile(File);
 
@@ -93,6 +148,10 @@ impl VfsFile for RealFile {
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn metadata(&self) -> io::Result<Metadata> {
+        Ok(known(&self.0.metadata()?))
     }
 
     fn try_lock(&self) -> io::Result<bool> {

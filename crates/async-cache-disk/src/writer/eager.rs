@@ -1,12 +1,9 @@
 //! Eager records on their way to the file. They wait in memory until the records are complete, since one file is
-//! written from front to back; their checksums are made when it is known where they will stand.
+//! written from front to back; their checksums and tags are made when it is known where they will stand.
 
-use crate::format::checksum::Seal;
+use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
-/// What a checksum takes.
-const CHECKSUM_BYTES: usize = 4;
-
-/// Eager records, complete but for their checksums.
+/// Eager records, complete but for their checksums and tags.
 #[derive(Debug, Default)]
 pub(super) struct EagerBuffer {
     bytes: Vec<u8>,
@@ -15,13 +12,14 @@ pub(super) struct EagerBuffer {
 }
 
 impl EagerBuffer {
-    /// Adds a record; `parts` are its bytes behind the checksum.
-    pub(super) fn push(&mut self, parts: [&[u8]; 3]) {
+    /// Adds a record; `parts` are its bytes between checksum and tag.
+    pub(super) fn push(&mut self, parts: [&[u8]; 3], tag_bytes: usize) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
+        self.bytes.resize(self.bytes.len() + tag_bytes, 0);
         self.lens.push(self.bytes.len() - start);
     }
 
@@ -40,8 +38,7 @@ impl EagerBuffer {
         let (mut rest, mut offset) = (&mut self.bytes[..], start);
         for len in self.lens {
             let (record, behind) = rest.split_at_mut(len);
-            let (checksum, body) = record.split_at_mut(CHECKSUM_BYTES);
-            checksum.copy_from_slice(&seal.checksum(offset, body).to_le_bytes());
+            seal.close(offset, record);
             (rest, offset) = (behind, offset + len as u64);
         }
         self.bytes

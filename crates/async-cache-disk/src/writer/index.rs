@@ -2,7 +2,7 @@
 
 use crate::format::address::{KeyHash, chain};
 use crate::format::checksum::Seal;
-use crate::format::page::{PAGE_BYTES, Slot, close, put_slot};
+use crate::format::page::{PAGE_BYTES, Slot, page_items, put_slot};
 
 /// What the writer remembers of a record.
 #[derive(Debug, Clone, Copy)]
@@ -22,15 +22,16 @@ pub(super) fn build<'p>(
 ) -> Option<Vec<[u8; PAGE_BYTES]>> {
     let mut buckets = first_buckets.max(u32::from(entries > 0));
     let most = entries.saturating_mul(2).max(first_buckets);
+    let capacity = page_items(seal.has_mac());
     let mut index = loop {
-        match fill(places.clone(), entries, buckets) {
+        match fill(places.clone(), entries, buckets, capacity) {
             Some(index) => break index,
             None if buckets >= most => return None,
             None => buckets = buckets.saturating_mul(2).min(most),
         }
     };
     for (bucket, number) in index.iter_mut().zip(0u64..) {
-        close(bucket, seal, start + number * PAGE_BYTES as u64);
+        seal.close(start + number * PAGE_BYTES as u64, bucket);
     }
     Some(index)
 }
@@ -40,12 +41,13 @@ fn fill<'p>(
     places: impl DoubleEndedIterator<Item = &'p Place>,
     entries: u32,
     buckets: u32,
+    capacity: u32,
 ) -> Option<Vec<[u8; PAGE_BYTES]>> {
     let mut index = vec![[0; PAGE_BYTES]; buckets as usize];
     for (place, rank) in places.rev().zip((0..entries).rev()) {
         let slot = Slot { tag: place.hash.tag(), rank, offset: place.offset };
         let mut chain = chain(place.hash.home(buckets), buckets);
-        if !chain.any(|bucket| put_slot(&mut index[bucket as usize], slot)) {
+        if !chain.any(|bucket| put_slot(&mut index[bucket as usize], slot, capacity)) {
             return None;
         }
     }
@@ -64,7 +66,7 @@ mod tests {
     #[test]
     fn entries_of_one_home_fill_a_chain_of_eight_buckets_and_wrap() {
         let places = places(8 * 42, |_| u64::MAX);
-        let seal = Seal::new(&[0; 16]);
+        let seal = Seal::new(&[0; 16], None);
         let index = build(&places.iter(), 8 * 42, 10, seal, 0).unwrap();
         let lens = |index: &[[u8; PAGE_BYTES]]| -> Vec<(usize, bool)> {
             let pages = index.iter().zip(0..).map(|(page, i)| Page::open(seal, i * 512, page).unwrap());
@@ -77,13 +79,13 @@ mod tests {
     #[test]
     fn a_chain_that_grows_too_long_makes_the_index_larger() {
         let places = places(1000, |i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let index = build(&places.iter(), 1000, 1, Seal::new(&[0; 16]), 0).unwrap();
+        let index = build(&places.iter(), 1000, 1, Seal::new(&[0; 16], None), 0).unwrap();
         assert_eq!(index.len(), 32);
     }
 
     #[test]
     fn more_equal_hashes_than_a_chain_holds_have_no_place() {
         let places = places(8 * 42 + 1, |_| 5);
-        assert!(build(&places.iter(), 8 * 42 + 1, 16, Seal::new(&[0; 16]), 0).is_none());
+        assert!(build(&places.iter(), 8 * 42 + 1, 16, Seal::new(&[0; 16], None), 0).is_none());
     }
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use super::random;
 use crate::error::{DiskError, DiskErrorKind};
-use crate::snapshot::{Snapshot, not_a_file};
-use crate::vfs::{FileKind, Vfs, VfsFile};
+use crate::secret::Secret;
+use crate::snapshot::{ReadOptions, Snapshot};
+use crate::trust;
+use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of};
 
 /// A temporary file that is younger may belong to a save that has created it and not locked it yet.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ const HEX_DIGITS: usize = 16;
 #[derive(Debug)]
 pub(super) struct TempFile {
     vfs: Arc<dyn Vfs>,
+    /// Where it is to be put: where the symlink leads, if one stands at the path that the user gave and is followed.
+    target: PathBuf,
     path: PathBuf,
     file: Box<dyn VfsFile>,
     installed: bool,
@@ -28,7 +32,9 @@ pub(super) struct TempFile {
 
 impl TempFile {
     /// Makes the target's folder if need be, clears leftovers away, and creates the file.
-    pub(super) fn create(vfs: &Arc<dyn Vfs>, target: &Path) -> Result<Self, DiskError> {
+    pub(super) fn create(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Self, DiskError> {
+        // A link that is not followed is what stands at the target, and so is set aside in the end.
+        let target = &trust::follow(&**vfs, path)?.place;
         let Some(name) = target.file_name() else {
             return Err(DiskError::new(DiskErrorKind::NotAFile, target, "this path names no file"));
         };
@@ -44,7 +50,7 @@ impl TempFile {
         let created = vfs.create_new(&path);
         let file =
             created.map_err(|error| DiskError::io("creating a temporary file beside it", target, error))?;
-        let temp = Self { vfs: Arc::clone(vfs), path, file, installed: false };
+        let temp = Self { vfs: Arc::clone(vfs), target: target.clone(), path, file, installed: false };
         match temp.file.try_lock() {
             // Where files cannot be locked, nobody's sweep can take the lock either, so this file is safe without.
             Ok(_) => Ok(temp),
@@ -58,13 +64,23 @@ impl TempFile {
     }
 
     /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers where a file was set aside;
-    /// with `keep` that is done to whatever file stands there.
-    pub(super) fn install(mut self, target: &Path, keep: bool) -> Result<Option<PathBuf>, DiskError> {
+    /// with `keep` that is done to whatever file stands there, else to what this program cannot read with the secret.
+    pub(super) fn install(
+        mut self,
+        keep: bool,
+        secret: Option<Secret>,
+    ) -> Result<Option<PathBuf>, DiskError> {
+        let target = &self.target;
         self.file.sync().map_err(|error| DiskError::io("syncing the temporary file", target, error))?;
-        let aside = if is_replaceable(&self.vfs, target, keep)? {
-            None
-        } else {
-            Some(set_aside(&*self.vfs, target)?)
+        let aside = match standing(&self.vfs, target, keep, secret)? {
+            Standing::Replaceable => None,
+            Standing::Readable => Some(set_aside(&*self.vfs, target)?),
+            Standing::Unreadable(why) => {
+                Some(set_aside(&*self.vfs, target).map_err(|error| match why.kind() {
+                    DiskErrorKind::Trust => cannot_set_aside(target, &why, &error),
+                    _ => error,
+                })?)
+            }
         };
         if let Err(error) = self.vfs.rename(&self.path, target) {
             if let Some(aside) = &aside {
@@ -74,7 +90,7 @@ impl TempFile {
             return Err(DiskError::io("renaming the temporary file to it", target, error));
         }
         self.installed = true;
-        sync_folder(&*self.vfs, target)?;
+        sync_folder(&*self.vfs, &self.target)?;
         Ok(aside)
     }
 }
@@ -88,14 +104,6 @@ impl Drop for TempFile {
     }
 }
 
-/// The folder a path is in.
-pub(crate) fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Removes what crashed saves of the same target left behind, never the file of a live one. Whatever fails, stays.
 pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     let (Some(name), folder) = (target.file_name(), parent_of(target)) else { return };
@@ -104,7 +112,7 @@ pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
         let path = folder.join(&name);
         if is_leftover(&name, &prefix)
             && vfs.metadata(&path).is_ok_and(|it| it.kind == FileKind::File && it.age >= LEFTOVER_AGE)
-            && let Ok(file) = vfs.open(&path)
+            && let Ok(Some(file)) = vfs.open_no_follow(&path)
             && let Ok(true) = file.try_lock()
         {
             let _ = vfs.remove(&path);
@@ -157,15 +165,41 @@ fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), Di
     }
 }
 
-/// Whether there is nothing at the target, or a snapshot that this program could have read and need not keep.
-fn is_replaceable(vfs: &Arc<dyn Vfs>, target: &Path, keep: bool) -> Result<bool, DiskError> {
-    match Snapshot::open_any_version(vfs, target) {
-        Ok(snapshot) => Ok(snapshot.is_none() || !keep),
+/// What is at the target.
+enum Standing {
+    /// Nothing, or a snapshot that this program could have read and need not keep.
+    Replaceable,
+    /// Such a snapshot, which is to be kept.
+    Readable,
+    /// A file that this program does not read, and why.
+    Unreadable(DiskError),
+}
+
+fn standing(
+    vfs: &Arc<dyn Vfs>,
+    target: &Path,
+    keep: bool,
+    secret: Option<Secret>,
+) -> Result<Standing, DiskError> {
+    match Snapshot::open_with(vfs, target, &ReadOptions::new().secret(secret)) {
+        Ok(Some(_)) if keep => Ok(Standing::Readable),
+        Ok(_) => Ok(Standing::Replaceable),
         Err(error) => match error.kind() {
-            DiskErrorKind::Foreign | DiskErrorKind::Damaged | DiskErrorKind::Newer => Ok(false),
+            DiskErrorKind::Foreign | DiskErrorKind::Damaged | DiskErrorKind::Newer | DiskErrorKind::Trust => {
+                Ok(Standing::Unreadable(error))
+            }
             _ => Err(error),
         },
     }
+}
+
+/// In a folder such as `/tmp` nobody can rename what another user has put there.
+fn cannot_set_aside(target: &Path, why: &DiskError, error: &DiskError) -> DiskError {
+    let what = format!(
+        "nothing was saved, for what stands there is not replaced and could not be set aside ({error}); remove it, or \
+         give the cache a path in a folder of its own. It is not replaced because: {why}"
+    );
+    DiskError::new(DiskErrorKind::Trust, target, what)
 }
 
 /// Renames what stands at the target to a name that nothing has. The name is claimed with an empty file first, so that

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_cache_disk::{
-    DiskError, EagerStep, Saved, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer, verify,
+    DiskError, EagerStep, ReadOptions, Saved, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
+    verify_with,
 };
 
 pub(crate) const VERSION: &str = "v1";
@@ -40,6 +41,20 @@ pub(crate) fn eager_entries(count: u32, generation: u32) -> Vec<Entry> {
 
 pub(crate) fn options() -> WriteOptions {
     WriteOptions::new(VERSION, SAVED_AT)
+}
+
+/// The secret of those who may write, and one of somebody else's.
+pub(crate) fn secret() -> Secret {
+    Secret::new("correct horse battery staple").unwrap()
+}
+
+pub(crate) fn another_secret() -> Secret {
+    Secret::new("incorrect horse battery staple").unwrap()
+}
+
+/// How files of the samples' version are opened that were written with the secret.
+pub(crate) fn with_secret() -> ReadOptions {
+    ReadOptions::new().version(VERSION).secret(secret())
 }
 
 /// Fixed file id and hash seed, so that a failure can be looked at again.
@@ -144,7 +159,18 @@ pub(crate) fn assert_holds(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry]) {
 }
 
 pub(crate) fn assert_holds_with_eager(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry], eager: &[Entry]) {
-    let snapshot = open(vfs, path);
+    assert_holds_as(vfs, path, &ReadOptions::new().version(VERSION), entries, eager);
+}
+
+/// The same of a file that is opened with options.
+pub(crate) fn assert_holds_as(
+    vfs: &Arc<dyn Vfs>,
+    path: &Path,
+    options: &ReadOptions,
+    entries: &[Entry],
+    eager: &[Entry],
+) {
+    let snapshot = Snapshot::open_with(vfs, path, options).unwrap().expect("there is a snapshot");
     assert_eq!(read_eager(&snapshot), (eager.to_vec(), 0));
     assert_eq!((snapshot.has_eager(), snapshot.eager_bytes() > 0), (!eager.is_empty(), !eager.is_empty()));
     let mut scratch = Scratch::new();
@@ -157,7 +183,7 @@ pub(crate) fn assert_holds_with_eager(vfs: &Arc<dyn Vfs>, path: &Path, entries: 
     let mut expected: Vec<(u64, u32)> = ranked.collect();
     expected.sort_unstable();
     assert_eq!(deadlines(&snapshot), expected);
-    let report = verify(vfs, path).unwrap();
+    let report = verify_with(vfs, path, options).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.sound_entries as usize, report.sound_eager), (entries.len(), eager.len() as u64));
     assert_eq!(snapshot.damage(), async_cache_disk::Damage::default());

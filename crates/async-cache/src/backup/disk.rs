@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_disk::{DiskError, RealDisk, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer};
+use async_cache_disk::{
+    Compression, DiskError, ReadOptions, RealDisk, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,8 +36,13 @@ use crate::error::BackendError;
 ///   of them may come back after the other was deleted.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
-/// Parent folders are created; the file has mode 0600. A symlink at the path is replaced by the file. One
-/// path belongs to one cache at a time: of two caches that save to it, the later one wins.
+/// - **A file that somebody else may have written** is refused, with a warning that says why, and set aside by the
+///   next save: one that another user owns or can write to, a symlink in a folder that everybody can write to, and
+///   with a [`secret`](Self::secret) everything that was not written with it.
+///
+/// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only the program's own
+/// user and root can have put it there. One path belongs to one cache at a time: of two caches that save to it, the
+/// later one wins.
 ///
 /// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
 /// without a cache, too, and read or write the whole file at once.
@@ -43,6 +50,8 @@ use crate::error::BackendError;
 pub struct DiskBackend {
     path: PathBuf,
     version: String,
+    secret: Option<Secret>,
+    compression: Compression,
     vfs: Arc<dyn Vfs>,
     clock: Clock,
 }
@@ -64,6 +73,7 @@ impl fmt::Debug for DiskBackend {
         f.debug_struct("DiskBackend")
             .field("path", &self.path)
             .field("version", &self.version)
+            .field("compression", &self.compression)
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +81,14 @@ impl fmt::Debug for DiskBackend {
 impl DiskBackend {
     /// A backend that keeps the cache at `path`. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), version: String::new(), vfs: Arc::new(RealDisk), clock: Clock::system() }
+        Self {
+            path: path.into(),
+            version: String::new(),
+            secret: None,
+            compression: Compression::OFF,
+            vfs: Arc::new(RealDisk),
+            clock: Clock::system(),
+        }
     }
 
     /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is an empty
@@ -79,6 +96,40 @@ impl DiskBackend {
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
+        self
+    }
+
+    /// Makes the file unforgeable: every part of it carries a tag that only those can make who know the secret, and
+    /// what has no such tag is not read. A file of another secret, or of none, is an empty cache and a warning, and
+    /// the next save sets it aside. Give every cache a secret (or a [`version`](Self::version)) of its own, or their
+    /// files can be exchanged. `docs/trust.md` says what this protects against.
+    ///
+    /// ```
+    /// use async_cache::{AsyncCache, DiskBackend, Secret};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("pages.cache");
+    /// let secret = Secret::new("from the vault, not from the source")?;
+    /// let backend = DiskBackend::new(&path).secret(secret);
+    /// let cache: AsyncCache<String, String> = AsyncCache::builder().backup(backend).build()?;
+    /// cache.set("sky".to_owned(), "blue".to_owned());
+    /// cache.save_to_backup()?;
+    ///
+    /// let without: AsyncCache<String, String> = AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
+    /// assert_eq!(without.get("sky"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Compresses the values that a save writes. Values are still read one by one. Default: [`Compression::OFF`].
+    /// Files are read however they are compressed.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
 
@@ -116,14 +167,22 @@ impl DiskBackend {
     }
 
     pub(crate) fn open(&self) -> Result<Option<Snapshot>, DiskError> {
-        Snapshot::open(&self.vfs, &self.path, &self.version)
+        let options = ReadOptions::new().version(&*self.version).secret(self.secret);
+        Snapshot::open_with(&self.vfs, &self.path, &options)
     }
 
     /// Begins a save. With `unread` what stands at the path could not be read when it was opened, so it is
-    /// set aside rather than replaced.
-    pub(crate) fn writer(&self, saved_at: u64, unread: bool) -> Result<Writer, DiskError> {
+    /// set aside rather than replaced. Much of what is `copied` from an opened snapshot keeps its compressed bytes.
+    pub(crate) fn writer(
+        &self,
+        saved_at: u64,
+        unread: bool,
+        copied: Option<&Snapshot>,
+    ) -> Result<Writer, DiskError> {
         let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Rust)");
         let options = WriteOptions::new(&*self.version, saved_at).producer(producer);
+        let options = options.secret(self.secret).compression(self.compression);
+        let options = copied.map_or(options.clone(), |snapshot| options.dictionary_of(snapshot));
         let options = if unread { options.keep_target() } else { options };
         Writer::create(&self.vfs, &self.path, options)
     }
@@ -159,7 +218,7 @@ where
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError> {
         let codec = Codec::<K, V>::message_pack();
         let saved_at = self.clock.start_file(0).file_now();
-        let mut writer = self.writer(saved_at, false)?;
+        let mut writer = self.writer(saved_at, false, None)?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for entry in entries {
             (codec.encode_key)(&entry.key, &mut key)?;

@@ -108,6 +108,11 @@ impl<K, V> Opened<K, V> {
         Self { snapshot, cold, clock, codec, counts, reported: AtomicBool::new(false), due }
     }
 
+    /// Whether a save will copy most of the file: then it keeps the file's dictionary, else it trains a new one.
+    pub(crate) fn is_mostly_cold(&self) -> bool {
+        self.cold.live() >= self.snapshot.len() as usize / 2
+    }
+
     /// The rank of a key, cold or not; for those who are about to write the key.
     pub(crate) fn rank(&self, key: &K) -> Option<Rank>
     where

@@ -10,8 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::FileKind;
+use super::{FileKind, Ownership};
 
+/// The user who runs the process on this disk.
+pub(super) const USER: u32 = 1000;
 const SECTOR_BYTES: usize = 512;
 /// With more unsynced changes to names than this, only those that keep their order are tried.
 const MOST_SUBSETS: usize = 6;
@@ -31,6 +33,9 @@ pub(super) struct Inode {
     pub(super) durable: Vec<u8>,
     pub(super) locked: bool,
     pub(super) written_at: Duration,
+    /// Where it leads, if it is a symlink.
+    pub(super) link: Option<PathBuf>,
+    pub(super) ownership: Ownership,
 }
 
 #[derive(Debug, Clone)]
@@ -137,6 +142,26 @@ impl Image {
         self.live_names.get(path).copied()
     }
 
+    /// What stands at a path, symlinks followed.
+    pub(super) fn follow(&self, path: &Path) -> Option<usize> {
+        let mut path = path.to_owned();
+        for _ in 0..40 {
+            let inode = self.find(&path)?;
+            let Some(link) = &self.inodes[inode].link else { return Some(inode) };
+            path = path.parent()?.join(link);
+        }
+        None
+    }
+
+    pub(super) fn put_link(&mut self, path: &Path, target: &Path) {
+        if let Some(folder) = path.parent() {
+            self.put_dir(folder);
+        }
+        let link = Some(target.to_owned());
+        self.inodes.push(Inode { link, ..Inode::empty(FileKind::Other, Duration::ZERO) });
+        self.name_durably(path);
+    }
+
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let files = self.live_names.iter().filter(|(_, inode)| self.inodes[**inode].kind == FileKind::File);
         files.map(|(path, _)| path.clone()).collect()
@@ -152,7 +177,7 @@ impl Image {
             self.put_dir(folder);
         }
         let (live, durable) = (bytes.to_vec(), bytes.to_vec());
-        self.inodes.push(Inode { kind: FileKind::File, live, durable, locked: false, written_at: now });
+        self.inodes.push(Inode { live, durable, ..Inode::empty(FileKind::File, now) });
         self.name_durably(path);
     }
 
@@ -229,7 +254,7 @@ impl Image {
         names.retain(|path, _| path.ancestors().all(|folder| all.contains_key(folder)));
         let inodes = self.inodes.iter().map(|inode| {
             let bytes = contents.of(inode);
-            Inode { live: bytes.clone(), durable: bytes, locked: false, ..*inode }
+            Inode { live: bytes.clone(), durable: bytes, locked: false, link: inode.link.clone(), ..*inode }
         });
         let inodes = inodes.collect();
         Self { inodes, durable_names: names.clone(), live_names: names, unsynced: Vec::new() }
@@ -238,7 +263,9 @@ impl Image {
 
 impl Inode {
     fn empty(kind: FileKind, written_at: Duration) -> Self {
-        Self { kind, live: Vec::new(), durable: Vec::new(), locked: false, written_at }
+        let mode = if kind == FileKind::Directory { 0o755 } else { 0o600 };
+        let ownership = Ownership { owner: USER, mode, links: 1 };
+        Self { kind, live: Vec::new(), durable: Vec::new(), locked: false, written_at, link: None, ownership }
     }
 }
 

@@ -1,0 +1,232 @@
+//! What may be typed. The texts here are the manual; `docs/cli.md` shows what comes out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::open::{Access, Source};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "async-cache",
+    version,
+    term_width = 100,
+    about = "Looks into cache files of async-cache, checks, repairs, exports and compares them.",
+    after_help = "Exit codes: 0 all is well; 1 a finding: damage, a difference, no such key; 2 it could not be done.\n\
+                  Nothing in a file is ever run, and a file that is only looked at is not changed.",
+    after_long_help = "Examples:\n  \
+        async-cache inspect pages.cache\n  \
+        async-cache ls pages.cache --match 'user:*' --expiring-within 1h\n  \
+        async-cache get pages.cache user:7 | jq .name\n  \
+        async-cache verify pages.cache || async-cache repair pages.cache intact.cache\n  \
+        async-cache export pages.cache | jq -c 'select(.value.draft != true)' | async-cache import clean.cache\n  \
+        async-cache diff yesterday.cache pages.cache\n\n\
+        Exit codes: 0 all is well; 1 a finding: damage, a difference, no such key; 2 it could not be done.\n\
+        Nothing in a file is ever run, and a file that is only looked at is not changed."
+)]
+pub(crate) struct Args {
+    /// Write JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Who reads the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    People,
+    Programs,
+}
+
+impl Args {
+    pub(crate) fn output(&self) -> Output {
+        if self.json { Output::Programs } else { Output::People }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what a file is: entries, sizes, ages, times to live, the largest entries
+    #[command(
+        after_help = "The counts, sizes and times come from the header, the index and the pages of deadlines, so \
+        they are exact and quick. What is in keys and values is looked at in a sample, or with --full in every entry."
+    )]
+    Inspect(Inspect),
+    /// List entries, coldest first
+    #[command(after_help = "Examples:\n  async-cache ls pages.cache --match 'user:*'\n  \
+        async-cache ls pages.cache --min-bytes 100000 --limit 20\n  \
+        async-cache ls pages.cache --expiring-within 10m --json")]
+    Ls(Ls),
+    /// Print the value of a key as JSON
+    #[command(after_help = "Examples:\n  async-cache get pages.cache user:7\n  \
+        async-cache get pages.cache '[\"user\", 7]'\n  \
+        async-cache get pages.cache 7 --key-as json\n\n\
+        What JSON has no form for is an object with one name that begins with $, such as {\"$tuple\": [1, 2]}; \
+        docs/cli.md lists them. Pickles are described and not run.")]
+    Get(Get),
+    /// Read all of a file and list everything that is wrong with it
+    #[command(
+        after_help = "Exit codes: 0 nothing is wrong; 1 something is; 2 the file could not be read at all."
+    )]
+    Verify(Verify),
+    /// Write what is intact in a damaged file to a new one
+    Repair(Repair),
+    /// Write all entries as lines of JSON, so that `import` makes the same of them
+    #[command(after_help = "Example:\n  async-cache export pages.cache | gzip > pages.jsonl.gz")]
+    Export(Export),
+    /// Make a cache file of lines of JSON on standard input
+    #[command(after_help = "Example:\n  zcat pages.jsonl.gz | async-cache import pages.cache")]
+    Import(Import),
+    /// Write a file anew without what has expired or was taken back
+    #[command(
+        after_help = "Without OUT the file itself is replaced, atomically. Do that while no service uses it: what \
+        one saves meanwhile would be lost."
+    )]
+    Compact(Compact),
+    /// Say how the entries of two files differ
+    Diff(Diff),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  async-cache completions bash > ~/.local/share/bash-completion/completions/async-cache"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Read every entry, not a sample
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// How many of the largest entries to name
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub(crate) largest: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Only keys that match: * any characters, ? one, [a-z] one of these; the key as it is shown
+    #[arg(long = "match", value_name = "PATTERN", value_parser = pattern)]
+    pub(crate) pattern: Option<glob::Pattern>,
+    /// Only keys that begin with this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prefix: Option<String>,
+    /// Only entries whose value has at least so many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) min_bytes: u64,
+    /// Only entries that expire within this time, such as 90s, 10m, 2h30m, 7days; expired ones too
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) expiring_within: Option<Duration>,
+    /// At most so many
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The key, as text or as JSON
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// What KEY is; by default a text, and if there is no such key, JSON
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = KeyForm::Auto)]
+    pub(crate) key_as: KeyForm,
+    /// Run a pickled value and print the repr of what comes out. Only for files that you trust as you trust code; only in
+    /// the tool that comes with the Python package
+    #[arg(long)]
+    pub(crate) allow_pickle: bool,
+}
+
+/// How a key is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyForm {
+    /// A text; if there is no such key, JSON
+    Auto,
+    /// A text
+    Text,
+    /// JSON
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The new file. Nothing may be there
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The new file. Nothing may be there
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// The version tag of the data, instead of the one in the export
+    #[arg(long, value_name = "TAG")]
+    pub(crate) data_version: Option<String>,
+    /// Compress the values
+    #[arg(long, value_name = "METHOD", value_enum)]
+    pub(crate) compression: Option<ImportCompression>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// How values can be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportCompression {
+    /// Zstandard, with a dictionary if that pays
+    Zstd,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compact {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Write here instead. Nothing may be there
+    #[arg(value_name = "OUT")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diff {
+    /// The older file
+    #[arg(value_name = "A")]
+    pub(crate) old: PathBuf,
+    /// The newer file
+    #[arg(value_name = "B")]
+    pub(crate) new: PathBuf,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    /// Compare keys and values only
+    #[arg(long)]
+    pub(crate) ignore_deadlines: bool,
+    /// Name at most so many differences; all are counted
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+}
+
+fn pattern(text: &str) -> Result<glob::Pattern, String> {
+    glob::Pattern::new(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,83 @@
+//! `compact`: a file without what has expired or was taken back.
+
+use async_cache_disk::{EagerStep, Step};
+use serde_json::json;
+
+use super::{Outcome, create_like, fact, line, replace};
+use crate::args::{Compact, Output};
+use crate::entries::Lost;
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::{self, GOOD};
+use crate::progress::Bar;
+
+pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    if args.out.is_none() && args.source.access.any_owner {
+        let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
+        return Err(Failure::Other(what.to_owned()));
+    }
+    let snapshot = args.source.open(host)?;
+    let target = args.out.as_ref().unwrap_or(&args.source.path);
+    let mut to = match &args.out {
+        Some(out) => create_like(out, &snapshot, &args.source.access, host)?,
+        None => replace(&snapshot, &args.source.access, host)?,
+    };
+    let is_live = |deadline: Option<u64>| deadline.is_none_or(|deadline| deadline > host.now);
+    let (mut expired, mut lost) = (0u64, Lost::default());
+    let mut bar = Bar::new(host.progress, "compacting", snapshot.len().into());
+    let mut records = snapshot.records();
+    while let Some(step) = records.next_step() {
+        bar.step();
+        match step {
+            Step::Record(record) if is_live(record.deadline) => {
+                to.copy(&record)?;
+            }
+            Step::Record(_) => expired += 1,
+            Step::Lost { .. } => lost.entries += 1,
+        }
+    }
+    let mut eager = snapshot.eager();
+    while let Some(step) = eager.next_step() {
+        match step {
+            EagerStep::Record(record) if is_live(record.deadline) => to.copy_eager(&record)?,
+            EagerStep::Record(_) => expired += 1,
+            EagerStep::Lost { bytes } => lost.eager_bytes = bytes,
+        }
+    }
+    drop(bar);
+    if let Some(lost) = lost.sentence() {
+        // What is in there may still be saved; a compacted file would be without it for good.
+        let file = args.source.path.display();
+        return Err(Failure::Other(format!(
+            "{file}: {lost}, and `async-cache repair` makes a sound file of it"
+        )));
+    }
+    let saved = to.finish()?;
+    let taken_back = u64::from(snapshot.layout().records.saturating_sub(snapshot.len()));
+    let (before, after) = (snapshot.file_bytes(), saved.bytes);
+    match output {
+        Output::Programs => line(
+            host.out,
+            &json!({
+                "out": target.display().to_string(),
+                "entries": saved.entries,
+                "eager": saved.eager,
+                "expired": expired,
+                "taken_back": taken_back,
+                "bytes_before": before,
+                "bytes_after": after,
+            }),
+        )?,
+        Output::People => {
+            let out = &mut *host.out;
+            writeln!(out, "{GOOD}written{GOOD:#}  {}", target.display())?;
+            let entries = u64::from(saved.entries) + u64::from(saved.eager);
+            fact(out, "entries", &human::count(entries))?;
+            let dropped =
+                format!("{} expired, {} taken back before", human::count(expired), human::count(taken_back));
+            fact(out, "dropped", &dropped)?;
+            fact(out, "size", &format!("{} → {}", human::bytes(before), human::bytes(after)))?;
+        }
+    }
+    Ok(Outcome::Fine)
+}

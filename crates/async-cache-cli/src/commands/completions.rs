@@ -1,0 +1,17 @@
+//! `completions`: a script for a shell.
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::Outcome;
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::host::Host;
+
+pub(crate) fn run(shell: Shell, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    // Into memory first: the generator panics if a write fails.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "async-cache", &mut script);
+    host.out.write_all(&script)?;
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,45 @@
+//! `export`: all entries as lines of JSON. The first line is about the file, every other one an entry, in the order of
+//! use, coldest first, eager ones last. `import` reads it; `docs/cli.md` describes it.
+
+use std::ops::ControlFlow;
+
+use serde_json::json;
+
+use super::{Outcome, line};
+use crate::args::Export;
+use crate::entries;
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::BAD;
+use crate::json;
+
+/// The number of this form of lines.
+pub(super) const FORM: u64 = 1;
+
+pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    let snapshot = args.source.open(host)?;
+    let out = &mut *host.out;
+    let head = json!({
+        "async_cache_export": FORM,
+        "version": snapshot.version(),
+        "saved_at": snapshot.saved_at(),
+        "producer": snapshot.producer(),
+        "entries": snapshot.len(),
+    });
+    line(out, &head)?;
+    let lost = entries::each(&snapshot, host.progress, "exporting", |entry| {
+        let mut object = json!({ "key": json::exact(entry.key), "value": json::exact(entry.value) });
+        if let Some(object) = object.as_object_mut() {
+            object.extend(entry.deadline.map(|deadline| ("deadline".to_owned(), json!(deadline))));
+            object.extend(entry.rank.is_none().then(|| ("eager".to_owned(), json!(true))));
+        }
+        line(out, &object)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if let Some(lost) = lost.sentence() {
+        host.out.flush()?;
+        writeln!(host.err, "{BAD}async-cache:{BAD:#} {lost}")?;
+        return Ok(Outcome::Found);
+    }
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,106 @@
+//! `get`: one value.
+
+use std::fmt::Write as _;
+
+use async_cache_disk::{EagerStep, Scratch, Snapshot};
+use serde_json::Value;
+
+use super::Outcome;
+use crate::args::{Get, KeyForm};
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::{self, BAD};
+use crate::json;
+
+pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    let unpickle = match (args.allow_pickle, host.unpickle) {
+        (true, None) => {
+            let what = "--allow-pickle works in the tool that comes with the Python package: \
+                        `pip install async-cache`, then run its `async-cache`";
+            return Err(Failure::Other(what.to_owned()));
+        }
+        (true, unpickle) => unpickle,
+        (false, _) => None,
+    };
+    if unpickle.is_some() && args.source.access.any_owner {
+        let what = "--allow-pickle runs what is in the file, so it must be yours: leave --any-owner out";
+        return Err(Failure::Other(what.to_owned()));
+    }
+    let keys = keys(args)?;
+    let snapshot = args.source.open(host)?;
+    let mut is_blind = false;
+    for key in &keys {
+        let (found, blind) = find(&snapshot, key);
+        is_blind |= blind;
+        let Some((value, deadline)) = found else { continue };
+        if deadline.is_some_and(|deadline| deadline <= host.now) {
+            writeln!(host.err, "async-cache: this entry has expired, no cache serves it any more")?;
+        }
+        match unpickle.filter(|_| json::is_pickle(&value)) {
+            Some(unpickle) => match unpickle(&value) {
+                Ok(repr) => writeln!(host.out, "{}", human::plain(&repr))?,
+                Err(what) => return Err(Failure::Other(format!("the pickled value: {what}"))),
+            },
+            None => writeln!(host.out, "{}", pretty(&json::show(&value)))?,
+        }
+        return Ok(Outcome::Fine);
+    }
+    host.out.flush()?;
+    let why = if is_blind { ", or it is damaged" } else { "" };
+    let (file, key) = (args.source.path.display(), human::plain(&args.key));
+    writeln!(host.err, "{BAD}async-cache:{BAD:#} {file}: there is no key {key:?}{why}")?;
+    Ok(Outcome::Found)
+}
+
+/// The bytes that the key may have, the likeliest first.
+fn keys(args: &Get) -> Result<Vec<Vec<u8>>, Failure> {
+    let text = json::from_json(&Value::String(args.key.clone()));
+    let typed = serde_json::from_str::<Value>(&args.key).map_err(|error| error.to_string());
+    let typed = typed.and_then(|value| json::from_json(&value));
+    let keys: Vec<_> = match args.key_as {
+        KeyForm::Text => vec![text],
+        KeyForm::Json => vec![typed],
+        KeyForm::Auto if typed.is_err() => vec![text],
+        KeyForm::Auto => vec![text, typed],
+    };
+    let wrong = |error| Failure::Other(format!("the key is not JSON that stands for a key: {error}"));
+    keys.into_iter().collect::<Result<_, _>>().map_err(wrong)
+}
+
+type Found = (Vec<u8>, Option<u64>);
+
+/// The value and deadline of a key, and whether it may be there unseen. Eager entries are found by their bytes; of
+/// several the last one counts.
+fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
+    let mut scratch = Scratch::new();
+    if let Some(found) = snapshot.find(key, &mut scratch) {
+        return (Some((found.value.to_vec(), found.deadline)), false);
+    }
+    let mut is_blind = scratch.is_blind() || !scratch.lost().is_empty();
+    let (mut eager, mut last) = (snapshot.eager(), None);
+    while let Some(step) = eager.next_step() {
+        match step {
+            EagerStep::Record(record) if record.key == key => {
+                last = Some((record.value.to_vec(), record.deadline));
+            }
+            EagerStep::Record(_) => {}
+            EagerStep::Lost { .. } => is_blind = true,
+        }
+    }
+    (last, is_blind)
+}
+
+/// On several lines, with what a terminal would obey escaped as JSON has it.
+fn pretty(value: &Value) -> String {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            // Those below 32 were escaped before.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character)); // into memory
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}

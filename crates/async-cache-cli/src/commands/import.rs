@@ -1,0 +1,155 @@
+//! `import`: lines of JSON, as `export` writes them, to a new file.
+
+use std::collections::HashMap;
+
+use async_cache_disk::{Compression, Pushed, Secret, Writer};
+use serde_json::{Value, json};
+
+use super::{Outcome, create, export, fact, line, options};
+use crate::args::{Import, ImportCompression, Output};
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::{self, GOOD};
+use crate::json;
+
+pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    let (now, secret) = (host.now, args.access.secret(host)?);
+    let mut lines = Lines { input: &mut *host.input, number: 0, text: String::new() };
+    let mut to: Option<Importer> = None;
+    while let Some(value) = lines.next()? {
+        let number = lines.number;
+        let wrong = |what: String| Failure::Other(format!("line {number} of the input: {what}"));
+        if let Some(to) = &mut to {
+            to.entry(&value).map_err(|error| match error {
+                Wrong::Line(what) => wrong(what),
+                Wrong::Writer(failure) => failure,
+            })?;
+            continue;
+        }
+        let head = Head::read(&value, now);
+        match head {
+            Some(head) => to = Some(Importer::new(args, secret, &head)?),
+            // A list of entries of anybody's making.
+            None if value.get("key").is_some() => {
+                let mut importer =
+                    Importer::new(args, secret, &Head { version: String::new(), saved_at: now })?;
+                importer.entry(&value).map_err(|error| match error {
+                    Wrong::Line(what) => wrong(what),
+                    Wrong::Writer(failure) => failure,
+                })?;
+                to = Some(importer);
+            }
+            None => return Err(wrong("this is neither the head of an export nor an entry".to_owned())),
+        }
+    }
+    let Some(to) = to else {
+        let what = "standard input is empty; `async-cache export FILE` writes what belongs there";
+        return Err(Failure::Other(what.to_owned()));
+    };
+    let saved = to.writer.finish()?;
+    match output {
+        Output::Programs => line(
+            host.out,
+            &json!({
+                "out": args.out.display().to_string(),
+                "entries": saved.entries,
+                "eager": saved.eager,
+                "bytes": saved.bytes,
+            }),
+        )?,
+        Output::People => {
+            let out = &mut *host.out;
+            writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
+            fact(out, "entries", &human::count(u64::from(saved.entries) + u64::from(saved.eager)))?;
+            fact(out, "size", &human::bytes(saved.bytes))?;
+        }
+    }
+    Ok(Outcome::Fine)
+}
+
+struct Head {
+    version: String,
+    saved_at: u64,
+}
+
+impl Head {
+    fn read(value: &Value, now: u64) -> Option<Self> {
+        if value.get("async_cache_export")?.as_u64()? != export::FORM {
+            return None;
+        }
+        let version = value.get("version").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(Self { version, saved_at: value.get("saved_at").and_then(Value::as_u64).unwrap_or(now) })
+    }
+}
+
+enum Wrong {
+    Line(String),
+    Writer(Failure),
+}
+
+struct Importer {
+    writer: Writer,
+    /// Of two lines with one key the later one counts.
+    pushed: HashMap<Vec<u8>, Pushed>,
+}
+
+impl Importer {
+    fn new(args: &Import, secret: Option<Secret>, head: &Head) -> Result<Self, Failure> {
+        let version = args.data_version.as_ref().unwrap_or(&head.version);
+        let compression = match args.compression {
+            Some(ImportCompression::Zstd) => Compression::ZSTD,
+            None => Compression::OFF,
+        };
+        let options = options(version, head.saved_at).secret(secret).compression(compression);
+        Ok(Self { writer: create(&args.out, options)?, pushed: HashMap::new() })
+    }
+
+    fn entry(&mut self, line: &Value) -> Result<(), Wrong> {
+        let part = |name: &str| {
+            let value = line.get(name).ok_or_else(|| Wrong::Line(format!("there is no {name:?}")))?;
+            json::from_json(value).map_err(|what| Wrong::Line(format!("{name}: {what}")))
+        };
+        let (key, value) = (part("key")?, part("value")?);
+        let deadline = match line.get("deadline") {
+            None | Some(Value::Null) => None,
+            Some(deadline) => Some(deadline.as_u64().ok_or_else(|| {
+                Wrong::Line("a deadline is a whole number of nanoseconds since 1970".to_owned())
+            })?),
+        };
+        let writer = |error: async_cache_disk::DiskError| Wrong::Writer(error.into());
+        if line.get("eager") == Some(&Value::Bool(true)) {
+            return self.writer.push_eager(&key, &value, deadline).map_err(writer);
+        }
+        let pushed = self.writer.push(&key, &value, deadline).map_err(writer)?;
+        if let Some(earlier) = self.pushed.insert(key, pushed) {
+            self.writer.forget(earlier);
+        }
+        Ok(())
+    }
+}
+
+struct Lines<'i> {
+    input: &'i mut dyn std::io::BufRead,
+    number: u64,
+    text: String,
+}
+
+impl Lines<'_> {
+    /// The next line that is not empty.
+    fn next(&mut self) -> Result<Option<Value>, Failure> {
+        loop {
+            self.text.clear();
+            self.number += 1;
+            let number = self.number;
+            let wrong = |what: &dyn std::fmt::Display| {
+                Failure::Other(format!("line {number} of the input is not JSON: {what}"))
+            };
+            if self.input.read_line(&mut self.text).map_err(|error| wrong(&error))? == 0 {
+                return Ok(None);
+            }
+            if !self.text.trim().is_empty() {
+                return serde_json::from_str(&self.text).map(Some).map_err(|error| wrong(&error));
+            }
+        }
+    }
+}

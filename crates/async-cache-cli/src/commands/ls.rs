@@ -1,0 +1,78 @@
+//! `ls`: entries, coldest first.
+
+use std::ops::ControlFlow;
+
+use serde_json::json;
+
+use super::{Outcome, line};
+use crate::args::{Ls, Output};
+use crate::entries::{self, Entry};
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::{self, BAD, DIM, HEADING, KEY};
+use crate::json;
+
+pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    let snapshot = args.source.open(host)?;
+    let limit = args.limit.unwrap_or(u64::MAX);
+    let (now, mut listed) = (host.now, 0u64);
+    let out = &mut *host.out;
+    if output == Output::People {
+        writeln!(out, "{HEADING}{:>10}  {:>12}  key{HEADING:#}", "value", "expires in")?;
+    }
+    let lost = entries::each(&snapshot, host.progress, "listing", |entry| {
+        if listed >= limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        if !is_wanted(args, &entry, now) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        listed += 1;
+        match output {
+            Output::Programs => line(
+                out,
+                &json!({
+                    "key": json::exact(entry.key),
+                    "value_bytes": entry.value.len(),
+                    "deadline": entry.deadline,
+                    "expires": entry.deadline.map(human::time),
+                    "expired": entry.is_expired(now),
+                    "rank": entry.rank,
+                    "eager": entry.rank.is_none(),
+                }),
+            )?,
+            Output::People => {
+                let (size, due) = (human::bytes(entry.value.len() as u64), human::due(entry.deadline, now));
+                let eager = if entry.rank.is_none() { "  (eager)" } else { "" };
+                let key = human::short_key(entry.key);
+                writeln!(out, "{size:>10}  {due:>12}  {KEY}{key}{KEY:#}{DIM}{eager}{DIM:#}")?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if output == Output::People {
+        writeln!(out, "{DIM}{} listed{DIM:#}", human::count(listed))?;
+    }
+    if let Some(lost) = lost.sentence() {
+        host.out.flush()?;
+        writeln!(host.err, "{BAD}async-cache:{BAD:#} {lost}")?;
+        return Ok(Outcome::Found);
+    }
+    Ok(Outcome::Fine)
+}
+
+fn is_wanted(args: &Ls, entry: &Entry<'_>, now: u64) -> bool {
+    let within = |within: std::time::Duration| {
+        let nanos = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+        entry.deadline.is_some_and(|deadline| deadline <= now.saturating_add(nanos))
+    };
+    if (entry.value.len() as u64) < args.min_bytes || !args.expiring_within.is_none_or(within) {
+        return false;
+    }
+    if args.pattern.is_none() && args.prefix.is_none() {
+        return true;
+    }
+    let key = human::key(entry.key);
+    args.pattern.as_ref().is_none_or(|pattern| pattern.matches(&key))
+        && args.prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix.as_str()))
+}

@@ -1,0 +1,71 @@
+//! `repair`: what is intact, in a new file.
+
+use async_cache_disk::{EagerStep, SalvageStep};
+use serde_json::json;
+
+use super::{Outcome, create_like, fact, line};
+use crate::args::{Output, Repair};
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::{self, BAD, GOOD};
+use crate::progress::Bar;
+
+pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    let snapshot = args.source.open(host)?;
+    let mut writer = create_like(&args.out, &snapshot, &args.source.access, host)?;
+    let (mut unreached, mut lost_bytes) = (0u64, 0u64);
+    let mut bar = Bar::new(host.progress, "repairing", snapshot.len().into());
+    let mut records = snapshot.salvage();
+    while let Some(step) = records.next_step() {
+        bar.step();
+        match step {
+            SalvageStep::Record(record) => {
+                unreached += u64::from(record.rank == u32::MAX);
+                writer.copy(&record)?;
+            }
+            SalvageStep::Lost { bytes, .. } => lost_bytes += bytes,
+        }
+    }
+    let mut eager = snapshot.eager();
+    while let Some(step) = eager.next_step() {
+        match step {
+            EagerStep::Record(record) => writer.copy_eager(&record)?,
+            EagerStep::Lost { bytes } => lost_bytes += bytes,
+        }
+    }
+    drop(bar);
+    let saved = writer.finish()?;
+    let lost_entries = u64::from(snapshot.len()).saturating_sub(saved.entries.into());
+    match output {
+        Output::Programs => line(
+            host.out,
+            &json!({
+                "out": args.out.display().to_string(),
+                "entries": saved.entries,
+                "eager": saved.eager,
+                "recovered": unreached,
+                "lost_entries": lost_entries,
+                "lost_bytes": lost_bytes,
+            }),
+        )?,
+        Output::People => {
+            let out = &mut *host.out;
+            writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
+            let of = human::count(snapshot.len().into());
+            fact(out, "entries", &format!("{} of {of}", human::count(saved.entries.into())))?;
+            if unreached > 0 {
+                let what = format!("{} that the damaged index did not lead to", human::count(unreached));
+                fact(out, "recovered", &what)?;
+            }
+            if snapshot.has_eager() {
+                fact(out, "eager", &human::count(saved.eager.into()))?;
+            }
+            if lost_entries > 0 || lost_bytes > 0 {
+                let (entries, bytes) =
+                    (human::things(lost_entries, "entry", "entries"), human::bytes(lost_bytes));
+                fact(out, "lost", &format!("{BAD}{entries}{BAD:#}, {bytes} of damaged records"))?;
+            }
+        }
+    }
+    Ok(Outcome::found(lost_entries > 0 || lost_bytes > 0))
+}

@@ -1,0 +1,87 @@
+//! `verify`: everything that is wrong with a file.
+
+use async_cache_disk::{FindingKind, Report};
+use serde_json::json;
+
+use super::{Outcome, fact, line};
+use crate::args::{Output, Verify};
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::human::{self, BAD, DIM, GOOD};
+
+pub(crate) fn run(args: &Verify, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+    // For its words on a file that is missing or empty.
+    drop(args.source.open(host)?);
+    let report = args.source.access.verify(&args.source.path, host)?;
+    match output {
+        Output::Programs => print_json(&report, host)?,
+        Output::People => print(args, &report, host)?,
+    }
+    Ok(Outcome::found(!report.is_clean()))
+}
+
+fn print(args: &Verify, report: &Report, host: &mut Host<'_>) -> Result<(), Failure> {
+    let path = args.source.path.display();
+    let out = &mut *host.out;
+    for finding in &report.findings {
+        let (offset, what) = (finding.offset, &finding.what);
+        writeln!(out, "{DIM}byte {offset}{DIM:#}  {BAD}{}{BAD:#}  {what}", name(finding.kind))?;
+    }
+    let unlisted = report.finding_count.saturating_sub(report.findings.len() as u64);
+    if unlisted > 0 {
+        writeln!(out, "… and {} more", human::count(unlisted))?;
+    }
+    if report.is_clean() {
+        writeln!(out, "{GOOD}clean{GOOD:#}  {path}")?;
+    } else {
+        writeln!(out)?;
+        let findings = human::things(report.finding_count, "finding", "findings");
+        writeln!(out, "{BAD}{findings}{BAD:#}  {path}")?;
+    }
+    let sound = format!(
+        "{} of {} entries can be served",
+        human::count(report.sound_entries.into()),
+        human::count(report.entries.into())
+    );
+    fact(out, "entries", &sound)?;
+    if report.sound_eager > 0 || report.findings.iter().any(|it| it.kind == FindingKind::Eager) {
+        fact(out, "eager", &format!("{} can be served", human::count(report.sound_eager)))?;
+    }
+    fact(out, "read", &human::bytes(report.file_bytes))?;
+    if u64::from(report.sound_entries) < u64::from(report.entries) {
+        fact(out, "next", "`async-cache repair` writes what is intact to a new file")?;
+    }
+    Ok(())
+}
+
+fn print_json(report: &Report, host: &mut Host<'_>) -> Result<(), Failure> {
+    let findings = report.findings.iter();
+    let findings: Vec<_> =
+        findings.map(|it| json!({ "kind": name(it.kind), "offset": it.offset, "what": it.what })).collect();
+    let report = json!({
+        "clean": report.is_clean(),
+        "file_bytes": report.file_bytes,
+        "entries": report.entries,
+        "sound_entries": report.sound_entries,
+        "sound_eager": report.sound_eager,
+        "finding_count": report.finding_count,
+        "findings": findings,
+    });
+    line(host.out, &report)
+}
+
+/// The name of a kind, the same for people and programs.
+fn name(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Record => "record",
+        FindingKind::Unreachable => "unreachable",
+        FindingKind::Bucket => "bucket",
+        FindingKind::DeadlinePage => "deadline-page",
+        FindingKind::Eager => "eager",
+        FindingKind::Deadline => "deadline",
+        FindingKind::Count => "count",
+        FindingKind::Gap => "gap",
+        FindingKind::Trailing => "trailing",
+        _ => "other",
+    }
+}

@@ -1,0 +1,140 @@
+//! Keys and values as JSON, and back. `docs/cli.md` has the table of forms; `docs/values.md` what the bytes mean.
+//!
+//! Rules:
+//! 1. What is JSON as it stands (null, booleans, numbers, text, arrays, maps whose keys are texts) is shown as that.
+//!    Everything else is an object with one name that begins with `$`. A map with such a name of its own is a `$map`.
+//! 2. Showing never fails: an extension type that is malformed or unknown is a `$ext`, and what is not `MessagePack` at
+//!    all, or nests too deep for a reader of JSON, is a `$raw`.
+//! 3. [`exact`] promises that [`from_json`] gives the same bytes again. It does not promise that by care: it
+//!    tries, and gives the bytes as `$raw` if they differ (longer forms than needed, say).
+//! 4. Nothing is run. A pickle is searched for the names it would import, see `pickle.rs`.
+
+mod pickle;
+mod read;
+mod time;
+mod write;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+/// The extension types of `docs/values.md`.
+mod kind {
+    pub(super) const TUPLE: i8 = 1;
+    pub(super) const SET: i8 = 2;
+    pub(super) const FROZENSET: i8 = 3;
+    pub(super) const INT: i8 = 4;
+    pub(super) const COMPLEX: i8 = 5;
+    pub(super) const DATETIME: i8 = 6;
+    pub(super) const DATE: i8 = 7;
+    pub(super) const TIME: i8 = 8;
+    pub(super) const TIMEDELTA: i8 = 9;
+    pub(super) const TIMEZONE: i8 = 10;
+    pub(super) const DECIMAL: i8 = 11;
+    pub(super) const UUID: i8 = 12;
+    pub(super) const BYTEARRAY: i8 = 13;
+    pub(super) const SURROGATES: i8 = 14;
+    pub(super) const PICKLE: i8 = 15;
+    pub(super) const RATIONAL: i8 = 16;
+    pub(super) const PATH: i8 = 17;
+    pub(super) const ENUM: i8 = 18;
+    pub(super) const REFERENCE: i8 = 19;
+    pub(super) const OBJECT: i8 = 20;
+    pub(super) const CALL: i8 = 21;
+    pub(super) const TYPED_CALL: i8 = 22;
+
+    /// Those that are one array, and the name they have in JSON.
+    pub(super) const ARRAYS: [(i8, &str); 9] = [
+        (TUPLE, "$tuple"),
+        (SET, "$set"),
+        (FROZENSET, "$frozenset"),
+        (RATIONAL, "$rational"),
+        (PATH, "$path"),
+        (ENUM, "$enum"),
+        (REFERENCE, "$reference"),
+        (OBJECT, "$object"),
+        (TYPED_CALL, "$typed_call"),
+    ];
+}
+
+/// How deep the JSON may nest; readers of JSON, ours among them, go to 128 or so.
+const MAX_LEVELS: u16 = 100;
+
+/// The form for people: a pickle is described, not given.
+pub fn show(bytes: &[u8]) -> Value {
+    read::value(bytes, read::Pickles::Described).unwrap_or_else(|| raw(bytes))
+}
+
+/// The form that [`from_json`] turns into the same bytes again.
+pub fn exact(bytes: &[u8]) -> Value {
+    let value = read::value(bytes, read::Pickles::Whole);
+    value.filter(|value| from_json(value).is_ok_and(|back| back == bytes)).unwrap_or_else(|| raw(bytes))
+}
+
+/// The bytes that a JSON form stands for.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn from_json(value: &Value) -> Result<Vec<u8>, String> {
+    if let Some(("$raw", body)) = tagged(value) {
+        return from_base64(body);
+    }
+    write::value(value)
+}
+
+/// Whether a value is a pickle as a whole.
+pub(crate) fn is_pickle(bytes: &[u8]) -> bool {
+    read::pickle_body(bytes).is_some()
+}
+
+fn raw(bytes: &[u8]) -> Value {
+    json!({ "$raw": to_base64(bytes) })
+}
+
+/// The name and the content of an object with one name that begins with `$`.
+fn tagged(value: &Value) -> Option<(&str, &Value)> {
+    let object = value.as_object()?;
+    let (name, content) = object.iter().next()?;
+    (object.len() == 1 && name.starts_with('$')).then_some((name, content))
+}
+
+fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+fn from_base64(value: &Value) -> Result<Vec<u8>, String> {
+    let text = value.as_str().ok_or("bytes are given as a text in base64")?;
+    STANDARD.decode(text).map_err(|error| format!("this is not base64: {error}"))
+}
+
+/// Numbers that JSON has no way to write, by name.
+fn float_to_json(float: f64) -> Value {
+    if float.is_finite() {
+        return json!(float);
+    }
+    json!({ "$float": match float {
+        f64::INFINITY => "inf".to_owned(),
+        f64::NEG_INFINITY => "-inf".to_owned(),
+        nan if nan.to_bits() == f64::NAN.to_bits() => "nan".to_owned(),
+        nan => format!("nan:{:016x}", nan.to_bits()),
+    } })
+}
+
+fn float_from_json(value: &Value) -> Result<f64, String> {
+    if let Some(float) = value.as_f64() {
+        return Ok(float);
+    }
+    let name = match tagged(value) {
+        Some(("$float", name)) => name.as_str(),
+        _ => None,
+    };
+    match name.ok_or("a floating point number is expected")? {
+        "inf" => Ok(f64::INFINITY),
+        "-inf" => Ok(f64::NEG_INFINITY),
+        "nan" => Ok(f64::NAN),
+        other => {
+            let bits = other.strip_prefix("nan:").and_then(|bits| u64::from_str_radix(bits, 16).ok());
+            bits.map(f64::from_bits).ok_or_else(|| format!("there is no floating point number {other:?}"))
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `MessagePack` to JSON.
+
+use num_bigint::BigInt;
+use rmpv::ValueRef;
+use rmpv::decode::read_value_ref_with_max_depth;
+use serde_json::{Map, Value, json};
+
+use super::{MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
+
+/// Longer integers are shown as bytes: writing them in decimal takes time that grows with the square.
+const MAX_INT_BYTES: usize = 4096;
+
+/// What is shown of a pickle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pickles {
+    /// How large it is and what it would import.
+    Described,
+    /// Its bytes.
+    Whole,
+}
+
+/// `None` if the bytes are not one value of `MessagePack` and nothing behind it, or nest too deep.
+pub(super) fn value(bytes: &[u8], pickles: Pickles) -> Option<Value> {
+    Reader { pickles }.convert(&parse(bytes, MAX_LEVELS)?, MAX_LEVELS)
+}
+
+/// What a value that is a pickle as a whole consists of.
+pub(super) fn pickle_body(bytes: &[u8]) -> Option<&[u8]> {
+    match parse(bytes, 1)? {
+        ValueRef::Ext(kind::PICKLE, body) => Some(body),
+        _ => None,
+    }
+}
+
+/// Parses one value that fills the bytes.
+fn parse(mut bytes: &[u8], levels: u16) -> Option<ValueRef<'_>> {
+    // A level of ours counts twice there, and what is innermost a few times more.
+    let depth = levels.saturating_mul(2).saturating_add(4);
+    let value = read_value_ref_with_max_depth(&mut bytes, depth.into()).ok()?;
+    bytes.is_empty().then_some(value)
+}
+
+struct Reader {
+    pickles: Pickles,
+}
+
+impl Reader {
+    /// `None` if there are more levels than may be.
+    fn convert(&self, value: &ValueRef<'_>, levels: u16) -> Option<Value> {
+        Some(match value {
+            ValueRef::Nil => Value::Null,
+            ValueRef::Boolean(value) => json!(value),
+            ValueRef::Integer(value) => match value.as_u64() {
+                Some(value) => json!(value),
+                None => json!(value.as_i64()?),
+            },
+            ValueRef::F32(value) => json!({ "$f32": float_to_json(f64::from(*value)) }),
+            ValueRef::F64(value) => float_to_json(*value),
+            ValueRef::String(text) => match text.as_str() {
+                Some(text) => json!(text),
+                None => json!({ "$str": to_base64(text.as_bytes()) }),
+            },
+            ValueRef::Binary(bytes) => json!({ "$bin": to_base64(bytes) }),
+            ValueRef::Array(items) => self.array(items, levels)?,
+            ValueRef::Map(items) => self.map(items, levels)?,
+            ValueRef::Ext(kind, body) => match self.ext(*kind, body, levels.checked_sub(1)?) {
+                Some(value) => value,
+                None => json!({ "$ext": [kind, to_base64(body)] }),
+            },
+        })
+    }
+
+    fn array(&self, items: &[ValueRef<'_>], levels: u16) -> Option<Value> {
+        let levels = levels.checked_sub(1)?;
+        items.iter().map(|item| self.convert(item, levels)).collect::<Option<Vec<_>>>().map(Value::Array)
+    }
+
+    fn map(&self, items: &[(ValueRef<'_>, ValueRef<'_>)], levels: u16) -> Option<Value> {
+        if let Some(object) = self.object(items, levels.checked_sub(1)?)? {
+            return Some(Value::Object(object));
+        }
+        let levels = levels.checked_sub(3)?;
+        let pair = |(key, value): &(ValueRef<'_>, ValueRef<'_>)| {
+            Some(json!([self.convert(key, levels)?, self.convert(value, levels)?]))
+        };
+        Some(json!({ "$map": items.iter().map(pair).collect::<Option<Vec<_>>>()? }))
+    }
+
+    /// `Some(None)` if the map cannot be an object of JSON.
+    #[allow(clippy::option_option)] // the outer one is "too deep", as everywhere here
+    fn object(
+        &self,
+        items: &[(ValueRef<'_>, ValueRef<'_>)],
+        levels: u16,
+    ) -> Option<Option<Map<String, Value>>> {
+        let mut object = Map::new();
+        for (key, value) in items {
+            let name = match key {
+                ValueRef::String(text) => text.as_str().filter(|name| !name.starts_with('$')),
+                _ => None,
+            };
+            let Some(name) = name else { return Some(None) };
+            if object.insert(name.to_owned(), self.convert(value, levels)?).is_some() {
+                return Some(None);
+            }
+        }
+        Some(Some(object))
+    }
+
+    /// `None` if the body is not what the kind should have, or nests too deep.
+    fn ext(&self, kind: i8, body: &[u8], levels: u16) -> Option<Value> {
+        if let Some((_, name)) = kind::ARRAYS.iter().find(|(array, _)| *array == kind) {
+            let ValueRef::Array(items) = parse(body, levels)? else { return None };
+            return Some(named(name, self.array(&items, levels)?));
+        }
+        Some(match kind {
+            kind::INT if body.len() <= MAX_INT_BYTES && !body.is_empty() => {
+                named("$int", json!(BigInt::from_signed_bytes_be(body).to_string()))
+            }
+            kind::COMPLEX => {
+                let (real, imaginary) = body.split_first_chunk::<8>()?;
+                let imaginary: [u8; 8] = imaginary.try_into().ok()?;
+                let parts = [f64::from_be_bytes(*real), f64::from_be_bytes(imaginary)];
+                named("$complex", json!(parts.map(float_to_json)))
+            }
+            kind::DATETIME | kind::DATE | kind::TIME | kind::TIMEDELTA | kind::TIMEZONE => {
+                time::read(kind, body)?
+            }
+            kind::DECIMAL if body.is_ascii() => named("$decimal", json!(str::from_utf8(body).ok()?)),
+            kind::UUID => named("$uuid", json!(uuid(body.try_into().ok()?))),
+            kind::BYTEARRAY => named("$bytearray", json!(to_base64(body))),
+            kind::SURROGATES => named("$surrogates", json!(to_base64(body))),
+            kind::PICKLE if self.pickles == Pickles::Whole => named("$pickle", json!(to_base64(body))),
+            kind::PICKLE => named("$pickle", pickle::describe(body)?),
+            kind::CALL => named("$call", self.call(body, levels)?),
+            _ => return None,
+        })
+    }
+
+    fn call(&self, body: &[u8], levels: u16) -> Option<Value> {
+        let mut rest = body;
+        let mut items = Vec::new();
+        while !rest.is_empty() {
+            items.push(read_value_ref_with_max_depth(&mut rest, usize::from(levels).saturating_mul(2)).ok()?);
+        }
+        let (count, items) = items.split_first()?;
+        let (args, rest) = items.split_at_checked(usize::try_from(count.as_u64()?).ok()?)?;
+        let (pairs, []) = rest.as_chunks::<2>() else { return None };
+        let levels = levels.checked_sub(2)?;
+        let mut by_name = Map::new();
+        for [name, value] in pairs {
+            let ValueRef::String(name) = name else { return None };
+            by_name.insert(name.as_str()?.to_owned(), self.convert(value, levels)?);
+        }
+        Some(json!([self.array(args, levels)?, by_name]))
+    }
+}
+
+fn named(name: &str, content: Value) -> Value {
+    Value::Object(Map::from_iter([(name.to_owned(), content)]))
+}
+
+fn uuid(bytes: [u8; 16]) -> String {
+    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
+    parts.map(|part| digits.get(part).unwrap_or_default().to_owned()).join("-")
+}

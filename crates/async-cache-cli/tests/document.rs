@@ -1,0 +1,59 @@
+//! The transcripts in `docs/cli.md` are what the tool says. `ASYNC_CACHE_UPDATE_DOCS=1` writes them anew.
+#![allow(clippy::disallowed_methods)] // tests may read and make files
+
+mod tool;
+
+use std::fmt::Write as _;
+
+use tool::{Spoiled, golden, read, tool_at};
+
+const DOCUMENT: &str = "../../docs/cli.md";
+/// Two hours after `v1-python.acf` says it was saved.
+const NOW: u64 = 1_795_565_089_822_146_346;
+
+/// The words of a command, with single quotes around those that have blanks.
+fn words(command: &str) -> Vec<String> {
+    let parts = command.split('\'').enumerate();
+    parts
+        .flat_map(|(number, part)| match number % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        })
+        .collect()
+}
+
+#[test]
+fn the_transcripts_in_the_document_are_what_the_tool_says() {
+    let folder = Spoiled::new();
+    let whole = read(golden("v1-python.acf"));
+    folder.put("pages.cache", &whole);
+    let mut damaged = whole;
+    damaged[4300] ^= 1; // in a record
+    folder.put("damaged.cache", &damaged);
+
+    let document = String::from_utf8(read(DOCUMENT)).unwrap();
+    let (mut fresh, mut commands, mut is_transcript) = (String::new(), 0, false);
+    for line in document.lines() {
+        if let Some(command) = line.strip_prefix("$ async-cache ").filter(|_| is_transcript) {
+            commands += 1;
+            let is_file = |word: &str| word.split('.').nth(1) == Some("cache");
+            let in_folder = |word: String| if is_file(&word) { folder.path(&word) } else { word };
+            let words: Vec<String> = words(command).into_iter().map(in_folder).collect();
+            let ran = tool_at(NOW, &words.iter().map(String::as_str).collect::<Vec<_>>(), "");
+            let said = folder.plain(&(ran.out + &ran.err)).replace("FOLDER/", "");
+            writeln!(fresh, "{line}").unwrap();
+            fresh.push_str(&said);
+        } else if !is_transcript || line.starts_with("```") {
+            writeln!(fresh, "{line}").unwrap();
+            is_transcript = line == "```console";
+        }
+    }
+    assert!(commands >= 10, "only {commands} commands were found");
+    if std::env::var_os("ASYNC_CACHE_UPDATE_DOCS").is_some() {
+        std::fs::write(DOCUMENT, &fresh).unwrap();
+    }
+    for (written, said) in document.lines().zip(fresh.lines()) {
+        assert_eq!(written, said);
+    }
+    assert_eq!(document, fresh);
+}

@@ -1,0 +1,73 @@
+//! The secret that makes a cache file unforgeable, in the form that is kept in memory.
+//!
+//! Invariant: what the user gave is not kept, only a key derived from it; and neither is ever shown.
+
+use std::fmt;
+
+use constant_time_eq::constant_time_eq;
+
+/// Says what the derived key is for; part of the format (file format, section 8).
+const CONTEXT: &str = "async-cache 2026 cache file format 1 MAC key";
+
+/// What only those know who may write a cache file. With one, every part of a file carries a tag that cannot be
+/// made without it, and a file whose tags do not match is not read; see `docs/trust.md`.
+///
+/// ```
+/// use async_cache_disk::Secret;
+///
+/// let secret = Secret::new(b"32 random bytes, from a vault...")?;
+/// assert_eq!(format!("{secret:?}"), "Secret(..)");
+/// assert!(Secret::new(b"hunter2").is_err());
+/// # Ok::<(), async_cache_disk::ShortSecret>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// The fewest bytes that a secret may have.
+    pub const MIN_BYTES: usize = 16;
+
+    /// Takes a secret of any length from [`MIN_BYTES`](Self::MIN_BYTES) on. Random bytes are best; nothing is done
+    /// here to make a password that people remember hard to guess.
+    ///
+    /// # Errors
+    /// [`ShortSecret`] if it has fewer bytes.
+    pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, ShortSecret> {
+        let secret = secret.as_ref();
+        if secret.len() < Self::MIN_BYTES {
+            return Err(ShortSecret { bytes: secret.len() });
+        }
+        Ok(Self(blake3::derive_key(CONTEXT, secret)))
+    }
+
+    pub(crate) fn key(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Takes the same time whether or not they are equal.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Secret {}
+
+/// A secret that is too short to keep anybody from guessing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the secret has {bytes} bytes and needs at least {}: give random ones, such as from `openssl rand -hex 32`",
+    Secret::MIN_BYTES
+)]
+#[non_exhaustive]
+pub struct ShortSecret {
+    /// How many bytes it has.
+    pub bytes: usize,
+}

@@ -1,0 +1,110 @@
+//! Reading what is intact in a damaged file, more than a cache may serve of it.
+//!
+//! Rules:
+//! 1. Every record verifies, and is an entry: a sound bucket names it, or the file has no records that are no entries.
+//!    (Where there are some, a record whose bucket is damaged may be one that was replaced or deleted.)
+//! 2. Behind a record that does not verify the walk goes on at the next one that the index names.
+//! 3. An entry that a sound bucket names is never displaced by one with the same key that no bucket names.
+
+use std::fmt;
+
+use super::window::{Loaded, Window};
+use super::{Record, Scratch, Snapshot};
+use crate::compress::Decompressor;
+
+/// Goes through everything that can be saved of a damaged file, coldest first. Made by [`Snapshot::salvage`].
+pub struct Salvage {
+    snapshot: Snapshot,
+    /// Offset and rank of what sound buckets name, by ascending offset.
+    named: Vec<(u64, u32)>,
+    next_offset: u64,
+    window: Window,
+    decompressor: Decompressor,
+    scratch: Scratch,
+}
+
+/// What [`Salvage::next_step`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SalvageStep<'r> {
+    /// An entry. Its rank is that of the index, or `u32::MAX` if no sound bucket names it.
+    Record(Record<'r>),
+    /// Bytes without a record that verifies.
+    Lost {
+        /// Where they begin in the file.
+        offset: u64,
+        /// How many they are.
+        bytes: u64,
+    },
+}
+
+impl Snapshot {
+    /// Reads what is intact, entries included that look-ups do not reach because the index is damaged: for tools
+    /// that repair files. A cache must not serve these, see [`find`](Self::find). Memory: 40 bytes an entry.
+    pub fn salvage(&self) -> Salvage {
+        Salvage {
+            named: self.places().iter().map(|place| (place.offset, place.rank)).collect(),
+            next_offset: self.header().record_section.offset,
+            window: Window::new(),
+            decompressor: Decompressor::default(),
+            scratch: Scratch::new(),
+            snapshot: self.clone(),
+        }
+    }
+}
+
+impl Salvage {
+    /// The next entry, or the news of a loss; `None` at the end.
+    pub fn next_step(&mut self) -> Option<SalvageStep<'_>> {
+        let section = self.snapshot.header().record_section;
+        loop {
+            let offset = self.next_offset;
+            if offset >= section.end() {
+                return None;
+            }
+            let Some(loaded) = self.window.load(&self.snapshot, section, offset) else {
+                let next = self.named.partition_point(|(named, _)| *named <= offset);
+                self.next_offset = self.named.get(next).map_or(section.end(), |(named, _)| *named);
+                return Some(SalvageStep::Lost { offset, bytes: self.next_offset.saturating_sub(offset) });
+            };
+            self.next_offset = offset.saturating_add(loaded.total());
+            if let Some(rank) = self.rank(offset, &loaded) {
+                let bytes = loaded.total();
+                let record = self.record(rank, &loaded);
+                return Some(record.map_or(SalvageStep::Lost { offset, bytes }, SalvageStep::Record));
+            }
+        }
+    }
+
+    /// `None` if the record is no entry, as far as one can know.
+    fn rank(&mut self, offset: u64, loaded: &Loaded) -> Option<u32> {
+        let key = self.window.get(loaded)?.get(loaded.layout.key.clone())?;
+        let by_index = self.snapshot.locate(key, &mut self.scratch);
+        let first = self.named.partition_point(|(named, _)| *named < offset);
+        match self.named.get(first) {
+            // A look-up need not reach it: its own bucket is sound, but one that comes before may not be.
+            Some((named, rank)) if *named == offset => {
+                by_index.is_none_or(|found| found == *rank).then_some(*rank)
+            }
+            _ => {
+                let all_are_entries = self.snapshot.header().records == self.snapshot.len();
+                (all_are_entries && by_index.is_none()).then_some(u32::MAX)
+            }
+        }
+    }
+
+    /// `None` if its value does not decompress.
+    fn record(&mut self, rank: u32, loaded: &Loaded) -> Option<Record<'_>> {
+        let bytes = self.window.get(loaded)?;
+        Record::of(&self.snapshot, rank, &loaded.layout, bytes, &mut self.decompressor)
+    }
+}
+
+impl fmt::Debug for Salvage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Salvage");
+        debug
+            .field("snapshot", &self.snapshot)
+            .field("next_offset", &self.next_offset)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,118 @@
+//! Compression while a file is written: which dictionary, and which values.
+//!
+//! States:
+//! 1. **Off**: values are stored as they are.
+//! 2. **Sampling**: so far all records are in the writer's first buffer, plain. When that is full, or the save ends, a
+//!    dictionary is trained on their values, and kept if it saves more than it takes; then the records are put
+//!    together again, compressed. Eager records do not wait for that: theirs is no dictionary.
+//! 3. **Ready**: each value is compressed when it is pushed. A save whose dictionary comes from an opened snapshot
+//!    begins here, so that what is cold in that snapshot is copied as it is.
+
+use std::sync::Arc;
+
+use crate::compress::{Compression, Compressor, Dictionary};
+
+/// The largest dictionary that is trained. The samples, a mebibyte at most, could not fill a larger one well.
+const MOST_DICTIONARY_BYTES: usize = 16 << 10;
+/// Fewer values teach nothing.
+const FEWEST_SAMPLES: usize = 64;
+/// What is longer has enough repetition of its own, and would crowd out the others.
+const LONGEST_SAMPLE: usize = 16 << 10;
+
+/// Compresses the values of one file.
+#[derive(Default)]
+pub(super) enum Packer {
+    #[default]
+    Off,
+    Sampling {
+        level: u8,
+        /// Without a dictionary.
+        compressor: Compressor,
+    },
+    Ready {
+        compressor: Compressor,
+        dictionary: Option<Arc<Dictionary>>,
+    },
+}
+
+impl Packer {
+    /// Compresses with a dictionary that there is already, or with one of its own. Off for the want of memory.
+    pub(super) fn new(compression: Compression, dictionary: Option<Arc<Dictionary>>) -> Self {
+        let Some(level) = compression.level() else { return Self::Off };
+        match (Compressor::new(level, dictionary.as_deref()), dictionary) {
+            (Some(compressor), None) => Self::Sampling { level, compressor },
+            (Some(compressor), dictionary) => Self::Ready { compressor, dictionary },
+            (None, _) => Self::Off,
+        }
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self, Self::Off)
+    }
+
+    pub(super) fn is_sampling(&self) -> bool {
+        matches!(self, Self::Sampling { .. })
+    }
+
+    pub(super) fn dictionary(&self) -> Option<&Arc<Dictionary>> {
+        match self {
+            Self::Ready { dictionary, .. } => dictionary.as_ref(),
+            Self::Off | Self::Sampling { .. } => None,
+        }
+    }
+
+    /// Whether a value that was compressed with a dictionary, or without one, can stay as it is.
+    pub(super) fn takes(&self, dictionary: Option<&Dictionary>) -> bool {
+        match dictionary {
+            None => !self.is_off(),
+            Some(needed) => self.dictionary().is_some_and(|own| own.as_bytes() == needed.as_bytes()),
+        }
+    }
+
+    /// The value compressed, if it is now and becomes shorter.
+    pub(super) fn pack(&mut self, value: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::Off | Self::Sampling { .. } => None,
+            Self::Ready { compressor, .. } => compressor.compress(value),
+        }
+    }
+
+    /// The same for the value of an eager record.
+    pub(super) fn pack_eager(&mut self, value: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::Off => None,
+            Self::Sampling { compressor, .. } | Self::Ready { compressor, .. } => compressor.compress(value),
+        }
+    }
+
+    /// Ends the sampling: with a dictionary, if these values teach one that saves more than it takes.
+    pub(super) fn train<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
+        let Self::Sampling { level, mut compressor } = std::mem::take(self) else { return };
+        let values: Vec<&[u8]> = values.filter(|value| value.len() <= LONGEST_SAMPLE).collect();
+        let trained = learn(&values).and_then(|dictionary| {
+            let mut with_dictionary = Compressor::new(level, Some(&dictionary))?;
+            let pays = total(&mut with_dictionary, &values) + dictionary.as_bytes().len()
+                < total(&mut compressor, &values);
+            pays.then_some((with_dictionary, dictionary))
+        });
+        *self = match trained {
+            Some((compressor, dictionary)) => {
+                Self::Ready { compressor, dictionary: Some(Arc::new(dictionary)) }
+            }
+            None => Self::Ready { compressor, dictionary: None },
+        };
+    }
+}
+
+fn learn(values: &[&[u8]]) -> Option<Dictionary> {
+    if values.len() < FEWEST_SAMPLES {
+        return None;
+    }
+    let lens: Vec<usize> = values.iter().map(|value| value.len()).collect();
+    Dictionary::train(&values.concat(), &lens, MOST_DICTIONARY_BYTES)
+}
+
+/// What the values take when they are stored.
+fn total(compressor: &mut Compressor, values: &[&[u8]]) -> usize {
+    values.iter().map(|value| compressor.compress(value).map_or(value.len(), |frame| frame.len())).sum()
+}

@@ -1,0 +1,122 @@
+//! A backup that others may have written is an empty cache and a warning that says why; and what a secret and
+//! compression do to a cache's lives.
+
+mod stage;
+
+use std::path::{Path, PathBuf};
+
+use async_cache::{AsyncCache, BackupError, Compression, DiskBackend, DiskErrorKind, Secret};
+use async_cache_disk::Ownership;
+use async_cache_disk::fake::FakeDisk;
+
+const PATH: &str = "/var/cache/app.cache";
+const COUNT: u64 = 3000;
+
+type Cache = AsyncCache<u64, String>;
+
+fn backend(disk: &FakeDisk) -> DiskBackend {
+    DiskBackend::new(PATH).vfs(disk.as_vfs())
+}
+
+fn open(backend: DiskBackend) -> Cache {
+    AsyncCache::builder().backup(backend).build().unwrap()
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text).unwrap()
+}
+
+fn value(key: u64) -> String {
+    format!("the value of the entry whose key is the number {key}")
+}
+
+fn fill(cache: &Cache) {
+    (0..COUNT).for_each(|key| cache.set(key, value(key)));
+}
+
+/// The kind of error that the opening warned of.
+fn warning(cache: &Cache) -> Option<DiskErrorKind> {
+    match &cache.opening().warning {
+        Some(BackupError::Disk(error)) => Some(error.kind().clone()),
+        Some(error) => panic!("{error}"),
+        None => None,
+    }
+}
+
+fn assert_full(cache: &Cache) {
+    assert_eq!((warning(cache), cache.len() as u64), (None, COUNT));
+    assert!((0..COUNT).all(|key| cache.get(&key) == Some(value(key))));
+}
+
+#[test]
+fn a_file_of_another_user_is_an_empty_cache_and_kept_even_if_it_is_given_back_before_the_save() {
+    let disk = FakeDisk::new();
+    let cache = open(backend(&disk));
+    fill(&cache);
+    cache.save_to_backup().unwrap();
+    let precious = disk.bytes(Path::new(PATH));
+    let ownership = |owner| Ownership { owner, mode: 0o600, links: 1 };
+    disk.set_ownership(Path::new(PATH), ownership(666));
+    let cache = open(backend(&disk));
+    assert_eq!((warning(&cache), cache.len()), (Some(DiskErrorKind::Trust), 0));
+    // Somebody follows the advice of the warning. What the file holds is not in this cache, so it must not go.
+    disk.set_ownership(Path::new(PATH), ownership(disk.as_vfs().user().unwrap()));
+    cache.set(1, "new".to_owned());
+    let aside = PathBuf::from(format!("{PATH}.aside"));
+    assert_eq!(cache.save_to_backup().unwrap().set_aside.as_ref(), Some(&aside));
+    assert_eq!(disk.bytes(&aside), precious);
+    assert_eq!(open(backend(&disk)).len(), 1);
+}
+
+#[test]
+fn a_cache_with_a_secret_lives_on_with_it_and_starts_empty_with_another_or_none() {
+    let disk = FakeDisk::new();
+    let ours = || backend(&disk).secret(secret("our secret, long enough"));
+    let cache = open(ours());
+    fill(&cache);
+    cache.save_to_backup().unwrap();
+    let cache = open(ours());
+    cache.set(5, value(5));
+    cache.save_to_backup().unwrap(); // all the others are copied
+    assert_full(&open(ours()));
+    for other in [backend(&disk), backend(&disk).secret(secret("their secret, long enough"))] {
+        let cache = open(other);
+        assert_eq!((warning(&cache), cache.len()), (Some(DiskErrorKind::Trust), 0));
+    }
+    let theirs = open(backend(&disk));
+    theirs.set(1, "planted".to_owned());
+    assert!(theirs.save_to_backup().unwrap().set_aside.is_some());
+    let cache = open(ours());
+    assert_eq!((warning(&cache), cache.get(&1)), (Some(DiskErrorKind::Trust), None));
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let backend = DiskBackend::new(PATH).secret(secret("our secret, long enough"));
+    assert!(!format!("{backend:?} {:?}", secret("our secret, long enough")).contains("our secret"));
+}
+
+#[test]
+fn a_compressed_cache_is_smaller_and_lives_on_however_it_is_compressed_next() {
+    let disk = FakeDisk::new();
+    let plain = open(backend(&disk));
+    fill(&plain);
+    let plain = plain.save_to_backup().unwrap().bytes;
+    for compression in [
+        Compression::ZSTD,
+        Compression::ZSTD,
+        Compression::zstd(1).unwrap(),
+        Compression::OFF,
+        Compression::zstd(19).unwrap(),
+    ] {
+        let cache = open(backend(&disk).compression(compression));
+        cache.set(5, value(5));
+        let bytes = cache.save_to_backup().unwrap().bytes;
+        assert_eq!(
+            bytes < plain * 9 / 10,
+            compression != Compression::OFF,
+            "{compression:?}: {bytes} of {plain}"
+        );
+        assert_full(&open(backend(&disk)));
+    }
+}
