@@ -58,13 +58,7 @@ class Decorator:
                 "and a file of its own"
             )
         cache = self.cache
-        make = None
-        if self._backup is not None:
-            persistence = Persistence(self._backup, _name(function), function)
-            if not persistence.is_native:
-                make = functools.partial(_key_for_backend, function)
-            cache.backup = self._backup
-            cache._persist(persistence)
+        make = None if self._backup is None else open_backup(cache, self._backup, function)
         cached = _native.decorate(function, cache, self._decorated, self._typed, self.skip_args, make)
         self._decorated += 1
         functools.update_wrapper(cached, function)
@@ -82,6 +76,17 @@ class Decorator:
         cached.load_from_backup = cache.load_from_backup
         cached.skip_args = self.skip_args
         return cached
+
+
+MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[..., Any]) -> MakeKey | None:
+    """Gives the cache of a function its backup; returns what has to make the keys, if the backend needs objects."""
+    persistence = Persistence(backup, _name(function), function)
+    cache.backup = backup
+    cache._persist(persistence)
+    return None if persistence.is_native else functools.partial(_key_for_backend, function)
 
 
 def _key_for_backend(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
