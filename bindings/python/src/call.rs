@@ -412,11 +412,7 @@ impl State {
 }
 
 impl FunctionCall {
-    pub(crate) fn new(
-        function: Bound<'_, PyAny>,
-        args: Args,
-        names: Option<Ref<PyTuple>>,
-    ) -> PyResult<Self> {
+    pub(crate) fn new(function: Bound<'_, PyAny>, args: Args, names: Option<Ref<PyTuple>>) -> PyResult<Self> {
         let py = function.py();
         let function = Ref::new(function);
         match names {

@@ -328,7 +328,10 @@ impl Load {
 }
 
 /// What `await` iterates over.
-pub(crate) fn iterator<'py>(awaitable: &Bound<'py, PyAny>, loader: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn iterator<'py>(
+    awaitable: &Bound<'py, PyAny>,
+    loader: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = awaitable.py();
     if awaitable.get_type().is(COROUTINE.import(py, "types", "CoroutineType")?) {

@@ -96,7 +96,10 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
                 history.end(ticket, outcome, |other| *other == outcome);
             }
             let asked: Vec<_> = history.last(LONGEST_CYCLE).map(|past| past.asked).collect();
-            assert_eq!(asked, (model.0.len().saturating_sub(LONGEST_CYCLE)..model.0.len()).collect::<Vec<_>>());
+            assert_eq!(
+                asked,
+                (model.0.len().saturating_sub(LONGEST_CYCLE)..model.0.len()).collect::<Vec<_>>()
+            );
         }
     });
     // Alone, a seed does not come past everything.
@@ -137,7 +140,11 @@ fn a_cycle_is_the_alarm_one_call_after_its_limit_whatever_its_period() {
         let alarm = Alarm::Oscillation { period, count: 3 };
         assert_eq!(first_alarm(&LIMITS, cycle(period as u64)), Some((3 * period + 1, alarm)));
     }
-    assert_eq!(first_alarm(&LIMITS, cycle(LONGEST_CYCLE as u64 + 1)), None, "longer cycles are not looked for");
+    assert_eq!(
+        first_alarm(&LIMITS, cycle(LONGEST_CYCLE as u64 + 1)),
+        None,
+        "longer cycles are not looked for"
+    );
 }
 
 #[test]
@@ -159,12 +166,21 @@ fn what_makes_progress_is_no_loop() {
     let outcome_changes = |at: u64| (1, at);
     let quiet: [(&str, Vec<(u64, u64)>); 9] = [
         ("polling, and every answer is another", (0..500).map(outcome_changes).collect()),
-        ("polling, and an answer stays for as long as the limit lets it", (0..500).map(|at| (1, at / 4)).collect()),
+        (
+            "polling, and an answer stays for as long as the limit lets it",
+            (0..500).map(|at| (1, at / 4)).collect(),
+        ),
         ("pagination", (0..500).map(|page| (page, 0)).collect()),
         ("retries up to the limit, then something else", (0..500).map(|at| (at / 5, 0)).collect()),
-        ("reading the same between other things", (0..500).map(|at| (if at % 2 == 0 { 0 } else { at }, 0)).collect()),
+        (
+            "reading the same between other things",
+            (0..500).map(|at| (if at % 2 == 0 { 0 } else { at }, 0)).collect(),
+        ),
         ("test and edit, and the tests say something else", (0..500).map(|at| (at % 2, at / 2)).collect()),
-        ("a cycle of which one outcome changes", (0..500).map(|at| (at % 3, if at % 3 == 1 { at } else { 0 })).collect()),
+        (
+            "a cycle of which one outcome changes",
+            (0..500).map(|at| (at % 3, if at % 3 == 1 { at } else { 0 })).collect(),
+        ),
         ("two cycles, and never more", (0..500).map(|at| (at % 4 + at / 8 * 4, 0)).collect()),
         // Depth first: down, and back up through calls with other arguments.
         ("a walk over a tree", (1..500).map(|node| (node ^ (node >> 1), node)).collect()),

@@ -42,7 +42,9 @@ class AgentLoopDetectedError(CacheError, RuntimeError):
     def __str__(self) -> str:
         call = _shown_call(self.tool, self.arguments)
         if self.kind == "repeat":
-            what = f"{call} would be the same call {self.count} times in a row, with the same result each time"
+            what = (
+                f"{call} would be the same call {self.count} times in a row, with the same result each time"
+            )
         elif self.kind == "oscillation":
             cycle = " -> ".join(_shown_call(one["tool"], one["arguments"]) for one in self.cycle)
             what = f"{cycle} was run {self.count} times in a row with the same results, and {call} goes on with it"

@@ -107,9 +107,7 @@ class AgentCacheSession:
         Those of everybody who was in it, if several shared its id.
         """
         if self._session is None:
-            return metrics.with_hit_rate(
-                {"hits": 0, "misses": 0, "invalidations": 0, "loop_detections": 0}
-            )
+            return metrics.with_hit_rate({"hits": 0, "misses": 0, "invalidations": 0, "loop_detections": 0})
         return metrics.with_hit_rate(self._session.counts())
 
     def stats(self) -> dict[str, Any]:

@@ -84,9 +84,8 @@ impl Registry {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self
-            .state
-            .visit(|state| state.sessions.iter().try_for_each(|session| session.visit(visit)));
+        let visited =
+            self.state.visit(|state| state.sessions.iter().try_for_each(|session| session.visit(visit)));
         visited.unwrap_or(Ok(()))
     }
 }

@@ -75,9 +75,8 @@ impl Session {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self
-            .state
-            .visit(|state| state.functions.values().try_for_each(|function| function.visit(visit)));
+        let visited =
+            self.state.visit(|state| state.functions.values().try_for_each(|function| function.visit(visit)));
         visited.unwrap_or(Ok(()))
     }
 
