@@ -12,14 +12,16 @@ import sys
 ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
-    "async-cache": {"async-cache-core", "async-cache-disk"},
+    "async-cache-macros": set(),
+    "async-cache": {"async-cache-core", "async-cache-disk", "async-cache-macros"},
     "async-cache-python": {"async-cache-core", "async-cache-disk"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
+    "renamed-dependency": {"async-cache"},
 }
 
 # Crates that must not reach a runtime, however indirectly.
-WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk"}
+WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk", "async-cache-macros"}
 RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
 
 

@@ -4,7 +4,7 @@
 //! whole cache at once, and [`DiskBackend`], whose snapshot is opened at once and read entry by entry.
 
 pub(crate) mod codec;
-mod disk;
+pub(crate) mod disk;
 pub(crate) mod opened;
 
 use std::fmt;

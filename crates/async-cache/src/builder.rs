@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_core::order::Eviction;
 use async_cache_disk::DiskErrorKind;
 
-use crate::backup::{Backup, CacheBackend};
+use crate::backup::{Backup, CacheBackend, Kind};
 use crate::cache::AsyncCache;
 use crate::clock::Clock;
 use crate::error::{BackupError, BuildError};
@@ -95,6 +96,22 @@ where
     {
         self.backup = Some(backend.into_backup());
         self
+    }
+
+    /// The file that the cache keeps its entries in, if it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.backup {
+            Some(Backup(Kind::Disk(disk, _))) => Some(disk.path()),
+            _ => None,
+        }
+    }
+
+    /// Marks the file, if there is one, as this function's: keys of one function mean nothing to another.
+    pub(crate) fn for_function(mut self, function: &'static str) -> Result<Self, BuildError> {
+        if let Some(Backup(Kind::Disk(disk, _))) = &mut self.backup {
+            disk.belong_to(function).map_err(|bytes| BuildError::NameTooLong { function, bytes })?;
+        }
+        Ok(self)
     }
 
     /// Makes the cache, and loads it from the backup if there is one. A snapshot file is opened here and read

@@ -12,6 +12,8 @@ use async_cache_core::stats::Stats;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
+use crate::load::Storing;
+use crate::lookup::Lookup;
 use crate::save::{Opening, Saved};
 
 /// An in-memory async cache whose entries survive the process.
@@ -103,11 +105,10 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.inner.hash(key);
-        match self.inner.hot(hash, key) {
+        match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
             Err(opened) => {
-                let value =
-                    opened.and_then(|opened| self.inner.cold(hash, key.to_owned(), Some(opened)).ok());
+                let value = opened.and_then(|opened| self.inner.cold(hash, key.to_key(), Some(opened)).ok());
                 if value.is_none() {
                     self.inner.miss(hash);
                 }
@@ -176,10 +177,10 @@ where
         E: Send + Sync + 'static,
     {
         let hash = self.inner.hash(key);
-        match self.inner.hot(hash, key) {
+        match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Ok(value),
             // Boxed, so that the future of a hit is small.
-            Err(_) => Box::pin(self.inner.load(hash, key, ttl, load)).await,
+            Err(_) => Box::pin(self.inner.load(hash, key, Storing::all(ttl), load)).await,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_cache_disk::DiskError;
@@ -98,6 +100,14 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
 /// whole in [`LoadError::Failed`].
 impl<E: fmt::Debug + fmt::Display> Error for LoadError<E> {}
 
+/// So that `?` works in functions that return `io::Result`. The kind is the loader's; the `LoadError` is inside.
+impl From<LoadError<io::Error>> for io::Error {
+    fn from(error: LoadError<io::Error>) -> Self {
+        let kind = error.loader_error().map_or(io::ErrorKind::Other, Self::kind);
+        Self::new(kind, error)
+    }
+}
+
 /// Why a cache could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,6 +115,30 @@ pub enum BuildError {
     /// The backup's path can never hold a cache, whatever is done about its content.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// Two cached functions were given one file. Keys of one mean nothing to the other.
+    #[error(
+        "{} keeps the cache of the function {owner} already; give the function {function} a file of its own",
+        path.display()
+    )]
+    FileInUse {
+        /// The file.
+        path: PathBuf,
+        /// The function whose file it is.
+        owner: &'static str,
+        /// The function that was to use it, too.
+        function: &'static str,
+    },
+    /// The name of a cached function and the version of its backup do not fit into the file's version tag.
+    #[error(
+        "the name of the function {function} and the version of its backup are {bytes} bytes too long together for \
+         the file; give it a shorter one with `name = \"...\"`"
+    )]
+    NameTooLong {
+        /// The function.
+        function: &'static str,
+        /// How much they are too long, in bytes.
+        bytes: usize,
+    },
 }
 
 /// What a user's own backend may fail with.

@@ -239,16 +239,12 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it,
     /// if one is open.
     #[inline]
-    pub(crate) fn hot<Q>(&self, hash: u64, key: &Q) -> Result<V, Option<Arc<Opened<K, V>>>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
+    pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Option<Arc<Opened<K, V>>>> {
         if self.eviction == Eviction::Lru {
-            return self.hot_in_order(hash, key);
+            return self.hot_in_order(hash, is_key);
         }
         let shard = self.shard(hash).read();
-        if let Some(slot) = shard.cache.find(hash, |known| known.borrow() == key)
+        if let Some(slot) = shard.cache.find(hash, is_key)
             && let Some(entry) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
         {
             self.hits.raise();
@@ -258,13 +254,9 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     }
 
     /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
-    fn hot_in_order<Q>(&self, hash: u64, key: &Q) -> Result<V, Option<Arc<Opened<K, V>>>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
+    fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Option<Arc<Opened<K, V>>>> {
         let mut shard = self.shard(hash).write();
-        if let Some(slot) = shard.cache.find(hash, |known| known.borrow() == key)
+        if let Some(slot) = shard.cache.find(hash, is_key)
             && let Some(entry) = shard.cache.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
         {
             return Ok(entry.value.clone());
@@ -287,7 +279,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             ColdEntry::Absent(rank) => {
                 self.let_go_if_spent(&opened);
                 // Somebody else may have made it hot between the two looks.
-                return match rank.map(|_| self.hot(hash, &key)) {
+                return match rank.map(|_| self.hot(hash, |known| *known == key)) {
                     Some(Ok(value)) => Ok(value),
                     _ => Err(Probe { opened: Some(opened), rank }),
                 };
@@ -309,9 +301,9 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 Ok(served)
             }
             // It left the cold set meanwhile: hot by another reader, or overtaken by a write.
-            Err(new) => {
-                self.hot(hash, &new.key).map_err(|_| Probe { opened: Some(opened), rank: Some(rank) })
-            }
+            Err(new) => self
+                .hot(hash, |known| *known == new.key)
+                .map_err(|_| Probe { opened: Some(opened), rank: Some(rank) }),
         }
     }
 
@@ -357,23 +349,19 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
 
     /// Locks the shard of a key for a write, if what was asked of the snapshot still counts, and finds the
     /// key in it.
-    pub(crate) fn write<Q, R>(
+    pub(crate) fn write<R>(
         &self,
         hash: u64,
-        key: &Q,
+        is_key: impl Fn(&K) -> bool,
         probe: &Probe<K, V>,
         work: impl FnOnce(&mut Cache<K, V, Arc<Room<V>>>, Option<SlotId>, Option<FlightId>) -> R,
-    ) -> Option<R>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
+    ) -> Option<R> {
         let mut shard = self.shard(hash).write();
         if !shard.is_as_probed(probe) {
             return None;
         }
-        let slot = shard.cache.find(hash, |known| known.borrow() == key);
-        let flight = shard.cache.find_flight(hash, |known| known.borrow() == key);
+        let slot = shard.cache.find(hash, &is_key);
+        let flight = shard.cache.find_flight(hash, &is_key);
         Some(work(&mut shard.cache, slot, flight))
     }
 
@@ -406,8 +394,12 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let now = self.clock.now();
         loop {
             let probe = self.probe(hash, key);
-            let removed = self
-                .write(hash, key, &probe, |cache, slot, flight| cache.delete(slot, flight, probe.rank, now));
+            let removed = self.write(
+                hash,
+                |known| known == key,
+                &probe,
+                |cache, slot, flight| cache.delete(slot, flight, probe.rank, now),
+            );
             if let Some(removed) = removed {
                 drop(removed);
                 return;

@@ -32,6 +32,8 @@
 //!
 //! - [`AsyncCache`]: the cache; `builder`: how it is made; `inner`: its shards; `tally`: counting hits
 //! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
+//! - [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl), [`invalidates`](macro@invalidates): the same for functions;
+//!   `function`: what they rely on; [`Lookup`]: what a key is asked for by
 //! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them
 //! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
 //! - [`Clock`]: where the time comes from
@@ -46,8 +48,12 @@ mod builder;
 mod cache;
 mod clock;
 mod error;
+mod function;
 mod inner;
 mod load;
+mod lookup;
+#[cfg(feature = "macros")]
+mod macros;
 mod nesting;
 mod room;
 mod save;
@@ -63,7 +69,25 @@ pub use builder::Builder;
 pub use cache::{AsyncCache, Metrics};
 pub use clock::{Clock, ManualClock};
 pub use error::{BackendError, BackupError, BuildError, LoadError};
+pub use function::CachedFunction;
+pub use lookup::Lookup;
+#[cfg(feature = "macros")]
+pub use macros::{async_lru, async_ttl, invalidates};
 pub use save::{Opening, Saved};
+
+/// What the expansions of the macros call. Not for anybody else: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use std::borrow::{Borrow, ToOwned};
+    pub use std::boxed::Box;
+    pub use std::convert::Infallible;
+    pub use std::result::Result;
+    pub use std::time::Duration;
+
+    pub use crate::function::{
+        Asked, Fallible, FirstArguments, Invalidating, IsNoResult, Optional, Returned, lend,
+    };
+}
 
 /// Runs the examples of the README as tests.
 #[cfg(doctest)]

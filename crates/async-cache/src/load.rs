@@ -14,7 +14,6 @@
 //! A flight is over only after its load is dropped. So at no moment do two loads of one key run that could
 //! both store their value.
 
-use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
@@ -25,10 +24,11 @@ use std::time::Duration;
 use async_cache_core::cache::Loaded;
 use async_cache_core::cold::Rank;
 use async_cache_core::flight::{FlightId, Left};
-use async_cache_core::time::Time;
+use async_cache_core::time::{Deadline, Time};
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
+use crate::lookup::Lookup;
 use crate::nesting;
 use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
@@ -50,8 +50,31 @@ struct Flight<K, V> {
     id: FlightId,
     room: Arc<Room<V>>,
     rank: Option<Rank>,
-    ttl: Option<Duration>,
+    storing: Storing<V>,
     started: Time,
+}
+
+/// What becomes of the value that a load returns.
+pub(crate) struct Storing<V> {
+    /// How long it is served; `None` never expires.
+    pub(crate) ttl: Option<Duration>,
+    /// Whether a value is stored at all. Every caller gets it in any case.
+    pub(crate) keeps: fn(&V) -> bool,
+}
+
+impl<V> Clone for Storing<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Storing<V> {}
+
+impl<V> Storing<V> {
+    /// Every value, for this time.
+    pub(crate) fn all(ttl: Option<Duration>) -> Self {
+        Self { ttl, keeps: |_| true }
+    }
 }
 
 impl<K, V> Inner<K, V>
@@ -61,16 +84,14 @@ where
 {
     /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a
     /// new one.
-    pub(crate) async fn load<Q, F, Fut, E>(
+    pub(crate) async fn load<F, Fut, E>(
         self: &Arc<Self>,
         hash: u64,
-        key: &Q,
-        ttl: Option<Duration>,
+        key: impl Lookup<K> + Debug,
+        storing: Storing<V>,
         load: F,
     ) -> Result<V, LoadError<E>>
     where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Send + Sync + 'static,
@@ -79,7 +100,7 @@ where
         let mut is_counted = false;
         loop {
             let opened = self.shard(hash).read().opened.clone();
-            let probe = match self.cold(hash, key.to_owned(), opened) {
+            let probe = match self.cold(hash, key.to_key(), opened) {
                 Ok(value) => return Ok(value),
                 Err(probe) => probe,
             };
@@ -89,23 +110,28 @@ where
             }
             let entered = {
                 // If it is not used, it is dropped here, where the shard is not locked any more.
-                let mut owned = Some(key.to_owned());
-                self.write(hash, key, &probe, |cache, slot, flight| {
-                    if let Some(slot) = slot
-                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
-                    {
-                        return Entered::Hit(entry.value.clone());
-                    }
-                    if let Some(flight) = flight
-                        && let Some(room) = cache.join(flight)
-                    {
-                        return Entered::Joined(flight, Arc::clone(room));
-                    }
-                    let load = load.take().expect("a caller leads once, and returns then");
-                    let owned = owned.take().expect("it was just put there");
-                    let room = Room::new(forget_types(load));
-                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
-                })
+                let mut owned = Some(key.to_key());
+                self.write(
+                    hash,
+                    |known| key.is(known),
+                    &probe,
+                    |cache, slot, flight| {
+                        if let Some(slot) = slot
+                            && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                        {
+                            return Entered::Hit(entry.value.clone());
+                        }
+                        if let Some(flight) = flight
+                            && let Some(room) = cache.join(flight)
+                        {
+                            return Entered::Joined(flight, Arc::clone(room));
+                        }
+                        let load = load.take().expect("a caller leads once, and returns then");
+                        let owned = owned.take().expect("it was just put there");
+                        let room = Room::new(forget_types(load));
+                        Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+                    },
+                )
             };
             let (id, room, leads) = match entered {
                 // The snapshot changed between the look and the lock.
@@ -123,7 +149,7 @@ where
                     id,
                     room: Arc::clone(&room),
                     rank: probe.rank,
-                    ttl,
+                    storing,
                     started,
                 };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
@@ -162,9 +188,15 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// The load has returned a value: one copy is stored, the other one is for the callers.
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
+        let keeps = (flight.storing.keeps)(&value);
         let loaded = Loaded {
             value: stored,
-            deadline: self.deadline(flight.ttl),
+            // What is not kept has had its time already.
+            deadline: if keeps {
+                self.deadline(flight.storing.ttl)
+            } else {
+                Deadline::after(now, Duration::ZERO)
+            },
             origin: flight.rank,
             took: now.since(flight.started),
         };

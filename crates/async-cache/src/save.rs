@@ -12,8 +12,8 @@
 //! 3. cold entries are written first, as the bytes they are in the old file; then the hot ones, the most
 //!    worth keeping last. Shards are interleaved in proportion, since their orders cannot be compared;
 //! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
-//! 5. a file that could not be read when it was opened is set aside by the save, even if it can be read by
-//!    then;
+//! 5. a file that could not be read when it was opened, or that belongs to another function, is set aside by
+//!    the save, even if it can be read by then;
 //! 6. eager records of the file that was loaded last are copied as bytes, as cold entries are. Another program
 //!    wrote them, and only it can read them, so they are no entries of this cache and are not counted.
 //!
@@ -33,6 +33,7 @@ use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{DiskError, DiskErrorKind, EagerStep, Snapshot, Step, Writer};
 
 use crate::backup::codec::Codec;
+use crate::backup::disk::owners_differ;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
 use crate::error::{BackendError, BackupError};
@@ -232,7 +233,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         refused: &mut Vec<NewEntry<K, V>>,
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
         let opened = disk.open();
-        let unread = opened.as_ref().is_err_and(|error| *error.kind() == DiskErrorKind::Io);
+        let unread = opened.as_ref().is_err_and(|error| match error.kind() {
+            DiskErrorKind::Io => true,
+            // Somebody else's cache, not an older one of ours.
+            DiskErrorKind::OtherVersion { found, wanted } => owners_differ(found, wanted),
+            _ => false,
+        });
         self.unread.store(unread, Ordering::Relaxed);
         let Some(snapshot) = opened? else { return Ok((Opening::default(), None)) };
         let file = self.clock.start_file(snapshot.saved_at().max(not_before));

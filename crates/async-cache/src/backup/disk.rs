@@ -47,6 +47,18 @@ pub struct DiskBackend {
     clock: Clock,
 }
 
+/// Stands between the user's version and the function that a file belongs to.
+const OWNER: char = '\u{1F}';
+
+/// What the format has room for.
+const MAX_TAG_BYTES: usize = 255;
+
+/// Whether two version tags name files of different functions, or of a function and a cache.
+pub(crate) fn owners_differ(tag: &str, other: &str) -> bool {
+    let owner = |tag: &str| tag.split_once(OWNER).map(|(_, owner)| owner.to_owned());
+    owner(tag) != owner(other)
+}
+
 impl fmt::Debug for DiskBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DiskBackend")
@@ -83,6 +95,19 @@ impl DiskBackend {
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Adds a function's name to the version tag, behind a separator that no name has. The Python front does the
+    /// same. `Err`: the tag would be so many bytes too long.
+    pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
+        let tag = format!("{}{OWNER}{function}", self.version);
+        match tag.len().checked_sub(MAX_TAG_BYTES) {
+            None | Some(0) => {
+                self.version = tag;
+                Ok(())
+            }
+            Some(excess) => Err(excess),
+        }
     }
 
     /// Where the cache is kept.

@@ -69,6 +69,26 @@ macro_rules! on_both_runtimes {
 #[allow(unused_imports)]
 pub(crate) use on_both_runtimes;
 
+/// Makes a test of each `async fn`, on a runtime of several threads; for what has statics, which two tests would share.
+#[allow(unused_macros)]
+macro_rules! on_several_threads {
+    ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            async fn test() $body
+
+            stage::within_limit(|| {
+                let runtime = stage::several_threads();
+                let test = runtime.spawn(test());
+                runtime.block_on(test).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            });
+        }
+    )+};
+}
+#[allow(unused_imports)]
+pub(crate) use on_several_threads;
+
 /// Polls a future once, for nobody.
 pub(crate) fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))

@@ -1,0 +1,69 @@
+//! The attribute macros of async-cache. Use them from there: `async_cache::{async_lru, async_ttl, invalidates}`,
+//! where they are documented, too.
+//!
+//! # Layout
+//!
+//! - `options`: the words in the attribute, parsed; `place`: where the expansion finds async-cache
+//! - `signature`: what of a function's signature can be cached, checked
+//! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
+//! - `invalidates`: that of `#[invalidates]`, with its own words
+//!
+//! Two rules: what a user got wrong is reported where it stands, with what to write instead, and all of it at once;
+//! and an expansion calls `async_cache::__private` rather than holding logic, so that logic is tested as code.
+
+mod cached;
+mod invalidates;
+mod options;
+mod place;
+mod signature;
+
+use proc_macro::TokenStream;
+
+use options::{Kind, Options};
+
+/// Caches what an async function returns; documented at `async_cache::async_lru`.
+#[proc_macro_attribute]
+pub fn async_lru(attribute: TokenStream, function: TokenStream) -> TokenStream {
+    cache(Kind::Lru, attribute.into(), function.into())
+}
+
+/// Caches what an async function returns, for a time; documented at `async_cache::async_ttl`.
+#[proc_macro_attribute]
+pub fn async_ttl(attribute: TokenStream, function: TokenStream) -> TokenStream {
+    cache(Kind::Ttl, attribute.into(), function.into())
+}
+
+/// Makes a write invalidate what a cached function has read; documented at `async_cache::invalidates`.
+#[proc_macro_attribute]
+pub fn invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
+    or_errors(invalidates::expand(attribute.into(), function.into()))
+}
+
+fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2::TokenStream) -> TokenStream {
+    or_errors(Options::parse(kind, attribute).and_then(|options| cached::expand(&options, function)))
+}
+
+fn or_errors(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
+    expanded.unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Several mistakes, reported together.
+#[derive(Default)]
+struct Mistakes(Option<syn::Error>);
+
+impl Mistakes {
+    fn add(&mut self, error: syn::Error) {
+        match &mut self.0 {
+            Some(all) => all.combine(error),
+            none => *none = Some(error),
+        }
+    }
+
+    fn at(&mut self, place: impl quote::ToTokens, message: impl std::fmt::Display) {
+        self.add(syn::Error::new_spanned(place, message));
+    }
+
+    fn none_or_error(self) -> syn::Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,265 @@
+//! The words in `#[async_lru(...)]` and `#[async_ttl(...)]`.
+//!
+//! Owns what can be written there and what it means by default. Knows nothing of the function behind it.
+
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::spanned::Spanned;
+use syn::{Expr, Ident, LitBool, LitStr, Path, Token, Type};
+
+use crate::Mistakes;
+
+/// Which of the two macros.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Lru,
+    Ttl,
+}
+
+/// What the user wrote, with the defaults filled in.
+pub(crate) struct Options {
+    /// `None` is unlimited.
+    pub(crate) maxsize: Option<Expr>,
+    /// A `Duration`; `None` is never.
+    pub(crate) ttl: Option<TtlOption>,
+    pub(crate) eviction: Eviction,
+    pub(crate) backup: Option<Expr>,
+    pub(crate) key: Option<Key>,
+    pub(crate) name: Option<LitStr>,
+    /// Whether the return type is a `Result`; `None`: its name decides.
+    pub(crate) result: Option<bool>,
+    /// The word, if `None` is not to be stored.
+    pub(crate) cache_none: Option<Span>,
+    pub(crate) skip_self: Option<Span>,
+    pub(crate) place: Option<Path>,
+}
+
+pub(crate) enum TtlOption {
+    Milliseconds(u64),
+    Given(Expr),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Eviction {
+    Adaptive,
+    Lru,
+}
+
+/// What makes the key, if not all arguments.
+pub(crate) enum Key {
+    /// Some of them.
+    Arguments(Vec<Ident>),
+    /// An expression, and its type.
+    Made(Box<Type>, Expr),
+}
+
+const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `name`, `key`, `result`, `cache_none`, \
+                     `skip_self`, `crate`";
+
+impl Options {
+    pub(crate) fn parse(kind: Kind, attribute: TokenStream) -> syn::Result<Self> {
+        let (maxsize, ttl) = match kind {
+            Kind::Lru => (128_usize, None),
+            Kind::Ttl => (1024, Some(TtlOption::Milliseconds(60_000))),
+        };
+        let maxsize = syn::parse_quote!(#maxsize);
+        let mut options = Self {
+            maxsize: Some(maxsize),
+            ttl,
+            eviction: Eviction::Adaptive,
+            backup: None,
+            key: None,
+            name: None,
+            result: None,
+            cache_none: None,
+            skip_self: None,
+            place: None,
+        };
+        let all = |input: ParseStream<'_>| {
+            let mut mistakes = Mistakes::default();
+            let mut seen: Vec<Ident> = Vec::new();
+            while !input.is_empty() {
+                match options.one(kind, input, &mut seen) {
+                    Ok(()) if input.is_empty() || input.peek(Token![,]) => {}
+                    Ok(()) => {
+                        mistakes.add(input.error("a comma stands between two options"));
+                        skip_to_comma(input);
+                    }
+                    Err(error) => {
+                        mistakes.add(error);
+                        skip_to_comma(input);
+                    }
+                }
+                let _: Option<Token![,]> = input.parse()?;
+            }
+            mistakes.none_or_error()
+        };
+        all.parse2(attribute)?;
+        Ok(options)
+    }
+
+    fn one(&mut self, kind: Kind, input: ParseStream<'_>, seen: &mut Vec<Ident>) -> syn::Result<()> {
+        if !input.peek(Ident::peek_any) {
+            let message =
+                format!("an option begins with its name, as in `maxsize = 1000`; there are {WORDS}");
+            return Err(input.error(message));
+        }
+        let word = input.call(Ident::parse_any)?;
+        let text = word.to_string();
+        if seen.contains(&word) {
+            return Err(syn::Error::new(word.span(), format!("`{text}` stands here twice; leave one out")));
+        }
+        match &*text {
+            "maxsize" => self.maxsize = or_none(value(&word, "1000", input)?),
+            "ttl" if kind == Kind::Lru => {
+                let message = "`async_lru` has no `ttl`; write `#[async_ttl(ttl = ...)]`";
+                return Err(syn::Error::new(word.span(), message));
+            }
+            "ttl" => self.ttl = ttl(&word, input)?,
+            "eviction" => self.eviction = eviction(&word, input)?,
+            "backup" => self.backup = Some(value(&word, "DiskBackend::new(\"function.cache\")", input)?),
+            "name" => self.name = Some(name(&word, input)?),
+            "key" => self.key = Some(key(&word, input)?),
+            "result" => self.result = Some(flag(&word, input)?),
+            "cache_none" if input.peek(Token![=]) => {
+                self.cache_none = (!flag(&word, input)?).then(|| word.span());
+            }
+            "cache_none" => {
+                let message = "`None` is cached unless you write `cache_none = false`";
+                return Err(syn::Error::new(word.span(), message));
+            }
+            "skip_self" => self.skip_self = flag(&word, input)?.then(|| word.span()),
+            "crate" => {
+                expect_value(&word, "path::to::async_cache", input)?;
+                self.place = Some(input.call(Path::parse_mod_style)?);
+            }
+            _ => {
+                let message = format!("there is no option `{text}`; there are {WORDS}");
+                return Err(syn::Error::new(word.span(), message));
+            }
+        }
+        seen.push(word);
+        Ok(())
+    }
+}
+
+/// Leaves an option that makes no sense, for the next one may be wrong, too.
+fn skip_to_comma(input: ParseStream<'_>) {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        let _: syn::Result<proc_macro2::TokenTree> = input.parse();
+    }
+}
+
+fn expect_value(word: &Ident, example: &str, input: ParseStream<'_>) -> syn::Result<()> {
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>()?;
+        if !input.is_empty() && !input.peek(Token![,]) {
+            return Ok(());
+        }
+    }
+    Err(syn::Error::new(word.span(), format!("`{word}` wants a value: write `{word} = {example}`")))
+}
+
+fn value(word: &Ident, example: &str, input: ParseStream<'_>) -> syn::Result<Expr> {
+    expect_value(word, example, input)?;
+    input.parse()
+}
+
+/// A word alone means yes.
+fn flag(word: &Ident, input: ParseStream<'_>) -> syn::Result<bool> {
+    if !input.peek(Token![=]) {
+        return Ok(true);
+    }
+    input.parse::<Token![=]>()?;
+    let value = input.parse::<LitBool>();
+    value
+        .map(|value| value.value)
+        .map_err(|error| syn::Error::new(error.span(), format!("`{word}` is `true` or `false`")))
+}
+
+fn or_none(value: Expr) -> Option<Expr> {
+    match &value {
+        Expr::Path(path) if path.path.is_ident("None") => None,
+        _ => Some(value),
+    }
+}
+
+fn ttl(word: &Ident, input: ParseStream<'_>) -> syn::Result<Option<TtlOption>> {
+    let given = value(word, "\"60s\"", input)?;
+    let literal = match &given {
+        Expr::Lit(literal) => &literal.lit,
+        _ => return Ok(or_none(given).map(TtlOption::Given)),
+    };
+    let syn::Lit::Str(text) = literal else {
+        let message = format!(
+            "a time has a unit: write `ttl = \"{}s\"`, or \"250ms\", \"1h 30m\", or a `Duration`",
+            quote!(#literal)
+        );
+        return Err(syn::Error::new(given.span(), message));
+    };
+    let duration = humantime::parse_duration(&text.value()).map_err(|error| {
+        syn::Error::new(
+            text.span(),
+            format!("this is not a time ({error}): write \"60s\", \"250ms\" or \"1h 30m\""),
+        )
+    })?;
+    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if milliseconds == 0 {
+        let message = "a time to live of less than a millisecond caches nothing; leave the attribute out";
+        return Err(syn::Error::new(text.span(), message));
+    }
+    Ok(Some(TtlOption::Milliseconds(milliseconds)))
+}
+
+fn eviction(word: &Ident, input: ParseStream<'_>) -> syn::Result<Eviction> {
+    expect_value(word, "lru", input)?;
+    let policy = input.call(Ident::parse_any)?;
+    match &*policy.to_string() {
+        "lru" => Ok(Eviction::Lru),
+        "adaptive" => Ok(Eviction::Adaptive),
+        _ => Err(syn::Error::new(policy.span(), "`eviction` is `lru` or `adaptive`")),
+    }
+}
+
+fn name(word: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+    expect_value(word, "\"products\"", input)?;
+    let name: LitStr = input
+        .parse()
+        .map_err(|error| syn::Error::new(error.span(), "a name is a text: write `name = \"products\"`"))?;
+    if name.value().is_empty() || name.value().contains('\u{1F}') {
+        return Err(syn::Error::new(name.span(), "a name is not empty, and has no control characters"));
+    }
+    Ok(name)
+}
+
+fn key(word: &Ident, input: ParseStream<'_>) -> syn::Result<Key> {
+    if input.peek(Token![:]) {
+        input.parse::<Token![:]>()?;
+        let ty = input.parse()?;
+        return Ok(Key::Made(Box::new(ty), value(word, "id", input)?));
+    }
+    let expression = value(word, "id", input)?;
+    arguments(&expression).map(Key::Arguments).ok_or_else(|| {
+        let written = quote!(#expression);
+        let message = format!(
+            "an expression that makes a key needs its type: write `key: String = {written}`, with your type for \
+             `String`; only arguments go without, as in `key = id` or `key = (tenant, id)`"
+        );
+        syn::Error::new(expression.span(), message)
+    })
+}
+
+/// `id`, `(id)` or `(tenant, id)`.
+fn arguments(expression: &Expr) -> Option<Vec<Ident>> {
+    let one = |expression: &Expr| match expression {
+        Expr::Path(path) => path.path.get_ident().cloned(),
+        _ => None,
+    };
+    match expression {
+        Expr::Tuple(tuple) => tuple.elems.iter().map(one).collect(),
+        Expr::Paren(inner) => arguments(&inner.expr),
+        _ => one(expression).map(|argument| vec![argument]),
+    }
+}

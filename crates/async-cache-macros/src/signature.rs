@@ -1,0 +1,295 @@
+//! What of a function's signature can be cached.
+//!
+//! Owns the checks, and the model of an argument: a cached function runs on its own, so every argument is kept owned
+//! and lent to it.
+
+use proc_macro2::Span;
+use quote::{ToTokens, format_ident, quote};
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{
+    FnArg, GenericParam, Generics, Ident, ItemFn, Lifetime, Pat, Receiver, ReturnType, Signature, Type,
+    TypeImplTrait, TypePath, TypeReference, TypeTraitObject,
+};
+
+use crate::Mistakes;
+use crate::options::{Key, Options};
+
+/// An argument of a cached function or of a write.
+pub(crate) struct Argument {
+    /// Its name; one of ours if the pattern is not a name.
+    pub(crate) name: Ident,
+    /// As it is passed.
+    pub(crate) ty: Type,
+    /// What a reference to it points to.
+    pub(crate) target: Type,
+    pub(crate) is_borrowed: bool,
+}
+
+impl Argument {
+    /// All arguments but the receiver.
+    pub(crate) fn all(signature: &Signature) -> Vec<Self> {
+        let typed = signature.inputs.iter().filter_map(|argument| match argument {
+            FnArg::Receiver(_) => None,
+            FnArg::Typed(typed) => Some(typed),
+        });
+        let model = |(number, argument): (usize, &syn::PatType)| {
+            let name = match &*argument.pat {
+                Pat::Ident(name) if name.subpat.is_none() && name.by_ref.is_none() => {
+                    Ident::new(&name.ident.to_string(), name.ident.span())
+                }
+                other => format_ident!("argument_{number}", span = other.span()),
+            };
+            let ty = (*argument.ty).clone();
+            let (target, is_borrowed) = match unwrapped(&ty) {
+                Type::Reference(reference) => ((*reference.elem).clone(), true),
+                _ => (ty.clone(), false),
+            };
+            Self { name, ty, target, is_borrowed }
+        };
+        typed.enumerate().map(model).collect()
+    }
+
+    /// A reference to it, whatever it is.
+    pub(crate) fn lent(&self) -> proc_macro2::TokenStream {
+        let name = &self.name;
+        if self.is_borrowed { quote!(#name) } else { quote!(&#name) }
+    }
+}
+
+/// Without the invisible groups that other macros leave around a type.
+fn unwrapped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => unwrapped(&group.elem),
+        Type::Paren(paren) => unwrapped(&paren.elem),
+        other => other,
+    }
+}
+
+/// What the function returns, and what of it is cached.
+pub(crate) enum Returns {
+    Plain(Type),
+    Result(Type),
+}
+
+/// A function whose signature can be cached.
+pub(crate) struct Cacheable {
+    pub(crate) function: ItemFn,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) returns: Returns,
+    pub(crate) receiver: Option<Receiver>,
+}
+
+impl Cacheable {
+    pub(crate) fn check(options: &Options, function: ItemFn) -> syn::Result<Self> {
+        let mut mistakes = Mistakes::default();
+        let signature = &function.sig;
+        check_qualifiers(signature, &mut mistakes);
+        check_generics(&signature.generics, &mut mistakes);
+        let receiver = signature.receiver().cloned();
+        check_receiver(options, signature, receiver.as_ref(), &mut mistakes);
+        let arguments = Argument::all(signature);
+        for argument in &arguments {
+            check_argument(argument, &mut mistakes);
+        }
+        check_key(options, &arguments, &mut mistakes);
+        let returned = match &signature.output {
+            ReturnType::Default => syn::parse_quote_spanned!(signature.ident.span()=> ()),
+            ReturnType::Type(_, ty) => (**ty).clone(),
+        };
+        check_returned(&returned, &mut mistakes);
+        mistakes.none_or_error()?;
+        let is_result = options.result.unwrap_or_else(|| is_named_result(&returned));
+        let returns = if is_result { Returns::Result(returned) } else { Returns::Plain(returned) };
+        Ok(Self { function, arguments, returns, receiver })
+    }
+}
+
+fn check_qualifiers(signature: &Signature, mistakes: &mut Mistakes) {
+    if let Some(word) = &signature.constness {
+        mistakes.at(word, "a `const fn` is evaluated while compiling; there is nothing to cache");
+    } else if signature.asyncness.is_none() {
+        let message = "only async functions are cached: write `async fn`; for another one, call \
+                       `AsyncCache::get_or_load` yourself";
+        mistakes.at(signature.fn_token, message);
+    }
+    if let Some(word) = &signature.unsafety {
+        let message = "an `unsafe fn` cannot be cached, for the cache calls it later and cannot keep its promises; \
+                       cache a safe function that calls it";
+        mistakes.at(word, message);
+    }
+    if let Some(abi) = &signature.abi {
+        mistakes.at(abi, "a function of another language cannot be cached; cache one that calls it");
+    }
+    if let Some(variadic) = &signature.variadic {
+        mistakes.at(variadic, "a function with any number of arguments cannot be cached");
+    }
+}
+
+fn check_generics(generics: &Generics, mistakes: &mut Mistakes) {
+    for parameter in &generics.params {
+        if !matches!(parameter, GenericParam::Lifetime(_)) {
+            let message = "a cached function is not generic, for its cache has one type; write the type itself, or a \
+                           function for each, or keep an `AsyncCache` of your own";
+            mistakes.at(parameter, message);
+        }
+    }
+}
+
+fn check_receiver(
+    options: &Options,
+    signature: &Signature,
+    receiver: Option<&Receiver>,
+    mistakes: &mut Mistakes,
+) {
+    let Some(receiver) = receiver else {
+        if let Some(word) = options.skip_self {
+            mistakes.add(syn::Error::new(word, "this function has no `self` to skip; leave `skip_self` out"));
+        }
+        return;
+    };
+    let is_mut_borrow = receiver.reference.is_some() && receiver.mutability.is_some()
+        || matches!(&*receiver.ty, Type::Reference(reference) if reference.mutability.is_some());
+    if is_mut_borrow {
+        mistakes
+            .at(receiver, "a cached method cannot change `self`, for a hit does not run it: write `&self`");
+    } else if options.skip_self.is_none() {
+        let message = "the cache of a method is one for all instances, and `self` is no part of its key: write \
+                       `skip_self` in the attribute, if that is what you want";
+        mistakes.at(receiver, message);
+    }
+    if let (Some(backup), None) = (&options.backup, &options.name) {
+        let message = format!(
+            "a method does not know its type's name, which its file is marked with: add `name = \"Type::{}\"`",
+            signature.ident
+        );
+        mistakes.at(backup, message);
+    }
+}
+
+fn check_argument(argument: &Argument, mistakes: &mut Mistakes) {
+    if let Type::Reference(reference) = unwrapped(&argument.ty)
+        && let Some(word) = &reference.mutability
+    {
+        let message =
+            "a cached function cannot change its arguments, for a hit does not run it; return what is new";
+        mistakes.at(word, message);
+        return;
+    }
+    let found = Found::in_type(&argument.target);
+    if let Some(place) = found.impl_trait {
+        mistakes.at(place, "`impl Trait` is not one type, and a key is: write the type itself");
+    } else if let Some(place) = found.self_type {
+        mistakes.at(place, "a static cache does not know `Self`: write the name of the type");
+    } else if let Some(place) = found.dynamic.filter(|_| argument.is_borrowed) {
+        mistakes
+            .at(place, "a trait object behind a reference cannot be kept for the load: take it as an `Arc`");
+    } else if let Some(place) = found.borrow {
+        let message = "a borrow inside of an argument cannot be kept for the load: take what is owned (`String` for \
+                       `&str`, `Vec<T>` for `&[T]`); only a reference to the whole argument may be borrowed";
+        mistakes.add(syn::Error::new(place, message));
+    }
+}
+
+fn check_key(options: &Options, arguments: &[Argument], mistakes: &mut Mistakes) {
+    let names: Vec<String> = arguments.iter().map(|argument| argument.name.to_string()).collect();
+    if let Some(Key::Arguments(key)) = &options.key {
+        for part in key {
+            if !names.contains(&part.to_string()) {
+                mistakes.at(part, format!("there is no argument `{part}`; there are: {}", names.join(", ")));
+            }
+        }
+    }
+    if let Some(Key::Made(ty, _)) = &options.key
+        && let Some(place) = Found::in_type(ty).borrow
+    {
+        mistakes.add(syn::Error::new(place, "a key owns what it is made of: write `String` for `&str`"));
+    }
+    let parts = match &options.key {
+        Some(Key::Arguments(key)) => key.len(),
+        Some(Key::Made(..)) => 0,
+        None => arguments.len(),
+    };
+    if parts > 8
+        && let Some(ninth) = arguments.get(8)
+    {
+        let message = "a key has at most eight arguments: name those that matter with `key = (first, second)`, or \
+                       make it with `key: Type = expression`";
+        mistakes.at(&ninth.ty, message);
+    }
+}
+
+fn check_returned(returned: &Type, mistakes: &mut Mistakes) {
+    let found = Found::in_type(returned);
+    if let Some(place) = found.impl_trait {
+        mistakes.at(place, "`impl Trait` is not one type, and a cached value is: write the type itself");
+    } else if let Some(place) = found.self_type {
+        mistakes.at(place, "a static cache does not know `Self`: write the name of the type");
+    } else if let Some(place) = found.borrow {
+        let message = "a cached value outlives the call, so it owns what it holds: return `String` for `&str`, \
+                       `Vec<T>` for `&[T]`, or an `Arc`";
+        mistakes.add(syn::Error::new(place, message));
+    }
+}
+
+/// Whether the last name of a type ends in `Result`, as those of `Result` itself and its aliases do.
+fn is_named_result(ty: &Type) -> bool {
+    match unwrapped(ty) {
+        Type::Path(path) => {
+            path.path.segments.last().is_some_and(|last| last.ident.to_string().ends_with("Result"))
+        }
+        _ => false,
+    }
+}
+
+/// What a type is made of, as far as it stands in the way.
+#[derive(Default)]
+struct Found<'a> {
+    impl_trait: Option<&'a TypeImplTrait>,
+    self_type: Option<&'a TypePath>,
+    dynamic: Option<&'a TypeTraitObject>,
+    /// A borrow that is not for ever.
+    borrow: Option<Span>,
+}
+
+impl<'a> Found<'a> {
+    fn in_type(ty: &'a Type) -> Self {
+        let mut found = Self::default();
+        found.visit_type(ty);
+        found
+    }
+}
+
+impl<'a> Visit<'a> for Found<'a> {
+    fn visit_type_impl_trait(&mut self, ty: &'a TypeImplTrait) {
+        self.impl_trait.get_or_insert(ty);
+    }
+
+    fn visit_type_path(&mut self, ty: &'a TypePath) {
+        if ty.path.segments.first().is_some_and(|first| first.ident == "Self") {
+            self.self_type.get_or_insert(ty);
+        }
+        visit::visit_type_path(self, ty);
+    }
+
+    fn visit_type_trait_object(&mut self, ty: &'a TypeTraitObject) {
+        self.dynamic.get_or_insert(ty);
+        visit::visit_type_trait_object(self, ty);
+    }
+
+    // A pointer to a function borrows nothing, whatever its arguments do.
+    fn visit_type_bare_fn(&mut self, _: &'a syn::TypeBareFn) {}
+
+    fn visit_type_reference(&mut self, ty: &'a TypeReference) {
+        if ty.lifetime.is_none() {
+            self.borrow.get_or_insert(ty.to_token_stream().span());
+        }
+        visit::visit_type_reference(self, ty);
+    }
+
+    fn visit_lifetime(&mut self, lifetime: &'a Lifetime) {
+        if lifetime.ident != "static" {
+            self.borrow.get_or_insert(lifetime.span());
+        }
+    }
+}

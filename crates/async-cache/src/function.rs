@@ -1,0 +1,443 @@
+//! The cache of one decorated function.
+//!
+//! Owns what `#[async_lru]`, `#[async_ttl]` and `#[invalidates]` rely on and need not generate: the cache that is
+//! built when it is first used, the file that belongs to one function, the way of a call, and the guard that
+//! invalidates before a write and after it. What is generated calls this and holds no logic of its own.
+//!
+//! States of a [`CachedFunction`]: *unbuilt* until the first use, then *built* for ever. Building takes a lock, so
+//! it happens once; if it fails, the next use tries again. Everything after that is one load of an atomic.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::{self, Debug};
+use std::future::Future;
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use async_cache_core::stats::Stats;
+use parking_lot::Mutex;
+
+use crate::builder::Builder;
+use crate::cache::{AsyncCache, Metrics};
+use crate::error::{BackupError, BuildError, LoadError};
+use crate::load::Storing;
+use crate::lookup::Lookup;
+use crate::save::{Opening, Saved};
+
+/// The cache of a function that is decorated with [`async_lru`](crate::async_lru) or
+/// [`async_ttl`](crate::async_ttl).
+///
+/// A method's cache is got from the associated function that stands beside it: `Shop::price_cache()` for a method
+/// `price`. A function has the same operations in a type of its name: `price::invalidate(&7)`.
+///
+/// The cache is built, and its file opened, when it is first used. If that fails (see [`BuildError`]), all but
+/// [`init`](Self::init) panic with the reason.
+pub struct CachedFunction<K, V> {
+    name: &'static str,
+    build: fn(Builder<K, V>) -> Builder<K, V>,
+    cache: OnceLock<AsyncCache<K, V>>,
+    /// Held while the cache is built.
+    building: Mutex<()>,
+}
+
+impl<K, V> Debug for CachedFunction<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("CachedFunction");
+        fields.field("name", &self.name).field("cache", &self.cache.get()).finish_non_exhaustive()
+    }
+}
+
+/// A call that memory did not answer: the hash of its key.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Asked(u64);
+
+impl<K, V> CachedFunction<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// `name` tells the function's entries from those of others in a file.
+    #[doc(hidden)]
+    pub const fn new(name: &'static str, build: fn(Builder<K, V>) -> Builder<K, V>) -> Self {
+        Self { name, build, cache: OnceLock::new(), building: Mutex::new(()) }
+    }
+
+    // The cache
+
+    /// Builds the cache and opens its file, if that has not happened yet. Without this it happens in the first call.
+    /// Call it when the service starts, so that a backup that cannot work is noticed there.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn init(&self) -> Result<(), BuildError> {
+        self.try_cache().map(|_| ())
+    }
+
+    /// The cache itself.
+    ///
+    /// # Panics
+    /// If it cannot be built; see [`init`](Self::init).
+    #[inline]
+    pub fn cache(&self) -> &AsyncCache<K, V> {
+        match self.cache.get() {
+            Some(cache) => cache,
+            None => self.first_cache(),
+        }
+    }
+
+    #[cold]
+    fn first_cache(&self) -> &AsyncCache<K, V> {
+        self.try_cache()
+            .unwrap_or_else(|error| panic!("the cache of the function {} cannot be used: {error}", self.name))
+    }
+
+    fn try_cache(&self) -> Result<&AsyncCache<K, V>, BuildError> {
+        if let Some(cache) = self.cache.get() {
+            return Ok(cache);
+        }
+        let _building = self.building.lock();
+        if self.cache.get().is_none() {
+            let builder = (self.build)(AsyncCache::builder()).for_function(self.name)?;
+            let file = builder.file().map(|path| File::claim(path, self.name)).transpose()?;
+            let cache = builder.build()?;
+            // For ever: so is the cache.
+            std::mem::forget(file);
+            // It was empty, and is set under the lock.
+            let _ = self.cache.set(cache);
+        }
+        Ok(self.cache.get().expect("it was just set"))
+    }
+
+    // As the module beside a function has it
+
+    /// Forgets what the function returned for these arguments, given by reference: `&7`, `"name"`, or a tuple of
+    /// such for several. A call that runs is fenced: it stores nothing.
+    pub fn invalidate(&self, key: impl Lookup<K>) {
+        self.cache().inner.delete(&key.to_key());
+    }
+
+    /// Forgets everything, fences all calls that run, and resets the counters.
+    pub fn clear(&self) {
+        self.cache().clear();
+    }
+
+    /// Hits, misses, size and hit rate.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.cache().metrics()
+    }
+
+    /// Everything that is counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.cache().stats()
+    }
+
+    /// [`AsyncCache::save_to_backup`].
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn save_to_backup(&self) -> Result<Saved, BackupError> {
+        self.cache().save_to_backup()
+    }
+
+    /// [`AsyncCache::save_to_backup_async`].
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn save_to_backup_async(&self) -> Result<Saved, BackupError> {
+        self.cache().save_to_backup_async().await
+    }
+
+    /// [`AsyncCache::load_from_backup`].
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn load_from_backup(&self) -> Result<Opening, BackupError> {
+        self.cache().load_from_backup()
+    }
+
+    // A call
+
+    /// Serves a call from memory.
+    #[doc(hidden)]
+    #[inline]
+    pub fn hit(&self, key: impl Lookup<K>) -> Result<V, Asked> {
+        let inner = &self.cache().inner;
+        let hash = inner.hash(&key);
+        inner.hot(hash, |known| key.is(known)).map_err(|_| Asked(hash))
+    }
+
+    /// Forgets what is there, so that the load that follows is a new one.
+    #[doc(hidden)]
+    pub fn forget(&self, key: impl Lookup<K>) -> Asked {
+        let inner = &self.cache().inner;
+        inner.delete(&key.to_key());
+        Asked(inner.hash(&key))
+    }
+
+    /// Answers a call that memory did not answer.
+    #[doc(hidden)]
+    pub async fn load<F, Fut, E>(
+        &self,
+        asked: Asked,
+        key: impl Lookup<K> + Debug,
+        keeps: fn(&V) -> bool,
+        load: F,
+    ) -> Result<V, LoadError<E>>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        let inner = &self.cache().inner;
+        inner.load(asked.0, key, Storing { ttl: inner.default_ttl, keeps }, load).await
+    }
+
+    /// [`load`](Self::load) for a function that cannot say that it failed.
+    #[doc(hidden)]
+    pub async fn load_value<F, Fut>(
+        &self,
+        asked: Asked,
+        key: impl Lookup<K> + Debug,
+        keeps: fn(&V) -> bool,
+        load: F,
+    ) -> V
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, Infallible>> + Send + 'static,
+    {
+        let loaded = self.load(asked, key, keeps, load).await;
+        loaded.unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    // A write
+
+    /// Invalidates now, and again when the guard is dropped.
+    #[doc(hidden)]
+    pub fn invalidating(&'static self, key: impl Lookup<K>) -> Invalidating<K, V> {
+        Invalidating::begin(self, Some(key.to_key()))
+    }
+
+    /// Clears now, and again when the guard is dropped.
+    #[doc(hidden)]
+    pub fn clearing(&'static self) -> Invalidating<K, V> {
+        Invalidating::begin(self, None)
+    }
+}
+
+/// A write that is under way. What it makes stale is gone when it begins, and gone again when this is dropped:
+/// after the write, whether it returned, failed, panicked or was cancelled.
+#[doc(hidden)]
+#[must_use = "what is cached during the write has to go after it"]
+pub struct Invalidating<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    function: &'static CachedFunction<K, V>,
+    /// `None`: everything.
+    key: Option<K>,
+}
+
+impl<K, V> Invalidating<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn begin(function: &'static CachedFunction<K, V>, key: Option<K>) -> Self {
+        let write = Self { function, key };
+        write.invalidate();
+        write
+    }
+
+    fn invalidate(&self) {
+        match &self.key {
+            Some(key) => self.function.cache().inner.delete(key),
+            None => self.function.clear(),
+        }
+    }
+}
+
+impl<K, V> Drop for Invalidating<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        self.invalidate();
+    }
+}
+
+impl<K, V> Debug for Invalidating<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidating").field("function", &self.function.name).finish_non_exhaustive()
+    }
+}
+
+/// A file that belongs to a function as long as this is there.
+struct File(PathBuf);
+
+/// Which function keeps its entries in which file.
+static FILES: Mutex<BTreeMap<PathBuf, &'static str>> = Mutex::new(BTreeMap::new());
+
+impl File {
+    fn claim(path: &Path, function: &'static str) -> Result<Self, BuildError> {
+        let place = place(path);
+        let mut files = FILES.lock();
+        if let Some(&owner) = files.get(&place) {
+            return Err(BuildError::FileInUse { path: path.to_owned(), owner, function });
+        }
+        files.insert(place.clone(), function);
+        Ok(Self(place))
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        FILES.lock().remove(&self.0);
+    }
+}
+
+/// The one name of a file that need not exist yet. A link at the path itself is what a save replaces, so it is not
+/// followed.
+fn place(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => absolute,
+    }
+}
+
+// What the types of a function's signature are asked
+
+/// A return type that is a `Result`, under whatever name.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Result`",
+    label = "the name of this type ends in `Result`, or the attribute says `result`, but it is not a `Result`",
+    note = "write `result = false` in the attribute: then the value is cached whatever it is"
+)]
+pub trait Fallible {
+    /// What `Ok` holds, and is cached.
+    type Value;
+    /// What `Err` holds, and is not.
+    type Error;
+    /// The same, under its own name.
+    fn into_result(self) -> Result<Self::Value, Self::Error>;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Value = T;
+    type Error = E;
+
+    fn into_result(self) -> Self {
+        self
+    }
+}
+
+/// A value that may be `None`.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`cache_none = false` is for functions that return an `Option`, and this one returns `{Self}`",
+    note = "leave `cache_none` out"
+)]
+pub trait Optional {
+    /// Whether it is not `None`.
+    fn is_there(&self) -> bool;
+}
+
+impl<T> Optional for Option<T> {
+    fn is_there(&self) -> bool {
+        self.is_some()
+    }
+}
+
+/// Tells a `Result` behind an alias from other types: its own constant hides the one of [`IsNoResult`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Returned<T>(std::marker::PhantomData<T>);
+
+/// See [`Returned`].
+#[doc(hidden)]
+pub trait IsNoResult {
+    /// Whether the type is a `Result`.
+    const IS_RESULT: bool = false;
+}
+
+impl<T> IsNoResult for Returned<T> {}
+
+impl<T, E> Returned<Result<T, E>> {
+    /// Whether the type is a `Result`.
+    pub const IS_RESULT: bool = true;
+}
+
+/// The first `N` arguments of a write, as many as the function takes that it invalidates.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "the cached function has {N} key arguments, and the write does not begin with as many",
+    note = "say which arguments name the entry: `#[invalidates(function, key = (id))]`, or `clear_all`"
+)]
+pub trait FirstArguments<const N: usize> {
+    /// As many references.
+    type First;
+    /// The first ones.
+    fn first(self) -> Self::First;
+}
+
+macro_rules! first_arguments {
+    (@ $count:literal [$($first:ident)*] [$($all:ident)*]) => {
+        impl<'a, $($all: ?Sized),*> FirstArguments<$count> for ($(&'a $all,)*) {
+            type First = ($(&'a $first,)*);
+            #[allow(non_snake_case, unused_variables, clippy::unused_unit)]
+            fn first(self) -> Self::First {
+                let ($($all,)*) = self;
+                ($($first,)*)
+            }
+        }
+    };
+    ([$($all:ident)*]) => {
+        first_arguments!(@@ $($all)* ; [$($all)*]);
+    };
+    (@@ ; $all:tt) => {};
+    (@@ $a:ident ; $all:tt) => {
+        first_arguments!(@ 1 [$a] $all);
+    };
+    (@@ $a:ident $b:ident ; $all:tt) => {
+        first_arguments!(@@ $a ; $all);
+        first_arguments!(@ 2 [$a $b] $all);
+    };
+    (@@ $a:ident $b:ident $c:ident ; $all:tt) => {
+        first_arguments!(@@ $a $b ; $all);
+        first_arguments!(@ 3 [$a $b $c] $all);
+    };
+    (@@ $a:ident $b:ident $c:ident $d:ident ; $all:tt) => {
+        first_arguments!(@@ $a $b $c ; $all);
+        first_arguments!(@ 4 [$a $b $c $d] $all);
+    };
+    (@@ $a:ident $b:ident $c:ident $d:ident $($rest:ident)+ ; $all:tt) => {
+        first_arguments!(@@ $a $b $c $d ; $all);
+    };
+}
+
+first_arguments!([A]);
+first_arguments!([A B]);
+first_arguments!([A B C]);
+first_arguments!([A B C D]);
+first_arguments!([A B C D E]);
+first_arguments!([A B C D E F]);
+first_arguments!([A B C D E F G]);
+first_arguments!([A B C D E F G H]);
+
+/// An argument of a write as the argument of the function that it invalidates: a `String` for a `str`.
+#[doc(hidden)]
+pub fn lend<T: ?Sized, A: Borrow<T> + ?Sized>(argument: &A) -> &T {
+    argument.borrow()
+}
