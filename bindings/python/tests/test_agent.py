@@ -495,6 +495,26 @@ def test_the_scope_of_a_write_says_what_it_invalidates(run: Run) -> None:
     run(main())
 
 
+def test_a_tool_that_is_made_after_a_write_does_not_serve_its_file(run: Run, path: Path) -> None:
+    def make(value: int) -> Any:
+        @AgentCache(resource="late", backup=DiskBackend(path))
+        async def read() -> int:
+            return value
+
+        return read
+
+    @AgentCacheInvalidator(resource="late")
+    async def write() -> None: ...
+
+    first = make(1)
+    run(first())
+    first.save_to_backup()
+    del first
+    gc.collect()
+    run(write())
+    assert run(make(2)()) == 2
+
+
 # AgentCacheSession
 
 

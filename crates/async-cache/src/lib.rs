@@ -34,6 +34,7 @@
 //! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
 //! - [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl), [`invalidates`](macro@invalidates): the same for functions;
 //!   `function`: what they rely on; [`Lookup`]: what a key is asked for by
+//! - [`agent`]: tools of AI agents, cached, scoped and kept from looping
 //! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them
 //! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
 //! - [`Clock`]: where the time comes from
@@ -43,6 +44,7 @@
 
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 
+pub mod agent;
 mod backup;
 mod builder;
 mod cache;

@@ -53,6 +53,7 @@ class AgentCacheInvalidator:
 
     def _invalidate(self, session: _native.AgentSession | None) -> None:
         if self.scope == "global":
+            registry.write(self.resource)
             for tool in registry.tools(self.resource):
                 if tool.scope == "global":
                     for cache in tool._agent_caches():

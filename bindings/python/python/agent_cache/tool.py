@@ -101,7 +101,9 @@ class AgentCache:
         functools.update_wrapper(tool, function)
         tool.skip_args = self.skip_args
         _Methods(tool, number, cache, is_global, self.resource).add_to(tool)
-        registry.register(self.resource, tool)
+        if registry.register(self.resource, tool):
+            # The resource was written to before the tool was there, so what its file has is stale.
+            cache.remove_all()
         return tool
 
 

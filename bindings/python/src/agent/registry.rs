@@ -54,11 +54,17 @@ impl Registry {
         PyList::new(py, sessions)
     }
 
-    /// Notes that a tool reads a resource. The tool is referred to weakly.
-    fn register(&self, resource: &Bound<'_, PyString>, tool: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Notes that a tool reads a resource; whether that was written to before. The tool is referred to weakly.
+    fn register(&self, resource: &Bound<'_, PyString>, tool: &Bound<'_, PyAny>) -> PyResult<bool> {
         let name = resource.to_cow()?.into_owned();
         let tool = Ref::new(PyWeakrefReference::new(tool)?);
-        self.state.borrow(resource.py()).resources.register(&name, tool);
+        Ok(self.state.borrow(resource.py()).resources.register(&name, tool))
+    }
+
+    /// Notes that a resource is written to.
+    fn write(&self, resource: &Bound<'_, PyString>) -> PyResult<()> {
+        let name = resource.to_cow()?.into_owned();
+        self.state.borrow(resource.py()).resources.write(&name);
         Ok(())
     }
 

@@ -167,6 +167,11 @@ impl<C, R> History<C, R> {
         (self.begun.saturating_sub(count as u64)..self.begun).filter_map(|at| self.at(at))
     }
 
+    /// What was asked in a call that was made not long ago.
+    pub fn asked(&self, call: u64) -> Option<&C> {
+        self.iter().find(|past| past.call == call).map(|past| &past.asked)
+    }
+
     /// All calls that are kept.
     pub fn iter(&self) -> impl Iterator<Item = &Past<C, R>> {
         self.recent.iter().flatten()

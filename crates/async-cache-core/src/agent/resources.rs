@@ -2,33 +2,45 @@
 //!
 //! Owns the lists of readers by resource name. A reader is a handle that a front can upgrade or not (tools may be
 //! dropped before the process ends): [`Resources::readers`] forgets those that are gone, so that tools made in a
-//! loop do not pile up.
+//! loop do not pile up. Owns, too, which resources were written to: a tool may open a file of older results after
+//! that, and [`Resources::register`] says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The readers of each resource, in the order in which they were registered.
 #[derive(Debug)]
 pub struct Resources<T> {
     readers: BTreeMap<Box<str>, Vec<T>>,
+    written: BTreeSet<Box<str>>,
 }
 
 impl<T> Default for Resources<T> {
     fn default() -> Self {
-        Self { readers: BTreeMap::new() }
+        Self::new()
     }
 }
 
 impl<T> Resources<T> {
     /// Nobody reads anything.
     pub const fn new() -> Self {
-        Self { readers: BTreeMap::new() }
+        Self { readers: BTreeMap::new(), written: BTreeSet::new() }
     }
 
-    /// Notes that a tool reads a resource.
-    pub fn register(&mut self, resource: &str, tool: T) {
+    /// Notes that a tool reads a resource; whether the resource was written to before, so that what the tool has
+    /// from a file is stale.
+    #[must_use = "stale results must go"]
+    pub fn register(&mut self, resource: &str, tool: T) -> bool {
         match self.readers.get_mut(resource) {
             Some(readers) => readers.push(tool),
             None => drop(self.readers.insert(resource.into(), vec![tool])),
+        }
+        self.written.contains(resource)
+    }
+
+    /// Notes that a resource is written to.
+    pub fn write(&mut self, resource: &str) {
+        if !self.written.contains(resource) {
+            self.written.insert(resource.into());
         }
     }
 
@@ -61,9 +73,9 @@ mod tests {
     #[test]
     fn the_readers_of_one_resource_are_not_those_of_another() {
         let mut resources = Resources::new();
-        resources.register("files", 1);
-        resources.register("rows", 2);
-        resources.register("files", 3);
+        assert!(!resources.register("files", 1));
+        assert!(!resources.register("rows", 2));
+        assert!(!resources.register("files", 3));
         assert_eq!(resources.readers("files", |&tool| Some(tool)), [1, 3]);
         assert_eq!(resources.readers("mails", |&tool| Some(tool)), []);
     }
@@ -71,11 +83,19 @@ mod tests {
     #[test]
     fn readers_that_are_gone_are_forgotten() {
         let mut resources = Resources::new();
-        resources.register("files", 1);
-        resources.register("files", 2);
+        assert!(!resources.register("files", 1));
+        assert!(!resources.register("files", 2));
         assert_eq!(resources.readers("files", |&tool| (tool == 2).then_some(tool)), [2]);
         assert_eq!(resources.readers("files", |&tool| Some(tool)), [2]);
         assert_eq!(resources.readers("files", |_| None::<()>), []);
         assert_eq!(resources.names().count(), 0);
+    }
+
+    #[test]
+    fn a_reader_that_comes_after_a_write_is_told() {
+        let mut resources = Resources::new();
+        resources.write("files");
+        assert!(resources.register("files", 1));
+        assert!(!resources.register("rows", 1));
     }
 }
