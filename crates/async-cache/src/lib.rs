@@ -74,7 +74,7 @@ pub use error::{BackendError, BackupError, BuildError, LoadError};
 pub use function::CachedFunction;
 pub use lookup::Lookup;
 #[cfg(feature = "macros")]
-pub use macros::{async_lru, async_ttl, invalidates};
+pub use macros::{agent_cache, agent_invalidates, async_lru, async_ttl, invalidates};
 pub use save::{Opening, Saved};
 
 /// What the expansions of the macros call. Not for anybody else: it changes without notice.
