@@ -51,7 +51,8 @@ impl Words {
                         words.place = Some(input.call(Path::parse_mod_style)?);
                     }
                     other => {
-                        let message = format!("there is no option `{other}`; there are `resource`, `scope`, `crate`");
+                        let message =
+                            format!("there is no option `{other}`; there are `resource`, `scope`, `crate`");
                         return Err(syn::Error::new(word.span(), message));
                     }
                 }

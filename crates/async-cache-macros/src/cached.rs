@@ -357,7 +357,8 @@ impl<'a> Expansion<'a> {
         let (name, krate, output) = (&sig.ident, &self.krate, &self.output);
         let (lifetimes, _, bounds) = sig.generics.split_for_impl();
         let (function_type, of_functions) = (self.function_type(), self.of_functions());
-        let metrics = if self.options.resource.is_some() { quote!(agent::AgentMetrics) } else { quote!(Metrics) };
+        let metrics =
+            if self.options.resource.is_some() { quote!(agent::AgentMetrics) } else { quote!(Metrics) };
         let cfgs: Vec<_> = attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
         let lints: Vec<_> = attrs.iter().filter(|attribute| is_lint(attribute)).collect();
         let attrs = attrs.iter().filter(|attribute| !attribute.path().is_ident("expect"));

@@ -67,7 +67,8 @@ pub(crate) enum Key {
     Made(Box<Type>, Expr),
 }
 
-const AGENT_WORDS: &str = "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `name`, `key`, `cache_none`, `crate`";
+const AGENT_WORDS: &str =
+    "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `name`, `key`, `cache_none`, `crate`";
 const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `name`, `key`, `result`, `cache_none`, \
                      `skip_self`, `crate`";
 

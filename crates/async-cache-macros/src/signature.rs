@@ -147,7 +147,8 @@ fn check_receiver(
     mistakes: &mut Mistakes,
 ) {
     if let (Some(receiver), Some(_)) = (receiver, &options.resource) {
-        let message = "a tool is a function, not a method: take what it needs as an argument, or from a static";
+        let message =
+            "a tool is a function, not a method: take what it needs as an argument, or from a static";
         mistakes.at(receiver, message);
         return;
     }

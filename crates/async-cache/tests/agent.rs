@@ -138,9 +138,15 @@ async fn tools_of_one_resource_do_not_mix_and_a_write_invalidates_all_of_them() 
     let session = AgentSession::builder().open();
     session
         .run(async {
-            assert_eq!((one(0).await.unwrap(), two(0).await.unwrap(), unrelated().await.unwrap()), (1, 10, 1));
+            assert_eq!(
+                (one(0).await.unwrap(), two(0).await.unwrap(), unrelated().await.unwrap()),
+                (1, 10, 1)
+            );
             write(2).await.unwrap();
-            assert_eq!((one(0).await.unwrap(), two(0).await.unwrap(), unrelated().await.unwrap()), (2, 20, 1));
+            assert_eq!(
+                (one(0).await.unwrap(), two(0).await.unwrap(), unrelated().await.unwrap()),
+                (2, 20, 1)
+            );
             write(3).await.unwrap_err();
             assert_eq!((one(0).await.unwrap(), two(0).await.unwrap()), (3, 30));
         })
@@ -306,10 +312,8 @@ async fn a_tool_that_is_used_first_after_a_write_does_not_serve_its_file() {
 
     {
         let tag = format!("\u{1F}{}::late", module_path!());
-        let old: async_cache::AsyncCache<(), u64> = async_cache::AsyncCache::builder()
-            .backup(DiskBackend::new(&*PATH).version(tag))
-            .build()
-            .unwrap();
+        let old: async_cache::AsyncCache<(), u64> =
+            async_cache::AsyncCache::builder().backup(DiskBackend::new(&*PATH).version(tag)).build().unwrap();
         old.set((), 1);
         old.save_to_backup().unwrap();
     }
@@ -386,7 +390,8 @@ async fn the_report_is_data_that_a_model_can_read() {
         Ok(1)
     }
 
-    let session = AgentSession::builder().id("s").loop_detection(detecting().max_tool_repeats(repeats(1))).open();
+    let session =
+        AgentSession::builder().id("s").loop_detection(detecting().max_tool_repeats(repeats(1))).open();
     session
         .run(async {
             report(7).await.unwrap();

@@ -150,7 +150,10 @@ impl Frame {
             _ => (0, guard.limits.max_depth),
         };
         let history = self.history.lock();
-        let called = |asked: &Asked| ToolCall { tool: asked.tool.to_owned(), arguments: (*asked.arguments).to_owned() };
+        let called = |asked: &Asked| ToolCall {
+            tool: asked.tool.to_owned(),
+            arguments: (*asked.arguments).to_owned(),
+        };
         let cycle = history.last(period).map(|past| called(&past.asked)).collect();
         LoopDetected::new(alarm, call, cycle, limit, &guard.session.id)
     }

@@ -91,7 +91,11 @@ pub struct ToolCall {
 impl fmt::Display for ToolCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tool, arguments } = self;
-        if arguments.starts_with('(') { write!(f, "{tool}{arguments}") } else { write!(f, "{tool}({arguments})") }
+        if arguments.starts_with('(') {
+            write!(f, "{tool}{arguments}")
+        } else {
+            write!(f, "{tool}({arguments})")
+        }
     }
 }
 
@@ -131,12 +135,18 @@ impl fmt::Display for LoopDetected {
         write!(f, "loop detected ({}): ", kind.name())?;
         match kind {
             LoopKind::Repeat => {
-                write!(f, "{call} would be the same call {count} times in a row, with the same result each time")?;
+                write!(
+                    f,
+                    "{call} would be the same call {count} times in a row, with the same result each time"
+                )?;
             }
             LoopKind::Oscillation => {
                 let cycle: Vec<_> = cycle.iter().map(ToString::to_string).collect();
                 let cycle = cycle.join(" -> ");
-                write!(f, "{cycle} was run {count} times in a row with the same results, and {call} goes on with it")?;
+                write!(
+                    f,
+                    "{cycle} was run {count} times in a row with the same results, and {call} goes on with it"
+                )?;
             }
             LoopKind::Depth => write!(f, "{call} would be {count} calls of tools deep")?,
         }

@@ -49,7 +49,11 @@ impl<K, V> Debug for Tool<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, scope, .. } = self;
         let name = &self.function.name;
-        f.debug_struct("Tool").field("name", name).field("resource", resource).field("scope", scope).finish_non_exhaustive()
+        f.debug_struct("Tool")
+            .field("name", name)
+            .field("resource", resource)
+            .field("scope", scope)
+            .finish_non_exhaustive()
     }
 }
 
