@@ -18,7 +18,7 @@ import ast
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Tools:
         }
 
 
-def model() -> Iterator[tuple[str, dict[str, Any]]]:
+def model() -> Generator[tuple[str, dict[str, Any]], Any, Any]:
     """A model that follows a script; it is sent what its call returned, and yields the next call."""
     files = yield "list_files", {"pattern": "*.py"}
     for path in files:
@@ -100,7 +100,7 @@ def model() -> Iterator[tuple[str, dict[str, Any]]]:
 
 async def run_agent(tools: Tools) -> tuple[int, Any]:
     """Calls what the model says, until it is done: how many calls that were, and what it said last."""
-    script: Any = model()
+    script = model()
     calls = 0
     name, arguments = next(script)
     while True:

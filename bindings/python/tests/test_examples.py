@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import mcp
 import pytest
-from mcp import Client
 from mcp.server.mcpserver import MCPServer
 
 from agent_cache import AgentCache
@@ -145,7 +145,7 @@ def test_a_decorated_tool_is_an_mcp_tool() -> None:
             """Greets."""
             return f"{'Good day' if polite else 'Hi'}, {name}"
 
-        async with Client(server) as client:
+        async with mcp.Client(server) as client:
             [tool] = (await client.list_tools()).tools
             assert (tool.name, tool.description) == ("greet", "Greets.")
             assert set(tool.input_schema["properties"]) == {"name", "polite"}

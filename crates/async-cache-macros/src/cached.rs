@@ -67,9 +67,10 @@ impl<'a> Expansion<'a> {
             Returns::Plain(ty) => (quote!(#ty), quote!(#ty)),
             Returns::Result(ty) => {
                 let (value, error) = value_and_error(&krate, ty);
-                let failure = match options.resource {
-                    Some(_) => quote!(#krate::agent::ToolError<#error>),
-                    None => quote!(#krate::LoadError<#error>),
+                let failure = if options.is_tool() {
+                    quote!(#krate::agent::ToolError<#error>)
+                } else {
+                    quote!(#krate::LoadError<#error>)
                 };
                 (value.clone(), quote!(#krate::__private::Result<#value, #failure>))
             }
@@ -156,9 +157,10 @@ impl<'a> Expansion<'a> {
     /// The type of the static cache.
     fn function_type(&self) -> TokenStream {
         let (krate, key, value) = (&self.krate, &self.key, &self.value);
-        match self.options.resource {
-            None => quote!(#krate::CachedFunction<#key, #value>),
-            Some(_) => quote!(#krate::agent::Tool<#key, #value>),
+        if self.options.is_tool() {
+            quote!(#krate::agent::Tool<#key, #value>)
+        } else {
+            quote!(#krate::CachedFunction<#key, #value>)
         }
     }
 
@@ -172,7 +174,7 @@ impl<'a> Expansion<'a> {
 
     /// What only functions have that are no tools: the cache itself, and single entries for `#[invalidates]`.
     fn of_functions(&self) -> Option<TokenStream> {
-        if self.options.resource.is_some() {
+        if self.options.is_tool() {
             return None;
         }
         let (krate, key, value) = (&self.krate, &self.key, &self.value);
@@ -357,8 +359,7 @@ impl<'a> Expansion<'a> {
         let (name, krate, output) = (&sig.ident, &self.krate, &self.output);
         let (lifetimes, _, bounds) = sig.generics.split_for_impl();
         let (function_type, of_functions) = (self.function_type(), self.of_functions());
-        let metrics =
-            if self.options.resource.is_some() { quote!(agent::AgentMetrics) } else { quote!(Metrics) };
+        let metrics = if self.options.is_tool() { quote!(agent::AgentMetrics) } else { quote!(Metrics) };
         let cfgs: Vec<_> = attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
         let lints: Vec<_> = attrs.iter().filter(|attribute| is_lint(attribute)).collect();
         let attrs = attrs.iter().filter(|attribute| !attribute.path().is_ident("expect"));

@@ -49,12 +49,12 @@ pub(crate) fn expand(attribute: TokenStream, function: TokenStream) -> syn::Resu
         }
     }
     mistakes.none_or_error()?;
-    let guards = targets.iter().map(|target| guard(&krate, target, &arguments)).collect();
-    Ok(write(guards, &arguments, &function))
+    let guards = targets.iter().map(|target| guard(&krate, target, &arguments)).collect::<Vec<_>>();
+    Ok(write(&guards, &arguments, &function))
 }
 
 /// The write with its guards around it.
-pub(crate) fn write(guards: Vec<TokenStream>, arguments: &[Argument], function: &ItemFn) -> TokenStream {
+pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &ItemFn) -> TokenStream {
     let ItemFn { attrs, vis, sig, block } = function;
     let mut sig = sig.clone();
     // Patterns that are not names get one, and are taken apart where the write begins.

@@ -120,6 +120,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether it is the tool of an agent.
+    pub(crate) fn is_tool(&self) -> bool {
+        self.resource.is_some()
+    }
+
     fn check_agent(&mut self) -> syn::Result<()> {
         if self.resource.is_none() {
             let message = "say what this tool reads: `#[agent_cache(resource = \"files\")]`";

@@ -98,7 +98,7 @@ impl Cacheable {
             ReturnType::Type(_, ty) => (**ty).clone(),
         };
         check_returned(&returned, &mut mistakes);
-        if options.resource.is_some() && !is_named_result(&returned) {
+        if options.is_tool() && !is_named_result(&returned) {
             let message = "an agent's tool returns a `Result`, for a loop is an error: write `Result<T, E>`";
             mistakes.at(&returned, message);
         }
@@ -146,7 +146,9 @@ fn check_receiver(
     receiver: Option<&Receiver>,
     mistakes: &mut Mistakes,
 ) {
-    if let (Some(receiver), Some(_)) = (receiver, &options.resource) {
+    if let Some(receiver) = receiver
+        && options.is_tool()
+    {
         let message =
             "a tool is a function, not a method: take what it needs as an argument, or from a static";
         mistakes.at(receiver, message);

@@ -61,11 +61,11 @@ impl Shared {
             return Some(cache);
         }
         // With nothing locked; another thread may be first.
-        let made = make();
+        let new = make();
         let mut caches = self.caches.lock();
         let kept = caches.as_mut()?.entry(tool).or_insert_with(|| Kept {
             resource,
-            cache: Arc::new(made),
+            cache: Arc::new(new),
             remove_all: |cache| {
                 let cache = cache.downcast_ref::<AsyncCache<K, V>>().expect("it was put there as one");
                 cache.inner.remove_all();
