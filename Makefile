@@ -101,6 +101,7 @@ doc: ## the API documentation, in target/doc
 bench: ## all benchmarks beside their peers; writes benches/results
 	$(CARGO) build --quiet --profile bench -p async-cache-benches
 	./target/release/memory --save
+	./target/release/macros --save
 	./target/release/overhead --save
 	./target/release/disk --save
 
@@ -118,6 +119,7 @@ bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean 
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(CARGO) build --quiet --profile bench -p async-cache-benches
 	./target/release/memory --smoke
+	./target/release/macros --smoke
 	./target/release/overhead --smoke
 	./target/release/disk --most 1000
 

@@ -8,6 +8,6 @@ fn main() {
         let found = lock.split(&head).nth(1).and_then(|rest| rest.split('"').next());
         format!("{name} {}", found.unwrap_or("unknown"))
     };
-    let peers = ["async-cache", "quick_cache", "moka", "redb", "bitcode"].map(version).join(", ");
+    let peers = ["async-cache", "quick_cache", "moka", "cached", "redb", "bitcode"].map(version).join(", ");
     println!("cargo:rustc-env=BENCH_VERSIONS={peers}");
 }

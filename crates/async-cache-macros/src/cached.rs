@@ -319,22 +319,40 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// What keeps an `Err` behind an alias from being cached.
-    fn check_plain(&self) -> Option<TokenStream> {
-        let Returns::Plain(ty) = &self.cacheable.returns else { return None };
-        if self.options.result.is_some() {
-            return None;
-        }
+    /// What the types have to be, asked where they stand; and what keeps an `Err` behind an alias from being cached.
+    /// Items, before which `cfgs` stand.
+    fn check(&self, cfgs: &[&Attribute]) -> TokenStream {
         let krate = &self.krate;
+        let parts = self.parts.iter().filter(|_| !matches!(self.options.key, Some(Key::Made(..))));
+        let parts = parts.map(|part| {
+            let target = &part.target;
+            quote_spanned!(target.span()=> #krate::__private::can_be_a_key::<#target>();)
+        });
+        let (value, returned) = match &self.cacheable.returns {
+            Returns::Plain(ty) => (&self.value, (self.options.result.is_none()).then_some(ty)),
+            Returns::Result(_) => (&self.value, None),
+        };
+        let span = match &self.cacheable.returns {
+            Returns::Plain(ty) | Returns::Result(ty) => ty.span(),
+        };
+        let value = quote_spanned!(span=> #krate::__private::can_be_a_value::<#value>(););
         let message = "this function returns a `Result` under another name, and its errors would be cached: write \
                        `result` in the attribute";
-        Some(quote_spanned! {ty.span()=>
-            const _: () = {
-                #[allow(unused_imports)]
-                use #krate::__private::IsNoResult as _;
-                ::core::assert!(!<#krate::__private::Returned<#ty>>::IS_RESULT, #message);
-            };
-        })
+        let no_result = returned.map(|ty| {
+            quote_spanned! {span=>
+                #(#cfgs)*
+                const _: () = {
+                    #[allow(unused_imports)]
+                    use #krate::__private::IsNoResult as _;
+                    ::core::assert!(!<#krate::__private::Returned<#ty>>::IS_RESULT, #message);
+                };
+            }
+        });
+        quote! {
+            #(#cfgs)*
+            const _: fn() = || { #(#parts)* #value };
+            #no_result
+        }
     }
 
     /// The function as the user wrote it, under another name.
@@ -372,10 +390,14 @@ impl<'a> Expansion<'a> {
         let origin = self.origin(&format_ident!("origin", span = name.span()));
         let part_parameters = self.part_parameters();
         let (make_key, lookup) = self.lookup_of_references();
-        let check = self.check_plain();
+        let check = self.check(&cfgs);
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
+        // The checks come first, and so does what the compiler says of them.
         quote! {
+            #check
+
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#(#parameters),*) -> #output #bounds {
                 #ask
             }
@@ -388,6 +410,7 @@ impl<'a> Expansion<'a> {
             #(#cfgs)*
             #(#lints)*
             #[allow(dead_code, clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::ptr_arg)]
+            #[allow(clippy::used_underscore_binding)]
             #[allow(clippy::trivially_copy_pass_by_ref, clippy::needless_lifetimes, clippy::implicit_hasher)]
             impl #name {
                 /// Forgets what was returned for these arguments. A call that runs is fenced: it stores nothing.
@@ -469,8 +492,6 @@ impl<'a> Expansion<'a> {
                 #origin
             }
 
-            #(#cfgs)*
-            #check
         }
     }
 
@@ -493,7 +514,7 @@ impl<'a> Expansion<'a> {
         let miss_call = quote!(Self::#miss_name(self, asked, #(#names),*));
         let (ask, refresh) = (self.ask(&handle, &miss_call), self.refresh(&handle, &miss_call));
         let origin = self.origin(&origin_name);
-        let check = self.check_plain();
+        let check = self.check(&[]);
         let cache_doc = format!("The cache of the method [`{name}`](Self::{name}), one for all instances.");
         let refresh_doc = format!(
             "Calls [`{name}`](Self::{name}) anew and stores what it returns. A call that runs is fenced; those who \
@@ -501,6 +522,7 @@ impl<'a> Expansion<'a> {
         );
         quote! {
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis async fn #name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
                 #check
                 #ask
@@ -516,14 +538,14 @@ impl<'a> Expansion<'a> {
 
             #(#cfgs)*
             #[doc = #refresh_doc]
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::used_underscore_binding)]
             #vis async fn #refresh_name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
                 #refresh
             }
 
             #(#cfgs)*
             #[doc(hidden)]
-            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)]
+            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::used_underscore_binding)]
             async fn #miss_name #lifetimes (
                 #receiver, #asked: #krate::__private::Asked, #(#parameters),*
             ) -> #output #bounds {

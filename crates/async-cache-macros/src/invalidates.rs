@@ -118,7 +118,11 @@ fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenS
             [one] => quote_spanned!(span=> #path().invalidating(#one)),
             several => quote_spanned!(span=> #path().invalidating((#(#several),*))),
         },
-        Some(key) => quote_spanned!(span=> #path::invalidating(#(&(#key)),*)),
+        Some(key) => {
+            // One more reference is taken off again, and a `String` becomes a `&str`.
+            let key = key.iter().map(|part| quote_spanned!(part.span()=> &(#part)));
+            quote_spanned!(span=> #path::invalidating(#(#key),*))
+        }
         None => {
             // References by now.
             let names = arguments.iter().map(|argument| &argument.name);
@@ -130,7 +134,7 @@ fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenS
         }
     };
     quote! {{
-        #[allow(unused_variables)]
+        #[allow(unused_variables, clippy::used_underscore_binding)]
         let guard = {
             #references
             #guard

@@ -231,16 +231,15 @@ where
 
 /// A write that is under way. What it makes stale is gone when it begins, and gone again when this is dropped:
 /// after the write, whether it returned, failed, panicked or was cancelled.
+///
+/// Without bounds on its types, so that the compiler complains of a key or a value where it stands and not here.
 #[doc(hidden)]
 #[must_use = "what is cached during the write has to go after it"]
-pub struct Invalidating<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+pub struct Invalidating<K: 'static, V: 'static> {
     function: &'static CachedFunction<K, V>,
     /// `None`: everything.
     key: Option<K>,
+    invalidate: fn(&CachedFunction<K, V>, Option<&K>),
 }
 
 impl<K, V> Invalidating<K, V>
@@ -249,34 +248,22 @@ where
     V: Clone + Send + Sync + 'static,
 {
     fn begin(function: &'static CachedFunction<K, V>, key: Option<K>) -> Self {
-        let write = Self { function, key };
-        write.invalidate();
-        write
-    }
-
-    fn invalidate(&self) {
-        match &self.key {
-            Some(key) => self.function.cache().inner.delete(key),
-            None => self.function.clear(),
-        }
+        let invalidate = |function: &CachedFunction<K, V>, key: Option<&K>| match key {
+            Some(key) => function.cache().inner.delete(key),
+            None => function.clear(),
+        };
+        invalidate(function, key.as_ref());
+        Self { function, key, invalidate }
     }
 }
 
-impl<K, V> Drop for Invalidating<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+impl<K: 'static, V: 'static> Drop for Invalidating<K, V> {
     fn drop(&mut self) {
-        self.invalidate();
+        (self.invalidate)(self.function, self.key.as_ref());
     }
 }
 
-impl<K, V> Debug for Invalidating<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+impl<K: 'static, V: 'static> Debug for Invalidating<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invalidating").field("function", &self.function.name).finish_non_exhaustive()
     }
@@ -359,6 +346,19 @@ impl<T> Optional for Option<T> {
         self.is_some()
     }
 }
+
+/// What an argument has to be, so that the compiler says at the argument if it is not.
+#[doc(hidden)]
+pub const fn can_be_a_key<T>()
+where
+    T: Hash + Eq + Debug + ToOwned + Sync + ?Sized,
+    T::Owned: Hash + Eq + Send + Sync + 'static,
+{
+}
+
+/// What a value has to be, so that the compiler says at the return type if it is not.
+#[doc(hidden)]
+pub const fn can_be_a_value<T: Clone + Send + Sync + 'static>() {}
 
 /// Tells a `Result` behind an alias from other types: its own constant hides the one of [`IsNoResult`].
 #[doc(hidden)]

@@ -57,7 +57,8 @@ on_several_threads! {
         join::clear();
         let words = ["a".to_owned(), "b".to_owned()];
         assert_eq!(join(&words, "-", &2).await, "a-ba-b");
-        assert_eq!(join(&words.clone(), &"-".to_owned(), &2).await, "a-ba-b");
+        let (same, separator) = (words.to_vec(), "-".to_owned());
+        assert_eq!(join(&same, &separator, &2).await, "a-ba-b");
         assert_eq!(join(&words, "+", &2).await, "a+ba+b");
         assert_eq!((join::metrics().hits, join::metrics().size), (1, 2));
         join::invalidate(&words, "-", &2);
@@ -101,7 +102,8 @@ on_several_threads! {
         }
 
         assert_eq!(length("four").await, 4);
-        assert_eq!(length(&"four".to_owned()).await, 4);
+        let same = "four".to_owned();
+        assert_eq!(length(&same).await, 4);
         assert!(length::metrics().hits >= 1);
     }
 
@@ -146,10 +148,10 @@ on_several_threads! {
 
     async fn a_type_that_is_named_as_a_result_may_be_none() {
         #[derive(Clone, Debug, PartialEq)]
-        struct SearchResult(u8);
+        struct SearchResult(usize);
         #[async_lru(result = false)]
         async fn search(word: &str) -> SearchResult {
-            SearchResult(word.len() as u8)
+            SearchResult(word.len())
         }
 
         assert_eq!(search("abc").await, SearchResult(3));
@@ -240,8 +242,8 @@ on_several_threads! {
     async fn a_refresh_loads_anew_and_stores() {
         static PRICE: AtomicUsize = AtomicUsize::new(10);
         #[async_lru]
-        async fn price(product: u64) -> usize {
-            PRICE.load(SeqCst) + product as usize
+        async fn price(product: usize) -> usize {
+            PRICE.load(SeqCst) + product
         }
 
         PRICE.store(10, SeqCst);
@@ -293,7 +295,7 @@ on_several_threads! {
 
         let panic = tokio::spawn(broken(2)).await.unwrap_err().into_panic();
         let message = panic.downcast_ref::<String>().unwrap();
-        assert_eq!(message, format!("{}::broken: the loader of key 2 panicked: 2 is too small", module_path!()));
+        assert_eq!(*message, format!("{}::broken: the loader of key 2 panicked: 2 is too small", module_path!()));
         let panic = tokio::spawn(endless(2)).await.unwrap_err().into_panic();
         assert!(panic.downcast_ref::<String>().unwrap().contains("asked for the key that it is loading"));
     }
@@ -375,7 +377,7 @@ mod kept {
 
     /// A function of another module, by paths that mean this one.
     #[async_lru(backup = super::file("visible.cache"), maxsize = 10)]
-    pub(super) async fn visible(number: super::kept::Number) -> Number {
+    pub(super) async fn visible(number: Number) -> Number {
         Number(number.0 + 1)
     }
 
