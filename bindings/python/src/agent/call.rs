@@ -90,7 +90,7 @@ enum Inner {
     Uncached(Ref),
 }
 
-fn tool<'a>(function: &'a Function) -> &'a Tool {
+fn tool(function: &Function) -> &Tool {
     function.tool.as_ref().expect("only tools make these calls")
 }
 
@@ -134,13 +134,12 @@ impl ToolCall {
             _ => None,
         };
         let tool = Ref::new(call.function.bind(py).clone());
-        let inner = match target {
-            Some(target) => Inner::Cached(Call::of(FunctionCall { function: Ref::new(target), ..call })),
-            None => {
-                let wrapped = call.function(py).wrapped.bind(py);
-                let awaitable = apply(wrapped, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
-                Inner::Uncached(Ref::new(load::iterator(&awaitable, wrapped)?))
-            }
+        let inner = if let Some(target) = target {
+            Inner::Cached(Call::of(FunctionCall { function: Ref::new(target), ..call }))
+        } else {
+            let wrapped = call.function(py).wrapped.bind(py);
+            let awaitable = apply(wrapped, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
+            Inner::Uncached(Ref::new(load::iterator(&awaitable, wrapped)?))
         };
         let session = session.map(Ref::new);
         *self = Self::Running(Box::new(Running { inner, tool, session, is_counted: false, watch }));
