@@ -14,6 +14,7 @@
 //! - [`listing`]: the entries in their order, in pieces, while the cache goes on
 //! - [`cold`]: the entries that are still only in the opened snapshot
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
+//! - [`agent`]: sessions of agents, the resources of their tools, and loops in what they call
 //! - [`stats`]: what is counted
 //! - [`time`]: instants and deadlines as numbers; `slab`: slots and the chains through them
 //!
@@ -48,6 +49,7 @@
 
 #![allow(clippy::cast_possible_truncation)] // hashes are cut to their lower half on purpose, everywhere
 
+pub mod agent;
 pub mod batch;
 pub mod cache;
 pub mod cold;
