@@ -202,7 +202,8 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
             continue;
         }
         let key = codec::decode_key(py, record.key);
-        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, record.value, target.options.codec)?)));
+        let entry =
+            key.and_then(|key| Ok((key, codec::decode_value(py, record.value, target.options.codec)?)));
         match entry {
             Ok((key, value)) => entries.append((key, value, record.deadline.map(left)))?,
             Err(error) => drop(blamed(py, error)?),

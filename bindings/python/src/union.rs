@@ -77,9 +77,11 @@ fn write(
         }
         let writer = match &mut writer {
             Some(writer) => writer,
-            none => {
-                none.insert(Writer::create(&place.vfs, &place.path, place.options.to_write(&place.version, newer.saved_at()))?)
-            }
+            none => none.insert(Writer::create(
+                &place.vfs,
+                &place.path,
+                place.options.to_write(&place.version, newer.saved_at()),
+            )?),
         };
         if is_in(writer.copy(&record))? {
             ranks.push(record.rank);
