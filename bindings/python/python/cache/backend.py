@@ -89,13 +89,29 @@ class DiskBackend(CacheBackend):
         self.pickle = pickle
         self.compression = compression
         self._options = _native.FileOptions(pickle, _secret_bytes(secret), _level(compression))
+        self._has_secret = secret is not None
         self._lock = threading.RLock()
 
+    def __copy__(self) -> DiskBackend:
+        again = object.__new__(type(self))
+        again.__dict__.update(self.__dict__)
+        again._lock = threading.RLock()
+        return again
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DiskBackend:
+        return self.__copy__()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        if self._has_secret:
+            raise TypeError(
+                f"{self!r} has a secret, which does not belong into a pickle; make a DiskBackend with the secret where "
+                "it is needed"
+            )
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_options")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._options = _native.FileOptions(self.pickle, None, _level(self.compression))
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
