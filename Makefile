@@ -90,8 +90,8 @@ lint-rust: ## format, clippy, docs and the arrows between crates
 lint-python: python ## ruff, mypy and stubtest
 	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)
 	$(VENV)/bin/ruff check --quiet $(BINDINGS)
-	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache tests examples benches
-	cd $(BINDINGS) && $(abspath $(VENV))/bin/python -m mypy.stubtest cache --allowlist stubtest-allowlist.txt
+	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache python/agent_cache tests examples benches
+	cd $(BINDINGS) && $(abspath $(VENV))/bin/python -m mypy.stubtest cache agent_cache --allowlist stubtest-allowlist.txt
 
 format: ## format everything
 	$(CARGO) fmt --all

@@ -1,5 +1,7 @@
 //! A hit of a decorated function, beside `get_or_load` on the same cache and the macros of `cached`.
 
+#![allow(clippy::unused_async)] // what the macros of `cached` expand to
+
 use std::hint::black_box;
 
 use async_cache::{AsyncCache, async_lru, async_ttl};

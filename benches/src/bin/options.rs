@@ -47,9 +47,12 @@ fn page(id: u64) -> String {
     for item in 0..40 {
         let text: Vec<&str> = (0..12).map(|_| WORDS[random.usize(..WORDS.len())]).collect();
         let (text, price) = (text.join(" "), random.u32(..100_000));
-        page += &format!(
-            "<li class=\"item\"><a href=\"/items/{id}/{item}\">{text}</a><span class=\"price\">{price}</span></li>\n"
-        );
+        page.push_str("<li class=\"item\"><a href=\"/items/");
+        for part in [&*id.to_string(), "/", &item.to_string(), "\">", &text, "</a><span class=\"price\">"] {
+            page.push_str(part);
+        }
+        page.push_str(&price.to_string());
+        page.push_str("</span></li>\n");
     }
     page + "</ul></body></html>"
 }

@@ -93,6 +93,7 @@ def main() -> None:
     timer = Timer()
     original = None if arguments.original is None else Original(arguments.original)
     rivals = [_here(timer, case) for case in (*contenders.yardsticks(), *contenders.of_cache("async-cache"))]
+    rivals += [_here(timer, case) for case in contenders.of_agents()]
     if original is not None:
         rivals += [_there(original, table, name) for table, name in original.cases]
     rivals += [_here(timer, case) for case in contenders.of_peers()]

@@ -74,6 +74,17 @@ def calling(function: Callable[[int], object]) -> Bench:
     return bench
 
 
+def awaiting_tool(function: Call, session: Callable[[], Any]) -> Bench:
+    """Awaits a function of one argument within a session, whose begin and end is part of the figure."""
+
+    async def bench(count: int) -> None:
+        async with session():
+            for _ in repeat(None, count):
+                await function(1)
+
+    return bench
+
+
 def awaiting_one(function: Call) -> Bench:
     """Awaits a function of one argument."""
 

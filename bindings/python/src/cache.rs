@@ -162,6 +162,20 @@ impl Cache {
         done(py)
     }
 
+    /// Removes everything, and what was counted stays: for an invalidation.
+    fn remove_all(&self, py: Python<'_>) {
+        let removed = {
+            let mut state = self.state.borrow(py);
+            let opened = state.opened.take();
+            if let Some(opened) = &opened {
+                opened.add_to(&mut state.spent);
+            }
+            state.bury_all(clock::now());
+            (state.core.remove_all(), opened)
+        };
+        drop(removed);
+    }
+
     /// Whether a key would be served. No use of it.
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let probe = ObjectKey::new(self.seed, key)?;

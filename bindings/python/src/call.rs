@@ -20,12 +20,14 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use async_cache_core::flight::FlightId;
 
+use crate::agent::Tool;
 use crate::cache::{Cache, Entered, Hit};
 use crate::errors;
 use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
+use crate::raw::function::Calls;
 use crate::raw::{Ref, Sent, equal, send};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
@@ -78,9 +80,26 @@ pub(crate) struct Function {
     pub(crate) skip: usize,
     /// Makes the keys, if a backend of the user's own is to get them: called with arguments and keywords.
     pub(crate) make_key: Option<Ref>,
+    /// What makes it the tool of an agent, if it is one.
+    pub(crate) tool: Option<Tool>,
 }
 
 impl Function {
+    /// The key of a call with these arguments, if making it runs no Python code.
+    #[inline]
+    pub(crate) fn probe_at_once<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> Option<CallProbe<'a, 'py>> {
+        if self.make_key.is_some() {
+            return None;
+        }
+        let seed = self.cache.bind(py).get().seed;
+        CallProbe::at_once(py, seed, (self.number, self.typed, self.skip), args, names)
+    }
+
     /// The key of a call with these arguments.
     #[inline]
     pub(crate) fn probe<'a, 'py>(
@@ -97,33 +116,32 @@ impl Function {
     }
 }
 
-/// A call of a decorated function with one positional argument: makes the awaitable.
-#[inline]
-pub(crate) fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
-    coroutine::make(function.py(), || Call {
-        state: State::Function(FunctionCall {
-            function: Ref::new(function),
-            args: Args::One([arg]),
-            names: None,
-            refresh: false,
-        }),
-    })
-}
+/// Calls of functions that are only cached.
+pub(crate) struct Cached;
 
-/// A call of a decorated function: makes the awaitable.
-#[inline]
-pub(crate) fn called(
-    function: Bound<'_, PyAny>,
-    args: Args,
-    names: Option<Ref<PyTuple>>,
-) -> PyResult<Bound<'_, PyAny>> {
-    let py = function.py();
-    let function = Ref::new(function);
-    let call = match names {
-        None => FunctionCall { function, args, names: None, refresh: false },
-        Some(names) => with_names(py, function, args, names)?,
-    };
-    coroutine::new(py, Call { state: State::Function(call) })
+impl Calls for Cached {
+    #[inline]
+    fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
+        coroutine::make(function.py(), || Call {
+            state: State::Function(FunctionCall {
+                function: Ref::new(function),
+                args: Args::One([arg]),
+                names: None,
+                refresh: false,
+            }),
+        })
+    }
+
+    #[inline]
+    fn called(
+        function: Bound<'_, PyAny>,
+        args: Args,
+        names: Option<Ref<PyTuple>>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        let py = function.py();
+        let call = FunctionCall::new(function, args, names)?;
+        coroutine::new(py, Call { state: State::Function(call) })
+    }
 }
 
 /// `use_cache` is the decorator's own argument.
@@ -152,6 +170,8 @@ enum State {
     Object(ObjectCall),
     Function(FunctionCall),
     Waiting(Box<Waiting>),
+    /// Done, and it was a hit.
+    Served,
     Done,
 }
 
@@ -164,10 +184,12 @@ pub(crate) struct ObjectCall {
 }
 
 pub(crate) struct FunctionCall {
-    function: Ref,
-    args: Args,
-    names: Option<Ref<PyTuple>>,
-    refresh: bool,
+    pub(crate) function: Ref,
+    pub(crate) args: Args,
+    /// The names of the last arguments.
+    pub(crate) names: Option<Ref<PyTuple>>,
+    /// Whether it is to load anew, whatever is cached.
+    pub(crate) refresh: bool,
 }
 
 struct Waiting {
@@ -187,6 +209,16 @@ struct Waiting {
 }
 
 impl Call {
+    /// A call of a decorated function.
+    pub(crate) fn of(call: FunctionCall) -> Self {
+        Self { state: State::Function(call) }
+    }
+
+    /// Whether it is done, and was a hit.
+    pub(crate) fn was_hit(&self) -> bool {
+        matches!(self.state, State::Served)
+    }
+
     #[inline]
     pub(crate) fn get(py: Python<'_>, call: impl FnOnce() -> ObjectCall) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(py, || Self { state: State::Object(call()) })
@@ -199,7 +231,10 @@ impl Call {
             let entered = asked.enter(py, is_counted)?;
             is_counted = true;
             let (flight, room, event_loop, leads) = match entered {
-                Entered::Served(value) => return Ok(Sent::Return(value)),
+                Entered::Served(value) => {
+                    self.state = State::Served;
+                    return Ok(Sent::Return(value));
+                }
                 Entered::Waits { flight, room, event_loop, leads } => (flight, room, event_loop, leads),
             };
             let cache = asked.cache(py);
@@ -346,7 +381,7 @@ impl State {
         match self {
             Self::Object(call) => call.cache.bind(py).clone(),
             Self::Function(call) => call.function(py).cache.bind(py).clone(),
-            Self::Waiting(_) | Self::Done => unreachable!("asked for by those who ask"),
+            Self::Waiting(_) | Self::Served | Self::Done => unreachable!("asked for by those who ask"),
         }
     }
 
@@ -380,7 +415,7 @@ impl State {
                 };
                 Cache::enter(cache, &probe, Some(work), Ttl::Default, is_counted)
             }
-            Self::Waiting(_) | Self::Done => unreachable!("asked for by those who ask"),
+            Self::Waiting(_) | Self::Served | Self::Done => unreachable!("asked for by those who ask"),
         }
     }
 
@@ -396,14 +431,31 @@ impl State {
                 let key = key.map(|key| errors::repr(&key)).unwrap_or_default();
                 format!("{}{key}", name.unwrap_or_default())
             }
-            Self::Waiting(_) | Self::Done => String::new(),
+            Self::Waiting(_) | Self::Served | Self::Done => String::new(),
         }
     }
 }
 
 impl FunctionCall {
-    fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
+    pub(crate) fn new(function: Bound<'_, PyAny>, args: Args, names: Option<Ref<PyTuple>>) -> PyResult<Self> {
+        let py = function.py();
+        let function = Ref::new(function);
+        match names {
+            None => Ok(Self { function, args, names: None, refresh: false }),
+            Some(names) => with_names(py, function, args, names),
+        }
+    }
+
+    pub(crate) fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
         crate::raw::function::function(self.function.bind(py)).expect("only decorated functions make these")
+    }
+
+    pub(crate) fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
+        let stop = visit_all(visit, &[self.function.pointer(), pointer_of(self.names.as_ref())]);
+        if stop != 0 {
+            return stop;
+        }
+        self.args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&stop| stop != 0).unwrap_or(0)
     }
 }
 
@@ -424,7 +476,7 @@ impl Coroutine for Call {
 
     #[inline]
     fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, State::Done | State::Served)
     }
 
     fn is_waiting(&self) -> bool {
@@ -507,7 +559,7 @@ impl Coroutine for Call {
         let result = match &self.state {
             State::Waiting(_) => self.leave(py),
             State::Object(_) | State::Function(_) => self.warn(py),
-            State::Done => Ok(()),
+            State::Served | State::Done => Ok(()),
         };
         self.state = State::Done;
         if let Err(error) = result {
@@ -536,19 +588,13 @@ impl State {
                     pointer_of(call.batch_loader.as_ref()),
                 ],
             ),
-            Self::Function(call) => {
-                let stop = visit_all(visit, &[call.function.pointer(), pointer_of(call.names.as_ref())]);
-                if stop != 0 {
-                    return stop;
-                }
-                call.args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&s| s != 0).unwrap_or(0)
-            }
+            Self::Function(call) => call.visit(visit),
             Self::Waiting(waiting) => {
                 let held = [waiting.cache.pointer(), waiting.room.pointer(), waiting.iterator.pointer()];
                 let stop = visit_all(visit, &held);
                 if stop != 0 { stop } else { waiting.asked.visit(visit) }
             }
-            Self::Done => 0,
+            Self::Served | Self::Done => 0,
         }
     }
 }

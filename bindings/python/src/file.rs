@@ -77,6 +77,8 @@ impl Cache {
             .as_ref()
             .is_err_and(|error| matches!(error.kind(), DiskErrorKind::Io | DiskErrorKind::Trust));
         let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
+        // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in.
+        self.state.borrow(py).unread = true;
         let (now, wall) = clock::both();
         let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
         let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
@@ -120,6 +122,7 @@ impl Cache {
                 if state.core.adopt(Arc::clone(&opened.cold), &ranks).is_err() {
                     continue;
                 }
+                state.unread = false;
                 state.file_clock = Some(file);
                 if target.options.merge.is_some() {
                     state.core.keep_times(file);

@@ -544,7 +544,7 @@ impl Probe for CallProbe<'_, '_> {
                 Ok(Some(bytes))
             }
             Self::Made(key, _) => key.get().encode(py),
-            Self::ByPython(..) => Ok(None),
+            Self::ByPython(key, _) => encode_object(key),
             Self::Plain(_) => encode_object(&self.to_key(py)?),
         }
     }

@@ -5,12 +5,14 @@
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
 //!   wait; `nesting`: loads that wait for loads
+//! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
 
+mod agent;
 mod batch;
 mod cache;
 mod call;
@@ -38,6 +40,7 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use crate::agent::ToolCall;
 use crate::call::{Args, Call, Function};
 use crate::file::Target;
 use crate::load::Load;
@@ -64,8 +67,9 @@ fn decorate<'py>(
         typed,
         skip,
         make_key: make_key.map(Ref::new),
+        tool: None,
     };
-    function::new(py, function)
+    function::new::<call::Cached>(py, function)
 }
 
 /// Removes what a call of a decorated function with these arguments has cached.
@@ -128,6 +132,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<options::FileOptions>()?;
     module.add("CachedFunction", function::class(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;
+    module.add("ToolCall", coroutine::class::<ToolCall>(py)?)?;
     module.add("Load", coroutine::class::<Load>(py)?)?;
     module.add_function(wrap_pyfunction!(decorate, module)?)?;
     module.add_function(wrap_pyfunction!(invalidate, module)?)?;
@@ -135,6 +140,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
     module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
+    agent::register(module)?;
     codec::register(module)?;
     Ok(())
 }

@@ -352,7 +352,10 @@ impl Load {
 }
 
 /// What `await` iterates over.
-fn iterator<'py>(awaitable: &Bound<'py, PyAny>, loader: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn iterator<'py>(
+    awaitable: &Bound<'py, PyAny>,
+    loader: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
     static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static INSPECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = awaitable.py();

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use async_cache_disk::{Compression, ReadOptions, Secret, WriteOptions};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 
 use crate::codec;
 
@@ -14,7 +13,6 @@ use crate::codec;
 #[derive(Clone)]
 pub(crate) struct FileOptions {
     pub(crate) codec: codec::Options,
-    level: Option<u8>,
     secret: Option<Secret>,
     compression: Compression,
     /// How long a save that merges waits for another process's to end; `None`: saves replace the file.
@@ -33,32 +31,12 @@ impl FileOptions {
         let compression = level.map_or(Some(Compression::OFF), Compression::zstd);
         Ok(Self {
             codec: codec::Options { pickle },
-            level,
             secret: secret.map_err(|error| PyValueError::new_err(error.to_string()))?,
             compression: compression.ok_or_else(|| {
                 PyValueError::new_err(format!("a level of zstd is from 1 to {}", Compression::MAX_LEVEL))
             })?,
             merge: merge.map_err(|error| PyValueError::new_err(format!("lock_timeout: {error}")))?,
         })
-    }
-
-    /// It never changes.
-    fn __deepcopy__(this: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
-        this
-    }
-
-    /// For pickle, to which a secret is not given.
-    #[allow(clippy::type_complexity)]
-    fn __reduce__<'py>(
-        this: &Bound<'py, Self>,
-    ) -> PyResult<(Bound<'py, PyType>, (bool, Option<()>, Option<u8>, Option<f64>))> {
-        let options = this.get();
-        if options.secret.is_some() {
-            let what = "a DiskBackend with a secret cannot be pickled: make it anew from the secret where it is needed";
-            return Err(PyTypeError::new_err(what));
-        }
-        let merge = options.merge.map(|limit| limit.as_secs_f64());
-        Ok((this.get_type(), (options.codec.pickle, None, options.level, merge)))
     }
 }
 

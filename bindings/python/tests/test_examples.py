@@ -13,8 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import mcp
 import pytest
+from mcp.server.mcpserver import MCPServer
 
+from agent_cache import AgentCache
 from cache import AsyncCache, DiskBackend
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -105,6 +108,52 @@ def test_the_service_has_its_products_back_after_a_restart(tmp_path: Path) -> No
     assert "after them: {'name': 'new', 'price': 9.0}" in first
     assert "1 products came back" in second
     assert "100 requests at once, 0 queries: {'name': 'new', 'price': 9.0}" in second
+
+
+def test_the_agent_is_told_of_its_loop_and_the_second_run_counts_nothing_anew(tmp_path: Path) -> None:
+    first, second = (run_example("agent.py", "--folder", str(tmp_path)).stdout for _ in range(2))
+    for output in (first, second):
+        assert output.count("the model was told: oscillation of query -> list_files") == 2
+    ran = [int(number) for number in re.findall(r"(\d+) of them ran a tool", first + second)]
+    assert ran[0] > ran[1] == ran[2] == ran[3], "counted once, and read once per conversation"
+    assert "from the file: 0" in first
+    [from_file] = re.findall(r"from the file: (\d+)", second)
+    assert int(from_file) >= 5
+
+
+def test_an_mcp_servers_tools_are_cached_per_connection_and_kept_from_looping() -> None:
+    output = run_example("agent_mcp.py").stdout.splitlines()
+    assert output[:4] == [
+        "tools: read_note, write_note",
+        "first: milk | again: milk",
+        "reads from the disk: 1",
+        "after a write: bread",
+    ]
+    assert output[4].startswith(
+        "stuck: loop detected (repeat): read_note(name='todo') would be the same call 4 times"
+    )
+    assert "'loop_detections': 2" in output[5]
+
+
+def test_a_decorated_tool_is_an_mcp_tool() -> None:
+    async def main() -> Any:
+        server = MCPServer("tools")
+
+        @server.tool()
+        @AgentCache(resource="greetings")
+        async def greet(name: str, polite: bool = False) -> str:
+            """Greets."""
+            return f"{'Good day' if polite else 'Hi'}, {name}"
+
+        async with mcp.Client(server) as client:
+            [tool] = (await client.list_tools()).tools
+            assert (tool.name, tool.description) == ("greet", "Greets.")
+            assert set(tool.input_schema["properties"]) == {"name", "polite"}
+            answers = [await client.call_tool("greet", {"name": "Ada", "polite": True}) for _ in range(2)]
+            assert greet.get_metrics()["hits"] == 1
+            return [answer.structured_content for answer in answers]
+
+    assert asyncio.run(main()) == [{"result": "Good day, Ada"}] * 2
 
 
 @pytest.fixture
@@ -203,7 +252,7 @@ def test_the_service_saves_when_it_goes_down(service: ModuleType, client: Client
     assert file.exists()
 
 
-DOCUMENTS = ["README.md", "bindings/python/README.md", "docs/compatibility.md"]
+DOCUMENTS = ["README.md", "bindings/python/README.md", "docs/compatibility.md", "docs/agent.md"]
 ROOT = Path(__file__).resolve().parents[3]
 
 

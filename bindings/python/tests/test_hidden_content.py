@@ -287,6 +287,9 @@ def test_what_pickle_would_say_is_stable() -> None:
         collections.deque([1]),
         zoneinfo.ZoneInfo("UTC"),
         range(3),
+        int | None,
+        types.MappingProxyType({"a": {"b"}}),
+        str.upper,
     ):
         assert native._encode_by_value(stable)[2], stable
 

@@ -907,3 +907,11 @@ def test_a_disk_backend_can_be_copied_and_pickled(path: Path) -> None:
         assert again.load() == {"k": (1, None)}
         assert (again.path, again.version, repr(again)) == (backend.path, "v1", repr(backend))
         again.save({"k": (1, None)})
+
+
+def test_a_secret_is_copied_and_not_pickled(path: Path) -> None:
+    backend = DiskBackend(path, secret="not for everybody's eyes", compression="zstd")
+    backend.save({"k": (1, None)})
+    assert copy.deepcopy(backend).load() == {"k": (1, None)}
+    with pytest.raises(TypeError, match="secret"):
+        pickle.dumps(backend)

@@ -124,6 +124,23 @@ def test_a_function_that_is_defined_again_takes_over_the_file(path: Path) -> Non
     assert scope["get_product"].get_metrics()["hits"] == 1
 
 
+CLASS = """
+class Api:
+    @AsyncLRU(skip_args=1, backup=DiskBackend(path))
+    async def fetch(self, x):
+        return [super().__repr__(), {}][1]
+"""
+
+
+def test_a_class_that_is_defined_again_takes_over_the_file_of_its_method(path: Path) -> None:
+    scope: dict[str, Any] = {"AsyncLRU": AsyncLRU, "DiskBackend": DiskBackend, "path": path, "__name__": "nb"}
+    exec(CLASS.format(1), scope)
+    kept = scope["Api"]
+    exec(CLASS.format(2), scope)
+    assert asyncio.run(scope["Api"]().fetch(0)) == 2
+    assert asyncio.run(kept().fetch(0)) == 1
+
+
 def test_functions_of_one_name_that_close_over_different_things_are_refused(path: Path) -> None:
     def make(url: str) -> Any:
         async def fetch(x: int) -> str:

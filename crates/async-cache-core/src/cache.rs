@@ -286,9 +286,14 @@ impl<K, V, T> Cache<K, V, T> {
 
     /// Removes everything, cold entries included, fences all flights and resets the counters.
     pub fn clear(&mut self) -> Cleared<K, V> {
+        self.counters = Counters::default();
+        self.remove_all()
+    }
+
+    /// Removes everything, cold entries included, and fences all flights. What was counted stays.
+    pub fn remove_all(&mut self) -> Cleared<K, V> {
         self.flights.fence_all();
         self.changes += 1;
-        self.counters = Counters::default();
         let store = self.store.take(self.config.eviction, self.config.share);
         self.report();
         self.reported = 0;

@@ -15,6 +15,7 @@
 //! - `written`: when entries were written, where that is kept
 //! - [`cold`]: the entries that are still only in the opened snapshot
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
+//! - [`agent`]: sessions of agents, the resources of their tools, and loops in what they call
 //! - [`stats`]: what is counted
 //! - [`time`]: instants and deadlines as numbers; `slab`: slots and the chains through them
 //!
@@ -49,6 +50,7 @@
 
 #![allow(clippy::cast_possible_truncation)] // hashes are cut to their lower half on purpose, everywhere
 
+pub mod agent;
 pub mod batch;
 pub mod cache;
 pub mod cold;

@@ -246,7 +246,7 @@ fn bytes_of(path: &Path) -> Vec<u8> {
 fn the_file_that_python_wrote_is_readable() {
     let (vfs, path) = disk_with("v1-python.acf");
     let snapshot = open(&vfs, &path);
-    let mut scratch = async_cache_disk::Scratch::new();
+    let mut scratch = Scratch::new();
     let found = snapshot.find(b"\xa4text", &mut scratch).unwrap();
     assert_eq!((found.value, found.rank), (&b"\xa7gr\xc3\xbc\xc3\x9fe"[..], 0));
     let report = async_cache_disk::verify(&vfs, &path).unwrap();

@@ -18,7 +18,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, GenericArgument, ItemFn, PathArguments, Type};
 
-use crate::options::{Eviction, Key, Options, TtlOption};
+use crate::options::{Eviction, Key, Options, Scope, TtlOption};
 use crate::place;
 use crate::signature::{Argument, Cacheable, Returns};
 
@@ -67,7 +67,12 @@ impl<'a> Expansion<'a> {
             Returns::Plain(ty) => (quote!(#ty), quote!(#ty)),
             Returns::Result(ty) => {
                 let (value, error) = value_and_error(&krate, ty);
-                (value.clone(), quote!(#krate::__private::Result<#value, #krate::LoadError<#error>>))
+                let failure = if options.is_tool() {
+                    quote!(#krate::agent::ToolError<#error>)
+                } else {
+                    quote!(#krate::LoadError<#error>)
+                };
+                (value.clone(), quote!(#krate::__private::Result<#value, #failure>))
             }
         };
         Self { options, cacheable, krate, key, value, output, parts }
@@ -110,7 +115,7 @@ impl<'a> Expansion<'a> {
 
     /// The static cache.
     fn function(&self) -> TokenStream {
-        let (krate, key, value) = (&self.krate, &self.key, &self.value);
+        let krate = &self.krate;
         let name = self.options.name.as_ref().map_or_else(
             || {
                 let name = self.name().to_string();
@@ -132,13 +137,77 @@ impl<'a> Expansion<'a> {
         };
         let backup =
             self.options.backup.iter().map(|backup| quote_spanned!(backup.span()=> .backup(#backup)));
+        let ty = self.function_type();
+        let (agent, expression) = match &self.options.resource {
+            None => (TokenStream::new(), quote!(#krate::CachedFunction::new)),
+            Some(resource) => {
+                let scope = self.scope();
+                (quote!(#resource, #scope,), quote!(#krate::agent::Tool::new))
+            }
+        };
         quote! {
-            static FUNCTION: #krate::CachedFunction<#key, #value> =
-                #krate::CachedFunction::new(#name, |builder| {
+            static FUNCTION: #ty =
+                #expression(#name, #agent |builder| {
                     builder #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#backup)*
                 });
             &FUNCTION
         }
+    }
+
+    /// The type of the static cache.
+    fn function_type(&self) -> TokenStream {
+        let (krate, key, value) = (&self.krate, &self.key, &self.value);
+        if self.options.is_tool() {
+            quote!(#krate::agent::Tool<#key, #value>)
+        } else {
+            quote!(#krate::CachedFunction<#key, #value>)
+        }
+    }
+
+    fn scope(&self) -> TokenStream {
+        let krate = &self.krate;
+        match self.options.scope {
+            Scope::Global => quote!(#krate::agent::Scope::Global),
+            Scope::Session => quote!(#krate::agent::Scope::Session),
+        }
+    }
+
+    /// What only functions have that are no tools: the cache itself, and single entries for `#[invalidates]`.
+    fn of_functions(&self) -> Option<TokenStream> {
+        if self.options.is_tool() {
+            return None;
+        }
+        let (krate, key, value) = (&self.krate, &self.key, &self.value);
+        let vis = &self.cacheable.function.vis;
+        let part_parameters = self.part_parameters();
+        let part_names: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
+        let part_targets: Vec<_> = self.parts.iter().map(|part| &part.target).collect();
+        let part_types: Vec<_> = (0..self.parts.len()).map(|number| format_ident!("A{number}")).collect();
+        let arity = self.parts.len();
+        let (make_key, lookup) = self.lookup_of_references();
+        Some(quote! {
+                /// The cache itself.
+                #[must_use]
+                #vis fn cache() -> &'static #krate::AsyncCache<#key, #value> {
+                    Self::function().cache()
+                }
+
+                #[doc(hidden)]
+                #vis const ARITY: usize = #arity;
+
+                #[doc(hidden)]
+                #vis fn invalidating(#(#part_parameters),*) -> #krate::__private::Invalidating<#key, #value> {
+                    #make_key
+                    Self::function().invalidating(#lookup)
+                }
+
+                #[doc(hidden)]
+                #vis fn invalidating_first<#(#part_types: #krate::__private::Borrow<#part_targets> + ?Sized),*>(
+                    (#(#part_names,)*): (#(&#part_types,)*),
+                ) -> #krate::__private::Invalidating<#key, #value> {
+                    Self::invalidating(#(#krate::__private::lend::<#part_targets, _>(#part_names)),*)
+                }
+        })
     }
 
     /// `name: type` of all arguments but the receiver.
@@ -307,7 +376,8 @@ impl<'a> Expansion<'a> {
         let ItemFn { attrs, vis, sig, .. } = &self.cacheable.function;
         let (name, krate, output) = (&sig.ident, &self.krate, &self.output);
         let (lifetimes, _, bounds) = sig.generics.split_for_impl();
-        let (key, value) = (&self.key, &self.value);
+        let (function_type, of_functions) = (self.function_type(), self.of_functions());
+        let metrics = if self.options.is_tool() { quote!(agent::AgentMetrics) } else { quote!(Metrics) };
         let cfgs: Vec<_> = attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
         let lints: Vec<_> = attrs.iter().filter(|attribute| is_lint(attribute)).collect();
         let attrs = attrs.iter().filter(|attribute| !attribute.path().is_ident("expect"));
@@ -319,10 +389,6 @@ impl<'a> Expansion<'a> {
         let refresh = self.refresh(&quote!(Self::function()), &quote!(Self::miss(asked, #(#names),*)));
         let origin = self.origin(&format_ident!("origin", span = name.span()));
         let part_parameters = self.part_parameters();
-        let part_names: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
-        let part_targets: Vec<_> = self.parts.iter().map(|part| &part.target).collect();
-        let part_types: Vec<_> = (0..self.parts.len()).map(|number| format_ident!("A{number}")).collect();
-        let arity = self.parts.len();
         let (make_key, lookup) = self.lookup_of_references();
         let check = self.check(&cfgs);
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
@@ -369,7 +435,7 @@ impl<'a> Expansion<'a> {
 
                 /// Hits, misses, size and hit rate.
                 #[must_use]
-                #vis fn metrics() -> #krate::Metrics {
+                #vis fn metrics() -> #krate::#metrics {
                     Self::function().metrics()
                 }
 
@@ -411,33 +477,13 @@ impl<'a> Expansion<'a> {
                     Self::function().load_from_backup()
                 }
 
-                /// The cache itself.
-                #[must_use]
-                #vis fn cache() -> &'static #krate::AsyncCache<#key, #value> {
-                    Self::function().cache()
-                }
-
                 #[doc(hidden)]
                 #[must_use]
-                #vis fn function() -> &'static #krate::CachedFunction<#key, #value> {
+                #vis fn function() -> &'static #function_type {
                     #function
                 }
 
-                #[doc(hidden)]
-                #vis const ARITY: usize = #arity;
-
-                #[doc(hidden)]
-                #vis fn invalidating(#(#part_parameters),*) -> #krate::__private::Invalidating<#key, #value> {
-                    #make_key
-                    Self::function().invalidating(#lookup)
-                }
-
-                #[doc(hidden)]
-                #vis fn invalidating_first<#(#part_types: #krate::__private::Borrow<#part_targets> + ?Sized),*>(
-                    (#(#part_names,)*): (#(&#part_types,)*),
-                ) -> #krate::__private::Invalidating<#key, #value> {
-                    Self::invalidating(#(#krate::__private::lend::<#part_targets, _>(#part_names)),*)
-                }
+                #of_functions
 
                 async fn miss #lifetimes (#asked: #krate::__private::Asked, #(#parameters),*) -> #output #bounds {
                     #miss

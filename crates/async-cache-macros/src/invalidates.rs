@@ -49,10 +49,12 @@ pub(crate) fn expand(attribute: TokenStream, function: TokenStream) -> syn::Resu
         }
     }
     mistakes.none_or_error()?;
-    Ok(write(&krate, &targets, &arguments, &function))
+    let guards = targets.iter().map(|target| guard(&krate, target, &arguments)).collect::<Vec<_>>();
+    Ok(write(&guards, &arguments, &function))
 }
 
-fn write(krate: &TokenStream, targets: &[Target], arguments: &[Argument], function: &ItemFn) -> TokenStream {
+/// The write with its guards around it.
+pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &ItemFn) -> TokenStream {
     let ItemFn { attrs, vis, sig, block } = function;
     let mut sig = sig.clone();
     // Patterns that are not names get one, and are taken apart where the write begins.
@@ -67,7 +69,6 @@ fn write(krate: &TokenStream, targets: &[Target], arguments: &[Argument], functi
             *typed.pat = syn::parse_quote!(#name);
         }
     }
-    let guards = targets.iter().map(|target| guard(krate, target, arguments));
     let body = match (&sig.output, sig.asyncness.is_some()) {
         (ReturnType::Type(_, ty), true) if !has_impl_trait(ty) => quote! {
             async move {

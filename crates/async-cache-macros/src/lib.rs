@@ -6,11 +6,13 @@
 //! - `options`: the words in the attribute, parsed; `place`: where the expansion finds async-cache
 //! - `signature`: what of a function's signature can be cached, checked
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
+//! - `agent`: the words of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
 //! - `invalidates`: that of `#[invalidates]`, with its own words
 //!
 //! Two rules: what a user got wrong is reported where it stands, with what to write instead, and all of it at once;
 //! and an expansion calls `async_cache::__private` rather than holding logic, so that logic is tested as code.
 
+mod agent;
 mod cached;
 mod invalidates;
 mod options;
@@ -37,6 +39,18 @@ pub fn async_ttl(attribute: TokenStream, function: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
     or_errors(invalidates::expand(attribute.into(), function.into()))
+}
+
+/// Caches a tool of an agent; documented at `async_cache::agent_cache`.
+#[proc_macro_attribute]
+pub fn agent_cache(attribute: TokenStream, function: TokenStream) -> TokenStream {
+    cache(Kind::Agent, attribute.into(), function.into())
+}
+
+/// Makes a write invalidate what tools have read; documented at `async_cache::agent_invalidates`.
+#[proc_macro_attribute]
+pub fn agent_invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
+    or_errors(agent::expand(attribute.into(), function.into()))
 }
 
 fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2::TokenStream) -> TokenStream {

@@ -1,4 +1,4 @@
-//! The words in `#[async_lru(...)]` and `#[async_ttl(...)]`.
+//! The words in `#[async_lru(...)]`, `#[async_ttl(...)]` and `#[agent_cache(...)]`.
 //!
 //! Owns what can be written there and what it means by default. Knows nothing of the function behind it.
 
@@ -11,11 +11,12 @@ use syn::{Expr, Ident, LitBool, LitStr, Path, Token, Type};
 
 use crate::Mistakes;
 
-/// Which of the two macros.
+/// Which of the macros.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Lru,
     Ttl,
+    Agent,
 }
 
 /// What the user wrote, with the defaults filled in.
@@ -34,6 +35,17 @@ pub(crate) struct Options {
     pub(crate) cache_none: Option<Span>,
     pub(crate) skip_self: Option<Span>,
     pub(crate) place: Option<Path>,
+    /// What the tool of an agent reads.
+    pub(crate) resource: Option<LitStr>,
+    /// Whose its results are.
+    pub(crate) scope: Scope,
+}
+
+/// Where the results of a tool are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Global,
+    Session,
 }
 
 pub(crate) enum TtlOption {
@@ -55,6 +67,8 @@ pub(crate) enum Key {
     Made(Box<Type>, Expr),
 }
 
+const AGENT_WORDS: &str =
+    "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `name`, `key`, `cache_none`, `crate`";
 const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `name`, `key`, `result`, `cache_none`, \
                      `skip_self`, `crate`";
 
@@ -63,6 +77,7 @@ impl Options {
         let (maxsize, ttl) = match kind {
             Kind::Lru => (128_usize, None),
             Kind::Ttl => (1024, Some(TtlOption::Milliseconds(60_000))),
+            Kind::Agent => (1024, None),
         };
         let maxsize = syn::parse_quote!(#maxsize);
         let mut options = Self {
@@ -76,6 +91,8 @@ impl Options {
             cache_none: None,
             skip_self: None,
             place: None,
+            resource: None,
+            scope: Scope::Global,
         };
         let all = |input: ParseStream<'_>| {
             let mut mistakes = Mistakes::default();
@@ -97,13 +114,34 @@ impl Options {
             mistakes.none_or_error()
         };
         all.parse2(attribute)?;
+        if kind == Kind::Agent {
+            options.check_agent()?;
+        }
         Ok(options)
+    }
+
+    /// Whether it is the tool of an agent.
+    pub(crate) fn is_tool(&self) -> bool {
+        self.resource.is_some()
+    }
+
+    fn check_agent(&mut self) -> syn::Result<()> {
+        if self.resource.is_none() {
+            let message = "say what this tool reads: `#[agent_cache(resource = \"files\")]`";
+            return Err(syn::Error::new(Span::call_site(), message));
+        }
+        if let (Scope::Session, Some(backup)) = (self.scope, &self.backup) {
+            let message = "a tool with `scope = \"session\"` has no backup: its results end with the session; leave the \
+                           backup out, or write `scope = \"global\"`";
+            return Err(syn::Error::new(backup.span(), message));
+        }
+        Ok(())
     }
 
     fn one(&mut self, kind: Kind, input: ParseStream<'_>, seen: &mut Vec<Ident>) -> syn::Result<()> {
         if !input.peek(Ident::peek_any) {
             let message =
-                format!("an option begins with its name, as in `maxsize = 1000`; there are {WORDS}");
+                format!("an option begins with its name, as in `maxsize = 1000`; there are {}", words(kind));
             return Err(input.error(message));
         }
         let word = input.call(Ident::parse_any)?;
@@ -112,6 +150,12 @@ impl Options {
             return Err(syn::Error::new(word.span(), format!("`{text}` stands here twice; leave one out")));
         }
         match &*text {
+            "resource" if kind == Kind::Agent => self.resource = Some(name(&word, input)?),
+            "scope" if kind == Kind::Agent => self.scope = scope(&word, input)?,
+            "result" | "skip_self" if kind == Kind::Agent => {
+                let message = format!("an agent's tool has no option `{text}`; there are {AGENT_WORDS}");
+                return Err(syn::Error::new(word.span(), message));
+            }
             "maxsize" => self.maxsize = or_none(value(&word, "1000", input)?),
             "ttl" if kind == Kind::Lru => {
                 let message = "`async_lru` has no `ttl`; write `#[async_ttl(ttl = ...)]`";
@@ -136,12 +180,29 @@ impl Options {
                 self.place = Some(input.call(Path::parse_mod_style)?);
             }
             _ => {
-                let message = format!("there is no option `{text}`; there are {WORDS}");
+                let message = format!("there is no option `{text}`; there are {}", words(kind));
                 return Err(syn::Error::new(word.span(), message));
             }
         }
         seen.push(word);
         Ok(())
+    }
+}
+
+fn words(kind: Kind) -> &'static str {
+    if kind == Kind::Agent { AGENT_WORDS } else { WORDS }
+}
+
+/// `"global"` or `"session"`.
+pub(crate) fn scope(word: &Ident, input: ParseStream<'_>) -> syn::Result<Scope> {
+    expect_value(word, "\"session\"", input)?;
+    let text: LitStr = input
+        .parse()
+        .map_err(|error| syn::Error::new(error.span(), "`scope` is `\"global\"` or `\"session\"`"))?;
+    match &*text.value() {
+        "global" => Ok(Scope::Global),
+        "session" => Ok(Scope::Session),
+        _ => Err(syn::Error::new(text.span(), "`scope` is `\"global\"` or `\"session\"`")),
     }
 }
 
@@ -223,7 +284,7 @@ fn eviction(word: &Ident, input: ParseStream<'_>) -> syn::Result<Eviction> {
     }
 }
 
-fn name(word: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+pub(crate) fn name(word: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     expect_value(word, "\"products\"", input)?;
     let name: LitStr = input
         .parse()

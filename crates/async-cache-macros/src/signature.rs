@@ -98,6 +98,10 @@ impl Cacheable {
             ReturnType::Type(_, ty) => (**ty).clone(),
         };
         check_returned(&returned, &mut mistakes);
+        if options.is_tool() && !is_named_result(&returned) {
+            let message = "an agent's tool returns a `Result`, for a loop is an error: write `Result<T, E>`";
+            mistakes.at(&returned, message);
+        }
         mistakes.none_or_error()?;
         let is_result = options.result.unwrap_or_else(|| is_named_result(&returned));
         let returns = if is_result { Returns::Result(returned) } else { Returns::Plain(returned) };
@@ -142,6 +146,14 @@ fn check_receiver(
     receiver: Option<&Receiver>,
     mistakes: &mut Mistakes,
 ) {
+    if let Some(receiver) = receiver
+        && options.is_tool()
+    {
+        let message =
+            "a tool is a function, not a method: take what it needs as an argument, or from a static";
+        mistakes.at(receiver, message);
+        return;
+    }
     let Some(receiver) = receiver else {
         if let Some(word) = options.skip_self {
             mistakes.add(syn::Error::new(word, "this function has no `self` to skip; leave `skip_self` out"));

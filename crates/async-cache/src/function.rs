@@ -35,8 +35,8 @@ use crate::save::{Opening, Saved};
 /// The cache is built, and its file opened, when it is first used. If that fails (see [`BuildError`]), all but
 /// [`init`](Self::init) panic with the reason.
 pub struct CachedFunction<K, V> {
-    name: &'static str,
-    build: fn(Builder<K, V>) -> Builder<K, V>,
+    pub(crate) name: &'static str,
+    pub(crate) build: fn(Builder<K, V>) -> Builder<K, V>,
     cache: OnceLock<AsyncCache<K, V>>,
     /// Held while the cache is built.
     building: Mutex<()>,
@@ -52,7 +52,7 @@ impl<K, V> Debug for CachedFunction<K, V> {
 /// A call that memory did not answer: the hash of its key.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
-pub struct Asked(u64);
+pub struct Asked(pub(crate) u64);
 
 impl<K, V> CachedFunction<K, V>
 where

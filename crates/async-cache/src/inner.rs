@@ -198,6 +198,17 @@ impl<K, V> Inner<K, V> {
     }
 
     pub(crate) fn clear(&self) {
+        self.empty(Shard::clear);
+        self.hits.reset();
+        self.cold_counts.reset();
+    }
+
+    /// Removes everything, and what was counted stays.
+    pub(crate) fn remove_all(&self) {
+        self.empty(Shard::remove_all);
+    }
+
+    fn empty(&self, empty: impl Fn(&mut Shard<K, V>) -> ClearedShard<K, V>) {
         // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
         if let Some(sharing) = &self.sharing {
@@ -209,11 +220,9 @@ impl<K, V> Inner<K, V> {
             }
             sharing.bury_all(time);
         }
-        let cleared: Vec<_> = shards.iter_mut().map(|shard| shard.clear()).collect();
+        let cleared: Vec<_> = shards.iter_mut().map(|shard| empty(shard)).collect();
         drop(shards);
         drop(cleared);
-        self.hits.reset();
-        self.cold_counts.reset();
     }
 
     /// Lets go of the snapshot once none of its entries is cold, so that writes need not ask it any more. Not
@@ -253,6 +262,11 @@ impl<K, V> Shard<K, V> {
     /// Empties the shard; the caller drops what was in it behind the lock.
     fn clear(&mut self) -> ClearedShard<K, V> {
         (self.cache.clear(), self.opened.take())
+    }
+
+    /// [`Shard::clear`], and what was counted stays.
+    fn remove_all(&mut self) -> ClearedShard<K, V> {
+        (self.cache.remove_all(), self.opened.take())
     }
 
     fn let_go(&mut self) -> Removed<K, V> {

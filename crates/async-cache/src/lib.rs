@@ -34,6 +34,7 @@
 //! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
 //! - [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl), [`invalidates`](macro@invalidates): the same for functions;
 //!   `function`: what they rely on; [`Lookup`]: what a key is asked for by
+//! - [`agent`]: tools of AI agents, cached, scoped and kept from looping
 //! - [`BatchLoader`]: many keys in one call of a loader; [`WarmUp`]: many keys before anybody asks for them
 //! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them; `autosave`: saving unasked
 //! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
@@ -44,6 +45,7 @@
 
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 
+pub mod agent;
 mod autosave;
 mod backup;
 mod batch;
@@ -78,7 +80,7 @@ pub use error::{BackendError, BackupError, BuildError, LoadError};
 pub use function::CachedFunction;
 pub use lookup::Lookup;
 #[cfg(feature = "macros")]
-pub use macros::{async_lru, async_ttl, invalidates};
+pub use macros::{agent_cache, agent_invalidates, async_lru, async_ttl, invalidates};
 pub use save::{Opening, Saved};
 pub use warm::{WarmUp, WarmedUp};
 

@@ -197,3 +197,48 @@ pub use async_cache_macros::async_ttl;
 /// - In another process the file keeps the old value until this one saves.
 #[doc(inline)]
 pub use async_cache_macros::invalidates;
+
+/// Caches a tool of an AI agent under the name of the resource that it reads; see [`agent`](crate::agent).
+///
+/// The function returns a `Result`; decorated, it returns [`Result<T, ToolError<E>>`](crate::agent::ToolError). `Ok` is
+/// cached. Everything else is as of [`async_lru`](macro@async_lru): `read_file::invalidate("a")`, `read_file::clear()`,
+/// `read_file::metrics()`, `read_file::save_to_backup()`.
+///
+/// | option | |
+/// |---|---|
+/// | `resource = "files"` | what is read; `#[agent_invalidates]` names it, too. Several tools may read one resource, and their results never mix |
+/// | `scope = "session"` | `"global"`, the default: one cache for the process. `"session"`: results live in the active [`AgentSession`](crate::agent::AgentSession) and end with it; outside of sessions the tool runs uncached |
+/// | `ttl = "60s"` | how long a result is served; for ever without |
+/// | `backup = ...` | a [`DiskBackend`](crate::DiskBackend); not for `"session"` |
+/// | `maxsize`, `eviction`, `name`, `key`, `cache_none`, `crate` | as of `async_lru`; `maxsize` is 1024 |
+///
+/// The value is `serde::Serialize`, so that loop detection can tell one result from another.
+///
+/// ```
+/// use async_cache::agent::ToolError;
+/// use async_cache::{DiskBackend, agent_cache};
+/// use std::convert::Infallible;
+///
+/// # fn path() -> std::path::PathBuf { std::env::temp_dir().join("async-cache-embeddings-doctest.cache") }
+/// #[agent_cache(resource = "embeddings", backup = DiskBackend::new(path()))]
+/// async fn embedding(text: String) -> Result<Vec<f32>, Infallible> {
+///     Ok(vec![text.len() as f32])
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// assert_eq!(embedding("never cold".to_owned()).await?, [10.0]);
+/// embedding::save_to_backup()?; // the next process has it
+/// # Ok(())
+/// # }
+/// ```
+#[doc(inline)]
+pub use async_cache_macros::agent_cache;
+
+/// Makes a write invalidate all that tools have read of a resource, before it runs and after.
+///
+/// `#[agent_invalidates(resource = "files")]`: what is cached for everybody, and in the active session. With
+/// `scope = "session"` the latter only. The write may be an `async fn`, a `fn` or a method; it may fail, panic or be
+/// cancelled. See [`agent`](crate::agent) for an example.
+#[doc(inline)]
+pub use async_cache_macros::agent_invalidates;

@@ -106,7 +106,7 @@ class Persistence:
         """
         if not self._scope or self._scope != other._scope or "<locals>" in self._scope:
             return False
-        return _parts(self._function)[3] == _parts(other._function)[3]
+        return _closed_over(self._function) == _closed_over(other._function)
 
     def _owner(self) -> str:
         return f"the function {self._scope}" if self._scope else "an AsyncCache"
@@ -302,6 +302,13 @@ def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:
         getattr(function, "__kwdefaults__", None),
         tuple(id(cell.cell_contents) if _is_full(cell) else None for cell in cells),
     )
+
+
+def _closed_over(function: Any) -> dict[str, int | None]:
+    """What a function closes over, but for its own class, which is another one each time."""
+    code, _, _, contents = _parts(function)
+    names = code.co_freevars if code is not None else ()
+    return {name: content for name, content in zip(names, contents, strict=True) if name != "__class__"}
 
 
 def _is_full(cell: Any) -> bool:

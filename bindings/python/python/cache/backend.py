@@ -101,16 +101,34 @@ class DiskBackend(CacheBackend):
         self.compression = compression
         self.merge = merge
         self.lock_timeout = float(lock_timeout)
-        self._options = _native.FileOptions(
-            pickle, _secret_bytes(secret), _level(compression), self.lock_timeout if merge else None
-        )
+        self._options = self._make_options(_secret_bytes(secret))
+        self._has_secret = secret is not None
         self._lock = threading.RLock()
 
+    def _make_options(self, secret: bytes | None) -> _native.FileOptions:
+        merge = self.lock_timeout if self.merge else None
+        return _native.FileOptions(self.pickle, secret, _level(self.compression), merge)
+
+    def __copy__(self) -> DiskBackend:
+        again = object.__new__(type(self))
+        again.__dict__.update(self.__dict__)
+        again._lock = threading.RLock()
+        return again
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DiskBackend:
+        return self.__copy__()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        if self._has_secret:
+            raise TypeError(
+                f"{self!r} has a secret, which does not belong into a pickle; make a DiskBackend with the secret where "
+                "it is needed"
+            )
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_options")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._options = self._make_options(None)
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:

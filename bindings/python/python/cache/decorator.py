@@ -66,17 +66,11 @@ class Decorator:
                 "and a file of its own"
             )
         cache = self.cache
-        make = None
-        if self._backup is not None:
-            persistence = Persistence(self._backup, scope_of(function), function)
-            if not persistence.is_native:
-                make = functools.partial(_key_for_backend, function)
-            cache.backup = self._backup
-            cache._persist(persistence)
-            if self._autosave != (None, None, False):
-                cache._save_unasked(*self._autosave)
+        make = None if self._backup is None else open_backup(cache, self._backup, function)
+        if self._backup is not None and self._autosave != (None, None, False):
+            cache._save_unasked(*self._autosave)
         cached = _native.decorate(
-            function, cache, self._decorated, self._typed, self.skip_args, make, _inner_function(function)
+            function, cache, self._decorated, self._typed, self.skip_args, make, inner_function(function)
         )
         self._decorated += 1
         functools.update_wrapper(cached, function)
@@ -96,7 +90,7 @@ class Decorator:
         return cached
 
 
-def _inner_function(function: Any) -> Any:
+def inner_function(function: Any) -> Any:
     """The function of Python's that a callable comes down to, if there is one: `inspect` looks at its code."""
     for _ in range(100):
         if isinstance(function, functools.partial):
@@ -108,6 +102,17 @@ def _inner_function(function: Any) -> Any:
         else:
             function = getattr(type(function), "__call__", None)  # noqa: B004 # the function itself is wanted
     return None
+
+
+MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[..., Any]) -> MakeKey | None:
+    """Gives the cache of a function its backup; returns what has to make the keys, if the backend needs objects."""
+    persistence = Persistence(backup, scope_of(function), function)
+    cache.backup = backup
+    cache._persist(persistence)
+    return None if persistence.is_native else functools.partial(_key_for_backend, function)
 
 
 def _key_for_backend(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@
 //! values and keys have in common; `pickle` the fallback; `key` the canonical encoding of keys, with `heirs` for
 //! those that equal keys of another class; `by_value` that of arguments, with `object` and `reduce` for whatever
 //! is not built in; `names` how classes are named and found; `types` the classes that Python's library defines
-//! in Python; `python` the functions that the tests call.
+//! in Python; `python` the functions that the tests and the keys made in Python call.
 //!
 //! Invariants:
 //! - bytes from a file never cause a panic, a recursion without bound, or an allocation that their own length

@@ -1,7 +1,7 @@
 //! Classes, functions and modules by name, as another process would find them.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyModule, PyString, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyModule, PyString, PyType};
 
 use super::key::write_text;
 use super::{types, write};
@@ -60,6 +60,19 @@ impl<'py> Name<'py> {
     /// Whether the name leads to the object.
     pub(super) fn leads_to(&self, object: &Bound<'py, PyAny>) -> bool {
         find(&self.module, &self.qualname).is_ok_and(|found| found.is_some_and(|found| found.is(object)))
+            || self.is_of_interpreter(object)
+    }
+
+    /// Whether the object is one of the interpreter's classes that no module has under their name, such as
+    /// `NoneType`. The module `types` lists them.
+    fn is_of_interpreter(&self, object: &Bound<'py, PyAny>) -> bool {
+        self.module.to_cow().is_ok_and(|module| module == "builtins")
+            && object.is_instance_of::<PyType>()
+            && types::all_types(object.py())
+                .and_then(|listed| {
+                    Ok(listed.cast::<PyDict>()?.values().iter().any(|listed| listed.is(object)))
+                })
+                .unwrap_or(false)
     }
 }
 

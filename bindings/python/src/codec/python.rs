@@ -1,4 +1,5 @@
-//! The codec as functions of the module, for its tests. Not part of the package's interface.
+//! The codec as functions of the module: for its tests, and by value for keys that are made in Python. Not part of
+//! the package's interface.
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

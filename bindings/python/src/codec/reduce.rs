@@ -26,6 +26,18 @@ const MANAGED_WEAKREF: u64 = 1 << 3;
 /// Errs on the side of true. It is false only if no class among the ancestors is from C, but for `object` and
 /// the built-in types, and an instance has no more memory than its attributes and `base` need.
 pub(super) fn hides<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, PyType>>) -> PyResult<bool> {
+    // Finding out takes longer than all the rest of a small object.
+    let known = types::hiding_classes(class.py())?;
+    let found = known.call_method1(intern!(class.py(), "get"), (class,))?;
+    if !found.is_none() {
+        return found.is_truthy();
+    }
+    let hides = looks_hiding(class, base)?;
+    known.set_item(class, hides)?;
+    Ok(hides)
+}
+
+fn looks_hiding<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, PyType>>) -> PyResult<bool> {
     let py = class.py();
     let object = py.get_type::<PyAny>();
     if own_bytes(class)? > own_bytes(base.unwrap_or(&object))? {

@@ -20,6 +20,7 @@ use pyo3::types::{PyTuple, PyType};
 
 use super::coroutine::{panicked, pointer_of};
 use super::{Ref, attached};
+use crate::agent::Tool;
 use crate::call::{Args, Function};
 
 unsafe extern "C" {
@@ -38,8 +39,20 @@ struct Object {
     function: ManuallyDrop<Function>,
 }
 
-/// Makes a decorated function.
-pub(crate) fn new(py: Python<'_>, function: Function) -> PyResult<Bound<'_, PyAny>> {
+/// What a call of a decorated function makes.
+pub(crate) trait Calls {
+    /// With one positional argument.
+    fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>>;
+    /// With any arguments, the last ones given by `names`.
+    fn called(
+        function: Bound<'_, PyAny>,
+        args: Args,
+        names: Option<Ref<PyTuple>>,
+    ) -> PyResult<Bound<'_, PyAny>>;
+}
+
+/// Makes a decorated function whose calls make what `C` says.
+pub(crate) fn new<C: Calls>(py: Python<'_>, function: Function) -> PyResult<Bound<'_, PyAny>> {
     let class = class(py)?.as_ptr().cast::<ffi::PyTypeObject>();
     // SAFETY: the type is ready and has the size of `Object`; every field is written before anybody sees it.
     unsafe {
@@ -48,7 +61,7 @@ pub(crate) fn new(py: Python<'_>, function: Function) -> PyResult<Bound<'_, PyAn
             return Err(PyErr::fetch(py));
         }
         let this = object.cast::<Object>();
-        (&raw mut (*this).vectorcall).write(Some(call));
+        (&raw mut (*this).vectorcall).write(Some(call::<C>));
         (&raw mut (*this).dict).write(null_mut());
         (&raw mut (*this).weakrefs).write(null_mut());
         (&raw mut (*this).function).write(ManuallyDrop::new(function));
@@ -152,7 +165,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     }
 }
 
-unsafe extern "C" fn call(
+unsafe extern "C" fn call<C: Calls>(
     object: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     flags: usize,
@@ -167,14 +180,14 @@ unsafe extern "C" fn call(
         let made = catch_unwind(AssertUnwindSafe(|| {
             if positional == 1 && named == 0 {
                 let arg = Ref::new(Bound::from_borrowed_ptr(py, *args));
-                return crate::call::called_with_one(Bound::from_borrowed_ptr(py, object), arg);
+                return C::called_with_one(Bound::from_borrowed_ptr(py, object), arg);
             }
             let args = Args::collect(positional + named, |index| {
                 Ref::new(Bound::from_borrowed_ptr(py, *args.add(index)))
             });
             let names = (named > 0)
                 .then(|| Ref::new(Bound::from_borrowed_ptr(py, names).cast_into_unchecked::<PyTuple>()));
-            crate::call::called(Bound::from_borrowed_ptr(py, object), args, names)
+            C::called(Bound::from_borrowed_ptr(py, object), args, names)
         }));
         match made {
             Ok(Ok(awaitable)) => awaitable.into_ptr(),
@@ -276,6 +289,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
             pointer_of(function.passes_for.as_ref()),
             function.cache.pointer(),
             pointer_of(function.make_key.as_ref()),
+            pointer_of(function.tool.as_ref().and_then(Tool::make)),
         ];
         for held in held {
             if !held.is_null() {

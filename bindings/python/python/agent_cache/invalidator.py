@@ -1,0 +1,64 @@
+"""`AgentCacheInvalidator`: decorates a tool that writes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from cache import _native
+
+from ._registry import active_session, check_resource, check_scope, registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AgentCacheInvalidator:
+    """Decorates an async tool that writes: all that is cached under the resource is invalidated.
+
+    Before the write and after it, whether it succeeds, raises or is cancelled: a reader that cached the old value in
+    between does not leave it behind, and a read that is still running stores nothing. ``scope="global"`` invalidates
+    what all tools of the resource have cached for everybody, and what they have cached in the active session;
+    ``scope="session"`` the latter only.
+    """
+
+    def __init__(self, resource: str, scope: str = "global") -> None:
+        self.resource = check_resource(resource, "AgentCacheInvalidator")
+        self.scope = check_scope(scope)
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        if not callable(function):
+            raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
+
+        @functools.wraps(function)
+        async def write(*args: P.args, **kwargs: P.kwargs) -> R:
+            session = active_session()
+            self._count(session)
+            self._invalidate(session)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                self._invalidate(session)
+
+        return write
+
+    def _count(self, session: _native.AgentSession | None) -> None:
+        _native.count_invalidation()
+        if session is not None:
+            session.count_invalidation()
+        for tool in registry.tools(self.resource):
+            if tool.scope == "session" or self.scope == "global":
+                _native.count_tool_invalidation(tool)
+
+    def _invalidate(self, session: _native.AgentSession | None) -> None:
+        if self.scope == "global":
+            registry.write(self.resource)
+            for tool in registry.tools(self.resource):
+                if tool.scope == "global":
+                    for cache in tool._agent_caches():
+                        cache.remove_all()
+        if session is not None:
+            for kept in session.functions():
+                if kept.resource == self.resource:
+                    kept.cache.remove_all()

@@ -1,0 +1,45 @@
+"""What is counted, over all tools and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cache import AsyncCache, _native
+
+from ._registry import registry
+
+
+def get_metrics() -> dict[str, int | float]:
+    """`hits`, `misses`, `invalidations`, `loop_detections` and `hit_rate` since the process began.
+
+    Over all tools, and all sessions, those that have ended included.
+    """
+    return with_hit_rate(_native.total_counts())
+
+
+def stats() -> dict[str, Any]:
+    """`get_metrics`, what the caches of all tools count now, and how many `sessions` are open."""
+    caches = [
+        cache
+        for resource in registry.resources()
+        for tool in registry.tools(resource)
+        for cache in tool._agent_caches()
+    ]
+    return {**summed(caches), **get_metrics(), "sessions": len(registry.sessions())}
+
+
+def with_hit_rate(counts: dict[str, int]) -> dict[str, int | float]:
+    """Counts, and the share of hits."""
+    asked = counts["hits"] + counts["misses"]
+    return {**counts, "hit_rate": counts["hits"] / asked if asked else 0.0}
+
+
+def summed(caches: Iterable[AsyncCache]) -> dict[str, Any]:
+    """The counters of several caches, added up."""
+    total: dict[str, Any] = AsyncCache(maxsize=0).stats()
+    for cache in caches:
+        for name, value in cache.stats().items():
+            total[name] += value
+    del total["hit_rate"]
+    return total

@@ -1,0 +1,185 @@
+"""`AgentCache`: caches a tool that reads."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from cache import AsyncCache, CacheBackend, _native
+from cache.decorator import MakeKey, open_backup
+
+from . import metrics
+from ._registry import active_session, check_resource, check_scope, registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_numbers = itertools.count(1)
+
+
+class AgentCache:
+    """Caches the results of an async tool by its arguments, under the name of the resource that it reads.
+
+    ``scope="global"``: one cache for the process, in a `backup` across processes if one is given. ``scope="session"``:
+    results live in the active `AgentCacheSession` and end with it; outside of every session the tool runs uncached,
+    and what it returns is shared with nobody. Several tools may read one resource: their results never mix, and
+    `AgentCacheInvalidator` invalidates them together.
+
+    `ttl` in seconds (``None``: for ever); `maxsize` results of this tool, in each session for itself (``None``:
+    unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key; ``key(*args, **kwargs)``
+    returns the key instead.
+    """
+
+    def __init__(
+        self,
+        resource: str,
+        scope: str = "global",
+        ttl: float | None = None,
+        backup: CacheBackend | None = None,
+        *,
+        maxsize: int | None = 1024,
+        skip_args: int = 0,
+        key: Callable[..., Any] | None = None,
+        backend: CacheBackend | None = None,
+    ) -> None:
+        self.resource = check_resource(resource, "AgentCache")
+        self.scope = check_scope(scope)
+        if backup is not None and backend is not None:
+            raise TypeError("backup and backend are two names of one argument: give one of them")
+        self._backup = backup if backup is not None else backend
+        if self._backup is not None and self.scope == "session":
+            raise ValueError(
+                'a tool with scope="session" takes no backup: its results end with the session; '
+                'leave the backup out, or use scope="global"'
+            )
+        if operator.index(skip_args) < 0:
+            raise ValueError(f"skip_args is 0 or more, not {skip_args}")
+        if key is not None and not callable(key):
+            raise TypeError(f"key is a function of the tool's arguments, not {type(key).__qualname__}")
+        self.skip_args = skip_args
+        self._key = key
+        self._ttl = ttl
+        self._maxsize = maxsize
+        self._new_cache()  # wrong arguments are told here, and not at the first call
+        self._decorated = False
+
+    def _new_cache(self) -> AsyncCache:
+        return AsyncCache(maxsize=self._maxsize, default_ttl=self._ttl)
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Any:
+        if not callable(function):
+            raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
+        if self._backup is not None and self._decorated:
+            raise ValueError(
+                f"this AgentCache has a backup and decorates a function already: give "
+                f"{getattr(function, '__qualname__', function)!r} an AgentCache and a file of its own"
+            )
+        self._decorated = True
+        is_global = self.scope == "global"
+        make_key = None if self._key is None else _make_key(self._key)
+        # What a session tool has outside of sessions is a cache that keeps nothing.
+        cache = self._new_cache() if is_global else AsyncCache(maxsize=0)
+        if self._backup is not None:
+            for_backend = open_backup(cache, self._backup, function)
+            make_key = make_key if for_backend is None or make_key is not None else for_backend
+        run = _inside(function, is_global)
+        number = next(_numbers)
+
+        def for_session(session: _native.AgentSession) -> Any:
+            own = self._new_cache()
+            kept = _native.decorate(run, own, 0, False, self.skip_args, make_key, run)
+            kept.cache = own
+            kept.resource = self.resource
+            return kept
+
+        tool = _native.decorate_tool(
+            run, cache, self.skip_args, make_key, number, None if is_global else for_session
+        )
+        functools.update_wrapper(tool, function)
+        tool.skip_args = self.skip_args
+        _Methods(tool, number, cache, is_global, self.resource).add_to(tool)
+        if registry.register(self.resource, tool):
+            # The resource was written to before the tool was there, so what its file has is stale.
+            cache.remove_all()
+        return tool
+
+
+def _make_key(key: Callable[..., Any]) -> MakeKey:
+    return lambda args, kwargs: key(*args, **kwargs)
+
+
+def _inside(function: Callable[P, Awaitable[R]], is_global: bool) -> Callable[P, Awaitable[R]]:
+    """The function, run in a frame of its own: what it calls is inside of it."""
+
+    @functools.wraps(function)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        outer = _native.enter_agent_tool(is_global)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            if outer is not None:
+                _native.set_current_agent_frame(outer)
+
+    return run
+
+
+class _Methods:
+    """What a decorated tool has besides being callable."""
+
+    def __init__(self, tool: Any, number: int, cache: AsyncCache, is_global: bool, resource: str) -> None:
+        import weakref
+
+        # Weakly, so that a tool that nobody uses any more goes at once, and its caches with it.
+        self._tool = weakref.ref(tool)
+        self._number = number
+        self._cache = cache
+        self._is_global = is_global
+        self._resource = resource
+
+    def add_to(self, tool: Any) -> None:
+        tool.resource = self._resource
+        tool.scope = "global" if self._is_global else "session"
+        tool.invalidate_cache = self.invalidate_cache
+        tool.clear_cache = self.clear_cache
+        tool.get_metrics = self.get_metrics
+        tool.stats = self.stats
+        tool.save_to_backup = self._cache.save_to_backup
+        tool.save_to_backup_async = self._cache.save_to_backup_async
+        tool.load_from_backup = self._cache.load_from_backup
+        tool._agent_caches = self._caches
+
+    def _caches(self) -> list[AsyncCache]:
+        """Where results of the tool are now."""
+        if self._is_global:
+            return [self._cache]
+        functions = (one for session in registry.sessions() for one in session.functions(self._number))
+        return [function.cache for function in functions]
+
+    def invalidate_cache(self, *args: Any, **kwargs: Any) -> None:
+        """Removes what a call with these arguments has cached: everywhere, or in the active session."""
+        kwargs.pop("use_cache", None)
+        if self._is_global:
+            keepers = [self._tool()]
+        else:
+            session = active_session()
+            keepers = [] if session is None else list(session.functions(self._number))
+        for keeper in keepers:
+            _native.invalidate(keeper, (*args, *kwargs.values()), tuple(kwargs))
+
+    def clear_cache(self) -> None:
+        """Removes all results, in all sessions, and sets the tool's metrics to zero."""
+        for cache in self._caches():
+            cache.clear()
+        _native.reset_tool_counts(self._tool())
+
+    def get_metrics(self) -> dict[str, int | float]:
+        """`hits`, `misses`, `invalidations`, `loop_detections`, `hit_rate` and `size` of the tool."""
+        counts = metrics.with_hit_rate(_native.tool_counts(self._tool()))
+        return {**counts, "size": sum(cache.size() for cache in self._caches())}
+
+    def stats(self) -> dict[str, Any]:
+        """`get_metrics`, and all that its caches count."""
+        return {**metrics.summed(self._caches()), **self.get_metrics()}

@@ -1,0 +1,404 @@
+//! Calls of tools: what a function that was decorated with `AgentCache` returns.
+//!
+//! Its states:
+//!
+//! | state | on `send` |
+//! |---|---|
+//! | new | looks where it is made (`frame`), asks the guard, if there is one, and then is a call of the function that keeps the results there; uncached if there is none |
+//! | served | a hit whose result has to be compared with those of the same call before it: does that, and returns it |
+//! | running | passes on to what it has become; when that is done, notes what came of it |
+//! | done | |
+//!
+//! A hit goes through [`Coroutine::send_fast`] alone. A call that the guard refuses is never made.
+
+use std::ffi::{CStr, c_int};
+
+use async_cache_core::agent::Ticket;
+use pyo3::exceptions::{PyException, PyGeneratorExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::frame::{self, Asked, Frame};
+use super::outcome::Outcome;
+use super::session::Session;
+use super::tool::{Counts, Scope, TOTAL, Tool};
+use crate::cache::{Cache, Entered, Hit};
+use crate::call::{Args, Call, Function, FunctionCall, apply};
+use crate::key::{Probe, mix};
+use crate::load;
+use crate::raw::coroutine::{self, Coroutine, Statics, visit_all};
+use crate::raw::function::{Calls, function};
+use crate::raw::{Ref, Sent, send};
+use crate::ttl::Ttl;
+
+/// Calls of tools.
+pub(crate) struct Watched;
+
+impl Calls for Watched {
+    #[inline]
+    fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
+        coroutine::make(function.py(), || {
+            ToolCall::New(FunctionCall {
+                function: Ref::new(function),
+                args: Args::One([arg]),
+                names: None,
+                refresh: false,
+            })
+        })
+    }
+
+    fn called(
+        function: Bound<'_, PyAny>,
+        args: Args,
+        names: Option<Ref<PyTuple>>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        let py = function.py();
+        let call = FunctionCall::new(function, args, names)?;
+        coroutine::new(py, ToolCall::New(call))
+    }
+}
+
+/// A call of a tool.
+pub(crate) enum ToolCall {
+    New(FunctionCall),
+    Served(Box<(Ref, Watch)>),
+    Running(Box<Running>),
+    Done,
+}
+
+/// A call that the guard has let through.
+pub(crate) struct Watch {
+    frame: Ref<Frame>,
+    ticket: Ticket,
+}
+
+/// A call that takes more than a look.
+pub(crate) struct Running {
+    inner: Inner,
+    tool: Ref,
+    session: Option<Ref<Session>>,
+    /// Whether hit or miss has been counted.
+    is_counted: bool,
+    watch: Option<Watch>,
+}
+
+enum Inner {
+    /// Of the function that keeps the results.
+    Cached(Call),
+    /// The iterator of the function's own awaitable.
+    Uncached(Ref),
+}
+
+fn tool(function: &Function) -> &Tool {
+    function.tool.as_ref().expect("only tools make these calls")
+}
+
+/// Names tool and arguments.
+#[inline]
+fn name_of(tool: &Tool, probe: &impl Probe) -> u64 {
+    mix(u64::from(tool.number), probe.hash())
+}
+
+/// Counts for a tool, the session that it is called in, and the process.
+#[inline]
+fn count(py: Python<'_>, tool: &Tool, session: Option<&Bound<'_, Session>>, add: impl Fn(&mut Counts)) {
+    add(&mut tool.counts.borrow(py));
+    if let Some(session) = session {
+        add(&mut session.get().state.borrow(py).counts);
+    }
+    add(&mut TOTAL.borrow(py));
+}
+
+impl ToolCall {
+    fn begin<'py>(&mut self, py: Python<'py>) -> PyResult<Sent<'py>> {
+        let Self::New(call) = std::mem::replace(self, Self::Done) else { unreachable!("it begins once") };
+        let tool = tool(call.function(py));
+        let frame = frame::current(py)?;
+        let target = match (&tool.scope, &frame) {
+            (Scope::Global, _) => Some(call.function.bind(py).clone()),
+            (Scope::Session(make), Some(frame)) if frame.get().is_in_session => {
+                let session = frame.get().session.bind(py);
+                Session::function_or_make(session, tool.number, make.bind(py))?
+            }
+            (Scope::Session(_), _) => None,
+        };
+        let session = frame.as_ref().map(|frame| frame.get().session.bind(py).clone());
+        let watch = match frame {
+            Some(frame) if frame.get().guard.is_some() => {
+                match Self::watch(py, &call, &frame, target.as_ref())? {
+                    Ok(watch) => Some(watch),
+                    Err(value) => return Ok(Sent::Return(value)),
+                }
+            }
+            _ => None,
+        };
+        let tool = Ref::new(call.function.bind(py).clone());
+        let inner = if let Some(target) = target {
+            Inner::Cached(Call::of(FunctionCall { function: Ref::new(target), ..call }))
+        } else {
+            let wrapped = call.function(py).wrapped.bind(py);
+            let awaitable = apply(wrapped, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
+            Inner::Uncached(Ref::new(load::iterator(&awaitable, wrapped)?))
+        };
+        let session = session.map(Ref::new);
+        *self = Self::Running(Box::new(Running { inner, tool, session, is_counted: false, watch }));
+        self.step(py, py.None().bind(py))
+    }
+
+    /// Asks the guard. `Err`: the call is not made, and this is what it returns.
+    fn watch<'py>(
+        py: Python<'py>,
+        call: &FunctionCall,
+        frame: &Bound<'py, Frame>,
+        target: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Result<Watch, Bound<'py, PyAny>>> {
+        let here = frame.get();
+        let guard = here.guard.as_ref().expect("looked at by the caller").get();
+        let names = call.names.as_ref().map(|names| names.bind(py));
+        let keeper = target.and_then(|target| function(target)).unwrap_or_else(|| call.function(py));
+        let probe = keeper.probe(py, &call.args, names)?;
+        let tool = tool(call.function(py));
+        let name = name_of(tool, &probe);
+        let asked = Asked {
+            tool: Ref::new(call.function.bind(py).clone()),
+            args: Args::collect(call.args.as_slice().len(), |index| {
+                Ref::new(call.args.as_slice()[index].bind(py).clone())
+            }),
+            names: names.map(|names| Ref::new(names.clone())),
+        };
+        let alarm = here.history.borrow(py).check(&guard.limits, name, here.depth);
+        if let Some(alarm) = alarm {
+            count(py, tool, Some(guard.session.bind(py)), |counts| counts.loop_detections += 1);
+            if !here.alarm(guard, alarm, &asked, py)? {
+                let Some(_) = target else { return Ok(Err(py.None().into_bound(py))) };
+                let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, true)?;
+                let Entered::Served(value) = entered else { unreachable!("nothing was to be loaded") };
+                return Ok(Err(value));
+            }
+        }
+        let (ticket, forgotten) = here.begin(py, name, asked);
+        drop(forgotten);
+        Ok(Ok(Watch { frame: Ref::new(frame.clone()), ticket }))
+    }
+
+    fn step<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+        let Self::Running(running) = self else { unreachable!("called while it runs") };
+        let sent = match &mut running.inner {
+            Inner::Cached(call) => call.send(py, value),
+            Inner::Uncached(iterator) => send(iterator.bind(py), value),
+        };
+        self.after(py, sent)
+    }
+
+    fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Sent<'py>> {
+        let Self::Running(running) = self else { unreachable!("called while it runs") };
+        running.count(py);
+        if let Ok(Sent::Yield(_)) = sent {
+            return sent;
+        }
+        let Self::Running(running) = std::mem::replace(self, Self::Done) else { unreachable!("as above") };
+        let Some(watch) = running.watch else { return sent };
+        let outcome = match &sent {
+            Ok(Sent::Yield(_)) => unreachable!("returned above"),
+            Ok(Sent::Return(value)) => Outcome::Value(Ref::new(value.clone())),
+            // A cancelled call has no outcome.
+            Err(error) if !error.is_instance_of::<PyException>(py) => return sent,
+            Err(error) => Outcome::Failed(Ref::new(error.get_type(py).into_any())),
+        };
+        watch.end(py, outcome)?;
+        sent
+    }
+}
+
+impl Watch {
+    fn end(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+        let frame = self.frame.bind(py).get();
+        let considers_results = frame.guard.as_ref().is_some_and(|guard| guard.get().considers_results);
+        if considers_results { frame.end(py, self.ticket, outcome) } else { Ok(()) }
+    }
+}
+
+impl Running {
+    /// Counts a hit or a miss, once.
+    fn count(&mut self, py: Python<'_>) {
+        if std::mem::replace(&mut self.is_counted, true) {
+            return;
+        }
+        let was_hit = matches!(&self.inner, Inner::Cached(call) if call.was_hit());
+        let session = self.session.as_ref().map(|session| session.bind(py));
+        let function = function(self.tool.bind(py)).expect("only tools make these calls");
+        count(py, tool(function), session, |counts| {
+            if was_hit {
+                counts.hits += 1;
+            } else {
+                counts.misses += 1;
+            }
+        });
+    }
+}
+
+static STATICS: Statics = Statics::new();
+
+impl Coroutine for ToolCall {
+    const NAME: &'static CStr = c"cache._native.ToolCall";
+
+    fn name(&self, py: Python<'_>) -> String {
+        let tool = match self {
+            Self::New(call) => &call.function,
+            Self::Running(running) => &running.tool,
+            Self::Served(_) | Self::Done => return "tool".to_owned(),
+        };
+        let name = tool.bind(py).getattr("__qualname__");
+        name.map_or_else(|_| "tool".to_owned(), |name| name.to_string())
+    }
+
+    #[inline]
+    fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self, Self::Running(_))
+    }
+
+    #[inline]
+    fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let Self::New(call) = self else { return None };
+        if call.refresh {
+            return None;
+        }
+        let tool = tool(call.function(py));
+        let frame = frame::current(py).ok()?;
+        let of_session = match (&tool.scope, &frame) {
+            (Scope::Global, _) => None,
+            (Scope::Session(_), Some(frame)) if frame.get().is_in_session => {
+                Some(frame.get().session.get().function(py, tool.number)?)
+            }
+            (Scope::Session(_), _) => return None,
+        };
+        let keeper = match &of_session {
+            None => call.function(py),
+            Some(of_session) => function(of_session)?,
+        };
+        let probe = keeper.probe_at_once(py, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
+        let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
+        let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
+        let name = name_of(tool, &probe);
+        if let Some((frame, guard)) = guarded {
+            let here = frame.get();
+            if here.history.borrow(py).check(&guard.limits, name, here.depth).is_some() {
+                return None;
+            }
+        }
+        let Hit::Served(value) = keeper.cache.bind(py).get().hit(py, &probe) else { return None };
+        count(py, tool, session, |counts| counts.hits += 1);
+        let Some((frame, guard)) = guarded else {
+            *self = Self::Done;
+            return Some(value);
+        };
+        let Self::New(call) = std::mem::replace(self, Self::Done) else { return None };
+        let asked = Asked { tool: call.function, args: call.args, names: call.names };
+        let considers_results = guard.considers_results;
+        let (ticket, is_settled, forgotten) = {
+            let mut history = frame.get().history.borrow(py);
+            let (ticket, forgotten) = history.begin(name, asked);
+            let is_same = !considers_results || history.twins(ticket).all(|twin| twin.is_value(&value));
+            if considers_results && is_same {
+                history.end(ticket, Outcome::Value(Ref::new(value.clone())), |_| true);
+            }
+            (ticket, is_same, forgotten)
+        };
+        drop(forgotten);
+        if is_settled {
+            return Some(value);
+        }
+        let watch = Watch { frame: Ref::new(frame.clone()), ticket };
+        *self = Self::Served(Box::new((Ref::new(value), watch)));
+        None
+    }
+
+    fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+        match self {
+            Self::Running(_) => return self.step(py, value),
+            Self::Served(_) => {
+                let Self::Served(served) = std::mem::replace(self, Self::Done) else {
+                    unreachable!("matched above")
+                };
+                let (value, watch) = *served;
+                watch.end(py, Outcome::Value(Ref::new(value.bind(py).clone())))?;
+                return Ok(Sent::Return(value.into_bound(py)));
+            }
+            Self::New(_) | Self::Done => {}
+        }
+        if !value.is_none() {
+            let message = "can't send non-None value to a just-started coroutine";
+            return Err(pyo3::exceptions::PyTypeError::new_err(message));
+        }
+        self.begin(py)
+    }
+
+    fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
+        let Self::Running(running) = self else {
+            *self = Self::Done;
+            return Err(error);
+        };
+        let thrown = match &mut running.inner {
+            Inner::Cached(call) => call.throw(py, error),
+            Inner::Uncached(iterator) => load::throw(iterator.bind(py), error),
+        };
+        self.after(py, thrown)
+    }
+
+    fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Self::Running(mut running) = std::mem::replace(self, Self::Done) else { return Ok(()) };
+        match &mut running.inner {
+            Inner::Cached(call) => call.close(py),
+            Inner::Uncached(iterator) => match load::throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
+                Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
+                Err(error) => Err(error),
+                Ok(Sent::Yield(_)) => {
+                    Err(pyo3::exceptions::PyRuntimeError::new_err("coroutine ignored GeneratorExit"))
+                }
+                Ok(Sent::Return(_)) => Ok(()),
+            },
+        }
+    }
+
+    fn abandon(&mut self, py: Python<'_>) {
+        match std::mem::replace(self, Self::Done) {
+            // It warns that it was never awaited.
+            Self::New(call) => Call::of(call).abandon(py),
+            Self::Running(mut running) => {
+                if let Inner::Cached(call) = &mut running.inner {
+                    call.abandon(py);
+                }
+            }
+            Self::Served(_) | Self::Done => {}
+        }
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
+        match self {
+            Self::New(call) => call.visit(visit),
+            Self::Served(served) => visit_all(visit, &[served.0.pointer(), served.1.frame.pointer()]),
+            Self::Running(running) => {
+                let stop = match &running.inner {
+                    Inner::Cached(call) => call.visit(visit),
+                    Inner::Uncached(iterator) => visit(iterator.pointer()),
+                };
+                if stop != 0 {
+                    return stop;
+                }
+                let session = coroutine::pointer_of(running.session.as_ref());
+                let frame = coroutine::pointer_of(running.watch.as_ref().map(|watch| &watch.frame));
+                visit_all(visit, &[running.tool.pointer(), session, frame])
+            }
+            Self::Done => 0,
+        }
+    }
+
+    fn statics() -> &'static Statics {
+        &STATICS
+    }
+}

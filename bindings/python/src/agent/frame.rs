@@ -1,0 +1,225 @@
+//! Frames: where a call of a tool is made. A context variable holds the frame of the running code.
+//!
+//! | where | its frame |
+//! |---|---|
+//! | outside of every session | none |
+//! | inside `async with AgentCacheSession(...)` | one that the session's entry set: its session, its guard |
+//! | inside a running call of a tool | a child of the frame that the call was made in: one deeper, with a history of its own |
+//!
+//! Rules:
+//! 1. A frame never changes, but for its history. Tasks inherit the frame of the code that made them.
+//! 2. A session without loop detection keeps the guard of the session around it, and depth counts on.
+//! 3. What a tool with scope "global" loads is for everybody, so nothing in it comes from a session: in the frames
+//!    of such a load, tools with scope "session" run uncached.
+
+use std::num::NonZeroU32;
+
+use async_cache_core::agent::{Alarm, History, Limits, Past, Ticket};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::outcome::Outcome;
+use super::session::Session;
+use crate::call::{Args, split};
+use crate::raw::context::ContextVar;
+use crate::raw::{GilCell, Ref};
+
+static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
+
+/// What was asked, for reports.
+pub(super) struct Asked {
+    pub(super) tool: Ref,
+    pub(super) args: Args,
+    pub(super) names: Option<Ref<PyTuple>>,
+}
+
+/// A call that made room for another one; to be dropped when nothing is borrowed.
+pub(super) type Forgotten = Option<Past<Asked, Outcome>>;
+
+/// What watches the calls of a session.
+#[pyclass(frozen, module = "cache._native", name = "AgentGuard")]
+pub(crate) struct Guard {
+    pub(super) limits: Limits,
+    pub(super) considers_results: bool,
+    /// Called with an alarm. It raises, or returns whether the call is to be made all the same.
+    on_alarm: Py<PyAny>,
+    pub(super) session: Py<Session>,
+}
+
+#[pymethods]
+impl Guard {
+    #[new]
+    fn new(
+        session: Py<Session>,
+        max_tool_repeats: NonZeroU32,
+        max_execution_depth: u32,
+        consider_results: bool,
+        on_alarm: Py<PyAny>,
+    ) -> Self {
+        let limits = Limits { max_repeats: max_tool_repeats, max_depth: max_execution_depth };
+        Self { limits, considers_results: consider_results, on_alarm, session }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.on_alarm)?;
+        visit.call(&self.session)
+    }
+}
+
+/// Where a call is made.
+#[pyclass(frozen, module = "cache._native", name = "AgentFrame")]
+pub(crate) struct Frame {
+    /// The session.
+    #[pyo3(get)]
+    pub(super) session: Py<Session>,
+    pub(super) guard: Option<Py<Guard>>,
+    /// How many calls of tools are around a call made here, itself included.
+    pub(super) depth: u32,
+    /// Whether tools with scope "session" use the session's caches here.
+    pub(super) is_in_session: bool,
+    pub(super) history: GilCell<History<Asked, Outcome>>,
+}
+
+#[pymethods]
+impl Frame {
+    /// The frame of a session that is entered in another frame, or in none.
+    #[new]
+    #[pyo3(signature = (session, guard, outer))]
+    fn new(py: Python<'_>, session: Py<Session>, guard: Option<Py<Guard>>, outer: Option<&Self>) -> Self {
+        let inherited = || outer.and_then(|outer| outer.guard.as_ref().map(|guard| guard.clone_ref(py)));
+        Self {
+            session,
+            guard: guard.or_else(inherited),
+            depth: outer.map_or(1, |outer| outer.depth),
+            is_in_session: true,
+            history: GilCell::new(History::default()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.session)?;
+        if let Some(guard) = &self.guard {
+            visit.call(guard)?;
+        }
+        let visited = self.history.visit(|history| {
+            history.iter().try_for_each(|past| {
+                past.asked.tool.visit(visit)?;
+                past.asked.args.as_slice().iter().try_for_each(|arg| arg.visit(visit))?;
+                past.outcome.as_ref().map_or(Ok(()), |outcome| outcome.visit(visit))
+            })
+        });
+        visited.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        drop(self.history.take_with(std::mem::take));
+    }
+}
+
+impl Frame {
+    /// Notes that a call has begun.
+    #[inline]
+    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: Asked) -> (Ticket, Forgotten) {
+        self.history.borrow(py).begin(call, asked)
+    }
+
+    /// Notes what came of a call. Runs Python code.
+    pub(super) fn end(&self, py: Python<'_>, ticket: Ticket, outcome: Outcome) -> PyResult<()> {
+        let twins: Vec<_> =
+            self.history.borrow(py).twins(ticket).map(|outcome| outcome.clone_ref(py)).collect();
+        let unlike = outcome.unlike(py, twins)?;
+        let is_same = |known: &Outcome| !unlike.iter().any(|unlike| unlike.is(py, known));
+        let replaced = self.history.borrow(py).end(ticket, outcome, is_same);
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Tells Python of an alarm; whether the call is to be made all the same.
+    pub(super) fn alarm(&self, guard: &Guard, alarm: Alarm, asked: &Asked, py: Python<'_>) -> PyResult<bool> {
+        let (kind, count, period) = match alarm {
+            Alarm::Repeat { count } => ("repeat", count, 1),
+            Alarm::Oscillation { period, count } => ("oscillation", count, period),
+            Alarm::Depth { depth } => ("depth", depth, 0),
+            _ => ("loop", 0, 0),
+        };
+        let cycle: Vec<_> = {
+            let history = self.history.borrow(py);
+            history.last(period).map(|past| past.asked.clone_ref(py)).collect()
+        };
+        let cycle = cycle.iter().map(|asked| asked.to_tuple(py)).collect::<PyResult<Vec<_>>>()?;
+        let cycle = PyList::new(py, cycle)?;
+        let session = guard.session.bind(py);
+        guard.on_alarm.bind(py).call1((session, kind, count, asked.to_tuple(py)?, cycle))?.extract()
+    }
+}
+
+impl Asked {
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        let args = self.args.as_slice();
+        Self {
+            tool: Ref::new(self.tool.bind(py).clone()),
+            args: Args::collect(args.len(), |index| Ref::new(args[index].bind(py).clone())),
+            names: self.names.as_ref().map(|names| Ref::new(names.bind(py).clone())),
+        }
+    }
+
+    /// (tool, arguments, arguments by name).
+    fn to_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let names = self.names.as_ref().map(|names| names.bind(py));
+        let (args, named) = split(py, self.args.as_slice(), names)?;
+        (self.tool.bind(py), args, named.unwrap_or_else(|| pyo3::types::PyDict::new(py))).into_pyobject(py)
+    }
+}
+
+fn variable(py: Python<'_>) -> PyResult<&ContextVar> {
+    CURRENT.get_or_try_init(py, || ContextVar::new(py, "agent_cache.frame"))
+}
+
+/// The frame of the running code.
+#[inline]
+pub(super) fn current(py: Python<'_>) -> PyResult<Option<Bound<'_, Frame>>> {
+    let variable = match CURRENT.get(py) {
+        Some(variable) => variable,
+        None => variable(py)?,
+    };
+    Ok(variable.get(py)?.and_then(|frame| frame.cast_into_exact::<Frame>().ok()))
+}
+
+/// The frame of the running code.
+#[pyfunction]
+#[pyo3(name = "current_agent_frame")]
+pub(super) fn current_frame(py: Python<'_>) -> PyResult<Option<Bound<'_, Frame>>> {
+    current(py)
+}
+
+/// Sets the frame of the running code.
+#[pyfunction]
+#[pyo3(name = "set_current_agent_frame", signature = (frame))]
+pub(super) fn set_current_frame(py: Python<'_>, frame: Option<Bound<'_, Frame>>) -> PyResult<()> {
+    match frame {
+        Some(frame) => variable(py)?.set(frame.as_any()),
+        None => variable(py)?.set(py.None().bind(py)),
+    }
+}
+
+/// Makes the running code that of a call of a tool; returns the frame that it was in before, if in any.
+/// `is_global`: the scope of the tool.
+#[pyfunction]
+#[pyo3(name = "enter_agent_tool")]
+pub(super) fn enter_tool(py: Python<'_>, is_global: bool) -> PyResult<Option<Bound<'_, Frame>>> {
+    let Some(outer) = current(py)? else { return Ok(None) };
+    let frame = {
+        let outer = outer.get();
+        Frame {
+            session: outer.session.clone_ref(py),
+            guard: outer.guard.as_ref().map(|guard| guard.clone_ref(py)),
+            depth: outer.depth.saturating_add(1),
+            is_in_session: outer.is_in_session && !is_global,
+            history: GilCell::new(History::default()),
+        }
+    };
+    variable(py)?.set(Bound::new(py, frame)?.as_any())?;
+    Ok(Some(outer))
+}

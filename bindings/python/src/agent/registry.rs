@@ -1,0 +1,97 @@
+//! The registry of the process: sessions by id, tools by resource. The rules are the core's.
+
+use async_cache_core::agent::{Resources, Sessions};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::session::Session;
+use crate::raw::{GilCell, Ref};
+
+/// Sessions and resources. `agent_cache` has one.
+#[pyclass(frozen, module = "cache._native", name = "AgentRegistry")]
+pub(crate) struct Registry {
+    state: GilCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: Sessions<Ref<Session>>,
+    /// Weak references to tools.
+    resources: Resources<Ref<PyWeakrefReference>>,
+}
+
+#[pymethods]
+impl Registry {
+    #[new]
+    fn new() -> Self {
+        Self { state: GilCell::new(State::default()) }
+    }
+
+    /// Enters a session, and opens it if need be.
+    fn enter<'py>(&self, id: &Bound<'py, PyString>) -> PyResult<Bound<'py, Session>> {
+        let py = id.py();
+        let text = id.to_cow()?.into_owned();
+        // Made before the borrow, and perhaps not needed.
+        let new = Bound::new(py, Session::new(id.clone().unbind()))?;
+        let mut state = self.state.borrow(py);
+        let session = state.sessions.enter(&text, || Ref::new(new.clone()));
+        Ok(session.bind(py).clone())
+    }
+
+    /// Leaves a session; it is returned to the last one, to be closed.
+    fn leave<'py>(&self, id: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, Session>>> {
+        let py = id.py();
+        let text = id.to_cow()?.into_owned();
+        let left = self.state.borrow(py).sessions.leave(&text);
+        Ok(left.map(|session| session.into_bound(py)))
+    }
+
+    /// All open sessions.
+    fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let sessions: Vec<_> =
+            self.state.borrow(py).sessions.iter().map(|session| session.bind(py).clone()).collect();
+        PyList::new(py, sessions)
+    }
+
+    /// Notes that a tool reads a resource; whether that was written to before. The tool is referred to weakly.
+    fn register(&self, resource: &Bound<'_, PyString>, tool: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let name = resource.to_cow()?.into_owned();
+        let tool = Ref::new(PyWeakrefReference::new(tool)?);
+        Ok(self.state.borrow(resource.py()).resources.register(&name, tool))
+    }
+
+    /// Notes that a resource is written to.
+    fn write(&self, resource: &Bound<'_, PyString>) -> PyResult<()> {
+        let name = resource.to_cow()?.into_owned();
+        self.state.borrow(resource.py()).resources.write(&name);
+        Ok(())
+    }
+
+    /// The tools that read a resource.
+    fn tools<'py>(&self, resource: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyList>> {
+        let py = resource.py();
+        let resource = resource.to_cow()?.into_owned();
+        let mut gone = Vec::new();
+        let tools = self.state.borrow(py).resources.readers(&resource, |tool| {
+            let upgraded = tool.bind(py).upgrade();
+            if upgraded.is_none() {
+                gone.push(tool.bind(py).clone());
+            }
+            upgraded
+        });
+        drop(gone);
+        PyList::new(py, tools)
+    }
+
+    /// The names of all resources.
+    fn resources(&self, py: Python<'_>) -> Vec<String> {
+        self.state.borrow(py).resources.names().map(str::to_owned).collect()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let visited =
+            self.state.visit(|state| state.sessions.iter().try_for_each(|session| session.visit(visit)));
+        visited.unwrap_or(Ok(()))
+    }
+}

@@ -1,0 +1,120 @@
+//! Sessions: the caches of one session, one for each tool that was called in it.
+//!
+//! Invariant: what is in a session's caches was loaded in that session, and nothing but this object leads to them.
+//! A closed session has none and gets none, so a call that comes late finds nothing and leaves nothing behind.
+
+use std::collections::BTreeMap;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::tool::Counts;
+use crate::raw::{GilCell, Ref};
+
+/// One session.
+#[pyclass(frozen, weakref, module = "cache._native", name = "AgentSession")]
+pub(crate) struct Session {
+    /// Its id.
+    #[pyo3(get)]
+    session_id: Py<PyString>,
+    pub(super) state: GilCell<State>,
+}
+
+pub(super) struct State {
+    is_open: bool,
+    /// The function that keeps the results, by the number of the tool.
+    functions: BTreeMap<u32, Ref>,
+    pub(super) counts: Counts,
+}
+
+#[pymethods]
+impl Session {
+    #[new]
+    pub(super) fn new(session_id: Py<PyString>) -> Self {
+        let state = State { is_open: true, functions: BTreeMap::new(), counts: Counts::default() };
+        Self { session_id, state: GilCell::new(state) }
+    }
+
+    /// Ends it. The functions that kept its results are returned, for their running loads to be fenced.
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let functions = {
+            let mut state = self.state.borrow(py);
+            state.is_open = false;
+            std::mem::take(&mut state.functions)
+        };
+        PyList::new(py, functions.into_values().map(|function| function.into_bound(py)))
+    }
+
+    #[getter]
+    fn is_open(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).is_open
+    }
+
+    /// The functions that keep its results, or that of one tool.
+    #[pyo3(signature = (number=None))]
+    fn functions<'py>(&self, py: Python<'py>, number: Option<u32>) -> PyResult<Bound<'py, PyList>> {
+        let functions: Vec<_> = {
+            let state = self.state.borrow(py);
+            let functions = state.functions.iter();
+            let asked = functions.filter(|(at, _)| number.is_none_or(|number| number == **at));
+            asked.map(|(_, function)| function.bind(py).clone()).collect()
+        };
+        PyList::new(py, functions)
+    }
+
+    /// Counts an invalidation.
+    fn count_invalidation(&self, py: Python<'_>) {
+        self.state.borrow(py).counts.invalidations += 1;
+    }
+
+    /// What was counted.
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = self.state.borrow(py).counts;
+        counts.to_dict(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let visited =
+            self.state.visit(|state| state.functions.values().try_for_each(|function| function.visit(visit)));
+        visited.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        drop(self.state.take_with(|state| {
+            state.is_open = false;
+            std::mem::take(&mut state.functions)
+        }));
+    }
+}
+
+impl Session {
+    /// The function that keeps the results of a tool, if it was called in this session.
+    #[inline]
+    pub(super) fn function<'py>(&self, py: Python<'py>, number: u32) -> Option<Bound<'py, PyAny>> {
+        self.state.borrow(py).functions.get(&number).map(|function| function.bind(py).clone())
+    }
+
+    /// [`Session::function`], made by `make` if need be; `None` once the session has ended.
+    pub(super) fn function_or_make<'py>(
+        slf: &Bound<'py, Self>,
+        number: u32,
+        make: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, this) = (slf.py(), slf.get());
+        if let Some(function) = this.function(py, number) {
+            return Ok(Some(function));
+        }
+        if !this.is_open(py) {
+            return Ok(None);
+        }
+        // Python code: meanwhile another thread may have made it, or ended the session.
+        let made = make.call1((slf,))?;
+        let mut state = this.state.borrow(py);
+        if !state.is_open {
+            return Ok(None);
+        }
+        let function = state.functions.entry(number).or_insert_with(|| Ref::new(made.clone()));
+        Ok(Some(function.bind(py).clone()))
+    }
+}

@@ -1,0 +1,127 @@
+//! Tools, and what is counted of their calls: for each tool, for each session, and for the process.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::call::Watched;
+use crate::cache::Cache;
+use crate::call::Function;
+use crate::raw::{GilCell, Ref, function};
+
+/// What makes a decorated function the tool of an agent.
+pub(crate) struct Tool {
+    /// Names it among all tools of the process.
+    pub(super) number: u32,
+    pub(super) scope: Scope,
+    pub(super) counts: GilCell<Counts>,
+}
+
+/// Where the results of a tool are kept.
+pub(super) enum Scope {
+    /// In the cache of the decorated function.
+    Global,
+    /// In a decorated function that each session has of its own; this makes it, called with the session.
+    Session(Ref),
+}
+
+impl Tool {
+    /// For the garbage collector.
+    pub(crate) fn make(&self) -> Option<&Ref> {
+        match &self.scope {
+            Scope::Global => None,
+            Scope::Session(make) => Some(make),
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) invalidations: u64,
+    pub(super) loop_detections: u64,
+}
+
+impl Counts {
+    const NONE: Self = Self { hits: 0, misses: 0, invalidations: 0, loop_detections: 0 };
+
+    pub(super) fn to_dict(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+        let dict = PyDict::new(py);
+        dict.set_item("hits", self.hits)?;
+        dict.set_item("misses", self.misses)?;
+        dict.set_item("invalidations", self.invalidations)?;
+        dict.set_item("loop_detections", self.loop_detections)?;
+        Ok(dict)
+    }
+}
+
+/// Over all tools and sessions of the process, those that are gone included.
+pub(super) static TOTAL: GilCell<Counts> = GilCell::new(Counts::NONE);
+
+/// Makes a tool. `make` is called with a session and returns the function that keeps the results of that session;
+/// without it, `cache` keeps the results.
+#[pyfunction]
+pub(super) fn decorate_tool<'py>(
+    wrapped: Bound<'py, PyAny>,
+    cache: Bound<'py, Cache>,
+    skip: usize,
+    make_key: Option<Bound<'py, PyAny>>,
+    number: u32,
+    make: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = wrapped.py();
+    let scope = make.map_or(Scope::Global, |make| Scope::Session(Ref::new(make)));
+    let function = Function {
+        passes_for: Some(Ref::new(wrapped.clone())),
+        wrapped: Ref::new(wrapped),
+        cache: Ref::new(cache),
+        number: 0,
+        typed: false,
+        skip,
+        make_key: make_key.map(Ref::new),
+        tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
+    };
+    function::new::<Watched>(py, function)
+}
+
+fn tool<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tool> {
+    function::function(object)
+        .and_then(|function| function.tool.as_ref())
+        .ok_or_else(|| PyTypeError::new_err("only functions that were decorated with AgentCache are tools"))
+}
+
+/// What was counted of a tool.
+#[pyfunction]
+pub(super) fn tool_counts<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    let counts = *tool(object)?.counts.borrow(object.py());
+    counts.to_dict(object.py())
+}
+
+/// Counts an invalidation of a tool's results.
+#[pyfunction]
+pub(super) fn count_tool_invalidation(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    tool(object)?.counts.borrow(object.py()).invalidations += 1;
+    Ok(())
+}
+
+/// Sets a tool's counts to zero.
+#[pyfunction]
+pub(super) fn reset_tool_counts(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    *tool(object)?.counts.borrow(object.py()) = Counts::NONE;
+    Ok(())
+}
+
+/// What was counted over all tools and sessions.
+#[pyfunction]
+pub(super) fn total_counts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let counts = *TOTAL.borrow(py);
+    counts.to_dict(py)
+}
+
+/// Counts an invalidation.
+#[pyfunction]
+pub(super) fn count_invalidation(py: Python<'_>) {
+    TOTAL.borrow(py).invalidations += 1;
+}

@@ -1,0 +1,203 @@
+//! Loops: when the calls that one caller makes go round in circles.
+//!
+//! Owns the recent calls of one caller, and how long they have been repeating themselves. A *caller* is a session,
+//! or one running call of a tool: calls are compared with their siblings only, so what a tool calls inside is no
+//! part of its caller's rhythm.
+//!
+//! A call goes through three states: *asked* ([`History::check`]; an alarm may refuse it, and then it was never
+//! made), *begun* ([`History::begin`]), *ended* ([`History::end`], with an outcome; a cancelled call never ends).
+//!
+//! Rules:
+//! 1. Two calls are *alike* if they are the same call (tool and arguments), and their outcomes are not known to
+//!    differ. So the same call with another outcome is progress, and calls that still run count.
+//! 2. For each period p from 1 to [`LONGEST_CYCLE`], `runs[p - 1]` is how many calls, up to the last one begun,
+//!    are each alike to the one p calls before them, without a gap.
+//! 3. A cycle of p calls has been run in full n times when `runs[p - 1]` is (n - 1) * p.
+//! 4. The alarm is the call that would go on with a cycle that has been run in full as often as its limit says:
+//!    [`Limits::max_repeats`] times for one call on its own, [`Limits::max_cycles`] times for longer cycles. The
+//!    shortest period is named.
+//!
+//! So the history is bounded (rule 2 needs the last [`LONGEST_CYCLE`] calls, and twice as many are kept for calls
+//! that end late), and a call costs the same however long the history is.
+
+use std::num::NonZeroU32;
+
+/// The longest cycle of calls that is recognised.
+pub const LONGEST_CYCLE: usize = 8;
+
+/// Calls that are kept: a call that ends after so many others have begun does not count as progress any more.
+const KEPT: usize = 2 * LONGEST_CYCLE;
+
+/// How often is too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How often in a row one call may have one outcome.
+    pub max_repeats: NonZeroU32,
+    /// How many calls may be around a call, itself included.
+    pub max_depth: u32,
+}
+
+impl Limits {
+    /// How often in a row a cycle of two or more calls may be run: half of `max_repeats`, rounded up, and at
+    /// least twice, for once is no cycle.
+    pub fn max_cycles(&self) -> u32 {
+        self.max_repeats.get().div_ceil(2).max(2)
+    }
+}
+
+/// Why a call should not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// It would be the `count`th in a row, and all of them had one outcome.
+    Repeat {
+        /// With the call that is refused.
+        count: u32,
+    },
+    /// The last `period` calls were made over and over, `count` times in full, and this one goes on with it.
+    Oscillation {
+        /// How many calls make a cycle: 2 to [`LONGEST_CYCLE`].
+        period: usize,
+        /// How often the cycle has been run.
+        count: u32,
+    },
+    /// There would be `depth` calls, one inside the other.
+    Depth {
+        /// With the call that is refused.
+        depth: u32,
+    },
+}
+
+/// A call that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// A call that was made.
+#[derive(Debug)]
+pub struct Past<C, R> {
+    call: u64,
+    /// What was asked, for reports.
+    pub asked: C,
+    /// What came of it; `None` as long as it runs.
+    pub outcome: Option<R>,
+}
+
+/// The recent calls of one caller. `C` is what a front wants to know of a call later, `R` an outcome.
+#[derive(Debug)]
+pub struct History<C, R> {
+    recent: [Option<Past<C, R>>; KEPT],
+    begun: u64,
+    runs: [u32; LONGEST_CYCLE],
+}
+
+impl<C, R> Default for History<C, R> {
+    fn default() -> Self {
+        Self { recent: [const { None }; KEPT], begun: 0, runs: [0; LONGEST_CYCLE] }
+    }
+}
+
+impl<C, R> History<C, R> {
+    /// Whether a call would go on with a loop, or nest too deep. `call` names tool and arguments; `depth` is how
+    /// many calls are around it, itself included.
+    #[inline]
+    pub fn check(&self, limits: &Limits, call: u64, depth: u32) -> Option<Alarm> {
+        if depth > limits.max_depth {
+            return Some(Alarm::Depth { depth });
+        }
+        let max_repeats = limits.max_repeats.get();
+        for (period, &run) in (1..).zip(&self.runs) {
+            let cycles = if period == 1 { max_repeats } else { limits.max_cycles() };
+            // In `u64`, for a limit may be as large as it likes.
+            if u64::from(run) < u64::from(cycles - 1) * period as u64 || !self.is_call(call, period) {
+                continue;
+            }
+            return Some(if period == 1 {
+                Alarm::Repeat { count: (run + 1).saturating_add(1) }
+            } else {
+                Alarm::Oscillation { period, count: run / period as u32 + 1 }
+            });
+        }
+        None
+    }
+
+    /// Notes that a call begins. The call that makes room for it, if there is one, is handed out.
+    #[inline]
+    pub fn begin(&mut self, call: u64, asked: C) -> (Ticket, Option<Past<C, R>>) {
+        for period in 1..=LONGEST_CYCLE {
+            let run = if self.is_call(call, period) { self.runs[period - 1].saturating_add(1) } else { 0 };
+            // One less than the highest, so that counts, which are one or two more, do not overflow.
+            self.runs[period - 1] = run.min(u32::MAX - 1);
+        }
+        let ticket = Ticket(self.begun);
+        self.begun += 1;
+        let past = Past { call, asked, outcome: None };
+        (ticket, self.recent[Self::slot(ticket.0)].replace(past))
+    }
+
+    /// The known outcomes of the same call that are near enough to be compared with this one's.
+    #[inline]
+    pub fn twins(&self, ticket: Ticket) -> impl Iterator<Item = &R> {
+        let call = self.at(ticket.0).map(|past| past.call);
+        self.near(ticket).filter_map(move |at| {
+            let past = self.at(at)?;
+            past.outcome.as_ref().filter(|_| Some(past.call) == call)
+        })
+    }
+
+    /// Notes what came of a call; `is_same` says whether it is the same as another outcome of that call. Runs
+    /// that the call would be part of are cut where outcomes differ. The outcome comes back if nobody needs it.
+    #[inline]
+    pub fn end(&mut self, ticket: Ticket, outcome: R, mut is_same: impl FnMut(&R) -> bool) -> Option<R> {
+        let Some(call) = self.at(ticket.0).map(|past| past.call) else { return Some(outcome) };
+        for at in self.near(ticket) {
+            let Some(Past { call: other, outcome: Some(known), .. }) = self.at(at) else { continue };
+            if *other == call && !is_same(known) {
+                // The later of the two is not alike to the earlier one, so a run of that period begins after it.
+                let after = self.begun - 1 - at.max(ticket.0);
+                let run = &mut self.runs[at.abs_diff(ticket.0) as usize - 1];
+                *run = (*run).min(u32::try_from(after).unwrap_or(u32::MAX));
+            }
+        }
+        let past = self.recent[Self::slot(ticket.0)].as_mut().expect("looked up above");
+        past.outcome.replace(outcome)
+    }
+
+    /// The last `count` calls, the first one first; as many of them as are kept.
+    pub fn last(&self, count: usize) -> impl Iterator<Item = &Past<C, R>> {
+        (self.begun.saturating_sub(count as u64)..self.begun).filter_map(|at| self.at(at))
+    }
+
+    /// What was asked in a call that was made not long ago.
+    pub fn asked(&self, call: u64) -> Option<&C> {
+        self.iter().find(|past| past.call == call).map(|past| &past.asked)
+    }
+
+    /// All calls that are kept.
+    pub fn iter(&self) -> impl Iterator<Item = &Past<C, R>> {
+        self.recent.iter().flatten()
+    }
+
+    fn slot(at: u64) -> usize {
+        at as usize % KEPT
+    }
+
+    #[inline]
+    fn at(&self, at: u64) -> Option<&Past<C, R>> {
+        let is_kept = at < self.begun && self.begun - at <= KEPT as u64;
+        self.recent[Self::slot(at)].as_ref().filter(|_| is_kept)
+    }
+
+    /// The numbers of the calls that are at most a cycle away.
+    #[inline]
+    fn near(&self, Ticket(at): Ticket) -> impl Iterator<Item = u64> + use<C, R> {
+        let reach = LONGEST_CYCLE as u64;
+        (at.saturating_sub(reach)..self.begun.min(at + reach + 1)).filter(move |&other| other != at)
+    }
+
+    /// Whether the call that was made `period` calls before the next one is this one.
+    #[inline]
+    fn is_call(&self, call: u64, period: usize) -> bool {
+        let at = self.begun.checked_sub(period as u64).and_then(|at| self.at(at));
+        at.is_some_and(|past| past.call == call)
+    }
+}

@@ -1,0 +1,239 @@
+//! Frames: where a call of a tool is made. A task-local holds the frame of the running code.
+//!
+//! | where | its frame |
+//! |---|---|
+//! | outside of every session | none |
+//! | in the future that a session runs | one that [`AgentSession::run`](super::AgentSession::run) made: its session, its guard |
+//! | inside a running call of a tool | a child of the frame that the call was made in: one deeper, with a history of its own |
+//!
+//! Rules, the same as in the Python front:
+//! 1. A frame never changes, but for its history.
+//! 2. A session without loop detection keeps the guard of the session around it, and depth counts on.
+//! 3. What a tool with scope "global" loads is for everybody, so nothing in it comes from a session: in the frames
+//!    of such a load, tools with scope "session" run uncached.
+//! 4. No user code runs while a history is locked.
+
+use std::future::Future;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use async_cache_core::agent::{Alarm, History, Limits, Ticket};
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::metrics::{TOTAL, raise};
+use super::report::{LoopDetected, ToolCall};
+use super::session::{OnLoop, Shared};
+use super::tool::Scope;
+
+tokio::task_local! {
+    static FRAME: Arc<Frame>;
+}
+
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+/// What watches the calls of a session.
+pub(super) struct Guard {
+    pub(super) limits: Limits,
+    pub(super) considers_results: bool,
+    pub(super) on_loop: OnLoop,
+    pub(super) session: Arc<Shared>,
+}
+
+/// Where a call is made.
+pub(super) struct Frame {
+    pub(super) session: Arc<Shared>,
+    pub(super) guard: Option<Arc<Guard>>,
+    /// How many calls of tools are around a call made here, itself included.
+    depth: u32,
+    /// Whether tools with scope "session" use the session's caches here.
+    pub(super) is_in_session: bool,
+    /// What was asked, and what came of it, as hashes.
+    history: Mutex<History<Asked, u64>>,
+}
+
+/// What was asked, for reports.
+#[derive(Clone)]
+pub(super) struct Asked {
+    tool: &'static str,
+    arguments: Arc<str>,
+}
+
+/// A call that has begun.
+pub(super) struct Watch {
+    frame: Arc<Frame>,
+    ticket: Ticket,
+}
+
+/// What a guard says of a call.
+pub(super) enum Verdict {
+    /// It has begun.
+    Begun(Watch),
+    /// It is not to be made.
+    Refused(Box<LoopDetected>),
+    /// It is not to be made, and what is cached is the answer.
+    ShortCircuit,
+}
+
+impl Frame {
+    pub(super) fn of_session(session: Arc<Shared>, guard: Option<Arc<Guard>>) -> Arc<Self> {
+        let outer = current();
+        let inherited = || outer.as_ref().and_then(|outer| outer.guard.clone());
+        Arc::new(Self {
+            session,
+            guard: guard.or_else(inherited),
+            depth: outer.as_ref().map_or(1, |outer| outer.depth),
+            is_in_session: true,
+            history: Mutex::default(),
+        })
+    }
+
+    /// The frame inside of a call of a tool.
+    pub(super) fn inside(&self, scope: Scope) -> Arc<Self> {
+        Arc::new(Self {
+            session: Arc::clone(&self.session),
+            guard: self.guard.clone(),
+            depth: self.depth.saturating_add(1),
+            is_in_session: self.is_in_session && scope == Scope::Session,
+            history: Mutex::default(),
+        })
+    }
+
+    /// Whether a guard would let a call through.
+    pub(super) fn is_quiet(&self, guard: &Guard, call: u64) -> bool {
+        self.history.lock().check(&guard.limits, call, self.depth).is_none()
+    }
+
+    /// Asks the guard, and counts an alarm.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        guard: &Guard,
+        call: u64,
+        tool: &'static str,
+        arguments: &dyn Fn() -> String,
+    ) -> Verdict {
+        let alarm = self.history.lock().check(&guard.limits, call, self.depth);
+        let Some(alarm) = alarm else {
+            return Verdict::Begun(self.begin(call, tool, arguments));
+        };
+        raise(&guard.session.counts.loop_detections);
+        raise(&TOTAL.loop_detections);
+        if guard.on_loop == OnLoop::ShortCircuit {
+            return Verdict::ShortCircuit;
+        }
+        let detected = self.report(guard, alarm, ToolCall { tool: tool.to_owned(), arguments: arguments() });
+        if guard.on_loop == OnLoop::Error {
+            return Verdict::Refused(Box::new(detected));
+        }
+        tracing::warn!("session {}: {detected}", guard.session.id);
+        Verdict::Begun(self.begin(call, tool, arguments))
+    }
+
+    /// Notes that a call begins.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        call: u64,
+        tool: &'static str,
+        arguments: &dyn Fn() -> String,
+    ) -> Watch {
+        let known = self.history.lock().asked(call).cloned();
+        let asked = known.unwrap_or_else(|| Asked { tool, arguments: arguments().into() });
+        let (ticket, _) = self.history.lock().begin(call, asked);
+        Watch { frame: Arc::clone(self), ticket }
+    }
+
+    fn report(&self, guard: &Guard, alarm: Alarm, call: ToolCall) -> LoopDetected {
+        let (period, limit) = match alarm {
+            Alarm::Repeat { .. } => (1, guard.limits.max_repeats.get()),
+            Alarm::Oscillation { period, .. } => (period, guard.limits.max_cycles()),
+            _ => (0, guard.limits.max_depth),
+        };
+        let history = self.history.lock();
+        let called = |asked: &Asked| ToolCall {
+            tool: asked.tool.to_owned(),
+            arguments: (*asked.arguments).to_owned(),
+        };
+        let cycle = history.last(period).map(|past| called(&past.asked)).collect();
+        LoopDetected::new(alarm, call, cycle, limit, &guard.session.id)
+    }
+}
+
+impl Watch {
+    /// Notes that the tool returned a value.
+    pub(super) fn returned<V: Serialize>(self, value: &V) {
+        self.end(|| {
+            let mut hasher = HASHER.build_hasher();
+            // A value that cannot be written is unlike all others: it counts as progress.
+            match rmp_serde::encode::write_named(&mut HashWriter(&mut hasher), value) {
+                Ok(()) => Some(hasher.finish()),
+                Err(_) => None,
+            }
+        });
+    }
+
+    /// Notes that it failed. All failures of one type are alike.
+    pub(super) fn failed<E: 'static>(self) {
+        self.end(|| Some(HASHER.hash_one(std::any::TypeId::of::<E>())));
+    }
+
+    fn end(self, outcome: impl FnOnce() -> Option<u64>) {
+        if !self.frame.guard.as_ref().is_some_and(|guard| guard.considers_results) {
+            return;
+        }
+        let outcome = outcome();
+        let is_same = |known: &u64| Some(*known) == outcome;
+        self.frame.history.lock().end(self.ticket, outcome.unwrap_or_default(), is_same);
+    }
+}
+
+struct HashWriter<'a, H>(&'a mut H);
+
+impl<H: Hasher> std::io::Write for HashWriter<'_, H> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Names tool and arguments.
+pub(super) fn name_of(tool: usize, key: &impl Hash) -> u64 {
+    HASHER.hash_one((tool, key))
+}
+
+/// The frame of the running code.
+pub(super) fn current() -> Option<Arc<Frame>> {
+    FRAME.try_with(Arc::clone).ok()
+}
+
+/// Runs a future in a frame, or as it is.
+pub(super) async fn within<F: Future>(frame: Option<Arc<Frame>>, future: F) -> F::Output {
+    match frame {
+        Some(frame) => FRAME.scope(frame, future).await,
+        None => future.await,
+    }
+}
+
+/// Takes the session of the running code along, for a future that is polled elsewhere: by a task that is spawned,
+/// which would be outside of the session otherwise.
+///
+/// ```
+/// # use async_cache::agent::{AgentSession, inherit};
+/// # #[tokio::main]
+/// # async fn main() {
+/// let session = AgentSession::builder().open();
+/// session
+///     .run(async {
+///         let helper = tokio::spawn(inherit(async { /* calls tools in the session */ }));
+///         helper.await.unwrap();
+///     })
+///     .await;
+/// # }
+/// ```
+pub fn inherit<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    within(current(), future)
+}

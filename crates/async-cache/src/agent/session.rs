@@ -1,0 +1,258 @@
+//! Sessions: the caches of one session, one for each tool that was called in it, and the handles that keep it open.
+//!
+//! Invariant: what is in a session's caches was loaded in that session, and nothing but [`Shared`] leads to them. An
+//! ended session has none and gets none, so a call that comes late finds nothing and leaves nothing behind.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::hash::{BuildHasher, Hash};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use async_cache_core::agent::Limits;
+use parking_lot::Mutex;
+
+use super::frame::{self, Frame, Guard};
+use super::metrics::{AgentMetrics, Counts};
+use super::registry;
+use crate::cache::AsyncCache;
+
+/// What all handles of one session share.
+pub(super) struct Shared {
+    pub(super) id: String,
+    /// By the number of the tool; `None` once the session has ended.
+    caches: Mutex<Option<HashMap<usize, Kept>>>,
+    pub(super) counts: Counts,
+}
+
+/// The cache of one tool.
+struct Kept {
+    resource: &'static str,
+    cache: Arc<dyn Any + Send + Sync>,
+    remove_all: fn(&dyn Any),
+}
+
+impl Shared {
+    pub(super) fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), caches: Mutex::new(Some(HashMap::new())), counts: Counts::new() }
+    }
+
+    /// The cache of a tool, if it was called in this session.
+    pub(super) fn cache<K: 'static, V: 'static>(&self, tool: usize) -> Option<AsyncCache<K, V>> {
+        let caches = self.caches.lock();
+        caches.as_ref()?.get(&tool)?.cache.downcast_ref::<AsyncCache<K, V>>().cloned()
+    }
+
+    /// [`Shared::cache`], made if need be; `None` once the session has ended.
+    pub(super) fn cache_or_make<K, V>(
+        &self,
+        tool: usize,
+        resource: &'static str,
+        make: impl FnOnce() -> AsyncCache<K, V>,
+    ) -> Option<AsyncCache<K, V>>
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        if let Some(cache) = self.cache(tool) {
+            return Some(cache);
+        }
+        // With nothing locked; another thread may be first.
+        let new = make();
+        let mut caches = self.caches.lock();
+        let kept = caches.as_mut()?.entry(tool).or_insert_with(|| Kept {
+            resource,
+            cache: Arc::new(new),
+            remove_all: |cache| {
+                let cache = cache.downcast_ref::<AsyncCache<K, V>>().expect("it was put there as one");
+                cache.inner.remove_all();
+            },
+        });
+        kept.cache.downcast_ref::<AsyncCache<K, V>>().cloned()
+    }
+
+    /// Removes what the tools of a resource have cached.
+    pub(super) fn remove_all(&self, resource: &str) {
+        let of_resource: Vec<_> = {
+            let caches = self.caches.lock();
+            let caches = caches.iter().flat_map(HashMap::values).filter(|kept| kept.resource == resource);
+            caches.map(|kept| (Arc::clone(&kept.cache), kept.remove_all)).collect()
+        };
+        for (cache, remove_all) in of_resource {
+            remove_all(&*cache);
+        }
+    }
+
+    /// Ends it: nothing is kept, and loads that run are fenced.
+    pub(super) fn end(&self) {
+        let caches = self.caches.lock().take();
+        for kept in caches.into_iter().flat_map(HashMap::into_values) {
+            (kept.remove_all)(&*kept.cache);
+        }
+    }
+}
+
+/// What is done about a call that would go on with a loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnLoop {
+    /// The call returns [`ToolError::Loop`](super::ToolError::Loop), and the tool does not run.
+    #[default]
+    Error,
+    /// A warning goes to the log (`tracing`), and the call is made.
+    Warn,
+    /// The call returns what is cached, or [`ToolError::ShortCircuited`](super::ToolError::ShortCircuited), and the
+    /// tool does not run.
+    ShortCircuit,
+}
+
+/// When the calls of a session are a loop, and what happens then.
+///
+/// The same call with the same result more than `max_tool_repeats` times in a row; a cycle of 2 to 8 calls that goes on
+/// after half as many rounds (3 for 5, at least 2); tools called inside of tools more than `max_execution_depth` deep.
+/// The same call with another result is progress. Results are compared by what serde writes of them.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct LoopDetection {
+    limits: Limits,
+    on_loop: OnLoop,
+    considers_results: bool,
+}
+
+impl Default for LoopDetection {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LoopDetection {
+    /// 5 repeats, a depth of 50, and an error.
+    pub fn new() -> Self {
+        let max_repeats = NonZeroU32::new(5).expect("it is not zero");
+        Self {
+            limits: Limits { max_repeats, max_depth: 50 },
+            on_loop: OnLoop::Error,
+            considers_results: true,
+        }
+    }
+
+    /// How often in a row one call may have one result.
+    pub fn max_tool_repeats(mut self, repeats: NonZeroU32) -> Self {
+        self.limits.max_repeats = repeats;
+        self
+    }
+
+    /// How deep calls of tools may nest.
+    pub fn max_execution_depth(mut self, depth: u32) -> Self {
+        self.limits.max_depth = depth;
+        self
+    }
+
+    /// What happens.
+    pub fn on_loop(mut self, on_loop: OnLoop) -> Self {
+        self.on_loop = on_loop;
+        self
+    }
+
+    /// The same call with another result is no progress, either.
+    pub fn ignoring_results(mut self) -> Self {
+        self.considers_results = false;
+        self
+    }
+}
+
+/// Opens an [`AgentSession`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "no session is open before `open`"]
+pub struct SessionBuilder {
+    id: Option<String>,
+    loop_detection: Option<LoopDetection>,
+}
+
+impl SessionBuilder {
+    /// The id; one of its own without. The same id in several places at once is one session.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Watches calls of tools for loops. Without it, a session inside of another one is watched as that one is.
+    pub fn loop_detection(mut self, detection: LoopDetection) -> Self {
+        self.loop_detection = Some(detection);
+        self
+    }
+
+    /// Opens the session, or enters it if it is open somewhere.
+    pub fn open(self) -> AgentSession {
+        let id = self.id.unwrap_or_else(own_id);
+        let session = registry::enter(&id);
+        let guard = self.loop_detection.map(|detection| {
+            Arc::new(Guard {
+                limits: detection.limits,
+                considers_results: detection.considers_results,
+                on_loop: detection.on_loop,
+                session: Arc::clone(&session),
+            })
+        });
+        AgentSession { session, guard }
+    }
+}
+
+/// An id that nobody else has.
+fn own_id() -> String {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| std::hash::RandomState::new().hash_one("session"));
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    format!("{:016x}-{}", *PROCESS, NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A session that is open: what tools with scope "session" return is cached in it, and ends with it.
+///
+/// It ends when this is dropped, and all others with its id are. That never waits: a call that is still running answers
+/// its callers, and stores nothing.
+pub struct AgentSession {
+    session: Arc<Shared>,
+    guard: Option<Arc<Guard>>,
+}
+
+impl fmt::Debug for AgentSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentSession").field("id", &self.session.id).finish_non_exhaustive()
+    }
+}
+
+impl AgentSession {
+    /// Begins a session.
+    pub fn builder() -> SessionBuilder {
+        SessionBuilder::default()
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.session.id
+    }
+
+    /// Runs a future in the session. Sessions nest: the innermost one counts.
+    ///
+    /// Each run is a sequence of calls of its own for loop detection.
+    ///
+    /// # Cancel safety
+    /// As that of the future.
+    pub async fn run<F: Future>(&self, future: F) -> F::Output {
+        let frame = Frame::of_session(Arc::clone(&self.session), self.guard.clone());
+        frame::within(Some(frame), future).await
+    }
+
+    /// What was counted of calls in the session, by everybody who is in it.
+    pub fn metrics(&self) -> AgentMetrics {
+        self.session.counts.metrics()
+    }
+}
+
+impl Drop for AgentSession {
+    fn drop(&mut self) {
+        registry::leave(&self.session.id);
+    }
+}

@@ -1,0 +1,606 @@
+//! The agent cache in Rust: every row of the table in docs/agent.md.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use async_cache::agent::{self, AgentSession, LoopDetection, LoopKind, OnLoop, ToolError, inherit};
+use async_cache::{DiskBackend, agent_cache, agent_invalidates};
+use tokio::sync::{Notify, Semaphore};
+
+/// A hang is a failure.
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it hangs")
+}
+
+fn next(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, SeqCst) + 1
+}
+
+fn detecting() -> LoopDetection {
+    LoopDetection::new()
+}
+
+fn watched() -> AgentSession {
+    AgentSession::builder().loop_detection(detecting()).open()
+}
+
+fn repeats(max: u32) -> NonZeroU32 {
+    NonZeroU32::new(max).unwrap()
+}
+
+fn detected<T, E>(result: Result<T, ToolError<E>>) -> agent::LoopDetected {
+    match result {
+        Err(ToolError::Loop(detected)) => *detected,
+        _ => panic!("it is no loop"),
+    }
+}
+
+type Never = Infallible;
+
+#[tokio::test]
+async fn a_global_tool_is_cached_for_everybody_and_counted() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "counted")]
+    async fn counted(of: u64) -> Result<u64, Never> {
+        Ok(of * 100 + next(&CALLS))
+    }
+
+    let session = AgentSession::builder().open();
+    assert_eq!(counted(1).await.unwrap(), 101);
+    assert_eq!(session.run(counted(1)).await.unwrap(), 101);
+    assert_eq!(session.run(session.run(counted(1))).await.unwrap(), 101);
+    assert_eq!(counted(2).await.unwrap(), 202);
+    let metrics = counted::metrics();
+    assert_eq!((metrics.hits, metrics.misses), (2, 2));
+    assert!((metrics.hit_rate() - 0.5).abs() < 1e-9);
+    assert_eq!((session.metrics().hits, session.metrics().misses), (2, 0));
+    assert!(agent::metrics().hits >= 2);
+    counted::invalidate(&1);
+    assert_eq!(counted(1).await.unwrap(), 103);
+    assert_eq!(counted::refresh(1).await.unwrap(), 104);
+    counted::clear();
+    assert_eq!(counted::metrics().hits, 0);
+}
+
+#[tokio::test]
+async fn a_session_tool_lives_in_its_session_and_is_uncached_outside() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "own", scope = "session")]
+    async fn own(name: &str) -> Result<String, Never> {
+        Ok(format!("{name} {}", next(&CALLS)))
+    }
+
+    assert_ne!(own("a").await.unwrap(), own("a").await.unwrap());
+    let first = {
+        let session = AgentSession::builder().id("own").open();
+        let first = session.run(own("a")).await.unwrap();
+        assert_eq!(session.run(own("a")).await.unwrap(), first);
+        let same = AgentSession::builder().id("own").open();
+        assert_eq!(same.run(own("a")).await.unwrap(), first, "one id is one session");
+        let other = AgentSession::builder().open();
+        assert_ne!(other.run(own("a")).await.unwrap(), first);
+        assert_ne!(session.run(other.run(own("a"))).await.unwrap(), first, "the innermost counts");
+        drop(session);
+        assert_eq!(same.run(own("a")).await.unwrap(), first, "it is open still");
+        first
+    };
+    let again = AgentSession::builder().id("own").open();
+    assert_ne!(again.run(own("a")).await.unwrap(), first, "ended with the last one");
+}
+
+#[tokio::test]
+async fn a_spawned_task_is_in_the_session_if_it_inherits() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "spawned", scope = "session")]
+    async fn spawned() -> Result<u64, Never> {
+        Ok(next(&CALLS))
+    }
+
+    let session = AgentSession::builder().open();
+    session
+        .run(async {
+            let here = spawned().await.unwrap();
+            assert_eq!(tokio::spawn(inherit(spawned())).await.unwrap().unwrap(), here);
+            assert_ne!(tokio::spawn(spawned()).await.unwrap().unwrap(), here);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn tools_of_one_resource_do_not_mix_and_a_write_invalidates_all_of_them() {
+    static VALUE: AtomicU64 = AtomicU64::new(1);
+    #[agent_cache(resource = "rows")]
+    async fn one(key: u64) -> Result<u64, Never> {
+        Ok(key + VALUE.load(SeqCst))
+    }
+    #[agent_cache(resource = "rows", scope = "session")]
+    async fn two(key: u64) -> Result<u64, Never> {
+        Ok(key + VALUE.load(SeqCst) * 10)
+    }
+    #[agent_cache(resource = "other rows")]
+    async fn unrelated() -> Result<u64, Never> {
+        Ok(VALUE.load(SeqCst))
+    }
+    #[agent_invalidates(resource = "rows")]
+    async fn write(value: u64) -> Result<(), &'static str> {
+        // What a reader caches while the write runs goes, too.
+        assert_eq!(one(0).await.unwrap(), VALUE.load(SeqCst));
+        VALUE.store(value, SeqCst);
+        if value == 3 { Err("no") } else { Ok(()) }
+    }
+
+    let session = AgentSession::builder().open();
+    session
+        .run(async {
+            assert_eq!(
+                (one(0).await.unwrap(), two(0).await.unwrap(), unrelated().await.unwrap()),
+                (1, 10, 1)
+            );
+            write(2).await.unwrap();
+            assert_eq!(
+                (one(0).await.unwrap(), two(0).await.unwrap(), unrelated().await.unwrap()),
+                (2, 20, 1)
+            );
+            write(3).await.unwrap_err();
+            assert_eq!((one(0).await.unwrap(), two(0).await.unwrap()), (3, 30));
+        })
+        .await;
+    assert_eq!(session.metrics().invalidations, 2);
+    assert_eq!(one::metrics().invalidations, 2);
+    assert_eq!(one::stats().loads, 5, "an invalidation does not reset what is counted");
+}
+
+#[tokio::test]
+async fn a_write_with_scope_session_leaves_what_is_for_everybody() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "scoped")]
+    async fn shared() -> Result<u64, Never> {
+        Ok(next(&CALLS))
+    }
+    #[agent_cache(resource = "scoped", scope = "session")]
+    async fn own() -> Result<u64, Never> {
+        Ok(next(&CALLS))
+    }
+    #[agent_invalidates(resource = "scoped", scope = "session")]
+    fn write() {}
+
+    let (mine, other) = (AgentSession::builder().open(), AgentSession::builder().open());
+    let everybodys = shared().await.unwrap();
+    let others = other.run(own()).await.unwrap();
+    mine.run(async {
+        let before = own().await.unwrap();
+        write();
+        assert_ne!(own().await.unwrap(), before);
+        assert_eq!(shared().await.unwrap(), everybodys);
+    })
+    .await;
+    assert_eq!(other.run(own()).await.unwrap(), others);
+}
+
+#[tokio::test]
+async fn a_cancelled_write_invalidates_and_a_read_that_runs_is_fenced() {
+    static GO: Semaphore = Semaphore::const_new(0);
+    static STARTED: Notify = Notify::const_new();
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "fenced")]
+    async fn read() -> Result<u64, Never> {
+        let call = next(&CALLS);
+        STARTED.notify_one();
+        GO.acquire().await.unwrap().forget();
+        Ok(call)
+    }
+    #[agent_invalidates(resource = "fenced")]
+    async fn write() {
+        std::future::pending::<()>().await;
+    }
+
+    in_time(async {
+        let reading = tokio::spawn(read());
+        STARTED.notified().await;
+        let mut writing = Box::pin(write());
+        assert!(futures_poll(&mut writing).await.is_none());
+        drop(writing);
+        GO.add_permits(1);
+        assert_eq!(reading.await.unwrap().unwrap(), 1, "it still answers who waits");
+        GO.add_permits(1);
+        assert_eq!(read().await.unwrap(), 2, "and stored nothing");
+    })
+    .await;
+}
+
+/// Polls once.
+async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn ending_a_session_waits_for_nothing_and_running_calls_are_answered() {
+    static GO: Semaphore = Semaphore::const_new(0);
+    static STARTED: Notify = Notify::const_new();
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "slow", scope = "session")]
+    async fn slow() -> Result<u64, Never> {
+        let call = next(&CALLS);
+        STARTED.notify_one();
+        GO.acquire().await.unwrap().forget();
+        Ok(call)
+    }
+
+    in_time(async {
+        let session = AgentSession::builder().id("slow").open();
+        let mut call = None;
+        session
+            .run(async { call = Some(tokio::spawn(inherit(async { (slow().await, slow().await) }))) })
+            .await;
+        let call = call.expect("the session ran");
+        STARTED.notified().await;
+        drop(session);
+        GO.add_permits(2);
+        let (first, second) = call.await.unwrap();
+        assert_eq!((first.unwrap(), second.unwrap()), (1, 2), "the session has ended, so nothing is kept");
+        let session = AgentSession::builder().id("slow").open();
+        GO.add_permits(1);
+        assert_eq!(session.run(slow()).await.unwrap(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_global_tool_loads_holds_nothing_of_a_session() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "inner", scope = "session")]
+    async fn inner() -> Result<u64, Never> {
+        Ok(next(&CALLS))
+    }
+    #[agent_cache(resource = "outer")]
+    async fn outer() -> Result<u64, Never> {
+        Ok(inner().await.unwrap())
+    }
+
+    let session = AgentSession::builder().open();
+    session
+        .run(async {
+            let own = inner().await.unwrap();
+            assert_ne!(outer().await.unwrap(), own);
+            assert_eq!(inner().await.unwrap(), own);
+        })
+        .await;
+}
+
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+fn file() -> PathBuf {
+    FOLDER.path().join("embeddings.cache")
+}
+
+#[agent_cache(resource = "embeddings", backup = DiskBackend::new(file()))]
+async fn embedding(text: &str) -> Result<Vec<f32>, Never> {
+    Ok(vec![f32::from(u8::try_from(text.len()).unwrap()), 0.5])
+}
+
+#[tokio::test]
+async fn a_global_tool_with_a_backup_comes_back_warm() {
+    assert_eq!(embedding("abc").await.unwrap(), [3.0, 0.5]);
+    embedding::save_to_backup().unwrap();
+    embedding::clear();
+    embedding::load_from_backup().unwrap();
+    assert_eq!(embedding("abc").await.unwrap(), [3.0, 0.5]);
+    assert_eq!((embedding::stats().cold_hits, embedding::metrics().hits), (1, 1));
+}
+
+#[tokio::test]
+async fn a_tool_that_is_used_first_after_a_write_does_not_serve_its_file() {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("late.cache"));
+    #[agent_cache(resource = "late", backup = DiskBackend::new(&*PATH))]
+    async fn late() -> Result<u64, Never> {
+        Ok(2)
+    }
+    #[agent_invalidates(resource = "late")]
+    fn write() {}
+
+    {
+        let tag = format!("\u{1F}{}::late", module_path!());
+        let old: async_cache::AsyncCache<(), u64> =
+            async_cache::AsyncCache::builder().backup(DiskBackend::new(&*PATH).version(tag)).build().unwrap();
+        old.set((), 1);
+        old.save_to_backup().unwrap();
+    }
+    write();
+    assert_eq!(late().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn the_sixth_identical_call_is_the_alarm_and_does_not_run() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "repeated", maxsize = 0)]
+    async fn repeated(query: &str, page: u64) -> Result<&'static str, Never> {
+        next(&CALLS);
+        Ok(if query.is_empty() || page > 9 { "nothing" } else { "the same" })
+    }
+
+    let session = watched();
+    session
+        .run(async {
+            for _ in 0..5 {
+                assert_eq!(repeated("x", 1).await.unwrap(), "the same");
+            }
+            let detected = detected(repeated("x", 1).await);
+            assert_eq!((detected.kind, detected.count, detected.limit), (LoopKind::Repeat, 6, 5));
+            assert_eq!((&*detected.call.tool, &*detected.call.arguments), ("repeated", "(\"x\", 1)"));
+            assert_eq!(detected.cycle, std::slice::from_ref(&detected.call));
+            assert_eq!(
+                detected.to_string(),
+                "loop detected (repeat): repeated(\"x\", 1) would be the same call 6 times in a row, with the same result \
+                 each time (limit 5); change the arguments, use another tool, or finish with what is known"
+            );
+            assert_eq!(detected.session_id, session.id());
+            repeated("x", 2).await.unwrap();
+            repeated("x", 1).await.unwrap();
+        })
+        .await;
+    assert_eq!(CALLS.load(SeqCst), 7);
+    assert_eq!(session.metrics().loop_detections, 1);
+    assert_eq!(repeated::metrics().loop_detections, 1);
+    for _ in 0..20 {
+        repeated("x", 1).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn hits_count_and_a_b_a_b_is_the_alarm_after_three_rounds() {
+    #[agent_cache(resource = "a and b")]
+    async fn a(_x: u64) -> Result<u64, Never> {
+        Ok(1)
+    }
+    #[agent_cache(resource = "a and b", scope = "session")]
+    async fn b(_x: u64) -> Result<u64, Never> {
+        Ok(2)
+    }
+
+    watched()
+        .run(async {
+            for _ in 0..3 {
+                a(1).await.unwrap();
+                b(2).await.unwrap();
+            }
+            let detected = detected(a(1).await);
+            assert_eq!((detected.kind, detected.count), (LoopKind::Oscillation, 3));
+            let cycle: Vec<_> = detected.cycle.iter().map(ToString::to_string).collect();
+            assert_eq!(cycle, ["a(1)", "b(2)"]);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_report_is_data_that_a_model_can_read() {
+    #[agent_cache(resource = "report")]
+    async fn report(_x: u64) -> Result<u64, Never> {
+        Ok(1)
+    }
+
+    let session =
+        AgentSession::builder().id("s").loop_detection(detecting().max_tool_repeats(repeats(1))).open();
+    session
+        .run(async {
+            report(7).await.unwrap();
+            let detected = detected(report(7).await);
+            let data: serde_json::Value = serde_json::to_value(&detected).unwrap();
+            let expected = serde_json::json!({
+                "error": "loop_detected", "kind": "repeat", "tool": "report", "arguments": "7", "count": 2, "limit": 1,
+                "cycle": [{"tool": "report", "arguments": "7"}], "session_id": "s", "message": detected.to_string(),
+            });
+            assert_eq!(data, expected);
+        })
+        .await;
+}
+
+fn nested(level: u64) -> std::pin::Pin<Box<dyn Future<Output = Result<u64, ToolError<io::Error>>> + Send>> {
+    Box::pin(nest(level))
+}
+
+#[agent_cache(resource = "nested")]
+async fn nest(level: u64) -> Result<u64, io::Error> {
+    nested(level + 1).await.map_err(|error| match error {
+        ToolError::Loop(detected) => io::Error::other(detected),
+        ToolError::Load(error) => io::Error::other(error.to_string()),
+        _ => io::Error::other("short"),
+    })
+}
+
+#[tokio::test]
+async fn the_fifty_first_nested_call_is_the_alarm() {
+    let error = in_time(watched().run(nested(1))).await.unwrap_err().to_string();
+    assert!(error.contains("nest(51) would be 51 calls of tools deep (limit 50)"), "{error}");
+}
+
+#[tokio::test]
+async fn another_result_is_progress_unless_results_are_ignored() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "polled", maxsize = 0)]
+    async fn polled() -> Result<u64, Never> {
+        Ok(next(&CALLS))
+    }
+
+    watched()
+        .run(async {
+            for _ in 0..30 {
+                polled().await.unwrap();
+            }
+        })
+        .await;
+    AgentSession::builder()
+        .loop_detection(detecting().ignoring_results())
+        .open()
+        .run(async {
+            for _ in 0..5 {
+                polled().await.unwrap();
+            }
+            detected(polled().await);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_call_that_keeps_failing_is_the_alarm_and_its_error_is_its_own() {
+    #[agent_cache(resource = "failing")]
+    async fn failing() -> Result<u64, io::Error> {
+        Err(io::Error::other("no"))
+    }
+
+    watched()
+        .run(async {
+            for _ in 0..5 {
+                assert_eq!(failing().await.unwrap_err().tool_error().unwrap().to_string(), "no");
+            }
+            detected(failing().await);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn warn_goes_on_and_short_circuit_returns_what_is_cached_or_an_error() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    #[agent_cache(resource = "kept")]
+    async fn kept() -> Result<u64, Never> {
+        Ok(1)
+    }
+    #[agent_cache(resource = "not kept", maxsize = 0)]
+    async fn not_kept() -> Result<u64, Never> {
+        next(&CALLS);
+        Ok(1)
+    }
+
+    let on_loop = |on_loop| AgentSession::builder().loop_detection(detecting().on_loop(on_loop)).open();
+    let warned = on_loop(OnLoop::Warn);
+    warned
+        .run(async {
+            for _ in 0..8 {
+                not_kept().await.unwrap();
+            }
+        })
+        .await;
+    assert_eq!((CALLS.load(SeqCst), warned.metrics().loop_detections), (8, 3));
+    on_loop(OnLoop::ShortCircuit)
+        .run(async {
+            for _ in 0..8 {
+                assert_eq!(kept().await.unwrap(), 1);
+            }
+            for _ in 0..5 {
+                not_kept().await.unwrap();
+            }
+            assert!(matches!(not_kept().await, Err(ToolError::ShortCircuited)));
+        })
+        .await;
+    assert_eq!(CALLS.load(SeqCst), 13);
+}
+
+#[tokio::test]
+async fn a_session_inside_keeps_the_guard_unless_it_has_its_own() {
+    #[agent_cache(resource = "guarded", scope = "session")]
+    async fn guarded() -> Result<u64, Never> {
+        Ok(1)
+    }
+
+    let outer = AgentSession::builder().loop_detection(detecting().max_tool_repeats(repeats(2))).open();
+    let inner = AgentSession::builder().open();
+    outer
+        .run(inner.run(async {
+            guarded().await.unwrap();
+            guarded().await.unwrap();
+            detected(guarded().await);
+        }))
+        .await;
+    assert_eq!((outer.metrics().loop_detections, inner.metrics().loop_detections), (1, 0));
+    outer
+        .run(watched().run(async {
+            for _ in 0..5 {
+                guarded().await.unwrap();
+            }
+            detected(guarded().await);
+        }))
+        .await;
+}
+
+#[tokio::test]
+async fn calls_inside_of_a_tool_are_compared_with_their_siblings_only() {
+    #[agent_cache(resource = "inside", maxsize = 0)]
+    async fn inside() -> Result<u64, Never> {
+        Ok(1)
+    }
+    #[agent_cache(resource = "outside")]
+    async fn outside(x: u64) -> Result<u64, Never> {
+        Ok(x + inside().await.unwrap() + inside().await.unwrap())
+    }
+
+    watched()
+        .run(async {
+            for x in 0..30 {
+                outside(x).await.unwrap();
+            }
+        })
+        .await;
+}
+
+/// Random tasks in sessions of the same and of other ids: a value of one is never served in another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_value_of_one_session_is_never_served_in_another() {
+    static LOADED_IN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    tokio::task_local! {
+        static HERE: String;
+    }
+    /// A load runs on a task of its own, so it is told by its argument where it is asked for; the key leaves that out.
+    #[agent_cache(resource = "isolated", scope = "session", key = argument)]
+    async fn isolated(argument: u64, here: String) -> Result<(u64, String), Never> {
+        for _ in 0..argument {
+            tokio::task::yield_now().await;
+        }
+        LOADED_IN.lock().unwrap().push(here.clone());
+        Ok((argument, here))
+    }
+    #[agent_invalidates(resource = "isolated", scope = "session")]
+    async fn write() {
+        tokio::task::yield_now().await;
+    }
+
+    async fn act(mut dice: fastrand::Rng, depth: u32) {
+        for _ in 0..dice.u32(3..8) {
+            match dice.u32(..10) {
+                0..6 => {
+                    let (argument, here) = (dice.u64(..4), HERE.try_with(Clone::clone).unwrap_or_default());
+                    let value = isolated(argument, here.clone()).await.unwrap();
+                    assert_eq!(value, (argument, here), "a value of another session");
+                }
+                6 => write().await,
+                _ if depth < 3 => {
+                    let id = ["a", "b", "c"][dice.usize(..3)];
+                    let session = AgentSession::builder().id(id).open();
+                    // The id's sessions are told apart by nothing but time here, so one id is one place.
+                    HERE.scope(id.to_owned(), session.run(Box::pin(act(dice.fork(), depth + 1)))).await;
+                }
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    for seed in 0..40 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(act(dice.fork(), 0))).collect();
+        for task in tasks {
+            in_time(task).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+    }
+    assert!(isolated::metrics().hits > 0);
+    assert!(!LOADED_IN.lock().unwrap().is_empty());
+}
