@@ -36,10 +36,13 @@ def with_hit_rate(counts: dict[str, int]) -> dict[str, int | float]:
 
 
 def summed(caches: Iterable[AsyncCache]) -> dict[str, Any]:
-    """The counters of several caches, added up."""
+    """The counters of several caches, added up; `last_save_error` is one of theirs, if any has one."""
     total: dict[str, Any] = AsyncCache(maxsize=0).stats()
     for cache in caches:
         for name, value in cache.stats().items():
-            total[name] += value
+            if name == "last_save_error":
+                total[name] = total[name] or value
+            else:
+                total[name] += value
     del total["hit_rate"]
     return total
