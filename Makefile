@@ -55,7 +55,9 @@ test-rust: ## the tests of the crates
 
 test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 	$(CARGO) build --quiet --release -p async-cache-examples --bin python_file
+	$(CARGO) build --quiet --release -p async-cache --example worker
 	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
+		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/release/examples/worker) \
 		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/release/python_file) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
@@ -130,6 +132,9 @@ bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean 
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
 	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/test_garbage.py
+	$(CARGO) build --quiet --release -p async-cache --example worker
+	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=400 ASYNC_CACHE_WORKER=$(abspath $(TARGET)/release/examples/worker) \
+		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/workers
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
 

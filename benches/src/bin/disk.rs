@@ -157,6 +157,7 @@ fn main() {
     }
     report.line("");
     peers(&mut report, folder.path(), 1_000_000.min(most));
+    merging(&mut report, folder.path(), 1_000_000.min(most));
     report.finish("disk");
 }
 
@@ -204,6 +205,50 @@ fn peers(report: &mut Report, folder: &Path, entries: u64) {
     let decoded: HashMap<String, Record> = bitcode::decode(&bytes).expect("just encoded");
     assert_eq!(decoded[&key(1)].id, 1);
     report.line(&format!("| bitcode, decoding the whole map | {} | |\n", digits(micros(started.elapsed()))));
+}
+
+/// What it costs that several processes may save to one path.
+fn merging(report: &mut Report, folder: &Path, entries: u64) {
+    let opened = |name: &str, merges: bool| -> Cache {
+        let backup = DiskBackend::new(folder.join(name));
+        let backup = if merges { backup } else { backup.without_merging() };
+        AsyncCache::builder().backup(backup).build().expect("the path is a file")
+    };
+    let fill = |cache: &Cache| (0..entries).for_each(|id| cache.set(key(id), record(id)));
+    let millis_to_save = |cache: &Cache| {
+        let started = Instant::now();
+        cache.save_to_backup().expect("there is room");
+        started.elapsed().as_secs_f64() * 1e3
+    };
+    let (plain, alone) = (opened("plain.cache", false), opened("alone.cache", true));
+    let [one, other] = [(); 2].map(|()| opened("shared.cache", true));
+    for cache in [&plain, &alone, &one] {
+        fill(cache);
+    }
+    one.save_to_backup().expect("there is room");
+    fill(&other);
+    let cold = opened("shared.cache", true);
+    let mut times = [(); 4].map(|()| Vec::new());
+    for round in 0..5 {
+        times[0].push(millis_to_save(&plain));
+        times[1].push(millis_to_save(&alone));
+        times[2].push(millis_to_save(if round % 2 == 0 { &one } else { &other }));
+        times[3].push(millis_to_save(&cold));
+    }
+    report.line(&format!("\n## Saving {entries} records to a path of several processes\n"));
+    report.line("| save | ms | ratio |\n|---|---:|---:|");
+    let base = median(times[0].clone());
+    let names = [
+        "`without_merging`: replaces the file",
+        "merging, and nobody else has saved",
+        "merging with a file of the same keys, all of ours in memory",
+        "merging with a file of the same keys, all of ours cold",
+    ];
+    for (name, times) in names.into_iter().zip(times) {
+        let time = median(times);
+        report.line(&format!("| {name} | {} | {:.2} |", digits(time), time / base));
+    }
+    report.line("");
 }
 
 fn dump(map: &HashMap<String, Record>, path: &Path) {

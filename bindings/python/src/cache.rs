@@ -42,6 +42,7 @@ use crate::options::FileOptions;
 use crate::raw::method::{Arguments, Method};
 use crate::raw::{GilCell, Ref};
 use crate::room::{Answer, Room, running_loop};
+use crate::sharing::Sharing;
 use crate::ttl::Ttl;
 
 /// How often a search begins again because the cache changed during a comparison.
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) file_clock: Option<FileClock>,
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: bool,
+    /// What is kept for saves that merge, if they do.
+    pub(crate) sharing: Option<Sharing>,
     pub(crate) saves: u64,
     save_errors: u64,
     /// What was counted by snapshots that were let go.
@@ -152,6 +155,7 @@ impl Cache {
             let mut state = self.state.borrow(py);
             (state.saves, state.save_errors) = (0, 0);
             state.spent = Stats::default();
+            state.bury_all(clock::now());
             (state.core.clear(), state.opened.take())
         };
         drop(cleared);
@@ -166,6 +170,7 @@ impl Cache {
             if let Some(opened) = &opened {
                 opened.add_to(&mut state.spent);
             }
+            state.bury_all(clock::now());
             (state.core.remove_all(), opened)
         };
         drop(removed);
@@ -232,6 +237,7 @@ impl Cache {
     }
 
     /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
+    #[pyo3(signature = (path, version, options))]
     fn open_from_file(
         &self,
         py: Python<'_>,
@@ -246,6 +252,11 @@ impl Cache {
     #[allow(clippy::unused_self)]
     fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
         Target::new(path, String::new(), options).tag(py)
+    }
+
+    /// Counts up with everything that a save would show.
+    fn changes(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.changes()
     }
 
     /// Counts a save to a backend of the user's own.
@@ -268,16 +279,16 @@ impl Cache {
     ) -> PyResult<bool> {
         let ttl = ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))?;
         let deadline = ttl.deadline(Ttl::Never, clock::now);
-        file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline)
+        file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, None)
     }
 
     /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let now = clock::now();
         let entries = self.take(py, &self.list(py)).into_iter();
-        let live = entries.filter(|(_, _, deadline)| !deadline.has_passed(now));
-        let timed = live.map(|(key, value, deadline)| {
-            (key, value, deadline.remaining(now).map(|left| left.as_secs_f64()))
+        let live = entries.filter(|entry| !entry.deadline.has_passed(now));
+        let timed = live.map(|entry| {
+            (entry.key, entry.value, entry.deadline.remaining(now).map(|left| left.as_secs_f64()))
         });
         PyList::new(py, timed.collect::<Vec<_>>())
     }
@@ -747,13 +758,16 @@ impl Cache {
     }
 
     pub(crate) fn delete_key(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<()> {
+        let doomed = self.doomed(py, probe)?;
         loop {
             let probed = self.probe(py, probe)?;
             let (mut state, slot, flight) = self.address(py, probe)?;
             if !state.is_as_probed(&probed) {
                 continue;
             }
-            let removed = state.core.delete(slot, flight, probed.rank, clock::now());
+            let now = clock::now();
+            state.bury(&doomed, now);
+            let removed = state.core.delete(slot, flight, probed.rank, now);
             drop(state);
             drop(removed);
             return Ok(());
@@ -780,14 +794,14 @@ impl Cache {
         let Some(bytes) = probe.encode(py)? else {
             return Ok(Err(Probed { opened: Some(opened), rank: None }));
         };
-        let (rank, value, deadline) = match opened.read(py, &bytes)? {
-            ColdEntry::Found { rank, value, deadline } => (rank, value, deadline),
+        let (rank, value, deadline, written_at) = match opened.read(py, &bytes)? {
+            ColdEntry::Found { rank, value, deadline, written_at } => (rank, value, deadline, written_at),
             ColdEntry::Absent(rank) => return Ok(Err(Probed { opened: Some(opened), rank })),
         };
         let key = probe.to_key(py)?;
         let (mut state, slot, _) = self.address(py, probe)?;
-        let new =
-            NewEntry { key: Ref::new(key), value: Ref::new(value.clone()), deadline, origin: Some(rank) };
+        let (key, kept) = (Ref::new(key), Ref::new(value.clone()));
+        let new = NewEntry { key, value: kept, deadline, origin: Some(rank), written_at: Some(written_at) };
         let same = state.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
         let now = clock::now();
         let promoted = if same { state.core.promote(rank, slot, probe.hash(), new, now) } else { Err(new) };
@@ -866,6 +880,7 @@ impl State {
             opened: None,
             file_clock: None,
             unread: false,
+            sharing: None,
             saves: 0,
             save_errors: 0,
             spent: Stats::default(),
@@ -888,9 +903,17 @@ impl State {
     ) -> Removed<Ref, Ref> {
         let is_timed =
             !matches!((ttl, self.default_ttl), (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never));
-        let now = if is_timed { clock::now() } else { clock::roughly_now() };
+        // Which of several processes wrote last is told by the precise clock.
+        let now = if is_timed || self.sharing.is_some() { clock::now() } else { clock::roughly_now() };
         let deadline = ttl.deadline(self.default_ttl, || now);
-        self.core.set(slot, flight, hash, NewEntry { key, value, deadline, origin: rank }, now)
+        let new = NewEntry { key, value, deadline, origin: rank, written_at: None };
+        self.core.set(slot, flight, hash, new, now)
+    }
+
+    /// The file's clock as it is now: never behind what it showed before, nor behind `saved_at`.
+    pub(crate) fn clock_at(&self, now: Time, wall: u64, saved_at: u64) -> FileClock {
+        let not_before = self.file_clock.map_or(0, |then| then.adjusted(now, wall).file_now());
+        FileClock::start(now, wall, saved_at.max(not_before))
     }
 
     /// Whether what was asked of the snapshot still counts.

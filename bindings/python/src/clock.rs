@@ -5,7 +5,7 @@
 
 #![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_cache_core::time::{Deadline, Time};
 
@@ -24,6 +24,18 @@ pub(crate) fn now() -> Time {
 /// Now, or up to a tick of the kernel ago: for what need not be done at once, such as reclaiming.
 pub(crate) fn roughly_now() -> Time {
     system::coarse().0
+}
+
+/// The same instant on the monotonic clock and on the wall clock: as exactly as a few tries can tell, since the times at
+/// which several processes wrote are compared by it.
+pub(crate) fn both() -> (Time, u64) {
+    let tries = (0..8).map(|_| {
+        let (before, wall, after) = (now(), wall(), now());
+        (after.since(before), after, wall)
+    });
+    let (_, now, wall) =
+        tries.min_by_key(|(took, ..)| *took).unwrap_or_else(|| (Duration::ZERO, now(), wall()));
+    (now, wall)
 }
 
 /// Now, on the wall clock, in nanoseconds since the Unix epoch; 0 before it.

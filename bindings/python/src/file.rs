@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_cache_core::cache::Restored;
 use async_cache_core::store::NewEntry;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskErrorKind, EagerStep, RealDisk, Snapshot, Step, Vfs};
+use async_cache_disk::{DiskErrorKind, EagerStep, RealDisk, Snapshot, Step, Times, Vfs};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -64,6 +64,14 @@ impl Cache {
     /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
+        if target.options.merge.is_some() {
+            let mut state = self.state.borrow(py);
+            let (now, wall) = clock::both();
+            let file = state.clock_at(now, wall, 0);
+            state.file_clock = Some(file);
+            state.core.keep_times(file);
+            state.share(target.options.codec, None);
+        }
         let opened = target.open(py);
         self.state.borrow(py).unread = opened
             .as_ref()
@@ -71,17 +79,14 @@ impl Cache {
         let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
         // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in.
         self.state.borrow(py).unread = true;
-        let (now, wall) = (clock::now(), clock::wall());
-        let clock_then = self.state.borrow(py).file_clock;
-        let not_before = clock_then.map_or(0, |then| then.adjusted(now, wall).file_now());
-        let file = FileClock::start(now, wall, snapshot.saved_at().max(not_before));
+        let (now, wall) = clock::both();
+        let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
+        let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
         let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file)?;
         // What is cold in the snapshot that is open, and not in this one, stays.
         let older = self.state.borrow(py).opened.clone();
         let union = match &older {
-            Some(older) if older.snapshot.file_id() != snapshot.file_id() => {
-                union(py, target, older, &snapshot, file)?
-            }
+            Some(older) if older.snapshot.file_id() != file_id => union(py, target, older, &snapshot, file)?,
             _ => None,
         };
         let (snapshot, from_older) = match union {
@@ -119,6 +124,11 @@ impl Cache {
                 }
                 state.unread = false;
                 state.file_clock = Some(file);
+                if target.options.merge.is_some() {
+                    state.core.keep_times(file);
+                    state.core.write_after(written_until);
+                    state.share(target.options.codec, Some(file_id));
+                }
                 let before = state.opened.replace(Arc::clone(&opened));
                 if let Some(before) = &before {
                     before.add_to(&mut state.spent);
@@ -143,20 +153,23 @@ impl Cache {
         file: FileClock,
     ) -> PyResult<(usize, Vec<String>)> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
-        each_eager(snapshot, file, |key, value, deadline| {
+        each_eager(snapshot, file, |key, value, times| {
             let key = codec::decode_value(py, key, target.options.codec);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
             match entry {
-                Ok((key, value)) => decoded.push((key, value, file.deadline_from_file(deadline))),
+                Ok((key, value)) => decoded.push((key, value, times)),
                 Err(error) => undecodable.push(blamed(py, error)?),
             }
             Ok(())
         })?;
         let mut restored = 0;
         // The last ones are the most recently used, and each one comes in as the coldest.
-        for (key, value, deadline) in decoded.into_iter().rev() {
+        for (key, value, times) in decoded.into_iter().rev() {
+            let deadline = file.deadline_from_file(times.deadline);
             let probe = ObjectKey::new(self.seed, &key);
-            match probe.and_then(|probe| restore(self, py, &probe, value, deadline)) {
+            match probe.and_then(|probe| {
+                restore(self, py, &probe, value, deadline, Some(times.written_at.unwrap_or(0)))
+            }) {
                 Ok(is_in) => restored += usize::from(is_in),
                 Err(error) => undecodable.push(blamed(py, error)?),
             }
@@ -170,17 +183,18 @@ fn blamed(py: Python<'_>, error: PyErr) -> PyResult<String> {
     if errors::is_from_outside(py, &error) { Err(error) } else { Ok(error.to_string()) }
 }
 
-/// Says `each` of the eager records whose time has not passed, by key, value and deadline. Those behind a damaged
+/// Says `each` of the eager records whose time has not passed, by key, value and times. Those behind a damaged
 /// one cannot be found.
 fn each_eager(
     snapshot: &Snapshot,
     file: FileClock,
-    mut each: impl FnMut(&[u8], &[u8], Option<u64>) -> PyResult<()>,
+    mut each: impl FnMut(&[u8], &[u8], Times) -> PyResult<()>,
 ) -> PyResult<()> {
     let mut records = snapshot.eager();
     while let Some(EagerStep::Record(record)) = records.next_step() {
         if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
-            each(record.key, record.value, record.deadline)?;
+            let times = Times { deadline: record.deadline, written_at: record.written_at };
+            each(record.key, record.value, times)?;
         }
     }
     Ok(())
@@ -209,11 +223,11 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
             Err(error) => drop(blamed(py, error)?),
         }
     }
-    each_eager(&snapshot, file, |key, value, deadline| {
+    each_eager(&snapshot, file, |key, value, times| {
         let key = codec::decode_value(py, key, target.options.codec);
         let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
         match entry {
-            Ok((key, value)) => entries.append((key, value, deadline.map(left))),
+            Ok((key, value)) => entries.append((key, value, times.deadline.map(left))),
             Err(error) => blamed(py, error).map(drop),
         }
     })?;
@@ -234,10 +248,11 @@ pub(crate) fn restore(
     probe: &impl Probe,
     value: Bound<'_, PyAny>,
     deadline: Deadline,
+    written_at: Option<u64>,
 ) -> PyResult<bool> {
     let key = probe.to_key(py)?;
     let (mut state, slot, _) = cache.address(py, probe)?;
-    let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: None };
+    let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: None, written_at };
     let restored = state.core.restore(slot, probe.hash(), new, clock::now());
     drop(state);
     Ok(matches!(restored, Restored::Stored))

@@ -42,7 +42,7 @@ pub(crate) enum ColdEntry<'py> {
     /// Nothing that could be served; the rank, if there is a record.
     Absent(Option<Rank>),
     /// A value, as long as its rank is still cold.
-    Found { rank: Rank, value: Bound<'py, PyAny>, deadline: Deadline },
+    Found { rank: Rank, value: Bound<'py, PyAny>, deadline: Deadline, written_at: u64 },
 }
 
 impl Opened {
@@ -110,8 +110,9 @@ impl Opened {
                 self.expire(rank);
                 return Ok(ColdEntry::Absent(Some(rank)));
             }
+            let written_at = found.written_at.unwrap_or(0);
             match codec::decode_value(py, found.value, self.options) {
-                Ok(value) => Ok(ColdEntry::Found { rank, value, deadline }),
+                Ok(value) => Ok(ColdEntry::Found { rank, value, deadline, written_at }),
                 Err(error) if errors::is_from_outside(py, &error) => Err(error),
                 Err(error) => {
                     if self.cold.take(rank) {

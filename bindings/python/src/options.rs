@@ -1,4 +1,6 @@
-//! What a `DiskBackend` allows in its file, and how it protects it.
+//! What a `DiskBackend` allows in its file, how it protects it, and whether saves merge.
+
+use std::time::Duration;
 
 use async_cache_disk::{Compression, ReadOptions, Secret, WriteOptions};
 use pyo3::exceptions::PyValueError;
@@ -13,14 +15,18 @@ pub(crate) struct FileOptions {
     pub(crate) codec: codec::Options,
     secret: Option<Secret>,
     compression: Compression,
+    /// How long a save that merges waits for another process's to end; `None`: saves replace the file.
+    pub(crate) merge: Option<Duration>,
 }
 
 #[pymethods]
 impl FileOptions {
-    /// `level`: of zstd; `None` does not compress.
+    /// `level`: of zstd; `None` does not compress. `merge`: how many seconds a save waits for another process's to end;
+    /// `None` does not merge.
     #[new]
-    #[pyo3(signature = (pickle, secret, level))]
-    fn new(pickle: bool, secret: Option<&[u8]>, level: Option<u8>) -> PyResult<Self> {
+    #[pyo3(signature = (pickle, secret, level, merge))]
+    fn new(pickle: bool, secret: Option<&[u8]>, level: Option<u8>, merge: Option<f64>) -> PyResult<Self> {
+        let merge = merge.map(Duration::try_from_secs_f64).transpose();
         let secret = secret.map(Secret::new).transpose();
         let compression = level.map_or(Some(Compression::OFF), Compression::zstd);
         Ok(Self {
@@ -29,6 +35,7 @@ impl FileOptions {
             compression: compression.ok_or_else(|| {
                 PyValueError::new_err(format!("a level of zstd is from 1 to {}", Compression::MAX_LEVEL))
             })?,
+            merge: merge.map_err(|error| PyValueError::new_err(format!("lock_timeout: {error}")))?,
         })
     }
 }

@@ -13,7 +13,9 @@
 //! 4. cold entries are written first, as the bytes they are in the old file, then the hot ones in the order of
 //!    their use;
 //! 5. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
-//! 6. a file that could not be read when it was opened is set aside by the save.
+//! 6. a file that could not be read when it was opened is set aside by the save;
+//! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
+//!    there (`async_cache_disk::Merge` has the steps).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +24,7 @@ use async_cache_core::cold::Frozen;
 use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskError, DiskErrorKind, Snapshot, Step, Writer};
+use async_cache_disk::{Cold, DiskError, DiskErrorKind, Merge, Snapshot, Step, Times, Writer};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -30,10 +32,12 @@ use pyo3::types::PyDict;
 use crate::cache::Cache;
 use crate::clock;
 use crate::codec::{self, Options};
+use crate::eager::EagerMerge;
 use crate::errors;
 use crate::file::Target;
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::sharing;
 
 /// How long the interpreter's lock is held at a time.
 const SLICE: Duration = Duration::from_micros(500);
@@ -52,39 +56,71 @@ impl Cache {
         target: &Target,
         set_aside: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (clock_then, opened, unread) = {
-            let state = self.state.borrow(py);
-            (state.file_clock, state.opened.clone(), state.unread)
+        let mut merge = target.options.merge.map(|limit| sharing::begin(py, target, limit)).transpose()?;
+        let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
+        let (now, wall) = clock::both();
+        let (file, opened, keep, join) = {
+            let mut state = self.state.borrow(py);
+            let file = state.clock_at(now, wall, saved_at);
+            if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
+                state.core.write_after(theirs.written_until());
+            }
+            (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
-        let (now, wall) = (clock::now(), clock::wall());
-        let file = clock_then.map_or_else(|| FileClock::start(now, wall, 0), |then| then.adjusted(now, wall));
         let options = target.options.to_write(&target.version, file.file_now());
         let options = match &opened {
             Some(opened) if opened.is_mostly_cold() => options.dictionary_of(&opened.snapshot),
             _ => options,
         };
-        let options = if unread || set_aside { options.keep_target() } else { options };
+        let options = if keep { options.keep_target() } else { options };
         let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
+        if let Some(merge) = &mut merge {
+            if keep {
+                merge.ignore_theirs();
+            }
+            merge.join(join.0, join.1);
+        }
 
         let frozen = opened.as_ref().map(|opened| opened.cold.freeze());
         let tickets = self.list(py);
+        let mut cold = None;
         if let (Some(opened), Some(mut frozen)) = (&opened, frozen)
             && self.leave_only_cold(py, opened, &tickets, &mut frozen)
         {
+            cold = Some((opened, frozen));
+        }
+        let mut joined = match merge {
+            Some(merge) => {
+                Some(self.join_theirs(py, target, merge, &tickets, cold.as_ref(), file, &mut writer)?)
+            }
+            None => None,
+        };
+        if let Some((opened, frozen)) = cold {
+            let merge = joined.as_mut().map(|joined| &mut joined.merge);
             let lost = in_background(py, || {
-                copy_cold(&mut writer, &opened.snapshot, &frozen, file, target.options.codec)
+                copy_cold(&mut writer, merge, &opened.snapshot, &frozen, file, target.options.codec)
             })?;
             for (rank, why) in lost {
                 opened.lose(py, rank, why);
             }
         }
-        let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer)?;
-        let saved = in_background(py, || writer.finish())?;
+        let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
+        let (saved, merged) = match joined.map(|joined| joined.merge) {
+            Some(merge) => {
+                let merged = in_background(py, || merge.finish(writer, file.file_now()))?;
+                (merged.saved.clone(), Some(merged))
+            }
+            None => (in_background(py, || writer.finish())?, None),
+        };
         {
             let mut state = self.state.borrow(py);
             state.unread = false;
             state.file_clock = Some(file);
             state.saves += 1;
+            if let Some(merged) = &merged {
+                state.core.keep_times(file);
+                state.merged(merged);
+            }
         }
         let report = PyDict::new(py);
         report.set_item("entries", saved.entries + saved.eager)?;
@@ -92,6 +128,7 @@ impl Cache {
         report.set_item("left_out", left_out.count)?;
         report.set_item("why_left_out", left_out.first.take())?;
         report.set_item("set_aside", saved.set_aside)?;
+        report.set_item("copied", merged.map_or(0, |merged| merged.copied))?;
         Ok(report)
     }
 
@@ -135,54 +172,122 @@ impl Cache {
         self.state.borrow(py).opened.as_ref().is_some_and(is_open)
     }
 
-    /// Takes, encodes and writes the entries of `tickets` that are still there.
-    fn write_hot(
+    /// Tells the merge of everything that is here, and copies what of theirs wins and is not.
+    #[allow(clippy::too_many_arguments)] // all that there is of a save
+    fn join_theirs<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
+        target: &Target,
+        mut merge: Merge,
+        tickets: &[Ticket],
+        cold: Option<&(&Arc<Opened>, Frozen)>,
+        file: FileClock,
+        writer: &mut Writer,
+    ) -> PyResult<Joined<'py>> {
+        let mut eager = EagerMerge::new(py, &merge, target.options.codec, file.file_now())?;
+        if merge.is_needed() {
+            let mut began = started();
+            for gulp in tickets.chunks(GULP) {
+                for entry in self.take(py, gulp) {
+                    match (StoredKey { key: &entry.key, hash: 0 }).encode(py)? {
+                        Some(bytes) => merge.note(&bytes, entry.written_at),
+                        None => eager.note(&entry.key, entry.written_at)?,
+                    }
+                }
+                if began.elapsed() >= SLICE {
+                    let_others_run(py);
+                    py.check_signals()?;
+                    began = started();
+                }
+            }
+            let (maxsize, live) = {
+                let state = self.state.borrow(py);
+                let cold = state.opened.as_ref().map_or(0, |opened| opened.cold.live());
+                (state.core.maxsize(), state.core.store().len() + cold)
+            };
+            in_background(py, || {
+                let contains = |rank| cold.is_some_and(|(_, frozen)| frozen.contains(rank));
+                let cold = cold.map(|(opened, _)| Cold { snapshot: &opened.snapshot, contains: &contains });
+                let is_allowed = |value: &[u8]| is_allowed(value, target.options.codec);
+                merge.write_theirs(writer, file.file_now(), maxsize, live, cold.as_ref(), &is_allowed)
+            })?;
+            eager.write_theirs(&mut merge, writer)?;
+        }
+        Ok(Joined { merge, eager })
+    }
+
+    /// Takes, encodes and writes the entries of `tickets` that are still there.
+    fn write_hot<'py>(
+        &self,
+        py: Python<'py>,
         target: &Target,
         tickets: &[Ticket],
         file: FileClock,
         writer: &mut Writer,
+        mut joined: Option<&mut Joined<'py>>,
     ) -> PyResult<LeftOut> {
         let mut left_out = LeftOut::default();
         let mut encoded = Encoded::default();
         let now = clock::now();
         let mut began = started();
         for gulp in tickets.chunks(GULP) {
-            for (key, value, deadline) in self.take(py, gulp) {
+            for Taken { key, value, deadline, written_at } in self.take(py, gulp) {
                 if deadline.has_passed(now) {
                     continue;
                 }
                 let deadline = file.deadline_to_file(deadline);
-                if let Err(why) = encoded.push(&key, &value, deadline, target.options.codec)? {
-                    left_out.note(&key, &why);
+                let times = Times { deadline, written_at: joined.as_ref().map(|_| written_at) };
+                match encoded.push(&key, &value, times, target.options.codec)? {
+                    Err(why) => left_out.note(&key, &why),
+                    Ok(()) => {
+                        if let Some(joined) = &joined {
+                            encoded.drop_last_if_eager(|bytes| {
+                                Ok(!joined.eager.admits(&joined.merge, &key, bytes, written_at)?)
+                            })?;
+                        }
+                    }
                 }
             }
             if began.elapsed() >= SLICE || encoded.bytes.len() >= BUFFER {
-                left_out.count += in_background(py, || encoded.write(writer))?;
+                let merge = joined.as_mut().map(|joined| &mut joined.merge);
+                left_out.count += in_background(py, || encoded.write(writer, merge))?;
                 // A handler of a signal may be waiting for the main thread to come by.
                 py.check_signals()?;
                 began = started();
             }
         }
-        left_out.count += in_background(py, || encoded.write(writer))?;
+        let merge = joined.as_mut().map(|joined| &mut joined.merge);
+        left_out.count += in_background(py, || encoded.write(writer, merge))?;
         Ok(left_out)
     }
 
-    /// Those of some entries that are still there: key, value and deadline.
-    pub(crate) fn take<'py>(
-        &self,
-        py: Python<'py>,
-        tickets: &[Ticket],
-    ) -> Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>, Deadline)> {
+    /// Those of some entries that are still there.
+    pub(crate) fn take<'py>(&self, py: Python<'py>, tickets: &[Ticket]) -> Vec<Taken<'py>> {
         let mut taken = Vec::with_capacity(tickets.len());
         let state = self.state.borrow(py);
-        let entries = tickets.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
-        taken.extend(
-            entries.map(|entry| (entry.key.bind(py).clone(), entry.value.bind(py).clone(), entry.deadline)),
-        );
+        taken.extend(tickets.iter().filter_map(|&ticket| {
+            let entry = state.core.store().redeem(ticket)?;
+            let written_at = state.core.store().written_at(ticket);
+            let (key, value) = (entry.key.bind(py).clone(), entry.value.bind(py).clone());
+            Some(Taken { key, value, deadline: entry.deadline, written_at })
+        }));
         taken
     }
+}
+
+/// An entry as it was when a save came by.
+pub(crate) struct Taken<'py> {
+    pub(crate) key: Bound<'py, PyAny>,
+    pub(crate) value: Bound<'py, PyAny>,
+    pub(crate) deadline: Deadline,
+    /// Zero if that is not kept.
+    written_at: u64,
+}
+
+/// A save that merges, once it is known what theirs has.
+struct Joined<'py> {
+    merge: Merge,
+    eager: EagerMerge<'py>,
 }
 
 /// Writes a file with these entries: (key, value, seconds left or `None`) each.
@@ -201,13 +306,13 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
             Ttl::Default | Ttl::Never => None,
         };
         encoded
-            .push(&key, &value, deadline, target.options.codec)?
+            .push(&key, &value, Times::from(deadline), target.options.codec)?
             .map_err(|why| errors::backup_message(py, &format!("{}: {why}", errors::repr(&key))))?;
         if encoded.bytes.len() >= BUFFER {
-            left_out += in_background(py, || encoded.write(&mut writer))?;
+            left_out += in_background(py, || encoded.write(&mut writer, None))?;
         }
     }
-    left_out += in_background(py, || encoded.write(&mut writer))?;
+    left_out += in_background(py, || encoded.write(&mut writer, None))?;
     if left_out > 0 {
         let message = format!("{}: {left_out} entries are too large for a file", target.path.display());
         return Err(errors::backup_message(py, &message));
@@ -233,10 +338,16 @@ fn started() -> Instant {
     Instant::now()
 }
 
+/// Whether a value that is copied as bytes may be written.
+fn is_allowed(value: &[u8], options: Options) -> bool {
+    options.pickle || !codec::is_pickled(value)
+}
+
 /// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
 /// allowed, and why.
 fn copy_cold(
     writer: &mut Writer,
+    mut merge: Option<&mut Merge>,
     snapshot: &Snapshot,
     frozen: &Frozen,
     file: FileClock,
@@ -248,10 +359,15 @@ fn copy_cold(
         match step {
             Step::Lost { rank } => lost.push((rank, "its record is damaged or cannot be read")),
             Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
-            Step::Record(record) if !options.pickle && codec::is_pickled(record.value) => {
+            Step::Record(record) if !is_allowed(record.value, options) => {
                 lost.push((record.rank, "pickle=False refuses a pickle"));
             }
-            Step::Record(record) => drop(writer.copy(&record)?),
+            Step::Record(record) => {
+                let written_at = record.written_at.unwrap_or(0);
+                if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
+                    writer.copy(&record)?;
+                }
+            }
         }
     }
     Ok(lost)
@@ -269,7 +385,7 @@ struct Record {
     key_end: usize,
     value_end: usize,
     /// By the file's clock.
-    deadline: Option<u64>,
+    times: Times,
     /// Whether its key has no canonical encoding.
     is_eager: bool,
 }
@@ -280,7 +396,7 @@ impl Encoded {
         &mut self,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
-        deadline: Option<u64>,
+        times: Times,
         options: Options,
     ) -> PyResult<Result<(), String>> {
         let start = self.bytes.len();
@@ -288,7 +404,7 @@ impl Encoded {
             let is_eager = encode_key(key, &mut self.bytes, options)?;
             let key_end = self.bytes.len();
             codec::encode_value(value, &mut self.bytes, options)?;
-            Ok(Record { key_end, value_end: self.bytes.len(), deadline, is_eager })
+            Ok(Record { key_end, value_end: self.bytes.len(), times, is_eager })
         };
         match encode() {
             Ok(record) => {
@@ -306,17 +422,36 @@ impl Encoded {
         }
     }
 
-    /// Writes all of it; how many were left out, for they are too large.
-    fn write(&mut self, writer: &mut Writer) -> Result<u64, DiskError> {
+    /// Takes the last record back if its key has no canonical encoding and `is_unwanted` says so of its bytes.
+    fn drop_last_if_eager(&mut self, is_unwanted: impl FnOnce(&[u8]) -> PyResult<bool>) -> PyResult<()> {
+        let start = self.records.len().checked_sub(2).map_or(0, |before| self.records[before].value_end);
+        if let Some(last) = self.records.last()
+            && last.is_eager
+            && is_unwanted(&self.bytes[start..last.key_end])?
+        {
+            self.bytes.truncate(start);
+            self.records.pop();
+        }
+        Ok(())
+    }
+
+    /// Writes all that `merge` admits; how many were left out, for they are too large.
+    fn write(&mut self, writer: &mut Writer, mut merge: Option<&mut Merge>) -> Result<u64, DiskError> {
         let (mut start, mut left_out) = (0, 0);
         for record in &self.records {
             let (key, value) =
                 (&self.bytes[start..record.key_end], &self.bytes[record.key_end..record.value_end]);
             start = record.value_end;
+            if let Some(merge) = &mut merge
+                && !record.is_eager
+                && !merge.admits(writer, key, record.times.written_at.unwrap_or(0))
+            {
+                continue;
+            }
             let written = if record.is_eager {
-                writer.push_eager(key, value, record.deadline)
+                writer.push_eager(key, value, record.times)
             } else {
-                writer.push(key, value, record.deadline).map(drop)
+                writer.push(key, value, record.times).map(drop)
             };
             match written {
                 Ok(()) => {}
@@ -344,7 +479,7 @@ impl From<PyErr> for Refused {
 
 /// Whether a save ends with this exception. A value that nests too deep for pickle is left out like others that
 /// cannot be pickled.
-fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
+pub(crate) fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
     errors::is_from_outside(py, error) && !error.is_instance_of::<PyRecursionError>(py)
 }
 

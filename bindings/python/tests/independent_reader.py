@@ -27,7 +27,7 @@ MIN_SECRET_BYTES = 16
 MAC_CONTEXT = "async-cache 2026 cache file format 1 MAC key"
 MAX_CHAIN = 8
 
-RECORDS, INDEX, DEADLINES, EAGER, DICTIONARY = 1, 2, 3, 4, 5
+RECORDS, INDEX, DEADLINES, EAGER, DICTIONARY, TOMBSTONES = 1, 2, 3, 4, 5, 7
 FEATURE_MAC, FEATURE_COMPRESSION, FEATURE_EAGER = 1, 2, 4
 HAS_DEADLINE, HAS_WRITTEN_AT, IS_COMPRESSED, HAS_TAG = 1, 2, 4, 8
 
@@ -111,6 +111,17 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Tombstones:
+    """What was deleted (section 10)."""
+
+    cleared_at: int = 0
+    floor: int = 0
+    keys: tuple[tuple[bytes, int], ...] = ()
+    """Key and time."""
+    eager: tuple[tuple[bytes, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Slot:
     """An entry of a bucket."""
 
@@ -144,6 +155,7 @@ class Snapshot:
         self.saved_at, self.record_count, self.entry_count, self.deadline_count, self.bucket_count = (
             struct.unpack_from("<QIIII", data, 64)
         )
+        (self.written_until,) = struct.unpack_from("<Q", data, 104)
         self.version, self.producer = self._label(256), self._label(512)
         self.sections = self._sections(section_count)
         self._check_counts(bool(required & FEATURE_EAGER))
@@ -181,7 +193,7 @@ class Snapshot:
             if offset < end or offset + length > len(self.data):
                 raise Unreadable("damaged", f"section {kind} overlaps, or reaches beyond the file")
             end = offset + length
-            if kind in (RECORDS, INDEX, DEADLINES, EAGER, DICTIONARY):
+            if kind in (RECORDS, INDEX, DEADLINES, EAGER, DICTIONARY, TOMBSTONES):
                 if kind in sections:
                     raise Unreadable("damaged", f"two sections of kind {kind}")
                 sections[kind] = (offset, end)
@@ -226,6 +238,20 @@ class Snapshot:
         if not self._unit_is_valid(start, end):
             return None
         return self.data[start + 4 : end - (TAG_BYTES if self.mac_key else 0)]
+
+    def tombstones(self) -> Tombstones:
+        """What was deleted; if that is not valid, everything may have been until the file time."""
+        if TOMBSTONES not in self.sections:
+            return Tombstones()
+        start, end = self.sections[TOMBSTONES]
+        unknown = Tombstones(floor=self.saved_at)
+        if not self._unit_is_valid(start, end):
+            return unknown
+        body = self.data[start + 4 : end - (TAG_BYTES if self.mac_key else 0)]
+        try:
+            return _parse_tombstones(body)
+        except (struct.error, ValueError):
+            return unknown
 
     def record_at(self, offset: int, section: int) -> Record | None:
         """The record at an offset of a section, if it is valid (section 5)."""
@@ -334,6 +360,22 @@ class Snapshot:
                 deadline, rank = struct.unpack_from("<QI", self.data, offset + 8 + 12 * item)
                 found.append((deadline, rank))
         return found
+
+
+def _parse_tombstones(body: bytes) -> Tombstones:
+    count, cleared_at, floor = struct.unpack_from("<IQQ", body)
+    at = 20
+    found: tuple[list[tuple[bytes, int]], list[tuple[bytes, int]]] = ([], [])
+    for _ in range(count):
+        flags, length, time = struct.unpack_from("<BIQ", body, at)
+        at += 13
+        if flags > 1 or at + length > len(body):
+            raise ValueError("unknown flags, or a key that is cut off")
+        found[flags].append((body[at : at + length], time))
+        at += length
+    if at != len(body):
+        raise ValueError("bytes behind the last tombstone")
+    return Tombstones(cleared_at, floor, tuple(found[0]), tuple(found[1]))
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:

@@ -130,6 +130,34 @@ def test_the_files_with_a_secret_and_with_compression_hold_what_they_should(name
         assert caught.value.kind == "not trusted"
 
 
+def merged() -> list[tuple[bytes, bytes, int | None, int | None]]:
+    """What ``golden.rs`` says is in the files that say when everything was written."""
+    entries: list[tuple[bytes, bytes, int | None, int | None]] = [
+        (b"of a program that does not merge", b"", None, None),
+        (b"written and due", b"v", SAVED_AT + 5, SAVED_AT - 5),
+        (b"since the clearing", b"v" * 300, None, SAVED_AT - 1),
+    ]
+    for i in range(50):
+        entries.append((f"key {i}".encode(), f"value {i}".encode(), None, SAVED_AT - 900 + i))
+    return entries
+
+
+@pytest.mark.parametrize("name", ["v1-merged.acf", "v1-merged-mac.acf"])
+def test_the_files_with_times_of_writing_and_tombstones_hold_what_they_should(name: str) -> None:
+    snapshot = open_golden(name, SECRET if "mac" in name else None)
+    expected = merged()
+    check(snapshot, [entry[:3] for entry in expected], [(b"pickle", b"p", SAVED_AT + 7)])
+    assert [record.written_at for record in snapshot.entries().values()] == [entry[3] for entry in expected]
+    assert [record.written_at for record in snapshot.eager()] == [SAVED_AT - 3]
+    assert snapshot.tombstones() == reader.Tombstones(
+        cleared_at=SAVED_AT - 1000,
+        floor=SAVED_AT - 2000,
+        keys=((b"", SAVED_AT - 11), (b"gone", SAVED_AT - 10)),
+        eager=((b"pickled and gone", SAVED_AT),),
+    )
+    assert snapshot.written_until == SAVED_AT
+
+
 def test_the_keyed_hash_is_the_one_of_the_paper() -> None:
     key = b"whats the Elvish word for friend"
     data = bytes(number % 251 for number in range(3072))

@@ -92,7 +92,7 @@ def test_a_save_that_is_interrupted_raises_and_leaves_the_old_file(
     with pytest.raises(raised), no_warning():
         cache.save_to_backup()
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
+    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.lock"]
     writing.clear()
     cache.save_to_backup()
     assert DiskBackend(path).load()[9][0] == Value(9)

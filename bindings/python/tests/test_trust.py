@@ -105,7 +105,7 @@ def assert_refused(run: Run, path: Path, marker: Path, reason: str, **options: A
     cache.set("key", "new")
     with pytest.warns(CacheWarning, match="aside"):
         cache.save_to_backup()
-    (aside,) = set(path.parent.iterdir()) - before
+    (aside,) = set(path.parent.iterdir()) - before - {path.with_name(f"{path.name}.lock")}
     assert aside.read_bytes() == content
     assert run(AsyncCache(backup=DiskBackend(path, **options)).get("key")) == "new"
     assert not marker.exists()
@@ -173,8 +173,9 @@ def test_a_pickle_in_a_file_of_another_user_never_runs(run: Run, path: Path, mar
 
 
 @only_root
-def test_a_file_that_cannot_be_set_aside_is_a_clear_error_for_a_user_without_rights(
-    tmp_path: Path, marker: Path
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_a_file_or_lock_of_another_user_is_a_clear_error_for_a_user_without_rights(
+    tmp_path: Path, marker: Path, has_lock: bool
 ) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -183,9 +184,12 @@ def test_a_file_that_cannot_be_set_aside_is_a_clear_error_for_a_user_without_rig
         if parent.stat().st_uid == 0 and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o055)
     path = folder / "app.cache"
+    lock = folder / "app.cache.lock"
     save(path, {"key": Planted(marker)})
     path.chmod(0o644)
     os.chown(path, 1234, 1234)
+    if not has_lock:
+        lock.unlink()
     program = """
 import os, sys, warnings
 from cache import AsyncCache, BackupError, DiskBackend
@@ -207,10 +211,10 @@ except BackupError as error:
     refusal, error = run.stdout.splitlines()
     assert "user 1234 owns it, and this program runs as user 65534" in refusal
     assert "nothing was saved" in error
-    assert "could not be set aside" in error
+    assert ("another user" if has_lock else "could not be set aside") in error
     assert "remove it" in error
     assert path.read_bytes() == content
-    assert list(folder.iterdir()) == [path]
+    assert set(folder.iterdir()) == {path, lock}
     assert not marker.exists()
 
 

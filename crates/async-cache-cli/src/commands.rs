@@ -13,8 +13,9 @@ pub(crate) mod verify;
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use async_cache_disk::{Compression, Snapshot, WriteOptions, Writer};
+use async_cache_disk::{Compression, SaveLock, Snapshot, WriteOptions, Writer};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -74,6 +75,11 @@ pub(crate) fn create_like(
     create(path, options_like(snapshot, access, host)?)
 }
 
+/// Keeps services from saving to a path that is about to be replaced, until it is dropped.
+pub(crate) fn lock(path: &Path) -> Result<SaveLock, Failure> {
+    Ok(SaveLock::take(&disk(), path, LOCK_TIMEOUT)?)
+}
+
 /// Begins a file that takes the place of one that was opened.
 pub(crate) fn replace(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<Writer, Failure> {
     Ok(Writer::create(&disk(), snapshot.path(), options_like(snapshot, access, host)?)?)
@@ -86,4 +92,5 @@ fn options_like(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result
     Ok(options.compression(compression).dictionary_of(snapshot))
 }
 
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const PRODUCER: &str = concat!("async-cache-cli ", env!("CARGO_PKG_VERSION"));

@@ -16,6 +16,8 @@ pub(crate) struct Entry<'e> {
     pub(crate) rank: Option<u32>,
     /// Nanoseconds since the Unix epoch; `None`: never.
     pub(crate) deadline: Option<u64>,
+    /// When it was written, likewise, if the file says so.
+    pub(crate) written_at: Option<u64>,
     pub(crate) key: &'e [u8],
     pub(crate) value: &'e [u8],
 }
@@ -61,8 +63,8 @@ pub(crate) fn each(
         bar.step();
         match step {
             Step::Record(it) => {
-                let entry =
-                    Entry { rank: Some(it.rank), deadline: it.deadline, key: it.key, value: it.value };
+                let (rank, deadline, written_at) = (Some(it.rank), it.deadline, it.written_at);
+                let entry = Entry { rank, deadline, written_at, key: it.key, value: it.value };
                 if visit(entry)?.is_break() {
                     return Ok(lost);
                 }
@@ -74,7 +76,8 @@ pub(crate) fn each(
     while let Some(step) = eager.next_step() {
         match step {
             EagerStep::Record(it) => {
-                let entry = Entry { rank: None, deadline: it.deadline, key: it.key, value: it.value };
+                let (deadline, written_at) = (it.deadline, it.written_at);
+                let entry = Entry { rank: None, deadline, written_at, key: it.key, value: it.value };
                 if visit(entry)?.is_break() {
                     return Ok(lost);
                 }

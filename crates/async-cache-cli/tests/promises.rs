@@ -242,6 +242,40 @@ fn compact_in_place_keeps_what_is_live_and_the_files_time() {
 }
 
 #[test]
+fn times_of_writing_and_what_was_deleted_go_on_into_what_is_written() {
+    let folder = Spoiled::new();
+    let file = golden("v1-merged.acf");
+    folder.put("in place.acf", &read(&file));
+    let out = |name: &str| folder.path(name);
+    let (repaired, compacted, imported) = (out("repaired.acf"), out("compacted.acf"), out("imported.acf"));
+    let in_place = out("in place.acf");
+    let exported = tool(&["export", &file]).out;
+    assert_eq!(tool(&["repair", &file, &repaired]).code, 0);
+    assert_eq!(tool(&["compact", &file, &compacted]).code, 0);
+    assert_eq!(tool(&["compact", &in_place]).code, 0);
+    assert_eq!(tool_reading(&["import", &imported], &exported).code, 0);
+    let entries = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let before = entries(&exported);
+    for (copy, expired) in [(&repaired, 0), (&imported, 0), (&compacted, 2), (&in_place, 2)] {
+        let after = entries(&tool(&["export", copy]).out);
+        assert!(after.iter().all(|entry| before.contains(entry)), "{after:?}");
+        assert_eq!(after.len() + expired, before.len());
+        assert!(after.iter().filter(|entry| entry.contains("\"written_at\"")).count() > 50);
+        assert_eq!(tool(&["verify", copy]).code, 0);
+    }
+    let deleted = |file: &str| {
+        let about: serde_json::Value = serde_json::from_str(&tool(&["inspect", file, "--json"]).out).unwrap();
+        ["written_until", "cleared_at", "tombstones"].map(|name| about[name].clone())
+    };
+    assert_eq!(deleted(&file)[2], 3);
+    for copy in [&repaired, &compacted, &in_place] {
+        assert_eq!(deleted(copy), deleted(&file));
+    }
+    let about = tool(&["inspect", &file]).out;
+    assert!(about.contains("3 keys are remembered; everything until 2023-11-14T22:13:19"), "{about}");
+}
+
+#[test]
 fn a_damaged_file_is_not_compacted() {
     let folder = Spoiled::new();
     let file = folder.path("record.acf");

@@ -25,7 +25,8 @@ use crate::listing::Listing;
 use crate::order::Eviction;
 use crate::stats::{Counters, Stats};
 use crate::store::{Entry, NewEntry, Removed, SlotId, Store, Ticket};
-use crate::time::{Deadline, Time};
+use crate::time::{Deadline, FileClock, Time};
+use crate::written::Written;
 
 /// What a cache, or one shard of it, is made with.
 #[derive(Clone, Copy, Debug)]
@@ -272,7 +273,7 @@ impl<K, V, T> Cache<K, V, T> {
     ) -> Removed<K, V> {
         self.fence(flight);
         let was_cold = rank.is_some_and(|rank| self.take_cold(rank));
-        self.changes += u64::from(was_cold || slot.is_some());
+        self.changes += u64::from(was_cold || slot.is_some()); // see also `time_of_delete`
         let mut removed = Removed::default();
         if let Some(slot) = slot {
             let (key, value) = self.store.remove(slot);
@@ -312,9 +313,49 @@ impl<K, V, T> Cache<K, V, T> {
         if known || self.is_full() || new.deadline.has_passed(now) {
             return Restored::Refused(new);
         }
-        self.store.insert_coldest(hash, new);
+        let written_at = self.written_at(new.written_at, now);
+        let slot = self.store.insert_coldest(hash, new);
+        self.store.set_written(slot, written_at);
         self.report();
         Restored::Stored
+    }
+
+    // Times of writing
+
+    /// Keeps the time of every write from now on, by this clock; or goes on by it. What is there is as old as can be.
+    pub fn keep_times(&mut self, clock: FileClock) {
+        match self.store.written_mut() {
+            Some(written) => written.set_clock(clock),
+            none => *none = Some(Written::new(clock)),
+        }
+    }
+
+    /// Whether times of writing are kept.
+    pub fn keeps_times(&mut self) -> bool {
+        self.store.written_mut().is_some()
+    }
+
+    /// The time of a delete or a clearing that happens now: later than every write before it. `None` if no times are kept.
+    pub fn time_of_delete(&mut self, now: Time) -> Option<u64> {
+        let written = self.store.written_mut().as_mut()?;
+        // It is news for others, though nothing may have been there.
+        self.changes += 1;
+        Some(written.next(now))
+    }
+
+    /// Sees to it that every write from now on is later than `time`.
+    pub fn write_after(&mut self, time: u64) {
+        if let Some(written) = self.store.written_mut() {
+            written.not_before(time);
+        }
+    }
+
+    fn written_at(&mut self, written_at: Option<u64>, now: Time) -> u64 {
+        match (written_at, self.store.written_mut()) {
+            (Some(time), _) => time,
+            (None, Some(written)) => written.next(now),
+            (None, None) => 0,
+        }
     }
 
     // Flights
@@ -354,7 +395,13 @@ impl<K, V, T> Cache<K, V, T> {
         if ended.stores {
             self.changes += 1;
             let Loaded { value, deadline, origin, .. } = loaded;
-            self.put(slot, hash, NewEntry { key: ended.key, value, deadline, origin }, now, &mut removed);
+            self.put(
+                slot,
+                hash,
+                NewEntry { key: ended.key, value, deadline, origin, written_at: None },
+                now,
+                &mut removed,
+            );
         } else {
             removed.push(Some(ended.key), loaded.value);
         }
@@ -469,6 +516,8 @@ impl<K, V, T> Cache<K, V, T> {
         if let Some(rank) = new.origin {
             self.take_cold(rank);
         }
+        // Also for what is not stored: whatever comes after it is later.
+        let written_at = self.written_at(new.written_at, now);
         match slot {
             Some(slot) if new.deadline.has_passed(now) => {
                 let (key, value) = self.store.remove(slot);
@@ -477,6 +526,7 @@ impl<K, V, T> Cache<K, V, T> {
             }
             Some(slot) => {
                 let old = self.store.replace(slot, new.value, new.deadline);
+                self.store.set_written(slot, written_at);
                 removed.push(Some(new.key), old);
             }
             None if new.deadline.has_passed(now) || self.config.maxsize == Some(0) => {
@@ -484,7 +534,8 @@ impl<K, V, T> Cache<K, V, T> {
             }
             None => {
                 self.make_room(now, removed);
-                self.store.insert(hash, new);
+                let slot = self.store.insert(hash, new);
+                self.store.set_written(slot, written_at);
                 self.report();
                 return;
             }

@@ -12,6 +12,7 @@
 //! - [`cache`]: one shard of a cache, where the parts below meet; a front calls little else
 //! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have expired
 //! - [`listing`]: the entries in their order, in pieces, while the cache goes on
+//! - `written`: when entries were written, where that is kept
 //! - [`cold`]: the entries that are still only in the opened snapshot
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
 //! - [`agent`]: sessions of agents, the resources of their tools, and loops in what they call
@@ -62,3 +63,4 @@ pub mod store;
 pub mod time;
 mod timer;
 pub mod waits;
+mod written;

@@ -27,6 +27,7 @@ use crate::order::{Eviction, Order, Ordered, Queue};
 use crate::slab::{Chain, Link, Linked, Slab};
 use crate::time::{Deadline, Time};
 use crate::timer::{NO_BUCKET, Step, Timed, Wheel};
+use crate::written::Written;
 
 /// Steps of the timer wheel that one write does. An entry takes at most eight in its life, most of them
 /// fewer, so the wheel keeps up with the writes that fill it.
@@ -58,6 +59,8 @@ pub struct Store<K, V> {
     order: Order,
     wheel: Wheel,
     version: u64,
+    /// When entries were written, if that is kept.
+    written: Option<Written>,
 }
 
 /// 40 bytes besides key and value; `queue` also tells the slab whether the slot is occupied.
@@ -92,6 +95,8 @@ pub struct NewEntry<K, V> {
     pub deadline: Deadline,
     /// The rank of the record with this key in the opened snapshot, if there is one, cold or not.
     pub origin: Option<Rank>,
+    /// When it was written, in nanoseconds since the Unix epoch, if it comes from a file; `None`: it is written now.
+    pub written_at: Option<u64>,
 }
 
 /// An entry as it is read.
@@ -156,13 +161,15 @@ impl<K, V> Store<K, V> {
             order: Order::new(eviction, capacity),
             wheel: Wheel::new(),
             version: 0,
+            written: None,
         }
     }
 
     /// Hands out everything that is in the store. The versions go on, so that a ticket or a version of before
     /// names nothing of what comes in later.
     pub(crate) fn take(&mut self, eviction: Eviction, capacity: Option<usize>) -> Self {
-        let empty = Self { version: self.version + 1, ..Self::new(eviction, capacity) };
+        let written = self.written.as_ref().map(Written::emptied);
+        let empty = Self { version: self.version + 1, written, ..Self::new(eviction, capacity) };
         std::mem::replace(self, empty)
     }
 
@@ -211,6 +218,25 @@ impl<K, V> Store<K, V> {
     pub fn redeem(&self, ticket: Ticket) -> Option<Entry<'_, K, V>> {
         let slot = self.slab.get(ticket.slot).filter(|slot| slot.serial == ticket.serial)?;
         Some(slot.entry())
+    }
+
+    /// When the entry that a ticket names was written, in nanoseconds since the Unix epoch; zero if that is not kept,
+    /// or not known.
+    pub fn written_at(&self, ticket: Ticket) -> u64 {
+        self.written.as_ref().map_or(0, |written| written.get(ticket.slot))
+    }
+
+    /// The times of writing, if they are kept.
+    pub(crate) fn written_mut(&mut self) -> &mut Option<Written> {
+        &mut self.written
+    }
+
+    /// Notes when an entry was written.
+    #[inline]
+    pub(crate) fn set_written(&mut self, id: SlotId, time: u64) {
+        if let Some(written) = &mut self.written {
+            written.set(id.0, time);
+        }
     }
 
     /// Names for every entry its rank in another snapshot. `false`, and nothing is changed, if these are not

@@ -127,7 +127,12 @@ impl FileClock {
         })
     }
 
-    fn to_file(self, time: Time) -> u64 {
+    /// An instant in memory as it is written to the file.
+    pub const fn time_to_file(self, time: Time) -> u64 {
+        self.to_file(time)
+    }
+
+    const fn to_file(self, time: Time) -> u64 {
         match time.0.checked_sub(self.monotonic.0) {
             Some(later) => self.file.saturating_add(later),
             None => self.file.saturating_sub(self.monotonic.0 - time.0),

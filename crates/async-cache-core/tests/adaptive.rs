@@ -22,7 +22,7 @@ fn hit_ratio(eviction: Eviction, requests: &[u64]) -> f64 {
             assert!(cache.hit_mut(slot, |_| unreachable!("nothing expires")).is_some());
         } else {
             cache.miss();
-            let new = NewEntry { key, value: (), deadline: Deadline::NEVER, origin: None };
+            let new = NewEntry { key, value: (), deadline: Deadline::NEVER, origin: None, written_at: None };
             drop(cache.set(None, None, hash, new, now));
         }
     }
@@ -127,7 +127,7 @@ fn keys_that_were_used_much_and_are_not_any_more_make_room() {
 fn a_search_for_a_victim_ends_though_every_entry_was_used() {
     let mut cache = Cache::<u64, (), ()>::new(Config::single(Some(CAPACITY), Eviction::Adaptive));
     let hash = |key: u64| fastrand::Rng::with_seed(key).u64(..);
-    let new = |key| NewEntry { key, value: (), deadline: Deadline::NEVER, origin: None };
+    let new = |key| NewEntry { key, value: (), deadline: Deadline::NEVER, origin: None, written_at: None };
     let now = Time::from_nanos(0);
     for key in 0..CAPACITY as u64 {
         drop(cache.set(None, None, hash(key), new(key), now));

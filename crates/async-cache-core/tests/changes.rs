@@ -17,7 +17,7 @@ fn shard() -> Shard {
 
 fn set(shard: &mut Shard, key: u32) {
     let slot = shard.find(key.into(), |known| *known == key);
-    let new = NewEntry { key, value: 0, deadline: Deadline::NEVER, origin: None };
+    let new = NewEntry { key, value: 0, deadline: Deadline::NEVER, origin: None, written_at: None };
     drop(shard.set(slot, None, key.into(), new, NOW));
 }
 
@@ -60,7 +60,7 @@ fn a_load_is_a_change_if_its_value_is_stored() {
         None,
         Some(fenced),
         2,
-        NewEntry { key: 2, value: 0, deadline: Deadline::NEVER, origin: None },
+        NewEntry { key: 2, value: 0, deadline: Deadline::NEVER, origin: None, written_at: None },
         NOW,
     ));
     let before = shard.changes();

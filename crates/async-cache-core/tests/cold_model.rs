@@ -473,7 +473,13 @@ impl Pair {
 
     fn new_entry(&self, name: u32, ttl: Option<Duration>, origin: Option<Rank>) -> NewEntry<Key, Token> {
         let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
-        NewEntry { key: Key::new(name, &self.ledger), value: Token::new(&self.ledger), deadline, origin }
+        NewEntry {
+            key: Key::new(name, &self.ledger),
+            value: Token::new(&self.ledger),
+            deadline,
+            origin,
+            written_at: None,
+        }
     }
 
     fn counted(&self, shard: usize) -> Counted {

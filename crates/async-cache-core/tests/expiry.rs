@@ -30,7 +30,7 @@ fn hash(key: u64) -> u64 {
 }
 
 fn entry(key: u64, deadline: Deadline) -> NewEntry<u64, ()> {
-    NewEntry { key, value: (), deadline, origin: None }
+    NewEntry { key, value: (), deadline, origin: None, written_at: None }
 }
 
 /// Sets a key; returns how many entries left.

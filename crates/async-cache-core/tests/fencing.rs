@@ -149,7 +149,8 @@ impl Front {
             Set(key) => {
                 let slot = cache.find(HASH, |&known| known == key);
                 let flight = cache.find_flight(HASH, |&known| known == key);
-                let new = NewEntry { key, value: at, deadline: Deadline::NEVER, origin: None };
+                let new =
+                    NewEntry { key, value: at, deadline: Deadline::NEVER, origin: None, written_at: None };
                 drop(cache.set(slot, flight, HASH, new, NOW));
             }
             Delete(key) => {

@@ -299,7 +299,7 @@ impl Pair {
 
     fn new_entry(&mut self, name: u32, deadline: Deadline) -> NewEntry<Key, ()> {
         self.stays += 1;
-        NewEntry { key: Key { name, stay: self.stays }, value: (), deadline, origin: None }
+        NewEntry { key: Key { name, stay: self.stays }, value: (), deadline, origin: None, written_at: None }
     }
 
     fn note_use(&mut self, slot: SlotId) {

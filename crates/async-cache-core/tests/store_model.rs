@@ -279,6 +279,7 @@ impl Pair {
             value: Token::new(&self.ledger),
             deadline,
             origin: None,
+            written_at: None,
         }
     }
 

@@ -32,6 +32,8 @@ pub enum DiskErrorKind {
     Full,
     /// Something is larger than the format can hold.
     Limit,
+    /// Another process held the lock of the path for as long as this one was ready to wait.
+    Locked,
     /// The writer failed earlier and has cleaned up after itself.
     Abandoned,
     /// The operating system reported an error; it is the source of this one.
@@ -107,6 +109,7 @@ impl fmt::Display for Context {
             DiskErrorKind::OtherVersion { .. } => "the cache starts empty; the next save replaces the file",
             DiskErrorKind::Full => "the file that was there before is unchanged; make room and save again",
             DiskErrorKind::Limit => "leave it out of the cache, or use several caches",
+            DiskErrorKind::Locked => "nothing was saved; save again, or give each process a path of its own",
             DiskErrorKind::Abandoned => "begin a new save",
             // What to do depends on why, so it is said there.
             DiskErrorKind::Trust | DiskErrorKind::Io => return Ok(()),

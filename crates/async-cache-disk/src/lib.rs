@@ -41,6 +41,8 @@
 //! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
 //! - `trust`: whether what stands at a path may be read; [`Secret`]: what makes a file unforgeable
 //! - [`Compression`]: the only use of zstd; which dictionary a file gets is in `writer::pack`
+//! - [`Merge`]: what another process saved to the same path and what this one has, in one file; [`SaveLock`] keeps them
+//!   apart, [`Tombstones`] remember what was deleted
 //! - [`verify`]: walks a whole file and lists what is wrong with it
 //! - [`Vfs`]: all that this crate asks of a file system; [`RealDisk`], and in tests a fake one that can crash
 
@@ -50,8 +52,11 @@ mod error;
 mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod lock;
+mod merge;
 mod secret;
 mod snapshot;
+mod tombstones;
 mod trust;
 mod verify;
 mod vfs;
@@ -60,11 +65,15 @@ mod writer;
 pub use clear::clear;
 pub use compress::Compression;
 pub use error::{DiskError, DiskErrorKind};
+pub use format::record::Times;
+pub use lock::SaveLock;
+pub use merge::{Cold, Merge, Merged};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
     Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, ReadOptions, Record,
     Records, Salvage, SalvageStep, Scratch, Snapshot, Step,
 };
+pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report, verify, verify_with};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;

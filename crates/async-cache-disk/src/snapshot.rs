@@ -48,6 +48,7 @@ use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::format::page::PAGE_BYTES;
 use crate::secret::Secret;
+use crate::tombstones::Tombstones;
 use crate::trust::{self, Trusted};
 use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at};
 use damage::DamageLog;
@@ -135,6 +136,12 @@ impl Snapshot {
         self.0.header.saved_at
     }
 
+    /// No write and no delete in the file has a later time, in nanoseconds since the Unix epoch; zero if the file does
+    /// not say when anything was written.
+    pub fn written_until(&self) -> u64 {
+        self.0.header.written_until
+    }
+
     /// The size of the file in bytes, when it was opened.
     pub fn file_bytes(&self) -> u64 {
         self.0.file_bytes
@@ -204,6 +211,23 @@ impl Snapshot {
     /// Reads all eager records from the coldest to the one used last.
     pub fn eager(&self) -> EagerRecords {
         EagerRecords::new(self.clone())
+    }
+
+    /// What was deleted. If that cannot be read or does not verify, everything may have been that was written before
+    /// the file was.
+    pub fn tombstones(&self) -> Tombstones {
+        self.read_tombstones().unwrap_or_else(|| Tombstones::unknown(self.saved_at()))
+    }
+
+    /// `None` if they cannot be read.
+    pub(crate) fn read_tombstones(&self) -> Option<Tombstones> {
+        let Some(section) = self.0.header.tombstone_section else { return Some(Tombstones::default()) };
+        // Not longer than the file, as the header was checked.
+        let mut bytes = vec![0; usize::try_from(section.bytes).ok()?];
+        if !self.read(&mut bytes, section.offset) {
+            return None;
+        }
+        Tombstones::decode(self.seal().open(section.offset, &bytes)?)
     }
 
     /// Reads deadlines from the soonest on.

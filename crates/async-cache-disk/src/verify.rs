@@ -37,6 +37,8 @@ pub enum FindingKind {
     DeadlinePage,
     /// An eager record does not verify: its entry is lost, and those behind it.
     Eager,
+    /// What was deleted does not verify: the next save that merges leaves out more than it must.
+    Tombstones,
     /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or late.
     Deadline,
     /// The header's counts are not what is in the file.
@@ -129,6 +131,7 @@ pub fn verify_with(vfs: &Arc<dyn Vfs>, path: &Path, options: &ReadOptions) -> Re
     walk.records();
     walk.deadline_pages();
     walk.eager();
+    walk.tombstones();
     walk.gaps();
     Ok(walk.report)
 }
@@ -307,6 +310,14 @@ impl Walk<'_> {
 
     fn page_items(&self) -> usize {
         page_items(self.snapshot.has_mac()) as usize
+    }
+
+    fn tombstones(&mut self) {
+        if let Some(section) = self.snapshot.header().tombstone_section
+            && self.snapshot.read_tombstones().is_none()
+        {
+            self.report.add(FindingKind::Tombstones, section.offset, "the tombstones do not verify");
+        }
     }
 
     fn gaps(&mut self) {

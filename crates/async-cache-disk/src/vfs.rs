@@ -153,6 +153,18 @@ pub trait VfsFile: Send + Sync + Debug {
     /// # Errors
     /// What the system reports; `Unsupported` where files cannot be locked.
     fn try_lock(&self) -> io::Result<bool>;
+
+    /// Takes the exclusive lock, waiting for it for as long as `limit`; `false` if somebody else had it all that time.
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
+    fn lock_within(&self, limit: Duration) -> io::Result<bool>;
+
+    /// Releases the lock: also on behalf of a child that was forked while it was held, and has the file open, too.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn unlock(&self) -> io::Result<()>;
 }
 
 /// The folder a path is in.

@@ -26,16 +26,17 @@ use crate::format::address::{KeyHasher, bucket_count};
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
 use crate::format::page::{PAGE_BYTES, page_items, put_due};
-use crate::format::record::{RecordForm, RecordHead};
+use crate::format::record::{RecordForm, RecordHead, Times};
 use crate::secret::Secret;
 use crate::snapshot::{EagerRecord, Record};
+use crate::tombstones::Tombstones;
 use crate::vfs::{Vfs, write_all_at};
 use eager::EagerBuffer;
 use index::Place;
 pub use options::WriteOptions;
 use pack::Packer;
 use temp::TempFile;
-pub(crate) use temp::sweep_leftovers;
+pub(crate) use temp::{create_folder, sweep_leftovers};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const SECTION_ALIGNMENT: usize = 4096;
@@ -51,6 +52,8 @@ pub struct Saved {
     pub eager: u32,
     /// The size of the file in bytes.
     pub bytes: u64,
+    /// What tells this file from every other: its [`Snapshot::file_id`](crate::Snapshot::file_id).
+    pub file_id: [u8; 16],
     /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
     pub set_aside: Option<PathBuf>,
 }
@@ -85,6 +88,7 @@ pub struct Writer {
     /// Order of pushing of what was taken back.
     forgotten: Vec<u32>,
     eager: EagerBuffer,
+    tombstones: Tombstones,
 }
 
 impl Writer {
@@ -122,6 +126,7 @@ impl Writer {
                 deadlines: 0,
                 buckets: 0,
                 form: RecordForm { has_tag: options.secret.is_some(), may_compress: !packer.is_off() },
+                written_until: 0,
                 version: options.version,
                 producer: options.producer,
                 record_section: Section { offset: HEADER_BYTES as u64, bytes: 0 },
@@ -129,6 +134,7 @@ impl Writer {
                 deadline_section: Section::default(),
                 eager_section: None,
                 dictionary_section: None,
+                tombstone_section: None,
                 gaps: Vec::new(),
                 end: 0,
             },
@@ -144,22 +150,25 @@ impl Writer {
             deadlines: Vec::new(),
             forgotten: Vec::new(),
             eager: EagerBuffer::default(),
+            tombstones: Tombstones::default(),
         })
     }
 
-    /// Adds an entry. The order of pushing is the order of use, coldest first. `deadline` is in nanoseconds since the
-    /// Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
+    /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the deadline, or [`Times`], in
+    /// nanoseconds since the Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
     ///
     /// # Errors
     /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
     /// on. After any other error the save is over.
-    pub fn push(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
+    pub fn push(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<Pushed, DiskError> {
+        let times = times.into();
         self.end_sampling_before(key, value)?;
         let packed = self.packer.pack(value);
         let stored = packed.as_deref().unwrap_or(value);
-        let mut head = self.head(key, stored, deadline)?;
+        let mut head = self.head(key, stored, times)?;
         self.note(packed.as_deref(), &mut head);
-        self.append([head.as_bytes(), key, stored], key, deadline)
+        self.note_write(times.written_at);
+        self.append([head.as_bytes(), key, stored], key, times.deadline)
     }
 
     /// Adds an entry of an opened snapshot as its bytes are, if this file is compressed as that one is. Only checksum
@@ -170,6 +179,7 @@ impl Writer {
     pub fn copy(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
         self.end_sampling_before(record.key, record.value)?;
         let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack)?;
+        self.note_write(record.written_at);
         self.append([head.as_bytes(), record.key, &value], record.key, record.deadline)
     }
 
@@ -180,11 +190,13 @@ impl Writer {
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn push_eager(&mut self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<(), DiskError> {
+    pub fn push_eager(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<(), DiskError> {
+        let times = times.into();
         let packed = self.packer.pack_eager(value);
         let stored = packed.as_deref().unwrap_or(value);
-        let mut head = self.head(key, stored, deadline)?;
+        let mut head = self.head(key, stored, times)?;
         self.note(packed.as_deref(), &mut head);
+        self.note_write(times.written_at);
         self.append_eager([head.as_bytes(), key, stored])
     }
 
@@ -194,7 +206,18 @@ impl Writer {
     /// As [`push`](Self::push).
     pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
         let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack_eager)?;
+        self.note_write(record.written_at);
         self.append_eager([head.as_bytes(), record.key, &value])
+    }
+
+    /// Says what was deleted, so that other processes that save to the path do not bring it back.
+    pub fn set_tombstones(&mut self, tombstones: Tombstones) {
+        self.note_write(Some(tombstones.latest()));
+        self.tombstones = tombstones;
+    }
+
+    fn note_write(&mut self, time: Option<u64>) {
+        self.header.written_until = self.header.written_until.max(time.unwrap_or(0));
     }
 
     /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
@@ -221,9 +244,9 @@ impl Writer {
         let eager = u32::try_from(self.eager.len()).map_err(|_| self.abandoned())?;
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
-        let (entries, bytes) = (self.header.entries, self.header.end);
+        let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let set_aside = temp.install(self.keep_target, self.secret)?;
-        Ok(Saved { entries, eager, bytes, set_aside })
+        Ok(Saved { entries, eager, bytes, file_id, set_aside })
     }
 
     /// How many bytes of records there are so far, eager ones included.
@@ -231,9 +254,9 @@ impl Writer {
         self.position() - HEADER_BYTES as u64 + self.eager.bytes()
     }
 
-    fn head(&self, key: &[u8], value: &[u8], deadline: Option<u64>) -> Result<RecordHead, DiskError> {
+    fn head(&self, key: &[u8], value: &[u8], times: Times) -> Result<RecordHead, DiskError> {
         match (u32::try_from(key.len()), u32::try_from(value.len())) {
-            (Ok(key_len), Ok(value_len)) => Ok(self.tagged(RecordHead::new(key_len, value_len, deadline))),
+            (Ok(key_len), Ok(value_len)) => Ok(self.tagged(RecordHead::new(key_len, value_len, times))),
             _ => Err(self.limit(&format!("a key of {} bytes or a value of {}", key.len(), value.len()))),
         }
     }
@@ -359,6 +382,13 @@ impl Writer {
             self.seal.close(self.position(), &mut unit);
             self.header.dictionary_section = Some(self.put_section(&unit)?);
         }
+        if !self.tombstones.is_empty() {
+            let start = self.position().next_multiple_of(PAGE_BYTES as u64);
+            let gap = usize::try_from(start - self.position()).unwrap_or(0);
+            self.put(&[0; PAGE_BYTES][..gap])?;
+            let section = std::mem::take(&mut self.tombstones).encode(self.seal, start);
+            self.header.tombstone_section = Some(self.put_section(&section)?);
+        }
         self.flush()?;
         self.header.form.may_compress = self.has_packed;
         self.header.end = self.flushed;
@@ -425,7 +455,7 @@ impl fmt::Debug for Writer {
     }
 }
 
-fn random<const N: usize>(path: &Path) -> Result<[u8; N], DiskError> {
+pub(crate) fn random<const N: usize>(path: &Path) -> Result<[u8; N], DiskError> {
     let mut bytes = [0; N];
     let filled = getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()));
     filled.map(|()| bytes).map_err(|error| DiskError::io("asking for random bytes", path, error))

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{ReadOptions, RealDisk, Snapshot, Vfs, Writer};
+use async_cache_disk::{
+    EagerStep, KeyKind, ReadOptions, RealDisk, Scratch, Snapshot, Times, Tombstones, Vfs, Writer, verify_with,
+};
 use sample::{
     Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options_of,
     save_with_eager, secret, with_secret,
@@ -157,6 +159,79 @@ fn the_compressed_files_of_format_version_1_with_and_without_a_secret_are_readab
     }
 }
 
+/// Keys, values and times in the files of version 1 that say when everything was written. Never change this.
+fn version_1_merged() -> Vec<(Vec<u8>, Vec<u8>, Times)> {
+    let times = |deadline, written_at| Times { deadline, written_at };
+    let mut entries = vec![
+        (b"of a program that does not merge".to_vec(), Vec::new(), times(None, None)),
+        (b"written and due".to_vec(), b"v".to_vec(), times(Some(SAVED_AT + 5), Some(SAVED_AT - 5))),
+        (b"since the clearing".to_vec(), vec![b'v'; 300], times(None, Some(SAVED_AT - 1))),
+    ];
+    entries.extend((0..50).map(|i| {
+        let (key, value) = (format!("key {i}").into_bytes(), format!("value {i}").into_bytes());
+        (key, value, times(None, Some(SAVED_AT - 900 + i)))
+    }));
+    entries
+}
+
+/// What is deleted in them. Never change this.
+fn version_1_deleted() -> Tombstones {
+    let mut tombstones = Tombstones::default();
+    tombstones.clear(SAVED_AT - 1000);
+    tombstones.delete_unknown(SAVED_AT - 2000);
+    tombstones.delete(KeyKind::Canonical, b"gone", SAVED_AT - 10);
+    tombstones.delete(KeyKind::Canonical, b"", SAVED_AT - 11);
+    tombstones.delete(KeyKind::Eager, b"pickled and gone", SAVED_AT);
+    tombstones
+}
+
+/// Name, file id, and the secret.
+const MERGED: [(&str, u8, bool); 2] = [("v1-merged.acf", 6, false), ("v1-merged-mac.acf", 7, true)];
+
+#[test]
+fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_are_readable() {
+    for (name, id, has_secret) in MERGED {
+        let (vfs, path) = disk_with(name);
+        let options = if has_secret { with_secret() } else { ReadOptions::new().version(VERSION) };
+        let snapshot = Snapshot::open_with(&vfs, &path, &options).unwrap().unwrap();
+        let mut scratch = Scratch::new();
+        for (rank, (key, value, times)) in (0..).zip(version_1_merged()) {
+            let found = snapshot.find(&key, &mut scratch).unwrap();
+            let found_times = Times { deadline: found.deadline, written_at: found.written_at };
+            assert_eq!((found.rank, found.value, found_times), (rank, &value[..], times));
+        }
+        let mut eager = snapshot.eager();
+        let Some(EagerStep::Record(record)) = eager.next_step() else { panic!("an eager record") };
+        assert_eq!((record.key, record.value), (&b"pickle"[..], &b"p"[..]));
+        assert_eq!((record.deadline, record.written_at), (Some(SAVED_AT + 7), Some(SAVED_AT - 3)));
+        assert_eq!(snapshot.tombstones(), version_1_deleted());
+        assert_eq!((snapshot.written_until(), snapshot.file_id()), (SAVED_AT, [id; 16]));
+        assert_eq!(snapshot.has_mac(), has_secret);
+        let report = verify_with(&vfs, &path, &options).unwrap();
+        assert!(report.is_clean() && report.sound_entries == 53, "{report:?}");
+    }
+}
+
+/// As the ones above.
+#[test]
+fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_were_written_like_this() {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    for (name, id, has_secret) in MERGED {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        let options = options_of(id).producer("golden").secret(has_secret.then(secret));
+        let mut writer = Writer::create(&vfs, &path, options).unwrap();
+        for (key, value, times) in version_1_merged() {
+            writer.push(&key, &value, times).unwrap();
+        }
+        let times = Times { deadline: Some(SAVED_AT + 7), written_at: Some(SAVED_AT - 3) };
+        writer.push_eager(b"pickle", b"p", times).unwrap();
+        writer.set_tombstones(version_1_deleted());
+        writer.finish().unwrap();
+        assert!(bytes_of(&path) == bytes_of(&golden(name)), "the writer writes other bytes than it did");
+    }
+}
+
 fn bytes_of(path: &Path) -> Vec<u8> {
     let file = RealDisk.open(path).unwrap();
     let mut bytes = vec![0; usize::try_from(file.bytes().unwrap()).unwrap()];
@@ -171,7 +246,7 @@ fn bytes_of(path: &Path) -> Vec<u8> {
 fn the_file_that_python_wrote_is_readable() {
     let (vfs, path) = disk_with("v1-python.acf");
     let snapshot = open(&vfs, &path);
-    let mut scratch = async_cache_disk::Scratch::new();
+    let mut scratch = Scratch::new();
     let found = snapshot.find(b"\xa4text", &mut scratch).unwrap();
     assert_eq!((found.value, found.rank), (&b"\xa7gr\xc3\xbc\xc3\x9fe"[..], 0));
     let report = async_cache_disk::verify(&vfs, &path).unwrap();

@@ -82,12 +82,25 @@ impl Clock {
 
     /// The clock of a file that was saved at `saved_at` and is opened now; 0 if there is none.
     pub(crate) fn start_file(&self, saved_at: u64) -> FileClock {
-        FileClock::start(self.now(), self.wall(), saved_at)
+        let (now, wall) = self.both();
+        FileClock::start(now, wall, saved_at)
     }
 
     /// The clock of a file, set to the wall clock of now, unless that shows less.
     pub(crate) fn adjust_file(&self, file: FileClock) -> FileClock {
-        file.adjusted(self.now(), self.wall())
+        let (now, wall) = self.both();
+        file.adjusted(now, wall)
+    }
+
+    /// The same instant on both clocks: as exactly as a few tries can tell, since the times at which several processes
+    /// wrote are compared by it.
+    fn both(&self) -> (Time, u64) {
+        let tries = (0..8).map(|_| {
+            let (before, wall, after) = (self.now(), self.wall(), self.now());
+            (after.since(before), after, wall)
+        });
+        let best = tries.min_by_key(|(took, ..)| *took);
+        best.map_or_else(|| (self.now(), self.wall()), |(_, now, wall)| (now, wall))
     }
 }
 

@@ -26,10 +26,11 @@ use async_cache_core::time::{Deadline, FileClock};
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 
-use crate::backup::Backup;
 use crate::backup::opened::{ColdCounts, ColdEntry, Opened};
+use crate::backup::{Backup, Kind};
 use crate::clock::Clock;
 use crate::room::Room;
+use crate::sharing::Sharing;
 use crate::sync::{Mutex, RwLock, parallelism};
 use crate::tally::Tally;
 
@@ -52,6 +53,8 @@ pub(crate) struct Inner<K, V> {
     pub(crate) saving: Mutex<Option<FileClock>>,
     /// What [`Inner::changes`] was when the last save that succeeded began. Written under `saving`.
     pub(crate) saved_changes: AtomicU64,
+    /// What is kept for saves that merge, if they do.
+    pub(crate) sharing: Option<Sharing>,
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: AtomicBool,
     /// Hits under a shared lock; those that took a shard alone are counted there.
@@ -105,9 +108,14 @@ impl<K, V> Inner<K, V> {
         backup: Option<Backup<K, V>>,
     ) -> Self {
         let shards = shards.clamp(1, maxsize.unwrap_or(usize::MAX).max(1)).min(1 << 16);
+        let merges = matches!(&backup, Some(Backup(Kind::Disk(disk, _))) if disk.merges());
+        let file = merges.then(|| clock.start_file(0));
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
-            let cache = Cache::new(Config { maxsize, share, eviction });
+            let mut cache = Cache::new(Config { maxsize, share, eviction });
+            if let Some(file) = file {
+                cache.keep_times(file);
+            }
             CachePadded::new(RwLock::new(Shard { cache, opened: None }))
         };
         Self {
@@ -118,7 +126,8 @@ impl<K, V> Inner<K, V> {
             eviction,
             maxsize,
             backup,
-            saving: Mutex::new(None),
+            saving: Mutex::new(file),
+            sharing: merges.then(Sharing::default),
             saved_changes: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             hits: Tally::new(),
@@ -202,6 +211,15 @@ impl<K, V> Inner<K, V> {
     fn empty(&self, empty: impl Fn(&mut Shard<K, V>) -> ClearedShard<K, V>) {
         // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
+        if let Some(sharing) = &self.sharing {
+            let now = self.clock.now();
+            let times = shards.iter_mut().filter_map(|shard| shard.cache.time_of_delete(now));
+            let time = times.max().unwrap_or(0);
+            for shard in &mut shards {
+                shard.cache.write_after(time);
+            }
+            sharing.bury_all(time);
+        }
         let cleared: Vec<_> = shards.iter_mut().map(|shard| empty(shard)).collect();
         drop(shards);
         drop(cleared);
@@ -296,23 +314,25 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         opened: Option<Arc<Opened<K, V>>>,
     ) -> Result<V, Probe<K, V>> {
         let Some(opened) = opened else { return Err(Probe { opened: None, rank: None }) };
-        let (rank, value, deadline) = match opened.read(&key, |deadline| self.clock.has_passed(deadline)) {
-            ColdEntry::Found { rank, value, deadline } => (rank, value, deadline),
-            ColdEntry::Absent(rank) => {
-                self.let_go_if_spent(&opened);
-                // Somebody else may have made it hot between the two looks.
-                return match rank.map(|_| self.hot(hash, |known| *known == key)) {
-                    Some(Ok(value)) => Ok(value),
-                    _ => Err(Probe { opened: Some(opened), rank }),
-                };
-            }
-        };
+        let (rank, value, deadline, written_at) =
+            match opened.read(&key, |deadline| self.clock.has_passed(deadline)) {
+                ColdEntry::Found { rank, value, deadline, written_at } => (rank, value, deadline, written_at),
+                ColdEntry::Absent(rank) => {
+                    self.let_go_if_spent(&opened);
+                    // Somebody else may have made it hot between the two looks.
+                    return match rank.map(|_| self.hot(hash, |known| *known == key)) {
+                        Some(Ok(value)) => Ok(value),
+                        _ => Err(Probe { opened: Some(opened), rank }),
+                    };
+                }
+            };
         let served = value.clone();
         let now = self.clock.now();
         let promoted = {
             let mut shard = self.shard(hash).write();
             let slot = shard.cache.find(hash, |known| *known == key);
-            let new = NewEntry { key, value, deadline, origin: Some(rank) };
+            let written_at = Some(written_at);
+            let new = NewEntry { key, value, deadline, origin: Some(rank), written_at };
             let same = shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
             if same { shard.cache.promote(rank, slot, hash, new, now) } else { Err(new) }
         };
@@ -403,7 +423,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 }
                 let slot = shard.cache.find(hash, |known| *known == key);
                 let flight = shard.cache.find_flight(hash, |known| *known == key);
-                let new = NewEntry { key, value, deadline, origin: probe.rank };
+                let new = NewEntry { key, value, deadline, origin: probe.rank, written_at: None };
                 shard.cache.set(slot, flight, hash, new, now)
             };
             drop(removed);
@@ -411,17 +431,29 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         }
     }
 
+    /// A key as the file has it, if saves merge; `None` if no file can hold it.
+    fn key_in_file(&self, key: &K) -> Option<Vec<u8>> {
+        self.sharing.as_ref()?;
+        let Some(Backup(Kind::Disk(_, codec))) = &self.backup else { return None };
+        let mut bytes = Vec::new();
+        (codec.encode_key)(key, &mut bytes).ok().map(|()| bytes)
+    }
+
     pub(crate) fn delete(&self, key: &K) {
         let hash = self.hash(key);
         let now = self.clock.now();
+        let bytes = self.key_in_file(key);
         loop {
             let probe = self.probe(hash, key);
-            let removed = self.write(
-                hash,
-                |known| known == key,
-                &probe,
-                |cache, slot, flight| cache.delete(slot, flight, probe.rank, now),
-            );
+            let work = |cache: &mut Cache<K, V, Arc<Room<V>>>, slot, flight| {
+                if let (Some(sharing), Some(bytes)) = (&self.sharing, &bytes)
+                    && let Some(time) = cache.time_of_delete(now)
+                {
+                    sharing.bury(bytes, time);
+                }
+                cache.delete(slot, flight, probe.rank, now)
+            };
+            let removed = self.write(hash, |known| known == key, &probe, work);
             if let Some(removed) = removed {
                 drop(removed);
                 return;

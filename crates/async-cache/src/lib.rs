@@ -62,6 +62,7 @@ mod macros;
 mod nesting;
 mod room;
 mod save;
+mod sharing;
 mod sync;
 mod tally;
 mod warm;

@@ -15,7 +15,10 @@
 //! 5. a file that could not be read or was not trusted when it was opened, or that belongs to another function, is
 //!    set aside by the save, even if it can be read by then;
 //! 6. eager records of the file that was loaded last are copied as bytes, as cold entries are. Another program
-//!    wrote them, and only it can read them, so they are no entries of this cache and are not counted.
+//!    wrote them, and only it can read them, so they are no entries of this cache and are not counted. If saves
+//!    merge, they come from the file that stands there;
+//! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
+//!    there ([`Merge`] has the steps).
 //!
 //! Listing a shard's entries walks them in order under its lock: some milliseconds for a hundred thousand of
 //! them, during which writes to this shard wait, and reads behind them.
@@ -30,7 +33,9 @@ use async_cache_core::cache::Restored;
 use async_cache_core::cold::Frozen;
 use async_cache_core::store::{NewEntry, Ticket};
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskError, DiskErrorKind, EagerStep, Snapshot, Step, Writer};
+use async_cache_disk::{
+    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Writer,
+};
 
 use crate::backup::codec::Codec;
 use crate::backup::disk::owners_differ;
@@ -108,11 +113,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         changes: u64,
     ) -> Result<Saved, BackupError> {
         let saved = match kind {
-            Kind::Disk(disk, codec) => {
-                let file =
-                    clock.map_or_else(|| self.clock.start_file(0), |file| self.clock.adjust_file(file));
-                self.save_to_disk(disk, codec, file).inspect(|_| *clock = Some(file))
-            }
+            Kind::Disk(disk, codec) => self.save_to_disk(disk, codec, clock),
             Kind::Whole(backend, clone_key) => self.save_whole(&**backend, *clone_key),
         };
         self.cold_counts.saved(&saved);
@@ -131,8 +132,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut hot = self.hot_entries(&mut None);
         let mut entries = 0;
         let slices = std::iter::from_fn(|| hot.next_slice(self, clone_key));
-        let live = slices.flatten().filter(|(_, _, deadline)| !deadline.has_passed(now));
-        let mut all = live.map(|(key, value, deadline)| {
+        let live = slices.flatten().filter(|taken| !taken.deadline.has_passed(now));
+        let mut all = live.map(|Taken { key, value, deadline, .. }| {
             entries += 1;
             SavedEntry { key, value, ttl: deadline.remaining(now) }
         });
@@ -144,31 +145,56 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         &self,
         disk: &DiskBackend,
         codec: &Codec<K, V>,
-        file: FileClock,
+        clock: &mut Option<FileClock>,
     ) -> Result<Saved, BackupError> {
+        let mut merge = disk.begin_merge()?;
+        let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
+        let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
+        let file = self.clock.start_file(saved_at.max(not_before));
+        if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
+            self.write_after(theirs);
+        }
+        let unread = self.unread.load(Ordering::Relaxed);
+        if let (Some(merge), Some(sharing)) = (&mut merge, &self.sharing) {
+            if unread {
+                merge.ignore_theirs();
+            }
+            let (tombstones, holds) = sharing.to_join();
+            merge.join(tombstones, holds);
+        }
         let opened = self.opened();
         let copied = opened.as_ref().filter(|opened| opened.is_mostly_cold()).map(|opened| &opened.snapshot);
-        let mut writer = disk.writer(file.file_now(), self.unread.load(Ordering::Relaxed), copied)?;
+        let mut writer = disk.writer(file.file_now(), unread, copied)?;
         let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));
         let mut hot = self.hot_entries(&mut cold);
-        if let Some((cold, opened)) = &cold {
-            copy_cold(&mut writer, opened, cold, file)?;
+        if let Some(merge) = merge.as_mut().filter(|merge| merge.is_needed()) {
+            self.join_theirs(merge, &mut writer, codec, &hot, cold.as_ref(), file)?;
         }
-        if let Some(snapshot) = self.cold_counts.others() {
-            copy_eager(&mut writer, &snapshot, file)?;
+        if let Some((cold, opened)) = &cold {
+            copy_cold(&mut writer, merge.as_mut(), opened, cold, file)?;
+        }
+        let others = merge.as_ref().and_then(Merge::theirs).cloned().or_else(|| self.cold_counts.others());
+        if let Some(snapshot) = others {
+            copy_eager(&mut writer, merge.as_ref(), &snapshot, file)?;
         }
         let mut left_out = LeftOut::default();
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
         let now = self.clock.now();
         while let Some(slice) = hot.next_slice(self, codec.clone_key) {
-            for (key, value, deadline) in slice {
+            for Taken { key, value, deadline, written_at } in slice {
                 if deadline.has_passed(now) {
                     continue;
                 }
                 let encoded = (codec.encode_key)(&key, &mut key_bytes)
                     .and_then(|()| (codec.encode_value)(&value, &mut value_bytes));
+                let deadline = file.deadline_to_file(deadline);
+                let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
+                let mut admits = |writer: &mut Writer| {
+                    merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
+                };
                 let pushed = match encoded {
-                    Ok(()) => writer.push(&key_bytes, &value_bytes, file.deadline_to_file(deadline)),
+                    Ok(()) if !admits(&mut writer) => continue,
+                    Ok(()) => writer.push(&key_bytes, &value_bytes, times),
                     Err(error) => {
                         left_out.note(disk, &key_bytes, &error);
                         continue;
@@ -183,7 +209,16 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 }
             }
         }
-        let saved = writer.finish()?;
+        let saved = match merge {
+            None => writer.finish()?,
+            Some(merge) => {
+                let merged = merge.finish(writer, file.file_now())?;
+                self.keep_times(file);
+                self.sharing.iter().for_each(|sharing| sharing.merged(&merged));
+                merged.saved
+            }
+        };
+        *clock = Some(file);
         self.unread.store(false, Ordering::Relaxed);
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
@@ -198,6 +233,44 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             left_out: left_out.0,
             set_aside: saved.set_aside,
         })
+    }
+
+    /// Tells the merge of everything that is here, and copies what of theirs wins and is not.
+    fn join_theirs(
+        &self,
+        merge: &mut Merge,
+        writer: &mut Writer,
+        codec: &Codec<K, V>,
+        hot: &HotEntries,
+        cold: Option<&(Frozen, Arc<Opened<K, V>>)>,
+        file: FileClock,
+    ) -> Result<(), DiskError> {
+        let mut bytes = Vec::new();
+        for (key, written_at) in hot.keys(self, codec.clone_key) {
+            if (codec.encode_key)(&key, &mut bytes).is_ok() {
+                merge.note(&bytes, written_at);
+            }
+        }
+        let hot_count: usize = hot.shards.iter().map(Vec::len).sum();
+        let live = hot_count + cold.map_or(0, |(_, opened)| opened.cold.live());
+        let contains = |rank| cold.is_some_and(|(frozen, _)| frozen.contains(rank));
+        let cold = cold.map(|(_, opened)| Cold { snapshot: &opened.snapshot, contains: &contains });
+        merge.write_theirs(writer, file.file_now(), self.maxsize, live, cold.as_ref(), &|_| true)
+    }
+
+    /// Writes are dated by this clock from now on, if they are dated at all.
+    fn keep_times(&self, file: FileClock) {
+        if self.sharing.is_some() {
+            self.shards().iter().for_each(|shard| shard.write().cache.keep_times(file));
+        }
+    }
+
+    /// Writes are later from now on than all that a file has.
+    fn write_after(&self, snapshot: &Snapshot) {
+        if self.sharing.is_some() {
+            let time = snapshot.written_until();
+            self.shards().iter().for_each(|shard| shard.write().cache.write_after(time));
+        }
     }
 
     /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it; see rule 2.
@@ -240,7 +313,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 let load = backend.load();
                 let entries = load.map_err(|source| BackupError::Backend { action: "load", source })?;
                 Opening {
-                    entries: self.restore_all(entries.into_iter().rev(), &mut refused),
+                    entries: self.restore_all(entries.into_iter().rev().map(|it| (it, None)), &mut refused),
                     ..Opening::default()
                 }
             }
@@ -269,6 +342,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         self.cold_counts.loaded(&snapshot);
+        self.keep_times(file);
+        self.write_after(&snapshot);
+        self.sharing.iter().for_each(|sharing| sharing.opened(snapshot.file_id()));
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
         opening.entries = opened.cold.live() as u64;
@@ -296,13 +372,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Takes in entries from the most to the least recently used; returns how many.
     fn restore_all(
         &self,
-        entries: impl Iterator<Item = SavedEntry<K, V>>,
+        entries: impl Iterator<Item = (SavedEntry<K, V>, Option<u64>)>,
         refused: &mut Vec<NewEntry<K, V>>,
     ) -> u64 {
         // What has expired is not there, and takes no room from what comes in.
         self.reclaim();
         let mut restored = 0;
-        for SavedEntry { key, value, ttl } in entries {
+        for (SavedEntry { key, value, ttl }, written_at) in entries {
             let hash = self.hash(&key);
             let deadline = self.deadline(ttl);
             let restored_or_refused = loop {
@@ -310,7 +386,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 let mut shard = self.shard(hash).write();
                 if shard.is_as_probed(&probe) {
                     let slot = shard.cache.find(hash, |known| *known == key);
-                    let new = NewEntry { key, value, deadline, origin: probe.rank };
+                    let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
                     break shard.cache.restore(slot, hash, new, self.clock.now());
                 }
             };
@@ -323,8 +399,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     }
 }
 
-/// Reads every entry of a snapshot that can be read, coldest first.
-fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<SavedEntry<K, V>> {
+/// Reads every entry of a snapshot that can be read, coldest first, each with the time of its writing.
+fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<u64>)> {
     let mut records = opened.snapshot.records();
     let mut entries = Vec::new();
     while let Some(step) = records.next_wanted(|rank| opened.cold.contains(rank)) {
@@ -336,7 +412,8 @@ fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<SavedEntry<K, V>> {
                     .and_then(|key| Ok((key, (opened.codec.decode_value)(record.value)?)));
                 match decoded {
                     Ok((key, value)) => {
-                        entries.push(SavedEntry { key, value, ttl: ttl.map(Duration::from_nanos) });
+                        let entry = SavedEntry { key, value, ttl: ttl.map(Duration::from_nanos) };
+                        entries.push((entry, Some(record.written_at.unwrap_or(0))));
                     }
                     Err(error) => opened.lose(record.rank, &error),
                 }
@@ -349,6 +426,7 @@ fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<SavedEntry<K, V>> {
 /// Copies what is still cold, as bytes.
 fn copy_cold<K, V>(
     writer: &mut Writer,
+    mut merge: Option<&mut Merge>,
     opened: &Opened<K, V>,
     cold: &Frozen,
     file: FileClock,
@@ -358,19 +436,33 @@ fn copy_cold<K, V>(
         match step {
             Step::Lost { rank } => opened.lose(rank, &"its record is damaged or cannot be read"),
             Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
-            Step::Record(record) => drop(writer.copy(&record)?),
+            Step::Record(record) => {
+                let written_at = record.written_at.unwrap_or(0);
+                if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
+                    writer.copy(&record)?;
+                }
+            }
         }
     }
     Ok(())
 }
 
 /// Copies the eager records whose time has not passed, as bytes.
-fn copy_eager(writer: &mut Writer, snapshot: &Snapshot, file: FileClock) -> Result<(), DiskError> {
+fn copy_eager(
+    writer: &mut Writer,
+    merge: Option<&Merge>,
+    snapshot: &Snapshot,
+    file: FileClock,
+) -> Result<(), DiskError> {
+    let is_deleted = |key: &[u8], written_at: Option<u64>| {
+        merge.is_some_and(|merge| merge.is_deleted(KeyKind::Eager, key, written_at.unwrap_or(0)))
+    };
     let was_known = snapshot.damage().eager_bytes > 0;
     let mut records = snapshot.eager();
     while let Some(step) = records.next_step() {
         match step {
             EagerStep::Record(record) if record.deadline.is_some_and(|it| it <= file.file_now()) => {}
+            EagerStep::Record(record) if is_deleted(record.key, record.written_at) => {}
             EagerStep::Record(record) => writer.copy_eager(&record)?,
             EagerStep::Lost { bytes } if !was_known => tracing::warn!(
                 "{}: entries of another program, {bytes} bytes, are damaged or cannot be read, and are left out \
@@ -392,13 +484,41 @@ struct HotEntries {
     shard: usize,
 }
 
+/// An entry as it was when a save came by.
+struct Taken<K, V> {
+    key: K,
+    value: V,
+    deadline: Deadline,
+    /// Zero if that is not kept.
+    written_at: u64,
+}
+
 impl HotEntries {
+    /// Clones all keys, a slice at a time, each with the time of its entry's writing.
+    fn keys<K: Hash + Eq, V: Clone>(
+        &self,
+        inner: &Inner<K, V>,
+        clone_key: fn(&K) -> K,
+    ) -> impl Iterator<Item = (K, u64)> {
+        let slices = self.shards.iter().zip(inner.shards());
+        let slices =
+            slices.flat_map(|(tickets, shard)| tickets.chunks(SLICE).map(move |slice| (slice, shard)));
+        slices.flat_map(move |(slice, shard)| {
+            let shard = shard.read();
+            let store = shard.cache.store();
+            let keys = slice
+                .iter()
+                .filter_map(|&ticket| Some((store.redeem(ticket)?.key, store.written_at(ticket))));
+            keys.map(|(key, written_at)| (clone_key(key), written_at)).collect::<Vec<_>>()
+        })
+    }
+
     /// Clones the next few entries; none if they have all left. `None` at the end.
     fn next_slice<K: Hash + Eq, V: Clone>(
         &mut self,
         inner: &Inner<K, V>,
         clone_key: fn(&K) -> K,
-    ) -> Option<Vec<(K, V, Deadline)>> {
+    ) -> Option<Vec<Taken<K, V>>> {
         if self.round == self.rounds {
             return None;
         }
@@ -409,8 +529,13 @@ impl HotEntries {
             Vec::new()
         } else {
             let shard = inner.shards()[self.shard].read();
-            let entries = slice.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
-            entries.map(|entry| (clone_key(entry.key), entry.value.clone(), entry.deadline)).collect()
+            let store = shard.cache.store();
+            let taken = slice.iter().filter_map(|&ticket| {
+                let entry = store.redeem(ticket)?;
+                let (key, value) = (clone_key(entry.key), entry.value.clone());
+                Some(Taken { key, value, deadline: entry.deadline, written_at: store.written_at(ticket) })
+            });
+            taken.collect()
         };
         self.shard += 1;
         if self.shard == self.shards.len() {

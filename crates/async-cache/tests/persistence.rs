@@ -138,7 +138,7 @@ fn on_a_real_disk_folders_are_made_and_the_file_comes_back() {
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         let beside = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
-        assert_eq!(beside, 1, "no temporary file is left");
+        assert_eq!(beside, 2, "it and its lock; no temporary file is left");
     });
 }
 
@@ -719,7 +719,7 @@ fn two_saves_at_once_both_succeed_and_do_not_meet() {
         let calls = disk.calls().into_iter().map(|call| call.name);
         let ends: Vec<_> = calls.filter(|name| ["create_new", "rename"].contains(name)).collect();
         assert_eq!(ends, ["create_new", "rename"].repeat(4), "one after the other");
-        assert_eq!((disk.files().len(), cache.stats().saves), (1, 4));
+        assert_eq!((disk.files().len(), cache.stats().saves), (2, 4), "the file and its lock");
         assert_eq!(open::<u64, u64>(&disk).get(&7), Some(70));
     });
 }
@@ -989,9 +989,50 @@ fn a_file_that_is_replaced_while_open_serves_on() {
     other.set(3, "new".into());
     other.save_to_backup().unwrap();
     assert_eq!(cache.get(&3).as_deref(), Some("the text of 3."));
-    // The later save wins.
+    // The later write wins, whoever saves later.
     cache.save_to_backup().unwrap();
-    assert_eq!(open::<u64, String>(&disk).get(&3).as_deref(), Some("the text of 3."));
+    assert_eq!(open::<u64, String>(&disk).get(&3).as_deref(), Some("new"));
+}
+
+#[test]
+fn without_merging_the_later_save_wins_and_takes_no_lock() {
+    let disk = FakeDisk::new();
+    let life = || AsyncCache::<u64, u64>::builder().backup(backend(&disk).without_merging()).build().unwrap();
+    let (cache, other) = (life(), life());
+    other.set(1, 1);
+    cache.set(2, 2);
+    other.save_to_backup().unwrap();
+    cache.save_to_backup().unwrap();
+    assert_eq!((life().get(&1), life().get(&2), disk.files().len()), (None, Some(2), 1));
+}
+
+#[test]
+fn what_one_cache_deleted_stays_gone_though_another_one_has_it_and_saves_later() {
+    let disk = saved_numbers(4);
+    let [cache, other]: [AsyncCache<u64, u64>; 2] = [open(&disk), open(&disk)];
+    cache.delete(&1);
+    other.set(7, 70);
+    cache.save_to_backup().unwrap();
+    assert_eq!(other.get(&1), Some(10), "it serves its own memory");
+    other.save_to_backup().unwrap();
+    let reborn: AsyncCache<u64, u64> = open(&disk);
+    assert_eq!([0, 1, 2, 3, 7].map(|key| reborn.get(&key)), [Some(0), None, Some(20), Some(30), Some(70)]);
+}
+
+#[test]
+fn what_one_cache_cleared_stays_gone_and_what_another_one_wrote_later_stays() {
+    let disk = saved_numbers(4);
+    let [cache, other]: [AsyncCache<u64, u64>; 2] = [open(&disk), open(&disk)];
+    assert_eq!(other.get(&2), Some(20));
+    cache.clear();
+    cache.save_to_backup().unwrap();
+    other.save_to_backup().unwrap();
+    assert_eq!(open::<u64, u64>(&disk).len(), 0);
+    other.set(2, 21);
+    other.save_to_backup().unwrap();
+    cache.save_to_backup().unwrap();
+    let reborn: AsyncCache<u64, u64> = open(&disk);
+    assert_eq!((reborn.get(&2), reborn.len()), (Some(21), 1));
 }
 
 #[test]
@@ -1050,7 +1091,7 @@ fn a_file_of_another_version_is_an_empty_cache_and_is_replaced() {
     assert_eq!(of_version("v1").get(&1), Some(1), "opening leaves it alone");
     cache.set(2, 2);
     assert_eq!(cache.save_to_backup().unwrap().set_aside, None);
-    assert_eq!((of_version("v2").get(&2), of_version("v1").len(), disk.files().len()), (Some(2), 0, 1));
+    assert_eq!((of_version("v2").get(&2), of_version("v1").len(), disk.files().len()), (Some(2), 0, 2));
 }
 
 // What cannot be
@@ -1086,7 +1127,7 @@ type Failure = (&'static str, fn(&FakeDisk));
 #[test]
 fn a_save_that_fails_leaves_the_old_file_and_the_cache_as_they_were() {
     let failures: [Failure; 5] = [
-        ("write", |disk| disk.inject(disk.calls().len() + 8, Fault::Full)),
+        ("write", |disk| disk.inject(disk.calls().len() + 12, Fault::Full)),
         ("sync", |disk| disk.fail_every("sync", io::ErrorKind::Other)),
         ("create", |disk| disk.fail_every("create_new", io::ErrorKind::PermissionDenied)),
         ("rename", |disk| disk.fail_every("rename", io::ErrorKind::PermissionDenied)),
@@ -1106,7 +1147,7 @@ fn a_save_that_fails_leaves_the_old_file_and_the_cache_as_they_were() {
         assert_eq!((cache.get(&1), cache.get(&2), cache.len()), (Some(11), Some(20), 300), "{name}");
         disk.repair();
         assert_eq!(open::<u64, u64>(&disk).get(&1), Some(10), "{name}");
-        assert_eq!((disk.files().len(), cache.stats().saves), (1, 0), "{name}: no temporary file is left");
+        assert_eq!((disk.files().len(), cache.stats().saves), (2, 0), "{name}: no temporary file is left");
         assert_eq!(cache.save_to_backup().unwrap().entries, 300, "{name}");
         assert_eq!(open::<u64, u64>(&disk).get(&1), Some(11), "{name}");
     }

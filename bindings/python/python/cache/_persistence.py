@@ -9,11 +9,12 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any, cast
 
+from . import _autosave
 from ._native import Cache
 from ._warn import warn
 from .backend import CacheBackend, DiskBackend
@@ -48,6 +49,11 @@ class Persistence:
         self._is_busy = False
         # Whether the function was defined again since, and the file is the new one's.
         self._is_superseded = False
+        # What the cache's count of changes was when its last save that succeeded began.
+        self._saved_changes = 0
+        self.autosaves = 0
+        self.last_error: str | None = None
+        _autosave.register(self)
         # A subclass that overrides the contract's methods is called by them.
         kind = type(backend)
         self.is_native = (
@@ -127,23 +133,52 @@ class Persistence:
         self._is_busy = False
         self._lock.release()
 
-    def save(self, cache: Cache) -> None:
-        """Saves all entries of the cache."""
+    def hold(self, patience: float) -> bool:
+        """Keeps saves and loads from beginning until `release`; ``False`` if one does not end in time."""
+        if not self._lock.acquire(timeout=patience):
+            return False
+        if self._is_busy:  # it is this thread's own
+            self._lock.release()
+            return False
+        return True
+
+    def release(self) -> None:
+        """Ends what `hold` began."""
+        self._lock.release()
+
+    def after_fork(self) -> None:
+        """In the child: another thread that held the lock is not there, and would never release it."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
+            self._is_busy = False
+
+    def unsaved_changes(self, cache: Cache) -> int:
+        """How often the cache was written to since its last save that succeeded; 0 if it is not saved any more."""
+        return 0 if self._is_superseded else cache.changes() - self._saved_changes
+
+    def save(self, cache: Cache, tell: Callable[[str], None] = warn) -> None:
+        """Saves all entries of the cache. `tell` hears of what was left out or set aside."""
         if self._is_superseded:
-            warn(f"{self._owner()} was defined again since: its results are saved by the new one only")
+            tell(f"{self._owner()} was defined again since: its results are saved by the new one only")
             return
         self._enter()
         try:
-            self._save(cache)
-        except BaseException:
+            changes = cache.changes()
+            self._save(cache, tell)
+            self._saved_changes = changes
+            self.last_error = None
+        except BaseException as error:
             cache.count_save_error()
+            self.last_error = f"{type(error).__qualname__}: {error}"
             raise
         finally:
             self._leave()
 
-    def _save(self, cache: Cache) -> None:
+    def _save(self, cache: Cache, tell: Callable[[str], None]) -> None:
         if not self.is_native:
-            self._hand_over(cache)
+            self._hand_over(cache, tell)
             return
         backend = cast(DiskBackend, self.backend)
         path = Path(backend._file)
@@ -152,16 +187,16 @@ class Persistence:
         report = cache.save_to_file(path, self._tag, backend._options, set_aside)
         self._set_aside = False
         if report["left_out"]:
-            warn(
+            tell(
                 f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
             )
         if report["set_aside"] is not None:
-            warn(
+            tell(
                 f"{path}: what stood there was not this cache, or could not be read; it is at "
                 f"{report['set_aside']} now"
             )
 
-    def _hand_over(self, cache: Cache) -> None:
+    def _hand_over(self, cache: Cache, tell: Callable[[str], None]) -> None:
         """Saves to a backend of the user's own."""
         entries, left_out = {}, []
         for key, value, left in cache.entries():
@@ -172,7 +207,7 @@ class Persistence:
         self.backend.save(entries)
         cache.count_save()
         if left_out:
-            warn(
+            tell(
                 f"{type(self.backend).__qualname__}: {len(left_out)} entries were not saved; the first one is "
                 f"{left_out[0]!r:.200}: an argument is of a class, or is one, that no other process would find by its "
                 "name"

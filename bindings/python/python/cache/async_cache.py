@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from . import _autosave
 from ._native import Cache
 from ._persistence import Persistence
 from .backend import CacheBackend
@@ -19,6 +20,10 @@ class AsyncCache(Cache):
 
     `maxsize` entries, the least recently used make room (``None``: unlimited, 0: nothing is kept); `default_ttl` in
     seconds (``None``: for ever). Not bound to an event loop: one cache serves any number of loops and threads.
+
+    With a backup the cache saves itself, in a thread, every `autosave` seconds and after `autosave_changes` writes
+    (looked at twice a second), if it has changed; and with `save_at_exit` when the interpreter ends. A save that fails is
+    logged and tried again; `stats()` has `autosaves`, `save_errors` and `last_save_error`.
     """
 
     def __init__(
@@ -31,6 +36,9 @@ class AsyncCache(Cache):
         remote_cache: None = None,
         *,
         backend: CacheBackend | None = None,
+        autosave: float | None = None,
+        autosave_changes: int | None = None,
+        save_at_exit: bool = False,
     ) -> None:
         if remote_cache is not None:
             raise NotImplementedError("remote_cache is not supported yet: leave it out, or give None")
@@ -39,18 +47,35 @@ class AsyncCache(Cache):
         self._configure(maxsize, default_ttl, batch_window_ms, max_batch_size)
         self.backup = backup if backup is not None else backend
         self._persistence: Persistence | None = None
+        is_saved_unasked = autosave is not None or autosave_changes is not None or save_at_exit
+        if is_saved_unasked:
+            _autosave.check(autosave, autosave_changes, self.backup is not None)
         if self.backup is not None:
             self._persist(Persistence(self.backup))
+        if is_saved_unasked:
+            self._save_unasked(autosave, autosave_changes, save_at_exit)
 
     def _persist(self, persistence: Persistence) -> None:
         """Opens the backup; for a decorator, which knows the function it is for later than it has the cache."""
         self._persistence = persistence
         persistence.load(self)
 
+    def _save_unasked(self, every: float | None, changes: int | None, at_exit: bool) -> None:
+        if self._persistence is not None:
+            _autosave.plan(self, self._persistence, every, changes, at_exit)
+
     @property
     def cache(self) -> Entries:
         """The entries: `in` and `len`."""
         return Entries(self)
+
+    def stats(self) -> dict[str, Any]:
+        """All counters since the cache was made or cleared."""
+        stats = super().stats()
+        persistence = self._persistence
+        stats["autosaves"] = 0 if persistence is None else persistence.autosaves
+        stats["last_save_error"] = None if persistence is None else persistence.last_error
+        return stats
 
     def get_metrics(self) -> dict[str, int | float]:
         """`hits`, `misses`, `size` and `hit_rate` since the cache was made or cleared."""

@@ -21,6 +21,9 @@ class AsyncLRU(Decorator):
         *,
         backend: CacheBackend | None = None,
         typed: bool = False,
+        autosave: float | None = None,
+        autosave_changes: int | None = None,
+        save_at_exit: bool = False,
     ) -> None:
         super().__init__(
             maxsize=maxsize,
@@ -29,4 +32,7 @@ class AsyncLRU(Decorator):
             backup=backup,
             backend=backend,
             typed=typed,
+            autosave=autosave,
+            autosave_changes=autosave_changes,
+            save_at_exit=save_at_exit,
         )

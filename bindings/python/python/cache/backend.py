@@ -62,6 +62,12 @@ class DiskBackend(CacheBackend):
     `version` names the shape of your data: a file of another version is an empty cache. `compression` is ``None``,
     ``"zstd"``, or ``"zstd:LEVEL"`` or ``("zstd", level)`` with a level from 1 to 22; files are read however they are
     compressed. Parent folders are created; the file can be read by its owner only.
+
+    Several processes of one host, such as the workers of gunicorn or uvicorn, may name one path: the save of a cache
+    takes a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another
+    process has saved stays; for every key the later write wins; what a process deleted stays gone unless somebody wrote
+    it later.
+    With ``merge=False`` a save replaces the file.
     """
 
     def __init__(
@@ -72,6 +78,8 @@ class DiskBackend(CacheBackend):
         secret: str | bytes | None = None,
         pickle: bool = True,
         compression: str | tuple[str, int] | None = None,
+        merge: bool = True,
+        lock_timeout: float = 10.0,
     ) -> None:
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
@@ -80,17 +88,26 @@ class DiskBackend(CacheBackend):
             raise TypeError(f"version is a str, not {type(version).__qualname__}")
         if len(version.encode()) > 100 or "\x1f" in version:
             raise ValueError("version is at most 100 bytes of text, without control characters")
-        if not isinstance(pickle, bool):
-            raise TypeError(f"pickle is True or False, not {type(pickle).__qualname__}")
+        for name, flag in (("pickle", pickle), ("merge", merge)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} is True or False, not {type(flag).__qualname__}")
+        if not 0 <= lock_timeout < 1e9:
+            raise ValueError(f"lock_timeout is a number of seconds, 0 or more, not {lock_timeout}")
         self.path = path
         # The file stays the same one when the working directory changes.
         self._file = os.path.abspath(path)
         self.version = version
         self.pickle = pickle
         self.compression = compression
-        self._options = _native.FileOptions(pickle, _secret_bytes(secret), _level(compression))
+        self.merge = merge
+        self.lock_timeout = float(lock_timeout)
+        self._options = self._make_options(_secret_bytes(secret))
         self._has_secret = secret is not None
         self._lock = threading.RLock()
+
+    def _make_options(self, secret: bytes | None) -> _native.FileOptions:
+        merge = self.lock_timeout if self.merge else None
+        return _native.FileOptions(self.pickle, secret, _level(self.compression), merge)
 
     def __copy__(self) -> DiskBackend:
         again = object.__new__(type(self))
@@ -111,7 +128,7 @@ class DiskBackend(CacheBackend):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._options = _native.FileOptions(self.pickle, None, _level(self.compression))
+        self._options = self._make_options(None)
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:

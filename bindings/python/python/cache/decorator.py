@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import MethodType
 from typing import Any, ParamSpec, TypeVar
 
-from . import _native
+from . import _autosave, _native
 from ._persistence import Persistence
 from ._scope import scope_of
 from .async_cache import AsyncCache
@@ -31,6 +31,9 @@ class Decorator:
         backup: CacheBackend | None,
         backend: CacheBackend | None,
         typed: bool,
+        autosave: float | None = None,
+        autosave_changes: int | None = None,
+        save_at_exit: bool = False,
     ) -> None:
         if callable(maxsize) or callable(default_ttl):
             name = type(self).__qualname__
@@ -43,6 +46,9 @@ class Decorator:
             raise TypeError("backup and backend are two names of one argument: give one of them")
         self.cache = AsyncCache(maxsize=maxsize, default_ttl=default_ttl)
         self._backup = backup if backup is not None else backend
+        self._autosave = (autosave, autosave_changes, save_at_exit)
+        if self._autosave != (None, None, False):
+            _autosave.check(autosave, autosave_changes, self._backup is not None)
         self.skip_args = skip_args
         self._typed = typed
         self._decorated = 0
@@ -61,6 +67,8 @@ class Decorator:
             )
         cache = self.cache
         make = None if self._backup is None else open_backup(cache, self._backup, function)
+        if self._backup is not None and self._autosave != (None, None, False):
+            cache._save_unasked(*self._autosave)
         cached = _native.decorate(
             function, cache, self._decorated, self._typed, self.skip_args, make, inner_function(function)
         )

@@ -3,7 +3,7 @@
 use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
 
-use super::{Outcome, create_like, fact, line, replace};
+use super::{Outcome, create_like, fact, line, lock, replace};
 use crate::args::{Compact, Output};
 use crate::entries::Lost;
 use crate::failure::Failure;
@@ -16,6 +16,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
         let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
         return Err(Failure::Other(what.to_owned()));
     }
+    let _lock = args.out.is_none().then(|| lock(&args.source.path)).transpose()?;
     let snapshot = args.source.open(host)?;
     let target = args.out.as_ref().unwrap_or(&args.source.path);
     let mut to = match &args.out {
@@ -52,6 +53,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
             "{file}: {lost}, and `async-cache repair` makes a sound file of it"
         )));
     }
+    to.set_tombstones(snapshot.tombstones());
     let saved = to.finish()?;
     let taken_back = u64::from(snapshot.layout().records.saturating_sub(snapshot.len()));
     let (before, after) = (snapshot.file_bytes(), saved.bytes);

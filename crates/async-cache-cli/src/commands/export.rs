@@ -31,6 +31,7 @@ pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure
         let mut object = json!({ "key": json::exact(entry.key), "value": json::exact(entry.value) });
         if let Some(object) = object.as_object_mut() {
             object.extend(entry.deadline.map(|deadline| ("deadline".to_owned(), json!(deadline))));
+            object.extend(entry.written_at.map(|written_at| ("written_at".to_owned(), json!(written_at))));
             object.extend(entry.rank.is_none().then(|| ("eager".to_owned(), json!(true))));
         }
         line(out, &object)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use async_cache_disk::{Compression, Pushed, Secret, Writer};
+use async_cache_disk::{Compression, Pushed, Secret, Times, Writer};
 use serde_json::{Value, json};
 
 use super::{Outcome, create, export, fact, line, options};
@@ -110,17 +110,22 @@ impl Importer {
             json::from_json(value).map_err(|what| Wrong::Line(format!("{name}: {what}")))
         };
         let (key, value) = (part("key")?, part("value")?);
-        let deadline = match line.get("deadline") {
-            None | Some(Value::Null) => None,
-            Some(deadline) => Some(deadline.as_u64().ok_or_else(|| {
-                Wrong::Line("a deadline is a whole number of nanoseconds since 1970".to_owned())
-            })?),
+        let time = |name: &str, what: &str| match line.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(time) => time
+                .as_u64()
+                .map(Some)
+                .ok_or_else(|| Wrong::Line(format!("{what} is a whole number of nanoseconds since 1970"))),
+        };
+        let times = Times {
+            deadline: time("deadline", "a deadline")?,
+            written_at: time("written_at", "a time of writing")?,
         };
         let writer = |error: async_cache_disk::DiskError| Wrong::Writer(error.into());
         if line.get("eager") == Some(&Value::Bool(true)) {
-            return self.writer.push_eager(&key, &value, deadline).map_err(writer);
+            return self.writer.push_eager(&key, &value, times).map_err(writer);
         }
-        let pushed = self.writer.push(&key, &value, deadline).map_err(writer)?;
+        let pushed = self.writer.push(&key, &value, times).map_err(writer)?;
         if let Some(earlier) = self.pushed.insert(key, pushed) {
             self.writer.forget(earlier);
         }

@@ -50,12 +50,26 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
         entries = format!("{entries}, and {} eager", human::count(survey.eager));
     }
     fact(out, "entries", &entries)?;
+    let written_until = snapshot.written_until();
+    if written_until > 0 {
+        fact(out, "written", &format!("until {}, by the entries' own times", human::time(written_until)))?;
+    }
+    let tombstones = snapshot.tombstones();
+    if !tombstones.is_empty() {
+        let keys = human::things(tombstones.len() as u64, "key is remembered", "keys are remembered");
+        let all = match tombstones.cleared_at() {
+            0 => String::new(),
+            time => format!("; everything until {}", human::time(time)),
+        };
+        fact(out, "deleted", &format!("{keys}{all}"))?;
+    }
     let parts = [
         ("records", layout.record_bytes),
         ("index", layout.index_bytes),
         ("deadlines", layout.deadline_bytes),
         ("eager", layout.eager_bytes),
         ("dictionary", layout.dictionary_bytes),
+        ("tombstones", layout.tombstone_bytes),
     ];
     let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
     let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", human::bytes(bytes))).collect();
@@ -121,6 +135,7 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         .collect();
     let kinds: serde_json::Map<_, _> =
         contents.kinds.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
+    let tombstones = snapshot.tombstones();
     let id = snapshot.file_id().iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
     let report = json!({
         "path": snapshot.path().display().to_string(),
@@ -129,6 +144,9 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         "producer": snapshot.producer(),
         "file_id": id,
         "saved_at": snapshot.saved_at(),
+        "written_until": snapshot.written_until(),
+        "cleared_at": tombstones.cleared_at(),
+        "tombstones": tombstones.len(),
         "age_ns": host.now.saturating_sub(snapshot.saved_at()),
         "entries": snapshot.len(),
         "eager": survey.eager,
@@ -141,6 +159,7 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         "deadline_bytes": layout.deadline_bytes,
         "eager_bytes": layout.eager_bytes,
         "dictionary_bytes": layout.dictionary_bytes,
+        "tombstone_bytes": layout.tombstone_bytes,
         "buckets": layout.buckets,
         "has_secret": snapshot.has_mac(),
         "is_compressed": snapshot.is_compressed(),

@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
         }
     }
     drop(bar);
+    writer.set_tombstones(snapshot.tombstones());
     let saved = writer.finish()?;
     let lost_entries = u64::from(snapshot.len()).saturating_sub(saved.entries.into());
     match output {

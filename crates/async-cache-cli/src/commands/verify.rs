@@ -78,6 +78,7 @@ fn name(kind: FindingKind) -> &'static str {
         FindingKind::Bucket => "bucket",
         FindingKind::DeadlinePage => "deadline-page",
         FindingKind::Eager => "eager",
+        FindingKind::Tombstones => "tombstones",
         FindingKind::Deadline => "deadline",
         FindingKind::Count => "count",
         FindingKind::Gap => "gap",

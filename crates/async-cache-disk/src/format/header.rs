@@ -31,6 +31,7 @@ pub(crate) const MAX_DICTIONARY_BYTES: u64 = 1 << 18;
 const MAX_SECTIONS: u32 = 64;
 const CHECKED_BYTES: usize = 4092;
 const TAG_OFFSET: usize = 88;
+const WRITTEN_UNTIL_OFFSET: usize = 104;
 const VERSION_OFFSET: usize = 256;
 const PRODUCER_OFFSET: usize = 512;
 const TABLE_OFFSET: usize = 768;
@@ -39,6 +40,7 @@ const KIND_INDEX: u32 = 2;
 const KIND_DEADLINES: u32 = 3;
 const KIND_EAGER: u32 = 4;
 const KIND_DICTIONARY: u32 = 5;
+const KIND_TOMBSTONES: u32 = 7;
 
 /// A part of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +76,8 @@ pub(crate) struct Header {
     pub(crate) buckets: u32,
     /// What its records have, and with them its pages: a tag, and compressed values.
     pub(crate) form: RecordForm,
+    /// The latest time of writing or deleting that the file has; 0 if it has none.
+    pub(crate) written_until: u64,
     pub(crate) version: String,
     pub(crate) producer: String,
     pub(crate) record_section: Section,
@@ -83,6 +87,8 @@ pub(crate) struct Header {
     pub(crate) eager_section: Option<Section>,
     /// There only if values may be compressed.
     pub(crate) dictionary_section: Option<Section>,
+    /// There only if there is anything in it.
+    pub(crate) tombstone_section: Option<Section>,
     /// What no section covers, between the header and the last of them.
     pub(crate) gaps: Vec<Section>,
     /// Where the last section ends, of whatever kind.
@@ -155,6 +161,7 @@ impl Header {
                 has_tag: required & FEATURE_MAC != 0,
                 may_compress: required & FEATURE_COMPRESSION != 0,
             },
+            written_until: Fields(page.get(WRITTEN_UNTIL_OFFSET..)?).u64()?,
             version: String::new(),
             producer: String::new(),
             record_section: Section::default(),
@@ -162,6 +169,7 @@ impl Header {
             deadline_section: Section::default(),
             eager_section: None,
             dictionary_section: None,
+            tombstone_section: None,
             gaps: Vec::new(),
             end: 0,
         };
@@ -193,8 +201,9 @@ impl Header {
             return Err("it claims too many sections");
         }
         let mut fields = Fields(page.get(TABLE_OFFSET..).unwrap_or_default());
-        let mut seen = [false; 5];
-        let (mut eager, mut dictionary) = (Section::default(), Section::default());
+        let mut seen = [false; 6];
+        let (mut eager, mut dictionary, mut tombstones) =
+            (Section::default(), Section::default(), Section::default());
         self.end = HEADER_BYTES as u64;
         for _ in 0..count {
             let row = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
@@ -210,14 +219,15 @@ impl Header {
                 return Err("a section reaches beyond the end of the file: the file was cut off");
             }
             self.end = end;
-            let ([records, index, deadlines, has_eager, has_dictionary], section) =
-                (&mut seen, Section { offset, bytes });
+            let section = Section { offset, bytes };
+            let [records, index, deadlines, has_eager, has_dictionary, has_tombstones] = &mut seen;
             let (seen, place) = match kind {
                 KIND_RECORDS => (records, &mut self.record_section),
                 KIND_INDEX => (index, &mut self.index_section),
                 KIND_DEADLINES => (deadlines, &mut self.deadline_section),
                 KIND_EAGER => (has_eager, &mut eager),
                 KIND_DICTIONARY => (has_dictionary, &mut dictionary),
+                KIND_TOMBSTONES => (has_tombstones, &mut tombstones),
                 _ => continue,
             };
             if std::mem::replace(seen, true) {
@@ -225,9 +235,10 @@ impl Header {
             }
             *place = section;
         }
-        let [records, index, _, has_eager, has_dictionary] = seen;
+        let [records, index, _, has_eager, has_dictionary, has_tombstones] = seen;
         self.eager_section = has_eager.then_some(eager);
         self.dictionary_section = has_dictionary.then_some(dictionary);
+        self.tombstone_section = has_tombstones.then_some(tombstones);
         if records && index { Ok(()) } else { Err("it names no records or no index") }
     }
 
@@ -270,6 +281,7 @@ impl Header {
             Some((KIND_DEADLINES, self.deadline_section)),
             self.eager_section.map(|section| (KIND_EAGER, section)),
             self.dictionary_section.map(|section| (KIND_DICTIONARY, section)),
+            self.tombstone_section.map(|section| (KIND_TOMBSTONES, section)),
         ];
         let sections = u32::try_from(table.iter().flatten().count()).unwrap_or(0);
         page.extend_from_slice(&sections.to_le_bytes());
@@ -281,6 +293,8 @@ impl Header {
         for count in [self.records, self.entries, self.deadlines, self.buckets] {
             page.extend_from_slice(&count.to_le_bytes());
         }
+        page.resize(WRITTEN_UNTIL_OFFSET, 0);
+        page.extend_from_slice(&self.written_until.to_le_bytes());
         page.resize(VERSION_OFFSET, 0);
         write_label(&mut page, &self.version);
         page.resize(PRODUCER_OFFSET, 0);

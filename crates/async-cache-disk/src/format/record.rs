@@ -16,6 +16,22 @@ const IS_COMPRESSED: u8 = 1 << 2;
 const HAS_TAG: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = HAS_DEADLINE | HAS_WRITTEN_AT;
 
+/// When an entry was written, and when it expires, in nanoseconds since the Unix epoch. From an `Option<u64>`, which is
+/// the deadline, if it is not known when the entry was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// When it expires; `None`: never.
+    pub deadline: Option<u64>,
+    /// When it was written, by the file's clock. `None` counts as older than everything.
+    pub written_at: Option<u64>,
+}
+
+impl From<Option<u64>> for Times {
+    fn from(deadline: Option<u64>) -> Self {
+        Self { deadline, written_at: None }
+    }
+}
+
 /// What the records of one file have: by its required features (file format, section 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RecordForm {
@@ -41,6 +57,7 @@ impl RecordForm {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordLayout {
     pub(crate) deadline: Option<u64>,
+    pub(crate) written_at: Option<u64>,
     /// Deadline and time of writing, as they stand.
     pub(crate) stamps: Range<usize>,
     pub(crate) key: Range<usize>,
@@ -63,14 +80,13 @@ impl RecordLayout {
         let value_len = usize::try_from(take_length(&mut fields)?).ok()?;
         let stamps_start = bytes.len().checked_sub(fields.0.len())?;
         let deadline = if flags & HAS_DEADLINE != 0 { Some(fields.u64()?) } else { None };
-        if flags & HAS_WRITTEN_AT != 0 {
-            fields.u64()?;
-        }
+        let written_at = if flags & HAS_WRITTEN_AT != 0 { Some(fields.u64()?) } else { None };
         let key_start = bytes.len().checked_sub(fields.0.len())?;
         let key_end = key_start.checked_add(key_len)?;
         let value_end = key_end.checked_add(value_len)?;
         Some(Self {
             deadline,
+            written_at,
             stamps: stamps_start..key_start,
             key: key_start..key_end,
             value: key_end..value_end,
@@ -106,13 +122,14 @@ pub(crate) struct RecordHead {
 }
 
 impl RecordHead {
-    pub(crate) fn new(key_len: u32, value_len: u32, deadline: Option<u64>) -> Self {
+    pub(crate) fn new(key_len: u32, value_len: u32, times: Times) -> Self {
         let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
-        head.put(&[if deadline.is_some() { HAS_DEADLINE } else { 0 }]);
+        let flag = |time: Option<u64>, flag: u8| if time.is_some() { flag } else { 0 };
+        head.put(&[flag(times.deadline, HAS_DEADLINE) | flag(times.written_at, HAS_WRITTEN_AT)]);
         head.put_length(key_len);
         head.put_length(value_len);
-        if let Some(deadline) = deadline {
-            head.put(&deadline.to_le_bytes());
+        for time in [times.deadline, times.written_at].into_iter().flatten() {
+            head.put(&time.to_le_bytes());
         }
         head
     }
@@ -173,19 +190,22 @@ mod tests {
 
     const PLAIN: RecordForm = RecordForm { has_tag: false, may_compress: false };
 
-    fn encoded(key_len: u32, value_len: u32, deadline: Option<u64>) -> Vec<u8> {
+    fn encoded(key_len: u32, value_len: u32, times: Times) -> Vec<u8> {
         let mut bytes = vec![0; 4];
-        bytes.extend_from_slice(RecordHead::new(key_len, value_len, deadline).as_bytes());
+        bytes.extend_from_slice(RecordHead::new(key_len, value_len, times).as_bytes());
         bytes
     }
 
     #[test]
     fn heads_come_back_as_they_were_written() {
         for key_len in [0, 1, 127, 128, 16383, 16384, 1 << 21, 1 << 28, u32::MAX] {
-            for deadline in [None, Some(0), Some(u64::MAX)] {
-                let head = encoded(key_len, 300, deadline);
+            let times = [None, Some(0), Some(u64::MAX)];
+            for times in
+                times.iter().flat_map(|&deadline| times.map(|written_at| Times { deadline, written_at }))
+            {
+                let head = encoded(key_len, 300, times);
                 let layout = RecordLayout::parse(&head, PLAIN).unwrap();
-                assert_eq!(layout.deadline, deadline);
+                assert_eq!((layout.deadline, layout.written_at), (times.deadline, times.written_at));
                 assert_eq!(layout.key, head.len()..head.len() + key_len as usize);
                 assert_eq!(layout.total(), head.len() + key_len as usize + 300);
                 assert!((0..head.len()).all(|cut| RecordLayout::parse(&head[..cut], PLAIN).is_none()));
@@ -205,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_writing_is_skipped_and_unknown_flags_are_refused() {
+    fn a_time_of_writing_is_read_and_unknown_flags_are_refused() {
         let head = |flags: u8| [&[0, 0, 0, 0, flags, 1, 2][..], &[9; 24]].concat();
         assert_eq!(RecordLayout::parse(&head(2), PLAIN).unwrap().key, 15..16);
         assert_eq!(RecordLayout::parse(&head(3), PLAIN).unwrap().key, 23..24);
@@ -215,7 +235,7 @@ mod tests {
     #[test]
     fn a_record_has_a_tag_if_and_only_if_its_file_has_a_mac() {
         let form = RecordForm { has_tag: true, may_compress: true };
-        let mut head = RecordHead::new(3, 5, Some(7));
+        let mut head = RecordHead::new(3, 5, Some(7).into());
         let parse = |head: &RecordHead, form| RecordLayout::parse(&[&[0; 4], head.as_bytes()].concat(), form);
         assert!(parse(&head, form).is_none());
         head.set_tagged();
@@ -226,6 +246,6 @@ mod tests {
         assert!(parse(&head, form).unwrap().is_compressed);
         assert!(parse(&head, RecordForm { may_compress: false, ..form }).is_none());
         let again = RecordHead::with_stamps(head.as_bytes()[0], &7u64.to_le_bytes(), 3, 5);
-        assert_eq!(again.as_bytes(), RecordHead::new(3, 5, Some(7)).as_bytes());
+        assert_eq!(again.as_bytes(), RecordHead::new(3, 5, Some(7).into()).as_bytes());
     }
 }

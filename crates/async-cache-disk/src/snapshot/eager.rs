@@ -38,6 +38,8 @@ pub enum EagerStep<'r> {
 pub struct EagerRecord<'r> {
     /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
     pub deadline: Option<u64>,
+    /// When it was written, likewise, if the file says so.
+    pub written_at: Option<u64>,
     /// The key's bytes. Equal keys may have different bytes, in two records, too: then the later one counts.
     pub key: &'r [u8],
     /// The value's bytes.
@@ -67,6 +69,7 @@ impl EagerRecords {
             let layout = &loaded.layout;
             Some(EagerRecord {
                 deadline: layout.deadline,
+                written_at: layout.written_at,
                 key: bytes.get(layout.key.clone())?,
                 value: unpack(snapshot, layout, bytes, decompressor)?,
                 stored: Stored::new(snapshot, layout, bytes)?,

@@ -72,6 +72,8 @@ pub struct Found<'s> {
     pub rank: u32,
     /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
     pub deadline: Option<u64>,
+    /// When it was written, likewise, if the file says so.
+    pub written_at: Option<u64>,
     /// The value's bytes, in the scratch.
     pub value: &'s [u8],
 }
@@ -102,7 +104,8 @@ impl Snapshot {
             self.0.damage.record();
             lost.push(rank);
         }
-        Some(Found { rank, deadline: layout.deadline, value: value? })
+        let (deadline, written_at) = (layout.deadline, layout.written_at);
+        Some(Found { rank, deadline, written_at, value: value? })
     }
 
     /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too, but

@@ -34,6 +34,8 @@ pub struct Layout {
     pub eager_bytes: u64,
     /// The size of the compression dictionary in bytes.
     pub dictionary_bytes: u64,
+    /// The size of what was deleted in bytes.
+    pub tombstone_bytes: u64,
 }
 
 impl Snapshot {
@@ -48,6 +50,7 @@ impl Snapshot {
             deadline_bytes: header.deadline_section.bytes,
             eager_bytes: self.eager_bytes(),
             dictionary_bytes: self.dictionary_bytes(),
+            tombstone_bytes: header.tombstone_section.map_or(0, |section| section.bytes),
         }
     }
 

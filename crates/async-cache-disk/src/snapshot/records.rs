@@ -53,6 +53,8 @@ pub struct Record<'r> {
     pub rank: u32,
     /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
     pub deadline: Option<u64>,
+    /// When it was written, likewise, if the file says so.
+    pub written_at: Option<u64>,
     /// The key's bytes.
     pub key: &'r [u8],
     /// The value's bytes.
@@ -73,6 +75,7 @@ impl<'r> Record<'r> {
         Some(Self {
             rank,
             deadline: layout.deadline,
+            written_at: layout.written_at,
             key: bytes.get(layout.key.clone())?,
             value: unpack(snapshot, layout, bytes, decompressor)?,
             stored: Stored::new(snapshot, layout, bytes)?,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileKind, Metadata, Ownership, Vfs, VfsFile};
 
@@ -160,5 +160,25 @@ impl VfsFile for RealFile {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// There is no call that waits for a lock and gives up, so it is asked for again and again.
+    fn lock_within(&self, limit: Duration) -> io::Result<bool> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if self.try_lock()? {
+                return Ok(true);
+            }
+            let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
+                return Ok(false);
+            };
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
     }
 }

@@ -134,7 +134,7 @@ fn is_leftover(name: &OsStr, prefix: &OsStr) -> bool {
 }
 
 /// Creates a folder and its parents, and makes each of them durable, or nothing in it would be.
-fn create_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskError> {
+pub(crate) fn create_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskError> {
     match vfs.metadata(folder) {
         Ok(metadata) if metadata.kind == FileKind::Directory => return Ok(()),
         Ok(_) => return Err(DiskError::new(DiskErrorKind::NotAFile, folder, "this is not a directory")),

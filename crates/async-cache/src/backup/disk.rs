@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_disk::{
-    Compression, DiskError, ReadOptions, RealDisk, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
+    Compression, DiskError, Merge, ReadOptions, RealDisk, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions,
+    Writer,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,8 +42,12 @@ use crate::error::BackendError;
 ///   with a [`secret`](Self::secret) everything that was not written with it.
 ///
 /// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only the program's own
-/// user and root can have put it there. One path belongs to one cache at a time: of two caches that save to it, the
-/// later one wins.
+/// user and root can have put it there.
+///
+/// Several processes of one host may name one path. A save takes a lock beside the file (`<name>.lock`) and merges: what
+/// another process has saved stays, for every key the later write wins, and what a process deleted stays gone unless
+/// somebody wrote it later. What others saved is seen when the file is opened again. See also
+/// [`without_merging`](DiskBackend::without_merging).
 ///
 /// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
 /// without a cache, too, and read or write the whole file at once.
@@ -54,6 +59,8 @@ pub struct DiskBackend {
     compression: Compression,
     vfs: Arc<dyn Vfs>,
     clock: Clock,
+    merges: bool,
+    lock_timeout: Duration,
 }
 
 /// Stands between the user's version and the function that a file belongs to.
@@ -88,6 +95,8 @@ impl DiskBackend {
             compression: Compression::OFF,
             vfs: Arc::new(RealDisk),
             clock: Clock::system(),
+            merges: true,
+            lock_timeout: Duration::from_secs(10),
         }
     }
 
@@ -148,6 +157,20 @@ impl DiskBackend {
         self
     }
 
+    /// Lets every save replace the file, whatever other processes have saved to it.
+    #[must_use]
+    pub fn without_merging(mut self) -> Self {
+        self.merges = false;
+        self
+    }
+
+    /// How long a save waits while another process saves to the same path; then it is an error. Default: 10 seconds.
+    #[must_use]
+    pub fn lock_timeout(mut self, limit: Duration) -> Self {
+        self.lock_timeout = limit;
+        self
+    }
+
     /// Adds a function's name to the version tag, behind a separator that no name has. The Python front does the
     /// same. `Err`: the tag would be so many bytes too long.
     pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
@@ -161,14 +184,27 @@ impl DiskBackend {
         }
     }
 
+    pub(crate) fn merges(&self) -> bool {
+        self.merges
+    }
+
+    /// Takes the lock of the path and opens what stands there; `None` if saves do not merge.
+    pub(crate) fn begin_merge(&self) -> Result<Option<Merge>, DiskError> {
+        let merge = || Merge::begin(&self.vfs, &self.path, &self.to_read(), self.lock_timeout);
+        self.merges.then(merge).transpose()
+    }
+
+    fn to_read(&self) -> ReadOptions {
+        ReadOptions::new().version(&*self.version).secret(self.secret)
+    }
+
     /// Where the cache is kept.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     pub(crate) fn open(&self) -> Result<Option<Snapshot>, DiskError> {
-        let options = ReadOptions::new().version(&*self.version).secret(self.secret);
-        Snapshot::open_with(&self.vfs, &self.path, &options)
+        Snapshot::open_with(&self.vfs, &self.path, &self.to_read())
     }
 
     /// Begins a save. With `unread` what stands at the path could not be read when it was opened, so it is

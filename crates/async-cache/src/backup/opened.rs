@@ -92,7 +92,7 @@ pub(crate) enum ColdEntry<V> {
     /// Nothing that could be served; the rank, if there is a record.
     Absent(Option<Rank>),
     /// A value, as long as its rank is still cold.
-    Found { rank: Rank, value: V, deadline: Deadline },
+    Found { rank: Rank, value: V, deadline: Deadline, written_at: u64 },
 }
 
 impl<K, V> Opened<K, V> {
@@ -151,8 +151,9 @@ impl<K, V> Opened<K, V> {
                 self.expire(rank);
                 return ColdEntry::Absent(Some(rank));
             }
+            let written_at = found.written_at.unwrap_or(0);
             match (self.codec.decode_value)(found.value) {
-                Ok(value) => ColdEntry::Found { rank, value, deadline },
+                Ok(value) => ColdEntry::Found { rank, value, deadline, written_at },
                 Err(error) => {
                     self.lose(rank, &error);
                     ColdEntry::Absent(Some(rank))

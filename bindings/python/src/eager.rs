@@ -1,0 +1,128 @@
+//! Merging entries whose keys are objects: only Python can tell which of them are equal.
+//!
+//! All of it is read, decoded and compared with nothing borrowed, as decoding and comparing run Python code. A record
+//! whose key cannot be decoded is copied as its bytes are, unless its very bytes were deleted. With `pickle=False` nothing
+//! is unpickled, and no pickle is copied either.
+
+use async_cache_disk::{EagerStep, KeyKind, Merge, Snapshot, Writer};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::codec::{self, Options};
+use crate::errors;
+
+/// Entries of theirs, and what was deleted by either side.
+pub(crate) struct EagerMerge<'py> {
+    theirs: Option<Snapshot>,
+    /// Key to its index in `records`.
+    keys: Bound<'py, PyDict>,
+    records: Vec<Theirs>,
+    /// Key to the time of its deletion.
+    deleted: Bound<'py, PyDict>,
+}
+
+struct Theirs {
+    written_at: u64,
+    is_wanted: bool,
+}
+
+impl<'py> EagerMerge<'py> {
+    pub(crate) fn new(py: Python<'py>, merge: &Merge, options: Options, now: u64) -> PyResult<Self> {
+        let deleted = PyDict::new(py);
+        for (bytes, time) in merge.tombstones().keys(KeyKind::Eager) {
+            if let Some(key) = tolerated(py, codec::decode_value(py, bytes, options))? {
+                set(&deleted, key, time)?;
+            }
+        }
+        let theirs = merge.theirs().filter(|theirs| theirs.has_eager()).cloned();
+        let mut this = Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted };
+        let Some(theirs) = this.theirs.clone() else { return Ok(this) };
+        let mut records = theirs.eager();
+        while let Some(EagerStep::Record(record)) = records.next_step() {
+            let written_at = record.written_at.unwrap_or(0);
+            let is_wanted = merge.is_needed()
+                && record.deadline.is_none_or(|deadline| deadline > now)
+                && (options.pickle || !codec::is_pickled(record.key) && !codec::is_pickled(record.value))
+                && !merge.is_deleted(KeyKind::Eager, record.key, written_at);
+            let index = this.records.len();
+            this.records.push(Theirs { written_at, is_wanted });
+            if let Some(key) = tolerated(py, codec::decode_value(py, record.key, options))? {
+                let is_deleted = this.deleted_at(&key)? >= Some(written_at);
+                this.records[index].is_wanted &= !is_deleted && !merge.may_have_deleted(written_at);
+                // Of two equal keys the later one counts.
+                if let Some(before) = this.index(&key)? {
+                    this.records[before].is_wanted = false;
+                }
+                set(&this.keys, key, index)?;
+            }
+        }
+        Ok(this)
+    }
+
+    fn index(&self, key: &Bound<'py, PyAny>) -> PyResult<Option<usize>> {
+        let index = tolerated(key.py(), self.keys.get_item(key))?.flatten();
+        index.map(|index| index.extract()).transpose()
+    }
+
+    fn deleted_at(&self, key: &Bound<'py, PyAny>) -> PyResult<Option<u64>> {
+        let time = tolerated(key.py(), self.deleted.get_item(key))?.flatten();
+        time.map(|time| time.extract()).transpose()
+    }
+
+    /// Hears of an entry of ours.
+    pub(crate) fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
+        if let Some(index) = self.index(key)?
+            && self.records[index].written_at <= written_at
+        {
+            self.records[index].is_wanted = false;
+        }
+        Ok(())
+    }
+
+    /// Copies what of theirs wins and is not here.
+    pub(crate) fn write_theirs(&self, merge: &mut Merge, writer: &mut Writer) -> PyResult<()> {
+        let Some(theirs) = &self.theirs else { return Ok(()) };
+        let mut records = theirs.eager();
+        for known in &self.records {
+            let Some(EagerStep::Record(record)) = records.next_step() else { break };
+            if known.is_wanted {
+                let copied = merge.copy_eager(writer, &record);
+                copied.map_err(|error| errors::backup(self.keys.py(), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an entry of ours is to be written. `bytes` are its key's.
+    pub(crate) fn admits(
+        &self,
+        merge: &Merge,
+        key: &Bound<'py, PyAny>,
+        bytes: &[u8],
+        written_at: u64,
+    ) -> PyResult<bool> {
+        let theirs = self.index(key)?.map(|index| &self.records[index]);
+        let is_later = theirs.is_some_and(|theirs| theirs.is_wanted && theirs.written_at > written_at);
+        let may_be_deleted = theirs.is_none() && merge.their_tombstones().may_cover(written_at);
+        let is_deleted = merge.is_deleted(KeyKind::Eager, bytes, written_at)
+            || self.deleted_at(key)? >= Some(written_at.max(1));
+        Ok(!(is_later || may_be_deleted || is_deleted))
+    }
+}
+
+/// What cannot be a key of a dict is no key of a cache either.
+fn set<'py>(
+    dict: &Bound<'py, PyDict>,
+    key: Bound<'py, PyAny>,
+    value: impl IntoPyObject<'py>,
+) -> PyResult<()> {
+    tolerated(dict.py(), dict.set_item(key, value)).map(drop)
+}
+
+/// `None` for an error of a key that cannot be decoded, hashed or compared; `Err` if that is not the key's fault.
+fn tolerated<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
+    match result {
+        Err(error) if errors::is_from_outside(py, &error) => Err(error),
+        result => Ok(result.ok()),
+    }
+}

@@ -1,0 +1,111 @@
+//! What a cache remembers of its own writes so that its saves can merge with those of other processes.
+//!
+//! Rules:
+//! 1. whoever deletes or clears takes the time of it and notes it under the very borrow under which it happens;
+//! 2. the bytes of a key that is deleted are made before, with nothing borrowed. A key that no file could hold needs no
+//!    tombstone;
+//! 3. what is loaded from the file undoes deletes that were not saved: so they are forgotten then.
+
+use std::time::Duration;
+
+use async_cache_core::time::Time;
+use async_cache_disk::{DiskErrorKind, KeyKind, Merge, Merged, Tombstones};
+use pyo3::prelude::*;
+
+use crate::cache::{Cache, State};
+use crate::codec::{self, Options};
+use crate::errors;
+use crate::file::Target;
+use crate::key::{CallKey, Probe};
+use crate::save;
+
+/// How long the lock is waited for before signals are looked at.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// There if the cache has a file that its saves merge with.
+pub(crate) struct Sharing {
+    options: Options,
+    tombstones: Tombstones,
+    /// The file that was opened or saved last, if the cache has everything that is in it.
+    holds: Option<[u8; 16]>,
+}
+
+/// A key that is about to be deleted, as a file would have it.
+pub(crate) struct Doomed(Option<(KeyKind, Vec<u8>)>);
+
+impl State {
+    /// Keeps from now on what merging needs.
+    pub(crate) fn share(&mut self, options: Options, holds: Option<[u8; 16]>) {
+        self.sharing = Some(Sharing { options, tombstones: Tombstones::default(), holds });
+    }
+
+    /// Notes that a key is deleted now.
+    pub(crate) fn bury(&mut self, doomed: &Doomed, now: Time) {
+        if let Some(sharing) = &mut self.sharing
+            && let Some((kind, key)) = &doomed.0
+            && let Some(time) = self.core.time_of_delete(now)
+        {
+            sharing.tombstones.delete(*kind, key, time);
+        }
+    }
+
+    /// Notes that everything is deleted now.
+    pub(crate) fn bury_all(&mut self, now: Time) {
+        if let Some(sharing) = &mut self.sharing
+            && let Some(time) = self.core.time_of_delete(now)
+        {
+            sharing.tombstones.clear(time);
+        }
+    }
+
+    /// What a save has to know of it.
+    pub(crate) fn to_join(&self) -> (Tombstones, Option<[u8; 16]>) {
+        self.sharing.as_ref().map(|sharing| (sharing.tombstones.clone(), sharing.holds)).unwrap_or_default()
+    }
+
+    /// A save that merged has ended.
+    pub(crate) fn merged(&mut self, merged: &Merged) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.tombstones.subtract(&merged.tombstones);
+            sharing.holds = merged.holds;
+        }
+    }
+}
+
+impl Cache {
+    /// A key as a file would have it, if it needs a tombstone.
+    pub(crate) fn doomed(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<Doomed> {
+        let options = self.state.borrow(py).sharing.as_ref().map(|sharing| sharing.options);
+        let Some(options) = options else { return Ok(Doomed(None)) };
+        if let Some(bytes) = probe.encode(py)? {
+            return Ok(Doomed(Some((KeyKind::Canonical, bytes))));
+        }
+        let key = probe.to_key(py)?;
+        let mut bytes = Vec::new();
+        let is_call = key.is_exact_instance_of::<CallKey>();
+        if is_call {
+            return Ok(Doomed(None));
+        }
+        match codec::encode_value(&key, &mut bytes, options) {
+            Ok(()) => Ok(Doomed(Some((KeyKind::Eager, bytes)))),
+            Err(error) if save::is_fatal(py, &error) => Err(error),
+            Err(_) => Ok(Doomed(None)),
+        }
+    }
+}
+
+/// Takes the lock of the path and opens what stands there.
+pub(crate) fn begin(py: Python<'_>, target: &Target, limit: Duration) -> PyResult<Merge> {
+    let wanted = target.options.to_read().version(&*target.version);
+    let mut left = limit;
+    loop {
+        let wait = WAIT.min(left);
+        match py.detach(|| Merge::begin(&target.vfs, &target.path, &wanted, wait)) {
+            Err(error) if *error.kind() == DiskErrorKind::Locked && left > wait => {
+                left -= wait;
+                py.check_signals()?;
+            }
+            begun => return begun.map_err(|error| errors::backup(py, &error)),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+"""Saves of several caches to one path. Each cache here has a process of its own, as a path may have only one per process;
+what takes eight processes, kills and chance is in ``workers``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache import AsyncCache, BackupError, DiskBackend
+
+LIMIT = 60
+
+KEY = """
+class Key:
+    \"\"\"Compared by value, without a canonical encoding: so it is pickled.\"\"\"
+
+    def __init__(self, number, how="here"):
+        self.number = number
+        self.how = how
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+    def __hash__(self):
+        return hash(self.number)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "keys.py").write_text(KEY)
+    return tmp_path / "shared.cache"
+
+
+def elsewhere(path: Path, program: str, options: str = "") -> None:
+    """Runs a program in another process. It has a cache of the same path, whose backend has these options."""
+    head = f"""
+        import sys
+        sys.path.insert(0, {str(path.parent)!r})
+        from keys import Key
+        from cache import AsyncCache, DiskBackend
+        cache = AsyncCache(maxsize=None, backup=DiskBackend({str(path)!r}, {options}))
+    """
+    source = textwrap.dedent(head) + textwrap.dedent(program)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def content(path: Path) -> dict[Any, Any]:
+    return {key: value for key, (value, _) in DiskBackend(path).load().items()}
+
+
+@pytest.fixture
+def keys(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.delitem(sys.modules, "keys", raising=False)
+    import keys  # type: ignore[import-not-found]
+
+    return keys
+
+
+def test_what_another_process_saved_stays(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("ours", 1)
+    elsewhere(path, "cache.set('theirs', 2); cache.save_to_backup()")
+    cache.save_to_backup()
+    assert content(path) == {"ours": 1, "theirs": 2}
+    cache.save_to_backup()
+    assert content(path) == {"ours": 1, "theirs": 2}, "though this cache does not have it"
+    assert "theirs" not in cache.cache
+
+
+def test_the_later_write_wins_whoever_saves_later(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", "old")
+    elsewhere(path, "cache.set('a', 'new'); cache.set('b', 'old'); cache.save_to_backup()")
+    cache.set("b", "new")
+    cache.save_to_backup()
+    assert content(path) == {"a": "new", "b": "new"}
+
+
+def test_what_was_deleted_stays_gone_though_another_process_has_it(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", 1)
+    cache.set("b", 2)
+    cache.save_to_backup()
+    elsewhere(path, "cache.delete('a'); cache.save_to_backup()")
+    cache.save_to_backup()
+    assert content(path) == {"b": 2}
+    cache.set("a", 3)
+    cache.save_to_backup()
+    assert content(path) == {"a": 3, "b": 2}
+
+
+def test_what_was_cleared_stays_gone_but_for_what_was_written_later(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", 1)
+    cache.save_to_backup()
+    elsewhere(path, "cache.clear(); cache.save_to_backup()")
+    cache.set("b", 2)
+    cache.save_to_backup()
+    assert content(path) == {"b": 2}
+
+
+def test_without_merging_the_last_save_wins(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path, merge=False))
+    cache.set("ours", 1)
+    elsewhere(path, "cache.set('theirs', 2); cache.save_to_backup()")
+    cache.save_to_backup()
+    assert content(path) == {"ours": 1}
+
+
+def test_keys_that_are_objects_are_merged_by_equality(path: Path, keys: Any) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    for number in (1, 2, 3):
+        cache.set(keys.Key(number), "old")
+    cache.save_to_backup()
+    elsewhere(
+        path,
+        """
+        cache.set(Key(1, "there"), "new")
+        cache.delete(Key(2, "there"))
+        cache.set(Key(4), "theirs")
+        cache.save_to_backup()
+        """,
+    )
+    cache.set(keys.Key(5), "ours")
+    cache.save_to_backup()
+    expected = {keys.Key(1): "new", keys.Key(3): "old", keys.Key(4): "theirs", keys.Key(5): "ours"}
+    assert content(path) == expected
+    cache.delete(keys.Key(4, "again"))
+    cache.set(keys.Key(1), "newer")
+    cache.save_to_backup()
+    del expected[keys.Key(4)]
+    assert content(path) == {**expected, keys.Key(1): "newer"}
+
+
+def test_without_pickle_no_pickle_of_others_is_read_or_copied(path: Path, keys: Any) -> None:
+    cache = AsyncCache(backup=DiskBackend(path, pickle=False))
+    elsewhere(
+        path,
+        """
+        for number in range(3):
+            cache.set(Key(number), "an eager one")
+        cache.set("pickled", Key(7))
+        cache.set("plain", 1)
+        cache.save_to_backup()
+        """,
+    )
+    cache.set("mine", 2)
+    cache.save_to_backup()
+    assert content(path) == {"plain": 1, "mine": 2}
+
+
+def test_with_a_secret_and_compression_files_are_merged_as_without(path: Path, keys: Any) -> None:
+    secret = "correct horse battery staple"
+    backend = DiskBackend(path, secret=secret, compression="zstd")
+    cache = AsyncCache(maxsize=None, backup=backend)
+    for number in range(500):
+        cache.set(number, f"page {number} of this process, page {number} of this process")
+    cache.set(keys.Key(1001), "ours")
+    cache.save_to_backup()
+    elsewhere(
+        path,
+        """
+        for number in range(250, 750):
+            cache.set(number, f"page {number} of that process")
+        cache.delete(0)
+        cache.delete(Key(1001))
+        cache.save_to_backup()
+        """,
+        f"secret={secret!r}",
+    )
+    cache.set(1, "since")
+    cache.save_to_backup()
+    loaded = {key: value for key, (value, _) in backend.load().items()}
+    assert len(loaded) == 749
+    assert (loaded[1], loaded[749]) == ("since", "page 749 of that process")
+    assert loaded[249].startswith("page 249 of this process")
+    assert loaded[250] == "page 250 of that process"
+
+
+def test_what_is_cold_keeps_its_time_of_writing_when_another_file_is_taken_in(path: Path) -> None:
+    first = AsyncCache(backup=DiskBackend(path))
+    for key in ("deleted", "kept"):
+        first.set(key, "old")
+    first.save_to_backup()
+    del first
+    cache = AsyncCache(backup=DiskBackend(path))
+    assert cache.stats()["cold"] == 2
+    elsewhere(
+        path,
+        """
+        cache.delete("deleted")
+        cache.set("theirs", 1)
+        cache.save_to_backup()
+        """,
+    )
+    cache.load_from_backup()
+    assert len(cache.cache) == 3
+    cache.set("mine", 2)
+    cache.save_to_backup()
+    assert content(path) == {"kept": "old", "theirs": 1, "mine": 2}
+
+
+@pytest.mark.parametrize("method", ["__eq__", "__setstate__"])
+def test_an_interrupt_while_keys_of_others_are_read_or_compared_ends_the_save(
+    path: Path, keys: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(path, "cache.set(Key(1), 1); cache.save_to_backup()")
+    cache = AsyncCache(backup=DiskBackend(path))
+    elsewhere(path, "cache.set(Key(2), 2); cache.save_to_backup()")
+    before = path.read_bytes()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.Key, method, interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            cache.save_to_backup()
+    assert path.read_bytes() == before
+    cache.save_to_backup()
+    assert content(path) == {keys.Key(1): 1, keys.Key(2): 2}
+
+
+def test_a_load_undoes_a_delete_that_was_not_saved(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", 1)
+    cache.save_to_backup()
+    cache.delete("a")
+    cache.load_from_backup()
+    cache.set("b", 2)
+    cache.save_to_backup()
+    assert content(path) == {"a": 1, "b": 2}
+
+
+def test_who_waits_too_long_for_another_process_gets_an_error_and_nothing_has_changed(path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    cache = AsyncCache(backup=DiskBackend(path, lock_timeout=0.01))
+    cache.set("a", 1)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BackupError, match=r"another process.*save again"):
+            cache.save_to_backup()
+        assert not path.exists()
+    cache.save_to_backup()
+    assert content(path) == {"a": 1}
+
+
+@pytest.mark.parametrize("limit", [-1, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(path: Path, limit: float) -> None:
+    with pytest.raises(ValueError, match="lock_timeout"):
+        DiskBackend(path, lock_timeout=limit)

@@ -1,0 +1,172 @@
+//! Saves that merge, together with a secret, with owners, and with compression.
+
+mod sample;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{
+    Compression, DiskErrorKind, KeyKind, Merge, Merged, ReadOptions, RealDisk, Scratch, Secret, Snapshot,
+    Times, Tombstones, Vfs, WriteOptions, Writer, verify_with,
+};
+use sample::{SAVED_AT, VERSION, another_secret, options, secret, with_secret};
+
+const COUNT: u64 = 200;
+
+fn path() -> &'static Path {
+    Path::new("/cache/pages.cache")
+}
+
+fn value_of(key: u64) -> String {
+    format!("<a href=\"/pages/{key}\">page number {key} of all pages</a>").repeat(5)
+}
+
+/// A process with entries of these numbers saves; all that it has is in memory.
+fn save(
+    vfs: &Arc<dyn Vfs>,
+    keys: std::ops::Range<u64>,
+    deleted: Tombstones,
+    secret: Option<Secret>,
+    options: WriteOptions,
+) -> Merged {
+    let wanted = ReadOptions::new().version(VERSION).secret(secret);
+    let mut merge = Merge::begin(vfs, path(), &wanted, Duration::ZERO).unwrap();
+    merge.join(deleted, None);
+    if merge.is_needed() {
+        keys.clone().for_each(|key| merge.note(&key.to_le_bytes(), SAVED_AT + key));
+    }
+    let mut writer = Writer::create(vfs, path(), options.secret(secret)).unwrap();
+    let ours = usize::try_from(keys.end - keys.start).unwrap();
+    merge.write_theirs(&mut writer, SAVED_AT, None, ours, None, &|_| true).unwrap();
+    for key in keys {
+        let (bytes, times) = (key.to_le_bytes(), Times { deadline: None, written_at: Some(SAVED_AT + key) });
+        if merge.admits(&mut writer, &bytes, SAVED_AT + key) {
+            writer.push(&bytes, value_of(key).as_bytes(), times).unwrap();
+        }
+    }
+    merge.finish(writer, SAVED_AT).unwrap()
+}
+
+fn assert_holds(vfs: &Arc<dyn Vfs>, keys: std::ops::Range<u64>, wanted: &ReadOptions) {
+    let snapshot = Snapshot::open_with(vfs, path(), wanted).unwrap().unwrap();
+    let report = verify_with(vfs, path(), wanted).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(u64::from(snapshot.len()), keys.end - keys.start);
+    let mut scratch = Scratch::new();
+    for key in keys {
+        let found = snapshot.find(&key.to_le_bytes(), &mut scratch).unwrap();
+        assert_eq!((found.value, found.written_at), (value_of(key).as_bytes(), Some(SAVED_AT + key)));
+    }
+}
+
+#[test]
+fn what_another_process_saved_is_joined_however_the_two_compress_and_with_a_secret_too() {
+    for secret in [None, Some(secret())] {
+        for (theirs, ours) in [
+            (Compression::OFF, Compression::ZSTD),
+            (Compression::ZSTD, Compression::OFF),
+            (Compression::ZSTD, Compression::ZSTD),
+        ] {
+            let vfs = FakeDisk::new().as_vfs();
+            save(&vfs, 0..COUNT, Tombstones::default(), secret, options().compression(theirs));
+            let half = COUNT / 2..COUNT + COUNT / 2;
+            let merged = save(&vfs, half, Tombstones::default(), secret, options().compression(ours));
+            assert_eq!(merged.copied, COUNT / 2);
+            let wanted = ReadOptions::new().version(VERSION).secret(secret);
+            assert_holds(&vfs, 0..COUNT + COUNT / 2, &wanted);
+            let snapshot = Snapshot::open_with(&vfs, path(), &wanted).unwrap().unwrap();
+            assert_eq!(snapshot.is_compressed(), ours == Compression::ZSTD);
+        }
+    }
+}
+
+#[test]
+fn a_file_of_no_secret_or_another_one_is_set_aside_and_not_joined() {
+    for theirs in [None, Some(another_secret())] {
+        let vfs = FakeDisk::new().as_vfs();
+        let mut deleted = Tombstones::default();
+        deleted.clear(SAVED_AT + 1000);
+        save(&vfs, 1000..1010, deleted, theirs, options());
+        let merged = save(&vfs, 0..5, Tombstones::default(), Some(secret()), options());
+        assert_eq!(merged.copied, 0);
+        assert!(merged.saved.set_aside.is_some());
+        assert_holds(&vfs, 0..5, &with_secret());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_can_write_to_is_set_aside_and_not_joined() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
+    let path = folder.path().join("pages.cache");
+    let write = || {
+        let mut merge = Merge::begin(&vfs, &path, &ReadOptions::new(), Duration::ZERO).unwrap();
+        merge.join(Tombstones::default(), None);
+        let mut writer = Writer::create(&vfs, &path, options()).unwrap();
+        merge.write_theirs(&mut writer, SAVED_AT, None, 0, None, &|_| true).unwrap();
+        let is_joined = merge.is_needed();
+        if !is_joined {
+            writer.push(b"key", b"value", None).unwrap();
+        }
+        (is_joined, merge.finish(writer, SAVED_AT).unwrap().saved)
+    };
+    write();
+    let (is_joined, saved) = write();
+    assert!(is_joined && saved.set_aside.is_none() && saved.entries == 1);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let (is_joined, saved) = write();
+    assert!(!is_joined && saved.set_aside.is_some());
+}
+
+#[cfg(unix)]
+#[test]
+fn two_names_of_one_file_have_one_lock_and_a_link_in_the_locks_place_is_refused() {
+    use async_cache_disk::SaveLock;
+    let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
+    let (path, link) = (folder.path().join("pages.cache"), folder.path().join("link"));
+    std::os::unix::fs::symlink("pages.cache", &link).unwrap();
+    let held = SaveLock::take(&vfs, &path, Duration::ZERO).unwrap();
+    let error = SaveLock::take(&vfs, &link, Duration::ZERO).unwrap_err();
+    assert_eq!(*error.kind(), DiskErrorKind::Locked);
+    drop(held);
+    let other = folder.path().join("other.cache");
+    std::os::unix::fs::symlink("pages.cache.lock", folder.path().join("other.cache.lock")).unwrap();
+    let error = SaveLock::take(&vfs, &other, Duration::ZERO).unwrap_err();
+    assert_eq!(*error.kind(), DiskErrorKind::Trust);
+}
+
+#[test]
+fn tombstones_under_a_secret_cannot_be_forged_but_only_made_unknown() {
+    let disk = FakeDisk::new();
+    let vfs = disk.as_vfs();
+    let mut deleted = Tombstones::default();
+    deleted.delete(KeyKind::Canonical, b"gone", SAVED_AT - 1);
+    deleted.delete(KeyKind::Eager, b"pickled", SAVED_AT - 2);
+    deleted.clear(SAVED_AT - 3);
+    save(&vfs, 0..3, deleted.clone(), Some(secret()), options().identity([9; 16], [8; 16]));
+    let bytes = disk.bytes(path()).unwrap();
+    let tombstones = |bytes: &[u8]| {
+        let disk = FakeDisk::new();
+        disk.put(path(), bytes);
+        let opened = Snapshot::open_with(&disk.as_vfs(), path(), &with_secret());
+        opened.unwrap().unwrap().tombstones()
+    };
+    assert_eq!(tombstones(&bytes), deleted);
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let mut rows = (0..bytes[12] as usize).map(|row| 768 + 24 * row);
+    let row = rows.find(|row| bytes[*row] == 7).unwrap();
+    let start = usize::try_from(number(row + 8)).unwrap();
+    assert_eq!(start + usize::try_from(number(row + 16)).unwrap(), bytes.len());
+    for at in start + 4..bytes.len() {
+        let mut forged = bytes.clone();
+        forged[at] ^= 1;
+        let whole = [&[9; 16][..], &(start as u64).to_le_bytes(), &forged[start + 4..]].concat();
+        forged[start..start + 4].copy_from_slice(&crc32c::crc32c(&whole).to_le_bytes());
+        let mut unknown = Tombstones::default();
+        unknown.delete_unknown(SAVED_AT);
+        assert_eq!(tombstones(&forged), unknown, "byte {at}");
+    }
+}
