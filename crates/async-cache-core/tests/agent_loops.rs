@@ -28,7 +28,7 @@ impl Model {
     }
 
     /// The alarm for a call, as the rules have it.
-    fn check(&self, limits: &Limits, call: u64) -> Option<Alarm> {
+    fn check(&self, limits: Limits, call: u64) -> Option<Alarm> {
         for period in 1..=LONGEST_CYCLE {
             let len = self.0.len();
             if len < period || self.0[len - period].0 != call {
@@ -70,7 +70,7 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
             } else {
                 run.dice.u64(..tools)
             };
-            let expected = model.check(&limits, call);
+            let expected = model.check(limits, call);
             run.note((call, expected));
             assert_eq!(history.check(&limits, call, 1), expected);
             match expected {
@@ -109,10 +109,10 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
 }
 
 /// Makes calls with their outcomes, until an alarm, and says which call was the alarm.
-fn first_alarm(limits: &Limits, calls: impl IntoIterator<Item = (u64, u64)>) -> Option<(usize, Alarm)> {
+fn first_alarm(limits: Limits, calls: impl IntoIterator<Item = (u64, u64)>) -> Option<(usize, Alarm)> {
     let mut history = History::<(), u64>::default();
     for (at, (call, outcome)) in calls.into_iter().enumerate() {
-        if let Some(alarm) = history.check(limits, call, 1) {
+        if let Some(alarm) = history.check(&limits, call, 1) {
             return Some((at + 1, alarm));
         }
         let (ticket, _) = history.begin(call, ());
@@ -130,7 +130,7 @@ fn a_call_that_is_repeated_is_the_alarm_one_call_after_the_limit() {
     for max_repeats in [1, 2, 5, 100] {
         let alarm = Alarm::Repeat { count: max_repeats + 1 };
         let at = max_repeats as usize + 1;
-        assert_eq!(first_alarm(&limits(max_repeats), cycle(1)), Some((at, alarm)));
+        assert_eq!(first_alarm(limits(max_repeats), cycle(1)), Some((at, alarm)));
     }
 }
 
@@ -138,10 +138,10 @@ fn a_call_that_is_repeated_is_the_alarm_one_call_after_the_limit() {
 fn a_cycle_is_the_alarm_one_call_after_its_limit_whatever_its_period() {
     for period in 2..=LONGEST_CYCLE {
         let alarm = Alarm::Oscillation { period, count: 3 };
-        assert_eq!(first_alarm(&LIMITS, cycle(period as u64)), Some((3 * period + 1, alarm)));
+        assert_eq!(first_alarm(LIMITS, cycle(period as u64)), Some((3 * period + 1, alarm)));
     }
     assert_eq!(
-        first_alarm(&LIMITS, cycle(LONGEST_CYCLE as u64 + 1)),
+        first_alarm(LIMITS, cycle(LONGEST_CYCLE as u64 + 1)),
         None,
         "longer cycles are not looked for"
     );
@@ -150,7 +150,7 @@ fn a_cycle_is_the_alarm_one_call_after_its_limit_whatever_its_period() {
 #[test]
 fn a_cycle_after_other_calls_is_found_as_soon() {
     let before = (100..137).map(|call| (call, 0));
-    let found = first_alarm(&LIMITS, before.chain(cycle(3))).unwrap();
+    let found = first_alarm(LIMITS, before.chain(cycle(3))).unwrap();
     assert_eq!(found, (37 + 10, Alarm::Oscillation { period: 3, count: 3 }));
 }
 
@@ -186,7 +186,7 @@ fn what_makes_progress_is_no_loop() {
         ("a walk over a tree", (1..500).map(|node| (node ^ (node >> 1), node)).collect()),
     ];
     for (name, calls) in quiet {
-        assert_eq!(first_alarm(&LIMITS, calls), None, "{name}");
+        assert_eq!(first_alarm(LIMITS, calls), None, "{name}");
     }
 }
 
