@@ -5,7 +5,7 @@ use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header};
 use crate::format::page::{PAGE_BYTES, Page, page_items};
-use crate::format::record::{MAX_HEAD_BYTES, MIN_RECORD_BYTES, RecordForm, RecordHead, RecordLayout};
+use crate::format::record::{MAX_HEAD_BYTES, MIN_RECORD_BYTES, RecordForm, RecordHead, RecordLayout, Times};
 
 /// A header page, with a checksum that matches, of a file of so many bytes.
 pub fn header(bytes: &[u8], file_bytes: u64) {
@@ -59,8 +59,10 @@ pub fn record(bytes: &[u8]) {
     // There is one way to write a head, so what was read is what would be written.
     let (key, value) = (layout.key.len(), layout.value.len());
     let (key, value) = (u32::try_from(key).expect("checked"), u32::try_from(value).expect("checked"));
-    if bytes[4] & !1 == 0 {
-        let head = RecordHead::new(key, value, layout.deadline);
+    // With a deadline and a time of writing or without; not compressed.
+    if bytes[4] & !0b11 == 0 {
+        let times = Times { deadline: layout.deadline, written_at: layout.written_at };
+        let head = RecordHead::new(key, value, times);
         assert_eq!(head.as_bytes(), &bytes[4..layout.key.start]);
     }
 }

@@ -69,7 +69,7 @@ impl WriteOptions {
     }
 
     /// Compresses with the dictionary of this snapshot, if it has one, instead of training a new one. So what is
-    /// [copied](Writer::copy) from it need not be compressed again.
+    /// [copied](crate::Writer::copy) from it need not be compressed again.
     #[must_use]
     pub fn dictionary_of(mut self, snapshot: &Snapshot) -> Self {
         self.dictionary = snapshot.dictionary().map(Arc::clone);
