@@ -350,6 +350,8 @@ fn answered<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     match answer {
         Answer::Value(value) => Ok(Some(value.into_bound(py))),
+        // What a guard has to say to the one who loads says nothing of the key.
+        Answer::Failed(error, _) if !leads && is_for_its_caller_only(error.bind(py)) => Ok(None),
         Answer::Failed(error, traceback) => {
             if !error.bind(py).is_instance_of::<PyException>() {
                 room.retrieve(py);
@@ -361,6 +363,11 @@ fn answered<'py>(
         Answer::Cancelled => Err(errors::load_cancelled(py, &asked.describe(py), None)),
         Answer::Abandoned => Ok(None),
     }
+}
+
+/// Whether an exception concerns who called the loader, and nobody who waited: others load anew.
+fn is_for_its_caller_only(error: &Bound<'_, PyAny>) -> bool {
+    error.hasattr(pyo3::intern!(error.py(), "_is_for_its_caller_only")).unwrap_or(false)
 }
 
 /// A place among those who wait for a flight.

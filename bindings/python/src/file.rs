@@ -127,7 +127,9 @@ impl Cache {
                 if target.options.merge.is_some() {
                     state.core.keep_times(file);
                     state.core.write_after(written_until);
-                    state.share(target.options.codec, Some(file_id));
+                    // A save may replace the file unasked only if the cache has all that is in it.
+                    let has_all = ranks.is_empty() && undecodable.is_empty() && from_older.is_empty();
+                    state.share(target.options.codec, has_all.then_some(file_id));
                 }
                 let before = state.opened.replace(Arc::clone(&opened));
                 if let Some(before) = &before {

@@ -4,6 +4,7 @@ what takes eight processes, kills and chance is in ``workers``.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -260,3 +261,27 @@ def test_who_waits_too_long_for_another_process_gets_an_error_and_nothing_has_ch
 def test_a_limit_that_is_none_is_refused(path: Path, limit: float) -> None:
     with pytest.raises(ValueError, match="lock_timeout"):
         DiskBackend(path, lock_timeout=limit)
+
+
+@pytest.mark.parametrize("write", ["cache.delete('k')", "cache.set('k', 'new')"])
+def test_a_load_that_began_before_a_write_elsewhere_does_not_undo_it(path: Path, write: str) -> None:
+    """A load counted as written when it landed. So what it had read before another process's write won over it."""
+    cache = AsyncCache(backup=DiskBackend(path))
+
+    async def load() -> str:
+        await asyncio.to_thread(elsewhere, path, f"{write}; cache.save_to_backup()")
+        return "old"
+
+    assert asyncio.run(cache.get("k", load)) == "old"
+    cache.save_to_backup()
+    assert content(path).get("k") in (None, "new")
+
+
+def test_a_save_after_taking_in_a_file_does_not_undo_what_is_newer_in_it(path: Path) -> None:
+    """What is in memory stays when a file is taken in. The next save then took the cache for the file's equal."""
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("k", 1)
+    elsewhere(path, "cache.set('k', 2); cache.save_to_backup()")
+    cache.load_from_backup()
+    cache.save_to_backup()
+    assert content(path) == {"k": 2}

@@ -370,7 +370,11 @@ impl<K, V, T> Cache<K, V, T> {
     /// Starts a load of a key that has no open flight.
     pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
         self.counters.rest.loads += 1;
-        self.flights.lead(hash, key, token)
+        let flight = self.flights.lead(hash, key, token);
+        if let Some(written) = self.store.written_mut() {
+            self.flights.begins_after(flight, written.last());
+        }
+        flight
     }
 
     /// Takes a caller away who no longer wants the answer.
@@ -394,11 +398,13 @@ impl<K, V, T> Cache<K, V, T> {
         let mut removed = Removed::default();
         if ended.stores {
             self.changes += 1;
-            let Loaded { value, deadline, origin, .. } = loaded;
+            let Loaded { value, deadline, origin, took } = loaded;
+            let written = self.store.written_mut().as_ref();
+            let written_at = written.map(|written| written.of_load(now.earlier(took), ended.written));
             self.put(
                 slot,
                 hash,
-                NewEntry { key: ended.key, value, deadline, origin, written_at: None },
+                NewEntry { key: ended.key, value, deadline, origin, written_at },
                 now,
                 &mut removed,
             );

@@ -56,6 +56,8 @@ struct Flight<K, T> {
     serial: u64,
     state: State,
     callers: u32,
+    /// What had been written when it began: its result counts as written right after that.
+    written: u64,
     token: T,
 }
 
@@ -81,6 +83,8 @@ pub struct Ended<K, T> {
     pub key: K,
     /// Whether the result may be stored: nothing fenced the flight.
     pub stores: bool,
+    /// The time of the latest write before it began, if that was noted.
+    pub written: u64,
     /// Where its callers wait.
     pub token: T,
 }
@@ -137,10 +141,18 @@ impl<K, T> Flights<K, T> {
     pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
         let hash = hash as u32;
         self.serial += 1;
-        let flight = Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, token };
+        let flight =
+            Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, written: 0, token };
         let slot = self.slab.insert(flight);
         self.index.insert_unique(spread(hash), slot, |&slot| spread(self.slab[slot].hash));
         self.id(slot)
+    }
+
+    /// Notes the time of the latest write before a flight.
+    pub(crate) fn begins_after(&mut self, id: FlightId, written: u64) {
+        if let Some(flight) = self.get_mut(id) {
+            flight.written = written;
+        }
     }
 
     /// Adds a caller to an open flight, and returns where he waits.
@@ -196,7 +208,8 @@ impl<K, T> Flights<K, T> {
             self.unindex(hash, id.slot);
         }
         let flight = self.slab.remove(id.slot)?;
-        Some(Ended { key: flight.key, stores: state == State::Open, token: flight.token })
+        let Flight { key, written, token, .. } = flight;
+        Some(Ended { key, stores: state == State::Open, written, token })
     }
 
     /// The key that a flight loads.

@@ -6,7 +6,9 @@
 //!    everything;
 //! 2. a later write has a later time, whatever the clock does; and, if the front says
 //!    so ([`Written::not_before`]), than everything in the file;
-//! 3. an entry that comes from the file has the time that is written there, not that of its coming.
+//! 3. an entry that comes from the file has the time that is written there, not that of its coming;
+//! 4. what a load brings has the time at which the load began: what another process wrote or deleted since is later, for
+//!    the origin may have been read before it. In one process the fence sees to that.
 
 use crate::time::{FileClock, Time};
 
@@ -32,6 +34,16 @@ impl Written {
     pub(crate) fn next(&mut self, now: Time) -> u64 {
         self.last = self.clock.time_to_file(now).max(self.last.saturating_add(1));
         self.last
+    }
+
+    /// The time of the latest write.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The time of a value that was read from the origin at `began`, when `last` was the time of the latest write.
+    pub(crate) fn of_load(&self, began: Time, last: u64) -> u64 {
+        self.clock.time_to_file(began).max(last.saturating_add(1))
     }
 
     /// Sees to it that the next time is later than this one.

@@ -350,6 +350,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         opening.entries = opened.cold.live() as u64;
 
         if !self.open_pristine(&opened) {
+            // What is in memory stays, and may be older than what the file has.
+            self.sharing.iter().for_each(crate::sharing::Sharing::holds_nothing);
             opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), refused);
         }
         Ok((opening, Some(file)))

@@ -34,6 +34,11 @@ impl Sharing {
         *self.0.lock() = Known { tombstones: Tombstones::default(), holds: Some(file_id) };
     }
 
+    /// The cache does not have all that is in the file that was opened, so the next save has to join it.
+    pub(crate) fn holds_nothing(&self) {
+        self.0.lock().holds = None;
+    }
+
     /// What a save has to know.
     pub(crate) fn to_join(&self) -> (Tombstones, Option<[u8; 16]>) {
         let known = self.0.lock();

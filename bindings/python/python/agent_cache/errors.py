@@ -20,6 +20,9 @@ class AgentLoopDetectedError(CacheError, RuntimeError):
     in which they were made; `session_id` is the session whose guard it was.
     """
 
+    # Who waits for a call that somebody else made does not get its loop; see `answered` in the native part.
+    _is_for_its_caller_only = True
+
     def __init__(
         self,
         kind: str,

@@ -61,7 +61,6 @@ class AgentCacheSession:
         self._session: _native.AgentSession | None = None
         self._entered = False
         self._frame: _native.AgentFrame | None = None
-        self._outer: _native.AgentFrame | None = None
 
     def __repr__(self) -> str:
         return f"AgentCacheSession({self.session_id!r})"
@@ -72,8 +71,8 @@ class AgentCacheSession:
                 f"this AgentCacheSession object is entered already; to be in the session {self.session_id!r} in "
                 "several places, make an AgentCacheSession with that id in each"
             )
-        self._entered = True
         self._session = session = registry.enter(self.session_id)
+        self._entered = True
         guard = None
         if self.loop_detection:
             on_alarm = functools.partial(
@@ -82,18 +81,21 @@ class AgentCacheSession:
             guard = _native.AgentGuard(
                 session, self.max_tool_repeats, self.max_execution_depth, self.consider_results, on_alarm
             )
-        self._outer = _native.current_agent_frame()
-        self._frame = _native.AgentFrame(session, guard, self._outer)
+        self._frame = _native.AgentFrame(session, guard, _native.current_agent_frame())
         _native.set_current_agent_frame(self._frame)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._entered or self._frame is None:
+            raise RuntimeError("this AgentCacheSession object was not entered, or was left already")
         # Another task may leave for the one that entered; its context has no frame of ours.
-        if _native.current_agent_frame() is self._frame:
-            _native.set_current_agent_frame(self._outer)
-        self._frame = self._outer = None
+        is_here = _native.current_agent_frame() is self._frame
+        around = self._frame.leave()
+        if is_here:
+            _native.set_current_agent_frame(around)
+        self._frame = None
         self._entered = False
         ended = registry.leave(self.session_id)
         if ended is not None:
@@ -134,9 +136,14 @@ def _on_alarm(
     count: int,
     asked: _Asked,
     cycle: list[_Asked],
+    is_empty: bool,
 ) -> bool:
-    """What a guard does about a loop; whether the call is made all the same."""
-    if on_loop == "short_circuit":
+    """What a guard does about a loop; whether the call is made all the same.
+
+    `is_empty`: it was to be short-circuited inside of another tool, and nothing is cached. That tool would compute with
+    a ``None`` that its own tool never returned, and the result would be cached: it gets the error.
+    """
+    if on_loop == "short_circuit" and not is_empty:
         return False
     limits = {"repeat": max_tool_repeats, "depth": max_execution_depth}
     error = AgentLoopDetectedError(
@@ -148,7 +155,7 @@ def _on_alarm(
         cycle=[{"tool": _name(one[0]), "arguments": _arguments(*one)} for one in cycle],
         session_id=session.session_id,
     )
-    if on_loop == "raise":
+    if on_loop != "warn":
         raise error
     logger.warning("session %s: %s", session.session_id, error)
     return True

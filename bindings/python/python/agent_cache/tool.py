@@ -117,10 +117,12 @@ def _inside(function: Callable[P, Awaitable[R]], is_global: bool) -> Callable[P,
     @functools.wraps(function)
     async def run(*args: P.args, **kwargs: P.kwargs) -> R:
         outer = _native.enter_agent_tool(is_global)
+        own = None if outer is None else _native.current_agent_frame()
         try:
             return await function(*args, **kwargs)
         finally:
-            if outer is not None:
+            # Not in another context: a call that nobody holds is closed by the collector, in whichever task it runs.
+            if own is not None and _native.current_agent_frame() is own:
                 _native.set_current_agent_frame(outer)
 
     return run

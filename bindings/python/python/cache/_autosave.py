@@ -72,6 +72,8 @@ class Plan:
             is_time = (
                 now >= self._due or (self._changes is not None and unsaved >= self._changes) or self._failures
             )
+            if not unsaved:
+                self._failures = 0
             if unsaved and is_time:
                 self._save(cache, now)
             elif now >= self._due and self._every is not None:
@@ -84,7 +86,7 @@ class Plan:
             self._due = now + self._every
         try:
             self._persistence.save(cache, _log.warning)
-        except Exception as error:
+        except BaseException as error:  # also what would end the thread, which serves other caches, too
             self._not_before = now + min(2.0**self._failures, _LONGEST_PAUSE)
             self._failures += 1
             pause = self._not_before - now
@@ -120,9 +122,10 @@ class Saver:
             self._changed.notify()
 
     def _start(self) -> None:
-        if self._thread is None and not self._ended:
-            self._thread = threading.Thread(target=self._run, name="cache autosave", daemon=True)
-            self._thread.start()
+        if not self._ended and (self._thread is None or not self._thread.is_alive()):
+            thread = threading.Thread(target=self._run, name="cache autosave", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -156,7 +159,8 @@ class Saver:
         self._changed = threading.Condition()
         self._thread = None
         if self._plans:
-            self._start()
+            with self._changed:
+                self._start()
 
 
 _saver = Saver()

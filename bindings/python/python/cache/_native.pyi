@@ -165,6 +165,7 @@ class AgentGuard:
                 int,
                 tuple[Any, tuple[Any, ...], dict[str, Any]],
                 list[tuple[Any, tuple[Any, ...], dict[str, Any]]],
+                bool,
             ],
             bool,
         ],
@@ -175,6 +176,7 @@ class AgentFrame:
     def __new__(
         cls, session: AgentSession, guard: AgentGuard | None, outer: AgentFrame | None
     ) -> AgentFrame: ...
+    def leave(self) -> AgentFrame | None: ...
     @property
     def session(self) -> AgentSession: ...
 

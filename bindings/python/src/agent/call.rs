@@ -17,7 +17,7 @@ use async_cache_core::agent::Ticket;
 use pyo3::exceptions::{PyException, PyGeneratorExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyFloat, PyInt, PyTuple};
 
 use super::frame::{self, Asked, Frame};
 use super::outcome::Outcome;
@@ -96,8 +96,17 @@ fn tool(function: &Function) -> &Tool {
 
 /// Names tool and arguments.
 #[inline]
-fn name_of(tool: &Tool, probe: &impl Probe) -> u64 {
-    mix(u64::from(tool.number), probe.hash())
+fn name_of(py: Python<'_>, tool: &Tool, probe: &impl Probe, args: &Args) -> u64 {
+    let name = mix(u64::from(tool.number), probe.hash());
+    // Python has one hash for -1 and -2.
+    let is_minus_one = |arg: &Ref| {
+        let arg = arg.bind(py);
+        (arg.is_exact_instance_of::<PyInt>() && arg.extract::<i64>().is_ok_and(|number| number == -1))
+            || (arg.is_exact_instance_of::<PyFloat>()
+                && arg.extract::<f64>().is_ok_and(|number| number.to_bits() == (-1.0_f64).to_bits()))
+    };
+    let which = args.as_slice().iter().enumerate().filter(|(_, arg)| is_minus_one(arg));
+    which.fold(name, |name, (at, _)| mix(name, at as u64))
 }
 
 /// Counts for a tool, the session that it is called in, and the process.
@@ -159,7 +168,7 @@ impl ToolCall {
         let keeper = target.and_then(|target| function(target)).unwrap_or_else(|| call.function(py));
         let probe = keeper.probe(py, &call.args, names)?;
         let tool = tool(call.function(py));
-        let name = name_of(tool, &probe);
+        let name = name_of(py, tool, &probe, &call.args);
         let asked = Asked {
             tool: Ref::new(call.function.bind(py).clone()),
             args: Args::collect(call.args.as_slice().len(), |index| {
@@ -170,10 +179,16 @@ impl ToolCall {
         let alarm = here.history.borrow(py).check(&guard.limits, name, here.depth);
         if let Some(alarm) = alarm {
             count(py, tool, Some(guard.session.bind(py)), |counts| counts.loop_detections += 1);
-            if !here.alarm(guard, alarm, &asked, py)? {
-                let Some(_) = target else { return Ok(Err(py.None().into_bound(py))) };
-                let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, true)?;
-                let Entered::Served(value) = entered else { unreachable!("nothing was to be loaded") };
+            if !here.alarm(py, guard, alarm, &asked, false)? {
+                let mut value = py.None().into_bound(py);
+                if target.is_some() {
+                    let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, true)?;
+                    let Entered::Served(cached) = entered else { unreachable!("nothing was to be loaded") };
+                    value = cached;
+                }
+                if value.is_none() && here.is_in_tool {
+                    here.alarm(py, guard, alarm, &asked, true)?;
+                }
                 return Ok(Err(value));
             }
         }
@@ -284,7 +299,7 @@ impl Coroutine for ToolCall {
         let probe = keeper.probe_at_once(py, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
-        let name = name_of(tool, &probe);
+        let name = name_of(py, tool, &probe, &call.args);
         if let Some((frame, guard)) = guarded {
             let here = frame.get();
             if here.history.borrow(py).check(&guard.limits, name, here.depth).is_some() {

@@ -7,12 +7,14 @@
 //! | inside a running call of a tool | a child of the frame that the call was made in: one deeper, with a history of its own |
 //!
 //! Rules:
-//! 1. A frame never changes, but for its history. Tasks inherit the frame of the code that made them.
+//! 1. A frame never changes, but for its history and that it is left. Tasks inherit the frame of the code that made
+//!    them. Who leaves a session is in the nearest frame around it that was not left.
 //! 2. A session without loop detection keeps the guard of the session around it, and depth counts on.
 //! 3. What a tool with scope "global" loads is for everybody, so nothing in it comes from a session: in the frames
 //!    of such a load, tools with scope "session" run uncached.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_cache_core::agent::{Alarm, History, Limits, Past, Ticket};
 use pyo3::prelude::*;
@@ -79,6 +81,11 @@ pub(crate) struct Frame {
     pub(super) depth: u32,
     /// Whether tools with scope "session" use the session's caches here.
     pub(super) is_in_session: bool,
+    /// Whether it is that of a running tool, whose result may be cached.
+    pub(super) is_in_tool: bool,
+    /// The frame that the session was entered in.
+    outer: Option<Py<Frame>>,
+    was_left: AtomicBool,
     pub(super) history: GilCell<History<Asked, Outcome>>,
 }
 
@@ -87,21 +94,48 @@ impl Frame {
     /// The frame of a session that is entered in another frame, or in none.
     #[new]
     #[pyo3(signature = (session, guard, outer))]
-    fn new(py: Python<'_>, session: Py<Session>, guard: Option<Py<Guard>>, outer: Option<&Self>) -> Self {
-        let inherited = || outer.and_then(|outer| outer.guard.as_ref().map(|guard| guard.clone_ref(py)));
+    fn new(
+        py: Python<'_>,
+        session: Py<Session>,
+        guard: Option<Py<Guard>>,
+        outer: Option<Bound<'_, Self>>,
+    ) -> Self {
+        let around = outer.as_ref().map(Bound::get);
+        let inherited = || around.and_then(|outer| outer.guard.as_ref().map(|guard| guard.clone_ref(py)));
         Self {
             session,
             guard: guard.or_else(inherited),
-            depth: outer.map_or(1, |outer| outer.depth),
+            depth: around.map_or(1, |outer| outer.depth),
             is_in_session: true,
+            is_in_tool: around.is_some_and(|outer| outer.is_in_tool),
+            outer: outer.map(Bound::unbind),
+            was_left: AtomicBool::new(false),
             history: GilCell::new(History::default()),
         }
+    }
+
+    /// The session's entry was left: what was asked here, and what came of it, is let go. Returns the frame that whoever
+    /// is here is in from now on.
+    fn leave<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Self>> {
+        self.was_left.store(true, Ordering::Relaxed);
+        let history = std::mem::take(&mut *self.history.borrow(py));
+        drop(history);
+        let mut around = self.outer.as_ref().map(|outer| outer.bind(py).clone());
+        while let Some(frame) = &around
+            && frame.get().was_left.load(Ordering::Relaxed)
+        {
+            around = frame.get().outer.as_ref().map(|outer| outer.bind(py).clone());
+        }
+        around
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.session)?;
         if let Some(guard) = &self.guard {
             visit.call(guard)?;
+        }
+        if let Some(outer) = &self.outer {
+            visit.call(outer)?;
         }
         let visited = self.history.visit(|history| {
             history.iter().try_for_each(|past| {
@@ -137,7 +171,15 @@ impl Frame {
     }
 
     /// Tells Python of an alarm; whether the call is to be made all the same.
-    pub(super) fn alarm(&self, guard: &Guard, alarm: Alarm, asked: &Asked, py: Python<'_>) -> PyResult<bool> {
+    /// `is_empty`: there is nothing else that the call could return.
+    pub(super) fn alarm(
+        &self,
+        py: Python<'_>,
+        guard: &Guard,
+        alarm: Alarm,
+        asked: &Asked,
+        is_empty: bool,
+    ) -> PyResult<bool> {
         let (kind, count, period) = match alarm {
             Alarm::Repeat { count } => ("repeat", count, 1),
             Alarm::Oscillation { period, count } => ("oscillation", count, period),
@@ -151,7 +193,7 @@ impl Frame {
         let cycle = cycle.iter().map(|asked| asked.to_tuple(py)).collect::<PyResult<Vec<_>>>()?;
         let cycle = PyList::new(py, cycle)?;
         let session = guard.session.bind(py);
-        guard.on_alarm.bind(py).call1((session, kind, count, asked.to_tuple(py)?, cycle))?.extract()
+        guard.on_alarm.bind(py).call1((session, kind, count, asked.to_tuple(py)?, cycle, is_empty))?.extract()
     }
 }
 
@@ -217,6 +259,9 @@ pub(super) fn enter_tool(py: Python<'_>, is_global: bool) -> PyResult<Option<Bou
             guard: outer.guard.as_ref().map(|guard| guard.clone_ref(py)),
             depth: outer.depth.saturating_add(1),
             is_in_session: outer.is_in_session && !is_global,
+            is_in_tool: true,
+            outer: None,
+            was_left: AtomicBool::new(false),
             history: GilCell::new(History::default()),
         }
     };

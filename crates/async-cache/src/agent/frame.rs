@@ -70,6 +70,8 @@ pub(super) struct Watch {
 pub(super) enum Verdict {
     /// It has begun.
     Begun(Watch),
+    /// It has begun, though it goes on with a loop.
+    Warned(Watch),
     /// It is not to be made.
     Refused(Box<LoopDetected>),
     /// It is not to be made, and what is cached is the answer.
@@ -127,7 +129,7 @@ impl Frame {
             return Verdict::Refused(Box::new(detected));
         }
         tracing::warn!("session {}: {detected}", guard.session.id);
-        Verdict::Begun(self.begin(call, tool, arguments))
+        Verdict::Warned(self.begin(call, tool, arguments))
     }
 
     /// Notes that a call begins.

@@ -187,6 +187,15 @@ where
                 let call = frame::name_of(self.number(), &key);
                 match frame.ask(guard, call, self.name(), &|| format!("{key:?}")) {
                     Verdict::Begun(watch) => Some(watch),
+                    Verdict::Warned(watch) => {
+                        raise(&self.counts.loop_detections);
+                        if let Some(value) = cache.as_ref().and_then(|cache| cached(cache, key)) {
+                            self.count(Some(frame), |counts| &counts.hits);
+                            watch.returned(&value);
+                            return Ok(value);
+                        }
+                        Some(watch)
+                    }
                     Verdict::Refused(detected) => {
                         raise(&self.counts.loop_detections);
                         return Err(ToolError::Loop(detected));
@@ -303,8 +312,11 @@ where
     V: Clone + Serialize + Send + Sync + 'static,
 {
     fn remove_all(&self) {
-        if self.scope == Scope::Global {
-            self.function.cache().inner.remove_all();
+        // A cache that cannot be opened keeps nothing.
+        if self.scope == Scope::Global
+            && let Ok(cache) = self.function.try_cache()
+        {
+            cache.inner.remove_all();
         }
     }
 
