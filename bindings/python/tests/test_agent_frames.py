@@ -47,9 +47,7 @@ def test_a_tool_that_the_collector_closes_leaves_others_in_their_session(run: Ru
 
 
 @pytest.mark.parametrize("limits", [{"max_execution_depth": 1}, {"max_tool_repeats": 1}])
-def test_what_is_short_circuited_inside_of_a_tool_is_not_cached_as_its_result(
-    run: Run, limits: dict[str, int]
-) -> None:
+def test_what_is_short_circuited_inside_of_a_tool_is_not_cached_as_its_result(run: Run, limits: Any) -> None:
     """The outer tool computed with the made-up ``None``, and what came of it was served to everybody."""
 
     @AgentCache("inner")
@@ -82,7 +80,7 @@ def test_who_waits_for_a_call_does_not_get_the_loop_of_who_made_it(run: Run) -> 
         return "inner"
 
     @AgentCache("outer")
-    async def outer() -> str:
+    async def outer() -> Any:
         await go.wait()
         return await inner()
 
