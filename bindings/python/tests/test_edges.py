@@ -117,12 +117,16 @@ def test_callers_elsewhere_load_anew_when_the_loop_of_a_load_stops(is_closed: bo
         joined.set()
         return await call
 
+    running = threading.Event()
+
     def keep_running() -> None:
+        stopped.call_soon(running.set)
         stopped.run_until_complete(stopped.run_in_executor(None, joined.wait))
 
     # The loop of the load runs until the caller elsewhere has joined, and never again.
     keeper = threading.Thread(target=keep_running)
     keeper.start()
+    assert running.wait(20)
     assert asyncio.run(asyncio.wait_for(elsewhere(), 20)) == "other"
     keeper.join()
     assert cache.stats()["loads"] == 2
