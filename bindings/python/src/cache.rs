@@ -357,6 +357,9 @@ impl Cache {
                 entry.key.visit(visit)?;
                 entry.value.visit(visit)?;
             }
+            for (key, _) in state.core.store().lost().keys() {
+                key.visit(visit)?;
+            }
             for (key, room) in state.core.flights().iter() {
                 key.visit(visit)?;
                 room.visit(visit)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_cache_core::cache::Restored;
 use async_cache_core::store::NewEntry;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskErrorKind, EagerStep, RealDisk, Snapshot, Step, Times, Vfs};
+use async_cache_disk::{DiskErrorKind, EagerStep, KeyKind, RealDisk, Snapshot, Step, Times, Tombstones, Vfs};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -64,14 +64,14 @@ impl Cache {
     /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
-        if target.options.merge.is_some() {
+        let deleted_before = target.options.merge.map(|_| {
             let mut state = self.state.borrow(py);
             let (now, wall) = clock::both();
             let file = state.clock_at(now, wall, 0);
             state.file_clock = Some(file);
             state.core.keep_times(file);
-            state.share(target.options.codec, None);
-        }
+            state.share(target.options.codec)
+        });
         let opened = target.open(py);
         self.state.borrow(py).unread = opened
             .as_ref()
@@ -82,7 +82,12 @@ impl Cache {
         let (now, wall) = clock::both();
         let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
         let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
-        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file)?;
+        if deleted_before.is_some() {
+            let lost = self.state.borrow(py).core.forgive();
+            drop(lost);
+        }
+        let before = deleted_before.as_ref();
+        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file, before)?;
         // What is cold in the snapshot that is open, and not in this one, stays.
         let older = self.state.borrow(py).opened.clone();
         let union = match &older {
@@ -124,12 +129,12 @@ impl Cache {
                 }
                 state.unread = false;
                 state.file_clock = Some(file);
-                if target.options.merge.is_some() {
+                if let Some(deleted_before) = &deleted_before {
                     state.core.keep_times(file);
                     state.core.write_after(written_until);
                     // A save may replace the file unasked only if the cache has all that is in it.
                     let has_all = ranks.is_empty() && undecodable.is_empty() && from_older.is_empty();
-                    state.share(target.options.codec, has_all.then_some(file_id));
+                    state.share_opened(&opened, deleted_before, has_all.then_some(file_id));
                 }
                 let before = state.opened.replace(Arc::clone(&opened));
                 if let Some(before) = &before {
@@ -153,9 +158,14 @@ impl Cache {
         target: &Target,
         snapshot: &Snapshot,
         file: FileClock,
+        deleted_before: Option<&Tombstones>,
     ) -> PyResult<(usize, Vec<String>)> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
         each_eager(snapshot, file, |key, value, times| {
+            let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, KeyKind::Eager, key);
+            if deleted_before.is_some_and(is_deleted) {
+                return Ok(());
+            }
             let key = codec::decode_value(py, key, target.options.codec);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
             match entry {

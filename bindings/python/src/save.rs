@@ -58,6 +58,9 @@ impl Cache {
     ) -> PyResult<Bound<'py, PyDict>> {
         let mut merge = target.options.merge.map(|limit| sharing::begin(py, target, limit)).transpose()?;
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
+        if merge.is_some() {
+            self.bury_lost(py)?;
+        }
         let (now, wall) = clock::both();
         let (file, opened, keep, join) = {
             let mut state = self.state.borrow(py);
@@ -120,6 +123,7 @@ impl Cache {
             if let Some(merged) = &merged {
                 state.core.keep_times(file);
                 state.merged(merged);
+                state.core.saved();
             }
         }
         let report = PyDict::new(py);
@@ -186,7 +190,7 @@ impl Cache {
     ) -> PyResult<Joined<'py>> {
         let mut eager = EagerMerge::new(py, &merge, target.options.codec, file.file_now())?;
         if merge.is_needed() {
-            let mut began = started();
+            let mut slice = Slice::begin();
             for gulp in tickets.chunks(GULP) {
                 for entry in self.take(py, gulp) {
                     match (StoredKey { key: &entry.key, hash: 0 }).encode(py)? {
@@ -194,11 +198,7 @@ impl Cache {
                         None => eager.note(&entry.key, entry.written_at)?,
                     }
                 }
-                if began.elapsed() >= SLICE {
-                    let_others_run(py);
-                    py.check_signals()?;
-                    began = started();
-                }
+                slice.end_if_over(py)?;
             }
             let (maxsize, live) = {
                 let state = self.state.borrow(py);
@@ -229,7 +229,7 @@ impl Cache {
         let mut left_out = LeftOut::default();
         let mut encoded = Encoded::default();
         let now = clock::now();
-        let mut began = started();
+        let mut slice = Slice::begin();
         for gulp in tickets.chunks(GULP) {
             for Taken { key, value, deadline, written_at } in self.take(py, gulp) {
                 if deadline.has_passed(now) {
@@ -248,12 +248,12 @@ impl Cache {
                     }
                 }
             }
-            if began.elapsed() >= SLICE || encoded.bytes.len() >= BUFFER {
+            if slice.is_over() || encoded.bytes.len() >= BUFFER {
                 let merge = joined.as_mut().map(|joined| &mut joined.merge);
                 left_out.count += in_background(py, || encoded.write(writer, merge))?;
                 // A handler of a signal may be waiting for the main thread to come by.
                 py.check_signals()?;
-                began = started();
+                slice = Slice::begin();
             }
         }
         let merge = joined.as_mut().map(|joined| &mut joined.merge);
@@ -333,9 +333,30 @@ fn let_others_run(py: Python<'_>) {
     py.detach(std::thread::yield_now);
 }
 
-#[allow(clippy::disallowed_methods)] // how long a slice takes, which nothing depends on
-fn started() -> Instant {
-    Instant::now()
+/// A time for which the interpreter's lock is held.
+pub(crate) struct Slice {
+    began: Instant,
+}
+
+impl Slice {
+    #[allow(clippy::disallowed_methods)] // how long a slice takes, which nothing depends on
+    pub(crate) fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.began.elapsed() >= SLICE
+    }
+
+    /// If it is over, lets others run, and begins another one.
+    pub(crate) fn end_if_over(&mut self, py: Python<'_>) -> PyResult<()> {
+        if self.is_over() {
+            let_others_run(py);
+            py.check_signals()?;
+            *self = Self::begin();
+        }
+        Ok(())
+    }
 }
 
 /// Whether a value that is copied as bytes may be written.

@@ -4,10 +4,14 @@
 //! 1. whoever deletes or clears takes the time of it and notes it under the very borrow under which it happens;
 //! 2. the bytes of a key that is deleted are made before, with nothing borrowed. A key that no file could hold needs no
 //!    tombstone;
-//! 3. what is loaded from the file undoes deletes that were not saved: so they are forgotten then.
+//! 3. what is loaded from the file undoes deletes that were not saved before the load began: so they are forgotten then.
+//!    Those that come in between are applied to what was loaded;
+//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save begins, as deletes are. Its keys are encoded
+//!    with nothing borrowed; if that is interrupted, it stays lost.
 
 use std::time::Duration;
 
+use async_cache_core::lost::LostWrites;
 use async_cache_core::time::Time;
 use async_cache_disk::{DiskErrorKind, KeyKind, Merge, Merged, Tombstones};
 use pyo3::prelude::*;
@@ -16,8 +20,10 @@ use crate::cache::{Cache, State};
 use crate::codec::{self, Options};
 use crate::errors;
 use crate::file::Target;
-use crate::key::{CallKey, Probe};
-use crate::save;
+use crate::key::{CallKey, Probe, StoredKey};
+use crate::opened::Opened;
+use crate::raw::Ref;
+use crate::save::{self, Slice};
 
 /// How long the lock is waited for before signals are looked at.
 const WAIT: Duration = Duration::from_millis(100);
@@ -34,9 +40,31 @@ pub(crate) struct Sharing {
 pub(crate) struct Doomed(Option<(KeyKind, Vec<u8>)>);
 
 impl State {
-    /// Keeps from now on what merging needs.
-    pub(crate) fn share(&mut self, options: Options, holds: Option<[u8; 16]>) {
-        self.sharing = Some(Sharing { options, tombstones: Tombstones::default(), holds });
+    /// Keeps from now on what merging needs; returns what is known by now, for [`State::share_opened`].
+    pub(crate) fn share(&mut self, options: Options) -> Tombstones {
+        let tombstones = self.to_join().0;
+        let sharing = Sharing { options, tombstones: tombstones.clone(), holds: None };
+        self.sharing = Some(sharing);
+        tombstones
+    }
+
+    /// A file is being opened; `before` was known when that began, `holds` is the file if the cache will have all that is
+    /// in it. What was deleted since leaves it.
+    pub(crate) fn share_opened(&mut self, opened: &Opened, before: &Tombstones, holds: Option<[u8; 16]>) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.holds = holds;
+            sharing.tombstones = std::mem::take(&mut sharing.tombstones).since(before);
+            for rank in opened.snapshot.ranks_of(&sharing.tombstones) {
+                opened.cold.take(rank);
+            }
+        }
+    }
+
+    /// Whether a key was deleted since another state of tombstones was known.
+    pub(crate) fn is_deleted_since(&self, before: &Tombstones, kind: KeyKind, key: &[u8]) -> bool {
+        self.sharing
+            .as_ref()
+            .is_some_and(|sharing| sharing.tombstones.deleted_at(kind, key) > before.deleted_at(kind, key))
     }
 
     /// Notes that a key is deleted now.
@@ -73,6 +101,37 @@ impl State {
 }
 
 impl Cache {
+    /// Notes what was lost since the last save.
+    pub(crate) fn bury_lost(&self, py: Python<'_>) -> PyResult<()> {
+        let lost = {
+            let mut state = self.state.borrow(py);
+            if state.sharing.is_none() {
+                return Ok(());
+            }
+            state.core.begin_save()
+        };
+        let buried = self.bury_writes(py, &lost);
+        if buried.is_err() {
+            self.state.borrow(py).core.take_back(lost);
+        }
+        buried
+    }
+
+    fn bury_writes(&self, py: Python<'_>, lost: &LostWrites<Ref>) -> PyResult<()> {
+        let mut slice = Slice::begin();
+        for (key, covered) in lost.keys() {
+            let Doomed(doomed) = self.doomed(py, &StoredKey { key: key.bind(py), hash: 0 })?;
+            if let (Some(sharing), Some((kind, key))) = (&mut self.state.borrow(py).sharing, doomed) {
+                sharing.tombstones.delete(kind, &key, covered);
+            }
+            slice.end_if_over(py)?;
+        }
+        if let Some(sharing) = &mut self.state.borrow(py).sharing {
+            sharing.tombstones.delete_unknown(lost.until());
+        }
+        Ok(())
+    }
+
     /// A key as a file would have it, if it needs a tombstone.
     pub(crate) fn doomed(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<Doomed> {
         let options = self.state.borrow(py).sharing.as_ref().map(|sharing| sharing.options);

@@ -8,12 +8,13 @@ import os
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from loops import Load, Run, cancel, outcome, task, turns
 
-from cache import AsyncCache, AsyncLRU
+from cache import AsyncCache, AsyncLRU, DiskBackend
 
 # A few blocks come and go with the interpreter's own caches; a leak of one block an operation is thousands.
 SLACK_BLOCKS = 300
@@ -157,6 +158,17 @@ def test_a_cache_in_a_cycle_through_its_keys_is_collected() -> None:
     cache, key = AsyncCache(), Value()
     key.other = cache
     cache.set(key, 1)
+    reference = weakref.ref(key)
+    del cache, key
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_cache_in_a_cycle_through_a_key_that_was_evicted_before_a_save_is_collected(tmp_path: Path) -> None:
+    cache, key = AsyncCache(maxsize=1, backup=DiskBackend(tmp_path / "cycle.cache")), Value()
+    key.other = cache
+    cache.set(key, 1)
+    cache.set("other", 1)
     reference = weakref.ref(key)
     del cache, key
     gc.collect()

@@ -8,6 +8,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,84 @@ def test_a_save_after_taking_in_a_file_does_not_undo_what_is_newer_in_it(path: P
     cache.load_from_backup()
     cache.save_to_backup()
     assert content(path) == {"k": 2}
+
+
+LEAVES: dict[str, Any] = {
+    "evicted": lambda cache, key: [cache.set(key, "new"), cache.set("x", 0), cache.set("y", 0)],
+    "used, then evicted": lambda cache, key: [
+        asyncio.run(cache.get(key)),
+        cache.set(key, "new"),
+        cache.set("x", 0),
+        cache.set("y", 0),
+    ],
+    "expired": lambda cache, key: [cache.set(key, "new", ttl=0.001), time.sleep(0.005)],
+    "never stored": lambda cache, key: cache.set(key, "new", ttl=0),
+}
+
+
+@pytest.mark.parametrize("leaves", LEAVES)
+@pytest.mark.parametrize("key", ["a", ("a", 1), "Key(1)"])
+def test_what_was_set_over_does_not_come_back_when_the_new_value_leaves_before_a_save(
+    path: Path, keys: Any, leaves: str, key: Any
+) -> None:
+    """The file had the old one still, and a save that joined it took it for another process's."""
+    elsewhere(path, f"cache.set({key if key == 'Key(1)' else repr(key)}, 'old'); cache.save_to_backup()")
+    key = keys.Key(1) if key == "Key(1)" else key
+    cache = AsyncCache(maxsize=2, backup=DiskBackend(path))
+    elsewhere(path, "cache.set('theirs', 2); cache.save_to_backup()")
+    LEAVES[leaves](cache, key)
+    assert not cache.contains(key)
+    cache.save_to_backup()
+    assert key not in content(path)
+
+
+def test_what_was_lost_is_kept_alive_until_a_save_and_no_longer(path: Path) -> None:
+    cache = AsyncCache(maxsize=1, backup=DiskBackend(path))
+    key = ("a tuple of its own", str(path))
+    before = sys.getrefcount(key)
+    cache.set(key, 1)
+    cache.set("other", 1)
+    assert sys.getrefcount(key) == before + 1
+    cache.save_to_backup()
+    assert sys.getrefcount(key) == before
+
+
+def test_an_interrupt_while_a_lost_key_is_encoded_forgets_nothing(
+    path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(path, "cache.set(Key(1), 'old'); cache.set('k', 'old'); cache.save_to_backup()")
+    cache = AsyncCache(maxsize=2, backup=DiskBackend(path))
+    elsewhere(path, "cache.set('theirs', 2); cache.save_to_backup()")
+    for key in ("k", keys.Key(1), "x", "y"):
+        cache.set(key, "new")
+
+    def interrupt(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.Key, "__getstate__", interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            cache.save_to_backup()
+    cache.save_to_backup()
+    assert set(content(path)) == {"x", "y"}, "theirs is over maxsize"
+
+
+def test_a_delete_while_the_backup_is_loaded_stays(
+    path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load forgot it, as it forgets what was deleted before, and brought the entry back."""
+    elsewhere(path, "cache.set('a', 1); cache.set('b', 2); cache.set(Key(1), 3); cache.save_to_backup()")
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.clear()
+    cache.delete("b")
+
+    def setstate(self: Any, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        cache.delete("a")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.Key, "__setstate__", setstate, raising=False)
+        cache.load_from_backup()
+    assert [cache.contains(key) for key in ("a", "b", keys.Key(1))] == [False, True, True]
+    cache.save_to_backup()
+    assert content(path) == {"b": 2, keys.Key(1): 3}

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::cold::{ColdSet, Rank};
 use crate::flight::{FlightId, Flights, Left};
 use crate::listing::Listing;
+use crate::lost::LostWrites;
 use crate::order::Eviction;
 use crate::stats::{Counters, Stats};
 use crate::store::{Entry, NewEntry, Removed, SlotId, Store, Ticket};
@@ -164,10 +165,9 @@ impl<K, V, T> Cache<K, V, T> {
         self.reported = 0;
         let mut removed = Removed::default();
         while self.config.share.is_some_and(|share| self.store.len() > share)
-            && let Some((key, value)) = self.store.evict()
+            && self.store.evict(&mut removed)
         {
             self.counters.rest.evictions += 1;
-            removed.push(Some(key), value);
         }
         removed
     }
@@ -259,7 +259,7 @@ impl<K, V, T> Cache<K, V, T> {
         self.fence(flight);
         self.changes += 1;
         let mut removed = Removed::default();
-        self.put(slot, hash, new, now, &mut removed);
+        self.put(slot, hash, new, Source::Caller, now, &mut removed);
         removed
     }
 
@@ -315,7 +315,7 @@ impl<K, V, T> Cache<K, V, T> {
         }
         let written_at = self.written_at(new.written_at, now);
         let slot = self.store.insert_coldest(hash, new);
-        self.store.set_written(slot, written_at);
+        self.store.set_written(slot, written_at, false);
         self.report();
         Restored::Stored
     }
@@ -331,8 +331,34 @@ impl<K, V, T> Cache<K, V, T> {
     }
 
     /// Whether times of writing are kept.
-    pub fn keeps_times(&mut self) -> bool {
-        self.store.written_mut().is_some()
+    pub fn keeps_times(&self) -> bool {
+        self.store.keeps_times()
+    }
+
+    /// A save begins that has all that is here now: hands out what was lost until now, which the file has to hear of
+    /// as of deletes. What is listed for the save has to be listed after this, or under the same lock.
+    pub fn begin_save(&mut self) -> LostWrites<K> {
+        if let Some(written) = self.store.written_mut() {
+            written.owed_mut().begin_save();
+        }
+        self.store.take_lost()
+    }
+
+    /// The save that began last has succeeded: what it has need not be remembered when it leaves.
+    pub fn saved(&mut self) {
+        if let Some(written) = self.store.written_mut() {
+            written.owed_mut().saved();
+        }
+    }
+
+    /// Takes back what [`Cache::begin_save`] has handed out: the save could not make note of it.
+    pub fn take_back(&mut self, lost: LostWrites<K>) {
+        self.store.take_back(lost);
+    }
+
+    /// Forgets what was lost: what the file has is wanted again. To be dropped where no lock and no borrow is held.
+    pub fn forgive(&mut self) -> LostWrites<K> {
+        self.store.take_lost()
     }
 
     /// The time of a delete or a clearing that happens now: later than every write before it. `None` if no times are kept.
@@ -405,6 +431,7 @@ impl<K, V, T> Cache<K, V, T> {
                 slot,
                 hash,
                 NewEntry { key: ended.key, value, deadline, origin, written_at },
+                Source::Load,
                 now,
                 &mut removed,
             );
@@ -468,7 +495,7 @@ impl<K, V, T> Cache<K, V, T> {
         let mut removed = Removed::default();
         self.counters.rest.hits += 1;
         self.counters.rest.cold_hits += 1;
-        self.put(None, hash, NewEntry { origin: Some(rank), ..new }, now, &mut removed);
+        self.put(None, hash, NewEntry { origin: Some(rank), ..new }, Source::File, now, &mut removed);
         Ok(removed)
     }
 
@@ -487,9 +514,9 @@ impl<K, V, T> Cache<K, V, T> {
     // Both
 
     /// Differs from what it was at a save if the next one would save other entries: something was stored, deleted
-    /// or cleared since. What has expired or was evicted since then, or was only used, is no change.
+    /// or cleared since, or a write was lost. What has expired or was evicted otherwise, or was only used, is no change.
     pub fn changes(&self) -> u64 {
-        self.changes
+        self.changes + self.store.losses()
     }
 
     /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards
@@ -516,38 +543,57 @@ impl<K, V, T> Cache<K, V, T> {
         slot: Option<SlotId>,
         hash: u64,
         new: NewEntry<K, V>,
+        source: Source,
         now: Time,
         removed: &mut Removed<K, V>,
     ) {
-        if let Some(rank) = new.origin {
-            self.take_cold(rank);
-        }
+        let was_cold = new.origin.is_some_and(|rank| self.take_cold(rank));
+        let is_owed = match source {
+            Source::Caller => true,
+            Source::File => false,
+            Source::Load => was_cold || slot.is_some_and(|slot| self.is_live_or_owed(slot, now)),
+        };
         // Also for what is not stored: whatever comes after it is later.
         let written_at = self.written_at(new.written_at, now);
         match slot {
             Some(slot) if new.deadline.has_passed(now) => {
                 let (key, value) = self.store.remove(slot);
                 removed.push(Some(key), value);
-                removed.push(Some(new.key), new.value);
+                self.refuse(new.key, new.value, is_owed.then_some(written_at), removed);
             }
             Some(slot) => {
                 let old = self.store.replace(slot, new.value, new.deadline);
-                self.store.set_written(slot, written_at);
+                self.store.set_written(slot, written_at, is_owed);
                 removed.push(Some(new.key), old);
             }
             None if new.deadline.has_passed(now) || self.config.maxsize == Some(0) => {
-                removed.push(Some(new.key), new.value);
+                self.refuse(new.key, new.value, is_owed.then_some(written_at), removed);
             }
             None => {
                 self.make_room(now, removed);
                 let slot = self.store.insert(hash, new);
-                self.store.set_written(slot, written_at);
+                self.store.set_written(slot, written_at, is_owed);
                 self.report();
                 return;
             }
         }
         self.reclaim(now, removed);
         self.report();
+    }
+
+    fn is_live_or_owed(&self, slot: SlotId, now: Time) -> bool {
+        !self.store.entry(slot).deadline.has_passed(now) || self.store.is_owed(slot)
+    }
+
+    /// Does not store an entry. `owed` is when it was written, if the file has to know of it.
+    fn refuse(&mut self, key: K, value: V, owed: Option<u64>, removed: &mut Removed<K, V>) {
+        match owed {
+            Some(written_at) if self.store.keeps_times() => {
+                removed.push(None, value);
+                self.store.lose(key, written_at, removed);
+            }
+            _ => removed.push(Some(key), value),
+        }
     }
 
     /// Makes room for one entry: expired ones go first, then cold ones, then the store's own choice.
@@ -557,9 +603,8 @@ impl<K, V, T> Cache<K, V, T> {
         while self.is_full() {
             if self.cold.as_ref().is_some_and(|cold| cold.take_coldest().is_some()) {
                 self.counters.rest.evictions += 1;
-            } else if let Some((key, value)) = self.store.evict() {
+            } else if self.store.evict(removed) {
                 self.counters.rest.evictions += 1;
-                removed.push(Some(key), value);
                 self.report();
             } else {
                 return;
@@ -579,6 +624,14 @@ impl<K, V, T> Cache<K, V, T> {
     fn reclaim(&mut self, now: Time, removed: &mut Removed<K, V>) {
         self.counters.rest.expirations += self.store.reclaim_some(now, removed);
     }
+}
+
+/// Where an entry comes from that is put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Caller,
+    Load,
+    File,
 }
 
 /// What a load brought.

@@ -56,6 +56,7 @@ pub mod cache;
 pub mod cold;
 pub mod flight;
 pub mod listing;
+pub mod lost;
 pub mod order;
 mod slab;
 pub mod stats;

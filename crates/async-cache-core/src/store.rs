@@ -23,6 +23,7 @@ use hashbrown::HashTable;
 
 use crate::cold::Rank;
 use crate::listing::Listing;
+use crate::lost::LostWrites;
 use crate::order::{Eviction, Order, Ordered, Queue};
 use crate::slab::{Chain, Link, Linked, Slab};
 use crate::time::{Deadline, Time};
@@ -61,6 +62,10 @@ pub struct Store<K, V> {
     version: u64,
     /// When entries were written, if that is kept.
     written: Option<Written>,
+    /// What left before it was saved, if that is kept.
+    lost: LostWrites<K>,
+    /// How many were lost, ever.
+    losses: u64,
 }
 
 /// 40 bytes besides key and value; `queue` also tells the slab whether the slot is occupied.
@@ -119,11 +124,13 @@ pub struct Entry<'a, K, V> {
 pub struct Removed<K, V> {
     first: Option<(Option<K>, V)>,
     more: Vec<(Option<K>, V)>,
+    /// Of entries that left earlier, and that there were too many of.
+    forgotten: Vec<K>,
 }
 
 impl<K, V> Default for Removed<K, V> {
     fn default() -> Self {
-        Self { first: None, more: Vec::new() }
+        Self { first: None, more: Vec::new(), forgotten: Vec::new() }
     }
 }
 
@@ -138,7 +145,8 @@ impl<K, V> Removed<K, V> {
         self.first.is_none()
     }
 
-    /// The values that left, each with its key unless it was replaced under it.
+    /// The values that left, each with its key, unless that stays: the value was replaced under it, or it is kept as a
+    /// [lost write](crate::lost).
     pub fn into_entries(self) -> impl Iterator<Item = (Option<K>, V)> {
         self.first.into_iter().chain(self.more)
     }
@@ -162,6 +170,8 @@ impl<K, V> Store<K, V> {
             wheel: Wheel::new(),
             version: 0,
             written: None,
+            lost: LostWrites::default(),
+            losses: 0,
         }
     }
 
@@ -169,7 +179,8 @@ impl<K, V> Store<K, V> {
     /// names nothing of what comes in later.
     pub(crate) fn take(&mut self, eviction: Eviction, capacity: Option<usize>) -> Self {
         let written = self.written.as_ref().map(Written::emptied);
-        let empty = Self { version: self.version + 1, written, ..Self::new(eviction, capacity) };
+        let (version, losses) = (self.version + 1, self.losses);
+        let empty = Self { version, written, losses, ..Self::new(eviction, capacity) };
         std::mem::replace(self, empty)
     }
 
@@ -226,17 +237,67 @@ impl<K, V> Store<K, V> {
         self.written.as_ref().map_or(0, |written| written.get(ticket.slot))
     }
 
+    /// Whether times of writing are kept.
+    pub fn keeps_times(&self) -> bool {
+        self.written.is_some()
+    }
+
     /// The times of writing, if they are kept.
     pub(crate) fn written_mut(&mut self) -> &mut Option<Written> {
         &mut self.written
     }
 
-    /// Notes when an entry was written.
+    /// Notes when an entry was written, and whether that is owed to the file.
     #[inline]
-    pub(crate) fn set_written(&mut self, id: SlotId, time: u64) {
+    pub(crate) fn set_written(&mut self, id: SlotId, time: u64, is_owed: bool) {
         if let Some(written) = &mut self.written {
             written.set(id.0, time);
+            if is_owed {
+                written.owed_mut().insert(id.0);
+            }
         }
+    }
+
+    /// Whether the write of an entry is owed to the file.
+    pub(crate) fn is_owed(&self, id: SlotId) -> bool {
+        self.written.as_ref().is_some_and(|written| written.owed().contains(id.0))
+    }
+
+    /// Takes an entry's key and value away for good. If its write is owed to the file, that is a lost one.
+    fn part_with(&mut self, id: SlotId, removed: &mut Removed<K, V>) {
+        let is_owed = self.is_owed(id);
+        let (key, value) = self.detach(id.0);
+        if is_owed {
+            let written_at = self.written.as_ref().map_or(0, |written| written.get(id.0));
+            removed.push(None, value);
+            self.lose(key, written_at, removed);
+        } else {
+            removed.push(Some(key), value);
+        }
+    }
+
+    /// Notes a lost write.
+    pub(crate) fn lose(&mut self, key: K, written_at: u64, removed: &mut Removed<K, V>) {
+        self.losses += 1;
+        self.lost.push(key, written_at, &mut removed.forgotten);
+    }
+
+    /// How many writes were lost, ever.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// What was lost.
+    pub fn lost(&self) -> &LostWrites<K> {
+        &self.lost
+    }
+
+    pub(crate) fn take_back(&mut self, lost: LostWrites<K>) {
+        self.lost.append(lost);
+    }
+
+    pub(crate) fn take_lost(&mut self) -> LostWrites<K> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Names for every entry its rank in another snapshot. `false`, and nothing is changed, if these are not
@@ -316,10 +377,13 @@ impl<K, V> Store<K, V> {
         self.detach(id.0)
     }
 
-    /// Takes out the entry that is to be evicted next.
-    pub fn evict(&mut self) -> Option<(K, V)> {
-        let id = self.order.evict(&mut self.slab)?;
-        Some(self.detach(id))
+    /// Takes out the entry that is to be evicted next. `false`: there is none.
+    pub fn evict(&mut self, removed: &mut Removed<K, V>) -> bool {
+        let id = self.order.evict(&mut self.slab);
+        id.is_some_and(|id| {
+            self.part_with(SlotId(id), removed);
+            true
+        })
     }
 
     /// Does a few steps of reclaiming expired entries; returns how many it reclaimed.
@@ -339,8 +403,8 @@ impl<K, V> Store<K, V> {
                 Step::Idle => break,
                 Step::Moved => {}
                 Step::Expired(id) => {
-                    let (key, value) = self.remove(SlotId(id));
-                    removed.push(Some(key), value);
+                    self.order.leave(&mut self.slab, id);
+                    self.part_with(SlotId(id), removed);
                     reclaimed += 1;
                 }
             }

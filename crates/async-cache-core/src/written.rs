@@ -10,6 +10,7 @@
 //! 4. what a load brings has the time at which the load began: what another process wrote or deleted since is later, for
 //!    the origin may have been read before it. In one process the fence sees to that.
 
+use crate::lost::Owed;
 use crate::time::{FileClock, Time};
 
 /// The times of one store's entries, by slot, and the clock that they come from.
@@ -19,11 +20,13 @@ pub(crate) struct Written {
     /// The latest time that was given.
     last: u64,
     times: Vec<u64>,
+    /// The slots whose writes the file has to know of, should they leave before a save.
+    owed: Owed,
 }
 
 impl Written {
     pub(crate) fn new(clock: FileClock) -> Self {
-        Self { clock, last: 0, times: Vec::new() }
+        Self { clock, last: 0, times: Vec::new(), owed: Owed::default() }
     }
 
     pub(crate) fn set_clock(&mut self, clock: FileClock) {
@@ -51,7 +54,9 @@ impl Written {
         self.last = self.last.max(time);
     }
 
+    /// Notes when the entry of a slot was written, one that is not owed to the file.
     pub(crate) fn set(&mut self, slot: u32, time: u64) {
+        self.owed.remove(slot);
         let slot = slot as usize;
         if slot >= self.times.len() {
             let missing = slot + 1 - self.times.len();
@@ -67,9 +72,17 @@ impl Written {
         self.times.get(slot as usize).copied().unwrap_or(0)
     }
 
+    pub(crate) fn owed(&self) -> &Owed {
+        &self.owed
+    }
+
+    pub(crate) fn owed_mut(&mut self) -> &mut Owed {
+        &mut self.owed
+    }
+
     /// The same for a store without entries.
     pub(crate) fn emptied(&self) -> Self {
-        Self { times: Vec::new(), ..self.clone() }
+        Self { clock: self.clock, last: self.last, times: Vec::new(), owed: Owed::default() }
     }
 }
 

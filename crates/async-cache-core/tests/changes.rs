@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_cache_core::cache::{Cache, Config, Loaded};
 use async_cache_core::order::Eviction;
-use async_cache_core::store::NewEntry;
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::store::{NewEntry, Removed};
+use async_cache_core::time::{Deadline, FileClock, Time};
 
 type Shard = Cache<u32, u32, ()>;
 
@@ -46,6 +46,37 @@ fn what_is_stored_deleted_or_cleared_is_a_change_and_a_use_is_none() {
     assert!(shard.hit_mut(slot, |_| false).is_some());
     delete(&mut shard, 9);
     assert_eq!(shard.changes(), before);
+}
+
+#[test]
+fn a_write_that_is_lost_is_a_change_and_another_expiry_is_none() {
+    let timed = |shard: &mut Shard, key: u32| {
+        let deadline = Deadline::after(NOW, Duration::from_secs(1));
+        let new = NewEntry { key, value: 0, deadline, origin: None, written_at: None };
+        drop(shard.set(None, None, key.into(), new, NOW));
+    };
+    let expire = |shard: &mut Shard| {
+        let mut removed = Removed::default();
+        shard.reclaim_all(Time::from_nanos(2_000_000_000), &mut removed);
+        assert_eq!(removed.len(), 1);
+    };
+    for (keeps_times, is_saved) in [(false, false), (true, false), (true, true)] {
+        let mut shard = shard();
+        if keeps_times {
+            shard.keep_times(FileClock::start(NOW, 1000, 0));
+        }
+        timed(&mut shard, 1);
+        let before = shard.changes();
+        if is_saved {
+            drop(shard.begin_save());
+            shard.saved();
+        }
+        expire(&mut shard);
+        let is_lost = keeps_times && !is_saved;
+        assert_eq!(shard.changes() - before, u64::from(is_lost));
+        let lost = shard.begin_save();
+        assert_eq!(lost.keys().collect::<Vec<_>>(), if is_lost { vec![(&1, 999)] } else { vec![] });
+    }
 }
 
 #[test]

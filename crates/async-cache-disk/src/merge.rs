@@ -12,6 +12,7 @@
 //!
 //! Rules:
 //! - at equal times an entry yields to a tombstone, and theirs to ours;
+//! - an entry that may not be copied, for its time has passed or its value is not allowed, is later all the same;
 //! - an entry that is not later than a floor, and that the side with that floor does not have, is left out;
 //! - theirs are older in the order of use than all of ours; over `maxsize` they go first.
 //!
@@ -166,11 +167,16 @@ impl Merge {
         let mut records = theirs.records();
         while let Some(step) = records.next_step() {
             let Step::Record(record) = step else { continue };
-            let is_live = record.deadline.is_none_or(|deadline| deadline > now);
-            if is_live
-                && is_allowed(record.value)
-                && self.wins(record.key, record.written_at.unwrap_or(0), cold)
-            {
+            let written_at = record.written_at.unwrap_or(0);
+            if !self.wins(record.key, written_at, cold) {
+                continue;
+            }
+            if record.deadline.is_some_and(|deadline| deadline <= now) {
+                if self.later.contains_key(&self.hash(record.key)) {
+                    // Whoever else has what we have has something older than that, too.
+                    self.tombstones.delete(KeyKind::Canonical, record.key, written_at);
+                }
+            } else if is_allowed(record.value) {
                 wanted[record.rank as usize / 64] |= 1 << (record.rank % 64);
                 count += 1;
             }

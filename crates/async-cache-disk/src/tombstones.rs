@@ -139,6 +139,19 @@ impl Tombstones {
             let known = other.of(kind);
             self.of_mut(kind).retain(|key, time| known.get(key).is_none_or(|known| *known < *time));
         }
+        if self.floor == other.floor {
+            self.floor = 0;
+        }
+    }
+
+    /// What was noted since another one was made of this one.
+    #[must_use]
+    pub fn since(mut self, other: &Self) -> Self {
+        self.subtract(other);
+        if self.cleared_at == other.cleared_at {
+            self.cleared_at = 0;
+        }
+        self
     }
 
     /// Forgets what is older than a week at `now`.
@@ -310,5 +323,20 @@ mod tests {
         assert_eq!(tombstones.keys(Canonical).collect::<Vec<_>>(), [(&b"a"[..], 9)]);
         assert_eq!(tombstones.keys(Eager).count(), 0);
         assert_eq!(tombstones.cleared_at(), 3);
+    }
+
+    #[test]
+    fn since_an_earlier_time_there_is_only_what_came_later() {
+        let mut before = some();
+        before.delete_unknown(2);
+        let mut after = before.clone();
+        assert!(after.clone().since(&before).is_empty());
+        after.delete(Eager, b"new", 10);
+        let since = after.clone().since(&before);
+        assert_eq!((since.len(), since.cleared_at(), since.floor()), (1, 0, 0));
+        after.clear(11);
+        after.delete_unknown(12);
+        let since = after.since(&before);
+        assert_eq!((since.len(), since.cleared_at(), since.floor()), (0, 11, 12));
     }
 }

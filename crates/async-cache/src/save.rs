@@ -31,10 +31,11 @@ use std::time::Duration;
 
 use async_cache_core::cache::Restored;
 use async_cache_core::cold::Frozen;
+use async_cache_core::lost::LostWrites;
 use async_cache_core::store::{NewEntry, Ticket};
 use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Writer,
+    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Tombstones, Writer,
 };
 
 use crate::backup::codec::Codec;
@@ -43,6 +44,7 @@ use crate::backup::opened::Opened;
 use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
 use crate::error::{BackendError, BackupError};
 use crate::inner::{Inner, Shard};
+use crate::sharing::Sharing;
 use crate::sync::RwLock;
 
 /// The most entries whose values are taken under one lock.
@@ -89,19 +91,22 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Saves everything that has not expired. Without a backup nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
         let Some(backup) = &self.backup else { return Ok(Saved::default()) };
-        self.save_as(backup, &mut self.saving.lock(), self.changes())
+        // Dropped after the save lock is released, for keys may use the cache when they are dropped.
+        let mut lost = Vec::new();
+        self.save_as(backup, &mut self.saving.lock(), self.changes(), &mut lost)
     }
 
     /// [`Inner::save`], unless nothing has changed since the last one that succeeded; then, or without a backup,
     /// `None`.
     pub(crate) fn save_if_changed(&self) -> Result<Option<Saved>, BackupError> {
         let Some(backup) = &self.backup else { return Ok(None) };
+        let mut lost = Vec::new();
         let mut clock = self.saving.lock();
         let changes = self.changes();
         if changes == self.saved_changes.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        self.save_as(backup, &mut clock, changes).map(Some)
+        self.save_as(backup, &mut clock, changes, &mut lost).map(Some)
     }
 
     /// Saves, with the save lock held. `changes` is what [`Inner::changes`] was before; what changes from then on
@@ -111,9 +116,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         Backup(kind): &Backup<K, V>,
         clock: &mut Option<FileClock>,
         changes: u64,
+        lost: &mut Vec<LostWrites<K>>,
     ) -> Result<Saved, BackupError> {
         let saved = match kind {
-            Kind::Disk(disk, codec) => self.save_to_disk(disk, codec, clock),
+            Kind::Disk(disk, codec) => self.save_to_disk(disk, codec, clock, lost),
             Kind::Whole(backend, clone_key) => self.save_whole(&**backend, *clone_key),
         };
         self.cold_counts.saved(&saved);
@@ -146,6 +152,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         disk: &DiskBackend,
         codec: &Codec<K, V>,
         clock: &mut Option<FileClock>,
+        lost: &mut Vec<LostWrites<K>>,
     ) -> Result<Saved, BackupError> {
         let mut merge = disk.begin_merge()?;
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
@@ -159,6 +166,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             if unread {
                 merge.ignore_theirs();
             }
+            self.bury_lost(sharing, codec, lost);
             let (tombstones, holds) = sharing.to_join();
             merge.join(tombstones, holds);
         }
@@ -215,6 +223,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 let merged = merge.finish(writer, file.file_now())?;
                 self.keep_times(file);
                 self.sharing.iter().for_each(|sharing| sharing.merged(&merged));
+                self.paid();
                 merged.saved
             }
         };
@@ -258,11 +267,32 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         merge.write_theirs(writer, file.file_now(), self.maxsize, live, cold.as_ref(), &|_| true)
     }
 
+    /// Notes what was lost since the last save; the keys go into `lost`.
+    fn bury_lost(&self, sharing: &Sharing, codec: &Codec<K, V>, lost: &mut Vec<LostWrites<K>>) {
+        let mut bytes = Vec::new();
+        for shard in self.shards() {
+            let writes = shard.write().cache.begin_save();
+            for (key, covered) in writes.keys() {
+                // A key that no file can hold is in none.
+                if (codec.encode_key)(key, &mut bytes).is_ok() {
+                    sharing.bury(&bytes, covered);
+                }
+            }
+            sharing.bury_unknown(writes.until());
+            lost.push(writes);
+        }
+    }
+
     /// Writes are dated by this clock from now on, if they are dated at all.
     fn keep_times(&self, file: FileClock) {
         if self.sharing.is_some() {
             self.shards().iter().for_each(|shard| shard.write().cache.keep_times(file));
         }
+    }
+
+    /// A save that merged has succeeded.
+    fn paid(&self) {
+        self.shards().iter().for_each(|shard| shard.write().cache.saved());
     }
 
     /// Writes are later from now on than all that a file has.
@@ -299,13 +329,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     pub(crate) fn load_backup(&self) -> Result<Opening, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
         // Dropped after the save lock is released, for it may use the cache when it is dropped.
-        let mut refused = Vec::new();
+        let mut left = Leftovers::default();
         let mut clock = self.saving.lock();
         let started = self.clock.now();
         let mut opening = match kind {
             Kind::Disk(disk, codec) => {
                 let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
-                let (opening, file) = self.open_disk(disk, *codec, not_before, &mut refused)?;
+                let (opening, file) = self.open_disk(disk, *codec, not_before, &mut left)?;
                 *clock = file.or(*clock);
                 opening
             }
@@ -313,7 +343,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 let load = backend.load();
                 let entries = load.map_err(|source| BackupError::Backend { action: "load", source })?;
                 Opening {
-                    entries: self.restore_all(entries.into_iter().rev().map(|it| (it, None)), &mut refused),
+                    entries: self
+                        .restore_all(entries.into_iter().rev().map(|it| (it, None)), &mut left.refused),
                     ..Opening::default()
                 }
             }
@@ -327,8 +358,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         disk: &DiskBackend,
         codec: Codec<K, V>,
         not_before: u64,
-        refused: &mut Vec<NewEntry<K, V>>,
+        left: &mut Leftovers<K, V>,
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
+        let before = self.sharing.as_ref().map(Sharing::known);
         let opened = disk.open();
         let unread = opened.as_ref().is_err_and(|error| match error.kind() {
             DiskErrorKind::Io | DiskErrorKind::Trust => true,
@@ -344,23 +376,34 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         self.cold_counts.loaded(&snapshot);
         self.keep_times(file);
         self.write_after(&snapshot);
-        self.sharing.iter().for_each(|sharing| sharing.opened(snapshot.file_id()));
+        if self.sharing.is_some() {
+            // What has expired is lost by now, and comes back like everything else that the file has.
+            self.reclaim();
+            left.lost.extend(self.shards().iter().map(|shard| shard.write().cache.forgive()));
+        }
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
-        opening.entries = opened.cold.live() as u64;
-
-        if !self.open_pristine(&opened) {
+        if self.open_pristine(&opened, before.as_ref()) {
+            opening.entries = opened.cold.live() as u64;
+        } else {
             // What is in memory stays, and may be older than what the file has.
-            self.sharing.iter().for_each(crate::sharing::Sharing::holds_nothing);
-            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), refused);
+            self.sharing.iter().for_each(Sharing::holds_nothing);
+            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), &mut left.refused);
         }
         Ok((opening, Some(file)))
     }
 
     /// Opens a snapshot under a cache that has nothing in memory and loads nothing; elsewhere a key could be
     /// hot and cold.
-    fn open_pristine(&self, opened: &Arc<Opened<K, V>>) -> bool {
+    fn open_pristine(&self, opened: &Arc<Opened<K, V>>, before: Option<&Tombstones>) -> bool {
         let mut shards: Vec<_> = self.shards().iter().map(|shard| shard.write()).collect();
+        if let (Some(sharing), Some(before)) = (&self.sharing, before) {
+            // With all shards locked, nothing is deleted between this and the opening.
+            let deleted = sharing.opened(opened.snapshot.file_id(), before);
+            for rank in opened.snapshot.ranks_of(&deleted) {
+                opened.cold.take(rank);
+            }
+        }
         let is_pristine = shards.iter().all(|shard| shard.cache.is_pristine());
         if is_pristine {
             for shard in &mut shards {
@@ -374,13 +417,14 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Takes in entries from the most to the least recently used; returns how many.
     fn restore_all(
         &self,
-        entries: impl Iterator<Item = (SavedEntry<K, V>, Option<u64>)>,
+        entries: impl Iterator<Item = (SavedEntry<K, V>, Option<InFile>)>,
         refused: &mut Vec<NewEntry<K, V>>,
     ) -> u64 {
         // What has expired is not there, and takes no room from what comes in.
         self.reclaim();
         let mut restored = 0;
-        for (SavedEntry { key, value, ttl }, written_at) in entries {
+        for (SavedEntry { key, value, ttl }, in_file) in entries {
+            let written_at = in_file.as_ref().map(|in_file| in_file.written_at);
             let hash = self.hash(&key);
             let deadline = self.deadline(ttl);
             let restored_or_refused = loop {
@@ -389,6 +433,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 if shard.is_as_probed(&probe) {
                     let slot = shard.cache.find(hash, |known| *known == key);
                     let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
+                    let is_deleted = |in_file: &InFile| {
+                        self.sharing.as_ref().is_some_and(|sharing| sharing.is_deleted(&in_file.key))
+                    };
+                    if in_file.as_ref().is_some_and(is_deleted) {
+                        break Restored::Refused(new);
+                    }
                     break shard.cache.restore(slot, hash, new, self.clock.now());
                 }
             };
@@ -401,8 +451,26 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     }
 }
 
+/// What a load from the backup has to drop when it holds no lock any more.
+struct Leftovers<K, V> {
+    refused: Vec<NewEntry<K, V>>,
+    lost: Vec<LostWrites<K>>,
+}
+
+impl<K, V> Default for Leftovers<K, V> {
+    fn default() -> Self {
+        Self { refused: Vec::new(), lost: Vec::new() }
+    }
+}
+
+/// An entry as the file has it: its key, and when it was written.
+struct InFile {
+    key: Box<[u8]>,
+    written_at: u64,
+}
+
 /// Reads every entry of a snapshot that can be read, coldest first, each with the time of its writing.
-fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<u64>)> {
+fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<InFile>)> {
     let mut records = opened.snapshot.records();
     let mut entries = Vec::new();
     while let Some(step) = records.next_wanted(|rank| opened.cold.contains(rank)) {
@@ -415,7 +483,8 @@ fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<u64>)>
                 match decoded {
                     Ok((key, value)) => {
                         let entry = SavedEntry { key, value, ttl: ttl.map(Duration::from_nanos) };
-                        entries.push((entry, Some(record.written_at.unwrap_or(0))));
+                        let (key, written_at) = (record.key.into(), record.written_at.unwrap_or(0));
+                        entries.push((entry, Some(InFile { key, written_at })));
                     }
                     Err(error) => opened.lose(record.rank, &error),
                 }

@@ -4,7 +4,9 @@
 //! 1. whoever deletes or clears takes the time of it, and notes it here, under the shard's lock or all of them. So a
 //!    write of the same key that comes after it has a later time;
 //! 2. the lock of the tombstones is taken last, and nothing of the user's runs under it;
-//! 3. what is loaded from the file undoes deletes that were not saved: so they are forgotten then.
+//! 3. what is loaded from the file undoes deletes that were not saved before the load began: so they are forgotten then.
+//!    Those that come in between are applied to what was loaded;
+//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save begins, as deletes are.
 
 use async_cache_disk::{KeyKind, Merged, Tombstones};
 use parking_lot::Mutex;
@@ -29,9 +31,27 @@ impl Sharing {
         self.0.lock().tombstones.clear(time);
     }
 
-    /// A file was opened.
-    pub(crate) fn opened(&self, file_id: [u8; 16]) {
-        *self.0.lock() = Known { tombstones: Tombstones::default(), holds: Some(file_id) };
+    /// Something was lost until `time`, and there is no telling what.
+    pub(crate) fn bury_unknown(&self, time: u64) {
+        self.0.lock().tombstones.delete_unknown(time);
+    }
+
+    /// What is known now: for [`Sharing::opened`].
+    pub(crate) fn known(&self) -> Tombstones {
+        self.0.lock().tombstones.clone()
+    }
+
+    /// A file was opened; `before` was known when that began. What was deleted since.
+    pub(crate) fn opened(&self, file_id: [u8; 16], before: &Tombstones) -> Tombstones {
+        let mut known = self.0.lock();
+        known.tombstones = std::mem::take(&mut known.tombstones).since(before);
+        known.holds = Some(file_id);
+        known.tombstones.clone()
+    }
+
+    /// Whether a key was deleted since the file was opened.
+    pub(crate) fn is_deleted(&self, key: &[u8]) -> bool {
+        self.0.lock().tombstones.deleted_at(KeyKind::Canonical, key) > 0
     }
 
     /// The cache does not have all that is in the file that was opened, so the next save has to join it.

@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods)] // here the test is the stranger who touches the file
 #![allow(clippy::print_stdout)] // seeds
 
+#[path = "persistence/lost_writes.rs"]
+mod lost_writes;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -1212,10 +1214,11 @@ fn what_expired_in_memory_is_loaded_from_the_backup() {
     let (builder, hands) = life(&disk, 0);
     let cache: AsyncCache<u64, u64> = builder.build().unwrap();
     cache.set_with_ttl(1, 11, Some(seconds(1)));
+    cache.set(7, 70);
     hands.advance(seconds(2));
     assert_eq!(cache.get(&1), None);
     assert_eq!(cache.load_from_backup().unwrap().entries, 1);
-    assert_eq!((cache.get(&1), cache.len()), (Some(10), 3));
+    assert_eq!((cache.get(&1), cache.len()), (Some(10), 4));
 }
 
 /// Runs something, once, when one is next saved.

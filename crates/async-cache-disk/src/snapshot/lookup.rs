@@ -7,6 +7,7 @@ use crate::compress::Decompressor;
 use crate::format::address::{KeyHash, chain};
 use crate::format::page::{PAGE_BYTES, Page, Slot};
 use crate::format::record::RecordLayout;
+use crate::tombstones::{KeyKind, Tombstones};
 
 /// What is read of a record at first, hoping that it is all.
 const GUESS_BYTES: usize = 512;
@@ -112,6 +113,16 @@ impl Snapshot {
     /// its value is not decompressed.
     pub fn locate(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
         self.search(key, scratch).map(|hit| hit.rank)
+    }
+
+    /// The ranks of the entries with these keys; all, if everything was deleted. For a cache that opens this snapshot,
+    /// and deleted something while it was on its way.
+    pub fn ranks_of(&self, tombstones: &Tombstones) -> Vec<u32> {
+        if tombstones.cleared_at() > 0 {
+            return (0..self.len()).collect();
+        }
+        let mut scratch = Scratch::new();
+        tombstones.keys(KeyKind::Canonical).filter_map(|(key, _)| self.locate(key, &mut scratch)).collect()
     }
 
     fn search(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
