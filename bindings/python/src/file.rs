@@ -69,7 +69,7 @@ impl Cache {
             let (now, wall) = clock::both();
             let file = state.clock_at(now, wall, 0);
             state.file_clock = Some(file);
-            state.core.keep_times(file);
+            state.core.keep_times();
             state.share(target.options.codec)
         });
         let opened = target.open(py);
@@ -130,7 +130,6 @@ impl Cache {
                 state.unread = false;
                 state.file_clock = Some(file);
                 if let Some(deleted_before) = &deleted_before {
-                    state.core.keep_times(file);
                     state.core.write_after(written_until);
                     // A save may replace the file unasked only if the cache has all that is in it.
                     let has_all = ranks.is_empty() && undecodable.is_empty() && from_older.is_empty();

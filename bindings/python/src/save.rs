@@ -121,7 +121,6 @@ impl Cache {
             state.file_clock = Some(file);
             state.saves += 1;
             if let Some(merged) = &merged {
-                state.core.keep_times(file);
                 state.merged(merged);
                 state.core.saved();
             }

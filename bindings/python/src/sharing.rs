@@ -12,11 +12,11 @@
 use std::time::Duration;
 
 use async_cache_core::lost::LostWrites;
-use async_cache_core::time::Time;
 use async_cache_disk::{DiskErrorKind, KeyKind, Merge, Merged, Tombstones};
 use pyo3::prelude::*;
 
 use crate::cache::{Cache, State};
+use crate::clock;
 use crate::codec::{self, Options};
 use crate::errors;
 use crate::file::Target;
@@ -67,20 +67,30 @@ impl State {
             .is_some_and(|sharing| sharing.tombstones.deleted_at(kind, key) > before.deleted_at(kind, key))
     }
 
+    /// Tells the core the time of a write that is about to happen, if the cache keeps those.
+    #[inline]
+    pub(crate) fn date(&mut self) {
+        if self.sharing.is_some() {
+            self.core.tell_wall(clock::wall());
+        }
+    }
+
     /// Notes that a key is deleted now.
-    pub(crate) fn bury(&mut self, doomed: &Doomed, now: Time) {
+    pub(crate) fn bury(&mut self, doomed: &Doomed) {
+        self.date();
         if let Some(sharing) = &mut self.sharing
             && let Some((kind, key)) = &doomed.0
-            && let Some(time) = self.core.time_of_delete(now)
+            && let Some(time) = self.core.time_of_delete()
         {
             sharing.tombstones.delete(*kind, key, time);
         }
     }
 
     /// Notes that everything is deleted now.
-    pub(crate) fn bury_all(&mut self, now: Time) {
+    pub(crate) fn bury_all(&mut self) {
+        self.date();
         if let Some(sharing) = &mut self.sharing
-            && let Some(time) = self.core.time_of_delete(now)
+            && let Some(time) = self.core.time_of_delete()
         {
             sharing.tombstones.clear(time);
         }

@@ -26,8 +26,7 @@ use crate::lost::LostWrites;
 use crate::order::Eviction;
 use crate::stats::{Counters, Stats};
 use crate::store::{Entry, NewEntry, Removed, SlotId, Store, Ticket};
-use crate::time::{Deadline, FileClock, Time};
-use crate::written::Written;
+use crate::time::{Deadline, Time};
 
 /// What a cache, or one shard of it, is made with.
 #[derive(Clone, Copy, Debug)]
@@ -313,7 +312,7 @@ impl<K, V, T> Cache<K, V, T> {
         if known || self.is_full() || new.deadline.has_passed(now) {
             return Restored::Refused(new);
         }
-        let written_at = self.written_at(new.written_at, now);
+        let written_at = self.written_at(new.written_at);
         let slot = self.store.insert_coldest(hash, new);
         self.store.set_written(slot, written_at, false);
         self.report();
@@ -322,11 +321,17 @@ impl<K, V, T> Cache<K, V, T> {
 
     // Times of writing
 
-    /// Keeps the time of every write from now on, by this clock; or goes on by it. What is there is as old as can be.
-    pub fn keep_times(&mut self, clock: FileClock) {
-        match self.store.written_mut() {
-            Some(written) => written.set_clock(clock),
-            none => *none = Some(Written::new(clock)),
+    /// Keeps the time of every write from now on. What is there is as old as can be.
+    pub fn keep_times(&mut self) {
+        self.store.written_mut().get_or_insert_default();
+    }
+
+    /// What the wall clock shows, in nanoseconds since the Unix epoch: to be told before every [`Cache::set`],
+    /// [`Cache::lead`] and [`Cache::time_of_delete`] of a cache that keeps times. Nothing otherwise.
+    #[inline]
+    pub fn tell_wall(&mut self, wall: u64) {
+        if let Some(written) = self.store.written_mut() {
+            written.tell(wall);
         }
     }
 
@@ -362,11 +367,11 @@ impl<K, V, T> Cache<K, V, T> {
     }
 
     /// The time of a delete or a clearing that happens now: later than every write before it. `None` if no times are kept.
-    pub fn time_of_delete(&mut self, now: Time) -> Option<u64> {
+    pub fn time_of_delete(&mut self) -> Option<u64> {
         let written = self.store.written_mut().as_mut()?;
         // It is news for others, though nothing may have been there.
         self.changes += 1;
-        Some(written.next(now))
+        Some(written.next())
     }
 
     /// Sees to it that every write from now on is later than `time`.
@@ -376,10 +381,10 @@ impl<K, V, T> Cache<K, V, T> {
         }
     }
 
-    fn written_at(&mut self, written_at: Option<u64>, now: Time) -> u64 {
+    fn written_at(&mut self, written_at: Option<u64>) -> u64 {
         match (written_at, self.store.written_mut()) {
             (Some(time), _) => time,
-            (None, Some(written)) => written.next(now),
+            (None, Some(written)) => written.next(),
             (None, None) => 0,
         }
     }
@@ -398,7 +403,8 @@ impl<K, V, T> Cache<K, V, T> {
         self.counters.rest.loads += 1;
         let flight = self.flights.lead(hash, key, token);
         if let Some(written) = self.store.written_mut() {
-            self.flights.begins_after(flight, written.last());
+            let time = written.of_load();
+            self.flights.begins_at(flight, time);
         }
         flight
     }
@@ -424,9 +430,8 @@ impl<K, V, T> Cache<K, V, T> {
         let mut removed = Removed::default();
         if ended.stores {
             self.changes += 1;
-            let Loaded { value, deadline, origin, took } = loaded;
-            let written = self.store.written_mut().as_ref();
-            let written_at = written.map(|written| written.of_load(now.earlier(took), ended.written));
+            let Loaded { value, deadline, origin, .. } = loaded;
+            let written_at = Some(ended.began_at);
             self.put(
                 slot,
                 hash,
@@ -554,7 +559,7 @@ impl<K, V, T> Cache<K, V, T> {
             Source::Load => was_cold || slot.is_some_and(|slot| self.is_live_or_owed(slot, now)),
         };
         // Also for what is not stored: whatever comes after it is later.
-        let written_at = self.written_at(new.written_at, now);
+        let written_at = self.written_at(new.written_at);
         match slot {
             Some(slot) if new.deadline.has_passed(now) => {
                 let (key, value) = self.store.remove(slot);

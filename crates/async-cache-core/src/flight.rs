@@ -56,8 +56,8 @@ struct Flight<K, T> {
     serial: u64,
     state: State,
     callers: u32,
-    /// What had been written when it began: its result counts as written right after that.
-    written: u64,
+    /// When it began, as writes are dated; zero if they are not.
+    began_at: u64,
     token: T,
 }
 
@@ -83,8 +83,8 @@ pub struct Ended<K, T> {
     pub key: K,
     /// Whether the result may be stored: nothing fenced the flight.
     pub stores: bool,
-    /// The time of the latest write before it began, if that was noted.
-    pub written: u64,
+    /// When it began, as writes are dated; zero if they are not.
+    pub began_at: u64,
     /// Where its callers wait.
     pub token: T,
 }
@@ -142,16 +142,16 @@ impl<K, T> Flights<K, T> {
         let hash = hash as u32;
         self.serial += 1;
         let flight =
-            Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, written: 0, token };
+            Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, began_at: 0, token };
         let slot = self.slab.insert(flight);
         self.index.insert_unique(spread(hash), slot, |&slot| spread(self.slab[slot].hash));
         self.id(slot)
     }
 
-    /// Notes the time of the latest write before a flight.
-    pub(crate) fn begins_after(&mut self, id: FlightId, written: u64) {
+    /// Notes when a flight begins, as writes are dated.
+    pub(crate) fn begins_at(&mut self, id: FlightId, time: u64) {
         if let Some(flight) = self.get_mut(id) {
-            flight.written = written;
+            flight.began_at = time;
         }
     }
 
@@ -208,8 +208,8 @@ impl<K, T> Flights<K, T> {
             self.unindex(hash, id.slot);
         }
         let flight = self.slab.remove(id.slot)?;
-        let Flight { key, written, token, .. } = flight;
-        Some(Ended { key, stores: state == State::Open, written, token })
+        let Flight { key, began_at, token, .. } = flight;
+        Some(Ended { key, stores: state == State::Open, began_at, token })
     }
 
     /// The key that a flight loads.

@@ -25,12 +25,6 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The instant `by` before, or the start of the clock.
-    #[must_use]
-    pub fn earlier(self, by: Duration) -> Self {
-        Self(u64::try_from(by.as_nanos()).map_or(0, |nanos| self.0.saturating_sub(nanos)))
-    }
-
     /// The instant `by` later, or the end of the clock.
     #[must_use]
     pub fn later(self, by: Duration) -> Self {

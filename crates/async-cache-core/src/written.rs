@@ -2,8 +2,9 @@
 //!
 //! Owns the times of the entries in memory, in a table beside the slab, since most caches need none: eight bytes an
 //! entry, grown by an eighth. Rules:
-//! 1. times are those of the file's clock, in nanoseconds since the Unix epoch; zero is "not known", and older than
-//!    everything;
+//! 1. times are those of the wall clock, in nanoseconds since the Unix epoch, for it is the one that the processes of a
+//!    host share: a monotonic one stands while the machine is suspended, and says nothing to others. The front reads it
+//!    before every write, and tells ([`Written::tell`]). Zero is "not known", and older than everything;
 //! 2. a later write has a later time, whatever the clock does; and, if the front says
 //!    so ([`Written::not_before`]), than everything in the file;
 //! 3. an entry that comes from the file has the time that is written there, not that of its coming;
@@ -11,12 +12,11 @@
 //!    the origin may have been read before it. In one process the fence sees to that.
 
 use crate::lost::Owed;
-use crate::time::{FileClock, Time};
 
-/// The times of one store's entries, by slot, and the clock that they come from.
-#[derive(Debug, Clone)]
+/// The times of one store's entries, by slot, and what the clock showed last.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Written {
-    clock: FileClock,
+    wall: u64,
     /// The latest time that was given.
     last: u64,
     times: Vec<u64>,
@@ -25,28 +25,20 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    pub(crate) fn new(clock: FileClock) -> Self {
-        Self { clock, last: 0, times: Vec::new(), owed: Owed::default() }
-    }
-
-    pub(crate) fn set_clock(&mut self, clock: FileClock) {
-        self.clock = clock;
+    /// What the wall clock shows.
+    pub(crate) fn tell(&mut self, wall: u64) {
+        self.wall = wall;
     }
 
     /// The time of a write that happens now.
-    pub(crate) fn next(&mut self, now: Time) -> u64 {
-        self.last = self.clock.time_to_file(now).max(self.last.saturating_add(1));
+    pub(crate) fn next(&mut self) -> u64 {
+        self.last = self.of_load();
         self.last
     }
 
-    /// The time of the latest write.
-    pub(crate) fn last(&self) -> u64 {
-        self.last
-    }
-
-    /// The time of a value that was read from the origin at `began`, when `last` was the time of the latest write.
-    pub(crate) fn of_load(&self, began: Time, last: u64) -> u64 {
-        self.clock.time_to_file(began).max(last.saturating_add(1))
+    /// The time of what a load brings that begins now.
+    pub(crate) fn of_load(&self) -> u64 {
+        self.wall.max(self.last.saturating_add(1))
     }
 
     /// Sees to it that the next time is later than this one.
@@ -82,7 +74,7 @@ impl Written {
 
     /// The same for a store without entries.
     pub(crate) fn emptied(&self) -> Self {
-        Self { clock: self.clock, last: self.last, times: Vec::new(), owed: Owed::default() }
+        Self { wall: self.wall, last: self.last, ..Self::default() }
     }
 }
 
@@ -90,20 +82,34 @@ impl Written {
 mod tests {
     use super::*;
 
+    fn written(wall: u64) -> Written {
+        Written { wall, ..Written::default() }
+    }
+
     #[test]
-    fn a_later_write_has_a_later_time_though_the_clock_stands_still() {
-        let start = Time::from_nanos(10);
-        let mut written = Written::new(FileClock::start(start, 1000, 0));
-        assert_eq!([written.next(start), written.next(start)], [1000, 1001]);
-        assert_eq!(written.next(Time::from_nanos(30)), 1020);
-        assert_eq!(written.next(start), 1021, "nor does it go back");
+    fn a_later_write_has_a_later_time_though_the_clock_stands_still_or_is_set_back() {
+        let mut written = written(1000);
+        assert_eq!([written.next(), written.next()], [1000, 1001]);
+        written.tell(1020);
+        assert_eq!(written.next(), 1020);
+        written.tell(900);
+        assert_eq!(written.next(), 1021);
         written.not_before(5000);
-        assert_eq!(written.next(Time::from_nanos(40)), 5001);
+        assert_eq!(written.next(), 5001);
+    }
+
+    #[test]
+    fn what_a_load_brings_is_later_than_what_was_written_before_it_began() {
+        let mut written = written(1000);
+        let before = written.next();
+        let load = written.of_load();
+        let meanwhile = written.next();
+        assert!(before < load && load <= meanwhile);
     }
 
     #[test]
     fn a_slot_without_a_time_is_older_than_everything() {
-        let mut written = Written::new(FileClock::start(Time::from_nanos(0), 1, 0));
+        let mut written = written(1);
         written.set(3, 7);
         assert_eq!([written.get(0), written.get(3), written.get(4)], [0, 7, 0]);
     }

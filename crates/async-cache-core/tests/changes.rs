@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_cache_core::cache::{Cache, Config, Loaded};
 use async_cache_core::order::Eviction;
 use async_cache_core::store::{NewEntry, Removed};
-use async_cache_core::time::{Deadline, FileClock, Time};
+use async_cache_core::time::{Deadline, Time};
 
 type Shard = Cache<u32, u32, ()>;
 
@@ -63,7 +63,8 @@ fn a_write_that_is_lost_is_a_change_and_another_expiry_is_none() {
     for (keeps_times, is_saved) in [(false, false), (true, false), (true, true)] {
         let mut shard = shard();
         if keeps_times {
-            shard.keep_times(FileClock::start(NOW, 1000, 0));
+            shard.keep_times();
+            shard.tell_wall(1000);
         }
         timed(&mut shard, 1);
         let before = shard.changes();

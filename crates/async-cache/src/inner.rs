@@ -113,8 +113,8 @@ impl<K, V> Inner<K, V> {
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
             let mut cache = Cache::new(Config { maxsize, share, eviction });
-            if let Some(file) = file {
-                cache.keep_times(file);
+            if merges {
+                cache.keep_times();
             }
             CachePadded::new(RwLock::new(Shard { cache, opened: None }))
         };
@@ -152,6 +152,14 @@ impl<K, V> Inner<K, V> {
 
     pub(crate) fn deadline(&self, ttl: Option<Duration>) -> Deadline {
         ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.clock.now(), ttl))
+    }
+
+    /// Tells a shard the time of a write that is about to happen, if the cache keeps those.
+    #[inline]
+    pub(crate) fn date(&self, cache: &mut Cache<K, V, Arc<Room<V>>>) {
+        if self.sharing.is_some() {
+            cache.tell_wall(self.clock.wall());
+        }
     }
 
     /// Reclaims what has expired, so that sizes count live entries only.
@@ -212,8 +220,10 @@ impl<K, V> Inner<K, V> {
         // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
         if let Some(sharing) = &self.sharing {
-            let now = self.clock.now();
-            let times = shards.iter_mut().filter_map(|shard| shard.cache.time_of_delete(now));
+            let times = shards.iter_mut().filter_map(|shard| {
+                self.date(&mut shard.cache);
+                shard.cache.time_of_delete()
+            });
             let time = times.max().unwrap_or(0);
             for shard in &mut shards {
                 shard.cache.write_after(time);
@@ -424,6 +434,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 let slot = shard.cache.find(hash, |known| *known == key);
                 let flight = shard.cache.find_flight(hash, |known| *known == key);
                 let new = NewEntry { key, value, deadline, origin: probe.rank, written_at: None };
+                self.date(&mut shard.cache);
                 shard.cache.set(slot, flight, hash, new, now)
             };
             drop(removed);
@@ -446,8 +457,9 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         loop {
             let probe = self.probe(hash, key);
             let work = |cache: &mut Cache<K, V, Arc<Room<V>>>, slot, flight| {
+                self.date(cache);
                 if let (Some(sharing), Some(bytes)) = (&self.sharing, &bytes)
-                    && let Some(time) = cache.time_of_delete(now)
+                    && let Some(time) = cache.time_of_delete()
                 {
                     sharing.bury(bytes, time);
                 }

@@ -191,6 +191,7 @@ where
                     }
                     let owned = owned.take().expect("it was just put there");
                     let room = room();
+                    self.date(cache);
                     Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
                 },
             );

@@ -221,7 +221,6 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             None => writer.finish()?,
             Some(merge) => {
                 let merged = merge.finish(writer, file.file_now())?;
-                self.keep_times(file);
                 self.sharing.iter().for_each(|sharing| sharing.merged(&merged));
                 self.paid();
                 merged.saved
@@ -280,13 +279,6 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             }
             sharing.bury_unknown(writes.until());
             lost.push(writes);
-        }
-    }
-
-    /// Writes are dated by this clock from now on, if they are dated at all.
-    fn keep_times(&self, file: FileClock) {
-        if self.sharing.is_some() {
-            self.shards().iter().for_each(|shard| shard.write().cache.keep_times(file));
         }
     }
 
@@ -374,7 +366,6 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         self.cold_counts.loaded(&snapshot);
-        self.keep_times(file);
         self.write_after(&snapshot);
         if self.sharing.is_some() {
             // What has expired is lost by now, and comes back like everything else that the file has.

@@ -161,6 +161,29 @@ fn an_eviction_of_what_was_saved_or_was_not_written_here_is_no_delete() {
     assert_eq!(host.saved(1), Some(11), "it was only read here");
 }
 
+/// The monotonic clock stood meanwhile, and times of writing were reckoned from it.
+#[test]
+fn after_a_suspended_night_the_later_of_two_writes_is_the_later_one() {
+    let host = Host::new();
+    let [early, late] = [host.cache(), host.cache()];
+    host.hands.set_wall(at(8 * 3600));
+    early.save_to_backup().unwrap();
+    early.set(1, 10);
+    early.save_to_backup().unwrap();
+    host.tick();
+    late.set(1, 11);
+    late.save_to_backup().unwrap();
+    assert_eq!(host.saved(1), Some(11));
+    host.hands.set_wall(at(16 * 3600));
+    early.save_to_backup().unwrap();
+    early.set(2, 20);
+    early.save_to_backup().unwrap();
+    host.tick();
+    late.delete(&2);
+    late.save_to_backup().unwrap();
+    assert_eq!(host.saved(2), None);
+}
+
 #[tokio::test]
 async fn a_load_that_replaced_nothing_is_no_news_and_one_that_replaced_something_is() {
     let host = Host::new();

@@ -1,0 +1,339 @@
+//! What Python sees of a cache, besides `get` and `set`: construction, deletion, sizes and counters, files, settings, and its
+//! part in garbage collection.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_cache_core::stats::Stats;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::{Cache, MAX_BATCH_SIZE, State, seed};
+use crate::clock;
+use crate::done::done;
+use crate::file::{self, Target};
+use crate::key::{ObjectKey, Probe};
+use crate::options::FileOptions;
+use crate::raw::GilCell;
+use crate::ttl::Ttl;
+
+#[pymethods]
+impl Cache {
+    /// An unlimited cache, whatever the arguments: they are for `__init__`, which subclasses may override.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, 5.0, MAX_BATCH_SIZE)) }
+    }
+
+    /// Gives a cache that was not used yet its limits.
+    #[pyo3(signature = (maxsize, default_ttl, batch_window_ms, max_batch_size))]
+    fn _configure(
+        &self,
+        py: Python<'_>,
+        maxsize: Option<&Bound<'_, PyAny>>,
+        default_ttl: Option<&Bound<'_, PyAny>>,
+        batch_window_ms: &Bound<'_, PyAny>,
+        max_batch_size: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let maxsize = maxsize.map(|maxsize| count(maxsize, "maxsize")).transpose()?;
+        let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
+        let batch_window_ms = window(batch_window_ms)?;
+        let max_batch_size = batch_size(max_batch_size)?;
+        let new = State::new(maxsize, default_ttl, batch_window_ms, max_batch_size);
+        let mut state = self.state.borrow(py);
+        if !state.core.is_pristine() || state.opened.is_some() {
+            return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
+        }
+        let old = std::mem::replace(&mut *state, new);
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    /// Removes a key, at once. What is returned may be awaited, and need not be.
+    fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let probe = ObjectKey::new(self.seed, key)?;
+        self.delete_key(py, &probe)?;
+        done(py)
+    }
+
+    /// Removes everything, and sets the metrics to zero.
+    fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let cleared = {
+            let mut state = self.state.borrow(py);
+            (state.saves, state.save_errors) = (0, 0);
+            state.spent = Stats::default();
+            state.bury_all();
+            (state.core.clear(), state.opened.take())
+        };
+        drop(cleared);
+        done(py)
+    }
+
+    /// Removes everything, and what was counted stays: for an invalidation.
+    fn remove_all(&self, py: Python<'_>) {
+        let removed = {
+            let mut state = self.state.borrow(py);
+            let opened = state.opened.take();
+            if let Some(opened) = &opened {
+                opened.add_to(&mut state.spent);
+            }
+            state.bury_all();
+            (state.core.remove_all(), opened)
+        };
+        drop(removed);
+    }
+
+    /// Whether a key would be served. No use of it.
+    fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let probe = ObjectKey::new(self.seed, key)?;
+        let opened = {
+            let (state, slot, _) = self.address(py, &probe)?;
+            if slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
+                return Ok(true);
+            }
+            state.opened.clone()
+        };
+        let Some(opened) = opened else { return Ok(false) };
+        let Some(bytes) = probe.encode(py)? else { return Ok(false) };
+        Ok(opened.contains(py, &bytes))
+    }
+
+    /// How many entries there are.
+    fn size(&self, py: Python<'_>) -> usize {
+        self.reclaim(py);
+        let state = self.state.borrow(py);
+        state.core.store().len() + state.opened.as_ref().map_or(0, |opened| opened.cold.live())
+    }
+
+    /// All counters.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.counted(py);
+        let dict = PyDict::new(py);
+        dict.set_item("hits", stats.hits)?;
+        dict.set_item("misses", stats.misses)?;
+        dict.set_item("size", stats.size)?;
+        dict.set_item("hit_rate", stats.hit_rate())?;
+        dict.set_item("loads", stats.loads)?;
+        dict.set_item("load_errors", stats.load_errors)?;
+        dict.set_item("load_time", stats.load_time.as_secs_f64())?;
+        dict.set_item("joined", stats.joined)?;
+        dict.set_item("batches", stats.batches)?;
+        dict.set_item("batched_keys", stats.batched_keys)?;
+        dict.set_item("evictions", stats.evictions)?;
+        dict.set_item("expirations", stats.expirations)?;
+        dict.set_item("fenced", stats.fenced)?;
+        dict.set_item("cold", stats.cold)?;
+        dict.set_item("cold_hits", stats.cold_hits)?;
+        dict.set_item("undecodable", stats.undecodable)?;
+        dict.set_item("saves", stats.saves)?;
+        dict.set_item("save_errors", stats.save_errors)?;
+        Ok(dict)
+    }
+
+    /// Saves everything to a file, and says what came of it.
+    #[pyo3(signature = (path, version, options, set_aside))]
+    fn save_to_file<'py>(
+        &self,
+        py: Python<'py>,
+        path: PathBuf,
+        version: String,
+        options: &FileOptions,
+        set_aside: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        self.save_file(py, &Target::new(path, version, options), set_aside)
+    }
+
+    /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
+    #[pyo3(signature = (path, version, options))]
+    fn open_from_file(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        version: String,
+        options: &FileOptions,
+    ) -> PyResult<Option<usize>> {
+        self.open_file(py, &Target::new(path, version, options))
+    }
+
+    /// The version tag of a file; `None` if there is none that can be read.
+    #[allow(clippy::unused_self)]
+    fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
+        Target::new(path, String::new(), options).tag(py)
+    }
+
+    /// Counts up with everything that a save would show.
+    fn changes(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.changes()
+    }
+
+    /// Counts a save to a backend of the user's own.
+    fn count_save(&self, py: Python<'_>) {
+        self.state.borrow(py).saves += 1;
+    }
+
+    /// Counts a save that failed, to whatever backend.
+    fn count_save_error(&self, py: Python<'_>) {
+        self.state.borrow(py).save_errors += 1;
+    }
+
+    /// Takes in an entry, as the one that was not used for the longest time, unless its key is there.
+    fn restore(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: Bound<'_, PyAny>,
+        ttl: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let ttl = ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))?;
+        let deadline = ttl.deadline(Ttl::Never, clock::now);
+        file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, None)
+    }
+
+    /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
+    fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let now = clock::now();
+        let entries = self.take(py, &self.list(py)).into_iter();
+        let live = entries.filter(|entry| !entry.deadline.has_passed(now));
+        let timed = live.map(|entry| {
+            (entry.key, entry.value, entry.deadline.remaining(now).map(|left| left.as_secs_f64()))
+        });
+        PyList::new(py, timed.collect::<Vec<_>>())
+    }
+
+    #[getter]
+    fn hits(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.stats().hits
+    }
+
+    #[getter]
+    fn misses(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.stats().misses
+    }
+
+    #[getter]
+    fn maxsize(&self, py: Python<'_>) -> Option<usize> {
+        self.state.borrow(py).core.maxsize()
+    }
+
+    #[getter]
+    fn default_ttl(&self, py: Python<'_>) -> Option<f64> {
+        match self.state.borrow(py).default_ttl {
+            Ttl::For(ttl) => Some(ttl.as_secs_f64()),
+            Ttl::Default | Ttl::Never => None,
+        }
+    }
+
+    #[setter]
+    fn set_default_ttl(&self, py: Python<'_>, ttl: &Bound<'_, PyAny>) -> PyResult<()> {
+        let ttl = Ttl::new(ttl, "default_ttl")?;
+        self.state.borrow(py).default_ttl = ttl;
+        Ok(())
+    }
+
+    #[getter]
+    fn batch_window_ms(&self, py: Python<'_>) -> f64 {
+        self.state.borrow(py).batch_window_ms
+    }
+
+    #[setter]
+    fn set_batch_window_ms(&self, py: Python<'_>, window_ms: &Bound<'_, PyAny>) -> PyResult<()> {
+        let window_ms = window(window_ms)?;
+        let mut state = self.state.borrow(py);
+        state.batch_window_ms = window_ms;
+        state.planner.set_window(Duration::from_secs_f64(window_ms / 1000.0));
+        Ok(())
+    }
+
+    #[getter]
+    fn max_batch_size(&self, py: Python<'_>) -> usize {
+        self.state.borrow(py).max_batch_size.get()
+    }
+
+    #[setter]
+    fn set_max_batch_size(&self, py: Python<'_>, size: &Bound<'_, PyAny>) -> PyResult<()> {
+        let size = batch_size(size)?;
+        let mut state = self.state.borrow(py);
+        state.max_batch_size = size;
+        state.planner.set_max_size(size);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let visited = self.state.visit(|state| {
+            for entry in state.core.store().iter() {
+                entry.key.visit(visit)?;
+                entry.value.visit(visit)?;
+            }
+            for (key, _) in state.core.store().lost().keys() {
+                key.visit(visit)?;
+            }
+            for (key, room) in state.core.flights().iter() {
+                key.visit(visit)?;
+                room.visit(visit)?;
+            }
+            for gathered in state.gathered.values() {
+                gathered.item.key.visit(visit)?;
+                gathered.item.room.visit(visit)?;
+                gathered.loader.visit(visit)?;
+                gathered.event_loop.visit(visit)?;
+            }
+            Ok(())
+        });
+        visited.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        drop(self.state.take_with(|state| {
+            (state.core.clear(), state.opened.take(), std::mem::take(&mut state.gathered))
+        }));
+    }
+}
+
+impl Cache {
+    fn counted(&self, py: Python<'_>) -> Stats {
+        self.reclaim(py);
+        let state = self.state.borrow(py);
+        let mut stats = state.core.stats();
+        if let Some(opened) = &state.opened {
+            stats.cold = opened.cold.live();
+            stats.size += stats.cold;
+            opened.add_to(&mut stats);
+        }
+        stats.undecodable += state.spent.undecodable;
+        stats.expirations += state.spent.expirations;
+        (stats.saves, stats.save_errors) = (state.saves, state.save_errors);
+        stats
+    }
+}
+
+fn count(number: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
+    if number.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!("{name} is a number of entries or None, not a bool")));
+    }
+    let Ok(count) = number.extract::<i64>() else {
+        let class = number.get_type().qualname()?;
+        return Err(PyTypeError::new_err(format!(
+            "{name} is a number of entries (int) or None, not {class}"
+        )));
+    };
+    usize::try_from(count)
+        .map_err(|_| PyValueError::new_err(format!("{name} is 0 or more (None: unlimited), not {count}")))
+}
+
+fn window(milliseconds: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let window: f64 = milliseconds.extract()?;
+    if window.is_finite() && window >= 0.0 {
+        return Ok(window);
+    }
+    Err(PyValueError::new_err(format!("batch_window_ms is 0 or more milliseconds, not {window}")))
+}
+
+fn batch_size(size: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
+    let size = NonZeroUsize::new(count(size, "max_batch_size")?);
+    size.ok_or_else(|| PyValueError::new_err("max_batch_size is 1 or more, not 0"))
+}
