@@ -250,7 +250,7 @@ def test_who_waits_too_long_for_another_process_gets_an_error_and_nothing_has_ch
     cache.set("a", 1)
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BackupError, match=r"another process.*save again"):
+        with pytest.raises(BackupError, match=r"another process.*try again"):
             cache.save_to_backup()
         assert not path.exists()
     cache.save_to_backup()
