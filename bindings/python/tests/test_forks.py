@@ -1,4 +1,4 @@
-"""Forks while other threads save, load, make caches and fork, too: nobody is left with a lock that nobody will release."""
+"""Forks while other threads save, make caches and fork, too: nobody is left with a lock that nobody will release."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 import textwrap
 from pathlib import Path
+
 import pytest
 from programs import LIMIT, run
 from stores import MemoryBackend
@@ -123,7 +124,9 @@ def test_a_fork_while_caches_are_made_and_dropped_raises_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "lock", ["_persistence._users_lock", "backend._lock", "cache._persistence._turn"], ids=["users", "file", "turn"]
+    "lock",
+    ["_persistence._users_lock", "backend._lock", "cache._persistence._turn"],
+    ids=["users", "file", "turn"],
 )
 def test_a_child_can_use_what_another_thread_was_in_the_middle_of(lock: str, tmp_path: Path) -> None:
     """The child of such a fork waited for ever, to make a cache with a file, or for that file."""

@@ -6,13 +6,13 @@ Rules:
    enough. What has not changed is not saved.
 2. A save that fails is logged and tried again, after one second, two, four and so on up to a minute, as long as the cache
    lives and has something to save. `stats()` tells of it. Whatever one cache's save raises, the others are saved.
-3. The thread holds no cache alive, is a daemon, and starts with the first cache that needs it. If it cannot start, that is
-   logged and tried again with the next cache, the next save by hand, and in a child that is forked. No event loop is
+3. The thread holds no cache alive, is a daemon, and starts with the first cache that needs it. If it cannot start, that
+   is logged and tried again with the next cache, the next save by hand, and in a child that is forked. No event loop is
    involved: a save takes the interpreter's lock for slices of half a millisecond.
 4. When the interpreter ends, saves that run are waited for, for `_PATIENCE` altogether, and caches made with
    `save_at_exit` are saved once more; others are not. What then is not saved is logged.
-5. A fork waits for the saves and loads of this process to end (`_forks`), so that the child has neither a lock that nobody
-   will release nor a file that is locked on behalf of its parent. The child has a thread of its own.
+5. A fork waits for the saves and loads of this process to end (`_forks`), so that the child has neither a lock that
+   nobody will release nor a file that is locked on behalf of its parent. The child has a thread of its own.
 """
 
 from __future__ import annotations
@@ -170,7 +170,9 @@ class Saver:
             for plan in plans:
                 try:
                     look = min(look, plan.look(time.monotonic()))
-                except BaseException:  # the log's: it is looked at again with the others, and there is nobody to tell
+                except (
+                    BaseException
+                ):  # the log's: it is looked at again with the others, and there is nobody to tell
                     continue
             del plan, plans
             with self._changed:

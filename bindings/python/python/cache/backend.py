@@ -159,13 +159,13 @@ class DiskBackend(CacheBackend):
         return {key: (value, None if left is None else now + left) for key, value, left in entries or ()}
 
     def save(self, data: Entries) -> None:
-        """Writes these entries to a new file and puts it in the place of the old one, whatever that has; takes the lock."""
+        """Writes these entries to a new file and puts it in the place of the old one, under the lock."""
         entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
         with self._lock:
             _native.write_file(Path(self._file), self.version, self._options, entries)
 
     def clear(self) -> None:
-        """Removes the file; takes the lock, so that no save that runs puts back what was in it."""
+        """Removes the file, under the lock, so that no save that runs puts back what was in it."""
         with self._lock:
             _native.remove_file(Path(self._file), self._options)
 
