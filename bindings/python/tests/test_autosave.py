@@ -346,6 +346,21 @@ def saver(monkeypatch: pytest.MonkeyPatch) -> _autosave.Saver:
     return saver
 
 
+def test_a_cache_that_is_made_while_another_is_saved_is_not_overlooked(saver: _autosave.Saver) -> None:
+    """The thread slept until the next save of the others, a minute at most, and had not heard of the new one."""
+    inner, caches = Memory(), []
+
+    class Makes(Memory):
+        def save(self, data: dict[Any, Any]) -> None:
+            saver._plans[0]._due = 1e9
+            caches.append(AsyncCache(backup=inner, autosave=0.001))
+            caches[0].set("k", 1)
+
+    outer = AsyncCache(backup=Makes(), autosave=0.001)
+    outer.set("k", 1)
+    assert inner.was_called.wait(20)
+
+
 def refuse(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 

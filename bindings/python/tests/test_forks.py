@@ -35,7 +35,7 @@ def complain(about):
 sys.unraisablehook = complain
 
 def forked(child=lambda: None):
-    '''Forks; whether the child came to its end within the limit.'''
+    '''Forks; whether the child came to a good end within the limit.'''
     pid = os.fork()
     if not pid:
         try:
@@ -45,8 +45,9 @@ def forked(child=lambda: None):
             os._exit(1)
     limit = time.monotonic() + 20
     while time.monotonic() < limit:
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            return True
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status == 0
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     return False

@@ -126,32 +126,39 @@ class Saver:
         self._plans: list[Plan] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        # Whether it should run and could not be started.
+        # Whether plans came that the thread has not looked at.
+        self._has_new = False
+        # Whether it was logged that the thread cannot start.
         self._is_missing = False
         self._ended = False
 
     def add(self, plan: Plan) -> None:
         with self._changed:
             self._plans.append(plan)
+            self._has_new = True
             self._start()
             self._changed.notify()
 
     def wake(self) -> None:
-        """Starts the thread if that failed before."""
-        if self._is_missing:
+        """Starts the thread if it is not there, though there are plans."""
+        if self._plans and not self._is_there():
             with self._changed:
                 self._start()
 
+    def _is_there(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
     def _start(self) -> None:
-        if self._ended or (self._thread is not None and self._thread.is_alive()):
+        if self._ended or self._is_there():
             return
         self._thread = threading.Thread(target=self._run, name="cache autosave", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # too many threads, or the interpreter is about to end
-            if not self._is_missing:
+            was_missing, self._is_missing = self._is_missing, True
+            if not was_missing:
                 _log.warning("caches are not saved unasked until a thread can be started for it: %s", error)
-            self._is_missing = True
         else:
             self._is_missing = False
 
@@ -161,6 +168,7 @@ class Saver:
             with self._changed:
                 self._plans = [plan for plan in self._plans if not plan.is_dead()]
                 plans = list(self._plans)
+                self._has_new = False
                 if not plans:
                     self._thread = None
                 if self._thread is not me or self._ended:
@@ -170,14 +178,13 @@ class Saver:
             for plan in plans:
                 try:
                     look = min(look, plan.look(time.monotonic()))
-                except (
-                    BaseException
-                ):  # the log's: it is looked at again with the others, and there is nobody to tell
+                except BaseException:
+                    # The log's. There is nobody to tell, and the others are to be saved.
                     continue
             del plan, plans
             with self._changed:
                 left = look - time.monotonic()
-                if left > 0 and not self._ended:
+                if left > 0 and not self._ended and not self._has_new:
                     self._changed.wait(left)
 
     def exit(self) -> None:
