@@ -1,18 +1,20 @@
-//! Opening a file, and the backend that works alone: all of a file read, or written.
+//! Opening a file, and the backend that works alone: all of a file read, replaced, or removed.
 //!
 //! A cache that is not pristine opens a snapshot by asking it for the rank of every key in memory: these leave
 //! the cold set, since what is in memory is newer. If it has another snapshot open, it opens what both have between
 //! them: see `union`. Entries whose keys have no canonical encoding (arbitrary
 //! objects) are decoded at once, as no look-up would find them, and come in first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_core::cache::Restored;
 use async_cache_core::store::NewEntry;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskErrorKind, EagerStep, KeyKind, RealDisk, Snapshot, Step, Times, Tombstones, Vfs};
+use async_cache_disk::{
+    DiskError, DiskErrorKind, EagerStep, KeyKind, RealDisk, SaveLock, Snapshot, Step, Times, Tombstones, Vfs,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -22,8 +24,12 @@ use crate::errors;
 use crate::key::{ObjectKey, Probe, StoredKey};
 use crate::opened::Opened;
 use crate::options::FileOptions;
+use crate::save;
 use crate::union::union;
 use crate::{clock, raw::Ref};
+
+/// How long the lock of a path is waited for before signals are looked at.
+const SIGNALS: Duration = Duration::from_millis(100);
 
 /// Which file, and what may be in it.
 pub(crate) struct Target {
@@ -54,7 +60,7 @@ impl Target {
         }
     }
 
-    pub(crate) fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, async_cache_disk::DiskError> {
+    pub(crate) fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, DiskError> {
         let options = self.options.to_read().version(&*self.version);
         py.detach(|| Snapshot::open_with(&self.vfs, &self.path, &options))
     }
@@ -245,11 +251,40 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
     Ok(Some(entries))
 }
 
-/// Removes a file.
-pub(crate) fn remove(py: Python<'_>, path: &Path) -> PyResult<()> {
-    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
-    py.detach(|| async_cache_disk::clear(&vfs, path)).map_err(|error| errors::backup(py, &error))?;
-    Ok(())
+/// Writes a file with these entries: (key, value, seconds left or `None`) each. It replaces what stands there; if the
+/// backend's saves merge, under their lock.
+pub(crate) fn write(py: Python<'_>, target: &Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+    let take = |limit| waiting(py, limit, |wait| SaveLock::take(&target.vfs, &target.path, wait));
+    let _lock = target.options.merge.map(take).transpose()?;
+    save::write_all(py, target, entries)
+}
+
+/// Removes a file; if the backend's saves merge, under their lock.
+pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
+    let clear = |limit| async_cache_disk::clear(&target.vfs, &target.path, limit);
+    match target.options.merge {
+        Some(limit) => waiting(py, limit, |wait| clear(Some(wait))).map(drop),
+        None => save::in_background(py, || clear(None)).map(drop),
+    }
+}
+
+/// Does what waits for the lock of a path, with the interpreter's lock released; looks at signals now and then.
+fn waiting<R: Send>(
+    py: Python<'_>,
+    limit: Duration,
+    work: impl Fn(Duration) -> Result<R, DiskError> + Sync,
+) -> PyResult<R> {
+    let mut left = limit;
+    loop {
+        let wait = SIGNALS.min(left);
+        match py.detach(|| work(wait)) {
+            Err(error) if *error.kind() == DiskErrorKind::Locked && left > wait => {
+                left -= wait;
+                py.check_signals()?;
+            }
+            done => return done.map_err(|error| errors::backup(py, &error)),
+        }
+    }
 }
 
 /// Takes in an entry from a backend of the user's own, as the coldest.

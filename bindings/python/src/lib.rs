@@ -113,13 +113,13 @@ fn write_file(
     options: &options::FileOptions,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    save::write_all(py, &Target::new(path, version, options), entries)
+    file::write(py, &Target::new(path, version, options), entries)
 }
 
 /// Removes a file.
 #[pyfunction]
-fn remove_file(py: Python<'_>, path: PathBuf) -> PyResult<()> {
-    file::remove(py, &path)
+fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) -> PyResult<()> {
+    file::remove(py, &Target::new(path, String::new(), options))
 }
 
 #[pymodule(gil_used = true)]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import complete, run
 
 from cache import AsyncCache, AsyncLRU, AsyncTTL, BackupError, CacheBackend, DiskBackend, _autosave
 
@@ -26,7 +24,7 @@ class Memory(CacheBackend):
 
     def __init__(self) -> None:
         self.saved: list[dict[Any, Any]] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.was_called = threading.Event()
 
     def load(self) -> dict[Any, Any]:
@@ -138,10 +136,10 @@ def test_a_cache_that_is_gone_is_not_kept_alive() -> None:
 def test_at_exit_only_those_are_saved_that_asked_for_it() -> None:
     for at_exit in (False, True):
         it = Planned(every=10, at_exit=at_exit)
-        it.plan.exit()
+        it.plan.exit(0)
         assert it.backend.saved == [], "nothing had changed"
         it.cache.set("k", 1)
-        it.plan.exit()
+        it.plan.exit(0)
         assert len(it.backend.saved) == at_exit
 
 
@@ -185,19 +183,6 @@ def test_without_a_backup_there_is_nothing_to_save_to(arguments: dict[str, Any])
         AsyncCache(**arguments)
     with pytest.raises(ValueError, match="backup"):
         AsyncLRU(**arguments)
-
-
-def run(program: str, *arguments: str) -> str:
-    """Runs a program in an interpreter of its own, and returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_an_interpreter_that_ends_saves_once_more_if_asked(tmp_path: Path) -> None:
@@ -250,30 +235,172 @@ def _entries(path: Path) -> list[tuple[Any, ...]]:
     return [(key, value) for key, (value, _) in DiskBackend(path).load().items()]
 
 
-def test_a_fork_waits_for_a_save_and_gives_up_on_one_of_its_own_thread() -> None:
-    it = Planned()
-    persistence = it.cache._persistence
-    assert persistence is not None
-    answers: list[bool] = []
-    other = threading.Thread(target=lambda: answers.append(persistence.hold(0)))
-    assert persistence.hold(0)
-    other.start()
-    other.join(LIMIT)
-    assert answers == [False], "somebody saves"
-    persistence.release()
+def test_a_save_that_hangs_keeps_an_exit_for_its_limit_and_others_are_saved_all_the_same() -> None:
+    """The exit waited for ever for the lock of a save that did not end."""
+    program = """
+        import threading
+        from cache import AsyncCache, CacheBackend, _autosave
+        _autosave._PATIENCE = 0.1
+        began = threading.Event()
+        class Backend(CacheBackend):
+            def load(self): return {}
+            def clear(self): pass
+        class Hangs(Backend):
+            def save(self, entries):
+                began.set()
+                threading.Event().wait()
+        class Fails(Backend):
+            def save(self, entries): raise SystemExit("an exit within the exit")
+        class Saves(Backend):
+            def save(self, entries): print("saved", dict(entries))
+        hangs = AsyncCache(backup=Hangs(), autosave=0.001, save_at_exit=True)
+        others = [AsyncCache(backup=backend, save_at_exit=True) for backend in (Fails(), Saves())]
+        for cache in (hangs, *others):
+            cache.set("k", 1)
+        assert began.wait(30)
+    """
+    done = complete(program)
+    assert done.stdout == "saved {'k': (1, None)}\n"
+    assert "Hangs: the process ends while a save to it has not" in done.stderr
+    assert "could not be saved at exit: SystemExit: an exit within the exit" in done.stderr
 
-    class Forks(Memory):
+
+def test_a_save_by_hand_that_hangs_in_a_thread_does_not_keep_an_exit_for_ever() -> None:
+    program = """
+        import threading
+        from cache import AsyncCache, CacheBackend, _autosave
+        _autosave._PATIENCE = 0.1
+        began = threading.Event()
+        class Hangs(CacheBackend):
+            def load(self): return {}
+            def clear(self): pass
+            def save(self, entries):
+                began.set()
+                threading.Event().wait()
+        cache = AsyncCache(backup=Hangs(), save_at_exit=True)
+        cache.set("k", 1)
+        threading.Thread(target=cache.save_to_backup, daemon=True).start()
+        assert began.wait(30)
+    """
+    assert "Hangs: the process ends while a save to it has not" in complete(program).stderr
+
+
+def test_after_a_save_that_failed_nothing_is_looked_at_all_the_time() -> None:
+    """The cache was saved by hand meanwhile. There was nothing to save again, and the time for it stayed in the past."""
+    it = Planned(every=10)
+    it.cache.set("k", 1)
+    it.backend.error = OSError("no")
+    assert it.plan.look(10) == 11
+    it.backend.error = None
+    it.cache.save_to_backup()
+    assert it.plan.look(12) == 20
+    assert it.plan.look(20) == 30
+    it.cache.set("k", 2)
+    it.backend.error = OSError("no")
+    assert it.plan.look(30) == 31, "the pauses begin anew"
+
+
+class Raises(logging.Filter):
+    """What a program may have put into its log."""
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        raise SystemExit("the log is broken, too")
+
+
+@pytest.fixture
+def broken_log() -> Iterator[None]:
+    log, broken = logging.getLogger("cache"), Raises()
+    log.addFilter(broken)
+    yield
+    log.removeFilter(broken)
+
+
+class Wordless(BaseException):
+    def __str__(self) -> str:
+        raise ValueError("it has no words")
+
+
+@pytest.mark.usefixtures("broken_log")
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, Wordless, GeneratorExit])
+def test_whatever_the_save_of_one_cache_raises_others_are_saved(error: type[BaseException]) -> None:
+    fails, saves = Memory(), Memory()
+    fails.error = error()
+    failing = AsyncCache(backup=fails, autosave=0.001)
+    failing.set("k", 1)
+    assert fails.was_called.wait(LIMIT)
+    cache = AsyncCache(backup=saves, autosave=0.001)
+    for number in range(2):
+        saves.was_called.clear()
+        cache.set("k", number)
+        assert saves.was_called.wait(LIMIT)
+    last_error = failing.stats()["last_save_error"]
+    assert last_error is not None
+    assert last_error.startswith(error.__name__)
+    # Its traceback holds the cache, which would go on failing until the collector comes by.
+    fails.error = None
+
+
+@pytest.fixture
+def saver(monkeypatch: pytest.MonkeyPatch) -> _autosave.Saver:
+    """One whose thread has not started yet."""
+    saver = _autosave.Saver()
+    monkeypatch.setattr(_autosave, "_saver", saver)
+    return saver
+
+
+def test_a_cache_that_is_made_while_another_is_saved_is_not_overlooked(saver: _autosave.Saver) -> None:
+    """The thread slept until the next save of the others, a minute at most, and had not heard of the new one."""
+    inner, caches = Memory(), []
+
+    class Makes(Memory):
         def save(self, data: dict[Any, Any]) -> None:
-            assert cache._persistence is not None
-            assert not cache._persistence.hold(LIMIT)
-            super().save(data)
+            saver._plans[0]._due = 1e9
+            caches.append(AsyncCache(backup=inner, autosave=0.001))
+            caches[0].set("k", 1)
 
-    backend = Forks()
-    cache = AsyncCache(backup=backend)
-    started = time.monotonic()
-    cache.save_to_backup()
-    assert time.monotonic() - started < LIMIT
-    assert len(backend.saved) == 1
+    outer = AsyncCache(backup=Makes(), autosave=0.001)
+    outer.set("k", 1)
+    assert inner.was_called.wait(20)
+
+
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("by", ["another cache", "a save by hand"])
+def test_a_thread_that_cannot_start_is_started_later(
+    by: str, saver: _autosave.Saver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cache could not be made; and one that had been made was saved only when the next one was."""
+    backend = Memory()
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "cache"):
+        patch.setattr(threading.Thread, "start", refuse)
+        cache = AsyncCache(backup=backend, autosave=0.001)
+        more = [AsyncCache(backup=Memory(), autosave=1000) for _ in range(3)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "caches are not saved unasked until a thread can be started for it: can't start new thread"
+    ]
+    cache.set("k", 1)
+    if by == "another cache":
+        more.append(AsyncCache(backup=Memory(), save_at_exit=True))
+    else:
+        more[0].save_to_backup()
+    assert backend.was_called.wait(LIMIT)
+    saver.exit()
+    assert {"k": 1} in backend.saved
+
+
+def test_at_exit_what_had_no_thread_is_saved_too(saver: _autosave.Saver) -> None:
+    """An interpreter that is about to end starts no threads any more."""
+    backend = Memory()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        cache = AsyncCache(backup=backend, autosave=0.001, save_at_exit=True)
+        cache.set("k", 1)
+        saver.exit()
+        cache.set("k", 2)
+        cache.save_to_backup()
+    assert backend.saved == [{"k": 1}, {"k": 2}]
 
 
 def test_who_saves_within_a_save_gets_an_error_and_it_is_counted() -> None:

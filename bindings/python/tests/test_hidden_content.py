@@ -55,6 +55,9 @@ class Money(Decimal):
         self.currency = currency
         return self
 
+    def __repr__(self) -> str:
+        return f"Money({str(self)!r}, {self.currency!r})"
+
     def __deepcopy__(self, memo: Any) -> Money:
         return Money(str(self), self.currency)
 
@@ -254,7 +257,7 @@ def test_contents_are_the_same_argument_if_and_only_if_they_are_equal(a: Any, b:
         assert type(a) is type(b) or a == b
         assert repr(a) == repr(b) or a == b
     elif type(a) is type(b) and not isinstance(a, types.SimpleNamespace):
-        assert a != b or repr(a) != repr(b) or isinstance(a, Money | Deque)
+        assert a != b or repr(a) != repr(b) or isinstance(a, Deque)
 
 
 HASHES = """

@@ -8,6 +8,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -251,11 +252,65 @@ def test_who_waits_too_long_for_another_process_gets_an_error_and_nothing_has_ch
     cache.set("a", 1)
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BackupError, match=r"another process.*save again"):
+        with pytest.raises(BackupError, match=r"another process.*try again"):
             cache.save_to_backup()
         assert not path.exists()
     cache.save_to_backup()
     assert content(path) == {"a": 1}
+
+
+class Slow:
+    """A value that is pickled when the test says so."""
+
+    is_pickled = threading.Event()
+    may_go_on = threading.Event()
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        self.is_pickled.set()
+        assert self.may_go_on.wait(LIMIT)
+        return int, (1,)
+
+
+def test_a_backend_without_a_cache_keeps_out_of_a_save_that_runs(path: Path) -> None:
+    """It took no lock. A save that had read the file put back what was cleared, or lost what was saved, meanwhile."""
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("before", 0)
+    cache.save_to_backup()
+    cache.set("slow", Slow())
+    saving = threading.Thread(target=cache.save_to_backup)
+    saving.start()
+    assert Slow.is_pickled.wait(LIMIT)
+    alone = DiskBackend(path, lock_timeout=0.01)
+    for write in (alone.clear, lambda: alone.save({"alone": (1, None)})):
+        with pytest.raises(BackupError, match=r"another process.*nothing was saved or removed; try again"):
+            write()
+    assert content(path) == {"before": 0}
+    Slow.may_go_on.set()
+    saving.join(LIMIT)
+    assert content(path) == {"before": 0, "slow": 1}
+    alone.clear()
+    assert not path.exists()
+    alone.save({"alone": (1, None)})
+    assert content(path) == {"alone": 1}, "it replaces the file"
+    cache.save_to_backup()
+    assert content(path) == {"alone": 1, "before": 0, "slow": 1}, "what a cache has in memory comes back"
+
+
+def test_without_merging_a_backend_without_a_cache_takes_no_lock(path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    alone = DiskBackend(path, lock_timeout=0.01, merge=False)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        alone.save({"alone": (1, None)})
+        assert content(path) == {"alone": 1}
+        alone.clear()
+        assert not path.exists()
+
+
+def test_where_nothing_was_saved_a_clear_makes_no_files(path: Path) -> None:
+    DiskBackend(path).clear()
+    DiskBackend(path.parent / "no" / "folder").clear()
+    assert [other.name for other in path.parent.iterdir()] == ["keys.py"]
 
 
 @pytest.mark.parametrize("limit", [-1, float("nan"), float("inf")])

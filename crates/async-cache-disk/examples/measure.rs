@@ -84,6 +84,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     timed("verify", || async_cache_disk::verify(&disk, &path))
         .map(|report| assert!(report.is_clean(), "{report:?}"))?;
-    async_cache_disk::clear(&disk, &path)?;
+    async_cache_disk::clear(&disk, &path, None)?;
     Ok(())
 }

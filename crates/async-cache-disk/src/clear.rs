@@ -3,23 +3,33 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
+use crate::lock::{SaveLock, lock_path};
 use crate::snapshot::read_header;
 use crate::trust::{self, Owners, Trusted};
-use crate::vfs::{Vfs, parent_of};
+use crate::vfs::{FileKind, Vfs, parent_of};
 use crate::writer::sweep_leftovers;
 
 /// Removes the snapshot at `path`, of whatever version and secret, durably; answers whether there was one. A file that
 /// is not a cache file is left alone.
 ///
+/// With a `limit` it takes the lock of the path first, waiting for that long, so that a save that has read the file
+/// already does not put back what was in it. (What a process has in memory, its next save writes all the same.) `None`
+/// is for paths whose saves take no lock.
+///
 /// # Errors
 /// [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io); [`Trust`](DiskErrorKind::Trust) if the file is
 /// another user's, others can write to it, or it is a symlink that is not followed: then it stays. If the folder could not be synced, the file is
-/// gone, but may be back after a power loss.
-pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<bool, DiskError> {
+/// gone, but may be back after a power loss. With a `limit` those of [`SaveLock::take`], too: then nothing has changed.
+pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result<bool, DiskError> {
     let place = &trust::follow(&**vfs, path)?.place;
     sweep_leftovers(&**vfs, place);
+    let _lock = match limit {
+        Some(limit) if needs_lock(&**vfs, place)? => Some(SaveLock::take(vfs, path, limit)?),
+        _ => None,
+    };
     let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::Trusted)? else { return Ok(false) };
     match read_header(&*file, bytes, path, None) {
         Ok(_) => {}
@@ -39,4 +49,12 @@ pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<bool, DiskError> {
     vfs.sync_dir(parent_of(place))
         .map_err(|error| DiskError::io("syncing the folder it was in", path, error))?;
     Ok(true)
+}
+
+/// Where neither a file nor its lock stands, nobody has saved: no lock is made there, nor a folder for it.
+fn needs_lock(vfs: &dyn Vfs, place: &Path) -> Result<bool, DiskError> {
+    match vfs.metadata(place) {
+        Ok(metadata) => Ok(metadata.kind == FileKind::File),
+        Err(_) => Ok(vfs.metadata(&lock_path(place)?).is_ok()),
+    }
 }

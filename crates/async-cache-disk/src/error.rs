@@ -109,7 +109,9 @@ impl fmt::Display for Context {
             DiskErrorKind::OtherVersion { .. } => "the cache starts empty; the next save replaces the file",
             DiskErrorKind::Full => "the file that was there before is unchanged; make room and save again",
             DiskErrorKind::Limit => "leave it out of the cache, or use several caches",
-            DiskErrorKind::Locked => "nothing was saved; save again, or give each process a path of its own",
+            DiskErrorKind::Locked => {
+                "nothing was saved or removed; try again, or give each process a path of its own"
+            }
             DiskErrorKind::Abandoned => "begin a new save",
             // What to do depends on why, so it is said there.
             DiskErrorKind::Trust | DiskErrorKind::Io => return Ok(()),

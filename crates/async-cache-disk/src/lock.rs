@@ -1,4 +1,4 @@
-//! The lock of a path: keeps the saves of several processes apart.
+//! The lock of a path: keeps the saves of several processes apart, and what removes the file from all of them.
 //!
 //! Rules:
 //! 1. the lock is on a file of its own, `<path>.lock`, for the file at the path is replaced by every save;
@@ -52,7 +52,7 @@ impl SaveLock {
     }
 }
 
-fn lock_path(path: &Path) -> Result<PathBuf, DiskError> {
+pub(crate) fn lock_path(path: &Path) -> Result<PathBuf, DiskError> {
     let Some(name) = path.file_name() else {
         return Err(DiskError::new(DiskErrorKind::NotAFile, path, "this path names no file"));
     };
@@ -72,15 +72,14 @@ fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskEr
             Ok(_) => match vfs.open_no_follow(path) {
                 Ok(Some(file)) => return Ok(file),
                 Ok(None) => {
-                    let what =
-                        "it is a symlink where the lock of saves is to be: nothing was saved; remove it";
+                    let what = "it is a symlink where the lock of saves is to be: nothing was saved or removed; remove it";
                     return Err(DiskError::new(DiskErrorKind::Trust, path, what));
                 }
                 // Nobody removes it; it may be that somebody's clean-up does.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    let what = "nothing was saved, for another user has the lock of its saves; remove it, or give the \
-                                cache a path in a folder of its own";
+                    let what = "nothing was saved or removed, for another user has the lock of its saves; remove it, or give \
+                                the cache a path in a folder of its own";
                     return Err(DiskError::new(DiskErrorKind::Trust, path, what));
                 }
                 Err(error) => return Err(DiskError::io("opening the lock file", path, error)),

@@ -159,7 +159,7 @@ fn another_secret_none_and_one_for_a_file_without_are_refused_set_aside_and_clea
         assert_holds_as(&vfs, path(), &options, &entries(3, 2), &[]);
 
         disk.put(path(), &bytes);
-        assert!(clear(&vfs, path()).unwrap(), "whoever clears the cache need not know the secret");
+        assert!(clear(&vfs, path(), None).unwrap(), "whoever clears the cache need not know the secret");
         assert_eq!(disk.bytes(path()), None);
     }
 }

@@ -299,7 +299,7 @@ fn who_holds_the_lock_is_waited_for_and_then_named() {
     let lock = SaveLock::take(&vfs, path(), NO_WAIT).unwrap();
     let error = Process::default().save(&vfs, 1, None).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Locked);
-    assert!(error.to_string().contains(PATH) && error.to_string().contains("save again"), "{error}");
+    assert!(error.to_string().contains(PATH) && error.to_string().contains("try again"), "{error}");
     drop(lock);
     Process::default().save(&vfs, 1, None).unwrap();
 }

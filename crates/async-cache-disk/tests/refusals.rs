@@ -47,7 +47,7 @@ fn assert_refused_and_set_aside(disk: &FakeDisk, kind: &DiskErrorKind, words: &s
 
     disk.put(path(), &bytes);
     let is_ours = kind != &DiskErrorKind::Foreign;
-    assert_eq!(clear(&vfs, path()).unwrap(), is_ours);
+    assert_eq!(clear(&vfs, path(), None).unwrap(), is_ours);
     assert_eq!(disk.bytes(path()).is_none(), is_ours);
 }
 

@@ -109,8 +109,8 @@ fn the_real_disk_keeps_what_the_fake_one_keeps() {
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
         assert_eq!(mode & 0o777, 0o600);
     }
-    assert!(clear(&vfs, &path).unwrap());
-    assert!(!clear(&vfs, &path).unwrap());
+    assert!(clear(&vfs, &path, None).unwrap());
+    assert!(!clear(&vfs, &path, None).unwrap());
     assert!(vfs.list(path.parent().unwrap()).unwrap().is_empty());
 }
 
@@ -234,6 +234,6 @@ fn an_open_snapshot_goes_on_after_the_file_was_replaced_and_removed() {
     let snapshot = open(&vfs, &path);
     save(&vfs, &path, &new, options()).unwrap();
     assert_holds(&vfs, &path, &new);
-    clear(&vfs, &path).unwrap();
+    clear(&vfs, &path, None).unwrap();
     assert!(read_all(&snapshot).into_iter().map(Option::unwrap).eq(old));
 }

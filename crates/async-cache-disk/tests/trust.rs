@@ -58,7 +58,7 @@ fn assert_set_aside(disk: &FakeDisk, vfs: &Arc<dyn Vfs>) {
 fn a_file_of_another_user_is_refused() {
     let (disk, vfs) = disk_with_file(Ownership { owner: SOMEBODY, ..OWN });
     assert_refused(&vfs, &["user 666 owns it", "runs as user 1000", "chown 1000"]);
-    assert_eq!(clear(&vfs, path()).unwrap_err().kind(), &DiskErrorKind::Trust);
+    assert_eq!(clear(&vfs, path(), None).unwrap_err().kind(), &DiskErrorKind::Trust);
     assert_set_aside(&disk, &vfs);
 }
 
@@ -67,7 +67,7 @@ fn a_file_that_others_can_write_to_is_refused() {
     for mode in [0o620, 0o602, 0o666, 0o664, 0o777] {
         let (disk, vfs) = disk_with_file(Ownership { mode, ..OWN });
         assert_refused(&vfs, &["others can write to it", &format!("{mode:04o}"), "chmod 600"]);
-        assert_eq!(clear(&vfs, path()).unwrap_err().kind(), &DiskErrorKind::Trust);
+        assert_eq!(clear(&vfs, path(), None).unwrap_err().kind(), &DiskErrorKind::Trust);
         assert_set_aside(&disk, &vfs);
     }
 }
@@ -113,7 +113,7 @@ fn a_symlink_in_a_folder_of_others_is_not_followed_to_read_nor_to_save() {
         disk.put_link(path(), elsewhere);
         folder(&disk, owner, mode);
         assert_refused(&vfs, &["a symlink in the folder /shared", words, "not followed"]);
-        assert_eq!(clear(&vfs, path()).unwrap_err().kind(), &DiskErrorKind::Trust);
+        assert_eq!(clear(&vfs, path(), None).unwrap_err().kind(), &DiskErrorKind::Trust);
         let saved = save(&vfs, path(), &entries(5, 2), options()).unwrap();
         assert_eq!(saved.set_aside.as_deref(), Some(aside()));
         assert_eq!(vfs.read_link(aside()).unwrap().as_deref(), Some(elsewhere));
@@ -138,7 +138,7 @@ fn a_symlink_in_a_folder_of_ones_own_is_followed_and_stays() {
     }
     assert_eq!(disk.files(), [end]);
     assert_eq!(vfs.read_link(path()).unwrap().as_deref(), Some(Path::new("middle")));
-    assert!(clear(&vfs, path()).unwrap());
+    assert!(clear(&vfs, path(), None).unwrap());
     assert!(disk.files().is_empty());
     assert!(vfs.read_link(path()).unwrap().is_some());
 

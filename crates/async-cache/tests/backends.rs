@@ -12,6 +12,7 @@ use async_cache::{
     AsyncCache, BackendError, BackupError, CacheBackend, Clock, DiskBackend, Eviction, ManualClock,
     SavedEntry,
 };
+use async_cache_disk::SaveLock;
 use async_cache_disk::fake::FakeDisk;
 use stage::{one_thread, within_limit};
 
@@ -356,5 +357,29 @@ fn a_disk_backend_without_a_cache_saves_loads_and_clears() {
     assert_eq!(backend.load().unwrap(), [entry(1, None), entry(2, Some(6))]);
     assert_eq!(disk.path().to_str(), Some("/cache"));
     backend.clear().unwrap();
-    assert_eq!((backend.load().unwrap(), fake.files().len()), (Vec::new(), 0));
+    assert_eq!((backend.load().unwrap(), fake.files()), (Vec::new(), vec!["/cache.lock".into()]));
+}
+
+#[test]
+fn without_a_cache_too_it_waits_for_a_save_of_another_process() {
+    let fake = FakeDisk::new();
+    let disk = Place::disk(&fake).lock_timeout(Duration::ZERO);
+    let replacing = disk.clone().without_merging();
+    let entry = |number| SavedEntry { key: key(number), value: number, ttl: None };
+    let save =
+        |backend: &dyn CacheBackend<String, u64>, number| backend.save(&mut [entry(number)].into_iter());
+    let backend: &dyn CacheBackend<String, u64> = &disk;
+    save(backend, 1).unwrap();
+    let saving = SaveLock::take(&fake.as_vfs(), disk.path(), Duration::ZERO).unwrap();
+    for error in [save(backend, 2).unwrap_err(), backend.clear().unwrap_err()] {
+        assert!(error.to_string().contains("another process has held the lock"), "{error}");
+    }
+    assert_eq!(backend.load().unwrap(), [entry(1)]);
+    save(&replacing, 3).unwrap();
+    assert_eq!(backend.load().unwrap(), [entry(3)]);
+    drop(saving);
+    save(backend, 4).unwrap();
+    assert_eq!(backend.load().unwrap(), [entry(4)]);
+    backend.clear().unwrap();
+    assert_eq!(backend.load().unwrap(), []);
 }

@@ -5,13 +5,14 @@ Rules:
 1. A cache is saved when it has changed since its last save, by whomever, and its time has come or it has changed often
    enough. What has not changed is not saved.
 2. A save that fails is logged and tried again, after one second, two, four and so on up to a minute, as long as the cache
-   lives. `stats()` tells of it.
-3. The thread holds no cache alive, is a daemon, and starts with the first cache that needs it. No event loop is
+   lives and has something to save. `stats()` tells of it. Whatever one cache's save raises, the others are saved.
+3. The thread holds no cache alive, is a daemon, and starts with the first cache that needs it. If it cannot start, that
+   is logged and tried again with the next cache, the next save by hand, and in a child that is forked. No event loop is
    involved: a save takes the interpreter's lock for slices of half a millisecond.
-4. When the interpreter ends, a save that runs is waited for, and caches made with `save_at_exit` are saved once more;
-   others are not.
-5. A fork waits for the saves and loads of this process to end, so that the child has neither a lock that nobody will
-   release nor a file that is locked on behalf of its parent. The child has a thread of its own.
+4. When the interpreter ends, saves that run are waited for, for `_PATIENCE` altogether, and caches made with
+   `save_at_exit` are saved once more; others are not. What then is not saved is logged.
+5. A fork waits for the saves and loads of this process to end (`_forks`), so that the child has neither a lock that
+   nobody will release nor a file that is locked on behalf of its parent. The child has a thread of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from ._forks import PATIENCE
+from ._warn import in_words
 from .errors import CacheError
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ _log = logging.getLogger("cache")
 
 _LOOK_EVERY = 0.5  # seconds, where changes are counted: nothing calls when one happens
 _LONGEST_PAUSE = 60.0  # seconds between tries of a save that fails
-_PATIENCE = 10.0  # seconds for which an exit or a fork waits for a save
+_PATIENCE = PATIENCE  # seconds for which an exit waits for saves that run, altogether
 
 
 class Plan:
@@ -95,14 +98,24 @@ class Plan:
             self._failures = 0
             self._persistence.autosaves += 1
 
-    def exit(self) -> None:
-        """Saves the cache a last time, if that was asked for."""
+    def exit(self, patience: float) -> None:
+        """Saves the cache a last time, if that was asked for. Waits so many seconds for a save that runs already."""
         cache = self._cache()
-        if cache is None or not self._at_exit or not self._persistence.unsaved_changes(cache):
+        if cache is None or not self._persistence.unsaved_changes(cache):
             return
         try:
-            self._persistence.save(cache, _log.warning)
-        except Exception as error:
+            if not self._persistence.hold(patience):
+                _log.warning(
+                    "%s: the process ends while a save to it has not: what was written since the one before is lost",
+                    self._persistence.place(),
+                )
+                return
+            try:
+                if self._at_exit:
+                    self._persistence.save(cache, _log.warning)
+            finally:
+                self._persistence.release()
+        except BaseException as error:  # also what would end the exit's saves of other caches
             _log.warning("a cache could not be saved at exit: %s", _say(error))
 
 
@@ -113,19 +126,41 @@ class Saver:
         self._plans: list[Plan] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        # Whether plans came that the thread has not looked at.
+        self._has_new = False
+        # Whether it was logged that the thread cannot start.
+        self._is_missing = False
         self._ended = False
 
     def add(self, plan: Plan) -> None:
         with self._changed:
             self._plans.append(plan)
+            self._has_new = True
             self._start()
             self._changed.notify()
 
+    def wake(self) -> None:
+        """Starts the thread if it is not there, though there are plans."""
+        if self._plans and not self._is_there():
+            with self._changed:
+                self._start()
+
+    def _is_there(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
     def _start(self) -> None:
-        if not self._ended and (self._thread is None or not self._thread.is_alive()):
-            thread = threading.Thread(target=self._run, name="cache autosave", daemon=True)
-            thread.start()
-            self._thread = thread
+        if self._ended or self._is_there():
+            return
+        self._thread = threading.Thread(target=self._run, name="cache autosave", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # too many threads, or the interpreter is about to end
+            was_missing, self._is_missing = self._is_missing, True
+            if not was_missing:
+                _log.warning("caches are not saved unasked until a thread can be started for it: %s", error)
+        else:
+            self._is_missing = False
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -133,27 +168,38 @@ class Saver:
             with self._changed:
                 self._plans = [plan for plan in self._plans if not plan.is_dead()]
                 plans = list(self._plans)
+                self._has_new = False
                 if not plans:
                     self._thread = None
                 if self._thread is not me or self._ended:
                     return
-            look = min(plan.look(time.monotonic()) for plan in plans)
-            del plans
+            # So that the plans of caches that are gone go, too.
+            look = time.monotonic() + _LONGEST_PAUSE
+            for plan in plans:
+                try:
+                    look = min(look, plan.look(time.monotonic()))
+                except BaseException:
+                    # The log's. There is nobody to tell, and the others are to be saved.
+                    continue
+            del plan, plans
             with self._changed:
                 left = look - time.monotonic()
-                if left > 0 and not self._ended:
-                    # So that the plans of caches that are gone go, too.
-                    self._changed.wait(min(left, 60.0))
+                if left > 0 and not self._ended and not self._has_new:
+                    self._changed.wait(left)
 
     def exit(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
         with self._changed:
             self._ended = True
             thread = self._thread
             self._changed.notify_all()
-        if thread is not None:
-            thread.join(_PATIENCE)
+        if thread is not None and thread.is_alive():
+            try:
+                thread.join(_PATIENCE)
+            except KeyboardInterrupt:  # somebody has waited long enough
+                deadline = time.monotonic()
         for plan in self._plans:
-            plan.exit()
+            plan.exit(max(0.0, deadline - time.monotonic()))
 
     def after_fork(self) -> None:
         self._changed = threading.Condition()
@@ -164,9 +210,6 @@ class Saver:
 
 
 _saver = Saver()
-# Which backups there are, so that a fork can wait for what they do.
-_persistences: weakref.WeakSet[Persistence] = weakref.WeakSet()
-_held: list[Persistence] = []
 
 
 def plan(
@@ -186,36 +229,16 @@ def check(every: float | None, changes: int | None, has_backup: bool) -> None:
         raise ValueError("autosave, autosave_changes and save_at_exit need a backup to save to: give one")
 
 
-def register(persistence: Persistence) -> None:
-    """Has forks wait for what this one does."""
-    _persistences.add(persistence)
+def wake() -> None:
+    """Called whenever a cache was saved, for the thread may not have been able to start."""
+    _saver.wake()
 
 
 def _say(error: BaseException) -> str:
-    return str(error) if isinstance(error, CacheError) else f"{type(error).__qualname__}: {error}"
-
-
-def _before_fork() -> None:
-    # In one order, so that two threads that fork do not wait for each other.
-    for persistence in sorted(_persistences, key=id):
-        if persistence.hold(_PATIENCE):
-            _held.append(persistence)
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _after_fork_in_child() -> None:
-    _after_fork_in_parent()
-    for persistence in _persistences:
-        persistence.after_fork()
-    _saver.after_fork()
+    return str(error) if isinstance(error, CacheError) else in_words(error)
 
 
 atexit.register(_saver.exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    # After `_forks` has renewed the locks: it is imported first.
+    os.register_at_fork(after_in_child=_saver.after_fork)

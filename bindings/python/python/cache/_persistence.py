@@ -6,7 +6,6 @@ import functools
 import gc
 import math
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -15,16 +14,28 @@ from types import CodeType
 from typing import Any, cast
 
 from . import _autosave
+from ._forks import ForkLock
 from ._native import Cache
-from ._warn import warn
+from ._warn import in_words, warn
 from .backend import CacheBackend, DiskBackend
 from .errors import BackupError
 from .key import KEY
 
 # Which caches use which file, as long as they live. The scope tells the functions apart that cache in files.
 _users: dict[str, weakref.WeakSet[Persistence]] = {}
-# The collector may run a finaliser that makes a cache while this is held.
-_users_lock = threading.RLock()
+# Re-entrant, for the collector may run a finaliser that makes a cache while this is held.
+_users_lock = ForkLock()
+
+
+class _Turn(ForkLock):
+    """Whose turn it is to save or load one cache."""
+
+    # Whether a save or load has it. (Else it is a fork, or an exit about to save.)
+    is_taken = False
+
+    def renew(self) -> None:
+        super().renew()
+        self.is_taken = False
 
 
 class Persistence:
@@ -45,15 +56,13 @@ class Persistence:
         self._set_aside = False
         # One save or load at a time. Re-entrant, so that a thread that comes back here (in a signal handler, or in a
         # backend that calls the cache) gets an error and does not wait for itself.
-        self._lock = threading.RLock()
-        self._is_busy = False
+        self._turn = _Turn()
         # Whether the function was defined again since, and the file is the new one's.
         self._is_superseded = False
         # What the cache's count of changes was when its last save that succeeded began.
         self._saved_changes = 0
         self.autosaves = 0
         self.last_error: str | None = None
-        _autosave.register(self)
         # A subclass that overrides the contract's methods is called by them.
         kind = type(backend)
         self.is_native = (
@@ -78,7 +87,7 @@ class Persistence:
                 other._is_superseded |= not other._is_alike(self)
             _users[path].add(self)
             if len(_users) & (len(_users) - 1) == 0:
-                for unused in [path for path, users in _users.items() if not users]:
+                for unused in [path for path, users in list(_users.items()) if not users]:
                     del _users[unused]
 
     def _refusal(self, path: str) -> str | None:
@@ -108,6 +117,10 @@ class Persistence:
             return False
         return _closed_over(self._function) == _closed_over(other._function)
 
+    def place(self) -> str:
+        """Where it saves to, for messages."""
+        return self.backend.path if isinstance(self.backend, DiskBackend) else type(self.backend).__qualname__
+
     def _owner(self) -> str:
         return f"the function {self._scope}" if self._scope else "an AsyncCache"
 
@@ -123,36 +136,23 @@ class Persistence:
         return f"{version}\x1f{scope}" if scope else version
 
     def _enter(self) -> None:
-        self._lock.acquire()
-        if self._is_busy:
-            self._lock.release()
+        self._turn.acquire()
+        if self._turn.is_taken:
+            self._turn.release()
             raise BackupError("this thread is in the middle of a save or load of this very cache")
-        self._is_busy = True
+        self._turn.is_taken = True
 
     def _leave(self) -> None:
-        self._is_busy = False
-        self._lock.release()
+        self._turn.is_taken = False
+        self._turn.release()
 
     def hold(self, patience: float) -> bool:
-        """Keeps saves and loads from beginning until `release`; ``False`` if one does not end in time."""
-        if not self._lock.acquire(timeout=patience):
-            return False
-        if self._is_busy:  # it is this thread's own
-            self._lock.release()
-            return False
-        return True
+        """Keeps other threads' saves and loads from beginning until `release`; ``False`` if one does not end in time."""
+        return self._turn.acquire(patience)
 
     def release(self) -> None:
         """Ends what `hold` began."""
-        self._lock.release()
-
-    def after_fork(self) -> None:
-        """In the child: another thread that held the lock is not there, and would never release it."""
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
-        else:
-            self._lock = threading.RLock()
-            self._is_busy = False
+        self._turn.release()
 
     def unsaved_changes(self, cache: Cache) -> int:
         """How often the cache was written to since its last save that succeeded; 0 if it is not saved any more."""
@@ -171,10 +171,11 @@ class Persistence:
             self.last_error = None
         except BaseException as error:
             cache.count_save_error()
-            self.last_error = f"{type(error).__qualname__}: {error}"
+            self.last_error = in_words(error)
             raise
         finally:
             self._leave()
+            _autosave.wake()
 
     def _save(self, cache: Cache, tell: Callable[[str], None]) -> None:
         if not self.is_native:
@@ -224,8 +225,7 @@ class Persistence:
         except MemoryError:
             raise
         except Exception as error:
-            backend = self.backend.path if self.is_native else type(self.backend).__qualname__  # type: ignore[attr-defined]
-            warn(f"{backend}: {error}; the cache starts without it")
+            warn(f"{self.place()}: {error}; the cache starts without it")
         finally:
             self._leave()
 

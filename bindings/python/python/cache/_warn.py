@@ -1,4 +1,4 @@
-"""Warnings, told to the line of the user's that is to blame."""
+"""Warnings, told to the line of the user's that is to blame, and exceptions in words."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(CacheWarning(message), stacklevel=level)
+
+
+def in_words(error: BaseException) -> str:
+    """An exception's class and message, whatever its own `__str__` does."""
+    kind = type(error).__qualname__
+    try:
+        return f"{kind}: {error}"
+    except Exception:
+        return f"{kind}, which cannot say more"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _native
+from ._forks import ForkLock
 from .errors import BackupError, CacheWarning
 
 Entries = dict[Any, tuple[Any, float | None]]
@@ -67,7 +67,9 @@ class DiskBackend(CacheBackend):
     takes a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another
     process has saved stays; for every key the later write wins; what a process deleted stays gone unless somebody wrote
     it later.
-    With ``merge=False`` a save replaces the file.
+    With ``merge=False`` a save replaces the file, and takes no lock. The methods below are for a backend without a cache:
+    they read, replace or remove the whole file, and merge nothing. What other processes have in memory comes back to the
+    file with their next save.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class DiskBackend(CacheBackend):
         self.lock_timeout = float(lock_timeout)
         self._options = self._make_options(_secret_bytes(secret))
         self._has_secret = secret is not None
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
 
     def _make_options(self, secret: bytes | None) -> _native.FileOptions:
         merge = self.lock_timeout if self.merge else None
@@ -112,7 +114,7 @@ class DiskBackend(CacheBackend):
     def __copy__(self) -> DiskBackend:
         again = object.__new__(type(self))
         again.__dict__.update(self.__dict__)
-        again._lock = threading.RLock()
+        again._lock = ForkLock()
         return again
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DiskBackend:
@@ -129,7 +131,7 @@ class DiskBackend(CacheBackend):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._options = self._make_options(None)
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
 
     def __repr__(self) -> str:
         return f"DiskBackend({self.path!r})"
@@ -157,15 +159,15 @@ class DiskBackend(CacheBackend):
         return {key: (value, None if left is None else now + left) for key, value, left in entries or ()}
 
     def save(self, data: Entries) -> None:
-        """Writes these entries to a new file and puts it in the place of the old one."""
+        """Writes these entries to a new file and puts it in the place of the old one, under the lock."""
         entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
         with self._lock:
             _native.write_file(Path(self._file), self.version, self._options, entries)
 
     def clear(self) -> None:
-        """Removes the file."""
+        """Removes the file, under the lock, so that no save that runs puts back what was in it."""
         with self._lock:
-            _native.remove_file(Path(self._file))
+            _native.remove_file(Path(self._file), self._options)
 
 
 def _secret_bytes(secret: str | bytes | None) -> bytes | None:

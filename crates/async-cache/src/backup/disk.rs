@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_disk::{
-    Compression, DiskError, Merge, ReadOptions, RealDisk, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions,
-    Writer,
+    Compression, DiskError, Merge, ReadOptions, RealDisk, SaveLock, Scratch, Secret, Snapshot, Step, Vfs,
+    WriteOptions, Writer,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,8 @@ use crate::error::BackendError;
 /// [`without_merging`](DiskBackend::without_merging).
 ///
 /// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
-/// without a cache, too, and read or write the whole file at once.
+/// without a cache, too, and read, replace or remove the whole file at once: `save` and `clear` take the lock, and merge
+/// nothing. What other processes have in memory comes back to the file with their next save.
 #[derive(Clone)]
 pub struct DiskBackend {
     path: PathBuf,
@@ -164,7 +165,8 @@ impl DiskBackend {
         self
     }
 
-    /// How long a save waits while another process saves to the same path; then it is an error. Default: 10 seconds.
+    /// How long a save or `clear` waits while another process saves to the same path; then it is an error. Default: 10
+    /// seconds.
     #[must_use]
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_timeout = limit;
@@ -253,6 +255,8 @@ where
 
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError> {
         let codec = Codec::<K, V>::message_pack();
+        let take_lock = || SaveLock::take(&self.vfs, &self.path, self.lock_timeout);
+        let _lock = self.merges.then(take_lock).transpose()?;
         let saved_at = self.clock.start_file(0).file_now();
         let mut writer = self.writer(saved_at, false, None)?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -267,7 +271,7 @@ where
     }
 
     fn clear(&self) -> Result<(), BackendError> {
-        async_cache_disk::clear(&self.vfs, &self.path)?;
+        async_cache_disk::clear(&self.vfs, &self.path, self.merges.then_some(self.lock_timeout))?;
         Ok(())
     }
 
