@@ -23,7 +23,27 @@ pub(crate) struct EagerMerge<'py> {
 
 struct Theirs {
     written_at: u64,
-    is_wanted: bool,
+    /// Nobody deleted it, as far as is known.
+    counts: bool,
+    /// What we have of its key is older, or nothing.
+    wins: bool,
+    fit: Fit,
+}
+
+/// Whether an entry of theirs may be copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Yes,
+    /// Its time has passed.
+    Expired,
+    /// It is pickled, with `pickle=False`.
+    Pickled,
+}
+
+impl Theirs {
+    fn is_wanted_and(&self, fit: Fit) -> bool {
+        self.counts && self.wins && self.fit == fit
+    }
 }
 
 impl<'py> EagerMerge<'py> {
@@ -40,18 +60,25 @@ impl<'py> EagerMerge<'py> {
         let mut records = theirs.eager();
         while let Some(EagerStep::Record(record)) = records.next_step() {
             let written_at = record.written_at.unwrap_or(0);
-            let is_wanted = merge.is_needed()
-                && record.deadline.is_none_or(|deadline| deadline > now)
-                && (options.pickle || !codec::is_pickled(record.key) && !codec::is_pickled(record.value))
-                && !merge.is_deleted(KeyKind::Eager, record.key, written_at);
+            let is_pickled = codec::is_pickled(record.key) || codec::is_pickled(record.value);
+            let fit = match record.deadline {
+                Some(deadline) if deadline <= now => Fit::Expired,
+                _ if is_pickled && !options.pickle => Fit::Pickled,
+                _ => Fit::Yes,
+            };
             let index = this.records.len();
-            this.records.push(Theirs { written_at, is_wanted });
+            this.records.push(Theirs {
+                written_at,
+                counts: merge.is_needed() && !merge.is_deleted(KeyKind::Eager, record.key, written_at),
+                wins: true,
+                fit,
+            });
             if let Some(key) = tolerated(py, codec::decode_value(py, record.key, options))? {
                 let is_deleted = this.deleted_at(&key)? >= Some(written_at);
-                this.records[index].is_wanted &= !is_deleted && !merge.may_have_deleted(written_at);
+                this.records[index].counts &= !is_deleted && !merge.may_have_deleted(written_at);
                 // Of two equal keys the later one counts.
                 if let Some(before) = this.index(&key)? {
-                    this.records[before].is_wanted = false;
+                    this.records[before].wins = false;
                 }
                 set(&this.keys, key, index)?;
             }
@@ -74,9 +101,14 @@ impl<'py> EagerMerge<'py> {
         if let Some(index) = self.index(key)?
             && self.records[index].written_at <= written_at
         {
-            self.records[index].is_wanted = false;
+            self.records[index].wins = false;
         }
         Ok(())
+    }
+
+    /// How many entries of theirs would be copied, and may not.
+    pub(crate) fn refused(&self) -> u64 {
+        self.records.iter().filter(|theirs| theirs.is_wanted_and(Fit::Pickled)).count() as u64
     }
 
     /// Copies what of theirs wins and is not here.
@@ -85,7 +117,7 @@ impl<'py> EagerMerge<'py> {
         let mut records = theirs.eager();
         for known in &self.records {
             let Some(EagerStep::Record(record)) = records.next_step() else { break };
-            if known.is_wanted {
+            if known.is_wanted_and(Fit::Yes) {
                 let copied = merge.copy_eager(writer, &record);
                 copied.map_err(|error| errors::backup(self.keys.py(), &error))?;
             }
@@ -102,7 +134,7 @@ impl<'py> EagerMerge<'py> {
         written_at: u64,
     ) -> PyResult<bool> {
         let theirs = self.index(key)?.map(|index| &self.records[index]);
-        let is_later = theirs.is_some_and(|theirs| theirs.is_wanted && theirs.written_at > written_at);
+        let is_later = theirs.is_some_and(|theirs| theirs.counts && theirs.written_at > written_at);
         let may_be_deleted = theirs.is_none() && merge.their_tombstones().may_cover(written_at);
         let is_deleted = merge.is_deleted(KeyKind::Eager, bytes, written_at)
             || self.deleted_at(key)? >= Some(written_at.max(1));

@@ -269,7 +269,7 @@ pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
 }
 
 /// Does what waits for the lock of a path, with the interpreter's lock released; looks at signals now and then.
-fn waiting<R: Send>(
+pub(crate) fn waiting<R: Send>(
     py: Python<'_>,
     limit: Duration,
     work: impl Fn(Duration) -> Result<R, DiskError> + Sync,

@@ -108,6 +108,7 @@ impl Cache {
             }
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
+        let mut refused = joined.as_ref().map_or(0, |joined| joined.eager.refused());
         let (saved, merged) = match joined.map(|joined| joined.merge) {
             Some(merge) => {
                 let merged = in_background(py, || merge.finish(writer, file.file_now()))?;
@@ -131,6 +132,8 @@ impl Cache {
         report.set_item("left_out", left_out.count)?;
         report.set_item("why_left_out", left_out.first.take())?;
         report.set_item("set_aside", saved.set_aside)?;
+        refused += merged.as_ref().map_or(0, |merged| merged.refused);
+        report.set_item("refused", refused)?;
         report.set_item("copied", merged.map_or(0, |merged| merged.copied))?;
         Ok(report)
     }

@@ -12,21 +12,17 @@
 use std::time::Duration;
 
 use async_cache_core::lost::LostWrites;
-use async_cache_disk::{DiskErrorKind, KeyKind, Merge, Merged, Tombstones};
+use async_cache_disk::{KeyKind, Merge, Merged, Tombstones};
 use pyo3::prelude::*;
 
 use crate::cache::{Cache, State};
 use crate::clock;
 use crate::codec::{self, Options};
-use crate::errors;
-use crate::file::Target;
+use crate::file::{Target, waiting};
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
 use crate::raw::Ref;
 use crate::save::{self, Slice};
-
-/// How long the lock is waited for before signals are looked at.
-const WAIT: Duration = Duration::from_millis(100);
 
 /// There if the cache has a file that its saves merge with.
 pub(crate) struct Sharing {
@@ -166,15 +162,5 @@ impl Cache {
 /// Takes the lock of the path and opens what stands there.
 pub(crate) fn begin(py: Python<'_>, target: &Target, limit: Duration) -> PyResult<Merge> {
     let wanted = target.options.to_read().version(&*target.version);
-    let mut left = limit;
-    loop {
-        let wait = WAIT.min(left);
-        match py.detach(|| Merge::begin(&target.vfs, &target.path, &wanted, wait)) {
-            Err(error) if *error.kind() == DiskErrorKind::Locked && left > wait => {
-                left -= wait;
-                py.check_signals()?;
-            }
-            begun => return begun.map_err(|error| errors::backup(py, &error)),
-        }
-    }
+    waiting(py, limit, |wait| Merge::begin(&target.vfs, &target.path, &wanted, wait))
 }

@@ -159,7 +159,8 @@ def test_without_pickle_no_pickle_of_others_is_read_or_copied(path: Path, keys: 
         """,
     )
     cache.set("mine", 2)
-    cache.save_to_backup()
+    with pytest.warns(UserWarning, match="4 entries that other processes had saved there are pickled"):
+        cache.save_to_backup()
     assert content(path) == {"plain": 1, "mine": 2}
 
 

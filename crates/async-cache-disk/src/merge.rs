@@ -56,6 +56,8 @@ pub struct Merged {
     pub saved: Saved,
     /// How many of its entries were copied for others.
     pub copied: u64,
+    /// How many entries of others would have been copied, and were not allowed.
+    pub refused: u64,
     /// The file, if the process has all that is in it: to be given to [`Merge::join`] the next time.
     pub holds: Option<[u8; 16]>,
     /// What was deleted by this process and is in the file now.
@@ -78,6 +80,7 @@ pub struct Merge {
     /// Keys of ours of which theirs is the later entry: when that was written, and where it is, if there was room for it.
     later: HashMap<u128, (u64, Option<Pushed>)>,
     copied: u64,
+    refused: u64,
     scratch: Scratch,
 }
 
@@ -112,6 +115,7 @@ impl Merge {
             ours: HashMap::new(),
             later: HashMap::new(),
             copied: 0,
+            refused: 0,
             scratch: Scratch::new(),
         })
     }
@@ -179,6 +183,8 @@ impl Merge {
             } else if is_allowed(record.value) {
                 wanted[record.rank as usize / 64] |= 1 << (record.rank % 64);
                 count += 1;
+            } else {
+                self.refused += 1;
             }
         }
         let room = maxsize.map(|most| most.saturating_sub(ours.saturating_sub(self.later.len())));
@@ -301,7 +307,8 @@ impl Merge {
         let saved = writer.finish()?;
         drop(self.lock);
         let holds = (self.copied == 0).then_some(saved.file_id);
-        Ok(Merged { saved, copied: self.copied, holds, tombstones: self.our_tombstones })
+        let refused = self.refused;
+        Ok(Merged { saved, copied: self.copied, refused, holds, tombstones: self.our_tombstones })
     }
 
     fn hash(&self, key: &[u8]) -> u128 {

@@ -191,6 +191,11 @@ class Persistence:
             tell(
                 f"{path}: {report['left_out']} entries were not saved; the first one is {report['why_left_out']}"
             )
+        if report["refused"]:
+            tell(
+                f"{path}: {report['refused']} entries that other processes had saved there are pickled, and so were not "
+                "kept, for this backend has pickle=False; give all workers the same option, or this one a path of its own"
+            )
         if report["set_aside"] is not None:
             tell(
                 f"{path}: what stood there was not this cache, or could not be read; it is at "
