@@ -192,12 +192,8 @@ impl Walk<'_> {
             (Window::new(), Scratch::new(), Decompressor::default());
         let (mut offset, mut records, mut damaged) = (section.offset, 0u64, false);
         while offset < section.end() {
-            while let Some((missed, rank)) = named.next_if(|(named, _)| *named < offset) {
-                self.report.add(
-                    FindingKind::Record,
-                    missed,
-                    format!("rank {rank} lies inside another record"),
-                );
+            while let Some(missed) = named.next_if(|(named, _)| *named < offset) {
+                self.inside(missed);
             }
             let rank = named.next_if(|(named, _)| *named == offset).map(|(_, rank)| rank);
             if let Some(loaded) = window.load(self.snapshot, section, offset) {
@@ -217,10 +213,16 @@ impl Walk<'_> {
                 offset = named.peek().map_or(section.end(), |(next, _)| *next);
             }
         }
+        named.for_each(|missed| self.inside(missed));
         if !damaged && records != u64::from(self.snapshot.header().records) {
             let what = format!("there are {records} records, not {}", self.snapshot.header().records);
             self.report.add(FindingKind::Count, section.offset, what);
         }
+    }
+
+    /// The index names bytes inside a record that was walked.
+    fn inside(&mut self, (offset, rank): (u64, u32)) {
+        self.report.add(FindingKind::Record, offset, format!("rank {rank} lies inside another record"));
     }
 
     fn entry(&mut self, offset: u64, rank: u32, key: &[u8], deadline: Option<u64>, scratch: &mut Scratch) {
