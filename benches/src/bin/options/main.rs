@@ -1,155 +1,118 @@
-//! What the options of a file cost: a secret, compression at three levels, and both, on saving, opening, the first
-//! get, cold gets, saving again with everything cold, and the size. On small records and on pages of HTML; all
-//! variants take turns in every round. `options --save` writes the report; `--smoke` only runs it.
+//! What the options of a file cost: merging, a secret, compression at three levels, and a secret with compression; on
+//! saving, opening, the first get, cold gets, saving again with nearly everything cold, and the size. With the feature
+//! `foyer`, beside foyer's hybrid cache. On small records and on pages of HTML; all variants take turns in every round.
+//!
+//! `options --save` writes the report; `--smoke` only runs it.
 
 #![allow(clippy::disallowed_methods)] // measures time
 
-use std::hint::black_box;
+mod data;
+#[cfg(feature = "foyer")]
+mod hybrid;
+mod ours;
+
 use std::path::Path;
 use std::time::Instant;
 
-use async_cache::{AsyncCache, Compression, DiskBackend, Secret};
+use async_cache::Compression;
 use async_cache_benches::{Report, digits, median};
+use ours::{Ours, Sharing};
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 5;
 
-#[derive(Clone, Serialize, Deserialize)]
-struct Record {
-    id: u64,
-    name: String,
-    email: String,
-    price: f64,
-    tags: Vec<String>,
+/// What is cached: anything that both caches can write.
+pub(crate) trait Value: Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static {}
+impl<V: Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static> Value for V {}
+
+/// One contender; one round saves the entries, comes back, and saves again.
+pub(crate) trait Contender<V> {
+    fn round(&mut self, folder: &Path, entries: u64, value: &dyn Fn(u64) -> V, figures: &mut Figures);
 }
 
-fn record(id: u64) -> Record {
-    let mixed = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    Record {
-        id,
-        name: format!("user number {id}"),
-        email: format!("user.{:x}@example.com", mixed >> 40),
-        price: (mixed % 100_000) as f64 / 100.0,
-        tags: vec![format!("tag{}", mixed % 17), "common".to_owned(), "active".to_owned()],
-    }
+/// What the rounds measured: times in milliseconds or microseconds, and the size.
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) save_millis: Vec<f64>,
+    pub(crate) bytes: u64,
+    pub(crate) open_micros: Vec<f64>,
+    pub(crate) first_get_micros: Vec<f64>,
+    pub(crate) get_micros: Vec<f64>,
+    pub(crate) save_again_millis: Vec<f64>,
 }
 
-/// A page of some 8 KB: markup that repeats, text that does not.
-fn page(id: u64) -> String {
-    const WORDS: [&str; 24] = [
-        "cache", "never", "cold", "deploy", "value", "entry", "key", "load", "price", "order", "cart",
-        "summer", "winter", "blue", "green", "large", "small", "fast", "slow", "new", "old", "light",
-        "heavy", "sale",
-    ];
-    let mut random = fastrand::Rng::with_seed(id);
-    let mut page =
-        format!("<!doctype html><html><head><title>Page {id}</title></head><body><ul class=\"list\">");
-    for item in 0..40 {
-        let text: Vec<&str> = (0..12).map(|_| WORDS[random.usize(..WORDS.len())]).collect();
-        let (text, price) = (text.join(" "), random.u32(..100_000));
-        page.push_str("<li class=\"item\"><a href=\"/items/");
-        for part in [&*id.to_string(), "/", &item.to_string(), "\">", &text, "</a><span class=\"price\">"] {
-            page.push_str(part);
-        }
-        page.push_str(&price.to_string());
-        page.push_str("</span></li>\n");
-    }
-    page + "</ul></body></html>"
+pub(crate) fn millis(since: Instant) -> f64 {
+    micros(since) / 1e3
 }
 
-struct Variant {
-    name: &'static str,
-    secret: bool,
-    compression: Compression,
-    save: Vec<f64>,
-    bytes: u64,
-    open: Vec<f64>,
-    first_get: Vec<f64>,
-    get: Vec<f64>,
-    save_cold: Vec<f64>,
+pub(crate) fn micros(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e6
 }
 
-impl Variant {
-    fn new(name: &'static str, secret: bool, compression: Compression) -> Self {
-        let (save, open, first_get, get, save_cold) = Default::default();
-        Self { name, secret, compression, save, bytes: 0, open, first_get, get, save_cold }
-    }
-
-    fn backend(&self, path: &Path) -> DiskBackend {
-        let backend = DiskBackend::new(path).compression(self.compression);
-        if self.secret {
-            backend.secret(Secret::new("a secret for benchmarks").expect("long enough"))
-        } else {
-            backend
-        }
-    }
-
-    fn round<V>(&mut self, folder: &Path, entries: u64, value: impl Fn(u64) -> V)
-    where
-        V: Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static,
-    {
-        let micros = |started: Instant| started.elapsed().as_secs_f64() * 1e6;
-        let path = folder.join("options.cache");
-        let cache: AsyncCache<u64, V> =
-            AsyncCache::builder().backup(self.backend(&path)).build().expect("the path is a file");
-        (0..entries).for_each(|id| cache.set(id, value(id)));
-        let started = Instant::now();
-        self.bytes = cache.save_to_backup().expect("there is room").bytes;
-        self.save.push(micros(started) / 1e3);
-        drop(cache);
-
-        let started = Instant::now();
-        let cache: AsyncCache<u64, V> =
-            AsyncCache::builder().backup(self.backend(&path)).build().expect("the path is a file");
-        self.open.push(micros(started));
-        assert!(black_box(cache.get(&(entries / 2))).is_some());
-        self.first_get.push(micros(started));
-        let gets = (0..2000.min(entries / 4)).map(|id| {
-            let started = Instant::now();
-            assert!(black_box(cache.get(&(id * 3))).is_some());
-            micros(started)
-        });
-        self.get.push(median(gets.collect()));
-        let started = Instant::now();
-        cache.save_to_backup().expect("there is room");
-        self.save_cold.push(micros(started) / 1e3);
-        drop(cache);
-        std::fs::remove_file(&path).expect("it was just written");
-    }
+/// Which entries are asked for once more than one was.
+pub(crate) fn asked(entries: u64) -> impl Iterator<Item = u64> {
+    (0..2000.min(entries / 4)).map(|id| id * 3)
 }
 
-fn measure<V>(report: &mut Report, title: &str, rounds: usize, entries: u64, value: impl Fn(u64) -> V)
-where
-    V: Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static,
-{
-    let folder = tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")).expect("a folder");
+fn contenders<V: Value>() -> Vec<(&'static str, Box<dyn Contender<V>>)> {
     let level = |level| Compression::zstd(level).expect("there is such a level");
-    let mut variants = [
-        Variant::new("none", false, Compression::OFF),
-        Variant::new("secret", true, Compression::OFF),
-        Variant::new("zstd:1", false, level(1)),
-        Variant::new("zstd (3)", false, Compression::ZSTD),
-        Variant::new("zstd:9", false, level(9)),
-        Variant::new("secret and zstd (3)", true, Compression::ZSTD),
+    let ours = |name, ours: Ours| (name, Box::new(ours) as Box<dyn Contender<V>>);
+    #[allow(unused_mut)] // without the feature
+    let mut contenders = vec![
+        ours("none", Ours::default()),
+        ours("`without_merging`", Ours { sharing: Sharing::Replaced, ..Ours::default() }),
+        ours(
+            "merging with another's file of the same keys",
+            Ours { sharing: Sharing::Joined, ..Ours::default() },
+        ),
+        ours("secret", Ours { has_secret: true, ..Ours::default() }),
+        ours("zstd:1", Ours { compression: level(1), ..Ours::default() }),
+        ours("zstd (3)", Ours { compression: Compression::ZSTD, ..Ours::default() }),
+        ours("zstd:9", Ours { compression: level(9), ..Ours::default() }),
+        ours(
+            "secret and zstd (3)",
+            Ours { has_secret: true, compression: Compression::ZSTD, ..Ours::default() },
+        ),
     ];
+    #[cfg(feature = "foyer")]
+    contenders.extend([
+        ("foyer", Box::new(hybrid::Hybrid::plain()) as Box<dyn Contender<V>>),
+        ("foyer, zstd", Box::new(hybrid::Hybrid::zstd())),
+    ]);
+    contenders
+}
+
+fn measure<V: Value>(
+    report: &mut Report,
+    title: &str,
+    rounds: usize,
+    entries: u64,
+    value: impl Fn(u64) -> V,
+) {
+    let folder = tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")).expect("a folder");
+    let mut contenders: Vec<_> =
+        contenders().into_iter().map(|(name, contender)| (name, contender, Figures::default())).collect();
     for _ in 0..rounds {
-        variants.iter_mut().for_each(|variant| variant.round(folder.path(), entries, &value));
+        for (_, contender, figures) in &mut contenders {
+            contender.round(folder.path(), entries, &value, figures);
+        }
     }
     report.line(&format!("## {entries} {title}\n"));
-    report.line("| options | save, synced (ms) | file (MiB) | of plain | open (µs) | open and first get (µs) | cold get (µs) | save again, nearly all cold (ms) |");
-    report.line("|---|---:|---:|---:|---:|---:|---:|---:|");
-    let plain = variants[0].bytes;
-    for variant in variants {
+    report.line("| options | save, synced (ms) | of plain | on disk (MiB) | of plain | open (µs) | open and first get (µs) | cold get (µs) | save again, nearly all cold (ms) |");
+    report.line("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    let (plain_millis, plain_bytes) = (median(contenders[0].2.save_millis.clone()), contenders[0].2.bytes);
+    for (name, _, figures) in contenders {
+        let save = median(figures.save_millis);
         report.line(&format!(
-            "| {} | {} | {} | {:.2} | {} | {} | {} | {} |",
-            variant.name,
-            digits(median(variant.save)),
-            digits(variant.bytes as f64 / f64::from(1 << 20)),
-            variant.bytes as f64 / plain as f64,
-            digits(median(variant.open)),
-            digits(median(variant.first_get)),
-            digits(median(variant.get)),
-            digits(median(variant.save_cold)),
+            "| {name} | {} | {:.2} | {} | {:.2} | {} | {} | {} | {} |",
+            digits(save),
+            save / plain_millis,
+            digits(figures.bytes as f64 / f64::from(1 << 20)),
+            figures.bytes as f64 / plain_bytes as f64,
+            digits(median(figures.open_micros)),
+            digits(median(figures.first_get_micros)),
+            digits(median(figures.get_micros)),
+            digits(median(figures.save_again_millis)),
         ));
     }
     report.line("");
@@ -159,8 +122,16 @@ fn main() {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let (rounds, scale) = if smoke { (1, 100) } else { (ROUNDS, 1) };
     let mut report = Report::new("What the options of a file cost");
-    report.line("Medians over the rounds, in which all variants took turns; warm page cache.\n");
-    measure(&mut report, "small records, `{id, name, email, price, tags}`", rounds, 200_000 / scale, record);
-    measure(&mut report, "pages of HTML of some 6 KB", rounds, 10_000 / scale, page);
+    report.line("Medians over the rounds, in which all contenders took turns; warm page cache. \"None\" merges, and nobody else has saved.\n");
+    #[cfg(feature = "foyer")]
+    report.line(hybrid::WHAT_DIFFERS);
+    measure(
+        &mut report,
+        "small records, `{id, name, email, price, tags}`",
+        rounds,
+        200_000 / scale,
+        data::record,
+    );
+    measure(&mut report, "pages of HTML of some 6 KB", rounds, 10_000 / scale, data::page);
     report.finish("options");
 }
