@@ -14,7 +14,7 @@ MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --m
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
-	lint-python format doc bench bench-options bench-python bench-smoke soak fuzz fuzz-smoke clean
+	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke soak fuzz fuzz-smoke clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -83,7 +83,8 @@ lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs and the arrows 
 
 lint-rust: ## format, clippy, docs and the arrows between crates
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --quiet --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --quiet --workspace --exclude async-cache-benches --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py
 
@@ -107,9 +108,14 @@ bench: ## all benchmarks beside their peers; writes benches/results
 	./target/release/overhead --save
 	./target/release/disk --save
 
-bench-options: ## what a secret and compression cost; writes benches/results/options.md
-	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin options
+bench-options: python $(VENV)/peers ## what merging, a secret and compression cost; writes benches/results
+	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin options --features foyer
 	./target/release/options --save
+	$(VENV)/bin/python $(BINDINGS)/benches/options.py --save
+
+bench-inspect: ## how long the tool takes to inspect a million entries; writes benches/results/inspect.md
+	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin inspect -p async-cache-cli --bin async-cache
+	./target/release/inspect --save
 
 # The peers that are measured beside the Python package.
 $(VENV)/peers: $(BINDINGS)/benches/requirements.txt $(VENV)/ready
@@ -123,12 +129,14 @@ bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks be
 bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean nothing
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --smoke
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
-	$(CARGO) build --quiet --profile bench -p async-cache-benches
+	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
+	$(CARGO) build --quiet --profile bench -p async-cache-benches -p async-cache-cli
 	./target/release/memory --smoke
 	./target/release/macros --smoke
 	./target/release/overhead --smoke
 	./target/release/disk --most 1000
 	./target/release/options --smoke
+	./target/release/inspect --smoke
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
 	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/test_garbage.py
@@ -145,7 +153,7 @@ fuzz: python ## fuzz every decoder for FUZZ_SECONDS (an hour) each
 	$(VENV)/bin/python $(BINDINGS)/tests/fuzz_values.py $(FUZZ_SECONDS)
 
 fuzz-smoke: ## the same for a minute in all
-	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=8
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
 
 clean: ## remove what was built
 	$(CARGO) clean

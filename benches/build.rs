@@ -8,6 +8,10 @@ fn main() {
         let found = lock.split(&head).nth(1).and_then(|rest| rest.split('"').next());
         format!("{name} {}", found.unwrap_or("unknown"))
     };
-    let peers = ["async-cache", "quick_cache", "moka", "cached", "redb", "bitcode"].map(version).join(", ");
+    let mut peers =
+        ["async-cache", "quick_cache", "moka", "cached", "redb", "bitcode"].map(version).join(", ");
+    if std::env::var_os("CARGO_FEATURE_FOYER").is_some() {
+        peers = format!("{peers}, {}", version("foyer"));
+    }
     println!("cargo:rustc-env=BENCH_VERSIONS={peers}");
 }

@@ -13,15 +13,14 @@ import asyncio
 import gc
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
+from records import clock, dump, key_of, load, record_of, records_of
 from report import PYTHON, Report, duration, median, percentile
 
 from cache import AsyncCache, DiskBackend
@@ -50,15 +49,15 @@ def main() -> None:
 
 def save(folder: Path, entries: int) -> Figures:
     """Fills a dict and a cache, and saves both."""
-    records = _records(entries)
+    records = records_of(entries)
     cache = AsyncCache(maxsize=None, backup=DiskBackend(folder / "records.cache"))
     for key, value in records.items():
         cache.set(key, value)
     figures = {
-        "pickle.dump": _clock(lambda: _dump(folder, records)),
-        "pickle.dump, gc off": _without_gc(lambda: _dump(folder, records)),
-        "save": _clock(cache.save_to_backup),
-        "gc, everything in memory": _clock(gc.collect),
+        "pickle.dump": clock(lambda: dump(folder, records)),
+        "pickle.dump, gc off": _without_gc(lambda: dump(folder, records)),
+        "save": clock(cache.save_to_backup),
+        "gc, everything in memory": clock(gc.collect),
         "bytes of the pickle": (folder / "records.pickle").stat().st_size,
         "bytes of the file": (folder / "records.cache").stat().st_size,
     }
@@ -68,7 +67,7 @@ def save(folder: Path, entries: int) -> Figures:
 
     figures |= asyncio.run(_heartbeat("idle", nothing))
     figures |= asyncio.run(_heartbeat("async save", cache.save_to_backup_async))
-    figures |= asyncio.run(_heartbeat("pickle thread", lambda: asyncio.to_thread(_dump, folder, records)))
+    figures |= asyncio.run(_heartbeat("pickle thread", lambda: asyncio.to_thread(dump, folder, records)))
     return figures
 
 
@@ -76,19 +75,19 @@ def load_pickle(folder: Path, entries: int) -> Figures:
     """Comes back from the pickle, as it is usually done."""
     before = _resident_bytes()
     started = time.perf_counter()
-    records = _load(folder)
+    records = load(folder)
     loaded = time.perf_counter()
-    assert records[_key(entries // 2)]["id"] == entries // 2
+    assert records[key_of(entries // 2)]["id"] == entries // 2
     return {
         "pickle.load": loaded - started,
         "pickle resident": _resident_bytes() - before,
-        "pickle gc": _clock(gc.collect),
+        "pickle gc": clock(gc.collect),
     }
 
 
 def load_pickle_without_gc(folder: Path, entries: int) -> Figures:
     """Comes back from the pickle, with the garbage collector off meanwhile."""
-    return {"pickle.load, gc off": _without_gc(lambda: _load(folder))}
+    return {"pickle.load, gc off": _without_gc(lambda: load(folder))}
 
 
 def open_cache(folder: Path, entries: int) -> Figures:
@@ -101,18 +100,18 @@ async def _open_cache(folder: Path, entries: int) -> Figures:
     started = time.perf_counter()
     cache = AsyncCache(maxsize=None, backup=DiskBackend(folder / "records.cache"))
     opened = time.perf_counter()
-    value = await cache.get(_key(entries // 2))
+    value = await cache.get(key_of(entries // 2))
     answered = time.perf_counter()
-    assert value == _record(entries // 2)
+    assert value == record_of(entries // 2)
     assert len(cache.cache) == entries
     resident = _resident_bytes() - before
-    collecting = _clock(gc.collect)
+    collecting = clock(gc.collect)
 
     # Spread over the file; none is asked for twice.
     count = min(10_000, entries // 2)
     cold = []
     for number in range(0, count * (entries // count), entries // count):
-        key = _key(number)
+        key = key_of(number)
         asked = time.perf_counter()
         value = await cache.get(key)
         cold.append(time.perf_counter() - asked)
@@ -143,38 +142,6 @@ def _in_a_process(step: str, folder: str, entries: int) -> Figures:
     return figures
 
 
-def _records(entries: int) -> dict[str, dict[str, Any]]:
-    return {_key(number): _record(number) for number in range(entries)}
-
-
-def _key(number: int) -> str:
-    return f"user:{number}"
-
-
-def _record(number: int) -> dict[str, Any]:
-    return {
-        "id": number,
-        "name": f"user number {number}",
-        "score": number / 7,
-        "tags": ["a", f"t{number % 100}"],
-    }
-
-
-def _dump(folder: Path, records: dict[str, Any]) -> None:
-    """As careful as a save of ours is: a crash leaves the old or the new file."""
-    with (folder / "records.pickle.new").open("wb") as file:
-        pickle.dump(records, file, protocol=pickle.HIGHEST_PROTOCOL)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(folder / "records.pickle.new", folder / "records.pickle")
-
-
-def _load(folder: Path) -> dict[str, Any]:
-    with (folder / "records.pickle").open("rb") as file:
-        records: dict[str, Any] = pickle.load(file)
-    return records
-
-
 async def _heartbeat(name: str, work: Callable[[], Awaitable[object]]) -> Figures:
     """The gaps between the beats of a task that wants to run every millisecond, while something works."""
     gaps: list[float] = []
@@ -200,18 +167,10 @@ async def _heartbeat(name: str, work: Callable[[], Awaitable[object]]) -> Figure
     return {f"{name}, took": took, **figures}
 
 
-def _clock(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    kept = work()
-    took = time.perf_counter() - started
-    del kept  # only now: taking a million dicts apart is not part of loading them
-    return took
-
-
 def _without_gc(work: Callable[[], object]) -> float:
     gc.disable()
     try:
-        return _clock(work)
+        return clock(work)
     finally:
         gc.enable()
 

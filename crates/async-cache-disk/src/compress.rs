@@ -21,7 +21,7 @@ const MAX_RATIO: u64 = 256;
 /// A buffer that one big value made larger than this is given back at the next value.
 const KEPT_BYTES: usize = 1 << 20;
 /// Values below this are stored plain: a frame's own head is nearly as long.
-const MIN_BYTES: usize = 24;
+pub(crate) const MIN_BYTES: usize = 24;
 
 /// Whether and how the values of a file are compressed.
 ///
@@ -71,8 +71,13 @@ impl Dictionary {
         Some(Self { bytes, id, prepared })
     }
 
-    /// Trains one on samples that stand one after the other. `None` if nothing can be learned from them.
+    /// Trains one on samples that stand one after the other, each of at least [`MIN_BYTES`]. `None` if nothing can be
+    /// learned from them.
     pub(crate) fn train(samples: &[u8], lens: &[usize], most_bytes: usize) -> Option<Self> {
+        // zstd trains on the first three quarters of the samples, and reads beyond them if these are next to empty.
+        if lens.iter().any(|len| *len < MIN_BYTES) {
+            return None;
+        }
         if lens.iter().try_fold(0usize, |total, len| total.checked_add(*len)) != Some(samples.len()) {
             return None;
         }

@@ -1,11 +1,18 @@
 //! For the fuzzers in `fuzz/`, which cannot reach the decoders from outside: each function gives arbitrary bytes to one of
 //! them and asserts what holds of any bytes. Panics are the findings.
 
+use std::ops::Range;
+
 use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
-use crate::format::header::{HEADER_BYTES, Header};
+use crate::format::header::{HEADER_BYTES, Header, Section};
 use crate::format::page::{PAGE_BYTES, Page, page_items};
 use crate::format::record::{MAX_HEAD_BYTES, MIN_RECORD_BYTES, RecordForm, RecordHead, RecordLayout, Times};
+use crate::secret::Secret;
+use crate::tombstones::{KeyKind, Tombstones};
+
+/// Where the file id stands in the header.
+const FILE_ID: Range<usize> = 32..48;
 
 /// A header page, with a checksum that matches, of a file of so many bytes.
 pub fn header(bytes: &[u8], file_bytes: u64) {
@@ -14,7 +21,7 @@ pub fn header(bytes: &[u8], file_bytes: u64) {
     let len = bytes.len().min(HEADER_BYTES);
     page[..len].copy_from_slice(&bytes[..len]);
     page[..12].copy_from_slice(b"\x89ACF\r\n\x1a\n\x01\0\0\0");
-    seal_header(&mut page);
+    Header::close(&mut page, Seal::new(&[0; 16], None));
     let Ok(header) = Header::decode(&page, file_bytes, None) else { return };
     assert!(header.entries <= header.records && header.deadlines <= header.entries);
     assert!(header.end <= file_bytes);
@@ -80,44 +87,89 @@ fn page(bytes: &[u8], check: impl Fn(Page<'_>)) -> Option<[u8; PAGE_BYTES]> {
     Some(page)
 }
 
-/// Makes the checksums of a damaged file match again wherever its header, index, deadlines and records can be
-/// followed, so that a fuzzer gets behind them.
-pub fn reseal(file: &mut [u8]) {
-    let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
-    seal_header(page);
-    let page = *page;
-    let Ok(header) = Header::decode(&page, file.len() as u64, None) else { return };
-    let seal = Seal::new(&header.file_id, None);
-    for section in [header.index_section, header.deadline_section] {
-        let start = usize::try_from(section.offset).unwrap_or(0);
-        let end = usize::try_from(section.end()).unwrap_or(0);
-        for offset in (start..end).step_by(PAGE_BYTES) {
-            if let Some(unit) = file.get_mut(offset..offset + PAGE_BYTES) {
-                seal.close(offset as u64, unit);
-            }
-        }
+/// What was deleted, in two halves: each is written as it was read, and what both say together is what either says.
+pub fn tombstones(left: &[u8], right: &[u8]) {
+    let [left, right] = [left, right].map(|bytes| {
+        let read = Tombstones::decode(bytes)?;
+        let seal = Seal::new(&[3; 16], None);
+        let written = read.clone().encode(seal, 512);
+        let body = seal.open(512, &written).expect("it was just closed");
+        assert!(body.len() <= bytes.len());
+        assert_eq!(Tombstones::decode(body).as_ref(), Some(&read));
+        Some(read)
+    });
+    let Some(left) = left else { return };
+    let right = right.unwrap_or_default();
+    let mut joined = left.clone();
+    joined.join(&right);
+    let mut turned = right.clone();
+    turned.join(&left);
+    assert_eq!(joined, turned);
+    assert_eq!(joined.floor(), left.floor().max(right.floor()));
+    let kinds = [KeyKind::Canonical, KeyKind::Eager];
+    let keys =
+        || kinds.into_iter().flat_map(|kind| left.keys(kind).map(move |(key, time)| (kind, key, time)));
+    for (kind, key, _) in keys() {
+        assert_eq!(joined.deleted_at(kind, key), left.deleted_at(kind, key).max(right.deleted_at(kind, key)));
     }
-    if let Some(section) = header.dictionary_section {
-        let place = usize::try_from(section.offset).unwrap_or(0)..usize::try_from(section.end()).unwrap_or(0);
-        if let Some(unit) = file.get_mut(place) {
-            seal.close(section.offset, unit);
-        }
-    }
-    for section in [header.record_section, header.eager_section.unwrap_or_default()] {
-        let mut offset = usize::try_from(section.offset).unwrap_or(0);
-        let end = usize::try_from(section.end()).unwrap_or(0);
-        while let Some(unit) = file.get_mut(offset..end) {
-            let Some(total) = RecordLayout::parse(unit, header.form).map(|layout| layout.total()) else {
-                break;
-            };
-            let Some(unit) = unit.get_mut(..total) else { break };
-            seal.close(offset as u64, unit);
-            offset += total;
-        }
+    // What is forgotten is still known to have been deleted, by the floor.
+    let mut later = left.clone();
+    later.forget_old(joined.latest());
+    for (kind, key, time) in keys() {
+        assert!(time == 0 || later.covers(kind, key, time) || later.may_cover(time));
     }
 }
 
-fn seal_header(page: &mut [u8; HEADER_BYTES]) {
-    let checksum = crc32c::crc32c(&page[..HEADER_BYTES - 4]).to_le_bytes();
-    page[HEADER_BYTES - 4..].copy_from_slice(&checksum);
+/// Makes checksums, and with a secret tags, of a damaged file match again wherever its header and its sections can be
+/// followed, so that a fuzzer gets behind them.
+pub fn reseal(file: &mut [u8], secret: Option<&Secret>) {
+    let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
+    let file_id = page[FILE_ID].try_into().expect("it is as long");
+    let seal = Seal::new(&file_id, secret);
+    Header::close(page, seal);
+    close_units(file, secret, seal);
+}
+
+/// Makes the checksums match as somebody can who does not know the secret.
+pub fn reseal_checksums(file: &mut [u8], secret: &Secret) {
+    let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
+    let file_id = page[FILE_ID].try_into().expect("it is as long");
+    let seal = Seal::new(&file_id, None);
+    Header::close(page, seal);
+    close_units(file, Some(secret), seal);
+}
+
+fn close_units(file: &mut [u8], secret: Option<&Secret>, seal: Seal) {
+    for unit in units(file, secret) {
+        seal.close(unit.start as u64, &mut file[unit]);
+    }
+}
+
+/// Where the units of a file stand but its header, if that is valid, as far as their lengths can be followed.
+pub fn units(file: &[u8], secret: Option<&Secret>) -> Vec<Range<usize>> {
+    let mut units = Vec::new();
+    let page = &file[..file.len().min(HEADER_BYTES)];
+    let Ok(header) = Header::decode(page, file.len() as u64, secret) else { return units };
+    // The header was checked against the file's length, which fits.
+    let place = |section: Section| {
+        let [start, end] =
+            [section.offset, section.end()].map(|at| usize::try_from(at).expect("it is in the file"));
+        start..end
+    };
+    for section in [header.index_section, header.deadline_section] {
+        let place = place(section);
+        units.extend(place.step_by(PAGE_BYTES).map(|offset| offset..offset + PAGE_BYTES));
+    }
+    units.extend([header.dictionary_section, header.tombstone_section].into_iter().flatten().map(place));
+    for section in [header.record_section, header.eager_section.unwrap_or_default()] {
+        let mut rest = place(section);
+        while let Some(layout) = RecordLayout::parse(&file[rest.clone()], header.form) {
+            if layout.total() > rest.len() {
+                break;
+            }
+            units.push(rest.start..rest.start + layout.total());
+            rest.start += layout.total();
+        }
+    }
+    units
 }

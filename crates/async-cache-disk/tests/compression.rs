@@ -296,3 +296,18 @@ fn the_level_changes_the_size_and_nothing_else() {
     });
     assert!(sizes[2] < sizes[0], "{sizes:?}");
 }
+
+/// Found by a fuzzer: zstd's trainer takes the first three quarters of its samples, and when there were less than eight
+/// bytes in them it read behind its buffer, and the process died.
+#[test]
+fn values_of_next_to_nothing_teach_no_dictionary_and_come_back() {
+    let entry = |i: u32, value: Vec<u8>| Entry { key: i.to_le_bytes().to_vec(), value, deadline: None };
+    for few_bytes in 0..9 {
+        let mut all: Vec<Entry> =
+            (0..200).map(|i| entry(i, vec![b'v'; usize::from(i < few_bytes)])).collect();
+        all.extend((200..240).map(|i| entry(i, page(i))));
+        let disk = FakeDisk::new();
+        save(&disk.as_vfs(), path(), &all, zstd()).unwrap();
+        assert_holds(&disk.as_vfs(), path(), &all);
+    }
+}

@@ -253,3 +253,40 @@ fn the_file_that_python_wrote_is_readable() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.sound_entries, report.sound_eager), (20, 1));
 }
+
+/// Written by `bindings/python/tests/golden_values.py`, which says what is in them; some of it here, as the bytes that
+/// `docs/values.md` gives it.
+#[test]
+fn the_files_that_python_wrote_with_a_secret_and_compressed_are_readable() {
+    let plain = ReadOptions::new().version(VERSION);
+    for (name, options, is_compressed) in
+        [("v1-python-mac.acf", with_secret(), false), ("v1-python-zstd.acf", plain, true)]
+    {
+        let (vfs, path) = disk_with(name);
+        let snapshot = Snapshot::open_with(&vfs, &path, &options).unwrap().unwrap();
+        assert_eq!((snapshot.has_mac(), snapshot.is_compressed()), (!is_compressed, is_compressed));
+        assert_eq!(snapshot.dictionary_bytes() > 0, is_compressed);
+        let mut scratch = Scratch::new();
+        let values: [(&[u8], &[u8]); 6] = [
+            (b"\xa4text", b"\xa7gr\xc3\xbc\xc3\x9fe"),
+            (b"\x2a", b"\xcb\x3f\xe0\0\0\0\0\0\0"),
+            (b"\xa8timezone", b"\xc7\x0c\x0a\x06\0\0\0\0\xd6\x93\xa4\0CET"),
+            (b"\xa3big", b"\xc7\x09\x04\x40\0\0\0\0\0\0\0\0"),
+            (b"\xd6\x07\x07\xe8\x02\x1d", b"\xacunder a date"),
+            (b"\xc7\x03\x10\x92\x01\x03", b"\xb0under a fraction"),
+        ];
+        for (key, value) in values {
+            let found = snapshot.find(key, &mut scratch).unwrap();
+            assert_eq!(found.value, value);
+            assert!(found.written_at.is_some_and(|time| time <= snapshot.written_until()));
+        }
+        let pickled = snapshot.find(b"\xb0pickled fraction", &mut scratch).unwrap().value;
+        assert!(pickled.starts_with(b"\xc7") && pickled[2] == 15, "{pickled:x?}");
+        let product = snapshot.find(b"\xabproduct:119", &mut scratch).unwrap().value;
+        assert!(product.starts_with(b"\x84\xa2id\x77\xa4name\xb2product number 119"), "{product:x?}");
+        assert!(snapshot.tombstones().deleted_at(KeyKind::Canonical, b"\xa7deleted") > 0);
+        let report = verify_with(&vfs, &path, &options).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!((report.sound_entries, report.sound_eager), (154, 3));
+    }
+}

@@ -306,14 +306,21 @@ impl Header {
             page.extend_from_slice(&section.offset.to_le_bytes());
             page.extend_from_slice(&section.bytes.to_le_bytes());
         }
-        page.resize(CHECKED_BYTES, 0);
-        if let Some(tag) = around_tag(&page).and_then(|parts| seal.header_tag(&parts))
-            && let Some(place) = page.get_mut(TAG_OFFSET..).and_then(|rest| rest.first_chunk_mut())
+        page.resize(HEADER_BYTES, 0);
+        let mut page = page.first_chunk().copied().unwrap_or([0; HEADER_BYTES]);
+        Self::close(&mut page, seal);
+        page
+    }
+
+    /// Fills in the tag, if the file has a MAC, and the checksum of a page that has everything else.
+    pub(crate) fn close(page: &mut [u8; HEADER_BYTES], seal: Seal) {
+        let Some((checked, checksum)) = page.split_at_mut_checked(CHECKED_BYTES) else { return };
+        if let Some(tag) = around_tag(checked).and_then(|parts| seal.header_tag(&parts))
+            && let Some(place) = checked.get_mut(TAG_OFFSET..).and_then(|rest| rest.first_chunk_mut())
         {
             *place = tag;
         }
-        page.extend_from_slice(&crc32c::crc32c(&page).to_le_bytes());
-        page.first_chunk().copied().unwrap_or([0; HEADER_BYTES])
+        checksum.copy_from_slice(&crc32c::crc32c(checked).to_le_bytes());
     }
 }
 

@@ -8,16 +8,18 @@
 //! 3. **Ready**: each value is compressed when it is pushed. A save whose dictionary comes from an opened snapshot
 //!    begins here, so that what is cold in that snapshot is copied as it is.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::compress::{Compression, Compressor, Dictionary};
+use crate::compress::{Compression, Compressor, Dictionary, MIN_BYTES};
 
 /// The largest dictionary that is trained. The samples, a mebibyte at most, could not fill a larger one well.
 const MOST_DICTIONARY_BYTES: usize = 16 << 10;
 /// Fewer values teach nothing.
 const FEWEST_SAMPLES: usize = 64;
-/// What is longer has enough repetition of its own, and would crowd out the others.
-const LONGEST_SAMPLE: usize = 16 << 10;
+/// How long they are. What is shorter is not compressed; what is longer has enough repetition of its own, and would
+/// crowd out the others.
+const SAMPLES: RangeInclusive<usize> = MIN_BYTES..=16 << 10;
 
 /// Compresses the values of one file.
 #[derive(Default)]
@@ -88,7 +90,7 @@ impl Packer {
     /// Ends the sampling: with a dictionary, if these values teach one that saves more than it takes.
     pub(super) fn train<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
         let Self::Sampling { level, mut compressor } = std::mem::take(self) else { return };
-        let values: Vec<&[u8]> = values.filter(|value| value.len() <= LONGEST_SAMPLE).collect();
+        let values: Vec<&[u8]> = values.filter(|value| SAMPLES.contains(&value.len())).collect();
         let trained = learn(&values).and_then(|dictionary| {
             let mut with_dictionary = Compressor::new(level, Some(&dictionary))?;
             let pays = total(&mut with_dictionary, &values) + dictionary.as_bytes().len()

@@ -1,0 +1,84 @@
+//! Reads a file in every way there is, and asserts what holds of any file.
+
+use std::path::Path;
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{
+    Compression, EagerStep, ReadOptions, SalvageStep, Scratch, Secret, Snapshot, Step, WriteOptions, Writer,
+    verify_with,
+};
+
+/// Reads all of a file that claims to have been written with the secret, or without one; then saves what is intact.
+pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
+    let disk = FakeDisk::new();
+    disk.keep_no_log();
+    let path = Path::new("/fuzzed.cache");
+    disk.put(path, bytes);
+    let vfs = disk.as_vfs();
+    let options = ReadOptions::new().secret(secret);
+    let report = verify_with(&vfs, path, &options);
+    let Ok(Some(snapshot)) = Snapshot::open_with(&vfs, path, &options) else { return };
+    let report = report.expect("what can be opened can be walked");
+    assert!(report.sound_entries <= report.entries);
+    assert_eq!(snapshot.has_mac(), secret.is_some());
+
+    let mut scratch = Scratch::new();
+    let (mut records, mut read) = (snapshot.records(), 0u32);
+    while let Some(step) = records.next_step() {
+        if let Step::Record(record) = step {
+            read += 1;
+            let found = snapshot.find(record.key, &mut scratch);
+            if report.is_clean() {
+                let found = found.expect("nothing is wrong with the file");
+                assert_eq!((found.rank, found.value), (record.rank, record.value));
+            }
+        }
+    }
+    assert!(read <= snapshot.len());
+    if report.is_clean() {
+        assert_eq!(read, snapshot.len());
+    }
+    let mut deadlines = snapshot.deadlines();
+    let mut calls = 0;
+    while !deadlines.is_finished() {
+        let _ = deadlines.next_due(u64::MAX);
+        calls += 1;
+        assert!(calls <= bytes.len(), "the deadlines do not end");
+    }
+    for place in snapshot.places() {
+        let _ = snapshot.read_place(&place, &mut scratch);
+    }
+    let tombstones = snapshot.tombstones();
+    assert!(tombstones.len() <= bytes.len());
+
+    save_again(&disk, &snapshot, WriteOptions::new("", 0).secret(secret), &options);
+    // As a cache does that compresses: frames that this dictionary made are copied as they are.
+    if snapshot.is_compressed() {
+        let compressed = WriteOptions::new("", 0).compression(Compression::ZSTD).dictionary_of(&snapshot);
+        save_again(&disk, &snapshot, compressed.secret(secret), &options);
+    }
+}
+
+/// What is salvaged can be saved, and what was saved is sound, unless two records have the same key.
+fn save_again(disk: &FakeDisk, snapshot: &Snapshot, options: WriteOptions, read: &ReadOptions) {
+    let (vfs, copy) = (disk.as_vfs(), Path::new("/copy.cache"));
+    let mut writer = Writer::create(&vfs, copy, options).expect("the disk is sound");
+    let mut salvage = snapshot.salvage();
+    while let Some(step) = salvage.next_step() {
+        if let SalvageStep::Record(record) = step {
+            writer.copy(&record).expect("it was in a file before");
+        }
+    }
+    let mut eager = snapshot.eager();
+    while let Some(step) = eager.next_step() {
+        if let EagerStep::Record(record) = step {
+            writer.copy_eager(&record).expect("it was in a file before");
+        }
+    }
+    writer.set_tombstones(snapshot.tombstones());
+    // The index takes no more than a few hundred equal keys.
+    if let Ok(saved) = writer.finish() {
+        let report = verify_with(&vfs, copy, read).expect("it was just saved");
+        assert_eq!((report.entries, report.sound_eager), (saved.entries, u64::from(saved.eager)));
+    }
+}

@@ -1,0 +1,140 @@
+//! Small files with everything in them that a file may have: what fuzzers begin with, and what forgers change.
+
+use std::ops::Range;
+use std::path::Path;
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{
+    Compression, KeyKind, ReadOptions, Secret, Times, Tombstones, WriteOptions, Writer, fuzzing, verify_with,
+};
+
+const SAVED_AT: u64 = 1_700_000_000_000_000_000;
+
+/// The secret of all files that have one.
+pub fn secret() -> Secret {
+    Secret::new("correct horse battery staple").expect("it is long enough")
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A few entries, some of them eager, and tombstones.
+    Plain,
+    /// Nothing but a few entries: a small file.
+    Tiny,
+    /// Values that compress alone.
+    Compressed,
+    /// Values that compress with a dictionary, which is in the file.
+    WithDictionary,
+}
+
+/// An entry of a sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// Its times.
+    pub times: Times,
+}
+
+/// A file, and what is in it.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Its file id.
+    pub file_id: [u8; 16],
+    /// Its entries, coldest first.
+    pub entries: Vec<Entry>,
+    /// Its eager entries, coldest first.
+    pub eager: Vec<Entry>,
+    /// What was deleted.
+    pub tombstones: Tombstones,
+    /// When it was saved.
+    pub saved_at: u64,
+    /// Where its units stand.
+    pub units: Vec<Range<usize>>,
+}
+
+/// A file of a shape. Those of two generations have the same keys and other values, which are as long.
+pub fn sample(shape: Shape, generation: u8, secret: Option<Secret>) -> Sample {
+    let file_id = [generation ^ 0x5A; 16];
+    let saved_at = SAVED_AT + u64::from(generation) * 1_000_000_000;
+    let compression = match shape {
+        Shape::Plain | Shape::Tiny => Compression::OFF,
+        Shape::Compressed | Shape::WithDictionary => Compression::ZSTD,
+    };
+    let options =
+        WriteOptions::new("", saved_at).identity(file_id, [7; 16]).secret(secret).compression(compression);
+    let (disk, path) = (FakeDisk::new(), Path::new("/sample.cache"));
+    let mut writer = Writer::create(&disk.as_vfs(), path, options).expect("the disk is sound");
+    let entries = entries(shape, generation, saved_at);
+    let eager = eager(shape, generation, saved_at);
+    let tombstones = tombstones(shape, saved_at);
+    for entry in &entries {
+        writer.push(&entry.key, &entry.value, entry.times).expect("it fits");
+    }
+    for entry in &eager {
+        writer.push_eager(&entry.key, &entry.value, entry.times).expect("it fits");
+    }
+    writer.set_tombstones(tombstones.clone());
+    writer.finish().expect("the disk is sound");
+    let report = verify_with(&disk.as_vfs(), path, &ReadOptions::new().secret(secret)).expect("it was saved");
+    assert!(report.is_clean(), "{report:?}");
+    let bytes = disk.bytes(path).expect("it was saved");
+    let units = fuzzing::units(&bytes, secret.as_ref());
+    Sample { bytes, file_id, entries, eager, tombstones, saved_at, units }
+}
+
+fn entries(shape: Shape, generation: u8, saved_at: u64) -> Vec<Entry> {
+    let count = match shape {
+        Shape::Tiny => 4,
+        Shape::Plain | Shape::Compressed => 12,
+        Shape::WithDictionary => 64,
+    };
+    let entry = |i: u64| Entry {
+        key: format!("key {i:02}").into_bytes(),
+        value: value(shape, generation, i),
+        times: Times {
+            deadline: (i % 3 == 1).then(|| saved_at + i * 7919 % 13),
+            written_at: (i % 4 != 3).then(|| saved_at - 100 + i),
+        },
+    };
+    (0..count).map(entry).collect()
+}
+
+fn eager(shape: Shape, generation: u8, saved_at: u64) -> Vec<Entry> {
+    let count = if shape == Shape::Tiny { 0 } else { 3 };
+    let entry = |i: u64| Entry {
+        key: format!("pickled {}", i % 2).into_bytes(),
+        value: value(shape, generation, 100 + i),
+        times: Times { deadline: None, written_at: Some(saved_at - i) },
+    };
+    (0..count).map(entry).collect()
+}
+
+fn tombstones(shape: Shape, saved_at: u64) -> Tombstones {
+    let mut tombstones = Tombstones::default();
+    if shape != Shape::Tiny {
+        tombstones.clear(saved_at - 1000);
+        tombstones.delete_unknown(saved_at - 2000);
+        tombstones.delete(KeyKind::Canonical, b"gone", saved_at - 10);
+        tombstones.delete(KeyKind::Eager, b"pickled and gone", saved_at - 20);
+    }
+    tombstones
+}
+
+fn value(shape: Shape, generation: u8, i: u64) -> Vec<u8> {
+    let own = format!("generation {generation:03} entry {i:03} ");
+    match shape {
+        Shape::Plain | Shape::Tiny => own.into_bytes(),
+        Shape::Compressed => own.repeat(9).into_bytes(),
+        // Noise that all of them share, so that only a dictionary can know it.
+        Shape::WithDictionary => {
+            let noise = (0..60u32).map(|place| format!("{:x}", place.wrapping_mul(0x9E37_79B9) >> 7));
+            (own + &noise.collect::<String>()).into_bytes()
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A save that merges two files of anybody's making: the one at the path, *theirs*, and the one that this process opened
+//! before, of which everything is cold; and what the process has written and deleted since.
+//!
+//! The bytes are the number of writes and deletes, three bytes for each, the length of theirs in two bytes, theirs, and ours.
+//! If both files are sound, the result is what the rules say; if they are not, it holds nothing that neither has.
+#![no_main]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{
+    Cold, KeyKind, Merge, ReadOptions, Scratch, Snapshot, Step, Times, Tombstones, WriteOptions, Writer,
+    fuzzing, verify,
+};
+
+/// When the save is; a small number, so that times before and after it are found easily.
+const NOW: u64 = 1 << 20;
+const VALUE: &[u8] = b"from memory";
+
+type Entries = BTreeMap<Vec<u8>, (Vec<u8>, Times)>;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = run(bytes);
+});
+
+fn run(bytes: &[u8]) -> Option<()> {
+    let (count, rest) = bytes.split_first()?;
+    let (script, rest) = rest.split_at_checked(usize::from(count % 8) * 3)?;
+    let (len, rest) = rest.split_first_chunk::<2>()?;
+    let (theirs, ours) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
+
+    let (disk, path, our_path) = (FakeDisk::new(), Path::new("/shared.cache"), Path::new("/ours.cache"));
+    disk.keep_no_log();
+    let vfs = disk.as_vfs();
+    for (path, bytes) in [(path, theirs), (our_path, ours)] {
+        let mut bytes = bytes.to_vec();
+        fuzzing::reseal(&mut bytes, None);
+        disk.put(path, &bytes);
+    }
+    let mut sides_are_sound = true;
+    let mut open = |path| {
+        sides_are_sound &= verify(&vfs, path).is_ok_and(|report| report.is_clean());
+        Snapshot::open_any_version(&vfs, path).ok()?
+    };
+    let (theirs, opened) = (open(path)?, open(our_path)?);
+    let their_entries = entries(&theirs);
+    let mut our_entries = entries(&opened);
+    let their_tombstones = theirs.tombstones();
+
+    let (mut memory, mut tombstones) = (Entries::new(), opened.tombstones());
+    let mut cold: BTreeSet<u32> = (0..opened.len()).collect();
+    let mut scratch = Scratch::new();
+    let keys: Vec<Vec<u8>> = their_entries.keys().chain(our_entries.keys()).cloned().collect();
+    for step in script.chunks_exact(3) {
+        let key = keys.get(usize::from(step[0])).cloned().unwrap_or_else(|| vec![step[0]]);
+        let time = NOW - 255 + u64::from(step[1]);
+        if let Some(found) = opened.find(&key, &mut scratch) {
+            cold.remove(&found.rank);
+        }
+        memory.remove(&key);
+        our_entries.remove(&key);
+        if step[2] & 1 == 0 {
+            let times = Times { deadline: None, written_at: Some(time) };
+            memory.insert(key.clone(), (VALUE.to_vec(), times));
+            our_entries.insert(key, (VALUE.to_vec(), times));
+        } else {
+            tombstones.delete(KeyKind::Canonical, &key, time);
+        }
+    }
+
+    let options = ReadOptions::new();
+    let mut merge = Merge::begin(&vfs, path, &options, Duration::ZERO).expect("it was just read");
+    merge.join(tombstones.clone(), None);
+    for (key, (_, times)) in &memory {
+        merge.note(key, times.written_at.unwrap_or(0));
+    }
+    let mut writer = Writer::create(&vfs, path, WriteOptions::new("", NOW)).expect("the disk is sound");
+    let is_cold = |rank| cold.contains(&rank);
+    let ours = Cold { snapshot: &opened, contains: &is_cold };
+    let count = memory.len() + cold.len();
+    merge
+        .write_theirs(&mut writer, NOW, None, count, Some(&ours), &|_| true)
+        .expect("it was in a file before");
+    let mut records = opened.records();
+    while let Some(step) = records.next_wanted(is_cold) {
+        if let Step::Record(record) = step
+            && merge.admits(&mut writer, record.key, record.written_at.unwrap_or(0))
+        {
+            writer.copy(&record).expect("it was in a file before");
+        }
+    }
+    for (key, (value, times)) in &memory {
+        if merge.admits(&mut writer, key, times.written_at.unwrap_or(0)) {
+            writer.push(key, value, *times).expect("it is small");
+        }
+    }
+    // The index takes no more than a few hundred equal keys.
+    merge.finish(writer, NOW).ok()?;
+
+    let report = verify(&vfs, path).expect("it was just saved");
+    let joined = Snapshot::open_any_version(&vfs, path).expect("it was just saved")?;
+    let joined = entries(&joined);
+    for (key, entry) in &joined {
+        assert!([their_entries.get(key), our_entries.get(key)].contains(&Some(entry)), "nobody wrote this");
+    }
+    if sides_are_sound {
+        assert!(report.is_clean(), "{report:?}");
+        let both = [(&their_entries, &their_tombstones), (&our_entries, &tombstones)];
+        assert_eq!(joined, expected(both));
+    }
+    Some(())
+}
+
+fn entries(snapshot: &Snapshot) -> Entries {
+    let mut entries = Entries::new();
+    let mut records = snapshot.records();
+    while let Some(step) = records.next_step() {
+        if let Step::Record(record) = step {
+            let times = Times { deadline: record.deadline, written_at: record.written_at };
+            entries.insert(record.key.to_vec(), (record.value.to_vec(), times));
+        }
+    }
+    entries
+}
+
+/// What the rules of section 10 of the file format say: of theirs and ours, in this order.
+fn expected([(theirs, their_deletes), (ours, our_deletes)]: [(&Entries, &Tombstones); 2]) -> Entries {
+    let mut deletes = their_deletes.clone();
+    deletes.join(our_deletes);
+    let keys: BTreeSet<&Vec<u8>> = theirs.keys().chain(ours.keys()).collect();
+    let mut joined = Entries::new();
+    for key in keys {
+        let written_at = |(_, times): &&(Vec<u8>, Times)| times.written_at.unwrap_or(0);
+        let is_left = |entry: &&(Vec<u8>, Times)| !deletes.covers(KeyKind::Canonical, key, written_at(entry));
+        // Expired entries of theirs are not copied; expired ones of ours are the caller's business.
+        let is_live = |entry: &&(Vec<u8>, Times)| entry.1.deadline.is_none_or(|deadline| deadline > NOW);
+        let (their, our) = (theirs.get(key), ours.get(key));
+        let kept = match (their.filter(is_left).filter(is_live), our.filter(is_left)) {
+            (Some(their), Some(our)) if written_at(&their) > written_at(&our) => Some(their),
+            (_, Some(our)) => {
+                let is_known = their.is_some() || !their_deletes.may_cover(written_at(&our));
+                is_known.then_some(our)
+            }
+            (Some(their), None) => {
+                let is_known = our.is_some() || !our_deletes.may_cover(written_at(&their));
+                is_known.then_some(their)
+            }
+            (None, None) => None,
+        };
+        if let Some(entry) = kept {
+            joined.insert(key.clone(), entry.clone());
+        }
+    }
+    joined
+}
