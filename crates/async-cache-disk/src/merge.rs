@@ -179,6 +179,8 @@ impl Merge {
             } else if is_allowed(record.value) {
                 wanted[record.rank as usize / 64] |= 1 << (record.rank % 64);
                 count += 1;
+            } else {
+                self.leave_out(record.key, written_at);
             }
         }
         let room = maxsize.map(|most| most.saturating_sub(ours.saturating_sub(self.later.len())));
@@ -187,12 +189,17 @@ impl Merge {
         let mut records = theirs.records();
         while let Some(step) = records.next_wanted(is_wanted) {
             let Step::Record(record) = step else { continue };
+            let written_at = record.written_at.unwrap_or(0);
             if too_many > 0 {
                 too_many -= 1;
+                self.leave_out(record.key, written_at);
                 continue;
             }
             let pushed = match writer.copy(&record) {
-                Err(error) if *error.kind() == DiskErrorKind::Limit => continue,
+                Err(error) if *error.kind() == DiskErrorKind::Limit => {
+                    self.leave_out(record.key, written_at);
+                    continue;
+                }
                 pushed => pushed?,
             };
             self.copied += 1;
@@ -202,6 +209,14 @@ impl Merge {
             }
         }
         Ok(())
+    }
+
+    /// An entry of theirs that won is not copied. If ours is the older one, the file has to say so: by the next save it
+    /// has forgotten theirs. Whoever has that in memory still may save it.
+    fn leave_out(&mut self, key: &[u8], written_at: u64) {
+        if self.later.contains_key(&self.hash(key)) {
+            self.tombstones.delete(KeyKind::Canonical, key, written_at.saturating_sub(1));
+        }
     }
 
     /// Whether an entry of theirs is to be in the file.
