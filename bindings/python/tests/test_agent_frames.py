@@ -144,6 +144,27 @@ def test_what_was_asked_in_a_session_is_gone_with_it_whatever_tasks_live_on(run:
     run(main())
 
 
+def test_sessions_that_are_entered_one_out_of_another_for_ever_do_not_pile_up(run: Run) -> None:
+    """A frame held the one around it after it was left, and that one the one before. A long chain of them ended in a
+    stack overflow when it was let go."""
+
+    async def main() -> None:
+        end = asyncio.get_running_loop().create_future()
+
+        async def turn(left: int) -> None:
+            async with AgentCacheSession():
+                if left:
+                    task(turn(left - 1))
+                else:
+                    gc.collect()
+                    end.set_result(sum(type(one).__name__ == "AgentFrame" for one in gc.get_objects()))
+
+        task(turn(100))
+        assert await end < 10
+
+    run(main())
+
+
 @pytest.mark.parametrize("numbers", [(-1, -2), (-1.0, -2.0)])
 def test_calls_with_minus_one_and_minus_two_are_two_calls(run: Run, numbers: tuple[float, float]) -> None:
     """Python has one hash for both, and so the second one was taken for a repeat of the first."""

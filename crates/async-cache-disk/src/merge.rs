@@ -178,13 +178,14 @@ impl Merge {
             if record.deadline.is_some_and(|deadline| deadline <= now) {
                 if self.later.contains_key(&self.hash(record.key)) {
                     // Whoever else has what we have has something older than that, too.
-                    self.tombstones.delete(KeyKind::Canonical, record.key, written_at);
+                    self.tombstones.overwrite(KeyKind::Canonical, record.key, written_at);
                 }
             } else if is_allowed(record.value) {
                 wanted[record.rank as usize / 64] |= 1 << (record.rank % 64);
                 count += 1;
             } else {
                 self.refused += 1;
+                self.leave_out(record.key, written_at);
             }
         }
         let room = maxsize.map(|most| most.saturating_sub(ours.saturating_sub(self.later.len())));
@@ -193,12 +194,17 @@ impl Merge {
         let mut records = theirs.records();
         while let Some(step) = records.next_wanted(is_wanted) {
             let Step::Record(record) = step else { continue };
+            let written_at = record.written_at.unwrap_or(0);
             if too_many > 0 {
                 too_many -= 1;
+                self.leave_out(record.key, written_at);
                 continue;
             }
             let pushed = match writer.copy(&record) {
-                Err(error) if *error.kind() == DiskErrorKind::Limit => continue,
+                Err(error) if *error.kind() == DiskErrorKind::Limit => {
+                    self.leave_out(record.key, written_at);
+                    continue;
+                }
                 pushed => pushed?,
             };
             self.copied += 1;
@@ -208,6 +214,14 @@ impl Merge {
             }
         }
         Ok(())
+    }
+
+    /// An entry of theirs that won is not copied. If ours is the older one, the file has to say so: by the next save it
+    /// has forgotten theirs. Whoever has that in memory still may save it.
+    fn leave_out(&mut self, key: &[u8], written_at: u64) {
+        if self.later.contains_key(&self.hash(key)) {
+            self.tombstones.overwrite(KeyKind::Canonical, key, written_at.saturating_sub(1));
+        }
     }
 
     /// Whether an entry of theirs is to be in the file.
@@ -268,6 +282,12 @@ impl Merge {
     /// Whether an entry of theirs that this process does not have may have been deleted by it.
     pub fn may_have_deleted(&self, written_at: u64) -> bool {
         self.our_tombstones.may_cover(written_at)
+    }
+
+    /// Hears of an entry of ours that is not written, for its time has passed or its value cannot be: it is later all the
+    /// same than what others have.
+    pub fn leave_out_ours(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
+        self.tombstones.overwrite(kind, key, written_at.saturating_sub(1));
     }
 
     /// What both sides deleted.

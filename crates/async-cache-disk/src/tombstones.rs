@@ -6,7 +6,11 @@
 //!    *cleared at*, which is a tombstone of every key;
 //! 2. what is forgotten, because it is old or because there are too many, raises the *floor*: an entry that is not later
 //!    and that this side does not have may have been deleted here;
-//! 3. a time of zero is no time: nothing was cleared, nothing forgotten. An entry that does not say when it was written
+//! 3. an *overwritten* key has one as well, with the time up to which what others have of it is older than a write that is
+//!    in no file: its entry has left. It is remembered as long as there is room, and forgotten without a trace: then
+//!    something older may come back, which beats losing what is not older. So such keys neither raise the floor nor push a
+//!    delete out;
+//! 4. a time of zero is no time: nothing was cleared, nothing forgotten. An entry that does not say when it was written
 //!    has that time, and is older than everything.
 #![deny(
     clippy::indexing_slicing,
@@ -21,11 +25,12 @@ use std::collections::BTreeMap;
 use crate::format::Fields;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
-/// The most tombstones that are kept.
+/// The most keys that are kept: so many that were deleted, and so many that were overwritten.
 const MOST: usize = 1 << 16;
 /// How long one is kept: a week, in nanoseconds.
 const KEPT: u64 = 7 * 24 * 3600 * 1_000_000_000;
 const IS_EAGER: u8 = 1;
+const IS_OVERWRITTEN: u8 = 2;
 /// What a tombstone takes besides its key.
 const ROW_BYTES: usize = 1 + 4 + 8;
 
@@ -38,13 +43,91 @@ pub enum KeyKind {
     Eager,
 }
 
-/// What was deleted, and when, in nanoseconds since the Unix epoch.
+/// What was deleted or overwritten, and when, in nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tombstones {
     cleared_at: u64,
     floor: u64,
+    deleted: Keys,
+    overwritten: Keys,
+}
+
+/// Keys, each with a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Keys {
     canonical: BTreeMap<Box<[u8]>, u64>,
     eager: BTreeMap<Box<[u8]>, u64>,
+}
+
+impl Keys {
+    fn len(&self) -> usize {
+        self.canonical.len().saturating_add(self.eager.len())
+    }
+
+    fn of(&self, kind: KeyKind) -> &BTreeMap<Box<[u8]>, u64> {
+        match kind {
+            KeyKind::Canonical => &self.canonical,
+            KeyKind::Eager => &self.eager,
+        }
+    }
+
+    fn of_mut(&mut self, kind: KeyKind) -> &mut BTreeMap<Box<[u8]>, u64> {
+        match kind {
+            KeyKind::Canonical => &mut self.canonical,
+            KeyKind::Eager => &mut self.eager,
+        }
+    }
+
+    fn get(&self, kind: KeyKind, key: &[u8]) -> u64 {
+        self.of(kind).get(key).copied().unwrap_or(0)
+    }
+
+    fn times(&self) -> impl Iterator<Item = u64> {
+        self.canonical.values().chain(self.eager.values()).copied()
+    }
+
+    fn raise(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+        let times = self.of_mut(kind);
+        match times.get_mut(key) {
+            Some(known) => *known = time.max(*known),
+            None => drop(times.insert(key.into(), time)),
+        }
+    }
+
+    fn join(&mut self, other: &Self) {
+        for kind in [KeyKind::Canonical, KeyKind::Eager] {
+            other.of(kind).iter().for_each(|(key, time)| self.raise(kind, key, *time));
+        }
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        for kind in [KeyKind::Canonical, KeyKind::Eager] {
+            let known = other.of(kind);
+            self.of_mut(kind).retain(|key, time| known.get(key).is_none_or(|known| *known < *time));
+        }
+    }
+
+    /// Forgets what is not later than `time`; the latest of those, zero if there was none.
+    fn forget_until(&mut self, time: u64) -> u64 {
+        let last = self.times().filter(|it| *it <= time).max().unwrap_or(0);
+        if last > 0 {
+            self.canonical.retain(|_, it| *it > time);
+            self.eager.retain(|_, it| *it > time);
+        }
+        last
+    }
+
+    /// Forgets the older half and more, if there are too many; the latest of those, zero if there are not.
+    fn forget_beyond(&mut self, most: usize) -> u64 {
+        if self.len() <= most {
+            return 0;
+        }
+        let mut times: Vec<u64> = self.times().collect();
+        let middle = times.len() / 2;
+        let (_, until, _) = times.select_nth_unstable(middle);
+        let until = *until;
+        self.forget_until(until)
+    }
 }
 
 impl Tombstones {
@@ -60,7 +143,7 @@ impl Tombstones {
 
     /// How many keys have a tombstone.
     pub fn len(&self) -> usize {
-        self.canonical.len().saturating_add(self.eager.len())
+        self.deleted.len().saturating_add(self.overwritten.len())
     }
 
     /// When everything was deleted last; zero: never.
@@ -75,7 +158,7 @@ impl Tombstones {
 
     /// The latest time in it.
     pub(crate) fn latest(&self) -> u64 {
-        let keys = self.canonical.values().chain(self.eager.values()).copied().max().unwrap_or(0);
+        let keys = self.deleted.times().chain(self.overwritten.times()).max().unwrap_or(0);
         keys.max(self.cleared_at).max(self.floor)
     }
 
@@ -84,27 +167,31 @@ impl Tombstones {
         if u32::try_from(key.len()).is_err() {
             return; // no file can hold it
         }
-        raise(self.of_mut(kind), key, time);
+        self.deleted.raise(kind, key, time);
+        self.forget_beyond(MOST);
+    }
+
+    /// Notes that a key was written after `time`, and that this is not to be had any more.
+    pub fn overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+        if u32::try_from(key.len()).is_err() || time <= self.deleted_at(kind, key) {
+            return;
+        }
+        self.overwritten.raise(kind, key, time);
         self.forget_beyond(MOST);
     }
 
     /// Notes that everything was deleted at `time`.
     pub fn clear(&mut self, time: u64) {
         self.cleared_at = self.cleared_at.max(time);
-        self.retain(|_| true);
+        self.drop_cleared();
     }
 
-    /// Notes that something was deleted at `time` of which there is no telling what it was.
-    pub fn delete_unknown(&mut self, time: u64) {
-        self.floor = self.floor.max(time);
-    }
-
-    /// When a key was deleted; zero: not as far as is known.
+    /// When a key was deleted or overwritten; zero: not as far as is known.
     pub fn deleted_at(&self, kind: KeyKind, key: &[u8]) -> u64 {
-        self.of(kind).get(key).copied().unwrap_or(0).max(self.cleared_at)
+        self.deleted.get(kind, key).max(self.overwritten.get(kind, key)).max(self.cleared_at)
     }
 
-    /// Whether an entry that was written at `written_at` was deleted since. At the same time counts as since.
+    /// Whether an entry that was written at `written_at` was deleted or overwritten since. At the same time counts as since.
     pub fn covers(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         let deleted_at = self.deleted_at(kind, key);
         deleted_at != 0 && written_at <= deleted_at
@@ -115,30 +202,26 @@ impl Tombstones {
         self.floor != 0 && written_at <= self.floor
     }
 
-    /// The keys of a kind, each with the time of its deletion.
+    /// The keys of a kind, each with its time; one that was deleted and overwritten, twice.
     pub fn keys(&self, kind: KeyKind) -> impl Iterator<Item = (&[u8], u64)> {
-        self.of(kind).iter().map(|(key, time)| (&**key, *time))
+        let keys = self.deleted.of(kind).iter().chain(self.overwritten.of(kind));
+        keys.map(|(key, time)| (&**key, *time))
     }
 
     /// Takes in what another one knows.
     pub fn join(&mut self, other: &Self) {
         self.floor = self.floor.max(other.floor);
         self.cleared_at = self.cleared_at.max(other.cleared_at);
-        for kind in [KeyKind::Canonical, KeyKind::Eager] {
-            for (key, time) in other.keys(kind) {
-                raise(self.of_mut(kind), key, time);
-            }
-        }
-        self.retain(|_| true);
+        self.deleted.join(&other.deleted);
+        self.overwritten.join(&other.overwritten);
+        self.drop_cleared();
         self.forget_beyond(MOST);
     }
 
     /// Forgets what another one, which was made of this one earlier, knows as well.
     pub fn subtract(&mut self, other: &Self) {
-        for kind in [KeyKind::Canonical, KeyKind::Eager] {
-            let known = other.of(kind);
-            self.of_mut(kind).retain(|key, time| known.get(key).is_none_or(|known| *known < *time));
-        }
+        self.deleted.subtract(&other.deleted);
+        self.overwritten.subtract(&other.overwritten);
         if self.floor == other.floor {
             self.floor = 0;
         }
@@ -156,48 +239,20 @@ impl Tombstones {
 
     /// Forgets what is older than a week at `now`.
     pub fn forget_old(&mut self, now: u64) {
-        self.forget_until(now.saturating_sub(KEPT));
+        let until = now.saturating_sub(KEPT);
+        self.floor = self.floor.max(self.deleted.forget_until(until));
+        self.overwritten.forget_until(until);
     }
 
-    fn of(&self, kind: KeyKind) -> &BTreeMap<Box<[u8]>, u64> {
-        match kind {
-            KeyKind::Canonical => &self.canonical,
-            KeyKind::Eager => &self.eager,
-        }
+    /// Drops what is not later than the clearing, which says it all.
+    fn drop_cleared(&mut self) {
+        self.deleted.forget_until(self.cleared_at);
+        self.overwritten.forget_until(self.cleared_at);
     }
 
-    fn of_mut(&mut self, kind: KeyKind) -> &mut BTreeMap<Box<[u8]>, u64> {
-        match kind {
-            KeyKind::Canonical => &mut self.canonical,
-            KeyKind::Eager => &mut self.eager,
-        }
-    }
-
-    /// Keeps what `keep` says, and of that what is later than the clearing, which says it all.
-    fn retain(&mut self, keep: impl Fn(u64) -> bool) {
-        let cleared_at = self.cleared_at;
-        self.canonical.retain(|_, time| *time > cleared_at && keep(*time));
-        self.eager.retain(|_, time| *time > cleared_at && keep(*time));
-    }
-
-    /// Forgets the older half and more, if there are more than `most`.
     fn forget_beyond(&mut self, most: usize) {
-        if self.len() <= most {
-            return;
-        }
-        let mut times: Vec<u64> = self.canonical.values().chain(self.eager.values()).copied().collect();
-        let middle = times.len() / 2;
-        let (_, until, _) = times.select_nth_unstable(middle);
-        let until = *until;
-        self.forget_until(until);
-    }
-
-    fn forget_until(&mut self, until: u64) {
-        let gone = self.canonical.values().chain(self.eager.values()).filter(|time| **time <= until);
-        if let Some(last) = gone.max().copied() {
-            self.floor = self.floor.max(last);
-            self.retain(|time| time > until);
-        }
+        self.floor = self.floor.max(self.deleted.forget_beyond(most));
+        self.overwritten.forget_beyond(most);
     }
 
     /// The section as it will stand at `offset`.
@@ -206,13 +261,15 @@ impl Tombstones {
         bytes.extend_from_slice(&u32::try_from(self.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&self.cleared_at.to_le_bytes());
         bytes.extend_from_slice(&self.floor.to_le_bytes());
-        for (kind, flags) in [(KeyKind::Canonical, 0), (KeyKind::Eager, IS_EAGER)] {
-            for (key, time) in self.keys(kind) {
-                bytes.push(flags);
-                // No longer key is taken in.
-                bytes.extend_from_slice(&u32::try_from(key.len()).unwrap_or(0).to_le_bytes());
-                bytes.extend_from_slice(&time.to_le_bytes());
-                bytes.extend_from_slice(key);
+        for (keys, of_keys) in [(&self.deleted, 0), (&self.overwritten, IS_OVERWRITTEN)] {
+            for (kind, of_kind) in [(KeyKind::Canonical, 0), (KeyKind::Eager, IS_EAGER)] {
+                for (key, time) in keys.of(kind) {
+                    bytes.push(of_keys | of_kind);
+                    // No longer key is taken in.
+                    bytes.extend_from_slice(&u32::try_from(key.len()).unwrap_or(0).to_le_bytes());
+                    bytes.extend_from_slice(&time.to_le_bytes());
+                    bytes.extend_from_slice(key);
+                }
             }
         }
         bytes.resize(bytes.len().saturating_add(seal.tag_bytes()), 0);
@@ -229,23 +286,18 @@ impl Tombstones {
             return None;
         }
         for _ in 0..count {
-            let kind = match fields.u8()? {
-                0 => KeyKind::Canonical,
-                IS_EAGER => KeyKind::Eager,
-                _ => return None,
-            };
+            let flags = fields.u8()?;
+            if flags & !(IS_EAGER | IS_OVERWRITTEN) != 0 {
+                return None;
+            }
+            let kind = if flags & IS_EAGER == 0 { KeyKind::Canonical } else { KeyKind::Eager };
             let key_len = usize::try_from(fields.u32()?).ok()?;
             let time = fields.u64()?;
-            raise(tombstones.of_mut(kind), fields.bytes(key_len)?, time);
+            let is_overwritten = flags & IS_OVERWRITTEN != 0;
+            let keys = if is_overwritten { &mut tombstones.overwritten } else { &mut tombstones.deleted };
+            keys.raise(kind, fields.bytes(key_len)?, time);
         }
         fields.0.is_empty().then_some(tombstones)
-    }
-}
-
-fn raise(times: &mut BTreeMap<Box<[u8]>, u64>, key: &[u8], time: u64) {
-    match times.get_mut(key) {
-        Some(known) => *known = time.max(*known),
-        None => drop(times.insert(key.into(), time)),
     }
 }
 
@@ -284,10 +336,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again_and_nothing_else_is() {
         let secret = Secret::new("sixteen bytes or more").unwrap();
+        let mut some = some();
+        some.overwrite(Eager, b"b", 9);
+        some.overwrite(Canonical, b"b", 8);
         for seal in [Seal::new(&[7; 16], None), Seal::new(&[7; 16], Some(&secret))] {
-            let bytes = some().encode(seal, 512);
+            let bytes = some.clone().encode(seal, 512);
             let body = seal.open(512, &bytes).unwrap();
-            assert_eq!(Tombstones::decode(body), Some(some()));
+            assert_eq!(Tombstones::decode(body), Some(some.clone()));
             assert!((0..body.len()).all(|cut| Tombstones::decode(&body[..cut]).is_none()));
             assert_eq!(Tombstones::decode(&[body, &[0]].concat()), None);
         }
@@ -327,16 +382,45 @@ mod tests {
 
     #[test]
     fn since_an_earlier_time_there_is_only_what_came_later() {
-        let mut before = some();
-        before.delete_unknown(2);
+        let before = Tombstones { floor: 2, ..some() };
         let mut after = before.clone();
         assert!(after.clone().since(&before).is_empty());
         after.delete(Eager, b"new", 10);
         let since = after.clone().since(&before);
         assert_eq!((since.len(), since.cleared_at(), since.floor()), (1, 0, 0));
         after.clear(11);
-        after.delete_unknown(12);
-        let since = after.since(&before);
+        let since = Tombstones { floor: 12, ..after }.since(&before);
         assert_eq!((since.len(), since.cleared_at(), since.floor()), (0, 11, 12));
+    }
+
+    #[test]
+    fn what_was_overwritten_hides_what_is_older_and_is_forgotten_without_a_trace() {
+        let mut tombstones = some();
+        for time in 1..=u64::try_from(MOST).unwrap() + 1 {
+            tombstones.overwrite(Canonical, &time.to_le_bytes(), time + 10);
+        }
+        assert!(tombstones.covers(Canonical, &60_000_u64.to_le_bytes(), 60_010));
+        assert!(!tombstones.covers(Canonical, &60_000_u64.to_le_bytes(), 60_011));
+        assert!(!tombstones.covers(Canonical, &1_u64.to_le_bytes(), 5), "one of the older half");
+        assert_eq!(tombstones.floor(), 0);
+        assert!(tombstones.covers(Canonical, b"a", 5), "no delete went for it");
+        let at_most = MOST + some().len();
+        assert!(tombstones.len() <= at_most && tombstones.len() >= at_most / 2);
+        tombstones.forget_old(KEPT + 100_000);
+        assert_eq!((tombstones.len(), tombstones.floor()), (0, 7), "the floor is of the deletes");
+    }
+
+    #[test]
+    fn what_was_overwritten_and_then_deleted_is_deleted() {
+        let mut tombstones = some();
+        tombstones.overwrite(Canonical, b"a", 5);
+        assert_eq!(tombstones, some(), "the delete says it all");
+        tombstones.overwrite(Canonical, b"a", 6);
+        assert_eq!((tombstones.deleted_at(Canonical, b"a"), tombstones.deleted_at(Eager, b"a")), (6, 6));
+        let mut joined = some();
+        joined.join(&tombstones);
+        assert_eq!(joined, tombstones);
+        joined.subtract(&tombstones);
+        assert_eq!(joined.len(), 0);
     }
 }

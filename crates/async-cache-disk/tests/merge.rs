@@ -42,6 +42,8 @@ struct Process {
     holds: Option<[u8; 16]>,
     /// Ranks of cold entries that could not be read.
     lost: BTreeSet<u32>,
+    /// A value that its options do not allow.
+    refuses: Option<u32>,
 }
 
 impl Process {
@@ -91,7 +93,9 @@ impl Process {
         let is_cold = |rank| self.cold.contains(&rank);
         let cold = self.opened.as_ref().map(|snapshot| Cold { snapshot, contains: &is_cold });
         let ours = self.memory.len() + self.cold.len();
-        merge.write_theirs(&mut writer, now, maxsize, ours, cold.as_ref(), &|_| true)?;
+        let refused = self.refuses.map(u32::to_le_bytes);
+        let is_allowed = |value: &[u8]| refused.is_none_or(|refused| value != refused);
+        merge.write_theirs(&mut writer, now, maxsize, ours, cold.as_ref(), &is_allowed)?;
         if let Some(opened) = &self.opened {
             let mut records = opened.records();
             while let Some(step) = records.next_wanted(is_cold) {
@@ -255,6 +259,27 @@ fn over_maxsize_theirs_go_first_and_of_them_the_coldest() {
     b.set(4, 12, 40);
     b.save(&vfs, 13, Some(4)).unwrap();
     assert_eq!(content(&vfs), Map::from([(2, (2, 2)), (3, (3, 3)), (4, (12, 40)), (7, (11, 7))]));
+}
+
+#[test]
+fn an_older_value_does_not_take_the_place_of_a_later_one_that_was_left_out() {
+    for (refuses, maxsize) in [(None, Some(2)), (Some(70), None)] {
+        let disk = FakeDisk::new();
+        let vfs = &disk.as_vfs();
+        let mut process = Process { refuses, ..Process::open(vfs) };
+        process.set(1, SAVED_AT + 5, 50);
+        process.set(2, SAVED_AT + 6, 60);
+        let mut other = Process::open(vfs);
+        other.set(1, SAVED_AT + 7, 70);
+        other.set(3, SAVED_AT + 8, 80);
+        other.save(vfs, SAVED_AT + 10, None).unwrap();
+        for now in [SAVED_AT + 11, SAVED_AT + 12] {
+            process.save(vfs, now, maxsize).unwrap();
+            assert_eq!(content(vfs).get(&1), None, "{refuses:?}");
+        }
+        other.save(vfs, SAVED_AT + 13, None).unwrap();
+        assert_eq!(content(vfs)[&1], (SAVED_AT + 7, 70), "who has it still saves it");
+    }
 }
 
 #[test]

@@ -94,7 +94,7 @@ where
             .unwrap_or_else(|error| panic!("the cache of the function {} cannot be used: {error}", self.name))
     }
 
-    pub(crate) fn try_cache(&self) -> Result<&AsyncCache<K, V>, BuildError> {
+    fn try_cache(&self) -> Result<&AsyncCache<K, V>, BuildError> {
         if let Some(cache) = self.cache.get() {
             return Ok(cache);
         }

@@ -534,6 +534,50 @@ async fn a_session_inside_keeps_the_guard_unless_it_has_its_own() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_warned_of_and_served_is_a_hit() {
+    #[agent_cache(resource = "warned of")]
+    async fn warned_of() -> Result<u64, Never> {
+        Ok(1)
+    }
+
+    let session = AgentSession::builder().loop_detection(detecting().on_loop(OnLoop::Warn)).open();
+    session
+        .run(async {
+            for _ in 0..8 {
+                warned_of().await.unwrap();
+            }
+        })
+        .await;
+    for counted in [session.metrics(), warned_of::metrics()] {
+        assert_eq!((counted.hits, counted.misses, counted.loop_detections), (7, 1, 3));
+    }
+}
+
+#[tokio::test]
+async fn a_write_does_not_mind_a_tool_whose_cache_cannot_be_opened() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| FOLDER.path().join("one.cache"));
+    #[agent_cache(resource = "one file", backup = DiskBackend::new(&*PATH))]
+    async fn owner() -> Result<u64, Never> {
+        Ok(next(&CALLS))
+    }
+    #[agent_cache(resource = "one file", backup = DiskBackend::new(&*PATH))]
+    async fn latecomer() -> Result<u64, Never> {
+        Ok(0)
+    }
+    #[agent_invalidates(resource = "one file")]
+    async fn write() {}
+
+    for round in 1..=3 {
+        assert_eq!(owner().await.unwrap(), round);
+        assert!(tokio::spawn(latecomer()).await.unwrap_err().is_panic(), "its file is another one's");
+        assert_eq!(owner().await.unwrap(), round);
+        write().await;
+    }
+    assert_eq!((owner::metrics().invalidations, latecomer::metrics().invalidations), (3, 0));
+}
+
+#[tokio::test]
 async fn calls_inside_of_a_tool_are_compared_with_their_siblings_only() {
     #[agent_cache(resource = "inside", maxsize = 0)]
     async fn inside() -> Result<u64, Never> {

@@ -1221,6 +1221,27 @@ fn what_expired_in_memory_is_loaded_from_the_backup() {
     assert_eq!((cache.get(&1), cache.len()), (Some(10), 4));
 }
 
+#[test]
+fn a_file_that_was_taken_in_only_in_part_is_joined_by_the_next_save() {
+    let disk = FakeDisk::new();
+    let (builder, hands) = life(&disk, 0);
+    let cache: AsyncCache<u64, u64> = builder.build().unwrap();
+    cache.set(1, 10);
+    hands.advance(seconds(1));
+    let (builder, _) = life(&disk, 1);
+    let other: AsyncCache<u64, u64> = builder.build().unwrap();
+    other.set(1, 11);
+    other.set(2, 20);
+    other.save_to_backup().unwrap();
+    hands.advance(seconds(1));
+    // What is in memory stays, though the file has something newer.
+    cache.load_from_backup().unwrap();
+    assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(20)));
+    cache.save_to_backup().unwrap();
+    let later = open(&disk);
+    assert_eq!((later.get(&1), later.get(&2)), (Some(11), Some(20)));
+}
+
 /// Runs something, once, when one is next saved.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Hooked(u64);

@@ -8,7 +8,8 @@
 //!
 //! Rules:
 //! 1. A frame never changes, but for its history and that it is left. Tasks inherit the frame of the code that made
-//!    them. Who leaves a session is in the nearest frame around it that was not left.
+//!    them. Who leaves a session is in the nearest frame around it that was not left, and what was left holds that one
+//!    only: frames that were left do not hold each other.
 //! 2. A session without loop detection keeps the guard of the session around it, and depth counts on.
 //! 3. What a tool with scope "global" loads is for everybody, so nothing in it comes from a session: in the frames
 //!    of such a load, tools with scope "session" run uncached.
@@ -83,8 +84,8 @@ pub(crate) struct Frame {
     pub(super) is_in_session: bool,
     /// Whether it is that of a running tool, whose result may be cached.
     pub(super) is_in_tool: bool,
-    /// The frame that the session was entered in.
-    outer: Option<Py<Frame>>,
+    /// The frame that the session was entered in; once it was left, the nearest one around it that was not.
+    outer: GilCell<Option<Py<Frame>>>,
     was_left: AtomicBool,
     pub(super) history: GilCell<History<Asked, Outcome>>,
 }
@@ -108,7 +109,7 @@ impl Frame {
             depth: around.map_or(1, |outer| outer.depth),
             is_in_session: true,
             is_in_tool: around.is_some_and(|outer| outer.is_in_tool),
-            outer: outer.map(Bound::unbind),
+            outer: GilCell::new(outer.map(Bound::unbind)),
             was_left: AtomicBool::new(false),
             history: GilCell::new(History::default()),
         }
@@ -120,12 +121,17 @@ impl Frame {
         self.was_left.store(true, Ordering::Relaxed);
         let history = std::mem::take(&mut *self.history.borrow(py));
         drop(history);
-        let mut around = self.outer.as_ref().map(|outer| outer.bind(py).clone());
+        let mut around = self.outer(py);
         while let Some(frame) = &around
             && frame.get().was_left.load(Ordering::Relaxed)
         {
-            around = frame.get().outer.as_ref().map(|outer| outer.bind(py).clone());
+            around = frame.get().outer(py);
         }
+        // Tasks that were made here may enter sessions in turn, and so on for ever: what was left must not hold what was
+        // left before it.
+        let before = self.outer.borrow(py).take();
+        *self.outer.borrow(py) = around.as_ref().map(|frame| frame.clone().unbind());
+        drop(before);
         around
     }
 
@@ -134,8 +140,10 @@ impl Frame {
         if let Some(guard) = &self.guard {
             visit.call(guard)?;
         }
-        if let Some(outer) = &self.outer {
-            visit.call(outer)?;
+        if let Some(outer) =
+            self.outer.visit(|outer| outer.as_ref().map_or(Ok(()), |outer| visit.call(outer)))
+        {
+            outer?;
         }
         let visited = self.history.visit(|history| {
             history.iter().try_for_each(|past| {
@@ -153,6 +161,10 @@ impl Frame {
 }
 
 impl Frame {
+    fn outer<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Self>> {
+        self.outer.borrow(py).as_ref().map(|outer| outer.bind(py).clone())
+    }
+
     /// Notes that a call has begun.
     #[inline]
     pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: Asked) -> (Ticket, Forgotten) {
@@ -260,7 +272,7 @@ pub(super) fn enter_tool(py: Python<'_>, is_global: bool) -> PyResult<Option<Bou
             depth: outer.depth.saturating_add(1),
             is_in_session: outer.is_in_session && !is_global,
             is_in_tool: true,
-            outer: None,
+            outer: GilCell::new(None),
             was_left: AtomicBool::new(false),
             history: GilCell::new(History::default()),
         }

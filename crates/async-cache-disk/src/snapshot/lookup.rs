@@ -115,14 +115,18 @@ impl Snapshot {
         self.search(key, scratch).map(|hit| hit.rank)
     }
 
-    /// The ranks of the entries with these keys; all, if everything was deleted. For a cache that opens this snapshot,
-    /// and deleted something while it was on its way.
+    /// The ranks of the entries that were deleted or overwritten since they were written; all, if everything was
+    /// deleted. For a cache that opens this snapshot, and wrote something while it was on its way.
     pub fn ranks_of(&self, tombstones: &Tombstones) -> Vec<u32> {
         if tombstones.cleared_at() > 0 {
             return (0..self.len()).collect();
         }
         let mut scratch = Scratch::new();
-        tombstones.keys(KeyKind::Canonical).filter_map(|(key, _)| self.locate(key, &mut scratch)).collect()
+        let older = tombstones.keys(KeyKind::Canonical).filter_map(|(key, time)| {
+            let Hit { rank, layout } = self.search(key, &mut scratch)?;
+            (layout.written_at.unwrap_or(0) <= time).then_some(rank)
+        });
+        older.collect()
     }
 
     fn search(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {

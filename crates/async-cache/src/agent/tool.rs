@@ -88,9 +88,13 @@ where
 
     fn register(&'static self) {
         self.registered.get_or_init(|| {
-            if registry::register(self.resource, self) && self.scope == Scope::Global {
+            // Opened first: a tool whose cache cannot be opened is no reader, however often it is called.
+            let cache = (self.scope == Scope::Global).then(|| self.function.cache());
+            if registry::register(self.resource, self)
+                && let Some(cache) = cache
+            {
                 // Written to before: what the file has is stale.
-                self.function.cache().inner.remove_all();
+                cache.inner.remove_all();
             }
         });
     }
@@ -312,11 +316,8 @@ where
     V: Clone + Serialize + Send + Sync + 'static,
 {
     fn remove_all(&self) {
-        // A cache that cannot be opened keeps nothing.
-        if self.scope == Scope::Global
-            && let Ok(cache) = self.function.try_cache()
-        {
-            cache.inner.remove_all();
+        if self.scope == Scope::Global {
+            self.function.cache().inner.remove_all();
         }
     }
 
