@@ -134,18 +134,18 @@ fn expected([(theirs, their_deletes), (ours, our_deletes)]: [(&Entries, &Tombsto
     for key in keys {
         let written_at = |(_, times): &&(Vec<u8>, Times)| times.written_at.unwrap_or(0);
         let is_left = |entry: &&(Vec<u8>, Times)| !deletes.covers(KeyKind::Canonical, key, written_at(entry));
-        // Expired entries of theirs are not copied; expired ones of ours are the caller's business.
+        // Expired entries of theirs are not copied, and are the later ones all the same; expired ones of ours are the caller's business.
         let is_live = |entry: &&(Vec<u8>, Times)| entry.1.deadline.is_none_or(|deadline| deadline > NOW);
         let (their, our) = (theirs.get(key), ours.get(key));
-        let kept = match (their.filter(is_left).filter(is_live), our.filter(is_left)) {
-            (Some(their), Some(our)) if written_at(&their) > written_at(&our) => Some(their),
+        let kept = match (their.filter(is_left), our.filter(is_left)) {
+            (Some(their), Some(our)) if written_at(&their) > written_at(&our) => Some(their).filter(is_live),
             (_, Some(our)) => {
                 let is_known = their.is_some() || !their_deletes.may_cover(written_at(&our));
                 is_known.then_some(our)
             }
             (Some(their), None) => {
                 let is_known = our.is_some() || !our_deletes.may_cover(written_at(&their));
-                is_known.then_some(their)
+                is_known.then_some(their).filter(is_live)
             }
             (None, None) => None,
         };

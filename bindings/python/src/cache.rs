@@ -84,6 +84,8 @@ pub(crate) enum Hit<'py> {
 
 /// What a call of a key that may not be there comes to.
 pub(crate) enum Entered<'py> {
+    /// It is not there, and nothing is to be loaded.
+    Absent,
     Served(Bound<'py, PyAny>),
     /// A load runs; the answer comes to the room.
     Waits {

@@ -235,6 +235,10 @@ impl Call {
                     self.state = State::Served;
                     return Ok(Sent::Return(value));
                 }
+                Entered::Absent => {
+                    self.state = State::Served;
+                    return Ok(Sent::Return(py.None().into_bound(py)));
+                }
                 Entered::Waits { flight, room, event_loop, leads } => (flight, room, event_loop, leads),
             };
             let cache = asked.cache(py);

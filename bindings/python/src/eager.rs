@@ -51,7 +51,11 @@ impl<'py> EagerMerge<'py> {
         let deleted = PyDict::new(py);
         for (bytes, time) in merge.tombstones().keys(KeyKind::Eager) {
             if let Some(key) = tolerated(py, codec::decode_value(py, bytes, options))? {
-                set(&deleted, key, time)?;
+                let known: Option<u64> = match tolerated(py, deleted.get_item(&key))?.flatten() {
+                    Some(known) => Some(known.extract()?),
+                    None => None,
+                };
+                set(&deleted, key, known.max(Some(time)))?;
             }
         }
         let theirs = merge.theirs().filter(|theirs| theirs.has_eager()).cloned();

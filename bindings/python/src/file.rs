@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cache::Restored;
+use async_cache_core::cache::{Cache as Core, Restored};
 use async_cache_core::store::NewEntry;
 use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{
-    DiskError, DiskErrorKind, EagerStep, KeyKind, RealDisk, SaveLock, Snapshot, Step, Times, Tombstones, Vfs,
+    DiskError, DiskErrorKind, EagerStep, RealDisk, SaveLock, Snapshot, Step, Times, Tombstones, Vfs,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -70,7 +70,12 @@ impl Cache {
     /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
-        let deleted_before = target.options.merge.map(|_| {
+        let merges = target.options.merge.is_some();
+        if merges {
+            // What was lost before this is wanted again, if it is in the file.
+            self.note_lost(py, Core::take_lost)?;
+        }
+        let deleted_before = merges.then(|| {
             let mut state = self.state.borrow(py);
             let (now, wall) = clock::both();
             let file = state.clock_at(now, wall, 0);
@@ -88,10 +93,6 @@ impl Cache {
         let (now, wall) = clock::both();
         let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
         let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
-        if deleted_before.is_some() {
-            let lost = self.state.borrow(py).core.forgive();
-            drop(lost);
-        }
         let before = deleted_before.as_ref();
         let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file, before)?;
         // What is cold in the snapshot that is open, and not in this one, stays.
@@ -105,6 +106,8 @@ impl Cache {
             None => (snapshot, Vec::new()),
         };
         for _ in 0..10 {
+            // And what was lost since is not.
+            self.note_lost(py, Core::take_lost)?;
             let maxsize = self.state.borrow(py).core.maxsize();
             let tickets = self.list(py);
             let room = maxsize.map(|max| max.saturating_sub(tickets.len()));
@@ -167,26 +170,26 @@ impl Cache {
     ) -> PyResult<(usize, Vec<String>)> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
         each_eager(snapshot, file, |key, value, times| {
-            let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, KeyKind::Eager, key);
-            if deleted_before.is_some_and(is_deleted) {
-                return Ok(());
-            }
+            let bytes = key.to_vec();
             let key = codec::decode_value(py, key, target.options.codec);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
             match entry {
-                Ok((key, value)) => decoded.push((key, value, times)),
+                Ok((key, value)) => decoded.push((bytes, key, value, times)),
                 Err(error) => undecodable.push(blamed(py, error)?),
             }
             Ok(())
         })?;
         let mut restored = 0;
         // The last ones are the most recently used, and each one comes in as the coldest.
-        for (key, value, times) in decoded.into_iter().rev() {
+        for (bytes, key, value, times) in decoded.into_iter().rev() {
+            let written_at = times.written_at.unwrap_or(0);
+            let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, &bytes, written_at);
+            if deleted_before.is_some_and(is_deleted) {
+                continue;
+            }
             let deadline = file.deadline_from_file(times.deadline);
             let probe = ObjectKey::new(self.seed, &key);
-            match probe.and_then(|probe| {
-                restore(self, py, &probe, value, deadline, Some(times.written_at.unwrap_or(0)))
-            }) {
+            match probe.and_then(|probe| restore(self, py, &probe, value, deadline, Some(written_at))) {
                 Ok(is_in) => restored += usize::from(is_in),
                 Err(error) => undecodable.push(blamed(py, error)?),
             }

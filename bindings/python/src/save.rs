@@ -20,11 +20,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_cache_core::cache::Cache as Core;
 use async_cache_core::cold::Frozen;
 use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{Cold, DiskError, DiskErrorKind, Merge, Snapshot, Step, Times, Writer};
+use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Step, Times, Writer};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -59,7 +60,7 @@ impl Cache {
         let mut merge = target.options.merge.map(|limit| sharing::begin(py, target, limit)).transpose()?;
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
         if merge.is_some() {
-            self.bury_lost(py)?;
+            self.note_lost(py, Core::begin_save)?;
         }
         let (now, wall) = clock::both();
         let (file, opened, keep, join) = {
@@ -235,12 +236,20 @@ impl Cache {
         for gulp in tickets.chunks(GULP) {
             for Taken { key, value, deadline, written_at } in self.take(py, gulp) {
                 if deadline.has_passed(now) {
+                    if let Some(joined) = &mut joined {
+                        self.leave_out(py, &mut joined.merge, &key, written_at)?;
+                    }
                     continue;
                 }
                 let deadline = file.deadline_to_file(deadline);
                 let times = Times { deadline, written_at: joined.as_ref().map(|_| written_at) };
                 match encoded.push(&key, &value, times, target.options.codec)? {
-                    Err(why) => left_out.note(&key, &why),
+                    Err(why) => {
+                        left_out.note(&key, &why);
+                        if let Some(joined) = &mut joined {
+                            self.leave_out(py, &mut joined.merge, &key, written_at)?;
+                        }
+                    }
                     Ok(()) => {
                         if let Some(joined) = &joined {
                             encoded.drop_last_if_eager(|bytes| {
@@ -478,7 +487,13 @@ impl Encoded {
             };
             match written {
                 Ok(()) => {}
-                Err(error) if *error.kind() == DiskErrorKind::Limit => left_out += 1,
+                Err(error) if *error.kind() == DiskErrorKind::Limit => {
+                    left_out += 1;
+                    if let Some(merge) = &mut merge {
+                        let kind = if record.is_eager { KeyKind::Eager } else { KeyKind::Canonical };
+                        merge.leave_out_ours(kind, key, record.times.written_at.unwrap_or(0));
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -6,12 +6,15 @@
 //!    tombstone;
 //! 3. what is loaded from the file undoes deletes that were not saved before the load began: so they are forgotten then.
 //!    Those that come in between are applied to what was loaded;
-//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save begins, as deletes are. Its keys are encoded
+//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes. Its keys are encoded
 //!    with nothing borrowed; if that is interrupted, it stays lost.
 
 use std::time::Duration;
 
+use async_cache_core::cache::Cache as Core;
 use async_cache_core::lost::LostWrites;
+use async_cache_core::store::Removed;
+use async_cache_core::time::Time;
 use async_cache_disk::{KeyKind, Merge, Merged, Tombstones};
 use pyo3::prelude::*;
 
@@ -22,6 +25,7 @@ use crate::file::{Target, waiting};
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
 use crate::raw::Ref;
+use crate::room::Room;
 use crate::save::{self, Slice};
 
 /// There if the cache has a file that its saves merge with.
@@ -31,6 +35,9 @@ pub(crate) struct Sharing {
     /// The file that was opened or saved last, if the cache has everything that is in it.
     holds: Option<[u8; 16]>,
 }
+
+/// How what was lost is taken out of the core, and what has expired with it.
+type TakeLost = fn(&mut Core<Ref, Ref, Ref<Room>>, Time, &mut Removed<Ref, Ref>) -> LostWrites<Ref>;
 
 /// A key that is about to be deleted, as a file would have it.
 pub(crate) struct Doomed(Option<(KeyKind, Vec<u8>)>);
@@ -56,11 +63,12 @@ impl State {
         }
     }
 
-    /// Whether a key was deleted since another state of tombstones was known.
-    pub(crate) fn is_deleted_since(&self, before: &Tombstones, kind: KeyKind, key: &[u8]) -> bool {
-        self.sharing
-            .as_ref()
-            .is_some_and(|sharing| sharing.tombstones.deleted_at(kind, key) > before.deleted_at(kind, key))
+    /// Whether an entry that comes from the file was deleted or overwritten since another state of tombstones was known.
+    pub(crate) fn is_deleted_since(&self, before: &Tombstones, key: &[u8], written_at: u64) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| {
+            let deleted_at = sharing.tombstones.deleted_at(KeyKind::Eager, key);
+            deleted_at > before.deleted_at(KeyKind::Eager, key) && written_at <= deleted_at
+        })
     }
 
     /// Tells the core the time of a write that is about to happen, if the cache keeps those.
@@ -107,33 +115,46 @@ impl State {
 }
 
 impl Cache {
-    /// Notes what was lost since the last save.
-    pub(crate) fn bury_lost(&self, py: Python<'_>) -> PyResult<()> {
+    /// Notes what was lost since the last save or load; `take` takes it out of the core.
+    pub(crate) fn note_lost(&self, py: Python<'_>, take: TakeLost) -> PyResult<()> {
+        let mut removed = Removed::default();
         let lost = {
             let mut state = self.state.borrow(py);
             if state.sharing.is_none() {
                 return Ok(());
             }
-            state.core.begin_save()
+            take(&mut state.core, clock::now(), &mut removed)
         };
-        let buried = self.bury_writes(py, &lost);
-        if buried.is_err() {
+        let noted = self.note_writes(py, &lost);
+        if noted.is_err() {
             self.state.borrow(py).core.take_back(lost);
         }
-        buried
+        noted
     }
 
-    fn bury_writes(&self, py: Python<'_>, lost: &LostWrites<Ref>) -> PyResult<()> {
+    fn note_writes(&self, py: Python<'_>, lost: &LostWrites<Ref>) -> PyResult<()> {
         let mut slice = Slice::begin();
-        for (key, covered) in lost.keys() {
+        for (key, time) in lost.keys() {
             let Doomed(doomed) = self.doomed(py, &StoredKey { key: key.bind(py), hash: 0 })?;
             if let (Some(sharing), Some((kind, key))) = (&mut self.state.borrow(py).sharing, doomed) {
-                sharing.tombstones.delete(kind, &key, covered);
+                sharing.tombstones.overwrite(kind, &key, time);
             }
             slice.end_if_over(py)?;
         }
-        if let Some(sharing) = &mut self.state.borrow(py).sharing {
-            sharing.tombstones.delete_unknown(lost.until());
+        Ok(())
+    }
+
+    /// Tells a merge of an entry of ours that is not written.
+    pub(crate) fn leave_out(
+        &self,
+        py: Python<'_>,
+        merge: &mut Merge,
+        key: &Bound<'_, PyAny>,
+        written_at: u64,
+    ) -> PyResult<()> {
+        let Doomed(doomed) = self.doomed(py, &StoredKey { key, hash: 0 })?;
+        if let Some((kind, key)) = doomed {
+            merge.leave_out_ours(kind, &key, written_at);
         }
         Ok(())
     }

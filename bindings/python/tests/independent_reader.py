@@ -369,9 +369,9 @@ def _parse_tombstones(body: bytes) -> Tombstones:
     for _ in range(count):
         flags, length, time = struct.unpack_from("<BIQ", body, at)
         at += 13
-        if flags > 1 or at + length > len(body):
+        if flags > 3 or at + length > len(body):
             raise ValueError("unknown flags, or a key that is cut off")
-        found[flags].append((body[at : at + length], time))
+        found[flags & 1].append((body[at : at + length], time))
         at += length
     if at != len(body):
         raise ValueError("bytes behind the last tombstone")

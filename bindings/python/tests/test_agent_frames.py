@@ -71,6 +71,26 @@ def test_what_is_short_circuited_inside_of_a_tool_is_not_cached_as_its_result(ru
     run(main())
 
 
+def test_a_cached_none_short_circuits_inside_of_a_tool_as_outside(run: Run) -> None:
+    """It was taken for nothing, for which a tool that asks within a tool gets the alarm."""
+
+    @AgentCache("log")
+    async def log(message: str) -> None:
+        return None
+
+    @AgentCache("outer", maxsize=0)
+    async def outer() -> str:
+        for _ in range(8):
+            assert await log("x") is None
+        return "done"
+
+    async def main() -> None:
+        async with AgentCacheSession(loop_detection=True, on_loop="short_circuit"):
+            assert await outer() == "done"
+
+    run(main())
+
+
 def test_who_waits_for_a_call_does_not_get_the_loop_of_who_made_it(run: Run) -> None:
     """A load runs under the guard of the session that began it. Its alarm went to callers of other sessions, too."""
     go = asyncio.Event()

@@ -423,3 +423,55 @@ def test_a_delete_while_the_backup_is_loaded_stays(
     assert [cache.contains(key) for key in ("a", "b", keys.Key(1))] == [False, True, True]
     cache.save_to_backup()
     assert content(path) == {"b": 2, keys.Key(1): 3}
+
+
+def test_a_write_of_what_was_read_already_while_the_backup_is_loaded_is_not_undone(
+    path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are objects are all decoded before the first one comes in, and were looked at only then."""
+    elsewhere(
+        path,
+        "for key in (Key(1), Key(2), 'a', 'b'): cache.set(key, 'old')\ncache.save_to_backup()",
+    )
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.clear()
+    cache.set("mine", 1)
+
+    def setstate(self: Any, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.number == 2:
+            cache.delete(keys.Key(1))
+            cache.set("a", "new", ttl=0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.Key, "__setstate__", setstate, raising=False)
+        cache.load_from_backup()
+    assert [cache.contains(key) for key in (keys.Key(1), keys.Key(2), "a", "b")] == [False, True, False, True]
+    cache.save_to_backup()
+    assert content(path) == {keys.Key(2): "old", "b": "old", "mine": 1}
+
+
+@pytest.mark.parametrize("is_evicted", [True, False])
+def test_however_much_one_process_loses_what_others_have_stays(path: Path, is_evicted: bool) -> None:
+    cache = AsyncCache(maxsize=2, backup=DiskBackend(path))
+    elsewhere(path, "cache.set('theirs', 2); cache.save_to_backup()")
+    for number in range(70_000):
+        if is_evicted:
+            cache.set(number, 0)
+        else:
+            cache.set(7, 0, ttl=0)
+    cache.delete(69_999)
+    cache.delete(69_998)
+    cache.save_to_backup()
+    assert content(path) == {"theirs": 2}
+
+
+def test_a_value_that_cannot_be_saved_was_written_all_the_same(path: Path) -> None:
+    cache = AsyncCache(backup=DiskBackend(path))
+    elsewhere(path, "cache.set('a', 'old'); cache.save_to_backup()")
+    cache.set("a", lambda: None)
+    with pytest.warns(UserWarning, match="1 entries were not saved"):
+        cache.save_to_backup()
+    assert content(path) == {}
+    elsewhere(path, "assert not cache.contains('a'); cache.save_to_backup()")
+    assert content(path) == {}

@@ -340,9 +340,11 @@ impl<K, V, T> Cache<K, V, T> {
         self.store.keeps_times()
     }
 
-    /// A save begins that has all that is here now: hands out what was lost until now, which the file has to hear of
-    /// as of deletes. What is listed for the save has to be listed after this, or under the same lock.
-    pub fn begin_save(&mut self) -> LostWrites<K> {
+    /// A save begins that has all that is here now: hands out what was lost until now, which the file has to hear of.
+    /// What has expired is lost by now, and goes into `removed`. What is listed for the save has to be listed after this,
+    /// or under the same lock; and what of it is not written, in spite of that, is for the front to tell the file of.
+    pub fn begin_save(&mut self, now: Time, removed: &mut Removed<K, V>) -> LostWrites<K> {
+        self.reclaim_all(now, removed);
         if let Some(written) = self.store.written_mut() {
             written.owed_mut().begin_save();
         }
@@ -361,8 +363,10 @@ impl<K, V, T> Cache<K, V, T> {
         self.store.take_back(lost);
     }
 
-    /// Forgets what was lost: what the file has is wanted again. To be dropped where no lock and no borrow is held.
-    pub fn forgive(&mut self) -> LostWrites<K> {
+    /// Hands out what was lost, as [`Cache::begin_save`] does, and no save begins: the file is about to be opened. What has
+    /// expired is lost by now.
+    pub fn take_lost(&mut self, now: Time, removed: &mut Removed<K, V>) -> LostWrites<K> {
+        self.reclaim_all(now, removed);
         self.store.take_lost()
     }
 

@@ -8,30 +8,35 @@
 //! 2. an entry that is owed and leaves unasked is a lost write, and so is a `set` that is not stored, because its time
 //!    has passed already. A `delete` and a `clear` are noted by the front itself;
 //! 3. a debt is paid when a save succeeds that began after the write, not by one that began before it;
-//! 4. there are at most [`MOST`]. Of more, the older half is forgotten, and the time of the latest of them is kept: up to
-//!    then, anything may have been lost.
+//! 4. there are about as many as the shard may hold entries, but for a small one, and of more the ones that left first are
+//!    forgotten: then the file's older value may come back, which is what it would do without any of this. Nothing else
+//!    suffers for them.
 
-/// The most keys that are kept: as many as a file has tombstones.
+use std::collections::VecDeque;
+
+/// So many keys are kept however small the shard is.
+const FEWEST: usize = 1 << 12;
+/// And so many however large it is, or if nothing is ever evicted from it.
 const MOST: usize = 1 << 16;
+const OF_UNLIMITED: usize = 1 << 14;
 
 /// Writes that were lost since they were taken out last.
 #[derive(Debug)]
 pub struct LostWrites<K> {
-    /// Each with the time of the write.
-    keys: Vec<(K, u64)>,
-    until: u64,
-}
-
-impl<K> Default for LostWrites<K> {
-    fn default() -> Self {
-        Self { keys: Vec::new(), until: 0 }
-    }
+    /// Each with the time of the write; those that left first are in front.
+    keys: VecDeque<(K, u64)>,
+    most: usize,
 }
 
 impl<K> LostWrites<K> {
+    pub(crate) fn new(share: Option<usize>) -> Self {
+        let most = share.map_or(OF_UNLIMITED, |share| share.clamp(FEWEST, MOST));
+        Self { keys: VecDeque::new(), most }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.until == 0
+        self.keys.is_empty()
     }
 
     /// The keys, each with the time up to which what others have of it is older than what was lost.
@@ -39,29 +44,24 @@ impl<K> LostWrites<K> {
         self.keys.iter().map(|(key, written_at)| (key, written_at.saturating_sub(1)))
     }
 
-    /// Up to when anything may have been lost, besides the keys; zero: nothing was.
-    pub fn until(&self) -> u64 {
-        self.until
+    pub(crate) fn take(&mut self) -> Self {
+        Self { keys: std::mem::take(&mut self.keys), most: self.most }
     }
 
-    pub(crate) fn append(&mut self, other: Self) {
-        self.keys.extend(other.keys);
-        self.until = self.until.max(other.until);
+    /// Takes back what was taken out.
+    pub(crate) fn take_back(&mut self, mut other: Self) {
+        other.keys.append(&mut self.keys);
+        self.keys = other.keys;
     }
 
     /// Notes a lost write. The keys that are forgotten for it go into `forgotten`.
     pub(crate) fn push(&mut self, key: K, written_at: u64, forgotten: &mut Vec<K>) {
-        self.keys.push((key, written_at));
-        if self.keys.len() <= MOST {
-            return;
+        while self.keys.len() >= self.most
+            && let Some((first, _)) = self.keys.pop_front()
+        {
+            forgotten.push(first);
         }
-        let middle = self.keys.len() / 2;
-        self.keys.select_nth_unstable_by_key(middle, |(_, written_at)| *written_at);
-        let older = self.keys.drain(..=middle);
-        for (key, written_at) in older {
-            self.until = self.until.max(written_at);
-            forgotten.push(key);
-        }
+        self.keys.push_back((key, written_at));
     }
 }
 
@@ -152,16 +152,28 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_the_older_half_is_forgotten_and_when_it_was() {
-        let (mut lost, mut forgotten) = (LostWrites::default(), Vec::new());
-        for time in 1..=MOST as u64 {
-            lost.push(time, time, &mut forgotten);
+    fn of_too_many_those_that_left_first_are_forgotten() {
+        for (share, most) in
+            [(None, OF_UNLIMITED), (Some(1), FEWEST), (Some(5000), 5000), (Some(1 << 30), MOST)]
+        {
+            let (mut lost, mut forgotten) = (LostWrites::new(share), Vec::new());
+            for time in 1..=most as u64 + 2 {
+                lost.push(time, time, &mut forgotten);
+            }
+            assert_eq!(forgotten, [1, 2]);
+            assert_eq!(lost.keys().next(), Some((&3, 2)));
+            assert_eq!(lost.keys().count(), most);
         }
-        assert_eq!((lost.keys().count(), forgotten.len(), lost.until()), (MOST, 0, 0));
-        lost.push(0, MOST as u64 + 1, &mut forgotten);
-        let (kept, until) = (lost.keys().count(), lost.until());
-        assert_eq!((kept + forgotten.len(), kept), (MOST + 1, MOST / 2));
-        assert_eq!(until, forgotten.iter().copied().max().unwrap());
-        assert!(lost.keys().all(|(_, covered)| covered >= until), "the later ones are kept");
+    }
+
+    #[test]
+    fn what_is_taken_back_left_before_what_was_lost_since() {
+        let (mut lost, mut forgotten) = (LostWrites::new(None), Vec::new());
+        lost.push("a", 1, &mut forgotten);
+        let taken = lost.take();
+        assert!(lost.is_empty());
+        lost.push("b", 2, &mut forgotten);
+        lost.take_back(taken);
+        assert_eq!(lost.keys().collect::<Vec<_>>(), [(&"a", 0), (&"b", 1)]);
     }
 }

@@ -170,7 +170,7 @@ impl<K, V> Store<K, V> {
             wheel: Wheel::new(),
             version: 0,
             written: None,
-            lost: LostWrites::default(),
+            lost: LostWrites::new(capacity),
             losses: 0,
         }
     }
@@ -293,11 +293,11 @@ impl<K, V> Store<K, V> {
     }
 
     pub(crate) fn take_back(&mut self, lost: LostWrites<K>) {
-        self.lost.append(lost);
+        self.lost.take_back(lost);
     }
 
     pub(crate) fn take_lost(&mut self) -> LostWrites<K> {
-        std::mem::take(&mut self.lost)
+        self.lost.take()
     }
 
     /// Names for every entry its rank in another snapshot. `false`, and nothing is changed, if these are not

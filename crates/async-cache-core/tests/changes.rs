@@ -69,13 +69,13 @@ fn a_write_that_is_lost_is_a_change_and_another_expiry_is_none() {
         timed(&mut shard, 1);
         let before = shard.changes();
         if is_saved {
-            drop(shard.begin_save());
+            assert!(shard.begin_save(NOW, &mut Removed::default()).is_empty());
             shard.saved();
         }
         expire(&mut shard);
         let is_lost = keeps_times && !is_saved;
         assert_eq!(shard.changes() - before, u64::from(is_lost));
-        let lost = shard.begin_save();
+        let lost = shard.begin_save(NOW, &mut Removed::default());
         assert_eq!(lost.keys().collect::<Vec<_>>(), if is_lost { vec![(&1, 999)] } else { vec![] });
     }
 }

@@ -112,10 +112,12 @@ pub fn tombstones(left: &[u8], right: &[u8]) {
     for (kind, key, _) in keys() {
         assert_eq!(joined.deleted_at(kind, key), left.deleted_at(kind, key).max(right.deleted_at(kind, key)));
     }
-    // What is forgotten is still known to have been deleted, by the floor.
+    // What was deleted and is forgotten is still known to have been, by the floor.
     let mut later = left.clone();
     later.forget_old(joined.latest());
-    for (kind, key, time) in keys() {
+    let deleted =
+        kinds.into_iter().flat_map(|kind| left.deleted_keys(kind).map(move |it| (kind, it.0, it.1)));
+    for (kind, key, time) in deleted {
         assert!(time == 0 || later.covers(kind, key, time) || later.may_cover(time));
     }
 }

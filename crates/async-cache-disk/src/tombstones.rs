@@ -186,6 +186,11 @@ impl Tombstones {
         self.drop_cleared();
     }
 
+    /// Notes that something was deleted at `time` of which there is no telling what it was.
+    pub fn delete_unknown(&mut self, time: u64) {
+        self.floor = self.floor.max(time);
+    }
+
     /// When a key was deleted or overwritten; zero: not as far as is known.
     pub fn deleted_at(&self, kind: KeyKind, key: &[u8]) -> u64 {
         self.deleted.get(kind, key).max(self.overwritten.get(kind, key)).max(self.cleared_at)
@@ -206,6 +211,12 @@ impl Tombstones {
     pub fn keys(&self, kind: KeyKind) -> impl Iterator<Item = (&[u8], u64)> {
         let keys = self.deleted.of(kind).iter().chain(self.overwritten.of(kind));
         keys.map(|(key, time)| (&**key, *time))
+    }
+
+    /// Those of the keys that were deleted.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn deleted_keys(&self, kind: KeyKind) -> impl Iterator<Item = (&[u8], u64)> {
+        self.deleted.of(kind).iter().map(|(key, time)| (&**key, *time))
     }
 
     /// Takes in what another one knows.

@@ -38,6 +38,8 @@ use crate::tally::Tally;
 const ENTRIES_PER_SHARD: usize = 512;
 
 type ClearedShard<K, V> = (Cleared<K, V>, Option<Arc<Opened<K, V>>>);
+/// A shard of the core, with the rooms of this front.
+pub(crate) type Core<K, V> = Cache<K, V, Arc<Room<V>>>;
 type Shards<K, V> = Box<[CachePadded<RwLock<Shard<K, V>>>]>;
 
 pub(crate) struct Inner<K, V> {
@@ -66,7 +68,7 @@ pub(crate) struct Inner<K, V> {
 /// One shard, as it stands behind its lock.
 #[derive(Debug)]
 pub(crate) struct Shard<K, V> {
-    pub(crate) cache: Cache<K, V, Arc<Room<V>>>,
+    pub(crate) cache: Core<K, V>,
     /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is
     /// opened or let go.
     pub(crate) opened: Option<Arc<Opened<K, V>>>,
@@ -156,7 +158,7 @@ impl<K, V> Inner<K, V> {
 
     /// Tells a shard the time of a write that is about to happen, if the cache keeps those.
     #[inline]
-    pub(crate) fn date(&self, cache: &mut Cache<K, V, Arc<Room<V>>>) {
+    pub(crate) fn date(&self, cache: &mut Core<K, V>) {
         if self.sharing.is_some() {
             cache.tell_wall(self.clock.wall());
         }
@@ -406,7 +408,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         hash: u64,
         is_key: impl Fn(&K) -> bool,
         probe: &Probe<K, V>,
-        work: impl FnOnce(&mut Cache<K, V, Arc<Room<V>>>, Option<SlotId>, Option<FlightId>) -> R,
+        work: impl FnOnce(&mut Core<K, V>, Option<SlotId>, Option<FlightId>) -> R,
     ) -> Option<R> {
         let mut shard = self.shard(hash).write();
         if !shard.is_as_probed(probe) {
@@ -456,7 +458,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let bytes = self.key_in_file(key);
         loop {
             let probe = self.probe(hash, key);
-            let work = |cache: &mut Cache<K, V, Arc<Room<V>>>, slot, flight| {
+            let work = |cache: &mut Core<K, V>, slot, flight| {
                 self.date(cache);
                 if let (Some(sharing), Some(bytes)) = (&self.sharing, &bytes)
                     && let Some(time) = cache.time_of_delete()

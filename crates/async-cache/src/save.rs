@@ -32,8 +32,8 @@ use std::time::Duration;
 use async_cache_core::cache::Restored;
 use async_cache_core::cold::Frozen;
 use async_cache_core::lost::LostWrites;
-use async_cache_core::store::{NewEntry, Ticket};
-use async_cache_core::time::{Deadline, FileClock};
+use async_cache_core::store::{NewEntry, Removed, Ticket};
+use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{
     Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Tombstones, Writer,
 };
@@ -43,7 +43,7 @@ use crate::backup::disk::owners_differ;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
 use crate::error::{BackendError, BackupError};
-use crate::inner::{Inner, Shard};
+use crate::inner::{Core, Inner, Shard};
 use crate::sharing::Sharing;
 use crate::sync::RwLock;
 
@@ -91,22 +91,22 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Saves everything that has not expired. Without a backup nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
         let Some(backup) = &self.backup else { return Ok(Saved::default()) };
-        // Dropped after the save lock is released, for keys may use the cache when they are dropped.
-        let mut lost = Vec::new();
-        self.save_as(backup, &mut self.saving.lock(), self.changes(), &mut lost)
+        // Dropped after the save lock is released, for it may use the cache when it is dropped.
+        let mut gone = Gone::default();
+        self.save_as(backup, &mut self.saving.lock(), self.changes(), &mut gone)
     }
 
     /// [`Inner::save`], unless nothing has changed since the last one that succeeded; then, or without a backup,
     /// `None`.
     pub(crate) fn save_if_changed(&self) -> Result<Option<Saved>, BackupError> {
         let Some(backup) = &self.backup else { return Ok(None) };
-        let mut lost = Vec::new();
+        let mut gone = Gone::default();
         let mut clock = self.saving.lock();
         let changes = self.changes();
         if changes == self.saved_changes.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        self.save_as(backup, &mut clock, changes, &mut lost).map(Some)
+        self.save_as(backup, &mut clock, changes, &mut gone).map(Some)
     }
 
     /// Saves, with the save lock held. `changes` is what [`Inner::changes`] was before; what changes from then on
@@ -116,10 +116,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         Backup(kind): &Backup<K, V>,
         clock: &mut Option<FileClock>,
         changes: u64,
-        lost: &mut Vec<LostWrites<K>>,
+        gone: &mut Gone<K, V>,
     ) -> Result<Saved, BackupError> {
         let saved = match kind {
-            Kind::Disk(disk, codec) => self.save_to_disk(disk, codec, clock, lost),
+            Kind::Disk(disk, codec) => self.save_to_disk(disk, codec, clock, gone),
             Kind::Whole(backend, clone_key) => self.save_whole(&**backend, *clone_key),
         };
         self.cold_counts.saved(&saved);
@@ -152,7 +152,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         disk: &DiskBackend,
         codec: &Codec<K, V>,
         clock: &mut Option<FileClock>,
-        lost: &mut Vec<LostWrites<K>>,
+        gone: &mut Gone<K, V>,
     ) -> Result<Saved, BackupError> {
         let mut merge = disk.begin_merge()?;
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
@@ -166,7 +166,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             if unread {
                 merge.ignore_theirs();
             }
-            self.bury_lost(sharing, codec, lost);
+            self.note_lost(sharing, codec, Core::begin_save, gone);
             let (tombstones, holds) = sharing.to_join();
             merge.join(tombstones, holds);
         }
@@ -190,30 +190,33 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let now = self.clock.now();
         while let Some(slice) = hot.next_slice(self, codec.clone_key) {
             for Taken { key, value, deadline, written_at } in slice {
-                if deadline.has_passed(now) {
-                    continue;
+                let encoded = (codec.encode_key)(&key, &mut key_bytes);
+                let has_key = encoded.is_ok();
+                let written = if deadline.has_passed(now) {
+                    Err(None)
+                } else {
+                    let encoded = encoded.and_then(|()| (codec.encode_value)(&value, &mut value_bytes));
+                    let deadline = file.deadline_to_file(deadline);
+                    let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
+                    let mut admits = |writer: &mut Writer| {
+                        merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
+                    };
+                    match encoded {
+                        Ok(()) if !admits(&mut writer) => Ok(()),
+                        Ok(()) => match writer.push(&key_bytes, &value_bytes, times) {
+                            Ok(_) => Ok(()),
+                            Err(error) if *error.kind() == DiskErrorKind::Limit => Err(Some(error.into())),
+                            Err(error) => return Err(error.into()),
+                        },
+                        Err(error) => Err(Some(error)),
+                    }
+                };
+                let Err(why) = written else { continue };
+                if let Some(merge) = merge.as_mut().filter(|_| has_key) {
+                    merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at);
                 }
-                let encoded = (codec.encode_key)(&key, &mut key_bytes)
-                    .and_then(|()| (codec.encode_value)(&value, &mut value_bytes));
-                let deadline = file.deadline_to_file(deadline);
-                let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
-                let mut admits = |writer: &mut Writer| {
-                    merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
-                };
-                let pushed = match encoded {
-                    Ok(()) if !admits(&mut writer) => continue,
-                    Ok(()) => writer.push(&key_bytes, &value_bytes, times),
-                    Err(error) => {
-                        left_out.note(disk, &key_bytes, &error);
-                        continue;
-                    }
-                };
-                match pushed {
-                    Ok(_) => {}
-                    Err(error) if *error.kind() == DiskErrorKind::Limit => {
-                        left_out.note(disk, &key_bytes, &error.into());
-                    }
-                    Err(error) => return Err(error.into()),
+                if let Some(why) = why {
+                    left_out.note(disk, &key_bytes, &why);
                 }
             }
         }
@@ -266,19 +269,24 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         merge.write_theirs(writer, file.file_now(), self.maxsize, live, cold.as_ref(), &|_| true)
     }
 
-    /// Notes what was lost since the last save; the keys go into `lost`.
-    fn bury_lost(&self, sharing: &Sharing, codec: &Codec<K, V>, lost: &mut Vec<LostWrites<K>>) {
+    /// Notes what was lost since the last save or load; what has expired goes into `gone`, as the keys do.
+    fn note_lost(&self, sharing: &Sharing, codec: &Codec<K, V>, take: TakeLost<K, V>, gone: &mut Gone<K, V>) {
         let mut bytes = Vec::new();
+        let now = self.clock.now();
         for shard in self.shards() {
-            let writes = shard.write().cache.begin_save();
-            for (key, covered) in writes.keys() {
+            let mut removed = Removed::default();
+            let lost = take(&mut shard.write().cache, now, &mut removed);
+            if !removed.is_empty() {
+                gone.expired.push(removed);
+            }
+            let untold = Untold { shard, lost: Some(lost) };
+            for (key, time) in untold.lost.iter().flat_map(LostWrites::keys) {
                 // A key that no file can hold is in none.
                 if (codec.encode_key)(key, &mut bytes).is_ok() {
-                    sharing.bury(&bytes, covered);
+                    sharing.overwrite(&bytes, time);
                 }
             }
-            sharing.bury_unknown(writes.until());
-            lost.push(writes);
+            gone.lost.extend(untold.told().filter(|lost| !lost.is_empty()));
         }
     }
 
@@ -321,13 +329,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     pub(crate) fn load_backup(&self) -> Result<Opening, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
         // Dropped after the save lock is released, for it may use the cache when it is dropped.
-        let mut left = Leftovers::default();
+        let mut gone = Gone::default();
         let mut clock = self.saving.lock();
         let started = self.clock.now();
         let mut opening = match kind {
             Kind::Disk(disk, codec) => {
                 let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
-                let (opening, file) = self.open_disk(disk, *codec, not_before, &mut left)?;
+                let (opening, file) = self.open_disk(disk, *codec, not_before, &mut gone)?;
                 *clock = file.or(*clock);
                 opening
             }
@@ -335,8 +343,11 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 let load = backend.load();
                 let entries = load.map_err(|source| BackupError::Backend { action: "load", source })?;
                 Opening {
-                    entries: self
-                        .restore_all(entries.into_iter().rev().map(|it| (it, None)), &mut left.refused),
+                    entries: self.restore_all(
+                        entries.into_iter().rev().map(|it| (it, None)),
+                        &mut gone,
+                        |_| {},
+                    ),
                     ..Opening::default()
                 }
             }
@@ -350,9 +361,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         disk: &DiskBackend,
         codec: Codec<K, V>,
         not_before: u64,
-        left: &mut Leftovers<K, V>,
+        gone: &mut Gone<K, V>,
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
-        let before = self.sharing.as_ref().map(Sharing::known);
+        // What was lost before this is wanted again, if it is in the file.
+        let before = self.sharing.as_ref().map(|sharing| {
+            self.note_lost(sharing, &codec, Core::take_lost, gone);
+            sharing.known()
+        });
         let opened = disk.open();
         let unread = opened.as_ref().is_err_and(|error| match error.kind() {
             DiskErrorKind::Io | DiskErrorKind::Trust => true,
@@ -367,10 +382,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         self.cold_counts.loaded(&snapshot);
         self.write_after(&snapshot);
-        if self.sharing.is_some() {
-            // What has expired is lost by now, and comes back like everything else that the file has.
-            self.reclaim();
-            left.lost.extend(self.shards().iter().map(|shard| shard.write().cache.forgive()));
+        if let Some(sharing) = &self.sharing {
+            // And what was lost since is not.
+            self.note_lost(sharing, &codec, Core::take_lost, gone);
         }
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
@@ -379,7 +393,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         } else {
             // What is in memory stays, and may be older than what the file has.
             self.sharing.iter().for_each(Sharing::holds_nothing);
-            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), &mut left.refused);
+            let note = |gone: &mut Gone<K, V>| {
+                if let Some(sharing) = &self.sharing {
+                    self.note_lost(sharing, &codec, Core::take_lost, gone);
+                }
+            };
+            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), gone, note);
         }
         Ok((opening, Some(file)))
     }
@@ -405,11 +424,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         is_pristine
     }
 
-    /// Takes in entries from the most to the least recently used; returns how many.
+    /// Takes in entries from the most to the least recently used; returns how many. What is lost meanwhile is noted by
+    /// `note_lost`, so that it does not come back.
     fn restore_all(
         &self,
         entries: impl Iterator<Item = (SavedEntry<K, V>, Option<InFile>)>,
-        refused: &mut Vec<NewEntry<K, V>>,
+        gone: &mut Gone<K, V>,
+        note_lost: impl Fn(&mut Gone<K, V>),
     ) -> u64 {
         // What has expired is not there, and takes no room from what comes in.
         self.reclaim();
@@ -421,11 +442,18 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             let restored_or_refused = loop {
                 let probe = self.probe(hash, &key);
                 let mut shard = self.shard(hash).write();
+                if !shard.cache.store().lost().is_empty() {
+                    drop(shard);
+                    note_lost(gone);
+                    continue;
+                }
                 if shard.is_as_probed(&probe) {
                     let slot = shard.cache.find(hash, |known| *known == key);
                     let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
                     let is_deleted = |in_file: &InFile| {
-                        self.sharing.as_ref().is_some_and(|sharing| sharing.is_deleted(&in_file.key))
+                        self.sharing
+                            .as_ref()
+                            .is_some_and(|sharing| sharing.is_deleted(&in_file.key, in_file.written_at))
                     };
                     if in_file.as_ref().is_some_and(is_deleted) {
                         break Restored::Refused(new);
@@ -435,22 +463,46 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             };
             match restored_or_refused {
                 Restored::Stored => restored += 1,
-                Restored::Refused(entry) => refused.push(entry),
+                Restored::Refused(entry) => gone.refused.push(entry),
             }
         }
         restored
     }
 }
 
-/// What a load from the backup has to drop when it holds no lock any more.
-struct Leftovers<K, V> {
-    refused: Vec<NewEntry<K, V>>,
+/// What a save or a load has to drop when it holds no lock any more.
+struct Gone<K, V> {
+    expired: Vec<Removed<K, V>>,
     lost: Vec<LostWrites<K>>,
+    refused: Vec<NewEntry<K, V>>,
 }
 
-impl<K, V> Default for Leftovers<K, V> {
+impl<K, V> Default for Gone<K, V> {
     fn default() -> Self {
-        Self { refused: Vec::new(), lost: Vec::new() }
+        Self { expired: Vec::new(), lost: Vec::new(), refused: Vec::new() }
+    }
+}
+
+/// How what was lost is taken out of a shard, and what has expired with it.
+type TakeLost<K, V> = fn(&mut Core<K, V>, Time, &mut Removed<K, V>) -> LostWrites<K>;
+
+/// What was lost in a shard, until it is noted: if a key's serialisation panics, it stays lost.
+struct Untold<'s, K, V> {
+    shard: &'s RwLock<Shard<K, V>>,
+    lost: Option<LostWrites<K>>,
+}
+
+impl<K, V> Untold<'_, K, V> {
+    fn told(mut self) -> Option<LostWrites<K>> {
+        self.lost.take()
+    }
+}
+
+impl<K, V> Drop for Untold<'_, K, V> {
+    fn drop(&mut self) {
+        if let Some(lost) = self.lost.take() {
+            self.shard.write().cache.take_back(lost);
+        }
     }
 }
 

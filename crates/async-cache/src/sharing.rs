@@ -6,7 +6,7 @@
 //! 2. the lock of the tombstones is taken last, and nothing of the user's runs under it;
 //! 3. what is loaded from the file undoes deletes that were not saved before the load began: so they are forgotten then.
 //!    Those that come in between are applied to what was loaded;
-//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save begins, as deletes are.
+//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes.
 
 use async_cache_disk::{KeyKind, Merged, Tombstones};
 use parking_lot::Mutex;
@@ -31,9 +31,9 @@ impl Sharing {
         self.0.lock().tombstones.clear(time);
     }
 
-    /// Something was lost until `time`, and there is no telling what.
-    pub(crate) fn bury_unknown(&self, time: u64) {
-        self.0.lock().tombstones.delete_unknown(time);
+    /// Others may have something older of a key than `time`, which was lost here.
+    pub(crate) fn overwrite(&self, key: &[u8], time: u64) {
+        self.0.lock().tombstones.overwrite(KeyKind::Canonical, key, time);
     }
 
     /// What is known now: for [`Sharing::opened`].
@@ -49,9 +49,9 @@ impl Sharing {
         known.tombstones.clone()
     }
 
-    /// Whether a key was deleted since the file was opened.
-    pub(crate) fn is_deleted(&self, key: &[u8]) -> bool {
-        self.0.lock().tombstones.deleted_at(KeyKind::Canonical, key) > 0
+    /// Whether an entry was deleted or overwritten since the file was opened.
+    pub(crate) fn is_deleted(&self, key: &[u8], written_at: u64) -> bool {
+        self.0.lock().tombstones.covers(KeyKind::Canonical, key, written_at)
     }
 
     /// The cache does not have all that is in the file that was opened, so the next save has to join it.

@@ -180,16 +180,17 @@ impl ToolCall {
         if let Some(alarm) = alarm {
             count(py, tool, Some(guard.session.bind(py)), |counts| counts.loop_detections += 1);
             if !here.alarm(py, guard, alarm, &asked, false)? {
-                let mut value = py.None().into_bound(py);
+                let mut cached = None;
                 if target.is_some() {
                     let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, true)?;
-                    let Entered::Served(cached) = entered else { unreachable!("nothing was to be loaded") };
-                    value = cached;
+                    if let Entered::Served(value) = entered {
+                        cached = Some(value);
+                    }
                 }
-                if value.is_none() && here.is_in_tool {
+                if cached.is_none() && here.is_in_tool {
                     here.alarm(py, guard, alarm, &asked, true)?;
                 }
-                return Ok(Err(value));
+                return Ok(Err(cached.unwrap_or_else(|| py.None().into_bound(py))));
             }
         }
         let (ticket, forgotten) = here.begin(py, name, asked);

@@ -61,7 +61,7 @@ impl Cache {
                 is_counted = true;
             }
             if work.is_none() {
-                return Ok(Entered::Served(py.None().into_bound(py)));
+                return Ok(Entered::Absent);
             }
             let event_loop = running_loop(py)?;
             let room = Room::new(py, &event_loop)?;

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_cache::{AsyncCache, Clock, Eviction, ManualClock};
 use async_cache_disk::fake::FakeDisk;
 use fastrand::Rng;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::stage::{number_from_env, within_limit};
 use super::{at, backend, seconds};
@@ -223,6 +227,186 @@ fn a_save_that_fails_forgets_nothing_that_was_lost() {
     crowd_out(&cache); // after the save that failed, and 1 is owed still
     cache.save_to_backup().unwrap();
     assert_eq!((host.saved(1), host.saved(101)), (None, Some(0)));
+}
+
+#[test]
+fn however_much_one_cache_loses_what_others_have_stays() {
+    let busy_with: [fn(&Host, &Numbers); 2] = [
+        |host, cache| {
+            for key in 0..70_000 {
+                host.tick();
+                cache.set(key, 0);
+            }
+        },
+        |host, cache| {
+            for _ in 0..70_000 {
+                host.tick();
+                cache.set_with_ttl(7, 0, Some(Duration::ZERO));
+            }
+        },
+    ];
+    for be_busy in busy_with {
+        let host = Host::new();
+        host.disk.keep_no_log();
+        let (busy, later, saved) = (host.cache_of(2, 1), host.cache_of(100, 1), host.cache_of(100, 1));
+        later.set(1_000_000, 1);
+        saved.set(2_000_000, 2);
+        saved.save_to_backup().unwrap();
+        be_busy(&host, &busy);
+        busy.delete(&69_999);
+        busy.delete(&69_998); // so there is room for others
+        busy.save_to_backup().unwrap();
+        later.save_to_backup().unwrap();
+        let reborn = host.cache_of(100, 1);
+        assert_eq!((reborn.get(&1_000_000), reborn.get(&2_000_000)), (Some(1), Some(2)));
+    }
+}
+
+#[test]
+fn what_has_expired_in_its_slot_when_a_save_comes_by_was_written_all_the_same() {
+    let host = Host::new();
+    let [cache, other] = [host.cache(), host.cache()];
+    other.set(1, 10);
+    host.tick();
+    cache.set_with_ttl(1, 11, Some(seconds(1)));
+    host.hands.advance(seconds(2));
+    cache.save_to_backup().unwrap();
+    other.save_to_backup().unwrap();
+    assert_eq!(host.saved(1), None);
+}
+
+/// Shared, so that it is known when it is dropped; 2 panics when it is written, if it is told to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key(Arc<u64>);
+
+static PANICS: AtomicBool = AtomicBool::new(false);
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(*self.0 != 2 || !PANICS.load(SeqCst), "a key that cannot be written");
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(key)
+    }
+}
+
+fn key(number: u64) -> Key {
+    Key(Arc::new(number))
+}
+
+#[test]
+fn of_what_a_small_cache_has_lost_it_keeps_a_few_thousand_keys() {
+    let host = Host::new();
+    let builder = AsyncCache::builder().clock(host.clock.clone()).backup(backend(&host.disk));
+    let cache: AsyncCache<Key, u64> = builder.maxsize(16).build().unwrap();
+    let keys: Vec<Key> = (0..50_000).map(key).collect();
+    for key in &keys {
+        cache.set(key.clone(), 0);
+    }
+    let alive = || keys.iter().filter(|key| Arc::strong_count(&key.0) > 1).count();
+    assert!((16..5000).contains(&alive()), "{}", alive());
+    cache.save_to_backup().unwrap();
+    assert_eq!(alive(), 16);
+}
+
+#[test]
+fn a_panic_while_a_lost_key_is_written_forgets_nothing() {
+    let host = Host::new();
+    let open = || -> AsyncCache<Key, u64> {
+        let builder = AsyncCache::builder().clock(host.clock.clone()).backup(backend(&host.disk));
+        builder.maxsize(2).shards(1).eviction(Eviction::Lru).build().unwrap()
+    };
+    open().set(key(1), 10);
+    let first = open();
+    first.set(key(1), 10);
+    first.save_to_backup().unwrap();
+    let cache = open();
+    host.tick();
+    let another = open();
+    another.set(key(9), 90);
+    another.save_to_backup().unwrap();
+    host.tick();
+    for number in [2, 1, 100, 101] {
+        cache.set(key(number), 11);
+    }
+    PANICS.store(true, SeqCst);
+    let save = std::panic::catch_unwind(AssertUnwindSafe(|| cache.save_to_backup()));
+    PANICS.store(false, SeqCst);
+    assert!(save.is_err());
+    cache.delete(&key(100));
+    cache.delete(&key(101));
+    cache.save_to_backup().unwrap();
+    assert_eq!(open().get(&key(1)), None);
+}
+
+/// 666 cannot be written; a hook is run when one is next read.
+#[derive(Clone, Debug, PartialEq)]
+struct Odd(u64);
+
+type Hook = Box<dyn FnOnce() + Send>;
+static HOOK: std::sync::Mutex<Option<Hook>> = std::sync::Mutex::new(None);
+
+impl Serialize for Odd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 == 666 {
+            return Err(serde::ser::Error::custom("not this one"));
+        }
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Odd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = u64::deserialize(deserializer)?;
+        let hook = HOOK.lock().unwrap().take_if(|_| value == 13);
+        if let Some(hook) = hook {
+            hook();
+        }
+        Ok(Self(value))
+    }
+}
+
+fn odd(host: &Host) -> AsyncCache<u64, Odd> {
+    let builder = AsyncCache::builder().clock(host.clock.clone()).backup(backend(&host.disk));
+    builder.maxsize(10).shards(1).build().unwrap()
+}
+
+#[test]
+fn a_value_that_cannot_be_saved_was_written_all_the_same() {
+    let host = Host::new();
+    let [cache, other] = [odd(&host), odd(&host)];
+    other.set(1, Odd(10));
+    host.tick();
+    cache.set(1, Odd(666));
+    assert_eq!(cache.save_to_backup().unwrap().left_out, 1);
+    other.save_to_backup().unwrap();
+    assert_eq!(odd(&host).get(&1), None);
+}
+
+#[test]
+fn a_write_or_a_delete_while_the_backup_is_loaded_is_not_undone() {
+    let host = Host::new();
+    let first = odd(&host);
+    (1..=4).for_each(|number| first.set(number, Odd(number + 9)));
+    first.save_to_backup().unwrap();
+    host.tick();
+    let cache = odd(&host);
+    cache.clear();
+    cache.set(5, Odd(50)); // so they are read at once, 4 among the first
+    let its = cache.clone();
+    *HOOK.lock().unwrap() = Some(Box::new(move || {
+        its.set_with_ttl(1, Odd(11), Some(Duration::ZERO));
+        its.delete(&2);
+    }));
+    cache.load_from_backup().unwrap();
+    assert!(HOOK.lock().unwrap().is_none());
+    assert_eq!([1, 2, 3, 4].map(|key| cache.get(&key)), [None, None, Some(Odd(12)), Some(Odd(13))]);
+    cache.save_to_backup().unwrap();
+    assert_eq!([1, 2, 3].map(|key| odd(&host).get(&key)), [None, None, Some(Odd(12))]);
 }
 
 #[test]
