@@ -2,7 +2,7 @@
 //! something. The file may still have what it took the place of, and would bring it back. So the next save has to be
 //! told, as it is told of a delete.
 //!
-//! Kept only if times of writing are ([`crate::written`]), for the fronts whose saves merge with the file. Rules:
+//! Kept only if times of writing are (`written.rs`), for the fronts whose saves merge with the file. Rules:
 //! 1. a `set` is *owed* to the file: somebody may have saved the key before. So is a load that replaced a live entry,
 //!    hot or cold, or one that was owed. What comes from the file is not;
 //! 2. an entry that is owed and leaves unasked is a lost write, and so is a `set` that is not stored, because its time
