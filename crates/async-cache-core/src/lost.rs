@@ -34,6 +34,11 @@ impl<K> LostWrites<K> {
         Self { keys: VecDeque::new(), most }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

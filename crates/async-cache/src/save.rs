@@ -54,6 +54,9 @@ const SLICE: usize = 64;
 /// all shards.
 const FEWEST_ROUNDS: usize = 64;
 
+/// The most lost writes that are searched for a key that is about to come in.
+const LOST_AT_ONCE: usize = 64;
+
 /// What a save came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -442,7 +445,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             let restored_or_refused = loop {
                 let probe = self.probe(hash, &key);
                 let mut shard = self.shard(hash).write();
-                if !shard.cache.store().lost().is_empty() {
+                if shard.cache.store().lost().len() > LOST_AT_ONCE {
                     drop(shard);
                     note_lost(gone);
                     continue;
@@ -450,12 +453,16 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 if shard.is_as_probed(&probe) {
                     let slot = shard.cache.find(hash, |known| *known == key);
                     let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
+                    let is_lost = written_at.is_some_and(|written_at| {
+                        let mut lost = shard.cache.store().lost().keys();
+                        lost.any(|(lost, time)| *lost == new.key && written_at <= time)
+                    });
                     let is_deleted = |in_file: &InFile| {
                         self.sharing
                             .as_ref()
                             .is_some_and(|sharing| sharing.is_deleted(&in_file.key, in_file.written_at))
                     };
-                    if in_file.as_ref().is_some_and(is_deleted) {
+                    if is_lost || in_file.as_ref().is_some_and(is_deleted) {
                         break Restored::Refused(new);
                     }
                     break shard.cache.restore(slot, hash, new, self.clock.now());
