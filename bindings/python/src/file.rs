@@ -67,6 +67,17 @@ impl Target {
 }
 
 impl Cache {
+    /// If saves merge, keeps from now on what they need. What is known by now, for [`State::share_opened`](crate::cache::State).
+    pub(crate) fn begin_sharing(&self, py: Python<'_>, options: &FileOptions) -> Option<Tombstones> {
+        options.merge?;
+        let mut state = self.state.borrow(py);
+        let (now, wall) = clock::both();
+        let file = state.clock_at(now, wall, 0);
+        state.file_clock = Some(file);
+        state.core.keep_times();
+        Some(state.share(options.codec))
+    }
+
     /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
@@ -75,14 +86,7 @@ impl Cache {
             // What was lost before this is wanted again, if it is in the file.
             self.note_lost(py, Core::take_lost)?;
         }
-        let deleted_before = merges.then(|| {
-            let mut state = self.state.borrow(py);
-            let (now, wall) = clock::both();
-            let file = state.clock_at(now, wall, 0);
-            state.file_clock = Some(file);
-            state.core.keep_times();
-            state.share(target.options.codec)
-        });
+        let deleted_before = self.begin_sharing(py, &target.options);
         let opened = target.open(py);
         self.state.borrow(py).unread = opened
             .as_ref()

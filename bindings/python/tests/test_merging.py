@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cache import AsyncCache, BackupError, DiskBackend
+from cache import AsyncCache, BackupError, CacheWarning, DiskBackend
 
 LIMIT = 60
 
@@ -475,3 +475,29 @@ def test_a_value_that_cannot_be_saved_was_written_all_the_same(path: Path) -> No
     assert content(path) == {}
     elsewhere(path, "assert not cache.contains('a'); cache.save_to_backup()")
     assert content(path) == {}
+
+
+def test_a_cache_that_met_a_foreign_file_shares_the_path_once_that_is_set_aside(path: Path) -> None:
+    elsewhere(
+        path,
+        f"""
+        from cache import AsyncLRU
+        del cache
+        @AsyncLRU(backup=DiskBackend({str(path)!r}))
+        async def function(number):
+            return number
+        function.save_to_backup()
+        """,
+    )
+    with pytest.warns(CacheWarning, match="sets it aside"):
+        cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", 1)
+    cache.set("b", 1)
+    with pytest.warns(CacheWarning, match="aside"):
+        cache.save_to_backup()
+    elsewhere(path, "cache.set('a', 2); cache.set('c', 2); cache.save_to_backup()")
+    cache.set("a", 3)
+    cache.delete("b")
+    cache.delete("c")
+    cache.save_to_backup()
+    assert content(path) == {"a": 3}
