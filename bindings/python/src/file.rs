@@ -126,8 +126,13 @@ impl Cache {
                 let bytes = StoredKey { key: &key, hash: 0 }.encode(py)?;
                 ranks.push((ticket, bytes.and_then(|bytes| opened.rank(py, &bytes))));
             }
+            // Encoding keys lets others write. What has expired stays, for it is listed.
+            self.note_lost(py, |core, _, _| core.take_lost_only())?;
             let before = {
                 let mut state = self.state.borrow(py);
+                if !state.core.store().lost().is_empty() {
+                    continue;
+                }
                 let same = match (&state.opened, &older) {
                     (Some(now), Some(then)) if Arc::ptr_eq(now, then) => Some(then),
                     _ => None,
@@ -187,6 +192,10 @@ impl Cache {
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (bytes, key, value, times) in decoded.into_iter().rev() {
             let written_at = times.written_at.unwrap_or(0);
+            // Decoding lets others write.
+            if deleted_before.is_some() {
+                self.note_lost(py, Core::take_lost)?;
+            }
             let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, &bytes, written_at);
             if deleted_before.is_some_and(is_deleted) {
                 continue;

@@ -501,3 +501,34 @@ def test_a_cache_that_met_a_foreign_file_shares_the_path_once_that_is_set_aside(
     cache.delete("c")
     cache.save_to_backup()
     assert content(path) == {"a": 3}
+
+
+def test_a_write_that_is_lost_while_others_are_noted_is_not_undone_by_a_load(path: Path) -> None:
+    seen = []
+
+    class Hooked:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __reduce__(self) -> Any:
+            seen.append(self.number)
+            if self.number == 1:
+                cache.set(Hooked(2), 0, ttl=0)  # noted already when the file is open
+            else:
+                cache.set("a", "new", ttl=0)
+            return int, (0,)
+
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", "old")
+    cache.set("b", "old")
+    cache.save_to_backup()
+    cache.delete("a")
+    cache.set("c", "in memory")
+    cache.set(Hooked(1), 0, ttl=0)
+    cache.load_from_backup()
+    assert seen == [1, 2]
+    assert [asyncio.run(served(cache, key)) for key in "abc"] == [None, "old", "in memory"]
+
+
+async def served(cache: AsyncCache, key: str) -> Any:
+    return await cache.get(key)

@@ -373,6 +373,11 @@ impl<K, V, T> Cache<K, V, T> {
         self.store.take_lost()
     }
 
+    /// Hands out what was lost, and leaves what has expired where it is: for a front that has listed what is there.
+    pub fn take_lost_only(&mut self) -> LostWrites<K> {
+        self.store.take_lost()
+    }
+
     /// The time of a delete or a clearing that happens now: later than every write before it. `None` if no times are kept.
     pub fn time_of_delete(&mut self) -> Option<u64> {
         let written = self.store.written_mut().as_mut()?;
