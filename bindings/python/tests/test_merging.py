@@ -530,5 +530,55 @@ def test_a_write_that_is_lost_while_others_are_noted_is_not_undone_by_a_load(pat
     assert [asyncio.run(served(cache, key)) for key in "abc"] == [None, "old", "in memory"]
 
 
-async def served(cache: AsyncCache, key: str) -> Any:
+def test_a_load_that_is_interrupted_takes_nothing_from_others(path: Path, keys: Any) -> None:
+    elsewhere(path, "cache.set('theirs', 2); cache.set(Key(1), 3); cache.save_to_backup()")
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.clear()
+    cache.load_from_backup()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    keys.Key.__setstate__ = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        cache.load_from_backup()
+    del keys.Key.__setstate__
+    cache.set("ours", 1)
+    cache.save_to_backup()
+    assert content(path) == {"theirs": 2, keys.Key(1): 3, "ours": 1}
+    assert sorted(file.name for file in path.parent.glob("shared*")) == ["shared.cache", "shared.cache.lock"]
+
+
+def test_a_large_cache_loads_while_other_threads_write(path: Path) -> None:
+    size = 200_000
+    cache = AsyncCache(maxsize=None, backup=DiskBackend(path))
+    for number in range(size):
+        cache.set(number, 0)
+    cache.save_to_backup()
+    cache.clear()
+    for number in range(size):
+        cache.set(f"here {number}", 0)
+    is_over = threading.Event()
+
+    def write(me: int) -> None:
+        count = 0
+        while not is_over.is_set():
+            cache.set(f"{me} {count}", count)
+            count += 1
+            if count % 20 == 0:
+                is_over.wait(0.0005)
+
+    threads = [threading.Thread(target=write, args=(me,)) for me in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        cache.load_from_backup()  # or a warning, which is an error here
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(LIMIT)
+    assert asyncio.run(served(cache, size - 1)) == 0
+
+
+async def served(cache: AsyncCache, key: Any) -> Any:
     return await cache.get(key)
