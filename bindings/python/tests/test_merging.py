@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +351,7 @@ LEAVES: dict[str, Any] = {
         cache.set("x", 0),
         cache.set("y", 0),
     ],
-    "expired": lambda cache, key: [cache.set(key, "new", ttl=0.001), time.sleep(0.005)],
+    "expired": lambda cache, key: [cache.set(key, "new", ttl=0.001), threading.Event().wait(0.005)],
     "never stored": lambda cache, key: cache.set(key, "new", ttl=0),
 }
 
