@@ -5,12 +5,14 @@
 //! them: see `union`. Entries whose keys have no canonical encoding (arbitrary
 //! objects) are decoded at once, as no look-up would find them, and come in first.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_core::cache::{Cache as Core, Restored};
-use async_cache_core::store::NewEntry;
+use async_cache_core::cold::Rank;
+use async_cache_core::store::{NewEntry, Ticket};
 use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{
     DiskError, DiskErrorKind, EagerStep, RealDisk, SaveLock, Snapshot, Step, Times, Tombstones, Vfs,
@@ -24,7 +26,7 @@ use crate::errors;
 use crate::key::{ObjectKey, Probe, StoredKey};
 use crate::opened::Opened;
 use crate::options::FileOptions;
-use crate::save;
+use crate::save::{self, Slice};
 use crate::union::union;
 use crate::{clock, raw::Ref};
 
@@ -67,29 +69,34 @@ impl Target {
 }
 
 impl Cache {
+    /// If saves merge, keeps from now on what they need. What is known by now, for [`State::share_opened`](crate::cache::State).
+    pub(crate) fn begin_sharing(&self, py: Python<'_>, options: &FileOptions) -> Option<Tombstones> {
+        options.merge?;
+        let mut state = self.state.borrow(py);
+        let (now, wall) = clock::both();
+        let file = state.clock_at(now, wall, 0);
+        state.file_clock = Some(file);
+        state.core.keep_times();
+        Some(state.share(options.codec))
+    }
+
     /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
     /// no file.
     pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
         let merges = target.options.merge.is_some();
         if merges {
             // What was lost before this is wanted again, if it is in the file.
-            self.note_lost(py, Core::take_lost)?;
+            self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
         }
-        let deleted_before = merges.then(|| {
-            let mut state = self.state.borrow(py);
-            let (now, wall) = clock::both();
-            let file = state.clock_at(now, wall, 0);
-            state.file_clock = Some(file);
-            state.core.keep_times();
-            state.share(target.options.codec)
-        });
+        let deleted_before = self.begin_sharing(py, &target.options);
         let opened = target.open(py);
         self.state.borrow(py).unread = opened
             .as_ref()
             .is_err_and(|error| matches!(error.kind(), DiskErrorKind::Io | DiskErrorKind::Trust));
         let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
-        // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in.
-        self.state.borrow(py).unread = true;
+        // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in. One that merges
+        // joins it.
+        self.state.borrow(py).unread = !merges;
         let (now, wall) = clock::both();
         let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
         let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
@@ -105,25 +112,24 @@ impl Cache {
             Some(union) => (union.snapshot, union.older),
             None => (snapshot, Vec::new()),
         };
-        for _ in 0..10 {
+        let mut known = HashMap::new();
+        for attempt in 0..10 {
             // And what was lost since is not.
-            self.note_lost(py, Core::take_lost)?;
-            let maxsize = self.state.borrow(py).core.maxsize();
-            let tickets = self.list(py);
-            let room = maxsize.map(|max| max.saturating_sub(tickets.len()));
+            self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
+            // First in slices, in which others may write. Then what they wrote is asked for, and they have to wait.
+            let is_first = attempt == 0;
+            let tickets = if is_first { self.list(py) } else { self.state.borrow(py).core.coldest_first() };
+            let room = self.state.borrow(py).core.maxsize().map(|max| max.saturating_sub(tickets.len()));
             let opened = Arc::new(Opened::new(snapshot.clone(), file, room, target.options.codec));
-            let mut ranks = Vec::with_capacity(tickets.len());
-            for ticket in tickets {
-                let key = {
-                    let state = self.state.borrow(py);
-                    state.core.store().redeem(ticket).map(|entry| entry.key.bind(py).clone())
-                };
-                let Some(key) = key else { break };
-                let bytes = StoredKey { key: &key, hash: 0 }.encode(py)?;
-                ranks.push((ticket, bytes.and_then(|bytes| opened.rank(py, &bytes))));
-            }
+            let ranks = self.ranks(py, &opened, &tickets, &known, is_first.then(Slice::begin))?;
+            // Others may have written in between. What has expired stays, for it is listed.
+            self.note_lost(py, |core, _, _| core.take_lost_only(), None)?;
             let before = {
                 let mut state = self.state.borrow(py);
+                if !state.core.store().lost().is_empty() {
+                    known.extend(ranks);
+                    continue;
+                }
                 let same = match (&state.opened, &older) {
                     (Some(now), Some(then)) if Arc::ptr_eq(now, then) => Some(then),
                     _ => None,
@@ -134,6 +140,7 @@ impl Cache {
                     }
                 }
                 if state.core.adopt(Arc::clone(&opened.cold), &ranks).is_err() {
+                    known.extend(ranks);
                     continue;
                 }
                 state.unread = false;
@@ -157,6 +164,36 @@ impl Cache {
             return Ok(Some(restored + opened.cold.live()));
         }
         Err(pyo3::exceptions::PyRuntimeError::new_err("the cache changed all the time while it was loaded"))
+    }
+
+    /// The ranks of the keys of those entries that are still there; they are asked for unless `known` has them. In slices,
+    /// if there is one.
+    fn ranks(
+        &self,
+        py: Python<'_>,
+        opened: &Opened,
+        tickets: &[Ticket],
+        known: &HashMap<Ticket, Option<Rank>>,
+        mut slice: Option<Slice>,
+    ) -> PyResult<Vec<(Ticket, Option<Rank>)>> {
+        let mut ranks = Vec::with_capacity(tickets.len());
+        for &ticket in tickets {
+            if let Some(&rank) = known.get(&ticket) {
+                ranks.push((ticket, rank));
+                continue;
+            }
+            let key = {
+                let state = self.state.borrow(py);
+                state.core.store().redeem(ticket).map(|entry| entry.key.bind(py).clone())
+            };
+            let Some(key) = key else { continue };
+            let bytes = StoredKey { key: &key, hash: 0 }.encode(py)?;
+            ranks.push((ticket, bytes.and_then(|bytes| opened.rank(py, &bytes))));
+            if let Some(slice) = &mut slice {
+                slice.end_if_over(py)?;
+            }
+        }
+        Ok(ranks)
     }
 
     /// Takes in the entries that no look-up would find. Returns how many, and why the others were not.
@@ -183,6 +220,10 @@ impl Cache {
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (bytes, key, value, times) in decoded.into_iter().rev() {
             let written_at = times.written_at.unwrap_or(0);
+            // Decoding lets others write.
+            if deleted_before.is_some() {
+                self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
+            }
             let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, &bytes, written_at);
             if deleted_before.is_some_and(is_deleted) {
                 continue;

@@ -60,7 +60,7 @@ impl Cache {
         let mut merge = target.options.merge.map(|limit| sharing::begin(py, target, limit)).transpose()?;
         let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
         if merge.is_some() {
-            self.note_lost(py, Core::begin_save)?;
+            self.note_lost(py, Core::begin_save, Some(Slice::begin()))?;
         }
         let (now, wall) = clock::both();
         let (file, opened, keep, join) = {

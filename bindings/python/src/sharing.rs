@@ -115,8 +115,8 @@ impl State {
 }
 
 impl Cache {
-    /// Notes what was lost since the last save or load; `take` takes it out of the core.
-    pub(crate) fn note_lost(&self, py: Python<'_>, take: TakeLost) -> PyResult<()> {
+    /// Notes what was lost since the last save or load; `take` takes it out of the core. In slices, if there is one.
+    pub(crate) fn note_lost(&self, py: Python<'_>, take: TakeLost, slice: Option<Slice>) -> PyResult<()> {
         let mut removed = Removed::default();
         let lost = {
             let mut state = self.state.borrow(py);
@@ -125,21 +125,22 @@ impl Cache {
             }
             take(&mut state.core, clock::now(), &mut removed)
         };
-        let noted = self.note_writes(py, &lost);
+        let noted = self.note_writes(py, &lost, slice);
         if noted.is_err() {
             self.state.borrow(py).core.take_back(lost);
         }
         noted
     }
 
-    fn note_writes(&self, py: Python<'_>, lost: &LostWrites<Ref>) -> PyResult<()> {
-        let mut slice = Slice::begin();
+    fn note_writes(&self, py: Python<'_>, lost: &LostWrites<Ref>, mut slice: Option<Slice>) -> PyResult<()> {
         for (key, time) in lost.keys() {
             let Doomed(doomed) = self.doomed(py, &StoredKey { key: key.bind(py), hash: 0 })?;
             if let (Some(sharing), Some((kind, key))) = (&mut self.state.borrow(py).sharing, doomed) {
                 sharing.tombstones.overwrite(kind, &key, time);
             }
-            slice.end_if_over(py)?;
+            if let Some(slice) = &mut slice {
+                slice.end_if_over(py)?;
+            }
         }
         Ok(())
     }

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cache import AsyncCache, BackupError, DiskBackend
+from cache import AsyncCache, BackupError, CacheWarning, DiskBackend
 
 LIMIT = 60
 
@@ -481,3 +480,110 @@ def test_a_value_that_cannot_be_saved_was_written_all_the_same(path: Path) -> No
     assert content(path) == {}
     elsewhere(path, "assert not cache.contains('a'); cache.save_to_backup()")
     assert content(path) == {}
+
+
+def test_a_cache_that_met_a_foreign_file_shares_the_path_once_that_is_set_aside(path: Path) -> None:
+    elsewhere(
+        path,
+        f"""
+        from cache import AsyncLRU
+        del cache
+        @AsyncLRU(backup=DiskBackend({str(path)!r}))
+        async def function(number):
+            return number
+        function.save_to_backup()
+        """,
+    )
+    with pytest.warns(CacheWarning, match="sets it aside"):
+        cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", 1)
+    cache.set("b", 1)
+    with pytest.warns(CacheWarning, match="aside"):
+        cache.save_to_backup()
+    elsewhere(path, "cache.set('a', 2); cache.set('c', 2); cache.save_to_backup()")
+    cache.set("a", 3)
+    cache.delete("b")
+    cache.delete("c")
+    cache.save_to_backup()
+    assert content(path) == {"a": 3}
+
+
+def test_a_write_that_is_lost_while_others_are_noted_is_not_undone_by_a_load(path: Path) -> None:
+    seen = []
+
+    class Hooked:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __reduce__(self) -> Any:
+            seen.append(self.number)
+            if self.number == 1:
+                cache.set(Hooked(2), 0, ttl=0)  # noted already when the file is open
+            else:
+                cache.set("a", "new", ttl=0)
+            return int, (0,)
+
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.set("a", "old")
+    cache.set("b", "old")
+    cache.save_to_backup()
+    cache.delete("a")
+    cache.set("c", "in memory")
+    cache.set(Hooked(1), 0, ttl=0)
+    cache.load_from_backup()
+    assert seen == [1, 2]
+    assert [asyncio.run(served(cache, key)) for key in "abc"] == [None, "old", "in memory"]
+
+
+def test_a_load_that_is_interrupted_takes_nothing_from_others(path: Path, keys: Any) -> None:
+    elsewhere(path, "cache.set('theirs', 2); cache.set(Key(1), 3); cache.save_to_backup()")
+    cache = AsyncCache(backup=DiskBackend(path))
+    cache.clear()
+    cache.load_from_backup()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    keys.Key.__setstate__ = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        cache.load_from_backup()
+    del keys.Key.__setstate__
+    cache.set("ours", 1)
+    cache.save_to_backup()
+    assert content(path) == {"theirs": 2, keys.Key(1): 3, "ours": 1}
+    assert sorted(file.name for file in path.parent.glob("shared*")) == ["shared.cache", "shared.cache.lock"]
+
+
+def test_a_large_cache_loads_while_other_threads_write(path: Path) -> None:
+    size = 200_000
+    cache = AsyncCache(maxsize=None, backup=DiskBackend(path))
+    for number in range(size):
+        cache.set(number, 0)
+    cache.save_to_backup()
+    cache.clear()
+    for number in range(size):
+        cache.set(f"here {number}", 0)
+    is_over = threading.Event()
+
+    def write(me: int) -> None:
+        count = 0
+        while not is_over.is_set():
+            cache.set(f"{me} {count}", count)
+            count += 1
+            if count % 20 == 0:
+                is_over.wait(0.0005)
+
+    threads = [threading.Thread(target=write, args=(me,)) for me in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        cache.load_from_backup()  # or a warning, which is an error here
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(LIMIT)
+    assert asyncio.run(served(cache, size - 1)) == 0
+
+
+async def served(cache: AsyncCache, key: Any) -> Any:
+    return await cache.get(key)

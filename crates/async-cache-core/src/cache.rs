@@ -344,7 +344,10 @@ impl<K, V, T> Cache<K, V, T> {
     /// What has expired is lost by now, and goes into `removed`. What is listed for the save has to be listed after this,
     /// or under the same lock; and what of it is not written, in spite of that, is for the front to tell the file of.
     pub fn begin_save(&mut self, now: Time, removed: &mut Removed<K, V>) -> LostWrites<K> {
+        let losses = self.store.losses();
         self.reclaim_all(now, removed);
+        // This very save tells of them, so they are no reason for another one.
+        self.store.count_losses(losses);
         if let Some(written) = self.store.written_mut() {
             written.owed_mut().begin_save();
         }
@@ -367,6 +370,11 @@ impl<K, V, T> Cache<K, V, T> {
     /// expired is lost by now.
     pub fn take_lost(&mut self, now: Time, removed: &mut Removed<K, V>) -> LostWrites<K> {
         self.reclaim_all(now, removed);
+        self.store.take_lost()
+    }
+
+    /// Hands out what was lost, and leaves what has expired where it is: for a front that has listed what is there.
+    pub fn take_lost_only(&mut self) -> LostWrites<K> {
         self.store.take_lost()
     }
 

@@ -64,7 +64,7 @@ pub struct Store<K, V> {
     written: Option<Written>,
     /// What left before it was saved, if that is kept.
     lost: LostWrites<K>,
-    /// How many were lost, ever.
+    /// How many were lost, ever, but for those that had just expired when a save began.
     losses: u64,
 }
 
@@ -282,9 +282,14 @@ impl<K, V> Store<K, V> {
         self.lost.push(key, written_at, &mut removed.forgotten);
     }
 
-    /// How many writes were lost, ever.
+    /// How many writes were lost, ever, but for those that had just expired when a save began.
     pub(crate) fn losses(&self) -> u64 {
         self.losses
+    }
+
+    /// Counts on from what [`Store::losses`] was.
+    pub(crate) fn count_losses(&mut self, losses: u64) {
+        self.losses = losses;
     }
 
     /// What was lost.

@@ -81,6 +81,27 @@ fn a_write_that_is_lost_is_a_change_and_another_expiry_is_none() {
 }
 
 #[test]
+fn what_has_expired_by_a_save_is_no_reason_for_another_one() {
+    let mut shard = shard();
+    shard.keep_times();
+    shard.tell_wall(1000);
+    let deadline = Deadline::after(NOW, Duration::from_secs(1));
+    drop(shard.set(
+        None,
+        None,
+        1,
+        NewEntry { key: 1, value: 0, deadline, origin: None, written_at: None },
+        NOW,
+    ));
+    let before = shard.changes();
+    let mut removed = Removed::default();
+    let lost = shard.begin_save(Time::from_nanos(2_000_000_000), &mut removed);
+    assert_eq!((lost.keys().next(), removed.len()), (Some((&1, 999)), 1));
+    shard.saved();
+    assert_eq!(shard.changes(), before);
+}
+
+#[test]
 fn a_load_is_a_change_if_its_value_is_stored() {
     let loaded = || Loaded { value: 0, deadline: Deadline::NEVER, origin: None, took: Duration::ZERO };
     let mut shard = shard();

@@ -417,7 +417,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 opened.cold.take(rank);
             }
         }
-        let is_pristine = shards.iter().all(|shard| shard.cache.is_pristine());
+        // What was lost just now, before all shards were locked, is not noted yet: it would come back.
+        let is_pristine =
+            shards.iter().all(|shard| shard.cache.is_pristine() && shard.cache.store().lost().is_empty());
         if is_pristine {
             for shard in &mut shards {
                 // Dropping the old one closes its file; it holds nothing of the user's.
@@ -442,27 +444,29 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             let written_at = in_file.as_ref().map(|in_file| in_file.written_at);
             let hash = self.hash(&key);
             let deadline = self.deadline(ttl);
+            let mut is_noted = false;
             let restored_or_refused = loop {
                 let probe = self.probe(hash, &key);
                 let mut shard = self.shard(hash).write();
-                if shard.cache.store().lost().len() > LOST_AT_ONCE {
+                if !is_noted && shard.cache.store().lost().len() > LOST_AT_ONCE {
                     drop(shard);
                     note_lost(gone);
+                    is_noted = true;
                     continue;
                 }
                 if shard.is_as_probed(&probe) {
                     let slot = shard.cache.find(hash, |known| *known == key);
-                    let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
-                    let is_lost = written_at.is_some_and(|written_at| {
+                    let is_deleted = in_file.as_ref().is_some_and(|in_file| {
+                        // What was lost since that was noted: a few, and not none, if others write all the time.
                         let mut lost = shard.cache.store().lost().keys();
-                        lost.any(|(lost, time)| *lost == new.key && written_at <= time)
+                        lost.any(|(lost, time)| in_file.written_at <= time && *lost == key)
+                            || self
+                                .sharing
+                                .as_ref()
+                                .is_some_and(|sharing| sharing.is_deleted(&in_file.key, in_file.written_at))
                     });
-                    let is_deleted = |in_file: &InFile| {
-                        self.sharing
-                            .as_ref()
-                            .is_some_and(|sharing| sharing.is_deleted(&in_file.key, in_file.written_at))
-                    };
-                    if is_lost || in_file.as_ref().is_some_and(is_deleted) {
+                    let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
+                    if is_deleted {
                         break Restored::Refused(new);
                     }
                     break shard.cache.restore(slot, hash, new, self.clock.now());

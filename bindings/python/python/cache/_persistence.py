@@ -249,6 +249,8 @@ class Persistence:
         owner = self._foreign(cache)
         if owner is not None:
             self._set_aside = True
+            # Once it is set aside, others may save to the path as well.
+            cache.share_file(backend._options)
             raise BackupError(
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"

@@ -160,6 +160,11 @@ impl Cache {
         self.open_file(py, &Target::new(path, version, options))
     }
 
+    /// Has the cache keep what its saves need to merge, though it opens no file: for one that is about to be set aside.
+    fn share_file(&self, py: Python<'_>, options: &FileOptions) {
+        self.begin_sharing(py, options);
+    }
+
     /// The version tag of a file; `None` if there is none that can be read.
     #[allow(clippy::unused_self)]
     fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
