@@ -135,14 +135,15 @@ def test_opening_that_is_interrupted_raises(
         AsyncCache(backup=DiskBackend(path))
 
 
+@pytest.mark.parametrize("merge", [True, False], ids=["merging", "replacing"])
 @pytest.mark.parametrize("do", [interrupt, want_of_stack], ids=["interrupt", "stack"])
 def test_a_save_after_a_load_that_was_interrupted_keeps_what_was_not_taken_in(
-    path: Path, do: Callable[[], None]
+    path: Path, do: Callable[[], None], merge: bool
 ) -> None:
     saved(path)
     before = path.read_bytes()
     path.rename(path.with_name("away"))
-    cache = AsyncCache(backup=DiskBackend(path))
+    cache = AsyncCache(backup=DiskBackend(path, merge=merge))
     path.with_name("away").rename(path)
     reading.append(do)
     if do is interrupt:
@@ -153,9 +154,14 @@ def test_a_save_after_a_load_that_was_interrupted_keeps_what_was_not_taken_in(
             cache.load_from_backup()
     reading.clear()
     cache.set("new", 1)
-    with pytest.warns(CacheWarning, match="is at"):
+    if merge:
         cache.save_to_backup()
-    assert before in [file.read_bytes() for file in path.parent.iterdir()]
+        content = DiskBackend(path).load()
+        assert (len(content), content[3][0], content["new"][0]) == (8, Value(3), 1)
+    else:
+        with pytest.warns(CacheWarning, match="is at"):
+            cache.save_to_backup()
+        assert before in [file.read_bytes() for file in path.parent.iterdir()]
 
 
 def test_a_value_that_cannot_be_pickled_or_read_is_still_left_out_alone(run: Run, path: Path) -> None:
