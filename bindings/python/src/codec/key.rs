@@ -67,7 +67,7 @@ pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult
         return Ok(true);
     }
     // A member of a class that no other process would find is a key of this one only.
-    Ok(write_enum(key, out)?.is_some_and(|class| class.is_importable))
+    write_enum(key, out)
 }
 
 /// Appends a `str`.
@@ -160,22 +160,10 @@ fn write_path(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// The class of an enum's member.
-pub(super) struct EnumClass<'py> {
-    pub(super) class: Bound<'py, PyType>,
-    pub(super) is_importable: bool,
-}
-
-/// Appends a named member of an enum whose members are equal to themselves only.
-pub(super) fn write_enum<'py>(
-    key: &Bound<'py, PyAny>,
-    out: &mut Vec<u8>,
-) -> PyResult<Option<EnumClass<'py>>> {
+/// The name of an enum's member, if members are equal to themselves only and the name leads to it.
+pub(super) fn member_name<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
     let py = key.py();
     let base = types::enumeration(py)?;
-    if !key.is_instance(base)? {
-        return Ok(None);
-    }
     let class = key.get_type();
     let has_own = |name: &Bound<'py, PyString>, of: &Bound<'py, PyAny>| -> PyResult<bool> {
         Ok(!class.getattr(name)?.is(&of.getattr(name)?))
@@ -188,15 +176,24 @@ pub(super) fn write_enum<'py>(
     let Ok(name) = name.cast_into::<PyString>() else { return Ok(None) };
     // What is put together from flags has a name that leads nowhere.
     let members = class.getattr(intern!(py, "_member_map_"))?;
-    if !members.get_item(&name).is_ok_and(|member| member.is(key)) {
-        return Ok(None);
+    Ok(members.get_item(&name).is_ok_and(|member| member.is(key)).then_some(name))
+}
+
+/// Appends a member of an enum that another process would find. False: it is none.
+fn write_enum(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    if !key.is_instance(types::enumeration(key.py())?)? {
+        return Ok(false);
+    }
+    let class = key.get_type();
+    let class_name = Name::of(&class);
+    let Some(name) = member_name(key)? else { return Ok(false) };
+    if !class_name.leads_to(&class) {
+        return Ok(false);
     }
     let start = out.len();
-    let class_name = Name::of(&class);
     write::array(out, 3)?;
     class_name.write(out)?;
     write_text(&name, out)?;
     write::close_ext(out, ext::ENUM, start)?;
-    let is_importable = class_name.leads_to(&class);
-    Ok(Some(EnumClass { class, is_importable }))
+    Ok(true)
 }

@@ -11,9 +11,10 @@
 //! Layout: `write` the markers; `ext` the numbers of the extension types; `value` and `decode` the two
 //! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
 //! values and keys have in common; `pickle` the fallback; `key` the canonical encoding of keys, with `heirs` for
-//! those that equal keys of another class; `by_value` that of arguments, with `object` and `reduce` for whatever
-//! is not built in; `names` how classes are named and found; `types` the classes that Python's library defines
-//! in Python; `python` the functions that the tests and the keys made in Python call.
+//! those that equal keys of another class; `by_value` that of arguments: `plan` looks at one object, with `object`, `facts` and
+//! `reduce` for whatever is not built in, `flat` and `graph` go through its parts, `circle` through those that lead back,
+//! `found` keeps what is named, `digest` shortens; `names` how classes are named and found; `types` the classes that Python's
+//! library defines in Python; `python` the functions that the tests and the keys made in Python call.
 //!
 //! Invariants:
 //! - bytes from a file never cause a panic, a recursion without bound, or an allocation that their own length
@@ -23,14 +24,21 @@
 
 mod atom;
 mod by_value;
+mod circle;
 mod decode;
+mod digest;
 mod ext;
+mod facts;
+mod flat;
+mod found;
+mod graph;
 mod heirs;
 mod key;
 mod names;
 mod number;
 mod object;
 mod pickle;
+mod plan;
 mod python;
 mod reduce;
 mod sharing;
@@ -39,9 +47,10 @@ mod types;
 mod value;
 mod write;
 
-pub(crate) use by_value::{Found, encode_by_value};
+pub(crate) use by_value::encode_by_value;
 pub(crate) use decode::{decode_key, decode_value, is_pickled};
 pub(crate) use ext::{CALL, TYPED_CALL};
+pub(crate) use found::Found;
 pub(crate) use key::encode_key;
 pub(crate) use names::is_found;
 pub(crate) use python::register;

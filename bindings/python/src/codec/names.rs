@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyModule, PyString, PyType};
 
 use super::key::write_text;
-use super::{types, write};
+use super::types;
 
 /// Where an object says that it is defined. Either may be empty, and neither need be true: see
 /// [`Name::leads_to`].
@@ -22,6 +22,20 @@ impl<'py> Name<'py> {
             _ => PyString::new(py, ""),
         };
         Self { module: part("__module__"), qualname: part("__qualname__") }
+    }
+
+    pub(super) fn new(module: Bound<'py, PyString>, qualname: Bound<'py, PyString>) -> Self {
+        Self { module, qualname }
+    }
+
+    /// Module and qualified name.
+    pub(super) fn parts(self) -> (Py<PyString>, Py<PyString>) {
+        (self.module.unbind(), self.qualname.unbind())
+    }
+
+    /// Module and qualified name, as text.
+    pub(super) fn texts(&self) -> (String, String) {
+        (self.module.to_string_lossy().into_owned(), self.qualname.to_string_lossy().into_owned())
     }
 
     /// Of an object that is found under `qualname` in the module of its own, or of its class.
@@ -54,6 +68,10 @@ impl<'py> Name<'py> {
     /// Appends two strings.
     pub(super) fn write(&self, out: &mut Vec<u8>) -> PyResult<()> {
         write_text(&self.module, out)?;
+        write_text(&self.qualname, out)
+    }
+
+    pub(super) fn write_qualname(&self, out: &mut Vec<u8>) -> PyResult<()> {
         write_text(&self.qualname, out)
     }
 
@@ -95,10 +113,4 @@ pub(super) fn find<'py>(
         found = next;
     }
     Ok(Some(found))
-}
-
-/// Appends the body of an extension type that is nothing but a name.
-pub(super) fn write_body(name: &Name<'_>, out: &mut Vec<u8>) -> PyResult<()> {
-    write::array(out, 2)?;
-    name.write(out)
 }

@@ -1,345 +1,444 @@
 //! Objects of any class, by value: the name of the class with all that the object holds.
 //!
 //! Rules:
-//! 1. Its *content* is what it holds besides attributes: what its built-in base holds; what it says to `pickle`,
-//!    if it may hide something (see [`hides`]). Its *state* is its attributes. Nothing is left out because there
-//!    is something else: an amount that inherits from `Decimal` is its digits and its currency.
+//! 1. Its *content* is what it holds besides attributes: what its built-in base holds; what it says to `pickle`, if its
+//!    class says that (see `facts`) or if it may hide something (see `reduce`). Its *state* is its attributes. Nothing is left
+//!    out because there is something else: an amount that inherits from `Decimal` is its digits and its currency. But where
+//!    the object's own class says what its instances are made of, that is all: a logger is its name.
 //! 2. What hides something and does not say what, is its bytes, if it is a buffer, or its `repr`, if that could
 //!    be an expression; texts in angle brackets and addresses describe an object, and describe others, too.
 //! 3. Else it is itself, and like no other.
+//! 4. Looking at an object does not run its `__getattr__`: attributes are those in its dict and its slots. What raises while
+//!    it is looked at is not there; only interrupts and the want of memory are passed on, and what a function raises that was
+//!    registered by `cache.key.register`.
 
-use pyo3::exceptions::PyBaseException;
+use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyCFunction, PyDict, PyFrozenSet, PyFunction, PyMemoryView, PyModule, PyString, PyTuple, PyType,
-};
+use pyo3::types::{PyCFunction, PyDict, PyFunction, PyMemoryView, PyModule, PyString, PyTuple, PyType};
 
-use super::by_value::{Found, base_of, write_any, write_base, write_dict, write_items, write_pairs};
-use super::key::write_text;
-use super::names::{self, Name};
-use super::reduce::{Reduced, hides, reduce};
+use super::facts::{self, Facts, Kind, Says};
+use super::found::{Found, Place};
+use super::key::{self, write_text};
+use super::names::Name;
+use super::plan::{ObjectPlan, Plan, base_plan};
+use super::reduce::{Reduced, is_registered, not_there, reduce};
 use super::{ext, types, write};
+use crate::raw::attribute;
+
+type Attributes<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
 
 /// What an object holds besides attributes.
 enum Content<'py> {
+    /// These parts.
+    Plan(Plan<'py>),
+    /// Something that it shows as a whole: its state, if it has no attributes.
+    Shown(Plan<'py>),
+    /// This, which tells of the attributes, too.
+    All(Plan<'py>),
     /// Nothing.
     None,
-    /// What its built-in base holds.
-    Base,
-    /// These parts.
-    Items(Vec<Bound<'py, PyAny>>),
-    /// What it says to `pickle`.
-    Reduced(Bound<'py, PyTuple>),
-    /// Something that it shows by these parts, or by a text.
-    Buffer([Bound<'py, PyAny>; 3]),
-    Text(Bound<'py, PyString>),
     /// Something that it does not show.
     Itself,
+    /// It is what is found under this name in its module.
+    Global(Bound<'py, PyString>),
 }
 
-/// Appends what is known by its name alone, or else everything that an object shows of itself.
-pub(super) fn write_object(
-    value: &Bound<'_, PyAny>,
+/// Appends what is known by its name or its identity alone, or returns the plan of what an object shows of itself.
+pub(super) fn look_at_object<'py>(
+    value: &Bound<'py, PyAny>,
     out: &mut Vec<u8>,
     found: &mut Found,
-    depth: usize,
-) -> PyResult<()> {
+) -> PyResult<Option<Plan<'py>>> {
+    let py = value.py();
     if value.is_instance_of::<PyModule>() {
-        return write_reference(&Name::of_module(value)?, value, out, found);
+        return write_reference(value, || Name::of_module(value), out, found).map(|()| None);
     }
-    if let Some((name, class)) = Name::of_class_method(value)? {
+    let is_c_function = value.is_instance_of::<PyCFunction>();
+    if is_c_function && let Some((name, class)) = Name::of_class_method(value)? {
         // The method itself is made anew each time it is looked up.
-        found.named(&Name::of(&class), &class);
-        return write_name(&name, out);
+        return write_method(&name, &class, out, found).map(|()| None);
     }
-    if value.is_instance_of::<PyType>()
-        || value.is_instance_of::<PyFunction>()
-        || value.is_instance_of::<PyCFunction>()
-    {
-        return write_reference(&Name::of(value), value, out, found);
+    if is_c_function || value.is_instance_of::<PyFunction>() || value.is_instance_of::<PyType>() {
+        return write_reference(value, || Ok(Name::of(value)), out, found).map(|()| None);
     }
-    let attributes = attributes(value)?;
-    let content = match known_content(value)? {
-        Some(content) => content,
-        None => match hidden_content(value)? {
-            Ok(content) => content,
-            Err(global) => return write_reference(&Name::of_global(value, global), value, out, found),
+    let class = value.get_type();
+    let facts = facts::of(&class)?;
+    let content = match &facts.kind {
+        Kind::Known => {
+            let start = out.len();
+            if key::write_known(value, out)? {
+                return Ok(None);
+            }
+            out.truncate(start);
+            hidden(value, &class, &facts)?
+        }
+        Kind::Enum => {
+            if write_member(value, &class, out, found)? {
+                return Ok(None);
+            }
+            match unnamed_member(value) {
+                Some(plan) => Content::All(plan),
+                None => hidden(value, &class, &facts)?,
+            }
+        }
+        Kind::Itself => return write_itself(value, out, found).map(|()| None),
+        Kind::OfOneCall => {
+            found.note_of_one_call(&class);
+            return write_itself(value, out, found).map(|()| None);
+        }
+        Kind::StandsFor { function, is_asked } => {
+            match stand_in(value, &class, function.bind(py), *is_asked)? {
+                Some(standing) => Content::All(Plan::Array(vec![Plan::Value(standing)])),
+                None => return write_itself(value, out, found).map(|()| None),
+            }
+        }
+        kind => match known(value, kind)? {
+            Some(content) => content,
+            None => hidden(value, &class, &facts)?,
         },
     };
-    let start = out.len();
-    let class = value.get_type();
-    let name = Name::of(&class);
-    write::array(out, 4)?;
-    name.write(out)?;
-    found.named(&name, &class);
-    write_content_and_state(value, &content, &attributes, out, found, depth)?;
-    write::close_ext(out, ext::OBJECT, start)
+    if let Content::Global(qualname) = content {
+        return write_reference(value, || Ok(Name::of_global(value, qualname)), out, found).map(|()| None);
+    }
+    let place = found.name(class.as_any(), || Ok(facts.name(py)))?;
+    let (content, state) = match content {
+        Content::All(plan) => (plan, Plan::nil()),
+        Content::Itself => return write_itself(value, out, found).map(|()| None),
+        Content::Global(_) => (Plan::nil(), Plan::nil()),
+        content => {
+            let attributes = attributes(value, &facts);
+            match (content, attributes.is_empty()) {
+                (Content::Plan(plan) | Content::Shown(plan), false) => (plan, Plan::Pairs(attributes)),
+                (Content::Plan(plan), true) => (plan, Plan::nil()),
+                (Content::Shown(plan), true) => (Plan::nil(), plan),
+                (_, false) => (Plan::nil(), Plan::Pairs(attributes)),
+                (_, true) => match bare(value, &facts)? {
+                    Some(plan) => (Plan::nil(), plan),
+                    None => return write_itself(value, out, found).map(|()| None),
+                },
+            }
+        }
+    };
+    Ok(Some(Plan::Object(Box::new(ObjectPlan { class: place, content, state }))))
 }
 
 fn write_reference<'py>(
-    name: &Name<'py>,
     object: &Bound<'py, PyAny>,
+    name: impl FnOnce() -> PyResult<Name<'py>>,
     out: &mut Vec<u8>,
     found: &mut Found,
 ) -> PyResult<()> {
-    found.named(name, object);
-    write_name(name, out)
-}
-
-fn write_name(name: &Name<'_>, out: &mut Vec<u8>) -> PyResult<()> {
+    let place = found.name(object, name)?;
+    if let Place::Itself(_) = place {
+        return found.write(place, out);
+    }
     let start = out.len();
-    names::write_body(name, out)?;
+    write::array(out, place.width())?;
+    found.write(place, out)?;
     write::close_ext(out, ext::REFERENCE, start)
 }
 
-/// `vars` and slots.
-fn attributes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+/// Appends a class method that is written in C.
+fn write_method<'py>(
+    name: &Name<'py>,
+    class: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+    found: &mut Found,
+) -> PyResult<()> {
+    let place = found.name(class, || Ok(Name::of(class)))?;
+    let start = out.len();
+    write::array(out, 2)?;
+    match place {
+        Place::Named(_) => name.write(out)?,
+        Place::Itself(_) => {
+            found.write(place, out)?;
+            name.write_qualname(out)?;
+        }
+    }
+    write::close_ext(out, ext::REFERENCE, start)
+}
+
+/// Rule 3.
+fn write_itself(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> PyResult<()> {
+    let place = found.itself(value);
+    found.write(place, out)
+}
+
+/// Appends a named member of an enum; false if it has no name.
+fn write_member<'py>(
+    value: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyType>,
+    out: &mut Vec<u8>,
+    found: &mut Found,
+) -> PyResult<bool> {
+    let Some(name) = key::member_name(value)? else { return Ok(false) };
+    let place = found.name(class.as_any(), || Ok(Name::of(class)))?;
+    let start = out.len();
+    write::array(out, place.width() + 1)?;
+    found.write(place, out)?;
+    write_text(&name, out)?;
+    write::close_ext(out, ext::ENUM, start)?;
+    Ok(true)
+}
+
+/// A member that is put together from flags, or whose class has an equality of its own: name and value.
+fn unnamed_member<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
+    let own = attribute::own_dict(value)?;
+    let part = |name: &str| own.get_item(name).ok().flatten();
+    Some(Plan::Items(vec![part("_name_")?, part("_value_")?]))
+}
+
+/// What the function that is registered for a class returns for an object. None: it is known by its identity.
+fn stand_in<'py>(
+    value: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyType>,
+    function: &Bound<'py, PyAny>,
+    is_asked: bool,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    match function.call1((value,)) {
+        Ok(standing) if !standing.is(value) => Ok(Some(standing)),
+        Ok(_) if is_asked => Err(PyTypeError::new_err(format!(
+            "the function that cache.key.register was given for {} returned the object itself: let it return what tells \
+             the object from others, such as a tuple of its fields",
+            class.qualname()?
+        ))),
+        Err(error) if is_asked => {
+            let message = format!(
+                "the function that cache.key.register was given for {} raised {}, so there is no key for the call",
+                class.qualname()?,
+                error.get_type(py).qualname()?
+            );
+            let raised = PyTypeError::new_err(message);
+            if !error.is_instance_of::<pyo3::exceptions::PyException>(py) {
+                return Err(error);
+            }
+            raised.set_cause(py, Some(error));
+            Err(raised)
+        }
+        // Rule 4: of ours, and of a library that has changed.
+        Err(error) => not_there(py, error).map(|()| None),
+        Ok(_) => Ok(None),
+    }
+}
+
+/// What is in the object's dict and slots, but what its class leaves out.
+fn attributes<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> Attributes<'py> {
     let py = value.py();
     // A method answers for its function.
-    let is_method = types::is_exactly(value, types::method(py)?);
-    let own = if is_method { None } else { own_dict(value)? };
-    let attributes = match own {
-        Some(own) => own.copy()?,
-        None => PyDict::new(py),
-    };
-    for slot in types::slot_names(py)?.call1((value.get_type(),))?.try_iter()? {
-        let slot = slot?.cast_into::<PyString>()?;
-        if let Some(content) = value.getattr_opt(&slot)? {
-            attributes.set_item(slot, content)?;
+    if matches!(facts.kind, Kind::Method) {
+        return Vec::new();
+    }
+    let mut attributes = all_attributes(value, facts, py);
+    attributes.retain(|(name, _)| !facts.leaves_out(name));
+    attributes
+}
+
+fn all_attributes<'py>(value: &Bound<'py, PyAny>, facts: &Facts, py: Python<'py>) -> Attributes<'py> {
+    let own = if facts.has_dict { attribute::own_dict(value) } else { None };
+    let mut attributes: Attributes<'_> = own.map_or_else(Vec::new, |own| own.iter().collect());
+    for slot in &facts.slots {
+        let slot = slot.bind(py);
+        if let Some(content) = attribute::slot(value, slot) {
+            // The slot is what the name leads to.
+            attributes.retain(|(name, _)| !name.is(slot));
+            attributes.push((slot.clone().into_any(), content));
         }
     }
-    Ok(attributes)
+    attributes
 }
 
-fn own_dict<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let own = value.getattr_opt(intern!(value.py(), "__dict__"))?;
-    Ok(own.and_then(|own| own.cast_into().ok()))
+/// What classes hold that were written in C, and of which it is known. None: what there should be is not there.
+fn known<'py>(value: &Bound<'py, PyAny>, kind: &Kind) -> PyResult<Option<Content<'py>>> {
+    let looked = look_inside(value, kind);
+    looked.or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
-/// What classes hold that were written in C, and of which it is known.
-fn known_content<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Content<'py>>> {
+fn look_inside<'py>(value: &Bound<'py, PyAny>, kind: &Kind) -> PyResult<Option<Content<'py>>> {
     let py = value.py();
-    let class = value.get_type();
-    let names: &[&str] = if value.is_instance(types::partial(py)?)? {
-        &["func", "args", "keywords"]
-    } else if types::is_exactly(value, types::method(py)?) {
-        &["__func__", "__self__"]
-    } else if value.is_instance_of::<PyBaseException>() {
-        let (reduce, base) = (intern!(py, "__reduce__"), py.get_type::<PyBaseException>());
-        if !class.getattr(reduce)?.is(&base.getattr(reduce)?) {
-            return Ok(None);
+    let names: &[&str] = match kind {
+        Kind::Partial => &["func", "args", "keywords"],
+        Kind::Method => &["__func__", "__self__"],
+        Kind::Exception => &["args"],
+        Kind::MappingProxy => {
+            let items = PyDict::from_sequence(&value.call_method0("items")?)?;
+            return Ok(Some(Content::Plan(Plan::Array(vec![Plan::Pairs(items.iter().collect())]))));
         }
-        &["args"]
-    } else if types::is_exactly(value, types::mapping_proxy(py)?) {
-        return Ok(Some(Content::Items(vec![
-            PyDict::from_sequence(&value.call_method0("items")?)?.into_any(),
-        ])));
-    } else if value.is_instance(types::dict_keys(py)?)? {
-        let keys = PyFrozenSet::new(py, value.try_iter()?.collect::<PyResult<Vec<_>>>()?)?;
-        return Ok(Some(Content::Items(vec![keys.into_any()])));
-    } else if value.is_instance(types::dict_values(py)?)? || value.is_instance(types::dict_items(py)?)? {
-        return Ok(Some(Content::Items(value.try_iter()?.collect::<PyResult<_>>()?)));
-    } else if is_array(value)? {
-        return Ok(buffer(value)?.map(Content::Buffer));
-    } else {
-        return Ok(None);
+        Kind::DictKeys => {
+            let keys = value.try_iter()?.collect::<PyResult<_>>()?;
+            return Ok(Some(Content::Plan(Plan::Array(vec![Plan::Set(keys)]))));
+        }
+        Kind::DictValues => {
+            return Ok(Some(Content::Plan(Plan::Items(value.try_iter()?.collect::<PyResult<_>>()?))));
+        }
+        Kind::Ordered => {
+            // The order of the items is part of the value.
+            let items = types::ordered_dict(py)?.getattr(intern!(py, "items"))?.call1((value,))?;
+            return Ok(Some(Content::Plan(Plan::Items(items.try_iter()?.collect::<PyResult<_>>()?))));
+        }
+        Kind::Array => return Ok(buffer(value)?.map(Content::Shown)),
+        _ => return Ok(None),
     };
     let items = names.iter().map(|name| value.getattr(*name)).collect::<PyResult<_>>()?;
-    Ok(Some(Content::Items(items)))
+    Ok(Some(Content::Plan(Plan::Items(items))))
 }
 
-/// Whether a buffer shows all that there is to an object.
-fn is_array(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if value.is_instance_of::<PyMemoryView>() || types::is_exactly(value, types::array(value.py())?) {
-        return Ok(true);
-    }
-    let class = value.get_type();
-    Ok(class.name()? == "ndarray" && class.module()? == "numpy")
-}
-
-/// What an object holds besides attributes; `Err`: it is what is found under a name.
-#[allow(clippy::type_complexity)] // said once
-fn hidden_content<'py>(value: &Bound<'py, PyAny>) -> PyResult<Result<Content<'py>, Bound<'py, PyString>>> {
-    let (py, class) = (value.py(), value.get_type());
-    let base = base_of(value);
-    if !hides(&class, base.as_ref())? {
-        return Ok(Ok(if base.is_some() { Content::Base } else { Content::None }));
+/// What an object holds besides attributes, or says that it is made of (rules 1 to 3).
+fn hidden<'py>(
+    value: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyType>,
+    facts: &Facts,
+) -> PyResult<Content<'py>> {
+    let says = if is_registered(class)? { Says::Reduce { is_own: true } } else { facts.says };
+    match says {
+        Says::Nothing if !facts.hides => {
+            return Ok(if facts.has_base { Content::Plan(base_plan(value)?) } else { Content::None });
+        }
+        Says::State { is_own } if !facts.hides => return state(value, class, facts, is_own),
+        _ => {}
     }
     Ok(match reduce(value)? {
-        Reduced::Parts(parts) => Ok(Content::Reduced(parts)),
-        Reduced::Global(name) => Err(name),
-        Reduced::Refused if value.is_instance_of::<PyBaseException>() => {
-            Ok(Content::Items(vec![value.getattr(intern!(py, "args"))?]))
+        Reduced::Parts(parts) => {
+            let is_own = matches!(says, Says::Reduce { is_own: true } | Says::State { is_own: true });
+            match reduced(value, class, facts, &parts, is_own) {
+                Ok(Some(plan)) if is_own => Content::All(plan),
+                Ok(Some(plan)) => Content::Plan(plan),
+                Ok(None) => Content::None,
+                // Half of what it says would be somebody else's value.
+                Err(error) => not_there(value.py(), error).map(|()| Content::Itself)?,
+            }
         }
-        Reduced::Refused => Ok(if let Some(parts) = buffer(value)? {
-            Content::Buffer(parts)
-        } else {
-            shown(value)?.map_or(Content::Itself, Content::Text)
-        }),
+        Reduced::Global(name) => Content::Global(name),
+        Reduced::Refused if matches!(facts.kind, Kind::Exception | Kind::Other) && !facts.hides => {
+            if facts.has_base { Content::Plan(base_plan(value)?) } else { Content::None }
+        }
+        Reduced::Refused if value.is_instance_of::<PyBaseException>() => {
+            Content::Plan(Plan::Items(vec![value.getattr(intern!(value.py(), "args"))?]))
+        }
+        Reduced::Refused => {
+            if let Some(plan) = buffer(value)? {
+                Content::Shown(plan)
+            } else {
+                shown(value)?.map_or(Content::Itself, Content::Shown)
+            }
+        }
     })
 }
 
+/// What `__getstate__` returns, beside what the built-in base holds.
+fn state<'py>(
+    value: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyType>,
+    facts: &Facts,
+    is_own: bool,
+) -> PyResult<Content<'py>> {
+    let said = class.getattr(intern!(value.py(), "__getstate__")).and_then(|state| state.call1((value,)));
+    let base = if facts.has_base { Some(base_plan(value)?) } else { None };
+    let said = match said {
+        Ok(said) => Plan::Value(said),
+        Err(error) => {
+            not_there(value.py(), error)?;
+            return Ok(base.map_or(Content::None, Content::Plan));
+        }
+    };
+    let plan = Plan::Array(vec![base.unwrap_or_else(Plan::nil), said]);
+    Ok(if is_own { Content::All(plan) } else { Content::Plan(plan) })
+}
+
 /// A `repr` that could be an expression.
-fn shown<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
-    let repr = value.repr()?;
-    let text = repr.to_string_lossy();
-    Ok((!text.starts_with('<') && !text.contains(" at 0x")).then_some(repr.clone()))
+fn shown<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Plan<'py>>> {
+    let Some(text) = repr(value)? else { return Ok(None) };
+    let shown = text.to_string_lossy();
+    if shown.starts_with('<') || shown.contains(" at 0x") {
+        return Ok(None);
+    }
+    text_plan(&text).map(Some)
+}
+
+fn text_plan<'py>(text: &Bound<'py, PyString>) -> PyResult<Plan<'py>> {
+    let mut bytes = Vec::new();
+    write_text(text, &mut bytes)?;
+    Ok(Plan::Bytes(bytes))
+}
+
+fn repr<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
+    value.repr().map(Some).or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
 /// Format, shape and bytes of an object that is a buffer: an array, whose `repr` may leave out its middle. Its
 /// items instead of bytes if it holds references, since addresses say nothing about what they lead to.
-fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<[Bound<'py, PyAny>; 3]>> {
-    let Ok(view) = PyMemoryView::from(value) else { return Ok(None) };
-    let format = view.getattr("format")?;
-    let items =
-        if format.contains("O")? { value.getattr_opt("tolist")? } else { Some(view.getattr("tobytes")?) };
-    let Some(items) = items else { return Ok(None) };
-    Ok(Some([format, view.getattr("shape")?, items.call0()?]))
+fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Plan<'py>>> {
+    let parts = || -> PyResult<Option<Plan<'py>>> {
+        let Ok(view) = PyMemoryView::from(value) else { return Ok(None) };
+        let format = view.getattr("format")?;
+        let items = if format.contains("O")? { value.getattr("tolist")? } else { view.getattr("tobytes")? };
+        Ok(Some(Plan::Items(vec![format, view.getattr("shape")?, items.call0()?])))
+    };
+    parts().or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
-/// Appends content and state. What shows an object as a whole is its state, if it has no attributes.
-fn write_content_and_state(
-    value: &Bound<'_, PyAny>,
-    content: &Content<'_>,
-    attributes: &Bound<'_, PyDict>,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<()> {
-    let has_attributes = !attributes.is_empty();
-    match content {
-        Content::None if has_attributes => write::nil(out),
-        Content::None => {
-            write::nil(out);
-            return write_bare(value, out, found, depth);
-        }
-        Content::Base => drop(write_base(value, out, found, depth)?),
-        Content::Items(items) => write_items(items, out, found, depth)?,
-        Content::Reduced(parts) => write_reduced(value, parts, attributes, out, found, depth)?,
-        Content::Buffer(_) | Content::Text(_) => {
-            if !has_attributes {
-                write::nil(out);
-            }
-            match content {
-                Content::Buffer(parts) => write_items(parts, out, found, depth)?,
-                Content::Text(text) => write_text(text, out)?,
-                _ => {}
-            }
-            if !has_attributes {
-                return Ok(());
-            }
-        }
-        Content::Itself => {
-            found.itself(value);
-            write::nil(out);
-            write::nil(out);
-            return Ok(());
-        }
-    }
-    if has_attributes {
-        return write_dict(attributes, out, found, depth);
-    }
-    write::nil(out);
-    Ok(())
-}
-
-/// Appends the state of an object that hides nothing and has no attributes.
-fn write_bare(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found, depth: usize) -> PyResult<()> {
+/// The state of an object that hides nothing and has no attributes. None: it is known by its identity.
+fn bare<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Plan<'py>>> {
     let py = value.py();
-    if let Some(parts) = buffer(value)? {
-        return write_items(&parts, out, found, depth);
+    if let Some(plan) = buffer(value)? {
+        return Ok(Some(plan));
     }
     let shows_itself = intern!(py, "__repr__");
     let is_shown =
         !value.get_type().getattr(shows_itself)?.is(&py.get_type::<PyAny>().getattr(shows_itself)?);
     if is_shown {
-        let text = value.repr()?;
-        if !text.to_string_lossy().contains(" at 0x") {
-            return write_text(&text, out);
-        }
+        let text = repr(value)?.filter(|text| !text.to_string_lossy().contains(" at 0x"));
+        return text.as_ref().map(text_plan).transpose();
     }
-    // With room for attributes but none set, it is like any other of its class; without, or if it shows an
-    // address, all it has is its identity.
-    if is_shown || own_dict(value)?.is_none() {
-        found.itself(value);
-    }
-    write::nil(out);
-    Ok(())
+    // With room for attributes but none set, it is like any other of its class; without, all it has is its identity.
+    Ok(facts.has_dict.then(Plan::nil))
 }
 
-/// Appends what an object says to `pickle`: function, arguments, state, items, pairs and setter of the state, as
-/// far as there are any. Nil if that is nothing but its class and its attributes.
-fn write_reduced(
-    value: &Bound<'_, PyAny>,
-    parts: &Bound<'_, PyTuple>,
-    attributes: &Bound<'_, PyDict>,
-    out: &mut Vec<u8>,
-    found: &mut Found,
-    depth: usize,
-) -> PyResult<()> {
+/// What an object says to `pickle`: function, arguments, state, items, pairs and setter of the state, as far as there are
+/// any. None if that is nothing but its class and its attributes.
+fn reduced<'py>(
+    value: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyType>,
+    facts: &Facts,
+    parts: &Bound<'py, PyTuple>,
+    is_own: bool,
+) -> PyResult<Option<Plan<'py>>> {
     let py = value.py();
-    let part = |index: usize| -> PyResult<Option<Bound<'_, PyAny>>> {
-        Ok(if index < parts.len() {
-            Some(parts.get_item(index)?).filter(|part| !part.is_none())
-        } else {
-            None
-        })
-    };
+    let part = |index: usize| parts.get_item(index).ok().filter(|part| !part.is_none());
     let (function, arguments) = (parts.get_item(0)?, parts.get_item(1)?.cast_into::<PyTuple>()?);
-    // The attributes follow.
-    let state = match part(2)? {
-        Some(state) if are_same(&state, attributes)? => None,
-        state => state,
-    };
-    let class = value.get_type();
-    let is_bare = match arguments.len() {
-        0 => function.is(&class),
-        1 => function.is(types::new_object(py)?) && arguments.get_item(0)?.is(&class),
-        _ => false,
-    };
-    let mut last = 2;
-    for (index, is_there) in
-        [state.is_some(), part(3)?.is_some(), part(4)?.is_some(), part(5)?.is_some()].into_iter().enumerate()
-    {
-        if is_there {
-            last = index + 3;
-        }
+    // The attributes follow, unless this is all.
+    let state = part(2).filter(|state| is_own || !are_same(state, &all_attributes(value, facts, py)));
+    let is_bare = !is_own
+        && match arguments.len() {
+            0 => function.is(class),
+            1 => function.is(types::new_object(py)?) && arguments.get_item(0)?.is(class),
+            _ => false,
+        };
+    let rest = [state, part(3), part(4), part(5)];
+    let count = rest.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+    if is_bare && count == 0 {
+        return Ok(None);
     }
-    if is_bare && last == 2 {
-        write::nil(out);
-        return Ok(());
-    }
-    write::array(out, last)?;
-    write_any(&function, out, found, depth + 1)?;
-    write_any(arguments.as_any(), out, found, depth + 1)?;
-    for index in 2..last {
-        match (index, if index == 2 { state.clone() } else { part(index)? }) {
-            (_, None) => write::nil(out),
-            (3, Some(items)) => {
-                let items = items.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-                write_items(&items, out, found, depth)?;
+    let mut plans = vec![Plan::Value(function), Plan::Value(arguments.into_any())];
+    for (index, part) in rest.into_iter().take(count).enumerate() {
+        plans.push(match (index, part) {
+            (_, None) => Plan::nil(),
+            (1, Some(items)) => Plan::Items(items.try_iter()?.collect::<PyResult<_>>()?),
+            (2, Some(pairs)) => {
+                Plan::Pairs(pairs.try_iter()?.map(|pair| pair?.extract()).collect::<PyResult<_>>()?)
             }
-            (4, Some(pairs)) => {
-                let pairs = pairs.try_iter()?.map(|pair| pair?.extract()).collect::<PyResult<Vec<_>>>()?;
-                write_pairs(pairs, out, found, depth)?;
-            }
-            (_, Some(part)) => write_any(&part, out, found, depth + 1)?,
-        }
+            (_, Some(part)) => Plan::Value(part),
+        });
     }
-    Ok(())
+    Ok(Some(Plan::Array(plans)))
 }
 
 /// Whether a state is the attributes, which are written anyway.
-fn are_same(state: &Bound<'_, PyAny>, attributes: &Bound<'_, PyDict>) -> PyResult<bool> {
-    let Ok(state) = state.cast::<PyDict>() else { return Ok(false) };
-    if state.len() != attributes.len() {
-        return Ok(false);
-    }
-    for (name, content) in attributes.iter() {
-        if !state.get_item(name)?.is_some_and(|other| other.is(&content)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn are_same(state: &Bound<'_, PyAny>, attributes: &[(Bound<'_, PyAny>, Bound<'_, PyAny>)]) -> bool {
+    let Ok(state) = state.cast::<PyDict>() else { return false };
+    state.len() == attributes.len()
+        && attributes.iter().all(|(name, content)| {
+            state.get_item(name).is_ok_and(|other| other.is_some_and(|other| other.is(content)))
+        })
 }

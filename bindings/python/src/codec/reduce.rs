@@ -3,8 +3,10 @@
 //!
 //! A class that is written in C keeps its content in memory of its own, where neither `vars` nor `__slots__`
 //! lead: a `Decimal` its digits, a connection its socket, a `deque` its items. So does a Python class that
-//! inherits from one. [`hides`] says which classes may do so; what they hide is asked of `__reduce_ex__`.
+//! inherits from one. [`hides`] says which classes may do so; what they hide is asked of `__reduce_ex__`. Python classes that
+//! define that themselves are asked, too (see `facts`).
 
+use pyo3::exceptions::PyRecursionError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -26,18 +28,6 @@ const MANAGED_WEAKREF: u64 = 1 << 3;
 /// Errs on the side of true. It is false only if no class among the ancestors is from C, but for `object` and
 /// the built-in types, and an instance has no more memory than its attributes and `base` need.
 pub(super) fn hides<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, PyType>>) -> PyResult<bool> {
-    // Finding out takes longer than all the rest of a small object.
-    let known = types::hiding_classes(class.py())?;
-    let found = known.call_method1(intern!(class.py(), "get"), (class,))?;
-    if !found.is_none() {
-        return found.is_truthy();
-    }
-    let hides = looks_hiding(class, base)?;
-    known.set_item(class, hides)?;
-    Ok(hides)
-}
-
-fn looks_hiding<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, PyType>>) -> PyResult<bool> {
     let py = class.py();
     let object = py.get_type::<PyAny>();
     if own_bytes(class)? > own_bytes(base.unwrap_or(&object))? {
@@ -53,6 +43,13 @@ fn looks_hiding<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, PyType
         }
     }
     Ok(false)
+}
+
+/// Whether instances may have a dict of their own.
+pub(super) fn has_dict(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let py = class.py();
+    let flags: u64 = class.getattr(intern!(py, "__flags__"))?.extract()?;
+    Ok(flags & MANAGED_DICT != 0 || class.getattr(intern!(py, "__dictoffset__"))?.is_truthy()?)
 }
 
 /// Bytes of an instance that are not for attributes.
@@ -111,7 +108,7 @@ pub(super) enum Reduced<'py> {
     Refused,
 }
 
-/// Asks an object that [`hides`] something, as `pickle` and `copy` do.
+/// Asks an object that [`hides`] something, or whose class says what it is made of, as `pickle` and `copy` do.
 pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
     let py = value.py();
     let class = value.get_type();
@@ -124,7 +121,8 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
         {
             return Ok(Reduced::Refused);
         }
-        None => value.call_method1(intern!(py, "__reduce_ex__"), (4,)),
+        // Of the class: an attribute of the object's own may have the name, too.
+        None => class.getattr(intern!(py, "__reduce_ex__")).and_then(|reduce| reduce.call1((value, 4))),
     };
     match said {
         Ok(said) => Ok(match said.cast_into::<PyTuple>() {
@@ -135,7 +133,20 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
             Err(error) => error.into_inner().cast_into().map_or(Reduced::Refused, Reduced::Global),
         }),
         // A class says with any exception that it cannot.
-        Err(error) if errors::is_from_outside(py, &error) => Err(error),
-        Err(_) => Ok(Reduced::Refused),
+        Err(error) => not_there(py, error).map(|()| Reduced::Refused),
     }
+}
+
+/// Whether a class is registered with `copyreg`.
+pub(super) fn is_registered(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    Ok(types::dispatch_table(class.py())?.cast::<PyDict>()?.contains(class)?)
+}
+
+/// An exception while an object is looked at says that what was looked for is not there, unless it is an interrupt or the
+/// want of memory.
+pub(super) fn not_there(py: Python<'_>, error: PyErr) -> PyResult<()> {
+    if errors::is_from_outside(py, &error) && !error.is_instance_of::<PyRecursionError>(py) {
+        return Err(error);
+    }
+    Ok(())
 }

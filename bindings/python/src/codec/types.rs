@@ -33,22 +33,14 @@ library! {
     dict_keys: PyType = "_collections_abc", "dict_keys";
     dict_values: PyType = "_collections_abc", "dict_values";
     dict_items: PyType = "_collections_abc", "dict_items";
+    ordered_dict: PyType = "collections", "OrderedDict";
     array: PyType = "array", "array";
+    stand_in_of: PyAny = "cache._stand_ins", "of";
     dispatch_table: PyAny = "copyreg", "dispatch_table";
     new_object: PyAny = "copyreg", "__newobj__";
     slot_names: PyAny = "copyreg", "_slotnames";
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";
-}
-
-/// What is known of classes so far: whether their instances hide something (see `reduce`). A dict that keeps no class
-/// alive.
-pub(super) fn hiding_classes(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static MADE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let made = MADE.get_or_try_init(py, || -> PyResult<_> {
-        Ok(py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind())
-    })?;
-    Ok(made.bind(py))
 }
 
 /// Whether the object is of exactly this class.

@@ -2,6 +2,7 @@
 //!
 //! - [`Ref`]: a reference to a Python object whose drop is one decrement;
 //! - [`GilCell`]: state that the interpreter's lock guards;
+//! - `attribute`: what an object holds, without code of its class;
 //! - `context`: context variables;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
@@ -19,6 +20,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod attribute;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;

@@ -1,0 +1,188 @@
+"""What stands for objects of well-known libraries in keys, and what users registered for classes of their own.
+
+The encoding by value (``docs/values.md``) asks `of` once for each class. It answers how objects of the class are known:
+
+- by a *value* that a function makes of them: `registered` by `cache.key.register`, or one of ours, for containers of data
+  whose attributes are not their value;
+- as *itself*, by identity: connections, clients, locks and the like, whose attributes change while they are used;
+- as itself and *of one call*: requests and the like, of which there is a new one for each call. A call with such an argument
+  is not cached.
+
+Libraries are known by the name of their package and class, and never imported. What is said of a base holds for classes that
+inherit from it, but values of ours are made of the library's own classes only: others may hold more.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+Function = Callable[[Any], Any]
+
+_registered: dict[type, Function] = {}
+
+_ITSELF = {
+    "aiohttp": ("ClientSession", "BaseConnector"),
+    "anthropic": ("BaseClient",),
+    "asyncio": ("AbstractEventLoop", "Lock", "Event", "Condition", "Semaphore", "Barrier", "Queue"),
+    "asyncpg": ("Connection", "Pool"),
+    "boto3": ("ServiceResource", "Session"),
+    "botocore": ("BaseClient",),
+    "concurrent": ("Executor", "Future"),
+    "elasticsearch": ("BaseClient",),
+    "grpc": ("Channel",),
+    "httpx": ("BaseClient",),
+    "loguru": ("Logger",),
+    "multiprocessing": ("BaseProcess", "Pool", "BaseManager"),
+    "openai": ("BaseClient",),
+    "psycopg": ("BaseConnection",),
+    "psycopg_pool": ("BasePool",),
+    "pymongo": ("MongoClient", "AsyncMongoClient"),
+    "queue": ("Queue",),
+    "redis": ("Redis", "RedisCluster", "ConnectionPool", "AbstractConnection"),
+    "requests": ("Session",),
+    "selectors": ("BaseSelector",),
+    "sqlalchemy": (
+        *("AsyncConnection", "AsyncEngine", "AsyncSession", "ClauseElement", "Connection", "Engine", "Mapper", "MetaData"),
+        *("Pool", "Result", "Session", "async_scoped_session", "async_sessionmaker", "registry", "scoped_session"),
+        "sessionmaker",
+    ),
+    "subprocess": ("Popen",),
+    "threading": ("Thread", "Condition", "Event", "Semaphore", "Barrier"),
+    "unittest": ("NonCallableMock",),
+    "urllib3": ("PoolManager", "HTTPConnectionPool"),
+}
+
+_OF_ONE_CALL = {
+    "aiohttp": ("BaseRequest", "StreamResponse"),
+    "django": ("HttpRequest", "HttpResponseBase"),
+    "litestar": ("ASGIConnection", "Response"),
+    "sanic": ("Request", "BaseHTTPResponse"),
+    "starlette": ("HTTPConnection", "BackgroundTask", "BackgroundTasks", "Response", "UploadFile"),
+    "tornado": ("HTTPServerRequest", "RequestHandler"),
+    "werkzeug": ("Request", "Response"),
+}
+
+
+def of(cls: type) -> tuple[str, Function | None] | None:
+    """How objects of a class are known; None if by all that they hold."""
+    mro = type.mro(cls) if cls is type else cls.__mro__
+    for base in mro:
+        if (function := _registered.get(base)) is not None:
+            return ("registered", function)
+    own_package, _ = _name(cls)
+    for base in mro:
+        package, name = _name(base)
+        if name in _OF_ONE_CALL.get(package, ()):
+            return ("of one call", None)
+        if name in _ITSELF.get(package, ()):
+            return ("itself", None)
+        is_ours = package == own_package or package in ("logging", "werkzeug")
+        if is_ours and (function := _VALUES.get((package, name))) is not None:
+            return ("value", function)
+    return None
+
+
+def register(cls: type, function: Function) -> None:
+    """Notes what stands for objects of a class."""
+    _registered[cls] = function
+
+
+def _name(cls: type) -> tuple[str, str]:
+    module = cls.__dict__.get("__module__")
+    return (module.partition(".")[0] if isinstance(module, str) else "", cls.__name__)
+
+
+# Values of ours. What one of them raises says that the object is not as it was known: it is known by identity then.
+
+
+def _logger(logger: logging.Logger) -> str:
+    # One that was not made by `getLogger` may differ from one of its name in all that it has.
+    if logger is not logging.root and logging.Logger.manager.loggerDict.get(logger.name) is not logger:
+        raise TypeError("a logger of its own")
+    return logger.name
+
+
+def _proxied(proxy: Any) -> Any:
+    # It stands for one object now, and for another one in another request.
+    return type(proxy)._get_current_object.__get__(proxy)()
+
+
+def _row_state(state: Any) -> Any:
+    # Class and primary key of a row; None of one that is in no database so far.
+    return state.key
+
+
+def _frame(frame: Any) -> Any:
+    columns = [frame._ixs(position, axis=1).array for position in range(frame.shape[1])]
+    return (frame.index, frame.columns, [_array(column) for column in columns], frame.attrs, _flags(frame))
+
+
+def _series(series: Any) -> Any:
+    return (series.name, series.index, _array(series.array), series.attrs, _flags(series))
+
+
+def _flags(data: Any) -> bool:
+    return bool(data.flags.allows_duplicate_labels)
+
+
+def _index(index: Any) -> Any:
+    if index.nlevels > 1:
+        return (list(index.names), [index.get_level_values(level) for level in range(index.nlevels)])
+    # A range is its three numbers.
+    if type(index).__name__ == "RangeIndex":
+        return (index.name, index.start, index.stop, index.step)
+    return (index.name, _array(index.array), getattr(index, "freqstr", None))
+
+
+def _array(array: Any) -> Any:
+    """A column of pandas: its type, and what it holds."""
+    numpy = sys.modules["numpy"]
+    dtype = array.dtype
+    kind = type(array).__name__
+    if kind in ("NumpyExtensionArray", "PandasArray"):
+        return (kind, str(dtype), array.to_numpy())
+    if kind == "Categorical":
+        return (kind, array.codes, array.categories, bool(array.ordered))
+    if kind in ("DatetimeArray", "TimedeltaArray", "PeriodArray"):
+        return (kind, str(dtype), array.asi8)
+    if kind == "IntervalArray":
+        return (kind, str(dtype), array.left, array.right)
+    missing = numpy.asarray(array.isna())
+    present = array[~missing]
+    return (kind, str(dtype), missing, list(present.astype(object)))
+
+
+def _categorical(array: Any) -> Any:
+    return _array(array)
+
+
+def _image(image: Any) -> Any:
+    palette = image.getpalette() if image.mode in ("P", "PA") else None
+    return (image.mode, image.size, palette, image.tobytes(), dict(image.info))
+
+
+def _polars_frame(frame: Any) -> Any:
+    return [_polars_series(series) for series in frame.get_columns()]
+
+
+def _polars_series(series: Any) -> Any:
+    # The type in words: classes of types are made anew. Then the bytes of one chunk.
+    return (series.name, repr(series.dtype), series.rechunk().__getstate__())
+
+
+_VALUES: dict[tuple[str, str], Function] = {
+    ("PIL", "Image"): _image,
+    ("logging", "Logger"): _logger,
+    ("pandas", "DataFrame"): _frame,
+    ("pandas", "ExtensionArray"): _array,
+    ("pandas", "Index"): _index,
+    ("pandas", "Series"): _series,
+    ("polars", "DataFrame"): _polars_frame,
+    ("polars", "Series"): _polars_series,
+    ("sqlalchemy", "InstanceState"): _row_state,
+    ("werkzeug", "LocalProxy"): _proxied,
+}

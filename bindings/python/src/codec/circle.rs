@@ -1,0 +1,317 @@
+//! Objects that all lead to each other, by value: each gets an encoding that says all about the circle, and which one it is.
+//!
+//! Two objects are *alike* if nothing tells them apart: they are of one class, what they hold is encoded alike, and their parts
+//! inside of the circle are alike in turn. (That is equality of what one gets by following the references for ever, as sharing
+//! is no part of the value.)
+//!
+//! Rules:
+//! 1. Objects that are alike get one encoding. They are found by refinement: all are in one class at first; a class is split as
+//!    long as its members' parts are in different classes. The largest piece of a class keeps its number, so an object gets
+//!    another one as often as its class halves: time is n log n, for a list of a hundred thousand links, too.
+//! 2. The classes are put in an order that follows from nothing but the value. Each gets a *colour*, which says all about it up
+//!    to some distance. Once a colour is unlike all others, its class is the first, and the rest follow as they are met from
+//!    there; the entries of sets and maps by their colours. If entries that differ have one colour, the distance grows.
+//! 3. The encoding is the digest of all classes in this order, each with the numbers of its parts, and the number of the object's
+//!    class: equal encodings mean equal values, whatever the colours are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use pyo3::prelude::*;
+
+use super::digest::{self, DIGEST_BYTES};
+use super::found::Found;
+use super::graph::{Shape, fill, filled};
+use super::{ext, write};
+
+/// Colours are looked for as long as their digests are of fewer bytes than this: seconds of work.
+const MAX_COLOURED_BYTES: usize = 1 << 29;
+
+type Digest = [u8; DIGEST_BYTES];
+
+/// A part of an object of the circle.
+pub(super) enum Part<'a> {
+    /// An object of the circle.
+    Inside(usize),
+    /// The encoding of something else.
+    Outside(&'a [u8]),
+}
+
+pub(super) struct Circle<'a> {
+    nodes: Vec<(&'a Shape, Vec<Part<'a>>)>,
+    found: &'a Found,
+}
+
+/// Which objects are alike.
+struct Classes {
+    /// Of each object.
+    of: Vec<usize>,
+    members: Vec<Vec<usize>>,
+    /// Where an object is among the members.
+    at: Vec<usize>,
+    /// What its members that were not looked at since have in common.
+    signature: Vec<Option<Digest>>,
+}
+
+impl<'a> Circle<'a> {
+    pub(super) fn new(nodes: Vec<(&'a Shape, Vec<Part<'a>>)>, found: &'a Found) -> Self {
+        Self { nodes, found }
+    }
+
+    /// The encodings, in the order of the objects. None: it would take too long.
+    pub(super) fn encode(&self) -> PyResult<Option<Vec<Vec<u8>>>> {
+        let classes = self.classes()?;
+        let Some(numbers) = self.numbers(&classes)? else { return Ok(None) };
+        // Rule 3.
+        let mut order = vec![0; numbers.len()];
+        for (class, &number) in numbers.iter().enumerate() {
+            order[number] = class;
+        }
+        let mut all = Vec::with_capacity(DIGEST_BYTES * order.len());
+        for class in order {
+            let bytes = self.filled(classes.members[class][0], &|node| {
+                numbers[classes.of[node]].to_be_bytes().to_vec()
+            })?;
+            all.extend_from_slice(&digest::bare(&bytes));
+        }
+        let all = digest::bare(&all);
+        let encoded = classes.of.iter().map(|&class| {
+            let mut body = all.to_vec();
+            body.extend_from_slice(&(numbers[class] as u64).to_be_bytes());
+            let mut bytes = Vec::with_capacity(body.len() + 3);
+            write::ext(&mut bytes, ext::CIRCLE, &body)?;
+            Ok(bytes)
+        });
+        Ok(Some(encoded.collect::<PyResult<_>>()?))
+    }
+
+    /// The encoding of an object; its parts inside of the circle are what `hole` says.
+    fn filled(&self, node: usize, hole: &dyn Fn(usize) -> Vec<u8>) -> PyResult<Vec<u8>> {
+        let mut bytes = Vec::new();
+        fill(self.nodes[node].0, &mut bytes, self.found, &self.child(node, hole))?;
+        Ok(bytes)
+    }
+
+    fn child<'b>(
+        &'b self,
+        node: usize,
+        hole: &'b dyn Fn(usize) -> Vec<u8>,
+    ) -> impl Fn(usize, &mut Vec<u8>) -> PyResult<()> + 'b {
+        move |index, out| match &self.nodes[node].1[index] {
+            Part::Outside(bytes) => {
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
+            Part::Inside(node) => write::ext(out, ext::HOLE, &hole(*node)),
+        }
+    }
+
+    /// Rule 1.
+    fn classes(&self) -> PyResult<Classes> {
+        let count = self.nodes.len();
+        let mut holders = vec![Vec::new(); count];
+        for (holder, (_, parts)) in self.nodes.iter().enumerate() {
+            for part in parts {
+                if let Part::Inside(node) = part {
+                    holders[*node].push(holder);
+                }
+            }
+        }
+        let mut classes = Classes {
+            of: vec![0; count],
+            members: vec![(0..count).collect()],
+            at: (0..count).collect(),
+            signature: vec![None],
+        };
+        let mut outdated: Vec<usize> = (0..count).collect();
+        while !outdated.is_empty() {
+            let mut by_class: BTreeMap<usize, HashMap<Digest, Vec<usize>>> = BTreeMap::new();
+            for &node in &outdated {
+                let class = classes.of[node];
+                // What is alone in its class is not split.
+                if classes.members[class].len() > 1 {
+                    let bytes = self.filled(node, &|part| classes.of[part].to_be_bytes().to_vec())?;
+                    by_class.entry(class).or_default().entry(digest::bare(&bytes)).or_default().push(node);
+                }
+            }
+            let mut changed = Vec::new();
+            for (class, pieces) in by_class {
+                classes.split(class, pieces, &mut changed);
+            }
+            outdated = changed.iter().flat_map(|&node| holders[node].iter().copied()).collect();
+            outdated.sort_unstable();
+            outdated.dedup();
+        }
+        Ok(classes)
+    }
+
+    /// Rule 2: the number of each class.
+    fn numbers(&self, classes: &Classes) -> PyResult<Option<Vec<usize>>> {
+        let count = classes.members.len();
+        let first = |class: usize| classes.members[class][0];
+        let mut colours = vec![[0; DIGEST_BYTES]; count];
+        let mut bytes_so_far = 0;
+        loop {
+            let mut next = Vec::with_capacity(count);
+            for class in 0..count {
+                let bytes = self.filled(first(class), &|node| colours[classes.of[node]].to_vec())?;
+                bytes_so_far += bytes.len();
+                next.push(digest::bare(&bytes));
+            }
+            colours = next;
+            if let Some(start) = lone(&colours)
+                && !self.has_ties(classes, &colours)?
+            {
+                return self.from(start, classes, &colours).map(Some);
+            }
+            if bytes_so_far > MAX_COLOURED_BYTES {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether entries of a set or map differ, and their colours do not.
+    fn has_ties(&self, classes: &Classes, colours: &[Digest]) -> PyResult<bool> {
+        for members in &classes.members {
+            let node = members[0];
+            let by_colour = |node: usize| colours[classes.of[node]].to_vec();
+            let by_class = |node: usize| classes.of[node].to_be_bytes().to_vec();
+            let (by_colour, by_class) = (self.child(node, &by_colour), self.child(node, &by_class));
+            let mut waiting = vec![self.nodes[node].0];
+            while let Some(shape) = waiting.pop() {
+                let entries = entries(shape, &mut waiting);
+                let mut known: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+                for entry in entries.iter().filter(|entry| entry.iter().any(|shape| has_child(shape))) {
+                    let (colour, class) =
+                        (filled(entry, self.found, &by_colour)?, filled(entry, self.found, &by_class)?);
+                    if known.get(&colour).is_some_and(|other| *other != class) {
+                        return Ok(true);
+                    }
+                    known.insert(colour, class);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Numbers in the order in which classes are met.
+    fn from(&self, start: usize, classes: &Classes, colours: &[Digest]) -> PyResult<Vec<usize>> {
+        let mut numbers = vec![usize::MAX; classes.members.len()];
+        let mut order = vec![start];
+        numbers[start] = 0;
+        let mut at = 0;
+        while let Some(&class) = order.get(at) {
+            at += 1;
+            let node = classes.members[class][0];
+            let by_colour = |node: usize| colours[classes.of[node]].to_vec();
+            let child = self.child(node, &by_colour);
+            let mut waiting = vec![self.nodes[node].0];
+            while let Some(shape) = waiting.pop() {
+                if let Shape::Child(index) = shape {
+                    if let Part::Inside(part) = &self.nodes[node].1[*index] {
+                        let class = classes.of[*part];
+                        if numbers[class] == usize::MAX {
+                            numbers[class] = order.len();
+                            order.push(class);
+                        }
+                    }
+                    continue;
+                }
+                let from = waiting.len();
+                let mut entries = entries(shape, &mut waiting);
+                waiting[from..].reverse();
+                entries.retain(|entry| entry.iter().any(|shape| has_child(shape)));
+                let mut sorted = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    sorted.push((filled(&entry, self.found, &child)?, entry));
+                }
+                sorted.sort_by(|a, b| b.0.cmp(&a.0));
+                waiting.extend(sorted.into_iter().flat_map(|(_, entry)| entry.into_iter().rev()));
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+/// The class with the least colour that no other has.
+fn lone(colours: &[Digest]) -> Option<usize> {
+    let mut counts: HashMap<&Digest, (usize, usize)> = HashMap::with_capacity(colours.len());
+    for (class, colour) in colours.iter().enumerate() {
+        counts.entry(colour).or_insert((0, class)).0 += 1;
+    }
+    let lone = counts.into_iter().filter(|(_, (count, _))| *count == 1);
+    lone.min_by(|a, b| a.0.cmp(b.0)).map(|(_, (_, class))| class)
+}
+
+/// The entries of a set or map; the parts of anything else are added to `waiting`, in their order.
+fn entries<'a>(shape: &'a Shape, waiting: &mut Vec<&'a Shape>) -> Vec<Vec<&'a Shape>> {
+    match shape {
+        Shape::Bytes(_) | Shape::Child(_) => Vec::new(),
+        Shape::Array(_, parts) => {
+            waiting.extend(parts);
+            Vec::new()
+        }
+        Shape::Object(object) => {
+            waiting.extend([&object.1, &object.2]);
+            Vec::new()
+        }
+        Shape::Set(items) => items.iter().map(|item| vec![item]).collect(),
+        Shape::Map(pairs) => pairs.iter().map(|(key, value)| vec![key, value]).collect(),
+    }
+}
+
+fn has_child(shape: &Shape) -> bool {
+    match shape {
+        Shape::Bytes(_) => false,
+        Shape::Child(_) => true,
+        Shape::Array(_, parts) | Shape::Set(parts) => parts.iter().any(has_child),
+        Shape::Map(pairs) => pairs.iter().any(|(key, value)| has_child(key) || has_child(value)),
+        Shape::Object(object) => has_child(&object.1) || has_child(&object.2),
+    }
+}
+
+impl Classes {
+    /// Splits a class into pieces. `pieces`: its members that were looked at, by what they are now; the rest is as it was.
+    fn split(&mut self, class: usize, mut pieces: HashMap<Digest, Vec<usize>>, changed: &mut Vec<usize>) {
+        let looked_at: usize = pieces.values().map(Vec::len).sum();
+        let rest = self.members[class].len() - looked_at;
+        // Those that are as they were stay with the rest.
+        let as_before =
+            self.signature[class].filter(|_| rest > 0).and_then(|signature| pieces.remove(&signature));
+        let rest = rest + as_before.map_or(0, |nodes| nodes.len());
+        let largest = pieces.iter().map(|(signature, nodes)| (nodes.len(), *signature)).max();
+        let Some((len, signature)) = largest else { return };
+        if len > rest {
+            let kept = pieces.remove(&signature).unwrap_or_default();
+            let before = self.signature[class].replace(signature);
+            if rest > 0 {
+                // All that are in no piece: fewer than those that stay.
+                let mut is_elsewhere: std::collections::HashSet<usize> = kept.into_iter().collect();
+                is_elsewhere.extend(pieces.values().flatten().copied());
+                let moved = self.members[class].iter().copied().filter(|node| !is_elsewhere.contains(node));
+                let moved = moved.collect();
+                self.move_out(moved, before, changed);
+            }
+        }
+        for (signature, nodes) in pieces {
+            self.move_out(nodes, Some(signature), changed);
+        }
+    }
+
+    /// Makes a class of nodes of another class.
+    fn move_out(&mut self, nodes: Vec<usize>, signature: Option<Digest>, changed: &mut Vec<usize>) {
+        let class = self.members.len();
+        for (place, &node) in nodes.iter().enumerate() {
+            let members = &mut self.members[self.of[node]];
+            let at = self.at[node];
+            members.swap_remove(at);
+            if let Some(&moved) = members.get(at) {
+                self.at[moved] = at;
+            }
+            self.of[node] = class;
+            self.at[node] = place;
+        }
+        changed.extend_from_slice(&nodes);
+        self.members.push(nodes);
+        self.signature.push(signature);
+    }
+}

@@ -1,0 +1,178 @@
+//! Arguments by value, straight on: parts are written where they stand, as often as they are met.
+//!
+//! That is the encoding of nearly all arguments, and the fast one. It stops, and `graph` takes over, when an argument
+//! 1. leads back to itself;
+//! 2. nests deeper than [`MAX_DEPTH`];
+//! 3. has more than [`MAX_PARTS`] containers and objects, each counted as often as it is met: a few lists that are shared can
+//!    come to more of them than anybody has time for;
+//! 4. has several long parts that come to more than [`MAX_BYTES`].
+//!
+//! Whether it stops depends on nothing but the value: not on what is shared, nor on the order of a set. So two equal values
+//! are written in the same way.
+
+use pyo3::prelude::*;
+
+use super::found::Found;
+use super::plan::{ObjectPlan, Plan, look};
+use super::{ext, write};
+
+const MAX_DEPTH: usize = 64;
+const MAX_PARTS: u32 = 1 << 14;
+/// A part without parts is long from so many bytes on.
+const LONG: usize = 4096;
+const MAX_BYTES: usize = 1 << 24;
+
+/// Why the encoding has no end yet.
+pub(super) enum Stop {
+    /// It is not for this way of writing.
+    TooMuch,
+    Raised(PyErr),
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+/// What is counted on the way.
+#[derive(Default)]
+struct Counts {
+    parts: u32,
+    long_bytes: usize,
+}
+
+/// The objects that the present one is a part of.
+struct Above<'a> {
+    address: usize,
+    above: Option<&'a Above<'a>>,
+}
+
+/// Appends an argument.
+pub(super) fn write_flat(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> Result<(), Stop> {
+    Flat { found, counts: Counts::default() }.write(value, out, None, 0)
+}
+
+struct Flat<'a> {
+    found: &'a mut Found,
+    counts: Counts,
+}
+
+impl Flat<'_> {
+    fn write(
+        &mut self,
+        value: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        above: Option<&Above<'_>>,
+        depth: usize,
+    ) -> Result<(), Stop> {
+        let start = out.len();
+        let Some(plan) = look(value, out, self.found)? else { return self.count_bytes(out.len() - start) };
+        let address = value.as_ptr().addr();
+        let mut ancestor = above;
+        while let Some(one) = ancestor {
+            if one.address == address {
+                return Err(Stop::TooMuch);
+            }
+            ancestor = one.above;
+        }
+        self.counts.parts += 1;
+        if depth > MAX_DEPTH || self.counts.parts > MAX_PARTS {
+            return Err(Stop::TooMuch);
+        }
+        self.write_plan(plan, out, Some(&Above { address, above }), depth)
+    }
+
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), Stop> {
+        if bytes < LONG {
+            return Ok(());
+        }
+        self.counts.long_bytes += bytes;
+        // One alone is written all the same.
+        if self.counts.long_bytes > MAX_BYTES && self.counts.long_bytes > bytes {
+            return Err(Stop::TooMuch);
+        }
+        Ok(())
+    }
+
+    fn write_plan(
+        &mut self,
+        plan: Plan<'_>,
+        out: &mut Vec<u8>,
+        above: Option<&Above<'_>>,
+        depth: usize,
+    ) -> Result<(), Stop> {
+        match plan {
+            Plan::Bytes(bytes) => {
+                out.extend_from_slice(&bytes);
+                self.count_bytes(bytes.len())
+            }
+            Plan::Value(value) => self.write(&value, out, above, depth + 1),
+            Plan::Array(plans) => {
+                write::array(out, plans.len())?;
+                plans.into_iter().try_for_each(|plan| self.write_plan(plan, out, above, depth))
+            }
+            Plan::Items(items) => {
+                write::array(out, items.len())?;
+                items.iter().try_for_each(|item| self.write(item, out, above, depth + 1))
+            }
+            Plan::Set(items) => {
+                let mut parts = Vec::with_capacity(items.len());
+                for item in items {
+                    let mut bytes = Vec::new();
+                    self.write(&item, &mut bytes, above, depth + 1)?;
+                    parts.push(bytes);
+                }
+                let start = out.len();
+                write::array(out, parts.len())?;
+                write_sorted(parts, out);
+                Ok(write::close_ext(out, ext::FROZENSET, start)?)
+            }
+            Plan::Pairs(pairs) => {
+                write::map(out, pairs.len())?;
+                self.write_pairs(&pairs, out, above, depth)
+            }
+            Plan::Object(object) => {
+                let ObjectPlan { class, content, state } = *object;
+                let start = out.len();
+                write::array(out, class.width() + 2)?;
+                self.found.write(class, out)?;
+                self.write_plan(content, out, above, depth)?;
+                self.write_plan(state, out, above, depth)?;
+                Ok(write::close_ext(out, ext::OBJECT, start)?)
+            }
+        }
+    }
+
+    fn write_pairs(
+        &mut self,
+        pairs: &[(Bound<'_, PyAny>, Bound<'_, PyAny>)],
+        out: &mut Vec<u8>,
+        above: Option<&Above<'_>>,
+        depth: usize,
+    ) -> Result<(), Stop> {
+        // All in one, and where each ends: a map of many small entries is common.
+        let mut bytes = Vec::with_capacity(16 * pairs.len());
+        let mut ends = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let start = bytes.len();
+            self.write(key, &mut bytes, above, depth + 1)?;
+            self.write(value, &mut bytes, above, depth + 1)?;
+            ends.push((start, bytes.len()));
+        }
+        ends.sort_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
+        out.reserve(bytes.len());
+        for (start, end) in ends {
+            out.extend_from_slice(&bytes[start..end]);
+        }
+        Ok(())
+    }
+}
+
+/// Appends parts in the order of their bytes.
+pub(super) fn write_sorted(mut parts: Vec<Vec<u8>>, out: &mut Vec<u8>) {
+    parts.sort();
+    for part in parts {
+        out.extend_from_slice(&part);
+    }
+}

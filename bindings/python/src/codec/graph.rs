@@ -1,0 +1,352 @@
+//! Arguments by value that are deep, big or lead back to themselves: a graph of objects, each looked at once.
+//!
+//! Rules:
+//! 1. Nothing recurses: the way down is a list of [`Frame`]s, whatever the depth.
+//! 2. An object is looked at once, however often it is met. Its encoding is *short*: what is longer than [`SHORT`] is replaced
+//!    by its digest. So `a = [a, a]` sixty times over is sixty objects, and sixty digests.
+//! 3. The encoding of an object is made of those of its parts, which are there before it. Only the objects of a *circle*, which
+//!    all lead to each other, have none before it: these get theirs together (see `circle`). Circles are found as Tarjan does.
+//! 4. Nothing depends on what is shared, nor on the order in which objects are met.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::circle::{Circle, Part};
+use super::flat::write_sorted;
+use super::found::{Found, Place};
+use super::plan::{ObjectPlan, Plan, look, write_plain};
+use super::{digest, ext, write};
+
+/// An encoding up to this length is not worth a digest.
+const SHORT: usize = 64;
+
+/// How many objects an argument leads to: some seconds of work. One that makes new ones without end is stopped here.
+const MAX_NODES: usize = 1 << 22;
+
+/// The encoding of an object, with places for those of its parts.
+pub(super) enum Shape {
+    Bytes(Vec<u8>),
+    Child(usize),
+    /// So many items in an array. Those in a row that have no parts are one of the shapes.
+    Array(usize, Vec<Shape>),
+    Set(Vec<Shape>),
+    Map(Vec<(Shape, Shape)>),
+    Object(Box<(Place, Shape, Shape)>),
+}
+
+/// A part of an object.
+enum Child<'py> {
+    /// Not looked at so far.
+    Waits(Bound<'py, PyAny>),
+    Node(usize),
+}
+
+struct Node<'py> {
+    /// Kept, so that no other object gets its address.
+    object: Bound<'py, PyAny>,
+    shape: Shape,
+    children: Vec<Child<'py>>,
+    /// The first of the nodes on Tarjan's stack that it leads to.
+    low: usize,
+    is_on_stack: bool,
+    /// Its encoding, once it has one.
+    bytes: Vec<u8>,
+}
+
+/// A node that is being gone through, and which of its children is next.
+struct Frame {
+    node: usize,
+    next: usize,
+}
+
+/// Addresses are spread well enough by a multiplication.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(usize::from(byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
+
+/// Appends an argument.
+pub(super) fn write_graph(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> PyResult<()> {
+    let mut graph =
+        Graph { found, nodes: Vec::new(), places: HashMap::default(), frames: Vec::new(), stack: Vec::new() };
+    let bytes = graph.run(value)?;
+    write::ext(out, ext::GRAPH, &bytes)
+}
+
+struct Graph<'a, 'py> {
+    found: &'a mut Found,
+    nodes: Vec<Node<'py>>,
+    /// By address.
+    places: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
+    frames: Vec<Frame>,
+    /// Nodes whose circle is not complete.
+    stack: Vec<usize>,
+}
+
+impl<'py> Graph<'_, 'py> {
+    fn run(&mut self, root: &Bound<'py, PyAny>) -> PyResult<Vec<u8>> {
+        self.enter(root.clone())?;
+        // Rule 1.
+        while let Some(frame) = self.frames.last_mut() {
+            let (node, next) = (frame.node, frame.next);
+            frame.next += 1;
+            if next < self.nodes[node].children.len() {
+                self.follow(node, next)?;
+            } else {
+                self.frames.pop();
+                self.leave(node)?;
+            }
+        }
+        Ok(std::mem::take(&mut self.nodes[0].bytes))
+    }
+
+    fn follow(&mut self, node: usize, next: usize) -> PyResult<()> {
+        let Child::Waits(value) = &self.nodes[node].children[next] else { return Ok(()) };
+        let value = value.clone();
+        let child = match self.places.get(&value.as_ptr().addr()) {
+            // Rule 2.
+            Some(&known) => {
+                if self.nodes[known].is_on_stack {
+                    self.nodes[node].low = self.nodes[node].low.min(known);
+                }
+                known
+            }
+            None => self.enter(value)?,
+        };
+        self.nodes[node].children[next] = Child::Node(child);
+        Ok(())
+    }
+
+    /// Looks at an object that was not met before.
+    fn enter(&mut self, object: Bound<'py, PyAny>) -> PyResult<usize> {
+        let index = self.nodes.len();
+        if index == MAX_NODES {
+            let what = format!(
+                "an argument leads to more than {MAX_NODES} objects, or makes new ones without end: say what stands for it \
+                 with cache.key.register, or pass something smaller"
+            );
+            return Err(PyValueError::new_err(what));
+        }
+        let (mut bytes, mut children) = (Vec::new(), Vec::new());
+        let plan = look(&object, &mut bytes, self.found)?;
+        let has_plan = plan.is_some();
+        let shape = match plan {
+            None => Shape::Bytes(Vec::new()),
+            Some(plan) => shape_of(plan, &mut children)?,
+        };
+        self.places.insert(object.as_ptr().addr(), index);
+        let waits = !children.is_empty();
+        if has_plan && !waits {
+            fill(&shape, &mut bytes, self.found, &|_, _| Ok(()))?;
+        }
+        shorten(&mut bytes)?;
+        self.nodes.push(Node { object, shape, children, low: index, is_on_stack: waits, bytes });
+        if waits {
+            self.stack.push(index);
+            self.frames.push(Frame { node: index, next: 0 });
+        }
+        Ok(index)
+    }
+
+    /// All parts of a node were gone through.
+    fn leave(&mut self, node: usize) -> PyResult<()> {
+        let low = self.nodes[node].low;
+        if low == node {
+            let first = self.stack.iter().rposition(|&one| one == node).unwrap_or_default();
+            let circle = self.stack.split_off(first);
+            self.close(&circle)?;
+        }
+        if let Some(above) = self.frames.last() {
+            let above = &mut self.nodes[above.node];
+            // The child may be complete: then its number is above that of its parent.
+            above.low = above.low.min(low);
+        }
+        Ok(())
+    }
+
+    /// Rule 3.
+    fn close(&mut self, circle: &[usize]) -> PyResult<()> {
+        let encoded = match circle {
+            [node] if !self.leads_to(*node, *node) => {
+                let mut bytes = Vec::new();
+                let one = &self.nodes[*node];
+                let child = |index: usize, out: &mut Vec<u8>| {
+                    if let Child::Node(child) = &one.children[index] {
+                        out.extend_from_slice(&self.nodes[*child].bytes);
+                    }
+                    Ok(())
+                };
+                fill(&one.shape, &mut bytes, self.found, &child)?;
+                shorten(&mut bytes)?;
+                vec![bytes]
+            }
+            _ => self.encode_circle(circle)?,
+        };
+        for (&index, bytes) in circle.iter().zip(encoded) {
+            let node = &mut self.nodes[index];
+            node.bytes = bytes;
+            node.is_on_stack = false;
+            // The parts stay, as nodes of their own.
+            node.shape = Shape::Bytes(Vec::new());
+            node.children = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn leads_to(&self, node: usize, other: usize) -> bool {
+        self.nodes[node].children.iter().any(|child| matches!(child, Child::Node(child) if *child == other))
+    }
+
+    fn encode_circle(&mut self, circle: &[usize]) -> PyResult<Vec<Vec<u8>>> {
+        let inside: HashMap<usize, usize> = circle.iter().enumerate().map(|(at, &node)| (node, at)).collect();
+        let nodes = circle.iter().map(|&node| {
+            let node = &self.nodes[node];
+            let parts = node.children.iter().map(|child| match child {
+                Child::Node(child) => match inside.get(child) {
+                    Some(&at) => Part::Inside(at),
+                    None => Part::Outside(&self.nodes[*child].bytes),
+                },
+                Child::Waits(_) => Part::Outside(&[]),
+            });
+            (&node.shape, parts.collect())
+        });
+        let nodes = Circle::new(nodes.collect(), self.found);
+        if let Some(encoded) = nodes.encode()? {
+            return Ok(encoded);
+        }
+        // Too much alike to be told apart in a time that anybody has.
+        let mut encoded = Vec::with_capacity(circle.len());
+        for &node in circle {
+            let place = self.found.itself(&self.nodes[node].object);
+            let mut bytes = Vec::new();
+            self.found.write(place, &mut bytes)?;
+            encoded.push(bytes);
+        }
+        Ok(encoded)
+    }
+}
+
+/// Replaces a long encoding by its digest (rule 2).
+fn shorten(bytes: &mut Vec<u8>) -> PyResult<()> {
+    if bytes.len() > SHORT { digest::replace(bytes, 0) } else { Ok(()) }
+}
+
+fn shape_of<'py>(plan: Plan<'py>, children: &mut Vec<Child<'py>>) -> PyResult<Shape> {
+    Ok(match plan {
+        Plan::Bytes(mut bytes) => {
+            shorten(&mut bytes)?;
+            Shape::Bytes(bytes)
+        }
+        Plan::Value(value) => shape_of_value(value, children)?,
+        Plan::Array(plans) => {
+            let count = plans.len();
+            let shapes = plans.into_iter().map(|plan| shape_of(plan, children)).collect::<PyResult<_>>()?;
+            Shape::Array(count, shapes)
+        }
+        Plan::Items(items) => {
+            let count = items.len();
+            let mut shapes: Vec<Shape> = Vec::new();
+            for item in items {
+                match (shape_of_value(item, children)?, shapes.last_mut()) {
+                    (Shape::Bytes(bytes), Some(Shape::Bytes(before))) => before.extend_from_slice(&bytes),
+                    (shape, _) => shapes.push(shape),
+                }
+            }
+            Shape::Array(count, shapes)
+        }
+        Plan::Set(items) => {
+            Shape::Set(items.into_iter().map(|item| shape_of_value(item, children)).collect::<PyResult<_>>()?)
+        }
+        Plan::Pairs(pairs) => {
+            let pair = |(key, value)| Ok((shape_of_value(key, children)?, shape_of_value(value, children)?));
+            Shape::Map(pairs.into_iter().map(pair).collect::<PyResult<_>>()?)
+        }
+        Plan::Object(object) => {
+            let ObjectPlan { class, content, state } = *object;
+            Shape::Object(Box::new((class, shape_of(content, children)?, shape_of(state, children)?)))
+        }
+    })
+}
+
+fn shape_of_value<'py>(value: Bound<'py, PyAny>, children: &mut Vec<Child<'py>>) -> PyResult<Shape> {
+    let mut bytes = Vec::new();
+    if write_plain(&value, &mut bytes)? {
+        shorten(&mut bytes)?;
+        return Ok(Shape::Bytes(bytes));
+    }
+    children.push(Child::Waits(value));
+    Ok(Shape::Child(children.len() - 1))
+}
+
+/// Appends an encoding, the parts written by `child`.
+pub(super) fn fill(
+    shape: &Shape,
+    out: &mut Vec<u8>,
+    found: &Found,
+    child: &dyn Fn(usize, &mut Vec<u8>) -> PyResult<()>,
+) -> PyResult<()> {
+    match shape {
+        Shape::Bytes(bytes) => out.extend_from_slice(bytes),
+        Shape::Child(index) => child(*index, out)?,
+        Shape::Array(count, parts) => {
+            write::array(out, *count)?;
+            for part in parts {
+                fill(part, out, found, child)?;
+            }
+        }
+        Shape::Set(items) => {
+            let start = out.len();
+            write::array(out, items.len())?;
+            write_sorted(
+                items.iter().map(|item| filled(&[item], found, child)).collect::<PyResult<_>>()?,
+                out,
+            );
+            write::close_ext(out, ext::FROZENSET, start)?;
+        }
+        Shape::Map(pairs) => {
+            write::map(out, pairs.len())?;
+            let pairs = pairs.iter().map(|(key, value)| filled(&[key, value], found, child));
+            write_sorted(pairs.collect::<PyResult<_>>()?, out);
+        }
+        Shape::Object(object) => {
+            let (class, content, state) = &**object;
+            let start = out.len();
+            write::array(out, class.width() + 2)?;
+            found.write(*class, out)?;
+            fill(content, out, found, child)?;
+            fill(state, out, found, child)?;
+            write::close_ext(out, ext::OBJECT, start)?;
+        }
+    }
+    Ok(())
+}
+
+/// The encoding of an item of a set, or of an entry of a map.
+pub(super) fn filled(
+    shapes: &[&Shape],
+    found: &Found,
+    child: &dyn Fn(usize, &mut Vec<u8>) -> PyResult<()>,
+) -> PyResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for shape in shapes {
+        fill(shape, &mut bytes, found, child)?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,32 @@
+//! What an object holds, without running its `__getattribute__` or `__getattr__`.
+
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+/// The instance's own dict, whatever its class shows as `__dict__`. None if it has none, or it cannot be had.
+pub(crate) fn own_dict<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
+    let py = object.py();
+    // SAFETY: attached, and `object` is alive. It returns a new reference, or null and an exception.
+    let dict = unsafe {
+        let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, dict)
+    };
+    dict.ok()?.cast_into().ok()
+}
+
+/// An attribute as `object.__getattribute__` finds it, which is not asked for anything but slots here. None if it is
+/// not set, or the slot's descriptor raises.
+pub(crate) fn slot<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> Option<Bound<'py, PyAny>> {
+    let py = object.py();
+    // SAFETY: attached, and both are alive. It returns a new reference, or null and an exception.
+    unsafe {
+        let content = ffi::PyObject_GenericGetAttr(object.as_ptr(), name.as_ptr());
+        Bound::from_owned_ptr_or_err(py, content).ok()
+    }
+}
