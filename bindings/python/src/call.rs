@@ -517,7 +517,7 @@ impl Coroutine for Call {
                     (&call.args, &call.names, function.skip, function.number, function.typed)
                 {
                     let arg = arg.bind(py);
-                    if !crate::key::is_plain(arg) {
+                    if !crate::key::is_plain_argument(arg) {
                         return None;
                     }
                     cache.hit(py, &ObjectKey::new(cache.seed, arg).ok()?)

@@ -13,11 +13,14 @@
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple, PyType};
 
 use crate::call::{Args, split};
 use crate::codec;
-use crate::raw::{Ref, equal};
+use crate::raw::{Ref, equal, text};
+
+/// A longer text or `bytes` as an argument is known by its digest: the cache would keep all of it alive.
+const MAX_PLAIN_LENGTH: usize = 1 << 16;
 
 /// How deep tuples are looked into before Python is asked.
 const DEPTH: usize = 8;
@@ -48,6 +51,18 @@ enum Plain {
 #[inline]
 pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> bool {
     plain(object).is_some()
+}
+
+/// Whether an argument is compared as it is: plain, and not so long that its digest is kept instead of it.
+#[inline]
+pub(crate) fn is_plain_argument(object: &Bound<'_, PyAny>) -> bool {
+    plain(object).is_some_and(|kind| match kind {
+        Plain::Str => object.cast::<PyString>().is_ok_and(|text| text::length(text) <= MAX_PLAIN_LENGTH),
+        Plain::Bytes => {
+            object.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().len() <= MAX_PLAIN_LENGTH)
+        }
+        Plain::Number | Plain::None => true,
+    })
 }
 
 #[inline]
@@ -202,7 +217,8 @@ enum Form {
     Plain { values: Box<[Py<PyAny>]>, names: Box<[Py<PyString>]> },
     /// The canonical encoding of the arguments, and the types it names. `is_stable`: another process will
     /// find the same types under these names.
-    ByValue { bytes: Box<[u8]>, types: Box<[Py<PyAny>]>, is_stable: bool },
+    /// `of_one_call`: the class of an argument that is part of no other call.
+    ByValue { bytes: Box<[u8]>, types: Box<[Py<PyAny>]>, is_stable: bool, of_one_call: Option<Py<PyType>> },
 }
 
 #[pymethods]
@@ -211,7 +227,10 @@ impl CallKey {
         match &self.form {
             // Plain objects refer to nothing.
             Form::Plain { .. } => Ok(()),
-            Form::ByValue { types, .. } => types.iter().try_for_each(|class| visit.call(class)),
+            Form::ByValue { types, of_one_call, .. } => {
+                types.iter().try_for_each(|class| visit.call(class))?;
+                visit.call(of_one_call)
+            }
         }
     }
 
@@ -234,6 +253,14 @@ impl CallKey {
     /// Whether it was made of arguments that may have changed since.
     pub(crate) fn may_change(&self) -> bool {
         matches!(self.form, Form::ByValue { .. })
+    }
+
+    /// The class of an argument that belongs to one call, so that there is no use in storing its result.
+    pub(crate) fn of_one_call(&self) -> Option<&Py<PyType>> {
+        match &self.form {
+            Form::Plain { .. } => None,
+            Form::ByValue { of_one_call, .. } => of_one_call.as_ref(),
+        }
     }
 
     fn same(&self, py: Python<'_>, other: &Self) -> bool {
@@ -260,7 +287,7 @@ impl CallKey {
     fn encode(&self, py: Python<'_>) -> PyResult<Option<Vec<u8>>> {
         match &self.form {
             // A class may have been replaced by another of its name since the key was made.
-            Form::ByValue { bytes, types, is_stable } => {
+            Form::ByValue { bytes, types, is_stable, .. } => {
                 let is_stable = *is_stable && types.iter().all(|class| codec::is_found(class.bind(py)));
                 Ok(is_stable.then(|| bytes.to_vec()))
             }
@@ -359,10 +386,15 @@ impl<'a, 'py> CallProbe<'a, 'py> {
         let positional = all.len() - names.map_or(0, PyTupleMethods::len);
         if let ([arg], 1, 0, false) = (all, positional, number, typed) {
             let arg = arg.bind(py);
-            plain(arg)?;
+            if !is_plain_argument(arg) {
+                return None;
+            }
             return ObjectKey::new(seed, arg).ok().map(Self::One);
         }
-        let plain_hash = |arg: &Ref| plain(arg.bind(py)).and_then(|_| hash_of(arg.bind(py)).ok());
+        let plain_hash = |arg: &Ref| {
+            let arg = arg.bind(py);
+            if is_plain_argument(arg) { hash_of(arg).ok() } else { None }
+        };
         let mut hash = mix(seed, u64::from(number) << 32 | positional as u64);
         for arg in &all[..positional] {
             hash = mix(hash, plain_hash(arg)?);
@@ -402,8 +434,9 @@ impl<'a, 'py> CallProbe<'a, 'py> {
             word[..chunk.len()].copy_from_slice(chunk);
             hash = mix(hash, u64::from_le_bytes(word));
         }
-        let is_stable = found.is_stable();
-        let form = Form::ByValue { bytes: bytes.into(), types: found.into_types().into(), is_stable };
+        let (is_stable, of_one_call) = (found.is_stable(), found.of_one_call());
+        let form =
+            Form::ByValue { bytes: bytes.into(), types: found.into_types().into(), is_stable, of_one_call };
         Ok(Self::Made(Bound::new(py, CallKey { number, typed, form })?, hash))
     }
 }

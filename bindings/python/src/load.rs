@@ -28,10 +28,10 @@ use pyo3::exceptions::{
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PyMapping, PySet, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PyMapping, PySet, PyString, PyTuple, PyType};
 
 use crate::cache::Cache;
-use crate::call::{Args, Function, apply};
+use crate::call::{Args, Function, apply, split};
 use crate::errors;
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
@@ -91,9 +91,34 @@ impl Work {
             return Ok(false);
         }
         let names = names.as_ref().map(|names| names.bind(py));
-        let probe = decorated(function.bind(py)).probe(py, args, names)?;
-        Ok(probe.quick(py, &item.key) != Some(true))
+        let function = decorated(function.bind(py));
+        let is_key_of = |key: &Ref| Ok(function.probe(py, args, names)?.quick(py, key) == Some(true));
+        if is_key_of(&item.key)? {
+            return Ok(false);
+        }
+        // An argument that is another one each time it is looked at (it says so to pickle, say) has not changed: to ask again
+        // would never end.
+        let now = Ref::new(function.probe(py, args, names)?.to_key(py)?);
+        is_key_of(&now)
     }
+
+    /// Warns of a call that cannot be cached, since an argument is not there in any other call.
+    fn warn_of_one_call(&self, py: Python<'_>, items: &[Item]) -> PyResult<()> {
+        static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(()) };
+        let Some(class) = of_one_call(item.key.bind(py)) else { return Ok(()) };
+        let names = names.as_ref().map(|names| names.bind(py));
+        let (args, named) = split(py, args.as_slice(), names)?;
+        let wrapped = decorated(function.bind(py)).wrapped.bind(py);
+        let warn = WARN.import(py, "cache._stand_ins", "warn_of_one_call")?;
+        warn.call1((wrapped, class, args, named.unwrap_or_else(|| PyDict::new(py)))).map(drop)
+    }
+}
+
+/// The class of an argument that belongs to one call, if a key is of such a call.
+fn of_one_call<'py>(key: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    let class = key.cast_exact::<CallKey>().ok()?.get().of_one_call()?;
+    Some(class.bind(key.py()).clone())
 }
 
 fn decorated<'a>(function: &'a Bound<'_, PyAny>) -> &'a Function {
@@ -199,6 +224,7 @@ impl Load {
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nesting::enter(py, self.name)?;
         let State::New(work) = &self.state else { unreachable!("it starts once") };
+        work.warn_of_one_call(py, &self.items)?;
         let awaitable = work.begin(py, &self.items)?;
         let iterator = iterator(&awaitable, work.loader().bind(py))?;
         self.state = State::Runs(Ref::new(iterator.clone()));
@@ -278,6 +304,15 @@ impl Load {
     fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>) {
         let now = clock::now();
         let cache = self.cache.bind(py).get();
+        if of_one_call(item.key.bind(py)).is_some() {
+            // Nobody can ask for it again.
+            let ended = cache.answer(py, item.flight, now.since(self.started));
+            self.no_longer_waits(py, item);
+            let value = Answer::Value(Ref::new(value.clone()));
+            item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
+            drop(ended);
+            return;
+        }
         let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
         let stored = Ref::new(value.clone());
         let landed = cache.land(py, item.flight, &probe, now, |default, origin| Loaded {

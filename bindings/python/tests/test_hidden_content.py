@@ -295,16 +295,6 @@ def test_what_pickle_would_say_is_stable() -> None:
         assert native._encode_by_value(stable)[2], stable
 
 
-def test_lists_that_are_shared_over_and_over_are_an_error_and_not_a_hang() -> None:
-    """Each level doubles what there is to write: 60 of them would have taken longer than anybody waits."""
-    shared: list[Any] = []
-    for _ in range(60):
-        shared = [shared, shared]
-    with pytest.raises(ValueError, match="parts"):
-        by_value(shared)
-    assert by_value([1] * 100_000)
-
-
 def test_nan_is_an_argument_like_others(run: Run) -> None:
     """It is not equal to itself, so a call with it was loaded each time, and left a dead entry behind each time."""
 

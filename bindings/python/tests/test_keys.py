@@ -285,7 +285,7 @@ def test_an_argument_that_changes_after_the_call_is_another_key(run: Run) -> Non
     run(main())
 
 
-def test_an_argument_that_contains_itself_is_an_error_and_not_a_crash(run: Run) -> None:
+def test_an_argument_that_contains_itself_is_an_argument_and_not_a_crash(run: Run) -> None:
     async def main() -> None:
         @AsyncLRU()
         async def f(x: Any) -> int:
@@ -293,11 +293,11 @@ def test_an_argument_that_contains_itself_is_an_error_and_not_a_crash(run: Run) 
 
         circle: list[Any] = []
         circle.append(circle)
-        assert isinstance(await outcome(f(circle)), (RecursionError, ValueError, int))
+        assert await f(circle) == 1
         deep: Any = 1
         for _ in range(100_000):
             deep = [deep]
-        assert isinstance(await outcome(f(deep)), (RecursionError, ValueError, int))
+        assert await f(deep) == 1
         while isinstance(deep, list):
             deep = deep[0]
 
@@ -427,7 +427,7 @@ def test_a_key_whose_comparison_raises_raises_that_and_leaves_the_cache_whole(ru
     run(main())
 
 
-def test_an_argument_whose_repr_or_attributes_raise_raises_that(run: Run) -> None:
+def test_an_argument_whose_repr_raises_is_known_by_its_identity(run: Run) -> None:
     async def main() -> None:
         error = ValueError("no repr")
 
@@ -441,7 +441,7 @@ def test_an_argument_whose_repr_or_attributes_raise_raises_that(run: Run) -> Non
         async def f(x: Any) -> int:
             return 1
 
-        assert await outcome(f(Bad())) in (error, 1)
+        assert await f(Bad()) == 1
         assert await f(2) == 1
 
     run(main())

@@ -9,6 +9,7 @@ import decimal
 import enum
 import functools
 import gc
+import itertools
 import math
 import os
 import pathlib
@@ -262,6 +263,8 @@ def test_the_utc_of_a_datetime_is_the_one_utc() -> None:
         Name("name"),
         Words([1]),
         collections.OrderedDict(a=1),
+    collections.OrderedDict(a=1, b=2),
+    collections.OrderedDict(b=2, a=1),
         Fraction(1, 3),
         pathlib.PurePosixPath("a/b"),
         dt.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")),
@@ -878,7 +881,7 @@ SAME_ARGUMENTS = [
     (Shade.DARK, Shade.DIM),
     (dt.datetime(2024, 1, 1, 12, tzinfo=UTC), dt.datetime(2024, 1, 1, 13, tzinfo=BERLIN)),
     (functools.partial(max, 1), functools.partial(max, 1)),
-    (collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)),
+    (collections.OrderedDict(a=1, b=2), collections.OrderedDict(a=1, b=2)),
     (array.array("i", [1, 2]), array.array("i", [1, 2])),
     (collections.deque([1]), collections.deque([1])),
     (Thing().__init__, Thing().__init__),  # type: ignore[misc]
@@ -961,7 +964,8 @@ def test_arguments_of_different_values_have_different_bytes() -> None:
         data = by_value(argument)
         assert data not in encoded, (argument, encoded[data])
         encoded[data] = argument
-        assert by_value([argument]) == b"\x91" + data
+        # Long ones are digests, and what holds them is long itself.
+        assert by_value([argument]) == b"\x91" + data or data[:2] == b"\xc7\x28"
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
@@ -972,14 +976,15 @@ def test_a_key_that_is_no_subclass_is_the_same_by_value(key: Any) -> None:
         assert by_value(key) == data
 
 
-def test_the_types_that_were_met_are_told_in_order() -> None:
+def test_the_types_that_were_met_are_told_in_the_order_of_their_names() -> None:
     _, found, is_stable = native._encode_by_value([Thing(a=Pair(1, Shade.DARK)), Point(1, 2), len])
-    assert found == [Thing, Pair, Shade, Point, len]
+    assert found == [len, Pair, Point, Shade, Thing]
+    assert native._encode_by_value([len, Shade.DARK, Pair, Point, Thing(), Pair, len])[1] == found
     assert is_stable
     assert native._encode_by_value([1, "a", {2}])[1:] == ([], True)
 
 
-def test_the_types_in_a_set_are_told_in_the_order_of_bytes() -> None:
+def test_the_types_in_a_set_are_told_in_one_order() -> None:
     for _ in range(20):
         found = native._encode_by_value({Point(1, 2), Pair(1, 2), Name("a"), Shade.DARK, uuid.UUID(int=1)})[1]
         assert len(found) == 4
@@ -992,9 +997,13 @@ def test_the_types_in_a_set_are_told_in_the_order_of_bytes() -> None:
 def test_two_classes_of_one_name_are_told_apart_by_type() -> None:
     one, two = recorder(), recorder()
     a, b = native._encode_by_value(one()), native._encode_by_value(two())
-    assert a[0] == b[0]
+    assert a[0] != b[0]
     assert (a[1], b[1]) == ([one], [two])
     assert not a[2]
+    assert a == native._encode_by_value(one())
+    # In any combination: each of the two may stand where the other one does.
+    several = [[make() for make in makes] for makes in itertools.product((one, two), repeat=3)]
+    assert len({by_value(each) for each in several}) == 8
 
 
 @pytest.mark.parametrize("make", [object, lambda: adder(1), lambda: [].append, recorder], ids=repr)
@@ -1004,17 +1013,6 @@ def test_what_has_no_name_and_shows_nothing_is_itself(make: Any) -> None:
     assert a[1][-1] is one
     assert b[1][-1] is two
     assert not a[2]
-
-
-def test_arguments_that_contain_themselves_are_an_error() -> None:
-    value: list[Any] = []
-    value.append(value)
-    thing = Thing()
-    thing.me = {"me": thing}  # type: ignore[attr-defined]
-    for argument in (value, thing, nested(65, lambda x: [x])):
-        with pytest.raises(ValueError, match=r"contains itself.*skip_args=1"):
-            by_value(argument)
-    assert by_value(nested(64, lambda x: [x]))
 
 
 def test_arrays_are_known_by_their_whole_content() -> None:
@@ -1029,15 +1027,28 @@ def test_arrays_are_known_by_their_whole_content() -> None:
     )
 
 
-def test_what_an_argument_raises_is_passed_on() -> None:
+def test_what_an_object_raises_while_it_is_looked_at_is_not_there() -> None:
     class Angry:
-        __slots__ = ()
+        __slots__ = ("unset",)
+
+        def __getattr__(self, name: str) -> Any:
+            raise LookupError(name)
 
         def __repr__(self) -> str:
             raise LookupError("no")
 
-    with pytest.raises(LookupError, match="no"):
-        by_value([1, Angry()])
+    one = Angry()
+    assert by_value([1, one]) == by_value([1, one])
+    assert by_value([1, one]) != by_value([1, Angry()])
+
+    class Interrupted:
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        by_value(Interrupted())
 
 
 # The document.

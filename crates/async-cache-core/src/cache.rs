@@ -480,6 +480,14 @@ impl<K, V, T> Cache<K, V, T> {
         self.counters.rest.batched_keys += keys as u64;
     }
 
+    /// Ends a flight whose value is for those who wait and for nobody else: it is not stored, and no error. Returns the
+    /// flight's key and token; `None` if it has ended already.
+    pub fn answer(&mut self, flight: FlightId, took: Duration) -> Option<(K, T)> {
+        let ended = self.flights.end(flight)?;
+        self.counters.rest.load_time += took;
+        Some((ended.key, ended.token))
+    }
+
     fn fence(&mut self, flight: Option<FlightId>) {
         if flight.is_some_and(|flight| self.flights.fence(flight)) {
             self.counters.rest.fenced += 1;

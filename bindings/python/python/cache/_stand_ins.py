@@ -14,11 +14,16 @@ inherit from it, but values of ours are made of the library's own classes only: 
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import inspect
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+from . import _native
+from .errors import CacheWarning
 
 Function = Callable[[Any], Any]
 
@@ -46,8 +51,25 @@ _ITSELF = {
     "requests": ("Session",),
     "selectors": ("BaseSelector",),
     "sqlalchemy": (
-        *("AsyncConnection", "AsyncEngine", "AsyncSession", "ClauseElement", "Connection", "Engine", "Mapper", "MetaData"),
-        *("Pool", "Result", "Session", "async_scoped_session", "async_sessionmaker", "registry", "scoped_session"),
+        *(
+            "AsyncConnection",
+            "AsyncEngine",
+            "AsyncSession",
+            "ClauseElement",
+            "Connection",
+            "Engine",
+            "Mapper",
+            "MetaData",
+        ),
+        *(
+            "Pool",
+            "Result",
+            "Session",
+            "async_scoped_session",
+            "async_sessionmaker",
+            "registry",
+            "scoped_session",
+        ),
         "sessionmaker",
     ),
     "subprocess": ("Popen",),
@@ -69,12 +91,11 @@ _OF_ONE_CALL = {
 
 def of(cls: type) -> tuple[str, Function | None] | None:
     """How objects of a class are known; None if by all that they hold."""
-    mro = type.mro(cls) if cls is type else cls.__mro__
-    for base in mro:
+    for base in cls.__mro__:
         if (function := _registered.get(base)) is not None:
             return ("registered", function)
     own_package, _ = _name(cls)
-    for base in mro:
+    for base in cls.__mro__:
         package, name = _name(base)
         if name in _OF_ONE_CALL.get(package, ()):
             return ("of one call", None)
@@ -87,8 +108,45 @@ def of(cls: type) -> tuple[str, Function | None] | None:
 
 
 def register(cls: type, function: Function) -> None:
-    """Notes what stands for objects of a class."""
+    """Notes what stands for objects of a class, and of those that inherit from it."""
     _registered[cls] = function
+    _native._forget_classes()
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def warn_of_one_call(function: Any, cls: type, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """Warns, once for each function and class, of a call that is not cached for what it was given."""
+    label = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    kind = f"{cls.__module__}.{cls.__qualname__}"
+    if (label, kind) in _warned:
+        return
+    _warned.add((label, kind))
+    name = _argument(function, cls, args, named)
+    where = f"in the argument {name!r}" if name else "inside of an argument"
+    leave_out = f"exclude={{{name!r}}}" if name else "exclude="
+    message = (
+        f"{label} is called with a {kind} {where}. There is a new one for each call, so the calls are not cached. If the "
+        f"result is the same for everybody, leave it out of the key with {leave_out}; if it depends on it, pass what it "
+        "depends on, such as the user's id, as an argument of its own"
+    )
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    # At the function: the call comes from the event loop.
+    file, line = (code.co_filename, code.co_firstlineno) if code else (getattr(function, "__module__", "?"), 1)
+    warnings.warn_explicit(CacheWarning(message), CacheWarning, file, line)
+
+
+def _argument(function: Any, cls: type, args: tuple[Any, ...], named: dict[str, Any]) -> str | None:
+    """The name under which an object of a class was passed."""
+    for name, value in named.items():
+        if type(value) is cls:
+            return name
+    with contextlib.suppress(TypeError, ValueError):
+        for name, value in inspect.signature(function).bind_partial(*args).arguments.items():
+            if type(value) is cls:
+                return name
+    return None
 
 
 def _name(cls: type) -> tuple[str, str]:

@@ -6,16 +6,62 @@ arguments apart.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import pickle
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, TypeVar
 
-from . import _native
+from . import _native, _stand_ins
+
+T = TypeVar("T")
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
-# As deep as the encoding goes.
+# A longer text is known by its digest: a cache would keep all of it alive.
+_MAX_PLAIN_LENGTH = 1 << 16
+# Lists that are deeper, or have more lists in them, are left to the encoding, which takes any.
 _MAX_DEPTH = 64
+_MAX_LISTS = 1 << 12
+
+
+def register(cls: type[T], function: Callable[[T], Any]) -> None:
+    """Says what stands for objects of a class where they are arguments, or inside of one.
+
+    `function` gets the object and returns a value that tells it from others: what it returns is part of the key, instead of
+    all that the object holds. Two objects of one class are one key if and only if these values are. It holds for classes
+    that inherit from `cls`, too, unless something is registered for them; the class itself is part of the key in any case.
+
+    Register before the first call, when modules are imported. Not for built-in types (``int``, ``list`` and the like) and
+    classes of classes: ``TypeError``. What `function` raises makes the call a ``TypeError`` that names the class.
+
+    Leave out only what no result depends on. A value that is too small makes two objects one key, and the results of the
+    one are served for the other: the tenant, the user, the language belong in it.
+    """
+    if not isinstance(cls, type) or not callable(function):
+        raise TypeError("cache.key.register takes a class and a function of its objects")
+    if cls in _BUILT_IN or issubclass(cls, type):
+        raise TypeError(
+            f"objects of {cls.__qualname__} are known by their value: register a class of your own"
+        )
+    _stand_ins.register(cls, function)
+
+
+_BUILT_IN = (
+    *_PLAIN,
+    object,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    bytearray,
+    complex,
+    FunctionType,
+    BuiltinFunctionType,
+    ModuleType,
+)
 
 
 class ByValue:
@@ -80,17 +126,31 @@ def _to_hashable(value: Any) -> Any:
 
     Plain values are themselves, and lists are as tuples. For anything else stands a `ByValue`.
     """
-    return _hashable(value, 0)
+    if type(value) is list or type(value) is tuple:
+        # Lists in lists may come to any number, if some are shared. How many there are depends on the value alone.
+        with contextlib.suppress(_TooMuchError):
+            return _hashable(value, 0, itertools.count())
+        return _by_value(value)
+    return _hashable(value, 0, itertools.count())
 
 
-def _hashable(value: Any, depth: int) -> Any:
+class _TooMuchError(Exception):
+    pass
+
+
+def _hashable(value: Any, depth: int, lists: itertools.count[int]) -> Any:
     kind = type(value)
     # NaN is not equal to itself.
-    if kind in _PLAIN and value == value:
+    if kind in _PLAIN and value == value and not (kind in (str, bytes) and len(value) > _MAX_PLAIN_LENGTH):
         return value
-    # Beyond the depth the encoding says what is wrong.
-    if (kind is list or kind is tuple) and depth < _MAX_DEPTH:
-        return tuple([_hashable(item, depth + 1) for item in value])
+    if kind is list or kind is tuple:
+        if depth >= _MAX_DEPTH or next(lists) >= _MAX_LISTS:
+            raise _TooMuchError
+        return tuple([_hashable(item, depth + 1, lists) for item in value])
+    return _by_value(value)
+
+
+def _by_value(value: Any) -> ByValue:
     data, named, is_stable = _native._encode_by_value(value)
     return ByValue(data, tuple(named), is_stable)
 

@@ -147,6 +147,16 @@ impl Cache {
         self.state.borrow(py).core.fail(flight, took)
     }
 
+    /// Ends a flight with a value that is not stored.
+    pub(crate) fn answer(
+        &self,
+        py: Python<'_>,
+        flight: FlightId,
+        took: Duration,
+    ) -> Option<(Ref, Ref<Room>)> {
+        self.state.borrow(py).core.answer(flight, took)
+    }
+
     /// Ends a flight with a value.
     pub(crate) fn land(
         &self,

@@ -1,11 +1,12 @@
-//! Arguments of decorated functions, by value: two calls share a result if their arguments have the same
-//! bytes and, in memory, name the same types.
+//! Arguments of decorated functions, by value: two calls share a result if their arguments have the
+//! same bytes and, in memory, name the same types.
 //!
 //! Rules:
-//! 1. `plan` says how an object is encoded. Nearly all arguments are written straight on by `flat`; the deep, big and circular
-//!    ones are taken apart by `graph`.
+//! 1. `plan` says how an object is encoded. Nearly all arguments are written straight on by `flat`;
+//!    the deep, big and circular ones are taken apart by `graph`.
 //! 2. What is shared equals what is not shared: `[a, a]` is `[a, copy(a)]`.
-//! 3. The walk may run Python code (`__reduce_ex__`, `__getstate__`, `__repr__`, what is registered), but not `__getattr__`.
+//! 3. The walk may run Python code (`__reduce_ex__`, `__getstate__`, `__repr__`, what is
+//!    registered), but not `__getattr__`.
 //! 4. An encoding longer than [`digest::LONG_ARGUMENT`] is replaced by its length and digest.
 
 use pyo3::prelude::*;

@@ -1,18 +1,22 @@
-//! Objects that all lead to each other, by value: each gets an encoding that says all about the circle, and which one it is.
+//! Objects that all lead to each other, by value: each gets an encoding that says all about the
+//! circle, and which one it is.
 //!
-//! Two objects are *alike* if nothing tells them apart: they are of one class, what they hold is encoded alike, and their parts
-//! inside of the circle are alike in turn. (That is equality of what one gets by following the references for ever, as sharing
-//! is no part of the value.)
+//! Two objects are *alike* if nothing tells them apart: they are of one class, what they hold is
+//! encoded alike, and their parts inside of the circle are alike in turn. (That is equality of what
+//! one gets by following the references for ever, as sharing is no part of the value.)
 //!
 //! Rules:
-//! 1. Objects that are alike get one encoding. They are found by refinement: all are in one class at first; a class is split as
-//!    long as its members' parts are in different classes. The largest piece of a class keeps its number, so an object gets
-//!    another one as often as its class halves: time is n log n, for a list of a hundred thousand links, too.
-//! 2. The classes are put in an order that follows from nothing but the value. Each gets a *colour*, which says all about it up
-//!    to some distance. Once a colour is unlike all others, its class is the first, and the rest follow as they are met from
-//!    there; the entries of sets and maps by their colours. If entries that differ have one colour, the distance grows.
-//! 3. The encoding is the digest of all classes in this order, each with the numbers of its parts, and the number of the object's
-//!    class: equal encodings mean equal values, whatever the colours are.
+//! 1. Objects that are alike get one encoding. They are found by refinement: all are in one class
+//!    at first; a class is split as long as its members' parts are in different classes. The
+//!    largest piece of a class keeps its number, so an object gets another one as often as its
+//!    class halves: time is n log n, for a list of a hundred thousand links, too.
+//! 2. The classes are put in an order that follows from nothing but the value. Each gets a
+//!    *colour*, which says all about it up to some distance. Once a colour is unlike all others,
+//!    its class is the first, and the rest follow as they are met from there; the entries of sets
+//!    and maps by their colours. If entries that differ have one colour, the distance grows.
+//! 3. The encoding is the digest of all classes in this order, each with the numbers of its parts,
+//!    and the number of the object's class: equal encodings mean equal values, whatever the colours
+//!    are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -270,7 +274,8 @@ fn has_child(shape: &Shape) -> bool {
 }
 
 impl Classes {
-    /// Splits a class into pieces. `pieces`: its members that were looked at, by what they are now; the rest is as it was.
+    /// Splits a class into pieces. `pieces`: its members that were looked at, by what they are now;
+    /// the rest is as it was.
     fn split(&mut self, class: usize, mut pieces: HashMap<Digest, Vec<usize>>, changed: &mut Vec<usize>) {
         let looked_at: usize = pieces.values().map(Vec::len).sum();
         let rest = self.members[class].len() - looked_at;

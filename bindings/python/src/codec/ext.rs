@@ -1,4 +1,5 @@
-//! The extension types: numbers, which are part of the file format and are never used for anything else.
+//! The extension types: numbers, which are part of the file format and are never used for anything
+//! else.
 
 /// One array.
 pub(super) const TUPLE: i8 = 1;
@@ -37,13 +38,16 @@ pub(super) const OBJECT: i8 = 20;
 pub(crate) const CALL: i8 = 21;
 /// The arguments of a call of a function that tells types apart.
 pub(crate) const TYPED_CALL: i8 = 22;
-/// By value, in memory only: what is known by its identity, which is its address, for the key keeps it alive.
+/// By value, in memory only: what is known by its identity, which is its address, for the key keeps
+/// it alive.
 pub(super) const IDENTITY: i8 = 23;
 /// By value, in the place of a longer encoding: its length, then its BLAKE3 digest.
 pub(super) const DIGEST: i8 = 24;
-/// By value: an encoding in which every long part is a digest, since the argument is deep, big or leads back to itself.
+/// By value: an encoding in which every long part is a digest, since the argument is deep, big or
+/// leads back to itself.
 pub(super) const GRAPH: i8 = 25;
-/// In a graph, an object that leads back to itself: the digest of all objects of its circle, and which one it is.
+/// In a graph, an object that leads back to itself: the digest of all objects of its circle, and
+/// which one it is.
 pub(super) const CIRCLE: i8 = 26;
 /// While a circle is looked at: one of its objects.
 pub(super) const HOLE: i8 = 27;

@@ -1,14 +1,16 @@
-//! What is known of classes: how their instances are looked at. Found out once for each class, as it takes longer than all
-//! the rest of a small object.
+//! What is known of classes: how their instances are looked at. Found out once for each class, as
+//! it takes longer than all the rest of a small object.
 //!
 //! Rules:
-//! 1. What is registered for a class or one of its bases comes first (`cache.key.register`, and what `cache._stand_ins` has
-//!    for well-known libraries).
-//! 2. What a class *says* of its instances counts if Python code says it: `__reduce_ex__`, `__reduce__`, `__getstate__`.
-//!    What `object` and classes written in C have is asked only of instances that *hide* something (see `reduce`). What
-//!    dataclasses, attrs and pydantic generate says nothing that their fields do not say.
-//! 3. Attributes that are *left out*: fields of dataclasses with `compare=False` and of attrs with `eq=False`; results of
-//!    cached properties; the note of pydantic's models which fields were given.
+//! 1. What is registered for a class or one of its bases comes first (`cache.key.register`, and
+//!    what `cache._stand_ins` has for well-known libraries).
+//! 2. What a class *says* of its instances counts if Python code says it: `__reduce_ex__`,
+//!    `__reduce__`, `__getstate__`. What `object` and classes written in C have is asked only of
+//!    instances that *hide* something (see `reduce`). What dataclasses, attrs and pydantic generate
+//!    says nothing that their fields do not say.
+//! 3. Attributes that are *left out*: fields of dataclasses with `compare=False` and of attrs with
+//!    `eq=False`; results of cached properties; the note of pydantic's models which fields were
+//!    given.
 //! 4. No class is kept alive.
 
 use std::collections::HashMap;
@@ -87,7 +89,8 @@ type Known = HashMap<usize, (Py<PyWeakrefReference>, Arc<Facts>)>;
 /// By address of the class. The weak reference tells whether it is still the same (rule 4).
 static KNOWN: GilCell<Option<Known>> = GilCell::new(None);
 
-/// Beyond so many classes, and twice what was alive when last looked, those that are gone are removed.
+/// Beyond so many classes, and twice what was alive when last looked, those that are gone are
+/// removed.
 const LEAST: usize = 1024;
 static SWEEP_AT: GilCell<usize> = GilCell::new(LEAST);
 
@@ -348,7 +351,8 @@ fn left_out(class: &Bound<'_, PyType>) -> Vec<Py<PyString>> {
     names
 }
 
-/// Those of `functools`, and their likes in other libraries: they keep their result under their own name.
+/// Those of `functools`, and their likes in other libraries: they keep their result under their own
+/// name.
 fn is_cached_property(class: &Bound<'_, PyType>) -> bool {
     class.mro().iter().any(|ancestor| {
         ancestor.cast::<PyType>().is_ok_and(|class| class.name().is_ok_and(|name| name == "cached_property"))

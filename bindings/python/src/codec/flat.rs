@@ -1,14 +1,15 @@
 //! Arguments by value, straight on: parts are written where they stand, as often as they are met.
 //!
-//! That is the encoding of nearly all arguments, and the fast one. It stops, and `graph` takes over, when an argument
+//! That is the encoding of nearly all arguments, and the fast one. It stops, and `graph` takes
+//! over, when an argument
 //! 1. leads back to itself;
 //! 2. nests deeper than [`MAX_DEPTH`];
-//! 3. has more than [`MAX_PARTS`] containers and objects, each counted as often as it is met: a few lists that are shared can
-//!    come to more of them than anybody has time for;
+//! 3. has more than [`MAX_PARTS`] containers and objects, each counted as often as it is met: a few
+//!    lists that are shared can come to more of them than anybody has time for;
 //! 4. has several long parts that come to more than [`MAX_BYTES`].
 //!
-//! Whether it stops depends on nothing but the value: not on what is shared, nor on the order of a set. So two equal values
-//! are written in the same way.
+//! Whether it stops depends on nothing but the value: not on what is shared, nor on the order of a
+//! set. So two equal values are written in the same way.
 
 use pyo3::prelude::*;
 

@@ -1,12 +1,15 @@
-//! What an encoding by value refers to: classes, functions and modules by name, and what is known by identity.
+//! What an encoding by value refers to: classes, functions and modules by name, and what is known
+//! by identity.
 //!
 //! Rules:
-//! 1. What its name leads to is *named*: its name is in the encoding, and the object is kept, for another one may be found
-//!    under the name later. Within one encoding a name stands for one object.
-//! 2. Anything else is *itself*: its address is in the encoding, and the object is kept, so that no other one gets the
-//!    address as long as the key lives. Then the encoding is not stable.
-//! 3. Equal encodings name the same names. So two keys are equal if their encodings are, and the named objects in the
-//!    order of their names. The order in which objects are met says nothing: that of a set is another one each time.
+//! 1. What its name leads to is *named*: its name is in the encoding, and the object is kept, for
+//!    another one may be found under the name later. Within one encoding a name stands for one
+//!    object.
+//! 2. Anything else is *itself*: its address is in the encoding, and the object is kept, so that no
+//!    other one gets the address as long as the key lives. Then the encoding is not stable.
+//! 3. Equal encodings name the same names. So two keys are equal if their encodings are, and the
+//!    named objects in the order of their names. The order in which objects are met says nothing:
+//!    that of a set is another one each time.
 
 use std::collections::HashMap;
 
@@ -44,14 +47,14 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
 }
 
 impl Found {
-    /// Whether every name in the encoding leads to what was met under it, so that another process will find
-    /// the same there.
+    /// Whether every name in the encoding leads to what was met under it, so that another process
+    /// will find the same there.
     pub(crate) fn is_stable(&self) -> bool {
         self.itself.is_empty()
     }
 
-    /// The classes, functions and modules that were met, in the order of their names, then the objects that are known by
-    /// identity only.
+    /// The classes, functions and modules that were met, in the order of their names, then the
+    /// objects that are known by identity only.
     pub(crate) fn into_types(mut self) -> Vec<Py<PyAny>> {
         // Rule 3.
         self.named.sort_by(|a, b| a.name.cmp(&b.name));
@@ -59,9 +62,10 @@ impl Found {
         self.named.into_iter().map(|named| named.object).chain(self.itself).collect()
     }
 
-    /// The class of the first object that was met and belongs to one call of a function, such as a request.
-    pub(crate) fn of_one_call(&self) -> Option<&Py<PyType>> {
-        self.of_one_call.as_ref()
+    /// The class of the first object that was met and belongs to one call of a function, such as a
+    /// request.
+    pub(crate) fn of_one_call(&mut self) -> Option<Py<PyType>> {
+        self.of_one_call.take()
     }
 
     /// Notes an object that is known by its name, if that leads to it, and else by its identity.

@@ -1,11 +1,14 @@
-//! Arguments by value that are deep, big or lead back to themselves: a graph of objects, each looked at once.
+//! Arguments by value that are deep, big or lead back to themselves: a graph of objects, each
+//! looked at once.
 //!
 //! Rules:
 //! 1. Nothing recurses: the way down is a list of [`Frame`]s, whatever the depth.
-//! 2. An object is looked at once, however often it is met. Its encoding is *short*: what is longer than [`SHORT`] is replaced
-//!    by its digest. So `a = [a, a]` sixty times over is sixty objects, and sixty digests.
-//! 3. The encoding of an object is made of those of its parts, which are there before it. Only the objects of a *circle*, which
-//!    all lead to each other, have none before it: these get theirs together (see `circle`). Circles are found as Tarjan does.
+//! 2. An object is looked at once, however often it is met. Its encoding is *short*: what is longer
+//!    than [`SHORT`] is replaced by its digest. So `a = [a, a]` sixty times over is sixty objects,
+//!    and sixty digests.
+//! 3. The encoding of an object is made of those of its parts, which are there before it. Only the
+//!    objects of a *circle*, which all lead to each other, have none before it: these get theirs
+//!    together (see `circle`). Circles are found as Tarjan does.
 //! 4. Nothing depends on what is shared, nor on the order in which objects are met.
 
 use std::collections::HashMap;
@@ -23,7 +26,8 @@ use super::{digest, ext, write};
 /// An encoding up to this length is not worth a digest.
 const SHORT: usize = 64;
 
-/// How many objects an argument leads to: some seconds of work. One that makes new ones without end is stopped here.
+/// How many objects an argument leads to: some seconds of work. One that makes new ones without end
+/// is stopped here.
 const MAX_NODES: usize = 1 << 22;
 
 /// The encoding of an object, with places for those of its parts.

@@ -82,15 +82,14 @@ impl<'py> Name<'py> {
     }
 
     /// Whether the object is one of the interpreter's classes that no module has under their name, such as
-    /// `NoneType`. The module `types` lists them.
+    /// `NoneType` or `dict_keys`. The modules `types` and `_collections_abc` list them.
     fn is_of_interpreter(&self, object: &Bound<'py, PyAny>) -> bool {
         self.module.to_cow().is_ok_and(|module| module == "builtins")
             && object.is_instance_of::<PyType>()
-            && types::all_types(object.py())
-                .and_then(|listed| {
-                    Ok(listed.cast::<PyDict>()?.values().iter().any(|listed| listed.is(object)))
-                })
-                .unwrap_or(false)
+            && [types::all_types(object.py()), types::all_views(object.py())].into_iter().any(|listed| {
+                let listed = listed.ok().and_then(|listed| listed.cast::<PyDict>().ok());
+                listed.is_some_and(|listed| listed.values().iter().any(|listed| listed.is(object)))
+            })
     }
 }
 

@@ -1,16 +1,18 @@
 //! Objects of any class, by value: the name of the class with all that the object holds.
 //!
 //! Rules:
-//! 1. Its *content* is what it holds besides attributes: what its built-in base holds; what it says to `pickle`, if its
-//!    class says that (see `facts`) or if it may hide something (see `reduce`). Its *state* is its attributes. Nothing is left
-//!    out because there is something else: an amount that inherits from `Decimal` is its digits and its currency. But where
-//!    the object's own class says what its instances are made of, that is all: a logger is its name.
-//! 2. What hides something and does not say what, is its bytes, if it is a buffer, or its `repr`, if that could
-//!    be an expression; texts in angle brackets and addresses describe an object, and describe others, too.
+//! 1. Its *content* is what it holds besides attributes: what its built-in base holds; what it says
+//!    to `pickle`, if its class says that (see `facts`) or if it may hide something (see `reduce`).
+//!    Its *state* is its attributes. Nothing is left out because there is something else: an amount
+//!    that inherits from `Decimal` is its digits and its currency. But where the object's own class
+//!    says what its instances are made of, that is all: a logger is its name.
+//! 2. What hides something and does not say what, is its bytes, if it is a buffer, or its `repr`,
+//!    if that could be an expression; texts in angle brackets and addresses describe an object, and
+//!    describe others, too.
 //! 3. Else it is itself, and like no other.
-//! 4. Looking at an object does not run its `__getattr__`: attributes are those in its dict and its slots. What raises while
-//!    it is looked at is not there; only interrupts and the want of memory are passed on, and what a function raises that was
-//!    registered by `cache.key.register`.
+//! 4. Looking at an object does not run its `__getattr__`: attributes are those in its dict and its
+//!    slots. What raises while it is looked at is not there; only interrupts and the want of memory
+//!    are passed on, and what a function raises that was registered by `cache.key.register`.
 
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
@@ -44,7 +46,8 @@ enum Content<'py> {
     Global(Bound<'py, PyString>),
 }
 
-/// Appends what is known by its name or its identity alone, or returns the plan of what an object shows of itself.
+/// Appends what is known by its name or its identity alone, or returns the plan of what an object
+/// shows of itself.
 pub(super) fn look_at_object<'py>(
     value: &Bound<'py, PyAny>,
     out: &mut Vec<u8>,
@@ -182,14 +185,16 @@ fn write_member<'py>(
     Ok(true)
 }
 
-/// A member that is put together from flags, or whose class has an equality of its own: name and value.
+/// A member that is put together from flags, or whose class has an equality of its own: name and
+/// value.
 fn unnamed_member<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     let own = attribute::own_dict(value)?;
     let part = |name: &str| own.get_item(name).ok().flatten();
     Some(Plan::Items(vec![part("_name_")?, part("_value_")?]))
 }
 
-/// What the function that is registered for a class returns for an object. None: it is known by its identity.
+/// What the function that is registered for a class returns for an object. None: it is known by its
+/// identity.
 fn stand_in<'py>(
     value: &Bound<'py, PyAny>,
     class: &Bound<'py, PyType>,
@@ -249,7 +254,8 @@ fn all_attributes<'py>(value: &Bound<'py, PyAny>, facts: &Facts, py: Python<'py>
     attributes
 }
 
-/// What classes hold that were written in C, and of which it is known. None: what there should be is not there.
+/// What classes hold that were written in C, and of which it is known. None: what there should be
+/// is not there.
 fn known<'py>(value: &Bound<'py, PyAny>, kind: &Kind) -> PyResult<Option<Content<'py>>> {
     let looked = look_inside(value, kind);
     looked.or_else(|error| not_there(value.py(), error).map(|()| None))
@@ -366,8 +372,9 @@ fn repr<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>
     value.repr().map(Some).or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
-/// Format, shape and bytes of an object that is a buffer: an array, whose `repr` may leave out its middle. Its
-/// items instead of bytes if it holds references, since addresses say nothing about what they lead to.
+/// Format, shape and bytes of an object that is a buffer: an array, whose `repr` may leave out its
+/// middle. Its items instead of bytes if it holds references, since addresses say nothing about
+/// what they lead to.
 fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Plan<'py>>> {
     let parts = || -> PyResult<Option<Plan<'py>>> {
         let Ok(view) = PyMemoryView::from(value) else { return Ok(None) };
@@ -378,7 +385,8 @@ fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Plan<'py>>> {
     parts().or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
-/// The state of an object that hides nothing and has no attributes. None: it is known by its identity.
+/// The state of an object that hides nothing and has no attributes. None: it is known by its
+/// identity.
 fn bare<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Plan<'py>>> {
     let py = value.py();
     if let Some(plan) = buffer(value)? {
@@ -391,12 +399,13 @@ fn bare<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Plan<'
         let text = repr(value)?.filter(|text| !text.to_string_lossy().contains(" at 0x"));
         return text.as_ref().map(text_plan).transpose();
     }
-    // With room for attributes but none set, it is like any other of its class; without, all it has is its identity.
+    // With room for attributes but none set, it is like any other of its class; without, all it has
+    // is its identity.
     Ok(facts.has_dict.then(Plan::nil))
 }
 
-/// What an object says to `pickle`: function, arguments, state, items, pairs and setter of the state, as far as there are
-/// any. None if that is nothing but its class and its attributes.
+/// What an object says to `pickle`: function, arguments, state, items, pairs and setter of the
+/// state, as far as there are any. None if that is nothing but its class and its attributes.
 fn reduced<'py>(
     value: &Bound<'py, PyAny>,
     class: &Bound<'py, PyType>,

@@ -1,12 +1,14 @@
-//! One object, by value, as a plan of its encoding: the bytes that are known, and the parts that must be looked at first.
+//! One object, by value, as a plan of its encoding: the bytes that are known, and the parts that
+//! must be looked at first.
 //!
-//! [`look`] is the only place that says how an object is encoded. It looks at one object and at none of its parts, so that
-//! `flat` and `graph` can go through the parts in their own ways: the one straight on, the other for what is deep, big or
-//! leads back to itself.
+//! [`look`] is the only place that says how an object is encoded. It looks at one object and at
+//! none of its parts, so that `flat` and `graph` can go through the parts in their own ways: the
+//! one straight on, the other for what is deep, big or leads back to itself.
 //!
 //! Rules:
-//! 1. Numbers, strings and whatever else a key may be are as in keys, but a class that inherits from one of
-//!    these is not its base. Lists are as tuples, frozensets as sets; dicts and sets are in the order of bytes.
+//! 1. Numbers, strings and whatever else a key may be are as in keys, but a class that inherits
+//!    from one of these is not its base. Lists are as tuples, frozensets as sets; dicts and sets
+//!    are in the order of bytes.
 //! 2. Any other object is its class's name with all that it holds: see `object`.
 //! 3. What shows nothing of itself (a lambda, an `object()`) is itself: see `found`.
 
@@ -89,7 +91,8 @@ pub(super) fn write_plain(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResu
     Ok(true)
 }
 
-/// The parts of what is exactly a built-in container. Collected: looking at them may run code that changes it.
+/// The parts of what is exactly a built-in container. Collected: looking at them may run code that
+/// changes it.
 #[inline]
 fn look_at_container<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     let is_container = value.is_exact_instance_of::<PyDict>()
@@ -153,7 +156,8 @@ fn container_base<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     })
 }
 
-/// Appends the content of a built-in type without parts, or of what inherits from it; false if it is neither.
+/// Appends the content of a built-in type without parts, or of what inherits from it; false if it
+/// is neither.
 fn write_plain_base(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     if let Ok(value) = value.cast::<PyString>() {
         write_text(value, out)?;

@@ -12,7 +12,15 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(decode_value, module)?)?;
     module.add_function(wrap_pyfunction!(encode_key, module)?)?;
     module.add_function(wrap_pyfunction!(decode_key, module)?)?;
-    module.add_function(wrap_pyfunction!(encode_by_value, module)?)
+    module.add_function(wrap_pyfunction!(encode_by_value, module)?)?;
+    module.add_function(wrap_pyfunction!(forget_classes, module)?)
+}
+
+/// What is known of classes is found out again: something was registered for one.
+#[pyfunction]
+#[pyo3(name = "_forget_classes")]
+fn forget_classes(py: Python<'_>) {
+    super::facts::forget(py);
 }
 
 #[pyfunction]

@@ -139,7 +139,7 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
 
 /// Whether a class is registered with `copyreg`.
 pub(super) fn is_registered(class: &Bound<'_, PyType>) -> PyResult<bool> {
-    Ok(types::dispatch_table(class.py())?.cast::<PyDict>()?.contains(class)?)
+    types::dispatch_table(class.py())?.cast::<PyDict>()?.contains(class)
 }
 
 /// An exception while an object is looked at says that what was looked for is not there, unless it is an interrupt or the

@@ -41,6 +41,7 @@ library! {
     slot_names: PyAny = "copyreg", "_slotnames";
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";
+    all_views: PyAny = "_collections_abc", "__dict__";
 }
 
 /// Whether the object is of exactly this class.

@@ -6,10 +6,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-/// The instance's own dict, whatever its class shows as `__dict__`. None if it has none, or it cannot be had.
+/// The instance's own dict, whatever its class shows as `__dict__`. None if it has none, or it
+/// cannot be had.
 pub(crate) fn own_dict<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
     let py = object.py();
-    // SAFETY: attached, and `object` is alive. It returns a new reference, or null and an exception.
+    // SAFETY: attached, and `object` is alive. It returns a new reference, or null and an
+    // exception.
     let dict = unsafe {
         let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut());
         Bound::from_owned_ptr_or_err(py, dict)
@@ -17,8 +19,8 @@ pub(crate) fn own_dict<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyD
     dict.ok()?.cast_into().ok()
 }
 
-/// An attribute as `object.__getattribute__` finds it, which is not asked for anything but slots here. None if it is
-/// not set, or the slot's descriptor raises.
+/// An attribute as `object.__getattribute__` finds it, which is not asked for anything but slots
+/// here. None if it is not set, or the slot's descriptor raises.
 pub(crate) fn slot<'py>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
