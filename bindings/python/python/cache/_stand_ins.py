@@ -1,15 +1,18 @@
 """What stands for objects of well-known libraries in keys, and what users registered for classes of their own.
 
-The encoding by value (``docs/values.md``) asks `of` once for each class. It answers how objects of the class are known:
+The encoding by value (``docs/values.md``) asks `of` once for each class. It answers how objects of
+the class are known:
 
-- by a *value* that a function makes of them: `registered` by `cache.key.register`, or one of ours, for containers of data
-  whose attributes are not their value;
-- as *itself*, by identity: connections, clients, locks and the like, whose attributes change while they are used;
-- as itself and *of one call*: requests and the like, of which there is a new one for each call. A call with such an argument
-  is not cached.
+- by a *value* that a function makes of them: `registered` by `cache.key.register`, or one of ours,
+  for containers of data whose attributes are not their value;
+- as *itself*, by identity: connections, clients, locks and the like, whose attributes change while
+  they are used;
+- as itself and *of one call*: requests and the like, of which there is a new one for each call. A
+  call with such an argument is not cached.
 
-Libraries are known by the name of their package and class, and never imported. What is said of a base holds for classes that
-inherit from it, but values of ours are made of the library's own classes only: others may hold more.
+Libraries are known by the name of their package and class, and never imported. What is said of a
+base holds for classes that inherit from it, but values of ours are made of the library's own
+classes only: others may hold more.
 """
 
 from __future__ import annotations
@@ -133,7 +136,9 @@ def warn_of_one_call(function: Any, cls: type, args: tuple[Any, ...], named: dic
     )
     code = getattr(inspect.unwrap(function), "__code__", None)
     # At the function: the call comes from the event loop.
-    file, line = (code.co_filename, code.co_firstlineno) if code else (getattr(function, "__module__", "?"), 1)
+    file, line = (
+        (code.co_filename, code.co_firstlineno) if code else (getattr(function, "__module__", "?"), 1)
+    )
     warnings.warn_explicit(CacheWarning(message), CacheWarning, file, line)
 
 

@@ -29,15 +29,18 @@ _MAX_LISTS = 1 << 12
 def register(cls: type[T], function: Callable[[T], Any]) -> None:
     """Says what stands for objects of a class where they are arguments, or inside of one.
 
-    `function` gets the object and returns a value that tells it from others: what it returns is part of the key, instead of
-    all that the object holds. Two objects of one class are one key if and only if these values are. It holds for classes
-    that inherit from `cls`, too, unless something is registered for them; the class itself is part of the key in any case.
+    `function` gets the object and returns a value that tells it from others. That value is part of
+    the key, instead of all that the object holds: two objects of one class are one key if and only
+    if their values are. It holds for classes that inherit from `cls`, too, unless something is
+    registered for them. The class itself is part of the key in any case.
 
-    Register before the first call, when modules are imported. Not for built-in types (``int``, ``list`` and the like) and
-    classes of classes: ``TypeError``. What `function` raises makes the call a ``TypeError`` that names the class.
+    Register before the first call, when modules are imported. Built-in types (``int``, ``list`` and
+    the like) and classes of classes are a ``TypeError``. What `function` raises makes the call a
+    ``TypeError`` that names the class.
 
-    Leave out only what no result depends on. A value that is too small makes two objects one key, and the results of the
-    one are served for the other: the tenant, the user, the language belong in it.
+    Leave out only what no result depends on. A value that is too small makes two objects one key,
+    and the results of the one are served for the other: the tenant, the user, the language belong
+    in it.
     """
     if not isinstance(cls, type) or not callable(function):
         raise TypeError("cache.key.register takes a class and a function of its objects")

@@ -30,7 +30,7 @@ use super::{ext, write};
 /// Colours are looked for as long as their digests are of fewer bytes than this: seconds of work.
 const MAX_COLOURED_BYTES: usize = 1 << 29;
 
-type Digest = [u8; DIGEST_BYTES];
+pub(super) type Digest = [u8; DIGEST_BYTES];
 
 /// A part of an object of the circle.
 pub(super) enum Part<'a> {
@@ -86,6 +86,20 @@ impl<'a> Circle<'a> {
             Ok(bytes)
         });
         Ok(Some(encoded.collect::<PyResult<_>>()?))
+    }
+
+    /// What the encoding of an object would be if it were in no circle.
+    pub(super) fn outside(&self, node: usize, encoded: &[Vec<u8>]) -> PyResult<Digest> {
+        let mut bytes = Vec::new();
+        let child = |index: usize, out: &mut Vec<u8>| {
+            out.extend_from_slice(match &self.nodes[node].1[index] {
+                Part::Outside(bytes) => bytes,
+                Part::Inside(node) => &encoded[*node],
+            });
+            Ok(())
+        };
+        fill(self.nodes[node].0, &mut bytes, self.found, &child)?;
+        Ok(digest::bare(&bytes))
     }
 
     /// The encoding of an object; its parts inside of the circle are what `hole` says.

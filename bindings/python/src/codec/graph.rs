@@ -9,7 +9,9 @@
 //! 3. The encoding of an object is made of those of its parts, which are there before it. Only the
 //!    objects of a *circle*, which all lead to each other, have none before it: these get theirs
 //!    together (see `circle`). Circles are found as Tarjan does.
-//! 4. Nothing depends on what is shared, nor on the order in which objects are met.
+//! 4. An object that leads into a circle, and is like one of its objects in all, is encoded as that:
+//!    one link of an endless list before it meets itself again is that list, too.
+//! 5. Nothing depends on what is shared, nor on the order in which objects are met.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -18,6 +20,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::circle::{Circle, Part};
+use super::digest::DIGEST_BYTES;
 use super::flat::write_sorted;
 use super::found::{Found, Place};
 use super::plan::{ObjectPlan, Plan, look, write_plain};
@@ -88,8 +91,14 @@ impl Hasher for AddressHasher {
 
 /// Appends an argument.
 pub(super) fn write_graph(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> PyResult<()> {
-    let mut graph =
-        Graph { found, nodes: Vec::new(), places: HashMap::default(), frames: Vec::new(), stack: Vec::new() };
+    let mut graph = Graph {
+        found,
+        nodes: Vec::new(),
+        places: HashMap::default(),
+        circular: HashMap::new(),
+        frames: Vec::new(),
+        stack: Vec::new(),
+    };
     let bytes = graph.run(value)?;
     write::ext(out, ext::GRAPH, &bytes)
 }
@@ -102,6 +111,8 @@ struct Graph<'a, 'py> {
     frames: Vec<Frame>,
     /// Nodes whose circle is not complete.
     stack: Vec<usize>,
+    /// The encodings of objects in circles by what they would be outside of one.
+    circular: HashMap<[u8; DIGEST_BYTES], Vec<u8>>,
 }
 
 impl<'py> Graph<'_, 'py> {
@@ -198,7 +209,13 @@ impl<'py> Graph<'_, 'py> {
                     Ok(())
                 };
                 fill(&one.shape, &mut bytes, self.found, &child)?;
-                shorten(&mut bytes)?;
+                // Rule 4.
+                let known =
+                    if self.circular.is_empty() { None } else { self.circular.get(&digest::bare(&bytes)) };
+                match known {
+                    Some(known) => bytes.clone_from(known),
+                    None => shorten(&mut bytes)?,
+                }
                 vec![bytes]
             }
             _ => self.encode_circle(circle)?,
@@ -233,6 +250,9 @@ impl<'py> Graph<'_, 'py> {
         });
         let nodes = Circle::new(nodes.collect(), self.found);
         if let Some(encoded) = nodes.encode()? {
+            let outside = (0..circle.len()).map(|at| nodes.outside(at, &encoded));
+            let outside = outside.collect::<PyResult<Vec<_>>>()?;
+            self.circular.extend(outside.into_iter().zip(encoded.iter().cloned()));
             return Ok(encoded);
         }
         // Too much alike to be told apart in a time that anybody has.
