@@ -38,7 +38,9 @@ fn open(folder: &TempDir) -> AsyncCache<u32, Age> {
 async fn a_record_whose_decoding_panics_is_a_miss_that_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(&folder);
-    [(1, 7), (2, 107), (3, 8), (4, 9)].into_iter().for_each(|(key, age)| cache.set(key, Age(age)));
+    for (key, age) in [(1, 7), (2, 107), (3, 8), (4, 9)] {
+        cache.set(key, Age(age));
+    }
     cache.save_to_backup().unwrap();
 
     let cache = open(&folder);
@@ -66,7 +68,9 @@ async fn a_record_whose_decoding_panics_is_a_miss_that_is_counted() {
 fn an_entry_whose_encoding_panics_is_left_out_of_a_save_and_the_others_are_saved() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(&folder);
-    [(1, 101), (2, 13), (3, 103)].into_iter().for_each(|(key, age)| cache.set(key, Age(age)));
+    for (key, age) in [(1, 101), (2, 13), (3, 103)] {
+        cache.set(key, Age(age));
+    }
     let saved = cache.save_to_backup().unwrap();
     assert_eq!((saved.entries, saved.left_out), (2, 1));
     assert_eq!(cache.get(&2), Some(Age(13)));
@@ -124,7 +128,8 @@ impl Drop for Touchy {
 #[test]
 fn a_panic_of_the_users_code_at_any_place_leaves_the_cache_usable() {
     type Cache = AsyncCache<Touchy, Touchy>;
-    let operations: [(&str, fn(&Cache)); 8] = [
+    type Operation = fn(&Cache);
+    let operations: [(&str, Operation); 8] = [
         ("get", |cache| drop(cache.get(&Touchy(1)))),
         ("get another", |cache| drop(cache.get(&Touchy(9)))),
         ("contains", |cache| assert!(cache.contains(&Touchy(1)))),
