@@ -160,14 +160,17 @@ class Persistence:
         return 0 if self._is_superseded else cache.changes() - self._saved_changes
 
     def save(self, cache: Cache, tell: Callable[[str], None] = warn) -> None:
-        """Saves all entries of the cache. `tell` hears of what was left out or set aside."""
+        """Saves all entries of the cache. `tell` is called with what was left out or set aside, when
+        the save is over: a filter that turns warnings into errors does not make it a failure.
+        """
         if self._is_superseded:
             tell(f"{self._owner()} was defined again since: its results are saved by the new one only")
             return
+        remarks: list[str] = []
         self._enter()
         try:
             changes = cache.changes()
-            self._save(cache, tell)
+            self._save(cache, remarks.append)
             self._saved_changes = changes
             self.last_error = None
         except BaseException as error:
@@ -177,6 +180,8 @@ class Persistence:
         finally:
             self._leave()
             _autosave.wake()
+        for remark in remarks:
+            tell(remark)
 
     def _save(self, cache: Cache, tell: Callable[[str], None]) -> None:
         if not self.is_native:

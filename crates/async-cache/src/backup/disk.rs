@@ -34,9 +34,13 @@ use crate::error::BackendError;
 ///   numbers.
 ///
 /// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written alike
-///   (`None` and `Some(None)`, variants of an untagged enum) miss each other's entries; equal keys that are
-///   written differently (such as strings whose `Eq` ignores case) are different entries in the file, and one
-///   of them may come back after the other was deleted.
+///   (variants of an untagged enum) miss each other's entries; equal keys that are written differently (such as strings
+///   whose `Eq` ignores case) are different entries in the file, and one of them may come back after the other was
+///   deleted.
+/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`, `Some(Value::Null)`) is left
+///   out of a save, and counted in [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of
+///   your own in place of the outer `Option` is saved.
+/// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if it had returned `Err`.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
 /// - **A file that somebody else may have written** is refused, with a warning that says why, and set aside by the
@@ -311,10 +315,11 @@ thread_local! {
     static SCRATCH: std::cell::RefCell<Option<Scratch>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Runs `work` with this thread's buffers for look-ups.
+/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a destructor of
+/// another thread-local that uses the cache gets buffers of its own.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let mut scratch = SCRATCH.try_with(std::cell::RefCell::take).ok().flatten().unwrap_or_default();
     let result = work(&mut scratch);
-    SCRATCH.set(Some(scratch));
+    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
     result
 }
