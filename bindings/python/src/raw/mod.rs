@@ -7,6 +7,7 @@
 //! - `stack`: how much stack the running thread has left;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
+//! - `pending`: calls that the main thread makes for other threads;
 //! - `stop`: the exception that a value is returned in;
 //! - `function`: callables with vectorcall that pass for functions;
 //! - `text`: what a `str` says of itself.
@@ -26,6 +27,7 @@ pub(crate) mod coroutine;
 pub(crate) mod function;
 pub(crate) mod interpreter;
 pub(crate) mod method;
+pub(crate) mod pending;
 pub(crate) mod stack;
 mod stop;
 pub(crate) mod text;
