@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +33,12 @@ from cache.key import KEY
 
 
 class Node:
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
 
@@ -316,10 +322,11 @@ def test_a_long_list_that_is_linked_both_ways_is_a_matter_of_a_moment() -> None:
     assert len({by_value(each) for each in (one, longer, other)}) == 3
     assert time.process_time() - started < 20
     for each in (one, two, longer, other):
-        while each is not None:
-            after = vars(each).get("after")
-            vars(each).clear()
-            each = after
+        link: Any = each
+        while link is not None:
+            after = vars(link).get("after")
+            vars(link).clear()
+            link = after
 
 
 def test_objects_that_all_know_each_other_are_a_matter_of_a_moment() -> None:

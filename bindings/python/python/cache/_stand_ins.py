@@ -23,12 +23,34 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from . import _native
 from .errors import CacheWarning
 
 Function = Callable[[Any], Any]
+
+# What is known by its value or name whatever is registered.
+BUILT_IN: tuple[type, ...] = (
+    *(
+        object,
+        str,
+        int,
+        float,
+        bool,
+        bytes,
+        type(None),
+        list,
+        tuple,
+        dict,
+        set,
+        frozenset,
+        bytearray,
+        complex,
+    ),
+    *(FunctionType, BuiltinFunctionType, ModuleType),
+)
 
 _registered: dict[type, Function] = {}
 

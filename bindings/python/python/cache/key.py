@@ -11,7 +11,7 @@ import importlib
 import itertools
 import pickle
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import ModuleType
 from typing import Any, TypeVar
 
 from . import _native, _stand_ins
@@ -44,27 +44,11 @@ def register(cls: type[T], function: Callable[[T], Any]) -> None:
     """
     if not isinstance(cls, type) or not callable(function):
         raise TypeError("cache.key.register takes a class and a function of its objects")
-    if cls in _BUILT_IN or issubclass(cls, type):
+    if cls in _stand_ins.BUILT_IN or issubclass(cls, type):
         raise TypeError(
             f"objects of {cls.__qualname__} are known by their value: register a class of your own"
         )
     _stand_ins.register(cls, function)
-
-
-_BUILT_IN = (
-    *_PLAIN,
-    object,
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
-    bytearray,
-    complex,
-    FunctionType,
-    BuiltinFunctionType,
-    ModuleType,
-)
 
 
 class ByValue:

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyType, PyTzInfo};
 
 macro_rules! library {
     ($($name:ident: $kind:ty = $module:literal, $attribute:literal;)*) => {$(
@@ -42,6 +42,16 @@ library! {
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";
     all_views: PyAny = "_collections_abc", "__dict__";
+}
+
+/// Looks up at the start what is looked up later where an error cannot be raised. Python's module of
+/// dates is one of these: `PyO3` takes it for granted, and an interrupt of its import then is a panic.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    // First, for what interrupts the import that `PyO3` asks for becomes an `ImportError`.
+    timezone(py)?;
+    PyTzInfo::utc(py)?;
+    modules(py)?;
+    Ok(())
 }
 
 /// Whether the object is of exactly this class.

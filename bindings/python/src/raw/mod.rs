@@ -4,8 +4,11 @@
 //! - [`GilCell`]: state that the interpreter's lock guards;
 //! - `attribute`: what an object holds, without code of its class;
 //! - `context`: context variables;
+//! - `interpreter`: which interpreter runs here;
+//! - `stack`: how much stack the running thread has left;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
+//! - `pending`: calls that the main thread makes for other threads;
 //! - `stop`: the exception that a value is returned in;
 //! - `function`: callables with vectorcall that pass for functions;
 //! - `text`: what a `str` says of itself.
@@ -24,7 +27,10 @@ pub(crate) mod attribute;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
+pub(crate) mod interpreter;
 pub(crate) mod method;
+pub(crate) mod pending;
+pub(crate) mod stack;
 mod stop;
 pub(crate) mod text;
 
