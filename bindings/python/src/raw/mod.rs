@@ -6,7 +6,7 @@
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
 //! - `stop`: the exception that a value is returned in;
-//! - `function`: callables with vectorcall that pass for functions;
+//! - `function`: callables with vectorcall that pass for functions; `bound`: their bound methods;
 //! - `text`: what a `str` says of itself.
 //!
 //! Contracts that every block here leans on:
@@ -19,6 +19,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bound;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
