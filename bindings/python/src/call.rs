@@ -13,7 +13,7 @@
 
 use std::ffi::{CStr, c_int};
 
-use pyo3::exceptions::{PyException, PyRuntimeWarning};
+use pyo3::exceptions::{PyException, PyRuntimeWarning, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -179,7 +179,12 @@ impl Function {
                     self.cache.bind(py).get().delete_key(py, &probe)?;
                     is_any_done = true;
                 }
-                Err(error) if !errors::is_from_outside(py, &error) => refused = refused.or(Some(error)),
+                Err(error) if !errors::is_from_outside(py, &error) => {
+                    // A `TypeError` may be about the way only: that of a function that makes keys, say.
+                    if refused.as_ref().is_none_or(|first: &PyErr| first.is_instance_of::<PyTypeError>(py)) {
+                        refused = Some(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -619,7 +624,7 @@ impl Coroutine for Call {
         }
         if !value.is_none() {
             let message = "can't send non-None value to a just-started coroutine";
-            return Err(pyo3::exceptions::PyTypeError::new_err(message));
+            return Err(PyTypeError::new_err(message));
         }
         self.ask(py, false)
     }

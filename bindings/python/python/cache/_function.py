@@ -12,7 +12,9 @@ def check_function(function: Any, decorator: str) -> None:
     """`TypeError` if a function cannot be cached, with what to do."""
     if isinstance(function, classmethod | staticmethod):
         kind = type(function).__name__
-        raise TypeError(f"write @{kind} above @{decorator}, not below it: {decorator} decorates the function itself")
+        raise TypeError(
+            f"write @{kind} above @{decorator}, not below it: {decorator} decorates the function itself"
+        )
     if not callable(function):
         raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
     inner = inner_function(function)

@@ -86,7 +86,8 @@ class Invalidation:
         """Whether an object, or a class, has the function as a method."""
         module = getattr(self._function, "__module__", None)
         owner = getattr(self._function, "__qualname__", "").rpartition(".")[0]
-        classes = [*type(instance).__mro__, *getattr(instance, "__mro__", ())]
+        kinds = [type(instance), instance.__class__, *([instance] if isinstance(instance, type) else [])]
+        classes = [cls for kind in kinds for cls in kind.__mro__]
         if any(cls.__qualname__ == owner and cls.__module__ == module for cls in classes):
             return True
         return any(self._is_it(member) for cls in classes for member in vars(cls).values())
@@ -105,9 +106,10 @@ class Invalidation:
         member = vars(owner).get(name)
         if not isinstance(member, classmethod) or not self._is_it(member):
             return []
-        found = [owner]
+        found: list[type] = [owner]
         for cls in found:
-            found += [sub for sub in type.__subclasses__(cls) if sub not in found]
+            subclasses: list[type] = type.__subclasses__(cls)
+            found += [subclass for subclass in subclasses if subclass not in found]
         return found
 
     def _is_it(self, member: Any) -> bool:

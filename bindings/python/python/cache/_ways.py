@@ -96,7 +96,7 @@ class Parameters:
         first = self.positional[:1]
         return first in (["self"], ["cls"]) and first[0] not in self._left_out
 
-    def may_be_given(self, name: str) -> bool:
+    def is_part_of_the_key(self, name: str) -> bool:
         """Whether an argument is part of the key."""
         return name not in self._left_out
 
@@ -154,7 +154,8 @@ class Parameters:
 
     def _prefixes(self, bound: _Bound) -> Iterator[tuple[int, list[str], list[str]]]:
         """Each number of arguments by position, those that are then written by name, and those that may be."""
-        written, open_ = [], []
+        written: list[str] = []
+        open_: list[str] = []
         for name in self._by_name_only:
             if name not in self._left_out:
                 (open_ if self._is_default(name, bound.values) else written).append(name)

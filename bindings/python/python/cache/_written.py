@@ -36,9 +36,15 @@ class WrittenArguments:
         if read is None or self._write is None:
             return
         positional, needed = self._taken(read)
-        can_be_given = set(positional if self._write.takes_more else positional[: len(self._write.positional)])
-        can_be_given |= {*self._write.positional, *self._write.by_name}
-        lacking = [name for name in needed if name not in can_be_given]
+        by_name = [*self._write.positional, *self._write.by_name]
+        lacking = needed
+        for count in range(len(positional if self._write.takes_more else self._write.positional) + 1):
+            given = {
+                *positional[:count],
+                *(name for name in by_name if name not in self._write.positional[:count]),
+            }
+            left = [name for name in needed if name not in given]
+            lacking = min(lacking, left, key=len)
         if lacking and not self._write.takes_any_name:  # Rule 3
             raise TypeError(
                 f"the write {name_of(function)} does not have the argument {', '.join(map(repr, lacking))} of the read "
@@ -61,9 +67,10 @@ class WrittenArguments:
 
     def _taken(self, read: Parameters) -> tuple[list[str], list[str]]:
         """The read's parameters that are given by position, and those that have to be given."""
-        kept = [name for name in read.positional if name in read.required or read.may_be_given(name)]
-        bound = kept[: len(self._instance)]
-        return kept[len(bound) :], [name for name in read.required if name not in bound]
+        bound = read.positional[: len(self._instance)]
+        others = read.positional[len(bound) :]
+        kept = [name for name in others if read.is_part_of_the_key(name)]
+        return kept, [name for name in read.required if name not in bound]
 
     def _readings(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[GivenCall]:
         """The calls of the read that a call of the write may stand for; those that are none are left out."""
@@ -71,7 +78,8 @@ class WrittenArguments:
         as_it_is: GivenCall = ((*self._instance, *args), kwargs)
         if read is None:
             return [as_it_is]
-        values, named, names = args, kwargs, [None] * len(args)
+        values, named = args, kwargs
+        names: list[str | None] = [None] * len(args)
         given = None if self._write is None else self._write.given(args, kwargs)
         if given is not None:
             values, named, names = given
@@ -81,7 +89,9 @@ class WrittenArguments:
             by_position = (*self._instance, *values[:count])
             readings.append((by_position, {}))
             used = {*read.positional[: len(by_position)], *names[:count]}
-            by_name = {name: value for name, value in named.items() if name in read.by_name and name not in used}
+            by_name = {
+                name: value for name, value in named.items() if name in read.by_name and name not in used
+            }
             readings.append((by_position, by_name))
             if read.takes_any_name:
                 readings.append((by_position, {**by_name, **kwargs}))
