@@ -347,12 +347,13 @@ def test_without_an_object_what_could_be_taken_for_it_is_refused() -> None:
 def test_skipped_arguments_may_be_given_or_left_out(run: Run) -> None:
     async def main() -> None:
         owner = Repository("users")
-        for invalidate in (
+        invalidations: list[Callable[[], Any]] = [
             lambda: Repository.shared.invalidate_cache(7),
             lambda: Repository.shared.invalidate_cache(None, 7),
             lambda: Repository.shared.invalidate_cache(owner, number=7),
             lambda: Repository.shared.invalidate_cache(number=7),
-        ):
+        ]
+        for invalidate in invalidations:
             before = await owner.shared(7)
             by_name = await owner.shared(number=7)
             invalidate()
@@ -517,12 +518,13 @@ def test_a_write_may_invalidate_what_only_has_the_methods_of_a_cached_function(r
 
     async def main() -> None:
         read = Read()
+        calls: list[Call] = [((1,), {}), ((), {"number": 1}), ((1, False), {}), ((1,), {"verbose": False})]
 
         @AsyncLRUInvalidator(read)
         async def write(number: int) -> None: ...
 
         await write(1)
-        for call in (((1,), {}), ((), {"number": 1}), ((1, False), {}), ((1,), {"verbose": False})):
+        for call in calls:
             assert call in read.told
 
     run(main())
