@@ -169,9 +169,12 @@ impl Function {
         let mut is_any_done = false;
         for call in calls.iter() {
             let (args, names): (Bound<'_, PyTuple>, Bound<'_, PyTuple>) = call.extract()?;
-            let args = Args::collect(args.len(), |index| {
-                Ref::new(args.get_borrowed_item(index).expect("within the length").to_owned())
-            });
+            if names.len() > args.len() {
+                let message = format!("{} names for {} arguments", names.len(), args.len());
+                return Err(PyTypeError::new_err(message));
+            }
+            let given = args.iter().collect::<Vec<_>>();
+            let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
             let names = exact_names(&names)?;
             let names = (!names.is_empty()).then_some(&names);
             match self.probe_written(py, &args, names) {
@@ -657,6 +660,13 @@ impl Coroutine for Call {
         if let Err(error) = result {
             error.write_unraisable(py, None);
         }
+    }
+
+    fn fail(&mut self, py: Python<'_>, _: &PyErr) {
+        if let Err(error) = self.leave(py) {
+            error.write_unraisable(py, None);
+        }
+        self.state = State::Done;
     }
 
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {

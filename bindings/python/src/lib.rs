@@ -4,14 +4,15 @@
 //!
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared; `part`: of
 //!   which arguments they are made
-//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
-//!   wait; `nesting`: loads that wait for loads
+//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
+//!   it begins on its caller's stack; `room`: where callers wait; `nesting`: loads that wait for loads
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
-//! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
+//! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
+//! - `ttl`, `window`, `clock`, `errors`, `done`: small things with one owner each
 
 mod agent;
 mod batch;
@@ -23,7 +24,10 @@ mod done;
 mod eager;
 mod errors;
 mod file;
+mod inline;
+mod interpreter;
 mod key;
+mod library;
 mod load;
 mod nesting;
 mod opened;
@@ -36,6 +40,7 @@ mod sharing;
 mod tool;
 mod ttl;
 mod union;
+mod window;
 
 use std::path::PathBuf;
 
@@ -127,6 +132,10 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    interpreter::check(py)?;
+    library::prepare(py)?;
+    nesting::prepare(py)?;
+    codec::prepare(py)?;
     module.add_class::<cache::Cache>()?;
     method::add::<cache::Get, 4>(py)?;
     method::add::<cache::Set, 3>(py)?;
