@@ -140,6 +140,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
     module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
+    module.add_function(wrap_pyfunction!(nesting::forked, module)?)?;
     agent::register(module)?;
     codec::register(module)?;
     Ok(())

@@ -54,6 +54,7 @@ class Persistence:
         self._scope = scope
         self._function = function
         self._set_aside = False
+        self._told_of_locks = False
         # One save or load at a time. Re-entrant, so that a thread that comes back here (in a signal handler, or in a
         # backend that calls the cache) gets an error and does not wait for itself.
         self._turn = _Turn()
@@ -160,14 +161,17 @@ class Persistence:
         return 0 if self._is_superseded else cache.changes() - self._saved_changes
 
     def save(self, cache: Cache, tell: Callable[[str], None] = warn) -> None:
-        """Saves all entries of the cache. `tell` hears of what was left out or set aside."""
+        """Saves all entries of the cache. `tell` is called with what was left out or set aside, when
+        the save is over: a filter that turns warnings into errors does not make it a failure.
+        """
         if self._is_superseded:
             tell(f"{self._owner()} was defined again since: its results are saved by the new one only")
             return
+        remarks: list[str] = []
         self._enter()
         try:
             changes = cache.changes()
-            self._save(cache, tell)
+            self._save(cache, remarks.append)
             self._saved_changes = changes
             self.last_error = None
         except BaseException as error:
@@ -177,6 +181,8 @@ class Persistence:
         finally:
             self._leave()
             _autosave.wake()
+        for remark in remarks:
+            tell(remark)
 
     def _save(self, cache: Cache, tell: Callable[[str], None]) -> None:
         if not self.is_native:
@@ -208,6 +214,13 @@ class Persistence:
             tell(
                 f"{path}: what stood there was not this cache, or could not be read; it is at "
                 f"{report['set_aside']} now"
+            )
+        if report["without_locks"] is not None and backend.merge and not self._told_of_locks:
+            self._told_of_locks = True
+            tell(
+                f"{path}: files cannot be locked in its folder ({report['without_locks']}), so this cache saves without "
+                "a lock: if several processes save to the path at the same moment, one may overwrite what another has "
+                "saved; give each a path of its own, or use a file system with locks"
             )
 
     def _tell_of_shrinking(self, tell: Callable[[str], None], place: str, dropped: int, maxsize: int) -> None:

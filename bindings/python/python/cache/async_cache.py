@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from . import _autosave
+from . import _autosave, _leaving
 from ._native import Cache
 from ._persistence import Persistence
 from .backend import CacheBackend
+
+C = TypeVar("C", bound="AsyncCache")
 
 _WARMUP_AT_ONCE = 32
 
@@ -24,6 +26,9 @@ class AsyncCache(Cache):
     With a backup the cache saves itself, in a thread, every `autosave` seconds and after `autosave_changes` writes
     (looked at twice a second), if it has changed; and with `save_at_exit` when the interpreter ends. A save that fails is
     logged and tried again; `stats()` has `autosaves`, `save_errors` and `last_save_error`.
+
+    ``with`` and ``async with`` save on leaving, if the cache has changed since its last save. When
+    the body raises, its exception leaves the block, and a save that fails is a `CacheWarning`.
     """
 
     def __init__(
@@ -111,29 +116,32 @@ class AsyncCache(Cache):
     async def save_to_backup_async(self) -> None:
         """`save_to_backup` in a thread, so that the event loop goes on. Cancelled, it saves all the same."""
         if self._persistence is not None:
-            loop = asyncio.get_running_loop()
-            await asyncio.shield(loop.run_in_executor(None, self._persistence.save, self))
+            await _leaving.save_in_thread(self, self._persistence)
 
     def load_from_backup(self) -> None:
         """Takes in what is in the backup and not in the cache. Without a backup nothing happens."""
         if self._persistence is not None:
             self._persistence.load(self)
 
-    def __enter__(self) -> AsyncCache:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.save_to_backup()
+        if self._persistence is not None and self._persistence.unsaved_changes(self):
+            with _leaving.giving_way_to(error):
+                self.save_to_backup()
 
-    async def __aenter__(self) -> AsyncCache:
+    async def __aenter__(self: C) -> C:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.save_to_backup_async()
+        if self._persistence is not None and self._persistence.unsaved_changes(self):
+            with _leaving.giving_way_to(error):
+                await self.save_to_backup_async()
 
 
 class Entries:

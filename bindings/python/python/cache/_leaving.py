@@ -1,0 +1,81 @@
+"""What a save on leaving a ``with`` block, and a save in a thread, do with exceptions.
+
+Rules:
+
+1. When the body of the block raised, the body's exception leaves the block. A save that fails then
+   is a `CacheWarning`; if a filter turns warnings into errors, a line in the log. Only what is not
+   an `Exception`, such as a cancellation or Ctrl-C during the save, takes its place.
+2. When the body did not raise, a save that fails raises.
+3. A save in a thread goes on when the caller that awaits it is cancelled. If it fails then, it is
+   logged: nobody is left to get the exception.
+4. What a save in a thread has to say is issued as warnings at the line that awaits it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ._warn import in_words, warn
+from .errors import CacheError
+
+if TYPE_CHECKING:
+    from ._persistence import Persistence
+    from .async_cache import AsyncCache
+
+_log = logging.getLogger("cache")
+
+
+class giving_way_to:  # noqa: N801 # it is used as a function
+    """Runs the save on leaving a block. `error` is the exception of the block's body, if there is one."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._error = error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        # Rules 1 and 2.
+        if self._error is None or not isinstance(failure, Exception):
+            return False
+        said = str(failure) if isinstance(failure, CacheError) else in_words(failure)
+        message = (
+            f"a cache could not be saved on leaving its block by {type(self._error).__qualname__}: {said}"
+        )
+        try:
+            warn(message)
+        except Exception:
+            _log.warning("%s", message)
+        return True
+
+
+async def save_in_thread(cache: AsyncCache, persistence: Persistence) -> None:
+    """Saves in a thread of the event loop's; raises what the save raises."""
+    remarks: list[str] = []
+    is_awaited = True
+
+    def save() -> None:
+        try:
+            persistence.save(cache, remarks.append)
+        except BaseException as error:
+            if is_awaited:
+                raise
+            # Rule 3.
+            _log.warning("a cache could not be saved, and nobody waits for the save: %s", in_words(error))
+        if not is_awaited:
+            for remark in remarks:
+                _log.warning("%s", remark)
+
+    saving = asyncio.get_running_loop().run_in_executor(None, save)
+    try:
+        await asyncio.shield(saving)
+    finally:
+        is_awaited = False
+    # Rule 4.
+    for remark in remarks:
+        warn(remark)
