@@ -141,6 +141,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
     module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
     module.add_function(wrap_pyfunction!(nesting::forked, module)?)?;
+    module.add_function(wrap_pyfunction!(raw::pending::call_in_main_thread, module)?)?;
     agent::register(module)?;
     codec::register(module)?;
     Ok(())

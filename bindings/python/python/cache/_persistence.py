@@ -147,6 +147,7 @@ class Persistence:
     def _leave(self) -> None:
         self._turn.is_taken = False
         self._turn.release()
+        _autosave.resume()
 
     def hold(self, patience: float) -> bool:
         """Keeps other threads' saves and loads from beginning until `release`; ``False`` if one does not end in time."""
@@ -155,6 +156,11 @@ class Persistence:
     def release(self) -> None:
         """Ends what `hold` began."""
         self._turn.release()
+        _autosave.resume()
+
+    def is_held_here(self) -> bool:
+        """Whether this very thread is in the middle of a save or load, or keeps others from one."""
+        return self._turn.is_mine()
 
     def unsaved_changes(self, cache: Cache) -> int:
         """How often the cache was written to since its last save that succeeded; 0 if it is not saved any more."""

@@ -5,6 +5,7 @@
 //! - `context`: context variables;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
+//! - `pending`: calls that the main thread makes for other threads;
 //! - `stop`: the exception that a value is returned in;
 //! - `function`: callables with vectorcall that pass for functions;
 //! - `text`: what a `str` says of itself.
@@ -23,6 +24,7 @@ pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
 pub(crate) mod method;
+pub(crate) mod pending;
 mod stop;
 pub(crate) mod text;
 
