@@ -578,6 +578,13 @@ impl Coroutine for Call {
         }
     }
 
+    fn fail(&mut self, py: Python<'_>, _: &PyErr) {
+        if let Err(error) = self.leave(py) {
+            error.write_unraisable(py, None);
+        }
+        self.state = State::Done;
+    }
+
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
         self.state.visit(visit)
     }

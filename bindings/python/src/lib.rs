@@ -3,14 +3,15 @@
 //! # Layout
 //!
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
-//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
-//!   wait; `nesting`: loads that wait for loads
+//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
+//!   it begins on its caller's stack; `room`: where callers wait; `nesting`: loads that wait for loads
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
-//! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
+//! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
+//! - `ttl`, `window`, `clock`, `errors`, `done`: small things with one owner each
 
 mod agent;
 mod batch;
@@ -22,7 +23,10 @@ mod done;
 mod eager;
 mod errors;
 mod file;
+mod inline;
+mod interpreter;
 mod key;
+mod library;
 mod load;
 mod nesting;
 mod opened;
@@ -34,6 +38,7 @@ mod sharing;
 mod tool;
 mod ttl;
 mod union;
+mod window;
 
 use std::path::PathBuf;
 
@@ -80,13 +85,16 @@ fn invalidate(
     names: &Bound<'_, PyTuple>,
 ) -> PyResult<()> {
     let py = function.py();
+    if names.len() > args.len() {
+        let message = format!("{} names for {} arguments", names.len(), args.len());
+        return Err(pyo3::exceptions::PyTypeError::new_err(message));
+    }
     let Some(function) = function::function(function) else {
         let message = "only functions that were decorated with AsyncLRU or AsyncTTL have cached calls";
         return Err(pyo3::exceptions::PyTypeError::new_err(message));
     };
-    let args = Args::collect(args.len(), |index| {
-        Ref::new(args.get_borrowed_item(index).expect("within the length").to_owned())
-    });
+    let given = args.iter().collect::<Vec<_>>();
+    let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
     let names = key::exact_names(names)?;
     let names = (!names.is_empty()).then_some(&names);
     let probe = function.probe(py, &args, names)?;
@@ -125,6 +133,10 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    interpreter::check(py)?;
+    library::prepare(py)?;
+    nesting::prepare(py)?;
+    codec::prepare(py)?;
     module.add_class::<cache::Cache>()?;
     method::add::<cache::Get, 4>(py)?;
     method::add::<cache::Set, 3>(py)?;

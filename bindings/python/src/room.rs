@@ -21,6 +21,7 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
+use crate::library;
 use crate::raw::{GilCell, Ref};
 
 /// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
@@ -197,10 +198,9 @@ impl Room {
         py: Python<'py>,
         running: &Bound<'py, PyAny>,
     ) -> PyResult<Option<(usize, Bound<'py, PyAny>)>> {
-        static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let options = PyDict::new(py);
         options.set_item(pyo3::intern!(py, "loop"), running)?;
-        let future = FUTURE.import(py, "asyncio", "Future")?.call((), Some(&options))?;
+        let future = library::future(py)?.call((), Some(&options))?;
         let iterator = future.call_method0(pyo3::intern!(py, "__await__"))?;
         let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
         let mut state = self.state.borrow(py);
@@ -406,6 +406,5 @@ fn finish_future(future: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// The running event loop of this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    GET.import(py, "asyncio", "get_running_loop")?.call0()
+    library::get_running_loop(py)?.call0()
 }

@@ -394,6 +394,14 @@ impl Coroutine for ToolCall {
         }
     }
 
+    fn fail(&mut self, py: Python<'_>, error: &PyErr) {
+        if let Self::Running(mut running) = std::mem::replace(self, Self::Done)
+            && let Inner::Cached(call) = &mut running.inner
+        {
+            call.fail(py, error);
+        }
+    }
+
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
         match self {
             Self::New(call) => call.visit(visit),
