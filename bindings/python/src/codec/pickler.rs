@@ -178,9 +178,14 @@ impl Sink {
             reduce.call1((&object,))?
         } else {
             // Rule 1: these are pickled by their names, or made by `copyreg.__newobj__`.
-            let is_global = object.is_instance_of::<PyType>() || object.is_exact_instance_of::<PyFunction>();
-            let method =
-                if is_global { None } else { object.getattr_opt(pyo3::intern!(py, "__reduce_ex__"))? };
+            let is_left_to_pickle = object.is_instance_of::<PyType>()
+                || object.is_exact_instance_of::<PyFunction>()
+                || (!is_one_of_all && is_usual(&class)?);
+            let method = if is_left_to_pickle {
+                None
+            } else {
+                object.getattr_opt(pyo3::intern!(py, "__reduce_ex__"))?
+            };
             let Some(method) = method else { return Ok(py.NotImplemented().into_bound(py)) };
             method.call1((PROTOCOL,))?
         };
