@@ -25,7 +25,6 @@ import random
 import re
 import time
 import types
-import typing
 import uuid
 import weakref
 import zoneinfo
@@ -176,7 +175,7 @@ KEPT: list[Any] = [
     *(types.SimpleNamespace(a=1), uuid.UUID(int=5), ipaddress.ip_address("10.0.0.1")),
     *(pathlib.PurePosixPath("a"), Path("a"), re.compile("a+", re.I), zoneinfo.ZoneInfo("UTC")),
     *(dt.datetime(2024, 1, 2, tzinfo=zoneinfo.ZoneInfo("UTC")), dt.date(2024, 1, 2), dt.timedelta(1)),
-    *(time.gmtime(0), list[int], typing.Optional[int], int | None, Thing, len, math.sin, "a".upper),
+    *(time.gmtime(0), list[int], int | None, Thing, len, math.sin, "a".upper),
     *(Matrix(b"abc"), Frames(b"ab", b"c"), [Matrix(b"ab")] * 2),
 ]
 
