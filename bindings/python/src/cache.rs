@@ -17,7 +17,6 @@ use std::cell::RefMut;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_cache_core::batch::Planner;
 use async_cache_core::cache::{Cache as Core, Config};
@@ -38,6 +37,7 @@ use crate::raw::{GilCell, Ref};
 use crate::room::Room;
 use crate::sharing::Sharing;
 use crate::ttl::Ttl;
+use crate::window::Window;
 
 pub(crate) use methods::{Get, Set};
 
@@ -71,7 +71,7 @@ pub(crate) struct State {
     pub(crate) planner: Planner<Group, FlightId>,
     /// The flights that wait for their batch to leave.
     pub(crate) gathered: HashMap<FlightId, Gathered>,
-    pub(crate) batch_window_ms: f64,
+    pub(crate) batch_window: Window,
     max_batch_size: NonZeroUsize,
 }
 
@@ -338,7 +338,7 @@ impl State {
     fn new(
         maxsize: Option<usize>,
         default_ttl: Ttl,
-        batch_window_ms: f64,
+        batch_window: Window,
         max_batch_size: NonZeroUsize,
     ) -> Self {
         Self {
@@ -351,9 +351,9 @@ impl State {
             save_errors: 0,
             spent: Stats::default(),
             default_ttl,
-            planner: Planner::new(Duration::from_secs_f64(batch_window_ms / 1000.0), max_batch_size),
+            planner: Planner::new(batch_window.duration(), max_batch_size),
             gathered: HashMap::new(),
-            batch_window_ms,
+            batch_window,
             max_batch_size,
         }
     }

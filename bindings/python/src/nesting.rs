@@ -4,6 +4,11 @@
 //! variable that says in which load a piece of code runs. Tasks that a loader starts inherit it, so a circle
 //! through `asyncio.gather` in a loader is found. What a loader starts and does not wait for is refused its
 //! loader's key, too, as long as that load runs.
+//!
+//! A process that was forked from another one has a copy of the parent's loads, and of the context that the fork
+//! was made in. Rules for the names of loads:
+//! 1. names count up, so the loads that a child inherited are those up to the last name at the fork;
+//! 2. an inherited load is no part of the graph: code in its context counts as code outside of any load.
 
 use async_cache_core::waits::WaitGraph;
 use pyo3::prelude::*;
@@ -20,6 +25,8 @@ struct Graph {
     waits: WaitGraph<u64>,
     /// The names of loads count up from 1.
     names: u64,
+    /// The last name at the fork that made this process; 0 if none did. Written by [`forked`] only.
+    inherited: u64,
 }
 
 fn graph(py: Python<'_>) -> &GilCell<Graph> {
@@ -28,6 +35,11 @@ fn graph(py: Python<'_>) -> &GilCell<Graph> {
 
 fn variable(py: Python<'_>) -> PyResult<&ContextVar> {
     CURRENT.get_or_try_init(py, || ContextVar::new(py, "cache._native.load"))
+}
+
+/// Makes the context variable, so that it is there when a load begins.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    variable(py).map(drop)
 }
 
 /// A name for a load.
@@ -44,7 +56,27 @@ pub(crate) fn enter(py: Python<'_>, name: u64) -> PyResult<()> {
 
 /// The load that the running code is part of.
 pub(crate) fn current(py: Python<'_>) -> PyResult<Option<u64>> {
-    variable(py)?.get(py)?.map(|name| name.extract()).transpose()
+    let name: Option<u64> = variable(py)?.get(py)?.map(|name| name.extract()).transpose()?;
+    // Rule 2.
+    Ok(name.filter(|&name| !is_inherited(py, name)))
+}
+
+/// Whether a load began before the fork that made this process: its task is the parent's.
+pub(crate) fn is_inherited(py: Python<'_>, name: u64) -> bool {
+    name <= graph(py).borrow(py).inherited
+}
+
+/// Called in the child of a fork, before any other code of the package runs there.
+#[pyfunction]
+#[pyo3(name = "after_fork_in_child")]
+pub(crate) fn forked(py: Python<'_>) {
+    let waits = {
+        let mut graph = graph(py).borrow(py);
+        // Rule 1.
+        graph.inherited = graph.names;
+        std::mem::take(&mut graph.waits)
+    };
+    drop(waits);
 }
 
 /// Notes that a load waits for another; `false` if that would never end.

@@ -192,10 +192,11 @@ thread_local! {
     static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` with this thread's buffers for look-ups.
+/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a destructor of
+/// another thread-local that uses the cache gets buffers of its own.
 fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let mut scratch = SCRATCH.try_with(RefCell::take).ok().flatten().unwrap_or_default();
     let result = work(&mut scratch);
-    SCRATCH.set(Some(scratch));
+    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
     result
 }

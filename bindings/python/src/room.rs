@@ -7,7 +7,10 @@
 //!    loop that is closed has nobody left who waits;
 //! 3. the task that runs the load is held as long as somebody may wait for it, as a plain `await` would hold it;
 //!    the collector sees that. If the task's event loop stops for good, nothing tells those who wait on other loops:
-//!    each of these loops keeps a [`Watch`], which looks from time to time.
+//!    each of these loops keeps a [`Watch`], which looks from time to time;
+//! 4. a room that a forked child inherited is one whose load does not go on: nobody joins it. Its loops share their
+//!    wake-up pipe with the parent's, so nothing is called thread-safely on them: that would wake the parent. A
+//!    child that runs an inherited loop itself has its callers answered there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +21,7 @@ use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
+use crate::library;
 use crate::raw::{GilCell, Ref};
 
 /// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
@@ -136,6 +140,11 @@ impl Room {
         self.state.borrow(py).in_batch = true;
     }
 
+    /// Whether the load began before the fork that made this process.
+    pub(crate) fn is_inherited(&self, py: Python<'_>) -> bool {
+        crate::nesting::is_inherited(py, self.name)
+    }
+
     /// The task that runs the load.
     pub(crate) fn driven_by(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
         self.state.borrow(py).task = Some(Ref::new(task.clone()));
@@ -189,10 +198,9 @@ impl Room {
         py: Python<'py>,
         running: &Bound<'py, PyAny>,
     ) -> PyResult<Option<(usize, Bound<'py, PyAny>)>> {
-        static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let options = PyDict::new(py);
         options.set_item(pyo3::intern!(py, "loop"), running)?;
-        let future = FUTURE.import(py, "asyncio", "Future")?.call((), Some(&options))?;
+        let future = library::future(py)?.call((), Some(&options))?;
         let iterator = future.call_method0(pyo3::intern!(py, "__await__"))?;
         let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
         let mut state = self.state.borrow(py);
@@ -255,6 +263,10 @@ impl Room {
 
     /// Whether the load can go on: its loop runs, or is the one that is `running` here.
     pub(crate) fn is_alive(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> PyResult<bool> {
+        // Rule 4. The copy of a loop that ran in the parent still says that it runs.
+        if self.is_inherited(py) {
+            return Ok(false);
+        }
         let event_loop = self.state.borrow(py).event_loop.as_ref().map(|held| held.bind(py).clone());
         let Some(event_loop) = event_loop else { return Ok(false) };
         if running.is(&event_loop) {
@@ -273,8 +285,13 @@ impl Room {
             state.answer = Some(answer);
             std::mem::take(&mut state.seats)
         };
+        let is_inherited = self.is_inherited(py);
         for seat in seats.into_iter().flatten() {
             let here = running.is_some_and(|running| seat.event_loop.is(running));
+            if is_inherited && !here {
+                wake_quietly(py, seat.future.bind(py), seat.event_loop.bind(py));
+                continue;
+            }
             let told = wake(py, seat.future.bind(py), seat.event_loop.bind(py), here);
             if let Err(error) = told {
                 error.write_unraisable(py, Some(seat.future.bind(py)));
@@ -293,6 +310,10 @@ impl Room {
         let cancel = pyo3::intern!(py, "cancel");
         if running_loop(py).is_ok_and(|running| running.is(&event_loop)) {
             return task.call_method0(cancel).map(drop);
+        }
+        // Rule 4.
+        if self.is_inherited(py) {
+            return Ok(());
         }
         // A closed loop raises: its tasks never go on.
         drop(event_loop.call_method1("call_soon_threadsafe", (task.getattr(cancel)?,)));
@@ -349,20 +370,32 @@ fn wake(
     event_loop: &Bound<'_, PyAny>,
     here: bool,
 ) -> PyResult<()> {
-    static FINISH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if here {
         return match future.call_method1(pyo3::intern!(py, "set_result"), (py.None(),)) {
             Err(error) if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? => Err(error),
             _ => Ok(()),
         };
     }
-    let finish = FINISH.get_or_try_init(py, || {
-        pyo3::wrap_pyfunction!(finish_future, py).map(|function| function.into_any().unbind())
-    })?;
-    match event_loop.call_method1("call_soon_threadsafe", (finish.bind(py), future)) {
+    match event_loop.call_method1("call_soon_threadsafe", (finisher(py)?, future)) {
         Err(error) if !event_loop.call_method0("is_closed")?.is_truthy()? => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Has a future of an inherited loop finished, should that loop ever run in this process (rule 4).
+fn wake_quietly(py: Python<'_>, future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) {
+    // A loop that is closed, or in debug mode and of another thread, raises: nobody runs it here.
+    let asked = finisher(py)
+        .and_then(|finish| event_loop.call_method1(pyo3::intern!(py, "call_soon"), (finish, future)));
+    drop(asked);
+}
+
+fn finisher(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static FINISH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let finish = FINISH.get_or_try_init(py, || {
+        pyo3::wrap_pyfunction!(finish_future, py).map(|function| function.into_any().unbind())
+    })?;
+    Ok(finish.bind(py))
 }
 
 /// Run by the loop of a future.
@@ -373,6 +406,5 @@ fn finish_future(future: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// The running event loop of this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    GET.import(py, "asyncio", "get_running_loop")?.call0()
+    library::get_running_loop(py)?.call0()
 }

@@ -13,7 +13,8 @@
 //! 4. cold entries are written first, as the bytes they are in the old file, then the hot ones in the order of
 //!    their use;
 //! 5. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
-//! 6. a file that could not be read when it was opened is set aside by the save;
+//! 6. a file that could not be read when it was opened is set aside by the save; but if saves merge, and it can be joined
+//!    by then, it is joined: so a passing error at the start, such as too many open files, costs nothing;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
 //!    there (`async_cache_disk::Merge` has the steps).
 
@@ -71,6 +72,8 @@ impl Cache {
             }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
+        // Rule 6
+        let keep = keep && merge.as_ref().is_none_or(|merge| merge.theirs().is_none());
         let options = target.options.to_write(&target.version, file.file_now());
         let options = match &opened {
             Some(opened) if opened.is_mostly_cold() => options.dictionary_of(&opened.snapshot),
@@ -79,9 +82,6 @@ impl Cache {
         let options = if keep { options.keep_target() } else { options };
         let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
         if let Some(merge) = &mut merge {
-            if keep {
-                merge.ignore_theirs();
-            }
             merge.join(join.0, join.1);
         }
 
@@ -133,6 +133,7 @@ impl Cache {
         report.set_item("left_out", left_out.count)?;
         report.set_item("why_left_out", left_out.first.take())?;
         report.set_item("set_aside", saved.set_aside)?;
+        report.set_item("without_locks", saved.without_locks)?;
         refused += merged.as_ref().map_or(0, |merged| merged.refused);
         report.set_item("refused", refused)?;
         report.set_item("copied", merged.map_or(0, |merged| merged.copied))?;

@@ -48,11 +48,12 @@ pub(crate) fn union(
     Ok(snapshot.map(|snapshot| Union { snapshot, older }))
 }
 
-/// The name of a temporary file of the target's, as saves have it.
+/// The name of a temporary file of the target's, as saves have it. The process is part of it, for a forked child goes
+/// on with a copy of the parent's random state.
 fn beside(target: &Path) -> std::path::PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
-    name.push(format!(".{:016x}.tmp", RandomState::new().hash_one(0)));
+    name.push(format!(".{:016x}.tmp", RandomState::new().hash_one(std::process::id())));
     target.with_file_name(name)
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
-use crate::lock::{SaveLock, lock_path};
+use crate::lock::SaveLock;
+use crate::names::lock_path;
 use crate::snapshot::read_header;
 use crate::trust::{self, Owners, Trusted};
 use crate::vfs::{FileKind, Vfs, parent_of};
@@ -21,8 +22,8 @@ use crate::writer::sweep_leftovers;
 ///
 /// # Errors
 /// [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io); [`Trust`](DiskErrorKind::Trust) if the file is
-/// another user's, others can write to it, or it is a symlink that is not followed: then it stays. If the folder could not be synced, the file is
-/// gone, but may be back after a power loss. With a `limit` those of [`SaveLock::take`], too: then nothing has changed.
+/// another user's, everybody can write to it, or it is a symlink that is not followed: then it stays. If the folder could
+/// not be synced, the file is gone, but may be back after a power loss. With a `limit` those of [`SaveLock::take`], too: then nothing has changed.
 pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result<bool, DiskError> {
     let place = &trust::follow(&**vfs, path)?.place;
     sweep_leftovers(&**vfs, place);
@@ -30,7 +31,9 @@ pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result
         Some(limit) if needs_lock(&**vfs, place)? => Some(SaveLock::take(vfs, path, limit)?),
         _ => None,
     };
-    let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::Trusted)? else { return Ok(false) };
+    let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::TrustedOrGroup)? else {
+        return Ok(false);
+    };
     match read_header(&*file, bytes, path, None) {
         Ok(_) => {}
         Err(error) => match error.kind() {
@@ -44,6 +47,11 @@ pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result
     match vfs.remove(place) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let doing = "removing the file: it is a mount point, as a container has it that mounts a single file; mount the \
+                         folder that it is in instead";
+            return Err(DiskError::io(doing, path, error));
+        }
         Err(error) => return Err(DiskError::io("removing the file", path, error)),
     }
     vfs.sync_dir(parent_of(place))

@@ -39,6 +39,7 @@
 //! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums and tags
 //! - [`Snapshot`]: an opened file; look-up, reading all, deadlines, eager records
 //! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
+//! - `names`: what the files beside a cache file are called
 //! - `trust`: whether what stands at a path may be read; [`Secret`]: what makes a file unforgeable
 //! - [`Compression`]: the only use of zstd; which dictionary a file gets is in `writer::pack`
 //! - [`Merge`]: what another process saved to the same path and what this one has, in one file; [`SaveLock`] keeps them
@@ -54,6 +55,7 @@ mod format;
 pub mod fuzzing;
 mod lock;
 mod merge;
+mod names;
 mod secret;
 mod snapshot;
 mod tombstones;

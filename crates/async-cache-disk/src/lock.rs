@@ -1,41 +1,57 @@
-//! The lock of a path: keeps the saves of several processes apart, and what removes the file from all of them.
+//! The lock of a path: keeps the saves of several processes apart, and what removes the file from
+//! all of them.
 //!
 //! Rules:
-//! 1. the lock is on a file of its own, `<path>.lock`, for the file at the path is replaced by every save;
-//! 2. that file is never removed and never replaced, or two processes could lock two files of one name;
+//! 1. the lock is on a file of its own, `<path>.lock`, for the file at the path is replaced by
+//!    every save;
+//! 2. that file is never removed and never replaced, or two processes could lock two files of one
+//!    name;
 //! 3. it is advisory and ends with the process that holds it, however that ends;
-//! 4. it stands where a symlink at the path leads, as the file does, so that two names of one file have one lock;
-//! 5. where a file system has no locks, there is none, and saves of one moment may overwrite each other.
+//! 4. it stands where a symlink at the path leads, as the file does, so that two names of one file
+//!    have one lock;
+//! 5. where a file system has no locks, there is none, and saves of one moment may overwrite each
+//!    other. Each file system says so in its own way: [`has_no_locks`];
+//! 6. a symlink at the lock's own name is an error, wherever it leads and also if it leads nowhere;
+//! 7. it is opened for writing where that is allowed, since NFS locks nothing else;
+//! 8. taking it ends: after `limit` if another process holds it, after [`MOST_ATTEMPTS`] if the
+//!    lock file comes and goes.
 
-use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
+use crate::names::lock_path;
 use crate::trust;
 use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of};
 use crate::writer::create_folder;
 
-/// Held by the one process that saves to a path. Released when it is dropped, and by the kernel if the process dies.
+/// How often the lock file may come and go while it is opened.
+const MOST_ATTEMPTS: u32 = 16;
+
+/// Held by the one process that saves to a path. Released when it is dropped, and by the kernel if
+/// the process dies.
 #[derive(Debug)]
 pub struct SaveLock(Box<dyn VfsFile>);
 
 impl Drop for SaveLock {
     fn drop(&mut self) {
-        // Closing the file would do, if there were no forks. Where there are no locks, there is nothing to release.
+        // Closing the file would do, if there were no forks. Where there are no locks, there is
+        // nothing to release.
         let _ = self.0.unlock();
     }
 }
 
 impl SaveLock {
-    /// Takes the lock of `path`, waiting for it for as long as `limit`. Makes missing parent folders.
+    /// Takes the lock of `path`, waiting for it for as long as `limit`. Makes missing parent
+    /// folders.
     ///
-    /// # Errors
-    /// [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
-    /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file, or something else than a file has the lock's name;
-    /// [`Trust`](DiskErrorKind::Trust) if that is a symlink, or another user's; [`Io`](DiskErrorKind::Io).
+    /// # Errors [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
+    /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file, or something else than a
+    /// file has the lock's name; [`Trust`](DiskErrorKind::Trust) if that is a symlink, or another
+    /// user's; [`Io`](DiskErrorKind::Io). A file system without locks is no error: then
+    /// [`Saved::without_locks`](crate::Saved::without_locks) says so.
     pub fn take(vfs: &Arc<dyn Vfs>, path: &Path, limit: Duration) -> Result<Self, DiskError> {
         let lock_path = lock_path(&trust::follow(&**vfs, path)?.place)?;
         create_folder(&**vfs, parent_of(&lock_path))?;
@@ -46,51 +62,92 @@ impl SaveLock {
                 let what = "another process has held the lock of its saves all the time that this one waited";
                 Err(DiskError::new(DiskErrorKind::Locked, path, what))
             }
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Self(file)),
+            Err(error) if has_no_locks(&error) => Ok(Self(file)), // Rule 5
             Err(error) => Err(DiskError::io("locking it", &lock_path, error)),
         }
     }
 }
 
-pub(crate) fn lock_path(path: &Path) -> Result<PathBuf, DiskError> {
-    let Some(name) = path.file_name() else {
-        return Err(DiskError::new(DiskErrorKind::NotAFile, path, "this path names no file"));
-    };
-    let mut name = OsString::from(name);
-    name.push(".lock");
-    Ok(path.with_file_name(name))
+/// Whether an error says that the file system cannot lock files at all (rule 5). `Unsupported` is
+/// ENOSYS and EOPNOTSUPP (user-space and some cluster file systems). ENOLCK is NFS without a lock
+/// daemon, EINVAL a file system that knows no locks, and EBADF is NFS for a lock file that can only
+/// be read.
+pub(crate) fn has_no_locks(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let known = [Errno::NOLCK, Errno::INVAL, Errno::BADF].map(Errno::raw_os_error);
+        if error.raw_os_error().is_some_and(|number| known.contains(&number)) {
+            return true;
+        }
+    }
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 /// Several processes may do this at once, and all get the same file.
 fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskError> {
-    loop {
-        match vfs.metadata(path) {
-            // Asked before the file is opened, since opening a pipe would wait for its other end.
-            Ok(metadata) if metadata.kind != FileKind::File => {
-                return Err(DiskError::new(DiskErrorKind::NotAFile, path, not_a_file(metadata.kind)));
-            }
-            Ok(_) => match vfs.open_no_follow(path) {
-                Ok(Some(file)) => return Ok(file),
-                Ok(None) => {
-                    let what = "it is a symlink where the lock of saves is to be: nothing was saved or removed; remove it";
-                    return Err(DiskError::new(DiskErrorKind::Trust, path, what));
-                }
-                // Nobody removes it; it may be that somebody's clean-up does.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    let what = "nothing was saved or removed, for another user has the lock of its saves; remove it, or give \
-                                the cache a path in a folder of its own";
-                    return Err(DiskError::new(DiskErrorKind::Trust, path, what));
-                }
-                Err(error) => return Err(DiskError::io("opening the lock file", path, error)),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(DiskError::io("looking for the lock file", path, error)),
+    for _ in 0..MOST_ATTEMPTS {
+        if let Some(file) = open(vfs, path)? {
+            return Ok(file);
         }
         match vfs.create_new(path) {
             Ok(file) => return Ok(file),
+            // Another process created it. (A symlink that leads nowhere was refused before: rule
+            // 6.)
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(DiskError::io("creating the lock file", path, error)),
         }
     }
+    // Rule 8
+    let what = "the lock file was removed and created again all the time: nothing was saved or removed; find out which \
+                program does that, and keep it from doing it";
+    Err(DiskError::new(DiskErrorKind::Trust, path, what))
+}
+
+/// Opens the lock file; `None` if there is none.
+fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<Box<dyn VfsFile>>, DiskError> {
+    // Asked first, since `metadata` follows symlinks, and finds nothing behind one that leads
+    // nowhere.
+    match vfs.read_link(path) {
+        Ok(None) => {}
+        Ok(Some(_)) => return Err(is_symlink(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DiskError::io("looking for the lock file", path, error)),
+    }
+    match vfs.metadata(path) {
+        // Asked before the file is opened, since opening a pipe would wait for its other end.
+        Ok(metadata) => refuse_other_kinds(metadata.kind, path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DiskError::io("looking for the lock file", path, error)),
+    }
+    match vfs.open_to_lock(path) {
+        Ok(Some(file)) => {
+            let metadata = file.metadata();
+            let metadata =
+                metadata.map_err(|error| DiskError::io("looking at the lock file", path, error))?;
+            refuse_other_kinds(metadata.kind, path)?;
+            Ok(Some(file))
+        }
+        Ok(None) => Err(is_symlink(path)),
+        // No save removes it; a clean-up of somebody else may.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let what = "nothing was saved or removed, for another user has the lock of its saves; remove it, or give \
+                        the cache a path in a folder of its own";
+            Err(DiskError::new(DiskErrorKind::Trust, path, what))
+        }
+        Err(error) => Err(DiskError::io("opening the lock file", path, error)),
+    }
+}
+
+fn refuse_other_kinds(kind: FileKind, path: &Path) -> Result<(), DiskError> {
+    match kind {
+        FileKind::File => Ok(()),
+        kind => Err(DiskError::new(DiskErrorKind::NotAFile, path, not_a_file(kind))),
+    }
+}
+
+fn is_symlink(path: &Path) -> DiskError {
+    let what = "it is a symlink where the lock of saves is to be: nothing was saved or removed; remove it";
+    DiskError::new(DiskErrorKind::Trust, path, what)
 }

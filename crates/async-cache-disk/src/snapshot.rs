@@ -49,7 +49,7 @@ use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::format::page::PAGE_BYTES;
 use crate::secret::Secret;
 use crate::tombstones::Tombstones;
-use crate::trust::{self, Trusted};
+use crate::trust::{self, Owners, Trusted};
 use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at};
 use damage::DamageLog;
 
@@ -100,7 +100,12 @@ impl Snapshot {
         options: &ReadOptions,
     ) -> Result<Option<Self>, DiskError> {
         let secret = options.secret.as_ref();
-        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, options.owners)? else {
+        let owners = match options.owners {
+            // Without a tag of this secret the header is refused, and every other part as well.
+            Owners::Trusted if secret.is_some() => Owners::TrustedOrGroup,
+            owners => owners,
+        };
+        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, owners)? else {
             return Ok(None);
         };
         let header = read_header(&*file, file_bytes, path, secret)?;

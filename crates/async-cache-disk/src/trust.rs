@@ -9,6 +9,9 @@
 //! 3. A file with several names is refused where others can give it names: one of this user's other files may have
 //!    been put there.
 //! 4. Where there are no owners (not on Unix) everything is let through.
+//! 5. What a group can write to is read with a secret, and removed without: the tags prove who wrote what is in it, and
+//!    what they cannot prove (that it is the newest file) the group could undo in the folder as well, which it is trusted
+//!    with. Files that everybody can write to, and other users' files, are refused also then, as such folders are.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -33,6 +36,9 @@ pub(crate) enum Owners {
     /// Those that rules 1 and 3 let through.
     #[default]
     Trusted,
+    /// These, and those that their group can write to (rule 5): for files of which every part is checked with a secret,
+    /// and for files of which nothing is used.
+    TrustedOrGroup,
     /// Anybody's: for tools that look at files, serve nothing and run nothing.
     Anybody,
 }
@@ -109,7 +115,7 @@ pub(crate) fn open(vfs: &dyn Vfs, path: &Path, owners: Owners) -> Result<Option<
     if metadata.bytes == 0 {
         return Ok(None);
     }
-    match distrust(vfs, place, &metadata).filter(|_| owners == Owners::Trusted) {
+    match distrust(vfs, place, &metadata, owners) {
         None => Ok(Some(Trusted { file, bytes: metadata.bytes })),
         Some(what) => Err(DiskError::new(DiskErrorKind::Trust, path, what)),
     }
@@ -123,7 +129,12 @@ fn refuse_other_kinds(metadata: &Metadata, path: &Path) -> Result<(), DiskError>
 }
 
 /// Why a file is not to be trusted, and what to do about it.
-fn distrust(vfs: &dyn Vfs, place: &Path, file: &Metadata) -> Option<String> {
+fn distrust(vfs: &dyn Vfs, place: &Path, file: &Metadata, owners: Owners) -> Option<String> {
+    let others_write = match owners {
+        Owners::Trusted => 0o022,
+        Owners::TrustedOrGroup => 0o002, // Rule 5
+        Owners::Anybody => return None,
+    };
     let (ownership, user) = (file.ownership?, vfs.user()?);
     let (owner, mode) = (ownership.owner, ownership.mode & 0o777);
     if owner != user && owner != ROOT {
@@ -132,10 +143,11 @@ fn distrust(vfs: &dyn Vfs, place: &Path, file: &Metadata) -> Option<String> {
              serves; if it is yours, `chown {user}` it, else the next save sets it aside"
         ));
     }
-    if mode & 0o022 != 0 {
+    if mode & others_write != 0 {
+        let secret = if mode & 0o002 == 0 { ", or give the cache a secret" } else { "" };
         return Some(format!(
             "others can write to it (mode {mode:04o}): who can write to a cache file decides what the cache serves; \
-             if nobody did, `chmod 600` it, else the next save sets it aside"
+             if nobody did, `chmod 600` it{secret}, else the next save sets it aside"
         ));
     }
     let who = if ownership.links > 1 { who_else_may_change(vfs, parent_of(place)) } else { None };

@@ -64,6 +64,15 @@ pub trait Vfs: Send + Sync + Debug {
     /// What the system reports; `NotFound` if there is nothing.
     fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>>;
 
+    /// Opens an existing file in order to lock it, but `None` if a symlink stands at the path: for reading and writing if
+    /// that is allowed, since some file systems (NFS) lock only files that are open for writing; else for reading.
+    ///
+    /// # Errors
+    /// What the system reports; `NotFound` if there is nothing.
+    fn open_to_lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
+        self.open_no_follow(path)
+    }
+
     /// Where the symlink at a path leads, as it says it; `None` if what stands there is no symlink.
     ///
     /// # Errors
@@ -151,7 +160,7 @@ pub trait VfsFile: Send + Sync + Debug {
     /// Takes the exclusive lock if nobody has it; it is held until the file is closed.
     ///
     /// # Errors
-    /// What the system reports; `Unsupported` where files cannot be locked.
+    /// What the system reports; where files cannot be locked `Unsupported`, or one of ENOLCK, EINVAL and EBADF.
     fn try_lock(&self) -> io::Result<bool>;
 
     /// Takes the exclusive lock, waiting for it for as long as `limit`; `false` if somebody else had it all that time.
@@ -192,20 +201,29 @@ pub(crate) enum ReadFailure {
     Io(io::Error),
 }
 
+/// How often in a row a system call may be interrupted before it counts as failed.
+const MOST_INTERRUPTIONS: u32 = 1000;
+
 /// Fills the buffer from a position, going on after short and interrupted reads.
 pub(crate) fn read_exact_at(
     file: &dyn VfsFile,
     mut buffer: &mut [u8],
     mut offset: u64,
 ) -> Result<(), ReadFailure> {
+    let mut interruptions = 0;
     while !buffer.is_empty() {
         match file.read_at(buffer, offset) {
             Ok(0) => return Err(ReadFailure::Short),
             Ok(count) => {
                 buffer = buffer.get_mut(count..).unwrap_or_default();
                 offset = offset.saturating_add(count as u64);
+                interruptions = 0;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted && interruptions < MOST_INTERRUPTIONS =>
+            {
+                interruptions = interruptions.saturating_add(1);
+            }
             Err(error) => return Err(ReadFailure::Io(error)),
         }
     }
@@ -214,14 +232,20 @@ pub(crate) fn read_exact_at(
 
 /// Writes everything at a position, going on after short and interrupted writes.
 pub(crate) fn write_all_at(file: &dyn VfsFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    let mut interruptions = 0;
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
                 bytes = bytes.get(count..).unwrap_or_default();
                 offset = offset.saturating_add(count as u64);
+                interruptions = 0;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted && interruptions < MOST_INTERRUPTIONS =>
+            {
+                interruptions = interruptions.saturating_add(1);
+            }
             Err(error) => return Err(error),
         }
     }

@@ -56,6 +56,9 @@ pub struct Saved {
     pub file_id: [u8; 16],
     /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
     pub set_aside: Option<PathBuf>,
+    /// Why files cannot be locked in the folder of the path, in words, if they cannot: then nothing keeps the saves of
+    /// several processes apart, and of two at once one may overwrite the other.
+    pub without_locks: Option<String>,
 }
 
 /// Names a pushed record to its writer.
@@ -245,8 +248,9 @@ impl Writer {
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
         let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
+        let without_locks = temp.without_locks().map(str::to_owned);
         let set_aside = temp.install(self.keep_target, self.secret)?;
-        Ok(Saved { entries, eager, bytes, file_id, set_aside })
+        Ok(Saved { entries, eager, bytes, file_id, set_aside, without_locks })
     }
 
     /// How many bytes of records there are so far, eager ones included.

@@ -5,6 +5,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod disk;
+mod distinct;
 pub(crate) mod opened;
 
 use std::fmt;

@@ -13,7 +13,8 @@
 //!    worth keeping last. Shards are interleaved in proportion, since their orders cannot be compared;
 //! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
 //! 5. a file that could not be read or was not trusted when it was opened, or that belongs to another function, is
-//!    set aside by the save, even if it can be read by then;
+//!    set aside by the save, even if it can be read by then; but if saves merge, and it can be joined by then, it is
+//!    joined: so a passing error at the start, such as too many open files, costs nothing;
 //! 6. eager records of the file that was loaded last are copied as bytes, as cold entries are. Another program
 //!    wrote them, and only it can read them, so they are no entries of this cache and are not counted. If saves
 //!    merge, they come from the file that stands there;
@@ -164,11 +165,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
             self.write_after(theirs);
         }
-        let unread = self.unread.load(Ordering::Relaxed);
+        // Rule 5
+        let is_joined = merge.as_ref().is_some_and(|merge| merge.theirs().is_some());
+        let unread = self.unread.load(Ordering::Relaxed) && !is_joined;
         if let (Some(merge), Some(sharing)) = (&mut merge, &self.sharing) {
-            if unread {
-                merge.ignore_theirs();
-            }
             self.note_lost(sharing, codec, Core::begin_save, gone);
             let (tombstones, holds) = sharing.to_join();
             merge.join(tombstones, holds);
@@ -234,13 +234,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         };
         *clock = Some(file);
         self.unread.store(false, Ordering::Relaxed);
-        if let Some(aside) = &saved.set_aside {
-            tracing::warn!(
-                "{}: what stood there was not a cache that could be read, and is at {} now",
-                disk.path().display(),
-                aside.display()
-            );
-        }
+        disk.tell_of(&saved);
         Ok(Saved {
             entries: saved.entries.into(),
             bytes: saved.bytes,

@@ -1322,15 +1322,34 @@ fn unequal_keys_that_are_written_alike_never_get_each_others_values() {
 
 // A file that could not be read
 
-/// A cache that started empty because of a passing error once replaced a file full of entries.
+/// A cache that started empty because of a passing error once replaced a file full of entries; then it set that aside, one
+/// more copy for every such start.
 #[test]
-fn a_file_that_could_not_be_opened_is_set_aside_by_the_save_and_not_replaced() {
+fn a_file_that_could_not_be_opened_is_joined_by_the_save_once_it_can_be_read() {
+    let disk = saved_numbers(100);
+    for start in 1..=3 {
+        disk.fail_every("open", io::ErrorKind::PermissionDenied);
+        let (builder, _hands) = life::<u64, u64>(&disk, start * 10); // later than what the file has
+        let cache = builder.build().unwrap();
+        let warning = cache.opening().warning.as_ref().expect("it says why").to_string();
+        assert!(warning.contains(PATH), "{warning}");
+        cache.set(1, start);
+        assert!(cache.save_to_backup().is_err(), "what cannot be read is not replaced");
+        disk.repair();
+        let saved = cache.save_to_backup().unwrap();
+        assert_eq!((saved.entries, saved.set_aside), (100, None));
+        let again: AsyncCache<u64, u64> = open(&disk);
+        assert_eq!((again.len(), again.get(&1), again.get(&2)), (100, Some(start), Some(20)));
+    }
+}
+
+#[test]
+fn where_saves_do_not_merge_a_file_that_could_not_be_opened_is_set_aside_and_not_replaced() {
     let disk = saved_numbers(100);
     let old = disk.bytes(Path::new(PATH)).unwrap();
+    let backend = || DiskBackend::new(PATH).vfs(disk.as_vfs()).without_merging();
     disk.fail_every("open", io::ErrorKind::PermissionDenied);
-    let cache: AsyncCache<u64, u64> = open(&disk);
-    let warning = cache.opening().warning.as_ref().expect("it says why").to_string();
-    assert!(warning.contains(PATH), "{warning}");
+    let cache: AsyncCache<u64, u64> = AsyncCache::builder().backup(backend()).build().unwrap();
     disk.repair();
     cache.set(1, 11);
     let saved = cache.save_to_backup().unwrap();

@@ -3,7 +3,7 @@
 
 mod stage;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use async_cache::{AsyncCache, BackupError, Compression, DiskBackend, DiskErrorKind, Secret};
 use async_cache_disk::Ownership;
@@ -54,7 +54,6 @@ fn a_file_of_another_user_is_an_empty_cache_and_kept_even_if_it_is_given_back_be
     let cache = open(backend(&disk));
     fill(&cache);
     cache.save_to_backup().unwrap();
-    let precious = disk.bytes(Path::new(PATH));
     let ownership = |owner| Ownership { owner, mode: 0o600, links: 1 };
     disk.set_ownership(Path::new(PATH), ownership(666));
     let cache = open(backend(&disk));
@@ -62,10 +61,33 @@ fn a_file_of_another_user_is_an_empty_cache_and_kept_even_if_it_is_given_back_be
     // Somebody follows the advice of the warning. What the file holds is not in this cache, so it must not go.
     disk.set_ownership(Path::new(PATH), ownership(disk.as_vfs().user().unwrap()));
     cache.set(1, "new".to_owned());
-    let aside = PathBuf::from(format!("{PATH}.aside"));
-    assert_eq!(cache.save_to_backup().unwrap().set_aside.as_ref(), Some(&aside));
-    assert_eq!(disk.bytes(&aside), precious);
-    assert_eq!(open(backend(&disk)).len(), 1);
+    let saved = cache.save_to_backup().unwrap();
+    assert_eq!((saved.entries, saved.set_aside), (COUNT, None), "it is joined");
+    let again = open(backend(&disk));
+    assert_eq!((again.get(&1).as_deref(), again.get(&2)), (Some("new"), Some(value(2))));
+}
+
+#[test]
+fn a_volume_that_makes_its_files_writable_to_a_group_keeps_a_cache_with_a_secret_warm_and_fills_up_with_none()
+{
+    let disk = FakeDisk::new();
+    let with_secret = || backend(&disk).secret(secret("our secret, long enough"));
+    let group = Ownership { owner: disk.as_vfs().user().unwrap(), mode: 0o660, links: 1 };
+    for backend in [&with_secret as &dyn Fn() -> DiskBackend, &|| backend(&disk)] {
+        let mut warm = 0;
+        for _life in 0..6 {
+            let cache = open(backend());
+            warm += usize::from(cache.len() as u64 == COUNT);
+            fill(&cache);
+            cache.save_to_backup().unwrap();
+            disk.set_ownership(Path::new(PATH), group);
+        }
+        let has_secret = warm == 5;
+        assert!(has_secret || warm == 0);
+        // The file and its lock; and without a secret one copy of what was refused.
+        assert_eq!(disk.files().len(), if has_secret { 2 } else { 3 }, "{:?}", disk.files());
+        let _ = async_cache_disk::clear(&disk.as_vfs(), Path::new(PATH), None);
+    }
 }
 
 #[test]

@@ -9,10 +9,17 @@ Rules:
 3. The thread holds no cache alive, is a daemon, and starts with the first cache that needs it. If it cannot start, that
    is logged and tried again with the next cache, the next save by hand, and in a child that is forked. No event loop is
    involved: a save takes the interpreter's lock for slices of half a millisecond.
-4. When the interpreter ends, saves that run are waited for, for `_PATIENCE` altogether, and caches made with
-   `save_at_exit` are saved once more; others are not. What then is not saved is logged.
+4. When the process ends, saves that run are waited for, for `_PATIENCE` altogether, and caches made
+   with `save_at_exit` are saved once more; others are not. What then is not saved is logged. The
+   ends, and where they are noticed:
+
+   - the interpreter ends (a return, `sys.exit`, an exception, Ctrl-C): `atexit`;
+   - a child of multiprocessing ends, which runs nothing of `atexit`: `_children`;
+   - SIGTERM: `_signals`;
+   - SIGKILL, `os._exit`: nowhere, and nothing is saved.
 5. A fork waits for the saves and loads of this process to end (`_forks`), so that the child has neither a lock that
-   nobody will release nor a file that is locked on behalf of its parent. The child has a thread of its own.
+   nobody will release nor a file that is locked on behalf of its parent. The child has a thread of its own. At its end
+   it saves a cache only if it has changed the cache itself: inherited changes are the parent's.
 """
 
 from __future__ import annotations
@@ -26,7 +33,9 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from ._children import Children
 from ._forks import PATIENCE
+from ._signals import Signals
 from ._warn import in_words
 from .errors import CacheError
 
@@ -61,6 +70,8 @@ class Plan:
         self._failures = 0
         self._due = math.inf if every is None else now + every
         self._not_before = now
+        # What the cache's count of changes was at the fork that made this process.
+        self._inherited_changes: int | None = None
 
     def is_dead(self) -> bool:
         return self._cache() is None
@@ -103,6 +114,8 @@ class Plan:
         cache = self._cache()
         if cache is None or not self._persistence.unsaved_changes(cache):
             return
+        if cache.changes() == self._inherited_changes:  # Rule 5.
+            return
         try:
             if not self._persistence.hold(patience):
                 _log.warning(
@@ -118,11 +131,23 @@ class Plan:
         except BaseException as error:  # also what would end the exit's saves of other caches
             _log.warning("a cache could not be saved at exit: %s", _say(error))
 
+    def is_saving_here(self) -> bool:
+        """Whether the running thread is in the middle of a save or load of the cache."""
+        return self._persistence.is_held_here()
+
+    def after_fork(self) -> None:
+        """For the child: what has changed so far was changed by the parent."""
+        cache = self._cache()
+        if cache is not None:
+            self._inherited_changes = cache.changes()
+
 
 class Saver:
     """The thread, and the plans that it follows."""
 
     def __init__(self) -> None:
+        self.signals = Signals(self.save_at_last, self._is_saving_here)
+        self.children = Children(self.exit)
         self._plans: list[Plan] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -182,6 +207,7 @@ class Saver:
                     # The log's. There is nobody to tell, and the others are to be saved.
                     continue
             del plan, plans
+            look = min(look, self.signals.look(time.monotonic()))
             with self._changed:
                 left = look - time.monotonic()
                 if left > 0 and not self._ended and not self._has_new:
@@ -198,12 +224,27 @@ class Saver:
                 thread.join(_PATIENCE)
             except KeyboardInterrupt:  # somebody has waited long enough
                 deadline = time.monotonic()
-        for plan in self._plans:
+        self.save_at_last(deadline - time.monotonic())
+
+    def save_at_last(self, patience: float) -> None:
+        """Saves what is to be saved when the process ends.
+
+        Waits so many seconds altogether for saves that run.
+        """
+        deadline = time.monotonic() + patience
+        for plan in list(self._plans):
             plan.exit(max(0.0, deadline - time.monotonic()))
+
+    def _is_saving_here(self) -> bool:
+        return any(plan.is_saving_here() for plan in list(self._plans))
 
     def after_fork(self) -> None:
         self._changed = threading.Condition()
         self._thread = None
+        for plan in self._plans:
+            plan.after_fork()
+        self.signals.after_fork()
+        self.children.after_fork()
         if self._plans:
             with self._changed:
                 self._start()
@@ -217,6 +258,9 @@ def plan(
 ) -> None:
     """Has a cache saved from now on."""
     _saver.add(Plan(cache, persistence, every, changes, at_exit, time.monotonic()))
+    if at_exit:
+        _saver.signals.arm()
+        _saver.children.arm()
 
 
 def check(every: float | None, changes: int | None, has_backup: bool) -> None:
@@ -232,6 +276,11 @@ def check(every: float | None, changes: int | None, has_backup: bool) -> None:
 def wake() -> None:
     """Called whenever a cache was saved, for the thread may not have been able to start."""
     _saver.wake()
+
+
+def resume() -> None:
+    """Called whenever a save or load of a cache has ended, in the thread that ran it."""
+    _saver.signals.resume()
 
 
 def _say(error: BaseException) -> str:

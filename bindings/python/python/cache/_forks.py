@@ -13,6 +13,8 @@ child will ever release. Rules:
 4. In the child a lock that another thread holds is replaced by a new one. A lock that the forking thread holds by itself,
    for it forks in the middle of what the lock guards, is left alone on both sides.
 5. Nothing here raises, but for what signal handlers raise.
+6. In the child the loads of the parent have ended (`_native.after_fork_in_child`), before the locks are released and
+   any other code can use a cache: they run in the parent only, and the child loads for itself.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import os
 import threading
 import time
 import weakref
+
+from . import _native
 
 PATIENCE = 10.0  # seconds for which a fork waits, for all locks together
 
@@ -139,6 +143,7 @@ def _renew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_native.after_fork_in_child)
     os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
     os.register_at_fork(after_in_parent=_over, after_in_child=_over)
     os.register_at_fork(after_in_child=_renew)

@@ -54,6 +54,7 @@ class Persistence:
         self._scope = scope
         self._function = function
         self._set_aside = False
+        self._told_of_locks = False
         # One save or load at a time. Re-entrant, so that a thread that comes back here (in a signal handler, or in a
         # backend that calls the cache) gets an error and does not wait for itself.
         self._turn = _Turn()
@@ -145,6 +146,7 @@ class Persistence:
     def _leave(self) -> None:
         self._turn.is_taken = False
         self._turn.release()
+        _autosave.resume()
 
     def hold(self, patience: float) -> bool:
         """Keeps other threads' saves and loads from beginning until `release`; ``False`` if one does not end in time."""
@@ -153,6 +155,11 @@ class Persistence:
     def release(self) -> None:
         """Ends what `hold` began."""
         self._turn.release()
+        _autosave.resume()
+
+    def is_held_here(self) -> bool:
+        """Whether this very thread is in the middle of a save or load, or keeps others from one."""
+        return self._turn.is_mine()
 
     def unsaved_changes(self, cache: Cache) -> int:
         """How often the cache was written to since its last save that succeeded; 0 if it is not saved any more."""
@@ -205,6 +212,13 @@ class Persistence:
             tell(
                 f"{path}: what stood there was not this cache, or could not be read; it is at "
                 f"{report['set_aside']} now"
+            )
+        if report["without_locks"] is not None and backend.merge and not self._told_of_locks:
+            self._told_of_locks = True
+            tell(
+                f"{path}: files cannot be locked in its folder ({report['without_locks']}), so this cache saves without "
+                "a lock: if several processes save to the path at the same moment, one may overwrite what another has "
+                "saved; give each a path of its own, or use a file system with locks"
             )
 
     def _hand_over(self, cache: Cache, tell: Callable[[str], None]) -> None:

@@ -24,7 +24,8 @@ class AsyncCache(Cache):
     seconds (``None``: for ever). Not bound to an event loop: one cache serves any number of loops and threads.
 
     With a backup the cache saves itself, in a thread, every `autosave` seconds and after `autosave_changes` writes
-    (looked at twice a second), if it has changed; and with `save_at_exit` when the interpreter ends. A save that fails is
+    (looked at twice a second), if it has changed; and with `save_at_exit` when the process ends, also by SIGTERM
+    (docs/semantics.md says what it installs for that). A save that fails is
     logged and tried again; `stats()` has `autosaves`, `save_errors` and `last_save_error`.
 
     ``with`` and ``async with`` save on leaving, if the cache has changed since its last save. When

@@ -119,7 +119,12 @@ impl Cache {
         room: &Bound<'_, Room>,
         running: Option<&Bound<'_, PyAny>>,
     ) {
-        let ended = self.fail(py, flight, Duration::ZERO);
+        let ended = if room.get().is_inherited(py) {
+            // The parent's load has not failed: it goes on in the parent.
+            self.state.borrow(py).core.come_back_empty(flight, Duration::ZERO)
+        } else {
+            self.fail(py, flight, Duration::ZERO)
+        };
         room.get().tell(py, Answer::Abandoned, running);
         drop(ended);
     }

@@ -46,6 +46,7 @@ pub(crate) use ext::{CALL, TYPED_CALL};
 pub(crate) use key::encode_key;
 pub(crate) use names::is_found;
 pub(crate) use python::register;
+pub(crate) use types::prepare;
 pub(crate) use value::encode_value;
 pub(crate) use write::out_of_memory;
 

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyType, PyTzInfo};
 
 macro_rules! library {
     ($($name:ident: $kind:ty = $module:literal, $attribute:literal;)*) => {$(
@@ -41,6 +41,16 @@ library! {
     slot_names: PyAny = "copyreg", "_slotnames";
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";
+}
+
+/// Looks up at the start what is looked up later where an error cannot be raised. Python's module of
+/// dates is one of these: `PyO3` takes it for granted, and an interrupt of its import then is a panic.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    // First, for what interrupts the import that `PyO3` asks for becomes an `ImportError`.
+    timezone(py)?;
+    PyTzInfo::utc(py)?;
+    modules(py)?;
+    Ok(())
 }
 
 /// What is known of classes so far: whether their instances hide something (see `reduce`). A dict that keeps no class

@@ -17,7 +17,8 @@ pub(crate) const MAX_RECORDS: u32 = u32::MAX - 1;
 /// Offsets have 48 bits in the index.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 48;
 
-const MAGIC: [u8; 8] = *b"\x89ACF\r\n\x1a\n";
+/// How every cache file begins.
+pub(crate) const MAGIC: [u8; 8] = *b"\x89ACF\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
 /// Set if and only if records, pages, dictionary and header have tags.
 const FEATURE_MAC: u64 = 1 << 0;

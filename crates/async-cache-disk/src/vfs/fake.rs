@@ -43,6 +43,22 @@ pub enum Fault {
     Full,
 }
 
+/// An error in a form that can be given again and again.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Kind(io::ErrorKind),
+    Number(i32),
+}
+
+impl Failure {
+    fn to_error(self) -> io::Error {
+        match self {
+            Self::Kind(kind) => kind.into(),
+            Self::Number(number) => io::Error::from_raw_os_error(number),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct State {
     image: Image,
@@ -50,7 +66,7 @@ struct State {
     /// `None`: calls are counted and not kept.
     calls: Option<Vec<Call>>,
     faults: BTreeMap<usize, Fault>,
-    failing: BTreeMap<&'static str, io::ErrorKind>,
+    failing: BTreeMap<&'static str, Failure>,
     crashed: bool,
     full: bool,
     now: Duration,
@@ -87,7 +103,12 @@ impl FakeDisk {
 
     /// Lets every call of this name fail from now on.
     pub fn fail_every(&self, name: &'static str, error: io::ErrorKind) {
-        self.state().failing.insert(name, error);
+        self.state().failing.insert(name, Failure::Kind(error));
+    }
+
+    /// Lets every call of this name fail from now on with an error number of the system.
+    pub fn fail_every_as(&self, name: &'static str, number: i32) {
+        self.state().failing.insert(name, Failure::Number(number));
     }
 
     /// Ends all faults that are not crashes, and forgets the calls made so far.
@@ -207,7 +228,7 @@ impl State {
             calls.push(Call { name, path: path.to_owned() });
         }
         if let Some(error) = self.failing.get(name) {
-            return Err((*error).into());
+            return Err(error.to_error());
         }
         let needs_room = matches!(name, "write_at" | "create_new" | "create_dir");
         match self.faults.get(&number) {

@@ -20,14 +20,16 @@ impl Vfs for RealDisk {
 
     #[cfg(unix)]
     fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
-        use rustix::fs::{Mode, OFlags};
+        Ok(open_no_follow(path, rustix::fs::OFlags::RDONLY)?)
+    }
+
+    #[cfg(unix)]
+    fn open_to_lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
+        use rustix::fs::OFlags;
         use rustix::io::Errno;
-        // A pipe that took the file's place would make an opening that may wait wait for ever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => Ok(Some(Box::new(RealFile(File::from(file))))),
-            Err(Errno::LOOP | Errno::MLINK) => Ok(None),
-            Err(error) => Err(error.into()),
+        match open_no_follow(path, OFlags::RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(open_no_follow(path, OFlags::RDONLY)?),
+            opened => Ok(opened?),
         }
     }
 
@@ -93,6 +95,20 @@ impl Vfs for RealDisk {
     #[cfg(not(unix))]
     fn sync_dir(&self, _directory: &Path) -> io::Result<()> {
         Ok(()) // there is no call for it; the rename itself is journaled
+    }
+}
+
+/// Opens what is no symlink.
+#[cfg(unix)]
+fn open_no_follow(path: &Path, access: rustix::fs::OFlags) -> rustix::io::Result<Option<Box<dyn VfsFile>>> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::io::Errno;
+    // A pipe that took the file's place would make an opening that may wait wait for ever.
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(Box::new(RealFile(File::from(file))))),
+        Err(Errno::LOOP | Errno::MLINK) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -167,8 +183,11 @@ impl VfsFile for RealFile {
         let start = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
-            if self.try_lock()? {
-                return Ok(true);
+            match self.try_lock() {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
             let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
                 return Ok(false);

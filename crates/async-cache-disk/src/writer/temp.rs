@@ -1,7 +1,6 @@
 //! The temporary file's life, from its creation under a lock to the moment it takes the target's place
 //! (file format, section 9).
 
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,15 +8,20 @@ use std::time::Duration;
 
 use super::random;
 use crate::error::{DiskError, DiskErrorKind};
+use crate::format::header::MAGIC;
+use crate::lock::has_no_locks;
+use crate::names::{aside_path, is_temp, temp_path};
 use crate::secret::Secret;
 use crate::snapshot::{ReadOptions, Snapshot};
 use crate::trust;
-use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of};
+use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of, read_exact_at};
 
 /// A temporary file that is younger may belong to a save that has created it and not locked it yet.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
-const MOST_ASIDE: u32 = 10_000;
-const HEX_DIGITS: usize = 16;
+/// Where files cannot be locked, a temporary file that was not written to for so long belongs to no save.
+const UNLOCKED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many files are set aside at most that are no cache files.
+const MOST_ASIDE: u32 = 16;
 
 /// A file beside its target, locked, and removed when dropped unless it took the target's place.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct TempFile {
     path: PathBuf,
     file: Box<dyn VfsFile>,
     installed: bool,
+    /// Why the file could not be locked, if the file system has no locks.
+    without_locks: Option<String>,
 }
 
 impl TempFile {
@@ -35,28 +41,29 @@ impl TempFile {
     pub(super) fn create(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Self, DiskError> {
         // A link that is not followed is what stands at the target, and so is set aside in the end.
         let target = &trust::follow(&**vfs, path)?.place;
-        let Some(name) = target.file_name() else {
-            return Err(DiskError::new(DiskErrorKind::NotAFile, target, "this path names no file"));
-        };
-        let folder = parent_of(target);
-        create_folder(&**vfs, folder)?;
+        let path = temp_path(target, u64::from_le_bytes(random(target)?))?;
+        create_folder(&**vfs, parent_of(target))?;
         refuse_what_cannot_be_replaced(&**vfs, target)?;
         sweep_leftovers(&**vfs, target);
 
-        let random = u64::from_le_bytes(random(target)?);
-        let mut temp_name = leftover_prefix(name);
-        temp_name.push(format!("{random:016x}.tmp"));
-        let path = folder.join(temp_name);
         let created = vfs.create_new(&path);
         let file =
             created.map_err(|error| DiskError::io("creating a temporary file beside it", target, error))?;
-        let temp = Self { vfs: Arc::clone(vfs), target: target.clone(), path, file, installed: false };
-        match temp.file.try_lock() {
-            // Where files cannot be locked, nobody's sweep can take the lock either, so this file is safe without.
-            Ok(_) => Ok(temp),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(temp),
-            Err(error) => Err(DiskError::io("locking the temporary file", target, error)),
-        }
+        // Where files cannot be locked, no other process's sweep can take the lock either, so this file is safe without.
+        let without_locks = match file.try_lock() {
+            Ok(_) => None,
+            Err(error) if has_no_locks(&error) => Some(error.to_string()),
+            Err(error) => {
+                let _ = vfs.remove(&path);
+                return Err(DiskError::io("locking the temporary file", target, error));
+            }
+        };
+        Ok(Self { vfs: Arc::clone(vfs), target: target.clone(), path, file, installed: false, without_locks })
+    }
+
+    /// Why files cannot be locked in the target's folder, if they cannot.
+    pub(super) fn without_locks(&self) -> Option<&str> {
+        self.without_locks.as_deref()
     }
 
     pub(super) fn file(&self) -> &dyn VfsFile {
@@ -87,7 +94,7 @@ impl TempFile {
                 // Best effort: the file is safe in either place.
                 let _ = self.vfs.rename(aside, target);
             }
-            return Err(DiskError::io("renaming the temporary file to it", target, error));
+            return Err(cannot_rename(target, error));
         }
         self.installed = true;
         sync_folder(&*self.vfs, &self.target)?;
@@ -107,30 +114,24 @@ impl Drop for TempFile {
 /// Removes what crashed saves of the same target left behind, never the file of a live one. Whatever fails, stays.
 pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     let (Some(name), folder) = (target.file_name(), parent_of(target)) else { return };
-    let prefix = leftover_prefix(name);
-    for name in vfs.list(folder).unwrap_or_default() {
-        let path = folder.join(&name);
-        if is_leftover(&name, &prefix)
-            && vfs.metadata(&path).is_ok_and(|it| it.kind == FileKind::File && it.age >= LEFTOVER_AGE)
-            && let Ok(Some(file)) = vfs.open_no_follow(&path)
-            && let Ok(true) = file.try_lock()
-        {
+    for leftover in vfs.list(folder).unwrap_or_default() {
+        if !is_temp(&leftover, name) {
+            continue;
+        }
+        let path = folder.join(&leftover);
+        let Ok(metadata) = vfs.metadata(&path) else { continue };
+        if metadata.kind != FileKind::File || metadata.age < LEFTOVER_AGE {
+            continue;
+        }
+        let Ok(Some(file)) = vfs.open_to_lock(&path) else { continue };
+        let is_dead = match file.try_lock() {
+            Ok(is_free) => is_free,
+            Err(error) => has_no_locks(&error) && metadata.age >= UNLOCKED_AGE,
+        };
+        if is_dead {
             let _ = vfs.remove(&path);
         }
     }
-}
-
-fn leftover_prefix(name: &OsStr) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    prefix
-}
-
-fn is_leftover(name: &OsStr, prefix: &OsStr) -> bool {
-    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-    let random = rest.and_then(|rest| rest.strip_suffix(b".tmp"));
-    random.is_some_and(|random| random.len() == HEX_DIGITS && random.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Creates a folder and its parents, and makes each of them durable, or nothing in it would be.
@@ -141,10 +142,23 @@ pub(crate) fn create_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskErro
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(DiskError::io("looking for the folder", folder, error)),
     }
-    create_folder(vfs, parent_of(folder))?;
+    let parent = parent_of(folder);
+    // The working directory was removed, or there is no root: there is nothing above it to create it in.
+    if parent == folder || folder.parent().is_none() {
+        return Err(DiskError::io("looking for the folder", folder, io::ErrorKind::NotFound.into()));
+    }
+    create_folder(vfs, parent)?;
     match vfs.create_dir(folder) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Another process created it, or it is a symlink, which was not found above since it leads nowhere.
+            if let Ok(Some(link)) = vfs.read_link(folder)
+                && vfs.metadata(folder).is_err()
+            {
+                let what = format!("this is a symlink to {}, where there is nothing", link.display());
+                return Err(DiskError::new(DiskErrorKind::NotAFile, folder, what));
+            }
+        }
         Err(error) => return Err(DiskError::io("creating the folder", folder, error)),
     }
     sync_folder(vfs, folder)
@@ -202,22 +216,50 @@ fn cannot_set_aside(target: &Path, why: &DiskError, error: &DiskError) -> DiskEr
     DiskError::new(DiskErrorKind::Trust, target, what)
 }
 
-/// Renames what stands at the target to a name that nothing has. The name is claimed with an empty file first, so that
-/// no other file can be overwritten; and made durable before the target's name is used anew.
+/// The target could not be replaced.
+fn cannot_rename(target: &Path, error: io::Error) -> DiskError {
+    let doing = if is_busy(&error) {
+        "renaming the temporary file to it: the file itself is a mount point, as a container has it that mounts a single \
+         file, and a save replaces the file. Nothing was saved; mount the folder that the file is in instead"
+    } else {
+        "renaming the temporary file to it"
+    };
+    DiskError::io(doing, target, error)
+}
+
+/// Whether an error is EBUSY, which a mount point gives to who renames or removes it.
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
+}
+
+/// Renames what stands at the target to a name of its own (file format, section 9, step 4), and makes that durable before
+/// the target's name is used anew.
+///
+/// Rules:
+/// 1. The first name is taken that nothing has, or a cache file that was set aside before: so of the cache files of one
+///    path one copy at most is kept, however often one is refused.
+/// 2. Any other file keeps its name: it may be the only copy of something. A free name is claimed with an empty file
+///    first, so that no file can be overwritten that came meanwhile.
+/// 3. When [`MOST_ASIDE`] names are taken, the save fails.
 fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
-    let doing = "setting aside what is not a cache file";
+    let doing = "setting aside what is not a cache file, or could not be read";
     for number in 1..=MOST_ASIDE {
-        let mut name = target.as_os_str().to_owned();
-        name.push(if number == 1 { ".aside".to_owned() } else { format!(".aside-{number}") });
-        let aside = PathBuf::from(name);
-        match vfs.create_new(&aside) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+        let aside = aside_path(target, number)?;
+        let is_claimed = match vfs.create_new(&aside) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_cache_file(vfs, &aside) => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue, // Rule 2
             Err(error) => return Err(DiskError::io(doing, target, error)),
-        }
+        };
         if let Err(error) = vfs.rename(target, &aside) {
-            let _ = vfs.remove(&aside);
-            return Err(DiskError::io(doing, target, error));
+            if is_claimed {
+                let _ = vfs.remove(&aside);
+            }
+            return Err(if is_busy(&error) {
+                cannot_rename(target, error)
+            } else {
+                DiskError::io(doing, target, error)
+            });
         }
         return match sync_folder(vfs, target) {
             Ok(()) => Ok(aside),
@@ -227,5 +269,18 @@ fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
             }
         };
     }
-    Err(DiskError::io(doing, target, io::ErrorKind::AlreadyExists.into()))
+    // Rule 3
+    let doing = format!(
+        "{doing}: {MOST_ASIDE} files that were set aside before, and are no cache files, have all its names; nothing was \
+         saved; move them away, and find out what puts such files there"
+    );
+    Err(DiskError::io(&doing, target, io::ErrorKind::AlreadyExists.into()))
+}
+
+/// Whether a file, and not a symlink, stands there that begins as cache files do.
+fn is_cache_file(vfs: &dyn Vfs, path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    vfs.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::File)
+        && matches!(vfs.open_no_follow(path), Ok(Some(file)) if read_exact_at(&*file, &mut start, 0).is_ok())
+        && start == MAGIC
 }

@@ -2,14 +2,19 @@
 //!
 //! Owns the encoding, as plain functions for one pair of types, so that the rest of the crate needs no serde
 //! bounds. A value that grows or loses an optional field still decodes; one that no longer fits the type is
-//! an error, and so a miss.
+//! an error, and so a miss. A key or value that would be read as another one is not written ([`Distinct`]).
+//!
+//! Rule: `Serialize` and `Deserialize` are the user's code, and a panic in it is an error of this one entry, as if it
+//! had returned `Err`. It stops neither the save nor the caller.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::BackendError;
+use super::distinct::Distinct;
+use crate::error::{BackendError, panic_message};
 
 type Encode<T> = fn(&T, &mut Vec<u8>) -> Result<(), BackendError>;
 type Decode<T> = fn(&[u8]) -> Result<T, BackendError>;
@@ -57,8 +62,8 @@ where
 
 fn encode<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), BackendError> {
     buffer.clear();
-    value.serialize(&mut rmp_serde::Serializer::new(buffer).with_struct_map())?;
-    Ok(())
+    let mut encoder = rmp_serde::Serializer::new(buffer).with_struct_map();
+    or_panicked("Serialize", || value.serialize(Distinct::new(&mut encoder)))
 }
 
 /// Values nested deeper than this do not decode: no file may overflow the stack of whoever reads it.
@@ -67,7 +72,18 @@ const MAX_DEPTH: usize = 256;
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackendError> {
     let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
     decoder.set_max_depth(MAX_DEPTH);
-    Ok(T::deserialize(&mut decoder)?)
+    or_panicked("Deserialize", || T::deserialize(&mut decoder))
+}
+
+/// Runs the user's implementation of `serde_trait`; a panic is an error with its message.
+fn or_panicked<T, E: Into<BackendError>>(
+    serde_trait: &str,
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<T, BackendError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(Into::into),
+        Err(panic) => Err(format!("its `{serde_trait}` panicked: {}", panic_message(&*panic)).into()),
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +135,109 @@ mod tests {
         assert_eq!(bytes, b"\x82\xA5title\xA1t\xA5links\x90");
         let later: LaterPage = decode(&bytes).unwrap();
         assert_eq!((later.title.as_str(), later.language), ("t", None));
+    }
+
+    /// A `Some` of what is written as nil was read as `None`: the entry came back as another one, and nothing told.
+    #[test]
+    fn a_some_of_nil_is_refused_at_every_depth() {
+        #[derive(Serialize)]
+        struct Nickname(Option<String>);
+        #[derive(Serialize)]
+        struct Person {
+            nickname: Option<Nickname>,
+        }
+        #[derive(Serialize)]
+        enum Answer {
+            One(Option<()>),
+            Two(u8, Option<()>),
+            Named { it: Option<()> },
+        }
+        #[derive(Serialize)]
+        struct Flat {
+            #[serde(flatten)]
+            rest: BTreeMap<String, Option<serde_json::Value>>,
+        }
+        fn is_refused<T: Serialize>(value: &T) {
+            let error = encode(value, &mut Vec::new()).unwrap_err().to_string();
+            assert!(error.contains("would be read as `None`"), "{error}");
+        }
+        is_refused(&Some(None::<u32>));
+        is_refused(&Some(Some(None::<u32>)));
+        is_refused(&Some(()));
+        is_refused(&Some(serde_json::Value::Null));
+        is_refused(&Some(Nickname(None)));
+        is_refused(&Some(Box::new(Nickname(None))));
+        is_refused(&Person { nickname: Some(Nickname(None)) });
+        is_refused(&[Some(())]);
+        is_refused(&vec![(1, Some(()))]);
+        is_refused(&Some(vec![Some(())]));
+        is_refused(&BTreeMap::from([(1, Some(()))]));
+        is_refused(&BTreeMap::from([(Some(()), 1)]));
+        is_refused(&[Answer::One(Some(()))]);
+        is_refused(&[Answer::Two(1, Some(()))]);
+        is_refused(&[Answer::Named { it: Some(()) }]);
+        is_refused(&Flat { rest: BTreeMap::from([("a".to_owned(), Some(serde_json::Value::Null))]) });
+    }
+
+    /// The refusal is for what is ambiguous only; and a stream of an unknown length takes another way in the encoder.
+    #[test]
+    fn a_none_and_a_some_of_anything_else_come_back() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Nothing;
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        enum Shape {
+            Point,
+            Line(Option<u8>),
+            Box { width: Option<u8> },
+        }
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Flat {
+            #[serde(flatten)]
+            rest: BTreeMap<String, Option<u8>>,
+        }
+        comes_back(&(None::<Option<u8>>, Some(Some(1)), None::<()>, ()));
+        comes_back(&Some(Nothing));
+        comes_back(&Some(std::marker::PhantomData::<u8>));
+        comes_back(&Some(vec![None::<u8>, Some(1)]));
+        comes_back(&Some(Vec::<u8>::new()));
+        comes_back(&Some((None::<u8>, ())));
+        comes_back(&Some(String::new()));
+        comes_back(&Some(false));
+        comes_back(&[Some(Shape::Point), Some(Shape::Line(None)), Some(Shape::Box { width: None }), None]);
+        comes_back(&Flat { rest: BTreeMap::from([("a".to_owned(), None), ("b".to_owned(), Some(1))]) });
+        comes_back(&serde_json::json!({"a": null, "b": [null, 1], "c": {"d": null}}));
+    }
+
+    /// What is refused is refused before the format sees it; everything else is written as without the check, or old
+    /// files would miss.
+    #[test]
+    fn the_check_changes_no_byte() {
+        let value = serde_json::json!({"a": null, "b": [null, 1.5, -1, "text"], "c": {"d": [[], {}, true]}});
+        let value = (value, Some(vec![Some(u128::MAX)]), 'c', BTreeMap::from([(Some(1), [None, Some(2)])]));
+        let (mut checked, mut plain) = (Vec::new(), Vec::new());
+        encode(&value, &mut checked).unwrap();
+        value.serialize(&mut rmp_serde::Serializer::new(&mut plain).with_struct_map()).unwrap();
+        assert_eq!(checked, plain);
+    }
+
+    #[test]
+    fn a_panic_of_the_users_serde_code_is_an_error() {
+        #[derive(Debug)]
+        struct Broken;
+        impl Serialize for Broken {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                panic!("not today")
+            }
+        }
+        impl<'de> Deserialize<'de> for Broken {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                panic!("nor tomorrow")
+            }
+        }
+        let error = encode(&Broken, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "its `Serialize` panicked: not today");
+        let error = decode::<Broken>(b"\x01").unwrap_err();
+        assert_eq!(error.to_string(), "its `Deserialize` panicked: nor tomorrow");
     }
 
     #[test]

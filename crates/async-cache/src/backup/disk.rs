@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_cache_disk::{
@@ -26,27 +27,33 @@ use crate::error::BackendError;
 /// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has 6 left 4
 ///   seconds later.
 /// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets it aside as
-///   `<name>.aside`. A damaged entry is a miss, and costs only itself.
+///   `<name>.aside`. Of cache files one such copy is kept, the latest; of other files none is overwritten. A damaged
+///   entry is a miss, and costs only itself.
 /// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte strings are
 ///   smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a `Vec<u8>` as a list of
 ///   numbers.
 ///
 /// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written alike
-///   (`None` and `Some(None)`, variants of an untagged enum) miss each other's entries; equal keys that are
-///   written differently (such as strings whose `Eq` ignores case) are different entries in the file, and one
-///   of them may come back after the other was deleted.
+///   (variants of an untagged enum) miss each other's entries; equal keys that are written differently (such as strings
+///   whose `Eq` ignores case) are different entries in the file, and one of them may come back after the other was
+///   deleted.
+/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`, `Some(Value::Null)`) is left
+///   out of a save, and counted in [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of
+///   your own in place of the outer `Option` is saved.
+/// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if it had returned `Err`.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
 /// - **A file that somebody else may have written** is refused, with a warning that says why, and set aside by the
-///   next save: one that another user owns or can write to, a symlink in a folder that everybody can write to, and
-///   with a [`secret`](Self::secret) everything that was not written with it.
+///   next save: one that another user owns or can write to (with a [`secret`](Self::secret) its group may), a symlink in
+///   a folder that everybody can write to, and with a secret everything that was not written with it.
 ///
 /// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only the program's own
 /// user and root can have put it there.
 ///
 /// Several processes of one host may name one path. A save takes a lock beside the file (`<name>.lock`) and merges: what
 /// another process has saved stays, for every key the later write wins, and what a process deleted stays gone unless
-/// somebody wrote it later. What others saved is seen when the file is opened again. See also
+/// somebody wrote it later. What others saved is seen when the file is opened again. Where the file system has no locks
+/// (some network and user-space ones) it saves without, and logs a warning, once. See also
 /// [`without_merging`](DiskBackend::without_merging).
 ///
 /// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
@@ -62,6 +69,8 @@ pub struct DiskBackend {
     clock: Clock,
     merges: bool,
     lock_timeout: Duration,
+    /// Whether it was logged that the file system has no locks. Shared by clones.
+    told_of_locks: Arc<AtomicBool>,
 }
 
 /// Stands between the user's version and the function that a file belongs to.
@@ -98,6 +107,7 @@ impl DiskBackend {
             clock: Clock::system(),
             merges: true,
             lock_timeout: Duration::from_secs(10),
+            told_of_locks: Arc::default(),
         }
     }
 
@@ -158,7 +168,7 @@ impl DiskBackend {
         self
     }
 
-    /// Lets every save replace the file, whatever other processes have saved to it.
+    /// Lets every save replace the file, whatever other processes have saved to it. Then no lock is taken.
     #[must_use]
     pub fn without_merging(mut self) -> Self {
         self.merges = false;
@@ -203,6 +213,26 @@ impl DiskBackend {
     /// Where the cache is kept.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Logs what there is to say of a save that has succeeded.
+    pub(crate) fn tell_of(&self, saved: &async_cache_disk::Saved) {
+        let path = self.path.display();
+        if let Some(aside) = &saved.set_aside {
+            tracing::warn!(
+                "{path}: what stood there was not a cache that could be read, and is at {} now",
+                aside.display()
+            );
+        }
+        if let Some(why) = saved.without_locks.as_ref().filter(|_| self.merges)
+            && !self.told_of_locks.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "{path}: files cannot be locked in its folder ({why}), so this cache saves without a lock: if several \
+                 processes save to the path at the same moment, one may overwrite what another has saved; give each \
+                 a path of its own, or use a file system with locks"
+            );
+        }
     }
 
     pub(crate) fn open(&self) -> Result<Option<Snapshot>, DiskError> {
@@ -266,7 +296,7 @@ where
             let ttl = entry.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
             writer.push(&key, &value, ttl.map(|ttl| saved_at.saturating_add(ttl)))?;
         }
-        writer.finish()?;
+        self.tell_of(&writer.finish()?);
         Ok(())
     }
 
@@ -285,10 +315,11 @@ thread_local! {
     static SCRATCH: std::cell::RefCell<Option<Scratch>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Runs `work` with this thread's buffers for look-ups.
+/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a destructor of
+/// another thread-local that uses the cache gets buffers of its own.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let mut scratch = SCRATCH.try_with(std::cell::RefCell::take).ok().flatten().unwrap_or_default();
     let result = work(&mut scratch);
-    SCRATCH.set(Some(scratch));
+    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
     result
 }

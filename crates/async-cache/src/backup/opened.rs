@@ -4,7 +4,7 @@
 //! - the rank of a key never changes, for the file never does: so a rank may be asked for without any lock,
 //!   before it is used under one;
 //! - what is found under a key is under an equal key: equal bytes are not enough, for serde writes some unequal
-//!   keys alike (`None` and `Some(None)`). Such keys miss each other's entries;
+//!   keys alike (variants of an untagged enum). Such keys miss each other's entries;
 //! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not
 //!   saved again;
 //! - eager records, which another program wrote for itself, are never served, and the next save passes them on:

@@ -1,0 +1,187 @@
+"""Signals by which services are stopped: caches with `save_at_exit` are saved before the process
+dies of one.
+
+With its default action a signal ends a process without any more Python code. Servers that shut
+down in good order give the signal back to that action afterwards: SIGTERM always, and SIGINT where
+a server has removed Python's own handler (gunicorn's workers of uvicorn). So this module installs
+a handler. Rules:
+
+1. The handler is installed where a signal has its default action, and nowhere else. A handler of
+   the program's that is there already, or that is installed later, stays. Only the main thread
+   can install a handler; other threads have it done there.
+2. The signal is never swallowed. After the save the default action is restored and the signal is
+   raised again. If the process does not die of it (the first process of a container does not), it
+   goes on, and the handler is installed again.
+3. The handler runs between any two lines of the main thread, which may hold any lock. So the save
+   runs in a thread of its own, and the handler waits for that thread for `PATIENCE`.
+4. If the main thread is in the middle of a save or load, the signal is put off until that has
+   ended, for no other thread could end it. A second signal ends the process at once.
+5. uvicorn has handlers of its own while it serves. When it has shut down, it restores the handlers
+   from before and raises the signal again. If the cache was made only after uvicorn had installed
+   its handlers (`--workers`, `--reload`, a cache that is made in the lifespan), those from before
+   are the default action. Then the caches are saved at the end of the server's `shutdown`.
+6. A server may reset signals in a worker that it has forked. In the first minute of a forked
+   process the thread of `_autosave` looks several times whether the handler is to be installed.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import _native
+from ._forks import PATIENCE
+
+_log = logging.getLogger("cache")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FIRST_PAUSE = 0.01  # seconds after a fork; doubled with every look
+_LAST_PAUSE = 32.0
+
+
+class Signals:
+    """The handler.
+
+    `save` saves what is to be saved at the end, and gets the seconds for which it may wait for
+    saves of other threads. `is_busy` says whether the running thread is in the middle of a save or
+    load.
+    """
+
+    def __init__(self, save: Callable[[float], None], is_busy: Callable[[], bool]) -> None:
+        self._save = save
+        self._is_busy = is_busy
+        self._is_wanted = False
+        # The signal that has come, if the process has not died of it yet.
+        self._ending: int | None = None
+        self._is_put_off = False
+        # When to look again after a fork, and for how long to wait then.
+        self._look = math.inf
+        self._pause = _FIRST_PAUSE
+
+    def arm(self) -> bool:
+        """Provides for the last save where the program does not handle the signals itself.
+
+        Returns whether the save is provided for now.
+        """
+        self._is_wanted = True
+        return all([self._arm(one) for one in _SIGNALS])
+
+    def _arm(self, signum: int) -> bool:
+        handler = signal.getsignal(signum)
+        # Python's own raises `KeyboardInterrupt`, and the interpreter ends.
+        if handler in (self._handle, signal.default_int_handler):
+            return True
+        server = _uvicorn_server(handler)
+        if server is not None:
+            self._follow(server)
+            return True
+        if handler is not signal.SIG_DFL:  # Rule 1.
+            return False
+        if threading.current_thread() is threading.main_thread():
+            return self._install(signum)
+        _native.call_in_main_thread(functools.partial(self._install, signum))
+        return False
+
+    def _install(self, signum: int) -> bool:
+        if signal.getsignal(signum) is not signal.SIG_DFL:
+            return False
+        try:
+            signal.signal(signum, self._handle)
+        except ValueError:  # not in the main interpreter
+            return False
+        return True
+
+    def look(self, now: float) -> float:
+        """Looks after a fork whether the handler is still there (rule 6). When to look again."""
+        if now >= self._look:
+            is_over = self.arm() or self._pause > _LAST_PAUSE
+            self._look = math.inf if is_over else now + self._pause
+            self._pause *= 2
+        return self._look
+
+    def after_fork(self) -> None:
+        """For the child."""
+        self._ending, self._is_put_off = None, False
+        self._pause = _FIRST_PAUSE
+        self._look = time.monotonic() + self._pause if self._is_wanted else math.inf
+
+    def resume(self) -> None:
+        """Called when a save or load has ended: a signal that was put off ends the process now."""
+        if self._ending is None or not self._is_put_off:
+            return
+        if threading.current_thread() is threading.main_thread() and not self._is_busy():
+            self._is_put_off = False
+            self._end(self._ending)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self._ending is not None:
+            self._die(signum)
+            return
+        self._ending = signum
+        if self._is_busy():  # Rule 4.
+            self._is_put_off = True
+            return
+        self._end(signum)
+
+    def _end(self, signum: int) -> None:
+        try:
+            self._save_within(PATIENCE)
+        finally:
+            self._die(signum)
+
+    def _save_within(self, patience: float) -> None:
+        """Saves in a thread, and waits for it for so many seconds (rule 3)."""
+        ended = _thread.allocate_lock()
+        ended.acquire()
+
+        def save() -> None:
+            try:
+                self._save(patience)
+            finally:
+                ended.release()
+
+        try:
+            # Not `threading`, whose own locks the interrupted code may hold.
+            _thread.start_new_thread(save, ())
+        except RuntimeError:  # too many threads, or the interpreter is about to end
+            save()
+        if not ended.acquire(timeout=patience):
+            _log.warning("the process ends though its caches could not be saved within %g s", patience)
+
+    def _die(self, signum: int) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+        signal.raise_signal(signum)
+        # Rule 2: the process goes on.
+        self._ending = None
+        self._install(signum)
+
+    def _follow(self, server: Any) -> None:
+        """Saves when a server of uvicorn has shut down (rule 5)."""
+        shutdown = server.shutdown
+        if getattr(shutdown, "_saves_caches", False):
+            return
+
+        @functools.wraps(shutdown)
+        async def shut_down_and_save(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await shutdown(*args, **kwargs)
+            finally:
+                self._save_within(PATIENCE)
+
+        shut_down_and_save._saves_caches = True  # type: ignore[attr-defined]
+        server.shutdown = shut_down_and_save
+
+
+def _uvicorn_server(handler: Any) -> Any:
+    """The server of uvicorn whose method the handler is, if it is one."""
+    server = getattr(handler, "__self__", None)
+    kinds = type(server).__mro__
+    is_server = any(kind.__module__ == "uvicorn.server" and kind.__name__ == "Server" for kind in kinds)
+    return server if is_server and hasattr(server, "shutdown") else None

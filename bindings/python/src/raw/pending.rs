@@ -1,0 +1,38 @@
+//! Calls that the main thread makes for other threads: it alone may install handlers of signals.
+
+use std::ffi::{c_int, c_void};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::attached;
+
+/// Has the main thread call something, between two of its lines. While the main thread waits in C
+/// code, the call waits, too. What the call raises is reported as unraisable.
+///
+/// # Errors
+/// `RuntimeError` if too many calls wait already.
+#[pyfunction]
+pub(crate) fn call_in_main_thread(callable: Bound<'_, PyAny>) -> PyResult<()> {
+    let callable = callable.into_ptr();
+    // SAFETY: attached. The reference goes to `call`, which is called once, or comes back below.
+    unsafe {
+        if ffi::Py_AddPendingCall(Some(call), callable.cast::<c_void>()) == 0 {
+            return Ok(());
+        }
+        ffi::Py_DECREF(callable);
+    }
+    Err(PyRuntimeError::new_err("too many calls wait for the main thread"))
+}
+
+extern "C" fn call(callable: *mut c_void) -> c_int {
+    attached(|py| {
+        // SAFETY: the owned reference that `call_in_main_thread` gave away.
+        let callable = unsafe { Bound::from_owned_ptr(py, callable.cast::<ffi::PyObject>()) };
+        if let Err(error) = callable.call0() {
+            error.write_unraisable(py, Some(&callable));
+        }
+    });
+    0
+}

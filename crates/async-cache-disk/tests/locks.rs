@@ -1,0 +1,181 @@
+//! The lock of a path where something is wrong: nothing waits for ever, and a file system without
+//! locks is no obstacle.
+
+mod sample;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{DiskErrorKind, Merge, ReadOptions, SaveLock, Tombstones, Vfs, Writer, clear};
+use sample::{SAVED_AT, assert_holds, entries, options, save};
+
+const NO_WAIT: Duration = Duration::ZERO;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn path() -> &'static Path {
+    Path::new("/cache/pages.cache")
+}
+
+fn lock() -> &'static Path {
+    Path::new("/cache/pages.cache.lock")
+}
+
+/// A symlink to nothing stood where the lock is to be. The lock was looked for behind the link,
+/// where there is nothing, and created at its name, where there is the link; so every save, `clear`
+/// and the drop of a cache went round for ever, deaf to their time limit. In `/tmp` anybody can put
+/// such a link there.
+#[test]
+fn a_symlink_in_the_locks_place_is_an_error_at_once_wherever_it_leads() {
+    for target in ["nowhere", "/nowhere/at/all", "pages.cache", "pages.cache.lock", "/cache", "/home/other"] {
+        let disk = FakeDisk::new();
+        let vfs = disk.as_vfs();
+        save(&vfs, path(), &entries(10, 1), options()).unwrap();
+        disk.put(Path::new("/home/other"), b"a file of somebody else");
+        disk.put_link(lock(), Path::new(target));
+        disk.repair();
+        let errors = [
+            SaveLock::take(&vfs, path(), DAY).unwrap_err(),
+            clear(&vfs, path(), Some(DAY)).unwrap_err(),
+            Merge::begin(&vfs, path(), &ReadOptions::new(), DAY).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), &DiskErrorKind::Trust, "{target}: {error}");
+            assert!(error.to_string().contains("a symlink where the lock"), "{target}: {error}");
+            assert_eq!(error.path(), lock());
+        }
+        assert!(disk.calls().len() < 40, "{:?}", disk.calls());
+        assert_holds(&vfs, path(), &entries(10, 1));
+        assert_eq!(vfs.read_link(lock()).unwrap().as_deref(), Some(Path::new(target)));
+        assert_eq!(disk.files().iter().filter(|path| path.starts_with("/nowhere")).count(), 0);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn on_the_real_disk_a_symlink_to_nothing_in_the_locks_place_is_an_error_too() {
+    use async_cache_disk::RealDisk;
+    let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
+    let path = folder.path().join("pages.cache");
+    std::os::unix::fs::symlink("nowhere", folder.path().join("pages.cache.lock")).unwrap();
+    let error = SaveLock::take(&vfs, &path, NO_WAIT).unwrap_err();
+    assert_eq!(error.kind(), &DiskErrorKind::Trust, "{error}");
+}
+
+/// What `create_new` says about the lock file contradicts what the other calls say, for as long as
+/// anybody asks: a program that creates and removes it all the time looks like that, and so may a
+/// broken file system.
+#[test]
+fn a_lock_file_that_comes_and_goes_is_an_error_after_some_attempts() {
+    let disk = FakeDisk::new();
+    let vfs = disk.as_vfs();
+    disk.put_dir(Path::new("/cache"));
+    disk.fail_every("create_new", io::ErrorKind::AlreadyExists);
+    let error = SaveLock::take(&vfs, path(), DAY).unwrap_err();
+    assert!(error.to_string().contains("removed and created again all the time"), "{error}");
+    assert!(disk.calls().len() < 100);
+}
+
+/// A folder on the way to the file is a symlink to nothing: it cannot be created, and nothing tells
+/// so but the link.
+#[test]
+fn a_folder_that_is_a_symlink_to_nothing_is_a_clear_error() {
+    let disk = FakeDisk::new();
+    let vfs = disk.as_vfs();
+    disk.put_link(Path::new("/data"), Path::new("/mnt/not-mounted"));
+    let below = Path::new("/data/pages.cache");
+    for error in [
+        SaveLock::take(&vfs, below, NO_WAIT).unwrap_err(),
+        Writer::create(&vfs, below, options()).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), &DiskErrorKind::NotAFile, "{error}");
+        assert!(
+            error.to_string().contains("a symlink to /mnt/not-mounted, where there is nothing"),
+            "{error}"
+        );
+    }
+}
+
+/// The fake disk has no working directory, as little as a process whose own was removed. Parents of
+/// `.` were looked for until the stack was full.
+#[test]
+fn a_relative_path_without_a_working_directory_is_an_error() {
+    let vfs = FakeDisk::new().as_vfs();
+    let error = SaveLock::take(&vfs, Path::new("pages.cache"), NO_WAIT).unwrap_err();
+    assert_eq!(error.kind(), &DiskErrorKind::Io, "{error}");
+    let error = Writer::create(&vfs, Path::new("some/folder/pages.cache"), options()).unwrap_err();
+    assert_eq!(error.kind(), &DiskErrorKind::Io, "{error}");
+}
+
+/// NFS without a lock daemon answers with ENOLCK, other file systems with other errors. Only ENOSYS
+/// and EOPNOTSUPP were known; with the others every save failed, also those that need no lock.
+#[cfg(unix)]
+#[test]
+fn where_there_are_no_locks_saves_work_and_say_so() {
+    use rustix::io::Errno;
+    for number in [Errno::NOLCK, Errno::INVAL, Errno::BADF, Errno::NOSYS, Errno::OPNOTSUPP] {
+        let disk = FakeDisk::new();
+        let vfs = disk.as_vfs();
+        disk.fail_every_as("try_lock", number.raw_os_error());
+        for generation in [1, 2] {
+            let saved = save(&vfs, path(), &entries(10, generation), options()).unwrap();
+            let why = saved.without_locks.expect("it says that there are no locks");
+            assert_eq!(why, io::Error::from(number).to_string());
+
+            let mut merge = Merge::begin(&vfs, path(), &ReadOptions::new(), NO_WAIT).unwrap();
+            merge.join(Tombstones::default(), None);
+            let mut writer = Writer::create(&vfs, path(), options()).unwrap();
+            merge.write_theirs(&mut writer, SAVED_AT, None, 0, None, &|_| true).unwrap();
+            let merged = merge.finish(writer, SAVED_AT).unwrap();
+            assert_eq!((merged.copied, merged.saved.without_locks.is_some()), (10, true));
+        }
+        assert!(clear(&vfs, path(), Some(NO_WAIT)).unwrap());
+        assert_eq!(disk.files(), [lock()]);
+    }
+}
+
+#[test]
+fn an_error_of_the_lock_that_says_something_else_is_an_error() {
+    let disk = FakeDisk::new();
+    let vfs = disk.as_vfs();
+    disk.fail_every("try_lock", io::ErrorKind::PermissionDenied);
+    assert_eq!(SaveLock::take(&vfs, path(), NO_WAIT).unwrap_err().kind(), &DiskErrorKind::Io);
+    assert_eq!(save(&vfs, path(), &entries(1, 1), options()).unwrap_err().kind(), &DiskErrorKind::Io);
+    assert_eq!(disk.files(), [lock()], "the temporary file is gone");
+    disk.repair();
+    assert_eq!(save(&vfs, path(), &entries(1, 1), options()).unwrap().without_locks, None);
+}
+
+/// A temporary file's lock tells a live save from a crashed one. Without locks only its age does.
+#[test]
+fn without_locks_what_crashed_saves_left_is_removed_when_it_is_a_day_old() {
+    let disk = FakeDisk::new();
+    let vfs = disk.as_vfs();
+    let leftover = Path::new("/cache/.pages.cache.0123456789abcdef.tmp");
+    disk.put(leftover, b"half a file");
+    disk.fail_every("try_lock", io::ErrorKind::Unsupported);
+    disk.advance(DAY / 2);
+    save(&vfs, path(), &entries(5, 1), options()).unwrap();
+    assert!(disk.bytes(leftover).is_some(), "a save may be writing it");
+    disk.advance(DAY);
+    save(&vfs, path(), &entries(5, 1), options()).unwrap();
+    assert!(disk.bytes(leftover).is_none());
+}
+
+/// NFS locks a file only for a process that has it open for writing.
+#[cfg(unix)]
+#[test]
+fn an_existing_lock_file_is_opened_for_writing_where_that_is_allowed() {
+    use async_cache_disk::RealDisk;
+    let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
+    let path = folder.path().join("lock");
+    vfs.create_new(&path).unwrap();
+    let file = vfs.open_to_lock(&path).unwrap().expect("it is no symlink");
+    assert_eq!(file.write_at(b"x", 0).unwrap(), 1);
+    std::os::unix::fs::symlink("lock", folder.path().join("link")).unwrap();
+    assert!(vfs.open_to_lock(&folder.path().join("link")).unwrap().is_none());
+    let missing = vfs.open_to_lock(&folder.path().join("none")).unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+}
