@@ -91,7 +91,9 @@ impl Work {
             return Ok(false);
         }
         let names = names.as_ref().map(|names| names.bind(py));
-        let probe = decorated(function.bind(py)).probe(py, args, names)?;
+        let function = decorated(function.bind(py));
+        let kept = function.kept(py, args, names)?;
+        let probe = function.probe(py, &kept)?;
         Ok(probe.quick(py, &item.key) != Some(true))
     }
 }

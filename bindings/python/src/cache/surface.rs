@@ -78,7 +78,7 @@ impl Cache {
     }
 
     /// Removes everything, and what was counted stays: for an invalidation.
-    fn remove_all(&self, py: Python<'_>) {
+    pub(crate) fn remove_all(&self, py: Python<'_>) {
         let removed = {
             let mut state = self.state.borrow(py);
             state.no_room = 0;
