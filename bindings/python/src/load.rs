@@ -35,6 +35,7 @@ use crate::call::{Args, Function, apply, split};
 use crate::errors;
 use crate::inline::Beginning;
 use crate::key::{CallKey, Probe, StoredKey};
+use crate::once::{self, Verdict};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::{Ref, Sent, function, send};
 use crate::room::{Answer, Room, running_loop};
@@ -93,13 +94,14 @@ impl Work {
         }
         let names = names.as_ref().map(|names| names.bind(py));
         let function = decorated(function.bind(py));
-        let is_key_of = |key: &Ref| Ok(function.probe(py, args, names)?.quick(py, key) == Some(true));
+        let kept = function.kept(py, args, names)?;
+        let is_key_of = |key: &Ref| Ok(function.probe(py, &kept)?.quick(py, key) == Some(true));
         if is_key_of(&item.key)? {
             return Ok(false);
         }
-        // An argument that is another one each time it is looked at (it says so to pickle, say) has not changed: to ask again
-        // would never end.
-        let now = Ref::new(function.probe(py, args, names)?.to_key(py)?);
+        // An argument that is another one each time it is looked at (it says so to pickle, say)
+        // has not changed: to ask again would never end.
+        let now = Ref::new(function.probe(py, &kept)?.to_key(py)?);
         is_key_of(&now)
     }
 
@@ -162,6 +164,17 @@ enum State {
     /// The iterator of what the loader returned.
     Runs(Ref),
     Done,
+}
+
+impl State {
+    /// The name of the function that was run, for messages.
+    fn name(&self, py: Python<'_>) -> String {
+        let name = match self {
+            Self::Runs(iterator) => iterator.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok(),
+            Self::New(_) | Self::Done => None,
+        };
+        name.map_or_else(|| "the loader".to_owned(), |name| format!("{name}()"))
+    }
 }
 
 /// Starts the task of a load. If that fails, its flights have ended.
@@ -237,8 +250,8 @@ impl Load {
         match sent {
             Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
             Ok(Sent::Return(value)) => {
-                self.state = State::Done;
-                self.land(py, &value);
+                let ended = std::mem::replace(&mut self.state, State::Done);
+                self.land(py, &value, &ended);
                 Ok(Sent::Return(py.None().into_bound(py)))
             }
             Err(error) => {
@@ -248,15 +261,15 @@ impl Load {
         }
     }
 
-    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) {
+    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) {
         if !self.is_batch {
             let Some(item) = self.items.pop() else { return };
-            return self.land_one(py, &item, value);
+            return self.land_one(py, &item, value, ended);
         }
         match self.values(py, value) {
             Ok(values) => {
                 for (item, value) in std::mem::take(&mut self.items).iter().zip(values) {
-                    self.land_one(py, item, &value);
+                    self.land_one(py, item, &value, ended);
                 }
             }
             Err(error) => {
@@ -302,7 +315,14 @@ impl Load {
         Ok(values)
     }
 
-    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>) {
+    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) {
+        match once::judge(value, || ended.name(py)) {
+            Ok(Verdict::Stored) => {}
+            Ok(Verdict::Alone) => return self.end_one(py, item, Answer::Alone(Ref::new(value.clone()))),
+            Ok(Verdict::Refused(error)) | Err(error) => {
+                return self.end_one(py, item, Answer::failed(py, error));
+            }
+        }
         let now = clock::now();
         let cache = self.cache.bind(py).get();
         if of_one_call(item.key.bind(py)).is_some() {
@@ -407,12 +427,20 @@ pub(crate) fn iterator<'py>(
         if library::is_awaitable(py)?.call1((awaitable,))?.is_truthy()? {
             return Ok(awaitable.clone());
         }
-        let message = format!(
-            "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
-             or a function that returns something awaitable",
-            errors::repr(loader),
-            awaitable.get_type().qualname()?
-        );
+        let class = awaitable.get_type();
+        let message = if class.hasattr("__anext__")? {
+            format!(
+                "the loader {} is an async generator function, whose items are read once: have it return a list",
+                errors::repr(loader)
+            )
+        } else {
+            format!(
+                "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
+                 or a function that returns something awaitable",
+                errors::repr(loader),
+                class.qualname()?
+            )
+        };
         return Err(PyTypeError::new_err(message));
     };
     method.call0()

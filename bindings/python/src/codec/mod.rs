@@ -10,7 +10,7 @@
 //!
 //! Layout: `write` the markers; `ext` the numbers of the extension types; `value` and `decode` the two
 //! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
-//! values and keys have in common; `pickle` the fallback; `key` the canonical encoding of keys, with `heirs` for
+//! values and keys have in common; `pickle` the fallback, with `pickler`; `key` the canonical encoding of keys, with `heirs` for
 //! those that equal keys of another class; `by_value` that of arguments: `plan` looks at one object, with `object`, `facts` and
 //! `reduce` for whatever is not built in, `flat` and `graph` go through its parts, `circle` through those that lead back,
 //! `found` keeps what is named, `digest` shortens; `names` how classes are named and found; `types` the classes that Python's
@@ -38,6 +38,7 @@ mod names;
 mod number;
 mod object;
 mod pickle;
+mod pickler;
 mod plan;
 mod python;
 mod reduce;
