@@ -26,9 +26,10 @@ use crate::errors;
 use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
+use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::function::Calls;
-use crate::raw::{Ref, Sent, equal, send};
+use crate::raw::{Ref, Sent, equal};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
@@ -626,7 +627,7 @@ pub(crate) fn apply<'py>(
     names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (args, named) = split(function.py(), args.as_slice(), names)?;
-    function.call(args, named.as_ref())
+    function.invoke(&args, named.as_ref())
 }
 
 /// Arguments as a tuple and a dict.

@@ -6,9 +6,10 @@
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use super::{ext, types, write};
+use crate::raw::calls::Invoke;
 
 const PROTOCOL: u8 = 5;
 
@@ -39,12 +40,12 @@ fn dump<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
     let found = PyList::empty(py);
     let options = PyDict::new(py);
     options.set_item("buffer_callback", found.getattr("append")?)?;
-    let pickle = types::pickle_dumps(py)?.call((value, PROTOCOL), Some(&options))?;
+    let pickle = types::pickle_dumps(py)?.invoke(&(value, PROTOCOL).into_pyobject(py)?, Some(&options))?;
     match found.iter().map(|buffer| PyBuffer::get(&buffer.call_method0("raw")?)).collect() {
         Ok(buffers) => Ok((pickle.cast_into()?, buffers)),
         // A buffer that is not contiguous has no raw bytes. Pickle itself can write it.
         Err(error) if error.is_instance_of::<PyBufferError>(py) => {
-            let pickle = types::pickle_dumps(py)?.call1((value, PROTOCOL))?;
+            let pickle = types::pickle_dumps(py)?.invoke(&(value, PROTOCOL).into_pyobject(py)?, None)?;
             Ok((pickle.cast_into()?, Vec::new()))
         }
         Err(error) => Err(error),
@@ -66,7 +67,7 @@ pub(super) fn decode<'py>(
     let loads = types::pickle_loads(py)?;
     let pickle = PyBytes::new(py, pickle);
     if buffers.is_empty() {
-        return loads.call1((pickle,));
+        return loads.invoke1(pickle.as_any());
     }
     let list = PyList::empty(py);
     for buffer in buffers {
@@ -79,5 +80,5 @@ pub(super) fn decode<'py>(
     }
     let options = PyDict::new(py);
     options.set_item("buffers", list)?;
-    loads.call((pickle,), Some(&options))
+    loads.invoke(&PyTuple::new(py, [pickle])?, Some(&options))
 }
