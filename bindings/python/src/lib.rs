@@ -124,6 +124,7 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let py = module.py();
     module.add_class::<cache::Cache>()?;
     method::add::<cache::Get, 4>(py)?;

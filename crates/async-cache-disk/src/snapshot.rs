@@ -115,7 +115,8 @@ impl Snapshot {
         let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, owners)? else {
             return Ok(None);
         };
-        let header = read_header(&*file, file_bytes, path, secret)?;
+        let ends = if options.may_be_cut { Ends::Anywhere } else { Ends::BehindAll };
+        let header = read_header(&*file, file_bytes, ends, path, secret)?;
         if let Some(wanted) = options.version.as_ref().filter(|wanted| **wanted != header.version) {
             let (found, wanted) = (header.version, wanted.clone());
             let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
@@ -333,10 +334,20 @@ fn page_offset(section: u64, page: u32) -> u64 {
     u64::from(page).saturating_mul(PAGE_BYTES as u64).saturating_add(section)
 }
 
+/// Where a file may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Behind all that its header names.
+    BehindAll,
+    /// Anywhere behind its header: it may have been cut.
+    Anywhere,
+}
+
 /// Reads and checks the header page of a file that is not empty.
 pub(crate) fn read_header(
     file: &dyn VfsFile,
     file_bytes: u64,
+    ends: Ends,
     path: &Path,
     secret: Option<&Secret>,
 ) -> Result<Header, DiskError> {
@@ -350,7 +361,8 @@ pub(crate) fn read_header(
         }
         Err(ReadFailure::Io(error)) => return Err(DiskError::io("reading the header", path, error).at(0)),
     }
-    Header::decode(page, file_bytes, secret).map_err(|fault| {
+    let room = if ends == Ends::Anywhere { u64::MAX } else { file_bytes };
+    Header::decode(page, room, secret).map_err(|fault| {
         let (kind, what) = match fault {
             HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
             HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),
