@@ -23,21 +23,14 @@ ARROWS = {
 }
 
 # Crates that must not reach a runtime, however indirectly.
-WITHOUT_RUNTIME = {
-    "async-cache-core",
-    "async-cache-disk",
-    "async-cache-macros",
-    "async-cache-cli",
-}
+WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk", "async-cache-macros", "async-cache-cli"}
 RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
 
 
 def main() -> int:
     """Prints every forbidden arrow; returns 1 if there is one."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked"]
-    metadata = json.loads(
-        subprocess.run(command, check=True, capture_output=True).stdout
-    )
+    metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     names = {package["id"]: package["name"] for package in metadata["packages"]}
     edges = {
         node["id"]: {
@@ -54,15 +47,9 @@ def main() -> int:
             wrong.append(f"{name} is not in the table of arrows")
             continue
         ours = {names[target] for target in edges[member]} & ARROWS.keys()
-        wrong += [
-            f"{name} -> {target} is not an arrow of the design"
-            for target in sorted(ours - ARROWS[name])
-        ]
+        wrong += [f"{name} -> {target} is not an arrow of the design" for target in sorted(ours - ARROWS[name])]
         if name in WITHOUT_RUNTIME:
-            wrong += [
-                f"{name} reaches the runtime {runtime}"
-                for runtime in reached(member, edges, names) & RUNTIMES
-            ]
+            wrong += [f"{name} reaches the runtime {runtime}" for runtime in reached(member, edges, names) & RUNTIMES]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

@@ -23,7 +23,7 @@ def round_trip(run: Run, path: str | Path) -> bool:
     saved = AsyncCache(backup=DiskBackend(path))
     saved.set("key", "value")
     saved.save_to_backup()
-    return run(AsyncCache(backup=DiskBackend(path)).get("key")) == "value"
+    return bool(run(AsyncCache(backup=DiskBackend(path)).get("key")) == "value")
 
 
 @POSIX

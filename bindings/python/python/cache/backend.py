@@ -187,8 +187,8 @@ def _place(path: str) -> str:
     if place == path and path.startswith("~") and any(mark in path for mark in (os.sep, os.altsep) if mark):
         home = path.partition(os.sep)[0]
         raise ValueError(
-            f"the path {path!r} begins with a home directory that is not known: there is no user {home[1:]!r}, or HOME is "
-            f"not set; for a folder of that name write './{path}'"
+            f"the path {path!r} begins with a home directory that is not known: there is no user {home[1:]!r}, or "
+            f"HOME is not set; for a folder of that name write './{path}'"
         )
     place = os.path.abspath(place)
     name = os.fsencode(os.path.basename(place))
