@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_cache_disk::{
-    FindingKind, KeyKind, Merge, ReadOptions, RealDisk, SalvageStep, Scratch, Snapshot, Step, Tombstones,
-    Vfs, Writer, verify, verify_with,
+    FindingKind, KeyKind, Learned, Merge, ReadOptions, RealDisk, SalvageStep, Scratch, Snapshot, Step,
+    Tombstones, Vfs, Writer, verify, verify_with,
 };
 use cap::Cap;
 use sample::{SAVED_AT, VERSION, entries, options, options_of, save, secret};
@@ -178,9 +178,9 @@ fn reading_all_and_a_save_that_joins_such_a_file_take_no_memory_either() {
         assert_eq!(lost, MILLIONS);
 
         let mut merge = Merge::begin(&disk(), &path, &ReadOptions::new(), Duration::ZERO).unwrap();
-        merge.join(Tombstones::default(), None);
+        merge.join(Tombstones::default(), Learned::default());
         let mut writer = Writer::create(&disk(), &path, options()).unwrap();
-        merge.write_theirs(&mut writer, SAVED_AT, None, 0, None, &|_| true).unwrap();
+        merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
         writer.push(b"key", b"value", None).unwrap();
         assert_eq!(merge.finish(writer, SAVED_AT).unwrap().saved.entries, 1);
     });
