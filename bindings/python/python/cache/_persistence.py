@@ -99,6 +99,7 @@ class Persistence:
         self._is_superseded = False
         # What the cache's count of changes was when its last save that succeeded began.
         self._saved_changes = 0
+        self._told_of_shrinking = False
         self.autosaves = 0
         self.last_error: str | None = None
         # A subclass that overrides the contract's methods is called by them.
@@ -238,6 +239,13 @@ class Persistence:
                 f"{path}: {report['refused']} entries that other processes had saved there are pickled, and so were not "
                 "kept, for this backend has pickle=False; give all workers the same option, or this one a path of its own"
             )
+        if report["unsure"]:
+            tell(
+                f"{path}: {report['unsure']} entries that other processes had saved there were dropped: this process has "
+                "deleted more keys since its last save than it remembers, and may have deleted these; save more often"
+            )
+        if report["shrunk_to"] is not None:
+            self._tell_of_shrinking(tell, str(path), report["dropped"], report["shrunk_to"])
         if report["set_aside"] is not None:
             tell(
                 f"{path}: what stood there was not this cache, or could not be read; it is at "
@@ -251,6 +259,16 @@ class Persistence:
                 "saved; give each a path of its own, or use a file system with locks"
             )
 
+    def _tell_of_shrinking(self, tell: Callable[[str], None], place: str, dropped: int, maxsize: int) -> None:
+        """Entries were dropped since others keep more than this cache; once in its life."""
+        if not self._told_of_shrinking:
+            self._told_of_shrinking = True
+            tell(
+                f"{place}: this save dropped {dropped} entries that were there, for maxsize is {maxsize} here, less than "
+                "what others keep; give all caches of one backup the same maxsize (stats()['dropped'] counts further "
+                "ones)"
+            )
+
     def _hand_over(self, cache: Cache, tell: Callable[[str], None]) -> None:
         """Saves to a backend of the user's own."""
         entries, left_out = {}, []
@@ -260,7 +278,10 @@ class Persistence:
             else:
                 entries[key] = (value, left)
         self.backend.save(entries)
-        cache.count_save()
+        dropped = cache.count_save()
+        if dropped:
+            # Nothing comes from a cache without a limit.
+            self._tell_of_shrinking(tell, type(self.backend).__qualname__, dropped, cache.maxsize or 0)
         if left_out:
             tell(
                 f"{type(self.backend).__qualname__}: {len(left_out)} entries were not saved; the first one is "
@@ -318,17 +339,19 @@ class Persistence:
                 f"load() returned {type(loaded).__qualname__}; it returns a dict of key to (value, deadline or None)"
             )
         now = time.monotonic()
+        no_room = 0
         refused: list[str] = []
         # The last ones are the most recently used, and each one comes in as the coldest.
         for key, entry in reversed(list(loaded.items())):
             try:
                 value, left = _entry(entry, now)
                 if left is None or left > 0:
-                    cache.restore(key, value, left)
+                    no_room += not cache.restore(key, value, left) and not cache.contains(key)
             except MemoryError:
                 raise
             except Exception as error:
                 refused.append(f"{key!r:.200}: {error}")
+        cache.count_no_room(no_room)
         if refused:
             warn(
                 f"{type(self.backend).__qualname__}: {len(refused)} of {len(loaded)} entries could not be taken in; the "
