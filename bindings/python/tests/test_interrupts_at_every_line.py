@@ -15,7 +15,6 @@ interrupted. What must hold after each interrupt:
 from __future__ import annotations
 
 import os
-import sys
 import textwrap
 
 import pytest

@@ -200,8 +200,8 @@ class Saver:
                 self._look()
             except BaseException:
                 # The log's, or a want of memory. There is nobody to tell, and the caches are to be
-                # saved all the same.
-                continue
+                # saved all the same; not at once, in case it is raised every time.
+                time.sleep(_LOOK_EVERY)
 
     def _is_over(self, thread: threading.Thread) -> bool:
         """Whether the thread is to end: there is nothing to save, or another thread does it."""
