@@ -145,36 +145,35 @@ class DiskBackend(CacheBackend):
 
     def load(self) -> Entries:
         """All entries of the file; none if there is no file, or none that can be read."""
-        with self._lock:
-            tag = _native.Cache().tag_of_file(Path(self._file), self._options)
-            owner = tag.partition("\x1f")[2] if tag is not None else ""
-            if owner:
-                warnings.warn(
-                    CacheWarning(
-                        f"{self.path} keeps the results of the function {owner}, which only that function can read; "
-                        "starting empty"
-                    ),
-                    stacklevel=2,
-                )
-                return {}
-            try:
-                entries = _native.read_file(Path(self._file), self.version, self._options)
-            except BackupError as error:
-                warnings.warn(CacheWarning(f"{error}; starting empty"), stacklevel=2)
-                return {}
+        entries, why_not = self._lock.run(self._read)
+        if why_not is not None:
+            warnings.warn(CacheWarning(f"{why_not}; starting empty"), stacklevel=2)
         now = time.monotonic()
-        return {key: (value, None if left is None else now + left) for key, value, left in entries or ()}
+        return {key: (value, None if left is None else now + left) for key, value, left in entries}
+
+    def _read(self) -> tuple[list[tuple[Any, Any, float | None]], str | None]:
+        """The entries, and why there are none if they cannot be read."""
+        tag = _native.Cache().tag_of_file(Path(self._file), self._options)
+        owner = tag.partition("\x1f")[2] if tag is not None else ""
+        if owner:
+            return (
+                [],
+                f"{self.path} keeps the results of the function {owner}, which only that function can read",
+            )
+        try:
+            return _native.read_file(Path(self._file), self.version, self._options) or [], None
+        except BackupError as error:
+            return [], str(error)
 
     def save(self, data: Entries) -> None:
         """Writes these entries to a new file and puts it in the place of the old one, under the lock."""
         entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
-        with self._lock:
-            _native.write_file(Path(self._file), self.version, self._options, entries)
+        path = Path(self._file)
+        self._lock.run(lambda: _native.write_file(path, self.version, self._options, entries))
 
     def clear(self) -> None:
         """Removes the file, under the lock, so that no save that runs puts back what was in it."""
-        with self._lock:
-            _native.remove_file(Path(self._file), self._options)
+        self._lock.run(lambda: _native.remove_file(Path(self._file), self._options))
 
 
 def _place(path: str) -> str:
