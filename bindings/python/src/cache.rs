@@ -65,6 +65,10 @@ pub(crate) struct State {
     pub(crate) sharing: Option<Sharing>,
     pub(crate) saves: u64,
     save_errors: u64,
+    /// Entries of others that saves dropped from the backup.
+    pub(crate) dropped: u64,
+    /// How many entries of the file that was opened there was no room for, until a save has dropped them.
+    pub(crate) no_room: u64,
     /// What was counted by snapshots that were let go.
     pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
@@ -349,6 +353,8 @@ impl State {
             sharing: None,
             saves: 0,
             save_errors: 0,
+            dropped: 0,
+            no_room: 0,
             spent: Stats::default(),
             default_ttl,
             planner: Planner::new(batch_window.duration(), max_batch_size),

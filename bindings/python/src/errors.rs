@@ -70,6 +70,11 @@ pub(crate) fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
         || error.is_instance_of::<PyRecursionError>(py)
 }
 
+/// Whether an exception is about no object at all: an interrupt, an exit, no memory.
+pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py)
+}
+
 /// A backup could not be read or written.
 pub(crate) fn backup(py: Python<'_>, error: &async_cache_disk::DiskError) -> PyErr {
     backup_message(py, &error.to_string())

@@ -63,6 +63,7 @@ mod nesting;
 mod room;
 mod save;
 mod sharing;
+mod shrinking;
 mod sync;
 mod tally;
 mod warm;

@@ -166,7 +166,8 @@ impl ToolCall {
         let guard = here.guard.as_ref().expect("looked at by the caller").get();
         let names = call.names.as_ref().map(|names| names.bind(py));
         let keeper = target.and_then(|target| function(target)).unwrap_or_else(|| call.function(py));
-        let probe = keeper.probe(py, &call.args, names)?;
+        let kept = keeper.kept(py, &call.args, names)?;
+        let probe = keeper.probe(py, &kept)?;
         let tool = tool(call.function(py));
         let name = name_of(py, tool, &probe, &call.args);
         let asked = Asked {
@@ -297,7 +298,9 @@ impl Coroutine for ToolCall {
             None => call.function(py),
             Some(of_session) => function(of_session)?,
         };
-        let probe = keeper.probe_at_once(py, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
+        let names = call.names.as_ref().map(|names| names.bind(py));
+        let kept = keeper.kept(py, &call.args, names).ok()?;
+        let probe = keeper.probe_at_once(py, &kept)?;
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
         let name = name_of(py, tool, &probe, &call.args);
@@ -308,6 +311,7 @@ impl Coroutine for ToolCall {
             }
         }
         let Hit::Served(value) = keeper.cache.bind(py).get().hit(py, &probe) else { return None };
+        drop(kept);
         count(py, tool, session, |counts| counts.hits += 1);
         let Some((frame, guard)) = guarded else {
             *self = Self::Done;

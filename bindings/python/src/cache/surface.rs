@@ -68,7 +68,7 @@ impl Cache {
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let cleared = {
             let mut state = self.state.borrow(py);
-            (state.saves, state.save_errors) = (0, 0);
+            (state.saves, state.save_errors, state.dropped, state.no_room) = (0, 0, 0, 0);
             state.spent = Stats::default();
             state.bury_all();
             (state.core.clear(), state.opened.take())
@@ -78,9 +78,10 @@ impl Cache {
     }
 
     /// Removes everything, and what was counted stays: for an invalidation.
-    fn remove_all(&self, py: Python<'_>) {
+    pub(crate) fn remove_all(&self, py: Python<'_>) {
         let removed = {
             let mut state = self.state.borrow(py);
+            state.no_room = 0;
             let opened = state.opened.take();
             if let Some(opened) = &opened {
                 opened.add_to(&mut state.spent);
@@ -135,6 +136,7 @@ impl Cache {
         dict.set_item("undecodable", stats.undecodable)?;
         dict.set_item("saves", stats.saves)?;
         dict.set_item("save_errors", stats.save_errors)?;
+        dict.set_item("dropped", stats.dropped)?;
         Ok(dict)
     }
 
@@ -179,9 +181,18 @@ impl Cache {
         self.state.borrow(py).core.changes()
     }
 
-    /// Counts a save to a backend of the user's own.
-    fn count_save(&self, py: Python<'_>) {
-        self.state.borrow(py).saves += 1;
+    /// Counts a save to a backend of the user's own; how many entries it dropped that there was no room for here.
+    fn count_save(&self, py: Python<'_>) -> u64 {
+        let mut state = self.state.borrow(py);
+        let dropped = std::mem::take(&mut state.no_room);
+        state.saves += 1;
+        state.dropped += dropped;
+        dropped
+    }
+
+    /// Notes how many entries of a backend of the user's own there was no room for.
+    fn count_no_room(&self, py: Python<'_>, count: u64) {
+        self.state.borrow(py).no_room = count;
     }
 
     /// Counts a save that failed, to whatever backend.
@@ -314,7 +325,7 @@ impl Cache {
         }
         stats.undecodable += state.spent.undecodable;
         stats.expirations += state.spent.expirations;
-        (stats.saves, stats.save_errors) = (state.saves, state.save_errors);
+        (stats.saves, stats.save_errors, stats.dropped) = (state.saves, state.save_errors, state.dropped);
         stats
     }
 }

@@ -29,6 +29,7 @@ library! {
     method: PyType = "types", "MethodType";
     pickle_dumps: PyAny = "pickle", "dumps";
     pickle_loads: PyAny = "pickle", "loads";
+    pickle_buffer: PyType = "pickle", "PickleBuffer";
     mapping_proxy: PyType = "types", "MappingProxyType";
     dict_keys: PyType = "_collections_abc", "dict_keys";
     dict_values: PyType = "_collections_abc", "dict_values";
@@ -36,6 +37,7 @@ library! {
     array: PyType = "array", "array";
     dispatch_table: PyAny = "copyreg", "dispatch_table";
     new_object: PyAny = "copyreg", "__newobj__";
+    new_object_ex: PyAny = "copyreg", "__newobj_ex__";
     slot_names: PyAny = "copyreg", "_slotnames";
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";

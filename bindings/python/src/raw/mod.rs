@@ -9,7 +9,7 @@
 //! - `method`: methods called with their arguments in place;
 //! - `pending`: calls that the main thread makes for other threads;
 //! - `stop`: the exception that a value is returned in;
-//! - `function`: callables with vectorcall that pass for functions;
+//! - `function`: callables with vectorcall that pass for functions; `bound`: their bound methods;
 //! - `text`: what a `str` says of itself.
 //!
 //! Contracts that every block here leans on:
@@ -22,6 +22,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bound;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
