@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Cold, KeyKind, Merge, ReadOptions, Scratch, Snapshot, Step, Times, Tombstones, WriteOptions, Writer,
+    Cold, KeyKind, Learned, Merge, ReadOptions, Scratch, Snapshot, Step, Times, Tombstones, WriteOptions, Writer,
     fuzzing, verify,
 };
 
@@ -72,16 +72,15 @@ fn run(bytes: &[u8]) -> Option<()> {
 
     let options = ReadOptions::new();
     let mut merge = Merge::begin(&vfs, path, &options, Duration::ZERO).expect("it was just read");
-    merge.join(tombstones.clone(), None);
+    merge.join(tombstones.clone(), Learned::default());
     for (key, (_, times)) in &memory {
         merge.note(key, times.written_at.unwrap_or(0));
     }
     let mut writer = Writer::create(&vfs, path, WriteOptions::new("", NOW)).expect("the disk is sound");
     let is_cold = |rank| cold.contains(&rank);
     let ours = Cold { snapshot: &opened, contains: &is_cold };
-    let count = memory.len() + cold.len();
     merge
-        .write_theirs(&mut writer, NOW, None, count, Some(&ours), &|_| true)
+        .write_theirs(&mut writer, NOW, None, Some(&ours), &|_| true)
         .expect("it was in a file before");
     let mut records = opened.records();
     while let Some(step) = records.next_wanted(is_cold) {

@@ -8,11 +8,11 @@
 use async_cache_core::batch::{Added, BatchId, Seat};
 use async_cache_core::flight::FlightId;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyFloat;
 
 use crate::cache::Cache;
 use crate::clock;
+use crate::library;
 use crate::load::{Item, Work, spawn};
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
@@ -28,9 +28,8 @@ pub(crate) struct Group {
 
 impl Group {
     fn new(loader: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = loader.py();
-        let loader = if loader.get_type().is(METHOD.import(py, "types", "MethodType")?) {
+        let loader = if loader.get_type().is(library::method(py)?) {
             let function = loader.getattr(pyo3::intern!(py, "__func__"))?;
             let object = loader.getattr(pyo3::intern!(py, "__self__"))?;
             (function.as_ptr() as usize, object.as_ptr() as usize)
@@ -76,7 +75,7 @@ pub(crate) fn gather<'py>(
         };
         let gathered = Gathered { item, seat, loader, event_loop: event_loop_held };
         state.gathered.insert(flight, gathered);
-        (added, state.batch_window_ms)
+        (added, state.batch_window)
     };
     match added {
         Added::Leaves(batch) => leave(cache, batch.items),
@@ -84,7 +83,7 @@ pub(crate) fn gather<'py>(
         Added::Begins { seat, .. } => {
             let timer = Bound::new(py, Timer { cache: cache.clone().unbind(), batch: seat.batch() })?;
             let name = pyo3::intern!(py, "call_later");
-            let window = PyFloat::new(py, window / 1000.0);
+            let window = PyFloat::new(py, window.seconds());
             event_loop.invoke_method2(name, window.as_any(), timer.as_any()).map(drop)
         }
     }

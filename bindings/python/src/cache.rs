@@ -17,7 +17,6 @@ use std::cell::RefMut;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_cache_core::batch::Planner;
 use async_cache_core::cache::{Cache as Core, Config};
@@ -38,6 +37,7 @@ use crate::raw::{GilCell, Ref};
 use crate::room::Room;
 use crate::sharing::Sharing;
 use crate::ttl::Ttl;
+use crate::window::Window;
 
 pub(crate) use methods::{Get, Set};
 
@@ -65,13 +65,17 @@ pub(crate) struct State {
     pub(crate) sharing: Option<Sharing>,
     pub(crate) saves: u64,
     save_errors: u64,
+    /// Entries of others that saves dropped from the backup.
+    pub(crate) dropped: u64,
+    /// How many entries of the file that was opened there was no room for, until a save has dropped them.
+    pub(crate) no_room: u64,
     /// What was counted by snapshots that were let go.
     pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
     pub(crate) planner: Planner<Group, FlightId>,
     /// The flights that wait for their batch to leave.
     pub(crate) gathered: HashMap<FlightId, Gathered>,
-    pub(crate) batch_window_ms: f64,
+    pub(crate) batch_window: Window,
     max_batch_size: NonZeroUsize,
 }
 
@@ -338,7 +342,7 @@ impl State {
     fn new(
         maxsize: Option<usize>,
         default_ttl: Ttl,
-        batch_window_ms: f64,
+        batch_window: Window,
         max_batch_size: NonZeroUsize,
     ) -> Self {
         Self {
@@ -349,11 +353,13 @@ impl State {
             sharing: None,
             saves: 0,
             save_errors: 0,
+            dropped: 0,
+            no_room: 0,
             spent: Stats::default(),
             default_ttl,
-            planner: Planner::new(Duration::from_secs_f64(batch_window_ms / 1000.0), max_batch_size),
+            planner: Planner::new(batch_window.duration(), max_batch_size),
             gathered: HashMap::new(),
-            batch_window_ms,
+            batch_window,
             max_batch_size,
         }
     }

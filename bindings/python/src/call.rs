@@ -13,10 +13,10 @@
 
 use std::ffi::{CStr, c_int};
 
-use pyo3::exceptions::{PyException, PyRuntimeWarning};
+use pyo3::exceptions::{PyException, PyRuntimeWarning, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use async_cache_core::flight::FlightId;
 
@@ -26,6 +26,7 @@ use crate::errors;
 use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
+use crate::part::{Kept, Part};
 use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::function::Calls;
@@ -81,24 +82,48 @@ pub(crate) struct Function {
     pub(crate) skip: usize,
     /// Makes the keys, if a backend of the user's own is to get them: called with arguments and keywords.
     pub(crate) make_key: Option<Ref>,
+    /// What the keys are made of, if that is not all arguments.
+    pub(crate) part: Option<Box<Part>>,
+    /// Whether neither of these two is there.
+    pub(crate) is_direct: bool,
     /// What makes it the tool of an agent, if it is one.
     pub(crate) tool: Option<Tool>,
 }
 
 impl Function {
+    /// The arguments that make the key.
+    #[inline]
+    pub(crate) fn kept<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> PyResult<Kept<'a, 'py>> {
+        match &self.part {
+            None => Ok(Kept::All(args, names)),
+            Some(part) => part.of(py, args, names),
+        }
+    }
+
+    /// How keys are made of the arguments that are kept.
+    #[inline]
+    fn shape(&self) -> (u32, bool, usize) {
+        // What has a part has left out the first ones already.
+        (self.number, self.typed, if self.part.is_some() { 0 } else { self.skip })
+    }
+
     /// The key of a call with these arguments, if making it runs no Python code.
     #[inline]
     pub(crate) fn probe_at_once<'a, 'py>(
         &self,
         py: Python<'py>,
-        args: &'a Args,
-        names: Option<&'a Bound<'py, PyTuple>>,
+        kept: &'a Kept<'_, 'py>,
     ) -> Option<CallProbe<'a, 'py>> {
         if self.make_key.is_some() {
             return None;
         }
         let seed = self.cache.bind(py).get().seed;
-        CallProbe::at_once(py, seed, (self.number, self.typed, self.skip), args, names)
+        CallProbe::at_once(py, seed, self.shape(), kept.args(), kept.names())
     }
 
     /// The key of a call with these arguments.
@@ -106,14 +131,71 @@ impl Function {
     pub(crate) fn probe<'a, 'py>(
         &self,
         py: Python<'py>,
+        kept: &'a Kept<'_, 'py>,
+    ) -> PyResult<CallProbe<'a, 'py>> {
+        self.probe_of(py, self.shape(), kept.args(), kept.names())
+    }
+
+    /// The key that these arguments are, nothing left out.
+    pub(crate) fn probe_written<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> PyResult<CallProbe<'a, 'py>> {
+        self.probe_of(py, (self.number, self.typed, 0), args, names)
+    }
+
+    #[inline]
+    fn probe_of<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        (number, typed, skip): (u32, bool, usize),
         args: &'a Args,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> PyResult<CallProbe<'a, 'py>> {
         let seed = self.cache.bind(py).get().seed;
         if let Some(make) = &self.make_key {
-            return CallProbe::made_by(make.bind(py), seed, self.skip, args, names);
+            return CallProbe::made_by(make.bind(py), seed, skip, args, names);
         }
-        CallProbe::new(py, seed, (self.number, self.typed, self.skip), args, names)
+        CallProbe::new(py, seed, (number, typed, skip), args, names)
+    }
+
+    /// Removes what calls that are written so have cached.
+    ///
+    /// A way to write a call that has no key is a call that raises, and so has cached nothing; if no way has one, it
+    /// is the argument's own error.
+    pub(crate) fn invalidate(&self, py: Python<'_>, calls: &Bound<'_, PyList>) -> PyResult<()> {
+        let mut refused = None;
+        let mut is_any_done = false;
+        for call in calls.iter() {
+            let (args, names): (Bound<'_, PyTuple>, Bound<'_, PyTuple>) = call.extract()?;
+            if names.len() > args.len() {
+                let message = format!("{} names for {} arguments", names.len(), args.len());
+                return Err(PyTypeError::new_err(message));
+            }
+            let given = args.iter().collect::<Vec<_>>();
+            let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
+            let names = exact_names(&names)?;
+            let names = (!names.is_empty()).then_some(&names);
+            match self.probe_written(py, &args, names) {
+                Ok(probe) => {
+                    self.cache.bind(py).get().delete_key(py, &probe)?;
+                    is_any_done = true;
+                }
+                Err(error) if !errors::is_from_outside(py, &error) => {
+                    // A `TypeError` may be about the way only: that of a function that makes keys, say.
+                    if refused.as_ref().is_none_or(|first: &PyErr| first.is_instance_of::<PyTypeError>(py)) {
+                        refused = Some(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match refused {
+            Some(error) if !is_any_done => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -355,6 +437,7 @@ fn answered<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     match answer {
         Answer::Value(value) => Ok(Some(value.into_bound(py))),
+        Answer::Alone(value) => Ok(leads.then(|| value.into_bound(py))),
         // What a guard has to say to the one who loads says nothing of the key.
         Answer::Failed(error, _) if !leads && is_for_its_caller_only(error.bind(py)) => Ok(None),
         Answer::Failed(error, traceback) => {
@@ -414,7 +497,8 @@ impl State {
                 let function = call.function(py);
                 let cache = function.cache.bind(py);
                 let names = call.names.as_ref().map(|names| names.bind(py));
-                let probe = function.probe(py, &call.args, names)?;
+                let kept = function.kept(py, &call.args, names)?;
+                let probe = function.probe(py, &kept)?;
                 if call.refresh && !is_counted {
                     cache.get().delete_key(py, &probe)?;
                 }
@@ -439,7 +523,8 @@ impl State {
                 let function = call.function(py);
                 let name = function.wrapped.bind(py).getattr("__qualname__").map(|name| name.to_string());
                 let names = call.names.as_ref().map(|names| names.bind(py));
-                let key = function.probe(py, &call.args, names).and_then(|probe| probe.to_key(py));
+                let kept = function.kept(py, &call.args, names);
+                let key = kept.and_then(|kept| function.probe(py, &kept)?.to_key(py));
                 let key = key.map(|key| errors::repr(&key)).unwrap_or_default();
                 format!("{}{key}", name.unwrap_or_default())
             }
@@ -509,8 +594,8 @@ impl Coroutine for Call {
             }
             State::Function(call) if !call.refresh => {
                 let function = call.function(py);
-                if function.make_key.is_some() {
-                    return None;
+                if !function.is_direct {
+                    return self.send_kept_fast(py);
                 }
                 let cache = function.cache.bind(py).get();
                 // The most frequent case by far; passed on as a `CallProbe`, the key would go through memory.
@@ -544,7 +629,7 @@ impl Coroutine for Call {
         }
         if !value.is_none() {
             let message = "can't send non-None value to a just-started coroutine";
-            return Err(pyo3::exceptions::PyTypeError::new_err(message));
+            return Err(PyTypeError::new_err(message));
         }
         self.ask(py, false)
     }
@@ -577,6 +662,13 @@ impl Coroutine for Call {
         if let Err(error) = result {
             error.write_unraisable(py, None);
         }
+    }
+
+    fn fail(&mut self, py: Python<'_>, _: &PyErr) {
+        if let Err(error) = self.leave(py) {
+            error.write_unraisable(py, None);
+        }
+        self.state = State::Done;
     }
 
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
@@ -612,6 +704,18 @@ impl State {
 }
 
 impl Call {
+    /// A hit of a function whose keys are not made of all arguments.
+    fn send_kept_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let State::Function(call) = &self.state else { return None };
+        let function = call.function(py);
+        let kept = function.kept(py, &call.args, call.names.as_ref().map(|names| names.bind(py))).ok()?;
+        let probe = function.probe_at_once(py, &kept)?;
+        let Hit::Served(value) = function.cache.bind(py).get().hit(py, &probe) else { return None };
+        drop(kept);
+        self.state = State::Done;
+        Some(value)
+    }
+
     /// As the interpreter warns of a coroutine.
     fn warn(&self, py: Python<'_>) -> PyResult<()> {
         let name = self.name(py);

@@ -4,6 +4,8 @@
 //! whose key cannot be decoded is copied as its bytes are, unless its very bytes were deleted. With `pickle=False` nothing
 //! is unpickled, and no pickle is copied either.
 
+use std::ops::Range;
+
 use async_cache_disk::{EagerStep, KeyKind, Merge, Snapshot, Writer};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,6 +21,10 @@ pub(crate) struct EagerMerge<'py> {
     records: Vec<Theirs>,
     /// Key to the time of its deletion.
     deleted: Bound<'py, PyDict>,
+    /// How many entries of ours were noted.
+    ours: usize,
+    /// How many of theirs that win, the coldest, were passed over for want of room.
+    skipped: usize,
 }
 
 struct Theirs {
@@ -27,6 +33,8 @@ struct Theirs {
     counts: bool,
     /// What we have of its key is older, or nothing.
     wins: bool,
+    /// We have an entry of its key.
+    is_ours: bool,
     fit: Fit,
 }
 
@@ -59,7 +67,8 @@ impl<'py> EagerMerge<'py> {
             }
         }
         let theirs = merge.theirs().filter(|theirs| theirs.has_eager()).cloned();
-        let mut this = Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted };
+        let mut this =
+            Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted, ours: 0, skipped: 0 };
         let Some(theirs) = this.theirs.clone() else { return Ok(this) };
         let mut records = theirs.eager();
         while let Some(EagerStep::Record(record)) = records.next_step() {
@@ -75,11 +84,12 @@ impl<'py> EagerMerge<'py> {
                 written_at,
                 counts: merge.is_needed() && !merge.is_deleted(KeyKind::Eager, record.key, written_at),
                 wins: true,
+                is_ours: false,
                 fit,
             });
             if let Some(key) = tolerated(py, codec::decode_value(py, record.key, options))? {
                 let is_deleted = this.deleted_at(&key)? >= Some(written_at);
-                this.records[index].counts &= !is_deleted && !merge.may_have_deleted(written_at);
+                this.records[index].counts &= !is_deleted;
                 // Of two equal keys the later one counts.
                 if let Some(before) = this.index(&key)? {
                     this.records[before].wins = false;
@@ -102,10 +112,10 @@ impl<'py> EagerMerge<'py> {
 
     /// Hears of an entry of ours.
     pub(crate) fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
-        if let Some(index) = self.index(key)?
-            && self.records[index].written_at <= written_at
-        {
-            self.records[index].wins = false;
+        self.ours += 1;
+        if let Some(index) = self.index(key)? {
+            self.records[index].is_ours = true;
+            self.records[index].wins &= self.records[index].written_at > written_at;
         }
         Ok(())
     }
@@ -115,13 +125,48 @@ impl<'py> EagerMerge<'py> {
         self.records.iter().filter(|theirs| theirs.is_wanted_and(Fit::Pickled)).count() as u64
     }
 
-    /// Copies what of theirs wins and is not here.
-    pub(crate) fn write_theirs(&self, merge: &mut Merge, writer: &mut Writer) -> PyResult<()> {
+    /// How many entries of ours have keys that are objects.
+    pub(crate) fn ours(&self) -> usize {
+        self.ours
+    }
+
+    /// How many such entries the file has.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Copies what of theirs wins and is not here, as far as there is room: the coldest go first.
+    pub(crate) fn write_theirs(&mut self, merge: &mut Merge, writer: &mut Writer) -> PyResult<()> {
+        for known in &mut self.records {
+            if known.is_wanted_and(Fit::Yes) && !known.is_ours {
+                known.counts = !merge.may_have_deleted(known.written_at);
+            }
+        }
+        let wanted = self.records.iter().filter(|known| known.is_wanted_and(Fit::Yes)).count();
+        self.skipped = wanted.saturating_sub(merge.room_for_eager());
+        self.copy(merge, writer, self.skipped..wanted)
+    }
+
+    /// All of ours are written: copies as many of those that were passed over as there is room for after all.
+    pub(crate) fn fill(&mut self, merge: &mut Merge, writer: &mut Writer) -> PyResult<()> {
+        let skipped = std::mem::take(&mut self.skipped);
+        let dropped = skipped.saturating_sub(merge.room_left(writer));
+        merge.drop_eager(dropped);
+        if dropped == skipped { Ok(()) } else { self.copy(merge, writer, dropped..skipped) }
+    }
+
+    /// Copies a part of those that win, counted from the coldest.
+    fn copy(&self, merge: &mut Merge, writer: &mut Writer, part: Range<usize>) -> PyResult<()> {
         let Some(theirs) = &self.theirs else { return Ok(()) };
         let mut records = theirs.eager();
+        let mut passed = 0;
         for known in &self.records {
             let Some(EagerStep::Record(record)) = records.next_step() else { break };
-            if known.is_wanted_and(Fit::Yes) {
+            if !known.is_wanted_and(Fit::Yes) {
+                continue;
+            }
+            passed += 1;
+            if part.contains(&(passed - 1)) {
                 let copied = merge.copy_eager(writer, &record);
                 copied.map_err(|error| errors::backup(self.keys.py(), &error))?;
             }
@@ -132,17 +177,24 @@ impl<'py> EagerMerge<'py> {
     /// Whether an entry of ours is to be written. `bytes` are its key's.
     pub(crate) fn admits(
         &self,
-        merge: &Merge,
+        merge: &mut Merge,
         key: &Bound<'py, PyAny>,
         bytes: &[u8],
         written_at: u64,
     ) -> PyResult<bool> {
         let theirs = self.index(key)?.map(|index| &self.records[index]);
         let is_later = theirs.is_some_and(|theirs| theirs.counts && theirs.written_at > written_at);
-        let may_be_deleted = theirs.is_none() && merge.their_tombstones().may_cover(written_at);
         let is_deleted = merge.is_deleted(KeyKind::Eager, bytes, written_at)
             || self.deleted_at(key)? >= Some(written_at.max(1));
-        Ok(!(is_later || may_be_deleted || is_deleted))
+        if is_later || is_deleted || merge.is_superseded(bytes, written_at) {
+            merge.supersede(bytes, written_at);
+            return Ok(false);
+        }
+        let is_unsure = theirs.is_none() && merge.may_have_been_deleted(written_at);
+        if is_unsure {
+            merge.leave_out_unsure(KeyKind::Eager, bytes, written_at);
+        }
+        Ok(!is_unsure)
     }
 }
 

@@ -3,8 +3,9 @@
 use pyo3::exceptions::{PyException, PyMemoryError, PyRecursionError};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyTuple;
+
+use crate::library;
 
 /// How an object shows itself, for messages; never fails.
 pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
@@ -16,10 +17,9 @@ pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
     }
 }
 
-/// `asyncio.CancelledError`.
-pub(crate) fn cancelled(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    Ok(CLASS.import(py, "asyncio", "CancelledError")?.as_any())
+/// Whether it is an `asyncio.CancelledError`.
+pub(crate) fn is_cancelled(py: Python<'_>, error: &PyErr) -> bool {
+    library::cancelled_error(py).is_ok_and(|class| error.is_instance(py, class))
 }
 
 /// The loader asked for its own key.
@@ -68,6 +68,11 @@ pub(crate) fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
     !error.is_instance_of::<PyException>(py)
         || error.is_instance_of::<PyMemoryError>(py)
         || error.is_instance_of::<PyRecursionError>(py)
+}
+
+/// Whether an exception is about no object at all: an interrupt, an exit, no memory.
+pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py)
 }
 
 /// A backup could not be read or written.

@@ -101,7 +101,11 @@ impl Cache {
         let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
         let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
         let before = deleted_before.as_ref();
-        let (restored, undecodable) = self.restore_eager(py, target, &snapshot, file, before)?;
+        let Eager { restored, refused, undecodable } =
+            self.restore_eager(py, target, &snapshot, file, before)?;
+        let entries = snapshot.len() as usize + restored + refused;
+        let maxsize = self.state.borrow(py).core.maxsize();
+        let no_room = maxsize.map_or(0, |maxsize| entries.saturating_sub(maxsize)) as u64;
         // What is cold in the snapshot that is open, and not in this one, stays.
         let older = self.state.borrow(py).opened.clone();
         let union = match &older {
@@ -145,10 +149,16 @@ impl Cache {
                 }
                 state.unread = false;
                 state.file_clock = Some(file);
+                state.no_room = no_room;
                 if let Some(deleted_before) = &deleted_before {
                     state.core.write_after(written_until);
                     // A save may replace the file unasked only if the cache has all that is in it.
-                    let has_all = ranks.is_empty() && undecodable.is_empty() && from_older.is_empty();
+                    let is_all = |room| snapshot.len() as usize <= room;
+                    let has_all = ranks.is_empty()
+                        && undecodable.is_empty()
+                        && from_older.is_empty()
+                        && refused == 0
+                        && room.is_none_or(is_all);
                     state.share_opened(&opened, deleted_before, has_all.then_some(file_id));
                 }
                 let before = state.opened.replace(Arc::clone(&opened));
@@ -196,7 +206,7 @@ impl Cache {
         Ok(ranks)
     }
 
-    /// Takes in the entries that no look-up would find. Returns how many, and why the others were not.
+    /// Takes in the entries that no look-up would find.
     fn restore_eager(
         &self,
         py: Python<'_>,
@@ -204,7 +214,7 @@ impl Cache {
         snapshot: &Snapshot,
         file: FileClock,
         deleted_before: Option<&Tombstones>,
-    ) -> PyResult<(usize, Vec<String>)> {
+    ) -> PyResult<Eager> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
         each_eager(snapshot, file, |key, value, times| {
             let bytes = key.to_vec();
@@ -216,7 +226,7 @@ impl Cache {
             }
             Ok(())
         })?;
-        let mut restored = 0;
+        let (mut restored, mut refused) = (0, 0);
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (bytes, key, value, times) in decoded.into_iter().rev() {
             let written_at = times.written_at.unwrap_or(0);
@@ -231,12 +241,22 @@ impl Cache {
             let deadline = file.deadline_from_file(times.deadline);
             let probe = ObjectKey::new(self.seed, &key);
             match probe.and_then(|probe| restore(self, py, &probe, value, deadline, Some(written_at))) {
-                Ok(is_in) => restored += usize::from(is_in),
+                Ok(true) => restored += 1,
+                Ok(false) => refused += 1,
                 Err(error) => undecodable.push(blamed(py, error)?),
             }
         }
-        Ok((restored, undecodable))
+        Ok(Eager { restored, refused, undecodable })
     }
+}
+
+/// What became of the entries whose keys are objects.
+struct Eager {
+    restored: usize,
+    /// There was no room, or the key was there.
+    refused: usize,
+    /// Why others could not be read.
+    undecodable: Vec<String>,
 }
 
 /// What is wrong with an entry; `Err` if it is not the entry's fault.

@@ -2,15 +2,18 @@
 //!
 //! # Layout
 //!
-//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared
-//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `room`: where callers
-//!   wait; `nesting`: loads that wait for loads
+//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared; `part`: of
+//!   which arguments they are made
+//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
+//!   it begins on its caller's stack; `room`: where callers wait; `once`: results that are
+//!   read once; `nesting`: loads that wait for loads
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
-//! - `ttl`, `clock`, `errors`, `done`: small things with one owner each
+//! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
+//! - `ttl`, `window`, `clock`, `errors`, `done`: small things with one owner each
 
 mod agent;
 mod batch;
@@ -22,11 +25,16 @@ mod done;
 mod eager;
 mod errors;
 mod file;
+mod inline;
+mod interpreter;
 mod key;
+mod library;
 mod load;
 mod nesting;
+mod once;
 mod opened;
 mod options;
+mod part;
 mod raw;
 mod room;
 mod save;
@@ -34,19 +42,21 @@ mod sharing;
 mod tool;
 mod ttl;
 mod union;
+mod window;
 
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyList, PyString};
 
 use crate::agent::ToolCall;
-use crate::call::{Args, Call, Function};
+use crate::call::{Call, Function};
 use crate::file::Target;
 use crate::load::Load;
-use crate::raw::{Ref, coroutine, function, method};
+use crate::part::Part;
+use crate::raw::{Ref, bound, coroutine, function, method};
 
-/// Makes a decorated function over a cache.
+/// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // as many as a decorated function is made of
 fn decorate<'py>(
@@ -57,8 +67,10 @@ fn decorate<'py>(
     skip: usize,
     make_key: Option<Bound<'py, PyAny>>,
     passes_for: Option<Bound<'py, PyAny>>,
+    excluded: (Vec<usize>, Vec<Bound<'py, PyString>>),
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
+    let part = Part::new(skip, &excluded.0, excluded.1);
     let function = Function {
         wrapped: Ref::new(wrapped),
         passes_for: passes_for.map(Ref::new),
@@ -66,31 +78,28 @@ fn decorate<'py>(
         number,
         typed,
         skip,
+        is_direct: make_key.is_none() && part.is_none(),
         make_key: make_key.map(Ref::new),
+        part,
         tool: None,
     };
     function::new::<call::Cached>(py, function)
 }
 
-/// Removes what a call of a decorated function with these arguments has cached.
+/// Removes what calls of a decorated function have cached: each a tuple of arguments and one of the names of the last
+/// of them, without those that are no part of the key. `None`: removes all.
 #[pyfunction]
-fn invalidate(
-    function: &Bound<'_, PyAny>,
-    args: &Bound<'_, PyTuple>,
-    names: &Bound<'_, PyTuple>,
-) -> PyResult<()> {
+fn invalidate(function: &Bound<'_, PyAny>, calls: Option<&Bound<'_, PyList>>) -> PyResult<()> {
     let py = function.py();
     let Some(function) = function::function(function) else {
         let message = "only functions that were decorated with AsyncLRU or AsyncTTL have cached calls";
         return Err(pyo3::exceptions::PyTypeError::new_err(message));
     };
-    let args = Args::collect(args.len(), |index| {
-        Ref::new(args.get_borrowed_item(index).expect("within the length").to_owned())
-    });
-    let names = key::exact_names(names)?;
-    let names = (!names.is_empty()).then_some(&names);
-    let probe = function.probe(py, &args, names)?;
-    function.cache.bind(py).get().delete_key(py, &probe)
+    if let Some(calls) = calls {
+        return function.invalidate(py, calls);
+    }
+    function.cache.bind(py).get().remove_all(py);
+    Ok(())
 }
 
 /// All entries of a file; `None` if there is no file.
@@ -124,13 +133,19 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let py = module.py();
+    interpreter::check(py)?;
+    library::prepare(py)?;
+    nesting::prepare(py)?;
+    codec::prepare(py)?;
     module.add_class::<cache::Cache>()?;
     method::add::<cache::Get, 4>(py)?;
     method::add::<cache::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
     module.add("CachedFunction", function::class(py)?)?;
+    module.add("CachedMethod", bound::class(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;
     module.add("ToolCall", coroutine::class::<ToolCall>(py)?)?;
     module.add("Load", coroutine::class::<Load>(py)?)?;

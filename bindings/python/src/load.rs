@@ -14,7 +14,7 @@
 //! the load ends all of them. When the last caller of one of them leaves, the batch goes on, and the value is stored.
 //!
 //! Where tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so that a
-//! loader that does not suspend costs no turn of the event loop.
+//! loader that does not suspend costs no turn of the event loop; but not deep inside of other loads (`inline`).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
@@ -27,19 +27,20 @@ use pyo3::exceptions::{
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PyMapping, PySet, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PySet, PyString, PyTuple};
 
 use crate::cache::Cache;
 use crate::call::{Args, Function, apply};
 use crate::errors;
+use crate::inline::Beginning;
 use crate::key::{CallKey, Probe, StoredKey};
+use crate::once::{self, Verdict};
 use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::{Ref, Sent, function};
 use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
-use crate::{clock, nesting};
+use crate::{clock, library, nesting};
 
 /// What is to be loaded, and how.
 pub(crate) enum Work {
@@ -92,7 +93,9 @@ impl Work {
             return Ok(false);
         }
         let names = names.as_ref().map(|names| names.bind(py));
-        let probe = decorated(function.bind(py)).probe(py, args, names)?;
+        let function = decorated(function.bind(py));
+        let kept = function.kept(py, args, names)?;
+        let probe = function.probe(py, &kept)?;
         Ok(probe.quick(py, &item.key) != Some(true))
     }
 }
@@ -139,6 +142,17 @@ enum State {
     Done,
 }
 
+impl State {
+    /// The name of the function that was run, for messages.
+    fn name(&self, py: Python<'_>) -> String {
+        let name = match self {
+            Self::Runs(iterator) => iterator.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok(),
+            Self::New(_) | Self::Done => None,
+        };
+        name.map_or_else(|| "the loader".to_owned(), |name| format!("{name}()"))
+    }
+}
+
 /// Starts the task of a load. If that fails, its flights have ended.
 pub(crate) fn spawn<'py>(
     cache: &Bound<'py, Cache>,
@@ -182,7 +196,6 @@ fn start_task<'py>(
     coroutine: Bound<'py, PyAny>,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if !event_loop.invoke_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
         return event_loop.invoke_method1(pyo3::intern!(py, "create_task"), &coroutine);
     }
@@ -190,10 +203,11 @@ fn start_task<'py>(
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
     // Made up by the task, a name takes longer than all else here.
     options.set_item(pyo3::intern!(py, "name"), pyo3::intern!(py, "AsyncCache.load"))?;
-    if cfg!(Py_3_12) {
+    let beginning = if cfg!(Py_3_12) { Beginning::on_the_stack() } else { None };
+    if beginning.is_some() {
         options.set_item(pyo3::intern!(py, "eager_start"), true)?;
     }
-    TASK.import(py, "asyncio", "Task")?.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
+    library::task(py)?.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
 }
 
 impl Load {
@@ -211,26 +225,26 @@ impl Load {
         match sent {
             Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
             Ok(Sent::Return(value)) => {
-                self.state = State::Done;
-                self.land(py, &value);
+                let ended = std::mem::replace(&mut self.state, State::Done);
+                self.land(py, &value, &ended);
                 Ok(Sent::Return(py.None().into_bound(py)))
             }
             Err(error) => {
                 self.state = State::Done;
-                self.fail(py, error)
+                self.raised(py, error)
             }
         }
     }
 
-    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) {
+    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) {
         if !self.is_batch {
             let Some(item) = self.items.pop() else { return };
-            return self.land_one(py, &item, value);
+            return self.land_one(py, &item, value, ended);
         }
         match self.values(py, value) {
             Ok(values) => {
                 for (item, value) in std::mem::take(&mut self.items).iter().zip(values) {
-                    self.land_one(py, item, &value);
+                    self.land_one(py, item, &value, ended);
                 }
             }
             Err(error) => {
@@ -241,9 +255,8 @@ impl Load {
 
     /// What a batch loader returned for each of its keys.
     fn values<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        if let Ok(mapping) = result.cast::<PyMapping>() {
-            let get =
-                |item: &Item| mapping.as_any().invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
+        if is_mapping(result)? {
+            let get = |item: &Item| result.invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
             return self.items.iter().map(get).collect();
         }
         let is_no_sequence = result.is_instance_of::<PyString>()
@@ -277,7 +290,14 @@ impl Load {
         Ok(values)
     }
 
-    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>) {
+    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) {
+        match once::judge(value, || ended.name(py)) {
+            Ok(Verdict::Stored) => {}
+            Ok(Verdict::Alone) => return self.end_one(py, item, Answer::Alone(Ref::new(value.clone()))),
+            Ok(Verdict::Refused(error)) | Err(error) => {
+                return self.end_one(py, item, Answer::failed(py, error));
+            }
+        }
         let now = clock::now();
         let cache = self.cache.bind(py).get();
         let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
@@ -302,8 +322,8 @@ impl Load {
         }
     }
 
-    fn fail<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
-        if error.is_instance(py, errors::cancelled(py)?) {
+    fn raised<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
+        if errors::is_cancelled(py, &error) {
             let room = self.items.first().map(|item| item.room.bind(py).clone());
             if room.as_ref().is_some_and(|room| room.get().is_stopping(py)) {
                 self.end(py, &Answer::Abandoned);
@@ -353,28 +373,40 @@ impl Load {
     }
 }
 
+/// As `isinstance(object, collections.abc.Mapping)`, whose import or check may be interrupted.
+fn is_mapping(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    Ok(object.is_instance_of::<PyDict>() || object.is_instance(library::mapping(py)?)?)
+}
+
 /// What `await` iterates over.
 pub(crate) fn iterator<'py>(
     awaitable: &Bound<'py, PyAny>,
     loader: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static COROUTINE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static INSPECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = awaitable.py();
-    if awaitable.get_type().is(COROUTINE.import(py, "types", "CoroutineType")?) {
+    if awaitable.get_type().is(library::coroutine(py)?) {
         return Ok(awaitable.clone());
     }
     let Ok(method) = awaitable.getattr(pyo3::intern!(py, "__await__")) else {
         // Generators of `types.coroutine` are awaited as they are.
-        if INSPECT.import(py, "inspect", "isawaitable")?.call1((awaitable,))?.is_truthy()? {
+        if library::is_awaitable(py)?.call1((awaitable,))?.is_truthy()? {
             return Ok(awaitable.clone());
         }
-        let message = format!(
-            "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
-             or a function that returns something awaitable",
-            errors::repr(loader),
-            awaitable.get_type().qualname()?
-        );
+        let class = awaitable.get_type();
+        let message = if class.hasattr("__anext__")? {
+            format!(
+                "the loader {} is an async generator function, whose items are read once: have it return a list",
+                errors::repr(loader)
+            )
+        } else {
+            format!(
+                "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
+                 or a function that returns something awaitable",
+                errors::repr(loader),
+                class.qualname()?
+            )
+        };
         return Err(PyTypeError::new_err(message));
     };
     method.invoke0()
@@ -434,7 +466,7 @@ impl Coroutine for Load {
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
-        self.cancelled |= error.is_instance(py, errors::cancelled(py)?);
+        self.cancelled |= errors::is_cancelled(py, &error);
         let thrown = match &self.state {
             State::Runs(iterator) => throw(&iterator.bind(py).clone(), error),
             _ => Err(error),
@@ -461,6 +493,12 @@ impl Coroutine for Load {
         self.is_driven = false;
         self.state = State::Done;
         self.end(py, &Answer::Cancelled);
+    }
+
+    fn fail(&mut self, py: Python<'_>, error: &PyErr) {
+        self.is_driven = false;
+        self.state = State::Done;
+        self.end(py, &Answer::failed(py, error.clone_ref(py)));
     }
 
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {

@@ -37,6 +37,11 @@ fn variable(py: Python<'_>) -> PyResult<&ContextVar> {
     CURRENT.get_or_try_init(py, || ContextVar::new(py, "cache._native.load"))
 }
 
+/// Makes the context variable, so that it is there when a load begins.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    variable(py).map(drop)
+}
+
 /// A name for a load.
 pub(crate) fn name(py: Python<'_>) -> u64 {
     let mut graph = graph(py).borrow(py);

@@ -21,6 +21,7 @@ use pyo3::types::{PyDict, PyFloat, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
+use crate::library;
 use crate::raw::calls::Invoke;
 use crate::raw::{GilCell, Ref};
 
@@ -32,6 +33,8 @@ const LOOK_SECONDS: f64 = 0.25;
 pub(crate) enum Answer {
     /// The load brought this.
     Value(Ref),
+    /// The load brought this for the call that loaded it; who joined asks again.
+    Alone(Ref),
     /// The load failed with this exception, whose traceback was this when it came from the loader.
     Failed(Ref, Option<Ref>),
     /// The load was stopped because nobody waited for it; who joined meanwhile asks again.
@@ -52,6 +55,7 @@ impl Answer {
     pub(crate) fn copy(&self, py: Python<'_>) -> Self {
         match self {
             Self::Value(value) => Self::Value(Ref::new(value.bind(py).clone())),
+            Self::Alone(value) => Self::Alone(Ref::new(value.bind(py).clone())),
             Self::Failed(error, traceback) => Self::Failed(
                 Ref::new(error.bind(py).clone()),
                 traceback.as_ref().map(|traceback| Ref::new(traceback.bind(py).clone())),
@@ -63,7 +67,7 @@ impl Answer {
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::Value(object) => object.visit(*visit),
+            Self::Value(object) | Self::Alone(object) => object.visit(*visit),
             Self::Failed(error, traceback) => {
                 error.visit(*visit)?;
                 traceback.as_ref().map_or(Ok(()), |traceback| traceback.visit(*visit))
@@ -198,10 +202,9 @@ impl Room {
         py: Python<'py>,
         running: &Bound<'py, PyAny>,
     ) -> PyResult<Option<(usize, Bound<'py, PyAny>)>> {
-        static FUTURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let options = PyDict::new(py);
         options.set_item(pyo3::intern!(py, "loop"), running)?;
-        let future = FUTURE.import(py, "asyncio", "Future")?.invoke(&PyTuple::empty(py), Some(&options))?;
+        let future = library::future(py)?.invoke(&PyTuple::empty(py), Some(&options))?;
         let iterator = future.invoke_method0(pyo3::intern!(py, "__await__"))?;
         let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
         let mut state = self.state.borrow(py);
@@ -411,6 +414,5 @@ fn finish_future(future: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// The running event loop of this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    GET.import(py, "asyncio", "get_running_loop")?.call0()
+    library::get_running_loop(py)?.call0()
 }

@@ -18,6 +18,7 @@
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
 //!    there (`async_cache_disk::Merge` has the steps).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,12 +105,17 @@ impl Cache {
             let lost = in_background(py, || {
                 copy_cold(&mut writer, merge, &opened.snapshot, &frozen, file, target.options.codec)
             })?;
-            for (rank, why) in lost {
-                opened.lose(py, rank, why);
+            for (ranks, why) in lost {
+                ranks.for_each(|rank| opened.lose(py, rank, why));
             }
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
+        if let Some(joined) = &mut joined {
+            in_background(py, || joined.merge.fill(&mut writer))?;
+            joined.eager.fill(&mut joined.merge, &mut writer)?;
+        }
         let mut refused = joined.as_ref().map_or(0, |joined| joined.eager.refused());
+        let eager_found = joined.as_ref().map_or(0, |joined| joined.eager.len() as u64);
         let (saved, merged) = match joined.map(|joined| joined.merge) {
             Some(merge) => {
                 let merged = in_background(py, || merge.finish(writer, file.file_now()))?;
@@ -117,15 +123,27 @@ impl Cache {
             }
             None => (in_background(py, || writer.finish())?, None),
         };
-        {
+        let (maxsize, dropped, shrinks) = {
             let mut state = self.state.borrow(py);
             state.unread = false;
             state.file_clock = Some(file);
             state.saves += 1;
-            if let Some(merged) = &merged {
-                state.merged(merged);
-                state.core.saved();
-            }
+            let maxsize = state.core.maxsize();
+            let no_room = std::mem::take(&mut state.no_room);
+            let (dropped, shrinks) = match &merged {
+                Some(merged) => {
+                    state.merged(merged);
+                    state.core.saved();
+                    let found = merged.found + eager_found;
+                    (merged.dropped, maxsize.is_some_and(|maxsize| found > maxsize as u64))
+                }
+                None => (no_room, true),
+            };
+            state.dropped += dropped + merged.as_ref().map_or(0, |merged| merged.unsure);
+            (maxsize, dropped, shrinks)
+        };
+        if let Some(merged) = &merged {
+            left_out.add_unsure(merged.left_out);
         }
         let report = PyDict::new(py);
         report.set_item("entries", saved.entries + saved.eager)?;
@@ -136,6 +154,10 @@ impl Cache {
         report.set_item("without_locks", saved.without_locks)?;
         refused += merged.as_ref().map_or(0, |merged| merged.refused);
         report.set_item("refused", refused)?;
+        report.set_item("dropped", dropped)?;
+        // Caches of one maxsize drop entries of each other all the time; to a smaller one than others have, not.
+        report.set_item("shrunk_to", maxsize.filter(|_| shrinks && dropped > 0))?;
+        report.set_item("unsure", merged.as_ref().map_or(0, |merged| merged.unsure))?;
         report.set_item("copied", merged.map_or(0, |merged| merged.copied))?;
         Ok(report)
     }
@@ -204,16 +226,13 @@ impl Cache {
                 }
                 slice.end_if_over(py)?;
             }
-            let (maxsize, live) = {
-                let state = self.state.borrow(py);
-                let cold = state.opened.as_ref().map_or(0, |opened| opened.cold.live());
-                (state.core.maxsize(), state.core.store().len() + cold)
-            };
+            merge.count_eager(eager.ours());
+            let maxsize = self.state.borrow(py).core.maxsize();
             in_background(py, || {
                 let contains = |rank| cold.is_some_and(|(_, frozen)| frozen.contains(rank));
                 let cold = cold.map(|(opened, _)| Cold { snapshot: &opened.snapshot, contains: &contains });
                 let is_allowed = |value: &[u8]| is_allowed(value, target.options.codec);
-                merge.write_theirs(writer, file.file_now(), maxsize, live, cold.as_ref(), &is_allowed)
+                merge.write_theirs(writer, file.file_now(), maxsize, cold.as_ref(), &is_allowed)
             })?;
             eager.write_theirs(&mut merge, writer)?;
         }
@@ -252,9 +271,9 @@ impl Cache {
                         }
                     }
                     Ok(()) => {
-                        if let Some(joined) = &joined {
+                        if let Some(Joined { merge, eager }) = &mut joined {
                             encoded.drop_last_if_eager(|bytes| {
-                                Ok(!joined.eager.admits(&joined.merge, &key, bytes, written_at)?)
+                                Ok(!eager.admits(merge, &key, bytes, written_at)?)
                             })?;
                         }
                     }
@@ -377,7 +396,7 @@ fn is_allowed(value: &[u8], options: Options) -> bool {
 }
 
 /// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
-/// allowed, and why.
+/// allowed, and why: as ranges, for a file may count more entries than it has.
 fn copy_cold(
     writer: &mut Writer,
     mut merge: Option<&mut Merge>,
@@ -385,15 +404,21 @@ fn copy_cold(
     frozen: &Frozen,
     file: FileClock,
     options: Options,
-) -> Result<Vec<(u32, &'static str)>, DiskError> {
-    let mut lost = Vec::new();
+) -> Result<Vec<(RangeInclusive<u32>, &'static str)>, DiskError> {
+    let mut lost: Vec<(RangeInclusive<u32>, &'static str)> = Vec::new();
+    let mut lose = |rank: u32, why| match lost.last_mut() {
+        Some((ranks, same)) if *same == why && rank.checked_sub(1) == Some(*ranks.end()) => {
+            *ranks = *ranks.start()..=rank;
+        }
+        _ => lost.push((rank..=rank, why)),
+    };
     let mut records = snapshot.records();
     while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
         match step {
-            Step::Lost { rank } => lost.push((rank, "its record is damaged or cannot be read")),
+            Step::Lost { rank } => lose(rank, "its record is damaged or cannot be read"),
             Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
             Step::Record(record) if !is_allowed(record.value, options) => {
-                lost.push((record.rank, "pickle=False refuses a pickle"));
+                lose(record.rank, "pickle=False refuses a pickle");
             }
             Step::Record(record) => {
                 let written_at = record.written_at.unwrap_or(0);
@@ -553,6 +578,16 @@ struct LeftOut {
 }
 
 impl LeftOut {
+    /// Others may have deleted so many entries.
+    fn add_unsure(&mut self, count: u64) {
+        self.count += count;
+        if count > 0 && self.first.is_none() {
+            let why =
+                "one that another process may have deleted: it has deleted more keys than the file keeps";
+            self.first = Some(why.to_owned());
+        }
+    }
+
     fn note(&mut self, key: &Bound<'_, PyAny>, why: &str) {
         self.count += 1;
         if self.first.is_none() {

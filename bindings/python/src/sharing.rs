@@ -15,7 +15,7 @@ use async_cache_core::cache::Cache as Core;
 use async_cache_core::lost::LostWrites;
 use async_cache_core::store::Removed;
 use async_cache_core::time::Time;
-use async_cache_disk::{KeyKind, Merge, Merged, Tombstones};
+use async_cache_disk::{KeyKind, Learned, Merge, Merged, Tombstones};
 use pyo3::prelude::*;
 
 use crate::cache::{Cache, State};
@@ -32,8 +32,8 @@ use crate::save::{self, Slice};
 pub(crate) struct Sharing {
     options: Options,
     tombstones: Tombstones,
-    /// The file that was opened or saved last, if the cache has everything that is in it.
-    holds: Option<[u8; 16]>,
+    /// What the last save learned of other processes.
+    learned: Learned,
 }
 
 /// How what was lost is taken out of the core, and what has expired with it.
@@ -45,8 +45,9 @@ pub(crate) struct Doomed(Option<(KeyKind, Vec<u8>)>);
 impl State {
     /// Keeps from now on what merging needs; returns what is known by now, for [`State::share_opened`].
     pub(crate) fn share(&mut self, options: Options) -> Tombstones {
-        let tombstones = self.to_join().0;
-        let sharing = Sharing { options, tombstones: tombstones.clone(), holds: None };
+        let (tombstones, mut learned) = self.to_join();
+        learned.opened(None);
+        let sharing = Sharing { options, tombstones: tombstones.clone(), learned };
         self.sharing = Some(sharing);
         tombstones
     }
@@ -55,7 +56,7 @@ impl State {
     /// in it. What was deleted since leaves it.
     pub(crate) fn share_opened(&mut self, opened: &Opened, before: &Tombstones, holds: Option<[u8; 16]>) {
         if let Some(sharing) = &mut self.sharing {
-            sharing.holds = holds;
+            sharing.learned.opened(holds);
             sharing.tombstones = std::mem::take(&mut sharing.tombstones).since(before);
             for rank in opened.snapshot.ranks_of(&sharing.tombstones) {
                 opened.cold.take(rank);
@@ -101,15 +102,16 @@ impl State {
     }
 
     /// What a save has to know of it.
-    pub(crate) fn to_join(&self) -> (Tombstones, Option<[u8; 16]>) {
-        self.sharing.as_ref().map(|sharing| (sharing.tombstones.clone(), sharing.holds)).unwrap_or_default()
+    pub(crate) fn to_join(&self) -> (Tombstones, Learned) {
+        let known = |sharing: &Sharing| (sharing.tombstones.clone(), sharing.learned.clone());
+        self.sharing.as_ref().map(known).unwrap_or_default()
     }
 
     /// A save that merged has ended.
     pub(crate) fn merged(&mut self, merged: &Merged) {
         if let Some(sharing) = &mut self.sharing {
             sharing.tombstones.subtract(&merged.tombstones);
-            sharing.holds = merged.holds;
+            sharing.learned = merged.learned.clone();
         }
     }
 }

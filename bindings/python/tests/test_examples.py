@@ -252,7 +252,13 @@ def test_the_service_saves_when_it_goes_down(service: ModuleType, client: Client
     assert file.exists()
 
 
-DOCUMENTS = ["README.md", "bindings/python/README.md", "docs/compatibility.md", "docs/agent.md"]
+DOCUMENTS = [
+    "README.md",
+    "bindings/python/README.md",
+    "docs/compatibility.md",
+    "docs/agent.md",
+    "docs/decorators.md",
+]
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -55,6 +55,9 @@ stats! {
     saves: u64,
     /// Saves to the backup that failed. What was saved before is intact.
     save_errors: u64,
+    /// Entries that other processes had saved to the backup and that saves dropped from it: there was no room for
+    /// them within `maxsize`, or this process may have deleted them.
+    dropped: u64,
 }
 
 impl Stats {

@@ -69,7 +69,7 @@ pub use compress::Compression;
 pub use error::{DiskError, DiskErrorKind};
 pub use format::record::Times;
 pub use lock::SaveLock;
-pub use merge::{Cold, Merge, Merged};
+pub use merge::{Cold, Learned, Merge, Merged};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
     Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, ReadOptions, Record,

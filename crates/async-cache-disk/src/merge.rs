@@ -11,28 +11,38 @@
 //! Dropped earlier, it releases the lock and has changed nothing.
 //!
 //! Rules:
-//! - at equal times an entry yields to a tombstone, and theirs to ours;
-//! - an entry that may not be copied, for its time has passed or its value is not allowed, is later all the same;
-//! - an entry that is not later than a floor, and that the side with that floor does not have, is left out;
-//! - theirs are older in the order of use than all of ours; over `maxsize` they go first.
+//! 1. at equal times an entry yields to a tombstone, and theirs to ours;
+//! 2. an entry that may not be copied, for its time has passed or its value is not allowed, is later all the same;
+//! 3. an entry that only one side has, and that is not later than a floor, may have been deleted: an entry of theirs
+//!    if deletes of this process were forgotten, an entry of ours if deletes of others were ([`Learned`]). It is not
+//!    written, and counted;
+//! 4. an entry of ours that was superseded once stays so ([`Learned`]);
+//! 5. theirs are older in the order of use than all of ours. Only entries that are written take room: over `maxsize`
+//!    those of theirs go first, the coldest before the others. How many of ours will be written is counted before theirs
+//!    are copied, and may turn out to be fewer (an entry expires, or has a value that cannot be written). Then as many of
+//!    theirs as there is room for follow at the end, behind ours in the order of use;
+//! 6. when an entry wins and is not written, the key is overwritten: nothing older comes back from another process.
 //!
-//! Keys of ours in memory are known by a 128-bit hash with a random key, so 32 bytes an entry; cold ones are looked up.
+//! Keys of ours in memory are known by a 128-bit hash with a random key, so 48 bytes an entry; cold ones are looked up.
 
-use std::collections::HashMap;
+mod learned;
+
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use siphasher::sip128::SipHasher13;
-
 use crate::error::{DiskError, DiskErrorKind};
 use crate::lock::SaveLock;
-use crate::snapshot::{EagerRecord, ReadOptions, Scratch, Snapshot, Step};
+use crate::snapshot::{EagerRecord, ReadOptions, Record, Scratch, Snapshot, Step};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::vfs::Vfs;
-use crate::writer::{Pushed, Saved, Writer, random};
+use crate::writer::{Pushed, Saved, Writer};
+
+pub use learned::Learned;
+use learned::{Others, Superseded};
 
 /// The cold entries of the process that saves.
 pub struct Cold<'c> {
@@ -49,7 +59,7 @@ impl fmt::Debug for Cold<'_> {
 }
 
 /// What a save that merged came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Merged {
     /// What it came to as a save.
@@ -58,8 +68,18 @@ pub struct Merged {
     pub copied: u64,
     /// How many entries of others would have been copied, and were not allowed.
     pub refused: u64,
-    /// The file, if the process has all that is in it: to be given to [`Merge::join`] the next time.
-    pub holds: Option<[u8; 16]>,
+    /// How many entries of others would have been copied, and there was no room for them within `maxsize`.
+    pub dropped: u64,
+    /// How many entries of others were not copied since this process may have deleted them: it has deleted more than it
+    /// remembers.
+    pub unsure: u64,
+    /// How many entries of this process were not written since others may have deleted them: the file has forgotten
+    /// which entries those were.
+    pub left_out: u64,
+    /// How many entries the file had that stood there, live or expired; the eager ones not counted.
+    pub found: u64,
+    /// To be given to [`Merge::join`] the next time.
+    pub learned: Learned,
     /// What was deleted by this process and is in the file now.
     pub tombstones: Tombstones,
 }
@@ -74,14 +94,70 @@ pub struct Merge {
     /// Of both.
     tombstones: Tombstones,
     is_needed: bool,
-    hasher: SipHasher13,
-    /// Our entries in memory: when each was written.
-    ours: HashMap<u128, u64>,
-    /// Keys of ours of which theirs is the later entry: when that was written, and where it is, if there was room for it.
+    learned: Learned,
+    /// The deletes of others that the file that stands there may have seen.
+    others: Others,
+    /// Entries of ours that are superseded now.
+    superseded: Superseded,
+    /// Our entries in memory.
+    ours: HashMap<u128, Noted>,
+    /// Keys of ours of which theirs is the later entry: when that was written, and where it is, if it was copied.
     later: HashMap<u128, (u64, Option<Pushed>)>,
+    /// Keys that were in `later`, until ours was written anew while the save went on.
+    overtaken: HashSet<u128>,
+    wanted: Wanted,
+    maxsize: Option<usize>,
+    /// How many eager entries this process has, if eager entries count for `maxsize`.
+    eager: Option<usize>,
+    /// How many eager entries of theirs there is room for, as far as that is known before ours are written.
+    room_for_eager: usize,
     copied: u64,
     refused: u64,
+    dropped: u64,
+    unsure: u64,
+    left_out: u64,
     scratch: Scratch,
+}
+
+/// An entry of ours in memory.
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    written_at: u64,
+    /// Unless theirs is later.
+    is_written: bool,
+}
+
+/// What becomes of an entry of ours, apart from later entries of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Written,
+    /// It was deleted, or a later write of its key is known.
+    Superseded,
+    /// Others may have deleted it.
+    Unsure,
+}
+
+/// Entries of theirs that win.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// A bit for each rank.
+    ranks: Vec<u64>,
+    count: usize,
+    /// How many of them, the coldest, were passed over for want of room.
+    skipped: usize,
+}
+
+impl Wanted {
+    fn insert(&mut self, rank: u32) {
+        if let Some(word) = self.ranks.get_mut(rank as usize / 64) {
+            *word |= 1 << (rank % 64);
+            self.count += 1;
+        }
+    }
+
+    fn contains(&self, rank: u32) -> bool {
+        self.ranks.get(rank as usize / 64).is_some_and(|word| word >> (rank % 64) & 1 == 1)
+    }
 }
 
 impl Merge {
@@ -111,11 +187,21 @@ impl Merge {
             our_tombstones: Tombstones::default(),
             tombstones: Tombstones::default(),
             is_needed: false,
-            hasher: SipHasher13::new_with_key(&random(path)?),
+            learned: Learned::default(),
+            others: Others::default(),
+            superseded: Superseded::random(path)?,
             ours: HashMap::new(),
             later: HashMap::new(),
+            overtaken: HashSet::new(),
+            wanted: Wanted::default(),
+            maxsize: None,
+            eager: None,
+            room_for_eager: usize::MAX,
             copied: 0,
             refused: 0,
+            dropped: 0,
+            unsure: 0,
+            left_out: 0,
             scratch: Scratch::new(),
         })
     }
@@ -131,13 +217,19 @@ impl Merge {
         self.theirs.as_ref()
     }
 
-    /// Takes in what this process deleted. `holds` is the file that it opened or wrote last, if it has everything that is
-    /// in it.
-    pub fn join(&mut self, ours: Tombstones, holds: Option<[u8; 16]>) {
+    /// Takes in what this process deleted, and what it learned by its last save.
+    pub fn join(&mut self, ours: Tombstones, learned: Learned) {
         self.tombstones = self.their_tombstones.clone();
         self.tombstones.join(&ours);
         self.our_tombstones = ours;
-        self.is_needed = self.theirs.as_ref().is_some_and(|theirs| Some(theirs.file_id()) != holds);
+        if let Some(emptied) = learned.superseded().emptied() {
+            self.superseded = emptied;
+        }
+        if let Some(theirs) = &self.theirs {
+            self.is_needed = Some(theirs.file_id()) != learned.holds();
+            self.others = learned.others(theirs, &self.their_tombstones);
+        }
+        self.learned = learned;
     }
 
     /// Whether there may be entries in the file that this process does not have.
@@ -145,14 +237,38 @@ impl Merge {
         self.is_needed
     }
 
-    /// Hears of an entry in memory; `written_at` is zero if that is not known.
-    pub fn note(&mut self, key: &[u8], written_at: u64) {
-        let hash = self.hash(key);
-        self.ours.insert(hash, written_at);
+    /// Eager entries are this program's own, so they count for `maxsize`; `ours` of them are in memory.
+    pub fn count_eager(&mut self, ours: usize) {
+        self.eager = Some(ours);
     }
 
-    /// Copies what of theirs wins and is not here, and has a value that is allowed; `now` is the file's. `ours` is how
-    /// many entries this process has.
+    /// Hears of an entry in memory; `written_at` is zero if that is not known.
+    pub fn note(&mut self, key: &[u8], written_at: u64) {
+        let is_written = self.fate(key, written_at) == Fate::Written;
+        let hash = self.hash(key);
+        self.ours.insert(hash, Noted { written_at, is_written });
+    }
+
+    /// What becomes of an entry of ours, if theirs is not later.
+    fn fate(&mut self, key: &[u8], written_at: u64) -> Fate {
+        let hash = self.hash(key);
+        if self.tombstones.covers(KeyKind::Canonical, key, written_at)
+            || self.learned.superseded().contains(hash, written_at) // Rule 4.
+            || self.superseded.contains(hash, written_at)
+        {
+            Fate::Superseded
+        } else if self.may_have_been_deleted(written_at) && !self.is_in_theirs(key) {
+            Fate::Unsure // Rule 3.
+        } else {
+            Fate::Written
+        }
+    }
+
+    fn is_in_theirs(&mut self, key: &[u8]) -> bool {
+        self.theirs.as_ref().is_some_and(|theirs| theirs.locate(key, &mut self.scratch).is_some())
+    }
+
+    /// Copies what of theirs wins and is not here, and has a value that is allowed; `now` is the file's.
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -161,63 +277,133 @@ impl Merge {
         writer: &mut Writer,
         now: u64,
         maxsize: Option<usize>,
-        ours: usize,
         cold: Option<&Cold<'_>>,
         is_allowed: &dyn Fn(&[u8]) -> bool,
     ) -> Result<(), DiskError> {
         let Some(theirs) = self.theirs.clone().filter(|_| self.is_needed) else { return Ok(()) };
-        let mut wanted = vec![0_u64; (theirs.len() as usize).div_ceil(64)];
-        let mut count = 0_usize;
+        self.maxsize = maxsize;
+        let mut wanted = Wanted { ranks: vec![0; (theirs.len() as usize).div_ceil(64)], ..Wanted::default() };
         let mut records = theirs.records();
         while let Some(step) = records.next_step() {
             let Step::Record(record) = step else { continue };
             let written_at = record.written_at.unwrap_or(0);
-            if !self.wins(record.key, written_at, cold) {
+            if !self.wins(record.key, written_at, cold, now) {
                 continue;
             }
             if record.deadline.is_some_and(|deadline| deadline <= now) {
                 if self.later.contains_key(&self.hash(record.key)) {
-                    // Whoever else has what we have has something older than that, too.
+                    // Rule 6: any other copy of what we have is older than the expired entry, too.
                     self.tombstones.overwrite(KeyKind::Canonical, record.key, written_at);
                 }
             } else if is_allowed(record.value) {
-                wanted[record.rank as usize / 64] |= 1 << (record.rank % 64);
-                count += 1;
+                wanted.insert(record.rank);
             } else {
                 self.refused += 1;
                 self.leave_out(record.key, written_at);
             }
         }
-        let room = maxsize.map(|most| most.saturating_sub(ours.saturating_sub(self.later.len())));
-        let mut too_many = room.map_or(0, |room| count.saturating_sub(room));
-        let is_wanted = |rank: u32| wanted[rank as usize / 64] & (1 << (rank % 64)) != 0;
+        wanted.skipped = self.too_many(wanted.count, cold, now);
+        let mut passed = 0;
         let mut records = theirs.records();
-        while let Some(step) = records.next_wanted(is_wanted) {
+        while let Some(step) = records.next_wanted(|rank| wanted.contains(rank)) {
+            passed += 1;
+            if let Step::Record(record) = step
+                && passed > wanted.skipped
+            {
+                self.copy(writer, &record)?;
+            }
+        }
+        self.wanted = wanted;
+        Ok(())
+    }
+
+    /// How many entries of theirs there is no room for, of `count` that win.
+    fn too_many(&mut self, count: usize, cold: Option<&Cold<'_>>, now: u64) -> usize {
+        let Some(maxsize) = self.maxsize else { return 0 };
+        let hot = self.ours.iter().filter(|(hash, noted)| noted.is_written && !self.later.contains_key(hash));
+        let ours = hot.count().saturating_add(self.eager.unwrap_or(0));
+        let is_cold =
+            |cold: &Cold<'_>| (0..cold.snapshot.len()).filter(|rank| (cold.contains)(*rank)).count();
+        let mut room = maxsize.saturating_sub(ours);
+        if let Some(cold) = cold {
+            // Counting the cold ones exactly reads them, so that is done only where it matters.
+            let is_enough = count <= room.saturating_sub(is_cold(cold));
+            let cold = if is_enough { is_cold(cold) } else { self.count_cold(cold, now) };
+            room = room.saturating_sub(cold);
+        }
+        self.room_for_eager = room.saturating_sub(count);
+        count.saturating_sub(room)
+    }
+
+    /// How many cold entries of ours will be written.
+    fn count_cold(&mut self, cold: &Cold<'_>, now: u64) -> usize {
+        let mut count = 0;
+        let mut records = cold.snapshot.records();
+        while let Some(step) = records.next_wanted(|rank| (cold.contains)(rank)) {
+            if let Step::Record(record) = step
+                && record.deadline.is_none_or(|deadline| deadline > now)
+                && self.fate(record.key, record.written_at.unwrap_or(0)) == Fate::Written
+                && !self.later.contains_key(&self.hash(record.key))
+            {
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn copy(&mut self, writer: &mut Writer, record: &Record<'_>) -> Result<(), DiskError> {
+        let pushed = match writer.copy(record) {
+            Err(error) if *error.kind() == DiskErrorKind::Limit => {
+                self.dropped += 1;
+                self.leave_out(record.key, record.written_at.unwrap_or(0));
+                return Ok(());
+            }
+            pushed => pushed?,
+        };
+        self.copied += 1;
+        let hash = self.hash(record.key);
+        if let Some((_, place)) = self.later.get_mut(&hash) {
+            *place = Some(pushed);
+        }
+        Ok(())
+    }
+
+    /// All of ours are written: copies as many of the entries that were passed over as there is room for after all, and
+    /// drops the others (rule 5). [`Merge::finish`] does it, unless it was done before.
+    ///
+    /// # Errors
+    /// Those of [`Writer::copy`].
+    pub fn fill(&mut self, writer: &mut Writer) -> Result<(), DiskError> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let Some(theirs) = self.theirs.clone() else { return Ok(()) };
+        let dropped = wanted.skipped.saturating_sub(self.room_left(writer));
+        if wanted.skipped == dropped && self.later.is_empty() {
+            self.dropped += dropped as u64;
+            return Ok(());
+        }
+        let mut passed = 0;
+        let mut records = theirs.records();
+        while passed < wanted.skipped
+            && let Some(step) = records.next_wanted(|rank| wanted.contains(rank))
+        {
+            passed += 1;
             let Step::Record(record) = step else { continue };
-            let written_at = record.written_at.unwrap_or(0);
-            if too_many > 0 {
-                too_many -= 1;
-                self.leave_out(record.key, written_at);
+            let hash = self.hash(record.key);
+            if self.overtaken.contains(&hash) {
                 continue;
             }
-            let pushed = match writer.copy(&record) {
-                Err(error) if *error.kind() == DiskErrorKind::Limit => {
-                    self.leave_out(record.key, written_at);
-                    continue;
-                }
-                pushed => pushed?,
-            };
-            self.copied += 1;
-            let hash = self.hash(record.key);
-            if let Some((_, place)) = self.later.get_mut(&hash) {
-                *place = Some(pushed);
+            if passed > dropped {
+                self.copy(writer, &record)?;
+            } else {
+                self.dropped += 1;
+                self.leave_out(record.key, record.written_at.unwrap_or(0));
             }
         }
         Ok(())
     }
 
-    /// An entry of theirs that won is not copied. If ours is the older one, the file has to say so: by the next save it
-    /// has forgotten theirs. Whoever has that in memory still may save it.
+    /// An entry of theirs that won is not copied. If ours is the older one, the file has to say so (rule 6): by the next
+    /// save it has forgotten theirs. A process that has that in memory still may save it.
     fn leave_out(&mut self, key: &[u8], written_at: u64) {
         if self.later.contains_key(&self.hash(key)) {
             self.tombstones.overwrite(KeyKind::Canonical, key, written_at.saturating_sub(1));
@@ -225,49 +411,65 @@ impl Merge {
     }
 
     /// Whether an entry of theirs is to be in the file.
-    fn wins(&mut self, key: &[u8], written_at: u64, cold: Option<&Cold<'_>>) -> bool {
+    fn wins(&mut self, key: &[u8], written_at: u64, cold: Option<&Cold<'_>>, now: u64) -> bool {
         if self.tombstones.covers(KeyKind::Canonical, key, written_at) {
             return false;
         }
         let hash = self.hash(key);
-        let ours = self.ours.get(&hash).copied().or_else(|| {
+        let noted = self.ours.get(&hash).map(|noted| (noted.written_at, noted.is_written));
+        let ours = noted.or_else(|| {
             let cold = cold?;
             let found = cold.snapshot.find(key, &mut self.scratch)?;
-            (cold.contains)(found.rank).then(|| found.written_at.unwrap_or(0))
+            let is_live = found.deadline.is_none_or(|deadline| deadline > now);
+            (cold.contains)(found.rank).then(|| (found.written_at.unwrap_or(0), is_live))
         });
         match ours {
-            Some(ours) if ours >= written_at => false,
+            Some((ours, is_written)) if ours >= written_at => {
+                if ours > written_at && !is_written {
+                    // Rule 6: neither is in the file from now on.
+                    self.tombstones.overwrite(KeyKind::Canonical, key, ours.saturating_sub(1));
+                }
+                false
+            }
             Some(_) => {
                 self.later.insert(hash, (written_at, None));
                 true
             }
-            None => !self.our_tombstones.may_cover(written_at),
+            None if self.our_tombstones.may_cover(written_at) => {
+                self.unsure += 1; // Rule 3.
+                false
+            }
+            None => true,
         }
     }
 
     /// Whether an entry of this process is to be written, with the time of its writing or zero. If an older one of
     /// theirs was copied, it is taken back.
     pub fn admits(&mut self, writer: &mut Writer, key: &[u8], written_at: u64) -> bool {
-        if self.tombstones.covers(KeyKind::Canonical, key, written_at) {
-            return false;
-        }
-        if self.their_tombstones.may_cover(written_at)
-            && self.theirs.as_ref().is_none_or(|theirs| theirs.locate(key, &mut self.scratch).is_none())
-        {
-            return false;
-        }
-        if self.later.is_empty() {
-            return true;
-        }
         let hash = self.hash(key);
+        match self.fate(key, written_at) {
+            Fate::Written => {}
+            Fate::Superseded => {
+                self.superseded.insert(hash, written_at);
+                return false;
+            }
+            Fate::Unsure => {
+                self.leave_out_unsure(KeyKind::Canonical, key, written_at);
+                return false;
+            }
+        }
         match self.later.get(&hash) {
-            Some((theirs, _)) if *theirs >= written_at => false,
+            Some((theirs, _)) if *theirs >= written_at => {
+                self.superseded.insert(hash, written_at);
+                false
+            }
             Some((_, pushed)) => {
                 if let Some(pushed) = *pushed {
                     writer.forget(pushed);
                     self.copied -= 1;
                 }
                 self.later.remove(&hash);
+                self.overtaken.insert(hash);
                 true
             }
             None => true,
@@ -279,9 +481,33 @@ impl Merge {
         self.tombstones.covers(kind, key, written_at)
     }
 
-    /// Whether an entry of theirs that this process does not have may have been deleted by it.
-    pub fn may_have_deleted(&self, written_at: u64) -> bool {
-        self.our_tombstones.may_cover(written_at)
+    /// Whether an entry of theirs that this process does not have may have been deleted by it; if so, it is counted.
+    pub fn may_have_deleted(&mut self, written_at: u64) -> bool {
+        let may_have = self.our_tombstones.may_cover(written_at);
+        self.unsure += u64::from(may_have);
+        may_have
+    }
+
+    /// Whether an entry of this process that is not in the file may have been deleted by others.
+    pub fn may_have_been_deleted(&self, written_at: u64) -> bool {
+        self.others.forgotten != 0 && written_at <= self.others.forgotten
+    }
+
+    /// Whether an eager entry of ours, with a key of these bytes, was superseded before.
+    pub fn is_superseded(&self, key: &[u8], written_at: u64) -> bool {
+        self.learned.superseded().contains(self.superseded.hash(KeyKind::Eager, key), written_at)
+    }
+
+    /// Hears of an eager entry of ours that a later write or a delete has replaced.
+    pub fn supersede(&mut self, key: &[u8], written_at: u64) {
+        let hash = self.superseded.hash(KeyKind::Eager, key);
+        self.superseded.insert(hash, written_at);
+    }
+
+    /// Hears of an entry of ours that is not written, since others may have deleted it. It is counted.
+    pub fn leave_out_unsure(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
+        self.left_out += 1;
+        self.leave_out_ours(kind, key, written_at);
     }
 
     /// Hears of an entry of ours that is not written, for its time has passed or its value cannot be: it is later all the
@@ -295,9 +521,22 @@ impl Merge {
         &self.tombstones
     }
 
-    /// What the file that stands there says was deleted.
-    pub fn their_tombstones(&self) -> &Tombstones {
-        &self.their_tombstones
+    /// How many eager records of theirs there is room for, as far as that is known before ours are written. They are
+    /// colder than all other entries.
+    pub fn room_for_eager(&self) -> usize {
+        self.room_for_eager
+    }
+
+    /// How many entries there is room for, with all that was written by now.
+    pub fn room_left(&self, writer: &Writer) -> usize {
+        let eager = self.eager.map_or(0, |_| writer.eager_len());
+        let written = writer.len().saturating_add(eager);
+        self.maxsize.map_or(usize::MAX, |maxsize| maxsize.saturating_sub(written))
+    }
+
+    /// Hears of eager records of theirs that win, and that there is no room for.
+    pub fn drop_eager(&mut self, count: usize) {
+        self.dropped += count as u64;
     }
 
     /// Copies an eager record of theirs, which the process does not have in memory.
@@ -316,6 +555,7 @@ impl Merge {
     /// Those of [`Writer::finish`]; and [`Io`](DiskErrorKind::Io) if what stands there could not be read, for then
     /// something would be lost. (What is damaged there is lost anyway.)
     pub fn finish(mut self, mut writer: Writer, now: u64) -> Result<Merged, DiskError> {
+        self.fill(&mut writer)?;
         if let Some(theirs) = &self.theirs
             && theirs.damage().io_errors > 0
         {
@@ -323,16 +563,28 @@ impl Merge {
             return Err(DiskError::io("reading what another process has saved", theirs.path(), error));
         }
         self.tombstones.forget_old(now);
+        let floor = self.tombstones.floor();
+        // Of the deletes of theirs that are forgotten now, those that may be of others.
+        let forgotten = self.their_tombstones.latest_delete_until(floor.min(self.others.listed));
+        let others = Others { forgotten: self.others.forgotten.max(forgotten), ..self.others };
         writer.set_tombstones(self.tombstones);
         let saved = writer.finish()?;
         drop(self.lock);
-        let holds = (self.copied == 0).then_some(saved.file_id);
-        let refused = self.refused;
-        Ok(Merged { saved, copied: self.copied, refused, holds, tombstones: self.our_tombstones })
+        Ok(Merged {
+            learned: Learned::after(saved.file_id, self.copied == 0, floor, others, self.superseded),
+            found: self.theirs.as_ref().map_or(0, |theirs| theirs.len().into()),
+            saved,
+            copied: self.copied,
+            refused: self.refused,
+            dropped: self.dropped,
+            unsure: self.unsure,
+            left_out: self.left_out,
+            tombstones: self.our_tombstones,
+        })
     }
 
     fn hash(&self, key: &[u8]) -> u128 {
-        self.hasher.hash(key).as_u128()
+        self.superseded.hash(KeyKind::Canonical, key)
     }
 }
 

@@ -27,6 +27,21 @@ use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
 /// The most keys that are kept: so many that were deleted, and so many that were overwritten.
 const MOST: usize = 1 << 16;
+
+#[cfg(any(test, feature = "fake"))]
+thread_local! {
+    /// [`MOST`] for deletes; a test may lower it, for the histories of its own thread.
+    pub(crate) static MOST_DELETES: std::cell::Cell<usize> = const { std::cell::Cell::new(MOST) };
+}
+
+/// The most keys that were deleted and are kept.
+fn most_deletes() -> usize {
+    #[cfg(any(test, feature = "fake"))]
+    return MOST_DELETES.get();
+    #[cfg(not(any(test, feature = "fake")))]
+    MOST
+}
+
 /// How long one is kept: a week, in nanoseconds.
 const KEPT: u64 = 7 * 24 * 3600 * 1_000_000_000;
 const IS_EAGER: u8 = 1;
@@ -162,13 +177,23 @@ impl Tombstones {
         keys.max(self.cleared_at).max(self.floor)
     }
 
+    /// The latest delete of a key that is listed; zero: there is none.
+    pub(crate) fn latest_delete(&self) -> u64 {
+        self.latest_delete_until(u64::MAX)
+    }
+
+    /// The latest delete of a key that is not later than `time`; zero: there is none.
+    pub(crate) fn latest_delete_until(&self, time: u64) -> u64 {
+        self.deleted.times().filter(|it| *it <= time).max().unwrap_or(0)
+    }
+
     /// Notes that a key was deleted at `time`.
     pub fn delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_err() {
             return; // no file can hold it
         }
         self.deleted.raise(kind, key, time);
-        self.forget_beyond(MOST);
+        self.forget_beyond();
     }
 
     /// Notes that a key was written after `time`, and that this is not to be had any more.
@@ -177,7 +202,7 @@ impl Tombstones {
             return;
         }
         self.overwritten.raise(kind, key, time);
-        self.forget_beyond(MOST);
+        self.forget_beyond();
     }
 
     /// Notes that everything was deleted at `time`.
@@ -226,7 +251,7 @@ impl Tombstones {
         self.deleted.join(&other.deleted);
         self.overwritten.join(&other.overwritten);
         self.drop_cleared();
-        self.forget_beyond(MOST);
+        self.forget_beyond();
     }
 
     /// Forgets what another one, which was made of this one earlier, knows as well.
@@ -261,9 +286,9 @@ impl Tombstones {
         self.overwritten.forget_until(self.cleared_at);
     }
 
-    fn forget_beyond(&mut self, most: usize) {
-        self.floor = self.floor.max(self.deleted.forget_beyond(most));
-        self.overwritten.forget_beyond(most);
+    fn forget_beyond(&mut self) {
+        self.floor = self.floor.max(self.deleted.forget_beyond(most_deletes()));
+        self.overwritten.forget_beyond(MOST);
     }
 
     /// The section as it will stand at `offset`.

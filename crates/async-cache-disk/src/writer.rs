@@ -253,6 +253,21 @@ impl Writer {
         Ok(Saved { entries, eager, bytes, file_id, set_aside, without_locks })
     }
 
+    /// How many entries there are so far, without those that were taken back and without eager ones.
+    pub fn len(&self) -> usize {
+        self.places.len().saturating_sub(self.forgotten.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many eager records there are so far.
+    pub fn eager_len(&self) -> usize {
+        self.eager.len()
+    }
+
     /// How many bytes of records there are so far, eager ones included.
     pub fn bytes(&self) -> u64 {
         self.position() - HEADER_BYTES as u64 + self.eager.bytes()

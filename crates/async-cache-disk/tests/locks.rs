@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, Merge, ReadOptions, SaveLock, Tombstones, Vfs, Writer, clear};
+use async_cache_disk::{
+    DiskErrorKind, Learned, Merge, ReadOptions, SaveLock, Tombstones, Vfs, Writer, clear,
+};
 use sample::{SAVED_AT, assert_holds, entries, options, save};
 
 const NO_WAIT: Duration = Duration::ZERO;
@@ -125,9 +127,9 @@ fn where_there_are_no_locks_saves_work_and_say_so() {
             assert_eq!(why, io::Error::from(number).to_string());
 
             let mut merge = Merge::begin(&vfs, path(), &ReadOptions::new(), NO_WAIT).unwrap();
-            merge.join(Tombstones::default(), None);
+            merge.join(Tombstones::default(), Learned::default());
             let mut writer = Writer::create(&vfs, path(), options()).unwrap();
-            merge.write_theirs(&mut writer, SAVED_AT, None, 0, None, &|_| true).unwrap();
+            merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
             let merged = merge.finish(writer, SAVED_AT).unwrap();
             assert_eq!((merged.copied, merged.saved.without_locks.is_some()), (10, true));
         }

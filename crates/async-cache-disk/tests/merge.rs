@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, KeyKind, Merge, Merged, ReadOptions, SaveLock, Scratch, Snapshot, Step,
-    Times, Tombstones, Vfs, Writer, verify,
+    Cold, DiskError, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, SaveLock, Scratch,
+    Snapshot, Step, Times, Tombstones, Vfs, Writer, verify,
 };
 use sample::{SAVED_AT, VERSION, options, random};
 
@@ -39,7 +39,7 @@ struct Process {
     opened: Option<Snapshot>,
     cold: BTreeSet<u32>,
     tombstones: Tombstones,
-    holds: Option<[u8; 16]>,
+    learned: Learned,
     /// Ranks of cold entries that could not be read.
     lost: BTreeSet<u32>,
     /// A value that its options do not allow.
@@ -50,8 +50,9 @@ impl Process {
     fn open(vfs: &Arc<dyn Vfs>) -> Self {
         let opened = Snapshot::open(vfs, path(), VERSION).unwrap();
         let cold = opened.as_ref().map_or(0, Snapshot::len);
-        let holds = opened.as_ref().map(Snapshot::file_id);
-        Self { opened, cold: (0..cold).collect(), holds, ..Self::default() }
+        let mut learned = Learned::default();
+        learned.opened(opened.as_ref().map(Snapshot::file_id));
+        Self { opened, cold: (0..cold).collect(), learned, ..Self::default() }
     }
 
     fn leave_cold(&mut self, key: u32) {
@@ -85,17 +86,16 @@ impl Process {
 
     fn save(&mut self, vfs: &Arc<dyn Vfs>, now: u64, maxsize: Option<usize>) -> Result<Merged, DiskError> {
         let mut merge = Merge::begin(vfs, path(), &wanted(), NO_WAIT)?;
-        merge.join(self.tombstones.clone(), self.holds);
+        merge.join(self.tombstones.clone(), self.learned.clone());
         if merge.is_needed() {
             self.memory.iter().for_each(|(key, (time, _))| merge.note(&bytes_of(*key), *time));
         }
         let mut writer = Writer::create(vfs, path(), options())?;
         let is_cold = |rank| self.cold.contains(&rank);
         let cold = self.opened.as_ref().map(|snapshot| Cold { snapshot, contains: &is_cold });
-        let ours = self.memory.len() + self.cold.len();
         let refused = self.refuses.map(u32::to_le_bytes);
         let is_allowed = |value: &[u8]| refused.is_none_or(|refused| value != refused);
-        merge.write_theirs(&mut writer, now, maxsize, ours, cold.as_ref(), &is_allowed)?;
+        merge.write_theirs(&mut writer, now, maxsize, cold.as_ref(), &is_allowed)?;
         if let Some(opened) = &self.opened {
             let mut records = opened.records();
             while let Some(step) = records.next_wanted(is_cold) {
@@ -119,7 +119,7 @@ impl Process {
         }
         let merged = merge.finish(writer, now)?;
         self.tombstones.subtract(&merged.tombstones);
-        self.holds = merged.holds;
+        self.learned = merged.learned.clone();
         Ok(merged)
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Compression, DiskErrorKind, KeyKind, Merge, Merged, ReadOptions, RealDisk, Scratch, Secret, Snapshot,
-    Times, Tombstones, Vfs, WriteOptions, Writer, verify_with,
+    Compression, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, RealDisk, Scratch, Secret,
+    Snapshot, Times, Tombstones, Vfs, WriteOptions, Writer, verify_with,
 };
 use sample::{SAVED_AT, VERSION, another_secret, options, secret, with_secret};
 
@@ -33,13 +33,12 @@ fn save(
 ) -> Merged {
     let wanted = ReadOptions::new().version(VERSION).secret(secret);
     let mut merge = Merge::begin(vfs, path(), &wanted, Duration::ZERO).unwrap();
-    merge.join(deleted, None);
+    merge.join(deleted, Learned::default());
     if merge.is_needed() {
         keys.clone().for_each(|key| merge.note(&key.to_le_bytes(), SAVED_AT + key));
     }
     let mut writer = Writer::create(vfs, path(), options.secret(secret)).unwrap();
-    let ours = usize::try_from(keys.end - keys.start).unwrap();
-    merge.write_theirs(&mut writer, SAVED_AT, None, ours, None, &|_| true).unwrap();
+    merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
     for key in keys {
         let (bytes, times) = (key.to_le_bytes(), Times { deadline: None, written_at: Some(SAVED_AT + key) });
         if merge.admits(&mut writer, &bytes, SAVED_AT + key) {
@@ -104,9 +103,9 @@ fn a_file_that_others_can_write_to_is_set_aside_and_not_joined() {
     let path = folder.path().join("pages.cache");
     let write = || {
         let mut merge = Merge::begin(&vfs, &path, &ReadOptions::new(), Duration::ZERO).unwrap();
-        merge.join(Tombstones::default(), None);
+        merge.join(Tombstones::default(), Learned::default());
         let mut writer = Writer::create(&vfs, &path, options()).unwrap();
-        merge.write_theirs(&mut writer, SAVED_AT, None, 0, None, &|_| true).unwrap();
+        merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
         let is_joined = merge.is_needed();
         if !is_joined {
             writer.push(b"key", b"value", None).unwrap();

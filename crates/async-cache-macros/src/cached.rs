@@ -113,16 +113,22 @@ impl<'a> Expansion<'a> {
         (TokenStream::new(), one_or_tuple(names.collect()))
     }
 
-    /// The static cache.
-    fn function(&self) -> TokenStream {
+    /// What makes the cache, as a function's arguments: its name, and what is asked of the builder.
+    fn making(&self) -> (TokenStream, TokenStream) {
         let krate = &self.krate;
-        let name = self.options.name.as_ref().map_or_else(
-            || {
+        let name = match &self.options.name {
+            Some(name) => quote!(#krate::__private::Name::Given(#name)),
+            None if self.is_method() => {
                 let name = self.name().to_string();
-                quote!(::core::concat!(::core::module_path!(), "::", #name))
-            },
-            ToTokens::to_token_stream,
-        );
+                quote!(#krate::__private::Name::Given(
+                    ::core::concat!(::core::module_path!(), "::", #name)
+                ))
+            }
+            None => {
+                let name = self.name();
+                quote!(#krate::__private::Name::Of(::core::any::type_name::<#name>))
+            }
+        };
         let maxsize =
             self.options.maxsize.iter().map(|maxsize| quote_spanned!(maxsize.span()=> .maxsize(#maxsize)));
         let ttl = self.options.ttl.iter().map(|ttl| match ttl {
@@ -137,21 +143,45 @@ impl<'a> Expansion<'a> {
         };
         let backup =
             self.options.backup.iter().map(|backup| quote_spanned!(backup.span()=> .backup(#backup)));
+        let builder = quote! {
+            |builder| builder #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#backup)*
+        };
+        (name, builder)
+    }
+
+    /// The static cache of a function.
+    fn function(&self) -> TokenStream {
+        let krate = &self.krate;
+        let (name, builder) = self.making();
         let ty = self.function_type();
-        let (agent, expression) = match &self.options.resource {
-            None => (TokenStream::new(), quote!(#krate::CachedFunction::new)),
+        match &self.options.resource {
+            None => quote! {
+                static FUNCTION: #ty = #krate::CachedFunction::new(#name, #builder);
+                &FUNCTION
+            },
             Some(resource) => {
                 let scope = self.scope();
-                (quote!(#resource, #scope,), quote!(#krate::agent::Tool::new))
+                quote! {
+                    static FUNCTION: #ty = #krate::agent::Tool::new(#name, #resource, #scope, #builder);
+                    &FUNCTION
+                }
             }
-        };
-        quote! {
-            static FUNCTION: #ty =
-                #expression(#name, #agent |builder| {
-                    builder #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#backup)*
-                });
-            &FUNCTION
         }
+    }
+
+    /// The static caches of a method, and the one for this `Self`: a static in a generic `impl` block is one for all
+    /// of its types.
+    fn function_of_self(&self) -> TokenStream {
+        let (krate, key, value) = (&self.krate, &self.key, &self.value);
+        let (name, builder) = self.making();
+        quote! {
+            static FUNCTIONS: #krate::__private::PerType<#key, #value> = #krate::__private::PerType::new();
+            FUNCTIONS.of::<Self>(#name, #builder)
+        }
+    }
+
+    fn is_method(&self) -> bool {
+        self.cacheable.receiver.is_some()
     }
 
     /// The type of the static cache.
@@ -507,7 +537,7 @@ impl<'a> Expansion<'a> {
         let receiver = receiver.map(without_mut);
         let (cache_name, refresh_name) = (format_ident!("{name}_cache"), format_ident!("{name}_refresh"));
         let (miss_name, origin_name) = (format_ident!("{name}_miss"), format_ident!("{name}_origin"));
-        let function = self.function();
+        let function = self.function_of_self();
         let asked = Ident::new("asked", Span::mixed_site());
         let handle = quote!(Self::#cache_name());
         let miss = self.miss(&handle, &quote!(Self::#origin_name), &asked);
@@ -515,7 +545,8 @@ impl<'a> Expansion<'a> {
         let (ask, refresh) = (self.ask(&handle, &miss_call), self.refresh(&handle, &miss_call));
         let origin = self.origin(&origin_name);
         let check = self.check(&[]);
-        let cache_doc = format!("The cache of the method [`{name}`](Self::{name}), one for all instances.");
+        let cache_doc =
+            format!("The cache of the method [`{name}`](Self::{name}), one for all instances of the type.");
         let refresh_doc = format!(
             "Calls [`{name}`](Self::{name}) anew and stores what it returns. A call that runs is fenced; those who \
              call meanwhile share this one.\n\n# Errors\nAs the method's own."

@@ -8,7 +8,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{Expr, FnArg, ItemFn, Path, ReturnType, Token, Type};
+use syn::{Expr, ExprPath, FnArg, ItemFn, Path, ReturnType, Token, Type};
 
 use crate::Mistakes;
 use crate::cached::references;
@@ -17,7 +17,7 @@ use crate::signature::Argument;
 
 /// One cache that the write invalidates.
 struct Target {
-    path: Path,
+    path: ExprPath,
     /// Whether it is written with parentheses: the cache of a method.
     is_method: bool,
     key: Option<Vec<Expr>>,
@@ -176,10 +176,11 @@ fn parse(attribute: TokenStream) -> syn::Result<(Vec<Target>, Option<Path>)> {
 }
 
 fn item(input: ParseStream<'_>, targets: &mut Vec<Target>) -> syn::Result<()> {
-    let path = input.call(Path::parse_mod_style).map_err(|error| {
+    // As in an expression, so that a type may have parameters: `Repository::<User>::row_cache()`.
+    let path = input.parse::<ExprPath>().map_err(|error| {
         syn::Error::new(error.span(), "here stands the name of a cached function, `key = ...` or `clear_all`")
     })?;
-    let is_option = path.is_ident("key") && input.peek(Token![=]) || path.is_ident("clear_all");
+    let is_option = path.path.is_ident("key") && input.peek(Token![=]) || path.path.is_ident("clear_all");
     if !is_option {
         let is_method = input.peek(syn::token::Paren);
         if is_method {
@@ -205,7 +206,7 @@ fn item(input: ParseStream<'_>, targets: &mut Vec<Target>) -> syn::Result<()> {
         let message = "there is a `key` or `clear_all` for this function already; leave one out";
         return Err(syn::Error::new(path.span(), message));
     }
-    if path.is_ident("clear_all") {
+    if path.path.is_ident("clear_all") {
         target.clear_all = Some(path.span());
         return Ok(());
     }

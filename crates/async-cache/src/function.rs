@@ -2,10 +2,14 @@
 //!
 //! Owns what `#[async_lru]`, `#[async_ttl]` and `#[invalidates]` rely on and need not generate: the cache that is
 //! built when it is first used, the file that belongs to one function, the way of a call, and the guard that
-//! invalidates before a write and after it. What is generated calls this and holds no logic of its own.
+//! invalidates before a write and after it. What is generated calls this and holds no logic of its own. `name` has what
+//! a function is called in its file, `per_type` the caches of a method in a generic `impl` block.
 //!
 //! States of a [`CachedFunction`]: *unbuilt* until the first use, then *built* for ever. Building takes a lock, so
 //! it happens once; if it fails, the next use tries again. Everything after that is one load of an atomic.
+
+mod name;
+mod per_type;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -19,6 +23,8 @@ use std::sync::OnceLock;
 use async_cache_core::stats::Stats;
 use parking_lot::Mutex;
 
+pub use self::name::Name;
+pub use self::per_type::PerType;
 use crate::builder::Builder;
 use crate::cache::{AsyncCache, Metrics};
 use crate::error::{BackupError, BuildError, LoadError};
@@ -30,12 +36,13 @@ use crate::save::{Opening, Saved};
 /// [`async_ttl`](crate::async_ttl).
 ///
 /// A method's cache is got from the associated function that stands beside it: `Shop::price_cache()` for a method
-/// `price`. A function has the same operations in a type of its name: `price::invalidate(&7)`.
+/// `price`. In an `impl` block of a generic type each type has a cache of its own: `Repository::<User>::row_cache()`. A
+/// function has the same operations in a type of its name: `price::invalidate(&7)`.
 ///
 /// The cache is built, and its file opened, when it is first used. If that fails (see [`BuildError`]), all but
 /// [`init`](Self::init) panic with the reason.
 pub struct CachedFunction<K, V> {
-    pub(crate) name: &'static str,
+    pub(crate) name: Name,
     pub(crate) build: fn(Builder<K, V>) -> Builder<K, V>,
     cache: OnceLock<AsyncCache<K, V>>,
     /// Held while the cache is built.
@@ -61,7 +68,7 @@ where
 {
     /// `name` tells the function's entries from those of others in a file.
     #[doc(hidden)]
-    pub const fn new(name: &'static str, build: fn(Builder<K, V>) -> Builder<K, V>) -> Self {
+    pub const fn new(name: Name, build: fn(Builder<K, V>) -> Builder<K, V>) -> Self {
         Self { name, build, cache: OnceLock::new(), building: Mutex::new(()) }
     }
 
@@ -100,8 +107,8 @@ where
         }
         let _building = self.building.lock();
         if self.cache.get().is_none() {
-            let builder = (self.build)(AsyncCache::builder()).for_function(self.name)?;
-            let file = builder.file().map(|path| File::claim(path, self.name)).transpose()?;
+            let builder = (self.build)(AsyncCache::builder()).for_function(self.name.get())?;
+            let file = builder.file().map(|path| File::claim(path, self.name.get())).transpose()?;
             let cache = builder.build()?;
             // For ever: so is the cache.
             std::mem::forget(file);
@@ -293,9 +300,11 @@ impl Drop for File {
     }
 }
 
-/// The one name of a file that need not exist yet. A link at the path itself is what a save replaces, so it is not
-/// followed.
+/// The one name of a file that need not exist yet. A link that leads to a file is followed, as a save follows it.
 fn place(path: &Path) -> PathBuf {
+    if let Ok(file) = path.canonicalize() {
+        return file;
+    }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
         (Some(Ok(folder)), Some(name)) => folder.join(name),

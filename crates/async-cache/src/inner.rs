@@ -31,6 +31,7 @@ use crate::backup::{Backup, Kind};
 use crate::clock::Clock;
 use crate::room::Room;
 use crate::sharing::Sharing;
+use crate::shrinking::Shrinking;
 use crate::sync::{Mutex, RwLock, parallelism};
 use crate::tally::Tally;
 
@@ -59,6 +60,8 @@ pub(crate) struct Inner<K, V> {
     pub(crate) sharing: Option<Sharing>,
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: AtomicBool,
+    /// Entries of others that saves drop.
+    pub(crate) shrinking: Shrinking,
     /// Hits under a shared lock; those that took a shard alone are counted there.
     hits: Tally,
     /// What happens to cold entries without a shard.
@@ -132,6 +135,7 @@ impl<K, V> Inner<K, V> {
             sharing: merges.then(Sharing::default),
             saved_changes: AtomicU64::new(0),
             unread: AtomicBool::new(false),
+            shrinking: Shrinking::default(),
             hits: Tally::new(),
             cold_counts: Arc::default(),
         }
@@ -219,6 +223,7 @@ impl<K, V> Inner<K, V> {
     }
 
     fn empty(&self, empty: impl Fn(&mut Shard<K, V>) -> ClearedShard<K, V>) {
+        self.shrinking.cleared();
         // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
         if let Some(sharing) = &self.sharing {

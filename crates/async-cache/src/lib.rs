@@ -63,6 +63,7 @@ mod nesting;
 mod room;
 mod save;
 mod sharing;
+mod shrinking;
 mod sync;
 mod tally;
 mod warm;
@@ -94,8 +95,8 @@ pub mod __private {
     pub use std::time::Duration;
 
     pub use crate::function::{
-        Asked, Fallible, FirstArguments, Invalidating, IsNoResult, Optional, Returned, can_be_a_key,
-        can_be_a_value, lend,
+        Asked, Fallible, FirstArguments, Invalidating, IsNoResult, Name, Optional, PerType, Returned,
+        can_be_a_key, can_be_a_value, lend,
     };
 }
 

@@ -60,7 +60,7 @@
 /// | `maxsize = 1000` | the most entries; default 128 (for `async_ttl` 1024); `None` is unlimited |
 /// | `eviction = lru` | strictly the least recently used makes room; default `adaptive`, which costs a hit less |
 /// | `backup = DiskBackend::new(path)` | where entries survive the process: any [`CacheBackend`](crate::CacheBackend); evaluated when the cache is first used. Arguments and value are then `Serialize + DeserializeOwned`. A file belongs to one function |
-/// | `name = "products"` | tells the file of this function from those of others; default: its module path and name, so set it if the function may move |
+/// | `name = "products"` | tells the file of this function from those of others; default: its path and name, so set it if the function may move |
 /// | `key = id`, `key = (tenant, id)` | only these arguments make the key; the others need not be `Hash` |
 /// | `key: String = name.to_lowercase()` | this makes the key, from arguments by reference; evaluated twice by a call that loads |
 /// | `result`, `result = false` | the return type is a `Result` although its name does not end so, or is none although it does |
@@ -90,8 +90,11 @@
 ///
 /// # Methods
 ///
-/// The cache is one for all instances, so a method says `skip_self`: its receiver is no part of the key. `Self` is
-/// `Clone`, or the receiver an `Arc<Self>`, for the load runs on its own. In place of a type of its name, which cannot
+/// The cache is one for all instances of a type, so a method says `skip_self`: its receiver is no part of the key. In an
+/// `impl` block of a generic type each type has a cache of its own: `Repository<User>` never serves what
+/// `Repository<Order>` has loaded. The options may name the type, as in `backup = DiskBackend::new(T::PATH)`; two types
+/// with one file are an error on the first use, as two functions are. Arguments and value cannot be of a type that is a
+/// parameter of the block: keep an [`AsyncCache`](crate::AsyncCache) as a field for these. `Self` is `Clone`, or the receiver an `Arc<Self>`, for the load runs on its own. In place of a type of its name, which cannot
 /// stand in an `impl` block, there are two associated functions: `<method>_cache()`, which returns a
 /// [`CachedFunction`](crate::CachedFunction), and `<method>_refresh(...)`. A method with a `backup` needs a `name`.
 ///
@@ -192,7 +195,8 @@ pub use async_cache_macros::async_ttl;
 /// - `#[invalidates(price, clear_all)]`: all of it.
 /// - `#[invalidates(price, listing, clear_all)]`: several; what follows a name belongs to it.
 /// - `#[invalidates(Shop::price_cache(), key = (product))]`: the cache of a method; the key is given by reference, for
-///   several arguments as `key = (a, b)`.
+///   several arguments as `key = (a, b)`. In a generic `impl` block write `Self::row_cache()`, elsewhere
+///   `Repository::<User>::row_cache()`.
 /// - The write may be an `async fn`, a `fn` or a method.
 /// - In another process the file keeps the old value until this one saves.
 #[doc(inline)]

@@ -66,9 +66,14 @@ pub struct Saved {
     pub entries: u64,
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
-    /// Entries that could not be encoded, or are too large for the format, and so were left out. The first
-    /// one is named in a warning.
+    /// Entries that should have been saved and were not: they could not be encoded, are too large for the format, or
+    /// another process may have deleted them and the file has forgotten whether it has. The first one of the former,
+    /// and the number of the latter, are in a warning.
     pub left_out: u64,
+    /// Entries that other processes had saved and that this save dropped: there was no room for them within
+    /// [`maxsize`](crate::Builder::maxsize), or this process may have deleted them, and has deleted more than it
+    /// remembers. There is a warning if the file had more entries than `maxsize`, the first time.
+    pub dropped: u64,
     /// Where the file is now that stood at the path and was not a readable cache of ours, or could not be
     /// opened when the cache was built, if there was one.
     pub set_aside: Option<PathBuf>,
@@ -148,7 +153,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             SavedEntry { key, value, ttl: deadline.remaining(now) }
         });
         backend.save(&mut all).map_err(|source| BackupError::Backend { action: "save", source })?;
-        Ok(Saved { entries, ..Saved::default() })
+        let dropped = self.shrinking.replaced(&"the backup", self.maxsize);
+        Ok(Saved { entries, dropped, ..Saved::default() })
     }
 
     fn save_to_disk(
@@ -170,8 +176,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let unread = self.unread.load(Ordering::Relaxed) && !is_joined;
         if let (Some(merge), Some(sharing)) = (&mut merge, &self.sharing) {
             self.note_lost(sharing, codec, Core::begin_save, gone);
-            let (tombstones, holds) = sharing.to_join();
-            merge.join(tombstones, holds);
+            let (tombstones, learned) = sharing.to_join();
+            merge.join(tombstones, learned);
         }
         let opened = self.opened();
         let copied = opened.as_ref().filter(|opened| opened.is_mostly_cold()).map(|opened| &opened.snapshot);
@@ -223,13 +229,16 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 }
             }
         }
-        let saved = match merge {
-            None => writer.finish()?,
+        let place = disk.path().display();
+        let (saved, dropped) = match merge {
+            None => (writer.finish()?, self.shrinking.replaced(&place, self.maxsize)),
             Some(merge) => {
                 let merged = merge.finish(writer, file.file_now())?;
                 self.sharing.iter().for_each(|sharing| sharing.merged(&merged));
                 self.paid();
-                merged.saved
+                left_out.unsure(disk, merged.left_out);
+                let dropped = self.shrinking.merged(&place, self.maxsize, &merged);
+                (merged.saved, dropped)
             }
         };
         *clock = Some(file);
@@ -239,6 +248,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             entries: saved.entries.into(),
             bytes: saved.bytes,
             left_out: left_out.0,
+            dropped,
             set_aside: saved.set_aside,
         })
     }
@@ -259,11 +269,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 merge.note(&bytes, written_at);
             }
         }
-        let hot_count: usize = hot.shards.iter().map(Vec::len).sum();
-        let live = hot_count + cold.map_or(0, |(_, opened)| opened.cold.live());
         let contains = |rank| cold.is_some_and(|(frozen, _)| frozen.contains(rank));
         let cold = cold.map(|(_, opened)| Cold { snapshot: &opened.snapshot, contains: &contains });
-        merge.write_theirs(writer, file.file_now(), self.maxsize, live, cold.as_ref(), &|_| true)
+        merge.write_theirs(writer, file.file_now(), self.maxsize, cold.as_ref(), &|_| true)
     }
 
     /// Notes what was lost since the last save or load; what has expired goes into `gone`, as the keys do.
@@ -339,6 +347,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             Kind::Whole(backend, _) => {
                 let load = backend.load();
                 let entries = load.map_err(|source| BackupError::Backend { action: "load", source })?;
+                self.shrinking.loaded(entries.len(), self.maxsize);
                 Opening {
                     entries: self.restore_all(
                         entries.into_iter().rev().map(|it| (it, None)),
@@ -378,6 +387,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
         let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
         self.cold_counts.loaded(&snapshot);
+        self.shrinking.loaded(snapshot.len() as usize, self.maxsize);
         self.write_after(&snapshot);
         if let Some(sharing) = &self.sharing {
             // And what was lost since is not.
@@ -406,7 +416,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut shards: Vec<_> = self.shards().iter().map(|shard| shard.write()).collect();
         if let (Some(sharing), Some(before)) = (&self.sharing, before) {
             // With all shards locked, nothing is deleted between this and the opening.
-            let deleted = sharing.opened(opened.snapshot.file_id(), before);
+            let has_all = self.maxsize.is_none_or(|maxsize| opened.snapshot.len() as usize <= maxsize);
+            let deleted = sharing.opened(has_all.then(|| opened.snapshot.file_id()), before);
             for rank in opened.snapshot.ranks_of(&deleted) {
                 opened.cold.take(rank);
             }
@@ -669,6 +680,18 @@ impl HotEntries {
 struct LeftOut(u64);
 
 impl LeftOut {
+    /// Others may have deleted so many entries.
+    fn unsure(&mut self, disk: &DiskBackend, count: u64) {
+        self.0 += count;
+        if count > 0 {
+            tracing::warn!(
+                "{}: {count} entries are left out of the save: other processes have deleted more keys than the file \
+                 keeps, and may have deleted these; `Saved::left_out` counts them",
+                disk.path().display()
+            );
+        }
+    }
+
     fn note(&mut self, disk: &DiskBackend, key: &[u8], error: &BackendError) {
         self.0 += 1;
         if self.0 == 1 {

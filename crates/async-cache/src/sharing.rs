@@ -8,7 +8,7 @@
 //!    Those that come in between are applied to what was loaded;
 //! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes.
 
-use async_cache_disk::{KeyKind, Merged, Tombstones};
+use async_cache_disk::{KeyKind, Learned, Merged, Tombstones};
 use parking_lot::Mutex;
 
 /// There if the cache has a file that its saves merge with.
@@ -18,8 +18,8 @@ pub(crate) struct Sharing(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     tombstones: Tombstones,
-    /// The file that was opened or saved last, if the cache has everything that is in it.
-    holds: Option<[u8; 16]>,
+    /// What the last save learned of other processes.
+    learned: Learned,
 }
 
 impl Sharing {
@@ -41,11 +41,12 @@ impl Sharing {
         self.0.lock().tombstones.clone()
     }
 
-    /// A file was opened; `before` was known when that began. What was deleted since.
-    pub(crate) fn opened(&self, file_id: [u8; 16], before: &Tombstones) -> Tombstones {
+    /// A file was opened; `before` was known when that began, `holds` is the file if the cache has all that is in it. What
+    /// was deleted since.
+    pub(crate) fn opened(&self, holds: Option<[u8; 16]>, before: &Tombstones) -> Tombstones {
         let mut known = self.0.lock();
         known.tombstones = std::mem::take(&mut known.tombstones).since(before);
-        known.holds = Some(file_id);
+        known.learned.opened(holds);
         known.tombstones.clone()
     }
 
@@ -56,19 +57,19 @@ impl Sharing {
 
     /// The cache does not have all that is in the file that was opened, so the next save has to join it.
     pub(crate) fn holds_nothing(&self) {
-        self.0.lock().holds = None;
+        self.0.lock().learned.opened(None);
     }
 
     /// What a save has to know.
-    pub(crate) fn to_join(&self) -> (Tombstones, Option<[u8; 16]>) {
+    pub(crate) fn to_join(&self) -> (Tombstones, Learned) {
         let known = self.0.lock();
-        (known.tombstones.clone(), known.holds)
+        (known.tombstones.clone(), known.learned.clone())
     }
 
     /// A save that merged has ended.
     pub(crate) fn merged(&self, merged: &Merged) {
         let mut known = self.0.lock();
         known.tombstones.subtract(&merged.tombstones);
-        known.holds = merged.holds;
+        known.learned = merged.learned.clone();
     }
 }

@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from cache import AsyncCache, CacheBackend, _native
+from cache._excluded import check_exclude, places_of
+from cache._function import check_function
+from cache._invalidation import Invalidation
+from cache._ways import Ways
 from cache.decorator import MakeKey, open_backup
 
 from . import metrics
@@ -29,8 +33,8 @@ class AgentCache:
     `AgentCacheInvalidator` invalidates them together.
 
     `ttl` in seconds (``None``: for ever); `maxsize` results of this tool, in each session for itself (``None``:
-    unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key; ``key(*args, **kwargs)``
-    returns the key instead.
+    unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key, ``exclude={"client"}`` the
+    argument of this name; ``key(*args, **kwargs)`` returns the key instead.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class AgentCache:
         *,
         maxsize: int | None = 1024,
         skip_args: int = 0,
+        exclude: Iterable[str] = (),
         key: Callable[..., Any] | None = None,
         backend: CacheBackend | None = None,
     ) -> None:
@@ -60,6 +65,9 @@ class AgentCache:
         if key is not None and not callable(key):
             raise TypeError(f"key is a function of the tool's arguments, not {type(key).__qualname__}")
         self.skip_args = skip_args
+        self.exclude = check_exclude(exclude)
+        if key is not None and self.exclude:
+            raise TypeError("key makes the key of all arguments: leave out there what exclude names")
         self._key = key
         self._ttl = ttl
         self._maxsize = maxsize
@@ -70,8 +78,8 @@ class AgentCache:
         return AsyncCache(maxsize=self._maxsize, default_ttl=self._ttl)
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Any:
-        if not callable(function):
-            raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
+        check_function(function, "AgentCache")
+        places = places_of(function, self.exclude)
         if self._backup is not None and self._decorated:
             raise ValueError(
                 f"this AgentCache has a backup and decorates a function already: give "
@@ -90,17 +98,18 @@ class AgentCache:
 
         def for_session(session: _native.AgentSession) -> Any:
             own = self._new_cache()
-            kept = _native.decorate(run, own, 0, False, self.skip_args, make_key, run)
+            kept = _native.decorate(run, own, 0, False, self.skip_args, make_key, run, places)
             kept.cache = own
             kept.resource = self.resource
             return kept
 
         tool = _native.decorate_tool(
-            run, cache, self.skip_args, make_key, number, None if is_global else for_session
+            run, cache, self.skip_args, make_key, number, None if is_global else for_session, places
         )
         functools.update_wrapper(tool, function)
         tool.skip_args = self.skip_args
-        _Methods(tool, number, cache, is_global, self.resource).add_to(tool)
+        ways = Ways(function, self.exclude, self.skip_args, typed=False)
+        _Methods(tool, number, cache, is_global, self.resource).add_to(tool, function, ways)
         if registry.register(self.resource, tool):
             # The resource was written to before the tool was there, so what its file has is stale.
             cache.remove_all()
@@ -141,10 +150,11 @@ class _Methods:
         self._is_global = is_global
         self._resource = resource
 
-    def add_to(self, tool: Any) -> None:
+    def add_to(self, tool: Any, function: Any, ways: Ways) -> None:
         tool.resource = self._resource
         tool.scope = "global" if self._is_global else "session"
-        tool.invalidate_cache = self.invalidate_cache
+        # Everywhere, or in the active session.
+        tool.invalidate_cache = Invalidation(function, ways, self._keepers)
         tool.clear_cache = self.clear_cache
         tool.get_metrics = self.get_metrics
         tool.stats = self.stats
@@ -160,16 +170,12 @@ class _Methods:
         functions = (one for session in registry.sessions() for one in session.functions(self._number))
         return [function.cache for function in functions]
 
-    def invalidate_cache(self, *args: Any, **kwargs: Any) -> None:
-        """Removes what a call with these arguments has cached: everywhere, or in the active session."""
-        kwargs.pop("use_cache", None)
+    def _keepers(self) -> list[Any]:
+        """The functions that keep what an invalidation is to remove."""
         if self._is_global:
-            keepers = [self._tool()]
-        else:
-            session = active_session()
-            keepers = [] if session is None else list(session.functions(self._number))
-        for keeper in keepers:
-            _native.invalidate(keeper, (*args, *kwargs.values()), tuple(kwargs))
+            return [self._tool()]
+        session = active_session()
+        return [] if session is None else list(session.functions(self._number))
 
     def clear_cache(self) -> None:
         """Removes all results, in all sessions, and sets the tool's metrics to zero."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .backend import CacheBackend
 from .decorator import Decorator
 
@@ -9,8 +11,9 @@ from .decorator import Decorator
 class AsyncLRU(Decorator):
     """Caches the results of an async function by its arguments, as `functools.lru_cache` does for others.
 
-    `maxsize` results (``None``: unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key;
-    `typed=True` tells ``f(1)`` from ``f(1.0)``; with a `backup` the results survive the process.
+    `maxsize` results (``None``: unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key,
+    and ``exclude={"session"}`` the argument of this name, however it is given: all calls that differ in nothing else
+    share one result. `typed=True` tells ``f(1)`` from ``f(1.0)``; with a `backup` the results survive the process.
     """
 
     def __init__(
@@ -21,6 +24,7 @@ class AsyncLRU(Decorator):
         *,
         backend: CacheBackend | None = None,
         typed: bool = False,
+        exclude: Iterable[str] = (),
         autosave: float | None = None,
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
@@ -32,6 +36,7 @@ class AsyncLRU(Decorator):
             backup=backup,
             backend=backend,
             typed=typed,
+            exclude=exclude,
             autosave=autosave,
             autosave_changes=autosave_changes,
             save_at_exit=save_at_exit,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .backend import CacheBackend
 from .decorator import Decorator
 
@@ -21,6 +23,7 @@ class AsyncTTL(Decorator):
         *,
         backend: CacheBackend | None = None,
         typed: bool = False,
+        exclude: Iterable[str] = (),
         autosave: float | None = None,
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
@@ -32,6 +35,7 @@ class AsyncTTL(Decorator):
             backup=backup,
             backend=backend,
             typed=typed,
+            exclude=exclude,
             autosave=autosave,
             autosave_changes=autosave_changes,
             save_at_exit=save_at_exit,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Awaitable, Callable
-from types import MethodType
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from . import _autosave, _native
+from ._excluded import check_exclude, places_of
+from ._function import check_function, inner_function
+from ._invalidation import Invalidation
 from ._persistence import Persistence
 from ._scope import scope_of
+from ._ways import Ways
 from .async_cache import AsyncCache
 from .backend import CacheBackend
 from .key import make_key
@@ -31,6 +34,7 @@ class Decorator:
         backup: CacheBackend | None,
         backend: CacheBackend | None,
         typed: bool,
+        exclude: Iterable[str] = (),
         autosave: float | None = None,
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
@@ -50,6 +54,7 @@ class Decorator:
         if self._autosave != (None, None, False):
             _autosave.check(autosave, autosave_changes, self._backup is not None)
         self.skip_args = skip_args
+        self.exclude = check_exclude(exclude)
         self._typed = typed
         self._decorated = 0
 
@@ -58,8 +63,7 @@ class Decorator:
         self.cache.clear()
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Any:
-        if not callable(function):
-            raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
+        check_function(function, type(self).__qualname__)
         if self._backup is not None and self._decorated:
             raise ValueError(
                 f"this decorator has a backup and decorates a function already: give {_name(function)} a decorator "
@@ -70,17 +74,20 @@ class Decorator:
         if self._backup is not None and self._autosave != (None, None, False):
             cache._save_unasked(*self._autosave)
         cached = _native.decorate(
-            function, cache, self._decorated, self._typed, self.skip_args, make, inner_function(function)
+            function,
+            cache,
+            self._decorated,
+            self._typed,
+            self.skip_args,
+            make,
+            inner_function(function),
+            places_of(function, self.exclude),
         )
         self._decorated += 1
         functools.update_wrapper(cached, function)
-
-        def invalidate_cache(*args: Any, **kwargs: Any) -> None:
-            kwargs.pop("use_cache", None)
-            _native.invalidate(cached, (*args, *kwargs.values()), tuple(kwargs))
-
+        ways = Ways(function, self.exclude, self.skip_args, self._typed)
         cached.clear_cache = self.clear_cache
-        cached.invalidate_cache = invalidate_cache
+        cached.invalidate_cache = Invalidation(function, ways, lambda: (cached,))
         cached.get_metrics = cache.get_metrics
         cached.stats = cache.stats
         cached.save_to_backup = cache.save_to_backup
@@ -88,20 +95,6 @@ class Decorator:
         cached.load_from_backup = cache.load_from_backup
         cached.skip_args = self.skip_args
         return cached
-
-
-def inner_function(function: Any) -> Any:
-    """The function of Python's that a callable comes down to, if there is one: `inspect` looks at its code."""
-    for _ in range(100):
-        if isinstance(function, functools.partial):
-            function = function.func
-        elif isinstance(function, MethodType):
-            function = function.__func__
-        elif hasattr(function, "__code__"):
-            return function
-        else:
-            function = getattr(type(function), "__call__", None)  # noqa: B004 # the function itself is wanted
-    return None
 
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Any]

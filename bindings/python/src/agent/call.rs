@@ -167,7 +167,8 @@ impl ToolCall {
         let guard = here.guard.as_ref().expect("looked at by the caller").get();
         let names = call.names.as_ref().map(|names| names.bind(py));
         let keeper = target.and_then(|target| function(target)).unwrap_or_else(|| call.function(py));
-        let probe = keeper.probe(py, &call.args, names)?;
+        let kept = keeper.kept(py, &call.args, names)?;
+        let probe = keeper.probe(py, &kept)?;
         let tool = tool(call.function(py));
         let name = name_of(py, tool, &probe, &call.args);
         let asked = Asked {
@@ -298,7 +299,9 @@ impl Coroutine for ToolCall {
             None => call.function(py),
             Some(of_session) => function(of_session)?,
         };
-        let probe = keeper.probe_at_once(py, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
+        let names = call.names.as_ref().map(|names| names.bind(py));
+        let kept = keeper.kept(py, &call.args, names).ok()?;
+        let probe = keeper.probe_at_once(py, &kept)?;
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
         let name = name_of(py, tool, &probe, &call.args);
@@ -309,6 +312,7 @@ impl Coroutine for ToolCall {
             }
         }
         let Hit::Served(value) = keeper.cache.bind(py).get().hit(py, &probe) else { return None };
+        drop(kept);
         count(py, tool, session, |counts| counts.hits += 1);
         let Some((frame, guard)) = guarded else {
             *self = Self::Done;
@@ -392,6 +396,14 @@ impl Coroutine for ToolCall {
                 }
             }
             Self::Served(_) | Self::Done => {}
+        }
+    }
+
+    fn fail(&mut self, py: Python<'_>, error: &PyErr) {
+        if let Self::Running(mut running) = std::mem::replace(self, Self::Done)
+            && let Inner::Cached(call) = &mut running.inner
+        {
+            call.fail(py, error);
         }
     }
 

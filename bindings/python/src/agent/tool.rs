@@ -2,11 +2,12 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use super::call::Watched;
 use crate::cache::Cache;
 use crate::call::Function;
+use crate::part::Part;
 use crate::raw::{GilCell, Ref, function};
 
 /// What makes a decorated function the tool of an agent.
@@ -63,6 +64,7 @@ pub(super) static TOTAL: GilCell<Counts> = GilCell::new(Counts::NONE);
 /// Makes a tool. `make` is called with a session and returns the function that keeps the results of that session;
 /// without it, `cache` keeps the results.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)] // as many as a tool is made of
 pub(super) fn decorate_tool<'py>(
     wrapped: Bound<'py, PyAny>,
     cache: Bound<'py, Cache>,
@@ -70,9 +72,11 @@ pub(super) fn decorate_tool<'py>(
     make_key: Option<Bound<'py, PyAny>>,
     number: u32,
     make: Option<Bound<'py, PyAny>>,
+    excluded: (Vec<usize>, Vec<Bound<'py, PyString>>),
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
     let scope = make.map_or(Scope::Global, |make| Scope::Session(Ref::new(make)));
+    let part = Part::new(skip, &excluded.0, excluded.1);
     let function = Function {
         passes_for: Some(Ref::new(wrapped.clone())),
         wrapped: Ref::new(wrapped),
@@ -80,7 +84,9 @@ pub(super) fn decorate_tool<'py>(
         number: 0,
         typed: false,
         skip,
+        is_direct: make_key.is_none() && part.is_none(),
         make_key: make_key.map(Ref::new),
+        part,
         tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
     };
     function::new::<Watched>(py, function)

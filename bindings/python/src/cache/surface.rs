@@ -3,7 +3,6 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_cache_core::stats::Stats;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -19,6 +18,7 @@ use crate::key::{ObjectKey, Probe};
 use crate::options::FileOptions;
 use crate::raw::GilCell;
 use crate::ttl::Ttl;
+use crate::window::Window;
 
 #[pymethods]
 impl Cache {
@@ -26,7 +26,10 @@ impl Cache {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, 5.0, MAX_BATCH_SIZE)) }
+        Self {
+            seed: seed(),
+            state: GilCell::new(State::new(None, Ttl::Default, Window::DEFAULT, MAX_BATCH_SIZE)),
+        }
     }
 
     /// Gives a cache that was not used yet its limits.
@@ -41,9 +44,9 @@ impl Cache {
     ) -> PyResult<()> {
         let maxsize = maxsize.map(|maxsize| count(maxsize, "maxsize")).transpose()?;
         let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
-        let batch_window_ms = window(batch_window_ms)?;
+        let batch_window = Window::new(batch_window_ms)?;
         let max_batch_size = batch_size(max_batch_size)?;
-        let new = State::new(maxsize, default_ttl, batch_window_ms, max_batch_size);
+        let new = State::new(maxsize, default_ttl, batch_window, max_batch_size);
         let mut state = self.state.borrow(py);
         if !state.core.is_pristine() || state.opened.is_some() {
             return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
@@ -65,7 +68,7 @@ impl Cache {
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let cleared = {
             let mut state = self.state.borrow(py);
-            (state.saves, state.save_errors) = (0, 0);
+            (state.saves, state.save_errors, state.dropped, state.no_room) = (0, 0, 0, 0);
             state.spent = Stats::default();
             state.bury_all();
             (state.core.clear(), state.opened.take())
@@ -75,9 +78,10 @@ impl Cache {
     }
 
     /// Removes everything, and what was counted stays: for an invalidation.
-    fn remove_all(&self, py: Python<'_>) {
+    pub(crate) fn remove_all(&self, py: Python<'_>) {
         let removed = {
             let mut state = self.state.borrow(py);
+            state.no_room = 0;
             let opened = state.opened.take();
             if let Some(opened) = &opened {
                 opened.add_to(&mut state.spent);
@@ -132,6 +136,7 @@ impl Cache {
         dict.set_item("undecodable", stats.undecodable)?;
         dict.set_item("saves", stats.saves)?;
         dict.set_item("save_errors", stats.save_errors)?;
+        dict.set_item("dropped", stats.dropped)?;
         Ok(dict)
     }
 
@@ -176,9 +181,18 @@ impl Cache {
         self.state.borrow(py).core.changes()
     }
 
-    /// Counts a save to a backend of the user's own.
-    fn count_save(&self, py: Python<'_>) {
-        self.state.borrow(py).saves += 1;
+    /// Counts a save to a backend of the user's own; how many entries it dropped that there was no room for here.
+    fn count_save(&self, py: Python<'_>) -> u64 {
+        let mut state = self.state.borrow(py);
+        let dropped = std::mem::take(&mut state.no_room);
+        state.saves += 1;
+        state.dropped += dropped;
+        dropped
+    }
+
+    /// Notes how many entries of a backend of the user's own there was no room for.
+    fn count_no_room(&self, py: Python<'_>, count: u64) {
+        self.state.borrow(py).no_room = count;
     }
 
     /// Counts a save that failed, to whatever backend.
@@ -242,15 +256,15 @@ impl Cache {
 
     #[getter]
     fn batch_window_ms(&self, py: Python<'_>) -> f64 {
-        self.state.borrow(py).batch_window_ms
+        self.state.borrow(py).batch_window.milliseconds()
     }
 
     #[setter]
     fn set_batch_window_ms(&self, py: Python<'_>, window_ms: &Bound<'_, PyAny>) -> PyResult<()> {
-        let window_ms = window(window_ms)?;
+        let window = Window::new(window_ms)?;
         let mut state = self.state.borrow(py);
-        state.batch_window_ms = window_ms;
-        state.planner.set_window(Duration::from_secs_f64(window_ms / 1000.0));
+        state.batch_window = window;
+        state.planner.set_window(window.duration());
         Ok(())
     }
 
@@ -311,7 +325,7 @@ impl Cache {
         }
         stats.undecodable += state.spent.undecodable;
         stats.expirations += state.spent.expirations;
-        (stats.saves, stats.save_errors) = (state.saves, state.save_errors);
+        (stats.saves, stats.save_errors, stats.dropped) = (state.saves, state.save_errors, state.dropped);
         stats
     }
 }
@@ -328,14 +342,6 @@ fn count(number: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
     };
     usize::try_from(count)
         .map_err(|_| PyValueError::new_err(format!("{name} is 0 or more (None: unlimited), not {count}")))
-}
-
-fn window(milliseconds: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let window: f64 = milliseconds.extract()?;
-    if window.is_finite() && window >= 0.0 {
-        return Ok(window);
-    }
-    Err(PyValueError::new_err(format!("batch_window_ms is 0 or more milliseconds, not {window}")))
 }
 
 fn batch_size(size: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {

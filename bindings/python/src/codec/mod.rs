@@ -10,7 +10,7 @@
 //!
 //! Layout: `write` the markers; `ext` the numbers of the extension types; `value` and `decode` the two
 //! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
-//! values and keys have in common; `pickle` the fallback; `key` the canonical encoding of keys, with `heirs` for
+//! values and keys have in common; `pickle` the fallback, with `pickler`; `key` the canonical encoding of keys, with `heirs` for
 //! those that equal keys of another class; `by_value` that of arguments, with `object` and `reduce` for whatever
 //! is not built in; `names` how classes are named and found; `types` the classes that Python's library defines
 //! in Python; `python` the functions that the tests and the keys made in Python call.
@@ -31,6 +31,7 @@ mod names;
 mod number;
 mod object;
 mod pickle;
+mod pickler;
 mod python;
 mod reduce;
 mod sharing;
@@ -45,6 +46,7 @@ pub(crate) use ext::{CALL, TYPED_CALL};
 pub(crate) use key::encode_key;
 pub(crate) use names::is_found;
 pub(crate) use python::register;
+pub(crate) use types::prepare;
 pub(crate) use value::encode_value;
 pub(crate) use write::out_of_memory;
 

@@ -3,26 +3,22 @@
 //! Body of the extension type, to its end: the pickle as bin, then every out-of-band buffer as a bool (true:
 //! read-only) and bin. Big buffers, such as those of arrays, are copied once in each direction.
 
-use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
+use super::pickler::{self, Pickled};
 use super::{ext, types, write};
 use crate::raw::calls::Invoke;
 
-const PROTOCOL: u8 = 5;
-
 pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let py = value.py();
-    let (pickle, buffers) = dump(value)?;
-    let pickle = pickle.as_bytes();
+    let Pickled { pickle, buffers } = pickler::pickle(value)?;
     let sizes = buffers.iter().map(|buffer| 1 + write::binary_size(buffer.len_bytes()));
     let len = write::binary_size(pickle.len()) + sizes.sum::<usize>();
     // Header and room first, so that no big buffer is moved once it is written.
     write::ext_header(out, ext::PICKLE, len)?;
     out.reserve(len);
-    write::binary(out, pickle)?;
+    write::binary(out, &pickle)?;
     for buffer in &buffers {
         write::bool(out, buffer.readonly());
         write::binary_length(out, buffer.len_bytes())?;
@@ -31,25 +27,6 @@ pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
         buffer.copy_to_slice(py, &mut out[start..])?;
     }
     Ok(())
-}
-
-type Dumped<'py> = (Bound<'py, PyBytes>, Vec<PyBuffer<u8>>);
-
-fn dump<'py>(value: &Bound<'py, PyAny>) -> PyResult<Dumped<'py>> {
-    let py = value.py();
-    let found = PyList::empty(py);
-    let options = PyDict::new(py);
-    options.set_item("buffer_callback", found.getattr("append")?)?;
-    let pickle = types::pickle_dumps(py)?.invoke(&(value, PROTOCOL).into_pyobject(py)?, Some(&options))?;
-    match found.iter().map(|buffer| PyBuffer::get(&buffer.call_method0("raw")?)).collect() {
-        Ok(buffers) => Ok((pickle.cast_into()?, buffers)),
-        // A buffer that is not contiguous has no raw bytes. Pickle itself can write it.
-        Err(error) if error.is_instance_of::<PyBufferError>(py) => {
-            let pickle = types::pickle_dumps(py)?.invoke(&(value, PROTOCOL).into_pyobject(py)?, None)?;
-            Ok((pickle.cast_into()?, Vec::new()))
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// A buffer as it was when it was pickled.

@@ -38,6 +38,13 @@ pub(super) struct Seen {
     many: HashSet<usize>,
 }
 
+/// Whether an object has no more references than those that are accounted for.
+#[inline]
+#[allow(deprecated)] // what replaces it is `unsafe`
+pub(super) fn is_held_by(object: &Bound<'_, PyAny>, known: isize) -> bool {
+    object.get_refcnt() <= known
+}
+
 fn address(object: &Bound<'_, PyAny>) -> usize {
     object.as_ptr().addr()
 }
@@ -52,9 +59,8 @@ impl Seen {
     /// Whether the object, which is no root, was met before. `known` is how many references are accounted
     /// for.
     #[inline]
-    #[allow(deprecated)] // what replaces it is `unsafe`
     pub(super) fn again(&mut self, object: &Bound<'_, PyAny>, known: isize) -> bool {
-        object.get_refcnt() > known && self.note(address(object))
+        !is_held_by(object, known) && self.note(address(object))
     }
 
     #[cold]

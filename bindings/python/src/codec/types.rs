@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyType, PyTzInfo};
 
 macro_rules! library {
     ($($name:ident: $kind:ty = $module:literal, $attribute:literal;)*) => {$(
@@ -29,6 +29,7 @@ library! {
     method: PyType = "types", "MethodType";
     pickle_dumps: PyAny = "pickle", "dumps";
     pickle_loads: PyAny = "pickle", "loads";
+    pickle_buffer: PyType = "pickle", "PickleBuffer";
     mapping_proxy: PyType = "types", "MappingProxyType";
     dict_keys: PyType = "_collections_abc", "dict_keys";
     dict_values: PyType = "_collections_abc", "dict_values";
@@ -36,9 +37,20 @@ library! {
     array: PyType = "array", "array";
     dispatch_table: PyAny = "copyreg", "dispatch_table";
     new_object: PyAny = "copyreg", "__newobj__";
+    new_object_ex: PyAny = "copyreg", "__newobj_ex__";
     slot_names: PyAny = "copyreg", "_slotnames";
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";
+}
+
+/// Looks up at the start what is looked up later where an error cannot be raised. Python's module of
+/// dates is one of these: `PyO3` takes it for granted, and an interrupt of its import then is a panic.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    // First, for what interrupts the import that `PyO3` asks for becomes an `ImportError`.
+    timezone(py)?;
+    PyTzInfo::utc(py)?;
+    modules(py)?;
+    Ok(())
 }
 
 /// What is known of classes so far: whether their instances hide something (see `reduce`). A dict that keeps no class

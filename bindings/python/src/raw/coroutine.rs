@@ -58,6 +58,8 @@ pub(crate) trait Coroutine: Sized {
     fn close(&mut self, py: Python<'_>) -> PyResult<()>;
     /// It is dropped before it was done.
     fn abandon(&mut self, py: Python<'_>);
+    /// A step of it has panicked with this error, which its caller gets: others who wait for it must not wait for ever.
+    fn fail(&mut self, py: Python<'_>, error: &PyErr);
     /// The collector asks for what it holds.
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int;
     /// Where its type and its free list are.
@@ -232,9 +234,14 @@ fn with<B: Coroutine, R>(
         (*this).busy = true;
         let kept = Bound::from_borrowed_ptr(py, object);
         let result = catch_unwind(AssertUnwindSafe(|| work(&mut *(*this).body)));
+        let result = result.unwrap_or_else(|panic| {
+            let error = panicked(&*panic);
+            drop(catch_unwind(AssertUnwindSafe(|| (*this).body.fail(py, &error))));
+            Err(error)
+        });
         (*this).busy = false;
         drop(kept);
-        result.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        result
     }
 }
 

@@ -23,11 +23,6 @@ use super::{Ref, attached};
 use crate::agent::Tool;
 use crate::call::{Args, Function};
 
-unsafe extern "C" {
-    /// A function and the object it is called on, as a bound method; not among `PyO3`'s declarations.
-    fn PyMethod_New(function: *mut ffi::PyObject, object: *mut ffi::PyObject) -> *mut ffi::PyObject;
-}
-
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 #[repr(C)]
@@ -213,7 +208,7 @@ unsafe extern "C" fn bind(
         if instance.is_null() || instance == ffi::Py_None() {
             ffi::Py_NewRef(object)
         } else {
-            PyMethod_New(object, instance)
+            super::bound::bind(object, instance)
         }
     }
 }

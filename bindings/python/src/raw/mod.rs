@@ -4,11 +4,13 @@
 //! - [`GilCell`]: state that the interpreter's lock guards;
 //! - `calls`: calls of Python code, which a daemon thread may not come back from;
 //! - `context`: context variables;
+//! - `interpreter`: which interpreter runs here;
+//! - `stack`: how much stack the running thread has left;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place;
 //! - `pending`: calls that the main thread makes for other threads;
 //! - `stop`: the exception that a value is returned in;
-//! - `function`: callables with vectorcall that pass for functions;
+//! - `function`: callables with vectorcall that pass for functions; `bound`: their bound methods;
 //! - `text`: what a `str` says of itself.
 //!
 //! Contracts that every block here leans on:
@@ -21,12 +23,15 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bound;
 pub(crate) mod calls;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
+pub(crate) mod interpreter;
 pub(crate) mod method;
 pub(crate) mod pending;
+pub(crate) mod stack;
 mod stop;
 pub(crate) mod text;
 

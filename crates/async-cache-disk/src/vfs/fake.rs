@@ -72,6 +72,12 @@ struct State {
     now: Duration,
 }
 
+/// Lets files and processes keep only so many deletes, as far as this thread saves and deletes: so that a short history
+/// reaches what happens when deletes are forgotten.
+pub fn keep_deletes(most: usize) {
+    crate::tombstones::MOST_DELETES.set(most);
+}
+
 impl FakeDisk {
     /// An empty disk with a root directory.
     pub fn new() -> Self {

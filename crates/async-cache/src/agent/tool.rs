@@ -18,7 +18,7 @@ use super::report::ToolError;
 use crate::builder::Builder;
 use crate::cache::AsyncCache;
 use crate::error::{BackupError, BuildError, LoadError};
-use crate::function::{Asked, CachedFunction};
+use crate::function::{Asked, CachedFunction, Name};
 use crate::load::Storing;
 use crate::lookup::Lookup;
 use crate::save::{Opening, Saved};
@@ -65,7 +65,7 @@ where
     /// `name` tells the tool's entries from those of others in a file.
     #[doc(hidden)]
     pub const fn new(
-        name: &'static str,
+        name: Name,
         resource: &'static str,
         scope: Scope,
         build: fn(Builder<K, V>) -> Builder<K, V>,
@@ -106,7 +106,8 @@ where
 
     /// The function's name.
     fn name(&self) -> &'static str {
-        self.function.name.rsplit("::").next().unwrap_or(self.function.name)
+        let name = self.function.name.get();
+        name.rsplit("::").next().unwrap_or(name)
     }
 
     /// The cache for calls that are made in a frame; `None`: they run uncached.

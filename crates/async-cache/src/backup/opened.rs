@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::codec::Codec;
 use super::disk::with_scratch;
+use crate::save::Saved;
 
 /// Deadlines looked at by one write. Each write adds one entry at most, so a few keep up.
 const DUE_PER_WRITE: usize = 8;
@@ -49,6 +50,8 @@ pub(crate) struct ColdCounts {
     saves: AtomicU64,
     /// Saves that failed.
     save_errors: AtomicU64,
+    /// Entries of others that saves dropped from the backup.
+    dropped: AtomicU64,
     /// The snapshot that was loaded last, if it has eager records. Held until the cache is cleared.
     others: Mutex<Option<Snapshot>>,
 }
@@ -59,6 +62,7 @@ impl ColdCounts {
         stats.expirations += self.expirations.load(Ordering::Relaxed);
         stats.saves += self.saves.load(Ordering::Relaxed);
         stats.save_errors += self.save_errors.load(Ordering::Relaxed);
+        stats.dropped += self.dropped.load(Ordering::Relaxed);
     }
 
     /// Forgets it all; for when the cache is cleared.
@@ -68,6 +72,7 @@ impl ColdCounts {
         self.expirations.store(0, Ordering::Relaxed);
         self.saves.store(0, Ordering::Relaxed);
         self.save_errors.store(0, Ordering::Relaxed);
+        self.dropped.store(0, Ordering::Relaxed);
     }
 
     /// Notes whose eager records the next save passes on.
@@ -81,9 +86,14 @@ impl ColdCounts {
     }
 
     /// Counts a save by what came of it.
-    pub(crate) fn saved<T, E>(&self, outcome: &Result<T, E>) {
-        let count = if outcome.is_ok() { &self.saves } else { &self.save_errors };
-        count.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn saved<E>(&self, outcome: &Result<Saved, E>) {
+        match outcome {
+            Ok(saved) => {
+                self.saves.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(saved.dropped, Ordering::Relaxed);
+            }
+            Err(_) => drop(self.save_errors.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 }
 

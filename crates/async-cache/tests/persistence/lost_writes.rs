@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -314,7 +313,7 @@ fn of_what_a_small_cache_has_lost_it_keeps_a_few_thousand_keys() {
 }
 
 #[test]
-fn a_panic_while_a_lost_key_is_written_forgets_nothing() {
+fn a_panic_while_a_lost_key_is_written_forgets_no_other_one() {
     let host = Host::new();
     let open = || -> AsyncCache<Key, u64> {
         let builder = AsyncCache::builder().clock(host.clock.clone()).backup(backend(&host.disk));
@@ -334,9 +333,9 @@ fn a_panic_while_a_lost_key_is_written_forgets_nothing() {
         cache.set(key(number), 11);
     }
     PANICS.store(true, SeqCst);
-    let save = std::panic::catch_unwind(AssertUnwindSafe(|| cache.save_to_backup()));
+    let save = cache.save_to_backup();
     PANICS.store(false, SeqCst);
-    assert!(save.is_err());
+    save.unwrap();
     cache.delete(&key(100));
     cache.delete(&key(101));
     cache.save_to_backup().unwrap();

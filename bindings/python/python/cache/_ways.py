@@ -1,0 +1,256 @@
+"""The ways to write one call, so that an invalidation reaches all of them.
+
+``read(1)``, ``read(number=1)``, ``read(1, False)`` and ``read(1, verbose=False)`` are one call of ``read(number,
+verbose=False)``, and four keys. Keys are made of a call as it is written, for that costs a hit nothing; an
+invalidation pays instead, and removes the entries of all ways.
+
+Rules:
+
+1. The ways of a call: its first k arguments by position, for every k, and the others by name. An argument that is equal
+   to its default (the same object, or one key) may be written or left out. More positional arguments than parameters
+   (``*args``) leave one way for those before them.
+2. Arguments that are no part of the key may be given or left out, by position and by name. Where a call can be read in
+   both ways, both are meant: an invalidation of too much is a miss, one of too little an old value.
+3. A call that no parameter list accepts is a `TypeError`, as it is from the function.
+4. If the ways are more than `MOST`, or the signature is not known, or another decorator's signature is not the
+   function's, all results of the function go. `None` stands for that.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from .key import _to_hashable
+
+MOST = 1024
+
+_PLAIN = (str, int, float, bool, bytes, type(None))
+
+# Positional arguments and the names of the last ones: a call as the native module takes it.
+WrittenCall = tuple[tuple[Any, ...], tuple[str, ...]]
+GivenCall = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _Bound(NamedTuple):
+    """What a call gives for each parameter, and what it gives beyond them."""
+
+    values: dict[str, Any]
+    more: tuple[Any, ...]
+    named_more: dict[str, Any]
+
+
+class Parameters:
+    """The parameters of a function, and which of them are part of the key."""
+
+    def __init__(
+        self, signature: inspect.Signature, name: str, exclude: frozenset[str], skip: int, typed: bool
+    ) -> None:
+        parameters = signature.parameters.values()
+        kinds = inspect.Parameter
+        self._name = name
+        self._typed = typed
+        self._only = [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY]
+        self.positional = self._only + [p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD]
+        # Left out by position only: given by name, they are part of the key.
+        self._skipped = [None if name in exclude else name for name in self.positional[:skip]]
+        self._left_out = exclude.union(self.positional[:skip])
+        by_name = [p.name for p in parameters if p.kind is kinds.KEYWORD_ONLY]
+        self._by_name_only = by_name
+        self.by_name = frozenset(self.positional[len(self._only) :] + by_name)
+        self.takes_more = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
+        self.takes_any_name = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not kinds.empty}
+        every = [*self.positional, *by_name]
+        self.required = [p for p in every if p not in self._defaults and p not in self._left_out]
+
+    def ways(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[WrittenCall]:
+        """All ways to write a call, without what is no part of the key. `TypeError` if it is no call."""
+        error = None
+        found = False
+        for positional in self._readings():  # Rule 2
+            try:
+                bound = self._bind(positional, args, kwargs)
+            except TypeError as refused:
+                error = error or refused
+                continue
+            found = True
+            yield from self._ways(bound)
+        if not found and error is not None:
+            raise error  # Rule 3
+
+    def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """At most how many `ways` there are, for calls that are some."""
+        count = 0
+        for positional in self._readings():
+            try:
+                bound = self._bind(positional, args, kwargs)
+            except TypeError:
+                continue
+            count += sum(2 ** len(open_) for _, _, open_ in self._prefixes(bound))
+        return count
+
+    def keys_its_object(self) -> bool:
+        """Whether the first parameter is an object or class that the key is made of."""
+        first = self.positional[:1]
+        return first in (["self"], ["cls"]) and first[0] not in self._left_out
+
+    def is_part_of_the_key(self, name: str) -> bool:
+        """Whether an argument is part of the key."""
+        return name not in self._left_out
+
+    def given(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], list[str | None]] | None:
+        """What a call gives, defaults included: by position, by name, and the names of those by position.
+
+        `None` if it is no call.
+        """
+        try:
+            bound = self._bind(self.positional, args, kwargs)
+        except TypeError:
+            return None
+        given = {**self._defaults, **bound.values}
+        values = (*(given[name] for name in self.positional), *bound.more)
+        return values, {**given, **bound.named_more}, [*self.positional, *([None] * len(bound.more))]
+
+    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether it is a call."""
+        for positional in self._readings():
+            try:
+                self._bind(positional, args, kwargs)
+            except TypeError:
+                continue
+            return True
+        return False
+
+    def _readings(self) -> list[list[str]]:
+        """The parameters that positional arguments are given for: with those that are left out, and without."""
+        kept = [name for name in self.positional if name not in self._left_out]
+        return [self.positional] if len(kept) == len(self.positional) else [self.positional, kept]
+
+    def _bind(self, positional: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound:
+        values = dict(zip(positional, args, strict=False))
+        more = args[len(positional) :]
+        if more and not self.takes_more:
+            raise TypeError(
+                f"{self._name}() takes {len(positional)} positional arguments, and {len(args)} were given"
+            )
+        named_more = {}
+        for name, value in kwargs.items():
+            if name in self.by_name:
+                if name in values:
+                    raise TypeError(f"{self._name}() got two values for the argument {name!r}")
+                values[name] = value
+            elif self.takes_any_name:
+                named_more[name] = value
+            elif name not in self._left_out:
+                raise TypeError(f"{self._name}() has no parameter {name!r}")
+        missing = [name for name in self.required if name not in values]
+        if missing:
+            raise TypeError(f"{self._name}() lacks the argument {', '.join(map(repr, missing))}")
+        return _Bound(values, more, named_more)
+
+    def _prefixes(self, bound: _Bound) -> Iterator[tuple[int, list[str], list[str]]]:
+        """Each number of arguments by position, those that are then written by name, and those that may be."""
+        written: list[str] = []
+        open_: list[str] = []
+        for name in self._by_name_only:
+            if name not in self._left_out:
+                (open_ if self._is_default(name, bound.values) else written).append(name)
+        yield len(self.positional), written[:], open_[:]
+        if bound.more:
+            return
+        for count in range(len(self.positional) - 1, -1, -1):
+            name = self.positional[count]
+            if name not in self._left_out:
+                is_default = self._is_default(name, bound.values)
+                if count >= len(self._only):
+                    (open_ if is_default else written).append(name)
+                elif not is_default:
+                    return  # it can be given by position only
+            yield count, written[:], open_[:]
+
+    def _ways(self, bound: _Bound) -> Iterator[WrittenCall]:
+        """Rule 1."""
+        given = {**self._defaults, **bound.values}
+        more_names = tuple(bound.named_more)
+        more_values = tuple(bound.named_more.values())
+        for count, written, open_ in self._prefixes(bound):
+            leading = [given[name] for name in self.positional[:count] if name not in self._left_out]
+            leading += bound.more
+            skipped = [n for n in self._skipped[count:] if n in bound.values and n in self.by_name]
+            for others in ([], skipped) if skipped else ([],):
+                for chosen in range(2 ** len(open_)):
+                    names = others + written + [name for at, name in enumerate(open_) if chosen >> at & 1]
+                    values = (*leading, *(given[name] for name in names), *more_values)
+                    yield values, (*names, *more_names)
+
+    def _is_default(self, name: str, values: dict[str, Any]) -> bool:
+        if name not in self._defaults:
+            return False
+        if name not in values:
+            return True
+        value, default = values[name], self._defaults[name]
+        if value is default:
+            return True
+        if self._typed and type(value) is not type(default):
+            return False
+        if type(value) in _PLAIN and type(default) in _PLAIN and value == value:
+            is_text = isinstance(value, str | bytes) or isinstance(default, str | bytes)
+            return bool((not is_text or type(value) is type(default)) and value == default)
+        try:
+            return bool(_to_hashable(value) == _to_hashable(default))
+        except (TypeError, ValueError):
+            return False  # what has no key is no key's default
+
+
+class Ways:
+    """The ways to write calls of a function."""
+
+    def __init__(self, function: Callable[..., Any], exclude: Iterable[str], skip: int, typed: bool) -> None:
+        self._function = function
+        self._exclude = frozenset(exclude)
+        self._skip = skip
+        self._typed = typed
+        self._parameters: Parameters | None = None
+        self._is_known = False
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """The parameters, `None` if the signature is not known. Looked at once, and not before it is needed."""
+        if not self._is_known:
+            self._parameters = self._look(follow_wrapped=True)
+            self._is_known = True
+        return self._parameters
+
+    def all_ways(self, readings: list[GivenCall]) -> list[WrittenCall] | None:
+        """All ways to write a call that is given in one of several readings, each way once.
+
+        `None`: too many, or not to be known. `TypeError` if no reading is a call.
+        """
+        parameters = self.parameters
+        if parameters is None:
+            return None  # Rule 4
+        calls = [reading for reading in readings if parameters.accepts(*reading)]
+        if not calls:
+            own = self._look(follow_wrapped=False)
+            if own is not None and any(own.accepts(*reading) for reading in readings):
+                return None  # Rule 4: it is wrapped by a function that takes other arguments
+            calls = readings[:1]  # for its error
+        if sum(parameters.count(*call) for call in calls) > MOST:
+            return None  # Rule 4
+        found = {}
+        for call in calls:
+            for args, names in parameters.ways(*call):
+                found[tuple(map(id, args)), names] = (args, names)
+        return list(found.values())
+
+    def _look(self, follow_wrapped: bool) -> Parameters | None:
+        try:
+            signature = inspect.signature(self._function, follow_wrapped=follow_wrapped)
+        except (TypeError, ValueError):
+            return None
+        name = getattr(self._function, "__qualname__", None) or repr(self._function)
+        return Parameters(signature, name, self._exclude, self._skip, self._typed)

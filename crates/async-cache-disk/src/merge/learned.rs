@@ -1,0 +1,141 @@
+//! What a process knows from its own earlier saves, and each further save has to know.
+//!
+//! Rules:
+//! 1. an entry that a save refuses, since a later write or a delete of its key is known, is *superseded*. No later save of
+//!    the process writes it, though the later write may have left the file since. It is known by the hash of its key and
+//!    the time of its own writing: a later write of the key is not superseded;
+//! 2. only entries that the process still has are remembered: every save makes the list anew, from those it refuses;
+//! 3. a process applies its own deletes to its own entries when they happen. So a floor counts for entries of the process
+//!    only as far as deletes of *others* may be among those that were forgotten;
+//! 4. which deletes of a file are those of others is known of the file that the process wrote last. In a file that another
+//!    process wrote since, each listed delete may be one; and each forgotten one, if the floor was raised since.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use siphasher::sip128::SipHasher13;
+
+use crate::error::DiskError;
+use crate::snapshot::Snapshot;
+use crate::tombstones::{KeyKind, Tombstones};
+use crate::writer::random;
+
+/// What a process knows from its own earlier saves: one per cache, given to [`Merge::join`](crate::Merge::join) and
+/// replaced by [`Merged::learned`](crate::Merged::learned).
+#[derive(Clone, Default)]
+pub struct Learned {
+    /// The file that was opened or written last, if the process has everything that is in it.
+    holds: Option<[u8; 16]>,
+    wrote: Option<Wrote>,
+    superseded: Arc<Superseded>,
+}
+
+/// The file that the process wrote last.
+#[derive(Debug, Clone, Copy)]
+struct Wrote {
+    file_id: [u8; 16],
+    floor: u64,
+    others: Others,
+}
+
+/// The latest deletes that may be those of other processes; zero: there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Others {
+    /// Of those that the file has forgotten.
+    pub(super) forgotten: u64,
+    /// Of those that it lists.
+    pub(super) listed: u64,
+}
+
+/// Entries of the process that later writes or deletes have replaced.
+#[derive(Clone, Default)]
+pub(super) struct Superseded {
+    /// Of all saves of the process; none before the first.
+    hasher: Option<SipHasher13>,
+    /// By the hash of the key: when the entry was written.
+    times: HashMap<u128, u64>,
+}
+
+impl Learned {
+    /// A file was opened: its id, if the process has everything that is in it.
+    pub fn opened(&mut self, holds: Option<[u8; 16]>) {
+        self.holds = holds;
+    }
+
+    /// The file that was opened or written last, if the process has everything that is in it.
+    pub fn holds(&self) -> Option<[u8; 16]> {
+        self.holds
+    }
+
+    /// The deletes of others in a file that is about to be joined.
+    pub(super) fn others(&self, theirs: &Snapshot, tombstones: &Tombstones) -> Others {
+        let listed = tombstones.latest_delete();
+        match self.wrote.filter(|wrote| wrote.floor == tombstones.floor()) {
+            // Rule 4.
+            Some(wrote) if wrote.file_id == theirs.file_id() => wrote.others,
+            Some(wrote) => Others { forgotten: wrote.others.forgotten, listed },
+            None => Others { forgotten: tombstones.floor(), listed },
+        }
+    }
+
+    pub(super) fn superseded(&self) -> &Superseded {
+        &self.superseded
+    }
+
+    /// What is known after a save that wrote this file.
+    pub(super) fn after(
+        file_id: [u8; 16],
+        has_all: bool,
+        floor: u64,
+        others: Others,
+        superseded: Superseded,
+    ) -> Self {
+        Self {
+            holds: has_all.then_some(file_id),
+            wrote: Some(Wrote { file_id, floor, others }),
+            superseded: Arc::new(superseded),
+        }
+    }
+}
+
+impl fmt::Debug for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let superseded = self.superseded.times.len();
+        let mut debug = f.debug_struct("Learned");
+        debug.field("holds", &self.holds).field("wrote", &self.wrote);
+        debug.field("superseded", &superseded).finish()
+    }
+}
+
+impl Superseded {
+    /// An empty list with hashes of its own.
+    pub(super) fn random(path: &Path) -> Result<Self, DiskError> {
+        let hasher = SipHasher13::new_with_key(&random(path)?);
+        Ok(Self { hasher: Some(hasher), times: HashMap::new() })
+    }
+
+    /// An empty list with the hashes of this one, if it has any.
+    pub(super) fn emptied(&self) -> Option<Self> {
+        self.hasher.map(|hasher| Self { hasher: Some(hasher), times: HashMap::new() })
+    }
+
+    /// The hash of a key; of an eager one, another than that of a canonical one.
+    pub(super) fn hash(&self, kind: KeyKind, key: &[u8]) -> u128 {
+        let hash = self.hasher.as_ref().map_or(0, |hasher| hasher.hash(key).as_u128());
+        match kind {
+            KeyKind::Canonical => hash,
+            KeyKind::Eager => !hash,
+        }
+    }
+
+    pub(super) fn contains(&self, hash: u128, written_at: u64) -> bool {
+        self.times.get(&hash).is_some_and(|known| written_at <= *known)
+    }
+
+    pub(super) fn insert(&mut self, hash: u128, written_at: u64) {
+        let known = self.times.entry(hash).or_default();
+        *known = written_at.max(*known);
+    }
+}
