@@ -133,6 +133,7 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let py = module.py();
     interpreter::check(py)?;
     library::prepare(py)?;
