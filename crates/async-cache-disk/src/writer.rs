@@ -182,7 +182,7 @@ impl Writer {
         let pushed = self.copy(record)?;
         match self.carried.last_mut() {
             Some((ordinal, rank, len)) if (*ordinal + *len, *rank + *len) == (pushed.0, record.rank) => {
-                *len += 1
+                *len += 1;
             }
             _ => self.carried.push((pushed.0, record.rank, 1)),
         }

@@ -72,7 +72,9 @@ fn next(disk: &FakeDisk, from: &Snapshot, options: WriteOptions, wanted: impl Fn
     while let Some(async_cache_disk::EagerStep::Record(record)) = eager.next_step() {
         writer.copy_eager(&record).unwrap();
     }
-    taken_back.into_iter().for_each(|pushed| writer.forget(pushed));
+    for pushed in taken_back {
+        writer.forget(pushed);
+    }
     assert!(successor.take().is_none(), "it is not written yet");
     writer.finish().unwrap();
     let snapshot = successor.take().expect("the save has succeeded");
