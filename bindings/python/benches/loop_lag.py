@@ -177,7 +177,9 @@ def timed(work: Work) -> tuple[float, object]:
     return time.perf_counter() - began, kept
 
 
-def measure(prepare: Callable[[int, Path], Work], entries: int, rounds: int) -> tuple[list[float], float, float]:
+def measure(
+    prepare: Callable[[int, Path], Work], entries: int, rounds: int
+) -> tuple[list[float], float, float]:
     late, with_loop, alone = [], [], []
     for _ in range(rounds):
         for beside_loop in (True, False):
@@ -199,7 +201,9 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="only work whose name has this in it")
-    parser.add_argument("--gc", action="store_true", help="with the garbage collector, whose pauses are Python's")
+    parser.add_argument(
+        "--gc", action="store_true", help="with the garbage collector, whose pauses are Python's"
+    )
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
     if not arguments.gc:
