@@ -1,7 +1,7 @@
 //! Saving the cache to a file while it goes on being used.
 //!
 //! A save holds the interpreter's lock for slices of about half a millisecond, in which it lists or encodes
-//! entries, and releases it while it writes. It is consistent for each single entry: what is written is a value
+//! entries (see [`crate::pace`]), and releases it while it writes. It is consistent for each single entry: what is written is a value
 //! that the entry had while the save ran. Rules:
 //! 1. one save or load of a cache at a time: the callers in Python see to that;
 //! 2. the cold set is copied first, then the hot entries are listed. A key may be in both, if it was written in
@@ -23,7 +23,6 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_cache_core::cache::Cache as Core;
 use async_cache_core::cold::Frozen;
@@ -43,10 +42,9 @@ use crate::errors;
 use crate::file::Target;
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::pace::Slice;
 use crate::sharing;
 
-/// How long the interpreter's lock is held at a time.
-const SLICE: Duration = Duration::from_micros(500);
 /// Entries that are taken under one borrow.
 const GULP: usize = 64;
 /// Entries that are listed under one borrow; it takes about as long as a slice.
@@ -185,12 +183,13 @@ impl Cache {
         };
         // Room for what is used, and so listed again, meanwhile.
         let mut tickets = Vec::with_capacity(len + len / 8 + LISTED);
+        let mut slice = Slice::begin();
         loop {
             let listing = self.state.borrow(py).core.list_some(LISTED, &mut tickets);
             if listing == Listing::Done {
                 return py.detach(|| keep_last(tickets));
             }
-            let_others_run(py);
+            slice.rest_if_over(py);
         }
     }
 
@@ -203,6 +202,7 @@ impl Cache {
         frozen: &mut Frozen,
     ) -> bool {
         let is_open = |now: &Arc<Opened>| Arc::ptr_eq(now, opened);
+        let mut slice = Slice::begin();
         for some in tickets.chunks(LISTED) {
             let state = self.state.borrow(py);
             if !state.opened.as_ref().is_some_and(is_open) {
@@ -211,7 +211,7 @@ impl Cache {
             let entries = some.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
             entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
             drop(state);
-            let_others_run(py);
+            slice.rest_if_over(py);
         }
         self.state.borrow(py).opened.as_ref().is_some_and(is_open)
     }
@@ -237,8 +237,8 @@ impl Cache {
                         Some(bytes) => merge.note(&bytes, entry.written_at),
                         None => eager.note(&entry.key, entry.written_at)?,
                     }
+                    slice.end_if_over(py)?;
                 }
-                slice.end_if_over(py)?;
             }
             merge.count_eager(eager.ours());
             let maxsize = self.state.borrow(py).core.maxsize();
@@ -270,6 +270,11 @@ impl Cache {
         let mut slice = Slice::begin();
         for gulp in tickets.chunks(GULP) {
             for Taken { key, value, deadline, written_at } in self.take(py, gulp) {
+                if slice.is_over() || encoded.bytes.len() >= BUFFER {
+                    let merge = joined.as_mut().map(|joined| &mut joined.merge);
+                    left_out.count += in_background(py, || encoded.write(writer, merge))?;
+                    slice.end(py)?;
+                }
                 if deadline.has_passed(now) {
                     if let Some(joined) = &mut joined {
                         self.leave_out(py, &mut joined.merge, &key, written_at)?;
@@ -293,13 +298,6 @@ impl Cache {
                         }
                     }
                 }
-            }
-            if slice.is_over() || encoded.bytes.len() >= BUFFER {
-                let merge = joined.as_mut().map(|joined| &mut joined.merge);
-                left_out.count += in_background(py, || encoded.write(writer, merge))?;
-                // A handler of a signal may be waiting for the main thread to come by.
-                py.check_signals()?;
-                slice = Slice::begin();
             }
         }
         let merge = joined.as_mut().map(|joined| &mut joined.merge);
@@ -343,7 +341,9 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
     let options = target.options.to_write(&target.version, wall);
     let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
     let (mut encoded, mut left_out) = (Encoded::default(), 0);
+    let mut slice = Slice::begin();
     for entry in entries.try_iter()? {
+        slice.end_if_over(py)?;
         let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
             entry?.extract()?;
         let deadline = match ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))? {
@@ -372,37 +372,6 @@ pub(crate) fn in_background<R: Send>(
     work: impl FnOnce() -> Result<R, DiskError> + Send,
 ) -> PyResult<R> {
     py.detach(work).map_err(|error| errors::backup(py, &error))
-}
-
-/// Releases the interpreter's lock for a moment.
-fn let_others_run(py: Python<'_>) {
-    py.detach(std::thread::yield_now);
-}
-
-/// A time for which the interpreter's lock is held.
-pub(crate) struct Slice {
-    began: Instant,
-}
-
-impl Slice {
-    #[allow(clippy::disallowed_methods)] // how long a slice takes, which nothing depends on
-    pub(crate) fn begin() -> Self {
-        Self { began: Instant::now() }
-    }
-
-    fn is_over(&self) -> bool {
-        self.began.elapsed() >= SLICE
-    }
-
-    /// If it is over, lets others run, and begins another one.
-    pub(crate) fn end_if_over(&mut self, py: Python<'_>) -> PyResult<()> {
-        if self.is_over() {
-            let_others_run(py);
-            py.check_signals()?;
-            *self = Self::begin();
-        }
-        Ok(())
-    }
 }
 
 /// Whether a value that is copied as bytes may be written.
