@@ -272,7 +272,11 @@ class Persistence:
     def _hand_over(self, cache: Cache, tell: Callable[[str], None]) -> None:
         """Saves to a backend of the user's own."""
         entries, left_out = {}, []
-        for key, value, left in cache.entries():
+        listed = cache.entries()
+        listed.reverse()
+        # One after the other: to drop a million tuples at once takes longer than an event loop should wait.
+        while listed:
+            key, value, left = listed.pop()
             if self._scope and isinstance(key, tuple) and isinstance(key[-1], KEY) and not key[-1].is_stable:
                 left_out.append(key)
             else:
@@ -342,7 +346,9 @@ class Persistence:
         no_room = 0
         refused: list[str] = []
         # The last ones are the most recently used, and each one comes in as the coldest.
-        for key, entry in reversed(list(loaded.items())):
+        listed, count = list(loaded.items()), len(loaded)
+        while listed:
+            key, entry = listed.pop()
             try:
                 value, left = _entry(entry, now)
                 if left is None or left > 0:
@@ -354,7 +360,7 @@ class Persistence:
         cache.count_no_room(no_room)
         if refused:
             warn(
-                f"{type(self.backend).__qualname__}: {len(refused)} of {len(loaded)} entries could not be taken in; the "
+                f"{type(self.backend).__qualname__}: {len(refused)} of {count} entries could not be taken in; the "
                 f"first one is {refused[-1]}"
             )
 
