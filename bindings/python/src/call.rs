@@ -27,9 +27,10 @@ use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
 use crate::part::{Kept, Part};
+use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::function::Calls;
-use crate::raw::{Ref, Sent, equal, send};
+use crate::raw::{Ref, Sent, equal};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
@@ -730,7 +731,7 @@ pub(crate) fn apply<'py>(
     names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (args, named) = split(function.py(), args.as_slice(), names)?;
-    function.call(args, named.as_ref())
+    function.invoke(&args, named.as_ref())
 }
 
 /// Arguments as a tuple and a dict.

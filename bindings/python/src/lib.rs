@@ -10,6 +10,7 @@
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
+//! - `pace`: how long saves and loads hold the interpreter's lock
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
@@ -34,6 +35,7 @@ mod nesting;
 mod once;
 mod opened;
 mod options;
+mod pace;
 mod part;
 mod raw;
 mod room;
@@ -133,6 +135,7 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let py = module.py();
     interpreter::check(py)?;
     library::prepare(py)?;

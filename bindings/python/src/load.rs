@@ -36,8 +36,9 @@ use crate::errors;
 use crate::inline::Beginning;
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::once::{self, Verdict};
+use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::{Ref, Sent, function, send};
+use crate::raw::{Ref, Sent, function};
 use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
 use crate::{clock, library, nesting};
@@ -64,7 +65,7 @@ pub(crate) struct Item {
 impl Work {
     fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
         match self {
-            Self::Loader(loader) => loader.bind(py).call0(),
+            Self::Loader(loader) => loader.bind(py).invoke0(),
             Self::Function { function, args, names } => {
                 let wrapped = decorated(function.bind(py)).wrapped.bind(py);
                 apply(wrapped, args, names.as_ref().map(|names| names.bind(py)))
@@ -73,7 +74,7 @@ impl Work {
                 let asked = distinct(py, items);
                 let keys = items.iter().zip(&asked).enumerate().filter(|(index, (_, at))| index == *at);
                 let keys: Vec<_> = keys.map(|(_, (item, _))| item.key.bind(py)).collect();
-                loader.bind(py).call1((PyList::new(py, keys)?,))
+                loader.bind(py).invoke1(PyList::new(py, keys)?.as_any())
             }
         }
     }
@@ -220,8 +221,8 @@ fn start_task<'py>(
     coroutine: Bound<'py, PyAny>,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if !event_loop.call_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
-        return event_loop.call_method1(pyo3::intern!(py, "create_task"), (coroutine,));
+    if !event_loop.invoke_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
+        return event_loop.invoke_method1(pyo3::intern!(py, "create_task"), &coroutine);
     }
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
@@ -231,7 +232,7 @@ fn start_task<'py>(
     if beginning.is_some() {
         options.set_item(pyo3::intern!(py, "eager_start"), true)?;
     }
-    library::task(py)?.call((coroutine,), Some(&options))
+    library::task(py)?.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
 }
 
 impl Load {
@@ -281,7 +282,7 @@ impl Load {
     /// What a batch loader returned for each of its keys.
     fn values<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         if is_mapping(result)? {
-            let get = |item: &Item| result.call_method1(pyo3::intern!(py, "get"), (item.key.bind(py),));
+            let get = |item: &Item| result.invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
             return self.items.iter().map(get).collect();
         }
         let is_no_sequence = result.is_instance_of::<PyString>()
@@ -443,14 +444,14 @@ pub(crate) fn iterator<'py>(
         };
         return Err(PyTypeError::new_err(message));
     };
-    method.call0()
+    method.invoke0()
 }
 
 /// Raises an exception where an iterator waits.
 pub(crate) fn throw<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
     let py = iterator.py();
     let Some(method) = iterator.getattr_opt(pyo3::intern!(py, "throw"))? else { return Err(error) };
-    match method.call1((error.into_value(py),)) {
+    match method.invoke1(error.into_value(py).bind(py).as_any()) {
         Ok(value) => Ok(Sent::Yield(value)),
         Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => {
             Ok(Sent::Return(stop.value(py).getattr(pyo3::intern!(py, "value"))?))

@@ -6,6 +6,8 @@ from typing import Any, final
 
 from typing_extensions import Self, disjoint_base
 
+__version__: str
+
 @disjoint_base
 class Cache:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
@@ -76,6 +78,8 @@ class CachedFunction:
 class CachedMethod:
     def __new__(cls, function: CachedFunction, instance: Any, /) -> CachedMethod: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]: ...
+    @property
+    def invalidate_cache(self) -> Callable[..., None]: ...
     def __getattr__(self, name: str) -> Any: ...  # those of the function
 
 @final

@@ -16,6 +16,7 @@ use crate::done::done;
 use crate::file::{self, Target};
 use crate::key::{ObjectKey, Probe};
 use crate::options::FileOptions;
+use crate::pace::{Slice, drop_in_slices};
 use crate::raw::GilCell;
 use crate::ttl::Ttl;
 use crate::window::Window;
@@ -73,7 +74,9 @@ impl Cache {
             state.bury_all();
             (state.core.clear(), state.opened.take())
         };
-        drop(cleared);
+        let (cleared, opened) = cleared;
+        drop(opened);
+        drop_in_slices(py, cleared.store.into_entries());
         done(py)
     }
 
@@ -89,7 +92,9 @@ impl Cache {
             state.bury_all();
             (state.core.remove_all(), opened)
         };
-        drop(removed);
+        let (removed, opened) = removed;
+        drop(opened);
+        drop_in_slices(py, removed.store.into_entries());
     }
 
     /// Whether a key would be served. No use of it.
@@ -215,13 +220,21 @@ impl Cache {
 
     /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        /// Entries that are taken under one borrow.
+        const GULP: usize = 64;
         let now = clock::now();
-        let entries = self.take(py, &self.list(py)).into_iter();
-        let live = entries.filter(|entry| !entry.deadline.has_passed(now));
-        let timed = live.map(|entry| {
-            (entry.key, entry.value, entry.deadline.remaining(now).map(|left| left.as_secs_f64()))
-        });
-        PyList::new(py, timed.collect::<Vec<_>>())
+        let entries = PyList::empty(py);
+        let mut slice = Slice::begin();
+        for gulp in self.list(py).chunks(GULP) {
+            for entry in self.take(py, gulp) {
+                if !entry.deadline.has_passed(now) {
+                    let left = entry.deadline.remaining(now).map(|left| left.as_secs_f64());
+                    entries.append((entry.key, entry.value, left))?;
+                }
+            }
+            slice.end_if_over(py)?;
+        }
+        Ok(entries)
     }
 
     #[getter]

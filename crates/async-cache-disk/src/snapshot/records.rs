@@ -15,10 +15,28 @@ use super::unpack::{Stored, unpack};
 use super::window::{Loaded, Window};
 use super::{Scratch, Snapshot};
 use crate::compress::Decompressor;
-use crate::format::page::{PAGE_BYTES, Page};
+use crate::format::page::Page;
 use crate::format::record::RecordLayout;
 
-const UNKNOWN: u64 = u64::MAX;
+/// Ranks and their offsets, as the index names them. Memory: 16 bytes for each that is named.
+struct Named {
+    /// Ascending by rank.
+    places: Vec<(u32, u64)>,
+    /// Those before it have lower ranks than any that is asked for from now on.
+    next: usize,
+}
+
+impl Named {
+    /// Where a rank is. Ranks are asked for in ascending order. If two buckets name it, the latter counts.
+    fn offset(&mut self, rank: u32) -> Option<u64> {
+        let mut found = None;
+        while let Some((named, offset)) = self.places.get(self.next).filter(|(named, _)| *named <= rank) {
+            found = (*named == rank).then_some(*offset);
+            self.next = self.next.saturating_add(1);
+        }
+        found
+    }
+}
 
 /// Goes through all entries, coldest first. Made by [`Snapshot::records`]. It owns its snapshot, so it can be kept
 /// between calls; a call reads about 1 MiB or one record, whichever is larger.
@@ -27,8 +45,8 @@ pub struct Records {
     next_rank: u32,
     /// Counting: where the next record begins.
     next_offset: u64,
-    /// By the index: where each rank is, or [`UNKNOWN`].
-    offsets: Option<Vec<u64>>,
+    /// By the index: where the ranks are that it names.
+    named: Option<Named>,
     window: Window,
     decompressor: Decompressor,
     scratch: Scratch,
@@ -89,13 +107,13 @@ impl Records {
         let mut records = Self {
             next_rank: 0,
             next_offset,
-            offsets: None,
+            named: None,
             window: Window::new(),
             decompressor: Decompressor::default(),
             scratch: Scratch::new(),
             snapshot,
         };
-        if records.snapshot.header().records != records.snapshot.len() {
+        if records.snapshot.header().records != records.snapshot.header().entries {
             records.go_by_the_index();
         }
         records
@@ -109,16 +127,17 @@ impl Records {
     /// The next entry whose rank is wanted, or the news that it is lost; `None` at the end. Others are passed without a
     /// word. Each rank is asked for once, in ascending order.
     pub fn next_wanted(&mut self, mut wanted: impl FnMut(u32) -> bool) -> Option<Step<'_>> {
-        while self.next_rank < self.snapshot.len() {
+        while self.next_rank < self.snapshot.header().entries {
             let rank = self.next_rank;
             self.next_rank = rank.saturating_add(1);
-            let want = wanted(rank);
-            if !want && self.offsets.is_some() {
+            let known = self.snapshot.known_rank(rank);
+            let want = known.is_some_and(&mut wanted);
+            if !want && self.named.is_some() {
                 continue;
             }
             let loaded = self.load_rank(rank);
-            if want {
-                return Some(self.step(rank, loaded));
+            if let Some(known) = known.filter(|_| want) {
+                return Some(self.step(rank, known, loaded));
             }
         }
         None
@@ -126,17 +145,14 @@ impl Records {
 
     fn load_rank(&mut self, rank: u32) -> Option<Loaded> {
         let section = self.snapshot.header().record_section;
-        if self.offsets.is_none() {
+        if self.named.is_none() {
             if let Some(loaded) = self.window.load(&self.snapshot, section, self.next_offset) {
                 self.next_offset = self.next_offset.saturating_add(loaded.total());
                 return Some(loaded);
             }
             self.go_by_the_index();
         }
-        let offset = *self.offsets.as_ref()?.get(rank as usize)?;
-        if offset == UNKNOWN {
-            return None;
-        }
+        let offset = self.named.as_mut()?.offset(rank)?;
         let loaded = self.window.load(&self.snapshot, section, offset);
         if loaded.is_none() {
             self.snapshot.0.damage.record();
@@ -144,7 +160,8 @@ impl Records {
         loaded
     }
 
-    fn step(&mut self, rank: u32, loaded: Option<Loaded>) -> Step<'_> {
+    /// `rank` is that in the file, `known` the one that the user knows.
+    fn step(&mut self, rank: u32, known: u32, loaded: Option<Loaded>) -> Step<'_> {
         let Self { window, snapshot, decompressor, scratch, .. } = self;
         let was_loaded = loaded.is_some();
         let record = loaded.and_then(|loaded| {
@@ -154,23 +171,26 @@ impl Records {
             snapshot.0.damage.record(); // its value does not decompress
         }
         match record {
-            Some(record) if snapshot.is_visible(record.key, rank, scratch) => Step::Record(record),
-            _ => Step::Lost { rank },
+            Some(record) if snapshot.is_visible(record.key, rank, scratch) => {
+                Step::Record(Record { rank: known, ..record })
+            }
+            _ => Step::Lost { rank: known },
         }
     }
 
     fn go_by_the_index(&mut self) {
         let snapshot = &self.snapshot;
-        let mut offsets = vec![UNKNOWN; snapshot.len() as usize];
-        let mut page = [0; PAGE_BYTES];
-        for bucket in 0..snapshot.header().buckets {
-            for slot in snapshot.bucket(bucket, &mut page).into_iter().flat_map(Page::slots) {
-                if let Some(place) = offsets.get_mut(slot.rank as usize) {
-                    *place = slot.offset;
-                }
-            }
-        }
-        self.offsets = Some(offsets);
+        let mut places = Vec::new(); // Rule 4 of the module: it grows as slots are seen.
+        snapshot.each_bucket(|_, page| {
+            let slots = page.into_iter().flat_map(Page::slots);
+            places.extend(
+                slots
+                    .filter(|slot| slot.rank < snapshot.header().entries)
+                    .map(|slot| (slot.rank, slot.offset)),
+            );
+        });
+        places.sort_by_key(|(rank, _)| *rank); // stable, see `Named::offset`
+        self.named = Some(Named { places, next: 0 });
     }
 }
 
