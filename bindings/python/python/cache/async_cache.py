@@ -132,7 +132,7 @@ class AsyncCache(Cache):
     def __repr__(self) -> str:
         limit = "" if self.maxsize is None else f" of {self.maxsize}"
         backup = getattr(self, "backup", None)
-        return f"<{type(self).__qualname__}: {self.size()}{limit} entries{'' if backup is None else f', {backup!r}'}>"
+        return f"<{type(self).__name__}: {self.size()}{limit} entries{'' if backup is None else f', {backup!r}'}>"
 
     def __dir__(self) -> list[str]:
         """What is public."""
