@@ -110,7 +110,9 @@ impl Cache {
         // What is cold in the snapshot that is open, and not in this one, stays.
         let older = self.state.borrow(py).opened.clone();
         let union = match &older {
-            Some(older) if older.snapshot.file_id() != file_id => union(py, target, older, &snapshot, file)?,
+            Some(older) if older.snapshot().file_id() != file_id => {
+                union(py, target, older, &snapshot, file)?
+            }
             _ => None,
         };
         let (snapshot, from_older) = match union {

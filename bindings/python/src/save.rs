@@ -16,7 +16,10 @@
 //! 6. a file that could not be read when it was opened is set aside by the save; but if saves merge, and it can be joined
 //!    by then, it is joined: so a passing error at the start, such as too many open files, costs nothing;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
-//!    there (`async_cache_disk::Merge` has the steps).
+//!    there (`async_cache_disk::Merge` has the steps);
+//! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
+//!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
+//!    wrote it later, is a miss from then on.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -74,12 +77,14 @@ impl Cache {
         // Rule 6
         let keep = keep && merge.as_ref().is_none_or(|merge| merge.theirs().is_none());
         let options = target.options.to_write(&target.version, file.file_now());
-        let options = match &opened {
-            Some(opened) if opened.is_mostly_cold() => options.dictionary_of(&opened.snapshot),
+        let base = opened.as_ref().map(|opened| opened.snapshot());
+        let options = match (&opened, &base) {
+            (Some(opened), Some(base)) if opened.is_mostly_cold() => options.dictionary_of(base),
             _ => options,
         };
         let options = if keep { options.keep_target() } else { options };
         let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
+        let successor = writer.successor(base.as_ref());
         if let Some(merge) = &mut merge {
             merge.join(join.0, join.1);
         }
@@ -98,14 +103,16 @@ impl Cache {
             }
             None => None,
         };
+        let mut carried = None;
         if let Some((opened, frozen)) = cold {
             let merge = joined.as_mut().map(|joined| &mut joined.merge);
-            let lost = in_background(py, || {
-                copy_cold(&mut writer, merge, &opened.snapshot, &frozen, file, target.options.codec)
+            let (lost, not_carried) = in_background(py, || {
+                copy_cold(&mut writer, merge, opened, &frozen, file, target.options.codec)
             })?;
             for (ranks, why) in lost {
                 ranks.for_each(|rank| opened.lose(py, rank, why));
             }
+            carried = Some((opened, not_carried));
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
         if let Some(joined) = &mut joined {
@@ -121,6 +128,13 @@ impl Cache {
             }
             None => (in_background(py, || writer.finish())?, None),
         };
+        // Rule 8
+        if let (Some(snapshot), Some((opened, not_carried))) = (successor.take(), carried) {
+            for rank in not_carried {
+                opened.cold.take(rank);
+            }
+            opened.move_to(snapshot);
+        }
         let (maxsize, dropped, shrinks) = {
             let mut state = self.state.borrow(py);
             state.unread = false;
@@ -230,7 +244,8 @@ impl Cache {
             let maxsize = self.state.borrow(py).core.maxsize();
             in_background(py, || {
                 let contains = |rank| cold.is_some_and(|(_, frozen)| frozen.contains(rank));
-                let cold = cold.map(|(opened, _)| Cold { snapshot: &opened.snapshot, contains: &contains });
+                let base = cold.map(|(opened, _)| opened.snapshot());
+                let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
                 let is_allowed = |value: &[u8]| is_allowed(value, target.options.codec);
                 merge.write_theirs(writer, file.file_now(), maxsize, cold.as_ref(), &is_allowed)
             })?;
@@ -365,15 +380,16 @@ fn is_allowed(value: &[u8], options: Options) -> bool {
 }
 
 /// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
-/// allowed, and why: as ranges, for a file may count more entries than it has.
+/// allowed, and why: as ranges, for a file may count more entries than it has. And the ranks of what the merge left out.
 fn copy_cold(
     writer: &mut Writer,
     mut merge: Option<&mut Merge>,
-    snapshot: &Snapshot,
+    opened: &Opened,
     frozen: &Frozen,
     file: FileClock,
     options: Options,
-) -> Result<Vec<(RangeInclusive<u32>, &'static str)>, DiskError> {
+) -> Result<(Vec<(RangeInclusive<u32>, &'static str)>, Vec<u32>), DiskError> {
+    let mut left_out = Vec::new();
     let mut lost: Vec<(RangeInclusive<u32>, &'static str)> = Vec::new();
     let mut lose = |rank: u32, why| match lost.last_mut() {
         Some((ranks, same)) if *same == why && rank.checked_sub(1) == Some(*ranks.end()) => {
@@ -381,23 +397,27 @@ fn copy_cold(
         }
         _ => lost.push((rank..=rank, why)),
     };
-    let mut records = snapshot.records();
+    let mut records = opened.snapshot().records();
     while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
         match step {
             Step::Lost { rank } => lose(rank, "its record is damaged or cannot be read"),
-            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
+            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {
+                opened.expire(record.rank);
+            }
             Step::Record(record) if !is_allowed(record.value, options) => {
                 lose(record.rank, "pickle=False refuses a pickle");
             }
             Step::Record(record) => {
                 let written_at = record.written_at.unwrap_or(0);
                 if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
-                    writer.copy(&record)?;
+                    writer.carry(&record)?;
+                } else {
+                    left_out.push(record.rank);
                 }
             }
         }
     }
-    Ok(lost)
+    Ok((lost, left_out))
 }
 
 /// Encoded records on their way to the file.

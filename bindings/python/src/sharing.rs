@@ -59,7 +59,7 @@ impl State {
         if let Some(sharing) = &mut self.sharing {
             sharing.learned.opened(holds);
             sharing.tombstones = std::mem::take(&mut sharing.tombstones).since(before);
-            for rank in opened.snapshot.ranks_of(&sharing.tombstones) {
+            for rank in opened.snapshot().ranks_of(&sharing.tombstones) {
                 opened.cold.take(rank);
             }
         }
