@@ -11,8 +11,9 @@
 //! 3. the functions are called as `C-unwind`, for a call that cannot unwind has no place where the
 //!    [`Hang`] would be dropped.
 //!
-//! What else this crate calls in the interpreter runs no Python code, but for the collector, which
-//! may run finalizers wherever an object is made.
+//! What else this crate calls in the interpreter runs no Python code, but for two things: classes of
+//! arguments are asked what they are made of while a key is encoded, and the collector may run
+//! finalizers wherever an object is made.
 
 use std::mem::{forget, transmute};
 use std::ptr::null_mut;
