@@ -114,7 +114,7 @@ def loaded_alone(entries: int, folder: Path) -> Work:
 
 
 def saved_alone(entries: int, folder: Path) -> Work:
-    data = {key: (value, None) for key, value in map(plain, range(entries))}
+    data: dict[Any, Any] = {key: (value, None) for key, value in map(plain, range(entries))}
     return lambda: DiskBackend(folder / "cache").save(data)
 
 

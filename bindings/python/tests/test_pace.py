@@ -126,7 +126,7 @@ def test_an_event_loop_goes_on_beside(
 
 def test_a_backend_without_a_cache_loads_and_saves_beside_an_event_loop(path: Path) -> None:
     backend = DiskBackend(path)
-    entries = {str(number): (Id(number), None) for number in range(60_000)}
+    entries: dict[Any, Any] = {str(number): (Id(number), None) for number in range(60_000)}
     plain = best(counts)
     assert best(lambda: backend.save(entries)) <= max(0.05, 5 * plain)
     assert best(backend.load) <= max(0.05, 5 * plain)

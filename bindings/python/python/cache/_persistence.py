@@ -309,7 +309,16 @@ class Persistence:
         except MemoryError:
             raise
         except Exception as error:
-            warn(f"{self.place()}: {error}; the cache starts without it")
+            warn(self._without_it(str(error)))
+
+    def _without_it(self, why: str) -> str:
+        """Why a load brought nothing, with the path once and what comes of it once."""
+        places = [self.place()]
+        if isinstance(self.backend, DiskBackend):
+            places.append(self.backend._file)
+        if not any(why.startswith(f"{place}:") for place in places):
+            why = f"{places[0]}: {why}"
+        return why if "the cache starts empty" in why else f"{why}; the cache starts without it"
 
     def _foreign(self, cache: Cache) -> str | None:
         """The scope of the file, if it is not ours."""
