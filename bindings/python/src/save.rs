@@ -264,9 +264,12 @@ impl Cache {
                 let times = Times { deadline, written_at: joined.as_ref().map(|_| written_at) };
                 match encoded.push(&key, &value, times, target.options.codec)? {
                     Err(why) => {
-                        left_out.note(&key, &why);
-                        if let Some(joined) = &mut joined {
-                            self.leave_out(py, &mut joined.merge, &key, written_at)?;
+                        let is_missed = match &mut joined {
+                            Some(joined) => self.leave_out(py, &mut joined.merge, &key, written_at)?,
+                            None => true,
+                        };
+                        if is_missed {
+                            left_out.note(&key, &why);
                         }
                     }
                     Ok(()) => {
