@@ -406,9 +406,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         if self.open_pristine(&opened, before.as_ref()) {
             opening.entries = opened.cold.live() as u64;
             if let Some(older) = older {
-                // What was cold and is not in this file stays, as far as there is room.
+                // What was cold and did not come from this file stays, as far as there is room.
                 let mut scratch = Scratch::new();
-                let is_missing = |key: &[u8]| opened.snapshot.locate(key, &mut scratch).is_none();
+                let mut rank = |key: &[u8]| opened.snapshot.locate(key, &mut scratch);
+                let is_missing = |key: &[u8]| rank(key).is_none_or(|rank| !opened.cold.contains(rank));
                 self.restore_all(
                     read_all(&older, self.clock.adjust_file(older.clock).file_now(), is_missing)
                         .into_iter()

@@ -356,6 +356,7 @@ impl History {
 
     fn reload(&mut self, who: usize) {
         self.end_load(who);
+        self.look();
         let now_ms = self.now_ms;
         self.trace(|| format!("{who} takes in the file"));
         let Running { cache, model, maxsize, .. } = &mut self.processes[who];
@@ -384,9 +385,11 @@ impl History {
                 None => drop(model.memory.insert(*key, *their)),
             }
         }
-        // What is in memory stays; what the file has comes in as far as there is room.
+        // What is in memory stays; what the file has comes in as far as there is room: of a file with more entries than
+        // `maxsize` only the last ones are looked at.
         let is_full = maxsize.is_some_and(|maxsize| cache.len() >= maxsize);
-        for (key, _) in self.file.entries.iter().filter(|(_, write)| write.is_live(now_ms)) {
+        let read = &self.file.entries[len - maxsize.unwrap_or(len).min(len)..];
+        for (key, _) in read.iter().filter(|(_, write)| write.is_live(now_ms)) {
             assert!(cache.contains(key) || is_full, "process {who}: {key} of the file did not come in");
         }
         for key in before.keys() {
