@@ -81,12 +81,13 @@ test-interleavings: ## the concurrent front under the model checker
 
 lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs and the arrows between crates
 
-lint-rust: ## format, clippy, docs and the arrows between crates
+lint-rust: ## format, clippy, docs, the arrows between crates and the one version
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --exclude async-cache-benches --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py
+	$(PYTHON) scripts/check_versions.py
 
 lint-python: python ## ruff, mypy and stubtest
 	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)

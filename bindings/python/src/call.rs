@@ -436,6 +436,7 @@ fn answered<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     match answer {
         Answer::Value(value) => Ok(Some(value.into_bound(py))),
+        Answer::Alone(value) => Ok(leads.then(|| value.into_bound(py))),
         // What a guard has to say to the one who loads says nothing of the key.
         Answer::Failed(error, _) if !leads && is_for_its_caller_only(error.bind(py)) => Ok(None),
         Answer::Failed(error, traceback) => {

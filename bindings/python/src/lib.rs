@@ -5,7 +5,8 @@
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared; `part`: of
 //!   which arguments they are made
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
-//!   it begins on its caller's stack; `room`: where callers wait; `nesting`: loads that wait for loads
+//!   it begins on its caller's stack; `room`: where callers wait; `once`: results that are
+//!   read once; `nesting`: loads that wait for loads
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
@@ -30,6 +31,7 @@ mod key;
 mod library;
 mod load;
 mod nesting;
+mod once;
 mod opened;
 mod options;
 mod part;
@@ -131,6 +133,7 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
 
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let py = module.py();
     interpreter::check(py)?;
     library::prepare(py)?;

@@ -34,6 +34,7 @@ use crate::call::{Args, Function, apply};
 use crate::errors;
 use crate::inline::Beginning;
 use crate::key::{CallKey, Probe, StoredKey};
+use crate::once::{self, Verdict};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::{Ref, Sent, function, send};
 use crate::room::{Answer, Room, running_loop};
@@ -140,6 +141,17 @@ enum State {
     Done,
 }
 
+impl State {
+    /// The name of the function that was run, for messages.
+    fn name(&self, py: Python<'_>) -> String {
+        let name = match self {
+            Self::Runs(iterator) => iterator.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok(),
+            Self::New(_) | Self::Done => None,
+        };
+        name.map_or_else(|| "the loader".to_owned(), |name| format!("{name}()"))
+    }
+}
+
 /// Starts the task of a load. If that fails, its flights have ended.
 pub(crate) fn spawn<'py>(
     cache: &Bound<'py, Cache>,
@@ -212,8 +224,8 @@ impl Load {
         match sent {
             Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
             Ok(Sent::Return(value)) => {
-                self.state = State::Done;
-                self.land(py, &value);
+                let ended = std::mem::replace(&mut self.state, State::Done);
+                self.land(py, &value, &ended);
                 Ok(Sent::Return(py.None().into_bound(py)))
             }
             Err(error) => {
@@ -223,15 +235,15 @@ impl Load {
         }
     }
 
-    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) {
+    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) {
         if !self.is_batch {
             let Some(item) = self.items.pop() else { return };
-            return self.land_one(py, &item, value);
+            return self.land_one(py, &item, value, ended);
         }
         match self.values(py, value) {
             Ok(values) => {
                 for (item, value) in std::mem::take(&mut self.items).iter().zip(values) {
-                    self.land_one(py, item, &value);
+                    self.land_one(py, item, &value, ended);
                 }
             }
             Err(error) => {
@@ -277,7 +289,14 @@ impl Load {
         Ok(values)
     }
 
-    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>) {
+    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) {
+        match once::judge(value, || ended.name(py)) {
+            Ok(Verdict::Stored) => {}
+            Ok(Verdict::Alone) => return self.end_one(py, item, Answer::Alone(Ref::new(value.clone()))),
+            Ok(Verdict::Refused(error)) | Err(error) => {
+                return self.end_one(py, item, Answer::failed(py, error));
+            }
+        }
         let now = clock::now();
         let cache = self.cache.bind(py).get();
         let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
@@ -373,12 +392,20 @@ pub(crate) fn iterator<'py>(
         if library::is_awaitable(py)?.call1((awaitable,))?.is_truthy()? {
             return Ok(awaitable.clone());
         }
-        let message = format!(
-            "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
-             or a function that returns something awaitable",
-            errors::repr(loader),
-            awaitable.get_type().qualname()?
-        );
+        let class = awaitable.get_type();
+        let message = if class.hasattr("__anext__")? {
+            format!(
+                "the loader {} is an async generator function, whose items are read once: have it return a list",
+                errors::repr(loader)
+            )
+        } else {
+            format!(
+                "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
+                 or a function that returns something awaitable",
+                errors::repr(loader),
+                class.qualname()?
+            )
+        };
         return Err(PyTypeError::new_err(message));
     };
     method.call0()

@@ -32,6 +32,8 @@ const LOOK_SECONDS: f64 = 0.25;
 pub(crate) enum Answer {
     /// The load brought this.
     Value(Ref),
+    /// The load brought this for the call that loaded it; who joined asks again.
+    Alone(Ref),
     /// The load failed with this exception, whose traceback was this when it came from the loader.
     Failed(Ref, Option<Ref>),
     /// The load was stopped because nobody waited for it; who joined meanwhile asks again.
@@ -52,6 +54,7 @@ impl Answer {
     pub(crate) fn copy(&self, py: Python<'_>) -> Self {
         match self {
             Self::Value(value) => Self::Value(Ref::new(value.bind(py).clone())),
+            Self::Alone(value) => Self::Alone(Ref::new(value.bind(py).clone())),
             Self::Failed(error, traceback) => Self::Failed(
                 Ref::new(error.bind(py).clone()),
                 traceback.as_ref().map(|traceback| Ref::new(traceback.bind(py).clone())),
@@ -63,7 +66,7 @@ impl Answer {
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::Value(object) => object.visit(*visit),
+            Self::Value(object) | Self::Alone(object) => object.visit(*visit),
             Self::Failed(error, traceback) => {
                 error.visit(*visit)?;
                 traceback.as_ref().map_or(Ok(()), |traceback| traceback.visit(*visit))

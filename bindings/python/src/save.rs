@@ -18,6 +18,7 @@
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
 //!    there (`async_cache_disk::Merge` has the steps).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,8 +105,8 @@ impl Cache {
             let lost = in_background(py, || {
                 copy_cold(&mut writer, merge, &opened.snapshot, &frozen, file, target.options.codec)
             })?;
-            for (rank, why) in lost {
-                opened.lose(py, rank, why);
+            for (ranks, why) in lost {
+                ranks.for_each(|rank| opened.lose(py, rank, why));
             }
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
@@ -398,7 +399,7 @@ fn is_allowed(value: &[u8], options: Options) -> bool {
 }
 
 /// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
-/// allowed, and why.
+/// allowed, and why: as ranges, for a file may count more entries than it has.
 fn copy_cold(
     writer: &mut Writer,
     mut merge: Option<&mut Merge>,
@@ -406,15 +407,21 @@ fn copy_cold(
     frozen: &Frozen,
     file: FileClock,
     options: Options,
-) -> Result<Vec<(u32, &'static str)>, DiskError> {
-    let mut lost = Vec::new();
+) -> Result<Vec<(RangeInclusive<u32>, &'static str)>, DiskError> {
+    let mut lost: Vec<(RangeInclusive<u32>, &'static str)> = Vec::new();
+    let mut lose = |rank: u32, why| match lost.last_mut() {
+        Some((ranks, same)) if *same == why && rank.checked_sub(1) == Some(*ranks.end()) => {
+            *ranks = *ranks.start()..=rank;
+        }
+        _ => lost.push((rank..=rank, why)),
+    };
     let mut records = snapshot.records();
     while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
         match step {
-            Step::Lost { rank } => lost.push((rank, "its record is damaged or cannot be read")),
+            Step::Lost { rank } => lose(rank, "its record is damaged or cannot be read"),
             Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
             Step::Record(record) if !is_allowed(record.value, options) => {
-                lost.push((record.rank, "pickle=False refuses a pickle"));
+                lose(record.rank, "pickle=False refuses a pickle");
             }
             Step::Record(record) => {
                 let written_at = record.written_at.unwrap_or(0);

@@ -325,7 +325,7 @@ class Locked(Backend):
 locked, other = (AsyncCache(backup=kind(), save_at_exit=True) for kind in (Locked, Backend))
 for one in (locked, other): one.set("k", 1)
 _signals.PATIENCE = 0.1
-with lock, _autosave._saver._changed:
+with lock, _autosave._saver._lock:
     by_signal()
 """
     done = ended(program, tmp_path)

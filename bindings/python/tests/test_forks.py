@@ -56,9 +56,10 @@ def holding(lock):
     '''A thread that has a lock until the event is set.'''
     has, end = threading.Event(), threading.Event()
     def hold():
-        with lock:
+        def wait():
             has.set()
             end.wait()
+        lock.run(wait)
     threading.Thread(target=hold, daemon=True).start()
     has.wait()
     return end
@@ -284,10 +285,13 @@ def test_a_lock_that_is_gone_is_forgotten() -> None:
 def test_a_lock_is_renewed_only_if_somebody_else_has_it() -> None:
     lock = ForkLock()
     inner = lock._lock
-    with lock:
+
+    def renew() -> None:
         assert lock.is_mine()
         _forks._renew()
         assert lock._lock is inner
+
+    lock.run(renew)
     _forks._renew()
     assert lock._lock is inner
     assert not lock.is_mine()

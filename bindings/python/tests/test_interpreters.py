@@ -194,10 +194,10 @@ def test_an_interrupted_import_of_the_package_can_be_done_again() -> None:
             if child == 0:
                 left = [count]
                 def stand_in(name, *others):
-                    asker = sys._getframe(1)
-                    is_ours = asker.f_globals["__name__"].partition(".")[0] in ("cache", "agent_cache")
-                    # Frames of the import system call a native module.
-                    if not is_ours and asker.f_code.co_name != "_call_with_frames_removed":
+                    # Those of the package's own modules, and those of its native module, which the
+                    # import system calls. Others are as in any Python package.
+                    of_native = sys._getframe(1).f_code.co_name == "_call_with_frames_removed"
+                    if not (of_native or (len(others) > 3 and others[3] > 0)):
                         return real(name, *others)
                     # Asked for again by PyO3, which makes an ImportError of any other: but once it is
                     # imported, no Python code runs that could be interrupted.
@@ -232,5 +232,5 @@ def test_an_interrupted_import_of_the_package_can_be_done_again() -> None:
         print(count)
     """
     done = complete(program)
-    assert int(done.stdout) > 50
+    assert int(done.stdout) > 20
     assert "panicked" not in done.stderr

@@ -71,7 +71,7 @@ pub(crate) enum Command {
         after_help = "Exit codes: 0 nothing is wrong; 1 something is; 2 the file could not be read at all."
     )]
     Verify(Verify),
-    /// Write what is intact in a damaged file to a new one
+    /// Write what is intact in a damaged file to a new one, also if the end of the file is missing
     Repair(Repair),
     /// Write all entries as lines of JSON, so that `import` makes the same of them
     #[command(after_help = "Example:\n  async-cache export pages.cache | gzip > pages.jsonl.gz")]
@@ -81,8 +81,8 @@ pub(crate) enum Command {
     Import(Import),
     /// Write a file anew without what has expired or was taken back
     #[command(
-        after_help = "Without OUT the file itself is replaced, atomically. Do that while no service uses it: what \
-        one saves meanwhile would be lost."
+        after_help = "Without OUT the file itself is replaced, atomically. Saves of services wait for it meanwhile, and \
+        those that merge keep what they have; what a service saves with merging switched off (merge=False) is lost."
     )]
     Compact(Compact),
     /// Say how the entries of two files differ

@@ -9,6 +9,7 @@
 //!    tries, and gives the bytes as `$raw` if they differ (longer forms than needed, say).
 //! 4. Nothing is run. A pickle is searched for the names it would import, see `pickle.rs`.
 
+mod int;
 mod pickle;
 mod read;
 mod time;

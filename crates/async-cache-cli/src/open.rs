@@ -1,9 +1,10 @@
 //! The one place that opens a file to look at, with the options that say how.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use async_cache_disk::{ReadOptions, RealDisk, Report, Secret, Snapshot, Vfs, verify_with};
+use async_cache_disk::{DiskErrorKind, ReadOptions, RealDisk, Report, Secret, Snapshot, Vfs, verify_with};
 use clap::Args;
 
 use crate::failure::Failure;
@@ -25,13 +26,16 @@ pub(crate) struct Source {
 /// How to open files.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Access {
-    /// Take the secret of the cache file from this file (a line end at its end is no part of it), not from the
-    /// environment variable `ASYNC_CACHE_SECRET`
+    /// Take the secret of the cache file from this file or pipe (a line end at its end is no part of it), not from
+    /// the environment variable `ASYNC_CACHE_SECRET`
     #[arg(long, value_name = "PATH")]
     secret_file: Option<PathBuf>,
     /// Look into a file, too, that another user owns or can write to
     #[arg(long)]
     pub(crate) any_owner: bool,
+    /// What `secret_file` holds. Read once, for a pipe gives it once.
+    #[arg(skip)]
+    read_secret: OnceLock<Vec<u8>>,
 }
 
 impl Source {
@@ -39,12 +43,23 @@ impl Source {
     pub(crate) fn open(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
         self.access.open(&self.path, host)
     }
+
+    /// The same, also if the end of the file is missing.
+    pub(crate) fn open_to_repair(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
+        let options = self.access.options(host)?.even_if_cut();
+        self.access.open_with(&self.path, &options)
+    }
 }
 
 impl Access {
     /// Opens a file, whatever the version of the data in it. That there is none is an error.
     pub(crate) fn open(&self, path: &Path, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        match Snapshot::open_with(&disk(), path, &self.options(host)?)? {
+        let options = self.options(host)?;
+        self.open_with(path, &options).map_err(|failure| advised(failure, path, options))
+    }
+
+    fn open_with(&self, path: &Path, options: &ReadOptions) -> Result<Snapshot, Failure> {
+        match Snapshot::open_with(&disk(), path, options)? {
             Some(snapshot) => Ok(snapshot),
             None if disk().metadata(path).is_ok() => {
                 let path = path.display();
@@ -56,13 +71,14 @@ impl Access {
 
     /// Walks a file that [`open`](Self::open) could open.
     pub(crate) fn verify(&self, path: &Path, host: &Host<'_>) -> Result<Report, Failure> {
-        Ok(verify_with(&disk(), path, &self.options(host)?)?)
+        let options = self.options(host)?;
+        verify_with(&disk(), path, &options).map_err(|error| advised(error.into(), path, options))
     }
 
     /// The secret that files are read and written with, if there is one.
     pub(crate) fn secret(&self, host: &Host<'_>) -> Result<Option<Secret>, Failure> {
         let (bytes, place) = match (&self.secret_file, &host.secret) {
-            (Some(path), _) => (read_secret(path)?, path.display().to_string()),
+            (Some(path), _) => (self.secret_of(path)?, path.display().to_string()),
             (None, Some(secret)) => (secret.clone(), "ASYNC_CACHE_SECRET".to_owned()),
             (None, None) => return Ok(None),
         };
@@ -72,9 +88,30 @@ impl Access {
         }
     }
 
+    fn secret_of(&self, path: &Path) -> Result<Vec<u8>, Failure> {
+        if let Some(secret) = self.read_secret.get() {
+            return Ok(secret.clone());
+        }
+        let secret = read_secret(path)?;
+        Ok(self.read_secret.get_or_init(|| secret).clone())
+    }
+
     fn options(&self, host: &Host<'_>) -> Result<ReadOptions, Failure> {
         let options = ReadOptions::new().secret(self.secret(host)?);
         Ok(if self.any_owner { options.of_any_owner() } else { options })
+    }
+}
+
+/// Says of a file that nothing is wrong with but that its end is missing that it can be repaired.
+fn advised(failure: Failure, path: &Path, options: ReadOptions) -> Failure {
+    match failure {
+        Failure::Disk(error)
+            if *error.kind() == DiskErrorKind::Damaged
+                && matches!(Snapshot::open_with(&disk(), path, &options.even_if_cut()), Ok(Some(_))) =>
+        {
+            Failure::Other(format!("{error}; `async-cache repair` writes what is intact to a new file"))
+        }
+        failure => failure,
     }
 }
 
@@ -83,16 +120,17 @@ pub(crate) fn disk() -> Arc<dyn Vfs> {
     Arc::new(RealDisk)
 }
 
+/// Reads a file or a pipe, such as `<(vault read ...)`, which has no length and no positions to read at.
+#[allow(clippy::disallowed_types)] // no cache file, and the vfs has no pipes
 fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = |what: &str| Failure::Other(format!("{}: {what}", path.display()));
-    let file = disk().open(path).map_err(|error| wrong(&format!("the secret cannot be read: {error}")))?;
-    let bytes = file.metadata()?.bytes;
-    if bytes > MAX_SECRET_BYTES {
+    let unreadable = |error| wrong(&format!("the secret cannot be read: {error}"));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut secret = Vec::new();
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut secret).map_err(unreadable)?;
+    if secret.len() as u64 > MAX_SECRET_BYTES {
         return Err(wrong("this is too long for a secret"));
     }
-    let mut secret = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    let count = file.read_at(&mut secret, 0)?;
-    secret.truncate(count);
     let text = secret.strip_suffix(b"\n").unwrap_or(&secret);
     Ok(text.strip_suffix(b"\r").unwrap_or(text).to_vec())
 }

@@ -421,6 +421,12 @@ impl<K, V, T> Cache<K, V, T> {
         flight
     }
 
+    /// Makes room for a load of the same key by a caller that cannot use the answer of this one: the load is fenced,
+    /// and [`Cache::lead`] may follow under the same lock. Nothing that is stored changes.
+    pub fn supersede(&mut self, flight: FlightId) {
+        self.fence(Some(flight));
+    }
+
     /// Takes a caller away who no longer wants the answer.
     #[must_use = "the last caller to leave has to stop the load"]
     pub fn leave(&mut self, flight: FlightId) -> Left {

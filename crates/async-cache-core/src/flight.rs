@@ -212,6 +212,11 @@ impl<K, T> Flights<K, T> {
         Some(Ended { key, stores: state == State::Open, began_at, token })
     }
 
+    /// Where the callers of a flight wait.
+    pub fn token(&self, id: FlightId) -> Option<&T> {
+        self.slab.get(id.slot).filter(|flight| flight.serial == id.serial).map(|flight| &flight.token)
+    }
+
     /// The key that a flight loads.
     pub fn key(&self, id: FlightId) -> Option<&K> {
         self.slab.get(id.slot).filter(|flight| flight.serial == id.serial).map(|flight| &flight.key)

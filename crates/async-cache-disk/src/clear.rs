@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::lock::SaveLock;
 use crate::names::lock_path;
-use crate::snapshot::read_header;
+use crate::snapshot::{Ends, read_header};
 use crate::trust::{self, Owners, Trusted};
 use crate::vfs::{FileKind, Vfs, parent_of};
 use crate::writer::sweep_leftovers;
@@ -34,7 +34,7 @@ pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result
     let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::TrustedOrGroup)? else {
         return Ok(false);
     };
-    match read_header(&*file, bytes, path, None) {
+    match read_header(&*file, bytes, Ends::BehindAll, path, None) {
         Ok(_) => {}
         Err(error) => match error.kind() {
             DiskErrorKind::Foreign => return Ok(false),

@@ -7,6 +7,8 @@
 //!    eager records. Every way to see an entry, reading all included, respects that. Otherwise a caller that deleted
 //!    a key it could not see would see it return.
 //! 3. This module does not know what time it is; it hands deadlines out.
+//! 4. Memory follows what was read and verified, not what the header or a record claims: a file may be nearly all
+//!    holes, and as long as it likes.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -44,7 +46,7 @@ pub(crate) use window::Window;
 use crate::compress::Dictionary;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
-use crate::format::checksum::Seal;
+use crate::format::checksum::{CHECKSUM_BYTES, Seal, TAG_BYTES};
 use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::format::page::PAGE_BYTES;
 use crate::secret::Secret;
@@ -52,6 +54,11 @@ use crate::tombstones::Tombstones;
 use crate::trust::{self, Owners, Trusted};
 use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at};
 use damage::DamageLog;
+
+/// Units up to this length are read as a whole before they are checked.
+const UNCHECKED_BYTES: usize = 16 << 20;
+/// Longer ones are checked in pieces of this length first.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`.
 #[derive(Clone)]
@@ -108,7 +115,8 @@ impl Snapshot {
         let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, owners)? else {
             return Ok(None);
         };
-        let header = read_header(&*file, file_bytes, path, secret)?;
+        let ends = if options.may_be_cut { Ends::Anywhere } else { Ends::BehindAll };
+        let header = read_header(&*file, file_bytes, ends, path, secret)?;
         if let Some(wanted) = options.version.as_ref().filter(|wanted| **wanted != header.version) {
             let (found, wanted) = (header.version, wanted.clone());
             let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
@@ -227,8 +235,11 @@ impl Snapshot {
     /// `None` if they cannot be read.
     pub(crate) fn read_tombstones(&self) -> Option<Tombstones> {
         let Some(section) = self.0.header.tombstone_section else { return Some(Tombstones::default()) };
-        // Not longer than the file, as the header was checked.
-        let mut bytes = vec![0; usize::try_from(section.bytes).ok()?];
+        let len = usize::try_from(section.bytes).ok()?;
+        if !self.may_be_held(section.offset, len) {
+            return None;
+        }
+        let mut bytes = vec![0; len];
         if !self.read(&mut bytes, section.offset) {
             return None;
         }
@@ -260,6 +271,43 @@ impl Snapshot {
         page_offset(self.0.header.deadline_section.offset, page)
     }
 
+    /// Whether a unit of this length may be read as a whole: it is short, or it is sound, which is found out piece by
+    /// piece. A length that a file claims, and that its holes make room for, must not become memory (rule 4).
+    pub(crate) fn may_be_held(&self, offset: u64, len: usize) -> bool {
+        len <= UNCHECKED_BYTES || self.is_sound(offset, len).unwrap_or(false)
+    }
+
+    fn is_sound(&self, offset: u64, len: usize) -> Option<bool> {
+        let tag_bytes = self.seal().tag_bytes();
+        let end = offset.checked_add(len as u64)?;
+        let tag_at = end.checked_sub(tag_bytes as u64)?;
+        let mut place = offset.checked_add(CHECKSUM_BYTES as u64)?;
+        let (mut checksum, mut tag) = ([0; CHECKSUM_BYTES], [0; TAG_BYTES]);
+        let tag = tag.get_mut(..tag_bytes)?;
+        if !self.read(&mut checksum, offset) || !self.read(tag, tag_at) {
+            return None;
+        }
+        let (mut check, mut piece) = (self.seal().check(offset), vec![0; PIECE_BYTES]);
+        while place < tag_at {
+            let left = usize::try_from(tag_at.saturating_sub(place)).unwrap_or(PIECE_BYTES);
+            let piece = piece.get_mut(..left.min(PIECE_BYTES))?;
+            if !self.read(piece, place) {
+                return None;
+            }
+            check.update(piece);
+            place = place.saturating_add(piece.len() as u64);
+        }
+        Some(check.matches(checksum, tag))
+    }
+
+    /// The number of the first page, of those of a section from `page` on, that is not all in a hole; `count` if there is
+    /// none. Asked behind a page that does not verify, so that a file with large holes takes no time.
+    pub(crate) fn skip_hole(&self, section: u64, page: u32, count: u32) -> u32 {
+        let Ok(data) = self.0.file.data_from(page_offset(section, page)) else { return page };
+        let pages = data.saturating_sub(section).checked_div(PAGE_BYTES as u64).unwrap_or(0);
+        u32::try_from(pages).unwrap_or(u32::MAX).clamp(page.min(count), count)
+    }
+
     /// Fills the buffer from the file; `false`, and counted, if the system reports an error or the file ends before.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
         match read_exact_at(&*self.0.file, buffer, offset) {
@@ -286,10 +334,20 @@ fn page_offset(section: u64, page: u32) -> u64 {
     u64::from(page).saturating_mul(PAGE_BYTES as u64).saturating_add(section)
 }
 
+/// Where a file may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Behind all that its header names.
+    BehindAll,
+    /// Anywhere behind its header: it may have been cut.
+    Anywhere,
+}
+
 /// Reads and checks the header page of a file that is not empty.
 pub(crate) fn read_header(
     file: &dyn VfsFile,
     file_bytes: u64,
+    ends: Ends,
     path: &Path,
     secret: Option<&Secret>,
 ) -> Result<Header, DiskError> {
@@ -303,7 +361,8 @@ pub(crate) fn read_header(
         }
         Err(ReadFailure::Io(error)) => return Err(DiskError::io("reading the header", path, error).at(0)),
     }
-    Header::decode(page, file_bytes, secret).map_err(|fault| {
+    let room = if ends == Ends::Anywhere { u64::MAX } else { file_bytes };
+    Header::decode(page, room, secret).map_err(|fault| {
         let (kind, what) = match fault {
             HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
             HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),

@@ -151,6 +151,15 @@ pub trait VfsFile: Send + Sync + Debug {
     /// What the system reports.
     fn bytes(&self) -> io::Result<u64>;
 
+    /// Where the first byte at or behind an offset is that was ever written, `u64::MAX` if there is none: what is before it
+    /// is a hole, and reads as zeros. A file system that cannot tell says `offset`. Only ever used to pass holes quickly.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
+
     /// Tells what is known of the opened file, whatever stands at its path by now.
     ///
     /// # Errors

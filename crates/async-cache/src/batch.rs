@@ -6,6 +6,7 @@
 mod answer;
 mod gather;
 
+use std::any::TypeId;
 use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
@@ -21,6 +22,7 @@ pub use self::answer::{BatchAnswer, KeyAnswer};
 use self::gather::{Gatherer, Step};
 use crate::cache::AsyncCache;
 use crate::error::LoadError;
+use crate::load::Joins;
 use crate::room::{Answer, AnyError};
 use crate::sync::Mutex;
 
@@ -267,14 +269,15 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
     {
-        let mut is_counted = false;
+        let (mut is_counted, mut joins) = (false, Joins::Any);
         loop {
-            match self.gatherer.enter(hash, key, &mut is_counted)? {
+            match self.gatherer.enter(hash, key, joins, &mut is_counted)? {
                 Step::Hit(value) => return Ok(Some(value)),
                 Step::Waits(waiting) => {
                     if let Some(outcome) = waiting.outcome(key).await {
                         return outcome;
                     }
+                    joins = Joins::OnlyErrorsOf(TypeId::of::<E>());
                 }
             }
         }
@@ -296,7 +299,7 @@ where
             // All of them join or gather before anything is waited for.
             let mut waiting = Vec::new();
             for (at, key) in asked.iter_mut().enumerate().filter(|(_, key)| key.outcome.is_none()) {
-                match self.gatherer.enter(key.hash, key.key, &mut key.is_counted) {
+                match self.gatherer.enter(key.hash, key.key, key.joins, &mut key.is_counted) {
                     Ok(Step::Hit(value)) => key.outcome = Some(Ok(Some(value))),
                     Ok(Step::Waits(waits)) => waiting.push((at, waits)),
                     Err(error) => key.outcome = Some(Err(error)),
@@ -307,6 +310,7 @@ where
             }
             for (at, waits) in waiting {
                 asked[at].outcome = waits.outcome(asked[at].key).await;
+                asked[at].joins = Joins::OnlyErrorsOf(TypeId::of::<E>());
             }
         }
         asked.into_iter().map(|key| key.outcome.expect("the loop ends when all have one")).collect()
@@ -319,11 +323,13 @@ struct Asked<'a, Q: ?Sized, V, E> {
     hash: u64,
     /// Whether its miss was counted.
     is_counted: bool,
+    /// Which load it may join: after one that has brought nothing, a load that answers it.
+    joins: Joins,
     outcome: Option<Result<Option<V>, LoadError<E>>>,
 }
 
 impl<'a, Q: ?Sized, V, E> Asked<'a, Q, V, E> {
     fn new(key: &'a Q) -> Self {
-        Self { key, hash: 0, is_counted: false, outcome: None }
+        Self { key, hash: 0, is_counted: false, joins: Joins::Any, outcome: None }
     }
 }

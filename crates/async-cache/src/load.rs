@@ -15,7 +15,17 @@
 //! both store their value.
 //!
 //! A key of a batch has a flight like these, which is driven with others; `crate::batch` has its protocol.
+//!
+//! A caller may join a load that ends without an answer for it: one that fails with another type of error, one by a
+//! batch loader that has no value, one that was abandoned. Rules, which bound how long that can go on:
+//! 1. A caller joins whatever load of its key runs, once.
+//! 2. If that has brought it nothing, the caller joins only a load that answers it whatever comes of it ([`Joins`]).
+//!    When another one runs, the caller fences that one, which goes on for its own callers, and loads with its own
+//!    loader. So the caller is answered by the second load at the latest, however often others begin loads of the key,
+//!    but for loads of its kind that are abandoned.
+//! 3. A caller that leads is answered by its own load. So each call fences one load at most.
 
+use std::any::TypeId;
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
@@ -32,7 +42,7 @@ use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
 use crate::lookup::Lookup;
 use crate::nesting;
-use crate::room::{Answer, AnyError, Flown, Load, Room, drop_quietly, one_after_another};
+use crate::room::{Answer, AnyError, Brings, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
 
 /// What a caller does about a key that is not there.
@@ -43,6 +53,27 @@ pub(crate) enum Entered<V> {
     Joined(FlightId, Arc<Room<V>>),
     /// He waits for the load he starts.
     Leads(FlightId, Arc<Room<V>>),
+}
+
+/// Which load of its key a caller joins. Rules 1 and 2.
+#[derive(Clone, Copy)]
+pub(crate) enum Joins {
+    /// Whatever runs.
+    Any,
+    /// One that can bring only this.
+    Only(Brings),
+    /// One whose error has this type; the caller can use that there is no value.
+    OnlyErrorsOf(TypeId),
+}
+
+impl Joins {
+    fn accepts(self, brings: Brings) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(wanted) => brings == wanted,
+            Self::OnlyErrorsOf(error) => brings.error == error,
+        }
+    }
 }
 
 /// What whoever ends a flight has to know of it.
@@ -99,11 +130,13 @@ where
         E: Send + Sync + 'static,
     {
         let mut load = Some(load);
-        let mut is_counted = false;
+        let (mut is_counted, mut joins) = (false, Joins::Any);
+        let brings = Brings::value_or::<E>();
         loop {
-            let new_room =
-                || Room::new(forget_types(load.take().expect("a caller leads once, and returns then")));
-            let (entered, rank) = self.enter(hash, key, &mut is_counted, new_room);
+            let new_room = || {
+                Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
+            };
+            let (entered, rank) = self.enter(hash, key, joins, &mut is_counted, new_room);
             let (id, room, leads) = match entered {
                 Entered::Hit(value) => return Ok(value),
                 Entered::Joined(id, room) => (id, room, false),
@@ -150,6 +183,8 @@ where
                 // He asked for one key, so he has a loader that knows, where the batch loader did not.
                 Answer::Abandoned | Answer::Missing => {}
             }
+            // Rule 2.
+            joins = Joins::Only(brings);
         }
     }
 
@@ -160,6 +195,7 @@ where
         &self,
         hash: u64,
         key: impl Lookup<K>,
+        joins: Joins,
         is_counted: &mut bool,
         mut room: impl FnMut() -> Arc<Room<V>>,
     ) -> (Entered<V>, Option<Rank>) {
@@ -184,10 +220,14 @@ where
                     {
                         return Entered::Hit(entry.value.clone());
                     }
-                    if let Some(flight) = flight
-                        && let Some(room) = cache.join(flight)
-                    {
-                        return Entered::Joined(flight, Arc::clone(room));
+                    if let Some(flight) = flight {
+                        let is_joined =
+                            cache.flights().token(flight).is_some_and(|room| joins.accepts(room.brings));
+                        if is_joined && let Some(room) = cache.join(flight) {
+                            return Entered::Joined(flight, Arc::clone(room));
+                        }
+                        // Rule 2.
+                        cache.supersede(flight);
                     }
                     let owned = owned.take().expect("it was just put there");
                     let room = room();

@@ -13,7 +13,7 @@
 //! 4. `answer` is set once, before the bell rings; whoever waits first asks to be woken, then looks at the
 //!    answer.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,9 +52,31 @@ pub(crate) enum Flown<V> {
     Taken,
 }
 
+/// What may come of a load instead of a value, and so which callers can use whatever comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Brings {
+    /// The type of the loader's errors.
+    pub(crate) error: TypeId,
+    /// Whether it may be [`Answer::Missing`].
+    pub(crate) may_lack: bool,
+}
+
+impl Brings {
+    /// A load by a loader of one key.
+    pub(crate) fn value_or<E: 'static>() -> Self {
+        Self { error: TypeId::of::<E>(), may_lack: false }
+    }
+
+    /// A load by a batch loader.
+    pub(crate) fn value_or_none_or<E: 'static>() -> Self {
+        Self { may_lack: true, ..Self::value_or::<E>() }
+    }
+}
+
 pub(crate) struct Room<V> {
     /// Names the flight in the graph of loads that wait for loads.
     pub(crate) name: u64,
+    pub(crate) brings: Brings,
     load: Mutex<Option<Load<V>>>,
     /// Somebody thinks that nobody waits any more.
     stop: AtomicBool,
@@ -70,18 +92,19 @@ impl<V> std::fmt::Debug for Room<V> {
 }
 
 impl<V> Room<V> {
-    pub(crate) fn new(load: Load<V>) -> Arc<Self> {
-        Self::with(Some(load))
+    pub(crate) fn new(load: Load<V>, brings: Brings) -> Arc<Self> {
+        Self::with(Some(load), brings)
     }
 
     /// A room whose load is put there by [`Room::put`], before anybody could leave.
-    pub(crate) fn without_load() -> Arc<Self> {
-        Self::with(None)
+    pub(crate) fn without_load(brings: Brings) -> Arc<Self> {
+        Self::with(None, brings)
     }
 
-    fn with(load: Option<Load<V>>) -> Arc<Self> {
+    fn with(load: Option<Load<V>>, brings: Brings) -> Arc<Self> {
         Arc::new(Self {
             name: nesting::new_name(),
+            brings,
             load: Mutex::new(load),
             stop: AtomicBool::new(false),
             answer: OnceLock::new(),

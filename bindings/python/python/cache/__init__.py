@@ -9,6 +9,7 @@ One load per key however many callers, batches, TTL and LRU, metrics; and entrie
     >>> cache.save_to_backup()
 """
 
+from ._native import __version__
 from .async_cache import AsyncCache
 from .async_lru import AsyncLRU
 from .async_ttl import AsyncTTL
@@ -37,4 +38,5 @@ __all__ = [
     "LoadCancelledError",
     "LoadError",
     "RecursiveLoadError",
+    "__version__",
 ]

@@ -25,16 +25,19 @@ Rules:
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import logging
 import math
 import os
+import queue
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING
 
 from ._children import Children
-from ._forks import PATIENCE
+from ._forks import PATIENCE, run_holding
 from ._signals import Signals
 from ._warn import in_words
 from .errors import CacheError
@@ -117,19 +120,17 @@ class Plan:
         if cache.changes() == self._inherited_changes:  # Rule 5.
             return
         try:
-            if not self._persistence.hold(patience):
+            if not self._persistence.keep_others_out(functools.partial(self._save_last, cache), patience):
                 _log.warning(
                     "%s: the process ends while a save to it has not: what was written since the one before is lost",
                     self._persistence.place(),
                 )
-                return
-            try:
-                if self._at_exit:
-                    self._persistence.save(cache, _log.warning)
-            finally:
-                self._persistence.release()
         except BaseException as error:  # also what would end the exit's saves of other caches
             _log.warning("a cache could not be saved at exit: %s", _say(error))
+
+    def _save_last(self, cache: AsyncCache) -> None:
+        if self._at_exit:
+            self._persistence.save(cache, _log.warning)
 
     def is_saving_here(self) -> bool:
         """Whether the running thread is in the middle of a save or load of the cache."""
@@ -149,26 +150,29 @@ class Saver:
         self.signals = Signals(self.save_at_last, self._is_saving_here)
         self.children = Children(self.exit)
         self._plans: list[Plan] = []
-        self._changed = threading.Condition()
+        # Taken to change the plans and the thread. The main thread takes it by `run_holding`, so that
+        # an interrupt leaves it free.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        # Whether plans came that the thread has not looked at.
-        self._has_new = False
+        # Something is put here when the thread is to look at the plans. A queue of C's, for one of
+        # Python's has locks that an interrupt may leave taken.
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         # Whether it was logged that the thread cannot start.
         self._is_missing = False
         self._ended = False
 
     def add(self, plan: Plan) -> None:
-        with self._changed:
-            self._plans.append(plan)
-            self._has_new = True
-            self._start()
-            self._changed.notify()
+        run_holding(self._lock, functools.partial(self._add, plan))
+
+    def _add(self, plan: Plan) -> None:
+        self._plans.append(plan)
+        self._news.put(None)
+        self._start()
 
     def wake(self) -> None:
         """Starts the thread if it is not there, though there are plans."""
         if self._plans and not self._is_there():
-            with self._changed:
-                self._start()
+            run_holding(self._lock, self._start)
 
     def _is_there(self) -> bool:
         thread = self._thread
@@ -190,40 +194,51 @@ class Saver:
     def _run(self) -> None:
         me = threading.current_thread()
         while True:
-            with self._changed:
-                self._plans = [plan for plan in self._plans if not plan.is_dead()]
-                plans = list(self._plans)
-                self._has_new = False
-                if not plans:
-                    self._thread = None
-                if self._thread is not me or self._ended:
+            try:
+                if run_holding(self._lock, functools.partial(self._is_over, me)):
                     return
-            # So that the plans of caches that are gone go, too.
-            look = time.monotonic() + _LONGEST_PAUSE
-            for plan in plans:
-                try:
-                    look = min(look, plan.look(time.monotonic()))
-                except BaseException:
-                    # The log's. There is nobody to tell, and the others are to be saved.
-                    continue
-            del plan, plans
-            look = min(look, self.signals.look(time.monotonic()))
-            with self._changed:
-                left = look - time.monotonic()
-                if left > 0 and not self._ended and not self._has_new:
-                    self._changed.wait(left)
+                self._look()
+            except BaseException:
+                # The log's, or a want of memory. There is nobody to tell, and the caches are to be
+                # saved all the same; not at once, in case it is raised every time.
+                time.sleep(_LOOK_EVERY)
+
+    def _is_over(self, thread: threading.Thread) -> bool:
+        """Whether the thread is to end: there is nothing to save, or another thread does it."""
+        self._plans = [plan for plan in self._plans if not plan.is_dead()]
+        if not self._plans:
+            self._thread = None
+        return self._thread is not thread or self._ended
+
+    def _look(self) -> None:
+        """Looks at every plan, and waits until it is time to look again."""
+        # So that the plans of caches that are gone go, too.
+        look = time.monotonic() + _LONGEST_PAUSE
+        for plan in list(self._plans):
+            try:
+                look = min(look, plan.look(time.monotonic()))
+            except BaseException:
+                # The log's, and the others are to be saved.
+                continue
+            finally:
+                del plan
+        look = min(look, self.signals.look(time.monotonic()))
+        news = self._news
+        with contextlib.suppress(queue.Empty):
+            news.get(timeout=max(0.0, look - time.monotonic()))
+            while True:
+                news.get_nowait()
 
     def exit(self) -> None:
         deadline = time.monotonic() + _PATIENCE
-        with self._changed:
-            self._ended = True
-            thread = self._thread
-            self._changed.notify_all()
-        if thread is not None and thread.is_alive():
-            try:
+        self._ended = True
+        thread = self._thread
+        self._news.put(None)
+        try:
+            if thread is not None and thread.is_alive():
                 thread.join(_PATIENCE)
-            except KeyboardInterrupt:  # somebody has waited long enough
-                deadline = time.monotonic()
+        except KeyboardInterrupt:  # somebody has waited long enough
+            deadline = time.monotonic()
         self.save_at_last(deadline - time.monotonic())
 
     def save_at_last(self, patience: float) -> None:
@@ -239,15 +254,15 @@ class Saver:
         return any(plan.is_saving_here() for plan in list(self._plans))
 
     def after_fork(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._news = queue.SimpleQueue()
         self._thread = None
         for plan in self._plans:
             plan.after_fork()
         self.signals.after_fork()
         self.children.after_fork()
         if self._plans:
-            with self._changed:
-                self._start()
+            self._start()
 
 
 _saver = Saver()

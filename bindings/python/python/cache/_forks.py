@@ -9,7 +9,9 @@ child will ever release. Rules:
    for a moment while it holds any; then it lets go of all, and waits for the lock in its way alone.
 3. Which locks a fork took is known to the thread that forks, and to no other: several may fork at a time. A lock is
    noted before it is taken, and released only if its taker has it: an interrupt (a signal's handler that raises) at
-   whatever moment leaves no lock behind.
+   whatever moment leaves no lock behind. What a lock guards is a function of its own, called by `run_holding`: between
+   an `acquire` and the `try` after it an interrupt would leave the lock taken, and so would one inside of an `__enter__`
+   that is written in Python.
 4. In the child a lock that another thread holds is replaced by a new one. A lock that the forking thread holds by itself,
    for it forks in the middle of what the lock guards, is left alone on both sides.
 5. Nothing here raises, but for what signal handlers raise.
@@ -24,8 +26,12 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from . import _native
+
+R = TypeVar("R")
 
 PATIENCE = 10.0  # seconds for which a fork waits, for all locks together
 
@@ -36,8 +42,17 @@ _MOMENT = 0.05  # seconds for which one lock is waited for while others are held
 _locks: dict[int, weakref.ref[ForkLock]] = {}
 
 
+def run_holding(lock: Any, work: Callable[[], R]) -> R:
+    """Runs a function while a lock of `threading`'s is held, and returns what it returns.
+
+    A signal's handler that raises, as Ctrl-C does, leaves the lock free: no call of Python's lies
+    between the lock's methods, which are C functions, and the body, and all is one line.
+    """
+    with lock: return work()  # fmt: skip # noqa: E701
+
+
 class ForkLock:
-    """A re-entrant lock for a `with`; a subclass may keep more that a fork has to make anew in `renew`."""
+    """A re-entrant lock; a subclass may keep more that a fork has to make anew in `renew`."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -52,11 +67,9 @@ class ForkLock:
         """Releases it once; ``RuntimeError`` if this thread does not have it."""
         self._lock.release()
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def run(self, work: Callable[[], R]) -> R:
+        """Runs a function while this thread has the lock, and returns what it returns."""
+        return run_holding(self._lock, work)
 
     def is_mine(self) -> bool:
         """Whether this thread has it."""

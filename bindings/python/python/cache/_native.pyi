@@ -6,6 +6,8 @@ from typing import Any, final
 
 from typing_extensions import Self, disjoint_base
 
+__version__: str
+
 @disjoint_base
 class Cache:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...

@@ -6,6 +6,7 @@ import functools
 import gc
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from types import CodeType
 from typing import Any, cast
 
 from . import _autosave
-from ._forks import ForkLock
+from ._forks import ForkLock, run_holding
 from ._native import Cache
 from ._warn import in_words, warn
 from .backend import CacheBackend, DiskBackend
@@ -30,12 +31,48 @@ _users_lock = ForkLock()
 class _Turn(ForkLock):
     """Whose turn it is to save or load one cache."""
 
-    # Whether a save or load has it. (Else it is a fork, or an exit about to save.)
-    is_taken = False
+    def __init__(self) -> None:
+        super().__init__()
+        # Held while a save or load has the turn. (Else a fork has it, or an exit about to save.) A
+        # lock and no flag, so that an interrupt does not leave it set: see `run_holding`.
+        self._taken = threading.Lock()
+
+    def take(self, work: Callable[[], None]) -> None:
+        """Runs a save or load; `BackupError` if this thread is in the middle of one already."""
+        self.run(functools.partial(self._take, work))
+
+    def _take(self, work: Callable[[], None]) -> None:
+        if self._taken.locked():
+            raise BackupError("this thread is in the middle of a save or load of this very cache")
+        run_holding(self._taken, work)
+
+    def keep(self, work: Callable[[], None], patience: float) -> bool:
+        """Runs a function while no other thread saves or loads; ``False``, and it did not run, if
+        another thread does not end in so many seconds.
+        """
+        if self.is_mine():
+            work()
+            return True
+        is_kept = False
+        try:
+            try:
+                # No `return` in here: an interrupt of one is raised outside of the `try`.
+                if is_kept := self.acquire(patience):
+                    work()
+            finally:
+                self._give_back()
+        finally:
+            # Once more, for an interrupt of the line above.
+            self._give_back()
+        return is_kept
+
+    def _give_back(self) -> None:
+        if self.is_mine():
+            self.release()
 
     def renew(self) -> None:
         super().renew()
-        self.is_taken = False
+        self._taken = threading.Lock()
 
 
 class Persistence:
@@ -78,19 +115,21 @@ class Persistence:
 
     def _claim(self, backend: DiskBackend) -> None:
         path = os.path.realpath(backend._file)
-        with _users_lock:
-            if self._refusal(path) is not None:
-                # A function that was dropped may be waiting for the collector.
-                gc.collect()
-            refusal = self._refusal(path)
-            if refusal is not None:
-                raise ValueError(f"{backend.path} {refusal}")
-            for other in _users.setdefault(path, weakref.WeakSet()):
-                other._is_superseded |= not other._is_alike(self)
-            _users[path].add(self)
-            if len(_users) & (len(_users) - 1) == 0:
-                for unused in [path for path, users in list(_users.items()) if not users]:
-                    del _users[unused]
+        _users_lock.run(functools.partial(self._claim_path, backend, path))
+
+    def _claim_path(self, backend: DiskBackend, path: str) -> None:
+        if self._refusal(path) is not None:
+            # A function that was dropped may be waiting for the collector.
+            gc.collect()
+        refusal = self._refusal(path)
+        if refusal is not None:
+            raise ValueError(f"{backend.path} {refusal}")
+        for other in _users.setdefault(path, weakref.WeakSet()):
+            other._is_superseded |= not other._is_alike(self)
+        _users[path].add(self)
+        if len(_users) & (len(_users) - 1) == 0:
+            for unused in [path for path, users in list(_users.items()) if not users]:
+                del _users[unused]
 
     def _refusal(self, path: str) -> str | None:
         """Why this cache may not use a file, if another one uses it."""
@@ -137,26 +176,14 @@ class Persistence:
             scope = start + "#" + hashlib.sha256(scope.encode()).hexdigest()[:32]
         return f"{version}\x1f{scope}" if scope else version
 
-    def _enter(self) -> None:
-        self._turn.acquire()
-        if self._turn.is_taken:
-            self._turn.release()
-            raise BackupError("this thread is in the middle of a save or load of this very cache")
-        self._turn.is_taken = True
-
-    def _leave(self) -> None:
-        self._turn.is_taken = False
-        self._turn.release()
-        _autosave.resume()
-
-    def hold(self, patience: float) -> bool:
-        """Keeps other threads' saves and loads from beginning until `release`; ``False`` if one does not end in time."""
-        return self._turn.acquire(patience)
-
-    def release(self) -> None:
-        """Ends what `hold` began."""
-        self._turn.release()
-        _autosave.resume()
+    def keep_others_out(self, work: Callable[[], None], patience: float) -> bool:
+        """Runs a function while no other thread saves or loads the cache; ``False``, and it did not
+        run, if another thread does not end in so many seconds.
+        """
+        try:
+            return self._turn.keep(work, patience)
+        finally:
+            _autosave.resume()
 
     def is_held_here(self) -> bool:
         """Whether this very thread is in the middle of a save or load, or keeps others from one."""
@@ -174,21 +201,24 @@ class Persistence:
             tell(f"{self._owner()} was defined again since: its results are saved by the new one only")
             return
         remarks: list[str] = []
-        self._enter()
+        try:
+            self._turn.take(functools.partial(self._save_in_turn, cache, remarks.append))
+        finally:
+            _autosave.resume()
+            _autosave.wake()
+        for remark in remarks:
+            tell(remark)
+
+    def _save_in_turn(self, cache: Cache, tell: Callable[[str], None]) -> None:
         try:
             changes = cache.changes()
-            self._save(cache, remarks.append)
+            self._save(cache, tell)
             self._saved_changes = changes
             self.last_error = None
         except BaseException as error:
             cache.count_save_error()
             self.last_error = in_words(error)
             raise
-        finally:
-            self._leave()
-            _autosave.wake()
-        for remark in remarks:
-            tell(remark)
 
     def _save(self, cache: Cache, tell: Callable[[str], None]) -> None:
         if not self.is_native:
@@ -261,7 +291,12 @@ class Persistence:
 
     def load(self, cache: Cache) -> None:
         """Takes in what is in the backup and not in the cache; warns if that cannot be read."""
-        self._enter()
+        try:
+            self._turn.take(functools.partial(self._load_in_turn, cache))
+        finally:
+            _autosave.resume()
+
+    def _load_in_turn(self, cache: Cache) -> None:
         try:
             if self.is_native:
                 self._open(cache)
@@ -271,8 +306,6 @@ class Persistence:
             raise
         except Exception as error:
             warn(f"{self.place()}: {error}; the cache starts without it")
-        finally:
-            self._leave()
 
     def _foreign(self, cache: Cache) -> str | None:
         """The scope of the file, if it is not ours."""

@@ -13,6 +13,9 @@ from . import _native
 from ._forks import ForkLock
 from .errors import BackupError, CacheWarning
 
+# File systems take names up to this length. The names of the lock and of temporary files are made shorter if need be.
+_MOST_NAME_BYTES = 255
+
 Entries = dict[Any, tuple[Any, float | None]]
 
 
@@ -59,9 +62,13 @@ class DiskBackend(CacheBackend):
     - `pickle=False` neither writes nor reads pickles: what would need one is left out of a save, with a warning that
       names the key, and a miss when it is asked for.
 
+    A file that is refused is renamed to ``<path>.aside`` by the next save; of cache files one such copy is kept. With a
+    secret, a file that its group can write to is read.
+
     `version` names the shape of your data: a file of another version is an empty cache. `compression` is ``None``,
     ``"zstd"``, or ``"zstd:LEVEL"`` or ``("zstd", level)`` with a level from 1 to 22; files are read however they are
-    compressed. Parent folders are created; the file can be read by its owner only.
+    compressed. Parent folders are created; the file can be read by its owner only. ``~`` at the beginning of the path is
+    the home directory, and a relative path stays where the working directory was when the backend was made.
 
     Several processes of one host, such as the workers of gunicorn or uvicorn, may name one path: the save of a cache
     takes a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another
@@ -86,6 +93,7 @@ class DiskBackend(CacheBackend):
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
             raise TypeError(f"the path of a DiskBackend is a non-empty str or a Path, not {path!r}")
+        file = _place(path)
         if not isinstance(version, str):
             raise TypeError(f"version is a str, not {type(version).__qualname__}")
         if len(version.encode()) > 100 or "\x1f" in version:
@@ -96,8 +104,7 @@ class DiskBackend(CacheBackend):
         if not 0 <= lock_timeout < 1e9:
             raise ValueError(f"lock_timeout is a number of seconds, 0 or more, not {lock_timeout}")
         self.path = path
-        # The file stays the same one when the working directory changes.
-        self._file = os.path.abspath(path)
+        self._file = file
         self.version = version
         self.pickle = pickle
         self.compression = compression
@@ -138,36 +145,58 @@ class DiskBackend(CacheBackend):
 
     def load(self) -> Entries:
         """All entries of the file; none if there is no file, or none that can be read."""
-        with self._lock:
-            tag = _native.Cache().tag_of_file(Path(self._file), self._options)
-            owner = tag.partition("\x1f")[2] if tag is not None else ""
-            if owner:
-                warnings.warn(
-                    CacheWarning(
-                        f"{self.path} keeps the results of the function {owner}, which only that function can read; "
-                        "starting empty"
-                    ),
-                    stacklevel=2,
-                )
-                return {}
-            try:
-                entries = _native.read_file(Path(self._file), self.version, self._options)
-            except BackupError as error:
-                warnings.warn(CacheWarning(f"{error}; starting empty"), stacklevel=2)
-                return {}
+        entries, why_not = self._lock.run(self._read)
+        if why_not is not None:
+            warnings.warn(CacheWarning(f"{why_not}; starting empty"), stacklevel=2)
         now = time.monotonic()
-        return {key: (value, None if left is None else now + left) for key, value, left in entries or ()}
+        return {key: (value, None if left is None else now + left) for key, value, left in entries}
+
+    def _read(self) -> tuple[list[tuple[Any, Any, float | None]], str | None]:
+        """The entries, and why there are none if they cannot be read."""
+        tag = _native.Cache().tag_of_file(Path(self._file), self._options)
+        owner = tag.partition("\x1f")[2] if tag is not None else ""
+        if owner:
+            return (
+                [],
+                f"{self.path} keeps the results of the function {owner}, which only that function can read",
+            )
+        try:
+            return _native.read_file(Path(self._file), self.version, self._options) or [], None
+        except BackupError as error:
+            return [], str(error)
 
     def save(self, data: Entries) -> None:
         """Writes these entries to a new file and puts it in the place of the old one, under the lock."""
         entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
-        with self._lock:
-            _native.write_file(Path(self._file), self.version, self._options, entries)
+        path = Path(self._file)
+        self._lock.run(lambda: _native.write_file(path, self.version, self._options, entries))
 
     def clear(self) -> None:
         """Removes the file, under the lock, so that no save that runs puts back what was in it."""
-        with self._lock:
-            _native.remove_file(Path(self._file), self._options)
+        self._lock.run(lambda: _native.remove_file(Path(self._file), self._options))
+
+
+def _place(path: str) -> str:
+    """The absolute path of the file, so that it stays the same one when the working directory changes."""
+    if "\0" in path:
+        raise ValueError(
+            f"the path of a DiskBackend has a zero byte in it, which no file system takes: {path!r}"
+        )
+    place = os.path.expanduser(path)
+    if place == path and path.startswith("~") and any(mark in path for mark in (os.sep, os.altsep) if mark):
+        home = path.partition(os.sep)[0]
+        raise ValueError(
+            f"the path {path!r} begins with a home directory that is not known: there is no user {home[1:]!r}, or "
+            f"HOME is not set; for a folder of that name write './{path}'"
+        )
+    place = os.path.abspath(place)
+    name = os.fsencode(os.path.basename(place))
+    if len(name) > _MOST_NAME_BYTES and os.name != "nt":
+        raise ValueError(
+            f"the name of the file has {len(name)} bytes, and file systems take {_MOST_NAME_BYTES} at most: "
+            f"{os.path.basename(place)[:40]!r}..."
+        )
+    return place
 
 
 def _secret_bytes(secret: str | bytes | None) -> bytes | None:

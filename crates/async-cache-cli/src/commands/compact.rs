@@ -16,6 +16,10 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
         let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
         return Err(Failure::Other(what.to_owned()));
     }
+    if args.out.is_none() {
+        // Where there is nothing to compact, no lock is made, nor a folder for it.
+        drop(args.source.open(host)?);
+    }
     let _lock = args.out.is_none().then(|| lock(&args.source.path)).transpose()?;
     let snapshot = args.source.open(host)?;
     let target = args.out.as_ref().unwrap_or(&args.source.path);

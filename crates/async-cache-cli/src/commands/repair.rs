@@ -11,7 +11,7 @@ use crate::human::{self, BAD, GOOD};
 use crate::progress::Bar;
 
 pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open(host)?;
+    let snapshot = args.source.open_to_repair(host)?;
     let mut writer = create_like(&args.out, &snapshot, &args.source.access, host)?;
     let (mut unreached, mut lost_bytes) = (0u64, 0u64);
     let mut bar = Bar::new(host.progress, "repairing", snapshot.len().into());

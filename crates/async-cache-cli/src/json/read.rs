@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
 
-/// Longer integers are shown as bytes: writing them in decimal takes time that grows with the square.
-const MAX_INT_BYTES: usize = 4096;
+/// Longer integers are shown in hexadecimal: writing them in decimal takes time that grows with the square.
+const MAX_DECIMAL_BYTES: usize = 4096;
 
 /// What is shown of a pickle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,8 +114,10 @@ impl Reader {
             return Some(named(name, self.array(&items, levels)?));
         }
         Some(match kind {
-            kind::INT if body.len() <= MAX_INT_BYTES && !body.is_empty() => {
-                named("$int", json!(BigInt::from_signed_bytes_be(body).to_string()))
+            kind::INT if !body.is_empty() => {
+                let int = BigInt::from_signed_bytes_be(body);
+                let is_long = body.len() > MAX_DECIMAL_BYTES;
+                named("$int", json!(if is_long { format!("{int:#x}") } else { int.to_string() }))
             }
             kind::COMPLEX => {
                 let (real, imaginary) = body.split_first_chunk::<8>()?;

@@ -4,7 +4,7 @@ use num_bigint::BigInt;
 use rmpv::Value as Packed;
 use serde_json::Value;
 
-use super::{float_from_json, from_base64, kind, tagged, time};
+use super::{float_from_json, from_base64, int, kind, tagged, time};
 
 pub(super) fn value(value: &Value) -> Result<Vec<u8>, String> {
     pack(&convert(value)?)
@@ -70,10 +70,7 @@ fn special(name: &str, content: &Value) -> Result<Packed, String> {
             }
             _ => return Err("an $ext has a kind and a body".to_owned()),
         },
-        "$int" => {
-            let int: BigInt = text(name, content)?.parse().map_err(|_| "an $int is digits".to_owned())?;
-            Packed::Ext(kind::INT, int_bytes(&int))
-        }
+        "$int" => Packed::Ext(kind::INT, int_bytes(&int::parse(text(name, content)?)?)),
         "$complex" => match items(name, content)? {
             [real, imaginary] => {
                 let parts = [float_from_json(real)?, float_from_json(imaginary)?];

@@ -68,9 +68,46 @@ impl Seal {
         constant_time_eq_16(&mac.tag(offset, &[body]), tag).then_some(body)
     }
 
+    /// Begins to check a unit that is too large to be held before it is known to be sound.
+    pub(crate) fn check(self, offset: u64) -> Check {
+        let hasher = self.mac.map(|mac| mac.hasher(offset));
+        Check { crc: crc32c::crc32c_append(self.base, &offset.to_le_bytes()), hasher }
+    }
+
     /// The tag of the header page, which comes in parts; `None` without a MAC.
     pub(crate) fn header_tag(self, parts: &[&[u8]]) -> Option<[u8; TAG_BYTES]> {
         self.mac.map(|mac| mac.tag(0, parts))
+    }
+}
+
+/// A unit that is checked piece by piece.
+pub(crate) struct Check {
+    crc: u32,
+    /// There if the file has a MAC.
+    hasher: Option<blake3::Hasher>,
+}
+
+impl Check {
+    /// Takes the next piece of the unit's body, which is all between the checksum and the tag.
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.crc = crc32c::crc32c_append(self.crc, piece);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(piece);
+        }
+    }
+
+    /// Whether the unit is sound that ends with this tag (empty without a MAC) and has this checksum.
+    pub(crate) fn matches(self, checksum: [u8; CHECKSUM_BYTES], tag: &[u8]) -> bool {
+        if u32::from_le_bytes(checksum) != crc32c::crc32c_append(self.crc, tag) {
+            return false;
+        }
+        let Some(hasher) = self.hasher else { return true };
+        let right = hasher.finalize();
+        let right = right.as_bytes().first_chunk::<TAG_BYTES>();
+        match (tag.first_chunk::<TAG_BYTES>(), right) {
+            (Some(tag), Some(right)) => constant_time_eq_16(tag, right),
+            _ => false,
+        }
     }
 }
 
@@ -83,12 +120,17 @@ struct Mac {
 
 impl Mac {
     fn tag(&self, offset: u64, parts: &[&[u8]]) -> [u8; TAG_BYTES] {
-        let mut hasher = blake3::Hasher::new_keyed(self.secret.key());
-        hasher.update(&self.file_id).update(&offset.to_le_bytes());
+        let mut hasher = self.hasher(offset);
         for part in parts {
             hasher.update(part);
         }
         hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
+    }
+
+    fn hasher(&self, offset: u64) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_keyed(self.secret.key());
+        hasher.update(&self.file_id).update(&offset.to_le_bytes());
+        hasher
     }
 }
 
@@ -139,6 +181,16 @@ mod tests {
             assert_eq!(Seal::new(&[2; 16], secret).open(512, &unit), None);
             assert_eq!(Seal::new(&[1; 16], Some(&theirs)).open(512, &unit), None);
             assert_eq!(seal.open(512, &unit[..3]), None);
+            for cut in 4..=unit.len() {
+                let (checksum, tag) = (*unit.first_chunk().unwrap(), unit.len() - seal.tag_bytes());
+                let mut check = seal.check(512);
+                check.update(&unit[4..cut.min(tag)]);
+                check.update(&unit[cut.min(tag)..tag]);
+                assert!(check.matches(checksum, &unit[tag..]));
+                let mut check = seal.check(512);
+                check.update(&unit[5..tag]);
+                assert!(!check.matches(checksum, &unit[tag..]));
+            }
         }
     }
 

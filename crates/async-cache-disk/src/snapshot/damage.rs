@@ -1,6 +1,7 @@
 //! What could not be read or did not verify: counts, and the buckets that are dead for good.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,7 +30,41 @@ pub(super) struct DamageLog {
     io_errors: AtomicU64,
     /// Set after the first bucket went into `dead_buckets`, so that look-ups in sound files take no lock.
     any_dead: AtomicBool,
-    dead_buckets: Mutex<BTreeSet<u32>>,
+    dead_buckets: Mutex<Ranges>,
+}
+
+/// A set of numbers as ranges that do not touch, so that a hole in the file takes no memory, however long it is.
+#[derive(Debug, Default)]
+struct Ranges {
+    /// From the first of each range to the end of it.
+    ends: BTreeMap<u32, u32>,
+    /// How many numbers there are in all.
+    count: u64,
+}
+
+impl Ranges {
+    fn contains(&self, number: u32) -> bool {
+        self.ends.range(..=number).next_back().is_some_and(|(_, end)| number < *end)
+    }
+
+    /// Adds a range, joined with those that it overlaps or touches.
+    fn insert(&mut self, added: Range<u32>) {
+        let Range { mut start, mut end } = added;
+        if start >= end {
+            return;
+        }
+        // From the last one on that begins before the end or there: those that do not reach the start are too early.
+        while let Some((&other_start, &other_end)) = self.ends.range(..=end).next_back() {
+            if other_end < start {
+                break;
+            }
+            self.ends.remove(&other_start);
+            self.count = self.count.saturating_sub(u64::from(other_end.saturating_sub(other_start)));
+            (start, end) = (start.min(other_start), end.max(other_end));
+        }
+        self.ends.insert(start, end);
+        self.count = self.count.saturating_add(u64::from(end.saturating_sub(start)));
+    }
 }
 
 impl DamageLog {
@@ -37,8 +72,8 @@ impl DamageLog {
         self.records.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn deadline_page(&self) {
-        self.deadline_pages.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn deadline_pages(&self, count: u64) {
+        self.deadline_pages.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Declares the last `bytes` of the eager section dead for the life of the snapshot.
@@ -55,9 +90,9 @@ impl DamageLog {
         self.io_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Declares a bucket dead for the life of the snapshot.
-    pub(super) fn bury(&self, bucket: u32) {
-        self.dead().insert(bucket);
+    /// Declares buckets dead for the life of the snapshot.
+    pub(super) fn bury(&self, buckets: Range<u32>) {
+        self.dead().insert(buckets);
         self.any_dead.store(true, Ordering::Release);
     }
 
@@ -67,21 +102,48 @@ impl DamageLog {
     }
 
     pub(super) fn is_dead(&self, bucket: u32) -> bool {
-        self.any_dead() && self.dead().contains(&bucket)
+        self.any_dead() && self.dead().contains(bucket)
     }
 
     pub(super) fn so_far(&self) -> Damage {
         Damage {
             records: self.records.load(Ordering::Relaxed),
-            buckets: self.dead().len() as u64,
+            buckets: self.dead().count,
             deadline_pages: self.deadline_pages.load(Ordering::Relaxed),
             eager_bytes: self.dead_eager_bytes(),
             io_errors: self.io_errors.load(Ordering::Relaxed),
         }
     }
 
-    fn dead(&self) -> MutexGuard<'_, BTreeSet<u32>> {
-        // The set is sound after any panic of a holder: insert and contains are all that happens under the lock.
+    fn dead(&self) -> MutexGuard<'_, Ranges> {
+        // Nothing that happens under the lock panics.
         self.dead_buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_what_a_set_of_numbers_holds() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let (mut ranges, mut set) = (Ranges::default(), std::collections::BTreeSet::new());
+            for _ in 0..30 {
+                let start = random.u32(0..60);
+                let end = start + random.u32(0..6);
+                ranges.insert(start..end);
+                set.extend(start..end);
+                assert!((0..70).all(|number| ranges.contains(number) == set.contains(&number)));
+                assert_eq!(ranges.count, set.len() as u64);
+                let ends: Vec<(u32, u32)> = ranges.ends.iter().map(|(start, end)| (*start, *end)).collect();
+                assert!(ends.windows(2).all(|pair| pair[0].1 < pair[1].0), "they do not touch: {ends:?}");
+            }
+        }
+        let mut ranges = Ranges::default();
+        ranges.insert(0..u32::MAX);
+        ranges.insert(5..6);
+        assert_eq!((ranges.ends.len(), ranges.count), (1, u64::from(u32::MAX)));
     }
 }

@@ -31,7 +31,8 @@ impl Deadlines {
 
     /// The next entry whose deadline is at or before `until`. A call reads one page of 512 bytes at most.
     ///
-    /// `None`: nothing more is due by then; or the page that tells is damaged, and the next call goes on behind it.
+    /// `None`: nothing more is due by then; or the page that tells is damaged, and the next call goes on behind it (and
+    /// behind the hole in the file that it may be in).
     /// The entries in a damaged page are not reclaimed this way; their own deadlines hold as ever.
     pub fn next_due(&mut self, until: u64) -> Option<Due> {
         if self.next >= self.snapshot.deadline_count() {
@@ -42,8 +43,11 @@ impl Deadlines {
         let index = self.next.checked_rem(page_items)?;
         let item = self.item(number, index as usize);
         let Some((deadline, rank)) = item.filter(|(_, rank)| *rank < self.snapshot.len()) else {
-            self.snapshot.0.damage.deadline_page();
-            self.next = number.saturating_add(1).saturating_mul(page_items);
+            let section = self.snapshot.header().deadline_section.offset;
+            let pages = self.snapshot.deadline_count().div_ceil(page_items);
+            let next = self.snapshot.skip_hole(section, number.saturating_add(1), pages);
+            self.snapshot.0.damage.deadline_pages(u64::from(next.saturating_sub(number)));
+            self.next = next.saturating_mul(page_items);
             return None;
         };
         if deadline > until {

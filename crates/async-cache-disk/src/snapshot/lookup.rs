@@ -166,9 +166,27 @@ impl Snapshot {
         let read = self.read(page, offset);
         let opened = if read { Page::open(self.seal(), offset, page) } else { None };
         if opened.is_none() {
-            self.0.damage.bury(bucket);
+            self.0.damage.bury(bucket..bucket.saturating_add(1));
         }
         opened
+    }
+
+    /// Visits all buckets in order: each that verifies, or how many there are from one on that do not.
+    pub(crate) fn each_bucket(&self, mut visit: impl FnMut(u32, Result<Page<'_>, u32>)) {
+        let (count, mut page) = (self.header().buckets, [0; PAGE_BYTES]);
+        let mut bucket = 0;
+        while bucket < count {
+            let next = bucket.saturating_add(1);
+            if let Some(page) = self.bucket(bucket, &mut page) {
+                visit(bucket, Ok(page));
+                bucket = next;
+            } else {
+                let end = self.skip_hole(self.header().index_section.offset, next, count);
+                self.0.damage.bury(next..end);
+                visit(bucket, Err(end.saturating_sub(bucket)));
+                bucket = end;
+            }
+        }
     }
 
     fn candidate(&self, slot: Slot, key: &[u8], buffer: &mut Vec<u8>) -> Candidate {
@@ -199,7 +217,7 @@ impl Snapshot {
         }
         let layout = RecordLayout::parse(first, self.header().form)?;
         let total = layout.total();
-        if total > left {
+        if total > left || !self.may_be_held(slot.offset, total) {
             return None;
         }
         if total > guess {

@@ -10,6 +10,7 @@ pub struct ReadOptions {
     pub(super) version: Option<String>,
     pub(super) secret: Option<Secret>,
     pub(super) owners: Owners,
+    pub(super) may_be_cut: bool,
 }
 
 impl ReadOptions {
@@ -30,6 +31,15 @@ impl ReadOptions {
     #[must_use]
     pub fn of_any_owner(mut self) -> Self {
         self.owners = Owners::Anybody;
+        self
+    }
+
+    /// A file is opened, too, of which the end is missing, as after a copy that was interrupted: for tools that save what
+    /// is intact. What is missing cannot be read, as if it were damaged. A cache must not serve the rest: its index may
+    /// lack newer records of the keys that are left.
+    #[must_use]
+    pub fn even_if_cut(mut self) -> Self {
+        self.may_be_cut = true;
         self
     }
 

@@ -2,7 +2,7 @@
 //! all of it, and it is small beside what it names.
 
 use super::{Record, Scratch, Snapshot};
-use crate::format::page::{PAGE_BYTES, Page, Slot};
+use crate::format::page::{Page, Slot};
 
 /// Where the record of an entry stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +58,14 @@ impl Snapshot {
     /// nothing else. Entries whose bucket is damaged are missing. Memory: 24 bytes an entry.
     pub fn places(&self) -> Vec<Place> {
         let section = self.header().record_section;
-        let mut places = Vec::with_capacity(self.len() as usize);
-        let mut page = [0; PAGE_BYTES];
-        for bucket in 0..self.header().buckets {
-            for slot in self.bucket(bucket, &mut page).into_iter().flat_map(Page::slots) {
+        let mut places = Vec::new(); // Rule 4: it grows as slots are seen.
+        self.each_bucket(|_, page| {
+            for slot in page.into_iter().flat_map(Page::slots) {
                 if slot.rank < self.len() && section.left_from(slot.offset).is_some() {
                     places.push(Place { rank: slot.rank, offset: slot.offset, bytes: 0 });
                 }
             }
-        }
+        });
         places.sort_unstable_by_key(|place| (place.offset, place.rank));
         let mut end = section.end();
         for place in places.iter_mut().rev() {

@@ -15,10 +15,28 @@ use super::unpack::{Stored, unpack};
 use super::window::{Loaded, Window};
 use super::{Scratch, Snapshot};
 use crate::compress::Decompressor;
-use crate::format::page::{PAGE_BYTES, Page};
+use crate::format::page::Page;
 use crate::format::record::RecordLayout;
 
-const UNKNOWN: u64 = u64::MAX;
+/// Ranks and their offsets, as the index names them. Memory: 16 bytes for each that is named.
+struct Named {
+    /// Ascending by rank.
+    places: Vec<(u32, u64)>,
+    /// Those before it have lower ranks than any that is asked for from now on.
+    next: usize,
+}
+
+impl Named {
+    /// Where a rank is. Ranks are asked for in ascending order. If two buckets name it, the latter counts.
+    fn offset(&mut self, rank: u32) -> Option<u64> {
+        let mut found = None;
+        while let Some((named, offset)) = self.places.get(self.next).filter(|(named, _)| *named <= rank) {
+            found = (*named == rank).then_some(*offset);
+            self.next = self.next.saturating_add(1);
+        }
+        found
+    }
+}
 
 /// Goes through all entries, coldest first. Made by [`Snapshot::records`]. It owns its snapshot, so it can be kept
 /// between calls; a call reads about 1 MiB or one record, whichever is larger.
@@ -27,8 +45,8 @@ pub struct Records {
     next_rank: u32,
     /// Counting: where the next record begins.
     next_offset: u64,
-    /// By the index: where each rank is, or [`UNKNOWN`].
-    offsets: Option<Vec<u64>>,
+    /// By the index: where the ranks are that it names.
+    named: Option<Named>,
     window: Window,
     decompressor: Decompressor,
     scratch: Scratch,
@@ -89,7 +107,7 @@ impl Records {
         let mut records = Self {
             next_rank: 0,
             next_offset,
-            offsets: None,
+            named: None,
             window: Window::new(),
             decompressor: Decompressor::default(),
             scratch: Scratch::new(),
@@ -113,7 +131,7 @@ impl Records {
             let rank = self.next_rank;
             self.next_rank = rank.saturating_add(1);
             let want = wanted(rank);
-            if !want && self.offsets.is_some() {
+            if !want && self.named.is_some() {
                 continue;
             }
             let loaded = self.load_rank(rank);
@@ -126,17 +144,14 @@ impl Records {
 
     fn load_rank(&mut self, rank: u32) -> Option<Loaded> {
         let section = self.snapshot.header().record_section;
-        if self.offsets.is_none() {
+        if self.named.is_none() {
             if let Some(loaded) = self.window.load(&self.snapshot, section, self.next_offset) {
                 self.next_offset = self.next_offset.saturating_add(loaded.total());
                 return Some(loaded);
             }
             self.go_by_the_index();
         }
-        let offset = *self.offsets.as_ref()?.get(rank as usize)?;
-        if offset == UNKNOWN {
-            return None;
-        }
+        let offset = self.named.as_mut()?.offset(rank)?;
         let loaded = self.window.load(&self.snapshot, section, offset);
         if loaded.is_none() {
             self.snapshot.0.damage.record();
@@ -161,16 +176,14 @@ impl Records {
 
     fn go_by_the_index(&mut self) {
         let snapshot = &self.snapshot;
-        let mut offsets = vec![UNKNOWN; snapshot.len() as usize];
-        let mut page = [0; PAGE_BYTES];
-        for bucket in 0..snapshot.header().buckets {
-            for slot in snapshot.bucket(bucket, &mut page).into_iter().flat_map(Page::slots) {
-                if let Some(place) = offsets.get_mut(slot.rank as usize) {
-                    *place = slot.offset;
-                }
-            }
-        }
-        self.offsets = Some(offsets);
+        let mut places = Vec::new(); // Rule 4 of the module: it grows as slots are seen.
+        snapshot.each_bucket(|_, page| {
+            let slots = page.into_iter().flat_map(Page::slots);
+            places
+                .extend(slots.filter(|slot| slot.rank < snapshot.len()).map(|slot| (slot.rank, slot.offset)));
+        });
+        places.sort_by_key(|(rank, _)| *rank); // stable, see `Named::offset`
+        self.named = Some(Named { places, next: 0 });
     }
 }
 

@@ -41,13 +41,14 @@ impl Window {
     }
 
     /// Brings the record at an offset of a section into memory and verifies it. The buffer never grows beyond
-    /// what is left of the section, whatever length the record claims.
+    /// what is left of the section, whatever length the record claims, and beyond some mebibytes only for a record that
+    /// is sound.
     pub(crate) fn load(&mut self, snapshot: &Snapshot, section: Section, offset: u64) -> Option<Loaded> {
         let left = section.left_from(offset)?;
         let start = self.fill(snapshot, offset, left.min(MAX_HEAD_BYTES), left)?;
         let layout = RecordLayout::parse(self.bytes.get(start..)?, snapshot.header().form)?;
         let total = layout.total();
-        if total > left {
+        if total > left || !snapshot.may_be_held(offset, total) {
             return None;
         }
         let start = self.fill(snapshot, offset, total, left)?;

@@ -166,6 +166,19 @@ impl VfsFile for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    /// Moves the position of the file, which nothing reads: all reads and writes are positioned.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        use rustix::fs::{SeekFrom, seek};
+        use rustix::io::Errno;
+        match seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(data) => Ok(data),
+            Err(Errno::NXIO) => Ok(u64::MAX), // no data behind it
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn metadata(&self) -> io::Result<Metadata> {
         Ok(known(&self.0.metadata()?))
     }

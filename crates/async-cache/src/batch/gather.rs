@@ -41,9 +41,9 @@ use async_cache_core::batch::{Added, BatchId, Planner, Seat as Place};
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Flight, Seat, Storing};
+use crate::load::{Duty, Ending, Entered, Flight, Joins, Seat, Storing};
 use crate::nesting::{self, Wait};
-use crate::room::{Answer, AnyError, Room, drop_quietly};
+use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
 
 /// A running batch loader: one answer for each key, or one for all.
@@ -117,15 +117,18 @@ where
         self: &Arc<Self>,
         hash: u64,
         key: &Q,
+        joins: Joins,
         is_counted: &mut bool,
     ) -> Result<Step<'_, K, V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
+        E: 'static,
     {
         // User code may panic, so it runs before there is a flight.
         let owned = key.to_owned();
-        let (entered, rank) = self.inner.enter(hash, key, is_counted, Room::without_load);
+        let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
+        let (entered, rank) = self.inner.enter(hash, key, joins, is_counted, new_room);
         let (id, room, leads) = match entered {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
             Entered::Joined(id, room) => (id, room, false),

@@ -1,0 +1,144 @@
+//! Results that can be read once: cached, they would answer the second caller with nothing.
+//!
+//! Looked at when a load ends, never on a hit. Rules:
+//!
+//! 1. A coroutine, an iterator that is its own (`iter(x) is x`: generators, `map`, open files, cursors; all that iterate
+//!    over it share its place, also where it can be begun again), an async iterator alike, and a tuple, list or dict that
+//!    has one among its first [`LOOKED_AT`] items, is refused: `TypeError`, with what to return instead.
+//! 2. What another library is about to iterate over itself (a streaming response of a web framework) is the answer to
+//!    the call that loaded it, is not stored, and other callers load anew: an error would be an outage of a route that
+//!    merely gains nothing from its decorator. A warning says so.
+//! 3. An awaitable that is no coroutine (a future, a connection pool) and whatever fails to be looked at is a value.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
+
+use crate::{errors, library};
+
+/// How many items of a container are looked at.
+const LOOKED_AT: usize = 16;
+
+/// What is to be done with a result.
+pub(crate) enum Verdict {
+    /// It is stored, and answers everybody.
+    Stored,
+    /// It is nobody's: the error to raise.
+    Refused(PyErr),
+    /// It answers the call that loaded it.
+    Alone,
+}
+
+/// Judges the result of a load. `Err`: interrupted.
+pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Verdict> {
+    if is_plain(value) {
+        return Ok(Verdict::Stored);
+    }
+    if let Some((what, instead)) = among(value)? {
+        let message = format!("{} returned {what}, so its result cannot be cached: {instead}", name());
+        return Ok(Verdict::Refused(pyo3::exceptions::PyTypeError::new_err(message)));
+    }
+    if !is_container(value) && has_stream(value)? {
+        let kind = value.get_type().qualname()?;
+        let message = format!(
+            "the result of {} is not cached: a {kind} is read once, so every call runs the function; return a response \
+             that has its whole body, or leave the function undecorated",
+            name()
+        );
+        value.py().import("cache._warn")?.getattr("warn")?.call1((message,))?;
+        return Ok(Verdict::Alone);
+    }
+    Ok(Verdict::Stored)
+}
+
+fn is_plain(value: &Bound<'_, PyAny>) -> bool {
+    value.is_none()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyBytes>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyBool>()
+}
+
+fn is_container(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyTuple>()
+        || value.is_exact_instance_of::<PyList>()
+        || value.is_exact_instance_of::<PyDict>()
+}
+
+/// What a value is, or has among its first items, that is read once, and what to return instead.
+fn among(value: &Bound<'_, PyAny>) -> PyResult<Option<(String, &'static str)>> {
+    let items: Vec<_> = if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        tuple.iter().take(LOOKED_AT).collect()
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        list.iter().take(LOOKED_AT).collect()
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        // Listed first: what asks the items may run Python code, which may change the dict.
+        dict.iter().take(LOOKED_AT).map(|(_, item)| item).collect()
+    } else {
+        return Ok(read_once(value)?.map(|(what, instead)| (what.to_owned(), instead)));
+    };
+    let kind = value.get_type().name()?;
+    for item in items {
+        if !is_plain(&item)
+            && !is_container(&item)
+            && let Some((what, instead)) = read_once(&item)?
+        {
+            return Ok(Some((format!("a {kind} with {what}"), instead)));
+        }
+    }
+    Ok(None)
+}
+
+/// Rule 1.
+fn read_once(value: &Bound<'_, PyAny>) -> PyResult<Option<(&'static str, &'static str)>> {
+    let py = value.py();
+    let class = value.get_type();
+    let has = |name: &str| class.hasattr(name).unwrap_or(false);
+    if class.is(library::coroutine(py)?) || (has("__await__") && has("send") && has("close")) {
+        // Otherwise it warns that it was never awaited, and says nothing new.
+        outside_only(py, value.call_method0("close"))?;
+        return Ok(Some(("a coroutine, which can be awaited once", "await it, and return what it returns")));
+    }
+    if value.cast::<PyIterator>().is_ok() && is_its_own(value, value.try_iter().map(Bound::into_any))? {
+        return Ok(Some(if has("gi_frame") {
+            ("a generator, which can be read once", "return a list(...) of what it yields")
+        } else if has("fileno") || has("readline") {
+            ("an open file, which can be read once", "return its content")
+        } else {
+            ("an iterator, which can be read once", "return a list(...) of its items")
+        }));
+    }
+    if has("__anext__") && is_its_own(value, value.call_method0("__aiter__"))? {
+        let what = if has("ag_frame") {
+            "an async generator, which can be read once"
+        } else {
+            "an async iterator, which can be read once"
+        };
+        return Ok(Some((what, "return a list of its items: [item async for item in ...]")));
+    }
+    Ok(None)
+}
+
+/// Rule 2: whether it has an iterator under the name that Starlette's streaming responses have it.
+fn has_stream(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = value.py();
+    // Not `getattr`, which may run a `__getattr__` that knows every name.
+    let own = py.get_type::<PyAny>().call_method1("__getattribute__", (value, "body_iterator"));
+    match outside_only(py, own)? {
+        Some(body) => Ok(read_once(&body)?.is_some()),
+        None => Ok(false),
+    }
+}
+
+fn is_its_own(value: &Bound<'_, PyAny>, iterator: PyResult<Bound<'_, PyAny>>) -> PyResult<bool> {
+    Ok(outside_only(value.py(), iterator)?.is_some_and(|iterator| iterator.is(value)))
+}
+
+/// Rule 3: an error while looking means no; an interrupt is passed on.
+fn outside_only<T>(py: Python<'_>, looked: PyResult<T>) -> PyResult<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if !errors::is_from_outside(py, &error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,231 @@
+"""Results that can be read once are refused, or go to one caller.
+
+The story: a cached function returned a generator, and its second caller got one that had nothing left; a cached route
+returned a StreamingResponse, and the second client got an empty page with status 200. Nobody was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+from unittest.mock import MagicMock
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from loops import Run, outcome, turns
+
+from agent_cache import AgentCache, AgentCacheSession
+from cache import AsyncCache, AsyncLRU, CacheWarning
+
+
+def generator() -> Iterator[str]:
+    yield "a"
+
+
+async def async_generator() -> AsyncIterator[str]:
+    yield "a"
+
+
+async def coroutine() -> str:
+    return "a"
+
+
+class Rows:
+    """An iterator of Python's, such as a cursor."""
+
+    def __iter__(self) -> Rows:
+        return self
+
+    def __next__(self) -> int:
+        raise StopIteration
+
+
+class AsyncRows:
+    def __aiter__(self) -> AsyncRows:
+        return self
+
+    async def __anext__(self) -> int:
+        raise StopAsyncIteration
+
+
+READ_ONCE: dict[str, Callable[[], Any]] = {
+    "generator": generator,
+    "async generator": async_generator,
+    "coroutine": coroutine,
+    "call of ours": lambda: AsyncCache().get(1),
+    "map": lambda: map(str, [1]),
+    "zip": lambda: zip([1], [2], strict=True),
+    "chain": lambda: itertools.chain([1], [2]),
+    "list iterator": lambda: iter([1]),
+    "file": lambda: open(__file__),  # noqa: SIM115
+    "BytesIO": lambda: io.BytesIO(b"a"),
+    "csv reader": lambda: csv.reader(["a"]),
+    "cursor": lambda: sqlite3.connect(":memory:").execute("select 1"),
+    "iterator of Python's": Rows,
+    "async iterator of Python's": AsyncRows,
+    "tuple": lambda: (1, generator()),
+    "list": lambda: [generator()],
+    "dict": lambda: {"rows": generator()},
+}
+
+
+class Pool:
+    """As connection pools are: awaited once by those who wait for it to be ready, and used ever after."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+class Reusable:
+    def __iter__(self) -> Iterator[int]:
+        return iter([1])
+
+
+class Vague:
+    """Says yes to every question, and raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __iter__(self) -> Any:
+        raise RuntimeError
+
+    def __next__(self) -> Any:
+        raise RuntimeError
+
+
+STORED: dict[str, Callable[[], Any]] = {
+    "list": lambda: [1],
+    "range": lambda: range(5),
+    "dict view": lambda: {1: 2}.keys(),
+    "pool": Pool,
+    "reusable": Reusable,
+    "vague": Vague,
+    "mock": MagicMock,
+    "class": lambda: Rows,
+    "function": lambda: generator,
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", READ_ONCE)
+def test_what_is_read_once_is_refused_for_all_callers(run: Run, kind: str) -> None:
+    async def main() -> None:
+        runs = 0
+
+        @AsyncLRU()
+        async def stream() -> Any:
+            nonlocal runs
+            runs += 1
+            await turns(1)
+            return READ_ONCE[kind]()
+
+        for told in await asyncio.gather(stream(), stream(), return_exceptions=True):
+            assert isinstance(told, TypeError)
+            assert "stream() returned a" in str(told) and "return" in str(told)
+        assert runs == 1
+        assert stream.get_metrics()["size"] == 0
+        told = await outcome(AsyncCache().get("key", loader=stream.__wrapped__))
+        assert isinstance(told, TypeError)
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_what_can_be_used_again_is_stored(run: Run, kind: str) -> None:
+    async def main() -> None:
+        @AsyncLRU()
+        async def make() -> Any:
+            return STORED[kind]()
+
+        first: Any = await make()
+        assert await make() is first
+
+    run(main())
+
+
+def test_a_future_is_a_value(run: Run) -> None:
+    async def main() -> None:
+        @AsyncLRU()
+        async def make() -> Any:
+            return asyncio.get_running_loop().create_future()
+
+        assert await make() is await make()
+        (await make()).cancel()
+
+    run(main())
+
+
+def test_a_batch_refuses_the_keys_whose_values_are_read_once(run: Run) -> None:
+    async def main() -> None:
+        async def load(keys: list[int]) -> dict[int, Any]:
+            return {1: "a value", 2: generator()}
+
+        cache = AsyncCache()
+        calls = (cache.get(key, batch_loader=load) for key in (1, 2))
+        values: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+        assert values[0] == "a value"
+        assert isinstance(values[1], TypeError)
+
+    run(main())
+
+
+@pytest.mark.parametrize("decorator", [AsyncLRU(), AgentCache(resource="streams")])
+def test_a_generator_function_is_refused_where_it_is_decorated(decorator: Any) -> None:
+    for function in (generator, async_generator):
+        with pytest.raises(TypeError, match=f"{function.__name__} is an? .*generator function"):
+            decorator(function)
+
+
+def test_a_loader_that_is_an_async_generator_function_is_told_so(run: Run) -> None:
+    async def main() -> None:
+        loader: Any = async_generator
+        told = await outcome(AsyncCache().get("key", loader=loader))
+        assert isinstance(told, TypeError) and "async generator function" in str(told)
+
+    run(main())
+
+
+def test_a_tool_that_is_not_cached_may_return_what_is_read_once(run: Run) -> None:
+    async def main() -> None:
+        @AgentCache(resource="streams", scope="session")
+        async def stream() -> Any:
+            return generator()
+
+        assert list(await stream()) == ["a"]
+        async with AgentCacheSession():
+            assert isinstance(await outcome(stream()), TypeError)
+
+    run(main())
+
+
+def test_a_streaming_response_goes_to_each_caller_whole_and_a_warning_says_so(run: Run) -> None:
+    app = FastAPI()
+    runs = 0
+
+    @app.get("/")
+    @AsyncLRU()
+    async def route() -> Any:
+        nonlocal runs
+        runs += 1
+        await turns(1)
+        return StreamingResponse(async_generator())
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answers = await asyncio.gather(*(client.get("/") for _ in range(3)))
+            answers.append(await client.get("/"))
+        assert [(answer.status_code, answer.text) for answer in answers] == [(200, "a")] * 4
+        assert runs == 4
+
+    with pytest.warns(CacheWarning, match="route.*StreamingResponse"):
+        run(main())
+    assert route.get_metrics()["size"] == 0

@@ -1,0 +1,157 @@
+//! What the tool does where something is missing, comes through a pipe, or is larger than anybody expects.
+#![allow(clippy::disallowed_methods)] // tests may read and make files
+
+mod tool;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+
+use tool::{Spoiled, exists, golden, read, tool, tool_reading};
+
+/// It took the lock first, and so made the lock file, and the folder for it.
+#[test]
+fn compact_of_a_file_that_is_not_there_creates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("empty.cache"), b"").unwrap();
+    for name in ["none.cache", "no folder/none.cache"] {
+        for args in
+            [vec!["compact", &path(name)], vec!["compact", &path(name), &path("new folder/out.cache")]]
+        {
+            let ran = tool(&args);
+            assert_eq!(ran.code, 2);
+            assert!(ran.err.contains("there is no such file"), "{}", ran.err);
+        }
+    }
+    assert_eq!(tool(&["compact", &path("empty.cache")]).code, 2);
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names, ["empty.cache"]);
+}
+
+/// A pipe has no length, cannot be read at a position, and gives what is in it once.
+#[cfg(unix)]
+#[test]
+fn a_secret_comes_from_a_pipe_too() {
+    let folder = Spoiled::new();
+    folder.put("secret", b"correct horse battery staple\n");
+    let (file, out) = (golden("v1-zstd-mac.acf"), folder.path("out.acf"));
+    for command in ["inspect", "verify", "export", "compact", "repair", "diff"] {
+        let more = match command {
+            "compact" | "repair" => &out,
+            "diff" => &file,
+            _ => "",
+        };
+        let shell = format!(
+            "cat '{}' | '{}' {command} '{file}' {more} --secret-file /dev/stdin",
+            folder.path("secret"),
+            env!("CARGO_BIN_EXE_async-cache")
+        );
+        let ran = Command::new("sh").args(["-c", &shell]).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+        let _ = std::fs::remove_file(&out);
+    }
+    let endless = tool(&["inspect", &file, "--secret-file", "/dev/zero"]);
+    assert!(endless.err.contains("too long for a secret"), "{}", endless.err);
+    let folder = tool(&["inspect", &file, "--secret-file", "/"]);
+    assert!(folder.err.contains("the secret cannot be read"), "{}", folder.err);
+}
+
+/// A copy that was interrupted, or a disk that filled up under another program: the header is there, and not all of the
+/// rest. Nothing could be saved of a file that lacked its last byte.
+#[test]
+fn what_is_left_of_a_file_that_was_cut_is_repaired() {
+    let whole = read(golden("v1.acf"));
+    let folder = Spoiled::new();
+    let file = folder.path("cut.cache");
+    let mut before = None;
+    for len in (4096..whole.len()).rev().step_by(97).chain([4096]) {
+        folder.put("cut.cache", &whole[..len]);
+        let verified = tool(&["verify", &file]);
+        assert_eq!(verified.code, 2, "it is not served");
+        assert!(verified.err.contains("`async-cache repair` writes what is intact"), "{}", verified.err);
+
+        let out = folder.path(&format!("{len}.acf"));
+        let ran = tool(&["repair", &file, &out, "--json"]);
+        let report: serde_json::Value =
+            serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{}", ran.err));
+        let saved = (report["entries"].as_u64().unwrap(), report["eager"].as_u64().unwrap());
+        assert!(before.is_none_or(|before| saved <= before), "{len} bytes: {saved:?} after {before:?}");
+        assert_eq!(tool(&["verify", &out]).code, 0);
+        let diff = tool(&["diff", &golden("v1.acf"), &out, "--json"]).out;
+        assert!(diff.contains("\"added\":0,") && diff.contains("\"changed\":0,"), "{diff}");
+        before = Some(saved);
+    }
+    assert_eq!(before, Some((0, 0)));
+    folder.put("cut.cache", &whole[..whole.len() - 1]);
+    let ran = tool(&["repair", &file, &folder.path("one.acf"), "--json"]);
+    assert_eq!(
+        ran.code, 0,
+        "nothing but a page of deadlines is lost, which the records have, too: {}",
+        ran.out
+    );
+    folder.put("cut.cache", &whole[..4095]);
+    assert_eq!(
+        tool(&["repair", &file, &folder.path("none.acf")]).code,
+        2,
+        "without a header there is nothing"
+    );
+}
+
+/// An integer of a million digits took half a minute to read.
+#[test]
+fn an_integer_of_any_length_goes_out_and_in_again() {
+    let folder = Spoiled::new();
+    let mut lines = String::new();
+    for (key, int) in [
+        ("decimal", "7".repeat(9000)),
+        ("negative", format!("-{}", "7".repeat(9000))),
+        ("long", format!("1{}", "0".repeat(300_000))),
+        ("hexadecimal", format!("0x{}", "f".repeat(1_000_000))),
+    ] {
+        writeln!(lines, "{{\"key\":\"{key}\",\"value\":{{\"$int\":\"{int}\"}}}}").unwrap();
+    }
+    let (one, two) = (folder.path("one.acf"), folder.path("two.acf"));
+    assert_eq!(tool_reading(&["import", &one], &lines).code, 0);
+    let exported = tool(&["export", &one]).out;
+    assert!(exported.contains(&format!("\"$int\":\"-{}\"", "7".repeat(9000))));
+    assert!(exported.contains(&format!("\"$int\":\"0x{}\"", "f".repeat(1_000_000))));
+    assert!(!exported.contains("$raw") && !exported.contains("$ext"));
+    assert_eq!(tool_reading(&["import", &two], &exported).code, 0);
+    assert_eq!(tool(&["diff", &one, &two]).code, 0);
+    let wrong = format!("{{\"key\":1,\"value\":{{\"$int\":\"{}\"}}}}", "1".repeat(1_000_001));
+    let ran = tool_reading(&["import", &folder.path("wrong.acf")], &wrong);
+    assert!(ran.err.contains("write it as 0x"), "{}", ran.err);
+    assert!(!exists(&folder.path("wrong.acf")));
+}
+
+/// The options in a text.
+fn options(text: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-'));
+    words.filter(|word| word.len() > 3 && word.starts_with("--")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_document_and_the_help_name_the_same_commands_and_options() {
+    let document = String::from_utf8(read("../../docs/cli.md")).unwrap();
+    let main = tool(&["--help"]).out;
+    let commands = main.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|word| !word.is_empty()))
+        .filter(|word| *word != "help")
+        .collect();
+    assert!(commands.contains(&"repair") && commands.len() >= 10, "{commands:?}");
+    let mut known = options(&main);
+    for command in &commands {
+        assert!(document.contains(&format!("async-cache {command}")), "docs/cli.md lacks {command}");
+        known.extend(options(&tool(&[command, "--help"]).out));
+    }
+    assert_eq!(options(&document), known, "docs/cli.md (left) and the help (right)");
+}
+
+#[test]
+fn the_version_is_that_of_the_workspace() {
+    let said = tool(&["--version"]).out;
+    assert_eq!(said, format!("async-cache {}\n", env!("CARGO_PKG_VERSION")));
+}

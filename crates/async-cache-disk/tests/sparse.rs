@@ -1,0 +1,268 @@
+//! Files that are too big to be true: a valid header counts billions of entries, and what it counts
+//! is a hole.
+//!
+//! A header of 4 KiB made `verify` and `inspect` ask for 34 GB, and a save that met it as well.
+//! Memory has to follow what is in a file, not how long it is.
+#![cfg(target_os = "linux")] // the holes are real ones, which nothing but a file system has
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // it makes files with holes
+
+mod sample;
+
+use std::alloc::System;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_cache_disk::{
+    FindingKind, KeyKind, Learned, Merge, ReadOptions, RealDisk, SalvageStep, Scratch, Snapshot, Step,
+    Tombstones, Vfs, Writer, verify, verify_with,
+};
+use cap::Cap;
+use sample::{SAVED_AT, VERSION, entries, options, options_of, save, secret};
+
+#[global_allocator]
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+const MEBIBYTE: usize = 1 << 20;
+const PAGE: u64 = 512;
+const BILLIONS: u32 = 4_000_000_000;
+const FILE_ID: [u8; 16] = [1; 16];
+
+/// Memory is counted for the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs with a limit; an allocation beyond it aborts the process.
+fn limited<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
+    MEMORY.set_limit(MEMORY.allocated() + bytes).unwrap();
+    let result = run();
+    MEMORY.set_limit(usize::MAX).unwrap();
+    result
+}
+
+fn disk() -> Arc<dyn Vfs> {
+    Arc::new(RealDisk)
+}
+
+/// A file that is written to here and there.
+struct Holes {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    header: Vec<u8>,
+    end: u64,
+    rows: usize,
+}
+
+impl Holes {
+    /// The header of a sound file, without any section.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pages.cache");
+        save(&disk(), &path, &[], options_of(FILE_ID[0])).unwrap();
+        let header = std::fs::read(&path).unwrap()[..4096].to_vec();
+        let mut holes = Self { _folder: folder, path, header, end: 4096, rows: 0 };
+        holes.put(12, &0u32.to_le_bytes());
+        holes
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.header[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Adds a section behind the others and a gap; answers where it is.
+    fn section(&mut self, kind: u32, gap: u64, bytes: u64) -> u64 {
+        let offset = (self.end + gap).next_multiple_of(4096);
+        let row = 768 + 24 * self.rows;
+        self.put(row, &kind.to_le_bytes());
+        self.put(row + 8, &offset.to_le_bytes());
+        self.put(row + 16, &bytes.to_le_bytes());
+        self.rows += 1;
+        self.put(12, &u32::try_from(self.rows).unwrap().to_le_bytes());
+        self.end = offset + bytes;
+        offset
+    }
+
+    /// Records, index and deadlines as they are for so many entries; answers where the index is.
+    fn entries(&mut self, count: u32, record_bytes: u64) -> u64 {
+        let pages = u64::from(count.div_ceil(42));
+        self.section(1, 0, record_bytes);
+        let index = self.section(2, 0, pages * PAGE);
+        self.section(3, 0, pages * PAGE);
+        for at in [72, 76, 80] {
+            self.put(at, &count.to_le_bytes());
+        }
+        self.put(84, &u32::try_from(pages).unwrap().to_le_bytes());
+        index
+    }
+
+    /// Writes the header, and the units with their checksums made right; all else is a hole.
+    fn write(&mut self, units: &[(u64, Vec<u8>)]) -> &Path {
+        let checksum = crc32c::crc32c(&self.header[..4092]);
+        self.put(4092, &checksum.to_le_bytes());
+        std::fs::remove_file(&self.path).unwrap();
+        let mut options = OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.create_new(true).write(true).open(&self.path).unwrap();
+        file.set_len(self.end).unwrap();
+        file.write_all_at(&self.header, 0).unwrap();
+        for (offset, unit) in units {
+            let bound = [&FILE_ID[..], &offset.to_le_bytes(), &unit[4..]].concat();
+            let mut unit = unit.clone();
+            unit[..4].copy_from_slice(&crc32c::crc32c(&bound).to_le_bytes());
+            file.write_all_at(&unit, *offset).unwrap();
+        }
+        &self.path
+    }
+}
+
+fn open(path: &Path) -> Snapshot {
+    Snapshot::open(&disk(), path, VERSION).unwrap().expect("there is a snapshot")
+}
+
+/// A page with one slot that names a rank and an offset.
+fn bucket(rank: u32, offset: u64) -> Vec<u8> {
+    let mut page = vec![0; 512];
+    page[4] = 1;
+    page[10..14].copy_from_slice(&rank.to_le_bytes());
+    page[14..20].copy_from_slice(&offset.to_le_bytes()[..6]);
+    page
+}
+
+#[test]
+fn a_header_that_counts_billions_of_entries_in_a_hole_takes_neither_memory_nor_time() {
+    let _alone = alone();
+    let mut holes = Holes::new();
+    let index = holes.entries(BILLIONS, u64::from(BILLIONS) * 7);
+    let path = holes.write(&[(index + 7 * PAGE, bucket(BILLIONS - 1, 4096 + 70))]).to_owned();
+    limited(4 * MEBIBYTE, || {
+        let snapshot = open(&path);
+        assert_eq!(snapshot.len(), BILLIONS);
+        assert!(snapshot.find(b"key", &mut Scratch::new()).is_none());
+        assert_eq!(snapshot.places().len(), 1);
+        let mut salvage = snapshot.salvage();
+        while let Some(step) = salvage.next_step() {
+            assert!(matches!(step, SalvageStep::Lost { .. }));
+        }
+        let mut deadlines = snapshot.deadlines();
+        while !deadlines.is_finished() {
+            assert_eq!(deadlines.next_due(u64::MAX), None);
+        }
+        let pages = u64::from(BILLIONS.div_ceil(42));
+        let damage = snapshot.damage();
+        assert_eq!((damage.buckets, damage.deadline_pages), (pages - 1, pages));
+
+        let report = verify(&disk(), &path).unwrap();
+        assert_eq!((report.entries, report.sound_entries), (BILLIONS, 0));
+        assert!(report.finding_count > 2 * pages && report.findings.len() < 20, "{report:?}");
+    });
+}
+
+#[test]
+fn reading_all_and_a_save_that_joins_such_a_file_take_no_memory_either() {
+    const MILLIONS: u32 = 2_000_000;
+    let _alone = alone();
+    let mut holes = Holes::new();
+    let index = holes.entries(MILLIONS, u64::from(MILLIONS) * 7);
+    let path = holes.write(&[(index, bucket(7, 4096 + 49)), (index + 9 * PAGE, bucket(9, 4096))]).to_owned();
+    limited(8 * MEBIBYTE, || {
+        let mut records = open(&path).records();
+        let mut lost = 0;
+        while let Some(step) = records.next_step() {
+            assert_eq!(step, Step::Lost { rank: lost });
+            lost += 1;
+        }
+        assert_eq!(lost, MILLIONS);
+
+        let mut merge = Merge::begin(&disk(), &path, &ReadOptions::new(), Duration::ZERO).unwrap();
+        merge.join(Tombstones::default(), Learned::default());
+        let mut writer = Writer::create(&disk(), &path, options()).unwrap();
+        merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
+        writer.push(b"key", b"value", None).unwrap();
+        assert_eq!(merge.finish(writer, SAVED_AT).unwrap().saved.entries, 1);
+    });
+    assert_eq!(open(&path).find(b"key", &mut Scratch::new()).unwrap().value, b"value");
+}
+
+/// The length of a record is believed no more than the number of records.
+#[test]
+fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
+    let _alone = alone();
+    let far = 100 * MEBIBYTE as u64;
+    let mut holes = Holes::new();
+    let index = holes.entries(1, far + 4096);
+    let tombstones = holes.section(7, 0, far);
+    let mut record = vec![0; 4 + 1];
+    record.push(3); // bytes of key
+    for shift in [0, 7, 14, 21] {
+        let bits = u8::try_from(far >> shift & 0x7F).unwrap();
+        record.push(if shift < 21 { bits | 0x80 } else { bits });
+    }
+    record.extend_from_slice(b"key");
+    let mut tagged = bucket(0, 4096);
+    tagged[4] = 42; // whatever the key's tag is
+    for slot in 0..42 {
+        tagged[8 + 12 * slot..20 + 12 * slot].copy_from_slice(&bucket(0, 4096)[8..20]);
+    }
+    let path = holes.write(&[(4096, record), (index, tagged), (tombstones, vec![0; 64])]).to_owned();
+    limited(8 * MEBIBYTE, || {
+        let snapshot = open(&path);
+        assert!(matches!(snapshot.records().next_step(), Some(Step::Lost { rank: 0 })));
+        let places = snapshot.places();
+        assert_eq!(snapshot.read_place(&places[0], &mut Scratch::new()), None);
+        let mut unknown = Tombstones::default();
+        unknown.delete_unknown(SAVED_AT);
+        assert_eq!(snapshot.tombstones(), unknown);
+        let report = verify(&disk(), &path).unwrap();
+        assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Tombstones));
+    });
+}
+
+#[test]
+fn a_gap_of_a_tebibyte_is_a_finding_and_is_not_read() {
+    let _alone = alone();
+    let mut holes = Holes::new();
+    holes.entries(0, 0);
+    holes.section(6, 1 << 40, 8);
+    let path = holes.write(&[]).to_owned();
+    let report = limited(4 * MEBIBYTE, || verify(&disk(), &path).unwrap());
+    let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, [FindingKind::Gap]);
+}
+
+/// What is large and sound is read, in either way, and one changed byte of it is a miss.
+#[test]
+fn values_and_tombstones_of_many_mebibytes_come_back() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pages.cache");
+    let mut all = entries(3, 1);
+    all[1].value = (0..20 * MEBIBYTE).map(|i| u8::try_from(i % 251).unwrap()).collect();
+    for secret in [None, Some(secret())] {
+        let mut deleted = Tombstones::default();
+        deleted.delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
+        let mut writer = Writer::create(&disk(), &path, options().secret(secret)).unwrap();
+        for entry in &all {
+            writer.push(&entry.key, &entry.value, entry.deadline).unwrap();
+        }
+        writer.set_tombstones(deleted.clone());
+        writer.finish().unwrap();
+        let wanted = ReadOptions::new().version(VERSION).secret(secret);
+        sample::assert_holds_as(&disk(), &path, &wanted, &all, &[]);
+        let snapshot = Snapshot::open_with(&disk(), &path, &wanted).unwrap().unwrap();
+        assert_eq!(snapshot.tombstones(), deleted);
+        assert!(verify_with(&disk(), &path, &wanted).unwrap().is_clean());
+
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(b"x", 10 * MEBIBYTE as u64).unwrap();
+        let snapshot = Snapshot::open_with(&disk(), &path, &wanted).unwrap().unwrap();
+        let mut scratch = Scratch::new();
+        assert!(snapshot.find(&all[1].key, &mut scratch).is_none());
+        assert_eq!(scratch.lost(), [1]);
+        assert!(snapshot.find(&all[2].key, &mut scratch).is_some());
+        assert_eq!(sample::read_all(&snapshot).iter().flatten().count(), 2);
+    }
+}

@@ -1,0 +1,55 @@
+"""Checks that there is one version: that of the workspace, in Cargo.toml.
+
+The crates inherit it, the wheel takes it from its crate, and `cache.__version__` and the tool's `--version` are compiled
+in. A second number somewhere would be one that nobody raises.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> int:
+    """Prints every other version; returns 1 if there is one."""
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--no-deps"]
+    metadata = json.loads(
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout
+    )
+    manifest = (ROOT / "Cargo.toml").read_text()
+    (version,) = re.findall(
+        r'^\[workspace\.package\]\nversion = "([^"]+)"', manifest, re.M
+    )
+    wrong = [
+        f"{package['name']} has the version {package['version']}, and the workspace {version}"
+        for package in metadata["packages"]
+        if package["version"] != version
+    ]
+    for name, wanted in re.findall(
+        r'^(async-cache[a-z-]*) = \{ path = "[^"]+", version = "([^"]+)"',
+        manifest,
+        re.M,
+    ):
+        if wanted != version:
+            wrong.append(
+                f"Cargo.toml wants {name} in version {wanted}, and the workspace has {version}"
+            )
+    project = (ROOT / "bindings/python/pyproject.toml").read_text()
+    project = project[project.index("[project]") : project.index("[project.scripts]")]
+    if (
+        re.search(r"^version\s*=", project, re.M)
+        or 'dynamic = ["version"]' not in project
+    ):
+        wrong.append(
+            'pyproject.toml has a version of its own; it is to say dynamic = ["version"]'
+        )
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
