@@ -73,6 +73,10 @@ impl Cache {
             }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
+        if let Some(opened) = &opened {
+            // What has expired says nothing to others, whether a write came by and reclaimed it or not.
+            opened.reclaim_all(now);
+        }
         // Rule 6
         let keep = keep && merge.as_ref().is_none_or(|merge| merge.theirs().is_none());
         let options = target.options.to_write(&target.version, file.file_now());

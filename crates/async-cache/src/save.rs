@@ -181,6 +181,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             merge.join(tombstones, learned);
         }
         let opened = self.opened();
+        if let Some(opened) = &opened {
+            // What has expired says nothing to others, whether a write came by and reclaimed it or not.
+            opened.reclaim_all(self.clock.now());
+        }
         let copied = opened.as_ref().filter(|opened| opened.is_mostly_cold()).map(|opened| &opened.snapshot);
         let mut writer = disk.writer(file.file_now(), unread, copied)?;
         let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));

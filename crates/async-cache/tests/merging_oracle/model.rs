@@ -94,7 +94,6 @@ impl Process {
     pub(crate) fn delete(&mut self, key: Key, time: Time, most: usize) {
         self.memory.remove(&key);
         self.owed.remove(&key);
-        self.lost.remove(&key);
         self.deletes.delete(key, time, most);
         self.every_delete.delete(key, time, usize::MAX);
     }
