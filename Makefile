@@ -89,10 +89,11 @@ lint-rust: ## format, clippy, docs, the arrows between crates and the one versio
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_versions.py
 
-lint-python: python ## ruff, mypy and stubtest
+lint-python: python ## ruff, mypy, stubtest, and mypy and pyright on right and wrong uses
 	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)
 	$(VENV)/bin/ruff check --quiet $(BINDINGS)
 	cd $(BINDINGS) && $(abspath $(VENV))/bin/mypy python/cache python/agent_cache tests examples benches
+	$(VENV)/bin/python $(BINDINGS)/tests/typing/check.py
 	cd $(BINDINGS) && $(abspath $(VENV))/bin/python -m mypy.stubtest cache agent_cache --allowlist stubtest-allowlist.txt
 
 format: ## format everything

@@ -8,12 +8,14 @@
 use async_cache_core::batch::{Added, BatchId, Seat};
 use async_cache_core::flight::FlightId;
 use pyo3::prelude::*;
+use pyo3::types::PyFloat;
 
 use crate::cache::Cache;
 use crate::clock;
 use crate::library;
 use crate::load::{Item, Work, spawn};
 use crate::raw::Ref;
+use crate::raw::calls::Invoke;
 use crate::room::running_loop;
 
 /// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a new object
@@ -81,7 +83,8 @@ pub(crate) fn gather<'py>(
         Added::Begins { seat, .. } => {
             let timer = Bound::new(py, Timer { cache: cache.clone().unbind(), batch: seat.batch() })?;
             let name = pyo3::intern!(py, "call_later");
-            event_loop.call_method1(name, (window.seconds(), timer)).map(drop)
+            let window = PyFloat::new(py, window.seconds());
+            event_loop.invoke_method2(name, window.as_any(), timer.as_any()).map(drop)
         }
     }
 }

@@ -27,9 +27,10 @@ use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
 use crate::part::{Kept, Part};
+use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
 use crate::raw::function::Calls;
-use crate::raw::{Ref, Sent, equal, send};
+use crate::raw::{Ref, Sent, equal};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
@@ -418,6 +419,12 @@ impl Call {
     /// Gives up waiting.
     fn leave(&mut self, py: Python<'_>) -> PyResult<()> {
         let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
+        // An interrupt of the loader's stops the loop, which cancels its callers before they are told.
+        if let Some(Answer::Failed(error, _)) = waiting.room.bind(py).get().answer(py)
+            && !error.bind(py).is_instance_of::<PyException>()
+        {
+            waiting.room.bind(py).get().retrieve(py);
+        }
         nesting::done(py, waiting.waiter, waiting.room.bind(py).get().name);
         waiting.room.bind(py).get().leave_seat(py, waiting.number);
         let seat =
@@ -561,7 +568,11 @@ impl Coroutine for Call {
     const NAME: &'static CStr = c"cache._native.Call";
 
     fn name(&self, py: Python<'_>) -> String {
-        match &self.state {
+        let asked = match &self.state {
+            State::Waiting(waiting) => &waiting.asked,
+            state => state,
+        };
+        match asked {
             State::Function(call) => {
                 let name = call.function.bind(py).getattr("__qualname__");
                 name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())
@@ -730,7 +741,7 @@ pub(crate) fn apply<'py>(
     names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (args, named) = split(function.py(), args.as_slice(), names)?;
-    function.call(args, named.as_ref())
+    function.invoke(&args, named.as_ref())
 }
 
 /// Arguments as a tuple and a dict.

@@ -17,6 +17,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use crate::call::{Args, split};
 use crate::codec;
+use crate::raw::calls::Invoke;
 use crate::raw::{Ref, equal};
 
 /// How deep tuples are looked into before Python is asked.
@@ -96,7 +97,7 @@ fn quick(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, depth: usize) -> Option<boo
 /// Python's hash of an object.
 #[inline]
 fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<u64> {
-    Ok(object.hash()?.cast_unsigned() as u64)
+    Ok(object.invoke_hash()?.cast_unsigned() as u64)
 }
 
 /// The hash of the store from Python's, which is not mixed well (that of an `int` is the number itself).
@@ -133,7 +134,7 @@ impl Probe for ObjectKey<'_, '_> {
     }
 
     fn ask(&self, known: &Bound<'_, PyAny>) -> PyResult<bool> {
-        known.eq(self.object)
+        known.invoke_eq(self.object)
     }
 
     fn to_key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -176,7 +177,7 @@ impl Probe for StoredKey<'_, '_> {
     }
 
     fn ask(&self, known: &Bound<'_, PyAny>) -> PyResult<bool> {
-        known.eq(self.key)
+        known.invoke_eq(self.key)
     }
 
     fn to_key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -421,7 +422,7 @@ impl<'py> CallProbe<'_, 'py> {
         let all = args.as_slice();
         let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
         let (args, named) = split(py, &all[skip..], names)?;
-        let key = make.call1((args, named.unwrap_or_else(|| PyDict::new(py))))?;
+        let key = make.invoke2(args.as_any(), named.unwrap_or_else(|| PyDict::new(py)).as_any())?;
         let hash = ObjectKey::new(seed, &key)?.hash;
         Ok(Self::ByPython(key, hash))
     }
@@ -513,7 +514,7 @@ impl Probe for CallProbe<'_, '_> {
 
     fn ask(&self, known: &Bound<'_, PyAny>) -> PyResult<bool> {
         match self {
-            Self::ByPython(key, _) => known.eq(key),
+            Self::ByPython(key, _) => known.invoke_eq(key),
             _ => Ok(false),
         }
     }

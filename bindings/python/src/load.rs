@@ -27,7 +27,7 @@ use pyo3::exceptions::{
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyFunction, PyList, PySet, PyString, PyTuple};
 
 use crate::cache::Cache;
 use crate::call::{Args, Function, apply};
@@ -35,8 +35,9 @@ use crate::errors;
 use crate::inline::Beginning;
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::once::{self, Verdict};
+use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::{Ref, Sent, function, send};
+use crate::raw::{Ref, Sent, function};
 use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
 use crate::{clock, library, nesting};
@@ -63,7 +64,7 @@ pub(crate) struct Item {
 impl Work {
     fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
         match self {
-            Self::Loader(loader) => loader.bind(py).call0(),
+            Self::Loader(loader) => loader.bind(py).invoke0(),
             Self::Function { function, args, names } => {
                 let wrapped = decorated(function.bind(py)).wrapped.bind(py);
                 apply(wrapped, args, names.as_ref().map(|names| names.bind(py)))
@@ -72,7 +73,7 @@ impl Work {
                 let asked = distinct(py, items);
                 let keys = items.iter().zip(&asked).enumerate().filter(|(index, (_, at))| index == *at);
                 let keys: Vec<_> = keys.map(|(_, (item, _))| item.key.bind(py)).collect();
-                loader.bind(py).call1((PyList::new(py, keys)?,))
+                loader.bind(py).invoke1(PyList::new(py, keys)?.as_any())
             }
         }
     }
@@ -180,9 +181,10 @@ pub(crate) fn spawn<'py>(
         is_driven: false,
         cancelled: false,
     };
+    let task_name = load.task_name(py);
     // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
     let driver = coroutine::new(py, load)?;
-    let task = start_task(py, driver, event_loop)?;
+    let task = start_task(py, driver, task_name, event_loop)?;
     for room in rooms {
         room.get().driven_by(py, &task);
     }
@@ -193,23 +195,38 @@ pub(crate) fn spawn<'py>(
 fn start_task<'py>(
     py: Python<'py>,
     coroutine: Bound<'py, PyAny>,
+    name: Bound<'py, PyAny>,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if !event_loop.call_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
-        return event_loop.call_method1(pyo3::intern!(py, "create_task"), (coroutine,));
+    if !event_loop.invoke_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
+        return event_loop.invoke_method1(pyo3::intern!(py, "create_task"), &coroutine);
     }
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
     // Made up by the task, a name takes longer than all else here.
-    options.set_item(pyo3::intern!(py, "name"), pyo3::intern!(py, "AsyncCache.load"))?;
+    options.set_item(pyo3::intern!(py, "name"), name)?;
     let beginning = if cfg!(Py_3_12) { Beginning::on_the_stack() } else { None };
     if beginning.is_some() {
         options.set_item(pyo3::intern!(py, "eager_start"), true)?;
     }
-    library::task(py)?.call((coroutine,), Some(&options))
+    library::task(py)?.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
 }
 
 impl Load {
+    /// The name of the loader, if it is a function: a `str` that is there already.
+    fn task_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        let named = match &self.state {
+            State::New(Work::Function { function, .. }) => Some(function.bind(py)),
+            State::New(Work::Loader(loader) | Work::Batch(loader)) => {
+                Some(loader.bind(py)).filter(|loader| loader.is_exact_instance_of::<PyFunction>())
+            }
+            State::Runs(_) | State::Done => None,
+        };
+        let name = named.and_then(|named| named.getattr(pyo3::intern!(py, "__qualname__")).ok());
+        let name = name.filter(PyAnyMethods::is_exact_instance_of::<PyString>);
+        name.unwrap_or_else(|| pyo3::intern!(py, "AsyncCache.load").clone().into_any())
+    }
+
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nesting::enter(py, self.name)?;
         let State::New(work) = &self.state else { unreachable!("it starts once") };
@@ -255,7 +272,7 @@ impl Load {
     /// What a batch loader returned for each of its keys.
     fn values<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         if is_mapping(result)? {
-            let get = |item: &Item| result.call_method1(pyo3::intern!(py, "get"), (item.key.bind(py),));
+            let get = |item: &Item| result.invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
             return self.items.iter().map(get).collect();
         }
         let is_no_sequence = result.is_instance_of::<PyString>()
@@ -408,14 +425,14 @@ pub(crate) fn iterator<'py>(
         };
         return Err(PyTypeError::new_err(message));
     };
-    method.call0()
+    method.invoke0()
 }
 
 /// Raises an exception where an iterator waits.
 pub(crate) fn throw<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
     let py = iterator.py();
     let Some(method) = iterator.getattr_opt(pyo3::intern!(py, "throw"))? else { return Err(error) };
-    match method.call1((error.into_value(py),)) {
+    match method.invoke1(error.into_value(py).bind(py).as_any()) {
         Ok(value) => Ok(Sent::Yield(value)),
         Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => {
             Ok(Sent::Return(stop.value(py).getattr(pyo3::intern!(py, "value"))?))
@@ -429,8 +446,24 @@ static STATICS: Statics = Statics::new();
 impl Coroutine for Load {
     const NAME: &'static CStr = c"cache._native.Load";
 
-    fn name(&self, _: Python<'_>) -> String {
-        "AsyncCache.load".to_owned()
+    fn name(&self, py: Python<'_>) -> String {
+        let what = match &self.state {
+            State::New(work) => Some(work.loader()),
+            State::Runs(iterator) => Some(iterator),
+            State::Done => None,
+        };
+        let name = what.and_then(|what| what.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok());
+        match name.and_then(|name| name.cast_into::<PyString>().ok()) {
+            Some(name) => format!("AsyncCache.load of {}", name.to_string_lossy()),
+            None => "AsyncCache.load".to_owned(),
+        }
+    }
+
+    fn inner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match &self.state {
+            State::Runs(iterator) => Some(iterator.bind(py).clone()),
+            State::New(_) | State::Done => None,
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -13,6 +13,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 
+use crate::raw::calls::Invoke;
 use crate::{errors, library};
 
 /// How many items of a container are looked at.
@@ -44,7 +45,11 @@ pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> 
              that has its whole body, or leave the function undecorated",
             name()
         );
-        value.py().import("cache._warn")?.getattr("warn")?.call1((message,))?;
+        value
+            .py()
+            .import("cache._warn")?
+            .getattr("warn")?
+            .invoke1(message.into_pyobject(value.py())?.as_any())?;
         return Ok(Verdict::Alone);
     }
     Ok(Verdict::Stored)
@@ -96,7 +101,7 @@ fn read_once(value: &Bound<'_, PyAny>) -> PyResult<Option<(&'static str, &'stati
     let has = |name: &str| class.hasattr(name).unwrap_or(false);
     if class.is(library::coroutine(py)?) || (has("__await__") && has("send") && has("close")) {
         // Otherwise it warns that it was never awaited, and says nothing new.
-        outside_only(py, value.call_method0("close"))?;
+        outside_only(py, value.invoke_method0(pyo3::intern!(py, "close")))?;
         return Ok(Some(("a coroutine, which can be awaited once", "await it, and return what it returns")));
     }
     if value.cast::<PyIterator>().is_ok() && is_its_own(value, value.try_iter().map(Bound::into_any))? {
@@ -108,7 +113,7 @@ fn read_once(value: &Bound<'_, PyAny>) -> PyResult<Option<(&'static str, &'stati
             ("an iterator, which can be read once", "return a list(...) of its items")
         }));
     }
-    if has("__anext__") && is_its_own(value, value.call_method0("__aiter__"))? {
+    if has("__anext__") && is_its_own(value, value.invoke_method0(pyo3::intern!(py, "__aiter__")))? {
         let what = if has("ag_frame") {
             "an async generator, which can be read once"
         } else {

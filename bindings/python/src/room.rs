@@ -15,13 +15,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_cache_core::flight::FlightId;
+use async_cache_core::time::Time;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyFloat, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
+use crate::clock;
 use crate::library;
+use crate::raw::calls::Invoke;
 use crate::raw::{GilCell, Ref};
 
 /// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
@@ -81,6 +84,8 @@ impl Answer {
 pub(crate) struct Room {
     /// Names the load among all of the process.
     pub(crate) name: u64,
+    /// When it was asked for, or up to a tick of the kernel before.
+    pub(crate) began: Time,
     state: GilCell<State>,
 }
 
@@ -135,7 +140,8 @@ impl Room {
 impl Room {
     pub(crate) fn new<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let state = State { event_loop: Some(Ref::new(event_loop.clone())), ..State::default() };
-        Bound::new(py, Self { name: crate::nesting::name(py), state: GilCell::new(state) })
+        let (name, began) = (crate::nesting::name(py), clock::roughly_now());
+        Bound::new(py, Self { name, began, state: GilCell::new(state) })
     }
 
     /// The load is one of a batch that leaves.
@@ -166,7 +172,7 @@ impl Room {
     pub(crate) fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
         let Some(task) = self.task(py) else { return Ok(true) };
         match task.getattr_opt(pyo3::intern!(py, "cancelling"))? {
-            Some(cancelling) => cancelling.call0()?.is_truthy(),
+            Some(cancelling) => cancelling.invoke0()?.is_truthy(),
             None => Ok(true),
         }
     }
@@ -174,7 +180,7 @@ impl Room {
     /// Notes that the exception of the task was seen, so that the loop does not complain of it.
     pub(crate) fn retrieve(&self, py: Python<'_>) {
         // It raises if the task is not done, or was cancelled; then there is nothing to note.
-        drop(self.task(py).map(|task| task.call_method0(pyo3::intern!(py, "exception"))));
+        drop(self.task(py).map(|task| task.invoke_method0(pyo3::intern!(py, "exception"))));
     }
 
     /// Whether the load runs on the caller's event loop.
@@ -203,8 +209,8 @@ impl Room {
     ) -> PyResult<Option<(usize, Bound<'py, PyAny>)>> {
         let options = PyDict::new(py);
         options.set_item(pyo3::intern!(py, "loop"), running)?;
-        let future = library::future(py)?.call((), Some(&options))?;
-        let iterator = future.call_method0(pyo3::intern!(py, "__await__"))?;
+        let future = library::future(py)?.invoke(&PyTuple::empty(py), Some(&options))?;
+        let iterator = future.invoke_method0(pyo3::intern!(py, "__await__"))?;
         let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
         let mut state = self.state.borrow(py);
         if state.answer.is_some() {
@@ -275,7 +281,7 @@ impl Room {
         if running.is(&event_loop) {
             return Ok(true);
         }
-        event_loop.call_method0(pyo3::intern!(py, "is_running"))?.is_truthy()
+        event_loop.invoke_method0(pyo3::intern!(py, "is_running"))?.is_truthy()
     }
 
     /// Gives the answer to everybody who waits. `running` is the loop that runs here, if one does.
@@ -312,14 +318,15 @@ impl Room {
         };
         let cancel = pyo3::intern!(py, "cancel");
         if running_loop(py).is_ok_and(|running| running.is(&event_loop)) {
-            return task.call_method0(cancel).map(drop);
+            return task.invoke_method0(cancel).map(drop);
         }
         // Rule 4.
         if self.is_inherited(py) {
             return Ok(());
         }
         // A closed loop raises: its tasks never go on.
-        drop(event_loop.call_method1("call_soon_threadsafe", (task.getattr(cancel)?,)));
+        let soon = pyo3::intern!(py, "call_soon_threadsafe");
+        drop(event_loop.invoke_method1(soon, &task.getattr(cancel)?));
         Ok(())
     }
 }
@@ -362,7 +369,9 @@ impl Watch {
 impl Watch {
     fn look_later(slf: &Bound<'_, Self>) -> PyResult<()> {
         let event_loop = slf.get().event_loop.bind(slf.py());
-        event_loop.call_method1(pyo3::intern!(slf.py(), "call_later"), (LOOK_SECONDS, slf)).map(drop)
+        let seconds = PyFloat::new(slf.py(), LOOK_SECONDS);
+        let later = pyo3::intern!(slf.py(), "call_later");
+        event_loop.invoke_method2(later, seconds.as_any(), slf.as_any()).map(drop)
     }
 }
 
@@ -374,13 +383,14 @@ fn wake(
     here: bool,
 ) -> PyResult<()> {
     if here {
-        return match future.call_method1(pyo3::intern!(py, "set_result"), (py.None(),)) {
-            Err(error) if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? => Err(error),
+        return match future.invoke_method1(pyo3::intern!(py, "set_result"), py.None().bind(py)) {
+            Err(error) if !future.invoke_method0(pyo3::intern!(py, "done"))?.is_truthy()? => Err(error),
             _ => Ok(()),
         };
     }
-    match event_loop.call_method1("call_soon_threadsafe", (finisher(py)?, future)) {
-        Err(error) if !event_loop.call_method0("is_closed")?.is_truthy()? => Err(error),
+    let soon = pyo3::intern!(py, "call_soon_threadsafe");
+    match event_loop.invoke_method2(soon, finisher(py)?, future) {
+        Err(error) if !event_loop.invoke_method0(pyo3::intern!(py, "is_closed"))?.is_truthy()? => Err(error),
         _ => Ok(()),
     }
 }
@@ -389,7 +399,7 @@ fn wake(
 fn wake_quietly(py: Python<'_>, future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) {
     // A loop that is closed, or in debug mode and of another thread, raises: nobody runs it here.
     let asked = finisher(py)
-        .and_then(|finish| event_loop.call_method1(pyo3::intern!(py, "call_soon"), (finish, future)));
+        .and_then(|finish| event_loop.invoke_method2(pyo3::intern!(py, "call_soon"), finish, future));
     drop(asked);
 }
 

@@ -24,9 +24,10 @@ use crate::codec::{self, Options};
 use crate::file::{Target, waiting};
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::pace::Slice;
 use crate::raw::Ref;
 use crate::room::Room;
-use crate::save::{self, Slice};
+use crate::save;
 
 /// There if the cache has a file that its saves merge with.
 pub(crate) struct Sharing {
@@ -58,7 +59,7 @@ impl State {
         if let Some(sharing) = &mut self.sharing {
             sharing.learned.opened(holds);
             sharing.tombstones = std::mem::take(&mut sharing.tombstones).since(before);
-            for rank in opened.snapshot.ranks_of(&sharing.tombstones) {
+            for rank in opened.snapshot().ranks_of(&sharing.tombstones) {
                 opened.cold.take(rank);
             }
         }

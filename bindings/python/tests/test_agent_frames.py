@@ -75,7 +75,7 @@ def test_a_cached_none_short_circuits_inside_of_a_tool_as_outside(run: Run) -> N
     """It was taken for nothing, for which a tool that asks within a tool gets the alarm."""
 
     @AgentCache("log")
-    async def log(message: str) -> None:
+    async def log(message: str) -> str | None:
         return None
 
     @AgentCache("outer", maxsize=0)

@@ -132,5 +132,5 @@ def test_the_random_programs_do_hit() -> None:
             await asyncio.gather(*world.left_behind, return_exceptions=True)
 
         Run("asyncio")(main())
-        cached += world.read.get_metrics()["hits"]
+        cached += int(world.read.get_metrics()["hits"])
     assert cached > 50

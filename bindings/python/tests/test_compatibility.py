@@ -579,7 +579,8 @@ def test_skip_args_leaves_the_first_argument_out_of_the_key(run: Run) -> None:
 
         assert [await Shop().product(1), await Shop().product(1), await Shop().product(2)] == [1, 1, 2]
         assert Shop.calls == 2
-        Shop.product.invalidate_cache(None, 1)
+        nobody: Any = None
+        Shop.product.invalidate_cache(nobody, 1)
         await Shop().product(1)
         assert Shop.calls == 3
 

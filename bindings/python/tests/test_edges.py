@@ -276,7 +276,7 @@ def test_what_is_decorated_need_not_be_a_plain_function(kind: str) -> None:
     async def write(x: int) -> None:
         calls.append(x)
 
-    asyncio.run(write(3))  # type: ignore[arg-type]
+    asyncio.run(write(3))
     assert cached.get_metrics()["size"] == 0
 
 

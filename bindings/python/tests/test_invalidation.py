@@ -347,9 +347,10 @@ def test_without_an_object_what_could_be_taken_for_it_is_refused() -> None:
 def test_skipped_arguments_may_be_given_or_left_out(run: Run) -> None:
     async def main() -> None:
         owner = Repository("users")
+        nobody: Any = None
         invalidations: list[Callable[[], Any]] = [
             lambda: Repository.shared.invalidate_cache(7),
-            lambda: Repository.shared.invalidate_cache(None, 7),
+            lambda: Repository.shared.invalidate_cache(nobody, 7),
             lambda: Repository.shared.invalidate_cache(owner, number=7),
             lambda: Repository.shared.invalidate_cache(number=7),
         ]

@@ -140,8 +140,8 @@ enum Fate {
 /// Entries of theirs that win.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// A bit for each rank.
-    ranks: Vec<u64>,
+    /// A bit for each rank, in words by their number: a file may count ranks that it does not have.
+    ranks: HashMap<u32, u64>,
     count: usize,
     /// How many of them, the coldest, were passed over for want of room.
     skipped: usize,
@@ -149,14 +149,12 @@ struct Wanted {
 
 impl Wanted {
     fn insert(&mut self, rank: u32) {
-        if let Some(word) = self.ranks.get_mut(rank as usize / 64) {
-            *word |= 1 << (rank % 64);
-            self.count += 1;
-        }
+        *self.ranks.entry(rank / 64).or_default() |= 1 << (rank % 64);
+        self.count += 1;
     }
 
     fn contains(&self, rank: u32) -> bool {
-        self.ranks.get(rank as usize / 64).is_some_and(|word| word >> (rank % 64) & 1 == 1)
+        self.ranks.get(&(rank / 64)).is_some_and(|word| word >> (rank % 64) & 1 == 1)
     }
 }
 
@@ -282,7 +280,7 @@ impl Merge {
     ) -> Result<(), DiskError> {
         let Some(theirs) = self.theirs.clone().filter(|_| self.is_needed) else { return Ok(()) };
         self.maxsize = maxsize;
-        let mut wanted = Wanted { ranks: vec![0; (theirs.len() as usize).div_ceil(64)], ..Wanted::default() };
+        let mut wanted = Wanted::default();
         let mut records = theirs.records();
         while let Some(step) = records.next_step() {
             let Step::Record(record) = step else { continue };

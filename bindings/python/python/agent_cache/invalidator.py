@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from cache import _native
 
@@ -27,7 +27,7 @@ class AgentCacheInvalidator:
         self.resource = check_resource(resource, "AgentCacheInvalidator")
         self.scope = check_scope(scope)
 
-    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not callable(function):
             raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
 

@@ -12,6 +12,7 @@ from cache import AsyncCache, CacheBackend, _native
 from cache._excluded import check_exclude, places_of
 from cache._function import check_function
 from cache._invalidation import Invalidation
+from cache._types import CachedTool
 from cache._ways import Ways
 from cache.decorator import MakeKey, open_backup
 
@@ -77,7 +78,7 @@ class AgentCache:
     def _new_cache(self) -> AsyncCache:
         return AsyncCache(maxsize=self._maxsize, default_ttl=self._ttl)
 
-    def __call__(self, function: Callable[P, Awaitable[R]]) -> Any:
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> CachedTool[P, R]:
         check_function(function, "AgentCache")
         places = places_of(function, self.exclude)
         if self._backup is not None and self._decorated:
@@ -113,7 +114,8 @@ class AgentCache:
         if registry.register(self.resource, tool):
             # The resource was written to before the tool was there, so what its file has is stale.
             cache.remove_all()
-        return tool
+        decorated: CachedTool[P, R] = tool
+        return decorated
 
 
 def _make_key(key: Callable[..., Any]) -> MakeKey:

@@ -13,6 +13,7 @@ from ._function import check_function, inner_function
 from ._invalidation import Invalidation
 from ._persistence import Persistence
 from ._scope import scope_of
+from ._types import CachedFunction
 from ._ways import Ways
 from .async_cache import AsyncCache
 from .backend import CacheBackend
@@ -44,8 +45,13 @@ class Decorator:
             raise TypeError(
                 f"{name} takes its arguments first: write @{name}() above the function, not @{name}"
             )
-        if operator.index(skip_args) < 0:
-            raise ValueError(f"skip_args is 0 or more, not {skip_args}")
+        try:
+            is_count = operator.index(skip_args) >= 0
+        except TypeError:
+            kind = type(skip_args).__qualname__
+            raise TypeError(f"skip_args is a number of arguments, 0 or more, not {kind}") from None
+        if not is_count:
+            raise ValueError(f"skip_args is a number of arguments, 0 or more, not {skip_args}")
         if backup is not None and backend is not None:
             raise TypeError("backup and backend are two names of one argument: give one of them")
         self.cache = AsyncCache(maxsize=maxsize, default_ttl=default_ttl)
@@ -62,7 +68,7 @@ class Decorator:
         """Removes all cached results, and sets the metrics to zero."""
         self.cache.clear()
 
-    def __call__(self, function: Callable[P, Awaitable[R]]) -> Any:
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> CachedFunction[P, R]:
         check_function(function, type(self).__qualname__)
         if self._backup is not None and self._decorated:
             raise ValueError(
@@ -94,7 +100,8 @@ class Decorator:
         cached.save_to_backup_async = cache.save_to_backup_async
         cached.load_from_backup = cache.load_from_backup
         cached.skip_args = self.skip_args
-        return cached
+        decorated: CachedFunction[P, R] = cached
+        return decorated
 
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from ._written import WrittenArguments
@@ -40,7 +40,7 @@ class AsyncLRUInvalidator:
         self._clear_all = clear_all
         self._key_fn = key_fn
 
-    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not callable(function):
             raise TypeError(f"an async function can be decorated, not {type(function).__qualname__}")
         written = None

@@ -27,9 +27,10 @@ use crate::cache::{Cache, Entered, Hit};
 use crate::call::{Args, Call, Function, FunctionCall, apply};
 use crate::key::{Probe, mix};
 use crate::load;
+use crate::raw::calls::send;
 use crate::raw::coroutine::{self, Coroutine, Statics, visit_all};
 use crate::raw::function::{Calls, function};
-use crate::raw::{Ref, Sent, send};
+use crate::raw::{Ref, Sent};
 use crate::ttl::Ttl;
 
 /// Calls of tools.

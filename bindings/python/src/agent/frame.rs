@@ -26,6 +26,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::outcome::Outcome;
 use super::session::Session;
 use crate::call::{Args, split};
+use crate::raw::calls::Invoke;
 use crate::raw::context::ContextVar;
 use crate::raw::{GilCell, Ref};
 
@@ -205,7 +206,8 @@ impl Frame {
         let cycle = cycle.iter().map(|asked| asked.to_tuple(py)).collect::<PyResult<Vec<_>>>()?;
         let cycle = PyList::new(py, cycle)?;
         let session = guard.session.bind(py);
-        guard.on_alarm.bind(py).call1((session, kind, count, asked.to_tuple(py)?, cycle, is_empty))?.extract()
+        let told = (session, kind, count, asked.to_tuple(py)?, cycle, is_empty).into_pyobject(py)?;
+        guard.on_alarm.bind(py).invoke(&told, None)?.extract()
     }
 }
 

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::tool::Counts;
+use crate::raw::calls::Invoke;
 use crate::raw::{GilCell, Ref};
 
 /// One session.
@@ -109,7 +110,7 @@ impl Session {
             return Ok(None);
         }
         // Python code: meanwhile another thread may have made it, or ended the session.
-        let made = make.call1((slf,))?;
+        let made = make.invoke1(slf.as_any())?;
         let mut state = this.state.borrow(py);
         if !state.is_open {
             return Ok(None);

@@ -4,10 +4,11 @@
 //! read-only) and bin. Big buffers, such as those of arrays, are copied once in each direction.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
 
 use super::pickler::{self, Pickled};
 use super::{ext, types, write};
+use crate::raw::calls::Invoke;
 
 pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let py = value.py();
@@ -43,7 +44,7 @@ pub(super) fn decode<'py>(
     let loads = types::pickle_loads(py)?;
     let pickle = PyBytes::new(py, pickle);
     if buffers.is_empty() {
-        return loads.call1((pickle,));
+        return loads.invoke1(pickle.as_any());
     }
     let list = PyList::empty(py);
     for buffer in buffers {
@@ -56,5 +57,5 @@ pub(super) fn decode<'py>(
     }
     let options = PyDict::new(py);
     options.set_item("buffers", list)?;
-    loads.call((pickle,), Some(&options))
+    loads.invoke(&PyTuple::new(py, [pickle])?, Some(&options))
 }

@@ -26,6 +26,7 @@ use super::sharing::{BORROWED, OWNED, is_held_by};
 use super::types;
 use crate::errors;
 use crate::raw::GilCell;
+use crate::raw::calls::Invoke;
 
 const PROTOCOL: u8 = 5;
 
@@ -65,7 +66,7 @@ pub(super) fn pickle(value: &Bound<'_, PyAny>) -> PyResult<Pickled> {
         }
         None => make(py)?,
     };
-    let dumped = pickler.call_method1(pyo3::intern!(py, "dump"), (value,));
+    let dumped = pickler.invoke_method1(pyo3::intern!(py, "dump"), value);
     if let Err(error) = dumped {
         let is_over = sink.get().0.borrow(py).looks != Looks::Again;
         if is_over {
@@ -73,7 +74,7 @@ pub(super) fn pickle(value: &Bound<'_, PyAny>) -> PyResult<Pickled> {
         }
         let (pickler, again) = make(py)?;
         again.get().0.borrow(py).looks = Looks::All;
-        pickler.call_method1(pyo3::intern!(py, "dump"), (value,))?;
+        pickler.invoke_method1(pyo3::intern!(py, "dump"), value)?;
         return Ok(again.get().take(py));
     }
     pickler.call_method0(pyo3::intern!(py, "clear_memo"))?;
@@ -175,7 +176,7 @@ impl Sink {
         let is_one_of_all = self.0.borrow(py).looks == Looks::All;
         let registered = types::dispatch_table(py)?.cast::<PyDict>()?.get_item(&class)?;
         let reduced = if let Some(reduce) = registered {
-            reduce.call1((&object,))?
+            reduce.invoke1(&object)?
         } else {
             // Rule 1: these are pickled by their names, or made by `copyreg.__newobj__`.
             let is_left_to_pickle = object.is_instance_of::<PyType>()
@@ -187,7 +188,7 @@ impl Sink {
                 object.getattr_opt(pyo3::intern!(py, "__reduce_ex__"))?
             };
             let Some(method) = method else { return Ok(py.NotImplemented().into_bound(py)) };
-            method.call1((PROTOCOL,))?
+            method.invoke1(PROTOCOL.into_pyobject(py)?.as_any())?
         };
         // Rule 1: a string is the name of a global. If it is neither, pickle raises an error.
         if let Ok(parts) = reduced.cast_exact::<PyTuple>()
@@ -327,8 +328,8 @@ fn come_back<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let buffers = PyList::empty(py);
     let options = PyDict::new(py);
     options.set_item("buffer_callback", buffers.getattr("append")?)?;
-    let pickle = types::pickle_dumps(py)?.call((object, PROTOCOL), Some(&options))?;
+    let pickle = types::pickle_dumps(py)?.invoke(&(object, PROTOCOL).into_pyobject(py)?, Some(&options))?;
     let options = PyDict::new(py);
     options.set_item("buffers", buffers)?;
-    types::pickle_loads(py)?.call((pickle,), Some(&options))
+    types::pickle_loads(py)?.invoke(&(pickle,).into_pyobject(py)?, Some(&options))
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`Ref`]: a reference to a Python object whose drop is one decrement;
 //! - [`GilCell`]: state that the interpreter's lock guards;
+//! - `calls`: calls of Python code, which a daemon thread may not come back from;
 //! - `context`: context variables;
 //! - `interpreter`: which interpreter runs here;
 //! - `stack`: how much stack the running thread has left;
@@ -23,6 +24,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bound;
+pub(crate) mod calls;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
@@ -83,8 +85,15 @@ impl<T> From<Bound<'_, T>> for Ref<T> {
 
 impl<T> Drop for Ref<T> {
     fn drop(&mut self) {
+        let object = self.0.as_ptr();
         // SAFETY: a `Ref` never leaves attached threads (contract 1), and owns one reference.
-        unsafe { ffi::Py_DECREF(self.0.as_ptr()) };
+        unsafe {
+            if ffi::Py_REFCNT(object) == 1 {
+                calls::drop_last(object);
+            } else {
+                ffi::Py_DECREF(object);
+            }
+        }
     }
 }
 
@@ -164,20 +173,4 @@ pub(crate) enum Sent<'py> {
     Yield(Bound<'py, PyAny>),
     /// It has its value.
     Return(Bound<'py, PyAny>),
-}
-
-/// Drives a coroutine, or the iterator of something awaitable.
-pub(crate) fn send<'py>(iterator: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
-    let py = iterator.py();
-    let mut result = std::ptr::null_mut();
-    // SAFETY: attached; both are live objects. `PyIter_Send` falls back to `__next__` and `send`, so that any
-    // object may be given.
-    let status = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) };
-    match status {
-        ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
-        // SAFETY: with these two `result` is a new reference.
-        ffi::PySendResult::PYGEN_RETURN => Ok(Sent::Return(unsafe { Bound::from_owned_ptr(py, result) })),
-        // SAFETY: as above.
-        ffi::PySendResult::PYGEN_NEXT => Ok(Sent::Yield(unsafe { Bound::from_owned_ptr(py, result) })),
-    }
 }

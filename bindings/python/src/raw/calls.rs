@@ -1,0 +1,233 @@
+//! Calls of Python code from frames of Rust that the interpreter may never return to.
+//!
+//! Up to Python 3.13 an interpreter that shuts down ends every other thread that asks for its lock,
+//! daemon threads that is, by `pthread_exit`. With glibc that unwinds the thread's stack: frames of
+//! Rust would drop references without the lock, and the first `catch_unwind` on the way would abort
+//! the process ("exception not rethrown"). Rules:
+//! 1. whatever runs code of users or of an event loop is called through this module, so that the
+//!    innermost frame of Rust is one of those below. They hold nothing but pointers and a [`Hang`];
+//! 2. unwound, a [`Hang`] blocks its thread for ever. That is what Python 3.14 does with such
+//!    threads. The thread does not have the interpreter's lock then, and the process ends around it;
+//! 3. the functions are called as `C-unwind`, for a call that cannot unwind has no place where the
+//!    [`Hang`] would be dropped. Optimized builds are where that shows.
+//!
+//! What else this crate calls in the interpreter runs no Python code, but for two things: classes of
+//! arguments are asked what they are made of while a key is encoded, and the collector may run
+//! finalizers wherever an object is made.
+
+use std::mem::{forget, transmute};
+use std::ptr::{null_mut, read_volatile};
+
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use super::Sent;
+
+/// Blocks its thread when the stack is unwound (rule 2).
+struct Hang;
+
+impl Drop for Hang {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Calls a function of the interpreter's (rules 1 and 3). To be used within `unsafe`: what the
+/// function asks of its caller is the caller's to prove.
+macro_rules! hanging {
+    ($function:path as fn($($kind:ty),*) -> $result:ty, $($argument:expr),*) => {{
+        // Read like this, for an optimizer that knows the function knows, too, that it is declared
+        // not to unwind, and leaves the `Hang` out.
+        let function = read_volatile(&transmute::<
+            unsafe extern "C" fn($($kind),*) -> $result,
+            unsafe extern "C-unwind" fn($($kind),*) -> $result,
+        >($function));
+        let hang = Hang;
+        let result = function($($argument),*);
+        forget(hang);
+        result
+    }};
+}
+
+/// Calls that may run Python code; each is what `PyO3` has under the name behind `invoke_`.
+pub(crate) trait Invoke<'py> {
+    /// Without arguments.
+    fn invoke0(&self) -> PyResult<Bound<'py, PyAny>>;
+    /// With one argument.
+    fn invoke1(&self, argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
+    /// With two arguments.
+    fn invoke2(&self, first: &Bound<'py, PyAny>, second: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>;
+    /// With any arguments.
+    fn invoke(
+        &self,
+        arguments: &Bound<'py, PyTuple>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>>;
+    /// A method, without arguments.
+    fn invoke_method0(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>>;
+    /// A method, with one argument.
+    fn invoke_method1(
+        &self,
+        name: &Bound<'py, PyString>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>>;
+    /// A method, with two arguments.
+    fn invoke_method2(
+        &self,
+        name: &Bound<'py, PyString>,
+        first: &Bound<'py, PyAny>,
+        second: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>>;
+    /// The hash.
+    fn invoke_hash(&self) -> PyResult<isize>;
+    /// Whether this equals the other.
+    fn invoke_eq(&self, other: &Bound<'py, PyAny>) -> PyResult<bool>;
+}
+
+impl<'py> Invoke<'py> for Bound<'py, PyAny> {
+    fn invoke0(&self) -> PyResult<Bound<'py, PyAny>> {
+        vectorcall(self, &[])
+    }
+
+    fn invoke1(&self, argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        vectorcall(self, &[argument.as_ptr()])
+    }
+
+    fn invoke2(&self, first: &Bound<'py, PyAny>, second: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        vectorcall(self, &[first.as_ptr(), second.as_ptr()])
+    }
+
+    fn invoke(
+        &self,
+        arguments: &Bound<'py, PyTuple>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let named = named.map_or(null_mut(), Bound::as_ptr);
+        // SAFETY: attached; all are alive for the call, and `named` is null or a dict.
+        unsafe {
+            let result = hanging!(
+                ffi::PyObject_Call as fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject,
+                self.as_ptr(),
+                arguments.as_ptr(),
+                named
+            );
+            Bound::from_owned_ptr_or_err(self.py(), result)
+        }
+    }
+
+    fn invoke_method0(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        vectorcall_method(name, &[self.as_ptr()])
+    }
+
+    fn invoke_method1(
+        &self,
+        name: &Bound<'py, PyString>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        vectorcall_method(name, &[self.as_ptr(), argument.as_ptr()])
+    }
+
+    fn invoke_method2(
+        &self,
+        name: &Bound<'py, PyString>,
+        first: &Bound<'py, PyAny>,
+        second: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        vectorcall_method(name, &[self.as_ptr(), first.as_ptr(), second.as_ptr()])
+    }
+
+    fn invoke_hash(&self) -> PyResult<isize> {
+        // SAFETY: attached, and the object is alive.
+        let hash = unsafe { hanging!(ffi::PyObject_Hash as fn(*mut PyObject) -> isize, self.as_ptr()) };
+        if hash == -1 { Err(PyErr::fetch(self.py())) } else { Ok(hash) }
+    }
+
+    fn invoke_eq(&self, other: &Bound<'py, PyAny>) -> PyResult<bool> {
+        // SAFETY: attached; both are alive for the call.
+        let answer = unsafe {
+            let answer = hanging!(
+                ffi::PyObject_RichCompare
+                    as fn(*mut PyObject, *mut PyObject, std::ffi::c_int) -> *mut PyObject,
+                self.as_ptr(),
+                other.as_ptr(),
+                ffi::Py_EQ
+            );
+            Bound::from_owned_ptr_or_err(self.py(), answer)?
+        };
+        // SAFETY: attached, and the answer is alive.
+        let told = unsafe {
+            hanging!(ffi::PyObject_IsTrue as fn(*mut PyObject) -> std::ffi::c_int, answer.as_ptr())
+        };
+        if told < 0 { Err(PyErr::fetch(self.py())) } else { Ok(told != 0) }
+    }
+}
+
+fn vectorcall<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut PyObject]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; all are alive for the call, and the count is that of the list.
+    unsafe {
+        let result = hanging!(
+            ffi::PyObject_VectorcallDict
+                as fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject,
+            callable.as_ptr(),
+            arguments.as_ptr(),
+            arguments.len(),
+            null_mut()
+        );
+        Bound::from_owned_ptr_or_err(callable.py(), result)
+    }
+}
+
+/// The first argument is the object whose method it is.
+fn vectorcall_method<'py>(
+    name: &Bound<'py, PyString>,
+    arguments: &[*mut PyObject],
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; all are alive for the call, and the count is that of the list.
+    unsafe {
+        let result = hanging!(
+            ffi::PyObject_VectorcallMethod
+                as fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject,
+            name.as_ptr(),
+            arguments.as_ptr(),
+            arguments.len(),
+            null_mut()
+        );
+        Bound::from_owned_ptr_or_err(name.py(), result)
+    }
+}
+
+/// Drops the last reference to an object: finalizers and callbacks of weak references are Python code.
+///
+/// # Safety
+/// The thread is attached, and the reference is the caller's.
+#[inline(never)]
+pub(super) unsafe fn drop_last(object: *mut PyObject) {
+    // SAFETY: as the caller says.
+    unsafe { hanging!(ffi::Py_DecRef as fn(*mut PyObject) -> (), object) };
+}
+
+/// Drives a coroutine, or the iterator of something awaitable.
+pub(crate) fn send<'py>(iterator: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+    let py = iterator.py();
+    let mut result = null_mut();
+    // SAFETY: attached; both are live objects. `PyIter_Send` falls back to `__next__` and `send`, so
+    // that any object may be given.
+    let status = unsafe {
+        hanging!(
+            ffi::PyIter_Send as fn(*mut PyObject, *mut PyObject, *mut *mut PyObject) -> ffi::PySendResult,
+            iterator.as_ptr(),
+            value.as_ptr(),
+            &raw mut result
+        )
+    };
+    match status {
+        ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        // SAFETY: with these two `result` is a new reference.
+        ffi::PySendResult::PYGEN_RETURN => Ok(Sent::Return(unsafe { Bound::from_owned_ptr(py, result) })),
+        // SAFETY: as above.
+        ffi::PySendResult::PYGEN_NEXT => Ok(Sent::Yield(unsafe { Bound::from_owned_ptr(py, result) })),
+    }
+}
