@@ -21,7 +21,6 @@
 //!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
 //!    wrote it later, is a miss from then on.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_cache_core::cache::Cache as Core;
@@ -29,12 +28,13 @@ use async_cache_core::cold::Frozen;
 use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Step, Times, Writer};
+use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Times, Writer};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::cache::Cache;
+use crate::carry::{carry, is_allowed};
 use crate::clock;
 use crate::codec::{self, Options};
 use crate::eager::EagerMerge;
@@ -106,13 +106,7 @@ impl Cache {
         let mut carried = None;
         if let Some((opened, frozen)) = cold {
             let merge = joined.as_mut().map(|joined| &mut joined.merge);
-            let (lost, not_carried) = in_background(py, || {
-                copy_cold(&mut writer, merge, opened, &frozen, file, target.options.codec)
-            })?;
-            for (ranks, why) in lost {
-                ranks.for_each(|rank| opened.lose(py, rank, why));
-            }
-            carried = Some((opened, not_carried));
+            carried = Some(carry(py, &mut writer, merge, opened, &frozen, file, target.options.codec)?);
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
         if let Some(joined) = &mut joined {
@@ -128,12 +122,8 @@ impl Cache {
             }
             None => (in_background(py, || writer.finish())?, None),
         };
-        // Rule 8
-        if let (Some(snapshot), Some((opened, not_carried))) = (successor.take(), carried) {
-            for rank in not_carried {
-                opened.cold.take(rank);
-            }
-            opened.move_to(snapshot);
+        if let Some(carried) = carried {
+            carried.go_on_with(&successor); // Rule 8
         }
         let (maxsize, dropped, shrinks) = {
             let mut state = self.state.borrow(py);
@@ -372,52 +362,6 @@ pub(crate) fn in_background<R: Send>(
     work: impl FnOnce() -> Result<R, DiskError> + Send,
 ) -> PyResult<R> {
     py.detach(work).map_err(|error| errors::backup(py, &error))
-}
-
-/// Whether a value that is copied as bytes may be written.
-fn is_allowed(value: &[u8], options: Options) -> bool {
-    options.pickle || !codec::is_pickled(value)
-}
-
-/// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
-/// allowed, and why: as ranges, for a file may count more entries than it has. And the ranks of what the merge left out.
-fn copy_cold(
-    writer: &mut Writer,
-    mut merge: Option<&mut Merge>,
-    opened: &Opened,
-    frozen: &Frozen,
-    file: FileClock,
-    options: Options,
-) -> Result<(Vec<(RangeInclusive<u32>, &'static str)>, Vec<u32>), DiskError> {
-    let mut left_out = Vec::new();
-    let mut lost: Vec<(RangeInclusive<u32>, &'static str)> = Vec::new();
-    let mut lose = |rank: u32, why| match lost.last_mut() {
-        Some((ranks, same)) if *same == why && rank.checked_sub(1) == Some(*ranks.end()) => {
-            *ranks = *ranks.start()..=rank;
-        }
-        _ => lost.push((rank..=rank, why)),
-    };
-    let mut records = opened.snapshot().records();
-    while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
-        match step {
-            Step::Lost { rank } => lose(rank, "its record is damaged or cannot be read"),
-            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {
-                opened.expire(record.rank);
-            }
-            Step::Record(record) if !is_allowed(record.value, options) => {
-                lose(record.rank, "pickle=False refuses a pickle");
-            }
-            Step::Record(record) => {
-                let written_at = record.written_at.unwrap_or(0);
-                if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
-                    writer.carry(&record)?;
-                } else {
-                    left_out.push(record.rank);
-                }
-            }
-        }
-    }
-    Ok((lost, left_out))
 }
 
 /// Encoded records on their way to the file.

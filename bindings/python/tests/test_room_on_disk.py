@@ -55,13 +55,17 @@ def test_the_file_that_a_save_replaced_is_closed_while_entries_are_cold(
         cache.save_to_backup()
         assert deleted_files(path) == []
     assert cache.stats()["cold"] > COUNT // 2
-    assert [run(cache.get(number)) for number in range(COUNT)] == [f"value {number}" for number in range(COUNT)]
+    assert [run(cache.get(number)) for number in range(COUNT)] == [
+        f"value {number}" for number in range(COUNT)
+    ]
     again = AsyncCache(maxsize=None, backup=DiskBackend(path, **options))
     assert len(again.cache) == COUNT + 1
     assert run(again.get(range(5))) is not None
 
 
-def test_what_is_cold_in_the_new_file_is_served_deleted_and_saved_as_in_the_old_one(run: Run, path: Path) -> None:
+def test_what_is_cold_in_the_new_file_is_served_deleted_and_saved_as_in_the_old_one(
+    run: Run, path: Path
+) -> None:
     filled(path)
     cache = AsyncCache(maxsize=None, backup=DiskBackend(path))
     cache.delete(3)

@@ -11,6 +11,7 @@ use async_cache_disk::fake::FakeDisk;
 
 const PATH: &str = "/var/cache/app.cache";
 const COUNT: u64 = 2000;
+const MAXSIZE: usize = 2000;
 
 type Cache = AsyncCache<u64, String>;
 
@@ -48,7 +49,7 @@ fn saves_beside_cold_entries_need_room_for_two_files() {
                 let file = disk.bytes(Path::new(PATH)).unwrap().len() as u64;
                 assert_eq!(disk.bytes_in_use(), file, "the file before is closed");
             }
-            assert!(cache.stats().cold > COUNT as usize / 2, "{:?}", cache.stats());
+            assert!(cache.stats().cold > MAXSIZE / 2, "{:?}", cache.stats());
         }
         let cache = open(&disk, merges);
         assert!((0..COUNT).all(|key| cache.get(&key) == Some(value(key))));
@@ -64,7 +65,7 @@ fn what_is_cold_in_the_new_file_is_served_deleted_evicted_and_expires_as_in_the_
     first.save_to_backup().unwrap();
     drop(first);
 
-    let cache: Cache = AsyncCache::builder().maxsize(COUNT as usize).backup(backend()).build().unwrap();
+    let cache: Cache = AsyncCache::builder().maxsize(MAXSIZE).backup(backend()).build().unwrap();
     cache.delete(&3);
     assert_eq!(cache.get(&4), Some(value(4)));
     cache.save_to_backup().unwrap();
@@ -84,7 +85,7 @@ fn what_is_cold_in_the_new_file_is_served_deleted_evicted_and_expires_as_in_the_
     let before = there(&cache);
     assert_eq!(before.len() as u64, COUNT);
     drop(cache);
-    let cache: Cache = AsyncCache::builder().maxsize(COUNT as usize).backup(backend()).build().unwrap();
+    let cache: Cache = AsyncCache::builder().maxsize(MAXSIZE).backup(backend()).build().unwrap();
     assert_eq!(there(&cache), before);
 }
 
