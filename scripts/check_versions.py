@@ -37,6 +37,10 @@ def main() -> int:
             wrong.append(
                 f"Cargo.toml wants {name} in version {wanted}, and the workspace has {version}"
             )
+    lock = (ROOT / "fuzz/Cargo.lock").read_text()
+    for name, locked in re.findall(r'^name = "(async-cache-(?:cli|disk))"\nversion = "([^"]+)"', lock, re.M):
+        if locked != version:
+            wrong.append(f"fuzz/Cargo.lock has {name} in version {locked}, and the workspace has {version}")
     project = (ROOT / "bindings/python/pyproject.toml").read_text()
     project = project[project.index("[project]") : project.index("[project.scripts]")]
     if (

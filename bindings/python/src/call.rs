@@ -419,6 +419,12 @@ impl Call {
     /// Gives up waiting.
     fn leave(&mut self, py: Python<'_>) -> PyResult<()> {
         let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
+        // An interrupt of the loader's stops the loop, which cancels its callers before they are told.
+        if let Some(Answer::Failed(error, _)) = waiting.room.bind(py).get().answer(py)
+            && !error.bind(py).is_instance_of::<PyException>()
+        {
+            waiting.room.bind(py).get().retrieve(py);
+        }
         nesting::done(py, waiting.waiter, waiting.room.bind(py).get().name);
         waiting.room.bind(py).get().leave_seat(py, waiting.number);
         let seat =
@@ -562,7 +568,11 @@ impl Coroutine for Call {
     const NAME: &'static CStr = c"cache._native.Call";
 
     fn name(&self, py: Python<'_>) -> String {
-        match &self.state {
+        let asked = match &self.state {
+            State::Waiting(waiting) => &waiting.asked,
+            state => state,
+        };
+        match asked {
             State::Function(call) => {
                 let name = call.function.bind(py).getattr("__qualname__");
                 name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())

@@ -44,8 +44,15 @@ pub(crate) fn wall() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// For how long the other threads of this process have run altogether, if the system can tell.
+pub(crate) fn run_by_others() -> Option<Duration> {
+    system::run_by_others()
+}
+
 #[cfg(target_os = "linux")]
 mod system {
+    use std::time::Duration;
+
     use async_cache_core::time::Time;
     use rustix::time::{ClockId, clock_gettime};
 
@@ -61,10 +68,16 @@ mod system {
         (read(ClockId::MonotonicCoarse), LAG_NANOS)
     }
 
+    #[allow(clippy::unnecessary_wraps)] // other systems cannot tell
+    pub(super) fn run_by_others() -> Option<Duration> {
+        let own = read(ClockId::ThreadCPUTime);
+        Some(read(ClockId::ProcessCPUTime).since(own))
+    }
+
     #[inline]
     fn read(clock: ClockId) -> Time {
         let time = clock_gettime(clock);
-        // Neither is negative: these clocks count from boot.
+        // None is negative: these clocks count from boot, or from the start of the process.
         Time::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
     }
 }
@@ -72,7 +85,7 @@ mod system {
 #[cfg(not(target_os = "linux"))]
 mod system {
     use std::sync::LazyLock;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use async_cache_core::time::Time;
 
@@ -84,5 +97,9 @@ mod system {
 
     pub(super) fn coarse() -> (Time, u64) {
         (precise(), 0)
+    }
+
+    pub(super) fn run_by_others() -> Option<Duration> {
+        None
     }
 }

@@ -10,6 +10,11 @@ pub(crate) struct Done;
 
 #[pymethods]
 impl Done {
+    #[allow(clippy::unused_self)]
+    fn __repr__(&self) -> &'static str {
+        "<done; it may be awaited>"
+    }
+
     fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }

@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 
 use crate::codec::{self, Options};
 use crate::errors;
+use crate::pace::Slice;
 
 /// Entries of theirs, and what was deleted by either side.
 pub(crate) struct EagerMerge<'py> {
@@ -57,7 +58,9 @@ impl Theirs {
 impl<'py> EagerMerge<'py> {
     pub(crate) fn new(py: Python<'py>, merge: &Merge, options: Options, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
+        let mut slice = Slice::begin();
         for (bytes, time) in merge.tombstones().keys(KeyKind::Eager) {
+            slice.end_if_over(py)?;
             if let Some(key) = tolerated(py, codec::decode_value(py, bytes, options))? {
                 let known: Option<u64> = match tolerated(py, deleted.get_item(&key))?.flatten() {
                     Some(known) => Some(known.extract()?),
@@ -72,6 +75,7 @@ impl<'py> EagerMerge<'py> {
         let Some(theirs) = this.theirs.clone() else { return Ok(this) };
         let mut records = theirs.eager();
         while let Some(EagerStep::Record(record)) = records.next_step() {
+            slice.end_if_over(py)?;
             let written_at = record.written_at.unwrap_or(0);
             let is_pickled = codec::is_pickled(record.key) || codec::is_pickled(record.value);
             let fit = match record.deadline {
@@ -160,7 +164,9 @@ impl<'py> EagerMerge<'py> {
         let Some(theirs) = &self.theirs else { return Ok(()) };
         let mut records = theirs.eager();
         let mut passed = 0;
+        let mut slice = Slice::begin();
         for known in &self.records {
+            slice.end_if_over(self.keys.py())?;
             let Some(EagerStep::Record(record)) = records.next_step() else { break };
             if !known.is_wanted_and(Fit::Yes) {
                 continue;

@@ -77,7 +77,19 @@ pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
 
 /// A backup could not be read or written.
 pub(crate) fn backup(py: Python<'_>, error: &async_cache_disk::DiskError) -> PyErr {
-    backup_message(py, &error.to_string())
+    let message = error.to_string();
+    let async_cache_disk::DiskErrorKind::OtherVersion { found, wanted } = error.kind() else {
+        return backup_message(py, &message);
+    };
+    // The file's own tag has the name of the function behind the version, if it is a function's.
+    let version = |tag: &str| match tag.split_once('\u{1f}') {
+        Some((version, function)) => format!("version {version:?} of the function {function}"),
+        None => format!("version {tag:?}"),
+    };
+    let path = error.path().display();
+    let (found, wanted) = (version(found), version(wanted));
+    let what = format!("{path}: it holds data of {found}, and {wanted} is wanted");
+    backup_message(py, &format!("{what}; the cache starts empty; the next save replaces the file"))
 }
 
 /// A backup could not be read or written.

@@ -26,7 +26,8 @@ use crate::errors;
 use crate::key::{ObjectKey, Probe, StoredKey};
 use crate::opened::Opened;
 use crate::options::FileOptions;
-use crate::save::{self, Slice};
+use crate::pace::Slice;
+use crate::save;
 use crate::union::union;
 use crate::{clock, raw::Ref};
 
@@ -109,7 +110,9 @@ impl Cache {
         // What is cold in the snapshot that is open, and not in this one, stays.
         let older = self.state.borrow(py).opened.clone();
         let union = match &older {
-            Some(older) if older.snapshot.file_id() != file_id => union(py, target, older, &snapshot, file)?,
+            Some(older) if older.snapshot().file_id() != file_id => {
+                union(py, target, older, &snapshot, file)?
+            }
             _ => None,
         };
         let (snapshot, from_older) = match union {
@@ -216,7 +219,9 @@ impl Cache {
         deleted_before: Option<&Tombstones>,
     ) -> PyResult<Eager> {
         let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
+        let mut slice = Slice::begin();
         each_eager(snapshot, file, |key, value, times| {
+            slice.end_if_over(py)?;
             let bytes = key.to_vec();
             let key = codec::decode_value(py, key, target.options.codec);
             let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
@@ -229,10 +234,11 @@ impl Cache {
         let (mut restored, mut refused) = (0, 0);
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (bytes, key, value, times) in decoded.into_iter().rev() {
+            slice.end_if_over(py)?;
             let written_at = times.written_at.unwrap_or(0);
             // Decoding lets others write.
             if deleted_before.is_some() {
-                self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
+                self.note_lost(py, Core::take_lost, None)?;
             }
             let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, &bytes, written_at);
             if deleted_before.is_some_and(is_deleted) {
@@ -290,8 +296,10 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
     let file = FileClock::start(clock::now(), clock::wall(), snapshot.saved_at());
     let entries = PyList::empty(py);
     let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(file.file_now())).as_secs_f64();
+    let mut slice = Slice::begin();
     let mut records = snapshot.records();
     while let Some(step) = records.next_step() {
+        slice.end_if_over(py)?;
         let Step::Record(record) = step else { continue };
         if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) {
             continue;
@@ -305,6 +313,7 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
         }
     }
     each_eager(&snapshot, file, |key, value, times| {
+        slice.end_if_over(py)?;
         let key = codec::decode_value(py, key, target.options.codec);
         let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
         match entry {

@@ -8,8 +8,9 @@
 //!   it begins on its caller's stack; `room`: where callers wait; `once`: results that are
 //!   read once; `nesting`: loads that wait for loads
 //! - `agent`: tools of agents, called within sessions and watched for loops
-//! - `opened`, `file`, `union`, `save`, `options`: the snapshot, opened and written; `codec`: Python objects as
+//! - `opened`, `file`, `union`, `save`, `carry`, `options`: the snapshot, opened and written; `codec`: Python objects as
 //!   `MessagePack`
+//! - `pace`: how long saves and loads hold the interpreter's lock
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
 //! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
@@ -19,6 +20,7 @@ mod agent;
 mod batch;
 mod cache;
 mod call;
+mod carry;
 mod clock;
 mod codec;
 mod done;
@@ -34,6 +36,7 @@ mod nesting;
 mod once;
 mod opened;
 mod options;
+mod pace;
 mod part;
 mod raw;
 mod room;

@@ -27,7 +27,7 @@ use pyo3::exceptions::{
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PySet, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyFunction, PyList, PySet, PyString, PyTuple};
 
 use crate::cache::Cache;
 use crate::call::{Args, Function, apply};
@@ -181,9 +181,10 @@ pub(crate) fn spawn<'py>(
         is_driven: false,
         cancelled: false,
     };
+    let task_name = load.task_name(py);
     // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
     let driver = coroutine::new(py, load)?;
-    let task = start_task(py, driver, event_loop)?;
+    let task = start_task(py, driver, task_name, event_loop)?;
     for room in rooms {
         room.get().driven_by(py, &task);
     }
@@ -194,6 +195,7 @@ pub(crate) fn spawn<'py>(
 fn start_task<'py>(
     py: Python<'py>,
     coroutine: Bound<'py, PyAny>,
+    name: Bound<'py, PyAny>,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     if !event_loop.invoke_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
@@ -202,7 +204,7 @@ fn start_task<'py>(
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
     // Made up by the task, a name takes longer than all else here.
-    options.set_item(pyo3::intern!(py, "name"), pyo3::intern!(py, "AsyncCache.load"))?;
+    options.set_item(pyo3::intern!(py, "name"), name)?;
     let beginning = if cfg!(Py_3_12) { Beginning::on_the_stack() } else { None };
     if beginning.is_some() {
         options.set_item(pyo3::intern!(py, "eager_start"), true)?;
@@ -211,6 +213,20 @@ fn start_task<'py>(
 }
 
 impl Load {
+    /// The name of the loader, if it is a function: a `str` that is there already.
+    fn task_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        let named = match &self.state {
+            State::New(Work::Function { function, .. }) => Some(function.bind(py)),
+            State::New(Work::Loader(loader) | Work::Batch(loader)) => {
+                Some(loader.bind(py)).filter(|loader| loader.is_exact_instance_of::<PyFunction>())
+            }
+            State::Runs(_) | State::Done => None,
+        };
+        let name = named.and_then(|named| named.getattr(pyo3::intern!(py, "__qualname__")).ok());
+        let name = name.filter(PyAnyMethods::is_exact_instance_of::<PyString>);
+        name.unwrap_or_else(|| pyo3::intern!(py, "AsyncCache.load").clone().into_any())
+    }
+
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nesting::enter(py, self.name)?;
         let State::New(work) = &self.state else { unreachable!("it starts once") };
@@ -430,8 +446,24 @@ static STATICS: Statics = Statics::new();
 impl Coroutine for Load {
     const NAME: &'static CStr = c"cache._native.Load";
 
-    fn name(&self, _: Python<'_>) -> String {
-        "AsyncCache.load".to_owned()
+    fn name(&self, py: Python<'_>) -> String {
+        let what = match &self.state {
+            State::New(work) => Some(work.loader()),
+            State::Runs(iterator) => Some(iterator),
+            State::Done => None,
+        };
+        let name = what.and_then(|what| what.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok());
+        match name.and_then(|name| name.cast_into::<PyString>().ok()) {
+            Some(name) => format!("AsyncCache.load of {}", name.to_string_lossy()),
+            None => "AsyncCache.load".to_owned(),
+        }
+    }
+
+    fn inner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match &self.state {
+            State::Runs(iterator) => Some(iterator.bind(py).clone()),
+            State::New(_) | State::Done => None,
+        }
     }
 
     fn is_done(&self) -> bool {

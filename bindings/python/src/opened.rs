@@ -1,15 +1,18 @@
 //! A snapshot in use: the file, which of its entries are still cold, and how its times map to ours.
 //!
 //! Owns the reading of single entries. Invariants:
-//! - the rank of a key never changes, for the file never does;
+//! - the rank of a key never changes, for the file never does, and an entry that a save has copied into a newer file
+//!   keeps its rank (`Snapshot`, `Successor`);
+//! - the file that a save has replaced is closed after it, and what is cold is read from the new one: else a disk would need
+//!   room for three files;
 //! - keys are canonical: two keys have the same bytes if and only if they are equal. So what is found under the
 //!   bytes of a key is the key's;
 //! - an entry that could not be read or decoded once leaves the cold set: it is not tried again, and not saved
 //!   again.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
@@ -26,7 +29,8 @@ use crate::raw::GilCell;
 const DUE_PER_WRITE: usize = 8;
 
 pub(crate) struct Opened {
-    pub(crate) snapshot: Snapshot,
+    /// Replaced by a save, once it has succeeded.
+    snapshot: RwLock<Snapshot>,
     pub(crate) cold: Arc<ColdSet>,
     pub(crate) clock: FileClock,
     options: Options,
@@ -50,7 +54,7 @@ impl Opened {
         let cold = Arc::new(ColdSet::new(snapshot.len(), room));
         let due = GilCell::new(snapshot.deadlines());
         Self {
-            snapshot,
+            snapshot: RwLock::new(snapshot),
             cold,
             clock,
             options,
@@ -61,6 +65,17 @@ impl Opened {
         }
     }
 
+    /// Where the cold entries are now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A save has copied what is cold to a newer file. What it did not copy has left the cold set.
+    pub(crate) fn move_to(&self, snapshot: Snapshot) {
+        self.due.take_with(|due| *due = snapshot.deadlines());
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
     pub(crate) fn add_to(&self, stats: &mut Stats) {
         stats.undecodable += self.undecodable.load(Ordering::Relaxed);
         stats.expirations += self.expirations.load(Ordering::Relaxed);
@@ -68,13 +83,13 @@ impl Opened {
 
     /// Whether a save will copy most of the file: then it keeps the file's dictionary, else it trains a new one.
     pub(crate) fn is_mostly_cold(&self) -> bool {
-        self.cold.live() >= self.snapshot.len() as usize / 2
+        self.cold.live() >= self.snapshot().len() as usize / 2
     }
 
     /// Whether the file has a live entry under a key. Does not decode the value.
     pub(crate) fn contains(&self, py: Python<'_>, bytes: &[u8]) -> bool {
         with_scratch(|scratch| {
-            let found = self.snapshot.find(bytes, scratch).map(|found| (found.rank, found.deadline));
+            let found = self.snapshot().find(bytes, scratch).map(|found| (found.rank, found.deadline));
             self.lose_all(py, scratch.lost());
             found.is_some_and(|(rank, deadline)| {
                 self.cold.contains(rank) && !clock::has_passed(self.clock.deadline_from_file(deadline))
@@ -85,7 +100,7 @@ impl Opened {
     /// The rank of a key, cold or not; for those who are about to write the key.
     pub(crate) fn rank(&self, py: Python<'_>, bytes: &[u8]) -> Option<Rank> {
         with_scratch(|scratch| {
-            let rank = self.snapshot.locate(bytes, scratch);
+            let rank = self.snapshot().locate(bytes, scratch);
             self.lose_all(py, scratch.lost());
             rank
         })
@@ -97,7 +112,7 @@ impl Opened {
     /// What came up while it was decoded and is not the entry's fault (an interrupt, say): it stays cold.
     pub(crate) fn read<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<ColdEntry<'py>> {
         with_scratch(|scratch| {
-            let Some(found) = self.snapshot.find(bytes, scratch) else {
+            let Some(found) = self.snapshot().find(bytes, scratch) else {
                 self.lose_all(py, scratch.lost());
                 return Ok(ColdEntry::Absent(None));
             };
@@ -157,7 +172,8 @@ impl Opened {
     pub(crate) fn report(&self, py: Python<'_>, entry: &str, why: &str) {
         self.undecodable.fetch_add(1, Ordering::Relaxed);
         if !self.reported.swap(true, Ordering::Relaxed) {
-            let path = self.snapshot.path().display();
+            let snapshot = self.snapshot();
+            let path = snapshot.path().display();
             let message = format!(
                 "{path}: {entry} cannot be served and counts as a miss: {why}; further ones are counted in \
                  stats()['undecodable'] only"
@@ -172,7 +188,7 @@ impl Opened {
         }
     }
 
-    fn expire(&self, rank: Rank) {
+    pub(crate) fn expire(&self, rank: Rank) {
         if self.cold.take(rank) {
             self.expirations.fetch_add(1, Ordering::Relaxed);
         }

@@ -15,12 +15,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_cache_core::flight::FlightId;
+use async_cache_core::time::Time;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
+use crate::clock;
 use crate::library;
 use crate::raw::calls::Invoke;
 use crate::raw::{GilCell, Ref};
@@ -82,6 +84,8 @@ impl Answer {
 pub(crate) struct Room {
     /// Names the load among all of the process.
     pub(crate) name: u64,
+    /// When it was asked for, or up to a tick of the kernel before.
+    pub(crate) began: Time,
     state: GilCell<State>,
 }
 
@@ -136,7 +140,8 @@ impl Room {
 impl Room {
     pub(crate) fn new<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let state = State { event_loop: Some(Ref::new(event_loop.clone())), ..State::default() };
-        Bound::new(py, Self { name: crate::nesting::name(py), state: GilCell::new(state) })
+        let (name, began) = (crate::nesting::name(py), clock::roughly_now());
+        Bound::new(py, Self { name, began, state: GilCell::new(state) })
     }
 
     /// The load is one of a batch that leaves.

@@ -1,7 +1,7 @@
 //! Saving the cache to a file while it goes on being used.
 //!
 //! A save holds the interpreter's lock for slices of about half a millisecond, in which it lists or encodes
-//! entries, and releases it while it writes. It is consistent for each single entry: what is written is a value
+//! entries (see [`crate::pace`]), and releases it while it writes. It is consistent for each single entry: what is written is a value
 //! that the entry had while the save ran. Rules:
 //! 1. one save or load of a cache at a time: the callers in Python see to that;
 //! 2. the cold set is copied first, then the hot entries are listed. A key may be in both, if it was written in
@@ -16,23 +16,25 @@
 //! 6. a file that could not be read when it was opened is set aside by the save; but if saves merge, and it can be joined
 //!    by then, it is joined: so a passing error at the start, such as too many open files, costs nothing;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
-//!    there (`async_cache_disk::Merge` has the steps).
+//!    there (`async_cache_disk::Merge` has the steps);
+//! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
+//!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
+//!    wrote it later, is a miss from then on.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_cache_core::cache::Cache as Core;
 use async_cache_core::cold::Frozen;
 use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Step, Times, Writer};
+use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Times, Writer};
 use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::cache::Cache;
+use crate::carry::{carry, is_allowed};
 use crate::clock;
 use crate::codec::{self, Options};
 use crate::eager::EagerMerge;
@@ -40,10 +42,9 @@ use crate::errors;
 use crate::file::Target;
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::pace::Slice;
 use crate::sharing;
 
-/// How long the interpreter's lock is held at a time.
-const SLICE: Duration = Duration::from_micros(500);
 /// Entries that are taken under one borrow.
 const GULP: usize = 64;
 /// Entries that are listed under one borrow; it takes about as long as a slice.
@@ -73,15 +74,21 @@ impl Cache {
             }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
+        if let Some(opened) = &opened {
+            // What has expired says nothing to others, whether a write came by and reclaimed it or not.
+            opened.reclaim_all(now);
+        }
         // Rule 6
         let keep = keep && merge.as_ref().is_none_or(|merge| merge.theirs().is_none());
         let options = target.options.to_write(&target.version, file.file_now());
-        let options = match &opened {
-            Some(opened) if opened.is_mostly_cold() => options.dictionary_of(&opened.snapshot),
+        let base = opened.as_ref().map(|opened| opened.snapshot());
+        let options = match (&opened, &base) {
+            (Some(opened), Some(base)) if opened.is_mostly_cold() => options.dictionary_of(base),
             _ => options,
         };
         let options = if keep { options.keep_target() } else { options };
         let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
+        let successor = writer.successor(base.as_ref());
         if let Some(merge) = &mut merge {
             merge.join(join.0, join.1);
         }
@@ -100,14 +107,10 @@ impl Cache {
             }
             None => None,
         };
+        let mut carried = None;
         if let Some((opened, frozen)) = cold {
             let merge = joined.as_mut().map(|joined| &mut joined.merge);
-            let lost = in_background(py, || {
-                copy_cold(&mut writer, merge, &opened.snapshot, &frozen, file, target.options.codec)
-            })?;
-            for (ranks, why) in lost {
-                ranks.for_each(|rank| opened.lose(py, rank, why));
-            }
+            carried = Some(carry(py, &mut writer, merge, opened, &frozen, file, target.options.codec)?);
         }
         let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
         if let Some(joined) = &mut joined {
@@ -123,6 +126,9 @@ impl Cache {
             }
             None => (in_background(py, || writer.finish())?, None),
         };
+        if let Some(carried) = carried {
+            carried.go_on_with(&successor); // Rule 8
+        }
         let (maxsize, dropped, shrinks) = {
             let mut state = self.state.borrow(py);
             state.unread = false;
@@ -171,12 +177,13 @@ impl Cache {
         };
         // Room for what is used, and so listed again, meanwhile.
         let mut tickets = Vec::with_capacity(len + len / 8 + LISTED);
+        let mut slice = Slice::begin();
         loop {
             let listing = self.state.borrow(py).core.list_some(LISTED, &mut tickets);
             if listing == Listing::Done {
                 return py.detach(|| keep_last(tickets));
             }
-            let_others_run(py);
+            slice.rest_if_over(py);
         }
     }
 
@@ -189,6 +196,7 @@ impl Cache {
         frozen: &mut Frozen,
     ) -> bool {
         let is_open = |now: &Arc<Opened>| Arc::ptr_eq(now, opened);
+        let mut slice = Slice::begin();
         for some in tickets.chunks(LISTED) {
             let state = self.state.borrow(py);
             if !state.opened.as_ref().is_some_and(is_open) {
@@ -197,7 +205,7 @@ impl Cache {
             let entries = some.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
             entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
             drop(state);
-            let_others_run(py);
+            slice.rest_if_over(py);
         }
         self.state.borrow(py).opened.as_ref().is_some_and(is_open)
     }
@@ -223,14 +231,15 @@ impl Cache {
                         Some(bytes) => merge.note(&bytes, entry.written_at),
                         None => eager.note(&entry.key, entry.written_at)?,
                     }
+                    slice.end_if_over(py)?;
                 }
-                slice.end_if_over(py)?;
             }
             merge.count_eager(eager.ours());
             let maxsize = self.state.borrow(py).core.maxsize();
             in_background(py, || {
                 let contains = |rank| cold.is_some_and(|(_, frozen)| frozen.contains(rank));
-                let cold = cold.map(|(opened, _)| Cold { snapshot: &opened.snapshot, contains: &contains });
+                let base = cold.map(|(opened, _)| opened.snapshot());
+                let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
                 let is_allowed = |value: &[u8]| is_allowed(value, target.options.codec);
                 merge.write_theirs(writer, file.file_now(), maxsize, cold.as_ref(), &is_allowed)
             })?;
@@ -255,6 +264,11 @@ impl Cache {
         let mut slice = Slice::begin();
         for gulp in tickets.chunks(GULP) {
             for Taken { key, value, deadline, written_at } in self.take(py, gulp) {
+                if slice.is_over() || encoded.bytes.len() >= BUFFER {
+                    let merge = joined.as_mut().map(|joined| &mut joined.merge);
+                    left_out.count += in_background(py, || encoded.write(writer, merge))?;
+                    slice.end(py)?;
+                }
                 if deadline.has_passed(now) {
                     if let Some(joined) = &mut joined {
                         self.leave_out(py, &mut joined.merge, &key, written_at)?;
@@ -265,9 +279,12 @@ impl Cache {
                 let times = Times { deadline, written_at: joined.as_ref().map(|_| written_at) };
                 match encoded.push(&key, &value, times, target.options.codec)? {
                     Err(why) => {
-                        left_out.note(&key, &why);
-                        if let Some(joined) = &mut joined {
-                            self.leave_out(py, &mut joined.merge, &key, written_at)?;
+                        let is_missed = match &mut joined {
+                            Some(joined) => self.leave_out(py, &mut joined.merge, &key, written_at)?,
+                            None => true,
+                        };
+                        if is_missed {
+                            left_out.note(&key, &why);
                         }
                     }
                     Ok(()) => {
@@ -278,13 +295,6 @@ impl Cache {
                         }
                     }
                 }
-            }
-            if slice.is_over() || encoded.bytes.len() >= BUFFER {
-                let merge = joined.as_mut().map(|joined| &mut joined.merge);
-                left_out.count += in_background(py, || encoded.write(writer, merge))?;
-                // A handler of a signal may be waiting for the main thread to come by.
-                py.check_signals()?;
-                slice = Slice::begin();
             }
         }
         let merge = joined.as_mut().map(|joined| &mut joined.merge);
@@ -328,7 +338,9 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
     let options = target.options.to_write(&target.version, wall);
     let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
     let (mut encoded, mut left_out) = (Encoded::default(), 0);
+    let mut slice = Slice::begin();
     for entry in entries.try_iter()? {
+        slice.end_if_over(py)?;
         let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
             entry?.extract()?;
         let deadline = match ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))? {
@@ -357,78 +369,6 @@ pub(crate) fn in_background<R: Send>(
     work: impl FnOnce() -> Result<R, DiskError> + Send,
 ) -> PyResult<R> {
     py.detach(work).map_err(|error| errors::backup(py, &error))
-}
-
-/// Releases the interpreter's lock for a moment.
-fn let_others_run(py: Python<'_>) {
-    py.detach(std::thread::yield_now);
-}
-
-/// A time for which the interpreter's lock is held.
-pub(crate) struct Slice {
-    began: Instant,
-}
-
-impl Slice {
-    #[allow(clippy::disallowed_methods)] // how long a slice takes, which nothing depends on
-    pub(crate) fn begin() -> Self {
-        Self { began: Instant::now() }
-    }
-
-    fn is_over(&self) -> bool {
-        self.began.elapsed() >= SLICE
-    }
-
-    /// If it is over, lets others run, and begins another one.
-    pub(crate) fn end_if_over(&mut self, py: Python<'_>) -> PyResult<()> {
-        if self.is_over() {
-            let_others_run(py);
-            py.check_signals()?;
-            *self = Self::begin();
-        }
-        Ok(())
-    }
-}
-
-/// Whether a value that is copied as bytes may be written.
-fn is_allowed(value: &[u8], options: Options) -> bool {
-    options.pickle || !codec::is_pickled(value)
-}
-
-/// Copies the cold entries whose time has not passed, as bytes. Returns those that could not be read, or are not
-/// allowed, and why: as ranges, for a file may count more entries than it has.
-fn copy_cold(
-    writer: &mut Writer,
-    mut merge: Option<&mut Merge>,
-    snapshot: &Snapshot,
-    frozen: &Frozen,
-    file: FileClock,
-    options: Options,
-) -> Result<Vec<(RangeInclusive<u32>, &'static str)>, DiskError> {
-    let mut lost: Vec<(RangeInclusive<u32>, &'static str)> = Vec::new();
-    let mut lose = |rank: u32, why| match lost.last_mut() {
-        Some((ranks, same)) if *same == why && rank.checked_sub(1) == Some(*ranks.end()) => {
-            *ranks = *ranks.start()..=rank;
-        }
-        _ => lost.push((rank..=rank, why)),
-    };
-    let mut records = snapshot.records();
-    while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
-        match step {
-            Step::Lost { rank } => lose(rank, "its record is damaged or cannot be read"),
-            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
-            Step::Record(record) if !is_allowed(record.value, options) => {
-                lose(record.rank, "pickle=False refuses a pickle");
-            }
-            Step::Record(record) => {
-                let written_at = record.written_at.unwrap_or(0);
-                if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
-                    writer.copy(&record)?;
-                }
-            }
-        }
-    }
-    Ok(lost)
 }
 
 /// Encoded records on their way to the file.

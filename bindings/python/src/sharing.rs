@@ -24,9 +24,10 @@ use crate::codec::{self, Options};
 use crate::file::{Target, waiting};
 use crate::key::{CallKey, Probe, StoredKey};
 use crate::opened::Opened;
+use crate::pace::Slice;
 use crate::raw::Ref;
 use crate::room::Room;
-use crate::save::{self, Slice};
+use crate::save;
 
 /// There if the cache has a file that its saves merge with.
 pub(crate) struct Sharing {
@@ -58,7 +59,7 @@ impl State {
         if let Some(sharing) = &mut self.sharing {
             sharing.learned.opened(holds);
             sharing.tombstones = std::mem::take(&mut sharing.tombstones).since(before);
-            for rank in opened.snapshot.ranks_of(&sharing.tombstones) {
+            for rank in opened.snapshot().ranks_of(&sharing.tombstones) {
                 opened.cold.take(rank);
             }
         }
@@ -147,19 +148,16 @@ impl Cache {
         Ok(())
     }
 
-    /// Tells a merge of an entry of ours that is not written.
+    /// Tells a merge of an entry of ours that is not written. Whether it would have been written otherwise.
     pub(crate) fn leave_out(
         &self,
         py: Python<'_>,
         merge: &mut Merge,
         key: &Bound<'_, PyAny>,
         written_at: u64,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let Doomed(doomed) = self.doomed(py, &StoredKey { key, hash: 0 })?;
-        if let Some((kind, key)) = doomed {
-            merge.leave_out_ours(kind, &key, written_at);
-        }
-        Ok(())
+        Ok(doomed.is_none_or(|(kind, key)| merge.leave_out_ours(kind, &key, written_at)))
     }
 
     /// A key as a file would have it, if it needs a tombstone.

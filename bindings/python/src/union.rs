@@ -10,13 +10,11 @@
 //! 4. which older entries are still cold is looked up once more when the union is adopted, for the cache goes on
 //!    being used meanwhile.
 
-use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
 
 use async_cache_core::cold::{Frozen, Rank};
 use async_cache_core::time::FileClock;
-use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Snapshot, Step, Writer};
+use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Snapshot, Step, Writer, temporary_beside};
 use pyo3::prelude::*;
 
 use crate::file::Target;
@@ -38,23 +36,17 @@ pub(crate) fn union(
     file: FileClock,
 ) -> PyResult<Option<Union>> {
     let frozen = older.cold.freeze();
-    let place = target.at(beside(&target.path));
-    let written = save::in_background(py, || write(&place, &older.snapshot, &frozen, newer, file))?;
+    // The process is part of the name, for a forked child goes on with a copy of the parent's random state.
+    let number = RandomState::new().hash_one(std::process::id());
+    let place = temporary_beside(&target.path, number).map_err(|error| crate::errors::backup(py, &error))?;
+    let place = target.at(place);
+    let written = save::in_background(py, || write(&place, &older.snapshot(), &frozen, newer, file))?;
     let Some(older) = written else { return Ok(None) };
     let opened = place.open(py);
     // Where an open file cannot be removed, it is one of the leftovers that the next save clears away.
     drop(place.vfs.remove(&place.path));
     let snapshot = opened.map_err(|error| crate::errors::backup(py, &error))?;
     Ok(snapshot.map(|snapshot| Union { snapshot, older }))
-}
-
-/// The name of a temporary file of the target's, as saves have it. The process is part of it, for a forked child goes
-/// on with a copy of the parent's random state.
-fn beside(target: &Path) -> std::path::PathBuf {
-    let mut name = OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
-    name.push(format!(".{:016x}.tmp", RandomState::new().hash_one(std::process::id())));
-    target.with_file_name(name)
 }
 
 /// Writes the union, unless it would be the newer snapshot. Returns the ranks of what came from the older one.

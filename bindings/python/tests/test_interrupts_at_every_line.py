@@ -15,6 +15,8 @@ interrupted. What must hold after each interrupt:
 from __future__ import annotations
 
 import os
+import random
+import signal
 import textwrap
 
 import pytest
@@ -351,3 +353,51 @@ def test_a_write_that_is_interrupted_at_any_line_leaves_no_stale_value() -> None
         print(each_line(prepare, operate, check))
     """
     assert lines(program) > 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers of signals here")
+@BACKENDS
+def test_signals_at_random_moments_leave_everything_usable(backend: str) -> None:
+    """A real signal, whose handler raises, during saves, loads and caches that are made."""
+    seed = int(os.environ.get("ASYNC_CACHE_SEED", random.randrange(2**32)))
+    print("ASYNC_CACHE_SEED =", seed)
+    rounds = int(os.environ.get("ASYNC_CACHE_ROUNDS", "300"))
+    program = f"""
+        chosen = random.Random({seed})
+        backup = {backend}(new_path())
+        kept = AsyncCache(maxsize=None, backup=backup)
+        for number in range(200):
+            kept.set(number, "value")
+        kept.save_to_backup()
+        whole = {{number: "value" for number in range(200)}}
+        def interrupt(*_):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        def work():
+            kept.set(0, "value")
+            kept.save_to_backup()
+            kept.load_from_backup()
+            AsyncCache(backup=DiskBackend(new_path()), autosave=60, save_at_exit=True)
+        began = time.perf_counter()
+        work()
+        took = time.perf_counter() - began
+        hits = 0
+        for _ in range({rounds}):
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, chosen.uniform(1e-6, 1.2 * took))
+                    work()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                hits += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if hits % 20 == 1:
+                assert are_free()
+                found = {{key: value for key, (value, _) in backup.load().items()}}
+                assert found == whole, len(found)
+        assert are_free()
+        is_usable(kept)
+        print(hits)
+    """
+    assert lines(program) > 0

@@ -67,6 +67,21 @@ def test_long_names_that_begin_alike_have_locks_and_files_of_their_own(run: Run,
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@POSIX
+@pytest.mark.parametrize("length", [200, 212, 234, 255])
+def test_a_long_name_can_be_loaded_again_beside_cold_entries(run: Run, tmp_path: Path, length: int) -> None:
+    """What two files have between them goes into a third one for a moment, whose name was too long."""
+    backend = DiskBackend(tmp_path / ("n" * length), merge=False)
+    older = AsyncCache(backup=backend)
+    older.set("old", 1)
+    older.save_to_backup()
+    both = AsyncCache(backup=DiskBackend(backend.path, merge=False))
+    del older
+    DiskBackend(backend.path, merge=False).save({"new": (2, None)})
+    both.load_from_backup()
+    assert (run(both.get("old")), run(both.get("new"))) == (1, 2)
+
+
 def test_a_tilde_is_the_home_directory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder named `~` appeared in the working directory."""
     monkeypatch.chdir(tmp_path)

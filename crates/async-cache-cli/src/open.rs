@@ -47,7 +47,7 @@ impl Source {
     /// The same, also if the end of the file is missing.
     pub(crate) fn open_to_repair(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
         let options = self.access.options(host)?.even_if_cut();
-        self.access.open_with(&self.path, &options)
+        Access::open_with(&self.path, &options)
     }
 }
 
@@ -55,10 +55,10 @@ impl Access {
     /// Opens a file, whatever the version of the data in it. That there is none is an error.
     pub(crate) fn open(&self, path: &Path, host: &Host<'_>) -> Result<Snapshot, Failure> {
         let options = self.options(host)?;
-        self.open_with(path, &options).map_err(|failure| advised(failure, path, options))
+        Self::open_with(path, &options).map_err(|failure| advised(failure, path, options))
     }
 
-    fn open_with(&self, path: &Path, options: &ReadOptions) -> Result<Snapshot, Failure> {
+    fn open_with(path: &Path, options: &ReadOptions) -> Result<Snapshot, Failure> {
         match Snapshot::open_with(&disk(), path, options)? {
             Some(snapshot) => Ok(snapshot),
             None if disk().metadata(path).is_ok() => {
@@ -121,7 +121,7 @@ pub(crate) fn disk() -> Arc<dyn Vfs> {
 }
 
 /// Reads a file or a pipe, such as `<(vault read ...)`, which has no length and no positions to read at.
-#[allow(clippy::disallowed_types)] // no cache file, and the vfs has no pipes
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // no cache file, and the vfs has no pipes
 fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = |what: &str| Failure::Other(format!("{}: {what}", path.display()));
     let unreadable = |error| wrong(&format!("the secret cannot be read: {error}"));

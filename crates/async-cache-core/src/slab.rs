@@ -87,6 +87,13 @@ impl<T> Slab<T> {
     }
 
     /// The occupied slots, by id.
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
+        self.slots.into_iter().filter_map(|slot| match slot {
+            Slot::Occupied(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0u32..).zip(&self.slots).filter_map(|(id, slot)| match slot {
             Slot::Occupied(value) => Some((id, value)),

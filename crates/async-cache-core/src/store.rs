@@ -439,6 +439,11 @@ impl<K, V> Store<K, V> {
         self.slab.iter().map(|(_, slot)| slot.entry())
     }
 
+    /// All entries, by key and value, for those that drop many of them a few at a time.
+    pub fn into_entries(self) -> impl Iterator<Item = (K, V)> {
+        self.slab.into_iter().map(|slot| (slot.key, slot.value))
+    }
+
     /// Checks the invariants; for tests.
     ///
     /// # Panics

@@ -70,10 +70,11 @@ pub use error::{DiskError, DiskErrorKind};
 pub use format::record::Times;
 pub use lock::SaveLock;
 pub use merge::{Cold, Learned, Merge, Merged};
+pub use names::temporary_beside;
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
     Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, ReadOptions, Record,
-    Records, Salvage, SalvageStep, Scratch, Snapshot, Step,
+    Records, Salvage, SalvageStep, Scratch, Snapshot, Step, Successor,
 };
 pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report, verify, verify_with};

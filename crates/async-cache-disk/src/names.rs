@@ -34,8 +34,11 @@ pub(crate) fn aside_path(path: &Path, number: u32) -> Result<PathBuf, DiskError>
     if number == 1 { beside(path, ".aside") } else { beside(path, &format!(".aside-{number}")) }
 }
 
-/// The path of a temporary file.
-pub(crate) fn temp_path(path: &Path, random: u64) -> Result<PathBuf, DiskError> {
+/// The path of a temporary file beside a cache file. What a crash leaves there, the next save of the cache file removes.
+///
+/// # Errors
+/// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file.
+pub fn temporary_beside(path: &Path, random: u64) -> Result<PathBuf, DiskError> {
     let mut name = leftover_prefix(name_of(path)?);
     name.push(format!("{random:016x}.tmp"));
     Ok(path.with_file_name(name))
@@ -90,7 +93,8 @@ mod tests {
 
     fn names_of(name: &OsStr) -> Vec<OsString> {
         let path = Path::new("/cache").join(name);
-        let paths = [lock_path(&path), temp_path(&path, 7), aside_path(&path, 1), aside_path(&path, 16)];
+        let paths =
+            [lock_path(&path), temporary_beside(&path, 7), aside_path(&path, 1), aside_path(&path, 16)];
         paths.into_iter().map(|path| path.unwrap().file_name().unwrap().to_owned()).collect()
     }
 

@@ -21,6 +21,7 @@ mod damage;
 mod deadlines;
 mod eager;
 mod lookup;
+mod moved;
 mod options;
 mod places;
 mod records;
@@ -36,6 +37,8 @@ pub use damage::Damage;
 pub use deadlines::{Deadlines, Due};
 pub use eager::{EagerRecord, EagerRecords, EagerStep};
 pub use lookup::{Found, Scratch};
+pub(crate) use moved::Ranks;
+pub use moved::Successor;
 pub use options::ReadOptions;
 pub use places::{Layout, Place};
 pub use records::{Record, Records, Step};
@@ -60,9 +63,10 @@ const UNCHECKED_BYTES: usize = 16 << 20;
 /// Longer ones are checked in pieces of this length first.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`.
+/// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`. With ranks of their own it is what
+/// has moved there of another one (`moved.rs`).
 #[derive(Clone)]
-pub struct Snapshot(Arc<Inner>);
+pub struct Snapshot(Arc<Inner>, Option<Arc<Ranks>>);
 
 struct Inner {
     file: Box<dyn VfsFile>,
@@ -122,21 +126,54 @@ impl Snapshot {
             let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
             return Err(DiskError::new(DiskErrorKind::OtherVersion { found, wanted }, path, what));
         }
-        Ok(Some(Self(Arc::new(Inner {
+        Ok(Some(Self(
+            Arc::new(Inner {
+                file,
+                path: path.to_owned(),
+                file_bytes,
+                seal: Seal::new(&header.file_id, secret),
+                hasher: KeyHasher::new(&header.hash_seed),
+                damage: DamageLog::default(),
+                dictionary: OnceLock::new(),
+                header,
+            }),
+            None,
+        )))
+    }
+
+    /// What `ranks` names of a file that this program has just written.
+    pub(crate) fn written(
+        file: Box<dyn VfsFile>,
+        path: PathBuf,
+        header: Header,
+        seal: Seal,
+        ranks: Ranks,
+    ) -> Self {
+        let inner = Inner {
             file,
-            path: path.to_owned(),
-            file_bytes,
-            seal: Seal::new(&header.file_id, secret),
+            path,
+            file_bytes: header.end,
+            seal,
             hasher: KeyHasher::new(&header.hash_seed),
             damage: DamageLog::default(),
             dictionary: OnceLock::new(),
             header,
-        }))))
+        };
+        Self(Arc::new(inner), Some(Arc::new(ranks)))
     }
 
-    /// The number of entries, damaged ones included. Ranks go from 0, the coldest, to one below this.
+    /// The number of entries, damaged ones included; of a snapshot that has moved, how many there were when it was opened
+    /// first. Ranks go from 0, the coldest, to one below this.
     pub fn len(&self) -> u32 {
-        self.0.header.entries
+        self.1.as_ref().map_or(self.0.header.entries, |ranks| ranks.count())
+    }
+
+    /// The rank by which the user knows an entry that the file has under `here`; `None` if it is not in this snapshot.
+    pub(crate) fn known_rank(&self, here: u32) -> Option<u32> {
+        match &self.1 {
+            None => Some(here),
+            Some(ranks) => ranks.old(here),
+        }
     }
 
     /// Whether there are no entries.

@@ -28,14 +28,14 @@ use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTE
 use crate::format::page::{PAGE_BYTES, page_items, put_due};
 use crate::format::record::{RecordForm, RecordHead, Times};
 use crate::secret::Secret;
-use crate::snapshot::{EagerRecord, Record};
+use crate::snapshot::{EagerRecord, Ranks, Record, Snapshot, Successor};
 use crate::tombstones::Tombstones;
 use crate::vfs::{Vfs, write_all_at};
 use eager::EagerBuffer;
 use index::Place;
 pub use options::WriteOptions;
 use pack::Packer;
-use temp::TempFile;
+use temp::{Installed, TempFile};
 pub(crate) use temp::{create_folder, sweep_leftovers};
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -92,6 +92,12 @@ pub struct Writer {
     forgotten: Vec<u32>,
     eager: EagerBuffer,
     tombstones: Tombstones,
+    /// What goes on with the new file, if anything does.
+    successor: Option<Successor>,
+    /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their number.
+    carried: Vec<(u32, u32, u32)>,
+    /// How many ranks the snapshot has that is carried over.
+    carried_from: u32,
 }
 
 impl Writer {
@@ -154,7 +160,49 @@ impl Writer {
             forgotten: Vec::new(),
             eager: EagerBuffer::default(),
             tombstones: Tombstones::default(),
+            successor: None,
+            carried: Vec::new(),
+            carried_from: 0,
         })
+    }
+
+    /// Promises the snapshot of the new file, in which the entries that are [carried](Self::carry) over from `snapshot`
+    /// have the ranks that they have there; so that the old file need not stay open. Without a snapshot it has eager
+    /// records only.
+    pub fn successor(&mut self, snapshot: Option<&Snapshot>) -> Successor {
+        self.carried_from = snapshot.map_or(0, Snapshot::len);
+        self.successor.get_or_insert_default().clone()
+    }
+
+    /// [`copy`](Self::copy), for an entry of the snapshot that [`successor`](Self::successor) was told of.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn carry(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
+        let pushed = self.copy(record)?;
+        match self.carried.last_mut() {
+            Some((ordinal, rank, len)) if (*ordinal + *len, *rank + *len) == (pushed.0, record.rank) => {
+                *len += 1;
+            }
+            _ => self.carried.push((pushed.0, record.rank, 1)),
+        }
+        Ok(pushed)
+    }
+
+    /// The ranks in the file of what was carried over, once all that was taken back is known and sorted.
+    fn carried_ranks(&self) -> Ranks {
+        let mut ranks = Ranks::of(self.carried_from);
+        for &(ordinal, rank, len) in &self.carried {
+            for place in 0..len {
+                let ordinal = ordinal + place;
+                if self.forgotten.is_empty() {
+                    ranks.push(ordinal, rank + place);
+                } else if self.forgotten.binary_search(&ordinal).is_err() {
+                    ranks.push(self.rank(ordinal), rank + place);
+                }
+            }
+        }
+        ranks
     }
 
     /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the deadline, or [`Times`], in
@@ -249,7 +297,11 @@ impl Writer {
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
         let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let without_locks = temp.without_locks().map(str::to_owned);
-        let set_aside = temp.install(self.keep_target, self.secret)?;
+        let Installed { file, set_aside } = temp.install(self.keep_target, self.secret)?;
+        if let (Some(successor), Some(file)) = (self.successor.take(), file) {
+            let ranks = self.carried_ranks();
+            successor.put(Snapshot::written(file, self.target, self.header, self.seal, ranks));
+        }
         Ok(Saved { entries, eager, bytes, file_id, set_aside, without_locks })
     }
 
@@ -366,7 +418,7 @@ impl Writer {
 
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), DiskError> {
         let Some(temp) = &self.temp else { return Err(self.abandoned()) };
-        let result = write_all_at(temp.file(), bytes, offset);
+        let result = temp.file().and_then(|file| write_all_at(file, bytes, offset));
         result.map_err(|error| {
             self.temp = None;
             DiskError::io("writing the temporary file", &self.target, error).at(offset)

@@ -11,7 +11,10 @@
 //! | `function` | the static cache |
 //! | `miss` | the way of a call that memory does not answer: owned arguments are moved into a load of `origin` |
 //!
-//! A method has the same three, prefixed by its name, in the user's own `impl` block, where no type can stand.
+//! A method has the same three, prefixed by its name, in the user's own `impl` block, where no type can stand. So has an
+//! associated function without `self`.
+//!
+//! Hygiene: every variable of an expansion is made by [`local`], so it meets no argument of the user's, whatever its name.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -28,7 +31,12 @@ pub(crate) fn expand(options: &Options, function: TokenStream) -> syn::Result<To
     })?;
     let cacheable = Cacheable::check(options, function)?;
     let expansion = Expansion::new(options, &cacheable);
-    Ok(if cacheable.receiver.is_some() { expansion.method() } else { expansion.free() })
+    Ok(if cacheable.is_associated { expansion.method() } else { expansion.free() })
+}
+
+/// A variable of the expansion, which is another one than a user's of the same name.
+pub(crate) fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
 }
 
 struct Expansion<'a> {
@@ -88,7 +96,7 @@ impl<'a> Expansion<'a> {
     fn lookup(&self) -> (TokenStream, TokenStream) {
         if let Some(Key::Made(ty, expression)) = &self.options.key {
             let references = references(&self.parts);
-            let key = Ident::new("key", Span::mixed_site());
+            let key = local("key");
             return (quote!(let #key: #ty = { #references #expression };), quote!(&#key));
         }
         (TokenStream::new(), one_or_tuple(self.parts.iter().map(|part| part.lent()).collect()))
@@ -106,7 +114,7 @@ impl<'a> Expansion<'a> {
     /// The key's arguments, which are references already.
     fn lookup_of_references(&self) -> (TokenStream, TokenStream) {
         if let Some(Key::Made(ty, expression)) = &self.options.key {
-            let key = Ident::new("key", Span::mixed_site());
+            let key = local("key");
             return (quote!(let #key: #ty = #expression;), quote!(&#key));
         }
         let names = self.parts.iter().map(|part| part.name.to_token_stream());
@@ -118,7 +126,7 @@ impl<'a> Expansion<'a> {
         let krate = &self.krate;
         let name = match &self.options.name {
             Some(name) => quote!(#krate::__private::Name::Given(#name)),
-            None if self.is_method() => {
+            None if self.cacheable.is_associated => {
                 let name = self.name().to_string();
                 quote!(#krate::__private::Name::Given(
                     ::core::concat!(::core::module_path!(), "::", #name)
@@ -143,10 +151,13 @@ impl<'a> Expansion<'a> {
         };
         let backup =
             self.options.backup.iter().map(|backup| quote_spanned!(backup.span()=> .backup(#backup)));
-        let builder = quote! {
-            |builder| builder #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#backup)*
+        let clock = self.options.clock.iter().map(|clock| quote_spanned!(clock.span()=> .clock(#clock)));
+        let builder = local("builder");
+        let build = quote! {
+            |#builder| #builder
+                #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#clock)* #(#backup)*
         };
-        (name, builder)
+        (name, build)
     }
 
     /// The static cache of a function.
@@ -180,10 +191,6 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    fn is_method(&self) -> bool {
-        self.cacheable.receiver.is_some()
-    }
-
     /// The type of the static cache.
     fn function_type(&self) -> TokenStream {
         let (krate, key, value) = (&self.krate, &self.key, &self.value);
@@ -212,7 +219,8 @@ impl<'a> Expansion<'a> {
         let part_parameters = self.part_parameters();
         let part_names: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
         let part_targets: Vec<_> = self.parts.iter().map(|part| &part.target).collect();
-        let part_types: Vec<_> = (0..self.parts.len()).map(|number| format_ident!("A{number}")).collect();
+        let part_types: Vec<_> =
+            (0..self.parts.len()).map(|number| format_ident!("AsyncCacheArgument{number}")).collect();
         let arity = self.parts.len();
         let (make_key, lookup) = self.lookup_of_references();
         Some(quote! {
@@ -261,20 +269,19 @@ impl<'a> Expansion<'a> {
             !matches!(self.options.key, Some(Key::Made(..)))
                 && self.parts.iter().any(|part| part.name == argument.name)
         };
-        let owned = self
-            .cacheable
-            .arguments
-            .iter()
-            .filter(|argument| argument.is_borrowed || is_borrowed_by_key(argument));
+        let owned =
+            self.cacheable.arguments.iter().filter(|argument| {
+                (argument.is_borrowed || is_borrowed_by_key(argument)) && !argument.is_static
+            });
         let owned = owned.map(|argument| {
             let (name, target, lent) = (&argument.name, &argument.target, argument.lent());
             quote!(let #name = <#target as #krate::__private::ToOwned>::to_owned(#lent);)
         });
-        let this = Ident::new("this", Span::mixed_site());
+        let (this, loads) = (local("this"), local("load"));
         let (own_self, lend_self) = self.receiver(&this);
         let lend = self.cacheable.arguments.iter().map(|argument| {
             let name = &argument.name;
-            if argument.is_borrowed { quote!(&#name) } else { quote!(#name) }
+            if argument.is_borrowed && !argument.is_static { quote!(&#name) } else { quote!(#name) }
         });
         let call = quote!(#origin(#lend_self #(#lend),*).await);
         let (load, result) = match self.cacheable.returns {
@@ -291,12 +298,12 @@ impl<'a> Expansion<'a> {
         };
         quote! {
             #make_key
-            let load = {
+            let #loads = {
                 #(#owned)*
                 #own_self
                 move || async move { #result }
             };
-            #function.#load(#asked, #lookup, #keeps, load).await
+            #function.#load(#asked, #lookup, #keeps, #loads).await
         }
     }
 
@@ -320,18 +327,19 @@ impl<'a> Expansion<'a> {
     /// The body of the decorated function; `miss` is the call that goes on where memory has no answer.
     fn ask(&self, function: &TokenStream, miss: &TokenStream) -> TokenStream {
         let (krate, (make_key, lookup)) = (&self.krate, self.lookup());
+        let (asked, value) = (local("asked"), local("value"));
         let served = match self.cacheable.returns {
-            Returns::Plain(_) => quote!(value),
-            Returns::Result(_) => quote!(#krate::__private::Result::Ok(value)),
+            Returns::Plain(_) => quote!(#value),
+            Returns::Result(_) => quote!(#krate::__private::Result::Ok(#value)),
         };
         let miss_path = quote!(#krate::__private::Box::pin(#miss).await);
         // The key borrows the arguments, so it is made and gone before the miss takes them.
         quote! {
-            let asked = {
+            let #asked = {
                 #make_key
                 match #function.hit(#lookup) {
-                    #krate::__private::Result::Ok(value) => return #served,
-                    #krate::__private::Result::Err(asked) => asked,
+                    #krate::__private::Result::Ok(#value) => return #served,
+                    #krate::__private::Result::Err(#asked) => #asked,
                 }
             };
             #miss_path
@@ -339,9 +347,9 @@ impl<'a> Expansion<'a> {
     }
 
     fn refresh(&self, function: &TokenStream, miss: &TokenStream) -> TokenStream {
-        let (make_key, lookup) = self.lookup();
+        let ((make_key, lookup), asked) = (self.lookup(), local("asked"));
         quote! {
-            let asked = {
+            let #asked = {
                 #make_key
                 #function.forget(#lookup)
             };
@@ -413,10 +421,10 @@ impl<'a> Expansion<'a> {
         let attrs = attrs.iter().filter(|attribute| !attribute.path().is_ident("expect"));
         let (parameters, names) = (self.parameters(), self.names());
         let function = self.function();
-        let asked = Ident::new("asked", Span::mixed_site());
+        let asked = local("asked");
         let miss = self.miss(&quote!(Self::function()), &quote!(Self::origin), &asked);
-        let ask = self.ask(&quote!(#name::function()), &quote!(#name::miss(asked, #(#names),*)));
-        let refresh = self.refresh(&quote!(Self::function()), &quote!(Self::miss(asked, #(#names),*)));
+        let ask = self.ask(&quote!(#name::function()), &quote!(#name::miss(#asked, #(#names),*)));
+        let refresh = self.refresh(&quote!(Self::function()), &quote!(Self::miss(#asked, #(#names),*)));
         let origin = self.origin(&format_ident!("origin", span = name.span()));
         let part_parameters = self.part_parameters();
         let (make_key, lookup) = self.lookup_of_references();
@@ -535,13 +543,16 @@ impl<'a> Expansion<'a> {
         let (parameters, names) = (self.parameters(), self.names());
         let receiver = sig.inputs.first().filter(|input| matches!(input, FnArg::Receiver(_)));
         let receiver = receiver.map(without_mut);
+        // With its comma, if there is one.
+        let receiver = receiver.iter().map(|receiver| quote!(#receiver,)).collect::<TokenStream>();
         let (cache_name, refresh_name) = (format_ident!("{name}_cache"), format_ident!("{name}_refresh"));
         let (miss_name, origin_name) = (format_ident!("{name}_miss"), format_ident!("{name}_origin"));
         let function = self.function_of_self();
-        let asked = Ident::new("asked", Span::mixed_site());
+        let asked = local("asked");
         let handle = quote!(Self::#cache_name());
         let miss = self.miss(&handle, &quote!(Self::#origin_name), &asked);
-        let miss_call = quote!(Self::#miss_name(self, asked, #(#names),*));
+        let this = self.cacheable.receiver.iter().map(|_| quote!(self,));
+        let miss_call = quote!(Self::#miss_name(#(#this)* #asked, #(#names),*));
         let (ask, refresh) = (self.ask(&handle, &miss_call), self.refresh(&handle, &miss_call));
         let origin = self.origin(&origin_name);
         let check = self.check(&[]);
@@ -554,7 +565,7 @@ impl<'a> Expansion<'a> {
         quote! {
             #(#attrs)*
             #[allow(clippy::used_underscore_binding)]
-            #vis async fn #name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
+            #vis async fn #name #lifetimes (#receiver #(#parameters),*) -> #output #bounds {
                 #check
                 #ask
             }
@@ -570,7 +581,7 @@ impl<'a> Expansion<'a> {
             #(#cfgs)*
             #[doc = #refresh_doc]
             #[allow(dead_code, clippy::used_underscore_binding)]
-            #vis async fn #refresh_name #lifetimes (#receiver, #(#parameters),*) -> #output #bounds {
+            #vis async fn #refresh_name #lifetimes (#receiver #(#parameters),*) -> #output #bounds {
                 #refresh
             }
 
@@ -578,7 +589,7 @@ impl<'a> Expansion<'a> {
             #[doc(hidden)]
             #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::used_underscore_binding)]
             async fn #miss_name #lifetimes (
-                #receiver, #asked: #krate::__private::Asked, #(#parameters),*
+                #receiver #asked: #krate::__private::Asked, #(#parameters),*
             ) -> #output #bounds {
                 #miss
             }

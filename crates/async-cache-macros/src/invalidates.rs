@@ -11,7 +11,7 @@ use syn::spanned::Spanned;
 use syn::{Expr, ExprPath, FnArg, ItemFn, Path, ReturnType, Token, Type};
 
 use crate::Mistakes;
-use crate::cached::references;
+use crate::cached::{local, references};
 use crate::place;
 use crate::signature::Argument;
 
@@ -69,6 +69,7 @@ pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &I
             *typed.pat = syn::parse_quote!(#name);
         }
     }
+    let written = local("written");
     let body = match (&sig.output, sig.asyncness.is_some()) {
         (ReturnType::Type(_, ty), true) if !has_impl_trait(ty) => quote! {
             async move {
@@ -76,8 +77,8 @@ pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &I
                 #[allow(unreachable_code, clippy::diverging_sub_expression, clippy::empty_loop)]
                 #[allow(clippy::needless_return, clippy::let_unit_value)]
                 if false {
-                    let written: #ty = loop {};
-                    return written;
+                    let #written: #ty = loop {};
+                    return #written;
                 }
                 #take_apart
                 #block
@@ -89,15 +90,16 @@ pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &I
         }
         (_, false) => quote!((move || { #take_apart #block })()),
     };
+    let kept = local("guards");
     quote! {
         #(#attrs)*
         #vis #sig {
-            let guards = (#(#guards,)*);
+            let #kept = (#(#guards,)*);
             #[allow(clippy::redundant_closure_call, clippy::let_unit_value, clippy::semicolon_if_nothing_returned)]
-            let written = #body;
-            ::core::mem::drop(guards);
+            let #written = #body;
+            ::core::mem::drop(#kept);
             #[allow(clippy::unit_arg)]
-            written
+            #written
         }
     }
 }
@@ -133,13 +135,14 @@ fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenS
             }
         }
     };
+    let made = local("guard");
     quote! {{
         #[allow(unused_variables, clippy::used_underscore_binding)]
-        let guard = {
+        let #made = {
             #references
             #guard
         };
-        guard
+        #made
     }}
 }
 

@@ -4,7 +4,8 @@
 //! # Layout
 //!
 //! - `options`: the words in the attribute, parsed; `place`: where the expansion finds async-cache
-//! - `signature`: what of a function's signature can be cached, checked
+//! - `signature`: what of a function's signature can be cached, checked; `surroundings`: whether it stands in an `impl` block
+//! - `conditions`: arguments under a `#[cfg]`
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
 //! - `agent`: the words of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
 //! - `invalidates`: that of `#[invalidates]`, with its own words
@@ -14,10 +15,12 @@
 
 mod agent;
 mod cached;
+mod conditions;
 mod invalidates;
 mod options;
 mod place;
 mod signature;
+mod surroundings;
 
 use proc_macro::TokenStream;
 
@@ -38,7 +41,9 @@ pub fn async_ttl(attribute: TokenStream, function: TokenStream) -> TokenStream {
 /// Makes a write invalidate what a cached function has read; documented at `async_cache::invalidates`.
 #[proc_macro_attribute]
 pub fn invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    or_errors(invalidates::expand(attribute.into(), function.into()))
+    let (attribute, function) = (attribute.into(), function.into());
+    let split = conditions::split("invalidates", &attribute, &function, |_| None);
+    or_errors(split.unwrap_or_else(|| invalidates::expand(attribute, function)))
 }
 
 /// Caches a tool of an agent; documented at `async_cache::agent_cache`.
@@ -50,11 +55,25 @@ pub fn agent_cache(attribute: TokenStream, function: TokenStream) -> TokenStream
 /// Makes a write invalidate what tools have read; documented at `async_cache::agent_invalidates`.
 #[proc_macro_attribute]
 pub fn agent_invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    or_errors(agent::expand(attribute.into(), function.into()))
+    let (attribute, function) = (attribute.into(), function.into());
+    let split = conditions::split("agent_invalidates", &attribute, &function, |_| None);
+    or_errors(split.unwrap_or_else(|| agent::expand(attribute, function)))
 }
 
 fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2::TokenStream) -> TokenStream {
-    or_errors(Options::parse(kind, attribute).and_then(|options| cached::expand(&options, function)))
+    let name = match kind {
+        Kind::Lru => "async_lru",
+        Kind::Ttl => "async_ttl",
+        Kind::Agent => "agent_cache",
+    };
+    // The file shows the function with its conditions, so this is the last time that it is found there.
+    let associated = |function: &syn::ItemFn| {
+        let is_asked = kind != Kind::Agent && function.sig.receiver().is_none();
+        (is_asked && surroundings::is_associated(function)).then(|| quote::quote!(associated))
+    };
+    let split = conditions::split(name, &attribute, &function, associated);
+    let expand = || Options::parse(kind, attribute).and_then(|options| cached::expand(&options, function));
+    or_errors(split.unwrap_or_else(expand))
 }
 
 fn or_errors(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

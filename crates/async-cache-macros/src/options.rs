@@ -27,6 +27,7 @@ pub(crate) struct Options {
     pub(crate) ttl: Option<TtlOption>,
     pub(crate) eviction: Eviction,
     pub(crate) backup: Option<Expr>,
+    pub(crate) clock: Option<Expr>,
     pub(crate) key: Option<Key>,
     pub(crate) name: Option<LitStr>,
     /// Whether the return type is a `Result`; `None`: its name decides.
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     /// The word, if `None` is not to be stored.
     pub(crate) cache_none: Option<Span>,
     pub(crate) skip_self: Option<Span>,
+    /// The word, if the function is said to stand in an `impl` block.
+    pub(crate) associated: Option<Span>,
     pub(crate) place: Option<Path>,
     /// What the tool of an agent reads.
     pub(crate) resource: Option<LitStr>,
@@ -67,10 +70,10 @@ pub(crate) enum Key {
     Made(Box<Type>, Expr),
 }
 
-const AGENT_WORDS: &str =
-    "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `name`, `key`, `cache_none`, `crate`";
-const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `name`, `key`, `result`, `cache_none`, \
-                     `skip_self`, `crate`";
+const AGENT_WORDS: &str = "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `clock`, `name`, `key`, `cache_none`, \
+     `crate`";
+const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `clock`, `name`, `key`, `result`, \
+                     `cache_none`, `skip_self`, `associated`, `crate`";
 
 impl Options {
     pub(crate) fn parse(kind: Kind, attribute: TokenStream) -> syn::Result<Self> {
@@ -85,11 +88,13 @@ impl Options {
             ttl,
             eviction: Eviction::Adaptive,
             backup: None,
+            clock: None,
             key: None,
             name: None,
             result: None,
             cache_none: None,
             skip_self: None,
+            associated: None,
             place: None,
             resource: None,
             scope: Scope::Global,
@@ -152,7 +157,7 @@ impl Options {
         match &*text {
             "resource" if kind == Kind::Agent => self.resource = Some(name(&word, input)?),
             "scope" if kind == Kind::Agent => self.scope = scope(&word, input)?,
-            "result" | "skip_self" if kind == Kind::Agent => {
+            "result" | "skip_self" | "associated" if kind == Kind::Agent => {
                 let message = format!("an agent's tool has no option `{text}`; there are {AGENT_WORDS}");
                 return Err(syn::Error::new(word.span(), message));
             }
@@ -164,6 +169,7 @@ impl Options {
             "ttl" => self.ttl = ttl(&word, input)?,
             "eviction" => self.eviction = eviction(&word, input)?,
             "backup" => self.backup = Some(value(&word, "DiskBackend::new(\"function.cache\")", input)?),
+            "clock" => self.clock = Some(value(&word, "Clock::tokio()", input)?),
             "name" => self.name = Some(name(&word, input)?),
             "key" => self.key = Some(key(&word, input)?),
             "result" => self.result = Some(flag(&word, input)?),
@@ -174,6 +180,7 @@ impl Options {
                 let message = "`None` is cached unless you write `cache_none = false`";
                 return Err(syn::Error::new(word.span(), message));
             }
+            "associated" => self.associated = flag(&word, input)?.then(|| word.span()),
             "skip_self" => self.skip_self = flag(&word, input)?.then(|| word.span()),
             "crate" => {
                 expect_value(&word, "path::to::async_cache", input)?;

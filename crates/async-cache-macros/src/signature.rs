@@ -8,12 +8,13 @@ use quote::{ToTokens, format_ident, quote};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{
-    FnArg, GenericParam, Generics, Ident, ItemFn, Lifetime, Pat, Receiver, ReturnType, Signature, Type,
-    TypeImplTrait, TypePath, TypeReference, TypeTraitObject,
+    FnArg, GenericArgument, GenericParam, Generics, Ident, ItemFn, Lifetime, Pat, PathArguments, Receiver,
+    ReturnType, Signature, Type, TypeArray, TypeImplTrait, TypePath, TypeReference, TypeSlice,
+    TypeTraitObject,
 };
 
-use crate::Mistakes;
 use crate::options::{Key, Options};
+use crate::{Mistakes, surroundings};
 
 /// An argument of a cached function or of a write.
 pub(crate) struct Argument {
@@ -23,7 +24,10 @@ pub(crate) struct Argument {
     pub(crate) ty: Type,
     /// What a reference to it points to.
     pub(crate) target: Type,
+    /// Whether it is a reference.
     pub(crate) is_borrowed: bool,
+    /// Whether it is a reference that lives for ever: the load keeps it as it is.
+    pub(crate) is_static: bool,
 }
 
 impl Argument {
@@ -35,17 +39,17 @@ impl Argument {
         });
         let model = |(number, argument): (usize, &syn::PatType)| {
             let name = match &*argument.pat {
-                Pat::Ident(name) if name.subpat.is_none() && name.by_ref.is_none() => {
-                    Ident::new(&name.ident.to_string(), name.ident.span())
-                }
+                Pat::Ident(name) if name.subpat.is_none() && name.by_ref.is_none() => name.ident.clone(),
                 other => format_ident!("argument_{number}", span = other.span()),
             };
             let ty = (*argument.ty).clone();
-            let (target, is_borrowed) = match unwrapped(&ty) {
-                Type::Reference(reference) => ((*reference.elem).clone(), true),
-                _ => (ty.clone(), false),
+            let (target, lifetime) = match unwrapped(&ty) {
+                Type::Reference(reference) => ((*reference.elem).clone(), Some(&reference.lifetime)),
+                _ => (ty.clone(), None),
             };
-            Self { name, ty, target, is_borrowed }
+            let is_borrowed = lifetime.is_some();
+            let is_static = lifetime.is_some_and(|it| it.as_ref().is_some_and(|it| it.ident == "static"));
+            Self { name, ty, target, is_borrowed, is_static }
         };
         typed.enumerate().map(model).collect()
     }
@@ -78,6 +82,8 @@ pub(crate) struct Cacheable {
     pub(crate) arguments: Vec<Argument>,
     pub(crate) returns: Returns,
     pub(crate) receiver: Option<Receiver>,
+    /// Whether it stands in an `impl` block.
+    pub(crate) is_associated: bool,
 }
 
 impl Cacheable {
@@ -87,7 +93,12 @@ impl Cacheable {
         check_qualifiers(signature, &mut mistakes);
         check_generics(&signature.generics, &mut mistakes);
         let receiver = signature.receiver().cloned();
-        check_receiver(options, signature, receiver.as_ref(), &mut mistakes);
+        let is_associated =
+            receiver.is_some() || options.associated.is_some() || surroundings::is_associated(&function);
+        check_receiver(options, signature, receiver.as_ref(), is_associated, &mut mistakes);
+        if is_associated && !options.is_tool() {
+            check_backup(options, signature, &mut mistakes);
+        }
         let arguments = Argument::all(signature);
         for argument in &arguments {
             check_argument(argument, &mut mistakes);
@@ -105,7 +116,7 @@ impl Cacheable {
         mistakes.none_or_error()?;
         let is_result = options.result.unwrap_or_else(|| is_named_result(&returned));
         let returns = if is_result { Returns::Result(returned) } else { Returns::Plain(returned) };
-        Ok(Self { function, arguments, returns, receiver })
+        Ok(Self { function, arguments, returns, receiver, is_associated })
     }
 }
 
@@ -144,14 +155,14 @@ fn check_receiver(
     options: &Options,
     signature: &Signature,
     receiver: Option<&Receiver>,
+    is_associated: bool,
     mistakes: &mut Mistakes,
 ) {
-    if let Some(receiver) = receiver
-        && options.is_tool()
-    {
-        let message =
-            "a tool is a function, not a method: take what it needs as an argument, or from a static";
-        mistakes.at(receiver, message);
+    if is_associated && options.is_tool() {
+        let place = receiver.map_or_else(|| signature.ident.to_token_stream(), ToTokens::to_token_stream);
+        let message = "a tool is a function, not a method: write it outside of the `impl` block, and take what it needs \
+                       as an argument, or from a static";
+        mistakes.at(place, message);
         return;
     }
     let Some(receiver) = receiver else {
@@ -170,6 +181,9 @@ fn check_receiver(
                        `skip_self` in the attribute, if that is what you want";
         mistakes.at(receiver, message);
     }
+}
+
+fn check_backup(options: &Options, signature: &Signature, mistakes: &mut Mistakes) {
     if let (Some(backup), None) = (&options.backup, &options.name) {
         let message = format!(
             "a method does not know its type's name, which its file is marked with: add `name = \"Type::{}\"`",
@@ -193,7 +207,7 @@ fn check_argument(argument: &Argument, mistakes: &mut Mistakes) {
         mistakes.at(place, "`impl Trait` is not one type, and a key is: write the type itself");
     } else if let Some(place) = found.self_type {
         mistakes.at(place, "a static cache does not know `Self`: write the name of the type");
-    } else if let Some(place) = found.dynamic.filter(|_| argument.is_borrowed) {
+    } else if let Some(place) = found.dynamic.filter(|_| argument.is_borrowed && !argument.is_static) {
         mistakes
             .at(place, "a trait object behind a reference cannot be kept for the load: take it as an `Arc`");
     } else if let Some(place) = found.borrow {
@@ -205,6 +219,36 @@ fn check_argument(argument: &Argument, mistakes: &mut Mistakes) {
 
 fn check_key(options: &Options, arguments: &[Argument], mistakes: &mut Mistakes) {
     let names: Vec<String> = arguments.iter().map(|argument| argument.name.to_string()).collect();
+    for argument in arguments {
+        let is_part = match &options.key {
+            Some(Key::Arguments(key)) => key.contains(&argument.name),
+            Some(Key::Made(..)) => false,
+            None => true,
+        };
+        if is_part && let Some(float) = float_in(&argument.target) {
+            let float = float.to_token_stream();
+            let bits = if float.to_string() == "f32" { "u32" } else { "u64" };
+            let made = match unwrapped(&argument.target) {
+                Type::Path(path) if path.path.get_ident().is_some() => {
+                    format!("; or make the key with `key: {bits} = {}.to_bits()`", argument.name)
+                }
+                _ => String::new(),
+            };
+            let message = format!(
+                "`{float}` cannot be a key, for NaN does not equal itself: take the bits, as `{bits}`, call with \
+                 `to_bits()`, and make the number with `{float}::from_bits`{made}"
+            );
+            mistakes.at(float, message);
+        }
+    }
+    if let Some(Key::Made(ty, _)) = &options.key
+        && let Some(float) = float_in(ty)
+    {
+        mistakes.at(
+            float,
+            "a floating point number cannot be a key, for NaN does not equal itself: use `to_bits()`",
+        );
+    }
     if let Some(Key::Arguments(key)) = &options.key {
         for part in key {
             if !names.contains(&part.to_string()) {
@@ -241,6 +285,27 @@ fn check_returned(returned: &Type, mistakes: &mut Mistakes) {
         let message = "a cached value outlives the call, so it owns what it holds: return `String` for `&str`, \
                        `Vec<T>` for `&[T]`, or an `Arc`";
         mistakes.add(syn::Error::new(place, message));
+    }
+}
+
+/// A floating point number that a type compares with, as far as the type is known: not in `OrderedFloat<f64>`.
+fn float_in(ty: &Type) -> Option<&TypePath> {
+    match unwrapped(ty) {
+        Type::Path(path) if path.path.is_ident("f32") || path.path.is_ident("f64") => Some(path),
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+            let compares = ["Option", "Vec", "Box", "Arc"].iter().any(|name| last.ident == name);
+            arguments.args.iter().filter(|_| compares).find_map(|argument| match argument {
+                GenericArgument::Type(ty) => float_in(ty),
+                _ => None,
+            })
+        }
+        Type::Tuple(tuple) => tuple.elems.iter().find_map(float_in),
+        Type::Array(TypeArray { elem, .. })
+        | Type::Slice(TypeSlice { elem, .. })
+        | Type::Reference(TypeReference { elem, .. }) => float_in(elem),
+        _ => None,
     }
 }
 

@@ -24,6 +24,7 @@ enum Source {
     #[default]
     System,
     Manual(ManualClock),
+    Tokio(TokioClock),
 }
 
 impl Clock {
@@ -52,10 +53,38 @@ impl Clock {
         (Self(Source::Manual(hands.clone())), hands)
     }
 
+    /// The clock of tokio, [`tokio::time::Instant`]: for tests that pause tokio's time (`start_paused = true`), where
+    /// entries then expire as `tokio::time::advance` and sleeps say. Elsewhere it goes as the system's monotonic clock
+    /// does. The wall clock in files begins at the system's when this is called, and goes on with tokio's.
+    ///
+    /// The system's clock, which is the default, does not stand still when tokio's is paused. A paused clock belongs to
+    /// one runtime: a cache with this clock is for use within it.
+    ///
+    /// ```
+    /// use async_cache::{AsyncCache, Clock};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = AsyncCache::builder().default_ttl(Duration::from_secs(60)).clock(Clock::tokio()).build()?;
+    /// cache.set("key", 1);
+    /// tokio::time::sleep(Duration::from_secs(59)).await;
+    /// assert_eq!(cache.get(&"key"), Some(1));
+    /// tokio::time::sleep(Duration::from_secs(1)).await;
+    /// assert_eq!(cache.get(&"key"), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tokio() -> Self {
+        let wall = nanos_since_epoch(SystemTime::now());
+        Self(Source::Tokio(TokioClock { start: tokio::time::Instant::now(), wall }))
+    }
+
     /// Now, on the monotonic clock.
     pub(crate) fn now(&self) -> Time {
         match &self.0 {
             Source::System => system::precise(),
+            Source::Tokio(clock) => Time::from_nanos(clock.since_start()),
             Source::Manual(hands) => Time::from_nanos(hands.0.monotonic.load(Ordering::Acquire)),
         }
     }
@@ -68,7 +97,7 @@ impl Clock {
                 let (coarse, lag_nanos) = system::coarse();
                 deadline.has_passed_by(coarse, lag_nanos, system::precise)
             }
-            Source::Manual(_) => deadline.has_passed(self.now()),
+            Source::Manual(_) | Source::Tokio(_) => deadline.has_passed(self.now()),
         }
     }
 
@@ -77,6 +106,7 @@ impl Clock {
         match &self.0 {
             Source::System => nanos_since_epoch(SystemTime::now()),
             Source::Manual(hands) => hands.0.wall.load(Ordering::Acquire),
+            Source::Tokio(clock) => clock.wall.saturating_add(clock.since_start()),
         }
     }
 
@@ -104,6 +134,20 @@ impl Clock {
     }
 }
 
+#[derive(Clone, Debug)]
+struct TokioClock {
+    /// The zero of the monotonic clock.
+    start: tokio::time::Instant,
+    /// What the wall clock showed at `start`, in nanoseconds since the Unix epoch.
+    wall: u64,
+}
+
+impl TokioClock {
+    fn since_start(&self) -> u64 {
+        to_nanos(tokio::time::Instant::now().saturating_duration_since(self.start))
+    }
+}
+
 /// The hands of a [`Clock::manual`]. Clones move the same clock.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Hands>);
@@ -125,10 +169,13 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// Time goes by, on both clocks.
+    /// Time goes by, on both clocks. They stop at their end, after 584 years.
     pub fn advance(&self, by: Duration) {
-        self.0.monotonic.fetch_add(to_nanos(by), Ordering::AcqRel);
-        self.0.wall.fetch_add(to_nanos(by), Ordering::AcqRel);
+        for clock in [&self.0.monotonic, &self.0.wall] {
+            let later = |nanos: u64| Some(nanos.saturating_add(to_nanos(by)));
+            // It fails where `later` is `None`, which it never is.
+            let _ = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        }
     }
 
     /// Somebody sets the wall clock, forwards or backwards. The monotonic clock does not notice.
@@ -198,6 +245,21 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A test that advanced a clock by `Duration::MAX`, to have everything expire, wrapped it: time ran backwards, and
+    /// what had expired was served again.
+    #[test]
+    fn a_manual_clock_stops_at_its_end_and_never_runs_back() {
+        let (clock, hands) = Clock::manual();
+        hands.advance(Duration::from_secs(5));
+        hands.advance(Duration::MAX);
+        assert_eq!((clock.now().as_nanos(), clock.wall()), (u64::MAX, u64::MAX));
+        hands.advance(Duration::from_secs(5));
+        assert_eq!((clock.now().as_nanos(), clock.wall()), (u64::MAX, u64::MAX));
+        assert_eq!(hands.wall(), UNIX_EPOCH + Duration::from_nanos(u64::MAX));
+        hands.set_wall(UNIX_EPOCH + Duration::from_secs(1));
+        assert_eq!(clock.wall(), 1_000_000_000);
+    }
 
     #[test]
     fn the_coarse_clock_decides_as_the_precise_one_would() {

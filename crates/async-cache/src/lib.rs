@@ -70,7 +70,10 @@ mod warm;
 
 pub use async_cache_core::order::Eviction;
 pub use async_cache_core::stats::Stats;
-pub use async_cache_disk::{Compression, DiskError, DiskErrorKind, RealDisk, Secret, ShortSecret, Vfs};
+pub use async_cache_disk::{
+    Compression, DiskError, DiskErrorKind, FileKind, Metadata, Ownership, RealDisk, Secret, ShortSecret, Vfs,
+    VfsFile,
+};
 
 pub use backup::{CacheBackend, DiskBackend, SavedEntry};
 pub use batch::{BatchAnswer, BatchLoader, BatchLoaderBuilder, KeyAnswer};

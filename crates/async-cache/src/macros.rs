@@ -39,7 +39,8 @@
 ///   [`LoadError`](crate::LoadError) where a `Result` would carry it. `None` is cached, too, unless `cache_none = false`.
 /// - Values are handed out as clones; put big ones into an `Arc`.
 /// - Each argument is `Hash + Eq + Clone + Debug`. Borrowed ones (`&str`, `&[T]`, `&T`) are kept as what `ToOwned` makes
-///   of them; a hit looks them up as they are, and allocates nothing.
+///   of them; a hit looks them up as they are, and allocates nothing. A `&'static` one is passed on as it is. `f64` is no
+///   key: take `u64` and call with `to_bits()`, or write `key: u64 = ratio.to_bits()`. An argument may have a `#[cfg]`.
 ///
 /// # Beside it: a type of the function's name
 ///
@@ -60,12 +61,14 @@
 /// | `maxsize = 1000` | the most entries; default 128 (for `async_ttl` 1024); `None` is unlimited |
 /// | `eviction = lru` | strictly the least recently used makes room; default `adaptive`, which costs a hit less |
 /// | `backup = DiskBackend::new(path)` | where entries survive the process: any [`CacheBackend`](crate::CacheBackend); evaluated when the cache is first used. Arguments and value are then `Serialize + DeserializeOwned`. A file belongs to one function |
+/// | `clock = Clock::tokio()` | where the time comes from; default: the system's clocks, which do not stand still when tokio's time is paused. For tests: [`Clock::tokio`](crate::Clock::tokio) or, from a static, the clock of [`Clock::manual`](crate::Clock::manual) |
 /// | `name = "products"` | tells the file of this function from those of others; default: its path and name, so set it if the function may move |
 /// | `key = id`, `key = (tenant, id)` | only these arguments make the key; the others need not be `Hash` |
 /// | `key: String = name.to_lowercase()` | this makes the key, from arguments by reference; evaluated twice by a call that loads |
 /// | `result`, `result = false` | the return type is a `Result` although its name does not end so, or is none although it does |
 /// | `cache_none = false` | a `None` is returned to those who wait, and not stored |
 /// | `skip_self` | for methods; see below |
+/// | `associated` | for functions without `self` in an `impl` block that a macro writes; see below |
 /// | `crate = path::to::async_cache` | where this crate is, if that is not found by itself |
 ///
 /// # Files
@@ -130,7 +133,14 @@
 /// # }
 /// ```
 ///
+/// A function without `self` in an `impl` block is cached as a method is, under the same names: `User::name(7)`,
+/// `User::name_cache()`, `User::name_refresh(7)`. The attribute sees only the function, so it looks into the source file
+/// for where that stands; for a function that a macro of yours writes, say `associated`.
+///
 /// # What does not work
+///
+/// Methods in the `impl` block of a trait: no other functions may stand beside them. Cache an inherent method, and call it
+/// from the trait's.
 ///
 /// Generic functions and `impl Trait` arguments: a cache is a static, and has one type. Borrows inside of an argument
 /// (`Option<&str>`) and in the return type. These are compile errors that say what to write.
@@ -214,7 +224,7 @@ pub use async_cache_macros::invalidates;
 /// | `scope = "session"` | `"global"`, the default: one cache for the process. `"session"`: results live in the active [`AgentSession`](crate::agent::AgentSession) and end with it; outside of sessions the tool runs uncached |
 /// | `ttl = "60s"` | how long a result is served; for ever without |
 /// | `backup = ...` | a [`DiskBackend`](crate::DiskBackend); not for `"session"` |
-/// | `maxsize`, `eviction`, `name`, `key`, `cache_none`, `crate` | as of `async_lru`; `maxsize` is 1024 |
+/// | `maxsize`, `eviction`, `clock`, `name`, `key`, `cache_none`, `crate` | as of `async_lru`; `maxsize` is 1024 |
 ///
 /// The value is `serde::Serialize`, so that loop detection can tell one result from another.
 ///

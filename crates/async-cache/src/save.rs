@@ -19,7 +19,10 @@
 //!    wrote them, and only it can read them, so they are no entries of this cache and are not counted. If saves
 //!    merge, they come from the file that stands there;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
-//!    there ([`Merge`] has the steps).
+//!    there ([`Merge`] has the steps);
+//! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
+//!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
+//!    wrote it later, is a miss from then on.
 //!
 //! Listing a shard's entries walks them in order under its lock: some milliseconds for a hundred thousand of
 //! them, during which writes to this shard wait, and reads behind them.
@@ -36,7 +39,8 @@ use async_cache_core::lost::LostWrites;
 use async_cache_core::store::{NewEntry, Removed, Ticket};
 use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Tombstones, Writer,
+    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Scratch, Snapshot, Step, Times, Tombstones,
+    Writer,
 };
 
 use crate::backup::codec::Codec;
@@ -180,17 +184,25 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             merge.join(tombstones, learned);
         }
         let opened = self.opened();
-        let copied = opened.as_ref().filter(|opened| opened.is_mostly_cold()).map(|opened| &opened.snapshot);
+        if let Some(opened) = &opened {
+            // What has expired says nothing to others, whether a write came by and reclaimed it or not.
+            opened.reclaim_all(self.clock.now());
+        }
+        let base = opened.as_ref().map(|opened| opened.snapshot());
+        let copied = base.as_ref().filter(|_| opened.as_ref().is_some_and(|opened| opened.is_mostly_cold()));
         let mut writer = disk.writer(file.file_now(), unread, copied)?;
+        let successor = writer.successor(base.as_ref());
         let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));
         let mut hot = self.hot_entries(&mut cold);
         if let Some(merge) = merge.as_mut().filter(|merge| merge.is_needed()) {
             self.join_theirs(merge, &mut writer, codec, &hot, cold.as_ref(), file)?;
         }
+        let mut not_carried = Vec::new();
         if let Some((cold, opened)) = &cold {
-            copy_cold(&mut writer, merge.as_mut(), opened, cold, file)?;
+            not_carried = copy_cold(&mut writer, merge.as_mut(), opened, cold, file)?;
         }
-        let others = merge.as_ref().and_then(Merge::theirs).cloned().or_else(|| self.cold_counts.others());
+        let known_others = self.cold_counts.others();
+        let others = merge.as_ref().and_then(Merge::theirs).cloned().or_else(|| known_others.clone());
         if let Some(snapshot) = others {
             copy_eager(&mut writer, merge.as_ref(), &snapshot, file)?;
         }
@@ -221,10 +233,11 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     }
                 };
                 let Err(why) = written else { continue };
-                if let Some(merge) = merge.as_mut().filter(|_| has_key) {
-                    merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at);
-                }
-                if let Some(why) = why {
+                let is_missed = merge
+                    .as_mut()
+                    .filter(|_| has_key)
+                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
+                if let Some(why) = why.filter(|_| is_missed) {
                     left_out.note(disk, &key_bytes, &why);
                 }
             }
@@ -243,6 +256,16 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         };
         *clock = Some(file);
         self.unread.store(false, Ordering::Relaxed);
+        if let Some(snapshot) = successor.take() {
+            // Rule 8
+            self.cold_counts.passed_on(known_others.as_ref(), &snapshot);
+            if let Some((_, opened)) = &cold {
+                for rank in not_carried {
+                    opened.cold.take(rank);
+                }
+                opened.move_to(snapshot);
+            }
+        }
         disk.tell_of(&saved);
         Ok(Saved {
             entries: saved.entries.into(),
@@ -270,7 +293,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             }
         }
         let contains = |rank| cold.is_some_and(|(frozen, _)| frozen.contains(rank));
-        let cold = cold.map(|(_, opened)| Cold { snapshot: &opened.snapshot, contains: &contains });
+        let base = cold.map(|(_, opened)| opened.snapshot());
+        let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
         merge.write_theirs(writer, file.file_now(), self.maxsize, cold.as_ref(), &|_| true)
     }
 
@@ -395,17 +419,32 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         }
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
+        let note = |gone: &mut Gone<K, V>| {
+            if let Some(sharing) = &self.sharing {
+                self.note_lost(sharing, &codec, Core::take_lost, gone);
+            }
+        };
+        let older = self.opened().filter(|older| older.cold.live() > 0);
         if self.open_pristine(&opened, before.as_ref()) {
             opening.entries = opened.cold.live() as u64;
+            if let Some(older) = older {
+                // What was cold and did not come from this file stays, as far as there is room.
+                let mut scratch = Scratch::new();
+                let mut rank = |key: &[u8]| opened.snapshot().locate(key, &mut scratch);
+                let is_missing = |key: &[u8]| rank(key).is_none_or(|rank| !opened.cold.contains(rank));
+                self.restore_all(
+                    read_all(&older, self.clock.adjust_file(older.clock).file_now(), is_missing)
+                        .into_iter()
+                        .rev(),
+                    gone,
+                    note,
+                );
+            }
         } else {
             // What is in memory stays, and may be older than what the file has.
             self.sharing.iter().for_each(Sharing::holds_nothing);
-            let note = |gone: &mut Gone<K, V>| {
-                if let Some(sharing) = &self.sharing {
-                    self.note_lost(sharing, &codec, Core::take_lost, gone);
-                }
-            };
-            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), gone, note);
+            opening.entries =
+                self.restore_all(read_all(&opened, file.file_now(), |_| true).into_iter().rev(), gone, note);
         }
         Ok((opening, Some(file)))
     }
@@ -416,9 +455,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut shards: Vec<_> = self.shards().iter().map(|shard| shard.write()).collect();
         if let (Some(sharing), Some(before)) = (&self.sharing, before) {
             // With all shards locked, nothing is deleted between this and the opening.
-            let has_all = self.maxsize.is_none_or(|maxsize| opened.snapshot.len() as usize <= maxsize);
-            let deleted = sharing.opened(has_all.then(|| opened.snapshot.file_id()), before);
-            for rank in opened.snapshot.ranks_of(&deleted) {
+            let has_all = self.maxsize.is_none_or(|maxsize| opened.snapshot().len() as usize <= maxsize);
+            let deleted = sharing.opened(has_all.then(|| opened.snapshot().file_id()), before);
+            for rank in opened.snapshot().ranks_of(&deleted) {
                 opened.cold.take(rank);
             }
         }
@@ -474,6 +513,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     if is_deleted {
                         break Restored::Refused(new);
                     }
+                    if let (Some(cold), Some(rank), Some(_)) = (shard.cache.cold(), probe.rank, &in_file)
+                        && slot.is_none()
+                        && !deadline.has_passed(self.clock.now())
+                    {
+                        cold.take(rank); // the new file's counts
+                    }
                     break shard.cache.restore(slot, hash, new, self.clock.now());
                 }
             };
@@ -528,15 +573,21 @@ struct InFile {
     written_at: u64,
 }
 
-/// Reads every entry of a snapshot that can be read, coldest first, each with the time of its writing.
-fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<InFile>)> {
-    let mut records = opened.snapshot.records();
+/// Reads every cold entry of a snapshot that can be read and whose key is wanted, coldest first, each with the time of its
+/// writing; `now` is the file's.
+fn read_all<K, V>(
+    opened: &Opened<K, V>,
+    now: u64,
+    mut is_wanted: impl FnMut(&[u8]) -> bool,
+) -> Vec<(SavedEntry<K, V>, Option<InFile>)> {
+    let mut records = opened.snapshot().records();
     let mut entries = Vec::new();
     while let Some(step) = records.next_wanted(|rank| opened.cold.contains(rank)) {
         match step {
             Step::Lost { rank } => opened.lose(rank, &"its record is damaged or cannot be read"),
+            Step::Record(record) if !is_wanted(record.key) => {}
             Step::Record(record) => {
-                let ttl = record.deadline.map(|deadline| deadline.saturating_sub(opened.clock.file_now()));
+                let ttl = record.deadline.map(|deadline| deadline.saturating_sub(now));
                 let decoded = (opened.codec.decode_key)(record.key)
                     .and_then(|key| Ok((key, (opened.codec.decode_value)(record.value)?)));
                 match decoded {
@@ -553,28 +604,33 @@ fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<InFile
     entries
 }
 
-/// Copies what is still cold, as bytes.
+/// Copies what is still cold, as bytes. Returns the ranks of what the merge left out.
 fn copy_cold<K, V>(
     writer: &mut Writer,
     mut merge: Option<&mut Merge>,
     opened: &Opened<K, V>,
     cold: &Frozen,
     file: FileClock,
-) -> Result<(), DiskError> {
-    let mut records = opened.snapshot.records();
+) -> Result<Vec<u32>, DiskError> {
+    let mut left_out = Vec::new();
+    let mut records = opened.snapshot().records();
     while let Some(step) = records.next_wanted(|rank| cold.contains(rank)) {
         match step {
             Step::Lost { rank } => opened.lose(rank, &"its record is damaged or cannot be read"),
-            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {}
+            Step::Record(record) if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) => {
+                opened.expire(record.rank);
+            }
             Step::Record(record) => {
                 let written_at = record.written_at.unwrap_or(0);
                 if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
-                    writer.copy(&record)?;
+                    writer.carry(&record)?;
+                } else {
+                    left_out.push(record.rank);
                 }
             }
         }
     }
-    Ok(())
+    Ok(left_out)
 }
 
 /// Copies the eager records whose time has not passed, as bytes.

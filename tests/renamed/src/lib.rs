@@ -32,6 +32,12 @@ pub struct Shop {
 }
 
 impl Shop {
+    /// The name of a product: a function without `self`, with an argument that is there under a condition.
+    #[async_lru(maxsize = 10)]
+    pub async fn name(product: u64, #[cfg(test)] suffix: &str, #[cfg(not(test))] suffix: char) -> String {
+        format!("{product}{suffix}")
+    }
+
     /// The price of a product.
     #[async_lru(skip_self)]
     pub async fn price(&self, product: u64) -> u64 {

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from cache import _native
+from cache._writing import invalidating
 
 from ._registry import active_session, check_resource, check_scope, registry
 
@@ -35,11 +36,9 @@ class AgentCacheInvalidator:
         async def write(*args: P.args, **kwargs: P.kwargs) -> R:
             session = active_session()
             self._count(session)
-            self._invalidate(session)
-            try:
-                return await function(*args, **kwargs)
-            finally:
-                self._invalidate(session)
+            return await invalidating(
+                functools.partial(self._invalidate, session), lambda: function(*args, **kwargs)
+            )
 
         return write
 

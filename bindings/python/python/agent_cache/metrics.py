@@ -36,12 +36,16 @@ def with_hit_rate(counts: dict[str, int]) -> dict[str, int | float]:
 
 
 def summed(caches: Iterable[AsyncCache]) -> dict[str, Any]:
-    """The counters of several caches, added up; `last_save_error` is one of theirs, if any has one."""
+    """The counters of several caches, added up; `last_save_error` is one of theirs, if any has one,
+    and `oldest_load` is that of the oldest load of all.
+    """
     total: dict[str, Any] = AsyncCache(maxsize=0).stats()
     for cache in caches:
         for name, value in cache.stats().items():
             if name == "last_save_error":
                 total[name] = total[name] or value
+            elif name == "oldest_load":
+                total[name] = max((age for age in (total[name], value) if age is not None), default=None)
             else:
                 total[name] += value
     del total["hit_rate"]

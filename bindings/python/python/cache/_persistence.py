@@ -272,7 +272,11 @@ class Persistence:
     def _hand_over(self, cache: Cache, tell: Callable[[str], None]) -> None:
         """Saves to a backend of the user's own."""
         entries, left_out = {}, []
-        for key, value, left in cache.entries():
+        listed = cache.entries()
+        listed.reverse()
+        # One after the other: to drop a million tuples at once takes longer than an event loop should wait.
+        while listed:
+            key, value, left = listed.pop()
             if self._scope and isinstance(key, tuple) and isinstance(key[-1], KEY) and not key[-1].is_stable:
                 left_out.append(key)
             else:
@@ -305,7 +309,16 @@ class Persistence:
         except MemoryError:
             raise
         except Exception as error:
-            warn(f"{self.place()}: {error}; the cache starts without it")
+            warn(self._without_it(str(error)))
+
+    def _without_it(self, why: str) -> str:
+        """Why a load brought nothing, with the path once and what comes of it once."""
+        places = [self.place()]
+        if isinstance(self.backend, DiskBackend):
+            places.append(self.backend._file)
+        if not any(why.startswith(f"{place}:") for place in places):
+            why = f"{places[0]}: {why}"
+        return why if "the cache starts empty" in why else f"{why}; the cache starts without it"
 
     def _foreign(self, cache: Cache) -> str | None:
         """The scope of the file, if it is not ours."""
@@ -342,7 +355,9 @@ class Persistence:
         no_room = 0
         refused: list[str] = []
         # The last ones are the most recently used, and each one comes in as the coldest.
-        for key, entry in reversed(list(loaded.items())):
+        listed, count = list(loaded.items()), len(loaded)
+        while listed:
+            key, entry = listed.pop()
             try:
                 value, left = _entry(entry, now)
                 if left is None or left > 0:
@@ -354,7 +369,7 @@ class Persistence:
         cache.count_no_room(no_room)
         if refused:
             warn(
-                f"{type(self.backend).__qualname__}: {len(refused)} of {len(loaded)} entries could not be taken in; the "
+                f"{type(self.backend).__qualname__}: {len(refused)} of {count} entries could not be taken in; the "
                 f"first one is {refused[-1]}"
             )
 

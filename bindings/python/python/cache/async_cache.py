@@ -15,6 +15,11 @@ from .backend import CacheBackend
 C = TypeVar("C", bound="AsyncCache")
 
 _WARMUP_AT_ONCE = 32
+# What the native part has for this package's own use.
+_INTERNAL = frozenset(name for name in vars(Cache) if not name.startswith("_")) - {
+    *("get", "set", "delete", "clear", "stats", "hits", "misses", "maxsize"),
+    *("default_ttl", "batch_window_ms", "max_batch_size"),
+}
 
 
 class AsyncCache(Cache):
@@ -124,6 +129,15 @@ class AsyncCache(Cache):
         if self._persistence is not None:
             self._persistence.load(self)
 
+    def __repr__(self) -> str:
+        limit = "" if self.maxsize is None else f" of {self.maxsize}"
+        backup = getattr(self, "backup", None)
+        return f"<{type(self).__name__}: {self.size()}{limit} entries{'' if backup is None else f', {backup!r}'}>"
+
+    def __dir__(self) -> list[str]:
+        """What is public."""
+        return [name for name in super().__dir__() if name not in _INTERNAL]
+
     def __enter__(self: C) -> C:
         return self
 
@@ -158,3 +172,6 @@ class Entries:
 
     def __len__(self) -> int:
         return self._cache.size()
+
+    def __repr__(self) -> str:
+        return f"<the entries of {self._cache!r}>"

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,7 @@ class DiskBackend(CacheBackend):
 
     def save(self, data: Entries) -> None:
         """Writes these entries to a new file and puts it in the place of the old one, under the lock."""
-        entries = [(key, value, ttl) for key, (value, ttl) in data.items()]
-        path = Path(self._file)
+        path, entries = Path(self._file), _triples(data)
         self._lock.run(lambda: _native.write_file(path, self.version, self._options, entries))
 
     def clear(self) -> None:
@@ -197,6 +197,18 @@ def _place(path: str) -> str:
             f"{os.path.basename(place)[:40]!r}..."
         )
     return place
+
+
+def _triples(data: Entries) -> Iterator[tuple[Any, Any, float | None]]:
+    """Key, value and seconds left of all entries, one after the other: to drop a list of a million
+    tuples at once takes longer than an event loop beside it should wait.
+    """
+    for key in list(data):
+        try:
+            value, left = data[key]
+        except KeyError:  # another thread has removed it since
+            continue
+        yield key, value, left
 
 
 def _secret_bytes(secret: str | bytes | None) -> bytes | None:

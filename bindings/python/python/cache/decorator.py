@@ -45,8 +45,13 @@ class Decorator:
             raise TypeError(
                 f"{name} takes its arguments first: write @{name}() above the function, not @{name}"
             )
-        if operator.index(skip_args) < 0:
-            raise ValueError(f"skip_args is 0 or more, not {skip_args}")
+        try:
+            is_count = operator.index(skip_args) >= 0
+        except TypeError:
+            kind = type(skip_args).__qualname__
+            raise TypeError(f"skip_args is a number of arguments, 0 or more, not {kind}") from None
+        if not is_count:
+            raise ValueError(f"skip_args is a number of arguments, 0 or more, not {skip_args}")
         if backup is not None and backend is not None:
             raise TypeError("backup and backend are two names of one argument: give one of them")
         self.cache = AsyncCache(maxsize=maxsize, default_ttl=default_ttl)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+from ._writing import invalidating
 from ._written import WrittenArguments
 
 P = ParamSpec("P")
@@ -49,11 +50,9 @@ class AsyncLRUInvalidator:
 
         @functools.wraps(function)
         async def write(*args: P.args, **kwargs: P.kwargs) -> R:
-            self._invalidate(written, args, kwargs)
-            try:
-                return await function(*args, **kwargs)
-            finally:
-                self._invalidate(written, args, kwargs)
+            return await invalidating(
+                functools.partial(self._invalidate, written, args, kwargs), lambda: function(*args, **kwargs)
+            )
 
         return write
 

@@ -3,19 +3,22 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_cache_core::stats::Stats;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::{Cache, MAX_BATCH_SIZE, State, seed};
 use crate::clock;
 use crate::done::done;
+use crate::errors;
 use crate::file::{self, Target};
 use crate::key::{ObjectKey, Probe};
 use crate::options::FileOptions;
+use crate::pace::{Slice, drop_in_slices};
 use crate::raw::GilCell;
 use crate::ttl::Ttl;
 use crate::window::Window;
@@ -42,7 +45,7 @@ impl Cache {
         batch_window_ms: &Bound<'_, PyAny>,
         max_batch_size: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let maxsize = maxsize.map(|maxsize| count(maxsize, "maxsize")).transpose()?;
+        let maxsize = maxsize.map(|maxsize| maxsize_of(maxsize)).transpose()?;
         let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
         let batch_window = Window::new(batch_window_ms)?;
         let max_batch_size = batch_size(max_batch_size)?;
@@ -73,7 +76,9 @@ impl Cache {
             state.bury_all();
             (state.core.clear(), state.opened.take())
         };
-        drop(cleared);
+        let (cleared, opened) = cleared;
+        drop(opened);
+        drop_in_slices(py, cleared.store.into_entries());
         done(py)
     }
 
@@ -89,7 +94,9 @@ impl Cache {
             state.bury_all();
             (state.core.remove_all(), opened)
         };
-        drop(removed);
+        let (removed, opened) = removed;
+        drop(opened);
+        drop_in_slices(py, removed.store.into_entries());
     }
 
     /// Whether a key would be served. No use of it.
@@ -136,6 +143,9 @@ impl Cache {
         dict.set_item("undecodable", stats.undecodable)?;
         dict.set_item("saves", stats.saves)?;
         dict.set_item("save_errors", stats.save_errors)?;
+        let (running, oldest) = self.running_loads(py);
+        dict.set_item("running_loads", running)?;
+        dict.set_item("oldest_load", oldest.map(|age| age.as_secs_f64()))?;
         dict.set_item("dropped", stats.dropped)?;
         Ok(dict)
     }
@@ -215,13 +225,21 @@ impl Cache {
 
     /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        /// Entries that are taken under one borrow.
+        const GULP: usize = 64;
         let now = clock::now();
-        let entries = self.take(py, &self.list(py)).into_iter();
-        let live = entries.filter(|entry| !entry.deadline.has_passed(now));
-        let timed = live.map(|entry| {
-            (entry.key, entry.value, entry.deadline.remaining(now).map(|left| left.as_secs_f64()))
-        });
-        PyList::new(py, timed.collect::<Vec<_>>())
+        let entries = PyList::empty(py);
+        let mut slice = Slice::begin();
+        for gulp in self.list(py).chunks(GULP) {
+            for entry in self.take(py, gulp) {
+                if !entry.deadline.has_passed(now) {
+                    let left = entry.deadline.remaining(now).map(|left| left.as_secs_f64());
+                    entries.append((entry.key, entry.value, left))?;
+                }
+            }
+            slice.end_if_over(py)?;
+        }
+        Ok(entries)
     }
 
     #[getter]
@@ -314,6 +332,14 @@ impl Cache {
 }
 
 impl Cache {
+    /// How many loads run, and for how long the oldest one has.
+    fn running_loads(&self, py: Python<'_>) -> (usize, Option<Duration>) {
+        let now = clock::now();
+        let state = self.state.borrow(py);
+        let ages = state.core.flights().iter().map(|(_, room)| now.since(room.bind(py).get().began));
+        ages.fold((0, None), |(count, oldest), age| (count + 1, oldest.max(Some(age))))
+    }
+
     fn counted(&self, py: Python<'_>) -> Stats {
         self.reclaim(py);
         let state = self.state.borrow(py);
@@ -330,21 +356,29 @@ impl Cache {
     }
 }
 
-fn count(number: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
-    if number.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!("{name} is a number of entries or None, not a bool")));
+/// A whole number that is not too large; `what` says what is taken.
+fn whole(number: &Bound<'_, PyAny>, what: &str) -> PyResult<i64> {
+    let is_bool = number.is_instance_of::<PyBool>();
+    if let (false, Ok(whole)) = (is_bool, number.extract::<i64>()) {
+        return Ok(whole);
     }
-    let Ok(count) = number.extract::<i64>() else {
-        let class = number.get_type().qualname()?;
-        return Err(PyTypeError::new_err(format!(
-            "{name} is a number of entries (int) or None, not {class}"
-        )));
-    };
-    usize::try_from(count)
-        .map_err(|_| PyValueError::new_err(format!("{name} is 0 or more (None: unlimited), not {count}")))
+    if number.is_instance_of::<PyInt>() && !is_bool {
+        let number = errors::repr(number);
+        return Err(PyValueError::new_err(format!("{what}, and at most {}, not {number}", i64::MAX)));
+    }
+    let class = number.get_type().qualname()?;
+    Err(PyTypeError::new_err(format!("{what}, not {class}")))
 }
 
-fn batch_size(size: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
-    let size = NonZeroUsize::new(count(size, "max_batch_size")?);
-    size.ok_or_else(|| PyValueError::new_err("max_batch_size is 1 or more, not 0"))
+fn maxsize_of(number: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let what = "maxsize is a number of entries, 0 or more, or None for no limit";
+    let size = whole(number, what)?;
+    usize::try_from(size).map_err(|_| PyValueError::new_err(format!("{what}, not {size}")))
+}
+
+fn batch_size(number: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
+    let what = "max_batch_size is a number of keys, 1 or more";
+    let size = whole(number, what)?;
+    let positive = usize::try_from(size).ok().and_then(NonZeroUsize::new);
+    positive.ok_or_else(|| PyValueError::new_err(format!("{what}, not {size}")))
 }

@@ -9,13 +9,14 @@
 //! 2. unwound, a [`Hang`] blocks its thread for ever. That is what Python 3.14 does with such
 //!    threads. The thread does not have the interpreter's lock then, and the process ends around it;
 //! 3. the functions are called as `C-unwind`, for a call that cannot unwind has no place where the
-//!    [`Hang`] would be dropped.
+//!    [`Hang`] would be dropped. Optimized builds are where that shows.
 //!
-//! What else this crate calls in the interpreter runs no Python code, but for the collector, which
-//! may run finalizers wherever an object is made.
+//! What else this crate calls in the interpreter runs no Python code, but for two things: classes of
+//! arguments are asked what they are made of while a key is encoded, and the collector may run
+//! finalizers wherever an object is made.
 
 use std::mem::{forget, transmute};
-use std::ptr::null_mut;
+use std::ptr::{null_mut, read_volatile};
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -38,10 +39,12 @@ impl Drop for Hang {
 /// function asks of its caller is the caller's to prove.
 macro_rules! hanging {
     ($function:path as fn($($kind:ty),*) -> $result:ty, $($argument:expr),*) => {{
-        let function = transmute::<
+        // Read like this, for an optimizer that knows the function knows, too, that it is declared
+        // not to unwind, and leaves the `Hang` out.
+        let function = read_volatile(&transmute::<
             unsafe extern "C" fn($($kind),*) -> $result,
             unsafe extern "C-unwind" fn($($kind),*) -> $result,
-        >($function);
+        >($function));
         let hang = Hang;
         let result = function($($argument),*);
         forget(hang);

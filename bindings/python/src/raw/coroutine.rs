@@ -43,6 +43,10 @@ pub(crate) trait Coroutine: Sized {
 
     /// What it is called, as the name of a coroutine function.
     fn name(&self, py: Python<'_>) -> String;
+    /// The coroutine that it drives, whose frame it shows as its own.
+    fn inner<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        None
+    }
     /// Whether it has ended.
     fn is_done(&self) -> bool;
     /// Whether it has begun and not ended.
@@ -176,14 +180,20 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         closure: null_mut(),
     };
     let getter = |name: &'static CStr, get: ffi::getter| ffi::PyGetSetDef { get: Some(get), ..named(name) };
+    let inner = |name: &'static CStr| ffi::PyGetSetDef {
+        get: Some(inner_getter::<B>),
+        closure: name.as_ptr().cast_mut().cast(),
+        ..named(name)
+    };
     let getset = Box::leak(Box::new([
         named(c"__name__"),
         named(c"__qualname__"),
         getter(c"cr_running", running_getter::<B>),
         getter(c"cr_suspended", suspended_getter::<B>),
-        // There is no frame of Python, and debuggers that ask for one are told so.
-        getter(c"cr_frame", none_getter),
-        getter(c"cr_await", none_getter),
+        // There is no frame of Python's but that of a coroutine inside, which shows where it hangs.
+        inner(c"cr_frame"),
+        inner(c"cr_await"),
+        inner(c"cr_code"),
         // SAFETY: all zeros end the list.
         unsafe { std::mem::zeroed() },
     ]));
@@ -192,6 +202,7 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_getset, getset.as_mut_ptr().cast()),
         slot(ffi::Py_am_await, await_slot::<B> as *mut c_void),
         slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
+        slot(ffi::Py_tp_repr, repr_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_iter, iter_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void),
         slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void),
@@ -290,9 +301,26 @@ unsafe extern "C" fn suspended_getter<B: Coroutine>(
     unsafe { ffi::PyBool_FromLong(is_waiting(object.cast::<Object<B>>()).into()) }
 }
 
-unsafe extern "C" fn none_getter(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: attached.
-    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+unsafe extern "C" fn repr_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    attached(|py| {
+        let name = with::<B, _>(py, object, |body| Ok(body.name(py)));
+        let name = name.unwrap_or_else(|_| "running".to_owned());
+        PyString::new(py, &format!("<coroutine object {name} at {object:p}>")).into_ptr()
+    })
+}
+
+/// The attribute of the coroutine inside whose name is in `closure`, or `None`.
+unsafe extern "C" fn inner_getter<B: Coroutine>(
+    object: *mut ffi::PyObject,
+    closure: *mut c_void,
+) -> *mut ffi::PyObject {
+    attached(|py| {
+        // SAFETY: `closure` is the name that `make_class` put there, which lives as long as the process.
+        let name = unsafe { CStr::from_ptr(closure.cast_const().cast()) };
+        let inner = with::<B, _>(py, object, |body| Ok(body.inner(py))).ok().flatten();
+        let value = inner.and_then(|inner| inner.getattr(name.to_str().ok()?).ok());
+        value.unwrap_or_else(|| py.None().into_bound(py)).into_ptr()
+    })
 }
 
 /// Rule 1: the body is looked at only while no method of it runs.

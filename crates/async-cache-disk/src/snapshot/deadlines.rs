@@ -35,6 +35,16 @@ impl Deadlines {
     /// behind the hole in the file that it may be in).
     /// The entries in a damaged page are not reclaimed this way; their own deadlines hold as ever.
     pub fn next_due(&mut self, until: u64) -> Option<Due> {
+        loop {
+            let Due { deadline, rank } = self.next_here(until)?;
+            if let Some(rank) = self.snapshot.known_rank(rank) {
+                return Some(Due { deadline, rank });
+            }
+        }
+    }
+
+    /// The same by the file's ranks, and of all entries of the file.
+    fn next_here(&mut self, until: u64) -> Option<Due> {
         if self.next >= self.snapshot.deadline_count() {
             return None;
         }
@@ -42,7 +52,8 @@ impl Deadlines {
         let number = self.next.checked_div(page_items)?;
         let index = self.next.checked_rem(page_items)?;
         let item = self.item(number, index as usize);
-        let Some((deadline, rank)) = item.filter(|(_, rank)| *rank < self.snapshot.len()) else {
+        let entries = self.snapshot.header().entries;
+        let Some((deadline, rank)) = item.filter(|(_, rank)| *rank < entries) else {
             let section = self.snapshot.header().deadline_section.offset;
             let pages = self.snapshot.deadline_count().div_ceil(page_items);
             let next = self.snapshot.skip_hole(section, number.saturating_add(1), pages);

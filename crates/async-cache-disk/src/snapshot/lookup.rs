@@ -98,7 +98,7 @@ impl Snapshot {
     /// If the bucket that should name the key could not be read or verified once, it counts as damaged for the life
     /// of this snapshot, even if it could be read later: what a `delete` could not see does not come back.
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<Found<'s>> {
-        let Hit { rank, layout } = self.search(key, scratch)?;
+        let Hit { rank, layout } = self.search_known(key, scratch)?;
         let Scratch { record, decompressor, lost, .. } = scratch;
         let value = unpack(self, &layout, record, decompressor);
         if value.is_none() {
@@ -112,7 +112,7 @@ impl Snapshot {
     /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too, but
     /// its value is not decompressed.
     pub fn locate(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
-        self.search(key, scratch).map(|hit| hit.rank)
+        self.search_known(key, scratch).map(|hit| hit.rank)
     }
 
     /// The ranks of the entries that were deleted or overwritten since they were written; all, if everything was
@@ -123,12 +123,23 @@ impl Snapshot {
         }
         let mut scratch = Scratch::new();
         let older = tombstones.keys(KeyKind::Canonical).filter_map(|(key, time)| {
-            let Hit { rank, layout } = self.search(key, &mut scratch)?;
+            let Hit { rank, layout } = self.search_known(key, &mut scratch)?;
             (layout.written_at.unwrap_or(0) <= time).then_some(rank)
         });
         older.collect()
     }
 
+    /// [`search`](Self::search) by the ranks that the user knows. What is not in this snapshot is not found.
+    fn search_known(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
+        let hit = self.search(key, scratch);
+        if self.1.is_some() {
+            scratch.lost = scratch.lost.iter().filter_map(|here| self.known_rank(*here)).collect();
+        }
+        let hit = hit?;
+        Some(Hit { rank: self.known_rank(hit.rank)?, ..hit })
+    }
+
+    /// By the file's own ranks.
     fn search(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
         scratch.begin();
         let buckets = self.header().buckets;
@@ -192,7 +203,7 @@ impl Snapshot {
     fn candidate(&self, slot: Slot, key: &[u8], buffer: &mut Vec<u8>) -> Candidate {
         let layout = match self.record_at(slot, buffer) {
             Some(layout) => layout,
-            None if slot.rank >= self.len() => return Candidate::OtherKey,
+            None if slot.rank >= self.header().entries => return Candidate::OtherKey,
             None => {
                 self.0.damage.record();
                 return Candidate::Lost;
@@ -206,7 +217,7 @@ impl Snapshot {
 
     /// Reads and verifies the record that a slot names into the front of the buffer.
     fn record_at(&self, slot: Slot, buffer: &mut Vec<u8>) -> Option<RecordLayout> {
-        if slot.rank >= self.len() {
+        if slot.rank >= self.header().entries {
             return None;
         }
         let left = self.left_in_records(slot.offset)?;
@@ -256,7 +267,12 @@ impl Snapshot {
     pub(super) fn is_visible(&self, key: &[u8], rank: u32, scratch: &mut Scratch) -> bool {
         !self.0.damage.any_dead()
             || !self.may_be_hidden(self.hasher().hash(key))
-            || self.locate(key, scratch) == Some(rank)
+            || self.locate_here(key, scratch) == Some(rank)
+    }
+
+    /// The rank in the file of the entry with this key.
+    pub(crate) fn locate_here(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
+        self.search(key, scratch).map(|hit| hit.rank)
     }
 
     fn may_be_hidden(&self, hash: KeyHash) -> bool {

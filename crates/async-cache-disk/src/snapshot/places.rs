@@ -61,7 +61,7 @@ impl Snapshot {
         let mut places = Vec::new(); // Rule 4: it grows as slots are seen.
         self.each_bucket(|_, page| {
             for slot in page.into_iter().flat_map(Page::slots) {
-                if slot.rank < self.len() && section.left_from(slot.offset).is_some() {
+                if slot.rank < self.header().entries && section.left_from(slot.offset).is_some() {
                     places.push(Place { rank: slot.rank, offset: slot.offset, bytes: 0 });
                 }
             }

@@ -113,7 +113,7 @@ impl Records {
             scratch: Scratch::new(),
             snapshot,
         };
-        if records.snapshot.header().records != records.snapshot.len() {
+        if records.snapshot.header().records != records.snapshot.header().entries {
             records.go_by_the_index();
         }
         records
@@ -127,16 +127,17 @@ impl Records {
     /// The next entry whose rank is wanted, or the news that it is lost; `None` at the end. Others are passed without a
     /// word. Each rank is asked for once, in ascending order.
     pub fn next_wanted(&mut self, mut wanted: impl FnMut(u32) -> bool) -> Option<Step<'_>> {
-        while self.next_rank < self.snapshot.len() {
+        while self.next_rank < self.snapshot.header().entries {
             let rank = self.next_rank;
             self.next_rank = rank.saturating_add(1);
-            let want = wanted(rank);
+            let known = self.snapshot.known_rank(rank);
+            let want = known.is_some_and(&mut wanted);
             if !want && self.named.is_some() {
                 continue;
             }
             let loaded = self.load_rank(rank);
-            if want {
-                return Some(self.step(rank, loaded));
+            if let Some(known) = known.filter(|_| want) {
+                return Some(self.step(rank, known, loaded));
             }
         }
         None
@@ -159,7 +160,8 @@ impl Records {
         loaded
     }
 
-    fn step(&mut self, rank: u32, loaded: Option<Loaded>) -> Step<'_> {
+    /// `rank` is that in the file, `known` the one that the user knows.
+    fn step(&mut self, rank: u32, known: u32, loaded: Option<Loaded>) -> Step<'_> {
         let Self { window, snapshot, decompressor, scratch, .. } = self;
         let was_loaded = loaded.is_some();
         let record = loaded.and_then(|loaded| {
@@ -169,8 +171,10 @@ impl Records {
             snapshot.0.damage.record(); // its value does not decompress
         }
         match record {
-            Some(record) if snapshot.is_visible(record.key, rank, scratch) => Step::Record(record),
-            _ => Step::Lost { rank },
+            Some(record) if snapshot.is_visible(record.key, rank, scratch) => {
+                Step::Record(Record { rank: known, ..record })
+            }
+            _ => Step::Lost { rank: known },
         }
     }
 
@@ -179,8 +183,11 @@ impl Records {
         let mut places = Vec::new(); // Rule 4 of the module: it grows as slots are seen.
         snapshot.each_bucket(|_, page| {
             let slots = page.into_iter().flat_map(Page::slots);
-            places
-                .extend(slots.filter(|slot| slot.rank < snapshot.len()).map(|slot| (slot.rank, slot.offset)));
+            places.extend(
+                slots
+                    .filter(|slot| slot.rank < snapshot.header().entries)
+                    .map(|slot| (slot.rank, slot.offset)),
+            );
         });
         places.sort_by_key(|(rank, _)| *rank); // stable, see `Named::offset`
         self.named = Some(Named { places, next: 0 });

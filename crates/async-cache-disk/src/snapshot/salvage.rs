@@ -78,7 +78,7 @@ impl Salvage {
     /// `None` if the record is no entry, as far as one can know.
     fn rank(&mut self, offset: u64, loaded: &Loaded) -> Option<u32> {
         let key = self.window.get(loaded)?.get(loaded.layout.key.clone())?;
-        let by_index = self.snapshot.locate(key, &mut self.scratch);
+        let by_index = self.snapshot.locate_here(key, &mut self.scratch);
         let first = self.named.partition_point(|(named, _)| *named < offset);
         match self.named.get(first) {
             // A look-up need not reach it: its own bucket is sound, but one that comes before may not be.
@@ -86,7 +86,7 @@ impl Salvage {
                 by_index.is_none_or(|found| found == *rank).then_some(*rank)
             }
             _ => {
-                let all_are_entries = self.snapshot.header().records == self.snapshot.len();
+                let all_are_entries = self.snapshot.header().records == self.snapshot.header().entries;
                 (all_are_entries && by_index.is_none()).then_some(u32::MAX)
             }
         }

@@ -69,6 +69,8 @@ struct State {
     failing: BTreeMap<&'static str, Failure>,
     crashed: bool,
     full: bool,
+    /// How many bytes files may have in all.
+    capacity: u64,
     now: Duration,
 }
 
@@ -93,6 +95,7 @@ impl FakeDisk {
             failing: BTreeMap::new(),
             crashed: false,
             full: false,
+            capacity: u64::MAX,
             now: Duration::ZERO,
         })))
     }
@@ -127,6 +130,17 @@ impl FakeDisk {
             calls.clear();
         }
         state.full = false;
+    }
+
+    /// Gives the disk room for so many bytes in all files, those included that are open and have no name any more. A write
+    /// that needs more fails.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state().capacity = bytes;
+    }
+
+    /// How many bytes there are in all files, those included that are open and have no name any more.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.state().image.bytes_in_use()
     }
 
     /// Keeps no log from now on, for tests that watch the memory.
@@ -344,6 +358,7 @@ fn known(inode: &Inode, now: Duration) -> Metadata {
 
 impl FakeDisk {
     fn handle(&self, inode: usize, path: &Path) -> Box<dyn VfsFile> {
+        self.state().image.inode(inode).handles += 1;
         Box::new(FakeFile {
             disk: self.clone(),
             inode,
@@ -377,8 +392,15 @@ impl VfsFile for FakeFile {
         let now = state.now;
         let count = if extent == Extent::Whole { bytes.len() } else { bytes.len() / 2 };
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::StorageFull)?;
+        let len = state.image.inode(self.inode).live.len();
+        let end = len.max(start + count);
+        if end > len && state.capacity < u64::MAX {
+            let grown = state.image.bytes_in_use() + (end - len) as u64;
+            if grown > state.capacity {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         let inode = state.image.inode(self.inode);
-        let end = inode.live.len().max(start + count);
         inode.live.resize(end, 0);
         inode.live[start..start + count].copy_from_slice(&bytes[..count]);
         inode.written_at = now;
@@ -426,8 +448,11 @@ impl VfsFile for FakeFile {
 
 impl Drop for FakeFile {
     fn drop(&mut self) {
+        let mut state = self.disk.state();
+        let inode = state.image.inode(self.inode);
+        inode.handles -= 1;
         if self.has_lock.load(Ordering::Relaxed) {
-            self.disk.state().image.inode(self.inode).locked = false;
+            inode.locked = false;
         }
     }
 }

@@ -10,7 +10,7 @@ use super::random;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::header::MAGIC;
 use crate::lock::has_no_locks;
-use crate::names::{aside_path, is_temp, temp_path};
+use crate::names::{aside_path, is_temp, temporary_beside};
 use crate::secret::Secret;
 use crate::snapshot::{ReadOptions, Snapshot};
 use crate::trust;
@@ -30,7 +30,8 @@ pub(super) struct TempFile {
     /// Where it is to be put: where the symlink leads, if one stands at the path that the user gave and is followed.
     target: PathBuf,
     path: PathBuf,
-    file: Box<dyn VfsFile>,
+    /// `None` once it was handed over.
+    file: Option<Box<dyn VfsFile>>,
     installed: bool,
     /// Why the file could not be locked, if the file system has no locks.
     without_locks: Option<String>,
@@ -41,7 +42,7 @@ impl TempFile {
     pub(super) fn create(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Self, DiskError> {
         // A link that is not followed is what stands at the target, and so is set aside in the end.
         let target = &trust::follow(&**vfs, path)?.place;
-        let path = temp_path(target, u64::from_le_bytes(random(target)?))?;
+        let path = temporary_beside(target, u64::from_le_bytes(random(target)?))?;
         create_folder(&**vfs, parent_of(target))?;
         refuse_what_cannot_be_replaced(&**vfs, target)?;
         sweep_leftovers(&**vfs, target);
@@ -58,7 +59,14 @@ impl TempFile {
                 return Err(DiskError::io("locking the temporary file", target, error));
             }
         };
-        Ok(Self { vfs: Arc::clone(vfs), target: target.clone(), path, file, installed: false, without_locks })
+        Ok(Self {
+            vfs: Arc::clone(vfs),
+            target: target.clone(),
+            path,
+            file: Some(file),
+            installed: false,
+            without_locks,
+        })
     }
 
     /// Why files cannot be locked in the target's folder, if they cannot.
@@ -66,19 +74,16 @@ impl TempFile {
         self.without_locks.as_deref()
     }
 
-    pub(super) fn file(&self) -> &dyn VfsFile {
-        &*self.file
+    pub(super) fn file(&self) -> io::Result<&dyn VfsFile> {
+        self.file.as_deref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers where a file was set aside;
-    /// with `keep` that is done to whatever file stands there, else to what this program cannot read with the secret.
-    pub(super) fn install(
-        mut self,
-        keep: bool,
-        secret: Option<Secret>,
-    ) -> Result<Option<PathBuf>, DiskError> {
+    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers the file, open and unlocked, and
+    /// where a file was set aside; with `keep` that is done to whatever file stands there, else to what this program cannot read with the secret.
+    pub(super) fn install(mut self, keep: bool, secret: Option<Secret>) -> Result<Installed, DiskError> {
         let target = &self.target;
-        self.file.sync().map_err(|error| DiskError::io("syncing the temporary file", target, error))?;
+        let synced = self.file().and_then(VfsFile::sync);
+        synced.map_err(|error| DiskError::io("syncing the temporary file", target, error))?;
         let aside = match standing(&self.vfs, target, keep, secret)? {
             Standing::Replaceable => None,
             Standing::Readable => Some(set_aside(&*self.vfs, target)?),
@@ -98,8 +103,20 @@ impl TempFile {
         }
         self.installed = true;
         sync_folder(&*self.vfs, &self.target)?;
-        Ok(aside)
+        let file = self.file.take();
+        if let Some(file) = &file {
+            // Best effort: the lock keeps nothing but sweeps away, and this is no temporary file any more.
+            let _ = file.unlock();
+        }
+        Ok(Installed { file, set_aside: aside })
     }
+}
+
+/// A file that took its target's place.
+pub(super) struct Installed {
+    pub(super) file: Option<Box<dyn VfsFile>>,
+    /// Where what stood there is now, if it was set aside.
+    pub(super) set_aside: Option<PathBuf>,
 }
 
 impl Drop for TempFile {

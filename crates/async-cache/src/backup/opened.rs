@@ -1,8 +1,10 @@
 //! A snapshot in use: the file, which of its entries are still cold, and how its times map to ours.
 //!
 //! Owns the reading of single entries. Invariants:
-//! - the rank of a key never changes, for the file never does: so a rank may be asked for without any lock,
-//!   before it is used under one;
+//! - the rank of a key never changes, for the file never does, and an entry that a save has copied into a newer file
+//!   keeps its rank (`Snapshot`, `Successor`): so a rank may be asked for without any lock, before it is used under one;
+//! - the file that a save has replaced is closed after it, and what is cold is read from the new one: else a disk
+//!   would need room for three files;
 //! - what is found under a key is under an equal key: equal bytes are not enough, for serde writes some unequal
 //!   keys alike (variants of an untagged enum). Such keys miss each other's entries;
 //! - an entry that could not be read or decoded once leaves the cold set, so it is not tried again and not
@@ -17,7 +19,7 @@ use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{Deadlines, Snapshot};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::codec::Codec;
 use super::disk::with_scratch;
@@ -28,7 +30,8 @@ const DUE_PER_WRITE: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Opened<K, V> {
-    pub(crate) snapshot: Snapshot,
+    /// Replaced by a save, once it has succeeded.
+    snapshot: RwLock<Snapshot>,
     pub(crate) cold: Arc<ColdSet>,
     pub(crate) clock: FileClock,
     pub(crate) codec: Codec<K, V>,
@@ -80,6 +83,14 @@ impl ColdCounts {
         *self.others.lock() = snapshot.has_eager().then(|| snapshot.clone());
     }
 
+    /// The eager records that a save passed on are in its file now, unless the cache was cleared meanwhile.
+    pub(crate) fn passed_on(&self, from: Option<&Snapshot>, to: &Snapshot) {
+        let mut others = self.others.lock();
+        if others.as_ref().map(Snapshot::file_id) == from.map(Snapshot::file_id) && others.is_some() {
+            *others = to.has_eager().then(|| to.clone());
+        }
+    }
+
     /// The snapshot whose eager records a save passes on.
     pub(crate) fn others(&self) -> Option<Snapshot> {
         self.others.lock().clone()
@@ -115,12 +126,24 @@ impl<K, V> Opened<K, V> {
     ) -> Self {
         let cold = Arc::new(ColdSet::new(snapshot.len(), room));
         let due = Mutex::new(snapshot.deadlines());
+        let snapshot = RwLock::new(snapshot);
         Self { snapshot, cold, clock, codec, counts, reported: AtomicBool::new(false), due }
+    }
+
+    /// Where the cold entries are now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.read().clone()
+    }
+
+    /// A save has copied what is cold to a newer file. What it did not copy has left the cold set.
+    pub(crate) fn move_to(&self, snapshot: Snapshot) {
+        *self.due.lock() = snapshot.deadlines();
+        *self.snapshot.write() = snapshot;
     }
 
     /// Whether a save will copy most of the file: then it keeps the file's dictionary, else it trains a new one.
     pub(crate) fn is_mostly_cold(&self) -> bool {
-        self.cold.live() >= self.snapshot.len() as usize / 2
+        self.cold.live() >= self.snapshot().len() as usize / 2
     }
 
     /// The rank of a key, cold or not; for those who are about to write the key.
@@ -130,7 +153,7 @@ impl<K, V> Opened<K, V> {
     {
         with_scratch(|scratch| {
             let bytes = self.encoded(key)?;
-            let rank = self.snapshot.locate(&bytes, scratch);
+            let rank = self.snapshot().locate(&bytes, scratch);
             self.lose_all(scratch.lost());
             rank.filter(|_| self.is_under(key, &bytes))
         })
@@ -144,7 +167,7 @@ impl<K, V> Opened<K, V> {
         // Nothing of the look-up is borrowed while the user's `Deserialize` runs, but the bytes themselves.
         with_scratch(|scratch| {
             let Some(bytes) = self.encoded(key) else { return ColdEntry::Absent(None) };
-            let found = self.snapshot.find(&bytes, scratch);
+            let found = self.snapshot().find(&bytes, scratch);
             let Some(found) = found else {
                 self.lose_all(scratch.lost());
                 return ColdEntry::Absent(None);
@@ -179,7 +202,7 @@ impl<K, V> Opened<K, V> {
     {
         with_scratch(|scratch| {
             let Some(bytes) = self.encoded(key) else { return false };
-            let found = self.snapshot.find(&bytes, scratch).map(|found| (found.rank, found.deadline));
+            let found = self.snapshot().find(&bytes, scratch).map(|found| (found.rank, found.deadline));
             found.is_some_and(|(rank, deadline)| {
                 self.is_under(key, &bytes)
                     && self.cold.contains(rank)
@@ -215,7 +238,8 @@ impl<K, V> Opened<K, V> {
         if self.cold.take(rank) {
             self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
             if !self.reported.swap(true, Ordering::Relaxed) {
-                let path = self.snapshot.path().display();
+                let snapshot = self.snapshot();
+                let path = snapshot.path().display();
                 tracing::warn!(
                     "{path}: entry {rank} cannot be served and counts as a miss: {why}; \
                      further ones are counted in `stats().undecodable` only"
@@ -230,7 +254,7 @@ impl<K, V> Opened<K, V> {
         }
     }
 
-    fn expire(&self, rank: Rank) {
+    pub(crate) fn expire(&self, rank: Rank) {
         if self.cold.take(rank) {
             self.counts.expirations.fetch_add(1, Ordering::Relaxed);
         }

@@ -4,7 +4,7 @@
 //! Between two syncs a power loss may keep any of the changes to names, and of the contents old, new or mixed sectors,
 //! zeros, garbage, or a piece from the front. [`Image::survivors`] goes through them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(super) struct Inode {
     pub(super) live: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) locked: bool,
+    /// How many handles are open: what has no name takes room until the last one is closed.
+    pub(super) handles: usize,
     pub(super) written_at: Duration,
     /// Where it leads, if it is a symlink.
     pub(super) link: Option<PathBuf>,
@@ -167,6 +169,14 @@ impl Image {
         files.map(|(path, _)| path.clone()).collect()
     }
 
+    /// How many bytes there are in files that have a name or are open.
+    pub(super) fn bytes_in_use(&self) -> u64 {
+        let named: BTreeSet<usize> = self.live_names.values().copied().collect();
+        let used = self.inodes.iter().enumerate();
+        let used = used.filter(|(number, inode)| inode.handles > 0 || named.contains(number));
+        used.map(|(_, inode)| inode.live.len() as u64).sum()
+    }
+
     pub(super) fn list(&self, directory: &Path) -> Vec<OsString> {
         let inside = self.live_names.keys().filter(|path| path.parent() == Some(directory));
         inside.filter_map(|path| path.file_name().map(OsString::from)).collect()
@@ -254,7 +264,14 @@ impl Image {
         names.retain(|path, _| path.ancestors().all(|folder| all.contains_key(folder)));
         let inodes = self.inodes.iter().map(|inode| {
             let bytes = contents.of(inode);
-            Inode { live: bytes.clone(), durable: bytes, locked: false, link: inode.link.clone(), ..*inode }
+            Inode {
+                live: bytes.clone(),
+                durable: bytes,
+                locked: false,
+                handles: 0,
+                link: inode.link.clone(),
+                ..*inode
+            }
         });
         let inodes = inodes.collect();
         Self { inodes, durable_names: names.clone(), live_names: names, unsynced: Vec::new() }
@@ -265,7 +282,8 @@ impl Inode {
     fn empty(kind: FileKind, written_at: Duration) -> Self {
         let mode = if kind == FileKind::Directory { 0o755 } else { 0o600 };
         let ownership = Ownership { owner: USER, mode, links: 1 };
-        Self { kind, live: Vec::new(), durable: Vec::new(), locked: false, written_at, link: None, ownership }
+        let (live, durable, locked, handles) = (Vec::new(), Vec::new(), false, 0);
+        Self { kind, live, durable, locked, handles, written_at, link: None, ownership }
     }
 }
 

@@ -1,0 +1,109 @@
+//! A snapshot that has moved: what was copied from it into a newer file is read there, under its old ranks.
+//!
+//! A cache knows its cold entries by their ranks in the file that it opened. A save copies them into a new file and replaces
+//! the old one, which takes its room on the disk for as long as it is open. So the cache goes on with the new file
+//! ([`Successor`]), and closes the old one. Rules:
+//! 1. ranks stay those of the file that was opened first, however often the entries move;
+//! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up finds them, and no walk
+//!    meets them. What was not copied has no record any more;
+//! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between copied entries.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Snapshot;
+
+/// Entries that stand one behind the other in both files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    /// The rank of the first one in the file where it is read.
+    here: u32,
+    /// Its rank in the snapshot that was opened first.
+    old: u32,
+    len: u32,
+}
+
+/// The ranks of entries that moved. Ascending.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ranks {
+    runs: Vec<Run>,
+    /// How many ranks the snapshot that was opened first has.
+    count: u32,
+}
+
+impl Ranks {
+    /// No entries of a snapshot with so many ranks.
+    pub(crate) fn of(count: u32) -> Self {
+        Self { runs: Vec::new(), count }
+    }
+
+    /// Adds an entry behind all others. Out of order (rule 3) it is left out, and so a miss.
+    pub(crate) fn push(&mut self, here: u32, old: u32) {
+        if let Some(last) = self.runs.last_mut() {
+            let (next_here, next_old) =
+                (last.here.saturating_add(last.len), last.old.saturating_add(last.len));
+            if here < next_here || old < next_old {
+                return;
+            }
+            if (here, old) == (next_here, next_old) {
+                last.len = last.len.saturating_add(1);
+                return;
+            }
+        }
+        self.runs.push(Run { here, old, len: 1 });
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The old rank of an entry; `None` if it is none of these.
+    pub(crate) fn old(&self, here: u32) -> Option<u32> {
+        let run = self.runs.partition_point(|run| run.here <= here).checked_sub(1);
+        let run = self.runs.get(run?)?;
+        let place = here.checked_sub(run.here).filter(|place| *place < run.len)?;
+        Some(run.old.saturating_add(place))
+    }
+}
+
+/// Where a save puts the snapshot that its cold entries have moved to. Made by
+/// [`Writer::successor`](crate::Writer::successor).
+#[derive(Debug, Clone, Default)]
+pub struct Successor(Arc<Mutex<Option<Snapshot>>>);
+
+impl Successor {
+    /// The snapshot of the new file, once the save has succeeded: what was [carried](crate::Writer::carry) over, under its
+    /// old ranks, and all eager records. `None` if the save has failed or goes on, or it was taken already.
+    pub fn take(&self) -> Option<Snapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn put(&self, snapshot: Snapshot) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_translated_as_a_map_would() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..200 {
+            let (mut ranks, mut map) = (Ranks::of(1000), std::collections::BTreeMap::new());
+            let (mut here, mut old) = (random.u32(0..3), random.u32(0..3));
+            for _ in 0..40 {
+                ranks.push(here, old);
+                map.insert(here, old);
+                let step = if random.bool() { (1, 1) } else { (random.u32(1..4), random.u32(1..4)) };
+                (here, old) = (here + step.0, old + step.1);
+            }
+            assert!((0..200).all(|here| ranks.old(here) == map.get(&here).copied()));
+        }
+        let mut ranks = Ranks::of(9);
+        (0..9).for_each(|rank| ranks.push(rank + 5, rank));
+        ranks.push(3, 3); // out of order
+        assert_eq!(ranks.runs, [Run { here: 5, old: 0, len: 9 }]);
+    }
+}

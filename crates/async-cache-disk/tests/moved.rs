@@ -1,0 +1,131 @@
+//! What a save has carried over is read in the new file, under the ranks it had, and the old file is closed.
+//!
+//! A cache kept the file that it had opened open as long as one of its entries was cold. The second save then found three
+//! files on the disk: that one, without a name any more, the one of the first save, and its own.
+
+mod sample;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{Compression, Scratch, Snapshot, Step, WriteOptions, Writer};
+use sample::{Entry, eager_entries, entries, options, save_with_eager, secret};
+
+const COUNT: u32 = 500;
+
+fn path() -> &'static Path {
+    Path::new("/cache/pages.cache")
+}
+
+/// What the snapshot has, by rank, asked for in every way.
+fn contents(snapshot: &Snapshot, all: &[Entry]) -> BTreeMap<u32, Entry> {
+    let mut read = BTreeMap::new();
+    let mut records = snapshot.records();
+    while let Some(step) = records.next_step() {
+        let Step::Record(it) = step else { panic!("{step:?}") };
+        let entry = Entry { key: it.key.to_vec(), value: it.value.to_vec(), deadline: it.deadline };
+        assert!(read.insert(it.rank, entry).is_none());
+    }
+    let mut scratch = Scratch::new();
+    for entry in all {
+        let found = snapshot.find(&entry.key, &mut scratch).map(|found| (found.rank, found.value.to_vec()));
+        let rank = snapshot.locate(&entry.key, &mut scratch);
+        assert_eq!(rank, found.as_ref().map(|(rank, _)| *rank));
+        match found {
+            Some((rank, value)) => assert_eq!(read[&rank], Entry { value, ..entry.clone() }),
+            None => assert!(read.values().all(|read| read.key != entry.key)),
+        }
+    }
+    let mut due = BTreeMap::new();
+    let mut deadlines = snapshot.deadlines();
+    while let Some(next) = deadlines.next_due(u64::MAX) {
+        assert!(due.insert(next.rank, next.deadline).is_none());
+    }
+    assert!(deadlines.is_finished());
+    let of_entries = read.iter().filter_map(|(rank, entry)| Some((*rank, entry.deadline?)));
+    assert_eq!(due, of_entries.collect());
+    read
+}
+
+/// Carries over what is wanted of a snapshot, among entries of others and some that are taken back.
+fn next(disk: &FakeDisk, from: &Snapshot, options: WriteOptions, wanted: impl Fn(u32) -> bool) -> Snapshot {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut writer = Writer::create(&disk.as_vfs(), path(), options).unwrap();
+    let successor = writer.successor(Some(from));
+    let mut taken_back = Vec::new();
+    let mut other = 0;
+    let mut records = from.records();
+    while let Some(step) = records.next_wanted(&wanted) {
+        let Step::Record(record) = step else { panic!("{step:?}") };
+        if random.u8(0..4) == 0 {
+            other += 1;
+            let key = format!("another {other}");
+            let pushed = writer.push(key.as_bytes(), b"value", Some(sample::SAVED_AT + 1)).unwrap();
+            if random.bool() {
+                taken_back.push(pushed);
+            }
+        }
+        writer.carry(&record).unwrap();
+    }
+    let mut eager = from.eager();
+    while let Some(async_cache_disk::EagerStep::Record(record)) = eager.next_step() {
+        writer.copy_eager(&record).unwrap();
+    }
+    for pushed in taken_back {
+        writer.forget(pushed);
+    }
+    assert!(successor.take().is_none(), "it is not written yet");
+    writer.finish().unwrap();
+    let snapshot = successor.take().expect("the save has succeeded");
+    assert!(successor.take().is_none());
+    snapshot
+}
+
+#[test]
+fn entries_keep_their_ranks_however_often_they_move() {
+    for compression in [Compression::OFF, Compression::ZSTD] {
+        for secret in [None, Some(secret())] {
+            let disk = FakeDisk::new();
+            let (all, eager) = (entries(COUNT, 1), eager_entries(9, 1));
+            let written = || options().secret(secret).compression(compression);
+            save_with_eager(&disk.as_vfs(), path(), &all, &eager, written()).unwrap();
+            let wanted = async_cache_disk::ReadOptions::new().secret(secret);
+            let mut snapshot = Snapshot::open_with(&disk.as_vfs(), path(), &wanted).unwrap().unwrap();
+            let mut expected = contents(&snapshot, &all);
+            assert_eq!(expected.len(), COUNT as usize);
+            for generation in 2..=6 {
+                let is_wanted = |rank: u32| !rank.is_multiple_of(generation + 3);
+                snapshot = next(&disk, &snapshot, written().dictionary_of(&snapshot), is_wanted);
+                expected.retain(|rank, _| is_wanted(*rank));
+                assert_eq!(contents(&snapshot, &all), expected);
+                assert_eq!(snapshot.len(), COUNT, "ranks go as far as ever");
+                assert_eq!(sample::read_eager(&snapshot).0, eager);
+                assert_eq!(snapshot.find(b"another 1", &mut Scratch::new()), None, "it is another's");
+                let standing = Snapshot::open_with(&disk.as_vfs(), path(), &wanted).unwrap().unwrap();
+                assert_eq!(
+                    (standing.file_id(), standing.file_bytes()),
+                    (snapshot.file_id(), snapshot.file_bytes())
+                );
+                assert_eq!(disk.files(), [path()]);
+                assert_eq!(disk.bytes_in_use(), standing.file_bytes(), "the files before are closed");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_save_that_fails_has_no_successor() {
+    let disk = FakeDisk::new();
+    let vfs = disk.as_vfs();
+    save_with_eager(&vfs, path(), &entries(9, 1), &[], options()).unwrap();
+    let snapshot = sample::open(&vfs, path());
+    for call in ["sync", "rename", "sync_dir"] {
+        let mut writer = Writer::create(&vfs, path(), options()).unwrap();
+        let successor = writer.successor(Some(&snapshot));
+        disk.fail_every(call, std::io::ErrorKind::Other);
+        writer.finish().unwrap_err();
+        assert!(successor.take().is_none(), "{call}");
+        disk.repair();
+    }
+}

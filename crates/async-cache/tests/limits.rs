@@ -1,0 +1,60 @@
+//! Options at the ends of their ranges: none of them may panic, overflow, or take memory in proportion.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_cache::{AsyncCache, BatchLoader, DiskBackend, Eviction};
+
+#[tokio::test]
+async fn the_greatest_sizes_and_times_are_sizes_and_times() {
+    let folder = tempfile::tempdir().unwrap();
+    for eviction in [Eviction::Lru, Eviction::Adaptive] {
+        let path = folder.path().join(format!("{eviction:?}"));
+        let open = || -> AsyncCache<u32, u32> {
+            AsyncCache::builder()
+                .maxsize(usize::MAX)
+                .default_ttl(Duration::MAX)
+                .eviction(eviction)
+                .backup(DiskBackend::new(&path).lock_timeout(Duration::MAX))
+                .autosave(Duration::MAX)
+                .build()
+                .unwrap()
+        };
+        let cache = open();
+        cache.set(1, 1);
+        cache.set_with_ttl(2, 2, Some(Duration::from_nanos(u64::MAX)));
+        cache.set_with_ttl(3, 3, Some(Duration::from_nanos(u64::MAX - 1)));
+        cache.save_to_backup().unwrap();
+        let again = open();
+        assert_eq!([1, 2, 3].map(|key| again.get(&key)), [Some(1), Some(2), Some(3)]);
+    }
+}
+
+#[tokio::test]
+async fn the_smallest_sizes_and_times_are_sizes_and_times() {
+    let cache: AsyncCache<u32, u32> =
+        AsyncCache::builder().maxsize(1).shards(0).default_ttl(Duration::ZERO).build().unwrap();
+    cache.set(1, 1);
+    assert_eq!((cache.get(&1), cache.len()), (None, 0));
+    let all = |keys: Vec<u32>| async {
+        Ok::<_, String>(keys.into_iter().map(|key| (key, key)).collect::<HashMap<_, _>>())
+    };
+    let batch = BatchLoader::builder(&cache).window(Duration::ZERO).max_size(0).build(all);
+    assert_eq!(batch.get_many(&[1, 2]).await.unwrap(), [Some(1), Some(2)]);
+    let report = cache.warm_up([1, 2], |key| async move { Ok::<_, String>(key) }).concurrency(0).await;
+    assert_eq!(report.loaded, 2);
+}
+
+/// A window that never ends is a batch that leaves when it is full.
+#[tokio::test]
+async fn a_batch_with_the_longest_window_leaves_when_it_is_full() {
+    let cache: AsyncCache<u32, u32> = AsyncCache::builder().build().unwrap();
+    let all = |keys: Vec<u32>| async {
+        Ok::<_, String>(keys.into_iter().map(|key| (key, key)).collect::<HashMap<_, _>>())
+    };
+    let batch = BatchLoader::builder(&cache).window(Duration::MAX).max_size(2).build(all);
+    let (one, two) = tokio::join!(batch.get(&1), batch.get(&2));
+    assert_eq!((one.unwrap(), two.unwrap()), (Some(1), Some(2)));
+    let unlimited = BatchLoader::builder(&cache).window(Duration::ZERO).max_size(usize::MAX).build(all);
+    assert_eq!(unlimited.get_many(&[3, 4]).await.unwrap(), [Some(3), Some(4)]);
+}
