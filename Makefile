@@ -127,11 +127,13 @@ $(VENV)/peers: $(BINDINGS)/benches/requirements.txt $(VENV)/ready
 bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks beside their peers; writes benches/results
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --save
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --save
+	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --save
 
 bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean nothing
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --smoke
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
+	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1
 	$(CARGO) build --quiet --profile bench -p async-cache-benches -p async-cache-cli
 	./target/release/memory --smoke
 	./target/release/macros --smoke

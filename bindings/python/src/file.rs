@@ -238,7 +238,7 @@ impl Cache {
             let written_at = times.written_at.unwrap_or(0);
             // Decoding lets others write.
             if deleted_before.is_some() {
-                self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
+                self.note_lost(py, Core::take_lost, None)?;
             }
             let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, &bytes, written_at);
             if deleted_before.is_some_and(is_deleted) {

@@ -57,7 +57,8 @@ use crate::call::{Call, Function};
 use crate::file::Target;
 use crate::load::Load;
 use crate::part::Part;
-use crate::raw::{Ref, bound, coroutine, function, method};
+use crate::raw::method::Method;
+use crate::raw::{Ref, async_method, bound, coroutine, function, method};
 
 /// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key.
 #[pyfunction]
@@ -143,7 +144,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     nesting::prepare(py)?;
     codec::prepare(py)?;
     module.add_class::<cache::Cache>()?;
-    method::add::<cache::Get, 4>(py)?;
+    let code = c"async def get(self, key, loader=None, batch_loader=None, ttl=None): ...";
+    let stand_in = PyModule::from_code(py, code, c"cache/_native", c"cache._native")?.getattr("get")?;
+    stand_in.setattr("__qualname__", "Cache.get")?;
+    stand_in
+        .setattr("__doc__", cache::Get::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc))?;
+    async_method::add::<cache::Get, 4>(py, stand_in)?;
     method::add::<cache::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;

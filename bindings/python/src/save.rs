@@ -74,6 +74,10 @@ impl Cache {
             }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
+        if let Some(opened) = &opened {
+            // What has expired says nothing to others, whether a write came by and reclaimed it or not.
+            opened.reclaim_all(now);
+        }
         // Rule 6
         let keep = keep && merge.as_ref().is_none_or(|merge| merge.theirs().is_none());
         let options = target.options.to_write(&target.version, file.file_now());
@@ -275,9 +279,12 @@ impl Cache {
                 let times = Times { deadline, written_at: joined.as_ref().map(|_| written_at) };
                 match encoded.push(&key, &value, times, target.options.codec)? {
                     Err(why) => {
-                        left_out.note(&key, &why);
-                        if let Some(joined) = &mut joined {
-                            self.leave_out(py, &mut joined.merge, &key, written_at)?;
+                        let is_missed = match &mut joined {
+                            Some(joined) => self.leave_out(py, &mut joined.merge, &key, written_at)?,
+                            None => true,
+                        };
+                        if is_missed {
+                            left_out.note(&key, &why);
                         }
                     }
                     Ok(()) => {

@@ -148,19 +148,16 @@ impl Cache {
         Ok(())
     }
 
-    /// Tells a merge of an entry of ours that is not written.
+    /// Tells a merge of an entry of ours that is not written. Whether it would have been written otherwise.
     pub(crate) fn leave_out(
         &self,
         py: Python<'_>,
         merge: &mut Merge,
         key: &Bound<'_, PyAny>,
         written_at: u64,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let Doomed(doomed) = self.doomed(py, &StoredKey { key, hash: 0 })?;
-        if let Some((kind, key)) = doomed {
-            merge.leave_out_ours(kind, &key, written_at);
-        }
-        Ok(())
+        Ok(doomed.is_none_or(|(kind, key)| merge.leave_out_ours(kind, &key, written_at)))
     }
 
     /// A key as a file would have it, if it needs a tombstone.

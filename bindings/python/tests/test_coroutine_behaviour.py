@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 import pytest
 from loops import Load, Run, outcome, task, turns
@@ -506,3 +507,26 @@ def test_reference_counts_of_the_value_return(run: Run) -> None:
         assert sys.getrefcount(value) == before
 
     run(main())
+
+
+def test_get_passes_for_a_coroutine_function(run: Run) -> None:
+    """Mock made a stand-in that could not be awaited, and Starlette called `get` in a thread."""
+    assert inspect.iscoroutinefunction(AsyncCache.get)
+    assert inspect.iscoroutinefunction(AsyncCache().get)
+    assert list(inspect.signature(AsyncCache().get).parameters) == ["key", "loader", "batch_loader", "ttl"]
+    assert (AsyncCache.get.__name__, AsyncCache.get.__qualname__) == ("get", "Cache.get")
+    assert AsyncCache.get.__doc__ is not None and "on a miss what the loader brings" in AsyncCache.get.__doc__
+    for stand_in in (mock.create_autospec(AsyncCache, instance=True), mock.AsyncMock(spec=AsyncCache)):
+        stand_in.get.return_value = 5
+        assert run(stand_in.get("key")) == 5
+    of_class: Any = AsyncCache.get
+    for wrong in ((), (5, "key")):
+        with pytest.raises(TypeError, match="called on a cache"):
+            of_class(*wrong)
+    with pytest.raises(TypeError, match="missing"):
+        of_class(AsyncCache())
+    cache = AsyncCache()
+    cache.set("key", 1)
+    get: Any = cache.get
+    calls = (get("key"), AsyncCache.get(cache, "key"), get(key="key"), next(map(get, ["key"])))
+    assert [run(call) for call in calls] == [1, 1, 1, 1]

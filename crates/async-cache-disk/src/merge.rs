@@ -291,7 +291,7 @@ impl Merge {
             if record.deadline.is_some_and(|deadline| deadline <= now) {
                 if self.later.contains_key(&self.hash(record.key)) {
                     // Rule 6: any other copy of what we have is older than the expired entry, too.
-                    self.tombstones.overwrite(KeyKind::Canonical, record.key, written_at);
+                    self.tombstones.hide(KeyKind::Canonical, record.key, written_at);
                 }
             } else if is_allowed(record.value) {
                 wanted.insert(record.rank);
@@ -404,7 +404,7 @@ impl Merge {
     /// save it has forgotten theirs. A process that has that in memory still may save it.
     fn leave_out(&mut self, key: &[u8], written_at: u64) {
         if self.later.contains_key(&self.hash(key)) {
-            self.tombstones.overwrite(KeyKind::Canonical, key, written_at.saturating_sub(1));
+            self.tombstones.hide(KeyKind::Canonical, key, written_at.saturating_sub(1));
         }
     }
 
@@ -425,7 +425,7 @@ impl Merge {
             Some((ours, is_written)) if ours >= written_at => {
                 if ours > written_at && !is_written {
                     // Rule 6: neither is in the file from now on.
-                    self.tombstones.overwrite(KeyKind::Canonical, key, ours.saturating_sub(1));
+                    self.tombstones.hide(KeyKind::Canonical, key, ours.saturating_sub(1));
                 }
                 false
             }
@@ -505,13 +505,22 @@ impl Merge {
     /// Hears of an entry of ours that is not written, since others may have deleted it. It is counted.
     pub fn leave_out_unsure(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
         self.left_out += 1;
-        self.leave_out_ours(kind, key, written_at);
+        self.tombstones.hide(kind, key, written_at.saturating_sub(1));
     }
 
     /// Hears of an entry of ours that is not written, for its time has passed or its value cannot be: it is later all the
-    /// same than what others have.
-    pub fn leave_out_ours(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
-        self.tombstones.overwrite(kind, key, written_at.saturating_sub(1));
+    /// same than what others have. Whether it would have been written otherwise, as far as is known.
+    pub fn leave_out_ours(&mut self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
+        if kind == KeyKind::Canonical {
+            let hash = self.hash(key);
+            let is_later = self.later.get(&hash).is_some_and(|(theirs, _)| *theirs >= written_at);
+            if is_later || self.fate(key, written_at) == Fate::Superseded {
+                self.superseded.insert(hash, written_at);
+                return false;
+            }
+        }
+        self.tombstones.hide(kind, key, written_at.saturating_sub(1));
+        true
     }
 
     /// What both sides deleted.
@@ -560,6 +569,8 @@ impl Merge {
             let error = io::Error::other("a read failed");
             return Err(DiskError::io("reading what another process has saved", theirs.path(), error));
         }
+        // Not before: what this process deleted since its last save has been applied to theirs only now.
+        self.tombstones.forget_beyond();
         self.tombstones.forget_old(now);
         let floor = self.tombstones.floor();
         // Of the deletes of theirs that are forgotten now, those that may be of others.

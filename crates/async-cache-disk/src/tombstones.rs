@@ -193,16 +193,20 @@ impl Tombstones {
             return; // no file can hold it
         }
         self.deleted.raise(kind, key, time);
-        self.forget_beyond();
+        self.floor = self.floor.max(self.deleted.forget_beyond(most_deletes()));
     }
 
     /// Notes that a key was written after `time`, and that this is not to be had any more.
     pub fn overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
-        if u32::try_from(key.len()).is_err() || time <= self.deleted_at(kind, key) {
-            return;
+        self.hide(kind, key, time);
+        self.overwritten.forget_beyond(MOST);
+    }
+
+    /// The same, and nothing is forgotten for it.
+    pub(crate) fn hide(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+        if u32::try_from(key.len()).is_ok() && time > self.deleted_at(kind, key) {
+            self.overwritten.raise(kind, key, time);
         }
-        self.overwritten.raise(kind, key, time);
-        self.forget_beyond();
     }
 
     /// Notes that everything was deleted at `time`.
@@ -244,14 +248,14 @@ impl Tombstones {
         self.deleted.of(kind).iter().map(|(key, time)| (&**key, *time))
     }
 
-    /// Takes in what another one knows.
+    /// Takes in what another one knows. Nothing is forgotten for that, for it may not have been applied yet: see
+    /// [`forget_beyond`](Self::forget_beyond).
     pub fn join(&mut self, other: &Self) {
         self.floor = self.floor.max(other.floor);
         self.cleared_at = self.cleared_at.max(other.cleared_at);
         self.deleted.join(&other.deleted);
         self.overwritten.join(&other.overwritten);
         self.drop_cleared();
-        self.forget_beyond();
     }
 
     /// Forgets what another one, which was made of this one earlier, knows as well.
@@ -286,7 +290,8 @@ impl Tombstones {
         self.overwritten.forget_until(self.cleared_at);
     }
 
-    fn forget_beyond(&mut self) {
+    /// Forgets the older ones, if there are too many.
+    pub(crate) fn forget_beyond(&mut self) {
         self.floor = self.floor.max(self.deleted.forget_beyond(most_deletes()));
         self.overwritten.forget_beyond(MOST);
     }

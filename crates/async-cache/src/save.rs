@@ -39,7 +39,8 @@ use async_cache_core::lost::LostWrites;
 use async_cache_core::store::{NewEntry, Removed, Ticket};
 use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Tombstones, Writer,
+    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Scratch, Snapshot, Step, Times, Tombstones,
+    Writer,
 };
 
 use crate::backup::codec::Codec;
@@ -183,6 +184,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             merge.join(tombstones, learned);
         }
         let opened = self.opened();
+        if let Some(opened) = &opened {
+            // What has expired says nothing to others, whether a write came by and reclaimed it or not.
+            opened.reclaim_all(self.clock.now());
+        }
         let base = opened.as_ref().map(|opened| opened.snapshot());
         let copied = base.as_ref().filter(|_| opened.as_ref().is_some_and(|opened| opened.is_mostly_cold()));
         let mut writer = disk.writer(file.file_now(), unread, copied)?;
@@ -228,10 +233,11 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     }
                 };
                 let Err(why) = written else { continue };
-                if let Some(merge) = merge.as_mut().filter(|_| has_key) {
-                    merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at);
-                }
-                if let Some(why) = why {
+                let is_missed = merge
+                    .as_mut()
+                    .filter(|_| has_key)
+                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
+                if let Some(why) = why.filter(|_| is_missed) {
                     left_out.note(disk, &key_bytes, &why);
                 }
             }
@@ -413,17 +419,32 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         }
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
+        let note = |gone: &mut Gone<K, V>| {
+            if let Some(sharing) = &self.sharing {
+                self.note_lost(sharing, &codec, Core::take_lost, gone);
+            }
+        };
+        let older = self.opened().filter(|older| older.cold.live() > 0);
         if self.open_pristine(&opened, before.as_ref()) {
             opening.entries = opened.cold.live() as u64;
+            if let Some(older) = older {
+                // What was cold and did not come from this file stays, as far as there is room.
+                let mut scratch = Scratch::new();
+                let mut rank = |key: &[u8]| opened.snapshot().locate(key, &mut scratch);
+                let is_missing = |key: &[u8]| rank(key).is_none_or(|rank| !opened.cold.contains(rank));
+                self.restore_all(
+                    read_all(&older, self.clock.adjust_file(older.clock).file_now(), is_missing)
+                        .into_iter()
+                        .rev(),
+                    gone,
+                    note,
+                );
+            }
         } else {
             // What is in memory stays, and may be older than what the file has.
             self.sharing.iter().for_each(Sharing::holds_nothing);
-            let note = |gone: &mut Gone<K, V>| {
-                if let Some(sharing) = &self.sharing {
-                    self.note_lost(sharing, &codec, Core::take_lost, gone);
-                }
-            };
-            opening.entries = self.restore_all(read_all(&opened).into_iter().rev(), gone, note);
+            opening.entries =
+                self.restore_all(read_all(&opened, file.file_now(), |_| true).into_iter().rev(), gone, note);
         }
         Ok((opening, Some(file)))
     }
@@ -492,6 +513,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     if is_deleted {
                         break Restored::Refused(new);
                     }
+                    if let (Some(cold), Some(rank), Some(_)) = (shard.cache.cold(), probe.rank, &in_file)
+                        && slot.is_none()
+                        && !deadline.has_passed(self.clock.now())
+                    {
+                        cold.take(rank); // the new file's counts
+                    }
                     break shard.cache.restore(slot, hash, new, self.clock.now());
                 }
             };
@@ -546,15 +573,21 @@ struct InFile {
     written_at: u64,
 }
 
-/// Reads every entry of a snapshot that can be read, coldest first, each with the time of its writing.
-fn read_all<K, V>(opened: &Opened<K, V>) -> Vec<(SavedEntry<K, V>, Option<InFile>)> {
+/// Reads every cold entry of a snapshot that can be read and whose key is wanted, coldest first, each with the time of its
+/// writing; `now` is the file's.
+fn read_all<K, V>(
+    opened: &Opened<K, V>,
+    now: u64,
+    mut is_wanted: impl FnMut(&[u8]) -> bool,
+) -> Vec<(SavedEntry<K, V>, Option<InFile>)> {
     let mut records = opened.snapshot().records();
     let mut entries = Vec::new();
     while let Some(step) = records.next_wanted(|rank| opened.cold.contains(rank)) {
         match step {
             Step::Lost { rank } => opened.lose(rank, &"its record is damaged or cannot be read"),
+            Step::Record(record) if !is_wanted(record.key) => {}
             Step::Record(record) => {
-                let ttl = record.deadline.map(|deadline| deadline.saturating_sub(opened.clock.file_now()));
+                let ttl = record.deadline.map(|deadline| deadline.saturating_sub(now));
                 let decoded = (opened.codec.decode_key)(record.key)
                     .and_then(|key| Ok((key, (opened.codec.decode_value)(record.value)?)));
                 match decoded {

@@ -61,13 +61,13 @@ pub(crate) fn add<M: Method<N>, const N: usize>(py: Python<'_>) -> PyResult<()> 
     class.cast::<PyType>()?.setattr(name, method)
 }
 
-unsafe extern "C" fn call<M: Method<N>, const N: usize>(
+pub(super) unsafe extern "C" fn call<M: Method<N>, const N: usize>(
     object: *mut ffi::PyObject,
     given: *const *mut ffi::PyObject,
     positional: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached. The descriptor has checked that the object is of the class. `given` are `positional`
+    // SAFETY: attached. The descriptor, ours or the interpreter's, has checked that the object is of the class. `given` are `positional`
     // arguments, then one for each of `names`, null or a tuple of strings; all outlive the call.
     unsafe {
         let py = Python::assume_attached();

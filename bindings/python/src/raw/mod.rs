@@ -7,7 +7,7 @@
 //! - `interpreter`: which interpreter runs here;
 //! - `stack`: how much stack the running thread has left;
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
-//! - `method`: methods called with their arguments in place;
+//! - `method`: methods called with their arguments in place; `async_method`: those that pass for async functions;
 //! - `pending`: calls that the main thread makes for other threads;
 //! - `stop`: the exception that a value is returned in;
 //! - `function`: callables with vectorcall that pass for functions; `bound`: their bound methods;
@@ -23,6 +23,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod async_method;
 pub(crate) mod bound;
 pub(crate) mod calls;
 pub(crate) mod context;

@@ -8,7 +8,8 @@
 //! 3. a process applies its own deletes to its own entries when they happen. So a floor counts for entries of the process
 //!    only as far as deletes of *others* may be among those that were forgotten;
 //! 4. which deletes of a file are those of others is known of the file that the process wrote last. In a file that another
-//!    process wrote since, each listed delete may be one; and each forgotten one, if the floor was raised since.
+//!    process wrote since, each listed delete may be one, and each forgotten one: also if the floor is the same, for a
+//!    delete that was earlier than the floor may have been forgotten since.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -72,10 +73,9 @@ impl Learned {
     /// The deletes of others in a file that is about to be joined.
     pub(super) fn others(&self, theirs: &Snapshot, tombstones: &Tombstones) -> Others {
         let listed = tombstones.latest_delete();
-        match self.wrote.filter(|wrote| wrote.floor == tombstones.floor()) {
-            // Rule 4.
-            Some(wrote) if wrote.file_id == theirs.file_id() => wrote.others,
-            Some(wrote) => Others { forgotten: wrote.others.forgotten, listed },
+        let is_ours = |wrote: &Wrote| wrote.file_id == theirs.file_id() && wrote.floor == tombstones.floor();
+        match self.wrote.filter(is_ours) {
+            Some(wrote) => wrote.others, // Rule 4.
             None => Others { forgotten: tombstones.floor(), listed },
         }
     }
