@@ -22,7 +22,7 @@
 //!    there ([`Merge`] has the steps);
 //! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
 //!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
-//!    wrote it later, is a miss from then on.
+//!    wrote it later, is a miss from then on. If a part of the old file could not be read meanwhile, the next save does it.
 //!
 //! Listing a shard's entries walks them in order under its lock: some milliseconds for a hundred thousand of
 //! them, during which writes to this shard wait, and reads behind them.
@@ -256,13 +256,15 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         };
         *clock = Some(file);
         self.unread.store(false, Ordering::Relaxed);
+        // Rule 8
+        if let Some((_, opened)) = &cold {
+            for rank in not_carried {
+                opened.cold.take(rank);
+            }
+        }
         if let Some(snapshot) = successor.take() {
-            // Rule 8
             self.cold_counts.passed_on(known_others.as_ref(), &snapshot);
             if let Some((_, opened)) = &cold {
-                for rank in not_carried {
-                    opened.cold.take(rank);
-                }
                 opened.move_to(snapshot);
             }
         }
