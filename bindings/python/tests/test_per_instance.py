@@ -97,7 +97,7 @@ def test_each_object_has_results_of_its_own_and_its_content_does_not_count(
     decorator: Callable[..., Any],
 ) -> None:
     class Counter(Base):
-        @decorator(per_instance=True)
+        @decorator(per_instance=True)  # type: ignore[untyped-decorator]
         async def next(self, step: int) -> int:
             self.calls += step
             return self.calls
@@ -154,7 +154,7 @@ def test_an_object_that_dies_takes_its_entries_along_and_no_others() -> None:
             await one.row(number)
             await one.row(number, verbose=True)
             await Repository.row(self=one, number=number)
-        await one.row([1, 2])  # type: ignore[arg-type]
+        await one.row([1, 2])  # type: ignore[call-overload]
         await two.row(1)
         assert Repository.row.get_metrics()["size"] == 602
         watched = weakref.ref(one)
@@ -261,7 +261,8 @@ def test_a_long_chain_of_objects_that_hold_each_other_through_results_goes_witho
     class Link:
         @AsyncLRU(maxsize=None, per_instance=True)
         async def next(self, link: Any) -> list[Any]:
-            return links.pop()
+            made: list[Any] = links.pop()
+            return made
 
     links: list[Any] = []
 
@@ -315,7 +316,7 @@ def test_a_decorated_function_goes_while_its_objects_live_and_the_other_way_roun
 @all_decorators
 def test_an_invalidation_is_for_one_object(decorator: Callable[..., Any]) -> None:
     class Counter(Base):
-        @decorator(per_instance=True)
+        @decorator(per_instance=True)  # type: ignore[untyped-decorator]
         async def row(self, number: int, verbose: bool = False) -> int:
             self.calls += 1
             return self.calls
@@ -472,7 +473,7 @@ def test_objects_that_cannot_be_referenced_weakly_are_refused_with_what_to_do() 
             ):
                 await Unreferenced().get(1)
             with pytest.raises(TypeError, match="a int cannot be referenced weakly"):
-                await Unreferenced.get(5, 1)  # type: ignore[arg-type]
+                await Unreferenced.get(5, 1)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="__weakref__"):
             Unreferenced.get.invalidate_cache(Unreferenced(), 1)
         with pytest.raises(TypeError, match="lacks the argument 'self'"):
