@@ -334,6 +334,7 @@ impl History {
         self.trace(|| format!("{who} cannot save"));
         self.disk.fail_every("rename", io::ErrorKind::StorageFull);
         self.processes[who].cache.save_to_backup().unwrap_err();
+        self.processes[who].model.note_lost(self.now_ms);
         self.disk.repair();
     }
 
