@@ -223,8 +223,8 @@ impl History {
         }
     }
 
-    /// What has expired leaves. Done before a key is written, for then it depends on when it left whether it was lost or
-    /// replaced.
+    /// What has expired leaves. Done before a key is written or deleted, for then it depends on when it left whether it was
+    /// lost, or replaced or deleted.
     fn reclaim(&mut self, who: usize) {
         let Running { cache, model, .. } = &mut self.processes[who];
         let _ = cache.len();
@@ -290,6 +290,7 @@ impl History {
     fn delete(&mut self, who: usize, key: Key) {
         self.trace(|| format!("{who} deletes {key}"));
         let (time, most) = (self.time, self.most_deletes);
+        self.reclaim(who);
         let Running { cache, model, flight, .. } = &mut self.processes[who];
         cache.delete(&key);
         flight.iter_mut().for_each(|flight| flight.is_fenced |= flight.key == key);
