@@ -223,8 +223,8 @@ impl History {
         }
     }
 
-    /// What has expired leaves. Done before a key is written, for then it depends on when it left whether it was lost or
-    /// replaced.
+    /// What has expired leaves. Done before a key is written or deleted, for then it depends on when it left whether it was
+    /// lost, or replaced or deleted.
     fn reclaim(&mut self, who: usize) {
         let Running { cache, model, .. } = &mut self.processes[who];
         let _ = cache.len();
@@ -290,6 +290,7 @@ impl History {
     fn delete(&mut self, who: usize, key: Key) {
         self.trace(|| format!("{who} deletes {key}"));
         let (time, most) = (self.time, self.most_deletes);
+        self.reclaim(who);
         let Running { cache, model, flight, .. } = &mut self.processes[who];
         cache.delete(&key);
         flight.iter_mut().for_each(|flight| flight.is_fenced |= flight.key == key);
@@ -334,6 +335,7 @@ impl History {
         self.trace(|| format!("{who} cannot save"));
         self.disk.fail_every("rename", io::ErrorKind::StorageFull);
         self.processes[who].cache.save_to_backup().unwrap_err();
+        self.processes[who].model.note_lost(self.now_ms);
         self.disk.repair();
     }
 

@@ -102,8 +102,22 @@ impl Process {
         self.memory.clear();
         self.owed.clear();
         self.lost.clear();
+        self.noted.clear();
         self.deletes.clear(time);
         self.every_delete.clear(time);
+    }
+
+    /// A save begins. A write that left memory hides what is older, but for one that was deleted since: the delete says it
+    /// all, and when it is forgotten, so is the write.
+    pub(crate) fn note_lost(&mut self, now_ms: u64) {
+        let expired: Vec<Key> =
+            self.owed.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
+        expired.into_iter().for_each(|key| self.lose(key));
+        for (key, time) in std::mem::take(&mut self.lost) {
+            if time > self.deletes.of(key) {
+                raise(&mut self.noted, key, time - 1);
+            }
+        }
     }
 
     /// A file was taken in: deletes that were not saved are forgotten, and so are writes that have left memory.
@@ -114,6 +128,7 @@ impl Process {
             self.memory.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
         gone.into_iter().for_each(|key| self.lose(key));
         self.lost.clear();
+        self.noted.clear();
     }
 }
 
@@ -125,6 +140,8 @@ pub(crate) struct Process {
     pub(crate) owed: BTreeMap<Key, Time>,
     /// Such writes that have left memory.
     pub(crate) lost: BTreeMap<Key, Time>,
+    /// Up to when each key was overwritten by such a write: noted by a save, to be told to the file.
+    pub(crate) noted: BTreeMap<Key, Time>,
     pub(crate) deletes: Deletes,
     /// The same, and none is ever forgotten.
     pub(crate) every_delete: Deletes,
@@ -184,13 +201,10 @@ impl File {
         let found: BTreeMap<Key, Write> = found.iter().copied().collect();
 
         // "The write counts": what left memory before it was saved hides what is older.
-        for (key, time) in std::mem::take(&mut process.owed) {
-            if process.has_expired(key, now_ms) {
-                raise(&mut process.lost, key, time);
-            }
-        }
-        for (key, time) in std::mem::take(&mut process.lost) {
-            raise(&mut self.hidden, key, time - 1);
+        process.note_lost(now_ms);
+        process.owed.clear();
+        for (key, until) in std::mem::take(&mut process.noted) {
+            raise(&mut self.hidden, key, until);
         }
         self.all_deletes.join(&std::mem::take(&mut process.every_delete), usize::MAX);
         let own = std::mem::take(&mut process.deletes);
