@@ -333,6 +333,9 @@ def test_an_invalidation_may_name_another_object_than_the_one_it_is_asked_throug
     """
 
     class Rows:
+        def __init__(self, table: str) -> None:
+            self.table = table
+
         @AsyncLRU()
         async def row(self, number: int) -> object:
             return object()
@@ -342,7 +345,8 @@ def test_an_invalidation_may_name_another_object_than_the_one_it_is_asked_throug
             return object()
 
     async def main() -> None:
-        one, other = Rows(), Rows()
+        wrong: Any = object()
+        one, other = Rows("one"), Rows("other")
         for name in ("row", "told"):
             ask, ask_other = getattr(one, name), getattr(other, name)
             kept, stale, else_kept = await ask(7), await ask_other(7), await ask_other(8)
@@ -350,7 +354,7 @@ def test_an_invalidation_may_name_another_object_than_the_one_it_is_asked_throug
             assert await ask_other(7) is not stale
             assert [await ask(7), await ask_other(8)] == [kept, else_kept]
         with pytest.raises(TypeError):
-            one.row.invalidate_cache(object(), 7)
+            one.row.invalidate_cache(wrong, 7)
 
     run(main())
 
