@@ -184,44 +184,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         if let Some(snapshot) = others {
             copy_eager(&mut writer, merge.as_ref(), &snapshot, file)?;
         }
-        let mut left_out = LeftOut::default();
-        let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
-        let now = self.clock.now();
-        while let Some(slice) = hot.next_slice(self, codec.clone_key) {
-            for Taken { key, value, deadline, written_at } in slice {
-                key_bytes.clear();
-                let encoded = key.and_then(|key| (codec.encode_key)(&key, &mut key_bytes));
-                let has_key = encoded.is_ok();
-                let written = if deadline.has_passed(now) {
-                    Err(None)
-                } else {
-                    let encoded = encoded.and(value);
-                    let encoded = encoded.and_then(|value| (codec.encode_value)(&value, &mut value_bytes));
-                    let deadline = file.deadline_to_file(deadline);
-                    let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
-                    let mut admits = |writer: &mut Writer| {
-                        merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
-                    };
-                    match encoded {
-                        Ok(()) if !admits(&mut writer) => Ok(()),
-                        Ok(()) => match writer.push(&key_bytes, &value_bytes, times) {
-                            Ok(_) => Ok(()),
-                            Err(error) if *error.kind() == DiskErrorKind::Limit => Err(Some(error.into())),
-                            Err(error) => return Err(error.into()),
-                        },
-                        Err(error) => Err(Some(error)),
-                    }
-                };
-                let Err(why) = written else { continue };
-                let is_missed = merge
-                    .as_mut()
-                    .filter(|_| has_key)
-                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
-                if let Some(why) = why.filter(|_| is_missed) {
-                    left_out.note(&disk.path().display(), &key_bytes, &why);
-                }
-            }
-        }
+        let mut left_out = self.write_hot(disk, codec, &mut writer, merge.as_mut(), &mut hot, file)?;
         let place = disk.path().display();
         let (saved, dropped) = match merge {
             None => (writer.finish()?, self.shrinking.replaced(&place, self.maxsize)),
@@ -254,6 +217,57 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             dropped,
             set_aside: saved.set_aside,
         })
+    }
+
+    /// Writes the entries in memory, the ones most worth keeping last. Returns those that could not be.
+    fn write_hot(
+        &self,
+        disk: &DiskBackend,
+        codec: &Codec<K, V>,
+        writer: &mut Writer,
+        mut merge: Option<&mut Merge>,
+        hot: &mut HotEntries,
+        file: FileClock,
+    ) -> Result<LeftOut, DiskError> {
+        let mut left_out = LeftOut::default();
+        let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+        let now = self.clock.now();
+        while let Some(slice) = hot.next_slice(self, codec.clone_key) {
+            for Taken { key, value, deadline, written_at } in slice {
+                key_bytes.clear();
+                let encoded = key.and_then(|key| (codec.encode_key)(&key, &mut key_bytes));
+                let has_key = encoded.is_ok();
+                let written = if deadline.has_passed(now) {
+                    Err(None)
+                } else {
+                    let encoded = encoded.and(value);
+                    let encoded = encoded.and_then(|value| (codec.encode_value)(&value, &mut value_bytes));
+                    let deadline = file.deadline_to_file(deadline);
+                    let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
+                    let mut admits = |writer: &mut Writer| {
+                        merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
+                    };
+                    match encoded {
+                        Ok(()) if !admits(writer) => Ok(()),
+                        Ok(()) => match writer.push(&key_bytes, &value_bytes, times) {
+                            Ok(_) => Ok(()),
+                            Err(error) if *error.kind() == DiskErrorKind::Limit => Err(Some(error.into())),
+                            Err(error) => return Err(error),
+                        },
+                        Err(error) => Err(Some(error)),
+                    }
+                };
+                let Err(why) = written else { continue };
+                let is_missed = merge
+                    .as_mut()
+                    .filter(|_| has_key)
+                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
+                if let Some(why) = why.filter(|_| is_missed) {
+                    left_out.note(&disk.path().display(), &key_bytes, &why);
+                }
+            }
+        }
+        Ok(left_out)
     }
 
     /// Tells the merge of everything that is here, and copies what of theirs wins and is not.

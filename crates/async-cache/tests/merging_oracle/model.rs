@@ -112,7 +112,9 @@ impl Process {
     pub(crate) fn note_lost(&mut self, now_ms: u64) {
         let expired: Vec<Key> =
             self.owed.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
-        expired.into_iter().for_each(|key| self.lose(key));
+        for key in expired {
+            self.lose(key);
+        }
         for (key, time) in std::mem::take(&mut self.lost) {
             if time > self.deletes.of(key) {
                 raise(&mut self.noted, key, time - 1);
@@ -126,7 +128,9 @@ impl Process {
         self.every_delete = Deletes::default();
         let gone: Vec<Key> =
             self.memory.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
-        gone.into_iter().for_each(|key| self.lose(key));
+        for key in gone {
+            self.lose(key);
+        }
         self.lost.clear();
         self.noted.clear();
     }
@@ -225,13 +229,13 @@ impl File {
                 continue;
             }
             match our {
-                Some(our) if our.time >= their.time => {
+                Some(our)
                     if our.time > their.time
-                        && (process.refused.contains(&(*key, our.time)) || is_gone(self, *key, our))
-                    {
-                        raise(&mut self.hidden, *key, our.time - 1);
-                    }
+                        && (process.refused.contains(&(*key, our.time)) || is_gone(self, *key, our)) =>
+                {
+                    raise(&mut self.hidden, *key, our.time - 1);
                 }
+                Some(our) if our.time >= their.time => {}
                 Some(our) => {
                     // The save meets both.
                     refused.insert((*key, our.time));
@@ -259,10 +263,7 @@ impl File {
             let may_be_deleted = our.time <= before.floor()
                 && before.get(*key).is_none()
                 && before.writers.iter().any(|writer| *writer != process.life);
-            if may_be_deleted && found.get(key) != Some(our) {
-                left_out += 1;
-                raise(&mut self.hidden, *key, our.time - 1);
-            } else if unsavable(our) {
+            if unsavable(our) || may_be_deleted && found.get(key) != Some(our) {
                 left_out += 1;
                 raise(&mut self.hidden, *key, our.time - 1);
             } else {
