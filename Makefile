@@ -149,6 +149,7 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/workers
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
+	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test merging_oracle
 
 # libFuzzer on the stable compiler, and a mutation fuzzer for what needs an interpreter. Seconds for each of them.
 FUZZ_SECONDS ?= 3600
