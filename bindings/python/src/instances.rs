@@ -254,6 +254,11 @@ impl Departure {
     }
 }
 
+/// In the child of a fork: the thread that was removing entries is the parent's (rule 5).
+pub(crate) fn forked(py: Python<'_>) {
+    LEAVING.borrow(py).1 = false;
+}
+
 /// Removes the entries of dead objects, and fences their loads.
 fn remove(py: Python<'_>, left: Left) {
     let mut leaving = LEAVING.borrow(py);

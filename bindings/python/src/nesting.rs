@@ -77,6 +77,7 @@ pub(crate) fn forked(py: Python<'_>) {
         std::mem::take(&mut graph.waits)
     };
     drop(waits);
+    crate::instances::forked(py);
 }
 
 /// Notes that a load waits for another; `false` if that would never end.
