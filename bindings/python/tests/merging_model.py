@@ -1,5 +1,5 @@
-"""What docs/semantics.md, "Several processes", promises, as naively as it can be said: one dict for each process, one list
-for the file, and every delete there ever was. Nothing is shared with the code that is tested.
+"""What docs/semantics.md, "Several processes", promises, as naively as it can be said: one dict for each process, a
+list for the file, and every delete there ever was. Nothing is shared with the code that is tested.
 
 Times count operations. A value is the time of its write, so it names the write. No history deletes so much that deletes
 are forgotten, and nothing expires: a time to live is either zero or longer than every history.
@@ -95,8 +95,9 @@ class Expected:
     # Entries of others that are kept: with plain keys, with objects as keys; the coldest first.
     theirs: tuple[list[Key], list[Key]]
     dropped: int
-    # Whether the number of entries to be written was known before the entries of others were copied.
-    is_room_known: bool
+    # Whether the room was known exactly before `theirs` were copied. If not, some of them are warmer than ours for
+    # one save.
+    is_room_known: tuple[bool, bool]
 
 
 @dataclass
@@ -171,5 +172,5 @@ class File:
             entries={**written, **dict(copied)},
             theirs=([key for key, _ in theirs[0]], [key for key, _ in theirs[1]]),
             dropped=dropped,
-            is_room_known=all(isinstance(key, int) for key, _ in refused),
+            is_room_known=(all(isinstance(key, int) for key, _ in refused), not refused),
         )
