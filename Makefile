@@ -150,6 +150,7 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=5000 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q tests/test_merging_oracle.py
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
+	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test merging_oracle
 
 # libFuzzer on the stable compiler, and a mutation fuzzer for what needs an interpreter. Seconds for each of them.
 FUZZ_SECONDS ?= 3600

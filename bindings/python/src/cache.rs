@@ -259,6 +259,12 @@ impl Cache {
         }
     }
 
+    /// Whether a key is in memory or loading; a key that Python has to compare is not looked for.
+    pub(crate) fn has(&self, py: Python<'_>, probe: &impl Probe) -> bool {
+        let addressed = self.address_at_once(py, probe);
+        addressed.is_some_and(|(_, slot, flight)| slot.is_some() || flight.is_some())
+    }
+
     /// Asks the opened snapshot for what a write of this key has to know.
     fn probe(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<Probed> {
         let opened = self.state.borrow(py).opened.clone();

@@ -23,6 +23,7 @@ use async_cache_core::flight::FlightId;
 use crate::agent::Tool;
 use crate::cache::{Cache, Entered, Hit};
 use crate::errors;
+use crate::instances::{Instances, Unknown, with};
 use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
 use crate::load::Work;
 use crate::nesting;
@@ -101,8 +102,45 @@ impl Function {
     ) -> PyResult<Kept<'a, 'py>> {
         match &self.part {
             None => Ok(Kept::All(args, names)),
-            Some(part) => part.of(py, args, names),
+            Some(part) => {
+                let kept = part.of(args, names, Unknown::Add, self.wrapped.bind(py))?;
+                Ok(kept.expect("unknown objects are added"))
+            }
         }
+    }
+
+    /// [`Function::kept`], if that runs no Python code and is no error.
+    #[inline]
+    pub(crate) fn kept_at_once<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> Option<Kept<'a, 'py>> {
+        match &self.part {
+            None => Some(Kept::All(args, names)),
+            Some(part) => part.of(args, names, Unknown::Leave, self.wrapped.bind(py)).ok()?,
+        }
+    }
+
+    /// The objects that it is called on, if its results are kept for each.
+    fn instances(&self) -> Option<&Instances> {
+        self.part.as_ref().and_then(|part| part.instances.as_ref())
+    }
+
+    /// Notes that a call is going to have an entry or a load, if its results go with its object.
+    fn note(
+        &self,
+        py: Python<'_>,
+        (args, names): (&Args, Option<&Bound<'_, PyTuple>>),
+        probe: &CallProbe<'_, '_>,
+    ) -> PyResult<()> {
+        let Some(part) = self.part.as_ref() else { return Ok(()) };
+        let Some(instances) = &part.instances else { return Ok(()) };
+        // Neither is the object excluded nor what is before it, for it is the first parameter.
+        let object = instances.position(py, args, names)?;
+        instances.note(args.as_slice()[object].bind(py), probe.hash());
+        Ok(())
     }
 
     /// How keys are made of the arguments that are kept.
@@ -178,6 +216,17 @@ impl Function {
             let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
             let names = exact_names(&names)?;
             let names = (!names.is_empty()).then_some(&names);
+            let args = match self.numbered(py, args, names) {
+                Ok(Some(args)) => args,
+                Ok(None) => {
+                    is_any_done = true;
+                    continue;
+                }
+                Err(error) => {
+                    refused = refused.or(Some(error));
+                    continue;
+                }
+            };
             match self.probe_written(py, &args, names) {
                 Ok(probe) => {
                     self.cache.bind(py).get().delete_key(py, &probe)?;
@@ -197,6 +246,31 @@ impl Function {
             _ => Ok(()),
         }
     }
+}
+
+impl Function {
+    /// What was kept of a call with the object's number in its place. `None`: nothing of the object is cached.
+    fn numbered(
+        &self,
+        py: Python<'_>,
+        args: Args,
+        names: Option<&Bound<'_, PyTuple>>,
+    ) -> PyResult<Option<Args>> {
+        let Some(instances) = self.instances() else { return Ok(Some(args)) };
+        let position = instances.position(py, &args, names)?;
+        let object = args.as_slice()[position].bind(py);
+        let token = instances.token(object, Unknown::Leave, String::new)?;
+        if token.is_none() {
+            Instances::check(object, || name_of(self.wrapped.bind(py)))?;
+        }
+        Ok(token.map(|token| with(py, &args, position, token)))
+    }
+}
+
+/// A function's name, for messages.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
+    let name = function.getattr(pyo3::intern!(function.py(), "__qualname__"));
+    name.map_or_else(|_| "the function".to_owned(), |name| name.to_string())
 }
 
 /// Calls of functions that are only cached.
@@ -515,6 +589,7 @@ impl State {
                     }),
                     names: names.map(|names| Ref::new(names.clone())),
                 };
+                function.note(py, (&call.args, names), &probe)?;
                 Cache::enter(cache, &probe, Some(work), Ttl::Default, is_counted)
             }
             Self::Waiting(_) | Self::Served | Self::Done => unreachable!("asked for by those who ask"),
@@ -718,7 +793,8 @@ impl Call {
     fn send_kept_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let State::Function(call) = &self.state else { return None };
         let function = call.function(py);
-        let kept = function.kept(py, &call.args, call.names.as_ref().map(|names| names.bind(py))).ok()?;
+        let names = call.names.as_ref().map(|names| names.bind(py));
+        let kept = function.kept_at_once(py, &call.args, names)?;
         let probe = function.probe_at_once(py, &kept)?;
         let Hit::Served(value) = function.cache.bind(py).get().hit(py, &probe) else { return None };
         drop(kept);

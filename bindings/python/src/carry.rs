@@ -25,11 +25,12 @@ pub(crate) struct Carried<'o> {
 impl Carried<'_> {
     /// The save has succeeded: what is cold is read from its file from now on.
     pub(crate) fn go_on_with(self, successor: &Successor) {
-        let Some(snapshot) = successor.take() else { return };
         for rank in self.left_out {
             self.opened.cold.take(rank);
         }
-        self.opened.move_to(snapshot);
+        if let Some(snapshot) = successor.take() {
+            self.opened.move_to(snapshot);
+        }
     }
 }
 

@@ -264,6 +264,14 @@ impl CallKey {
         }
     }
 
+    /// Whether an argument is the number of an object. If that is not to be seen: whether it could be.
+    fn may_have(&self, py: Python<'_>, number: u64) -> bool {
+        match &self.form {
+            Form::Plain { values, .. } => values.iter().any(|value| is_number(value.bind(py), number)),
+            Form::ByValue { .. } => true,
+        }
+    }
+
     fn same(&self, py: Python<'_>, other: &Self) -> bool {
         if self.number != other.number {
             return false;
@@ -309,6 +317,43 @@ fn same_name(a: &Bound<'_, PyString>, b: &Bound<'_, PyString>) -> bool {
 
 fn same_value(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, typed: bool) -> bool {
     (!typed || a.get_type().is(b.get_type())) && quick(a, b, 0) == Some(true)
+}
+
+fn is_number(value: &Bound<'_, PyAny>, number: u64) -> bool {
+    value.is_exact_instance_of::<PyInt>() && value.extract::<u64>().is_ok_and(|value| value == number)
+}
+
+/// An entry or a load of the object that has a number, known by its hash: see `instances`. Of a key by value
+/// nothing but the hash is looked at: one in billions is another object's, which is a miss there.
+pub(crate) struct OfInstance {
+    pub(crate) number: u64,
+    pub(crate) hash: u64,
+}
+
+impl Probe for OfInstance {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn quick(&self, py: Python<'_>, known: &Ref) -> Option<bool> {
+        let known = known.bind(py);
+        Some(match known.cast_exact::<CallKey>() {
+            Ok(call) => call.get().may_have(py, self.number),
+            Err(_) => is_number(known, self.number),
+        })
+    }
+
+    fn ask(&self, _: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(false)
+    }
+
+    fn to_key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.number.into_pyobject(py)?.into_any())
+    }
+
+    fn encode(&self, _: Python<'_>) -> PyResult<Option<Vec<u8>>> {
+        Ok(None)
+    }
 }
 
 /// A call as a file has it: one positional argument is itself, anything else is told from that by an extension

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared; `part`: of
-//!   which arguments they are made
+//!   which arguments they are made; `instances`: objects that are arguments by identity
 //! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
 //!   it begins on its caller's stack; `room`: where callers wait; `once`: results that are
 //!   read once; `nesting`: loads that wait for loads
@@ -28,6 +28,7 @@ mod eager;
 mod errors;
 mod file;
 mod inline;
+mod instances;
 mod interpreter;
 mod key;
 mod library;
@@ -55,12 +56,14 @@ use pyo3::types::{PyList, PyString};
 use crate::agent::ToolCall;
 use crate::call::{Call, Function};
 use crate::file::Target;
+use crate::instances::Instances;
 use crate::load::Load;
 use crate::part::Part;
 use crate::raw::method::Method;
 use crate::raw::{Ref, async_method, bound, coroutine, function, method};
 
-/// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key.
+/// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key,
+/// `instance` is the name of the parameter that is known by identity, empty if it is given by position only.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // as many as a decorated function is made of
 fn decorate<'py>(
@@ -72,9 +75,11 @@ fn decorate<'py>(
     make_key: Option<Bound<'py, PyAny>>,
     passes_for: Option<Bound<'py, PyAny>>,
     excluded: (Vec<usize>, Vec<Bound<'py, PyString>>),
+    instance: Option<Bound<'py, PyString>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
-    let part = Part::new(skip, &excluded.0, excluded.1);
+    let instances = instance.map(|name| Instances::new(&cache, name));
+    let part = Part::new(skip, &excluded.0, excluded.1, instances);
     let function = Function {
         wrapped: Ref::new(wrapped),
         passes_for: passes_for.map(Ref::new),

@@ -7,11 +7,14 @@
 //!    so what follows an excluded argument keeps its own place among the others: no two calls become one key but those
 //!    that differ in excluded arguments only.
 //! 2. `skip` leaves out the first arguments, given by position only.
+//! 3. Of a function that is cached for each object, the object is replaced by its number, after the above: see
+//!    [`Instances`].
 
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::call::Args;
+use crate::call::{Args, name_of};
+use crate::instances::{Instances, Unknown, with};
 use crate::raw::{Ref, equal};
 
 /// What is left out of the keys of a function.
@@ -20,6 +23,8 @@ pub(crate) struct Part {
     positions: Box<[usize]>,
     /// The names that are not, exactly `str`.
     names: Box<[Ref<PyString>]>,
+    /// The objects, if the results are kept for each.
+    pub(crate) instances: Option<Instances>,
 }
 
 /// The arguments that make the key of a call.
@@ -54,18 +59,42 @@ impl Part {
         skip: usize,
         positions: &[usize],
         names: Vec<Bound<'_, PyString>>,
+        instances: Option<Instances>,
     ) -> Option<Box<Self>> {
-        if positions.is_empty() && names.is_empty() {
+        if positions.is_empty() && names.is_empty() && instances.is_none() {
             return None;
         }
         // Rule 2
         let positions = (0..skip).chain(positions.iter().copied().filter(|&position| position >= skip));
         let names = names.into_iter().map(Ref::new);
-        Some(Box::new(Self { positions: positions.collect(), names: names.collect() }))
+        Some(Box::new(Self { positions: positions.collect(), names: names.collect(), instances }))
     }
 
-    /// What makes the key. Runs no Python code.
+    /// What makes the key. Runs Python code for an object that has no number yet only; if it is to be left so, `None`
+    /// comes back.
     pub(crate) fn of<'a, 'py>(
+        &self,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+        unknown: Unknown,
+        function: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Kept<'a, 'py>>> {
+        let py = function.py();
+        let kept = if self.positions.is_empty() && self.names.is_empty() {
+            Kept::All(args, names)
+        } else {
+            self.without_excluded(py, args, names)?
+        };
+        let Some(instances) = &self.instances else { return Ok(Some(kept)) };
+        // Rule 3
+        let position = instances.position(py, kept.args(), kept.names())?;
+        let object = kept.args().as_slice()[position].bind(py);
+        let Some(token) = instances.token(object, unknown, || name_of(function))? else { return Ok(None) };
+        let args = with(py, kept.args(), position, token);
+        Ok(Some(Kept::Some(args, kept.names().cloned())))
+    }
+
+    fn without_excluded<'a, 'py>(
         &self,
         py: Python<'py>,
         args: &Args,

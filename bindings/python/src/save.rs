@@ -148,9 +148,7 @@ impl Cache {
             state.dropped += dropped + merged.as_ref().map_or(0, |merged| merged.unsure);
             (maxsize, dropped, shrinks)
         };
-        if let Some(merged) = &merged {
-            left_out.add_unsure(merged.left_out);
-        }
+        left_out.add_unsure(merged.as_ref().map_or(0, |merged| merged.left_out));
         let report = PyDict::new(py);
         report.set_item("entries", saved.entries + saved.eager)?;
         report.set_item("bytes", saved.bytes)?;

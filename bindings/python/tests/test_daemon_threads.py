@@ -43,6 +43,18 @@ class Value:
 class Pickled:
     def __reduce__(self): spin()
 
+class Says:
+    def __init__(self, spins_in): self.spins_in = spins_in
+    def __reduce_ex__(self, protocol):
+        if self.spins_in == "__reduce_ex__": spin()
+        return (Says, ("",), None, self.items())
+    def items(self):
+        spin()
+        yield
+
+class State:
+    def __getstate__(self): spin()
+
 class Awaitable:
     def __await__(self): spin()
 
@@ -106,6 +118,9 @@ PLACES = {
     "a mapping that a batch loader returned": 'cache.get("k", batch_loader=lambda _: mapping())',
     "a decorated function": "decorated(1)",
     "a decorated function's argument": 'decorated(Key("hash"))',
+    "what an argument says to pickle": 'decorated(Says("__reduce_ex__"))',
+    "an argument's __getstate__": "decorated(State())",
+    "the items that an argument tells pickle of": 'decorated(Says("an iterator"))',
     "a tool of an agent": "tool()",
     "a load inside of a load": 'cache.get("outer", loader=lambda: cache.get("inner", loader=load))',
     "the hash of a key": 'cache.get(Key("hash"), loader=load)',

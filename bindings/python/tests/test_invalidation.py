@@ -325,6 +325,40 @@ def test_the_object_may_be_given_once_more_as_the_original_wanted_it(run: Run) -
     run(main())
 
 
+def test_an_invalidation_may_name_another_object_than_the_one_it_is_asked_through(run: Run) -> None:
+    """`self.row.invalidate_cache(other, 7)`, as in the library that this one replaces.
+
+    With a parameter more it was a call of this object, with the other one as the number: it removed
+    nothing, in silence, and the other object's row was served for ever.
+    """
+
+    class Rows:
+        def __init__(self, table: str) -> None:
+            self.table = table
+
+        @AsyncLRU()
+        async def row(self, number: int) -> object:
+            return object()
+
+        @AsyncLRU()
+        async def told(self, number: int, verbose: bool = False) -> object:
+            return object()
+
+    async def main() -> None:
+        wrong: Any = object()
+        one, other = Rows("one"), Rows("other")
+        for name in ("row", "told"):
+            ask, ask_other = getattr(one, name), getattr(other, name)
+            kept, stale, else_kept = await ask(7), await ask_other(7), await ask_other(8)
+            ask.invalidate_cache(other, 7)
+            assert await ask_other(7) is not stale
+            assert [await ask(7), await ask_other(8)] == [kept, else_kept]
+        with pytest.raises(TypeError):
+            one.row.invalidate_cache(wrong, 7)
+
+    run(main())
+
+
 def test_asked_through_the_class_a_class_method_is_for_that_class(run: Run) -> None:
     async def main() -> None:
         for cls in (Repository, Derived):

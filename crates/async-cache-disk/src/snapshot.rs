@@ -4,8 +4,8 @@
 //! Rules that the parts of this module share:
 //! 1. A look-up never fails. What cannot be read or does not verify is not there, and is counted in [`Damage`].
 //! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`), and so is a tail of the
-//!    eager records. Every way to see an entry, reading all included, respects that. Otherwise a caller that deleted
-//!    a key it could not see would see it return.
+//!    eager records. Every way to see an entry, reading all included, respects that, also behind a move (`moved.rs`).
+//!    Otherwise a caller that deleted a key it could not see would see it return.
 //! 3. This module does not know what time it is; it hands deadlines out.
 //! 4. Memory follows what was read and verified, not what the header or a record claims: a file may be nearly all
 //!    holes, and as long as it likes.
@@ -75,7 +75,7 @@ struct Inner {
     header: Header,
     seal: Seal,
     hasher: KeyHasher,
-    damage: DamageLog,
+    damage: Arc<DamageLog>,
     /// Read when the first value needs it; `None` in it if there is none that is sound.
     dictionary: OnceLock<Option<Arc<Dictionary>>>,
 }
@@ -133,7 +133,7 @@ impl Snapshot {
                 file_bytes,
                 seal: Seal::new(&header.file_id, secret),
                 hasher: KeyHasher::new(&header.hash_seed),
-                damage: DamageLog::default(),
+                damage: Arc::default(),
                 dictionary: OnceLock::new(),
                 header,
             }),
@@ -155,7 +155,7 @@ impl Snapshot {
             file_bytes: header.end,
             seal,
             hasher: KeyHasher::new(&header.hash_seed),
-            damage: DamageLog::default(),
+            damage: Arc::default(),
             dictionary: OnceLock::new(),
             header,
         };

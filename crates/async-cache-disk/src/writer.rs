@@ -96,8 +96,8 @@ pub struct Writer {
     successor: Option<Successor>,
     /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their number.
     carried: Vec<(u32, u32, u32)>,
-    /// How many ranks the snapshot has that is carried over.
-    carried_from: u32,
+    /// Of the snapshot that is carried over, without entries.
+    carried_from: Ranks,
 }
 
 impl Writer {
@@ -162,7 +162,7 @@ impl Writer {
             tombstones: Tombstones::default(),
             successor: None,
             carried: Vec::new(),
-            carried_from: 0,
+            carried_from: Ranks::default(),
         })
     }
 
@@ -170,7 +170,7 @@ impl Writer {
     /// have the ranks that they have there; so that the old file need not stay open. Without a snapshot it has eager
     /// records only.
     pub fn successor(&mut self, snapshot: Option<&Snapshot>) -> Successor {
-        self.carried_from = snapshot.map_or(0, Snapshot::len);
+        self.carried_from = snapshot.map(Ranks::none_of).unwrap_or_default();
         self.successor.get_or_insert_default().clone()
     }
 
@@ -191,7 +191,7 @@ impl Writer {
 
     /// The ranks in the file of what was carried over, once all that was taken back is known and sorted.
     fn carried_ranks(&self) -> Ranks {
-        let mut ranks = Ranks::of(self.carried_from);
+        let mut ranks = self.carried_from.clone();
         for &(ordinal, rank, len) in &self.carried {
             for place in 0..len {
                 let ordinal = ordinal + place;
@@ -298,7 +298,9 @@ impl Writer {
         let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let without_locks = temp.without_locks().map(str::to_owned);
         let Installed { file, set_aside } = temp.install(self.keep_target, self.secret)?;
-        if let (Some(successor), Some(file)) = (self.successor.take(), file) {
+        if let (Some(successor), Some(file), false) =
+            (self.successor.take(), file, self.carried_from.may_hide_more())
+        {
             let ranks = self.carried_ranks();
             successor.put(Snapshot::written(file, self.target, self.header, self.seal, ranks));
         }

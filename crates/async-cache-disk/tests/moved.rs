@@ -129,3 +129,54 @@ fn a_save_that_fails_has_no_successor() {
         disk.repair();
     }
 }
+
+/// A bucket that could not be read is dead for the life of a snapshot, so that a key which a `delete` could not see does not
+/// come back. The new file has a bucket of its own, which can be read: the deleted entry was served again after the save.
+#[test]
+fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
+    let disk = FakeDisk::new();
+    let (vfs, all) = (disk.as_vfs(), entries(COUNT, 1));
+    save_with_eager(&vfs, path(), &all, &[], options()).unwrap();
+    let first = sample::open(&vfs, path());
+    let look_in_vain = |snapshot: &Snapshot, key: &[u8]| {
+        disk.fail_every("read_at", std::io::ErrorKind::Other);
+        assert_eq!(snapshot.locate(key, &mut Scratch::new()), None, "this would be the look of a delete");
+        disk.repair();
+    };
+    let save = |snapshot: &Snapshot, meanwhile: &dyn Fn()| {
+        let mut writer = Writer::create(&vfs, path(), options()).unwrap();
+        let successor = writer.successor(Some(snapshot));
+        let (mut records, mut carried) = (snapshot.records(), 0);
+        while let Some(step) = records.next_step() {
+            let Step::Record(record) = step else { continue };
+            writer.carry(&record).unwrap();
+            carried += 1;
+        }
+        meanwhile();
+        writer.finish().unwrap();
+        (successor.take(), carried)
+    };
+    let mut scratch = Scratch::new();
+
+    // While the save goes on: the old file is read further on, and the next save leaves out what is hidden.
+    let (successor, carried) = save(&first, &|| look_in_vain(&first, &all[7].key));
+    assert!(successor.is_none() && carried == COUNT);
+    let (successor, carried) = save(&first, &|| ());
+    let second = successor.expect("no further bucket has died");
+    assert!(carried < COUNT && carried > COUNT / 2);
+    assert_eq!(second.find(&all[7].key, &mut scratch), None);
+    let seen = all.iter().filter(|entry| second.locate(&entry.key, &mut scratch).is_some());
+    assert_eq!(seen.count(), carried as usize, "nothing else is hidden");
+
+    // By a look-up that began before the move, and ends behind it.
+    let (successor, _) = save(&second, &|| ());
+    let third = successor.unwrap();
+    let late = all.iter().find(|entry| third.locate(&entry.key, &mut scratch).is_some()).unwrap();
+    look_in_vain(&second, &late.key);
+    assert_eq!(third.find(&late.key, &mut scratch), None);
+    assert_eq!(third.locate(&late.key, &mut scratch), None);
+    let mut records = third.records();
+    while let Some(step) = records.next_step() {
+        assert!(!matches!(step, Step::Record(record) if record.key == late.key));
+    }
+}

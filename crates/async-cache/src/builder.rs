@@ -15,7 +15,7 @@ use crate::cache::{AsyncCache, Shared};
 use crate::clock::Clock;
 use crate::error::{BackupError, BuildError};
 use crate::inner::{Inner, default_shards};
-use crate::save::Opening;
+use crate::restore::Opening;
 
 /// Makes an [`AsyncCache`]; from [`AsyncCache::builder`].
 #[must_use = "nothing is made before `build`"]

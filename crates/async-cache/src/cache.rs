@@ -15,7 +15,8 @@ use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
 use crate::load::Storing;
 use crate::lookup::Lookup;
-use crate::save::{Opening, Saved};
+use crate::restore::Opening;
+use crate::save::Saved;
 
 /// An in-memory async cache whose entries survive the process.
 ///

@@ -30,7 +30,8 @@ use crate::cache::{AsyncCache, Metrics};
 use crate::error::{BackupError, BuildError, LoadError};
 use crate::load::Storing;
 use crate::lookup::Lookup;
-use crate::save::{Opening, Saved};
+use crate::restore::Opening;
+use crate::save::Saved;
 
 /// The cache of a function that is decorated with [`async_lru`](crate::async_lru) or
 /// [`async_ttl`](crate::async_ttl).

@@ -54,12 +54,14 @@ mod cache;
 mod clock;
 mod error;
 mod function;
+mod hot;
 mod inner;
 mod load;
 mod lookup;
 #[cfg(feature = "macros")]
 mod macros;
 mod nesting;
+mod restore;
 mod room;
 mod save;
 mod sharing;
@@ -85,7 +87,8 @@ pub use function::CachedFunction;
 pub use lookup::Lookup;
 #[cfg(feature = "macros")]
 pub use macros::{agent_cache, agent_invalidates, async_lru, async_ttl, invalidates};
-pub use save::{Opening, Saved};
+pub use restore::Opening;
+pub use save::Saved;
 pub use warm::{WarmUp, WarmedUp};
 
 /// What the expansions of the macros call. Not for anybody else: it changes without notice.

@@ -1,4 +1,4 @@
-//! Saving the cache to its backup, and loading it.
+//! Saving the cache to its backup. `hot` lists and clones what is in memory; `restore` loads.
 //!
 //! A save does not stop the service. It takes the list of entries shard by shard, then their values in slices
 //! of a few dozen, each under a shared lock held for microseconds (but for large `Clone`s); encoding and
@@ -22,45 +22,32 @@
 //!    there ([`Merge`] has the steps);
 //! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
 //!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
-//!    wrote it later, is a miss from then on.
+//!    wrote it later, is a miss from then on. If a part of the old file could not be read meanwhile, the next save does it.
 //!
 //! Listing a shard's entries walks them in order under its lock: some milliseconds for a hundred thousand of
 //! them, during which writes to this shard wait, and reads behind them.
-
+use std::fmt::Display;
 use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use async_cache_core::cache::Restored;
 use async_cache_core::cold::Frozen;
 use async_cache_core::lost::LostWrites;
-use async_cache_core::store::{NewEntry, Removed, Ticket};
-use async_cache_core::time::{Deadline, FileClock, Time};
+use async_cache_core::store::{NewEntry, Removed};
+use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Scratch, Snapshot, Step, Times, Tombstones,
-    Writer,
+    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Writer,
 };
 
 use crate::backup::codec::Codec;
-use crate::backup::disk::owners_differ;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
 use crate::error::{BackendError, BackupError};
+use crate::hot::{HotEntries, Taken};
 use crate::inner::{Core, Inner, Shard};
 use crate::sharing::Sharing;
 use crate::sync::RwLock;
-
-/// The most entries whose values are taken under one lock.
-const SLICE: usize = 64;
-
-/// Shards take turns this often at least, so that the last entries of a save are the most worth keeping of
-/// all shards.
-const FEWEST_ROUNDS: usize = 64;
-
-/// The most lost writes that are searched for a key that is about to come in.
-const LOST_AT_ONCE: usize = 64;
 
 /// What a save came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,8 +57,8 @@ pub struct Saved {
     pub entries: u64,
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
-    /// Entries that should have been saved and were not: they could not be encoded, are too large for the format, or
-    /// another process may have deleted them and the file has forgotten whether it has. The first one of the former,
+    /// Entries that should have been saved and were not: they could not be cloned or encoded, are too large for the
+    /// format, or another process may have deleted them and the file has forgotten whether it has. The first one of the former,
     /// and the number of the latter, are in a warning.
     pub left_out: u64,
     /// Entries that other processes had saved and that this save dropped: there was no room for them within
@@ -81,23 +68,6 @@ pub struct Saved {
     /// Where the file is now that stood at the path and was not a readable cache of ours, or could not be
     /// opened when the cache was built, if there was one.
     pub set_aside: Option<PathBuf>,
-}
-
-/// What was found when a cache loaded from its backup.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Opening {
-    /// Entries that came back. Those of a snapshot are counted, not read.
-    pub entries: u64,
-    /// The size of the file in bytes; 0 for a backend of the user's own.
-    pub bytes: u64,
-    /// How long ago the snapshot was saved, by the wall clock. `None` for a backend of the user's own, or if
-    /// there was nothing.
-    pub age: Option<Duration>,
-    /// How long it took.
-    pub took: Duration,
-    /// Why nothing came back although there is something, if that is so. It was logged, too.
-    pub warning: Option<BackupError>,
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
@@ -149,16 +119,24 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     ) -> Result<Saved, BackupError> {
         let now = self.clock.now();
         let mut hot = self.hot_entries(&mut None);
-        let mut entries = 0;
+        let (mut entries, mut left_out) = (0, LeftOut::default());
         let slices = std::iter::from_fn(|| hot.next_slice(self, clone_key));
         let live = slices.flatten().filter(|taken| !taken.deadline.has_passed(now));
-        let mut all = live.map(|Taken { key, value, deadline, .. }| {
-            entries += 1;
-            SavedEntry { key, value, ttl: deadline.remaining(now) }
+        let mut all = live.filter_map(|Taken { key, value, deadline, .. }| {
+            match key.and_then(|key| Ok((key, value?))) {
+                Ok((key, value)) => {
+                    entries += 1;
+                    Some(SavedEntry { key, value, ttl: deadline.remaining(now) })
+                }
+                Err(why) => {
+                    left_out.note(&"the backup", &[], &why);
+                    None
+                }
+            }
         });
         backend.save(&mut all).map_err(|source| BackupError::Backend { action: "save", source })?;
         let dropped = self.shrinking.replaced(&"the backup", self.maxsize);
-        Ok(Saved { entries, dropped, ..Saved::default() })
+        Ok(Saved { entries, dropped, left_out: left_out.0, ..Saved::default() })
     }
 
     fn save_to_disk(
@@ -206,42 +184,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         if let Some(snapshot) = others {
             copy_eager(&mut writer, merge.as_ref(), &snapshot, file)?;
         }
-        let mut left_out = LeftOut::default();
-        let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
-        let now = self.clock.now();
-        while let Some(slice) = hot.next_slice(self, codec.clone_key) {
-            for Taken { key, value, deadline, written_at } in slice {
-                let encoded = (codec.encode_key)(&key, &mut key_bytes);
-                let has_key = encoded.is_ok();
-                let written = if deadline.has_passed(now) {
-                    Err(None)
-                } else {
-                    let encoded = encoded.and_then(|()| (codec.encode_value)(&value, &mut value_bytes));
-                    let deadline = file.deadline_to_file(deadline);
-                    let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
-                    let mut admits = |writer: &mut Writer| {
-                        merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
-                    };
-                    match encoded {
-                        Ok(()) if !admits(&mut writer) => Ok(()),
-                        Ok(()) => match writer.push(&key_bytes, &value_bytes, times) {
-                            Ok(_) => Ok(()),
-                            Err(error) if *error.kind() == DiskErrorKind::Limit => Err(Some(error.into())),
-                            Err(error) => return Err(error.into()),
-                        },
-                        Err(error) => Err(Some(error)),
-                    }
-                };
-                let Err(why) = written else { continue };
-                let is_missed = merge
-                    .as_mut()
-                    .filter(|_| has_key)
-                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
-                if let Some(why) = why.filter(|_| is_missed) {
-                    left_out.note(disk, &key_bytes, &why);
-                }
-            }
-        }
+        let mut left_out = self.write_hot(disk, codec, &mut writer, merge.as_mut(), &mut hot, file)?;
         let place = disk.path().display();
         let (saved, dropped) = match merge {
             None => (writer.finish()?, self.shrinking.replaced(&place, self.maxsize)),
@@ -256,13 +199,15 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         };
         *clock = Some(file);
         self.unread.store(false, Ordering::Relaxed);
+        // Rule 8
+        if let Some((_, opened)) = &cold {
+            for rank in not_carried {
+                opened.cold.take(rank);
+            }
+        }
         if let Some(snapshot) = successor.take() {
-            // Rule 8
             self.cold_counts.passed_on(known_others.as_ref(), &snapshot);
             if let Some((_, opened)) = &cold {
-                for rank in not_carried {
-                    opened.cold.take(rank);
-                }
                 opened.move_to(snapshot);
             }
         }
@@ -274,6 +219,57 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             dropped,
             set_aside: saved.set_aside,
         })
+    }
+
+    /// Writes the entries in memory, the ones most worth keeping last. Returns those that could not be.
+    fn write_hot(
+        &self,
+        disk: &DiskBackend,
+        codec: &Codec<K, V>,
+        writer: &mut Writer,
+        mut merge: Option<&mut Merge>,
+        hot: &mut HotEntries,
+        file: FileClock,
+    ) -> Result<LeftOut, DiskError> {
+        let mut left_out = LeftOut::default();
+        let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+        let now = self.clock.now();
+        while let Some(slice) = hot.next_slice(self, codec.clone_key) {
+            for Taken { key, value, deadline, written_at } in slice {
+                key_bytes.clear();
+                let encoded = key.and_then(|key| (codec.encode_key)(&key, &mut key_bytes));
+                let has_key = encoded.is_ok();
+                let written = if deadline.has_passed(now) {
+                    Err(None)
+                } else {
+                    let encoded = encoded.and(value);
+                    let encoded = encoded.and_then(|value| (codec.encode_value)(&value, &mut value_bytes));
+                    let deadline = file.deadline_to_file(deadline);
+                    let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
+                    let mut admits = |writer: &mut Writer| {
+                        merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
+                    };
+                    match encoded {
+                        Ok(()) if !admits(writer) => Ok(()),
+                        Ok(()) => match writer.push(&key_bytes, &value_bytes, times) {
+                            Ok(_) => Ok(()),
+                            Err(error) if *error.kind() == DiskErrorKind::Limit => Err(Some(error.into())),
+                            Err(error) => return Err(error),
+                        },
+                        Err(error) => Err(Some(error)),
+                    }
+                };
+                let Err(why) = written else { continue };
+                let is_missed = merge
+                    .as_mut()
+                    .filter(|_| has_key)
+                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
+                if let Some(why) = why.filter(|_| is_missed) {
+                    left_out.note(&disk.path().display(), &key_bytes, &why);
+                }
+            }
+        }
+        Ok(left_out)
     }
 
     /// Tells the merge of everything that is here, and copies what of theirs wins and is not.
@@ -299,7 +295,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     }
 
     /// Notes what was lost since the last save or load; what has expired goes into `gone`, as the keys do.
-    fn note_lost(&self, sharing: &Sharing, codec: &Codec<K, V>, take: TakeLost<K, V>, gone: &mut Gone<K, V>) {
+    pub(crate) fn note_lost(
+        &self,
+        sharing: &Sharing,
+        codec: &Codec<K, V>,
+        take: TakeLost<K, V>,
+        gone: &mut Gone<K, V>,
+    ) {
         let mut bytes = Vec::new();
         let now = self.clock.now();
         for shard in self.shards() {
@@ -325,217 +327,19 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     }
 
     /// Writes are later from now on than all that a file has.
-    fn write_after(&self, snapshot: &Snapshot) {
+    pub(crate) fn write_after(&self, snapshot: &Snapshot) {
         if self.sharing.is_some() {
             let time = snapshot.written_until();
             self.shards().iter().for_each(|shard| shard.write().cache.write_after(time));
         }
     }
-
-    /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it; see rule 2.
-    fn hot_entries(&self, cold: &mut Option<(Frozen, Arc<Opened<K, V>>)>) -> HotEntries {
-        let mut list = |shard: &RwLock<Shard<K, V>>| {
-            let shard = shard.read();
-            let tickets = shard.cache.coldest_first();
-            if let Some((frozen, opened)) = cold {
-                if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
-                    let entries = tickets.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
-                    entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
-                } else {
-                    *cold = None;
-                }
-            }
-            tickets
-        };
-        let shards: Vec<Vec<Ticket>> = self.shards().iter().map(|shard| list(shard)).collect();
-        let longest = shards.iter().map(Vec::len).max().unwrap_or(0);
-        let rounds = longest.div_ceil(SLICE).max(longest.min(FEWEST_ROUNDS));
-        HotEntries { rounds, shards, round: 0, shard: 0 }
-    }
-
-    /// Loads from the backup: what is there and not in memory comes in, older than everything in memory.
-    /// Without a backup nothing happens.
-    pub(crate) fn load_backup(&self) -> Result<Opening, BackupError> {
-        let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
-        // Dropped after the save lock is released, for it may use the cache when it is dropped.
-        let mut gone = Gone::default();
-        let mut clock = self.saving.lock();
-        let started = self.clock.now();
-        let mut opening = match kind {
-            Kind::Disk(disk, codec) => {
-                let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
-                let (opening, file) = self.open_disk(disk, *codec, not_before, &mut gone)?;
-                *clock = file.or(*clock);
-                opening
-            }
-            Kind::Whole(backend, _) => {
-                let load = backend.load();
-                let entries = load.map_err(|source| BackupError::Backend { action: "load", source })?;
-                self.shrinking.loaded(entries.len(), self.maxsize);
-                Opening {
-                    entries: self.restore_all(
-                        entries.into_iter().rev().map(|it| (it, None)),
-                        &mut gone,
-                        |_| {},
-                    ),
-                    ..Opening::default()
-                }
-            }
-        };
-        opening.took = self.clock.now().since(started);
-        Ok(opening)
-    }
-
-    fn open_disk(
-        &self,
-        disk: &DiskBackend,
-        codec: Codec<K, V>,
-        not_before: u64,
-        gone: &mut Gone<K, V>,
-    ) -> Result<(Opening, Option<FileClock>), DiskError> {
-        // What was lost before this is wanted again, if it is in the file.
-        let before = self.sharing.as_ref().map(|sharing| {
-            self.note_lost(sharing, &codec, Core::take_lost, gone);
-            sharing.known()
-        });
-        let opened = disk.open();
-        let unread = opened.as_ref().is_err_and(|error| match error.kind() {
-            DiskErrorKind::Io | DiskErrorKind::Trust => true,
-            // Somebody else's cache, not an older one of ours.
-            DiskErrorKind::OtherVersion { found, wanted } => owners_differ(found, wanted),
-            _ => false,
-        });
-        self.unread.store(unread, Ordering::Relaxed);
-        let Some(snapshot) = opened? else { return Ok((Opening::default(), None)) };
-        let file = self.clock.start_file(snapshot.saved_at().max(not_before));
-        let age = Duration::from_nanos(self.clock.wall().saturating_sub(snapshot.saved_at()));
-        let mut opening = Opening { bytes: snapshot.file_bytes(), age: Some(age), ..Opening::default() };
-        self.cold_counts.loaded(&snapshot);
-        self.shrinking.loaded(snapshot.len() as usize, self.maxsize);
-        self.write_after(&snapshot);
-        if let Some(sharing) = &self.sharing {
-            // And what was lost since is not.
-            self.note_lost(sharing, &codec, Core::take_lost, gone);
-        }
-        let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
-        let opened = Arc::new(opened);
-        let note = |gone: &mut Gone<K, V>| {
-            if let Some(sharing) = &self.sharing {
-                self.note_lost(sharing, &codec, Core::take_lost, gone);
-            }
-        };
-        let older = self.opened().filter(|older| older.cold.live() > 0);
-        if self.open_pristine(&opened, before.as_ref()) {
-            opening.entries = opened.cold.live() as u64;
-            if let Some(older) = older {
-                // What was cold and did not come from this file stays, as far as there is room.
-                let mut scratch = Scratch::new();
-                let mut rank = |key: &[u8]| opened.snapshot().locate(key, &mut scratch);
-                let is_missing = |key: &[u8]| rank(key).is_none_or(|rank| !opened.cold.contains(rank));
-                self.restore_all(
-                    read_all(&older, self.clock.adjust_file(older.clock).file_now(), is_missing)
-                        .into_iter()
-                        .rev(),
-                    gone,
-                    note,
-                );
-            }
-        } else {
-            // What is in memory stays, and may be older than what the file has.
-            self.sharing.iter().for_each(Sharing::holds_nothing);
-            opening.entries =
-                self.restore_all(read_all(&opened, file.file_now(), |_| true).into_iter().rev(), gone, note);
-        }
-        Ok((opening, Some(file)))
-    }
-
-    /// Opens a snapshot under a cache that has nothing in memory and loads nothing; elsewhere a key could be
-    /// hot and cold.
-    fn open_pristine(&self, opened: &Arc<Opened<K, V>>, before: Option<&Tombstones>) -> bool {
-        let mut shards: Vec<_> = self.shards().iter().map(|shard| shard.write()).collect();
-        if let (Some(sharing), Some(before)) = (&self.sharing, before) {
-            // With all shards locked, nothing is deleted between this and the opening.
-            let has_all = self.maxsize.is_none_or(|maxsize| opened.snapshot().len() as usize <= maxsize);
-            let deleted = sharing.opened(has_all.then(|| opened.snapshot().file_id()), before);
-            for rank in opened.snapshot().ranks_of(&deleted) {
-                opened.cold.take(rank);
-            }
-        }
-        // What was lost just now, before all shards were locked, is not noted yet: it would come back.
-        let is_pristine =
-            shards.iter().all(|shard| shard.cache.is_pristine() && shard.cache.store().lost().is_empty());
-        if is_pristine {
-            for shard in &mut shards {
-                // Dropping the old one closes its file; it holds nothing of the user's.
-                drop(shard.open(Some(Arc::clone(opened))));
-            }
-        }
-        is_pristine
-    }
-
-    /// Takes in entries from the most to the least recently used; returns how many. What is lost meanwhile is noted by
-    /// `note_lost`, so that it does not come back.
-    fn restore_all(
-        &self,
-        entries: impl Iterator<Item = (SavedEntry<K, V>, Option<InFile>)>,
-        gone: &mut Gone<K, V>,
-        note_lost: impl Fn(&mut Gone<K, V>),
-    ) -> u64 {
-        // What has expired is not there, and takes no room from what comes in.
-        self.reclaim();
-        let mut restored = 0;
-        for (SavedEntry { key, value, ttl }, in_file) in entries {
-            let written_at = in_file.as_ref().map(|in_file| in_file.written_at);
-            let hash = self.hash(&key);
-            let deadline = self.deadline(ttl);
-            let mut is_noted = false;
-            let restored_or_refused = loop {
-                let probe = self.probe(hash, &key);
-                let mut shard = self.shard(hash).write();
-                if !is_noted && shard.cache.store().lost().len() > LOST_AT_ONCE {
-                    drop(shard);
-                    note_lost(gone);
-                    is_noted = true;
-                    continue;
-                }
-                if shard.is_as_probed(&probe) {
-                    let slot = shard.cache.find(hash, |known| *known == key);
-                    let is_deleted = in_file.as_ref().is_some_and(|in_file| {
-                        // What was lost since that was noted: a few, and not none, if others write all the time.
-                        let mut lost = shard.cache.store().lost().keys();
-                        lost.any(|(lost, time)| in_file.written_at <= time && *lost == key)
-                            || self
-                                .sharing
-                                .as_ref()
-                                .is_some_and(|sharing| sharing.is_deleted(&in_file.key, in_file.written_at))
-                    });
-                    let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
-                    if is_deleted {
-                        break Restored::Refused(new);
-                    }
-                    if let (Some(cold), Some(rank), Some(_)) = (shard.cache.cold(), probe.rank, &in_file)
-                        && slot.is_none()
-                        && !deadline.has_passed(self.clock.now())
-                    {
-                        cold.take(rank); // the new file's counts
-                    }
-                    break shard.cache.restore(slot, hash, new, self.clock.now());
-                }
-            };
-            match restored_or_refused {
-                Restored::Stored => restored += 1,
-                Restored::Refused(entry) => gone.refused.push(entry),
-            }
-        }
-        restored
-    }
 }
 
 /// What a save or a load has to drop when it holds no lock any more.
-struct Gone<K, V> {
+pub(crate) struct Gone<K, V> {
     expired: Vec<Removed<K, V>>,
     lost: Vec<LostWrites<K>>,
-    refused: Vec<NewEntry<K, V>>,
+    pub(crate) refused: Vec<NewEntry<K, V>>,
 }
 
 impl<K, V> Default for Gone<K, V> {
@@ -545,7 +349,7 @@ impl<K, V> Default for Gone<K, V> {
 }
 
 /// How what was lost is taken out of a shard, and what has expired with it.
-type TakeLost<K, V> = fn(&mut Core<K, V>, Time, &mut Removed<K, V>) -> LostWrites<K>;
+pub(crate) type TakeLost<K, V> = fn(&mut Core<K, V>, Time, &mut Removed<K, V>) -> LostWrites<K>;
 
 /// What was lost in a shard, until it is noted: if a key's serialisation panics, it stays lost.
 struct Untold<'s, K, V> {
@@ -565,43 +369,6 @@ impl<K, V> Drop for Untold<'_, K, V> {
             self.shard.write().cache.take_back(lost);
         }
     }
-}
-
-/// An entry as the file has it: its key, and when it was written.
-struct InFile {
-    key: Box<[u8]>,
-    written_at: u64,
-}
-
-/// Reads every cold entry of a snapshot that can be read and whose key is wanted, coldest first, each with the time of its
-/// writing; `now` is the file's.
-fn read_all<K, V>(
-    opened: &Opened<K, V>,
-    now: u64,
-    mut is_wanted: impl FnMut(&[u8]) -> bool,
-) -> Vec<(SavedEntry<K, V>, Option<InFile>)> {
-    let mut records = opened.snapshot().records();
-    let mut entries = Vec::new();
-    while let Some(step) = records.next_wanted(|rank| opened.cold.contains(rank)) {
-        match step {
-            Step::Lost { rank } => opened.lose(rank, &"its record is damaged or cannot be read"),
-            Step::Record(record) if !is_wanted(record.key) => {}
-            Step::Record(record) => {
-                let ttl = record.deadline.map(|deadline| deadline.saturating_sub(now));
-                let decoded = (opened.codec.decode_key)(record.key)
-                    .and_then(|key| Ok((key, (opened.codec.decode_value)(record.value)?)));
-                match decoded {
-                    Ok((key, value)) => {
-                        let entry = SavedEntry { key, value, ttl: ttl.map(Duration::from_nanos) };
-                        let (key, written_at) = (record.key.into(), record.written_at.unwrap_or(0));
-                        entries.push((entry, Some(InFile { key, written_at })));
-                    }
-                    Err(error) => opened.lose(record.rank, &error),
-                }
-            }
-        }
-    }
-    entries
 }
 
 /// Copies what is still cold, as bytes. Returns the ranks of what the merge left out.
@@ -661,76 +428,6 @@ fn copy_eager(
     Ok(())
 }
 
-/// The hot entries of all shards, to be taken in slices.
-struct HotEntries {
-    /// For each shard, coldest first.
-    shards: Vec<Vec<Ticket>>,
-    rounds: usize,
-    round: usize,
-    shard: usize,
-}
-
-/// An entry as it was when a save came by.
-struct Taken<K, V> {
-    key: K,
-    value: V,
-    deadline: Deadline,
-    /// Zero if that is not kept.
-    written_at: u64,
-}
-
-impl HotEntries {
-    /// Clones all keys, a slice at a time, each with the time of its entry's writing.
-    fn keys<K: Hash + Eq, V: Clone>(
-        &self,
-        inner: &Inner<K, V>,
-        clone_key: fn(&K) -> K,
-    ) -> impl Iterator<Item = (K, u64)> {
-        let slices = self.shards.iter().zip(inner.shards());
-        let slices =
-            slices.flat_map(|(tickets, shard)| tickets.chunks(SLICE).map(move |slice| (slice, shard)));
-        slices.flat_map(move |(slice, shard)| {
-            let shard = shard.read();
-            let store = shard.cache.store();
-            let keys = slice
-                .iter()
-                .filter_map(|&ticket| Some((store.redeem(ticket)?.key, store.written_at(ticket))));
-            keys.map(|(key, written_at)| (clone_key(key), written_at)).collect::<Vec<_>>()
-        })
-    }
-
-    /// Clones the next few entries; none if they have all left. `None` at the end.
-    fn next_slice<K: Hash + Eq, V: Clone>(
-        &mut self,
-        inner: &Inner<K, V>,
-        clone_key: fn(&K) -> K,
-    ) -> Option<Vec<Taken<K, V>>> {
-        if self.round == self.rounds {
-            return None;
-        }
-        let tickets = &self.shards[self.shard];
-        let part = |round: usize| tickets.len() * round / self.rounds;
-        let slice = &tickets[part(self.round)..part(self.round + 1)];
-        let taken = if slice.is_empty() {
-            Vec::new()
-        } else {
-            let shard = inner.shards()[self.shard].read();
-            let store = shard.cache.store();
-            let taken = slice.iter().filter_map(|&ticket| {
-                let entry = store.redeem(ticket)?;
-                let (key, value) = (clone_key(entry.key), entry.value.clone());
-                Some(Taken { key, value, deadline: entry.deadline, written_at: store.written_at(ticket) })
-            });
-            taken.collect()
-        };
-        self.shard += 1;
-        if self.shard == self.shards.len() {
-            (self.shard, self.round) = (0, self.round + 1);
-        }
-        Some(taken)
-    }
-}
-
 /// Entries that a save had to leave out. The first one is reported, the others are counted.
 #[derive(Default)]
 struct LeftOut(u64);
@@ -748,15 +445,16 @@ impl LeftOut {
         }
     }
 
-    fn note(&mut self, disk: &DiskBackend, key: &[u8], error: &BackendError) {
+    /// `key` is empty if its bytes are not known.
+    fn note(&mut self, place: &dyn Display, key: &[u8], error: &BackendError) {
         self.0 += 1;
         if self.0 == 1 {
-            let path = disk.path().display();
-            let key = &key[..key.len().min(64)];
+            let which = match &key[..key.len().min(64)] {
+                [] => String::new(),
+                key => format!(" (its key begins with the bytes {})", key.escape_ascii()),
+            };
             tracing::warn!(
-                "{path}: an entry is left out of the save: {error} (its key begins with the bytes {}); \
-                 `Saved::left_out` counts them",
-                key.escape_ascii()
+                "{place}: an entry is left out of the save: {error}{which}; `Saved::left_out` counts them"
             );
         }
     }

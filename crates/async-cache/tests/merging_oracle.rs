@@ -8,6 +8,7 @@
 //!
 //! A history that fails prints its seed: `ASYNC_CACHE_SEED=...` replays it, and with `ASYNC_CACHE_TRACE=1` says each step;
 //! `ASYNC_CACHE_ROUNDS=100000` runs as many histories.
+#![allow(clippy::print_stdout)] // seeds, and steps when they are asked for
 
 #[path = "merging_oracle/model.rs"]
 mod model;
@@ -34,7 +35,7 @@ const STEPS: u64 = 70;
 /// From operation to operation. Deadlines are half-way between two, for what has expired is reclaimed a millisecond later.
 const STEP_MS: u64 = 4;
 /// Histories under one time limit.
-const AT_ONCE: u64 = 500;
+const AT_ONCE: usize = 500;
 /// Values of this kind cannot be written, where there are any.
 const UNSAVABLE: u64 = 11;
 
@@ -163,7 +164,7 @@ impl History {
     }
 
     fn value(&self, time: Time) -> Value {
-        Value { time, is_savable: !self.has_unsavable || time % UNSAVABLE != 0 }
+        Value { time, is_savable: !self.has_unsavable || !time.is_multiple_of(UNSAVABLE) }
     }
 
     fn step(&mut self) {
@@ -214,7 +215,9 @@ impl History {
         self.reclaim(who);
         let Running { cache, model, flight, .. } = &mut self.processes[who];
         cache.set_with_ttl(key, value, ttl.map(Duration::from_millis));
-        flight.iter_mut().for_each(|flight| flight.is_fenced |= flight.key == key);
+        if let Some(flight) = flight {
+            flight.is_fenced |= flight.key == key;
+        }
         model.set(key, time);
         if ttl == Some(0) {
             model.lose(key);
@@ -223,8 +226,8 @@ impl History {
         }
     }
 
-    /// What has expired leaves. Done before a key is written, for then it depends on when it left whether it was lost or
-    /// replaced.
+    /// What has expired leaves. Done before a key is written or deleted, for then it depends on when it left whether it was
+    /// lost, or replaced or deleted.
     fn reclaim(&mut self, who: usize) {
         let Running { cache, model, .. } = &mut self.processes[who];
         let _ = cache.len();
@@ -290,9 +293,12 @@ impl History {
     fn delete(&mut self, who: usize, key: Key) {
         self.trace(|| format!("{who} deletes {key}"));
         let (time, most) = (self.time, self.most_deletes);
+        self.reclaim(who);
         let Running { cache, model, flight, .. } = &mut self.processes[who];
         cache.delete(&key);
-        flight.iter_mut().for_each(|flight| flight.is_fenced |= flight.key == key);
+        if let Some(flight) = flight {
+            flight.is_fenced |= flight.key == key;
+        }
         model.delete(key, time, most);
     }
 
@@ -300,7 +306,9 @@ impl History {
         self.trace(|| format!("{who} clears"));
         let Running { cache, model, flight, .. } = &mut self.processes[who];
         cache.clear();
-        flight.iter_mut().for_each(|flight| flight.is_fenced = true);
+        if let Some(flight) = flight {
+            flight.is_fenced = true;
+        }
         model.clear(self.time);
     }
 
@@ -310,7 +318,7 @@ impl History {
         let keys: Vec<Key> = found.iter().map(|(key, _)| *key).collect();
         self.trace(|| format!("{who} saves: {found:?}; {saved:?}; before: {:?}", self.file));
         let has_unsavable = self.has_unsavable;
-        let is_unsavable = |write: &Write| has_unsavable && write.time % UNSAVABLE == 0;
+        let is_unsavable = |write: &Write| has_unsavable && write.time.is_multiple_of(UNSAVABLE);
         let Running { model, maxsize, .. } = &mut self.processes[who];
         let limits = (*maxsize, self.most_deletes);
         let expected = self.file.save(model, limits, self.now_ms, &found, is_unsavable);
@@ -334,6 +342,7 @@ impl History {
         self.trace(|| format!("{who} cannot save"));
         self.disk.fail_every("rename", io::ErrorKind::StorageFull);
         self.processes[who].cache.save_to_backup().unwrap_err();
+        self.processes[who].model.note_lost(self.now_ms);
         self.disk.repair();
     }
 
@@ -434,7 +443,7 @@ impl History {
     }
 }
 
-/// A small number in MessagePack.
+/// A small number in `MessagePack`.
 fn number(bytes: &[u8]) -> u64 {
     match bytes {
         [small] if *small < 0x80 => (*small).into(),
@@ -449,8 +458,8 @@ fn the_file_holds_exactly_what_is_promised_after_every_save() {
     let first = stage::number_from_env("ASYNC_CACHE_SEED", 0);
     let is_replay = std::env::var_os("ASYNC_CACHE_SEED").is_some();
     let rounds = stage::number_from_env("ASYNC_CACHE_ROUNDS", if is_replay { 1 } else { 1500 });
-    for begin in (first..first + rounds).step_by(AT_ONCE as usize) {
-        let end = (begin + AT_ONCE).min(first + rounds);
+    for begin in (first..first + rounds).step_by(AT_ONCE) {
+        let end = (begin + AT_ONCE as u64).min(first + rounds);
         stage::within_limit(move || {
             for seed in begin..end {
                 let run = std::panic::catch_unwind(|| {

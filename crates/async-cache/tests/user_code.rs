@@ -3,9 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use async_cache::{AsyncCache, CacheBackend, DiskBackend, SavedEntry};
+use async_cache::{AsyncCache, BackendError, CacheBackend, DiskBackend, SavedEntry};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tempfile::TempDir;
 
@@ -76,6 +78,88 @@ fn an_entry_whose_encoding_panics_is_left_out_of_a_save_and_the_others_are_saved
     assert_eq!(cache.get(&2), Some(Age(13)));
     let cache = open(&folder);
     assert_eq!([1, 2, 3].map(|key| cache.get(&key).map(|age| age.0)), [Some(101), None, Some(103)]);
+}
+
+/// A number that cannot be cloned if it is 13.
+#[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Unlucky(u32);
+
+impl Clone for Unlucky {
+    fn clone(&self) -> Self {
+        assert_ne!(self.0, 13, "unlucky");
+        Self(self.0)
+    }
+}
+
+/// A `Clone` that panicked while a save cloned the entries went through `save_to_backup`: nothing was saved, by this save
+/// and by all later ones.
+#[test]
+fn an_entry_whose_clone_panics_is_left_out_of_a_save_and_the_others_are_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || -> AsyncCache<Unlucky, Unlucky> {
+        AsyncCache::builder().backup(DiskBackend::new(folder.path().join("c"))).build().unwrap()
+    };
+    let cache = open();
+    for (key, value) in [(1, 101), (2, 13), (13, 103), (4, 104)] {
+        cache.set(Unlucky(key), Unlucky(value));
+    }
+    for _ in 0..2 {
+        let saved = cache.save_to_backup().unwrap();
+        assert_eq!((saved.entries, saved.left_out, cache.len()), (2, 2, 4));
+    }
+    let cache = open();
+    assert_eq!([1, 2, 4].map(|key| cache.get(&Unlucky(key))), [Some(Unlucky(101)), None, Some(Unlucky(104))]);
+}
+
+/// The write counts all the same: what another process has of the key is older.
+#[test]
+fn an_entry_whose_clone_panics_hides_what_others_have_of_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || -> AsyncCache<u32, Unlucky> {
+        AsyncCache::builder().backup(DiskBackend::new(folder.path().join("c"))).build().unwrap()
+    };
+    let (cache, other) = (open(), open());
+    cache.set(1, Unlucky(101));
+    cache.save_to_backup().unwrap();
+    other.set(1, Unlucky(13));
+    other.set(2, Unlucky(102));
+    let saved = other.save_to_backup().unwrap();
+    assert_eq!((saved.entries, saved.left_out), (1, 1));
+    cache.set(3, Unlucky(103));
+    cache.save_to_backup().unwrap();
+    let reopened = open();
+    assert_eq!(
+        [1, 2, 3].map(|key| reopened.get(&key)),
+        [None, Some(Unlucky(102)), Some(Unlucky(103))],
+        "the older value of key 1 is back"
+    );
+}
+
+/// How many entries a save has brought to it.
+struct Counts(Arc<AtomicUsize>);
+
+impl CacheBackend<u32, Unlucky> for Counts {
+    fn load(&self) -> Result<Vec<SavedEntry<u32, Unlucky>>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<u32, Unlucky>>) -> Result<(), BackendError> {
+        self.0.store(entries.count(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_backend_of_ones_own_does_not_see_an_entry_whose_clone_panics() {
+    let count = Arc::default();
+    let cache = AsyncCache::builder().backup(Counts(Arc::clone(&count))).build().unwrap();
+    (11..=15).for_each(|value| cache.set(value, Unlucky(value)));
+    let saved = cache.save_to_backup().unwrap();
+    assert_eq!((saved.entries, saved.left_out, count.load(Ordering::SeqCst)), (4, 1, 4));
 }
 
 thread_local! {

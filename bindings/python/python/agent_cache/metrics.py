@@ -36,8 +36,9 @@ def with_hit_rate(counts: dict[str, int]) -> dict[str, int | float]:
 
 
 def summed(caches: Iterable[AsyncCache]) -> dict[str, Any]:
-    """The counters of several caches, added up; `last_save_error` is one of theirs, if any has one,
-    and `oldest_load` is that of the oldest load of all.
+    """The counters of several caches, added up.
+
+    `last_save_error` is one of theirs, if any has one; `oldest_load` is that of the oldest load of all.
     """
     total: dict[str, Any] = AsyncCache(maxsize=0).stats()
     for cache in caches:

@@ -60,6 +60,7 @@ class AgentCacheSession:
         self.consider_results = bool(consider_results)
         self._session: _native.AgentSession | None = None
         self._entered = False
+        self._entry: _native.AgentEntry | None = None
         self._frame: _native.AgentFrame | None = None
 
     def __repr__(self) -> str:
@@ -71,18 +72,24 @@ class AgentCacheSession:
                 f"this AgentCacheSession object is entered already; to be in the session {self.session_id!r} in "
                 "several places, make an AgentCacheSession with that id in each"
             )
-        self._session = session = registry.enter(self.session_id)
-        self._entered = True
-        guard = None
-        if self.loop_detection:
-            on_alarm = functools.partial(
-                _on_alarm, self.on_loop, self.max_tool_repeats, self.max_execution_depth
-            )
-            guard = _native.AgentGuard(
-                session, self.max_tool_repeats, self.max_execution_depth, self.consider_results, on_alarm
-            )
-        self._frame = _native.AgentFrame(session, guard, _native.current_agent_frame())
-        _native.set_current_agent_frame(self._frame)
+        # Wherever an interrupt comes, the session is left: here, or when the entry is dropped.
+        self._entry = _native.AgentEntry(registry, self.session_id)
+        try:
+            self._session = session = self._entry.enter()
+            self._entered = True
+            guard = None
+            if self.loop_detection:
+                on_alarm = functools.partial(
+                    _on_alarm, self.on_loop, self.max_tool_repeats, self.max_execution_depth
+                )
+                guard = _native.AgentGuard(
+                    session, self.max_tool_repeats, self.max_execution_depth, self.consider_results, on_alarm
+                )
+            self._frame = _native.AgentFrame(session, guard, _native.current_agent_frame())
+            _native.set_current_agent_frame(self._frame)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     async def __aexit__(
@@ -90,14 +97,19 @@ class AgentCacheSession:
     ) -> None:
         if not self._entered or self._frame is None:
             raise RuntimeError("this AgentCacheSession object was not entered, or was left already")
-        # Another task may leave for the one that entered; its context has no frame of ours.
-        is_here = _native.current_agent_frame() is self._frame
-        around = self._frame.leave()
-        if is_here:
-            _native.set_current_agent_frame(around)
-        self._frame = None
+        self._leave()
+
+    def _leave(self) -> None:
+        frame, entry = self._frame, self._entry
+        self._entry = self._frame = None
         self._entered = False
-        ended = registry.leave(self.session_id)
+        if frame is not None:
+            # Another task may leave for the one that entered; its context has no frame of ours.
+            is_here = _native.current_agent_frame() is frame
+            around = frame.leave()
+            if is_here:
+                _native.set_current_agent_frame(around)
+        ended = None if entry is None else entry.leave()
         if ended is not None:
             for kept in ended.close():
                 # Loads that run are fenced: they answer those who wait, and store nothing.

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from cache import AsyncCache, CacheBackend, _native
 from cache._excluded import check_exclude, places_of
 from cache._function import check_function
+from cache._instances import check_per_instance, instance_of
 from cache._invalidation import Invalidation
 from cache._types import CachedTool
 from cache._ways import Ways
@@ -35,7 +36,8 @@ class AgentCache:
 
     `ttl` in seconds (``None``: for ever); `maxsize` results of this tool, in each session for itself (``None``:
     unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key, ``exclude={"client"}`` the
-    argument of this name; ``key(*args, **kwargs)`` returns the key instead.
+    argument of this name; ``per_instance=True`` keeps the results of a method for each object, by identity, as long as it
+    lives; ``key(*args, **kwargs)`` returns the key instead.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class AgentCache:
         maxsize: int | None = 1024,
         skip_args: int = 0,
         exclude: Iterable[str] = (),
+        per_instance: bool = False,
         key: Callable[..., Any] | None = None,
         backend: CacheBackend | None = None,
     ) -> None:
@@ -69,6 +72,9 @@ class AgentCache:
         self.exclude = check_exclude(exclude)
         if key is not None and self.exclude:
             raise TypeError("key makes the key of all arguments: leave out there what exclude names")
+        self.per_instance = check_per_instance(per_instance, skip_args, self._backup is not None)
+        if key is not None and self.per_instance:
+            raise TypeError("key makes the key of all arguments, the object included: leave per_instance out")
         self._key = key
         self._ttl = ttl
         self._maxsize = maxsize
@@ -81,6 +87,7 @@ class AgentCache:
     def __call__(self, function: Callable[P, Awaitable[R]]) -> CachedTool[P, R]:
         check_function(function, "AgentCache")
         places = places_of(function, self.exclude)
+        instance = instance_of(function, self.per_instance, self.exclude)
         if self._backup is not None and self._decorated:
             raise ValueError(
                 f"this AgentCache has a backup and decorates a function already: give "
@@ -99,13 +106,13 @@ class AgentCache:
 
         def for_session(session: _native.AgentSession) -> Any:
             own = self._new_cache()
-            kept = _native.decorate(run, own, 0, False, self.skip_args, make_key, run, places)
+            kept = _native.decorate(run, own, 0, False, self.skip_args, make_key, run, places, instance)
             kept.cache = own
             kept.resource = self.resource
             return kept
 
         tool = _native.decorate_tool(
-            run, cache, self.skip_args, make_key, number, None if is_global else for_session, places
+            run, cache, self.skip_args, make_key, number, None if is_global else for_session, places, instance
         )
         functools.update_wrapper(tool, function)
         tool.skip_args = self.skip_args

@@ -4,7 +4,8 @@ Rules:
 
 1. An invalidation reaches every way to write its call (see `_ways`), or raises `TypeError`.
 2. Asked through an object or a class (``repository.get.invalidate_cache(7)``), it is for that object. The object may be
-   given once more, as the library that this one replaces wanted it.
+   given once more, as the library that this one replaces wanted it; so may another object of the class be, and then it
+   is for that one, and for the first one if that is a call, too.
 3. Where the object is not known and an argument could be taken for it, a class method is invalidated for its class and
    all subclasses, anything else is refused: an entry of another object would be removed, and the stale one would stay.
 """
@@ -39,7 +40,7 @@ class Invalidation:
         """`invalidate_cache` as it is called through an object; the native bound method asks for it."""
         kwargs.pop("use_cache", None)
         readings: list[GivenCall] = [((instance, *args), kwargs)]
-        if args and args[0] is instance:  # Rule 2
+        if args and (args[0] is instance or self._may_be_called_on(args[0])):  # Rule 2
             readings.append((args, kwargs))
         self.remove(readings)
 

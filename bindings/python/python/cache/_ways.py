@@ -77,8 +77,11 @@ class Parameters:
                 continue
             found = True
             yield from self._ways(bound)
-        if not found and error is not None:
-            raise error  # Rule 3
+        try:
+            if not found and error is not None:
+                raise error  # Rule 3
+        finally:
+            error = None  # it has this frame in its traceback, which would keep the arguments alive
 
     def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """At most how many `ways` there are, for calls that are some."""

@@ -13,7 +13,8 @@ class AsyncLRU(Decorator):
 
     `maxsize` results (``None``: unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key,
     and ``exclude={"session"}`` the argument of this name, however it is given: all calls that differ in nothing else
-    share one result. `typed=True` tells ``f(1)`` from ``f(1.0)``; with a `backup` the results survive the process.
+    share one result. `per_instance=True` keeps the results of a method for each object, by identity, as long as the
+    object lives. `typed=True` tells ``f(1)`` from ``f(1.0)``; with a `backup` the results survive the process.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class AsyncLRU(Decorator):
         backend: CacheBackend | None = None,
         typed: bool = False,
         exclude: Iterable[str] = (),
+        per_instance: bool = False,
         autosave: float | None = None,
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
@@ -37,6 +39,7 @@ class AsyncLRU(Decorator):
             backend=backend,
             typed=typed,
             exclude=exclude,
+            per_instance=per_instance,
             autosave=autosave,
             autosave_changes=autosave_changes,
             save_at_exit=save_at_exit,

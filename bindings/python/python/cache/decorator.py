@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from . import _autosave, _native
 from ._excluded import check_exclude, places_of
 from ._function import check_function, inner_function
+from ._instances import check_per_instance, instance_of
 from ._invalidation import Invalidation
 from ._persistence import Persistence
 from ._scope import scope_of
@@ -36,6 +37,7 @@ class Decorator:
         backend: CacheBackend | None,
         typed: bool,
         exclude: Iterable[str] = (),
+        per_instance: bool = False,
         autosave: float | None = None,
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
@@ -61,6 +63,7 @@ class Decorator:
             _autosave.check(autosave, autosave_changes, self._backup is not None)
         self.skip_args = skip_args
         self.exclude = check_exclude(exclude)
+        self.per_instance = check_per_instance(per_instance, skip_args, self._backup is not None)
         self._typed = typed
         self._decorated = 0
 
@@ -75,6 +78,7 @@ class Decorator:
                 f"this decorator has a backup and decorates a function already: give {_name(function)} a decorator "
                 "and a file of its own"
             )
+        instance = instance_of(function, self.per_instance, self.exclude)
         cache = self.cache
         make = None if self._backup is None else open_backup(cache, self._backup, function)
         if self._backup is not None and self._autosave != (None, None, False):
@@ -88,6 +92,7 @@ class Decorator:
             make,
             inner_function(function),
             places_of(function, self.exclude),
+            instance,
         )
         self._decorated += 1
         functools.update_wrapper(cached, function)

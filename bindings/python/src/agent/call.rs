@@ -300,7 +300,7 @@ impl Coroutine for ToolCall {
             Some(of_session) => function(of_session)?,
         };
         let names = call.names.as_ref().map(|names| names.bind(py));
-        let kept = keeper.kept(py, &call.args, names).ok()?;
+        let kept = keeper.kept_at_once(py, &call.args, names)?;
         let probe = keeper.probe_at_once(py, &kept)?;
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));

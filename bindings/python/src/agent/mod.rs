@@ -26,6 +26,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<frame::Guard>()?;
     module.add_class::<frame::Frame>()?;
     module.add_class::<registry::Registry>()?;
+    module.add_class::<registry::Entry>()?;
     module.add_function(wrap_pyfunction!(tool::decorate_tool, module)?)?;
     module.add_function(wrap_pyfunction!(tool::tool_counts, module)?)?;
     module.add_function(wrap_pyfunction!(tool::count_tool_invalidation, module)?)?;

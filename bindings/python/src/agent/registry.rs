@@ -1,5 +1,7 @@
 //! The registry of the process: sessions by id, tools by resource. The rules are the core's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_cache_core::agent::{Resources, Sessions};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyWeakrefMethods, PyWeakrefReference};
@@ -93,5 +95,51 @@ impl Registry {
         let visited =
             self.state.visit(|state| state.sessions.iter().try_for_each(|session| session.visit(visit)));
         visited.unwrap_or(Ok(()))
+    }
+}
+
+/// One entry into a session. It is left once, at the latest when this object is dropped: an interrupt
+/// may come between any two lines of the code that enters and leaves.
+#[pyclass(frozen, module = "cache._native", name = "AgentEntry")]
+pub(crate) struct Entry {
+    registry: Py<Registry>,
+    session_id: Py<PyString>,
+    is_inside: AtomicBool,
+}
+
+#[pymethods]
+impl Entry {
+    #[new]
+    fn new(registry: Py<Registry>, session_id: Py<PyString>) -> Self {
+        Self { registry, session_id, is_inside: AtomicBool::new(false) }
+    }
+
+    /// Enters the session, and opens it if need be.
+    fn enter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Session>> {
+        let session = self.registry.get().enter(self.session_id.bind(py))?;
+        self.is_inside.store(true, Ordering::Relaxed);
+        Ok(session)
+    }
+
+    /// Leaves the session if it was entered and not left; it is returned to the last one, to be closed.
+    fn leave<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, Session>>> {
+        if !self.is_inside.swap(false, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.registry.get().leave(self.session_id.bind(py))
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !*self.is_inside.get_mut() {
+            return;
+        }
+        // An interpreter that shuts down refuses, and ends all sessions itself.
+        let _ = Python::try_attach(|py| {
+            if let Ok(Some(session)) = self.leave(py) {
+                session.get().end(py);
+            }
+        });
     }
 }

@@ -39,11 +39,7 @@ impl Session {
 
     /// Ends it. The functions that kept its results are returned, for their running loads to be fenced.
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let functions = {
-            let mut state = self.state.borrow(py);
-            state.is_open = false;
-            std::mem::take(&mut state.functions)
-        };
+        let functions = self.end(py);
         PyList::new(py, functions.into_values().map(|function| function.into_bound(py)))
     }
 
@@ -90,6 +86,13 @@ impl Session {
 }
 
 impl Session {
+    /// Ends it. The functions that kept its results are to be dropped when nothing is borrowed.
+    pub(super) fn end(&self, py: Python<'_>) -> BTreeMap<u32, Ref> {
+        let mut state = self.state.borrow(py);
+        state.is_open = false;
+        std::mem::take(&mut state.functions)
+    }
+
     /// The function that keeps the results of a tool, if it was called in this session.
     #[inline]
     pub(super) fn function<'py>(&self, py: Python<'py>, number: u32) -> Option<Bound<'py, PyAny>> {

@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyString};
 use super::call::Watched;
 use crate::cache::Cache;
 use crate::call::Function;
+use crate::instances::Instances;
 use crate::part::Part;
 use crate::raw::{GilCell, Ref, function};
 
@@ -73,10 +74,12 @@ pub(super) fn decorate_tool<'py>(
     number: u32,
     make: Option<Bound<'py, PyAny>>,
     excluded: (Vec<usize>, Vec<Bound<'py, PyString>>),
+    instance: Option<Bound<'py, PyString>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
     let scope = make.map_or(Scope::Global, |make| Scope::Session(Ref::new(make)));
-    let part = Part::new(skip, &excluded.0, excluded.1);
+    let instances = instance.map(|name| Instances::new(&cache, name));
+    let part = Part::new(skip, &excluded.0, excluded.1, instances);
     let function = Function {
         passes_for: Some(Ref::new(wrapped.clone())),
         wrapped: Ref::new(wrapped),

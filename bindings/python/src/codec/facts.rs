@@ -26,6 +26,7 @@ use pyo3::types::{
 
 use super::{names::Name, plan, reduce, types};
 use crate::raw::GilCell;
+use crate::raw::calls::Invoke;
 
 /// How instances of a class are looked at.
 pub(super) enum Kind {
@@ -162,7 +163,7 @@ fn find_out(class: &Bound<'_, PyType>) -> PyResult<Facts> {
         None => kind_of(class)?,
     };
     let mut slots = Vec::new();
-    for slot in types::slot_names(py)?.call1((class,))?.try_iter()? {
+    for slot in types::slot_names(py)?.invoke1(class)?.try_iter()? {
         let slot = slot?.cast_into::<PyString>()?;
         if !(model && is_note_of_fields(&slot)) {
             slots.push(slot.unbind());
@@ -186,7 +187,7 @@ fn find_out(class: &Bound<'_, PyType>) -> PyResult<Facts> {
 /// Rule 1.
 fn stands_for(class: &Bound<'_, PyType>) -> PyResult<Option<Kind>> {
     let py = class.py();
-    let found = types::stand_in_of(py)?.call1((class,))?;
+    let found = types::stand_in_of(py)?.invoke1(class)?;
     if found.is_none() {
         return Ok(None);
     }

@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyComplex, PyFloat, PyFrozenSet, PyInt, PyString, PyT
 use super::names::Name;
 use super::value::write_surrogates;
 use super::{MAX_DEPTH, atom, ext, heirs, number, time, types, write};
+use crate::raw::calls::Invoke;
 use crate::raw::text;
 
 /// Appends the canonical encoding of a key. False: it has none, and `out` is as it was.
@@ -146,9 +147,9 @@ fn write_path(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let py = key.py();
     let is = |class| types::is_exactly(key, class);
     let (flavour, text) = if is(types::pure_posix_path(py)?) || is(types::posix_path(py)?) {
-        ("posix", key.str()?)
+        ("posix", key.invoke_str()?)
     } else if is(types::pure_windows_path(py)?) || is(types::windows_path(py)?) {
-        ("windows", key.str()?.call_method0("lower")?.cast_into()?)
+        ("windows", key.invoke_str()?.call_method0("lower")?.cast_into()?)
     } else {
         return Ok(false);
     };

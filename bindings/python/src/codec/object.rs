@@ -17,7 +17,9 @@
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyFunction, PyMemoryView, PyModule, PyString, PyTuple, PyType};
+use pyo3::types::{
+    PyCFunction, PyDict, PyFunction, PyList, PyMemoryView, PyModule, PyString, PyTuple, PyType,
+};
 
 use super::facts::{self, Facts, Kind, Says};
 use super::found::{Found, Place};
@@ -27,6 +29,7 @@ use super::plan::{ObjectPlan, Plan, base_plan};
 use super::reduce::{Reduced, is_registered, not_there, reduce};
 use super::{ext, types, write};
 use crate::raw::attribute;
+use crate::raw::calls::Invoke;
 
 type Attributes<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
 
@@ -202,7 +205,7 @@ fn stand_in<'py>(
     is_asked: bool,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = value.py();
-    match function.call1((value,)) {
+    match function.invoke1(value) {
         Ok(standing) if !standing.is(value) => Ok(Some(standing)),
         Ok(_) if is_asked => Err(PyTypeError::new_err(format!(
             "the function that cache.key.register was given for {} returned the object itself: let it return what tells \
@@ -268,7 +271,7 @@ fn look_inside<'py>(value: &Bound<'py, PyAny>, kind: &Kind) -> PyResult<Option<C
         Kind::Method => &["__func__", "__self__"],
         Kind::Exception => &["args"],
         Kind::MappingProxy => {
-            let items = PyDict::from_sequence(&value.call_method0("items")?)?;
+            let items = PyDict::from_sequence(&value.invoke_method0(intern!(py, "items"))?)?;
             return Ok(Some(Content::Plan(Plan::Array(vec![Plan::Pairs(items.iter().collect())]))));
         }
         Kind::DictKeys => {
@@ -339,7 +342,7 @@ fn state<'py>(
     facts: &Facts,
     is_own: bool,
 ) -> PyResult<Content<'py>> {
-    let said = class.getattr(intern!(value.py(), "__getstate__")).and_then(|state| state.call1((value,)));
+    let said = class.getattr(intern!(value.py(), "__getstate__")).and_then(|state| state.invoke1(value));
     let base = if facts.has_base { Some(base_plan(value)?) } else { None };
     let said = match said {
         Ok(said) => Plan::Value(said),
@@ -369,7 +372,7 @@ fn text_plan<'py>(text: &Bound<'py, PyString>) -> PyResult<Plan<'py>> {
 }
 
 fn repr<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
-    value.repr().map(Some).or_else(|error| not_there(value.py(), error).map(|()| None))
+    value.invoke_repr().map(Some).or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
 /// Format, shape and bytes of an object that is a buffer: an array, whose `repr` may leave out its
@@ -433,14 +436,20 @@ fn reduced<'py>(
     for (index, part) in rest.into_iter().take(count).enumerate() {
         plans.push(match (index, part) {
             (_, None) => Plan::nil(),
-            (1, Some(items)) => Plan::Items(items.try_iter()?.collect::<PyResult<_>>()?),
+            (1, Some(items)) => Plan::Items(listed(&items)?.iter().collect()),
             (2, Some(pairs)) => {
-                Plan::Pairs(pairs.try_iter()?.map(|pair| pair?.extract()).collect::<PyResult<_>>()?)
+                let pairs = listed(&pairs)?;
+                Plan::Pairs(pairs.iter().map(|pair| pair.extract()).collect::<PyResult<_>>()?)
             }
             (_, Some(part)) => Plan::Value(part),
         });
     }
     Ok(Some(Plan::Array(plans)))
+}
+
+/// What an iterator of an object's own yields.
+fn listed<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    Ok(items.py().get_type::<PyList>().invoke1(items)?.cast_into()?)
 }
 
 /// Whether a state is the attributes, which are written anyway.

@@ -16,6 +16,7 @@ use pyo3::types::{
 
 use super::types;
 use crate::errors;
+use crate::raw::calls::Invoke;
 
 /// `Py_TPFLAGS_HEAPTYPE`: without it a class was certainly written in C.
 const HEAP: u64 = 1 << 9;
@@ -61,7 +62,7 @@ fn own_bytes(class: &Bound<'_, PyType>) -> PyResult<usize> {
     };
     let mut words = has(intern!(py, "__dictoffset__"), MANAGED_DICT)?;
     words += has(intern!(py, "__weakrefoffset__"), MANAGED_WEAKREF)?;
-    words += types::slot_names(py)?.call1((class,))?.len()?;
+    words += types::slot_names(py)?.invoke1(class)?.len()?;
     let bytes: usize = class.getattr(intern!(py, "__basicsize__"))?.extract()?;
     Ok(bytes.saturating_sub(words * size_of::<usize>()))
 }
@@ -114,7 +115,7 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
     let class = value.get_type();
     let registered = types::dispatch_table(py)?.cast::<PyDict>()?.get_item(&class)?;
     let said = match registered {
-        Some(reduce) => reduce.call1((value,)),
+        Some(reduce) => reduce.invoke1(value),
         // What `object` makes of lists and dicts does not look at what their class adds.
         None if is_plain(&class)?
             && (value.is_instance_of::<PyList>() || value.is_instance_of::<PyDict>()) =>
@@ -122,7 +123,9 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
             return Ok(Reduced::Refused);
         }
         // Of the class: an attribute of the object's own may have the name, too.
-        None => class.getattr(intern!(py, "__reduce_ex__")).and_then(|reduce| reduce.call1((value, 4))),
+        None => class
+            .getattr(intern!(py, "__reduce_ex__"))
+            .and_then(|reduce| reduce.invoke2(value, 4_i32.into_pyobject(py)?.as_any())),
     };
     match said {
         Ok(said) => Ok(match said.cast_into::<PyTuple>() {

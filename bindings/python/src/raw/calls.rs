@@ -11,9 +11,9 @@
 //! 3. the functions are called as `C-unwind`, for a call that cannot unwind has no place where the
 //!    [`Hang`] would be dropped. Optimized builds are where that shows.
 //!
-//! What else this crate calls in the interpreter runs no Python code, but for two things: classes of
-//! arguments are asked what they are made of while a key is encoded, and the collector may run
-//! finalizers wherever an object is made.
+//! What else this crate calls in the interpreter runs no Python code, but for three things: attributes
+//! may be properties, numbers and paths of the library's own are read by its Python code, and the
+//! collector may run finalizers wherever an object is made.
 
 use std::mem::{forget, transmute};
 use std::ptr::{null_mut, read_volatile};
@@ -83,6 +83,10 @@ pub(crate) trait Invoke<'py> {
     ) -> PyResult<Bound<'py, PyAny>>;
     /// The hash.
     fn invoke_hash(&self) -> PyResult<isize>;
+    /// The `repr`.
+    fn invoke_repr(&self) -> PyResult<Bound<'py, PyString>>;
+    /// The `str`.
+    fn invoke_str(&self) -> PyResult<Bound<'py, PyString>>;
     /// Whether this equals the other.
     fn invoke_eq(&self, other: &Bound<'py, PyAny>) -> PyResult<bool>;
 }
@@ -143,6 +147,22 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
         // SAFETY: attached, and the object is alive.
         let hash = unsafe { hanging!(ffi::PyObject_Hash as fn(*mut PyObject) -> isize, self.as_ptr()) };
         if hash == -1 { Err(PyErr::fetch(self.py())) } else { Ok(hash) }
+    }
+
+    fn invoke_repr(&self) -> PyResult<Bound<'py, PyString>> {
+        // SAFETY: attached, and the object is alive. The answer is a `str`, says `PyObject_Repr`.
+        unsafe {
+            let text = hanging!(ffi::PyObject_Repr as fn(*mut PyObject) -> *mut PyObject, self.as_ptr());
+            Ok(Bound::from_owned_ptr_or_err(self.py(), text)?.cast_into_unchecked())
+        }
+    }
+
+    fn invoke_str(&self) -> PyResult<Bound<'py, PyString>> {
+        // SAFETY: attached, and the object is alive. The answer is a `str`, says `PyObject_Str`.
+        unsafe {
+            let text = hanging!(ffi::PyObject_Str as fn(*mut PyObject) -> *mut PyObject, self.as_ptr());
+            Ok(Bound::from_owned_ptr_or_err(self.py(), text)?.cast_into_unchecked())
+        }
     }
 
     fn invoke_eq(&self, other: &Bound<'py, PyAny>) -> PyResult<bool> {

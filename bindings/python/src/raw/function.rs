@@ -22,6 +22,7 @@ use super::coroutine::{panicked, pointer_of};
 use super::{Ref, attached};
 use crate::agent::Tool;
 use crate::call::{Args, Function};
+use crate::instances::Instances;
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -286,7 +287,9 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
             pointer_of(function.make_key.as_ref()),
             pointer_of(function.tool.as_ref().and_then(Tool::make)),
         ];
-        for held in held {
+        let instances = function.part.as_ref().and_then(|part| part.instances.as_ref());
+        let of_instances = instances.map_or([null_mut(); 2], Instances::held);
+        for held in held.into_iter().chain(of_instances) {
             if !held.is_null() {
                 let stop = visit(held, arg);
                 if stop != 0 {

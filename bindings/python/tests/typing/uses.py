@@ -38,6 +38,10 @@ class Repository:
     async def nothing() -> str:
         return ""
 
+    @AsyncTTL(per_instance=True)
+    async def of_object(self, key: int) -> str:
+        return str(key)
+
     @AsyncTTLInvalidator(name)
     async def rename(self, key: int, text: str) -> bool:
         return bool(text)
@@ -47,7 +51,7 @@ class Repository:
 async def change(width: int, height: int) -> None: ...
 
 
-@AgentCache(resource="answers")
+@AgentCache(resource="answers", per_instance=False)
 async def ask(question: str) -> list[str]:
     return [question]
 
@@ -93,6 +97,7 @@ async def functions() -> None:
     wrong: Callable[[str], Coroutine[Any, Any, int]] = area  # wrong
     AsyncLRU()(plain)  # wrong
     AsyncLRU(exclude=5)  # wrong
+    AsyncLRU(per_instance="yes")  # wrong
     AsyncLRU(maxsize="10")  # wrong
     print(text, wrong)
 
@@ -102,6 +107,10 @@ async def methods() -> None:
     text: str = await repository.name(1)
     text = await repository.name(key=1, use_cache=False)
     text = await Repository.name(repository, 1)
+    text = await repository.of_object(1)
+    repository.of_object.invalidate_cache(1)
+    Repository.of_object.invalidate_cache(repository, key=1)
+    await repository.of_object("1", 2)  # wrong
     text = await repository.of_class(1)
     text = await Repository.of_class(1)
     text = await repository.static(1)

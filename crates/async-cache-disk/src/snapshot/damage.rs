@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::format::address::{KeyHash, chain};
+
 /// What a snapshot could not read or verify since it was opened. The same record counts each time it is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -103,6 +105,16 @@ impl DamageLog {
 
     pub(super) fn is_dead(&self, bucket: u32) -> bool {
         self.any_dead() && self.dead().contains(bucket)
+    }
+
+    /// How many buckets are dead.
+    pub(super) fn dead_count(&self) -> u64 {
+        if self.any_dead() { self.dead().count } else { 0 }
+    }
+
+    /// Whether a key may have been in a dead bucket, of so many buckets in all.
+    pub(super) fn may_hide(&self, hash: KeyHash, buckets: u32) -> bool {
+        chain(hash.home(buckets), buckets).any(|bucket| self.is_dead(bucket))
     }
 
     pub(super) fn so_far(&self) -> Damage {

@@ -4,7 +4,7 @@
 use super::unpack::unpack;
 use super::{Record, Snapshot};
 use crate::compress::Decompressor;
-use crate::format::address::{KeyHash, chain};
+use crate::format::address::chain;
 use crate::format::page::{PAGE_BYTES, Page, Slot};
 use crate::format::record::RecordLayout;
 use crate::tombstones::{KeyKind, Tombstones};
@@ -132,8 +132,12 @@ impl Snapshot {
     /// [`search`](Self::search) by the ranks that the user knows. What is not in this snapshot is not found.
     fn search_known(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
         let hit = self.search(key, scratch);
-        if self.1.is_some() {
+        if let Some(ranks) = &self.1 {
             scratch.lost = scratch.lost.iter().filter_map(|here| self.known_rank(*here)).collect();
+            if ranks.hides(key) {
+                scratch.blind = true;
+                return None;
+            }
         }
         let hit = hit?;
         Some(Hit { rank: self.known_rank(hit.rank)?, ..hit })
@@ -265,18 +269,16 @@ impl Snapshot {
 
     /// Whether an entry that was read without its bucket can be seen through its bucket too (rule 2 of the module).
     pub(super) fn is_visible(&self, key: &[u8], rank: u32, scratch: &mut Scratch) -> bool {
+        if self.1.as_ref().is_some_and(|ranks| ranks.hides(key)) {
+            return false;
+        }
         !self.0.damage.any_dead()
-            || !self.may_be_hidden(self.hasher().hash(key))
+            || !self.0.damage.may_hide(self.hasher().hash(key), self.header().buckets)
             || self.locate_here(key, scratch) == Some(rank)
     }
 
     /// The rank in the file of the entry with this key.
     pub(crate) fn locate_here(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
         self.search(key, scratch).map(|hit| hit.rank)
-    }
-
-    fn may_be_hidden(&self, hash: KeyHash) -> bool {
-        let buckets = self.header().buckets;
-        chain(hash.home(buckets), buckets).any(|bucket| self.0.damage.is_dead(bucket))
     }
 }

@@ -6,11 +6,17 @@
 //! 1. ranks stay those of the file that was opened first, however often the entries move;
 //! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up finds them, and no walk
 //!    meets them. What was not copied has no record any more;
-//! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between copied entries.
+//! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between copied entries;
+//! 4. a key that a dead bucket hides stays hidden: a delete that could not see it took no rank, and the new file has a
+//!    bucket for it that can be read. What was hidden before the copying began is not copied. If a bucket died since, there
+//!    is no successor, and the next save copies anew. A look-up that began before the move may find one dead behind it:
+//!    then whatever that bucket may have held is hidden.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Snapshot;
+use super::damage::DamageLog;
+use crate::format::address::KeyHasher;
 
 /// Entries that stand one behind the other in both files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +29,45 @@ struct Run {
 }
 
 /// The ranks of entries that moved. Ascending.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Ranks {
     runs: Vec<Run>,
     /// How many ranks the snapshot that was opened first has.
     count: u32,
+    /// The file that they are copied from.
+    before: Option<Before>,
+}
+
+/// What is left of a file when it is closed: where its keys were, and which buckets are dead. Rule 4.
+#[derive(Debug, Clone)]
+struct Before {
+    damage: Arc<DamageLog>,
+    hasher: KeyHasher,
+    buckets: u32,
+    /// How many buckets were dead when the copying began.
+    dead: u64,
 }
 
 impl Ranks {
-    /// No entries of a snapshot with so many ranks.
-    pub(crate) fn of(count: u32) -> Self {
-        Self { runs: Vec::new(), count }
+    /// No entries of a snapshot that will be copied from.
+    pub(crate) fn none_of(snapshot: &Snapshot) -> Self {
+        let damage = Arc::clone(&snapshot.0.damage);
+        let (hasher, buckets, dead) = (*snapshot.hasher(), snapshot.header().buckets, damage.dead_count());
+        let before = Some(Before { damage, hasher, buckets, dead });
+        Self { runs: Vec::new(), count: snapshot.len(), before }
+    }
+
+    /// Whether a bucket of the file before has died since the copying began.
+    pub(crate) fn may_hide_more(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.damage.dead_count() > before.dead)
+    }
+
+    /// Whether a look-up in the file before may have missed this key since. Rule 4.
+    pub(crate) fn hides(&self, key: &[u8]) -> bool {
+        self.before.as_ref().is_some_and(|before| {
+            before.damage.dead_count() > before.dead
+                && before.damage.may_hide(before.hasher.hash(key), before.buckets)
+        })
     }
 
     /// Adds an entry behind all others. Out of order (rule 3) it is left out, and so a miss.
@@ -72,7 +106,8 @@ pub struct Successor(Arc<Mutex<Option<Snapshot>>>);
 
 impl Successor {
     /// The snapshot of the new file, once the save has succeeded: what was [carried](crate::Writer::carry) over, under its
-    /// old ranks, and all eager records. `None` if the save has failed or goes on, or it was taken already.
+    /// old ranks, and all eager records. `None` if the save has failed or goes on, or it was taken already; or the old file
+    /// could not be read in part meanwhile (rule 4): then it is read further on.
     pub fn take(&self) -> Option<Snapshot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -91,7 +126,7 @@ mod tests {
     fn ranks_are_translated_as_a_map_would() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..200 {
-            let (mut ranks, mut map) = (Ranks::of(1000), std::collections::BTreeMap::new());
+            let (mut ranks, mut map) = (Ranks::default(), std::collections::BTreeMap::new());
             let (mut here, mut old) = (random.u32(0..3), random.u32(0..3));
             for _ in 0..40 {
                 ranks.push(here, old);
@@ -101,7 +136,7 @@ mod tests {
             }
             assert!((0..200).all(|here| ranks.old(here) == map.get(&here).copied()));
         }
-        let mut ranks = Ranks::of(9);
+        let mut ranks = Ranks::default();
         (0..9).for_each(|rank| ranks.push(rank + 5, rank));
         ranks.push(3, 3); // out of order
         assert_eq!(ranks.runs, [Run { here: 5, old: 0, len: 9 }]);

@@ -21,7 +21,8 @@ use crate::error::{BackupError, BuildError, LoadError};
 use crate::function::{Asked, CachedFunction, Name};
 use crate::load::Storing;
 use crate::lookup::Lookup;
-use crate::save::{Opening, Saved};
+use crate::restore::Opening;
+use crate::save::Saved;
 
 /// Where the results of a tool are kept, and which results a write makes stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,14 +75,14 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackendError> {
     or_panicked("Deserialize", || T::deserialize(&mut decoder))
 }
 
-/// Runs the user's implementation of `serde_trait`; a panic is an error with its message.
-fn or_panicked<T, E: Into<BackendError>>(
-    serde_trait: &str,
+/// Runs the user's implementation of a trait; a panic is an error with its message.
+pub(crate) fn or_panicked<T, E: Into<BackendError>>(
+    of_trait: &str,
     run: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, BackendError> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(Into::into),
-        Err(panic) => Err(format!("its `{serde_trait}` panicked: {}", panic_message(&*panic)).into()),
+        Err(panic) => Err(format!("its `{of_trait}` panicked: {}", panic_message(&*panic)).into()),
     }
 }
 

@@ -102,8 +102,24 @@ impl Process {
         self.memory.clear();
         self.owed.clear();
         self.lost.clear();
+        self.noted.clear();
         self.deletes.clear(time);
         self.every_delete.clear(time);
+    }
+
+    /// A save begins. A write that left memory hides what is older, but for one that was deleted since: the delete says it
+    /// all, and when it is forgotten, so is the write.
+    pub(crate) fn note_lost(&mut self, now_ms: u64) {
+        let expired: Vec<Key> =
+            self.owed.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
+        for key in expired {
+            self.lose(key);
+        }
+        for (key, time) in std::mem::take(&mut self.lost) {
+            if time > self.deletes.of(key) {
+                raise(&mut self.noted, key, time - 1);
+            }
+        }
     }
 
     /// A file was taken in: deletes that were not saved are forgotten, and so are writes that have left memory.
@@ -112,8 +128,11 @@ impl Process {
         self.every_delete = Deletes::default();
         let gone: Vec<Key> =
             self.memory.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
-        gone.into_iter().for_each(|key| self.lose(key));
+        for key in gone {
+            self.lose(key);
+        }
         self.lost.clear();
+        self.noted.clear();
     }
 }
 
@@ -125,6 +144,8 @@ pub(crate) struct Process {
     pub(crate) owed: BTreeMap<Key, Time>,
     /// Such writes that have left memory.
     pub(crate) lost: BTreeMap<Key, Time>,
+    /// Up to when each key was overwritten by such a write: noted by a save, to be told to the file.
+    pub(crate) noted: BTreeMap<Key, Time>,
     pub(crate) deletes: Deletes,
     /// The same, and none is ever forgotten.
     pub(crate) every_delete: Deletes,
@@ -184,13 +205,10 @@ impl File {
         let found: BTreeMap<Key, Write> = found.iter().copied().collect();
 
         // "The write counts": what left memory before it was saved hides what is older.
-        for (key, time) in std::mem::take(&mut process.owed) {
-            if process.has_expired(key, now_ms) {
-                raise(&mut process.lost, key, time);
-            }
-        }
-        for (key, time) in std::mem::take(&mut process.lost) {
-            raise(&mut self.hidden, key, time - 1);
+        process.note_lost(now_ms);
+        process.owed.clear();
+        for (key, until) in std::mem::take(&mut process.noted) {
+            raise(&mut self.hidden, key, until);
         }
         self.all_deletes.join(&std::mem::take(&mut process.every_delete), usize::MAX);
         let own = std::mem::take(&mut process.deletes);
@@ -211,13 +229,13 @@ impl File {
                 continue;
             }
             match our {
-                Some(our) if our.time >= their.time => {
+                Some(our)
                     if our.time > their.time
-                        && (process.refused.contains(&(*key, our.time)) || is_gone(self, *key, our))
-                    {
-                        raise(&mut self.hidden, *key, our.time - 1);
-                    }
+                        && (process.refused.contains(&(*key, our.time)) || is_gone(self, *key, our)) =>
+                {
+                    raise(&mut self.hidden, *key, our.time - 1);
                 }
+                Some(our) if our.time >= their.time => {}
                 Some(our) => {
                     // The save meets both.
                     refused.insert((*key, our.time));
@@ -245,10 +263,7 @@ impl File {
             let may_be_deleted = our.time <= before.floor()
                 && before.get(*key).is_none()
                 && before.writers.iter().any(|writer| *writer != process.life);
-            if may_be_deleted && found.get(key) != Some(our) {
-                left_out += 1;
-                raise(&mut self.hidden, *key, our.time - 1);
-            } else if unsavable(our) {
+            if unsavable(our) || may_be_deleted && found.get(key) != Some(our) {
                 left_out += 1;
                 raise(&mut self.hidden, *key, our.time - 1);
             } else {
