@@ -156,7 +156,36 @@ impl<'py> EagerMerge<'py> {
         let skipped = std::mem::take(&mut self.skipped);
         let dropped = skipped.saturating_sub(merge.room_left(writer));
         merge.drop_eager(dropped);
+        self.hide_older_ours(merge, dropped)?;
         if dropped == skipped { Ok(()) } else { self.copy(merge, writer, dropped..skipped) }
+    }
+
+    /// Entries of theirs that are later than ours and are not written either, for their time has passed, they may not be
+    /// copied, or they are among the coldest, `dropped` ones: the file has to say that their keys were written later. Of
+    /// keys with canonical bytes the merge itself does so (`async_cache_disk::Merge`, rule 6).
+    fn hide_older_ours(&self, merge: &mut Merge, dropped: usize) -> PyResult<()> {
+        let is_later = |known: &Theirs| known.is_ours && known.counts && known.wins;
+        let Some(theirs) = self.theirs.as_ref().filter(|_| self.records.iter().any(is_later)) else {
+            return Ok(());
+        };
+        let mut records = theirs.eager();
+        let mut passed = 0;
+        let mut slice = Slice::begin();
+        for known in &self.records {
+            slice.end_if_over(self.keys.py())?;
+            let Some(EagerStep::Record(record)) = records.next_step() else { break };
+            passed += usize::from(known.is_wanted_and(Fit::Yes));
+            let until = match known.fit {
+                // Any other copy of what we have is older than the expired entry, too.
+                Fit::Expired => known.written_at.saturating_add(1),
+                Fit::Yes if passed > dropped => continue,
+                Fit::Yes | Fit::Pickled => known.written_at,
+            };
+            if is_later(known) {
+                merge.leave_out_ours(KeyKind::Eager, record.key, until);
+            }
+        }
+        Ok(())
     }
 
     /// Copies a part of those that win, counted from the coldest.
@@ -193,6 +222,10 @@ impl<'py> EagerMerge<'py> {
         let is_deleted = merge.is_deleted(KeyKind::Eager, bytes, written_at)
             || self.deleted_at(key)? >= Some(written_at.max(1));
         if is_later || is_deleted || merge.is_superseded(bytes, written_at) {
+            if theirs.is_some_and(|theirs| theirs.counts && theirs.written_at < written_at) {
+                // Neither is in the file from now on.
+                merge.leave_out_ours(KeyKind::Eager, bytes, written_at);
+            }
             merge.supersede(bytes, written_at);
             return Ok(false);
         }

@@ -126,8 +126,8 @@ impl Cache {
             // First in slices, in which others may write. Then what they wrote is asked for, and they have to wait.
             let is_first = attempt == 0;
             let tickets = if is_first { self.list(py) } else { self.state.borrow(py).core.coldest_first() };
-            let room = self.state.borrow(py).core.maxsize().map(|max| max.saturating_sub(tickets.len()));
-            let opened = Arc::new(Opened::new(snapshot.clone(), file, room, target.options.codec));
+            // Keys that are in memory, too, take no further room: the core drops what is too much when it adopts the rest.
+            let opened = Arc::new(Opened::new(snapshot.clone(), file, maxsize, target.options.codec));
             let ranks = self.ranks(py, &opened, &tickets, &known, is_first.then(Slice::begin))?;
             // Others may have written in between. What has expired stays, for it is listed.
             self.note_lost(py, |core, _, _| core.take_lost_only(), None)?;
@@ -156,12 +156,12 @@ impl Cache {
                 if let Some(deleted_before) = &deleted_before {
                     state.core.write_after(written_until);
                     // A save may replace the file unasked only if the cache has all that is in it.
-                    let is_all = |room| snapshot.len() as usize <= room;
-                    let has_all = ranks.is_empty()
+                    let is_all = |maxsize| tickets.len() + snapshot.len() as usize <= maxsize;
+                    let has_all = ranks.iter().all(|(_, rank)| rank.is_none())
                         && undecodable.is_empty()
                         && from_older.is_empty()
                         && refused == 0
-                        && room.is_none_or(is_all);
+                        && maxsize.is_none_or(is_all);
                     state.share_opened(&opened, deleted_before, has_all.then_some(file_id));
                 }
                 let before = state.opened.replace(Arc::clone(&opened));
