@@ -249,7 +249,7 @@ impl Tombstones {
     }
 
     /// Takes in what another one knows. Nothing is forgotten for that, for it may not have been applied yet: see
-    /// [`forget_beyond`](Self::forget_beyond).
+    /// `forget_beyond`.
     pub fn join(&mut self, other: &Self) {
         self.floor = self.floor.max(other.floor);
         self.cleared_at = self.cleared_at.max(other.cleared_at);
