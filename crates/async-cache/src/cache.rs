@@ -302,7 +302,7 @@ where
     /// happens.
     ///
     /// What is in memory stays, for it is newer; entries of the snapshot that was open until now and were never
-    /// asked for give way to the file's. A cache with nothing in memory and no load running opens the
+    /// asked for give way to the file's, and stay if the file lacks their keys. A cache with nothing in memory and no load running opens the
     /// snapshot and reads it entry by entry, as [`build`](Builder::build) does; any other reads the whole
     /// file now, and blocks the thread meanwhile.
     ///

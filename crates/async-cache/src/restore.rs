@@ -1,7 +1,8 @@
 //! Loading the cache from its backup. A save and a load never run at once: the save lock.
 //!
 //! Under a cache that has nothing in memory a file is opened: its entries are cold, and read when they are asked for. Else
-//! everything is read, and what is not in memory comes in, older than all that is.
+//! everything is read, and what is not in memory comes in, older than all that is. An entry that was cold so far gives
+//! way to the file's entry of its key; if the file lacks the key, the cold entry stays.
 
 use std::hash::Hash;
 use std::sync::Arc;
