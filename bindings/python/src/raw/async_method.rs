@@ -5,7 +5,9 @@
 //! without being bound (`Py_TPFLAGS_METHOD_DESCRIPTOR`), and all its attributes are those of an async function of Python's
 //! with the same parameters, which never runs.
 //!
-//! Invariant: `passes_for` is set from creation to dealloc and never changes. It refers to nothing that leads back.
+//! Invariant: `passes_for` is set from creation to dealloc and never changes. It refers to nothing that leads back. `class`
+//! is the class that has the method: a static one of `PyO3`'s, which lives as long as the process. A call looks it up
+//! here, for `PyO3` takes longer than the rest of the check.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
@@ -32,6 +34,7 @@ struct Object {
     base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
     passes_for: *mut ffi::PyObject,
+    class: *mut ffi::PyTypeObject,
 }
 
 /// Gives the class the method, which passes for a function.
@@ -47,6 +50,7 @@ pub(crate) fn add<M: Method<N>, const N: usize>(
         let this = method.as_ptr().cast::<Object>();
         (&raw mut (*this).vectorcall).write(Some(call::<M, N>));
         (&raw mut (*this).passes_for).write(passes_for.into_ptr());
+        (&raw mut (*this).class).write(M::Class::type_object_raw(py));
         method
     };
     let name = M::NAME.to_str().expect("our own names are ASCII");
@@ -110,17 +114,17 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 }
 
 unsafe extern "C" fn call<M: Method<N>, const N: usize>(
-    _: *mut ffi::PyObject,
+    method: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     flags: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for each of `names`, null
-    // or a tuple of strings. The first one is the object, whose class is checked, as a descriptor does.
+    // or a tuple of strings. The first one is the object, whose class is checked, as a descriptor does. `method` is of
+    // this type, so its `class` is set.
     unsafe {
-        let py = Python::assume_attached();
         let positional = ffi::PyVectorcall_NARGS(flags);
-        let class: *mut ffi::PyTypeObject = M::Class::type_object_raw(py);
+        let class = (*method.cast::<Object>()).class;
         if positional < 1 || ffi::PyObject_TypeCheck(*args, class) == 0 {
             attached(|py| {
                 let message = format!("{}() is called on a cache", M::NAME.to_string_lossy());
