@@ -179,7 +179,8 @@ def test_an_import_that_is_interrupted_in_native_code_raises_and_can_be_done_aga
         print(count)
     """
     done = complete(textwrap.dedent(program), raised)
-    assert int(done.stdout) >= 10
+    # Were there none, nothing would have been interrupted. How many there are depends on the library.
+    assert int(done.stdout) > 0
     assert "panicked" not in done.stderr
 
 
