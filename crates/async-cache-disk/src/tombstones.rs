@@ -26,6 +26,12 @@ use crate::format::Fields;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
 /// The most keys that are kept: so many that were deleted, and so many that were overwritten.
+///
+/// The bound does not depend on `maxsize`. An overwritten key is needed until every other process has saved once more:
+/// from then on a process knows by itself that its older entry is superseded (see `merge::learned`). Between two saves of
+/// one process, each of the others may add the writes that it lost since its own last save, however few entries it holds
+/// at a time. A bound by `maxsize` would forget a busy small cache's keys before the other processes have saved, and
+/// an older value would come back.
 const MOST: usize = 1 << 16;
 
 #[cfg(any(test, feature = "fake"))]

@@ -274,3 +274,54 @@ fn a_save_that_shrinks_a_file_says_by_how_much_whether_it_merges_or_not() {
         assert_eq!(host.saved(0..10), [3, 7, 8, 9]);
     }
 }
+
+/// A cold entry that has expired says nothing to other processes, whether a write came by and reclaimed it or not. One that
+/// was not reclaimed before the save counted as the later write, and took the live entry of another process out of the
+/// file.
+#[test]
+fn a_cold_entry_that_has_expired_hides_nothing_of_others_when_the_cache_is_saved() {
+    for is_reclaimed_by_a_write in [false, true] {
+        let host = Host::new();
+        let earlier = host.open(None);
+        earlier.set(7, 1);
+        host.tick();
+        let later = host.open(None);
+        later.set_with_ttl(7, 2, Some(Duration::from_secs(1)));
+        save(&later);
+        let has_it_cold = host.open(None);
+        host.hands.advance(Duration::from_secs(2));
+        // The file forgets the later write, and then an earlier one of a process that has never met it is saved.
+        save(&host.open(None));
+        save(&earlier);
+        assert_eq!(host.saved(7..8), [7]);
+        if is_reclaimed_by_a_write {
+            has_it_cold.set(8, 8);
+        }
+        assert_eq!(save(&has_it_cold).entries, 1 + u64::from(is_reclaimed_by_a_write));
+        assert_eq!(host.saved(7..8), [7], "reclaimed by a write: {is_reclaimed_by_a_write}");
+    }
+}
+
+/// Writes that left a small cache before its save are needed until the other processes have saved, however many other
+/// keys came and went meanwhile: a bound by `maxsize` in the file would let the older value of another process in.
+#[test]
+fn what_a_small_cache_has_overwritten_is_remembered_until_others_have_saved() {
+    let host = Host::new();
+    let busy = host.open(16);
+    let other = host.open(16);
+    other.set(0, 1);
+    host.tick();
+    for round in 0..3 {
+        for key in 0..4_000 {
+            busy.set(round * 4_000 + key, 2);
+        }
+        save(&busy);
+        host.tick();
+    }
+    assert_eq!(save(&other).left_out, 0);
+    assert_eq!(host.saved(0..1), [0; 0], "its value is older than one that was written and has left");
+    // From now on the process knows it by itself, whatever the file has forgotten.
+    host.disk.as_vfs().remove(PATH.as_ref()).unwrap();
+    save(&other);
+    assert_eq!(host.saved(0..1), [0; 0]);
+}
