@@ -10,6 +10,13 @@
 //!
 //! A waiting call holds a seat in its flight and leaves it when it is cancelled, closed or dropped; the last
 //! one to leave stops the load.
+//!
+//! A load that a call has joined may bring the call nothing: the load was abandoned, cancelled on another event loop, or its
+//! outcome is for the call that loaded only. Rules, which bound how often a call asks:
+//! 1. a call joins [`MOST_JOINED`](crate::cache::MOST_JOINED) such loads at most. When another load runs by then, the call fences that one, which goes
+//!    on for its own callers and stores nothing, and loads with its own loader;
+//! 2. a call that leads is answered by its own load, whatever comes of it; but in a forked child, where the parent's loads
+//!    do not go on, it asks once more.
 
 use std::ffi::{CStr, c_int};
 
@@ -369,6 +376,17 @@ struct Waiting {
     waiter: Option<u64>,
     /// The iterator of the future that is waited on.
     iterator: Ref,
+    /// How often it has asked, this time included.
+    before: u8,
+}
+
+/// What a step of waiting comes to.
+enum Waited<'py> {
+    Sent(Sent<'py>),
+    /// The load brought nothing, and the call asks again. `before`: how often it has asked.
+    Nothing {
+        before: u8,
+    },
 }
 
 impl Call {
@@ -387,12 +405,12 @@ impl Call {
         coroutine::make(py, || Self { state: State::Object(call()) })
     }
 
-    /// Asks the cache, until there is a value or something to wait for.
-    fn ask<'py>(&mut self, py: Python<'py>, mut is_counted: bool) -> PyResult<Sent<'py>> {
+    /// Asks the cache, until there is a value or something to wait for. `before`: how often it has asked before.
+    fn ask<'py>(&mut self, py: Python<'py>, mut before: u8) -> PyResult<Sent<'py>> {
         loop {
             let asked = std::mem::replace(&mut self.state, State::Done);
-            let entered = asked.enter(py, is_counted)?;
-            is_counted = true;
+            let entered = asked.enter(py, before)?;
+            before = before.saturating_add(1);
             let (flight, room, event_loop, leads) = match entered {
                 Entered::Served(value) => {
                     self.state = State::Served;
@@ -454,28 +472,30 @@ impl Call {
                 leads,
                 waiter,
                 iterator: Ref::new(iterator),
+                before,
             }));
-            if let Some(sent) = self.wait(py, py.None().bind(py))? {
-                return Ok(sent);
+            match self.wait(py, py.None().bind(py))? {
+                Waited::Sent(sent) => return Ok(sent),
+                Waited::Nothing { .. } => {}
             }
         }
     }
 
-    /// One step of waiting. `None`: the load was abandoned, and the state is back to what was asked.
-    fn wait<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Option<Sent<'py>>> {
+    /// One step of waiting. If the load brought nothing, the state is back to what was asked.
+    fn wait<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Waited<'py>> {
         let State::Waiting(waiting) = &self.state else { unreachable!("called while it waits") };
         let sent = send(waiting.iterator.bind(py), value);
         self.after(py, sent)
     }
 
-    fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Option<Sent<'py>>> {
+    fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Waited<'py>> {
         match sent {
-            Ok(Sent::Yield(value)) => Ok(Some(Sent::Yield(value))),
+            Ok(Sent::Yield(value)) => Ok(Waited::Sent(Sent::Yield(value))),
             Ok(Sent::Return(_)) => {
                 let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else {
                     unreachable!("called while it waits")
                 };
-                let Waiting { asked, cache, room, flight, number, leads, waiter, .. } = *waiting;
+                let Waiting { asked, cache, room, flight, number, leads, waiter, before, .. } = *waiting;
                 nesting::done(py, waiter, room.bind(py).get().name);
                 let Some(answer) = room.bind(py).get().answer(py) else {
                     // Somebody else finished the future; the seat is left as if the call was cancelled.
@@ -483,11 +503,13 @@ impl Call {
                     Seat { cache: cache.bind(py), room: room.bind(py), flight }.leave(py)?;
                     return Err(errors::load_cancelled(py, &asked.describe(py), None));
                 };
-                let value = answered(py, answer, room.bind(py).get(), leads, &asked)?;
-                if value.is_none() {
-                    self.state = asked;
+                match answered(py, answer, room.bind(py).get(), leads, &asked)? {
+                    Some(value) => Ok(Waited::Sent(Sent::Return(value))),
+                    None => {
+                        self.state = asked;
+                        Ok(Waited::Nothing { before })
+                    }
                 }
-                Ok(value.map(Sent::Return))
             }
             Err(error) => {
                 self.leave(py)?;
@@ -567,7 +589,7 @@ impl State {
     }
 
     /// Looks the key up, and joins or starts a load if it is not there.
-    fn enter<'py>(&self, py: Python<'py>, is_counted: bool) -> PyResult<Entered<'py>> {
+    fn enter<'py>(&self, py: Python<'py>, before: u8) -> PyResult<Entered<'py>> {
         match self {
             Self::Object(call) => {
                 let cache = call.cache.bind(py);
@@ -577,7 +599,7 @@ impl State {
                     (None, Some(loader)) => Some(Work::Batch(Ref::new(loader.bind(py).clone()))),
                     (None, None) => None,
                 };
-                Cache::enter(cache, &probe, work, call.ttl, is_counted)
+                Cache::enter(cache, &probe, work, call.ttl, before)
             }
             Self::Function(call) => {
                 let function = call.function(py);
@@ -585,7 +607,7 @@ impl State {
                 let names = call.names.as_ref().map(|names| names.bind(py));
                 let kept = function.kept(py, &call.args, names)?;
                 let probe = function.probe(py, &kept)?;
-                if call.refresh && !is_counted {
+                if call.refresh && before == 0 {
                     cache.get().delete_key(py, &probe)?;
                 }
                 let work = Work::Function {
@@ -596,7 +618,7 @@ impl State {
                     names: names.map(|names| Ref::new(names.clone())),
                 };
                 function.note(py, (&call.args, names), &probe)?;
-                Cache::enter(cache, &probe, Some(work), Ttl::Default, is_counted)
+                Cache::enter(cache, &probe, Some(work), Ttl::Default, before)
             }
             Self::Waiting(_) | Self::Served | Self::Done => unreachable!("asked for by those who ask"),
         }
@@ -714,15 +736,15 @@ impl Coroutine for Call {
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         if matches!(self.state, State::Waiting(_)) {
             return match self.wait(py, value)? {
-                Some(sent) => Ok(sent),
-                None => self.ask(py, true),
+                Waited::Sent(sent) => Ok(sent),
+                Waited::Nothing { before } => self.ask(py, before),
             };
         }
         if !value.is_none() {
             let message = "can't send non-None value to a just-started coroutine";
             return Err(PyTypeError::new_err(message));
         }
-        self.ask(py, false)
+        self.ask(py, 0)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
@@ -732,8 +754,8 @@ impl Coroutine for Call {
         };
         let thrown = crate::load::throw(waiting.iterator.bind(py), error);
         match self.after(py, thrown)? {
-            Some(sent) => Ok(sent),
-            None => self.ask(py, true),
+            Waited::Sent(sent) => Ok(sent),
+            Waited::Nothing { before } => self.ask(py, before),
         }
     }
 

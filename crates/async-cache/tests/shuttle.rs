@@ -217,6 +217,46 @@ fn a_load_that_began_before_a_clear_never_lands_after_it() {
     check(|| nothing_old_after(|cache, _| cache.clear()));
 }
 
+/// How many loads were superseded in all runs of the scene below.
+static SUPERSEDED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// Two callers whose loads fail with an error of another type, or bring an older value, and one that can use neither error:
+/// it is answered by its own load at the latest, and what it has superseded answers its own callers and stores nothing.
+#[test]
+fn a_caller_that_a_load_brought_nothing_supersedes_the_next_one_which_stores_nothing() {
+    async fn load_otherwise(cache: Cache, origin: Arc<Origin>, fails: bool) -> Result<usize, LoadError<u8>> {
+        let load = || async move {
+            let value = origin.load().await.unwrap();
+            if fails { Err(0) } else { Ok(value) }
+        };
+        cache.get_or_load(&1, load).await
+    }
+    fn scene() {
+        let (cache, origin) = (cache(), Arc::new(Origin::default()));
+        let others = [true, true, false].map(|fails| {
+            let (cache, origin) = (cache.clone(), Arc::clone(&origin));
+            spawn(load_otherwise(cache, origin, fails))
+        });
+        let own = Arc::new(Origin::default());
+        own.version.store(1, SeqCst);
+        let quits = spawn(give_up_after(call(&cache, &own), 2));
+        let mine = block_on(call(&cache, &own)).unwrap();
+        assert!(own.started.load(SeqCst) <= 2, "one load for each caller of its kind at most");
+        let served = cache.get(&1);
+        assert_eq!(served, Some(mine), "what has superseded nothing is stored, what was superseded is not");
+        for other in others {
+            // An error is that of a load that fails, joined or led; a value is one of both.
+            assert!(matches!(block_on(other).unwrap(), Ok(0 | 1) | Err(LoadError::Failed(_))));
+        }
+        block_on(quits).unwrap();
+        assert_eq!(cache.get(&1), served, "a load that was superseded landed last");
+        SUPERSEDED.fetch_add(cache.stats().fenced, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(own.rest(), (0, own.rest().1));
+    }
+    check(scene);
+    assert_ne!(SUPERSEDED.load(std::sync::atomic::Ordering::Relaxed), 0, "the scene never came to it");
+}
+
 // With a snapshot
 
 const VALUES: [(u32, usize); 3] = [(1, 10), (2, 20), (3, 30)];

@@ -184,7 +184,7 @@ impl ToolCall {
             if !here.alarm(py, guard, alarm, &asked, false)? {
                 let mut cached = None;
                 if target.is_some() {
-                    let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, true)?;
+                    let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, 1)?;
                     if let Entered::Served(value) = entered {
                         cached = Some(value);
                     }
