@@ -503,13 +503,11 @@ impl Call {
                     Seat { cache: cache.bind(py), room: room.bind(py), flight }.leave(py)?;
                     return Err(errors::load_cancelled(py, &asked.describe(py), None));
                 };
-                match answered(py, answer, room.bind(py).get(), leads, &asked)? {
-                    Some(value) => Ok(Waited::Sent(Sent::Return(value))),
-                    None => {
-                        self.state = asked;
-                        Ok(Waited::Nothing { before })
-                    }
+                let value = answered(py, answer, room.bind(py).get(), leads, &asked)?;
+                if value.is_none() {
+                    self.state = asked;
                 }
+                Ok(value.map_or(Waited::Nothing { before }, |value| Waited::Sent(Sent::Return(value))))
             }
             Err(error) => {
                 self.leave(py)?;

@@ -1,6 +1,6 @@
 //! Results that can be read once: cached, they would answer the second caller with nothing.
 //!
-//! Looked at when a load ends, never on a hit. Rules:
+//! Looked at when a load ends and when a value is set, never on a hit. Rules:
 //!
 //! 1. A coroutine, an iterator that is its own (`iter(x) is x`: generators, `map`, open files, cursors; all that iterate
 //!    over it share its place, also where it can be begun again), an async iterator alike, and a tuple, list or dict that
@@ -9,11 +9,15 @@
 //!    the call that loaded it, is not stored, and other callers load anew: an error would be an outage of a route that
 //!    merely gains nothing from its decorator. A warning says so.
 //! 3. An awaitable that is no coroutine (a future, a connection pool) and whatever fails to be looked at is a value.
+//! 4. A value that is set, or that a backend brings, is refused for the same reasons in the same words, the response of
+//!    rule 2 as well, for there is no call that it could answer. A coroutine of the caller's is left as it is.
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 
 use crate::raw::calls::Invoke;
+use crate::raw::slots::has_a_next;
 use crate::{errors, library};
 
 /// How many items of a container are looked at.
@@ -34,9 +38,9 @@ pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> 
     if is_plain(value) {
         return Ok(Verdict::Stored);
     }
-    if let Some((what, instead)) = among(value)? {
+    if let Some((what, instead)) = among(value, Owner::Load)? {
         let message = format!("{} returned {what}, so its result cannot be cached: {instead}", name());
-        return Ok(Verdict::Refused(pyo3::exceptions::PyTypeError::new_err(message)));
+        return Ok(Verdict::Refused(PyTypeError::new_err(message)));
     }
     if !is_container(value) && has_stream(value)? {
         let kind = value.get_type().qualname()?;
@@ -55,6 +59,54 @@ pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> 
     Ok(Verdict::Stored)
 }
 
+/// Checks a value that is to be stored. `source` says where it comes from, and how the message begins. `Err`: refused, or
+/// interrupted.
+pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
+    if is_kept_at_sight(value) {
+        return Ok(());
+    }
+    // Rule 4
+    let (what, instead) = match among(value, Owner::Caller)? {
+        Some((what, instead)) => (what, instead.replacen("return", "give", 1)),
+        None if !is_container(value) && value.is_callable() && has_stream(value)? => {
+            let kind = value.get_type().qualname()?;
+            (
+                format!("a {kind}, which can be read once"),
+                "give a response that has its whole body".to_owned(),
+            )
+        }
+        None => return Ok(()),
+    };
+    Err(PyTypeError::new_err(format!("{source} {what}, so it cannot be cached: {instead}")))
+}
+
+/// Whether a value can be stored, as far as that is known without running Python code.
+#[inline]
+pub(crate) fn is_kept_at_sight(value: &Bound<'_, PyAny>) -> bool {
+    let is_known = |item: &Bound<'_, PyAny>| is_plain(item) || is_container(item) || !has_a_next(item);
+    if is_plain(value) {
+        true
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        tuple.iter_borrowed().take(LOOKED_AT).all(|item| is_known(&item))
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        list.iter().take(LOOKED_AT).all(|item| is_known(&item))
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        dict.iter().take(LOOKED_AT).all(|(_, item)| is_known(&item))
+    } else {
+        // A response of a web framework can be called.
+        !has_a_next(value) && !value.is_callable()
+    }
+}
+
+/// Whose a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// A load returned it, and nobody else has it.
+    Load,
+    /// A caller gave it, and may have another use for it.
+    Caller,
+}
+
 fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.is_none()
         || value.is_exact_instance_of::<PyString>()
@@ -71,7 +123,7 @@ fn is_container(value: &Bound<'_, PyAny>) -> bool {
 }
 
 /// What a value is, or has among its first items, that is read once, and what to return instead.
-fn among(value: &Bound<'_, PyAny>) -> PyResult<Option<(String, &'static str)>> {
+fn among(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(String, &'static str)>> {
     let items: Vec<_> = if let Ok(tuple) = value.cast_exact::<PyTuple>() {
         tuple.iter().take(LOOKED_AT).collect()
     } else if let Ok(list) = value.cast_exact::<PyList>() {
@@ -80,13 +132,13 @@ fn among(value: &Bound<'_, PyAny>) -> PyResult<Option<(String, &'static str)>> {
         // Listed first: what asks the items may run Python code, which may change the dict.
         dict.iter().take(LOOKED_AT).map(|(_, item)| item).collect()
     } else {
-        return Ok(read_once(value)?.map(|(what, instead)| (what.to_owned(), instead)));
+        return Ok(read_once(value, owner)?.map(|(what, instead)| (what.to_owned(), instead)));
     };
     let kind = value.get_type().name()?;
     for item in items {
         if !is_plain(&item)
             && !is_container(&item)
-            && let Some((what, instead)) = read_once(&item)?
+            && let Some((what, instead)) = read_once(&item, owner)?
         {
             return Ok(Some((format!("a {kind} with {what}"), instead)));
         }
@@ -95,16 +147,18 @@ fn among(value: &Bound<'_, PyAny>) -> PyResult<Option<(String, &'static str)>> {
 }
 
 /// Rule 1.
-fn read_once(value: &Bound<'_, PyAny>) -> PyResult<Option<(&'static str, &'static str)>> {
+fn read_once(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(&'static str, &'static str)>> {
     let py = value.py();
     let class = value.get_type();
     let has = |name: &str| class.hasattr(name).unwrap_or(false);
     if class.is(library::coroutine(py)?) || (has("__await__") && has("send") && has("close")) {
-        // Otherwise it warns that it was never awaited, and says nothing new.
-        outside_only(py, value.invoke_method0(pyo3::intern!(py, "close")))?;
+        if owner == Owner::Load {
+            // Otherwise it warns that it was never awaited, and says nothing new.
+            outside_only(py, value.invoke_method0(pyo3::intern!(py, "close")))?;
+        }
         return Ok(Some(("a coroutine, which can be awaited once", "await it, and return what it returns")));
     }
-    if value.cast::<PyIterator>().is_ok() && is_its_own(value, value.try_iter().map(Bound::into_any))? {
+    if value.cast::<PyIterator>().is_ok() && is_its_own(value, value.invoke_iter())? {
         return Ok(Some(if has("gi_frame") {
             ("a generator, which can be read once", "return a list(...) of what it yields")
         } else if has("fileno") || has("readline") {
@@ -128,9 +182,10 @@ fn read_once(value: &Bound<'_, PyAny>) -> PyResult<Option<(&'static str, &'stati
 fn has_stream(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
     // Not `getattr`, which may run a `__getattr__` that knows every name.
-    let own = py.get_type::<PyAny>().call_method1("__getattribute__", (value, "body_iterator"));
+    let (get, name) = (pyo3::intern!(py, "__getattribute__"), pyo3::intern!(py, "body_iterator"));
+    let own = py.get_type::<PyAny>().invoke_method2(get, value, name.as_any());
     match outside_only(py, own)? {
-        Some(body) => Ok(read_once(&body)?.is_some()),
+        Some(body) => Ok(read_once(&body, Owner::Caller)?.is_some()),
         None => Ok(false),
     }
 }

@@ -20,6 +20,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from loops import Run, outcome, turns
+from stores import MemoryBackend
 
 from agent_cache import AgentCache, AgentCacheSession
 from cache import AsyncCache, AsyncLRU, CacheWarning
@@ -229,3 +230,144 @@ def test_a_streaming_response_goes_to_each_caller_whole_and_a_warning_says_so(ru
     with pytest.warns(CacheWarning, match="route.*StreamingResponse"):
         run(main())
     assert route.get_metrics()["size"] == 0
+
+
+# What is set is refused like what is loaded
+
+
+def given(name: str) -> Any:
+    """A value that is read once, without the warning that a coroutine gives which nobody awaited."""
+    value = READ_ONCE[name]()
+    for item in value if isinstance(value, tuple | list) else [value]:
+        if hasattr(item, "send") and hasattr(item, "__await__"):
+            item.close()
+    return value
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+@pytest.mark.parametrize("ttl", [{}, {"ttl": 5}, {"ttl": 0}, {"ttl": None}])
+def test_what_can_be_read_once_is_not_set_and_the_value_before_stays(name: str, ttl: dict[str, Any]) -> None:
+    """The story: results of loads were refused, and `set` stored a generator that had nothing left for the second get."""
+    cache = AsyncCache()
+    for key in ("key", (1, "of a tuple")):
+        cache.set(key, "before")
+        value = given(name)
+        with pytest.raises(TypeError, match=r"^set\(\) was given .*, so it cannot be cached: "):
+            cache.set(key, value, **ttl)
+        if name == "file":
+            value.close()
+        assert asyncio.run(_get(cache, key)) == "before"
+
+
+async def _get(cache: AsyncCache, key: Any) -> Any:
+    return await cache.get(key)
+
+
+def test_a_refused_set_says_what_to_give_instead() -> None:
+    cache = AsyncCache()
+    for value, told in (
+        (
+            generator(),
+            r"a generator, which can be read once, so it cannot be cached: give a list\(...\) of what",
+        ),
+        ([generator()], "a list with a generator, which can be read once"),
+        (
+            io.StringIO("text"),
+            "an open file, which can be read once, so it cannot be cached: give its content",
+        ),
+        (StreamingResponse(generator()), "a StreamingResponse, which can be read once"),
+    ):
+        with pytest.raises(TypeError, match=told):
+            cache.set("key", value)
+    assert len(cache.cache) == 0
+
+
+def test_a_coroutine_that_is_refused_can_still_be_awaited(run: Run) -> None:
+    """It is the caller's, who may have forgotten one word."""
+
+    async def main() -> None:
+        cache = AsyncCache()
+        fetched = coroutine()
+        with pytest.raises(
+            TypeError, match="a coroutine, which can be awaited once.*: await it, and give what it"
+        ):
+            cache.set("key", fetched)
+        cache.set("key", await fetched)
+        assert await cache.get("key") == "a"
+
+    run(main())
+
+
+def test_what_can_be_read_again_is_set() -> None:
+    class Answer:
+        """A callable object, as responses of web frameworks are."""
+
+        def __call__(self) -> None:
+            pass
+
+    class Iterable:
+        def __iter__(self) -> Iterator[int]:
+            return iter([1])
+
+    cache = AsyncCache()
+    values = [
+        range(3), {1: 2}.keys(), Answer(), Answer, len, Iterable(), MagicMock(), Pool(), object(), [Answer()],
+        asyncio.Event(), ("a", [generator()]),
+    ]  # fmt: skip
+    for value in values:
+        cache.set("key", value)
+        assert asyncio.run(_get(cache, "key")) is value
+
+
+def test_a_file_that_is_set_is_refused_and_stays_open() -> None:
+    with open(__file__) as file:
+        with pytest.raises(TypeError, match="an open file"):
+            AsyncCache().set("key", file)
+        assert not file.closed
+        assert file.readline()
+
+
+def test_what_a_backend_brings_and_can_be_read_once_is_left_out() -> None:
+    backend = MemoryBackend({"a": (generator(), None), "b": ("value", None)})
+    with pytest.warns(
+        CacheWarning, match=r"1 of 2 entries .*'a': its value is a generator, which can be read once"
+    ):
+        cache = AsyncCache(backup=backend)
+    assert ("a" in cache.cache, "b" in cache.cache) == (False, True)
+
+
+@pytest.mark.parametrize("name", sorted(READ_ONCE.keys() - {"file"}))
+def test_what_a_batch_loader_returns_for_a_key_is_refused_and_the_other_keys_are_answered(
+    run: Run, name: str
+) -> None:
+    async def main() -> None:
+        async def batch(keys: list[Any]) -> dict[Any, Any]:
+            return {key: READ_ONCE[name]() if key == "bad" else key for key in keys}
+
+        cache = AsyncCache()
+        good, bad = await asyncio.gather(
+            outcome(cache.get("good", batch_loader=batch)), outcome(cache.get("bad", batch_loader=batch))
+        )
+        assert good == "good"
+        assert isinstance(bad, TypeError)
+        assert "cannot be cached" in str(bad)
+
+    run(main())
+
+
+def test_a_batch_loader_that_is_a_generator_function_or_returns_an_iterator_is_told_what_to_return(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        async def iterator(keys: list[Any]) -> Any:
+            return iter(keys)
+
+        async def lazy(keys: list[Any]) -> Any:
+            return (key for key in keys)
+
+        for loader in (iterator, lazy):
+            answer = await outcome(AsyncCache().get("key", batch_loader=loader))
+            assert isinstance(answer, TypeError)
+            assert "a mapping from keys to values, or a sequence as long as its keys, not" in str(answer)
+
+    run(main())

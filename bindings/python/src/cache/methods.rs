@@ -9,6 +9,7 @@ use super::Cache;
 use crate::call::{Call, ObjectCall};
 use crate::done::done;
 use crate::key::{ObjectKey, is_plain};
+use crate::once;
 use crate::raw::Ref;
 use crate::raw::method::{Arguments, Method};
 use crate::ttl::Ttl;
@@ -89,7 +90,7 @@ impl Method<3> for Set {
         &[key, value, ttl]: &Arguments<'_, 'py, 3>,
     ) -> Option<Bound<'py, PyAny>> {
         let (key, value) = (key?.to_owned(), value?.to_owned());
-        if ttl.is_some() || !is_plain(&key) {
+        if ttl.is_some() || !is_plain(&key) || !once::is_kept_at_sight(&value) {
             return None;
         }
         let (py, cache) = (cache.py(), cache.get());
@@ -105,6 +106,7 @@ impl Method<3> for Set {
             return Err(PyTypeError::new_err("set() missing 1 required positional argument: 'value'"));
         };
         let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
+        once::check(&value, "set() was given")?;
         let key = key.expect("it is required");
         let probe = ObjectKey::new(cache.get().seed, &key)?;
         cache.get().set_key(cache.py(), &probe, value.to_owned(), ttl)?;

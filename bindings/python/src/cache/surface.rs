@@ -17,6 +17,7 @@ use crate::done::done;
 use crate::errors;
 use crate::file::{self, Target};
 use crate::key::{ObjectKey, Probe};
+use crate::once;
 use crate::options::FileOptions;
 use crate::pace::{Slice, drop_in_slices};
 use crate::raw::GilCell;
@@ -219,6 +220,7 @@ impl Cache {
         ttl: Option<Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let ttl = ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))?;
+        once::check(&value, "its value is")?;
         let deadline = ttl.deadline(Ttl::Never, clock::now);
         file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, None)
     }

@@ -87,6 +87,8 @@ pub(crate) trait Invoke<'py> {
     fn invoke_repr(&self) -> PyResult<Bound<'py, PyString>>;
     /// The `str`.
     fn invoke_str(&self) -> PyResult<Bound<'py, PyString>>;
+    /// The iterator, as `iter` returns it.
+    fn invoke_iter(&self) -> PyResult<Bound<'py, PyAny>>;
     /// Whether this equals the other.
     fn invoke_eq(&self, other: &Bound<'py, PyAny>) -> PyResult<bool>;
 }
@@ -162,6 +164,15 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
         unsafe {
             let text = hanging!(ffi::PyObject_Str as fn(*mut PyObject) -> *mut PyObject, self.as_ptr());
             Ok(Bound::from_owned_ptr_or_err(self.py(), text)?.cast_into_unchecked())
+        }
+    }
+
+    fn invoke_iter(&self) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: attached, and the object is alive.
+        unsafe {
+            let iterator =
+                hanging!(ffi::PyObject_GetIter as fn(*mut PyObject) -> *mut PyObject, self.as_ptr());
+            Bound::from_owned_ptr_or_err(self.py(), iterator)
         }
     }
 
