@@ -322,7 +322,7 @@ fn with_names(py: Python<'_>, function: Ref, args: Args, names: Ref<PyTuple>) ->
     let Some(at) = at else { return Ok(FunctionCall { function, args, names: Some(names), refresh: false }) };
     let all = args.as_slice();
     let at_all = all.len() - names.bind(py).len() + at;
-    let refresh = !all[at_all].bind(py).is_truthy()?;
+    let refresh = !all[at_all].bind(py).invoke_is_true()?;
     let kept: Vec<_> = (0..all.len()).filter(|&index| index != at_all).collect();
     let args = Args::collect(kept.len(), |index| Ref::new(all[kept[index]].bind(py).clone()));
     let others = names.bind(py).iter().enumerate().filter(|&(index, _)| index != at).map(|(_, name)| name);

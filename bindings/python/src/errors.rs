@@ -3,14 +3,15 @@
 use pyo3::exceptions::{PyException, PyMemoryError, PyRecursionError};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::library;
+use crate::raw::calls::Invoke;
 
 /// How an object shows itself, for messages; never fails.
 pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
-    let shown =
-        object.repr().map_or_else(|_| "<an object whose repr fails>".to_owned(), |repr| repr.to_string());
+    let shown = object
+        .invoke_repr()
+        .map_or_else(|_| "<an object whose repr fails>".to_owned(), |repr| repr.to_string());
     match shown.char_indices().nth(200) {
         None => shown,
         Some((end, _)) => format!("{}…", &shown[..end]),
@@ -58,7 +59,7 @@ pub(crate) fn out_of_coroutine(py: Python<'_>, error: PyErr) -> PyErr {
 pub(crate) fn raise_again(error: Bound<'_, PyAny>, traceback: Option<Bound<'_, PyAny>>) -> PyErr {
     let traceback = traceback.unwrap_or_else(|| error.py().None().into_bound(error.py()));
     // It fails for an exception whose class overrides the method; then the traceback grows.
-    drop(error.call_method1(pyo3::intern!(error.py(), "with_traceback"), (traceback,)));
+    drop(error.invoke_method1(pyo3::intern!(error.py(), "with_traceback"), &traceback));
     PyErr::from_value(error)
 }
 
@@ -99,8 +100,9 @@ pub(crate) fn backup_message(py: Python<'_>, message: &str) -> PyErr {
 
 /// Tells the log of something that nobody gets as an exception.
 pub(crate) fn log(py: Python<'_>, message: &str) {
-    let logger = py.import("logging").and_then(|logging| logging.call_method1("getLogger", ("cache",)));
-    if let Err(error) = logger.and_then(|logger| logger.call_method1("warning", ("%s", message))) {
+    let logger =
+        py.import("logging").and_then(|logging| logging.invoke_method("getLogger", ("cache",), None));
+    if let Err(error) = logger.and_then(|logger| logger.invoke_method("warning", ("%s", message), None)) {
         error.write_unraisable(py, None);
     }
 }
@@ -109,6 +111,6 @@ fn make(py: Python<'_>, class: &str, message: String) -> PyErr {
     let made = py
         .import("cache.errors")
         .and_then(|module| module.getattr(class))
-        .and_then(|class| class.call1(PyTuple::new(py, [message])?));
+        .and_then(|class| class.invoke_with((message,)));
     made.map_or_else(|error| error, PyErr::from_value)
 }

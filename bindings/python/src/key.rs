@@ -240,7 +240,7 @@ impl CallKey {
         let positional = values.len() - names.len();
         let mut parts = Vec::new();
         for (index, value) in values.iter().enumerate() {
-            let value = value.bind(py).repr()?;
+            let value = value.bind(py).invoke_repr()?;
             parts.push(match index.checked_sub(positional) {
                 None => value.to_string(),
                 Some(at) => format!("{}={value}", names[at].bind(py)),
@@ -513,7 +513,7 @@ pub(crate) fn exact_names<'py>(names: &Bound<'py, PyTuple>) -> PyResult<Bound<'p
         return Ok(names.clone());
     }
     let copy = names.py().get_type::<PyString>().getattr("__str__")?;
-    let exact = names.iter_borrowed().map(|name| copy.call1((name,)));
+    let exact = names.iter_borrowed().map(|name| copy.invoke1(&name));
     PyTuple::new(names.py(), exact.collect::<PyResult<Vec<_>>>()?)
 }
 

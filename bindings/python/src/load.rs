@@ -305,7 +305,7 @@ impl Load {
             || result.is_instance_of::<PyBytes>()
             || result.is_instance_of::<PySet>()
             || result.is_instance_of::<PyFrozenSet>();
-        let Some(len) = result.len().ok().filter(|_| !is_no_sequence) else {
+        let Some(len) = result.invoke_len().ok().filter(|_| !is_no_sequence) else {
             return Err(PyTypeError::new_err(format!(
                 "a batch loader returns a mapping from keys to values, or a sequence as long as its keys, not {}",
                 result.get_type().qualname()?
@@ -319,11 +319,15 @@ impl Load {
                  key, in their order, or a mapping, which may lack keys"
             )));
         }
-        let mut given = result.try_iter()?;
+        let given = result.invoke_iter()?;
+        let none = py.None().into_bound(py);
         let mut values: Vec<Bound<'py, PyAny>> = Vec::with_capacity(first.len());
         for (index, at) in first.into_iter().enumerate() {
             let value = if at == index {
-                given.next().unwrap_or_else(|| Err(PyValueError::new_err("the values ran out")))?
+                match send(&given, &none)? {
+                    Sent::Yield(value) => value,
+                    Sent::Return(_) => return Err(PyValueError::new_err("the values ran out")),
+                }
             } else {
                 values[at].clone()
             };

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.timeout(3 * LIMIT)
 # `begun` is set when the daemon thread is where the test wants it.
 HEAD = """
 import asyncio, tempfile, threading
+from fractions import Fraction
+from pathlib import PurePosixPath
 from agent_cache import AgentCache
 from cache import AsyncCache, AsyncLRU, DiskBackend
 
@@ -67,6 +69,33 @@ class Stubborn:
 class Mapping(dict):
     def get(self, key): spin()
 
+class Third(Fraction):
+    @property
+    def numerator(self): spin()
+
+class Path(PurePosixPath):
+    def __str__(self): spin()
+
+class Truth:
+    def __bool__(self): spin()
+
+class Rows:
+    def __init__(self, spins_in): self.spins_in = spins_in
+    def __len__(self):
+        if self.spins_in == "len": spin()
+        return 1
+    def __iter__(self):
+        if self.spins_in == "iter": spin()
+        return self
+    def __next__(self): spin()
+
+class Refused(Exception):
+    def with_traceback(self, _): spin()
+
+async def rows(spins_in): return Rows(spins_in)
+
+async def refuse(): raise Refused()
+
 class Loop(asyncio.SelectorEventLoop):
     def get_task_factory(self): spin()
 
@@ -116,6 +145,15 @@ PLACES = {
     "a batch loader": 'cache.get("k", batch_loader=load)',
     "a batch loader that is a plain function": 'cache.get("k", batch_loader=spin)',
     "a mapping that a batch loader returned": 'cache.get("k", batch_loader=lambda _: mapping())',
+    "the length of what a batch loader returned": 'cache.get("k", batch_loader=lambda _: rows("len"))',
+    "what a batch loader returned": 'cache.get("k", batch_loader=lambda _: rows("iter"))',
+    "an item of what a batch loader returned": 'cache.get("k", batch_loader=lambda _: rows("next"))',
+    "a result that is looked at": 'cache.get("k", loader=lambda: rows("iter"))',
+    "a value that is set and looked at": 'cache.set("k", Rows("iter"))',
+    "an exception that its callers get": 'cache.get("k", loader=refuse)',
+    "a fraction of a class of its own": "decorated(Third(1, 3))",
+    "a path of a class of its own": 'decorated(Path("a"))',
+    "whether the cache is to be used": "decorated(1, use_cache=Truth())",
     "a decorated function": "decorated(1)",
     "a decorated function's argument": 'decorated(Key("hash"))',
     "what an argument says to pickle": 'decorated(Says("__reduce_ex__"))',

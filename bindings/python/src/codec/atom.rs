@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyComplex, PyComplexMethods, PyDict, PyInt};
 
 use super::{ext, types, write};
+use crate::raw::calls::Invoke;
 
 /// Appends the object if it is one of these, and says whether it is.
 pub(super) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
@@ -12,7 +13,7 @@ pub(super) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<boo
         write_complex(value.real(), value.imag(), out)?;
         Ok(true)
     } else if types::is_exactly(value, types::decimal(py)?) {
-        write::ext(out, ext::DECIMAL, value.str()?.to_str()?.as_bytes())?;
+        write::ext(out, ext::DECIMAL, value.invoke_str()?.to_str()?.as_bytes())?;
         Ok(true)
     } else {
         write_uuid(value, out)
@@ -43,11 +44,11 @@ pub(super) fn read<'py>(py: Python<'py>, kind: i8, body: &[u8]) -> PyResult<Boun
             let (real, imag) = (f64::from_be_bytes(real.try_into()?), f64::from_be_bytes(imag.try_into()?));
             Ok(PyComplex::from_doubles(py, real, imag).into_any())
         }
-        ext::DECIMAL => types::decimal(py)?.call1((String::from_utf8(body.to_vec())?,)),
+        ext::DECIMAL => types::decimal(py)?.invoke_with((String::from_utf8(body.to_vec())?,)),
         _ => {
             let options = PyDict::new(py);
             options.set_item("int", u128::from_be_bytes(body.try_into()?))?;
-            types::uuid(py)?.call((), Some(&options))
+            types::uuid(py)?.invoke(&pyo3::types::PyTuple::empty(py), Some(&options))
         }
     }
 }

@@ -18,6 +18,7 @@ use rmp::Marker;
 
 use super::{MAX_DEPTH, Options, atom, ext, names, number, pickle, time, types};
 use crate::errors;
+use crate::raw::calls::Invoke;
 
 /// The value that [`encode_value`](super::encode_value) or another writer of `MessagePack` encoded.
 pub(crate) fn decode_value<'py>(
@@ -339,7 +340,7 @@ fn make<'py>(py: Python<'py>, kind: i8, items: Drain<'_, Bound<'py, PyAny>>) -> 
                 "windows" => types::pure_windows_path(py)?,
                 _ => return Err(PyValueError::new_err("a path of an unknown flavour")),
             };
-            class.call1((text.cast::<PyString>()?,))
+            class.invoke1(text.cast::<PyString>()?.as_any())
         }
         (ext::ENUM, [module, qualname, name]) => read_enum(module, qualname, name),
         _ => Err(PyValueError::new_err("the number of its parts is wrong")),

@@ -11,6 +11,7 @@ use pyo3::types::{
 };
 
 use super::types;
+use crate::raw::calls::Invoke;
 
 /// Whether the class of an object leaves equality and hash to `base`.
 pub(super) fn equals_as<'py>(object: &Bound<'py, PyAny>, base: &Bound<'py, PyType>) -> PyResult<bool> {
@@ -70,7 +71,7 @@ fn as_library<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
     let py = key.py();
     for class in [types::decimal(py)?, types::fraction(py)?] {
         if key.is_instance(class)? {
-            return if equals_as(key, class)? { class.call1((key,)).map(Some) } else { Ok(None) };
+            return if equals_as(key, class)? { class.invoke1(key).map(Some) } else { Ok(None) };
         }
     }
     if key.is_instance(types::uuid(py)?)? {
@@ -79,7 +80,7 @@ fn as_library<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
         }
         let options = PyDict::new(py);
         options.set_item("int", key.getattr(intern!(py, "int"))?)?;
-        return types::uuid(py)?.call((), Some(&options)).map(Some);
+        return types::uuid(py)?.invoke(&pyo3::types::PyTuple::empty(py), Some(&options)).map(Some);
     }
     if key.is_instance(types::pure_path(py)?)? && equals_as(key, types::pure_path(py)?)? {
         let class = if key.is_instance(types::pure_posix_path(py)?)? {
@@ -90,7 +91,7 @@ fn as_library<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
             // A class straight from `Path`, which Python 3.12 allows: of this system's flavour.
             types::pure_posix_path(py)?
         };
-        return class.call1((key.str()?,)).map(Some);
+        return class.invoke1(key.invoke_str()?.as_any()).map(Some);
     }
     Ok(None)
 }
@@ -108,12 +109,12 @@ pub(super) fn as_item<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py
     if !"biufcSU".contains(kind.cast::<PyString>()?.to_str()?) {
         return Ok(None);
     }
-    let item = key.call_method0(intern!(py, "item"))?;
+    let item = key.invoke_method0(intern!(py, "item"))?;
     let is_plain = item.is_exact_instance_of::<PyInt>()
         || item.is_exact_instance_of::<PyFloat>()
         || item.is_exact_instance_of::<PyString>()
         || item.is_exact_instance_of::<PyBool>()
         || item.is_exact_instance_of::<PyBytes>()
         || item.is_exact_instance_of::<PyComplex>();
-    Ok((is_plain && key.eq(&item)? && key.hash()? == item.hash()?).then_some(item))
+    Ok((is_plain && key.invoke_eq(&item)? && key.invoke_hash()? == item.invoke_hash()?).then_some(item))
 }

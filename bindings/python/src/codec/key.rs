@@ -149,7 +149,7 @@ fn write_path(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let (flavour, text) = if is(types::pure_posix_path(py)?) || is(types::posix_path(py)?) {
         ("posix", key.invoke_str()?)
     } else if is(types::pure_windows_path(py)?) || is(types::windows_path(py)?) {
-        ("windows", key.invoke_str()?.call_method0("lower")?.cast_into()?)
+        ("windows", key.invoke_str()?.invoke_method0(intern!(py, "lower"))?.cast_into()?)
     } else {
         return Ok(false);
     };

@@ -4,10 +4,12 @@
 //! fraction; a complex number. NaN is equal to nothing, itself included, and has none.
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyComplex, PyComplexMethods, PyDict, PyFloat, PyInt, PyTuple};
 
 use super::{atom, ext, types, write};
+use crate::raw::calls::Invoke;
 
 /// The size of the biggest integer, numerator or denominator of a key. Without a bound
 /// `Decimal("1e999999999")` would be a key of half a gigabyte, since it is equal to an integer.
@@ -38,13 +40,13 @@ fn write_big_int(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, max_len: usize) ->
     }
     // The methods of `int`, not those of what inherits from it. One bit is for the sign.
     let class = py.get_type::<PyInt>();
-    let len = class.call_method1("bit_length", (value,))?.extract::<usize>()? / 8 + 1;
+    let len = class.invoke_method("bit_length", (value,), None)?.extract::<usize>()? / 8 + 1;
     if len > max_len {
         return Ok(false);
     }
     let options = PyDict::new(py);
     options.set_item("signed", true)?;
-    let bytes = class.call_method("to_bytes", (value, len, "big"), Some(&options))?;
+    let bytes = class.invoke_method("to_bytes", (value, len, "big"), Some(&options))?;
     write::ext(out, ext::INT, bytes.cast::<PyBytes>()?.as_bytes())?;
     Ok(true)
 }
@@ -52,7 +54,7 @@ fn write_big_int(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, max_len: usize) ->
 pub(super) fn read_int<'py>(py: Python<'py>, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let options = PyDict::new(py);
     options.set_item("signed", true)?;
-    py.get_type::<PyInt>().call_method("from_bytes", (PyBytes::new(py, body), "big"), Some(&options))
+    py.get_type::<PyInt>().invoke_method("from_bytes", (PyBytes::new(py, body), "big"), Some(&options))
 }
 
 /// Appends the canonical form of a float's value; false if it is NaN.
@@ -68,7 +70,7 @@ pub(super) fn write_float_key(py: Python<'_>, value: f64, out: &mut Vec<u8>) -> 
         #[allow(clippy::cast_possible_truncation)] // integral, and in range
         write::signed(out, value as i64);
     } else {
-        let value = PyFloat::new(py, value).call_method0("__int__")?;
+        let value = PyFloat::new(py, value).invoke_method0(intern!(py, "__int__"))?;
         return write_int(&value, out, MAX_KEY_INT);
     }
     Ok(true)
@@ -107,25 +109,26 @@ pub(super) fn write_number_key(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> P
 }
 
 fn write_decimal_key(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
-    if value.call_method0("is_nan")?.is_truthy()? {
+    let py = value.py();
+    if value.invoke_method0(intern!(py, "is_nan"))?.is_truthy()? {
         return Ok(false);
     }
-    if value.call_method0("is_infinite")?.is_truthy()? {
-        let is_negative = value.call_method0("is_signed")?.is_truthy()?;
+    if value.invoke_method0(intern!(py, "is_infinite"))?.is_truthy()? {
+        let is_negative = value.invoke_method0(intern!(py, "is_signed"))?.is_truthy()?;
         write::float(out, if is_negative { f64::NEG_INFINITY } else { f64::INFINITY });
         return Ok(true);
     }
-    if !value.is_truthy()? {
+    if !value.invoke_is_true()? {
         write::unsigned(out, 0);
         return Ok(true);
     }
-    let parts = value.call_method0("as_tuple")?.cast_into::<PyTuple>()?;
+    let parts = value.invoke_method0(intern!(py, "as_tuple"))?.cast_into::<PyTuple>()?;
     let digits = parts.get_item(1)?.len()?;
     let exponent: i64 = parts.get_item(2)?.extract()?;
     if exponent.saturating_abs().saturating_add_unsigned(digits as u64) > MAX_KEY_DIGITS {
         return Ok(false);
     }
-    let ratio = value.call_method0("as_integer_ratio")?.cast_into::<PyTuple>()?;
+    let ratio = value.invoke_method0(intern!(py, "as_integer_ratio"))?.cast_into::<PyTuple>()?;
     write_ratio(&ratio.get_item(0)?, &ratio.get_item(1)?, out)
 }
 
@@ -142,7 +145,7 @@ fn write_ratio(
     match numerator.div(denominator) {
         Ok(nearest) => {
             let nearest = nearest.cast_into::<PyFloat>()?;
-            if nearest.call_method0("as_integer_ratio")?.eq((numerator, denominator))? {
+            if nearest.invoke_method0(intern!(py, "as_integer_ratio"))?.eq((numerator, denominator))? {
                 return write_float_key(py, nearest.value(), out);
             }
         }
@@ -166,7 +169,7 @@ pub(super) fn read_ratio<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = numerator.py();
     for part in [numerator, denominator] {
-        let bits = part.cast_exact::<PyInt>()?.call_method0("bit_length")?;
+        let bits = part.cast_exact::<PyInt>()?.invoke_method0(intern!(py, "bit_length"))?;
         if bits.gt(MAX_KEY_INT * 8)? {
             return Err(PyValueError::new_err("a fraction of numbers that no key has"));
         }
@@ -174,5 +177,5 @@ pub(super) fn read_ratio<'py>(
     if denominator.eq(0)? {
         return Err(PyValueError::new_err("a fraction with the denominator 0"));
     }
-    types::fraction(py)?.call1((numerator, denominator))
+    types::fraction(py)?.invoke2(numerator, denominator)
 }

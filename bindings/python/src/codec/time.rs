@@ -14,6 +14,7 @@
 //! Only fixed offsets (`datetime.timezone`) have this form: what another zone means is in its class.
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict, PyString, PyTime, PyTimeAccess,
@@ -21,6 +22,7 @@ use pyo3::types::{
 };
 
 use super::{ext, types, write};
+use crate::raw::calls::Invoke;
 
 const FOLD: u8 = 1;
 const ZONED: u8 = 2;
@@ -98,7 +100,7 @@ fn push_zone(zone: &Bound<'_, PyAny>, body: &mut Vec<u8>) -> PyResult<Option<u8>
         body.extend_from_slice(&0_i64.to_be_bytes());
         return Ok(Some(ZONED));
     }
-    let parts = zone.call_method0("__getinitargs__")?.cast_into::<PyTuple>()?;
+    let parts = zone.invoke_method0(intern!(py, "__getinitargs__"))?.cast_into::<PyTuple>()?;
     let offset = parts.get_item(0)?.cast_into::<PyDelta>()?;
     body.extend_from_slice(&microseconds(&offset).to_be_bytes());
     if parts.len() < 2 {
@@ -198,10 +200,10 @@ impl Fields<'_> {
         let offset = PyDelta::new(py, 0, i32::try_from(offset / 1_000_000)?, microseconds, true)?;
         let timezone = types::timezone(py)?;
         let zone = if flags & NAMED == 0 {
-            timezone.call1((offset,))?
+            timezone.invoke_with((offset,))?
         } else {
             let name = String::from_utf8(std::mem::take(&mut self.0).to_vec())?;
-            timezone.call1((offset, name))?
+            timezone.invoke_with((offset, name))?
         };
         Ok(Some(zone.cast_into()?))
     }
@@ -226,8 +228,8 @@ pub(super) fn write_canonical(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Py
     }
     if types::is_exactly(value, types::timezone(py)?) {
         // Neither does the name of a zone.
-        let offset = value.call_method1("utcoffset", (py.None(),))?;
-        return write(&types::timezone(py)?.call1((offset,))?, out);
+        let offset = value.invoke_method1(intern!(py, "utcoffset"), py.None().bind(py))?;
+        return write(&types::timezone(py)?.invoke1(&offset)?, out);
     }
     write(value, out)
 }
@@ -246,14 +248,15 @@ fn canonical_datetime<'py>(value: &Bound<'py, PyDateTime>) -> PyResult<Option<Bo
         }
         let options = PyDict::new(py);
         options.set_item("fold", u8::from(!value.get_fold()))?;
-        let other = value.call_method("replace", (), Some(&options))?;
-        if !value.call_method0("utcoffset")?.eq(other.call_method0("utcoffset")?)? {
+        let utcoffset = intern!(py, "utcoffset");
+        let other = value.invoke_method("replace", PyTuple::empty(py), Some(&options))?;
+        if !value.invoke_method0(utcoffset)?.eq(other.invoke_method0(utcoffset)?)? {
             return Ok(None);
         }
     }
     let utc = PyTzInfo::utc(py)?;
     if zone.is_some() {
-        match value.call_method1("astimezone", (utc,)) {
+        match value.invoke_method1(intern!(py, "astimezone"), utc.as_any()) {
             Ok(moved) => value = moved.cast_into()?,
             // Before the year 1 or after 9999, once in UTC.
             Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(None),

@@ -18,6 +18,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 use super::attached;
+use super::calls::Invoke;
 
 unsafe extern "C" {
     /// A function and the object it is called on, as a bound method; not among `PyO3`'s declarations.
@@ -314,7 +315,7 @@ unsafe extern "C" fn repr(bound: *mut ffi::PyObject) -> *mut ffi::PyObject {
         let (function, object) = unsafe { parts(py, bound) };
         let shown = (|| {
             let name = function.getattr("__qualname__")?;
-            Ok(PyString::new(py, &format!("<bound method {name} of {}>", object.repr()?)))
+            Ok(PyString::new(py, &format!("<bound method {name} of {}>", object.invoke_repr()?)))
         })();
         match shown {
             Ok(shown) => shown.into_ptr(),

@@ -12,8 +12,8 @@
 //!    [`Hang`] would be dropped. Optimized builds are where that shows.
 //!
 //! What else this crate calls in the interpreter runs no Python code, but for three things: attributes
-//! may be properties, numbers and paths of the library's own are read by its Python code, and the
-//! collector may run finalizers wherever an object is made.
+//! may be properties, modules of the package and of the library may be imported for the first time, and
+//! the collector may run finalizers wherever an object is made.
 
 use std::mem::{forget, transmute};
 use std::ptr::{null_mut, read_volatile};
@@ -66,6 +66,19 @@ pub(crate) trait Invoke<'py> {
         arguments: &Bound<'py, PyTuple>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>>;
+    /// With any arguments, from what makes a tuple of them.
+    fn invoke_with<A>(&self, arguments: A) -> PyResult<Bound<'py, PyAny>>
+    where
+        A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>;
+    /// A method, with any arguments.
+    fn invoke_method<A>(
+        &self,
+        name: &str,
+        arguments: A,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>;
     /// A method, without arguments.
     fn invoke_method0(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>>;
     /// A method, with one argument.
@@ -87,6 +100,10 @@ pub(crate) trait Invoke<'py> {
     fn invoke_repr(&self) -> PyResult<Bound<'py, PyString>>;
     /// The `str`.
     fn invoke_str(&self) -> PyResult<Bound<'py, PyString>>;
+    /// The length.
+    fn invoke_len(&self) -> PyResult<usize>;
+    /// Whether it is true.
+    fn invoke_is_true(&self) -> PyResult<bool>;
     /// The iterator, as `iter` returns it.
     fn invoke_iter(&self) -> PyResult<Bound<'py, PyAny>>;
     /// Whether this equals the other.
@@ -122,6 +139,25 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
             );
             Bound::from_owned_ptr_or_err(self.py(), result)
         }
+    }
+
+    fn invoke_with<A>(&self, arguments: A) -> PyResult<Bound<'py, PyAny>>
+    where
+        A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+    {
+        self.invoke(&arguments.into_pyobject(self.py()).map_err(Into::into)?, None)
+    }
+
+    fn invoke_method<A>(
+        &self,
+        name: &str,
+        arguments: A,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+    {
+        self.getattr(name)?.invoke(&arguments.into_pyobject(self.py()).map_err(Into::into)?, named)
     }
 
     fn invoke_method0(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
@@ -188,10 +224,19 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
             );
             Bound::from_owned_ptr_or_err(self.py(), answer)?
         };
-        // SAFETY: attached, and the answer is alive.
-        let told = unsafe {
-            hanging!(ffi::PyObject_IsTrue as fn(*mut PyObject) -> std::ffi::c_int, answer.as_ptr())
-        };
+        answer.invoke_is_true()
+    }
+
+    fn invoke_len(&self) -> PyResult<usize> {
+        // SAFETY: attached, and the object is alive.
+        let len = unsafe { hanging!(ffi::PyObject_Size as fn(*mut PyObject) -> isize, self.as_ptr()) };
+        usize::try_from(len).map_err(|_| PyErr::fetch(self.py()))
+    }
+
+    fn invoke_is_true(&self) -> PyResult<bool> {
+        // SAFETY: attached, and the object is alive.
+        let told =
+            unsafe { hanging!(ffi::PyObject_IsTrue as fn(*mut PyObject) -> std::ffi::c_int, self.as_ptr()) };
         if told < 0 { Err(PyErr::fetch(self.py())) } else { Ok(told != 0) }
     }
 }

@@ -33,6 +33,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
+use super::calls::Invoke;
 use super::{Ref, Sent, attached, stop};
 use crate::errors::out_of_coroutine;
 
@@ -476,12 +477,12 @@ fn thrown(py: Python<'_>, args: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     };
     let error = match kind.cast::<PyType>() {
         Ok(_) if value.is_instance(&kind)? => value,
-        Ok(class) if value.is_none() => class.call0()?,
-        Ok(class) => class.call1((value,))?,
+        Ok(class) if value.is_none() => class.invoke0()?,
+        Ok(class) => class.invoke1(&value)?,
         Err(_) => kind,
     };
     if !traceback.is_none() {
-        error.call_method1("with_traceback", (traceback,))?;
+        error.invoke_method1(pyo3::intern!(py, "with_traceback"), &traceback)?;
     }
     Ok(PyErr::from_value(error))
 }

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
+use super::calls::Invoke;
 use super::coroutine::{panicked, pointer_of};
 use super::{Ref, attached};
 use crate::agent::Tool;
@@ -245,7 +246,7 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     attached(|py| {
         // SAFETY: the object is of this type.
         let function = unsafe { &(*object.cast::<Object>()).function };
-        match function.wrapped.bind(py).repr() {
+        match function.wrapped.bind(py).invoke_repr() {
             Ok(wrapped) => pyo3::types::PyString::new(py, &format!("<cached {wrapped}>")).into_ptr(),
             Err(error) => {
                 error.restore(py);

@@ -7,6 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::attached;
+use super::calls::Invoke;
 
 /// Has the main thread call something, between two of its lines. While the main thread waits in C
 /// code, the call waits, too. What the call raises is reported as unraisable.
@@ -30,7 +31,7 @@ extern "C" fn call(callable: *mut c_void) -> c_int {
     attached(|py| {
         // SAFETY: the owned reference that `call_in_main_thread` gave away.
         let callable = unsafe { Bound::from_owned_ptr(py, callable.cast::<ffi::PyObject>()) };
-        if let Err(error) = callable.call0() {
+        if let Err(error) = callable.invoke0() {
             error.write_unraisable(py, Some(&callable));
         }
     });
