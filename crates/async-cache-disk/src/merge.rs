@@ -204,12 +204,6 @@ impl Merge {
         })
     }
 
-    /// Leaves what stands there alone: for a caller who is about to set it aside.
-    pub fn ignore_theirs(&mut self) {
-        self.theirs = None;
-        self.their_tombstones = Tombstones::default();
-    }
-
     /// The file that stands there, if it can be joined.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.theirs.as_ref()

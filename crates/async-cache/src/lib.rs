@@ -68,6 +68,7 @@ mod sharing;
 mod shrinking;
 mod sync;
 mod tally;
+mod together;
 mod warm;
 
 pub use async_cache_core::order::Eviction;

@@ -1,19 +1,19 @@
 //! Warming up: many keys are loaded before anybody asks for them.
 //!
 //! Owns how many loads run at once and what is reported of them; each is a call of `get_or_load`. All of them are
-//! polled by the task that waits for the warm-up, so that it needs no task of its own, ends with its future, and is
+//! polled by the task that waits for the warm-up (see `together`), so that it needs no task of its own, ends with its future, and is
 //! recognised as recursive when a loader warms up what it loads.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use crate::cache::AsyncCache;
 use crate::error::LoadError;
+use crate::together::Together;
 
 /// Loads many keys; from [`AsyncCache::warm_up`]. It begins when it is awaited.
 #[must_use = "nothing is loaded before it is awaited"]
@@ -143,7 +143,7 @@ where
             let (total, load) = (keys.len(), Arc::new(load));
             let mut report = WarmedUp { loaded: 0, already_there: 0, errors: Vec::new() };
             let mut keys = keys.into_iter();
-            let mut running: Vec<Boxed<'_, Outcome<K, E>>> = Vec::new();
+            let mut running: Together<'_, Outcome<K, E>> = Together::new();
             loop {
                 while running.len() < concurrency
                     && let Some(key) = keys.next()
@@ -156,16 +156,16 @@ where
                         continue;
                     }
                     let (cache, load) = (&cache, Arc::clone(&load));
-                    running.push(Box::pin(async move {
+                    running.push(async move {
                         let asked = key.clone();
                         let loaded = cache.get_or_load_with_ttl(&key, ttl, move || load(asked)).await;
                         loaded.map(drop).map_err(|error| (key, error))
-                    }));
+                    });
                 }
-                if running.is_empty() {
+                if running.len() == 0 {
                     return report;
                 }
-                for outcome in some_of(&mut running).await {
+                for outcome in running.some().await {
                     match outcome {
                         Ok(()) => report.loaded += 1,
                         Err(error) => report.errors.push(error),
@@ -181,20 +181,4 @@ impl<K, E> WarmedUp<K, E> {
     fn done(&self) -> usize {
         self.loaded + self.already_there + self.errors.len()
     }
-}
-
-/// Waits until one or more of these are ready, and takes them out.
-async fn some_of<T>(running: &mut Vec<Boxed<'_, T>>) -> Vec<T> {
-    poll_fn(|cx| {
-        let mut ready = Vec::new();
-        running.retain_mut(|one| match one.as_mut().poll(cx) {
-            Poll::Pending => true,
-            Poll::Ready(outcome) => {
-                ready.push(outcome);
-                false
-            }
-        });
-        if ready.is_empty() { Poll::Pending } else { Poll::Ready(ready) }
-    })
-    .await
 }

@@ -11,7 +11,8 @@
 //!    named objects in the order of their names. The order in which objects are met says nothing:
 //!    that of a set is another one each time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -23,6 +24,8 @@ use super::{ext, write};
 #[derive(Default)]
 pub(crate) struct Found {
     named: Vec<Named>,
+    /// The names of these, once there are more than [`FEW`].
+    names: HashSet<Arc<[u8]>>,
     itself: Vec<Py<PyAny>>,
     /// Where what was met stands in the two.
     places: HashMap<usize, Place>,
@@ -33,8 +36,11 @@ pub(crate) struct Found {
 struct Named {
     object: Py<PyAny>,
     /// Module and qualified name, as the encoding has them.
-    name: Box<[u8]>,
+    name: Arc<[u8]>,
 }
+
+/// So many names are looked through one by one.
+const FEW: usize = 16;
 
 #[derive(Clone, Copy)]
 pub(super) enum Place {
@@ -90,13 +96,23 @@ impl Found {
         let mut bytes = Vec::with_capacity(64);
         name.write(&mut bytes)?;
         // Code that ran meanwhile may have put another object there.
-        let is_taken = self.named.iter().any(|named| *named.name == *bytes);
+        let is_taken = if self.names.is_empty() {
+            self.named.iter().any(|named| *named.name == *bytes)
+        } else {
+            self.names.contains(&*bytes)
+        };
         // Rule 1.
         if is_taken || !name.leads_to(object) {
             return Ok(self.itself(object));
         }
         let place = Place::Named(self.named.len());
         self.named.push(Named { object: object.clone().unbind(), name: bytes.into() });
+        if self.named.len() > FEW {
+            // The first time all of them, and then the last one.
+            let new =
+                if self.names.is_empty() { &self.named[..] } else { &self.named[self.named.len() - 1..] };
+            self.names.extend(new.iter().map(|named| Arc::clone(&named.name)));
+        }
         self.places.insert(address(object), place);
         Ok(place)
     }

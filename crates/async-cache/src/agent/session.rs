@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -201,11 +201,17 @@ impl SessionBuilder {
     }
 }
 
-/// An id that nobody else has.
+/// An id that no other session has.
 fn own_id() -> String {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| std::hash::RandomState::new().hash_one("session"));
     static NUMBER: AtomicU64 = AtomicU64::new(1);
-    format!("{:016x}-{}", *PROCESS, NUMBER.fetch_add(1, Ordering::Relaxed))
+    id_of(std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The id of the session of this number in a process. A forked child goes on with a copy of its parent's random state and
+/// numbers, so its own process id is what tells its sessions from its parent's.
+fn id_of(process: u32, number: u64) -> String {
+    static RANDOM: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    format!("{:016x}-{number}", RANDOM.hash_one(process))
 }
 
 /// A session that is open: what tools with scope "session" return is cached in it, and ends with it.
@@ -254,5 +260,20 @@ impl AgentSession {
 impl Drop for AgentSession {
     fn drop(&mut self) {
         registry::leave(&self.session.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A forked child gave its sessions the ids that its parent gave to others.
+    #[test]
+    fn ids_differ_by_process_and_by_number() {
+        let ids = [id_of(1, 1), id_of(1, 2), id_of(2, 1), own_id(), own_id()];
+        for (at, id) in ids.iter().enumerate() {
+            assert!(!ids[..at].contains(id), "{ids:?}");
+        }
+        assert_eq!(id_of(1, 1), ids[0]);
     }
 }
