@@ -121,8 +121,20 @@ impl Work {
 
 /// The class of an argument that belongs to one call, if a key is of such a call.
 fn of_one_call<'py>(key: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
-    let class = key.cast_exact::<CallKey>().ok()?.get().of_one_call()?;
-    Some(class.bind(key.py()).clone())
+    let py = key.py();
+    if let Ok(key) = key.cast_exact::<CallKey>() {
+        return Some(key.get().of_one_call()?.bind(py).clone());
+    }
+    // One that Python code has made, for a backend of the user's own.
+    if key.is_exact_instance_of::<PyTuple>() || !key.is_instance_of::<PyTuple>() {
+        return None;
+    }
+    static MADE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let made = MADE.import(py, "cache.key", "KeyOfOneCall").ok()?;
+    if !key.get_type().is(made) {
+        return None;
+    }
+    key.getattr(pyo3::intern!(py, "of_one_call")).ok()?.cast_into().ok()
 }
 
 fn decorated<'a>(function: &'a Bound<'_, PyAny>) -> &'a Function {

@@ -28,6 +28,7 @@ from PIL import Image
 from sqlalchemy import Column, Integer, String, create_engine
 from sqlalchemy.orm import Session, declarative_base
 from starlette.requests import Request
+from stores import MemoryBackend
 
 from cache import AsyncLRU, AsyncLRUInvalidator
 from cache import _native as native
@@ -248,6 +249,35 @@ def test_a_call_with_a_request_is_answered_and_not_cached() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert asyncio.run(main()) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("wrap", [lambda it: it, lambda it: [it], lambda it: {"request": it}])
+def test_a_call_with_a_request_is_not_stored_either_if_a_backend_of_the_users_own_gets_the_keys(
+    wrap: Any,
+) -> None:
+    """The story: such keys are made by Python code, which kept the request by its identity: every request stayed in memory."""
+    loads = 0
+    backend = MemoryBackend()
+
+    @AsyncLRU(backup=backend)
+    async def route(request: Any, number: int) -> int:
+        nonlocal loads
+        loads += 1
+        return loads
+
+    def request() -> Any:
+        return wrap(Request({"type": "http", "method": "GET", "path": "/", "headers": []}))
+
+    async def main() -> list[int]:
+        mine = request()
+        return [await route(mine, 1), await route(mine, 1), await route(number=1, request=mine)]
+
+    with pytest.warns(CacheWarning, match=r"exclude=.*, such as the user's id"):
+        assert asyncio.run(main()) == [1, 2, 3]
+    assert asyncio.run(route(7, 1)) == asyncio.run(route(7, 1)) == 4
+    assert route.get_metrics()["size"] == 1
+    route.save_to_backup()
+    assert len(backend.data) == 1
 
 
 class Account:

@@ -18,7 +18,7 @@ from ._types import CachedFunction
 from ._ways import Ways
 from .async_cache import AsyncCache
 from .backend import CacheBackend
-from .key import make_key
+from .key import key_of_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,7 +122,7 @@ def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[...,
 
 def _key_for_backend(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The key of a call, for backends of the user's own: they get objects that can be pickled and compared."""
-    return make_key(function, args, kwargs)
+    return key_of_call(function, args, kwargs)
 
 
 def _name(function: Any) -> str:

@@ -59,12 +59,16 @@ class ByValue:
     no other process knows it, and pickling it is an error.
     """
 
-    __slots__ = ("_bytes", "_named", "is_stable")
+    __slots__ = ("_bytes", "_named", "is_stable", "of_one_call")
 
-    def __init__(self, data: bytes, named: tuple[Any, ...], is_stable: bool) -> None:
+    def __init__(
+        self, data: bytes, named: tuple[Any, ...], is_stable: bool, of_one_call: type | None = None
+    ) -> None:
         self._bytes = data
         self._named = named
         self.is_stable = is_stable
+        # The class of an object in it that is there in one call only, such as the request of a web framework.
+        self.of_one_call = of_one_call
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ByValue):
@@ -139,13 +143,40 @@ def _hashable(value: Any, depth: int, lists: itertools.count[int]) -> Any:
 
 def _by_value(value: Any) -> ByValue:
     data, named, is_stable = _native._encode_by_value(value)
-    return ByValue(data, tuple(named), is_stable)
+    of_one_call = None if is_stable else _native._class_of_one_call(value)
+    return ByValue(data, tuple(named), is_stable, of_one_call)
 
 
 def _is_stable(part: Any) -> bool:
     if isinstance(part, ByValue):
         return part.is_stable
     return not isinstance(part, tuple) or all(map(_is_stable, part))
+
+
+def _class_of_one_call(part: Any) -> type | None:
+    if isinstance(part, ByValue):
+        return part.of_one_call
+    if isinstance(part, tuple):
+        return next(filter(None, map(_class_of_one_call, part)), None)
+    return None
+
+
+class KeyOfOneCall(tuple[str, "KEY"]):
+    """The key of a call that has an object which is there in no other call. What the call returns is not stored."""
+
+    __slots__ = ()
+
+    @property
+    def of_one_call(self) -> type | None:
+        """The class of that object."""
+        return _class_of_one_call(self[1].args) or _class_of_one_call(self[1].kwargs)
+
+
+def key_of_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, KEY]:
+    """`make_key`, for a decorated function whose results are kept by a backend of the user's own."""
+    key = make_key(func, args, kwargs)
+    special = KeyOfOneCall(key)
+    return key if key[1].is_stable or special.of_one_call is None else special
 
 
 class KEY:

@@ -2,7 +2,7 @@
 //! the package's interface.
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyType};
 
 use super::{Found, Options};
 
@@ -13,6 +13,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode_key, module)?)?;
     module.add_function(wrap_pyfunction!(decode_key, module)?)?;
     module.add_function(wrap_pyfunction!(encode_by_value, module)?)?;
+    module.add_function(wrap_pyfunction!(class_of_one_call, module)?)?;
     module.add_function(wrap_pyfunction!(forget_classes, module)?)
 }
 
@@ -59,4 +60,13 @@ fn encode_by_value<'py>(argument: &Bound<'py, PyAny>) -> PyResult<ByValue<'py>> 
     super::encode_by_value(argument, &mut out, &mut found)?;
     let is_stable = found.is_stable();
     Ok((PyBytes::new(argument.py(), &out), found.into_types(), is_stable))
+}
+
+/// The class of the first object in an argument that is there in one call only; `None` without one.
+#[pyfunction]
+#[pyo3(name = "_class_of_one_call")]
+fn class_of_one_call(argument: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyType>>> {
+    let mut found = Found::default();
+    super::encode_by_value(argument, &mut Vec::new(), &mut found)?;
+    Ok(found.of_one_call())
 }
