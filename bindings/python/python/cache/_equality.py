@@ -53,11 +53,22 @@ _FOREIGN = frozenset(
 # What may store attributes under names that are not in the code.
 _HIDDEN_STORES = frozenset({"setattr", "__setattr__", "__dict__", "vars"})
 _MAX_PATHS = 128
+# Classes of these modules have no state, whatever their functions store in classes.
+_STATELESS = frozenset({"abc", "collections.abc", "typing", "typing_extensions"})
 
 _SILENT = frozenset(
     {
         *("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "COPY_FREE_VARS", "PRECALL", "PUSH_NULL", "NOT_TAKEN"),
-        *("UNARY_NOT", "TO_BOOL", "BUILD_TUPLE", "POP_TOP", "COPY", "DUP_TOP", "RETURN_VALUE", "RETURN_CONST"),
+        *(
+            "UNARY_NOT",
+            "TO_BOOL",
+            "BUILD_TUPLE",
+            "POP_TOP",
+            "COPY",
+            "DUP_TOP",
+            "RETURN_VALUE",
+            "RETURN_CONST",
+        ),
         *("JUMP_FORWARD", "POP_JUMP_IF_TRUE", "POP_JUMP_IF_FALSE", "JUMP_IF_TRUE_OR_POP"),
         *("JUMP_IF_FALSE_OR_POP", "POP_JUMP_FORWARD_IF_TRUE", "POP_JUMP_FORWARD_IF_FALSE"),
     }
@@ -76,9 +87,9 @@ def of(cls: type) -> Found | None:
     """How the equality of objects of a class is known. None: it has none of its own."""
     mro = type.__dict__["__mro__"].__get__(cls)
     spaces = [(base, _space(base)) for base in mro if base is not object]
-    definer, space = next(((base, space) for base, space in spaces if "__eq__" in space), (object, {}))
-    hashes = next((base for base, space in spaces if "__hash__" in space), object)
-    if definer is object or hashes is not definer:
+    definer, space = next(((base, space) for base, space in spaces if "__eq__" in space), (None, _space(cls)))
+    hashes = next((base for base, space in spaces if "__hash__" in space), None)
+    if definer is None or hashes is not definer:
         return None
     equal, hashed = space["__eq__"], space["__hash__"]
     if type(equal) is not FunctionType or type(hashed) is not FunctionType:
@@ -171,6 +182,8 @@ def _cached(space: MappingProxyType[str, Any]) -> list[str]:
 
 
 def _adds_state(cls: type, space: MappingProxyType[str, Any], known: set[str]) -> bool:
+    if space.get("__module__") in _STATELESS:
+        return False
     if space.get("__annotations__") or space.get("__annotate_func__") or space.get("__annotate__"):
         return True
     if _slots(cls, space) or not _stored(space) <= known:
@@ -240,7 +253,7 @@ def _loaded(equal: FunctionType) -> set[str]:
     code = equal.__code__
     is_of_two = code.co_argcount == 2 and not code.co_kwonlyargcount
     varied = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
-    if not is_of_two or code.co_flags & varied or getattr(code, "co_exceptiontable", b""):
+    if not is_of_two or code.co_flags & varied or _has_handlers(code):
         raise _UnprovenError
     functions: list[str] = []
     calls = 0
@@ -287,6 +300,11 @@ def _loaded(equal: FunctionType) -> set[str]:
     if calls != len(functions):
         raise _UnprovenError
     return loaded | ({"__dict__"} if "vars" in functions else set())
+
+
+def _has_handlers(code: CodeType) -> bool:
+    # Up to 3.10 they are instructions.
+    return sys.version_info >= (3, 11) and bool(code.co_exceptiontable)
 
 
 class _Paths:
@@ -355,7 +373,7 @@ def _made(
     spaces: list[tuple[type, MappingProxyType[str, Any]]],
 ) -> Any:
     """An object of a class with parts of ours as attributes."""
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     for name in slots:
         slot = next(space[name] for _, space in spaces if name in space)
         slot.__set__(made, _Part(paths, side, name))

@@ -87,9 +87,7 @@ class ByValue:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.is_stable:
-            raise pickle.PicklingError(
-                f"the key of a call cannot be pickled: {self.why_not_saved()}"
-            )
+            raise pickle.PicklingError(f"the key of a call cannot be pickled: {self.why_not_saved()}")
         # Pickle takes classes and functions by name, modules not at all.
         named = tuple(_Module(one.__name__) if isinstance(one, ModuleType) else one for one in self._named)
         return (_restored, (self._bytes, named))
