@@ -10,7 +10,7 @@ The encoding by value (``docs/values.md``) asks `of` once for each class. Rules:
    of the object is its value, as without an ``__eq__``.
 3. Nor is a class asked whose objects do more than hold attributes when they are copied, looked at
    or dropped: ``__del__``, ``__getattr__``, ``__getattribute__``, a ``__dict__`` or ``__class__``
-   of its own, ``__reduce__`` and its likes, mapped classes of SQLAlchemy.
+   of its own, ``__reduce__`` and its likes, mapped classes of SQLAlchemy, classes of pydantic.
 4. The equality is *by fields* if it is proven to be true exactly if the attributes S of both are
    equal: the code of ``__eq__`` does nothing but load attributes and compare them
    (`_is_simple`), every path through it is run (`_fields`), each that ends in truth has found all
@@ -50,6 +50,8 @@ _FOREIGN = frozenset(
         *("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
     }
 )
+# Libraries whose objects are their fields, with or without an ``__eq__`` of the library's.
+_BY_FIELDS = frozenset({"pydantic"})
 # What may store attributes under names that are not in the code.
 _HIDDEN_STORES = frozenset({"setattr", "__setattr__", "__dict__", "vars"})
 _MAX_PATHS = 128
@@ -90,6 +92,8 @@ def of(cls: type) -> Found | None:
     definer, space = next(((base, space) for base, space in spaces if "__eq__" in space), (None, _space(cls)))
     hashes = next((base for base, space in spaces if "__hash__" in space), None)
     if definer is None or hashes is not definer:
+        return None
+    if str(space.get("__module__")).partition(".")[0] in _BY_FIELDS:
         return None
     equal, hashed = space["__eq__"], space["__hash__"]
     if type(equal) is not FunctionType or type(hashed) is not FunctionType:
