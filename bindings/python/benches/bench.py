@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import contenders
 import memory
+from remote import Remote
 from report import PYTHON, Report, digits, median
 from timing import Case, Timer
 
@@ -52,50 +51,15 @@ class Contender:
         self.nanoseconds.append(self.seconds(self.count) / self.count * 1e9)
 
 
-class Original:
-    """The process that measures the original."""
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / "cache" / "__init__.py").is_file():
-            raise SystemExit(f"{folder} does not hold the original; see requirements-original.txt")
-        worker = Path(__file__).with_name("original.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(worker)],
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        self.cases = [case.split("|") for case in self._answer().split("\t")]
-
-    def seconds(self, table: str, count: int) -> float:
-        """How long `count` operations take there."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{table}\t{count}\n")
-        return float(self._answer())
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the process that measures the original has ended; see its message above")
-        return line.rstrip("\n")
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-
 def main() -> None:
     """Measures everything and reports."""
     arguments = _arguments()
     timer = Timer()
-    original = None if arguments.original is None else Original(arguments.original)
+    original = None if arguments.original is None else Remote("original.py", arguments.original)
     rivals = [_here(timer, case) for case in (*contenders.yardsticks(), *contenders.of_cache("async-cache"))]
     rivals += [_here(timer, case) for case in contenders.of_agents()]
     if original is not None:
-        rivals += [_there(original, table, name) for table, name in original.cases]
+        rivals += [_there(original, number) for number in range(len(original.cases))]
     rivals += [_here(timer, case) for case in contenders.of_peers()]
 
     rounds, slice_seconds = (2, 0.0005) if arguments.smoke else (31, 0.02)
@@ -137,8 +101,9 @@ def _here(timer: Timer, case: Case) -> Contender:
     return Contender(case.table, case.name, lambda count: timer.seconds(case, count))
 
 
-def _there(original: Original, table: str, name: str) -> Contender:
-    return Contender(table, name, lambda count: original.seconds(table, count))
+def _there(original: Remote, number: int) -> Contender:
+    table, name = original.cases[number]
+    return Contender(table, name, lambda count: original.seconds(number, count))
 
 
 def _report(report: Report, table: str, rivals: list[Contender]) -> None:

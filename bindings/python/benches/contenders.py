@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import functools
 import importlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +23,9 @@ GET = "hit, `await cache.get(key)`"
 THREE = "hit, decorated, three arguments, one by keyword"
 AGENT = "hit, tool of an agent, one argument"
 SET = "`set` of a key that is there"
+METHOD = "hit, through an object"
+ARGUMENT = "hit, decorated, by argument"
+KEY = "hit, `await cache.get(key)`, by key"
 HERD = "herd of 1,000, per caller"
 BATCH = "batches of 100, per key"
 
@@ -107,6 +112,58 @@ def yardsticks() -> Iterator[Case]:
     yield Case(HERD, "a gather of 1,000 tasks that wait for one event", _just(lambda: shapes.herd(None)))
     yield Case(BATCH, "a gather of 100 tasks that wait for one event", _just(shapes.bare_batch))
     yield Case(HIT, "the empty loop", _just(shapes.empty_loop))
+
+
+def of_ways() -> Iterator[Case]:
+    """The other ways to ask, and the other arguments: what two builds of this package are compared by."""
+    cache = importlib.import_module("cache")
+
+    class Service:
+        def __init__(self) -> None:
+            self.tenant = "a"
+
+        async def read(self, number: int) -> int:
+            return number
+
+    def method(**options: Any) -> Bench:
+        cached = type("Cached", (Service,), {"read": cache.AsyncLRU(**options)(Service.read)})
+        return shapes.awaiting_one(cached().read)
+
+    def with_argument(make: Callable[[], Any]) -> Callable[[], Awaitable[Bench]]:
+        return lambda: _warm(shapes.awaiting_with(cache.AsyncLRU()(shapes.one), make()))
+
+    def key_of(make: Callable[[], Any]) -> Callable[[], Awaitable[Bench]]:
+        return lambda: _warm(shapes.awaiting_get_of(cache.AsyncCache(), make()))
+
+    yield Case(METHOD, "a method", lambda: _warm(method()))
+    yield Case(METHOD, "a method that skips `self`", lambda: _warm(method(skip_args=1)))
+    for name, make in _ARGUMENTS.items():
+        yield Case(ARGUMENT, name, with_argument(make))
+    for name, make in _KEYS.items():
+        yield Case(KEY, name, key_of(make))
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A plain value object."""
+
+    text: str
+    limit: int
+
+
+_KEYS: dict[str, Callable[[], Any]] = {
+    "a str": lambda: "key",
+    "a str of 10,000 characters": lambda: "k" * 10_000,
+    "a float": lambda: 1.5,
+    "a tuple of two": lambda: ("key", 1),
+    "a datetime": lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+    "a frozen dataclass of two fields": lambda: Query("key", 1),
+}
+_ARGUMENTS: dict[str, Callable[[], Any]] = {
+    **_KEYS,
+    "a list of ten": lambda: list(range(10)),
+    "a dict of ten": lambda: {f"name {number}": number for number in range(10)},
+}
 
 
 def of_agents() -> Iterator[Case]:

@@ -95,6 +95,16 @@ def awaiting_one(function: Call) -> Bench:
     return bench
 
 
+def awaiting_with(function: Call, argument: Any) -> Bench:
+    """Awaits a function of this argument."""
+
+    async def bench(count: int) -> None:
+        for _ in repeat(None, count):
+            await function(argument)
+
+    return bench
+
+
 def awaiting_three(function: Call) -> Bench:
     """Awaits a function of three arguments, one of them by its name."""
 
@@ -121,6 +131,17 @@ def awaiting_get(cache: Any) -> Bench:
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
             await cache.get("key")
+
+    return bench
+
+
+def awaiting_get_of(cache: Any, key: Any) -> Bench:
+    """Awaits the ``get`` of a key."""
+    cache.set(key, 1)
+
+    async def bench(count: int) -> None:
+        for _ in repeat(None, count):
+            await cache.get(key)
 
     return bench
 

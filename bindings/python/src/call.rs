@@ -85,13 +85,19 @@ pub(crate) struct Function {
     pub(crate) make_key: Option<Ref>,
     /// What the keys are made of, if that is not all arguments.
     pub(crate) part: Option<Box<Part>>,
-    /// Whether neither of these two is there.
+    /// Whether the key of a call is made of the call as it stands by the native module. With a part, that holds
+    /// of calls without names only.
     pub(crate) is_direct: bool,
     /// What makes it the tool of an agent, if it is one.
     pub(crate) tool: Option<Tool>,
 }
 
 impl Function {
+    /// What [`Function::is_direct`] is of a function.
+    pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&Part>) -> bool {
+        make_key.is_none() && part.is_none_or(Part::is_about_names_only)
+    }
+
     /// The arguments that make the key.
     #[inline]
     pub(crate) fn kept<'a, 'py>(
@@ -146,8 +152,8 @@ impl Function {
     /// How keys are made of the arguments that are kept.
     #[inline]
     fn shape(&self) -> (u32, bool, usize) {
-        // What has a part has left out the first ones already.
-        (self.number, self.typed, if self.part.is_some() { 0 } else { self.skip })
+        // A part may have left out the first ones already.
+        (self.number, self.typed, self.part.as_ref().map_or(self.skip, |part| part.skip()))
     }
 
     /// The key of a call with these arguments, if making it runs no Python code.
@@ -679,7 +685,7 @@ impl Coroutine for Call {
             }
             State::Function(call) if !call.refresh => {
                 let function = call.function(py);
-                if !function.is_direct {
+                if !function.is_direct || (call.names.is_some() && function.part.is_some()) {
                     return self.send_kept_fast(py);
                 }
                 let cache = function.cache.bind(py).get();

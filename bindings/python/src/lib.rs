@@ -87,7 +87,7 @@ fn decorate<'py>(
         number,
         typed,
         skip,
-        is_direct: make_key.is_none() && part.is_none(),
+        is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
         make_key: make_key.map(Ref::new),
         part,
         tool: None,

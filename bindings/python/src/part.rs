@@ -6,7 +6,9 @@
 //! 1. An excluded argument is no part of the key, given by position or by name. Positions are those of the signature,
 //!    so what follows an excluded argument keeps its own place among the others: no two calls become one key but those
 //!    that differ in excluded arguments only.
-//! 2. `skip` leaves out the first arguments, given by position only.
+//! 2. `skip` leaves out the first arguments. Of those that are given by name, the names are among those that are left
+//!    out. Those that are given by position are left to the maker of the key ([`Part::skip`]) if no other position is
+//!    left out: then a call without names is its key as it stands.
 //! 3. Of a function that is cached for each object, the object is replaced by its number, after the above: see
 //!    [`Instances`].
 
@@ -21,6 +23,8 @@ use crate::raw::{Ref, equal};
 pub(crate) struct Part {
     /// The positions that are no part of the key.
     positions: Box<[usize]>,
+    /// How many of the first arguments the maker of the key is still to leave out.
+    skip: usize,
     /// The names that are not, exactly `str`.
     names: Box<[Ref<PyString>]>,
     /// The objects, if the results are kept for each.
@@ -65,9 +69,21 @@ impl Part {
             return None;
         }
         // Rule 2
-        let positions = (0..skip).chain(positions.iter().copied().filter(|&position| position >= skip));
+        let (skip, skipped) = if positions.is_empty() { (skip, 0) } else { (0, skip) };
+        let positions = (0..skipped).chain(positions.iter().copied().filter(|&position| position >= skipped));
         let names = names.into_iter().map(Ref::new);
-        Some(Box::new(Self { positions: positions.collect(), names: names.collect(), instances }))
+        Some(Box::new(Self { positions: positions.collect(), skip, names: names.collect(), instances }))
+    }
+
+    /// How many of the first arguments the maker of the key is still to leave out.
+    #[inline]
+    pub(crate) fn skip(&self) -> usize {
+        self.skip
+    }
+
+    /// Whether the key of a call without names is made of the call as it stands.
+    pub(crate) fn is_about_names_only(&self) -> bool {
+        self.positions.is_empty() && self.instances.is_none()
     }
 
     /// What makes the key. Runs Python code for an object that has no number yet only; if it is to be left so, `None`
@@ -80,11 +96,8 @@ impl Part {
         function: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Kept<'a, 'py>>> {
         let py = function.py();
-        let kept = if self.positions.is_empty() && self.names.is_empty() {
-            Kept::All(args, names)
-        } else {
-            self.without_excluded(py, args, names)?
-        };
+        let is_whole = self.positions.is_empty() && names.is_none_or(|names| !self.leaves_out_any(names));
+        let kept = if is_whole { Kept::All(args, names) } else { self.without_excluded(py, args, names)? };
         let Some(instances) = &self.instances else { return Ok(Some(kept)) };
         // Rule 3
         let position = instances.position(py, kept.args(), kept.names())?;
@@ -92,6 +105,14 @@ impl Part {
         let Some(token) = instances.token(object, unknown, || name_of(function))? else { return Ok(None) };
         let args = with(py, kept.args(), position, token);
         Ok(Some(Kept::Some(args, kept.names().cloned())))
+    }
+
+    fn leaves_out(&self, name: &Bound<'_, PyAny>) -> bool {
+        self.names.iter().any(|known| known.is(name) || equal(known.bind(name.py()).as_any(), name))
+    }
+
+    fn leaves_out_any(&self, names: &Bound<'_, PyTuple>) -> bool {
+        names.iter_borrowed().any(|name| self.leaves_out(&name))
     }
 
     fn without_excluded<'a, 'py>(
@@ -106,11 +127,8 @@ impl Part {
         let mut kept: Vec<usize> = (0..positional).filter(|index| !self.positions.contains(index)).collect();
         let mut kept_names = names.cloned();
         if let Some(names) = names {
-            let is_kept = |name: &Bound<'_, PyAny>| {
-                !self.names.iter().any(|known| known.is(name) || equal(known.bind(py).as_any(), name))
-            };
             let before = kept.len();
-            let by_name = names.iter_borrowed().enumerate().filter(|(_, name)| is_kept(name));
+            let by_name = names.iter_borrowed().enumerate().filter(|(_, name)| !self.leaves_out(name));
             kept.extend(by_name.map(|(index, _)| positional + index));
             if kept.len() - before < names.len() {
                 let left = kept[before..].iter().map(|index| names.get_item(index - positional));

@@ -86,7 +86,7 @@ class AgentCache:
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> CachedTool[P, R]:
         check_function(function, "AgentCache")
-        places = places_of(function, self.exclude)
+        places = places_of(function, self.exclude, self.skip_args)
         instance = instance_of(function, self.per_instance, self.exclude)
         if self._backup is not None and self._decorated:
             raise ValueError(

@@ -1,4 +1,11 @@
-"""`exclude`: arguments that are no part of the key, by their names."""
+"""Arguments that are no part of the key: those that `exclude` names, and the first `skip_args`.
+
+Both are left out however they are given, by position or by name: otherwise an invalidation that leaves such an
+argument out, or gives it the other way, would not reach the entry.
+
+A function that is wrapped by another one takes the wrapper's arguments. A wrapper that passes everything on
+(``*args``, ``**kwargs``) takes those of the function inside.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +29,17 @@ def check_exclude(exclude: Any) -> frozenset[str]:
     return names
 
 
-def places_of(function: Any, exclude: frozenset[str]) -> tuple[list[int], list[str]]:
-    """The positions and the names by which the excluded arguments of a function may be given.
+def places_of(function: Any, exclude: frozenset[str], skip: int) -> tuple[list[int], list[str]]:
+    """The positions of the excluded arguments, and the names by which they and the first `skip` arguments may be given.
 
-    `ValueError` if it has no such parameter.
+    The native module leaves out the first `skip` positions by itself. `ValueError` if the function has no parameter that
+    `exclude` names.
     """
+    skipped = skipped_names(function, skip)
     if not exclude:
-        return [], []
+        return [], skipped
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = _parameters_of(function)
     except (TypeError, ValueError):
         raise ValueError(
             f"the signature of {name_of(function)} is not known, so exclude={_shown(exclude)} cannot be resolved: "
@@ -47,7 +56,30 @@ def places_of(function: Any, exclude: frozenset[str]) -> tuple[list[int], list[s
     positions = [
         at for at, p in enumerate(nameable) if p.name in exclude and p.kind is not kinds.KEYWORD_ONLY
     ]
-    return positions, [p.name for p in nameable if p.name in exclude and p.kind is not kinds.POSITIONAL_ONLY]
+    named = [p.name for p in nameable if p.name in exclude and p.kind is not kinds.POSITIONAL_ONLY]
+    return positions, list(dict.fromkeys([*skipped, *named]))
+
+
+def skipped_names(function: Any, skip: int) -> list[str]:
+    """The names by which the first `skip` arguments may be given; none if the signature is not known."""
+    if not skip:
+        return []
+    try:
+        parameters = _parameters_of(function)
+    except (TypeError, ValueError):
+        return []
+    kinds = inspect.Parameter
+    by_position = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    return [p.name for p in by_position[:skip] if p.kind is kinds.POSITIONAL_OR_KEYWORD]
+
+
+def _parameters_of(function: Any) -> list[inspect.Parameter]:
+    """The parameters that a call gives arguments for."""
+    kinds = inspect.Parameter
+    own = list(inspect.signature(function, follow_wrapped=False).parameters.values())
+    if any(p.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) for p in own):
+        return list(inspect.signature(function).parameters.values())
+    return own
 
 
 def _shown(names: Iterable[str]) -> str:

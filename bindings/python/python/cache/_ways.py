@@ -9,11 +9,12 @@ Rules:
 1. The ways of a call: its first k arguments by position, for every k, and the others by name. An argument that is equal
    to its default (the same object, or one key) may be written or left out. More positional arguments than parameters
    (``*args``) leave one way for those before them.
-2. Arguments that are no part of the key may be given or left out, by position and by name. Where a call can be read in
-   both ways, both are meant: an invalidation of too much is a miss, one of too little an old value.
+2. Arguments that are no part of the key may be given or left out, each of them, by position and by name. Where a call
+   can be read in several ways, all are meant: an invalidation of too much is a miss, one of too little an old value.
 3. A call that no parameter list accepts is a `TypeError`, as it is from the function.
-4. If the ways are more than `MOST`, or the signature is not known, or another decorator's signature is not the
-   function's, all results of the function go. `None` stands for that.
+4. If the ways are more than `MOST`, or more than `MOST_LEFT_OUT` arguments may be given or left out, or the signature
+   is not known, or another decorator's signature is not the function's, all results of the function go. `None` stands
+   for that.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ._excluded import skipped_names
 from .key import _to_hashable
 
 MOST = 1024
+
+# Of positional arguments that may be given or left out: each doubles the readings of a call.
+MOST_LEFT_OUT = 6
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -53,8 +58,8 @@ class Parameters:
         self._typed = typed
         self._only = [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY]
         self.positional = self._only + [p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD]
-        # Left out by position only: given by name, they are part of the key.
-        self._skipped = [None if name in exclude else name for name in self.positional[:skip]]
+        # How many of the arguments beyond the parameters (``*args``) are left out.
+        self._skipped_more = max(0, skip - len(self.positional))
         self._left_out = exclude.union(self.positional[:skip])
         by_name = [p.name for p in parameters if p.kind is kinds.KEYWORD_ONLY]
         self._by_name_only = by_name
@@ -69,9 +74,9 @@ class Parameters:
         """All ways to write a call, without what is no part of the key. `TypeError` if it is no call."""
         error = None
         found = False
-        for positional in self._readings():  # Rule 2
+        for reading in self._readings():  # Rule 2
             try:
-                bound = self._bind(positional, args, kwargs)
+                bound = self._bind(*reading, args, kwargs)
             except TypeError as refused:
                 error = error or refused
                 continue
@@ -86,9 +91,9 @@ class Parameters:
     def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """At most how many `ways` there are, for calls that are some."""
         count = 0
-        for positional in self._readings():
+        for reading in self._readings():
             try:
-                bound = self._bind(positional, args, kwargs)
+                bound = self._bind(*reading, args, kwargs)
             except TypeError:
                 continue
             count += sum(2 ** len(open_) for _, _, open_ in self._prefixes(bound))
@@ -98,6 +103,15 @@ class Parameters:
         """Whether the first parameter is an object or class that the key is made of."""
         first = self.positional[:1]
         return first in (["self"], ["cls"]) and first[0] not in self._left_out
+
+    def nameable(self, count: int) -> list[str]:
+        """Those of the first `count` parameters that may be given by name, too."""
+        return self.positional[len(self._only) : count]
+
+    def has_too_many_readings(self) -> bool:
+        """Whether a call has too many arguments that may be given or left out."""
+        left_out = sum(name in self._left_out for name in self.positional)
+        return left_out + self._skipped_more > MOST_LEFT_OUT
 
     def is_part_of_the_key(self, name: str) -> bool:
         """Whether an argument is part of the key."""
@@ -111,7 +125,7 @@ class Parameters:
         `None` if it is no call.
         """
         try:
-            bound = self._bind(self.positional, args, kwargs)
+            bound = self._bind(self.positional, 0, args, kwargs)
         except TypeError:
             return None
         given = {**self._defaults, **bound.values}
@@ -120,22 +134,33 @@ class Parameters:
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether it is a call."""
-        for positional in self._readings():
+        for reading in self._readings():
             try:
-                self._bind(positional, args, kwargs)
+                self._bind(*reading, args, kwargs)
             except TypeError:
                 continue
             return True
         return False
 
-    def _readings(self) -> list[list[str]]:
-        """The parameters that positional arguments are given for: with those that are left out, and without."""
-        kept = [name for name in self.positional if name not in self._left_out]
-        return [self.positional] if len(kept) == len(self.positional) else [self.positional, kept]
+    def _readings(self) -> list[tuple[list[str], int]]:
+        """The parameters that positional arguments are given for: with each of those that are left out, and without.
 
-    def _bind(self, positional: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bound:
+        Beside each, how many of the arguments beyond them are given and are no part of the key.
+        """
+        left_out = [name for name in self.positional if name in self._left_out]
+        lists = []
+        for chosen in range(2 ** len(left_out)):
+            omitted = {name for at, name in enumerate(left_out) if chosen >> at & 1}
+            lists.append([name for name in self.positional if name not in omitted])
+        return [(names, count) for names in lists for count in range(self._skipped_more, -1, -1)]
+
+    def _bind(
+        self, positional: list[str], skipped_more: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> _Bound:
         values = dict(zip(positional, args, strict=False))
         more = args[len(positional) :]
+        if len(more) < skipped_more:
+            raise TypeError(f"{self._name}() has fewer arguments than skip_args leaves out")
         if more and not self.takes_more:
             raise TypeError(
                 f"{self._name}() takes {len(positional)} positional arguments, and {len(args)} were given"
@@ -153,7 +178,7 @@ class Parameters:
         missing = [name for name in self.required if name not in values]
         if missing:
             raise TypeError(f"{self._name}() lacks the argument {', '.join(map(repr, missing))}")
-        return _Bound(values, more, named_more)
+        return _Bound(values, more[skipped_more:], named_more)
 
     def _prefixes(self, bound: _Bound) -> Iterator[tuple[int, list[str], list[str]]]:
         """Each number of arguments by position, those that are then written by name, and those that may be."""
@@ -183,12 +208,10 @@ class Parameters:
         for count, written, open_ in self._prefixes(bound):
             leading = [given[name] for name in self.positional[:count] if name not in self._left_out]
             leading += bound.more
-            skipped = [n for n in self._skipped[count:] if n in bound.values and n in self.by_name]
-            for others in ([], skipped) if skipped else ([],):
-                for chosen in range(2 ** len(open_)):
-                    names = others + written + [name for at, name in enumerate(open_) if chosen >> at & 1]
-                    values = (*leading, *(given[name] for name in names), *more_values)
-                    yield values, (*names, *more_names)
+            for chosen in range(2 ** len(open_)):
+                names = written + [name for at, name in enumerate(open_) if chosen >> at & 1]
+                values = (*leading, *(given[name] for name in names), *more_values)
+                yield values, (*names, *more_names)
 
     def _is_default(self, name: str, values: dict[str, Any]) -> bool:
         if name not in self._defaults:
@@ -224,7 +247,12 @@ class Ways:
     def parameters(self) -> Parameters | None:
         """The parameters, `None` if the signature is not known. Looked at once, and not before it is needed."""
         if not self._is_known:
-            self._parameters = self._look(follow_wrapped=True)
+            known = self._look(follow_wrapped=True)
+            skipped = skipped_names(self._function, self._skip)
+            is_same = known is None or known.nameable(self._skip) == skipped
+            if known is not None and (not is_same or known.has_too_many_readings()):
+                known = None  # Rule 4: what is left out are a wrapper's own parameters, or too many
+            self._parameters = known
             self._is_known = True
         return self._parameters
 

@@ -91,7 +91,7 @@ class Decorator:
             self.skip_args,
             make,
             inner_function(function),
-            places_of(function, self.exclude),
+            places_of(function, self.exclude, self.skip_args),
             instance,
         )
         self._decorated += 1

@@ -87,7 +87,7 @@ pub(super) fn decorate_tool<'py>(
         number: 0,
         typed: false,
         skip,
-        is_direct: make_key.is_none() && part.is_none(),
+        is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
         make_key: make_key.map(Ref::new),
         part,
         tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
