@@ -264,16 +264,6 @@ impl CallKey {
         }
     }
 
-    /// Why the key has no form that another process would find.
-    pub(crate) fn why_not_saved(&self, py: Python<'_>) -> String {
-        match &self.form {
-            Form::Plain { .. } => codec::why_not_saved(&[]),
-            Form::ByValue { types, .. } => {
-                codec::why_not_saved(&types.iter().map(|named| named.bind(py).clone()).collect::<Vec<_>>())
-            }
-        }
-    }
-
     /// Whether an argument is the number of an object. If that is not to be seen: whether it could be.
     fn may_have(&self, py: Python<'_>, number: u64) -> bool {
         match &self.form {

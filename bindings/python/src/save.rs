@@ -491,8 +491,11 @@ fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> Re
         out.extend_from_slice(&bytes);
         return Ok(false);
     }
-    if let Ok(key) = key.cast_exact::<CallKey>() {
-        return Err(Refused::Because(key.get().why_not_saved(key.py())));
+    if key.is_exact_instance_of::<CallKey>() {
+        // The classes and objects that its arguments name are what it refers to.
+        let gc = key.py().import("gc")?;
+        let named: Vec<_> = gc.call_method1("get_referents", (key,))?.extract()?;
+        return Err(Refused::Because(codec::why_not_saved(&named)));
     }
     let start = out.len();
     codec::encode_value(key, out, options)?;
