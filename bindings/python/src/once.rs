@@ -3,7 +3,8 @@
 //! Looked at when a load ends and when a value is set, never on a hit. Rules:
 //!
 //! 1. A coroutine, an iterator that is its own (`iter(x) is x`: generators, `map`, open files, cursors; all that iterate
-//!    over it share its place, also where it can be begun again), an async iterator alike, and a tuple, list or dict that
+//!    over it share its place, also where it can be begun again), an async iterator alike, a file behind a wrapper, a
+//!    context manager that is made of a generator and so can be entered once, and a tuple, list or dict that
 //!    has one among its first [`LOOKED_AT`] items, is refused: `TypeError`, with what to return instead.
 //! 2. What another library is about to iterate over itself (a streaming response of a web framework) is the answer to
 //!    the call that loaded it, is not stored, and other callers load anew: an error would be an outage of a route that
@@ -17,8 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 
 use crate::raw::calls::Invoke;
-use crate::raw::slots::has_a_next;
-use crate::{errors, library};
+use crate::{errors, library, raw};
 
 /// How many items of a container are looked at.
 const LOOKED_AT: usize = 16;
@@ -83,7 +83,7 @@ pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
 /// Whether a value can be stored, as far as that is known without running Python code.
 #[inline]
 pub(crate) fn is_kept_at_sight(value: &Bound<'_, PyAny>) -> bool {
-    let is_known = |item: &Bound<'_, PyAny>| is_plain(item) || is_container(item) || !has_a_next(item);
+    let is_known = |item: &Bound<'_, PyAny>| is_plain(item) || is_container(item);
     if is_plain(value) {
         true
     } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
@@ -93,8 +93,7 @@ pub(crate) fn is_kept_at_sight(value: &Bound<'_, PyAny>) -> bool {
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
         dict.iter().take(LOOKED_AT).all(|(_, item)| is_known(&item))
     } else {
-        // A response of a web framework can be called.
-        !has_a_next(value) && !value.is_callable()
+        false
     }
 }
 
@@ -175,16 +174,40 @@ fn read_once(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(&'stati
         };
         return Ok(Some((what, "return a list of its items: [item async for item in ...]")));
     }
+    // Files that are no iterators themselves: those of `urllib`, `tempfile` and `aiofiles`. What can be read as memory
+    // (`mmap`) has no place that its readers would share.
+    let is_file = class.getattr(pyo3::intern!(py, "__mro__"))?.cast::<PyTuple>()?.iter().any(|base| {
+        let name = base.getattr(pyo3::intern!(py, "__name__"));
+        name.is_ok_and(|name| name.eq(pyo3::intern!(py, "_TemporaryFileWrapper")).unwrap_or(false))
+    });
+    let is_file = is_file || ["read", "readline", "close"].into_iter().all(has);
+    if is_file && !raw::attribute::has_buffer(value) {
+        return Ok(Some(("an open file, which can be read once", "return its content")));
+    }
+    // Of `contextlib.contextmanager` and `contextlib.asynccontextmanager`.
+    if has("_recreate_cm") && own_attribute(value, "gen")?.is_some_and(|inside| is_generator(&inside)) {
+        let what = "a context manager, which can be entered once";
+        return Ok(Some((what, "enter it, and return what it gives, or return the function that makes it")));
+    }
     Ok(None)
+}
+
+fn is_generator(object: &Bound<'_, PyAny>) -> bool {
+    let class = object.get_type();
+    ["gi_frame", "ag_frame"].into_iter().any(|name| class.hasattr(name).unwrap_or(false))
+}
+
+/// An attribute as `object.__getattribute__` finds it: not `getattr`, which may run a `__getattr__` that knows every
+/// name.
+fn own_attribute<'py>(value: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    let (get, name) = (pyo3::intern!(py, "__getattribute__"), PyString::new(py, name));
+    outside_only(py, py.get_type::<PyAny>().invoke_method2(get, value, name.as_any()))
 }
 
 /// Rule 2: whether it has an iterator under the name that Starlette's streaming responses have it.
 fn has_stream(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = value.py();
-    // Not `getattr`, which may run a `__getattr__` that knows every name.
-    let (get, name) = (pyo3::intern!(py, "__getattribute__"), pyo3::intern!(py, "body_iterator"));
-    let own = py.get_type::<PyAny>().invoke_method2(get, value, name.as_any());
-    match outside_only(py, own)? {
+    match own_attribute(value, "body_iterator")? {
         Some(body) => Ok(read_once(&body, Owner::Caller)?.is_some()),
         None => Ok(false),
     }

@@ -7,11 +7,16 @@ returned a StreamingResponse, and the second client got an empty page with statu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import itertools
+import mmap
 import sqlite3
+import tempfile
+import urllib.response
 from collections.abc import AsyncIterator, Callable, Iterator
+from email.message import Message
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -56,6 +61,19 @@ class AsyncRows:
         raise StopAsyncIteration
 
 
+class AsyncFile:
+    """As files of `aiofiles` are."""
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def readline(self) -> bytes:
+        return b""
+
+    async def close(self) -> None:
+        pass
+
+
 READ_ONCE: dict[str, Callable[[], Any]] = {
     "generator": generator,
     "async generator": async_generator,
@@ -67,6 +85,12 @@ READ_ONCE: dict[str, Callable[[], Any]] = {
     "list iterator": lambda: iter([1]),
     "file": lambda: open(__file__),  # noqa: SIM115
     "BytesIO": lambda: io.BytesIO(b"a"),
+    "temporary file": lambda: tempfile.NamedTemporaryFile(),  # noqa: SIM115
+    "spooled file": lambda: tempfile.SpooledTemporaryFile(),  # noqa: SIM115
+    "response of urllib": lambda: urllib.response.addinfourl(io.BytesIO(b"a"), Message(), ""),
+    "async file": AsyncFile,
+    "context manager": contextlib.contextmanager(generator),
+    "async context manager": contextlib.asynccontextmanager(async_generator),
     "csv reader": lambda: csv.reader(["a"]),
     "cursor": lambda: sqlite3.connect(":memory:").execute("select 1"),
     "iterator of Python's": Rows,
@@ -87,6 +111,18 @@ class Pool:
 class Reusable:
     def __iter__(self) -> Iterator[int]:
         return iter([1])
+
+
+class Decorating(contextlib.ContextDecorator):
+    """A context manager that can be entered as often as one likes."""
+
+    gen = "a name like another"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class Vague:
@@ -110,6 +146,9 @@ STORED: dict[str, Callable[[], Any]] = {
     "reusable": Reusable,
     "vague": Vague,
     "mock": MagicMock,
+    "memory map": lambda: mmap.mmap(-1, 1),
+    "context manager": Decorating,
+    "null context": contextlib.nullcontext,
     "class": lambda: Rows,
     "function": lambda: generator,
 }
@@ -254,7 +293,7 @@ def test_what_can_be_read_once_is_not_set_and_the_value_before_stays(name: str, 
         value = given(name)
         with pytest.raises(TypeError, match=r"^set\(\) was given .*, so it cannot be cached: "):
             cache.set(key, value, **ttl)
-        if name == "file":
+        if name in ("file", "temporary file", "spooled file"):
             value.close()
         assert asyncio.run(_get(cache, key)) == "before"
 
@@ -336,7 +375,7 @@ def test_what_a_backend_brings_and_can_be_read_once_is_left_out() -> None:
     assert ("a" in cache.cache, "b" in cache.cache) == (False, True)
 
 
-@pytest.mark.parametrize("name", sorted(READ_ONCE.keys() - {"file"}))
+@pytest.mark.parametrize("name", sorted(name for name in READ_ONCE if "file" not in name))
 def test_what_a_batch_loader_returns_for_a_key_is_refused_and_the_other_keys_are_answered(
     run: Run, name: str
 ) -> None:

@@ -34,7 +34,6 @@ pub(crate) mod function;
 pub(crate) mod interpreter;
 pub(crate) mod method;
 pub(crate) mod pending;
-pub(crate) mod slots;
 pub(crate) mod stack;
 mod stop;
 pub(crate) mod text;
