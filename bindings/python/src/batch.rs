@@ -60,7 +60,7 @@ pub(crate) fn gather<'py>(
     let group = match Group::new(loader.bind(py), event_loop) {
         Ok(group) => group,
         Err(error) => {
-            abandon(cache, vec![item]);
+            abandon(cache, vec![item])?;
             return Err(error);
         }
     };
@@ -84,7 +84,13 @@ pub(crate) fn gather<'py>(
             let timer = Bound::new(py, Timer { cache: cache.clone().unbind(), batch: seat.batch() })?;
             let name = pyo3::intern!(py, "call_later");
             let window = PyFloat::new(py, window.seconds());
-            event_loop.invoke_method2(name, window.as_any(), timer.as_any()).map(drop)
+            let begun = event_loop.invoke_method2(name, window.as_any(), timer.as_any()).map(drop);
+            if begun.is_err() {
+                // Interrupted, say. The error's traceback may keep the timer, which then never fires, and the next keys
+                // must not wait for it.
+                abandon(cache, take(cache, seat.batch()))?;
+            }
+            begun
         }
     }
 }
@@ -108,12 +114,21 @@ fn leave(cache: &Bound<'_, Cache>, flights: Vec<FlightId>) -> PyResult<()> {
     spawn(cache, items, Work::Batch(loader), event_loop.bind(py))
 }
 
-fn abandon(cache: &Bound<'_, Cache>, items: Vec<Item>) {
+/// Takes what waits for a batch, so that it does not leave any more.
+fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
+    let mut state = cache.get().state.borrow(cache.py());
+    let Some(batch) = state.planner.take(batch) else { return Vec::new() };
+    let gathered = batch.items.iter().filter_map(|flight| state.gathered.remove(flight)).collect::<Vec<_>>();
+    drop(state);
+    gathered.into_iter().map(|gathered| gathered.item).collect()
+}
+
+/// Ends the flights of all, also if it is interrupted.
+fn abandon(cache: &Bound<'_, Cache>, items: Vec<Item>) -> PyResult<()> {
     let py = cache.py();
     let running = running_loop(py).ok();
-    for item in items {
-        cache.get().abandon(py, item.flight, item.room.bind(py), running.as_ref());
-    }
+    let end = |item: Item| cache.get().abandon(py, item.flight, item.room.bind(py), running.as_ref());
+    items.into_iter().map(end).fold(Ok(()), PyResult::and)
 }
 
 /// The last caller of a key left. `true` if its batch had not left: then the key is dropped.
@@ -155,13 +170,9 @@ impl Drop for Timer {
     fn drop(&mut self) {
         Python::try_attach(|py| {
             let cache = self.cache.bind(py);
-            let Some(batch) = cache.get().state.borrow(py).planner.take(self.batch) else { return };
-            let items = {
-                let mut state = cache.get().state.borrow(py);
-                let gathered = batch.items.iter().filter_map(|flight| state.gathered.remove(flight));
-                gathered.map(|gathered| gathered.item).collect::<Vec<_>>()
-            };
-            abandon(cache, items);
+            if let Err(error) = abandon(cache, take(cache, self.batch)) {
+                error.write_unraisable(py, None);
+            }
         });
     }
 }

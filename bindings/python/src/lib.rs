@@ -78,6 +78,11 @@ fn decorate<'py>(
     instance: Option<Bound<'py, PyString>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
+    // Of a function that is decorated twice, what the inner one passes for: a chain of them takes no stack.
+    let passes_for = passes_for.map(|passes_for| match function::function(&passes_for) {
+        Some(Function { passes_for: Some(inner), .. }) => inner.bind(py).clone(),
+        _ => passes_for,
+    });
     let instances = instance.map(|name| Instances::new(&cache, name));
     let part = Part::new(skip, &excluded.0, excluded.1, instances);
     let function = Function {

@@ -209,7 +209,18 @@ pub(crate) fn spawn<'py>(
     let task_name = load.task_name(py);
     // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
     let driver = coroutine::new(py, load)?;
-    let task = start_task(py, driver, task_name, event_loop)?;
+    let task = match start_task(py, driver.clone(), task_name, event_loop) {
+        Ok(task) => task,
+        Err(error) => {
+            // The error's traceback may keep the driver, which then is never dropped. An interrupt concerns nobody else:
+            // others ask again. They would fail alike with any other error.
+            let is_interrupt = errors::is_interrupt(py, &error);
+            let answer =
+                if is_interrupt { Answer::Abandoned } else { Answer::failed(py, error.clone_ref(py)) };
+            coroutine::on::<Load, _>(&driver, |load| load.end(py, &answer)).unwrap_or(Ok(()))?;
+            return Err(error);
+        }
+    };
     for room in rooms {
         room.get().driven_by(py, &task);
     }
@@ -268,7 +279,7 @@ impl Load {
             Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
             Ok(Sent::Return(value)) => {
                 let ended = std::mem::replace(&mut self.state, State::Done);
-                self.land(py, &value, &ended);
+                self.land(py, &value, &ended)?;
                 Ok(Sent::Return(py.None().into_bound(py)))
             }
             Err(error) => {
@@ -278,20 +289,22 @@ impl Load {
         }
     }
 
-    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) {
+    /// `Err`: an interrupt while the callers were told.
+    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) -> PyResult<()> {
+        if self.items.is_empty() {
+            return Ok(()); // nobody waits any more
+        }
         if !self.is_batch {
-            let Some(item) = self.items.pop() else { return };
+            let Some(item) = self.items.pop() else { return Ok(()) };
             return self.land_one(py, &item, value, ended);
         }
         match self.values(py, value) {
             Ok(values) => {
-                for (item, value) in std::mem::take(&mut self.items).iter().zip(values) {
-                    self.land_one(py, item, &value, ended);
-                }
+                let items = std::mem::take(&mut self.items);
+                let land = |(item, value): (&Item, _)| self.land_one(py, item, &value, ended);
+                items.iter().zip(values).map(land).fold(Ok(()), PyResult::and)
             }
-            Err(error) => {
-                self.end(py, &Answer::failed(py, error));
-            }
+            Err(error) => self.end(py, &Answer::failed(py, error)),
         }
     }
 
@@ -332,7 +345,7 @@ impl Load {
         Ok(values)
     }
 
-    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) {
+    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) -> PyResult<()> {
         match once::judge(value, || ended.name(py)) {
             Ok(Verdict::Stored) => {}
             Ok(Verdict::Alone) => return self.end_one(py, item, Answer::Alone(Ref::new(value.clone()))),
@@ -347,9 +360,9 @@ impl Load {
             let ended = cache.answer(py, item.flight, now.since(self.started));
             self.no_longer_waits(py, item);
             let value = Answer::Value(Ref::new(value.clone()));
-            item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
+            let told = item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
             drop(ended);
-            return;
+            return told;
         }
         let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
         let stored = Ref::new(value.clone());
@@ -363,13 +376,12 @@ impl Load {
             Ok(removed) => {
                 self.no_longer_waits(py, item);
                 let value = Answer::Value(Ref::new(value.clone()));
-                item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
+                let told = item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
                 drop(removed);
+                told
             }
             // A comparison of the key raised.
-            Err(error) => {
-                self.end_one(py, item, Answer::failed(py, error));
-            }
+            Err(error) => self.end_one(py, item, Answer::failed(py, error)),
         }
     }
 
@@ -377,23 +389,23 @@ impl Load {
         if errors::is_cancelled(py, &error) {
             let room = self.items.first().map(|item| item.room.bind(py).clone());
             if room.as_ref().is_some_and(|room| room.get().is_stopping(py)) {
-                self.end(py, &Answer::Abandoned);
+                self.end(py, &Answer::Abandoned)?;
                 return Err(error);
             }
             // What it waited for may have been cancelled, and not the task; that comes from within, too.
             if self.cancelled && room.is_none_or(|room| room.get().is_cancelling(py).unwrap_or(true)) {
-                self.end(py, &Answer::Cancelled);
+                self.end(py, &Answer::Cancelled)?;
                 return Err(error);
             }
             let key = self.items.first().map_or_else(String::new, |item| errors::repr(item.key.bind(py)));
             let cancelled = errors::load_cancelled(py, &key, Some(error));
-            self.end(py, &Answer::failed(py, cancelled));
+            self.end(py, &Answer::failed(py, cancelled))?;
             return Ok(Sent::Return(py.None().into_bound(py)));
         }
         // These two stop the event loop, from whichever task they come.
         let stops_the_loop =
             error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
-        self.end(py, &Answer::failed(py, error.clone_ref(py)));
+        self.end(py, &Answer::failed(py, error.clone_ref(py)))?;
         if stops_the_loop { Err(error) } else { Ok(Sent::Return(py.None().into_bound(py))) }
     }
 
@@ -408,19 +420,26 @@ impl Load {
         }
     }
 
-    /// Ends the flights without a value.
-    fn end(&mut self, py: Python<'_>, answer: &Answer) {
-        for item in std::mem::take(&mut self.items) {
-            self.end_one(py, &item, answer.copy(py));
-        }
+    /// Ends the flights without a value. `Err`: an interrupt, and they have ended all the same.
+    fn end(&mut self, py: Python<'_>, answer: &Answer) -> PyResult<()> {
+        let items = std::mem::take(&mut self.items);
+        items.iter().map(|item| self.end_one(py, item, answer.copy(py))).fold(Ok(()), PyResult::and)
     }
 
-    fn end_one(&self, py: Python<'_>, item: &Item, answer: Answer) {
+    fn end_one(&self, py: Python<'_>, item: &Item, answer: Answer) -> PyResult<()> {
         self.no_longer_waits(py, item);
         let took = clock::now().since(self.started);
         let ended = self.cache.bind(py).get().fail(py, item.flight, took);
-        item.room.bind(py).get().tell(py, answer, self.running(py).as_ref());
+        let told = item.room.bind(py).get().tell(py, answer, self.running(py).as_ref());
         drop(ended);
+        told
+    }
+
+    /// [`Load::end`] where nobody can be interrupted.
+    fn end_quietly(&mut self, py: Python<'_>, answer: &Answer) {
+        if let Err(error) = self.end(py, answer) {
+            error.write_unraisable(py, None);
+        }
     }
 }
 
@@ -517,11 +536,18 @@ impl Coroutine for Load {
         self.is_driven = true;
         let iterator = match &self.state {
             State::Runs(iterator) => Ok(iterator.bind(py).clone()),
+            // The task was scheduled, though its start was interrupted: nobody waits any more.
+            State::New(_) if self.items.is_empty() => {
+                self.state = State::Done;
+                self.is_driven = false;
+                return Ok(Sent::Return(py.None().into_bound(py)));
+            }
             State::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
                 // Everybody asks again, with what the arguments are now.
                 self.state = State::Done;
-                self.end(py, &Answer::Abandoned);
+                let ended = self.end(py, &Answer::Abandoned);
                 self.is_driven = false;
+                ended?;
                 return Ok(Sent::Return(py.None().into_bound(py)));
             }
             _ => self.start(py),
@@ -552,20 +578,19 @@ impl Coroutine for Load {
             },
             _ => Ok(()),
         };
-        self.end(py, &Answer::Cancelled);
-        closed
+        closed.and(self.end(py, &Answer::Cancelled))
     }
 
     fn abandon(&mut self, py: Python<'_>) {
         self.is_driven = false;
         self.state = State::Done;
-        self.end(py, &Answer::Cancelled);
+        self.end_quietly(py, &Answer::Cancelled);
     }
 
     fn fail(&mut self, py: Python<'_>, error: &PyErr) {
         self.is_driven = false;
         self.state = State::Done;
-        self.end(py, &Answer::failed(py, error.clone_ref(py)));
+        self.end_quietly(py, &Answer::failed(py, error.clone_ref(py)));
     }
 
     fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {

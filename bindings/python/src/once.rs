@@ -3,7 +3,8 @@
 //! Looked at when a load ends, never on a hit. Rules:
 //!
 //! 1. A coroutine, an iterator that is its own (`iter(x) is x`: generators, `map`, open files, cursors; all that iterate
-//!    over it share its place, also where it can be begun again), an async iterator alike, and a tuple, list or dict that
+//!    over it share its place, also where it can be begun again), an async iterator alike, a file behind a wrapper, a
+//!    context manager that is made of a generator and so can be entered once, and a tuple, list or dict that
 //!    has one among its first [`LOOKED_AT`] items, is refused: `TypeError`, with what to return instead.
 //! 2. What another library is about to iterate over itself (a streaming response of a web framework) is the answer to
 //!    the call that loaded it, is not stored, and other callers load anew: an error would be an outage of a route that
@@ -14,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
 
 use crate::raw::calls::Invoke;
-use crate::{errors, library};
+use crate::{errors, library, raw};
 
 /// How many items of a container are looked at.
 const LOOKED_AT: usize = 16;
@@ -121,15 +122,39 @@ fn read_once(value: &Bound<'_, PyAny>) -> PyResult<Option<(&'static str, &'stati
         };
         return Ok(Some((what, "return a list of its items: [item async for item in ...]")));
     }
+    // Files that are no iterators themselves: those of `urllib`, `tempfile` and `aiofiles`. What can be read as memory
+    // (`mmap`) has no place that its readers would share.
+    let is_file = class.getattr(pyo3::intern!(py, "__mro__"))?.cast::<PyTuple>()?.iter().any(|base| {
+        let name = base.getattr(pyo3::intern!(py, "__name__"));
+        name.is_ok_and(|name| name.eq(pyo3::intern!(py, "_TemporaryFileWrapper")).unwrap_or(false))
+    });
+    let is_file = is_file || ["read", "readline", "close"].into_iter().all(has);
+    if is_file && !raw::attribute::has_buffer(value) {
+        return Ok(Some(("an open file, which can be read once", "return its content")));
+    }
+    // Of `contextlib.contextmanager` and `contextlib.asynccontextmanager`.
+    if has("_recreate_cm") && own_attribute(value, "gen")?.is_some_and(|inside| is_generator(&inside)) {
+        let what = "a context manager, which can be entered once";
+        return Ok(Some((what, "enter it, and return what it gives, or return the function that makes it")));
+    }
     Ok(None)
+}
+
+fn is_generator(object: &Bound<'_, PyAny>) -> bool {
+    let class = object.get_type();
+    ["gi_frame", "ag_frame"].into_iter().any(|name| class.hasattr(name).unwrap_or(false))
+}
+
+/// An attribute as `object.__getattribute__` finds it: not `getattr`, which may run a `__getattr__` that knows every
+/// name.
+fn own_attribute<'py>(value: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    outside_only(py, py.get_type::<PyAny>().call_method1("__getattribute__", (value, name)))
 }
 
 /// Rule 2: whether it has an iterator under the name that Starlette's streaming responses have it.
 fn has_stream(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = value.py();
-    // Not `getattr`, which may run a `__getattr__` that knows every name.
-    let own = py.get_type::<PyAny>().call_method1("__getattribute__", (value, "body_iterator"));
-    match outside_only(py, own)? {
+    match own_attribute(value, "body_iterator")? {
         Some(body) => Ok(read_once(&body)?.is_some()),
         None => Ok(false),
     }

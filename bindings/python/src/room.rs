@@ -8,7 +8,8 @@
 //! 3. the task that runs the load is held as long as somebody may wait for it, as a plain `await` would hold it;
 //!    the collector sees that. If the task's event loop stops for good, nothing tells those who wait on other loops:
 //!    each of these loops keeps a [`Watch`], which looks from time to time;
-//! 4. a room that a forked child inherited is one whose load does not go on: nobody joins it. Its loops share their
+//! 4. an interrupt while callers are told reaches the code that runs here, after all of them were told;
+//! 5. a room that a forked child inherited is one whose load does not go on: nobody joins it. Its loops share their
 //!    wake-up pipe with the parent's, so nothing is called thread-safely on them: that would wake the parent. A
 //!    child that runs an inherited loop itself has its callers answered there.
 
@@ -22,10 +23,10 @@ use pyo3::types::{PyDict, PyFloat, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
-use crate::clock;
 use crate::library;
 use crate::raw::calls::Invoke;
 use crate::raw::{GilCell, Ref};
+use crate::{clock, errors};
 
 /// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
 /// at two looks in a row, its loop has stopped, and is not just between two calls of `run_until_complete`.
@@ -272,7 +273,7 @@ impl Room {
 
     /// Whether the load can go on: its loop runs, or is the one that is `running` here.
     pub(crate) fn is_alive(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> PyResult<bool> {
-        // Rule 4. The copy of a loop that ran in the parent still says that it runs.
+        // Rule 5. The copy of a loop that ran in the parent still says that it runs.
         if self.is_inherited(py) {
             return Ok(false);
         }
@@ -285,16 +286,25 @@ impl Room {
     }
 
     /// Gives the answer to everybody who waits. `running` is the loop that runs here, if one does.
-    pub(crate) fn tell(&self, py: Python<'_>, answer: Answer, running: Option<&Bound<'_, PyAny>>) {
+    ///
+    /// # Errors
+    /// An interrupt (rule 4).
+    pub(crate) fn tell(
+        &self,
+        py: Python<'_>,
+        answer: Answer,
+        running: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let seats = {
             let mut state = self.state.borrow(py);
             if state.answer.is_some() {
-                return;
+                return Ok(());
             }
             state.answer = Some(answer);
             std::mem::take(&mut state.seats)
         };
         let is_inherited = self.is_inherited(py);
+        let mut interrupted = Ok(());
         for seat in seats.into_iter().flatten() {
             let here = running.is_some_and(|running| seat.event_loop.is(running));
             if is_inherited && !here {
@@ -302,10 +312,14 @@ impl Room {
                 continue;
             }
             let told = wake(py, seat.future.bind(py), seat.event_loop.bind(py), here);
-            if let Err(error) = told {
-                error.write_unraisable(py, Some(seat.future.bind(py)));
+            match told {
+                Ok(()) => {}
+                // Rule 4.
+                Err(error) if errors::is_interrupt(py, &error) => interrupted = interrupted.and(Err(error)),
+                Err(error) => error.write_unraisable(py, Some(seat.future.bind(py))),
             }
         }
+        interrupted
     }
 
     /// Asks the task to stop the load.
@@ -320,7 +334,7 @@ impl Room {
         if running_loop(py).is_ok_and(|running| running.is(&event_loop)) {
             return task.invoke_method0(cancel).map(drop);
         }
-        // Rule 4.
+        // Rule 5.
         if self.is_inherited(py) {
             return Ok(());
         }
@@ -353,8 +367,7 @@ impl Watch {
         }
         let is_alive = room.get().is_alive(py, event_loop)?;
         if this.had_stopped.swap(!is_alive, Ordering::Relaxed) && !is_alive {
-            this.cache.bind(py).get().abandon(py, this.flight, room, Some(event_loop));
-            return Ok(());
+            return this.cache.bind(py).get().abandon(py, this.flight, room, Some(event_loop));
         }
         Self::look_later(slf)
     }
@@ -375,7 +388,7 @@ impl Watch {
     }
 }
 
-/// Finishes a future, unless its caller has gone.
+/// Finishes a future, unless its caller has gone. An interrupt may come when it is finished already.
 fn wake(
     py: Python<'_>,
     future: &Bound<'_, PyAny>,
@@ -384,18 +397,20 @@ fn wake(
 ) -> PyResult<()> {
     if here {
         return match future.invoke_method1(pyo3::intern!(py, "set_result"), py.None().bind(py)) {
+            Err(error) if errors::is_interrupt(py, &error) => Err(error),
             Err(error) if !future.invoke_method0(pyo3::intern!(py, "done"))?.is_truthy()? => Err(error),
             _ => Ok(()),
         };
     }
     let soon = pyo3::intern!(py, "call_soon_threadsafe");
     match event_loop.invoke_method2(soon, finisher(py)?, future) {
+        Err(error) if errors::is_interrupt(py, &error) => Err(error),
         Err(error) if !event_loop.invoke_method0(pyo3::intern!(py, "is_closed"))?.is_truthy()? => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Has a future of an inherited loop finished, should that loop ever run in this process (rule 4).
+/// Has a future of an inherited loop finished, should that loop ever run in this process (rule 5).
 fn wake_quietly(py: Python<'_>, future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) {
     // A loop that is closed, or in debug mode and of another thread, raises: nobody runs it here.
     let asked = finisher(py)

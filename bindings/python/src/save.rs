@@ -410,7 +410,7 @@ impl Encoded {
             Err(refused) => {
                 self.bytes.truncate(start);
                 match refused {
-                    Refused::Because(why) => Ok(Err(why.to_owned())),
+                    Refused::Because(why) => Ok(Err(why)),
                     Refused::Raised(error) if is_fatal(key.py(), &error) => Err(error),
                     Refused::Raised(error) => Ok(Err(error.to_string())),
                 }
@@ -469,7 +469,7 @@ impl Encoded {
 
 /// Why an entry was not encoded.
 enum Refused {
-    Because(&'static str),
+    Because(String),
     Raised(PyErr),
 }
 
@@ -492,9 +492,10 @@ fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> Re
         return Ok(false);
     }
     if key.is_exact_instance_of::<CallKey>() {
-        return Err(Refused::Because(
-            "an argument is of a class, or is one, that no other process would find by its name",
-        ));
+        // The classes and objects that its arguments name are what it refers to.
+        let gc = key.py().import("gc")?;
+        let named: Vec<_> = gc.call_method1("get_referents", (key,))?.extract()?;
+        return Err(Refused::Because(codec::why_not_saved(&named)));
     }
     let start = out.len();
     codec::encode_value(key, out, options)?;
@@ -504,7 +505,7 @@ fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> Re
         return Ok(true);
     }
     Err(Refused::Because(
-        "its key, written and read again, does not equal itself, so nobody could ask for it",
+        "its key, written and read again, does not equal itself, so nobody could ask for it".to_owned(),
     ))
 }
 

@@ -25,7 +25,7 @@ import pytest
 from loops import Run, turns
 from stores import MemoryBackend
 
-from agent_cache import AgentCache
+from agent_cache import AgentCache, AgentCacheInvalidator
 from agent_cache import AgentCacheSession as in_session
 from cache import AsyncLRU, AsyncLRUInvalidator, AsyncTTL
 from cache._ways import MOST
@@ -242,6 +242,124 @@ def test_an_invalidation_fences_the_loads_of_all_ways(run: Run) -> None:
         gate.set()
         assert await asyncio.gather(*loads) == ["old"] * 3
         assert [await read(1), await read(1, False), await read(number=1)] == ["new"] * 3
+
+    run(main())
+
+
+def test_defaults_that_were_replaced_are_those_of_the_next_invalidation(run: Run) -> None:
+    runs = []
+
+    async def row(number: int, verbose: bool = False, *, depth: int = 1) -> int:
+        runs.append(number)
+        return len(runs)
+
+    read = AsyncLRU()(row)
+
+    async def main() -> None:
+        assert await read(1, False) == 1
+        read.invalidate_cache(1)  # looks at the signature
+        row.__defaults__ = (True,)
+        assert await read(1, True) == 2
+        read.invalidate_cache(1)
+        assert await read(1, True) == 3
+        assert row.__kwdefaults__ is not None
+        row.__kwdefaults__["depth"] = 2
+        assert await read(1, depth=2) == 4
+        read.invalidate_cache(1)
+        assert await read(1, depth=2) == 5
+
+    run(main())
+
+
+def passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def between(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return between
+
+
+def without_first(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def between(first: str, *args: Any) -> Any:
+        return await function(*args)
+
+    between.__signature__ = inspect.signature(lambda first, number: None)  # type: ignore[attr-defined]
+    return between
+
+
+@pytest.mark.parametrize("outer", [AsyncLRU(), AgentCache(resource="twice")], ids=["AsyncLRU", "AgentCache"])
+@pytest.mark.parametrize(
+    "between", [lambda f: f, passed_on, without_first], ids=["", "a wrapper", "fewer arguments"]
+)
+def test_a_function_that_is_cached_twice_is_invalidated_in_both_caches(
+    run: Run, outer: Any, between: Callable[..., Any]
+) -> None:
+    # The outer cache's entry went, and the next call got the old value from the inner one.
+    runs = []
+
+    @AsyncTTL(time_to_live=60)
+    async def row(number: int, verbose: bool = False) -> int:
+        runs.append(number)
+        return len(runs)
+
+    read = outer(between(row))
+    args = ("first", 1) if between is without_first else (1,)
+
+    @AsyncLRUInvalidator(read, clear_all=True)
+    async def write() -> None:
+        pass
+
+    async def main() -> None:
+        assert [await read(*args), await read(*args)] == [1, 1]
+        read.invalidate_cache(*args)
+        assert await read(*args) == 2
+        await write()
+        assert await read(*args) == 3
+
+    run(main())
+
+
+def test_a_write_tool_reaches_what_its_read_tools_have_cached_inside(run: Run) -> None:
+    runs = []
+
+    @AgentCache(resource="twice-written")
+    @AsyncLRU()
+    async def read(number: int) -> int:
+        runs.append(number)
+        return len(runs)
+
+    @AgentCacheInvalidator(resource="twice-written")
+    async def write() -> None:
+        pass
+
+    async def main() -> None:
+        assert [await read(1), await read(1)] == [1, 1]
+        await write()
+        assert await read(1) == 2
+
+    run(main())
+
+
+def test_a_method_that_is_cached_twice_is_invalidated_for_its_object(run: Run) -> None:
+    class Repository:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.runs = 0
+
+        @AsyncLRU(per_instance=True)
+        async def read(self, number: int) -> int:
+            self.runs += 1
+            return self.runs
+
+    one, two = Repository("one"), Repository("two")
+    read_one: Any = AsyncLRU()(one.read)
+    read_two: Any = AsyncLRU()(two.read)
+
+    async def main() -> None:
+        assert [await read_one(1), await read_two(1)] == [1, 1]
+        read_one.invalidate_cache(1)
+        assert [await read_one(1), await read_two(1), await two.read(1)] == [2, 1, 1]
 
     run(main())
 

@@ -234,6 +234,22 @@ def test_a_save_that_fails_when_nobody_waits_any_more_is_logged(
     assert caplog.records[0].levelno == logging.WARNING
 
 
+def test_a_save_in_a_thread_that_raises_stop_iteration_ends_all_the_same(run: Run) -> None:
+    # A future of asyncio's does not take a StopIteration, so the caller waited for ever.
+    class Exhausted(MemoryBackend):
+        def save(self, data: Any) -> None:
+            next(iter([]))
+
+    async def main() -> None:
+        cache = AsyncCache(backup=Exhausted())
+        cache.set("key", 1)
+        with pytest.raises(RuntimeError, match="StopIteration") as told:
+            await asyncio.wait_for(cache.save_to_backup_async(), 10)
+        assert isinstance(told.value.__cause__, StopIteration)
+
+    run(main())
+
+
 def test_what_a_save_in_a_thread_leaves_out_is_told_at_the_line_that_awaits_it(run: Run, path: Path) -> None:
     async def main() -> None:
         cache = AsyncCache(backup=DiskBackend(path))

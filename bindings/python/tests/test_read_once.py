@@ -7,11 +7,16 @@ returned a StreamingResponse, and the second client got an empty page with statu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import itertools
+import mmap
 import sqlite3
+import tempfile
+import urllib.response
 from collections.abc import AsyncIterator, Callable, Iterator
+from email.message import Message
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -55,6 +60,19 @@ class AsyncRows:
         raise StopAsyncIteration
 
 
+class AsyncFile:
+    """As files of `aiofiles` are."""
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def readline(self) -> bytes:
+        return b""
+
+    async def close(self) -> None:
+        pass
+
+
 READ_ONCE: dict[str, Callable[[], Any]] = {
     "generator": generator,
     "async generator": async_generator,
@@ -66,6 +84,12 @@ READ_ONCE: dict[str, Callable[[], Any]] = {
     "list iterator": lambda: iter([1]),
     "file": lambda: open(__file__),  # noqa: SIM115
     "BytesIO": lambda: io.BytesIO(b"a"),
+    "temporary file": lambda: tempfile.NamedTemporaryFile(),  # noqa: SIM115
+    "spooled file": lambda: tempfile.SpooledTemporaryFile(),  # noqa: SIM115
+    "response of urllib": lambda: urllib.response.addinfourl(io.BytesIO(b"a"), Message(), ""),
+    "async file": AsyncFile,
+    "context manager": contextlib.contextmanager(generator),
+    "async context manager": contextlib.asynccontextmanager(async_generator),
     "csv reader": lambda: csv.reader(["a"]),
     "cursor": lambda: sqlite3.connect(":memory:").execute("select 1"),
     "iterator of Python's": Rows,
@@ -86,6 +110,18 @@ class Pool:
 class Reusable:
     def __iter__(self) -> Iterator[int]:
         return iter([1])
+
+
+class Decorating(contextlib.ContextDecorator):
+    """A context manager that can be entered as often as one likes."""
+
+    gen = "a name like another"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class Vague:
@@ -109,6 +145,9 @@ STORED: dict[str, Callable[[], Any]] = {
     "reusable": Reusable,
     "vague": Vague,
     "mock": MagicMock,
+    "memory map": lambda: mmap.mmap(-1, 1),
+    "context manager": Decorating,
+    "null context": contextlib.nullcontext,
     "class": lambda: Rows,
     "function": lambda: generator,
 }

@@ -34,7 +34,7 @@ pub(crate) fn expand(attribute: TokenStream, function: TokenStream) -> syn::Resu
     };
     let resource = &words.resource;
     let guard = quote!(#krate::agent::writing(#resource, #krate::agent::Scope::#scope));
-    Ok(invalidates::write(&[guard], &Argument::all(&function.sig), &function))
+    invalidates::write(&krate, &[guard], &Argument::all(&function.sig), &function)
 }
 
 impl Words {

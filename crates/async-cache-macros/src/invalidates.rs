@@ -2,7 +2,8 @@
 //!
 //! The write becomes: one guard for each target, which invalidates at once; then the write as the user wrote it, as a
 //! future or closure of its own that owns the arguments; then the guards are dropped, and invalidate again. So the
-//! write is over, with everything it held, before they do, however it ends.
+//! write is over, with everything it held, before they do, however it ends. A `fn` that returns a future, as
+//! `#[async_trait]` makes of an `async fn`, has only begun when it returns: the guards go into the future (`futures`).
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -12,6 +13,7 @@ use syn::{Expr, ExprPath, FnArg, ItemFn, Path, ReturnType, Token, Type};
 
 use crate::Mistakes;
 use crate::cached::{local, references};
+use crate::futures::{self, Future};
 use crate::place;
 use crate::signature::Argument;
 
@@ -50,12 +52,18 @@ pub(crate) fn expand(attribute: TokenStream, function: TokenStream) -> syn::Resu
     }
     mistakes.none_or_error()?;
     let guards = targets.iter().map(|target| guard(&krate, target, &arguments)).collect::<Vec<_>>();
-    Ok(write(&guards, &arguments, &function))
+    write(&krate, &guards, &arguments, &function)
 }
 
 /// The write with its guards around it.
-pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &ItemFn) -> TokenStream {
+pub(crate) fn write(
+    krate: &TokenStream,
+    guards: &[TokenStream],
+    arguments: &[Argument],
+    function: &ItemFn,
+) -> syn::Result<TokenStream> {
     let ItemFn { attrs, vis, sig, block } = function;
+    let future = if sig.asyncness.is_some() { None } else { futures::returned(&sig.output)? };
     let mut sig = sig.clone();
     // Patterns that are not names get one, and are taken apart where the write begins.
     let mut take_apart = TokenStream::new();
@@ -86,22 +94,42 @@ pub(crate) fn write(guards: &[TokenStream], arguments: &[Argument], function: &I
         },
         (_, true) => quote!(async move { #take_apart #block }.await),
         (ReturnType::Type(_, ty), false) if !has_impl_trait(ty) => {
-            quote!((move || -> #ty { #take_apart #block })())
+            quote!(#krate::__private::run(move || -> #ty { #take_apart #block }))
         }
-        (_, false) => quote!((move || { #take_apart #block })()),
+        (_, false) => quote!(#krate::__private::run(move || { #take_apart #block })),
     };
     let kept = local("guards");
-    quote! {
+    let end = quote! {
+        #[allow(unreachable_code)]
+        ::core::mem::drop(#kept);
+        #[allow(unreachable_code, clippy::unit_arg)]
+        #written
+    };
+    let end = match future {
+        None => end,
+        Some(future) => {
+            let waits = quote! {
+                async move {
+                    #[allow(clippy::let_unit_value)]
+                    let #written = #written.await;
+                    #end
+                }
+            };
+            match future {
+                Future::Plain => waits,
+                Future::Boxed => quote!(#krate::__private::Box::pin(#waits)),
+            }
+        }
+    };
+    Ok(quote! {
         #(#attrs)*
         #vis #sig {
             let #kept = (#(#guards,)*);
-            #[allow(clippy::redundant_closure_call, clippy::let_unit_value, clippy::semicolon_if_nothing_returned)]
+            #[allow(unused_braces, clippy::let_unit_value, clippy::semicolon_if_nothing_returned)]
             let #written = #body;
-            ::core::mem::drop(#kept);
-            #[allow(clippy::unit_arg)]
-            #written
+            #end
         }
-    }
+    })
 }
 
 fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenStream {

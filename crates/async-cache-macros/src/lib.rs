@@ -8,7 +8,7 @@
 //! - `conditions`: arguments under a `#[cfg]`
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
 //! - `agent`: the words of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
-//! - `invalidates`: that of `#[invalidates]`, with its own words
+//! - `invalidates`: that of `#[invalidates]`, with its own words; `futures`: writes that return futures
 //!
 //! Two rules: what a user got wrong is reported where it stands, with what to write instead, and all of it at once;
 //! and an expansion calls `async_cache::__private` rather than holding logic, so that logic is tested as code.
@@ -16,6 +16,7 @@
 mod agent;
 mod cached;
 mod conditions;
+mod futures;
 mod invalidates;
 mod options;
 mod place;

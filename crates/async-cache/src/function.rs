@@ -446,6 +446,12 @@ first_arguments!([A B C D E F]);
 first_arguments!([A B C D E F G]);
 first_arguments!([A B C D E F G H]);
 
+/// Runs a write. The closure that a call is made of may then return what it borrows from its arguments.
+#[doc(hidden)]
+pub fn run<R>(write: impl FnOnce() -> R) -> R {
+    write()
+}
+
 /// An argument of a write as the argument of the function that it invalidates: a `String` for a `str`.
 #[doc(hidden)]
 pub fn lend<T: ?Sized, A: Borrow<T> + ?Sized>(argument: &A) -> &T {

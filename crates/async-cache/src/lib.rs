@@ -102,7 +102,7 @@ pub mod __private {
 
     pub use crate::function::{
         Asked, Fallible, FirstArguments, Invalidating, IsNoResult, Name, Optional, PerType, Returned,
-        can_be_a_key, can_be_a_value, lend,
+        can_be_a_key, can_be_a_value, lend, run,
     };
 }
 

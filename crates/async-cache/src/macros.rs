@@ -207,7 +207,8 @@ pub use async_cache_macros::async_ttl;
 /// - `#[invalidates(Shop::price_cache(), key = (product))]`: the cache of a method; the key is given by reference, for
 ///   several arguments as `key = (a, b)`. In a generic `impl` block write `Self::row_cache()`, elsewhere
 ///   `Repository::<User>::row_cache()`.
-/// - The write may be an `async fn`, a `fn` or a method.
+/// - The write may be an `async fn`, a `fn` or a method. A `fn` that returns `impl Future` or a boxed future (`#[async_trait]`
+///   makes such of `async fn`s) is over when the future is; any other one when it returns, also if it has spawned a task.
 /// - In another process the file keeps the old value until this one saves.
 #[doc(inline)]
 pub use async_cache_macros::invalidates;

@@ -250,6 +250,111 @@ on_several_threads! {
         assert_eq!(get(1).await, 20);
     }
 
+    /// `#[async_trait]` makes a `fn` that returns a boxed future of every `async fn`, and only then do other attributes see
+    /// it. Both invalidations happened before the write began: what a reader cached during the write was served after it.
+    async fn a_write_that_returns_a_future_is_over_when_that_is() {
+        static ORIGIN: Origin = Origin::new();
+        #[async_lru]
+        async fn get(key: u64) -> u64 {
+            ORIGIN.read(key)
+        }
+        type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+        trait Writes {
+            fn set<'life0, 'async_trait>(
+                &'life0 self,
+                key: &'async_trait u64,
+                value: u64,
+            ) -> Pin<Box<dyn Future<Output = u64> + Send + 'async_trait>>
+            where
+                'life0: 'async_trait,
+                Self: 'async_trait;
+        }
+        struct Table;
+        impl Writes for Table {
+            // As `#[async_trait]` writes it.
+            #[invalidates(get, key = (key))]
+            fn set<'life0, 'async_trait>(
+                &'life0 self,
+                key: &'async_trait u64,
+                value: u64,
+            ) -> ::core::pin::Pin<Box<dyn ::core::future::Future<Output = u64> + ::core::marker::Send + 'async_trait>>
+            where
+                'life0: 'async_trait,
+                Self: 'async_trait,
+            {
+                Box::pin(async move {
+                    tokio::task::yield_now().await;
+                    ORIGIN.write(*key, value);
+                    value
+                })
+            }
+        }
+        #[invalidates(get)]
+        fn set_plain(key: u64, value: u64) -> impl Future<Output = u64> + Send {
+            async move {
+                tokio::task::yield_now().await;
+                ORIGIN.write(key, value);
+                value
+            }
+        }
+        type BoxFuture<'a, T> = Boxed<'a, T>;
+        #[invalidates(get, clear_all)]
+        fn set_aliased(key: &u64, value: u64) -> BoxFuture<'_, u64> {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                ORIGIN.write(*key, value);
+                value
+            })
+        }
+        async fn is_read_anew_after(write: Boxed<'_, u64>) {
+            let mut write = write;
+            assert_eq!(poll_once(&mut write), Poll::Pending);
+            get(1).await;
+            let written = write.await;
+            assert_eq!(get(1).await, written);
+        }
+
+        is_read_anew_after(Table.set(&1, 10)).await;
+        is_read_anew_after(Box::pin(set_plain(1, 20))).await;
+        is_read_anew_after(set_aliased(&1, 30)).await;
+        get(1).await;
+        ORIGIN.write(1, 40);
+        drop(set_plain(1, 50));
+        assert_eq!(get(1).await, 40, "a write that never runs invalidates, too");
+    }
+
+    async fn a_write_may_return_what_it_borrows() {
+        #[async_lru]
+        async fn get(key: u64) -> u64 {
+            key
+        }
+        struct Rows(Vec<u64>);
+        impl Rows {
+            #[invalidates(get, key = (key))]
+            fn row(&mut self, key: u64) -> &mut u64 {
+                &mut self.0[key as usize]
+            }
+
+            #[invalidates(get, clear_all)]
+            fn rows<'a>(&'a mut self, more: &'a mut Vec<u64>) -> impl Iterator<Item = &'a mut u64> {
+                self.0.iter_mut().chain(more)
+            }
+
+            #[invalidates(get, key = (key))]
+            async fn row_later(&mut self, key: u64) -> &mut u64 {
+                tokio::task::yield_now().await;
+                &mut self.0[key as usize]
+            }
+        }
+
+        get(0).await;
+        let mut rows = Rows(vec![1, 2]);
+        *rows.row(0) = 5;
+        *rows.row_later(0).await += 1;
+        assert!(!get::cache().contains(&0));
+        assert_eq!(rows.rows(&mut vec![7]).map(|row| *row).collect::<Vec<_>>(), [6, 2, 7]);
+    }
+
     /// Readers and writers over a slow origin, which all steps of a seeded script interleave: after a write returned,
     /// nobody who asks gets a value from before it.
     async fn no_reader_ever_sees_a_value_from_before_a_write_that_returned() {

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from cache import _native
+from cache._invalidation import invalidation_of
 from cache._writing import invalidating
 
 from ._registry import active_session, check_resource, check_scope, registry
@@ -51,6 +52,10 @@ class AgentCacheInvalidator:
                 _native.count_tool_invalidation(tool)
 
     def _invalidate(self, session: _native.AgentSession | None) -> None:
+        for tool in registry.tools(self.resource):
+            invalidation, _ = invalidation_of(tool.invalidate_cache)
+            if invalidation is not None:
+                invalidation.remove_all_inside()
         if self.scope == "global":
             registry.write(self.resource)
             for tool in registry.tools(self.resource):

@@ -6,7 +6,10 @@ Rules:
 2. Asked through an object or a class (``repository.get.invalidate_cache(7)``), it is for that object. The object may be
    given once more, as the library that this one replaces wanted it; so may another object of the class be, and then it
    is for that one, and for the first one if that is a call, too.
-3. Where the object is not known and an argument could be taken for it, a class method is invalidated for its class and
+3. Of a function that is decorated twice both caches are invalidated, the inner one first: a load of the outer cache that
+   runs meanwhile may have the inner one's old value, and is fenced. Of the inner one everything goes if another decorator
+   is between the two, which may change the arguments.
+4. Where the object is not known and an argument could be taken for it, a class method is invalidated for its class and
    all subclasses, anything else is refused: an entry of another object would be removed, and the stale one would stay.
 """
 
@@ -14,10 +17,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any
 
 from . import _native
 from ._ways import GivenCall, Ways
+
+
+def invalidation_of(invalidate: Any) -> tuple[Invalidation | None, tuple[Any, ...]]:
+    """What the `invalidate_cache` of a read is, if it is one of ours, and the object that it is bound to."""
+    if isinstance(invalidate, Invalidation):
+        return invalidate, ()
+    if isinstance(invalidate, MethodType):
+        through = getattr(invalidate.__func__, "__self__", None)
+        if isinstance(through, Invalidation):
+            return through, (invalidate.__self__,)
+    return None, ()
 
 
 class Invalidation:
@@ -47,18 +62,36 @@ class Invalidation:
     def remove(self, readings: list[GivenCall]) -> None:
         """Removes what calls have cached; those of the readings that are no call are left out."""
         calls = self._ways.all_ways(readings)
+        inner, before = self._inner()
+        if inner is not None and isinstance(self._function, _native.CachedFunction | _native.CachedMethod):
+            inner.remove([((*before, *args), kwargs) for args, kwargs in readings])  # Rule 3
+        else:
+            self.remove_all_inside()
         for keeper in self._keepers():
             _native.invalidate(keeper, calls)
 
     def remove_all(self) -> None:
         """Removes all results; what was counted stays."""
+        self.remove_all_inside()
         for keeper in self._keepers():
             _native.invalidate(keeper, None)
+
+    def remove_all_inside(self) -> None:
+        """Removes all results of the function that is decorated, if it is cached itself (rule 3)."""
+        inner, _ = self._inner()
+        if inner is not None:
+            inner.remove_all()
 
     @property
     def ways(self) -> Ways:
         """The ways to write calls of the function."""
         return self._ways
+
+    def _inner(self) -> tuple[Invalidation | None, tuple[Any, ...]]:
+        """The `invalidate_cache` of the function that is decorated, if it is cached itself, and the object that it is
+        bound to.
+        """
+        return invalidation_of(getattr(self._function, "invalidate_cache", None))
 
     def __repr__(self) -> str:
         return f"<invalidate_cache of {self._function!r}>"
@@ -75,7 +108,7 @@ class Invalidation:
         if is_call and (not args or self._may_be_called_on(args[0])):
             return [as_it_is]
         shifted: list[GivenCall] = [((cls, *args), kwargs) for cls in self._classes()]
-        if is_call and not shifted:  # Rule 3
+        if is_call and not shifted:  # Rule 4
             name = getattr(self._function, "__qualname__", repr(self._function))
             raise TypeError(
                 f"{name}.invalidate_cache() takes the object (for a class method the class) first, as {name}() does; "

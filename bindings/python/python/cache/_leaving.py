@@ -64,6 +64,9 @@ async def save_in_thread(cache: AsyncCache, persistence: Persistence) -> None:
             persistence.save(cache, remarks.append)
         except BaseException as error:
             if is_awaited:
+                if isinstance(error, StopIteration):
+                    # A future does not take it, and the caller would wait for ever.
+                    raise RuntimeError("the save raised StopIteration") from error
                 raise
             # Rule 3.
             _log.warning("a cache could not be saved, and nobody waits for the save: %s", in_words(error))

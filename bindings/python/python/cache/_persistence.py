@@ -289,8 +289,7 @@ class Persistence:
         if left_out:
             tell(
                 f"{type(self.backend).__qualname__}: {len(left_out)} entries were not saved; the first one is "
-                f"{left_out[0]!r:.200}: an argument is of a class, or is one, that no other process would find by its "
-                "name"
+                f"{left_out[0]!r:.200}: {left_out[0][-1].why_not_saved()}"
             )
 
     def load(self, cache: Cache) -> None:

@@ -32,7 +32,7 @@ def _name(function: Any) -> str:
 
 
 def _digest(function: Any, value: Any) -> str:
-    data, _, is_stable = _native._encode_by_value(value)
+    data, _, is_stable = _native._encode_by_value(value, by_content=True)
     if not is_stable:
         raise TypeError(
             f"the results of {function!r} cannot be kept in a backup: it holds an object that another process could not "

@@ -250,6 +250,16 @@ def _image(image: Any) -> Any:
     return (image.mode, image.size, palette, image.tobytes(), dict(image.info))
 
 
+def _version(version: Any) -> Any:
+    # What its comparison looks at: 1.0 is 1.0.0.
+    return version._key
+
+
+def _yarl_url(url: Any) -> Any:
+    # What its comparison looks at. As text, `http://a:80` is `http://a`, and they are not equal.
+    return (url.scheme, url.raw_authority, url.raw_path, url.raw_query_string, url.raw_fragment)
+
+
 def _polars_frame(frame: Any) -> Any:
     return [_polars_series(series) for series in frame.get_columns()]
 
@@ -261,7 +271,11 @@ def _polars_series(series: Any) -> Any:
 
 _VALUES: dict[tuple[str, str], Function] = {
     ("PIL", "Image"): _image,
+    # Their comparison is that of their texts, and attributes are results that they remember.
+    ("httpx", "URL"): str,
+    ("httpx2", "URL"): str,
     ("logging", "Logger"): _logger,
+    ("packaging", "Version"): _version,
     ("pandas", "DataFrame"): _frame,
     ("pandas", "ExtensionArray"): _array,
     ("pandas", "Index"): _index,
@@ -269,5 +283,7 @@ _VALUES: dict[tuple[str, str], Function] = {
     ("polars", "DataFrame"): _polars_frame,
     ("polars", "Series"): _polars_series,
     ("sqlalchemy", "InstanceState"): _row_state,
+    ("starlette", "URL"): str,
     ("werkzeug", "LocalProxy"): _proxied,
+    ("yarl", "URL"): _yarl_url,
 }

@@ -19,11 +19,14 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ._excluded import skipped_names
+from ._function import inner_function
 from .key import _to_hashable
 
 MOST = 1024
@@ -241,19 +244,24 @@ class Ways:
         self._skip = skip
         self._typed = typed
         self._parameters: Parameters | None = None
-        self._is_known = False
+        # What the defaults were when the signature was looked at; None: it was not yet.
+        self._defaults: list[Any] | None = None
 
     @property
     def parameters(self) -> Parameters | None:
-        """The parameters, `None` if the signature is not known. Looked at once, and not before it is needed."""
-        if not self._is_known:
+        """The parameters, `None` if the signature is not known.
+
+        Looked at when it is needed first, and again when the function has got other defaults.
+        """
+        defaults = _defaults_of(self._function)
+        if self._defaults is None or not _are_same(defaults, self._defaults):
             known = self._look(follow_wrapped=True)
             skipped = skipped_names(self._function, self._skip)
             is_same = known is None or known.nameable(self._skip) == skipped
             if known is not None and (not is_same or known.has_too_many_readings()):
                 known = None  # Rule 4: what is left out are a wrapper's own parameters, or too many
             self._parameters = known
-            self._is_known = True
+            self._defaults = defaults
         return self._parameters
 
     def all_ways(self, readings: list[GivenCall]) -> list[WrittenCall] | None:
@@ -285,3 +293,16 @@ class Ways:
             return None
         name = getattr(self._function, "__qualname__", None) or repr(self._function)
         return Parameters(signature, name, self._exclude, self._skip, self._typed)
+
+
+def _defaults_of(function: Any) -> list[Any]:
+    """The objects that are the defaults of a function, and what they are the defaults of."""
+    with contextlib.suppress(ValueError):  # its wrappers lead back to it
+        function = inspect.unwrap(function)
+    function = inner_function(function)
+    by_name = getattr(function, "__kwdefaults__", None) or {}
+    return [*(getattr(function, "__defaults__", None) or ()), *by_name, *by_name.values()]
+
+
+def _are_same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))

@@ -13,11 +13,10 @@ Rules:
 from __future__ import annotations
 
 import inspect
-from types import MethodType
 from typing import Any
 
 from ._function import name_of
-from ._invalidation import Invalidation
+from ._invalidation import invalidation_of
 from ._ways import GivenCall, Parameters, Ways
 
 
@@ -27,7 +26,7 @@ class WrittenArguments:
     def __init__(self, cached: Any, function: Any) -> None:
         self._cached = cached
         self._function = function
-        self._invalidation, self._instance = _invalidation_of(cached)
+        self._invalidation, self._instance = invalidation_of(cached.invalidate_cache)
         # Of something that is no function of ours, but has the methods of one.
         own = Ways(cached, (), 0, typed=False)
         self._ways = own if self._invalidation is None else self._invalidation.ways
@@ -103,18 +102,6 @@ class WrittenArguments:
                 f"{self._cached!r} that it makes stale: give key_fn=, or clear_all=True"
             )
         return calls
-
-
-def _invalidation_of(cached: Any) -> tuple[Invalidation | None, tuple[Any, ...]]:
-    """The `invalidate_cache` of a read, and the object that it is bound to, if it is."""
-    invalidate = cached.invalidate_cache
-    if isinstance(invalidate, Invalidation):
-        return invalidate, ()
-    if isinstance(invalidate, MethodType):
-        through = getattr(invalidate.__func__, "__self__", None)
-        if isinstance(through, Invalidation):
-            return through, (invalidate.__self__,)
-    return None, ()
 
 
 def _parameters_of(function: Any) -> Parameters | None:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+from ._invalidation import invalidation_of
 from ._writing import invalidating
 from ._written import WrittenArguments
 
@@ -60,6 +61,9 @@ class AsyncLRUInvalidator:
         self, written: WrittenArguments | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         if self._clear_all:
+            invalidation, _ = invalidation_of(self._cached.invalidate_cache)
+            if invalidation is not None:
+                invalidation.remove_all_inside()
             self._cached.clear_cache()
         elif self._key_fn is not None:
             args, kwargs = self._key_fn(args, kwargs)

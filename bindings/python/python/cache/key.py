@@ -81,12 +81,13 @@ class ByValue:
     def __repr__(self) -> str:
         return f"<by value: {self._bytes!r}>"
 
+    def why_not_saved(self) -> str:
+        """Why no other process could have an equal one, and what to do."""
+        return _native._why_not_saved(self._named)
+
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.is_stable:
-            raise pickle.PicklingError(
-                "an argument is of a class, or is one, that no other process would find by its name, so its key cannot "
-                "be pickled"
-            )
+            raise pickle.PicklingError(f"the key of a call cannot be pickled: {self.why_not_saved()}")
         # Pickle takes classes and functions by name, modules not at all.
         named = tuple(_Module(one.__name__) if isinstance(one, ModuleType) else one for one in self._named)
         return (_restored, (self._bytes, named))
@@ -148,6 +149,14 @@ def _is_stable(part: Any) -> bool:
     return not isinstance(part, tuple) or all(map(_is_stable, part))
 
 
+def _why_not_saved(part: Any) -> str | None:
+    if isinstance(part, ByValue):
+        return None if part.is_stable else part.why_not_saved()
+    if not isinstance(part, tuple):
+        return None
+    return next((why for one in part if (why := _why_not_saved(one)) is not None), None)
+
+
 class KEY:
     """The arguments of a call as a key: hashable, and equal for equal arguments in any order of keywords."""
 
@@ -163,6 +172,10 @@ class KEY:
     def is_stable(self) -> bool:
         """Whether another process could have an equal key. One that is not cannot be pickled."""
         return _is_stable(self.args) and _is_stable(self.kwargs)
+
+    def why_not_saved(self) -> str | None:
+        """Why no other process could have an equal key, and what to do; None if one could."""
+        return _why_not_saved((self.args, self.kwargs))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KEY):

@@ -101,7 +101,7 @@ impl Cache {
         match running.and_then(|running| Ok((room.get().is_alive(py, &running)?, running))) {
             Ok((true, running)) => Ok(Some((room, running))),
             Ok((false, running)) => {
-                self.abandon(py, flight, &room, Some(&running));
+                self.abandon(py, flight, &room, Some(&running))?;
                 Ok(None)
             }
             Err(error) => {
@@ -111,22 +111,23 @@ impl Cache {
         }
     }
 
-    /// Ends a flight whose load does not go on.
+    /// Ends a flight whose load does not go on. `Err`: an interrupt, and it has ended all the same.
     pub(crate) fn abandon(
         &self,
         py: Python<'_>,
         flight: FlightId,
         room: &Bound<'_, Room>,
         running: Option<&Bound<'_, PyAny>>,
-    ) {
+    ) -> PyResult<()> {
         let ended = if room.get().is_inherited(py) {
             // The parent's load has not failed: it goes on in the parent.
             self.state.borrow(py).core.come_back_empty(flight, Duration::ZERO)
         } else {
             self.fail(py, flight, Duration::ZERO)
         };
-        room.get().tell(py, Answer::Abandoned, running);
+        let told = room.get().tell(py, Answer::Abandoned, running);
         drop(ended);
+        told
     }
 
     /// A caller does not wait any more; the last one stops the load.
@@ -143,8 +144,7 @@ impl Cache {
         let stopped = if was_gathering { Ok(()) } else { room.get().stop(py) };
         // It ends now, and not when the loader is through with being cancelled, which may take long: who asks
         // from now on loads anew.
-        self.abandon(py, flight, room, running_loop(py).ok().as_ref());
-        stopped
+        stopped.and(self.abandon(py, flight, room, running_loop(py).ok().as_ref()))
     }
 
     /// Ends a flight without a value.

@@ -12,6 +12,8 @@
 //!    `eq=False`; results of cached properties; the note of pydantic's models which fields were
 //!    given.
 //! 4. No class is kept alive.
+//! 5. An equality of the class's own counts where nothing above says what its instances are (see
+//!    `cache._equality` and `equality`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use pyo3::types::{
     PyWeakrefMethods, PyWeakrefReference,
 };
 
+use super::equality::Equality;
 use super::{names::Name, plan, reduce, types};
 use crate::raw::GilCell;
 use crate::raw::calls::Invoke;
@@ -81,6 +84,8 @@ pub(super) struct Facts {
     pub(super) slots: Vec<Py<PyString>>,
     /// Names of attributes that are no part of the value.
     left_out: Vec<Py<PyString>>,
+    /// Rule 5.
+    pub(super) equality: Option<Equality>,
     module: Py<PyString>,
     qualname: Py<PyString>,
 }
@@ -169,16 +174,20 @@ fn find_out(class: &Bound<'_, PyType>) -> PyResult<Facts> {
             slots.push(slot.unbind());
         }
     }
+    let hides = reduce::hides(class, base.as_ref())?;
+    let has_rule = model || hides || base.is_some() || says != Says::Nothing;
+    let equality = if !has_rule && matches!(kind, Kind::Other) { Equality::of_class(class)? } else { None };
     let name = Name::of(class);
     let (module, qualname) = name.parts();
     Ok(Facts {
         kind,
         says,
-        hides: reduce::hides(class, base.as_ref())?,
+        hides,
         has_base: base.is_some(),
         has_dict: reduce::has_dict(class)?,
         slots,
         left_out: left_out(class),
+        equality,
         module,
         qualname,
     })

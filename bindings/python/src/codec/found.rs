@@ -28,6 +28,8 @@ pub(crate) struct Found {
     places: HashMap<usize, Place>,
     last: Option<(usize, Place)>,
     of_one_call: Option<Py<PyType>>,
+    /// Objects whose classes have an equality of their own are known by all that they hold, too.
+    by_content: bool,
 }
 
 struct Named {
@@ -47,6 +49,15 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
 }
 
 impl Found {
+    /// For an encoding that says all that there is to an object, whatever its class calls equal.
+    pub(crate) fn by_content() -> Self {
+        Self { by_content: true, ..Self::default() }
+    }
+
+    pub(super) fn is_by_content(&self) -> bool {
+        self.by_content
+    }
+
     /// Whether every name in the encoding leads to what was met under it, so that another process
     /// will find the same there.
     pub(crate) fn is_stable(&self) -> bool {

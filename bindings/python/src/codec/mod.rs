@@ -12,7 +12,7 @@
 //! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
 //! values and keys have in common; `pickle` the fallback, with `pickler`; `key` the canonical encoding of keys, with `heirs` for
 //! those that equal keys of another class; `by_value` that of arguments: `plan` looks at one object, with `object`, `facts` and
-//! `reduce` for whatever is not built in, `flat` and `graph` go through its parts, `circle` through those that lead back,
+//! `reduce` for whatever is not built in, `equality` and `twins` for classes that say which objects are equal, `flat` and `graph` go through its parts, `circle` through those that lead back,
 //! `found` keeps what is named, `digest` shortens; `names` how classes are named and found; `types` the classes that Python's
 //! library defines in Python; `python` the functions that the tests and the keys made in Python call.
 //!
@@ -27,6 +27,7 @@ mod by_value;
 mod circle;
 mod decode;
 mod digest;
+mod equality;
 mod ext;
 mod facts;
 mod flat;
@@ -44,6 +45,7 @@ mod python;
 mod reduce;
 mod sharing;
 mod time;
+mod twins;
 mod types;
 mod value;
 mod write;
@@ -55,6 +57,7 @@ pub(crate) use found::Found;
 pub(crate) use key::encode_key;
 pub(crate) use names::is_found;
 pub(crate) use python::register;
+pub(crate) use twins::why_not_saved;
 pub(crate) use types::prepare;
 pub(crate) use value::encode_value;
 pub(crate) use write::out_of_memory;

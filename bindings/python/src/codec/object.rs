@@ -13,6 +13,7 @@
 //! 4. Looking at an object does not run its `__getattr__`: attributes are those in its dict and its
 //!    slots. What raises while it is looked at is not there; only interrupts and the want of memory
 //!    are passed on, and what a function raises that was registered by `cache.key.register`.
+//! 5. Where a class has an equality of its own, objects that it calls equal are one: see `equality`.
 
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
@@ -21,6 +22,7 @@ use pyo3::types::{
     PyCFunction, PyDict, PyFunction, PyList, PyMemoryView, PyModule, PyString, PyTuple, PyType,
 };
 
+use super::equality::Compared;
 use super::facts::{self, Facts, Kind, Says};
 use super::found::{Found, Place};
 use super::key::{self, write_text};
@@ -31,7 +33,7 @@ use super::{ext, types, write};
 use crate::raw::attribute;
 use crate::raw::calls::Invoke;
 
-type Attributes<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
+pub(super) type Attributes<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
 
 /// What an object holds besides attributes.
 enum Content<'py> {
@@ -70,6 +72,19 @@ pub(super) fn look_at_object<'py>(
     }
     let class = value.get_type();
     let facts = facts::of(&class)?;
+    if let Some(equality) = &facts.equality
+        && !found.is_by_content()
+    {
+        match equality.look(value, &facts)? {
+            Compared::Attributes(attributes) => {
+                let place = found.name(class.as_any(), || Ok(facts.name(py)))?;
+                let (content, state) = (Plan::nil(), Plan::Pairs(attributes));
+                return Ok(Some(Plan::Object(Box::new(ObjectPlan { class: place, content, state }))));
+            }
+            Compared::Twin(twin) => return write_itself(twin.as_any(), out, found).map(|()| None),
+            Compared::Unknown => {}
+        }
+    }
     let content = match &facts.kind {
         Kind::Known => {
             let start = out.len();
@@ -243,7 +258,11 @@ fn attributes<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> Attributes<'py> 
     attributes
 }
 
-fn all_attributes<'py>(value: &Bound<'py, PyAny>, facts: &Facts, py: Python<'py>) -> Attributes<'py> {
+pub(super) fn all_attributes<'py>(
+    value: &Bound<'py, PyAny>,
+    facts: &Facts,
+    py: Python<'py>,
+) -> Attributes<'py> {
     let own = if facts.has_dict { attribute::own_dict(value) } else { None };
     let mut attributes: Attributes<'_> = own.map_or_else(Vec::new, |own| own.iter().collect());
     for slot in &facts.slots {

@@ -13,6 +13,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encode_key, module)?)?;
     module.add_function(wrap_pyfunction!(decode_key, module)?)?;
     module.add_function(wrap_pyfunction!(encode_by_value, module)?)?;
+    module.add_function(wrap_pyfunction!(why_not_saved, module)?)?;
+    module.add_function(wrap_pyfunction!(count_twins, module)?)?;
     module.add_function(wrap_pyfunction!(forget_classes, module)?)
 }
 
@@ -50,12 +52,28 @@ fn decode_key<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
     super::decode_key(bytes.py(), bytes.as_bytes())
 }
 
+/// Why keys that name these objects are not saved.
+#[pyfunction]
+#[pyo3(name = "_why_not_saved")]
+fn why_not_saved(named: Vec<Bound<'_, PyAny>>) -> String {
+    super::why_not_saved(&named)
+}
+
+/// How many objects stand for others that their class calls equal.
+#[pyfunction]
+#[pyo3(name = "_count_twins")]
+fn count_twins(py: Python<'_>) -> usize {
+    super::twins::count(py)
+}
+
 type ByValue<'py> = (Bound<'py, PyBytes>, Vec<Py<PyAny>>, bool);
 
+/// `by_content`: whatever a class says of its equality.
 #[pyfunction]
-#[pyo3(name = "_encode_by_value")]
-fn encode_by_value<'py>(argument: &Bound<'py, PyAny>) -> PyResult<ByValue<'py>> {
-    let (mut out, mut found) = (Vec::new(), Found::default());
+#[pyo3(name = "_encode_by_value", signature = (argument, by_content = false))]
+fn encode_by_value<'py>(argument: &Bound<'py, PyAny>, by_content: bool) -> PyResult<ByValue<'py>> {
+    let mut out = Vec::new();
+    let mut found = if by_content { Found::by_content() } else { Found::default() };
     super::encode_by_value(argument, &mut out, &mut found)?;
     let is_stable = found.is_stable();
     Ok((PyBytes::new(argument.py(), &out), found.into_types(), is_stable))

@@ -1,5 +1,6 @@
 //! What Python's library defines and `PyO3` has no name for, looked up once, when first needed.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyType, PyTzInfo};
@@ -37,6 +38,7 @@ library! {
     ordered_dict: PyType = "collections", "OrderedDict";
     array: PyType = "array", "array";
     stand_in_of: PyAny = "cache._stand_ins", "of";
+    equality_of: PyAny = "cache._equality", "of";
     dispatch_table: PyAny = "copyreg", "dispatch_table";
     new_object: PyAny = "copyreg", "__newobj__";
     new_object_ex: PyAny = "copyreg", "__newobj_ex__";
@@ -44,6 +46,16 @@ library! {
     modules: PyAny = "sys", "modules";
     all_types: PyAny = "types", "__dict__";
     all_views: PyAny = "_collections_abc", "__dict__";
+}
+
+/// `object.__new__`.
+pub(super) fn new_blank(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.get_type::<PyAny>().getattr(intern!(py, "__new__"))
+}
+
+/// `object.__setattr__`.
+pub(super) fn set_attribute(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.get_type::<PyAny>().getattr(intern!(py, "__setattr__"))
 }
 
 /// Looks up at the start what is looked up later where an error cannot be raised. Python's module of

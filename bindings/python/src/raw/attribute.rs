@@ -19,6 +19,12 @@ pub(crate) fn own_dict<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyD
     dict.ok()?.cast_into().ok()
 }
 
+/// Whether an object can be read as memory.
+pub(crate) fn has_buffer(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached, and `object` is alive.
+    unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
+}
+
 /// An attribute as `object.__getattribute__` finds it, which is not asked for anything but slots
 /// here. None if it is not set, or the slot's descriptor raises.
 pub(crate) fn slot<'py>(

@@ -256,6 +256,15 @@ fn with<B: Coroutine, R>(
     }
 }
 
+/// Runs `work` on the body of such an object; `None` if it runs already, or the object is another one.
+pub(crate) fn on<B: Coroutine, R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&mut B) -> R) -> Option<R> {
+    let class = B::statics().class.get(object.py())?;
+    if !object.get_type().is(class) {
+        return None;
+    }
+    with::<B, _>(object.py(), object.as_ptr(), |body| Ok(work(body))).ok()
+}
+
 pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> PyErr {
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());

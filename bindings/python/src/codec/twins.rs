@@ -1,0 +1,212 @@
+//! Objects that are asked which of them are equal: each is known by its *twin*, in memory only.
+//!
+//! A twin stands for all objects of exactly one class that the class calls equal. It is in the
+//! encoding as an object known by its identity is, with its address, and the key keeps it alive.
+//!
+//! Rules:
+//! 1. The table holds twins weakly: when no key uses a twin any more, it goes, and its row with it.
+//!    A row has the address of the class, which lives as long as an object of it does, and the hash
+//!    that the class gave when the twin was made.
+//! 2. A twin holds a *snapshot*, not the object: an object of its class with the same attributes,
+//!    made without code of the class. So an object that is changed after the call is compared with
+//!    what it was.
+//! 3. A snapshot is shallow: it shares what the attributes lead to. All but plain values is encoded
+//!    by content when the twin is made, and again before it is used. If that has changed, the twin
+//!    is *retired*: it leaves the table, so it is found no more, and its keys are misses.
+//! 4. An object is its twin's if the class gives the same hash, and the snapshot equals it, says the
+//!    class. That an object is compared with its own snapshot is no shortcut: one that is not equal
+//!    to it is compared by identity, or is equal to nothing, and has no twin.
+//! 5. No code of a class runs while the table is borrowed. It may have added twins meanwhile, or let
+//!    other threads do so: those that were not compared are compared before another one is added.
+
+use std::collections::HashMap;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
+
+use super::by_value::encode_by_value;
+use super::facts::Facts;
+use super::found::Found;
+use super::object::all_attributes;
+use super::types;
+use crate::key::is_plain;
+use crate::raw::calls::Invoke;
+use crate::raw::{GilCell, attribute};
+
+/// Stands for equal objects.
+#[pyclass(frozen, weakref, module = "cache._native", name = "_Twin")]
+pub(crate) struct Twin {
+    /// Rule 2.
+    snapshot: Py<PyAny>,
+    shared: Shared,
+}
+
+#[pymethods]
+impl Twin {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.snapshot)?;
+        let Shared { parts, encoded } = &self.shared;
+        parts.iter().chain(encoded.1.iter()).try_for_each(|part| visit.call(part))
+    }
+}
+
+/// What a snapshot shares with its object (rule 3).
+struct Shared {
+    parts: Box<[Py<PyAny>]>,
+    encoded: Encoded,
+}
+
+/// An encoding, and what it names.
+type Encoded = (Vec<u8>, Vec<Py<PyAny>>);
+
+/// The address of a class, and a hash.
+type Row = (usize, isize);
+
+/// Rule 1.
+static TWINS: GilCell<Option<HashMap<Row, Vec<Py<PyWeakrefReference>>>>> = GilCell::new(None);
+
+/// The twin of an object; made if there is none. None: it has none, by rule 4.
+pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Bound<'py, Twin>>> {
+    let py = value.py();
+    let row = (value.get_type_ptr().addr(), value.invoke_hash()?);
+    let mut seen: Vec<Bound<'py, Twin>> = Vec::new();
+    let mut made: Option<(Bound<'py, Twin>, Bound<'py, PyWeakrefReference>)> = None;
+    loop {
+        // Rule 5.
+        let unseen: Vec<_> =
+            in_row(py, row).into_iter().filter(|twin| !seen.iter().any(|seen| seen.is(twin))).collect();
+        if unseen.is_empty() {
+            if let Some((twin, reference)) = made {
+                // Nothing has run since the row was looked at.
+                let mut twins = TWINS.borrow(py);
+                twins.get_or_insert_default().entry(row).or_default().push(reference.unbind());
+                return Ok(Some(twin));
+            }
+            let Some(twin) = Twin::of(value, facts)? else { return Ok(None) };
+            let twin = Bound::new(py, twin)?;
+            let departure = Bound::new(py, Departure { row })?;
+            let reference = PyWeakrefReference::new_with(&twin, departure)?;
+            made = Some((twin, reference));
+            continue;
+        }
+        for twin in unseen {
+            if !twin.get().is_as_it_was(py)? {
+                retire(&twin, row); // Rule 3
+            } else if twin.get().snapshot.bind(py).invoke_eq(value)? {
+                return Ok(Some(twin)); // Rule 4
+            }
+            seen.push(twin);
+        }
+    }
+}
+
+/// The twins of a row that are alive.
+fn in_row(py: Python<'_>, row: Row) -> Vec<Bound<'_, Twin>> {
+    let twins = TWINS.borrow(py);
+    let Some(references) = twins.as_ref().and_then(|twins| twins.get(&row)) else { return Vec::new() };
+    let alive = references.iter().filter_map(|reference| reference.bind(py).upgrade());
+    alive.filter_map(|twin| twin.cast_into::<Twin>().ok()).collect()
+}
+
+fn retire(twin: &Bound<'_, Twin>, row: Row) {
+    let is_its =
+        |reference: &Bound<'_, PyWeakrefReference>| reference.upgrade().is_some_and(|alive| alive.is(twin));
+    remove(twin.py(), row, is_its);
+}
+
+fn remove(py: Python<'_>, row: Row, is_it: impl Fn(&Bound<'_, PyWeakrefReference>) -> bool) {
+    let mut twins = TWINS.borrow(py);
+    let Some(table) = twins.as_mut() else { return };
+    let Some(references) = table.get_mut(&row) else { return };
+    let at = references.iter().position(|reference| is_it(reference.bind(py)));
+    let removed = at.map(|at| references.swap_remove(at));
+    if references.is_empty() {
+        table.remove(&row);
+    }
+    // Rule 5: its callback goes with it.
+    drop(twins);
+    drop(removed);
+}
+
+/// The callback of a weak reference to a twin.
+#[pyclass(frozen, module = "cache._native")]
+struct Departure {
+    row: Row,
+}
+
+#[pymethods]
+impl Departure {
+    fn __call__(&self, reference: &Bound<'_, PyAny>) {
+        remove(reference.py(), self.row, |kept| kept.is(reference));
+    }
+}
+
+impl Twin {
+    /// None: the object is not equal to its own snapshot, or there can be none.
+    fn of(value: &Bound<'_, PyAny>, facts: &Facts) -> PyResult<Option<Self>> {
+        let py = value.py();
+        let attributes = all_attributes(value, facts, py);
+        let snapshot = types::new_blank(py)?.call1((value.get_type(),))?;
+        let own = if facts.has_dict { attribute::own_dict(&snapshot) } else { None };
+        for (name, content) in &attributes {
+            if facts.slots.iter().any(|slot| slot.is(name)) {
+                types::set_attribute(py)?.call1((&snapshot, name, content))?;
+            } else if let Some(own) = &own {
+                own.set_item(name, content)?;
+            } else {
+                return Ok(None);
+            }
+        }
+        // Rule 4.
+        if !snapshot.invoke_eq(value)? {
+            return Ok(None);
+        }
+        let shared = attributes.into_iter().map(|(_, content)| content).filter(|content| !is_plain(content));
+        let parts: Box<[_]> = shared.map(Bound::unbind).collect();
+        let encoded = encode(py, &parts)?;
+        Ok(Some(Self { snapshot: snapshot.unbind(), shared: Shared { parts, encoded } }))
+    }
+
+    /// Rule 3.
+    fn is_as_it_was(&self, py: Python<'_>) -> PyResult<bool> {
+        let Shared { parts, encoded: (bytes, named) } = &self.shared;
+        if parts.is_empty() {
+            return Ok(true);
+        }
+        let (bytes_now, named_now) = encode(py, parts)?;
+        let are_same = |(one, other): (&Py<PyAny>, &Py<PyAny>)| one.is(other);
+        Ok(bytes_now == *bytes && named_now.len() == named.len() && named_now.iter().zip(named).all(are_same))
+    }
+}
+
+fn encode(py: Python<'_>, parts: &[Py<PyAny>]) -> PyResult<Encoded> {
+    let mut bytes = Vec::new();
+    if parts.is_empty() {
+        return Ok((bytes, Vec::new()));
+    }
+    let mut found = Found::by_content();
+    encode_by_value(PyTuple::new(py, parts)?.as_any(), &mut bytes, &mut found)?;
+    Ok((bytes, found.into_types()))
+}
+
+/// Why an encoding that names these objects has no form that another process would find.
+pub(crate) fn why_not_saved(named: &[Bound<'_, PyAny>]) -> String {
+    let twin = named.iter().find_map(|named| named.cast_exact::<Twin>().ok());
+    let Some(twin) = twin else {
+        return "an argument is of a class, or is one, that no other process would find by its name"
+            .to_owned();
+    };
+    let class = twin.get().snapshot.bind(twin.py()).get_type();
+    let name = class.qualname().map_or_else(|_| "class".to_owned(), |name| name.to_string());
+    format!(
+        "an argument is a {name}, whose own __eq__ says which objects are equal, and that has no form in a file. It is \
+         saved if cache.key.register({name}, function) says what stands for such an object: all of it that results \
+         depend on, such as the tenant beside the number"
+    )
+}
+
+/// How many twins there are.
+pub(super) fn count(py: Python<'_>) -> usize {
+    TWINS.borrow(py).as_ref().map_or(0, |twins| twins.values().map(Vec::len).sum())
+}

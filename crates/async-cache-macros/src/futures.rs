@@ -1,0 +1,114 @@
+//! Whether a `fn` returns a future, as far as its return type says so.
+//!
+//! A write that is an `async fn` is over when it has returned. A `fn` whose result is a future has written nothing yet: the
+//! write is over when that future is. `#[async_trait]` makes such functions of `async fn`s, before it lets other
+//! attributes see them.
+//!
+//! Only the text of the type is known here. A future under another name is taken for a value.
+
+use syn::{GenericArgument, PathArguments, ReturnType, Type, TypeParamBound, TypePath};
+
+/// A future that is returned, by what another one has to be to take its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Future {
+    /// `impl Future<Output = T>`
+    Plain,
+    /// `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<T>`
+    Boxed,
+}
+
+/// The future that a `fn` returns; `None` if it returns none. A future that cannot be replaced by one that waits for it is
+/// an error.
+pub(crate) fn returned(output: &ReturnType) -> syn::Result<Option<Future>> {
+    let ReturnType::Type(_, ty) = output else { return Ok(None) };
+    match kind(ty) {
+        Kind::Future(future) => Ok(Some(future)),
+        Kind::OtherFuture => {
+            let message = "the write is over when this future is, and it cannot be waited for in this form: write an \
+                           `async fn`, or return `Pin<Box<dyn Future<Output = T> + Send>>`";
+            Err(syn::Error::new_spanned(ty, message))
+        }
+        Kind::Value => Ok(None),
+    }
+}
+
+enum Kind {
+    Future(Future),
+    OtherFuture,
+    Value,
+}
+
+fn kind(ty: &Type) -> Kind {
+    match ty {
+        Type::Group(group) => kind(&group.elem),
+        Type::Paren(paren) => kind(&paren.elem),
+        Type::ImplTrait(it) if is_future(it.bounds.iter()) => {
+            // A second trait, such as `FusedFuture` or `Unpin`, is one that an async block does not have.
+            let is_plain = it.bounds.iter().all(|bound| is_future([bound].into_iter()) || is_kept(bound));
+            if is_plain { Kind::Future(Future::Plain) } else { Kind::OtherFuture }
+        }
+        Type::Path(path) => of_path(path),
+        _ => Kind::Value,
+    }
+}
+
+fn of_path(path: &TypePath) -> Kind {
+    let Some(last) = path.path.segments.last() else { return Kind::Value };
+    let inner = match &last.arguments {
+        PathArguments::AngleBracketed(arguments) => {
+            arguments.args.iter().find_map(|argument| match argument {
+                GenericArgument::Type(ty) => Some(ty),
+                _ => None,
+            })
+        }
+        _ => None,
+    };
+    match (&*last.ident.to_string(), inner) {
+        ("BoxFuture" | "LocalBoxFuture", _) => Kind::Future(Future::Boxed),
+        ("Pin", Some(pinned)) => match boxed(pinned) {
+            Some(inner) if holds_future(inner) => Kind::Future(Future::Boxed),
+            _ => Kind::Value,
+        },
+        ("Box", Some(inner)) if holds_future(inner) => Kind::OtherFuture,
+        _ => Kind::Value,
+    }
+}
+
+/// What is in a `Box`.
+fn boxed(ty: &Type) -> Option<&Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == "Box")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
+}
+
+fn holds_future(ty: &Type) -> bool {
+    match ty {
+        Type::TraitObject(object) => is_future(object.bounds.iter()),
+        Type::ImplTrait(it) => is_future(it.bounds.iter()),
+        Type::Group(group) => holds_future(&group.elem),
+        Type::Paren(paren) => holds_future(&paren.elem),
+        _ => false,
+    }
+}
+
+fn is_future<'a>(mut bounds: impl Iterator<Item = &'a TypeParamBound>) -> bool {
+    bounds.any(|bound| match bound {
+        TypeParamBound::Trait(bound) => bound.path.segments.last().is_some_and(|last| last.ident == "Future"),
+        _ => false,
+    })
+}
+
+/// Whether an async block has what this asks for, if what is in it does: a lifetime, `Send`, `Sync`.
+fn is_kept(bound: &TypeParamBound) -> bool {
+    match bound {
+        TypeParamBound::Trait(bound) => {
+            let bound = &bound.path;
+            ["Send", "Sync"].iter().any(|name| bound.segments.last().is_some_and(|last| last.ident == name))
+        }
+        _ => true,
+    }
+}
