@@ -170,6 +170,18 @@ impl Function {
         CallProbe::at_once(py, seed, self.shape(), kept.args(), kept.names())
     }
 
+    /// [`Function::probe_at_once`] of a function that [is direct](Function::is_direct).
+    #[inline]
+    pub(crate) fn probe_direct<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> Option<CallProbe<'a, 'py>> {
+        let seed = self.cache.bind(py).get().seed;
+        CallProbe::at_once(py, seed, (self.number, self.typed, self.skip), args, names)
+    }
+
     /// The key of a call with these arguments.
     #[inline]
     pub(crate) fn probe<'a, 'py>(

@@ -1040,3 +1040,53 @@ def test_two_calls_share_if_and_only_if_the_class_calls_their_objects_equal(
     for one, first in zip(values, results, strict=True):
         for other, second in zip(values, results, strict=True):
             assert (one == other) == (first == second)
+
+
+class Basket:
+    """Asked, with a hash that says nothing of its content."""
+
+    def __init__(self) -> None:
+        self.name = "a"
+        self.items: list[int] = []
+        self.by_name: dict[str, list[int]] = {"x": []}
+
+    def content(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        return (self.name, tuple(sorted(self.items)), tuple(self.by_name["x"]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Basket) and self.content() == other.content()
+
+    def __hash__(self) -> int:
+        return 1
+
+
+CHANGES: list[Callable[[Basket], Any]] = [
+    lambda basket: setattr(basket, "name", "b"),
+    lambda basket: setattr(basket, "name", "a"),
+    lambda basket: basket.items.append(1),
+    lambda basket: basket.items.insert(0, 2),
+    lambda basket: basket.items.clear(),
+    lambda basket: setattr(basket, "items", [1]),
+    lambda basket: basket.by_name["x"].append(1),
+    lambda basket: setattr(basket, "by_name", {"x": []}),
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(range(len(CHANGES)))), max_size=20))
+def test_objects_that_change_between_calls_get_what_was_loaded_for_what_they_are(
+    steps: list[tuple[int, int]],
+) -> None:
+    baskets = [Basket(), Basket()]
+
+    @AsyncLRU(maxsize=None)
+    async def read(basket: Basket) -> Any:
+        return basket.content()
+
+    async def calls() -> None:
+        for which, change in steps:
+            CHANGES[change](baskets[which])
+            for basket in baskets:
+                assert await read(basket) == basket.content()
+
+    run(calls())
