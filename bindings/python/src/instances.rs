@@ -15,11 +15,11 @@
 //! 5. Entries whose values held the last reference to another such object are removed one object after the other,
 //!    not inside of each other: a long chain of them does not take the stack.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::cache::Cache;
 use crate::call::Args;
-use crate::key::{OfInstance, mix};
+use crate::key::OfInstance;
 use crate::raw::{GilCell, Ref, equal};
 
 /// So many hashes are not looked through.
@@ -47,7 +47,7 @@ pub(crate) struct Instances {
 
 struct Rows {
     cache: Ref<Cache>,
-    by_address: HashMap<usize, Row, BuildHasherDefault<AddressHasher>>,
+    by_address: NumberMap<usize, Row>,
 }
 
 struct Row {
@@ -68,26 +68,6 @@ struct Left {
     hashes: HashSet<u64>,
 }
 
-/// Addresses are looked up on every hit, and nobody chooses them.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = mix(self.0, u64::from(byte));
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        self.0 = mix(self.0, address as u64);
-    }
-}
-
 /// Whether an object for which there is no number yet gets one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
@@ -99,7 +79,7 @@ pub(crate) enum Unknown {
 
 impl Instances {
     pub(crate) fn new(cache: &Bound<'_, Cache>, name: Bound<'_, PyString>) -> Self {
-        let rows = Rows { cache: Ref::new(cache.clone()), by_address: HashMap::default() };
+        let rows = Rows { cache: Ref::new(cache.clone()), by_address: NumberMap::default() };
         Self { name: Ref::new(name), rows: Arc::new(GilCell::new(rows)) }
     }
 

@@ -55,18 +55,23 @@ pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Whether an argument is compared as it is: plain, and not so long that its digest is kept instead of it.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // a call of its own is a fiftieth of a hit
 pub(crate) fn is_plain_argument(object: &Bound<'_, PyAny>) -> bool {
-    plain(object).is_some_and(|kind| match kind {
-        Plain::Str => object.cast::<PyString>().is_ok_and(|text| text::length(text) <= MAX_PLAIN_LENGTH),
-        Plain::Bytes => {
+    match plain(object) {
+        None => false,
+        Some(Plain::Str) => {
+            object.cast::<PyString>().is_ok_and(|text| text::length(text) <= MAX_PLAIN_LENGTH)
+        }
+        Some(Plain::Bytes) => {
             object.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().len() <= MAX_PLAIN_LENGTH)
         }
-        Plain::Number | Plain::None => true,
-    })
+        Some(Plain::Number | Plain::None) => true,
+    }
 }
 
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
 fn plain(object: &Bound<'_, PyAny>) -> Option<Plain> {
     if object.is_exact_instance_of::<PyString>() {
         Some(Plain::Str)
@@ -110,9 +115,17 @@ fn quick(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, depth: usize) -> Option<boo
 }
 
 /// Python's hash of an object.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
 fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(object.invoke_hash()?.cast_unsigned() as u64)
+}
+
+/// Python's hash of a plain argument.
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+fn plain_hash(argument: &Bound<'_, PyAny>) -> Option<u64> {
+    if is_plain_argument(argument) { hash_of(argument).ok() } else { None }
 }
 
 /// The hash of the store from Python's, which is not mixed well (that of an `int` is the number itself).
@@ -437,19 +450,15 @@ impl<'a, 'py> CallProbe<'a, 'py> {
             }
             return ObjectKey::new(seed, arg).ok().map(Self::One);
         }
-        let plain_hash = |arg: &Ref| {
-            let arg = arg.bind(py);
-            if is_plain_argument(arg) { hash_of(arg).ok() } else { None }
-        };
         let mut hash = mix(seed, u64::from(number) << 32 | positional as u64);
         for arg in &all[..positional] {
-            hash = mix(hash, plain_hash(arg)?);
+            hash = mix(hash, plain_hash(arg.bind(py))?);
         }
         // In any order: the sum of what each name and value come to.
         let mut named = 0_u64;
         if let Some(names) = names {
             for (name, arg) in names.iter_borrowed().zip(&all[positional..]) {
-                named = named.wrapping_add(mix(hash_of(&name).ok()?, plain_hash(arg)?));
+                named = named.wrapping_add(mix(hash_of(&name).ok()?, plain_hash(arg.bind(py))?));
             }
             hash = mix(hash, named);
         }

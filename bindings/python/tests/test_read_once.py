@@ -268,3 +268,32 @@ def test_a_streaming_response_goes_to_each_caller_whole_and_a_warning_says_so(ru
     with pytest.warns(CacheWarning, match="route.*StreamingResponse"):
         run(main())
     assert route.get_metrics()["size"] == 0
+
+
+def test_callers_of_a_streaming_response_load_beside_each_other(run: Run) -> None:
+    # Each of them waited for the load of the one before it, and got nothing of it: a hundred clients of a slow page were
+    # served one after the other.
+    everybody = 20
+    arrived = 0
+    all_there = asyncio.Event()
+
+    @AsyncLRU()
+    async def page() -> Any:
+        nonlocal arrived
+        arrived += 1
+        # The first load is shared, for nothing is known of its result; all others run together.
+        if arrived == everybody:
+            all_there.set()
+        if arrived > 1:
+            await all_there.wait()
+        await turns(1)
+        return StreamingResponse(async_generator())
+
+    async def main() -> None:
+        calls = [page() for _ in range(everybody)]
+        answers = await asyncio.wait_for(asyncio.gather(*calls), 30)
+        assert len(set(map(id, answers))) == everybody == arrived
+
+    with pytest.warns(CacheWarning, match="page.*StreamingResponse"):
+        run(main())
+    assert page.stats()["size"] == page.stats()["running_loads"] == 0

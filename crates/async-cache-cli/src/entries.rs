@@ -69,7 +69,7 @@ pub(crate) fn each(
                     return Ok(lost);
                 }
             }
-            Step::Lost { .. } => lost.entries += 1,
+            Step::Lost { .. } => lost.entries += 1 + u64::from(ranked.skip_lost()),
         }
     }
     let mut eager = snapshot.eager();

@@ -48,6 +48,7 @@ impl Source {
     pub(crate) fn open_to_repair(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
         let options = self.access.options(host)?.even_if_cut();
         Access::open_with(&self.path, &options)
+            .map_err(|failure| self.access.advised(failure, &self.path, host, options))
     }
 }
 
@@ -55,7 +56,7 @@ impl Access {
     /// Opens a file, whatever the version of the data in it. That there is none is an error.
     pub(crate) fn open(&self, path: &Path, host: &Host<'_>) -> Result<Snapshot, Failure> {
         let options = self.options(host)?;
-        Self::open_with(path, &options).map_err(|failure| advised(failure, path, options))
+        Self::open_with(path, &options).map_err(|failure| self.advised(failure, path, host, options))
     }
 
     fn open_with(path: &Path, options: &ReadOptions) -> Result<Snapshot, Failure> {
@@ -65,14 +66,23 @@ impl Access {
                 let path = path.display();
                 Err(Failure::Other(format!("{path}: the file is empty: it holds no snapshot yet")))
             }
-            None => Err(Failure::Other(format!("{}: there is no such file", path.display()))),
+            None => Err(Failure::Other(match disk().read_link(path) {
+                Ok(Some(link)) => {
+                    format!(
+                        "{}: it is a symlink to {}, where there is no file",
+                        path.display(),
+                        link.display()
+                    )
+                }
+                _ => format!("{}: there is no such file", path.display()),
+            })),
         }
     }
 
     /// Walks a file that [`open`](Self::open) could open.
     pub(crate) fn verify(&self, path: &Path, host: &Host<'_>) -> Result<Report, Failure> {
         let options = self.options(host)?;
-        verify_with(&disk(), path, &options).map_err(|error| advised(error.into(), path, options))
+        verify_with(&disk(), path, &options).map_err(|error| self.advised(error.into(), path, host, options))
     }
 
     /// The secret that files are read and written with, if there is one.
@@ -88,6 +98,31 @@ impl Access {
         }
     }
 
+    /// Says which option, or which command, opens the file, if one does.
+    fn advised(&self, failure: Failure, path: &Path, host: &Host<'_>, options: ReadOptions) -> Failure {
+        let Failure::Disk(error) = failure else { return failure };
+        let opens =
+            |options: ReadOptions| matches!(Snapshot::open_with(&disk(), path, &options), Ok(Some(_)));
+        let has_secret = matches!(self.secret(host), Ok(Some(_)));
+        let is_link = matches!(disk().read_link(path), Ok(Some(_)));
+        let advice = match error.kind() {
+            DiskErrorKind::Damaged if opens(options.clone().even_if_cut()) => {
+                "`async-cache repair` writes what is intact to a new file"
+            }
+            DiskErrorKind::Trust if opens(options.clone().of_any_owner()) => {
+                "`--any-owner` looks into it all the same"
+            }
+            DiskErrorKind::Trust if has_secret && opens(options.secret(None)) => {
+                "leave out `--secret-file` and the environment variable ASYNC_CACHE_SECRET to open it without"
+            }
+            DiskErrorKind::Trust if !has_secret && !is_link => {
+                "`--secret-file PATH` or the environment variable ASYNC_CACHE_SECRET gives a secret"
+            }
+            _ => return Failure::Disk(error),
+        };
+        Failure::Other(format!("{error}; {advice}"))
+    }
+
     fn secret_of(&self, path: &Path) -> Result<Vec<u8>, Failure> {
         if let Some(secret) = self.read_secret.get() {
             return Ok(secret.clone());
@@ -99,19 +134,6 @@ impl Access {
     fn options(&self, host: &Host<'_>) -> Result<ReadOptions, Failure> {
         let options = ReadOptions::new().secret(self.secret(host)?);
         Ok(if self.any_owner { options.of_any_owner() } else { options })
-    }
-}
-
-/// Says of a file that nothing is wrong with but that its end is missing that it can be repaired.
-fn advised(failure: Failure, path: &Path, options: ReadOptions) -> Failure {
-    match failure {
-        Failure::Disk(error)
-            if *error.kind() == DiskErrorKind::Damaged
-                && matches!(Snapshot::open_with(&disk(), path, &options.even_if_cut()), Ok(Some(_))) =>
-        {
-            Failure::Other(format!("{error}; `async-cache repair` writes what is intact to a new file"))
-        }
-        failure => failure,
     }
 }
 

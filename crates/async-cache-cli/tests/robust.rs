@@ -27,6 +27,86 @@ fn compact_of_a_file_that_is_not_there_creates_nothing() {
     assert_eq!(names, ["empty.cache"]);
 }
 
+/// What is wrong was said, and what the library's caller can do about it; not which option does it here.
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_refused_says_which_option_opens_it() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Spoiled::new();
+    folder.put("secret", b"correct horse battery staple");
+    folder.put("open", &std::fs::read(golden("v1.acf")).unwrap());
+    std::fs::set_permissions(folder.path("open"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    symlink("nowhere", folder.path("dangling")).unwrap();
+    symlink("circle", folder.path("circle")).unwrap();
+    let (tagged, plain) = (golden("v1-mac.acf"), golden("v1.acf"));
+    let (open, dangling, circle) = (folder.path("open"), folder.path("dangling"), folder.path("circle"));
+    let secret = ["--secret-file", &folder.path("secret")];
+    let out = folder.path("out");
+    for command in ["inspect", "ls", "verify", "export", "repair"] {
+        let refused = |file: &str, more: &[&str]| {
+            let to: &[&str] = if command == "repair" { &[&out] } else { &[] };
+            let ran = tool(&[&[command, file], to, more].concat());
+            assert_eq!(ran.code, 2, "{command} {file}");
+            ran.err
+        };
+        assert!(
+            refused(&tagged, &[]).contains("; `--secret-file PATH` or the environment variable"),
+            "{command}"
+        );
+        assert!(refused(&plain, &secret).contains("; leave out `--secret-file`"), "{command}");
+        assert!(refused(&open, &[]).contains("; `--any-owner` looks into it"), "{command}");
+        assert!(
+            refused(&dangling, &[]).contains("it is a symlink to nowhere, where there is no file"),
+            "{command}"
+        );
+        assert!(refused(&circle, &[]).ends_with("give the cache another path\n"), "{command}");
+    }
+}
+
+/// Going through what its header counts took longer than anybody waits.
+#[test]
+fn a_file_that_claims_billions_of_entries_in_a_hole_takes_no_time() {
+    const ENTRIES: u32 = 4_000_000_000;
+    let folder = Spoiled::new();
+    let mut page = std::fs::read(golden("v1.acf")).unwrap()[..4096].to_vec();
+    let buckets = ENTRIES.div_ceil(42);
+    for (at, count) in [(72, ENTRIES), (76, ENTRIES), (80, 0), (84, buckets), (12, 2)] {
+        page[at..at + 4].copy_from_slice(&count.to_le_bytes());
+    }
+    page[768..4092].fill(0);
+    let mut end = 4096_u64;
+    for (at, kind, bytes) in [(768, 1_u32, u64::from(ENTRIES) * 8), (792, 2, u64::from(buckets) * 512)] {
+        page[at..at + 4].copy_from_slice(&kind.to_le_bytes());
+        page[at + 8..at + 16].copy_from_slice(&end.to_le_bytes());
+        page[at + 16..at + 24].copy_from_slice(&bytes.to_le_bytes());
+        end += bytes;
+    }
+    let checksum = crc32c::crc32c(&page[..4092]);
+    page[4092..].copy_from_slice(&checksum.to_le_bytes());
+    folder.put("holes", &page);
+    std::fs::File::options().write(true).open(folder.path("holes")).unwrap().set_len(end).unwrap();
+    let (holes, plain, out) = (folder.path("holes"), golden("v1.acf"), folder.path("out"));
+    let lost = "4,000,000,000 entries";
+    for (args, says) in [
+        (vec!["ls", &holes], lost),
+        (vec!["export", &holes], lost),
+        (vec!["verify", &holes], "0 of 4,000,000,000"),
+        (vec!["inspect", &holes], "95,238,096 buckets"),
+        (vec!["diff", &holes, &plain], lost),
+        (vec!["diff", &plain, &holes], lost),
+        (vec!["compact", &holes, &out], lost),
+        (vec!["repair", &holes, &out], lost),
+    ] {
+        let ran = tool(&args);
+        assert!(
+            ran.code > 0 && format!("{}{}", ran.out, ran.err).contains(says),
+            "{args:?}: {}{}",
+            ran.out,
+            ran.err
+        );
+    }
+}
+
 /// A pipe has no length, cannot be read at a position, and gives what is in it once.
 #[cfg(unix)]
 #[test]

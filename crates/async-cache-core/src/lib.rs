@@ -17,6 +17,7 @@
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
 //! - [`agent`]: sessions of agents, the resources of their tools, and loops in what they call
 //! - [`stats`]: what is counted
+//! - [`number`]: tables by counters and addresses
 //! - [`time`]: instants and deadlines as numbers; `slab`: slots and the chains through them
 //!
 //! # Example
@@ -57,6 +58,7 @@ pub mod cold;
 pub mod flight;
 pub mod listing;
 pub mod lost;
+pub mod number;
 pub mod order;
 mod slab;
 pub mod stats;

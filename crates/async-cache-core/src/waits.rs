@@ -19,15 +19,16 @@
 
 mod line;
 
-use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
+use crate::number::{NumberMap, NumberSet};
 use line::{At, Line, Place};
 
-/// The flights that wait for other flights. `N` names a flight across everything that shares the graph.
+/// The flights that wait for other flights. `N` names a flight across everything that shares the graph: a number of a
+/// counter.
 #[derive(Debug)]
 pub struct WaitGraph<N> {
-    flights: HashMap<N, Flight<N>>,
+    flights: NumberMap<N, Flight<N>>,
     line: Line<N>,
 }
 
@@ -35,9 +36,9 @@ pub struct WaitGraph<N> {
 struct Flight<N> {
     place: Place,
     /// Those that it waits for, and how often: a loader may ask for several keys at once, or for one key twice.
-    targets: HashMap<N, usize>,
+    targets: NumberMap<N, usize>,
     /// Those that wait for it.
-    waiters: HashSet<N>,
+    waiters: NumberSet<N>,
 }
 
 /// The wait would never end: the flight that is waited for waits, itself or through others, for the one that
@@ -54,7 +55,7 @@ impl<N: Copy + Eq + Hash> Default for WaitGraph<N> {
 impl<N: Copy + Eq + Hash> WaitGraph<N> {
     /// Nobody waits.
     pub fn new() -> Self {
-        Self { flights: HashMap::new(), line: Line::new() }
+        Self { flights: NumberMap::default(), line: Line::new() }
     }
 
     /// Notes that `waiter` waits for `target`, unless that would never end.
@@ -142,7 +143,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
                 flight.place = place;
             }
         });
-        let new = || Flight { place, targets: HashMap::new(), waiters: HashSet::new() };
+        let new = || Flight { place, targets: NumberMap::default(), waiters: NumberSet::default() };
         flights.entry(name).or_insert_with(new).place = place;
     }
 
@@ -191,7 +192,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
 struct Search<N> {
     /// What was found, with its place.
     found: Vec<(N, Place)>,
-    seen: HashSet<N>,
+    seen: NumberSet<N>,
     /// How many of `found` were looked at.
     looked_at: usize,
     /// How many flights and waits that took.
@@ -200,7 +201,7 @@ struct Search<N> {
 
 impl<N: Copy + Eq + Hash> Search<N> {
     fn from(start: (N, Place)) -> Self {
-        Self { found: vec![start], seen: HashSet::from([start.0]), looked_at: 0, cost: 0 }
+        Self { found: vec![start], seen: NumberSet::from_iter([start.0]), looked_at: 0, cost: 0 }
     }
 
     /// The flight that is looked at next; `None` at the end of the search.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 pub enum DiskErrorKind {
     /// There is no file at the path.
     Missing,
-    /// The path is a directory, a pipe, a device: nothing that a snapshot could be in or replace.
+    /// The path is a directory, a pipe, a device, or no path that a file can have: nothing that a snapshot could be in or
+    /// replace.
     NotAFile,
     /// The file is not a cache file. The next save sets it aside.
     Foreign,

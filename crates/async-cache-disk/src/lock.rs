@@ -47,7 +47,8 @@ impl SaveLock {
     /// Takes the lock of `path`, waiting for it for as long as `limit`. Makes missing parent
     /// folders.
     ///
-    /// # Errors [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
+    /// # Errors
+    /// [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
     /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file, or something else than a
     /// file has the lock's name; [`Trust`](DiskErrorKind::Trust) if that is a symlink, or another
     /// user's; [`Io`](DiskErrorKind::Io). A file system without locks is no error: then

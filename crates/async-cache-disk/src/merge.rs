@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::lock::SaveLock;
-use crate::snapshot::{EagerRecord, ReadOptions, Record, Scratch, Snapshot, Step};
+use crate::snapshot::{EagerRecord, ReadOptions, Record, Records, Scratch, Snapshot, Step};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::vfs::Vfs;
 use crate::writer::{Pushed, Saved, Writer};
@@ -88,6 +88,8 @@ pub struct Merged {
 pub struct Merge {
     lock: SaveLock,
     theirs: Option<Snapshot>,
+    /// Why what stands there is not joined, if it is not.
+    refusal: Option<DiskError>,
     /// What the file that stands there knows of deletes.
     their_tombstones: Tombstones,
     our_tombstones: Tombstones,
@@ -171,17 +173,18 @@ impl Merge {
         limit: Duration,
     ) -> Result<Self, DiskError> {
         let lock = SaveLock::take(vfs, path, limit)?;
-        let theirs = match Snapshot::open_with(vfs, path, options) {
-            Ok(theirs) => theirs,
+        let (theirs, refusal) = match Snapshot::open_with(vfs, path, options) {
+            Ok(theirs) => (theirs, None),
             Err(error) => match error.kind() {
                 DiskErrorKind::Io | DiskErrorKind::NotAFile => return Err(error),
-                _ => None,
+                _ => (None, Some(error)),
             },
         };
         Ok(Self {
             lock,
             their_tombstones: theirs.as_ref().map(Snapshot::tombstones).unwrap_or_default(),
             theirs,
+            refusal,
             our_tombstones: Tombstones::default(),
             tombstones: Tombstones::default(),
             is_needed: false,
@@ -213,6 +216,11 @@ impl Merge {
     /// The file that stands there, if it can be joined.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.theirs.as_ref()
+    }
+
+    /// Why a file stands there that cannot be joined, if one does.
+    pub fn refusal(&self) -> Option<&DiskError> {
+        self.refusal.as_ref()
     }
 
     /// Takes in what this process deleted, and what it learned by its last save.
@@ -283,7 +291,10 @@ impl Merge {
         let mut wanted = Wanted::default();
         let mut records = theirs.records();
         while let Some(step) = records.next_step() {
-            let Step::Record(record) = step else { continue };
+            let Step::Record(record) = step else {
+                records.skip_lost();
+                continue;
+            };
             let written_at = record.written_at.unwrap_or(0);
             if !self.wins(record.key, written_at, cold, now) {
                 continue;
@@ -303,7 +314,9 @@ impl Merge {
         wanted.skipped = self.too_many(wanted.count, cold, now);
         let mut passed = 0;
         let mut records = theirs.records();
-        while let Some(step) = records.next_wanted(|rank| wanted.contains(rank)) {
+        while passed < wanted.count
+            && let Some(step) = next_wanted(&mut records, &wanted)
+        {
             passed += 1;
             if let Step::Record(record) = step
                 && passed > wanted.skipped
@@ -382,7 +395,7 @@ impl Merge {
         let mut passed = 0;
         let mut records = theirs.records();
         while passed < wanted.skipped
-            && let Some(step) = records.next_wanted(|rank| wanted.contains(rank))
+            && let Some(step) = next_wanted(&mut records, &wanted)
         {
             passed += 1;
             let Step::Record(record) = step else { continue };
@@ -595,6 +608,12 @@ impl Merge {
     fn hash(&self, key: &[u8]) -> u128 {
         self.superseded.hash(KeyKind::Canonical, key)
     }
+}
+
+/// The next wanted one: a record of theirs, so one that is there.
+fn next_wanted<'r>(records: &'r mut Records, wanted: &Wanted) -> Option<Step<'r>> {
+    records.skip_lost();
+    records.next_wanted(|rank| wanted.contains(rank))
 }
 
 impl fmt::Debug for Merge {

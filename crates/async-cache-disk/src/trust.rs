@@ -69,6 +69,12 @@ pub(crate) fn follow(vfs: &dyn Vfs, path: &Path) -> Result<Followed, DiskError> 
             Ok(Some(link)) => link,
             Ok(None) => return Ok(Followed { place, refusal: None }),
             Err(error) if is_nothing_there(&error) => return Ok(Followed { place, refusal: None }),
+            // No file can ever have such a name: it is too long, or has a NUL in it.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput) =>
+            {
+                return Err(DiskError::new(DiskErrorKind::NotAFile, path, error.to_string()));
+            }
             Err(error) => return Err(DiskError::io("looking for the file", path, error)),
         };
         let folder = parent_of(&place).to_owned();

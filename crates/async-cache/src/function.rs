@@ -301,12 +301,22 @@ impl Drop for File {
     }
 }
 
-/// The one name of a file that need not exist yet. A link that leads to a file is followed, as a save follows it.
+/// As many links as Linux follows.
+const MOST_LINKS: usize = 40;
+
+/// The one name of a file that need not exist yet. A link is followed, as a save follows it, also if nothing stands yet
+/// where it leads.
 fn place(path: &Path) -> PathBuf {
-    if let Ok(file) = path.canonicalize() {
-        return file;
+    let mut absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for _ in 0..MOST_LINKS {
+        if let Ok(file) = absolute.canonicalize() {
+            return file;
+        }
+        let Ok(link) = absolute.read_link() else { break };
+        // An absolute link replaces all of it.
+        absolute.pop();
+        absolute.push(link);
     }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
         (Some(Ok(folder)), Some(name)) => folder.join(name),
         _ => absolute,

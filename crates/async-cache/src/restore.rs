@@ -15,7 +15,7 @@ use async_cache_core::time::FileClock;
 use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Step, Tombstones};
 
 use crate::backup::codec::Codec;
-use crate::backup::disk::owners_differ;
+use crate::backup::disk::is_of_other_owner;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, DiskBackend, Kind, SavedEntry};
 use crate::error::BackupError;
@@ -92,9 +92,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let opened = disk.open();
         let unread = opened.as_ref().is_err_and(|error| match error.kind() {
             DiskErrorKind::Io | DiskErrorKind::Trust => true,
-            // Somebody else's cache, not an older one of ours.
-            DiskErrorKind::OtherVersion { found, wanted } => owners_differ(found, wanted),
-            _ => false,
+            _ => is_of_other_owner(error),
         });
         self.unread.store(unread, Ordering::Relaxed);
         let Some(snapshot) = opened? else { return Ok((Opening::default(), None)) };

@@ -14,7 +14,9 @@
 //! 4. the file's clock never runs back from one save or load to the next (see [`FileClock`]);
 //! 5. a file that could not be read or was not trusted when it was opened, or that belongs to another function, is
 //!    set aside by the save, even if it can be read by then; but if saves merge, and it can be joined by then, it is
-//!    joined: so a passing error at the start, such as too many open files, costs nothing;
+//!    joined: so a passing error at the start, such as too many open files, costs nothing. If saves merge, another
+//!    function's file is set aside whenever it stands there: two functions that were given one path by two programs
+//!    do not replace each other's entries without a word;
 //! 6. eager records of the file that was loaded last are copied as bytes, as cold entries are. Another program
 //!    wrote them, and only it can read them, so they are no entries of this cache and are not counted. If saves
 //!    merge, they come from the file that stands there;
@@ -41,6 +43,7 @@ use async_cache_disk::{
 };
 
 use crate::backup::codec::Codec;
+use crate::backup::disk::is_of_other_owner;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
 use crate::error::{BackendError, BackupError};
@@ -155,7 +158,9 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         }
         // Rule 5
         let is_joined = merge.as_ref().is_some_and(|merge| merge.theirs().is_some());
-        let unread = self.unread.load(Ordering::Relaxed) && !is_joined;
+        let refusal = merge.as_ref().and_then(Merge::refusal);
+        let unread =
+            self.unread.load(Ordering::Relaxed) && !is_joined || refusal.is_some_and(is_of_other_owner);
         if let (Some(merge), Some(sharing)) = (&mut merge, &self.sharing) {
             self.note_lost(sharing, codec, Core::begin_save, gone);
             let (tombstones, learned) = sharing.to_join();

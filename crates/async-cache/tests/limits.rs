@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use async_cache::{AsyncCache, BatchLoader, DiskBackend, Eviction};
+use async_cache::{AsyncCache, BackupError, BatchLoader, BuildError, DiskBackend, DiskErrorKind, Eviction};
 
 #[tokio::test]
 async fn the_greatest_sizes_and_times_are_sizes_and_times() {
@@ -57,4 +57,18 @@ async fn a_batch_with_the_longest_window_leaves_when_it_is_full() {
     assert_eq!((one.unwrap(), two.unwrap()), (Some(1), Some(2)));
     let unlimited = BatchLoader::builder(&cache).window(Duration::ZERO).max_size(usize::MAX).build(all);
     assert_eq!(unlimited.get_many(&[3, 4]).await.unwrap(), [Some(3), Some(4)]);
+}
+
+/// Such a cache was built with a warning, and none of its saves could ever succeed.
+#[cfg(unix)]
+#[test]
+fn a_path_that_no_file_can_have_is_an_error_of_the_build() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["n".repeat(256), "n/".repeat(4096), "nul\0".to_owned()] {
+        let backend = DiskBackend::new(folder.path().join(name));
+        let built = AsyncCache::<u32, u32>::builder().backup(backend).build();
+        let Err(BuildError::Backup(BackupError::Disk(error))) = built else { panic!("{built:?}") };
+        assert_eq!(*error.kind(), DiskErrorKind::NotAFile, "{error}");
+        assert!(error.to_string().ends_with("; give the cache the path of a file"), "{error}");
+    }
 }

@@ -274,3 +274,30 @@ fn a_save_that_shrinks_a_file_says_by_how_much_whether_it_merges_or_not() {
         assert_eq!(host.saved(0..10), [3, 7, 8, 9]);
     }
 }
+
+/// Two programs, each with a function of its own, that were given one path. The first save of each set the other's file
+/// aside if it stood there when the program began; all later ones replaced it without a word.
+#[test]
+fn a_file_of_another_function_is_set_aside_whenever_it_comes() {
+    let host = Host::new();
+    let aside = std::path::PathBuf::from(format!("{PATH}.aside"));
+    let open = |function: &str| {
+        host.tick();
+        host.open_with(None, host.backend().version(format!("1\u{1F}{function}")))
+    };
+    let (one, two) = (open("one"), open("two"));
+    one.set(1, 1);
+    assert_eq!(save(&one).set_aside, None);
+    for value in 2..4 {
+        two.set(1, value);
+        assert_eq!(save(&two).set_aside.as_ref(), Some(&aside));
+        assert_eq!(save(&two).set_aside, None, "its own file is joined");
+        one.set(1, 1);
+        assert_eq!(save(&one).set_aside.as_ref(), Some(&aside));
+        assert_eq!(open("one").get(&1), Some(1));
+    }
+    // Another version of one function's own is replaced, as ever.
+    let newer = host.open_with(None, host.backend().version("2\u{1F}one"));
+    newer.set(1, 5);
+    assert_eq!(save(&newer).set_aside, None);
+}

@@ -229,3 +229,36 @@ async fn two_functions_do_not_share_a_file_under_two_names() {
     std::os::unix::fs::symlink(file("target"), file("link")).unwrap();
     assert!(matches!(second::init(), Err(BuildError::FileInUse { .. })));
 }
+
+/// A save follows a link also where nothing stands yet, and makes the file there. So one function had the file under the
+/// link's name, the other one under its own, and each save replaced what the other had saved.
+#[cfg(unix)]
+#[tokio::test]
+async fn two_functions_do_not_share_a_file_that_is_not_there_yet() {
+    #[async_lru(backup = DiskBackend::new(file("first-link")))]
+    async fn first(id: u32) -> u32 {
+        id
+    }
+    #[async_lru(backup = DiskBackend::new(file("later")))]
+    async fn second(id: u32) -> u32 {
+        id
+    }
+    std::os::unix::fs::symlink("second-link", file("first-link")).unwrap();
+    std::os::unix::fs::symlink(file("later"), file("second-link")).unwrap();
+    first::init().unwrap();
+    assert!(matches!(second::init(), Err(BuildError::FileInUse { .. })));
+}
+
+/// Links that lead to each other are no name of any file; the backup says so.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_circle_of_links_is_no_file() {
+    #[async_lru(backup = DiskBackend::new(file("circle")))]
+    async fn circle(id: u32) -> u32 {
+        id
+    }
+    std::os::unix::fs::symlink("circle", file("circle")).unwrap();
+    circle::init().unwrap();
+    assert_eq!(circle(1).await, 1);
+    circle::save_to_backup().unwrap_err();
+}

@@ -24,8 +24,8 @@ use super::outcome::Outcome;
 use super::session::Session;
 use super::tool::{Counts, Scope, TOTAL, Tool};
 use crate::cache::{Cache, Entered, Hit};
-use crate::call::{Args, Call, Function, FunctionCall, apply};
-use crate::key::{Probe, mix};
+use crate::call::{Args, Call, Function, FunctionCall, Joining, apply};
+use crate::key::{CallProbe, Probe, mix};
 use crate::load;
 use crate::raw::calls::send;
 use crate::raw::coroutine::{self, Coroutine, Statics, visit_all};
@@ -184,7 +184,14 @@ impl ToolCall {
             if !here.alarm(py, guard, alarm, &asked, false)? {
                 let mut cached = None;
                 if target.is_some() {
-                    let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, true)?;
+                    let entered = Cache::enter(
+                        keeper.cache.bind(py),
+                        &probe,
+                        None,
+                        Ttl::Default,
+                        true,
+                        Joining::Allowed,
+                    )?;
                     if let Entered::Served(value) = entered {
                         cached = Some(value);
                     }
@@ -300,19 +307,27 @@ impl Coroutine for ToolCall {
             Some(of_session) => function(of_session)?,
         };
         let names = call.names.as_ref().map(|names| names.bind(py));
-        let kept = keeper.kept_at_once(py, &call.args, names)?;
-        let probe = keeper.probe_at_once(py, &kept)?;
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
-        let name = name_of(py, tool, &probe, &call.args);
-        if let Some((frame, guard)) = guarded {
-            let here = frame.get();
-            if here.history.borrow(py).check(&guard.limits, name, here.depth).is_some() {
-                return None;
+        let hit = |probe: &CallProbe<'_, 'py>| {
+            let name = name_of(py, tool, probe, &call.args);
+            if let Some((frame, guard)) = guarded {
+                let here = frame.get();
+                if here.history.borrow(py).check(&guard.limits, name, here.depth).is_some() {
+                    return None;
+                }
             }
-        }
-        let Hit::Served(value) = keeper.cache.bind(py).get().hit(py, &probe) else { return None };
-        drop(kept);
+            match keeper.cache.bind(py).get().hit(py, probe) {
+                Hit::Served(value) => Some((value, name)),
+                Hit::NotAtOnce => None,
+            }
+        };
+        let (value, name) = if keeper.is_direct {
+            hit(&keeper.probe_direct(py, &call.args, names)?)?
+        } else {
+            let kept = keeper.kept_at_once(py, &call.args, names)?;
+            hit(&keeper.probe_at_once(py, &kept)?)?
+        };
         count(py, tool, session, |counts| counts.hits += 1);
         let Some((frame, guard)) = guarded else {
             *self = Self::Done;

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use super::{Cache, Entered, State};
 use crate::batch;
+use crate::call::Joining;
 use crate::clock;
 use crate::key::Probe;
 use crate::load::{Item, Work, spawn};
@@ -26,6 +27,7 @@ impl Cache {
         work: Option<Work>,
         ttl: Ttl,
         mut is_counted: bool,
+        joining: Joining,
     ) -> PyResult<Entered<'py>> {
         let (py, this) = (slf.py(), slf.get());
         loop {
@@ -42,6 +44,10 @@ impl Cache {
                     if !is_counted {
                         state.core.miss();
                         is_counted = true;
+                    }
+                    if joining == Joining::Over {
+                        state.core.supersede(flight);
+                        continue;
                     }
                     match this.join(py, state, flight)? {
                         Some((room, event_loop)) => {

@@ -12,9 +12,10 @@
 //! set. So two equal values are written in the same way.
 
 use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
 
 use super::found::Found;
-use super::plan::{ObjectPlan, Plan, look};
+use super::plan::{ObjectPlan, Plan, look_at_parts, write_plain};
 use super::{ext, write};
 
 const MAX_DEPTH: usize = 64;
@@ -68,8 +69,30 @@ impl Flat<'_> {
         depth: usize,
     ) -> Result<(), Stop> {
         let start = out.len();
-        let Some(plan) = look(value, out, self.found)? else { return self.count_bytes(out.len() - start) };
+        if write_plain(value, out)? {
+            return self.count_bytes(out.len() - start);
+        }
         let address = value.as_ptr().addr();
+        if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            self.count_part(address, above, depth)?;
+            write::array(out, tuple.len())?;
+            let above = Some(&Above { address, above });
+            return tuple.iter_borrowed().try_for_each(|item| self.write(&item, out, above, depth + 1));
+        }
+        if let Ok(list) = value.cast_exact::<PyList>()
+            && write_plain_items(list, out)?
+        {
+            return self.count_part(address, above, depth);
+        }
+        let Some(plan) = look_at_parts(value, out, self.found)? else {
+            return self.count_bytes(out.len() - start);
+        };
+        self.count_part(address, above, depth)?;
+        self.write_plan(plan, out, Some(&Above { address, above }), depth)
+    }
+
+    /// Stops at a container or object that is inside of itself, too deep, or one too many.
+    fn count_part(&mut self, address: usize, above: Option<&Above<'_>>, depth: usize) -> Result<(), Stop> {
         let mut ancestor = above;
         while let Some(one) = ancestor {
             if one.address == address {
@@ -78,10 +101,7 @@ impl Flat<'_> {
             ancestor = one.above;
         }
         self.counts.parts += 1;
-        if depth > MAX_DEPTH || self.counts.parts > MAX_PARTS {
-            return Err(Stop::TooMuch);
-        }
-        self.write_plan(plan, out, Some(&Above { address, above }), depth)
+        if depth > MAX_DEPTH || self.counts.parts > MAX_PARTS { Err(Stop::TooMuch) } else { Ok(()) }
     }
 
     fn count_bytes(&mut self, bytes: usize) -> Result<(), Stop> {
@@ -168,6 +188,22 @@ impl Flat<'_> {
         }
         Ok(())
     }
+}
+
+/// Appends a list of short parts without parts, which are met as they stand: nothing runs meanwhile.
+/// Otherwise `out` stays as it is, and the answer is false.
+fn write_plain_items(list: &Bound<'_, PyList>, out: &mut Vec<u8>) -> PyResult<bool> {
+    let start = out.len();
+    write::array(out, list.len())?;
+    for index in 0..list.len() {
+        let item_start = out.len();
+        let is_short = write_plain(&list.get_item(index)?, out)? && out.len() - item_start < LONG;
+        if !is_short {
+            out.truncate(start);
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Appends parts in the order of their bytes.

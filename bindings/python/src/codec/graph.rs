@@ -14,8 +14,8 @@
 //! 5. Nothing depends on what is shared, nor on the order in which objects are met.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
+use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -69,32 +69,12 @@ struct Frame {
     next: usize,
 }
 
-/// Addresses are spread well enough by a multiplication.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_usize(usize::from(byte));
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
-    }
-}
-
 /// Appends an argument.
 pub(super) fn write_graph(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> PyResult<()> {
     let mut graph = Graph {
         found,
         nodes: Vec::new(),
-        places: HashMap::default(),
+        places: NumberMap::default(),
         circular: HashMap::new(),
         frames: Vec::new(),
         stack: Vec::new(),
@@ -107,7 +87,7 @@ struct Graph<'a, 'py> {
     found: &'a mut Found,
     nodes: Vec<Node<'py>>,
     /// By address.
-    places: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
+    places: NumberMap<usize, usize>,
     frames: Vec<Frame>,
     /// Nodes whose circle is not complete.
     stack: Vec<usize>,
@@ -236,7 +216,8 @@ impl<'py> Graph<'_, 'py> {
     }
 
     fn encode_circle(&mut self, circle: &[usize]) -> PyResult<Vec<Vec<u8>>> {
-        let inside: HashMap<usize, usize> = circle.iter().enumerate().map(|(at, &node)| (node, at)).collect();
+        let inside: NumberMap<usize, usize> =
+            circle.iter().enumerate().map(|(at, &node)| (node, at)).collect();
         let nodes = circle.iter().map(|&node| {
             let node = &self.nodes[node];
             let parts = node.children.iter().map(|child| match child {

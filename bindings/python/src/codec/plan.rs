@@ -63,6 +63,16 @@ pub(super) fn look<'py>(
     if write_plain(value, out)? {
         return Ok(None);
     }
+    look_at_parts(value, out, found)
+}
+
+/// [`look`], for whatever [`write_plain`] does not write.
+#[inline]
+pub(super) fn look_at_parts<'py>(
+    value: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+    found: &mut Found,
+) -> PyResult<Option<Plan<'py>>> {
     if let Some(plan) = look_at_container(value) {
         return Ok(Some(plan));
     }

@@ -97,6 +97,8 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let flags = ffi::Py_TPFLAGS_DEFAULT
         | ffi::Py_TPFLAGS_HAVE_VECTORCALL
         | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
+        // The interpreter remembers only descriptors of such a type where it looks up a method.
+        | ffi::Py_TPFLAGS_IMMUTABLETYPE
         | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let mut spec = ffi::PyType_Spec {
         name: c"cache._native.AsyncMethod".as_ptr(),

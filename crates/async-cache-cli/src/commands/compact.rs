@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
                 to.copy(&record)?;
             }
             Step::Record(_) => expired += 1,
-            Step::Lost { .. } => lost.entries += 1,
+            Step::Lost { .. } => lost.entries += 1 + u64::from(records.skip_lost()),
         }
     }
     let mut eager = snapshot.eager();

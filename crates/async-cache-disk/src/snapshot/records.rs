@@ -36,6 +36,16 @@ impl Named {
         }
         found
     }
+
+    /// The first rank from one on that is named. No lower rank is asked for from now on.
+    fn next_from(&mut self, rank: u32) -> Option<u32> {
+        loop {
+            match self.places.get(self.next) {
+                Some((named, _)) if *named < rank => self.next = self.next.saturating_add(1),
+                place => return place.map(|(named, _)| *named),
+            }
+        }
+    }
 }
 
 /// Goes through all entries, coldest first. Made by [`Snapshot::records`]. It owns its snapshot, so it can be kept
@@ -141,6 +151,18 @@ impl Records {
             }
         }
         None
+    }
+
+    /// Passes the entries behind the last one that are lost because no bucket names them, and answers how many they are. A
+    /// header may count billions of entries that are not there; who goes through all entries calls this after a loss, and
+    /// takes no longer than what is there warrants.
+    pub fn skip_lost(&mut self) -> u32 {
+        let next_rank = self.next_rank;
+        let Some(named) = &mut self.named else { return 0 };
+        let entries = self.snapshot.header().entries;
+        let next_named = named.next_from(next_rank).unwrap_or(entries);
+        self.next_rank = next_named.max(next_rank);
+        self.next_rank.saturating_sub(next_rank)
     }
 
     fn load_rank(&mut self, rank: u32) -> Option<Loaded> {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{FileKind, Metadata, Ownership, Vfs, VfsFile};
+use super::{FileKind, MOST_INTERRUPTIONS, Metadata, Ownership, Vfs, VfsFile};
 
 /// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,7 +105,15 @@ fn open_no_follow(path: &Path, access: rustix::fs::OFlags) -> rustix::io::Result
     use rustix::io::Errno;
     // A pipe that took the file's place would make an opening that may wait wait for ever.
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
+    // Opening may wait on a network or a user-space file system, and a signal's handler then ends it.
+    let mut interruptions = 0;
+    let opened = loop {
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(Errno::INTR) if interruptions < MOST_INTERRUPTIONS => interruptions += 1,
+            opened => break opened,
+        }
+    };
+    match opened {
         Ok(file) => Ok(Some(Box::new(RealFile(File::from(file))))),
         Err(Errno::LOOP | Errno::MLINK) => Ok(None),
         Err(error) => Err(error),
@@ -184,10 +192,18 @@ impl VfsFile for RealFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match self.0.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
+        let mut interruptions = 0;
+        loop {
+            match self.0.try_lock() {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(error))
+                    if error.kind() == io::ErrorKind::Interrupted && interruptions < MOST_INTERRUPTIONS =>
+                {
+                    interruptions += 1;
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 
@@ -199,7 +215,7 @@ impl VfsFile for RealFile {
             match self.try_lock() {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {} // many times: the limit holds still
                 Err(error) => return Err(error),
             }
             let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_cache_disk::{
-    Compression, DiskError, Merge, ReadOptions, RealDisk, SaveLock, Scratch, Secret, Snapshot, Step, Vfs,
-    WriteOptions, Writer,
+    Compression, DiskError, DiskErrorKind, Merge, ReadOptions, RealDisk, SaveLock, Scratch, Secret, Snapshot,
+    Step, Vfs, WriteOptions, Writer,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,10 +79,14 @@ const OWNER: char = '\u{1F}';
 /// What the format has room for.
 const MAX_TAG_BYTES: usize = 255;
 
-/// Whether two version tags name files of different functions, or of a function and a cache.
-pub(crate) fn owners_differ(tag: &str, other: &str) -> bool {
+/// Whether a file could not be opened since it is another function's, or a function's and not a cache's or the other way
+/// round: somebody else's, and not an older one of ours.
+pub(crate) fn is_of_other_owner(error: &DiskError) -> bool {
     let owner = |tag: &str| tag.split_once(OWNER).map(|(_, owner)| owner.to_owned());
-    owner(tag) != owner(other)
+    match error.kind() {
+        DiskErrorKind::OtherVersion { found, wanted } => owner(found) != owner(wanted),
+        _ => false,
+    }
 }
 
 impl fmt::Debug for DiskBackend {
@@ -220,7 +224,7 @@ impl DiskBackend {
         let path = self.path.display();
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
-                "{path}: what stood there was not a cache that could be read, and is at {} now",
+                "{path}: what stood there was not a cache that could be read, or another function's, and is at {} now",
                 aside.display()
             );
         }
