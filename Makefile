@@ -50,15 +50,18 @@ quickstart-rust: ## the main job in Rust: summarise thousands of source files
 
 test: test-interleavings test-rust test-python ## all tests
 
+# Commands that name the same packages and kinds of targets share what they build of the dependencies: cargo chooses
+# their features by what is named.
+TESTED := --workspace --exclude async-cache-benches
+
 test-rust: ## the tests of the crates
-	$(LIMIT) $(CARGO) test --workspace --exclude async-cache-benches
+	$(LIMIT) $(CARGO) test $(TESTED)
 
 test-python: python $(ORIGINAL)/ready ## the tests of the Python package
-	$(CARGO) build --quiet --release -p async-cache-examples --bin python_file
-	$(CARGO) build --quiet --release -p async-cache --example worker
+	$(CARGO) build --quiet --profile test $(TESTED) --bins --examples # `test-rust` has built all of it
 	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
-		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/release/examples/worker) \
-		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/release/python_file) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
+		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/debug/examples/worker) \
+		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/debug/python_file) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
 	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons
@@ -81,13 +84,14 @@ test-interleavings: ## the concurrent front under the model checker
 
 lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs and the arrows between crates
 
-lint-rust: ## format, clippy, docs, the arrows between crates and the one version
+lint-rust: ## format, clippy, docs, the arrows between crates, the one version, and that all tests are run
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --exclude async-cache-benches --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_versions.py
+	$(PYTHON) scripts/check_tests.py
 
 lint-python: python ## ruff, mypy, stubtest, and mypy and pyright on right and wrong uses
 	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)

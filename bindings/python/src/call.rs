@@ -10,13 +10,6 @@
 //!
 //! A waiting call holds a seat in its flight and leaves it when it is cancelled, closed or dropped; the last
 //! one to leave stops the load.
-//!
-//! A load that a call has joined may bring the call nothing: the load was abandoned, cancelled on another event loop, or its
-//! outcome is for the call that loaded only. Rules, which bound how often a call asks:
-//! 1. a call joins [`MOST_JOINED`](crate::cache::MOST_JOINED) such loads at most. When another load runs by then, the call fences that one, which goes
-//!    on for its own callers and stores nothing, and loads with its own loader;
-//! 2. a call that leads is answered by its own load, whatever comes of it; but in a forked child, where the parent's loads
-//!    do not go on, it asks once more.
 
 use std::ffi::{CStr, c_int};
 
@@ -388,17 +381,6 @@ struct Waiting {
     waiter: Option<u64>,
     /// The iterator of the future that is waited on.
     iterator: Ref,
-    /// How often it has asked, this time included.
-    before: u8,
-}
-
-/// What a step of waiting comes to.
-enum Waited<'py> {
-    Sent(Sent<'py>),
-    /// The load brought nothing, and the call asks again. `before`: how often it has asked.
-    Nothing {
-        before: u8,
-    },
 }
 
 impl Call {
@@ -417,12 +399,17 @@ impl Call {
         coroutine::make(py, || Self { state: State::Object(call()) })
     }
 
-    /// Asks the cache, until there is a value or something to wait for. `before`: how often it has asked before.
-    fn ask<'py>(&mut self, py: Python<'py>, mut before: u8) -> PyResult<Sent<'py>> {
+    /// Asks the cache, until there is a value or something to wait for.
+    fn ask<'py>(
+        &mut self,
+        py: Python<'py>,
+        mut is_counted: bool,
+        mut joining: Joining,
+    ) -> PyResult<Sent<'py>> {
         loop {
             let asked = std::mem::replace(&mut self.state, State::Done);
-            let entered = asked.enter(py, before)?;
-            before = before.saturating_add(1);
+            let entered = asked.enter(py, is_counted, joining)?;
+            is_counted = true;
             let (flight, room, event_loop, leads) = match entered {
                 Entered::Served(value) => {
                     self.state = State::Served;
@@ -437,8 +424,9 @@ impl Call {
             let cache = asked.cache(py);
             let seat = Seat { cache: &cache, room: &room, flight };
             if let Some(answer) = room.get().answer(py) {
-                if let Some(value) = answered(py, answer, room.get(), leads, &asked)? {
-                    return Ok(Sent::Return(value));
+                match answered(py, answer, room.get(), leads, &asked)? {
+                    Ok(value) => return Ok(Sent::Return(value)),
+                    Err(again) => joining = again,
                 }
                 self.state = asked;
                 continue;
@@ -463,8 +451,9 @@ impl Call {
                     // The load ended meanwhile, on another thread.
                     nesting::done(py, waiter, room.get().name);
                     let answer = room.get().answer(py).expect("it is why no seat was given");
-                    if let Some(value) = answered(py, answer, room.get(), leads, &asked)? {
-                        return Ok(Sent::Return(value));
+                    match answered(py, answer, room.get(), leads, &asked)? {
+                        Ok(value) => return Ok(Sent::Return(value)),
+                        Err(again) => joining = again,
                     }
                     self.state = asked;
                     continue;
@@ -484,30 +473,37 @@ impl Call {
                 leads,
                 waiter,
                 iterator: Ref::new(iterator),
-                before,
             }));
             match self.wait(py, py.None().bind(py))? {
-                Waited::Sent(sent) => return Ok(sent),
-                Waited::Nothing { .. } => {}
+                Ok(sent) => return Ok(sent),
+                Err(again) => joining = again,
             }
         }
     }
 
-    /// One step of waiting. If the load brought nothing, the state is back to what was asked.
-    fn wait<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Waited<'py>> {
+    /// One step of waiting. The inner `Err`: it has to ask again, and the state is back to what was asked.
+    fn wait<'py>(
+        &mut self,
+        py: Python<'py>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Result<Sent<'py>, Joining>> {
         let State::Waiting(waiting) = &self.state else { unreachable!("called while it waits") };
         let sent = send(waiting.iterator.bind(py), value);
         self.after(py, sent)
     }
 
-    fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Waited<'py>> {
+    fn after<'py>(
+        &mut self,
+        py: Python<'py>,
+        sent: PyResult<Sent<'py>>,
+    ) -> PyResult<Result<Sent<'py>, Joining>> {
         match sent {
-            Ok(Sent::Yield(value)) => Ok(Waited::Sent(Sent::Yield(value))),
+            Ok(Sent::Yield(value)) => Ok(Ok(Sent::Yield(value))),
             Ok(Sent::Return(_)) => {
                 let State::Waiting(waiting) = std::mem::replace(&mut self.state, State::Done) else {
                     unreachable!("called while it waits")
                 };
-                let Waiting { asked, cache, room, flight, number, leads, waiter, before, .. } = *waiting;
+                let Waiting { asked, cache, room, flight, number, leads, waiter, .. } = *waiting;
                 nesting::done(py, waiter, room.bind(py).get().name);
                 let Some(answer) = room.bind(py).get().answer(py) else {
                     // Somebody else finished the future; the seat is left as if the call was cancelled.
@@ -516,10 +512,10 @@ impl Call {
                     return Err(errors::load_cancelled(py, &asked.describe(py), None));
                 };
                 let value = answered(py, answer, room.bind(py).get(), leads, &asked)?;
-                if value.is_none() {
+                if value.is_err() {
                     self.state = asked;
                 }
-                Ok(value.map_or(Waited::Nothing { before }, |value| Waited::Sent(Sent::Return(value))))
+                Ok(value.map(Sent::Return))
             }
             Err(error) => {
                 self.leave(py)?;
@@ -537,6 +533,7 @@ impl Call {
         {
             waiting.room.bind(py).get().retrieve(py);
         }
+        waiting.room.bind(py).get().retrieve_interrupt(py);
         nesting::done(py, waiting.waiter, waiting.room.bind(py).get().name);
         waiting.room.bind(py).get().leave_seat(py, waiting.number);
         let seat =
@@ -545,19 +542,32 @@ impl Call {
     }
 }
 
-/// What an answer is to a call. `None`: it has to ask again.
+/// Whether a call may wait for a load that another call has started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joining {
+    Allowed,
+    /// It waited for one whose value was its leader's alone, and so may the next one's be: it loads for itself, beside
+    /// the others that do. Waiting for each other, they would load one after the other.
+    Over,
+}
+
+/// What an answer is to a call. The inner `Err`: it has to ask again.
 fn answered<'py>(
     py: Python<'py>,
     answer: Answer,
     room: &Room,
     leads: bool,
     asked: &State,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
+) -> PyResult<Result<Bound<'py, PyAny>, Joining>> {
+    room.retrieve_interrupt(py);
     match answer {
-        Answer::Value(value) => Ok(Some(value.into_bound(py))),
-        Answer::Alone(value) => Ok(leads.then(|| value.into_bound(py))),
+        Answer::Value(value) => Ok(Ok(value.into_bound(py))),
+        Answer::Alone(value) if leads => Ok(Ok(value.into_bound(py))),
+        Answer::Alone(_) => Ok(Err(Joining::Over)),
         // What a guard has to say to the one who loads says nothing of the key.
-        Answer::Failed(error, _) if !leads && is_for_its_caller_only(error.bind(py)) => Ok(None),
+        Answer::Failed(error, _) if !leads && is_for_its_caller_only(error.bind(py)) => {
+            Ok(Err(Joining::Allowed))
+        }
         Answer::Failed(error, traceback) => {
             if !error.bind(py).is_instance_of::<PyException>() {
                 room.retrieve(py);
@@ -565,9 +575,9 @@ fn answered<'py>(
             let traceback = traceback.map(|traceback| traceback.into_bound(py));
             Err(errors::raise_again(error.into_bound(py), traceback))
         }
-        Answer::Cancelled if !leads && !room.is_here(py) => Ok(None),
+        Answer::Cancelled if !leads && !room.is_here(py) => Ok(Err(Joining::Allowed)),
         Answer::Cancelled => Err(errors::load_cancelled(py, &asked.describe(py), None)),
-        Answer::Abandoned => Ok(None),
+        Answer::Abandoned => Ok(Err(Joining::Allowed)),
     }
 }
 
@@ -599,7 +609,7 @@ impl State {
     }
 
     /// Looks the key up, and joins or starts a load if it is not there.
-    fn enter<'py>(&self, py: Python<'py>, before: u8) -> PyResult<Entered<'py>> {
+    fn enter<'py>(&self, py: Python<'py>, is_counted: bool, joining: Joining) -> PyResult<Entered<'py>> {
         match self {
             Self::Object(call) => {
                 let cache = call.cache.bind(py);
@@ -609,7 +619,7 @@ impl State {
                     (None, Some(loader)) => Some(Work::Batch(Ref::new(loader.bind(py).clone()))),
                     (None, None) => None,
                 };
-                Cache::enter(cache, &probe, work, call.ttl, before)
+                Cache::enter(cache, &probe, work, call.ttl, is_counted, joining)
             }
             Self::Function(call) => {
                 let function = call.function(py);
@@ -617,7 +627,7 @@ impl State {
                 let names = call.names.as_ref().map(|names| names.bind(py));
                 let kept = function.kept(py, &call.args, names)?;
                 let probe = function.probe(py, &kept)?;
-                if call.refresh && before == 0 {
+                if call.refresh && !is_counted {
                     cache.get().delete_key(py, &probe)?;
                 }
                 let work = Work::Function {
@@ -628,7 +638,7 @@ impl State {
                     names: names.map(|names| Ref::new(names.clone())),
                 };
                 function.note(py, (&call.args, names), &probe)?;
-                Cache::enter(cache, &probe, Some(work), Ttl::Default, before)
+                Cache::enter(cache, &probe, Some(work), Ttl::Default, is_counted, joining)
             }
             Self::Waiting(_) | Self::Served | Self::Done => unreachable!("asked for by those who ask"),
         }
@@ -746,15 +756,15 @@ impl Coroutine for Call {
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         if matches!(self.state, State::Waiting(_)) {
             return match self.wait(py, value)? {
-                Waited::Sent(sent) => Ok(sent),
-                Waited::Nothing { before } => self.ask(py, before),
+                Ok(sent) => Ok(sent),
+                Err(again) => self.ask(py, true, again),
             };
         }
         if !value.is_none() {
             let message = "can't send non-None value to a just-started coroutine";
             return Err(PyTypeError::new_err(message));
         }
-        self.ask(py, 0)
+        self.ask(py, false, Joining::Allowed)
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
@@ -764,8 +774,8 @@ impl Coroutine for Call {
         };
         let thrown = crate::load::throw(waiting.iterator.bind(py), error);
         match self.after(py, thrown)? {
-            Waited::Sent(sent) => Ok(sent),
-            Waited::Nothing { before } => self.ask(py, before),
+            Ok(sent) => Ok(sent),
+            Err(again) => self.ask(py, true, again),
         }
     }
 

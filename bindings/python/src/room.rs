@@ -106,6 +106,8 @@ struct State {
     in_batch: bool,
     /// Whether the last caller has left, and the task was told to stop.
     stopping: bool,
+    /// Whether the task raises an interrupt that came while the callers were told.
+    interrupted: bool,
 }
 
 struct Taken {
@@ -182,6 +184,13 @@ impl Room {
     pub(crate) fn retrieve(&self, py: Python<'_>) {
         // It raises if the task is not done, or was cancelled; then there is nothing to note.
         drop(self.task(py).map(|task| task.invoke_method0(pyo3::intern!(py, "exception"))));
+    }
+
+    /// [`Room::retrieve`], if callers have an answer that does not tell of the task's interrupt.
+    pub(crate) fn retrieve_interrupt(&self, py: Python<'_>) {
+        if self.state.borrow(py).interrupted {
+            self.retrieve(py);
+        }
     }
 
     /// Whether the load runs on the caller's event loop.
@@ -319,6 +328,7 @@ impl Room {
                 Err(error) => error.write_unraisable(py, Some(seat.future.bind(py))),
             }
         }
+        self.state.borrow(py).interrupted = interrupted.is_err();
         interrupted
     }
 

@@ -113,6 +113,40 @@ def test_a_batch_whose_window_is_interrupted_keeps_no_other_key_waiting(
     assert kept
 
 
+@pytest.mark.parametrize("is_error", [False, True], ids=["a value", "an error"])
+@pytest.mark.parametrize("is_batch", [False, True], ids=["one key", "a batch"])
+def test_an_interrupt_while_callers_are_told_is_raised(
+    event_loop_: Interrupted, is_batch: bool, is_error: bool
+) -> None:
+    cache = AsyncCache(batch_window_ms=0)
+
+    async def load(keys: object = None) -> Any:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        event_loop_.next = ("call_soon", "after")
+        if is_error:
+            raise ValueError("the loader's own")
+        return [1] if is_batch else 1
+
+    async def ask() -> Any:
+        loader: dict[str, Any] = {"batch_loader": load} if is_batch else {"loader": load}
+        try:
+            return await cache.get("key", **loader)
+        except ValueError as error:
+            return str(error)
+
+    async def make() -> list[asyncio.Task[Any]]:
+        return [asyncio.ensure_future(ask()) for _ in range(3)]
+
+    callers = event_loop_.run_until_complete(make())
+    with pytest.raises(KeyboardInterrupt):
+        event_loop_.run_until_complete(asyncio.wait_for(asyncio.gather(*callers), 10))
+    # All of them were told before it was raised.
+    done, waiting = event_loop_.run_until_complete(asyncio.wait(callers, timeout=10))
+    assert not waiting
+    assert {caller.result() for caller in done} == {"the loader's own" if is_error else 1}
+
+
 @pytest.mark.parametrize("is_batch", [False, True], ids=["one key", "a batch"])
 def test_a_loop_that_makes_no_tasks_is_the_callers_error(event_loop_: Interrupted, is_batch: bool) -> None:
     cache = AsyncCache(batch_window_ms=0)

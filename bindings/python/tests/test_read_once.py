@@ -410,3 +410,32 @@ def test_a_batch_loader_that_is_a_generator_function_or_returns_an_iterator_is_t
             assert "a mapping from keys to values, or a sequence as long as its keys, not" in str(answer)
 
     run(main())
+
+
+def test_callers_of_a_streaming_response_load_beside_each_other(run: Run) -> None:
+    # Each of them waited for the load of the one before it, and got nothing of it: a hundred clients of a slow page were
+    # served one after the other.
+    everybody = 20
+    arrived = 0
+    all_there = asyncio.Event()
+
+    @AsyncLRU()
+    async def page() -> Any:
+        nonlocal arrived
+        arrived += 1
+        # The first load is shared, for nothing is known of its result; all others run together.
+        if arrived == everybody:
+            all_there.set()
+        if arrived > 1:
+            await all_there.wait()
+        await turns(1)
+        return StreamingResponse(async_generator())
+
+    async def main() -> None:
+        calls = [page() for _ in range(everybody)]
+        answers = await asyncio.wait_for(asyncio.gather(*calls), 30)
+        assert len(set(map(id, answers))) == everybody == arrived
+
+    with pytest.warns(CacheWarning, match="page.*StreamingResponse"):
+        run(main())
+    assert page.stats()["size"] == page.stats()["running_loads"] == 0

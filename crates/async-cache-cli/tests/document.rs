@@ -1,11 +1,9 @@
 //! The transcripts in `docs/cli.md` are what the tool says. `ASYNC_CACHE_UPDATE_DOCS=1` writes them anew.
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
-mod tool;
-
 use std::fmt::Write as _;
 
-use tool::{Spoiled, golden, read, tool_at};
+use crate::tool::{Spoiled, golden, read, tool_at};
 
 const DOCUMENT: &str = "../../docs/cli.md";
 /// Two hours after `v1-python.acf` says it was saved.

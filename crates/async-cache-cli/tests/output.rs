@@ -1,11 +1,9 @@
 //! What every command says about golden, damaged and empty files, compared with what it said before
-//! (`tests/snapshots`; `INSTA_UPDATE=always cargo test -p async-cache-cli --test output` accepts changes).
-
-mod tool;
+//! (`tests/snapshots`; `INSTA_UPDATE=always cargo test -p async-cache-cli --test suite output::` accepts changes).
 
 use std::fmt::Write as _;
 
-use tool::{Ran, Spoiled, golden, tool, tool_reading};
+use crate::tool::{self, Ran, Spoiled, golden, tool, tool_reading};
 
 /// Longer outputs are cut in the middle of nowhere: all lines are alike there.
 const MOST_LINES: usize = 40;

@@ -2,13 +2,11 @@
 //! nothing panics, and a pipe that breaks is the end and no error.
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
-mod tool;
-
 use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
 
+use crate::tool::{NOW, Spoiled, golden, read, tool, tool_reading};
 use async_cache_cli::{Host, Progress, exact, from_json, run_with, show};
-use tool::{NOW, Spoiled, golden, read, tool, tool_reading};
 
 const GOLDEN: [&str; 3] = ["v1.acf", "v1-eager.acf", "v1-python.acf"];
 

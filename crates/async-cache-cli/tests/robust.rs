@@ -1,13 +1,11 @@
 //! What the tool does where something is missing, comes through a pipe, or is larger than anybody expects.
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
-mod tool;
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
-use tool::{Spoiled, exists, golden, read, tool, tool_reading};
+use crate::tool::{Spoiled, exists, golden, read, tool, tool_reading};
 
 /// It took the lock first, and so made the lock file, and the folder for it.
 #[test]

@@ -3,13 +3,11 @@
 //! The model keeps every call with its outcome, and for each period counts, from the end, how often the last calls
 //! have been repeated. How to replay and soak: see `replay/mod.rs`.
 
-mod replay;
-
 use std::num::NonZeroU32;
 
 use async_cache_core::agent::{Alarm, History, LONGEST_CYCLE, Limits, Ticket};
 
-use replay::every_seed;
+use crate::replay::every_seed;
 
 const LIMITS: Limits = Limits { max_repeats: NonZeroU32::new(5).unwrap(), max_depth: 50 };
 

@@ -5,15 +5,13 @@
 //! operation: `validate()`, the number of items that wait, and when the next batch is due. How to replay and
 //! soak: see `replay/mod.rs`.
 
-mod replay;
-
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use async_cache_core::batch::{Added, Batch, BatchId, Planner, Seat};
 use async_cache_core::time::Time;
 
-use replay::every_seed;
+use crate::replay::every_seed;
 
 const GROUPS: u32 = 3;
 

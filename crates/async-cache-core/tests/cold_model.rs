@@ -15,9 +15,6 @@
 //!
 //! How to replay and soak: see `replay/mod.rs`.
 
-mod ledger;
-mod replay;
-
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,8 +27,8 @@ use async_cache_core::order::Eviction;
 use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
 use async_cache_core::time::{Deadline, Time};
 
-use ledger::{Hashing, Key, Ledger, Token};
-use replay::{Run, every_seed};
+use crate::ledger::{Hashing, Key, Ledger, Token};
+use crate::replay::{Run, every_seed};
 
 const MILLISECOND: u64 = 1_000_000;
 

@@ -2,8 +2,6 @@
 //!
 //! The random test below takes its seeds as `replay/mod.rs` says.
 
-mod replay;
-
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use async_cache_core::order::Eviction;
 use async_cache_core::store::{NewEntry, Removed};
 use async_cache_core::time::{Deadline, Time};
 
-use replay::every_seed;
+use crate::replay::every_seed;
 
 /// The granularity of reclaiming, in nanoseconds; see the head of `timer.rs`.
 const TICK: u64 = 1 << 20;

@@ -4,15 +4,12 @@
 //! one open flight or not at all; the callers are counted right; a flight that has ended does nothing any more. What a
 //! fence means for the store is tested in `fencing.rs`. How to replay and soak: see `replay/mod.rs`.
 
-mod ledger;
-mod replay;
-
 use std::rc::Rc;
 
 use async_cache_core::flight::{FlightId, Flights, Left};
 
-use ledger::{Hashing, Key, Ledger, Token};
-use replay::every_seed;
+use crate::ledger::{Hashing, Key, Ledger, Token};
+use crate::replay::every_seed;
 
 const NAMES: u32 = 4;
 

@@ -6,8 +6,6 @@
 //! listing in one go says at that moment, but for entries that were restored meanwhile. How to replay and
 //! soak: see `replay/mod.rs`.
 
-mod replay;
-
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -17,7 +15,7 @@ use async_cache_core::order::Eviction;
 use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
 use async_cache_core::time::{Deadline, Time};
 
-use replay::every_seed;
+use crate::replay::every_seed;
 
 /// The granularity of reclaiming, in nanoseconds; see the head of `timer.rs`.
 const TICK: u64 = 1 << 20;

@@ -8,9 +8,6 @@
 //!
 //! How to replay and soak: see `replay/mod.rs`.
 
-mod ledger;
-mod replay;
-
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,8 +18,8 @@ use async_cache_core::stats::Stats;
 use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
 use async_cache_core::time::{Deadline, Time};
 
-use ledger::{Hashing, Key, Ledger, Token};
-use replay::{Run, every_seed};
+use crate::ledger::{Hashing, Key, Ledger, Token};
+use crate::replay::{Run, every_seed};
 
 /// The granularity of reclaiming, in nanoseconds; see the head of `timer.rs`.
 const TICK: u64 = 1 << 20;

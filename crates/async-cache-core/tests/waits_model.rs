@@ -3,14 +3,12 @@
 //! The model is a list of edges; a wait must be refused if and only if a path leads back from its target. How to
 //! replay and soak: see `replay/mod.rs`.
 
-mod replay;
-
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
 use async_cache_core::waits::{WaitGraph, WouldNeverEnd};
 
-use replay::every_seed;
+use crate::replay::every_seed;
 
 /// Whether a path leads from `from` to `to`: everything that can be reached, by as many rounds as there are flights.
 fn reaches(flights: usize, edges: &[(usize, usize)], from: usize, to: usize) -> bool {

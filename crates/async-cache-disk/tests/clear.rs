@@ -1,14 +1,12 @@
 //! `clear` and the lock of a path: a save that runs must not put back what was cleared meanwhile.
 
-mod sample;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sample::{assert_holds, entries, options, save};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{DiskErrorKind, RealDisk, SaveLock, Vfs, clear};
-use sample::{assert_holds, entries, options, save};
 
 const NO_WAIT: Duration = Duration::ZERO;
 

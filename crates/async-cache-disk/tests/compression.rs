@@ -1,19 +1,17 @@
 //! Compressed files: what comes back is what was saved, what does not pay is not done, and no file makes a reader
 //! allocate more than 256 times its own size.
 
-mod sample;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::sample::{
+    self, Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options,
+    options_of, random, read_all, save, save_with_eager, secret, with_secret,
+};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     Compression, Damage, EagerStep, FindingKind, ReadOptions, Scratch, Snapshot, Step, Vfs, WriteOptions,
     Writer, verify,
-};
-use sample::{
-    Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options,
-    options_of, random, read_all, save, save_with_eager, secret, with_secret,
 };
 
 const MEBIBYTE: usize = 1 << 20;

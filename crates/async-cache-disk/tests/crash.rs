@@ -1,13 +1,13 @@
 //! A save that stops at any call, in a dead process or in a power loss, leaves the old cache or the new one, whole.
 
-mod sample;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::sample::{
+    self, Entry, assert_holds_with_eager, eager_entries, entries, options_of, save_with_eager,
+};
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{DiskError, DiskErrorKind, Saved, Snapshot};
-use sample::{Entry, assert_holds_with_eager, eager_entries, entries, options_of, save_with_eager};
 
 const PATH: &str = "/var/cache/pages.cache";
 const FOREIGN: &[u8] = b"somebody's thesis, the only copy";

@@ -1,24 +1,18 @@
 //! Damaged, cut and crafted files: no panic, no wrong value, nothing lost but what was hit, and no more memory than the
-//! file's own size (and what the fake disk itself needs). One test at a time, since they share the memory limit.
+//! file's own size (and what the fake disk itself needs).
 
-mod sample;
-
-use std::alloc::System;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs, verify};
-use cap::Cap;
-use sample::{
-    Entry, assert_holds_with_eager, deadlines, eager_entries, entries, find, open, options_of, random,
+use crate::alone;
+use crate::sample::{
+    self, Entry, assert_holds_with_eager, deadlines, eager_entries, entries, find, open, options_of, random,
     read_all, read_eager, save_with_eager,
 };
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs, verify};
 
-#[global_allocator]
-static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// The test's own needs, far below what a wild length would claim.
 const SLACK_BYTES: usize = 256 << 10;
 const COUNT: u32 = 300;
@@ -26,21 +20,9 @@ const EAGER: u32 = 20;
 const HEADER: usize = 4096;
 const PAGE: usize = 512;
 
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs with a limit; an allocation beyond it aborts the process.
+/// Runs with the memory that a file of this size may need.
 fn limited<T>(file_bytes: usize, run: impl FnOnce() -> T) -> T {
-    struct Unlimited;
-    impl Drop for Unlimited {
-        fn drop(&mut self) {
-            MEMORY.set_limit(usize::MAX).unwrap();
-        }
-    }
-    let _after = Unlimited;
-    MEMORY.set_limit(MEMORY.allocated() + file_bytes + SLACK_BYTES).unwrap();
-    run()
+    crate::limited(file_bytes + SLACK_BYTES, run)
 }
 
 fn path() -> &'static Path {

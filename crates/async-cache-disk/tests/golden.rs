@@ -1,17 +1,15 @@
 //! Files of every format version stay readable for ever.
 
-mod sample;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::sample::{
+    Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options_of,
+    save_with_eager, secret, with_secret,
+};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     EagerStep, KeyKind, ReadOptions, RealDisk, Scratch, Snapshot, Times, Tombstones, Vfs, Writer, verify_with,
-};
-use sample::{
-    Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options_of,
-    save_with_eager, secret, with_secret,
 };
 
 fn golden(name: &str) -> PathBuf {

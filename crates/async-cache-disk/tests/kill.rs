@@ -1,4 +1,7 @@
 //! Real processes that are killed while they save: the file is always whole, and what they leave is tidied up.
+//!
+//! A program of its own: for a moment, between fork and exec, each child has a copy of every descriptor of its
+//! parent, and keeps the locks that other tests have just released.
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // it ages leftovers and reads the clock
 

@@ -1,18 +1,16 @@
 //! The lock of a path where something is wrong: nothing waits for ever, and a file system without
 //! locks is no obstacle.
 
-mod sample;
-
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sample::{SAVED_AT, assert_holds, entries, options, save};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     DiskErrorKind, Learned, Merge, ReadOptions, SaveLock, Tombstones, Vfs, Writer, clear,
 };
-use sample::{SAVED_AT, assert_holds, entries, options, save};
 
 const NO_WAIT: Duration = Duration::ZERO;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

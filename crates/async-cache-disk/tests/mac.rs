@@ -1,18 +1,16 @@
 //! Files with a secret: what was not written with it is refused, whatever its checksums say. The attacker here can
 //! write to the file, knows everything but the secret, and makes every checksum right.
 
-mod sample;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::sample::{
+    self, Entry, VERSION, another_secret, assert_holds, assert_holds_as, deadlines, eager_entries, entries,
+    options_of, random, read_all, save, save_with_eager, secret, with_secret,
+};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     DiskErrorKind, FindingKind, ReadOptions, Scratch, Snapshot, Vfs, Writer, clear, verify, verify_with,
-};
-use sample::{
-    Entry, VERSION, another_secret, assert_holds, assert_holds_as, deadlines, eager_entries, entries,
-    options_of, random, read_all, save, save_with_eager, secret, with_secret,
 };
 
 const COUNT: u32 = 90;

@@ -1,18 +1,16 @@
 //! Saves of several processes to one path, against a naive map in which the last write wins; and stopped at any call.
 
-mod sample;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sample::{SAVED_AT, VERSION, options, random};
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{
     Cold, DiskError, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, SaveLock, Scratch,
     Snapshot, Step, Times, Tombstones, Vfs, Writer, verify,
 };
-use sample::{SAVED_AT, VERSION, options, random};
 
 const PATH: &str = "/var/cache/pages.cache";
 const NO_WAIT: Duration = Duration::ZERO;

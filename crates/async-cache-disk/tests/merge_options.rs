@@ -1,17 +1,15 @@
 //! Saves that merge, together with a secret, with owners, and with compression.
 
-mod sample;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sample::{SAVED_AT, VERSION, another_secret, options, secret, with_secret};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     Compression, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, RealDisk, Scratch, Secret,
     Snapshot, Times, Tombstones, Vfs, WriteOptions, Writer, verify_with,
 };
-use sample::{SAVED_AT, VERSION, another_secret, options, secret, with_secret};
 
 const COUNT: u64 = 200;
 

@@ -3,14 +3,12 @@
 //! A cache kept the file that it had opened open as long as one of its entries was cold. The second save then found three
 //! files on the disk: that one, without a name any more, the one of the first save, and its own.
 
-mod sample;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::sample::{self, Entry, eager_entries, entries, options, save_with_eager, secret};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{Compression, Scratch, Snapshot, Step, WriteOptions, Writer};
-use sample::{Entry, eager_entries, entries, options, save_with_eager, secret};
 
 const COUNT: u32 = 500;
 

@@ -1,14 +1,14 @@
 //! What is no snapshot of ours: refused with a reason, and never destroyed.
 
-mod sample;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sample::{
+    self, assert_holds, eager_entries, entries, open, options, options_of, save, save_with_eager,
+};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{DiskErrorKind, RealDisk, Snapshot, Vfs, WriteOptions, Writer, clear, verify};
-use sample::{assert_holds, eager_entries, entries, open, options, options_of, save, save_with_eager};
 
 fn path() -> &'static Path {
     Path::new("/cache/pages.cache")

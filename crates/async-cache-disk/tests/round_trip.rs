@@ -1,19 +1,17 @@
 //! What is saved comes back: against a map, with random entries, through both disks.
 
-mod sample;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::sample::{
+    self, Entry, assert_holds, assert_holds_with_eager, eager_entries, entries, open, options, random,
+    read_all, save, save_with_eager,
+};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     Deadlines, DiskErrorKind, EagerRecords, EagerStep, RealDisk, Records, Scratch, Snapshot, Step, Vfs,
     Writer, clear,
-};
-use sample::{
-    Entry, assert_holds, assert_holds_with_eager, eager_entries, entries, open, options, random, read_all,
-    save, save_with_eager,
 };
 
 const PATH: &str = "/cache/pages.cache";

@@ -1,14 +1,12 @@
 //! What tools see of a file beyond what a cache may serve: where records stand, and what is intact in a damaged file.
 
-mod sample;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::sample::{Entry, entries, open, options_of, save};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{SalvageStep, Scratch, Snapshot, Vfs, Writer};
-use sample::{Entry, entries, open, options_of, save};
 
 const COUNT: u32 = 200;
 

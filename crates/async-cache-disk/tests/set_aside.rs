@@ -5,14 +5,12 @@
 //! aside, at every start: `.aside`, `.aside-2`, `.aside-3`, each of full size, until the volume was
 //! full.
 
-mod sample;
-
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::sample::{assert_holds, assert_holds_as, entries, options, save, secret, with_secret};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{DiskErrorKind, Ownership, clear};
-use sample::{assert_holds, assert_holds_as, entries, options, save, secret, with_secret};
 
 const GROUP: Ownership = Ownership { owner: 1000, mode: 0o660, links: 1 };
 

@@ -6,43 +6,23 @@
 #![cfg(target_os = "linux")] // the holes are real ones, which nothing but a file system has
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // it makes files with holes
 
-mod sample;
-
-use std::alloc::System;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sample::{self, SAVED_AT, VERSION, entries, options, options_of, save, secret};
+use crate::{alone, limited};
 use async_cache_disk::{
     FindingKind, KeyKind, Learned, Merge, ReadOptions, RealDisk, SalvageStep, Scratch, Snapshot, Step,
     Tombstones, Vfs, Writer, verify, verify_with,
 };
-use cap::Cap;
-use sample::{SAVED_AT, VERSION, entries, options, options_of, save, secret};
-
-#[global_allocator]
-static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const MEBIBYTE: usize = 1 << 20;
 const PAGE: u64 = 512;
 const BILLIONS: u32 = 4_000_000_000;
 const FILE_ID: [u8; 16] = [1; 16];
-
-/// Memory is counted for the whole process.
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs with a limit; an allocation beyond it aborts the process.
-fn limited<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
-    MEMORY.set_limit(MEMORY.allocated() + bytes).unwrap();
-    let result = run();
-    MEMORY.set_limit(usize::MAX).unwrap();
-    result
-}
 
 fn disk() -> Arc<dyn Vfs> {
     Arc::new(RealDisk)

@@ -1,13 +1,11 @@
 //! Files that somebody else may have written: refused, never destroyed, and the message says what, why and what to do.
 
-mod sample;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::sample::{self, assert_holds, entries, open, options, options_of, save};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{DiskErrorKind, Ownership, Snapshot, Vfs, clear, verify};
-use sample::{assert_holds, entries, open, options, options_of, save};
 
 const ROOT: u32 = 0;
 const SOMEBODY: u32 = 666;

@@ -24,7 +24,7 @@ use super::outcome::Outcome;
 use super::session::Session;
 use super::tool::{Counts, Scope, TOTAL, Tool};
 use crate::cache::{Cache, Entered, Hit};
-use crate::call::{Args, Call, Function, FunctionCall, apply};
+use crate::call::{Args, Call, Function, FunctionCall, Joining, apply};
 use crate::key::{CallProbe, Probe, mix};
 use crate::load;
 use crate::raw::calls::send;
@@ -184,7 +184,14 @@ impl ToolCall {
             if !here.alarm(py, guard, alarm, &asked, false)? {
                 let mut cached = None;
                 if target.is_some() {
-                    let entered = Cache::enter(keeper.cache.bind(py), &probe, None, Ttl::Default, 1)?;
+                    let entered = Cache::enter(
+                        keeper.cache.bind(py),
+                        &probe,
+                        None,
+                        Ttl::Default,
+                        true,
+                        Joining::Allowed,
+                    )?;
                     if let Entered::Served(value) = entered {
                         cached = Some(value);
                     }

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use super::{Cache, Entered, State};
 use crate::batch;
+use crate::call::Joining;
 use crate::clock;
 use crate::key::Probe;
 use crate::load::{Item, Work, spawn};
@@ -18,21 +19,17 @@ use crate::raw::Ref;
 use crate::room::{Answer, Room, running_loop};
 use crate::ttl::Ttl;
 
-/// So many loads of its key a call joins that bring it nothing (`crate::call`, rule 1).
-pub(crate) const MOST_JOINED: u8 = 3;
-
 impl Cache {
-    /// Serves a key, or joins its load, or starts one. Without `work` a miss is `None`. `before`: how often the call has
-    /// asked before; the first time its miss is counted.
+    /// Serves a key, or joins its load, or starts one. Without `work` a miss is `None`.
     pub(crate) fn enter<'py>(
         slf: &Bound<'py, Self>,
         probe: &impl Probe,
         work: Option<Work>,
         ttl: Ttl,
-        before: u8,
+        mut is_counted: bool,
+        joining: Joining,
     ) -> PyResult<Entered<'py>> {
         let (py, this) = (slf.py(), slf.get());
-        let (mut is_counted, joins) = (before > 0, before < MOST_JOINED);
         loop {
             let opened = {
                 let (mut state, slot, flight) = this.address(py, probe)?;
@@ -48,13 +45,15 @@ impl Cache {
                         state.core.miss();
                         is_counted = true;
                     }
-                    if joins {
-                        match this.join(py, state, flight)? {
-                            Some((room, event_loop)) => {
-                                return Ok(Entered::Waits { flight, room, event_loop, leads: false });
-                            }
-                            None => continue,
+                    if joining == Joining::Over {
+                        state.core.supersede(flight);
+                        continue;
+                    }
+                    match this.join(py, state, flight)? {
+                        Some((room, event_loop)) => {
+                            return Ok(Entered::Waits { flight, room, event_loop, leads: false });
                         }
+                        None => continue,
                     }
                 }
                 state.opened.clone()
@@ -76,11 +75,8 @@ impl Cache {
             let flight = {
                 let (mut state, slot, flight) = this.address(py, probe)?;
                 let is_live = slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
-                if is_live || (flight.is_some() && joins) || !state.is_as_probed(&probed) {
+                if is_live || flight.is_some() || !state.is_as_probed(&probed) {
                     continue;
-                }
-                if let Some(flight) = flight {
-                    state.core.supersede(flight);
                 }
                 let (key, room) = (Ref::new(key.clone()), Ref::new(room.clone()));
                 state.date();

@@ -1,5 +1,5 @@
 //! Runs the tool in this process, on golden files and on files that were spoiled on purpose.
-#![allow(dead_code, clippy::disallowed_methods)] // every test binary uses a part of this; tests may make files
+#![allow(clippy::disallowed_methods)] // tests may make files
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,19 @@
+//! The integration tests of this crate, one program: each program more would be compiled and linked for
+//! itself. A file of tests is a module here (`cargo test -p async-cache-core --test suite fencing::`). Files that
+//! need a process to themselves are listed in `Cargo.toml`, and say why; `scripts/check_tests.py` finds
+//! files that are in neither list.
+
+mod adaptive;
+mod agent_loops;
+mod batch_model;
+mod changes;
+mod cold_model;
+mod expiry;
+mod fencing;
+mod flight_model;
+mod listing_model;
+mod store_model;
+mod waits_model;
+
+mod ledger;
+mod replay;
