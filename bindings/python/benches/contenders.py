@@ -26,6 +26,7 @@ SET = "`set` of a key that is there"
 METHOD = "hit, through an object"
 ARGUMENT = "hit, decorated, by argument"
 KEY = "hit, `await cache.get(key)`, by key"
+SET_OF = "`set`, by value"
 HERD = "herd of 1,000, per caller"
 BATCH = "batches of 100, per key"
 
@@ -125,9 +126,8 @@ def of_ways() -> Iterator[Case]:
         async def read(self, number: int) -> int:
             return number
 
-    def method(**options: Any) -> Bench:
-        cached = type("Cached", (Service,), {"read": cache.AsyncLRU(**options)(Service.read)})
-        return shapes.awaiting_one(cached().read)
+    def service(**options: Any) -> Any:
+        return type("Cached", (Service,), {"read": cache.AsyncLRU(**options)(Service.read)})()
 
     def with_argument(make: Callable[[], Any]) -> Callable[[], Awaitable[Bench]]:
         return lambda: _warm(shapes.awaiting_with(cache.AsyncLRU()(shapes.one), make()))
@@ -135,8 +135,13 @@ def of_ways() -> Iterator[Case]:
     def key_of(make: Callable[[], Any]) -> Callable[[], Awaitable[Bench]]:
         return lambda: _warm(shapes.awaiting_get_of(cache.AsyncCache(), make()))
 
-    yield Case(METHOD, "a method", lambda: _warm(method()))
-    yield Case(METHOD, "a method that skips `self`", lambda: _warm(method(skip_args=1)))
+    yield Case(METHOD, "a method", lambda: _warm(shapes.awaiting_method(service())))
+    yield Case(
+        METHOD, "a method that skips `self`", lambda: _warm(shapes.awaiting_method(service(skip_args=1)))
+    )
+    yield Case(METHOD, "the same, bound once", lambda: _warm(shapes.awaiting_one(service(skip_args=1).read)))
+    for name, make in _VALUES.items():
+        yield Case(SET_OF, name, _just(functools.partial(shapes.calling_set_of, cache.AsyncCache(), make())))
     for name, make in _ARGUMENTS.items():
         yield Case(ARGUMENT, name, with_argument(make))
     for name, make in _KEYS.items():
@@ -151,6 +156,10 @@ class Query:
     limit: int
 
 
+_VALUES: dict[str, Callable[[], Any]] = {
+    "a dict of ten": lambda: {f"name {number}": number for number in range(10)},
+    "a frozen dataclass": lambda: Query("key", 1),
+}
 _KEYS: dict[str, Callable[[], Any]] = {
     "a str": lambda: "key",
     "a str of 10,000 characters": lambda: "k" * 10_000,

@@ -95,6 +95,16 @@ def awaiting_one(function: Call) -> Bench:
     return bench
 
 
+def awaiting_method(service: Any) -> Bench:
+    """Awaits a method of one argument."""
+
+    async def bench(count: int) -> None:
+        for _ in repeat(None, count):
+            await service.read(1)
+
+    return bench
+
+
 def awaiting_with(function: Call, argument: Any) -> Bench:
     """Awaits a function of this argument."""
 
@@ -152,6 +162,16 @@ def calling_set(cache: Any) -> Bench:
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
             cache.set("key", 1)
+
+    return bench
+
+
+def calling_set_of(cache: Any, value: Any) -> Bench:
+    """Calls the ``set`` of a cache with a value, for a key that is there."""
+
+    async def bench(count: int) -> None:
+        for _ in repeat(None, count):
+            cache.set("key", value)
 
     return bench
 

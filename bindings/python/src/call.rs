@@ -719,11 +719,7 @@ impl Coroutine for Call {
             State::Object(call) => {
                 let cache = call.cache.bind(py).get();
                 // Its hash may run Python code, as that of a user's key; an error is met again on the long way.
-                let key = call.key.bind(py);
-                if !crate::key::is_plain(key) {
-                    return None;
-                }
-                cache.hit(py, &ObjectKey::new(cache.seed, key).ok()?)
+                cache.hit(py, &ObjectKey::of_plain(cache.seed, call.key.bind(py))?)
             }
             State::Function(call) if !call.refresh => {
                 let function = call.function(py);
@@ -735,11 +731,7 @@ impl Coroutine for Call {
                 if let (Args::One([arg]), None, 0, 0, false) =
                     (&call.args, &call.names, function.skip, function.number, function.typed)
                 {
-                    let arg = arg.bind(py);
-                    if !crate::key::is_plain_argument(arg) {
-                        return None;
-                    }
-                    cache.hit(py, &ObjectKey::new(cache.seed, arg).ok()?)
+                    cache.hit(py, &ObjectKey::of_plain_argument(cache.seed, arg.bind(py))?)
                 } else {
                     let names = call.names.as_ref().map(|names| names.bind(py));
                     let shape = (function.number, function.typed, function.skip);

@@ -115,17 +115,23 @@ fn quick(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, depth: usize) -> Option<boo
 }
 
 /// Python's hash of an object.
-#[inline(always)]
-#[allow(clippy::inline_always)] // as above
+#[inline]
 fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(object.invoke_hash()?.cast_unsigned() as u64)
 }
 
-/// Python's hash of a plain argument.
+/// Python's hash of an argument that is compared as it is; `None` if it is not, or there is no memory.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 fn plain_hash(argument: &Bound<'_, PyAny>) -> Option<u64> {
-    if is_plain_argument(argument) { hash_of(argument).ok() } else { None }
+    if is_plain_argument(argument) { hash_of_plain(argument) } else { None }
+}
+
+/// [`hash_of`] a plain object; `None` if there is no memory.
+#[inline(always)]
+#[allow(clippy::inline_always)] // as above
+fn hash_of_plain(object: &Bound<'_, PyAny>) -> Option<u64> {
+    Some(text::hash_of_plain(object)?.cast_unsigned() as u64)
 }
 
 /// The hash of the store from Python's, which is not mixed well (that of an `int` is the number itself).
@@ -148,6 +154,18 @@ impl<'a, 'py> ObjectKey<'a, 'py> {
     pub(crate) fn new(seed: u64, object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
         let hash = mix(seed, hash_of(object)?);
         Ok(Self { object, hash })
+    }
+
+    /// [`ObjectKey::new`] of an argument that is compared as it is; `None` if it is not.
+    #[inline]
+    pub(crate) fn of_plain_argument(seed: u64, object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        Some(Self { object, hash: mix(seed, plain_hash(object)?) })
+    }
+
+    /// [`ObjectKey::new`] of a plain object; `None` if it is not plain.
+    #[inline]
+    pub(crate) fn of_plain(seed: u64, object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        if is_plain(object) { Some(Self { object, hash: mix(seed, hash_of_plain(object)?) }) } else { None }
     }
 }
 
@@ -444,11 +462,7 @@ impl<'a, 'py> CallProbe<'a, 'py> {
         let all = &all[skip..];
         let positional = all.len() - names.map_or(0, PyTupleMethods::len);
         if let ([arg], 1, 0, false) = (all, positional, number, typed) {
-            let arg = arg.bind(py);
-            if !is_plain_argument(arg) {
-                return None;
-            }
-            return ObjectKey::new(seed, arg).ok().map(Self::One);
+            return ObjectKey::of_plain_argument(seed, arg.bind(py)).map(Self::One);
         }
         let mut hash = mix(seed, u64::from(number) << 32 | positional as u64);
         for arg in &all[..positional] {
@@ -458,7 +472,7 @@ impl<'a, 'py> CallProbe<'a, 'py> {
         let mut named = 0_u64;
         if let Some(names) = names {
             for (name, arg) in names.iter_borrowed().zip(&all[positional..]) {
-                named = named.wrapping_add(mix(hash_of(&name).ok()?, plain_hash(arg.bind(py))?));
+                named = named.wrapping_add(mix(hash_of_plain(&name)?, plain_hash(arg.bind(py))?));
             }
             hash = mix(hash, named);
         }

@@ -12,11 +12,17 @@
 //! 3. An awaitable that is no coroutine (a future, a connection pool) and whatever fails to be looked at is a value.
 //! 4. A value that is set, or that a backend brings, is refused for the same reasons in the same words, the response of
 //!    rule 2 as well, for there is no call that it could answer. A coroutine of the caller's is left as it is.
+//! 5. A class that has none of the marks that the other rules look for is remembered: its instances are stored at sight.
 
+use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple};
+use pyo3::types::{
+    PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple, PyWeakrefMethods,
+    PyWeakrefReference,
+};
 
+use crate::raw::GilCell;
 use crate::raw::calls::Invoke;
 use crate::{errors, library, raw};
 
@@ -35,7 +41,7 @@ pub(crate) enum Verdict {
 
 /// Judges the result of a load. `Err`: interrupted.
 pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Verdict> {
-    if is_plain(value) {
+    if is_kept_at_sight(value) {
         return Ok(Verdict::Stored);
     }
     if let Some((what, instead)) = among(value, Owner::Load)? {
@@ -56,6 +62,7 @@ pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> 
             .invoke1(message.into_pyobject(value.py())?.as_any())?;
         return Ok(Verdict::Alone);
     }
+    remember_class(value);
     Ok(Verdict::Stored)
 }
 
@@ -75,7 +82,10 @@ pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
                 "give a response that has its whole body".to_owned(),
             )
         }
-        None => return Ok(()),
+        None => {
+            remember_class(value);
+            return Ok(());
+        }
     };
     Err(PyTypeError::new_err(format!("{source} {what}, so it cannot be cached: {instead}")))
 }
@@ -83,18 +93,58 @@ pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
 /// Whether a value can be stored, as far as that is known without running Python code.
 #[inline]
 pub(crate) fn is_kept_at_sight(value: &Bound<'_, PyAny>) -> bool {
-    let is_known = |item: &Bound<'_, PyAny>| is_plain(item) || is_container(item);
-    if is_plain(value) {
-        true
-    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+    is_plain(value) || is_kept_by_its_class(value)
+}
+
+fn is_kept_by_its_class(value: &Bound<'_, PyAny>) -> bool {
+    let is_known = |item: &Bound<'_, PyAny>| is_plain(item) || is_container(item) || has_known_class(item);
+    if let Ok(tuple) = value.cast_exact::<PyTuple>() {
         tuple.iter_borrowed().take(LOOKED_AT).all(|item| is_known(&item))
     } else if let Ok(list) = value.cast_exact::<PyList>() {
         list.iter().take(LOOKED_AT).all(|item| is_known(&item))
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
         dict.iter().take(LOOKED_AT).all(|(_, item)| is_known(&item))
     } else {
-        false
+        has_known_class(value)
     }
+}
+
+/// The classes of rule 5, by address; the weak reference tells whether it is still the same class.
+static KEPT: GilCell<Option<NumberMap<usize, Py<PyWeakrefReference>>>> = GilCell::new(None);
+const MOST_CLASSES: usize = 1024;
+
+/// Whether it is of a class that is remembered.
+fn has_known_class(value: &Bound<'_, PyAny>) -> bool {
+    let py = value.py();
+    let class = value.get_type();
+    let known = |known: &NumberMap<_, Py<PyWeakrefReference>>| {
+        known.get(&class.as_ptr().addr()).map(|reference| reference.clone_ref(py))
+    };
+    let reference = KEPT.borrow(py).as_ref().and_then(known);
+    reference.and_then(|reference| reference.bind(py).upgrade()).is_some_and(|alive| alive.is(&class))
+}
+
+/// Rule 5, for the class of a value that is kept.
+fn remember_class(value: &Bound<'_, PyAny>) {
+    let py = value.py();
+    let class = value.get_type();
+    let marks = ["__await__", "__next__", "__anext__", "read", "_recreate_cm", "body_iterator"];
+    if is_container(value)
+        || value.is_callable()
+        || marks.into_iter().any(|mark| class.hasattr(mark).unwrap_or(true))
+    {
+        return;
+    }
+    let Ok(reference) = PyWeakrefReference::new(&class) else { return };
+    let (at, reference) = (class.as_ptr().addr(), reference.unbind());
+    let replaced = {
+        let mut known = KEPT.borrow(py);
+        match known.as_mut() {
+            Some(known) if known.len() < MOST_CLASSES => (known.insert(at, reference), None),
+            _ => (None, known.replace(NumberMap::from_iter([(at, reference)]))),
+        }
+    };
+    drop(replaced);
 }
 
 /// Whose a value is.
@@ -135,11 +185,11 @@ fn among(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(String, &'s
     };
     let kind = value.get_type().name()?;
     for item in items {
-        if !is_plain(&item)
-            && !is_container(&item)
-            && let Some((what, instead)) = read_once(&item, owner)?
-        {
-            return Ok(Some((format!("a {kind} with {what}"), instead)));
+        if !is_plain(&item) && !is_container(&item) {
+            if let Some((what, instead)) = read_once(&item, owner)? {
+                return Ok(Some((format!("a {kind} with {what}"), instead)));
+            }
+            remember_class(&item);
         }
     }
     Ok(None)

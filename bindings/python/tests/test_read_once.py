@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import gc
 import io
 import itertools
 import mmap
 import sqlite3
 import tempfile
 import urllib.response
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from email.message import Message
 from typing import Any
@@ -439,3 +441,23 @@ def test_callers_of_a_streaming_response_load_beside_each_other(run: Run) -> Non
     with pytest.warns(CacheWarning, match="page.*StreamingResponse"):
         run(main())
     assert page.stats()["size"] == page.stats()["running_loads"] == 0
+
+
+def test_a_class_that_is_stored_once_says_nothing_of_others_and_does_not_live_on() -> None:
+    """A class without the marks of what is read once is remembered. More of them come and go than are remembered."""
+    cache = AsyncCache(maxsize=None)
+    references = []
+    for number in range(3000):
+        kept = type("Kept", (), {"number": number})
+        read_once = type("ReadOnce", (kept,), {"__iter__": lambda self: self, "__next__": lambda self: 1})
+        for _ in range(2):
+            cache.set("kept", kept())
+            cache.set("in a list", [kept()])
+            for value in (read_once(), [kept(), read_once()], {"a": read_once()}):
+                with pytest.raises(TypeError, match="iterator"):
+                    cache.set("read once", value)
+        references.append(weakref.ref(kept))
+    cache.clear()
+    del kept, read_once, value
+    gc.collect()
+    assert not any(reference() for reference in references)

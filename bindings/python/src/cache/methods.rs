@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use super::Cache;
 use crate::call::{Call, ObjectCall};
 use crate::done::done;
-use crate::key::{ObjectKey, is_plain};
+use crate::key::ObjectKey;
 use crate::once;
 use crate::raw::Ref;
 use crate::raw::method::{Arguments, Method};
@@ -90,11 +90,11 @@ impl Method<3> for Set {
         &[key, value, ttl]: &Arguments<'_, 'py, 3>,
     ) -> Option<Bound<'py, PyAny>> {
         let (key, value) = (key?.to_owned(), value?.to_owned());
-        if ttl.is_some() || !is_plain(&key) || !once::is_kept_at_sight(&value) {
+        if ttl.is_some() || !once::is_kept_at_sight(&value) {
             return None;
         }
         let (py, cache) = (cache.py(), cache.get());
-        let probe = ObjectKey::new(cache.seed, &key).ok()?;
+        let probe = ObjectKey::of_plain(cache.seed, &key)?;
         cache.set_at_once(py, &probe, value).then(|| done(py).ok())?
     }
 
