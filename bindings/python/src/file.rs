@@ -201,7 +201,12 @@ impl Cache {
             };
             let Some(key) = key else { continue };
             let bytes = StoredKey { key: &key, hash: 0 }.encode(py)?;
-            ranks.push((ticket, bytes.and_then(|bytes| opened.rank(py, &bytes))));
+            let rank = bytes.and_then(|bytes| opened.rank(py, &bytes));
+            // Already here, in slices: what is left to do when the file is adopted is done in one piece.
+            if let Some(rank) = rank {
+                opened.cold.take(rank);
+            }
+            ranks.push((ticket, rank));
             if let Some(slice) = &mut slice {
                 slice.end_if_over(py)?;
             }
