@@ -68,7 +68,6 @@ mod sharing;
 mod shrinking;
 mod sync;
 mod tally;
-mod together;
 mod warm;
 
 pub use async_cache_core::order::Eviction;

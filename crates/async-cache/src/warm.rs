@@ -1,8 +1,8 @@
 //! Warming up: many keys are loaded before anybody asks for them.
 //!
 //! Owns how many loads run at once and what is reported of them; each is a call of `get_or_load`. All of them are
-//! polled by the task that waits for the warm-up (see `together`), so that it needs no task of its own, ends with its future, and is
-//! recognised as recursive when a loader warms up what it loads.
+//! polled by the task that waits for the warm-up, each when it was woken itself, so that the warm-up needs no task of its
+//! own, ends with its future, and is recognised as recursive when a loader warms up what it loads.
 
 use std::fmt;
 use std::future::Future;
@@ -11,9 +11,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
 use crate::cache::AsyncCache;
 use crate::error::LoadError;
-use crate::together::Together;
 
 /// Loads many keys; from [`AsyncCache::warm_up`]. It begins when it is awaited.
 #[must_use = "nothing is loaded before it is awaited"]
@@ -143,7 +144,7 @@ where
             let (total, load) = (keys.len(), Arc::new(load));
             let mut report = WarmedUp { loaded: 0, already_there: 0, errors: Vec::new() };
             let mut keys = keys.into_iter();
-            let mut running: Together<'_, Outcome<K, E>> = Together::new();
+            let mut running: FuturesUnordered<Boxed<'_, Outcome<K, E>>> = FuturesUnordered::new();
             loop {
                 while running.len() < concurrency
                     && let Some(key) = keys.next()
@@ -156,22 +157,18 @@ where
                         continue;
                     }
                     let (cache, load) = (&cache, Arc::clone(&load));
-                    running.push(async move {
+                    running.push(Box::pin(async move {
                         let asked = key.clone();
                         let loaded = cache.get_or_load_with_ttl(&key, ttl, move || load(asked)).await;
                         loaded.map(drop).map_err(|error| (key, error))
-                    });
+                    }));
                 }
-                if running.len() == 0 {
-                    return report;
+                match running.next().await {
+                    None => return report,
+                    Some(Ok(())) => report.loaded += 1,
+                    Some(Err(error)) => report.errors.push(error),
                 }
-                for outcome in running.some().await {
-                    match outcome {
-                        Ok(()) => report.loaded += 1,
-                        Err(error) => report.errors.push(error),
-                    }
-                    on_progress(report.done(), total);
-                }
+                on_progress(report.done(), total);
             }
         })
     }
