@@ -18,8 +18,7 @@ use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyBool, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyString, PyTuple, PyWeakrefMethods,
-    PyWeakrefReference,
+    PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference,
 };
 
 use crate::raw::GilCell;
@@ -207,7 +206,7 @@ fn read_once(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(&'stati
         }
         return Ok(Some(("a coroutine, which can be awaited once", "await it, and return what it returns")));
     }
-    if value.cast::<PyIterator>().is_ok() && is_its_own(value, value.invoke_iter())? {
+    if raw::attribute::is_iterator(value) && is_its_own(value, value.invoke_iter())? {
         return Ok(Some(if has("gi_frame") {
             ("a generator, which can be read once", "return a list(...) of what it yields")
         } else if has("fileno") || has("readline") {

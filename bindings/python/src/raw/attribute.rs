@@ -25,6 +25,13 @@ pub(crate) fn has_buffer(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
 }
 
+/// Whether an object's class has a `__next__`. `PyO3`'s cast imports a module where the answer is no, and panics
+/// if an interrupt comes in between.
+pub(crate) fn is_iterator(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached, and `object` is alive.
+    unsafe { ffi::PyIter_Check(object.as_ptr()) != 0 }
+}
+
 /// An attribute as `object.__getattribute__` finds it, which is not asked for anything but slots
 /// here. None if it is not set, or the slot's descriptor raises.
 pub(crate) fn slot<'py>(
