@@ -13,8 +13,9 @@
 //! 3. A snapshot is shallow: it shares what the attributes lead to. All but plain values is encoded
 //!    by content when the twin is made, and again before it is used. If that has changed, the twin
 //!    is *retired*: it leaves the table, so it is found no more, and its keys are misses.
-//! 4. An object is its twin's if the class gives the same hash, and the snapshot equals it, says the
-//!    class. That an object is compared with its own snapshot is no shortcut: one that is not equal
+//! 4. An object is its twin's if the class gives the same hash, and says that the snapshot equals it
+//!    and it the snapshot: an `__eq__` that looks at one side only would let one object speak for
+//!    others. That an object is compared with its own snapshot is no shortcut: one that is not equal
 //!    to it is compared by identity, or is equal to nothing, and has no twin.
 //! 5. No code of a class runs while the table is borrowed. It may have added twins meanwhile, or let
 //!    other threads do so: those that were not compared are compared before another one is added.
@@ -93,7 +94,7 @@ pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Op
         for twin in unseen {
             if !twin.get().is_as_it_was(py)? {
                 retire(&twin, row); // Rule 3
-            } else if twin.get().snapshot.bind(py).invoke_eq(value)? {
+            } else if are_equal(twin.get().snapshot.bind(py), value)? {
                 return Ok(Some(twin)); // Rule 4
             }
             seen.push(twin);
@@ -159,7 +160,7 @@ impl Twin {
             }
         }
         // Rule 4.
-        if !snapshot.invoke_eq(value)? {
+        if !are_equal(&snapshot, value)? {
             return Ok(None);
         }
         let shared = attributes.into_iter().map(|(_, content)| content).filter(|content| !is_plain(content));
@@ -178,6 +179,11 @@ impl Twin {
         let are_same = |(one, other): (&Py<PyAny>, &Py<PyAny>)| one.is(other);
         Ok(bytes_now == *bytes && named_now.len() == named.len() && named_now.iter().zip(named).all(are_same))
     }
+}
+
+/// Rule 4.
+fn are_equal(snapshot: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(snapshot.invoke_eq(value)? && value.invoke_eq(snapshot)?)
 }
 
 fn encode(py: Python<'_>, parts: &[Py<PyAny>]) -> PyResult<Encoded> {
