@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def main() -> None:
     report = Report(f"Two builds of async-cache, on Python {PYTHON}", [])
     report.line(
         f"Medians over {_ROUNDS} rounds in which the two builds took turns, case by case, in random order. The "
-        "ratio is the median of the rounds' ratios; the spread is its middle half.\n"
+        "ratio is the median of the rounds' ratios; the spread is its middle half. Before: commit "
+        f"{_commit(arguments.before)}; after: {_commit(arguments.after)}.\n"
     )
     for table in dict.fromkeys(listed[number][0] for number in chosen):
         report.line(f"## {table[0].upper()}{table[1:]}\n")
@@ -57,6 +59,13 @@ def main() -> None:
         report.save(arguments.save)
     for build in builds:
         build.close()
+
+
+def _commit(folder: Path) -> str:
+    """The commit that is checked out there, whose build it is supposed to be."""
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _count(build: remote.Remote, number: int) -> int:

@@ -48,6 +48,7 @@ def all_calls(
     parameters = list(inspect.signature(function).parameters.values())
     plain = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     more = values.get("*", ())
+    takes_any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for how in itertools.product(("position", "name", "nothing"), repeat=len(plain)):
         args: list[Any] = []
         kwargs: dict[str, Any] = dict(values.get("**", {}))
@@ -57,6 +58,10 @@ def all_calls(
                 args.append(value)
             elif way == "name":
                 kwargs[p.name] = value
+        # Python 3.13.0 binds these.
+        refused = set() if takes_any_name else {p.name for p in plain if p.kind is p.POSITIONAL_ONLY}
+        if not refused.isdisjoint(kwargs):
+            continue
         try:
             bound = inspect.signature(function).bind(*args, *more, **kwargs)
         except TypeError:
