@@ -135,6 +135,7 @@ bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks be
 
 bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean nothing
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --smoke
+	$(VENV)/bin/python $(BINDINGS)/benches/builds.py $(BINDINGS)/python $(BINDINGS)/python --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1

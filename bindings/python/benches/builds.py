@@ -1,6 +1,6 @@
 """Two builds of this package side by side: is anything slower than before?
 
-    python builds.py BEFORE AFTER [--save NAME] [--only TEXT]
+    python builds.py BEFORE AFTER [--rounds 41] [--save NAME] [--only TEXT]
 
 BEFORE and AFTER are folders with a built package `cache` in them (``bindings/python/python`` of two checkouts
 after ``make python``). Each build is measured in a process of its own, and the two take turns in every
@@ -22,7 +22,6 @@ from timing import Case
 
 _SLICE = 0.01
 _STEP = 1000
-_ROUNDS = 41
 
 
 def cases() -> list[Case]:
@@ -37,17 +36,18 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--save", metavar="NAME", help="write the report to benches/results")
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--only", default="", help="only cases whose table or name has this in it")
     arguments = parser.parse_args()
     builds = [remote.Remote("builds.py", folder, "--serve") for folder in (arguments.before, arguments.after)]
     listed = builds[1].cases
     chosen = [number for number, case in enumerate(listed) if arguments.only in "|".join(case)]
     counts = {number: _count(builds[0], number) for number in chosen}
-    took = measure(builds, counts)
+    took = measure(builds, counts, arguments.rounds)
 
     report = Report(f"Two builds of async-cache, on Python {PYTHON}", [])
     report.line(
-        f"Medians over {_ROUNDS} rounds in which the two builds took turns, case by case, in random order. The "
+        f"Medians over {arguments.rounds} rounds in which the two builds took turns, case by case, in random order. The "
         "ratio is the median of the rounds' ratios; the spread is its middle half. Before: commit "
         f"{_commit(arguments.before)}; after: {_commit(arguments.after)}.\n"
     )
@@ -74,11 +74,11 @@ def _count(build: remote.Remote, number: int) -> int:
     return _STEP * max(1, round(_SLICE / least))
 
 
-def measure(builds: list[remote.Remote], counts: dict[int, int]) -> dict[int, list[list[float]]]:
+def measure(builds: list[remote.Remote], counts: dict[int, int], rounds: int) -> dict[int, list[list[float]]]:
     """Nanoseconds of each case, round by round, before and after."""
     order = random.Random(1)
     took: dict[int, list[list[float]]] = {number: [] for number in counts}
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for number in order.sample(list(counts), len(counts)):
             pair = [0.0, 0.0]
             for side in order.sample((0, 1), 2):
