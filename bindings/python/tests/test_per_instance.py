@@ -9,6 +9,7 @@ import asyncio
 import copy
 import gc
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -540,16 +541,18 @@ def test_other_arguments_can_be_left_out_and_types_told_apart() -> None:
     run(calls())
 
 
+class Store:
+    @classmethod
+    @AsyncLRU(per_instance=True)
+    async def name(cls, number: int) -> str:
+        return cls.__name__
+
+
+class Other(Store):
+    pass
+
+
 def test_class_methods_and_functions_have_objects_too() -> None:
-    class Store:
-        @classmethod
-        @AsyncLRU(per_instance=True)
-        async def name(cls, number: int) -> str:
-            return cls.__name__
-
-    class Other(Store):
-        pass
-
     @AsyncTTL(per_instance=True)
     async def name_of(client: Base, /, **more: Any) -> str:
         return client.name
@@ -561,7 +564,8 @@ def test_class_methods_and_functions_have_objects_too() -> None:
             assert [await name_of(one), await name_of(two, client=1)] == ["one", "two"]
         assert Store.name.get_metrics()["hits"] == 2
         Other.name.invalidate_cache(1)
-        assert Store.name.get_metrics()["size"] == 1
+        # From 3.13 on a class method does not say of which class it is: the others' results go, too.
+        assert Store.name.get_metrics()["size"] == (1 if sys.version_info < (3, 13) else 0)
 
     run(calls())
 
