@@ -8,13 +8,14 @@
 mod lost_writes;
 mod stage;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_cache::{
@@ -843,13 +844,18 @@ fn entries_that_only_another_program_can_read_are_kept_until_they_expire_or_the_
 // Damage
 
 /// Runs something and returns the warnings that were logged meanwhile on this thread.
+///
+/// One subscriber for the whole process: with one for each test, `tracing` may note for good that nobody listens to a
+/// warning that another thread logs for the first time.
 fn warnings(work: impl FnOnce()) -> Vec<String> {
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Level, Metadata, Subscriber};
 
-    #[derive(Default)]
-    struct Log(std::sync::Mutex<Vec<String>>);
+    thread_local! {
+        static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+    struct Log;
     struct Message(String);
     impl Visit for Message {
         fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -870,14 +876,16 @@ fn warnings(work: impl FnOnce()) -> Vec<String> {
         fn event(&self, event: &Event<'_>) {
             let mut message = Message(String::new());
             event.record(&mut message);
-            self.0.lock().unwrap().push(message.0);
+            LOGGED.with_borrow_mut(|logged| logged.push(message.0));
         }
         fn enter(&self, _: &Id) {}
         fn exit(&self, _: &Id) {}
     }
-    let log = Arc::new(Log::default());
-    tracing::subscriber::with_default(Arc::clone(&log), work);
-    std::mem::take(&mut log.0.lock().unwrap())
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+    LOGGED.take();
+    work();
+    LOGGED.take()
 }
 
 #[test]
