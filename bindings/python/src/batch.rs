@@ -81,7 +81,7 @@ fn leave(cache: &Bound<'_, Cache>, flights: &[FlightId]) -> PyResult<()> {
 /// Takes what waits for a batch, so that it does not leave any more.
 fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
     let mut state = cache.get().state.borrow(cache.py());
-    let flights = state.batches.due(batch);
+    let Some(flights) = state.batches.due(batch) else { return Vec::new() };
     let gathered = state.batches.take(&flights);
     drop(state);
     gathered.into_iter().map(|gathered| gathered.item).collect()
@@ -107,7 +107,7 @@ impl Timer {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let cache = self.cache.bind(py);
         let due = cache.get().state.borrow(py).batches.due(self.batch);
-        leave(cache, &due)
+        due.map_or(Ok(()), |flights| leave(cache, &flights))
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

@@ -72,9 +72,9 @@ impl Batches {
         added
     }
 
-    /// The flights of a batch whose window is over. Empty if the batch has left.
-    pub(crate) fn due(&mut self, batch: BatchId) -> Vec<FlightId> {
-        self.planner.take(batch).map(|batch| batch.items).unwrap_or_default()
+    /// The flights of a batch whose window is over. `None` if the batch has left.
+    pub(crate) fn due(&mut self, batch: BatchId) -> Option<Vec<FlightId>> {
+        Some(self.planner.take(batch)?.items)
     }
 
     /// Takes flights that the planner has given back.
