@@ -2,19 +2,23 @@
 //!
 //! # Layout
 //!
-//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared; `part`: of
-//!   which arguments they are made; `instances`: objects that are arguments by identity
-//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
-//!   it begins on its caller's stack; `room`: where callers wait; `once`: results that are
-//!   read once; `nesting`: loads that wait for loads
+//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are
+//!   compared; `part`: the arguments that make a key; `instances`: objects that are arguments by
+//!   identity
+//! - `call`: the coroutine of `get` and of decorated functions; `load`: the driver of one load;
+//!   `inline`: whether a load begins on its caller's stack; `batch`: keys that are loaded together;
+//!   `room`: where callers wait; `once`: results that are read once; `nesting`: loads that wait for
+//!   loads
 //! - `agent`: tools of agents, called within sessions and watched for loops
-//! - `opened`, `file`, `union`, `save`, `carry`, `options`: the snapshot, opened and written; `codec`: Python objects as
-//!   `MessagePack`
+//! - `opened`, `file`, `union`, `save`, `carry`, `options`: the snapshot, opened and written;
+//!   `eager`: merging entries whose keys are objects; `sharing`: writes since the last save; `codec`:
+//!   Python objects as `MessagePack`
 //! - `pace`: how long saves and loads hold the interpreter's lock
 //! - `tool`: the console script `async-cache`
 //! - `raw`: the only `unsafe`
-//! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
-//! - `ttl`, `window`, `clock`, `errors`, `done`: small things with one owner each
+//! - `interpreter`: which interpreters may import the module; `library`: the parts of Python's
+//!   library that it needs
+//! - `ttl`, `window`, `clock`, `errors`, `done`: small modules with one task each
 
 mod agent;
 mod batch;
