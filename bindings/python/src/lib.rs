@@ -2,23 +2,29 @@
 //!
 //! # Layout
 //!
-//! From the bottom to the top; a module imports modules below it only (`scripts/check_arrows.py` has the table):
+//! From the bottom to the top. A module imports modules below it only; `scripts/check_arrows.py` has
+//! the table.
 //!
-//! - `raw`: the only `unsafe`; `errors`, `library` (what is needed of Python's library), `clock`, `pace` (how long saves
-//!   and loads hold the interpreter's lock), `interpreter` (which interpreters may import the module)
-//! - `ttl`, `window`, `done`, `once` (results that are read once), `inline` (whether a load begins on its caller's stack),
-//!   `nesting` (loads that wait for loads)
-//! - `plain`, `args`, `codec` (Python objects as `MessagePack`), `call_key`, `key`, `call_query`: arguments, keys, and how
-//!   a key is looked for
-//! - `options`, `target`, `opened`, `sharing`: the file of a cache
-//! - `room`: where callers wait; `item`, `gathering`: flights of a load, and keys that wait for a batch
-//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `watch`: loads on event loops that stop
-//! - `instances` (objects that are arguments by identity), `part` (which arguments make a key), `function`
-//! - `work`, `awaitable`, `returned`, `load`, `batch`: what is loaded, and its drivers; `enter`: how a call joins a load
-//! - `call`: what `get` and decorated functions return; `decorate`: makes decorated functions
+//! - `raw`: the only `unsafe`; `errors`; `library`: the parts of Python's library that it needs;
+//!   `clock`; `pace`: how long saves and loads hold the interpreter's lock; `interpreter`: which
+//!   interpreters may import the module
+//! - `ttl`, `window`, `done`: small modules with one task each; `once`: results that are read once;
+//!   `inline`: whether a load begins on its caller's stack; `nesting`: loads that wait for loads
+//! - `plain`: objects that are compared without running Python code; `args`: the arguments of a call;
+//!   `codec`: Python objects as `MessagePack`; `call_key`, `key`: the keys in the store; `call_query`:
+//!   how the key of a call is looked for
+//! - `options`, `target`, `opened`: the file of a cache; `sharing`: writes since the last save
+//! - `room`: where callers wait; `item`: one flight of a load; `gathering`: keys that wait for a batch
+//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `watch`: loads on event
+//!   loops that stop
+//! - `instances`: objects that are arguments by identity; `part`: the arguments that make a key;
+//!   `function`: decorated functions
+//! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load; `batch`:
+//!   keys that are loaded together; `enter`: how a call joins or starts a load
+//! - `call`: the coroutine of `get` and of decorated functions; `decorate`: makes decorated functions
 //! - `carry`, `eager`, `union`, `save`, `file`: the snapshot, opened and written
 //! - `agent`: tools of agents, called within sessions and watched for loops
-//! - `methods`, `surface`: what Python sees of a cache; `console`: the console script `async-cache`
+//! - `methods`, `surface`: the cache as Python sees it; `console`: the console script `async-cache`
 
 mod agent;
 mod args;
