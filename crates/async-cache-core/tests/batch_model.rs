@@ -1,4 +1,4 @@
-//! The planner of batches against a naive model, operation by operation, stale ids and seats included.
+//! The planner of batches against a naive model, operation by operation, stale ids of batches and items included.
 //!
 //! The model is a list of all items there ever were, in the order in which they came, each with what became
 //! of it. What a batch holds, whether it is full and whether it is gone is read off that list. After every
@@ -8,7 +8,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use async_cache_core::batch::{Added, Batch, BatchId, Planner, Seat};
+use async_cache_core::batch::{Added, Batch, BatchId, ItemId, Planner};
 use async_cache_core::time::Time;
 
 use crate::replay::every_seed;
@@ -39,7 +39,7 @@ enum State {
 struct Item {
     group: u32,
     /// `None` if it left with its coming.
-    seat: Option<Seat>,
+    id: Option<ItemId>,
     batch: BatchId,
     state: State,
 }
@@ -134,8 +134,8 @@ impl Pair {
         let gathers = self.items.iter().find(|item| item.group == group && item.state == State::Waits);
         let gathers = gathers.map(|item| item.batch);
         let added = self.planner.add(group, number, self.now);
-        let (batch, seat) = match &added {
-            &Added::Begins { seat, .. } | &Added::Waits { seat } => (seat.batch(), Some(seat)),
+        let (batch, id) = match &added {
+            &Added::Begins { id, .. } | &Added::Waits { id } => (id.batch(), Some(id)),
             Added::Leaves(batch) => (batch.id, None),
         };
         if let Some(gathers) = gathers {
@@ -145,10 +145,10 @@ impl Pair {
             let due = self.now.later(self.window);
             self.batches.push(Begun { id: batch, due, max_size: self.max_size });
         }
-        if let Some(seat) = seat {
-            assert!(self.items.iter().all(|item| item.seat != Some(seat)), "a seat is given out twice");
+        if let Some(id) = id {
+            assert!(self.items.iter().all(|item| item.id != Some(id)), "a id is given out twice");
         }
-        self.items.push(Item { group, seat, batch, state: State::Waits });
+        self.items.push(Item { group, id, batch, state: State::Waits });
 
         let begun = self.begun(batch);
         let is_full = self.waiting(batch).len() == begun.max_size;
@@ -164,9 +164,9 @@ impl Pair {
 
     fn drop_item(&mut self, nth: usize) {
         let Some(item) = self.items.get_mut(nth) else { return };
-        let Some(seat) = item.seat else { return };
+        let Some(id) = item.id else { return };
         let waits = item.state == State::Waits;
-        assert_eq!(self.planner.drop_item(seat), waits.then_some(nth));
+        assert_eq!(self.planner.drop_item(id), waits.then_some(nth));
         if waits {
             item.state = State::Dropped;
         }

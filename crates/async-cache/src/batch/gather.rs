@@ -36,7 +36,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_cache_core::batch::{Added, BatchId, Planner, Seat as Place};
+use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
@@ -73,7 +73,7 @@ pub(super) struct Item<K, V> {
 struct Ticket<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
-    place: Option<Place>,
+    item: Option<ItemId>,
 }
 
 impl<K, V> Future for Ticket<K, V> {
@@ -86,9 +86,9 @@ impl<K, V> Future for Ticket<K, V> {
 
 impl<K, V> Drop for Ticket<K, V> {
     fn drop(&mut self) {
-        let Some(place) = self.place else { return };
+        let Some(item) = self.item else { return };
         // Dropped at the end, when the planner is not locked any more.
-        let _item = self.gatherer.planner.lock().drop_item(place);
+        let _item = self.gatherer.planner.lock().drop_item(item);
     }
 }
 
@@ -128,7 +128,7 @@ where
         // User code may panic, so it runs before there is a flight.
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
-        let (entered, rank) = self.inner.enter(hash, key, joins, is_counted, new_room);
+        let entered = self.inner.enter(hash, key, joins, is_counted, new_room);
         let (id, room, leads) = match entered {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
             Entered::Joined(id, room) => (id, room, false),
@@ -139,7 +139,7 @@ where
         if leads {
             let inner = Arc::clone(&self.inner);
             let started = inner.clock.now();
-            let flight = Flight { inner, hash, id, room, rank, storing: Storing::all(self.ttl), started };
+            let flight = Flight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
             let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
             timer = self.gather(item, runtime);
@@ -158,17 +158,17 @@ where
         let added = {
             let mut planner = self.planner.lock();
             let added = planner.add(runtime, item, now);
-            let place = match &added {
-                Added::Begins { seat, .. } | Added::Waits { seat } => Some(*seat),
+            let item_id = match &added {
+                Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
                 Added::Leaves(_) => None,
             };
-            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
+            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), item: item_id }));
             added
         };
         match added {
             Added::Waits { .. } => None,
-            Added::Begins { seat, .. } => {
-                Some(Timer { gatherer: Arc::downgrade(self), batch: seat.batch(), window: self.window })
+            Added::Begins { id, .. } => {
+                Some(Timer { gatherer: Arc::downgrade(self), batch: id.batch(), window: self.window })
             }
             Added::Leaves(batch) => {
                 if let Some(convoy) = self.leave(batch) {
