@@ -48,9 +48,8 @@
 //! shard.land(flight, at, fetched, Duration::ZERO, now).expect("the flight was running");
 //!
 //! // A hit.
-//! let slot = shard.find(hash, |key| *key == "sky").expect("just stored");
-//! let value = shard.hit(slot, |deadline| deadline.has_passed(now.time)).expect("not expired");
-//! assert_eq!(*value, "blue");
+//! let value = shard.hit(hash, |key| *key == "sky", |deadline| deadline.has_passed(now.time), |value| *value);
+//! assert_eq!(value, Some("blue"));
 //! ```
 
 #![allow(clippy::cast_possible_truncation)] // hashes are cut to their lower half on purpose, everywhere

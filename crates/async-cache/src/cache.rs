@@ -13,7 +13,7 @@ use crate::autosave::Autosave;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
-use crate::load::Storing;
+use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
@@ -118,8 +118,7 @@ where
         match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
             Err(under) => {
-                let is_open = under.opened.is_some();
-                let value = if is_open { self.inner.cold(hash, key.to_key(), under).ok() } else { None };
+                let value = self.inner.cold(hash, || key.to_key(), under).ok();
                 if value.is_none() {
                     self.inner.miss(hash);
                 }
@@ -191,7 +190,9 @@ where
         match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Ok(value),
             // Boxed, so that the future of a hit is small.
-            Err(_) => Box::pin(self.inner.load(hash, key, Storing::all(ttl), load)).await,
+            Err(under) => {
+                Box::pin(self.inner.load(hash, key, Miss::under(under), Storing::all(ttl), load)).await
+            }
         }
     }
 
@@ -225,7 +226,7 @@ where
     /// Stores a value for a time to live of its own; `None` never expires, zero expires at once. A load of
     /// the key that is running is fenced.
     pub fn set_with_ttl(&self, key: K, value: V, ttl: Option<Duration>) {
-        self.inner.set(key, value, self.inner.deadline(ttl));
+        self.inner.set(key, value, ttl);
     }
 
     /// Removes a key, from the opened snapshot, too. A load of the key that is running is fenced. A key that

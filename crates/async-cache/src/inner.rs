@@ -262,6 +262,7 @@ impl<K, V> Inner<K, V> {
 
 impl<K, V> Shard<K, V> {
     /// The snapshot that is open now.
+    #[inline]
     pub(crate) fn under(&self) -> Under<K, V> {
         Under { opened: self.opened.clone(), epoch: self.cache.epoch() }
     }
@@ -296,32 +297,36 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             return self.hot_in_order(hash, is_key);
         }
         let shard = self.shard(hash).read();
-        if let Some(slot) = shard.cache.find(hash, is_key)
-            && let Some(value) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
-        {
-            self.hits.raise();
-            return Ok(value.clone());
+        match shard.cache.hit(hash, is_key, |deadline| self.clock.has_passed(deadline), V::clone) {
+            Some(value) => {
+                self.hits.raise();
+                Ok(value)
+            }
+            None => Err(shard.under()),
         }
-        Err(shard.under())
     }
 
     /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
     fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Under<K, V>> {
         let mut shard = self.shard(hash).write();
-        if let Some(slot) = shard.cache.find(hash, is_key)
-            && let Some(value) = shard.cache.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
-        {
-            return Ok(value.clone());
-        }
-        Err(shard.under())
+        let value =
+            shard.cache.hit_in_order(hash, is_key, |deadline| self.clock.has_passed(deadline), V::clone);
+        value.ok_or_else(|| shard.under())
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
-    /// `Err`: the snapshot does not have it; the answer, for a write of the key.
-    #[cold]
-    pub(crate) fn cold(&self, hash: u64, key: K, under: Under<K, V>) -> Result<V, Probed> {
+    /// `Err`: the snapshot does not have it; the answer, for a write of the key. The key is made only if a snapshot is
+    /// open.
+    pub(crate) fn cold(&self, hash: u64, key: impl FnOnce() -> K, under: Under<K, V>) -> Result<V, Probed> {
         let Under { opened, epoch } = under;
-        let Some(opened) = opened else { return Err(epoch.answered(None)) };
+        match opened {
+            None => Err(epoch.answered(None)),
+            Some(opened) => self.cold_in(opened, epoch, hash, key()),
+        }
+    }
+
+    #[cold]
+    fn cold_in(&self, opened: Arc<Opened<K, V>>, epoch: Epoch, hash: u64, key: K) -> Result<V, Probed> {
         let (rank, value, deadline, stamp) =
             match opened.read(&key, |deadline| self.clock.has_passed(deadline)) {
                 ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
@@ -410,8 +415,36 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Ok(work(&mut shard.cache, at))
     }
 
-    pub(crate) fn set(&self, key: K, value: V, deadline: Deadline) {
+    /// Stores a value for this time to live. While no snapshot is open there is nothing to ask before the write, so
+    /// the shard is locked once; and while no entry has a deadline, no clock is read.
+    pub(crate) fn set(&self, key: K, value: V, ttl: Option<Duration>) {
         let hash = self.hash(&key);
+        let (time, deadline) = match ttl {
+            None => (None, Deadline::NEVER),
+            Some(ttl) => {
+                let now = self.clock.now();
+                (Some(now), Deadline::after(now, ttl))
+            }
+        };
+        let mut shard = self.shard(hash).write();
+        let at = shard.cache.address(hash, Probed::default(), |known| *known == key);
+        let Ok(at) = at else {
+            drop(shard);
+            return self.set_over(hash, key, value, deadline);
+        };
+        let time = match time {
+            Some(time) => time,
+            None if shard.cache.watches_time() => self.clock.now(),
+            None => Time::default(),
+        };
+        let removed = shard.cache.set(at, key, value, deadline, self.at(time));
+        drop(shard);
+        drop(removed);
+    }
+
+    /// [`Inner::set`] while a snapshot is open.
+    #[cold]
+    fn set_over(&self, hash: u64, key: K, value: V, deadline: Deadline) {
         let now = self.clock.now();
         loop {
             let (probed, opened) = self.probe(hash, &key);

@@ -38,7 +38,7 @@ use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::time::{Deadline, Now, Time};
 
 use crate::error::{LoadError, panic_message};
-use crate::inner::Inner;
+use crate::inner::{Inner, Under};
 use crate::lookup::Lookup;
 use crate::nesting;
 use crate::room::{Answer, AnyError, Brings, Flown, Load, Room, drop_quietly, one_after_another};
@@ -52,6 +52,26 @@ pub(crate) enum Entered<V> {
     Joined(FlightId, Arc<Room<V>>),
     /// He waits for the load he starts.
     Leads(FlightId, Arc<Room<V>>),
+}
+
+/// A call that memory did not answer.
+pub(crate) struct Miss<K, V> {
+    /// The snapshot as it was when memory was asked, until the snapshot is asked.
+    under: Option<Under<K, V>>,
+    is_counted: bool,
+}
+
+impl<K, V> Default for Miss<K, V> {
+    fn default() -> Self {
+        Self { under: None, is_counted: false }
+    }
+}
+
+impl<K, V> Miss<K, V> {
+    /// Memory was asked just now, and this snapshot was open.
+    pub(crate) fn under(under: Under<K, V>) -> Self {
+        Self { under: Some(under), is_counted: false }
+    }
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
@@ -119,6 +139,7 @@ where
         self: &Arc<Self>,
         hash: u64,
         key: impl Lookup<K> + Debug,
+        mut miss: Miss<K, V>,
         storing: Storing<V>,
         load: F,
     ) -> Result<V, LoadError<E>>
@@ -128,13 +149,13 @@ where
         E: Send + Sync + 'static,
     {
         let mut load = Some(load);
-        let (mut is_counted, mut joins) = (false, Joins::Any);
+        let mut joins = Joins::Any;
         let brings = Brings::value_or::<E>();
         loop {
             let new_room = || {
                 Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
             };
-            let entered = self.enter(hash, key, joins, &mut is_counted, new_room);
+            let entered = self.enter(hash, key, joins, &mut miss, new_room);
             let (id, room, leads) = match entered {
                 Entered::Hit(value) => return Ok(value),
                 Entered::Joined(id, room) => (id, room, false),
@@ -180,24 +201,21 @@ where
     }
 
     /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile, by joining the
-    /// running load, or by starting a load in `room`. Counts the miss once per call.
+    /// running load, or by starting a load in `room`. Counts the miss, once for each call.
     pub(crate) fn enter(
         &self,
         hash: u64,
         key: impl Lookup<K>,
         joins: Joins,
-        is_counted: &mut bool,
+        miss: &mut Miss<K, V>,
         mut room: impl FnMut() -> Arc<Room<V>>,
     ) -> Entered<V> {
         loop {
-            let under = self.shard(hash).read().under();
-            let probed = match self.cold(hash, key.to_key(), under) {
+            let under = miss.under.take().unwrap_or_else(|| self.shard(hash).read().under());
+            let probed = match self.cold(hash, || key.to_key(), under) {
                 Ok(value) => return Entered::Hit(value),
                 Err(probed) => probed,
             };
-            if !std::mem::replace(is_counted, true) {
-                self.miss(hash);
-            }
             // If it is not used, it is dropped here, where the shard is not locked any more.
             let mut owned = Some(key.to_key());
             let entered = self.write(
@@ -205,6 +223,9 @@ where
                 |known| key.is(known),
                 probed,
                 |cache, at| {
+                    if !std::mem::replace(&mut miss.is_counted, true) {
+                        cache.miss();
+                    }
                     if let Some(slot) = at.slot()
                         && let Some(value) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
                     {
@@ -220,7 +241,8 @@ where
                     }
                     let owned = owned.take().expect("it was just put there");
                     let room = room();
-                    let now = self.at(self.clock.now());
+                    // Of the two clocks a load that begins needs the wall clock only.
+                    let now = self.at(Time::default());
                     Entered::Leads(cache.lead(at, owned, Arc::clone(&room), now), room)
                 },
             );

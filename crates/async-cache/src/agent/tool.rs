@@ -19,7 +19,7 @@ use crate::builder::Builder;
 use crate::cache::AsyncCache;
 use crate::error::{BackupError, BuildError, LoadError};
 use crate::function::{Asked, CachedFunction, Name};
-use crate::load::Storing;
+use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
@@ -152,8 +152,7 @@ where
         }
         let value = match inner.hot(asked.0, |known| key.is(known)) {
             Ok(value) => value,
-            Err(under) if under.opened.is_none() => return Err(asked),
-            Err(under) => inner.cold(asked.0, key.to_key(), under).map_err(|_| asked)?,
+            Err(under) => inner.cold(asked.0, || key.to_key(), under).map_err(|_| asked)?,
         };
         self.count(frame.as_deref(), |counts| &counts.hits);
         if let (Some((frame, _)), Some(call)) = (guarded, call) {
@@ -221,7 +220,7 @@ where
             Some(cache) => {
                 let inner = &cache.inner;
                 let storing = Storing { ttl: inner.default_ttl, keeps };
-                inner.load(inner.hash(&key), key, storing, load).await
+                inner.load(inner.hash(&key), key, Miss::default(), storing, load).await
             }
             None => load().await.map_err(|error| LoadError::Failed(Arc::new(error))),
         };
@@ -300,7 +299,7 @@ where
     let hash = cache.inner.hash(&key);
     match cache.inner.hot(hash, |known| key.is(known)) {
         Ok(value) => Some(value),
-        Err(under) => cache.inner.cold(hash, key.to_key(), under).ok(),
+        Err(under) => cache.inner.cold(hash, || key.to_key(), under).ok(),
     }
 }
 

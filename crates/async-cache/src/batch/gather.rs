@@ -41,7 +41,7 @@ use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Flight, Joins, Seat, Storing};
+use crate::load::{Duty, Ending, Entered, Flight, Joins, Miss, Seat, Storing};
 use crate::nesting::{self, Wait};
 use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
@@ -118,7 +118,7 @@ where
         hash: u64,
         key: &Q,
         joins: Joins,
-        is_counted: &mut bool,
+        miss: &mut Miss<K, V>,
     ) -> Result<Step<'_, K, V>, LoadError<E>>
     where
         K: Borrow<Q>,
@@ -128,7 +128,7 @@ where
         // User code may panic, so it runs before there is a flight.
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
-        let entered = self.inner.enter(hash, key, joins, is_counted, new_room);
+        let entered = self.inner.enter(hash, key, joins, miss, new_room);
         let (id, room, leads) = match entered {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
             Entered::Joined(id, room) => (id, room, false),
