@@ -161,14 +161,14 @@ where
                 Entered::Joined(id, room) => (id, room, false),
                 Entered::Leads(id, room) => (id, room, true),
             };
-            let seat = Seat::new(self, hash, id, Arc::clone(&room));
+            let seat = Seat::new(self, hash, id, room);
+            let room = &seat.room;
             if leads {
                 let started = self.clock.now();
                 let flight =
-                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), storing, started };
-                match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
-                    Some(task) => room.driven_by(task),
-                    None => return Err(LoadError::NoRuntime),
+                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(room), storing, started };
+                if sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })).is_err() {
+                    return Err(LoadError::NoRuntime);
                 }
             }
             let Ok(_wait) = nesting::wait_for(room.name) else {

@@ -4,27 +4,31 @@
 //! whatever the runtime that drives it is doing. Knows nothing of keys and shards.
 //!
 //! Rules:
-//! 1. `load` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this
+//! 1. `held` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this
 //!    lock: the leaver tries it, and if the load is being polled right now, leaves word in `stop` instead.
 //! 2. The pilot (the task that polls) looks at `stop` after every poll, with the lock released. So either the
 //!    leaver gets the lock, or the pilot sees the word.
 //! 3. Whoever takes the load out of its place drops it and then ends the flight. So the flight is not over
 //!    before its load is gone, and it is ended once.
-//! 4. `answer` is set once, before the bell rings; whoever waits first asks to be woken, then looks at the
-//!    answer.
+//! 4. `answer` is set once, before the bell rings; the bell has the rules for those that wait ([`bell`]);
+//! 5. a leaver that took the load wakes the pilot, which then finds no load and ends. The pilot leaves its waker
+//!    beside the load, under the lock of its poll.
+
+mod bell;
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::error::panic_message;
 use crate::nesting;
-use crate::sync::{AtomicBool, Mutex, Notify, OnceLock, Task};
+use crate::sync::{AtomicBool, Mutex, OnceLock};
+use bell::Bell;
 
 /// An error of a loader, whatever its type.
 pub(crate) type AnyError = Arc<dyn Any + Send + Sync>;
@@ -77,12 +81,18 @@ pub(crate) struct Room<V> {
     /// Names the flight in the graph of loads that wait for loads.
     pub(crate) name: u64,
     pub(crate) brings: Brings,
-    load: Mutex<Option<Load<V>>>,
+    held: Mutex<Held<V>>,
     /// Somebody thinks that nobody waits any more.
     stop: AtomicBool,
     answer: OnceLock<Answer<V>>,
-    bell: Notify,
-    pilot: OnceLock<Task>,
+    bell: Bell,
+}
+
+/// The load, and the pilot that polls it.
+struct Held<V> {
+    load: Option<Load<V>>,
+    /// `None` before the first poll, and for a load of a batch, which no pilot polls.
+    pilot: Option<Waker>,
 }
 
 impl<V> std::fmt::Debug for Room<V> {
@@ -105,11 +115,10 @@ impl<V> Room<V> {
         Arc::new(Self {
             name: nesting::new_name(),
             brings,
-            load: Mutex::new(load),
+            held: Mutex::new(Held { load, pilot: None }),
             stop: AtomicBool::new(false),
             answer: OnceLock::new(),
-            bell: Notify::new(),
-            pilot: OnceLock::new(),
+            bell: Bell::new(),
         })
     }
 
@@ -117,33 +126,28 @@ impl<V> Room<V> {
 
     /// Waits for the answer. Cancel safe.
     pub(crate) async fn answer(&self) -> &Answer<V> {
-        let mut rung = std::pin::pin!(self.bell.notified());
-        rung.as_mut().enable();
-        if let Some(answer) = self.answer.get() {
-            return answer;
-        }
-        rung.await;
-        self.answer.get().expect("the bell rings when there is an answer")
+        let mut waiter = self.bell.waiter();
+        poll_fn(|cx| {
+            if self.answer.get().is_none() {
+                waiter.leave(cx.waker()); // Rule 4
+            }
+            self.answer.get().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// Gives the answer to everybody. The first one counts.
     pub(crate) fn tell(&self, answer: Answer<V>) {
         // A second answer is dropped here, where no lock is held.
         drop(self.answer.set(answer));
-        self.bell.notify_waiters();
+        self.bell.ring(); // Rule 4
     }
 
     // The load
 
-    /// Takes note of the task that drives the load, so that it can be ended with it.
-    pub(crate) fn driven_by(&self, pilot: Task) {
-        // Set once, by the caller who leads.
-        drop(self.pilot.set(pilot));
-    }
-
     /// Puts a load into a room that was made without one.
     pub(crate) fn put(&self, load: Load<V>) {
-        *self.load.lock() = Some(load);
+        self.held.lock().load = Some(load);
     }
 
     /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The
@@ -151,37 +155,43 @@ impl<V> Room<V> {
     #[must_use = "drop it with `drop_quietly`, where no lock is held"]
     pub(crate) fn stop(&self) -> Option<Load<V>> {
         self.stop.store(true, Ordering::SeqCst);
-        let load = self.load.try_lock()?.take()?;
-        if let Some(pilot) = self.pilot.get() {
-            pilot.abort();
-        }
+        let mut held = self.held.try_lock()?;
+        let load = held.load.take()?;
+        let pilot = held.pilot.take();
+        drop(held);
+        // Rule 5. A pilot that has not polled yet is going to.
+        pilot.into_iter().for_each(Waker::wake);
         Some(load)
     }
 
     /// Polls the load, as the pilot. `forsaken` says whether really nobody waits.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, forsaken: impl Fn() -> bool) -> Poll<Flown<V>> {
-        let mut slot = self.load.lock();
-        let Some(load) = slot.as_mut() else { return Poll::Ready(Flown::Taken) };
+        let mut held = self.held.lock();
+        let Some(load) = held.load.as_mut() else { return Poll::Ready(Flown::Taken) };
         match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => {}
+            Ok(Poll::Pending) => {
+                if !held.pilot.as_ref().is_some_and(|pilot| pilot.will_wake(cx.waker())) {
+                    held.pilot = Some(cx.waker().clone()); // Rule 5
+                }
+            }
             Ok(Poll::Ready(result)) => {
-                let done = slot.take();
-                drop(slot);
+                let done = held.load.take();
+                drop(held);
                 drop_quietly(done);
                 return Poll::Ready(Flown::Ended(result.map_or_else(Answer::Failed, Answer::Value)));
             }
             Err(panic) => {
-                let broken = slot.take();
-                drop(slot);
+                let broken = held.load.take();
+                drop(held);
                 drop_quietly(broken);
                 return Poll::Ready(Flown::Ended(Answer::Panicked(panic_message(&*panic).into())));
             }
         }
-        drop(slot);
+        drop(held);
         while self.stop.swap(false, Ordering::SeqCst) {
             if forsaken() {
                 // If the lock is taken, a leaver has it, and takes the load.
-                let Some(load) = self.load.try_lock().and_then(|mut slot| slot.take()) else {
+                let Some(load) = self.held.try_lock().and_then(|mut held| held.load.take()) else {
                     return Poll::Ready(Flown::Taken);
                 };
                 drop_quietly(load);
