@@ -1,21 +1,21 @@
-"""Checks the arrows between the crates, and what each crate may depend on at all.
+"""Checks the arrows between the crates, and the permitted dependencies of each crate.
 
-The table is the design (ARCHITECTURE.md): decisions and file know neither each other nor any runtime. A new arrow is a
-design decision, to be written down there before it is added here.
+The table is the design (ARCHITECTURE.md): decisions and file know neither each other nor any
+runtime. A new arrow is a design decision: write it down in ARCHITECTURE.md before adding it here.
 """
 
 import json
 import subprocess
 import sys
 
-# crate: the crates of this workspace that it may depend on.
+# crate: the crates of this workspace on which it may depend.
 ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache-macros": set(),
     "async-cache": {"async-cache-core", "async-cache-disk", "async-cache-macros"},
     "async-cache-cli": {"async-cache-disk"},
-    # The last for the console script, which is the same tool.
+    # The last one for the console script, which is the same tool.
     "async-cache-python": {"async-cache-core", "async-cache-disk", "async-cache-cli"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def reached(start: str, edges: dict[str, set[str]], names: dict[str, str]) -> set[str]:
-    """Names everything that a package depends on, directly or not."""
+    """Names all direct and indirect dependencies of a package."""
     seen, todo = set(), [start]
     while todo:
         for target in edges[todo.pop()] - seen:

@@ -1,8 +1,8 @@
 """Checks that every file of tests is run.
 
-The crates have one program for their integration tests, `tests/suite.rs`, of which the other files are modules, and
-programs of their own for files that need a process to themselves (`[[test]]` in Cargo.toml). A file that is in neither
-is not compiled, and nobody would miss it.
+The crates have one program for their integration tests, `tests/suite.rs`, whose modules are the
+other files, and separate programs for files that need a process of their own (`[[test]]` in
+Cargo.toml). A file in neither is not compiled, and its absence would not be noticed.
 """
 
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> int:
-    """Prints every file that no program of tests has; returns 1 if there is one."""
+    """Prints every file that belongs to no test program; returns 1 if there is one."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked", "--no-deps"]
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
     wrong = []

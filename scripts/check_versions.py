@@ -1,7 +1,7 @@
-"""Checks that there is one version: that of the workspace, in Cargo.toml.
+"""Checks that there is only one version: the workspace's, in Cargo.toml.
 
-The crates inherit it, the wheel takes it from its crate, and `cache.__version__` and the tool's `--version` are compiled
-in. A second number somewhere would be one that nobody raises.
+The crates inherit the version, the wheel takes it from its crate, and `cache.__version__` and the
+tool's `--version` are compiled in. A second number anywhere would be forgotten at the next release.
 """
 
 import json

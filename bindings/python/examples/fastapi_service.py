@@ -1,7 +1,7 @@
-"""A product service: a cached route and dependency, an invalidating write, a cache that outlives the process.
+"""A product service: a cached route, a cached dependency, an invalidating write, a saved cache.
 
     uvicorn fastapi_service:app     # serves it
-        python fastapi_service.py       # sends it some requests, without a server; run twice
+    python fastapi_service.py       # sends it some requests, without a server; run twice
 
 ``CACHE_FOLDER`` is the folder of the cache, by default target/fastapi-service.
 """

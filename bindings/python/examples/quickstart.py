@@ -3,9 +3,9 @@ lines.
 
 The index goes through a cache that survives the process, so the second run has it at once.
 
-        python quickstart.py            # takes results of the last run from its file
-        python quickstart.py --fresh    # discards them first
-        python quickstart.py --folder F # keeps the files in F instead of target/quickstart-python
+    python quickstart.py            # takes results of the last run from its file
+    python quickstart.py --fresh    # discards them first
+    python quickstart.py --folder F # keeps the files in F instead of target/quickstart-python
 
 The cache is `cache` in `main`; the rest of the program is the work and the report.
 """
