@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// Make a cache file of lines of JSON on standard input
     #[command(after_help = "Example:\n  zcat pages.jsonl.gz | async-cache import pages.cache")]
     Import(Import),
-    /// Write a file anew without expired and superseded entries
+    /// Write a file anew without expired entries and records that were taken back
     #[command(
         after_help = "Without OUT the file itself is replaced, atomically. Meanwhile the saves of services wait. \
         Merging saves keep their entries; entries saved with merging switched off (merge=False) are lost."

@@ -1,4 +1,4 @@
-//! `compact`: writes a file without expired and superseded entries.
+//! `compact`: writes a file without expired entries and records that were taken back.
 
 use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
