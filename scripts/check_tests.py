@@ -1,8 +1,8 @@
 """Checks that every file of tests is run.
 
-The crates have one program for their integration tests, `tests/suite.rs`, whose modules are the
-other files, and separate programs for files that need a process of their own (`[[test]]` in
-Cargo.toml). A file in neither is not compiled, and its absence would not be noticed.
+Each crate has a program for its integration tests, `tests/suite.rs`, with the remaining files as
+modules. Files that need a process to themselves are programs too (`[[test]]` in Cargo.toml). Cargo
+silently ignores a file in neither place.
 """
 
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> int:
-    """Prints every file that belongs to no test program; returns 1 if there is one."""
+    """Prints every file that is in no program of tests; returns 1 if any."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked", "--no-deps"]
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
     wrong = []

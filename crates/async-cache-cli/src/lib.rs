@@ -18,7 +18,8 @@
 //!   for inspection
 //! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after another
 //! - `human`: sizes, times and keys for people; `chart`: histograms
-//! - `host`: streams and environment; `progress`: bars; `clock`: the only place that reads a clock
+//! - `host`: streams and environment; `progress`: bars; `clock`: the only module that reads the time
+//! - `failure`: the reasons why a command failed
 
 mod args;
 mod chart;
