@@ -1,37 +1,22 @@
-<<<<<<< HEAD
-"""Checks the arrows between the crates, and the permitted dependencies of each crate.
-
-The table is the design (ARCHITECTURE.md): decisions and file know neither each other nor any
-runtime. A new arrow is a design decision: write it down in ARCHITECTURE.md before adding it here.
-=======
 """Checks the dependencies between the crates.
 
 The table is the design in ARCHITECTURE.md: neither the core nor the disk crate knows a runtime or
 depends on the other. A new arrow is a design decision: write the decision into ARCHITECTURE.md
 first, then add the arrow to the table.
->>>>>>> main
 """
 
 import json
 import subprocess
 import sys
 
-<<<<<<< HEAD
-# crate: the crates of this workspace on which it may depend.
-=======
 # Each crate, and the crates of this workspace that are allowed as dependencies.
->>>>>>> main
 ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache-macros": set(),
     "async-cache": {"async-cache-core", "async-cache-disk", "async-cache-macros"},
     "async-cache-cli": {"async-cache-disk"},
-<<<<<<< HEAD
-    # The last one for the console script, which is the same tool.
-=======
     # The last for the console script, which runs the same tool.
->>>>>>> main
     "async-cache-python": {"async-cache-core", "async-cache-disk", "async-cache-cli"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
@@ -72,11 +57,7 @@ def main() -> int:
 
 
 def reached(start: str, edges: dict[str, set[str]], names: dict[str, str]) -> set[str]:
-<<<<<<< HEAD
-    """Names all direct and indirect dependencies of a package."""
-=======
     """Names the direct and indirect dependencies of a package."""
->>>>>>> main
     seen, todo = set(), [start]
     while todo:
         for target in edges[todo.pop()] - seen:
