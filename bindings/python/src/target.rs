@@ -1,4 +1,4 @@
-//! Which file a cache is kept in.
+//! The file in which a cache is kept.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::options::FileOptions;
 
-/// Which file, and what may be in it.
+/// A path, and the permitted content of the file.
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
     pub(crate) version: String,
@@ -21,13 +21,13 @@ impl Target {
         Self { path, version, options: options.clone(), vfs: Arc::new(RealDisk) }
     }
 
-    /// The version tag of what stands at the path, if that can be read.
+    /// The version tag of the file at the path, if it can be read.
     pub(crate) fn tag(&self, py: Python<'_>) -> Option<String> {
         let opened = py.detach(|| Snapshot::open_with(&self.vfs, &self.path, &self.options.to_read()));
         opened.ok().flatten().map(|snapshot| snapshot.version().to_owned())
     }
 
-    /// The same at another path.
+    /// The same target at another path.
     pub(crate) fn at(&self, path: PathBuf) -> Self {
         Self {
             path,
