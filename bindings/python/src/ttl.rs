@@ -18,6 +18,12 @@ pub(crate) enum Ttl {
     For(Duration),
 }
 
+/// Raises the error of [`Ttl::new`] for an argument with another name than the cache's.
+#[pyfunction]
+pub(crate) fn check_ttl(seconds: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
+    Ttl::new(seconds, name).map(drop)
+}
+
 impl Ttl {
     /// Seconds, an `int` or `float`; `None` never expires.
     pub(crate) fn new(seconds: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
