@@ -38,15 +38,18 @@
 //!
 //! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages,
 //!   checksums and tags
+//! - `cache_file`: [`CacheFile`], a file with its settings, and every operation on it; `settings`:
+//!   how it is read and written; `locked`: [`LockedFile`], a file whose saves are locked
 //! - `snapshot`: [`Snapshot`], an opened file; look-up, reading all, deadlines, eager records
 //! - `writer`: [`Writer`], saving; `writer::temp`: the life of the temporary file, and the rename
-//! - `clear`: removing a cache file; `names`: the names of the files beside a cache file
-//! - `trust`: whether the file at a path may be read; `secret`: [`Secret`], which makes a file
-//!   unforgeable
+//! - `clear`: removing a cache file; `names`: the names of the files beside a cache file; `folder`:
+//!   creating folders
+//! - `trust`: the place where a path leads, and whether the file there may be read; `secret`:
+//!   [`Secret`], which makes a file unforgeable; `random`: random bytes
 //! - `compress`: [`Compression`], the only use of zstd; `writer::pack` chooses a file's dictionary
-//! - `merge`: [`Merge`], which joins a file saved by another process with the entries of this one;
-//!   `lock`: [`SaveLock`], which makes savers take turns; `tombstones`: [`Tombstones`], which record
-//!   deletes
+//! - `save`: a save of a whole cache in states, from [`Save`] to [`Finished`]; `merge`: which entries
+//!   of two files and two processes win; `merge::theirs`: copying the entries of the other file;
+//!   `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash

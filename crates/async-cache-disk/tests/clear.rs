@@ -53,12 +53,12 @@ fn a_clear_waits_for_a_save_that_runs_and_removes_what_it_put_there() {
 fn where_nothing_was_saved_a_clear_makes_neither_a_lock_nor_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
-    assert!(!file(&vfs, &folder.path().join("pages.cache")).clear(Some(NO_WAIT)).unwrap());
-    assert!(!file(&vfs, &folder.path().join("no/folder/pages.cache")).clear(Some(NO_WAIT)).unwrap());
+    assert!(!file(&vfs, folder.path().join("pages.cache")).clear(Some(NO_WAIT)).unwrap());
+    assert!(!file(&vfs, folder.path().join("no/folder/pages.cache")).clear(Some(NO_WAIT)).unwrap());
     assert!(vfs.list(folder.path()).unwrap().is_empty());
 
     vfs.create_dir(&folder.path().join("folder")).unwrap();
-    let error = file(&vfs, &folder.path().join("folder")).clear(Some(NO_WAIT)).unwrap_err();
+    let error = file(&vfs, folder.path().join("folder")).clear(Some(NO_WAIT)).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::NotAFile);
     assert_eq!(vfs.list(folder.path()).unwrap(), [Path::new("folder")]);
 }

@@ -178,7 +178,7 @@ fn paths_that_are_no_files_are_clear_errors() {
     assert!(file(&vfs, &below).open().is_err());
     assert_holds(&vfs, &at, &entries(3, 1));
     assert_eq!(
-        file(&vfs, &folder.path().join("none")).any_version().verify().unwrap_err().kind(),
+        file(&vfs, folder.path().join("none")).any_version().verify().unwrap_err().kind(),
         &DiskErrorKind::Missing
     );
 }
