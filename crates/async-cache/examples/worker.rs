@@ -1,4 +1,4 @@
-//! One of several processes that keep caches in one file, for `bindings/python/tests/workers`, which has the same in
+//! One of several processes that keep caches in one file, for `bindings/python/tests/processes/workers`, which has the same in
 //! Python. Does what stands on its standard input, a command a line, and answers each with a line.
 
 #![allow(clippy::print_stdout)] // a program that talks
