@@ -82,9 +82,9 @@ test-python-debug: $(ORIGINAL)/ready ## the tests of the Python package on a deb
 test-interleavings: ## the concurrent front under the model checker
 	RUSTFLAGS="--cfg shuttle" $(LIMIT) $(CARGO) test --quiet -p async-cache --test shuttle --release --target-dir target/shuttle
 
-lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs and the arrows between crates
+lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs, arrows between crates, prose
 
-lint-rust: ## format, clippy, docs, the arrows between crates, the one version, and that all tests are run
+lint-rust: ## format, clippy, docs, arrows between crates, the version, that all tests are run, lists of modules, prose
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --exclude async-cache-benches --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
@@ -92,6 +92,9 @@ lint-rust: ## format, clippy, docs, the arrows between crates, the one version, 
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_versions.py
 	$(PYTHON) scripts/check_tests.py
+	$(PYTHON) scripts/check_layouts.py
+	$(PYTHON) scripts/check_prose.py
+	$(PYTHON) -m unittest discover -q -s scripts
 
 lint-python: python ## ruff, mypy, stubtest, and mypy and pyright on right and wrong uses
 	$(VENV)/bin/ruff format --check --quiet $(BINDINGS)

@@ -25,8 +25,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
+use crate::args::Args;
 use crate::cache::Cache;
-use crate::call::Args;
 use crate::key::OfInstance;
 use crate::raw::{GilCell, Ref, equal};
 
@@ -252,11 +252,11 @@ fn remove(py: Python<'_>, left: Left) {
     loop {
         let Some(left) = LEAVING.borrow(py).0.pop() else { return };
         for &hash in &left.hashes {
-            let probe = OfInstance { number: left.number, hash };
+            let query = OfInstance { number: left.number, hash };
             let cache = left.cache.bind(py).get();
             // Several keys may have one hash: those of 1 and 1.0 where types count.
-            while cache.has(py, &probe) {
-                if let Err(error) = cache.delete_key(py, &probe) {
+            while cache.has(py, &query) {
+                if let Err(error) = cache.delete_key(py, &query) {
                     error.write_unraisable(py, None);
                     break;
                 }

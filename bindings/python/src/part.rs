@@ -15,7 +15,8 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::call::{Args, name_of};
+use crate::args::Args;
+use crate::errors::name_of;
 use crate::instances::{Instances, Unknown, with};
 use crate::raw::{Ref, equal};
 

@@ -16,7 +16,8 @@
 //! - `args`: what may be typed; `commands`: one file each; `open`: the one place that opens a file to look at
 //! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after the other
 //! - `human`: sizes, times and keys for people; `chart`: histograms
-//! - `host`: where output goes; `progress`: bars; `clock`: the only place that reads one
+//! - `host`: where output goes; `progress`: bars; `clock`: the only module that reads the time
+//! - `failure`: why a command could not be carried out
 
 mod args;
 mod chart;

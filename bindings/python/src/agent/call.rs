@@ -23,10 +23,15 @@ use super::frame::{self, Asked, Frame};
 use super::outcome::Outcome;
 use super::session::Session;
 use super::tool::{Counts, Scope, TOTAL, Tool};
-use crate::cache::{Cache, Entered, Hit};
-use crate::call::{Args, Call, Function, FunctionCall, Joining, apply};
-use crate::key::{CallProbe, Probe, mix};
-use crate::load;
+use crate::args::{Args, apply};
+use crate::awaitable;
+use crate::cache::{Cache, Hit};
+use crate::call::{Call, FunctionCall};
+use crate::call_query::CallQuery;
+use crate::enter::{Entered, Joining};
+use crate::function::Function;
+use crate::key::Query;
+use crate::plain::mix;
 use crate::raw::calls::send;
 use crate::raw::coroutine::{self, Coroutine, Statics, visit_all};
 use crate::raw::function::{Calls, function};
@@ -97,8 +102,8 @@ fn tool(function: &Function) -> &Tool {
 
 /// Names tool and arguments.
 #[inline]
-fn name_of(py: Python<'_>, tool: &Tool, probe: &impl Probe, args: &Args) -> u64 {
-    let name = mix(u64::from(tool.number), probe.hash());
+fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &Args) -> u64 {
+    let name = mix(u64::from(tool.number), query.hash());
     // Python has one hash for -1 and -2.
     let is_minus_one = |arg: &Ref| {
         let arg = arg.bind(py);
@@ -149,7 +154,7 @@ impl ToolCall {
         } else {
             let wrapped = call.function(py).wrapped.bind(py);
             let awaitable = apply(wrapped, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
-            Inner::Uncached(Ref::new(load::iterator(&awaitable, wrapped)?))
+            Inner::Uncached(Ref::new(awaitable::iterator(&awaitable, wrapped)?))
         };
         let session = session.map(Ref::new);
         *self = Self::Running(Box::new(Running { inner, tool, session, is_counted: false, watch }));
@@ -168,9 +173,9 @@ impl ToolCall {
         let names = call.names.as_ref().map(|names| names.bind(py));
         let keeper = target.and_then(|target| function(target)).unwrap_or_else(|| call.function(py));
         let kept = keeper.kept(py, &call.args, names)?;
-        let probe = keeper.probe(py, &kept)?;
+        let query = keeper.query(py, &kept)?;
         let tool = tool(call.function(py));
-        let name = name_of(py, tool, &probe, &call.args);
+        let name = name_of(py, tool, &query, &call.args);
         let asked = Asked {
             tool: Ref::new(call.function.bind(py).clone()),
             args: Args::collect(call.args.as_slice().len(), |index| {
@@ -186,7 +191,7 @@ impl ToolCall {
                 if target.is_some() {
                     let entered = Cache::enter(
                         keeper.cache.bind(py),
-                        &probe,
+                        &query,
                         None,
                         Ttl::Default,
                         true,
@@ -309,24 +314,24 @@ impl Coroutine for ToolCall {
         let names = call.names.as_ref().map(|names| names.bind(py));
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
-        let hit = |probe: &CallProbe<'_, 'py>| {
-            let name = name_of(py, tool, probe, &call.args);
+        let hit = |query: &CallQuery<'_, 'py>| {
+            let name = name_of(py, tool, query, &call.args);
             if let Some((frame, guard)) = guarded {
                 let here = frame.get();
                 if here.history.borrow(py).check(&guard.limits, name, here.depth).is_some() {
                     return None;
                 }
             }
-            match keeper.cache.bind(py).get().hit(py, probe) {
+            match keeper.cache.bind(py).get().hit(py, query) {
                 Hit::Served(value) => Some((value, name)),
                 Hit::NotAtOnce => None,
             }
         };
         let (value, name) = if keeper.is_direct {
-            hit(&keeper.probe_direct(py, &call.args, names)?)?
+            hit(&keeper.query_direct(py, &call.args, names)?)?
         } else {
             let kept = keeper.kept_at_once(py, &call.args, names)?;
-            hit(&keeper.probe_at_once(py, &kept)?)?
+            hit(&keeper.query_at_once(py, &kept)?)?
         };
         count(py, tool, session, |counts| counts.hits += 1);
         let Some((frame, guard)) = guarded else {
@@ -381,7 +386,7 @@ impl Coroutine for ToolCall {
         };
         let thrown = match &mut running.inner {
             Inner::Cached(call) => call.throw(py, error),
-            Inner::Uncached(iterator) => load::throw(iterator.bind(py), error),
+            Inner::Uncached(iterator) => awaitable::throw(iterator.bind(py), error),
         };
         self.after(py, thrown)
     }
@@ -390,14 +395,16 @@ impl Coroutine for ToolCall {
         let Self::Running(mut running) = std::mem::replace(self, Self::Done) else { return Ok(()) };
         match &mut running.inner {
             Inner::Cached(call) => call.close(py),
-            Inner::Uncached(iterator) => match load::throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
-                Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
-                Err(error) => Err(error),
-                Ok(Sent::Yield(_)) => {
-                    Err(pyo3::exceptions::PyRuntimeError::new_err("coroutine ignored GeneratorExit"))
+            Inner::Uncached(iterator) => {
+                match awaitable::throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
+                    Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
+                    Err(error) => Err(error),
+                    Ok(Sent::Yield(_)) => {
+                        Err(pyo3::exceptions::PyRuntimeError::new_err("coroutine ignored GeneratorExit"))
+                    }
+                    Ok(Sent::Return(_)) => Ok(()),
                 }
-                Ok(Sent::Return(_)) => Ok(()),
-            },
+            }
         }
     }
 

@@ -25,7 +25,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::outcome::Outcome;
 use super::session::Session;
-use crate::call::{Args, split};
+use crate::args::{Args, split};
 use crate::raw::calls::Invoke;
 use crate::raw::context::ContextVar;
 use crate::raw::{GilCell, Ref};

@@ -31,7 +31,7 @@ use super::facts::Facts;
 use super::found::Found;
 use super::object::all_attributes;
 use super::types;
-use crate::key::is_plain;
+use crate::plain::is_plain;
 use crate::raw::calls::Invoke;
 use crate::raw::{GilCell, attribute};
 

@@ -22,7 +22,8 @@ use super::calls::Invoke;
 use super::coroutine::{panicked, pointer_of};
 use super::{Ref, attached};
 use crate::agent::Tool;
-use crate::call::{Args, Function};
+use crate::args::Args;
+use crate::function::Function;
 use crate::instances::Instances;
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();

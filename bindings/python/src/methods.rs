@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use super::Cache;
+use crate::cache::Cache;
 use crate::call::{Call, ObjectCall};
 use crate::done::done;
 use crate::key::ObjectKey;
@@ -94,8 +94,8 @@ impl Method<3> for Set {
             return None;
         }
         let (py, cache) = (cache.py(), cache.get());
-        let probe = ObjectKey::of_plain(cache.seed, &key)?;
-        cache.set_at_once(py, &probe, value).then(|| done(py).ok())?
+        let query = ObjectKey::of_plain(cache.seed, &key)?;
+        cache.set_at_once(py, &query, value).then(|| done(py).ok())?
     }
 
     fn call<'py>(
@@ -108,8 +108,8 @@ impl Method<3> for Set {
         let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
         once::check(&value, "set() was given")?;
         let key = key.expect("it is required");
-        let probe = ObjectKey::new(cache.get().seed, &key)?;
-        cache.get().set_key(cache.py(), &probe, value.to_owned(), ttl)?;
+        let query = ObjectKey::new(cache.get().seed, &key)?;
+        cache.get().set_key(cache.py(), &query, value.to_owned(), ttl)?;
         done(cache.py())
     }
 }

@@ -11,18 +11,22 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::{Cache, MAX_BATCH_SIZE, State, seed};
+use crate::cache::{Cache, State};
 use crate::clock;
 use crate::done::done;
 use crate::errors;
-use crate::file::{self, Target};
-use crate::key::{ObjectKey, Probe};
+use crate::file;
+use crate::gathering::Batches;
+use crate::key::{ObjectKey, Query};
 use crate::once;
 use crate::options::FileOptions;
 use crate::pace::{Slice, drop_in_slices};
 use crate::raw::GilCell;
+use crate::target::Target;
 use crate::ttl::Ttl;
 use crate::window::Window;
+
+const MAX_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(100).expect("it is not zero");
 
 #[pymethods]
 impl Cache {
@@ -30,10 +34,8 @@ impl Cache {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self {
-            seed: seed(),
-            state: GilCell::new(State::new(None, Ttl::Default, Window::DEFAULT, MAX_BATCH_SIZE)),
-        }
+        let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
+        Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, batches)) }
     }
 
     /// Gives a cache that was not used yet its limits.
@@ -48,9 +50,8 @@ impl Cache {
     ) -> PyResult<()> {
         let maxsize = maxsize.map(|maxsize| maxsize_of(maxsize)).transpose()?;
         let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
-        let batch_window = Window::new(batch_window_ms)?;
-        let max_batch_size = batch_size(max_batch_size)?;
-        let new = State::new(maxsize, default_ttl, batch_window, max_batch_size);
+        let batches = Batches::new(Window::new(batch_window_ms)?, batch_size(max_batch_size)?);
+        let new = State::new(maxsize, default_ttl, batches);
         let mut state = self.state.borrow(py);
         if !state.core.is_pristine() || state.opened.is_some() {
             return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
@@ -63,8 +64,8 @@ impl Cache {
 
     /// Removes a key, at once. What is returned may be awaited, and need not be.
     fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let probe = ObjectKey::new(self.seed, key)?;
-        self.delete_key(py, &probe)?;
+        let query = ObjectKey::new(self.seed, key)?;
+        self.delete_key(py, &query)?;
         done(py)
     }
 
@@ -102,16 +103,16 @@ impl Cache {
 
     /// Whether a key would be served. No use of it.
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let probe = ObjectKey::new(self.seed, key)?;
+        let query = ObjectKey::new(self.seed, key)?;
         let opened = {
-            let (state, slot, _) = self.address(py, &probe)?;
+            let (state, slot, _) = self.address(py, &query)?;
             if slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
                 return Ok(true);
             }
             state.opened.clone()
         };
         let Some(opened) = opened else { return Ok(false) };
-        let Some(bytes) = probe.encode(py)? else { return Ok(false) };
+        let Some(bytes) = query.encode(py)? else { return Ok(false) };
         Ok(opened.contains(py, &bytes))
     }
 
@@ -276,29 +277,25 @@ impl Cache {
 
     #[getter]
     fn batch_window_ms(&self, py: Python<'_>) -> f64 {
-        self.state.borrow(py).batch_window.milliseconds()
+        self.state.borrow(py).batches.window().milliseconds()
     }
 
     #[setter]
     fn set_batch_window_ms(&self, py: Python<'_>, window_ms: &Bound<'_, PyAny>) -> PyResult<()> {
         let window = Window::new(window_ms)?;
-        let mut state = self.state.borrow(py);
-        state.batch_window = window;
-        state.planner.set_window(window.duration());
+        self.state.borrow(py).batches.set_window(window);
         Ok(())
     }
 
     #[getter]
     fn max_batch_size(&self, py: Python<'_>) -> usize {
-        self.state.borrow(py).max_batch_size.get()
+        self.state.borrow(py).batches.max_size().get()
     }
 
     #[setter]
     fn set_max_batch_size(&self, py: Python<'_>, size: &Bound<'_, PyAny>) -> PyResult<()> {
         let size = batch_size(size)?;
-        let mut state = self.state.borrow(py);
-        state.max_batch_size = size;
-        state.planner.set_max_size(size);
+        self.state.borrow(py).batches.set_max_size(size);
         Ok(())
     }
 
@@ -315,7 +312,7 @@ impl Cache {
                 key.visit(visit)?;
                 room.visit(visit)?;
             }
-            for gathered in state.gathered.values() {
+            for gathered in state.batches.iter() {
                 gathered.item.key.visit(visit)?;
                 gathered.item.room.visit(visit)?;
                 gathered.loader.visit(visit)?;
@@ -327,9 +324,7 @@ impl Cache {
     }
 
     fn __clear__(&self) {
-        drop(self.state.take_with(|state| {
-            (state.core.clear(), state.opened.take(), std::mem::take(&mut state.gathered))
-        }));
+        drop(self.state.take_with(|state| (state.core.clear(), state.opened.take(), state.batches.clear())));
     }
 }
 
@@ -383,4 +378,9 @@ fn batch_size(number: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
     let size = whole(number, what)?;
     let positive = usize::try_from(size).ok().and_then(NonZeroUsize::new);
     positive.ok_or_else(|| PyValueError::new_err(format!("{what}, not {size}")))
+}
+
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
 }
