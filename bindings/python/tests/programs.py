@@ -1,4 +1,4 @@
-"""Programs in an interpreter of their own: what ends, forks or hangs must not take the tests with it."""
+"""Programs in a separate interpreter, which may end, fork or hang without affecting the tests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 import cache
 
 PACKAGE_ROOT = Path(cache.__file__).parent.parent
-LIMIT = 60  # seconds after which a program that hangs has failed
+LIMIT = 60  # seconds; a program that runs longer has failed
 
 
 def run(program: str, *arguments: str) -> str:
-    """Runs a program, and returns what it printed."""
+    """Runs a program, and returns its output."""
     return complete(program, *arguments).stdout
 
 
 def complete(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program that ends well; what it printed and what it complained of."""
+    """Runs a program that must succeed; returns its output and its error output."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(program), *arguments],
         capture_output=True,

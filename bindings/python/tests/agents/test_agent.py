@@ -38,7 +38,7 @@ def no_session_is_left_behind() -> Iterator[None]:
 
 
 class Tool:
-    """A tool that counts its calls and returns what it is told, or something new each time."""
+    """A tool that counts its calls and returns a given result, or a new result each time."""
 
     def __init__(self, **options: Any) -> None:
         self.calls: list[Any] = []

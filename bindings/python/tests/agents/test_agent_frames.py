@@ -1,4 +1,6 @@
-"""Where code of one session ends up in the frame of another, or in its errors. Each test is a bug that there was."""
+"""Code of one session that ended up in the frame of another, or in its errors. Each test is a
+former bug.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def _session_id() -> str | None:
 
 
 def test_a_tool_that_the_collector_closes_leaves_others_in_their_session(run: Run) -> None:
-    """A suspended tool that nobody holds is closed wherever the collector runs; it then set its own frame there."""
+    """The collector closes a suspended tool in any task; the tool then set its own frame there."""
     lost: list[Any] = []
 
     @AgentCache("numbers", scope="session")
@@ -48,7 +50,9 @@ def test_a_tool_that_the_collector_closes_leaves_others_in_their_session(run: Ru
 
 @pytest.mark.parametrize("limits", [{"max_execution_depth": 1}, {"max_tool_repeats": 1}])
 def test_what_is_short_circuited_inside_of_a_tool_is_not_cached_as_its_result(run: Run, limits: Any) -> None:
-    """The outer tool computed with the made-up ``None``, and what came of it was served to everybody."""
+    """The outer tool computed with the invented ``None``, and its result was served to all
+    callers.
+    """
 
     @AgentCache("inner")
     async def inner(n: int) -> str:
@@ -72,7 +76,9 @@ def test_what_is_short_circuited_inside_of_a_tool_is_not_cached_as_its_result(ru
 
 
 def test_a_cached_none_short_circuits_inside_of_a_tool_as_outside(run: Run) -> None:
-    """It was taken for nothing, for which a tool that asks within a tool gets the alarm."""
+    """The ``None`` was treated as missing; for a missing result a tool inside a tool gets the
+    alarm.
+    """
 
     @AgentCache("log")
     async def log(message: str) -> str | None:
@@ -92,7 +98,9 @@ def test_a_cached_none_short_circuits_inside_of_a_tool_as_outside(run: Run) -> N
 
 
 def test_who_waits_for_a_call_does_not_get_the_loop_of_who_made_it(run: Run) -> None:
-    """A load runs under the guard of the session that began it. Its alarm went to callers of other sessions, too."""
+    """A load runs under the guard of the session that began it. Its alarm also went to callers of
+    other sessions.
+    """
     go = asyncio.Event()
 
     @AgentCache("inner")
@@ -121,7 +129,9 @@ def test_who_waits_for_a_call_does_not_get_the_loop_of_who_made_it(run: Run) -> 
 
 
 def test_sessions_may_be_left_in_any_order(run: Run) -> None:
-    """Whoever left the outer one first stayed in it for ever, though it had ended."""
+    """Code that left the outer session first stayed in it for ever, though the session had
+    ended.
+    """
 
     async def main() -> None:
         first, second, around = AgentCacheSession("A"), AgentCacheSession("B"), AgentCacheSession("O")
@@ -140,7 +150,9 @@ def test_sessions_may_be_left_in_any_order(run: Run) -> None:
 
 
 def test_what_was_asked_in_a_session_is_gone_with_it_whatever_tasks_live_on(run: Run) -> None:
-    """The history of calls, with arguments and results, lived as long as any task that was made in the session."""
+    """The history of calls, with arguments and results, lived as long as any task made in the
+    session.
+    """
 
     class Result:
         pass
@@ -165,8 +177,9 @@ def test_what_was_asked_in_a_session_is_gone_with_it_whatever_tasks_live_on(run:
 
 
 def test_sessions_that_are_entered_one_out_of_another_for_ever_do_not_pile_up(run: Run) -> None:
-    """A frame held the one around it after it was left, and that one the one before. A long chain of them ended in a
-    stack overflow when it was let go."""
+    """After a frame was left, it still held the surrounding frame, which held the frame before.
+    Dropping a long chain of frames overflowed the stack.
+    """
 
     async def main() -> None:
         end = asyncio.get_running_loop().create_future()
@@ -187,7 +200,9 @@ def test_sessions_that_are_entered_one_out_of_another_for_ever_do_not_pile_up(ru
 
 @pytest.mark.parametrize("numbers", [(-1, -2), (-1.0, -2.0)])
 def test_calls_with_minus_one_and_minus_two_are_two_calls(run: Run, numbers: tuple[float, float]) -> None:
-    """Python has one hash for both, and so the second one was taken for a repeat of the first."""
+    """Python gives both the same hash, so the second call was treated as a repetition of the
+    first.
+    """
     calls: list[float] = []
 
     @AgentCache("lines", scope="session")

@@ -1,9 +1,9 @@
 """Ctrl-C at every line of entering and leaving a session of an agent.
 
-The bug's story: a Ctrl-C between the line that entered a session and the one that made its frame
-left the session open for ever, for Python leaves nothing that was not entered to the end; and one
-in the middle of leaving did the same. With an id that session is found again by those who come
-later, and what tools returned before is served to them.
+The bug's story: a Ctrl-C between the line that entered a session and the line that made its frame
+left the session open for ever, because Python does not leave a block that was not completely
+entered. A Ctrl-C in the middle of leaving had the same effect. With an id, later code finds the
+open session again, and gets results cached before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A value cached in one session is never served in another, whatever the interleaving.
 
-Tasks enter sessions of the same and of other ids, nested and not, call tools, are cancelled, write, and stay behind
-when their session ends, at random. Every value knows the session that it was loaded in, and every caller checks it.
+Tasks enter sessions with the same and different ids, nested and not, call tools, are cancelled,
+write, and continue after the end of their session, at random. Every value names the session of its
+load, and every caller checks the name.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ SEEDS = [int(os.environ["ASYNC_CACHE_SEED"])] if "ASYNC_CACHE_SEED" in os.enviro
 
 @dataclass(frozen=True)
 class Value:
-    """What a tool returned: for what, in which session it was loaded, and after how many writes."""
+    """The result of a tool: its argument, the session of its load, and the number of writes
+    before.
+    """
 
     argument: int
     session: _native.AgentSession | None
@@ -35,7 +38,7 @@ class Value:
 
 
 class World:
-    """Tools, and what is known of them."""
+    """Tools, and the known facts about them."""
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
@@ -122,7 +125,7 @@ def test_a_value_of_one_session_is_never_served_in_another(seed: int) -> None:
 
 
 def test_the_random_programs_do_hit() -> None:
-    """Else the property above would hold of a tool that caches nothing."""
+    """Otherwise the property above would hold for a tool that caches nothing."""
     cached = 0
     for seed in range(20):
         world = World(seed)

@@ -1,5 +1,6 @@
-"""Where the interpreter's own rules and ours meet: shutdown, recursion limits, the collector, threads at the wrong
-moment, and callables that are not plain functions. Each test is a bug that there was."""
+"""Conflicts of the interpreter's rules with ours: shutdown, recursion limits, the collector,
+threads at the wrong moment, and callables that are not plain functions. Each test is a former bug.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ async def _other() -> str:
 
 
 class _Elsewhere:
-    """A load that runs on an event loop of its own, in a thread of its own, and ends when it is told to."""
+    """A load that runs on an event loop in a thread of its own, and ends on request."""
 
     def __init__(self, cache: AsyncCache) -> None:
         self._cache = cache
@@ -66,8 +67,10 @@ class _Elsewhere:
 
 
 def test_a_load_that_ends_while_a_caller_sits_down_answers_him() -> None:
-    """A future asks its loop for `get_debug`, which is Python code: another thread ran, ended the load and told
-    everybody who had a seat; the caller took his seat after that, and nobody ever told him."""
+    """A future calls `get_debug` of its loop, which is Python code: another thread ran, ended the
+    load and notified all callers with a seat; the caller took its seat after that, and was never
+    notified.
+    """
     cache = AsyncCache()
     elsewhere = _Elsewhere(cache)
 
@@ -94,8 +97,9 @@ def test_a_load_that_ends_while_a_caller_sits_down_answers_him() -> None:
 
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_callers_elsewhere_load_anew_when_the_loop_of_a_load_stops(is_closed: bool) -> None:
-    """A loop that stops or is closed tells nobody. If somebody else held on to what the load waited for, its task
-    was not collected, and callers on other loops hung until a new one came by."""
+    """A loop that stops or is closed notifies nobody. If other code held the future awaited by the
+    load, the task was not collected, and callers on other loops hung until a new caller arrived.
+    """
     cache = AsyncCache()
     stopped = asyncio.new_event_loop()
     held: list[Any] = []
@@ -125,7 +129,7 @@ def test_callers_elsewhere_load_anew_when_the_loop_of_a_load_stops(is_closed: bo
         stopped.call_soon(running.set)
         stopped.run_until_complete(stopped.run_in_executor(None, joined.wait))
 
-    # The loop of the load runs until the caller elsewhere has joined, and never again.
+    # The loop of the load runs until the caller elsewhere has joined, and then stops for good.
     keeper = threading.Thread(target=keep_running)
     keeper.start()
     assert running.wait(20)
@@ -141,7 +145,9 @@ def test_callers_elsewhere_load_anew_when_the_loop_of_a_load_stops(is_closed: bo
 
 
 def test_a_subclass_may_have_an_init_of_its_own() -> None:
-    """The limits were taken from the arguments of `__new__`, which are the subclass's: they were lost in silence."""
+    """The limits were taken from the arguments of `__new__`, which are the subclass's: they were
+    silently lost.
+    """
 
     class Products(AsyncCache):
         def __init__(self, name: str, ttl: float = 60) -> None:
@@ -166,8 +172,9 @@ def test_a_subclass_may_have_an_init_of_its_own() -> None:
     ],
 )
 def test_the_interpreter_ends_in_good_order_whatever_is_left(program: str) -> None:
-    """An awaitable that was dropped while the interpreter shut down aborted the process: a forgotten `asyncio.run`
-    was enough."""
+    """An awaitable dropped while the interpreter shut down aborted the process: a forgotten
+    `asyncio.run` was enough.
+    """
     head = (
         "import asyncio\nfrom cache import AsyncLRU, AsyncCache\ncache = AsyncCache()\n@AsyncLRU()\n"
         "async def fetch(x):\n    await asyncio.sleep(3600)\n    return x\n"
@@ -178,7 +185,7 @@ def test_the_interpreter_ends_in_good_order_whatever_is_left(program: str) -> No
 
 
 def test_a_loader_that_raises_stop_iteration_is_a_runtime_error(run: Run) -> None:
-    """It was taken for the coroutine's return by `await`, and hung a task for ever."""
+    """`await` treated the exception as the coroutine's return, and a task hung for ever."""
     cache = AsyncCache()
 
     class Key:
@@ -206,8 +213,9 @@ def test_a_loader_that_raises_stop_iteration_is_a_runtime_error(run: Run) -> Non
 
 
 def test_equal_keys_are_equal_close_to_the_recursion_limit() -> None:
-    """Comparing through the interpreter counts as a level of recursion. At the limit it failed, two equal keys became
-    two entries, and a deleted value came back."""
+    """A comparison through the interpreter counts as a level of recursion. At the limit the
+    comparison failed, two equal keys became two entries, and a deleted value came back.
+    """
     cache = AsyncCache()
 
     def key() -> str:
@@ -265,7 +273,9 @@ def _kinds_of_callables() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", _kinds_of_callables())
 def test_what_is_decorated_need_not_be_a_plain_function(kind: str) -> None:
-    """A decorated bound method said that it was a method and had no `__func__`: `inspect` raised `AttributeError`."""
+    """A decorated bound method claimed to be a method but had no `__func__`: `inspect` raised
+    `AttributeError`.
+    """
     function = _kinds_of_callables()[kind]
     cached = AsyncLRU()(function)
     assert inspect.iscoroutinefunction(cached)
@@ -282,8 +292,9 @@ def test_what_is_decorated_need_not_be_a_plain_function(kind: str) -> None:
 
 
 def test_the_collector_leaves_a_load_that_somebody_waits_for(run: Run) -> None:
-    """The task of a load was held weakly. If it waited for a future that nobody else held, both were garbage, though
-    a caller was waiting; a plain `await` would have kept them."""
+    """The task of a load was held weakly. If it waited for a future without other references, both
+    were garbage, though a caller was waiting; a plain `await` would have kept them.
+    """
     cache = AsyncCache()
     futures: weakref.WeakValueDictionary[str, asyncio.Future[int]] = weakref.WeakValueDictionary()
 
@@ -311,7 +322,9 @@ def test_the_collector_leaves_a_load_that_somebody_waits_for(run: Run) -> None:
 
 
 def test_an_argument_that_changes_before_the_load_begins_is_never_cached_under_its_old_key(run: Run) -> None:
-    """The key was made of ``[1]``, and the function ran with ``[1, 2]``, one turn of the loop later."""
+    """The key was made of ``[1]``, and the function ran with ``[1, 2]``, one turn of the loop
+    later.
+    """
 
     @AsyncLRU()
     async def copy(items: list[int]) -> list[int]:
@@ -330,7 +343,7 @@ def test_an_argument_that_changes_before_the_load_begins_is_never_cached_under_i
 
 
 def test_a_call_that_was_not_awaited_is_not_iterable() -> None:
-    """`list(cache.get(key))` was an empty list, where a coroutine is a `TypeError`."""
+    """`list(cache.get(key))` was an empty list, but with a coroutine it is a `TypeError`."""
     cache = AsyncCache()
     cache.set("key", [1, 2])
     call = cache.get("key")
@@ -351,7 +364,7 @@ def test_a_call_that_was_not_awaited_is_not_iterable() -> None:
 
 
 def test_the_seats_of_cancelled_callers_are_used_again(run: Run) -> None:
-    """Each caller who timed out left a future behind, as long as the load ran."""
+    """Each caller that timed out left a future behind, as long as the load ran."""
     cache = AsyncCache()
     load = Load()
 
@@ -395,7 +408,9 @@ def test_names_of_arguments_may_be_of_a_subclass_of_str() -> None:
 
 
 def test_a_cache_that_is_dropped_is_gone_at_once() -> None:
-    """It was in a cycle with its own view, so it kept its values, and its file, until the collector came by."""
+    """The cache was in a cycle with its own view, so it kept its values and its file until the next
+    collection.
+    """
     cache = AsyncCache()
     cache.set("key", 1)
     assert "key" in cache.cache
@@ -409,7 +424,9 @@ def test_a_cache_that_is_dropped_is_gone_at_once() -> None:
 
 
 def test_a_write_invalidates_however_the_read_was_called(run: Run) -> None:
-    """``read(1)`` and ``read(key=1)`` are two keys; only the one that the write was called like was invalidated."""
+    """``read(1)`` and ``read(key=1)`` are two keys; only the key in the form of the write's call
+    was invalidated.
+    """
     rows = {1: "old"}
 
     @AsyncLRU()
@@ -439,7 +456,9 @@ def test_a_write_invalidates_however_the_read_was_called(run: Run) -> None:
 
 
 def test_warmup_reports_the_first_error_at_once(run: Run) -> None:
-    """It waited for the loads in order: an error was told when everything before it had ended."""
+    """The errors were awaited in order: an error was raised only after all earlier loads had
+    ended.
+    """
     cache = AsyncCache()
     slow = Load()
 
@@ -455,7 +474,7 @@ def test_warmup_reports_the_first_error_at_once(run: Run) -> None:
 
 
 def test_a_batch_loader_that_returns_a_set_is_an_error(run: Run) -> None:
-    """Its order means nothing, and its values went to whatever key came by."""
+    """The order of a set has no meaning, so its values were assigned to arbitrary keys."""
     cache = AsyncCache(batch_window_ms=0)
 
     async def load(keys: list[int]) -> Any:
@@ -469,7 +488,7 @@ def test_a_batch_loader_that_returns_a_set_is_an_error(run: Run) -> None:
 
 
 def test_a_loader_may_be_a_generator_of_types_coroutine(run: Run) -> None:
-    """`await` takes them, and so does the cache."""
+    """`await` accepts these generators, and so does the cache."""
 
     @types.coroutine
     def load() -> Any:
@@ -484,7 +503,7 @@ def test_a_loader_may_be_a_generator_of_types_coroutine(run: Run) -> None:
 
 @pytest.mark.parametrize("window", [1e300, 1.7e308, 1e15, 10**30])
 def test_a_batch_window_beyond_the_clock_is_for_ever(run: Run, window: float) -> None:
-    """It was a panic of the native module, which `except Exception` does not catch."""
+    """The native module panicked, and `except Exception` does not catch the panic."""
     cache = AsyncCache(batch_window_ms=5, max_batch_size=2)
     cache.batch_window_ms = window
     assert cache.batch_window_ms == float(window)
@@ -532,7 +551,8 @@ def test_lives_that_are_over_store_nothing(run: Run, life: float) -> None:
 
 
 def test_a_function_that_is_decorated_again_and_again_takes_no_stack() -> None:
-    # Each level asked the one below for its class, on the stack: 20,000 of them were a segmentation fault.
+    # Each level asked the next lower level for its class, on the stack: 20,000 levels were a
+    # segmentation fault.
     program = """
 import gc
 from cache import AsyncLRU

@@ -1,4 +1,4 @@
-"""The examples run, and do what they are there to show."""
+"""The examples run, and show their subjects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def run_example(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs an example in a process of its own, to its end; a warning fails it."""
+    """Runs an example in a separate process, to its end; a warning fails the test."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
         env={**os.environ, **environment},
@@ -57,7 +57,7 @@ def test_the_second_run_of_the_quickstart_has_everything_from_the_file(tmp_path:
     [warm] = re.findall(r"^warm: ([\d.]+) s$", second.stdout, re.MULTILINE)
     assert float(warm) < float(cold)
 
-    # The same was found, and nobody who reads a log has to scroll.
+    # The results are the same, and the log is short.
     found = re.compile(r"^\d+ modules: .*\n.*$", re.MULTILINE)
     assert found.findall(first.stdout) == found.findall(second.stdout)
     assert 10 <= len(first.stderr.splitlines()) <= 12
@@ -171,7 +171,9 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class Client:
-    """Asks a service. Every request has an event loop of its own: the cache does not mind."""
+    """Sends requests to a service. Every request has an event loop of its own: the cache does not
+    depend on loops.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -190,7 +192,7 @@ class Client:
 
 @pytest.fixture
 def client(service: ModuleType) -> Client:
-    """Asks the service."""
+    """A client of the service."""
     return Client(service.app)
 
 

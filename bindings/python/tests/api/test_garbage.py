@@ -1,4 +1,6 @@
-"""Memory: what the cache lets go of is freed, cycles through it are collected, and nothing grows."""
+"""Memory: objects dropped by the cache are freed, cycles through the cache are collected, and
+nothing grows.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,13 @@ from loops import Load, Run, cancel, outcome, task, turns
 
 from cache import AsyncCache, AsyncLRU, DiskBackend
 
-# A few blocks come and go with the interpreter's own caches; a leak of one block an operation is thousands.
+# The interpreter's own caches take and free a few blocks; a leak of one block per operation is
+# thousands.
 SLACK_BLOCKS = 300
 
 
 class Value:
-    """Can be referred to weakly."""
+    """An object for weak references."""
 
     def __init__(self) -> None:
         self.other: Any = None
@@ -34,7 +37,7 @@ def returns(value: Any) -> Callable[[], Awaitable[Any]]:
     return load
 
 
-# What is let go of
+# Dropped objects
 
 
 @pytest.mark.parametrize("how", ["evicted", "replaced", "deleted", "cleared", "cache dropped"])
@@ -236,7 +239,7 @@ def test_a_waiting_call_and_its_load_are_collected_with_their_closed_loop_and_ca
 
 
 def times(request: pytest.FixtureRequest) -> int:
-    """How many operations of each kind."""
+    """The number of operations of each kind."""
     million = request.config.getoption("--million") or os.environ.get("ASYNC_CACHE_MILLION")
     return 1_000_000 if million else 20_000
 
@@ -264,7 +267,8 @@ async def batches(cache: AsyncCache, count: int) -> None:
     cache.max_batch_size = 10
     for number in range(0, count, 10):
         await asyncio.gather(*(cache.get(key, batch_loader=load) for key in range(number, number + 10)))
-    # The loop keeps the timers of batches that left full until their windows are over: this one is over last.
+    # The loop keeps the timers of full batches until their windows are over: this window is the
+    # last one to end.
     passed = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(cache.batch_window_ms / 1000, passed.set_result, None)
     await passed
@@ -316,7 +320,8 @@ async def re_entrant_keys(cache: AsyncCache, count: int) -> None:
         compared = 0
 
         def __eq__(self, other: object) -> bool:
-            # Not at every comparison: the cache would give up looking for a place that never holds still.
+            # Not at every comparison: the cache would stop looking for a place that changes all the
+            # time.
             Key.compared += 1
             if Key.compared % 50 == 0:
                 cache.delete("other")
@@ -388,7 +393,7 @@ def test_nothing_grows_with_many(
             gc.collect()
             return blocks()
 
-        # What the interpreter and the loop keep for themselves is there after the first round.
+        # The memory kept by the interpreter and the loop is allocated in the first round.
         await once(1_000)
         before = await once(1_000)
         resident = _resident_bytes()
@@ -400,7 +405,7 @@ def test_nothing_grows_with_many(
 
 
 def _resident_bytes() -> int:
-    """Memory of the process, native memory included; 0 where it cannot be told."""
+    """Memory of the process, including native memory; 0 where it is not known."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

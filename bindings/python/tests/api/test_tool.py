@@ -1,4 +1,6 @@
-"""The console script ``async-cache``: the same tool as the crate's binary, and pickles if they are asked for."""
+"""The console script ``async-cache``: the same tool as the crate's binary, plus pickles on
+request.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ GOLDEN = Path(__file__).parents[4] / "crates/async-cache-disk/tests/golden/v1-py
 
 
 def tool(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run what the console script runs, in a process of its own."""
+    """Runs the code of the console script, in a separate process."""
     command = [sys.executable, "-c", "import sys; from cache._tool import main; sys.exit(main())", *args]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     return subprocess.run(
@@ -35,7 +37,7 @@ class Planted(str):
 
 @pytest.fixture
 def planted(tmp_path: Path) -> tuple[Path, Path]:
-    """A file with a pickle in it, and the trace that the pickle would leave."""
+    """A file that contains a pickle, and the trace that the pickle would leave."""
     path, trace = tmp_path / "planted.cache", tmp_path / "trace"
     cache = AsyncCache(backup=DiskBackend(path))
     value = Planted("\x1b[31mwhat came out")

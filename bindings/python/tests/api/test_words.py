@@ -1,9 +1,9 @@
-"""What the package says: messages that are true and name the argument, and what is seen of a load.
+"""Messages of the package: true and with the name of the argument; and the visible parts of a load.
 
-A size of 2**64 was refused by "maxsize is a number of entries (int) or None, not int", and a batch
-size of None by words which said that None was allowed. A service that hung in a cached function showed
-a task called `AsyncCache.load` with no stack. The version tag of a function's file was shown with the
-control character in it. Ctrl-C in a loader ended in "Task exception was never retrieved".
+A size of 2**64 was refused with "maxsize is a number of entries (int) or None, not int", and a
+batch size of None with a message that permitted None. A service that hung in a cached function
+showed a task called `AsyncCache.load` without a stack. The version tag of a function's file was
+shown with its control character. Ctrl-C in a loader ended in "Task exception was never retrieved".
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ cached_weather = AsyncLRU()(read_weather)
 
 
 def seen() -> str:
-    """What somebody sees who asks the loop for its tasks."""
+    """The information shown by the loop about its tasks."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     text = io.StringIO()
     for one in tasks:
@@ -120,7 +120,7 @@ def test_a_load_that_hangs_shows_the_loader(run: Run, kind: str) -> None:
         GATES["gate"] = asyncio.Event()
         caller = task(ask[kind]())
         await turns()
-        while "AsyncCache.load of" not in seen():  # a batch leaves by a timer
+        while "AsyncCache.load of" not in seen():  # a timer starts a batch
             await asyncio.sleep(0)
         text = seen()
         assert "AsyncCache.load of" in text
@@ -261,7 +261,7 @@ def test_a_path_is_in_a_message_once(path: Path) -> None:
 
 
 def test_values_are_shared_by_reference(run: Run) -> None:
-    """What docs/compatibility.md says."""
+    """As promised in docs/compatibility.md."""
 
     async def main() -> None:
         cache = AsyncCache()
@@ -274,7 +274,7 @@ def test_values_are_shared_by_reference(run: Run) -> None:
 
 
 def test_two_caches_of_one_path_are_to_each_other_what_processes_are(run: Run, path: Path) -> None:
-    """What docs/compatibility.md says."""
+    """As promised in docs/compatibility.md."""
     first, second = AsyncCache(backup=DiskBackend(path)), AsyncCache(backup=DiskBackend(path))
     first.set("a", 1)
     second.set("b", 2)
@@ -285,7 +285,7 @@ def test_two_caches_of_one_path_are_to_each_other_what_processes_are(run: Run, p
 
 
 def test_nothing_is_kept_where_maxsize_is_zero(run: Run) -> None:
-    """What docs/compatibility.md says; for the original it is no limit."""
+    """As promised in docs/compatibility.md; in the original 0 means unlimited."""
     cache = AsyncCache(maxsize=0)
     cache.set("key", 1)
     assert (len(cache.cache), run(cache.get("key"))) == (0, None)
@@ -294,7 +294,7 @@ def test_nothing_is_kept_where_maxsize_is_zero(run: Run) -> None:
 def test_a_relative_path_stays_when_the_working_directory_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What docs/compatibility.md says."""
+    """As promised in docs/compatibility.md."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     cache = AsyncCache(backup=DiskBackend("app.cache"))

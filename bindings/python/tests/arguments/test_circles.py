@@ -1,11 +1,13 @@
 """Arguments that lead back to themselves, are shared, deep or big.
 
-The bug's story: arguments were written part by part on the machine's stack, each as often as it was met. So an object
-that led back to itself (a node that knows its parent, a service with one of its own bound methods, an engine and its
-pool) or nested 65 levels deep was a ``ValueError`` from every call, and some shared lists were one, too.
+The bug's story: arguments were encoded recursively on the machine's stack, each part every time it
+was reached. So an object that led back to itself (a node that references its parent, a service with
+one of its own bound methods, an engine and its pool), or was nested 65 levels deep, was a
+``ValueError`` from every call, and so were some shared lists.
 
-The model here is naive: two values are equal if no path of references tells them apart. (`is_same` follows the paths of
-both at once, and takes two objects for equal that it compares already.)
+The model here is naive: two values are equal if no path of references distinguishes them.
+(`is_same` follows the paths of both at once, and treats two objects as equal while it is already
+comparing them.)
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def by_value(argument: Any) -> tuple[Any, ...]:
 
 
 def is_same(a: Any, b: Any) -> bool:
-    """Whether nothing that one finds by following references tells two values apart. Sets: in some order."""
+    """Whether no path of references distinguishes two values. Sets: in some order."""
     assumed: set[tuple[int, int]] = set()
     kept: list[Any] = []
 
@@ -80,7 +82,7 @@ def is_same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
 
     def any_order(a: list[Any], b: list[Any]) -> bool:
-        # What one order assumes is no fact for the next one.
+        # Assumptions made with one order do not hold for the next order.
         if len(a) != len(b):
             return False
         before = set(assumed)
@@ -131,7 +133,8 @@ def test_values_with_references_in_any_way_are_one_key_if_and_only_if_they_are_e
         if keys[a] == keys[b]:
             assert is_same(made[a], made[b])
         elif is_same(made[a], made[b]):
-            # Two ways to write one endless value may be two keys, if a circle leads to another one that it is like.
+            # Two ways to write one endless value may give two keys, if a circle leads to a similar
+            # circle.
             assert leads_back(made[a]) or leads_back(made[b])
     for each, again in zip(made, copy.deepcopy(made), strict=True):
         assert by_value(again) == by_value(each)
@@ -235,7 +238,7 @@ def test_an_endless_list_is_one_key_however_it_is_put_together() -> None:
 
 
 def test_lists_that_are_shared_over_and_over_are_looked_at_once() -> None:
-    """Each level doubles what there is to write: 60 of them would take longer than anybody waits."""
+    """Each level doubles the amount to encode: 60 levels would never finish."""
 
     def doubled(leaf: Any) -> Any:
         shared = [leaf]
@@ -249,7 +252,7 @@ def test_lists_that_are_shared_over_and_over_are_looked_at_once() -> None:
     assert time.process_time() - started < 5
     assert keys[0] == keys[1] != keys[2]
     assert keys[3] == keys[4] != keys[5]
-    # Of one value, whether it is shared or not.
+    # The same value, whether it is shared or not.
     flat: Any = [[0] * 2**4 for _ in range(2**12)]
     row = [0] * 2**4
     assert by_value([flat] * 5) == by_value([[row] * 2**12] * 5)
@@ -280,7 +283,7 @@ def test_arguments_nest_as_deep_as_memory_goes(length: int, link: Callable[[Any,
         assert by_value(one) == by_value(two) != by_value(other)
         assert KEY((one,), {}) == KEY((two,), {}) != KEY((other,), {})
     finally:
-        # Level by level: the interpreter's own way of freeing them recurses on some versions.
+        # Level by level: on some versions the interpreter frees nested objects recursively.
         for value in (one, two, other):
             take_apart(value)
 
@@ -315,7 +318,9 @@ def linked(count: int, last: int) -> Node:
 
 
 def test_a_long_list_that_is_linked_both_ways_is_a_matter_of_a_moment() -> None:
-    """All its links but for the last ones look alike: that they are not must be found without comparing all with all."""
+    """All links except the last look alike: finding that they are equal must not compare all
+    pairs.
+    """
     started = time.process_time()
     one, two, longer, other = linked(3000, 1), linked(3000, 1), linked(3001, 1), linked(3000, 2)
     assert by_value(one) == by_value(two)
@@ -330,7 +335,7 @@ def test_a_long_list_that_is_linked_both_ways_is_a_matter_of_a_moment() -> None:
 
 
 def test_objects_that_all_know_each_other_are_a_matter_of_a_moment() -> None:
-    """The number of paths through them grows as fast as the factorial of their number."""
+    """The number of paths through the objects grows as fast as the factorial of their number."""
 
     def crowd(size: int) -> list[Node]:
         nodes = [Node(number=number) for number in range(size)]

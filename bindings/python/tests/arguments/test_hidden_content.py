@@ -1,9 +1,11 @@
-"""Arguments that keep their content where `vars` does not lead: whatever is written in C, and inherits from it.
+"""Arguments whose content `vars` does not return: objects of classes written in C, and of their
+subclasses.
 
-The bug's story: such an object was known by its attributes alone, if it had any, and by its `repr`, if not. So
-`Money(1, "EUR")` and `Money(2, "EUR")`, a `Decimal` with a currency, were one key, and so were two database connections
-of a subclass without attributes, two patterns whose first 200 characters are alike, and a generator and the next one
-at its address. The second caller was served the first one's result.
+The bug's story: an object of this kind was represented only by its attributes, if it had any, and
+otherwise by its `repr`. So `Money(1, "EUR")` and `Money(2, "EUR")`, a `Decimal` with a currency,
+were one key, and so were two database connections of a subclass without attributes, two patterns
+with the same first 200 characters, and a generator and the next generator at its address. The
+second caller got the first caller's result.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class Default(collections.defaultdict[str, Any]):
 
 
 class Ghost:
-    """Shows its address."""
+    """Its `repr` shows its address."""
 
     __slots__ = ()
 
@@ -153,7 +155,9 @@ def test_different_contents_are_different_arguments(one: Any, two: Any) -> None:
 def test_copies_are_the_same_argument(one: Any) -> None:
     try:
         again = copy.deepcopy(one)
-    except TypeError:  # a memory view, a view of a dict: not to be copied, but the same one twice is one key
+    except (
+        TypeError
+    ):  # a memory view, a view of a dict: cannot be copied, but twice the same object is one key
         again = one
     assert by_value(again) == by_value(one)
     assert KEY((again,), {}) == KEY((one,), {})
@@ -216,7 +220,7 @@ def test_results_of_what_has_hidden_content_are_not_mixed_up(run: Run) -> None:
             connection.execute("insert into t values (?)", (name,))
             assert await first(connection) == name
             connection.close()
-        # One generator after the other may stand at one address.
+        # Consecutive generators may have the same address.
         assert [await everything(n for n in [number]) for number in range(5)] == [[n] for n in range(5)]
 
     run(main())
@@ -253,7 +257,8 @@ contents = st.recursive(
 def test_contents_are_the_same_argument_if_and_only_if_they_are_equal(a: Any, b: Any) -> None:
     assert by_value(copy.deepcopy(a)) == by_value(a)
     if by_value(a) == by_value(b):
-        # Equal, but for NaN, a list that may stand for a tuple, and the attributes that equality does not look at.
+        # Equal, except for NaN, a list that may stand for a tuple, and attributes that equality
+        # ignores.
         assert type(a) is type(b) or a == b
         assert repr(a) == repr(b) or a == b
     elif type(a) is type(b) and not isinstance(a, types.SimpleNamespace):
@@ -296,7 +301,7 @@ def test_what_pickle_would_say_is_stable() -> None:
 
 
 def test_nan_is_an_argument_like_others(run: Run) -> None:
-    """It is not equal to itself, so a call with it was loaded each time, and left a dead entry behind each time."""
+    """NaN is not equal to itself, so every call was loaded, and left a dead entry behind."""
 
     async def main() -> None:
         loads = 0
@@ -315,7 +320,9 @@ def test_nan_is_an_argument_like_others(run: Run) -> None:
 
 
 def test_numpys_scalars_arrays_and_generators_are_known_by_all_they_hold() -> None:
-    """A date of numpy's was the eight bytes of its buffer, without the unit: a second after 1970 was a day after."""
+    """A date of numpy was represented by the eight bytes of its buffer, without the unit: a second
+    after 1970 was a day after.
+    """
 
     class Sub(numpy.ndarray[Any, Any]):
         pass
@@ -347,12 +354,12 @@ def test_numpys_scalars_arrays_and_generators_are_known_by_all_they_hold() -> No
             assert by_value(copy.deepcopy(each)) == by_value(each), each
     assert by_value(sub([1])) != by_value(sub([2]))
     assert by_value(sub([1])) == by_value(sub([1]))
-    # The order in memory is no part of the value.
+    # The order in memory is not part of the value.
     square = numpy.arange(4).reshape(2, 2)
     assert by_value(numpy.asfortranarray(square)) == by_value(square)
 
 
-# Keys for backends of the user's own.
+# Keys for a user's own backends.
 
 
 class Api:
@@ -364,8 +371,9 @@ class Api:
 
 
 def test_keys_for_backends_tell_functions_methods_and_arrays_apart() -> None:
-    """They were made by names and `repr`: two lambdas of one function were one key, and so were the methods of two
-    objects, and two arrays that differ in what `repr` leaves out."""
+    """The keys were made from names and `repr`: two lambdas of one function gave one key, and so
+    did the methods of two objects, and two arrays whose difference `repr` leaves out.
+    """
 
     one, two = numpy.zeros(5000), numpy.zeros(5000)
     two[2500] = 1

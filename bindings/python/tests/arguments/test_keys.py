@@ -1,4 +1,6 @@
-"""Keys: by value for calls, as Python compares them for `AsyncCache`, and safe whatever they do."""
+"""Keys: by value for calls, by Python's comparison for `AsyncCache`, and safe against any
+behaviour.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +155,9 @@ def test_to_hashable_leaves_plain_values_as_they_are() -> None:
 
 
 def calls_of(run: Run, *arguments: tuple[Any, ...]) -> int:
-    """How many loads calls with these arguments are, by position; by keyword they are as many."""
+    """The number of loads for calls with these arguments, by position; by keyword the number is the
+    same.
+    """
 
     async def main() -> int:
         by_position, by_keyword = 0, 0
@@ -353,7 +357,7 @@ def test_a_key_that_cannot_be_hashed_is_a_type_error(run: Run) -> None:
 
 
 class Evil:
-    """A key whose hash and comparison do what the test wants."""
+    """A key whose hash and comparison run code of the test."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Objects of well-known libraries, and of classes that say what they are, as arguments.
+"""Objects of well-known libraries, and of classes registered by the user, as arguments.
 
 The bug's story: a method of a service with a logger, an engine or a client raised from every call;
-equal frames, rows and models were two keys, so a write through one of them left the result for
-the other; and a route with a `Request` answered 500.
+equal frames, rows and models were two keys, so a write through one object left the result for its
+equal; and a route with a `Request` answered 500.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def computed(number: int) -> Report:
 
 
 def is_one_key(one: Any, other: Any) -> bool:
-    """Whether a cached function takes two arguments for one; each of the two is always its own key."""
+    """Whether a cached function treats two arguments as equal; each of the two is always equal to
+    itself.
+    """
     loads = 0
 
     @AsyncLRU(maxsize=None)
@@ -173,8 +175,8 @@ def test_fields_that_do_not_count_for_equality_do_not_count_for_the_key() -> Non
 
 
 def test_a_write_through_a_model_reaches_its_equals() -> None:
-    """The bug's story: a model that was made with a default given was another key than its equal
-    with the default left out, so the result for the equal one stayed after the write.
+    """The bug's story: a model made with a default given and an equal model made with the default
+    left out were two keys, so the result for the equal model stayed after the write.
     """
     prices = {"tea": 1}
 
@@ -255,7 +257,9 @@ def test_a_call_with_a_request_is_answered_and_not_cached() -> None:
 def test_a_call_with_a_request_is_not_stored_either_if_a_backend_of_the_users_own_gets_the_keys(
     wrap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The story: such keys are made by Python code, which kept requests by identity, so all of them stayed in memory."""
+    """The story: keys for backends are made by Python code, which kept requests by identity, so all
+    requests stayed in memory.
+    """
     monkeypatch.setattr(_stand_ins, "_warned", set())
     loads = 0
     backend = MemoryBackend()
@@ -338,7 +342,7 @@ def test_looking_at_an_argument_runs_no_attribute_code_of_its_class() -> None:
 
 
 def test_a_long_argument_is_kept_as_a_digest() -> None:
-    """The bug's story: a cache of calls with documents of a megabyte kept all these documents."""
+    """The bug's story: a cache of calls with documents of a megabyte kept all the documents."""
     document = ["word"] * 100_000
     data, _, is_stable = native._encode_by_value(document)
     assert len(data) < 200 and is_stable

@@ -1,8 +1,9 @@
-"""Arguments that hold very many classes and functions, each known by its name.
+"""Arguments that hold very many classes and functions, each represented by its name.
 
-The story: whether a name was met before within one argument was found out by looking through all that were, so an
-argument with twenty thousand functions compared two hundred million names for each key. The names are hashed now once
-there are more than a few; these tests are about what must not change with their number.
+The story: to find out whether a name had already occurred in an argument, all earlier names were
+compared, so an argument with twenty thousand functions took two hundred million comparisons for
+each key. Now the names are hashed if there are more than a few; these tests check that their number
+changes nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cache import AsyncLRU
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A module with functions f0, f1, ... whose names lead to them."""
+    """A module with functions f0, f1, ... that can be found by their names."""
     made = ModuleType("many_names")
     exec("\n".join(f"def f{number}(): pass" for number in range(20_000)), made.__dict__)
     monkeypatch.setitem(sys.modules, "many_names", made)
@@ -53,7 +54,9 @@ def test_one_function_among_many_tells_arguments_apart(run: Run, module: ModuleT
 def test_a_name_that_leads_to_another_function_now_is_another_argument(
     run: Run, module: ModuleType, count: int
 ) -> None:
-    """The former function is known by identity from then on, also beside the one that has its name."""
+    """From then on the former function is represented by identity, even beside the function that
+    has its name.
+    """
 
     async def main() -> None:
         @AsyncLRU(maxsize=None)

@@ -1,12 +1,12 @@
 """Objects of classes that write their own `__eq__` and `__hash__`, as arguments.
 
-The bug's story: two objects that their class calls equal, but that differ in a counter, a cache or
-a lock, were two calls, and an invalidation with the one did not reach the other. Now a class whose
-`__eq__` compares attributes and nothing else is known by these, in files, too; another one is
-asked, in memory only.
+The bug's story: two objects that were equal by their class, but differed in a counter, a cache or a
+lock, were two calls, and an invalidation with the first did not reach the second. Now a class whose
+`__eq__` only compares attributes is represented by the compared attributes, in files too; another
+class is asked, in memory only.
 
-The worst that could happen: an object that was changed after a call gets what was loaded for its
-former value.
+The worst possible fault: an object changed after a call gets the result loaded for its former
+value.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(awaitable: Any) -> Any:
 
 
 def cached(**options: Any) -> tuple[Any, list[Any]]:
-    """A cached function of one argument, and the arguments that it was loaded for."""
+    """A cached function of one argument, and the arguments of its loads."""
     loads: list[Any] = []
 
     @AsyncLRU(**{"maxsize": None, **options})
@@ -70,7 +70,7 @@ def shares(one: Any, other: Any) -> bool:
 
 
 class Id:
-    """By fields: its comparison looks at one attribute."""
+    """By fields: its comparison reads one attribute."""
 
     def __init__(self, number: int, seen: int = 0) -> None:
         self.number, self.seen = number, seen
@@ -87,7 +87,7 @@ class Id:
 
 
 class Spelling:
-    """Asked: its comparison calls something."""
+    """Asked: its comparison calls a function."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -218,7 +218,7 @@ def test_objects_of_two_classes_are_two_calls_though_they_are_equal() -> None:
 
 
 class _Pattern:
-    """Equals whatever it matches, which does not equal it."""
+    """Equals every object that it matches, but the matched objects do not equal it."""
 
     def __init__(self, name: str, length: int) -> None:
         self.name, self.length = name, length
@@ -240,7 +240,7 @@ class _AtMost(_Pattern):
 
 @pytest.mark.parametrize("cls", [_Pattern, _AtMost])
 def test_a_comparison_that_holds_in_one_direction_lets_no_object_speak_for_others(cls: Any) -> None:
-    """Objects that a wildcard equals would all have got its result."""
+    """All objects equal to a wildcard would have got its result."""
     objects = [cls("*", 1), cls("a", 2), cls("b", 3)]
     for one in objects:
         for other in objects:
@@ -337,7 +337,7 @@ def test_a_class_that_adds_state_below_the_comparison_is_known_by_all_it_holds()
         __slots__ = ("tenant",)
 
     class Outside(Id):
-        """Its attribute is seen at the object only."""
+        """Its attribute is visible at the object only."""
 
     def of(cls: type, tenant: str) -> Any:
         made: Any = object.__new__(cls)
@@ -421,7 +421,7 @@ def test_classes_that_say_something_else_of_themselves_are_not_asked() -> None:
     assert shares(Text("a"), Text("a"))
 
 
-# Which comparisons are proven.
+# Proven comparisons.
 
 
 def _with(eq: Any, **space: Any) -> Any:
@@ -539,7 +539,7 @@ def test_what_is_proven_of_a_comparison() -> None:
     ]
     for eq in in_doubt:
         assert _equality.of(_with(eq)) == (None, None), eq
-    # What is no data proves nothing.
+    # An attribute that is not data proves nothing.
     for attribute in (property(lambda self: 1), functools.cached_property(lambda self: 1), len):
         assert _equality.of(_with(_same_class, x=attribute)) in ((None, None), (("x",), None))
     assert _equality.of(_with(_same_class, x=property(lambda self: 1))) == (None, None)
@@ -573,11 +573,11 @@ def test_an_object_that_lacks_a_compared_attribute_is_known_by_all_it_holds() ->
     assert shares(one, one)
 
 
-# Comparisons that go wrong.
+# Failing comparisons.
 
 
 class Array:
-    """What numpy's comparison returns."""
+    """The result of a comparison in numpy."""
 
     def __bool__(self) -> bool:
         raise ValueError("the truth value of an array is ambiguous")
@@ -656,7 +656,7 @@ def test_two_threads_that_make_the_same_twin_get_one() -> None:
     waits = threading.local()
 
     def eq(one: Any, other: Any) -> bool:
-        # The first comparison of each thread is that of its object with its own snapshot.
+        # The first comparison of each thread compares its object with the object's own snapshot.
         if not getattr(waits, "is_over", False):
             waits.is_over = True
             together.wait()
@@ -678,7 +678,7 @@ def test_two_threads_that_make_the_same_twin_get_one() -> None:
     assert found[0][1][0] is found[1][1][0]
 
 
-# What invalidations reach.
+# The reach of invalidations.
 
 
 @EQUAL
@@ -719,7 +719,7 @@ def test_the_object_of_a_method_is_known_by_its_equality() -> None:
         assert await one.read(1) == await other.read(1) == 1
         other.read.invalidate_cache(1)
         assert await one.read(1) == 2
-        # By identity, whatever the class says.
+        # By identity, whatever the class defines.
         assert await one.own(1) != await other.own(1)
 
     run(calls())
@@ -770,7 +770,7 @@ def test_an_invalidation_fences_the_load_of_an_equal_object() -> None:
     run(calls())
 
 
-# What is kept alive.
+# Objects kept alive.
 
 
 class Part:
@@ -809,7 +809,7 @@ def test_a_twin_goes_with_the_entry() -> None:
     _.clear()
     del held
     gc.collect()
-    # The object has gone, the snapshot is there as long as the entry.
+    # The object is gone; the snapshot lives as long as the entry.
     assert own() is None
     assert part() is not None
     read.invalidate_cache(Held("A"))
@@ -865,7 +865,7 @@ def test_classes_are_not_kept_alive() -> None:
     assert gone() is None
 
 
-# What is saved.
+# Saved keys.
 
 
 def test_objects_known_by_fields_are_found_in_a_file(tmp_path: Path) -> None:
@@ -910,7 +910,7 @@ def test_objects_known_by_fields_are_found_in_a_file(tmp_path: Path) -> None:
 
 
 def test_all_fields_are_encoded_as_without_a_comparison() -> None:
-    # So the files of before are read.
+    # Otherwise files written by earlier versions would not be found.
     point = Point(1, 2)
     assert _native._encode_by_value(point) == _native._encode_by_value(point, by_content=True)
 
@@ -956,7 +956,7 @@ def test_what_is_registered_goes_before_a_comparison(tmp_path: Path) -> None:
 
 
 def test_a_bound_method_of_such_an_object_is_a_function_of_a_file(tmp_path: Path) -> None:
-    # The file belongs to the function, whose name has a digest of the object: of all it holds.
+    # The file belongs to the function, whose name contains a digest of the object's whole content.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read = AsyncLRU(backup=DiskBackend(tmp_path / "a.cache"))(Reader("a").read)
@@ -1081,7 +1081,7 @@ def test_two_calls_share_if_and_only_if_the_class_calls_their_objects_equal(
 
 
 class Basket:
-    """Asked, with a hash that says nothing of its content."""
+    """Asked, with a hash that does not depend on its content."""
 
     def __init__(self) -> None:
         self.name = "a"

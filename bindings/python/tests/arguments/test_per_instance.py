@@ -1,6 +1,8 @@
-"""`per_instance=True`: the results of a method are kept for each object, by identity, as long as the object lives.
+"""`per_instance=True`: the results of a method are kept for each object, by identity, as long as
+the object lives.
 
-The worst that could happen: a new object at the address of a dead one gets what was loaded for the dead one.
+The worst possible fault: a new object at the address of a dead object gets the dead object's
+results.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def run(awaitable: Any) -> Any:
 
 
 class Base:
-    """Its content must not be looked at."""
+    """Its content must not be read."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -53,7 +55,7 @@ class Repository(Base):
 
 
 class Equal:
-    """All are equal, and none can be hashed."""
+    """All objects are equal, and cannot be hashed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -564,7 +566,8 @@ def test_class_methods_and_functions_have_objects_too() -> None:
             assert [await name_of(one), await name_of(two, client=1)] == ["one", "two"]
         assert Store.name.get_metrics()["hits"] == 2
         Other.name.invalidate_cache(1)
-        # From 3.13 on a class method does not say of which class it is: the others' results go, too.
+        # From 3.13 on a class method does not know its class: the other classes' results are
+        # removed too.
         assert Store.name.get_metrics()["size"] == (1 if sys.version_info < (3, 13) else 0)
 
     run(calls())

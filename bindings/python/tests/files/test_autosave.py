@@ -1,4 +1,6 @@
-"""Caches that save themselves: when, how often, what happens to errors, forks and the end of the interpreter."""
+"""Caches that save themselves: when, how often, with errors, forks and the end of the
+interpreter.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from programs import complete, run
 
 from cache import AsyncCache, AsyncLRU, AsyncTTL, BackupError, CacheBackend, DiskBackend, _autosave
 
-LIMIT = 60  # seconds after which a test that waits has failed
+LIMIT = 60  # seconds; a test that waits longer has failed
 
 
 class Memory(CacheBackend):
-    """A backend that can be told to fail, and says when it was saved to."""
+    """A backend that fails on request, and reports its saves."""
 
     def __init__(self) -> None:
         self.saved: list[dict[Any, Any]] = []
@@ -41,7 +43,7 @@ class Memory(CacheBackend):
 
 
 class Planned:
-    """A cache whose plan is looked at by the test, on the test's clock."""
+    """A cache whose plan is checked by the test, on the test's clock."""
 
     def __init__(self, every: float | None = None, changes: int | None = None, at_exit: bool = False) -> None:
         self.backend = Memory()
@@ -286,7 +288,9 @@ def test_a_save_by_hand_that_hangs_in_a_thread_does_not_keep_an_exit_for_ever() 
 
 
 def test_after_a_save_that_failed_nothing_is_looked_at_all_the_time() -> None:
-    """The cache was saved by hand meanwhile. There was nothing to save again, and the time for it stayed in the past."""
+    """The cache was saved by hand in the meantime. Nothing needed saving, but the time for it
+    stayed in the past.
+    """
     it = Planned(every=10)
     it.cache.set("k", 1)
     it.backend.error = OSError("no")
@@ -301,7 +305,7 @@ def test_after_a_save_that_failed_nothing_is_looked_at_all_the_time() -> None:
 
 
 class Raises(logging.Filter):
-    """What a program may have put into its log."""
+    """A filter that a program may have added to its log."""
 
     def filter(self, _: logging.LogRecord) -> bool:
         raise SystemExit("the log is broken, too")
@@ -336,20 +340,22 @@ def test_whatever_the_save_of_one_cache_raises_others_are_saved(error: type[Base
     last_error = failing.stats()["last_save_error"]
     assert last_error is not None
     assert last_error.startswith(error.__name__)
-    # Its traceback holds the cache, which would go on failing until the collector comes by.
+    # Its traceback holds the cache, which would continue to fail until the next garbage collection.
     fails.error = None
 
 
 @pytest.fixture
 def saver(monkeypatch: pytest.MonkeyPatch) -> _autosave.Saver:
-    """One whose thread has not started yet."""
+    """A saver whose thread has not started yet."""
     saver = _autosave.Saver()
     monkeypatch.setattr(_autosave, "_saver", saver)
     return saver
 
 
 def test_a_cache_that_is_made_while_another_is_saved_is_not_overlooked(saver: _autosave.Saver) -> None:
-    """The thread slept until the next save of the others, a minute at most, and had not heard of the new one."""
+    """The thread slept until the next save of the other caches, at most a minute, and did not know
+    of the new cache.
+    """
     inner, caches = Memory(), []
 
     class Makes(Memory):
@@ -371,7 +377,9 @@ def refuse(_: threading.Thread) -> None:
 def test_a_thread_that_cannot_start_is_started_later(
     by: str, saver: _autosave.Saver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The cache could not be made; and one that had been made was saved only when the next one was."""
+    """The cache could not be made; and a cache made in spite of this was saved only after the next
+    one was made.
+    """
     backend = Memory()
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "cache"):
         patch.setattr(threading.Thread, "start", refuse)

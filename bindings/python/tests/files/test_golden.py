@@ -1,4 +1,6 @@
-"""Files that the package wrote with its options, once: read by the package of today, and by readers of another hand."""
+"""Files written once by the package with its options: read by today's package and by independent
+readers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ NAMES = list(golden.OPTIONS)
 
 
 def with_types(value: Any) -> Any:
-    """Something that is equal if and only if values and types are, all the way down."""
+    """An object that is equal if and only if values and types are equal, at all levels."""
     match value:
         case dict():
             parts: Any = [(with_types(key), with_types(part)) for key, part in value.items()]
@@ -33,7 +35,9 @@ def with_types(value: Any) -> Any:
 
 
 def copy_of(name: str, folder: Path) -> Path:
-    """A file of one's own: the modes of a checkout depend on who made it, and would decide whether it is trusted."""
+    """A copy of the file: the modes of a checkout depend on its maker, and would decide whether it
+    is trusted.
+    """
     copy = folder / name
     shutil.copyfile(golden.GOLDEN / name, copy)
     copy.chmod(0o600)
@@ -41,7 +45,7 @@ def copy_of(name: str, folder: Path) -> Path:
 
 
 def get_all(path: Path, keys: list[Any], **options: Any) -> list[Any]:
-    """What a cache over the file answers to each key."""
+    """The results of a cache over the file for all keys."""
 
     async def get() -> list[Any]:
         cache = golden.cache_of(path, **options)

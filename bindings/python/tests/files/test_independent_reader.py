@@ -1,4 +1,4 @@
-"""The golden files, read by a program that was written from ``docs/file-format.md`` alone."""
+"""The golden files, read by a program written only from ``docs/file-format.md``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Entry = tuple[bytes, bytes, int | None]
 
 
 def version_1() -> list[Entry]:
-    """What ``crates/async-cache-disk/tests/golden.rs`` says is in the file."""
+    """The contents of the file, according to ``crates/async-cache-disk/tests/golden.rs``."""
     entries: list[Entry] = [
         (b"", b"the empty key", None),
         (b"empty value", b"", SAVED_AT),
@@ -69,7 +69,7 @@ def open_golden(name: str, secret: bytes | None = None) -> reader.Snapshot:
 
 
 def unpack(snapshot: reader.Snapshot, record: reader.Record) -> bytes:
-    """The value that was saved (section 8)."""
+    """The saved value (section 8)."""
     if not record.is_compressed:
         return record.value
     frame = zstandard.get_frame_parameters(record.value)
@@ -90,7 +90,7 @@ def parts(snapshot: reader.Snapshot, record: reader.Record) -> Entry:
 
 
 def check(snapshot: reader.Snapshot, expected: list[Entry], eager: list[Entry]) -> None:
-    """By every way there is to see them."""
+    """Compares the entries, by every way of reading them."""
     assert [parts(snapshot, record) for record in snapshot.entries().values()] == expected
     assert list(snapshot.entries()) == list(range(len(expected)))
     for rank, (key, value, deadline) in enumerate(expected):
@@ -107,7 +107,7 @@ def test_the_file_of_format_version_1_holds_what_it_should() -> None:
     snapshot = open_golden("v1.acf")
     assert (snapshot.saved_at, snapshot.version, snapshot.producer) == (SAVED_AT, "v1", "golden")
     check(snapshot, version_1(), [])
-    # One record was taken back: it is walked over, and no entry.
+    # One record is superseded: the walk visits the record, but the record is not an entry.
     walked = [parts(snapshot, record) for record in snapshot.walk()]
     assert walked == [(b"forgotten", b"nobody finds this", SAVED_AT), *version_1()]
 
@@ -131,7 +131,7 @@ def test_the_files_with_a_secret_and_with_compression_hold_what_they_should(name
 
 
 def merged() -> list[tuple[bytes, bytes, int | None, int | None]]:
-    """What ``golden.rs`` says is in the files that say when everything was written."""
+    """The contents of the files with times of writing, according to ``golden.rs``."""
     entries: list[tuple[bytes, bytes, int | None, int | None]] = [
         (b"of a program that does not merge", b"", None, None),
         (b"written and due", b"v", SAVED_AT + 5, SAVED_AT - 5),
@@ -192,11 +192,11 @@ def test_the_file_that_python_wrote_holds_what_it_should() -> None:
     day = datetime.date(2024, 2, 29)
     assert values["date"] == ext(7, struct.pack(">HBB", day.year, day.month, day.day))
     assert values["pickled"].code == 15
-    # Only what may expire has a deadline, and the page lists it.
+    # Only entries that may expire have a deadline, and the page lists them.
     due = [key for key, record in keys.items() if record.deadline is not None]
     assert due == [msgpack.packb("text")]
     assert [rank for _, rank in snapshot.deadlines()] == [list(keys).index(due[0])]
-    # A key that pickle wrote is found by nobody, so it is eager.
+    # A key written by pickle cannot be found by a look-up, so the entry is eager.
     assert len(list(snapshot.eager())) == 1
 
 

@@ -1,8 +1,9 @@
-"""Keys that are equal to a key in the file without being of its class.
+"""Keys that are equal to a key in the file but have a different class.
 
-The bug's story: `numpy.int64(5)` equals 5 and has its hash, so in memory they are one key. But it had no form in a file:
-`delete(numpy.int64(5))` removed 5 from memory and left it in the file, from where it was served again. The same went
-for subclasses of `Decimal`, `date` and others that leave equality to their base.
+The bug's story: `numpy.int64(5)` equals 5 and has its hash, so in memory they are one key. But it
+had no form in a file: `delete(numpy.int64(5))` removed 5 from memory but left 5 in the file, from
+which it was served again. The same happened with subclasses of `Decimal`, `date` and other classes
+that inherit the equality of their base.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def test_a_key_whose_equality_is_not_that_of_its_base_has_no_form(key: Any) -> N
 
 
 class Five:
-    """Equal to 5, and nobody can tell from outside."""
+    """Equal to 5, but the equality is not visible from outside."""
 
     def __eq__(self, other: object) -> bool:
         return other == 5
@@ -144,7 +145,7 @@ class Five:
 def test_what_was_written_under_an_equal_key_without_a_form_is_newer_than_the_file(
     run: Run, path: Path
 ) -> None:
-    """Once its time had passed, the older value under 5 came back out of the file."""
+    """After the entry had expired, the older value under 5 came back out of the file."""
 
     async def main() -> None:
         cache = AsyncCache(backup=DiskBackend(path))

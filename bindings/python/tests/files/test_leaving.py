@@ -1,10 +1,10 @@
-"""Leaving a `with` block: whose exception leaves it, and when there is something to save.
+"""Leaving a `with` block: which exception leaves the block, and when there is something to save.
 
-Programs that did their work without a cache were ended by one: the block's body raised, the save on
-leaving failed, too (no room, no right, no folder), and its `BackupError` took the place of the
-exception that `except` was written for. Programs that only looked into a file could not leave their
-block on a read-only file system, and wrote a file of 10,000 entries anew with the 128 that their
-own `maxsize` had room for.
+A cache ended programs whose work did not need the cache: the block's body raised, the save at the
+end of the block failed too (no space, no permission, no folder), and its `BackupError` replaced the
+exception for which the `except` was written. Programs that only read from a file could not leave
+their block on a read-only file system, and rewrote a file of 10,000 entries with the 128 entries
+permitted by their own `maxsize`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from cache import AsyncCache, BackupError, CacheBackend, CacheWarning, DiskBacke
 
 
 class BodyError(Exception):
-    """What the body of a block raises."""
+    """The exception raised by the body of a block."""
 
 
 class WaitsInSave(MemoryBackend):
-    """A save waits until the test says so."""
+    """A save that waits until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class WaitsInSave(MemoryBackend):
 
 
 def disk_that_cannot_be_written(path: Path) -> CacheBackend:
-    (path / "a folder").mkdir(parents=True)  # a save puts no file in the place of one
+    (path / "a folder").mkdir(parents=True)  # a save does not replace a folder by a file
     return DiskBackend(path)
 
 
@@ -173,7 +173,7 @@ def test_what_was_saved_by_hand_is_not_saved_again(path: Path) -> None:
         cache.save_to_backup()
         file = path.stat()
     assert path.stat() == file
-    cache.save_to_backup()  # asked for by name, it is always done
+    cache.save_to_backup()  # an explicit save is always done
     assert path.stat() != file
 
 
@@ -235,7 +235,7 @@ def test_a_save_that_fails_when_nobody_waits_any_more_is_logged(
 
 
 def test_a_save_in_a_thread_that_raises_stop_iteration_ends_all_the_same(run: Run) -> None:
-    # A future of asyncio's does not take a StopIteration, so the caller waited for ever.
+    # A future of asyncio does not accept a StopIteration, so the caller waited for ever.
     class Exhausted(MemoryBackend):
         def save(self, data: Any) -> None:
             next(iter([]))

@@ -1,12 +1,12 @@
-"""An event loop goes on beside saves and loads in threads.
+"""An event loop continues to run beside saves and loads in threads.
 
-A load of 300,000 entries in a thread let the event loop beside it stand still for 290 ms, and for a
-second if their keys were objects, though it released the interpreter's lock every half a
-millisecond: it took the lock again before any other thread could come, and each release made those
-that waited count anew until they would insist. The same went for saves with pickled keys.
+A load of 300,000 entries in a thread blocked the event loop beside it for 290 ms, and for a second
+if the keys were objects, though it released the interpreter's lock every half millisecond: the load
+took the lock again before any other thread could, and each release restarted the waiting time of
+the other threads. The same happened with saves of pickled keys.
 
-How late a loop is depends on the machine, so the best of a few tries is compared with a plain thread
-of Python code beside the same loop. Without what `pace.rs` does, each of these takes far longer.
+The delay of a loop depends on the machine, so the best of a few tries is compared with a plain
+thread of Python code beside the same loop. Without `pace.rs`, each test takes far longer.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Key:
 
 @pytest.fixture(autouse=True)
 def no_collections() -> Iterator[None]:
-    """The garbage collector stops everything, too, for as long as it takes: that is Python's."""
+    """The garbage collector also stops all threads; its pauses are not ours to measure."""
     gc.disable()
     yield
     gc.enable()
 
 
 async def worst_delay(work: Callable[[], object]) -> float:
-    """By how much a loop that sleeps for a millisecond was late at most, while a thread works."""
+    """The greatest delay of a loop that sleeps for a millisecond, while a thread works."""
     delays = [0.0]
     is_over = False
 

@@ -1,4 +1,6 @@
-"""The path of a `DiskBackend`: every name that a file system takes works, and what does not work is refused at once."""
+"""The path of a `DiskBackend`: every name that a file system accepts works; others are refused at
+once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has other rules for 
 
 
 def round_trip(run: Run, path: str | Path) -> bool:
-    """Whether what is saved to a path comes back from there."""
+    """Whether entries saved to a path can be loaded from it."""
     saved = AsyncCache(backup=DiskBackend(path))
     saved.set("key", "value")
     saved.save_to_backup()
@@ -47,7 +49,9 @@ def round_trip(run: Run, path: str | Path) -> bool:
     ids=lambda name: f"{name[:12]!r}, {len(os.fsencode(name))} bytes",
 )
 def test_every_name_that_a_file_system_takes_works(run: Run, tmp_path: Path, name: str) -> None:
-    """Names of more than 233 bytes could not be saved to: the temporary file's name was too long."""
+    """Names of more than 233 bytes could not be saved to: the temporary file's name was too
+    long.
+    """
     assert round_trip(run, tmp_path / name)
     for _ in range(2):
         AsyncCache(backup=DiskBackend(tmp_path / name)).save_to_backup()
@@ -70,7 +74,7 @@ def test_long_names_that_begin_alike_have_locks_and_files_of_their_own(run: Run,
 @POSIX
 @pytest.mark.parametrize("length", [200, 212, 234, 255])
 def test_a_long_name_can_be_loaded_again_beside_cold_entries(run: Run, tmp_path: Path, length: int) -> None:
-    """What two files have between them goes into a third one for a moment, whose name was too long."""
+    """The union of two files is written to a third file for a moment, whose name was too long."""
     backend = DiskBackend(tmp_path / ("n" * length), merge=False)
     older = AsyncCache(backup=backend)
     older.set("old", 1)
@@ -130,7 +134,7 @@ def test_a_relative_path_stays_where_it_was(
 
 
 def test_there_is_one_version() -> None:
-    """The package was 3.0.0, and the tool that comes with it said 0.1.0."""
+    """The package was 3.0.0, but its tool reported 0.1.0."""
     code = "import sys; from cache._tool import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--version"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -1,4 +1,4 @@
-"""Entries that survive the process: saving, loading, damage, and backends of the user's own."""
+"""Entries that survive the process: saving, loading, damage, and a user's own backends."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_entries_are_found_in_a_process_with_another_hash_seed(path: Path) -> No
 
 
 class Here:
-    """An argument that is compared by its attributes."""
+    """An argument compared by its attributes."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -187,7 +187,7 @@ def test_an_object_key_is_found_again_by_its_attributes(run: Run, path: Path) ->
 
 
 class Point:
-    """A key that is compared by Python code."""
+    """A key compared by Python code."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -200,7 +200,7 @@ class Point:
 
 
 class Bare:
-    """A key that is compared by identity."""
+    """A key compared by identity."""
 
 
 def test_keys_that_are_objects_are_found_again(run: Run, path: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_file_that_is_cut_or_changed_anywhere_never_gives_a_wrong_value(run: R
         cache.set(f"key {number}", [f"value {number}"])
     cache.save_to_backup()
     good = path.read_bytes()
-    # Some four hundred places of the file; the crate's own tests do every one of them.
+    # About four hundred places of the file; the crate's own tests cover all of them.
     places = range(0, len(good), max(1, len(good) // 400) | 1)
     damaged = [good[:length] for length in places]
     damaged += [good[:at] + bytes([good[at] ^ 0x41]) + good[at + 1 :] for at in places]
@@ -669,7 +669,7 @@ def test_version_is_given_by_name(path: Path) -> None:
         backend(path, "v1")
 
 
-# Backends of the user's own
+# A user's own backends
 
 
 def test_a_backend_that_raises_on_load_is_an_empty_cache_and_a_warning(run: Run) -> None:
@@ -701,7 +701,9 @@ def test_a_backend_that_loads_something_else_is_an_empty_cache_and_a_warning() -
 
 
 def test_an_entry_that_is_malformed_is_left_out_alone(run: Run) -> None:
-    """The load stopped at the first one, and the next save replaced all that it had not come to."""
+    """The load stopped at the first malformed entry, and the next save replaced all entries after
+    it.
+    """
     forever = float("inf")
     entries: Any = {
         "a": (1, None),
@@ -723,7 +725,7 @@ def test_an_entry_that_is_malformed_is_left_out_alone(run: Run) -> None:
 
 def test_a_backend_whose_load_returns_nothing_is_an_empty_cache(run: Run) -> None:
     class RedisBackend(CacheBackend):
-        """The example of the documentation, word for word but for the client."""
+        """The example of the documentation, unchanged except for the client."""
 
         def load(self) -> Any: ...
         def save(self, data: Any) -> None: ...
@@ -761,7 +763,7 @@ def test_a_backend_of_the_users_own_serves_decorated_functions(run: Run) -> None
     (saved,) = backend.saved
     assert [value for value, _ in saved.values()] == ["v", "v"]
     assert all(left is not None and 90 < left <= 100 for _, left in saved.values())
-    # What a backend is given can be pickled, as every Redis backend will.
+    # Entries passed to a backend can be pickled, as every Redis backend does.
     backend.data = pickle.loads(pickle.dumps(backend.data))
     again, calls = application()
     run(use(again))
@@ -855,11 +857,13 @@ def test_an_entry_that_no_longer_decodes_is_a_miss_and_counted(run: Run, path: P
     assert again.stats()["undecodable"] == 1
 
 
-# What a save leaves behind
+# Effects of a save
 
 
 def test_a_save_makes_no_string_bigger(path: Path) -> None:
-    """A string keeps its UTF-8 form once somebody asked for it, so that a save doubled what non-ASCII text takes."""
+    """A string caches its UTF-8 form after the first request, so a save doubled the memory of
+    non-ASCII text.
+    """
     text, key = "é" * 2000, "ключ" * 100
     before = sys.getsizeof(text), sys.getsizeof(key)
     cache = AsyncCache(backup=DiskBackend(path))

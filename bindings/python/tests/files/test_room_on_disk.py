@@ -1,4 +1,6 @@
-"""A disk that has room for two files suffices: what a save has replaced is closed, also while entries are cold."""
+"""A disk with room for two files suffices: a save closes the replaced file, even while entries are
+cold.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc 
 
 
 def deleted_files(path: Path) -> list[str]:
-    """The files of the path's folder that this process has open and that have no name any more."""
+    """The files in the path's folder that this process has open although their names are gone."""
     found = []
     for number in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:  # the one that listed the folder
+        except OSError:  # the descriptor of the listing itself
             continue
         if target.startswith(str(path.parent)) and target.endswith(" (deleted)"):
             found.append(target)
@@ -46,7 +48,9 @@ def filled(path: Path, **options: Any) -> None:
 def test_the_file_that_a_save_replaced_is_closed_while_entries_are_cold(
     run: Run, path: Path, options: dict[str, Any]
 ) -> None:
-    """It took its room until the last cold entry was read: from the second save on there were three files on the disk."""
+    """The replaced file took space until its last cold entry was read: from the second save on, the
+    disk held three files.
+    """
     filled(path, **options)
     cache = AsyncCache(maxsize=None, backup=DiskBackend(path, **options))
     for save in range(5):

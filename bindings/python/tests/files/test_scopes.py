@@ -1,4 +1,4 @@
-"""Whose file it is: functions that share a name, methods, partials, functions that are defined again."""
+"""The owner of a file: functions that share a name, methods, partials, redefined functions."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def cached(path: Path, function: Callable[..., Awaitable[Any]]) -> Any:
 def test_what_carries_values_of_its_own_does_not_serve_those_of_another(
     run: Run, path: Path, one: Any, two: Any, expected: Any
 ) -> None:
-    """The methods of two objects had one name, and so one file: `B.fetch(1)` was served `A/1`. A partial's name was its
-    `repr`, with an address, so that it was never warm."""
+    """The methods of two objects had one name, and so one file: `B.fetch(1)` was served `A/1`. A
+    partial's name was its `repr`, with an address, so its file was never used again.
+    """
     first = cached(path, one)
     value = run(first(1))
     first.save_to_backup()
@@ -106,7 +107,7 @@ async def get_product(i):
 
 
 def test_a_function_that_is_defined_again_takes_over_the_file(path: Path) -> None:
-    """A cell of a notebook could not be run again once it was edited, and no module reloaded."""
+    """An edited cell of a notebook could not be run again, and no module could be reloaded."""
     scope: dict[str, Any] = {"AsyncLRU": AsyncLRU, "DiskBackend": DiskBackend, "path": path, "__name__": "nb"}
     exec(CELL.format("i"), scope)
     first = scope["get_product"]
@@ -115,7 +116,7 @@ def test_a_function_that_is_defined_again_takes_over_the_file(path: Path) -> Non
     second = scope["get_product"]
     assert asyncio.run(second(1)) == 2
     second.save_to_backup()
-    # The old one may still be registered with atexit.
+    # The old function may still be registered with atexit.
     with pytest.warns(CacheWarning, match="defined again"):
         first.save_to_backup()
     del first, second, scope["get_product"]
@@ -156,7 +157,7 @@ def test_functions_of_one_name_that_close_over_different_things_are_refused(path
 
 
 def test_a_function_that_was_dropped_does_not_keep_its_file(path: Path) -> None:
-    """It keeps itself alive until the collector comes by."""
+    """The function keeps itself alive until the next garbage collection."""
 
     async def one(x: int) -> int:
         return x
@@ -175,7 +176,9 @@ def test_a_function_that_was_dropped_does_not_keep_its_file(path: Path) -> None:
 
 
 def test_a_file_is_in_use_as_long_as_any_cache_uses_it(path: Path) -> None:
-    """The second cache on a path took the claim of the first, and took it with it when it died."""
+    """The second cache on a path took over the first cache's claim, and removed the claim when it
+    died.
+    """
     first = AsyncCache(backup=DiskBackend(path))
     second = AsyncCache(backup=DiskBackend(path))
     del second
@@ -199,7 +202,7 @@ other.save_to_backup()
 
 
 def test_a_file_of_another_function_that_came_since_the_load_is_set_aside(run: Run, path: Path) -> None:
-    """It was replaced without a word."""
+    """The file was silently replaced."""
     function = cached(path, power)
     run(function(1, 2))
     output_of(OTHER, path)
@@ -214,7 +217,9 @@ def test_a_file_of_another_function_that_came_since_the_load_is_set_aside(run: R
 
 
 def test_a_file_that_is_ours_again_is_not_set_aside(run: Run, path: Path) -> None:
-    """That a file was another function's was remembered even when it had been put right."""
+    """The fact that a file belonged to another function was remembered even after the file was
+    corrected.
+    """
     function = cached(path, power)
     run(function(1, 2))
     function.save_to_backup()

@@ -1,8 +1,8 @@
-"""`load_from_backup` in a cache that has a file open already.
+"""`load_from_backup` in a cache that already has an open file.
 
-The bug's story: a cache with a hundred entries in its file, none of them asked for so far, loaded a file that another
-process had written in its place. All hundred were gone: they were nowhere but in the old file, which was let go. The
-next save made it final.
+The bug's story: a cache with a hundred entries in its file, none of them read so far, loaded a file
+with which another process had replaced it. All hundred were lost: they were only in the old file,
+which was closed. The next save made the loss permanent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def cache_on(path: Path, **options: Any) -> AsyncCache:
 
 
 def written(path: Path, *entries: tuple[Any, Any]) -> None:
-    """What another process put in the place of the file."""
+    """Replaces the file, as another process would."""
     backend = DiskBackend(path)
     backend.save({key: (value, None) for key, value in entries})
 

@@ -1,7 +1,8 @@
-"""Attacks on the file: a planted pickle never runs and is never served, and the message says why.
+"""Attacks on the file: a planted pickle never runs and is never served, and the message gives the
+reason.
 
-The attacker can write wherever these tests write, knows the format, and makes every checksum right; what he lacks is
-the secret. His pickle makes a folder, which tells that it ran.
+The attacker can write to all paths of these tests, knows the format, and corrects every checksum,
+but does not have the secret. The attacker's pickle makes a folder, which shows that it ran.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Plant = Callable[[Path], None]
 
 
 class Planted:
-    """Read from a pickle, it is a call of `os.mkdir`."""
+    """When unpickled, it is a call of `os.mkdir`."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -36,12 +37,12 @@ class Planted:
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """Is there once a planted pickle has run."""
+    """Exists after a planted pickle has run."""
     return tmp_path / "the pickle ran"
 
 
 def save(path: Path, entries: dict[Any, Any], **options: Any) -> bytes:
-    """Saves a cache file; what it holds."""
+    """Saves a cache file; returns its content."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CacheWarning)
         cache = AsyncCache(maxsize=None, backup=DiskBackend(path, **options))
@@ -52,7 +53,7 @@ def save(path: Path, entries: dict[Any, Any], **options: Any) -> bytes:
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of the format, slowly."""
+    """The checksum of the format, slow."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -62,7 +63,7 @@ def crc32c(data: bytes) -> int:
 
 
 def resealed(content: bytes, start: int, length: int) -> bytes:
-    """The file with the checksum of the unit at `start` made right."""
+    """The file with a corrected checksum of the unit at `start`."""
     file_id = content[32:48]
     unit = content[start + 4 : start + length]
     checksum = crc32c(file_id + start.to_bytes(8, "little") + unit)
@@ -70,7 +71,7 @@ def resealed(content: bytes, start: int, length: int) -> bytes:
 
 
 def leb128(content: bytes, at: int) -> tuple[int, int]:
-    """A length, and where it ends."""
+    """A length, and its end."""
     length = shift = 0
     while True:
         length |= (content[at] & 0x7F) << shift
@@ -93,7 +94,9 @@ def records(content: bytes) -> list[tuple[int, int]]:
 
 
 def assert_refused(run: Run, path: Path, marker: Path, reason: str, **options: Any) -> None:
-    """Nothing of the file is served or run, the warning says why, and the next save leaves the file aside."""
+    """Nothing in the file is served or run, the warning gives the reason, and the next save sets
+    the file aside.
+    """
     content, before = path.read_bytes(), set(path.parent.iterdir())
     with pytest.warns(CacheWarning, match=reason) as caught:
         cache = AsyncCache(backup=DiskBackend(path, **options))
@@ -111,7 +114,7 @@ def assert_refused(run: Run, path: Path, marker: Path, reason: str, **options: A
     assert not marker.exists()
 
 
-# Whose file it is
+# The owner of the file
 
 
 def in_a_writable_file(path: Path) -> None:
@@ -157,8 +160,8 @@ def test_a_symlink_of_ones_own_is_followed_by_loads_and_saves(run: Run, tmp_path
     assert run(AsyncCache(backup=DiskBackend(path)).get("key")) == "value"
 
 
-# As another user: only root can make files that belong to somebody else. The same is tested without rights on a disk
-# that is not real, in `crates/async-cache-disk/tests/trust.rs`.
+# As another user: only root can make files that belong to another user.
+# `crates/async-cache-disk/tests/trust.rs` tests the same on a fake disk, without root.
 NOBODY = 65534
 only_root = pytest.mark.skipif(
     not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give files to others"
@@ -218,11 +221,13 @@ except BackupError as error:
     assert not marker.exists()
 
 
-# What is in the file, under a secret
+# The content of the file, with a secret
 
 
 def forged(mine: bytes, theirs: bytes) -> bytes:
-    """My file's first record replaced by theirs, of the same length, with the right checksum."""
+    """My file with its first record replaced by their record of the same length, with a correct
+    checksum.
+    """
     (start, length), (other, other_length) = records(mine)[0], records(theirs)[0]
     assert (start, length) == (other, other_length)
     return resealed(mine[:start] + theirs[start : start + length] + mine[start + length :], start, length)
@@ -246,7 +251,7 @@ def test_a_pickle_put_into_a_file_with_a_secret_never_runs(run: Run, path: Path,
     planted = save(path.with_name("planted"), {"key": Planted(marker)}, secret=b"the attacker's own secret")
     (start, length) = records(planted)[0]
     size, honest = 100, b""
-    for _ in range(3):  # until mine is as long, so that everything else stays where it is
+    for _ in range(3):  # until mine has the same length, so that the rest stays in place
         honest = save(path, {"key": "x" * size}, secret=SECRET)
         size += length - records(honest)[0][1]
     path.write_bytes(forged(honest, planted))
@@ -265,7 +270,7 @@ def test_a_record_replayed_from_an_older_file_of_the_same_secret_is_a_miss(run: 
     cache = AsyncCache(backup=DiskBackend(path, secret=SECRET))
     assert run(cache.get("key")) is None
     assert cache.stats()["undecodable"] == 1
-    # And the header of the one before the entries of the other.
+    # And the header of the old file before the entries of the new file.
     path.write_bytes(new[:4096] + old[4096:])
     assert run(AsyncCache(backup=DiskBackend(path, secret=SECRET)).get("key")) is None
 
@@ -375,7 +380,7 @@ def test_without_pickle_none_is_run_and_none_is_passed_on(
         assert run(cache.get("evil")) is None
         assert DiskBackend(path, pickle=False).load() == {"plain": (1, None)}
         with pytest.warns(CacheWarning, match="2 entries .* are pickled, and so were not kept"):
-            cache.save_to_backup()  # does not copy the one that was not asked for
+            cache.save_to_backup()  # does not copy the entry that was not read
     assert cache.stats()["undecodable"] == 3
     assert len(caplog.records) == 1
     assert not marker.exists()
@@ -409,7 +414,7 @@ def test_a_compressed_file_is_smaller_and_comes_back(
     assert len(content) < plain * 0.9
     again = AsyncCache(maxsize=None, backup=DiskBackend(path, secret=secret))
     assert run(again.get("product 7")) == entries["product 7"]
-    # What is cold is copied, compressed or not.
+    # Cold entries are copied, compressed or not.
     for other in (None, compression):
         cold = AsyncCache(maxsize=None, backup=DiskBackend(path, secret=secret, compression=other))
         cold.set("new", "value " * 50)

@@ -1,4 +1,6 @@
-"""File systems that lack something: locks, modes, descriptors. A save works without, or says what is wrong at once."""
+"""File systems without locks, modes or descriptors. A save works without them, or fails at once
+with a reason.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ SECRET = "correct horse battery staple"
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """No file can be opened, as in a process that has too many open."""
+    """No file can be opened, as in a process with too many open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -40,8 +42,8 @@ def names(path: Path) -> list[str]:
 
 
 def test_a_symlink_to_nothing_where_the_lock_is_to_be_is_an_error_at_once(path: Path) -> None:
-    """Saves, `clear` and autosaves went round for ever: the lock was looked for where the link leads, and created where
-    it stands.
+    """Saves, `clear` and autosaves looped for ever: the lock was searched at the target of the
+    link, but created at the link itself.
     """
     cache = AsyncCache(backup=DiskBackend(path))
     cache.set("key", 1)
@@ -52,14 +54,16 @@ def test_a_symlink_to_nothing_where_the_lock_is_to_be_is_an_error_at_once(path: 
     with pytest.raises(BackupError, match="symlink where the lock"):
         DiskBackend(path).save({})
     assert time.monotonic() - began < 5
-    AsyncCache(backup=DiskBackend(path, merge=False)).save_to_backup()  # it needs no lock
+    AsyncCache(backup=DiskBackend(path, merge=False)).save_to_backup()  # needs no lock
 
 
 @pytest.mark.parametrize("starts", [1, 3])
 def test_a_start_without_descriptors_costs_the_start_and_not_the_file(
     run: Run, path: Path, starts: int
 ) -> None:
-    """A good file that could not be opened was set aside by the next save, one more copy for every such start."""
+    """The next save set aside a good file that could not be opened, and left a further copy at
+    every start.
+    """
     first = AsyncCache(backup=DiskBackend(path))
     for number in range(100):
         first.set(number, number)
@@ -96,7 +100,7 @@ def test_where_saves_do_not_merge_such_a_start_leaves_one_copy_of_the_file(path:
 def test_a_volume_that_makes_files_writable_to_a_group_never_fills_up(
     run: Run, path: Path, secret: str | None
 ) -> None:
-    """Kubernetes does that with `fsGroup`. Each start was cold, and left one more copy behind."""
+    """As in Kubernetes with `fsGroup`. Each start was cold, and left a further copy behind."""
     warm = 0
     for life in range(6):
         with warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Every cell of the table of flights: nobody hangs, and one load is one load.
+"""Every cell of the table of flights: no caller hangs, and one load is one load.
 
-The names of the tests are the cells: what happens, to a single load and to a batch.
+The names of the tests are the cells: the event, for a single load and for a batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Fatal(BaseException):
 
 
 def batching(size: int, **options: Any) -> AsyncCache:
-    """A cache whose batches leave with so many keys and not before."""
+    """A cache whose batches leave with exactly this many keys."""
     return AsyncCache(batch_window_ms=NEVER_MS, max_batch_size=size, **options)
 
 
@@ -311,7 +311,8 @@ def test_the_loader_asks_the_process_to_exit_and_callers_and_loop_are_told(
     loop_kind: str, kind: str, error: BaseException
 ) -> None:
     loop = new_loop(loop_kind)
-    # That nobody asked the task for its exception, which the loop has raised itself, is said as for every task.
+    # The loop reports, as for every task, that the exception it raised itself was not retrieved
+    # from the task.
     loop.set_exception_handler(lambda *_: None)
     told = 0
 
@@ -393,7 +394,7 @@ def test_single_the_load_is_cancelled_by_somebody_else_and_nobody_hangs(run: Run
         (driver,) = asyncio.all_tasks() - {asyncio.current_task(), *callers}
         driver.cancel()
         await turns()
-        # Whoever was not answered with the error asks anew.
+        # A caller that did not get the error asks again.
         if len(load.calls) == 2:
             load.answer("v")
         first, *others = await asyncio.gather(*callers)
@@ -650,7 +651,7 @@ def test_decorated_an_invalidation_during_the_load_fences_it(run: Run) -> None:
 
 
 class OtherLoop:
-    """An event loop of its own in a thread of its own."""
+    """An event loop in a thread of its own."""
 
     def __init__(self, kind: str) -> None:
         self.loop = new_loop(kind)
@@ -659,7 +660,7 @@ class OtherLoop:
         self._thread.start()
 
     def start(self, function: Callable[[], Awaitable[Any]]) -> Future[Any]:
-        """Starts to run it there."""
+        """Starts a function on the loop."""
 
         async def call() -> Any:
             return await function()
@@ -667,11 +668,11 @@ class OtherLoop:
         return asyncio.run_coroutine_threadsafe(call(), self.loop)
 
     def do(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        """Runs it there, and waits for it."""
+        """Runs a function on the loop, and waits for the result."""
         return self.start(function).result()
 
     def close(self, cancels: bool) -> None:
-        """Ends the loop with everything on it; as `asyncio.run` does it, or without a word."""
+        """Ends the loop with all its tasks; as `asyncio.run` does, or without cancelling."""
 
         async def cancel_all() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -755,7 +756,7 @@ def test_a_load_whose_loop_is_closed_does_not_hold_up_new_callers(kind: str, wha
     first.start(get)
     first.do(load.called)
     first.close(cancels=False)
-    # The load that can never go on is kept alive by its future, in `load.calls`.
+    # The load that can never continue is kept alive by its future, in `load.calls`.
     second = OtherLoop(kind)
     other = second.start(get)
 

@@ -1,4 +1,6 @@
-"""What `cache.get(...)` and a decorated call return behaves as a coroutine does, and the function as a function."""
+"""The result of `cache.get(...)` or a decorated call behaves like a coroutine, the function like a
+function.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +180,7 @@ def test_decorators_may_be_stacked(run: Run) -> None:
 
 
 def make_awaitables(run_kind: str) -> Coroutine[Any, Any, Any]:
-    """One of the coroutines that the package hands out, and that ends with the value 9."""
+    """A coroutine made by the package, with the result 9."""
     if run_kind == "decorated":
         return square(3)
     cache = AsyncCache()

@@ -1,8 +1,9 @@
 """Loads that wait for loads that wait for loads, thousands of them, on small stacks.
 
-The bug's story: from Python 3.12 on a load begins inside of its first caller's `await`, so each level of a recursive
-decorated function lay on the one before. In a thread with a stack of 1 MiB, which servers with many threads give theirs,
-a few hundred levels were a segmentation fault, far below the interpreter's limit of recursion.
+The bug's story: from Python 3.12 on a load begins inside its first caller's `await`, so each level
+of a recursive decorated function lay on the stack above the previous level. In a thread with a
+stack of 1 MiB, which servers with many threads use, a few hundred levels were a segmentation fault,
+far below the interpreter's recursion limit.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def on_stack(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], An
 
 
 class Nested:
-    """A function whose every call waits for the one below; the last one for `bottom`."""
+    """A function whose every call waits for the next lower call; the last waits for `bottom`."""
 
     def __init__(self, bottom: Callable[[], Any]) -> None:
         @AsyncLRU(maxsize=None)
@@ -119,7 +120,7 @@ def test_cancelling_the_first_caller_ends_all_levels(on_stack: OnStack) -> None:
 
 
 def test_levels_that_are_dropped_with_their_loop_are_freed(on_stack: OnStack) -> None:
-    """Freed one inside of the other, they would need as much stack as they did to begin."""
+    """Freed inside each other, the levels would need as much stack as at their beginning."""
 
     def work() -> str:
         async def main() -> None:

@@ -1,8 +1,8 @@
 """Forks while loads run: the loads are the parent's, and the child loads for itself.
 
-The child had a copy of every load that ran, on a copy of an event loop that said it was running. A call of the same key
-joined that load, and hung for ever: in workers of `ProcessPoolExecutor` and multiprocessing, for decorated functions,
-loaders and batches alike.
+The child had a copy of every running load, on a copy of an event loop that claimed to be running. A
+call with the same key joined the load, and hung for ever: in workers of `ProcessPoolExecutor` and
+multiprocessing, for decorated functions, loaders and batches alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ pytestmark = [
     pytest.mark.timeout(2 * LIMIT),
 ]
 
-# What all programs begin with. A load returns the process that it ran in; in the parent it waits for the gate.
+# The beginning of all programs. A load returns the process in which it ran; in the parent it waits
+# for the gate.
 HEAD = """
 import asyncio, concurrent.futures, gc, multiprocessing, os, signal, sys, threading
 from agent_cache import AgentCache, AgentCacheSession
@@ -152,7 +153,9 @@ def test_what_was_cached_is_served_in_the_child_and_no_error_is_counted() -> Non
 
 
 def test_the_child_calls_nothing_of_the_parent_s_event_loops() -> None:
-    """They share a pipe that wakes them: a thread-safe call in the child would wake the parent's."""
+    """Parent and child share the pipe that wakes the loop: a thread-safe call in the child would
+    wake the parent's loop.
+    """
     program = """
         called = []
         async def main():
@@ -193,7 +196,9 @@ def test_the_child_calls_nothing_of_the_parent_s_event_loops() -> None:
 
 
 def test_a_child_that_runs_the_parent_s_loop_on_has_its_callers_answered() -> None:
-    """As test runners do that keep one event loop: the fork is made while it stands still."""
+    """As in test runners that keep one event loop: the fork happens while the loop is not
+    running.
+    """
     program = """
         loop = asyncio.new_event_loop()
         task = loop.run_until_complete(under_way(with_loader))
@@ -209,7 +214,9 @@ def test_a_child_that_runs_the_parent_s_loop_on_has_its_callers_answered() -> No
 
 
 def test_a_loader_may_ask_a_forked_process_for_its_own_key() -> None:
-    """The child is in a copy of the loader's context: it was told that it asks for its own key."""
+    """The child runs in a copy of the loader's context: it got the error for asking for its own
+    key.
+    """
     program = """
         async def forks():
             if os.getpid() != parent:

@@ -1,9 +1,10 @@
-"""Interrupts inside of the event loop, while it does something for a load.
+"""Interrupts inside the event loop, while it works for a load.
 
-The bug's story: Ctrl-C came between two lines of `call_soon`, as the task of a load was made. The interrupt's traceback
-kept the load, which never ran, and whoever asked for its key waited for ever, in the next run of the loop, too. In
-`call_later`, as the window of a batch began, the same happened to all keys of the batch loader. And an interrupt while
-the callers of a load were told of its value was lost: the program went on as if nobody had pressed anything.
+The bug's story: Ctrl-C came between two lines of `call_soon`, as the task of a load was made. The
+interrupt's traceback kept the load, which never ran, and all callers of its key waited for ever,
+even in the next run of the loop. In `call_later`, as the window of a batch began, the same happened
+to all keys of the batch loader. And an interrupt during the notification of a load's callers was
+lost: the program continued as if Ctrl-C had never been pressed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cache import AsyncCache
 
 
 class Interrupted(asyncio.SelectorEventLoop):
-    """Is interrupted once in one of its methods, before or after it does what it is called for."""
+    """Is interrupted once in one of its methods, before or after the method's work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ def test_a_load_whose_start_is_interrupted_keeps_nobody_waiting(
     event_loop_: Interrupted, moment: str, factory: Callable[..., Any] | None
 ) -> None:
     cache = AsyncCache()
-    # With a factory the task is begun by the loop, in every version of Python.
+    # With a factory the loop begins the task, in every version of Python.
     event_loop_.set_task_factory(factory)
 
     async def ask() -> Any:
@@ -141,7 +142,7 @@ def test_an_interrupt_while_callers_are_told_is_raised(
     callers = event_loop_.run_until_complete(make())
     with pytest.raises(KeyboardInterrupt):
         event_loop_.run_until_complete(asyncio.wait_for(asyncio.gather(*callers), 10))
-    # All of them were told before it was raised.
+    # All callers were notified before the exception was raised.
     done, waiting = event_loop_.run_until_complete(asyncio.wait(callers, timeout=10))
     assert not waiting
     assert {caller.result() for caller in done} == {"the loader's own" if is_error else 1}

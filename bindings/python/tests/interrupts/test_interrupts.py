@@ -1,8 +1,9 @@
-"""Interrupts, and threads that come back to a save or load that they are in the middle of.
+"""Interrupts, and threads that re-enter their own save or load.
 
-The bug's story: a Ctrl-C that arrived while a value was pickled was taken for a fault of the value: the save went on,
-left the value out, and the process did not stop. While a value was read, it became a miss for ever, and the next save
-wrote the file without it. So did a `MemoryError`, and a `RecursionError` in a deep stack.
+The bug's story: a Ctrl-C that arrived during the pickling of a value was treated as a fault of the
+value: the save continued and left the value out, and the process did not stop. During the reading
+of a value the interrupt turned the value into a permanent miss, and the next save wrote the file
+without it. A `MemoryError`, and a `RecursionError` in a deep stack, had the same effects.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from stores import MemoryBackend
 
 from cache import AsyncCache, BackupError, CacheWarning, DiskBackend
 
-# What is raised while a value is pickled, or read.
+# Raise an exception while a value is pickled, or read.
 writing: list[Callable[[], None]] = []
 reading: list[Callable[[], None]] = []
 
@@ -179,7 +180,7 @@ def test_a_value_that_cannot_be_pickled_or_read_is_still_left_out_alone(run: Run
 
 
 class CallsBack(MemoryBackend):
-    """Does something to the cache while it is saved or loaded."""
+    """Calls the cache while it is saved or loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +201,7 @@ class CallsBack(MemoryBackend):
 @pytest.mark.parametrize("inner", ["save", "load"])
 @pytest.mark.parametrize("outer", ["save", "load"])
 def test_a_save_or_load_within_one_is_an_error_and_not_a_deadlock(outer: str, inner: str) -> None:
-    """Only a save within a save was noticed: the others waited for themselves."""
+    """Only a save within a save was detected: the other combinations were deadlocks."""
     backend = CallsBack()
     cache = AsyncCache(backup=backend)
     operations = {"save": cache.save_to_backup, "load": cache.load_from_backup}
@@ -215,7 +216,7 @@ def test_a_save_or_load_within_one_is_an_error_and_not_a_deadlock(outer: str, in
     backend.during_save.append(come_back)
     operations[outer]()
     assert len(errors) == 1
-    # It goes on working.
+    # The cache continues to work.
     backend.during_load.clear()
     backend.during_save.clear()
     operations[inner]()

@@ -1,15 +1,15 @@
 """Ctrl-C at every line of a save, a load, an autosave, an exit, a fork; and at random moments.
 
-The bug's story: a Ctrl-C between the line that took the turn to save and the `try` after it left the turn taken. From
-then on every save of that cache was a `BackupError` in the thread that was interrupted, and stood still for ever in
-all others; an autosave never came to an end, and a fork waited its ten seconds.
+The bug's story: a Ctrl-C between the line that took the turn to save and the `try` after it left
+the turn taken. From then on every save of the cache was a `BackupError` in the interrupted thread,
+and hung for ever in all other threads; an autosave never ended, and a fork waited its ten seconds.
 
-Each operation is done again and again, interrupted one line later each time, until it ends without having been
-interrupted. What must hold after each interrupt:
+Each operation is repeated, interrupted one line later each time, until it ends without an
+interrupt. The following must hold after each interrupt:
 
 1. every lock can be taken by another thread;
 2. the file, if there is one, is whole: all of the old entries or all of the new ones;
-3. the cache is saved and loaded as if nothing had happened, by hand and unasked.
+3. the cache is saved and loaded as if nothing had happened, by hand and automatically.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def each_line(prepare, operate, check, first=0):
 
 
 def lines(program: str) -> int:
-    """How many lines were interrupted."""
+    """The number of interrupted lines."""
     return int(complete(HEAD + textwrap.dedent(program)).stdout)
 
 
@@ -229,7 +229,7 @@ def test_a_cache_with_autosave_can_be_interrupted_while_it_is_made() -> None:
 
 
 def test_an_autosave_can_be_interrupted_at_every_line() -> None:
-    """In the thread that saves, where no signal arrives: but want of memory may."""
+    """In the saving thread, which receives no signals; but a lack of memory may interrupt it."""
     program = """
         from cache._autosave import Plan
         def prepare():
@@ -358,7 +358,7 @@ def test_a_write_that_is_interrupted_at_any_line_leaves_no_stale_value() -> None
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers of signals here")
 @BACKENDS
 def test_signals_at_random_moments_leave_everything_usable(backend: str) -> None:
-    """A real signal, whose handler raises, during saves, loads and caches that are made."""
+    """A real signal with a raising handler, during saves, loads and the making of caches."""
     seed = int(os.environ.get("ASYNC_CACHE_SEED", random.randrange(2**32)))
     print("ASYNC_CACHE_SEED =", seed)
     rounds = int(os.environ.get("ASYNC_CACHE_ROUNDS", "300"))

@@ -1,9 +1,11 @@
-"""An invalidation reaches every way to write a call, and every way to get at the function, or is refused.
+"""An invalidation reaches every way to write a call, and every way to access the function, or is
+refused.
 
-The story: parameters have defaults that some callers write out, so ``read(1)``, ``read(1, False)`` and ``read(1,
-verbose=False)`` were three entries of which a write of 1 removed one; and ``repository.get.invalidate_cache(7)`` looked
-the attribute up on the function, which did not know the object, and removed what nobody had asked for. Both were
-accepted without a word, and the old row was served.
+The story: parameters have defaults that some callers write out, so ``read(1)``, ``read(1, False)``
+and ``read(1, verbose=False)`` were three entries, of which a write of 1 removed one. And
+``repository.get.invalidate_cache(7)`` looked the attribute up on the function, which did not know
+the object, and removed an unrelated entry. Both were silently accepted, and the old row was
+returned.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def counted(source: str, **names: Any) -> tuple[Any, list[Any]]:
-    """An async function with this parameter list, which notes its runs."""
+    """An async function with the given parameter list, which records its runs."""
     runs: list[Any] = []
     space: dict[str, Any] = {"runs": runs, **names}
     exec(f"async def read({source}):\n    runs.append(1)\n    return len(runs)", space)
@@ -44,7 +46,9 @@ def counted(source: str, **names: Any) -> tuple[Any, list[Any]]:
 def all_calls(
     function: Any, values: dict[str, Any], left_out: frozenset[str] = frozenset()
 ) -> Iterator[Call]:
-    """Every way to call a function with these values, found by trying; what is left out may be anything."""
+    """Every way to call a function with these values, found by trying; left-out arguments may have
+    any value.
+    """
     parameters = list(inspect.signature(function).parameters.values())
     plain = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     more = values.get("*", ())
@@ -58,7 +62,7 @@ def all_calls(
                 args.append(value)
             elif way == "name":
                 kwargs[p.name] = value
-        # Python 3.13.0 binds these.
+        # Python 3.13.0 binds these arguments.
         refused = set() if takes_any_name else {p.name for p in plain if p.kind is p.POSITIONAL_ONLY}
         if not refused.isdisjoint(kwargs):
             continue
@@ -187,7 +191,9 @@ def test_arguments_that_no_call_could_have_are_refused() -> None:
 
 
 def test_a_function_whose_signature_is_not_known_or_not_its_own_is_cleared(run: Run) -> None:
-    """A decorator that gives a session passes for what it wraps, whose signature has the session."""
+    """A decorator that adds a session shows the signature of the wrapped function, which includes
+    the session.
+    """
 
     async def inner(session: str, number: int) -> int:
         return number
@@ -226,7 +232,7 @@ def test_an_argument_that_has_no_key_is_the_callers_error(run: Run) -> None:
     keyed = AgentCache(resource="r", key=lambda number: 1 // number)(function)
     with pytest.raises(ZeroDivisionError):
         keyed.invalidate_cache(0)
-    keyed.invalidate_cache(1)  # though the key's function does not take `verbose`
+    keyed.invalidate_cache(1)  # though the function of the key does not take `verbose`
 
 
 def test_an_invalidation_fences_the_loads_of_all_ways(run: Run) -> None:
@@ -262,7 +268,7 @@ def test_defaults_that_were_replaced_are_those_of_the_next_invalidation(run: Run
 
     async def main() -> None:
         assert await read(1, False) == 1
-        read.invalidate_cache(1)  # looks at the signature
+        read.invalidate_cache(1)  # inspects the signature
         row.__defaults__ = (True,)
         assert await read(1, True) == 2
         read.invalidate_cache(1)
@@ -300,7 +306,7 @@ def without_first(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_function_that_is_cached_twice_is_invalidated_in_both_caches(
     run: Run, outer: Any, between: Callable[..., Any]
 ) -> None:
-    # The outer cache's entry went, and the next call got the old value from the inner one.
+    # The outer cache's entry was removed, and the next call got the old value from the inner cache.
     runs = []
 
     @AsyncTTL(time_to_live=60)
@@ -449,10 +455,10 @@ def test_the_object_may_be_given_once_more_as_the_original_wanted_it(run: Run) -
 
 
 def test_an_invalidation_may_name_another_object_than_the_one_it_is_asked_through(run: Run) -> None:
-    """`self.row.invalidate_cache(other, 7)`, as in the library that this one replaces.
+    """`self.row.invalidate_cache(other, 7)`, as in the library that this package replaces.
 
-    With a parameter more it was a call of this object, with the other one as the number: it removed
-    nothing, in silence, and the other object's row was served for ever.
+    The additional argument made it a call for this object, with the other object as the number:
+    nothing was removed, silently, and the other object's row was returned for ever.
     """
 
     class Rows:
@@ -688,7 +694,7 @@ def test_a_write_may_invalidate_what_only_has_the_methods_of_a_cached_function(r
     run(main())
 
 
-# What is left out of the key by name
+# Arguments left out of the key by name
 
 
 def test_excluded_arguments_are_no_part_of_the_key_however_they_are_given(run: Run) -> None:

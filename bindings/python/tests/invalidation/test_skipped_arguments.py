@@ -1,9 +1,11 @@
-"""An argument that `skip_args` leaves out is left out however it is given, so that an invalidation reaches the entry.
+"""An argument in `skip_args` is left out of the key in every way of passing it, so an invalidation
+reaches the entry.
 
-The story: ``skip_args=1`` left the first argument out of the key only where it was given by position. Given by name it
-was part of the key, so ``rows(session=session, table="users")`` was another entry than ``rows(session, "users")``, and
-no invalidation that left the session out, or gave another one, removed it: the old rows were served. Of ``*args`` the
-skipped arguments were part of the keys that an invalidation removed, and no part of those that calls had made.
+The story: ``skip_args=1`` left the first argument out of the key only if it was given by position.
+Given by name, it was part of the key, so ``rows(session=session, table="users")`` was another entry
+than ``rows(session, "users")``, and an invalidation without the session, or with another session,
+did not remove it: the old rows were returned. For ``*args`` the skipped arguments were part of the
+keys that an invalidation removed, but not of the keys made by calls.
 """
 
 from __future__ import annotations
@@ -143,7 +145,9 @@ def test_a_method_is_reached_by_its_object_and_without(run: Run) -> None:
 
 
 def test_a_function_inside_of_one_that_takes_other_arguments_is_invalidated_whole(run: Run) -> None:
-    """`functools.wraps` shows the inner parameters, and the first argument of the outer function is another one."""
+    """`functools.wraps` shows the inner parameters, but the outer function has a different first
+    argument.
+    """
 
     async def main() -> None:
         inner, _ = counted("session, number")
@@ -243,7 +247,9 @@ def test_a_tool_within_a_session_leaves_a_skipped_argument_out_by_name(run: Run)
 
 
 def test_each_argument_that_is_left_out_may_be_given_or_not(run: Run) -> None:
-    """Only all of them or none of them were taken for given: ``(1, "b")`` was read as a session and a number."""
+    """Only all or none of them were assumed to be given: ``(1, "b")`` was read as a session and a
+    number.
+    """
 
     async def main() -> None:
         function, _ = counted("session, number, user, text")

@@ -1,7 +1,7 @@
-"""A program ends while a daemon thread, which keeps an event loop, is inside of the cache.
+"""A program ends while a daemon thread with an event loop is inside the cache.
 
-Up to Python 3.13 the interpreter ends such a thread by unwinding its stack. Frames of the cache were
-among those unwound, and the process was aborted ("FATAL: exception not rethrown", exit code -6).
+Up to Python 3.13 the interpreter ends the thread by unwinding its stack. Frames of the cache were
+unwound too, and the process was aborted ("FATAL: exception not rethrown", exit code -6).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from programs import LIMIT, complete
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
-# `begun` is set when the daemon thread is where the test wants it.
+# `begun` is set when the daemon thread has reached the place chosen by the test.
 HEAD = """
 import asyncio, tempfile, threading
 from fractions import Fraction
@@ -184,7 +184,9 @@ def test_a_process_ends_though_a_daemon_thread_is_busy_in(place: str) -> None:
     ids=["loads", "batches", "a decorated function"],
 )
 def test_a_process_ends_though_a_daemon_thread_loads_all_the_time(traffic: str) -> None:
-    """What is interrupted is any line of an event loop that the cache has called, or the finalizer of a task."""
+    """The interruption hits any line of an event loop called by the cache, or the finalizer of a
+    task.
+    """
     program = f"""
         import asyncio, sys, threading
         from cache import AsyncCache, AsyncLRU

@@ -1,4 +1,4 @@
-"""How processes end, with `save_at_exit=True`: each end that leaves any time saves, and none hangs."""
+"""Ends of processes with `save_at_exit=True`: every end that leaves time saves, and none hangs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if "uvloop" in sys.argv:
 
 
 def ended(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end, whatever that is."""
+    """Runs a program to its end, of any kind."""
     (folder / "program.py").write_text(HEAD + textwrap.dedent(program))
     return subprocess.run(
         [sys.executable, "-B", "-W", "ignore::DeprecationWarning", "program.py", *arguments],
@@ -52,20 +52,21 @@ def ended(program: str, folder: Path, *arguments: str) -> subprocess.CompletedPr
         text=True,
         timeout=LIMIT,
         check=False,
-        # Where tests run in the background of a shell, SIGINT would be ignored.
+        # If the tests run in the background of a shell, SIGINT would be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
 def saved(folder: Path) -> dict[str, Any] | None:
-    """What is in the file; ``None`` if there is none."""
+    """The entries in the file; ``None`` if there is no file."""
     path = folder / "x.cache"
     if not path.exists():
         return None
     return {key: value for key, (value, _) in DiskBackend(path).load().items()}
 
 
-# The program, its code, and the last line of what it complains of; ``None`` if that is not looked at.
+# The program, its exit code, and the last line of its error output; ``None`` if that line is not
+# checked.
 ENDS: dict[str, tuple[str, int, str | None]] = {
     "it returns": ("", 0, ""),
     "sys.exit": ("sys.exit(3)", 3, ""),
@@ -254,7 +255,7 @@ class Backend(CacheBackend):
 
 
 def test_a_signal_in_the_middle_of_a_save_waits_for_its_end(tmp_path: Path) -> None:
-    """Died of at once, it would take the save with it, and no other thread could save meanwhile."""
+    """Dying at once would abort the save, and no other thread could save in the meantime."""
     program = f"""{BACKEND}
 class Slow(Backend):
     def save(self, entries):
@@ -291,7 +292,7 @@ slow.load_from_backup()
     done = ended(program, tmp_path)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "saved ['loaded', 'slow']\n"), done.stderr
     done = ended(program.replace("save_at_exit=True)", "save_at_exit=True, maxsize=5)"), tmp_path, "loads")
-    # The first load was made before the cache was to be saved at exit.
+    # The first load was made before the cache was registered for a save at exit.
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr
 
 
@@ -352,7 +353,7 @@ def test_a_cache_that_another_thread_makes_is_saved_too(tmp_path: Path) -> None:
 
 
 def test_a_process_that_does_not_die_of_the_signal_goes_on_and_saves_at_the_next_one(tmp_path: Path) -> None:
-    """The first process of a container is not killed by a signal that has its default action."""
+    """The first process of a container is not killed by a signal with its default action."""
     program = f"""{BACKEND}
 raised = []
 _signals.signal = type("signal", (), {{**vars(signal), "raise_signal": staticmethod(raised.append)}})
@@ -366,7 +367,7 @@ print(raised == [signal.SIGTERM] * 2)
     assert (done.returncode, done.stdout) == (0, "saved ['a']\nsaved ['a', 'b']\nTrue\n"), done.stderr
 
 
-# A child that writes, one that does not, and one that does it late.
+# A child that writes, a child that does not, and a child that writes late.
 CHILD = """
 def write(key="child"):
     cache.set(key, 1)
@@ -414,14 +415,14 @@ WRITES = [
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("what", [*WRITES, "do_nothing", "be_killed", "leave_at_once"])
 def test_a_child_of_multiprocessing_saves_what_it_has_changed(method: str, what: str, tmp_path: Path) -> None:
-    """It ends by `os._exit`, so that nothing was saved and nothing said."""
+    """The child ends by `os._exit`, so nothing was saved and nothing was reported."""
     done = ended(CHILD, tmp_path, method, what)
     assert done.returncode == 0, done.stderr
     assert ("Traceback" in done.stderr) == (what == "write_and_raise"), done.stderr
     entries = saved(tmp_path)
     assert entries is not None
     assert ("child" in entries) == (what in WRITES), done.stderr
-    # What the parent has not saved is not the child's to save, if it writes nothing.
+    # If the child writes nothing, it does not save the parent's unsaved entries.
     assert ("the parent's" in entries) == (method == "fork" and what in WRITES)
 
 

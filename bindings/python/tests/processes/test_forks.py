@@ -1,4 +1,6 @@
-"""Forks while other threads save, make caches and fork, too: nobody is left with a lock that nobody will release."""
+"""Forks while other threads save, make caches and fork too: no lock is left that no thread will
+release.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(2 * LIMIT),
 ]
 
-# What all programs begin with.
+# The beginning of all programs.
 HEAD = """
 import os, signal, sys, threading, time
 from cache import AsyncCache, CacheBackend, DiskBackend, _forks, _persistence
@@ -83,7 +85,9 @@ def forking(program: str, *arguments: str) -> str:
 
 
 def test_threads_that_fork_at_the_same_time_leave_no_backup_locked() -> None:
-    """They had one list of the locks that they took, and released each other's: the error of that ended the release."""
+    """The threads shared one list of taken locks, and released each other's: the error ended the
+    release.
+    """
     program = """
         sys.setswitchinterval(1e-6)
         caches = [AsyncCache(backup=Backend()) for _ in range(3)]
@@ -103,7 +107,7 @@ def test_threads_that_fork_at_the_same_time_leave_no_backup_locked() -> None:
 
 
 def test_a_fork_while_caches_are_made_and_dropped_raises_nothing() -> None:
-    """The set of backups changed while a fork looked through it."""
+    """The set of backups changed while a fork iterated over it."""
     program = """
         caches = [AsyncCache(backup=Backend()) for _ in range(300)]
         sys.setswitchinterval(1e-5)
@@ -131,7 +135,9 @@ def test_a_fork_while_caches_are_made_and_dropped_raises_nothing() -> None:
     ids=["users", "file", "turn"],
 )
 def test_a_child_can_use_what_another_thread_was_in_the_middle_of(lock: str, tmp_path: Path) -> None:
-    """The child of such a fork waited for ever, to make a cache with a file, or for that file."""
+    """The child of the fork waited for ever, to make a cache with a file, or for the file
+    itself.
+    """
     program = f"""
         _forks.PATIENCE = 0.01
         backend = DiskBackend(sys.argv[1])
@@ -173,7 +179,7 @@ def test_a_fork_waits_for_what_other_threads_do(tmp_path: Path) -> None:
 
 
 def test_many_saves_that_hang_delay_a_fork_by_one_limit_altogether() -> None:
-    """Each was waited for in turn, ten seconds each."""
+    """The fork waited for each save in turn, ten seconds each."""
     program = """
         _forks.PATIENCE = 1.0
         ends = []
@@ -194,7 +200,9 @@ def test_many_saves_that_hang_delay_a_fork_by_one_limit_altogether() -> None:
 
 
 def test_a_fork_gives_way_to_a_save_that_saves_another_cache() -> None:
-    """The fork has the lock of the one and waits for the other's; the save has it the other way round."""
+    """The fork holds the first lock and waits for the second; the save holds the second and waits
+    for the first.
+    """
     program = """
         _forks.PATIENCE = 1000.0
         saving, go_on = threading.Event(), threading.Event()
@@ -243,7 +251,9 @@ def test_who_forks_in_the_middle_of_a_save_of_its_own_goes_on_on_both_sides() ->
 
 @pytest.mark.parametrize("hook", ["_before", "_take", "_release", "_after", "_over"])
 def test_an_interrupt_at_any_moment_of_a_fork_leaves_no_lock_behind(hook: str) -> None:
-    """One that came when the locks were to be released ended that, and they were locked for ever."""
+    """An interrupt at the start of the release ended the release, and the locks stayed taken for
+    ever.
+    """
     program = f"""
         caches = [AsyncCache(backup=Backend()) for _ in range(3)]
         hook, count, at = {hook!r}, 0, 0

@@ -1,9 +1,10 @@
-"""Where the package can be imported: subinterpreters, free-threaded builds, and imports that are interrupted.
+"""Environments for imports: subinterpreters, free-threaded builds, and interrupted imports.
 
-The bugs' story: in a second interpreter that shares the lock of the first one (mod_wsgi makes one for each
-application), the first load hung, or failed with a class of the other interpreter. On a free-threaded build whose lock
-was turned off, the import only warned. And a Ctrl-C during the first import of `collections.abc` or `datetime` from
-native code was a panic, after which the callers of a batch waited for ever.
+The bugs' story: in a second interpreter that shares the first interpreter's lock (mod_wsgi makes
+one for each application), the first load hung, or failed with a class of the other interpreter. On
+a free-threaded build with the lock turned off, the import only warned. And a Ctrl-C during the
+first import of `collections.abc` or `datetime` from native code was a panic, after which the
+callers of a batch waited for ever.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def test_a_subinterpreter_is_refused_and_the_first_one_goes_on(kind: str) -> Non
 
 
 def test_an_interpreter_whose_lock_is_off_is_refused() -> None:
-    """Seen through a `sys` that says so, for a free-threaded build is not on every machine."""
+    """Simulated by a `sys` that reports a disabled lock, because not every machine has a
+    free-threaded build.
+    """
     program = """
         import sys
         ask = getattr(sys, "_is_gil_enabled", None)
@@ -139,7 +142,7 @@ async def save():
 
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "MemoryError"])
 def test_an_import_that_is_interrupted_in_native_code_raises_and_can_be_done_again(raised: str) -> None:
-    """Each import that native code asks for is interrupted in turn, in a fork of a fresh interpreter."""
+    """Each import made by native code is interrupted in turn, in a fork of a fresh interpreter."""
     program = f"""
         import builtins, os, sys, traceback
         raised = getattr(builtins, sys.argv[1])
@@ -179,13 +182,16 @@ def test_an_import_that_is_interrupted_in_native_code_raises_and_can_be_done_aga
         print(count)
     """
     done = complete(textwrap.dedent(program), raised)
-    # Were there none, nothing would have been interrupted. How many there are depends on the library.
+    # At least one import, or nothing would have been interrupted. Their number depends on the
+    # library.
     assert int(done.stdout) > 0
     assert "panicked" not in done.stderr
 
 
 def test_an_interrupted_import_of_the_package_can_be_done_again() -> None:
-    """Each import that the package asks for is interrupted in turn, those of its native module too."""
+    """Each import made by the package is interrupted in turn, including imports by its native
+    module.
+    """
     program = """
         import asyncio, builtins, contextlib, decimal, hashlib, inspect, logging, os, pathlib, sys, traceback, uuid
         import warnings, weakref

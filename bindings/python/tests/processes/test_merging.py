@@ -1,5 +1,6 @@
-"""Saves of several caches to one path. Each cache here has a process of its own, as a path may have only one per process;
-what takes eight processes, kills and chance is in ``workers``.
+"""Saves of several caches to one path. Each cache here has its own process, because a process may
+have only one cache per path; tests that need eight processes, kills and randomness are in
+``workers``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def elsewhere(path: Path, program: str, options: str = "") -> None:
-    """Runs a program in another process. It has a cache of the same path, whose backend has these options."""
+    """Runs a program in another process. The program has a cache on the same path; `options` are
+    for its backend.
+    """
     head = f"""
         import sys
         sys.path.insert(0, {str(path.parent)!r})
@@ -261,7 +264,7 @@ def test_who_waits_too_long_for_another_process_gets_an_error_and_nothing_has_ch
 
 
 class Slow:
-    """A value that is pickled when the test says so."""
+    """A value whose pickling waits for the test."""
 
     is_pickled = threading.Event()
     may_go_on = threading.Event()
@@ -278,7 +281,9 @@ class Slow:
 
 
 def test_a_backend_without_a_cache_keeps_out_of_a_save_that_runs(path: Path) -> None:
-    """It took no lock. A save that had read the file put back what was cleared, or lost what was saved, meanwhile."""
+    """The backend took no lock. A save that had read the file restored cleared entries, or lost
+    saved entries.
+    """
     cache = AsyncCache(backup=DiskBackend(path))
     cache.set("before", 0)
     cache.save_to_backup()
@@ -327,7 +332,9 @@ def test_a_limit_that_is_none_is_refused(path: Path, limit: float) -> None:
 
 @pytest.mark.parametrize("write", ["cache.delete('k')", "cache.set('k', 'new')"])
 def test_a_load_that_began_before_a_write_elsewhere_does_not_undo_it(path: Path, write: str) -> None:
-    """A load counted as written when it landed. So what it had read before another process's write won over it."""
+    """A load counted as written when it ended. So a value read before another process's write won
+    over the write.
+    """
     cache = AsyncCache(backup=DiskBackend(path))
 
     async def load() -> str:
@@ -340,7 +347,9 @@ def test_a_load_that_began_before_a_write_elsewhere_does_not_undo_it(path: Path,
 
 
 def test_a_save_after_taking_in_a_file_does_not_undo_what_is_newer_in_it(path: Path) -> None:
-    """What is in memory stays when a file is taken in. The next save then took the cache for the file's equal."""
+    """Entries in memory stay when a file is taken in. The next save then assumed that the cache had
+    the whole file.
+    """
     cache = AsyncCache(backup=DiskBackend(path))
     cache.set("k", 1)
     elsewhere(path, "cache.set('k', 2); cache.save_to_backup()")
@@ -373,7 +382,9 @@ LEAVES: dict[str, Any] = {
 def test_what_was_set_over_does_not_come_back_when_the_new_value_leaves_before_a_save(
     path: Path, keys: Any, leaves: str, key: Any
 ) -> None:
-    """The file had the old one still, and a save that joined it took it for another process's."""
+    """The file still had the old entry, and a save that joined the file treated the entry as
+    another process's.
+    """
     elsewhere(path, f"cache.set({key if key == 'Key(1)' else repr(key)}, 'old'); cache.save_to_backup()")
     key = keys.Key(1) if key == "Key(1)" else key
     cache = AsyncCache(maxsize=2, backup=DiskBackend(path))
@@ -419,7 +430,7 @@ def test_an_interrupt_while_a_lost_key_is_encoded_forgets_nothing(
 def test_a_delete_while_the_backup_is_loaded_stays(
     path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The load forgot it, as it forgets what was deleted before, and brought the entry back."""
+    """The load forgot the delete, as it forgets earlier deletes, and restored the entry."""
     elsewhere(path, "cache.set('a', 1); cache.set('b', 2); cache.set(Key(1), 3); cache.save_to_backup()")
     cache = AsyncCache(backup=DiskBackend(path))
     cache.clear()
@@ -440,7 +451,9 @@ def test_a_delete_while_the_backup_is_loaded_stays(
 def test_a_write_of_what_was_read_already_while_the_backup_is_loaded_is_not_undone(
     path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys that are objects are all decoded before the first one comes in, and were looked at only then."""
+    """Keys that are objects are all decoded before the first entry is added, and were checked only
+    then.
+    """
     elsewhere(
         path,
         "for key in (Key(1), Key(2), 'a', 'b'): cache.set(key, 'old')\ncache.save_to_backup()",
@@ -516,7 +529,7 @@ def test_a_cache_that_met_a_foreign_file_shares_the_path_once_that_is_set_aside(
 
 
 class Hooked:
-    """A key that does something when it is pickled."""
+    """A key whose pickling runs code of the test."""
 
     hook: Any = None
 
@@ -536,7 +549,7 @@ def test_a_write_that_is_lost_while_others_are_noted_is_not_undone_by_a_load(
     def hook(number: int) -> None:
         seen.append(number)
         if number == 1:
-            cache.set(Hooked(2), 0, ttl=0)  # noted already when the file is open
+            cache.set(Hooked(2), 0, ttl=0)  # recorded already when the file is open
         else:
             cache.set("a", "new", ttl=0)
 

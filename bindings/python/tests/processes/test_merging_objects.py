@@ -1,14 +1,15 @@
-"""Merging saves of caches whose keys are objects, and what saves say of entries that they drop.
+"""Merging saves of caches whose keys are objects, and the warnings of saves about dropped entries.
 
-Only Python can compare such keys, so their entries are merged by code of their own (`src/eager.rs`), which has to come to
-the same as the code for keys with canonical bytes. Three faults that the oracle (`test_merging_oracle.py`) found:
+Only Python can compare these keys, so their entries are merged by separate code (`src/eager.rs`),
+whose results must equal those of the code for keys with canonical bytes. Three faults found by the
+oracle (`test_merging_oracle.py`):
 
-- a file that was taken in by a cache with entries came in as if no key was in both, so entries stayed away although
-  there was room for them;
-- a cache that had opened a file with such keys did not know that it had all of the file: what it evicted came back with
-  its next save;
-- a later entry with such a key that had to leave the file for want of room, or had expired, left nothing behind: an
-  earlier one of a third process came back.
+- a file taken in by a cache with entries was added as if no key was in both, so entries stayed out
+  although there was room for them;
+- a cache that had opened a file with object keys did not know that it had the whole file: entries
+  that it evicted came back with its next save;
+- a later entry with an object key that was dropped from the file for lack of room, or had expired,
+  left no mark: an earlier entry of a third process came back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from test_merging_oracle import Object
 
 from cache import AsyncCache, CacheBackend, CacheWarning, DiskBackend
 
-# More deletes than a cache and a file remember.
+# More deletes than a cache and a file can record.
 MANY = 70_000
 
 
@@ -88,8 +89,8 @@ def test_what_a_cache_evicts_from_the_file_that_it_has_opened_does_not_come_back
 
 
 def superseded(path: Path, **later: Any) -> tuple[AsyncCache, AsyncCache, AsyncCache]:
-    """Three caches with values of one key. The second one has room for two entries; the file has the value of the third
-    one, which is the latest.
+    """Three caches with values of one key. The second cache has room for two entries; the file has
+    the third cache's value, the latest.
     """
     earliest, small, latest = cache_on(path), cache_on(path, maxsize=2), cache_on(path)
     earliest.set(Object(1), "earliest")

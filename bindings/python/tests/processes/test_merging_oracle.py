@@ -1,16 +1,19 @@
-"""Random histories of three caches on one path, against a naive model of what docs/semantics.md promises ("Several
-processes"): after every save the file holds exactly what it has to hold, the save counts exactly what it dropped and
-warns of it once, and each cache serves nothing but what it wrote or opened.
+"""Random histories of three caches on one path, against a naive model of the promises of
+docs/semantics.md ("Several processes"): after every save the file holds exactly the expected
+entries, the save counts exactly the dropped entries and warns of them once, and each cache serves
+only entries that it wrote or opened.
 
-`crates/async-cache/tests/merging_oracle.rs` has the same for the Rust front, with a manual clock, forgotten deletes and
-saves that fail. Here are what is Python's own: keys that are objects, which only Python can compare, and several
-spellings of equal keys. Three `AsyncCache`s of one process are to each other what processes are.
+`crates/async-cache/tests/merging_oracle.rs` is the same test for the Rust front, with a manual
+clock, forgotten deletes and failing saves. The tests here cover parts that only Python has: keys
+that are objects, which only Python can compare, and several spellings of equal keys. Three
+`AsyncCache`s of one process behave to each other like processes.
 
-In the histories: sets, deletes, clears, reads of hot and cold entries, times to live, eviction with a `maxsize` for each
-cache, writes that are lost before a save, files taken in by a cache that goes on, and restarts. Nothing sleeps.
+The histories contain: sets, deletes, clears, reads of hot and cold entries, times to live, eviction
+with a `maxsize` for each cache, writes lost before a save, files taken in by a running cache, and
+restarts. Nothing sleeps.
 
-A history that fails prints its seed: `ASYNC_CACHE_SEED=...` replays it, and with `ASYNC_CACHE_TRACE=1` says each step;
-`ASYNC_CACHE_ROUNDS=...` says how many histories there are.
+A failing history prints its seed: `ASYNC_CACHE_SEED=...` replays the history, and with
+`ASYNC_CACHE_TRACE=1` prints each step; `ASYNC_CACHE_ROUNDS=...` sets the number of histories.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ LONG_SECONDS = 1e6
 
 
 class Object:
-    """Compared by its number, without a canonical encoding; equal ones may be pickled as different bytes."""
+    """Compared by its number, without a canonical encoding; equal objects may be pickled as
+    different bytes.
+    """
 
     def __init__(self, number: int, spelling: int = 0) -> None:
         self.number = number
@@ -59,7 +64,7 @@ KEYS: list[Key] = [*range(PLAIN_KEYS), *(Object(number) for number in range(OBJE
 
 
 class Running:
-    """A cache and the model of it."""
+    """A cache and its model."""
 
     def __init__(self, path: Path, model: Process) -> None:
         self.cache = AsyncCache(maxsize=model.maxsize, backup=DiskBackend(path))
@@ -84,7 +89,8 @@ class History:
         running = Running(self.path, model)
         self.trace(f"{who} opens the file, with room for {maxsize}")
         plain, objects = self.file.plain, self.file.objects
-        # Objects come in first, the warmest before the others; then the warmest of the others.
+        # Objects are added first, the warmest before the others; then the warmest of the plain
+        # keys.
         room = len(plain) + len(objects) if maxsize is None else maxsize
         read = objects[max(len(objects) - room, 0) :]
         cold = plain[max(len(plain) + len(read) - room, 0) :]
@@ -168,7 +174,7 @@ class History:
         ):
             first = [key for key, _ in found[: len(theirs)]]
             assert first == theirs or not is_known, "entries of others are colder, in their order"
-        # The warning: once in the life of a cache, if others keep more than it.
+        # The warning: once in the life of a cache, if other caches keep more entries.
         shrinks = dropped > 0 and model.maxsize is not None and count_found > model.maxsize
         texts = [str(warning.message) for warning in caught if warning.category is CacheWarning]
         assert len(texts) == len(caught), "other warnings"
@@ -176,7 +182,7 @@ class History:
             [True] if shrinks and not running.has_warned else []
         ), "warnings"
         running.has_warned |= shrinks
-        # Cold entries are read from the new file from now on, except those that it does not have.
+        # From now on cold entries are read from the new file, except entries missing from it.
         for key in list(model.cold):
             if content.get(key) != model.memory[key]:
                 del model.memory[key]
@@ -202,7 +208,8 @@ class History:
         model.memory, model.cold = {}, set()
         for key in KEYS:
             is_hot = key in before and key not in cold
-            # A hot entry stays; of a cold one, the file's counts, if it has the key.
+            # A hot entry stays; for a cold entry the file's version is used, if the file has the
+            # key.
             known = before.get(key) if is_hot or key not in theirs else theirs[key]
             if not cache.contains(key):
                 is_full = model.maxsize is not None and cache.size() >= model.maxsize
@@ -212,7 +219,7 @@ class History:
             model.memory[key] = known
             if not is_hot and isinstance(key, int):
                 model.cold.add(key)
-        # All of the file came in, and nothing else is there of its keys, or cold.
+        # All of the file was added, and no other entry with its keys, or cold entry, exists.
         hot = before.keys() - cold
         has_all = theirs.keys() <= model.memory.keys() and not theirs.keys() & hot and cold <= theirs.keys()
         model.holds = self.file.number if has_all else None
@@ -223,7 +230,7 @@ class History:
         self.processes[who] = self.open(maxsize, who)
 
     def look(self) -> None:
-        """Every cache has what its model has, but for what it has evicted."""
+        """Every cache has the entries of its model, except evicted entries."""
         for who, running in enumerate(self.processes):
             cache, model = running.cache, running.model
             for key in KEYS:
@@ -237,7 +244,9 @@ class History:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """In memory, if possible: the histories save some thousand times, and each save waits for the disk."""
+    """In memory, if possible: the histories save about a thousand times, and each save waits for
+    the disk.
+    """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)

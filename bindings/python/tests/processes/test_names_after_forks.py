@@ -1,8 +1,8 @@
 """Temporary files and removed objects in forked children.
 
-The stories: the name of the temporary file that joins two snapshots came from a random state that a forked child has a
-copy of, so two children that loaded at once wrote to one file; and a child that was forked while a thread removed the
-results of dead objects never removed any itself.
+The stories: the name of the temporary file that joins two snapshots came from a random state copied
+into a forked child, so two children that loaded at the same time wrote to one file. And a child
+forked while a thread removed the results of dead objects never removed any itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.timeout(2 * LIMIT),
 ]
 
-# What all programs begin with.
+# The beginning of all programs.
 HEAD = """
 import ctypes, os, struct, sys, traceback
 from cache import AsyncCache, AsyncLRU, DiskBackend

@@ -1,7 +1,8 @@
-"""Services that are stopped as containers are: what was cached with `save_at_exit` is in the file.
+"""Services stopped like containers: results cached with `save_at_exit` are in the file.
 
-Nothing was saved under uvicorn: it restores the handler that SIGTERM had before it served, which is
-the default action, and raises the signal again. The process died of it, and `atexit` did not run.
+Nothing was saved under uvicorn: after serving, uvicorn restores the previous handler of SIGTERM,
+which is the default action, and raises the signal again. The process died of the signal, and
+`atexit` did not run.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from loops import LOOPS
 
 from cache import DiskBackend
 
-LIMIT = 60  # seconds after which a server that hangs has failed
+LIMIT = 60  # seconds; a server that runs longer has failed
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="these servers and signals are not there"),
     pytest.mark.timeout(2 * LIMIT),
 ]
 
-# Caches when it starts, for a request, and when it shuts down.
+# Caches at its start, during a request, and at its shutdown.
 APP = """
 import os
 from cache import AsyncCache, DiskBackend
@@ -82,7 +83,7 @@ asyncio.run(main())
 
 
 class Server:
-    """A server in a folder of its own, which has answered one request."""
+    """A server in a separate folder, which has answered one request."""
 
     def __init__(self, folder: Path, arguments: list[str], made: str, saves: str, workers: int) -> None:
         folder.mkdir()
@@ -99,7 +100,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # Where tests run in the background of a shell, SIGINT would be ignored.
+                # If the tests run in the background of a shell, SIGINT would be ignored.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
         ready = os.open(folder / "ready", os.O_RDWR)
@@ -118,7 +119,7 @@ class Server:
                 try:
                     client.connect(os.path.relpath(self._folder / "socket"))
                 except (FileNotFoundError, ConnectionRefusedError):
-                    # It listens right after it has started.
+                    # The server listens right after its start.
                     assert self._process.poll() is None, self.log()
                     continue
                 client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
@@ -133,8 +134,8 @@ class Server:
         return (self._folder / "log").read_text()
 
     def stop(self, how: signal.Signals) -> int:
-        """Sends a signal: SIGTERM to the server, as an orchestrator does, and SIGINT to all of its
-        processes, as a terminal does. Returns the code that the server ended with.
+        """Sends a signal: SIGTERM to the server, as an orchestrator does, or SIGINT to all of its
+        processes, as a terminal does. Returns the exit code of the server.
         """
         if how == signal.SIGINT:
             os.killpg(self._process.pid, how)

@@ -1,7 +1,8 @@
-"""Results that can be read once are refused, or go to one caller.
+"""Results that can be read only once are refused, or returned to one caller only.
 
-The story: a cached function returned a generator, and its second caller got one that had nothing left; a cached route
-returned a StreamingResponse, and the second client got an empty page with status 200. Nobody was told.
+The story: a cached function returned a generator, and its second caller got an exhausted one; a
+cached route returned a StreamingResponse, and the second client got an empty page with status 200.
+There was no error.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ async def coroutine() -> str:
 
 
 class Rows:
-    """An iterator of Python's, such as a cursor."""
+    """A Python iterator, for example a cursor."""
 
     def __iter__(self) -> Rows:
         return self
@@ -64,7 +65,7 @@ class AsyncRows:
 
 
 class AsyncFile:
-    """As files of `aiofiles` are."""
+    """Like files of `aiofiles`."""
 
     async def read(self) -> bytes:
         return b""
@@ -104,7 +105,7 @@ READ_ONCE: dict[str, Callable[[], Any]] = {
 
 
 class Pool:
-    """As connection pools are: awaited once by those who wait for it to be ready, and used ever after."""
+    """Like connection pools: awaited once until ready, and then used for a long time."""
 
     def __await__(self) -> Any:
         yield
@@ -116,7 +117,7 @@ class Reusable:
 
 
 class Decorating(contextlib.ContextDecorator):
-    """A context manager that can be entered as often as one likes."""
+    """A context manager that can be entered any number of times."""
 
     gen = "a name like another"
 
@@ -128,7 +129,7 @@ class Decorating(contextlib.ContextDecorator):
 
 
 class Vague:
-    """Says yes to every question, and raises."""
+    """Has every attribute, and raises."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(name)
@@ -273,11 +274,11 @@ def test_a_streaming_response_goes_to_each_caller_whole_and_a_warning_says_so(ru
     assert route.get_metrics()["size"] == 0
 
 
-# What is set is refused like what is loaded
+# Values given to `set` are refused like results of loads
 
 
 def given(name: str) -> Any:
-    """A value that is read once, without the warning that a coroutine gives which nobody awaited."""
+    """A value that is read once, without the warning for a coroutine that was never awaited."""
     value = READ_ONCE[name]()
     for item in value if isinstance(value, tuple | list) else [value]:
         if hasattr(item, "send") and hasattr(item, "__await__"):
@@ -288,7 +289,9 @@ def given(name: str) -> Any:
 @pytest.mark.parametrize("name", READ_ONCE)
 @pytest.mark.parametrize("ttl", [{}, {"ttl": 5}, {"ttl": 0}, {"ttl": None}])
 def test_what_can_be_read_once_is_not_set_and_the_value_before_stays(name: str, ttl: dict[str, Any]) -> None:
-    """The story: results of loads were refused, and `set` stored a generator that had nothing left for the second get."""
+    """The story: results of loads were refused, but `set` stored a generator that was empty at the
+    second get.
+    """
     cache = AsyncCache()
     for key in ("key", (1, "of a tuple")):
         cache.set(key, "before")
@@ -324,7 +327,7 @@ def test_a_refused_set_says_what_to_give_instead() -> None:
 
 
 def test_a_coroutine_that_is_refused_can_still_be_awaited(run: Run) -> None:
-    """It is the caller's, who may have forgotten one word."""
+    """The coroutine belongs to the caller, who may have forgotten an `await`."""
 
     async def main() -> None:
         cache = AsyncCache()
@@ -341,7 +344,7 @@ def test_a_coroutine_that_is_refused_can_still_be_awaited(run: Run) -> None:
 
 def test_what_can_be_read_again_is_set() -> None:
     class Answer:
-        """A callable object, as responses of web frameworks are."""
+        """A callable object, like the responses of web frameworks."""
 
         def __call__(self) -> None:
             pass
@@ -415,8 +418,8 @@ def test_a_batch_loader_that_is_a_generator_function_or_returns_an_iterator_is_t
 
 
 def test_callers_of_a_streaming_response_load_beside_each_other(run: Run) -> None:
-    # Each of them waited for the load of the one before it, and got nothing of it: a hundred clients of a slow page were
-    # served one after the other.
+    # Each of the callers waited for the previous caller's load, and got nothing from it: a hundred
+    # clients of a slow page were served one after another.
     everybody = 20
     arrived = 0
     all_there = asyncio.Event()
@@ -425,7 +428,8 @@ def test_callers_of_a_streaming_response_load_beside_each_other(run: Run) -> Non
     async def page() -> Any:
         nonlocal arrived
         arrived += 1
-        # The first load is shared, for nothing is known of its result; all others run together.
+        # The first load is shared, because nothing is known of its result; all others run
+        # concurrently.
         if arrived == everybody:
             all_there.set()
         if arrived > 1:
@@ -444,7 +448,9 @@ def test_callers_of_a_streaming_response_load_beside_each_other(run: Run) -> Non
 
 
 def test_a_class_that_is_stored_once_says_nothing_of_others_and_does_not_live_on() -> None:
-    """A class without the marks of what is read once is remembered. More of them come and go than are remembered."""
+    """A class without the marks of read-once results is remembered. More classes come and go than
+    are remembered.
+    """
     cache = AsyncCache(maxsize=None)
     references = []
     for number in range(3000):

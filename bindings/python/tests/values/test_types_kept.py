@@ -1,8 +1,8 @@
-"""A value comes back from a file as what it was, in type too, or it is not written.
+"""A value comes back from a file unchanged, including its type, or is not written.
 
-`pickle.PickleBuffer(b"a")` came back as `b"a"`, and so does whatever says to pickle that it is
-something else: proxies, iterators over dicts and sets, objects whose `__reduce__` names a function
-that makes another type. A service that was restarted got other types from its cache than before.
+`pickle.PickleBuffer(b"a")` came back as `b"a"`, and so does every object that is pickled as another
+object: proxies, iterators over dicts and sets, objects whose `__reduce__` names a function that
+makes another type. After a restart, a service got other types from its cache than before.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def decode(data: bytes) -> Any:
 
 
 class Thing:
-    """Keeps attributes, and nothing else."""
+    """Only keeps attributes."""
 
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -72,11 +72,11 @@ class Record:
 
 
 class Words(list[Any]):
-    """A list of one's own."""
+    """A subclass of list."""
 
 
 class Names(dict[str, Any]):
-    """A dict of one's own."""
+    """A subclass of dict."""
 
 
 class Slotted:
@@ -127,7 +127,7 @@ def odd_error() -> OddError:
 
 
 class Matrix:
-    """Shows its memory to pickle as arrays do: in a buffer made for it."""
+    """Shows its memory to pickle like arrays: in a buffer made for pickling."""
 
     def __init__(self, content: Any) -> None:
         self.content = bytearray(content)
@@ -150,7 +150,7 @@ def frames_to_matrix(header: Any, frames: list[Any]) -> Frames:
 
 
 class Frames:
-    """Several buffers, in a list that was made for pickle."""
+    """Several buffers, in a list made for pickling."""
 
     def __init__(self, *contents: Any) -> None:
         self.contents = [bytes(content) for content in contents]
@@ -204,7 +204,7 @@ def test_an_object_without_equality_comes_back_with_its_type_and_content(value: 
 
 
 class Proxy:
-    """Stands for another object, also in what it says to pickle."""
+    """Represents another object, and is pickled as the other object."""
 
     def __init__(self, target: Any) -> None:
         object.__setattr__(self, "_target", target)
@@ -222,14 +222,14 @@ class Proxy:
 
 
 class Lazy:
-    """What it says to pickle is what it would have been loaded from."""
+    """Is pickled as the object from which it would have been loaded."""
 
     def __reduce__(self) -> Any:
         return dict, ((("a", 1),),)
 
 
 class Bytes:
-    """A memory that comes back as what pickle has of it."""
+    """A memory that comes back as its form in a pickle."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return bytearray, (pickle.PickleBuffer(b"a"),)
@@ -290,7 +290,7 @@ def test_a_buffer_that_an_object_holds_is_not_taken_for_one_made_for_pickle() ->
 
 
 class Sometimes:
-    """Comes back as itself or as something else, as its function's first argument says."""
+    """Comes back as itself or as another object, depending on its function's first argument."""
 
     def __init__(self, kind: type = object) -> None:
         self.kind = kind
@@ -331,7 +331,7 @@ def test_a_class_is_tried_once_and_not_for_every_object() -> None:
 
 
 class Broken:
-    """Can be pickled and not unpickled."""
+    """Can be pickled but not unpickled."""
 
     def __reduce__(self) -> Any:
         return operator.truediv, (1, 0)

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 
 from cache import _native
 
-# The codec is private, and no part of the stubs.
+# The codec is private, and not part of the stubs.
 native: Any = _native
 encode = native._encode_value
 decode = native._decode_value
@@ -141,7 +141,7 @@ class Pair:
     right: object
 
 
-# Values: what comes back.
+# Values: round trips.
 
 offsets = st.integers(-86_399_999_999, 86_399_999_999).map(lambda us: dt.timedelta(microseconds=us))
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
@@ -163,7 +163,7 @@ hashable_atoms = st.one_of(
     st.text(st.characters(categories=["Cs", "Ll"]), max_size=5),
     st.binary(),
     st.complex_numbers(),
-    st.decimals().filter(lambda value: not value.is_snan()),  # which have no hash
+    st.decimals().filter(lambda value: not value.is_snan()),  # signalling NaNs have no hash
     st.uuids(),
     st.dates(),
     datetimes,
@@ -498,7 +498,7 @@ def test_a_buffer_that_is_not_contiguous_is_pickled_within() -> None:
     assert decode(encode([Strided(b"abcdef")]))[0].content == b"abcdef"
 
 
-# Bytes from elsewhere.
+# Untrusted bytes.
 
 
 @pytest.mark.parametrize(
@@ -975,7 +975,7 @@ def test_arguments_of_different_values_have_different_bytes() -> None:
         data = by_value(argument)
         assert data not in encoded, (argument, encoded[data])
         encoded[data] = argument
-        # Long ones are digests, and what holds them is long itself.
+        # Long encodings are digests, and containers of them are long themselves.
         assert by_value([argument]) == b"\x91" + data or data[:2] == b"\xc7\x28"
 
 
@@ -1012,7 +1012,7 @@ def test_two_classes_of_one_name_are_told_apart_by_type() -> None:
     assert (a[1], b[1]) == ([one], [two])
     assert not a[2]
     assert a == native._encode_by_value(one())
-    # In any combination: each of the two may stand where the other one does.
+    # In any combination: each of the two may replace the other.
     several = [[make() for make in makes] for makes in itertools.product((one, two), repeat=3)]
     assert len({by_value(each) for each in several}) == 8
 

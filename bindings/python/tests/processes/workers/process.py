@@ -1,5 +1,5 @@
-"""One of several processes that keep caches in one file. Does what stands on its standard input, a command a line, and
-answers each with a line.
+"""One of several processes that keep caches in one file. Executes the commands on its standard
+input, one per line, and answers each with a line.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Eight processes keep caches in one file: they set, delete, clear, save at once, and are killed with ``kill -9``. After
-every save the file holds exactly what the rules say (docs/file-format.md, section 10), and a naive model decides.
+"""Eight processes keep caches in one file: they set, delete, clear, save at the same time, and are
+killed with ``kill -9``. After every save the file holds exactly the entries required by the rules
+(docs/file-format.md, section 10), as computed by a naive model.
 
-Each command is answered before the next one is given, but for saves, of which several run at once. So it is known what
-was written when; and of a save whose process was killed, either outcome is right.
+Each command is answered before the next command is given, except saves, of which several run at the
+same time. So the order of writes is known; for a save whose process was killed, both outcomes are
+accepted.
 
-``ASYNC_CACHE_SEED`` runs a seed again, ``ASYNC_CACHE_ROUNDS`` more rounds, ``ASYNC_CACHE_WORKER`` is a worker in Rust
-that takes part.
+``ASYNC_CACHE_SEED`` repeats a seed, ``ASYNC_CACHE_ROUNDS`` runs more rounds, ``ASYNC_CACHE_WORKER``
+is a worker written in Rust that takes part.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ STEPS = 60
 ROUNDS = int(os.environ.get("ASYNC_CACHE_ROUNDS", "20"))
 SEED = int(os.environ.get("ASYNC_CACHE_SEED", random.randrange(1 << 32)))
 RUST_WORKER = os.environ.get("ASYNC_CACHE_WORKER")
-LONGEST_SAVE = 0.004  # seconds; roughly: so that some are killed in the middle
+LONGEST_SAVE = 0.004  # seconds, roughly, so that some saves are killed in the middle
 
 
 @dataclass(frozen=True)
 class State:
-    """What a process or a file knows: of each key the last write, and the last delete."""
+    """The knowledge of a process or a file: for each key the last write and the last delete."""
 
     entries: frozenset[tuple[str, int, int]] = frozenset()  # key, time, value
     deletes: frozenset[tuple[str, int]] = frozenset()  # key, time
@@ -75,7 +77,7 @@ def _latest(deletes: Iterable[tuple[str, int]]) -> frozenset[tuple[str, int]]:
 
 
 class Worker:
-    """A process, and what it knows."""
+    """A process and its knowledge."""
 
     def __init__(self, command: list[str]) -> None:
         self.command = command
@@ -93,7 +95,7 @@ class Worker:
         self.process.stdin.flush()
 
     def is_done(self) -> bool:
-        """Waits for the answer; whether there was one."""
+        """Waits for the answer; returns whether there was one."""
         assert self.process.stdout is not None
         return self.process.stdout.readline() == "done\n"
 
@@ -119,7 +121,7 @@ class Worker:
 
 @dataclass
 class Round:
-    """One path, and what may be in its file."""
+    """One path, and the possible contents of its file."""
 
     dice: random.Random
     path: Path
