@@ -1,4 +1,5 @@
-//! A hit of a decorated function, beside `get_or_load` on the same cache and the macros of `cached`.
+//! A hit of a decorated function, beside `get_or_load` on the same cache and the macros of
+//! `cached`.
 
 #![allow(clippy::unused_async)] // the expansion of the macros of `cached`
 

@@ -1,4 +1,5 @@
-//! Bytes of memory per entry besides key and value, by a counting allocator, beside `quick_cache` and moka.
+//! Bytes of memory per entry besides key and value, by a counting allocator, beside `quick_cache`
+//! and moka.
 //!
 //! Caches of u64 keys and values, filled to the given number: without a limit, and with the number
 //! as the limit and twice as many insertions, so that all data needed for eviction exists.

@@ -26,7 +26,7 @@ ROUNDS_BETWEEN_CLOCKS = 2000
 
 
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """A few changes: bytes, cuts, repetitions, another example in the middle, a container around it."""
+    """A few changes: bytes, cuts, repetitions, another example inside, a container around it."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(changed) + 1)
@@ -61,7 +61,7 @@ def check(data: bytes) -> bool:
             again
         )
     except (ValueError, TypeError):
-        pass  # not a value; or a value that only a pickle keeps, such as a long tuple that occurs twice
+        pass  # not a value; or only a pickle keeps the value (a long tuple that occurs twice)
     try:
         key = native._decode_key(data)
         taken = True

@@ -47,7 +47,7 @@ pub(crate) fn count(count: u64) -> String {
     grouped
 }
 
-/// A count and what it counts: `1 entry`, `2,000 entries`.
+/// A count with its noun: `1 entry`, `2,000 entries`.
 pub(crate) fn things(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
@@ -84,8 +84,7 @@ pub(crate) fn due(deadline: Option<u64>, now: u64) -> String {
     }
 }
 
-/// A key on one line: text unchanged, other values as JSON, bytes that are not `MessagePack` in
-/// Python's notation for bytes.
+/// A key on a line: text unchanged, `MessagePack` as JSON, any other bytes in Python's notation.
 pub(crate) fn key(bytes: &[u8]) -> String {
     match json::show(bytes) {
         Value::String(text) => plain(&text),
@@ -103,8 +102,7 @@ pub(crate) fn short_key(bytes: &[u8]) -> String {
     }
 }
 
-/// Escapes characters that a terminal would obey: control characters, and marks that change the
-/// writing direction.
+/// Escapes control characters, which a terminal would obey, and marks for the writing direction.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {

@@ -2,9 +2,9 @@
 //! meaning of the bytes.
 //!
 //! Rules:
-//! 1. Values that JSON has (null, booleans, numbers, text, arrays, maps with text keys) are shown
-//!    as JSON values. All other values are objects with one name that begins with `$`. A map whose
-//!    only key begins with `$` is shown as a `$map`.
+//! 1. JSON values (null, booleans, numbers, text, arrays, maps with text keys) are shown as JSON
+//!    values. All others are objects with a single name beginning with `$`. A map whose only key
+//!    begins with `$` is shown as a `$map`.
 //! 2. Showing never fails: a malformed or unknown extension type is a `$ext`. Bytes that are not
 //!    `MessagePack`, or nest too deep for a reader of JSON, are a `$raw`.
 //! 3. [`exact`] promises that [`from_json`] returns the same bytes. The promise is kept by trying:

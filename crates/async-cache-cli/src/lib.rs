@@ -18,7 +18,7 @@
 //!   for inspection
 //! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after another
 //! - `human`: sizes, times and keys for people; `chart`: histograms
-//! - `host`: streams and environment; `progress`: bars; `clock`: the only module that reads the time
+//! - `host`: streams and environment; `progress`: bars; `clock`: the only module to read the time
 //! - `failure`: the reasons why a command failed
 
 mod args;

@@ -144,7 +144,7 @@ pub(crate) fn disk() -> Arc<dyn Vfs> {
 
 /// Reads a file or a pipe, for example `<(vault read ...)`, which has no length and no positions to
 /// read at.
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // no cache file, and the vfs has no pipes
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // no cache file; no pipes in the vfs
 fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = |what: &str| Failure::Other(format!("{}: {what}", path.display()));
     let unreadable = |error| wrong(&format!("the secret cannot be read: {error}"));
