@@ -1,4 +1,4 @@
-//! Reads a file in every way there is, and asserts what holds of any file.
+//! Reads a file in every possible way, and asserts the properties of every file.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use async_cache_disk::{
     CacheFile, Compression, EagerStep, SalvageStep, Scratch, Secret, Snapshot, Step, WriteOptions,
 };
 
-/// Reads all of a file that claims to have been written with the secret, or without one; then saves what is intact.
+/// Reads all of a file that claims to have been written with the secret, or without one; then saves
+/// the intact parts.
 pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
     let disk = FakeDisk::new();
     disk.keep_no_log();
@@ -51,14 +52,15 @@ pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
 
     let copy = file.at("/copy.cache");
     save_again(&snapshot, &copy, WriteOptions::new(0));
-    // As a cache does that compresses: frames that this dictionary made are copied as they are.
+    // As by a cache with compression: frames made with this dictionary are copied unchanged.
     if snapshot.is_compressed() {
         let options = WriteOptions::new(0).dictionary_of(&snapshot);
         save_again(&snapshot, &copy.compression(Compression::ZSTD), options);
     }
 }
 
-/// What is salvaged can be saved, and what was saved is sound, unless two records have the same key.
+/// Salvaged entries can be saved, and the saved file is sound, unless two records have the same
+/// key.
 fn save_again(snapshot: &Snapshot, copy: &CacheFile, options: WriteOptions) {
     let mut writer = copy.write(options).expect("the disk is sound");
     let mut salvage = snapshot.salvage();
@@ -74,7 +76,7 @@ fn save_again(snapshot: &Snapshot, copy: &CacheFile, options: WriteOptions) {
         }
     }
     writer.set_tombstones(snapshot.tombstones());
-    // The index takes no more than a few hundred equal keys.
+    // The index accepts at most a few hundred equal keys.
     if let Ok(saved) = writer.finish() {
         let report = copy.verify().expect("it was just saved");
         assert_eq!((report.entries, report.sound_eager), (saved.entries, u64::from(saved.eager)));

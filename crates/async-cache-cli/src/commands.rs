@@ -1,4 +1,4 @@
-//! One file each.
+//! The commands, one file each.
 
 pub(crate) mod compact;
 pub(crate) mod completions;
@@ -26,14 +26,14 @@ use crate::open::{Access, disk};
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All is well.
+    /// Success.
     Fine,
-    /// There is damage, a difference, or no such key.
+    /// Damage, a difference, or no such key.
     Found,
 }
 
 impl Outcome {
-    /// [`Found`](Outcome::Found) if there is something to find.
+    /// [`Found`](Outcome::Found) if there is a finding.
     pub(crate) fn found(something: bool) -> Self {
         if something { Self::Found } else { Self::Fine }
     }
@@ -45,13 +45,13 @@ pub(crate) fn line(out: &mut dyn Write, value: &Value) -> Result<(), Failure> {
     Ok(out.write_all(b"\n")?)
 }
 
-/// A name and what there is to say of it, on a line.
+/// Writes a name and a text about it on a line.
 pub(crate) fn fact(out: &mut dyn Write, name: &str, what: &str) -> Result<(), Failure> {
     let dim = human::DIM;
     Ok(writeln!(out, "  {dim}{name:>10}{dim:#}  {what}")?)
 }
 
-/// Begins a new file. The path must be free.
+/// Begins a new file. The path must be unused.
 pub(crate) fn create(file: &CacheFile, options: WriteOptions) -> Result<Writer, Failure> {
     if file.vfs().metadata(file.path()).is_ok() {
         let path = file.path().display();
@@ -60,7 +60,7 @@ pub(crate) fn create(file: &CacheFile, options: WriteOptions) -> Result<Writer, 
     Ok(file.write(options)?)
 }
 
-/// A file that this program writes, with data of a version.
+/// A file written by this program, with data of a version.
 pub(crate) fn new_file(path: &Path, version: &str) -> CacheFile {
     CacheFile::new(disk(), path).version(version).producer(PRODUCER)
 }

@@ -1,4 +1,4 @@
-//! `compact`: a file without what has expired or was taken back.
+//! `compact`: writes a file without expired entries and records that were taken back.
 
 use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
     }
     drop(bar);
     if let Some(lost) = lost.sentence() {
-        // What is in there may still be saved; a compacted file would be without it for good.
+        // The lost data may still be recoverable; a compacted file would be without it for good.
         let file = args.source.path.display();
         return Err(Failure::Other(format!(
             "{file}: {lost}, and `async-cache repair` makes a sound file of it"
