@@ -153,11 +153,11 @@ bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean 
 	./target/release/inspect --smoke
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
-	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/test_garbage.py
+	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/api/test_garbage.py
 	$(CARGO) build --quiet --release -p async-cache --example worker
 	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=400 ASYNC_CACHE_WORKER=$(abspath $(TARGET)/release/examples/worker) \
-		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/workers
-	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=5000 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q tests/test_merging_oracle.py
+		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/processes/workers
+	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=5000 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q tests/processes/test_merging_oracle.py
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
 	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test merging_oracle

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from complaints import no_warning
 from loops import Run
-from test_persistence import no_warning, output_of
+from programs import output_of
 
 from cache import AsyncCache, AsyncLRU, CacheWarning, DiskBackend
 

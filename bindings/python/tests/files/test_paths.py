@@ -138,7 +138,7 @@ def test_there_is_one_version() -> None:
     code = "import sys; from cache._tool import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--version"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    manifest = (Path(__file__).parents[3] / "Cargo.toml").read_text(encoding="utf-8")
+    manifest = (Path(__file__).parents[4] / "Cargo.toml").read_text(encoding="utf-8")
     (version,) = re.findall(r'^\[workspace\.package\]\nversion = "([^"]+)"', manifest, re.M)
     assert said == f"async-cache {version}\n"
     assert cache.__version__ == _native.__version__ == importlib.metadata.version("async-cache") == version

@@ -20,7 +20,7 @@ from mcp.server.mcpserver import MCPServer
 from agent_cache import AgentCache
 from cache import AsyncCache, DiskBackend
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def run_example(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -261,7 +261,7 @@ DOCUMENTS = [
     "docs/agent.md",
     "docs/decorators.md",
 ]
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def snippets() -> list[tuple[str, str]]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from complaints import no_warning
 from loops import Run, outcome
 from stores import MemoryBackend
-from test_persistence import no_warning
 
 from cache import AsyncCache, BackupError, CacheWarning, DiskBackend
 

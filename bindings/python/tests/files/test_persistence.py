@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import os
 import pickle
 import signal
 import stat
-import subprocess
 import sys
-import textwrap
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from complaints import no_warning
 from loops import Load, Run, outcome, task, turns
+from programs import output_of, start
 from stores import LoadFails, MemoryBackend, SaveFails
 
 import cache as package
 from cache import AsyncCache, AsyncLRU, AsyncTTL, CacheBackend, CacheWarning, DiskBackend
-
-PACKAGE_ROOT = Path(package.__file__).parent.parent
 
 
 def returns(value: Any) -> Callable[[], Awaitable[Any]]:
@@ -33,33 +30,6 @@ def returns(value: Any) -> Callable[[], Awaitable[Any]]:
         return value
 
     return load
-
-
-def start(program: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Starts a Python program that can import the package."""
-    paths = [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def output_of(program: str, *arguments: object, **environment: str) -> str:
-    """Runs a Python program to its end and returns what it prints."""
-    process = start(program, *arguments, **environment)
-    output, _ = process.communicate(timeout=20)
-    assert process.returncode == 0
-    return output
-
-
-@contextlib.contextmanager
-def no_warning() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 # The snippets of the documentation

@@ -18,7 +18,7 @@ import zstandard
 
 from cache import AsyncCache, DiskBackend
 
-GOLDEN = Path(__file__).parents[3] / "crates/async-cache-disk/tests/golden"
+GOLDEN = Path(__file__).parents[4] / "crates/async-cache-disk/tests/golden"
 SAVED_AT = 1_700_000_000_000_000_000
 U64_MAX = 2**64 - 1
 

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from complaints import no_warning
 from loops import Run
-from test_persistence import no_warning
 
 from cache import AsyncCache, AsyncLRU, DiskBackend
 

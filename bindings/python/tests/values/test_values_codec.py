@@ -40,7 +40,7 @@ decode = native._decode_value
 encode_key = native._encode_key
 decode_key = native._decode_key
 
-DOCUMENT = pathlib.Path(__file__).parents[3] / "docs" / "values.md"
+DOCUMENT = pathlib.Path(__file__).parents[4] / "docs" / "values.md"
 UTC = dt.timezone.utc
 PICKLE = 15
 

@@ -14,7 +14,7 @@ import pytest
 
 from cache import AsyncCache, DiskBackend
 
-GOLDEN = Path(__file__).parents[3] / "crates/async-cache-disk/tests/golden/v1-python.acf"
+GOLDEN = Path(__file__).parents[4] / "crates/async-cache-disk/tests/golden/v1-python.acf"
 
 
 def tool(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
