@@ -1,5 +1,4 @@
-//! The extension types: numbers, which are part of the file format and are never used for anything
-//! else.
+//! The extension types: their numbers are part of the file format and are never reused.
 
 /// One array.
 pub(super) const TUPLE: i8 = 1;
@@ -16,7 +15,7 @@ pub(super) const DATE: i8 = 7;
 pub(super) const TIME: i8 = 8;
 pub(super) const TIMEDELTA: i8 = 9;
 pub(super) const TIMEZONE: i8 = 10;
-/// What `str()` makes of it.
+/// The result of `str()`.
 pub(super) const DECIMAL: i8 = 11;
 /// 16 bytes, most significant first.
 pub(super) const UUID: i8 = 12;
@@ -36,10 +35,10 @@ pub(super) const REFERENCE: i8 = 19;
 pub(super) const OBJECT: i8 = 20;
 /// The arguments of a call that is not one positional argument.
 pub(crate) const CALL: i8 = 21;
-/// The arguments of a call of a function that tells types apart.
+/// The arguments of a call of a function with `typed=True`.
 pub(crate) const TYPED_CALL: i8 = 22;
-/// By value, in memory only: what is known by its identity, which is its address, for the key keeps
-/// it alive.
+/// By value, in memory only: an object represented by its identity, in the form of its address; the
+/// key keeps the object alive.
 pub(super) const IDENTITY: i8 = 23;
 /// By value, in the place of a longer encoding: its length, then its BLAKE3 digest.
 pub(super) const DIGEST: i8 = 24;
@@ -47,7 +46,7 @@ pub(super) const DIGEST: i8 = 24;
 /// leads back to itself.
 pub(super) const GRAPH: i8 = 25;
 /// In a graph, an object that leads back to itself: the digest of all objects of its circle, and
-/// which one it is.
+/// its number among them.
 pub(super) const CIRCLE: i8 = 26;
-/// While a circle is looked at: one of its objects.
+/// During the examination of a circle: one of its objects.
 pub(super) const HOLE: i8 = 27;
