@@ -1,5 +1,7 @@
 //! For the fuzzers in `fuzz/`, which cannot reach the decoders from outside: each function gives arbitrary bytes to one of
 //! them and asserts what holds of any bytes. Panics are the findings.
+// A panic is the finding.
+#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use std::ops::Range;
 

@@ -2,6 +2,14 @@
 //!
 //! Every call is counted and logged, so a test can run a save once, see how many calls it made, and then run it again for
 //! each of them with a crash or a fault there. What a power loss leaves is in `image.rs`.
+// The fake disk is test support: a panic is a failed test.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 #![allow(clippy::missing_panics_doc)] // the lock is never poisoned: nothing panics while it is held
 
 mod image;
