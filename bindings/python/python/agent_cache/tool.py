@@ -79,6 +79,7 @@ class AgentCache:
         if key is not None and self.per_instance:
             raise TypeError("key makes the key of all arguments, the object included: leave per_instance out")
         self._key = key
+        _native.check_ttl(ttl, "ttl")
         self._ttl = ttl
         self._maxsize = maxsize
         self._new_cache()  # raises for wrong arguments now rather than at the first call

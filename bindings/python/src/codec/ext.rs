@@ -2,5 +2,5 @@
 
 pub(crate) use async_cache_disk::values::*;
 
-/// While a circle is looked at: one of its objects.
+/// During the examination of a circle: one of its objects.
 pub(super) const HOLE: i8 = 27;
