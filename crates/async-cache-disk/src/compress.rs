@@ -4,13 +4,6 @@
 //! section 8). Bounds, kept here against any author of a file: a frame may declare at most
 //! [`MAX_RATIO`] times its own length, so no reader allocates more than that multiple of the file's
 //! size; and the decompressed value must be as long as declared.
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects
-)]
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -1,6 +1,8 @@
 //! For the fuzzers in `fuzz/`, which cannot reach the decoders from outside: each function gives
 //! arbitrary bytes to a decoder and asserts the properties that hold for all bytes. Panics are the
 //! findings.
+// A panic is the finding.
+#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use std::ops::Range;
 

@@ -79,7 +79,7 @@ fn stem(name: &OsStr) -> OsString {
     let mut stem = name.to_string_lossy().into_owned();
     let mut end = (MAX_STEM_BYTES - DIGEST_BYTES).min(stem.len());
     while !stem.is_char_boundary(end) {
-        end -= 1;
+        end = end.saturating_sub(1);
     }
     stem.truncate(end);
     let digest = blake3::hash(name.as_encoded_bytes()).to_hex();

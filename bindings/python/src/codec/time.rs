@@ -8,8 +8,8 @@
 //! | timezone | flags u8, then the zone |
 //! | timedelta | days i32, seconds u32, microseconds u32 |
 //!
-//! Flags: bit 0 `fold`; bit 1 there is a zone; bit 2 it has a name. The zone: its offset from UTC in
-//! microseconds, i64, then its name, if any, in UTF-8 to the end.
+//! Flags: bit 0 `fold`; bit 1 there is a zone; bit 2 it has a name. The zone: its offset from UTC
+//! in microseconds, i64, then its name, if any, in UTF-8 to the end.
 //!
 //! Only fixed offsets (`datetime.timezone`) have a form: the meaning of other zones is defined by
 //! their class.

@@ -4,6 +4,14 @@
 //! Every call is counted and logged, so a test can run a save once, see the number of calls, and
 //! then run the save again for each of them with a crash or a fault there. `image.rs` defines the
 //! state after a power loss.
+// The fake disk is test support: a panic is a failed test.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 #![allow(clippy::missing_panics_doc)] // the lock is never poisoned: nothing panics while it is held
 
 mod image;

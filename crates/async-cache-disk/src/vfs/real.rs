@@ -1,5 +1,6 @@
 //! The file system of the machine. This file owns `std::fs`; nothing here decides anything.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // only this file may
+#![allow(clippy::arithmetic_side_effects)] // counts of interruptions, and a pause that is bounded
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
