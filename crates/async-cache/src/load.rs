@@ -50,8 +50,8 @@ pub(crate) enum Entered<V> {
     Hit(V),
     /// He waits for a load that runs already.
     Joined(FlightId, Arc<Room<V>>),
-    /// He waits for the load he starts.
-    Leads(FlightId, Arc<Room<V>>),
+    /// The caller waits for the load that it starts, at this time.
+    Leads(FlightId, Arc<Room<V>>, Time),
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
@@ -135,14 +135,13 @@ where
                 Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
             };
             let entered = self.enter(hash, key, joins, &mut is_counted, new_room);
-            let (id, room, leads) = match entered {
+            let (id, room, started) = match entered {
                 Entered::Hit(value) => return Ok(value),
-                Entered::Joined(id, room) => (id, room, false),
-                Entered::Leads(id, room) => (id, room, true),
+                Entered::Joined(id, room) => (id, room, None),
+                Entered::Leads(id, room, started) => (id, room, Some(started)),
             };
             let seat = Seat::new(self, hash, id, Arc::clone(&room));
-            if leads {
-                let started = self.clock.now();
+            if let Some(started) = started {
                 let flight =
                     Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), storing, started };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
@@ -170,7 +169,9 @@ where
                         message: (*message).to_owned(),
                     });
                 }
-                Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
+                Answer::Abandoned if started.is_some() => {
+                    return Err(LoadError::Abandoned { key: format!("{key:?}") });
+                }
                 // He asked for one key, so he has a loader that knows, where the batch loader did not.
                 Answer::Abandoned | Answer::Missing => {}
             }
@@ -221,7 +222,7 @@ where
                     let owned = owned.take().expect("it was just put there");
                     let room = room();
                     let now = self.at(self.clock.now());
-                    Entered::Leads(cache.lead(at, owned, Arc::clone(&room), now), room)
+                    Entered::Leads(cache.lead(at, owned, Arc::clone(&room), now), room, now.time)
                 },
             );
             // `Err`: another snapshot was opened between the look and the lock.

@@ -129,16 +129,15 @@ where
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
         let entered = self.inner.enter(hash, key, joins, is_counted, new_room);
-        let (id, room, leads) = match entered {
+        let (id, room, started) = match entered {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
-            Entered::Joined(id, room) => (id, room, false),
-            Entered::Leads(id, room) => (id, room, true),
+            Entered::Joined(id, room) => (id, room, None),
+            Entered::Leads(id, room, started) => (id, room, Some(started)),
         };
         let seat = Seat::new(&self.inner, hash, id, Arc::clone(&room));
         let mut timer = None;
-        if leads {
+        if let Some(started) = started {
             let inner = Arc::clone(&self.inner);
-            let started = inner.clock.now();
             let flight = Flight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
             let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
@@ -147,7 +146,7 @@ where
         let Ok(wait) = nesting::wait_for(seat.room.name) else {
             return Err(LoadError::Recursive { key: format!("{key:?}") });
         };
-        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
+        Ok(Step::Waits(Waiting { seat, leads: started.is_some(), timer, _wait: wait }))
     }
 
     /// Puts a flight that was just started into a batch. If it is the first of it, the caller starts the timer.
