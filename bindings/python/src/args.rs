@@ -5,6 +5,8 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
+use crate::raw::function::Given;
+use crate::raw::visit::{Stop, Visit, Visitor};
 
 /// The arguments of a call.
 pub(crate) enum Args {
@@ -27,6 +29,18 @@ impl Args {
         }
     }
 
+    /// The arguments of a call that the interpreter makes.
+    #[inline]
+    pub(crate) fn of(given: Given<'_, '_>) -> Self {
+        Self::collect(given.len(), |index| given.get(index))
+    }
+
+    /// The same arguments.
+    pub(crate) fn copy(&self, py: Python<'_>) -> Self {
+        let args = self.as_slice();
+        Self::collect(args.len(), |index| Ref::new(args[index].bind(py).clone()))
+    }
+
     #[inline]
     pub(crate) fn as_slice(&self) -> &[Ref] {
         match self {
@@ -36,6 +50,12 @@ impl Args {
             Self::Three(args) => args,
             Self::Many(args) => args,
         }
+    }
+}
+
+impl Visit for Args {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.as_slice().visit(visitor)
     }
 }
 

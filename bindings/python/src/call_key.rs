@@ -11,6 +11,7 @@ use crate::codec;
 use crate::plain::quick;
 use crate::raw::calls::Invoke;
 use crate::raw::equal;
+use crate::raw::visit::{self, visits};
 
 /// The key of a call that is more than one plain argument.
 #[pyclass(frozen, module = "cache._native")]
@@ -30,17 +31,13 @@ pub(crate) enum Form {
     ByValue { bytes: Box<[u8]>, types: Box<[Py<PyAny>]>, is_stable: bool, of_one_call: Option<Py<PyType>> },
 }
 
+// Plain objects refer to nothing.
+visits!(enum Form { ByValue { types, of_one_call } });
+
 #[pymethods]
 impl CallKey {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match &self.form {
-            // Plain objects refer to nothing.
-            Form::Plain { .. } => Ok(()),
-            Form::ByValue { types, of_one_call, .. } => {
-                types.iter().try_for_each(|class| visit.call(class))?;
-                visit.call(of_one_call)
-            }
-        }
+        visit::traverse(&self.form, visit)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

@@ -6,10 +6,10 @@ use pyo3::types::{PyList, PyString};
 
 use crate::cache::Cache;
 use crate::call::Cached;
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::instances::Instances;
 use crate::part::Part;
-use crate::raw::{Ref, function};
+use crate::raw::{self, Ref};
 
 /// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key,
 /// `instance` is the name of the parameter that is known by identity, empty if it is given by position only.
@@ -46,7 +46,7 @@ pub(crate) fn decorate<'py>(
         part,
         tool: None,
     };
-    function::new::<Cached>(py, function)
+    raw::function::new::<_, Cached>(py, function)
 }
 
 /// Removes what calls of a decorated function have cached: each a tuple of arguments and one of the names of the last

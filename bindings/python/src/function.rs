@@ -13,6 +13,8 @@ use crate::instances::{Instances, Unknown, with};
 use crate::key::Query;
 use crate::part::{Kept, Part};
 use crate::raw::Ref;
+use crate::raw::function::{Classes, Payload, payload};
+use crate::raw::visit::visits;
 
 /// A decorated function.
 pub(crate) struct Function {
@@ -36,6 +38,29 @@ pub(crate) struct Function {
     pub(crate) is_direct: bool,
     /// What makes it the tool of an agent, if it is one.
     pub(crate) tool: Option<Tool>,
+}
+
+visits!(struct Function { wrapped, passes_for, cache, make_key, part, tool });
+
+impl Payload for Function {
+    fn wrapped(&self) -> &Ref {
+        &self.wrapped
+    }
+
+    fn passes_for(&self) -> Option<&Ref> {
+        self.passes_for.as_ref()
+    }
+
+    fn classes() -> &'static Classes<Self> {
+        static CLASSES: Classes<Function> = Classes::new();
+        &CLASSES
+    }
+}
+
+/// What a decorated function is made of; `None` for any other object.
+#[inline]
+pub(crate) fn function<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Function> {
+    payload(object)
 }
 
 impl Function {

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::key::{Query, StoredKey};
 use crate::raw::Ref;
+use crate::raw::visit::visits;
 use crate::room::Room;
 use crate::ttl::Ttl;
 
@@ -18,6 +19,8 @@ pub(crate) struct Item {
     pub(crate) hash: u64,
     pub(crate) ttl: Ttl,
 }
+
+visits!(struct Item { room, key });
 
 /// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
 /// was fenced while its batch gathered has a successor in the same batch.

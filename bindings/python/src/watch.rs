@@ -10,6 +10,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
 use crate::room::Room;
 
 /// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
@@ -44,6 +45,8 @@ struct Watch {
     had_stopped: AtomicBool,
 }
 
+visits!(struct Watch { cache, room, event_loop });
+
 #[pymethods]
 impl Watch {
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -60,9 +63,7 @@ impl Watch {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.cache)?;
-        visit.call(&self.room)?;
-        visit.call(&self.event_loop)
+        visit::traverse(self, visit)
     }
 }
 

@@ -6,11 +6,12 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
 use crate::args::{Args, apply, split};
 use crate::call_key::CallKey;
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::item::{Item, distinct};
 use crate::key::Query;
+use crate::raw::Ref;
 use crate::raw::calls::Invoke;
-use crate::raw::{Ref, function};
+use crate::raw::visit::visits;
 
 /// What is to be loaded, and how.
 pub(crate) enum Work {
@@ -21,6 +22,8 @@ pub(crate) enum Work {
     /// A loader of many keys at once.
     Batch(Ref),
 }
+
+visits!(enum Work { Loader(loader), Function { function, args, names }, Batch(loader) });
 
 impl Work {
     pub(crate) fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {

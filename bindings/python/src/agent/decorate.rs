@@ -7,10 +7,10 @@ use pyo3::types::{PyDict, PyString};
 use super::call::Watched;
 use super::tool::{Counts, Scope, TOTAL, Tool};
 use crate::cache::Cache;
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::instances::Instances;
 use crate::part::Part;
-use crate::raw::{GilCell, Ref, function};
+use crate::raw::{self, GilCell, Ref};
 
 /// Makes a tool. `make` is called with a session and returns the function that keeps the results of that session;
 /// without it, `cache` keeps the results.
@@ -42,7 +42,7 @@ pub(super) fn decorate_tool<'py>(
         part,
         tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
     };
-    function::new::<Watched>(py, function)
+    raw::function::new::<_, Watched>(py, function)
 }
 
 fn tool<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tool> {

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::raw::visit::visits;
 use crate::raw::{GilCell, Ref};
 
 /// What makes a decorated function the tool of an agent.
@@ -21,15 +22,12 @@ pub(super) enum Scope {
     Session(Ref),
 }
 
-impl Tool {
-    /// For the garbage collector.
-    pub(crate) fn make(&self) -> Option<&Ref> {
-        match &self.scope {
-            Scope::Global => None,
-            Scope::Session(make) => Some(make),
-        }
+visits!(struct Tool { scope });
+visits!(
+    enum Scope {
+        Session(make),
     }
-}
+);
 
 /// What is counted.
 #[derive(Clone, Copy, Default)]
