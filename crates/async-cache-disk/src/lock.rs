@@ -10,7 +10,7 @@
 //! 4. it stands where a symlink at the path leads, as the file does, so that two names of one file
 //!    have one lock;
 //! 5. where a file system has no locks, there is none, and saves of one moment may overwrite each
-//!    other. Each file system says so in its own way: [`has_no_locks`];
+//!    other. Each file system reports that in its own way: [`has_no_locks`];
 //! 6. a symlink at the lock's own name is an error, wherever it leads and also if it leads nowhere;
 //! 7. it is opened for writing where that is allowed, since NFS locks nothing else;
 //! 8. taking it ends: after `limit` if another process holds it, after [`MOST_ATTEMPTS`] if the
@@ -18,14 +18,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
+use crate::folder::create_folder;
 use crate::names::lock_path;
-use crate::trust;
-use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of};
-use crate::writer::create_folder;
+use crate::trust::Site;
+use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of};
 
 /// How often the lock file may come and go while it is opened.
 const MOST_ATTEMPTS: u32 = 16;
@@ -33,7 +32,7 @@ const MOST_ATTEMPTS: u32 = 16;
 /// Held by the one process that saves to a path. Released when it is dropped, and by the kernel if
 /// the process dies.
 #[derive(Debug)]
-pub struct SaveLock(Box<dyn VfsFile>);
+pub(crate) struct SaveLock(Box<dyn VfsFile>);
 
 impl Drop for SaveLock {
     fn drop(&mut self) {
@@ -44,17 +43,13 @@ impl Drop for SaveLock {
 }
 
 impl SaveLock {
-    /// Takes the lock of `path`, waiting for it for as long as `limit`. Makes missing parent
-    /// folders.
+    /// Takes the lock of a place, waiting for `limit` at most. Missing parent folders are created.
     ///
     /// # Errors
-    /// [`Locked`](DiskErrorKind::Locked) if another process held it all that time;
-    /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file, or something else than a
-    /// file has the lock's name; [`Trust`](DiskErrorKind::Trust) if that is a symlink, or another
-    /// user's; [`Io`](DiskErrorKind::Io). A file system without locks is no error: then
-    /// [`Saved::without_locks`](crate::Saved::without_locks) says so.
-    pub fn take(vfs: &Arc<dyn Vfs>, path: &Path, limit: Duration) -> Result<Self, DiskError> {
-        let lock_path = lock_path(&trust::follow(&**vfs, path)?.place)?;
+    /// Those of [`CacheFile::lock`](crate::CacheFile::lock).
+    pub(crate) fn take(site: &Site, limit: Duration) -> Result<Self, DiskError> {
+        let Site { vfs, path, place, .. } = site;
+        let lock_path = lock_path(place)?; // Rule 4
         create_folder(&**vfs, parent_of(&lock_path))?;
         let file = open_or_create(&**vfs, &lock_path)?;
         match file.lock_within(limit) {
@@ -67,22 +62,6 @@ impl SaveLock {
             Err(error) => Err(DiskError::io("locking it", &lock_path, error)),
         }
     }
-}
-
-/// Whether an error says that the file system cannot lock files at all (rule 5). `Unsupported` is
-/// ENOSYS and EOPNOTSUPP (user-space and some cluster file systems). ENOLCK is NFS without a lock
-/// daemon, EINVAL a file system that knows no locks, and EBADF is NFS for a lock file that can only
-/// be read.
-pub(crate) fn has_no_locks(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let known = [Errno::NOLCK, Errno::INVAL, Errno::BADF].map(Errno::raw_os_error);
-        if error.raw_os_error().is_some_and(|number| known.contains(&number)) {
-            return true;
-        }
-    }
-    error.kind() == io::ErrorKind::Unsupported
 }
 
 /// Several processes may do this at once, and all get the same file.

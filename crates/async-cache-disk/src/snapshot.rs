@@ -9,20 +9,13 @@
 //! 3. This module does not know what time it is; it hands deadlines out.
 //! 4. Memory follows what was read and verified, not what the header or a record claims: a file may be nearly all
 //!    holes, and as long as it likes.
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects
-)]
 
 mod damage;
 mod deadlines;
 mod eager;
 mod lookup;
 mod moved;
-mod options;
+mod open;
 mod places;
 mod records;
 mod salvage;
@@ -38,8 +31,7 @@ pub use deadlines::{Deadlines, Due};
 pub use eager::{EagerRecord, EagerRecords, EagerStep};
 pub use lookup::{Found, Scratch};
 pub(crate) use moved::Ranks;
-pub use moved::Successor;
-pub use options::ReadOptions;
+pub(crate) use open::{Ends, read_header};
 pub use places::{Layout, Place};
 pub use records::{Record, Records, Step};
 pub use salvage::{Salvage, SalvageStep};
@@ -47,15 +39,12 @@ pub(crate) use unpack::{Stored, unpack};
 pub(crate) use window::Window;
 
 use crate::compress::Dictionary;
-use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal, TAG_BYTES};
-use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
+use crate::format::header::Header;
 use crate::format::page::PAGE_BYTES;
-use crate::secret::Secret;
 use crate::tombstones::Tombstones;
-use crate::trust::{self, Owners, Trusted};
-use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at};
+use crate::vfs::{ReadFailure, VfsFile, read_exact_at};
 use damage::DamageLog;
 
 /// Units up to this length are read as a whole before they are checked.
@@ -81,66 +70,6 @@ struct Inner {
 }
 
 impl Snapshot {
-    /// Opens the snapshot at `path`, if its data has the shape that `version` names, and it was written without a
-    /// secret. `Ok(None)`: there is none, because there is no file or an empty one. The cost does not depend on the
-    /// number of entries.
-    ///
-    /// # Errors
-    /// As [`open_with`](Self::open_with).
-    pub fn open(vfs: &Arc<dyn Vfs>, path: &Path, version: &str) -> Result<Option<Self>, DiskError> {
-        Self::open_with(vfs, path, &ReadOptions::new().version(version))
-    }
-
-    /// Opens the snapshot at `path` whatever its version tag; for tools that look at files.
-    ///
-    /// # Errors
-    /// As [`open_with`](Self::open_with), without `OtherVersion`.
-    pub fn open_any_version(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Option<Self>, DiskError> {
-        Self::open_with(vfs, path, &ReadOptions::new())
-    }
-
-    /// Opens the snapshot at `path`, if it is what the options want. `Ok(None)`: there is no file, or an empty one.
-    ///
-    /// # Errors
-    /// [`Foreign`](DiskErrorKind::Foreign), [`Damaged`](DiskErrorKind::Damaged), [`Newer`](DiskErrorKind::Newer),
-    /// [`Trust`](DiskErrorKind::Trust) and [`OtherVersion`](DiskErrorKind::OtherVersion) say why the file is an empty
-    /// cache; [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io) say why it could not be read.
-    pub fn open_with(
-        vfs: &Arc<dyn Vfs>,
-        path: &Path,
-        options: &ReadOptions,
-    ) -> Result<Option<Self>, DiskError> {
-        let secret = options.secret.as_ref();
-        let owners = match options.owners {
-            // Without a tag of this secret the header is refused, and every other part as well.
-            Owners::Trusted if secret.is_some() => Owners::TrustedOrGroup,
-            owners => owners,
-        };
-        let Some(Trusted { file, bytes: file_bytes }) = trust::open(&**vfs, path, owners)? else {
-            return Ok(None);
-        };
-        let ends = if options.may_be_cut { Ends::Anywhere } else { Ends::BehindAll };
-        let header = read_header(&*file, file_bytes, ends, path, secret)?;
-        if let Some(wanted) = options.version.as_ref().filter(|wanted| **wanted != header.version) {
-            let (found, wanted) = (header.version, wanted.clone());
-            let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
-            return Err(DiskError::new(DiskErrorKind::OtherVersion { found, wanted }, path, what));
-        }
-        Ok(Some(Self(
-            Arc::new(Inner {
-                file,
-                path: path.to_owned(),
-                file_bytes,
-                seal: Seal::new(&header.file_id, secret),
-                hasher: KeyHasher::new(&header.hash_seed),
-                damage: Arc::default(),
-                dictionary: OnceLock::new(),
-                header,
-            }),
-            None,
-        )))
-    }
-
     /// What `ranks` names of a file that this program has just written.
     pub(crate) fn written(
         file: Box<dyn VfsFile>,
@@ -370,56 +299,3 @@ impl fmt::Debug for Snapshot {
 fn page_offset(section: u64, page: u32) -> u64 {
     u64::from(page).saturating_mul(PAGE_BYTES as u64).saturating_add(section)
 }
-
-/// Where a file may end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// Behind all that its header names.
-    BehindAll,
-    /// Anywhere behind its header: it may have been cut.
-    Anywhere,
-}
-
-/// Reads and checks the header page of a file that is not empty.
-pub(crate) fn read_header(
-    file: &dyn VfsFile,
-    file_bytes: u64,
-    ends: Ends,
-    path: &Path,
-    secret: Option<&Secret>,
-) -> Result<Header, DiskError> {
-    let mut page = [0; HEADER_BYTES];
-    let len = usize::try_from(file_bytes).unwrap_or(HEADER_BYTES).min(HEADER_BYTES);
-    let page = page.get_mut(..len).unwrap_or_default();
-    match read_exact_at(file, page, 0) {
-        Ok(()) => {}
-        Err(ReadFailure::Short) => {
-            return Err(DiskError::new(DiskErrorKind::Damaged, path, "the file shrank while it was opened"));
-        }
-        Err(ReadFailure::Io(error)) => return Err(DiskError::io("reading the header", path, error).at(0)),
-    }
-    let room = if ends == Ends::Anywhere { u64::MAX } else { file_bytes };
-    Header::decode(page, room, secret).map_err(|fault| {
-        let (kind, what) = match fault {
-            HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
-            HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),
-            HeaderFault::NewerVersion(version) => {
-                (DiskErrorKind::Newer, format!("a newer program wrote it, in format version {version}"))
-            }
-            HeaderFault::UnknownFeatures(bits) => {
-                (DiskErrorKind::Newer, format!("it needs features that this program lacks (bits {bits:#x})"))
-            }
-            HeaderFault::NoMac => (DiskErrorKind::Trust, WITHOUT_SECRET.to_owned()),
-            HeaderFault::NeedsSecret => (DiskErrorKind::Trust, WITH_SECRET.to_owned()),
-            HeaderFault::WrongTag => (DiskErrorKind::Trust, WITH_OTHER_SECRET.to_owned()),
-        };
-        DiskError::new(kind, path, what)
-    })
-}
-
-const WITHOUT_SECRET: &str = "it was written without a secret, and a secret was given: anybody who can write to the \
-    folder may have made it; open it without the secret if you trust it, else the next save sets it aside";
-const WITH_SECRET: &str = "it was written with a secret, and none was given: what is in it cannot be checked; give the \
-    secret, else the next save sets it aside";
-const WITH_OTHER_SECRET: &str = "it was written with another secret, or was changed by somebody who does not know the \
-    secret; give the secret that it was written with, else the next save sets it aside";

@@ -3,23 +3,14 @@
 //! It reads more strictly than a [`Snapshot`] does and also finds what costs nothing today, such as gaps that are not
 //! zero: in a file without findings every byte is what a writer wrote. Memory: 40 bytes for each entry that is there; what
 //! the header counts costs nothing (rule 4 of `snapshot`). Holes are passed quickly, and large gaps are not read.
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects
-)]
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::compress::Decompressor;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::header::Section;
 use crate::format::page::{PAGE_BYTES, Page, page_items};
-use crate::snapshot::{EagerStep, ReadOptions, Scratch, Snapshot, Window, unpack};
-use crate::vfs::Vfs;
+use crate::snapshot::{EagerStep, Scratch, Snapshot, Window, unpack};
 
 /// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill the memory.
 const MOST_LISTED: usize = 1000;
@@ -65,7 +56,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// What [`verify`] saw.
+/// What [`CacheFile::verify`](crate::CacheFile::verify) found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -102,25 +93,13 @@ impl Report {
     }
 }
 
-/// Reads all of the file at `path` and lists what is wrong with it.
-///
-/// # Errors
-/// Why there is nothing to walk: [`Missing`](DiskErrorKind::Missing), [`Foreign`](DiskErrorKind::Foreign),
-/// [`Damaged`](DiskErrorKind::Damaged) (the header), [`Newer`](DiskErrorKind::Newer),
-/// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile), [`Io`](DiskErrorKind::Io).
-pub fn verify(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Report, DiskError> {
-    verify_with(vfs, path, &ReadOptions::new())
+/// There is nothing to walk.
+pub(crate) fn missing(path: &Path) -> DiskError {
+    DiskError::new(DiskErrorKind::Missing, path, "there is no snapshot")
 }
 
-/// Reads all of the file at `path`, if it is what the options want, and lists what is wrong with it. With a secret,
-/// what was not written with it is wrong.
-///
-/// # Errors
-/// As [`verify`].
-pub fn verify_with(vfs: &Arc<dyn Vfs>, path: &Path, options: &ReadOptions) -> Result<Report, DiskError> {
-    let Some(snapshot) = Snapshot::open_with(vfs, path, options)? else {
-        return Err(DiskError::new(DiskErrorKind::Missing, path, "there is no snapshot"));
-    };
+/// Reads all of a file and lists what is wrong with it.
+pub(crate) fn walk(snapshot: &Snapshot) -> Report {
     let mut walk = Walk {
         report: Report {
             file_bytes: snapshot.file_bytes(),
@@ -132,7 +111,7 @@ pub fn verify_with(vfs: &Arc<dyn Vfs>, path: &Path, options: &ReadOptions) -> Re
         },
         named: Vec::new(),
         seen: Vec::new(),
-        snapshot: &snapshot,
+        snapshot,
     };
     walk.dictionary();
     walk.index();
@@ -141,7 +120,7 @@ pub fn verify_with(vfs: &Arc<dyn Vfs>, path: &Path, options: &ReadOptions) -> Re
     walk.eager();
     walk.tombstones();
     walk.gaps();
-    Ok(walk.report)
+    walk.report
 }
 
 struct Walk<'s> {

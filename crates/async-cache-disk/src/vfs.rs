@@ -185,6 +185,22 @@ pub trait VfsFile: Send + Sync + Debug {
     fn unlock(&self) -> io::Result<()>;
 }
 
+/// Whether an error says that the file system cannot lock files at all. `Unsupported` is
+/// ENOSYS and EOPNOTSUPP (user-space and some cluster file systems). ENOLCK is NFS without a lock
+/// daemon, EINVAL a file system that knows no locks, and EBADF is NFS for a lock file that can only
+/// be read.
+pub(crate) fn has_no_locks(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let known = [Errno::NOLCK, Errno::INVAL, Errno::BADF].map(Errno::raw_os_error);
+        if error.raw_os_error().is_some_and(|number| known.contains(&number)) {
+            return true;
+        }
+    }
+    error.kind() == io::ErrorKind::Unsupported
+}
+
 /// The folder a path is in.
 pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use siphasher::sip128::SipHasher13;
 
 use crate::error::DiskError;
+use crate::random::random;
 use crate::snapshot::Snapshot;
 use crate::tombstones::{KeyKind, Tombstones};
-use crate::writer::random;
 
 /// What a process knows from its own earlier saves: one per cache, given to [`Merge::join`](crate::Merge::join) and
 /// replaced by [`Merged::learned`](crate::Merged::learned).

@@ -2,7 +2,7 @@
 //!
 //! A cache knows its cold entries by their ranks in the file that it opened. A save copies them into a new file and replaces
 //! the old one, which takes its room on the disk for as long as it is open. So the cache goes on with the new file
-//! ([`Successor`]), and closes the old one. Rules:
+//! ([`Writer::finish_and_open`](crate::Writer::finish_and_open)), and closes the old one. Rules:
 //! 1. ranks stay those of the file that was opened first, however often the entries move;
 //! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up finds them, and no walk
 //!    meets them. What was not copied has no record any more;
@@ -12,7 +12,7 @@
 //!    is no successor, and the next save copies anew. A look-up that began before the move may find one dead behind it:
 //!    then whatever that bucket may have held is hidden.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Snapshot;
 use super::damage::DamageLog;
@@ -96,24 +96,6 @@ impl Ranks {
         let run = self.runs.get(run?)?;
         let place = here.checked_sub(run.here).filter(|place| *place < run.len)?;
         Some(run.old.saturating_add(place))
-    }
-}
-
-/// Where a save puts the snapshot that its cold entries have moved to. Made by
-/// [`Writer::successor`](crate::Writer::successor).
-#[derive(Debug, Clone, Default)]
-pub struct Successor(Arc<Mutex<Option<Snapshot>>>);
-
-impl Successor {
-    /// The snapshot of the new file, once the save has succeeded: what was [carried](crate::Writer::carry) over, under its
-    /// old ranks, and all eager records. `None` if the save has failed or goes on, or it was taken already; or the old file
-    /// could not be read in part meanwhile (rule 4): then it is read further on.
-    pub fn take(&self) -> Option<Snapshot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(crate) fn put(&self, snapshot: Snapshot) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
     }
 }
 

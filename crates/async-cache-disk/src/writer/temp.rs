@@ -3,18 +3,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::random;
 use crate::error::{DiskError, DiskErrorKind};
+use crate::folder::{create_folder, sync_parent};
 use crate::format::header::MAGIC;
-use crate::lock::has_no_locks;
 use crate::names::{aside_path, is_temp, temporary_beside};
+use crate::random::random;
 use crate::secret::Secret;
-use crate::snapshot::{ReadOptions, Snapshot};
-use crate::trust;
-use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of, read_exact_at};
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::trust::Site;
+use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of, read_exact_at};
 
 /// A temporary file that is younger may belong to a save that has created it and not locked it yet.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
@@ -26,9 +26,8 @@ const MOST_ASIDE: u32 = 16;
 /// A file beside its target, locked, and removed when dropped unless it took the target's place.
 #[derive(Debug)]
 pub(super) struct TempFile {
-    vfs: Arc<dyn Vfs>,
-    /// Where it is to be put: where the symlink leads, if one stands at the path that the user gave and is followed.
-    target: PathBuf,
+    /// Where it is to be put.
+    site: Site,
     path: PathBuf,
     /// `None` once it was handed over.
     file: Option<Box<dyn VfsFile>>,
@@ -39,9 +38,9 @@ pub(super) struct TempFile {
 
 impl TempFile {
     /// Makes the target's folder if need be, clears leftovers away, and creates the file.
-    pub(super) fn create(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Self, DiskError> {
-        // A link that is not followed is what stands at the target, and so is set aside in the end.
-        let target = &trust::follow(&**vfs, path)?.place;
+    pub(super) fn create(site: &Site) -> Result<Self, DiskError> {
+        // A link that is not followed is the target itself, and so is set aside in the end.
+        let Site { vfs, place: target, .. } = site;
         let path = temporary_beside(target, u64::from_le_bytes(random(target)?))?;
         create_folder(&**vfs, parent_of(target))?;
         refuse_what_cannot_be_replaced(&**vfs, target)?;
@@ -59,14 +58,7 @@ impl TempFile {
                 return Err(DiskError::io("locking the temporary file", target, error));
             }
         };
-        Ok(Self {
-            vfs: Arc::clone(vfs),
-            target: target.clone(),
-            path,
-            file: Some(file),
-            installed: false,
-            without_locks,
-        })
+        Ok(Self { site: site.clone(), path, file: Some(file), installed: false, without_locks })
     }
 
     /// Why files cannot be locked in the target's folder, if they cannot.
@@ -81,28 +73,28 @@ impl TempFile {
     /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers the file, open and unlocked, and
     /// where a file was set aside; with `keep` that is done to whatever file stands there, else to what this program cannot read with the secret.
     pub(super) fn install(mut self, keep: bool, secret: Option<Secret>) -> Result<Installed, DiskError> {
-        let target = &self.target;
+        let Site { vfs, place: target, .. } = &self.site;
         let synced = self.file().and_then(VfsFile::sync);
         synced.map_err(|error| DiskError::io("syncing the temporary file", target, error))?;
-        let aside = match standing(&self.vfs, target, keep, secret)? {
+        let aside = match standing(&self.site, keep, secret)? {
             Standing::Replaceable => None,
-            Standing::Readable => Some(set_aside(&*self.vfs, target)?),
+            Standing::Readable => Some(set_aside(&**vfs, target)?),
             Standing::Unreadable(why) => {
-                Some(set_aside(&*self.vfs, target).map_err(|error| match why.kind() {
+                Some(set_aside(&**vfs, target).map_err(|error| match why.kind() {
                     DiskErrorKind::Trust => cannot_set_aside(target, &why, &error),
                     _ => error,
                 })?)
             }
         };
-        if let Err(error) = self.vfs.rename(&self.path, target) {
+        if let Err(error) = vfs.rename(&self.path, target) {
             if let Some(aside) = &aside {
                 // Best effort: the file is safe in either place.
-                let _ = self.vfs.rename(aside, target);
+                let _ = vfs.rename(aside, target);
             }
             return Err(cannot_rename(target, error));
         }
         self.installed = true;
-        sync_folder(&*self.vfs, &self.target)?;
+        sync_parent(&**vfs, target)?;
         let file = self.file.take();
         if let Some(file) = &file {
             // Best effort: the lock keeps nothing but sweeps away, and this is no temporary file any more.
@@ -123,7 +115,7 @@ impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.installed {
             // Best effort: what cannot be removed is a leftover, and the next save tries again.
-            let _ = self.vfs.remove(&self.path);
+            let _ = self.site.vfs.remove(&self.path);
         }
     }
 }
@@ -151,40 +143,6 @@ pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     }
 }
 
-/// Creates a folder and its parents, and makes each of them durable, or nothing in it would be.
-pub(crate) fn create_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskError> {
-    match vfs.metadata(folder) {
-        Ok(metadata) if metadata.kind == FileKind::Directory => return Ok(()),
-        Ok(_) => return Err(DiskError::new(DiskErrorKind::NotAFile, folder, "this is not a directory")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(DiskError::io("looking for the folder", folder, error)),
-    }
-    let parent = parent_of(folder);
-    // The working directory was removed, or there is no root: there is nothing above it to create it in.
-    if parent == folder || folder.parent().is_none() {
-        return Err(DiskError::io("looking for the folder", folder, io::ErrorKind::NotFound.into()));
-    }
-    create_folder(vfs, parent)?;
-    match vfs.create_dir(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Another process created it, or it is a symlink, which was not found above since it leads nowhere.
-            if let Ok(Some(link)) = vfs.read_link(folder)
-                && vfs.metadata(folder).is_err()
-            {
-                let what = format!("this is a symlink to {}, where there is nothing", link.display());
-                return Err(DiskError::new(DiskErrorKind::NotAFile, folder, what));
-            }
-        }
-        Err(error) => return Err(DiskError::io("creating the folder", folder, error)),
-    }
-    sync_folder(vfs, folder)
-}
-
-fn sync_folder(vfs: &dyn Vfs, path: &Path) -> Result<(), DiskError> {
-    vfs.sync_dir(parent_of(path)).map_err(|error| DiskError::io("syncing the folder it is in", path, error))
-}
-
 fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), DiskError> {
     match vfs.metadata(target) {
         Ok(metadata) if metadata.kind != FileKind::File => {
@@ -206,13 +164,8 @@ enum Standing {
     Unreadable(DiskError),
 }
 
-fn standing(
-    vfs: &Arc<dyn Vfs>,
-    target: &Path,
-    keep: bool,
-    secret: Option<Secret>,
-) -> Result<Standing, DiskError> {
-    match Snapshot::open_with(vfs, target, &ReadOptions::new().secret(secret)) {
+fn standing(site: &Site, keep: bool, secret: Option<Secret>) -> Result<Standing, DiskError> {
+    match Snapshot::open_at(site, &Settings::with_secret(secret)) {
         Ok(Some(_)) if keep => Ok(Standing::Readable),
         Ok(_) => Ok(Standing::Replaceable),
         Err(error) => match error.kind() {
@@ -278,7 +231,7 @@ fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
                 DiskError::io(doing, target, error)
             });
         }
-        return match sync_folder(vfs, target) {
+        return match sync_parent(vfs, target) {
             Ok(()) => Ok(aside),
             Err(error) => {
                 let _ = vfs.rename(&aside, target);
