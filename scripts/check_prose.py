@@ -66,6 +66,7 @@ HELD = {
     "cli",
     "examples",
     "macros",
+    "packages",
     "scripts",
     "tests",
 }

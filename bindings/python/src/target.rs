@@ -1,4 +1,4 @@
-//! Which file a cache is kept in.
+//! The file in which a cache is kept.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::options::FileOptions;
 
-/// Which file, and what may be in it.
+/// A path, and the permitted content of the file.
 pub(crate) struct Target {
     pub(crate) file: CacheFile,
     pub(crate) options: FileOptions,
@@ -18,7 +18,7 @@ impl Target {
         Self { file: options.file(path).version(version), options: options.clone() }
     }
 
-    /// The version tag of what stands at the path, if that can be read.
+    /// The version tag of the file at the path, if it can be read.
     pub(crate) fn tag(&self, py: Python<'_>) -> Option<String> {
         let opened = py.detach(|| self.file.clone().any_version().open());
         opened.ok().flatten().map(|snapshot| snapshot.version().to_owned())

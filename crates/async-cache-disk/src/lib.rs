@@ -50,10 +50,20 @@
 //! - `save`: a save of a whole cache in states, from [`Save`] to [`Finished`]; `merge`: which entries
 //!   of two files and two processes win; `merge::theirs`: copying the entries of the other file;
 //!   `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
+//! - [`values`]: the numbers of the extension types in keys and values
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash
 //! - `error`: [`DiskError`], with its kind, path and offset; `fuzzing`: the decoders, for fuzzers
+
+// Data of a file must not make this crate panic. Modules that handle no such data say so and allow it.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 mod cache_file;
 mod clear;
@@ -74,6 +84,7 @@ mod settings;
 mod snapshot;
 mod tombstones;
 mod trust;
+pub mod values;
 mod verify;
 mod vfs;
 mod writer;

@@ -16,7 +16,8 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
         let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
         return Err(Failure::Other(what.to_owned()));
     }
-    // Opened before the lock is taken: without a file, neither a lock nor a folder for it is created.
+    // Opened before the lock is taken: if there is no file, no lock and no folder for a lock is
+    // created.
     let mut snapshot = args.source.open(host)?;
     let target = args.out.as_ref().unwrap_or(&args.source.path);
     let mut lock = None;
