@@ -1,21 +1,22 @@
-"""Checks the arrows between the crates, and what each crate may depend on at all.
+"""Checks the dependencies between the crates.
 
-The table is the design (ARCHITECTURE.md): decisions and file know neither each other nor any runtime. A new arrow is a
-design decision, to be written down there before it is added here.
+The table is the design in ARCHITECTURE.md: neither the core nor the disk crate knows a runtime or
+depends on the other. A new arrow is a design decision: write the decision into ARCHITECTURE.md
+first, then add the arrow to the table.
 """
 
 import json
 import subprocess
 import sys
 
-# crate: the crates of this workspace that it may depend on.
+# Each crate, and the crates of this workspace that are allowed as dependencies.
 ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache-macros": set(),
     "async-cache": {"async-cache-core", "async-cache-disk", "async-cache-macros"},
     "async-cache-cli": {"async-cache-disk"},
-    # The last for the console script, which is the same tool.
+    # The last for the console script, which runs the same tool.
     "async-cache-python": {"async-cache-core", "async-cache-disk", "async-cache-cli"},
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
@@ -28,7 +29,7 @@ RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", 
 
 
 def main() -> int:
-    """Prints every forbidden arrow; returns 1 if there is one."""
+    """Prints every forbidden arrow; returns 1 if any."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked"]
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     names = {package["id"]: package["name"] for package in metadata["packages"]}
@@ -56,7 +57,7 @@ def main() -> int:
 
 
 def reached(start: str, edges: dict[str, set[str]], names: dict[str, str]) -> set[str]:
-    """Names everything that a package depends on, directly or not."""
+    """Names the direct and indirect dependencies of a package."""
     seen, todo = set(), [start]
     while todo:
         for target in edges[todo.pop()] - seen:

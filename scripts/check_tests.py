@@ -1,8 +1,8 @@
 """Checks that every file of tests is run.
 
-The crates have one program for their integration tests, `tests/suite.rs`, of which the other files are modules, and
-programs of their own for files that need a process to themselves (`[[test]]` in Cargo.toml). A file that is in neither
-is not compiled, and nobody would miss it.
+Each crate has a program for its integration tests, `tests/suite.rs`, with the remaining files as
+modules. Files that need a process to themselves are programs too (`[[test]]` in Cargo.toml). Cargo
+silently ignores a file in neither place.
 """
 
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> int:
-    """Prints every file that no program of tests has; returns 1 if there is one."""
+    """Prints every file that is in no program of tests; returns 1 if any."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked", "--no-deps"]
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
     wrong = []

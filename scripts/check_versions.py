@@ -1,7 +1,7 @@
-"""Checks that there is one version: that of the workspace, in Cargo.toml.
+"""Checks that the workspace's version, in Cargo.toml, is the only version.
 
-The crates inherit it, the wheel takes it from its crate, and `cache.__version__` and the tool's `--version` are compiled
-in. A second number somewhere would be one that nobody raises.
+The crates inherit the version, the wheel takes the version of its crate, and `cache.__version__`
+and the tool's `--version` are compiled in. Nobody would raise a second number.
 """
 
 import json
@@ -14,15 +14,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> int:
-    """Prints every other version; returns 1 if there is one."""
+    """Prints every deviating version; returns 1 if any."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked", "--no-deps"]
-    metadata = json.loads(
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout
-    )
+    metadata = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
     manifest = (ROOT / "Cargo.toml").read_text()
-    (version,) = re.findall(
-        r'^\[workspace\.package\]\nversion = "([^"]+)"', manifest, re.M
-    )
+    (version,) = re.findall(r'^\[workspace\.package\]\nversion = "([^"]+)"', manifest, re.M)
     wrong = [
         f"{package['name']} has the version {package['version']}, and the workspace {version}"
         for package in metadata["packages"]
@@ -34,22 +30,15 @@ def main() -> int:
         re.M,
     ):
         if wanted != version:
-            wrong.append(
-                f"Cargo.toml wants {name} in version {wanted}, and the workspace has {version}"
-            )
+            wrong.append(f"Cargo.toml wants {name} in version {wanted}, and the workspace has {version}")
     lock = (ROOT / "fuzz/Cargo.lock").read_text()
     for name, locked in re.findall(r'^name = "(async-cache-(?:cli|disk))"\nversion = "([^"]+)"', lock, re.M):
         if locked != version:
             wrong.append(f"fuzz/Cargo.lock has {name} in version {locked}, and the workspace has {version}")
     project = (ROOT / "bindings/python/pyproject.toml").read_text()
     project = project[project.index("[project]") : project.index("[project.scripts]")]
-    if (
-        re.search(r"^version\s*=", project, re.M)
-        or 'dynamic = ["version"]' not in project
-    ):
-        wrong.append(
-            'pyproject.toml has a version of its own; it is to say dynamic = ["version"]'
-        )
+    if re.search(r"^version\s*=", project, re.M) or 'dynamic = ["version"]' not in project:
+        wrong.append('pyproject.toml has a version of its own; it is to say dynamic = ["version"]')
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

@@ -1,4 +1,4 @@
-//! Reads a file in every way there is, and asserts what holds of any file.
+//! Reads a file in every possible way, and asserts the properties of every file.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use async_cache_disk::{
     verify_with,
 };
 
-/// Reads all of a file that claims to have been written with the secret, or without one; then saves what is intact.
+/// Reads all of a file that claims to have been written with the secret, or without one; then saves
+/// the intact parts.
 pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
     let disk = FakeDisk::new();
     disk.keep_no_log();
@@ -52,14 +53,15 @@ pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
     assert!(tombstones.len() <= bytes.len());
 
     save_again(&disk, &snapshot, WriteOptions::new("", 0).secret(secret), &options);
-    // As a cache does that compresses: frames that this dictionary made are copied as they are.
+    // As by a cache with compression: frames made with this dictionary are copied unchanged.
     if snapshot.is_compressed() {
         let compressed = WriteOptions::new("", 0).compression(Compression::ZSTD).dictionary_of(&snapshot);
         save_again(&disk, &snapshot, compressed.secret(secret), &options);
     }
 }
 
-/// What is salvaged can be saved, and what was saved is sound, unless two records have the same key.
+/// Salvaged entries can be saved, and the saved file is sound, unless two records have the same
+/// key.
 fn save_again(disk: &FakeDisk, snapshot: &Snapshot, options: WriteOptions, read: &ReadOptions) {
     let (vfs, copy) = (disk.as_vfs(), Path::new("/copy.cache"));
     let mut writer = Writer::create(&vfs, copy, options).expect("the disk is sound");
@@ -76,7 +78,7 @@ fn save_again(disk: &FakeDisk, snapshot: &Snapshot, options: WriteOptions, read:
         }
     }
     writer.set_tombstones(snapshot.tombstones());
-    // The index takes no more than a few hundred equal keys.
+    // The index accepts at most a few hundred equal keys.
     if let Ok(saved) = writer.finish() {
         let report = verify_with(&vfs, copy, read).expect("it was just saved");
         assert_eq!((report.entries, report.sound_eager), (saved.entries, u64::from(saved.eager)));

@@ -1,8 +1,10 @@
-//! A save that merges two files of anybody's making: the one at the path, *theirs*, and the one that this process opened
-//! before, of which everything is cold; and what the process has written and deleted since.
+//! A save that merges two arbitrary files: *theirs*, the file at the path, and *ours*, the file
+//! that this process opened before, of which all entries are cold. The process has also written and
+//! deleted keys since.
 //!
-//! The bytes are the number of writes and deletes, three bytes for each, the length of theirs in two bytes, theirs, and ours.
-//! If both files are sound, the result is what the rules say; if they are not, it holds nothing that neither has.
+//! The bytes are the number of writes and deletes, three bytes for each, the length of theirs in
+//! two bytes, theirs, and ours. If both files are sound, the result follows the rules; otherwise,
+//! it holds only data that is in one of the files.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +17,7 @@ use async_cache_disk::{
     fuzzing, verify,
 };
 
-/// When the save is; a small number, so that times before and after it are found easily.
+/// The time of the save; a small number, so that times before and after the save are found easily.
 const NOW: u64 = 1 << 20;
 const VALUE: &[u8] = b"from memory";
 
@@ -95,7 +97,7 @@ fn run(bytes: &[u8]) -> Option<()> {
             writer.push(key, value, *times).expect("it is small");
         }
     }
-    // The index takes no more than a few hundred equal keys.
+    // The index accepts at most a few hundred equal keys.
     merge.finish(writer, NOW).ok()?;
 
     let report = verify(&vfs, path).expect("it was just saved");
@@ -124,7 +126,7 @@ fn entries(snapshot: &Snapshot) -> Entries {
     entries
 }
 
-/// What the rules of section 10 of the file format say: of theirs and ours, in this order.
+/// The result by the rules of section 10 of the file format: of theirs and ours, in this order.
 fn expected([(theirs, their_deletes), (ours, our_deletes)]: [(&Entries, &Tombstones); 2]) -> Entries {
     let mut deletes = their_deletes.clone();
     deletes.join(our_deletes);
@@ -133,7 +135,8 @@ fn expected([(theirs, their_deletes), (ours, our_deletes)]: [(&Entries, &Tombsto
     for key in keys {
         let written_at = |(_, times): &&(Vec<u8>, Times)| times.written_at.unwrap_or(0);
         let is_left = |entry: &&(Vec<u8>, Times)| !deletes.covers(KeyKind::Canonical, key, written_at(entry));
-        // Expired entries of theirs are not copied, and are the later ones all the same; expired ones of ours are the caller's business.
+        // Expired entries of theirs are not copied, but still supersede. Expired entries of ours
+        // are left to the caller.
         let is_live = |entry: &&(Vec<u8>, Times)| entry.1.deadline.is_none_or(|deadline| deadline > NOW);
         let (their, our) = (theirs.get(key), ours.get(key));
         let kept = match (their.filter(is_left), our.filter(is_left)) {

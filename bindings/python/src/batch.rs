@@ -5,49 +5,22 @@
 //! cache; the timer that will let it leave is the loop's, and if the loop drops it, because it is closed, the
 //! flights are abandoned, and callers on other loops ask anew.
 
-use async_cache_core::batch::{Added, BatchId, Seat};
+use async_cache_core::batch::{Added, BatchId};
 use async_cache_core::flight::FlightId;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
 use crate::clock;
-use crate::library;
-use crate::load::{Item, Work, spawn};
+use crate::gathering::{Gathered, Group};
+use crate::item::Item;
+use crate::load::spawn;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
+use crate::raw::visit;
 use crate::room::running_loop;
-
-/// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a new object
-/// at every look, so it counts as its function and its object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Group {
-    loader: (usize, usize),
-    event_loop: usize,
-}
-
-impl Group {
-    fn new(loader: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = loader.py();
-        let loader = if loader.get_type().is(library::method(py)?) {
-            let function = loader.getattr(pyo3::intern!(py, "__func__"))?;
-            let object = loader.getattr(pyo3::intern!(py, "__self__"))?;
-            (function.as_ptr() as usize, object.as_ptr() as usize)
-        } else {
-            (loader.as_ptr() as usize, 0)
-        };
-        Ok(Self { loader, event_loop: event_loop.as_ptr() as usize })
-    }
-}
-
-/// A flight that waits for its batch to leave.
-pub(crate) struct Gathered {
-    pub(crate) item: Item,
-    /// Where it waits among the others; set right after it was added.
-    pub(crate) seat: Option<Seat>,
-    pub(crate) loader: Ref,
-    pub(crate) event_loop: Ref,
-}
+use crate::work::Work;
 
 /// Puts a flight that was just started into a batch of its loader.
 pub(crate) fn gather<'py>(
@@ -64,21 +37,14 @@ pub(crate) fn gather<'py>(
             return Err(error);
         }
     };
-    let flight = item.flight;
     let event_loop_held = Ref::new(event_loop.clone());
     let (added, window) = {
         let mut state = cache.get().state.borrow(py);
-        let added = state.planner.add(group, flight, clock::now());
-        let seat = match &added {
-            Added::Begins { seat, .. } | Added::Waits { seat } => Some(*seat),
-            Added::Leaves(_) => None,
-        };
-        let gathered = Gathered { item, seat, loader, event_loop: event_loop_held };
-        state.gathered.insert(flight, gathered);
-        (added, state.batch_window)
+        let gathered = Gathered { item, loader, event_loop: event_loop_held };
+        (state.batches.add(group, gathered, clock::now()), state.batches.window())
     };
     match added {
-        Added::Leaves(batch) => leave(cache, batch.items),
+        Added::Leaves(batch) => leave(cache, &batch.items),
         Added::Waits { .. } => Ok(()),
         Added::Begins { seat, .. } => {
             let timer = Bound::new(py, Timer { cache: cache.clone().unbind(), batch: seat.batch() })?;
@@ -96,17 +62,17 @@ pub(crate) fn gather<'py>(
 }
 
 /// A batch leaves: its loader is called with its keys.
-fn leave(cache: &Bound<'_, Cache>, flights: Vec<FlightId>) -> PyResult<()> {
+fn leave(cache: &Bound<'_, Cache>, flights: &[FlightId]) -> PyResult<()> {
     let py = cache.py();
     let gathered: Vec<Gathered> = {
         let mut state = cache.get().state.borrow(py);
-        let gathered: Vec<_> = flights.iter().filter_map(|flight| state.gathered.remove(flight)).collect();
+        let gathered = state.batches.take(flights);
         state.core.count_batch(gathered.len());
         gathered
     };
     let mut items = Vec::with_capacity(gathered.len());
     let mut loads = None;
-    for Gathered { item, loader, event_loop, .. } in gathered {
+    for Gathered { item, loader, event_loop } in gathered {
         items.push(item);
         loads = Some((loader, event_loop));
     }
@@ -117,8 +83,8 @@ fn leave(cache: &Bound<'_, Cache>, flights: Vec<FlightId>) -> PyResult<()> {
 /// Takes what waits for a batch, so that it does not leave any more.
 fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
     let mut state = cache.get().state.borrow(cache.py());
-    let Some(batch) = state.planner.take(batch) else { return Vec::new() };
-    let gathered = batch.items.iter().filter_map(|flight| state.gathered.remove(flight)).collect::<Vec<_>>();
+    let Some(flights) = state.batches.due(batch) else { return Vec::new() };
+    let gathered = state.batches.take(&flights);
     drop(state);
     gathered.into_iter().map(|gathered| gathered.item).collect()
 }
@@ -129,19 +95,6 @@ fn abandon(cache: &Bound<'_, Cache>, items: Vec<Item>) -> PyResult<()> {
     let running = running_loop(py).ok();
     let end = |item: Item| cache.get().abandon(py, item.flight, item.room.bind(py), running.as_ref());
     items.into_iter().map(end).fold(Ok(()), PyResult::and)
-}
-
-/// The last caller of a key left. `true` if its batch had not left: then the key is dropped.
-pub(crate) fn drop_key(cache: &Cache, py: Python<'_>, flight: FlightId) -> bool {
-    let dropped = {
-        let mut state = cache.state.borrow(py);
-        let gathered = state.gathered.remove(&flight);
-        if let Some(seat) = gathered.as_ref().and_then(|gathered| gathered.seat) {
-            state.planner.drop_item(seat);
-        }
-        gathered
-    };
-    dropped.is_some()
 }
 
 /// Called by the event loop when the window of a batch is over.
@@ -155,12 +108,12 @@ pub(crate) struct Timer {
 impl Timer {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let cache = self.cache.bind(py);
-        let due = cache.get().state.borrow(py).planner.take(self.batch);
-        due.map_or(Ok(()), |batch| leave(cache, batch.items))
+        let due = cache.get().state.borrow(py).batches.due(self.batch);
+        due.map_or(Ok(()), |flights| leave(cache, &flights))
     }
 
-    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.cache)
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(&self.cache, visit)
     }
 }
 

@@ -10,15 +10,10 @@
 //!    snapshot is still the same; so a key is never hot and cold at once.
 
 mod flights;
-mod methods;
-mod surface;
 
 use std::cell::RefMut;
-use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use async_cache_core::batch::Planner;
 use async_cache_core::cache::{Cache as Core, Config};
 use async_cache_core::cold::Rank;
 use async_cache_core::flight::FlightId;
@@ -29,22 +24,18 @@ use async_cache_core::time::{FileClock, Time};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::batch::{Gathered, Group};
 use crate::clock;
-use crate::key::{ObjectKey, Probe};
+use crate::gathering::Batches;
+use crate::key::{ObjectKey, Query};
 use crate::opened::{ColdEntry, Opened};
+use crate::raw::visit::{Stop, Visit, Visitor};
 use crate::raw::{GilCell, Ref};
 use crate::room::Room;
 use crate::sharing::Sharing;
 use crate::ttl::Ttl;
-use crate::window::Window;
-
-pub(crate) use methods::{Get, Set};
 
 /// How often a search begins again because the cache changed during a comparison.
 const ATTEMPTS: usize = 100;
-
-const MAX_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(100).expect("it is not zero");
 
 /// The native part of `AsyncCache`.
 #[pyclass(subclass, frozen, weakref, module = "cache._native")]
@@ -64,7 +55,7 @@ pub(crate) struct State {
     /// What is kept for saves that merge, if they do.
     pub(crate) sharing: Option<Sharing>,
     pub(crate) saves: u64,
-    save_errors: u64,
+    pub(crate) save_errors: u64,
     /// Entries of others that saves dropped from the backup.
     pub(crate) dropped: u64,
     /// How many entries of the file that was opened there was no room for, until a save has dropped them.
@@ -72,11 +63,22 @@ pub(crate) struct State {
     /// What was counted by snapshots that were let go.
     pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
-    pub(crate) planner: Planner<Group, FlightId>,
-    /// The flights that wait for their batch to leave.
-    pub(crate) gathered: HashMap<FlightId, Gathered>,
-    pub(crate) batch_window: Window,
-    max_batch_size: NonZeroUsize,
+    pub(crate) batches: Batches,
+}
+
+impl Visit for State {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        for entry in self.core.store().iter() {
+            entry.key.visit(visitor)?;
+            entry.value.visit(visitor)?;
+        }
+        self.core.store().lost().keys().try_for_each(|(key, _)| key.visit(visitor))?;
+        for (key, room) in self.core.flights().iter() {
+            key.visit(visitor)?;
+            room.visit(visitor)?;
+        }
+        self.batches.visit(visitor)
+    }
 }
 
 /// What a look at the memory shows.
@@ -84,21 +86,6 @@ pub(crate) enum Hit<'py> {
     Served(Bound<'py, PyAny>),
     /// It is not there, or its key has to be compared by Python.
     NotAtOnce,
-}
-
-/// What a call of a key that may not be there comes to.
-pub(crate) enum Entered<'py> {
-    /// It is not there, and nothing is to be loaded.
-    Absent,
-    Served(Bound<'py, PyAny>),
-    /// A load runs; the answer comes to the room.
-    Waits {
-        flight: FlightId,
-        room: Bound<'py, Room>,
-        /// The caller's event loop.
-        event_loop: Bound<'py, PyAny>,
-        leads: bool,
-    },
 }
 
 /// What is known of a key that is about to be written.
@@ -113,47 +100,47 @@ type Addressed<'a> = (RefMut<'a, State>, Option<SlotId>, Option<FlightId>);
 impl Cache {
     /// Finds a key in memory and among the running loads, if that needs no Python code.
     #[inline]
-    fn address_at_once<'a>(&'a self, py: Python<'_>, probe: &impl Probe) -> Option<Addressed<'a>> {
+    fn address_at_once<'a>(&'a self, py: Python<'_>, query: &impl Query) -> Option<Addressed<'a>> {
         let state = self.state.borrow(py);
         let mut ask = false;
         let mut same = |known: &Ref| {
-            probe.quick(py, known).unwrap_or_else(|| {
+            query.quick(py, known).unwrap_or_else(|| {
                 ask = true;
                 false
             })
         };
-        let slot = state.core.find(probe.hash(), &mut same);
-        let flight = state.core.find_flight(probe.hash(), &mut same);
+        let slot = state.core.find(query.hash(), &mut same);
+        let flight = state.core.find_flight(query.hash(), &mut same);
         (!ask).then_some((state, slot, flight))
     }
 
     /// Finds a key in memory and among the running loads.
     #[inline]
-    pub(crate) fn address<'a>(&'a self, py: Python<'_>, probe: &impl Probe) -> PyResult<Addressed<'a>> {
-        match self.address_at_once(py, probe) {
+    pub(crate) fn address<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Addressed<'a>> {
+        match self.address_at_once(py, query) {
             Some(addressed) => Ok(addressed),
-            None => self.address_by_asking(py, probe),
+            None => self.address_by_asking(py, query),
         }
     }
 
-    fn address_by_asking<'a>(&'a self, py: Python<'_>, probe: &impl Probe) -> PyResult<Addressed<'a>> {
+    fn address_by_asking<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Addressed<'a>> {
         'again: for _ in 0..ATTEMPTS {
             let state = self.state.borrow(py);
-            let same = |known: &Ref| probe.quick(py, known).unwrap_or(false);
-            let mut slot = state.core.find(probe.hash(), same);
-            let mut flight = state.core.find_flight(probe.hash(), same);
+            let same = |known: &Ref| query.quick(py, known).unwrap_or(false);
+            let mut slot = state.core.find(query.hash(), same);
+            let mut flight = state.core.find_flight(query.hash(), same);
             let versions = (state.core.store().version(), state.core.flights().version());
             drop(state);
             // Python compares, with nothing borrowed, whatever has the same hash and could not be told.
             let mut nth = 0;
             while slot.is_none() {
                 let state = self.state.borrow(py);
-                let Some(candidate) = state.core.store().candidate(probe.hash(), nth) else { break };
+                let Some(candidate) = state.core.store().candidate(query.hash(), nth) else { break };
                 let known = state.core.store().entry(candidate).key;
-                let told = probe.quick(py, known);
+                let told = query.quick(py, known);
                 let known = known.bind(py).clone();
                 drop(state);
-                if told.is_none() && probe.ask(&known)? {
+                if told.is_none() && query.ask(&known)? {
                     slot = Some(candidate);
                 }
                 drop(known);
@@ -165,13 +152,13 @@ impl Cache {
             let mut nth = 0;
             while flight.is_none() {
                 let state = self.state.borrow(py);
-                let Some((candidate, known)) = state.core.flights().candidate(probe.hash(), nth) else {
+                let Some((candidate, known)) = state.core.flights().candidate(query.hash(), nth) else {
                     break;
                 };
-                let told = probe.quick(py, known);
+                let told = query.quick(py, known);
                 let known = known.bind(py).clone();
                 drop(state);
-                if told.is_none() && probe.ask(&known)? {
+                if told.is_none() && query.ask(&known)? {
                     flight = Some(candidate);
                 }
                 drop(known);
@@ -197,9 +184,9 @@ impl Cache {
 
     /// Serves a key from memory, if that needs no Python code, and counts the hit.
     #[inline]
-    pub(crate) fn hit<'py>(&self, py: Python<'py>, probe: &impl Probe) -> Hit<'py> {
+    pub(crate) fn hit<'py>(&self, py: Python<'py>, query: &impl Query) -> Hit<'py> {
         let mut state = self.state.borrow(py);
-        let found = state.core.find(probe.hash(), |known| probe.quick(py, known).unwrap_or(false));
+        let found = state.core.find(query.hash(), |known| query.quick(py, known).unwrap_or(false));
         match found.and_then(|slot| state.core.hit_mut(slot, clock::has_passed)) {
             Some(entry) => Hit::Served(entry.value.bind(py).clone()),
             None => Hit::NotAtOnce,
@@ -209,19 +196,19 @@ impl Cache {
     pub(crate) fn set_key(
         &self,
         py: Python<'_>,
-        probe: &impl Probe,
+        query: &impl Query,
         value: Bound<'_, PyAny>,
         ttl: Ttl,
     ) -> PyResult<()> {
-        let key = probe.to_key(py)?;
+        let key = query.to_key(py)?;
         loop {
-            let probed = self.probe(py, probe)?;
-            let (mut state, slot, flight) = self.address(py, probe)?;
+            let probed = self.probe(py, query)?;
+            let (mut state, slot, flight) = self.address(py, query)?;
             if !state.is_as_probed(&probed) {
                 continue;
             }
             let new = (Ref::new(key), Ref::new(value), probed.rank);
-            let removed = state.set((slot, flight), probe.hash(), new, ttl);
+            let removed = state.set((slot, flight), query.hash(), new, ttl);
             drop(state);
             drop(removed);
             return Ok(());
@@ -230,23 +217,28 @@ impl Cache {
 
     /// [`Cache::set_key`] with the default time to live, if that needs no Python code and no file is open.
     #[inline]
-    fn set_at_once(&self, py: Python<'_>, probe: &ObjectKey<'_, '_>, value: Bound<'_, PyAny>) -> bool {
-        let Some((mut state, slot, flight)) = self.address_at_once(py, probe) else { return false };
+    pub(crate) fn set_at_once(
+        &self,
+        py: Python<'_>,
+        query: &ObjectKey<'_, '_>,
+        value: Bound<'_, PyAny>,
+    ) -> bool {
+        let Some((mut state, slot, flight)) = self.address_at_once(py, query) else { return false };
         if state.opened.is_some() {
             return false;
         }
-        let new = (Ref::new(probe.object.clone()), Ref::new(value), None);
-        let removed = state.set((slot, flight), probe.hash, new, Ttl::Default);
+        let new = (Ref::new(query.object.clone()), Ref::new(value), None);
+        let removed = state.set((slot, flight), query.hash, new, Ttl::Default);
         drop(state);
         drop(removed);
         true
     }
 
-    pub(crate) fn delete_key(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<()> {
-        let doomed = self.doomed(py, probe)?;
+    pub(crate) fn delete_key(&self, py: Python<'_>, query: &impl Query) -> PyResult<()> {
+        let doomed = self.doomed(py, query)?;
         loop {
-            let probed = self.probe(py, probe)?;
-            let (mut state, slot, flight) = self.address(py, probe)?;
+            let probed = self.probe(py, query)?;
+            let (mut state, slot, flight) = self.address(py, query)?;
             if !state.is_as_probed(&probed) {
                 continue;
             }
@@ -260,42 +252,42 @@ impl Cache {
     }
 
     /// Whether a key is in memory or loading; a key that Python has to compare is not looked for.
-    pub(crate) fn has(&self, py: Python<'_>, probe: &impl Probe) -> bool {
-        let addressed = self.address_at_once(py, probe);
+    pub(crate) fn has(&self, py: Python<'_>, query: &impl Query) -> bool {
+        let addressed = self.address_at_once(py, query);
         addressed.is_some_and(|(_, slot, flight)| slot.is_some() || flight.is_some())
     }
 
     /// Asks the opened snapshot for what a write of this key has to know.
-    fn probe(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<Probed> {
+    fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
         let opened = self.state.borrow(py).opened.clone();
         let Some(opened) = opened else { return Ok(Probed { opened: None, rank: None }) };
         opened.reclaim_some(clock::now());
-        let rank = probe.encode(py)?.and_then(|bytes| opened.rank(py, &bytes));
+        let rank = query.encode(py)?.and_then(|bytes| opened.rank(py, &bytes));
         Ok(Probed { opened: Some(opened), rank })
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
-    fn cold<'py>(
+    pub(crate) fn cold<'py>(
         &self,
         py: Python<'py>,
-        probe: &impl Probe,
+        query: &impl Query,
         opened: Option<Arc<Opened>>,
     ) -> PyResult<Result<Bound<'py, PyAny>, Probed>> {
         let Some(opened) = opened else { return Ok(Err(Probed { opened: None, rank: None })) };
-        let Some(bytes) = probe.encode(py)? else {
+        let Some(bytes) = query.encode(py)? else {
             return Ok(Err(Probed { opened: Some(opened), rank: None }));
         };
         let (rank, value, deadline, written_at) = match opened.read(py, &bytes)? {
             ColdEntry::Found { rank, value, deadline, written_at } => (rank, value, deadline, written_at),
             ColdEntry::Absent(rank) => return Ok(Err(Probed { opened: Some(opened), rank })),
         };
-        let key = probe.to_key(py)?;
-        let (mut state, slot, _) = self.address(py, probe)?;
+        let key = query.to_key(py)?;
+        let (mut state, slot, _) = self.address(py, query)?;
         let (key, kept) = (Ref::new(key), Ref::new(value.clone()));
         let new = NewEntry { key, value: kept, deadline, origin: Some(rank), written_at: Some(written_at) };
         let same = state.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
         let now = clock::now();
-        let promoted = if same { state.core.promote(rank, slot, probe.hash(), new, now) } else { Err(new) };
+        let promoted = if same { state.core.promote(rank, slot, query.hash(), new, now) } else { Err(new) };
         match promoted {
             Ok(removed) => {
                 drop(state);
@@ -319,7 +311,7 @@ impl Cache {
         }
     }
 
-    fn reclaim(&self, py: Python<'_>) {
+    pub(crate) fn reclaim(&self, py: Python<'_>) {
         let now = clock::now();
         let mut removed = Removed::default();
         let mut state = self.state.borrow(py);
@@ -345,12 +337,7 @@ impl Cache {
 }
 
 impl State {
-    fn new(
-        maxsize: Option<usize>,
-        default_ttl: Ttl,
-        batch_window: Window,
-        max_batch_size: NonZeroUsize,
-    ) -> Self {
+    pub(crate) fn new(maxsize: Option<usize>, default_ttl: Ttl, batches: Batches) -> Self {
         Self {
             core: Core::new(Config::single(maxsize, Eviction::Lru)),
             opened: None,
@@ -363,10 +350,7 @@ impl State {
             no_room: 0,
             spent: Stats::default(),
             default_ttl,
-            planner: Planner::new(batch_window.duration(), max_batch_size),
-            gathered: HashMap::new(),
-            batch_window,
-            max_batch_size,
+            batches,
         }
     }
 
@@ -395,7 +379,7 @@ impl State {
     }
 
     /// Whether what was asked of the snapshot still counts.
-    fn is_as_probed(&self, probed: &Probed) -> bool {
+    pub(crate) fn is_as_probed(&self, probed: &Probed) -> bool {
         match (&self.opened, &probed.opened) {
             (Some(now), Some(then)) => Arc::ptr_eq(now, then),
             // Ranks of a snapshot that was let go mean nothing any more, and do no harm.
@@ -403,8 +387,4 @@ impl State {
             (Some(_), None) => false,
         }
     }
-}
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }

@@ -11,290 +11,37 @@
 //! A waiting call holds a seat in its flight and leaves it when it is cancelled, closed or dropped; the last
 //! one to leave stops the load.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 use pyo3::exceptions::{PyException, PyRuntimeWarning, PyTypeError};
-use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::PyTuple;
 
 use async_cache_core::flight::FlightId;
 
-use crate::agent::Tool;
-use crate::cache::{Cache, Entered, Hit};
+use crate::args::{Args, exact_names};
+use crate::awaitable;
+use crate::cache::{Cache, Hit};
+use crate::call_query::CallQuery;
+use crate::enter::{Entered, Joining};
 use crate::errors;
-use crate::instances::{Instances, Unknown, with};
-use crate::key::{CallProbe, ObjectKey, Probe, exact_names};
-use crate::load::Work;
+use crate::function::{Function, function};
+use crate::key::{ObjectKey, Query};
 use crate::nesting;
-use crate::part::{Kept, Part};
 use crate::raw::calls::{Invoke, send};
-use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::function::Calls;
+use crate::raw::coroutine::{self, Coroutine, Statics};
+use crate::raw::function::{Calls, Given};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent, equal};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
-
-/// The arguments of a call.
-pub(crate) enum Args {
-    None,
-    One([Ref; 1]),
-    Two([Ref; 2]),
-    Three([Ref; 3]),
-    Many(Box<[Ref]>),
-}
-
-impl Args {
-    #[inline]
-    pub(crate) fn collect(count: usize, mut arg: impl FnMut(usize) -> Ref) -> Self {
-        match count {
-            0 => Self::None,
-            1 => Self::One([arg(0)]),
-            2 => Self::Two([arg(0), arg(1)]),
-            3 => Self::Three([arg(0), arg(1), arg(2)]),
-            _ => Self::Many((0..count).map(arg).collect()),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn as_slice(&self) -> &[Ref] {
-        match self {
-            Self::None => &[],
-            Self::One(args) => args,
-            Self::Two(args) => args,
-            Self::Three(args) => args,
-            Self::Many(args) => args,
-        }
-    }
-}
-
-/// A decorated function.
-pub(crate) struct Function {
-    pub(crate) wrapped: Ref,
-    /// The function of Python's that it passes for: `wrapped`, or the one that is inside of it if it is a bound
-    /// method, a `functools.partial` or a callable object.
-    pub(crate) passes_for: Option<Ref>,
-    pub(crate) cache: Ref<Cache>,
-    /// Which of the functions that share the cache.
-    pub(crate) number: u32,
-    /// Whether `1` and `1.0` are two arguments.
-    pub(crate) typed: bool,
-    /// How many of the first arguments are no part of the key.
-    pub(crate) skip: usize,
-    /// Makes the keys, if a backend of the user's own is to get them: called with arguments and keywords.
-    pub(crate) make_key: Option<Ref>,
-    /// What the keys are made of, if that is not all arguments.
-    pub(crate) part: Option<Box<Part>>,
-    /// Whether the key of a call is made of the call as it stands by the native module. With a part, that holds
-    /// of calls without names only.
-    pub(crate) is_direct: bool,
-    /// What makes it the tool of an agent, if it is one.
-    pub(crate) tool: Option<Tool>,
-}
-
-impl Function {
-    /// What [`Function::is_direct`] is of a function.
-    pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&Part>) -> bool {
-        make_key.is_none() && part.is_none_or(Part::is_about_names_only)
-    }
-
-    /// The arguments that make the key.
-    #[inline]
-    pub(crate) fn kept<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        args: &'a Args,
-        names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> PyResult<Kept<'a, 'py>> {
-        match &self.part {
-            None => Ok(Kept::All(args, names)),
-            Some(part) => {
-                let kept = part.of(args, names, Unknown::Add, self.wrapped.bind(py))?;
-                Ok(kept.expect("unknown objects are added"))
-            }
-        }
-    }
-
-    /// [`Function::kept`], if that runs no Python code and is no error.
-    #[inline]
-    pub(crate) fn kept_at_once<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        args: &'a Args,
-        names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> Option<Kept<'a, 'py>> {
-        match &self.part {
-            None => Some(Kept::All(args, names)),
-            Some(part) => part.of(args, names, Unknown::Leave, self.wrapped.bind(py)).ok()?,
-        }
-    }
-
-    /// The objects that it is called on, if its results are kept for each.
-    fn instances(&self) -> Option<&Instances> {
-        self.part.as_ref().and_then(|part| part.instances.as_ref())
-    }
-
-    /// Notes that a call is going to have an entry or a load, if its results go with its object.
-    fn note(
-        &self,
-        py: Python<'_>,
-        (args, names): (&Args, Option<&Bound<'_, PyTuple>>),
-        probe: &CallProbe<'_, '_>,
-    ) -> PyResult<()> {
-        let Some(part) = self.part.as_ref() else { return Ok(()) };
-        let Some(instances) = &part.instances else { return Ok(()) };
-        // Neither is the object excluded nor what is before it, for it is the first parameter.
-        let object = instances.position(py, args, names)?;
-        instances.note(args.as_slice()[object].bind(py), probe.hash());
-        Ok(())
-    }
-
-    /// How keys are made of the arguments that are kept.
-    #[inline]
-    fn shape(&self) -> (u32, bool, usize) {
-        // A part may have left out the first ones already.
-        (self.number, self.typed, self.part.as_ref().map_or(self.skip, |part| part.skip()))
-    }
-
-    /// The key of a call with these arguments, if making it runs no Python code.
-    #[inline]
-    pub(crate) fn probe_at_once<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        kept: &'a Kept<'_, 'py>,
-    ) -> Option<CallProbe<'a, 'py>> {
-        if self.make_key.is_some() {
-            return None;
-        }
-        let seed = self.cache.bind(py).get().seed;
-        CallProbe::at_once(py, seed, self.shape(), kept.args(), kept.names())
-    }
-
-    /// [`Function::probe_at_once`] of a function that [is direct](Function::is_direct).
-    #[inline]
-    pub(crate) fn probe_direct<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        args: &'a Args,
-        names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> Option<CallProbe<'a, 'py>> {
-        let seed = self.cache.bind(py).get().seed;
-        CallProbe::at_once(py, seed, (self.number, self.typed, self.skip), args, names)
-    }
-
-    /// The key of a call with these arguments.
-    #[inline]
-    pub(crate) fn probe<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        kept: &'a Kept<'_, 'py>,
-    ) -> PyResult<CallProbe<'a, 'py>> {
-        self.probe_of(py, self.shape(), kept.args(), kept.names())
-    }
-
-    /// The key that these arguments are, nothing left out.
-    pub(crate) fn probe_written<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        args: &'a Args,
-        names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> PyResult<CallProbe<'a, 'py>> {
-        self.probe_of(py, (self.number, self.typed, 0), args, names)
-    }
-
-    #[inline]
-    fn probe_of<'a, 'py>(
-        &self,
-        py: Python<'py>,
-        (number, typed, skip): (u32, bool, usize),
-        args: &'a Args,
-        names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> PyResult<CallProbe<'a, 'py>> {
-        let seed = self.cache.bind(py).get().seed;
-        if let Some(make) = &self.make_key {
-            return CallProbe::made_by(make.bind(py), seed, skip, args, names);
-        }
-        CallProbe::new(py, seed, (number, typed, skip), args, names)
-    }
-
-    /// Removes what calls that are written so have cached.
-    ///
-    /// A way to write a call that has no key is a call that raises, and so has cached nothing; if no way has one, it
-    /// is the argument's own error.
-    pub(crate) fn invalidate(&self, py: Python<'_>, calls: &Bound<'_, PyList>) -> PyResult<()> {
-        let mut refused = None;
-        let mut is_any_done = false;
-        for call in calls.iter() {
-            let (args, names): (Bound<'_, PyTuple>, Bound<'_, PyTuple>) = call.extract()?;
-            if names.len() > args.len() {
-                let message = format!("{} names for {} arguments", names.len(), args.len());
-                return Err(PyTypeError::new_err(message));
-            }
-            let given = args.iter().collect::<Vec<_>>();
-            let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
-            let names = exact_names(&names)?;
-            let names = (!names.is_empty()).then_some(&names);
-            let args = match self.numbered(py, args, names) {
-                Ok(Some(args)) => args,
-                Ok(None) => {
-                    is_any_done = true;
-                    continue;
-                }
-                Err(error) => {
-                    refused = refused.or(Some(error));
-                    continue;
-                }
-            };
-            match self.probe_written(py, &args, names) {
-                Ok(probe) => {
-                    self.cache.bind(py).get().delete_key(py, &probe)?;
-                    is_any_done = true;
-                }
-                Err(error) if !errors::is_from_outside(py, &error) => {
-                    // A `TypeError` may be about the way only: that of a function that makes keys, say.
-                    if refused.as_ref().is_none_or(|first: &PyErr| first.is_instance_of::<PyTypeError>(py)) {
-                        refused = Some(error);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        match refused {
-            Some(error) if !is_any_done => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Function {
-    /// What was kept of a call with the object's number in its place. `None`: nothing of the object is cached.
-    fn numbered(
-        &self,
-        py: Python<'_>,
-        args: Args,
-        names: Option<&Bound<'_, PyTuple>>,
-    ) -> PyResult<Option<Args>> {
-        let Some(instances) = self.instances() else { return Ok(Some(args)) };
-        let position = instances.position(py, &args, names)?;
-        let object = args.as_slice()[position].bind(py);
-        let token = instances.token(object, Unknown::Leave, String::new)?;
-        if token.is_none() {
-            Instances::check(object, || name_of(self.wrapped.bind(py)))?;
-        }
-        Ok(token.map(|token| with(py, &args, position, token)))
-    }
-}
-
-/// A function's name, for messages.
-pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
-    let name = function.getattr(pyo3::intern!(function.py(), "__qualname__"));
-    name.map_or_else(|_| "the function".to_owned(), |name| name.to_string())
-}
+use crate::watch::watch_from;
+use crate::work::Work;
 
 /// Calls of functions that are only cached.
 pub(crate) struct Cached;
 
-impl Calls for Cached {
+impl Calls<Function> for Cached {
     #[inline]
     fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(function.py(), || Call {
@@ -308,20 +55,21 @@ impl Calls for Cached {
     }
 
     #[inline]
-    fn called(
-        function: Bound<'_, PyAny>,
-        args: Args,
-        names: Option<Ref<PyTuple>>,
-    ) -> PyResult<Bound<'_, PyAny>> {
+    fn called<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let call = FunctionCall::new(function, args, names)?;
+        let call = FunctionCall::new(function, given)?;
         coroutine::new(py, Call { state: State::Function(call) })
     }
 }
 
 /// `use_cache` is the decorator's own argument.
-fn with_names(py: Python<'_>, function: Ref, args: Args, names: Ref<PyTuple>) -> PyResult<FunctionCall> {
-    let names = Ref::new(exact_names(names.bind(py))?);
+fn with_names(
+    py: Python<'_>,
+    function: Ref,
+    args: Args,
+    names: &Bound<'_, PyTuple>,
+) -> PyResult<FunctionCall> {
+    let names = Ref::new(exact_names(names)?);
     let own = pyo3::intern!(py, "use_cache");
     let at = names.bind(py).iter_borrowed().position(|name| name.is(own) || equal(&name, own.as_any()));
     let Some(at) = at else { return Ok(FunctionCall { function, args, names: Some(names), refresh: false }) };
@@ -440,7 +188,7 @@ impl Call {
             }
             let taken = match room.get().take_seat(py, &event_loop) {
                 Ok(Some((number, iterator))) => {
-                    let watched = Room::watch_from(&room, &cache, flight, &event_loop);
+                    let watched = watch_from(&room, &cache, flight, &event_loop);
                     watched.map(|()| Some((number, iterator)))
                 }
                 other => other,
@@ -542,15 +290,6 @@ impl Call {
     }
 }
 
-/// Whether a call may wait for a load that another call has started.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Joining {
-    Allowed,
-    /// It waited for one whose value was its leader's alone, and so may the next one's be: it loads for itself, beside
-    /// the others that do. Waiting for each other, they would load one after the other.
-    Over,
-}
-
 /// What an answer is to a call. The inner `Err`: it has to ask again.
 fn answered<'py>(
     py: Python<'py>,
@@ -613,32 +352,30 @@ impl State {
         match self {
             Self::Object(call) => {
                 let cache = call.cache.bind(py);
-                let probe = ObjectKey::new(cache.get().seed, call.key.bind(py))?;
+                let query = ObjectKey::new(cache.get().seed, call.key.bind(py))?;
                 let work = match (&call.loader, &call.batch_loader) {
                     (Some(loader), _) => Some(Work::Loader(Ref::new(loader.bind(py).clone()))),
                     (None, Some(loader)) => Some(Work::Batch(Ref::new(loader.bind(py).clone()))),
                     (None, None) => None,
                 };
-                Cache::enter(cache, &probe, work, call.ttl, is_counted, joining)
+                Cache::enter(cache, &query, work, call.ttl, is_counted, joining)
             }
             Self::Function(call) => {
                 let function = call.function(py);
                 let cache = function.cache.bind(py);
                 let names = call.names.as_ref().map(|names| names.bind(py));
                 let kept = function.kept(py, &call.args, names)?;
-                let probe = function.probe(py, &kept)?;
+                let query = function.query(py, &kept)?;
                 if call.refresh && !is_counted {
-                    cache.get().delete_key(py, &probe)?;
+                    cache.get().delete_key(py, &query)?;
                 }
                 let work = Work::Function {
                     function: Ref::new(call.function.bind(py).clone()),
-                    args: Args::collect(call.args.as_slice().len(), |index| {
-                        Ref::new(call.args.as_slice()[index].bind(py).clone())
-                    }),
+                    args: call.args.copy(py),
                     names: names.map(|names| Ref::new(names.clone())),
                 };
-                function.note(py, (&call.args, names), &probe)?;
-                Cache::enter(cache, &probe, Some(work), Ttl::Default, is_counted, joining)
+                function.note(py, (&call.args, names), &query)?;
+                Cache::enter(cache, &query, Some(work), Ttl::Default, is_counted, joining)
             }
             Self::Waiting(_) | Self::Served | Self::Done => unreachable!("asked for by those who ask"),
         }
@@ -653,7 +390,7 @@ impl State {
                 let name = function.wrapped.bind(py).getattr("__qualname__").map(|name| name.to_string());
                 let names = call.names.as_ref().map(|names| names.bind(py));
                 let kept = function.kept(py, &call.args, names);
-                let key = kept.and_then(|kept| function.probe(py, &kept)?.to_key(py));
+                let key = kept.and_then(|kept| function.query(py, &kept)?.to_key(py));
                 let key = key.map(|key| errors::repr(&key)).unwrap_or_default();
                 format!("{}{key}", name.unwrap_or_default())
             }
@@ -663,27 +400,21 @@ impl State {
 }
 
 impl FunctionCall {
-    pub(crate) fn new(function: Bound<'_, PyAny>, args: Args, names: Option<Ref<PyTuple>>) -> PyResult<Self> {
+    pub(crate) fn new<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Self> {
         let py = function.py();
-        let function = Ref::new(function);
-        match names {
+        let (function, args) = (Ref::new(function), Args::of(given));
+        match given.names() {
             None => Ok(Self { function, args, names: None, refresh: false }),
-            Some(names) => with_names(py, function, args, names),
+            Some(names) => with_names(py, function, args, &names),
         }
     }
 
     pub(crate) fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
-        crate::raw::function::function(self.function.bind(py)).expect("only decorated functions make these")
-    }
-
-    pub(crate) fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        let stop = visit_all(visit, &[self.function.pointer(), pointer_of(self.names.as_ref())]);
-        if stop != 0 {
-            return stop;
-        }
-        self.args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&stop| stop != 0).unwrap_or(0)
+        function(self.function.bind(py)).expect("only decorated functions make these")
     }
 }
+
+visits!(struct FunctionCall { function, names, args });
 
 static STATICS: Statics = Statics::new();
 
@@ -727,7 +458,7 @@ impl Coroutine for Call {
                     return self.send_kept_fast(py);
                 }
                 let cache = function.cache.bind(py).get();
-                // The most frequent case by far; passed on as a `CallProbe`, the key would go through memory.
+                // The most frequent case by far; passed on as a `CallQuery`, the key would go through memory.
                 if let (Args::One([arg]), None, 0, 0, false) =
                     (&call.args, &call.names, function.skip, function.number, function.typed)
                 {
@@ -735,7 +466,7 @@ impl Coroutine for Call {
                 } else {
                     let names = call.names.as_ref().map(|names| names.bind(py));
                     let shape = (function.number, function.typed, function.skip);
-                    cache.hit(py, &CallProbe::at_once(py, cache.seed, shape, &call.args, names)?)
+                    cache.hit(py, &CallQuery::at_once(py, cache.seed, shape, &call.args, names)?)
                 }
             }
             _ => return None,
@@ -764,7 +495,7 @@ impl Coroutine for Call {
             self.state = State::Done;
             return Err(error);
         };
-        let thrown = crate::load::throw(waiting.iterator.bind(py), error);
+        let thrown = awaitable::throw(waiting.iterator.bind(py), error);
         match self.after(py, thrown)? {
             Ok(sent) => Ok(sent),
             Err(again) => self.ask(py, true, again),
@@ -796,37 +527,21 @@ impl Coroutine for Call {
         self.state = State::Done;
     }
 
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        self.state.visit(visit)
-    }
-
     fn statics() -> &'static Statics {
         &STATICS
     }
 }
 
-impl State {
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        match self {
-            Self::Object(call) => visit_all(
-                visit,
-                &[
-                    call.cache.pointer(),
-                    call.key.pointer(),
-                    pointer_of(call.loader.as_ref()),
-                    pointer_of(call.batch_loader.as_ref()),
-                ],
-            ),
-            Self::Function(call) => call.visit(visit),
-            Self::Waiting(waiting) => {
-                let held = [waiting.cache.pointer(), waiting.room.pointer(), waiting.iterator.pointer()];
-                let stop = visit_all(visit, &held);
-                if stop != 0 { stop } else { waiting.asked.visit(visit) }
-            }
-            Self::Served | Self::Done => 0,
-        }
+visits!(struct Call { state });
+visits!(
+    enum State {
+        Object(call),
+        Function(call),
+        Waiting(waiting),
     }
-}
+);
+visits!(struct ObjectCall { cache, key, loader, batch_loader });
+visits!(struct Waiting { asked, cache, room, iterator });
 
 impl Call {
     /// A hit of a function whose keys are not made of all arguments.
@@ -835,8 +550,8 @@ impl Call {
         let function = call.function(py);
         let names = call.names.as_ref().map(|names| names.bind(py));
         let kept = function.kept_at_once(py, &call.args, names)?;
-        let probe = function.probe_at_once(py, &kept)?;
-        let Hit::Served(value) = function.cache.bind(py).get().hit(py, &probe) else { return None };
+        let query = function.query_at_once(py, &kept)?;
+        let Hit::Served(value) = function.cache.bind(py).get().hit(py, &query) else { return None };
         drop(kept);
         self.state = State::Done;
         Some(value)
@@ -848,30 +563,4 @@ impl Call {
         let message = std::ffi::CString::new(format!("coroutine '{name}' was never awaited"))?;
         PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)
     }
-}
-
-/// Calls a function with what was kept of a call.
-pub(crate) fn apply<'py>(
-    function: &Bound<'py, PyAny>,
-    args: &Args,
-    names: Option<&Bound<'py, PyTuple>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let (args, named) = split(function.py(), args.as_slice(), names)?;
-    function.invoke(&args, named.as_ref())
-}
-
-/// Arguments as a tuple and a dict.
-pub(crate) fn split<'py>(
-    py: Python<'py>,
-    all: &[Ref],
-    names: Option<&Bound<'py, PyTuple>>,
-) -> PyResult<(Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>)> {
-    let positional = all.len() - names.map_or(0, PyTupleMethods::len);
-    let args = PyTuple::new(py, all[..positional].iter().map(|arg| arg.bind(py)))?;
-    let Some(names) = names else { return Ok((args, None)) };
-    let named = PyDict::new(py);
-    for (name, value) in names.iter_borrowed().zip(&all[positional..]) {
-        named.set_item(name.cast::<PyString>()?, value.bind(py))?;
-    }
-    Ok((args, Some(named)))
 }

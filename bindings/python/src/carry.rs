@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::codec::{self, Options};
 use crate::opened::Opened;
-use crate::save::in_background;
+use crate::pace::in_background;
 
 /// What became of the cold entries of a snapshot in a save.
 pub(crate) struct Carried<'o> {

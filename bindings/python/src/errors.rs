@@ -18,6 +18,12 @@ pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
     }
 }
 
+/// A function's name, for messages.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
+    let name = function.getattr(pyo3::intern!(function.py(), "__qualname__"));
+    name.map_or_else(|_| "the function".to_owned(), |name| name.to_string())
+}
+
 /// Whether it is an `asyncio.CancelledError`.
 pub(crate) fn is_cancelled(py: Python<'_>, error: &PyErr) -> bool {
     library::cancelled_error(py).is_ok_and(|class| error.is_instance(py, class))
@@ -69,6 +75,12 @@ pub(crate) fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
     !error.is_instance_of::<PyException>(py)
         || error.is_instance_of::<PyMemoryError>(py)
         || error.is_instance_of::<PyRecursionError>(py)
+}
+
+/// Whether a save ends with this exception. A value that nests too deep for pickle is left out like others that
+/// cannot be pickled.
+pub(crate) fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
+    is_from_outside(py, error) && !error.is_instance_of::<PyRecursionError>(py)
 }
 
 /// Whether an exception is about no object at all: an interrupt, an exit, no memory.

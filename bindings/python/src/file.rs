@@ -6,7 +6,6 @@
 //! objects) are decoded at once, as no look-up would find them, and come in first.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,60 +13,21 @@ use async_cache_core::cache::{Cache as Core, Restored};
 use async_cache_core::cold::Rank;
 use async_cache_core::store::{NewEntry, Ticket};
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{
-    DiskError, DiskErrorKind, EagerStep, RealDisk, SaveLock, Snapshot, Step, Times, Tombstones, Vfs,
-};
+use async_cache_disk::{DiskErrorKind, EagerStep, SaveLock, Snapshot, Step, Times, Tombstones};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::cache::Cache;
 use crate::codec;
 use crate::errors;
-use crate::key::{ObjectKey, Probe, StoredKey};
+use crate::key::{ObjectKey, Query, StoredKey};
 use crate::opened::Opened;
 use crate::options::FileOptions;
-use crate::pace::Slice;
+use crate::pace::{Slice, in_background, waiting};
 use crate::save;
+use crate::target::Target;
 use crate::union::union;
 use crate::{clock, raw::Ref};
-
-/// How long the lock of a path is waited for before signals are looked at.
-const SIGNALS: Duration = Duration::from_millis(100);
-
-/// Which file, and what may be in it.
-pub(crate) struct Target {
-    pub(crate) path: PathBuf,
-    pub(crate) version: String,
-    pub(crate) options: FileOptions,
-    pub(crate) vfs: Arc<dyn Vfs>,
-}
-
-impl Target {
-    pub(crate) fn new(path: PathBuf, version: String, options: &FileOptions) -> Self {
-        Self { path, version, options: options.clone(), vfs: Arc::new(RealDisk) }
-    }
-
-    /// The version tag of what stands at the path, if that can be read.
-    pub(crate) fn tag(&self, py: Python<'_>) -> Option<String> {
-        let opened = py.detach(|| Snapshot::open_with(&self.vfs, &self.path, &self.options.to_read()));
-        opened.ok().flatten().map(|snapshot| snapshot.version().to_owned())
-    }
-
-    /// The same at another path.
-    pub(crate) fn at(&self, path: PathBuf) -> Self {
-        Self {
-            path,
-            version: self.version.clone(),
-            options: self.options.clone(),
-            vfs: Arc::clone(&self.vfs),
-        }
-    }
-
-    pub(crate) fn open(&self, py: Python<'_>) -> Result<Option<Snapshot>, DiskError> {
-        let options = self.options.to_read().version(&*self.version);
-        py.detach(|| Snapshot::open_with(&self.vfs, &self.path, &options))
-    }
-}
 
 impl Cache {
     /// If saves merge, keeps from now on what they need. What is known by now, for [`State::share_opened`](crate::cache::State).
@@ -250,8 +210,8 @@ impl Cache {
                 continue;
             }
             let deadline = file.deadline_from_file(times.deadline);
-            let probe = ObjectKey::new(self.seed, &key);
-            match probe.and_then(|probe| restore(self, py, &probe, value, deadline, Some(written_at))) {
+            let query = ObjectKey::new(self.seed, &key);
+            match query.and_then(|query| restore(self, py, &query, value, deadline, Some(written_at))) {
                 Ok(true) => restored += 1,
                 Ok(false) => refused += 1,
                 Err(error) => undecodable.push(blamed(py, error)?),
@@ -342,26 +302,7 @@ pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
     let clear = |limit| async_cache_disk::clear(&target.vfs, &target.path, limit);
     match target.options.merge {
         Some(limit) => waiting(py, limit, |wait| clear(Some(wait))).map(drop),
-        None => save::in_background(py, || clear(None)).map(drop),
-    }
-}
-
-/// Does what waits for the lock of a path, with the interpreter's lock released; looks at signals now and then.
-pub(crate) fn waiting<R: Send>(
-    py: Python<'_>,
-    limit: Duration,
-    work: impl Fn(Duration) -> Result<R, DiskError> + Sync,
-) -> PyResult<R> {
-    let mut left = limit;
-    loop {
-        let wait = SIGNALS.min(left);
-        match py.detach(|| work(wait)) {
-            Err(error) if *error.kind() == DiskErrorKind::Locked && left > wait => {
-                left -= wait;
-                py.check_signals()?;
-            }
-            done => return done.map_err(|error| errors::backup(py, &error)),
-        }
+        None => in_background(py, || clear(None)).map(drop),
     }
 }
 
@@ -369,15 +310,15 @@ pub(crate) fn waiting<R: Send>(
 pub(crate) fn restore(
     cache: &Cache,
     py: Python<'_>,
-    probe: &impl Probe,
+    query: &impl Query,
     value: Bound<'_, PyAny>,
     deadline: Deadline,
     written_at: Option<u64>,
 ) -> PyResult<bool> {
-    let key = probe.to_key(py)?;
-    let (mut state, slot, _) = cache.address(py, probe)?;
+    let key = query.to_key(py)?;
+    let (mut state, slot, _) = cache.address(py, query)?;
     let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: None, written_at };
-    let restored = state.core.restore(slot, probe.hash(), new, clock::now());
+    let restored = state.core.restore(slot, query.hash(), new, clock::now());
     drop(state);
     Ok(matches!(restored, Restored::Stored))
 }

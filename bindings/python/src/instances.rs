@@ -21,13 +21,13 @@ use std::sync::{Arc, Weak};
 
 use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyTypeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
+use crate::args::Args;
 use crate::cache::Cache;
-use crate::call::Args;
 use crate::key::OfInstance;
+use crate::raw::visit::{Stop, Visit, Visitor, visits};
 use crate::raw::{GilCell, Ref, equal};
 
 /// So many hashes are not looked through.
@@ -77,16 +77,19 @@ pub(crate) enum Unknown {
     Leave,
 }
 
+impl Visit for Instances {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.name.visit(visitor)?;
+        self.rows.visit(visitor)
+    }
+}
+
+visits!(struct Rows { cache });
+
 impl Instances {
     pub(crate) fn new(cache: &Bound<'_, Cache>, name: Bound<'_, PyString>) -> Self {
         let rows = Rows { cache: Ref::new(cache.clone()), by_address: NumberMap::default() };
         Self { name: Ref::new(name), rows: Arc::new(GilCell::new(rows)) }
-    }
-
-    /// For the garbage collector.
-    pub(crate) fn held(&self) -> [*mut ffi::PyObject; 2] {
-        let cache = self.rows.visit(|rows| rows.cache.pointer());
-        [self.name.pointer(), cache.unwrap_or(std::ptr::null_mut())]
     }
 
     /// Which of the arguments is the object.
@@ -252,11 +255,11 @@ fn remove(py: Python<'_>, left: Left) {
     loop {
         let Some(left) = LEAVING.borrow(py).0.pop() else { return };
         for &hash in &left.hashes {
-            let probe = OfInstance { number: left.number, hash };
+            let query = OfInstance { number: left.number, hash };
             let cache = left.cache.bind(py).get();
             // Several keys may have one hash: those of 1 and 1.0 where types count.
-            while cache.has(py, &probe) {
-                if let Err(error) = cache.delete_key(py, &probe) {
+            while cache.has(py, &query) {
+                if let Err(error) = cache.delete_key(py, &query) {
                     error.write_unraisable(py, None);
                     break;
                 }

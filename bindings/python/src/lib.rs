@@ -2,119 +2,90 @@
 //!
 //! # Layout
 //!
-//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `key`: how keys are compared; `part`: of
-//!   which arguments they are made; `instances`: objects that are arguments by identity
-//! - `call`: what `get` and decorated functions return; `load`: the driver of one load; `inline`: whether
-//!   it begins on its caller's stack; `room`: where callers wait; `once`: results that are
-//!   read once; `nesting`: loads that wait for loads
+//! From the bottom to the top. A module imports modules below it only; `scripts/check_arrows.py` has
+//! the table.
+//!
+//! - `raw`: the only `unsafe`; `errors`; `library`: the parts of Python's library that it needs;
+//!   `clock`; `pace`: how long saves and loads hold the interpreter's lock; `interpreter`: which
+//!   interpreters may import the module
+//! - `ttl`, `window`, `done`: small modules with one task each; `once`: results that are read once;
+//!   `inline`: whether a load begins on its caller's stack; `nesting`: loads that wait for loads
+//! - `plain`: objects that are compared without running Python code; `args`: the arguments of a call;
+//!   `codec`: Python objects as `MessagePack`; `call_key`, `key`: the keys in the store; `call_query`:
+//!   how the key of a call is looked for
+//! - `options`, `target`, `opened`: the file of a cache; `sharing`: writes since the last save
+//! - `room`: where callers wait; `item`: one flight of a load; `gathering`: keys that wait for a batch
+//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `watch`: loads on event
+//!   loops that stop
+//! - `instances`: objects that are arguments by identity; `part`: the arguments that make a key;
+//!   `function`: decorated functions
+//! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load; `batch`:
+//!   keys that are loaded together; `enter`: how a call joins or starts a load
+//! - `call`: the coroutine of `get` and of decorated functions; `decorate`: makes decorated functions
+//! - `carry`, `eager`, `union`, `save`, `file`: the snapshot, opened and written
 //! - `agent`: tools of agents, called within sessions and watched for loops
-//! - `opened`, `file`, `union`, `save`, `carry`, `options`: the snapshot, opened and written; `codec`: Python objects as
-//!   `MessagePack`
-//! - `pace`: how long saves and loads hold the interpreter's lock
-//! - `tool`: the console script `async-cache`
-//! - `raw`: the only `unsafe`
-//! - `interpreter`: which interpreters may import the module; `library`: what it needs of Python's library
-//! - `ttl`, `window`, `clock`, `errors`, `done`: small things with one owner each
+//! - `methods`, `surface`: the cache as Python sees it; `console`: the console script `async-cache`
 
 mod agent;
+mod args;
+mod awaitable;
 mod batch;
 mod cache;
 mod call;
+mod call_key;
+mod call_query;
 mod carry;
 mod clock;
 mod codec;
+mod console;
+mod decorate;
 mod done;
 mod eager;
+mod enter;
 mod errors;
 mod file;
+mod function;
+mod gathering;
 mod inline;
 mod instances;
 mod interpreter;
+mod item;
 mod key;
 mod library;
 mod load;
+mod methods;
 mod nesting;
 mod once;
 mod opened;
 mod options;
 mod pace;
 mod part;
+mod plain;
 mod raw;
+mod returned;
 mod room;
 mod save;
 mod sharing;
-mod tool;
+mod surface;
+mod target;
 mod ttl;
 mod union;
+mod watch;
 mod window;
+mod work;
 
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::PyList;
 
 use crate::agent::ToolCall;
-use crate::call::{Call, Function};
-use crate::file::Target;
-use crate::instances::Instances;
+use crate::call::Call;
+use crate::function::Function;
 use crate::load::Load;
-use crate::part::Part;
 use crate::raw::method::Method;
-use crate::raw::{Ref, async_method, bound, coroutine, function, method};
-
-/// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key,
-/// `instance` is the name of the parameter that is known by identity, empty if it is given by position only.
-#[pyfunction]
-#[allow(clippy::too_many_arguments)] // as many as a decorated function is made of
-fn decorate<'py>(
-    wrapped: Bound<'py, PyAny>,
-    cache: Bound<'py, cache::Cache>,
-    number: u32,
-    typed: bool,
-    skip: usize,
-    make_key: Option<Bound<'py, PyAny>>,
-    passes_for: Option<Bound<'py, PyAny>>,
-    excluded: (Vec<usize>, Vec<Bound<'py, PyString>>),
-    instance: Option<Bound<'py, PyString>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = wrapped.py();
-    // Of a function that is decorated twice, what the inner one passes for: a chain of them takes no stack.
-    let passes_for = passes_for.map(|passes_for| match function::function(&passes_for) {
-        Some(Function { passes_for: Some(inner), .. }) => inner.bind(py).clone(),
-        _ => passes_for,
-    });
-    let instances = instance.map(|name| Instances::new(&cache, name));
-    let part = Part::new(skip, &excluded.0, excluded.1, instances);
-    let function = Function {
-        wrapped: Ref::new(wrapped),
-        passes_for: passes_for.map(Ref::new),
-        cache: Ref::new(cache),
-        number,
-        typed,
-        skip,
-        is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
-        make_key: make_key.map(Ref::new),
-        part,
-        tool: None,
-    };
-    function::new::<call::Cached>(py, function)
-}
-
-/// Removes what calls of a decorated function have cached: each a tuple of arguments and one of the names of the last
-/// of them, without those that are no part of the key. `None`: removes all.
-#[pyfunction]
-fn invalidate(function: &Bound<'_, PyAny>, calls: Option<&Bound<'_, PyList>>) -> PyResult<()> {
-    let py = function.py();
-    let Some(function) = function::function(function) else {
-        let message = "only functions that were decorated with AsyncLRU or AsyncTTL have cached calls";
-        return Err(pyo3::exceptions::PyTypeError::new_err(message));
-    };
-    if let Some(calls) = calls {
-        return function.invalidate(py, calls);
-    }
-    function.cache.bind(py).get().remove_all(py);
-    Ok(())
-}
+use crate::raw::{async_method, bound, coroutine, method};
+use crate::target::Target;
 
 /// All entries of a file; `None` if there is no file.
 #[pyfunction]
@@ -145,6 +116,13 @@ fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) ->
     file::remove(py, &Target::new(path, String::new(), options))
 }
 
+/// Called in the child of a fork, before any other code of the package runs there.
+#[pyfunction]
+fn after_fork_in_child(py: Python<'_>) {
+    nesting::forked(py);
+    instances::forked(py);
+}
+
 #[pymodule(gil_used = true)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -158,23 +136,23 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let stand_in = PyModule::from_code(py, code, c"cache/_native", c"cache._native")?.getattr("get")?;
     stand_in.setattr("__qualname__", "Cache.get")?;
     stand_in
-        .setattr("__doc__", cache::Get::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc))?;
-    async_method::add::<cache::Get, 4>(py, stand_in)?;
-    method::add::<cache::Set, 3>(py)?;
+        .setattr("__doc__", methods::Get::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc))?;
+    async_method::add::<methods::Get, 4>(py, stand_in)?;
+    method::add::<methods::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
-    module.add("CachedFunction", function::class(py)?)?;
-    module.add("CachedMethod", bound::class(py)?)?;
+    module.add("CachedFunction", raw::function::class::<Function>(py)?)?;
+    module.add("CachedMethod", bound::class::<Function>(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;
     module.add("ToolCall", coroutine::class::<ToolCall>(py)?)?;
     module.add("Load", coroutine::class::<Load>(py)?)?;
-    module.add_function(wrap_pyfunction!(decorate, module)?)?;
-    module.add_function(wrap_pyfunction!(invalidate, module)?)?;
+    module.add_function(wrap_pyfunction!(decorate::decorate, module)?)?;
+    module.add_function(wrap_pyfunction!(decorate::invalidate, module)?)?;
     module.add_function(wrap_pyfunction!(read_file, module)?)?;
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;
-    module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
-    module.add_function(wrap_pyfunction!(nesting::forked, module)?)?;
+    module.add_function(wrap_pyfunction!(console::run_tool, module)?)?;
+    module.add_function(wrap_pyfunction!(after_fork_in_child, module)?)?;
     module.add_function(wrap_pyfunction!(raw::pending::call_in_main_thread, module)?)?;
     agent::register(module)?;
     codec::register(module)?;

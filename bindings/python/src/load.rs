@@ -16,142 +16,29 @@
 //! Where tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so that a
 //! loader that does not suspend costs no turn of the event loop; but not deep inside of other loads (`inline`).
 
-use std::collections::HashMap;
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 use async_cache_core::cache::Loaded;
-use async_cache_core::flight::FlightId;
 use async_cache_core::time::Time;
-use pyo3::exceptions::{
-    PyGeneratorExit, PyKeyboardInterrupt, PyStopIteration, PySystemExit, PyTypeError, PyValueError,
-};
-use pyo3::ffi;
+use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyFunction, PyList, PySet, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
 
+use crate::awaitable::{iterator, throw};
 use crate::cache::Cache;
-use crate::call::{Args, Function, apply, split};
 use crate::errors;
 use crate::inline::Beginning;
-use crate::key::{CallKey, Probe, StoredKey};
+use crate::item::Item;
+use crate::key::StoredKey;
 use crate::once::{self, Verdict};
 use crate::raw::calls::{Invoke, send};
-use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::{Ref, Sent, function};
-use crate::room::{Answer, Room, running_loop};
-use crate::ttl::Ttl;
+use crate::raw::coroutine::{self, Coroutine, Statics};
+use crate::raw::visit::visits;
+use crate::raw::{Ref, Sent};
+use crate::returned::values;
+use crate::room::{Answer, running_loop};
+use crate::work::{Work, of_one_call};
 use crate::{clock, library, nesting};
-
-/// What is to be loaded, and how.
-pub(crate) enum Work {
-    /// A loader without arguments.
-    Loader(Ref),
-    /// A decorated function and the arguments of the call.
-    Function { function: Ref, args: Args, names: Option<Ref<PyTuple>> },
-    /// A loader of many keys at once.
-    Batch(Ref),
-}
-
-/// One flight of a load.
-pub(crate) struct Item {
-    pub(crate) flight: FlightId,
-    pub(crate) room: Ref<Room>,
-    pub(crate) key: Ref,
-    pub(crate) hash: u64,
-    pub(crate) ttl: Ttl,
-}
-
-impl Work {
-    fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Loader(loader) => loader.bind(py).invoke0(),
-            Self::Function { function, args, names } => {
-                let wrapped = decorated(function.bind(py)).wrapped.bind(py);
-                apply(wrapped, args, names.as_ref().map(|names| names.bind(py)))
-            }
-            Self::Batch(loader) => {
-                let asked = distinct(py, items);
-                let keys = items.iter().zip(&asked).enumerate().filter(|(index, (_, at))| index == *at);
-                let keys: Vec<_> = keys.map(|(_, (item, _))| item.key.bind(py)).collect();
-                loader.bind(py).invoke1(PyList::new(py, keys)?.as_any())
-            }
-        }
-    }
-
-    fn loader(&self) -> &Ref {
-        match self {
-            Self::Loader(loader) | Self::Batch(loader) => loader,
-            Self::Function { function, .. } => function,
-        }
-    }
-
-    /// Whether an argument was changed between the call and now, so that the key is another one.
-    fn is_outdated(&self, py: Python<'_>, items: &[Item]) -> PyResult<bool> {
-        let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(false) };
-        let key = item.key.bind(py);
-        if !key.cast_exact::<CallKey>().is_ok_and(|key| key.get().may_change()) {
-            return Ok(false);
-        }
-        let names = names.as_ref().map(|names| names.bind(py));
-        let function = decorated(function.bind(py));
-        let kept = function.kept(py, args, names)?;
-        let is_key_of = |key: &Ref| Ok(function.probe(py, &kept)?.quick(py, key) == Some(true));
-        if is_key_of(&item.key)? {
-            return Ok(false);
-        }
-        // An argument that is another one each time it is looked at (it says so to pickle, say)
-        // has not changed: to ask again would never end.
-        let now = Ref::new(function.probe(py, &kept)?.to_key(py)?);
-        is_key_of(&now)
-    }
-
-    /// Warns of a call that cannot be cached, since an argument is not there in any other call.
-    fn warn_of_one_call(&self, py: Python<'_>, items: &[Item]) -> PyResult<()> {
-        static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(()) };
-        let Some(class) = of_one_call(item.key.bind(py)) else { return Ok(()) };
-        let names = names.as_ref().map(|names| names.bind(py));
-        let (args, named) = split(py, args.as_slice(), names)?;
-        let wrapped = decorated(function.bind(py)).wrapped.bind(py);
-        let warn = WARN.import(py, "cache._stand_ins", "warn_of_one_call")?;
-        warn.call1((wrapped, class, args, named.unwrap_or_else(|| PyDict::new(py)))).map(drop)
-    }
-}
-
-/// The class of an argument that belongs to one call, if a key is of such a call.
-fn of_one_call<'py>(key: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
-    static MADE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let py = key.py();
-    if let Ok(key) = key.cast_exact::<CallKey>() {
-        return Some(key.get().of_one_call()?.bind(py).clone());
-    }
-    // One that Python code has made, for a backend of the user's own.
-    if key.is_exact_instance_of::<PyTuple>() || !key.is_instance_of::<PyTuple>() {
-        return None;
-    }
-    let made = MADE.import(py, "cache.key", "KeyOfOneCall").ok()?;
-    if !key.get_type().is(made) {
-        return None;
-    }
-    key.getattr(pyo3::intern!(py, "of_one_call")).ok()?.cast_into().ok()
-}
-
-fn decorated<'a>(function: &'a Bound<'_, PyAny>) -> &'a Function {
-    function::function(function).expect("only decorated functions make such work")
-}
-
-/// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
-/// was fenced while its batch gathered has a successor in the same batch.
-fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
-    let mut first = HashMap::with_capacity(items.len());
-    let mut same = |(index, item): (usize, &Item)| {
-        let at = *first.entry(item.hash).or_insert(index);
-        let probe = StoredKey { key: items[at].key.bind(py), hash: item.hash };
-        if probe.quick(py, &item.key) == Some(true) { at } else { index }
-    };
-    items.iter().enumerate().map(&mut same).collect()
-}
 
 /// Drives one load; a coroutine for the task that runs it.
 pub(crate) struct Load {
@@ -310,7 +197,7 @@ impl Load {
             let Some(item) = self.items.pop() else { return Ok(()) };
             return self.land_one(py, &item, value, ended);
         }
-        match self.values(py, value) {
+        match values(&self.items, value) {
             Ok(values) => {
                 let items = std::mem::take(&mut self.items);
                 let land = |(item, value): (&Item, _)| self.land_one(py, item, &value, ended);
@@ -318,47 +205,6 @@ impl Load {
             }
             Err(error) => self.end(py, &Answer::failed(py, error)),
         }
-    }
-
-    /// What a batch loader returned for each of its keys.
-    fn values<'py>(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        if is_mapping(result)? {
-            let get = |item: &Item| result.invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
-            return self.items.iter().map(get).collect();
-        }
-        let is_no_sequence = result.is_instance_of::<PyString>()
-            || result.is_instance_of::<PyBytes>()
-            || result.is_instance_of::<PySet>()
-            || result.is_instance_of::<PyFrozenSet>();
-        let Some(len) = result.invoke_len().ok().filter(|_| !is_no_sequence) else {
-            return Err(PyTypeError::new_err(format!(
-                "a batch loader returns a mapping from keys to values, or a sequence as long as its keys, not {}",
-                result.get_type().qualname()?
-            )));
-        };
-        let first = distinct(py, &self.items);
-        let asked = first.iter().enumerate().filter(|(index, at)| index == *at).count();
-        if len != asked {
-            return Err(PyValueError::new_err(format!(
-                "a batch loader was asked for {asked} keys and returned {len} values; return one value for each \
-                 key, in their order, or a mapping, which may lack keys"
-            )));
-        }
-        let given = result.invoke_iter()?;
-        let none = py.None().into_bound(py);
-        let mut values: Vec<Bound<'py, PyAny>> = Vec::with_capacity(first.len());
-        for (index, at) in first.into_iter().enumerate() {
-            let value = if at == index {
-                match send(&given, &none)? {
-                    Sent::Yield(value) => value,
-                    Sent::Return(_) => return Err(PyValueError::new_err("the values ran out")),
-                }
-            } else {
-                values[at].clone()
-            };
-            values.push(value);
-        }
-        Ok(values)
     }
 
     fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) -> PyResult<()> {
@@ -380,9 +226,9 @@ impl Load {
             drop(ended);
             return told;
         }
-        let probe = StoredKey { key: item.key.bind(py), hash: item.hash };
+        let query = StoredKey { key: item.key.bind(py), hash: item.hash };
         let stored = Ref::new(value.clone());
-        let landed = cache.land(py, item.flight, &probe, now, |default, origin| Loaded {
+        let landed = cache.land(py, item.flight, &query, now, |default, origin| Loaded {
             value: stored,
             deadline: item.ttl.deadline(default, || now),
             origin,
@@ -459,57 +305,13 @@ impl Load {
     }
 }
 
-/// As `isinstance(object, collections.abc.Mapping)`, whose import or check may be interrupted.
-fn is_mapping(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = object.py();
-    Ok(object.is_instance_of::<PyDict>() || object.is_instance(library::mapping(py)?)?)
-}
-
-/// What `await` iterates over.
-pub(crate) fn iterator<'py>(
-    awaitable: &Bound<'py, PyAny>,
-    loader: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = awaitable.py();
-    if awaitable.get_type().is(library::coroutine(py)?) {
-        return Ok(awaitable.clone());
+visits!(struct Load { cache, event_loop, items, state });
+visits!(
+    enum State {
+        New(work),
+        Runs(iterator),
     }
-    let Ok(method) = awaitable.getattr(pyo3::intern!(py, "__await__")) else {
-        // Generators of `types.coroutine` are awaited as they are.
-        if library::is_awaitable(py)?.call1((awaitable,))?.is_truthy()? {
-            return Ok(awaitable.clone());
-        }
-        let class = awaitable.get_type();
-        let message = if class.hasattr("__anext__")? {
-            format!(
-                "the loader {} is an async generator function, whose items are read once: have it return a list",
-                errors::repr(loader)
-            )
-        } else {
-            format!(
-                "the loader {} returned {}, which cannot be awaited; a loader is an async function, \
-                 or a function that returns something awaitable",
-                errors::repr(loader),
-                class.qualname()?
-            )
-        };
-        return Err(PyTypeError::new_err(message));
-    };
-    method.invoke0()
-}
-
-/// Raises an exception where an iterator waits.
-pub(crate) fn throw<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
-    let py = iterator.py();
-    let Some(method) = iterator.getattr_opt(pyo3::intern!(py, "throw"))? else { return Err(error) };
-    match method.invoke1(error.into_value(py).bind(py).as_any()) {
-        Ok(value) => Ok(Sent::Yield(value)),
-        Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => {
-            Ok(Sent::Return(stop.value(py).getattr(pyo3::intern!(py, "value"))?))
-        }
-        Err(error) => Err(error),
-    }
-}
+);
 
 static STATICS: Statics = Statics::new();
 
@@ -607,32 +409,6 @@ impl Coroutine for Load {
         self.is_driven = false;
         self.state = State::Done;
         self.end_quietly(py, &Answer::failed(py, error.clone_ref(py)));
-    }
-
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        let stop = visit_all(visit, &[self.cache.pointer(), self.event_loop.pointer()]);
-        if stop != 0 {
-            return stop;
-        }
-        for item in &self.items {
-            let stop = visit_all(visit, &[item.room.pointer(), item.key.pointer()]);
-            if stop != 0 {
-                return stop;
-            }
-        }
-        match &self.state {
-            State::New(Work::Function { function, args, names }) => {
-                let stop = visit_all(visit, &[function.pointer(), pointer_of(names.as_ref())]);
-                if stop != 0 {
-                    return stop;
-                }
-                args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&s| s != 0).unwrap_or(0)
-            }
-            State::New(Work::Loader(object) | Work::Batch(object)) | State::Runs(object) => {
-                visit(object.pointer())
-            }
-            State::Done => 0,
-        }
     }
 
     fn statics() -> &'static Statics {

@@ -67,8 +67,6 @@ pub(crate) fn is_inherited(py: Python<'_>, name: u64) -> bool {
 }
 
 /// Called in the child of a fork, before any other code of the package runs there.
-#[pyfunction]
-#[pyo3(name = "after_fork_in_child")]
 pub(crate) fn forked(py: Python<'_>) {
     let waits = {
         let mut graph = graph(py).borrow(py);
@@ -77,7 +75,6 @@ pub(crate) fn forked(py: Python<'_>) {
         std::mem::take(&mut graph.waits)
     };
     drop(waits);
-    crate::instances::forked(py);
 }
 
 /// Notes that a load waits for another; `false` if that would never end.

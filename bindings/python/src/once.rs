@@ -8,7 +8,7 @@
 //!    has one among its first [`LOOKED_AT`] items, is refused: `TypeError`, with what to return instead.
 //! 2. What another library is about to iterate over itself (a streaming response of a web framework) is the answer to
 //!    the call that loaded it, is not stored, and other callers load anew: an error would be an outage of a route that
-//!    merely gains nothing from its decorator. The others load beside each other (`call::Joining`). A warning says so.
+//!    merely gains nothing from its decorator. The others load beside each other (`enter::Joining`). A warning says so.
 //! 3. An awaitable that is no coroutine (a future, a connection pool) and whatever fails to be looked at is a value.
 //! 4. A value that is set, or that a backend brings, is refused for the same reasons in the same words, the response of
 //!    rule 2 as well, for there is no call that it could answer. A coroutine of the caller's is left as it is.

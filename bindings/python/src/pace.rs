@@ -18,9 +18,11 @@
 
 use std::time::{Duration, Instant};
 
+use async_cache_disk::{DiskError, DiskErrorKind};
 use pyo3::prelude::*;
 
 use crate::clock;
+use crate::errors;
 
 /// How long the interpreter's lock is held at a time.
 const SLICE: Duration = Duration::from_micros(500);
@@ -30,6 +32,9 @@ const LONGEST: Duration = Duration::from_millis(5);
 const NAP: Duration = Duration::from_micros(5);
 /// Another thread that woke up has run for longer.
 const STIR: Duration = Duration::from_micros(1);
+
+/// How long the lock of a path is waited for before signals are looked at.
+const SIGNALS: Duration = Duration::from_millis(100);
 
 /// A time for which the interpreter's lock is held.
 pub(crate) struct Slice {
@@ -108,6 +113,33 @@ pub(crate) fn drop_in_slices<T>(py: Python<'_>, many: impl IntoIterator<Item = T
         drop(one);
         if number % GULP == GULP - 1 {
             slice.rest_if_over(py);
+        }
+    }
+}
+
+/// Works on the file with the interpreter's lock released.
+pub(crate) fn in_background<R: Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<R, DiskError> + Send,
+) -> PyResult<R> {
+    py.detach(work).map_err(|error| errors::backup(py, &error))
+}
+
+/// Does what waits for the lock of a path, with the interpreter's lock released; looks at signals now and then.
+pub(crate) fn waiting<R: Send>(
+    py: Python<'_>,
+    limit: Duration,
+    work: impl Fn(Duration) -> Result<R, DiskError> + Sync,
+) -> PyResult<R> {
+    let mut left = limit;
+    loop {
+        let wait = SIGNALS.min(left);
+        match py.detach(|| work(wait)) {
+            Err(error) if *error.kind() == DiskErrorKind::Locked && left > wait => {
+                left -= wait;
+                py.check_signals()?;
+            }
+            done => return done.map_err(|error| errors::backup(py, &error)),
         }
     }
 }

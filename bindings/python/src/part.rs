@@ -15,8 +15,10 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::call::{Args, name_of};
+use crate::args::Args;
+use crate::errors::name_of;
 use crate::instances::{Instances, Unknown, with};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, equal};
 
 /// What is left out of the keys of a function.
@@ -30,6 +32,8 @@ pub(crate) struct Part {
     /// The objects, if the results are kept for each.
     pub(crate) instances: Option<Instances>,
 }
+
+visits!(struct Part { instances });
 
 /// The arguments that make the key of a call.
 pub(crate) enum Kept<'a, 'py> {

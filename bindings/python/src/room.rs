@@ -7,30 +7,23 @@
 //!    loop that is closed has nobody left who waits;
 //! 3. the task that runs the load is held as long as somebody may wait for it, as a plain `await` would hold it;
 //!    the collector sees that. If the task's event loop stops for good, nothing tells those who wait on other loops:
-//!    each of these loops keeps a [`Watch`], which looks from time to time;
+//!    each of these loops keeps a watch (see `watch`), which looks from time to time;
 //! 4. an interrupt while callers are told reaches the code that runs here, after all of them were told;
 //! 5. a room that a forked child inherited is one whose load does not go on: nobody joins it. Its loops share their
 //!    wake-up pipe with the parent's, so nothing is called thread-safely on them: that would wake the parent. A
 //!    child that runs an inherited loop itself has its callers answered there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use async_cache_core::flight::FlightId;
 use async_cache_core::time::Time;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::cache::Cache;
 use crate::library;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
 use crate::{clock, errors};
-
-/// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
-/// at two looks in a row, its loop has stopped, and is not just between two calls of `run_until_complete`.
-const LOOK_SECONDS: f64 = 0.25;
 
 /// What callers are told.
 pub(crate) enum Answer {
@@ -67,18 +60,15 @@ impl Answer {
             Self::Cancelled => Self::Cancelled,
         }
     }
-
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Value(object) | Self::Alone(object) => object.visit(*visit),
-            Self::Failed(error, traceback) => {
-                error.visit(*visit)?;
-                traceback.as_ref().map_or(Ok(()), |traceback| traceback.visit(*visit))
-            }
-            Self::Abandoned | Self::Cancelled => Ok(()),
-        }
-    }
 }
+
+visits!(
+    enum Answer {
+        Value(value),
+        Alone(value),
+        Failed(error, traceback),
+    }
+);
 
 /// Where the callers of one load wait.
 #[pyclass(frozen, module = "cache._native")]
@@ -96,7 +86,7 @@ struct State {
     /// By number; those that were left are used again.
     seats: Vec<Option<Taken>>,
     left: Vec<usize>,
-    /// Event loops that have a [`Watch`].
+    /// Event loops that have a watch: see `watch`.
     watching: Vec<Ref>,
     /// The loop that runs the load.
     event_loop: Option<Ref>,
@@ -115,24 +105,13 @@ struct Taken {
     event_loop: Ref,
 }
 
+visits!(struct State { answer, seats, watching, event_loop, task });
+visits!(struct Taken { future, event_loop });
+
 #[pymethods]
 impl Room {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.visit(|state| {
-            if let Some(answer) = &state.answer {
-                answer.visit(&visit)?;
-            }
-            for seat in state.seats.iter().flatten() {
-                seat.future.visit(visit)?;
-                seat.event_loop.visit(visit)?;
-            }
-            state.watching.iter().try_for_each(|event_loop| event_loop.visit(visit))?;
-            if let Some(event_loop) = &state.event_loop {
-                event_loop.visit(visit)?;
-            }
-            state.task.as_ref().map_or(Ok(()), |task| task.visit(visit))
-        });
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 
     fn __clear__(&self) {
@@ -246,31 +225,20 @@ impl Room {
         drop(taken);
     }
 
-    /// Sees to it that the `running` loop notices if the loop of the load stops; for a caller who has a seat.
-    pub(crate) fn watch_from(
-        slf: &Bound<'_, Self>,
-        cache: &Bound<'_, Cache>,
-        flight: FlightId,
-        running: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let (py, room) = (slf.py(), slf.get());
-        {
-            let held = Ref::new(running.clone());
-            let mut state = room.state.borrow(py);
-            let is_here = state.event_loop.as_ref().is_some_and(|event_loop| event_loop.is(running));
-            if is_here || state.watching.iter().any(|event_loop| event_loop.is(running)) {
-                return Ok(());
-            }
-            state.watching.push(held);
+    /// Notes that the `running` loop has a watch from now on. `false` if it has a watch already, or needs none.
+    pub(crate) fn begins_watch(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> bool {
+        let held = Ref::new(running.clone());
+        let mut state = self.state.borrow(py);
+        let is_here = state.event_loop.as_ref().is_some_and(|event_loop| event_loop.is(running));
+        if is_here || state.watching.iter().any(|event_loop| event_loop.is(running)) {
+            return false;
         }
-        let (cache, room, event_loop) =
-            (cache.clone().unbind(), slf.clone().unbind(), running.clone().unbind());
-        let watch = Bound::new(py, Watch { cache, room, flight, event_loop, had_stopped: false.into() })?;
-        Watch::look_later(&watch)
+        state.watching.push(held);
+        true
     }
 
     /// Whether anybody on this loop still waits; if not, the loop's watch has ended.
-    fn is_waited_for_on(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
+    pub(crate) fn is_waited_for_on(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
         let mut state = self.state.borrow(py);
         let waits = state.seats.iter().flatten().any(|seat| seat.event_loop.is(event_loop));
         let at = state.watching.iter().position(|watching| watching.is(event_loop));
@@ -352,49 +320,6 @@ impl Room {
         let soon = pyo3::intern!(py, "call_soon_threadsafe");
         drop(event_loop.invoke_method1(soon, &task.getattr(cancel)?));
         Ok(())
-    }
-}
-
-/// What an event loop keeps as long as callers on it wait for a load on another one.
-#[pyclass(frozen, module = "cache._native")]
-struct Watch {
-    cache: Py<Cache>,
-    room: Py<Room>,
-    flight: FlightId,
-    /// The loop that keeps it.
-    event_loop: Py<PyAny>,
-    /// Whether the load could not go on at the last look.
-    had_stopped: AtomicBool,
-}
-
-#[pymethods]
-impl Watch {
-    fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let (py, this) = (slf.py(), slf.get());
-        let (room, event_loop) = (this.room.bind(py), this.event_loop.bind(py));
-        if !room.get().is_waited_for_on(py, event_loop) {
-            return Ok(());
-        }
-        let is_alive = room.get().is_alive(py, event_loop)?;
-        if this.had_stopped.swap(!is_alive, Ordering::Relaxed) && !is_alive {
-            return this.cache.bind(py).get().abandon(py, this.flight, room, Some(event_loop));
-        }
-        Self::look_later(slf)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.cache)?;
-        visit.call(&self.room)?;
-        visit.call(&self.event_loop)
-    }
-}
-
-impl Watch {
-    fn look_later(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let event_loop = slf.get().event_loop.bind(slf.py());
-        let seconds = PyFloat::new(slf.py(), LOOK_SECONDS);
-        let later = pyo3::intern!(slf.py(), "call_later");
-        event_loop.invoke_method2(later, seconds.as_any(), slf.as_any()).map(drop)
     }
 }
 

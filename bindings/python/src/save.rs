@@ -29,21 +29,21 @@ use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
 use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Times, Writer};
-use pyo3::exceptions::PyRecursionError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::cache::Cache;
+use crate::call_key::CallKey;
 use crate::carry::{carry, is_allowed};
 use crate::clock;
 use crate::codec::{self, Options};
 use crate::eager::EagerMerge;
 use crate::errors;
-use crate::file::Target;
-use crate::key::{CallKey, Probe, StoredKey};
+use crate::key::{Query, StoredKey};
 use crate::opened::Opened;
-use crate::pace::Slice;
+use crate::pace::{Slice, in_background};
 use crate::sharing;
+use crate::target::Target;
 
 /// Entries that are taken under one borrow.
 const GULP: usize = 64;
@@ -361,14 +361,6 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
     in_background(py, || writer.finish()).map(drop)
 }
 
-/// Works on the file with the interpreter's lock released.
-pub(crate) fn in_background<R: Send>(
-    py: Python<'_>,
-    work: impl FnOnce() -> Result<R, DiskError> + Send,
-) -> PyResult<R> {
-    py.detach(work).map_err(|error| errors::backup(py, &error))
-}
-
 /// Encoded records on their way to the file.
 #[derive(Default)]
 struct Encoded {
@@ -411,7 +403,7 @@ impl Encoded {
                 self.bytes.truncate(start);
                 match refused {
                     Refused::Because(why) => Ok(Err(why)),
-                    Refused::Raised(error) if is_fatal(key.py(), &error) => Err(error),
+                    Refused::Raised(error) if errors::is_fatal(key.py(), &error) => Err(error),
                     Refused::Raised(error) => Ok(Err(error.to_string())),
                 }
             }
@@ -477,12 +469,6 @@ impl From<PyErr> for Refused {
     fn from(error: PyErr) -> Self {
         Self::Raised(error)
     }
-}
-
-/// Whether a save ends with this exception. A value that nests too deep for pickle is left out like others that
-/// cannot be pickled.
-pub(crate) fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
-    errors::is_from_outside(py, error) && !error.is_instance_of::<PyRecursionError>(py)
 }
 
 /// Appends a key. Whether it is for the eager section; `Err` says why no other process could use it.

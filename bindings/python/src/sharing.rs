@@ -19,15 +19,16 @@ use async_cache_disk::{KeyKind, Learned, Merge, Merged, Tombstones};
 use pyo3::prelude::*;
 
 use crate::cache::{Cache, State};
+use crate::call_key::CallKey;
 use crate::clock;
 use crate::codec::{self, Options};
-use crate::file::{Target, waiting};
-use crate::key::{CallKey, Probe, StoredKey};
+use crate::errors;
+use crate::key::{Query, StoredKey};
 use crate::opened::Opened;
-use crate::pace::Slice;
+use crate::pace::{Slice, waiting};
 use crate::raw::Ref;
 use crate::room::Room;
-use crate::save;
+use crate::target::Target;
 
 /// There if the cache has a file that its saves merge with.
 pub(crate) struct Sharing {
@@ -161,13 +162,13 @@ impl Cache {
     }
 
     /// A key as a file would have it, if it needs a tombstone.
-    pub(crate) fn doomed(&self, py: Python<'_>, probe: &impl Probe) -> PyResult<Doomed> {
+    pub(crate) fn doomed(&self, py: Python<'_>, query: &impl Query) -> PyResult<Doomed> {
         let options = self.state.borrow(py).sharing.as_ref().map(|sharing| sharing.options);
         let Some(options) = options else { return Ok(Doomed(None)) };
-        if let Some(bytes) = probe.encode(py)? {
+        if let Some(bytes) = query.encode(py)? {
             return Ok(Doomed(Some((KeyKind::Canonical, bytes))));
         }
-        let key = probe.to_key(py)?;
+        let key = query.to_key(py)?;
         let mut bytes = Vec::new();
         let is_call = key.is_exact_instance_of::<CallKey>();
         if is_call {
@@ -175,7 +176,7 @@ impl Cache {
         }
         match codec::encode_value(&key, &mut bytes, options) {
             Ok(()) => Ok(Doomed(Some((KeyKind::Eager, bytes)))),
-            Err(error) if save::is_fatal(py, &error) => Err(error),
+            Err(error) if errors::is_fatal(py, &error) => Err(error),
             Err(_) => Ok(Doomed(None)),
         }
     }

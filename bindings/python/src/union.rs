@@ -17,9 +17,9 @@ use async_cache_core::time::FileClock;
 use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Snapshot, Step, Writer, temporary_beside};
 use pyo3::prelude::*;
 
-use crate::file::Target;
 use crate::opened::Opened;
-use crate::save;
+use crate::pace::in_background;
+use crate::target::Target;
 
 pub(crate) struct Union {
     pub(crate) snapshot: Snapshot,
@@ -40,7 +40,7 @@ pub(crate) fn union(
     let number = RandomState::new().hash_one(std::process::id());
     let place = temporary_beside(&target.path, number).map_err(|error| crate::errors::backup(py, &error))?;
     let place = target.at(place);
-    let written = save::in_background(py, || write(&place, &older.snapshot(), &frozen, newer, file))?;
+    let written = in_background(py, || write(&place, &older.snapshot(), &frozen, newer, file))?;
     let Some(older) = written else { return Ok(None) };
     let opened = place.open(py);
     // Where an open file cannot be removed, it is one of the leftovers that the next save clears away.

@@ -1,4 +1,4 @@
-//! One file each.
+//! The commands, one file each.
 
 pub(crate) mod compact;
 pub(crate) mod completions;
@@ -26,14 +26,14 @@ use crate::open::{Access, disk};
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All is well.
+    /// Success.
     Fine,
-    /// There is damage, a difference, or no such key.
+    /// Damage, a difference, or no such key.
     Found,
 }
 
 impl Outcome {
-    /// [`Found`](Outcome::Found) if there is something to find.
+    /// [`Found`](Outcome::Found) if there is a finding.
     pub(crate) fn found(something: bool) -> Self {
         if something { Self::Found } else { Self::Fine }
     }
@@ -45,13 +45,13 @@ pub(crate) fn line(out: &mut dyn Write, value: &Value) -> Result<(), Failure> {
     Ok(out.write_all(b"\n")?)
 }
 
-/// A name and what there is to say of it, on a line.
+/// Writes a name and a text about it on a line.
 pub(crate) fn fact(out: &mut dyn Write, name: &str, what: &str) -> Result<(), Failure> {
     let dim = human::DIM;
     Ok(writeln!(out, "  {dim}{name:>10}{dim:#}  {what}")?)
 }
 
-/// Begins a new file. Nothing may stand there.
+/// Begins a new file. The path must be unused.
 pub(crate) fn create(path: &Path, options: WriteOptions) -> Result<Writer, Failure> {
     if disk().metadata(path).is_ok() {
         let path = path.display();
@@ -60,7 +60,7 @@ pub(crate) fn create(path: &Path, options: WriteOptions) -> Result<Writer, Failu
     Ok(Writer::create(&disk(), path, options)?)
 }
 
-/// What a new file says of itself.
+/// The header data of a new file.
 pub(crate) fn options(version: &str, saved_at: u64) -> WriteOptions {
     WriteOptions::new(version, saved_at).producer(PRODUCER)
 }
@@ -75,17 +75,19 @@ pub(crate) fn create_like(
     create(path, options_like(snapshot, access, host)?)
 }
 
-/// Keeps services from saving to a path that is about to be replaced, until it is dropped.
+/// Keeps services from saving to a path until the lock is dropped. Taken before the file is
+/// replaced.
 pub(crate) fn lock(path: &Path) -> Result<SaveLock, Failure> {
     Ok(SaveLock::take(&disk(), path, LOCK_TIMEOUT)?)
 }
 
-/// Begins a file that takes the place of one that was opened.
+/// Begins a file that takes the place of an opened file.
 pub(crate) fn replace(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<Writer, Failure> {
     Ok(Writer::create(&disk(), snapshot.path(), options_like(snapshot, access, host)?)?)
 }
 
-/// So that lives do not lengthen, it keeps the other's time; and its secret and its compression.
+/// Keeps the other file's time of saving, so that lives do not lengthen, and its secret and
+/// compression.
 fn options_like(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<WriteOptions, Failure> {
     let options = options(snapshot.version(), snapshot.saved_at()).secret(access.secret(host)?);
     let compression = if snapshot.is_compressed() { Compression::ZSTD } else { Compression::OFF };

@@ -12,7 +12,8 @@
 //! - [`cache`]: one shard of a cache, where the parts below meet; a front calls little else
 //! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have expired
 //! - [`listing`]: the entries in their order, in pieces, while the cache goes on
-//! - `written`: when entries were written, where that is kept
+//! - `written`: when entries were written, if a cache keeps times of writing; [`lost`]: writes that
+//!   left memory before a save
 //! - [`cold`]: the entries that are still only in the opened snapshot
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
 //! - [`agent`]: sessions of agents, the resources of their tools, and loops in what they call

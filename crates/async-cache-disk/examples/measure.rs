@@ -1,6 +1,7 @@
-//! What saving, opening and reading cost here: `cargo run --release --example measure -- [records] [folder]`.
-//! Values are 64 bytes, keys 16 to 24; half of the entries have a deadline. Times are of one run; run it several times.
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::cast_precision_loss)] // it measures and prints
+//! The cost of saving, opening and reading on this machine: `cargo run --release --example measure
+//! -- [records] [folder]`. Values are 64 bytes, keys 16 to 24; half of the entries have a deadline.
+//! The times are those of one run; run the program several times.
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::cast_precision_loss)] // measures
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -104,7 +104,9 @@ impl fmt::Display for Context {
         let advice = match &self.kind {
             DiskErrorKind::Missing => "nothing was saved there yet",
             DiskErrorKind::NotAFile => "give the cache the path of a file",
-            DiskErrorKind::Foreign => "it is left alone; the next save sets it aside",
+            DiskErrorKind::Foreign => {
+                "the file is not read; the next save adds .aside to its name and writes a new file"
+            }
             DiskErrorKind::Damaged => "the cache starts empty; the next save sets the file aside",
             DiskErrorKind::Newer => "upgrade this program, or let the next save set the file aside",
             DiskErrorKind::OtherVersion { .. } => "the cache starts empty; the next save replaces the file",

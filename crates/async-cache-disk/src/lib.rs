@@ -36,16 +36,21 @@
 //!
 //! # Layout
 //!
-//! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages, checksums and tags
-//! - [`Snapshot`]: an opened file; look-up, reading all, deadlines, eager records
-//! - [`Writer`]: saving; the temporary file's life and the rename are in `writer::temp`
-//! - `names`: what the files beside a cache file are called
-//! - `trust`: whether what stands at a path may be read; [`Secret`]: what makes a file unforgeable
-//! - [`Compression`]: the only use of zstd; which dictionary a file gets is in `writer::pack`
-//! - [`Merge`]: what another process saved to the same path and what this one has, in one file; [`SaveLock`] keeps them
-//!   apart, [`Tombstones`] remember what was deleted
-//! - [`verify`]: walks a whole file and lists what is wrong with it
-//! - [`Vfs`]: all that this crate asks of a file system; [`RealDisk`], and in tests a fake one that can crash
+//! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages,
+//!   checksums and tags
+//! - `snapshot`: [`Snapshot`], an opened file; look-up, reading all, deadlines, eager records
+//! - `writer`: [`Writer`], saving; `writer::temp`: the life of the temporary file, and the rename
+//! - `clear`: removing a cache file; `names`: the names of the files beside a cache file
+//! - `trust`: whether the file at a path may be read; `secret`: [`Secret`], which makes a file
+//!   unforgeable
+//! - `compress`: [`Compression`], the only use of zstd; `writer::pack` chooses a file's dictionary
+//! - `merge`: [`Merge`], which joins a file saved by another process with the entries of this one;
+//!   `lock`: [`SaveLock`], which makes savers take turns; `tombstones`: [`Tombstones`], which record
+//!   deletes
+//! - `verify`: walks a whole file and lists every fault
+//! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
+//!   that can crash
+//! - `error`: [`DiskError`], with its kind, path and offset; `fuzzing`: the decoders, for fuzzers
 
 mod clear;
 mod compress;

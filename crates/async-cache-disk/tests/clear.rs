@@ -1,4 +1,5 @@
-//! `clear` and the lock of a path: a save that runs must not put back what was cleared meanwhile.
+//! `clear` and the lock of a path: a running save must not restore entries that were cleared in the
+//! meantime.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Compressed files: what comes back is what was saved, what does not pay is not done, and no file makes a reader
-//! allocate more than 256 times its own size.
+//! Compressed files: saved entries come back, useless compression is not done, and no file makes a
+//! reader allocate more than 256 times its own size.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn path() -> &'static Path {
     Path::new("/cache/pages.cache")
 }
 
-/// Small records that are alike, as those of an API are.
+/// Small similar records, like those of an API.
 fn records(count: u32) -> Vec<Entry> {
     let entry = |i: u32| {
         Entry {
@@ -39,7 +39,7 @@ fn records(count: u32) -> Vec<Entry> {
     (0..count).map(entry).collect()
 }
 
-/// A page of some 12 KB.
+/// A page of about 12 KB.
 fn page(i: u32) -> Vec<u8> {
     let line = |line: u32| {
         let number = (line * 31 + i).wrapping_mul(0x9E37_79B9);
@@ -140,7 +140,7 @@ fn what_was_taken_back_while_values_were_sampled_is_gone() {
     assert_holds(&vfs, path(), &all);
 }
 
-/// Copies everything of a snapshot.
+/// Copies the whole content of a snapshot.
 fn copy(vfs: &Arc<dyn Vfs>, snapshot: &Snapshot, to: &Path, options: WriteOptions) {
     let mut writer = Writer::create(vfs, to, options).unwrap();
     let mut all = snapshot.records();
@@ -174,7 +174,8 @@ fn entries_are_copied_between_files_however_they_are_compressed() {
             (zstd(), Some(true)),
             (zstd().secret(secret()), Some(true)),
             (zstd().dictionary_of(&snapshot), Some(true)),
-            // A dictionary that teaches nothing about these values: whether they become shorter is luck.
+            // A dictionary unrelated to these values: whether they become shorter is a matter of
+            // chance.
             (zstd().dictionary_of(&other_dictionary), None),
         ] {
             let name = format!("{options:?}");
@@ -243,7 +244,7 @@ fn frames_that_were_tampered_with_are_misses_or_other_values_within_the_bound() 
         for place in 4096..end {
             let mut bytes = sound.clone();
             bytes[place] ^= 0x55;
-            // Every record's checksum is made right where its lengths still tell where it ends.
+            // Corrects every record's checksum if its lengths still give its end.
             reseal_records(&mut bytes, end, if is_secret { 16 } else { 0 });
             disk.overwrite(path(), &bytes);
             let snapshot = Snapshot::open_with(&vfs, path(), &read).unwrap().unwrap();
@@ -295,8 +296,8 @@ fn the_level_changes_the_size_and_nothing_else() {
     assert!(sizes[2] < sizes[0], "{sizes:?}");
 }
 
-/// Found by a fuzzer: zstd's trainer takes the first three quarters of its samples, and when there were less than eight
-/// bytes in them it read behind its buffer, and the process died.
+/// Found by a fuzzer: zstd's trainer takes the first three quarters of its samples. If they
+/// contained fewer than eight bytes, the trainer read beyond its buffer, and the process died.
 #[test]
 fn values_of_next_to_nothing_teach_no_dictionary_and_come_back() {
     let entry = |i: u32, value: Vec<u8>| Entry { key: i.to_le_bytes().to_vec(), value, deadline: None };

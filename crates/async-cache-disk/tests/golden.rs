@@ -16,15 +16,15 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// A disk with a golden file on it: the modes of a checkout depend on who made it, and would decide whether it is
-/// trusted.
+/// A disk with a golden file: the modes of a checkout depend on its maker, and would decide whether
+/// the file is trusted.
 fn disk_with(name: &str) -> (Arc<dyn Vfs>, PathBuf) {
     let (disk, path) = (FakeDisk::new(), Path::new("/golden").join(name));
     disk.put(&path, &bytes_of(&golden(name)));
     (disk.as_vfs(), path)
 }
 
-/// What is in the file of version 1. Never change this.
+/// The entries in the file of version 1. Never change them.
 fn version_1() -> Vec<Entry> {
     let entry =
         |key: &[u8], value: &[u8], deadline| Entry { key: key.to_vec(), value: value.to_vec(), deadline };
@@ -45,7 +45,8 @@ fn version_1() -> Vec<Entry> {
 /// Heads of 7 bytes, 8 for each deadline, 2 for two lengths that need a second byte, keys, values.
 const EAGER_BYTES: u64 = 5 * 7 + 3 * 8 + 2 + (8 + 8 + 300 + 8) + (3 + 9 + 300 + 31);
 
-/// The eager entries in the file of version 1 that has some, beside those of [`version_1`]. Never change this.
+/// The eager entries in the file of version 1 that has some, beside those of [`version_1`]. Never
+/// change them.
 fn version_1_eager() -> Vec<Entry> {
     let entry =
         |key: &[u8], value: &[u8], deadline| Entry { key: key.to_vec(), value: value.to_vec(), deadline };
@@ -67,14 +68,16 @@ fn the_file_of_format_version_1_is_readable() {
     assert_eq!(snapshot.file_id(), [1; 16]);
 }
 
-/// How the golden file was made: the same calls still write the same bytes, here into a folder of their own. If the
-/// writer comes to write other bytes for a good reason, this test goes, and the golden file stays as it is.
+/// How the golden file was made: the same calls still write the same bytes, here into a separate
+/// folder. If the writer must write different bytes for a good reason, delete this test and keep
+/// the golden file.
 #[test]
 fn the_file_of_format_version_1_was_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v1.acf");
-    let options = options_of(1).producer("golden").buckets(2); // 84 places for 82 entries: one of them overflows
+    // 84 places for 82 entries: one bucket overflows.
+    let options = options_of(1).producer("golden").buckets(2);
     let mut writer = Writer::create(&vfs, &path, options).unwrap();
     let forgotten = writer.push(b"forgotten", b"nobody finds this", Some(SAVED_AT)).unwrap();
     for entry in version_1() {
@@ -94,7 +97,7 @@ fn the_file_of_format_version_1_with_eager_records_is_readable() {
     assert_eq!((snapshot.file_id(), snapshot.eager_bytes()), ([2; 16], EAGER_BYTES));
 }
 
-/// As the one above.
+/// Like the test above.
 #[test]
 fn the_file_of_format_version_1_with_eager_records_was_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
@@ -108,7 +111,7 @@ fn the_file_of_format_version_1_with_eager_records_was_written_like_this() {
     );
 }
 
-/// The entries in the compressed files of version 1. Never change this.
+/// The entries in the compressed files of version 1. Never change them.
 fn version_1_compressed() -> Vec<Entry> {
     let record = |i: u32| Entry {
         key: format!("page:{i}").into_bytes(),
@@ -131,7 +134,7 @@ fn the_file_of_format_version_1_with_a_secret_is_readable() {
     assert!(snapshot.has_mac() && snapshot.file_id() == [3; 16]);
 }
 
-/// As the one above. The secret is `correct horse battery staple`.
+/// Like the test above. The secret is `correct horse battery staple`.
 #[test]
 fn the_file_of_format_version_1_with_a_secret_was_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
@@ -142,8 +145,9 @@ fn the_file_of_format_version_1_with_a_secret_was_written_like_this() {
     assert!(bytes_of(&path) == bytes_of(&golden("v1-mac.acf")), "the writer writes other bytes than it did");
 }
 
-/// How they were written is not asserted: another version of zstd may compress to other bytes. The calls were
-/// `options_of(4)` (with a secret `options_of(5)`), `producer("golden")`, `Compression::ZSTD`, then `save_with_eager`.
+/// The written bytes are not asserted: another version of zstd may compress to other bytes. The
+/// calls were `options_of(4)` (with a secret `options_of(5)`), `producer("golden")`,
+/// `Compression::ZSTD`, then `save_with_eager`.
 #[test]
 fn the_compressed_files_of_format_version_1_with_and_without_a_secret_are_readable() {
     let plain = ReadOptions::new().version(VERSION);
@@ -157,7 +161,8 @@ fn the_compressed_files_of_format_version_1_with_and_without_a_secret_are_readab
     }
 }
 
-/// Keys, values and times in the files of version 1 that say when everything was written. Never change this.
+/// Keys, values and times in the files of version 1 that contain times of writing. Never change
+/// them.
 fn version_1_merged() -> Vec<(Vec<u8>, Vec<u8>, Times)> {
     let times = |deadline, written_at| Times { deadline, written_at };
     let mut entries = vec![
@@ -172,7 +177,7 @@ fn version_1_merged() -> Vec<(Vec<u8>, Vec<u8>, Times)> {
     entries
 }
 
-/// What is deleted in them. Never change this.
+/// The deletes in these files. Never change them.
 fn version_1_deleted() -> Tombstones {
     let mut tombstones = Tombstones::default();
     tombstones.clear(SAVED_AT - 1000);
@@ -210,7 +215,7 @@ fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_are_readab
     }
 }
 
-/// As the ones above.
+/// Like the tests above.
 #[test]
 fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_were_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
@@ -238,8 +243,8 @@ fn bytes_of(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Written by the Python package: keys and values of almost every kind in `docs/values.md`. What they are is checked in
-/// Python; here they are bytes.
+/// Written by the Python package: keys and values of almost every kind in `docs/values.md`. The
+/// Python tests check their meaning; here they are bytes.
 #[test]
 fn the_file_that_python_wrote_is_readable() {
     let (vfs, path) = disk_with("v1-python.acf");
@@ -252,8 +257,8 @@ fn the_file_that_python_wrote_is_readable() {
     assert_eq!((report.sound_entries, report.sound_eager), (20, 1));
 }
 
-/// Written by `bindings/python/tests/golden_values.py`, which says what is in them; some of it here, as the bytes that
-/// `docs/values.md` gives it.
+/// Written by `bindings/python/tests/golden_values.py`, which lists the contents; some of them
+/// here, as the bytes given by `docs/values.md`.
 #[test]
 fn the_files_that_python_wrote_with_a_secret_and_compressed_are_readable() {
     let plain = ReadOptions::new().version(VERSION);

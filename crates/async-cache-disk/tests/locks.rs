@@ -1,4 +1,4 @@
-//! The lock of a path where something is wrong: nothing waits for ever, and a file system without
+//! The lock of a path in faulty environments: nothing waits for ever, and a file system without
 //! locks is no obstacle.
 
 use std::io;
@@ -23,10 +23,10 @@ fn lock() -> &'static Path {
     Path::new("/cache/pages.cache.lock")
 }
 
-/// A symlink to nothing stood where the lock is to be. The lock was looked for behind the link,
-/// where there is nothing, and created at its name, where there is the link; so every save, `clear`
-/// and the drop of a cache went round for ever, deaf to their time limit. In `/tmp` anybody can put
-/// such a link there.
+/// A symlink to nothing stood at the place of the lock. The lock was searched for at the target,
+/// which does not exist, and created at the name of the link, which exists; so every save, `clear`
+/// and the drop of a cache looped for ever, ignoring their time limits. In `/tmp` every user can
+/// create a link like that.
 #[test]
 fn a_symlink_in_the_locks_place_is_an_error_at_once_wherever_it_leads() {
     for target in ["nowhere", "/nowhere/at/all", "pages.cache", "pages.cache.lock", "/cache", "/home/other"] {
@@ -64,9 +64,8 @@ fn on_the_real_disk_a_symlink_to_nothing_in_the_locks_place_is_an_error_too() {
     assert_eq!(error.kind(), &DiskErrorKind::Trust, "{error}");
 }
 
-/// What `create_new` says about the lock file contradicts what the other calls say, for as long as
-/// anybody asks: a program that creates and removes it all the time looks like that, and so may a
-/// broken file system.
+/// `create_new` contradicts the other calls about the lock file, again and again: a program that
+/// permanently creates and removes the file looks like that, and so may a broken file system.
 #[test]
 fn a_lock_file_that_comes_and_goes_is_an_error_after_some_attempts() {
     let disk = FakeDisk::new();
@@ -78,8 +77,8 @@ fn a_lock_file_that_comes_and_goes_is_an_error_after_some_attempts() {
     assert!(disk.calls().len() < 100);
 }
 
-/// A folder on the way to the file is a symlink to nothing: it cannot be created, and nothing tells
-/// so but the link.
+/// A folder on the way to the file is a symlink to nothing: it cannot be created, and only the link
+/// shows the reason.
 #[test]
 fn a_folder_that_is_a_symlink_to_nothing_is_a_clear_error() {
     let disk = FakeDisk::new();
@@ -98,8 +97,8 @@ fn a_folder_that_is_a_symlink_to_nothing_is_a_clear_error() {
     }
 }
 
-/// The fake disk has no working directory, as little as a process whose own was removed. Parents of
-/// `.` were looked for until the stack was full.
+/// The fake disk has no working directory, like a process whose working directory was removed.
+/// Parents of `.` were searched until the stack was full.
 #[test]
 fn a_relative_path_without_a_working_directory_is_an_error() {
     let vfs = FakeDisk::new().as_vfs();
@@ -109,8 +108,8 @@ fn a_relative_path_without_a_working_directory_is_an_error() {
     assert_eq!(error.kind(), &DiskErrorKind::Io, "{error}");
 }
 
-/// NFS without a lock daemon answers with ENOLCK, other file systems with other errors. Only ENOSYS
-/// and EOPNOTSUPP were known; with the others every save failed, also those that need no lock.
+/// NFS without a lock daemon returns ENOLCK, other file systems other errors. Only ENOSYS and
+/// EOPNOTSUPP were known; with the others every save failed, even saves that need no lock.
 #[cfg(unix)]
 #[test]
 fn where_there_are_no_locks_saves_work_and_say_so() {
@@ -148,7 +147,8 @@ fn an_error_of_the_lock_that_says_something_else_is_an_error() {
     assert_eq!(save(&vfs, path(), &entries(1, 1), options()).unwrap().without_locks, None);
 }
 
-/// A temporary file's lock tells a live save from a crashed one. Without locks only its age does.
+/// The lock on a temporary file distinguishes a running save from a crashed one. Without locks only
+/// the file's age does.
 #[test]
 fn without_locks_what_crashed_saves_left_is_removed_when_it_is_a_day_old() {
     let disk = FakeDisk::new();

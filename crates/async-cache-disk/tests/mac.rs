@@ -1,5 +1,6 @@
-//! Files with a secret: what was not written with it is refused, whatever its checksums say. The attacker here can
-//! write to the file, knows everything but the secret, and makes every checksum right.
+//! Files with a secret: data that was not written with the secret is refused, whatever its
+//! checksums. The attacker here can write to the file, knows everything except the secret, and
+//! corrects every checksum.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn disk_with(bytes: &[u8]) -> (FakeDisk, Arc<dyn Vfs>) {
     (disk, vfs)
 }
 
-/// Where each unit of the file stands, the header first: offset and length.
+/// The position of each unit of the file, the header first: offset and length.
 fn units(entries: &[Entry], eager: &[Entry], bytes: &[u8]) -> Vec<(usize, usize)> {
     let record = |entry: &Entry| {
         let head = 7 + if entry.deadline.is_some() { 8 } else { 0 };
@@ -66,7 +67,7 @@ fn units(entries: &[Entry], eager: &[Entry], bytes: &[u8]) -> Vec<(usize, usize)
     units
 }
 
-/// Makes the checksum of a unit right.
+/// Corrects the checksum of a unit.
 fn reseal(bytes: &mut [u8], file_id: u8, (start, len): (usize, usize)) {
     if start == 0 {
         let checksum = crc32c::crc32c(&bytes[..4092]);
@@ -78,7 +79,7 @@ fn reseal(bytes: &mut [u8], file_id: u8, (start, len): (usize, usize)) {
     }
 }
 
-/// Reads a file in every way: whatever is read is what was saved.
+/// Reads a file in every way: all data read is data that was saved.
 fn assert_nothing_else_is_served(vfs: &Arc<dyn Vfs>, entries: &[Entry], eager: &[Entry]) -> usize {
     let snapshot = match Snapshot::open_with(vfs, path(), &with_secret()) {
         Ok(snapshot) => snapshot.expect("there is a file"),
@@ -175,7 +176,7 @@ fn every_flipped_byte_is_refused_or_a_miss_even_if_the_checksum_is_made_right() 
             forged[place] ^= random.u8(1..);
             reseal(&mut forged, 1, (start, len));
             if forged == bytes {
-                continue; // it was the checksum itself
+                continue; // the change was to the checksum itself
             }
             disk.overwrite(path(), &forged);
             let served = assert_nothing_else_is_served(&vfs, &all, &eager);
@@ -198,7 +199,8 @@ fn records_that_are_swapped_copied_or_replayed_from_an_older_file_are_misses() {
     let complete = all.len() + eager.len();
     assert_eq!(assert_nothing_else_is_served(&vfs, &all, &eager), complete);
     for &(start, len) in &units[1..] {
-        // Replayed: the same place of an older file of the same secret, with the checksum of the new one.
+        // Replayed: the same place in an older file with the same secret, with the checksum of the
+        // new file.
         let mut forged = bytes.clone();
         forged[start..start + len].copy_from_slice(&older[start..start + len]);
         reseal(&mut forged, 2, (start, len));
@@ -216,7 +218,7 @@ fn records_that_are_swapped_copied_or_replayed_from_an_older_file_are_misses() {
             assert!(assert_nothing_else_is_served(&vfs, &all, &eager) < complete || len == PAGE);
         }
     }
-    // The header of the older file in front of the new one, and the other way round.
+    // The header of the older file before the new file, and vice versa.
     for (front, behind) in [(&older, &bytes), (&bytes, &older)] {
         disk.overwrite(path(), &[&front[..HEADER], &behind[HEADER..]].concat());
         let snapshot = Snapshot::open_with(&vfs, path(), &with_secret()).unwrap().unwrap();
@@ -231,7 +233,7 @@ fn a_record_of_a_file_without_a_secret_is_not_believed_in_one_with_it() {
     let vfs = disk.as_vfs();
     save(&vfs, path(), &entries(COUNT, 1), options_of(1).secret(secret())).unwrap();
     let bytes = disk.bytes(path()).unwrap();
-    // The flag that says "there is a tag" is taken from the record, and the checksum made right.
+    // The flag "there is a tag" is removed from the record, and the checksum corrected.
     let mut forged = bytes.clone();
     let len = units(&entries(COUNT, 1), &[], &bytes)[1].1;
     forged[HEADER + 4] &= !8;
@@ -239,7 +241,7 @@ fn a_record_of_a_file_without_a_secret_is_not_believed_in_one_with_it() {
     disk.overwrite(path(), &forged);
     let snapshot = Snapshot::open_with(&vfs, path(), &with_secret()).unwrap().unwrap();
     assert_eq!(snapshot.find(b"key 0", &mut Scratch::new()), None);
-    // The feature is taken from the header: then it is a file without a secret.
+    // The feature is removed from the header: the result is a file without a secret.
     let mut forged = bytes;
     forged[16] &= !1;
     reseal(&mut forged, 1, (0, HEADER));

@@ -1,4 +1,5 @@
-//! Saves of several processes to one path, against a naive map in which the last write wins; and stopped at any call.
+//! Saves of several processes to one path, against a naive map in which the last write wins; also
+//! interrupted at any call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +16,7 @@ use async_cache_disk::{
 const PATH: &str = "/var/cache/pages.cache";
 const NO_WAIT: Duration = Duration::ZERO;
 
-/// What a file, a process or the model has: when each key was written, and its value.
+/// The contents of a file, a process or the model: time of writing and value of each key.
 type Map = BTreeMap<u32, (u64, u32)>;
 
 fn path() -> &'static Path {
@@ -30,7 +31,8 @@ fn bytes_of(key: u32) -> Vec<u8> {
     format!("key {key}").into_bytes()
 }
 
-/// A process with a cache, as the fronts have one: what was opened stays cold until it is written or deleted.
+/// A process with a cache, like those of the fronts: opened entries stay cold until they are
+/// written or deleted.
 #[derive(Default)]
 struct Process {
     memory: Map,
@@ -40,7 +42,7 @@ struct Process {
     learned: Learned,
     /// Ranks of cold entries that could not be read.
     lost: BTreeSet<u32>,
-    /// A value that its options do not allow.
+    /// A value that the options do not allow.
     refuses: Option<u32>,
 }
 
@@ -138,8 +140,8 @@ fn content(vfs: &Arc<dyn Vfs>) -> Map {
     content
 }
 
-/// What the rules say, without files: for each process and for the file, the latest entry and the latest delete of every
-/// key.
+/// The results of the rules, without files: for each process and for the file, the latest entry and
+/// the latest delete of every key.
 #[derive(Clone, Default)]
 struct Model {
     entries: Map,
@@ -162,7 +164,7 @@ impl Model {
         self.cleared_at = time;
     }
 
-    /// What the file is after `process` has saved to it.
+    /// The state of the file after `process` has saved to it.
     fn joined(&self, process: &Self) -> Self {
         let mut joined = self.clone();
         joined.cleared_at = self.cleared_at.max(process.cleared_at);
@@ -209,7 +211,7 @@ fn the_last_write_of_every_key_is_in_the_file_whoever_saves_when() {
                     model.clear(now);
                 }
                 68..76 => {
-                    // It is killed, and starts anew.
+                    // The process is killed, and starts anew.
                     *process = Process::open(&vfs);
                     *model = Model { entries: file.entries.clone(), ..Model::default() };
                 }
@@ -343,7 +345,7 @@ fn a_real_lock_is_waited_for_and_a_released_one_is_taken() {
     assert_eq!(vfs.list(folder.path()).unwrap(), ["pages.cache.lock"], "it stays");
 }
 
-/// Another process has saved; this one has entries, deletes and cold entries of its own.
+/// Another process has saved; this process has entries, deletes and cold entries of its own.
 fn prepared() -> (FakeDisk, Process) {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
@@ -382,7 +384,7 @@ fn a_crash_at_any_call_of_a_save_that_merges_leaves_the_old_or_the_joined_file_a
             let now = content(&vfs);
             assert!(now == new || (now == old && !durable), "{fault:?} at call {number}: {name}: {now:?}");
             seen.insert(now == new);
-            // Whoever comes next gets the lock, and loses nothing.
+            // The next process gets the lock, and loses nothing.
             let mut next = Process::open(&vfs);
             next.set(60, 200, 60);
             next.save(&vfs, 210, None).unwrap();
@@ -405,7 +407,8 @@ fn an_error_at_any_call_of_a_save_that_merges_releases_the_lock_and_loses_nothin
         let _ = process.save(&disk.as_vfs(), 190, None);
         disk.repair();
         process.save(&disk.as_vfs(), 191, None).unwrap();
-        // Cold entries that it could not read once may be lost to it; their keys are the same as their ranks.
+        // Cold entries that could not be read once may be lost to the process; their keys equal
+        // their ranks.
         let now = content(&disk.as_vfs());
         let is_there = |key: &u32| now.get(key) == new.get(key) || process.lost.contains(key);
         assert!(new.keys().chain(now.keys()).all(is_there), "after an error at call {number}: {now:?}");

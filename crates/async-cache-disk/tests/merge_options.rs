@@ -21,7 +21,7 @@ fn value_of(key: u64) -> String {
     format!("<a href=\"/pages/{key}\">page number {key} of all pages</a>").repeat(5)
 }
 
-/// A process with entries of these numbers saves; all that it has is in memory.
+/// A process saves entries with these numbers; all of its entries are in memory.
 fn save(
     vfs: &Arc<dyn Vfs>,
     keys: std::ops::Range<u64>,

@@ -1,7 +1,9 @@
-//! What a save has carried over is read in the new file, under the ranks it had, and the old file is closed.
+//! Entries carried over by a save are read from the new file, under their old ranks, and the old
+//! file is closed.
 //!
-//! A cache kept the file that it had opened open as long as one of its entries was cold. The second save then found three
-//! files on the disk: that one, without a name any more, the one of the first save, and its own.
+//! A cache kept the opened file open as long as one of its entries was cold. The second save then
+//! found three files on the disk: the opened file, without a name any more, the file of the first
+//! save, and its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +18,7 @@ fn path() -> &'static Path {
     Path::new("/cache/pages.cache")
 }
 
-/// What the snapshot has, by rank, asked for in every way.
+/// The content of the snapshot, by rank, read in every way.
 fn contents(snapshot: &Snapshot, all: &[Entry]) -> BTreeMap<u32, Entry> {
     let mut read = BTreeMap::new();
     let mut records = snapshot.records();
@@ -46,7 +48,8 @@ fn contents(snapshot: &Snapshot, all: &[Entry]) -> BTreeMap<u32, Entry> {
     read
 }
 
-/// Carries over what is wanted of a snapshot, among entries of others and some that are taken back.
+/// Carries over the wanted entries of a snapshot, among entries of other processes and some that
+/// are taken back.
 fn next(disk: &FakeDisk, from: &Snapshot, options: WriteOptions, wanted: impl Fn(u32) -> bool) -> Snapshot {
     let mut random = fastrand::Rng::with_seed(5);
     let mut writer = Writer::create(&disk.as_vfs(), path(), options).unwrap();
@@ -128,8 +131,9 @@ fn a_save_that_fails_has_no_successor() {
     }
 }
 
-/// A bucket that could not be read is dead for the life of a snapshot, so that a key which a `delete` could not see does not
-/// come back. The new file has a bucket of its own, which can be read: the deleted entry was served again after the save.
+/// A bucket that could not be read is dead for the life of a snapshot, so that a key which a
+/// `delete` could not see does not come back. The new file has its own, readable bucket: the
+/// deleted entry was served again after the save.
 #[test]
 fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
     let disk = FakeDisk::new();
@@ -156,7 +160,7 @@ fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
     };
     let mut scratch = Scratch::new();
 
-    // While the save goes on: the old file is read further on, and the next save leaves out what is hidden.
+    // While the save runs, the old file is still read, and the next save leaves out hidden entries.
     let (successor, carried) = save(&first, &|| look_in_vain(&first, &all[7].key));
     assert!(successor.is_none() && carried == COUNT);
     let (successor, carried) = save(&first, &|| ());
@@ -166,7 +170,7 @@ fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
     let seen = all.iter().filter(|entry| second.locate(&entry.key, &mut scratch).is_some());
     assert_eq!(seen.count(), carried as usize, "nothing else is hidden");
 
-    // By a look-up that began before the move, and ends behind it.
+    // By a look-up that began before the move, and ends after it.
     let (successor, _) = save(&second, &|| ());
     let third = successor.unwrap();
     let late = all.iter().find(|entry| third.locate(&entry.key, &mut scratch).is_some()).unwrap();

@@ -1,4 +1,4 @@
-//! What is no snapshot of ours: refused with a reason, and never destroyed.
+//! Files that are not a snapshot of ours: refused with a reason, and never destroyed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ fn resealed(disk: &FakeDisk, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     bytes
 }
 
-/// Opening says why not, saving sets the file aside and says where, clearing leaves it or removes it.
+/// Opening gives the reason, saving sets the file aside and reports its new name, clearing leaves
+/// the file or removes it.
 fn assert_refused_and_set_aside(disk: &FakeDisk, kind: &DiskErrorKind, words: &str) {
     let vfs = disk.as_vfs();
     let bytes = disk.bytes(path()).unwrap();
@@ -42,7 +43,7 @@ fn assert_refused_and_set_aside(disk: &FakeDisk, kind: &DiskErrorKind, words: &s
 
     disk.put(path(), &bytes);
     let saved = save(&vfs, path(), &entries(10, 1), options()).unwrap();
-    // Of cache files one copy is kept; what is none may be the only copy of something.
+    // Of cache files one copy is kept; another file may be the only copy of its data.
     let is_ours = kind != &DiskErrorKind::Foreign;
     let aside = if is_ours { "/cache/pages.cache.aside" } else { "/cache/pages.cache.aside-2" };
     assert_eq!(saved.set_aside.as_deref(), Some(Path::new(aside)));

@@ -1,4 +1,4 @@
-//! What is saved comes back: against a map, with random entries, through both disks.
+//! Saved entries come back: against a map, with random entries, on both disks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,7 +137,7 @@ fn forgotten_records_are_gone_and_ranks_stay_dense() {
             kept.push(entry.clone());
         }
     }
-    // One of them comes back with another value.
+    // One of the entries comes back with another value.
     let again = Entry { value: b"new".to_vec(), ..entries[3].clone() };
     writer.push(&again.key, &again.value, again.deadline).unwrap();
     kept.push(again);
@@ -209,7 +209,7 @@ fn a_find_of_a_small_entry_is_two_reads() {
     for entry in &entries {
         disk.repair();
         assert!(snapshot.find(&entry.key, &mut scratch).is_some());
-        // Now and then another key in the bucket has the same tag.
+        // Sometimes another key in the bucket has the same tag.
         assert!(disk.calls().len() <= 3 && disk.calls().iter().all(|call| call.name == "read_at"));
     }
 }

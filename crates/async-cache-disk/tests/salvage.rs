@@ -1,4 +1,5 @@
-//! What tools see of a file beyond what a cache may serve: where records stand, and what is intact in a damaged file.
+//! Information for tools beyond the entries that a cache may serve: positions of records, intact
+//! parts of a damaged file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +23,7 @@ fn saved(entries: &[Entry]) -> (FakeDisk, Arc<dyn Vfs>) {
     (disk, vfs)
 }
 
-/// Everything that is salvaged, and how many bytes are not.
+/// All salvaged entries, and the number of bytes that were not salvaged.
 fn salvaged(snapshot: &Snapshot) -> (Vec<Entry>, u64) {
     let (mut all, mut lost) = (Vec::new(), 0);
     let mut salvage = snapshot.salvage();
@@ -78,7 +79,7 @@ fn a_sound_file_is_salvaged_whole_and_one_byte_costs_at_most_its_record() {
     }
 }
 
-/// A record whose bucket is damaged may be one that was taken back, and then nobody can tell.
+/// A record whose bucket is damaged may have been taken back, which cannot be determined then.
 #[test]
 fn nothing_that_was_taken_back_is_salvaged() {
     let disk = FakeDisk::new();

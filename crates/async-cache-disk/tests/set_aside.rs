@@ -1,7 +1,7 @@
-//! What is set aside: nothing that may be somebody's only copy is destroyed, and cache files do not
+//! Files that are set aside: no file that may be an only copy is destroyed, and cache files do not
 //! pile up.
 //!
-//! A volume that makes its files writable to a group at every start had the cache refused, and set
+//! A volume that makes its files group-writable at every start had the cache refused, and set
 //! aside, at every start: `.aside`, `.aside-2`, `.aside-3`, each of full size, until the volume was
 //! full.
 
@@ -79,8 +79,8 @@ fn a_cache_file_makes_room_among_what_was_set_aside_and_nothing_else_does() {
     assert_eq!(vfs.read_link(&aside(4)).unwrap().as_deref(), Some(path()));
 }
 
-/// A container that mounts a single file gives EBUSY for every rename over it, which nobody can
-/// guess the reason of.
+/// A container that mounts a single file gives EBUSY for every rename over the file, whose reason
+/// is impossible to guess.
 #[test]
 fn a_file_that_is_a_mount_point_is_explained() {
     for before in [&b""[..], b"foreign"] {
@@ -116,8 +116,8 @@ fn a_file_that_its_group_can_write_to_is_read_with_a_secret_and_replaced() {
     }
 }
 
-/// The secret proves who wrote what is in a file, but not that it is the newest one; and a file
-/// without its tags proves nothing.
+/// The secret proves who wrote the data of a file, but not that the file is the newest one; and a
+/// file without tags proves nothing.
 #[test]
 fn with_a_secret_other_users_files_those_of_everybody_and_those_without_tags_are_refused_still() {
     let everybody = Ownership { mode: 0o666, ..GROUP };

@@ -1,4 +1,5 @@
-//! Files that somebody else may have written: refused, never destroyed, and the message says what, why and what to do.
+//! Files that another user may have written: refused, never destroyed, with a message that gives
+//! the reason and the remedy.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ fn folder(disk: &FakeDisk, owner: u32, mode: u32) {
     disk.set_ownership(path().parent().unwrap(), Ownership { owner, mode, links: 2 });
 }
 
-/// A disk with a file of 20 entries that belongs to whoever is said.
+/// A disk with a file of 20 entries with the given owner.
 fn disk_with_file(ownership: Ownership) -> (FakeDisk, Arc<dyn Vfs>) {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
@@ -43,7 +44,7 @@ fn assert_refused(vfs: &Arc<dyn Vfs>, words: &[&str]) {
     }
 }
 
-/// The next save leaves the refused file where nobody reads it, and works.
+/// The next save sets the refused file aside, where it is not read any more, and succeeds.
 fn assert_set_aside(disk: &FakeDisk, vfs: &Arc<dyn Vfs>) {
     let refused = disk.bytes(path());
     let saved = save(vfs, path(), &entries(5, 2), options()).unwrap();
@@ -88,7 +89,7 @@ fn a_file_of_ones_own_or_of_root_that_others_can_read_is_opened() {
     ] {
         let (disk, vfs) = disk_with_file(ownership);
         assert_eq!(open(&vfs, path()).len(), 20);
-        // Also in a folder where everybody can put files.
+        // The same in a world-writable folder.
         if ownership.links == 1 {
             folder(&disk, ROOT, 0o1777);
             assert_eq!(open(&vfs, path()).len(), 20);
@@ -147,7 +148,7 @@ fn a_symlink_in_a_folder_of_ones_own_is_followed_and_stays() {
     assert!(disk.files().is_empty());
     assert!(vfs.read_link(path()).unwrap().is_some());
 
-    // A link on the way stands where everybody could have put it.
+    // A link on the way stands where every user could have put it.
     disk.put_link(middle, Path::new("/tmp/planted"));
     disk.put_link(Path::new("/tmp/planted"), end);
     disk.set_ownership(Path::new("/tmp"), Ownership { owner: ROOT, mode: 0o1777, links: 2 });
@@ -181,7 +182,7 @@ fn a_refused_file_that_cannot_be_set_aside_is_a_clear_error_and_stays() {
 /// The same on a real file system.
 #[cfg(unix)]
 #[test]
-#[allow(clippy::disallowed_methods)] // it changes modes
+#[allow(clippy::disallowed_methods)] // changes modes
 fn the_real_disk_tells_whose_a_file_is() {
     use async_cache_disk::RealDisk;
     use std::os::unix::fs::{PermissionsExt, symlink};

@@ -30,15 +30,22 @@
 //!
 //! # Layout
 //!
-//! - [`AsyncCache`]: the cache; `builder`: how it is made; `inner`: its shards; `tally`: counting hits
-//! - `load`: calls that may load; `room`: those who wait for one load; `nesting`: loads that wait for loads
-//! - [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl), [`invalidates`](macro@invalidates): the same for functions;
-//!   `function`: what they rely on; [`Lookup`]: what a key is asked for by
+//! - `cache`: [`AsyncCache`]; `builder`: how a cache is made; `inner`: its shards; `tally`: counting
+//!   hits
+//! - `load`: calls that may load; `room`: the callers that wait for one load; `nesting`: loads that
+//!   wait for loads
+//! - `macros`: [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl) and
+//!   [`invalidates`](macro@invalidates), for functions; `function`: the code behind their expansions;
+//!   `lookup`: [`Lookup`], borrowed forms of a key
 //! - [`agent`]: tools of AI agents, cached, scoped and kept from looping
-//! - [`BatchLoader`]: many keys in one call of a loader; [`WarmUp`]: many keys before anybody asks for them
-//! - [`CacheBackend`], [`DiskBackend`]: where entries persist; `save`: saving and loading them; `autosave`: saving unasked
-//! - [`LoadError`], [`BackupError`], [`BuildError`]: what can go wrong
-//! - [`Clock`]: where the time comes from
+//! - `batch`: [`BatchLoader`], many keys in one call of a loader; `warm`: [`WarmUp`], keys that are
+//!   loaded before the first caller asks for them
+//! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `save`: saving; `hot`:
+//!   the entries in memory, for a save; `restore`: loading the backup; `sharing`: writes since the
+//!   last save; `shrinking`: entries that a save drops; `autosave`: saving unasked
+//! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
+//! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
+//!   checker under `--cfg shuttle`
 //!
 //! What is in the cache, who loads and who waits is decided in the crate `async-cache-core`; the file is the
 //! business of `async-cache-disk`.

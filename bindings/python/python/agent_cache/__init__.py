@@ -1,4 +1,4 @@
-"""Caching for the tools of AI agents: shared by all or kept to one session, invalidated by writes, kept from looping.
+"""Caching for tools of AI agents: shared or kept to one session, invalidated by writes, loop-safe.
 
 >>> from agent_cache import AgentCache, AgentCacheInvalidator, AgentCacheSession
 >>> @AgentCache(resource="files", scope="session")

@@ -10,7 +10,7 @@ registry = _native.AgentRegistry()
 
 
 def check_resource(resource: Any, decorator: str) -> str:
-    """A resource's name."""
+    """The name of a resource, checked."""
     if callable(resource):
         raise TypeError(
             f"{decorator} takes its arguments first: write @{decorator}(resource=...) above the function"
@@ -23,7 +23,7 @@ def check_resource(resource: Any, decorator: str) -> str:
 
 
 def check_scope(scope: Any) -> str:
-    """A scope."""
+    """A scope, checked."""
     if scope not in ("global", "session"):
         raise ValueError(f'scope is "global" or "session", not {scope!r}')
     return str(scope)

@@ -1,4 +1,4 @@
-"""The error that a loop is, as data that a model can read."""
+"""The error for a detected loop, as data that a model can read."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ _SHOWN = 200
 
 
 class AgentLoopDetectedError(CacheError, RuntimeError):
-    """A call of a tool was refused, because it would have gone on with a loop. The tool did not run.
+    """A call of a tool was refused, because it would have continued a loop. The tool did not run.
 
-    `kind` is ``"repeat"`` (one call with one result, over and over), ``"oscillation"`` (a cycle of calls) or
-    ``"depth"`` (tools that call tools that call tools). `tool` and `arguments` are those of the refused call, `count`
-    is how often it would have been made, how often the cycle was run, or how deep it would have been; `limit` is what
-    the session allows. `cycle` lists the calls of the cycle, each a dict of ``tool`` and ``arguments``, in the order
-    in which they were made; `session_id` is the session whose guard it was.
+    `kind` is ``"repeat"`` (one call with one result, again and again), ``"oscillation"`` (a cycle
+    of calls) or ``"depth"`` (tools that call tools that call tools). `tool` and `arguments` are
+    those of the refused call. `count` is the number of repetitions that the call would have
+    reached, the number of rounds of the cycle, or the depth of the call; `limit` is the limit set
+    by the session. `cycle` lists the calls of the cycle, each a dict of ``tool`` and ``arguments``,
+    in the order in which they were made. `session_id` is the session whose guard refused the call.
     """
 
-    # Who waits for a call that somebody else made does not get its loop; see `answered` in the native part.
+    # A caller that waits for a call made by another caller does not get its loop; see `answered` in
+    # the native part.
     _is_for_its_caller_only = True
 
     def __init__(
@@ -61,7 +63,7 @@ class AgentLoopDetectedError(CacheError, RuntimeError):
         return f"loop detected ({self.kind}): {what} (limit {self.limit}); {advice}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON has it; what JSON does not have is shown as text."""
+        """All attributes as JSON values; values that JSON does not have are converted to text."""
         return {
             "error": "loop_detected",
             "kind": self.kind,

@@ -17,12 +17,13 @@ R = TypeVar("R")
 
 
 class AgentCacheInvalidator:
-    """Decorates an async tool that writes: all that is cached under the resource is invalidated.
+    """Decorates an async tool that writes: all results cached under the resource are invalidated.
 
-    Before the write and after it, whether it succeeds, raises or is cancelled: a reader that cached the old value in
-    between does not leave it behind, and a read that is still running stores nothing. ``scope="global"`` invalidates
-    what all tools of the resource have cached for everybody, and what they have cached in the active session;
-    ``scope="session"`` the latter only.
+    The invalidation happens before the write and again after it, whether the write succeeds, raises
+    or is cancelled. If a reader caches the old value in between, the second invalidation removes
+    it; a read still running stores nothing. ``scope="global"`` invalidates the results of all tools
+    of the resource, both those shared by everyone and those in the active session;
+    ``scope="session"`` invalidates only the results in the active session.
     """
 
     def __init__(self, resource: str, scope: str = "global") -> None:

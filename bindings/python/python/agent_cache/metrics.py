@@ -1,4 +1,4 @@
-"""What is counted, over all tools and sessions."""
+"""Counters over all tools and sessions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from ._registry import registry
 def get_metrics() -> dict[str, int | float]:
     """`hits`, `misses`, `invalidations`, `loop_detections` and `hit_rate` since the process began.
 
-    Over all tools, and all sessions, those that have ended included.
+    Counted over all tools and all sessions, including sessions that have ended.
     """
     return with_hit_rate(_native.total_counts())
 
 
 def stats() -> dict[str, Any]:
-    """`get_metrics`, what the caches of all tools count now, and how many `sessions` are open."""
+    """`get_metrics`, the current counters of all tools' caches, and the number of open
+    `sessions`.
+    """
     caches = [
         cache
         for resource in registry.resources()
@@ -30,7 +32,7 @@ def stats() -> dict[str, Any]:
 
 
 def with_hit_rate(counts: dict[str, int]) -> dict[str, int | float]:
-    """Counts, and the share of hits."""
+    """The counts, and the share of hits."""
     asked = counts["hits"] + counts["misses"]
     return {**counts, "hit_rate": counts["hits"] / asked if asked else 0.0}
 
@@ -38,7 +40,8 @@ def with_hit_rate(counts: dict[str, int]) -> dict[str, int | float]:
 def summed(caches: Iterable[AsyncCache]) -> dict[str, Any]:
     """The counters of several caches, added up.
 
-    `last_save_error` is one of theirs, if any has one; `oldest_load` is that of the oldest load of all.
+    `last_save_error` is the error of one of the caches, if any; `oldest_load` is the greatest age
+    of all loads.
     """
     total: dict[str, Any] = AsyncCache(maxsize=0).stats()
     for cache in caches:

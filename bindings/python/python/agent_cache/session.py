@@ -1,4 +1,4 @@
-"""`AgentCacheSession`: where the tools of one agent, or of one conversation, are called."""
+"""`AgentCacheSession`: the scope in which the tools of one agent or one conversation are called."""
 
 from __future__ import annotations
 
@@ -24,18 +24,23 @@ _Asked = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 class AgentCacheSession:
-    """A session: ``async with AgentCacheSession() as session``. It holds for the code inside, and the tasks made there.
+    """A session: ``async with AgentCacheSession() as session``. Applies to the code inside, and to
+    tasks made there.
 
-    What tools with scope "session" return is cached in it and ends with it. The same `session_id` in several places at
-    once is one session, which ends when the last of them leaves; without an id a session is alone. Sessions nest: the
-    innermost one counts. Leaving never waits: a call that is still running answers its callers, and stores nothing.
+    Results of tools with scope "session" are cached in the session and end with it. The same
+    `session_id` in several places at a time is one session, which ends when the last place leaves.
+    Without an id, a session is separate from all others. If sessions are nested, the innermost
+    session applies. Leaving never waits: a call that is still running answers its callers, and
+    stores nothing.
 
-    With `loop_detection` calls of tools are watched: the same call with the same result more than `max_tool_repeats`
-    times in a row, a cycle of 2 to 8 calls that goes on after half as many rounds (3 for 5, and at least 2), and tools
-    called inside of tools more than `max_execution_depth` deep. What happens then says `on_loop`: ``"raise"`` an
-    `AgentLoopDetectedError`, ``"warn"`` in the log and go on, ``"short_circuit"``: return what is cached, or ``None``,
-    without running the tool. The same call with another result is progress, unless `consider_results` is false.
-    A session without loop detection inside of one that has it is watched by that one.
+    With `loop_detection`, calls of tools are checked for three kinds of loops: the same call with
+    the same result more than `max_tool_repeats` times in a row; a cycle of 2 to 8 calls that
+    continues after half as many rounds (3 for 5, and at least 2); tools called inside tools more
+    than `max_execution_depth` deep. `on_loop` selects the reaction: ``"raise"`` raises an
+    `AgentLoopDetectedError`, ``"warn"`` logs a warning and continues, ``"short_circuit"`` returns
+    the cached result, or ``None``, without running the tool. The same call with a different result
+    is progress, unless `consider_results` is false. A session without loop detection, nested in a
+    session with loop detection, is checked by the outer session.
     """
 
     def __init__(
@@ -72,7 +77,7 @@ class AgentCacheSession:
                 f"this AgentCacheSession object is entered already; to be in the session {self.session_id!r} in "
                 "several places, make an AgentCacheSession with that id in each"
             )
-        # Wherever an interrupt comes, the session is left: here, or when the entry is dropped.
+        # Wherever an interrupt hits, the session is left: here, or when the entry is dropped.
         self._entry = _native.AgentEntry(registry, self.session_id)
         try:
             self._session = session = self._entry.enter()
@@ -104,7 +109,8 @@ class AgentCacheSession:
         self._entry = self._frame = None
         self._entered = False
         if frame is not None:
-            # Another task may leave for the one that entered; its context has no frame of ours.
+            # The task that leaves may not be the task that entered; then its context has no frame
+            # of ours.
             is_here = _native.current_agent_frame() is frame
             around = frame.leave()
             if is_here:
@@ -112,20 +118,23 @@ class AgentCacheSession:
         ended = None if entry is None else entry.leave()
         if ended is not None:
             for kept in ended.close():
-                # Loads that run are fenced: they answer those who wait, and store nothing.
+                # Running loads are fenced: they answer their waiting callers, and store nothing.
                 kept.cache.remove_all()
 
     def get_metrics(self) -> dict[str, int | float]:
-        """`hits`, `misses`, `invalidations`, `loop_detections` and `hit_rate` of the session, also when it has ended.
+        """`hits`, `misses`, `invalidations`, `loop_detections` and `hit_rate` of the session, even
+        after its end.
 
-        Those of everybody who was in it, if several shared its id.
+        If several places shared the session's id, all of them are counted.
         """
         if self._session is None:
             return metrics.with_hit_rate({"hits": 0, "misses": 0, "invalidations": 0, "loop_detections": 0})
         return metrics.with_hit_rate(self._session.counts())
 
     def stats(self) -> dict[str, Any]:
-        """`get_metrics`, and all that the session's caches count now; they are gone when it has ended."""
+        """`get_metrics`, and the current counters of the session's caches. At the end of the
+        session the caches are removed.
+        """
         kept = [] if self._session is None else self._session.functions()
         return {**metrics.summed(one.cache for one in kept), **self.get_metrics()}
 
@@ -150,10 +159,11 @@ def _on_alarm(
     cycle: list[_Asked],
     is_empty: bool,
 ) -> bool:
-    """What a guard does about a loop; whether the call is made all the same.
+    """The reaction of a guard to a loop; returns whether the call is made nevertheless.
 
-    `is_empty`: it was to be short-circuited inside of another tool, and nothing is cached. That tool would compute with
-    a ``None`` that its own tool never returned, and the result would be cached: it gets the error.
+    `is_empty`: the call was to be short-circuited inside another tool, and no result is cached. The
+    other tool would compute with a ``None`` that the called tool never returned, and the result
+    would be cached, so it gets the error.
     """
     if on_loop == "short_circuit" and not is_empty:
         return False
@@ -178,7 +188,7 @@ def _name(tool: Any) -> str:
 
 
 def _arguments(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by the names that the tool gives them."""
+    """The arguments, by the names of the tool's parameters."""
     try:
         named = inspect.signature(tool).bind(*args, **kwargs).arguments
         skipped = list(named)[: getattr(tool, "skip_args", 0)]

@@ -27,17 +27,20 @@ _numbers = itertools.count(1)
 
 
 class AgentCache:
-    """Caches the results of an async tool by its arguments, under the name of the resource that it reads.
+    """Caches the results of an async tool by its arguments, under the name of the resource that the
+    tool reads.
 
-    ``scope="global"``: one cache for the process, in a `backup` across processes if one is given. ``scope="session"``:
-    results live in the active `AgentCacheSession` and end with it; outside of every session the tool runs uncached,
-    and what it returns is shared with nobody. Several tools may read one resource: their results never mix, and
-    `AgentCacheInvalidator` invalidates them together.
+    ``scope="global"``: one cache for the process, shared across processes by a `backup` if given.
+    ``scope="session"``: results are kept in the active `AgentCacheSession` and end with it; outside
+    every session the tool runs uncached, and each call computes its own result. Several tools may
+    read one resource: their results never mix, and `AgentCacheInvalidator` invalidates them
+    together.
 
-    `ttl` in seconds (``None``: for ever); `maxsize` results of this tool, in each session for itself (``None``:
-    unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key, ``exclude={"client"}`` the
-    argument of this name; ``per_instance=True`` keeps the results of a method for each object, by identity, as long as it
-    lives; ``key(*args, **kwargs)`` returns the key instead.
+    `ttl` in seconds (``None``: for ever). `maxsize`: how many results of this tool are kept,
+    counted for each session (``None``: unlimited). `skip_args=1` leaves the first argument, for
+    example ``self``, out of the key, and ``exclude={"client"}`` leaves out the argument with the
+    given name. ``per_instance=True`` keeps the results of a method for each object, by identity, as
+    long as the object lives. ``key(*args, **kwargs)`` returns a key to use instead.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class AgentCache:
         self._key = key
         self._ttl = ttl
         self._maxsize = maxsize
-        self._new_cache()  # wrong arguments are told here, and not at the first call
+        self._new_cache()  # raises for wrong arguments now rather than at the first call
         self._decorated = False
 
     def _new_cache(self) -> AsyncCache:
@@ -96,7 +99,7 @@ class AgentCache:
         self._decorated = True
         is_global = self.scope == "global"
         make_key = None if self._key is None else _make_key(self._key)
-        # What a session tool has outside of sessions is a cache that keeps nothing.
+        # Outside sessions a session tool uses a cache that keeps nothing.
         cache = self._new_cache() if is_global else AsyncCache(maxsize=0)
         if self._backup is not None:
             for_backend = open_backup(cache, self._backup, function)
@@ -119,7 +122,8 @@ class AgentCache:
         ways = Ways(function, self.exclude, self.skip_args, typed=False)
         _Methods(tool, number, cache, is_global, self.resource).add_to(tool, function, ways)
         if registry.register(self.resource, tool):
-            # The resource was written to before the tool was there, so what its file has is stale.
+            # The resource was written to before the tool was registered, so the entries of its file
+            # are stale.
             cache.remove_all()
         decorated: CachedTool[P, R] = tool
         return decorated
@@ -130,7 +134,7 @@ def _make_key(key: Callable[..., Any]) -> MakeKey:
 
 
 def _inside(function: Callable[P, Awaitable[R]], is_global: bool) -> Callable[P, Awaitable[R]]:
-    """The function, run in a frame of its own: what it calls is inside of it."""
+    """The function, run in a frame of its own: calls made by the function are inside the frame."""
 
     @functools.wraps(function)
     async def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,7 +143,8 @@ def _inside(function: Callable[P, Awaitable[R]], is_global: bool) -> Callable[P,
         try:
             return await function(*args, **kwargs)
         finally:
-            # Not in another context: a call that nobody holds is closed by the collector, in whichever task it runs.
+            # Not in another context: if no code holds the call, the collector closes it, in any
+            # task.
             if own is not None and _native.current_agent_frame() is own:
                 _native.set_current_agent_frame(outer)
 
@@ -147,12 +152,12 @@ def _inside(function: Callable[P, Awaitable[R]], is_global: bool) -> Callable[P,
 
 
 class _Methods:
-    """What a decorated tool has besides being callable."""
+    """The methods and attributes of a decorated tool."""
 
     def __init__(self, tool: Any, number: int, cache: AsyncCache, is_global: bool, resource: str) -> None:
         import weakref
 
-        # Weakly, so that a tool that nobody uses any more goes at once, and its caches with it.
+        # Weakly, so that an unused tool is freed at once, together with its caches.
         self._tool = weakref.ref(tool)
         self._number = number
         self._cache = cache
@@ -173,14 +178,14 @@ class _Methods:
         tool._agent_caches = self._caches
 
     def _caches(self) -> list[AsyncCache]:
-        """Where results of the tool are now."""
+        """The caches that hold results of the tool now."""
         if self._is_global:
             return [self._cache]
         functions = (one for session in registry.sessions() for one in session.functions(self._number))
         return [function.cache for function in functions]
 
     def _keepers(self) -> list[Any]:
-        """The functions that keep what an invalidation is to remove."""
+        """The functions whose results an invalidation removes."""
         if self._is_global:
             return [self._tool()]
         session = active_session()
@@ -198,5 +203,5 @@ class _Methods:
         return {**counts, "size": sum(cache.size() for cache in self._caches())}
 
     def stats(self) -> dict[str, Any]:
-        """`get_metrics`, and all that its caches count."""
+        """`get_metrics`, and all counters of the tool's caches."""
         return {**metrics.summed(self._caches()), **self.get_metrics()}

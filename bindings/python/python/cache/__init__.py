@@ -1,10 +1,12 @@
 """An async cache that is never cold.
 
-One load per key however many callers, batches, TTL and LRU, metrics; and entries that survive deploy, crash and
-``kill -9``, and are back in milliseconds.
+One load per key for any number of callers, batches, TTL and LRU, metrics; entries survive a deploy,
+a crash and ``kill -9``, and are available again in milliseconds.
 
     >>> from cache import AsyncCache, DiskBackend
-    >>> cache = AsyncCache(maxsize=10_000, default_ttl=3600, backup=DiskBackend("/var/cache/app/pages.cache"))
+    >>> backup = DiskBackend("/var/cache/app/pages.cache")
+    >>> cache = AsyncCache(maxsize=10_000, default_ttl=3600, backup=backup)
+    >>> from cache import AsyncCache, DiskBackend
     >>> page = await cache.get("key", loader=lambda: fetch("key"))
     >>> cache.save_to_backup()
 """

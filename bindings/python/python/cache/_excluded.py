@@ -1,10 +1,11 @@
-"""Arguments that are no part of the key: those that `exclude` names, and the first `skip_args`.
+"""Arguments that are not part of the key: the arguments named in `exclude`, and the first
+`skip_args`.
 
-Both are left out however they are given, by position or by name: otherwise an invalidation that leaves such an
-argument out, or gives it the other way, would not reach the entry.
+An excluded argument is left out of the key whether it is given by position or by name: otherwise an
+invalidation that omits the argument, or gives it in the other way, would miss the entry.
 
-A function that is wrapped by another one takes the wrapper's arguments. A wrapper that passes everything on
-(``*args``, ``**kwargs``) takes those of the function inside.
+A function wrapped by another function takes the wrapper's arguments. If the wrapper passes
+everything on (``*args``, ``**kwargs``), the arguments are those of the wrapped function.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ._function import name_of
 
 
 def check_exclude(exclude: Any) -> frozenset[str]:
-    """The names. `TypeError` if they are none."""
+    """The names in `exclude`. `TypeError` if it is not a set of names."""
     if isinstance(exclude, str) or not isinstance(exclude, Iterable):
         raise TypeError(
             f'exclude is a set of names of arguments, such as {{"self", "session"}}, not {exclude!r}'
@@ -30,10 +31,11 @@ def check_exclude(exclude: Any) -> frozenset[str]:
 
 
 def places_of(function: Any, exclude: frozenset[str], skip: int) -> tuple[list[int], list[str]]:
-    """The positions of the excluded arguments, and the names by which they and the first `skip` arguments may be given.
+    """The positions of the excluded arguments, and the names under which they and the first `skip`
+    arguments may be given.
 
-    The native module leaves out the first `skip` positions by itself. `ValueError` if the function has no parameter that
-    `exclude` names.
+    The native module leaves out the first `skip` positions itself. `ValueError` if `exclude` names
+    a parameter that the function does not have.
     """
     skipped = skipped_names(function, skip)
     if not exclude:
@@ -61,7 +63,9 @@ def places_of(function: Any, exclude: frozenset[str], skip: int) -> tuple[list[i
 
 
 def skipped_names(function: Any, skip: int) -> list[str]:
-    """The names by which the first `skip` arguments may be given; none if the signature is not known."""
+    """The names under which the first `skip` arguments may be given; empty if the signature is not
+    known.
+    """
     if not skip:
         return []
     try:
@@ -74,7 +78,7 @@ def skipped_names(function: Any, skip: int) -> list[str]:
 
 
 def _parameters_of(function: Any) -> list[inspect.Parameter]:
-    """The parameters that a call gives arguments for."""
+    """The parameters for which a call gives arguments."""
     kinds = inspect.Parameter
     own = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     if any(p.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) for p in own):

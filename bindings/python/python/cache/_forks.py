@@ -1,22 +1,26 @@
-"""Locks that outlive a fork: it waits for their holders, and in the child every one of them can be taken.
+"""Locks for a process that forks: the fork waits for the holders, and in the child every lock can
+be taken.
 
-A fork copies a lock as it is, but only the thread that forks. What another thread held at that moment, nobody in the
-child will ever release. Rules:
+A fork copies a lock in its current state, but copies only the forking thread. If another thread
+held the lock at that moment, nothing in the child would ever release it. Rules:
 
-1. Whoever forks first takes every `ForkLock`, so that what they guard is whole in the child. It waits for `PATIENCE`
-   altogether; then the process forks without those that are still held.
-2. The holder of a lock may be waiting for another one that the forking thread has already. So that thread waits only
-   for a moment while it holds any; then it lets go of all, and waits for the lock in its way alone.
-3. Which locks a fork took is known to the thread that forks, and to no other: several may fork at a time. A lock is
-   noted before it is taken, and released only if its taker has it: an interrupt (a signal's handler that raises) at
-   whatever moment leaves no lock behind. What a lock guards is a function of its own, called by `run_holding`: between
-   an `acquire` and the `try` after it an interrupt would leave the lock taken, and so would one inside of an `__enter__`
-   that is written in Python.
-4. In the child a lock that another thread holds is replaced by a new one. A lock that the forking thread holds by itself,
-   for it forks in the middle of what the lock guards, is left alone on both sides.
-5. Nothing here raises, but for what signal handlers raise.
-6. In the child the loads of the parent have ended (`_native.after_fork_in_child`), before the locks are released and
-   any other code can use a cache: they run in the parent only, and the child loads for itself.
+1. Before a process forks, the forking thread takes every `ForkLock`, so that the guarded data is
+   whole in the child. It waits for `PATIENCE` in total; then the process forks without the locks
+   that are still held.
+2. The holder of a lock may be waiting for another lock that the forking thread already holds. To
+   avoid a deadlock, the forking thread waits only for a moment while it holds any lock; then it
+   releases all of them, waits for the contended lock alone, and starts over.
+3. Only the forking thread knows which locks its fork took: several threads may fork at a time. A
+   lock is noted before it is taken, and released only if the fork has it: an interrupt (a raising
+   signal handler) at any moment leaves no lock taken. The work under a lock is a function of its
+   own, called by `run_holding`: an interrupt between an `acquire` and the `try` after it would
+   leave the lock taken, and so would an interrupt inside an `__enter__` written in Python.
+4. In the child a lock held by another thread is replaced by a new lock. A lock held by the forking
+   thread itself, because it forks in the middle of the guarded work, is left alone on both sides.
+5. Nothing here raises, except exceptions of signal handlers.
+6. In the child the parent's loads have ended (`_native.after_fork_in_child`), before the locks are
+   released and any other code can use a cache: the loads run in the parent only, and the child
+   loads for itself.
 """
 
 from __future__ import annotations
@@ -33,26 +37,27 @@ from . import _native
 
 R = TypeVar("R")
 
-PATIENCE = 10.0  # seconds for which a fork waits, for all locks together
+PATIENCE = 10.0  # seconds for which a fork waits, for all locks in total
 
-_MOMENT = 0.05  # seconds for which one lock is waited for while others are held
+_MOMENT = 0.05  # seconds of waiting for a lock while others are held
 
-# All locks, by the ids of these references. Only single operations of the dict are used, which are atomic, for locks come
-# and go in other threads, and in finalisers that the collector may run anywhere.
+# All locks, by the ids of these references. Only single, atomic operations of the dict are used,
+# because locks are added and removed in other threads, and in finalisers that the collector may run
+# anywhere.
 _locks: dict[int, weakref.ref[ForkLock]] = {}
 
 
 def run_holding(lock: Any, work: Callable[[], R]) -> R:
-    """Runs a function while a lock of `threading`'s is held, and returns what it returns.
+    """Calls a function while holding a lock of `threading`, and returns the function's result.
 
-    A signal's handler that raises, as Ctrl-C does, leaves the lock free: no call of Python's lies
-    between the lock's methods, which are C functions, and the body, and all is one line.
+    A signal handler that raises, as Ctrl-C does, leaves the lock free: no Python call lies between
+    the lock's methods, which are C functions, and the body, and all of them are in one line.
     """
     with lock: return work()  # fmt: skip # noqa: E701
 
 
 class ForkLock:
-    """A re-entrant lock; a subclass may keep more that a fork has to make anew in `renew`."""
+    """A re-entrant lock. A subclass overrides `renew` to make more data anew after a fork."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -60,28 +65,32 @@ class ForkLock:
         _locks[id(reference)] = reference
 
     def acquire(self, patience: float = -1) -> bool:
-        """Takes the lock, waiting for so many seconds, or for ever; ``False`` if somebody else had it all that time."""
+        """Takes the lock. Waits for `patience` seconds, or for ever; ``False`` if another thread
+        kept the lock all the time.
+        """
         return self._lock.acquire(timeout=patience)
 
     def release(self) -> None:
-        """Releases it once; ``RuntimeError`` if this thread does not have it."""
+        """Releases the lock once; ``RuntimeError`` if this thread does not hold the lock."""
         self._lock.release()
 
     def run(self, work: Callable[[], R]) -> R:
-        """Runs a function while this thread has the lock, and returns what it returns."""
+        """Calls a function while this thread holds the lock, and returns the function's result."""
         return run_holding(self._lock, work)
 
     def is_mine(self) -> bool:
-        """Whether this thread has it."""
+        """Whether this thread holds the lock."""
         return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as `Condition` asks it
 
     def renew(self) -> None:
-        """In a forked child: whoever held it is not there."""
+        """In a forked child: replaces the lock, whose holder does not exist here."""
         self._lock = threading.RLock()
 
 
 class _Forks(threading.local):
-    """The forks of one thread, each with the locks it took; more than one if a signal handler forks during a fork."""
+    """The forks of one thread, each with the locks taken for it. Several if a signal handler forks
+    during a fork.
+    """
 
     def __init__(self) -> None:
         self.taken: list[list[ForkLock]] = []
@@ -109,7 +118,9 @@ def _before() -> None:
 
 
 def _take_all(locks: list[ForkLock], taken: list[ForkLock], deadline: float) -> ForkLock | None:
-    """Takes the locks that this thread does not have; the one that it is to wait for alone, if any is."""
+    """Takes the locks that this thread does not hold. Returns the first lock that has to be waited
+    for alone, if any.
+    """
     for lock in locks:
         left = deadline - time.monotonic()
         if not _take(lock, taken, max(0.0, min(_MOMENT, left))) and left > 0:
@@ -129,7 +140,7 @@ def _take(lock: ForkLock, taken: list[ForkLock], patience: float) -> bool:
 
 def _release(taken: list[ForkLock]) -> None:
     while taken:
-        with contextlib.suppress(RuntimeError):  # if it was noted, but not taken
+        with contextlib.suppress(RuntimeError):  # if the lock was noted but not taken
             taken[-1].release()
         taken.pop()
 
@@ -140,7 +151,8 @@ def _after() -> None:
 
 
 def _over() -> None:
-    # Once more: an interrupt as `_after` began is reported by the interpreter, which then calls the next one.
+    # Once more: if an interrupt hits the start of `_after`, the interpreter reports the interrupt
+    # and calls `_over` next.
     _after()
     if _forks.taken:
         _forks.taken.pop()

@@ -1,4 +1,4 @@
-"""What a function has to be in order to be decorated."""
+"""The conditions that a function must meet to be decorated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 
 def check_function(function: Any, decorator: str) -> None:
-    """`TypeError` if a function cannot be cached, with what to do."""
+    """Raises `TypeError` if a function cannot be cached; the message says how to change the
+    function.
+    """
     if isinstance(function, classmethod | staticmethod):
         kind = type(function).__name__
         raise TypeError(
@@ -37,7 +39,7 @@ def name_of(function: Any) -> str:
 
 
 def inner_function(function: Any) -> Any:
-    """The function of Python's that a callable comes down to, if there is one: `inspect` looks at its code."""
+    """The Python function inside a callable, if there is one: `inspect` needs its code."""
     for _ in range(100):
         if isinstance(function, functools.partial):
             function = function.func

@@ -1,4 +1,4 @@
-"""`per_instance`: results that are kept for each object that a method is called on."""
+"""`per_instance`: results are kept for each object on which a method is called."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ._function import name_of
 
 
 def check_per_instance(per_instance: Any, skip_args: int, has_backup: bool) -> bool:
-    """Whether results are kept for each object. `ValueError` with what it cannot be combined with."""
+    """Whether results are kept for each object. `ValueError` names an option that cannot be
+    combined with it.
+    """
     if not isinstance(per_instance, bool):
         raise TypeError(f"per_instance is True or False, not {type(per_instance).__qualname__}")
     if per_instance and has_backup:
@@ -26,9 +28,10 @@ def check_per_instance(per_instance: Any, skip_args: int, has_backup: bool) -> b
 
 
 def instance_of(function: Any, per_instance: bool, exclude: frozenset[str]) -> str | None:
-    """The name of the parameter that is the object, empty if it is given by position only; `None` without one.
+    """The name of the parameter for the object, empty if the parameter is positional-only; `None`
+    without `per_instance`.
 
-    `ValueError` if the function has no such parameter.
+    `ValueError` if the function has no parameter for the object.
     """
     if not per_instance:
         return None

@@ -1,16 +1,20 @@
-"""`invalidate_cache`: removes what a call has cached, however it is written, or says why that cannot be.
+"""`invalidate_cache`: removes the cached result of a call, in all ways of writing the call, or
+raises an error.
 
 Rules:
 
 1. An invalidation reaches every way to write its call (see `_ways`), or raises `TypeError`.
-2. Asked through an object or a class (``repository.get.invalidate_cache(7)``), it is for that object. The object may be
-   given once more, as the library that this one replaces wanted it; so may another object of the class be, and then it
-   is for that one, and for the first one if that is a call, too.
-3. Of a function that is decorated twice both caches are invalidated, the inner one first: a load of the outer cache that
-   runs meanwhile may have the inner one's old value, and is fenced. Of the inner one everything goes if another decorator
-   is between the two, which may change the arguments.
-4. Where the object is not known and an argument could be taken for it, a class method is invalidated for its class and
-   all subclasses, anything else is refused: an entry of another object would be removed, and the stale one would stay.
+2. An invalidation through an object or a class (``repository.get.invalidate_cache(7)``) applies to
+   the object. The object may be given a second time, as the library that this package replaces
+   required. Another object of the class may be given too: then the invalidation applies to the
+   given object, and also to the first object if the arguments are a valid call there.
+3. If a function is decorated twice, both caches are invalidated, the inner cache first: a running
+   load of the outer cache may hold the inner cache's old value, and is fenced. If another decorator
+   stands between the two, it may change the arguments, so the inner cache is emptied.
+4. Consider an invalidation for which the object is not known, and an argument could be mistaken for
+   the object. A class method is then invalidated for its class and all subclasses. All other
+   methods are refused: the entry of another object would be removed, and the stale entry would
+   stay.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from ._ways import GivenCall, Ways
 
 
 def invalidation_of(invalidate: Any) -> tuple[Invalidation | None, tuple[Any, ...]]:
-    """What the `invalidate_cache` of a read is, if it is one of ours, and the object that it is bound to."""
+    """The `Invalidation` behind the `invalidate_cache` of a read, if the read is ours, and the
+    object it is bound to.
+    """
     if isinstance(invalidate, Invalidation):
         return invalidate, ()
     if isinstance(invalidate, MethodType):
@@ -43,16 +49,16 @@ class Invalidation:
     def __init__(self, function: Any, ways: Ways, keepers: Callable[[], Iterable[Any]]) -> None:
         self._function = function
         self._ways = ways
-        # The native functions whose caches have the results.
+        # The native functions whose caches hold the results.
         self._keepers = keepers
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> None:
-        """Removes what a call with these arguments has cached."""
+        """Removes the cached result of a call with these arguments."""
         kwargs.pop("use_cache", None)
         self.remove(self._readings(args, kwargs))
 
     def through(self, instance: Any, /, *args: Any, **kwargs: Any) -> None:
-        """`invalidate_cache` as it is called through an object; the native bound method asks for it."""
+        """`invalidate_cache`, called through an object. The native bound method calls `through`."""
         kwargs.pop("use_cache", None)
         readings: list[GivenCall] = [((instance, *args), kwargs)]
         if args and (args[0] is instance or self._may_be_called_on(args[0])):  # Rule 2
@@ -60,7 +66,7 @@ class Invalidation:
         self.remove(readings)
 
     def remove(self, readings: list[GivenCall]) -> None:
-        """Removes what calls have cached; those of the readings that are no call are left out."""
+        """Removes the cached results of calls. Readings that are not valid calls are ignored."""
         calls = self._ways.all_ways(readings)
         inner, before = self._inner()
         if inner is not None and isinstance(self._function, _native.CachedFunction | _native.CachedMethod):
@@ -71,13 +77,15 @@ class Invalidation:
             _native.invalidate(keeper, calls)
 
     def remove_all(self) -> None:
-        """Removes all results; what was counted stays."""
+        """Removes all results; the counters are kept."""
         self.remove_all_inside()
         for keeper in self._keepers():
             _native.invalidate(keeper, None)
 
     def remove_all_inside(self) -> None:
-        """Removes all results of the function that is decorated, if it is cached itself (rule 3)."""
+        """Removes all results of the decorated function, if the decorated function is cached itself
+        (rule 3).
+        """
         inner, _ = self._inner()
         if inner is not None:
             inner.remove_all()
@@ -88,8 +96,8 @@ class Invalidation:
         return self._ways
 
     def _inner(self) -> tuple[Invalidation | None, tuple[Any, ...]]:
-        """The `invalidate_cache` of the function that is decorated, if it is cached itself, and the object that it is
-        bound to.
+        """The `invalidate_cache` of the decorated function, if the decorated function is cached
+        itself, and the object to which it is bound.
         """
         return invalidation_of(getattr(self._function, "invalidate_cache", None))
 
@@ -97,7 +105,9 @@ class Invalidation:
         return f"<invalidate_cache of {self._function!r}>"
 
     def _readings(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[GivenCall]:
-        """A call that was not asked for through an object, as far as we know."""
+        """The readings of an invalidation that, as far as we know, was not made through an
+        object.
+        """
         parameters = self._ways.parameters
         as_it_is = (args, kwargs)
         if parameters is None or not parameters.keys_its_object():
@@ -127,9 +137,10 @@ class Invalidation:
         return any(self._is_it(member) for cls in classes for member in vars(cls).values())
 
     def _classes(self) -> list[type]:
-        """If it is a class method: its class, and all classes under it.
+        """For a class method: its class, and all subclasses.
 
-        From Python 3.13 on a class method does not bind what it wraps, so it does not tell us the class.
+        From Python 3.13 on a class method does not bind the wrapped function, so the class is not
+        available otherwise.
         """
         *path, name = getattr(self._function, "__qualname__", "").split(".")
         owner: Any = sys.modules.get(getattr(self._function, "__module__", ""))

@@ -1,14 +1,15 @@
-"""What a save on leaving a ``with`` block, and a save in a thread, do with exceptions.
+"""How a save at the end of a ``with`` block, and a save in a thread, treat exceptions.
 
 Rules:
 
-1. When the body of the block raised, the body's exception leaves the block. A save that fails then
-   is a `CacheWarning`; if a filter turns warnings into errors, a line in the log. Only what is not
-   an `Exception`, such as a cancellation or Ctrl-C during the save, takes its place.
-2. When the body did not raise, a save that fails raises.
-3. A save in a thread goes on when the caller that awaits it is cancelled. If it fails then, it is
-   logged: nobody is left to get the exception.
-4. What a save in a thread has to say is issued as warnings at the line that awaits it.
+1. When the body of the block raised, the body's exception leaves the block. If the save fails too,
+   its failure is issued as a `CacheWarning`; if a filter turns warnings into errors, the failure is
+   logged. Only an exception that is not an `Exception`, such as a cancellation or Ctrl-C during the
+   save, replaces the body's exception.
+2. When the body did not raise, a failed save raises.
+3. A save in a thread continues when the awaiting caller is cancelled. If the save fails then, the
+   failure is logged, because no caller is left to receive the exception.
+4. Remarks of a save in a thread are issued as warnings at the awaiting line.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _log = logging.getLogger("cache")
 
 
 class giving_way_to:  # noqa: N801 # it is used as a function
-    """Runs the save on leaving a block. `error` is the exception of the block's body, if there is one."""
+    """Runs the save at the end of a block. `error` is the exception of the block's body, if it
+    raised.
+    """
 
     def __init__(self, error: BaseException | None) -> None:
         self._error = error
@@ -55,7 +58,7 @@ class giving_way_to:  # noqa: N801 # it is used as a function
 
 
 async def save_in_thread(cache: AsyncCache, persistence: Persistence) -> None:
-    """Saves in a thread of the event loop's; raises what the save raises."""
+    """Saves in a thread of the event loop. Exceptions of the save are raised."""
     remarks: list[str] = []
     is_awaited = True
 
@@ -65,7 +68,7 @@ async def save_in_thread(cache: AsyncCache, persistence: Persistence) -> None:
         except BaseException as error:
             if is_awaited:
                 if isinstance(error, StopIteration):
-                    # A future does not take it, and the caller would wait for ever.
+                    # A future does not accept `StopIteration`, and the caller would wait for ever.
                     raise RuntimeError("the save raised StopIteration") from error
                 raise
             # Rule 3.

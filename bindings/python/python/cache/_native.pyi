@@ -67,13 +67,14 @@ class Done(Coroutine[Any, Any, None]):
     def throw(self, error: Any, value: Any = None, traceback: Any = None, /) -> Any: ...
     def close(self) -> None: ...
 
-# A function that is cached, what `get` and such functions return, and what drives a load. Made by the module only.
+# A cached function, the result of calling `get` or a cached function, and the driver of a load.
+# Made by the module only.
 @final
 class CachedFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]: ...
-    def __getattr__(self, name: str) -> Any: ...  # it has a `__dict__`, as functions have
+    def __getattr__(self, name: str) -> Any: ...  # has a `__dict__`, as functions do
 
-# A method of an object that is cached. It passes for a bound method.
+# A cached method of an object. Accepted as a bound method by other libraries.
 @final
 class CachedMethod:
     def __new__(cls, function: CachedFunction, instance: Any, /) -> CachedMethod: ...
@@ -154,15 +155,16 @@ def write_file(
 def remove_file(path: Path, options: FileOptions) -> None: ...
 def run_tool(args: list[str]) -> int: ...
 
-# The encoding by value, the classes and functions it names, and whether another process would find the same there.
-# `by_content`: whatever its class says of equality.
+# The encoding by value, the classes and functions named in it, and whether another process would
+# find the same classes and functions under these names. `by_content`: ignores the equality defined
+# by the class.
 def _encode_by_value(argument: Any, by_content: bool = False) -> tuple[bytes, list[Any], bool]: ...
 def _class_of_one_call(argument: Any) -> type | None: ...
 def _why_not_saved(named: Sequence[Any]) -> str: ...
 def _count_twins() -> int: ...
 def _forget_classes() -> None: ...
 
-# What `agent_cache` is made of. An asked call is (tool, arguments, arguments by name).
+# The parts of `agent_cache`. A recorded call is (tool, arguments, arguments by name).
 
 @final
 class AgentSession:

@@ -1,8 +1,10 @@
-"""What a function is called in a file: a name that leads another process to the same entries, and to no others.
+"""The name of a function in a file. The name leads another process to the same entries, and to no
+others.
 
-A plain function is its module and qualified name. What carries values of its own (a bound method its object, a partial
-its arguments, a callable object itself) has them in the name, as a digest of their encoding by value. What no other
-process could know again has no name.
+The name of a plain function is its module and qualified name. A function that carries values of its
+own (a bound method its object, a partial its arguments, a callable object itself) has the values in
+its name, as a digest of their encoding by value. A function that no other process could recognise
+has no name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from . import _native
 
 
 def scope_of(function: Any) -> str:
-    """The name of a function that is to be cached in a backup. `TypeError` if it has none."""
+    """The name of a function whose results are kept in a backup. `TypeError` if the function has no
+    name.
+    """
     if isinstance(function, functools.partial):
         return f"{scope_of(function.func)}({_digest(function, (function.args, function.keywords))})"
     if isinstance(function, MethodType):

@@ -1,27 +1,27 @@
-"""Signals by which services are stopped: caches with `save_at_exit` are saved before the process
-dies of one.
+"""Signals that stop services: caches with `save_at_exit` are saved before a signal ends the
+process.
 
-With its default action a signal ends a process without any more Python code. Servers that shut
-down in good order give the signal back to that action afterwards: SIGTERM always, and SIGINT where
-a server has removed Python's own handler (gunicorn's workers of uvicorn). So this module installs
-a handler. Rules:
+A signal with the default action ends a process without running any more Python code. A server that
+shuts down in good order restores that action afterwards: always for SIGTERM, and for SIGINT if the
+server has removed Python's own handler (gunicorn's uvicorn workers). So this module installs a
+handler. Rules:
 
-1. The handler is installed where a signal has its default action, and nowhere else. A handler of
-   the program's that is there already, or that is installed later, stays. Only the main thread
-   can install a handler; other threads have it done there.
+1. The handler is installed only where a signal has its default action. If the program has installed
+   a handler, or installs a handler later, the program's handler stays. Only the main thread can
+   install a handler; other threads let the main thread do so.
 2. The signal is never swallowed. After the save the default action is restored and the signal is
-   raised again. If the process does not die of it (the first process of a container does not), it
-   goes on, and the handler is installed again.
+   raised again. If the process does not die of the signal (the first process of a container does
+   not), it continues, and the handler is installed again.
 3. The handler runs between any two lines of the main thread, which may hold any lock. So the save
-   runs in a thread of its own, and the handler waits for that thread for `PATIENCE`.
-4. If the main thread is in the middle of a save or load, the signal is put off until that has
-   ended, for no other thread could end it. A second signal ends the process at once.
-5. uvicorn has handlers of its own while it serves. When it has shut down, it restores the handlers
-   from before and raises the signal again. If the cache was made only after uvicorn had installed
-   its handlers (`--workers`, `--reload`, a cache that is made in the lifespan), those from before
-   are the default action. Then the caches are saved at the end of the server's `shutdown`.
-6. A server may reset signals in a worker that it has forked. In the first minute of a forked
-   process the thread of `_autosave` looks several times whether the handler is to be installed.
+   runs in a thread of its own, and the handler waits for the thread for `PATIENCE`.
+4. If the main thread is in the middle of a save or load, the signal is put off until the save or
+   load has ended, because no other thread could end it. A second signal ends the process at once.
+5. uvicorn has handlers of its own while serving. After its shutdown uvicorn restores the previous
+   handlers and raises the signal again. If the cache was made only after uvicorn had installed its
+   handlers (`--workers`, `--reload`, a cache made in the lifespan), the previous handlers are the
+   default action. Then the caches are saved at the end of the server's `shutdown`.
+6. A server may reset signals in a forked worker. In the first minute of a forked process the thread
+   of `_autosave` checks several times whether the handler must be installed.
 """
 
 from __future__ import annotations
@@ -42,40 +42,40 @@ from ._forks import PATIENCE
 _log = logging.getLogger("cache")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_FIRST_PAUSE = 0.01  # seconds after a fork; doubled with every look
+_FIRST_PAUSE = 0.01  # seconds after a fork; doubled with every check
 _LAST_PAUSE = 32.0
 
 
 class Signals:
     """The handler.
 
-    `save` saves what is to be saved at the end, and gets the seconds for which it may wait for
-    saves of other threads. `is_busy` says whether the running thread is in the middle of a save or
-    load.
+    `save` saves the caches at the end of the process; its argument is the number of seconds to wait
+    for saves of other threads. `is_busy` returns whether the running thread is in the middle of a
+    save or load.
     """
 
     def __init__(self, save: Callable[[float], None], is_busy: Callable[[], bool]) -> None:
         self._save = save
         self._is_busy = is_busy
         self._is_wanted = False
-        # The signal that has come, if the process has not died of it yet.
+        # The signal that was received, if the process has not died of it yet.
         self._ending: int | None = None
         self._is_put_off = False
-        # When to look again after a fork, and for how long to wait then.
+        # When to check again after a fork, and how long to wait after the next check.
         self._look = math.inf
         self._pause = _FIRST_PAUSE
 
     def arm(self) -> bool:
-        """Provides for the last save where the program does not handle the signals itself.
+        """Arranges the last save for signals that the program does not handle itself.
 
-        Returns whether the save is provided for now.
+        Returns whether the save is arranged.
         """
         self._is_wanted = True
         return all([self._arm(one) for one in _SIGNALS])
 
     def _arm(self, signum: int) -> bool:
         handler = signal.getsignal(signum)
-        # Python's own raises `KeyboardInterrupt`, and the interpreter ends.
+        # Python's own handler raises `KeyboardInterrupt`, and the interpreter ends.
         if handler in (self._handle, signal.default_int_handler):
             return True
         server = _uvicorn_server(handler)
@@ -99,7 +99,9 @@ class Signals:
         return True
 
     def look(self, now: float) -> float:
-        """Looks after a fork whether the handler is still there (rule 6). When to look again."""
+        """Checks after a fork whether the handler is still installed (rule 6). Returns when to
+        check again.
+        """
         if now >= self._look:
             is_over = self.arm() or self._pause > _LAST_PAUSE
             self._look = math.inf if is_over else now + self._pause
@@ -107,13 +109,13 @@ class Signals:
         return self._look
 
     def after_fork(self) -> None:
-        """For the child."""
+        """Called in a forked child."""
         self._ending, self._is_put_off = None, False
         self._pause = _FIRST_PAUSE
         self._look = time.monotonic() + self._pause if self._is_wanted else math.inf
 
     def resume(self) -> None:
-        """Called when a save or load has ended: a signal that was put off ends the process now."""
+        """Called when a save or load has ended: ends the process now if a signal was put off."""
         if self._ending is None or not self._is_put_off:
             return
         if threading.current_thread() is threading.main_thread() and not self._is_busy():
@@ -137,7 +139,7 @@ class Signals:
             self._die(signum)
 
     def _save_within(self, patience: float) -> None:
-        """Saves in a thread, and waits for it for so many seconds (rule 3)."""
+        """Saves in a thread, and waits for the thread for `patience` seconds (rule 3)."""
         ended = _thread.allocate_lock()
         ended.acquire()
 
@@ -148,7 +150,7 @@ class Signals:
                 ended.release()
 
         try:
-            # Not `threading`, whose own locks the interrupted code may hold.
+            # Not `threading`: the interrupted code may hold locks of that module.
             _thread.start_new_thread(save, ())
         except RuntimeError:  # too many threads, or the interpreter is about to end
             save()
@@ -158,12 +160,12 @@ class Signals:
     def _die(self, signum: int) -> None:
         signal.signal(signum, signal.SIG_DFL)
         signal.raise_signal(signum)
-        # Rule 2: the process goes on.
+        # Rule 2: the process continues.
         self._ending = None
         self._install(signum)
 
     def _follow(self, server: Any) -> None:
-        """Saves when a server of uvicorn has shut down (rule 5)."""
+        """Saves after a uvicorn server has shut down (rule 5)."""
         shutdown = server.shutdown
         if getattr(shutdown, "_saves_caches", False):
             return
@@ -180,7 +182,7 @@ class Signals:
 
 
 def _uvicorn_server(handler: Any) -> Any:
-    """The server of uvicorn whose method the handler is, if it is one."""
+    """The uvicorn server whose method the handler is, if any."""
     server = getattr(handler, "__self__", None)
     kinds = type(server).__mro__
     is_server = any(kind.__module__ == "uvicorn.server" and kind.__name__ == "Server" for kind in kinds)

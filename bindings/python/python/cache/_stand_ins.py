@@ -1,18 +1,18 @@
-"""What stands for objects of well-known libraries in keys, and what users registered for classes of their own.
+"""Representations in keys of objects of well-known libraries, and of classes registered by users.
 
-The encoding by value (``docs/values.md``) asks `of` once for each class. It answers how objects of
-the class are known:
+The encoding by value (``docs/values.md``) calls `of` once for each class. The answer is how objects
+of the class are known:
 
-- by a *value* that a function makes of them: `registered` by `cache.key.register`, or one of ours,
-  for containers of data whose attributes are not their value;
-- as *itself*, by identity: connections, clients, locks and the like, whose attributes change while
-  they are used;
-- as itself and *of one call*: requests and the like, of which there is a new one for each call. A
-  call with such an argument is not cached.
+- by a *value* that a function makes of the object: either `registered` by `cache.key.register`, or
+  a function of ours, for containers of data whose attributes are not their value;
+- as *itself*, by identity: connections, clients, locks and similar objects, whose attributes change
+  during use;
+- as itself and *of one call*: requests and similar objects, made anew for each call. A call with an
+  argument of this kind is not cached.
 
-Libraries are known by the name of their package and class, and never imported. What is said of a
-base holds for classes that inherit from it, but values of ours are made of the library's own
-classes only: others may hold more.
+Libraries are known by the names of their packages and classes, and are never imported. An entry for
+a base class applies to classes that inherit from it, but our own functions apply to the library's
+own classes only, because subclasses may hold more data.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .errors import CacheWarning
 
 Function = Callable[[Any], Any]
 
-# What is known by its value or name whatever is registered.
+# Types known by value or name, even if a function is registered.
 BUILT_IN: tuple[type, ...] = (
     *(
         object,
@@ -115,7 +115,7 @@ _OF_ONE_CALL = {
 
 
 def of(cls: type) -> tuple[str, Function | None] | None:
-    """How objects of a class are known; None if by all that they hold."""
+    """How objects of a class are known; None: by their whole content."""
     for base in cls.__mro__:
         if (function := _registered.get(base)) is not None:
             return ("registered", function)
@@ -133,7 +133,7 @@ def of(cls: type) -> tuple[str, Function | None] | None:
 
 
 def register(cls: type, function: Function) -> None:
-    """Notes what stands for objects of a class, and of those that inherit from it."""
+    """Registers the function that represents objects of a class and of its subclasses."""
     _registered[cls] = function
     _native._forget_classes()
 
@@ -142,7 +142,9 @@ _warned: set[tuple[str, str]] = set()
 
 
 def warn_of_one_call(function: Any, cls: type, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Warns, once for each function and class, of a call that is not cached for what it was given."""
+    """Warns, once for each function and class, of a call that is not cached because of an
+    argument.
+    """
     label = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     kind = f"{cls.__module__}.{cls.__qualname__}"
     if (label, kind) in _warned:
@@ -157,7 +159,7 @@ def warn_of_one_call(function: Any, cls: type, args: tuple[Any, ...], named: dic
         "depends on, such as the user's id, as an argument of its own"
     )
     code = getattr(inspect.unwrap(function), "__code__", None)
-    # At the function: the call comes from the event loop.
+    # Warn at the function: the call itself comes from the event loop.
     file, line = (
         (code.co_filename, code.co_firstlineno) if code else (getattr(function, "__module__", "?"), 1)
     )
@@ -181,23 +183,25 @@ def _name(cls: type) -> tuple[str, str]:
     return (module.partition(".")[0] if isinstance(module, str) else "", cls.__name__)
 
 
-# Values of ours. What one of them raises says that the object is not as it was known: it is known by identity then.
+# Our own functions. If a function raises, the object is not of the expected form; it is then known
+# by identity.
 
 
 def _logger(logger: logging.Logger) -> str:
-    # One that was not made by `getLogger` may differ from one of its name in all that it has.
+    # A logger that was not made by `getLogger` may differ in any attribute from a logger with the
+    # same name.
     if logger is not logging.root and logging.Logger.manager.loggerDict.get(logger.name) is not logger:
         raise TypeError("a logger of its own")
     return logger.name
 
 
 def _proxied(proxy: Any) -> Any:
-    # It stands for one object now, and for another one in another request.
+    # The proxy stands for one object now, and for another object in another request.
     return type(proxy)._get_current_object.__get__(proxy)()
 
 
 def _row_state(state: Any) -> Any:
-    # Class and primary key of a row; None of one that is in no database so far.
+    # Class and primary key of a row; None for a row that is not yet in a database.
     return state.key
 
 
@@ -217,14 +221,14 @@ def _flags(data: Any) -> bool:
 def _index(index: Any) -> Any:
     if index.nlevels > 1:
         return (list(index.names), [index.get_level_values(level) for level in range(index.nlevels)])
-    # A range is its three numbers.
+    # A range is represented by its three numbers.
     if type(index).__name__ == "RangeIndex":
         return (index.name, index.start, index.stop, index.step)
     return (index.name, _array(index.array), getattr(index, "freqstr", None))
 
 
 def _array(array: Any) -> Any:
-    """A column of pandas: its type, and what it holds."""
+    """A column of pandas: its type and its content."""
     numpy = sys.modules["numpy"]
     dtype = array.dtype
     kind = type(array).__name__
@@ -251,12 +255,13 @@ def _image(image: Any) -> Any:
 
 
 def _version(version: Any) -> Any:
-    # What its comparison looks at: 1.0 is 1.0.0.
+    # The part used by its comparison: 1.0 is equal to 1.0.0.
     return version._key
 
 
 def _yarl_url(url: Any) -> Any:
-    # What its comparison looks at. As text, `http://a:80` is `http://a`, and they are not equal.
+    # The parts used by its comparison. As text, `http://a:80` is `http://a`, but the URLs are not
+    # equal.
     return (url.scheme, url.raw_authority, url.raw_path, url.raw_query_string, url.raw_fragment)
 
 
@@ -265,13 +270,13 @@ def _polars_frame(frame: Any) -> Any:
 
 
 def _polars_series(series: Any) -> Any:
-    # The type in words: classes of types are made anew. Then the bytes of one chunk.
+    # The type as text, because classes of types are made anew; then the bytes of one chunk.
     return (series.name, repr(series.dtype), series.rechunk().__getstate__())
 
 
 _VALUES: dict[tuple[str, str], Function] = {
     ("PIL", "Image"): _image,
-    # Their comparison is that of their texts, and attributes are results that they remember.
+    # Their comparison is that of their texts, and their attributes are cached results.
     ("httpx", "URL"): str,
     ("httpx2", "URL"): str,
     ("logging", "Logger"): _logger,

@@ -1,6 +1,7 @@
-"""What type checkers know of decorated functions.
+"""The types of decorated functions, for type checkers.
 
-At run time they are `_native.CachedFunction` and `_native.CachedMethod`; nothing is an instance of these classes.
+At run time decorated functions are `_native.CachedFunction` and `_native.CachedMethod`; no object
+is an instance of these classes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ S = TypeVar("S")
 
 
 class _Cached(Generic[P, R_co]):
-    """What a decorated function, and a method of one, can do."""
+    """The attributes of a decorated function, and of a method of a decorated function."""
 
     __name__: str
     __qualname__: str
@@ -29,7 +30,8 @@ class _Cached(Generic[P, R_co]):
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
-    # An argument of the decorator's own beside those of a `ParamSpec` has no type, so the others are not checked here.
+    # Beside a `ParamSpec` the decorator's own argument has no type, so the other arguments are not
+    # checked here.
     @overload
     def __call__(self, *args: Any, use_cache: bool, **kwargs: Any) -> Coroutine[Any, Any, R_co]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -37,19 +39,22 @@ class _Cached(Generic[P, R_co]):
 
     @property
     def invalidate_cache(self) -> Callable[P, None]:
-        """Removes what a call with these arguments has cached, however it is written."""
+        """Removes the cached result of a call with these arguments, in all ways of writing the
+        call.
+        """
         raise NotImplementedError
 
 
 class CachedFunction(_Cached[P, R_co]):
-    """An async function that is cached: a function, or a method in its class."""
+    """A cached async function: a plain function, or a method in its class."""
 
     @property
     def __wrapped__(self) -> Callable[P, Awaitable[R_co]]:
         raise NotImplementedError
 
-    # A method of an object or a class, a method of the class itself, or a static method. mypy does not tell which of them
-    # (it erases `S` before it compares), so the first argument may be given and left out.
+    # A method of an object or a class, a method of the class itself, or a static method. mypy
+    # cannot distinguish them (it erases `S` before it compares), so the first argument may be given
+    # or left out.
     @overload
     def __get__(
         self: CachedFunction[Concatenate[S, Q], R_co], instance: object, owner: type | None = None, /
@@ -62,7 +67,7 @@ class CachedFunction(_Cached[P, R_co]):
 
 
 class CachedMember(CachedFunction[P, R_co], Generic[P, Q, R_co]):
-    """A decorated function, found in a class: it takes its first argument, or is bound to it."""
+    """A decorated function, found in a class: takes its first argument, or is bound to it."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
@@ -75,7 +80,9 @@ class CachedMember(CachedFunction[P, R_co], Generic[P, Q, R_co]):
 
     @property
     def invalidate_cache(self) -> Invalidate[P, Q]:
-        """Removes what a call with these arguments has cached, however it is written."""
+        """Removes the cached result of a call with these arguments, in all ways of writing the
+        call.
+        """
         raise NotImplementedError
 
 
@@ -91,7 +98,7 @@ class Invalidate(Generic[P, Q]):
 
 
 class CachedTool(CachedFunction[P, R_co]):
-    """A tool of an agent that is cached."""
+    """A cached tool of an agent."""
 
     resource: str
     scope: str

@@ -1,4 +1,4 @@
-"""Warnings, told to the line of the user's that is to blame, and exceptions in words."""
+"""Warnings, issued at the responsible line of the user's code, and descriptions of exceptions."""
 
 from __future__ import annotations
 

@@ -1,20 +1,22 @@
 """The ways to write one call, so that an invalidation reaches all of them.
 
-``read(1)``, ``read(number=1)``, ``read(1, False)`` and ``read(1, verbose=False)`` are one call of ``read(number,
-verbose=False)``, and four keys. Keys are made of a call as it is written, for that costs a hit nothing; an
-invalidation pays instead, and removes the entries of all ways.
+``read(1)``, ``read(number=1)``, ``read(1, False)`` and ``read(1, verbose=False)`` are one call of
+``read(number, verbose=False)``, but four keys. A key is made of the call as written, which costs a
+hit nothing; instead an invalidation does the work, and removes the entries of all ways.
 
 Rules:
 
-1. The ways of a call: its first k arguments by position, for every k, and the others by name. An argument that is equal
-   to its default (the same object, or one key) may be written or left out. More positional arguments than parameters
-   (``*args``) leave one way for those before them.
-2. Arguments that are no part of the key may be given or left out, each of them, by position and by name. Where a call
-   can be read in several ways, all are meant: an invalidation of too much is a miss, one of too little an old value.
-3. A call that no parameter list accepts is a `TypeError`, as it is from the function.
-4. If the ways are more than `MOST`, or more than `MOST_LEFT_OUT` arguments may be given or left out, or the signature
-   is not known, or another decorator's signature is not the function's, all results of the function go. `None` stands
-   for that.
+1. The ways of a call: the first k arguments by position, for every k, and the others by name. An
+   argument equal to its default (the same object, or the same key) may be written or left out. If
+   there are more positional arguments than parameters (``*args``), only one way remains for the
+   arguments before them.
+2. Arguments that are not part of the key may be given or left out, each independently, by position
+   and by name. If a call can be read in several ways, all readings are meant: invalidating too much
+   is a miss, too little an old value.
+3. A call that no parameter list accepts is a `TypeError`, as it is when the function is called.
+4. All results of the function are removed if there are more than `MOST` ways, if more than
+   `MOST_LEFT_OUT` arguments may be given or left out, if the signature is not known, or if another
+   decorator's signature differs from the function's. `None` stands for this case.
 """
 
 from __future__ import annotations
@@ -31,18 +33,19 @@ from .key import _to_hashable
 
 MOST = 1024
 
-# Of positional arguments that may be given or left out: each doubles the readings of a call.
+# Limit for positional arguments that may be given or left out: each doubles the readings of a call.
 MOST_LEFT_OUT = 6
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
-# Positional arguments and the names of the last ones: a call as the native module takes it.
+# Positional arguments and the names of the last ones: the form in which the native module takes a
+# call.
 WrittenCall = tuple[tuple[Any, ...], tuple[str, ...]]
 GivenCall = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class _Bound(NamedTuple):
-    """What a call gives for each parameter, and what it gives beyond them."""
+    """The value that a call gives for each parameter, and the arguments beyond the parameters."""
 
     values: dict[str, Any]
     more: tuple[Any, ...]
@@ -50,7 +53,7 @@ class _Bound(NamedTuple):
 
 
 class Parameters:
-    """The parameters of a function, and which of them are part of the key."""
+    """The parameters of a function, and whether each is part of the key."""
 
     def __init__(
         self, signature: inspect.Signature, name: str, exclude: frozenset[str], skip: int, typed: bool
@@ -74,7 +77,9 @@ class Parameters:
         self.required = [p for p in every if p not in self._defaults and p not in self._left_out]
 
     def ways(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[WrittenCall]:
-        """All ways to write a call, without what is no part of the key. `TypeError` if it is no call."""
+        """All ways to write a call, without arguments outside the key. `TypeError` if the call is
+        not valid.
+        """
         error = None
         found = False
         for reading in self._readings():  # Rule 2
@@ -89,10 +94,10 @@ class Parameters:
             if not found and error is not None:
                 raise error  # Rule 3
         finally:
-            error = None  # it has this frame in its traceback, which would keep the arguments alive
+            error = None  # its traceback holds this frame, which would keep the arguments alive
 
     def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """At most how many `ways` there are, for calls that are some."""
+        """An upper bound for the number of `ways` of a valid call."""
         count = 0
         for reading in self._readings():
             try:
@@ -103,12 +108,12 @@ class Parameters:
         return count
 
     def keys_its_object(self) -> bool:
-        """Whether the first parameter is an object or class that the key is made of."""
+        """Whether the first parameter is an object or class that is part of the key."""
         first = self.positional[:1]
         return first in (["self"], ["cls"]) and first[0] not in self._left_out
 
     def nameable(self, count: int) -> list[str]:
-        """Those of the first `count` parameters that may be given by name, too."""
+        """The parameters among the first `count` that may also be given by name."""
         return self.positional[len(self._only) : count]
 
     def has_too_many_readings(self) -> bool:
@@ -123,9 +128,10 @@ class Parameters:
     def given(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], list[str | None]] | None:
-        """What a call gives, defaults included: by position, by name, and the names of those by position.
+        """The arguments of a call, defaults included: by position, by name, and the names of the
+        positional arguments.
 
-        `None` if it is no call.
+        `None` if the call is not valid.
         """
         try:
             bound = self._bind(self.positional, 0, args, kwargs)
@@ -136,7 +142,7 @@ class Parameters:
         return values, {**given, **bound.named_more}, [*self.positional, *([None] * len(bound.more))]
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether it is a call."""
+        """Whether the arguments are a valid call."""
         for reading in self._readings():
             try:
                 self._bind(*reading, args, kwargs)
@@ -146,9 +152,11 @@ class Parameters:
         return False
 
     def _readings(self) -> list[tuple[list[str], int]]:
-        """The parameters that positional arguments are given for: with each of those that are left out, and without.
+        """The parameters that positional arguments may stand for: with and without each left-out
+        parameter.
 
-        Beside each, how many of the arguments beyond them are given and are no part of the key.
+        Beside each list: how many arguments beyond the parameters are given but are not part of the
+        key.
         """
         left_out = [name for name in self.positional if name in self._left_out]
         lists = []
@@ -184,7 +192,9 @@ class Parameters:
         return _Bound(values, more[skipped_more:], named_more)
 
     def _prefixes(self, bound: _Bound) -> Iterator[tuple[int, list[str], list[str]]]:
-        """Each number of arguments by position, those that are then written by name, and those that may be."""
+        """For each number of positional arguments: the names written then, and the names that may
+        be written.
+        """
         written: list[str] = []
         open_: list[str] = []
         for name in self._by_name_only:
@@ -200,7 +210,7 @@ class Parameters:
                 if count >= len(self._only):
                     (open_ if is_default else written).append(name)
                 elif not is_default:
-                    return  # it can be given by position only
+                    return  # the argument can be given by position only
             yield count, written[:], open_[:]
 
     def _ways(self, bound: _Bound) -> Iterator[WrittenCall]:
@@ -232,11 +242,11 @@ class Parameters:
         try:
             return bool(_to_hashable(value) == _to_hashable(default))
         except (TypeError, ValueError):
-            return False  # what has no key is no key's default
+            return False  # without a key of its own, the value is not the default's key
 
 
 class Ways:
-    """The ways to write calls of a function."""
+    """The ways to write calls of one function."""
 
     def __init__(self, function: Callable[..., Any], exclude: Iterable[str], skip: int, typed: bool) -> None:
         self._function = function
@@ -244,14 +254,14 @@ class Ways:
         self._skip = skip
         self._typed = typed
         self._parameters: Parameters | None = None
-        # What the defaults were when the signature was looked at; None: it was not yet.
+        # The defaults at the last inspection of the signature; None before the first inspection.
         self._defaults: list[Any] | None = None
 
     @property
     def parameters(self) -> Parameters | None:
-        """The parameters, `None` if the signature is not known.
+        """The parameters; `None` if the signature is not known.
 
-        Looked at when it is needed first, and again when the function has got other defaults.
+        Determined at the first use, and again after the function's defaults were replaced.
         """
         defaults = _defaults_of(self._function)
         if self._defaults is None or not _are_same(defaults, self._defaults):
@@ -259,15 +269,15 @@ class Ways:
             skipped = skipped_names(self._function, self._skip)
             is_same = known is None or known.nameable(self._skip) == skipped
             if known is not None and (not is_same or known.has_too_many_readings()):
-                known = None  # Rule 4: what is left out are a wrapper's own parameters, or too many
+                known = None  # Rule 4: a wrapper's own parameters are left out, or too many
             self._parameters = known
             self._defaults = defaults
         return self._parameters
 
     def all_ways(self, readings: list[GivenCall]) -> list[WrittenCall] | None:
-        """All ways to write a call that is given in one of several readings, each way once.
+        """All ways to write a call given in one of several readings, each way once.
 
-        `None`: too many, or not to be known. `TypeError` if no reading is a call.
+        `None`: too many ways, or not knowable. `TypeError` if no reading is a valid call.
         """
         parameters = self.parameters
         if parameters is None:
@@ -276,8 +286,8 @@ class Ways:
         if not calls:
             own = self._look(follow_wrapped=False)
             if own is not None and any(own.accepts(*reading) for reading in readings):
-                return None  # Rule 4: it is wrapped by a function that takes other arguments
-            calls = readings[:1]  # for its error
+                return None  # Rule 4: a wrapper of the function takes other arguments
+            calls = readings[:1]  # raises the call's error below
         if sum(parameters.count(*call) for call in calls) > MOST:
             return None  # Rule 4
         found = {}
@@ -296,8 +306,10 @@ class Ways:
 
 
 def _defaults_of(function: Any) -> list[Any]:
-    """The objects that are the defaults of a function, and what they are the defaults of."""
-    with contextlib.suppress(ValueError):  # its wrappers lead back to it
+    """The default objects of a function, and the names of the keyword-only parameters they belong
+    to.
+    """
+    with contextlib.suppress(ValueError):  # the wrappers form a circle
         function = inspect.unwrap(function)
     function = inner_function(function)
     by_name = getattr(function, "__kwdefaults__", None) or {}

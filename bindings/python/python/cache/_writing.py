@@ -1,11 +1,12 @@
-"""Writes that make cached reads stale: what they invalidate, and when.
+"""Writes that make cached reads stale: when the reads are invalidated.
 
 Rules:
 
-1. Invalidated before the write, so that nobody is served what is about to change, and after it,
-   whether it returns, raises or is cancelled, so that what somebody read meanwhile goes.
-2. An interrupt (a signal's handler that raises) between any two lines does not keep the second
-   invalidation from being done, not even one in the middle of it: then it is done again.
+1. The reads are invalidated before the write, so that no caller gets a value about to change. They
+   are invalidated again after the write, whether it returns, raises or is cancelled, so that values
+   read meanwhile are removed.
+2. An interrupt (a raising signal handler) between any two lines does not prevent the second
+   invalidation. If the interrupt hits the invalidation itself, the invalidation is repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ R = TypeVar("R")
 
 
 async def invalidating(invalidate: Callable[[], None], write: Callable[[], Awaitable[R]]) -> R:
-    """Runs a write and what invalidates for it, and returns what the write returns."""
+    """Runs a write and its invalidations, and returns the result of the write."""
     invalidate()  # Rule 1.
     try:
         try:

@@ -1,13 +1,15 @@
-"""Which calls of a cached read a write makes stale: those with the write's own arguments.
+"""The calls of a cached read that a write makes stale: calls with the write's own arguments.
 
 Rules:
 
-1. The write's arguments are read's arguments by position (its first ones, as many as there are, and any smaller number of
-   them, for what follows may be what is written) and, beyond those, by name or not at all. All of these that are calls
-   of the read are invalidated: too much is a miss, too little an old value.
-2. Defaults of the write are arguments like others.
-3. A write that can never give an argument that the read needs is a `TypeError` where it is decorated; a call of a write
-   that does not, where it is called, before it runs.
+1. The write's arguments are matched to the read's arguments. By position: the first ones, as many
+   as the read has, and any smaller number of them, because the following arguments may be the data
+   to write. Beyond those: by name, or not at all. All combinations that are valid calls of the read
+   are invalidated: too much is a miss, too little an old value.
+2. Defaults of the write are treated like other arguments.
+3. A write that can never give a required argument of the read is a `TypeError` where the write is
+   decorated. If only a particular call of the write lacks a required argument, the call is a
+   `TypeError` before the write runs.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ from ._ways import GivenCall, Parameters, Ways
 
 
 class WrittenArguments:
-    """What a call of a write makes stale."""
+    """Determines the calls of a read that one call of a write makes stale."""
 
     def __init__(self, cached: Any, function: Any) -> None:
         self._cached = cached
         self._function = function
         self._invalidation, self._instance = invalidation_of(cached.invalidate_cache)
-        # Of something that is no function of ours, but has the methods of one.
+        # For an object that is not one of our functions, but has the same methods.
         own = Ways(cached, (), 0, typed=False)
         self._ways = own if self._invalidation is None else self._invalidation.ways
         self._write = _parameters_of(function)
@@ -51,7 +53,7 @@ class WrittenArguments:
             )
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Removes what a call of the write makes stale."""
+        """Removes the results that a call of the write makes stale."""
         readings = self._readings(args, kwargs)
         if self._invalidation is not None:
             self._invalidation.remove(readings)
@@ -65,14 +67,16 @@ class WrittenArguments:
             self._cached.invalidate_cache(*values[:count], **dict(zip(names, values[count:], strict=True)))
 
     def _taken(self, read: Parameters) -> tuple[list[str], list[str]]:
-        """The read's parameters that are given by position, and those that have to be given."""
+        """The read's parameters given by position, and its required parameters."""
         bound = read.positional[: len(self._instance)]
         others = read.positional[len(bound) :]
         kept = [name for name in others if read.is_part_of_the_key(name)]
         return kept, [name for name in read.required if name not in bound]
 
     def _readings(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[GivenCall]:
-        """The calls of the read that a call of the write may stand for; those that are none are left out."""
+        """The calls of the read that a call of the write may stand for. Invalid calls are left
+        out.
+        """
         read = self._ways.parameters
         as_it_is: GivenCall = ((*self._instance, *args), kwargs)
         if read is None:

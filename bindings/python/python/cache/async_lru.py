@@ -1,4 +1,4 @@
-"""`AsyncLRU`: caches an async function's results, the least recently used make room."""
+"""`AsyncLRU`: caches an async function's results and evicts the least recently used."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from .decorator import Decorator
 
 
 class AsyncLRU(Decorator):
-    """Caches the results of an async function by its arguments, as `functools.lru_cache` does for others.
+    """Caches the results of an async function by its arguments, like `functools.lru_cache` for
+    plain functions.
 
-    `maxsize` results (``None``: unlimited); `skip_args=1` leaves the first argument, such as ``self``, out of the key,
-    and ``exclude={"session"}`` the argument of this name, however it is given: all calls that differ in nothing else
-    share one result. `per_instance=True` keeps the results of a method for each object, by identity, as long as the
-    object lives. `typed=True` tells ``f(1)`` from ``f(1.0)``; with a `backup` the results survive the process.
+    `maxsize`: how many results are kept (``None``: unlimited). `skip_args=1` leaves the first
+    argument, for example ``self``, out of the key, and ``exclude={"session"}`` leaves out the
+    argument with the given name, passed by position or by name. Calls that differ only in excluded
+    arguments share one result. `per_instance=True` keeps the results of a method for each object,
+    by identity, as long as the object lives. `typed=True` distinguishes ``f(1)`` from ``f(1.0)``.
+    With a `backup` the results survive the process.
     """
 
     def __init__(

@@ -11,7 +11,8 @@ from .decorator import Decorator
 class AsyncTTL(Decorator):
     """Caches the results of an async function by its arguments, each for `time_to_live` seconds.
 
-    ``time_to_live=None`` never expires; the other arguments are those of `AsyncLRU`.
+    With ``time_to_live=None`` results never expire. The other arguments are the same as for
+    `AsyncLRU`.
     """
 
     def __init__(

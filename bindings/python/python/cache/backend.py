@@ -14,31 +14,38 @@ from . import _native
 from ._forks import ForkLock
 from .errors import BackupError, CacheWarning
 
-# File systems take names up to this length. The names of the lock and of temporary files are made shorter if need be.
+# File systems accept names up to this length. Longer names of locks and temporary files are
+# shortened.
 _MOST_NAME_BYTES = 255
 
 Entries = dict[Any, tuple[Any, float | None]]
 
 
 class CacheBackend(ABC):
-    """Where the entries of a cache persist. To keep them elsewhere than in a file, subclass it.
+    """Where the entries of a cache persist. Subclass it to keep entries elsewhere than in a file.
 
-    A backend that raises in `load` leaves an empty cache and a `CacheWarning`; one that raises in `save` raises to
-    whoever saves. **A save replaces all that the backend has, so after a load that failed it replaces what could not be
-    read.** If that must not be lost, let `save` raise until a `load` has succeeded, or merge. An entry that is not as
-    `load` says is left out with a warning, and the others are taken in.
+    If `load` raises, the cache starts empty and a `CacheWarning` is issued. If `save` raises, the
+    exception reaches the code that saves. **A save replaces everything in the backend, so a save
+    after a failed load replaces the entries that could not be read.** If those entries must not be
+    lost, let `save` raise until a `load` has succeeded, or merge. An entry that does not have the
+    form described at `load` is left out with a warning; the other entries are added.
 
-    With a decorator the keys are tuples of the function's name and a `cache.key.KEY`; they can be compared, hashed
-    and pickled. Results for arguments that no other process would know again (a lambda, say) are not handed to `save`.
+    With a decorator the keys are tuples of the function's name and a `cache.key.KEY`; the keys can
+    be compared, hashed and pickled. Results for arguments that no other process could recognise
+    (for example a lambda) are not passed to `save`.
     """
 
     @abstractmethod
     def load(self) -> Entries:
-        """All entries: key to (value, deadline on `time.monotonic`, or ``None``). Expired ones may be among them."""
+        """All entries: key to (value, deadline on `time.monotonic`, or ``None``). Expired entries
+        may be included.
+        """
 
     @abstractmethod
     def save(self, data: Entries) -> None:
-        """Keeps these entries and no others: key to (value, seconds left to live, or ``None``)."""
+        """Stores these entries and removes all others: key to (value, seconds left to live, or
+        ``None``).
+        """
 
     @abstractmethod
     def clear(self) -> None:
@@ -48,36 +55,42 @@ class CacheBackend(ABC):
 class DiskBackend(CacheBackend):
     """Keeps a cache in one file.
 
-    Opening costs the same for a thousand entries and for ten million: they are found through an index and decoded
-    when they are first asked for. A save is atomic, whatever happens to the process; what an entry has left to live
-    goes on while no process runs. A file that is damaged or not a cache is an empty cache and a `CacheWarning`, and
-    the next save sets it aside instead of destroying it.
+    Opening takes the same time for a thousand entries and for ten million: entries are found
+    through an index and decoded at their first use. A save is atomic, even if the process is
+    killed. The time to live of an entry continues to run while no process runs. If a file is
+    damaged or is not a cache, the cache starts empty with a `CacheWarning`, and the next save sets
+    the file aside instead of destroying it.
 
-    Values that MessagePack cannot represent exactly are pickled, and **unpickling runs code that the file names**. So a
-    file that another user owns or can write to, or that is a symlink in a folder that everybody can write to, is an
-    empty cache and a `CacheWarning`, too. Where that is not enough:
+    Values that MessagePack cannot represent exactly are pickled, and **unpickling runs code named
+    in the file**. If another user owns the file or can write to it, or if it is a symlink in a
+    world-writable folder, the cache therefore also starts empty with a `CacheWarning`. Where more
+    protection is needed:
 
-    - `secret`, at least 16 bytes, random best: every part of the file carries a tag that nobody can make without it,
-      checked before anything is decoded. A file of another secret, or of none, is an empty cache. Give every cache a
-      secret of its own.
-    - `pickle=False` neither writes nor reads pickles: what would need one is left out of a save, with a warning that
-      names the key, and a miss when it is asked for.
+    - `secret`, at least 16 bytes, preferably random: every part of the file carries a tag that can
+      be made only with the secret and is checked before anything is decoded. If a file was written
+      with another secret, or without a secret, the cache starts empty. Give every cache a secret of
+      its own.
+    - `pickle=False` neither writes nor reads pickles. A save leaves out entries that would need a
+      pickle, with a warning that names the key; reading a pickled entry is a miss.
 
-    A file that is refused is renamed to ``<path>.aside`` by the next save; of cache files one such copy is kept. With a
-    secret, a file that its group can write to is read.
+    The next save renames a refused file to ``<path>.aside``; of cache files only one copy is kept.
+    With a secret, a file that its group can write to is read.
 
-    `version` names the shape of your data: a file of another version is an empty cache. `compression` is ``None``,
-    ``"zstd"``, or ``"zstd:LEVEL"`` or ``("zstd", level)`` with a level from 1 to 22; files are read however they are
-    compressed. Parent folders are created; the file can be read by its owner only. ``~`` at the beginning of the path is
-    the home directory, and a relative path stays where the working directory was when the backend was made.
+    `version` names the shape of your data: if a file has another version, the cache starts empty.
+    `compression` is ``None``, ``"zstd"``, ``"zstd:LEVEL"`` or ``("zstd", level)`` with a level from
+    1 to 22; a file is read whether or not it is compressed. Parent folders are created; only the
+    owner can read the file. ``~`` at the beginning of the path is the home directory. A relative
+    path is resolved once, when the backend is made.
 
-    Several processes of one host, such as the workers of gunicorn or uvicorn, may name one path: the save of a cache
-    takes a lock beside the file (``<path>.lock``), waits `lock_timeout` seconds for it at most, and merges. What another
-    process has saved stays; for every key the later write wins; what a process deleted stays gone unless somebody wrote
-    it later.
-    With ``merge=False`` a save replaces the file, and takes no lock. The methods below are for a backend without a cache:
-    they read, replace or remove the whole file, and merge nothing. What other processes have in memory comes back to the
-    file with their next save.
+    Several processes of one host, for example the workers of gunicorn or uvicorn, may share one
+    path: the save of a cache takes a lock beside the file (``<path>.lock``), waits for the lock for
+    at most `lock_timeout` seconds, and merges. Entries saved by other processes stay; for every key
+    the later write wins; a key deleted by one process stays deleted unless a process wrote the key
+    later. With ``merge=False`` a save replaces the file and takes no lock.
+
+    The methods below are for use without a cache: they read, replace or remove the whole file, and
+    do not merge. Entries that other processes hold in memory return to the file with the next save
+    of those processes.
     """
 
     def __init__(
@@ -145,7 +158,7 @@ class DiskBackend(CacheBackend):
         return f"DiskBackend({self.path!r})"
 
     def load(self) -> Entries:
-        """All entries of the file; none if there is no file, or none that can be read."""
+        """All entries of the file. Empty if there is no file, or if the file cannot be read."""
         entries, why_not = self._lock.run(self._read)
         if why_not is not None:
             warnings.warn(CacheWarning(f"{why_not}; starting empty"), stacklevel=2)
@@ -153,7 +166,7 @@ class DiskBackend(CacheBackend):
         return {key: (value, None if left is None else now + left) for key, value, left in entries}
 
     def _read(self) -> tuple[list[tuple[Any, Any, float | None]], str | None]:
-        """The entries, and why there are none if they cannot be read."""
+        """The entries. If the file cannot be read: no entries, and the reason."""
         tag = _native.Cache().tag_of_file(Path(self._file), self._options)
         owner = tag.partition("\x1f")[2] if tag is not None else ""
         if owner:
@@ -167,17 +180,21 @@ class DiskBackend(CacheBackend):
             return [], str(error)
 
     def save(self, data: Entries) -> None:
-        """Writes these entries to a new file and puts it in the place of the old one, under the lock."""
+        """Writes these entries to a new file, which then replaces the old file. Holds the lock."""
         path, entries = Path(self._file), _triples(data)
         self._lock.run(lambda: _native.write_file(path, self.version, self._options, entries))
 
     def clear(self) -> None:
-        """Removes the file, under the lock, so that no save that runs puts back what was in it."""
+        """Removes the file. Holds the lock, so that a running save does not restore the removed
+        entries.
+        """
         self._lock.run(lambda: _native.remove_file(Path(self._file), self._options))
 
 
 def _place(path: str) -> str:
-    """The absolute path of the file, so that it stays the same one when the working directory changes."""
+    """The absolute path of the file, so that a later change of the working directory has no
+    effect.
+    """
     if "\0" in path:
         raise ValueError(
             f"the path of a DiskBackend has a zero byte in it, which no file system takes: {path!r}"
@@ -200,8 +217,8 @@ def _place(path: str) -> str:
 
 
 def _triples(data: Entries) -> Iterator[tuple[Any, Any, float | None]]:
-    """Key, value and seconds left of all entries, one after the other: to drop a list of a million
-    tuples at once takes longer than an event loop beside it should wait.
+    """Yields key, value and seconds left of all entries one by one: dropping a list of a million
+    tuples at once would block an event loop for too long.
     """
     for key in list(data):
         try:
@@ -220,7 +237,7 @@ def _secret_bytes(secret: str | bytes | None) -> bytes | None:
 
 
 def _level(compression: str | tuple[str, int] | None) -> int | None:
-    """The level of zstd; ``None`` if nothing is compressed."""
+    """The level of zstd; ``None`` without compression."""
     if compression is None:
         return None
     if isinstance(compression, str):

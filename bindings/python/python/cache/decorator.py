@@ -1,4 +1,4 @@
-"""What the two decorators have in common: a native callable around a function, and its methods."""
+"""The common base of the two decorators: a native callable around a function, and its methods."""
 
 from __future__ import annotations
 
@@ -113,7 +113,9 @@ MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
 def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[..., Any]) -> MakeKey | None:
-    """Gives the cache of a function its backup; returns what has to make the keys, if the backend needs objects."""
+    """Attaches a backup to the cache of a function. Returns the maker of the keys if the backend
+    needs keys as objects.
+    """
     persistence = Persistence(backup, scope_of(function), function)
     cache.backup = backup
     cache._persist(persistence)
@@ -121,7 +123,9 @@ def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[...,
 
 
 def _key_for_backend(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The key of a call, for backends of the user's own: they get objects that can be pickled and compared."""
+    """The key of a call for a user's own backend, which needs objects that can be pickled and
+    compared.
+    """
     return key_of_call(function, args, kwargs)
 
 

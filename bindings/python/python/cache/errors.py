@@ -2,7 +2,9 @@
 
 
 class CacheError(Exception):
-    """Everything that the cache itself raises, apart from `TypeError` and `ValueError` for bad arguments."""
+    """The base of all exceptions that the cache raises, except `TypeError` and `ValueError` for bad
+    arguments.
+    """
 
 
 class LoadError(CacheError):
@@ -14,12 +16,14 @@ class RecursiveLoadError(LoadError):
 
 
 class LoadCancelledError(LoadError):
-    """A load was cancelled, from within or by somebody else, while its callers still waited."""
+    """A load was cancelled, from within or from elsewhere, while callers still waited for it."""
 
 
 class BackupError(CacheError):
-    """A save to the backup, or a load from it, failed. The old file is as it was."""
+    """A save to the backup, or a load from the backup, failed. The old file is unchanged."""
 
 
 class CacheWarning(UserWarning):
-    """A backup could not be read, or part of it: the cache starts without."""
+    """A backup, or part of a backup, could not be read: the cache starts without the unreadable
+    entries.
+    """

@@ -17,17 +17,19 @@ KeyFn = Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[
 
 
 class AsyncLRUInvalidator:
-    """Decorates an async write: what `cached_fn` has cached for the write's own arguments is invalidated.
+    """Decorates an async write: the results that `cached_fn` has cached for the write's own
+    arguments are invalidated.
 
-    Before the write and after it, whether it succeeds or not: a reader that cached the old value in between does not
-    leave it behind, and a read that is still running stores nothing. However the read was written (by position, by
-    name, with defaults written out or left out), it is invalidated. The write's arguments are those of the read by
-    their position, and by their names: for a read ``row(number, verbose=False)`` a write ``change(number, text)``
-    invalidates ``row(number)``, and ``change(text, number)`` does so as well. A write that lacks an argument that the
-    read needs is a `TypeError`.
+    The invalidation happens before the write and again after it, whether the write succeeds or not.
+    If a reader caches the old value in between, the second invalidation removes it; a read still
+    running stores nothing. All ways of writing the read (by position, by name, with defaults
+    written out or left out) are invalidated. The write's arguments are matched to those of the read
+    by position and by name: for a read ``row(number, verbose=False)`` the write ``change(number,
+    text)`` invalidates ``row(number)``, and so does ``change(text, number)``. A write that lacks a
+    required argument of the read is a `TypeError`.
 
-    `clear_all=True` invalidates everything; `key_fn(args, kwargs)` returns the ``(args, kwargs)`` of the cached call
-    to be invalidated, where they are not the write's first arguments.
+    `clear_all=True` invalidates everything. `key_fn(args, kwargs)` returns the ``(args, kwargs)``
+    of the cached call to invalidate, for writes whose first arguments are not those of the read.
     """
 
     def __init__(self, cached_fn: Any, clear_all: bool = False, key_fn: KeyFn | None = None) -> None:
@@ -73,4 +75,4 @@ class AsyncLRUInvalidator:
 
 
 class AsyncTTLInvalidator(AsyncLRUInvalidator):
-    """`AsyncLRUInvalidator`, under the name that goes with `AsyncTTL`."""
+    """`AsyncLRUInvalidator`, under the name that matches `AsyncTTL`."""

@@ -1,7 +1,7 @@
-"""Keys by value, as objects: for those who make keys themselves, and for backends of the user's own.
+"""Keys by value, as objects: for code that makes keys itself, and for a user's own backends.
 
-What is not plain is compared by the encoding that the decorators' native keys have, too, so that both tell the same
-arguments apart.
+Values that are not plain are compared by their canonical encoding. The decorators' native keys use
+the same encoding, so both kinds of keys distinguish the same arguments.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ from . import _native, _stand_ins
 T = TypeVar("T")
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
-# A longer text is known by its digest: a cache would keep all of it alive.
+# A longer text is represented by its digest, because a key would keep the whole text alive.
 _MAX_PLAIN_LENGTH = 1 << 16
-# Lists that are deeper, or have more lists in them, are left to the encoding, which takes any.
+# Lists nested deeper, or containing more lists, are left to the encoding, which accepts any list.
 _MAX_DEPTH = 64
 _MAX_LISTS = 1 << 12
 
 
 def register(cls: type[T], function: Callable[[T], Any]) -> None:
-    """Says what stands for objects of a class where they are arguments, or inside of one.
+    """Registers a function that represents objects of a class in keys, as arguments or inside
+    arguments.
 
-    `function` gets the object and returns a value that tells it from others. That value is part of
-    the key, instead of all that the object holds: two objects of one class are one key if and only
-    if their values are. It holds for classes that inherit from `cls`, too, unless something is
-    registered for them. The class itself is part of the key in any case.
+    `function` gets the object and returns a value that distinguishes the object from others. The
+    value is part of the key instead of the object's whole content: two objects of one class give
+    the same key if and only if their values are equal. The registration also applies to classes
+    that inherit from `cls`, unless they have a registration of their own. The class itself is
+    always part of the key.
 
     Register before the first call, when modules are imported. Built-in types (``int``, ``list`` and
-    the like) and classes of classes are a ``TypeError``. What `function` raises makes the call a
-    ``TypeError`` that names the class.
+    so on) and metaclasses are a ``TypeError``. If `function` raises, the call is a ``TypeError``
+    that names the class.
 
-    Leave out only what no result depends on. A value that is too small makes two objects one key,
-    and the results of the one are served for the other: the tenant, the user, the language belong
-    in it.
+    Leave out of the value only data on which no result depends. If the value contains too little,
+    two objects give the same key, and the results for the first are returned for the second:
+    include the tenant, the user, the language.
     """
     if not isinstance(cls, type) or not callable(function):
         raise TypeError("cache.key.register takes a class and a function of its objects")
@@ -52,11 +54,13 @@ def register(cls: type[T], function: Callable[[T], Any]) -> None:
 
 
 class ByValue:
-    """Stands for a value that is not plain: equal to what stands for an equal value.
+    """Represents a value that is not plain. Two `ByValue` objects are equal if the represented
+    values are equal.
 
-    That is its canonical encoding, and the classes, functions and modules that the encoding names: two classes of one
-    name are not the same. What has no value, such as a lambda, is equal to itself only; then `is_stable` is false, for
-    no other process knows it, and pickling it is an error.
+    It consists of the value's canonical encoding and of the classes, functions and modules named in
+    the encoding: two classes with the same name are different. An object without a value, for
+    example a lambda, is equal only to itself. `is_stable` is then false, because no other process
+    can recognise the object, and pickling it raises.
     """
 
     __slots__ = ("_bytes", "_named", "is_stable", "of_one_call")
@@ -67,7 +71,8 @@ class ByValue:
         self._bytes = data
         self._named = named
         self.is_stable = is_stable
-        # The class of an object in it that is there in one call only, such as the request of a web framework.
+        # The class of a contained object that exists in one call only, such as the request of a web
+        # framework.
         self.of_one_call = of_one_call
 
     def __eq__(self, other: object) -> bool:
@@ -86,13 +91,13 @@ class ByValue:
         return f"<by value: {self._bytes!r}>"
 
     def why_not_saved(self) -> str:
-        """Why no other process could have an equal one, and what to do."""
+        """Why no other process could have an equal key, and how to change that."""
         return _native._why_not_saved(self._named)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.is_stable:
             raise pickle.PicklingError(f"the key of a call cannot be pickled: {self.why_not_saved()}")
-        # Pickle takes classes and functions by name, modules not at all.
+        # Pickle saves classes and functions by name, but does not save modules.
         named = tuple(_Module(one.__name__) if isinstance(one, ModuleType) else one for one in self._named)
         return (_restored, (self._bytes, named))
 
@@ -114,12 +119,15 @@ def _restored(data: bytes, named: tuple[Any, ...]) -> ByValue:
 
 
 def _to_hashable(value: Any) -> Any:
-    """A hashable that stands for a value: equal values give equal ones, whatever the order of dicts and sets.
+    """A hashable that represents a value: equal for equal values, whatever the order of dicts and
+    sets.
 
-    Plain values are themselves, and lists are as tuples. For anything else stands a `ByValue`.
+    Plain values represent themselves, and lists are represented as tuples. All others are
+    represented by a `ByValue`.
     """
     if type(value) is list or type(value) is tuple:
-        # Lists in lists may come to any number, if some are shared. How many there are depends on the value alone.
+        # If lists are shared, nested lists can multiply without bound. Their number depends on the
+        # value alone.
         with contextlib.suppress(_TooMuchError):
             return _hashable(value, 0, itertools.count())
         return _by_value(value)
@@ -171,25 +179,29 @@ def _class_of_one_call(part: Any) -> type | None:
 
 
 class KeyOfOneCall(tuple[str, "KEY"]):
-    """The key of a call that has an object which is there in no other call. What the call returns is not stored."""
+    """The key of a call with an argument that exists in one call only. The result of the call is
+    not stored.
+    """
 
     __slots__ = ()
 
     @property
     def of_one_call(self) -> type | None:
-        """The class of that object."""
+        """The class of the argument that exists in one call only."""
         return _class_of_one_call(self[1].args) or _class_of_one_call(self[1].kwargs)
 
 
 def key_of_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, KEY]:
-    """`make_key`, for a decorated function whose results are kept by a backend of the user's own."""
+    """`make_key`, for a decorated function whose results are kept by a user's own backend."""
     key = make_key(func, args, kwargs)
     special = KeyOfOneCall(key)
     return key if key[1].is_stable or special.of_one_call is None else special
 
 
 class KEY:
-    """The arguments of a call as a key: hashable, and equal for equal arguments in any order of keywords."""
+    """The arguments of a call as a key: hashable, equal for equal arguments in any order of
+    keywords.
+    """
 
     __slots__ = ("args", "kwargs")
 
@@ -201,11 +213,13 @@ class KEY:
 
     @property
     def is_stable(self) -> bool:
-        """Whether another process could have an equal key. One that is not cannot be pickled."""
+        """Whether another process could have an equal key. An unstable key cannot be pickled."""
         return _is_stable(self.args) and _is_stable(self.kwargs)
 
     def why_not_saved(self) -> str | None:
-        """Why no other process could have an equal key, and what to do; None if one could."""
+        """Why no other process could have an equal key, and how to change that; None if another
+        process could.
+        """
         return _why_not_saved((self.args, self.kwargs))
 
     def __eq__(self, other: object) -> bool:
@@ -221,6 +235,8 @@ class KEY:
 
 
 def make_key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], skip_args: int = 0) -> tuple[str, KEY]:
-    """The key of a call: the function's qualified name and its arguments, without the first `skip_args`."""
+    """The key of a call: the function's qualified name and the arguments without the first
+    `skip_args`.
+    """
     name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or type(func).__qualname__
     return (name, KEY(args[skip_args:], kwargs))

@@ -11,32 +11,37 @@
 //!
 //! A hit goes through [`Coroutine::send_fast`] alone. A call that the guard refuses is never made.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 use async_cache_core::agent::Ticket;
 use pyo3::exceptions::{PyException, PyGeneratorExit};
-use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt, PyTuple};
+use pyo3::types::{PyFloat, PyInt};
 
 use super::frame::{self, Asked, Frame};
 use super::outcome::Outcome;
 use super::session::Session;
 use super::tool::{Counts, Scope, TOTAL, Tool};
-use crate::cache::{Cache, Entered, Hit};
-use crate::call::{Args, Call, Function, FunctionCall, Joining, apply};
-use crate::key::{CallProbe, Probe, mix};
-use crate::load;
+use crate::args::{Args, apply};
+use crate::awaitable;
+use crate::cache::{Cache, Hit};
+use crate::call::{Call, FunctionCall};
+use crate::call_query::CallQuery;
+use crate::enter::{Entered, Joining};
+use crate::function::{Function, function};
+use crate::key::Query;
+use crate::plain::mix;
 use crate::raw::calls::send;
-use crate::raw::coroutine::{self, Coroutine, Statics, visit_all};
-use crate::raw::function::{Calls, function};
+use crate::raw::coroutine::{self, Coroutine, Statics};
+use crate::raw::function::{Calls, Given};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
 use crate::ttl::Ttl;
 
 /// Calls of tools.
 pub(crate) struct Watched;
 
-impl Calls for Watched {
+impl Calls<Function> for Watched {
     #[inline]
     fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(function.py(), || {
@@ -49,13 +54,9 @@ impl Calls for Watched {
         })
     }
 
-    fn called(
-        function: Bound<'_, PyAny>,
-        args: Args,
-        names: Option<Ref<PyTuple>>,
-    ) -> PyResult<Bound<'_, PyAny>> {
+    fn called<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let call = FunctionCall::new(function, args, names)?;
+        let call = FunctionCall::new(function, given)?;
         coroutine::new(py, ToolCall::New(call))
     }
 }
@@ -97,8 +98,8 @@ fn tool(function: &Function) -> &Tool {
 
 /// Names tool and arguments.
 #[inline]
-fn name_of(py: Python<'_>, tool: &Tool, probe: &impl Probe, args: &Args) -> u64 {
-    let name = mix(u64::from(tool.number), probe.hash());
+fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &Args) -> u64 {
+    let name = mix(u64::from(tool.number), query.hash());
     // Python has one hash for -1 and -2.
     let is_minus_one = |arg: &Ref| {
         let arg = arg.bind(py);
@@ -149,7 +150,7 @@ impl ToolCall {
         } else {
             let wrapped = call.function(py).wrapped.bind(py);
             let awaitable = apply(wrapped, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
-            Inner::Uncached(Ref::new(load::iterator(&awaitable, wrapped)?))
+            Inner::Uncached(Ref::new(awaitable::iterator(&awaitable, wrapped)?))
         };
         let session = session.map(Ref::new);
         *self = Self::Running(Box::new(Running { inner, tool, session, is_counted: false, watch }));
@@ -168,14 +169,12 @@ impl ToolCall {
         let names = call.names.as_ref().map(|names| names.bind(py));
         let keeper = target.and_then(|target| function(target)).unwrap_or_else(|| call.function(py));
         let kept = keeper.kept(py, &call.args, names)?;
-        let probe = keeper.probe(py, &kept)?;
+        let query = keeper.query(py, &kept)?;
         let tool = tool(call.function(py));
-        let name = name_of(py, tool, &probe, &call.args);
+        let name = name_of(py, tool, &query, &call.args);
         let asked = Asked {
             tool: Ref::new(call.function.bind(py).clone()),
-            args: Args::collect(call.args.as_slice().len(), |index| {
-                Ref::new(call.args.as_slice()[index].bind(py).clone())
-            }),
+            args: call.args.copy(py),
             names: names.map(|names| Ref::new(names.clone())),
         };
         let alarm = here.history.borrow(py).check(&guard.limits, name, here.depth);
@@ -186,7 +185,7 @@ impl ToolCall {
                 if target.is_some() {
                     let entered = Cache::enter(
                         keeper.cache.bind(py),
-                        &probe,
+                        &query,
                         None,
                         Ttl::Default,
                         true,
@@ -263,6 +262,22 @@ impl Running {
     }
 }
 
+visits!(
+    enum ToolCall {
+        New(call),
+        Served(served),
+        Running(running),
+    }
+);
+visits!(struct Watch { frame });
+visits!(struct Running { inner, tool, session, watch });
+visits!(
+    enum Inner {
+        Cached(call),
+        Uncached(iterator),
+    }
+);
+
 static STATICS: Statics = Statics::new();
 
 impl Coroutine for ToolCall {
@@ -309,24 +324,24 @@ impl Coroutine for ToolCall {
         let names = call.names.as_ref().map(|names| names.bind(py));
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.get().guard.as_ref()?.get())));
-        let hit = |probe: &CallProbe<'_, 'py>| {
-            let name = name_of(py, tool, probe, &call.args);
+        let hit = |query: &CallQuery<'_, 'py>| {
+            let name = name_of(py, tool, query, &call.args);
             if let Some((frame, guard)) = guarded {
                 let here = frame.get();
                 if here.history.borrow(py).check(&guard.limits, name, here.depth).is_some() {
                     return None;
                 }
             }
-            match keeper.cache.bind(py).get().hit(py, probe) {
+            match keeper.cache.bind(py).get().hit(py, query) {
                 Hit::Served(value) => Some((value, name)),
                 Hit::NotAtOnce => None,
             }
         };
         let (value, name) = if keeper.is_direct {
-            hit(&keeper.probe_direct(py, &call.args, names)?)?
+            hit(&keeper.query_direct(py, &call.args, names)?)?
         } else {
             let kept = keeper.kept_at_once(py, &call.args, names)?;
-            hit(&keeper.probe_at_once(py, &kept)?)?
+            hit(&keeper.query_at_once(py, &kept)?)?
         };
         count(py, tool, session, |counts| counts.hits += 1);
         let Some((frame, guard)) = guarded else {
@@ -381,7 +396,7 @@ impl Coroutine for ToolCall {
         };
         let thrown = match &mut running.inner {
             Inner::Cached(call) => call.throw(py, error),
-            Inner::Uncached(iterator) => load::throw(iterator.bind(py), error),
+            Inner::Uncached(iterator) => awaitable::throw(iterator.bind(py), error),
         };
         self.after(py, thrown)
     }
@@ -390,14 +405,16 @@ impl Coroutine for ToolCall {
         let Self::Running(mut running) = std::mem::replace(self, Self::Done) else { return Ok(()) };
         match &mut running.inner {
             Inner::Cached(call) => call.close(py),
-            Inner::Uncached(iterator) => match load::throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
-                Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
-                Err(error) => Err(error),
-                Ok(Sent::Yield(_)) => {
-                    Err(pyo3::exceptions::PyRuntimeError::new_err("coroutine ignored GeneratorExit"))
+            Inner::Uncached(iterator) => {
+                match awaitable::throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
+                    Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
+                    Err(error) => Err(error),
+                    Ok(Sent::Yield(_)) => {
+                        Err(pyo3::exceptions::PyRuntimeError::new_err("coroutine ignored GeneratorExit"))
+                    }
+                    Ok(Sent::Return(_)) => Ok(()),
                 }
-                Ok(Sent::Return(_)) => Ok(()),
-            },
+            }
         }
     }
 
@@ -419,26 +436,6 @@ impl Coroutine for ToolCall {
             && let Inner::Cached(call) = &mut running.inner
         {
             call.fail(py, error);
-        }
-    }
-
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        match self {
-            Self::New(call) => call.visit(visit),
-            Self::Served(served) => visit_all(visit, &[served.0.pointer(), served.1.frame.pointer()]),
-            Self::Running(running) => {
-                let stop = match &running.inner {
-                    Inner::Cached(call) => call.visit(visit),
-                    Inner::Uncached(iterator) => visit(iterator.pointer()),
-                };
-                if stop != 0 {
-                    return stop;
-                }
-                let session = coroutine::pointer_of(running.session.as_ref());
-                let frame = coroutine::pointer_of(running.watch.as_ref().map(|watch| &watch.frame));
-                visit_all(visit, &[running.tool.pointer(), session, frame])
-            }
-            Self::Done => 0,
         }
     }
 

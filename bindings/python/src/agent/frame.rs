@@ -25,9 +25,10 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::outcome::Outcome;
 use super::session::Session;
-use crate::call::{Args, split};
+use crate::args::{Args, split};
 use crate::raw::calls::Invoke;
 use crate::raw::context::ContextVar;
+use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
 use crate::raw::{GilCell, Ref};
 
 static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
@@ -38,6 +39,8 @@ pub(super) struct Asked {
     pub(super) args: Args,
     pub(super) names: Option<Ref<PyTuple>>,
 }
+
+visits!(struct Asked { tool, args, names });
 
 /// A call that made room for another one; to be dropped when nothing is borrowed.
 pub(super) type Forgotten = Option<Past<Asked, Outcome>>;
@@ -51,6 +54,8 @@ pub(crate) struct Guard {
     on_alarm: Py<PyAny>,
     pub(super) session: Py<Session>,
 }
+
+visits!(struct Guard { on_alarm, session });
 
 #[pymethods]
 impl Guard {
@@ -67,8 +72,7 @@ impl Guard {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.on_alarm)?;
-        visit.call(&self.session)
+        visit::traverse(self, visit)
     }
 }
 
@@ -89,6 +93,17 @@ pub(crate) struct Frame {
     outer: GilCell<Option<Py<Frame>>>,
     was_left: AtomicBool,
     pub(super) history: GilCell<History<Asked, Outcome>>,
+}
+
+visits!(struct Frame { session, guard, outer, history });
+
+impl Visit for History<Asked, Outcome> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.iter().try_for_each(|past| {
+            past.asked.visit(visitor)?;
+            past.outcome.visit(visitor)
+        })
+    }
 }
 
 #[pymethods]
@@ -137,23 +152,7 @@ impl Frame {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.session)?;
-        if let Some(guard) = &self.guard {
-            visit.call(guard)?;
-        }
-        if let Some(outer) =
-            self.outer.visit(|outer| outer.as_ref().map_or(Ok(()), |outer| visit.call(outer)))
-        {
-            outer?;
-        }
-        let visited = self.history.visit(|history| {
-            history.iter().try_for_each(|past| {
-                past.asked.tool.visit(visit)?;
-                past.asked.args.as_slice().iter().try_for_each(|arg| arg.visit(visit))?;
-                past.outcome.as_ref().map_or(Ok(()), |outcome| outcome.visit(visit))
-            })
-        });
-        visited.unwrap_or(Ok(()))
+        visit::traverse(self, visit)
     }
 
     fn __clear__(&self) {
@@ -213,10 +212,9 @@ impl Frame {
 
 impl Asked {
     pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
-        let args = self.args.as_slice();
         Self {
             tool: Ref::new(self.tool.bind(py).clone()),
-            args: Args::collect(args.len(), |index| Ref::new(args[index].bind(py).clone())),
+            args: self.args.copy(py),
             names: self.names.as_ref().map(|names| Ref::new(names.bind(py).clone())),
         }
     }

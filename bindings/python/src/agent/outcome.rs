@@ -10,10 +10,10 @@
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
 use crate::codec;
 use crate::raw::Ref;
+use crate::raw::visit::visits;
 
 /// What came of a call.
 pub(super) enum Outcome {
@@ -21,6 +21,13 @@ pub(super) enum Outcome {
     /// The class of the exception.
     Failed(Ref),
 }
+
+visits!(
+    enum Outcome {
+        Value(value),
+        Failed(class),
+    }
+);
 
 impl Outcome {
     fn object(&self) -> &Ref {
@@ -48,10 +55,6 @@ impl Outcome {
             Self::Value(_) => Self::Value(object),
             Self::Failed(_) => Self::Failed(object),
         }
-    }
-
-    pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.object().visit(visit)
     }
 
     /// Those of `others` that are not the same. Runs Python code.

@@ -8,6 +8,7 @@ use pyo3::types::{PyList, PyString, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::session::Session;
+use crate::raw::visit::{self, Stop, Visit, Visitor};
 use crate::raw::{GilCell, Ref};
 
 /// Sessions and resources. `agent_cache` has one.
@@ -21,6 +22,12 @@ struct State {
     sessions: Sessions<Ref<Session>>,
     /// Weak references to tools.
     resources: Resources<Ref<PyWeakrefReference>>,
+}
+
+impl Visit for State {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.sessions.iter().try_for_each(|session| session.visit(visitor))
+    }
 }
 
 #[pymethods]
@@ -92,9 +99,7 @@ impl Registry {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited =
-            self.state.visit(|state| state.sessions.iter().try_for_each(|session| session.visit(visit)));
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 }
 

@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::tool::Counts;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
 
 /// One session.
@@ -28,6 +29,8 @@ pub(super) struct State {
     functions: BTreeMap<u32, Ref>,
     pub(super) counts: Counts,
 }
+
+visits!(struct State { functions });
 
 #[pymethods]
 impl Session {
@@ -72,9 +75,7 @@ impl Session {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited =
-            self.state.visit(|state| state.functions.values().try_for_each(|function| function.visit(visit)));
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 
     fn __clear__(&self) {

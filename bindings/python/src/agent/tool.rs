@@ -1,15 +1,10 @@
 //! Tools, and what is counted of their calls: for each tool, for each session, and for the process.
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
-use super::call::Watched;
-use crate::cache::Cache;
-use crate::call::Function;
-use crate::instances::Instances;
-use crate::part::Part;
-use crate::raw::{GilCell, Ref, function};
+use crate::raw::visit::visits;
+use crate::raw::{GilCell, Ref};
 
 /// What makes a decorated function the tool of an agent.
 pub(crate) struct Tool {
@@ -27,15 +22,12 @@ pub(super) enum Scope {
     Session(Ref),
 }
 
-impl Tool {
-    /// For the garbage collector.
-    pub(crate) fn make(&self) -> Option<&Ref> {
-        match &self.scope {
-            Scope::Global => None,
-            Scope::Session(make) => Some(make),
-        }
+visits!(struct Tool { scope });
+visits!(
+    enum Scope {
+        Session(make),
     }
-}
+);
 
 /// What is counted.
 #[derive(Clone, Copy, Default)]
@@ -47,7 +39,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    const NONE: Self = Self { hits: 0, misses: 0, invalidations: 0, loop_detections: 0 };
+    pub(super) const NONE: Self = Self { hits: 0, misses: 0, invalidations: 0, loop_detections: 0 };
 
     pub(super) fn to_dict(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         let dict = PyDict::new(py);
@@ -61,76 +53,3 @@ impl Counts {
 
 /// Over all tools and sessions of the process, those that are gone included.
 pub(super) static TOTAL: GilCell<Counts> = GilCell::new(Counts::NONE);
-
-/// Makes a tool. `make` is called with a session and returns the function that keeps the results of that session;
-/// without it, `cache` keeps the results.
-#[pyfunction]
-#[allow(clippy::too_many_arguments)] // as many as a tool is made of
-pub(super) fn decorate_tool<'py>(
-    wrapped: Bound<'py, PyAny>,
-    cache: Bound<'py, Cache>,
-    skip: usize,
-    make_key: Option<Bound<'py, PyAny>>,
-    number: u32,
-    make: Option<Bound<'py, PyAny>>,
-    excluded: (Vec<usize>, Vec<Bound<'py, PyString>>),
-    instance: Option<Bound<'py, PyString>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = wrapped.py();
-    let scope = make.map_or(Scope::Global, |make| Scope::Session(Ref::new(make)));
-    let instances = instance.map(|name| Instances::new(&cache, name));
-    let part = Part::new(skip, &excluded.0, excluded.1, instances);
-    let function = Function {
-        passes_for: Some(Ref::new(wrapped.clone())),
-        wrapped: Ref::new(wrapped),
-        cache: Ref::new(cache),
-        number: 0,
-        typed: false,
-        skip,
-        is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
-        make_key: make_key.map(Ref::new),
-        part,
-        tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
-    };
-    function::new::<Watched>(py, function)
-}
-
-fn tool<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tool> {
-    function::function(object)
-        .and_then(|function| function.tool.as_ref())
-        .ok_or_else(|| PyTypeError::new_err("only functions that were decorated with AgentCache are tools"))
-}
-
-/// What was counted of a tool.
-#[pyfunction]
-pub(super) fn tool_counts<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-    let counts = *tool(object)?.counts.borrow(object.py());
-    counts.to_dict(object.py())
-}
-
-/// Counts an invalidation of a tool's results.
-#[pyfunction]
-pub(super) fn count_tool_invalidation(object: &Bound<'_, PyAny>) -> PyResult<()> {
-    tool(object)?.counts.borrow(object.py()).invalidations += 1;
-    Ok(())
-}
-
-/// Sets a tool's counts to zero.
-#[pyfunction]
-pub(super) fn reset_tool_counts(object: &Bound<'_, PyAny>) -> PyResult<()> {
-    *tool(object)?.counts.borrow(object.py()) = Counts::NONE;
-    Ok(())
-}
-
-/// What was counted over all tools and sessions.
-#[pyfunction]
-pub(super) fn total_counts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let counts = *TOTAL.borrow(py);
-    counts.to_dict(py)
-}
-
-/// Counts an invalidation.
-#[pyfunction]
-pub(super) fn count_invalidation(py: Python<'_>) {
-    TOTAL.borrow(py).invalidations += 1;
-}

@@ -31,8 +31,9 @@ use super::facts::Facts;
 use super::found::Found;
 use super::object::all_attributes;
 use super::types;
-use crate::key::is_plain;
+use crate::plain::is_plain;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
 use crate::raw::{GilCell, attribute};
 
 /// Stands for equal objects.
@@ -43,12 +44,20 @@ pub(crate) struct Twin {
     shared: Shared,
 }
 
+visits!(struct Twin { snapshot, shared });
+
+impl Visit for Shared {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        let (_, types) = &self.encoded;
+        self.parts.visit(visitor)?;
+        types.visit(visitor)
+    }
+}
+
 #[pymethods]
 impl Twin {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.snapshot)?;
-        let Shared { parts, encoded } = &self.shared;
-        parts.iter().chain(encoded.1.iter()).try_for_each(|part| visit.call(part))
+        visit::traverse(self, visit)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `compact`: a file without what has expired or was taken back.
+//! `compact`: writes a file without expired entries and records that were taken back.
 
 use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
         return Err(Failure::Other(what.to_owned()));
     }
     if args.out.is_none() {
-        // Where there is nothing to compact, no lock is made, nor a folder for it.
+        // If there is no file to compact, fail before a lock, or a folder for it, is created.
         drop(args.source.open(host)?);
     }
     let _lock = args.out.is_none().then(|| lock(&args.source.path)).transpose()?;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
     }
     drop(bar);
     if let Some(lost) = lost.sentence() {
-        // What is in there may still be saved; a compacted file would be without it for good.
+        // The lost data may still be recoverable; a compacted file would be without it for good.
         let file = args.source.path.display();
         return Err(Failure::Other(format!(
             "{file}: {lost}, and `async-cache repair` makes a sound file of it"

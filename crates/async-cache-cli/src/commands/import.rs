@@ -1,4 +1,4 @@
-//! `import`: lines of JSON, as `export` writes them, to a new file.
+//! `import`: writes a new file from lines of JSON, in the form of `export`.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<
         let head = Head::read(&value, now);
         match head {
             Some(head) => to = Some(Importer::new(args, secret, &head)?),
-            // A list of entries of anybody's making.
+            // A list of entries made by another program.
             None if value.get("key").is_some() => {
                 let mut importer =
                     Importer::new(args, secret, &Head { version: String::new(), saved_at: now })?;
@@ -89,7 +89,7 @@ enum Wrong {
 
 struct Importer {
     writer: Writer,
-    /// Of two lines with one key the later one counts.
+    /// For two lines with the same key the later line counts.
     pushed: HashMap<Vec<u8>, Pushed>,
 }
 

@@ -1,0 +1,257 @@
+//! Decorated functions: how the key of a call is made, and which entries an invalidation removes.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::agent::Tool;
+use crate::args::{Args, exact_names};
+use crate::cache::Cache;
+use crate::call_query::CallQuery;
+use crate::errors::{self, name_of};
+use crate::instances::{Instances, Unknown, with};
+use crate::key::Query;
+use crate::part::{Kept, Part};
+use crate::raw::Ref;
+use crate::raw::function::{Classes, Payload, payload};
+use crate::raw::visit::visits;
+
+/// A decorated function.
+pub(crate) struct Function {
+    pub(crate) wrapped: Ref,
+    /// The function of Python's that it passes for: `wrapped`, or the one that is inside of it if it is a bound
+    /// method, a `functools.partial` or a callable object.
+    pub(crate) passes_for: Option<Ref>,
+    pub(crate) cache: Ref<Cache>,
+    /// Which of the functions that share the cache.
+    pub(crate) number: u32,
+    /// Whether `1` and `1.0` are two arguments.
+    pub(crate) typed: bool,
+    /// How many of the first arguments are no part of the key.
+    pub(crate) skip: usize,
+    /// Makes the keys, if a backend of the user's own is to get them: called with arguments and keywords.
+    pub(crate) make_key: Option<Ref>,
+    /// What the keys are made of, if that is not all arguments.
+    pub(crate) part: Option<Box<Part>>,
+    /// Whether the key of a call is made of the call as it stands by the native module. With a part, that holds
+    /// of calls without names only.
+    pub(crate) is_direct: bool,
+    /// What makes it the tool of an agent, if it is one.
+    pub(crate) tool: Option<Tool>,
+}
+
+visits!(struct Function { wrapped, passes_for, cache, make_key, part, tool });
+
+impl Payload for Function {
+    fn wrapped(&self) -> &Ref {
+        &self.wrapped
+    }
+
+    fn passes_for(&self) -> Option<&Ref> {
+        self.passes_for.as_ref()
+    }
+
+    fn classes() -> &'static Classes<Self> {
+        static CLASSES: Classes<Function> = Classes::new();
+        &CLASSES
+    }
+}
+
+/// What a decorated function is made of; `None` for any other object.
+#[inline]
+pub(crate) fn function<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Function> {
+    payload(object)
+}
+
+impl Function {
+    /// What [`Function::is_direct`] is of a function.
+    pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&Part>) -> bool {
+        make_key.is_none() && part.is_none_or(Part::is_about_names_only)
+    }
+
+    /// The arguments that make the key.
+    #[inline]
+    pub(crate) fn kept<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> PyResult<Kept<'a, 'py>> {
+        match &self.part {
+            None => Ok(Kept::All(args, names)),
+            Some(part) => {
+                let kept = part.of(args, names, Unknown::Add, self.wrapped.bind(py))?;
+                Ok(kept.expect("unknown objects are added"))
+            }
+        }
+    }
+
+    /// [`Function::kept`], if that runs no Python code and is no error.
+    #[inline]
+    pub(crate) fn kept_at_once<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> Option<Kept<'a, 'py>> {
+        match &self.part {
+            None => Some(Kept::All(args, names)),
+            Some(part) => part.of(args, names, Unknown::Leave, self.wrapped.bind(py)).ok()?,
+        }
+    }
+
+    /// The objects that it is called on, if its results are kept for each.
+    fn instances(&self) -> Option<&Instances> {
+        self.part.as_ref().and_then(|part| part.instances.as_ref())
+    }
+
+    /// Notes that a call is going to have an entry or a load, if its results go with its object.
+    pub(crate) fn note(
+        &self,
+        py: Python<'_>,
+        (args, names): (&Args, Option<&Bound<'_, PyTuple>>),
+        query: &CallQuery<'_, '_>,
+    ) -> PyResult<()> {
+        let Some(part) = self.part.as_ref() else { return Ok(()) };
+        let Some(instances) = &part.instances else { return Ok(()) };
+        // Neither is the object excluded nor what is before it, for it is the first parameter.
+        let object = instances.position(py, args, names)?;
+        instances.note(args.as_slice()[object].bind(py), query.hash());
+        Ok(())
+    }
+
+    /// How keys are made of the arguments that are kept.
+    #[inline]
+    fn shape(&self) -> (u32, bool, usize) {
+        // A part may have left out the first ones already.
+        (self.number, self.typed, self.part.as_ref().map_or(self.skip, |part| part.skip()))
+    }
+
+    /// The key of a call with these arguments, if making it runs no Python code.
+    #[inline]
+    pub(crate) fn query_at_once<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        kept: &'a Kept<'_, 'py>,
+    ) -> Option<CallQuery<'a, 'py>> {
+        if self.make_key.is_some() {
+            return None;
+        }
+        let seed = self.cache.bind(py).get().seed;
+        CallQuery::at_once(py, seed, self.shape(), kept.args(), kept.names())
+    }
+
+    /// [`Function::query_at_once`] of a function that [is direct](Function::is_direct).
+    #[inline]
+    pub(crate) fn query_direct<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> Option<CallQuery<'a, 'py>> {
+        let seed = self.cache.bind(py).get().seed;
+        CallQuery::at_once(py, seed, (self.number, self.typed, self.skip), args, names)
+    }
+
+    /// The key of a call with these arguments.
+    #[inline]
+    pub(crate) fn query<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        kept: &'a Kept<'_, 'py>,
+    ) -> PyResult<CallQuery<'a, 'py>> {
+        self.query_of(py, self.shape(), kept.args(), kept.names())
+    }
+
+    /// The key that these arguments are, nothing left out.
+    pub(crate) fn query_written<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> PyResult<CallQuery<'a, 'py>> {
+        self.query_of(py, (self.number, self.typed, 0), args, names)
+    }
+
+    #[inline]
+    fn query_of<'a, 'py>(
+        &self,
+        py: Python<'py>,
+        (number, typed, skip): (u32, bool, usize),
+        args: &'a Args,
+        names: Option<&'a Bound<'py, PyTuple>>,
+    ) -> PyResult<CallQuery<'a, 'py>> {
+        let seed = self.cache.bind(py).get().seed;
+        if let Some(make) = &self.make_key {
+            return CallQuery::made_by(make.bind(py), seed, skip, args, names);
+        }
+        CallQuery::new(py, seed, (number, typed, skip), args, names)
+    }
+
+    /// Removes what calls that are written so have cached.
+    ///
+    /// A way to write a call that has no key is a call that raises, and so has cached nothing; if no way has one, it
+    /// is the argument's own error.
+    pub(crate) fn invalidate(&self, py: Python<'_>, calls: &Bound<'_, PyList>) -> PyResult<()> {
+        let mut refused = None;
+        let mut is_any_done = false;
+        for call in calls.iter() {
+            let (args, names): (Bound<'_, PyTuple>, Bound<'_, PyTuple>) = call.extract()?;
+            if names.len() > args.len() {
+                let message = format!("{} names for {} arguments", names.len(), args.len());
+                return Err(PyTypeError::new_err(message));
+            }
+            let given = args.iter().collect::<Vec<_>>();
+            let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
+            let names = exact_names(&names)?;
+            let names = (!names.is_empty()).then_some(&names);
+            let args = match self.numbered(py, args, names) {
+                Ok(Some(args)) => args,
+                Ok(None) => {
+                    is_any_done = true;
+                    continue;
+                }
+                Err(error) => {
+                    refused = refused.or(Some(error));
+                    continue;
+                }
+            };
+            match self.query_written(py, &args, names) {
+                Ok(query) => {
+                    self.cache.bind(py).get().delete_key(py, &query)?;
+                    is_any_done = true;
+                }
+                Err(error) if !errors::is_from_outside(py, &error) => {
+                    // A `TypeError` may be about the way only: that of a function that makes keys, say.
+                    if refused.as_ref().is_none_or(|first: &PyErr| first.is_instance_of::<PyTypeError>(py)) {
+                        refused = Some(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match refused {
+            Some(error) if !is_any_done => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Function {
+    /// What was kept of a call with the object's number in its place. `None`: nothing of the object is cached.
+    fn numbered(
+        &self,
+        py: Python<'_>,
+        args: Args,
+        names: Option<&Bound<'_, PyTuple>>,
+    ) -> PyResult<Option<Args>> {
+        let Some(instances) = self.instances() else { return Ok(Some(args)) };
+        let position = instances.position(py, &args, names)?;
+        let object = args.as_slice()[position].bind(py);
+        let token = instances.token(object, Unknown::Leave, String::new)?;
+        if token.is_none() {
+            Instances::check(object, || name_of(self.wrapped.bind(py)))?;
+        }
+        Ok(token.map(|token| with(py, &args, position, token)))
+    }
+}

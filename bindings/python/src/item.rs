@@ -1,0 +1,35 @@
+//! One flight of a load, as the load's driver and a batch keep it.
+
+use std::collections::HashMap;
+
+use async_cache_core::flight::FlightId;
+use pyo3::prelude::*;
+
+use crate::key::{Query, StoredKey};
+use crate::raw::Ref;
+use crate::raw::visit::visits;
+use crate::room::Room;
+use crate::ttl::Ttl;
+
+/// One flight of a load.
+pub(crate) struct Item {
+    pub(crate) flight: FlightId,
+    pub(crate) room: Ref<Room>,
+    pub(crate) key: Ref,
+    pub(crate) hash: u64,
+    pub(crate) ttl: Ttl,
+}
+
+visits!(struct Item { room, key });
+
+/// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
+/// was fenced while its batch gathered has a successor in the same batch.
+pub(crate) fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
+    let mut first = HashMap::with_capacity(items.len());
+    let mut same = |(index, item): (usize, &Item)| {
+        let at = *first.entry(item.hash).or_insert(index);
+        let query = StoredKey { key: items[at].key.bind(py), hash: item.hash };
+        if query.quick(py, &item.key) == Some(true) { at } else { index }
+    };
+    items.iter().enumerate().map(&mut same).collect()
+}

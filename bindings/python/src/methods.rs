@@ -1,0 +1,115 @@
+//! `get` and `set`: called without pyo3's argument parsing, for they are the hit path of who uses a cache by hand.
+
+use std::ffi::CStr;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use crate::cache::Cache;
+use crate::call::{Call, ObjectCall};
+use crate::done::done;
+use crate::key::ObjectKey;
+use crate::once;
+use crate::raw::Ref;
+use crate::raw::method::{Arguments, Method};
+use crate::ttl::Ttl;
+
+/// The value of a key; on a miss what the loader brings, or `None` without one.
+pub(crate) struct Get;
+
+impl Method<4> for Get {
+    type Class = Cache;
+    const NAME: &'static CStr = c"get";
+    const DOC: &'static CStr = c"get($self, key, loader=None, batch_loader=None, ttl=None)\n--\n\n\
+        The value of a key; on a miss what the loader brings, or None without one.\n\n\
+        loader is an async function without arguments, batch_loader one that takes a list of keys and returns\n\
+        a mapping or as many values; ttl in seconds, the cache's default if it is None.";
+    const PARAMETERS: [&'static str; 4] = ["key", "loader", "batch_loader", "ttl"];
+
+    #[inline]
+    fn call_fast<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, loader, batch_loader, ttl]: &Arguments<'_, 'py, 4>,
+    ) -> Option<Bound<'py, PyAny>> {
+        if batch_loader.is_some() || ttl.is_some() || loader.is_some_and(|loader| !loader.is_callable()) {
+            return None;
+        }
+        let key = key?;
+        let call = || ObjectCall {
+            cache: Ref::new(cache.clone()),
+            key: Ref::new(key.to_owned()),
+            loader: loader.map(|loader| Ref::new(loader.to_owned())),
+            batch_loader: None,
+            ttl: Ttl::Default,
+        };
+        Call::get(cache.py(), call).ok()
+    }
+
+    fn call<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, loader, batch_loader, ttl]: &Arguments<'_, 'py, 4>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let [loader, batch_loader, ttl] =
+            [loader, batch_loader, ttl].map(|argument| argument.filter(|it| !it.is_none()));
+        let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
+        for (name, loader) in [("loader", &loader), ("batch_loader", &batch_loader)] {
+            if let Some(loader) = loader
+                && !loader.is_callable()
+            {
+                let class = loader.get_type().qualname()?;
+                let message = format!("{name} is an async function (it is called on a miss), not {class}");
+                return Err(PyTypeError::new_err(message));
+            }
+        }
+        let key = key.expect("it is required");
+        let call = || ObjectCall {
+            cache: Ref::new(cache.clone()),
+            key: Ref::new(key.to_owned()),
+            loader: loader.map(|loader| Ref::new(loader.to_owned())),
+            batch_loader: batch_loader.map(|loader| Ref::new(loader.to_owned())),
+            ttl,
+        };
+        Call::get(cache.py(), call)
+    }
+}
+
+/// Stores a value, at once. What is returned may be awaited, and need not be.
+pub(crate) struct Set;
+
+impl Method<3> for Set {
+    type Class = Cache;
+    const NAME: &'static CStr = c"set";
+    const DOC: &'static CStr = c"set($self, key, value, ttl=...)\n--\n\n\
+        Stores a value, at once. What is returned may be awaited, and need not be.\n\n\
+        ttl in seconds, None for ever; the cache's default if it is left out.";
+    const PARAMETERS: [&'static str; 3] = ["key", "value", "ttl"];
+
+    #[inline]
+    fn call_fast<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, value, ttl]: &Arguments<'_, 'py, 3>,
+    ) -> Option<Bound<'py, PyAny>> {
+        let (key, value) = (key?.to_owned(), value?.to_owned());
+        if ttl.is_some() || !once::is_kept_at_sight(&value) {
+            return None;
+        }
+        let (py, cache) = (cache.py(), cache.get());
+        let query = ObjectKey::of_plain(cache.seed, &key)?;
+        cache.set_at_once(py, &query, value).then(|| done(py).ok())?
+    }
+
+    fn call<'py>(
+        cache: &Bound<'py, Cache>,
+        &[key, value, ttl]: &Arguments<'_, 'py, 3>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(value) = value else {
+            return Err(PyTypeError::new_err("set() missing 1 required positional argument: 'value'"));
+        };
+        let ttl = ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(&ttl, "ttl"))?;
+        once::check(&value, "set() was given")?;
+        let key = key.expect("it is required");
+        let query = ObjectKey::new(cache.get().seed, &key)?;
+        cache.get().set_key(cache.py(), &query, value.to_owned(), ttl)?;
+        done(cache.py())
+    }
+}

@@ -1,0 +1,366 @@
+//! What Python sees of a cache, besides `get` and `set`: construction, deletion, sizes and counters, files, settings, and its
+//! part in garbage collection.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_cache_core::stats::Stats;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::cache::{Cache, State};
+use crate::clock;
+use crate::done::done;
+use crate::errors;
+use crate::file;
+use crate::gathering::Batches;
+use crate::key::{ObjectKey, Query};
+use crate::once;
+use crate::options::FileOptions;
+use crate::pace::{Slice, drop_in_slices};
+use crate::raw::{GilCell, visit};
+use crate::target::Target;
+use crate::ttl::Ttl;
+use crate::window::Window;
+
+const MAX_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(100).expect("it is not zero");
+
+#[pymethods]
+impl Cache {
+    /// An unlimited cache, whatever the arguments: they are for `__init__`, which subclasses may override.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
+        Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, batches)) }
+    }
+
+    /// Gives a cache that was not used yet its limits.
+    #[pyo3(signature = (maxsize, default_ttl, batch_window_ms, max_batch_size))]
+    fn _configure(
+        &self,
+        py: Python<'_>,
+        maxsize: Option<&Bound<'_, PyAny>>,
+        default_ttl: Option<&Bound<'_, PyAny>>,
+        batch_window_ms: &Bound<'_, PyAny>,
+        max_batch_size: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let maxsize = maxsize.map(|maxsize| maxsize_of(maxsize)).transpose()?;
+        let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
+        let batches = Batches::new(Window::new(batch_window_ms)?, batch_size(max_batch_size)?);
+        let new = State::new(maxsize, default_ttl, batches);
+        let mut state = self.state.borrow(py);
+        if !state.core.is_pristine() || state.opened.is_some() {
+            return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
+        }
+        let old = std::mem::replace(&mut *state, new);
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    /// Removes a key, at once. What is returned may be awaited, and need not be.
+    fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let query = ObjectKey::new(self.seed, key)?;
+        self.delete_key(py, &query)?;
+        done(py)
+    }
+
+    /// Removes everything, and sets the metrics to zero.
+    fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let cleared = {
+            let mut state = self.state.borrow(py);
+            (state.saves, state.save_errors, state.dropped, state.no_room) = (0, 0, 0, 0);
+            state.spent = Stats::default();
+            state.bury_all();
+            (state.core.clear(), state.opened.take())
+        };
+        let (cleared, opened) = cleared;
+        drop(opened);
+        drop_in_slices(py, cleared.store.into_entries());
+        done(py)
+    }
+
+    /// Removes everything, and what was counted stays: for an invalidation.
+    pub(crate) fn remove_all(&self, py: Python<'_>) {
+        let removed = {
+            let mut state = self.state.borrow(py);
+            state.no_room = 0;
+            let opened = state.opened.take();
+            if let Some(opened) = &opened {
+                opened.add_to(&mut state.spent);
+            }
+            state.bury_all();
+            (state.core.remove_all(), opened)
+        };
+        let (removed, opened) = removed;
+        drop(opened);
+        drop_in_slices(py, removed.store.into_entries());
+    }
+
+    /// Whether a key would be served. No use of it.
+    fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let query = ObjectKey::new(self.seed, key)?;
+        let opened = {
+            let (state, slot, _) = self.address(py, &query)?;
+            if slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
+                return Ok(true);
+            }
+            state.opened.clone()
+        };
+        let Some(opened) = opened else { return Ok(false) };
+        let Some(bytes) = query.encode(py)? else { return Ok(false) };
+        Ok(opened.contains(py, &bytes))
+    }
+
+    /// How many entries there are.
+    fn size(&self, py: Python<'_>) -> usize {
+        self.reclaim(py);
+        let state = self.state.borrow(py);
+        state.core.store().len() + state.opened.as_ref().map_or(0, |opened| opened.cold.live())
+    }
+
+    /// All counters.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.counted(py);
+        let dict = PyDict::new(py);
+        dict.set_item("hits", stats.hits)?;
+        dict.set_item("misses", stats.misses)?;
+        dict.set_item("size", stats.size)?;
+        dict.set_item("hit_rate", stats.hit_rate())?;
+        dict.set_item("loads", stats.loads)?;
+        dict.set_item("load_errors", stats.load_errors)?;
+        dict.set_item("load_time", stats.load_time.as_secs_f64())?;
+        dict.set_item("joined", stats.joined)?;
+        dict.set_item("batches", stats.batches)?;
+        dict.set_item("batched_keys", stats.batched_keys)?;
+        dict.set_item("evictions", stats.evictions)?;
+        dict.set_item("expirations", stats.expirations)?;
+        dict.set_item("fenced", stats.fenced)?;
+        dict.set_item("cold", stats.cold)?;
+        dict.set_item("cold_hits", stats.cold_hits)?;
+        dict.set_item("undecodable", stats.undecodable)?;
+        dict.set_item("saves", stats.saves)?;
+        dict.set_item("save_errors", stats.save_errors)?;
+        let (running, oldest) = self.running_loads(py);
+        dict.set_item("running_loads", running)?;
+        dict.set_item("oldest_load", oldest.map(|age| age.as_secs_f64()))?;
+        dict.set_item("dropped", stats.dropped)?;
+        Ok(dict)
+    }
+
+    /// Saves everything to a file, and says what came of it.
+    #[pyo3(signature = (path, version, options, set_aside))]
+    fn save_to_file<'py>(
+        &self,
+        py: Python<'py>,
+        path: PathBuf,
+        version: String,
+        options: &FileOptions,
+        set_aside: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        self.save_file(py, &Target::new(path, version, options), set_aside)
+    }
+
+    /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
+    #[pyo3(signature = (path, version, options))]
+    fn open_from_file(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        version: String,
+        options: &FileOptions,
+    ) -> PyResult<Option<usize>> {
+        self.open_file(py, &Target::new(path, version, options))
+    }
+
+    /// Has the cache keep what its saves need to merge, though it opens no file: for one that is about to be set aside.
+    fn share_file(&self, py: Python<'_>, options: &FileOptions) {
+        self.begin_sharing(py, options);
+    }
+
+    /// The version tag of a file; `None` if there is none that can be read.
+    #[allow(clippy::unused_self)]
+    fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
+        Target::new(path, String::new(), options).tag(py)
+    }
+
+    /// Counts up with everything that a save would show.
+    fn changes(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.changes()
+    }
+
+    /// Counts a save to a backend of the user's own; how many entries it dropped that there was no room for here.
+    fn count_save(&self, py: Python<'_>) -> u64 {
+        let mut state = self.state.borrow(py);
+        let dropped = std::mem::take(&mut state.no_room);
+        state.saves += 1;
+        state.dropped += dropped;
+        dropped
+    }
+
+    /// Notes how many entries of a backend of the user's own there was no room for.
+    fn count_no_room(&self, py: Python<'_>, count: u64) {
+        self.state.borrow(py).no_room = count;
+    }
+
+    /// Counts a save that failed, to whatever backend.
+    fn count_save_error(&self, py: Python<'_>) {
+        self.state.borrow(py).save_errors += 1;
+    }
+
+    /// Takes in an entry, as the one that was not used for the longest time, unless its key is there.
+    fn restore(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: Bound<'_, PyAny>,
+        ttl: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let ttl = ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))?;
+        once::check(&value, "its value is")?;
+        let deadline = ttl.deadline(Ttl::Never, clock::now);
+        file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, None)
+    }
+
+    /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
+    fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        /// Entries that are taken under one borrow.
+        const GULP: usize = 64;
+        let now = clock::now();
+        let entries = PyList::empty(py);
+        let mut slice = Slice::begin();
+        for gulp in self.list(py).chunks(GULP) {
+            for entry in self.take(py, gulp) {
+                if !entry.deadline.has_passed(now) {
+                    let left = entry.deadline.remaining(now).map(|left| left.as_secs_f64());
+                    entries.append((entry.key, entry.value, left))?;
+                }
+            }
+            slice.end_if_over(py)?;
+        }
+        Ok(entries)
+    }
+
+    #[getter]
+    fn hits(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.stats().hits
+    }
+
+    #[getter]
+    fn misses(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).core.stats().misses
+    }
+
+    #[getter]
+    fn maxsize(&self, py: Python<'_>) -> Option<usize> {
+        self.state.borrow(py).core.maxsize()
+    }
+
+    #[getter]
+    fn default_ttl(&self, py: Python<'_>) -> Option<f64> {
+        match self.state.borrow(py).default_ttl {
+            Ttl::For(ttl) => Some(ttl.as_secs_f64()),
+            Ttl::Default | Ttl::Never => None,
+        }
+    }
+
+    #[setter]
+    fn set_default_ttl(&self, py: Python<'_>, ttl: &Bound<'_, PyAny>) -> PyResult<()> {
+        let ttl = Ttl::new(ttl, "default_ttl")?;
+        self.state.borrow(py).default_ttl = ttl;
+        Ok(())
+    }
+
+    #[getter]
+    fn batch_window_ms(&self, py: Python<'_>) -> f64 {
+        self.state.borrow(py).batches.window().milliseconds()
+    }
+
+    #[setter]
+    fn set_batch_window_ms(&self, py: Python<'_>, window_ms: &Bound<'_, PyAny>) -> PyResult<()> {
+        let window = Window::new(window_ms)?;
+        self.state.borrow(py).batches.set_window(window);
+        Ok(())
+    }
+
+    #[getter]
+    fn max_batch_size(&self, py: Python<'_>) -> usize {
+        self.state.borrow(py).batches.max_size().get()
+    }
+
+    #[setter]
+    fn set_max_batch_size(&self, py: Python<'_>, size: &Bound<'_, PyAny>) -> PyResult<()> {
+        let size = batch_size(size)?;
+        self.state.borrow(py).batches.set_max_size(size);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(&self.state, visit)
+    }
+
+    fn __clear__(&self) {
+        drop(self.state.take_with(|state| (state.core.clear(), state.opened.take(), state.batches.clear())));
+    }
+}
+
+impl Cache {
+    /// How many loads run, and for how long the oldest one has.
+    fn running_loads(&self, py: Python<'_>) -> (usize, Option<Duration>) {
+        let now = clock::now();
+        let state = self.state.borrow(py);
+        let ages = state.core.flights().iter().map(|(_, room)| now.since(room.bind(py).get().began));
+        ages.fold((0, None), |(count, oldest), age| (count + 1, oldest.max(Some(age))))
+    }
+
+    fn counted(&self, py: Python<'_>) -> Stats {
+        self.reclaim(py);
+        let state = self.state.borrow(py);
+        let mut stats = state.core.stats();
+        if let Some(opened) = &state.opened {
+            stats.cold = opened.cold.live();
+            stats.size += stats.cold;
+            opened.add_to(&mut stats);
+        }
+        stats.undecodable += state.spent.undecodable;
+        stats.expirations += state.spent.expirations;
+        (stats.saves, stats.save_errors, stats.dropped) = (state.saves, state.save_errors, state.dropped);
+        stats
+    }
+}
+
+/// A whole number that is not too large; `what` says what is taken.
+fn whole(number: &Bound<'_, PyAny>, what: &str) -> PyResult<i64> {
+    let is_bool = number.is_instance_of::<PyBool>();
+    if let (false, Ok(whole)) = (is_bool, number.extract::<i64>()) {
+        return Ok(whole);
+    }
+    if number.is_instance_of::<PyInt>() && !is_bool {
+        let number = errors::repr(number);
+        return Err(PyValueError::new_err(format!("{what}, and at most {}, not {number}", i64::MAX)));
+    }
+    let class = number.get_type().qualname()?;
+    Err(PyTypeError::new_err(format!("{what}, not {class}")))
+}
+
+fn maxsize_of(number: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let what = "maxsize is a number of entries, 0 or more, or None for no limit";
+    let size = whole(number, what)?;
+    usize::try_from(size).map_err(|_| PyValueError::new_err(format!("{what}, not {size}")))
+}
+
+fn batch_size(number: &Bound<'_, PyAny>) -> PyResult<NonZeroUsize> {
+    let what = "max_batch_size is a number of keys, 1 or more";
+    let size = whole(number, what)?;
+    let positive = usize::try_from(size).ok().and_then(NonZeroUsize::new);
+    positive.ok_or_else(|| PyValueError::new_err(format!("{what}, not {size}")))
+}
+
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,105 @@
+//! What a load runs: a loader, a decorated function, or a batch loader, and what the loader is called with.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+
+use crate::args::{Args, apply, split};
+use crate::call_key::CallKey;
+use crate::function::{self, Function};
+use crate::item::{Item, distinct};
+use crate::key::Query;
+use crate::raw::Ref;
+use crate::raw::calls::Invoke;
+use crate::raw::visit::visits;
+
+/// What is to be loaded, and how.
+pub(crate) enum Work {
+    /// A loader without arguments.
+    Loader(Ref),
+    /// A decorated function and the arguments of the call.
+    Function { function: Ref, args: Args, names: Option<Ref<PyTuple>> },
+    /// A loader of many keys at once.
+    Batch(Ref),
+}
+
+visits!(enum Work { Loader(loader), Function { function, args, names }, Batch(loader) });
+
+impl Work {
+    pub(crate) fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Loader(loader) => loader.bind(py).invoke0(),
+            Self::Function { function, args, names } => {
+                let wrapped = decorated(function.bind(py)).wrapped.bind(py);
+                apply(wrapped, args, names.as_ref().map(|names| names.bind(py)))
+            }
+            Self::Batch(loader) => {
+                let asked = distinct(py, items);
+                let keys = items.iter().zip(&asked).enumerate().filter(|(index, (_, at))| index == *at);
+                let keys: Vec<_> = keys.map(|(_, (item, _))| item.key.bind(py)).collect();
+                loader.bind(py).invoke1(PyList::new(py, keys)?.as_any())
+            }
+        }
+    }
+
+    pub(crate) fn loader(&self) -> &Ref {
+        match self {
+            Self::Loader(loader) | Self::Batch(loader) => loader,
+            Self::Function { function, .. } => function,
+        }
+    }
+
+    /// Whether an argument was changed between the call and now, so that the key is another one.
+    pub(crate) fn is_outdated(&self, py: Python<'_>, items: &[Item]) -> PyResult<bool> {
+        let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(false) };
+        let key = item.key.bind(py);
+        if !key.cast_exact::<CallKey>().is_ok_and(|key| key.get().may_change()) {
+            return Ok(false);
+        }
+        let names = names.as_ref().map(|names| names.bind(py));
+        let function = decorated(function.bind(py));
+        let kept = function.kept(py, args, names)?;
+        let is_key_of = |key: &Ref| Ok(function.query(py, &kept)?.quick(py, key) == Some(true));
+        if is_key_of(&item.key)? {
+            return Ok(false);
+        }
+        // An argument that is another one each time it is looked at (it says so to pickle, say)
+        // has not changed: to ask again would never end.
+        let now = Ref::new(function.query(py, &kept)?.to_key(py)?);
+        is_key_of(&now)
+    }
+
+    /// Warns of a call that cannot be cached, since an argument is not there in any other call.
+    pub(crate) fn warn_of_one_call(&self, py: Python<'_>, items: &[Item]) -> PyResult<()> {
+        static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(()) };
+        let Some(class) = of_one_call(item.key.bind(py)) else { return Ok(()) };
+        let names = names.as_ref().map(|names| names.bind(py));
+        let (args, named) = split(py, args.as_slice(), names)?;
+        let wrapped = decorated(function.bind(py)).wrapped.bind(py);
+        let warn = WARN.import(py, "cache._stand_ins", "warn_of_one_call")?;
+        warn.call1((wrapped, class, args, named.unwrap_or_else(|| PyDict::new(py)))).map(drop)
+    }
+}
+
+/// The class of an argument that belongs to one call, if a key is of such a call.
+pub(crate) fn of_one_call<'py>(key: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    static MADE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = key.py();
+    if let Ok(key) = key.cast_exact::<CallKey>() {
+        return Some(key.get().of_one_call()?.bind(py).clone());
+    }
+    // One that Python code has made, for a backend of the user's own.
+    if key.is_exact_instance_of::<PyTuple>() || !key.is_instance_of::<PyTuple>() {
+        return None;
+    }
+    let made = MADE.import(py, "cache.key", "KeyOfOneCall").ok()?;
+    if !key.get_type().is(made) {
+        return None;
+    }
+    key.getattr(pyo3::intern!(py, "of_one_call")).ok()?.cast_into().ok()
+}
+
+fn decorated<'a>(function: &'a Bound<'_, PyAny>) -> &'a Function {
+    function::function(function).expect("only decorated functions make such work")
+}

@@ -1,0 +1,93 @@
+"""Tests of the scripts beside it: `python3 -m unittest discover -s scripts`."""
+
+import unittest
+from pathlib import Path
+
+import check_layouts
+import check_prose
+import rust_source
+
+RUST = """//! Heads count. `what` in a span does not.
+//!
+//! ```
+//! let who = "what"; // code
+//! ```
+
+/// It says `a
+/// b` twice.
+fn short() -> &'static str {
+    let brace = '{'; // a trailing one
+    /* a block /* nested */ he */
+    r#"} // no comment "quoted" "#
+}
+
+#[cfg(test)]
+mod tests {
+    struct Hidden;
+    fn unseen() {}
+}
+pub(crate) struct Seen;
+type Alias = Seen;
+trait Asks {
+    fn declared(&self) -> [u8; 4];
+}
+"""
+
+
+class RustSource(unittest.TestCase):
+    def test_a_slash_in_a_string_is_no_comment(self) -> None:
+        lines = [(comment.line, comment.text.strip()) for comment in rust_source.comments(RUST)]
+        self.assertIn((10, "a trailing one"), lines)
+        self.assertIn((11, "a block /* nested */ he"), lines)
+        self.assertNotIn(12, [line for line, _ in lines])
+
+    def test_functions_are_measured_without_tests_and_without_declarations(self) -> None:
+        shipped = rust_source.without_tests(rust_source.code(RUST))
+        self.assertEqual(list(rust_source.functions(shipped)), [("short", 9, 5)])
+
+    def test_types_outside_tests_are_named(self) -> None:
+        shipped = rust_source.without_tests(rust_source.code(RUST))
+        self.assertEqual(sorted(rust_source.types(shipped)), ["Alias", "Asks", "Seen"])
+
+    def test_modules_of_tests_are_left_out(self) -> None:
+        source = "mod a;\npub mod b;\n#[cfg(test)]\nmod c;\n// mod d;\n#[cfg(unix)]\npub(crate) mod e;\n"
+        self.assertEqual(rust_source.modules(source), ["a", "b", "e"])
+
+
+class Prose(unittest.TestCase):
+    def figures(self, name: str, source: str) -> check_prose.Figures:
+        return check_prose.measure(Path(name), source)
+
+    def test_code_blocks_and_spans_are_not_prose(self) -> None:
+        figures = self.figures("src/a.rs", RUST)
+        self.assertEqual(dict(figures.counts), {"it": 1, "one": 1, "he": 1})
+        self.assertIn("he/him/his 1, at most 0", figures.faults())
+
+    def test_docstrings_and_comments_of_python_are_prose(self) -> None:
+        source = '"""Whatever\n\n```\nwho\n```\n"""\nTEXT = "what"  # that\n# noqa: E501 this\n'
+        self.assertEqual(dict(self.figures("a.py", source).counts), {"whatever": 1, "that": 1})
+
+    def test_link_targets_and_fences_of_markdown_are_not_prose(self) -> None:
+        source = "# What\n\n[these](who/it.md) `such` words\n\n```text\nhe\n```\n"
+        self.assertEqual(dict(self.figures("a.md", source).counts), {"what": 1, "these": 1})
+
+    def test_a_table_may_be_wide_and_a_comment_may_not(self) -> None:
+        table, comment = "//! | " + "a" * 100 + " |\n", "let a = 1; // " + "a " * 50 + "\n"
+        self.assertEqual(self.figures("src/a.rs", table).wide, 0)
+        self.assertEqual(self.figures("src/a.rs", comment).wide, 1)
+
+
+class Layouts(unittest.TestCase):
+    def test_each_module_is_named_and_each_name_exists(self) -> None:
+        source = "//! # Layout\n//!\n//! - `gone`: left; `here`, [`there`]: stay\n\nmod here;\nmod new;\nmod there;\n"
+        self.assertEqual(
+            check_layouts.faults(source, {"here", "new", "there"}),
+            [
+                "`mod new` is missing in the list under `# Layout`",
+                "`gone` is in the list under `# Layout`, and no such module exists",
+            ],
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()
