@@ -1,10 +1,10 @@
-# The front door. `make quickstart` does the main job on real input, `make test` passes all tests; both need cargo,
-# Python 3.10 or later, make and the coreutils. What Python needs is installed into .venv, pinned.
-# What takes long on purpose (soak, full benchmarks) has a target of its own.
+# The front door. `make quickstart` does the main job on real input, `make test` passes all tests;
+# both need cargo, Python 3.10 or later, make and the coreutils. Python packages are installed into
+# .venv, with pinned versions. Long-running work (soak, full benchmarks) has targets of its own.
 
 CARGO ?= cargo
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
-# A hang is a failure: nothing here takes half an hour.
+# A hang is a failure: every command here ends within half an hour.
 LIMIT ?= timeout --kill-after=30 1800
 
 PYTHON ?= python3
@@ -24,7 +24,8 @@ $(VENV)/ready: $(BINDINGS)/requirements-dev.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(BINDINGS)/requirements-dev.txt
 	touch $@
 
-# The library that this package replaces. Its modules have our names, so it gets a folder of its own.
+# The library that this package replaces. Its modules have our names, so it is installed in a
+# separate folder.
 ORIGINAL := .venv-original
 $(ORIGINAL)/ready: $(BINDINGS)/benches/requirements-original.txt $(VENV)/ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(ORIGINAL) -r $<
@@ -50,8 +51,8 @@ quickstart-rust: ## the main job in Rust: summarise thousands of source files
 
 test: test-interleavings test-rust test-python ## all tests
 
-# Commands that name the same packages and kinds of targets share what they build of the dependencies: cargo chooses
-# their features by what is named.
+# Commands that name the same packages and kinds of targets share the built dependencies: cargo
+# chooses their features by the named packages.
 TESTED := --workspace --exclude async-cache-benches
 
 test-rust: ## the tests of the crates
@@ -66,7 +67,8 @@ test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
 	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons
 
-# An interpreter with its own checks on (Debian's python3-dbg, say), and the module with its debug assertions.
+# An interpreter with its own checks on (for example Debian's python3-dbg), and the module with its
+# debug assertions.
 PYTHON_DEBUG ?= python3-dbg
 test-python-debug: $(ORIGINAL)/ready ## the tests of the Python package on a debug build of CPython
 	test -e .venv-debug/ready || $(MAKE) --no-print-directory .venv-debug/ready VENV=.venv-debug PYTHON=$(PYTHON_DEBUG)
@@ -78,7 +80,7 @@ test-python-debug: $(ORIGINAL)/ready ## the tests of the Python package on a deb
 		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/release/python_file) \
 		$(LIMIT) $(abspath .venv-debug)/bin/python -X dev -m pytest -q --timeout 300
 
-# Every order in which threads can meet at a lock, as far as the model checker gets.
+# Every order in which threads can meet at a lock, within the reach of the model checker.
 test-interleavings: ## the concurrent front under the model checker
 	RUSTFLAGS="--cfg shuttle" $(LIMIT) $(CARGO) test --quiet -p async-cache --test shuttle --release --target-dir target/shuttle
 
@@ -126,7 +128,7 @@ bench-inspect: ## how long the tool takes to inspect a million entries; writes b
 	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin inspect -p async-cache-cli --bin async-cache
 	./target/release/inspect --save
 
-# The peers that are measured beside the Python package.
+# The peers measured beside the Python package.
 $(VENV)/peers: $(BINDINGS)/benches/requirements.txt $(VENV)/ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
@@ -151,16 +153,17 @@ bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean 
 	./target/release/inspect --smoke
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
-	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/test_garbage.py
+	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/api/test_garbage.py
 	$(CARGO) build --quiet --release -p async-cache --example worker
 	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=400 ASYNC_CACHE_WORKER=$(abspath $(TARGET)/release/examples/worker) \
-		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/workers
-	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=5000 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q tests/test_merging_oracle.py
+		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/processes/workers
+	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=5000 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q tests/processes/test_merging_oracle.py
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
 	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test merging_oracle
 
-# libFuzzer on the stable compiler, and a mutation fuzzer for what needs an interpreter. Seconds for each of them.
+# libFuzzer on the stable compiler, and a mutation fuzzer for decoders that need an interpreter.
+# Seconds for each fuzzer.
 FUZZ_SECONDS ?= 3600
 fuzz: python ## fuzz every decoder for FUZZ_SECONDS (an hour) each
 	fuzz/run $(FUZZ_SECONDS)

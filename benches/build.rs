@@ -1,4 +1,4 @@
-//! Tells the reports which versions they measured: reads them from the lock file.
+//! Passes the measured versions to the reports: reads them from the lock file.
 
 fn main() {
     println!("cargo:rerun-if-changed=../Cargo.lock");

@@ -4,12 +4,13 @@
 //! cargo run -p async-cache-examples --bin agent
 //! ```
 //!
-//! The model is a script, so that this runs anywhere: it looks into files, asks for some of them twice, notes what it
-//! found, and then gets stuck. What a framework does is the same: the tools are async functions, and their errors go
-//! back to the model. A file is read from the disk once per session, a note makes what was read of the notes stale, and
-//! the loop is told to the model, which finishes.
+//! The model is a script, so that the example runs anywhere: it looks into files, asks for some of
+//! them twice, notes the results, and then gets stuck. A framework works in the same way: the tools
+//! are async functions, and their errors are returned to the model. A file is read from the disk
+//! once per session, a note makes the cached notes stale, and the loop is reported to the model,
+//! which finishes.
 
-#![allow(clippy::print_stdout)] // a program that talks
+#![allow(clippy::print_stdout)] // a program with output
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use async_cache::agent::{AgentSession, LoopDetected, LoopDetection, ToolError, m
 use async_cache::{agent_cache, agent_invalidates};
 use syn::visit::Visit;
 
-/// How often a tool ran, rather than being answered from a cache.
+/// How often a tool ran instead of being answered from a cache.
 static RAN: AtomicU32 = AtomicU32::new(0);
 
 /// The sources that the tools look into.
@@ -41,7 +42,7 @@ async fn read_file(name: &str) -> io::Result<String> {
     read(&sources().join(name))
 }
 
-/// Counts functions. What a file defines is the same for everybody.
+/// Counts functions. The definitions in a file are the same for all agents.
 #[agent_cache(resource = "definitions", key = name)]
 async fn count_functions(name: &str) -> io::Result<usize> {
     struct Functions(usize);
@@ -73,7 +74,7 @@ async fn note(path: &Path, line: &str) -> io::Result<()> {
     write(path, &(read(path).unwrap_or_default() + line + "\n"))
 }
 
-#[allow(clippy::disallowed_methods)] // a user's file, and none of the cache's
+#[allow(clippy::disallowed_methods)] // a user's file, not a file of the cache
 fn read(path: &Path) -> io::Result<String> {
     std::fs::read_to_string(path)
 }
@@ -85,7 +86,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the scripted model makes its tools do; the loop that it was told of.
+/// The calls of the scripted model; returns the loop that was reported to the model.
 async fn run_agent(notebook: &Path) -> Result<LoopDetected, Error> {
     let files = list_files("rs").await?;
     for name in &files {
@@ -93,12 +94,12 @@ async fn run_agent(notebook: &Path) -> Result<LoopDetected, Error> {
         note(notebook, &format!("{name}: {functions} functions")).await?;
         assert!(notes(notebook.to_owned()).await?.ends_with(&format!("{functions} functions\n")));
     }
-    // It forgot that it has read them.
+    // The model forgot that it has read them.
     for name in &files {
         read_file(name).await?;
         read_file(name).await?;
     }
-    // And now it is stuck: it asks, checks, asks, checks.
+    // Now the model is stuck: it asks, checks, asks, checks.
     loop {
         for stuck in [notes(notebook.to_owned()).await.err(), list_files("rs").await.err()] {
             match stuck {

@@ -1,5 +1,5 @@
-//! An axum service whose slow part is a decorated function: requests for one thing share one call of it, a write
-//! invalidates, and what was cached survives a restart.
+//! An axum service whose slow part is a decorated function: concurrent requests for one product
+//! share one call, a write invalidates, and the cached results survive a restart.
 //!
 //! ```text
 //! axum_service [FILE]     # serves on 127.0.0.1:8000 until Ctrl-C or SIGTERM, then saves
@@ -8,9 +8,9 @@
 //! curl localhost:8000/metrics
 //! ```
 //!
-//! `product` is the decorated function, `Warehouse` what is slow behind it.
+//! `product` is the decorated function, `Warehouse` the slow part behind it.
 
-#![allow(clippy::print_stdout)] // a program that talks
+#![allow(clippy::print_stdout)] // a program with output
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ enum WarehouseError {
     NoSuchProduct(u64),
 }
 
-/// Stands for a database that takes its time.
+/// Stands for a slow database.
 #[derive(Debug, Default)]
 struct Warehouse {
     names: Mutex<BTreeMap<u64, String>>,
@@ -56,26 +56,28 @@ impl Warehouse {
     }
 }
 
-/// Where the cache is kept; set once, before it is used.
+/// The path of the cache; set once, before the first use.
 static FILE: OnceLock<PathBuf> = OnceLock::new();
 
 fn file() -> PathBuf {
     FILE.get().cloned().unwrap_or_else(|| PathBuf::from("target/axum_service/products.cache"))
 }
 
-/// The warehouse is no part of the key.
+/// The warehouse is not part of the key.
 #[async_ttl(ttl = "10m", maxsize = 10_000, key = id, backup = DiskBackend::new(file()), name = "product")]
 async fn product(warehouse: Arc<Warehouse>, id: u64) -> Result<Product, WarehouseError> {
     warehouse.find(id).await
 }
 
-/// Before and after: nobody gets the old name once this has returned.
+/// Invalidates before and after the write: no request gets the old name after the write has
+/// returned.
 #[invalidates(product, key = (id))]
 async fn rename(warehouse: Arc<Warehouse>, id: u64, name: String) {
     warehouse.names.lock().expect("not poisoned").insert(id, name);
 }
 
-/// The cache's errors as answers. The function's own is inside, shared by all who waited for the call.
+/// The cache's errors as responses. Contains the function's own error, shared by all callers that
+/// waited for the call.
 struct Failure(LoadError<WarehouseError>);
 
 impl IntoResponse for Failure {
@@ -111,7 +113,7 @@ fn service(warehouse: Arc<Warehouse>) -> Router {
         .with_state(warehouse)
 }
 
-/// Ctrl-C, or SIGTERM, which is how containers are stopped.
+/// Ctrl-C, or SIGTERM, by which containers are stopped.
 async fn told_to_stop() -> std::io::Result<()> {
     #[cfg(unix)]
     {
@@ -131,7 +133,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(path) = std::env::args_os().nth(1) {
         FILE.set(path.into()).map_err(|_| "the path is set once")?;
     }
-    product::init()?; // a path that can never hold a cache is noticed here, not in the first request
+    product::init()?; // fails now, not in the first request, if the path can never hold a cache
     println!("{} products in {}", product::cache().len(), file().display());
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
@@ -184,7 +186,7 @@ mod tests {
         let (_, metrics) = ask(&service, "GET", "/metrics", "").await;
         assert!(metrics.ends_with("size 1\n"), "{metrics}");
 
-        // What the shutdown does, and then what the next start does.
+        // The steps of the shutdown, and then of the next start.
         assert_eq!(product::save_to_backup_async().await.unwrap().entries, 1);
         product::clear();
         assert_eq!(product::load_from_backup().unwrap().entries, 1);

@@ -1,14 +1,15 @@
-//! An N+1 query turned into one: every post asks for its author by itself, and the authors come in one query.
+//! An N+1 query turned into one query: every post asks for its author separately, and all authors
+//! come in one query.
 //!
 //! ```text
 //! batch_loading
 //! ```
 //!
-//! The page is rendered three times: as it is written first (one query for each post), through a batch loader (one for
-//! all of them, though no line of the rendering knows of it), and again, from the cache. The table is in memory and
-//! prints its queries; a real one takes milliseconds for each.
+//! The page is rendered three times: in the obvious way (one query for each post), through a batch
+//! loader (one query for all posts, though no line of the rendering knows of batches), and again,
+//! from the cache. The table is in memory and prints its queries; a real query takes milliseconds.
 
-#![allow(clippy::print_stdout)] // a program that talks
+#![allow(clippy::print_stdout)] // a program with output
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Database {
         Arc::new(Self { authors: authors.into(), queries: AtomicUsize::new(0) })
     }
 
-    /// One round trip. Ids without a row are not in the answer, as is usual.
+    /// One round trip. As usual, ids without a row are missing from the answer.
     async fn select_authors(&self, ids: &[u64]) -> Result<HashMap<u64, Author>, Error> {
         self.queries.fetch_add(1, Ordering::Relaxed);
         println!("    SELECT id, name FROM authors WHERE id IN {ids:?}");
@@ -64,7 +65,7 @@ impl Database {
     }
 }
 
-// One thread, so that the output is the same on every machine, however busy.
+// One thread, so that the output is the same on every machine under any load.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let database = Database::new();
@@ -104,7 +105,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Knows of one post and one author.
+/// Renders one post; sees only the post and its author.
 async fn render(post: &'static Post, authors: BatchLoader<u64, Author, Error>) -> Result<String, Error> {
     let author = authors.get(&post.author_id).await?;
     Ok(line(post, author.as_ref()))

@@ -1,36 +1,36 @@
-//! Reads the file that the Python quickstart left behind, and adds an entry that Python finds in turn.
+//! Reads the file written by the Python quickstart, and adds an entry that Python then finds.
 //!
 //! ```text
 //! python bindings/python/examples/quickstart.py
 //! python_file                                     # or python_file FILE
-//! python bindings/python/examples/quickstart.py   # says that one entry more came back
+//! python bindings/python/examples/quickstart.py   # reports one more entry
 //! ```
 //!
-//! Python cached plain dicts under text; here they are a struct, and `String`. Nothing was agreed on but the
-//! names of the fields.
+//! Python cached plain dicts under text; here the values are a struct and the keys `String`. The
+//! two programs agree only on the names of the fields.
 
-#![allow(clippy::print_stdout)] // a program that talks
+#![allow(clippy::print_stdout)] // a program with output
 
 use std::path::PathBuf;
 
 use async_cache::{AsyncCache, CacheBackend, DiskBackend, SavedEntry};
 use serde::{Deserialize, Serialize};
 
-/// What Python noted about one of its modules.
+/// Python's notes about one of its modules.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Module {
     path: String,
     functions: usize,
     classes: usize,
     lines: usize,
-    /// `NAME:LINE` of everything that it defines.
+    /// `NAME:LINE` of every definition in the module.
     names: Vec<String>,
 }
 
-/// Where the quickstart keeps its cache, if it is not told otherwise.
+/// The default path of the quickstart's cache.
 const FILE: &str = "target/quickstart-python/modules.cache";
 
-/// The entry that is added: no module of the standard library.
+/// The added entry: not a module of the standard library.
 const OURS: &str = "examples/python_file.rs";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err(format!("{} is not there: run the Python quickstart first", file.display()).into());
     }
 
-    // A backend alone reads all entries at once.
+    // A backend without a cache reads all entries at once.
     let entries: Vec<SavedEntry<String, Module>> =
         DiskBackend::new(&file).load().map_err(|error| error.to_string())?;
     let sum = |count: fn(&Module) -> usize| entries.iter().map(|entry| count(&entry.value)).sum::<usize>();
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sum(|module| module.classes)
     );
 
-    // A cache opens the file, and reads an entry when it is asked for.
+    // A cache opens the file, and reads an entry at its first use.
     let modules: AsyncCache<String, Module> =
         AsyncCache::builder().backup(DiskBackend::new(&file)).build()?;
     println!("{} entries came back, in {:.2?}", modules.len(), modules.opening().took);

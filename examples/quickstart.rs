@@ -1,15 +1,15 @@
-//! Reads, parses and summarises Rust source files: thousands of them, slow enough to feel. The summaries go
-//! through a cache that survives the process, so the second run has them at once.
+//! Reads, parses and summarises thousands of Rust source files, which takes seconds. The summaries
+//! go through a cache that survives the process, so the second run has them at once.
 //!
 //! ```text
-//! quickstart            # as many results as the last run left behind, the rest is worked out
-//! quickstart --fresh    # forget what the last run left behind
-//! quickstart FOLDER     # other sources than those in cargo's registry
+//! quickstart            # takes results of the last run from its file, computes the others
+//! quickstart --fresh    # discards the results of the last run
+//! quickstart FOLDER     # sources in FOLDER instead of cargo's registry
 //! ```
 //!
-//! The cache is `summaries` below; everything else is the work and the report.
+//! The cache is `summaries` below; the rest of the program is the work and the report.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods)] // a program that talks, and reads files of its own
+#![allow(clippy::print_stdout, clippy::disallowed_methods)] // has output, reads its own files
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use async_cache::{AsyncCache, DiskBackend};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-/// Enough to take some seconds on any machine.
+/// Enough work for some seconds on any machine.
 const MOST_FILES: usize = 4000;
 
-/// What is worth knowing about a source file. Written to the cache's file as a map with these field names.
+/// The summary of a source file. Written to the cache's file as a map with these field names.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Summary {
     lines: usize,
@@ -32,7 +32,7 @@ struct Summary {
     longest: Option<(String, usize)>,
 }
 
-/// How long a run took, in seconds: until the first summary was there, and in all.
+/// How long a run took, in seconds: until the first summary, and in total.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Timing {
     first: f64,
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Error> {
         return Err(format!("there are no .rs files under {}", folder.display()).into());
     }
 
-    // The cache. Building it opens the file of the last run, and reads nothing but its first page.
+    // The cache. Building it opens the file of the last run, and reads only the first page.
     let started = Instant::now();
     let summaries: AsyncCache<PathBuf, Summary> =
         AsyncCache::builder().backup(DiskBackend::new(home.join("summaries.cache"))).build()?;
@@ -83,7 +83,7 @@ async fn main() -> Result<(), Error> {
     compare(&home, opening.entries, timing)
 }
 
-/// Goes through all files, a few at a time. Returns what was found, and when the first answer was there.
+/// Processes all files, a few at a time. Returns the summaries, and the time of the first one.
 async fn summarise_all(
     summaries: &AsyncCache<PathBuf, Summary>,
     files: Vec<PathBuf>,
@@ -99,7 +99,8 @@ async fn summarise_all(
         {
             let summaries = summaries.clone();
             tasks.spawn(async move {
-                // The one line that matters: from the cache, or from the slow function; once, however many ask.
+                // The one important line: from the cache, or from the slow function; once, for any
+                // number of callers.
                 let file = path.clone();
                 let summary = summaries.get_or_load(&path, move || summarise(file)).await;
                 summary.map(|summary| (path, summary))
@@ -109,7 +110,7 @@ async fn summarise_all(
         first.get_or_insert_with(|| started.elapsed());
         match done {
             Ok(Ok(summary)) => found.push(summary),
-            // A file that is no Rust of this edition. Errors are not cached: the next run tries again.
+            // Not a Rust file of this edition. Errors are not cached: the next run tries again.
             Ok(Err(_)) | Err(_) => failed += 1,
         }
         progress(found.len() + failed, total);
@@ -170,9 +171,10 @@ fn arguments() -> Result<(PathBuf, bool), Error> {
     Ok((folder.map_or_else(registry, Ok)?, fresh))
 }
 
-/// Where cargo keeps the sources of dependencies. There are some, or this program could not have been built.
+/// The folder in which cargo keeps the sources of dependencies. Not empty, or this program could
+/// not have been built.
 fn registry() -> Result<PathBuf, Error> {
-    #[allow(deprecated)] // it does the right thing on every platform since Rust 1.85
+    #[allow(deprecated)] // correct on every platform since Rust 1.85
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
@@ -190,7 +192,7 @@ fn progress(done: usize, total: usize) {
     if std::io::stdout().is_terminal() || done.is_multiple_of(1000) {
         let end = if std::io::stdout().is_terminal() { '\r' } else { '\n' };
         print!("{done} of {total}{end}");
-        // Nothing depends on whether the progress is seen.
+        // Nothing depends on whether the progress is visible.
         let _ = std::io::stdout().flush();
     }
 }
@@ -212,7 +214,8 @@ fn report(found: &[(PathBuf, Summary)]) {
     }
 }
 
-/// Says how fast this run was, beside the last cold one. That is remembered in a cache of its own.
+/// Prints the time of this run beside the last cold run. The last cold run is stored in a cache of
+/// its own.
 fn compare(home: &Path, came_back: u64, timing: Timing) -> Result<(), Error> {
     let runs: AsyncCache<String, Timing> =
         AsyncCache::builder().backup(DiskBackend::new(home.join("runs.cache"))).build()?;

@@ -1,13 +1,13 @@
-//! A service that is warm after every deploy: it saves its cache when it is told to stop.
+//! A service that is warm after every deploy: it saves its cache before it stops.
 //!
 //! ```text
-//! shutdown_save FILE     # stop it with ctrl-c, or as containers do: kill -TERM
+//! shutdown_save FILE     # stop with ctrl-c, or as for containers: kill -TERM
 //! ```
 //!
-//! Orchestrators send SIGTERM, wait some seconds, then kill. The save is on disk by then; for the case that the signal
-//! never comes, or the machine goes, the cache saves itself every half minute, too.
+//! Orchestrators send SIGTERM, wait some seconds, then kill. By then the save is on disk. In case
+//! the signal never arrives, or the machine fails, the cache also saves itself every half minute.
 
-#![allow(clippy::print_stdout)] // a program that talks
+#![allow(clippy::print_stdout)] // a program with output
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,23 +19,23 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let path = std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: shutdown_save FILE")?;
-    // Asked for before anything else, so that no signal ends the process unsaved.
+    // Registered first, so that no signal ends the process unsaved.
     let stop = stop_signal()?;
 
     let cache: AsyncCache<u64, String> = AsyncCache::builder()
         .backup(DiskBackend::new(path))
-        .autosave(Duration::from_secs(30)) // the worst case costs half a minute
+        .autosave(Duration::from_secs(30)) // at worst half a minute is lost
         .build()?;
     println!("{} entries came back", cache.opening().entries);
 
-    // The service: in earnest a listener, which stops accepting when `stop` is ready.
+    // The service: in practice a listener, which stops accepting when `stop` is ready.
     let serving = serve(&cache);
     tokio::select! {
         result = serving => result?,
         signal = stop => println!("{signal}: saving"),
     }
 
-    // Nobody is served any more, so nothing changes any more.
+    // No request is running any more, so the cache does not change any more.
     let saved = cache.save_to_backup_async().await?;
     println!("{} entries saved", saved.entries);
     Ok(())
@@ -56,7 +56,7 @@ async fn slow_answer(number: u64) -> Result<String, Error> {
     Ok(format!("the square of {number} is {}", number * number))
 }
 
-/// Ready when somebody wants the process to stop, with the name of what he sent.
+/// Ready when the process is asked to stop; returns the name of the signal.
 #[cfg(unix)]
 fn stop_signal() -> Result<impl Future<Output = &'static str>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -69,12 +69,12 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, Error> {
     })
 }
 
-/// Ready when somebody wants the process to stop, with the name of what he sent.
+/// Ready when the process is asked to stop; returns the name of the signal.
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps)] // as on Unix
 fn stop_signal() -> Result<impl Future<Output = &'static str>, Error> {
     Ok(async {
-        // Without a handler ctrl-c ends the process, and nobody waits here.
+        // Without a handler ctrl-c ends the process, so no code waits here.
         let _ = tokio::signal::ctrl_c().await;
         "ctrl-c"
     })

@@ -1,5 +1,6 @@
-//! Writes the samples into `fuzz/seeds`, for fuzzers to begin with: `cargo run --example seeds`, in this folder. The same
-//! samples are the same bytes, but for what another version of zstd may compress to.
+//! Writes the samples into `fuzz/seeds`, as first inputs of the fuzzers: `cargo run --example
+//! seeds`, in this folder. The same samples give the same bytes, except for differences between
+//! versions of zstd.
 #![allow(clippy::disallowed_methods)] // writes files
 
 use std::fs;

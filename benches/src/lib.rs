@@ -1,16 +1,18 @@
-//! What the benchmarks share: timing in rounds, medians, and a table that becomes a result file.
+//! The common parts of the benchmarks: timing in rounds, medians, and a table that becomes a result
+//! file.
 //!
-//! All contenders of one table are measured in the same process, turn by turn in every round, so that a slow
-//! moment of the machine hits all of them; a table shows medians over the rounds and their ratio to the first
-//! contender. Absolute times are those of one machine at one moment; the ratios are what to compare.
+//! All contenders of one table are measured in the same process, taking turns in every round, so
+//! that a slow moment of the machine affects all of them. A table shows medians over the rounds and
+//! their ratio to the first contender. Absolute times are those of one machine at one moment;
+//! compare the ratios.
 
-#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
+#![allow(clippy::disallowed_methods)] // measures time and reads its own files
 
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// One contender: its name, and what it does once; it returns how many operations that were.
+/// One contender: its name and its work; a run of the work returns the number of operations.
 pub struct Contender<'a> {
     name: String,
     run: Box<dyn FnMut() -> u64 + 'a>,
@@ -27,12 +29,12 @@ pub fn contender<'a>(name: &str, run: impl FnMut() -> u64 + 'a) -> Contender<'a>
     Contender { name: name.to_owned(), run: Box::new(run) }
 }
 
-/// A report that is printed as it grows, and is a Markdown document in the end.
+/// A report that is printed as it grows, and finally becomes a Markdown document.
 #[derive(Debug, Default)]
 pub struct Report(String);
 
 impl Report {
-    /// A report that begins with what was measured, where and on what.
+    /// A report that begins with the subject, the machine and the versions.
     pub fn new(title: &str) -> Self {
         let mut report = Self::default();
         report.line(&format!("# {title}\n"));
@@ -77,7 +79,8 @@ impl Report {
         medians
     }
 
-    /// Writes the report to `benches/results/<name>.md` if the first argument of the program is `--save`.
+    /// Writes the report to `benches/results/<name>.md` if the program's first argument is
+    /// `--save`.
     pub fn finish(self, name: &str) {
         if std::env::args().nth(1).as_deref() == Some("--save") {
             let path = format!("{}/results/{name}.md", env!("CARGO_MANIFEST_DIR"));
@@ -87,18 +90,18 @@ impl Report {
     }
 }
 
-/// The middle one.
+/// The median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The middle one.
+/// The median.
 pub fn median_duration(values: &[Duration]) -> Duration {
     Duration::from_secs_f64(median(values.iter().map(Duration::as_secs_f64).collect()))
 }
 
-/// Three significant digits, and no more than are known.
+/// Three significant digits, but no more than are known.
 pub fn digits(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
@@ -120,7 +123,8 @@ fn machine() -> String {
     machine
 }
 
-/// How many bytes of this process are in memory now, by the kernel's count; 0 where it does not tell.
+/// The number of bytes of this process now in memory, as counted by the kernel; 0 if the kernel
+/// does not report the count.
 pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());

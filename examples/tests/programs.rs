@@ -1,4 +1,4 @@
-//! The examples are run as their readers would run them.
+//! Runs the examples as their readers would run them.
 #![cfg(unix)]
 
 // The time limit of the tests of the front.
@@ -29,7 +29,7 @@ fn batch_loading_asks_in_one_query_for_what_took_six() {
     });
 }
 
-/// Runs the service until it is ready, sends it a signal, and returns what it said and how it ended.
+/// Runs the service until it is ready, sends a signal to it, and returns its output and its end.
 fn served_and_stopped_by(signal: Signal, path: &Path) -> String {
     let mut service =
         Command::new(env!("CARGO_BIN_EXE_shutdown_save")).arg(path).stdout(Stdio::piped()).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! What several fuzzers do: reading all of a file, and writing small ones to begin with.
+//! The common parts of the fuzzers: reading all of a file, and writing small files as first inputs.
 
 mod read_all;
 mod samples;

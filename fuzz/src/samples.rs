@@ -1,30 +1,31 @@
-//! Small files with everything in them that a file may have: what fuzzers begin with, and what forgers change.
+//! Small files with every feature that a file may have: the first inputs of fuzzers, and the
+//! originals of forgers.
 
 use std::ops::Range;
 use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Compression, KeyKind, ReadOptions, Secret, Times, Tombstones, WriteOptions, Writer, fuzzing, verify_with,
+    CacheFile, Compression, KeyKind, Secret, Times, Tombstones, WriteOptions, fuzzing,
 };
 
 const SAVED_AT: u64 = 1_700_000_000_000_000_000;
 
-/// The secret of all files that have one.
+/// The secret of all files with a secret.
 pub fn secret() -> Secret {
     Secret::new("correct horse battery staple").expect("it is long enough")
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A few entries, some of them eager, and tombstones.
     Plain,
-    /// Nothing but a few entries: a small file.
+    /// Only a few entries: a small file.
     Tiny,
     /// Values that compress alone.
     Compressed,
-    /// Values that compress with a dictionary, which is in the file.
+    /// Values that compress with a dictionary, which is stored in the file.
     WithDictionary,
 }
 
@@ -39,7 +40,7 @@ pub struct Entry {
     pub times: Times,
 }
 
-/// A file, and what is in it.
+/// A file and its content.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The file.
@@ -50,15 +51,16 @@ pub struct Sample {
     pub entries: Vec<Entry>,
     /// Its eager entries, coldest first.
     pub eager: Vec<Entry>,
-    /// What was deleted.
+    /// The deleted keys.
     pub tombstones: Tombstones,
-    /// When it was saved.
+    /// The time of the save.
     pub saved_at: u64,
-    /// Where its units stand.
+    /// The positions of its units.
     pub units: Vec<Range<usize>>,
 }
 
-/// A file of a shape. Those of two generations have the same keys and other values, which are as long.
+/// A file of a shape. Files of two generations have the same keys and different values of the same
+/// length.
 pub fn sample(shape: Shape, generation: u8, secret: Option<Secret>) -> Sample {
     let file_id = [generation ^ 0x5A; 16];
     let saved_at = SAVED_AT + u64::from(generation) * 1_000_000_000;
@@ -66,10 +68,10 @@ pub fn sample(shape: Shape, generation: u8, secret: Option<Secret>) -> Sample {
         Shape::Plain | Shape::Tiny => Compression::OFF,
         Shape::Compressed | Shape::WithDictionary => Compression::ZSTD,
     };
-    let options =
-        WriteOptions::new("", saved_at).identity(file_id, [7; 16]).secret(secret).compression(compression);
     let (disk, path) = (FakeDisk::new(), Path::new("/sample.cache"));
-    let mut writer = Writer::create(&disk.as_vfs(), path, options).expect("the disk is sound");
+    let file = CacheFile::new(disk.as_vfs(), path).version("").secret(secret).compression(compression);
+    let options = WriteOptions::new(saved_at).identity(file_id, [7; 16]);
+    let mut writer = file.write(options).expect("the disk is sound");
     let entries = entries(shape, generation, saved_at);
     let eager = eager(shape, generation, saved_at);
     let tombstones = tombstones(shape, saved_at);
@@ -81,7 +83,7 @@ pub fn sample(shape: Shape, generation: u8, secret: Option<Secret>) -> Sample {
     }
     writer.set_tombstones(tombstones.clone());
     writer.finish().expect("the disk is sound");
-    let report = verify_with(&disk.as_vfs(), path, &ReadOptions::new().secret(secret)).expect("it was saved");
+    let report = file.verify().expect("it was saved");
     assert!(report.is_clean(), "{report:?}");
     let bytes = disk.bytes(path).expect("it was saved");
     let units = fuzzing::units(&bytes, secret.as_ref());
@@ -131,7 +133,7 @@ fn value(shape: Shape, generation: u8, i: u64) -> Vec<u8> {
     match shape {
         Shape::Plain | Shape::Tiny => own.into_bytes(),
         Shape::Compressed => own.repeat(9).into_bytes(),
-        // Noise that all of them share, so that only a dictionary can know it.
+        // Noise common to all values, so that only a dictionary can contain it.
         Shape::WithDictionary => {
             let noise = (0..60u32).map(|place| format!("{:x}", place.wrapping_mul(0x9E37_79B9) >> 7));
             (own + &noise.collect::<String>()).into_bytes()

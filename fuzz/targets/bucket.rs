@@ -1,4 +1,4 @@
-//! A bucket of the index; the first two bytes are a key that is looked up in it.
+//! A bucket of the index; the first two bytes are a key to look up in the bucket.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! A whole file, opened and read in every way there is: as it is, and with its checksums made to match.
+//! A whole file, opened and read in every possible way: unchanged, and with corrected checksums.
 #![no_main]
 
 use async_cache_disk::fuzzing;

@@ -1,8 +1,9 @@
-//! A file with a secret, changed by somebody who does not know it: whatever is served is what a holder of the secret
-//! wrote, under that key, in that file.
+//! A file with a secret, changed by an attacker without the secret: every served entry was written
+//! by a holder of the secret, under the same key, in the same file.
 //!
-//! The bytes are a script of changes to a small file. Units may be exchanged, and replaced by those of another file of the
-//! same secret; checksums are made to match at the end. The file is changed before it is opened, or under the reader.
+//! The bytes are a script of changes to a small file. Units may be exchanged, or replaced by units
+//! of another file with the same secret; checksums are corrected at the end. The file is changed
+//! before it is opened, or while it is read.
 #![no_main]
 
 use std::cell::LazyCell;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    EagerStep, ReadOptions, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones, fuzzing, verify_with,
+    CacheFile, EagerStep, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones, fuzzing,
 };
 use async_cache_fuzz::{Entry, Sample, Shape, sample, secret};
 
@@ -19,7 +20,7 @@ const MATCH_CHECKSUMS: u8 = 1;
 const UNDER_THE_READER: u8 = 2;
 
 thread_local! {
-    /// Of each shape the file that is changed, and another one.
+    /// For each shape the file to change, and another file.
     static FILES: LazyCell<[[Sample; 2]; 3]> =
         LazyCell::new(|| SHAPES.map(|shape| [1, 2].map(|generation| sample(shape, generation, Some(secret())))));
 }
@@ -32,9 +33,9 @@ libfuzzer_sys::fuzz_target!(|script: &[u8]| {
 fn forge(files: &[Sample; 2], how: u8, script: &[u8]) {
     let (disk, path) = (FakeDisk::new(), Path::new("/forged.cache"));
     disk.keep_no_log();
-    let (vfs, options) = (disk.as_vfs(), ReadOptions::new().secret(secret()));
+    let file = CacheFile::new(disk.as_vfs(), path).secret(secret());
     disk.put(path, &files[0].bytes);
-    let early = Snapshot::open_with(&vfs, path, &options).expect("it is sound");
+    let early = file.open().expect("it is sound");
 
     let mut forged = files[0].bytes.clone();
     script.chunks_exact(8).for_each(|step| change(&mut forged, files, step));
@@ -46,21 +47,21 @@ fn forge(files: &[Sample; 2], how: u8, script: &[u8]) {
     let snapshot = if how & UNDER_THE_READER != 0 {
         early
     } else {
-        let Ok(late) = Snapshot::open_with(&vfs, path, &options) else { return };
+        let Ok(late) = file.open() else { return };
         late
     };
     let Some(snapshot) = snapshot else { return };
     let genuine = files.iter().find(|file| file.file_id == snapshot.file_id());
     let genuine = genuine.expect("nobody else could have made the header");
     check(&snapshot, genuine);
-    if let Ok(report) = verify_with(&vfs, path, &options)
+    if let Ok(report) = file.verify()
         && report.is_clean()
     {
         assert!(files.iter().any(|file| file.bytes == forged), "a forgery that nobody notices");
     }
 }
 
-/// One step of the script: what, which, and three numbers.
+/// One step of the script: operation, target, and three numbers.
 fn change(forged: &mut Vec<u8>, files: &[Sample; 2], step: &[u8]) {
     let number = |at: usize| usize::from(u16::from_le_bytes([step[at], step[at + 1]]));
     let (from, to, len) = (number(2), number(4), number(6));
@@ -77,7 +78,7 @@ fn change(forged: &mut Vec<u8>, files: &[Sample; 2], step: &[u8]) {
                 bytes.copy_from_slice(&[step[2], step[3], step[6], step[7]][..bytes.len()]);
             }
         }
-        // A unit, in the place of another one, or in its own.
+        // A unit, in the place of another unit, or in its own place.
         2 => paste(forged, unit(&files[0], to).start, &source.bytes[unit(source, from)]),
         3 => paste(forged, unit(&files[0], to).start, &source.bytes[unit(source, to)]),
         4 => {

@@ -1,4 +1,4 @@
-//! MessagePack to JSON and back, and JSON of anybody's making to MessagePack.
+//! MessagePack to JSON and back, and arbitrary JSON to MessagePack.
 #![no_main]
 
 use async_cache_cli::{exact, from_json, show};

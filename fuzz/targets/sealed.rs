@@ -1,4 +1,5 @@
-//! The same of a file with a secret, by somebody who knows it: every checksum and every tag made to match.
+//! As `file`, for a file with a secret, changed by an attacker with the secret: all checksums and
+//! tags are corrected.
 #![no_main]
 
 use async_cache_disk::fuzzing;

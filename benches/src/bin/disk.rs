@@ -1,11 +1,11 @@
-//! Save, open, first get and read-all of caches of 1 k to 10 M small records, beside bitcode (dumping the
-//! whole map) and redb (a database on disk) at 1 M. Opening is measured in a process of its own, as a restart
-//! is.
+//! Save, open, first get and read-all of caches of 1 k to 10 M small records, beside bitcode
+//! (dumping the whole map) and redb (a database on disk) at 1 M. As after a restart, opening is
+//! measured in a new process.
 //!
-//! `disk --save` writes the report; `--most N` leaves out the sizes above N. 10 M entries want 8 GiB of
+//! `disk --save` writes the report; `--most N` leaves out sizes above N. 10 M entries need 8 GiB of
 //! memory and 4 GiB of disk.
 
-#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
+#![allow(clippy::disallowed_methods)] // measures time and reads its own files
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -43,7 +43,7 @@ fn open(path: &Path) -> Cache {
     AsyncCache::builder().backup(DiskBackend::new(path)).build().expect("the path is a file")
 }
 
-/// What a fresh process found; one line of numbers on its standard output.
+/// The measurements of a fresh process; one line of numbers on its standard output.
 struct Restart {
     open: f64,
     first_get: f64,
@@ -57,7 +57,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// In a process of its own: opens, gets, reads all.
+/// In a new process: opens, gets, reads all.
 fn restart(path: &Path, entries: u64) {
     let before = resident_bytes();
     let mut random = fastrand::Rng::new();
@@ -161,7 +161,7 @@ fn main() {
     report.finish("disk");
 }
 
-/// The same map saved and opened by others, in turns with ours.
+/// Peers save and open the same map, in turns with ours.
 fn peers(report: &mut Report, folder: &Path, entries: u64) {
     let map: HashMap<String, Record> = (0..entries).map(|id| (key(id), record(id))).collect();
     let ours_path = folder.join("ours.cache");
@@ -207,7 +207,7 @@ fn peers(report: &mut Report, folder: &Path, entries: u64) {
     report.line(&format!("| bitcode, decoding the whole map | {} | |\n", digits(micros(started.elapsed()))));
 }
 
-/// What it costs that several processes may save to one path.
+/// The cost of allowing several processes to save to one path.
 fn merging(report: &mut Report, folder: &Path, entries: u64) {
     let opened = |name: &str, merges: bool| -> Cache {
         let backup = DiskBackend::new(folder.join(name));

@@ -1,17 +1,17 @@
 //! Hit ratios on access traces, beside `quick_cache` and moka: one shard, fill on miss.
 //!
-//! `hit_ratio --save FOLDER`: the folder holds traces as runs of little-endian u32 keys, one access each, in
-//! files named `<name>.u32`. The traces that the project uses are those of the ARC paper (OLTP, P3) and of
-//! the simulators of cache2k and Caffeine; they are not part of it.
+//! `hit_ratio --save FOLDER`: the folder holds traces as runs of little-endian u32 keys, one access
+//! each, in files named `<name>.u32`. The project uses the traces of the ARC paper (OLTP, P3) and
+//! of the simulators of cache2k and Caffeine; they are not part of the project.
 
-#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
+#![allow(clippy::disallowed_methods)] // measures time and reads its own files
 
 use std::path::Path;
 
 use async_cache::{AsyncCache, Eviction};
 use async_cache_benches::Report;
 
-/// Trace, and the capacities at which it says something.
+/// Trace, and informative capacities.
 const ROWS: [(&str, [usize; 3]); 7] = [
     ("OLTP", [1_000, 2_000, 5_000]),
     ("P3", [25_000, 50_000, 100_000]),

@@ -1,10 +1,10 @@
-//! How long `async-cache inspect` and `async-cache inspect --json` take on a file of a million entries: plain, with a
-//! secret, and compressed. Every run is a process of its own, timed from its start to its end.
+//! Times of `async-cache inspect` and `async-cache inspect --json` on a file of a million entries:
+//! plain, with a secret, and compressed. Every run is a new process, timed from start to end.
 //!
-//! `inspect --save` writes the report; `--smoke` only runs it, on a small file. The tool stands beside this program, built
-//! with the same profile.
+//! `inspect --save` writes the report; `--smoke` only runs the benchmark, on a small file. The tool
+//! is next to the benchmark's program, built with the same profile.
 
-#![allow(clippy::disallowed_methods)] // measures time and writes files of its own
+#![allow(clippy::disallowed_methods)] // measures time and writes its own files
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,7 @@
-//! A hit of a decorated function, beside `get_or_load` on the same cache and the macros of `cached`.
+//! A hit of a decorated function, beside `get_or_load` on the same cache and the macros of
+//! `cached`.
 
-#![allow(clippy::unused_async)] // what the macros of `cached` expand to
+#![allow(clippy::unused_async)] // the expansion of the macros of `cached`
 
 use std::hint::black_box;
 
@@ -48,7 +49,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
     let _entered = runtime.enter();
     let operations = if std::env::args().nth(1).as_deref() == Some("--smoke") { 1000 } else { OPERATIONS };
-    // Keys in no order that a processor could foresee.
+    // Keys in an order that a processor cannot predict.
     let mut random = fastrand::Rng::with_seed(1);
     let keys: Vec<u64> = (0..operations).map(|_| random.u64(..KEYS)).collect();
     let count = keys.len() as u64;

@@ -1,6 +1,6 @@
 //! Hits, misses with a load, and insertions with eviction, beside `quick_cache` and moka.
 
-#![allow(clippy::disallowed_methods)] // measures time and reads files of its own
+#![allow(clippy::disallowed_methods)] // measures time and reads its own files
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,13 +16,13 @@ const CAPACITY: usize = 20_000;
 const OPERATIONS: usize = 1_000_000;
 const ROUNDS: usize = 9;
 
-/// Keys in no order that a processor could foresee.
+/// Keys in an order that a processor cannot predict.
 fn keys(seed: u64, count: usize, below: u64) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..count).map(|_| random.u64(..below)).collect()
 }
 
-/// Runs `work` on this many threads at once, each with keys of its own.
+/// Runs `work` on `threads` threads at once, each with its own keys.
 fn on_threads(threads: u64, keys: &[Vec<u64>], work: impl Fn(&[u64]) + Sync) -> u64 {
     if threads == 1 {
         work(&keys[0]);
@@ -37,7 +37,7 @@ fn on_threads(threads: u64, keys: &[Vec<u64>], work: impl Fn(&[u64]) + Sync) -> 
             });
         }
     });
-    // Wall time over operations of one thread: what one thread sees.
+    // Wall time over the operations of one thread: the time that each thread experiences.
     keys[0].len() as u64
 }
 
@@ -211,14 +211,14 @@ fn misses(report: &mut Report, runtime: &tokio::runtime::Runtime) {
     let quick = Arc::new(quick_cache::sync::Cache::new(CAPACITY));
     let moka = moka::future::Cache::new(CAPACITY as u64);
     let count = 20_000;
-    // Every round asks for keys that were not asked for before.
+    // Every round asks for new keys.
     let mut next = 0;
     let mut fresh = move || {
         next += count;
         next..next + count
     };
     let (mut fresh2, mut fresh3) = (fresh, fresh);
-    // On a worker thread, as the code of a service is; not on the thread of `block_on`.
+    // On a worker thread, like the code of a service; not on the thread of `block_on`.
     let on_a_task = |work: Pin<Box<dyn Future<Output = ()> + Send>>| {
         runtime.block_on(runtime.spawn(work)).expect("nothing panics");
         count
@@ -261,7 +261,7 @@ fn misses(report: &mut Report, runtime: &tokio::runtime::Runtime) {
     report.race("miss with a load that suspends once, 1 caller", ROUNDS, &mut contenders);
 }
 
-/// A load that takes no time, but lets others run first.
+/// A load that takes no time, but first yields to other tasks.
 async fn suspended(key: u64) -> u64 {
     tokio::task::yield_now().await;
     key

@@ -1,7 +1,8 @@
-//! Bytes of memory per entry besides key and value, by a counting allocator, beside `quick_cache` and moka.
+//! Bytes of memory per entry besides key and value, by a counting allocator, beside `quick_cache`
+//! and moka.
 //!
-//! Caches of u64 keys and values, filled to the given number: without a limit, and limited to that number
-//! with twice as many inserted, so that everything that eviction needs is there.
+//! Caches of u64 keys and values, filled to the given number: without a limit, and with the number
+//! as the limit and twice as many insertions, so that all data needed for eviction exists.
 
 use async_cache::{AsyncCache, Eviction};
 use async_cache_benches::Report;
@@ -10,7 +11,7 @@ use cap::Cap;
 #[global_allocator]
 static ALLOCATOR: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
 
-/// Bytes per entry that making and filling a cache took, besides the 16 of key and value.
+/// Bytes per entry to make and fill a cache, excluding the 16 bytes of key and value.
 fn overhead<C>(entries: usize, fill: impl FnOnce() -> C) -> f64 {
     let before = ALLOCATOR.allocated();
     let cache = fill();
@@ -25,7 +26,7 @@ fn main() {
     report.line("| entries | async-cache, unlimited | async-cache, full | async-cache, full, strict LRU | quick_cache, full | moka, full |");
     report.line("|---:|---:|---:|---:|---:|---:|");
     let smoke = std::env::args().nth(1).as_deref() == Some("--smoke");
-    // In between: where a vector or a table has just grown, and where it is about to.
+    // Including sizes just after and just before a vector or a table grows.
     let sizes = [10_000, 100_000, 115_000, 230_000, 450_000, 500_000, 750_000, 1_000_000];
     for entries in sizes.into_iter().take(if smoke { 1 } else { sizes.len() }) {
         let twice = 0..2 * entries as u64;

@@ -4,8 +4,9 @@
     pip install --no-deps --target FOLDER -r requirements-original.txt
     python bench.py --original FOLDER [--save] [--smoke]
 
-A peer that is not installed is left out, and so is the original without ``--original``. ``--save`` writes
-``benches/results/python-<version of Python>.md``; ``--smoke`` shows only that everything still runs.
+A peer that is not installed is left out, and so is the original without ``--original``. ``--save``
+writes ``benches/results/python-<version of Python>.md``; ``--smoke`` only shows that all benchmarks
+still run.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from timing import Case, Timer
 
 PACKAGES = ["async-cache", "async-lru", "cachebox", "moka-py", "aiocache", "cashews", "uvloop"]
 
-# Counts are multiples of it, so that herds and batches are whole.
+# All counts are multiples of the step, so that herds and batches are whole.
 _STEP = 1000
 
 
 @dataclass
 class Contender:
-    """A row of a table, while it is measured."""
+    """A row of a table, during its measurement."""
 
     table: str
     name: str
@@ -47,12 +48,12 @@ class Contender:
         self.count = _STEP * max(1, round(slice_seconds / least))
 
     def measure(self) -> None:
-        """Takes its turn."""
+        """Takes a turn."""
         self.nanoseconds.append(self.seconds(self.count) / self.count * 1e9)
 
 
 def main() -> None:
-    """Measures everything and reports."""
+    """Measures all cases and reports."""
     arguments = _arguments()
     timer = Timer()
     original = None if arguments.original is None else Remote("original.py", arguments.original)

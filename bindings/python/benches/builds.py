@@ -2,9 +2,9 @@
 
     python builds.py BEFORE AFTER [--rounds 41] [--save NAME] [--only TEXT]
 
-BEFORE and AFTER are folders with a built package `cache` in them (``bindings/python/python`` of two checkouts
-after ``make python``). Each build is measured in a process of its own, and the two take turns in every
-round. ``--save`` writes ``benches/results/<NAME>.md``.
+BEFORE and AFTER are folders that contain a built package `cache` (``bindings/python/python`` of two
+checkouts after ``make python``). Each build is measured in its own process, and the two take turns
+in every round. ``--save`` writes ``benches/results/<NAME>.md``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _commit(folder: Path) -> str:
-    """The commit that is checked out there, whose build it is supposed to be."""
+    """The commit checked out in the folder; the build is assumed to be of the same commit."""
     command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

@@ -1,7 +1,7 @@
-"""Who is measured against whom: every library's way to do what a table is about.
+"""The contenders: for every table, how each library does the measured operation.
 
-`of_cache` makes the cases of the package that is imported as ``cache``: ours here, the original's in
-`original.py`, by the very same code.
+`of_cache` makes the cases of the package imported as ``cache``: ours here, the original's in
+`original.py`, by exactly the same code.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def miss(load: Callable[..., Any], loop: str) -> str:
 MISSES = [(miss(load, loop), load, loop) for load in (shapes.suspends, shapes.answers) for loop in LOOPS]
 TABLES = [HIT, TTL, GET, THREE, AGENT, SET, *(table for table, _, _ in MISSES), HERD, BATCH]
 
-# What ours is to stay below, as a multiple of the first contender of the table.
+# Our targets, as multiples of the first contender of the table.
 TARGETS = {
     HIT: 0.8,
     TTL: 1.1,
@@ -63,12 +63,12 @@ NOTES = {
     BATCH: _AT_ONCE,
 }
 
-# Enough for every herd and batch, and full after the first misses, as a cache is in service.
+# Enough for every herd and batch, and full after the first misses, like a cache in service.
 _SIZE = 1024
 
 
 def of_cache(name: str) -> Iterator[Case]:
-    """The cases of the package that is imported as ``cache``."""
+    """The cases of the package imported as ``cache``."""
     cache = importlib.import_module("cache")
 
     async def get() -> Bench:
@@ -102,7 +102,7 @@ def of_cache(name: str) -> Iterator[Case]:
 
 
 def yardsticks() -> Iterator[Case]:
-    """The first contender of every table: what the others are multiples of. And the empty loop."""
+    """The first contender of every table, the base of all ratios; and the empty loop."""
     yield from (
         Case(table, "an empty `async def`, awaited", _just(shapes.awaiting_nothing))
         for table in (HIT, TTL, GET, THREE, SET)
@@ -116,7 +116,7 @@ def yardsticks() -> Iterator[Case]:
 
 
 def of_ways() -> Iterator[Case]:
-    """The other ways to ask, and the other arguments: what two builds of this package are compared by."""
+    """Other ways to call and other arguments, for the comparison of two builds of this package."""
     cache = importlib.import_module("cache")
 
     class Service:
@@ -176,7 +176,7 @@ _ARGUMENTS: dict[str, Callable[[], Any]] = {
 
 
 def of_agents() -> Iterator[Case]:
-    """The cases of tools: ours alone, for nobody else has them."""
+    """The cases of tools: only ours, because no other library has them."""
     agent_cache = importlib.import_module("agent_cache")
     cache = importlib.import_module("cache")
     watched = {"loop_detection": True, "max_tool_repeats": 2**31}
@@ -199,7 +199,7 @@ def of_agents() -> Iterator[Case]:
 
 
 def of_peers() -> Iterator[Case]:
-    """The cases of everybody else who is installed."""
+    """The cases of all other installed libraries."""
     yield from _of_standard_library()
     for package, cases in _PEERS.items():
         try:

@@ -1,10 +1,11 @@
-"""How late an event loop is beside saves and loads in threads, and how long these take beside it and alone.
+"""Delays of an event loop beside saves and loads in threads, and the duration of the saves and
+loads.
 
     python loop_lag.py [--entries 300000] [--rounds 3] [--only NAME] [--save]
 
-A task sleeps for a millisecond over and over, and notes how much later than that it goes on. Beside
-it, in a thread, runs one of: a plain loop of Python code, for comparison; saves and loads of a
-cache. ``--save`` writes ``benches/results/python-<version of Python>-loop-lag.md``.
+A task sleeps for a millisecond again and again, and records each delay beyond the millisecond.
+Beside it, in a thread, runs either a plain loop of Python code, for comparison, or a save or load
+of a cache. ``--save`` writes ``benches/results/python-<version of Python>-loop-lag.md``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Key:
 
 
 class InMemory(CacheBackend):
-    """A backend of the user's own."""
+    """A user's own backend."""
 
     def __init__(self) -> None:
         self.data: dict[Any, Any] = {}
@@ -52,7 +53,7 @@ class InMemory(CacheBackend):
 
 
 def full(entries: int, backend: CacheBackend | None, make: Callable[[int], tuple[Any, Any]]) -> AsyncCache:
-    """A cache with so many entries."""
+    """A cache with `entries` entries."""
     cache = AsyncCache(maxsize=None, backup=backend)
     for number in range(entries):
         cache.set(*make(number))
@@ -151,7 +152,7 @@ WORK: dict[str, Callable[[int, Path], Work]] = {
 
 
 async def beside(work: Work) -> tuple[list[float], float]:
-    """How late a loop is beside it, each time, and how long it takes."""
+    """The delays of a loop beside the work, and the duration of the work."""
     late: list[float] = []
     is_over = False
 
@@ -167,7 +168,7 @@ async def beside(work: Work) -> tuple[list[float], float]:
     took, kept = await asyncio.to_thread(timed, work)
     is_over = True
     await ticking
-    del kept  # only now: Python drops what it returned all at once
+    del kept  # only now: Python drops the result all at once
     return late, took
 
 
@@ -196,7 +197,7 @@ def measure(
 
 
 def main() -> None:
-    """Measures everything, and reports."""
+    """Measures all cases, and reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--entries", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=3)

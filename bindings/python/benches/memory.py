@@ -1,7 +1,9 @@
-"""Memory besides key and value, per entry: what the process grows by when entries come in that exist already.
+"""Memory per entry besides key and value: the growth of the process when existing objects are
+inserted.
 
-Each contender has a process of its own, since an allocator does not give back what another one used. The
-resident size is what counts: Python's own accounting does not see what native code allocates.
+Each contender has a process of its own, since an allocator does not return memory used by an
+earlier contender. The resident size is measured: Python's own accounting does not see allocations
+of native code.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ ORIGINAL = "the original"
 
 Keys = list[str]
 Fill = Callable[[Keys, list[list[int]]], object]
-"""Puts every key and its value into something, and returns that."""
+"""Puts every key and its value into a container, and returns the container."""
 
 
 def bytes_per_entry(contender: str, entries: int, original: Path | None, rounds: int) -> float | None:
-    """The median over some processes; nothing, if the contender is not installed."""
+    """The median over some processes; `None` if the contender is not installed."""
     environment = dict(os.environ)
     if contender.startswith(ORIGINAL):
         if original is None:
@@ -48,7 +50,7 @@ def bytes_per_entry(contender: str, entries: int, original: Path | None, rounds:
 
 
 def contenders() -> list[str]:
-    """Who can be measured."""
+    """The names of the contenders."""
     return list(_FILLS)
 
 
@@ -118,7 +120,7 @@ def _measure(contender: str, entries: int) -> float:
     keys = [f"key:{number}" for number in range(entries)]
     values = [[number] for number in range(entries)]
     fill = _FILLS[contender]
-    fill(keys[:100], values[:100])  # imports what it needs
+    fill(keys[:100], values[:100])  # imports the modules it needs
     gc.collect()
     before = _resident_bytes()
     filled = fill(keys, values)

@@ -1,9 +1,10 @@
-"""What each option of a file costs, beside the pickle of a dict and diskcache, all on the same entries.
+"""The cost of each option of a file, beside the pickle of a dict and diskcache, on the same
+entries.
 
     python options.py [--entries 100000] [--rounds 5] [--save]
 
-All contenders take turns in every round; every save and every restart is a process of its own. ``--save`` writes
-``benches/results/python-<version of Python>-options.md``.
+All contenders take turns in every round; every save and every restart is a new process. ``--save``
+writes ``benches/results/python-<version of Python>-options.md``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ GETS = 2000
 
 
 def main() -> None:
-    """Runs every step in a process of its own, and reports."""
+    """Runs every step in a new process, and reports."""
     arguments = _arguments()
     if arguments.step is not None:
         contender = CONTENDERS[arguments.contender]
@@ -69,7 +70,7 @@ class Ours:
         return AsyncCache(maxsize=None, backup=DiskBackend(folder / "records.cache", **self._options))
 
     def save(self, folder: Path, entries: int) -> Figures:
-        """Saves what is in memory."""
+        """Saves the entries in memory."""
         cache, other = self._open(folder), self._open(folder)
         if self._joins:
             for key, value in records_of(entries).items():
@@ -80,7 +81,7 @@ class Ours:
         return {"save": clock(cache.save_to_backup), "bytes": (folder / "records.cache").stat().st_size}
 
     def come_back(self, folder: Path, entries: int) -> Figures:
-        """Opens the file, and asks for entries."""
+        """Opens the file, and reads entries."""
 
         async def come_back() -> Figures:
             started = time.perf_counter()
@@ -121,7 +122,9 @@ class Pickle:
 
 
 class DiskCache:
-    """diskcache: entries are rows of SQLite. It has no save; here all entries are written in one transaction."""
+    """diskcache: entries are rows of SQLite. Without a save of its own: all are written in one
+    transaction.
+    """
 
     def _open(self, folder: Path) -> Any:
         return _diskcache.Cache(folder / "diskcache", eviction_policy="none", size_limit=2**40)
@@ -141,7 +144,7 @@ class DiskCache:
         return {"save": took, "bytes": sum(file.stat().st_size for file in (folder / "diskcache").rglob("*"))}
 
     def come_back(self, folder: Path, entries: int) -> Figures:
-        """Opens the database, and asks for entries."""
+        """Opens the database, and reads entries."""
         started = time.perf_counter()
         cache = self._open(folder)
         opened = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Measures the original library, in a process of its own: its modules have our names.
+"""Measures the original library, in a separate process, because its modules have our names.
 
 Started by `bench.py`, with the original's folder on ``PYTHONPATH``.
 """

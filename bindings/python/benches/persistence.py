@@ -1,8 +1,8 @@
-"""Saving and coming back: a cache of small dicts, beside the pickle of a dict of them.
+"""Saving and restarting: a cache of small dicts, beside the pickle of a dict of them.
 
     python persistence.py [--entries 1000000] [--save]
 
-Every restart is a process of its own. ``--save`` writes
+Every restart is a new process. ``--save`` writes
 ``benches/results/python-<version of Python>-persistence.md``.
 """
 
@@ -31,7 +31,7 @@ BEAT_SECONDS = 0.001
 
 
 def main() -> None:
-    """Runs every step in a process of its own, and reports."""
+    """Runs every step in a new process, and reports."""
     arguments = _arguments()
     if arguments.step is not None:
         print(json.dumps(_STEPS[arguments.step](Path(arguments.folder), arguments.entries)))
@@ -44,7 +44,7 @@ def main() -> None:
     _report(figures, arguments.entries, arguments.save)
 
 
-# The steps. Each is the body of a process, and returns what it measured, in seconds or bytes.
+# The steps. Each is the body of a process, and returns its measurements, in seconds or bytes.
 
 
 def save(folder: Path, entries: int) -> Figures:
@@ -72,7 +72,7 @@ def save(folder: Path, entries: int) -> Figures:
 
 
 def load_pickle(folder: Path, entries: int) -> Figures:
-    """Comes back from the pickle, as it is usually done."""
+    """Loads the pickle, in the usual way."""
     before = _resident_bytes()
     started = time.perf_counter()
     records = load(folder)
@@ -86,12 +86,12 @@ def load_pickle(folder: Path, entries: int) -> Figures:
 
 
 def load_pickle_without_gc(folder: Path, entries: int) -> Figures:
-    """Comes back from the pickle, with the garbage collector off meanwhile."""
+    """Loads the pickle, with the garbage collector off during the load."""
     return {"pickle.load, gc off": _without_gc(lambda: load(folder))}
 
 
 def open_cache(folder: Path, entries: int) -> Figures:
-    """Comes back from the cache's file."""
+    """Opens the cache's file."""
     return asyncio.run(_open_cache(folder, entries))
 
 
@@ -107,7 +107,7 @@ async def _open_cache(folder: Path, entries: int) -> Figures:
     resident = _resident_bytes() - before
     collecting = clock(gc.collect)
 
-    # Spread over the file; none is asked for twice.
+    # Spread over the file; each key is read once.
     count = min(10_000, entries // 2)
     cold = []
     for number in range(0, count * (entries // count), entries // count):
@@ -143,7 +143,7 @@ def _in_a_process(step: str, folder: str, entries: int) -> Figures:
 
 
 async def _heartbeat(name: str, work: Callable[[], Awaitable[object]]) -> Figures:
-    """The gaps between the beats of a task that wants to run every millisecond, while something works."""
+    """The gaps between the beats of a task meant to run every millisecond, beside some work."""
     gaps: list[float] = []
     done = False
 

@@ -31,7 +31,7 @@ def record_of(number: int) -> dict[str, Any]:
 
 
 def dump(folder: Path, records: dict[str, Any]) -> None:
-    """As careful as a save of ours is: a crash leaves the old or the new file."""
+    """As careful as our save: a crash leaves the old or the new file."""
     with (folder / "records.pickle.new").open("wb") as file:
         pickle.dump(records, file, protocol=pickle.HIGHEST_PROTOCOL)
         file.flush()
@@ -40,16 +40,16 @@ def dump(folder: Path, records: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """What was dumped."""
+    """The dumped dict."""
     with (folder / "records.pickle").open("rb") as file:
         records: dict[str, Any] = pickle.load(file)
     return records
 
 
 def clock(work: Callable[[], object]) -> float:
-    """How many seconds it takes."""
+    """The seconds taken by the work."""
     started = time.perf_counter()
     kept = work()
     took = time.perf_counter() - started
-    del kept  # only now: taking a million dicts apart is not part of loading them
+    del kept  # only now: dropping a million dicts is not part of loading them
     return took

@@ -1,7 +1,7 @@
-"""Measures cases in a process of its own, with another package in the place of ``cache``.
+"""Measures cases in a separate process, with another package in the place of ``cache``.
 
-The process reads ``NUMBER<tab>COUNT`` lines, and answers each with the seconds that so many operations of
-that case took. Its first line lists its cases.
+The process reads ``NUMBER<tab>COUNT`` lines, and answers each with the seconds taken by COUNT
+operations of the case. Its first line lists its cases.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from timing import Case, Timer
 
 
 class Remote:
-    """The process, seen from the benchmark that asks it."""
+    """The process, as seen by the benchmark."""
 
     def __init__(self, script: str, folder: Path, *arguments: str) -> None:
         if not (folder / "cache" / "__init__.py").is_file():
@@ -34,7 +34,7 @@ class Remote:
         """The table and the name of each case."""
 
     def seconds(self, number: int, count: int) -> float:
-        """How long `count` operations of a case take there."""
+        """The seconds taken by `count` operations of a case in the process."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{number}\t{count}\n")
         return float(self._answer())

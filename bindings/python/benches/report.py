@@ -1,4 +1,6 @@
-"""A report that is printed as it grows, and is a Markdown document in benches/results in the end."""
+"""A report that is printed as it grows, and finally becomes a Markdown document in
+benches/results.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Report:
-    """Begins with what was measured, when, where and on what."""
+    """Begins with the subject, the date, the machine and the versions."""
 
     def __init__(self, title: str, packages: Iterable[str]) -> None:
         self._lines: list[str] = []
@@ -46,7 +48,7 @@ class Report:
 
 
 def digits(value: float) -> str:
-    """Three significant digits, and no more than are known."""
+    """Three significant digits, but no more than are known."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -59,7 +61,7 @@ def duration(seconds: float) -> str:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that this share of them does not exceed."""
+    """The smallest value not exceeded by the given share of the values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 

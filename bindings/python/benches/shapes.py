@@ -1,6 +1,6 @@
-"""The loops that are measured, the same for every library.
+"""The measured loops, the same for every library.
 
-Each is written out, with nothing between the ``for`` and the operation.
+Each loop is written out, with nothing between the ``for`` and the operation.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ BATCH = 100
 
 
 async def one(x: int) -> int:
-    """What is cached, with one argument."""
+    """A cached function with one argument."""
     return x
 
 
 async def three(x: int, y: str, z: int) -> int:
-    """What is cached, with three arguments."""
+    """A cached function with three arguments."""
     return x
 
 
 async def suspends() -> int:
-    """A loader that gives the loop a turn, as everything does that waits for a socket."""
+    """A loader that yields to the event loop, like all code that waits for a socket."""
     await asyncio.sleep(0)
     return 1
 
 
 async def answers() -> int:
-    """A loader that has its answer at once."""
+    """A loader that returns at once."""
     return 1
 
 
 async def nothing() -> None:
-    """What everything is compared to."""
+    """The base of the comparisons."""
 
 
 def empty_loop() -> Bench:
-    """The loop itself."""
+    """The loop alone."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -75,7 +75,9 @@ def calling(function: Callable[[int], object]) -> Bench:
 
 
 def awaiting_tool(function: Call, session: Callable[[], Any]) -> Bench:
-    """Awaits a function of one argument within a session, whose begin and end is part of the figure."""
+    """Awaits a function of one argument within a session; the figure includes the session's begin
+    and end.
+    """
 
     async def bench(count: int) -> None:
         async with session():
@@ -106,7 +108,7 @@ def awaiting_method(service: Any) -> Bench:
 
 
 def awaiting_with(function: Call, argument: Any) -> Bench:
-    """Awaits a function of this argument."""
+    """Awaits a function with the given argument."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -116,7 +118,7 @@ def awaiting_with(function: Call, argument: Any) -> Bench:
 
 
 def awaiting_three(function: Call) -> Bench:
-    """Awaits a function of three arguments, one of them by its name."""
+    """Awaits a function of three arguments, the last by name."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -126,7 +128,7 @@ def awaiting_three(function: Call) -> Bench:
 
 
 def calling_three(function: Callable[..., object]) -> Bench:
-    """Calls a plain function of three arguments, one of them by its name."""
+    """Calls a plain function of three arguments, the last by name."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -157,7 +159,7 @@ def awaiting_get_of(cache: Any, key: Any) -> Bench:
 
 
 def calling_set(cache: Any) -> Bench:
-    """Calls the ``set`` of a cache, for a key that is there."""
+    """Calls the ``set`` of a cache, for an existing key."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -167,7 +169,7 @@ def calling_set(cache: Any) -> Bench:
 
 
 def calling_set_of(cache: Any, value: Any) -> Bench:
-    """Calls the ``set`` of a cache with a value, for a key that is there."""
+    """Calls the ``set`` of a cache with a value, for an existing key."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -177,7 +179,7 @@ def calling_set_of(cache: Any, value: Any) -> Bench:
 
 
 def setting_item(cache: Any) -> Bench:
-    """Sets an item of a mapping that is there."""
+    """Sets an existing item of a mapping."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -187,7 +189,7 @@ def setting_item(cache: Any) -> Bench:
 
 
 def awaiting_set(cache: Any) -> Bench:
-    """Awaits the ``set`` of a cache, for a key that is there."""
+    """Awaits the ``set`` of a cache, for an existing key."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count):
@@ -197,7 +199,7 @@ def awaiting_set(cache: Any) -> Bench:
 
 
 def missing(cache: Any, load: Call) -> Bench:
-    """Awaits the ``get`` of a key that is not there, with a loader."""
+    """Awaits the ``get`` of a missing key, with a loader."""
     fresh = itertools.count()
 
     async def bench(count: int) -> None:
@@ -208,7 +210,7 @@ def missing(cache: Any, load: Call) -> Bench:
 
 
 def missing_call(function: Call) -> Bench:
-    """Awaits a decorated function with an argument that it was not called with before."""
+    """Awaits a decorated function with a new argument."""
     fresh = itertools.count()
 
     async def bench(count: int) -> None:
@@ -219,7 +221,7 @@ def missing_call(function: Call) -> Bench:
 
 
 def bare_task(load: Call) -> Bench:
-    """A load on a task of its own, and no cache."""
+    """A load in a task, without a cache."""
 
     async def bench(count: int) -> None:
         create_task: Any = asyncio.get_running_loop().create_task
@@ -230,7 +232,7 @@ def bare_task(load: Call) -> Bench:
 
 
 def herd(get: Callable[[int, Call], Awaitable[Any]] | None) -> Bench:
-    """`HERD` callers of one key that is not there, at once; without a `get`, they wait for one event.
+    """`HERD` simultaneous callers of one missing key; without a `get`, they wait for one event.
 
     The load ends when all of them wait. An operation is one caller.
     """
@@ -261,7 +263,7 @@ async def _set_soon(event: asyncio.Event) -> None:
 
 
 def batches(cache: Any) -> Bench:
-    """`BATCH` keys that are not there, at once, in one call of a batch loader. An operation is one key."""
+    """`BATCH` missing keys at once, in one call of a batch loader. An operation is one key."""
     fresh = itertools.count()
 
     async def load(keys: list[int]) -> dict[int, int]:
@@ -278,7 +280,7 @@ def batches(cache: Any) -> Bench:
 
 
 def bare_batch() -> Bench:
-    """`BATCH` tasks that wait for one event, and no cache."""
+    """`BATCH` tasks waiting for one event, without a cache."""
 
     async def bench(count: int) -> None:
         for _ in repeat(None, count // BATCH):

@@ -1,7 +1,9 @@
-"""Times a loop of awaits: what the benchmarks and the process that measures the original have in common.
+"""Times a loop of awaits: the common part of the benchmarks and the process that measures the
+original.
 
-A case is measured by one coroutine that does its operation `count` times, so what is timed is the operation
-and a ``for`` over `itertools.repeat`; nothing is subtracted. Knows no cache.
+A case is measured by one coroutine that repeats its operation `count` times, so the measured time
+is that of the operation and a ``for`` over `itertools.repeat`; nothing is subtracted. Does not know
+any cache.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ with contextlib.suppress(ImportError):
 LOOPS = tuple(_NEW_LOOP)
 
 Bench = Callable[[int], Awaitable[None]]
-"""Does an operation so many times."""
+"""Does an operation `count` times."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,19 @@ class Case:
     table: str
     name: str
     make: Callable[[], Awaitable[Bench]]
-    """Sets everything up, on the loop that the case is going to be measured on."""
+    """Sets up the case, on the loop on which it will be measured."""
     loop: str = "asyncio"
 
 
 class Timer:
-    """Measures cases on event loops that live as long as it does."""
+    """Measures cases on event loops that live as long as the timer."""
 
     def __init__(self) -> None:
         self._loops = {kind: new_loop() for kind, new_loop in _NEW_LOOP.items()}
         self._benches: dict[Case, Bench] = {}
 
     def seconds(self, case: Case, count: int) -> float:
-        """How long `count` operations of a case take."""
+        """The seconds taken by `count` operations of a case."""
         return self._loops[case.loop].run_until_complete(self._timed(case, count))
 
     async def _timed(self, case: Case, count: int) -> float:
@@ -55,7 +57,7 @@ class Timer:
         return time.perf_counter() - started
 
     def close(self) -> None:
-        """Closes the loops, and ends what a library left running on them."""
+        """Closes the loops, and ends tasks that a library left running on them."""
         self._benches.clear()
         for loop in self._loops.values():
             left = asyncio.all_tasks(loop)

@@ -1,14 +1,16 @@
-"""An agent loop over real tools: a folder of Python files, and a SQLite database of what was found in them.
+"""An agent loop over real tools: a folder of Python files, and a SQLite database of findings about
+them.
 
     python agent.py [--folder FOLDER]
 
-The model is a script, so that this runs anywhere: it looks into files, asks for some of them twice, writes what it
-found, and then gets stuck. What a framework does is the same: the tools are async functions, and their errors go back
-to the model. Reading a file costs the disk once per session, a write to the database makes what was read from it stale,
-and the loop is told to the model, which finishes.
+The model is a script, so that the example runs anywhere: it looks into files, asks for some of them
+twice, writes its findings, and then gets stuck. A framework works in the same way: the tools are
+async functions, and their errors are returned to the model. A file is read from the disk once per
+session, a write to the database makes results of earlier queries stale, and the loop is reported to
+the model, which finishes.
 
-The count of a file's definitions is for everybody and for ever, so it is in a global cache with a file: the second run
-counts nothing anew.
+The number of definitions in a file is the same for all sessions and never changes, so it is kept in
+a global cache with a file: the second run does not count again.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ SOURCES = Path(ast.__file__).parent / "json"
 
 
 class Tools:
-    """What the model can call, by name."""
+    """The tools of the model, by name."""
 
     def __init__(self, folder: Path) -> None:
         self.ran = 0
@@ -78,17 +80,19 @@ class Tools:
 
 
 def model() -> Generator[tuple[str, dict[str, Any]], Any, Any]:
-    """A model that follows a script; it is sent what its call returned, and yields the next call."""
+    """A model that follows a script: receives the result of its last call, and yields the next
+    call.
+    """
     files = yield "list_files", {"pattern": "*.py"}
     for path in files:
         definitions = yield "count_definitions", {"path": path}
         yield "note", {"path": path, "definitions": definitions}
         yield "query", {"sql": "SELECT count(*) FROM findings"}
-    # It forgot that it has read them.
+    # The model forgot that it has read them.
     for path in files:
         yield "read_file", {"path": path}
         yield "read_file", {"path": path}
-    # And now it is stuck: it asks, checks, asks, checks.
+    # Now the model is stuck: it asks, checks, asks, checks.
     while True:
         answer = yield "query", {"sql": "SELECT sum(definitions) FROM findings"}
         if "error" in answer:
@@ -99,7 +103,9 @@ def model() -> Generator[tuple[str, dict[str, Any]], Any, Any]:
 
 
 async def run_agent(tools: Tools) -> tuple[int, Any]:
-    """Calls what the model says, until it is done: how many calls that were, and what it said last."""
+    """Makes the calls of the model until the model has finished: the number of calls, and the last
+    answer.
+    """
     script = model()
     calls = 0
     name, arguments = next(script)
@@ -116,7 +122,7 @@ async def run_agent(tools: Tools) -> tuple[int, Any]:
 
 
 async def main(folder: Path) -> None:
-    """Two conversations, one after the other."""
+    """Two conversations, one after another."""
     tools = Tools(folder)
     for number in (1, 2):
         before = tools.ran

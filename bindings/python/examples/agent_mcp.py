@@ -3,9 +3,10 @@
     pip install mcp
     python agent_mcp.py
 
-The server's lifespan is a session, so each connection has its own: what its tools read from the disk is cached for that
-client alone, a write makes it stale, and a client that asks the same thing over and over is told so, as data. The client
-here is in the same process and follows a script; a real one talks over stdio or HTTP, and the server stays as it is.
+The server's lifespan is a session, so each connection has its own: files read by its tools are
+cached for the one client, a write makes them stale, and a client that repeats a call again and
+again gets the loop reported as data. The client here runs in the same process and follows a script;
+with a client over stdio or HTTP the server is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from agent_cache import AgentCache, AgentCacheInvalidator, AgentCacheSession, Ag
 
 
 def make_server(folder: Path) -> tuple[MCPServer, list[str], list[AgentCacheSession]]:
-    """The server, the paths it has read from the disk, and the sessions of its clients."""
+    """The server, the paths read from the disk so far, and the sessions of the clients."""
     from_disk: list[str] = []
     sessions: list[AgentCacheSession] = []
 

@@ -1,7 +1,7 @@
-"""The N+1 problem, and one batch: a page of posts, each with its author, from SQLite.
+"""The N+1 problem and its solution by a batch: a page of posts, each with its author, from SQLite.
 
-Every post asks for its author on its own, as the resolvers of a GraphQL server do. The cache gathers what is
-asked within a few milliseconds, and asks the database once.
+Every post asks for its author separately, as the resolvers of a GraphQL server do. The cache
+gathers the requests of a few milliseconds, and queries the database once.
 
     python dataloader.py
 """
@@ -21,7 +21,7 @@ POSTS, AUTHORS = 100, 40
 
 
 class Blog:
-    """The database, and how many queries it has seen."""
+    """The database, and its number of queries so far."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:")
@@ -49,7 +49,7 @@ class Blog:
         return row
 
     async def authors(self, ids: list[int]) -> dict[int, Row]:
-        """Many authors, by their ids. This is the batch loader: each id is asked for once."""
+        """Many authors, by their ids. The batch loader: each id is queried once."""
         marks = ", ".join("?" * len(ids))
         rows = self._select(f"SELECT id, name FROM authors WHERE id IN ({marks})", *ids)
         return {row["id"]: row for row in rows}
@@ -66,7 +66,7 @@ class Blog:
 
 
 async def page(blog: Blog, author_of: Callable[[int], Awaitable[Row]]) -> list[str]:
-    """A line for each post; every post gets its author by itself, at the same time as the others."""
+    """A line for each post; every post gets its author separately, all at the same time."""
 
     async def line(post: Row) -> str:
         author = await author_of(post["author_id"])

@@ -1,9 +1,9 @@
-"""A product service: a cached route and dependency, an invalidating write, a cache that outlives the process.
+"""A product service: a cached route, a cached dependency, an invalidating write, a saved cache.
 
     uvicorn fastapi_service:app     # serves it
-    python fastapi_service.py       # asks it some things, without a server; do it twice
+    python fastapi_service.py       # sends it some requests, without a server; run twice
 
-``CACHE_FOLDER`` is where the cache is kept, target/fastapi-service if it is not set.
+``CACHE_FOLDER`` is the folder of the cache, by default target/fastapi-service.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FOLDER = Path(os.environ.get("CACHE_FOLDER", "target/fastapi-service"))
 
 
 class Product(BaseModel):
-    """What can be bought."""
+    """An article for sale."""
 
     name: str
     price: float
 
 
 class Database:
-    """Stands for something slow; counts what it is asked."""
+    """Stands for a slow database; counts its queries."""
 
     def __init__(self) -> None:
         self.products = {number: Product(name=f"product {number}", price=number) for number in range(100)}
@@ -47,7 +47,7 @@ class Database:
         return self.products.get(product_id)
 
     async def user(self, token: str) -> str | None:
-        """Who has this token."""
+        """The owner of a token."""
         self.logins += 1
         await asyncio.sleep(0.01)
         return self.users.get(token)
@@ -58,7 +58,7 @@ database = Database()
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Saves the cache when the service goes down. The next one opened it when it imported this module."""
+    """Saves the cache at shutdown. The next process opens it when importing this module."""
     yield
     await read_product.save_to_backup_async()
 
@@ -66,18 +66,19 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-# A dependency. Errors are not cached, so a token that is unknown now may be known at the next request.
+# A dependency. Errors are not cached, so a token that is unknown now may be known at the next
+# request.
 @AsyncTTL(time_to_live=30, maxsize=10_000)
 async def current_user(x_token: Annotated[str, Header()]) -> str:
-    """Who asks."""
+    """The user who sent the request."""
     user = await database.user(x_token)
     if user is None:
         raise HTTPException(401, "unknown token")
     return user
 
 
-# A route: one query for a product, however many ask for it at once. What is cached is a plain dict, so that
-# the file holds nothing that only this version of this program can read.
+# A route: one query for a product, for any number of concurrent requests. The cached result is a
+# plain dict, so that the file does not depend on this version of this program.
 @app.get("/products/{product_id}")
 @AsyncLRU(maxsize=10_000, backup=DiskBackend(FOLDER / "products.cache"))
 async def read_product(product_id: int) -> dict[str, Any]:
@@ -88,7 +89,7 @@ async def read_product(product_id: int) -> dict[str, Any]:
     return product.model_dump()
 
 
-# A write. FastAPI calls routes with keyword arguments, so `product_id` here is the `product_id` there.
+# A write. FastAPI calls routes with keyword arguments, so the two `product_id` are matched by name.
 @app.put("/products/{product_id}")
 @AsyncLRUInvalidator(read_product)
 async def write_product(
@@ -101,12 +102,12 @@ async def write_product(
 
 @app.get("/metrics")
 async def metrics() -> dict[str, Any]:
-    """How the cache does."""
+    """Metrics of the two caches."""
     return {"products": read_product.get_metrics(), "users": current_user.get_metrics()}
 
 
 async def demonstrate() -> None:
-    """Asks the service some things, as its users would."""
+    """Sends some requests to the service, as its users would."""
     transport = httpx.ASGITransport(app)
     # The transport calls the app without its lifespan.
     async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://service") as client:

@@ -1,12 +1,13 @@
-"""Indexes the Python standard library: parses every module, and notes what it defines and on which line.
+"""Indexes the Python standard library: parses every module, and records its definitions with their
+lines.
 
 The index goes through a cache that survives the process, so the second run has it at once.
 
-    python quickstart.py            # what the last run left behind comes from its file
-    python quickstart.py --fresh    # forgets it first
-    python quickstart.py --folder F # keeps the files in another folder than target/quickstart-python
+    python quickstart.py            # takes results of the last run from its file
+    python quickstart.py --fresh    # discards them first
+    python quickstart.py --folder F # keeps the files in F instead of target/quickstart-python
 
-The cache is `cache` in `main`; everything else is the work and the report.
+The cache is `cache` in `main`; the rest of the program is the work and the report.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cache import AsyncCache, DiskBackend
 
 
 class Module(TypedDict):
-    """What is worth knowing about a module. A plain dict, so a Rust program can read it, too."""
+    """The summary of a module. A plain dict, so that a Rust program can read it too."""
 
     path: str
     functions: int
@@ -35,21 +36,22 @@ class Module(TypedDict):
 
 
 async def main() -> None:
-    """Indexes everything, through the cache."""
+    """Indexes all modules, through the cache."""
     arguments = _arguments()
     backend = DiskBackend(arguments.folder / "modules.cache")
     if arguments.fresh:
         backend.clear()
     paths = list(modules())
 
-    # The cache. Making it opens the file of the last run, and reads nothing but its first page.
+    # The cache. Making it opens the file of the last run, and reads only the first page.
     started = time.perf_counter()
     cache = AsyncCache(maxsize=None, backup=backend)
     came_back, opened = len(cache.cache), time.perf_counter() - started
     print(f"{came_back} entries came back from the last run, in {opened * 1e3:.2f} ms")
 
     async def indexed(path: str) -> Module:
-        # The one line that matters: from the cache, or from the slow function; once, however many ask.
+        # The one important line: from the cache, or from the slow function; once, for any number of
+        # callers.
         found: Module = await cache.get(path, loader=lambda: index(path))
         return found
 
@@ -65,12 +67,14 @@ async def main() -> None:
 
 
 async def index(path: str) -> Module:
-    """The slow work: reads, parses and walks a file. In a thread, so that the loop goes on."""
+    """The slow work: reads, parses and walks a file. In a thread, so that the event loop is not
+    blocked.
+    """
     return await asyncio.to_thread(parse, path)
 
 
 def parse(path: str) -> Module:
-    """What a source file defines."""
+    """The definitions in a source file."""
     source = Path(path).read_bytes()
     definitions = [node for node in ast.walk(ast.parse(source, path)) if isinstance(node, DEFINITIONS)]
     classes = sum(isinstance(node, ast.ClassDef) for node in definitions)
@@ -87,7 +91,7 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def modules() -> Iterator[str]:
-    """The standard library's source files, without its tests and what else is installed."""
+    """The standard library's source files, without its tests and other installed packages."""
     folder = Path(sysconfig.get_path("stdlib"))
     others = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
     for path in sorted(folder.rglob("*.py")):
@@ -96,7 +100,7 @@ def modules() -> Iterator[str]:
 
 
 def report(found: list[Module]) -> None:
-    """Prints what was found."""
+    """Prints a summary."""
     lines = sum(module["lines"] for module in found)
     functions = sum(module["functions"] for module in found)
     classes = sum(module["classes"] for module in found)
@@ -106,7 +110,9 @@ def report(found: list[Module]) -> None:
 
 
 async def compare(folder: Path, seconds: float, *, warm: bool) -> None:
-    """Prints how fast this run was, beside the last cold one. That is remembered in a cache of its own."""
+    """Prints the time of this run beside the last cold run. The last cold run is stored in a cache
+    of its own.
+    """
     runs = AsyncCache(backup=DiskBackend(folder / "runs.cache"))
     if not warm:
         print(f"cold: {seconds:.3f} s")
@@ -122,7 +128,7 @@ async def compare(folder: Path, seconds: float, *, warm: bool) -> None:
 
 
 def progress(paths: list[str]) -> Iterable[str]:
-    """Yields the paths; says on stderr how far it is."""
+    """Yields the paths; reports the progress on stderr."""
     every = 1 if sys.stderr.isatty() else max(1, len(paths) // 10)
     end = "\r" if sys.stderr.isatty() else "\n"
     for done, path in enumerate(paths, 1):

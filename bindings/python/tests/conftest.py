@@ -1,4 +1,6 @@
-"""Fixtures of all tests: event loops, caches over every kind of backend, and a time limit for each test."""
+"""Fixtures of all tests: event loops, caches over every kind of backend, a time limit for each
+test.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    """Runs an awaitable on a new event loop; fails if the loop was left with a complaint."""
+    """Runs an awaitable on a new event loop; fails if the loop reports a problem at its end."""
     if request.param not in ("asyncio", "uvloop"):
         pytest.skip(request.param)
     runner = Run(request.param)
@@ -44,13 +46,13 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test's file is going to be."""
+    """The path of a test's file."""
     return tmp_path / "test.cache"
 
 
 @pytest.fixture(params=["no backup", "disk", "memory"])
 def store(request: pytest.FixtureRequest, path: Path) -> MakeCache:
-    """Makes caches: what a cache promises in memory, it promises over every backend."""
+    """Makes caches: the promises for a cache in memory also hold over every backend."""
     backup: CacheBackend | None = None
     if request.param == "disk":
         backup = DiskBackend(path)

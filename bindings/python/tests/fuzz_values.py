@@ -1,8 +1,10 @@
-"""Fuzzes the decoder of values and keys in the Python package: ``python tests/fuzz_values.py SECONDS``.
+"""Fuzzes the decoder of values and keys in the Python package: ``python tests/fuzz_values.py
+SECONDS``.
 
-It needs an interpreter, so it is not one of the targets that libFuzzer drives: this is a plain seeded mutation of the
-examples in ``docs/values.md``. Whatever the bytes, a decoder answers with an object or a ``ValueError``; what it reads
-can be written again and reads back the same. Pickles are refused, as everywhere where bytes may be anybody's.
+The decoder needs an interpreter, so libFuzzer does not drive it: the inputs are plain seeded
+mutations of the examples in ``docs/values.md``. For any bytes, a decoder returns an object or
+raises a ``ValueError``; a decoded object can be encoded again and decodes to the same object.
+Pickles are refused, as for all untrusted bytes.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from cache import _native
 
 native: Any = _native
 SEEDS = Path(__file__).parents[3] / "fuzz" / "seeds" / "json"
-# Markers, lengths and kinds that lead somewhere.
+# Markers, lengths and kinds that reach further code.
 BYTES = bytes([0x00, 0x01, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC4, *range(0xC7, 0xE0), 0xFF, *range(1, 23)])
 ROUNDS_BETWEEN_CLOCKS = 2000
 
 
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """A few changes: bytes, cuts, repetitions, another example in the middle, a container around it."""
+    """A few changes: bytes, cuts, repetitions, another example inside, a container around it."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(changed) + 1)
@@ -48,25 +50,25 @@ def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def check(data: bytes) -> bool:
-    """Give the bytes to both decoders; answer whether one of them took them."""
+    """Passes the bytes to both decoders; returns whether one of them accepted the bytes."""
     taken = False
     try:
         value = native._decode_value(data, pickle=False)
         taken = True
         again = native._encode_value(value, pickle=False)
-        # Of the same length only: a set that was put together in another order may come in another order.
+        # Only the same length: a set built in another order may be encoded in another order.
         assert len(native._encode_value(native._decode_value(again, pickle=False), pickle=False)) == len(
             again
         )
     except (ValueError, TypeError):
-        pass  # no value; or one that only a pickle keeps, such as a long tuple that occurs twice
+        pass  # not a value; or only a pickle keeps the value (a long tuple that occurs twice)
     try:
         key = native._decode_key(data)
         taken = True
         again = native._encode_key(key)
         assert again is None or native._encode_key(native._decode_key(again)) == again
     except (ValueError, TypeError):
-        pass  # no key; or what was decoded cannot be hashed
+        pass  # not a key; or the decoded object cannot be hashed
     return taken
 
 
@@ -90,7 +92,7 @@ def main() -> int:
                 raise
             if is_taken:
                 taken += 1
-                # What is valid and new is a place to go on from; the pool stays small.
+                # Valid new bytes are a base for further mutations; the pool stays small.
                 if len(pool) < 5000:
                     pool.append(data)
                 else:

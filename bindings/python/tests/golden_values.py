@@ -1,7 +1,9 @@
-"""What is in the golden files that the Python package wrote with its options, and the one run that wrote them.
+"""The contents of the golden files that the Python package wrote with its options, and the program
+that wrote them.
 
-``python tests/golden_values.py`` writes the files that are missing. A file that is there is never written again: what it
-holds is what every later version must read. So never change an entry here; a new kind of value gets a new file.
+``python tests/golden_values.py`` writes missing files. An existing file is never written again:
+every later version must be able to read its contents. So never change an entry here; a new kind of
+value gets a new file.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from cache import AsyncCache, DiskBackend
 GOLDEN = Path(__file__).parents[3] / "crates/async-cache-disk/tests/golden"
 SECRET = "correct horse battery staple"
 VERSION = "v1"
-# As long as a deadline fits: three hundred years.
+# The longest possible deadline: three hundred years.
 FOR_EVER_NEARLY = 1e10
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -66,7 +68,7 @@ VALUES: dict[Any, Any] = {
     datetime.date(2024, 2, 29): "under a date",
     datetime.datetime(2024, 2, 29, 13, tzinfo=_CET): "under an instant",
 }
-# Alike, so that there is something for a dictionary to learn.
+# Similar values, so that a dictionary has something to learn.
 VALUES |= {
     f"product:{number}": {
         "id": number,
@@ -77,14 +79,14 @@ VALUES |= {
     for number in range(120)
 }
 
-# Under keys that have no canonical encoding: they are pickled, and read when the file is opened.
+# Keys without a canonical encoding: they are pickled, and read when the file is opened.
 EAGER: dict[Any, Any] = {
     datetime.time(12, tzinfo=_UTC): "under a time with a zone",
     ipaddress.IPv4Address("10.0.0.1"): ("under an address", 2**70),
     ("in a tuple", ipaddress.IPv6Address("::1")): fractions.Fraction(2, 3),
 }
 
-# These have a deadline. (Whether the second one is over depends on the clock of who reads it.)
+# Values with a deadline. (Whether the second one has expired depends on the reader's clock.)
 LONG_LIVED = "text"
 SHORT_LIVED = "short-lived"
 DELETED = "deleted"

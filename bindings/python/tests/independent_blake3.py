@@ -1,4 +1,6 @@
-"""BLAKE3 with a key, from its paper, for the independent reader: slow, short, and of nobody else's code."""
+"""BLAKE3 with a key, from its paper, for the independent reader: slow, short, and without other
+libraries.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def keyed_hash(key: bytes, data: bytes) -> bytes:
 
 
 def derive_key(context: str, material: bytes) -> bytes:
-    """A key of 32 bytes, for what the context names, from material that is secret."""
+    """A key of 32 bytes for the named context, derived from secret material."""
     return _hash(_words(_hash(_IV, context.encode(), _CONTEXT)), material, _MATERIAL)
 
 
@@ -50,7 +52,7 @@ def _compress(chaining: Words, block: Words, counter: int, length: int, flags: i
 
 
 def _chunk(key: Words, data: bytes, counter: int, flags: int) -> Words:
-    """The chaining value of a chunk, or with the flag for the root the hash's first half."""
+    """The chaining value of a chunk; with the flag for the root, the first half of the hash."""
     chaining, starts = key, range(0, max(len(data), 1), _BLOCK)
     for at in starts:
         block = data[at : at + _BLOCK]
@@ -66,7 +68,7 @@ def _tree(key: Words, data: bytes, first_chunk: int, flags: int) -> Words:
     chunks = -(-len(data) // _CHUNK) or 1
     if chunks == 1:
         return _chunk(key, data, first_chunk, flags)
-    left = 1 << (chunks - 1).bit_length() - 1  # the largest power of two that leaves something
+    left = 1 << (chunks - 1).bit_length() - 1  # the largest power of two that leaves a remainder
     below = flags & ~_ROOT
     block = _tree(key, data[: left * _CHUNK], first_chunk, below)
     block += _tree(key, data[left * _CHUNK :], first_chunk + left, below)

@@ -1,10 +1,11 @@
-"""A reader of cache files, written from ``docs/file-format.md`` and nothing else.
+"""A reader of cache files, written only from ``docs/file-format.md``.
 
-It is here to prove that the page is enough: it shares no code with the package, and whatever it had to guess was a hole
-in the page. Standard library only; ``msgpack`` comes in where ``docs/values.md`` begins, and a decoder of zstd where a
-compressed value is met, both in the tests.
+The reader proves that the page is sufficient: it shares no code with the package, and every
+necessary guess was a gap in the page. Standard library only; the tests add ``msgpack`` for
+``docs/values.md``, and a decoder of zstd for compressed values.
 
-Slow on purpose: every checksum is computed bit by bit from its definition, every number read where the page says.
+Deliberately slow: every checksum is computed bit by bit from its definition, and every number is
+read at the place given by the page.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HAS_DEADLINE, HAS_WRITTEN_AT, IS_COMPRESSED, HAS_TAG = 1, 2, 4, 8
 
 
 class Unreadable(Exception):
-    """The file is no valid snapshot (section 1); ``kind`` is the word of section 3."""
+    """The file is not a valid snapshot (section 1); ``kind`` is the word of section 3."""
 
     def __init__(self, kind: str, what: str) -> None:
         super().__init__(f"{kind}: {what}")
@@ -98,7 +99,7 @@ def siphash_1_3(seed: bytes, data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Record:
-    """A record that verified."""
+    """A record with a valid checksum."""
 
     offset: int
     end: int
@@ -106,13 +107,13 @@ class Record:
     written_at: int | None
     key: bytes
     value: bytes
-    """As it stands: a frame of zstd, if it is compressed."""
+    """As stored: a frame of zstd, if compressed."""
     is_compressed: bool = False
 
 
 @dataclass(frozen=True)
 class Tombstones:
-    """What was deleted (section 10)."""
+    """The deletes in the file (section 10)."""
 
     cleared_at: int = 0
     floor: int = 0
@@ -131,7 +132,7 @@ class Slot:
 
 
 class Snapshot:
-    """A file that was opened and whose header is valid."""
+    """An opened file with a valid header."""
 
     def __init__(self, data: bytes, secret: bytes | None = None) -> None:
         self.data = data
@@ -216,7 +217,7 @@ class Snapshot:
             raise Unreadable("damaged", "counts and sections contradict each other")
 
     def _unit_is_valid(self, start: int, end: int) -> bool:
-        """Sections 4 and 8. Remembered, because it is slow here."""
+        """Sections 4 and 8. Cached, because the check is slow here."""
         if (start, end) not in self._validity:
             self._validity[start, end] = self._check_unit(start, end)
         return self._validity[start, end]
@@ -231,7 +232,7 @@ class Snapshot:
         return self._tag(self.mac_key, start, body) == tag
 
     def dictionary(self) -> bytes | None:
-        """The compression dictionary, if there is one and it is valid."""
+        """The compression dictionary, if present and valid."""
         if DICTIONARY not in self.sections:
             return None
         start, end = self.sections[DICTIONARY]
@@ -240,7 +241,9 @@ class Snapshot:
         return self.data[start + 4 : end - (TAG_BYTES if self.mac_key else 0)]
 
     def tombstones(self) -> Tombstones:
-        """What was deleted; if that is not valid, everything may have been until the file time."""
+        """The deletes; if the section is invalid, any key may have been deleted until the file
+        time.
+        """
         if TOMBSTONES not in self.sections:
             return Tombstones()
         start, end = self.sections[TOMBSTONES]
@@ -254,7 +257,7 @@ class Snapshot:
             return unknown
 
     def record_at(self, offset: int, section: int) -> Record | None:
-        """The record at an offset of a section, if it is valid (section 5)."""
+        """The record at an offset of a section, if valid (section 5)."""
         start, end = self.sections[section]
         if not start <= offset < end:
             return None
@@ -287,11 +290,13 @@ class Snapshot:
         return Record(offset, last, deadline, written_at, key, value, is_compressed)
 
     def walk(self) -> Iterator[Record]:
-        """The records of the section from its start, entries or not, up to the first that is not valid."""
+        """The records of the section from its start, entries or not, up to the first invalid
+        record.
+        """
         yield from self._walk(RECORDS)
 
     def eager(self) -> Iterator[Record]:
-        """The eager records, up to the first that is not valid."""
+        """The eager records, up to the first invalid record."""
         if EAGER in self.sections:
             yield from self._walk(EAGER)
 
@@ -305,7 +310,7 @@ class Snapshot:
             offset = record.end
 
     def bucket(self, number: int) -> tuple[list[Slot], bool] | None:
-        """The entries of a bucket and whether it overflowed, if it is valid (section 6)."""
+        """The entries of a bucket and whether the bucket overflowed, if valid (section 6)."""
         offset = self.sections[INDEX][0] + PAGE_BYTES * number
         count, flags = self.data[offset + 4], self.data[offset + 5]
         if count > self.page_items or not self._unit_is_valid(offset, offset + PAGE_BYTES):
@@ -337,7 +342,7 @@ class Snapshot:
         for step in range(min(MAX_CHAIN, self.bucket_count)):
             bucket = self.bucket((home + step) % self.bucket_count)
             if bucket is None:
-                continue  # nobody knows whether it overflowed
+                continue  # whether the bucket overflowed is unknown
             slots, overflowed = bucket
             for slot in slots:
                 if slot.tag == key_hash & 0xFFFF:
@@ -349,7 +354,9 @@ class Snapshot:
         return None
 
     def deadlines(self) -> list[tuple[int, int]]:
-        """Deadline and rank of all entries that have one, in the order of the pages that are valid (section 7)."""
+        """Deadline and rank of all entries with a deadline, in the order of the valid pages
+        (section 7).
+        """
         found: list[tuple[int, int]] = []
         for number in range(-(-self.deadline_count // self.page_items)):
             offset = self.sections[DEADLINES][0] + PAGE_BYTES * number
@@ -379,7 +386,7 @@ def _parse_tombstones(body: bytes) -> Tombstones:
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    """A length and the offset behind it."""
+    """A length, and the offset after it."""
     number = 0
     for step in range(5):
         byte = data[at + step]
@@ -392,6 +399,6 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read(path: Path, secret: bytes | None = None) -> Snapshot | None:
-    """Open a file; ``None`` if there is no snapshot in it, because it is empty."""
+    """Opens a file; ``None`` if the file is empty and so has no snapshot."""
     data = path.read_bytes()
     return Snapshot(data, secret) if data else None

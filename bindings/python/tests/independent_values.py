@@ -1,6 +1,8 @@
-"""Keys and values, read by a program that was written from ``docs/values.md`` alone, for ``independent_reader``.
+"""Keys and values, read by a program written only from ``docs/values.md``, for
+``independent_reader``.
 
-It must not know the package, and takes only what the page says. Pickles are run: give it files of our own.
+Must not know the package; uses only facts from the page. Pickles are run: use only with our own
+files.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ HAS_FOLD, HAS_ZONE, HAS_NAME = 1, 2, 4
 
 
 def value(data: bytes) -> Any:
-    """The value that these bytes are."""
+    """The value encoded by the bytes."""
     return msgpack.unpackb(data, ext_hook=_extension, strict_map_key=False, unicode_errors="strict")
 
 
 def key(data: bytes) -> Any:
-    """The key that these bytes are: as a value, but that arrays are tuples."""
+    """The key encoded by the bytes: like a value, except that arrays are tuples."""
     return msgpack.unpackb(data, ext_hook=_extension, strict_map_key=False, use_list=False)
 
 

@@ -1,7 +1,7 @@
-"""Event loops to run a test on, and loaders that do what the test says when it says so.
+"""Event loops for the tests, and loaders whose calls end when the test says.
 
-Nothing here waits for a time to pass: a test goes on when what it waits for has happened, or fails at its time
-limit.
+No test waits for time to pass: a test continues when the awaited event has happened, or fails at
+its time limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ except ImportError:
 
 LOOPS = ["asyncio", "uvloop" if uvloop is not None else "uvloop (cannot be installed on this Python)"]
 
-# A window that no test outlives: such a batch leaves when it is full, or never.
+# A window longer than any test: a batch leaves when it is full, or never.
 NEVER_MS = 3_600_000
 
 
@@ -35,8 +35,8 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 class Run:
     """Runs an awaitable to its end on a new event loop, as `asyncio.run` does.
 
-    What the loop was told of and nobody asked for (an exception that was never retrieved, a task that was
-    destroyed) is kept in `complaints`.
+    Problems reported to the loop's exception handler (an exception that was never retrieved, a task
+    that was destroyed) are kept in `complaints`.
     """
 
     def __init__(self, kind: str) -> None:
@@ -68,24 +68,24 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        # Not longer than this, for a test that hung is not to hang again here.
+        # Limited, so that a test that hung does not hang here again.
         loop.run_until_complete(asyncio.wait(tasks, timeout=5))
 
 
 async def turns(count: int = 20) -> None:
-    """Lets the event loop turn, so that everything that can run now has run until it waits."""
+    """Lets the event loop turn, until all code that can run now has run and waits."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    """Turns the event loop until something has happened; the test's time limit is the deadline."""
+    """Turns the event loop until the condition is true; the test's time limit is the deadline."""
     while not happened():
         await asyncio.sleep(0)
 
 
 async def outcome(awaitable: Awaitable[Any]) -> Any:
-    """What an awaitable returns, or the exception it raises, whichever that is."""
+    """The result of an awaitable, or the exception that it raises."""
     try:
         return await awaitable
     except BaseException as error:
@@ -112,7 +112,7 @@ class Load:
             raise
 
     async def called(self, times: int = 1) -> None:
-        """Waits until the loader was called so many times."""
+        """Waits until the loader was called `times` times."""
         await until(lambda: len(self.calls) >= times)
 
     def answer(self, value: Any, call: int = -1) -> None:
@@ -131,13 +131,13 @@ def task(awaitable: Awaitable[T]) -> asyncio.Task[T]:
 
 
 async def joined(*tasks: asyncio.Task[Any]) -> None:
-    """Lets new callers get as far as they come: each waits for a load, or is done."""
+    """Lets new callers run as far as they can: each waits for a load, or has ended."""
     await turns()
     assert not any(task.cancelled() for task in tasks)
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels callers and waits until they have ended so."""
+    """Cancels callers and waits until they have ended as cancelled."""
     for one in tasks:
         one.cancel()
     for one in tasks:

@@ -1,8 +1,10 @@
-"""What docs/semantics.md, "Several processes", promises, as naively as it can be said: one dict for each process, a
-list for the file, and every delete there ever was. Nothing is shared with the code that is tested.
+"""The promises of docs/semantics.md, "Several processes", as naively as possible: a dict for each
+process, a list for the file, and all deletes ever made. The model shares no code with the tested
+package.
 
-Times count operations. A value is the time of its write, so it names the write. No history deletes so much that deletes
-are forgotten, and nothing expires: a time to live is either zero or longer than every history.
+Times count operations. A value is the time of its write, so it identifies the write. No history has
+so many deletes that deletes are forgotten, and nothing expires: a time to live is either zero or
+longer than every history.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ Time = int
 
 @dataclass
 class Deletes:
-    """Deletes of which the file knows, or will."""
+    """Deletes that the file contains, or will contain after the next save."""
 
     of_keys: dict[Key, Time] = field(default_factory=dict)
     cleared: Time = 0
@@ -38,19 +40,22 @@ class Deletes:
 
 @dataclass
 class Process:
-    """What a process serves, and what the file has to hear of."""
+    """The entries that a process serves, and the facts that its next save must record in the
+    file.
+    """
 
     maxsize: int | None
     memory: dict[Key, Time] = field(default_factory=dict)
-    # Of what is in memory: keys that are in the opened file only. The others are hot.
+    # Keys of `memory` that are in the opened file only (cold). The others are hot.
     cold: set[Key] = field(default_factory=set)
-    # Writes in memory that no save has told the file of, and such writes that have left memory.
+    # Writes in memory that no save has recorded in the file, and unrecorded writes that have left
+    # memory.
     owed: dict[Key, Time] = field(default_factory=dict)
     lost: dict[Key, Time] = field(default_factory=dict)
     deletes: Deletes = field(default_factory=Deletes)
-    # Entries that the last save has refused.
+    # Entries refused by the last save.
     refused: set[tuple[Key, Time]] = field(default_factory=set)
-    # The number of the file, if the process had all that is in it.
+    # The number of the file, if the process had all entries of the file.
     holds: int | None = None
 
     def set(self, key: Key, time: Time, *, is_stored: bool) -> None:
@@ -61,7 +66,7 @@ class Process:
             self.lose(key)
 
     def lose(self, key: Key) -> None:
-        """What the process had of the key has left memory."""
+        """The process's entry for the key has left memory."""
         self.memory.pop(key, None)
         self.cold.discard(key)
         time = self.owed.pop(key, None)
@@ -82,33 +87,35 @@ class Process:
         self.deletes.clear(time)
 
     def reload(self) -> None:
-        """A file is taken in: deletes that were not saved are forgotten, and so are writes that have left memory."""
+        """Takes in a file: unsaved deletes are forgotten, and so are writes that have left
+        memory.
+        """
         self.deletes = Deletes()
         self.lost.clear()
 
 
 @dataclass
 class Expected:
-    """What a save has to have come to."""
+    """The expected result of a save."""
 
     entries: dict[Key, Time]
-    # Entries of others that are kept: with plain keys, with objects as keys; the coldest first.
+    # Kept entries of other processes: with plain keys, with objects as keys; the coldest first.
     theirs: tuple[list[Key], list[Key]]
     dropped: int
-    # Whether the room was known exactly before `theirs` were copied. If not, some of them are warmer than ours for
-    # one save.
+    # Whether the room was known exactly before `theirs` were copied. If not, some of them are
+    # warmer than ours for one save.
     is_room_known: tuple[bool, bool]
 
 
 @dataclass
 class File:
-    """What stands at the path: plain keys and objects, each the coldest first."""
+    """The file at the path: plain keys and objects, each the coldest first."""
 
     number: int = 0
     plain: list[tuple[Key, Time]] = field(default_factory=list)
     objects: list[tuple[Key, Time]] = field(default_factory=list)
     deletes: Deletes = field(default_factory=Deletes)
-    # Up to when each key was overwritten by something that is in no file.
+    # The time until which each key was overwritten by a write that is in no file.
     hidden: dict[Key, Time] = field(default_factory=dict)
 
     def entries(self) -> dict[Key, Time]:

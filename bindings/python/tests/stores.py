@@ -1,4 +1,4 @@
-"""Backends for the tests: one in memory that keeps to the contract, and ones that fail."""
+"""Backends for the tests: one in memory that follows the contract, and some that fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cache import CacheBackend
 
 
 class MemoryBackend(CacheBackend):
-    """A backend of the user's own: keeps what it was given, deadlines on the monotonic clock."""
+    """A user's own backend: keeps the entries, with deadlines on the monotonic clock."""
 
     def __init__(self, data: dict[Any, tuple[Any, float | None]] | None = None) -> None:
         self.data: dict[Any, tuple[Any, float | None]] = data or {}

@@ -1,4 +1,4 @@
-//! What may be typed. The texts here are the manual; `docs/cli.md` shows what comes out.
+//! The command line. The texts here are the manual; `docs/cli.md` shows the output.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Who reads the output.
+/// The reader of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     People,
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Say what a file is: entries, sizes, ages, times to live, the largest entries
     #[command(
         after_help = "The counts, sizes and times come from the header, the index and the pages of deadlines, so \
-        they are exact and quick. What is in keys and values is looked at in a sample, or with --full in every entry."
+        they are exact and quick. The contents of keys and values come from a sample, or with --full from every entry."
     )]
     Inspect(Inspect),
     /// List entries, coldest first
@@ -66,23 +66,24 @@ pub(crate) enum Command {
         What JSON has no form for is an object with one name that begins with $, such as {\"$tuple\": [1, 2]}; \
         docs/cli.md lists them. Pickles are described and not run.")]
     Get(Get),
-    /// Read all of a file and list everything that is wrong with it
+    /// Read all of a file and list everything wrong with it
     #[command(
-        after_help = "Exit codes: 0 nothing is wrong; 1 something is; 2 the file could not be read at all."
+        after_help = "Exit codes: 0 nothing is wrong; 1 damage was found; 2 the file could not be read at all."
     )]
     Verify(Verify),
-    /// Write what is intact in a damaged file to a new one, also if the end of the file is missing
+    /// Write the intact entries of a damaged file to a new file, even if the end of the file is
+    /// missing
     Repair(Repair),
-    /// Write all entries as lines of JSON, so that `import` makes the same of them
+    /// Write all entries as lines of JSON, from which `import` makes the same entries
     #[command(after_help = "Example:\n  async-cache export pages.cache | gzip > pages.jsonl.gz")]
     Export(Export),
     /// Make a cache file of lines of JSON on standard input
     #[command(after_help = "Example:\n  zcat pages.jsonl.gz | async-cache import pages.cache")]
     Import(Import),
-    /// Write a file anew without what has expired or was taken back
+    /// Write a file anew without expired entries and records that were taken back
     #[command(
-        after_help = "Without OUT the file itself is replaced, atomically. Saves of services wait for it meanwhile, and \
-        those that merge keep what they have; what a service saves with merging switched off (merge=False) is lost."
+        after_help = "Without OUT the file itself is replaced, atomically. Meanwhile the saves of services wait. \
+        Merging saves keep their entries; entries saved with merging switched off (merge=False) are lost."
     )]
     Compact(Compact),
     /// Say how the entries of two files differ
@@ -113,19 +114,21 @@ pub(crate) struct Inspect {
 pub(crate) struct Ls {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// Only keys that match: * any characters, ? one, [a-z] one of these; the key as it is shown
+    /// Only keys that match: * any characters, ? one character, [a-z] one of a set; the key as
+    /// displayed
     #[arg(long = "match", value_name = "PATTERN", value_parser = pattern)]
     pub(crate) pattern: Option<glob::Pattern>,
     /// Only keys that begin with this text
     #[arg(long, value_name = "TEXT")]
     pub(crate) prefix: Option<String>,
-    /// Only entries whose value has at least so many bytes
+    /// Only entries whose value has at least this many bytes
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(crate) min_bytes: u64,
-    /// Only entries that expire within this time, such as 90s, 10m, 2h30m, 7days; expired ones too
+    /// Only entries that expire within this time, for example 90s, 10m, 2h30m, 7days; also expired
+    /// ones
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) expiring_within: Option<Duration>,
-    /// At most so many
+    /// List at most this many entries
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
 }
@@ -137,21 +140,21 @@ pub(crate) struct Get {
     /// The key, as text or as JSON
     #[arg(value_name = "KEY")]
     pub(crate) key: String,
-    /// What KEY is; by default a text, and if there is no such key, JSON
+    /// The form of KEY; by default text, or JSON if there is no such text key
     #[arg(long, value_name = "FORM", value_enum, default_value_t = KeyForm::Auto)]
     pub(crate) key_as: KeyForm,
-    /// Run a pickled value and print the repr of what comes out. Only for files that you trust as you trust code; only in
-    /// the tool that comes with the Python package
+    /// Run a pickled value and print the repr of the result. Only for files that you trust like
+    /// code; only in the tool of the Python package
     #[arg(long)]
     pub(crate) allow_pickle: bool,
 }
 
-/// How a key is typed.
+/// The form in which a key is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KeyForm {
-    /// A text; if there is no such key, JSON
+    /// Text; JSON if there is no such text key
     Auto,
-    /// A text
+    /// Text
     Text,
     /// JSON
     Json,
@@ -167,7 +170,7 @@ pub(crate) struct Verify {
 pub(crate) struct Repair {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// The new file. Nothing may be there
+    /// The new file. It must not exist
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
 }
@@ -180,7 +183,7 @@ pub(crate) struct Export {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
-    /// The new file. Nothing may be there
+    /// The new file. It must not exist
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
     /// The version tag of the data, instead of the one in the export
@@ -196,7 +199,7 @@ pub(crate) struct Import {
 /// How values can be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImportCompression {
-    /// Zstandard, with a dictionary if that pays
+    /// Zstandard, with a dictionary if worthwhile
     Zstd,
 }
 
@@ -204,7 +207,7 @@ pub(crate) enum ImportCompression {
 pub(crate) struct Compact {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// Write here instead. Nothing may be there
+    /// Write to this file instead. It must not exist
     #[arg(value_name = "OUT")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -222,7 +225,7 @@ pub(crate) struct Diff {
     /// Compare keys and values only
     #[arg(long)]
     pub(crate) ignore_deadlines: bool,
-    /// Name at most so many differences; all are counted
+    /// Name at most this many differences; all are counted
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
 }

@@ -11,7 +11,7 @@ const BAR_CHARS: u64 = 32;
 /// Counts by class, the classes in ascending order of their upper limits.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
-    /// Upper limit, included, and count; of the last class there is no limit.
+    /// Upper limit (inclusive) and count. Values above the last limit are in `beyond`.
     classes: Vec<(u64, u64)>,
     beyond: u64,
 }
@@ -29,7 +29,7 @@ impl Histogram {
         }
     }
 
-    /// The classes that hold something, from the first to the last: their name and count.
+    /// The classes from the first to the last with a count above 0: name and count.
     pub(crate) fn rows(&self, name: impl Fn(u64) -> String) -> Vec<(String, u64)> {
         let more = self.classes.last().map_or_else(String::new, |(limit, _)| format!("> {}", name(*limit)));
         let named = self.classes.iter().map(|(limit, count)| (format!("≤ {}", name(*limit)), *count));
@@ -49,7 +49,7 @@ impl Histogram {
 pub(crate) fn draw(out: &mut dyn Write, rows: &[(String, u64)]) -> io::Result<()> {
     let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     for (name, count) in rows {
-        // Whatever is there is seen.
+        // A count above 0 is always visible.
         let length = (u128::from(*count) * u128::from(BAR_CHARS)).div_ceil(u128::from(most));
         let bar = "█".repeat(usize::try_from(length).unwrap_or(0));
         let count = human::count(*count);

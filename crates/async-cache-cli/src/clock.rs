@@ -1,5 +1,5 @@
 //! The only place that reads a clock.
-#![allow(clippy::disallowed_methods)] // that is what this file is for
+#![allow(clippy::disallowed_methods)] // reading a clock is the purpose of this file
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,5 @@
-//! All entries of a file, one after the other: those of the index, coldest first, and then the eager ones.
+//! All entries of a file, one after another: first the entries in the index, coldest first, then
+//! the eager entries.
 
 use std::ops::ControlFlow;
 
@@ -12,11 +13,11 @@ use crate::progress::Bar;
 /// An entry that was read and verified.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry<'e> {
-    /// Its place in the order of use; `None` for eager ones.
+    /// The place of the entry in the order of use; `None` for eager entries.
     pub(crate) rank: Option<u32>,
     /// Nanoseconds since the Unix epoch; `None`: never.
     pub(crate) deadline: Option<u64>,
-    /// When it was written, likewise, if the file says so.
+    /// The time of writing, in the same unit, if the file has it.
     pub(crate) written_at: Option<u64>,
     pub(crate) key: &'e [u8],
     pub(crate) value: &'e [u8],
@@ -28,17 +29,17 @@ impl Entry<'_> {
     }
 }
 
-/// What could not be served.
+/// The data that could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// Entries of the index.
+    /// Damaged entries in the index.
     pub(crate) entries: u64,
-    /// Bytes of eager records; how many entries that is nobody knows.
+    /// Bytes of damaged eager records; the number of their entries is unknown.
     pub(crate) eager_bytes: u64,
 }
 
 impl Lost {
-    /// A sentence, if there is something to say.
+    /// A sentence, or `None` if nothing is lost.
     pub(crate) fn sentence(self) -> Option<String> {
         let entries = (self.entries > 0)
             .then(|| human::things(self.entries, "entry is damaged", "entries are damaged"));
@@ -49,7 +50,7 @@ impl Lost {
     }
 }
 
-/// Goes through all entries that can be served, until there are no more or the visitor has enough.
+/// Visits all readable entries, until the last entry or until the visitor stops.
 pub(crate) fn each(
     snapshot: &Snapshot,
     progress: Progress,

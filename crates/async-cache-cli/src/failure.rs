@@ -1,21 +1,21 @@
-//! Why a command could not be carried out.
+//! The errors of commands.
 
 use std::fmt;
 use std::io;
 
 use async_cache_disk::DiskError;
 
-/// Why a command could not be carried out.
+/// The reason why a command failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Nobody reads the output any more. That is no error.
+    /// The reader has closed the output. Not treated as an error.
     BrokenPipe,
     /// The file could not be read or written.
     Disk(DiskError),
     /// Input or output failed.
     Io(io::Error),
-    /// Anything else; a sentence that says what, where and what to do.
+    /// Any other error; the sentence names the problem, the place and the remedy.
     Other(String),
 }
 

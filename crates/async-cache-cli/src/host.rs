@@ -1,34 +1,35 @@
-//! What the tool needs of the process it runs in.
+//! The environment of the tool: streams, time, secret.
 
 use std::fmt;
 use std::io::{BufRead, Write};
 
-/// Runs a pickle: the bytes of a value of extension type 15, to the `repr` of what comes out, or what went wrong.
+/// Runs a pickle: takes the bytes of a value of extension type 15, returns the `repr` of the
+/// result, or an error message.
 pub type Unpickle<'h> = dyn Fn(&[u8]) -> Result<String, String> + 'h;
 
-/// What the tool needs of the process it runs in. Output may hold colours; whoever does not want them gives a stream that
-/// strips them, such as [`anstream::StripStream`].
+/// The environment of the tool. Output may contain colours; to avoid colours, pass a stream that
+/// strips them, for example [`anstream::StripStream`].
 pub struct Host<'h> {
     /// Results.
     pub out: &'h mut dyn Write,
     /// Errors.
     pub err: &'h mut dyn Write,
-    /// What `import` reads.
+    /// The input of `import`.
     pub input: &'h mut dyn BufRead,
     /// The time, in nanoseconds since the Unix epoch.
     pub now: u64,
-    /// The secret of files, unless an option gives it.
+    /// The secret of files, unless an option gives a secret.
     pub secret: Option<Vec<u8>>,
-    /// Whether long work shows how far it is.
+    /// Whether long work displays a progress bar.
     pub progress: Progress,
-    /// Runs pickles, if asked to by `--allow-pickle`; where it is `None` that cannot be asked for.
+    /// Runs pickles for `--allow-pickle`; with `None` the option is not available.
     pub unpickle: Option<&'h Unpickle<'h>>,
 }
 
-/// Whether long work shows how far it is.
+/// Whether long work displays a progress bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// On standard error, if that is a terminal.
+    /// On standard error, if standard error is a terminal.
     OnTerminal,
     /// Never.
     Never,

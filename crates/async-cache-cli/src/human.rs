@@ -14,7 +14,7 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const CHANGED: Style = AnsiColor::Yellow.on_default();
 pub(crate) const KEY: Style = AnsiColor::Cyan.on_default();
 
-/// Longer keys are cut where they are listed.
+/// In lists, longer keys are cut.
 const MAX_KEY_CHARS: usize = 100;
 const NANOS: u64 = 1_000_000_000;
 
@@ -47,12 +47,12 @@ pub(crate) fn count(count: u64) -> String {
     grouped
 }
 
-/// A count and what it counts: `1 entry`, `2,000 entries`.
+/// A count with its noun: `1 entry`, `2,000 entries`.
 pub(crate) fn things(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// Seconds, or the two largest units of it: `3 d 4 h`.
+/// Seconds, or the two largest units: `3 d 4 h`.
 pub(crate) fn span(nanos: u64) -> String {
     let seconds = nanos / NANOS;
     let units = [("y", 31_557_600), ("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
@@ -71,11 +71,11 @@ pub(crate) fn span(nanos: u64) -> String {
 
 /// A point of time, in UTC.
 pub(crate) fn time(nanos: u64) -> String {
-    // The year 2554 at most, which the other side can show.
+    // At most the year 2554, which humantime can show.
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(nanos)).to_string()
 }
 
-/// How far a deadline is away.
+/// The time until a deadline.
 pub(crate) fn due(deadline: Option<u64>, now: u64) -> String {
     match deadline {
         None => "never".to_owned(),
@@ -84,7 +84,7 @@ pub(crate) fn due(deadline: Option<u64>, now: u64) -> String {
     }
 }
 
-/// A key on one line: texts as they are, everything else as JSON, what is not `MessagePack` as Python writes bytes.
+/// A key on a line: text unchanged, `MessagePack` as JSON, any other bytes in Python's notation.
 pub(crate) fn key(bytes: &[u8]) -> String {
     match json::show(bytes) {
         Value::String(text) => plain(&text),
@@ -93,7 +93,7 @@ pub(crate) fn key(bytes: &[u8]) -> String {
     }
 }
 
-/// The same, cut to what is pleasant in a list.
+/// A key on one line, cut for a list.
 pub(crate) fn short_key(bytes: &[u8]) -> String {
     let key = key(bytes);
     match key.char_indices().nth(MAX_KEY_CHARS) {
@@ -102,7 +102,7 @@ pub(crate) fn short_key(bytes: &[u8]) -> String {
     }
 }
 
-/// Escapes what a terminal would obey: control characters, and marks that turn the direction of writing.
+/// Escapes control characters, which a terminal would obey, and marks for the writing direction.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
@@ -117,7 +117,7 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// What kind of thing a value is.
+/// The kind of a value, in a word.
 pub(crate) fn kind(value: &[u8]) -> &'static str {
     match json::show(value) {
         Value::Null => "null",

@@ -1,13 +1,16 @@
-//! Keys and values as JSON, and back. `docs/cli.md` has the table of forms; `docs/values.md` what the bytes mean.
+//! Keys and values as JSON, and back. `docs/cli.md` has the table of forms; `docs/values.md` the
+//! meaning of the bytes.
 //!
 //! Rules:
-//! 1. What is JSON as it stands (null, booleans, numbers, text, arrays, maps whose keys are texts) is shown as that.
-//!    Everything else is an object with one name that begins with `$`. A map with such a name of its own is a `$map`.
-//! 2. Showing never fails: an extension type that is malformed or unknown is a `$ext`, and what is not `MessagePack` at
-//!    all, or nests too deep for a reader of JSON, is a `$raw`.
-//! 3. [`exact`] promises that [`from_json`] gives the same bytes again. It does not promise that by care: it
-//!    tries, and gives the bytes as `$raw` if they differ (longer forms than needed, say).
-//! 4. Nothing is run. A pickle is searched for the names it would import, see `pickle.rs`.
+//! 1. JSON values (null, booleans, numbers, text, arrays, maps with text keys) are shown as JSON
+//!    values. All others are objects with a single name beginning with `$`. A map whose only key
+//!    begins with `$` is shown as a `$map`.
+//! 2. Showing never fails: a malformed or unknown extension type is a `$ext`. Bytes that are not
+//!    `MessagePack`, or nest too deep for a reader of JSON, are a `$raw`.
+//! 3. [`exact`] promises that [`from_json`] returns the same bytes. The promise is kept by trying:
+//!    if the bytes differ (for example because a longer form than necessary was used), the result
+//!    is a `$raw`.
+//! 4. Nothing is run. A pickle is searched for the names that it would import, see `pickle.rs`.
 
 mod int;
 mod pickle;
@@ -15,67 +18,42 @@ mod read;
 mod time;
 mod write;
 
+use async_cache_disk::values as kind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// The extension types of `docs/values.md`.
-mod kind {
-    pub(super) const TUPLE: i8 = 1;
-    pub(super) const SET: i8 = 2;
-    pub(super) const FROZENSET: i8 = 3;
-    pub(super) const INT: i8 = 4;
-    pub(super) const COMPLEX: i8 = 5;
-    pub(super) const DATETIME: i8 = 6;
-    pub(super) const DATE: i8 = 7;
-    pub(super) const TIME: i8 = 8;
-    pub(super) const TIMEDELTA: i8 = 9;
-    pub(super) const TIMEZONE: i8 = 10;
-    pub(super) const DECIMAL: i8 = 11;
-    pub(super) const UUID: i8 = 12;
-    pub(super) const BYTEARRAY: i8 = 13;
-    pub(super) const SURROGATES: i8 = 14;
-    pub(super) const PICKLE: i8 = 15;
-    pub(super) const RATIONAL: i8 = 16;
-    pub(super) const PATH: i8 = 17;
-    pub(super) const ENUM: i8 = 18;
-    pub(super) const REFERENCE: i8 = 19;
-    pub(super) const OBJECT: i8 = 20;
-    pub(super) const CALL: i8 = 21;
-    pub(super) const TYPED_CALL: i8 = 22;
+/// Extension types whose body is one array, and their names in JSON.
+const ARRAYS: [(i8, &str); 9] = [
+    (kind::TUPLE, "$tuple"),
+    (kind::SET, "$set"),
+    (kind::FROZENSET, "$frozenset"),
+    (kind::RATIONAL, "$rational"),
+    (kind::PATH, "$path"),
+    (kind::ENUM, "$enum"),
+    (kind::REFERENCE, "$reference"),
+    (kind::OBJECT, "$object"),
+    (kind::TYPED_CALL, "$typed_call"),
+];
 
-    /// Those that are one array, and the name they have in JSON.
-    pub(super) const ARRAYS: [(i8, &str); 9] = [
-        (TUPLE, "$tuple"),
-        (SET, "$set"),
-        (FROZENSET, "$frozenset"),
-        (RATIONAL, "$rational"),
-        (PATH, "$path"),
-        (ENUM, "$enum"),
-        (REFERENCE, "$reference"),
-        (OBJECT, "$object"),
-        (TYPED_CALL, "$typed_call"),
-    ];
-}
-
-/// How deep the JSON may nest; readers of JSON, ours among them, go to 128 or so.
+/// The maximum depth of the JSON; readers of JSON, including ours, accept about 128 levels.
 const MAX_LEVELS: u16 = 100;
 
-/// The form for people: a pickle is described, not given.
+/// The form for people: a pickle is described, not included.
 pub fn show(bytes: &[u8]) -> Value {
     read::value(bytes, read::Pickles::Described).unwrap_or_else(|| raw(bytes))
 }
 
-/// The form that [`from_json`] turns into the same bytes again.
+/// The form that [`from_json`] turns back into the same bytes.
 pub fn exact(bytes: &[u8]) -> Value {
     let value = read::value(bytes, read::Pickles::Whole);
     value.filter(|value| from_json(value).is_ok_and(|back| back == bytes)).unwrap_or_else(|| raw(bytes))
 }
 
-/// The bytes that a JSON form stands for.
+/// The bytes represented by a JSON form.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// A description of the malformed part.
 pub fn from_json(value: &Value) -> Result<Vec<u8>, String> {
     if let Some(("$raw", body)) = tagged(value) {
         return from_base64(body);
@@ -108,7 +86,7 @@ fn from_base64(value: &Value) -> Result<Vec<u8>, String> {
     STANDARD.decode(text).map_err(|error| format!("this is not base64: {error}"))
 }
 
-/// Numbers that JSON has no way to write, by name.
+/// Numbers that JSON cannot write, by name.
 fn float_to_json(float: f64) -> Value {
     if float.is_finite() {
         return json!(float);

@@ -1,23 +1,25 @@
-//! The tool `async-cache`: looks into cache files, checks, repairs, exports and compares them. `docs/cli.md` shows it.
+//! The tool `async-cache`: inspects, checks, repairs, exports and compares cache files. Manual:
+//! `docs/cli.md`.
 //!
-//! It is a library so that the Python package's console script can be the same program: [`run`] with the process's
-//! streams, or [`run_with`] a [`Host`] of one's own, as the tests do.
+//! The tool is a library, so that the console script of the Python package can be the same program:
+//! [`run`] uses the process's streams, [`run_with`] a given [`Host`], as in the tests.
 //!
 //! # Invariants
 //!
-//! - No file can make it panic or hang, and nothing in a file is ever run.
-//! - A file that is looked at is not changed. What is written is written as a save is: whole, beside the target, and
-//!   then renamed.
-//! - What comes from a file reaches a terminal with its control characters escaped.
-//! - Exit codes: 0 all is well, 1 a finding (damage, a difference, no such key), 2 it could not be done.
+//! - No file can make the tool panic or hang, and nothing in a file is ever run.
+//! - Inspecting a file does not change it. A file is written in the same way as by a save:
+//!   completely, beside the target, and then renamed.
+//! - Control characters from a file are escaped before they reach a terminal.
+//! - Exit codes: 0 success, 1 a finding (damage, a difference, no such key), 2 failure.
 //!
 //! # Layout
 //!
-//! - `args`: what may be typed; `commands`: one file each; `open`: the one place that opens a file to look at
-//! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after the other
+//! - `args`: the command line; `commands`: one file each; `open`: the one place that opens a file
+//!   for inspection
+//! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after another
 //! - `human`: sizes, times and keys for people; `chart`: histograms
-//! - `host`: where output goes; `progress`: bars; `clock`: the only module that reads the time
-//! - `failure`: why a command could not be carried out
+//! - `host`: streams and environment; `progress`: bars; `clock`: the only module to read the time
+//! - `failure`: the reasons why a command failed
 
 mod args;
 mod chart;
@@ -42,10 +44,10 @@ pub use failure::Failure;
 pub use host::{Host, Progress, Unpickle};
 pub use json::{exact, from_json, show};
 
-/// Runs the tool on the process's streams; answers its exit code. `args` begin with the name of the program.
-/// `unpickle` is what [`Host::unpickle`] says.
+/// Runs the tool on the process's streams; returns the exit code. `args` begin with the name of the
+/// program. For `unpickle` see [`Host::unpickle`].
 pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<'_>>) -> u8 {
-    // Colours, where they are wanted: `NO_COLOR` and pipes are respected there.
+    // Colours if supported: `AutoStream` respects `NO_COLOR` and pipes.
     let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
     let mut err = anstream::AutoStream::auto(io::stderr());
     let code = run_with(
@@ -60,12 +62,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<
             unpickle,
         },
     );
-    // What is still in the buffer goes into a pipe that is broken, or `run_with` has flushed it.
+    // A non-empty buffer here means a broken pipe: otherwise `run_with` has flushed the buffer.
     drop(out.into_parts());
     code
 }
 
-/// Runs the tool; answers its exit code. `args` begin with the name of the program.
+/// Runs the tool; returns the exit code. `args` begin with the name of the program.
 pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -> u8 {
     let parsed = Args::command().try_get_matches_from(args).and_then(|found| Args::from_arg_matches(&found));
     let result = match parsed {
@@ -84,12 +86,12 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -
         }
     };
     match result {
-        // If the pipe is broken, whoever read our output has seen enough.
+        // A broken pipe means that the reader of our output has seen enough.
         Ok(Outcome::Fine) | Err(Failure::BrokenPipe) => 0,
         Ok(Outcome::Found) => 1,
         Err(failure) => {
             let error = human::BAD;
-            // Nobody is left to be told if this fails.
+            // If writing the message fails, nothing else can be done.
             let _ = writeln!(host.err, "{error}async-cache:{error:#} {failure}");
             let _ = host.err.flush();
             2

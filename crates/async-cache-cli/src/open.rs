@@ -1,19 +1,19 @@
-//! The one place that opens a file to look at, with the options that say how.
+//! The one place that opens a file for inspection, with the options for opening.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use async_cache_disk::{DiskErrorKind, ReadOptions, RealDisk, Report, Secret, Snapshot, Vfs, verify_with};
+use async_cache_disk::{CacheFile, DiskErrorKind, RealDisk, Report, Secret, Snapshot, Vfs};
 use clap::Args;
 
 use crate::failure::Failure;
 use crate::host::Host;
 
-/// Longer files hold no secret.
+/// A longer file is not accepted as a secret.
 const MAX_SECRET_BYTES: u64 = 1 << 16;
 
-/// The file to look at, and how to open it.
+/// The file to inspect, and how to open it.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
     /// The cache file
@@ -26,66 +26,61 @@ pub(crate) struct Source {
 /// How to open files.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Access {
-    /// Take the secret of the cache file from this file or pipe (a line end at its end is no part of it), not from
-    /// the environment variable `ASYNC_CACHE_SECRET`
+    /// Take the secret of the cache file from this file or pipe (a trailing line end is not part of
+    /// the secret), not from the environment variable `ASYNC_CACHE_SECRET`
     #[arg(long, value_name = "PATH")]
     secret_file: Option<PathBuf>,
-    /// Look into a file, too, that another user owns or can write to
+    /// Also open a file that another user owns or can write to
     #[arg(long)]
     pub(crate) any_owner: bool,
-    /// What `secret_file` holds. Read once, for a pipe gives it once.
+    /// The content of `secret_file`. Read once, because a pipe can be read only once.
     #[arg(skip)]
     read_secret: OnceLock<Vec<u8>>,
 }
 
 impl Source {
-    /// Opens the file, whatever the version of the data in it.
+    /// Opens the file, whatever the version of its data.
     pub(crate) fn open(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
         self.access.open(&self.path, host)
     }
 
-    /// The same, also if the end of the file is missing.
+    /// Opens the file, even if the end of the file is missing.
     pub(crate) fn open_to_repair(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        let options = self.access.options(host)?.even_if_cut();
-        Access::open_with(&self.path, &options)
-            .map_err(|failure| self.access.advised(failure, &self.path, host, options))
+        let file = self.access.file(&self.path, host)?.even_if_cut();
+        Access::open_file(&file).map_err(|failure| self.access.advised(failure, &file, host))
     }
 }
 
 impl Access {
-    /// Opens a file, whatever the version of the data in it. That there is none is an error.
+    /// Opens a file, whatever the version of its data. A missing file is an error.
     pub(crate) fn open(&self, path: &Path, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        let options = self.options(host)?;
-        Self::open_with(path, &options).map_err(|failure| self.advised(failure, path, host, options))
+        let file = self.file(path, host)?;
+        Self::open_file(&file).map_err(|failure| self.advised(failure, &file, host))
     }
 
-    fn open_with(path: &Path, options: &ReadOptions) -> Result<Snapshot, Failure> {
-        match Snapshot::open_with(&disk(), path, options)? {
+    fn open_file(file: &CacheFile) -> Result<Snapshot, Failure> {
+        let (vfs, path) = (file.vfs(), file.path().display());
+        match file.open()? {
             Some(snapshot) => Ok(snapshot),
-            None if disk().metadata(path).is_ok() => {
-                let path = path.display();
+            None if vfs.metadata(file.path()).is_ok() => {
                 Err(Failure::Other(format!("{path}: the file is empty: it holds no snapshot yet")))
             }
-            None => Err(Failure::Other(match disk().read_link(path) {
+            None => Err(Failure::Other(match vfs.read_link(file.path()) {
                 Ok(Some(link)) => {
-                    format!(
-                        "{}: it is a symlink to {}, where there is no file",
-                        path.display(),
-                        link.display()
-                    )
+                    format!("{path}: it is a symlink to {}, where there is no file", link.display())
                 }
-                _ => format!("{}: there is no such file", path.display()),
+                _ => format!("{path}: there is no such file"),
             })),
         }
     }
 
-    /// Walks a file that [`open`](Self::open) could open.
+    /// Checks a file that [`open`](Self::open) could open.
     pub(crate) fn verify(&self, path: &Path, host: &Host<'_>) -> Result<Report, Failure> {
-        let options = self.options(host)?;
-        verify_with(&disk(), path, &options).map_err(|error| self.advised(error.into(), path, host, options))
+        let file = self.file(path, host)?;
+        file.verify().map_err(|error| self.advised(error.into(), &file, host))
     }
 
-    /// The secret that files are read and written with, if there is one.
+    /// The secret for reading and writing files, if any.
     pub(crate) fn secret(&self, host: &Host<'_>) -> Result<Option<Secret>, Failure> {
         let (bytes, place) = match (&self.secret_file, &host.secret) {
             (Some(path), _) => (self.secret_of(path)?, path.display().to_string()),
@@ -98,21 +93,20 @@ impl Access {
         }
     }
 
-    /// Says which option, or which command, opens the file, if one does.
-    fn advised(&self, failure: Failure, path: &Path, host: &Host<'_>, options: ReadOptions) -> Failure {
+    /// Adds to an error the option or command that opens the file, if there is one.
+    fn advised(&self, failure: Failure, file: &CacheFile, host: &Host<'_>) -> Failure {
         let Failure::Disk(error) = failure else { return failure };
-        let opens =
-            |options: ReadOptions| matches!(Snapshot::open_with(&disk(), path, &options), Ok(Some(_)));
+        let opens = |file: CacheFile| matches!(file.open(), Ok(Some(_)));
         let has_secret = matches!(self.secret(host), Ok(Some(_)));
-        let is_link = matches!(disk().read_link(path), Ok(Some(_)));
+        let is_link = matches!(file.vfs().read_link(file.path()), Ok(Some(_)));
         let advice = match error.kind() {
-            DiskErrorKind::Damaged if opens(options.clone().even_if_cut()) => {
+            DiskErrorKind::Damaged if opens(file.clone().even_if_cut()) => {
                 "`async-cache repair` writes what is intact to a new file"
             }
-            DiskErrorKind::Trust if opens(options.clone().of_any_owner()) => {
+            DiskErrorKind::Trust if opens(file.clone().of_any_owner()) => {
                 "`--any-owner` looks into it all the same"
             }
-            DiskErrorKind::Trust if has_secret && opens(options.secret(None)) => {
+            DiskErrorKind::Trust if has_secret && opens(file.clone().secret(None)) => {
                 "leave out `--secret-file` and the environment variable ASYNC_CACHE_SECRET to open it without"
             }
             DiskErrorKind::Trust if !has_secret && !is_link => {
@@ -131,9 +125,9 @@ impl Access {
         Ok(self.read_secret.get_or_init(|| secret).clone())
     }
 
-    fn options(&self, host: &Host<'_>) -> Result<ReadOptions, Failure> {
-        let options = ReadOptions::new().secret(self.secret(host)?);
-        Ok(if self.any_owner { options.of_any_owner() } else { options })
+    fn file(&self, path: &Path, host: &Host<'_>) -> Result<CacheFile, Failure> {
+        let file = CacheFile::new(disk(), path).secret(self.secret(host)?);
+        Ok(if self.any_owner { file.of_any_owner() } else { file })
     }
 }
 
@@ -142,8 +136,9 @@ pub(crate) fn disk() -> Arc<dyn Vfs> {
     Arc::new(RealDisk)
 }
 
-/// Reads a file or a pipe, such as `<(vault read ...)`, which has no length and no positions to read at.
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // no cache file, and the vfs has no pipes
+/// Reads a file or a pipe, for example `<(vault read ...)`, which has no length and no positions to
+/// read at.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // no cache file; no pipes in the vfs
 fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = |what: &str| Failure::Other(format!("{}: {what}", path.display()));
     let unreadable = |error| wrong(&format!("the secret cannot be read: {error}"));

@@ -1,23 +1,23 @@
-//! Bars for what takes time.
+//! Progress bars.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::host::Progress;
 
-/// How many steps pass before the bar is told.
+/// Steps between two updates of the bar.
 const STEP: u64 = 1024;
 
-/// A bar that goes away when it is done.
+/// A bar that disappears at the end.
 pub(crate) struct Bar {
     bar: ProgressBar,
     done: u64,
 }
 
 impl Bar {
-    /// A bar for so many entries.
+    /// A bar for `entries` steps.
     pub(crate) fn new(progress: Progress, doing: &'static str, entries: u64) -> Self {
         let bar = match progress {
-            // Draws nothing if standard error is no terminal.
+            // Draws nothing if standard error is not a terminal.
             Progress::OnTerminal => {
                 ProgressBar::with_draw_target(Some(entries), ProgressDrawTarget::stderr())
             }

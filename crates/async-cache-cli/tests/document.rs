@@ -1,4 +1,5 @@
-//! The transcripts in `docs/cli.md` are what the tool says. `ASYNC_CACHE_UPDATE_DOCS=1` writes them anew.
+//! The transcripts in `docs/cli.md` are the tool's output. `ASYNC_CACHE_UPDATE_DOCS=1` writes them
+//! anew.
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
 use std::fmt::Write as _;
@@ -6,10 +7,10 @@ use std::fmt::Write as _;
 use crate::tool::{Spoiled, golden, read, tool_at};
 
 const DOCUMENT: &str = "../../docs/cli.md";
-/// Two hours after `v1-python.acf` says it was saved.
+/// Two hours after the time of saving in `v1-python.acf`.
 const NOW: u64 = 1_795_565_089_822_146_346;
 
-/// The words of a command, with single quotes around those that have blanks.
+/// The words of a command, with single quotes around words that contain blanks.
 fn words(command: &str) -> Vec<String> {
     let parts = command.split('\'').enumerate();
     parts

@@ -1,16 +1,17 @@
-//! What every command says about golden, damaged and empty files, compared with what it said before
-//! (`tests/snapshots`; `INSTA_UPDATE=always cargo test -p async-cache-cli --test suite output::` accepts changes).
+//! The output of every command for golden, damaged and empty files, compared with its previous
+//! output (`tests/snapshots`; `INSTA_UPDATE=always cargo test -p async-cache-cli --test suite
+//! output::` accepts changes).
 
 use std::fmt::Write as _;
 
 use crate::tool::{self, Ran, Spoiled, golden, tool, tool_reading};
 
-/// Longer outputs are cut in the middle of nowhere: all lines are alike there.
+/// Longer outputs are cut in the middle, where all lines are similar.
 const MOST_LINES: usize = 40;
 
 const GOLDEN: [&str; 3] = ["v1.acf", "v1-eager.acf", "v1-python.acf"];
 
-/// Everything a command says about every file.
+/// The output of a command for every file.
 struct Transcript {
     spoiled: Spoiled,
     text: String,
@@ -21,7 +22,8 @@ impl Transcript {
         Self { spoiled: Spoiled::new(), text: String::new() }
     }
 
-    /// Runs a command on every file. `FILE` among the arguments is the file, `OUT` a new one.
+    /// Runs a command on every file. `FILE` among the arguments stands for the file, `OUT` for a
+    /// new file.
     fn on_all(&mut self, args: &[&str]) {
         for name in GOLDEN {
             self.on(args, &golden(name));

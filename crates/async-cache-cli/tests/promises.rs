@@ -1,5 +1,5 @@
-//! What the tool promises beyond its words: nothing is lost on the way out and in again, nothing is repaired wrongly,
-//! nothing panics, and a pipe that breaks is the end and no error.
+//! The tool's promises beyond its output: nothing is lost in an export and import, nothing is
+//! repaired wrongly, nothing panics, and a broken pipe is an end and not an error.
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
 use std::io::{self, Read as _, Write};
@@ -24,7 +24,7 @@ fn what_was_exported_and_imported_is_the_same_file_again() {
         assert_eq!(tool(&["verify", &copy]).code, 0);
         let diff = tool(&["diff", &file, &copy, "--json"]);
         assert_eq!(diff.code, 0, "{}", diff.out);
-        // The file's own time and version came along: lives do not lengthen.
+        // The file's own time and version were kept: lives do not lengthen.
         let about = |file: &str| -> serde_json::Value {
             serde_json::from_str(&tool(&["inspect", file, "--json"]).out).unwrap()
         };
@@ -34,7 +34,8 @@ fn what_was_exported_and_imported_is_the_same_file_again() {
     }
 }
 
-/// What is written from a file with a secret has the same secret, and compressed values stay compressed.
+/// A file written from a file with a secret has the same secret, and compressed values stay
+/// compressed.
 #[test]
 fn secret_and_compression_go_on_into_what_is_written() {
     let folder = Spoiled::new();
@@ -73,7 +74,7 @@ fn a_file_that_others_can_write_to_is_looked_into_only_if_asked_for() {
     assert_eq!(refused.code, 2);
     assert!(refused.err.contains("others can write to it"), "{}", refused.err);
     assert_eq!(tool(&["get", &file, "text", "--any-owner"]).out, "\"grüße\"\n");
-    // What is replaced is not looked at, but trusted.
+    // A file to be replaced is not only inspected: it must be trusted.
     assert_eq!(tool(&["compact", &file, "--any-owner"]).code, 2);
 }
 
@@ -88,7 +89,8 @@ fn of_two_lines_with_one_key_the_later_one_counts() {
     assert!(tool(&["inspect", &out]).out.contains("\"v7\""));
 }
 
-/// Every example of `docs/values.md` has a JSON form of its own, and the form stands for the same bytes.
+/// Every example of `docs/values.md` has a distinct JSON form, and the form stands for the same
+/// bytes.
 #[test]
 fn every_example_of_the_document_comes_back_from_json() {
     let document = String::from_utf8(read("../../docs/values.md")).unwrap();
@@ -105,13 +107,13 @@ fn every_example_of_the_document_comes_back_from_json() {
             assert!(value.get(unnamed).is_none(), "{bytes:x?} is shown as {value}");
         }
         assert_eq!(from_json(&value).unwrap(), bytes, "{value}");
-        // Through text, as a file of lines goes.
+        // Through text, like the lines of a file.
         let text: serde_json::Value = serde_json::from_str(&value.to_string()).unwrap();
         assert_eq!(from_json(&text).unwrap(), bytes, "{value}");
     }
 }
 
-/// Bytes of any kind, most of them close to `MessagePack`.
+/// Bytes of any kind, mostly similar to `MessagePack`.
 fn any_bytes(random: &mut fastrand::Rng) -> Vec<u8> {
     let markers = [0x81, 0x93, 0xa3, 0xc4, 0xc7, 0xca, 0xcb, 0xcc, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xdc, 0xde];
     let byte = |random: &mut fastrand::Rng| match random.u8(0..4) {
@@ -152,7 +154,8 @@ fn deep_nesting_is_shown_as_bytes_and_comes_back() {
     }
 }
 
-/// A flipped byte in the index costs a cache the entries of a bucket; `repair` gets all of them back.
+/// A flipped byte in the index costs a cache the entries of a bucket; `repair` recovers all of
+/// them.
 #[test]
 fn repair_finds_what_a_damaged_index_does_not_lead_to() {
     let folder = Spoiled::new();
@@ -169,7 +172,8 @@ fn repair_finds_what_a_damaged_index_does_not_lead_to() {
     }
 }
 
-/// `v1.acf` has a record that was taken back. If its bucket is damaged, nobody can tell it from the others in there.
+/// `v1.acf` has a record that was taken back. If its bucket is damaged, the record cannot be
+/// distinguished from the others.
 #[test]
 fn repair_does_not_bring_back_what_was_taken_back() {
     let folder = Spoiled::new();
@@ -297,7 +301,7 @@ fn a_new_file_never_takes_the_place_of_another() {
     assert!(read(&taken) == before);
 }
 
-/// Takes so many bytes and is then a broken pipe.
+/// Accepts this many bytes, and is then a broken pipe.
 struct Pipe(usize);
 
 impl Write for Pipe {

@@ -1,4 +1,4 @@
-//! What the tool does where something is missing, comes through a pipe, or is larger than anybody expects.
+//! The tool with missing files, with pipes as input, and with unexpectedly large files.
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::tool::{Spoiled, exists, golden, read, tool, tool_reading};
 
-/// It took the lock first, and so made the lock file, and the folder for it.
+/// The tool took the lock first, and so created the lock file and its folder.
 #[test]
 fn compact_of_a_file_that_is_not_there_creates_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +27,8 @@ fn compact_of_a_file_that_is_not_there_creates_nothing() {
     assert_eq!(names, ["empty.cache"]);
 }
 
-/// What is wrong was said, and what the library's caller can do about it; not which option does it here.
+/// The message named the problem and the remedy for callers of the library, but not the option of
+/// the tool.
 #[cfg(unix)]
 #[test]
 fn a_file_that_is_refused_says_which_option_opens_it() {
@@ -63,7 +64,7 @@ fn a_file_that_is_refused_says_which_option_opens_it() {
     }
 }
 
-/// Going through what its header counts took longer than anybody waits.
+/// Visiting all that the file's header counts would never end.
 #[test]
 fn a_file_that_claims_billions_of_entries_in_a_hole_takes_no_time() {
     const ENTRIES: u32 = 4_000_000_000;
@@ -107,7 +108,7 @@ fn a_file_that_claims_billions_of_entries_in_a_hole_takes_no_time() {
     }
 }
 
-/// A pipe has no length, cannot be read at a position, and gives what is in it once.
+/// A pipe has no length, cannot be read at a position, and can be read only once.
 #[cfg(unix)]
 #[test]
 fn a_secret_comes_from_a_pipe_too() {
@@ -135,8 +136,8 @@ fn a_secret_comes_from_a_pipe_too() {
     assert!(folder.err.contains("the secret cannot be read"), "{}", folder.err);
 }
 
-/// A copy that was interrupted, or a disk that filled up under another program: the header is there, and not all of the
-/// rest. Nothing could be saved of a file that lacked its last byte.
+/// An interrupted copy, or a disk filled up by another program: the header is present, but part of
+/// the rest is missing. Nothing could be recovered from a file that lacked its last byte.
 #[test]
 fn what_is_left_of_a_file_that_was_cut_is_repaired() {
     let whole = read(golden("v1.acf"));

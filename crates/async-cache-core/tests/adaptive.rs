@@ -1,8 +1,9 @@
-//! The adaptive order: against LRU on synthetic sequences of requests, and what it promises besides.
+//! The adaptive order: compared with LRU on synthetic sequences of requests, and its further
+//! promises.
 //!
-//! Each sequence needs a part of the adaptive order to be whole, and the bounds lie between what it reaches with that
-//! part and without. The sequences come from fixed seeds, so the ratios are always the same; that real traces agree is
-//! measured elsewhere.
+//! Each sequence needs one part of the adaptive order, and the bounds lie between the ratios
+//! reached with and without the part. The sequences come from fixed seeds, so the ratios are always
+//! the same; real traces are measured elsewhere.
 
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::{Cause, Departed};
@@ -14,7 +15,7 @@ use crate::addressing::at;
 const CAPACITY: usize = 500;
 const REQUESTS: usize = 200_000;
 
-/// The share of requests that are hits, if every miss is stored.
+/// The share of hits among the requests, if every miss is stored.
 fn hit_ratio(eviction: Eviction, requests: &[u64]) -> f64 {
     let mut cache = Shard::<u64, (), ()>::new(Config::single(Some(CAPACITY), eviction));
     let now = Now::without_wall(Time::from_nanos(0));
@@ -36,7 +37,7 @@ fn both(requests: &[u64]) -> (f64, f64) {
     (hit_ratio(Eviction::Adaptive, requests), hit_ratio(Eviction::Lru, requests))
 }
 
-/// Keys from 0 up, the nth asked for in proportion to 1 / n.
+/// Keys from 0 up, the nth requested in proportion to 1 / n.
 struct Zipf {
     cumulated: Vec<f64>,
     dice: fastrand::Rng,
@@ -91,9 +92,9 @@ fn keys_that_are_used_once_do_not_push_out_those_that_are_used_again() {
     assert!(adaptive > lru + 0.05, "adaptive {adaptive:.4}, LRU {lru:.4}");
 }
 
-/// Every key is asked for twice, with `between` other keys in between, and never again.
+/// Every key is requested twice, with `between` other keys in between, and never again.
 fn twice(between: usize) -> Vec<u64> {
-    // In between come as many keys for the first time as for the second.
+    // Between the two, equally many keys are requested for the first and for the second time.
     let back = between / 2;
     let pairs = (0..REQUESTS / 2).flat_map(|nth| [Some(nth), nth.checked_sub(back)]);
     pairs.flatten().map(|key| key as u64).collect()
@@ -101,7 +102,7 @@ fn twice(between: usize) -> Vec<u64> {
 
 #[test]
 fn keys_that_are_used_twice_are_kept_for_the_second_time() {
-    // Good for LRU, bad for a small queue that stays small.
+    // Good for LRU, bad for a small queue that does not grow.
     let (adaptive, lru) = both(&twice(CAPACITY * 4 / 5));
     assert!(lru > 0.49, "LRU {lru:.4}");
     assert!(adaptive > lru - 0.02, "adaptive {adaptive:.4}, LRU {lru:.4}");
@@ -109,7 +110,7 @@ fn keys_that_are_used_twice_are_kept_for_the_second_time() {
 
 #[test]
 fn keys_that_come_back_just_out_of_reach_of_lru_are_served_all_the_same() {
-    // The ghost sees them come back, and the small queue grows until it holds them.
+    // The ghost detects their return, and the small queue grows until it holds them.
     let (adaptive, lru) = both(&twice(CAPACITY * 6 / 5));
     assert!(lru < 0.01, "LRU {lru:.4}");
     assert!(adaptive > 0.4, "adaptive {adaptive:.4}");
@@ -117,7 +118,8 @@ fn keys_that_come_back_just_out_of_reach_of_lru_are_served_all_the_same() {
 
 #[test]
 fn keys_that_were_used_much_and_are_not_any_more_make_room() {
-    // Every key of a working set is used again and again, and then never; and so on with the next set.
+    // Every key of a working set is used again and again, and then never; the same with the next
+    // set.
     let set = CAPACITY as u64 * 4 / 5;
     let requests: Vec<u64> = (0..REQUESTS as u64).map(|nth| nth / (set * 20) * set + nth % set).collect();
     let (adaptive, lru) = both(&requests);

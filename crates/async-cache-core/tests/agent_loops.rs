@@ -1,7 +1,8 @@
-//! The loop detector: against a naive model on random sequences, on loops, and on what looks like one and is none.
+//! The loop detector: against a naive model on random sequences, on loops, and on sequences that
+//! only look like loops.
 //!
-//! The model keeps every call with its outcome, and for each period counts, from the end, how often the last calls
-//! have been repeated. How to replay and soak: see `replay/mod.rs`.
+//! The model keeps every call with its outcome. For each period it counts, from the end, how often
+//! the last calls have been repeated. How to replay and soak: see `replay/mod.rs`.
 
 use std::num::NonZeroU32;
 
@@ -15,7 +16,7 @@ fn limits(max_repeats: u32) -> Limits {
     Limits { max_repeats: NonZeroU32::new(max_repeats).unwrap(), max_depth: 50 }
 }
 
-/// Every call that was ever made, and its outcome.
+/// Every call made so far, and its outcome.
 #[derive(Default)]
 struct Model(Vec<(u64, Option<u64>)>);
 
@@ -25,14 +26,14 @@ impl Model {
         a == b && (a_outcome.is_none() || b_outcome.is_none() || a_outcome == b_outcome)
     }
 
-    /// The alarm for a call, as the rules have it.
+    /// The alarm for a call, by the rules.
     fn check(&self, limits: Limits, call: u64) -> Option<Alarm> {
         for period in 1..=LONGEST_CYCLE {
             let len = self.0.len();
             if len < period || self.0[len - period].0 != call {
                 continue;
             }
-            // How many of the last calls repeat the one `period` calls before them.
+            // How many of the last calls repeat the call `period` calls before them.
             let run = (period..len).rev().take_while(|&at| self.are_alike(at, at - period)).count();
             let max = if period == 1 { limits.max_repeats.get() } else { limits.max_cycles() };
             if (run + period) / period >= max as usize {
@@ -76,14 +77,14 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
                 Some(Alarm::Oscillation { period, .. }) => alarms[period] += 1,
                 _ => quiet += 1,
             }
-            // Refused calls are not made; a front that only warns makes them.
+            // Refused calls are not made; with a front that only warns they are made.
             if expected.is_some() && run.dice.bool() {
                 continue;
             }
             let (ticket, _) = history.begin(call, model.0.len());
             running.push((ticket, model.0.len()));
             model.0.push((call, None));
-            // Some calls run for a while, but not so long that they are forgotten.
+            // Some calls run for a while, but not long enough to be forgotten.
             while !running.is_empty() && (running.len() > 6 || run.dice.u32(..4) > 0) {
                 let (ticket, at) = running.swap_remove(run.dice.usize(..running.len()));
                 if model.0.len() - at > LONGEST_CYCLE {
@@ -100,13 +101,14 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
             );
         }
     });
-    // Alone, a seed does not come past everything.
+    // A single seed does not cover all cases.
     if std::env::var_os("ASYNC_CACHE_SEED").is_none() {
         assert!(alarms[1..=4].iter().all(|&count| count > 0) && quiet > 0, "{alarms:?} {quiet}");
     }
 }
 
-/// Makes calls with their outcomes, until an alarm, and says which call was the alarm.
+/// Makes calls with their outcomes until an alarm; returns the number of the call that raised the
+/// alarm.
 fn first_alarm(limits: Limits, calls: impl IntoIterator<Item = (u64, u64)>) -> Option<(usize, Alarm)> {
     let mut history = History::<(), u64>::default();
     for (at, (call, outcome)) in calls.into_iter().enumerate() {

@@ -1,9 +1,10 @@
-//! The planner of batches against a naive model, operation by operation, stale ids of batches and items included.
+//! The planner of batches against a naive model, operation by operation, including stale ids of
+//! batches and items.
 //!
-//! The model is a list of all items there ever were, in the order in which they came, each with what became
-//! of it. What a batch holds, whether it is full and whether it is gone is read off that list. After every
-//! operation: `validate()`, the number of items that wait, and when the next batch is due. How to replay and
-//! soak: see `replay/mod.rs`.
+//! The model is a list of all items ever added, in order, each with its current state. The items of
+//! a batch, whether the batch is full and whether it is gone are computed from the list. After
+//! every operation the test checks `validate()`, the number of waiting items, and when the next
+//! batch is due. How to replay and soak: see `replay/mod.rs`.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -38,13 +39,13 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Item {
     group: u32,
-    /// `None` if it left with its coming.
+    /// `None` if the item left on arrival.
     id: Option<ItemId>,
     batch: BatchId,
     state: State,
 }
 
-/// A batch of the model, gone or not.
+/// A batch of the model, present or gone.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     id: BatchId,
@@ -81,7 +82,7 @@ fn the_planner_does_what_the_model_does() {
 
 impl Pair {
     fn choose(&self, dice: &mut fastrand::Rng) -> Op {
-        // Mostly one of the latest, at times one that is long gone.
+        // Mostly one of the latest, sometimes one that is long gone.
         let mut recent = |len: usize| {
             let latest = if dice.u32(..4) == 0 { len } else { 5 };
             len.saturating_sub(1 + dice.usize(..latest.max(1)))
@@ -172,20 +173,20 @@ impl Pair {
         }
     }
 
-    // What the model says
+    // Answers of the model
 
     fn begun(&self, batch: BatchId) -> Begun {
         *self.batches.iter().find(|known| known.id == batch).expect("a batch that began")
     }
 
-    /// The numbers of the items that wait in a batch, in the order in which they came.
+    /// The numbers of the items waiting in a batch, in the order of their arrival.
     fn waiting(&self, batch: BatchId) -> Vec<usize> {
         let all = self.items.iter().enumerate();
         let waiting = all.filter(|(_, item)| item.batch == batch && item.state == State::Waits);
         waiting.map(|(number, _)| number).collect()
     }
 
-    /// Lets a batch leave; `None` if nothing waits in it.
+    /// Lets a batch leave; `None` if no item waits in it.
     fn leaves(&mut self, batch: BatchId) -> Option<Batch<u32, usize>> {
         let items = self.waiting(batch);
         let group = self.items[*items.first()?].group;
@@ -196,14 +197,14 @@ impl Pair {
         Some(Batch { id: batch, group, items })
     }
 
-    /// Lets every batch leave that is wanted, in the order in which they began.
+    /// Lets every wanted batch leave, in the order in which they began.
     fn leave_all(&mut self, wanted: impl Fn(&Begun, u32) -> bool) -> Vec<Batch<u32, usize>> {
         let gathering = self.gathering();
         let wanted = gathering.into_iter().filter(|(batch, group)| wanted(batch, *group));
         wanted.filter_map(|(batch, _)| self.leaves(batch.id)).collect()
     }
 
-    /// The batches that something waits in, with their groups.
+    /// The batches with waiting items, and their groups.
     fn gathering(&self) -> Vec<(Begun, u32)> {
         let group = |batch: &Begun| self.waiting(batch.id).first().map(|&number| self.items[number].group);
         self.batches.iter().filter_map(|batch| Some((*batch, group(batch)?))).collect()

@@ -1,4 +1,4 @@
-//! What counts as a change for a save, and a load that finds nothing.
+//! Which operations count as changes for a save, and a load without a value.
 
 use std::time::Duration;
 

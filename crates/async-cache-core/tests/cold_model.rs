@@ -1,17 +1,23 @@
-//! Several shards over one set of cold entries, against a naive model of one cache; and saves that run meanwhile.
+//! Several shards over one set of cold entries, against a naive model of one cache; with saves
+//! running at the same time.
 //!
-//! The model holds the ranks that are cold and, for each shard, a vector of hot entries, coldest first. The snapshot is
-//! a table: the key of rank `r` is `r` itself, and its value and deadline are made up when it is read. After every
-//! operation: `validate()`; the same ranks are cold; the same keys are hot with the same values, in the same order for
-//! LRU; no key is hot and cold at once; what was handed out is what had to leave; hot and cold entries are never more
-//! than `maxsize` until the cold set is let go, but for one in a shard that has nothing to evict; and from then on
-//! every shard keeps to its share.
+//! The model holds the cold ranks and, for each shard, a vector of hot entries, coldest first. The
+//! snapshot is a table: the key of rank `r` is `r` itself, and its value and deadline are computed
+//! when it is read. The following is checked after every operation:
+//! - `validate()`; the same ranks are cold;
+//! - the same keys are hot with the same values, for LRU in the same order; no key is both hot and
+//!   cold;
+//! - the returned entries are those that had to leave;
+//! - until the cold set is closed, there are at most `maxsize` hot and cold entries, except for one
+//!   additional entry in a shard with nothing to evict; from then on every shard keeps to its
+//!   share.
 //!
-//! A save runs step by step between the operations, by the rules that the fronts follow: it copies the cold set, lists
-//! the hot entries of one shard after the other and takes their origins out of the copy, writes what is left in the
-//! copy, then redeems its tickets. A copy whose cold set is gone from a shard by the time that this shard is listed is
-//! void: the cache was cleared. What must come out: no key twice; every key that was there all the time; no value that
-//! its key did not have while the save ran.
+//! A save runs step by step between the operations, by the rules that the fronts follow: it copies
+//! the cold set, lists the hot entries of one shard after another and removes their origins from
+//! the copy, writes the ranks left in the copy, then redeems its tickets. If the cold set is gone
+//! from a shard by the time the shard is listed, the cache was cleared, and the copy is void.
+//! Checked results: no key twice; every key that was present all the time; no value that its key
+//! did not have while the save ran.
 //!
 //! How to replay and soak: see `replay/mod.rs`.
 
@@ -58,7 +64,7 @@ enum Op {
     Restore {
         name: u32,
     },
-    /// The front found a cold entry expired or damaged.
+    /// The front found a cold entry to be expired or damaged.
     Lose {
         rank: Rank,
     },
@@ -88,7 +94,7 @@ struct Flight {
     is_fenced: bool,
 }
 
-/// What a shard counted before an operation.
+/// The counters of a shard before an operation.
 struct Counted {
     expirations: u64,
     evictions: u64,
@@ -105,7 +111,7 @@ struct Pair {
     opened: Option<Arc<ColdSet>>,
     // The model.
     cold: BTreeSet<Rank>,
-    /// Ranks that were cold under the snapshot that is open, and are not any more.
+    /// Ranks that were cold under the open snapshot, but are not cold any more.
     gone: BTreeSet<Rank>,
     hot: Vec<Vec<Resident>>,
     flights: Vec<Flight>,
@@ -113,16 +119,16 @@ struct Pair {
     saves: u64,
 }
 
-/// A save, as far as it has come.
+/// A save in progress.
 struct Save {
     copied: Option<(Arc<ColdSet>, Frozen)>,
-    /// The tickets of each shard that was listed.
+    /// The tickets of each listed shard.
     tickets: Vec<Vec<Ticket>>,
     /// Whether the copy has been written, after the last shard was listed.
     is_cold_written: bool,
     written: Vec<(u32, u64)>,
     // The model.
-    /// The keys that were there from the beginning on, without a gap.
+    /// The keys present without interruption since the beginning.
     all_the_time: HashSet<u32>,
     /// The values that a key had while the save ran.
     values: HashSet<(u32, u64)>,
@@ -144,7 +150,7 @@ fn shards_over_a_cold_set_do_what_one_model_does() {
     assert!(saves > 0, "no save came to its end");
 }
 
-/// Ranks beside the borders of words and chunks, where a set of bits goes wrong if it does.
+/// Ranks near the borders of words and chunks, where faults of a bit set are most likely.
 fn random_rank(dice: &mut fastrand::Rng) -> Rank {
     let border = dice.choice([0, 64, 128, 32_768, 65_536, 98_304]).unwrap();
     (border + dice.u32(..6)).saturating_sub(3)
@@ -182,7 +188,7 @@ fn a_cold_set_of_several_chunks_does_what_a_set_of_ranks_does() {
     });
 }
 
-/// The value that the snapshot has for a rank, as the model writes it down. Tokens count from 1 up.
+/// The snapshot's value for a rank, as recorded in the model. Tokens count from 1 up.
 fn value_in_file(rank: Rank) -> u64 {
     u64::MAX - u64::from(rank)
 }
@@ -300,7 +306,7 @@ impl Pair {
         }
     }
 
-    /// Tries to promote a rank, cold or not: a reader may come too late.
+    /// Tries to promote a rank, whether cold or not: a reader may be too late.
     fn promote(&mut self, shard: usize, rank: Rank, at: Address) {
         let new = self.new_entry(rank);
         let value = new.value.number;
@@ -429,7 +435,7 @@ impl Pair {
         self.cold.clear();
     }
 
-    /// Once nothing is cold, and not while a save reads the snapshot.
+    /// Only when no entry is cold, and not while a save reads the snapshot.
     fn close(&mut self) {
         if !self.cold.is_empty() || self.save.is_some() {
             return;
@@ -452,7 +458,7 @@ impl Pair {
 
     // The parts of an operation
 
-    /// The rank of a key in the opened snapshot, cold or not.
+    /// The rank of a key in the open snapshot, whether cold or not.
     fn rank(&self, name: u32) -> Option<Rank> {
         (self.opened.is_some() && name < self.records).then_some(name)
     }
@@ -506,7 +512,7 @@ impl Pair {
         }
     }
 
-    /// A value is written under a key, by a set or by a load.
+    /// A set or a load writes a value under a key.
     fn put(&mut self, shard: usize, new: Resident, removed: Removed<Key, Token>, counted: &Counted) {
         self.leave_the_cold(self.rank(new.name));
         let is_refused = new.deadline.has_passed(self.now);
@@ -516,7 +522,7 @@ impl Pair {
                 if is_refused {
                     self.make_room(shard, removed, &[old.value, new.value], counted, false);
                 } else {
-                    // The entry stays where it is while others are reclaimed.
+                    // The entry keeps its place while others are reclaimed.
                     self.make_room(shard, removed, &[old.value], counted, false);
                     self.hot[shard].push(new);
                 }
@@ -531,8 +537,9 @@ impl Pair {
         }
     }
 
-    /// Checks what left a shard, and takes it out of the model: the operation's `own` values, then what had expired,
-    /// then, if a key comes in, victims: the coldest of the cold ones as long as there are any, then this shard's own.
+    /// Checks the entries that left a shard, and removes them from the model: the operation's `own`
+    /// values, then expired entries, then, if a key was inserted, victims: the coldest of the cold
+    /// entries if there are any, then the shard's own.
     fn make_room(
         &mut self,
         shard: usize,
@@ -609,13 +616,13 @@ impl Pair {
         self.save = Some(save);
     }
 
-    /// The keys that are there, expired ones included, each with its value.
+    /// The present keys with their values, including expired ones.
     fn present(&self) -> impl Iterator<Item = (u32, u64)> {
         let hot = self.hot.iter().flatten().map(|resident| (resident.name, resident.value));
         hot.chain(self.cold.iter().map(|&rank| (rank, value_in_file(rank))))
     }
 
-    // What holds after every operation
+    // Properties after every operation
 
     fn check(&mut self) {
         for (shard, cache) in self.shards.iter().enumerate() {
@@ -669,7 +676,8 @@ impl Pair {
 }
 
 impl Save {
-    /// Lists the hot entries of the next shard; what was cold in the copy and is hot by now leaves the copy.
+    /// Lists the hot entries of the next shard; removes from the copy the ranks that have become
+    /// hot.
     fn list(&mut self, shard: &Shard<Key, Token, ()>) {
         let tickets = shard.coldest_first();
         if let Some((set, _)) = &self.copied

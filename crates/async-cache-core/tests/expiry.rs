@@ -1,6 +1,7 @@
-//! Expiry by manual time: nothing is served at or after its deadline, and what has expired does not stay for long.
+//! Expiry by manual time: no entry is returned at or after its deadline, and expired entries are
+//! soon reclaimed.
 //!
-//! The random test below takes its seeds as `replay/mod.rs` says.
+//! The random test below takes its seeds as described in `replay/mod.rs`.
 
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -33,7 +34,7 @@ fn at(cache: &Numbers, key: u64) -> Address {
     crate::addressing::at(cache, hash(key), None, |&known| known == key)
 }
 
-/// Sets a key; returns how many entries left.
+/// Sets a key; returns the number of entries that left.
 fn set(cache: &mut Numbers, key: u64, deadline: Deadline, now: Time) -> usize {
     cache.set(at(cache, key), key, (), deadline, Now::without_wall(now)).len()
 }
@@ -102,8 +103,9 @@ fn a_clock_at_its_end_keeps_what_never_expires_and_serves_nothing_else() {
     assert!(is_served(&cache, 4, end), "the last instant stands for never");
 }
 
-/// Writes `writes` new keys to an unlimited cache, one every `step` nanoseconds, each living as long as `ttl` says, and
-/// checks all along that those that are resident are not many more than those that live.
+/// Writes `writes` new keys to an unlimited cache, one every `step` nanoseconds, each with the time
+/// to live `ttl()`, and checks all the time that there are not many more resident entries than live
+/// ones.
 fn does_not_grow(what: &str, writes: u64, step: u64, mut ttl: impl FnMut() -> u64) {
     let mut cache = unlimited();
     let mut deadlines = BinaryHeap::new();
@@ -116,7 +118,7 @@ fn does_not_grow(what: &str, writes: u64, step: u64, mut ttl: impl FnMut() -> u6
         while deadlines.peek().is_some_and(|deadline| deadline.0.has_passed(now)) {
             deadlines.pop();
         }
-        // What expired within the last tick is not due yet.
+        // Entries that expired within the last tick are not due yet.
         let within_a_tick = usize::try_from(TICK / step + 1).unwrap();
         let (resident, live) = (cache.store().len(), deadlines.len());
         assert!(
@@ -152,7 +154,7 @@ fn an_unlimited_cache_does_not_grow_with_ttls_over_eight_orders_of_magnitude() {
 #[test]
 fn writes_that_come_after_a_burst_reclaim_it_a_few_entries_each() {
     const BURST: u64 = 20_000;
-    // Deadlines on every level of the wheel, of which all pass at once.
+    // Deadlines on every level of the wheel, all passing at once.
     for ttl in [TICK, 100 * TICK, 5_000 * TICK, 300_000 * TICK, 20_000_000 * TICK, 1 << 60] {
         let mut cache = unlimited();
         for key in 0..BURST {

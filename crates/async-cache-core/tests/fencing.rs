@@ -1,15 +1,18 @@
 //! Fencing, in every interleaving of small scripts.
 //!
-//! A script is a sequence of events on two keys whose hashes collide: a caller asks (leads or joins), a running load
-//! returns, fails or loses a caller, the key is set or deleted, the cache is cleared. All scripts of [`EVENTS`] events
-//! that can happen are run; there is nothing random here, and a failure prints its script. What must come out is read
-//! off the script itself:
-//! - a caller joins the latest flight of its key that is running and was not overtaken, and leads one otherwise;
+//! A script is a sequence of events on two keys with colliding hashes: a caller asks (leads or
+//! joins), a running load returns, fails or loses a caller, the key is set or deleted, the cache is
+//! cleared. All possible scripts of [`EVENTS`] events are run; nothing is random, and a failure
+//! prints its script. The expected results follow from the script:
+//! - a caller joins the latest running flight of its key that was not overtaken, and leads a new
+//!   flight otherwise;
 //! - a flight was overtaken if its key was set or deleted, or the cache cleared, after its lead;
-//! - a value that returns is stored if and only if its flight was not overtaken, and takes the place of what is there;
-//! - callers count as they came and went; the last one to leave is told so, and the flight stays until it ends.
+//! - a returned value is stored if and only if its flight was not overtaken, and replaces the
+//!   present value;
+//! - callers are counted as they arrive and leave; the last caller to leave is notified, and the
+//!   flight stays until it ends.
 
-#![allow(clippy::print_stderr)] // what a failure prints
+#![allow(clippy::print_stderr)] // output of a failure
 
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ use async_cache_core::time::{Deadline, Now, Time};
 
 use crate::addressing::at;
 
-/// The number of scripts grows about tenfold with each.
+/// The number of scripts grows about tenfold with each event.
 const EVENTS: usize = 7;
 
 const KEYS: [char; 2] = ['a', 'b'];
@@ -35,7 +38,7 @@ enum Event {
     Set(char),
     Delete(char),
     Clear,
-    /// The load that the nth event has started returns.
+    /// The load started by the nth event returns.
     Land(usize),
     Fail(usize),
     /// One of its callers leaves.
@@ -44,7 +47,7 @@ enum Event {
 
 use Event::{Ask, Clear, Delete, Fail, Land, Leave, Set};
 
-/// A flight as the script tells of it; its place among the events is its name.
+/// A flight of the script; identified by the place of its event.
 #[derive(Debug)]
 struct Told {
     started: usize,
@@ -53,7 +56,7 @@ struct Told {
     has_ended: bool,
 }
 
-/// What a script says must be.
+/// The expected state after a script.
 #[derive(Debug, Default)]
 struct Story {
     flights: Vec<Told>,
@@ -80,7 +83,7 @@ impl Story {
         self.flights.iter_mut().find(|flight| flight.started == started).expect("a flight of this script")
     }
 
-    /// The event that started the open flight of a key, by the end of the script.
+    /// The event that started the open flight of a key, at the end of the script.
     fn open(&self, script: &[Event], key: char) -> Option<usize> {
         let running = self.flights.iter().filter(|flight| flight.key == key && !flight.has_ended);
         let mut open = running.filter(|flight| !is_overtaken(script, flight.started, key));
@@ -89,7 +92,7 @@ impl Story {
         first.map(|flight| flight.started)
     }
 
-    /// What may happen next.
+    /// The possible next events.
     fn next_events(&self) -> Vec<Event> {
         let mut events = vec![Clear];
         events.extend(KEYS.into_iter().flat_map(|key| [Ask(key), Set(key), Delete(key)]));
@@ -107,7 +110,8 @@ fn is_overtaken(script: &[Event], started: usize, key: char) -> bool {
     script[started..].iter().any(|&event| event == Set(key) || event == Delete(key) || event == Clear)
 }
 
-/// The event whose value is under a key by the end of the script, told by the last event that decides it.
+/// The event whose value is under a key at the end of the script, found from the last event that
+/// decides it.
 fn stored(script: &[Event], key: char) -> Option<usize> {
     for (at, &event) in script.iter().enumerate().rev() {
         match event {
@@ -123,7 +127,8 @@ fn stored(script: &[Event], key: char) -> Option<usize> {
     None
 }
 
-/// The cache, with the id of each flight under the event that started it. Values are the events that made them.
+/// The cache, with the id of each flight under the event that started it. Values are the events
+/// that made them.
 struct Front {
     cache: Shard<char, usize, usize>,
     ids: [Option<FlightId>; EVENTS],
@@ -134,7 +139,7 @@ impl Front {
         Self { cache: Shard::new(Config::single(Some(8), Eviction::Lru)), ids: [None; EVENTS] }
     }
 
-    /// Does the last event of the script, and checks what it answers.
+    /// Executes the last event of the script, and checks its result.
     fn act(&mut self, script: &[Event], before: &Story) {
         let last = script.len() - 1;
         let cache = &mut self.cache;
@@ -182,7 +187,7 @@ impl Front {
         }
     }
 
-    /// Checks everything that the script says about the state after it.
+    /// Checks the state after the script against the expected state.
     fn check(&self, script: &[Event], story: &Story) {
         self.cache.validate();
         for key in KEYS {
@@ -204,7 +209,8 @@ impl Front {
     }
 }
 
-/// Runs a script from its beginning, and checks the state at its end; all its beginnings were checked before.
+/// Runs a script from the beginning, and checks the final state; shorter beginnings were checked
+/// before.
 fn run(script: &[Event], stories: &[Story]) {
     struct Script<'a>(&'a [Event]);
     impl Drop for Script<'_> {
@@ -222,7 +228,8 @@ fn run(script: &[Event], stories: &[Story]) {
     front.check(script, &stories[script.len()]);
 }
 
-/// Runs every script that begins with this one; returns how many. `stories` tells of all its beginnings.
+/// Runs every script with this beginning; returns their number. `stories` has the expected states
+/// of all beginnings.
 fn run_all(script: &mut Vec<Event>, stories: &mut Vec<Story>) -> u64 {
     if script.len() == EVENTS {
         return 0;
@@ -230,7 +237,7 @@ fn run_all(script: &mut Vec<Event>, stories: &mut Vec<Story>) -> u64 {
     let mut scripts = 0;
     for event in stories.last().expect("the empty script's").next_events() {
         if script.is_empty() && matches!(event, Ask('b') | Set('b') | Delete('b')) {
-            continue; // the same as with 'a', but for the name
+            continue; // the same as with 'a', except for the name
         }
         script.push(event);
         stories.push(Story::of(script));

@@ -1,8 +1,9 @@
-//! Flights against a naive model, operation by operation, stale ids included.
+//! Flights against a naive model, operation by operation, including stale ids.
 //!
-//! The model is a vector of all flights there ever were. After every operation: `validate()`; every key is found at its
-//! one open flight or not at all; the callers are counted right; a flight that has ended does nothing any more. What a
-//! fence means for the store is tested in `fencing.rs`. How to replay and soak: see `replay/mod.rs`.
+//! The model is a vector of all flights ever made. Checked after every operation: `validate()`;
+//! every key is found at its one open flight or not at all; the callers are counted correctly; an
+//! ended flight has no further effect. The effect of a fence on the store is tested in
+//! `fencing.rs`. How to replay and soak: see `replay/mod.rs`.
 
 use std::rc::Rc;
 
@@ -44,7 +45,7 @@ fn flights_do_what_the_model_does() {
         run.set_up(&hashing);
         let mut pair = Pair { flights: Flights::new(), hashing, ledger: Rc::default(), model: Vec::new() };
         for _ in 0..300 {
-            // Mostly one of the latest flights, at times one that is long gone.
+            // Mostly one of the latest flights, sometimes one that is long gone.
             let latest = if run.dice.u32(..4) == 0 { pair.model.len() } else { 5 };
             let nth = pair.model.len().saturating_sub(1 + run.dice.usize(..latest.max(1)));
             let name = run.dice.u32(..NAMES);
@@ -76,7 +77,7 @@ fn kind(operation: u32) -> usize {
 }
 
 impl Pair {
-    /// What a front does for a caller: join the open flight, or lead one.
+    /// The steps of a front for a caller: join the open flight, or lead a new one.
     fn ask(&mut self, name: u32) {
         let hash = self.hashing.hash(name);
         if let Some(id) = self.flights.find(hash, |key| key.name == name) {

@@ -1,10 +1,10 @@
-//! Listing in pieces, with everything that may happen between two pieces.
+//! Listing in pieces, with every possible operation between two pieces.
 //!
-//! The model knows when each entry came in and when it was used last. When a listing is done, the list holds:
-//! every entry that was there from its beginning to its end, once; first those that were not used meanwhile,
-//! in their order at the beginning, then all others in the order of their last use. It also equals what a
-//! listing in one go says at that moment, but for entries that were restored meanwhile. How to replay and
-//! soak: see `replay/mod.rs`.
+//! The model knows the time of each entry's arrival and last use. A finished list holds every entry
+//! that was present from its beginning to its end, once: first the entries not used in the
+//! meantime, in their order at the beginning, then all others in the order of their last use. The
+//! list also equals a listing in one piece at the same moment, except for entries that were
+//! restored in the meantime. How to replay and soak: see `replay/mod.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::replay::every_seed;
 /// The granularity of reclaiming, in nanoseconds; see the head of `timer.rs`.
 const TICK: u64 = 1 << 20;
 
-/// Equal by name. The stay is new whenever the key comes in anew.
+/// Equal by name. The stay is new each time the key is inserted again.
 #[derive(Clone, Copy, Debug)]
 struct Key {
     name: u32,
@@ -49,7 +49,7 @@ enum Op {
     Restore {
         name: u32,
     },
-    /// Sets a key that was never there: where there is no room, that evicts.
+    /// Sets a key that was never present: evicts an entry if there is no room.
     SetNew,
     Expire {
         nanos: u64,
@@ -57,14 +57,14 @@ enum Op {
     Clear,
 }
 
-/// A listing that runs.
+/// A running listing.
 struct Running {
-    /// What was there at the beginning, in order.
+    /// The entries present at the beginning, in order.
     start: Vec<u64>,
-    /// When it began, as uses are counted.
+    /// The beginning, in the count of uses.
     began: u64,
     list: Vec<Ticket>,
-    /// Entries that were restored since, as the coldest.
+    /// Entries restored since, as the coldest.
     restored: HashSet<u64>,
 }
 
@@ -74,7 +74,7 @@ struct Pair {
     names: u32,
     now: Time,
     stays: u64,
-    /// For each stay when it was used last. Restoring is no use.
+    /// The last use of each stay. Restoring does not count as a use.
     used: HashMap<u64, u64>,
     uses: u64,
     running: Option<Running>,
@@ -87,7 +87,7 @@ fn a_listing_in_pieces_says_what_one_in_one_go_says_at_its_end() {
         let eviction = if run.dice.u32(..8) == 0 { Eviction::Adaptive } else { Eviction::Lru };
         let maxsize = run.dice.choice([Some(1), Some(2), Some(8), Some(40), None]).unwrap();
         let names = run.dice.u32(1..60);
-        // Some programs list fast and change little, others the other way round.
+        // Some programs list fast and change little, others the opposite.
         let haste = run.dice.u32(1..40);
         run.set_up(&(eviction, maxsize, names, haste));
         let mut pair = Pair::new(eviction, maxsize, names);
@@ -264,7 +264,7 @@ impl Pair {
         listing
     }
 
-    /// What the head of this file says of a list.
+    /// Checks the list for the properties named at the head of this file.
     fn check_list(&mut self) {
         let Running { start, began, list, restored } = self.running.take().expect("a listing ran");
         self.finished += 1;
@@ -279,7 +279,7 @@ impl Pair {
             now.iter().copied().filter(|stay| in_list.contains(stay) || !may_miss(stay)).collect();
         assert_eq!(listed, expected, "what one go says now");
 
-        // The same again, without asking the cache for its order.
+        // The same check again, without asking the cache for its order.
         if self.eviction == Eviction::Lru {
             let there: HashSet<u64> = self.cache.store().iter().map(|entry| entry.key.stay).collect();
             let mut expected: Vec<u64> =
@@ -316,7 +316,7 @@ impl Pair {
         self.used.insert(stay, self.uses);
     }
 
-    /// The stays of those tickets that are not void.
+    /// The stays of the tickets that are not void.
     fn stays_of(&self, tickets: &[Ticket]) -> Vec<u64> {
         let entries = tickets.iter().filter_map(|&ticket| self.cache.store().redeem(ticket));
         entries.map(|entry| entry.key.stay).collect()

@@ -1,10 +1,11 @@
 //! One shard against a naive model, operation by operation.
 //!
-//! The model is a vector of entries, coldest first. After every operation: `validate()`; the same keys are there with
-//! the same values and deadlines; what was handed out is what the model says has left, each once; nothing was lost or
-//! dropped inside; the counters agree. For LRU the model also knows the exact order, and so every victim. Which expired
-//! entries are reclaimed when is the timer wheel's affair: the model checks that they had expired, and that
-//! `reclaim_all` leaves none that expired a tick ago.
+//! The model is a vector of entries, coldest first. Checked after every operation: `validate()`;
+//! the same keys are present with the same values and deadlines; the returned entries are those
+//! that left the model, each once; nothing was lost or dropped inside; the counters agree. For LRU
+//! the model also knows the exact order, and so every victim. Which expired entries are reclaimed,
+//! and when, is left to the timer wheel: the model checks that they had expired, and that
+//! `reclaim_all` leaves no entry that expired a tick ago.
 //!
 //! How to replay and soak: see `replay/mod.rs`.
 
@@ -48,7 +49,7 @@ struct Resident {
     name: u32,
     value: u64,
     deadline: Deadline,
-    /// Stays while the value is replaced, and is new when the key comes in anew.
+    /// Unchanged while the value is replaced, and new when the key is inserted again.
     stay: u64,
 }
 
@@ -59,13 +60,13 @@ struct Pair {
     names: u32,
     ledger: Rc<Ledger>,
     now: Time,
-    /// The model: coldest first, exactly so for LRU.
+    /// The model: coldest first, for LRU exactly.
     residents: Vec<Resident>,
     stays: u64,
-    /// As the model counts them; the other counters are compared when they change.
+    /// As counted by the model; the other counters are compared when they change.
     hits: u64,
     stats: Stats,
-    /// Tickets taken at any time, with the stays they name.
+    /// Tickets taken at any time, with their stays.
     tickets: Vec<(Ticket, u64)>,
 }
 
@@ -278,7 +279,8 @@ impl Pair {
 
     // The parts of an operation
 
-    /// A front reads the clock before it has the lock, so a writer's `now` may lie a little behind.
+    /// A front reads the clock before it takes the lock, so a writer's `now` may be slightly too
+    /// early.
     fn now_as_a_writer_knows_it(&self, dice: &mut fastrand::Rng) -> Time {
         let late = if dice.u32(..8) == 0 { dice.u64(..3 * TICK) } else { 0 };
         Time::from_nanos(self.now.as_nanos().saturating_sub(late))
@@ -299,7 +301,7 @@ impl Pair {
         crate::addressing::at(&self.cache, self.hashing.hash(name), None, |key| key.name == name)
     }
 
-    /// Finds a key by all ways there are, which must agree.
+    /// Finds a key in all possible ways, which must agree.
     fn find(&self, name: u32) -> Option<SlotId> {
         let hash = self.hashing.hash(name);
         let found = self.cache.find(hash, |key| key.name == name);
@@ -317,9 +319,9 @@ impl Pair {
         found
     }
 
-    /// Checks that what left is what had to leave, by their causes: `expected`, then entries that had expired, then
-    /// victims, which are the coldest for LRU. Takes the expired ones and the victims out of the model; returns how
-    /// many victims.
+    /// Checks that the entries that left are the right ones, by their causes: `expected`, then expired
+    /// entries, then victims, which are the coldest for LRU. Removes the expired entries and the
+    /// victims from the model; returns the number of victims.
     fn account_for(
         &mut self,
         removed: Removed<Key, Token>,
@@ -335,7 +337,8 @@ impl Pair {
         let left = removed.into_entries();
         let left: Vec<_> =
             left.map(|Departed { key, value, cause }| (key.unwrap().name, value.number, cause)).collect();
-        // The key that is written comes before what is reclaimed after it, and after what makes room for it.
+        // The written key comes before entries reclaimed after it, and after entries that make room
+        // for it.
         let is_unasked = |cause| matches!(cause, Cause::Expired | Cause::Evicted);
         let (others, own): (Vec<_>, Vec<_>) = left.iter().partition(|(_, _, cause)| is_unasked(*cause));
         assert_eq!(own, expected);
@@ -355,7 +358,7 @@ impl Pair {
         evicted
     }
 
-    /// Which entries there are, whatever their order and their values.
+    /// The present entries, regardless of order and values.
     fn stays(&self) -> Vec<u64> {
         let mut stays: Vec<u64> = self.residents.iter().map(|resident| resident.stay).collect();
         stays.sort_unstable();
@@ -399,7 +402,7 @@ impl Pair {
         assert_eq!(order, expected);
     }
 
-    /// A ticket names its entry until that leaves, and nothing afterwards.
+    /// A ticket identifies its entry until the entry leaves, and then identifies nothing.
     fn check_tickets(&mut self, dice: &mut fastrand::Rng) {
         if dice.u32(..16) == 0 {
             let stay_of: HashMap<u32, u64> =
@@ -418,7 +421,7 @@ impl Pair {
 }
 
 fn random_nanos(dice: &mut fastrand::Rng) -> u64 {
-    // Every order of magnitude is as likely as every other, the last one included.
+    // All orders of magnitude are equally likely, including the last one.
     let bits = dice.u32(1..=64);
     dice.u64(..) >> (64 - bits)
 }

@@ -1,7 +1,7 @@
-//! The integration tests of this crate, one program: each program more would be compiled and linked for
-//! itself. A file of tests is a module here (`cargo test -p async-cache-core --test suite fencing::`). Files that
-//! need a process to themselves are listed in `Cargo.toml`, and say why; `scripts/check_tests.py` finds
-//! files that are in neither list.
+//! The integration tests of this crate in one program: every further program would be compiled and
+//! linked separately. Each file of tests is a module here (`cargo test -p async-cache-core --test
+//! suite fencing::`). Files that need a process to themselves are listed in `Cargo.toml`, with the
+//! reason; `scripts/check_tests.py` finds files that are in neither list.
 
 mod adaptive;
 mod agent_loops;

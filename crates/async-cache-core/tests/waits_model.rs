@@ -1,7 +1,7 @@
 //! The graph of waits against naive reachability, on random graphs.
 //!
-//! The model is a list of edges; a wait must be refused if and only if a path leads back from its target. How to
-//! replay and soak: see `replay/mod.rs`.
+//! The model is a list of edges; a wait must be refused if and only if a path leads back from its
+//! target. How to replay and soak: see `replay/mod.rs`.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -10,7 +10,8 @@ use async_cache_core::waits::{WaitGraph, WouldNeverEnd};
 
 use crate::replay::every_seed;
 
-/// Whether a path leads from `from` to `to`: everything that can be reached, by as many rounds as there are flights.
+/// Whether a path leads from `from` to `to`: computes all reachable flights, in as many rounds as
+/// there are flights.
 fn reaches(flights: usize, edges: &[(usize, usize)], from: usize, to: usize) -> bool {
     let mut reached = vec![false; flights];
     reached[from] = true;
@@ -42,7 +43,7 @@ fn a_wait_is_refused_if_and_only_if_it_closes_a_circle() {
                     edges.push((waiter, target));
                 }
             } else {
-                // Half of the time something that was noted, else perhaps something that was not.
+                // Half of the time a recorded wait, otherwise any wait, recorded or not.
                 let noted = run.dice.choice(&edges).copied().filter(|_| run.dice.bool());
                 let (waiter, target) = noted.unwrap_or((waiter, target));
                 run.note(("done", waiter, target));
@@ -67,7 +68,7 @@ thread_local! {
     static COMPARISONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A name that counts how often it is compared.
+/// A name that counts its comparisons.
 #[derive(Clone, Copy, Debug, Eq)]
 struct Counted(u64);
 
@@ -84,7 +85,7 @@ impl Hash for Counted {
     }
 }
 
-/// How many comparisons of names it takes to note these waits, and to take them back.
+/// The number of comparisons of names needed to record these waits, and to remove them.
 fn comparisons(before: &[(u64, u64)], waits: impl IntoIterator<Item = (u64, u64)>) -> u64 {
     let mut graph = WaitGraph::new();
     for &(waiter, target) in before {
@@ -101,17 +102,18 @@ fn comparisons(before: &[(u64, u64)], waits: impl IntoIterator<Item = (u64, u64)
     COMPARISONS.get()
 }
 
-/// The story: a wait walked through all that the awaited load waited for, and the end of a wait through all that its
-/// load waited for, under a lock of the whole process. So 8,000 loads that waited for one which waited for 8,000 took
-/// ten seconds, in which no other load could begin to wait. Each shape here was quadratic, or is so with an order alone
-/// or with a search from both sides alone.
+/// The story: a wait walked through all waits of the awaited load, and the end of a wait through
+/// all waits of its load, under a lock of the whole process. So 8,000 loads waiting for one load
+/// that waited for 8,000 took ten seconds, during which no other load could begin to wait. Each
+/// shape here was quadratic, or is quadratic with only an order or with only a search from both
+/// sides.
 #[test]
 fn many_waits_take_work_in_proportion_to_their_number() {
     const N: u64 = 4_000;
     let (one, two, left, right) = (1 << 40, 1 << 41, 1 << 42, 1 << 43);
     let fan_out: Vec<_> = (0..N).map(|key| (one, right + key)).collect();
     let fan_in: Vec<_> = (0..N).map(|key| (left + key, one)).collect();
-    // Loads that others wait for already, each with a load of its own that it waits for.
+    // Loads that others wait for already, each with a load that it waits for.
     let old: Vec<_> = (0..N).map(|key| (right + key, two + key)).collect();
     let shapes: [(&str, u64); 9] = [
         ("one waits for many", comparisons(&[], fan_out.clone())),
@@ -126,7 +128,8 @@ fn many_waits_take_work_in_proportion_to_their_number() {
         }),
         ("a chain that grows at its end", comparisons(&[], (0..N).map(|key| (key, key + 1)))),
         ("a chain that grows at its beginning", comparisons(&[], (0..N).rev().map(|key| (key, key + 1)))),
-        // One that many wait for begins many loads, which all wait for another one that waits for many.
+        // A load awaited by many begins many loads, which all wait for another load that waits for
+        // many.
         ("many in the middle of much", {
             let before: Vec<_> = fan_in.iter().copied().chain((0..N).map(|key| (two, right + key))).collect();
             comparisons(&before, (0..N).flat_map(|key| [(one, key), (key, two)]))

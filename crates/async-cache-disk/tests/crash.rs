@@ -1,18 +1,19 @@
-//! A save that stops at any call, in a dead process or in a power loss, leaves the old cache or the new one, whole.
+//! A save interrupted at any call, by a dead process or a power loss, leaves the old cache or the
+//! new one, whole.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::sample::{
-    self, Entry, assert_holds_with_eager, eager_entries, entries, options_of, save_with_eager,
+    Entry, assert_holds_with_eager, eager_entries, entries, file, options_of, save_with_eager,
 };
 use async_cache_disk::fake::{FakeDisk, Fault};
-use async_cache_disk::{DiskError, DiskErrorKind, Saved, Snapshot};
+use async_cache_disk::{DiskError, DiskErrorKind, Saved};
 
 const PATH: &str = "/var/cache/pages.cache";
 const FOREIGN: &[u8] = b"somebody's thesis, the only copy";
 
-/// What is there before the save.
+/// The state before the save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
     NoFolder,
@@ -20,7 +21,7 @@ enum Before {
     EmptyFile,
     Snapshot,
     Foreign,
-    /// Foreign, and another foreign file was set aside before.
+    /// Foreign, after another foreign file was set aside.
     ForeignAgain,
 }
 
@@ -86,7 +87,7 @@ enum State {
     New,
 }
 
-/// Reopens and asserts that what is there is whole, whichever it is.
+/// Reopens the cache and asserts that it is whole, whether old or new.
 fn state(disk: &FakeDisk, before: Before) -> State {
     let (vfs, path) = (disk.as_vfs(), Path::new(PATH));
     if matches!(before, Before::Foreign | Before::ForeignAgain) {
@@ -99,7 +100,7 @@ fn state(disk: &FakeDisk, before: Before) -> State {
     if before == Before::ForeignAgain {
         assert_eq!(disk.bytes(&aside(1)).as_deref(), Some(&b"another"[..]));
     }
-    match Snapshot::open(&vfs, path, sample::VERSION) {
+    match file(&vfs, path).open() {
         Ok(Some(snapshot)) if snapshot.file_id() == [1; 16] => {
             assert_eq!(before, Before::Snapshot);
             assert_holds_with_eager(&vfs, path, &old(), &old_eager());
@@ -121,7 +122,7 @@ fn state(disk: &FakeDisk, before: Before) -> State {
     }
 }
 
-/// The next save, half a minute later, works and tidies up.
+/// The next save, half a minute later, succeeds and removes leftovers.
 fn assert_recovers(disk: &FakeDisk, before: Before) {
     disk.advance(Duration::from_secs(30));
     save_new(disk).unwrap();
@@ -187,7 +188,7 @@ fn a_fault_at_any_call_is_an_error_or_harmless_and_the_old_file_stays() {
                 "{before:?}, {fault:?} at {call:?}"
             );
             match saved {
-                // What was set aside before and cannot be looked at is left alone.
+                // A file set aside earlier that cannot be read is left alone.
                 Ok(_) if call.path == aside(1) => assert_eq!(before, Before::ForeignAgain),
                 Ok(_) => assert!(matches!(call.name, "list" | "write_at"), "{call:?} failed unnoticed"),
                 Err(error) => assert_eq!(error.kind(), &kind, "{error}"),

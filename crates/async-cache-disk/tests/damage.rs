@@ -1,5 +1,5 @@
-//! Damaged, cut and crafted files: no panic, no wrong value, nothing lost but what was hit, and no more memory than the
-//! file's own size (and what the fake disk itself needs).
+//! Damaged, cut and crafted files: no panic, no wrong value, no loss except of the damaged parts,
+//! and no more memory than the file's own size (plus the needs of the fake disk).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use crate::alone;
 use crate::sample::{
-    self, Entry, assert_holds_with_eager, deadlines, eager_entries, entries, find, open, options_of, random,
+    Entry, assert_holds_with_eager, deadlines, eager_entries, entries, file, find, open, options_of, random,
     read_all, read_eager, save_with_eager,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs, verify};
+use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs};
 
-/// The test's own needs, far below what a wild length would claim.
+/// The test's own needs, far below the size that a damaged length would claim.
 const SLACK_BYTES: usize = 256 << 10;
 const COUNT: u32 = 300;
 const EAGER: u32 = 20;
 const HEADER: usize = 4096;
 const PAGE: usize = 512;
 
-/// Runs with the memory that a file of this size may need.
+/// Runs with the memory permitted for a file of the given size.
 fn limited<T>(file_bytes: usize, run: impl FnOnce() -> T) -> T {
     crate::limited(file_bytes + SLACK_BYTES, run)
 }
@@ -29,16 +29,16 @@ fn path() -> &'static Path {
     Path::new("/cache/pages.cache")
 }
 
-/// A sound file, its entries, and where what is in it.
+/// A sound file, its entries, and the positions of its parts.
 struct Sound {
     entries: Vec<Entry>,
     eager: Vec<Entry>,
     bytes: Vec<u8>,
-    /// Where each record begins, and where the last one ends.
+    /// The start of each record, and the end of the last one.
     records: Vec<usize>,
     index: usize,
     deadlines: usize,
-    /// Where each eager record begins, and where the last one ends, which is the end of the file.
+    /// The start of each eager record, and the end of the last one, which is the end of the file.
     eager_records: Vec<usize>,
 }
 
@@ -55,7 +55,7 @@ fn sound() -> Sound {
     Sound { entries, eager, bytes, records, index, deadlines, eager_records }
 }
 
-/// Where the records of these entries begin, the first one at `start`, and where the last one ends.
+/// The start of each record of these entries, from `start` on, and the end of the last one.
 fn places(start: usize, entries: &[Entry]) -> Vec<usize> {
     let mut places = vec![start];
     for entry in entries {
@@ -87,7 +87,7 @@ fn missing(sound: &Sound, snapshot: &Snapshot) -> BTreeSet<u32> {
     missing
 }
 
-/// The ranks that reading all does not yield; the others must be right.
+/// The ranks that are missing when all entries are read; the others must be right.
 fn unread(sound: &Sound, snapshot: &Snapshot) -> BTreeSet<u32> {
     let read = read_all(snapshot).into_iter().zip(&sound.entries).zip(0..);
     let lost = read.filter_map(|((read, entry), rank)| match read {
@@ -100,7 +100,8 @@ fn unread(sound: &Sound, snapshot: &Snapshot) -> BTreeSet<u32> {
     lost.collect()
 }
 
-/// How many eager entries can be read, from the front; they must be right, and the rest reported as lost.
+/// The number of readable eager entries, from the front; they must be right, and the rest reported
+/// as lost.
 fn readable_eager(sound: &Sound, snapshot: &Snapshot) -> usize {
     let (read, lost) = read_eager(snapshot);
     assert_eq!(read, sound.eager[..read.len()]);
@@ -121,10 +122,10 @@ fn every_flipped_byte_costs_what_it_is_in_and_verify_finds_it() {
         disk.overwrite(path(), &bytes);
         limited(bytes.len(), || match place {
             _ if place < HEADER => {
-                let error = Snapshot::open(&vfs, path(), sample::VERSION).unwrap_err();
+                let error = file(&vfs, path()).open().unwrap_err();
                 let kind = if place < 8 { DiskErrorKind::Foreign } else { DiskErrorKind::Damaged };
                 assert_eq!(error.kind(), &kind);
-                assert!(verify(&vfs, path()).is_err());
+                assert!(file(&vfs, path()).any_version().verify().is_err());
             }
             _ if place < *sound.records.last().unwrap() => flipped_record(&sound, &vfs, place),
             _ if place < sound.index => flipped_elsewhere(&sound, &vfs, FindingKind::Gap),
@@ -155,7 +156,7 @@ fn flipped_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
         assert!(!scratch.is_blind());
         assert!(scratch.lost().iter().eq((near == rank).then_some(&rank)));
     }
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     let finding = report.findings.first().unwrap();
     assert_eq!((finding.kind, finding.offset), (FindingKind::Record, sound.records[rank as usize] as u64));
     assert_eq!((report.sound_entries, report.finding_count), (COUNT - 1, 1), "{report:?}");
@@ -163,13 +164,13 @@ fn flipped_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
 
 fn flipped_bucket(sound: &Sound, vfs: &Arc<dyn Vfs>) -> BTreeSet<u32> {
     let snapshot = open(vfs, path());
-    // Before anybody looked, the records themselves are all there; afterwards what was missed stays missed.
+    // Before the first look-up all records are present; afterwards missed entries stay missing.
     assert_eq!(unread(sound, &snapshot), BTreeSet::new());
     let missing = missing(sound, &snapshot);
     assert!(missing.len() <= 42);
     assert_eq!(unread(sound, &snapshot), missing);
     assert_eq!(snapshot.damage().buckets, u64::from(!missing.is_empty()));
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     assert_eq!(report.findings.first().unwrap().kind, FindingKind::Bucket);
     assert_eq!(report.sound_entries as usize, COUNT as usize - missing.len());
     missing
@@ -178,7 +179,7 @@ fn flipped_bucket(sound: &Sound, vfs: &Arc<dyn Vfs>) -> BTreeSet<u32> {
 fn flipped_eager_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
     let hit = sound.eager_records.partition_point(|start| *start <= place) - 1;
     assert_eq!(readable_eager(sound, &open(vfs, path())), hit);
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     let finding = report.findings.first().unwrap();
     assert_eq!((finding.kind, finding.offset), (FindingKind::Eager, sound.eager_records[hit] as u64));
     assert_eq!((report.sound_eager, report.finding_count), (hit as u64, 1), "{report:?}");
@@ -193,7 +194,7 @@ fn flipped_elsewhere(sound: &Sound, vfs: &Arc<dyn Vfs>, kind: FindingKind) {
     let expected = if kind == FindingKind::DeadlinePage { 200 - 42..200 } else { 200..201 };
     assert!(expected.contains(&deadlines(&snapshot).len()), "at most one page is lost");
     assert!(kind == FindingKind::Eager || readable_eager(sound, &snapshot) == sound.eager.len());
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     assert_eq!(report.findings.first().unwrap().kind, kind);
     assert_eq!(report.sound_entries, COUNT);
 }
@@ -205,7 +206,7 @@ fn a_file_that_was_cut_is_refused() {
     let (disk, vfs) = disk_with(&sound.bytes);
     for len in 0..sound.bytes.len() {
         disk.overwrite(path(), &sound.bytes[..len]);
-        let opened = limited(len, || Snapshot::open(&vfs, path(), sample::VERSION));
+        let opened = limited(len, || file(&vfs, path()).open());
         match opened {
             Ok(snapshot) => assert!(len == 0 && snapshot.is_none()),
             Err(error) if len < 8 => assert_eq!(error.kind(), &DiskErrorKind::Foreign),
@@ -213,7 +214,7 @@ fn a_file_that_was_cut_is_refused() {
         }
     }
     disk.overwrite(path(), &[&sound.bytes[..], b"tail"].concat());
-    assert_eq!(verify(&vfs, path()).unwrap().findings[0].kind, FindingKind::Trailing);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap().findings[0].kind, FindingKind::Trailing);
     assert_eq!(unread(&sound, &open(&vfs, path())), BTreeSet::new());
 }
 
@@ -239,7 +240,7 @@ fn a_file_that_is_cut_while_open_is_misses() {
     }
 }
 
-/// The file is as it was before, but what was not seen once is not seen again.
+/// The file is as before, but entries missed once stay missing.
 fn while_open_again(sound: &Sound, snapshot: &Snapshot, missed: &BTreeSet<u32>, disk: &FakeDisk) {
     let eager = readable_eager(sound, snapshot);
     disk.overwrite(path(), &sound.bytes);
@@ -255,7 +256,8 @@ fn a_file_that_is_overwritten_while_open_is_misses_and_never_the_other_files_val
     let _alone = alone();
     let sound = sound();
     let (disk, vfs) = disk_with(&sound.bytes);
-    // The same keys, seeds and places; other values, and another file id. An older file of the same cache is like this.
+    // The same keys, seeds and places; different values and another file id. An older file of the
+    // same cache looks like this.
     let other = FakeDisk::new();
     let mut entries = entries(COUNT, 2);
     for entry in &mut entries {
@@ -334,7 +336,7 @@ fn crafted_records_and_buckets_with_matching_checksums_are_harmless() {
             let (start, len) = *random.choice(&units).unwrap();
             for _ in 0..random.usize(1..5) {
                 let wild = [0, 1, 0x7F, 0x80, 0xFF, random.u8(..)];
-                // Mostly the heads, where the lengths, flags and counts are.
+                // Mostly the heads, which contain the lengths, flags and counts.
                 let reach = if random.bool() { len.min(16) } else { len };
                 bytes[start + random.usize(4..reach)] = *random.choice(&wild).unwrap();
             }
@@ -347,10 +349,11 @@ fn crafted_records_and_buckets_with_matching_checksums_are_harmless() {
     }
 }
 
-/// Reads a file in every way. Values may be anything a crafted file says; the point is to come back.
+/// Reads a file in every way. The values in a crafted file are arbitrary; the test only requires
+/// that reading ends.
 fn read_everything(sound: &Sound, vfs: &Arc<dyn Vfs>) {
-    let Ok(Some(snapshot)) = Snapshot::open_any_version(vfs, path()) else {
-        assert!(verify(vfs, path()).is_err());
+    let Ok(Some(snapshot)) = file(vfs, path()).any_version().open() else {
+        assert!(file(vfs, path()).any_version().verify().is_err());
         return;
     };
     let mut scratch = Scratch::new();
@@ -362,7 +365,7 @@ fn read_everything(sound: &Sound, vfs: &Arc<dyn Vfs>) {
     assert!(read_all(&snapshot).len() <= sound.bytes.len());
     assert!(deadlines(&snapshot).len() <= sound.bytes.len());
     assert!(read_eager(&snapshot).0.len() <= sound.bytes.len());
-    verify(vfs, path()).unwrap();
+    file(vfs, path()).any_version().verify().unwrap();
 }
 
 #[test]
@@ -381,7 +384,8 @@ fn a_bucket_that_failed_once_is_dead_also_when_the_disk_recovers() {
     assert!(missing.contains(&9) && missing.len() < COUNT as usize);
     assert_eq!(unread(&sound, &snapshot), missing);
     assert!(snapshot.damage().io_errors > 0);
-    assert_holds_with_eager(&vfs, path(), &sound.entries, &sound.eager); // opened anew, all is there
+    // After reopening all entries are present.
+    assert_holds_with_eager(&vfs, path(), &sound.entries, &sound.eager);
 }
 
 #[test]
@@ -395,7 +399,8 @@ fn an_eager_record_that_failed_once_takes_the_rest_with_it_also_when_the_disk_re
     disk.repair();
     assert_eq!(readable_eager(&sound, &snapshot), 0);
     assert!(snapshot.damage().io_errors > 0);
-    assert_holds_with_eager(&vfs, path(), &sound.entries, &sound.eager); // opened anew, all is there
+    // After reopening all entries are present.
+    assert_holds_with_eager(&vfs, path(), &sound.entries, &sound.eager);
 }
 
 #[test]
@@ -416,10 +421,10 @@ fn buckets_that_all_claim_to_overflow_end_after_eight() {
     assert_eq!(snapshot.locate(b"no such key", &mut Scratch::new()), None);
     assert!((8..10).contains(&disk.calls().len()));
     assert_eq!(missing(&sound, &snapshot), BTreeSet::new());
-    assert_eq!(verify(&vfs, path()).unwrap().findings[0].kind, FindingKind::Bucket);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap().findings[0].kind, FindingKind::Bucket);
 }
 
-/// The file with the slot changed that names a rank, and the checksum of its bucket made to match.
+/// The file with a changed slot for a rank, and a corrected checksum of the slot's bucket.
 fn with_slot(sound: &Sound, rank: u32, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let record = sound.records[rank as usize] as u64;
     let named = [&[0; 2][..], &rank.to_le_bytes(), &record.to_le_bytes()[..6]].concat();
@@ -435,15 +440,15 @@ fn with_slot(sound: &Sound, rank: u32, change: impl FnOnce(&mut [u8])) -> Vec<u8
     bytes
 }
 
-/// Found by a fuzzer: a slot that names bytes inside the last record was not reported, because nothing comes after it;
-/// so a file with an entry that nobody finds was called sound.
+/// Found by a fuzzer: a slot that points into the last record was not reported, because nothing
+/// comes after the record; so a file with an entry that no look-up finds was called sound.
 #[test]
 fn verify_finds_a_slot_that_names_the_inside_of_any_record_the_last_one_too() {
     let _alone = alone();
     let sound = sound();
     for rank in [0, 7, COUNT - 1] {
         let (_disk, vfs) = disk_with(&with_slot(&sound, rank, |slot| slot[6] += 1));
-        let report = verify(&vfs, path()).unwrap();
+        let report = file(&vfs, path()).any_version().verify().unwrap();
         let offsets: Vec<u64> = report.findings.iter().map(|finding| finding.offset).collect();
         let inside = sound.records[rank as usize] as u64 + 1;
         assert_eq!((report.sound_entries, offsets.first()), (COUNT - 1, Some(&inside)), "{report:?}");
@@ -451,13 +456,14 @@ fn verify_finds_a_slot_that_names_the_inside_of_any_record_the_last_one_too() {
     }
 }
 
-/// Found by a fuzzer: two records with one rank were two sound entries, and there could be more of them than entries.
+/// Found by a fuzzer: two records with one rank counted as two sound entries, and could outnumber
+/// the entries.
 #[test]
 fn verify_counts_no_rank_twice() {
     let _alone = alone();
     let sound = sound();
     let (_disk, vfs) = disk_with(&with_slot(&sound, 7, |slot| slot[2] = 8));
-    let report = verify(&vfs, path()).unwrap();
+    let report = file(&vfs, path()).any_version().verify().unwrap();
     assert_eq!(
         (report.sound_entries, report.findings[0].kind),
         (COUNT - 1, FindingKind::Bucket),

@@ -1,9 +1,9 @@
-//! Real processes that are killed while they save: the file is always whole, and what they leave is tidied up.
+//! Real processes killed during a save: the file is always whole, and leftovers are removed.
 //!
-//! A program of its own: for a moment, between fork and exec, each child has a copy of every descriptor of its
-//! parent, and keeps the locks that other tests have just released.
+//! A separate program: for a moment, between fork and exec, each child has a copy of every
+//! descriptor of its parent, and so keeps locks that other tests have just released.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // it ages leftovers and reads the clock
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // ages leftovers, reads the clock
 
 mod sample;
 
@@ -20,7 +20,7 @@ const PATH_VARIABLE: &str = "ASYNC_CACHE_KILL_PATH";
 const KILLS: u32 = 220;
 const COUNT: u32 = 400;
 
-/// Not a test on its own: what the other test runs and kills.
+/// Not a test of its own: run and killed by the other test.
 #[test]
 #[allow(clippy::print_stdout)]
 fn a_child_that_saves_until_it_is_killed() {
@@ -46,13 +46,15 @@ fn a_process_killed_at_random_moments_never_leaves_an_unreadable_file() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let start = Instant::now();
     save(&vfs, &path, &entries(COUNT, 0), options()).unwrap();
-    // A few saves long, whatever the disk: some children are killed in their first save and some in a later one.
+    // As long as a few saves on any disk: some children are killed in their first save and some in
+    // a later one.
     let longest = start.elapsed() * 4 + Duration::from_millis(1);
     let mut generations = std::collections::BTreeSet::new();
     let mut most_leftovers = 0;
     for _ in 0..KILLS {
         let mut child = child(&path);
-        // The child is about to save. The sleep waits for nothing: it chooses the moment of the kill.
+        // The child is about to save. The sleep waits for no event: its length is the random moment
+        // of the kill.
         let mut output = child.stdout.take().unwrap();
         let mut said = Vec::new();
         while !said.ends_with(b"ready") {
@@ -78,7 +80,8 @@ fn a_process_killed_at_random_moments_never_leaves_an_unreadable_file() {
     assert_eq!(vfs.list(folder.path()).unwrap(), ["pages.cache"]);
 }
 
-/// Makes what the last child left look a minute old, so that the next one may remove it; answers how many there are.
+/// Makes the leftovers of the last child look a minute old, so that the next child may remove them;
+/// returns their number.
 fn age_leftovers(folder: &Path) -> usize {
     let names = RealDisk.list(folder).unwrap();
     let leftovers: Vec<_> = names.into_iter().filter(|name| name != "pages.cache").collect();

@@ -1,5 +1,5 @@
-//! What a file costs in memory. A program of its own, because the limit holds for all that its process
-//! allocates; for that reason one test at a time.
+//! The memory cost of a file. A separate program, because the limit applies to all allocations of
+//! the process; for the same reason one test at a time.
 
 mod damage;
 mod sample;
@@ -14,12 +14,13 @@ use cap::Cap;
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Each test holds it, from its first line to its last.
+/// Each test holds the lock from its first line to its last.
 fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs with as many bytes more than are allocated now; an allocation beyond them aborts the process.
+/// Runs with a limit of `bytes` above the current allocation; a larger allocation aborts the
+/// process.
 fn limited<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
     struct Unlimited;
     impl Drop for Unlimited {

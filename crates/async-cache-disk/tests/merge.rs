@@ -1,36 +1,34 @@
-//! Saves of several processes to one path, against a naive map in which the last write wins; and stopped at any call.
+//! Saves of several processes to one path, against a naive map in which the last write wins; also
+//! interrupted at any call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sample::{SAVED_AT, VERSION, options, random};
+use crate::sample::{SAVED_AT, file, random};
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, SaveLock, Scratch,
-    Snapshot, Step, Times, Tombstones, Vfs, Writer, verify,
+    Cold, DiskError, DiskErrorKind, KeyKind, Known, Learned, Merged, Ours, Pushed, Scratch, Snapshot, Step,
+    Times, Tombstones, Vfs, WriteOptions,
 };
 
 const PATH: &str = "/var/cache/pages.cache";
 const NO_WAIT: Duration = Duration::ZERO;
 
-/// What a file, a process or the model has: when each key was written, and its value.
+/// The contents of a file, a process or the model: time of writing and value of each key.
 type Map = BTreeMap<u32, (u64, u32)>;
 
 fn path() -> &'static Path {
     Path::new(PATH)
 }
 
-fn wanted() -> ReadOptions {
-    ReadOptions::new().version(VERSION)
-}
-
 fn bytes_of(key: u32) -> Vec<u8> {
     format!("key {key}").into_bytes()
 }
 
-/// A process with a cache, as the fronts have one: what was opened stays cold until it is written or deleted.
+/// A process with a cache, like those of the fronts: opened entries stay cold until they are
+/// written or deleted.
 #[derive(Default)]
 struct Process {
     memory: Map,
@@ -40,13 +38,13 @@ struct Process {
     learned: Learned,
     /// Ranks of cold entries that could not be read.
     lost: BTreeSet<u32>,
-    /// A value that its options do not allow.
+    /// A value that the options do not allow.
     refuses: Option<u32>,
 }
 
 impl Process {
     fn open(vfs: &Arc<dyn Vfs>) -> Self {
-        let opened = Snapshot::open(vfs, path(), VERSION).unwrap();
+        let opened = file(vfs, path()).open().unwrap();
         let cold = opened.as_ref().map_or(0, Snapshot::len);
         let mut learned = Learned::default();
         learned.opened(opened.as_ref().map(Snapshot::file_id));
@@ -83,17 +81,17 @@ impl Process {
     }
 
     fn save(&mut self, vfs: &Arc<dyn Vfs>, now: u64, maxsize: Option<usize>) -> Result<Merged, DiskError> {
-        let mut merge = Merge::begin(vfs, path(), &wanted(), NO_WAIT)?;
-        merge.join(self.tombstones.clone(), self.learned.clone());
-        if merge.is_needed() {
-            self.memory.iter().for_each(|(key, (time, _))| merge.note(&bytes_of(*key), *time));
+        let known = Known { tombstones: self.tombstones.clone(), learned: self.learned.clone() };
+        let save = file(vfs, path()).begin(Some(NO_WAIT))?;
+        let mut joining = save.write(WriteOptions::new(now), known, None)?;
+        if joining.is_needed() {
+            self.memory.iter().for_each(|(key, (time, _))| joining.note(&bytes_of(*key), *time));
         }
-        let mut writer = Writer::create(vfs, path(), options())?;
         let is_cold = |rank| self.cold.contains(&rank);
         let cold = self.opened.as_ref().map(|snapshot| Cold { snapshot, contains: &is_cold });
         let refused = self.refuses.map(u32::to_le_bytes);
-        let is_allowed = |value: &[u8]| refused.is_none_or(|refused| value != refused);
-        merge.write_theirs(&mut writer, now, maxsize, cold.as_ref(), &is_allowed)?;
+        let allows = |value: &[u8]| refused.is_none_or(|refused| value != refused);
+        let mut output = joining.join(&Ours { maxsize, eager: None, cold, allows: &allows })?;
         if let Some(opened) = &self.opened {
             let mut records = opened.records();
             while let Some(step) = records.next_wanted(is_cold) {
@@ -104,18 +102,17 @@ impl Process {
                         continue;
                     }
                 };
-                if merge.admits(&mut writer, record.key, record.written_at.unwrap_or(0)) {
-                    writer.copy(&record)?;
-                }
+                let (Pushed::Written | Pushed::Superseded) = output.carry(&record)? else {
+                    panic!("it was in a file before")
+                };
             }
         }
         for (key, (time, value)) in &self.memory {
             let times = Times { deadline: None, written_at: Some(*time) };
-            if merge.admits(&mut writer, &bytes_of(*key), *time) {
-                writer.push(&bytes_of(*key), &value.to_le_bytes(), times)?;
-            }
+            let pushed = output.push(&bytes_of(*key), &value.to_le_bytes(), times)?;
+            assert!(!matches!(pushed, Pushed::TooLarge(_)));
         }
-        let merged = merge.finish(writer, now)?;
+        let merged = output.finish()?.merged.expect("it merges");
         self.tombstones.subtract(&merged.tombstones);
         self.learned = merged.learned.clone();
         Ok(merged)
@@ -123,8 +120,8 @@ impl Process {
 }
 
 fn content(vfs: &Arc<dyn Vfs>) -> Map {
-    let Some(snapshot) = Snapshot::open(vfs, path(), VERSION).unwrap() else { return Map::new() };
-    let report = verify(vfs, path()).unwrap();
+    let Some(snapshot) = file(vfs, path()).open().unwrap() else { return Map::new() };
+    let report = file(vfs, path()).any_version().verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     let mut records = snapshot.records();
     let mut content = Map::new();
@@ -138,8 +135,8 @@ fn content(vfs: &Arc<dyn Vfs>) -> Map {
     content
 }
 
-/// What the rules say, without files: for each process and for the file, the latest entry and the latest delete of every
-/// key.
+/// The results of the rules, without files: for each process and for the file, the latest entry and
+/// the latest delete of every key.
 #[derive(Clone, Default)]
 struct Model {
     entries: Map,
@@ -162,7 +159,7 @@ impl Model {
         self.cleared_at = time;
     }
 
-    /// What the file is after `process` has saved to it.
+    /// The state of the file after `process` has saved to it.
     fn joined(&self, process: &Self) -> Self {
         let mut joined = self.clone();
         joined.cleared_at = self.cleared_at.max(process.cleared_at);
@@ -209,7 +206,7 @@ fn the_last_write_of_every_key_is_in_the_file_whoever_saves_when() {
                     model.clear(now);
                 }
                 68..76 => {
-                    // It is killed, and starts anew.
+                    // The process is killed, and starts anew.
                     *process = Process::open(&vfs);
                     *model = Model { entries: file.entries.clone(), ..Model::default() };
                 }
@@ -292,7 +289,7 @@ fn what_is_in_memory_and_was_deleted_by_another_one_long_ago_is_not_saved_again(
     b.delete(1, 13);
     b.save(&vfs, 14, None).unwrap();
     b.save(&vfs, 15 + WEEK, None).unwrap(); // forgets the tombstone
-    assert_eq!(Snapshot::open(&vfs, path(), VERSION).unwrap().unwrap().tombstones().len(), 0);
+    assert_eq!(file(&vfs, path()).open().unwrap().unwrap().tombstones().len(), 0);
     a.save(&vfs, 16 + WEEK, None).unwrap();
     assert_eq!(content(&vfs), Map::from([(2, (11, 2))]));
 }
@@ -308,7 +305,7 @@ fn tombstones_that_are_damaged_hide_what_is_older_than_the_file() {
     let mut bytes = disk.bytes(path()).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     disk.overwrite(path(), &bytes);
-    assert_eq!(verify(&vfs, path()).unwrap().finding_count, 1);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap().finding_count, 1);
     let mut b = Process::default();
     b.set(2, SAVED_AT - 5, 2);
     b.set(3, SAVED_AT + 1, 3);
@@ -319,7 +316,7 @@ fn tombstones_that_are_damaged_hide_what_is_older_than_the_file() {
 #[test]
 fn who_holds_the_lock_is_waited_for_and_then_named() {
     let vfs = FakeDisk::new().as_vfs();
-    let lock = SaveLock::take(&vfs, path(), NO_WAIT).unwrap();
+    let lock = file(&vfs, path()).lock(NO_WAIT).unwrap();
     let error = Process::default().save(&vfs, 1, None).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Locked);
     assert!(error.to_string().contains(PATH) && error.to_string().contains("try again"), "{error}");
@@ -332,18 +329,18 @@ fn a_real_lock_is_waited_for_and_a_released_one_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pages.cache");
     let vfs: Arc<dyn Vfs> = Arc::new(async_cache_disk::RealDisk);
-    let lock = SaveLock::take(&vfs, &path, NO_WAIT).unwrap();
-    let error = SaveLock::take(&vfs, &path, Duration::from_millis(30)).unwrap_err();
+    let lock = file(&vfs, &path).lock(NO_WAIT).unwrap();
+    let error = file(&vfs, &path).lock(Duration::from_millis(30)).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Locked);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| SaveLock::take(&vfs, &path, Duration::from_secs(60)).map(drop));
+        let waiting = scope.spawn(|| file(&vfs, &path).lock(Duration::from_secs(60)).map(drop));
         drop(lock);
         waiting.join().unwrap().unwrap();
     });
     assert_eq!(vfs.list(folder.path()).unwrap(), ["pages.cache.lock"], "it stays");
 }
 
-/// Another process has saved; this one has entries, deletes and cold entries of its own.
+/// Another process has saved; this process has entries, deletes and cold entries of its own.
 fn prepared() -> (FakeDisk, Process) {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
@@ -382,7 +379,7 @@ fn a_crash_at_any_call_of_a_save_that_merges_leaves_the_old_or_the_joined_file_a
             let now = content(&vfs);
             assert!(now == new || (now == old && !durable), "{fault:?} at call {number}: {name}: {now:?}");
             seen.insert(now == new);
-            // Whoever comes next gets the lock, and loses nothing.
+            // The next process gets the lock, and loses nothing.
             let mut next = Process::open(&vfs);
             next.set(60, 200, 60);
             next.save(&vfs, 210, None).unwrap();
@@ -405,7 +402,8 @@ fn an_error_at_any_call_of_a_save_that_merges_releases_the_lock_and_loses_nothin
         let _ = process.save(&disk.as_vfs(), 190, None);
         disk.repair();
         process.save(&disk.as_vfs(), 191, None).unwrap();
-        // Cold entries that it could not read once may be lost to it; their keys are the same as their ranks.
+        // Cold entries that could not be read once may be lost to the process; their keys equal
+        // their ranks.
         let now = content(&disk.as_vfs());
         let is_there = |key: &u32| now.get(key) == new.get(key) || process.lost.contains(key);
         assert!(new.keys().chain(now.keys()).all(is_there), "after an error at call {number}: {now:?}");

@@ -1,12 +1,13 @@
-//! What tools see of a file beyond what a cache may serve: where records stand, and what is intact in a damaged file.
+//! Information for tools beyond the entries that a cache may serve: positions of records, intact
+//! parts of a damaged file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::sample::{Entry, entries, open, options_of, save};
+use crate::sample::{Entry, entries, file, open, options_of, save};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{SalvageStep, Scratch, Snapshot, Vfs, Writer};
+use async_cache_disk::{SalvageStep, Scratch, Snapshot, Vfs};
 
 const COUNT: u32 = 200;
 
@@ -22,7 +23,7 @@ fn saved(entries: &[Entry]) -> (FakeDisk, Arc<dyn Vfs>) {
     (disk, vfs)
 }
 
-/// Everything that is salvaged, and how many bytes are not.
+/// All salvaged entries, and the number of bytes that were not salvaged.
 fn salvaged(snapshot: &Snapshot) -> (Vec<Entry>, u64) {
     let (mut all, mut lost) = (Vec::new(), 0);
     let mut salvage = snapshot.salvage();
@@ -78,13 +79,13 @@ fn a_sound_file_is_salvaged_whole_and_one_byte_costs_at_most_its_record() {
     }
 }
 
-/// A record whose bucket is damaged may be one that was taken back, and then nobody can tell.
+/// A record whose bucket is damaged may have been taken back, which cannot be determined then.
 #[test]
 fn nothing_that_was_taken_back_is_salvaged() {
     let disk = FakeDisk::new();
     disk.keep_no_log();
     let vfs = disk.as_vfs();
-    let mut writer = Writer::create(&vfs, path(), options_of(4)).unwrap();
+    let mut writer = file(&vfs, path()).write(options_of(4)).unwrap();
     let sample = entries(COUNT, 1);
     let mut live = BTreeMap::new();
     for (entry, number) in sample.iter().zip(0u32..) {

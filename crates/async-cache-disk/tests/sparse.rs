@@ -1,10 +1,10 @@
-//! Files that are too big to be true: a valid header counts billions of entries, and what it counts
+//! Files that are impossibly large: a valid header counts billions of entries, and the counted area
 //! is a hole.
 //!
-//! A header of 4 KiB made `verify` and `inspect` ask for 34 GB, and a save that met it as well.
-//! Memory has to follow what is in a file, not how long it is.
-#![cfg(target_os = "linux")] // the holes are real ones, which nothing but a file system has
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // it makes files with holes
+//! With a header of 4 KiB, `verify` and `inspect` allocated 34 GB, and so did a save that met the
+//! file. Memory must follow the content of a file, not its length.
+#![cfg(target_os = "linux")] // the holes are real, so a file system is needed
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // makes files with holes
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sample::{self, SAVED_AT, VERSION, entries, options, options_of, save, secret};
+use crate::sample::{self, SAVED_AT, entries, file, options, options_of, save, secret};
 use crate::{alone, limited};
 use async_cache_disk::{
-    FindingKind, KeyKind, Learned, Merge, ReadOptions, RealDisk, SalvageStep, Scratch, Snapshot, Step,
-    Tombstones, Vfs, Writer, verify, verify_with,
+    FindingKind, KeyKind, Known, Pushed, RealDisk, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones,
+    Vfs,
 };
 
 const MEBIBYTE: usize = 1 << 20;
@@ -28,7 +28,7 @@ fn disk() -> Arc<dyn Vfs> {
     Arc::new(RealDisk)
 }
 
-/// A file that is written to here and there.
+/// A file written at a few places.
 struct Holes {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -53,7 +53,7 @@ impl Holes {
         self.header[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Adds a section behind the others and a gap; answers where it is.
+    /// Adds a section after the others and a gap; returns its position.
     fn section(&mut self, kind: u32, gap: u64, bytes: u64) -> u64 {
         let offset = (self.end + gap).next_multiple_of(4096);
         let row = 768 + 24 * self.rows;
@@ -66,7 +66,8 @@ impl Holes {
         offset
     }
 
-    /// Records, index and deadlines as they are for so many entries; answers where the index is.
+    /// Records, index and deadlines in the form for `count` entries; returns the position of the
+    /// index.
     fn entries(&mut self, count: u32, record_bytes: u64) -> u64 {
         let pages = u64::from(count.div_ceil(42));
         self.section(1, 0, record_bytes);
@@ -79,7 +80,7 @@ impl Holes {
         index
     }
 
-    /// Writes the header, and the units with their checksums made right; all else is a hole.
+    /// Writes the header, and the units with corrected checksums; all else is a hole.
     fn write(&mut self, units: &[(u64, Vec<u8>)]) -> &Path {
         let checksum = crc32c::crc32c(&self.header[..4092]);
         self.put(4092, &checksum.to_le_bytes());
@@ -100,10 +101,10 @@ impl Holes {
 }
 
 fn open(path: &Path) -> Snapshot {
-    Snapshot::open(&disk(), path, VERSION).unwrap().expect("there is a snapshot")
+    file(&disk(), path).open().unwrap().expect("there is a snapshot")
 }
 
-/// A page with one slot that names a rank and an offset.
+/// A page with one slot, for a rank and an offset.
 fn bucket(rank: u32, offset: u64) -> Vec<u8> {
     let mut page = vec![0; 512];
     page[4] = 1;
@@ -135,13 +136,13 @@ fn a_header_that_counts_billions_of_entries_in_a_hole_takes_neither_memory_nor_t
         let damage = snapshot.damage();
         assert_eq!((damage.buckets, damage.deadline_pages), (pages - 1, pages));
 
-        let report = verify(&disk(), &path).unwrap();
+        let report = file(&disk(), &path).any_version().verify().unwrap();
         assert_eq!((report.entries, report.sound_entries), (BILLIONS, 0));
         assert!(report.finding_count > 2 * pages && report.findings.len() < 20, "{report:?}");
     });
 }
 
-/// Going through four billion entries one by one took minutes, and they are in no bucket.
+/// Visiting four billion entries one by one took minutes, and they are in no bucket.
 #[test]
 fn reading_all_and_a_save_that_joins_such_a_file_take_neither_memory_nor_time() {
     let _alone = alone();
@@ -165,17 +166,16 @@ fn reading_all_and_a_save_that_joins_such_a_file_take_neither_memory_nor_time() 
         let mut records = open(&path).records();
         assert!((0..10).all(|lost| records.next_step() == Some(Step::Lost { rank: lost })));
 
-        let mut merge = Merge::begin(&disk(), &path, &ReadOptions::new(), Duration::ZERO).unwrap();
-        merge.join(Tombstones::default(), Learned::default());
-        let mut writer = Writer::create(&disk(), &path, options()).unwrap();
-        merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
-        writer.push(b"key", b"value", None).unwrap();
-        assert_eq!(merge.finish(writer, SAVED_AT).unwrap().saved.entries, 1);
+        let save = file(&disk(), &path).begin(Some(Duration::ZERO)).unwrap();
+        let joining = save.write(options(), Known::default(), None).unwrap();
+        let mut output = joining.join(&sample::nothing()).unwrap();
+        assert!(matches!(output.push(b"key", b"value", Times::default()), Ok(Pushed::Written)));
+        assert_eq!(output.finish().unwrap().saved.entries, 1);
     });
     assert_eq!(open(&path).find(b"key", &mut Scratch::new()).unwrap().value, b"value");
 }
 
-/// The length of a record is believed no more than the number of records.
+/// The length of a record is trusted no more than the number of records.
 #[test]
 fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
     let _alone = alone();
@@ -191,7 +191,7 @@ fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
     }
     record.extend_from_slice(b"key");
     let mut tagged = bucket(0, 4096);
-    tagged[4] = 42; // whatever the key's tag is
+    tagged[4] = 42; // arbitrary; overwritten by the key's tag
     for slot in 0..42 {
         tagged[8 + 12 * slot..20 + 12 * slot].copy_from_slice(&bucket(0, 4096)[8..20]);
     }
@@ -204,7 +204,7 @@ fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
         let mut unknown = Tombstones::default();
         unknown.delete_unknown(SAVED_AT);
         assert_eq!(snapshot.tombstones(), unknown);
-        let report = verify(&disk(), &path).unwrap();
+        let report = file(&disk(), &path).any_version().verify().unwrap();
         assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Tombstones));
     });
 }
@@ -216,12 +216,12 @@ fn a_gap_of_a_tebibyte_is_a_finding_and_is_not_read() {
     holes.entries(0, 0);
     holes.section(6, 1 << 40, 8);
     let path = holes.write(&[]).to_owned();
-    let report = limited(4 * MEBIBYTE, || verify(&disk(), &path).unwrap());
+    let report = limited(4 * MEBIBYTE, || file(&disk(), &path).any_version().verify().unwrap());
     let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, [FindingKind::Gap]);
 }
 
-/// What is large and sound is read, in either way, and one changed byte of it is a miss.
+/// Large sound content is read, in either way, and a single changed byte of it is a miss.
 #[test]
 fn values_and_tombstones_of_many_mebibytes_come_back() {
     let _alone = alone();
@@ -232,21 +232,21 @@ fn values_and_tombstones_of_many_mebibytes_come_back() {
     for secret in [None, Some(secret())] {
         let mut deleted = Tombstones::default();
         deleted.delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
-        let mut writer = Writer::create(&disk(), &path, options().secret(secret)).unwrap();
+        let cache_file = file(&disk(), &path).secret(secret);
+        let mut writer = cache_file.write(options()).unwrap();
         for entry in &all {
             writer.push(&entry.key, &entry.value, entry.deadline).unwrap();
         }
         writer.set_tombstones(deleted.clone());
         writer.finish().unwrap();
-        let wanted = ReadOptions::new().version(VERSION).secret(secret);
-        sample::assert_holds_as(&disk(), &path, &wanted, &all, &[]);
-        let snapshot = Snapshot::open_with(&disk(), &path, &wanted).unwrap().unwrap();
+        sample::assert_holds_as(&cache_file, &all, &[]);
+        let snapshot = cache_file.open().unwrap().unwrap();
         assert_eq!(snapshot.tombstones(), deleted);
-        assert!(verify_with(&disk(), &path, &wanted).unwrap().is_clean());
+        assert!(cache_file.verify().unwrap().is_clean());
 
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(b"x", 10 * MEBIBYTE as u64).unwrap();
-        let snapshot = Snapshot::open_with(&disk(), &path, &wanted).unwrap().unwrap();
+        let snapshot = cache_file.open().unwrap().unwrap();
         let mut scratch = Scratch::new();
         assert!(snapshot.find(&all[1].key, &mut scratch).is_none());
         assert_eq!(scratch.lost(), [1]);

@@ -1,4 +1,5 @@
-//! `#[agent_invalidates]`: its words. The expansion is that of `#[invalidates]`, with the guard of a resource.
+//! `#[agent_invalidates]`: its options. The expansion is the same as for `#[invalidates]`, with the
+//! guard of a resource.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
@@ -10,7 +11,7 @@ use crate::options::{Scope, name, scope};
 use crate::signature::Argument;
 use crate::{Mistakes, invalidates, place};
 
-/// What the user wrote.
+/// The options as written by the user.
 struct Words {
     resource: Option<LitStr>,
     scope: Scope,

@@ -1,20 +1,21 @@
 //! The expansion of `#[async_lru]` and `#[async_ttl]`.
 //!
-//! A function `f` becomes two items of one name: the function, which asks the cache, and beside it, in the namespace
-//! of types, an `enum f {}` whose associated functions are what users call as `f::invalidate(&7)`. A type rather than
-//! a module, because what is in it sees the very names that the function sees, also in the body of another function.
-//! In it:
+//! A function `f` becomes two items with one name: the function, which asks the cache, and, in the
+//! namespace of types, an `enum f {}` whose associated functions are called as `f::invalidate(&7)`.
+//! A type rather than a module, because its contents see exactly the names that the function sees,
+//! even in the body of another function. The type contains:
 //!
-//! | name | is |
+//! | name | content |
 //! |---|---|
 //! | `origin` | the function as the user wrote it |
 //! | `function` | the static cache |
-//! | `miss` | the way of a call that memory does not answer: owned arguments are moved into a load of `origin` |
+//! | `miss` | a call that memory cannot answer: moves owned arguments into a load of `origin` |
 //!
-//! A method has the same three, prefixed by its name, in the user's own `impl` block, where no type can stand. So has an
-//! associated function without `self`.
+//! A method has the same three items, prefixed by its name, in the user's own `impl` block, where
+//! no type can stand. An associated function without `self` is treated in the same way.
 //!
-//! Hygiene: every variable of an expansion is made by [`local`], so it meets no argument of the user's, whatever its name.
+//! Hygiene: every variable of an expansion is made by [`local`], so it cannot collide with an
+//! argument of the user.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -34,7 +35,7 @@ pub(crate) fn expand(options: &Options, function: TokenStream) -> syn::Result<To
     Ok(if cacheable.is_associated { expansion.method() } else { expansion.free() })
 }
 
-/// A variable of the expansion, which is another one than a user's of the same name.
+/// A variable of the expansion, distinct from a user's variable of the same name.
 pub(crate) fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
@@ -46,7 +47,7 @@ struct Expansion<'a> {
     /// The types of key and value.
     key: TokenStream,
     value: TokenStream,
-    /// What the decorated function returns.
+    /// The return type of the decorated function.
     output: TokenStream,
     /// The arguments that make the key.
     parts: Vec<&'a Argument>,
@@ -92,7 +93,7 @@ impl<'a> Expansion<'a> {
 
     // Pieces
 
-    /// The key of a call as it is looked up, and before it what makes it.
+    /// The key of a call in its form for a look-up, and the statements that must precede it.
     fn lookup(&self) -> (TokenStream, TokenStream) {
         if let Some(Key::Made(ty, expression)) = &self.options.key {
             let references = references(&self.parts);
@@ -111,7 +112,7 @@ impl<'a> Expansion<'a> {
         self.parts.iter().map(parameter).collect()
     }
 
-    /// The key's arguments, which are references already.
+    /// The key from its arguments when they are references already.
     fn lookup_of_references(&self) -> (TokenStream, TokenStream) {
         if let Some(Key::Made(ty, expression)) = &self.options.key {
             let key = local("key");
@@ -121,7 +122,7 @@ impl<'a> Expansion<'a> {
         (TokenStream::new(), one_or_tuple(names.collect()))
     }
 
-    /// What makes the cache, as a function's arguments: its name, and what is asked of the builder.
+    /// The arguments for the function that makes the cache: its name, and the calls on the builder.
     fn making(&self) -> (TokenStream, TokenStream) {
         let krate = &self.krate;
         let name = match &self.options.name {
@@ -180,8 +181,8 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// The static caches of a method, and the one for this `Self`: a static in a generic `impl` block is one for all
-    /// of its types.
+    /// The static caches of a method, and the cache for this `Self`: a static in a generic `impl`
+    /// block is shared by all of its types.
     fn function_of_self(&self) -> TokenStream {
         let (krate, key, value) = (&self.krate, &self.key, &self.value);
         let (name, builder) = self.making();
@@ -209,7 +210,8 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// What only functions have that are no tools: the cache itself, and single entries for `#[invalidates]`.
+    /// Items of plain functions only, not of tools: the cache itself, and single entries for
+    /// `#[invalidates]`.
     fn of_functions(&self) -> Option<TokenStream> {
         if self.options.is_tool() {
             return None;
@@ -248,7 +250,7 @@ impl<'a> Expansion<'a> {
         })
     }
 
-    /// `name: type` of all arguments but the receiver.
+    /// `name: type` of all arguments except the receiver.
     fn parameters(&self) -> Vec<TokenStream> {
         let parameter = |argument: &Argument| {
             let (name, ty) = (&argument.name, &argument.ty);
@@ -261,7 +263,8 @@ impl<'a> Expansion<'a> {
         self.cacheable.arguments.iter().map(|argument| &argument.name).collect()
     }
 
-    /// The body of `miss`: the load, and the wait for it. `asked` names its first argument.
+    /// The body of `miss`: the load, and the wait for its result. `asked` names the first argument
+    /// of `miss`.
     fn miss(&self, function: &TokenStream, origin: &TokenStream, asked: &Ident) -> TokenStream {
         let krate = &self.krate;
         let (make_key, lookup) = self.lookup();
@@ -324,7 +327,7 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// The body of the decorated function; `miss` is the call that goes on where memory has no answer.
+    /// The body of the decorated function; `miss` is the call made when memory has no answer.
     fn ask(&self, function: &TokenStream, miss: &TokenStream) -> TokenStream {
         let (krate, (make_key, lookup)) = (&self.krate, self.lookup());
         let (asked, value) = (local("asked"), local("value"));
@@ -333,7 +336,7 @@ impl<'a> Expansion<'a> {
             Returns::Result(_) => quote!(#krate::__private::Result::Ok(#value)),
         };
         let miss_path = quote!(#krate::__private::Box::pin(#miss).await);
-        // The key borrows the arguments, so it is made and gone before the miss takes them.
+        // The key borrows the arguments, so it is made and dropped before the miss takes them.
         quote! {
             let #asked = {
                 #make_key
@@ -357,8 +360,8 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// What the types have to be, asked where they stand; and what keeps an `Err` behind an alias from being cached.
-    /// Items, before which `cfgs` stand.
+    /// Checks of the types, placed at the types, and the check that prevents an `Err` behind an
+    /// alias from being cached. These are items, preceded by `cfgs`.
     fn check(&self, cfgs: &[&Attribute]) -> TokenStream {
         let krate = &self.krate;
         let parts = self.parts.iter().filter(|_| !matches!(self.options.key, Some(Key::Made(..))));
@@ -430,7 +433,7 @@ impl<'a> Expansion<'a> {
         let (make_key, lookup) = self.lookup_of_references();
         let check = self.check(&cfgs);
         let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
-        // The checks come first, and so does what the compiler says of them.
+        // The checks come first, so that their compiler errors come first.
         quote! {
             #check
 
@@ -451,14 +454,15 @@ impl<'a> Expansion<'a> {
             #[allow(clippy::used_underscore_binding)]
             #[allow(clippy::trivially_copy_pass_by_ref, clippy::needless_lifetimes, clippy::implicit_hasher)]
             impl #name {
-                /// Forgets what was returned for these arguments. A call that runs is fenced: it stores nothing.
+                /// Removes the result stored for these arguments. A running call is fenced: it
+                /// stores nothing.
                 #vis fn invalidate(#(#part_parameters),*) {
                     #make_key
                     Self::function().invalidate(#lookup);
                 }
 
-                /// Calls the function anew and stores what it returns. A call that runs is fenced; those who call
-                /// meanwhile share this one.
+                /// Calls the function anew and stores its result. A call that was running is
+                /// fenced; callers that arrive meanwhile share the new call.
                 ///
                 /// # Errors
                 /// As the function's own.
@@ -466,7 +470,7 @@ impl<'a> Expansion<'a> {
                     #refresh
                 }
 
-                /// Forgets everything, fences all calls that run, and resets the counters.
+                /// Removes all results, fences all running calls, and resets the counters.
                 #vis fn clear() {
                     Self::function().clear();
                 }
@@ -477,13 +481,13 @@ impl<'a> Expansion<'a> {
                     Self::function().metrics()
                 }
 
-                /// Everything that is counted.
+                /// All counters.
                 #[must_use]
                 #vis fn stats() -> #krate::Stats {
                     Self::function().stats()
                 }
 
-                /// Builds the cache and opens its file, if that has not happened yet.
+                /// Builds the cache and opens its file, if not done yet.
                 ///
                 /// # Errors
                 /// If the backup can never work.
@@ -494,7 +498,7 @@ impl<'a> Expansion<'a> {
                 /// Saves every entry to the backup; blocks the thread.
                 ///
                 /// # Errors
-                /// If that fails. What was saved before is intact then.
+                /// If the save fails. The data saved before stays intact.
                 #vis fn save_to_backup() -> #krate::__private::Result<#krate::Saved, #krate::BackupError> {
                     Self::function().save_to_backup()
                 }
@@ -502,15 +506,15 @@ impl<'a> Expansion<'a> {
                 /// Saves every entry to the backup, in the background.
                 ///
                 /// # Errors
-                /// If that fails. What was saved before is intact then.
+                /// If the save fails. The data saved before stays intact.
                 #vis async fn save_to_backup_async() -> #krate::__private::Result<#krate::Saved, #krate::BackupError> {
                     Self::function().save_to_backup_async().await
                 }
 
-                /// Loads from the backup what is not in memory; blocks the thread.
+                /// Loads the entries of the backup that are not in memory; blocks the thread.
                 ///
                 /// # Errors
-                /// If that fails. The cache stays as it was then.
+                /// If the load fails. The cache is unchanged.
                 #vis fn load_from_backup() -> #krate::__private::Result<#krate::Opening, #krate::BackupError> {
                     Self::function().load_from_backup()
                 }
@@ -543,7 +547,7 @@ impl<'a> Expansion<'a> {
         let (parameters, names) = (self.parameters(), self.names());
         let receiver = sig.inputs.first().filter(|input| matches!(input, FnArg::Receiver(_)));
         let receiver = receiver.map(without_mut);
-        // With its comma, if there is one.
+        // With its comma, if there is a receiver.
         let receiver = receiver.iter().map(|receiver| quote!(#receiver,)).collect::<TokenStream>();
         let (cache_name, refresh_name) = (format_ident!("{name}_cache"), format_ident!("{name}_refresh"));
         let (miss_name, origin_name) = (format_ident!("{name}_miss"), format_ident!("{name}_origin"));
@@ -606,7 +610,7 @@ pub(crate) fn references(arguments: &[&Argument]) -> TokenStream {
     quote!(#(let #owned = &#owned;)*)
 }
 
-/// Whether an expression uses a name; in a format string, too.
+/// Whether an expression uses a name, including uses in a format string.
 pub(crate) fn mentions(tokens: TokenStream, name: &Ident) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == *name,
@@ -616,12 +620,12 @@ pub(crate) fn mentions(tokens: TokenStream, name: &Ident) -> bool {
     })
 }
 
-/// One thing as it is, several as a tuple.
+/// A single item unchanged, several as a tuple.
 fn one_or_tuple(mut things: Vec<TokenStream>) -> TokenStream {
     if things.len() == 1 { things.remove(0) } else { quote!((#(#things),*)) }
 }
 
-/// What the key and the load keep of an argument.
+/// The type in which the key and the load keep an argument.
 fn owned_type(krate: &TokenStream, argument: &Argument) -> TokenStream {
     let target = &argument.target;
     if argument.is_borrowed {
@@ -631,7 +635,7 @@ fn owned_type(krate: &TokenStream, argument: &Argument) -> TokenStream {
     }
 }
 
-/// The two types of a `Result`: as written, or asked of the alias.
+/// The two types of a `Result`: as written, or resolved through the alias.
 fn value_and_error(krate: &TokenStream, ty: &Type) -> (TokenStream, TokenStream) {
     if let Type::Path(path) = ty
         && path.path.segments.len() == 1
@@ -654,7 +658,7 @@ fn is_lint(attribute: &Attribute) -> bool {
     ["allow", "warn", "deny", "forbid"].iter().any(|level| attribute.path().is_ident(level))
 }
 
-/// `mut self` is the method's own business.
+/// Removes `mut` from `mut self`, which concerns the method's body only.
 fn without_mut(receiver: &FnArg) -> FnArg {
     let mut receiver = receiver.clone();
     if let FnArg::Receiver(receiver) = &mut receiver

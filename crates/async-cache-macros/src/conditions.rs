@@ -1,8 +1,9 @@
-//! Arguments that are there under a `#[cfg]` only.
+//! Arguments that exist only under a `#[cfg]`.
 //!
-//! The compiler removes such an argument after the attribute has been expanded, from a signature but not from a call. So
-//! the function is written down once for each set of arguments that may be there, under the condition that these are,
-//! and the compiler expands the attribute of the one that it keeps. Owns that step, for all attributes alike.
+//! The compiler removes an excluded argument after the attribute has been expanded, from a
+//! signature but not from a call. So the function is written once for each possible set of
+//! arguments, each copy under the condition of its set, and the compiler expands the attribute of
+//! the copy that it keeps. This file owns the step, for all attributes.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
@@ -10,11 +11,11 @@ use syn::{Attribute, FnArg, ItemFn, Meta};
 
 use crate::place;
 
-/// The most arguments with a condition: each of them doubles the text.
+/// The maximum number of conditional arguments: each doubles the text.
 const MOST: usize = 4;
 
-/// The function under each set of conditions, with the attribute again; `None` if no argument has a condition. `more` is
-/// appended to what is written in the attribute.
+/// The function under each set of conditions, with the attribute repeated; `None` if no argument
+/// has a condition. `more` is appended to the contents of the attribute.
 pub(crate) fn split(
     attribute: &str,
     words: &TokenStream,
@@ -62,7 +63,7 @@ pub(crate) fn split(
     Some(Ok(variants.collect()))
 }
 
-/// Under which condition an argument is there.
+/// The condition under which an argument exists.
 fn condition(argument: &FnArg) -> Option<TokenStream> {
     let (FnArg::Typed(syn::PatType { attrs, .. }) | FnArg::Receiver(syn::Receiver { attrs, .. })) = argument;
     let predicates: Vec<_> = attrs
@@ -98,7 +99,7 @@ fn joined(words: &TokenStream, more: Option<TokenStream>) -> TokenStream {
     }
 }
 
-/// Where async-cache is: what stands behind `crate =`, if that is there.
+/// The path of async-cache: the value of `crate =`, if given.
 fn place_in(words: &TokenStream) -> TokenStream {
     let tokens: Vec<TokenTree> = words.clone().into_iter().collect();
     let is_crate = |pair: &[TokenTree]| matches!(pair, [TokenTree::Ident(word), TokenTree::Punct(is)] if word == "crate" && is.as_char() == '=');

@@ -1,14 +1,14 @@
-//! Whether a `fn` returns a future, as far as its return type says so.
+//! Whether a `fn` returns a future, as far as its return type shows.
 //!
-//! A write that is an `async fn` is over when it has returned. A `fn` whose result is a future has written nothing yet: the
-//! write is over when that future is. `#[async_trait]` makes such functions of `async fn`s, before it lets other
-//! attributes see them.
+//! A write that is an `async fn` has ended when it returns. A `fn` whose result is a future has not
+//! written anything when it returns: the write ends when the future ends. `#[async_trait]` turns
+//! each `async fn` into a `fn` of the second kind before other attributes see it.
 //!
-//! Only the text of the type is known here. A future under another name is taken for a value.
+//! Only the text of the type is known here. A future under another name is treated as a value.
 
 use syn::{GenericArgument, PathArguments, ReturnType, Type, TypeParamBound, TypePath};
 
-/// A future that is returned, by what another one has to be to take its place.
+/// A returned future, by the type required of its replacement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Future {
     /// `impl Future<Output = T>`
@@ -17,8 +17,8 @@ pub(crate) enum Future {
     Boxed,
 }
 
-/// The future that a `fn` returns; `None` if it returns none. A future that cannot be replaced by one that waits for it is
-/// an error.
+/// The future returned by a `fn`, or `None`. If the future cannot be replaced by a future that
+/// waits for it, the result is an error.
 pub(crate) fn returned(output: &ReturnType) -> syn::Result<Option<Future>> {
     let ReturnType::Type(_, ty) = output else { return Ok(None) };
     match kind(ty) {
@@ -43,7 +43,7 @@ fn kind(ty: &Type) -> Kind {
         Type::Group(group) => kind(&group.elem),
         Type::Paren(paren) => kind(&paren.elem),
         Type::ImplTrait(it) if is_future(it.bounds.iter()) => {
-            // A second trait, such as `FusedFuture` or `Unpin`, is one that an async block does not have.
+            // An async block lacks a second trait, for example `FusedFuture` or `Unpin`.
             let is_plain = it.bounds.iter().all(|bound| is_future([bound].into_iter()) || is_kept(bound));
             if is_plain { Kind::Future(Future::Plain) } else { Kind::OtherFuture }
         }
@@ -74,7 +74,7 @@ fn of_path(path: &TypePath) -> Kind {
     }
 }
 
-/// What is in a `Box`.
+/// The type inside a `Box`.
 fn boxed(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else { return None };
     let last = path.path.segments.last().filter(|last| last.ident == "Box")?;
@@ -102,7 +102,7 @@ fn is_future<'a>(mut bounds: impl Iterator<Item = &'a TypeParamBound>) -> bool {
     })
 }
 
-/// Whether an async block has what this asks for, if what is in it does: a lifetime, `Send`, `Sync`.
+/// Whether an async block satisfies the bound if its contents do: a lifetime, `Send`, `Sync`.
 fn is_kept(bound: &TypeParamBound) -> bool {
     match bound {
         TypeParamBound::Trait(bound) => {

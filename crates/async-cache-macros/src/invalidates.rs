@@ -1,9 +1,11 @@
-//! `#[invalidates]`: its words and its expansion.
+//! `#[invalidates]`: its options and its expansion.
 //!
-//! The write becomes: one guard for each target, which invalidates at once; then the write as the user wrote it, as a
-//! future or closure of its own that owns the arguments; then the guards are dropped, and invalidate again. So the
-//! write is over, with everything it held, before they do, however it ends. A `fn` that returns a future, as
-//! `#[async_trait]` makes of an `async fn`, has only begun when it returns: the guards go into the future (`futures`).
+//! The expanded write makes one guard for each target, which invalidates at once. Then it runs the
+//! write as the user wrote it, in a future or closure of its own that owns the arguments. At the
+//! end the guards are dropped, and invalidate again. So the write, however it ends, has ended and
+//! dropped everything it held before the second invalidation. A `fn` that returns a future (which
+//! `#[async_trait]` makes of an `async fn`) has only begun when it returns: then the guards are
+//! moved into the future (`futures`).
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -20,7 +22,7 @@ use crate::signature::Argument;
 /// One cache that the write invalidates.
 struct Target {
     path: ExprPath,
-    /// Whether it is written with parentheses: the cache of a method.
+    /// Whether the path is written with parentheses: the cache of a method.
     is_method: bool,
     key: Option<Vec<Expr>>,
     clear_all: Option<Span>,
@@ -65,7 +67,8 @@ pub(crate) fn write(
     let ItemFn { attrs, vis, sig, block } = function;
     let future = if sig.asyncness.is_some() { None } else { futures::returned(&sig.output)? };
     let mut sig = sig.clone();
-    // Patterns that are not names get one, and are taken apart where the write begins.
+    // Patterns that are not names are replaced by names, and destructured at the beginning of the
+    // write.
     let mut take_apart = TokenStream::new();
     let mut names = arguments.iter().map(|argument| &argument.name);
     for input in &mut sig.inputs {
@@ -81,7 +84,7 @@ pub(crate) fn write(
     let body = match (&sig.output, sig.asyncness.is_some()) {
         (ReturnType::Type(_, ty), true) if !has_impl_trait(ty) => quote! {
             async move {
-                // Tells the compiler what the block returns, before it looks into it.
+                // Tells the compiler the type of the block before it checks the contents.
                 #[allow(unreachable_code, clippy::diverging_sub_expression, clippy::empty_loop)]
                 #[allow(clippy::needless_return, clippy::let_unit_value)]
                 if false {
@@ -149,12 +152,12 @@ fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenS
             several => quote_spanned!(span=> #path().invalidating((#(#several),*))),
         },
         Some(key) => {
-            // One more reference is taken off again, and a `String` becomes a `&str`.
+            // The additional reference is removed again later, and a `String` becomes a `&str`.
             let key = key.iter().map(|part| quote_spanned!(part.span()=> &(#part)));
             quote_spanned!(span=> #path::invalidating(#(#key),*))
         }
         None => {
-            // References by now.
+            // The arguments are references by now.
             let names = arguments.iter().map(|argument| &argument.name);
             quote_spanned! {span=>
                 #path::invalidating_first(
@@ -207,7 +210,8 @@ fn parse(attribute: TokenStream) -> syn::Result<(Vec<Target>, Option<Path>)> {
 }
 
 fn item(input: ParseStream<'_>, targets: &mut Vec<Target>) -> syn::Result<()> {
-    // As in an expression, so that a type may have parameters: `Repository::<User>::row_cache()`.
+    // Parsed as in an expression, so that a type may have parameters:
+    // `Repository::<User>::row_cache()`.
     let path = input.parse::<ExprPath>().map_err(|error| {
         syn::Error::new(error.span(), "here stands the name of a cached function, `key = ...` or `clear_all`")
     })?;

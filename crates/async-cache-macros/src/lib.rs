@@ -1,17 +1,21 @@
-//! The attribute macros of async-cache. Use them from there: `async_cache::{async_lru, async_ttl, invalidates}`,
-//! where they are documented, too.
+//! The attribute macros of async-cache. Use and documentation: `async_cache::{async_lru, async_ttl,
+//! invalidates}`.
 //!
 //! # Layout
 //!
-//! - `options`: the words in the attribute, parsed; `place`: where the expansion finds async-cache
-//! - `signature`: what of a function's signature can be cached, checked; `surroundings`: whether it stands in an `impl` block
+//! - `options`: the options in the attribute, parsed; `place`: where the expansion finds
+//!   async-cache
+//! - `signature`: the cacheable parts of a function's signature, checked; `surroundings`: whether
+//!   the function stands in an `impl` block
 //! - `conditions`: arguments under a `#[cfg]`
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
-//! - `agent`: the words of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
-//! - `invalidates`: that of `#[invalidates]`, with its own words; `futures`: writes that return futures
+//! - `agent`: the options of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
+//! - `invalidates`: the expansion of `#[invalidates]`, with its own options; `futures`: writes that
+//!   return futures
 //!
-//! Two rules: what a user got wrong is reported where it stands, with what to write instead, and all of it at once;
-//! and an expansion calls `async_cache::__private` rather than holding logic, so that logic is tested as code.
+//! Two rules. A user's mistakes are reported at their places, with a correction, and all at once.
+//! An expansion calls `async_cache::__private` instead of containing logic, so that the logic is
+//! tested as code.
 
 mod agent;
 mod cached;
@@ -27,19 +31,20 @@ use proc_macro::TokenStream;
 
 use options::{Kind, Options};
 
-/// Caches what an async function returns; documented at `async_cache::async_lru`.
+/// Caches the results of an async function; documented at `async_cache::async_lru`.
 #[proc_macro_attribute]
 pub fn async_lru(attribute: TokenStream, function: TokenStream) -> TokenStream {
     cache(Kind::Lru, attribute.into(), function.into())
 }
 
-/// Caches what an async function returns, for a time; documented at `async_cache::async_ttl`.
+/// Caches the results of an async function for a time; documented at `async_cache::async_ttl`.
 #[proc_macro_attribute]
 pub fn async_ttl(attribute: TokenStream, function: TokenStream) -> TokenStream {
     cache(Kind::Ttl, attribute.into(), function.into())
 }
 
-/// Makes a write invalidate what a cached function has read; documented at `async_cache::invalidates`.
+/// Makes a write invalidate the results of a cached function; documented at
+/// `async_cache::invalidates`.
 #[proc_macro_attribute]
 pub fn invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
     let (attribute, function) = (attribute.into(), function.into());
@@ -53,7 +58,7 @@ pub fn agent_cache(attribute: TokenStream, function: TokenStream) -> TokenStream
     cache(Kind::Agent, attribute.into(), function.into())
 }
 
-/// Makes a write invalidate what tools have read; documented at `async_cache::agent_invalidates`.
+/// Makes a write invalidate the results of tools; documented at `async_cache::agent_invalidates`.
 #[proc_macro_attribute]
 pub fn agent_invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream {
     let (attribute, function) = (attribute.into(), function.into());
@@ -67,7 +72,8 @@ fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2:
         Kind::Ttl => "async_ttl",
         Kind::Agent => "agent_cache",
     };
-    // The file shows the function with its conditions, so this is the last time that it is found there.
+    // The file contains the function with its conditions, so this is the last point at which it is
+    // found there.
     let associated = |function: &syn::ItemFn| {
         let is_asked = kind != Kind::Agent && function.sig.receiver().is_none();
         (is_asked && surroundings::is_associated(function)).then(|| quote::quote!(associated))

@@ -1,6 +1,6 @@
-//! The words in `#[async_lru(...)]`, `#[async_ttl(...)]` and `#[agent_cache(...)]`.
+//! The options in `#[async_lru(...)]`, `#[async_ttl(...)]` and `#[agent_cache(...)]`.
 //!
-//! Owns what can be written there and what it means by default. Knows nothing of the function behind it.
+//! Owns the permitted options and their defaults. Does not know the decorated function.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
@@ -11,7 +11,7 @@ use syn::{Expr, Ident, LitBool, LitStr, Path, Token, Type};
 
 use crate::Mistakes;
 
-/// Which of the macros.
+/// The macro.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Lru,
@@ -19,11 +19,11 @@ pub(crate) enum Kind {
     Agent,
 }
 
-/// What the user wrote, with the defaults filled in.
+/// The options as written by the user, with defaults for the others.
 pub(crate) struct Options {
-    /// `None` is unlimited.
+    /// `None` means unlimited.
     pub(crate) maxsize: Option<Expr>,
-    /// A `Duration`; `None` is never.
+    /// A `Duration`; `None` means never.
     pub(crate) ttl: Option<TtlOption>,
     pub(crate) eviction: Eviction,
     pub(crate) backup: Option<Expr>,
@@ -32,15 +32,15 @@ pub(crate) struct Options {
     pub(crate) name: Option<LitStr>,
     /// Whether the return type is a `Result`; `None`: its name decides.
     pub(crate) result: Option<bool>,
-    /// The word, if `None` is not to be stored.
+    /// The option's name, if `None` must not be stored.
     pub(crate) cache_none: Option<Span>,
     pub(crate) skip_self: Option<Span>,
-    /// The word, if the function is said to stand in an `impl` block.
+    /// The option's name, if the function is declared to stand in an `impl` block.
     pub(crate) associated: Option<Span>,
     pub(crate) place: Option<Path>,
-    /// What the tool of an agent reads.
+    /// The resource that the agent's tool reads.
     pub(crate) resource: Option<LitStr>,
-    /// Whose its results are.
+    /// Where the tool's results are kept.
     pub(crate) scope: Scope,
 }
 
@@ -62,9 +62,9 @@ pub(crate) enum Eviction {
     Lru,
 }
 
-/// What makes the key, if not all arguments.
+/// The source of the key, if not all arguments.
 pub(crate) enum Key {
-    /// Some of them.
+    /// Some of the arguments.
     Arguments(Vec<Ident>),
     /// An expression, and its type.
     Made(Box<Type>, Expr),
@@ -125,7 +125,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether it is the tool of an agent.
+    /// Whether the function is a tool of an agent.
     pub(crate) fn is_tool(&self) -> bool {
         self.resource.is_some()
     }
@@ -213,7 +213,7 @@ pub(crate) fn scope(word: &Ident, input: ParseStream<'_>) -> syn::Result<Scope> 
     }
 }
 
-/// Leaves an option that makes no sense, for the next one may be wrong, too.
+/// Skips an invalid option, so that mistakes in later options are reported too.
 fn skip_to_comma(input: ParseStream<'_>) {
     while !input.is_empty() && !input.peek(Token![,]) {
         let _: syn::Result<proc_macro2::TokenTree> = input.parse();
@@ -235,7 +235,7 @@ fn value(word: &Ident, example: &str, input: ParseStream<'_>) -> syn::Result<Exp
     input.parse()
 }
 
-/// A word alone means yes.
+/// A name without a value means yes.
 fn flag(word: &Ident, input: ParseStream<'_>) -> syn::Result<bool> {
     if !input.peek(Token![=]) {
         return Ok(true);

@@ -1,6 +1,7 @@
 //! Where the expansion finds async-cache.
 //!
-//! Owns the path: the `crate` option, else the name that the user's `Cargo.toml` gives to the dependency.
+//! Owns the path: the `crate` option, or otherwise the name that the user's `Cargo.toml` gives to
+//! the dependency.
 
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Ident, Span, TokenStream};
@@ -16,7 +17,8 @@ pub(crate) fn of_async_cache(option: Option<&Path>) -> TokenStream {
             let name = Ident::new(&name, Span::call_site());
             quote!(::#name)
         }
-        // In async-cache's own tests and examples; and without a Cargo.toml the usual name is the best guess.
+        // In async-cache's own tests and examples; without a Cargo.toml the usual name is the best
+        // guess.
         Ok(FoundCrate::Itself) | Err(_) => quote!(::async_cache),
     }
 }

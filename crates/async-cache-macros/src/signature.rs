@@ -1,7 +1,7 @@
-//! What of a function's signature can be cached.
+//! The cacheable parts of a function's signature.
 //!
-//! Owns the checks, and the model of an argument: a cached function runs on its own, so every argument is kept owned
-//! and lent to it.
+//! Owns the checks, and the model of an argument: a cached function runs independently of its
+//! caller, so every argument is kept as an owned value and lent to the function.
 
 use proc_macro2::Span;
 use quote::{ToTokens, format_ident, quote};
@@ -18,20 +18,20 @@ use crate::{Mistakes, surroundings};
 
 /// An argument of a cached function or of a write.
 pub(crate) struct Argument {
-    /// Its name; one of ours if the pattern is not a name.
+    /// The argument's name; generated if the pattern is not a name.
     pub(crate) name: Ident,
-    /// As it is passed.
+    /// The type as passed.
     pub(crate) ty: Type,
-    /// What a reference to it points to.
+    /// The target type of a reference to the argument.
     pub(crate) target: Type,
-    /// Whether it is a reference.
+    /// Whether the argument is a reference.
     pub(crate) is_borrowed: bool,
-    /// Whether it is a reference that lives for ever: the load keeps it as it is.
+    /// Whether the argument is a reference with lifetime `'static`: the load keeps it unchanged.
     pub(crate) is_static: bool,
 }
 
 impl Argument {
-    /// All arguments but the receiver.
+    /// All arguments except the receiver.
     pub(crate) fn all(signature: &Signature) -> Vec<Self> {
         let typed = signature.inputs.iter().filter_map(|argument| match argument {
             FnArg::Receiver(_) => None,
@@ -54,14 +54,14 @@ impl Argument {
         typed.enumerate().map(model).collect()
     }
 
-    /// A reference to it, whatever it is.
+    /// A reference to the argument, whether or not it is a reference already.
     pub(crate) fn lent(&self) -> proc_macro2::TokenStream {
         let name = &self.name;
         if self.is_borrowed { quote!(#name) } else { quote!(&#name) }
     }
 }
 
-/// Without the invisible groups that other macros leave around a type.
+/// The type without the invisible groups that other macros leave around it.
 fn unwrapped(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => unwrapped(&group.elem),
@@ -70,7 +70,7 @@ fn unwrapped(ty: &Type) -> &Type {
     }
 }
 
-/// What the function returns, and what of it is cached.
+/// The return type, and the part of it that is cached.
 pub(crate) enum Returns {
     Plain(Type),
     Result(Type),
@@ -82,7 +82,7 @@ pub(crate) struct Cacheable {
     pub(crate) arguments: Vec<Argument>,
     pub(crate) returns: Returns,
     pub(crate) receiver: Option<Receiver>,
-    /// Whether it stands in an `impl` block.
+    /// Whether the function stands in an `impl` block.
     pub(crate) is_associated: bool,
 }
 
@@ -288,7 +288,8 @@ fn check_returned(returned: &Type, mistakes: &mut Mistakes) {
     }
 }
 
-/// A floating point number that a type compares with, as far as the type is known: not in `OrderedFloat<f64>`.
+/// A floating-point number used in a type's comparison, as far as the type is known: not in
+/// `OrderedFloat<f64>`.
 fn float_in(ty: &Type) -> Option<&TypePath> {
     match unwrapped(ty) {
         Type::Path(path) if path.path.is_ident("f32") || path.path.is_ident("f64") => Some(path),
@@ -309,7 +310,8 @@ fn float_in(ty: &Type) -> Option<&TypePath> {
     }
 }
 
-/// Whether the last name of a type ends in `Result`, as those of `Result` itself and its aliases do.
+/// Whether the last name of a type ends in `Result`, as the names of `Result` itself and its
+/// aliases do.
 fn is_named_result(ty: &Type) -> bool {
     match unwrapped(ty) {
         Type::Path(path) => {
@@ -319,13 +321,13 @@ fn is_named_result(ty: &Type) -> bool {
     }
 }
 
-/// What a type is made of, as far as it stands in the way.
+/// The parts of a type that prevent caching.
 #[derive(Default)]
 struct Found<'a> {
     impl_trait: Option<&'a TypeImplTrait>,
     self_type: Option<&'a TypePath>,
     dynamic: Option<&'a TypeTraitObject>,
-    /// A borrow that is not for ever.
+    /// A borrow with a lifetime other than `'static`.
     borrow: Option<Span>,
 }
 
@@ -354,7 +356,7 @@ impl<'a> Visit<'a> for Found<'a> {
         visit::visit_type_trait_object(self, ty);
     }
 
-    // A pointer to a function borrows nothing, whatever its arguments do.
+    // A pointer to a function borrows nothing, whatever its arguments are.
     fn visit_type_bare_fn(&mut self, _: &'a syn::TypeBareFn) {}
 
     fn visit_type_reference(&mut self, ty: &'a TypeReference) {

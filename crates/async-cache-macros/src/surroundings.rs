@@ -1,13 +1,14 @@
 //! Whether a function without `self` stands in an `impl` block.
 //!
-//! An attribute sees its function and nothing around it. But what can stand beside a function in an `impl` block differs
-//! from what can stand beside it in a module. Owns the answer, which is, in this order:
+//! An attribute sees its function and nothing around it, but the items permitted beside a function
+//! differ between an `impl` block and a module. This file owns the answer, determined in this
+//! order:
 //! 1. yes, if the attribute says `associated`;
-//! 2. yes, if the function names `Self`, which means nothing elsewhere;
-//! 3. what the file says that the function was read from, if the function is found there. A function that a macro has
-//!    written is not found, and counts as a free one.
+//! 2. yes, if the function names `Self`, which has no meaning elsewhere;
+//! 3. as in the source file, if the function is found there. A function written by a macro is not
+//!    found, and is treated as a free function.
 //!
-//! A file is parsed once for each compilation, and only if it has such functions.
+//! A file is parsed once for each compilation, and only if it contains functions without `self`.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -27,7 +28,7 @@ pub(crate) fn is_associated(function: &ItemFn) -> bool {
 }
 
 fn names_self(function: &ItemFn) -> bool {
-    /// Does not look into items in the body: there, `Self` is theirs.
+    /// Skips items in the body, because their `Self` is a different type.
     struct Names(bool);
     impl Visit<'_> for Names {
         fn visit_item(&mut self, _: &syn::Item) {}
@@ -47,7 +48,8 @@ fn names_self(function: &ItemFn) -> bool {
     names.0
 }
 
-/// The functions of one file, as texts without white space: a signature, and a signature with its body.
+/// The functions of a file, as text without white space: a signature, and a signature with its
+/// body.
 #[derive(Default)]
 struct Functions {
     in_impls: HashSet<String>,
@@ -62,7 +64,7 @@ thread_local! {
 }
 
 impl Functions {
-    /// Those of the file that a function was read from.
+    /// The functions of the file that contains a given function.
     fn around(function: &ItemFn) -> Option<Rc<Self>> {
         let path = function.sig.ident.span().unwrap().local_file()?;
         let text = std::fs::read_to_string(&path).ok()?;
@@ -82,7 +84,7 @@ impl Functions {
 
     fn have_in_impl(&self, function: &ItemFn) -> bool {
         let (signature, whole) = texts(&function.sig, &function.block);
-        // The body counts only where the signature does not tell the two apart.
+        // The body counts only if the signature does not distinguish the two.
         self.in_impls.contains(&signature)
             && (!self.elsewhere.contains(&signature)
                 || self.in_impls.contains(&whole) && !self.elsewhere.contains(&whole))

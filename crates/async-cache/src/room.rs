@@ -1,7 +1,7 @@
-//! The waiting room of one flight: the load that runs, the answer it brings, and the bell.
+//! The waiting room of a flight: the running load, its answer, and the bell.
 //!
-//! Owns the load while it runs, so that whoever leaves last can stop it there and then, on his own thread,
-//! whatever the runtime that drives it is doing. Knows nothing of keys and shards.
+//! Owns the load while it runs, so that the last caller to leave can stop the load at once, on its
+//! own thread, in any state of the runtime that drives the load. Knows nothing of keys and shards.
 //!
 //! Rules:
 //! 1. `held` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this
@@ -30,43 +30,44 @@ use crate::nesting;
 use crate::sync::{AtomicBool, Mutex, OnceLock};
 use bell::Bell;
 
-/// An error of a loader, whatever its type.
+/// An error of a loader, of any type.
 pub(crate) type AnyError = Arc<dyn Any + Send + Sync>;
 
 /// A load whose types of future and error are forgotten.
 pub(crate) type Load<V> = Pin<Box<dyn Future<Output = Result<V, AnyError>> + Send>>;
 
-/// What became of a load.
+/// The outcome of a load.
 #[derive(Clone)]
 pub(crate) enum Answer<V> {
     Value(V),
     Failed(AnyError),
     Panicked(Arc<str>),
-    /// A batch loader said that there is no value. Who brought a loader of his own loads anew.
+    /// A batch loader had no value. A caller with its own loader loads anew.
     Missing,
-    /// The load was stopped, or its runtime was shut down. Those who wait load anew.
+    /// The load was stopped, or its runtime was shut down. Waiting callers load anew.
     Abandoned,
 }
 
 /// How a load came off the pilot's hands.
 pub(crate) enum Flown<V> {
-    /// It is dropped, and this came of it. The pilot ends the flight.
+    /// The load is dropped, with this outcome. The pilot ends the flight.
     Ended(Answer<V>),
-    /// A leaver took it; he ends the flight once he has dropped it.
+    /// A leaver took the load, and ends the flight after dropping the load.
     Taken,
 }
 
-/// What may come of a load instead of a value, and so which callers can use whatever comes of it.
+/// The possible outcomes of a load besides a value. They decide which callers can use every
+/// outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Brings {
     /// The type of the loader's errors.
     pub(crate) error: TypeId,
-    /// Whether it may be [`Answer::Missing`].
+    /// Whether [`Answer::Missing`] is possible.
     pub(crate) may_lack: bool,
 }
 
 impl Brings {
-    /// A load by a loader of one key.
+    /// A load by a loader of a single key.
     pub(crate) fn value_or<E: 'static>() -> Self {
         Self { error: TypeId::of::<E>(), may_lack: false }
     }
@@ -78,7 +79,7 @@ impl Brings {
 }
 
 pub(crate) struct Room<V> {
-    /// Names the flight in the graph of loads that wait for loads.
+    /// The name of the flight in the graph of loads that wait for loads.
     pub(crate) name: u64,
     pub(crate) brings: Brings,
     held: Mutex<Held<V>>,
@@ -122,7 +123,7 @@ impl<V> Room<V> {
         })
     }
 
-    // Those who wait
+    // Callers
 
     /// Waits for the answer. Cancel safe.
     pub(crate) async fn answer(&self) -> &Answer<V> {
@@ -136,7 +137,7 @@ impl<V> Room<V> {
         .await
     }
 
-    /// Gives the answer to everybody. The first one counts.
+    /// Gives the answer to all callers. The first answer counts.
     pub(crate) fn tell(&self, answer: Answer<V>) {
         // A second answer is dropped here, where no lock is held.
         drop(self.answer.set(answer));
@@ -150,8 +151,8 @@ impl<V> Room<V> {
         self.held.lock().load = Some(load);
     }
 
-    /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The
-    /// caller drops it.
+    /// Takes the load out, unless it is being polled; in that case the pilot takes it after the
+    /// poll, if `forsaken` still holds. The caller must drop the returned load.
     #[must_use = "drop it with `drop_quietly`, where no lock is held"]
     pub(crate) fn stop(&self) -> Option<Load<V>> {
         self.stop.store(true, Ordering::SeqCst);
@@ -202,16 +203,17 @@ impl<V> Room<V> {
     }
 }
 
-/// Runs `work`, which drops a load; but if this thread is dropping a load already, later, from there. Loads
-/// may wait for loads in a long chain, and dropping the first one drops the caller of the second, and so on:
-/// one after another, they need no more stack than one.
+/// Runs `work`, which drops a load. If this thread is already dropping a load, `work` runs after
+/// that drop. Loads may wait for loads in a long chain, and dropping the first drops the caller of
+/// the second, and so on: in sequence, they need no more stack than a single drop.
 pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
     type Queue = Vec<Box<dyn FnOnce()>>;
     thread_local! {
         /// `Some` while this thread drops loads.
         static QUEUE: RefCell<Option<Queue>> = const { RefCell::new(None) };
     }
-    // The model checker runs all its threads on one, and they must not drop each other's loads.
+    // The model checker runs all its threads on a single thread, and they must not drop each
+    // other's loads.
     let queue = |work: Box<dyn FnOnce()>| match QUEUE.try_with(|queue| queue.borrow().is_some()) {
         _ if cfg!(shuttle) => Some(work),
         // A thread that is ending has no queue any more.
@@ -223,18 +225,18 @@ pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
     };
     let mut next = queue(Box::new(work));
     while let Some(work) = next {
-        // Keys and values that go with it are the user's, too, and may panic when they are dropped.
+        // The keys and values inside are the user's, too, and may panic when they are dropped.
         drop(catch_unwind(AssertUnwindSafe(work)));
         next = QUEUE.try_with(|queue| queue.borrow_mut().as_mut().and_then(Vec::pop)).ok().flatten();
         if next.is_none() {
-            // The first one of this thread is done, and all that came meanwhile.
+            // The first drop of this thread is done, and so are all that were queued meanwhile.
             let _ = QUEUE.try_with(RefCell::take);
         }
     }
 }
 
-/// Drops a load, whatever its type. A panic in its destructor must not keep the callers from their answer, nor meet
-/// another panic on its way.
+/// Drops a load of any type. A panic in its destructor must not keep the callers from their answer,
+/// nor meet another panic on its way.
 pub(crate) fn drop_quietly<L>(load: L) {
     drop(catch_unwind(AssertUnwindSafe(|| drop(load))));
 }

@@ -1,8 +1,8 @@
-//! Locks, flags, tasks and processors, as the rest of the crate uses them: the real ones, or under
+//! Locks, flags, bells, tasks and processors for the rest of the crate: the real ones, or under
 //! `--cfg shuttle` those of the model checker.
 //!
-//! Owns the choice and nothing else. What is not here (counters, the cold set, the opened file) takes part in
-//! a model-checked run without letting anybody else run.
+//! Owns the choice and nothing else. State outside this module (counters, the cold set, the opened
+//! file) takes part in a model-checked run without yielding to other threads.
 
 #[cfg(not(shuttle))]
 mod real {
@@ -69,7 +69,7 @@ mod real {
         }
     }
 
-    /// [`shuttle::sync::Mutex`] with the face of `parking_lot`'s: it does not poison.
+    /// [`shuttle::sync::Mutex`] with the interface of `parking_lot`'s: no poisoning.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -87,7 +87,7 @@ mod real {
         }
     }
 
-    /// [`shuttle::sync::RwLock`] with the face of `parking_lot`'s: it does not poison.
+    /// [`shuttle::sync::RwLock`] with the interface of `parking_lot`'s: no poisoning.
     #[derive(Debug, Default)]
     pub(crate) struct RwLock<T>(shuttle::sync::RwLock<T>);
 
@@ -111,11 +111,11 @@ mod real {
         Ok(())
     }
 
-    /// The checker has one runtime.
+    /// The checker has a single runtime.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct RuntimeId;
 
-    #[allow(clippy::unnecessary_wraps)] // the real one can fail
+    #[allow(clippy::unnecessary_wraps)] // the real function can fail
     pub(crate) fn runtime_id() -> Option<RuntimeId> {
         Some(RuntimeId)
     }

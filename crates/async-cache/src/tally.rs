@@ -1,16 +1,16 @@
 //! A counter for the hit path: raised by every thread, read by few.
 //!
-//! An atomic addition costs a hit 5 ns, a third of its time, and 13 when two threads share the counter.
-//! So each thread has a stripe of its own, which no other thread writes, with a plain load and store.
-//! Invariants:
-//! 1. a stripe number belongs to at most one living thread; it is passed on under a lock, so the next owner
-//!    sees the last count of the owner before;
-//! 2. threads without a number of their own add atomically to one shared count;
-//! 3. no stripe is ever set back: a reset is recorded beside them, since only a stripe's owner may write it;
-//! 4. the number that a hit reads has no destructor, so that reading it is one load. Its owner beside it has
-//!    one: when the thread ends, the owner takes the number from the hits first, then passes it on.
+//! An atomic addition costs a hit 5 ns, a third of its time, and 13 when two threads share the
+//! counter. So each thread has its own stripe, which no other thread writes, with a plain load and
+//! store. Invariants:
+//! 1. a stripe number below `Stripes::exclusive` belongs to at most one living thread; the number
+//!    passes to the next thread under a lock, so the next owner sees the writes of the previous
+//!    owner;
+//! 2. threads without a number of their own share the last stripe, and add atomically there;
+//! 3. no stripe is ever set back: a reset is recorded beside the stripes, because only its owner
+//!    may write a stripe.
 //!
-//! So no count is lost, whatever the number of threads.
+//! So no count is lost, for any number of threads.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::sync::parallelism;
 
-/// The stripe numbers of this process, for all counters alike.
+/// The stripe numbers of this process, for all counters.
 struct Stripes {
     count: usize,
     free: Mutex<Vec<usize>>,
@@ -91,7 +91,7 @@ impl Tally {
         self.base.store(self.sum(), Ordering::Relaxed);
     }
 
-    /// The additions since the last reset.
+    /// The sum since the last reset.
     pub(crate) fn count(&self) -> u64 {
         self.sum().saturating_sub(self.base.load(Ordering::Relaxed))
     }

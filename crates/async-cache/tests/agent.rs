@@ -129,7 +129,7 @@ async fn tools_of_one_resource_do_not_mix_and_a_write_invalidates_all_of_them() 
     }
     #[agent_invalidates(resource = "rows")]
     async fn write(value: u64) -> Result<(), &'static str> {
-        // What a reader caches while the write runs goes, too.
+        // Values that a reader caches while the write runs are removed too.
         assert_eq!(one(0).await.unwrap(), VALUE.load(SeqCst));
         VALUE.store(value, SeqCst);
         if value == 3 { Err("no") } else { Ok(()) }
@@ -597,14 +597,16 @@ async fn calls_inside_of_a_tool_are_compared_with_their_siblings_only() {
         .await;
 }
 
-/// Random tasks in sessions of the same and of other ids: a value of one is never served in another.
+/// Random tasks in sessions with the same and different ids: a value of one session is never served
+/// in another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_value_of_one_session_is_never_served_in_another() {
     static LOADED_IN: Mutex<Vec<String>> = Mutex::new(Vec::new());
     tokio::task_local! {
         static HERE: String;
     }
-    /// A load runs on a task of its own, so it is told by its argument where it is asked for; the key leaves that out.
+    /// A load runs in a task of its own, so its session is passed in the argument; the key leaves
+    /// the argument out.
     #[agent_cache(resource = "isolated", scope = "session", key = argument)]
     async fn isolated(argument: u64, here: String) -> Result<(u64, String), Never> {
         for _ in 0..argument {
@@ -630,7 +632,8 @@ async fn a_value_of_one_session_is_never_served_in_another() {
                 _ if depth < 3 => {
                     let id = ["a", "b", "c"][dice.usize(..3)];
                     let session = AgentSession::builder().id(id).open();
-                    // The id's sessions are told apart by nothing but time here, so one id is one place.
+                    // Only time would distinguish sessions with one id here, so one id is one
+                    // place.
                     HERE.scope(id.to_owned(), session.run(Box::pin(act(dice.fork(), depth + 1)))).await;
                 }
                 _ => tokio::task::yield_now().await,

@@ -1,5 +1,5 @@
-//! The cache without its file: sizes, time to live, what is counted, what may be sent where, and what may use
-//! the cache while it is dropped.
+//! The cache without its file: sizes, time to live, counters, `Send` and `Sync`, and the use of a
+//! cache by dropped values.
 
 mod stage;
 
@@ -84,7 +84,7 @@ fn least_recently_used_is_exact_with_one_shard() {
     let cache: Cache = AsyncCache::builder().maxsize(3).shards(1).eviction(Eviction::Lru).build().unwrap();
     (0..3).for_each(|key| cache.set(key, key));
     assert_eq!(cache.get(&0), Some(0));
-    cache.set(1, 11); // a write is a use, too
+    cache.set(1, 11); // a write counts as a use
     assert!(cache.contains(&2), "and this is none");
     cache.set(3, 3);
     assert_eq!([0, 1, 2, 3].map(|key| cache.contains(&key)), [true, true, false, true]);
@@ -152,7 +152,7 @@ fn a_time_to_live_of_a_load_counts_from_its_end() {
             cache.get_or_load_with_ttl(&2, Some(Duration::from_secs(110)), slow.clone()).await.unwrap();
             cache.get_or_load_with_ttl(&3, None, slow).await.unwrap();
         });
-        // The second load took longer than the first entry lived.
+        // The second load took longer than the life of the first entry.
         assert_eq!([1, 2, 3].map(|key| cache.contains(&key)), [false, true, true]);
         hands.advance(Duration::from_secs(10));
         assert_eq!([2, 3].map(|key| cache.contains(&key)), [false, true]);
@@ -216,7 +216,7 @@ fn expired_entries_are_reclaimed_by_later_writes_though_nobody_asks_for_them() {
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
-// What is counted
+// Counters
 
 fn stats_after(work: impl AsyncFnOnce(&Cache, &ManualClock)) -> Stats {
     let (builder, hands) = builder();
@@ -378,7 +378,7 @@ fn a_write_is_neither_a_hit_nor_a_miss() {
     assert_eq!(stats, Stats::default());
 }
 
-// What may go where
+// `Send` and `Sync`
 
 fn goes_anywhere<T: Send + Sync + 'static>() {}
 fn may_be_sent(_: &(impl Send + 'static)) {}
@@ -456,9 +456,9 @@ fn clones_are_the_same_cache() {
     assert_eq!((other.get(&1), other.metrics().hits), (Some(1), 2));
 }
 
-// What is dropped may use the cache, so it is dropped with no lock held
+// A dropped value may use the cache, so values are dropped with no lock held
 
-/// Looks into the cache when it is dropped.
+/// Reads from the cache when it is dropped.
 #[derive(Clone)]
 struct Looks(u64, Arc<Mutex<Option<AsyncCache<Looks, Looks>>>>);
 
@@ -484,7 +484,7 @@ impl std::fmt::Debug for Looks {
 
 impl Drop for Looks {
     fn drop(&mut self) {
-        // Taken out meanwhile, so that a look within a look is none.
+        // Taken out for the duration, so that a nested drop does not read.
         let Some(cache) = self.1.try_lock().ok().and_then(|mut cache| cache.take()) else { return };
         cache.len();
         *self.1.lock().unwrap() = Some(cache);
@@ -522,7 +522,7 @@ fn keys_and_values_and_loads_may_use_the_cache_when_they_are_dropped() {
                 let key = looks(key);
                 Box::pin(async move { cache.get_or_load(&key, load).await })
             };
-            // One leads, one joins, one is overtaken, one is stopped.
+            // Four callers: a leader, a joiner, an overtaken caller, a stopped caller.
             let (mut leader, mut joiner, mut fenced, mut stopped) = (call(10), call(10), call(11), call(12));
             assert!(poll_once(&mut leader).is_pending() && poll_once(&mut joiner).is_pending());
             assert!(poll_once(&mut fenced).is_pending() && poll_once(&mut stopped).is_pending());

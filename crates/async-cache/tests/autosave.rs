@@ -1,4 +1,4 @@
-//! Saving without being asked: in the background, and when the last handle goes.
+//! Automatic saves: in the background, and when the last handle is dropped.
 
 mod stage;
 
@@ -11,14 +11,14 @@ use std::time::Duration;
 use async_cache::{AsyncCache, BackendError, CacheBackend, DiskBackend, SavedEntry};
 use stage::{one_thread, within_limit};
 
-/// So short that it never keeps a test waiting; no test depends on its length.
+/// So short that no test waits for it; no test depends on its length.
 const OFTEN: Duration = Duration::from_millis(1);
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
 type Cache = AsyncCache<u32, u32>;
 type Script = Box<dyn Fn(usize) -> Result<(), BackendError> + Send + Sync>;
 
-/// Tells of every save, with how many entries it had, and what comes of it is what the script says.
+/// Reports every save with its number of entries; the script decides the result of the save.
 struct Told {
     tell: Mutex<Sender<usize>>,
     begun: AtomicUsize,
@@ -37,7 +37,7 @@ impl CacheBackend<u32, u32> for Told {
         let count = entries.count();
         self.running.fetch_sub(1, SeqCst);
         let number = self.begun.fetch_add(1, SeqCst);
-        // The test may be over by now.
+        // The test may have ended.
         let _ = self.tell.lock().unwrap().send(count);
         (self.script)(number)
     }
@@ -69,7 +69,7 @@ fn what_was_stored_is_saved_without_being_asked_for_on_no_runtime() {
         cache.set(1, 1);
         assert_eq!(saves.recv().unwrap(), 1);
         cache.set(2, 2);
-        // The first value may have been saved twice, if the second one came during a save.
+        // The first value may have been saved twice, if the second value arrived during a save.
         assert!(saves.iter().any(|count| count == 2));
         until(|| cache.stats().saves >= 2);
         assert_eq!(cache.stats().save_errors, 0);
@@ -136,7 +136,7 @@ fn the_thread_keeps_no_cache_alive() {
             let cache: Cache = builder.build().unwrap();
             cache.set(1, 1);
             drop(cache);
-            // At once, unless it was saving just now.
+            // At once, unless it is saving at the moment.
             until(|| Arc::strong_count(&backend) == 1);
         }
     });

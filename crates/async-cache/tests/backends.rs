@@ -1,6 +1,6 @@
-//! The contract of every place where entries persist: the same tests over no backend, [`DiskBackend`], a
-//! backend of the user's own, and a `DiskBackend` inside of one; and what a backend that fails does to a
-//! cache.
+//! The contract of every place where entries persist: the same tests without a backend, over
+//! [`DiskBackend`], over a user's own backend, and over a `DiskBackend` wrapped in a user's own;
+//! and the effects of a failing backend on a cache.
 
 mod stage;
 
@@ -12,14 +12,14 @@ use async_cache::{
     AsyncCache, BackendError, BackupError, CacheBackend, Clock, DiskBackend, Eviction, ManualClock,
     SavedEntry,
 };
-use async_cache_disk::SaveLock;
+use async_cache_disk::CacheFile;
 use async_cache_disk::fake::FakeDisk;
 use stage::{one_thread, within_limit};
 
 type Cache = AsyncCache<String, u64>;
 type Entry = SavedEntry<String, u64>;
 
-/// A backend of the user's own, in memory.
+/// A user's own backend, in memory.
 #[derive(Clone, Debug)]
 struct Shelf {
     entries: Arc<Mutex<Vec<Entry>>>,
@@ -59,7 +59,7 @@ impl CacheBackend<String, u64> for Shelf {
     }
 }
 
-/// A backend of the user's own that keeps its entries in a file of ours.
+/// A user's own backend that keeps its entries in a file of ours.
 struct Wrapped(DiskBackend);
 
 impl CacheBackend<String, u64> for Wrapped {
@@ -76,7 +76,7 @@ impl CacheBackend<String, u64> for Wrapped {
     }
 }
 
-/// Where a contract test keeps its entries.
+/// The place where a contract test keeps its entries.
 enum Place {
     Nowhere,
     Disk(FakeDisk),
@@ -109,7 +109,7 @@ impl Place {
         !matches!(self, Self::Nowhere)
     }
 
-    /// Saves, and opens again.
+    /// Saves, and opens the saved entries.
     fn reopen(&self, cache: &Cache, maxsize: Option<usize>) -> (Cache, ManualClock) {
         let size = cache.len() as u64;
         assert_eq!(cache.save_to_backup().unwrap().entries, if self.keeps() { size } else { 0 });
@@ -126,7 +126,7 @@ fn key(number: u64) -> String {
     format!("key {number}")
 }
 
-/// Makes a module of each place, with every contract test in it.
+/// Makes a module for each place, containing every contract test.
 macro_rules! contract {
     ($($(#[$doc:meta])* fn $name:ident($place:ident) $body:block)+) => {
         mod contract {
@@ -197,8 +197,8 @@ contract! {
         hands.advance(Duration::from_secs(4));
         assert_eq!(cache.get(&key(1)), Some(1));
         let (next, later) = place.reopen(&cache, None);
-        // A manual clock starts at the same time in every life, so here the wall clock was set back by 4
-        // seconds: no life gets longer.
+        // A manual clock starts at the same time in every life, so here the wall clock was set back
+        // by 4 seconds: no life gets longer.
         let (cache, hands) = if place.keeps() { (next, later) } else { (cache, hands) };
         hands.advance(Duration::new(5, 999_999_999));
         assert_eq!(cache.get(&key(1)), Some(1));
@@ -292,7 +292,8 @@ fn a_backend_that_stops_in_the_middle_of_the_entries_is_no_harm() {
     assert_eq!(cache.len(), 500);
 }
 
-/// It holds the cache that it belongs to, and uses it in the middle of a save: no lock of an entry is held.
+/// The backend holds its own cache, and uses the cache in the middle of a save: no lock of an entry
+/// is held.
 #[test]
 fn a_backend_may_use_the_cache_while_it_saves() {
     #[derive(Clone, Default)]
@@ -370,7 +371,7 @@ fn without_a_cache_too_it_waits_for_a_save_of_another_process() {
         |backend: &dyn CacheBackend<String, u64>, number| backend.save(&mut [entry(number)].into_iter());
     let backend: &dyn CacheBackend<String, u64> = &disk;
     save(backend, 1).unwrap();
-    let saving = SaveLock::take(&fake.as_vfs(), disk.path(), Duration::ZERO).unwrap();
+    let saving = CacheFile::new(fake.as_vfs(), disk.path()).lock(Duration::ZERO).unwrap();
     for error in [save(backend, 2).unwrap_err(), backend.clear().unwrap_err()] {
         assert!(error.to_string().contains("another process has held the lock"), "{error}");
     }

@@ -1,6 +1,6 @@
-//! Batches: which keys leave together, what their callers get, and every cell of the table of batches: on a runtime
-//! of one thread and on one of several. A hang is a failure.
-#![allow(clippy::async_yields_async)] // calls are handed out unawaited on purpose
+//! Batches: which keys leave together, what the callers get, and every cell of the table of
+//! batches: on a single-threaded and on a multi-threaded runtime. A hang is a failure.
+#![allow(clippy::async_yields_async)] // calls are deliberately returned unawaited
 
 mod stage;
 
@@ -21,14 +21,14 @@ type Loader = BatchLoader<u32, String, String>;
 type Outcome = Result<Option<String>, LoadError<String>>;
 type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What gathers until the test lets the batch leave: nothing here waits for real time.
+/// The window of a batch that leaves only when the test says: no test waits for real time.
 const LONG: Duration = Duration::from_secs(100_000);
 
 fn cache() -> Cache {
     AsyncCache::builder().build().unwrap()
 }
 
-/// A table that is asked in batches: what it was asked for, and loads that end when the test says so.
+/// A table queried in batches: its queries, and loads that end when the test says.
 struct Table {
     asked: Mutex<Vec<Vec<u32>>>,
     loads: Arc<Loads>,
@@ -48,7 +48,7 @@ impl Table {
         self.leave.add_permits(batches);
     }
 
-    /// A loader of at most so many keys, whose results have the number of the batch in them.
+    /// A loader of at most `max_size` keys, whose results contain the number of the batch.
     fn loader(self: &Arc<Self>, cache: &Cache, window: Duration, max_size: usize) -> Loader {
         let table = Arc::clone(self);
         BatchLoader::builder(cache).window(window).max_size(max_size).build(move |keys| {
@@ -72,19 +72,19 @@ fn call(loader: &Loader, key: u32) -> Call {
     Box::pin(async move { loader.get(&key).await })
 }
 
-/// A call that gathers, or has joined, and is driven by nobody.
+/// A call that gathers, or has joined, and is not polled any more.
 fn waiting(loader: &Loader, key: u32) -> Call {
     let mut call = call(loader, key);
     assert!(poll_once(&mut call).is_pending(), "it has to wait");
     call
 }
 
-#[allow(clippy::unnecessary_wraps)] // it is compared with what a call returns
+#[allow(clippy::unnecessary_wraps)] // compared with the result of a call
 fn value(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A loader that does not wait, and returns what `answer` makes of its keys.
+/// A loader that does not wait, and returns `answer` of its keys.
 fn at_once<A, F>(cache: &Cache, answer: F) -> Loader
 where
     A: async_cache::BatchAnswer<u32, String, String> + Send + 'static,
@@ -96,7 +96,7 @@ where
     })
 }
 
-// What leaves together
+// Keys that leave together
 
 on_both_runtimes! {
     async fn keys_of_several_callers_are_asked_for_in_one_call_each_once() {
@@ -128,7 +128,7 @@ on_both_runtimes! {
 
     async fn a_size_of_one_gathers_nothing() {
         let (cache, table) = (cache(), Table::new());
-        let loader = table.loader(&cache, LONG, 0); // as good as 1
+        let loader = table.loader(&cache, LONG, 0); // equivalent to 1
         table.let_end(2);
         let (one, two) = tokio::join!(loader.get(&1), loader.get(&2));
         assert!(one.unwrap().is_some() && two.unwrap().is_some());
@@ -197,7 +197,7 @@ on_both_runtimes! {
         assert!(table.asked().is_empty());
     }
 
-    /// The batch loader does not know the key; the caller who brought a loader of his own does.
+    /// The batch loader does not know the key; the caller with a loader of its own loads the key.
     async fn a_single_load_that_joined_a_key_without_a_value_loads_with_its_own_loader() {
         let (cache, loads) = (cache(), Loads::new());
         let leave = Arc::new(Semaphore::new(0));
@@ -299,7 +299,7 @@ on_both_runtimes! {
     }
 }
 
-// What a loader may return
+// Permitted results of a loader
 
 on_both_runtimes! {
     async fn a_map_may_lack_keys_and_have_others() {
@@ -379,7 +379,7 @@ fn a_window_of_zero_gathers_what_is_asked_in_one_turn() {
     });
 }
 
-/// Tokio's time stands still until everybody waits; then it goes on to the next timer.
+/// Tokio's time stands still until all tasks wait; then it advances to the next timer.
 #[test]
 fn a_batch_leaves_when_its_window_is_over() {
     within_limit(|| {
@@ -416,7 +416,7 @@ fn a_runtime_without_a_timer_is_an_error_that_says_so_unless_the_window_is_zero(
     });
 }
 
-// A caller goes away before his batch has left
+// A caller is dropped before its batch has left
 
 on_both_runtimes! {
     async fn a_cancelled_caller_leaves_the_key_to_the_others() {
@@ -476,7 +476,7 @@ on_both_runtimes! {
         drop(calls);
         table.let_end(1);
         assert!(loader.get(&3).await.unwrap().is_some());
-        // On several threads the first batch may have been faster than its callers were in leaving.
+        // On several threads the first batch may have left before its callers were dropped.
         assert!(table.asked().iter().flatten().any(|&key| key == 3));
         assert_eq!(table.asked().len() as u64, cache.stats().batches);
     }
@@ -496,7 +496,7 @@ on_both_runtimes! {
     }
 }
 
-// A caller goes away after his batch has left
+// A caller is dropped after its batch has left
 
 on_both_runtimes! {
     async fn the_load_goes_on_without_the_first_caller() {
@@ -611,7 +611,7 @@ on_both_runtimes! {
 
 // The loader asks for a key of its own batch
 
-/// A loader that asks itself for `asks` first, if that is not what it loads already.
+/// A loader that first asks itself for `asks`, unless it already loads that key.
 fn asking(cache: &Cache, max_size: usize, asks: fn(u32) -> Option<u32>) -> Loader {
     let itself: Arc<OnceLock<Loader>> = Arc::default();
     let knows = Arc::clone(&itself);
@@ -727,7 +727,8 @@ on_both_runtimes! {
         }
     }
 
-    /// Two flights of one key, then: the first one answers those who asked before the write, the second is stored.
+    /// Two flights of one key, then: the first answers callers from before the write, the second is
+    /// stored.
     async fn a_key_that_is_asked_for_again_in_the_same_batch_is_asked_for_once() {
         let (cache, table) = (cache(), Table::new());
         let loader = table.loader(&cache, LONG, 3);
@@ -743,7 +744,7 @@ on_both_runtimes! {
     }
 }
 
-// A runtime goes away
+// A runtime shuts down
 
 /// A call that gathers on a runtime of its own.
 fn gathering_on(runtime: &tokio::runtime::Runtime, loader: &Loader, key: u32) -> Call {
@@ -845,7 +846,7 @@ fn outside_of_a_runtime_a_miss_is_an_error_and_a_hit_is_served() {
         panic!("{outcomes:?}")
     };
     assert_eq!((hit, cache.stats().load_errors), (value("known"), 1));
-    // Nothing of it is left behind.
+    // Nothing of the batch is left behind.
     let full = one_thread().block_on(async {
         table.let_end(1);
         let one = waiting(&loader, 1);
@@ -855,7 +856,7 @@ fn outside_of_a_runtime_a_miss_is_an_error_and_a_hit_is_served() {
     assert_eq!(full, (value("1 of 1"), value("3 of 1")));
 }
 
-// The loader goes away
+// The loader is dropped
 
 on_both_runtimes! {
     async fn a_batch_outlives_every_handle_of_its_loader_and_of_the_cache() {
@@ -878,7 +879,7 @@ on_both_runtimes! {
 
 // Values
 
-/// Panics when it is cloned, from some clone on.
+/// Panics when it is cloned, from a given clone on.
 #[derive(Debug)]
 struct Grumpy(Arc<AtomicUsize>);
 
@@ -901,13 +902,14 @@ fn a_value_whose_clone_panics_hangs_nobody() {
                         Ok::<_, String>(keys.iter().map(|_| Grumpy(Arc::clone(&left))).collect::<Vec<_>>())
                     },
                 );
-                // Each in a task of its own: where the panic is the caller's, it is his own.
+                // Each in a task of its own: if the panic belongs to the caller, only that caller
+                // panics.
                 let callers = [1, 2].map(|key| {
                     let loader = loader.clone();
                     tokio::spawn(async move { loader.get(&key).await.map(drop) })
                 });
                 for caller in callers {
-                    let _ = caller.await; // answered, with whatever it is
+                    let _ = caller.await; // answered, with any result
                 }
             });
         });

@@ -1,6 +1,7 @@
-//! What happens to a load, and to those who wait for it, when somebody goes away, fails or interferes: every
-//! row of the table of cancellation, on a runtime of one thread and on one of several. A hang is a failure.
-#![allow(clippy::async_yields_async)] // calls are handed out unawaited on purpose
+//! The fate of a load and its waiting callers when a caller is dropped, fails or interferes: every
+//! row of the table of cancellation, on a single-threaded and on a multi-threaded runtime. A hang
+//! is a failure.
+#![allow(clippy::async_yields_async)] // calls are deliberately returned unawaited
 
 mod stage;
 
@@ -29,7 +30,7 @@ fn call(cache: &Cache, key: &'static str, loads: &Arc<Loads>, result: Result<u32
     Box::pin(async move { cache.get_or_load(key, load).await })
 }
 
-/// A call that leads or has joined, and is driven by nobody.
+/// A call that leads or has joined, and is not polled any more.
 fn waiting(cache: &Cache, key: &'static str, loads: &Arc<Loads>, result: Result<u32, &str>) -> Call {
     let mut call = call(cache, key, loads, result);
     assert!(poll_once(&mut call).is_pending(), "it has to wait");
@@ -40,7 +41,7 @@ async fn started(loads: &Loads, count: usize) {
     until(|| loads.started() == count).await;
 }
 
-// A caller goes away
+// A caller is dropped
 
 on_both_runtimes! {
     async fn a_cancelled_caller_leaves_the_load_to_the_others() {
@@ -103,7 +104,8 @@ on_both_runtimes! {
         assert_eq!((cache.get("key"), cache.len()), (None, 0));
     }
 
-    /// It leaves word for the task that polls, since it cannot take the load from under it.
+    /// The caller leaves a mark for the polling task, since it cannot take the load away from that
+    /// task.
     async fn the_last_caller_may_be_dropped_by_the_load_itself() {
         let (cache, loads) = (cache(), Loads::new());
         let last: Arc<Mutex<Option<Call>>> = Arc::default();
@@ -137,7 +139,7 @@ fn a_load_is_dropped_on_the_thread_of_the_last_caller_at_once() {
             started(&loads, 1).await;
             leader
         });
-        // The runtime stands still from here on, and this thread is not within it.
+        // From here on the runtime stands still, and this thread is not within it.
         drop(leader);
         assert_eq!((loads.running(), cache.stats().load_errors), (0, 1));
     });
@@ -164,7 +166,7 @@ fn a_call_that_is_never_polled_does_nothing() {
     assert_eq!((cache.stats().misses, cache.stats().loads), (0, 0));
 }
 
-/// Calls something when it is dropped.
+/// Calls a function when it is dropped.
 struct WhenDropped(Box<dyn Fn() + Send>);
 
 impl Drop for WhenDropped {
@@ -173,7 +175,8 @@ impl Drop for WhenDropped {
     }
 }
 
-/// A flight is over only after its load is dropped, so no second load runs beside one that is being dropped.
+/// A flight ends only after its load is dropped, so no second load runs beside a load being
+/// dropped.
 #[test]
 fn who_comes_while_the_load_is_being_dropped_waits_for_that_and_loads_anew() {
     within_limit(|| {
@@ -207,7 +210,8 @@ fn who_comes_while_the_load_is_being_dropped_waits_for_that_and_loads_anew() {
     });
 }
 
-/// The last caller leaves while the load is being polled, and somebody else joins before that poll is over.
+/// The last caller leaves while the load is being polled, and another caller joins before the poll
+/// has ended.
 #[test]
 fn a_load_that_was_about_to_be_stopped_goes_on_for_who_joins() {
     within_limit(|| {
@@ -227,7 +231,7 @@ fn a_load_that_was_about_to_be_stopped_goes_on_for_who_joins() {
         let mut leader = Box::pin(cache.get_or_load("key", load));
         assert!(poll_once(&mut leader).is_pending());
         is_in_poll.recv().unwrap();
-        drop(leader); // leaves word
+        drop(leader); // leaves a mark
         let loads = Loads::new();
         let joiner = waiting(&cache, "key", &loads, Ok(2));
         let_go.send(()).unwrap();
@@ -264,7 +268,7 @@ on_both_runtimes! {
         assert_eq!((cache.get("other"), cache.len()), (Some(7), 1));
     }
 
-    /// He cannot be given an error of a type he does not know, so his own loader decides.
+    /// The caller cannot be given an error of an unknown type, so its own loader decides.
     async fn a_caller_with_another_error_type_loads_with_his_own_loader() {
         let (cache, loads) = (cache(), Loads::new());
         let leader = waiting(&cache, "key", &loads, Err("no"));
@@ -288,7 +292,7 @@ on_both_runtimes! {
 
 // The load panics
 
-/// What a loader panics with, and where.
+/// The payload of a loader's panic, and its place.
 enum Panics {
     InTheClosure,
     AtOnce,
@@ -320,13 +324,13 @@ async fn callers_of_a_loader_that(panics: Panics) -> [String; 2] {
         async move { cache.get_or_load("key", load).await }
     };
     let mut leader: Call = Box::pin(leader);
-    // On several threads the load may be over before the other caller comes; then he loads, and the test is
-    // not about him.
+    // On several threads the load may have ended before the other caller arrives; then that caller
+    // loads, and the test does not cover it.
     assert!(poll_once(&mut leader).is_pending());
     let loads = Loads::new();
     loads.let_end(1);
     let joiner = call(&cache, "key", &loads, Err("loaded anew"));
-    let _ = may_go.send(()); // heard by the one loader that waits
+    let _ = may_go.send(()); // received by the one waiting loader
     let outcomes = <[Outcome; 2]>::from(tokio::join!(leader, joiner));
     let next = cache.get_or_load("key", loads.load(Ok::<_, String>(3)));
     loads.let_end(1);
@@ -394,7 +398,7 @@ on_both_runtimes! {
                 panic!("in its drop");
             }
         }
-        /// Drops the bomb after it has answered, as the load that holds it is dropped.
+        /// Drops the bomb after the answer, when the load that holds it is dropped.
         struct Answers(Option<u32>, Bomb);
         impl Future for Answers {
             type Output = Result<u32, String>;
@@ -404,7 +408,7 @@ on_both_runtimes! {
         }
         let cache = cache();
         let answer = cache.get_or_load("key", || Answers(Some(1), Bomb)).await;
-        // An `async` block drops what it awaited within its poll, so this panic is one of the load.
+        // An `async` block drops the awaited future within its poll, so the load has panicked here.
         assert!(matches!(answer, Err(LoadError::Panicked { .. })), "{answer:?}");
 
         let waits = || {
@@ -414,7 +418,7 @@ on_both_runtimes! {
         let mut last = Box::pin(cache.get_or_load("key", waits));
         assert!(poll_once(&mut last).is_pending());
         tokio::task::yield_now().await;
-        drop(last); // Nobody but the last caller is left, and it is not his panic.
+        drop(last); // The last caller is dropped, and the panic is not raised in it.
         until(|| cache.stats().load_errors == 2).await;
 
         let loads = Loads::new();
@@ -425,7 +429,8 @@ on_both_runtimes! {
 
 // The loader asks for its own key
 
-/// Loads `keys[0]` with a loader that asks for `keys[1]` and so on; the last one asks for the first.
+/// Loads `keys[0]` with a loader that asks for `keys[1]` and so on; the last one asks for the
+/// first.
 fn circle(caches: Vec<Cache>, keys: Vec<&'static str>, at: usize) -> Call {
     let cache = caches[at % caches.len()].clone();
     let key = keys[at % keys.len()];
@@ -503,7 +508,7 @@ on_both_runtimes! {
         assert_eq!(loads.started(), 2);
     }
 
-    /// "a" waited for "b" once. That is over, so "b" may wait for "a" now.
+    /// "a" once waited for "b". The wait has ended, so "b" may wait for "a" now.
     async fn a_wait_that_is_over_refuses_nobody() {
         let (cache, loads, of_b) = (cache(), Loads::new(), Loads::new());
         of_b.let_end(1);
@@ -525,7 +530,7 @@ on_both_runtimes! {
         assert_eq!((a.await.unwrap(), b.await.unwrap().unwrap()), (2, 2));
     }
 
-    /// The refused caller leaves; as he is not the only one, the load goes on.
+    /// The refused caller leaves; as there are other callers, the load continues.
     async fn a_refused_caller_does_not_take_the_load_away_from_others() {
         let (cache, loads) = (cache(), Loads::new());
         let (inner, gate, refusals) = (cache.clone(), loads.load(()), Arc::new(AtomicUsize::new(0)));
@@ -622,9 +627,9 @@ on_both_runtimes! {
     }
 }
 
-// A runtime goes away
+// A runtime shuts down
 
-/// A leader on a runtime of his own, driven by nobody, whose load runs.
+/// A leader on a runtime of its own, not polled any more, whose load runs.
 fn leader_on(runtime: &tokio::runtime::Runtime, cache: &Cache, loads: &Arc<Loads>) -> Call {
     runtime.block_on(async {
         let leader = waiting(cache, "key", loads, Ok(1));
@@ -704,7 +709,8 @@ fn a_runtime_that_is_dropped_with_callers_and_loads_keeps_nothing() {
     });
 }
 
-/// The caller gives up at once, but his load was announced already; who joined it must not wait for it.
+/// The caller gives up at once, but its load was already announced; a caller that joined must not
+/// wait for it.
 #[test]
 fn who_joins_a_caller_without_a_runtime_loads_anew() {
     within_limit(|| {
@@ -748,7 +754,7 @@ fn outside_of_a_runtime_a_miss_is_an_error_and_a_hit_is_served() {
     });
 }
 
-// The cache goes away
+// The cache is dropped
 
 on_both_runtimes! {
     async fn a_load_outlives_every_handle_but_that_of_its_caller() {
@@ -780,7 +786,7 @@ on_both_runtimes! {
 
 // The value's `Clone` panics
 
-/// Panics when it is cloned, if told to.
+/// Panics on request when it is cloned.
 struct Fragile(u32, Arc<AtomicBool>);
 
 impl Clone for Fragile {
@@ -798,7 +804,7 @@ on_both_runtimes! {
             let (cache, load) = (cache.clone(), loads.load(Ok::<_, String>(Fragile(number, Arc::clone(&breaks)))));
             tokio::spawn(async move { cache.get_or_load(&7, load).await.map(|value| value.0) })
         };
-        // In the load, before it is stored; in the callers; on a hit.
+        // In the load, before the value is stored; in the callers; on a hit.
         let callers = [call(1), call(2)];
         until(|| cache.stats().misses == 2 && loads.running() == 1).await;
         breaks.store(true, SeqCst);
@@ -812,7 +818,7 @@ on_both_runtimes! {
         breaks.store(true, SeqCst);
         assert!(call(4).await.unwrap_err().is_panic(), "the panic is that of whoever asked");
         breaks.store(false, SeqCst);
-        // The shard was not left locked, nor a flight unfinished.
+        // The shard was not left locked, and no flight was left unfinished.
         assert_eq!(call(5).await.unwrap().unwrap(), 3);
         cache.delete(&7);
         assert_eq!(call(6).await.unwrap().unwrap(), 6);
@@ -822,7 +828,8 @@ on_both_runtimes! {
 
 // Long chains
 
-/// Loads that wait for loads were once dropped within each other, and a long chain of them ran out of stack.
+/// Loads waiting for loads were once dropped inside each other, and a long chain of them overflowed
+/// the stack.
 #[test]
 fn a_long_chain_of_loads_can_be_cancelled() {
     fn nested(

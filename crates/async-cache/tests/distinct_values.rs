@@ -1,8 +1,10 @@
-//! Values and keys that `MessagePack` cannot tell from others: `Some` of what is written as nil was read as `None`.
+//! Values and keys that `MessagePack` cannot distinguish: `Some` of a value written as nil was read
+//! as `None`.
 //!
-//! The story: an entry `Some(None)` ("asked, and there is none") was saved, and the next process served `None` ("never
-//! asked"). No counter and no warning told. Such an entry is left out of the file now, and counted. The check itself, at
-//! every depth, is tested beside the codec; here is what a cache makes of it.
+//! The story: an entry `Some(None)` ("asked, no result") was saved, and the next process returned
+//! `None` ("never asked"), without a counter or a warning. Now an ambiguous entry is left out of
+//! the file, and counted. The check itself, at every depth, is tested beside the codec; the tests
+//! here cover its effects on a cache.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -22,7 +24,8 @@ where
     AsyncCache::builder().backup(DiskBackend::new(folder.path().join("c"))).build().unwrap()
 }
 
-/// What a cache that is saved and opened again serves for a value, and how many entries the save has left out.
+/// The value returned by a cache after a save and a reopening, and the number of entries left out
+/// by the save.
 fn after_a_restart<V>(value: V) -> (Option<V>, u64)
 where
     V: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -54,7 +57,7 @@ fn what_can_be_told_apart_comes_back() {
     assert_eq!(after_a_restart(serde_json::Value::Null), (Some(serde_json::Value::Null), 0));
 }
 
-/// In memory nothing is written, so nothing is ambiguous; and the other entries of the save are saved.
+/// Nothing is written in memory, so nothing is ambiguous; and the save keeps the other entries.
 #[test]
 fn an_entry_that_is_left_out_stays_in_memory_and_harms_no_other() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,11 +69,12 @@ fn an_entry_that_is_left_out_stays_in_memory_and_harms_no_other() {
     assert_eq!((saved.entries, saved.left_out), (2, 1));
     assert_eq!(cache.get(&2), Some(Some(None)));
     let cache = open::<u32, Nested>(&folder);
-    // Not what was there before it either: that was overwritten.
+    // The entry's former value is gone too: it was overwritten.
     assert_eq!([1, 2, 3].map(|key| cache.get(&key)), [Some(Some(Some(1))), None, Some(Some(Some(3)))]);
 }
 
-/// `None` and `Some(None)` had one record. Deleting the one deleted the other one, and of two entries one was lost.
+/// `None` and `Some(None)` had one record. Deleting the first deleted the second too, and one of
+/// two entries was lost.
 #[test]
 fn keys_that_are_written_alike_touch_each_other_no_more() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A hit of a decorated function asks the allocator for nothing. A program of its own, with one test, because it counts
-//! what the whole process allocates.
+//! A hit of a decorated function does not allocate. A separate program with one test, because the
+//! allocations of the whole process are counted.
 #![cfg(feature = "macros")]
 
 use std::future::Future;
@@ -36,7 +36,7 @@ fn a_hit_allocates_nothing() {
             assert!(matches!(hit.poll(&mut context), Poll::Ready(Ok(6))));
         }
     });
-    // The test harness may allocate a little meanwhile, on its own thread.
+    // The test harness may allocate a little at the same time, on its own thread.
     assert!(allocated < 100, "{allocated} bytes in 100 hits");
     assert!(allocated_during(|| drop(black_box(vec![1_u8; 100]))) >= 100, "they are counted");
 }

@@ -1,7 +1,7 @@
-//! Writes that are decorated with `#[invalidates]`: what they make stale is gone before they run and after, however
-//! they end.
+//! Writes decorated with `#[invalidates]`: stale entries are removed before the writes run and
+//! after them, however they end.
 #![cfg(feature = "macros")]
-#![allow(clippy::cast_possible_truncation, clippy::print_stdout)] // small keys as indices, and the seed
+#![allow(clippy::cast_possible_truncation, clippy::print_stdout)] // keys as indices, and the seed
 
 mod stage;
 
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use stage::{on_several_threads, poll_once};
 use tokio::sync::Semaphore;
 
-/// An origin whose reads and writes wait in the midst, until the test lets them go on.
+/// An origin whose reads and writes wait in the middle, until the test lets them continue.
 #[derive(Debug, Default)]
 struct Origin {
     values: Mutex<BTreeMap<u64, u64>>,
@@ -161,7 +161,7 @@ on_several_threads! {
         }
         #[invalidates(get)]
         async fn set(key: u64, value: u64) {
-            // Begins in the midst of the write, and has the old value.
+            // Begins in the middle of the write, and has the old value.
             let _ = READ.acquire().await.unwrap();
             ORIGIN.write(key, value);
         }
@@ -207,7 +207,8 @@ on_several_threads! {
         for (value, end) in [(1, End::Fails), (2, End::Panics), (3, End::Waits)] {
             let mut write = panics_are_errors(set(1, value, end));
             assert!(poll_once(&mut write).is_pending());
-            // A reader caches what the write has half done; pretend that it read before.
+            // A reader caches the half-written value; the test pretends that the read happened
+            // before.
             get::cache().set(1, 99);
             if matches!(end, End::Waits) {
                 drop(write);
@@ -250,8 +251,9 @@ on_several_threads! {
         assert_eq!(get(1).await, 20);
     }
 
-    /// `#[async_trait]` makes a `fn` that returns a boxed future of every `async fn`, and only then do other attributes see
-    /// it. Both invalidations happened before the write began: what a reader cached during the write was served after it.
+    /// `#[async_trait]` turns every `async fn` into a `fn` that returns a boxed future, before
+    /// other attributes see it. Both invalidations happened before the write began: a value cached
+    /// by a reader during the write was returned after it.
     async fn a_write_that_returns_a_future_is_over_when_that_is() {
         static ORIGIN: Origin = Origin::new();
         #[async_lru]
@@ -271,7 +273,7 @@ on_several_threads! {
         }
         struct Table;
         impl Writes for Table {
-            // As `#[async_trait]` writes it.
+            // As written by `#[async_trait]`.
             #[invalidates(get, key = (key))]
             fn set<'life0, 'async_trait>(
                 &'life0 self,
@@ -355,8 +357,8 @@ on_several_threads! {
         assert_eq!(rows.rows(&mut vec![7]).map(|row| *row).collect::<Vec<_>>(), [6, 2, 7]);
     }
 
-    /// Readers and writers over a slow origin, which all steps of a seeded script interleave: after a write returned,
-    /// nobody who asks gets a value from before it.
+    /// Readers and writers over a slow origin, with all steps interleaved by a seeded script: after
+    /// a write has returned, no caller gets a value from before the write.
     async fn no_reader_ever_sees_a_value_from_before_a_write_that_returned() {
         static ORIGIN: Origin = Origin::new();
         #[async_lru(maxsize = 3)]
@@ -374,7 +376,7 @@ on_several_threads! {
 
         const KEYS: u64 = 4;
         static VERSION: AtomicU64 = AtomicU64::new(0);
-        // The value of the last write of each key that returned.
+        // For each key, the value of the last write that returned.
         static FLOORS: [AtomicU64; KEYS as usize] = [const { AtomicU64::new(0) }; KEYS as usize];
         // One writer of a key at a time, so that versions grow in the origin.
         static WRITERS: [tokio::sync::Mutex<()>; KEYS as usize] =
@@ -395,7 +397,7 @@ on_several_threads! {
                             let version = VERSION.fetch_add(1, SeqCst) + 1;
                             let mut write = Box::pin(set(key, version));
                             if random.u8(..4) == 0 {
-                                // Cancelled where it stands after a step or two.
+                                // Cancelled at its position after a step or two.
                                 for _ in 0..random.u8(..3) {
                                     let _ = poll_once(&mut write);
                                 }
@@ -421,7 +423,7 @@ on_several_threads! {
     }
 }
 
-/// A future whose panic is its error.
+/// A future whose panic becomes its error.
 fn panics_are_errors<T: Send + 'static>(
     future: impl Future<Output = Result<T, String>> + Send + 'static,
 ) -> Pin<Box<dyn Future<Output = Result<T, String>> + Send>> {

@@ -1,4 +1,4 @@
-//! Options at the ends of their ranges: none of them may panic, overflow, or take memory in proportion.
+//! Options at the ends of their ranges: none may panic, overflow, or take memory in proportion.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn the_smallest_sizes_and_times_are_sizes_and_times() {
     assert_eq!(report.loaded, 2);
 }
 
-/// A window that never ends is a batch that leaves when it is full.
+/// A batch with an endless window leaves when it is full.
 #[tokio::test]
 async fn a_batch_with_the_longest_window_leaves_when_it_is_full() {
     let cache: AsyncCache<u32, u32> = AsyncCache::builder().build().unwrap();
@@ -59,7 +59,7 @@ async fn a_batch_with_the_longest_window_leaves_when_it_is_full() {
     assert_eq!(unlimited.get_many(&[3, 4]).await.unwrap(), [Some(3), Some(4)]);
 }
 
-/// Such a cache was built with a warning, and none of its saves could ever succeed.
+/// A cache like this was built with a warning, and none of its saves could ever succeed.
 #[cfg(unix)]
 #[test]
 fn a_path_that_no_file_can_have_is_an_error_of_the_build() {

@@ -1,9 +1,10 @@
-//! What a cached function may look like: arguments of any name, borrowed for ever, or there under a condition only;
-//! functions without `self` in an `impl` block; and a clock for tests.
+//! The permitted forms of a cached function: arguments with any name, with `'static` borrows, or
+//! under a condition; functions without `self` in an `impl` block; and a clock for tests.
 //!
-//! The story: `load` and `asked` met variables of the expansion, `r#type` was a panic of the macro, a `&'static str` an
-//! error that pointed at the attribute, and an argument under `#[cfg]` was passed where it was not there. `User::load(id)`
-//! was taken for a free function, and the compiler complained five times of what cannot stand in an `impl` block.
+//! The story: `load` and `asked` collided with variables of the expansion, `r#type` made the macro
+//! panic, a `&'static str` was an error at the attribute, and an argument under `#[cfg]` was passed
+//! although it did not exist. `User::load(id)` was treated as a free function, and the compiler
+//! reported five errors about items not permitted in an `impl` block.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -45,12 +46,12 @@ async fn write(guard: u32, written: &str) -> usize {
 
 #[invalidates(kept, key = (guards, "a"))]
 fn write_to(guards: u32, guard: u32) -> u32 {
-    // What it returns is named as a variable of the expansion.
+    // The result has the name of a variable of the expansion.
     let written = [guards, guard];
     written.iter().sum()
 }
 
-/// A function may have an argument of its own name.
+/// An argument may have the name of its function.
 #[async_lru]
 async fn price(price: u32) -> u32 {
     price
@@ -105,7 +106,7 @@ struct Table(&'static str);
 
 static USERS: Table = Table("users");
 
-/// The function gets what the caller has passed: the reference itself, for ever.
+/// The function gets the caller's argument: the reference itself, with lifetime `'static`.
 #[async_lru(key = (name, words))]
 async fn lengths(
     name: &'static str,
@@ -130,7 +131,8 @@ async fn an_argument_may_be_borrowed_for_ever() {
     lengths::invalidate("x", WORDS);
     assert_eq!(lengths::metrics().size, 0);
 
-    // The key owns what it is made of, so it can come back from a file, and be asked for by what lives shorter.
+    // The key owns its parts, so it can be read from a file, and looked up with shorter-lived
+    // references.
     assert_eq!(saved("four").await, 4);
     saved::save_to_backup().unwrap();
     assert!(saved::cache().contains(String::from("four").as_str()));
@@ -188,7 +190,7 @@ struct User;
 impl User {
     const PREFIX: &'static str = "user";
 
-    /// Nothing in it says where it stands; the file does.
+    /// Nothing in the function says where it stands; the file does.
     #[async_lru]
     async fn name(id: u32) -> String {
         LOADS.fetch_add(1, SeqCst);
@@ -211,7 +213,7 @@ impl User {
     }
 }
 
-/// A function of the same name and arguments, which is free.
+/// A free function with the same name and arguments.
 #[async_lru]
 async fn name(id: u32) -> String {
     format!("free {id}")
@@ -286,7 +288,7 @@ async fn a_function_takes_the_time_from_the_clock_that_it_is_given() {
     assert_eq!(read().await, (1, Ok(1)));
     assert_eq!((manual::metrics().hits, tool::metrics().hits), (1, 1));
     assert_eq!((manual::metrics().misses, tool::metrics().misses), (2, 2));
-    // To the end of the clock: what would expire later than that never does, and nothing runs back.
+    // To the end of the clock: a later deadline means never, and the clock does not wrap around.
     MANUAL.1.advance(Duration::MAX);
     assert_eq!(manual::metrics().size, 0);
     assert_eq!(read().await, (1, Ok(1)));

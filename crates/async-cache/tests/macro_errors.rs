@@ -1,5 +1,5 @@
-//! What the macros say about mistakes: each file in `ui` is named after one, and what the compiler says about it stands
-//! beside it. `TRYBUILD=overwrite` writes that down anew.
+//! The macros' messages about mistakes: each file in `ui` is named after a mistake, with the
+//! compiler's messages beside it. `TRYBUILD=overwrite` writes the messages anew.
 #![cfg(feature = "macros")]
 
 #[test]

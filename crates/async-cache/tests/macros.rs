@@ -1,4 +1,4 @@
-//! Functions that are decorated with `#[async_lru]` and `#[async_ttl]`.
+//! Functions decorated with `#[async_lru]` and `#[async_ttl]`.
 #![cfg(feature = "macros")]
 
 mod stage;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_cache::{BuildError, DiskBackend, LoadError, async_lru, async_ttl};
 use stage::{Loads, on_several_threads, poll_once};
 
-/// A folder for this process, gone when it ends well.
+/// A folder for this process, removed when the process ends well.
 fn folder() -> &'static Path {
     static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
     FOLDER.path()
@@ -342,7 +342,7 @@ on_several_threads! {
     }
 }
 
-/// Loads as an argument: two are equal if they are the same.
+/// Loads as an argument: equal only if they are the same object.
 #[derive(Clone, Debug)]
 struct Loading(Arc<Loads>);
 
@@ -376,7 +376,7 @@ fn a_first_call_outside_of_a_runtime_says_so() {
 mod kept {
     use async_cache::async_lru;
 
-    /// A function of another module, by paths that mean this one.
+    /// A function of another module, by paths to this module.
     #[async_lru(backup = super::file("visible.cache"), maxsize = 10)]
     pub(super) async fn visible(number: Number) -> Number {
         Number(number.0 + 1)
@@ -399,8 +399,7 @@ async fn entries_survive_in_the_file_that_is_marked_as_the_functions() {
     assert_eq!(visible::save_to_backup_async().await.unwrap().entries, 1);
 
     let vfs: Arc<dyn async_cache::Vfs> = Arc::new(async_cache::RealDisk);
-    let snapshot =
-        async_cache_disk::Snapshot::open_any_version(&vfs, &path("visible.cache")).unwrap().unwrap();
+    let snapshot = async_cache_disk::CacheFile::new(vfs, path("visible.cache")).open().unwrap().unwrap();
     assert_eq!(snapshot.version(), "\u{1F}macros::kept::visible");
 }
 
@@ -452,7 +451,7 @@ fn two_functions_with_one_file_are_refused() {
     let panic = std::panic::catch_unwind(second::clear).unwrap_err();
     let message = panic.downcast_ref::<String>().unwrap();
     assert!(message.contains("::second cannot be used: "), "{message}");
-    // What cannot be built leaves its file to others, and says the same again.
+    // A cache that cannot be built leaves its file to others, and repeats its error.
     assert!(matches!(folder::init().unwrap_err(), BuildError::Backup(_)));
     assert!(matches!(folder::init().unwrap_err(), BuildError::Backup(_)));
 }

@@ -1,5 +1,6 @@
-//! What a save that merges keeps, drops and says: several caches and one path (docs/semantics.md, "Several processes").
-//! Random histories of the same are in `merging_oracle.rs`.
+//! The entries that a merging save keeps and drops, and its reports: several caches and one path
+//! (docs/semantics.md, "Several processes"). Random histories of the same are in
+//! `merging_oracle.rs`.
 
 use std::time::{Duration, SystemTime};
 
@@ -62,8 +63,9 @@ where
     cache.save_to_backup().unwrap()
 }
 
-/// Two full workers. One of them clears, fills itself anew and saves; then the other one saves. Its own entries, which
-/// were deleted and not written, counted as if they were: there was no room for those of the first, and the file was empty.
+/// Two full workers. The first clears, fills itself anew and saves; then the second saves. Its own
+/// entries, which were deleted and not written, counted as written: there was no room for the first
+/// worker's entries, and the file was empty.
 #[test]
 fn entries_that_were_deleted_elsewhere_take_no_room() {
     let deletes: [fn(&Numbers); 2] = [Numbers::clear, |cache| (0..100).for_each(|key| cache.delete(&key))];
@@ -87,8 +89,8 @@ fn entries_that_were_deleted_elsewhere_take_no_room() {
     }
 }
 
-/// Likewise entries that cannot be written, and those that have expired: cold ones, and ones whose time passes while the
-/// save runs.
+/// Likewise entries that cannot be written, and expired entries: cold ones, and ones that expire
+/// while the save runs.
 #[test]
 fn entries_that_are_not_written_take_no_room() {
     let host = Host::new();
@@ -117,7 +119,7 @@ fn entries_that_are_not_written_take_no_room() {
     assert_eq!((saved.entries, saved.dropped), (10, 1));
 }
 
-/// 666 cannot be written.
+/// The value 666 cannot be written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Odd(u64);
 
@@ -130,8 +132,9 @@ impl Serialize for Odd {
     }
 }
 
-/// A cache deletes many keys while a load runs, and saves. The file then says that anything older than the deletes may have
-/// been deleted, and the cache took that for the deletes of another process: what the load brought was in no save.
+/// A cache deletes many keys while a load runs, and saves. The file then records that any entry
+/// older than the deletes may have been deleted, and the cache attributed that record to another
+/// process: no save kept the loaded entry.
 #[tokio::test]
 async fn the_deletes_of_a_process_do_not_count_against_its_own_entries() {
     keep_deletes(4);
@@ -161,8 +164,8 @@ async fn the_deletes_of_a_process_do_not_count_against_its_own_entries() {
     }
 }
 
-/// Another process has deleted more keys than the file keeps: whether this entry was one of them nobody knows. It was in no
-/// save, and nothing said so.
+/// Another process has deleted more keys than the file records, so it is unknown whether this entry
+/// was deleted. No save kept the entry, and there was no report.
 #[test]
 fn an_entry_that_may_have_been_deleted_is_left_out_and_counted() {
     keep_deletes(4);
@@ -182,7 +185,8 @@ fn an_entry_that_may_have_been_deleted_is_left_out_and_counted() {
     assert_eq!(quiet.get(&7), Some(7), "it serves its own memory");
 }
 
-/// The same from the other side: entries of others that are dropped since this process has forgotten what it deleted.
+/// The same from the other side: entries of others are dropped because this process has forgotten
+/// its deletes.
 #[test]
 fn entries_of_others_that_may_have_been_deleted_here_are_counted() {
     keep_deletes(4);
@@ -196,12 +200,12 @@ fn entries_of_others_that_may_have_been_deleted_here_are_counted() {
     assert_eq!(busy.stats().dropped, 100);
 }
 
-/// Of two writes the later one was in the file when the process with the earlier one saved. Then the later one left the
-/// file, and the next save of that process brought the earlier one back.
+/// The file held the later of two writes when the process with the earlier write saved. Then the
+/// later write left the file, and the next save of that process restored the earlier one.
 #[test]
 fn an_earlier_write_does_not_come_back_from_a_process_whose_save_has_met_the_later_one() {
     let leaves: [fn(&Host, &Numbers); 3] = [
-        |_, later| later.set(2, 2), // it has room for one
+        |_, later| later.set(2, 2), // it has room for a single entry
         |_, later| {
             later.delete(&1);
             save(later);
@@ -222,7 +226,7 @@ fn an_earlier_write_does_not_come_back_from_a_process_whose_save_has_met_the_lat
             let later = host.open(1);
             later.set_with_ttl(1, 20, Some(Duration::from_secs(5)));
             save(&later);
-            save(&earlier); // it meets both
+            save(&earlier); // sees both writes
             leave(&host, &later);
             save(&later);
             for _ in 0..2 {
@@ -230,7 +234,8 @@ fn an_earlier_write_does_not_come_back_from_a_process_whose_save_has_met_the_lat
                 save(&earlier);
                 assert_ne!(host.open(None).get(&1), Some(10), "{number} {is_cold}");
             }
-            // It serves its own memory. What is cold it serves from the file of its last save, which has the later one.
+            // The process serves its own memory. Cold entries come from the file of its last save,
+            // which has the later write.
             assert_eq!(earlier.get(&1), (!is_cold).then_some(10));
             earlier.set(1, 30);
             save(&earlier);
@@ -239,8 +244,8 @@ fn an_earlier_write_does_not_come_back_from_a_process_whose_save_has_met_the_lat
     }
 }
 
-/// A cache that has room for two opens a file of five. It took itself for one that has all that is in the file, so the next
-/// save left the file with what was in memory, though there was room.
+/// A cache with room for two opens a file of five. It assumed that it had all entries of the file,
+/// so the next save kept only the entries in memory, though there was room.
 #[test]
 fn a_cache_that_opened_a_part_of_a_file_fills_up_from_it_when_it_saves() {
     let host = Host::new();
@@ -256,7 +261,8 @@ fn a_cache_that_opened_a_part_of_a_file_fills_up_from_it_when_it_saves() {
     assert_eq!(small.stats().dropped, 2);
 }
 
-/// Entries vanished from a file since one of its users had a smaller `maxsize`, and nothing said so.
+/// Entries vanished from a file because one of its users had a smaller `maxsize`, and there was no
+/// report.
 #[test]
 fn a_save_that_shrinks_a_file_says_by_how_much_whether_it_merges_or_not() {
     for merges in [true, false] {
@@ -275,9 +281,9 @@ fn a_save_that_shrinks_a_file_says_by_how_much_whether_it_merges_or_not() {
     }
 }
 
-/// A cold entry that has expired says nothing to other processes, whether a write came by and reclaimed it or not. One that
-/// was not reclaimed before the save counted as the later write, and took the live entry of another process out of the
-/// file.
+/// An expired cold entry must not affect other processes, whether or not a write has reclaimed it.
+/// If the entry was not reclaimed before the save, it counted as the later write, and removed
+/// another process's live entry from the file.
 #[test]
 fn a_cold_entry_that_has_expired_hides_nothing_of_others_when_the_cache_is_saved() {
     for is_reclaimed_by_a_write in [false, true] {
@@ -290,7 +296,8 @@ fn a_cold_entry_that_has_expired_hides_nothing_of_others_when_the_cache_is_saved
         save(&later);
         let has_it_cold = host.open(None);
         host.hands.advance(Duration::from_secs(2));
-        // The file forgets the later write, and then an earlier one of a process that has never met it is saved.
+        // The file forgets the later write, and then a process that never saw the write saves an
+        // earlier one.
         save(&host.open(None));
         save(&earlier);
         assert_eq!(host.saved(7..8), [7]);
@@ -302,8 +309,9 @@ fn a_cold_entry_that_has_expired_hides_nothing_of_others_when_the_cache_is_saved
     }
 }
 
-/// Writes that left a small cache before its save are needed until the other processes have saved, however many other
-/// keys came and went meanwhile: a bound by `maxsize` in the file would let the older value of another process in.
+/// Writes that left a small cache before its save are needed until the other processes have saved,
+/// regardless of the number of other keys in the meantime: limiting them in the file by `maxsize`
+/// would let another process's older value in.
 #[test]
 fn what_a_small_cache_has_overwritten_is_remembered_until_others_have_saved() {
     let host = Host::new();
@@ -320,14 +328,15 @@ fn what_a_small_cache_has_overwritten_is_remembered_until_others_have_saved() {
     }
     assert_eq!(save(&other).left_out, 0);
     assert_eq!(host.saved(0..1), [0; 0], "its value is older than one that was written and has left");
-    // From now on the process knows it by itself, whatever the file has forgotten.
+    // From now on the process itself knows of the write, whatever the file has forgotten.
     host.disk.as_vfs().remove(PATH.as_ref()).unwrap();
     save(&other);
     assert_eq!(host.saved(0..1), [0; 0]);
 }
 
-/// Two programs, each with a function of its own, that were given one path. The first save of each set the other's file
-/// aside if it stood there when the program began; all later ones replaced it without a word.
+/// Two programs, each with its own function, were given one path. The first save of each set the
+/// other's file aside if the file existed when the program began; all later saves silently replaced
+/// it.
 #[test]
 fn a_file_of_another_function_is_set_aside_whenever_it_comes() {
     let host = Host::new();
@@ -347,7 +356,7 @@ fn a_file_of_another_function_is_set_aside_whenever_it_comes() {
         assert_eq!(save(&one).set_aside.as_ref(), Some(&aside));
         assert_eq!(open("one").get(&1), Some(1));
     }
-    // Another version of one function's own is replaced, as ever.
+    // Another version of the same function's file is replaced, as always.
     let newer = host.open_with(None, host.backend().version("2\u{1F}one"));
     newer.set(1, 5);
     assert_eq!(save(&newer).set_aside, None);

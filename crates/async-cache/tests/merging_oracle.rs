@@ -1,14 +1,17 @@
-//! Random histories of three processes and one path, against a naive model of what docs/semantics.md promises ("Several
-//! processes"): after every save the file holds exactly what it has to hold, in the order it has to have, and the save says
-//! exactly how many entries it dropped and left out; and each process serves nothing but what it wrote, loaded or opened.
+//! Random histories of three processes and one path, against a naive model of the promises of
+//! docs/semantics.md ("Several processes"): after every save the file holds exactly the expected
+//! entries in the expected order, the save reports the exact numbers of dropped and left-out
+//! entries, and each process serves only values that it wrote, loaded or opened.
 //!
-//! In the histories: sets, loads (quick ones, and slow ones in which others write), deletes, clears, reads, times to live on a
-//! manual clock, eviction with a `maxsize` for each process, deletes that are forgotten since there are too many, writes that are
-//! lost before a save, values that cannot be written, saves that fail, files taken in by a running process, and restarts.
+//! The histories contain: sets, loads (quick ones, and slow ones during which others write),
+//! deletes, clears, reads, times to live on a manual clock, eviction with a `maxsize` for each
+//! process, deletes forgotten because there are too many, writes lost before a save, values that
+//! cannot be written, failing saves, files taken in by a running process, and restarts.
 //!
-//! A history that fails prints its seed: `ASYNC_CACHE_SEED=...` replays it, and with `ASYNC_CACHE_TRACE=1` says each step;
-//! `ASYNC_CACHE_ROUNDS=100000` runs as many histories.
-#![allow(clippy::print_stdout)] // seeds, and steps when they are asked for
+//! A failing history prints its seed: `ASYNC_CACHE_SEED=...` replays the history, and with
+//! `ASYNC_CACHE_TRACE=1` prints each step; `ASYNC_CACHE_ROUNDS=100000` sets the number of
+//! histories.
+#![allow(clippy::print_stdout)] // seeds, and steps on request
 
 #[path = "merging_oracle/model.rs"]
 mod model;
@@ -16,12 +19,11 @@ mod stage;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use async_cache::{AsyncCache, Clock, DiskBackend, Eviction, ManualClock};
 use async_cache_disk::fake::{FakeDisk, keep_deletes};
-use async_cache_disk::{Snapshot, Step};
+use async_cache_disk::{CacheFile, Step};
 use fastrand::Rng;
 use model::{File, Key, Process, Time, Write};
 use serde::{Deserialize, Serialize, Serializer};
@@ -32,14 +34,15 @@ use tokio::task::JoinHandle;
 const PATH: &str = "/var/cache/numbers.cache";
 const KEYS: u64 = 6;
 const STEPS: u64 = 70;
-/// From operation to operation. Deadlines are half-way between two, for what has expired is reclaimed a millisecond later.
+/// Between two operations. Deadlines are half-way between two operations, because expired entries
+/// are reclaimed a millisecond later.
 const STEP_MS: u64 = 4;
-/// Histories under one time limit.
+/// The number of histories under one time limit.
 const AT_ONCE: usize = 500;
-/// Values of this kind cannot be written, where there are any.
+/// Values of this kind cannot be written, in histories with unsavable values.
 const UNSAVABLE: u64 = 11;
 
-/// The time of the write, and whether it can be written.
+/// The time of the write, and whether the value can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "u64")]
 struct Value {
@@ -65,12 +68,12 @@ impl Serialize for Value {
 
 type Cache = AsyncCache<Key, Value>;
 
-/// A process with a cache, and the model of it.
+/// A process with a cache, and its model.
 struct Running {
     cache: Cache,
     model: Process,
     maxsize: Option<usize>,
-    /// A load that runs.
+    /// A running load.
     flight: Option<Flight>,
 }
 
@@ -226,8 +229,8 @@ impl History {
         }
     }
 
-    /// What has expired leaves. Done before a key is written or deleted, for then it depends on when it left whether it was
-    /// lost, or replaced or deleted.
+    /// Reclaims expired entries. Done before a key is written or deleted, because the time of
+    /// leaving then decides whether an entry was lost, or replaced or deleted.
     fn reclaim(&mut self, who: usize) {
         let Running { cache, model, .. } = &mut self.processes[who];
         let _ = cache.len();
@@ -243,7 +246,7 @@ impl History {
         self.reclaim(who);
         let Running { cache, model, flight, .. } = &mut self.processes[who];
         if flight.as_ref().is_some_and(|flight| flight.key == key) {
-            return; // it would wait
+            return; // the call would wait
         }
         let loading = cache.get_or_load(&key, move || async move { Ok::<_, io::Error>(value) });
         let got = self.runtime.block_on(loading).unwrap();
@@ -332,7 +335,8 @@ impl History {
         if expected.left_out == 0 {
             assert_eq!(keys[..expected.theirs.len()], expected.theirs, "others are colder, in their order");
         }
-        // The cold entries are in the new file from now on, but for those that it does not have.
+        // From now on the cold entries are in the new file, except entries that the file does not
+        // have.
         let Running { cache, model, .. } = &mut self.processes[who];
         model.memory.retain(|key, write| content.get(key) == Some(write) || cache.contains(key));
         self.file.entries = found;
@@ -348,7 +352,7 @@ impl History {
 
     /// The entries of the file, the coldest first.
     fn read(&self) -> Vec<(Key, Write)> {
-        let Some(snapshot) = Snapshot::open_any_version(&self.disk.as_vfs(), Path::new(PATH)).unwrap() else {
+        let Some(snapshot) = CacheFile::new(self.disk.as_vfs(), PATH).open().unwrap() else {
             return Vec::new();
         };
         let start = 1_700_000_000_000;
@@ -372,7 +376,8 @@ impl History {
         let now_ms = self.now_ms;
         self.trace(|| format!("{who} takes in the file"));
         let Running { cache, model, maxsize, .. } = &mut self.processes[who];
-        // With nothing in memory the cache opens the file, else it takes in the entries that it does not have.
+        // With nothing in memory the cache opens the file; otherwise it adds the entries that it
+        // does not have.
         let opens = cache.stats().cold == cache.len();
         cache.load_from_backup().unwrap();
         if self.file.number == 0 {
@@ -387,7 +392,8 @@ impl History {
                 continue;
             }
             match before.get(key) {
-                // Of a cold entry, the new file's counts; of a hot one, what is in memory.
+                // For a cold entry the new file's version counts; for a hot entry the version in
+                // memory.
                 Some(our) if our.time != their.time => {
                     let got = cache.get(key).unwrap().time;
                     assert!([our.time, their.time].contains(&got), "{key}: {got}, not {our:?} or {their:?}");
@@ -397,15 +403,15 @@ impl History {
                 None => drop(model.memory.insert(*key, *their)),
             }
         }
-        // What is in memory stays; what the file has comes in as far as there is room: of a file with more entries than
-        // `maxsize` only the last ones are looked at.
+        // Entries in memory stay; the file's entries are added as far as there is room: of a file
+        // with more entries than `maxsize` only the last ones are considered.
         let is_full = maxsize.is_some_and(|maxsize| cache.len() >= maxsize);
         let read = &self.file.entries[len - maxsize.unwrap_or(len).min(len)..];
         for (key, _) in read.iter().filter(|(_, write)| write.is_live(now_ms)) {
             assert!(cache.contains(key) || is_full, "process {who}: {key} of the file did not come in");
         }
         for key in before.keys() {
-            // Of a key in both the new file's counts, also if it has expired.
+            // For a key in both, the new file's version counts, even if expired.
             let has_expired = self.file.get(*key).is_some_and(|their| !their.is_live(now_ms));
             assert!(cache.contains(key) || is_full || has_expired, "process {who}: {key} did not stay");
             if has_expired && !cache.contains(key) {
@@ -424,7 +430,7 @@ impl History {
         self.processes[who] = self.open(maxsize);
     }
 
-    /// Every process serves what the model says, but for what it has evicted.
+    /// Every process serves the entries of its model, except evicted entries.
     fn look(&mut self) {
         let now_ms = self.now_ms;
         for (who, Running { cache, model, maxsize, .. }) in self.processes.iter_mut().enumerate() {

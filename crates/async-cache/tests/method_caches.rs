@@ -1,7 +1,8 @@
-//! Which cache a decorated method uses: that of its type.
+//! The cache of a decorated method: one for each type.
 //!
-//! The story: the cache was a `static` in a function of the `impl` block. Of a generic block there is one such static for
-//! all types, so `Repository<Order>` was served the rows of `Repository<User>`, and one tenant's rows went to another.
+//! The story: the cache was a `static` in a function of the `impl` block. In a generic block there
+//! is one `static` of that kind for all types, so `Repository<Order>` was served the rows of
+//! `Repository<User>`, and one tenant's rows went to another.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -113,7 +114,8 @@ impl<const N: usize> Matrix<N> {
     }
 }
 
-/// Types may differ in what they hold, in a constant, or in being unsized; and there may be more of them than two.
+/// Types may differ in a type parameter, in a constant, or in being unsized; and there may be more
+/// than two of them.
 #[tokio::test]
 async fn every_type_has_a_cache_of_its_own_however_they_differ() {
     for _ in 0..2 {
@@ -122,7 +124,7 @@ async fn every_type_has_a_cache_of_its_own_however_they_differ() {
     assert_eq!(Matrix::<2>::size_cache().metrics().hits, 1);
 }
 
-/// Whichever thread comes first makes a type's cache; nobody gets another type's meanwhile.
+/// The first thread makes a type's cache; no thread gets another type's cache in the meantime.
 #[test]
 fn threads_that_come_at_once_get_the_cache_of_their_type() {
     #[derive(Clone)]
@@ -153,7 +155,8 @@ fn threads_that_come_at_once_get_the_cache_of_their_type() {
     assert!(Counter::<u8>::bytes_cache().metrics().misses >= 1);
 }
 
-/// A file is marked with the type, so the next process does not serve it for another one that is given the same path.
+/// A file is marked with the type, so the next process does not serve it for another type with the
+/// same path.
 #[tokio::test]
 async fn the_file_of_a_method_belongs_to_one_type() {
     users().saved(1).await;
@@ -200,7 +203,8 @@ mod two {
     }
 }
 
-/// A function in the body of another one had the name of its module's: both files had the same mark.
+/// A function in the body of another function had the name of its module's: both files had the same
+/// mark.
 #[tokio::test]
 async fn functions_of_one_name_have_names_of_their_own() {
     assert_eq!(one::load(1).await, 1);
@@ -230,8 +234,9 @@ async fn two_functions_do_not_share_a_file_under_two_names() {
     assert!(matches!(second::init(), Err(BuildError::FileInUse { .. })));
 }
 
-/// A save follows a link also where nothing stands yet, and makes the file there. So one function had the file under the
-/// link's name, the other one under its own, and each save replaced what the other had saved.
+/// A save also follows a link to a missing target, and makes the file there. So one function had
+/// the file under the link's name, the other under its own, and each save replaced the other's
+/// entries.
 #[cfg(unix)]
 #[tokio::test]
 async fn two_functions_do_not_share_a_file_that_is_not_there_yet() {
@@ -249,7 +254,7 @@ async fn two_functions_do_not_share_a_file_that_is_not_there_yet() {
     assert!(matches!(second::init(), Err(BuildError::FileInUse { .. })));
 }
 
-/// Links that lead to each other are no name of any file; the backup says so.
+/// Links that form a circle do not name any file; the backup reports an error.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_circle_of_links_is_no_file() {

@@ -1,5 +1,5 @@
-//! A file system of the user's own, with nothing but this crate. `Vfs` could be named, and not implemented: the types in
-//! its methods were in another crate.
+//! A user's own file system, with no other crate than this one. `Vfs` could be named, but not
+//! implemented: the types in its methods were in another crate.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use async_cache::{AsyncCache, DiskBackend, FileKind, Metadata, RealDisk, Vfs, VfsFile};
 
-/// The real one, which counts the files that are opened.
+/// The real file system, counting opened files.
 #[derive(Debug, Default)]
 struct Counting(AtomicUsize);
 

@@ -1,7 +1,7 @@
-//! What survives a process, seen through the public interface: each "life" is a cache with clocks of its own
-//! over the same disk. Most tests use the fake disk, whose files can be looked at, damaged and filled up;
-//! some the real one.
-#![allow(clippy::disallowed_methods)] // here the test is the stranger who touches the file
+//! Data that survives a process, seen through the public interface: each "life" is a cache with its
+//! own clocks over the same disk. Most tests use the fake disk, whose files can be inspected,
+//! damaged and filled up; some use the real disk.
+#![allow(clippy::disallowed_methods)] // the test is the stranger that touches the file
 #![allow(clippy::print_stdout)] // seeds
 
 #[path = "persistence/lost_writes.rs"]
@@ -22,7 +22,7 @@ use async_cache::{
     AsyncCache, BackupError, BuildError, Builder, Clock, DiskBackend, DiskErrorKind, Eviction, ManualClock,
 };
 use async_cache_disk::fake::{FakeDisk, Fault};
-use async_cache_disk::{EagerStep, Snapshot, Step, WriteOptions, Writer};
+use async_cache_disk::{CacheFile, EagerStep, Step, WriteOptions};
 use fastrand::Rng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stage::{number_from_env, one_thread, poll_once, several_threads, until, within_limit};
@@ -52,7 +52,7 @@ where
     (AsyncCache::builder().clock(clock).backup(backend(disk)), hands)
 }
 
-/// A new process at a time that does not matter.
+/// A new process at an arbitrary time.
 fn open<K, V>(disk: &FakeDisk) -> AsyncCache<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static,
@@ -61,7 +61,7 @@ where
     life(disk, 0).0.build().unwrap()
 }
 
-/// A disk with a saved cache of `0..count`, each key ten times itself, coldest first.
+/// A disk with a saved cache of `0..count`, each value ten times its key, coldest first.
 fn saved_numbers(count: u64) -> FakeDisk {
     let disk = FakeDisk::new();
     let cache = life(&disk, 0).0.shards(1).eviction(Eviction::Lru).build().unwrap();
@@ -70,14 +70,14 @@ fn saved_numbers(count: u64) -> FakeDisk {
     disk
 }
 
-/// Which of the first `count` keys are there; looks without touching.
+/// Which of the first `count` keys are present; does not touch the entries.
 fn there(cache: &AsyncCache<u64, u64>, count: u64) -> Vec<u64> {
     (0..count).filter(|key| cache.contains(key)).collect()
 }
 
 // Types
 
-/// Saves one entry, and asks for it in the next life.
+/// Saves one entry, and reads it in the next life.
 fn comes_back<K, V, Q>(backup: &DiskBackend, key: K, value: V, asked: &Q)
 where
     K: std::borrow::Borrow<Q>
@@ -239,8 +239,8 @@ fn a_wall_clock_that_was_set_back_lengthens_no_life() {
     assert_eq!(cache.get(&1), None);
 }
 
-/// The clock is set back before every life, and in the midst of it; the entry is never touched, so it is
-/// copied as bytes.
+/// The clock is set back before every life, and in the middle of it; the entry is never touched, so
+/// it is copied as bytes.
 #[test]
 fn a_wall_clock_that_is_set_back_again_and_again_lengthens_no_life() {
     for touched in [false, true] {
@@ -260,7 +260,7 @@ fn a_wall_clock_that_is_set_back_again_and_again_lengthens_no_life() {
             hands.advance(seconds(1));
             cache.save_to_backup().unwrap();
         }
-        // Nine seconds went by.
+        // Nine seconds have passed.
         let (builder, hands) = life(&disk, 0);
         let cache: AsyncCache<u64, u64> = builder.build().unwrap();
         assert!(cache.contains(&1), "one second is left");
@@ -269,8 +269,8 @@ fn a_wall_clock_that_is_set_back_again_and_again_lengthens_no_life() {
     }
 }
 
-/// The second load reads the file beside the opened one; the clock of what is saved next must not fall back
-/// to it.
+/// The second load reads the file beside the opened one; the clock of later saves must not be set
+/// back to that file.
 #[test]
 fn loading_again_under_a_wall_clock_that_was_set_back_lengthens_no_life() {
     let disk = FakeDisk::new();
@@ -318,7 +318,8 @@ fn an_entry_that_is_set_anew_has_a_life_of_its_own() {
     assert_eq!((cache.get(&1), cache.len()), (Some(2), 1));
 }
 
-/// No read and no `len` helps: with room for a hundred, the expired make room before anything is evicted.
+/// No read and no `len` helps: with room for a hundred, expired entries make room before live
+/// entries are evicted.
 #[test]
 fn expired_cold_entries_are_reclaimed_by_later_writes() {
     let disk = FakeDisk::new();
@@ -345,7 +346,7 @@ fn the_most_recently_used_remain_in_a_smaller_cache() {
 
     let cache = exact(4).build().unwrap();
     assert_eq!((there(&cache, 10), cache.len(), cache.opening().entries), (vec![0, 2, 8, 9], 4, 4));
-    // The coldest first: 8, 9, 2, 0; but 9 is used.
+    // The coldest first: 8, 9, 2, 0; but then 9 is used.
     assert_eq!(cache.get(&9), Some(9));
     for (new, left) in [(10, vec![0, 2, 9, 10]), (11, vec![0, 9, 10, 11]), (12, vec![9, 10, 11, 12])] {
         cache.set(new, new);
@@ -412,7 +413,8 @@ fn with_several_shards_maxsize_counts_what_is_hot_and_cold_in_all_of_them() {
         assert_eq!(cache.len(), 64);
     }
     assert_eq!(there(&cache, 64), (32..64).collect::<Vec<_>>(), "the coldest made room");
-    // Shards hold more or less than their parts by now. They shrink to them when the last cold entry has left.
+    // By now shards hold more or less than their shares. They shrink when the last cold entry has
+    // left.
     for key in 2000..3000 {
         cache.set(key, key);
         assert!(cache.len() <= 64, "{}", cache.len());
@@ -484,7 +486,7 @@ fn a_cold_entry_does_not_come_back_when_its_hot_version_is_evicted() {
     }
 }
 
-/// Counts how often one is read from a file.
+/// Counts how often a value is read from a file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Counted(u64);
 
@@ -513,7 +515,7 @@ fn what_is_not_touched_is_copied_and_never_decoded() {
 
 // Many lives
 
-/// What there should be: the value, and when it expires on a clock that never stops.
+/// The expected entries: the value, and its deadline on a clock that never stops.
 type Model = BTreeMap<u64, (u64, Option<u64>)>;
 
 struct World {
@@ -559,7 +561,7 @@ impl World {
             65..75 => {
                 let by = rng.u64(..6);
                 self.now += by;
-                // And a tick, by which sizes lag; not enough of them for a second.
+                // And a tick, by which sizes lag; there are too few ticks to add up to a second.
                 self.hands.advance(seconds(by) + Duration::from_millis(2));
             }
             75..85 => assert_eq!(self.cache.len(), self.live().len()),
@@ -626,7 +628,7 @@ fn what_is_in_memory_stays_when_the_backup_is_loaded_and_is_newer() {
     let opening = cache.load_from_backup().unwrap();
     assert_eq!((opening.entries, cache.len(), cache.stats().cold), (3, 5, 0));
     assert_eq!((cache.get(&0), cache.get(&3)), (Some(1), Some(30)));
-    // 1, 2 came from the backup and were not used: the first to go, in their order.
+    // 1, 2 came from the backup and were not used: they are the first to leave, in their order.
     cache.set(101, 0);
     assert_eq!((cache.contains(&1), cache.contains(&2)), (false, true));
     cache.set(102, 0);
@@ -655,7 +657,8 @@ fn a_backup_that_cannot_be_loaded_leaves_the_cache_as_it_was() {
     assert_eq!((cache.len(), cache.get(&100), cache.get(&2)), (4, Some(1), Some(20)));
 }
 
-/// A cold entry gives way to the file's entry of its key; it stayed, and the later write of the other process was not seen.
+/// A cold entry is replaced by the file's entry for its key; it stayed, and the other process's
+/// later write was not visible.
 #[test]
 fn what_is_saved_by_others_is_found_when_the_backup_is_loaded() {
     let disk = saved_numbers(2);
@@ -671,7 +674,7 @@ fn what_is_saved_by_others_is_found_when_the_backup_is_loaded() {
     assert_eq!(cache.get(&100), Some(0), "what is in memory stays");
 }
 
-// Saving while others go on
+// Saving while other threads run
 
 #[test]
 fn a_save_beside_readers_and_writers_keeps_values_that_were_there() {
@@ -686,8 +689,8 @@ fn a_save_beside_readers_and_writers_keeps_values_that_were_there() {
                 scope.spawn(move || {
                     let mut rng = Rng::with_seed(seed);
                     while !stop.load(SeqCst) {
-                        // The first half is written, and only ever has values of its own; the other half is
-                        // read.
+                        // The first half is written, and only ever has its own values; the other
+                        // half is read.
                         let key = rng.u64(..400);
                         if key < 200 {
                             cache.set(key, key * 10 + rng.u64(..10));
@@ -782,12 +785,12 @@ fn a_save_in_the_background_of_a_runtime_that_is_gone_is_an_error() {
 
 // Entries of another program
 
-/// Adds eager entries to the file, as another program would that loads and saves it; they have no deadline, or
-/// one so many seconds from now.
+/// Adds eager entries to the file, like another program that loads and saves it; they have no
+/// deadline, or a deadline so many seconds from now.
 fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
-    let (vfs, path) = (disk.as_vfs(), Path::new(PATH));
-    let old = Snapshot::open_any_version(&vfs, path).unwrap().unwrap();
-    let mut writer = Writer::create(&vfs, path, WriteOptions::new(old.version(), old.saved_at())).unwrap();
+    let file = CacheFile::new(disk.as_vfs(), PATH);
+    let old = file.open().unwrap().unwrap();
+    let mut writer = file.version(old.version()).write(WriteOptions::new(old.saved_at())).unwrap();
     let mut records = old.records();
     while let Some(Step::Record(record)) = records.next_step() {
         writer.copy(&record).unwrap();
@@ -801,7 +804,7 @@ fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
 
 /// The keys of the eager entries in the file.
 fn eager_keys(disk: &FakeDisk) -> Vec<String> {
-    let snapshot = Snapshot::open_any_version(&disk.as_vfs(), Path::new(PATH)).unwrap().unwrap();
+    let snapshot = CacheFile::new(disk.as_vfs(), PATH).open().unwrap().unwrap();
     let (mut records, mut keys) = (snapshot.eager(), Vec::new());
     while let Some(EagerStep::Record(record)) = records.next_step() {
         assert_eq!(record.value, b"pickled");
@@ -822,7 +825,7 @@ fn entries_that_only_another_program_can_read_are_kept_until_they_expire_or_the_
         assert_eq!((cache.save_to_backup().unwrap().entries, cache.len()), (3, 3));
         assert_eq!(eager_keys(&disk), ["short", "long", "for ever"]);
 
-        // Also when nothing is cold any more, and the rest of the file has been let go.
+        // Also when no entry is cold any more, and the rest of the file has been closed.
         for key in 0..4 {
             cache.set(key, key);
         }
@@ -843,10 +846,10 @@ fn entries_that_only_another_program_can_read_are_kept_until_they_expire_or_the_
 
 // Damage
 
-/// Runs something and returns the warnings that were logged meanwhile on this thread.
+/// Runs a function and returns the warnings logged in the meantime on this thread.
 ///
-/// One subscriber for the whole process: with one for each test, `tracing` may note for good that nobody listens to a
-/// warning that another thread logs for the first time.
+/// One subscriber for the whole process: with a subscriber for each test, `tracing` may record for
+/// good that nothing listens to a warning that another thread logs for the first time.
 fn warnings(work: impl FnOnce()) -> Vec<String> {
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
@@ -908,7 +911,7 @@ fn values_that_no_longer_decode_are_misses_counted_and_reported_once() {
     assert!(logged[0].contains(PATH) && logged[0].contains("undecodable"), "{logged:?}");
 }
 
-/// Replaces the one place where `what` stands in the file.
+/// Replaces the single occurrence of `what` in the file.
 fn damage(disk: &FakeDisk, what: &[u8]) {
     let mut bytes = disk.bytes(Path::new(PATH)).unwrap();
     let places: Vec<_> = (0..bytes.len() - what.len()).filter(|&at| bytes[at..].starts_with(what)).collect();
@@ -1001,7 +1004,7 @@ fn a_file_that_is_replaced_while_open_serves_on() {
     other.set(3, "new".into());
     other.save_to_backup().unwrap();
     assert_eq!(cache.get(&3).as_deref(), Some("the text of 3."));
-    // The later write wins, whoever saves later.
+    // The later write wins, in either order of saves.
     cache.save_to_backup().unwrap();
     assert_eq!(open::<u64, String>(&disk).get(&3).as_deref(), Some("new"));
 }
@@ -1106,7 +1109,7 @@ fn a_file_of_another_version_is_an_empty_cache_and_is_replaced() {
     assert_eq!((of_version("v2").get(&2), of_version("v1").len(), disk.files().len()), (Some(2), 0, 2));
 }
 
-// What cannot be
+// Impossible requests
 
 #[test]
 fn a_path_that_is_a_directory_is_an_error_of_the_build() {
@@ -1133,7 +1136,7 @@ fn a_folder_that_is_a_file_is_a_clear_error_and_the_cache_serves() {
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
 }
 
-/// Its name, and how the disk is made to fail.
+/// Its name, and how to make the disk fail.
 type Failure = (&'static str, fn(&FakeDisk));
 
 #[test]
@@ -1165,7 +1168,7 @@ fn a_save_that_fails_leaves_the_old_file_and_the_cache_as_they_were() {
     }
 }
 
-/// A value that serde can decode and not always encode.
+/// A value that serde can decode but not always encode.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Moody(u64);
 
@@ -1217,7 +1220,7 @@ fn keys_and_values_that_were_saved_are_in_the_file_once_each() {
     assert!(entries.iter().all(|e| e.value == if e.key < 10 { 1 } else { e.key * 10 } && e.ttl.is_none()));
 }
 
-/// The expired entry was still in memory, and stood in the way.
+/// The expired entry was still in memory, and prevented the load.
 #[test]
 fn what_expired_in_memory_is_loaded_from_the_backup() {
     let disk = saved_numbers(3);
@@ -1227,7 +1230,7 @@ fn what_expired_in_memory_is_loaded_from_the_backup() {
     cache.set(7, 70);
     hands.advance(seconds(2));
     assert_eq!(cache.get(&1), None);
-    // The two that were cold are read anew.
+    // The two cold entries are read anew.
     assert_eq!(cache.load_from_backup().unwrap().entries, 3);
     assert_eq!((cache.get(&1), cache.len()), (Some(10), 4));
 }
@@ -1245,7 +1248,7 @@ fn a_file_that_was_taken_in_only_in_part_is_joined_by_the_next_save() {
     other.set(2, 20);
     other.save_to_backup().unwrap();
     hands.advance(seconds(1));
-    // What is in memory stays, though the file has something newer.
+    // Entries in memory stay, though the file has a newer one.
     cache.load_from_backup().unwrap();
     assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(20)));
     cache.save_to_backup().unwrap();
@@ -1253,7 +1256,7 @@ fn a_file_that_was_taken_in_only_in_part_is_joined_by_the_next_save() {
     assert_eq!((later.get(&1), later.get(&2)), (Some(11), Some(20)));
 }
 
-/// Runs something, once, when one is next saved.
+/// Runs a function, once, at the next save of a value.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Hooked(u64);
 
@@ -1270,8 +1273,8 @@ impl Serialize for Hooked {
     }
 }
 
-/// A cleared cache numbers its entries from the start, so the save that was under way took new ones for those
-/// on its list.
+/// A cleared cache numbers its entries from the start, so the running save mistook new entries for
+/// those on its list.
 #[test]
 fn a_save_that_a_clear_and_new_entries_overtake_keeps_no_key_twice() {
     use async_cache::CacheBackend;
@@ -1288,7 +1291,7 @@ fn a_save_that_a_clear_and_new_entries_overtake_keeps_no_key_twice() {
         let entries: Vec<async_cache::SavedEntry<u64, u64>> = backend(&disk).load().unwrap();
         let keys: BTreeSet<_> = entries.iter().map(|entry| entry.key).collect();
         assert_eq!(keys.len(), entries.len(), "{entries:?}");
-        // What was copied and encoded before it was cleared.
+        // The entries copied and encoded before the clear.
         assert_eq!(keys, BTreeSet::from([0, 1, 2, 3, 4, 100]));
         cache.save_to_backup().unwrap();
         let cache: AsyncCache<u64, u64> = open(&disk);
@@ -1296,7 +1299,7 @@ fn a_save_that_a_clear_and_new_entries_overtake_keeps_no_key_twice() {
     });
 }
 
-// Keys that serde writes alike
+// Keys with the same serde representation
 
 /// Two kinds of keys that are written as the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -1306,7 +1309,8 @@ enum Id {
     Order(u32),
 }
 
-/// Bytes alone once decided what is under a key, so an order was served to whoever asked for the user.
+/// The bytes alone once decided which entry a key has, so a caller asking for the user got an
+/// order.
 #[test]
 fn unequal_keys_that_are_written_alike_never_get_each_others_values() {
     let disk = FakeDisk::new();
@@ -1333,14 +1337,15 @@ fn unequal_keys_that_are_written_alike_never_get_each_others_values() {
 
 // A file that could not be read
 
-/// A cache that started empty because of a passing error once replaced a file full of entries; then it set that aside, one
-/// more copy for every such start.
+/// A cache that started empty because of a passing error once replaced a file full of entries;
+/// later it set the file aside, with a further copy for every such start.
 #[test]
 fn a_file_that_could_not_be_opened_is_joined_by_the_save_once_it_can_be_read() {
     let disk = saved_numbers(100);
     for start in 1..=3 {
         disk.fail_every("open", io::ErrorKind::PermissionDenied);
-        let (builder, _hands) = life::<u64, u64>(&disk, start * 10); // later than what the file has
+        // Later than all times in the file.
+        let (builder, _hands) = life::<u64, u64>(&disk, start * 10);
         let cache = builder.build().unwrap();
         let warning = cache.opening().warning.as_ref().expect("it says why").to_string();
         assert!(warning.contains(PATH), "{warning}");
@@ -1369,7 +1374,8 @@ fn where_saves_do_not_merge_a_file_that_could_not_be_opened_is_set_aside_and_not
     assert_eq!(cache.save_to_backup().unwrap().set_aside, None, "its own file it replaces");
 }
 
-/// It has not seen what was deleted meanwhile, so nothing of the old file may come back after it.
+/// The cache has not seen deletes made in the meantime, so nothing of the old file may come back
+/// afterwards.
 #[test]
 fn a_cache_that_is_switched_off_saves_an_empty_file() {
     let disk = saved_numbers(3);
@@ -1381,7 +1387,7 @@ fn a_cache_that_is_switched_off_saves_an_empty_file() {
 
 // Drop
 
-/// A value that saves the cache it was in when it is dropped.
+/// A value that saves its former cache when it is dropped.
 #[derive(Clone)]
 struct Saver(Arc<std::sync::Mutex<Option<AsyncCache<u64, Saver>>>>);
 
@@ -1414,7 +1420,8 @@ impl async_cache::CacheBackend<u64, Saver> for OneSaver {
     }
 }
 
-/// What a load from the backup had refused was dropped while the save lock was held, and waited for it.
+/// Entries refused by a load from the backup were dropped while the save lock was held, and waited
+/// for the lock.
 #[test]
 fn what_a_backup_brings_in_vain_may_save_the_cache_when_it_is_dropped() {
     within_limit(|| {

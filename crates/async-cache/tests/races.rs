@@ -1,16 +1,16 @@
-//! Random callers, cancellations, writes and saves at once, on several threads, against an origin whose
-//! values count up.
+//! Random callers, cancellations, writes and saves at the same time, on several threads, against an
+//! origin whose values count up.
 //!
-//! What is checked, all the time and at the end:
-//! 1. a `get` never answers with a value from before an invalidation that was over when it began; nor does a
-//!    save keep one;
-//! 2. of one key two loads run at once only if an invalidation came between them;
-//! 3. nobody hangs, and nobody gets an error that no loader made;
+//! Checked all the time and at the end:
+//! 1. a `get` never returns a value from before an invalidation that had ended when the `get`
+//!    began, and no save keeps such a value;
+//! 2. two loads of one key run at the same time only if an invalidation came between them;
+//! 3. no caller hangs, and every error comes from a loader;
 //! 4. at the end no load runs and no value is kept.
 //!
-//! `ASYNC_CACHE_SEED` replays the choices (not what the threads make of them), `ASYNC_CACHE_ROUNDS` does more
-//! of them.
-#![allow(clippy::cast_possible_truncation)] // keys are few
+//! `ASYNC_CACHE_SEED` replays the choices (but not the scheduling of the threads),
+//! `ASYNC_CACHE_ROUNDS` runs more rounds.
+#![allow(clippy::cast_possible_truncation)] // there are few keys
 #![allow(clippy::print_stdout)] // seeds
 
 mod stage;
@@ -32,11 +32,11 @@ const KEYS: u64 = 6;
 const TASKS: u64 = 8;
 const STEPS: usize = 300;
 
-/// What the origin said at one time.
+/// The origin's answer at one time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Value {
     version: u64,
-    /// Counts the copies there are; those from a file are not counted.
+    /// Counts the existing copies; copies from a file are not counted.
     #[serde(skip)]
     #[allow(dead_code)] // counted from outside
     copies: Option<Arc<()>>,
@@ -48,14 +48,14 @@ type Cache = AsyncCache<u64, Value>;
 #[derive(Default)]
 struct Source {
     version: AtomicU64,
-    /// The version that the last invalidation published.
+    /// The version published by the last invalidation.
     floor: AtomicU64,
-    /// Held while the version is raised and the cache told, so that writes of one key do not overtake each
-    /// other.
+    /// Held while the version is raised and the cache invalidated, so that writes of one key do not
+    /// overtake each other.
     writing: Mutex<()>,
     begun: AtomicUsize,
     done: AtomicUsize,
-    /// For each load that runs, how many invalidations were over when its call began.
+    /// For each running load: the number of invalidations that had ended when its call began.
     running: Mutex<Vec<usize>>,
 }
 
@@ -65,7 +65,7 @@ impl Source {
     }
 }
 
-/// A load that runs.
+/// A running load.
 struct Run(Arc<Origin>, u64, usize);
 
 impl Run {
@@ -100,7 +100,7 @@ impl Origin {
         Value { version, copies: Some(Arc::clone(&self.copies)) }
     }
 
-    /// Raises the version of a key and tells the cache of it.
+    /// Raises the version of a key and invalidates the key in the cache.
     fn write(&self, key: u64, tell: impl FnOnce(u64)) {
         let source = &self.sources[key as usize];
         let _writing = source.writing.lock().unwrap();
@@ -135,7 +135,7 @@ async fn yield_some(times: usize) {
     }
 }
 
-/// Asks for a key, and goes away after some polls.
+/// Asks for a key, and is dropped after some polls.
 async fn ask(cache: &Cache, origin: &Arc<Origin>, key: u64, rng: &mut Rng) {
     let source = &origin.sources[key as usize];
     let (before, after, fate) = (rng.usize(..4), rng.usize(..6), rng.u32(..20));
@@ -196,7 +196,7 @@ async fn step(cache: &Cache, origin: &Arc<Origin>, rng: &mut Rng) {
     }
 }
 
-/// Saves, and looks at what was saved.
+/// Saves, and checks the saved entries.
 fn save(cache: &Cache, origin: &Origin, disk: &DiskBackend) {
     let floors = origin.floors();
     cache.save_to_backup().unwrap();

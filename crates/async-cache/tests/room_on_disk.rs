@@ -1,8 +1,8 @@
-//! A disk that has room for two files suffices for ever.
+//! A disk with room for two files suffices for ever.
 //!
-//! While one entry was cold, the cache kept the file open that it had started with. A save replaced it, but its bytes stayed
-//! on the disk; so from the second save on there were three files, and on a disk with room for two no save ever succeeded
-//! again.
+//! While one entry was cold, the cache kept its initial file open. A save replaced the file, but
+//! its bytes stayed on the disk; so from the second save on there were three files, and on a disk
+//! with room for two no save ever succeeded again.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn open(disk: &FakeDisk, merges: bool) -> Cache {
     AsyncCache::builder().backup(backend).build().unwrap()
 }
 
-/// A disk with a saved cache, and room for that file twice and a little more.
+/// A disk with a saved cache, and room for twice its file and a little more.
 fn tight_disk() -> FakeDisk {
     let disk = FakeDisk::new();
     disk.keep_no_log();
@@ -77,7 +77,7 @@ fn what_is_cold_in_the_new_file_is_served_deleted_evicted_and_expires_as_in_the_
     cache.save_to_backup().unwrap();
     assert_eq!((cache.get(&6), cache.get(&8).as_deref()), (None, Some("new")));
     assert_eq!(cache.len() as u64, COUNT - 2);
-    // New entries make cold ones leave, and none of these comes back.
+    // New entries evict cold ones, and none of the evicted entries comes back.
     (COUNT..COUNT + 500).for_each(|key| cache.set(key, value(key)));
     cache.save_to_backup().unwrap();
     assert_eq!(cache.len() as u64, COUNT);
@@ -89,7 +89,7 @@ fn what_is_cold_in_the_new_file_is_served_deleted_evicted_and_expires_as_in_the_
     assert_eq!(there(&cache), before);
 }
 
-/// Another process deletes and overwrites what is cold here.
+/// Another process deletes and overwrites entries that are cold here.
 #[test]
 fn a_cold_entry_that_another_process_deleted_or_overwrote_is_a_miss_after_a_save() {
     let disk = FakeDisk::new();

@@ -1,9 +1,9 @@
-//! Small scenes under the model checker, which chooses who runs at every lock: one load of a key at a time,
-//! nobody hangs (the checker reports a deadlock), and nothing from before a write is served or stored after
-//! it.
+//! Small scenes under the model checker, which chooses the running thread at every lock: one load
+//! of a key at a time, no caller hangs (the checker reports a deadlock), and no value from before a
+//! write is served or stored after the write.
 //!
-//! Run with `RUSTFLAGS="--cfg shuttle"`, in release. What the checker does not see as several steps is named
-//! in `src/sync.rs`.
+//! Run with `RUSTFLAGS="--cfg shuttle"`, in release. Operations that the checker sees as one step
+//! are named in `src/sync.rs`.
 #![cfg(shuttle)]
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ fn cache() -> Cache {
     AsyncCache::builder().shards(1).build().unwrap()
 }
 
-/// What is loaded from: its value counts up, and its loads are counted.
+/// The origin of loads: its value counts up, and its loads are counted.
 #[derive(Default)]
 struct Origin {
     version: AtomicUsize,
@@ -66,7 +66,7 @@ fn call(cache: &Cache, origin: &Arc<Origin>) -> Pin<Box<dyn Future<Output = Outc
     Box::pin(async move { cache.get_or_load(&1, || origin.load()).await })
 }
 
-/// Polls a call some times, then goes away.
+/// Polls a call some times, then drops it.
 async fn give_up_after(mut call: Pin<Box<dyn Future<Output = Outcome> + Send>>, polls: usize) {
     for _ in 0..polls {
         if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
@@ -76,7 +76,7 @@ async fn give_up_after(mut call: Pin<Box<dyn Future<Output = Outcome> + Send>>, 
     }
 }
 
-/// At random, and at random with few changes of who runs.
+/// With random scheduling, and with random scheduling that switches rarely.
 fn check(scene: fn()) {
     shuttle::check_random(scene, 15_000);
     shuttle::check_pct(scene, 15_000, 3);
@@ -102,7 +102,7 @@ fn a_leader_who_leaves_does_not_take_the_load_from_who_joined() {
         let (cache, origin) = (cache(), Arc::new(Origin::default()));
         let mut leader = call(&cache, &origin);
         if leader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return; // the load was faster than he
+            return; // the load ended before the caller
         }
         let mut joiner = call(&cache, &origin);
         let polled = joiner.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -118,7 +118,7 @@ fn a_leader_who_leaves_does_not_take_the_load_from_who_joined() {
     check(scene);
 }
 
-/// The last caller leaves, another one joins, and the load ends: in any order.
+/// The last caller leaves, another caller joins, and the load ends: in any order.
 #[test]
 fn who_joins_a_load_that_is_being_stopped_is_answered_and_no_two_loads_run_at_once() {
     fn scene() {
@@ -143,7 +143,7 @@ fn when_all_leave_no_load_is_left() {
         for caller in callers {
             block_on(caller).unwrap();
         }
-        // A load that was being polled is dropped by the task that polled it, a little later.
+        // A load that was being polled is dropped by its polling task, a little later.
         while origin.running.load(SeqCst) > 0 {
             thread::yield_now();
         }
@@ -153,8 +153,8 @@ fn when_all_leave_no_load_is_left() {
     check(scene);
 }
 
-/// It never ends by itself, so somebody has to stop it: whoever leaves last, or the task that was polling it
-/// just then.
+/// The load never ends by itself, so it must be stopped: by the last caller to leave, or by the
+/// task that was polling it at that moment.
 #[test]
 fn a_load_that_never_ends_is_dropped_when_all_have_left() {
     fn scene() {
@@ -171,8 +171,8 @@ fn a_load_that_never_ends_is_dropped_when_all_have_left() {
         for caller in callers {
             block_on(caller).unwrap();
         }
-        // The task that polled it may be a little later. Until then, who comes would join the load that never
-        // ends.
+        // The polling task may be a little later. Until then, a new caller would join the endless
+        // load.
         while cache.stats().load_errors < cache.stats().loads {
             thread::yield_now();
         }
@@ -182,7 +182,8 @@ fn a_load_that_never_ends_is_dropped_when_all_have_left() {
     check(scene);
 }
 
-/// Changes the origin, then the cache. From then on nothing older than `1` may be served, whoever loads when.
+/// Changes the origin, then the cache. From then on no value older than `1` may be served,
+/// regardless of loads.
 fn nothing_old_after(write: fn(&Cache, usize)) {
     let (cache, origin) = (cache(), Arc::new(Origin::default()));
     let callers = [(); 2].map(|()| spawn(call(&cache, &origin)));
@@ -217,12 +218,12 @@ fn a_load_that_began_before_a_clear_never_lands_after_it() {
     check(|| nothing_old_after(|cache, _| cache.clear()));
 }
 
-/// How many loads were superseded in all runs of the scene below.
+/// The number of superseded loads in all runs of the scene below.
 static SUPERSEDED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
-/// Two callers whose loads fail with an error of another type, one whose load brings an older value, and a caller that
-/// cannot use the errors: it is answered by its own load at the latest, and a load that it has superseded answers its own
-/// callers and stores nothing.
+/// Two callers whose loads fail with an error of another type, a caller whose load returns an older
+/// value, and a caller that cannot use the errors: it is answered by its own load at the latest,
+/// and a superseded load answers its own callers and stores nothing.
 #[test]
 fn a_caller_that_a_load_brought_nothing_supersedes_the_next_one_which_stores_nothing() {
     async fn load_otherwise(cache: Cache, origin: Arc<Origin>, fails: bool) -> Result<usize, LoadError<u8>> {
@@ -265,7 +266,7 @@ fn opened() -> (Cache, DiskBackend) {
     (AsyncCache::builder().shards(2).backup(disk.clone()).build().unwrap(), disk)
 }
 
-/// What is in the file, each key once.
+/// The entries in the file, each key once.
 fn saved(disk: &DiskBackend) -> BTreeMap<u32, usize> {
     let entries: Vec<SavedEntry<u32, usize>> = disk.load().unwrap();
     let count = entries.len();
@@ -300,7 +301,7 @@ fn a_save_beside_a_promotion_a_set_and_a_delete_keeps_each_entry_as_it_was_at_so
     check(scene);
 }
 
-/// A new entry does not know that its key is in a snapshot that was let go of.
+/// A new entry does not know that its key is in a closed snapshot.
 #[test]
 fn a_save_beside_a_clear_and_new_entries_keeps_no_key_twice_and_nothing_old_later() {
     fn scene() {
@@ -377,8 +378,8 @@ fn a_cold_entry_that_was_set_or_deleted_never_comes_back() {
     check(scene);
 }
 
-/// The snapshot is opened under an empty cache, or read as a whole into one that is not, while others read
-/// and write.
+/// The snapshot is opened under an empty cache, or read as a whole into a filled one, while other
+/// threads read and write.
 #[test]
 fn loading_from_the_backup_beside_reads_and_writes_keeps_what_was_written() {
     fn scene() {
@@ -401,7 +402,8 @@ fn loading_from_the_backup_beside_reads_and_writes_keeps_what_was_written() {
     check(scene);
 }
 
-/// All shards have the snapshot, or none: else a key could be in the file, count, and not be found.
+/// All shards have the snapshot, or none: otherwise a key in the file could be counted, but not
+/// found.
 #[test]
 fn loading_from_the_backup_beside_a_clear_leaves_everything_or_nothing() {
     fn scene() {
@@ -422,7 +424,7 @@ fn loading_from_the_backup_beside_a_clear_leaves_everything_or_nothing() {
     check(scene);
 }
 
-/// The reader read the old file; by the time he would keep what he read, a newer one is open.
+/// The reader read the old file; when it stores the entry, a newer file is open.
 #[test]
 fn what_was_read_from_one_snapshot_is_not_kept_under_the_next() {
     fn scene() {
@@ -456,8 +458,8 @@ fn two_saves_at_once_leave_one_whole_file() {
 
 type Loader = BatchLoader<u32, usize, &'static str>;
 
-/// A batch loader over the origin: each key's value is its version. Batches leave when they have so many keys, or when
-/// everybody else had a turn.
+/// A batch loader over the origin: each key's value is its version. Batches leave when they have
+/// `max_size` keys, or when all other tasks had a turn.
 fn batches(cache: &Cache, origin: &Arc<Origin>, max_size: usize) -> Loader {
     let origin = Arc::clone(origin);
     BatchLoader::builder(cache).window(Duration::ZERO).max_size(max_size).build(move |keys: Vec<u32>| {
@@ -493,8 +495,8 @@ fn callers_of_a_batch_are_all_answered_and_each_key_is_asked_for_once() {
     check(scene);
 }
 
-/// A scene that ends earlier drops tasks in the middle of what they do, and one may hold a lock that another one's
-/// destructor wants. For scenes in which every key is stored once at most.
+/// A scene that ends earlier drops tasks in the middle of their work, and a dropped task may hold a
+/// lock that another task's destructor needs. For scenes in which every key is stored at most once.
 fn until_every_flight_has_ended(cache: &Cache) {
     let is_over = || {
         let stats = cache.stats();
@@ -505,7 +507,7 @@ fn until_every_flight_has_ended(cache: &Cache) {
     }
 }
 
-/// The last caller leaves, another one comes, and the batch leaves: in any order.
+/// The last caller leaves, another caller arrives, and the batch leaves: in any order.
 #[test]
 fn whoever_stays_is_answered_whether_the_others_leave_before_the_batch_or_after() {
     fn scene() {
@@ -524,7 +526,7 @@ fn whoever_stays_is_answered_whether_the_others_leave_before_the_batch_or_after(
     check(scene);
 }
 
-/// What had left is stored, what had not is dropped: in either case its flight ends.
+/// Keys that had left are stored, others are dropped: in either case their flights end.
 #[test]
 fn when_all_leave_every_flight_of_a_batch_ends() {
     fn scene() {
@@ -535,7 +537,7 @@ fn when_all_leave_every_flight_of_a_batch_ends() {
         for leaver in leaving {
             block_on(leaver).unwrap();
         }
-        // A batch that has left goes on.
+        // A batch that has left continues.
         until_every_flight_has_ended(&cache);
         assert_eq!(block_on(call_batch(&loader, 1)).unwrap(), 0);
     }

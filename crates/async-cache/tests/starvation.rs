@@ -1,9 +1,10 @@
-//! A caller whose loader would succeed is answered, however many loads of its key bring it nothing.
+//! A caller whose loader would succeed is answered, even if many loads of its key do not help it.
 //!
-//! The story: a task went on asking for a key, with a loader that failed with another type of error, or with a batch
-//! loader that had no value. On a runtime of one thread the task was woken first after each load and began the next one,
-//! and a caller with a loader of its own joined that one, and the next one, for ever. A caller that a load has brought
-//! nothing joins only loads of its own kind now, and fences others to load with its own loader.
+//! The story: a task asked again and again for a key, with a loader that failed with another type
+//! of error, or with a batch loader without a value. On a single-threaded runtime the task was
+//! woken first after each load and began the next one, and a caller with its own loader joined that
+//! load, and the next, for ever. Now a caller for which a load had no result joins only loads of
+//! its own kind, and fences others to load with its own loader.
 
 mod stage;
 
@@ -25,7 +26,7 @@ fn cache() -> Cache {
     AsyncCache::builder().build().unwrap()
 }
 
-/// A task that never stops asking for key 1 with a loader that fails; and how many loads it has begun.
+/// A task that never stops asking for key 1 with a failing loader; and the number of its loads.
 fn fails_for_ever(cache: &Cache) -> (JoinHandle<()>, Arc<AtomicUsize>) {
     let (cache, begun) = (cache.clone(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&begun);
@@ -64,10 +65,11 @@ fn has_nothing_for_ever(cache: &Cache) -> (JoinHandle<()>, Arc<AtomicUsize>) {
     (tokio::spawn(asks), begun)
 }
 
-/// How many callers a test has that could starve, all with loaders alike.
+/// The number of callers in a test that could starve, all with the same kind of loader.
 const CALLERS: usize = 20;
 
-/// Callers that are answered beside such a task, and how many loads that took them.
+/// Checks that callers are answered beside the task; returns the number of the task's loads in the
+/// meantime.
 async fn are_answered(cache: &Cache, (others, begun): (JoinHandle<()>, Arc<AtomicUsize>)) -> usize {
     until(|| begun.load(SeqCst) > 0).await;
     let loads = Loads::new();
@@ -108,8 +110,8 @@ on_both_runtimes! {
         others.abort();
     }
 
-    /// The caller fences the load that it cannot use. That one goes on for its own callers, and stores nothing over
-    /// what the caller has loaded.
+    /// The caller fences a load that it cannot use. The fenced load continues for its own callers,
+    /// and does not overwrite the value loaded by the caller.
     async fn a_load_that_is_fenced_for_another_answers_its_own_callers() {
         let (cache, first, second, own) = (cache(), Loads::new(), Loads::new(), Loads::new());
         let mut leader = Box::pin(cache.get_or_load(&1, first.load(Err::<u32, _>(OtherError))));
@@ -119,13 +121,13 @@ on_both_runtimes! {
         first.let_end(1);
         assert!(matches!(leader.await, Err(LoadError::Failed(error)) if *error == OtherError));
 
-        // The next load is led by another one before the caller runs.
+        // Another caller leads the next load before the caller runs.
         let mut leader = Box::pin(cache.get_or_load(&1, second.load(Ok::<_, OtherError>(9))));
         assert!(poll_once(&mut leader).is_pending());
         assert!(poll_once(&mut caller).is_pending());
         until(|| second.started() == 1 && own.started() == 1).await;
         assert_eq!(cache.stats().fenced, 1);
-        // Whoever comes now joins the caller's load.
+        // A later caller joins the caller's load.
         let mut later = Box::pin(cache.get_or_load(&1, second.load(Ok::<_, OtherError>(10))));
         assert!(poll_once(&mut later).is_pending());
         own.let_end(1);
@@ -136,7 +138,8 @@ on_both_runtimes! {
         assert_eq!((first.started(), second.started(), own.started()), (1, 1, 1));
     }
 
-    /// Both sides may have loaders that fail, each with its type: each call loads once, and no side fences for ever.
+    /// Both sides may have failing loaders, each with its own type: each call loads once, and no
+    /// side fences for ever.
     async fn two_kinds_of_callers_that_all_fail_load_once_a_call_at_most() {
         let (cache, loads) = (cache(), Loads::new());
         loads.let_end(2 * CALLERS);

@@ -1,5 +1,5 @@
-//! A backup that others may have written is an empty cache and a warning that says why; and what a secret and
-//! compression do to a cache's lives.
+//! A backup that others may have written gives an empty cache and a warning with the reason; and
+//! the effects of a secret and compression on a cache's lives.
 
 mod stage;
 
@@ -34,7 +34,7 @@ fn fill(cache: &Cache) {
     (0..COUNT).for_each(|key| cache.set(key, value(key)));
 }
 
-/// The kind of error that the opening warned of.
+/// The kind of error in the warning at opening.
 fn warning(cache: &Cache) -> Option<DiskErrorKind> {
     match &cache.opening().warning {
         Some(BackupError::Disk(error)) => Some(error.kind().clone()),
@@ -58,7 +58,8 @@ fn a_file_of_another_user_is_an_empty_cache_and_kept_even_if_it_is_given_back_be
     disk.set_ownership(Path::new(PATH), ownership(666));
     let cache = open(backend(&disk));
     assert_eq!((warning(&cache), cache.len()), (Some(DiskErrorKind::Trust), 0));
-    // Somebody follows the advice of the warning. What the file holds is not in this cache, so it must not go.
+    // The user follows the advice of the warning. The file's entries are not in this cache, so they
+    // must not be lost.
     disk.set_ownership(Path::new(PATH), ownership(disk.as_vfs().user().unwrap()));
     cache.set(1, "new".to_owned());
     let saved = cache.save_to_backup().unwrap();
@@ -84,9 +85,9 @@ fn a_volume_that_makes_its_files_writable_to_a_group_keeps_a_cache_with_a_secret
         }
         let has_secret = warm == 5;
         assert!(has_secret || warm == 0);
-        // The file and its lock; and without a secret one copy of what was refused.
+        // The file and its lock; and without a secret one copy of the refused file.
         assert_eq!(disk.files().len(), if has_secret { 2 } else { 3 }, "{:?}", disk.files());
-        let _ = async_cache_disk::clear(&disk.as_vfs(), Path::new(PATH), None);
+        let _ = async_cache_disk::CacheFile::new(disk.as_vfs(), PATH).clear(None);
     }
 }
 
@@ -99,7 +100,7 @@ fn a_cache_with_a_secret_lives_on_with_it_and_starts_empty_with_another_or_none(
     cache.save_to_backup().unwrap();
     let cache = open(ours());
     cache.set(5, value(5));
-    cache.save_to_backup().unwrap(); // all the others are copied
+    cache.save_to_backup().unwrap(); // all other entries are copied
     assert_full(&open(ours()));
     for other in [backend(&disk), backend(&disk).secret(secret("their secret, long enough"))] {
         let cache = open(other);

@@ -1,5 +1,6 @@
-//! The user's own code misbehaves: `Deserialize`, `Serialize`, `Clone`, `Eq`, `Hash` and `Drop` that panic, and calls
-//! from a thread that ends. Whatever it does, the cache stays usable, and no other entry pays for it.
+//! The user's own code misbehaves: `Deserialize`, `Serialize`, `Clone`, `Eq`, `Hash` and `Drop`
+//! that panic, and calls from a thread that ends. In every case the cache stays usable, and no
+//! other entry is affected.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,8 +35,8 @@ fn open(folder: &TempDir) -> AsyncCache<u32, Age> {
     AsyncCache::builder().backup(DiskBackend::new(folder.path().join("c"))).build().unwrap()
 }
 
-/// A `Deserialize` that panics on what an earlier version of the program wrote. The panic went through `get` and
-/// `get_or_load`, for ever, since the record stayed and every save passed it on.
+/// A `Deserialize` that panics on data of an earlier version of the program. The panic went through
+/// `get` and `get_or_load`, for ever, since the record stayed and every save copied it.
 #[tokio::test]
 async fn a_record_whose_decoding_panics_is_a_miss_that_is_counted() {
     let folder = tempfile::tempdir().unwrap();
@@ -91,8 +92,8 @@ impl Clone for Unlucky {
     }
 }
 
-/// A `Clone` that panicked while a save cloned the entries went through `save_to_backup`: nothing was saved, by this save
-/// and by all later ones.
+/// A `Clone` that panicked while a save cloned the entries went through `save_to_backup`: nothing
+/// was saved, by this save and by all later saves.
 #[test]
 fn an_entry_whose_clone_panics_is_left_out_of_a_save_and_the_others_are_saved() {
     let folder = tempfile::tempdir().unwrap();
@@ -111,7 +112,7 @@ fn an_entry_whose_clone_panics_is_left_out_of_a_save_and_the_others_are_saved() 
     assert_eq!([1, 2, 4].map(|key| cache.get(&Unlucky(key))), [Some(Unlucky(101)), None, Some(Unlucky(104))]);
 }
 
-/// The write counts all the same: what another process has of the key is older.
+/// The write still counts: another process's entry for the key is older.
 #[test]
 fn an_entry_whose_clone_panics_hides_what_others_have_of_the_key() {
     let folder = tempfile::tempdir().unwrap();
@@ -135,7 +136,7 @@ fn an_entry_whose_clone_panics_hides_what_others_have_of_the_key() {
     );
 }
 
-/// How many entries a save has brought to it.
+/// The number of entries that a save has passed to the backend.
 struct Counts(Arc<AtomicUsize>);
 
 impl CacheBackend<u32, Unlucky> for Counts {
@@ -163,7 +164,7 @@ fn a_backend_of_ones_own_does_not_see_an_entry_whose_clone_panics() {
 }
 
 thread_local! {
-    /// In how many calls from now on the code of a [`Touchy`] panics; negative is never.
+    /// After how many calls the code of a [`Touchy`] panics; negative means never.
     static FUSE: Cell<i32> = const { Cell::new(-1) };
 }
 
@@ -172,7 +173,7 @@ fn burn() {
     assert_ne!(FUSE.get(), -1, "burnt");
 }
 
-/// Panics in whatever the cache calls of it, when the fuse has burnt down.
+/// Panics in every method called by the cache, when the fuse has run out.
 #[derive(Debug)]
 struct Touchy(u32);
 
@@ -207,8 +208,9 @@ impl Drop for Touchy {
     }
 }
 
-/// Each operation is stopped at each call of the user's code in turn. A panic goes to the caller, which is where the
-/// user's code stands; the cache stays usable: nothing is locked, no entry is there half, and the counts agree.
+/// Each operation is interrupted at each call of the user's code in turn. A panic goes to the
+/// caller, to which the user's code belongs; the cache stays usable: nothing is locked, no entry is
+/// incomplete, and the counters agree.
 #[test]
 fn a_panic_of_the_users_code_at_any_place_leaves_the_cache_usable() {
     type Cache = AsyncCache<Touchy, Touchy>;
@@ -260,7 +262,7 @@ impl Drop for AtTheEnd {
     fn drop(&mut self) {
         self.0.set("gathered".to_owned(), 1);
         self.0.delete("nothing");
-        // Not if one of these panicked: then the channel is closed unheard.
+        // Not if an earlier call panicked: then the channel is closed without a message.
         if self.0.contains("cold") {
             self.1.send(self.0.get("cold")).unwrap();
         }
@@ -271,9 +273,9 @@ thread_local! {
     static KEPT: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
 }
 
-/// A thread-local of the user's own, dropped when its thread ends, writes down what it has gathered. The buffers for
-/// look-ups in an opened file are a thread-local, too, and were gone by then: the calls panicked, and a panic there ends
-/// the process.
+/// A user's own thread-local, dropped when its thread ends, writes its collected data. The buffers
+/// for look-ups in an opened file are a thread-local too, and were already gone: the calls
+/// panicked, and a panic at that point ends the process.
 #[test]
 fn a_thread_that_ends_may_use_a_cache_with_an_opened_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Warming up: what is loaded, how much of it at once, and what is left when it is cancelled.
+//! Warming up: which keys are loaded, how many at a time, and the state after a cancellation.
 
 mod stage;
 
@@ -16,7 +16,7 @@ fn cache() -> Cache {
     AsyncCache::builder().build().unwrap()
 }
 
-/// Ten times the key, when the test says so.
+/// Ten times the key, when the test says.
 fn tenfold(
     loads: &Arc<Loads>,
 ) -> impl Fn(u32) -> std::pin::Pin<Box<dyn Future<Output = Result<u32, String>> + Send>> + Send + Sync + 'static

@@ -1,4 +1,4 @@
-//! What is saved: small records that are alike, and pages of HTML.
+//! The saved data: small similar records, and pages of HTML.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub(crate) fn record(id: u64) -> Record {
     }
 }
 
-/// A page of some 8 KB: markup that repeats, text that does not.
+/// A page of about 8 KB: repetitive markup, varied text.
 pub(crate) fn page(id: u64) -> String {
     const WORDS: [&str; 24] = [
         "cache", "never", "cold", "deploy", "value", "entry", "key", "load", "price", "order", "cart",

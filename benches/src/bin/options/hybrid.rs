@@ -1,4 +1,5 @@
-//! foyer's hybrid cache, filled with the same entries, all of which fit into its memory: closing it is its save.
+//! foyer's hybrid cache, filled with the same entries, all of which fit into its memory: closing
+//! the cache is its save.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -14,14 +15,14 @@ use tokio::runtime::Runtime;
 
 use crate::{Contender, Figures, Value, asked, micros, millis};
 
-/// Stands above the tables.
+/// Printed above the tables.
 pub(crate) const WHAT_DIFFERS: &str = "foyer is a cache that spills to disk, not a snapshot: closing it writes what is in \
     memory into the blocks of a device, each value aligned to 4096 bytes, and opening it scans the device. Its close does \
     not sync, so its files are synced within the time here. Of entries that its queues have no room for it drops some; they \
     were made large enough that none was missing. It has no secret, no deadlines, and no order of use across restarts.\n";
 
-/// More than an entry takes on the device, which is one page, or two for a page of HTML. The queues get as much, so that no
-/// entry is dropped for the want of a place.
+/// More than an entry takes on the device: one page, or two for a page of HTML. The queues get the
+/// same size, so that no entry is dropped for lack of space.
 const BYTES_PER_ENTRY: usize = 12 << 10;
 const FEWEST_BYTES: usize = 64 << 20;
 
@@ -111,7 +112,7 @@ fn sync(folder: &Path) {
     files(folder).for_each(|file| file.sync_all().expect("the disk works"));
 }
 
-/// What the files take, not what they would if they were full.
+/// The allocated size of the files, not their nominal size.
 fn allocated_bytes(folder: &Path) -> u64 {
     files(folder).map(|file| file.metadata().expect("it is open").blocks() * 512).sum()
 }

@@ -1,8 +1,9 @@
-//! What the options of a file cost: merging, a secret, compression at three levels, and a secret with compression; on
-//! saving, opening, the first get, cold gets, saving again with nearly everything cold, and the size. With the feature
-//! `foyer`, beside foyer's hybrid cache. On small records and on pages of HTML; all variants take turns in every round.
+//! The cost of a file's options: merging, a secret, compression at three levels, and a secret with
+//! compression. Measured for saving, opening, the first get, cold gets, saving again with nearly
+//! all entries cold, and the size. With the feature `foyer`, beside foyer's hybrid cache. On small
+//! records and on pages of HTML; all variants take turns in every round.
 //!
-//! `options --save` writes the report; `--smoke` only runs it.
+//! `options --save` writes the report; `--smoke` only runs the benchmark.
 
 #![allow(clippy::disallowed_methods)] // measures time
 
@@ -21,16 +22,16 @@ use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 5;
 
-/// What is cached: anything that both caches can write.
+/// The cached values: any type that both caches can write.
 pub(crate) trait Value: Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static {}
 impl<V: Clone + Send + Sync + Serialize + for<'d> Deserialize<'d> + 'static> Value for V {}
 
-/// One contender; one round saves the entries, comes back, and saves again.
+/// One contender; a round saves the entries, opens the file, and saves again.
 pub(crate) trait Contender<V> {
     fn round(&mut self, folder: &Path, entries: u64, value: &dyn Fn(u64) -> V, figures: &mut Figures);
 }
 
-/// What the rounds measured: times in milliseconds or microseconds, and the size.
+/// The measurements: times in milliseconds or microseconds, and the size.
 #[derive(Default)]
 pub(crate) struct Figures {
     pub(crate) save_millis: Vec<f64>,
@@ -49,7 +50,7 @@ pub(crate) fn micros(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 
-/// Which entries are asked for once more than one was.
+/// The entries that are asked for several times.
 pub(crate) fn asked(entries: u64) -> impl Iterator<Item = u64> {
     (0..2000.min(entries / 4)).map(|id| id * 3)
 }

@@ -8,15 +8,15 @@ use async_cache::{AsyncCache, Compression, DiskBackend, Secret};
 
 use crate::{Contender, Figures, Value, asked, micros, millis};
 
-/// What is at the path when a cache saves for the first time.
+/// The content of the path when a cache saves for the first time.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Sharing {
-    /// Nothing; the save merges with that.
+    /// No file; the save merges, with nothing.
     #[default]
     Alone,
-    /// Nothing; the save does not look.
+    /// No file; the save does not check.
     Replaced,
-    /// What another process has saved, which has older entries for the same keys.
+    /// A file of another process, with older entries for the same keys.
     Joined,
 }
 

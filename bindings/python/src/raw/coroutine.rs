@@ -8,17 +8,20 @@
 //! | new | `send(None)` begins; `throw` and `close` end it; dropped, it warns that it was never awaited |
 //! | running | one of the calls below is on the stack; any other call is `ValueError` |
 //! | waiting | `send`, `throw`, `close`; dropped, it leaves what it waits for; another `await` is `RuntimeError` |
-//! | done | every further `send` or `throw` is `RuntimeError`; dropped, its memory goes to the free list |
+//! | done | every further `send` or `throw` is `RuntimeError`; dropped, it goes to the free list |
+//! | free | a call takes it from the free list: it is new again |
 //!
 //! Rules:
-//! 1. `body` is initialised from creation to the end of dealloc. `busy` is set while a method of the body
-//!    runs, and nothing else touches the body then: the only `&mut` is the one of that method;
+//! 1. `body` is initialised unless the object is free. `busy` is set while a method of the body runs and while
+//!    the object is free, and nothing else touches the body then: the only `&mut` is the one of that method;
 //! 2. the collector visits the body only while it is not busy. What a busy one holds is held by the stack,
 //!    too, so that it is alive anyway;
 //! 3. an object whose finalizer ran does not go to the free list: the interpreter notes that in its header,
 //!    and would not call the finalizer of its next life;
-//! 4. an object on the free list has no references and is not known to the collector, and keeps its reference to
-//!    its type, which never goes away.
+//! 4. a free object is a live one for the interpreter: the free list owns the only reference to it, the collector
+//!    knows it, and it holds nothing but its type. So neither taking it nor returning it changes the collector's
+//!    lists. `gc.get_objects` may give out a second reference: such an object is not taken, but given up to its
+//!    holder.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -34,11 +37,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 use super::calls::Invoke;
-use super::{Ref, Sent, attached, stop};
+use super::class::{Blueprint, is_exactly};
+use super::visit::{self, Visit};
+use super::{Sent, attached, refcount, stop};
 use crate::errors::out_of_coroutine;
 
 /// What a coroutine-like object does.
-pub(crate) trait Coroutine: Sized {
+pub(crate) trait Coroutine: Visit + Sized {
     /// Its type's name.
     const NAME: &'static CStr;
 
@@ -52,7 +57,7 @@ pub(crate) trait Coroutine: Sized {
     fn is_done(&self) -> bool;
     /// Whether it has begun and not ended.
     fn is_waiting(&self) -> bool;
-    /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
+    /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`](super::Ref).
     /// `None` if it takes more than that.
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>>;
     /// One step.
@@ -65,8 +70,6 @@ pub(crate) trait Coroutine: Sized {
     fn abandon(&mut self, py: Python<'_>);
     /// A step of it has panicked with this error, which its caller gets: others who wait for it must not wait for ever.
     fn fail(&mut self, py: Python<'_>, error: &PyErr);
-    /// The collector asks for what it holds.
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int;
     /// Where its type and its free list are.
     fn statics() -> &'static Statics;
 }
@@ -114,42 +117,51 @@ pub(crate) fn new<B: Coroutine>(py: Python<'_>, body: B) -> PyResult<Bound<'_, P
 #[inline(always)]
 #[allow(clippy::inline_always)] // see above
 pub(crate) fn make<B: Coroutine>(py: Python<'_>, body: impl FnOnce() -> B) -> PyResult<Bound<'_, PyAny>> {
-    let object = allocate::<B>(py)?;
-    // SAFETY: a fresh block of the right size, whose head is initialised and whose rest is not. Nobody sees the
-    // object before it is whole; should `body` panic, its memory is leaked.
+    let (object, origin) = allocate::<B>(py)?;
+    // SAFETY: the object has the right size, its head is initialised, and its body is not. The only other one who can
+    // know the object is the collector, and the object is busy for it (rule 4) or unknown to it until it is whole.
+    // Should `body` panic, the object is leaked.
     unsafe {
         let this = object.cast::<Object<B>>();
-        (&raw mut (*this).busy).write(false);
+        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
         (&raw mut (*this).finalized).write(false);
         (&raw mut (*this).awaited).write(false);
-        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
-        ffi::PyObject_GC_Track(object.cast());
+        (&raw mut (*this).busy).write(false);
+        if let Origin::Memory = origin {
+            ffi::PyObject_GC_Track(object.cast());
+        }
         Ok(Bound::from_owned_ptr(py, object))
     }
 }
 
-/// The memory of an object, with one reference to it, and one to the type.
+/// Where a new object came from.
+#[derive(Clone, Copy)]
+enum Origin {
+    FreeList,
+    /// The collector does not know it yet.
+    Memory,
+}
+
+/// An object without a body, with one reference to it, and one to the type.
 #[inline]
-fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
-    let statics = B::statics();
-    let class = match statics.class.get(py) {
-        Some(class) => class.as_ptr().cast::<ffi::PyTypeObject>(),
-        None => class::<B>(py)?.as_ptr().cast(),
-    };
-    // SAFETY: attached, so nobody else touches the free list.
-    let free = unsafe { &mut *statics.free.get() };
-    let object = if free.len > 0 {
-        free.len -= 1;
-        let object = free.objects[free.len];
-        // SAFETY: rule 4: the block was a finished object of this type, without references, and holds its
-        // reference to the type; the first reference makes it a live one again.
-        unsafe { ffi::Py_INCREF(object) };
-        object
-    } else {
-        // SAFETY: the type is ready and has the size of `Object<B>`.
-        unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) }
-    };
-    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok(object) }
+fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<(*mut ffi::PyObject, Origin)> {
+    // SAFETY: attached, so nobody else touches the free list, which holds live objects of this type. Rule 4: the
+    // reference of the list is the caller's from now on.
+    unsafe {
+        let free = &mut *B::statics().free.get();
+        if free.len > 0 {
+            free.len -= 1;
+            let object = free.objects[free.len];
+            if ffi::Py_REFCNT(object) == 1 {
+                return Ok((object, Origin::FreeList));
+            }
+            ffi::Py_DECREF(object);
+        }
+    }
+    let class = class::<B>(py)?.as_ptr().cast::<ffi::PyTypeObject>();
+    // SAFETY: the type is ready and has the size of `Object<B>`.
+    let object = unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) };
+    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok((object, Origin::Memory)) }
 }
 
 /// The Python type, made at its first use.
@@ -159,74 +171,29 @@ pub(crate) fn class<B: Coroutine>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>
 }
 
 fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let method =
-        |name: &'static CStr, call: ffi::PyCFunction, flags: c_int, doc: &'static CStr| ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunction: call },
-            ml_flags: flags,
-            ml_doc: doc.as_ptr(),
-        };
-    // The interpreter keeps pointers to these; a type lives as long as the process.
-    let methods = Box::leak(Box::new([
-        method(c"send", send_method::<B>, ffi::METH_O, c"Resumes it with a value."),
-        method(c"throw", throw_method::<B>, ffi::METH_VARARGS, c"Raises an exception where it waits."),
-        method(c"close", close_method::<B>, ffi::METH_NOARGS, c"Ends it."),
-        ffi::PyMethodDef::zeroed(),
-    ]));
-    let named = |name: &'static CStr| ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(name_getter::<B>),
-        set: None,
-        doc: std::ptr::null(),
-        closure: null_mut(),
-    };
-    let getter = |name: &'static CStr, get: ffi::getter| ffi::PyGetSetDef { get: Some(get), ..named(name) };
-    let inner = |name: &'static CStr| ffi::PyGetSetDef {
-        get: Some(inner_getter::<B>),
-        closure: name.as_ptr().cast_mut().cast(),
-        ..named(name)
-    };
-    let getset = Box::leak(Box::new([
-        named(c"__name__"),
-        named(c"__qualname__"),
-        getter(c"cr_running", running_getter::<B>),
-        getter(c"cr_suspended", suspended_getter::<B>),
+    let flags = ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let blueprint = Blueprint::new::<Object<B>>(B::NAME, flags)
+        .slot(ffi::Py_am_await, await_slot::<B> as *mut c_void)
+        .slot(ffi::Py_am_send, send_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_repr, repr_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_iter, iter_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void)
+        .slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void)
+        .slot(ffi::Py_tp_traverse, traverse::<B> as *mut c_void)
+        .attribute(c"__name__", name_getter::<B>)
+        .attribute(c"__qualname__", name_getter::<B>)
+        .attribute(c"cr_running", running_getter::<B>)
+        .attribute(c"cr_suspended", suspended_getter::<B>)
         // There is no frame of Python's but that of a coroutine inside, which shows where it hangs.
-        inner(c"cr_frame"),
-        inner(c"cr_await"),
-        inner(c"cr_code"),
-        // SAFETY: all zeros end the list.
-        unsafe { std::mem::zeroed() },
-    ]));
-    let slot = |slot, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
-    let mut slots = [
-        slot(ffi::Py_tp_getset, getset.as_mut_ptr().cast()),
-        slot(ffi::Py_am_await, await_slot::<B> as *mut c_void),
-        slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_repr, repr_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_iter, iter_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void),
-        slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void),
-        slot(ffi::Py_tp_traverse, traverse::<B> as *mut c_void),
-        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
-        slot(0, null_mut()),
-    ];
-    let mut spec = ffi::PyType_Spec {
-        name: B::NAME.as_ptr(),
-        basicsize: c_int::try_from(size_of::<Object<B>>())?,
-        itemsize: 0,
-        flags: u32::try_from(
-            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
-        )?,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: attached; the slots have the signatures that their numbers ask for, end with a zero, and are
-    // copied; the layout begins with `PyObject`.
-    unsafe {
-        let class = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))?;
-        Ok(class.cast_into_unchecked::<PyType>())
-    }
+        .attribute(c"cr_frame", inner_getter::<B>)
+        .attribute(c"cr_await", inner_getter::<B>)
+        .attribute(c"cr_code", inner_getter::<B>)
+        .method(c"send", send_method::<B>, ffi::METH_O, c"Resumes it with a value.")
+        .method(c"throw", throw_method::<B>, ffi::METH_VARARGS, c"Raises an exception where it waits.")
+        .method(c"close", close_method::<B>, ffi::METH_NOARGS, c"Ends it.");
+    // SAFETY: attached; the slots, getters and methods have their signatures.
+    unsafe { blueprint.make(py) }
 }
 
 /// Runs `work` on the body, unless it is running already.
@@ -260,7 +227,7 @@ fn with<B: Coroutine, R>(
 /// Runs `work` on the body of such an object; `None` if it runs already, or the object is another one.
 pub(crate) fn on<B: Coroutine, R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&mut B) -> R) -> Option<R> {
     let class = B::statics().class.get(object.py())?;
-    if !object.get_type().is(class) {
+    if !is_exactly(object, class) {
         return None;
     }
     with::<B, _>(object.py(), object.as_ptr(), |body| Ok(work(body))).ok()
@@ -325,7 +292,7 @@ unsafe extern "C" fn inner_getter<B: Coroutine>(
     closure: *mut c_void,
 ) -> *mut ffi::PyObject {
     attached(|py| {
-        // SAFETY: `closure` is the name that `make_class` put there, which lives as long as the process.
+        // SAFETY: `closure` is the attribute's name, which `Blueprint::attribute` put there.
         let name = unsafe { CStr::from_ptr(closure.cast_const().cast()) };
         let inner = with::<B, _>(py, object, |body| Ok(body.inner(py))).ok().flatten();
         let value = inner.and_then(|inner| inner.getattr(name.to_str().ok()?).ok());
@@ -352,7 +319,8 @@ unsafe extern "C" fn await_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mu
             return null_mut();
         }
         (*this).awaited = true;
-        ffi::Py_NewRef(object)
+        refcount::add(object);
+        object
     }
 }
 
@@ -438,7 +406,10 @@ unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut
         if let Some(value) = fast::<B>(Python::assume_attached(), object) {
             // A null without an exception is a `StopIteration` with `None`.
             if !value.is_none() {
-                stop::raise_fast(value.as_borrowed());
+                // `await f(x)` has the only reference, so only the interpreter gets the exception.
+                let context =
+                    if ffi::Py_REFCNT(object) == 1 { stop::Context::None } else { stop::Context::Handled };
+                stop::raise_fast(value.as_borrowed(), context);
             }
             return null_mut();
         }
@@ -539,21 +510,49 @@ unsafe extern "C" fn finalize<B: Coroutine>(object: *mut ffi::PyObject) {
 
 unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
     let this = object.cast::<Object<B>>();
-    // SAFETY: called once, when the last reference is gone. The finalizer may bring the object back to life,
-    // which ends the call. Afterwards it is taken off the collector's lists before its body is dropped, so
-    // that nobody sees it half gone; the type's reference, which each object holds, goes last, or stays (rule 4).
+    // SAFETY: called when the last reference is gone. A busy object is a free one (rule 1) that the list has given up,
+    // for whoever runs a method has a reference. The finalizer may bring the object back to life, which ends the call.
     unsafe {
-        if !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+        let is_free = (*this).busy;
+        if !is_free && !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return;
         }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        ManuallyDrop::drop(&mut (*this).body);
+        // Rule 3.
+        if (*this).finalized || (*B::statics().free.get()).len >= KEPT {
+            ffi::PyObject_GC_UnTrack(object.cast());
+            if !is_free {
+                ManuallyDrop::drop(&mut (*this).body);
+            }
+            return free_memory(object);
+        }
+        // Rule 4: alive again before the body is dropped, for that may run Python code and the collector.
+        refcount::revive(object);
+        (*this).busy = true;
+        if !is_free {
+            ManuallyDrop::drop(&mut (*this).body);
+        }
         let free = &mut *B::statics().free.get();
-        if free.len < KEPT && !(*this).finalized {
+        if free.len < KEPT {
             free.objects[free.len] = object;
             free.len += 1;
-            return;
+        } else if ffi::Py_REFCNT(object) == 1 {
+            // That code has filled the list.
+            ffi::PyObject_GC_UnTrack(object.cast());
+            free_memory(object);
+        } else {
+            ffi::Py_DECREF(object);
         }
+    }
+}
+
+/// Frees an object that has no body any more and is unknown to the collector.
+///
+/// # Safety
+/// The thread is attached, and nobody has a reference to the object but the caller.
+#[cold]
+unsafe fn free_memory(object: *mut ffi::PyObject) {
+    // SAFETY: as the caller says; the type's reference, which each object holds, is dropped last.
+    unsafe {
         let class = ffi::Py_TYPE(object);
         ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(class.cast());
@@ -563,38 +562,16 @@ unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
 unsafe extern "C" fn traverse<B: Coroutine>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
-    arg: *mut c_void,
+    argument: *mut c_void,
 ) -> c_int {
     let this = object.cast::<Object<B>>();
-    // SAFETY: the collector passes live objects of this type. Rule 2 keeps it off a body that is in use.
+    // SAFETY: the collector passes live objects of this type, and its own function and argument. Rule 2 keeps it off a
+    // body that is in use.
     unsafe {
-        let mut call = |object: *mut ffi::PyObject| {
-            if object.is_null() { 0 } else { visit(object, arg) }
-        };
-        let class = call(ffi::Py_TYPE(object).cast());
+        let class = visit(ffi::Py_TYPE(object).cast(), argument);
         if class != 0 || (*this).busy {
             return class;
         }
-        (*this).body.visit(&mut call)
+        visit::from_slot(&*(*this).body, visit, argument)
     }
-}
-
-impl<T> Ref<T> {
-    /// For [`Coroutine::visit`].
-    pub(crate) fn pointer(&self) -> *mut ffi::PyObject {
-        self.0.as_ptr()
-    }
-}
-
-/// Visits everything in a list, until one says to stop.
-pub(crate) fn visit_all(
-    visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int,
-    pointers: &[*mut ffi::PyObject],
-) -> c_int {
-    pointers.iter().map(|&pointer| visit(pointer)).find(|&stop| stop != 0).unwrap_or(0)
-}
-
-/// The pointer of an optional reference, for [`visit_all`].
-pub(crate) fn pointer_of<T>(reference: Option<&Ref<T>>) -> *mut ffi::PyObject {
-    reference.map_or(null_mut(), Ref::pointer)
 }

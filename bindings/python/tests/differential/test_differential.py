@@ -1,12 +1,13 @@
 """The same random programs on this package and on async-cache 2.0.3: the same answers and metrics.
 
-What the programs leave out is what the two do differently on purpose: cancellation, changes during a load, one
-key twice in a batch, several loads of a failing key in a herd, `maxsize=0` (unlimited in the original) and `in`
-(which promotes in the original; asked here only where nothing is evicted). A write of a key that is there counts
-as a use of it, and does not in the original: where something can be evicted, the programs delete first.
+The programs leave out intended differences: cancellation, changes during a load, a key twice in one
+batch, several loads of a failing key in a herd, `maxsize=0` (unlimited in the original) and `in`
+(which promotes in the original; used here only where nothing is evicted). A write of an existing
+key counts as a use of the key, but not in the original: where an entry can be evicted, the programs
+delete first.
 
-`ASYNC_CACHE_SEED` replays a run, `ASYNC_CACHE_ROUNDS` says how many programs there are, `ASYNC_CACHE_ORIGINAL`
-where the original is installed (`pip install --target`).
+`ASYNC_CACHE_SEED` replays a run, `ASYNC_CACHE_ROUNDS` sets the number of programs,
+`ASYNC_CACHE_ORIGINAL` is the folder in which the original is installed (`pip install --target`).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def original() -> Path:
-    """The folder that the original is installed in."""
+    """The folder in which the original is installed."""
     folder = Path(os.environ.get("ASYNC_CACHE_ORIGINAL", DEFAULT_ORIGINAL))
     if not (folder / "cache" / "lru.py").exists():
         pytest.fail(
@@ -135,7 +136,7 @@ def make_program(chance: random.Random) -> dict[str, Any]:
 
 
 def answers(folder: Path, programs: list[dict[str, Any]]) -> list[list[Any]]:
-    """What the package in a folder answers."""
+    """The answers of the package in a folder."""
     finished = subprocess.run(
         [sys.executable, "-W", "ignore", str(HERE / "worker.py")],
         input="".join(json.dumps(program) + "\n" for program in programs),

@@ -1,6 +1,7 @@
 """Runs programs of cache operations, one a line of JSON, and answers each with a line of JSON.
 
-Imports whichever `cache` it finds first: the same file runs against this package and against the original.
+Imports the first `cache` on the path: the same file runs against this package and against the
+original.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Loader = Callable[[], Awaitable[Any]]
 
 
 class Program:
-    """One program: a cache, two decorated functions, and a count of the loads that names each value."""
+    """One program: a cache, two decorated functions, and a count of the loads that gives each value
+    its name.
+    """
 
     def __init__(self, maxsize: int | None, max_batch_size: int) -> None:
         self.cache = AsyncCache(maxsize=maxsize, batch_window_ms=0, max_batch_size=max_batch_size)
@@ -40,7 +43,7 @@ class Program:
         return function
 
     def loader(self, kind: str) -> Loader | None:
-        """A loader that brings a value, fails, or is not there."""
+        """A loader that returns a value, a loader that fails, or none."""
 
         async def load() -> str:
             self.loads += 1
@@ -53,7 +56,7 @@ class Program:
         return None if kind == "none" else load
 
     async def batch_loader(self, keys: list[Any]) -> dict[Any, str]:
-        """Brings what has an even length, and fails for a key that says so."""
+        """Returns values for keys of even length; fails if a key asks for a failure."""
         self.batches.append(list(keys))
         await asyncio.sleep(0)
         if "fails" in keys:
@@ -105,7 +108,8 @@ class Program:
         return len(self.cache.cache)
 
     async def op_warmup(self, keys: list[Any]) -> Any:
-        # The loads overlap in one and not in the other: the values say nothing about their order.
+        # The loads overlap in one package and not in the other: the values are independent of their
+        # order.
         async def load() -> str:
             return "warmed"
 

@@ -1,6 +1,7 @@
-"""Holds type checkers to `uses.py`: they find an error on every line that ends with ``# wrong``, and on no other.
+"""Compares type checkers with `uses.py`: an error on every line that ends with ``# wrong``, and on
+no other.
 
-Run by ``make lint``. ``pyright`` is the one of `basedpyright`, whose wheels have all that it needs.
+Run by ``make lint``. ``pyright`` is that of `basedpyright`, whose wheels contain all dependencies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ TIME_LIMIT_SECONDS = 300
 
 
 def mypy() -> set[int]:
-    """The lines where mypy finds errors."""
+    """The lines with errors from mypy."""
     with TemporaryDirectory() as folder:
         command = [
             "mypy",
@@ -35,7 +36,7 @@ def mypy() -> set[int]:
 
 
 def pyright() -> set[int]:
-    """The lines where pyright finds errors."""
+    """The lines with errors from pyright."""
     command = [
         "basedpyright",
         "--project",

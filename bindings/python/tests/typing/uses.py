@@ -1,6 +1,7 @@
-"""Right and wrong uses of what is decorated: a line that ends with ``# wrong`` is an error, others are none.
+"""Right and wrong uses of decorated functions: a line that ends with ``# wrong`` is an error, all
+others are valid.
 
-`check.py` holds mypy and pyright to it. Nothing here runs.
+`check.py` compares mypy and pyright with this file. Nothing here runs.
 """
 
 from __future__ import annotations

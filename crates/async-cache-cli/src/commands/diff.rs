@@ -1,5 +1,6 @@
-//! `diff`: how the entries of two files differ. One walk through each file, with a look-up in the other for every
-//! key; so it needs no memory for the entries. (Eager entries, which no look-up finds, are kept in memory.)
+//! `diff`: how the entries of two files differ. Walks through each file and looks up every key in
+//! the other file, so no memory for the entries is needed. (Eager entries, which a look-up does not
+//! find, are kept in memory.)
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -60,10 +61,10 @@ pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Ou
     Ok(Outcome::found(differ || is_damaged))
 }
 
-/// Finds entries of the other file here.
+/// Finds entries of the other file in this file.
 struct Lookup<'s> {
     snapshot: &'s Snapshot,
-    /// Of equal keys the last one counts.
+    /// For equal keys the last entry counts.
     eager: HashMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
 }
 
@@ -76,7 +77,7 @@ impl<'s> Lookup<'s> {
         Self { snapshot, eager }
     }
 
-    /// Whether an eager entry of this file does not count, because another with its key follows.
+    /// Whether an eager entry of this file is superseded by a later entry with the same key.
     fn is_superseded(&self, entry: &Entry<'_>) -> bool {
         let last = entry.rank.is_none().then(|| self.eager.get(entry.key)).flatten();
         last.is_some_and(|(value, deadline)| (&value[..], *deadline) != (entry.value, entry.deadline))
@@ -170,7 +171,7 @@ impl Report<'_> {
         Ok(writeln!(self.out, "{CHANGED}~{CHANGED:#} {KEY}{key}{KEY:#}  {DIM}{what}{DIM:#}")?)
     }
 
-    /// The totals; answers whether there are differences.
+    /// Writes the totals; returns whether there are differences.
     fn finish(self) -> Result<bool, Failure> {
         let Self { out, output, added, removed, changed, equal, limit } = self;
         let total = added + removed + changed;

@@ -1,5 +1,6 @@
-//! `export`: all entries as lines of JSON. The first line is about the file, every other one an entry, in the order of
-//! use, coldest first, eager ones last. `import` reads it; `docs/cli.md` describes it.
+//! `export`: all entries as lines of JSON. The first line describes the file, each further line an
+//! entry, in the order of use, coldest first, eager entries last. `import` reads the lines;
+//! `docs/cli.md` describes them.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +14,7 @@ use crate::host::Host;
 use crate::human::BAD;
 use crate::json;
 
-/// The number of this form of lines.
+/// The version number of the line format.
 pub(super) const FORM: u64 = 1;
 
 pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure> {

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
     Ok(Outcome::Found)
 }
 
-/// The bytes that the key may have, the likeliest first.
+/// The possible bytes of the key, the most likely first.
 fn keys(args: &Get) -> Result<Vec<Vec<u8>>, Failure> {
     let text = json::from_json(&Value::String(args.key.clone()));
     let typed = serde_json::from_str::<Value>(&args.key).map_err(|error| error.to_string());
@@ -69,8 +69,8 @@ fn keys(args: &Get) -> Result<Vec<Vec<u8>>, Failure> {
 
 type Found = (Vec<u8>, Option<u64>);
 
-/// The value and deadline of a key, and whether it may be there unseen. Eager entries are found by their bytes; of
-/// several the last one counts.
+/// The value and deadline of a key, and whether damage may hide the key. Eager entries are found by
+/// their bytes; of several entries the last counts.
 fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
     let mut scratch = Scratch::new();
     if let Some(found) = snapshot.find(key, &mut scratch) {
@@ -90,13 +90,13 @@ fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
     (last, is_blind)
 }
 
-/// On several lines, with what a terminal would obey escaped as JSON has it.
+/// The JSON on several lines. Characters that a terminal would obey are escaped as in JSON.
 fn pretty(value: &Value) -> String {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() && character != '\n' {
-            // Those below 32 were escaped before.
+            // Characters below 32 were escaped before.
             let _ = write!(escaped, "\\u{:04x}", u32::from(character)); // into memory
         } else {
             escaped.push(character);

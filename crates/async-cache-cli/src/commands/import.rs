@@ -1,11 +1,11 @@
-//! `import`: lines of JSON, as `export` writes them, to a new file.
+//! `import`: writes a new file from lines of JSON, in the form of `export`.
 
 use std::collections::HashMap;
 
-use async_cache_disk::{Compression, Pushed, Secret, Times, Writer};
+use async_cache_disk::{Compression, RecordNumber, Secret, Times, WriteOptions, Writer};
 use serde_json::{Value, json};
 
-use super::{Outcome, create, export, fact, line, options};
+use super::{Outcome, create, export, fact, line, new_file};
 use crate::args::{Import, ImportCompression, Output};
 use crate::failure::Failure;
 use crate::host::Host;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<
         let head = Head::read(&value, now);
         match head {
             Some(head) => to = Some(Importer::new(args, secret, &head)?),
-            // A list of entries of anybody's making.
+            // A list of entries made by another program.
             None if value.get("key").is_some() => {
                 let mut importer =
                     Importer::new(args, secret, &Head { version: String::new(), saved_at: now })?;
@@ -89,8 +89,8 @@ enum Wrong {
 
 struct Importer {
     writer: Writer,
-    /// Of two lines with one key the later one counts.
-    pushed: HashMap<Vec<u8>, Pushed>,
+    /// For two lines with the same key the later line counts.
+    pushed: HashMap<Vec<u8>, RecordNumber>,
 }
 
 impl Importer {
@@ -100,8 +100,9 @@ impl Importer {
             Some(ImportCompression::Zstd) => Compression::ZSTD,
             None => Compression::OFF,
         };
-        let options = options(version, head.saved_at).secret(secret).compression(compression);
-        Ok(Self { writer: create(&args.out, options)?, pushed: HashMap::new() })
+        let file = new_file(&args.out, version).secret(secret).compression(compression);
+        let writer = create(&file, WriteOptions::new(head.saved_at))?;
+        Ok(Self { writer, pushed: HashMap::new() })
     }
 
     fn entry(&mut self, line: &Value) -> Result<(), Wrong> {

@@ -1,4 +1,4 @@
-//! `inspect`: what a file is. `survey.rs` finds out, this file shows it.
+//! `inspect`: describes a file. `survey.rs` collects the facts, this file shows them.
 
 mod survey;
 

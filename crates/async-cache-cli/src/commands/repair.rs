@@ -1,4 +1,4 @@
-//! `repair`: what is intact, in a new file.
+//! `repair`: writes the intact entries to a new file.
 
 use async_cache_disk::{EagerStep, SalvageStep};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `verify`: everything that is wrong with a file.
+//! `verify`: lists everything wrong with a file.
 
 use async_cache_disk::{FindingKind, Report};
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::human::{self, BAD, DIM, GOOD};
 
 pub(crate) fn run(args: &Verify, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    // For its words on a file that is missing or empty.
+    // Opened first for the error messages about a missing or empty file.
     drop(args.source.open(host)?);
     let report = args.source.access.verify(&args.source.path, host)?;
     match output {

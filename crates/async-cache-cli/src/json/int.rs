@@ -1,15 +1,16 @@
-//! Integers of any length as text. Decimal digits are parsed half by half, which takes far less than the square of their
-//! number; hexadecimal ones in linear time, however many there are.
+//! Integers of any length as text. Decimal digits are parsed by halves, much faster than in the
+//! square of their number; hexadecimal digits are parsed in linear time, whatever their number.
 
 use num_bigint::BigInt;
 use num_bigint::BigUint;
 
-/// More decimal digits are refused: half a minute of work may stand on one line.
+/// More decimal digits are refused: otherwise a single line could take half a minute.
 const MOST_DIGITS: usize = 1_000_000;
-/// So many are parsed at once.
+/// Up to this many digits are parsed directly.
 const FEW_DIGITS: usize = 1000;
 
-/// An integer as `get` and `export` write it: decimal digits, or `0x` and hexadecimal ones; behind a sign, if there is one.
+/// Parses an integer as written by `get` and `export`: an optional sign, then decimal digits, or
+/// `0x` and hexadecimal digits.
 pub(super) fn parse(text: &str) -> Result<BigInt, String> {
     let wrong = || "an $int is decimal digits, or 0x and hexadecimal ones".to_owned();
     let (is_negative, digits) = match text.strip_prefix('-') {
@@ -34,8 +35,8 @@ pub(super) fn parse(text: &str) -> Result<BigInt, String> {
     Ok(if is_negative { -BigInt::from(magnitude) } else { BigInt::from(magnitude) })
 }
 
-/// `powers` are those of ten that were needed so far, by their exponents. Halves are of two lengths at most at each level,
-/// so they are few.
+/// `powers` holds the powers of ten used so far, by exponent. At each level halves have at most two
+/// different lengths, so there are few powers.
 fn decimal(digits: &[u8], powers: &mut Vec<(usize, BigUint)>) -> Option<BigUint> {
     if digits.len() <= FEW_DIGITS {
         return BigUint::parse_bytes(digits, 10);
@@ -81,8 +82,9 @@ mod tests {
         assert!(parse(&"9".repeat(MOST_DIGITS + 1)).unwrap_err().contains("hexadecimal"));
     }
 
-    /// Parsing took time that grew with the square of the length: half a minute for a million digits, which `import` reads
-    /// from anybody. Here as many are compared with a power of ten.
+    /// Parsing took time that grew with the square of the length: half a minute for a million
+    /// digits, which `import` accepts from untrusted input. Here the same number of digits is
+    /// compared with a power of ten.
     #[test]
     fn a_million_digits_are_parsed() {
         let text = format!("1{}", "0".repeat(MOST_DIGITS - 1));

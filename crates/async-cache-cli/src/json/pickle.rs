@@ -1,13 +1,15 @@
-//! What a pickle would import, found without running it: a walk over its opcodes that follows texts only.
+//! The names that a pickle would import, found without running it: a walk over its opcodes that
+//! follows only text.
 //!
-//! That is for people to look at, not a check: a pickle can build a name in ways that this walk does not follow.
+//! For people to read, not a security check: a pickle can build a name in ways that the walk does
+//! not follow.
 
 use serde_json::{Value, json};
 
 /// How many names are listed.
 const MOST_NAMES: usize = 20;
 
-/// Size and names, for the body of extension type 15; `None` if that is malformed.
+/// Size and names, for the body of extension type 15; `None` if the body is malformed.
 pub(super) fn describe(body: &[u8]) -> Option<Value> {
     let mut rest = body;
     let rmpv::ValueRef::Binary(pickle) = rmpv::decode::read_value_ref_with_max_depth(&mut rest, 4).ok()?
@@ -17,7 +19,7 @@ pub(super) fn describe(body: &[u8]) -> Option<Value> {
     Some(json!({ "bytes": body.len(), "names": names(pickle) }))
 }
 
-/// `module.name` of what the pickle imports, in order, each once. Ends at the first opcode it does not know.
+/// `module.name` of each import, in order, without duplicates. Ends at the first unknown opcode.
 fn names(pickle: &[u8]) -> Vec<String> {
     let mut walk = Walk { rest: pickle, last: [None, None], memo: Vec::new(), names: Vec::new() };
     while walk.names.len() < MOST_NAMES && walk.step().is_some() {}
@@ -26,7 +28,8 @@ fn names(pickle: &[u8]) -> Vec<String> {
 
 struct Walk<'p> {
     rest: &'p [u8],
-    /// The last two things that were put on the stack, the later one last, as far as they are texts.
+    /// The last two objects pushed on the stack, the later one last; `None` for an object that is
+    /// not text.
     last: [Option<&'p str>; 2],
     memo: Vec<Option<&'p str>>,
     names: Vec<String>,
@@ -38,11 +41,11 @@ impl<'p> Walk<'p> {
         let [opcode] = self.take_array()?;
         match opcode {
             b'.' => return None,
-            // Texts: one, four or eight bytes of length.
+            // Text: one, four or eight bytes of length.
             0x8c => self.text(1)?,
             b'X' => self.text(4)?,
             0x8d => self.text(8)?,
-            // Bytes and long integers, counted likewise.
+            // Bytes and long integers, with the same lengths.
             b'C' | b'U' | 0x8a => self.counted(1)?,
             b'B' | b'T' | 0x8b => self.counted(4)?,
             0x8e | 0x96 => self.counted(8)?,
@@ -75,7 +78,7 @@ impl<'p> Walk<'p> {
                 self.line()?;
                 self.push(None);
             }
-            // Everything else has no argument.
+            // All other opcodes have no argument.
             _ => self.push(None),
         }
         Some(())
@@ -127,7 +130,7 @@ impl<'p> Walk<'p> {
     }
 
     fn put(&mut self, bytes: usize) -> Option<()> {
-        // In order, as every pickler numbers them; what is out of order is not followed.
+        // In order, as every pickler numbers them; other orders are not followed.
         if self.number(bytes)? == self.memo.len() {
             self.memo.push(self.last[1]);
         }

@@ -5,26 +5,27 @@ use rmpv::ValueRef;
 use rmpv::decode::read_value_ref_with_max_depth;
 use serde_json::{Map, Value, json};
 
-use super::{MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
+use super::{ARRAYS, MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
 
-/// Longer integers are shown in hexadecimal: writing them in decimal takes time that grows with the square.
+/// Longer integers are shown in hexadecimal: the time for decimal digits grows with the square of
+/// the length.
 const MAX_DECIMAL_BYTES: usize = 4096;
 
-/// What is shown of a pickle.
+/// How a pickle is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pickles {
-    /// How large it is and what it would import.
+    /// The size and the names that the pickle would import.
     Described,
     /// Its bytes.
     Whole,
 }
 
-/// `None` if the bytes are not one value of `MessagePack` and nothing behind it, or nest too deep.
+/// `None` if the bytes are not exactly one value of `MessagePack`, or nest too deep.
 pub(super) fn value(bytes: &[u8], pickles: Pickles) -> Option<Value> {
     Reader { pickles }.convert(&parse(bytes, MAX_LEVELS)?, MAX_LEVELS)
 }
 
-/// What a value that is a pickle as a whole consists of.
+/// The body of a value that is a pickle as a whole.
 pub(super) fn pickle_body(bytes: &[u8]) -> Option<&[u8]> {
     match parse(bytes, 1)? {
         ValueRef::Ext(kind::PICKLE, body) => Some(body),
@@ -32,9 +33,9 @@ pub(super) fn pickle_body(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Parses one value that fills the bytes.
+/// Parses one value that takes up all the bytes.
 fn parse(mut bytes: &[u8], levels: u16) -> Option<ValueRef<'_>> {
-    // A level of ours counts twice there, and what is innermost a few times more.
+    // In `rmpv` each of our levels counts twice, and the innermost value a few times more.
     let depth = levels.saturating_mul(2).saturating_add(4);
     let value = read_value_ref_with_max_depth(&mut bytes, depth.into()).ok()?;
     bytes.is_empty().then_some(value)
@@ -45,7 +46,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// `None` if there are more levels than may be.
+    /// `None` if there are more levels than allowed.
     fn convert(&self, value: &ValueRef<'_>, levels: u16) -> Option<Value> {
         Some(match value {
             ValueRef::Nil => Value::Null,
@@ -87,7 +88,7 @@ impl Reader {
     }
 
     /// `Some(None)` if the map cannot be an object of JSON.
-    #[allow(clippy::option_option)] // the outer one is "too deep", as everywhere here
+    #[allow(clippy::option_option)] // the outer `None` means "too deep", as elsewhere in this file
     fn object(
         &self,
         items: &[(ValueRef<'_>, ValueRef<'_>)],
@@ -107,9 +108,9 @@ impl Reader {
         Some(Some(object))
     }
 
-    /// `None` if the body is not what the kind should have, or nests too deep.
+    /// `None` if the body does not have the form of its kind, or nests too deep.
     fn ext(&self, kind: i8, body: &[u8], levels: u16) -> Option<Value> {
-        if let Some((_, name)) = kind::ARRAYS.iter().find(|(array, _)| *array == kind) {
+        if let Some((_, name)) = ARRAYS.iter().find(|(array, _)| *array == kind) {
             let ValueRef::Array(items) = parse(body, levels)? else { return None };
             return Some(named(name, self.array(&items, levels)?));
         }

@@ -1,7 +1,8 @@
-//! Points and spans of time: as ISO 8601 texts, in the shape of Python's `isoformat`.
+//! Points and spans of time as ISO 8601 text, in the form of Python's `isoformat`.
 //!
-//! Only what a text holds completely is shown as one; a body with unknown flags, a year of five digits or anything else
-//! odd is left to `$ext`. That the calendar has such a day is not checked: bytes are shown as they are.
+//! A body is shown as text only if the text represents it completely; unknown flags, a year of five
+//! digits and other irregular bodies are left to `$ext`. Whether the day exists in the calendar is
+//! not checked: bytes are shown unchanged.
 
 use std::fmt::Write as _;
 
@@ -15,7 +16,7 @@ const NAME: u8 = 4;
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 24 * 60 * 60 * SECOND;
 
-/// `None` if the body is not what the kind should have.
+/// `None` if the body does not have the form of its kind.
 pub(super) fn read(kind: i8, body: &[u8]) -> Option<Value> {
     let mut object = Map::new();
     match kind {
@@ -51,7 +52,7 @@ pub(super) fn read(kind: i8, body: &[u8]) -> Option<Value> {
     Some(Value::Object(object))
 }
 
-/// `Ok(None)` if the name is none of these.
+/// `Ok(None)` if the name is not one of the names here.
 pub(super) fn write(name: &str, content: &Value) -> Result<Option<(i8, Vec<u8>)>, String> {
     let kind = match name {
         "$date" => kind::DATE,
@@ -101,7 +102,7 @@ impl Zone {
     }
 }
 
-/// A text, or an array of it and what it has no room for.
+/// A text, or an array of the text and the fields that the text cannot represent.
 fn wrap(text: &str, zone: Zone) -> Value {
     let mut more = Map::new();
     if zone.fold {
@@ -132,7 +133,7 @@ fn time(bytes: &[u8]) -> Option<(String, Zone)> {
     Some((text, zone))
 }
 
-/// `+HH:MM`, with seconds and microseconds if there are any. Less than a day.
+/// `+HH:MM`, with seconds and microseconds if not zero. Less than a day.
 fn offset_text(offset: i64) -> String {
     let (sign, size) = if offset < 0 { ('-', -offset) } else { ('+', offset) };
     let (seconds, micros) = (size / SECOND, size % SECOND);
@@ -193,7 +194,7 @@ fn parse(kind: i8, content: &Value) -> Option<Vec<u8>> {
     rest.0.is_empty().then_some(body)
 }
 
-/// Takes parts off the front of a text.
+/// Removes parts from the front of a text.
 struct Text<'t>(&'t str);
 
 impl Text<'_> {
@@ -217,7 +218,7 @@ impl Text<'_> {
     }
 
     /// `Some(None)` if the text ends here.
-    #[allow(clippy::option_option)] // the outer one is "malformed", as everywhere here
+    #[allow(clippy::option_option)] // the outer `None` means "malformed", as elsewhere in this file
     fn offset(&mut self) -> Option<Option<i64>> {
         if self.0.is_empty() {
             return Some(None);

@@ -4,7 +4,7 @@ use num_bigint::BigInt;
 use rmpv::Value as Packed;
 use serde_json::Value;
 
-use super::{float_from_json, from_base64, int, kind, tagged, time};
+use super::{ARRAYS, float_from_json, from_base64, int, kind, tagged, time};
 
 pub(super) fn value(value: &Value) -> Result<Vec<u8>, String> {
     pack(&convert(value)?)
@@ -47,7 +47,7 @@ fn array(items: &[Value]) -> Result<Packed, String> {
 }
 
 fn special(name: &str, content: &Value) -> Result<Packed, String> {
-    if let Some((kind, _)) = kind::ARRAYS.iter().find(|(_, array)| *array == name) {
+    if let Some((kind, _)) = ARRAYS.iter().find(|(_, array)| *array == name) {
         return Ok(Packed::Ext(*kind, pack(&array(items(name, content)?)?)?));
     }
     Ok(match name {
@@ -57,7 +57,7 @@ fn special(name: &str, content: &Value) -> Result<Packed, String> {
             let text = String::from_utf8(from_base64(content)?);
             Packed::from(text.map_err(|_| "this $str is not UTF-8 and cannot be text".to_owned())?)
         }
-        #[allow(clippy::cast_possible_truncation)] // that is what the name says
+        #[allow(clippy::cast_possible_truncation)] // the name asks for 32 bits
         "$f32" => Packed::F32(float_from_json(content)? as f32),
         "$float" => {
             let whole = Value::Object(serde_json::Map::from_iter([(name.to_owned(), content.clone())]));
@@ -120,7 +120,7 @@ fn call(content: &Value) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-/// Two's complement, one bit more than the magnitude has, as `docs/values.md` wants it.
+/// Two's complement with one bit more than the magnitude, as `docs/values.md` requires.
 fn int_bytes(int: &BigInt) -> Vec<u8> {
     let bytes = int.to_signed_bytes_be();
     let wanted = usize::try_from(int.bits() / 8).unwrap_or(usize::MAX).saturating_add(1);

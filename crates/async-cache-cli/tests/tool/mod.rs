@@ -1,4 +1,4 @@
-//! Runs the tool in this process, on golden files and on files that were spoiled on purpose.
+//! Runs the tool in this process, on golden files and on deliberately damaged files.
 #![allow(clippy::disallowed_methods)] // tests may make files
 
 use std::fs;
@@ -8,15 +8,16 @@ use std::sync::Once;
 use anstream::StripStream;
 use async_cache_cli::{Host, Progress, run_with};
 
-/// A minute after the golden files say they were saved, in nanoseconds.
+/// A minute after the time of saving in the golden files, in nanoseconds.
 pub(crate) const NOW: u64 = 1_700_000_060_000_000_000;
 
-/// Where the golden files are.
+/// The folder of the golden files.
 const GOLDEN: &str = "../async-cache-disk/tests/golden";
-/// Where copies of them are. The modes of a checkout depend on who made it, and decide whether a file is trusted.
+/// The folder of their copies. The modes of a checkout depend on its maker, and decide whether a
+/// file is trusted.
 const COPIES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/golden");
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: u8,
@@ -51,14 +52,14 @@ pub(crate) fn tool_at(now: u64, args: &[&str], input: &str) -> Ran {
     Ran { code, out: text(out.into_inner()), err: text(err.into_inner()) }
 }
 
-/// The path of a golden file that is trusted.
+/// The path of a trusted copy of a golden file.
 pub(crate) fn golden(name: &str) -> String {
     static COPIED: Once = Once::new();
     COPIED.call_once(|| {
         fs::create_dir_all(COPIES).expect("a folder");
         for entry in fs::read_dir(GOLDEN).expect("golden files") {
             let name = entry.expect("a golden file").file_name().into_string().expect("a name that is text");
-            // Every test binary does the same, so a copy appears as a whole.
+            // Every test binary does the same, so a copy must appear as a whole.
             let unfinished = format!("{COPIES}/{name}.{}", std::process::id());
             put_private(&unfinished, &fs::read(format!("{GOLDEN}/{name}")).expect("a golden file"));
             fs::rename(unfinished, format!("{COPIES}/{name}")).expect("a copy");
@@ -67,7 +68,7 @@ pub(crate) fn golden(name: &str) -> String {
     format!("{COPIES}/{name}")
 }
 
-/// A file that only its owner can write to.
+/// A file to which only its owner can write.
 fn put_private(path: &str, bytes: &[u8]) {
     fs::write(path, bytes).expect("a file");
     #[cfg(unix)]
@@ -83,8 +84,8 @@ pub(crate) struct Spoiled {
     folder: tempfile::TempDir,
 }
 
-/// Offsets in `v1-eager.acf`, by its header: a record in the middle, a bucket of the index, the second of its eager
-/// records, a page of deadlines, a byte between the sections.
+/// Offsets in `v1-eager.acf`, from its header: a record in the middle, a bucket of the index, the
+/// second eager record, a page of deadlines, a byte between the sections.
 const SPOILED: [(&str, usize); 6] = [
     ("header.acf", 300),
     ("record.acf", 6000),
@@ -124,7 +125,7 @@ impl Spoiled {
         self.folder.path().join(name).to_str().expect("a path that is text").to_owned()
     }
 
-    /// Output without the folder's name, which is another one each time.
+    /// Output without the folder's name, which differs in each run.
     pub(crate) fn plain(&self, text: &str) -> String {
         let folder = self.folder.path().to_str().expect("a path that is text");
         text.replace(folder, "FOLDER").replace(COPIES, "GOLDEN")

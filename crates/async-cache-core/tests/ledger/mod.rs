@@ -1,12 +1,12 @@
-//! Keys and values that notice when the core loses them, or drops them instead of handing them out.
+//! Keys and values that detect when the core loses them, or drops them instead of returning them.
 //!
-//! A [`Token`] is not `Clone`, so the core cannot double it; the [`Ledger`] counts those that are alive. After every
-//! operation a test compares that count with what its model holds.
+//! A [`Token`] is not `Clone`, so the core cannot duplicate it; the [`Ledger`] counts the live
+//! tokens. After every operation a test compares the count with the contents of its model.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Counts the tokens that are alive.
+/// Counts the live tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     made: Cell<u64>,
@@ -18,7 +18,7 @@ impl Ledger {
         self.alive.get()
     }
 
-    /// Runs an operation of the core, which must drop nothing.
+    /// Runs an operation of the core that must drop nothing.
     pub(crate) fn nothing_is_dropped_in<R>(&self, operation: impl FnOnce() -> R) -> R {
         let before = self.alive();
         let result = operation();
@@ -27,7 +27,7 @@ impl Ledger {
     }
 }
 
-/// A value, or a key's body. Its number is unique within its ledger.
+/// A value, or the body of a key. Its number is unique within its ledger.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) number: u64,
@@ -48,7 +48,7 @@ impl Drop for Token {
     }
 }
 
-/// A key: equal by name, and a body of its own.
+/// A key: equal by name, with its own body.
 #[derive(Debug)]
 pub(crate) struct Key {
     pub(crate) name: u32,
@@ -69,12 +69,12 @@ impl Key {
     }
 }
 
-/// What a test's hash function does to it.
+/// The behaviour of a test's hash function.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Hashing {
-    /// As a front hashes: well mixed.
+    /// As in a front: well mixed.
     Mixed,
-    /// All keys alike in the half that the store uses.
+    /// All keys equal in the half used by the store.
     SameLowerHalf,
     /// A few hashes for all keys.
     Few,

@@ -1,19 +1,19 @@
 //! Random programs that can be replayed.
 //!
-//! Every random test runs a fixed number of seeds, 0 and up. When one fails, its seed and its last operations are
-//! printed. From the environment:
-//! - `ASYNC_CACHE_SEED=17`: run this seed alone, to replay a failure;
-//! - `ASYNC_CACHE_ROUNDS=100000`: run so many seeds, to soak.
+//! Every random test runs a fixed number of seeds, 0 and up. When a seed fails, the seed and its
+//! last operations are printed. Environment variables:
+//! - `ASYNC_CACHE_SEED=17`: run only this seed, to replay a failure;
+//! - `ASYNC_CACHE_ROUNDS=100000`: run this many seeds, to soak.
 
-#![allow(clippy::print_stderr)] // what a failure prints
+#![allow(clippy::print_stderr)] // output of a failure
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
 
-/// Operations that a failure prints.
+/// The number of operations printed for a failure.
 const LAST: usize = 24;
 
-/// One run of a random program: its dice, and what it did last.
+/// One run of a random program: its dice, and its last operations.
 pub(crate) struct Run<Op: Debug> {
     pub(crate) dice: fastrand::Rng,
     seed: u64,
@@ -22,12 +22,12 @@ pub(crate) struct Run<Op: Debug> {
 }
 
 impl<Op: Debug> Run<Op> {
-    /// Notes what the program runs with.
+    /// Records the settings of the program.
     pub(crate) fn set_up(&mut self, setting: &impl Debug) {
         self.setting = format!("{setting:?}");
     }
 
-    /// Notes an operation before it is done.
+    /// Records an operation before it is executed.
     pub(crate) fn note(&mut self, op: Op) {
         if self.last.len() == LAST {
             self.last.pop_front();

@@ -1,12 +1,11 @@
-//! Entries to save, and what must come back.
-#![allow(dead_code)] // every test binary uses a part of this
+//! Entries to save, and checks of the entries that come back.
+#![allow(dead_code)] // every test binary uses a part of this module
 
 use std::path::Path;
 use std::sync::Arc;
 
 use async_cache_disk::{
-    DiskError, EagerStep, ReadOptions, Saved, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
-    verify_with,
+    CacheFile, DiskError, EagerStep, Ours, Saved, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
 };
 
 pub(crate) const VERSION: &str = "v1";
@@ -19,7 +18,7 @@ pub(crate) struct Entry {
     pub(crate) deadline: Option<u64>,
 }
 
-/// Entries that differ for every `generation` in their values; every third has no deadline.
+/// Entries whose values differ for every `generation`; every third entry has no deadline.
 pub(crate) fn entries(count: u32, generation: u32) -> Vec<Entry> {
     let entry = |i: u32| Entry {
         key: format!("key {i}").into_bytes(),
@@ -29,8 +28,8 @@ pub(crate) fn entries(count: u32, generation: u32) -> Vec<Entry> {
     (0..count).map(entry).collect()
 }
 
-/// Entries for the eager section, which differ for every `generation`. Some have equal keys, which the format
-/// leaves to whoever reads them.
+/// Entries for the eager section, which differ for every `generation`. Some have equal keys, which
+/// the format leaves to the reader.
 pub(crate) fn eager_entries(count: u32, generation: u32) -> Vec<Entry> {
     let entry = |(i, mut entry): (u32, Entry)| {
         entry.key = format!("pickled {}", i % 8).into_bytes();
@@ -40,10 +39,10 @@ pub(crate) fn eager_entries(count: u32, generation: u32) -> Vec<Entry> {
 }
 
 pub(crate) fn options() -> WriteOptions {
-    WriteOptions::new(VERSION, SAVED_AT)
+    WriteOptions::new(SAVED_AT)
 }
 
-/// The secret of those who may write, and one of somebody else's.
+/// The secret of the permitted writers, and the secret of another writer.
 pub(crate) fn secret() -> Secret {
     Secret::new("correct horse battery staple").unwrap()
 }
@@ -52,12 +51,22 @@ pub(crate) fn another_secret() -> Secret {
     Secret::new("incorrect horse battery staple").unwrap()
 }
 
-/// How files of the samples' version are opened that were written with the secret.
-pub(crate) fn with_secret() -> ReadOptions {
-    ReadOptions::new().version(VERSION).secret(secret())
+/// A file of the samples' version.
+pub(crate) fn file(vfs: &Arc<dyn Vfs>, path: impl AsRef<Path>) -> CacheFile {
+    CacheFile::new(Arc::clone(vfs), path.as_ref()).version(VERSION)
 }
 
-/// Fixed file id and hash seed, so that a failure can be looked at again.
+/// A file of the samples' version, with the secret.
+pub(crate) fn with_secret(vfs: &Arc<dyn Vfs>, path: impl AsRef<Path>) -> CacheFile {
+    file(vfs, path).secret(secret())
+}
+
+/// A process without entries that allows all values, for saves that merge.
+pub(crate) fn nothing() -> Ours<'static> {
+    Ours { maxsize: None, eager: None, cold: None, allows: &|_| true }
+}
+
+/// Fixed file id and hash seed, so that a failure can be reproduced.
 pub(crate) fn options_of(generation: u8) -> WriteOptions {
     options().identity([generation; 16], [generation ^ 0x5A; 16])
 }
@@ -68,10 +77,9 @@ pub(crate) fn save(
     entries: &[Entry],
     options: WriteOptions,
 ) -> Result<Saved, DiskError> {
-    save_with_eager(vfs, path, entries, &[], options)
+    save_to(&file(vfs, path), entries, &[], options)
 }
 
-/// Pushes eager entries between the others, as if they came as they were used.
 pub(crate) fn save_with_eager(
     vfs: &Arc<dyn Vfs>,
     path: &Path,
@@ -79,7 +87,17 @@ pub(crate) fn save_with_eager(
     eager: &[Entry],
     options: WriteOptions,
 ) -> Result<Saved, DiskError> {
-    let mut writer = Writer::create(vfs, path, options)?;
+    save_to(&file(vfs, path), entries, eager, options)
+}
+
+/// Pushes eager entries between the others, as if they came as they were used.
+pub(crate) fn save_to(
+    file: &CacheFile,
+    entries: &[Entry],
+    eager: &[Entry],
+    options: WriteOptions,
+) -> Result<Saved, DiskError> {
+    let mut writer = file.write(options)?;
     let mut eager = eager.iter();
     let mut push_eager = |writer: &mut Writer| {
         eager.next().map(|entry| writer.push_eager(&entry.key, &entry.value, entry.deadline)).transpose()
@@ -93,10 +111,10 @@ pub(crate) fn save_with_eager(
 }
 
 pub(crate) fn open(vfs: &Arc<dyn Vfs>, path: &Path) -> Snapshot {
-    Snapshot::open(vfs, path, VERSION).unwrap().expect("there is a snapshot")
+    file(vfs, path).open().unwrap().expect("there is a snapshot")
 }
 
-/// Looks an entry up; what comes back must be it.
+/// Looks up an entry and compares the result.
 pub(crate) fn find(snapshot: &Snapshot, entry: &Entry, scratch: &mut Scratch) -> Option<u32> {
     let found = snapshot.find(&entry.key, scratch)?;
     assert_eq!((found.value, found.deadline), (&entry.value[..], entry.deadline), "a wrong value was found");
@@ -105,7 +123,7 @@ pub(crate) fn find(snapshot: &Snapshot, entry: &Entry, scratch: &mut Scratch) ->
     Some(rank)
 }
 
-/// Reads all; `None` for what is lost. Every rank must be named once.
+/// Reads all entries; `None` for a lost entry. Every rank must occur once.
 pub(crate) fn read_all(snapshot: &Snapshot) -> Vec<Option<Entry>> {
     let mut all = Vec::new();
     let mut records = snapshot.records();
@@ -124,7 +142,7 @@ pub(crate) fn read_all(snapshot: &Snapshot) -> Vec<Option<Entry>> {
     all
 }
 
-/// Reads all eager entries that are not lost, and how many bytes are.
+/// Reads all eager entries that are not lost; returns the number of lost bytes too.
 pub(crate) fn read_eager(snapshot: &Snapshot) -> (Vec<Entry>, u64) {
     let (mut all, mut lost) = (Vec::new(), 0);
     let mut records = snapshot.eager();
@@ -153,24 +171,18 @@ pub(crate) fn deadlines(snapshot: &Snapshot) -> Vec<(u64, u32)> {
     all
 }
 
-/// Asserts that a file holds exactly these entries, by every way there is to see them.
+/// Asserts that a file holds exactly these entries, by every way of reading them.
 pub(crate) fn assert_holds(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry]) {
     assert_holds_with_eager(vfs, path, entries, &[]);
 }
 
 pub(crate) fn assert_holds_with_eager(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry], eager: &[Entry]) {
-    assert_holds_as(vfs, path, &ReadOptions::new().version(VERSION), entries, eager);
+    assert_holds_as(&file(vfs, path), entries, eager);
 }
 
-/// The same of a file that is opened with options.
-pub(crate) fn assert_holds_as(
-    vfs: &Arc<dyn Vfs>,
-    path: &Path,
-    options: &ReadOptions,
-    entries: &[Entry],
-    eager: &[Entry],
-) {
-    let snapshot = Snapshot::open_with(vfs, path, options).unwrap().expect("there is a snapshot");
+/// The same, for a file opened with options.
+pub(crate) fn assert_holds_as(file: &CacheFile, entries: &[Entry], eager: &[Entry]) {
+    let snapshot = file.open().unwrap().expect("there is a snapshot");
     assert_eq!(read_eager(&snapshot), (eager.to_vec(), 0));
     assert_eq!((snapshot.has_eager(), snapshot.eager_bytes() > 0), (!eager.is_empty(), !eager.is_empty()));
     let mut scratch = Scratch::new();
@@ -183,13 +195,14 @@ pub(crate) fn assert_holds_as(
     let mut expected: Vec<(u64, u32)> = ranked.collect();
     expected.sort_unstable();
     assert_eq!(deadlines(&snapshot), expected);
-    let report = verify_with(vfs, path, options).unwrap();
+    let report = file.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.sound_entries as usize, report.sound_eager), (entries.len(), eager.len() as u64));
     assert_eq!(snapshot.damage(), async_cache_disk::Damage::default());
 }
 
-/// The seed of a random test: from the environment, or new; printed so that a failure can be run again.
+/// The seed of a random test: from the environment, or new; printed so that a failure can be
+/// repeated.
 #[allow(clippy::print_stderr)]
 pub(crate) fn random() -> fastrand::Rng {
     let seed = std::env::var("ASYNC_CACHE_SEED").ok().and_then(|seed| seed.parse().ok());

@@ -1,14 +1,15 @@
-//! What docs/semantics.md, "Several processes", promises, as naively as it can be said: one map per process, one list for the
-//! file, and every delete there ever was. Nothing is shared with the code that is tested.
+//! The promises of docs/semantics.md, "Several processes", as naively as possible: one map per
+//! process, one list for the file, and all deletes ever made. The model shares no code with the
+//! tested crate.
 //!
-//! Times count operations. A value is the time of its write, so it names the write.
+//! Times count operations. A value is the time of its write, so it identifies the write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) type Key = u64;
 pub(crate) type Time = u64;
 
-/// A write that is in memory or in the file. Its value is the time.
+/// A write in memory or in the file. Its value is the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
     pub(crate) time: Time,
@@ -22,12 +23,12 @@ impl Write {
     }
 }
 
-/// Deletes that are told to the file, or will be.
+/// Deletes recorded in the file, or to be recorded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deletes {
     listed: BTreeMap<Key, Time>,
     cleared: Time,
-    /// The latest delete that was forgotten.
+    /// The latest forgotten delete.
     floor: Time,
 }
 
@@ -51,7 +52,7 @@ impl Deletes {
         self.forget(most);
     }
 
-    /// Of too many, the earlier half and more.
+    /// Forgets the earlier half, or more, if there are more than `most`.
     fn forget(&mut self, most: usize) {
         if self.listed.len() <= most {
             return;
@@ -78,7 +79,7 @@ impl Process {
         self.owed.insert(key, time);
     }
 
-    /// What was set has left memory.
+    /// The entry of a key has left memory.
     pub(crate) fn lose(&mut self, key: Key) {
         self.memory.remove(&key);
         if let Some(time) = self.owed.remove(&key) {
@@ -86,7 +87,7 @@ impl Process {
         }
     }
 
-    /// Whether what the process had of a key has expired.
+    /// Whether the process's entry for a key has expired.
     pub(crate) fn has_expired(&self, key: Key, now_ms: u64) -> bool {
         self.memory.get(&key).is_some_and(|write| !write.is_live(now_ms))
     }
@@ -107,8 +108,8 @@ impl Process {
         self.every_delete.clear(time);
     }
 
-    /// A save begins. A write that left memory hides what is older, but for one that was deleted since: the delete says it
-    /// all, and when it is forgotten, so is the write.
+    /// A save begins. A write that left memory hides older values, unless the key was deleted
+    /// since: then the delete covers the write, and when the delete is forgotten, so is the write.
     pub(crate) fn note_lost(&mut self, now_ms: u64) {
         let expired: Vec<Key> =
             self.owed.keys().copied().filter(|key| self.has_expired(*key, now_ms)).collect();
@@ -122,7 +123,7 @@ impl Process {
         }
     }
 
-    /// A file was taken in: deletes that were not saved are forgotten, and so are writes that have left memory.
+    /// A file was taken in: unsaved deletes are forgotten, and so are writes that have left memory.
     pub(crate) fn reloads(&mut self, now_ms: u64) {
         self.deletes = Deletes::default();
         self.every_delete = Deletes::default();
@@ -136,46 +137,47 @@ impl Process {
     }
 }
 
-/// A process: what it serves, and what the file has to hear of.
+/// A process: the entries that it serves, and the facts to record in the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) memory: BTreeMap<Key, Write>,
-    /// Writes in memory that others have to hear of, and that no save of the process has told the file of.
+    /// Writes in memory that must be recorded for others, and that no save of the process has
+    /// recorded yet.
     pub(crate) owed: BTreeMap<Key, Time>,
-    /// Such writes that have left memory.
+    /// Unrecorded writes that have left memory.
     pub(crate) lost: BTreeMap<Key, Time>,
-    /// Up to when each key was overwritten by such a write: noted by a save, to be told to the file.
+    /// For each key the time of the latest lost write: noted by a save, to be recorded in the file.
     pub(crate) noted: BTreeMap<Key, Time>,
     pub(crate) deletes: Deletes,
-    /// The same, and none is ever forgotten.
+    /// The same deletes, without ever forgetting any.
     pub(crate) every_delete: Deletes,
-    /// Entries that a save has refused, while they are in memory.
+    /// Entries refused by a save, while they are in memory.
     pub(crate) refused: BTreeSet<(Key, Time)>,
-    /// The number of the file, if the process had all that is in it.
+    /// The number of the file, if the process had all entries of the file.
     pub(crate) holds: Option<u64>,
-    /// Tells it from all other processes, also from earlier ones in its place.
+    /// Distinguishes the process from all others, including earlier ones in its place.
     pub(crate) life: u64,
 }
 
-/// What stands at the path.
+/// The file at the path.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct File {
     pub(crate) number: u64,
     /// The coldest first.
     pub(crate) entries: Vec<(Key, Write)>,
     deletes: Deletes,
-    /// Up to when each key was overwritten by something that is in no file.
+    /// The time until which each key was overwritten by a write that is in no file.
     hidden: BTreeMap<Key, Time>,
-    /// Every delete that was saved, forgotten or not.
+    /// Every saved delete, forgotten or not.
     all_deletes: Deletes,
     writers: BTreeSet<u64>,
 }
 
-/// What a save has to have come to.
+/// The expected result of a save.
 #[derive(Debug)]
 pub(crate) struct Expected {
     pub(crate) entries: BTreeMap<Key, Write>,
-    /// Entries of others that are kept, the coldest first.
+    /// Kept entries of others, the coldest first.
     pub(crate) theirs: Vec<Key>,
     pub(crate) dropped: usize,
     pub(crate) left_out: usize,
@@ -190,8 +192,9 @@ impl File {
         self.deletes.floor
     }
 
-    /// The process saves. `found` is what the file has now: of an entry that others may have deleted it tells whether that was
-    /// written. `unsavable` says which values cannot be written. `Err`: a promise is broken.
+    /// The process saves. `found`: the entries now in the file, which show whether an entry that
+    /// others may have deleted was written. `unsavable`: which values cannot be written. `Err`: a
+    /// promise is broken.
     pub(crate) fn save(
         &mut self,
         process: &mut Process,
@@ -204,7 +207,7 @@ impl File {
         let before = self.clone();
         let found: BTreeMap<Key, Write> = found.iter().copied().collect();
 
-        // "The write counts": what left memory before it was saved hides what is older.
+        // "The write counts": a write that left memory before it was saved hides older values.
         process.note_lost(now_ms);
         process.owed.clear();
         for (key, until) in std::mem::take(&mut process.noted) {
@@ -237,7 +240,7 @@ impl File {
                 }
                 Some(our) if our.time >= their.time => {}
                 Some(our) => {
-                    // The save meets both.
+                    // The save sees both writes.
                     refused.insert((*key, our.time));
                     if their.is_live(now_ms) {
                         theirs.push((*key, *their));

@@ -17,7 +17,7 @@ use super::{at, backend, seconds};
 
 type Numbers = AsyncCache<u64, u64>;
 
-/// Caches on one disk and one clock, each of two entries if nothing else is said.
+/// Caches on one disk and one clock, by default with room for two entries.
 struct Host {
     disk: FakeDisk,
     clock: Clock,
@@ -54,7 +54,7 @@ impl Host {
         self.hands.advance(Duration::from_millis(1));
     }
 
-    /// Another cache saves, so that the next save has to join its file.
+    /// Another cache saves, so that the next save must join its file.
     fn another_saves(&self) {
         self.tick();
         let other = self.cache_of(10, 1);
@@ -68,7 +68,7 @@ impl Host {
     }
 }
 
-/// Makes room by two entries that take the place of whatever there is.
+/// Evicts all other entries by inserting two entries.
 fn crowd_out(cache: &Numbers) {
     cache.set(100, 0);
     cache.set(101, 0);
@@ -114,7 +114,7 @@ fn a_value_that_another_one_saved_is_older_than_one_that_was_set_and_evicted() {
     other.save_to_backup().unwrap();
     cache.save_to_backup().unwrap();
     assert_eq!(host.saved(1), None);
-    // The other one has it still, and knows better when it has heard of it.
+    // The other cache still has the entry, until it has read the file's record.
     other.save_to_backup().unwrap();
     assert_eq!(host.saved(1), None);
     host.tick();
@@ -164,7 +164,7 @@ fn an_eviction_of_what_was_saved_or_was_not_written_here_is_no_delete() {
     assert_eq!(host.saved(1), Some(11), "it was only read here");
 }
 
-/// The monotonic clock stood meanwhile, and times of writing were reckoned from it.
+/// The monotonic clock had stopped in the meantime, and times of writing were derived from it.
 #[test]
 fn after_a_suspended_night_the_later_of_two_writes_is_the_later_one() {
     let host = Host::new();
@@ -201,8 +201,8 @@ async fn a_load_that_replaced_nothing_is_no_news_and_one_that_replaced_something
     cache.save_to_backup().unwrap();
     assert_eq!(host.saved(1), Some(10), "the other one's copy stays");
 
-    // The value is set while its key is loaded anew: what is loaded then is fenced off; but over what has expired and is
-    // owed still, a load is owed too.
+    // The value is set while its key is loaded anew: the load is fenced. But if a load replaces an
+    // expired entry that must still be recorded, the loaded entry must be recorded too.
     host.tick();
     cache.set_with_ttl(1, 12, Some(seconds(1)));
     host.hands.advance(Duration::from_millis(1001));
@@ -223,7 +223,7 @@ fn a_save_that_fails_forgets_nothing_that_was_lost() {
     host.disk.fail_every("rename", io::ErrorKind::StorageFull);
     cache.save_to_backup().unwrap_err();
     host.disk.repair();
-    crowd_out(&cache); // after the save that failed, and 1 is owed still
+    crowd_out(&cache); // after the failed save, and 1 must still be recorded
     cache.save_to_backup().unwrap();
     assert_eq!((host.saved(1), host.saved(101)), (None, Some(0)));
 }
@@ -253,7 +253,7 @@ fn however_much_one_cache_loses_what_others_have_stays() {
         saved.save_to_backup().unwrap();
         be_busy(&host, &busy);
         busy.delete(&69_999);
-        busy.delete(&69_998); // so there is room for others
+        busy.delete(&69_998); // makes room for others
         busy.save_to_backup().unwrap();
         later.save_to_backup().unwrap();
         let reborn = host.cache_of(100, 1);
@@ -274,7 +274,7 @@ fn what_has_expired_in_its_slot_when_a_save_comes_by_was_written_all_the_same() 
     assert_eq!(host.saved(1), None);
 }
 
-/// Shared, so that it is known when it is dropped; 2 panics when it is written, if it is told to.
+/// Shared, so that its drop can be observed; 2 panics on request when it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key(Arc<u64>);
 
@@ -342,7 +342,7 @@ fn a_panic_while_a_lost_key_is_written_forgets_no_other_one() {
     assert_eq!(open().get(&key(1)), None);
 }
 
-/// 666 cannot be written; a hook is run when one is next read.
+/// 666 cannot be written; a hook runs at the next read of a value.
 #[derive(Clone, Debug, PartialEq)]
 struct Odd(u64);
 
@@ -395,7 +395,7 @@ fn a_write_or_a_delete_while_the_backup_is_loaded_is_not_undone() {
     host.tick();
     let cache = odd(&host);
     cache.clear();
-    cache.set(5, Odd(50)); // so they are read at once, 4 among the first
+    cache.set(5, Odd(50)); // so that the entries are read at once, 4 among the first
     let its = cache.clone();
     *HOOK.lock().unwrap() = Some(Box::new(move || {
         its.set_with_ttl(1, Odd(11), Some(Duration::ZERO));
@@ -422,9 +422,9 @@ fn a_value_that_was_set_over_and_saved_is_never_served_by_a_later_life() {
     });
 }
 
-/// Random lives of some caches. Values count up with every write. Once a cache has saved, no cache that is opened later
-/// serves a value from before that cache's last write of the key. (Of several caches that holds as long as the file has to
-/// give nothing up: see docs/semantics.md.)
+/// Random lives of some caches. Values count up with every write. Once a cache has saved, no cache
+/// opened later serves a value from before that cache's last write of the key. (With several caches
+/// this holds as long as the file need not drop anything: see docs/semantics.md.)
 fn live(rng: &mut Rng, (count, maxsize): (usize, usize), ttls: &[Option<Duration>]) {
     let host = Host::new();
     host.disk.keep_no_log();
@@ -483,7 +483,7 @@ fn a_load_from_the_backup_ends_though_writes_are_lost_all_the_time() {
         host.tick();
         let cache = hooked(&host);
         cache.clear();
-        cache.set(Hooked(5), 50); // so they are read at once
+        cache.set(Hooked(5), 50); // so that the entries are read at once
         lose_and_go_on(&cache, 700);
         let opening = cache.load_from_backup().unwrap();
         KEY_HOOKS.lock().unwrap().retain(|number, _| !(700..800).contains(number));
@@ -491,7 +491,7 @@ fn a_load_from_the_backup_ends_though_writes_are_lost_all_the_time() {
     });
 }
 
-/// A write is lost, and whenever one is noted, the next one.
+/// A write is lost; and whenever a lost write is noted, the next one is lost.
 fn lose_and_go_on(cache: &AsyncCache<Hooked, u64>, number: u64) {
     let its = cache.clone();
     let next = 700 + (number + 1) % 2;
@@ -511,7 +511,8 @@ fn a_write_that_is_lost_while_other_lost_ones_are_noted_is_not_undone_by_an_open
     cache.clear();
     cache.set_with_ttl(Hooked(900), 0, Some(Duration::ZERO));
     let its = cache.clone();
-    // Noted before the file is opened, after it was, and when there is no more time to note anything.
+    // Noted before the file is opened, after it was opened, and when it is too late to note
+    // anything.
     KEY_HOOKS.lock().unwrap().extend([(900, 901), (901, 1)].map(|(seen, lost)| -> (u64, Hook) {
         let its = its.clone();
         (seen, Box::new(move || its.set_with_ttl(Hooked(lost), 11, Some(Duration::ZERO))))
@@ -523,7 +524,7 @@ fn a_write_that_is_lost_while_other_lost_ones_are_noted_is_not_undone_by_an_open
     assert_eq!([1, 2].map(|key| open().get(&Hooked(key))), [None, Some(10)]);
 }
 
-/// Runs a hook when it is next written.
+/// Runs a hook at the next write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Hooked(u64);
 

@@ -1,4 +1,5 @@
-//! What the tests of this crate share: a time limit, runtimes, loads that go on when the test says so.
+//! The common parts of this crate's tests: a time limit, runtimes, loads that end when the test
+//! says.
 #![allow(dead_code)] // every test binary compiles this file and uses a part of it
 
 use std::future::Future;
@@ -13,15 +14,15 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-/// Longer than any test takes on a busy machine. What is not over by then hangs.
+/// Longer than any test takes on a busy machine. A test that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a test on a thread of its own, so that a hang is a failure, even one that blocks the thread.
+/// Runs a test in a thread of its own, so that a hang is a failure, even if the thread is blocked.
 pub(crate) fn within_limit(test: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("test").to_owned();
     let body = move || {
-        let _done = done; // dropped at the end, by a panic, too
+        let _done = done; // dropped at the end, also after a panic
         test();
     };
     let running = thread::Builder::new().name(name).spawn(body).unwrap();
@@ -39,7 +40,7 @@ pub(crate) fn several_threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap()
 }
 
-/// Makes two tests of each `async fn`: on a runtime of one thread and on one of several.
+/// Makes two tests of each `async fn`: on a single-threaded and on a multi-threaded runtime.
 #[allow(unused_macros)]
 macro_rules! on_both_runtimes {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
@@ -69,7 +70,8 @@ macro_rules! on_both_runtimes {
 #[allow(unused_imports)]
 pub(crate) use on_both_runtimes;
 
-/// Makes a test of each `async fn`, on a runtime of several threads; for what has statics, which two tests would share.
+/// Makes a test of each `async fn`, on a multi-threaded runtime; for tests with statics, which two
+/// tests would share.
 #[allow(unused_macros)]
 macro_rules! on_several_threads {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
@@ -89,19 +91,20 @@ macro_rules! on_several_threads {
 #[allow(unused_imports)]
 pub(crate) use on_several_threads;
 
-/// Polls a future once, for nobody.
+/// Polls a future once, without a waker.
 pub(crate) fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Lets others run until something holds.
+/// Yields to other tasks until a condition holds.
 pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Loads that wait for the test's leave, and are counted from their first poll to when they are dropped.
+/// Loads that wait for the test's permission, and are counted from their first poll until they are
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Loads {
     started: AtomicUsize,
@@ -120,17 +123,17 @@ impl Loads {
         })
     }
 
-    /// How many have started since the test began.
+    /// The number of loads started since the test began.
     pub(crate) fn started(&self) -> usize {
         self.started.load(SeqCst)
     }
 
-    /// How many run now.
+    /// The number of running loads.
     pub(crate) fn running(&self) -> usize {
         self.running.load(SeqCst)
     }
 
-    /// How many ran at once at most.
+    /// The greatest number of loads running at the same time.
     pub(crate) fn peak(&self) -> usize {
         self.peak.load(SeqCst)
     }
@@ -140,7 +143,7 @@ impl Loads {
         self.leave.add_permits(count);
     }
 
-    /// A load that ends with `result` once it has leave.
+    /// A load that ends with `result` when the test permits.
     pub(crate) fn load<T: Send + 'static>(
         self: &Arc<Self>,
         result: T,
@@ -156,7 +159,7 @@ impl Loads {
     }
 }
 
-/// A load that runs, for as long as this is there.
+/// A running load, for the lifetime of the object.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Loads>);
 

@@ -1,7 +1,8 @@
-//! What can be learned of a file without reading all of it: counts from the header, sizes from the index (the distance
-//! from one record to the next), times from the pages of deadlines, and contents from a sample.
+//! Facts about a file that can be collected without reading all of it: counts from the header,
+//! sizes from the index (the distance from each record to the next), times from the pages of
+//! deadlines, contents from a sample.
 //!
-//! Eager records are few, and have no index; they are read whenever there are any.
+//! Eager records are few and have no index; they are always read.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,9 +16,9 @@ use crate::failure::Failure;
 use crate::host::Host;
 use crate::human;
 
-/// How many records are read to learn what is in them.
+/// How many records are read for the facts about contents.
 const SAMPLE: usize = 1000;
-/// Larger ones are not read for that: the file may be on a slow disk.
+/// Larger records are not read for the sample: the file may be on a slow disk.
 const MAX_SAMPLED_BYTES: u64 = 1 << 20;
 
 const SECOND: u64 = 1_000_000_000;
@@ -31,17 +32,17 @@ pub(super) struct Survey {
     /// Ranked entries that never expire.
     pub(super) without_deadline: u64,
     pub(super) eager: u64,
-    /// Records that are no entries.
+    /// Records that are not entries.
     pub(super) taken_back: u64,
-    /// Nanoseconds left, of entries that have a deadline and are not expired.
+    /// Nanoseconds left of entries that have a deadline and have not expired.
     pub(super) left: Histogram,
-    /// Bytes of key and value; if they are not exact, of the record around them, too.
+    /// Bytes of key and value; if not exact, including the record around them.
     pub(super) sizes: Histogram,
     pub(super) sizes_are_exact: bool,
     /// The largest entries, the largest first.
     pub(super) largest: Vec<Large>,
     pub(super) contents: Contents,
-    /// What was met by the way, in words.
+    /// A description of the damage found.
     pub(super) damage: Option<String>,
 }
 
@@ -52,12 +53,12 @@ pub(super) struct Large {
     pub(super) is_eager: bool,
 }
 
-/// What is in keys and values.
+/// The contents of keys and values.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// How many entries were read.
     pub(super) entries: u64,
-    /// Whether there are others.
+    /// Whether there are entries that were not read.
     pub(super) is_sample: bool,
     pub(super) key_bytes: u64,
     pub(super) value_bytes: u64,
@@ -105,7 +106,7 @@ impl Survey {
     fn deadlines(&mut self, snapshot: &Snapshot, now: u64) {
         let mut deadlines = snapshot.deadlines();
         while !deadlines.is_finished() {
-            // `None` is a damaged page; the reader goes on behind it.
+            // `None` means a damaged page; the reader continues after the page.
             let Some(due) = deadlines.next_due(u64::MAX) else { continue };
             match due.deadline.checked_sub(now) {
                 None | Some(0) => self.expired += 1,
@@ -125,7 +126,7 @@ impl Survey {
             }
         }
         self.contents.is_sample = self.contents.entries < u64::from(snapshot.len());
-        // The largest by their place come first, so it is enough to read so many.
+        // The largest by distance include the largest by content, so reading this many is enough.
         let most = most_large.min(places.len());
         if most > 0 {
             places.select_nth_unstable_by_key(most - 1, |place| std::cmp::Reverse(place.bytes));
@@ -168,7 +169,7 @@ impl Survey {
     }
 }
 
-/// At most so many of these, evenly spread.
+/// At most `most` of the places, evenly spread.
 fn spread(places: &[Place], most: usize) -> impl Iterator<Item = &Place> {
     places.iter().step_by(places.len().div_ceil(most).max(1))
 }
