@@ -101,7 +101,7 @@ struct Fifo {
 impl Fifo {
     const EMPTY: Self = Self { list: List::EMPTY, len: 0 };
 
-    /// Takes the head out, which `next` follows.
+    /// Removes the head; `next` is the slot after it.
     #[inline]
     fn pop_front<T: Linked>(&mut self, slab: &mut Slab<T>, next: u32) {
         self.list.bridge(slab, Chain::Order, Link { prev: NONE, next });
@@ -144,10 +144,11 @@ impl Order {
         }
     }
 
-    /// Moves an entry with this link to the place of the entry that was used last. For [`Eviction::Lru`].
+    /// Moves an entry with this link to the place of the most recently used entry. For
+    /// [`Eviction::Lru`].
     #[inline]
     pub(crate) fn move_back<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32, link: Link) {
-        // A hot key is often asked for twice in a row.
+        // A hot key is often requested twice in a row.
         if self.main.list.tail != id {
             self.cursor.before_unlink(slab, id);
             self.main.list.bridge(slab, Chain::Order, link);
@@ -161,8 +162,8 @@ impl Order {
         self.eviction == Eviction::Lru
     }
 
-    /// Chooses the queue of a new entry whose key has this hash. The store has made room before; it makes the
-    /// slot with the queue and with [`Order::back`], then calls [`Order::enter`].
+    /// Chooses the queue of a new entry whose key has this hash. The store has made room before. It
+    /// then makes the slot with the queue and with [`Order::back`], and calls [`Order::enter`].
     #[inline]
     pub(crate) fn choose<T: Ordered>(&mut self, slab: &mut Slab<T>, hash: u32) -> Queue {
         let (Eviction::Adaptive, Some(capacity)) = (self.eviction, self.capacity) else { return Queue::Main };
@@ -182,7 +183,7 @@ impl Order {
         self.queue(queue).list.back()
     }
 
-    /// Takes in a new entry at the back of its queue, where its slot is linked already.
+    /// Appends a new entry to its queue. The slot has [`Order::back`] as its link.
     #[inline]
     pub(crate) fn enter<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32, queue: Queue) {
         let fifo = self.queue(queue);
@@ -341,12 +342,12 @@ fn percent(capacity: u64, percent: u64) -> u64 {
 
 /// Recent evictions: for each key a fingerprint and the queue it left from, two bytes in all.
 ///
-/// Sets of [`WAYS`] words, newest first; a new word pushes out the oldest of its set. The ghost may
+/// Sets of [`WAYS`] words, the newest in the lowest bits; a new word pushes out the oldest of its set. The ghost may
 /// forget a key, and may take one key for another: it only advises.
 #[derive(Debug, Default)]
 struct Ghost {
-    /// Made at the first eviction: a cache that never fills does not pay for it. All words of a set are looked
-    /// at together.
+    /// Made at the first eviction: a cache that never fills does not pay for it. The words of a set
+    /// are compared all at once.
     sets: Vec<u128>,
 }
 
@@ -373,7 +374,7 @@ impl Ghost {
     fn forget(&mut self, hash: u32) -> Option<Queue> {
         let set = self.set(hash)?;
         let differing = *set & !LOWEST ^ u128::from(fingerprint(hash)) * LOWEST;
-        // The highest bit of the first word that does not differ, and maybe of words after it.
+        // The lowest bit that is set belongs to the newest equal word. Bits above may be wrong.
         let equal = differing.wrapping_sub(LOWEST) & !differing & HIGHEST;
         if equal == 0 {
             return None;
@@ -385,7 +386,7 @@ impl Ghost {
         Some(queue)
     }
 
-    /// The set of a hash, from its upper bits; `None` before the first eviction.
+    /// The set of a hash, by its upper bits; `None` before the first eviction.
     #[inline]
     fn set(&mut self, hash: u32) -> Option<&mut u128> {
         let set = (u64::from(hash) * self.sets.len() as u64) >> 32;
@@ -393,7 +394,7 @@ impl Ghost {
     }
 }
 
-/// From the lower bits of the hash, without the lowest; 0 is an empty word.
+/// The lower bits of the hash without the lowest bit; never 0, which is an empty word.
 #[inline]
 fn fingerprint(hash: u32) -> u16 {
     (hash as u16 & !1).max(2)
@@ -403,7 +404,7 @@ fn fingerprint(hash: u32) -> u16 {
 mod tests {
     use super::*;
 
-    /// The same with an array of words, word by word.
+    /// A ghost that compares word by word.
     #[derive(Default)]
     struct Plain(Vec<[u16; WAYS]>);
 
@@ -430,14 +431,14 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_looked_at_together_are_the_words_one_by_one() {
+    fn a_set_compared_at_once_finds_the_word_that_a_search_finds() {
         let (mut ghost, mut plain) = (Ghost::default(), Plain(vec![[0; WAYS]; 3]));
         let mut random = 1_u64;
         let mut found = 0;
         for _ in 0..20_000 {
             random = random.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
             let roll = random >> 32;
-            // Few fingerprints, so that they meet; neighbours, and words with the highest bit.
+            // Few fingerprints, so that equal words occur; neighbours, and words with the highest bit.
             let hash =
                 (roll as u32 & 0xC000_0000) | [0, 1, 2, 3, 4, 5, 0x7FFE, 0x8000, 0xFFFF][roll as usize % 9];
             let queue = if roll & 64 == 0 { Queue::Small } else { Queue::Main };

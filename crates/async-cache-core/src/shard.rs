@@ -240,8 +240,8 @@ impl<K, V, T> Shard<K, V, T> {
         self.store.watches_time()
     }
 
-    /// Stores a value under a key, for a caller. If `deadline` has passed, the value is not stored, and the old
-    /// value of the key is removed.
+    /// Stores a value under a key, for a caller. If `deadline` has passed, the value is not stored,
+    /// and the old value of the key is removed.
     pub fn set(&mut self, at: Address, key: K, value: V, deadline: Deadline, now: Now) -> Removed<K, V> {
         self.check(&at.found);
         self.fence(at.flight()); // Rule 1

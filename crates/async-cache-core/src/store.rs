@@ -50,10 +50,10 @@ pub struct Store<K, V> {
     ledger: Ledger<K>,
 }
 
-/// 40 bytes besides key and value. A hit reads the head, the key and the value, which stand together: 32 bytes of
-/// a slot with numbers for both, so that three of eight slots have them in two cache lines. In the order that the
-/// compiler chooses, the head is last, and six of eight have. Keys and values that are aligned to 16 bytes may pay
-/// for it with 16 bytes of padding; others pay nothing.
+/// 40 bytes besides key and value. A hit reads the head, the key and the value, so these stand
+/// together. Example: for two numbers they take 32 bytes, which cross a border of cache lines in
+/// three of eight slots. The compiler's own order puts the head last; then six of eight slots cross
+/// a border. The fixed order costs padding only for keys and values that are aligned to 16 bytes.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slot<K, V> {
@@ -63,7 +63,7 @@ pub(crate) struct Slot<K, V> {
     tail: Tail,
 }
 
-/// What a hit reads besides; `queue` also tells the slab whether the slot is occupied.
+/// The fields that a hit reads. `queue` also tells the slab whether the slot is occupied.
 #[derive(Debug)]
 struct Head {
     deadline: Deadline,
@@ -74,7 +74,7 @@ struct Head {
     queue: Queue,
 }
 
-/// What only writes read, and uses in the order of LRU, for which the order stands first.
+/// The fields for writes. `order` is the first, because a hit of LRU reads it, too.
 #[derive(Debug)]
 #[repr(C)]
 struct Tail {
@@ -82,7 +82,8 @@ struct Tail {
     timer: Link,
     /// Rank of the record with this key in the opened snapshot, or `NO_ORIGIN`.
     origin: u32,
-    /// Low half of the store's version when the entry came in: tells it from a later entry in the same slot.
+    /// Low half of the store's version when the entry came in: distinguishes the entry from a later
+    /// entry in the same slot.
     serial: u32,
 }
 
@@ -151,8 +152,8 @@ impl<K, V> Store<K, V> {
         id.copied().zip(found)
     }
 
-    /// Reads the value of a key and records the use, in one look at the entry; `read` is given the value. `None`
-    /// if the key has no entry, or `has_passed` says so of its deadline.
+    /// Calls `read` with the value of a key and records the use, with one look at the slot. `None` if
+    /// the key has no entry, or the deadline of its entry has passed.
     #[inline]
     pub(crate) fn hit<R>(
         &self,
@@ -169,7 +170,7 @@ impl<K, V> Store<K, V> {
         Some(read(&slot.value))
     }
 
-    /// [`Store::hit`], with the use recorded as the order of eviction wants it.
+    /// [`Store::hit`], with the use recorded in the order of eviction.
     #[inline]
     pub(crate) fn hit_mut<R>(
         &mut self,
@@ -192,9 +193,9 @@ impl<K, V> Store<K, V> {
         Some(value)
     }
 
-    /// The `nth` entry whose key has this hash, for keys whose equality may fail or re-enter the cache:
-    /// compare its key with nothing borrowed, and go on with the next one if they differ. Begin again if
-    /// [`Store::version`] changed.
+    /// The `nth` entry whose key has this hash, for keys whose equality may fail or re-enter the
+    /// cache: compare its key with nothing borrowed, and continue with the next if they differ.
+    /// Begin again if [`Store::version`] changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<SlotId> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&id| self.slab[id].head.hash == hash);
@@ -297,7 +298,8 @@ impl<K, V> Store<K, V> {
         self.order.enter_coldest(&mut self.slab, id);
     }
 
-    /// Makes the slot of an entry as it is at the back of its queue, and everything but the queue.
+    /// Makes the slot of an entry, linked to the back of its queue, and inserts it everywhere but into
+    /// the queue.
     #[inline]
     fn enter(&mut self, hash: u64, new: NewEntry<K, V>, debt: Debt, queue: Queue) -> u32 {
         let hash = hash as u32;
@@ -355,13 +357,13 @@ impl<K, V> Store<K, V> {
         })
     }
 
-    /// Does a few steps of reclaiming expired entries; returns how many entries it reclaimed.
+    /// Does a few steps of reclaiming expired entries; returns the number of reclaimed entries.
     #[inline]
     pub(crate) fn reclaim_some(&mut self, now: Time, removed: &mut Removed<K, V>) -> u64 {
         if self.wheel.is_idle(now) { 0 } else { self.reclaim(now, STEPS_PER_WRITE, removed) }
     }
 
-    /// Whether some entry may have a deadline, so that a write must know the time.
+    /// Whether an entry may have a deadline.
     #[inline]
     pub(crate) fn watches_time(&self) -> bool {
         !self.wheel.is_empty()

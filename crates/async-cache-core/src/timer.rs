@@ -40,7 +40,7 @@ pub(crate) struct Wheel {
     elapsed: u64,
     /// A bit for each bucket, set if the bucket is not empty.
     occupied: [u64; LEVELS],
-    /// In ticks. Invariant 4; `u64::MAX` if no entry waits, or ever waited.
+    /// In ticks. Invariant 4; `u64::MAX` if no entry waits.
     next: u64,
     /// Made when the first entry with a deadline comes: most caches have all or none.
     buckets: Option<Box<[List; LEVELS * BUCKETS]>>,
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-/// What one step of the wheel found.
+/// The result of a step of the wheel.
 pub(crate) enum Step {
     /// This entry has expired. It is out of the wheel.
     Expired(u32),
@@ -77,13 +77,13 @@ impl Wheel {
         Self { elapsed: 0, occupied: [0; LEVELS], next: u64::MAX, buckets: None }
     }
 
-    /// Whether no entry waits; `false` may be out of date.
+    /// Whether no entry waits. May return `false` for some time after the last entry has left.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.next == u64::MAX
     }
 
-    /// Whether nothing is due. Then the time has passed for the wheel.
+    /// Whether nothing is due. If so, the wheel advances to `now`.
     #[inline]
     pub(crate) fn is_idle(&mut self, now: Time) -> bool {
         let now = now.as_nanos() >> TICK_BITS;
@@ -94,7 +94,7 @@ impl Wheel {
         is_idle
     }
 
-    /// Takes in a slot with this deadline; a slot without a deadline stays outside.
+    /// Inserts a slot with this deadline; a slot without a deadline stays outside.
     #[inline]
     pub(crate) fn insert<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, deadline: Deadline) {
         if let Some(time) = deadline.time() {
@@ -103,12 +103,12 @@ impl Wheel {
         }
     }
 
-    /// Gives a slot that has its new deadline already its new place.
+    /// Moves a slot to the place of its new deadline, which is in the slot already.
     #[inline]
     pub(crate) fn replace<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, deadline: Deadline) {
         let place = deadline.time().map(|time| self.place_of(time));
         let old = slab[id].bucket();
-        // The order within a bucket does not matter. A bucket that holds something has made `next` right.
+        // The order within a bucket does not matter, and invariant 4 holds for a bucket with an entry.
         if old == place.map_or(NO_BUCKET, |place| place.bucket()) {
             return;
         }
@@ -145,7 +145,7 @@ impl Wheel {
         self.next = self.next.min(begins); // Invariant 4
     }
 
-    /// Removes a slot, wherever it is.
+    /// Removes a slot from any bucket.
     #[inline]
     pub(crate) fn remove<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32) {
         let slot = &mut slab[id];
@@ -154,7 +154,7 @@ impl Wheel {
         self.forget(slab, bucket, link);
     }
 
-    /// Removes a slot that was in this bucket, with this link. Its own fields are not looked at.
+    /// Removes a slot that has left the slab, given its bucket and its link.
     #[inline]
     pub(crate) fn forget<T: Timed>(&mut self, slab: &mut Slab<T>, bucket: u16, link: Link) {
         if bucket != NO_BUCKET {

@@ -415,8 +415,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Ok(work(&mut shard.cache, at))
     }
 
-    /// Stores a value for this time to live. While no snapshot is open there is nothing to ask before the write, so
-    /// the shard is locked once; and while no entry has a deadline, no clock is read.
+    /// Stores a value for this time to live. While no snapshot is open, the shard is locked once, since
+    /// there is nothing to ask before the write. While no entry has a deadline, no clock is read.
     pub(crate) fn set(&self, key: K, value: V, ttl: Option<Duration>) {
         let hash = self.hash(&key);
         let (time, deadline) = match ttl {

@@ -57,9 +57,9 @@ pub(crate) enum Entered<V> {
     Leads(FlightId, Arc<Room<V>>, Time),
 }
 
-/// A call that memory did not answer.
+/// The state of a call that memory did not answer.
 pub(crate) struct Miss<K, V> {
-    /// The snapshot as it was when memory was asked, until the snapshot is asked.
+    /// The snapshot that was open when memory was asked. Taken by the first [`Inner::enter`].
     under: Option<Under<K, V>>,
     is_counted: bool,
 }
@@ -71,7 +71,7 @@ impl<K, V> Default for Miss<K, V> {
 }
 
 impl<K, V> Miss<K, V> {
-    /// Memory was asked just now, and this snapshot was open.
+    /// A call for which memory was asked just now, while this snapshot was open.
     pub(crate) fn under(under: Under<K, V>) -> Self {
         Self { under: Some(under), is_counted: false }
     }

@@ -4,15 +4,17 @@
 //! own thread, in any state of the runtime that drives the load. Knows nothing of keys and shards.
 //!
 //! Rules:
-//! 1. `held` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this
-//!    lock: the leaver tries it, and if the load is being polled right now, leaves word in `stop` instead.
-//! 2. The pilot (the task that polls) looks at `stop` after every poll, with the lock released. So either the
-//!    leaver gets the lock, or the pilot sees the word.
-//! 3. Whoever takes the load out of its place drops it and then ends the flight. So the flight is not over
-//!    before its load is gone, and it is ended once.
-//! 4. `answer` is set once, before the bell rings; the bell has the rules for those that wait ([`bell`]);
-//! 5. a leaver that took the load wakes the pilot, which then finds no load and ends. The pilot leaves its waker
-//!    beside the load, under the lock of its poll.
+//! 1. `held` is locked for the length of a poll, or to take the load out and drop it. No thread
+//!    waits for this lock: a leaver tries the lock, and if the load is being polled, sets `stop`
+//!    instead.
+//! 2. The pilot (the task that polls) checks `stop` after every poll, with the lock released. So
+//!    either the leaver gets the lock, or the pilot sees the flag.
+//! 3. The party that takes the load out of its place drops the load and then ends the flight. So a
+//!    flight is not over before its load is gone, and is ended once.
+//! 4. `answer` is set once, before the bell rings. A waiting caller first registers with the bell,
+//!    then checks the answer ([`bell`]).
+//! 5. The pilot leaves its waker beside the load after each poll. A leaver that takes the load wakes
+//!    the pilot, which then finds no load and ends.
 
 mod bell;
 
@@ -83,7 +85,7 @@ pub(crate) struct Room<V> {
     pub(crate) name: u64,
     pub(crate) brings: Brings,
     held: Mutex<Held<V>>,
-    /// Somebody thinks that nobody waits any more.
+    /// Set by a leaver: probably no caller waits any more. Read by the pilot.
     stop: AtomicBool,
     answer: OnceLock<Answer<V>>,
     bell: Bell,
@@ -146,7 +148,7 @@ impl<V> Room<V> {
 
     // The load
 
-    /// Puts a load into a room that was made without one.
+    /// Puts a load into a room made without a load.
     pub(crate) fn put(&self, load: Load<V>) {
         self.held.lock().load = Some(load);
     }
@@ -191,7 +193,7 @@ impl<V> Room<V> {
         drop(held);
         while self.stop.swap(false, Ordering::SeqCst) {
             if forsaken() {
-                // If the lock is taken, a leaver has it, and takes the load.
+                // Rule 1: if the lock is taken, a leaver holds it and takes the load.
                 let Some(load) = self.held.try_lock().and_then(|mut held| held.load.take()) else {
                     return Poll::Ready(Flown::Taken);
                 };

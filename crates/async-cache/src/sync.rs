@@ -1,4 +1,4 @@
-//! Locks, flags, bells, tasks and processors for the rest of the crate: the real ones, or under
+//! Locks, flags, tasks and processors for the rest of the crate: the real ones, or under
 //! `--cfg shuttle` those of the model checker.
 //!
 //! Owns the choice and nothing else. State outside this module (counters, the cold set, the opened

@@ -1,14 +1,14 @@
 //! The bell of a room: wakes the tasks that wait for the room's answer.
 //!
-//! Owns the wakers. tokio's `Notify` does more, for some 500 instructions a waiter. Most loads have one caller, whose
-//! waker stands in the bell itself.
+//! Owns the wakers. tokio's `Notify` does more, for some 500 instructions a waiter. Most loads have
+//! one caller; the waker of the first caller stands in the bell itself.
 //!
 //! Rules:
-//! 1. The answer is set before the bell rings. A waiter leaves its waker before it looks at the answer. So either the
-//!    waiter sees the answer, or the bell sees the waker.
+//! 1. The answer is set before the bell rings. A waiter leaves its waker before it checks the
+//!    answer. So either the waiter sees the answer, or the bell sees the waker.
 //! 2. Wakers are woken and dropped with the lock released: both may run code of an executor.
-//! 3. A waiter has one place for its waker, and empties the place when it is dropped. So a room keeps as many places
-//!    as there were waiters at once, however many callers have come and gone.
+//! 3. A waiter has one place for its waker, and empties the place when the waiter is dropped. So the
+//!    number of places is the highest number of waiters at a time.
 
 use std::task::Waker;
 
@@ -67,7 +67,7 @@ impl Wakers {
         Place::Other(place)
     }
 
-    /// The waker in a place; `None` if the bell has rung since, and there is no such place.
+    /// The waker in a place; `None` if the place is gone because the bell has rung.
     fn at(&mut self, place: Place) -> Option<&mut Option<Waker>> {
         match place {
             Place::First => Some(&mut self.first),
@@ -83,7 +83,8 @@ pub(crate) struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
-    /// Leaves the waker of the task, which is woken when the bell rings. Look at the answer after this. Rule 1.
+    /// Leaves the waker of the task, to be woken when the bell rings. Check the answer after this call.
+    /// Rule 1.
     pub(crate) fn leave(&mut self, waker: &Waker) {
         let mut wakers = self.bell.0.lock();
         let Some(place) = self.place else {
