@@ -1,4 +1,4 @@
-//! The arguments of a call, as they were given: positional ones, then those given by name.
+//! The arguments of a call, as given: positional ones, then the ones given by name.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -29,7 +29,7 @@ impl Args {
         }
     }
 
-    /// The arguments of a call that the interpreter makes.
+    /// The arguments of a call made by the interpreter.
     #[inline]
     pub(crate) fn of(given: Given<'_, '_>) -> Self {
         Self::collect(given.len(), |index| given.get(index))
@@ -59,7 +59,7 @@ impl Visit for Args {
     }
 }
 
-/// Calls a function with what was kept of a call.
+/// Calls a function with the kept arguments of a call.
 pub(crate) fn apply<'py>(
     function: &Bound<'py, PyAny>,
     args: &Args,
@@ -85,8 +85,8 @@ pub(crate) fn split<'py>(
     Ok((args, Some(named)))
 }
 
-/// Names of arguments as exact strings: in `f(**{name: value})` a name may be of a subclass, whose comparison is
-/// Python code.
+/// Names of arguments as exact strings: in `f(**{name: value})` a name may be of a subclass, whose
+/// comparison is Python code.
 pub(crate) fn exact_names<'py>(names: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
     if names.iter_borrowed().all(|name| name.is_exact_instance_of::<PyString>()) {
         return Ok(names.clone());

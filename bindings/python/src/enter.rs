@@ -4,10 +4,11 @@
 use std::cell::RefMut;
 
 use async_cache_core::flight::{FlightId, Left};
+use async_cache_core::probe::Probed;
 use pyo3::prelude::*;
 
 use crate::batch;
-use crate::cache::{Cache, Probed, State};
+use crate::cache::{Cache, State};
 use crate::clock;
 use crate::item::Item;
 use crate::key::Query;
@@ -108,29 +109,26 @@ impl Cache {
         let (py, this) = (slf.py(), slf.get());
         let here = if asking.joining == Joining::Here { Some(running_loop(py)?) } else { None };
         loop {
-            let opened = {
-                let (mut state, slot, flight) = this.address(py, query)?;
-                if let Some(slot) = slot
-                    && let Some(entry) = state.core.hit_mut(slot, clock::has_passed)
+            let under = {
+                let (mut state, found) = this.locate(py, query)?;
+                if let Some(slot) = found.slot()
+                    && let Some(value) = state.core.hit_mut(slot, clock::has_passed)
                 {
-                    return Ok(Entered::Served(entry.value.bind(py).clone()));
+                    return Ok(Entered::Served(value.bind(py).clone()));
                 }
                 if work.is_some()
-                    && let Some(flight) = flight
+                    && let Some(flight) = found.flight()
+                    && asking.may_join(py, state.core.flights().token(flight), here.as_ref())
                 {
                     asking.count_miss(&mut state);
-                    if !asking.may_join(py, state.core.flights().token(flight), here.as_ref()) {
-                        state.core.supersede(flight);
-                        continue;
-                    }
                     match this.join(py, state, flight)? {
                         Some(joined) => return Ok(Entered::Waits(joined)),
                         None => continue,
                     }
                 }
-                state.opened.clone()
+                state.under()
             };
-            let probed = match this.cold(py, query, opened)? {
+            let probed = match this.cold(py, query, under)? {
                 Ok(value) => return Ok(Entered::Served(value)),
                 Err(probed) => probed,
             };
@@ -138,7 +136,8 @@ impl Cache {
             if work.is_none() {
                 return Ok(Entered::Absent);
             }
-            let Some((joined, item)) = this.lead(py, query, &probed, ttl)? else { continue };
+            let led = this.lead(py, query, probed, ttl, |room| asking.may_join(py, room, here.as_ref()))?;
+            let Some((joined, item)) = led else { continue };
             match work.expect("looked at above") {
                 Work::Batch(loader) => batch::gather(slf, item, loader, &joined.event_loop)?,
                 work => spawn(slf, vec![item], work, &joined.event_loop)?,
@@ -147,27 +146,28 @@ impl Cache {
         }
     }
 
-    /// Begins the flight of a key. `None`: the key was stored or another flight began meanwhile, or the opened snapshot
-    /// has changed.
+    /// Begins the flight of a key; a flight that the call may not join is fenced. `None`: meanwhile the key was stored, a
+    /// flight began that the call may join, or another snapshot was opened.
     fn lead<'py>(
         &self,
         py: Python<'py>,
         query: &impl Query,
-        probed: &Probed,
+        probed: Probed,
         ttl: Ttl,
+        may_join: impl FnOnce(Option<&Ref<Room>>) -> bool,
     ) -> PyResult<Option<(Joined<'py>, Item)>> {
         let event_loop = running_loop(py)?;
         let room = Room::new(py, &event_loop)?;
         let key = query.to_key(py)?;
         let flight = {
-            let (mut state, slot, flight) = self.address(py, query)?;
-            let is_live = slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
-            if is_live || flight.is_some() || !state.is_as_probed(probed) {
-                return Ok(None);
-            }
-            let (key, room) = (Ref::new(key.clone()), Ref::new(room.clone()));
-            state.date();
-            state.core.lead(query.hash(), key, room)
+            let (mut state, found) = self.locate(py, query)?;
+            let is_live = found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
+            let is_to_join =
+                found.flight().is_some_and(|flight| may_join(state.core.flights().token(flight)));
+            let at = state.core.admit(found, probed);
+            let Some(at) = at.ok().filter(|_| !is_live && !is_to_join) else { return Ok(None) };
+            let now = state.at(room.get().began);
+            state.core.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
         };
         let item = Item { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
         Ok(Some((Joined { flight, room, event_loop, role: Role::Leads }, item)))

@@ -1,4 +1,4 @@
-//! One flight of a load, as the load's driver and a batch keep it.
+//! One flight of a load, in the form for the load's driver and for a batch.
 
 use std::collections::HashMap;
 
@@ -22,8 +22,8 @@ pub(crate) struct Item {
 
 visits!(struct Item { room, key });
 
-/// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
-/// was fenced while its batch gathered has a successor in the same batch.
+/// For each flight the first flight that loads the same key. Nearly always the flight itself: a key
+/// has one flight, but a flight fenced while its batch gathered has a successor in the same batch.
 pub(crate) fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
     let mut first = HashMap::with_capacity(items.len());
     let mut same = |(index, item): (usize, &Item)| {

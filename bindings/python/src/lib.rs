@@ -150,6 +150,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Load", coroutine::class::<Load>(py)?)?;
     module.add_function(wrap_pyfunction!(decorate::decorate, module)?)?;
     module.add_function(wrap_pyfunction!(decorate::invalidate, module)?)?;
+    module.add_function(wrap_pyfunction!(ttl::check_ttl, module)?)?;
     module.add_function(wrap_pyfunction!(read_file, module)?)?;
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;

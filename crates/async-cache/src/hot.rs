@@ -1,13 +1,14 @@
 //! The entries in memory, for a save: listed shard by shard, cloned a slice at a time.
 //!
-//! Rule: `Clone` is the user's code, and a panic in it is an error of this one entry, as one in `Serialize` is.
+//! Rule: `Clone` is the user's code, so a panic in `Clone` is an error of this entry only, like a
+//! panic in `Serialize`.
 
 use std::hash::Hash;
 use std::sync::Arc;
 
 use async_cache_core::cold::Frozen;
-use async_cache_core::store::Ticket;
-use async_cache_core::time::Deadline;
+use async_cache_core::listing::Ticket;
+use async_cache_core::time::{Deadline, Stamp};
 
 use crate::backup::codec::or_panicked;
 use crate::backup::opened::Opened;
@@ -15,11 +16,11 @@ use crate::error::BackendError;
 use crate::inner::{Inner, Shard};
 use crate::sync::RwLock;
 
-/// The most entries whose values are taken under one lock.
+/// The most entries whose values are taken under a single lock.
 const SLICE: usize = 64;
 
-/// Shards take turns this often at least, so that the last entries of a save are the most worth keeping of
-/// all shards.
+/// Shards take turns at least this often, so that the last entries of a save are the most worth
+/// keeping of all shards.
 const FEWEST_ROUNDS: usize = 64;
 
 /// The hot entries of all shards, to be taken in slices.
@@ -31,13 +32,12 @@ pub(crate) struct HotEntries {
     shard: usize,
 }
 
-/// An entry as it was when a save came by.
+/// An entry in its state at the time of a save.
 pub(crate) struct Taken<K, V> {
     pub(crate) key: Result<K, BackendError>,
     pub(crate) value: Result<V, BackendError>,
     pub(crate) deadline: Deadline,
-    /// Zero if that is not kept.
-    pub(crate) written_at: u64,
+    pub(crate) stamp: Stamp,
 }
 
 /// Runs the user's `Clone`.
@@ -46,8 +46,8 @@ fn cloned<T>(clone: impl FnOnce() -> T) -> Result<T, BackendError> {
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
-    /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it; see rule 2 of
-    /// `save`.
+    /// Lists the hot entries of all shards, and removes those that were cold in `cold` from it; see
+    /// rule 2 of `save`.
     pub(crate) fn hot_entries(&self, cold: &mut Option<(Frozen, Arc<Opened<K, V>>)>) -> HotEntries {
         let mut list = |shard: &RwLock<Shard<K, V>>| {
             let shard = shard.read();
@@ -55,7 +55,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             if let Some((frozen, opened)) = cold {
                 if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
                     let entries = tickets.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
-                    entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
+                    entries.filter_map(|entry| entry.meta.origin).for_each(|rank| frozen.remove(rank));
                 } else {
                     *cold = None;
                 }
@@ -70,23 +70,22 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
 }
 
 impl HotEntries {
-    /// Clones all keys that can be, a slice at a time, each with the time of its entry's writing.
+    /// Clones all keys that can be cloned, a slice at a time, each with the time of its entry's
+    /// writing.
     pub(crate) fn keys<K: Hash + Eq, V: Clone>(
         &self,
         inner: &Inner<K, V>,
         clone_key: fn(&K) -> K,
-    ) -> impl Iterator<Item = (K, u64)> {
+    ) -> impl Iterator<Item = (K, Stamp)> {
         let slices = self.shards.iter().zip(inner.shards());
         let slices =
             slices.flat_map(|(tickets, shard)| tickets.chunks(SLICE).map(move |slice| (slice, shard)));
         slices.flat_map(move |(slice, shard)| {
             let shard = shard.read();
             let store = shard.cache.store();
-            let keys = slice
-                .iter()
-                .filter_map(|&ticket| Some((store.redeem(ticket)?.key, store.written_at(ticket))));
+            let entries = slice.iter().filter_map(|&ticket| store.redeem(ticket));
             let keys =
-                keys.filter_map(|(key, written_at)| Some((cloned(|| clone_key(key)).ok()?, written_at)));
+                entries.filter_map(|entry| Some((cloned(|| clone_key(entry.key)).ok()?, entry.meta.stamp)));
             keys.collect::<Vec<_>>()
         })
     }
@@ -111,7 +110,7 @@ impl HotEntries {
             let taken = slice.iter().filter_map(|&ticket| {
                 let entry = store.redeem(ticket)?;
                 let (key, value) = (cloned(|| clone_key(entry.key)), cloned(|| entry.value.clone()));
-                Some(Taken { key, value, deadline: entry.deadline, written_at: store.written_at(ticket) })
+                Some(Taken { key, value, deadline: entry.meta.deadline, stamp: entry.meta.stamp })
             });
             taken.collect()
         };

@@ -1,29 +1,32 @@
-//! Calls that may load: who loads, who waits, and what happens when either goes away.
+//! Calls that may load: which caller loads, which callers wait, and what happens when they leave.
 //!
-//! The decisions are the core's (`async_cache_core::flight`); here are the tasks. Each load is driven by a
-//! task of its own, the *pilot*, so it outlives the caller who started it. The ways a flight can end, and who
-//! ends it:
+//! The decisions are the core's (`async_cache_core::flight`); the tasks are here. Each load is
+//! driven by a separate task, the *pilot*, so the load outlives the caller that started it. A
+//! flight can end in these ways:
 //!
-//! | what happens | who acts | the callers get |
+//! | event | ended by | the callers get |
 //! |---|---|---|
 //! | the load returns a value | pilot: [`Inner::land`] | the value, which is stored unless the flight was fenced |
 //! | the load returns an error or panics | pilot: [`Inner::end`] | the error |
-//! | the last caller leaves | he takes the load out and drops it; or, if it is being polled, the pilot does | nobody is left; who joined meanwhile loads anew |
-//! | the runtime drops the pilot | its [`Ending`] | callers elsewhere load anew; the one whose loader it was gets an error |
+//! | the last caller leaves | the caller takes the load out and drops it; if the load is being polled, the pilot does | no caller is left; callers that joined meanwhile load anew |
+//! | the runtime drops the pilot | its [`Ending`] | callers elsewhere load anew; the caller that supplied the loader gets an error |
 //!
-//! A flight is over only after its load is dropped. So at no moment do two loads of one key run that could
-//! both store their value.
+//! A flight is over only after its load is dropped. So at no moment do two loads of a key run that
+//! could both store their value.
 //!
-//! A key of a batch has a flight like these, which is driven with others; `crate::batch` has its protocol.
+//! A key of a batch has a similar flight, which is driven together with others; `crate::batch` has
+//! its protocol.
 //!
-//! A caller may join a load that ends without an answer for it: one that fails with another type of error, one by a
-//! batch loader that has no value, one that was abandoned. Rules, which bound how long that can go on:
-//! 1. A caller joins whatever load of its key runs, once.
-//! 2. If that has brought it nothing, the caller joins only a load that answers it whatever comes of it ([`Joins`]).
-//!    When another one runs, the caller fences that one, which goes on for its own callers, and loads with its own
-//!    loader. So the caller is answered by the second load at the latest, however often others begin loads of the key,
-//!    but for loads of its kind that are abandoned.
-//! 3. A caller that leads is answered by its own load. So each call fences one load at most.
+//! A caller may join a load that ends without an answer for the caller: a load that fails with
+//! another type of error, a load by a batch loader that has no value, or a load that was abandoned.
+//! The following rules bound the number of attempts:
+//! 1. Once, a caller joins any running load of its key.
+//! 2. After a load without an answer, the caller joins only a load whose every outcome is an answer
+//!    ([`Joins`]). If another load runs, the caller fences that load, which continues for its own
+//!    callers, and loads with its own loader. So the second load answers the caller at the latest,
+//!    however often other callers begin loads of the key. (Abandoned loads of an acceptable kind do
+//!    not count.)
+//! 3. A caller that leads is answered by its own load. So each call fences at most one load.
 
 use std::any::TypeId;
 use std::fmt::Debug;
@@ -33,10 +36,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cache::Loaded;
-use async_cache_core::cold::Rank;
+use async_cache_core::entry::Fetched;
 use async_cache_core::flight::{FlightId, Left};
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::time::{Deadline, Now, Time};
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
@@ -45,24 +47,24 @@ use crate::nesting;
 use crate::room::{Answer, AnyError, Brings, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
 
-/// What a caller does about a key that is not there.
+/// How a call continues for a key that is not in memory.
 pub(crate) enum Entered<V> {
-    /// Somebody stored it in the meantime.
+    /// A value that was stored in the meantime, or was read from the snapshot.
     Hit(V),
-    /// He waits for a load that runs already.
+    /// The caller waits for a running load.
     Joined(FlightId, Arc<Room<V>>),
-    /// He waits for the load he starts.
-    Leads(FlightId, Arc<Room<V>>),
+    /// The caller waits for the load that it starts, at this time.
+    Leads(FlightId, Arc<Room<V>>, Time),
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
 #[derive(Clone, Copy)]
 pub(crate) enum Joins {
-    /// Whatever runs.
+    /// Any running load.
     Any,
-    /// One that can bring only this.
+    /// Only a load with exactly these outcomes.
     Only(Brings),
-    /// One whose error has this type; the caller can use that there is no value.
+    /// A load with this type of error; the caller can use the answer that there is no value.
     OnlyErrorsOf(TypeId),
 }
 
@@ -76,22 +78,21 @@ impl Joins {
     }
 }
 
-/// What whoever ends a flight has to know of it.
+/// The data needed to end a flight.
 pub(crate) struct Flight<K, V> {
     pub(crate) inner: Arc<Inner<K, V>>,
     pub(crate) hash: u64,
     pub(crate) id: FlightId,
     pub(crate) room: Arc<Room<V>>,
-    pub(crate) rank: Option<Rank>,
     pub(crate) storing: Storing<V>,
     pub(crate) started: Time,
 }
 
-/// What becomes of the value that a load returns.
+/// What happens to the value of a load.
 pub(crate) struct Storing<V> {
-    /// How long it is served; `None` never expires.
+    /// How long the value is served; `None` never expires.
     pub(crate) ttl: Option<Duration>,
-    /// Whether a value is stored at all. Every caller gets it in any case.
+    /// Whether a value is stored at all. Every caller gets the value in any case.
     pub(crate) keeps: fn(&V) -> bool,
 }
 
@@ -104,7 +105,7 @@ impl<V> Clone for Storing<V> {
 impl<V> Copy for Storing<V> {}
 
 impl<V> Storing<V> {
-    /// Every value, for this time.
+    /// Stores every value, for this time.
     pub(crate) fn all(ttl: Option<Duration>) -> Self {
         Self { ttl, keeps: |_| true }
     }
@@ -115,8 +116,8 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a
-    /// new one.
+    /// Answers a call for a key that is not in memory: from the snapshot, from a running load, or
+    /// from a new load.
     pub(crate) async fn load<F, Fut, E>(
         self: &Arc<Self>,
         hash: u64,
@@ -136,24 +137,16 @@ where
             let new_room = || {
                 Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
             };
-            let (entered, rank) = self.enter(hash, key, joins, &mut is_counted, new_room);
-            let (id, room, leads) = match entered {
+            let entered = self.enter(hash, key, joins, &mut is_counted, new_room);
+            let (id, room, started) = match entered {
                 Entered::Hit(value) => return Ok(value),
-                Entered::Joined(id, room) => (id, room, false),
-                Entered::Leads(id, room) => (id, room, true),
+                Entered::Joined(id, room) => (id, room, None),
+                Entered::Leads(id, room, started) => (id, room, Some(started)),
             };
             let seat = Seat::new(self, hash, id, Arc::clone(&room));
-            if leads {
-                let started = self.clock.now();
-                let flight = Flight {
-                    inner: Arc::clone(self),
-                    hash,
-                    id,
-                    room: Arc::clone(&room),
-                    rank,
-                    storing,
-                    started,
-                };
+            if let Some(started) = started {
+                let flight =
+                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), storing, started };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
                     Some(task) => room.driven_by(task),
                     None => return Err(LoadError::NoRuntime),
@@ -170,8 +163,8 @@ where
                     if let Ok(error) = error.downcast() {
                         return Err(LoadError::Failed(error));
                     }
-                    // Loaded by a caller whose loader fails with another type. This caller's own loader
-                    // decides.
+                    // The load belongs to a caller whose loader fails with another type. This
+                    // caller's own loader decides.
                 }
                 Answer::Panicked(message) => {
                     return Err(LoadError::Panicked {
@@ -179,8 +172,11 @@ where
                         message: (*message).to_owned(),
                     });
                 }
-                Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
-                // He asked for one key, so he has a loader that knows, where the batch loader did not.
+                Answer::Abandoned if started.is_some() => {
+                    return Err(LoadError::Abandoned { key: format!("{key:?}") });
+                }
+                // The caller asked for a single key, so its own loader can answer where the batch
+                // loader could not.
                 Answer::Abandoned | Answer::Missing => {}
             }
             // Rule 2.
@@ -188,9 +184,8 @@ where
         }
     }
 
-    /// Finds out what a caller does about a key that is not in memory: served from the snapshot, or by somebody
-    /// who was faster, or he joins a load, or he leads one, in the `room` that he makes. Counts the miss, once.
-    /// Also the rank of the key in the opened snapshot, for who leads.
+    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
+    /// by joining the running load, or by starting a load in `room`. Counts the miss once per call.
     pub(crate) fn enter(
         &self,
         hash: u64,
@@ -198,73 +193,67 @@ where
         joins: Joins,
         is_counted: &mut bool,
         mut room: impl FnMut() -> Arc<Room<V>>,
-    ) -> (Entered<V>, Option<Rank>) {
+    ) -> Entered<V> {
         loop {
-            let opened = self.shard(hash).read().opened.clone();
-            let probe = match self.cold(hash, key.to_key(), opened) {
-                Ok(value) => return (Entered::Hit(value), None),
-                Err(probe) => probe,
+            let under = self.shard(hash).read().under();
+            let probed = match self.cold(hash, key.to_key(), under) {
+                Ok(value) => return Entered::Hit(value),
+                Err(probed) => probed,
             };
             if !std::mem::replace(is_counted, true) {
                 self.miss(hash);
             }
-            // If it is not used, it is dropped here, where the shard is not locked any more.
+            // If the key is not used, it is dropped here, after the shard is unlocked.
             let mut owned = Some(key.to_key());
             let entered = self.write(
                 hash,
                 |known| key.is(known),
-                &probe,
-                |cache, slot, flight| {
-                    if let Some(slot) = slot
-                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                probed,
+                |cache, at| {
+                    if let Some(slot) = at.slot()
+                        && let Some(value) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
                     {
-                        return Entered::Hit(entry.value.clone());
+                        return Entered::Hit(value.clone());
                     }
-                    if let Some(flight) = flight {
+                    if let Some(flight) = at.flight() {
                         let is_joined =
                             cache.flights().token(flight).is_some_and(|room| joins.accepts(room.brings));
                         if is_joined && let Some(room) = cache.join(flight) {
                             return Entered::Joined(flight, Arc::clone(room));
                         }
-                        // Rule 2.
-                        cache.supersede(flight);
+                        // Rule 2: `lead` fences it.
                     }
                     let owned = owned.take().expect("it was just put there");
                     let room = room();
-                    self.date(cache);
-                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+                    let now = self.at(self.clock.now());
+                    Entered::Leads(cache.lead(at, owned, Arc::clone(&room), now), room, now.time)
                 },
             );
-            // `None`: the snapshot changed between the look and the lock.
-            if let Some(entered) = entered {
-                return (entered, probe.rank);
+            // `Err`: another snapshot was opened between the look and the lock.
+            if let Ok(entered) = entered {
+                return entered;
             }
         }
     }
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// The load has returned a value: one copy is stored, the other one is for the callers.
+    /// Ends the flight with a value: `stored` is stored, `value` is for the callers.
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
         let keeps = (flight.storing.keeps)(&value);
-        let loaded = Loaded {
-            value: stored,
-            // What is not kept has had its time already.
-            deadline: if keeps {
-                self.deadline(flight.storing.ttl)
-            } else {
-                Deadline::after(now, Duration::ZERO)
-            },
-            origin: flight.rank,
-            took: now.since(flight.started),
-        };
+        // A value that is not kept expires at once.
+        let ttl = if keeps { flight.storing.ttl } else { Some(Duration::ZERO) };
+        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, ttl));
+        let (fetched, took) = (Fetched::loaded(stored, deadline), now.since(flight.started));
         let finished = {
             let mut shard = self.shard(flight.hash).write();
             let cache = &mut shard.cache;
-            let slot =
-                cache.flights().key(flight.id).and_then(|key| cache.find(flight.hash, |known| known == key));
-            cache.land(flight.id, slot, flight.hash, loaded, now)
+            match cache.address_of_flight(flight.id, flight.hash) {
+                Ok(at) => Ok(cache.land(flight.id, at, fetched, took, Now::without_wall(now))),
+                // Another snapshot was opened since the load began. It may have the key, so the value is not stored.
+                Err(stale) => Err((stale, fetched, cache.finish_without_storing(flight.id, took))),
+            }
         };
         flight.room.tell(Answer::Value(value));
         drop(finished);
@@ -277,7 +266,7 @@ impl<K, V> Inner<K, V> {
         let ended = {
             let mut shard = self.shard(hash).write();
             match &answer {
-                Answer::Missing => shard.cache.come_back_empty(id, took),
+                Answer::Missing => shard.cache.finish_without_storing(id, took),
                 _ => shard.cache.fail(id, took),
             }
         };
@@ -286,7 +275,7 @@ impl<K, V> Inner<K, V> {
     }
 }
 
-/// Drives one load to its end.
+/// Drives a load to its end.
 async fn pilot<K, V>(mut ending: Ending<K, V>)
 where
     K: Hash + Eq,
@@ -301,7 +290,8 @@ where
     }
 }
 
-/// Ends a flight whose pilot goes away before it did: the runtime shuts down, or storing the value panicked.
+/// Ends a flight whose pilot goes away before it ended the flight: the runtime shuts down, or
+/// storing the value panicked.
 pub(crate) struct Ending<K, V> {
     pub(crate) flight: Flight<K, V>,
     pub(crate) duty: Duty,
@@ -309,16 +299,16 @@ pub(crate) struct Ending<K, V> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Duty {
-    /// Take the load and end the flight; but if a leaver took it, he ends it.
+    /// Take the load and end the flight, unless a leaver took the load: then the leaver ends it.
     IfNotTaken,
     End,
     None,
 }
 
 impl<K: Hash + Eq, V: Clone> Ending<K, V> {
-    /// Ends the flight with what came of its load, which is gone.
+    /// Ends the flight with the outcome of its load, which is gone.
     pub(crate) fn conclude(&mut self, answer: Answer<V>) {
-        // From here on this ends the flight whatever happens.
+        // From here on, dropping `self` ends the flight, whatever panics.
         self.duty = Duty::End;
         match answer {
             Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
@@ -357,7 +347,8 @@ impl<K, V> Drop for Ending<K, V> {
     }
 }
 
-/// A caller who waits. Dropped before he is answered, he leaves; the last one to leave stops the load.
+/// A waiting caller. If the seat is dropped before the answer, the caller leaves; the last caller
+/// to leave stops the load.
 pub(crate) struct Seat<'a, K: 'static, V: 'static> {
     inner: &'a Arc<Inner<K, V>>,
     hash: u64,
@@ -396,8 +387,8 @@ impl<K: 'static, V: 'static> Drop for Seat<'_, K, V> {
     }
 }
 
-/// Makes loads of one value type alike, whatever their future and their error. The loader is called when the
-/// load is first polled.
+/// Erases the types of a load's future and error, so that loads of the same value type share a
+/// type. The loader is called at the first poll of the load.
 fn forget_types<V, F, Fut, E>(load: F) -> Load<V>
 where
     V: 'static,

@@ -1,12 +1,14 @@
-//! A method that is called as those of `method` are, and passes for an async function.
+//! A method that is called like those of `method`, and is accepted as an async function.
 //!
-//! `inspect.iscoroutinefunction`, and with it `unittest.mock` and Starlette, look at the class of a method's function and
-//! at its code. A method descriptor of the interpreter has neither, so this is a descriptor of our own: it is called
-//! without being bound (`Py_TPFLAGS_METHOD_DESCRIPTOR`), and all its attributes are those of an async function of Python's
-//! with the same parameters, which never runs.
+//! `inspect.iscoroutinefunction`, and with it `unittest.mock` and Starlette, look at the class of a
+//! method's function and at its code. A method descriptor of the interpreter has neither, so we use
+//! a descriptor of our own: it is called without being bound (`Py_TPFLAGS_METHOD_DESCRIPTOR`), and
+//! all its attributes are those of a Python async function with the same parameters, which never
+//! runs.
 //!
-//! The class that has the method is a static one of `PyO3`'s, which lives as long as the process. A call looks it up in the
-//! descriptor, for `PyO3` takes longer than the rest of the check.
+//! The class with the method is a static class made by `PyO3`, which lives as long as the process.
+//! A call reads the class from the descriptor, because the way through `PyO3` takes longer than the
+//! rest of the check.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -22,7 +24,7 @@ use super::visit::visits;
 use super::{Ref, attached};
 
 unsafe extern "C" {
-    /// A function and the object it is called on, as a bound method; not among `PyO3`'s declarations.
+    /// Makes a bound method from a function and its object; not among `PyO3`'s declarations.
     fn PyMethod_New(function: *mut ffi::PyObject, object: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 
@@ -30,7 +32,7 @@ static CLASS: Class<AsyncMethod> = Class::new();
 
 struct AsyncMethod {
     passes_for: Ref,
-    /// The class that has the method.
+    /// The class with the method.
     class: *mut ffi::PyTypeObject,
 }
 
@@ -42,7 +44,7 @@ impl Forward for AsyncMethod {
     }
 }
 
-/// Gives the class the method, which passes for a function.
+/// Adds the method, which stands for a function, to the class.
 pub(crate) fn add<M: Method<N>, const N: usize>(
     py: Python<'_>,
     passes_for: Bound<'_, PyAny>,
@@ -57,7 +59,7 @@ pub(crate) fn add<M: Method<N>, const N: usize>(
 
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let flags = ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
-        // The interpreter remembers only descriptors of such a type where it looks up a method.
+        // For method look-ups the interpreter caches only descriptors of immutable types.
         | ffi::Py_TPFLAGS_IMMUTABLETYPE
         | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let blueprint = Blueprint::of_object::<AsyncMethod>(c"cache._native.AsyncMethod", flags)
@@ -76,9 +78,9 @@ unsafe extern "C" fn call<M: Method<N>, const N: usize>(
     flags: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for each of `names`, null
-    // or a tuple of strings. The first one is the object, whose class is checked, as a descriptor does. `method` has
-    // this body.
+    // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for
+    // each of `names`, null or a tuple of strings. The first one is the object, whose class is
+    // checked, as by a descriptor. `method` has this body.
     unsafe {
         let positional = ffi::PyVectorcall_NARGS(flags);
         let class = class::body::<AsyncMethod>(method).class;

@@ -1,9 +1,10 @@
-//! The bound method of a decorated function: the function and the object that it is called on.
+//! The bound method of a decorated function: the function and the object on which it is called.
 //!
-//! The interpreter's own bound methods look their attributes up on the function, which then does not know the object:
-//! `repository.get.invalidate_cache(7)` would be an invalidation for 7. This one passes for such a method (`__class__`
-//! is its class, so `inspect.ismethod` is true), and binds `invalidate_cache`, too. All other attributes are the
-//! function's. A call of a method makes no bound method, so none of this is on its way.
+//! The interpreter's own bound methods look up their attributes on the function, which then does
+//! not know the object: `repository.get.invalidate_cache(7)` would be an invalidation for 7. Our
+//! bound method stands for the interpreter's (`__class__` is its class, so `inspect.ismethod` is
+//! true), and binds `invalidate_cache` too. All other attributes are the function's. A call of a
+//! method makes no bound method, so no call takes this path.
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
@@ -21,7 +22,7 @@ use super::visit::visits;
 use super::{Ref, attached, to_pointer};
 
 unsafe extern "C" {
-    /// A function and the object it is called on, as a bound method; not among `PyO3`'s declarations.
+    /// Makes a bound method from a function and its object; not among `PyO3`'s declarations.
     fn PyMethod_New(function: *mut ffi::PyObject, object: *mut ffi::PyObject) -> *mut ffi::PyObject;
     /// The interpreter's class of bound methods; not among `PyO3`'s declarations.
     static mut PyMethod_Type: ffi::PyTypeObject;
@@ -30,7 +31,7 @@ unsafe extern "C" {
 /// Arguments of a call that are copied on the stack; more are copied to the heap.
 const ON_STACK: usize = 8;
 
-/// A decorated function with the payload `P`, and the object that it is called on.
+/// A decorated function with the payload `P`, and the object on which it is called.
 pub(crate) struct Method<P> {
     function: Ref,
     instance: Ref,
@@ -59,7 +60,7 @@ pub(super) unsafe fn bind<P: Payload>(
     function: *mut ffi::PyObject,
     object: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as the caller says; the class is that of objects with this body.
+    // SAFETY: promised by the caller; the class is that of objects with this body.
     unsafe {
         let py = Python::assume_attached();
         let bound = class::<P>(py).and_then(|class| {
@@ -103,7 +104,8 @@ pub(crate) fn class<P: Payload>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> 
                 ffi::METH_NOARGS,
                 c"Pickles it as the attribute of its object, as a bound method is.",
             );
-        // SAFETY: attached; the slots, getters and methods have their signatures; the offsets are those of fields.
+        // SAFETY: attached; the slots, getters and methods have their signatures; the offsets are
+        // those of fields.
         unsafe { blueprint.make(py) }
     })
 }
@@ -114,9 +116,10 @@ unsafe extern "C" fn call<P: Payload>(
     flags: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for each of `names`,
-    // null or a tuple. With the flag the place before the first one may be written, if it is put back. The copies
-    // borrow what the caller holds for the call. The object has this body.
+    // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for
+    // each of `names`, null or a tuple. With the flag the place before the first argument may be
+    // written, if it is restored. The copies borrow objects held by the caller for the call. The
+    // object has this body.
     unsafe {
         let Method { function, instance, .. } = class::body::<Method<P>>(bound);
         let (function, object) = (function.pointer(), instance.pointer());
@@ -146,14 +149,14 @@ unsafe extern "C" fn call<P: Payload>(
     }
 }
 
-/// `type(method)(function, object)`, which `weakref.WeakMethod` and `copy` call.
+/// `type(method)(function, object)`, called by `weakref.WeakMethod` and `copy`.
 unsafe extern "C" fn new<P: Payload>(
     _: *mut ffi::PyTypeObject,
     args: *mut ffi::PyObject,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached; `args` is a tuple and `names` null or a dict, both alive; the two objects that come out of the
-    // tuple are borrowed from it.
+    // SAFETY: attached; `args` is a tuple and `names` null or a dict, both alive; the two objects
+    // extracted from the tuple are borrowed from it.
     unsafe {
         let (mut function, mut object) = (null_mut(), null_mut());
         let is_named = !names.is_null() && ffi::PyDict_Size(names) != 0;
@@ -173,7 +176,7 @@ unsafe extern "C" fn new<P: Payload>(
     }
 }
 
-/// A bound method stays bound to what it is bound to.
+/// A bound method keeps its object.
 unsafe extern "C" fn get(
     bound: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
@@ -193,7 +196,7 @@ unsafe extern "C" fn invalidate_cache<P: Payload>(
     bound: *mut ffi::PyObject,
     _: *mut c_void,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached; the object is of this type; the new references are given back or handed out.
+    // SAFETY: attached; the object is of this type; the new references are released or returned.
     unsafe {
         let Method { function, instance, .. } = class::body::<Method<P>>(bound);
         let invalidate = ffi::PyObject_GetAttrString(function.pointer(), c"invalidate_cache".as_ptr());
@@ -232,7 +235,7 @@ unsafe extern "C" fn compare<P: Payload>(
     b: *mut ffi::PyObject,
     how: c_int,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached; both are alive; the second one is looked into only if it is of this type.
+    // SAFETY: attached; both are alive; the second object is read only if it is of this type.
     unsafe {
         let is_ours = ffi::Py_TYPE(a) == ffi::Py_TYPE(b);
         if !is_ours || (how != ffi::Py_EQ && how != ffi::Py_NE) {

@@ -1,11 +1,11 @@
-//! The decorated function: a callable with vectorcall that passes for the function it decorates.
+//! The decorated function: a callable with vectorcall that stands for the function it decorates.
 //!
-//! A call makes an awaitable and does nothing else. The object has a `__dict__` (for `functools.update_wrapper`
-//! and the methods that the decorator adds), is a method descriptor, so that a call of a method makes no bound
-//! method, and says that its `__class__` is the function's: web frameworks ask `inspect.isfunction` and
-//! `inspect.iscoroutinefunction`, which look at `__class__` and at the code object.
+//! A call only makes an awaitable. The object has a `__dict__` (for `functools.update_wrapper` and
+//! the methods added by the decorator), is a method descriptor, so that a call of a method makes no
+//! bound method, and claims the function's `__class__`: web frameworks call `inspect.isfunction`
+//! and `inspect.iscoroutinefunction`, which look at `__class__` and at the code object.
 //!
-//! A decorated function is made of a [`Payload`], which this module knows no more of.
+//! A decorated function has a [`Payload`], about which this module knows nothing else.
 
 use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,11 +24,11 @@ use super::{Ref, attached, to_pointer};
 
 /// A decorated function's own part.
 pub(crate) trait Payload: Visit + Sized + 'static {
-    /// The function that is decorated.
+    /// The decorated function.
     fn wrapped(&self) -> &Ref;
-    /// The function that the decorated one passes for; `None` if it passes for none.
+    /// The function for which the decorated function stands, if any.
     fn passes_for(&self) -> Option<&Ref>;
-    /// Where the classes of such functions are kept.
+    /// The classes of decorated functions with this payload.
     fn classes() -> &'static Classes<Self>;
 }
 
@@ -62,7 +62,8 @@ impl<'py> Given<'_, 'py> {
     /// An argument.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Ref {
-        // SAFETY: attached, as the token says; the caller of the function keeps its arguments alive for the call.
+        // SAFETY: attached, as the token proves; the caller of the function keeps its arguments
+        // alive for the call.
         Ref::new(unsafe { Bound::from_borrowed_ptr(self.py, self.arguments[index]) })
     }
 
@@ -72,13 +73,13 @@ impl<'py> Given<'_, 'py> {
         if self.names.is_null() {
             return None;
         }
-        // SAFETY: as above. By the vectorcall protocol it is a tuple.
+        // SAFETY: as above. By the vectorcall protocol the object is a tuple.
         let names = unsafe { Bound::from_borrowed_ptr(self.py, self.names).cast_into_unchecked::<PyTuple>() };
         (!names.is_empty()).then_some(names)
     }
 }
 
-/// The awaitables that calls of a decorated function make.
+/// The awaitables made by calls of a decorated function.
 pub(crate) trait Calls<P> {
     /// Of a call with one positional argument.
     fn called_with_one(function: Bound<'_, PyAny>, argument: Ref) -> PyResult<Bound<'_, PyAny>>;
@@ -103,7 +104,7 @@ pub(crate) fn payload<'a, P: Payload>(object: &'a Bound<'_, PyAny>) -> Option<&'
 pub(crate) fn class<P: Payload>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     P::classes().function.get_or_make(py, || {
         let flags = ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
-            // The interpreter remembers only descriptors of such a type where it looks up a method.
+            // For method look-ups the interpreter caches only descriptors of immutable types.
             | ffi::Py_TPFLAGS_IMMUTABLETYPE
             | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
         let blueprint = Blueprint::of_object::<P>(c"cache._native.CachedFunction", flags)
@@ -120,7 +121,8 @@ pub(crate) fn class<P: Payload>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> 
             .attribute(c"__builtins__", class::forward::<P>)
             .attribute(c"__closure__", class::forward::<P>)
             .method(c"__reduce__", reduce, ffi::METH_NOARGS, c"Pickles it by name, as a function is.");
-        // SAFETY: attached; the slots, getters and methods have their signatures; the offsets are those of fields.
+        // SAFETY: attached; the slots, getters and methods have their signatures; the offsets are
+        // those of fields.
         unsafe { blueprint.make(py) }
     })
 }
@@ -141,8 +143,8 @@ unsafe extern "C" fn call<P: Payload, C: Calls<P>>(
     flags: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for each name;
-    // `names` is null or a tuple of strings; the object is of this type.
+    // SAFETY: attached. The vectorcall protocol: `args` are the positional arguments, then one for
+    // each name; `names` is null or a tuple of strings; the object is of this type.
     unsafe {
         let py = Python::assume_attached();
         let positional = ffi::PyVectorcall_NARGS(flags).cast_unsigned();

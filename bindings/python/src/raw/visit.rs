@@ -1,13 +1,13 @@
-//! What the garbage collector sees: one way to show it the Python objects that a value holds.
+//! The garbage collector's view: the single way to show the Python objects held by a value.
 //!
-//! A value that holds objects implements [`Visit`], with [`visits!`] where its fields say all. Rules:
+//! A value that holds objects implements [`Visit`], with [`visits!`] if its fields suffice. Rules:
 //!
-//! 1. A value shows every object that it owns a reference to, and no other object: the collector compares the counts of
-//!    references with what it is shown. An object that is left out is never collected in a circle; an object that is
-//!    shown without being owned may be freed while it is used.
+//! 1. A value shows every object to which it owns a reference, and no other object: the collector
+//!    compares the reference counts with the shown objects. An object not shown is never collected
+//!    in a circle; an object shown without being owned may be freed while in use.
 //! 2. A visit allocates nothing, takes no lock and runs no Python code.
-//! 3. State that is borrowed shows nothing: the collector runs in the middle of the borrower's work, whose stack holds
-//!    the objects.
+//! 3. Borrowed state shows nothing: the collector runs in the middle of the borrower's work, whose
+//!    stack holds the objects.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -18,23 +18,24 @@ use super::{GilCell, Ref};
 
 /// A value that holds Python objects.
 pub(crate) trait Visit {
-    /// Shows each of them.
+    /// Shows each of the objects.
     fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop>;
 }
 
-/// The collector, as it asks the class of an object. Both kinds ask alike; they differ in who made the class.
+/// The collector, as it calls the class of an object. Both kinds do the same, for classes made in
+/// different ways.
 #[derive(Clone, Copy)]
 pub(crate) struct Visitor<'a>(Asking<'a>);
 
 #[derive(Clone, Copy)]
 enum Asking<'a> {
-    /// A class that `PyO3` made.
+    /// A class made by `PyO3`.
     Class(PyVisit<'a>),
-    /// A class of this module: the function that takes an object, and its argument.
+    /// A class of this module: the function that receives an object, and the function's argument.
     Slot(ffi::visitproc, *mut c_void),
 }
 
-/// The collector wants to see no more.
+/// The collector stops the visit.
 pub(crate) enum Stop {
     Class(PyTraverseError),
     Slot(c_int),
@@ -46,8 +47,9 @@ impl Visitor<'_> {
         match self.0 {
             Asking::Class(visit) => visit.call(object).map_err(Stop::Class),
             Asking::Slot(visit, argument) => {
-                // SAFETY: the collector's own function and argument, which are valid until `tp_traverse` returns; `from_slot`
-                // lets no `Visitor` live longer. The object is alive, since `object` owns a reference.
+                // SAFETY: the collector's own function and argument, which are valid until
+                // `tp_traverse` returns; `from_slot` lets no `Visitor` live longer. The object is
+                // alive, since `object` owns a reference.
                 match unsafe { visit(object.as_ptr(), argument) } {
                     0 => Ok(()),
                     stop => Err(Stop::Slot(stop)),
@@ -57,11 +59,11 @@ impl Visitor<'_> {
     }
 }
 
-/// The body of `__traverse__` of a class that `PyO3` makes.
+/// The body of `__traverse__` of a class made by `PyO3`.
 pub(crate) fn traverse(value: &impl Visit, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
     match value.visit(Visitor(Asking::Class(visit))) {
         Err(Stop::Class(stop)) => Err(stop),
-        // The visitor was made right here, and stops with nothing else.
+        // The visitor was made right here, and stops with no other kind.
         Ok(()) | Err(Stop::Slot(_)) => Ok(()),
     }
 }
@@ -69,7 +71,7 @@ pub(crate) fn traverse(value: &impl Visit, visit: PyVisit<'_>) -> Result<(), PyT
 /// The body of `tp_traverse` of a class of this module.
 ///
 /// # Safety
-/// `visit` and `argument` are what the collector gave to `tp_traverse`.
+/// `visit` and `argument` are those passed to `tp_traverse` by the collector.
 pub(super) unsafe fn from_slot(value: &impl Visit, visit: ffi::visitproc, argument: *mut c_void) -> c_int {
     match value.visit(Visitor(Asking::Slot(visit, argument))) {
         Err(Stop::Slot(stop)) => stop,
@@ -134,7 +136,8 @@ impl<V: Visit> Visit for GilCell<V> {
     }
 }
 
-/// Implements [`Visit`]: names the fields of a struct, or the variants of an enum, that hold Python objects.
+/// Implements [`Visit`]: names the fields of a struct, or the variants of an enum, that hold Python
+/// objects.
 ///
 /// ```text
 /// visits!(struct Item { room, key });
