@@ -1,13 +1,14 @@
-//! The cache as Python holds it: one shard of the core behind the interpreter's lock.
+//! The cache as a Python object: one shard of the core behind the interpreter's lock.
 //!
 //! Invariants:
-//! 1. while the state is borrowed no Python code runs, nothing is allocated by Python and the lock is not
-//!    released; what leaves the cache is dropped after the borrow;
-//! 2. an operation on a key first finds the key with [`Cache::locate`], and acts under the borrow that comes with
-//!    the answer; keys whose comparison runs Python code are compared with nothing borrowed, and the search
-//!    begins again if the cache changed meanwhile;
-//! 3. an operation that writes a key first asks the opened snapshot for the key's rank. The core checks under the
-//!    borrow that the same snapshot is open ([`async_cache_core::probe`]); so a key is never hot and cold at once.
+//! 1. while the state is borrowed, no Python code runs, Python allocates nothing and the lock is
+//!    not released; removed objects are dropped after the borrow;
+//! 2. an operation on a key first finds the key with [`Cache::locate`], and acts under the borrow
+//!    returned with the result; keys whose comparison runs Python code are compared with nothing
+//!    borrowed, and the search begins again if the cache changed in the meantime;
+//! 3. an operation that writes a key first asks the opened snapshot for the key's rank. The core
+//!    checks under the borrow that the same snapshot is open ([`async_cache_core::probe`]); so a
+//!    key is never hot and cold at once.
 
 mod flights;
 
@@ -35,7 +36,7 @@ use crate::room::Room;
 use crate::sharing::Sharing;
 use crate::ttl::Ttl;
 
-/// How often a search begins again because the cache changed during a comparison.
+/// How often a search begins again after the cache changed during a comparison.
 const ATTEMPTS: usize = 100;
 
 /// The shard of the core, with the rooms of this front.
@@ -44,7 +45,7 @@ pub(crate) type Core = Shard<Ref, Ref, Ref<Room>>;
 /// The native part of `AsyncCache`.
 #[pyclass(subclass, frozen, weakref, module = "cache._native")]
 pub(crate) struct Cache {
-    /// Makes hashes differ from process to process.
+    /// Makes hashes differ between processes.
     pub(crate) seed: u64,
     pub(crate) state: GilCell<State>,
 }
@@ -52,19 +53,19 @@ pub(crate) struct Cache {
 pub(crate) struct State {
     pub(crate) core: Core,
     pub(crate) opened: Option<Arc<Opened>>,
-    /// The clock of the file that was opened or saved last.
+    /// The clock of the last file opened or saved.
     pub(crate) file_clock: Option<FileClock>,
-    /// Whether the file could not be read when it was opened last: then a save must not replace it.
+    /// Whether the last opening could not read the file: then a save must not replace the file.
     pub(crate) unread: bool,
-    /// What is kept for saves that merge, if they do.
+    /// The data kept for merging saves, if saves merge.
     pub(crate) sharing: Option<Sharing>,
     pub(crate) saves: u64,
     pub(crate) save_errors: u64,
-    /// Entries of others that saves dropped from the backup.
+    /// Entries of other processes that saves dropped from the backup.
     pub(crate) dropped: u64,
-    /// How many entries of the file that was opened there was no room for, until a save has dropped them.
+    /// Entries of the opened file for which there was no room, until a save has dropped them.
     pub(crate) no_room: u64,
-    /// What was counted by snapshots that were let go.
+    /// The counters of closed snapshots.
     pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
     pub(crate) batches: Batches,
@@ -85,24 +86,24 @@ impl Visit for State {
     }
 }
 
-/// What a look at the memory shows.
+/// The result of a look-up in memory.
 pub(crate) enum Hit<'py> {
     Served(Bound<'py, PyAny>),
-    /// It is not there, or its key has to be compared by Python.
+    /// The key is absent, or Python must compare it.
     NotAtOnce,
 }
 
-/// The snapshot under the cache at one moment: where a key is looked for that is not in memory.
+/// The open snapshot at one moment: the next place to search for a key that is not in memory.
 pub(crate) struct Under {
     pub(crate) opened: Option<Arc<Opened>>,
     epoch: Epoch,
 }
 
-/// Where a key is, and the borrow under which it is there.
+/// The place of a key, and the borrow under which the place is valid.
 type Located<'a> = (RefMut<'a, State>, Found);
 
 impl Cache {
-    /// Finds a key in memory and among the running loads, if that needs no Python code.
+    /// Finds a key in memory and among the running loads, if no Python code is needed.
     #[inline]
     fn locate_at_once<'a>(&'a self, py: Python<'_>, query: &impl Query) -> Option<Located<'a>> {
         let state = self.state.borrow(py);
@@ -125,7 +126,7 @@ impl Cache {
         }
     }
 
-    /// Finds where a key may be written, and asks the opened snapshot for its rank.
+    /// Finds the place for writing a key, and asks the opened snapshot for its rank.
     pub(crate) fn address<'a>(
         &'a self,
         py: Python<'_>,
@@ -134,7 +135,7 @@ impl Cache {
         loop {
             let probed = self.probe(py, query)?;
             let (state, found) = self.locate(py, query)?;
-            // Another snapshot may have been opened by the Python code of a comparison.
+            // Python code of a comparison may have opened another snapshot.
             if let Ok(at) = state.core.admit(found, probed) {
                 return Ok((state, at));
             }
@@ -155,7 +156,8 @@ impl Cache {
                 let told = query.quick(py, known);
                 let known = known.bind(py).clone();
                 drop(state);
-                // Python compares, with nothing borrowed, keys of the same hash that could not be compared above.
+                // Python compares, with nothing borrowed, keys of the same hash that could not be
+                // compared above.
                 if told.is_none() && query.ask(&known)? {
                     search.is_equal();
                 }
@@ -167,7 +169,7 @@ impl Cache {
         )))
     }
 
-    /// Serves a key from memory, if that needs no Python code, and counts the hit.
+    /// Serves a key from memory, if no Python code is needed, and counts the hit.
     #[inline]
     pub(crate) fn hit<'py>(&self, py: Python<'py>, query: &impl Query) -> Hit<'py> {
         let mut state = self.state.borrow(py);
@@ -193,7 +195,8 @@ impl Cache {
         Ok(())
     }
 
-    /// [`Cache::set_key`] with the default time to live, if that needs no Python code and no file is open.
+    /// [`Cache::set_key`] with the default time to live, if no Python code is needed and no file is
+    /// open.
     #[inline]
     pub(crate) fn set_at_once(
         &self,
@@ -224,13 +227,13 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether a key is in memory or loading; a key that Python has to compare is not looked for.
+    /// Whether a key is in memory or loading; a key that Python must compare is treated as absent.
     pub(crate) fn has(&self, py: Python<'_>, query: &impl Query) -> bool {
         let located = self.locate_at_once(py, query);
         located.is_some_and(|(_, found)| found.slot().is_some() || found.flight().is_some())
     }
 
-    /// Asks the opened snapshot for the rank of a key that is about to be written.
+    /// Asks the opened snapshot for the rank of a key to be written.
     fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
         let Under { opened, epoch } = self.state.borrow(py).under();
         let Some(opened) = opened else { return Ok(epoch.answered(None)) };
@@ -239,7 +242,7 @@ impl Cache {
         Ok(epoch.answered(rank))
     }
 
-    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
+    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory.
     pub(crate) fn cold<'py>(
         &self,
         py: Python<'py>,
@@ -276,7 +279,8 @@ impl Cache {
                 let served = found.slot().and_then(|slot| state.core.hit_mut(slot, clock::has_passed));
                 let served = served.map(|value| value.bind(py).clone());
                 if found.slot().is_some() && at.is_ok_and(|at| at.rank() == Some(rank)) {
-                    // An equal key was written that has no encoding. It is newer, though its time may have passed.
+                    // An equal key without an encoding was written. Its entry is newer, even if
+                    // already expired.
                     opened.cold.take(rank);
                 }
                 drop(state);
@@ -299,7 +303,7 @@ impl Cache {
         self.let_go_if_spent(py);
     }
 
-    /// Lets go of a snapshot of which nothing is cold any more, so that it costs a miss nothing.
+    /// Closes a snapshot without cold entries, so that misses do not pay for it.
     fn let_go_if_spent(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
         let spent = state.opened.take_if(|opened| opened.cold.live() == 0);
@@ -339,12 +343,12 @@ impl State {
         self.core.set(at, key, value, deadline, self.at(time))
     }
 
-    /// The snapshot that is open now.
+    /// The open snapshot.
     pub(crate) fn under(&self) -> Under {
         Under { opened: self.opened.clone(), epoch: self.core.epoch() }
     }
 
-    /// The file's clock as it is now: never behind what it showed before, nor behind `saved_at`.
+    /// The file's clock now: never behind an earlier reading, nor behind `saved_at`.
     pub(crate) fn clock_at(&self, now: Time, wall: u64, saved_at: u64) -> FileClock {
         let not_before = self.file_clock.map_or(0, |then| then.adjusted(now, wall).file_now());
         FileClock::start(now, wall, saved_at.max(not_before))

@@ -1,4 +1,5 @@
-//! How flights end: with a value that is stored, with a value that is not, or without a value.
+//! The ends of flights: with a value that is stored, with a value that is not stored, or without a
+//! value.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
 impl Cache {
-    /// Ends a flight whose load does not go on. `Err`: an interrupt, and it has ended all the same.
+    /// Ends a flight whose load does not continue. `Err`: an interrupt; the flight has ended
+    /// nevertheless.
     pub(crate) fn abandon(
         &self,
         py: Python<'_>,
@@ -24,7 +26,7 @@ impl Cache {
         running: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let ended = if room.get().is_inherited(py) {
-            // The parent's load has not failed: it goes on in the parent.
+            // The parent's load has not failed: it continues in the parent.
             self.state.borrow(py).core.finish_without_storing(flight, Duration::ZERO)
         } else {
             self.fail(py, flight, Duration::ZERO)
