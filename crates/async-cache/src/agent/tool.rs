@@ -15,6 +15,7 @@ use super::frame::{self, Frame, Verdict, Watch};
 use super::metrics::{AgentMetrics, Counts, TOTAL, raise};
 use super::registry::{self, Reader};
 use super::report::ToolError;
+use super::scope::Scope;
 use crate::builder::Builder;
 use crate::cache::AsyncCache;
 use crate::error::{BackupError, BuildError, LoadError};
@@ -23,16 +24,6 @@ use crate::load::Storing;
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
-
-/// Where the results of a tool are kept, and which results a write makes stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// One cache for the process.
-    Global,
-    /// One cache for each session. Outside sessions, a tool runs uncached, and its result is not
-    /// shared.
-    Session,
-}
 
 /// A function decorated with [`#[agent_cache]`](macro@crate::agent_cache).
 ///
