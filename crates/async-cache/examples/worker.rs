@@ -1,4 +1,5 @@
-//! One of several processes that keep caches in one file, for `bindings/python/tests/processes/workers`,
+//! One of several processes that keep caches in one file, for
+//! `bindings/python/tests/processes/workers`,
 //! which has the same in Python. Executes the commands on its standard input, one per line, and
 //! answers each with a line.
 

@@ -1,19 +1,17 @@
 //! The cache without its file: sizes, time to live, counters, `Send` and `Sync`, and the use of a
 //! cache by dropped values.
 
-mod stage;
-
 use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::stage::{Loads, one_thread, poll_once, until, within_limit};
 use async_cache::{
     AsyncCache, BackupError, BuildError, Builder, Clock, DiskBackend, Eviction, LoadError, ManualClock,
     Metrics, Opening, Saved, Stats,
 };
 use async_cache_disk::fake::FakeDisk;
-use stage::{Loads, one_thread, poll_once, until, within_limit};
 
 type Cache = AsyncCache<u64, u64>;
 

@@ -2,8 +2,6 @@
 //! batches: on a single-threaded and on a multi-threaded runtime. A hang is a failure.
 #![allow(clippy::async_yields_async)] // calls are deliberately returned unawaited
 
-mod stage;
-
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
@@ -12,8 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::stage::{
+    Loads, Running, on_both_runtimes, one_thread, poll_once, several_threads, until, within_limit,
+};
 use async_cache::{AsyncCache, BatchLoader, Clock, LoadError};
-use stage::{Loads, Running, on_both_runtimes, one_thread, poll_once, several_threads, until, within_limit};
 use tokio::sync::Semaphore;
 
 type Cache = AsyncCache<u32, String>;

@@ -3,8 +3,6 @@
 //! is a failure.
 #![allow(clippy::async_yields_async)] // calls are deliberately returned unawaited
 
-mod stage;
-
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::panic::panic_any;
@@ -13,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 
+use crate::stage::{
+    Loads, Running, on_both_runtimes, one_thread, poll_once, several_threads, until, within_limit,
+};
 use async_cache::{AsyncCache, LoadError};
-use stage::{Loads, Running, on_both_runtimes, one_thread, poll_once, several_threads, until, within_limit};
 
 type Cache = AsyncCache<String, u32>;
 type Outcome = Result<u32, LoadError<String>>;

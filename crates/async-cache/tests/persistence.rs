@@ -4,10 +4,7 @@
 #![allow(clippy::disallowed_methods)] // the test is the stranger that touches the file
 #![allow(clippy::print_stdout)] // seeds
 
-#[path = "persistence/lost_writes.rs"]
 mod lost_writes;
-mod stage;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -18,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::stage::{number_from_env, one_thread, poll_once, several_threads, until, within_limit};
 use async_cache::{
     AsyncCache, BackupError, BuildError, Builder, Clock, DiskBackend, DiskErrorKind, Eviction, ManualClock,
 };
@@ -25,7 +23,6 @@ use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{EagerStep, Snapshot, Step, WriteOptions, Writer};
 use fastrand::Rng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use stage::{number_from_env, one_thread, poll_once, several_threads, until, within_limit};
 
 const PATH: &str = "/var/cache/app.cache";
 

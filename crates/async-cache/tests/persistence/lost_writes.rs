@@ -12,8 +12,8 @@ use async_cache_disk::fake::FakeDisk;
 use fastrand::Rng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::stage::{number_from_env, within_limit};
 use super::{at, backend, seconds};
+use crate::stage::{number_from_env, within_limit};
 
 type Numbers = AsyncCache<u64, u64>;
 
