@@ -66,6 +66,7 @@ HELD = {
     "cli",
     "examples",
     "macros",
+    "packages",
     "scripts",
     "tests",
 }
@@ -149,7 +150,8 @@ def rust_lines(source: str) -> Iterator[Line]:
         if comment.marker != "//" and text.startswith("```"):
             is_code = not is_code
             continue
-        yield Line(comment.line, "" if is_code else text, 0 if text.startswith("|") else comment.end)
+        measured = not is_code and not text.startswith("|")
+        yield Line(comment.line, "" if is_code else text, comment.end if measured else 0)
 
 
 def python_lines(source: str) -> Iterator[Line]:

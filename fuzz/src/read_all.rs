@@ -4,8 +4,7 @@ use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Compression, EagerStep, ReadOptions, SalvageStep, Scratch, Secret, Snapshot, Step, WriteOptions, Writer,
-    verify_with,
+    CacheFile, Compression, EagerStep, SalvageStep, Scratch, Secret, Snapshot, Step, WriteOptions,
 };
 
 /// Reads all of a file that claims to have been written with the secret, or without one; then saves
@@ -15,10 +14,9 @@ pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
     disk.keep_no_log();
     let path = Path::new("/fuzzed.cache");
     disk.put(path, bytes);
-    let vfs = disk.as_vfs();
-    let options = ReadOptions::new().secret(secret);
-    let report = verify_with(&vfs, path, &options);
-    let Ok(Some(snapshot)) = Snapshot::open_with(&vfs, path, &options) else { return };
+    let file = CacheFile::new(disk.as_vfs(), path).secret(secret);
+    let report = file.verify();
+    let Ok(Some(snapshot)) = file.open() else { return };
     let report = report.expect("what can be opened can be walked");
     assert!(report.sound_entries <= report.entries);
     assert_eq!(snapshot.has_mac(), secret.is_some());
@@ -52,19 +50,19 @@ pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
     let tombstones = snapshot.tombstones();
     assert!(tombstones.len() <= bytes.len());
 
-    save_again(&disk, &snapshot, WriteOptions::new("", 0).secret(secret), &options);
+    let copy = file.at("/copy.cache");
+    save_again(&snapshot, &copy, WriteOptions::new(0));
     // As by a cache with compression: frames made with this dictionary are copied unchanged.
     if snapshot.is_compressed() {
-        let compressed = WriteOptions::new("", 0).compression(Compression::ZSTD).dictionary_of(&snapshot);
-        save_again(&disk, &snapshot, compressed.secret(secret), &options);
+        let options = WriteOptions::new(0).dictionary_of(&snapshot);
+        save_again(&snapshot, &copy.compression(Compression::ZSTD), options);
     }
 }
 
 /// Salvaged entries can be saved, and the saved file is sound, unless two records have the same
 /// key.
-fn save_again(disk: &FakeDisk, snapshot: &Snapshot, options: WriteOptions, read: &ReadOptions) {
-    let (vfs, copy) = (disk.as_vfs(), Path::new("/copy.cache"));
-    let mut writer = Writer::create(&vfs, copy, options).expect("the disk is sound");
+fn save_again(snapshot: &Snapshot, copy: &CacheFile, options: WriteOptions) {
+    let mut writer = copy.write(options).expect("the disk is sound");
     let mut salvage = snapshot.salvage();
     while let Some(step) = salvage.next_step() {
         if let SalvageStep::Record(record) = step {
@@ -80,7 +78,7 @@ fn save_again(disk: &FakeDisk, snapshot: &Snapshot, options: WriteOptions, read:
     writer.set_tombstones(snapshot.tombstones());
     // The index accepts at most a few hundred equal keys.
     if let Ok(saved) = writer.finish() {
-        let report = verify_with(&vfs, copy, read).expect("it was just saved");
+        let report = copy.verify().expect("it was just saved");
         assert_eq!((report.entries, report.sound_eager), (saved.entries, u64::from(saved.eager)));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Compression, KeyKind, ReadOptions, Secret, Times, Tombstones, WriteOptions, Writer, fuzzing, verify_with,
+    CacheFile, Compression, KeyKind, Secret, Times, Tombstones, WriteOptions, fuzzing,
 };
 
 const SAVED_AT: u64 = 1_700_000_000_000_000_000;
@@ -68,10 +68,10 @@ pub fn sample(shape: Shape, generation: u8, secret: Option<Secret>) -> Sample {
         Shape::Plain | Shape::Tiny => Compression::OFF,
         Shape::Compressed | Shape::WithDictionary => Compression::ZSTD,
     };
-    let options =
-        WriteOptions::new("", saved_at).identity(file_id, [7; 16]).secret(secret).compression(compression);
     let (disk, path) = (FakeDisk::new(), Path::new("/sample.cache"));
-    let mut writer = Writer::create(&disk.as_vfs(), path, options).expect("the disk is sound");
+    let file = CacheFile::new(disk.as_vfs(), path).version("").secret(secret).compression(compression);
+    let options = WriteOptions::new(saved_at).identity(file_id, [7; 16]);
+    let mut writer = file.write(options).expect("the disk is sound");
     let entries = entries(shape, generation, saved_at);
     let eager = eager(shape, generation, saved_at);
     let tombstones = tombstones(shape, saved_at);
@@ -83,7 +83,7 @@ pub fn sample(shape: Shape, generation: u8, secret: Option<Secret>) -> Sample {
     }
     writer.set_tombstones(tombstones.clone());
     writer.finish().expect("the disk is sound");
-    let report = verify_with(&disk.as_vfs(), path, &ReadOptions::new().secret(secret)).expect("it was saved");
+    let report = file.verify().expect("it was saved");
     assert!(report.is_clean(), "{report:?}");
     let bytes = disk.bytes(path).expect("it was saved");
     let units = fuzzing::units(&bytes, secret.as_ref());

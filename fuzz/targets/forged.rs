@@ -11,7 +11,7 @@ use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    EagerStep, ReadOptions, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones, fuzzing, verify_with,
+    CacheFile, EagerStep, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones, fuzzing,
 };
 use async_cache_fuzz::{Entry, Sample, Shape, sample, secret};
 
@@ -33,9 +33,9 @@ libfuzzer_sys::fuzz_target!(|script: &[u8]| {
 fn forge(files: &[Sample; 2], how: u8, script: &[u8]) {
     let (disk, path) = (FakeDisk::new(), Path::new("/forged.cache"));
     disk.keep_no_log();
-    let (vfs, options) = (disk.as_vfs(), ReadOptions::new().secret(secret()));
+    let file = CacheFile::new(disk.as_vfs(), path).secret(secret());
     disk.put(path, &files[0].bytes);
-    let early = Snapshot::open_with(&vfs, path, &options).expect("it is sound");
+    let early = file.open().expect("it is sound");
 
     let mut forged = files[0].bytes.clone();
     script.chunks_exact(8).for_each(|step| change(&mut forged, files, step));
@@ -47,14 +47,14 @@ fn forge(files: &[Sample; 2], how: u8, script: &[u8]) {
     let snapshot = if how & UNDER_THE_READER != 0 {
         early
     } else {
-        let Ok(late) = Snapshot::open_with(&vfs, path, &options) else { return };
+        let Ok(late) = file.open() else { return };
         late
     };
     let Some(snapshot) = snapshot else { return };
     let genuine = files.iter().find(|file| file.file_id == snapshot.file_id());
     let genuine = genuine.expect("nobody else could have made the header");
     check(&snapshot, genuine);
-    if let Ok(report) = verify_with(&vfs, path, &options)
+    if let Ok(report) = file.verify()
         && report.is_clean()
     {
         assert!(files.iter().any(|file| file.bytes == forged), "a forgery that nobody notices");

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Cold, KeyKind, Learned, Merge, ReadOptions, Scratch, Snapshot, Step, Times, Tombstones, WriteOptions, Writer,
-    fuzzing, verify,
+    CacheFile, Cold, KeyKind, Known, Ours, Pushed, Scratch, Snapshot, Step, Times, Tombstones, WriteOptions,
+    fuzzing,
 };
 
 /// The time of the save; a small number, so that times before and after the save are found easily.
@@ -35,18 +35,18 @@ fn run(bytes: &[u8]) -> Option<()> {
 
     let (disk, path, our_path) = (FakeDisk::new(), Path::new("/shared.cache"), Path::new("/ours.cache"));
     disk.keep_no_log();
-    let vfs = disk.as_vfs();
+    let [file, our_file] = [path, our_path].map(|path| CacheFile::new(disk.as_vfs(), path));
     for (path, bytes) in [(path, theirs), (our_path, ours)] {
         let mut bytes = bytes.to_vec();
         fuzzing::reseal(&mut bytes, None);
         disk.put(path, &bytes);
     }
     let mut sides_are_sound = true;
-    let mut open = |path| {
-        sides_are_sound &= verify(&vfs, path).is_ok_and(|report| report.is_clean());
-        Snapshot::open_any_version(&vfs, path).ok()?
+    let mut open = |file: &CacheFile| {
+        sides_are_sound &= file.verify().is_ok_and(|report| report.is_clean());
+        file.open().ok()?
     };
-    let (theirs, opened) = (open(path)?, open(our_path)?);
+    let (theirs, opened) = (open(&file)?, open(&our_file)?);
     let their_entries = entries(&theirs);
     let mut our_entries = entries(&opened);
     let their_tombstones = theirs.tombstones();
@@ -72,36 +72,31 @@ fn run(bytes: &[u8]) -> Option<()> {
         }
     }
 
-    let options = ReadOptions::new();
-    let mut merge = Merge::begin(&vfs, path, &options, Duration::ZERO).expect("it was just read");
-    merge.join(tombstones.clone(), Learned::default());
+    let save = file.begin(Some(Duration::ZERO)).expect("it was just read");
+    let known = Known { tombstones: tombstones.clone(), ..Known::default() };
+    let mut joining = save.write(WriteOptions::new(NOW), known, None).expect("the disk is sound");
     for (key, (_, times)) in &memory {
-        merge.note(key, times.written_at.unwrap_or(0));
+        joining.note(key, times.written_at.unwrap_or(0));
     }
-    let mut writer = Writer::create(&vfs, path, WriteOptions::new("", NOW)).expect("the disk is sound");
     let is_cold = |rank| cold.contains(&rank);
-    let ours = Cold { snapshot: &opened, contains: &is_cold };
-    merge
-        .write_theirs(&mut writer, NOW, None, Some(&ours), &|_| true)
-        .expect("it was in a file before");
+    let cold = Some(Cold { snapshot: &opened, contains: &is_cold });
+    let ours = Ours { maxsize: None, eager: None, cold, allows: &|_| true };
+    let mut output = joining.join(&ours).expect("it was in a file before");
     let mut records = opened.records();
     while let Some(step) = records.next_wanted(is_cold) {
-        if let Step::Record(record) = step
-            && merge.admits(&mut writer, record.key, record.written_at.unwrap_or(0))
-        {
-            writer.copy(&record).expect("it was in a file before");
+        if let Step::Record(record) = step {
+            let _ = output.carry(&record).expect("it was in a file before");
         }
     }
     for (key, (value, times)) in &memory {
-        if merge.admits(&mut writer, key, times.written_at.unwrap_or(0)) {
-            writer.push(key, value, *times).expect("it is small");
-        }
+        let pushed = output.push(key, value, *times).expect("the disk is sound");
+        assert!(!matches!(pushed, Pushed::TooLarge(_)), "it is small");
     }
     // The index accepts at most a few hundred equal keys.
-    merge.finish(writer, NOW).ok()?;
+    output.finish().ok()?;
 
-    let report = verify(&vfs, path).expect("it was just saved");
-    let joined = Snapshot::open_any_version(&vfs, path).expect("it was just saved")?;
+    let report = file.verify().expect("it was just saved");
+    let joined = file.open().expect("it was just saved")?;
     let joined = entries(&joined);
     for (key, entry) in &joined {
         assert!([their_entries.get(key), our_entries.get(key)].contains(&Some(entry)), "nobody wrote this");

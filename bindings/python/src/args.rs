@@ -1,10 +1,12 @@
-//! The arguments of a call, as they were given: positional ones, then those given by name.
+//! The arguments of a call, as given: positional ones, then the ones given by name.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
+use crate::raw::function::Given;
+use crate::raw::visit::{Stop, Visit, Visitor};
 
 /// The arguments of a call.
 pub(crate) enum Args {
@@ -27,6 +29,18 @@ impl Args {
         }
     }
 
+    /// The arguments of a call made by the interpreter.
+    #[inline]
+    pub(crate) fn of(given: Given<'_, '_>) -> Self {
+        Self::collect(given.len(), |index| given.get(index))
+    }
+
+    /// The same arguments.
+    pub(crate) fn copy(&self, py: Python<'_>) -> Self {
+        let args = self.as_slice();
+        Self::collect(args.len(), |index| Ref::new(args[index].bind(py).clone()))
+    }
+
     #[inline]
     pub(crate) fn as_slice(&self) -> &[Ref] {
         match self {
@@ -39,7 +53,13 @@ impl Args {
     }
 }
 
-/// Calls a function with what was kept of a call.
+impl Visit for Args {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.as_slice().visit(visitor)
+    }
+}
+
+/// Calls a function with the kept arguments of a call.
 pub(crate) fn apply<'py>(
     function: &Bound<'py, PyAny>,
     args: &Args,
@@ -65,8 +85,8 @@ pub(crate) fn split<'py>(
     Ok((args, Some(named)))
 }
 
-/// Names of arguments as exact strings: in `f(**{name: value})` a name may be of a subclass, whose comparison is
-/// Python code.
+/// Names of arguments as exact strings: in `f(**{name: value})` a name may be of a subclass, whose
+/// comparison is Python code.
 pub(crate) fn exact_names<'py>(names: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
     if names.iter_borrowed().all(|name| name.is_exact_instance_of::<PyString>()) {
         return Ok(names.clone());

@@ -1,4 +1,4 @@
-//! Awaitables, driven as `await` drives them.
+//! Awaitables, driven in the same way as by `await`.
 
 use pyo3::exceptions::{PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
@@ -8,7 +8,7 @@ use crate::library;
 use crate::raw::Sent;
 use crate::raw::calls::Invoke;
 
-/// What `await` iterates over.
+/// The iterator used by `await`.
 pub(crate) fn iterator<'py>(
     awaitable: &Bound<'py, PyAny>,
     loader: &Bound<'py, PyAny>,
@@ -18,7 +18,7 @@ pub(crate) fn iterator<'py>(
         return Ok(awaitable.clone());
     }
     let Ok(method) = awaitable.getattr(pyo3::intern!(py, "__await__")) else {
-        // Generators of `types.coroutine` are awaited as they are.
+        // Generators of `types.coroutine` are awaited directly.
         if library::is_awaitable(py)?.call1((awaitable,))?.is_truthy()? {
             return Ok(awaitable.clone());
         }
@@ -41,7 +41,7 @@ pub(crate) fn iterator<'py>(
     method.invoke0()
 }
 
-/// Raises an exception where an iterator waits.
+/// Raises an exception at the point at which an iterator waits.
 pub(crate) fn throw<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
     let py = iterator.py();
     let Some(method) = iterator.getattr_opt(pyo3::intern!(py, "throw"))? else { return Err(error) };

@@ -9,6 +9,7 @@ use async_cache_core::batch::{Added, BatchId};
 use async_cache_core::flight::FlightId;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
 use crate::clock;
@@ -17,6 +18,7 @@ use crate::item::Item;
 use crate::load::spawn;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
+use crate::raw::visit;
 use crate::room::running_loop;
 use crate::work::Work;
 
@@ -110,8 +112,8 @@ impl Timer {
         due.map_or(Ok(()), |flights| leave(cache, &flights))
     }
 
-    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.cache)
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(&self.cache, visit)
     }
 }
 

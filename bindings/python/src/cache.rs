@@ -28,6 +28,7 @@ use crate::clock;
 use crate::gathering::Batches;
 use crate::key::{ObjectKey, Query};
 use crate::opened::{ColdEntry, Opened};
+use crate::raw::visit::{Stop, Visit, Visitor};
 use crate::raw::{GilCell, Ref};
 use crate::room::Room;
 use crate::sharing::Sharing;
@@ -63,6 +64,21 @@ pub(crate) struct State {
     pub(crate) spent: Stats,
     pub(crate) default_ttl: Ttl,
     pub(crate) batches: Batches,
+}
+
+impl Visit for State {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        for entry in self.core.store().iter() {
+            entry.key.visit(visitor)?;
+            entry.value.visit(visitor)?;
+        }
+        self.core.store().lost().keys().try_for_each(|(key, _)| key.visit(visitor))?;
+        for (key, room) in self.core.flights().iter() {
+            key.visit(visitor)?;
+            room.visit(visitor)?;
+        }
+        self.batches.visit(visitor)
+    }
 }
 
 /// What a look at the memory shows.

@@ -11,10 +11,9 @@
 //! A waiting call holds a seat in its flight and leaves it when it is cancelled, closed or dropped; the last
 //! one to leave stops the load.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 use pyo3::exceptions::{PyException, PyRuntimeWarning, PyTypeError};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -26,12 +25,13 @@ use crate::cache::{Cache, Hit};
 use crate::call_query::CallQuery;
 use crate::enter::{Entered, Joining};
 use crate::errors;
-use crate::function::Function;
+use crate::function::{Function, function};
 use crate::key::{ObjectKey, Query};
 use crate::nesting;
 use crate::raw::calls::{Invoke, send};
-use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
-use crate::raw::function::Calls;
+use crate::raw::coroutine::{self, Coroutine, Statics};
+use crate::raw::function::{Calls, Given};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent, equal};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
@@ -41,7 +41,7 @@ use crate::work::Work;
 /// Calls of functions that are only cached.
 pub(crate) struct Cached;
 
-impl Calls for Cached {
+impl Calls<Function> for Cached {
     #[inline]
     fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(function.py(), || Call {
@@ -55,20 +55,21 @@ impl Calls for Cached {
     }
 
     #[inline]
-    fn called(
-        function: Bound<'_, PyAny>,
-        args: Args,
-        names: Option<Ref<PyTuple>>,
-    ) -> PyResult<Bound<'_, PyAny>> {
+    fn called<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let call = FunctionCall::new(function, args, names)?;
+        let call = FunctionCall::new(function, given)?;
         coroutine::new(py, Call { state: State::Function(call) })
     }
 }
 
 /// `use_cache` is the decorator's own argument.
-fn with_names(py: Python<'_>, function: Ref, args: Args, names: Ref<PyTuple>) -> PyResult<FunctionCall> {
-    let names = Ref::new(exact_names(names.bind(py))?);
+fn with_names(
+    py: Python<'_>,
+    function: Ref,
+    args: Args,
+    names: &Bound<'_, PyTuple>,
+) -> PyResult<FunctionCall> {
+    let names = Ref::new(exact_names(names)?);
     let own = pyo3::intern!(py, "use_cache");
     let at = names.bind(py).iter_borrowed().position(|name| name.is(own) || equal(&name, own.as_any()));
     let Some(at) = at else { return Ok(FunctionCall { function, args, names: Some(names), refresh: false }) };
@@ -370,9 +371,7 @@ impl State {
                 }
                 let work = Work::Function {
                     function: Ref::new(call.function.bind(py).clone()),
-                    args: Args::collect(call.args.as_slice().len(), |index| {
-                        Ref::new(call.args.as_slice()[index].bind(py).clone())
-                    }),
+                    args: call.args.copy(py),
                     names: names.map(|names| Ref::new(names.clone())),
                 };
                 function.note(py, (&call.args, names), &query)?;
@@ -401,27 +400,21 @@ impl State {
 }
 
 impl FunctionCall {
-    pub(crate) fn new(function: Bound<'_, PyAny>, args: Args, names: Option<Ref<PyTuple>>) -> PyResult<Self> {
+    pub(crate) fn new<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Self> {
         let py = function.py();
-        let function = Ref::new(function);
-        match names {
+        let (function, args) = (Ref::new(function), Args::of(given));
+        match given.names() {
             None => Ok(Self { function, args, names: None, refresh: false }),
-            Some(names) => with_names(py, function, args, names),
+            Some(names) => with_names(py, function, args, &names),
         }
     }
 
     pub(crate) fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
-        crate::raw::function::function(self.function.bind(py)).expect("only decorated functions make these")
-    }
-
-    pub(crate) fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        let stop = visit_all(visit, &[self.function.pointer(), pointer_of(self.names.as_ref())]);
-        if stop != 0 {
-            return stop;
-        }
-        self.args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&stop| stop != 0).unwrap_or(0)
+        function(self.function.bind(py)).expect("only decorated functions make these")
     }
 }
+
+visits!(struct FunctionCall { function, names, args });
 
 static STATICS: Statics = Statics::new();
 
@@ -534,37 +527,21 @@ impl Coroutine for Call {
         self.state = State::Done;
     }
 
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        self.state.visit(visit)
-    }
-
     fn statics() -> &'static Statics {
         &STATICS
     }
 }
 
-impl State {
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        match self {
-            Self::Object(call) => visit_all(
-                visit,
-                &[
-                    call.cache.pointer(),
-                    call.key.pointer(),
-                    pointer_of(call.loader.as_ref()),
-                    pointer_of(call.batch_loader.as_ref()),
-                ],
-            ),
-            Self::Function(call) => call.visit(visit),
-            Self::Waiting(waiting) => {
-                let held = [waiting.cache.pointer(), waiting.room.pointer(), waiting.iterator.pointer()];
-                let stop = visit_all(visit, &held);
-                if stop != 0 { stop } else { waiting.asked.visit(visit) }
-            }
-            Self::Served | Self::Done => 0,
-        }
+visits!(struct Call { state });
+visits!(
+    enum State {
+        Object(call),
+        Function(call),
+        Waiting(waiting),
     }
-}
+);
+visits!(struct ObjectCall { cache, key, loader, batch_loader });
+visits!(struct Waiting { asked, cache, room, iterator });
 
 impl Call {
     /// A hit of a function whose keys are not made of all arguments.

@@ -1,7 +1,8 @@
-//! Keys of calls that are more than one plain argument.
+//! Keys of calls with more than one plain argument.
 //!
-//! Calls are compared by value. If all arguments are plain, the arguments are compared as they are. If not, their
-//! canonical encodings are compared, which a file has, too, and the types that the encodings name.
+//! Calls are compared by value. If all arguments are plain, the arguments are compared directly.
+//! Otherwise their canonical encodings are compared, which files contain too, and the types named
+//! in the encodings.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyType};
@@ -11,36 +12,33 @@ use crate::codec;
 use crate::plain::quick;
 use crate::raw::calls::Invoke;
 use crate::raw::equal;
+use crate::raw::visit::{self, visits};
 
-/// The key of a call that is more than one plain argument.
+/// The key of a call with more than one plain argument.
 #[pyclass(frozen, module = "cache._native")]
 pub(crate) struct CallKey {
-    /// Which of the functions that share the cache.
+    /// The number of the function among those that share the cache.
     pub(crate) number: u32,
     pub(crate) typed: bool,
     pub(crate) form: Form,
 }
 
 pub(crate) enum Form {
-    /// The positional arguments, then those given by name, by ascending name.
+    /// The positional arguments, then the arguments given by name, by ascending name.
     Plain { values: Box<[Py<PyAny>]>, names: Box<[Py<PyString>]> },
-    /// The canonical encoding of the arguments, and the types it names. `is_stable`: another process will
-    /// find the same types under these names.
-    /// `of_one_call`: the class of an argument that is part of no other call.
+    /// The canonical encoding of the arguments, and the types named in it. `is_stable`: another
+    /// process will find the same types under these names. `of_one_call`: the class of an argument
+    /// that occurs in a single call only.
     ByValue { bytes: Box<[u8]>, types: Box<[Py<PyAny>]>, is_stable: bool, of_one_call: Option<Py<PyType>> },
 }
+
+// Plain objects hold no references.
+visits!(enum Form { ByValue { types, of_one_call } });
 
 #[pymethods]
 impl CallKey {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match &self.form {
-            // Plain objects refer to nothing.
-            Form::Plain { .. } => Ok(()),
-            Form::ByValue { types, of_one_call, .. } => {
-                types.iter().try_for_each(|class| visit.call(class))?;
-                visit.call(of_one_call)
-            }
-        }
+        visit::traverse(&self.form, visit)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -59,12 +57,13 @@ impl CallKey {
 }
 
 impl CallKey {
-    /// Whether it was made of arguments that may have changed since.
+    /// Whether the key was made of arguments that may have changed since.
     pub(crate) fn may_change(&self) -> bool {
         matches!(self.form, Form::ByValue { .. })
     }
 
-    /// The class of an argument that belongs to one call, so that there is no use in storing its result.
+    /// The class of an argument that belongs to one call only; storing the call's result is
+    /// useless.
     pub(crate) fn of_one_call(&self) -> Option<&Py<PyType>> {
         match &self.form {
             Form::Plain { .. } => None,
@@ -72,7 +71,7 @@ impl CallKey {
         }
     }
 
-    /// Whether an argument is the number of an object. If that is not to be seen: whether it could be.
+    /// Whether an argument is the number of an object. If this is not visible: whether it could be.
     pub(crate) fn may_have(&self, py: Python<'_>, number: u64) -> bool {
         match &self.form {
             Form::Plain { values, .. } => values.iter().any(|value| is_number(value.bind(py), number)),
@@ -103,7 +102,8 @@ impl CallKey {
 
     pub(crate) fn encode(&self, py: Python<'_>) -> PyResult<Option<Vec<u8>>> {
         match &self.form {
-            // A class may have been replaced by another of its name since the key was made.
+            // Since the key was made, a class may have been replaced by another class of the same
+            // name.
             Form::ByValue { bytes, types, is_stable, .. } => {
                 let is_stable = *is_stable && types.iter().all(|class| codec::is_found(class.bind(py)));
                 Ok(is_stable.then(|| bytes.to_vec()))
@@ -131,8 +131,8 @@ pub(crate) fn is_number(value: &Bound<'_, PyAny>, number: u64) -> bool {
     value.is_exact_instance_of::<PyInt>() && value.extract::<u64>().is_ok_and(|value| value == number)
 }
 
-/// A call as a file has it: one positional argument is itself, anything else is told from that by an extension
-/// type.
+/// A call in the form for files: a single positional argument is encoded directly, all other calls
+/// are distinguished by an extension type.
 pub(crate) fn encode_call(
     values: &[Bound<'_, PyAny>],
     names: &[Bound<'_, PyString>],

@@ -1,4 +1,4 @@
-//! Calls that are looked for: which key a call has, without making the key where that can be avoided.
+//! Look-ups of calls: determines the key of a call, if possible without making the key.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -11,15 +11,15 @@ use crate::plain::{hash_of_plain, mix, plain_hash};
 use crate::raw::calls::Invoke;
 use crate::raw::{Ref, equal};
 
-/// A call that is looked for.
+/// A call to look up.
 pub(crate) enum CallQuery<'a, 'py> {
     /// One plain positional argument of the only function of its cache.
     One(ObjectKey<'a, 'py>),
     /// Plain arguments.
     Plain(PlainCall<'a, 'py>),
-    /// Anything else: its key is made at once.
+    /// Any other call: its key is made at once.
     Made(Bound<'py, CallKey>, u64),
-    /// A key that Python made, and compares.
+    /// A key made, and compared, by Python.
     ByPython(Bound<'py, PyAny>, u64),
 }
 
@@ -53,7 +53,7 @@ impl<'a, 'py> CallQuery<'a, 'py> {
         for arg in &all[..positional] {
             hash = mix(hash, plain_hash(arg.bind(py))?);
         }
-        // In any order: the sum of what each name and value come to.
+        // In any order: a sum over all names and values.
         let mut named = 0_u64;
         if let Some(names) = names {
             for (name, arg) in names.iter_borrowed().zip(&all[positional..]) {
@@ -96,7 +96,7 @@ impl<'a, 'py> CallQuery<'a, 'py> {
 }
 
 impl<'py> CallQuery<'_, 'py> {
-    /// The key that a Python function makes of the arguments.
+    /// The key made from the arguments by a Python function.
     pub(crate) fn made_by(
         make: &Bound<'py, PyAny>,
         seed: u64,
@@ -116,7 +116,7 @@ impl<'py> CallQuery<'_, 'py> {
 
 type Ordered<'py> = (Vec<Bound<'py, PyAny>>, Vec<Bound<'py, PyString>>);
 
-/// The arguments with those given by name behind, by ascending name.
+/// The arguments, with arguments given by name at the end, by ascending name.
 fn in_order<'py>(
     py: Python<'py>,
     args: &[Ref],
@@ -176,7 +176,7 @@ impl Query for CallQuery<'_, '_> {
     fn quick(&self, py: Python<'_>, known: &Ref) -> Option<bool> {
         Some(match self {
             Self::ByPython(key, hash) => return ObjectKey { object: key, hash: *hash }.quick(py, known),
-            // A `CallKey` is plain to nobody, so it is equal to itself only.
+            // A `CallKey` is not plain, so it equals only itself.
             Self::One(key) => key.quick(py, known).unwrap_or(false),
             Self::Plain(call) => {
                 known.bind(py).cast_exact::<CallKey>().is_ok_and(|known| call.is(py, known.get()))

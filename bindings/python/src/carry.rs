@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use async_cache_core::cold::Frozen;
 use async_cache_core::time::FileClock;
-use async_cache_disk::{DiskError, Merge, Step, Successor, Writer};
+use async_cache_disk::{DiskError, Output, Pushed, Snapshot, Step};
 use pyo3::prelude::*;
 
 use crate::codec::{self, Options};
@@ -24,11 +24,11 @@ pub(crate) struct Carried<'o> {
 
 impl Carried<'_> {
     /// The save has succeeded: what is cold is read from its file from now on.
-    pub(crate) fn go_on_with(self, successor: &Successor) {
+    pub(crate) fn go_on_with(self, successor: Option<Snapshot>) {
         for rank in self.left_out {
             self.opened.cold.take(rank);
         }
-        if let Some(snapshot) = successor.take() {
+        if let Some(snapshot) = successor {
             self.opened.move_to(snapshot);
         }
     }
@@ -37,15 +37,14 @@ impl Carried<'_> {
 /// Copies the cold entries whose time has not passed, and reports those that could not be read or are not allowed.
 pub(crate) fn carry<'o>(
     py: Python<'_>,
-    writer: &mut Writer,
-    merge: Option<&mut Merge>,
+    output: &mut Output,
     opened: &'o Opened,
     frozen: &Frozen,
     file: FileClock,
     options: Options,
 ) -> PyResult<Carried<'o>> {
     let (mut lost, mut left_out) = (Lost::default(), Vec::new());
-    in_background(py, || copy(writer, merge, opened, frozen, file, options, &mut lost, &mut left_out))?;
+    in_background(py, || copy(output, opened, frozen, file, options, &mut lost, &mut left_out))?;
     for (ranks, why) in lost.0 {
         ranks.for_each(|rank| opened.lose(py, rank, why));
     }
@@ -75,8 +74,7 @@ impl Lost {
 
 #[allow(clippy::too_many_arguments)] // all that there is of cold entries and of a save
 fn copy(
-    writer: &mut Writer,
-    mut merge: Option<&mut Merge>,
+    output: &mut Output,
     opened: &Opened,
     frozen: &Frozen,
     file: FileClock,
@@ -95,10 +93,7 @@ fn copy(
                 lost.push(record.rank, "pickle=False refuses a pickle");
             }
             Step::Record(record) => {
-                let written_at = record.written_at.unwrap_or(0);
-                if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
-                    writer.carry(&record)?;
-                } else {
+                if !matches!(output.carry(&record)?, Pushed::Written) {
                     left_out.push(record.rank);
                 }
             }

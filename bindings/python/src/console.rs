@@ -1,5 +1,5 @@
-//! The tool `async-cache` as the package's console script: the crate `async-cache-cli`, and what only Python can add to
-//! it, running pickles.
+//! The tool `async-cache` as the package's console script: the crate `async-cache-cli`, with the
+//! ability to run pickles, which only Python can add.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::codec::{Options, decode_value};
 
-/// Runs the tool; answers its exit code. `args` begin with the name of the program.
+/// Runs the tool; returns the exit code. `args` begin with the name of the program.
 #[pyfunction]
 pub(crate) fn run_tool(py: Python<'_>, args: Vec<OsString>) -> u8 {
     let unpickle = |bytes: &[u8]| {

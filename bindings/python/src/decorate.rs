@@ -1,4 +1,5 @@
-//! Makes decorated functions, and invalidates their results: what the Python package calls.
+//! Makes decorated functions, and invalidates their results: the functions called by the Python
+//! package.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -6,15 +7,16 @@ use pyo3::types::{PyList, PyString};
 
 use crate::cache::Cache;
 use crate::call::Cached;
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::instances::Instances;
 use crate::part::Part;
-use crate::raw::{Ref, function};
+use crate::raw::{self, Ref};
 
-/// Makes a decorated function over a cache. `excluded` are the positions and names that are no part of the key,
-/// `instance` is the name of the parameter that is known by identity, empty if it is given by position only.
+/// Makes a decorated function over a cache. `excluded`: the positions and names that are not part
+/// of the key. `instance`: the name of the parameter represented by identity, empty if the
+/// parameter is positional-only.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)] // as many as a decorated function is made of
+#[allow(clippy::too_many_arguments)] // all the parts of a decorated function
 pub(crate) fn decorate<'py>(
     wrapped: Bound<'py, PyAny>,
     cache: Bound<'py, Cache>,
@@ -27,7 +29,8 @@ pub(crate) fn decorate<'py>(
     instance: Option<Bound<'py, PyString>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
-    // Of a function that is decorated twice, what the inner one passes for: a chain of them takes no stack.
+    // If a function is decorated twice, use the inner one's stand-in: a chain of decorations takes
+    // no stack.
     let passes_for = passes_for.map(|passes_for| match function::function(&passes_for) {
         Some(Function { passes_for: Some(inner), .. }) => inner.bind(py).clone(),
         _ => passes_for,
@@ -46,11 +49,12 @@ pub(crate) fn decorate<'py>(
         part,
         tool: None,
     };
-    function::new::<Cached>(py, function)
+    raw::function::new::<_, Cached>(py, function)
 }
 
-/// Removes what calls of a decorated function have cached: each a tuple of arguments and one of the names of the last
-/// of them, without those that are no part of the key. `None`: removes all.
+/// Removes the cached results of calls of a decorated function. Each call is a tuple of arguments
+/// and a tuple of names for the last of them, without arguments outside the key. `None`: removes
+/// all results.
 #[pyfunction]
 pub(crate) fn invalidate(function: &Bound<'_, PyAny>, calls: Option<&Bound<'_, PyList>>) -> PyResult<()> {
     let py = function.py();

@@ -1,10 +1,12 @@
-//! What `set`, `delete` and `clear` return: something that is done already, and may be awaited or not.
+//! The result of `set`, `delete` and `clear`: the work is already done, and awaiting the result is
+//! optional.
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// One for the whole process, since there is nothing in it. May be awaited any number of times.
+/// A single object for the whole process, because it has no content. May be awaited any number of
+/// times.
 #[pyclass(frozen, module = "cache._native")]
 pub(crate) struct Done;
 
@@ -23,7 +25,7 @@ impl Done {
         slf
     }
 
-    #[allow(clippy::unused_self)] // Python calls them on an object
+    #[allow(clippy::unused_self)] // Python calls these methods on an object
     fn __next__(&self) -> Option<()> {
         None
     }
@@ -53,7 +55,7 @@ impl Done {
 
 static DONE: PyOnceLock<Py<Done>> = PyOnceLock::new();
 
-/// The one that there is.
+/// The single object.
 #[inline]
 pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let done = DONE.get_or_try_init(py, || Py::new(py, Done))?;

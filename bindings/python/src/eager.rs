@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use async_cache_disk::{EagerStep, KeyKind, Merge, Snapshot, Writer};
+use async_cache_disk::{DiskError, EagerRecord, EagerStep, Filling, Joining, KeyKind, Output, Snapshot};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -56,10 +56,10 @@ impl Theirs {
 }
 
 impl<'py> EagerMerge<'py> {
-    pub(crate) fn new(py: Python<'py>, merge: &Merge, options: Options, now: u64) -> PyResult<Self> {
+    pub(crate) fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
         let mut slice = Slice::begin();
-        for (bytes, time) in merge.tombstones().keys(KeyKind::Eager) {
+        for (bytes, time) in joining.tombstones().into_iter().flat_map(|all| all.keys(KeyKind::Eager)) {
             slice.end_if_over(py)?;
             if let Some(key) = tolerated(py, codec::decode_value(py, bytes, options))? {
                 let known: Option<u64> = match tolerated(py, deleted.get_item(&key))?.flatten() {
@@ -69,7 +69,7 @@ impl<'py> EagerMerge<'py> {
                 set(&deleted, key, known.max(Some(time)))?;
             }
         }
-        let theirs = merge.theirs().filter(|theirs| theirs.has_eager()).cloned();
+        let theirs = joining.theirs().filter(|theirs| theirs.has_eager()).cloned();
         let mut this =
             Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted, ours: 0, skipped: 0 };
         let Some(theirs) = this.theirs.clone() else { return Ok(this) };
@@ -86,7 +86,7 @@ impl<'py> EagerMerge<'py> {
             let index = this.records.len();
             this.records.push(Theirs {
                 written_at,
-                counts: merge.is_needed() && !merge.is_deleted(KeyKind::Eager, record.key, written_at),
+                counts: joining.is_needed() && !joining.is_deleted(KeyKind::Eager, record.key, written_at),
                 wins: true,
                 is_ours: false,
                 fit,
@@ -140,30 +140,33 @@ impl<'py> EagerMerge<'py> {
     }
 
     /// Copies what of theirs wins and is not here, as far as there is room: the coldest go first.
-    pub(crate) fn write_theirs(&mut self, merge: &mut Merge, writer: &mut Writer) -> PyResult<()> {
+    pub(crate) fn write_theirs(&mut self, output: &mut Output) -> PyResult<()> {
         for known in &mut self.records {
             if known.is_wanted_and(Fit::Yes) && !known.is_ours {
-                known.counts = !merge.may_have_deleted(known.written_at);
+                known.counts = !output.may_have_deleted(known.written_at);
             }
         }
         let wanted = self.records.iter().filter(|known| known.is_wanted_and(Fit::Yes)).count();
-        self.skipped = wanted.saturating_sub(merge.room_for_eager());
-        self.copy(merge, writer, self.skipped..wanted)
+        self.skipped = wanted.saturating_sub(output.room_for_eager());
+        self.copy(self.skipped..wanted, |record| output.copy_eager(record))
     }
 
     /// All of ours are written: copies as many of those that were passed over as there is room for after all.
-    pub(crate) fn fill(&mut self, merge: &mut Merge, writer: &mut Writer) -> PyResult<()> {
+    pub(crate) fn fill(&mut self, filling: &mut Filling) -> PyResult<()> {
         let skipped = std::mem::take(&mut self.skipped);
-        let dropped = skipped.saturating_sub(merge.room_left(writer));
-        merge.drop_eager(dropped);
-        self.hide_older_ours(merge, dropped)?;
-        if dropped == skipped { Ok(()) } else { self.copy(merge, writer, dropped..skipped) }
+        let dropped = skipped.saturating_sub(filling.room_left());
+        filling.drop_eager(dropped);
+        self.hide_older_ours(filling, dropped)?;
+        if dropped == skipped {
+            return Ok(());
+        }
+        self.copy(dropped..skipped, |record| filling.copy_eager(record))
     }
 
     /// Entries of theirs that are later than ours and are not written either, for their time has passed, they may not be
     /// copied, or they are among the coldest, `dropped` ones: the file has to say that their keys were written later. Of
-    /// keys with canonical bytes the merge itself does so (`async_cache_disk::Merge`, rule 6).
-    fn hide_older_ours(&self, merge: &mut Merge, dropped: usize) -> PyResult<()> {
+    /// keys with canonical bytes the merge itself does so (rule 6 of `merge` in the disk crate).
+    fn hide_older_ours(&self, filling: &mut Filling, dropped: usize) -> PyResult<()> {
         let is_later = |known: &Theirs| known.is_ours && known.counts && known.wins;
         let Some(theirs) = self.theirs.as_ref().filter(|_| self.records.iter().any(is_later)) else {
             return Ok(());
@@ -182,14 +185,18 @@ impl<'py> EagerMerge<'py> {
                 Fit::Yes | Fit::Pickled => known.written_at,
             };
             if is_later(known) {
-                merge.leave_out_ours(KeyKind::Eager, record.key, until);
+                filling.leave_out(KeyKind::Eager, record.key, until);
             }
         }
         Ok(())
     }
 
     /// Copies a part of those that win, counted from the coldest.
-    fn copy(&self, merge: &mut Merge, writer: &mut Writer, part: Range<usize>) -> PyResult<()> {
+    fn copy(
+        &self,
+        part: Range<usize>,
+        mut copy: impl FnMut(&EagerRecord<'_>) -> Result<(), DiskError>,
+    ) -> PyResult<()> {
         let Some(theirs) = &self.theirs else { return Ok(()) };
         let mut records = theirs.eager();
         let mut passed = 0;
@@ -202,8 +209,7 @@ impl<'py> EagerMerge<'py> {
             }
             passed += 1;
             if part.contains(&(passed - 1)) {
-                let copied = merge.copy_eager(writer, &record);
-                copied.map_err(|error| errors::backup(self.keys.py(), &error))?;
+                copy(&record).map_err(|error| errors::backup(self.keys.py(), &error))?;
             }
         }
         Ok(())
@@ -212,26 +218,29 @@ impl<'py> EagerMerge<'py> {
     /// Whether an entry of ours is to be written. `bytes` are its key's.
     pub(crate) fn admits(
         &self,
-        merge: &mut Merge,
+        output: &mut Output,
         key: &Bound<'py, PyAny>,
         bytes: &[u8],
         written_at: u64,
     ) -> PyResult<bool> {
+        if !output.merges() {
+            return Ok(true);
+        }
         let theirs = self.index(key)?.map(|index| &self.records[index]);
         let is_later = theirs.is_some_and(|theirs| theirs.counts && theirs.written_at > written_at);
-        let is_deleted = merge.is_deleted(KeyKind::Eager, bytes, written_at)
+        let is_deleted = output.is_deleted(KeyKind::Eager, bytes, written_at)
             || self.deleted_at(key)? >= Some(written_at.max(1));
-        if is_later || is_deleted || merge.is_superseded(bytes, written_at) {
+        if is_later || is_deleted || output.is_superseded(bytes, written_at) {
             if theirs.is_some_and(|theirs| theirs.counts && theirs.written_at < written_at) {
                 // Neither is in the file from now on.
-                merge.leave_out_ours(KeyKind::Eager, bytes, written_at);
+                output.leave_out(KeyKind::Eager, bytes, written_at);
             }
-            merge.supersede(bytes, written_at);
+            output.record_superseded(bytes, written_at);
             return Ok(false);
         }
-        let is_unsure = theirs.is_none() && merge.may_have_been_deleted(written_at);
+        let is_unsure = theirs.is_none() && output.may_have_been_deleted(written_at);
         if is_unsure {
-            merge.leave_out_unsure(KeyKind::Eager, bytes, written_at);
+            output.leave_out_unsure(KeyKind::Eager, bytes, written_at);
         }
         Ok(!is_unsure)
     }

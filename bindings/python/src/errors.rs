@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::library;
 use crate::raw::calls::Invoke;
 
-/// How an object shows itself, for messages; never fails.
+/// The `repr` of an object, for messages; never fails.
 pub(crate) fn repr(object: &Bound<'_, PyAny>) -> String {
     let shown = object
         .invoke_repr()
@@ -24,7 +24,7 @@ pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
     name.map_or_else(|_| "the function".to_owned(), |name| name.to_string())
 }
 
-/// Whether it is an `asyncio.CancelledError`.
+/// Whether the exception is an `asyncio.CancelledError`.
 pub(crate) fn is_cancelled(py: Python<'_>, error: &PyErr) -> bool {
     library::cancelled_error(py).is_ok_and(|class| error.is_instance(py, class))
 }
@@ -48,7 +48,8 @@ pub(crate) fn load_cancelled(py: Python<'_>, key: &str, cause: Option<PyErr>) ->
     error
 }
 
-/// As the interpreter has it for coroutines: a `StopIteration` that comes out of one would be taken for its return.
+/// As the interpreter does for coroutines: a `StopIteration` raised by a coroutine would be
+/// mistaken for its return.
 pub(crate) fn out_of_coroutine(py: Python<'_>, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyStopIteration>(py) {
         return error;
@@ -60,30 +61,30 @@ pub(crate) fn out_of_coroutine(py: Python<'_>, error: PyErr) -> PyErr {
     raised
 }
 
-/// An exception that several callers get. Each raise adds its frames to the traceback, so every caller begins with
-/// the one that came from the loader.
+/// An exception that several callers get. Each raise adds its frames to the traceback, so for every
+/// caller the traceback is reset to the loader's.
 pub(crate) fn raise_again(error: Bound<'_, PyAny>, traceback: Option<Bound<'_, PyAny>>) -> PyErr {
     let traceback = traceback.unwrap_or_else(|| error.py().None().into_bound(error.py()));
-    // It fails for an exception whose class overrides the method; then the traceback grows.
+    // Fails for an exception whose class overrides the method; then the traceback grows.
     drop(error.invoke_method1(pyo3::intern!(error.py(), "with_traceback"), &traceback));
     PyErr::from_value(error)
 }
 
-/// Whether an exception says nothing about the entry at which it came up: an interrupt, an exit, no memory, no
-/// stack. Then the entry is not to blame, and whoever asked must hear of it.
+/// Whether an exception is independent of the entry at which it occurred: an interrupt, an exit, a
+/// lack of memory or stack. Then the entry is not at fault, and the caller must get the exception.
 pub(crate) fn is_from_outside(py: Python<'_>, error: &PyErr) -> bool {
     !error.is_instance_of::<PyException>(py)
         || error.is_instance_of::<PyMemoryError>(py)
         || error.is_instance_of::<PyRecursionError>(py)
 }
 
-/// Whether a save ends with this exception. A value that nests too deep for pickle is left out like others that
-/// cannot be pickled.
+/// Whether a save ends with this exception. A value nested too deeply for pickle is left out, like
+/// other values that cannot be pickled.
 pub(crate) fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
     is_from_outside(py, error) && !error.is_instance_of::<PyRecursionError>(py)
 }
 
-/// Whether an exception is about no object at all: an interrupt, an exit, no memory.
+/// Whether an exception is independent of all objects: an interrupt, an exit, a lack of memory.
 pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py)
 }
@@ -94,7 +95,7 @@ pub(crate) fn backup(py: Python<'_>, error: &async_cache_disk::DiskError) -> PyE
     let async_cache_disk::DiskErrorKind::OtherVersion { found, wanted } = error.kind() else {
         return backup_message(py, &message);
     };
-    // The file's own tag has the name of the function behind the version, if it is a function's.
+    // For a function's file, the tag contains the name of the function after the version.
     let version = |tag: &str| match tag.split_once('\u{1f}') {
         Some((version, function)) => format!("version {version:?} of the function {function}"),
         None => format!("version {tag:?}"),
@@ -110,7 +111,7 @@ pub(crate) fn backup_message(py: Python<'_>, message: &str) -> PyErr {
     make(py, "BackupError", message.to_owned())
 }
 
-/// Tells the log of something that nobody gets as an exception.
+/// Logs a problem that no caller gets as an exception.
 pub(crate) fn log(py: Python<'_>, message: &str) {
     let logger =
         py.import("logging").and_then(|logging| logging.invoke_method("getLogger", ("cache",), None));

@@ -13,7 +13,7 @@ use async_cache_core::cache::{Cache as Core, Restored};
 use async_cache_core::cold::Rank;
 use async_cache_core::store::{NewEntry, Ticket};
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{DiskErrorKind, EagerStep, SaveLock, Snapshot, Step, Times, Tombstones};
+use async_cache_disk::{DiskErrorKind, EagerStep, Snapshot, Step, Times, Tombstones};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -292,14 +292,14 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
 /// Writes a file with these entries: (key, value, seconds left or `None`) each. It replaces what stands there; if the
 /// backend's saves merge, under their lock.
 pub(crate) fn write(py: Python<'_>, target: &Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
-    let take = |limit| waiting(py, limit, |wait| SaveLock::take(&target.vfs, &target.path, wait));
-    let _lock = target.options.merge.map(take).transpose()?;
-    save::write_all(py, target, entries)
+    let take = |limit| waiting(py, limit, |wait| target.file.lock(wait));
+    let locked = target.options.merge.map(take).transpose()?;
+    save::write_all(py, target, locked.as_ref(), entries)
 }
 
 /// Removes a file; if the backend's saves merge, under their lock.
 pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
-    let clear = |limit| async_cache_disk::clear(&target.vfs, &target.path, limit);
+    let clear = |limit| target.file.clear(limit);
     match target.options.merge {
         Some(limit) => waiting(py, limit, |wait| clear(Some(wait))).map(drop),
         None => in_background(py, || clear(None)).map(drop),

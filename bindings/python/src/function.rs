@@ -1,4 +1,5 @@
-//! Decorated functions: how the key of a call is made, and which entries an invalidation removes.
+//! Decorated functions: how the key of a call is made, and the entries that an invalidation
+//! removes.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -13,33 +14,58 @@ use crate::instances::{Instances, Unknown, with};
 use crate::key::Query;
 use crate::part::{Kept, Part};
 use crate::raw::Ref;
+use crate::raw::function::{Classes, Payload, payload};
+use crate::raw::visit::visits;
 
 /// A decorated function.
 pub(crate) struct Function {
     pub(crate) wrapped: Ref,
-    /// The function of Python's that it passes for: `wrapped`, or the one that is inside of it if it is a bound
-    /// method, a `functools.partial` or a callable object.
+    /// The Python function for which it stands: `wrapped`, or the function inside it if `wrapped`
+    /// is a bound method, a `functools.partial` or a callable object.
     pub(crate) passes_for: Option<Ref>,
     pub(crate) cache: Ref<Cache>,
-    /// Which of the functions that share the cache.
+    /// The number of the function among those that share the cache.
     pub(crate) number: u32,
-    /// Whether `1` and `1.0` are two arguments.
+    /// Whether `1` and `1.0` are different arguments.
     pub(crate) typed: bool,
-    /// How many of the first arguments are no part of the key.
+    /// How many of the first arguments are not part of the key.
     pub(crate) skip: usize,
-    /// Makes the keys, if a backend of the user's own is to get them: called with arguments and keywords.
+    /// Makes the keys for a user's own backend: called with arguments and keywords.
     pub(crate) make_key: Option<Ref>,
-    /// What the keys are made of, if that is not all arguments.
+    /// The arguments from which keys are made, if not all.
     pub(crate) part: Option<Box<Part>>,
-    /// Whether the key of a call is made of the call as it stands by the native module. With a part, that holds
-    /// of calls without names only.
+    /// Whether the native module makes the key directly from the call. With a part, true only for
+    /// calls without names.
     pub(crate) is_direct: bool,
-    /// What makes it the tool of an agent, if it is one.
+    /// The data of an agent's tool, if the function is one.
     pub(crate) tool: Option<Tool>,
 }
 
+visits!(struct Function { wrapped, passes_for, cache, make_key, part, tool });
+
+impl Payload for Function {
+    fn wrapped(&self) -> &Ref {
+        &self.wrapped
+    }
+
+    fn passes_for(&self) -> Option<&Ref> {
+        self.passes_for.as_ref()
+    }
+
+    fn classes() -> &'static Classes<Self> {
+        static CLASSES: Classes<Function> = Classes::new();
+        &CLASSES
+    }
+}
+
+/// The data of a decorated function; `None` for any other object.
+#[inline]
+pub(crate) fn function<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Function> {
+    payload(object)
+}
+
 impl Function {
-    /// What [`Function::is_direct`] is of a function.
+    /// The value of [`Function::is_direct`] for a function.
     pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&Part>) -> bool {
         make_key.is_none() && part.is_none_or(Part::is_about_names_only)
     }
@@ -61,7 +87,7 @@ impl Function {
         }
     }
 
-    /// [`Function::kept`], if that runs no Python code and is no error.
+    /// [`Function::kept`], if no Python code and no error is involved.
     #[inline]
     pub(crate) fn kept_at_once<'a, 'py>(
         &self,
@@ -75,12 +101,12 @@ impl Function {
         }
     }
 
-    /// The objects that it is called on, if its results are kept for each.
+    /// The objects on which the function is called, if results are kept for each object.
     fn instances(&self) -> Option<&Instances> {
         self.part.as_ref().and_then(|part| part.instances.as_ref())
     }
 
-    /// Notes that a call is going to have an entry or a load, if its results go with its object.
+    /// Records that a call will have an entry or a load, if results are kept for each object.
     pub(crate) fn note(
         &self,
         py: Python<'_>,
@@ -89,16 +115,17 @@ impl Function {
     ) -> PyResult<()> {
         let Some(part) = self.part.as_ref() else { return Ok(()) };
         let Some(instances) = &part.instances else { return Ok(()) };
-        // Neither is the object excluded nor what is before it, for it is the first parameter.
+        // The object is the first parameter, so neither the object nor an argument before it is
+        // excluded.
         let object = instances.position(py, args, names)?;
         instances.note(args.as_slice()[object].bind(py), query.hash());
         Ok(())
     }
 
-    /// How keys are made of the arguments that are kept.
+    /// How keys are made from the kept arguments.
     #[inline]
     fn shape(&self) -> (u32, bool, usize) {
-        // A part may have left out the first ones already.
+        // A part may have left out the first arguments already.
         (self.number, self.typed, self.part.as_ref().map_or(self.skip, |part| part.skip()))
     }
 
@@ -138,7 +165,7 @@ impl Function {
         self.query_of(py, self.shape(), kept.args(), kept.names())
     }
 
-    /// The key that these arguments are, nothing left out.
+    /// The key made from all of these arguments.
     pub(crate) fn query_written<'a, 'py>(
         &self,
         py: Python<'py>,
@@ -163,10 +190,10 @@ impl Function {
         CallQuery::new(py, seed, (number, typed, skip), args, names)
     }
 
-    /// Removes what calls that are written so have cached.
+    /// Removes the cached results of calls written in these ways.
     ///
-    /// A way to write a call that has no key is a call that raises, and so has cached nothing; if no way has one, it
-    /// is the argument's own error.
+    /// If a way of writing a call has no key, the call would raise, and so has no cached result. If
+    /// no way has a key, the argument itself causes an error.
     pub(crate) fn invalidate(&self, py: Python<'_>, calls: &Bound<'_, PyList>) -> PyResult<()> {
         let mut refused = None;
         let mut is_any_done = false;
@@ -197,7 +224,8 @@ impl Function {
                     is_any_done = true;
                 }
                 Err(error) if !errors::is_from_outside(py, &error) => {
-                    // A `TypeError` may be about the way only: that of a function that makes keys, say.
+                    // A `TypeError` may concern only this way, for example one raised by a function
+                    // that makes keys.
                     if refused.as_ref().is_none_or(|first: &PyErr| first.is_instance_of::<PyTypeError>(py)) {
                         refused = Some(error);
                     }
@@ -213,7 +241,8 @@ impl Function {
 }
 
 impl Function {
-    /// What was kept of a call with the object's number in its place. `None`: nothing of the object is cached.
+    /// The kept arguments of a call with the object replaced by its number. `None`: nothing is
+    /// cached for the object.
     fn numbered(
         &self,
         py: Python<'_>,

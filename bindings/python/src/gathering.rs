@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::item::Item;
 use crate::library;
 use crate::raw::Ref;
+use crate::raw::visit::{Stop, Visit, Visitor, visits};
 use crate::window::Window;
 
 /// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a new object
@@ -45,6 +46,8 @@ pub(crate) struct Gathered {
     pub(crate) event_loop: Ref,
 }
 
+visits!(struct Gathered { item, loader, event_loop });
+
 /// The batches of one cache that have not left.
 pub(crate) struct Batches {
     planner: Planner<Group, FlightId>,
@@ -52,6 +55,12 @@ pub(crate) struct Batches {
     gathered: HashMap<FlightId, (Option<Seat>, Gathered)>,
     window: Window,
     max_size: NonZeroUsize,
+}
+
+impl Visit for Batches {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.gathered.values().try_for_each(|(_, gathered)| gathered.visit(visitor))
+    }
 }
 
 impl Batches {
@@ -95,11 +104,6 @@ impl Batches {
     /// Takes all flights, for the garbage collector.
     pub(crate) fn clear(&mut self) -> Vec<Gathered> {
         self.gathered.drain().map(|(_, (_, gathered))| gathered).collect()
-    }
-
-    /// The flights that wait.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Gathered> {
-        self.gathered.values().map(|(_, gathered)| gathered)
     }
 
     pub(crate) fn window(&self) -> Window {

@@ -1,28 +1,28 @@
-//! Whether a load may begin inside of its first caller's `await`, on the stack of that caller.
+//! Whether a load may begin inside its first caller's `await`, on the caller's stack.
 //!
-//! Where tasks can start eagerly (Python 3.12), a load that does not suspend costs no turn of the
-//! event loop. But a loader that asks for another key, whose loader asks for another one, and so
-//! on, has all of these loads on one stack. Rules:
+//! If tasks can start eagerly (Python 3.12), a load that does not suspend costs no turn of the
+//! event loop. But if a loader asks for another key, whose loader asks for another, and so on, all
+//! of these loads are on one stack. Rules:
 //!
-//! 1. At most [`MOST`] loads lie on each other on one thread's stack; the next one is a task that
-//!    the event loop begins, at the bottom of the stack, and on it others may lie again. So loads
-//!    nest as deep as memory allows, whatever the interpreter's limit of recursion is, and every
-//!    sixteenth of them costs a turn of the event loop.
-//! 2. A load does not begin on a stack of which less than [`RESERVE`] is left: a loader must have
-//!    room to work.
+//! 1. At most [`MOST`] loads begin on top of each other on one thread's stack; the next load is a
+//!    task begun by the event loop, at the bottom of the stack, and further loads may begin on top
+//!    of it. So loads nest as deep as memory allows, independently of the interpreter's recursion
+//!    limit, and every sixteenth load costs a turn of the event loop.
+//! 2. A load does not begin on a stack with less than [`RESERVE`] left: a loader must have room to
+//!    work.
 
 use std::cell::Cell;
 
 use crate::raw::stack;
 
-/// How many loads lie on each other.
+/// How many loads begin on top of each other.
 const MOST: u32 = 16;
 
-/// Bytes of stack that a loader finds at least, if the thread has them at all.
+/// The stack available to a loader in bytes, at least, if the thread has so much at all.
 const RESERVE: usize = 128 << 10;
 
 thread_local! {
-    /// How many loads are beginning on this thread's stack.
+    /// The number of loads beginning on this thread's stack.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -30,7 +30,7 @@ thread_local! {
 pub(crate) struct Beginning(());
 
 impl Beginning {
-    /// `None` if the load has to be begun by the event loop.
+    /// `None` if the event loop must begin the load.
     pub(crate) fn on_the_stack() -> Option<Self> {
         let depth = DEPTH.get();
         // Rules 1 and 2.

@@ -1,19 +1,21 @@
-//! The objects that the methods of `per_instance=True` are called on: known by identity, held weakly.
+//! The objects on which methods with `per_instance=True` are called: identified by identity, held
+//! weakly.
 //!
-//! In the key of a call stands a number instead of the object. States of an object: unknown; known (it has a row: a weak
-//! reference and its number); dead (the weak reference has been cleared). Rules:
+//! The key of a call contains a number instead of the object. States of an object: unknown; known
+//! (it has a row: a weak reference and its number); dead (the weak reference has been cleared).
+//! Rules:
 //!
-//! 1. A number is given to one object, and never again in the process. A row is found by the address of the object, and
-//!    counts only if its weak reference still refers to this very object: another object at a reused address gets a
-//!    number of its own.
-//! 2. When an object dies, its row and its entries go, and loads of it that run store nothing. What is missed here is
-//!    never served, by rule 1.
-//! 3. No Python code runs while the rows are borrowed. The callback of a weak reference runs at any moment that is not
-//!    within a borrow, also in the collector; it never fails.
-//! 4. The hashes that a row has are those of its entries and loads, and of at most as many that are gone (but
-//!    [`FEW`]): looked through when they have doubled.
-//! 5. Entries whose values held the last reference to another such object are removed one object after the other,
-//!    not inside of each other: a long chain of them does not take the stack.
+//! 1. A number is given to one object, and never again in the process. A row is found by the
+//!    address of the object, and is valid only if its weak reference still refers to exactly this
+//!    object: another object at a reused address gets a number of its own.
+//! 2. When an object dies, its row and its entries are removed, and its running loads store
+//!    nothing. By rule 1, an entry missed by the removal is never served.
+//! 3. No Python code runs while the rows are borrowed. The callback of a weak reference runs at any
+//!    moment outside a borrow, even in the collector; it never fails.
+//! 4. The hashes in a row are those of its entries and loads, and of at most as many removed ones
+//!    (plus [`FEW`]): they are checked when their number has doubled.
+//! 5. Entries whose values held the last reference to another object with a row are removed one
+//!    object after another, not inside each other: a long chain of them does not use up the stack.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,26 +23,26 @@ use std::sync::{Arc, Weak};
 
 use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyTypeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::args::Args;
 use crate::cache::Cache;
 use crate::key::OfInstance;
+use crate::raw::visit::{Stop, Visit, Visitor, visits};
 use crate::raw::{GilCell, Ref, equal};
 
-/// So many hashes are not looked through.
+/// Up to this number, hashes are not checked.
 const FEW: usize = 64;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// Rule 5: what is to be removed, and whether it is being removed.
+/// Rule 5: the entries to remove, and whether a removal is running.
 static LEAVING: GilCell<(Vec<Left>, bool)> = GilCell::new((Vec::new(), false));
 
-/// The objects that one decorated function is called on.
+/// The objects on which one decorated function is called.
 pub(crate) struct Instances {
-    /// The name of the parameter; empty if it is given by position only.
+    /// The name of the parameter; empty if the parameter is positional-only.
     name: Ref<PyString>,
     rows: Arc<GilCell<Rows>>,
 }
@@ -57,25 +59,35 @@ struct Row {
     token: Ref,
     /// Rule 4.
     hashes: HashSet<u64>,
-    /// How many hashes there are when they are looked through.
+    /// The number of hashes at which they are checked.
     most: usize,
 }
 
-/// What a dead object leaves behind.
+/// The remains of a dead object.
 struct Left {
     cache: Ref<Cache>,
     number: u64,
     hashes: HashSet<u64>,
 }
 
-/// Whether an object for which there is no number yet gets one.
+/// Whether an object without a number gets one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
-    /// It does: runs Python code, for the weak reference is an object that the collector may run for.
+    /// The object gets a number: runs Python code, because a weak reference is an object and the
+    /// collector may run.
     Add,
-    /// It does not.
+    /// The object gets no number.
     Leave,
 }
+
+impl Visit for Instances {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.name.visit(visitor)?;
+        self.rows.visit(visitor)
+    }
+}
+
+visits!(struct Rows { cache });
 
 impl Instances {
     pub(crate) fn new(cache: &Bound<'_, Cache>, name: Bound<'_, PyString>) -> Self {
@@ -83,13 +95,7 @@ impl Instances {
         Self { name: Ref::new(name), rows: Arc::new(GilCell::new(rows)) }
     }
 
-    /// For the garbage collector.
-    pub(crate) fn held(&self) -> [*mut ffi::PyObject; 2] {
-        let cache = self.rows.visit(|rows| rows.cache.pointer());
-        [self.name.pointer(), cache.unwrap_or(std::ptr::null_mut())]
-    }
-
-    /// Which of the arguments is the object.
+    /// The position of the object among the arguments.
     pub(crate) fn position(
         &self,
         py: Python<'_>,
@@ -112,7 +118,7 @@ impl Instances {
         })
     }
 
-    /// The number of an object as an argument; `None` if it has none and gets none.
+    /// The number of an object as an argument; `None` if the object has no number and gets none.
     pub(crate) fn token(
         &self,
         object: &Bound<'_, PyAny>,
@@ -131,13 +137,13 @@ impl Instances {
         PyWeakrefReference::new(object).map(drop).map_err(|error| refused(object, error, name))
     }
 
-    /// Looks at the row of an object, if it has one. Runs no Python code.
+    /// Reads the row of an object, if there is a row. Runs no Python code.
     #[inline]
     fn known<R>(&self, object: &Bound<'_, PyAny>, look: impl FnOnce(&mut Row) -> R) -> Option<R> {
         let py = object.py();
         let mut rows = self.rows.borrow(py);
         let row = rows.by_address.get_mut(&(object.as_ptr() as usize))?;
-        // Rule 1. The reference that comes back is not the last one: the caller has another.
+        // Rule 1. The returned reference is not the last one: the caller has another.
         row.object.bind(py).upgrade().is_some_and(|known| known.is(object)).then(|| look(row))
     }
 
@@ -165,7 +171,7 @@ impl Instances {
         Ok(Ref::new(token))
     }
 
-    /// Notes that there is going to be an entry or a load of an object's.
+    /// Records that there will be an entry or a load for an object.
     pub(crate) fn note(&self, object: &Bound<'_, PyAny>, hash: u64) {
         let py = object.py();
         let full = self.known(object, |row| {
@@ -173,7 +179,7 @@ impl Instances {
             (row.hashes.len() > row.most).then(|| (row.number, row.hashes.clone()))
         });
         let Some(Some((number, mut hashes))) = full else { return };
-        // Rule 4. Nothing here runs Python code, so the row is as it was.
+        // Rule 4. Nothing here runs Python code, so the row is unchanged.
         let cache = self.rows.borrow(py).cache.bind(py).clone();
         hashes.retain(|&kept| kept == hash || cache.get().has(py, &OfInstance { number, hash: kept }));
         self.known(object, |row| {
@@ -183,7 +189,7 @@ impl Instances {
     }
 }
 
-/// Why an object cannot have a number, with what to do.
+/// The reason why an object cannot have a number, and the remedy.
 fn refused(object: &Bound<'_, PyAny>, error: PyErr, name: impl FnOnce() -> String) -> PyErr {
     let py = object.py();
     if !error.is_instance_of::<PyTypeError>(py) {
@@ -221,7 +227,7 @@ impl Departure {
         let py = reference.py();
         let Some(shared) = self.rows.upgrade() else { return };
         let mut rows = shared.borrow(py);
-        // The address may have been given to another object meanwhile.
+        // In the meantime the address may have been given to another object.
         if !rows.by_address.get(&self.address).is_some_and(|row| row.object.is(reference)) {
             return;
         }
@@ -234,7 +240,7 @@ impl Departure {
     }
 }
 
-/// In the child of a fork: the thread that was removing entries is the parent's (rule 5).
+/// In the child of a fork: the thread that removed entries belongs to the parent (rule 5).
 pub(crate) fn forked(py: Python<'_>) {
     LEAVING.borrow(py).1 = false;
 }
@@ -254,7 +260,7 @@ fn remove(py: Python<'_>, left: Left) {
         for &hash in &left.hashes {
             let query = OfInstance { number: left.number, hash };
             let cache = left.cache.bind(py).get();
-            // Several keys may have one hash: those of 1 and 1.0 where types count.
+            // Several keys may have one hash: for example the keys of 1 and 1.0 with `typed=True`.
             while cache.has(py, &query) {
                 if let Err(error) = cache.delete_key(py, &query) {
                     error.write_unraisable(py, None);
@@ -265,7 +271,7 @@ fn remove(py: Python<'_>, left: Left) {
     }
 }
 
-/// Says that nothing is being removed any more, also after a panic.
+/// Marks the end of the removal, also after a panic.
 struct Ended<'py>(Python<'py>);
 
 impl Drop for Ended<'_> {
@@ -274,7 +280,7 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// The arguments with another one at a position.
+/// The arguments with the argument at a position replaced.
 pub(crate) fn with(py: Python<'_>, args: &Args, position: usize, token: Ref) -> Args {
     let mut token = Some(token);
     let all = args.as_slice();

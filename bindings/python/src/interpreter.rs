@@ -1,21 +1,21 @@
-//! Which interpreters may import the module.
+//! The interpreters that may import the module.
 //!
-//! Everything here that is shared by the caches of a process is guarded by the lock of one
-//! interpreter: the caches of `pyo3`'s types, the free lists of awaitables, the graph of loads that
-//! wait for loads. Rules:
+//! All data shared by the caches of a process is guarded by the lock of a single interpreter: the
+//! caches of `pyo3`'s types, the free lists of awaitables, the graph of loads that wait for loads.
+//! Rules:
 //!
 //! 1. Only the first interpreter of a process may import the module. A subinterpreter that shares
-//!    the lock of the first one would get objects of the other one, and hang. (One with a lock of
-//!    its own is refused by Python.)
-//! 2. The interpreter must have a lock. A free-threaded build of Python turns it on when the module
-//!    is imported, unless it was told not to; then the import fails.
+//!    the first interpreter's lock would get objects of the first interpreter, and hang. (Python
+//!    refuses a subinterpreter with a lock of its own.)
+//! 2. The interpreter must have a lock. A free-threaded build of Python turns the lock on when the
+//!    module is imported, unless configured otherwise; then the import fails.
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 use crate::raw;
 
-/// `ImportError` if the module would not be sound here.
+/// `ImportError` if the module would not be sound in this interpreter.
 pub(crate) fn check(py: Python<'_>) -> PyResult<()> {
     // Rule 1.
     if !raw::interpreter::is_main(py) {

@@ -1,4 +1,4 @@
-//! One flight of a load, as the load's driver and a batch keep it.
+//! One flight of a load, in the form for the load's driver and for a batch.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::key::{Query, StoredKey};
 use crate::raw::Ref;
+use crate::raw::visit::visits;
 use crate::room::Room;
 use crate::ttl::Ttl;
 
@@ -19,8 +20,10 @@ pub(crate) struct Item {
     pub(crate) ttl: Ttl,
 }
 
-/// For each flight the first one that loads the same key. Nearly always itself: a key has one flight, but one that
-/// was fenced while its batch gathered has a successor in the same batch.
+visits!(struct Item { room, key });
+
+/// For each flight the first flight that loads the same key. Nearly always the flight itself: a key
+/// has one flight, but a flight fenced while its batch gathered has a successor in the same batch.
 pub(crate) fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
     let mut first = HashMap::with_capacity(items.len());
     let mut same = |(index, item): (usize, &Item)| {

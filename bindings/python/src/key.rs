@@ -1,10 +1,11 @@
-//! Keys: what the store holds, and how a key is looked for.
+//! Keys: the objects in the store, and look-ups.
 //!
-//! The store holds one Python object for a key: the object that the user gave to `AsyncCache`, or for a decorated
-//! function the argument itself if the call has a single plain argument, else a [`CallKey`].
+//! The store holds one Python object for a key: the object that the user passed to `AsyncCache`; or
+//! for a decorated function the argument itself, if the call has a single plain argument, and
+//! otherwise a [`CallKey`].
 //!
 //! - Plain objects are compared while the store is borrowed: see `plain`.
-//! - Everything else is compared by Python with nothing borrowed: see `Cache::address`.
+//! - All others are compared by Python with nothing borrowed: see `Cache::address`.
 //! - Calls are compared by value: see `call_key`.
 
 use pyo3::prelude::*;
@@ -15,17 +16,17 @@ use crate::plain::{DEPTH, hash_of, hash_of_plain, is_plain, mix, plain_hash, qui
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
 
-/// A key that is looked for.
+/// A key to look up.
 pub(crate) trait Query {
-    /// Mixed in all its bits.
+    /// Well mixed in all bits.
     fn hash(&self) -> u64;
-    /// Whether a stored key is equal, if that can be said without running Python code.
+    /// Whether a stored key is equal, if this can be decided without running Python code.
     fn quick(&self, py: Python<'_>, known: &Ref) -> Option<bool>;
-    /// Whether a stored key is equal, says Python.
+    /// Whether a stored key is equal, by Python's comparison.
     fn ask(&self, known: &Bound<'_, PyAny>) -> PyResult<bool>;
     /// The object to be stored.
     fn to_key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
-    /// The key as a file has it; `None` if it has no form that another process would find it under.
+    /// The key in the form for a file; `None` if no other process could find it in any form.
     fn encode(&self, py: Python<'_>) -> PyResult<Option<Vec<u8>>>;
 }
 
@@ -42,13 +43,13 @@ impl<'a, 'py> ObjectKey<'a, 'py> {
         Ok(Self { object, hash })
     }
 
-    /// [`ObjectKey::new`] of an argument that is compared as it is; `None` if it is not.
+    /// [`ObjectKey::new`] of an argument that is compared directly; `None` for other arguments.
     #[inline]
     pub(crate) fn of_plain_argument(seed: u64, object: &'a Bound<'py, PyAny>) -> Option<Self> {
         Some(Self { object, hash: mix(seed, plain_hash(object)?) })
     }
 
-    /// [`ObjectKey::new`] of a plain object; `None` if it is not plain.
+    /// [`ObjectKey::new`] of a plain object; `None` for other objects.
     #[inline]
     pub(crate) fn of_plain(seed: u64, object: &'a Bound<'py, PyAny>) -> Option<Self> {
         if is_plain(object) { Some(Self { object, hash: mix(seed, hash_of_plain(object)?) }) } else { None }
@@ -86,7 +87,7 @@ pub(crate) fn encode_object(object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8
     Ok(codec::encode_key(object, &mut bytes)?.then_some(bytes))
 }
 
-/// A key that is in the store or in a flight already, looked for again.
+/// A key that is already in the store or in a flight, looked up again.
 pub(crate) struct StoredKey<'a, 'py> {
     pub(crate) key: &'a Bound<'py, PyAny>,
     pub(crate) hash: u64,
@@ -121,8 +122,9 @@ impl Query for StoredKey<'_, '_> {
     }
 }
 
-/// An entry or a load of the object that has a number, known by its hash: see `instances`. Of a key by value
-/// nothing but the hash is looked at: one in billions is another object's, which is a miss there.
+/// An entry or a load of the object with the given number, identified by its hash: see `instances`.
+/// For a key by value only the hash is compared: one in billions belongs to another object, which
+/// causes a miss there.
 pub(crate) struct OfInstance {
     pub(crate) number: u64,
     pub(crate) hash: u64,

@@ -81,6 +81,7 @@ use pyo3::types::PyList;
 
 use crate::agent::ToolCall;
 use crate::call::Call;
+use crate::function::Function;
 use crate::load::Load;
 use crate::raw::method::Method;
 use crate::raw::{async_method, bound, coroutine, method};
@@ -140,13 +141,14 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     method::add::<methods::Set, 3>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
-    module.add("CachedFunction", raw::function::class(py)?)?;
-    module.add("CachedMethod", bound::class(py)?)?;
+    module.add("CachedFunction", raw::function::class::<Function>(py)?)?;
+    module.add("CachedMethod", bound::class::<Function>(py)?)?;
     module.add("Call", coroutine::class::<Call>(py)?)?;
     module.add("ToolCall", coroutine::class::<ToolCall>(py)?)?;
     module.add("Load", coroutine::class::<Load>(py)?)?;
     module.add_function(wrap_pyfunction!(decorate::decorate, module)?)?;
     module.add_function(wrap_pyfunction!(decorate::invalidate, module)?)?;
+    module.add_function(wrap_pyfunction!(ttl::check_ttl, module)?)?;
     module.add_function(wrap_pyfunction!(read_file, module)?)?;
     module.add_function(wrap_pyfunction!(write_file, module)?)?;
     module.add_function(wrap_pyfunction!(remove_file, module)?)?;

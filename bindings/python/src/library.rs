@@ -1,8 +1,8 @@
-//! What loads need of Python's library, looked up when the module is imported.
+//! The parts of Python's library needed by loads, looked up when the module is imported.
 //!
-//! An import runs Python code, so it may be interrupted, and want of memory may end it. Where a
-//! load ends there must be no such error: its callers would wait for ever. If an import fails, the
-//! import of the module fails, and can be tried again.
+//! An import runs Python code, so it may be interrupted, or fail for lack of memory. At the end of
+//! a load there must be no such error: the callers would wait for ever. If one of the imports
+//! fails, the import of the module fails, and can be retried.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -16,7 +16,7 @@ macro_rules! library {
             }
         )*
 
-        /// Looks all of it up.
+        /// Looks up all of the parts.
         pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
             $($name(py)?;)*
             Ok(())

@@ -16,12 +16,11 @@
 //! Where tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so that a
 //! loader that does not suspend costs no turn of the event loop; but not deep inside of other loads (`inline`).
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 use async_cache_core::cache::Loaded;
 use async_cache_core::time::Time;
 use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
 
@@ -33,7 +32,8 @@ use crate::item::Item;
 use crate::key::StoredKey;
 use crate::once::{self, Verdict};
 use crate::raw::calls::{Invoke, send};
-use crate::raw::coroutine::{self, Coroutine, Statics, pointer_of, visit_all};
+use crate::raw::coroutine::{self, Coroutine, Statics};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
 use crate::returned::values;
 use crate::room::{Answer, running_loop};
@@ -305,6 +305,14 @@ impl Load {
     }
 }
 
+visits!(struct Load { cache, event_loop, items, state });
+visits!(
+    enum State {
+        New(work),
+        Runs(iterator),
+    }
+);
+
 static STATICS: Statics = Statics::new();
 
 impl Coroutine for Load {
@@ -401,32 +409,6 @@ impl Coroutine for Load {
         self.is_driven = false;
         self.state = State::Done;
         self.end_quietly(py, &Answer::failed(py, error.clone_ref(py)));
-    }
-
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        let stop = visit_all(visit, &[self.cache.pointer(), self.event_loop.pointer()]);
-        if stop != 0 {
-            return stop;
-        }
-        for item in &self.items {
-            let stop = visit_all(visit, &[item.room.pointer(), item.key.pointer()]);
-            if stop != 0 {
-                return stop;
-            }
-        }
-        match &self.state {
-            State::New(Work::Function { function, args, names }) => {
-                let stop = visit_all(visit, &[function.pointer(), pointer_of(names.as_ref())]);
-                if stop != 0 {
-                    return stop;
-                }
-                args.as_slice().iter().map(|arg| visit(arg.pointer())).find(|&s| s != 0).unwrap_or(0)
-            }
-            State::New(Work::Loader(object) | Work::Batch(object)) | State::Runs(object) => {
-                visit(object.pointer())
-            }
-            State::Done => 0,
-        }
     }
 
     fn statics() -> &'static Statics {

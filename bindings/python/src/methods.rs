@@ -1,4 +1,5 @@
-//! `get` and `set`: called without pyo3's argument parsing, for they are the hit path of who uses a cache by hand.
+//! `get` and `set`: called without pyo3's argument parsing, because they are the hit path for
+//! caches used by hand.
 
 use std::ffi::CStr;
 
@@ -14,16 +15,16 @@ use crate::raw::Ref;
 use crate::raw::method::{Arguments, Method};
 use crate::ttl::Ttl;
 
-/// The value of a key; on a miss what the loader brings, or `None` without one.
+/// The value of a key; on a miss the loader's result, or `None` without a loader.
 pub(crate) struct Get;
 
 impl Method<4> for Get {
     type Class = Cache;
     const NAME: &'static CStr = c"get";
     const DOC: &'static CStr = c"get($self, key, loader=None, batch_loader=None, ttl=None)\n--\n\n\
-        The value of a key; on a miss what the loader brings, or None without one.\n\n\
-        loader is an async function without arguments, batch_loader one that takes a list of keys and returns\n\
-        a mapping or as many values; ttl in seconds, the cache's default if it is None.";
+        The value of a key; on a miss the loader's result, or None without a loader.\n\n\
+        loader is an async function without arguments; batch_loader takes a list of keys and returns a mapping,\n\
+        or a list of as many values. ttl in seconds; None means the cache's default.";
     const PARAMETERS: [&'static str; 4] = ["key", "loader", "batch_loader", "ttl"];
 
     #[inline]
@@ -73,15 +74,15 @@ impl Method<4> for Get {
     }
 }
 
-/// Stores a value, at once. What is returned may be awaited, and need not be.
+/// Stores a value, at once. The returned object may be awaited, but need not be.
 pub(crate) struct Set;
 
 impl Method<3> for Set {
     type Class = Cache;
     const NAME: &'static CStr = c"set";
     const DOC: &'static CStr = c"set($self, key, value, ttl=...)\n--\n\n\
-        Stores a value, at once. What is returned may be awaited, and need not be.\n\n\
-        ttl in seconds, None for ever; the cache's default if it is left out.";
+        Stores a value, at once. The returned object may be awaited, but need not be.\n\n\
+        ttl in seconds, None for ever; if left out, the cache's default.";
     const PARAMETERS: [&'static str; 3] = ["key", "value", "ttl"];
 
     #[inline]

@@ -1,14 +1,16 @@
-//! Loads that wait for loads: refuses the wait that would never end.
+//! Loads that wait for loads: refuses a wait that would never end.
 //!
-//! Owns the graph of waits of the whole process, for a circle may lead through several caches, and the context
-//! variable that says in which load a piece of code runs. Tasks that a loader starts inherit it, so a circle
-//! through `asyncio.gather` in a loader is found. What a loader starts and does not wait for is refused its
-//! loader's key, too, as long as that load runs.
+//! Owns the graph of waits of the whole process, because a circle may lead through several caches,
+//! and the context variable that holds the load of the running code. Tasks started by a loader
+//! inherit the variable, so a circle through `asyncio.gather` in a loader is detected. If a loader
+//! starts code without waiting for it, the code is also refused its loader's key, as long as the
+//! load runs.
 //!
-//! A process that was forked from another one has a copy of the parent's loads, and of the context that the fork
-//! was made in. Rules for the names of loads:
-//! 1. names count up, so the loads that a child inherited are those up to the last name at the fork;
-//! 2. an inherited load is no part of the graph: code in its context counts as code outside of any load.
+//! A forked process has a copy of the parent's loads, and of the context in which the fork was
+//! made. Rules for the names of loads:
+//! 1. names count up, so the loads inherited by a child are those up to the last name at the fork;
+//! 2. an inherited load is not part of the graph: code in its context counts as code outside any
+//!    load.
 
 use async_cache_core::waits::WaitGraph;
 use pyo3::prelude::*;
@@ -25,7 +27,8 @@ struct Graph {
     waits: WaitGraph<u64>,
     /// The names of loads count up from 1.
     names: u64,
-    /// The last name at the fork that made this process; 0 if none did. Written by [`forked`] only.
+    /// The last name at the fork that made this process; 0 without a fork. Written by [`forked`]
+    /// only.
     inherited: u64,
 }
 
@@ -37,7 +40,7 @@ fn variable(py: Python<'_>) -> PyResult<&ContextVar> {
     CURRENT.get_or_try_init(py, || ContextVar::new(py, "cache._native.load"))
 }
 
-/// Makes the context variable, so that it is there when a load begins.
+/// Makes the context variable in advance, because a load needs it at its beginning.
 pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
     variable(py).map(drop)
 }
@@ -49,12 +52,12 @@ pub(crate) fn name(py: Python<'_>) -> u64 {
     graph.names
 }
 
-/// Marks the running context as that of a load.
+/// Marks the running context as the load's.
 pub(crate) fn enter(py: Python<'_>, name: u64) -> PyResult<()> {
     variable(py)?.set(name.into_pyobject(py)?.as_any())
 }
 
-/// The load that the running code is part of.
+/// The load to which the running code belongs.
 pub(crate) fn current(py: Python<'_>) -> PyResult<Option<u64>> {
     let name: Option<u64> = variable(py)?.get(py)?.map(|name| name.extract()).transpose()?;
     // Rule 2.
@@ -77,12 +80,12 @@ pub(crate) fn forked(py: Python<'_>) {
     drop(waits);
 }
 
-/// Notes that a load waits for another; `false` if that would never end.
+/// Records that a load waits for another; `false` if the wait would never end.
 pub(crate) fn wait(py: Python<'_>, waiter: u64, target: u64) -> bool {
     graph(py).borrow(py).waits.wait(waiter, target).is_ok()
 }
 
-/// Takes back one [`wait`].
+/// Removes one [`wait`].
 pub(crate) fn done(py: Python<'_>, waiter: Option<u64>, target: u64) {
     if let Some(waiter) = waiter {
         graph(py).borrow(py).waits.done(waiter, target);

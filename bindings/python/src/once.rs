@@ -1,18 +1,24 @@
-//! Results that can be read once: cached, they would answer the second caller with nothing.
+//! Results that can be read only once: if cached, the second caller would get an exhausted result.
 //!
-//! Looked at when a load ends and when a value is set, never on a hit. Rules:
+//! Results are checked when a load ends and when a value is set, never on a hit. Rules:
 //!
-//! 1. A coroutine, an iterator that is its own (`iter(x) is x`: generators, `map`, open files, cursors; all that iterate
-//!    over it share its place, also where it can be begun again), an async iterator alike, a file behind a wrapper, a
-//!    context manager that is made of a generator and so can be entered once, and a tuple, list or dict that
-//!    has one among its first [`LOOKED_AT`] items, is refused: `TypeError`, with what to return instead.
-//! 2. What another library is about to iterate over itself (a streaming response of a web framework) is the answer to
-//!    the call that loaded it, is not stored, and other callers load anew: an error would be an outage of a route that
-//!    merely gains nothing from its decorator. The others load beside each other (`enter::Joining`). A warning says so.
-//! 3. An awaitable that is no coroutine (a future, a connection pool) and whatever fails to be looked at is a value.
-//! 4. A value that is set, or that a backend brings, is refused for the same reasons in the same words, the response of
-//!    rule 2 as well, for there is no call that it could answer. A coroutine of the caller's is left as it is.
-//! 5. A class that has none of the marks that the other rules look for is remembered: its instances are stored at sight.
+//! 1. The following are refused, with a `TypeError` that names an alternative: a coroutine; an
+//!    iterator that is its own iterator (`iter(x) is x`: generators, `map`, open files, cursors;
+//!    all code that iterates over it shares its position, even if it can be restarted); the same
+//!    kind of async iterator; a file behind a wrapper; a context manager made from a generator,
+//!    which can be entered only once; and a tuple, list or dict with one of these among its first
+//!    [`LOOKED_AT`] items.
+//! 2. A result over which another library will iterate itself (a streaming response of a web
+//!    framework) is returned to the call that loaded it, is not stored, and other callers load
+//!    anew: an error would be an outage of a route that only gains nothing from its decorator. The
+//!    other callers load concurrently (`enter::Joining`). A warning is issued.
+//! 3. An awaitable that is not a coroutine (a future, a connection pool) is a value, and so is an
+//!    object whose examination fails.
+//! 4. A value passed to `set` or loaded by a backend is refused for the same reasons with the same
+//!    messages. This includes the response of rule 2, because there is no call to answer. A
+//!    caller's coroutine is left open.
+//! 5. A class without any mark checked by the other rules is remembered: its instances are stored
+//!    without a check.
 
 use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyTypeError;
@@ -25,20 +31,20 @@ use crate::raw::GilCell;
 use crate::raw::calls::Invoke;
 use crate::{errors, library, raw};
 
-/// How many items of a container are looked at.
+/// How many items of a container are checked.
 const LOOKED_AT: usize = 16;
 
-/// What is to be done with a result.
+/// The treatment of a result.
 pub(crate) enum Verdict {
-    /// It is stored, and answers everybody.
+    /// The result is stored, and returned to all callers.
     Stored,
-    /// It is nobody's: the error to raise.
+    /// The result is returned to no caller: the error to raise.
     Refused(PyErr),
-    /// It answers the call that loaded it.
+    /// The result is returned only to the call that loaded it.
     Alone,
 }
 
-/// Judges the result of a load. `Err`: interrupted.
+/// Decides about the result of a load. `Err`: interrupted.
 pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Verdict> {
     if is_kept_at_sight(value) {
         return Ok(Verdict::Stored);
@@ -65,8 +71,8 @@ pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> 
     Ok(Verdict::Stored)
 }
 
-/// Checks a value that is to be stored. `source` says where it comes from, and how the message begins. `Err`: refused, or
-/// interrupted.
+/// Checks a value to be stored. `source`: the origin of the value, used at the start of the
+/// message. `Err`: refused, or interrupted.
 pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
     if is_kept_at_sight(value) {
         return Ok(());
@@ -89,7 +95,7 @@ pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
     Err(PyTypeError::new_err(format!("{source} {what}, so it cannot be cached: {instead}")))
 }
 
-/// Whether a value can be stored, as far as that is known without running Python code.
+/// Whether a value can be stored, as far as this is known without running Python code.
 #[inline]
 pub(crate) fn is_kept_at_sight(value: &Bound<'_, PyAny>) -> bool {
     is_plain(value) || is_kept_by_its_class(value)
@@ -108,11 +114,11 @@ fn is_kept_by_its_class(value: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// The classes of rule 5, by address; the weak reference tells whether it is still the same class.
+/// The classes of rule 5, by address; the weak reference shows whether the class is still the same.
 static KEPT: GilCell<Option<NumberMap<usize, Py<PyWeakrefReference>>>> = GilCell::new(None);
 const MOST_CLASSES: usize = 1024;
 
-/// Whether it is of a class that is remembered.
+/// Whether the value's class is remembered.
 fn has_known_class(value: &Bound<'_, PyAny>) -> bool {
     let py = value.py();
     let class = value.get_type();
@@ -123,7 +129,7 @@ fn has_known_class(value: &Bound<'_, PyAny>) -> bool {
     reference.and_then(|reference| reference.bind(py).upgrade()).is_some_and(|alive| alive.is(&class))
 }
 
-/// Rule 5, for the class of a value that is kept.
+/// Rule 5, for the class of a stored value.
 fn remember_class(value: &Bound<'_, PyAny>) {
     let py = value.py();
     let class = value.get_type();
@@ -146,12 +152,12 @@ fn remember_class(value: &Bound<'_, PyAny>) {
     drop(replaced);
 }
 
-/// Whose a value is.
+/// The owner of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    /// A load returned it, and nobody else has it.
+    /// A load returned the value, and no other code has it.
     Load,
-    /// A caller gave it, and may have another use for it.
+    /// A caller passed the value, and may use it further.
     Caller,
 }
 
@@ -170,14 +176,15 @@ fn is_container(value: &Bound<'_, PyAny>) -> bool {
         || value.is_exact_instance_of::<PyDict>()
 }
 
-/// What a value is, or has among its first items, that is read once, and what to return instead.
+/// The kind of read-once object that a value is, or has among its first items, and the alternative
+/// to return.
 fn among(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(String, &'static str)>> {
     let items: Vec<_> = if let Ok(tuple) = value.cast_exact::<PyTuple>() {
         tuple.iter().take(LOOKED_AT).collect()
     } else if let Ok(list) = value.cast_exact::<PyList>() {
         list.iter().take(LOOKED_AT).collect()
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
-        // Listed first: what asks the items may run Python code, which may change the dict.
+        // Listed first: checking the items may run Python code, which may change the dict.
         dict.iter().take(LOOKED_AT).map(|(_, item)| item).collect()
     } else {
         return Ok(read_once(value, owner)?.map(|(what, instead)| (what.to_owned(), instead)));
@@ -201,7 +208,8 @@ fn read_once(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(&'stati
     let has = |name: &str| class.hasattr(name).unwrap_or(false);
     if class.is(library::coroutine(py)?) || (has("__await__") && has("send") && has("close")) {
         if owner == Owner::Load {
-            // Otherwise it warns that it was never awaited, and says nothing new.
+            // Otherwise the coroutine would warn that it was never awaited, which is not useful in
+            // addition.
             outside_only(py, value.invoke_method0(pyo3::intern!(py, "close")))?;
         }
         return Ok(Some(("a coroutine, which can be awaited once", "await it, and return what it returns")));
@@ -223,8 +231,8 @@ fn read_once(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(&'stati
         };
         return Ok(Some((what, "return a list of its items: [item async for item in ...]")));
     }
-    // Files that are no iterators themselves: those of `urllib`, `tempfile` and `aiofiles`. What can be read as memory
-    // (`mmap`) has no place that its readers would share.
+    // Files that are not iterators themselves: those of `urllib`, `tempfile` and `aiofiles`. An
+    // object that can be read as memory (`mmap`) has no position shared by its readers.
     let is_file = class.getattr(pyo3::intern!(py, "__mro__"))?.cast::<PyTuple>()?.iter().any(|base| {
         let name = base.getattr(pyo3::intern!(py, "__name__"));
         name.is_ok_and(|name| name.eq(pyo3::intern!(py, "_TemporaryFileWrapper")).unwrap_or(false))
@@ -246,15 +254,16 @@ fn is_generator(object: &Bound<'_, PyAny>) -> bool {
     ["gi_frame", "ag_frame"].into_iter().any(|name| class.hasattr(name).unwrap_or(false))
 }
 
-/// An attribute as `object.__getattribute__` finds it: not `getattr`, which may run a `__getattr__` that knows every
-/// name.
+/// An attribute as `object.__getattribute__` finds it: not `getattr`, which may run a `__getattr__`
+/// that accepts every name.
 fn own_attribute<'py>(value: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = value.py();
     let (get, name) = (pyo3::intern!(py, "__getattribute__"), PyString::new(py, name));
     outside_only(py, py.get_type::<PyAny>().invoke_method2(get, value, name.as_any()))
 }
 
-/// Rule 2: whether it has an iterator under the name that Starlette's streaming responses have it.
+/// Rule 2: whether the object has an iterator under the name used by Starlette's streaming
+/// responses.
 fn has_stream(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     match own_attribute(value, "body_iterator")? {
         Some(body) => Ok(read_once(&body, Owner::Caller)?.is_some()),
@@ -266,7 +275,7 @@ fn is_its_own(value: &Bound<'_, PyAny>, iterator: PyResult<Bound<'_, PyAny>>) ->
     Ok(outside_only(value.py(), iterator)?.is_some_and(|iterator| iterator.is(value)))
 }
 
-/// Rule 3: an error while looking means no; an interrupt is passed on.
+/// Rule 3: an error during the check means no; an interrupt is passed on.
 fn outside_only<T>(py: Python<'_>, looked: PyResult<T>) -> PyResult<Option<T>> {
     match looked {
         Ok(found) => Ok(Some(found)),

@@ -1,8 +1,10 @@
 //! What a `DiskBackend` allows in its file, how it protects it, and whether saves merge.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_disk::{Compression, ReadOptions, Secret, WriteOptions};
+use async_cache_disk::{CacheFile, Compression, RealDisk, Secret};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -41,13 +43,10 @@ impl FileOptions {
 }
 
 impl FileOptions {
-    pub(crate) fn to_read(&self) -> ReadOptions {
-        ReadOptions::new().secret(self.secret)
-    }
-
-    pub(crate) fn to_write(&self, version: &str, now: u64) -> WriteOptions {
+    /// A file with these options, of any version.
+    pub(crate) fn file(&self, path: PathBuf) -> CacheFile {
         let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Python)");
-        let options = WriteOptions::new(version, now).producer(producer);
-        options.secret(self.secret).compression(self.compression)
+        let file = CacheFile::new(Arc::new(RealDisk), path).producer(producer);
+        file.secret(self.secret).compression(self.compression)
     }
 }

@@ -1,20 +1,20 @@
 //! How long work in the background holds the interpreter's lock.
 //!
-//! A thread that waits for the interpreter's lock is woken when the lock is released, and takes some
-//! tens of microseconds to come. A thread that releases the lock and takes it again at once has it
-//! back before. The one that waits sees a release, and so begins anew to count the time after which
-//! it would insist (`sys.getswitchinterval`): an event loop beside such a thread stands still for as
-//! long as the work takes. Rules:
+//! A thread that waits for the interpreter's lock is woken when the lock is released, and takes
+//! some tens of microseconds to run. If a thread releases the lock and takes it again at once, it
+//! has the lock back before the waiting thread runs. The waiting thread has seen a release, and so
+//! restarts the time after which it would request the lock (`sys.getswitchinterval`): an event loop
+//! beside the working thread is blocked for the whole duration of the work. Rules:
 //!
-//! 1. work is done in slices of [`SLICE`]; at the end of one, the lock is left to others if another
-//!    thread has run since the slice began: it may be waiting. Otherwise nobody can be, and the work
-//!    goes on: without other threads, releasing costs nothing;
-//! 2. to leave the lock is to release it and to sleep for a moment, never to release it only;
-//! 3. where the time that other threads have run is not known exactly (not Linux, or virtual machines
-//!    that count in ticks), the lock is left every [`LONGEST`];
-//! 4. beside a thread that takes the lock for long, the next slice is as long as the lock was away, at
-//!    most [`LONGEST`], so that the work gets its half. `LONGEST` is the interpreter's own interval:
-//!    beside a thread that runs Python code an event loop waits as long.
+//! 1. work is done in slices of [`SLICE`]. At the end of a slice the lock is left to others if
+//!    another thread has run since the slice began, because it may be waiting. Otherwise no thread
+//!    can be waiting, and the work continues: without other threads, releasing costs nothing;
+//! 2. leaving the lock means releasing it and sleeping for a moment, never only releasing it;
+//! 3. if the run time of other threads is not known exactly (not Linux, or virtual machines that
+//!    count in ticks), the lock is left every [`LONGEST`];
+//! 4. beside a thread that takes the lock for long, the next slice is as long as the lock was away,
+//!    at most [`LONGEST`], so that the work gets half of the time. `LONGEST` is the interpreter's
+//!    own interval: beside a thread that runs Python code an event loop waits equally long.
 
 use std::time::{Duration, Instant};
 
@@ -26,28 +26,28 @@ use crate::errors;
 
 /// How long the interpreter's lock is held at a time.
 const SLICE: Duration = Duration::from_micros(500);
-/// How long it is held at most, if others may be waiting.
+/// The longest time for which the lock is held if others may be waiting.
 const LONGEST: Duration = Duration::from_millis(5);
-/// How long others have the lock for themselves. The kernel makes some 60 µs of it.
+/// How long the lock is left to others. The kernel turns this into about 60 µs.
 const NAP: Duration = Duration::from_micros(5);
-/// Another thread that woke up has run for longer.
+/// A thread that woke up has run for longer than this.
 const STIR: Duration = Duration::from_micros(1);
 
-/// How long the lock of a path is waited for before signals are looked at.
+/// How long to wait for the lock of a path between two checks for signals.
 const SIGNALS: Duration = Duration::from_millis(100);
 
-/// A time for which the interpreter's lock is held.
+/// A period of holding the interpreter's lock.
 pub(crate) struct Slice {
     began: Instant,
     lasts: Duration,
     /// When the lock was taken.
     held_since: Instant,
-    /// For how long other threads of the process had run then, if that is known.
+    /// How long other threads of the process had run at that time, if known.
     others: Option<Duration>,
 }
 
 impl Slice {
-    #[allow(clippy::disallowed_methods)] // how long a slice takes, which nothing depends on
+    #[allow(clippy::disallowed_methods)] // measures a slice, on which no result depends
     pub(crate) fn begin() -> Self {
         let now = Instant::now();
         Self { began: now, lasts: SLICE, held_since: now, others: clock::run_by_others() }
@@ -57,22 +57,23 @@ impl Slice {
         self.began.elapsed() >= self.lasts
     }
 
-    /// If it is over, lets others run, looks whether a signal has come, and begins another one.
+    /// At the end of a slice: lets others run, checks for signals, and begins another slice. Before
+    /// the end: does nothing.
     ///
     /// # Errors
-    /// What a handler of a signal raises.
+    /// Exceptions raised by handlers of signals.
     pub(crate) fn end_if_over(&mut self, py: Python<'_>) -> PyResult<()> {
         if self.is_over() { self.end(py) } else { Ok(()) }
     }
 
-    /// The same, whether it is over or not.
+    /// The same, whether or not the slice has ended.
     pub(crate) fn end(&mut self, py: Python<'_>) -> PyResult<()> {
         self.rest(py);
-        // A handler of a signal may be waiting for the main thread to come by.
+        // A handler of a signal may be waiting for the main thread.
         py.check_signals()
     }
 
-    /// [`Slice::end_if_over`] where no signal may interrupt.
+    /// [`Slice::end_if_over`] for code that no signal may interrupt.
     pub(crate) fn rest_if_over(&mut self, py: Python<'_>) {
         if self.is_over() {
             self.rest(py);
@@ -104,9 +105,9 @@ impl Slice {
     }
 }
 
-/// Drops what was removed from a cache in slices: of a million values that takes a second.
+/// Drops values removed from a cache in slices: dropping a million values takes a second.
 pub(crate) fn drop_in_slices<T>(py: Python<'_>, many: impl IntoIterator<Item = T>) {
-    /// Dropped between two looks at the clock.
+    /// The number of values dropped between two readings of the clock.
     const GULP: usize = 64;
     let mut slice = Slice::begin();
     for (number, one) in many.into_iter().enumerate() {
@@ -125,7 +126,8 @@ pub(crate) fn in_background<R: Send>(
     py.detach(work).map_err(|error| errors::backup(py, &error))
 }
 
-/// Does what waits for the lock of a path, with the interpreter's lock released; looks at signals now and then.
+/// Does work that waits for the lock of a path, with the interpreter's lock released; checks for
+/// signals now and then.
 pub(crate) fn waiting<R: Send>(
     py: Python<'_>,
     limit: Duration,

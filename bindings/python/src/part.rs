@@ -1,15 +1,16 @@
-//! Which part of a call is its key.
+//! The part of a call from which its key is made.
 //!
-//! Most functions are keyed by all of their arguments, and have no [`Part`]: their calls pass here without being
-//! copied. Rules for those that have one:
+//! Most functions use all of their arguments as the key, and have no [`Part`]: their calls pass
+//! through here without a copy. Rules for functions with a part:
 //!
-//! 1. An excluded argument is no part of the key, given by position or by name. Positions are those of the signature,
-//!    so what follows an excluded argument keeps its own place among the others: no two calls become one key but those
-//!    that differ in excluded arguments only.
-//! 2. `skip` leaves out the first arguments. Of those that are given by name, the names are among those that are left
-//!    out. Those that are given by position are left to the maker of the key ([`Part::skip`]) if no other position is
-//!    left out: then a call without names is its key as it stands.
-//! 3. Of a function that is cached for each object, the object is replaced by its number, after the above: see
+//! 1. An excluded argument is not part of the key, whether given by position or by name. Positions
+//!    are those of the signature, so an argument after an excluded one keeps its own place among
+//!    the others: only calls that differ in nothing but excluded arguments share a key.
+//! 2. `skip` leaves out the first arguments. If they are given by name, their names are among the
+//!    left-out names. If they are given by position, they are left to the maker of the key
+//!    ([`Part::skip`]) unless another position is left out: then a call without names is directly
+//!    its key.
+//! 3. If a function is cached for each object, the object is then replaced by its number: see
 //!    [`Instances`].
 
 use pyo3::prelude::*;
@@ -18,19 +19,22 @@ use pyo3::types::{PyString, PyTuple};
 use crate::args::Args;
 use crate::errors::name_of;
 use crate::instances::{Instances, Unknown, with};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, equal};
 
-/// What is left out of the keys of a function.
+/// The arguments left out of the keys of a function.
 pub(crate) struct Part {
-    /// The positions that are no part of the key.
+    /// The positions that are not part of the key.
     positions: Box<[usize]>,
-    /// How many of the first arguments the maker of the key is still to leave out.
+    /// How many of the first arguments remain for the maker of the key to leave out.
     skip: usize,
-    /// The names that are not, exactly `str`.
+    /// The names that are not part of the key, exactly `str`.
     names: Box<[Ref<PyString>]>,
     /// The objects, if the results are kept for each.
     pub(crate) instances: Option<Instances>,
 }
+
+visits!(struct Part { instances });
 
 /// The arguments that make the key of a call.
 pub(crate) enum Kept<'a, 'py> {
@@ -76,19 +80,19 @@ impl Part {
         Some(Box::new(Self { positions: positions.collect(), skip, names: names.collect(), instances }))
     }
 
-    /// How many of the first arguments the maker of the key is still to leave out.
+    /// How many of the first arguments remain for the maker of the key to leave out.
     #[inline]
     pub(crate) fn skip(&self) -> usize {
         self.skip
     }
 
-    /// Whether the key of a call without names is made of the call as it stands.
+    /// Whether the key of a call without names is made directly from the call.
     pub(crate) fn is_about_names_only(&self) -> bool {
         self.positions.is_empty() && self.instances.is_none()
     }
 
-    /// What makes the key. Runs Python code for an object that has no number yet only; if it is to be left so, `None`
-    /// comes back.
+    /// The arguments that make the key. Runs Python code only for an object without a number; if
+    /// such an object is to get no number, the result is `None`.
     pub(crate) fn of<'a, 'py>(
         &self,
         args: &'a Args,

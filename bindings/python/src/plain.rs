@@ -1,8 +1,9 @@
 //! Plain objects: hashed and compared without running Python code.
 //!
-//! A *plain* object is exactly a `str`, `int`, `float` but NaN, `bool`, `bytes` or `None`. A comparison of two plain
-//! objects runs no Python code and cannot fail, so it may be done while the store is borrowed. Names of arguments are
-//! plain, too: see [`exact_names`](crate::args::exact_names).
+//! A *plain* object is exactly a `str`, `int`, `float` except NaN, `bool`, `bytes` or `None`. A
+//! comparison of two plain objects runs no Python code and cannot fail, so it is permitted while
+//! the store is borrowed. Names of arguments are plain too: see
+//! [`exact_names`](crate::args::exact_names).
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
@@ -10,10 +11,11 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use crate::raw::calls::Invoke;
 use crate::raw::{equal, text};
 
-/// A longer text or `bytes` as an argument is known by its digest: the cache would keep all of it alive.
+/// A longer text or `bytes` as an argument is represented by its digest: the cache would keep the
+/// whole object alive.
 const MAX_PLAIN_LENGTH: usize = 1 << 16;
 
-/// How deep tuples are looked into before Python is asked.
+/// How deep tuples are compared here before Python is asked.
 pub(crate) const DEPTH: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,8 @@ pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> bool {
     plain(object).is_some()
 }
 
-/// Whether an argument is compared as it is: plain, and not so long that its digest is kept instead of it.
+/// Whether an argument is compared directly: plain, and not so long that its digest replaces
+/// it.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a call of its own is a fiftieth of a hit
 pub(crate) fn is_plain_argument(object: &Bound<'_, PyAny>) -> bool {
@@ -54,7 +57,7 @@ fn plain(object: &Bound<'_, PyAny>) -> Option<Plain> {
     } else if object.is_exact_instance_of::<PyInt>() || object.is_exact_instance_of::<PyBool>() {
         Some(Plain::Number)
     } else if let Ok(float) = object.cast_exact::<PyFloat>() {
-        // NaN is equal to nothing, but as an argument it is a value like others.
+        // NaN equals nothing, but as an argument it is a value like others.
         (!float.value().is_nan()).then_some(Plain::Number)
     } else if object.is_exact_instance_of::<PyBytes>() {
         Some(Plain::Bytes)
@@ -65,8 +68,8 @@ fn plain(object: &Bound<'_, PyAny>) -> Option<Plain> {
     }
 }
 
-/// Whether two objects are equal, if that can be said without running Python code. Objects of unlike kinds
-/// are not compared, for `str == bytes` may warn, and a warning is Python code.
+/// Whether two objects are equal, if this can be decided without running Python code. Objects of
+/// different kinds are not compared, because `str == bytes` may warn, and a warning is Python code.
 pub(crate) fn quick(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>, depth: usize) -> Option<bool> {
     if a.is(b) {
         return Some(true);
@@ -96,7 +99,8 @@ pub(crate) fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(object.invoke_hash()?.cast_unsigned() as u64)
 }
 
-/// Python's hash of an argument that is compared as it is; `None` if it is not, or there is no memory.
+/// Python's hash of an argument that is compared directly; `None` for other arguments, or
+/// without memory.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above
 pub(crate) fn plain_hash(argument: &Bound<'_, PyAny>) -> Option<u64> {
@@ -110,7 +114,7 @@ pub(crate) fn hash_of_plain(object: &Bound<'_, PyAny>) -> Option<u64> {
     Some(text::hash_of_plain(object)?.cast_unsigned() as u64)
 }
 
-/// The hash of the store from Python's, which is not mixed well (that of an `int` is the number itself).
+/// The hash for the store, from Python's, which is not well mixed (an `int` is its own hash).
 #[inline]
 pub(crate) fn mix(seed: u64, hash: u64) -> u64 {
     let product = u128::from(hash ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);

@@ -1,4 +1,4 @@
-//! What a batch loader returned: one value for each of its keys.
+//! The result of a batch loader: one value for each of its keys.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use crate::library;
 use crate::raw::Sent;
 use crate::raw::calls::{Invoke, send};
 
-/// What a batch loader returned for each of its keys.
+/// The values in a batch loader's result, one for each key.
 pub(crate) fn values<'py>(items: &[Item], result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let py = result.py();
     if is_mapping(result)? {
@@ -51,7 +51,7 @@ pub(crate) fn values<'py>(items: &[Item], result: &Bound<'py, PyAny>) -> PyResul
     Ok(values)
 }
 
-/// As `isinstance(object, collections.abc.Mapping)`, whose import or check may be interrupted.
+/// Like `isinstance(object, collections.abc.Mapping)`, whose import or check may be interrupted.
 fn is_mapping(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = object.py();
     Ok(object.is_instance_of::<PyDict>() || object.is_instance(library::mapping(py)?)?)

@@ -21,6 +21,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::library;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
 use crate::{clock, errors};
 
@@ -59,18 +60,15 @@ impl Answer {
             Self::Cancelled => Self::Cancelled,
         }
     }
-
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Value(object) | Self::Alone(object) => object.visit(*visit),
-            Self::Failed(error, traceback) => {
-                error.visit(*visit)?;
-                traceback.as_ref().map_or(Ok(()), |traceback| traceback.visit(*visit))
-            }
-            Self::Abandoned | Self::Cancelled => Ok(()),
-        }
-    }
 }
+
+visits!(
+    enum Answer {
+        Value(value),
+        Alone(value),
+        Failed(error, traceback),
+    }
+);
 
 /// Where the callers of one load wait.
 #[pyclass(frozen, module = "cache._native")]
@@ -107,24 +105,13 @@ struct Taken {
     event_loop: Ref,
 }
 
+visits!(struct State { answer, seats, watching, event_loop, task });
+visits!(struct Taken { future, event_loop });
+
 #[pymethods]
 impl Room {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.visit(|state| {
-            if let Some(answer) = &state.answer {
-                answer.visit(&visit)?;
-            }
-            for seat in state.seats.iter().flatten() {
-                seat.future.visit(visit)?;
-                seat.event_loop.visit(visit)?;
-            }
-            state.watching.iter().try_for_each(|event_loop| event_loop.visit(visit))?;
-            if let Some(event_loop) = &state.event_loop {
-                event_loop.visit(visit)?;
-            }
-            state.task.as_ref().map_or(Ok(()), |task| task.visit(visit))
-        });
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 
     fn __clear__(&self) {

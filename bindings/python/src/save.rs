@@ -16,7 +16,7 @@
 //! 6. a file that could not be read when it was opened is set aside by the save; but if saves merge, and it can be joined
 //!    by then, it is joined: so a passing error at the start, such as too many open files, costs nothing;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
-//!    there (`async_cache_disk::Merge` has the steps);
+//!    there (`async_cache_disk::Save` has the steps);
 //! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
 //!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
 //!    wrote it later, is a miss from then on.
@@ -28,7 +28,10 @@ use async_cache_core::cold::Frozen;
 use async_cache_core::listing::{Listing, keep_last};
 use async_cache_core::store::Ticket;
 use async_cache_core::time::{Deadline, FileClock};
-use async_cache_disk::{Cold, DiskError, DiskErrorKind, KeyKind, Merge, Snapshot, Times, Writer};
+use async_cache_disk::{
+    Cold, DiskError, DiskErrorKind, Finished, Joining, LockedFile, Ours, Output, Pushed, Snapshot, Times,
+    WriteOptions, Writer,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -60,16 +63,16 @@ impl Cache {
         target: &Target,
         set_aside: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let mut merge = target.options.merge.map(|limit| sharing::begin(py, target, limit)).transpose()?;
-        let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
-        if merge.is_some() {
+        let save = sharing::begin(py, target)?;
+        let saved_at = save.theirs().map_or(0, Snapshot::saved_at);
+        if save.merges() {
             self.note_lost(py, Core::begin_save, Some(Slice::begin()))?;
         }
         let (now, wall) = clock::both();
-        let (file, opened, keep, join) = {
+        let (file, opened, keep, known) = {
             let mut state = self.state.borrow(py);
             let file = state.clock_at(now, wall, saved_at);
-            if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
+            if let Some(theirs) = save.theirs() {
                 state.core.write_after(theirs.written_until());
             }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
@@ -78,20 +81,18 @@ impl Cache {
             // What has expired says nothing to others, whether a write came by and reclaimed it or not.
             opened.reclaim_all(now);
         }
-        // Rule 6
-        let keep = keep && merge.as_ref().is_none_or(|merge| merge.theirs().is_none());
-        let options = target.options.to_write(&target.version, file.file_now());
+        let mut options = WriteOptions::new(file.file_now());
         let base = opened.as_ref().map(|opened| opened.snapshot());
-        let options = match (&opened, &base) {
-            (Some(opened), Some(base)) if opened.is_mostly_cold() => options.dictionary_of(base),
-            _ => options,
-        };
-        let options = if keep { options.keep_target() } else { options };
-        let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
-        let successor = writer.successor(base.as_ref());
-        if let Some(merge) = &mut merge {
-            merge.join(join.0, join.1);
+        if let (Some(opened), Some(base)) = (&opened, &base)
+            && opened.is_mostly_cold()
+        {
+            options = options.dictionary_of(base);
         }
+        // Rule 6
+        if keep && save.theirs().is_none() {
+            options = options.keep_target();
+        }
+        let joining = in_background(py, || save.write(options, known, base.as_ref()))?;
 
         let frozen = opened.as_ref().map(|opened| opened.cold.freeze());
         let tickets = self.list(py);
@@ -101,33 +102,18 @@ impl Cache {
         {
             cold = Some((opened, frozen));
         }
-        let mut joined = match merge {
-            Some(merge) => {
-                Some(self.join_theirs(py, target, merge, &tickets, cold.as_ref(), file, &mut writer)?)
-            }
-            None => None,
-        };
+        let (mut output, mut eager) = self.join_theirs(py, target, joining, &tickets, cold.as_ref(), file)?;
         let mut carried = None;
         if let Some((opened, frozen)) = cold {
-            let merge = joined.as_mut().map(|joined| &mut joined.merge);
-            carried = Some(carry(py, &mut writer, merge, opened, &frozen, file, target.options.codec)?);
+            carried = Some(carry(py, &mut output, opened, &frozen, file, target.options.codec)?);
         }
-        let mut left_out = self.write_hot(py, target, &tickets, file, &mut writer, joined.as_mut())?;
-        if let Some(joined) = &mut joined {
-            in_background(py, || joined.merge.fill(&mut writer))?;
-            joined.eager.fill(&mut joined.merge, &mut writer)?;
-        }
-        let mut refused = joined.as_ref().map_or(0, |joined| joined.eager.refused());
-        let eager_found = joined.as_ref().map_or(0, |joined| joined.eager.len() as u64);
-        let (saved, merged) = match joined.map(|joined| joined.merge) {
-            Some(merge) => {
-                let merged = in_background(py, || merge.finish(writer, file.file_now()))?;
-                (merged.saved.clone(), Some(merged))
-            }
-            None => (in_background(py, || writer.finish())?, None),
-        };
+        let mut left_out = self.write_hot(py, target, &tickets, file, &mut output, &eager)?;
+        let mut filling = in_background(py, || output.fill())?;
+        eager.fill(&mut filling)?;
+        let mut refused = eager.refused();
+        let Finished { saved, successor, merged, .. } = in_background(py, || filling.finish())?;
         if let Some(carried) = carried {
-            carried.go_on_with(&successor); // Rule 8
+            carried.go_on_with(successor); // Rule 8
         }
         let (maxsize, dropped, shrinks) = {
             let mut state = self.state.borrow(py);
@@ -140,7 +126,7 @@ impl Cache {
                 Some(merged) => {
                     state.merged(merged);
                     state.core.saved();
-                    let found = merged.found + eager_found;
+                    let found = merged.found + eager.len() as u64;
                     (merged.dropped, maxsize.is_some_and(|maxsize| found > maxsize as u64))
                 }
                 None => (no_room, true),
@@ -208,53 +194,53 @@ impl Cache {
         self.state.borrow(py).opened.as_ref().is_some_and(is_open)
     }
 
-    /// Tells the merge of everything that is here, and copies what of theirs wins and is not.
-    #[allow(clippy::too_many_arguments)] // all that there is of a save
+    /// Records everything that is here, and copies the entries of theirs that win and are not.
     fn join_theirs<'py>(
         &self,
         py: Python<'py>,
         target: &Target,
-        mut merge: Merge,
+        mut joining: Joining,
         tickets: &[Ticket],
         cold: Option<&(&Arc<Opened>, Frozen)>,
         file: FileClock,
-        writer: &mut Writer,
-    ) -> PyResult<Joined<'py>> {
-        let mut eager = EagerMerge::new(py, &merge, target.options.codec, file.file_now())?;
-        if merge.is_needed() {
+    ) -> PyResult<(Output, EagerMerge<'py>)> {
+        let mut eager = EagerMerge::new(py, &joining, target.options.codec, file.file_now())?;
+        let is_needed = joining.is_needed();
+        if is_needed {
             let mut slice = Slice::begin();
             for gulp in tickets.chunks(GULP) {
                 for entry in self.take(py, gulp) {
                     match (StoredKey { key: &entry.key, hash: 0 }).encode(py)? {
-                        Some(bytes) => merge.note(&bytes, entry.written_at),
+                        Some(bytes) => joining.note(&bytes, entry.written_at),
                         None => eager.note(&entry.key, entry.written_at)?,
                     }
                     slice.end_if_over(py)?;
                 }
             }
-            merge.count_eager(eager.ours());
-            let maxsize = self.state.borrow(py).core.maxsize();
-            in_background(py, || {
-                let contains = |rank| cold.is_some_and(|(_, frozen)| frozen.contains(rank));
-                let base = cold.map(|(opened, _)| opened.snapshot());
-                let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
-                let is_allowed = |value: &[u8]| is_allowed(value, target.options.codec);
-                merge.write_theirs(writer, file.file_now(), maxsize, cold.as_ref(), &is_allowed)
-            })?;
-            eager.write_theirs(&mut merge, writer)?;
         }
-        Ok(Joined { merge, eager })
+        let (ours, maxsize) = (eager.ours(), self.state.borrow(py).core.maxsize());
+        let mut output = in_background(py, || {
+            let contains = |rank| cold.is_some_and(|(_, frozen)| frozen.contains(rank));
+            let base = cold.map(|(opened, _)| opened.snapshot());
+            let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
+            let allows = |value: &[u8]| is_allowed(value, target.options.codec);
+            joining.join(&Ours { maxsize, eager: Some(ours), cold, allows: &allows })
+        })?;
+        if is_needed {
+            eager.write_theirs(&mut output)?;
+        }
+        Ok((output, eager))
     }
 
     /// Takes, encodes and writes the entries of `tickets` that are still there.
-    fn write_hot<'py>(
+    fn write_hot(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         target: &Target,
         tickets: &[Ticket],
         file: FileClock,
-        writer: &mut Writer,
-        mut joined: Option<&mut Joined<'py>>,
+        output: &mut Output,
+        eager: &EagerMerge<'_>,
     ) -> PyResult<LeftOut> {
         let mut left_out = LeftOut::default();
         let mut encoded = Encoded::default();
@@ -263,40 +249,28 @@ impl Cache {
         for gulp in tickets.chunks(GULP) {
             for Taken { key, value, deadline, written_at } in self.take(py, gulp) {
                 if slice.is_over() || encoded.bytes.len() >= BUFFER {
-                    let merge = joined.as_mut().map(|joined| &mut joined.merge);
-                    left_out.count += in_background(py, || encoded.write(writer, merge))?;
+                    left_out.count += in_background(py, || encoded.write(output))?;
                     slice.end(py)?;
                 }
                 if deadline.has_passed(now) {
-                    if let Some(joined) = &mut joined {
-                        self.leave_out(py, &mut joined.merge, &key, written_at)?;
+                    if output.merges() {
+                        self.leave_out(py, output, &key, written_at)?;
                     }
                     continue;
                 }
-                let deadline = file.deadline_to_file(deadline);
-                let times = Times { deadline, written_at: joined.as_ref().map(|_| written_at) };
+                let times = Times { deadline: file.deadline_to_file(deadline), written_at: Some(written_at) };
                 match encoded.push(&key, &value, times, target.options.codec)? {
                     Err(why) => {
-                        let is_missed = match &mut joined {
-                            Some(joined) => self.leave_out(py, &mut joined.merge, &key, written_at)?,
-                            None => true,
-                        };
-                        if is_missed {
+                        if !output.merges() || self.leave_out(py, output, &key, written_at)? {
                             left_out.note(&key, &why);
                         }
                     }
-                    Ok(()) => {
-                        if let Some(Joined { merge, eager }) = &mut joined {
-                            encoded.drop_last_if_eager(|bytes| {
-                                Ok(!eager.admits(merge, &key, bytes, written_at)?)
-                            })?;
-                        }
-                    }
+                    Ok(()) => encoded
+                        .drop_last_if_eager(|bytes| Ok(!eager.admits(output, &key, bytes, written_at)?))?,
                 }
             }
         }
-        let merge = joined.as_mut().map(|joined| &mut joined.merge);
-        left_out.count += in_background(py, || encoded.write(writer, merge))?;
+        left_out.count += in_background(py, || encoded.write(output))?;
         Ok(left_out)
     }
 
@@ -323,18 +297,21 @@ pub(crate) struct Taken<'py> {
     written_at: u64,
 }
 
-/// A save that merges, once it is known what theirs has.
-struct Joined<'py> {
-    merge: Merge,
-    eager: EagerMerge<'py>,
-}
-
-/// Writes a file with these entries: (key, value, seconds left or `None`) each.
-pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Writes a file with these entries: (key, value, seconds left or `None`) each. `locked` is the file, if its saves are
+/// locked.
+pub(crate) fn write_all(
+    py: Python<'_>,
+    target: &Target,
+    locked: Option<&LockedFile>,
+    entries: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     use crate::ttl::Ttl;
     let wall = clock::wall();
-    let options = target.options.to_write(&target.version, wall);
-    let mut writer = in_background(py, || Writer::create(&target.vfs, &target.path, options))?;
+    let options = WriteOptions::new(wall);
+    let mut writer = in_background(py, || match locked {
+        Some(locked) => locked.write(options),
+        None => target.file.write(options),
+    })?;
     let (mut encoded, mut left_out) = (Encoded::default(), 0);
     let mut slice = Slice::begin();
     for entry in entries.try_iter()? {
@@ -350,12 +327,13 @@ pub(crate) fn write_all(py: Python<'_>, target: &Target, entries: &Bound<'_, PyA
             .push(&key, &value, Times::from(deadline), target.options.codec)?
             .map_err(|why| errors::backup_message(py, &format!("{}: {why}", errors::repr(&key))))?;
         if encoded.bytes.len() >= BUFFER {
-            left_out += in_background(py, || encoded.write(&mut writer, None))?;
+            left_out += in_background(py, || encoded.write(&mut writer))?;
         }
     }
-    left_out += in_background(py, || encoded.write(&mut writer, None))?;
+    left_out += in_background(py, || encoded.write(&mut writer))?;
     if left_out > 0 {
-        let message = format!("{}: {left_out} entries are too large for a file", target.path.display());
+        let message =
+            format!("{}: {left_out} entries are too large for a file", target.file.path().display());
         return Err(errors::backup_message(py, &message));
     }
     in_background(py, || writer.finish()).map(drop)
@@ -423,39 +401,45 @@ impl Encoded {
         Ok(())
     }
 
-    /// Writes all that `merge` admits; how many were left out, for they are too large.
-    fn write(&mut self, writer: &mut Writer, mut merge: Option<&mut Merge>) -> Result<u64, DiskError> {
+    /// Writes all records; returns how many were left out because they are too large.
+    fn write(&mut self, sink: &mut impl Sink) -> Result<u64, DiskError> {
         let (mut start, mut left_out) = (0, 0);
         for record in &self.records {
             let (key, value) =
                 (&self.bytes[start..record.key_end], &self.bytes[record.key_end..record.value_end]);
             start = record.value_end;
-            if let Some(merge) = &mut merge
-                && !record.is_eager
-                && !merge.admits(writer, key, record.times.written_at.unwrap_or(0))
-            {
-                continue;
-            }
-            let written = if record.is_eager {
-                writer.push_eager(key, value, record.times)
-            } else {
-                writer.push(key, value, record.times).map(drop)
-            };
-            match written {
-                Ok(()) => {}
-                Err(error) if *error.kind() == DiskErrorKind::Limit => {
-                    left_out += 1;
-                    if let Some(merge) = &mut merge {
-                        let kind = if record.is_eager { KeyKind::Eager } else { KeyKind::Canonical };
-                        merge.leave_out_ours(kind, key, record.times.written_at.unwrap_or(0));
-                    }
-                }
-                Err(error) => return Err(error),
-            }
+            let pushed = sink.write(record.is_eager, key, value, record.times)?;
+            left_out += u64::from(matches!(pushed, Pushed::TooLarge(_)));
         }
         self.bytes.clear();
         self.records.clear();
         Ok(left_out)
+    }
+}
+
+/// Where encoded records go.
+trait Sink {
+    fn write(&mut self, is_eager: bool, key: &[u8], value: &[u8], times: Times) -> Result<Pushed, DiskError>;
+}
+
+impl Sink for Output {
+    fn write(&mut self, is_eager: bool, key: &[u8], value: &[u8], times: Times) -> Result<Pushed, DiskError> {
+        if is_eager { self.push_eager(key, value, times) } else { self.push(key, value, times) }
+    }
+}
+
+impl Sink for Writer {
+    fn write(&mut self, is_eager: bool, key: &[u8], value: &[u8], times: Times) -> Result<Pushed, DiskError> {
+        let pushed = if is_eager {
+            self.push_eager(key, value, times)
+        } else {
+            self.push(key, value, times).map(drop)
+        };
+        match pushed {
+            Ok(()) => Ok(Pushed::Written),
+            Err(error) if *error.kind() == DiskErrorKind::Limit => Ok(Pushed::TooLarge(error)),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -9,13 +9,11 @@
 //! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes. Its keys are encoded
 //!    with nothing borrowed; if that is interrupted, it stays lost.
 
-use std::time::Duration;
-
 use async_cache_core::cache::Cache as Core;
 use async_cache_core::lost::LostWrites;
 use async_cache_core::store::Removed;
 use async_cache_core::time::Time;
-use async_cache_disk::{KeyKind, Learned, Merge, Merged, Tombstones};
+use async_cache_disk::{KeyKind, Known, Merged, Output, Save, Tombstones};
 use pyo3::prelude::*;
 
 use crate::cache::{Cache, State};
@@ -25,7 +23,7 @@ use crate::codec::{self, Options};
 use crate::errors;
 use crate::key::{Query, StoredKey};
 use crate::opened::Opened;
-use crate::pace::{Slice, waiting};
+use crate::pace::{Slice, in_background, waiting};
 use crate::raw::Ref;
 use crate::room::Room;
 use crate::target::Target;
@@ -33,9 +31,7 @@ use crate::target::Target;
 /// There if the cache has a file that its saves merge with.
 pub(crate) struct Sharing {
     options: Options,
-    tombstones: Tombstones,
-    /// What the last save learned of other processes.
-    learned: Learned,
+    known: Known,
 }
 
 /// How what was lost is taken out of the core, and what has expired with it.
@@ -47,10 +43,10 @@ pub(crate) struct Doomed(Option<(KeyKind, Vec<u8>)>);
 impl State {
     /// Keeps from now on what merging needs; returns what is known by now, for [`State::share_opened`].
     pub(crate) fn share(&mut self, options: Options) -> Tombstones {
-        let (tombstones, mut learned) = self.to_join();
-        learned.opened(None);
-        let sharing = Sharing { options, tombstones: tombstones.clone(), learned };
-        self.sharing = Some(sharing);
+        let mut known = self.to_join();
+        known.learned.opened(None);
+        let tombstones = known.tombstones.clone();
+        self.sharing = Some(Sharing { options, known });
         tombstones
     }
 
@@ -58,9 +54,9 @@ impl State {
     /// in it. What was deleted since leaves it.
     pub(crate) fn share_opened(&mut self, opened: &Opened, before: &Tombstones, holds: Option<[u8; 16]>) {
         if let Some(sharing) = &mut self.sharing {
-            sharing.learned.opened(holds);
-            sharing.tombstones = std::mem::take(&mut sharing.tombstones).since(before);
-            for rank in opened.snapshot().ranks_of(&sharing.tombstones) {
+            sharing.known.learned.opened(holds);
+            sharing.known.tombstones = std::mem::take(&mut sharing.known.tombstones).since(before);
+            for rank in opened.snapshot().ranks_of(&sharing.known.tombstones) {
                 opened.cold.take(rank);
             }
         }
@@ -69,7 +65,7 @@ impl State {
     /// Whether an entry that comes from the file was deleted or overwritten since another state of tombstones was known.
     pub(crate) fn is_deleted_since(&self, before: &Tombstones, key: &[u8], written_at: u64) -> bool {
         self.sharing.as_ref().is_some_and(|sharing| {
-            let deleted_at = sharing.tombstones.deleted_at(KeyKind::Eager, key);
+            let deleted_at = sharing.known.tombstones.deleted_at(KeyKind::Eager, key);
             deleted_at > before.deleted_at(KeyKind::Eager, key) && written_at <= deleted_at
         })
     }
@@ -89,7 +85,7 @@ impl State {
             && let Some((kind, key)) = &doomed.0
             && let Some(time) = self.core.time_of_delete()
         {
-            sharing.tombstones.delete(*kind, key, time);
+            sharing.known.tombstones.delete(*kind, key, time);
         }
     }
 
@@ -99,21 +95,21 @@ impl State {
         if let Some(sharing) = &mut self.sharing
             && let Some(time) = self.core.time_of_delete()
         {
-            sharing.tombstones.clear(time);
+            sharing.known.tombstones.clear(time);
         }
     }
 
     /// What a save has to know of it.
-    pub(crate) fn to_join(&self) -> (Tombstones, Learned) {
-        let known = |sharing: &Sharing| (sharing.tombstones.clone(), sharing.learned.clone());
+    pub(crate) fn to_join(&self) -> Known {
+        let known = |sharing: &Sharing| sharing.known.clone();
         self.sharing.as_ref().map(known).unwrap_or_default()
     }
 
     /// A save that merged has ended.
     pub(crate) fn merged(&mut self, merged: &Merged) {
         if let Some(sharing) = &mut self.sharing {
-            sharing.tombstones.subtract(&merged.tombstones);
-            sharing.learned = merged.learned.clone();
+            sharing.known.tombstones.subtract(&merged.tombstones);
+            sharing.known.learned = merged.learned.clone();
         }
     }
 }
@@ -140,7 +136,7 @@ impl Cache {
         for (key, time) in lost.keys() {
             let Doomed(doomed) = self.doomed(py, &StoredKey { key: key.bind(py), hash: 0 })?;
             if let (Some(sharing), Some((kind, key))) = (&mut self.state.borrow(py).sharing, doomed) {
-                sharing.tombstones.overwrite(kind, &key, time);
+                sharing.known.tombstones.overwrite(kind, &key, time);
             }
             if let Some(slice) = &mut slice {
                 slice.end_if_over(py)?;
@@ -153,12 +149,12 @@ impl Cache {
     pub(crate) fn leave_out(
         &self,
         py: Python<'_>,
-        merge: &mut Merge,
+        output: &mut Output,
         key: &Bound<'_, PyAny>,
         written_at: u64,
     ) -> PyResult<bool> {
         let Doomed(doomed) = self.doomed(py, &StoredKey { key, hash: 0 })?;
-        Ok(doomed.is_none_or(|(kind, key)| merge.leave_out_ours(kind, &key, written_at)))
+        Ok(doomed.is_none_or(|(kind, key)| output.leave_out(kind, &key, written_at)))
     }
 
     /// A key as a file would have it, if it needs a tombstone.
@@ -182,8 +178,10 @@ impl Cache {
     }
 }
 
-/// Takes the lock of the path and opens what stands there.
-pub(crate) fn begin(py: Python<'_>, target: &Target, limit: Duration) -> PyResult<Merge> {
-    let wanted = target.options.to_read().version(&*target.version);
-    waiting(py, limit, |wait| Merge::begin(&target.vfs, &target.path, &wanted, wait))
+/// Begins a save. If saves merge, takes the lock of the path and opens the file there.
+pub(crate) fn begin(py: Python<'_>, target: &Target) -> PyResult<Save> {
+    match target.options.merge {
+        Some(limit) => waiting(py, limit, |wait| target.file.begin(Some(wait))),
+        None => in_background(py, || target.file.begin(None)),
+    }
 }

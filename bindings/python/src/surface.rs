@@ -21,7 +21,7 @@ use crate::key::{ObjectKey, Query};
 use crate::once;
 use crate::options::FileOptions;
 use crate::pace::{Slice, drop_in_slices};
-use crate::raw::GilCell;
+use crate::raw::{GilCell, visit};
 use crate::target::Target;
 use crate::ttl::Ttl;
 use crate::window::Window;
@@ -300,27 +300,7 @@ impl Cache {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.visit(|state| {
-            for entry in state.core.store().iter() {
-                entry.key.visit(visit)?;
-                entry.value.visit(visit)?;
-            }
-            for (key, _) in state.core.store().lost().keys() {
-                key.visit(visit)?;
-            }
-            for (key, room) in state.core.flights().iter() {
-                key.visit(visit)?;
-                room.visit(visit)?;
-            }
-            for gathered in state.batches.iter() {
-                gathered.item.key.visit(visit)?;
-                gathered.item.room.visit(visit)?;
-                gathered.loader.visit(visit)?;
-                gathered.event_loop.visit(visit)?;
-            }
-            Ok(())
-        });
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 
     fn __clear__(&self) {

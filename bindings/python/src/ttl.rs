@@ -7,15 +7,21 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
-/// How long an entry is to live.
+/// How long an entry lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ttl {
-    /// As long as the cache says.
+    /// The cache's own time to live.
     Default,
     /// For ever.
     Never,
-    /// This long; zero is over at once.
+    /// This long; an entry with zero expires at once.
     For(Duration),
+}
+
+/// Raises the error of [`Ttl::new`] for an argument with another name than the cache's.
+#[pyfunction]
+pub(crate) fn check_ttl(seconds: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
+    Ttl::new(seconds, name).map(drop)
 }
 
 impl Ttl {
@@ -30,7 +36,7 @@ impl Ttl {
             let message = format!("{name} is a number of seconds (int or float) or None, not {class}");
             return Err(PyTypeError::new_err(message));
         }
-        // An `int` beyond the range of a `float` is a very long time, or one that is over.
+        // An `int` beyond the range of a `float` is a very long time, or a time in the past.
         let number = match seconds.extract::<f64>() {
             Ok(number) => number,
             Err(_) if seconds.gt(0)? => return Ok(Self::Never),
@@ -41,11 +47,11 @@ impl Ttl {
                 "{name} is a finite number of seconds, not {number}; use None for an entry that never expires"
             )));
         }
-        // More than the clock can count is for ever.
+        // A time beyond the range of the clock means for ever.
         Ok(Duration::try_from_secs_f64(number.max(0.0)).map_or(Self::Never, Self::For))
     }
 
-    /// The deadline of what is stored now, where the cache's own time to live is `default`.
+    /// The deadline of a value stored now; `default` is the cache's own time to live.
     pub(crate) fn deadline(self, default: Self, now: impl FnOnce() -> Time) -> Deadline {
         match self {
             Self::Default if default == Self::Default => Deadline::NEVER,

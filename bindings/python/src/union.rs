@@ -14,7 +14,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use async_cache_core::cold::{Frozen, Rank};
 use async_cache_core::time::FileClock;
-use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Snapshot, Step, Writer, temporary_beside};
+use async_cache_disk::{
+    CacheFile, DiskError, DiskErrorKind, Scratch, Snapshot, Step, WriteOptions, temporary_beside,
+};
 use pyo3::prelude::*;
 
 use crate::opened::Opened;
@@ -38,20 +40,21 @@ pub(crate) fn union(
     let frozen = older.cold.freeze();
     // The process is part of the name, for a forked child goes on with a copy of the parent's random state.
     let number = RandomState::new().hash_one(std::process::id());
-    let place = temporary_beside(&target.path, number).map_err(|error| crate::errors::backup(py, &error))?;
-    let place = target.at(place);
+    let place =
+        temporary_beside(target.file.path(), number).map_err(|error| crate::errors::backup(py, &error))?;
+    let place = target.file.at(place);
     let written = in_background(py, || write(&place, &older.snapshot(), &frozen, newer, file))?;
     let Some(older) = written else { return Ok(None) };
-    let opened = place.open(py);
+    let opened = py.detach(|| place.open());
     // Where an open file cannot be removed, it is one of the leftovers that the next save clears away.
-    drop(place.vfs.remove(&place.path));
+    drop(place.vfs().remove(place.path()));
     let snapshot = opened.map_err(|error| crate::errors::backup(py, &error))?;
     Ok(snapshot.map(|snapshot| Union { snapshot, older }))
 }
 
 /// Writes the union, unless it would be the newer snapshot. Returns the ranks of what came from the older one.
 fn write(
-    place: &Target,
+    place: &CacheFile,
     older: &Snapshot,
     frozen: &Frozen,
     newer: &Snapshot,
@@ -70,11 +73,7 @@ fn write(
         }
         let writer = match &mut writer {
             Some(writer) => writer,
-            none => none.insert(Writer::create(
-                &place.vfs,
-                &place.path,
-                place.options.to_write(&place.version, newer.saved_at()),
-            )?),
+            none => none.insert(place.write(WriteOptions::new(newer.saved_at()))?),
         };
         if is_in(writer.copy(&record))? {
             ranks.push(record.rank);

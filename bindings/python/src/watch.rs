@@ -1,5 +1,6 @@
-//! Watches: an event loop whose callers wait for a load on another event loop looks from time to time whether that loop
-//! still runs. If the loop of the load has stopped for good, nothing else ends the wait.
+//! Watches: if callers on an event loop wait for a load on another event loop, their loop checks
+//! from time to time whether the other loop still runs. If the load's loop has stopped for good,
+//! nothing else ends the wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,13 +11,15 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
 use crate::room::Room;
 
-/// How often a loop looks whether the load that it waits for on another loop can go on, in seconds. If it cannot
-/// at two looks in a row, its loop has stopped, and is not just between two calls of `run_until_complete`.
+/// The interval in seconds at which a loop checks whether an awaited load on another loop can
+/// continue. If the load cannot at two checks in a row, its loop has stopped, and is not just
+/// between two calls of `run_until_complete`.
 const LOOK_SECONDS: f64 = 0.25;
 
-/// Has the `running` loop notice if the loop of the load stops; for a caller that has a seat.
+/// Makes the `running` loop detect the end of the load's loop; for a caller with a seat.
 pub(crate) fn watch_from(
     room: &Bound<'_, Room>,
     cache: &Bound<'_, Cache>,
@@ -32,17 +35,19 @@ pub(crate) fn watch_from(
     Watch::look_later(&watch)
 }
 
-/// What an event loop keeps as long as callers on it wait for a load on another one.
+/// Kept by an event loop as long as callers on it wait for a load on another loop.
 #[pyclass(frozen, module = "cache._native")]
 struct Watch {
     cache: Py<Cache>,
     room: Py<Room>,
     flight: FlightId,
-    /// The loop that keeps it.
+    /// The loop that keeps the watch.
     event_loop: Py<PyAny>,
-    /// Whether the load could not go on at the last look.
+    /// Whether the load could not continue at the last check.
     had_stopped: AtomicBool,
 }
+
+visits!(struct Watch { cache, room, event_loop });
 
 #[pymethods]
 impl Watch {
@@ -60,9 +65,7 @@ impl Watch {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.cache)?;
-        visit.call(&self.room)?;
-        visit.call(&self.event_loop)
+        visit::traverse(self, visit)
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-/// Event loops count on from the time at which they started, in a `float` or in whole milliseconds:
-/// what is added to that must not be beyond their range. A hundred years.
+/// Event loops count from their start, in a `float` or in whole milliseconds: the sum with a window
+/// must not exceed the range. A hundred years.
 const LONGEST_SECONDS: f64 = 3_155_760_000.0;
 
 /// How long keys are gathered for a batch that is not full.
@@ -16,10 +16,10 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window of a cache that says nothing of it.
+    /// The default window of a cache.
     pub(crate) const DEFAULT: Self = Self { milliseconds: 5.0 };
 
-    /// Milliseconds, 0 or more. More than a hundred years is as good as for ever.
+    /// Milliseconds, 0 or more. More than a hundred years is treated as for ever.
     pub(crate) fn new(milliseconds: &Bound<'_, PyAny>) -> PyResult<Self> {
         let window: f64 = milliseconds.extract().map_err(|error: PyErr| {
             let py = milliseconds.py();
@@ -39,7 +39,7 @@ impl Window {
         Err(PyValueError::new_err(format!("batch_window_ms is 0 or more milliseconds, not {window}")))
     }
 
-    /// As it was given.
+    /// The value in milliseconds as given.
     pub(crate) fn milliseconds(self) -> f64 {
         self.milliseconds
     }

@@ -1,4 +1,5 @@
-//! What a load runs: a loader, a decorated function, or a batch loader, and what the loader is called with.
+//! The work of a load: a loader, a decorated function, or a batch loader, with the loader's
+//! arguments.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -6,13 +7,14 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
 use crate::args::{Args, apply, split};
 use crate::call_key::CallKey;
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::item::{Item, distinct};
 use crate::key::Query;
+use crate::raw::Ref;
 use crate::raw::calls::Invoke;
-use crate::raw::{Ref, function};
+use crate::raw::visit::visits;
 
-/// What is to be loaded, and how.
+/// The work of a load.
 pub(crate) enum Work {
     /// A loader without arguments.
     Loader(Ref),
@@ -21,6 +23,8 @@ pub(crate) enum Work {
     /// A loader of many keys at once.
     Batch(Ref),
 }
+
+visits!(enum Work { Loader(loader), Function { function, args, names }, Batch(loader) });
 
 impl Work {
     pub(crate) fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
@@ -46,7 +50,7 @@ impl Work {
         }
     }
 
-    /// Whether an argument was changed between the call and now, so that the key is another one.
+    /// Whether an argument was changed since the call, so that the key is a different one.
     pub(crate) fn is_outdated(&self, py: Python<'_>, items: &[Item]) -> PyResult<bool> {
         let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(false) };
         let key = item.key.bind(py);
@@ -60,13 +64,13 @@ impl Work {
         if is_key_of(&item.key)? {
             return Ok(false);
         }
-        // An argument that is another one each time it is looked at (it says so to pickle, say)
-        // has not changed: to ask again would never end.
+        // An argument that differs at each examination (for example in its description for pickle)
+        // has not changed: asking again would never end.
         let now = Ref::new(function.query(py, &kept)?.to_key(py)?);
         is_key_of(&now)
     }
 
-    /// Warns of a call that cannot be cached, since an argument is not there in any other call.
+    /// Warns of a call that cannot be cached, since one of its arguments occurs in no other call.
     pub(crate) fn warn_of_one_call(&self, py: Python<'_>, items: &[Item]) -> PyResult<()> {
         static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(()) };
@@ -79,14 +83,14 @@ impl Work {
     }
 }
 
-/// The class of an argument that belongs to one call, if a key is of such a call.
+/// The class of an argument that belongs to one call only, if the key has one.
 pub(crate) fn of_one_call<'py>(key: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
     static MADE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let py = key.py();
     if let Ok(key) = key.cast_exact::<CallKey>() {
         return Some(key.get().of_one_call()?.bind(py).clone());
     }
-    // One that Python code has made, for a backend of the user's own.
+    // A key made by Python code, for a user's own backend.
     if key.is_exact_instance_of::<PyTuple>() || !key.is_instance_of::<PyTuple>() {
         return None;
     }

@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use async_cache_disk::{Compression, SaveLock, Snapshot, WriteOptions, Writer};
+use async_cache_disk::{CacheFile, Compression, Snapshot, WriteOptions, Writer};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -52,17 +52,17 @@ pub(crate) fn fact(out: &mut dyn Write, name: &str, what: &str) -> Result<(), Fa
 }
 
 /// Begins a new file. The path must be unused.
-pub(crate) fn create(path: &Path, options: WriteOptions) -> Result<Writer, Failure> {
-    if disk().metadata(path).is_ok() {
-        let path = path.display();
+pub(crate) fn create(file: &CacheFile, options: WriteOptions) -> Result<Writer, Failure> {
+    if file.vfs().metadata(file.path()).is_ok() {
+        let path = file.path().display();
         return Err(Failure::Other(format!("{path}: there is something already; give a new name")));
     }
-    Ok(Writer::create(&disk(), path, options)?)
+    Ok(file.write(options)?)
 }
 
-/// The header data of a new file.
-pub(crate) fn options(version: &str, saved_at: u64) -> WriteOptions {
-    WriteOptions::new(version, saved_at).producer(PRODUCER)
+/// A file written by this program, with data of a version.
+pub(crate) fn new_file(path: &Path, version: &str) -> CacheFile {
+    CacheFile::new(disk(), path).version(version).producer(PRODUCER)
 }
 
 /// Begins a new file with the contents of another.
@@ -72,27 +72,26 @@ pub(crate) fn create_like(
     access: &Access,
     host: &Host<'_>,
 ) -> Result<Writer, Failure> {
-    create(path, options_like(snapshot, access, host)?)
+    create(&file_like(path, snapshot, access, host)?, options_like(snapshot))
 }
 
-/// Keeps services from saving to a path until the lock is dropped. Taken before the file is
-/// replaced.
-pub(crate) fn lock(path: &Path) -> Result<SaveLock, Failure> {
-    Ok(SaveLock::take(&disk(), path, LOCK_TIMEOUT)?)
-}
-
-/// Begins a file that takes the place of an opened file.
-pub(crate) fn replace(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<Writer, Failure> {
-    Ok(Writer::create(&disk(), snapshot.path(), options_like(snapshot, access, host)?)?)
-}
-
-/// Keeps the other file's time of saving, so that lives do not lengthen, and its secret and
-/// compression.
-fn options_like(snapshot: &Snapshot, access: &Access, host: &Host<'_>) -> Result<WriteOptions, Failure> {
-    let options = options(snapshot.version(), snapshot.saved_at()).secret(access.secret(host)?);
+/// A file with the version, the secret and the compression of a snapshot.
+pub(crate) fn file_like(
+    path: &Path,
+    snapshot: &Snapshot,
+    access: &Access,
+    host: &Host<'_>,
+) -> Result<CacheFile, Failure> {
     let compression = if snapshot.is_compressed() { Compression::ZSTD } else { Compression::OFF };
-    Ok(options.compression(compression).dictionary_of(snapshot))
+    let file = new_file(path, snapshot.version()).compression(compression);
+    Ok(file.secret(access.secret(host)?))
 }
 
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a copy of a snapshot: its time of saving stays, so that no entry lives longer.
+pub(crate) fn options_like(snapshot: &Snapshot) -> WriteOptions {
+    WriteOptions::new(snapshot.saved_at()).dictionary_of(snapshot)
+}
+
+/// How long a command waits for a save of a service.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const PRODUCER: &str = concat!("async-cache-cli ", env!("CARGO_PKG_VERSION"));

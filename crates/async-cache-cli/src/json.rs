@@ -18,48 +18,23 @@ mod read;
 mod time;
 mod write;
 
+use async_cache_disk::values as kind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// The extension types of `docs/values.md`.
-mod kind {
-    pub(super) const TUPLE: i8 = 1;
-    pub(super) const SET: i8 = 2;
-    pub(super) const FROZENSET: i8 = 3;
-    pub(super) const INT: i8 = 4;
-    pub(super) const COMPLEX: i8 = 5;
-    pub(super) const DATETIME: i8 = 6;
-    pub(super) const DATE: i8 = 7;
-    pub(super) const TIME: i8 = 8;
-    pub(super) const TIMEDELTA: i8 = 9;
-    pub(super) const TIMEZONE: i8 = 10;
-    pub(super) const DECIMAL: i8 = 11;
-    pub(super) const UUID: i8 = 12;
-    pub(super) const BYTEARRAY: i8 = 13;
-    pub(super) const SURROGATES: i8 = 14;
-    pub(super) const PICKLE: i8 = 15;
-    pub(super) const RATIONAL: i8 = 16;
-    pub(super) const PATH: i8 = 17;
-    pub(super) const ENUM: i8 = 18;
-    pub(super) const REFERENCE: i8 = 19;
-    pub(super) const OBJECT: i8 = 20;
-    pub(super) const CALL: i8 = 21;
-    pub(super) const TYPED_CALL: i8 = 22;
-
-    /// Extension types whose body is one array, and their names in JSON.
-    pub(super) const ARRAYS: [(i8, &str); 9] = [
-        (TUPLE, "$tuple"),
-        (SET, "$set"),
-        (FROZENSET, "$frozenset"),
-        (RATIONAL, "$rational"),
-        (PATH, "$path"),
-        (ENUM, "$enum"),
-        (REFERENCE, "$reference"),
-        (OBJECT, "$object"),
-        (TYPED_CALL, "$typed_call"),
-    ];
-}
+/// Extension types whose body is one array, and their names in JSON.
+const ARRAYS: [(i8, &str); 9] = [
+    (kind::TUPLE, "$tuple"),
+    (kind::SET, "$set"),
+    (kind::FROZENSET, "$frozenset"),
+    (kind::RATIONAL, "$rational"),
+    (kind::PATH, "$path"),
+    (kind::ENUM, "$enum"),
+    (kind::REFERENCE, "$reference"),
+    (kind::OBJECT, "$object"),
+    (kind::TYPED_CALL, "$typed_call"),
+];
 
 /// The maximum depth of the JSON; readers of JSON, including ours, accept about 128 levels.
 const MAX_LEVELS: u16 = 100;

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use async_cache_disk::{DiskErrorKind, ReadOptions, RealDisk, Report, Secret, Snapshot, Vfs, verify_with};
+use async_cache_disk::{CacheFile, DiskErrorKind, RealDisk, Report, Secret, Snapshot, Vfs};
 use clap::Args;
 
 use crate::failure::Failure;
@@ -46,43 +46,38 @@ impl Source {
 
     /// Opens the file, even if the end of the file is missing.
     pub(crate) fn open_to_repair(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        let options = self.access.options(host)?.even_if_cut();
-        Access::open_with(&self.path, &options)
-            .map_err(|failure| self.access.advised(failure, &self.path, host, options))
+        let file = self.access.file(&self.path, host)?.even_if_cut();
+        Access::open_file(&file).map_err(|failure| self.access.advised(failure, &file, host))
     }
 }
 
 impl Access {
     /// Opens a file, whatever the version of its data. A missing file is an error.
     pub(crate) fn open(&self, path: &Path, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        let options = self.options(host)?;
-        Self::open_with(path, &options).map_err(|failure| self.advised(failure, path, host, options))
+        let file = self.file(path, host)?;
+        Self::open_file(&file).map_err(|failure| self.advised(failure, &file, host))
     }
 
-    fn open_with(path: &Path, options: &ReadOptions) -> Result<Snapshot, Failure> {
-        match Snapshot::open_with(&disk(), path, options)? {
+    fn open_file(file: &CacheFile) -> Result<Snapshot, Failure> {
+        let (vfs, path) = (file.vfs(), file.path().display());
+        match file.open()? {
             Some(snapshot) => Ok(snapshot),
-            None if disk().metadata(path).is_ok() => {
-                let path = path.display();
+            None if vfs.metadata(file.path()).is_ok() => {
                 Err(Failure::Other(format!("{path}: the file is empty: it holds no snapshot yet")))
             }
-            None => Err(Failure::Other(match disk().read_link(path) {
+            None => Err(Failure::Other(match vfs.read_link(file.path()) {
                 Ok(Some(link)) => {
-                    format!(
-                        "{}: it is a symlink to {}, where there is no file",
-                        path.display(),
-                        link.display()
-                    )
+                    format!("{path}: it is a symlink to {}, where there is no file", link.display())
                 }
-                _ => format!("{}: there is no such file", path.display()),
+                _ => format!("{path}: there is no such file"),
             })),
         }
     }
 
     /// Checks a file that [`open`](Self::open) could open.
     pub(crate) fn verify(&self, path: &Path, host: &Host<'_>) -> Result<Report, Failure> {
-        let options = self.options(host)?;
-        verify_with(&disk(), path, &options).map_err(|error| self.advised(error.into(), path, host, options))
+        let file = self.file(path, host)?;
+        file.verify().map_err(|error| self.advised(error.into(), &file, host))
     }
 
     /// The secret for reading and writing files, if any.
@@ -99,20 +94,19 @@ impl Access {
     }
 
     /// Adds to an error the option or command that opens the file, if there is one.
-    fn advised(&self, failure: Failure, path: &Path, host: &Host<'_>, options: ReadOptions) -> Failure {
+    fn advised(&self, failure: Failure, file: &CacheFile, host: &Host<'_>) -> Failure {
         let Failure::Disk(error) = failure else { return failure };
-        let opens =
-            |options: ReadOptions| matches!(Snapshot::open_with(&disk(), path, &options), Ok(Some(_)));
+        let opens = |file: CacheFile| matches!(file.open(), Ok(Some(_)));
         let has_secret = matches!(self.secret(host), Ok(Some(_)));
-        let is_link = matches!(disk().read_link(path), Ok(Some(_)));
+        let is_link = matches!(file.vfs().read_link(file.path()), Ok(Some(_)));
         let advice = match error.kind() {
-            DiskErrorKind::Damaged if opens(options.clone().even_if_cut()) => {
+            DiskErrorKind::Damaged if opens(file.clone().even_if_cut()) => {
                 "`async-cache repair` writes what is intact to a new file"
             }
-            DiskErrorKind::Trust if opens(options.clone().of_any_owner()) => {
+            DiskErrorKind::Trust if opens(file.clone().of_any_owner()) => {
                 "`--any-owner` looks into it all the same"
             }
-            DiskErrorKind::Trust if has_secret && opens(options.secret(None)) => {
+            DiskErrorKind::Trust if has_secret && opens(file.clone().secret(None)) => {
                 "leave out `--secret-file` and the environment variable ASYNC_CACHE_SECRET to open it without"
             }
             DiskErrorKind::Trust if !has_secret && !is_link => {
@@ -131,9 +125,9 @@ impl Access {
         Ok(self.read_secret.get_or_init(|| secret).clone())
     }
 
-    fn options(&self, host: &Host<'_>) -> Result<ReadOptions, Failure> {
-        let options = ReadOptions::new().secret(self.secret(host)?);
-        Ok(if self.any_owner { options.of_any_owner() } else { options })
+    fn file(&self, path: &Path, host: &Host<'_>) -> Result<CacheFile, Failure> {
+        let file = CacheFile::new(disk(), path).secret(self.secret(host)?);
+        Ok(if self.any_owner { file.of_any_owner() } else { file })
     }
 }
 

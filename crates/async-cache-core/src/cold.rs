@@ -1,13 +1,15 @@
-//! Cold entries: what is in the opened snapshot and has not been touched since.
+//! Cold entries: entries of the opened snapshot that have not been used since.
 //!
-//! The core knows a cold entry by its *rank* alone, its place in the saved order: rank 0 was the least
-//! recently used. Keys and values stay in the file; the front asks the snapshot for the rank of a key. Owns
-//! which ranks are still cold. Invariants:
-//! - a rank leaves the set once and never returns; whoever makes it leave ([`ColdSet::take`] says `true`)
-//!   owns what follows: promoting the entry into the store, or counting it as deleted, evicted or expired;
-//! - the set is shared by all shards of a cache, so its state is atomic. All transitions addressed by a *key*
-//!   happen under the lock of that key's shard, so promotion and deletion of one key are ordered by that
-//!   lock; eviction and expiry go by rank and race with them only through `take`, which has one winner;
+//! The core knows a cold entry only by its *rank*, its place in the saved order: rank 0 was the
+//! least recently used. Keys and values stay in the file; the front asks the snapshot for the rank
+//! of a key. Owns the set of ranks that are still cold. Invariants:
+//! - a rank leaves the set once and never returns. The caller that makes it leave
+//!   ([`ColdSet::take`] returns `true`) owns the next step: promoting the entry into the store, or
+//!   counting it as deleted, evicted or expired;
+//! - the set is shared by all shards of a cache, so its state is atomic. All transitions addressed
+//!   by a *key* happen under the lock of that key's shard, so promotion and deletion of a key are
+//!   ordered by that lock. Eviction and expiry go by rank and race with them only through `take`,
+//!   which has a single winner;
 //! - memory follows use: a set of ten million untouched entries costs a few kilobytes.
 
 use std::sync::OnceLock;
@@ -24,20 +26,23 @@ type Chunk = Box<[AtomicU64; WORDS]>;
 /// Which entries of an opened snapshot are still cold.
 #[derive(Debug)]
 pub struct ColdSet {
-    /// Bit set: the rank has left. A chunk that was never touched is absent, and all its ranks are cold.
+    /// Bit set: the rank has left. A chunk that was never touched is absent, and all its ranks are
+    /// cold.
     gone: Box<[OnceLock<Chunk>]>,
-    /// Ranks below this one never were in the set: the cache that opened the snapshot had no room for them.
+    /// Ranks below this were never in the set: the cache that opened the snapshot had no room for
+    /// them.
     floor: Rank,
     len: u32,
     live: AtomicUsize,
     /// All ranks below are gone. Only grows; may lag behind the bits.
     cursor: AtomicU32,
-    /// How many hot entries the shards have beside the cold ones, as they report it.
+    /// The number of hot entries beside the cold entries, as reported by the shards.
     hot: AtomicUsize,
 }
 
 impl ColdSet {
-    /// The cold entries of a snapshot with `len` records, of which only the `room` most recently used are kept.
+    /// The cold entries of a snapshot with `len` records, of which only the `room` most recently
+    /// used are kept.
     pub fn new(len: u32, room: Option<usize>) -> Self {
         let kept = room.map_or(len, |room| u32::try_from(room).unwrap_or(u32::MAX).min(len));
         let floor = len - kept;
@@ -61,7 +66,7 @@ impl ColdSet {
         self.hot.load(Ordering::Acquire)
     }
 
-    /// A shard reports that it has `after` hot entries, where it reported `before` last.
+    /// A shard reports that it has `after` hot entries; its previous report was `before`.
     pub(crate) fn report_hot(&self, before: usize, after: usize) {
         if after > before {
             self.hot.fetch_add(after - before, Ordering::AcqRel);
@@ -79,7 +84,7 @@ impl ColdSet {
         self.gone[chunk].get().is_none_or(|words| words[word].load(Ordering::Acquire) & bit == 0)
     }
 
-    /// Makes the entry of this rank leave; `true` if it was cold until this call.
+    /// Removes the entry of this rank; `true` if it was cold until this call.
     pub fn take(&self, rank: Rank) -> bool {
         if rank < self.floor || rank >= self.len {
             return false;
@@ -122,7 +127,7 @@ impl ColdSet {
         std::iter::from_fn(|| self.take_coldest()).count()
     }
 
-    /// A copy of the set as it is now, for a save.
+    /// A copy of the set in its present state, for a save.
     pub fn freeze(&self) -> Frozen {
         let words = self
             .gone
@@ -133,7 +138,7 @@ impl ColdSet {
     }
 }
 
-/// A copy of a [`ColdSet`] at one moment, from which ranks can be left out.
+/// A copy of a [`ColdSet`], from which ranks can be removed.
 #[derive(Debug)]
 pub struct Frozen {
     gone: Vec<Option<Vec<u64>>>,

@@ -1,19 +1,20 @@
-//! Tables by numbers that nobody outside of the process chooses: counters and addresses.
+//! Tables by numbers chosen inside the process: counters and addresses.
 //!
-//! The hasher of the standard library withstands an attacker who picks the keys, and takes several times longer than
-//! the rest of a look-up for it.
+//! The hasher of the standard library withstands an attacker that picks the keys, which takes
+//! several times longer than the rest of a look-up.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map whose keys are such numbers.
+/// A map with such numbers as keys.
 pub type NumberMap<N, V> = HashMap<N, V, BuildHasherDefault<NumberHasher>>;
 
 /// A set of such numbers.
 pub type NumberSet<N> = HashSet<N, BuildHasherDefault<NumberHasher>>;
 
-/// One multiplication for each number, by the golden ratio, which spreads numbers in a row. The rotation moves the
-/// product's best bits to where tables look: the lowest and the seven at the top.
+/// A multiplication for each number, by the golden ratio, which spreads consecutive numbers. The
+/// rotation moves the product's best bits to the bits used by tables: the lowest, and the seven at
+/// the top.
 #[derive(Debug, Default)]
 pub struct NumberHasher(u64);
 

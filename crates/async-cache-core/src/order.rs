@@ -1,28 +1,30 @@
 //! The order of eviction: which entry makes room for another.
 //!
-//! Owns the queues (the `Chain::Order` links of the slots) and the memory of what was evicted lately. Two
+//! Owns the queues (the `Chain::Order` links of the slots) and the memory of recent evictions. Two
 //! policies:
 //!
-//! **[`Eviction::Lru`]**: one queue, strictly least recently used first. A hit moves its entry, so it needs
-//! the shard alone.
+//! **[`Eviction::Lru`]**: a single queue, strictly least recently used first. A hit moves its
+//! entry, so the hit needs the shard exclusively.
 //!
-//! **[`Eviction::Adaptive`]**: S3-FIFO (Yang et al., SOSP 2023) whose small queue finds its own size, as in
-//! ARC (Megiddo and Modha, FAST 2003). A hit only raises a small counter in its entry, so it needs no more
-//! than a shared borrow. Two queues, both first in first out: *small* for entries on probation, *main* for
-//! those that proved their worth; and a *ghost*, a table of fingerprints of evicted entries and the queue
-//! they left from. Rules:
+//! **[`Eviction::Adaptive`]**: S3-FIFO (Yang et al., SOSP 2023) with a small queue that finds its
+//! own size, as in ARC (Megiddo and Modha, FAST 2003). A hit only raises a small counter in its
+//! entry, so the hit needs only a shared borrow. Two queues, both first in first out: *small* for
+//! entries on probation, *main* for entries that were used again; and a *ghost*, a table of
+//! fingerprints of evicted entries and the queue they left from. Rules:
 //! 1. Hit: `visits` goes up by one, to `MAX_VISITS` at most.
-//! 2. Insert: into small; into main if the ghost remembers the key as evicted from small, for then it left
-//!    too soon.
-//! 3. A ghost hit moves `target`, the size that small should have, towards the queue the key left from, by a
-//!    quarter of an entry weighted by how few of the remembered evictions came from there.
-//! 4. While the cache is not full, small passes its oldest entry to main once it has reached `target`.
-//! 5. Evict: take the oldest of small if small has reached `target` or main is empty, else the oldest of
-//!    main. If it was visited, small's goes to main with its visits forgotten, main's goes round with one
-//!    visit less, and the search goes on, for `SCAN` steps at most. If not, it goes, and the ghost
-//!    remembers it.
+//! 2. Insert: into small; into main if the ghost remembers the key as evicted from small, because
+//!    it was evicted too early.
+//! 3. A ghost hit moves `target`, the desired size of small, towards the queue from which the key
+//!    was evicted, by a quarter of an entry, weighted by how few of the remembered evictions came
+//!    from there.
+//! 4. While the cache is not full, small passes its oldest entry to main once it has reached
+//!    `target`.
+//! 5. Evict: take the oldest of small if small has reached `target` or main is empty, else the
+//!    oldest of main. If the entry was visited, it moves: from small to main with its visits reset,
+//!    within main to the back with one visit less, and the search continues, for `SCAN` steps at
+//!    most. If the entry was not visited, it is evicted, and the ghost remembers it.
 //!
-//! How it was chosen, on which traces, and what was dropped: `docs/design/0002-eviction.md`.
+//! The reasons, the traces and the rejected alternatives: `docs/design/0002-eviction.md`.
 //!
 //! The order can be listed in pieces, while it changes: see [`crate::listing`].
 
@@ -33,8 +35,8 @@ use crate::slab::{Chain, Linked, List, NONE, Slab};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Eviction {
-    /// The order that costs a hit least, with LRU's hit ratio or a better one on every trace it was chosen
-    /// on: entries that are used once do not push out those that are used again.
+    /// The order with the cheapest hits, and with LRU's hit ratio or a better one on every trace on
+    /// which it was chosen: entries that are used once do not push out entries that are used again.
     #[default]
     Adaptive,
     /// Strictly the least recently used first.
@@ -43,28 +45,29 @@ pub enum Eviction {
 
 const MAX_VISITS: u8 = 3;
 
-/// Longest search for a victim, so that an insertion takes bounded time even if every entry was visited.
+/// The longest search for a victim, so that an insertion takes bounded time even if every entry was
+/// visited.
 const SCAN: usize = 64;
 
-/// `target` counts in parts of an entry, for ghost hits move it by less than one.
+/// `target` counts in parts of an entry, because ghost hits move it by less than one.
 const ONE: u64 = 1 << 16;
 /// Bounds of `target` and its first value, in hundredths of the capacity.
 const TARGET_MIN: u64 = 5;
 const TARGET_MAX: u64 = 90;
 const TARGET_START: u64 = 10;
 
-/// The queue that an entry is in.
+/// The queue of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queue {
     Small,
     Main,
 }
 
-/// What the order needs to know of a slot.
+/// A slot, as needed by the order.
 pub(crate) trait Ordered: Linked {
     fn hash(&self) -> u32;
     fn visits(&self) -> u8;
-    /// Under a shared borrow, and so lossy: of two visits at one time one may be forgotten.
+    /// Under a shared borrow, and so lossy: of two simultaneous visits, one may be lost.
     fn set_visits(&self, visits: u8);
     fn queue(&self) -> Queue;
     fn set_queue(&mut self, queue: Queue);
@@ -76,14 +79,16 @@ pub(crate) struct Order {
     /// Oldest first. LRU uses main alone.
     small: Fifo,
     main: Fifo,
-    /// `None`: unlimited, nothing is ever evicted, and all entries stay in the order in which they came.
+    /// `None`: unlimited, nothing is ever evicted, and all entries stay in the order of insertion.
     capacity: Option<u64>,
-    /// What small should hold, in units of 1 / [`ONE`] entries.
+    /// The desired size of small, in units of 1 / [`ONE`] entries.
     target: u64,
-    /// Recent evictions from small and from main; halved together, so that old ones count less.
+    /// Recent evictions from small and from main; halved together, so that old evictions count
+    /// less.
     evicted: [u64; 2],
     ghost: Ghost,
-    /// Where the listing is that runs, if one does. Only LRU's is ever in the middle of a queue.
+    /// The position of the running listing, if any. Only with LRU is it ever in the middle of a
+    /// queue.
     cursor: Cursor,
 }
 
@@ -127,7 +132,8 @@ impl Order {
     pub(crate) fn touch<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
         match self.eviction {
             Eviction::Adaptive => self.touch_shared(&slab[id]),
-            // What was used last is at its place already; what is hot is often asked for again at once.
+            // The most recently used entry is at its place already; a hot entry is often requested
+            // again at once.
             Eviction::Lru if self.main.list.tail == id => {}
             Eviction::Lru => {
                 self.cursor.before_unlink(slab, id);
@@ -162,12 +168,12 @@ impl Order {
         self.main.len += 1;
     }
 
-    /// Lets go of an entry that was removed, expired or replaced by nothing.
+    /// Unlinks an entry that was removed, expired or replaced by nothing.
     pub(crate) fn leave<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
         self.unlink(slab, id);
     }
 
-    /// Chooses the entry to be evicted, and lets go of it.
+    /// Chooses the entry to be evicted, and unlinks it.
     pub(crate) fn evict<T: Ordered>(&mut self, slab: &mut Slab<T>) -> Option<u32> {
         for step in 1.. {
             let queue =
@@ -190,9 +196,10 @@ impl Order {
         unreachable!("the search ends after {SCAN} steps")
     }
 
-    /// All entries, from the least to the most worth keeping: those without visits from the oldest on, then
-    /// those with one, two and three. For LRU that is the order of use. Each count of visits is read once,
-    /// for it may rise meanwhile: entries are listed under a shared borrow.
+    /// All entries, from the least to the most worth keeping: entries without visits from the
+    /// oldest on, then entries with one, two and three. For LRU, this is the order of use. Each
+    /// count of visits is read once, because it may rise meanwhile: entries are listed under a
+    /// shared borrow.
     pub(crate) fn coldest_first<T: Ordered>(&self, slab: &Slab<T>) -> Vec<u32> {
         let main = self.main.list.iter(slab, Chain::Order);
         let all = main.chain(self.small.list.iter(slab, Chain::Order));
@@ -206,7 +213,7 @@ impl Order {
         self.cursor.begin(self.small.len + self.main.len);
     }
 
-    /// Lists the next `n` entries, or all of them if the order is not that of use.
+    /// Lists the next `n` entries, or all of them if the order is not the order of use.
     pub(crate) fn list_some<T: Ordered>(
         &mut self,
         slab: &Slab<T>,
@@ -253,7 +260,7 @@ impl Order {
         self.push(slab, id, Queue::Main);
     }
 
-    /// Moves the target after a ghost hit on an entry that left from `queue`; see rule 3.
+    /// Rule 3: moves the target after a ghost hit on an entry evicted from `queue`.
     fn adapt(&mut self, queue: Queue, capacity: u64) {
         let [small, main] = self.evicted.map(|evicted| evicted + 1);
         let target = match queue {
@@ -299,10 +306,10 @@ fn percent(capacity: u64, percent: u64) -> u64 {
     capacity.min(1 << 40) * ONE / 100 * percent
 }
 
-/// What was evicted lately: for each key a fingerprint and the queue it left from, two bytes in all.
+/// Recent evictions: for each key a fingerprint and the queue it left from, two bytes in all.
 ///
-/// Sets of [`WAYS`] words, newest first; a new one pushes out the oldest of its set. It may forget, and it
-/// may take one key for another: it only advises.
+/// Sets of [`WAYS`] words, newest first; a new word pushes out the oldest of its set. The ghost may
+/// forget a key, and may take one key for another: it only advises.
 #[derive(Debug, Default)]
 struct Ghost {
     /// Made at the first eviction: a cache that never fills does not pay for it.

@@ -1,8 +1,9 @@
-//! What a cache counts.
+//! The counters of a cache.
 //!
-//! Owns the counters of one shard and their sum. A hit under a shared borrow is not counted here: an atomic
-//! addition would be a third of its cost, so the front counts it where that costs less. Misses run under a
-//! shared borrow, too, and can afford an atomic; everything else is counted by whoever holds the shard alone.
+//! Owns the counters of a shard and their sum. A hit under a shared borrow is not counted here: an
+//! atomic addition would be a third of its cost, so the front counts hits where counting costs
+//! less. Misses run under a shared borrow, too, and can afford an atomic; all other counters are
+//! raised under an exclusive borrow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,45 +24,47 @@ macro_rules! stats {
 stats! {
     /// Calls that were served from memory or from the opened snapshot.
     hits: u64,
-    /// Calls that were not.
+    /// Calls that were not served.
     misses: u64,
     /// Entries now, cold ones included.
     size: usize,
-    /// Of `size`, the entries that are still only in the opened snapshot.
+    /// The part of `size` that is still only in the opened snapshot.
     cold: usize,
-    /// Of `hits`, those served from the opened snapshot rather than from memory.
+    /// The part of `hits` that was served from the opened snapshot rather than from memory.
     cold_hits: u64,
-    /// Loads that were started.
+    /// Started loads.
     loads: u64,
-    /// Of `loads`, those that ended in an error, a panic or without an answer.
+    /// The part of `loads` that ended in an error, a panic or without an answer.
     load_errors: u64,
-    /// The time that loads took, added up.
+    /// The total time of all loads.
     load_time: Duration,
-    /// Of `misses`, those that joined a load which was running already.
+    /// The part of `misses` that joined a running load.
     joined: u64,
     /// Calls of a batch loader.
     batches: u64,
-    /// Keys that they were asked for, together.
+    /// The total number of keys in these calls.
     batched_keys: u64,
-    /// Flights whose result was not stored, because the key was set, deleted or cleared while they loaded.
+    /// Flights whose result was not stored, because the key was set, deleted or cleared during the
+    /// load.
     fenced: u64,
     /// Entries that made room for others.
     evictions: u64,
-    /// Entries that were reclaimed because their time had passed.
+    /// Entries that were reclaimed after their deadline.
     expirations: u64,
-    /// Entries of the snapshot that could not be served: damaged in the file, or no longer of the value's type.
+    /// Entries of the snapshot that could not be served: damaged in the file, or no longer of the
+    /// value's type.
     undecodable: u64,
-    /// Saves to the backup that succeeded.
+    /// Successful saves to the backup.
     saves: u64,
-    /// Saves to the backup that failed. What was saved before is intact.
+    /// Failed saves to the backup. After a failed save, the previous save is intact.
     save_errors: u64,
-    /// Entries that other processes had saved to the backup and that saves dropped from it: there was no room for
-    /// them within `maxsize`, or this process may have deleted them.
+    /// Entries saved to the backup by other processes and dropped from it by saves: there was no
+    /// room for them within `maxsize`, or this process may have deleted them.
     dropped: u64,
 }
 
 impl Stats {
-    /// The share of calls that were hits, from 0.0 to 1.0; 0.0 if nothing was asked.
+    /// The share of calls that were hits, from 0.0 to 1.0; 0.0 if there were no calls.
     #[allow(clippy::cast_precision_loss)] // a ratio of counts; 2^53 calls are enough
     pub fn hit_rate(&self) -> f64 {
         match self.hits + self.misses {
@@ -71,11 +74,11 @@ impl Stats {
     }
 }
 
-/// The counters of one shard.
+/// The counters of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) misses: AtomicU64,
-    /// The rest; `misses` and the sizes in it are unused.
+    /// The rest; `misses` and the sizes inside are unused.
     pub(crate) rest: Stats,
 }
 

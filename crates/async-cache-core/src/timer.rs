@@ -1,16 +1,18 @@
-//! The timer wheel: which entries have expired, without looking at those that have not.
+//! The timer wheel: finds expired entries without looking at the others.
 //!
-//! Owns the wheel and the [`Chain::Timer`] links of the slots. A hierarchical timing wheel: level `l` has 64
-//! buckets of 64^l ticks each. An entry waits in the bucket of the highest level on which its deadline
-//! differs from the wheel's `elapsed` tick; when the wheel reaches that bucket, the entry moves to a lower
-//! level or, on the lowest, expires.
+//! Owns the wheel and the [`Chain::Timer`] links of the slots. A hierarchical timing wheel: level
+//! `l` has 64 buckets of 64^l ticks each. An entry waits in the bucket of the highest level on
+//! which its deadline differs from the wheel's `elapsed` tick; when the wheel reaches that bucket,
+//! the entry moves to a lower level or, on the lowest, expires.
 //!
 //! Invariants:
-//! 1. an entry is in the wheel if and only if it has a deadline, and `bucket` in its slot says where;
-//! 2. `elapsed` only grows, and no bucket before it holds anything;
+//! 1. an entry is in the wheel if and only if it has a deadline, and `bucket` in its slot is its
+//!    bucket;
+//! 2. `elapsed` only grows, and all buckets before it are empty;
 //! 3. a deadline is rounded up to a tick, so an entry is never reclaimed before its deadline;
-//! 4. one step moves or expires one entry, and an entry takes at most [`LEVELS`] steps in its life. So work
-//!    can be bounded by steps, and a few steps a write keep up with any rate of writes.
+//! 4. a step moves or expires a single entry, and an entry takes at most [`LEVELS`] steps in its
+//!    life. So work can be bounded by steps, and a few steps a write keep up with any rate of
+//!    writes.
 
 use crate::slab::{Chain, Linked, List, Slab};
 use crate::time::{Deadline, Time};
@@ -22,10 +24,10 @@ const BUCKETS: usize = 1 << LEVEL_BITS;
 /// 64-bit nanoseconds are 44 bits of ticks.
 pub(crate) const LEVELS: usize = (64 - TICK_BITS).div_ceil(LEVEL_BITS) as usize;
 
-/// `bucket` of a slot that is not in the wheel.
+/// `bucket` of a slot outside the wheel.
 pub(crate) const NO_BUCKET: u16 = u16::MAX;
 
-/// What the wheel needs to know of a slot.
+/// A slot, as needed by the wheel.
 pub(crate) trait Timed: Linked {
     fn deadline(&self) -> Deadline;
     fn bucket(&self) -> u16;
@@ -36,13 +38,13 @@ pub(crate) trait Timed: Linked {
 pub(crate) struct Wheel {
     /// In ticks.
     elapsed: u64,
-    /// One bit per bucket that holds something.
+    /// A bit for each bucket, set if the bucket is not empty.
     occupied: [u64; LEVELS],
     /// Made when the first entry with a deadline comes: most caches have all or none.
     buckets: Option<Box<[List; LEVELS * BUCKETS]>>,
 }
 
-/// What one step of the wheel found.
+/// The result of a step of the wheel.
 pub(crate) enum Step {
     /// This entry has expired. It is out of the wheel.
     Expired(u32),
@@ -57,7 +59,7 @@ impl Wheel {
         Self { elapsed: 0, occupied: [0; LEVELS], buckets: None }
     }
 
-    /// Takes in a slot with a deadline; a slot without one stays outside.
+    /// Inserts a slot with a deadline; a slot without a deadline stays outside.
     pub(crate) fn insert<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32) {
         let Some(time) = slab[id].deadline().time() else { return };
         let tick =
@@ -72,7 +74,7 @@ impl Wheel {
         slab[id].set_bucket(u16::try_from(bucket).expect("512 buckets"));
     }
 
-    /// Lets go of a slot, wherever it is.
+    /// Removes a slot from any bucket.
     pub(crate) fn remove<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32) {
         let bucket = slab[id].bucket();
         if bucket == NO_BUCKET {
@@ -87,7 +89,7 @@ impl Wheel {
         slab[id].set_bucket(NO_BUCKET);
     }
 
-    /// Does one step towards `now`.
+    /// Does a single step towards `now`.
     pub(crate) fn step<T: Timed>(&mut self, slab: &mut Slab<T>, now: Time) -> Step {
         let now_tick = now.as_nanos() >> TICK_BITS;
         let Some((level, slot, tick)) = self.first_occupied().filter(|&(_, _, tick)| tick <= now_tick) else {
@@ -104,8 +106,8 @@ impl Wheel {
         Step::Moved
     }
 
-    /// The bucket to be emptied next: its level, its slot and the tick at which it begins. Of two that begin
-    /// together the one on the higher level.
+    /// The bucket to be emptied next: its level, its slot and the tick at which it begins. Of two
+    /// buckets that begin together, the bucket on the higher level.
     fn first_occupied(&self) -> Option<(usize, usize, u64)> {
         let first_of_level = |level: usize| {
             let bits = self.occupied[level];

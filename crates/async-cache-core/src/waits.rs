@@ -1,20 +1,24 @@
-//! Which load waits for which: refuses the wait that would close a circle.
+//! Loads that wait for loads: refuses a wait that would close a circle.
 //!
-//! A loader may ask the cache for another key, and so wait for another flight. If that flight's loader waits,
-//! directly or through others, for the first one, none of them would ever end. Owns the graph of flights that
-//! wait for flights. Only loaders that ask a cache appear here; callers outside of any load cannot be waited for.
+//! A loader may ask the cache for another key, and so wait for another flight. If that flight's
+//! loader waits, directly or through others, for the first flight, none of them would ever end.
+//! Owns the graph of flights that wait for flights. Only loaders that ask a cache appear in the
+//! graph; callers outside every load cannot be waited for.
 //!
-//! The graph is kept in an order, so that nearly every wait is found harmless by one comparison. Rules:
-//! 1. The graph has no circle, because [`WaitGraph::wait`] refuses the wait that would close one.
-//! 2. All flights of the graph stand in a line, and each stands before those that it waits for. So a wait of a flight for
-//!    one behind it closes no circle.
-//! 3. A flight that comes into the graph as a waiter is put at the front, one that comes as a target at the back: both
-//!    keep rule 2 without a look at any other flight.
-//! 4. A wait for a flight that stands before the waiter may close a circle, and only through flights that stand between
-//!    the two. Two searches go from the target to what it waits for, and from the waiter to what waits for it, no
-//!    further than between the two. The one that has cost less goes on, so the cheaper side decides. Meeting the other
-//!    end is a circle. A search that ends without it has found all that has to move: the flights that the target waits
-//!    for go behind the waiter, or those that wait for the waiter before the target, in the order in which they stood.
+//! The graph is kept in an order, so that nearly every wait is found harmless by a single
+//! comparison. Rules:
+//! 1. The graph has no circle, because [`WaitGraph::wait`] refuses a wait that would close a
+//!    circle.
+//! 2. All flights of the graph are in a line, each before the flights that it waits for. So a wait
+//!    of a flight for a flight behind it closes no circle.
+//! 3. A flight that enters the graph as a waiter is put at the front, a flight that enters as a
+//!    target at the back: both keep rule 2 without a look at any other flight.
+//! 4. A wait for a flight before the waiter may close a circle, and only through flights between
+//!    the two. Two searches run no further than between the two: from the target along its waits,
+//!    and from the waiter against the waits for it. The search with the lower cost so far
+//!    continues, so the cheaper side decides. Meeting the other end means a circle. A search that
+//!    ends without meeting it has found all flights that must move, in their present order: the
+//!    target's targets move behind the waiter, or the waiter's waiters move before the target.
 //! 5. A flight without waits leaves the graph.
 
 mod line;
@@ -24,8 +28,8 @@ use std::hash::Hash;
 use crate::number::{NumberMap, NumberSet};
 use line::{At, Line, Place};
 
-/// The flights that wait for other flights. `N` names a flight across everything that shares the graph: a number of a
-/// counter.
+/// The flights that wait for other flights. `N` names a flight in every cache that shares the
+/// graph: a number of a counter.
 #[derive(Debug)]
 pub struct WaitGraph<N> {
     flights: NumberMap<N, Flight<N>>,
@@ -35,14 +39,14 @@ pub struct WaitGraph<N> {
 #[derive(Debug)]
 struct Flight<N> {
     place: Place,
-    /// Those that it waits for, and how often: a loader may ask for several keys at once, or for one key twice.
+    /// The targets of this flight, with counts: a loader may ask for several keys at once, or for a
+    /// key twice.
     targets: NumberMap<N, usize>,
-    /// Those that wait for it.
+    /// The flights that wait for this flight.
     waiters: NumberSet<N>,
 }
 
-/// The wait would never end: the flight that is waited for waits, itself or through others, for the one that
-/// asks.
+/// The wait would never end: the target waits, directly or through others, for the waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WouldNeverEnd;
 
@@ -58,10 +62,10 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
         Self { flights: NumberMap::default(), line: Line::new() }
     }
 
-    /// Notes that `waiter` waits for `target`, unless that would never end.
+    /// Records that `waiter` waits for `target`, unless the wait would never end.
     ///
     /// # Errors
-    /// [`WouldNeverEnd`] if `target` is `waiter` or waits for it; nothing is noted then.
+    /// [`WouldNeverEnd`] if `target` is `waiter` or waits for it; nothing is recorded then.
     pub fn wait(&mut self, waiter: N, target: N) -> Result<(), WouldNeverEnd> {
         if waiter == target {
             return Err(WouldNeverEnd);
@@ -90,7 +94,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
         Ok(())
     }
 
-    /// Takes back one [`WaitGraph::wait`].
+    /// Undoes a [`WaitGraph::wait`].
     pub fn done(&mut self, waiter: N, target: N) {
         let Some(flight) = self.flights.get_mut(&waiter) else { return };
         let Some(waits) = flight.targets.get_mut(&target) else { return };
@@ -120,7 +124,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
     /// Checks the invariants; for tests.
     ///
     /// # Panics
-    /// If one does not hold.
+    /// If an invariant does not hold.
     pub fn validate(&self) {
         for flight in self.flights.values() {
             assert!(!flight.targets.is_empty() || !flight.waiters.is_empty(), "an idle flight has left");
@@ -135,7 +139,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
         self.flights.get(&flight).map(|flight| flight.place)
     }
 
-    /// Puts a flight into the line, and into the graph if it is new there.
+    /// Puts a flight into the line, and into the graph if the flight is new there.
     fn put(&mut self, name: N, at: At) {
         let flights = &mut self.flights;
         let place = self.line.insert(name, at, |moved, place| {
@@ -156,7 +160,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
         }
     }
 
-    /// Rule 4: makes the target stand behind the waiter, which it stands before.
+    /// Rule 4: moves the target behind the waiter; the target is before the waiter.
     fn put_in_order(&mut self, waiter: (N, Place), target: (N, Place)) -> Result<(), WouldNeverEnd> {
         let between = |place: Place| target.1 <= place && place <= waiter.1;
         let mut ahead = Search::from(target);
@@ -178,7 +182,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
         }
         let mut last = waiter.0;
         for (name, _) in found {
-            // Earlier ones of this loop may have moved the anchor.
+            // Earlier rounds of this loop may have moved the anchor.
             let anchor = if is_ahead { last } else { target.0 };
             let Some(place) = self.place(anchor) else { continue };
             self.put(name, if is_ahead { At::After(place) } else { At::Before(place) });
@@ -188,14 +192,14 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
     }
 }
 
-/// A search along the waits, in one direction.
+/// A search along the waits, in a single direction.
 struct Search<N> {
-    /// What was found, with its place.
+    /// The found flights, with their places.
     found: Vec<(N, Place)>,
     seen: NumberSet<N>,
     /// How many of `found` were looked at.
     looked_at: usize,
-    /// How many flights and waits that took.
+    /// The number of flights and waits visited so far.
     cost: usize,
 }
 
@@ -204,12 +208,13 @@ impl<N: Copy + Eq + Hash> Search<N> {
         Self { found: vec![start], seen: NumberSet::from_iter([start.0]), looked_at: 0, cost: 0 }
     }
 
-    /// The flight that is looked at next; `None` at the end of the search.
+    /// The next flight to visit; `None` at the end of the search.
     fn next(&self) -> Option<N> {
         self.found.get(self.looked_at).map(|&(name, _)| name)
     }
 
-    /// Looks at a flight with these neighbours. `place_between` is the place of a flight that may be on the way to `end`.
+    /// Visits a flight with these neighbours. `place_between` is the place of a flight that may be
+    /// on the way to `end`.
     fn step<'a>(
         &mut self,
         neighbours: impl ExactSizeIterator<Item = &'a N>,
@@ -235,7 +240,8 @@ impl<N: Copy + Eq + Hash> Search<N> {
     }
 }
 
-/// Whether a table has so much room left that walking it takes longer than what is in it warrants.
+/// Whether a table has so much spare room that walking it takes much longer than its content
+/// justifies.
 fn is_mostly_empty(len: usize, capacity: usize) -> bool {
     capacity > 32 && len < capacity / 8
 }

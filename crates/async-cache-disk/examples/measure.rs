@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_cache_disk::{RealDisk, Scratch, Snapshot, Step, Vfs, WriteOptions, Writer};
+use async_cache_disk::{CacheFile, RealDisk, Scratch, Step, WriteOptions};
 
 const FINDS: u32 = 100_000;
 
@@ -28,11 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count: u32 = arguments.next().map_or(Ok(1_000_000), |count| count.parse())?;
     let folder = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let path = folder.join(format!("measure-{}.cache", std::process::id()));
-    let disk: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let file = CacheFile::new(Arc::new(RealDisk), path).version("v1");
     let keys: Vec<String> = (0..count).map(key).collect();
 
     let start = Instant::now();
-    let mut writer = Writer::create(&disk, &path, WriteOptions::new("v1", 0))?;
+    let mut writer = file.write(WriteOptions::new(0))?;
     timed("push all", || {
         keys.iter().zip(0u32..).try_for_each(|(key, i)| {
             let deadline = (i % 2 == 0).then_some(u64::from(i) * 1_000_003 % 1_000_000_007);
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let saved = timed("finish", || writer.finish())?;
     println!("{:>24}: {:>12.1} us, {} bytes", "save", start.elapsed().as_secs_f64() * 1e6, saved.bytes);
 
-    let snapshot = timed("open", || Snapshot::open(&disk, &path, "v1"))?.ok_or("it was just saved")?;
+    let snapshot = timed("open", || file.open())?.ok_or("it was just saved")?;
     let mut scratch = Scratch::new();
     let first = keys[keys.len() / 3].as_bytes();
     timed("first find", || snapshot.find(first, &mut scratch).is_some());
@@ -76,15 +76,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     assert_eq!(read, count);
     timed("copy all, unsynced", || -> Result<(), Box<dyn Error>> {
-        let mut writer = Writer::create(&disk, &path, WriteOptions::new("v1", 0))?;
+        let mut writer = file.write(WriteOptions::new(0))?;
         let mut records = snapshot.records();
         while let Some(Step::Record(record)) = records.next_step() {
             writer.copy(&record)?;
         }
         Ok(())
     })?;
-    timed("verify", || async_cache_disk::verify(&disk, &path))
-        .map(|report| assert!(report.is_clean(), "{report:?}"))?;
-    async_cache_disk::clear(&disk, &path, None)?;
+    timed("verify", || file.verify()).map(|report| assert!(report.is_clean(), "{report:?}"))?;
+    file.clear(None)?;
     Ok(())
 }

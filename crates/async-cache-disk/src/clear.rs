@@ -1,44 +1,33 @@
-//! Removing what was saved.
+//! Removing a cache file.
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::lock::SaveLock;
 use crate::names::lock_path;
 use crate::snapshot::{Ends, read_header};
-use crate::trust::{self, Owners, Trusted};
+use crate::trust::{Owners, Site, Trusted};
 use crate::vfs::{FileKind, Vfs, parent_of};
 use crate::writer::sweep_leftovers;
 
-/// Removes the snapshot at `path`, of whatever version and secret, durably; answers whether there was one. A file that
-/// is not a cache file is left alone.
-///
-/// With a `limit` it takes the lock of the path first, waiting for that long, so that a save that has read the file
-/// already does not put back what was in it. (What a process has in memory, its next save writes all the same.) `None`
-/// is for paths whose saves take no lock.
-///
-/// # Errors
-/// [`NotAFile`](DiskErrorKind::NotAFile) and [`Io`](DiskErrorKind::Io); [`Trust`](DiskErrorKind::Trust) if the file is
-/// another user's, everybody can write to it, or it is a symlink that is not followed: then it stays. If the folder could
-/// not be synced, the file is gone, but may be back after a power loss. With a `limit` those of [`SaveLock::take`], too: then nothing has changed.
-pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result<bool, DiskError> {
-    let place = &trust::follow(&**vfs, path)?.place;
+/// Removes the snapshot at a place: see [`CacheFile::clear`](crate::CacheFile::clear).
+pub(crate) fn clear(site: &Site, limit: Option<Duration>) -> Result<bool, DiskError> {
+    let Site { vfs, path, place, .. } = site;
     sweep_leftovers(&**vfs, place);
     let _lock = match limit {
-        Some(limit) if needs_lock(&**vfs, place)? => Some(SaveLock::take(vfs, path, limit)?),
+        Some(limit) if needs_lock(&**vfs, place)? => Some(SaveLock::take(site, limit)?),
         _ => None,
     };
-    let Some(Trusted { file, bytes }) = trust::open(&**vfs, path, Owners::TrustedOrGroup)? else {
+    let Some(Trusted { file, bytes }) = site.open(Owners::TrustedOrGroup)? else {
         return Ok(false);
     };
     match read_header(&*file, bytes, Ends::BehindAll, path, None) {
         Ok(_) => {}
         Err(error) => match error.kind() {
             DiskErrorKind::Foreign => return Ok(false),
-            // Of another secret it is ours to remove, too: nothing that is in it is used.
+            // A file of another secret is removed, too: its contents are not used.
             DiskErrorKind::Damaged | DiskErrorKind::Newer | DiskErrorKind::Trust => {}
             _ => return Err(error),
         },
@@ -59,7 +48,8 @@ pub fn clear(vfs: &Arc<dyn Vfs>, path: &Path, limit: Option<Duration>) -> Result
     Ok(true)
 }
 
-/// Where neither a file nor its lock stands, nobody has saved: no lock is made there, nor a folder for it.
+/// If neither the file nor its lock exists, no process has saved there: then neither a lock nor a
+/// folder for the lock is created.
 fn needs_lock(vfs: &dyn Vfs, place: &Path) -> Result<bool, DiskError> {
     match vfs.metadata(place) {
         Ok(metadata) => Ok(metadata.kind == FileKind::File),

@@ -1,26 +1,21 @@
-//! Compressed values: the one file that calls zstd.
+//! Compressed values: the only file that calls zstd.
 //!
-//! A compressed value is one zstd frame that declares the size of its content (file format, section 8). Bounds, kept
-//! here for whoever wrote the file: a frame may declare at most [`MAX_RATIO`] times its own length, so a file makes
-//! nobody allocate more than that times its own size; and what it decompresses to must be as long as declared.
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects
-)]
+//! A compressed value is a single zstd frame that declares the size of its content (file format,
+//! section 8). Bounds, kept here against any author of a file: a frame may declare at most
+//! [`MAX_RATIO`] times its own length, so no reader allocates more than that multiple of the file's
+//! size; and the decompressed value must be as long as declared.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use zstd_safe::{CCtx, CDict, DCtx, DDict};
 
-/// How many times longer than its frame a value may be. What compresses better is stored plain.
+/// How many times longer than its frame a value may be. A value that compresses better is stored
+/// plain.
 const MAX_RATIO: u64 = 256;
-/// A buffer that one big value made larger than this is given back at the next value.
+/// If a large value made a buffer larger than this, the buffer is freed at the next value.
 const KEPT_BYTES: usize = 1 << 20;
-/// Values below this are stored plain: a frame's own head is nearly as long.
+/// Shorter values are stored plain: a frame's own head is nearly as long.
 pub(crate) const MIN_BYTES: usize = 24;
 
 /// Whether and how the values of a file are compressed.
@@ -40,13 +35,15 @@ pub struct Compression {
 impl Compression {
     /// Values are stored as they are.
     pub const OFF: Self = Self { level: None };
-    /// With zstd at its default level, 3, and with a dictionary trained on the first values where that pays. A value
-    /// that does not become shorter is stored as it is.
+    /// With zstd at its default level, 3, and with a dictionary trained on the first values if the
+    /// dictionary saves more than its size. A value that does not become shorter is stored
+    /// uncompressed.
     pub const ZSTD: Self = Self { level: Some(3) };
     /// The highest level.
     pub const MAX_LEVEL: u8 = 22;
 
-    /// With zstd at a level from 1, fast, to [`MAX_LEVEL`](Self::MAX_LEVEL), small; `None` for another.
+    /// With zstd at a level from 1, fast, to [`MAX_LEVEL`](Self::MAX_LEVEL), small; `None` for
+    /// another level.
     pub fn zstd(level: u8) -> Option<Self> {
         (1..=Self::MAX_LEVEL).contains(&level).then_some(Self { level: Some(level) })
     }
@@ -56,7 +53,7 @@ impl Compression {
     }
 }
 
-/// A dictionary as it stands in a file.
+/// A dictionary in the form stored in a file.
 pub(crate) struct Dictionary {
     bytes: Vec<u8>,
     id: NonZeroU32,
@@ -71,10 +68,11 @@ impl Dictionary {
         Some(Self { bytes, id, prepared })
     }
 
-    /// Trains one on samples that stand one after the other, each of at least [`MIN_BYTES`]. `None` if nothing can be
-    /// learned from them.
+    /// Trains a dictionary on consecutive samples, each of at least [`MIN_BYTES`]. `None` if they
+    /// allow no dictionary.
     pub(crate) fn train(samples: &[u8], lens: &[usize], most_bytes: usize) -> Option<Self> {
-        // zstd trains on the first three quarters of the samples, and reads beyond them if these are next to empty.
+        // zstd trains on the first three quarters of the samples, and reads beyond them if these
+        // are next to empty.
         if lens.iter().any(|len| *len < MIN_BYTES) {
             return None;
         }
@@ -100,7 +98,7 @@ impl fmt::Debug for Dictionary {
     }
 }
 
-/// The dictionary that a frame needs, by its id; `None` if it needs none.
+/// The dictionary that a frame needs, by its id; `None` if the frame needs none.
 pub(crate) fn dictionary_of(frame: &[u8]) -> Option<NonZeroU32> {
     zstd_safe::get_dict_id_from_frame(frame)
 }
@@ -123,7 +121,7 @@ impl Compressor {
         Some(Self { context: CCtx::try_create()?, level, dictionary })
     }
 
-    /// The value's frame, if it is shorter and a reader will take it.
+    /// The value's frame, if the frame is shorter than the value and readers accept it.
     pub(crate) fn compress(&mut self, value: &[u8]) -> Option<Vec<u8>> {
         if value.len() < MIN_BYTES {
             return None;
@@ -138,7 +136,8 @@ impl Compressor {
     }
 }
 
-/// How long the content of a frame is; `None` if it does not say, or says more than a frame of this length may.
+/// The declared length of a frame's content; `None` if it is missing, or exceeds the limit for a
+/// frame of this length.
 fn declared(frame: &[u8]) -> Option<usize> {
     let len = zstd_safe::get_frame_content_size(frame).ok()??;
     if len > (frame.len() as u64).checked_mul(MAX_RATIO)? || len > u64::from(u32::MAX) {
@@ -147,7 +146,7 @@ fn declared(frame: &[u8]) -> Option<usize> {
     usize::try_from(len).ok()
 }
 
-/// Decompresses values. The first one allocates.
+/// Decompresses values. The first value allocates.
 #[derive(Default)]
 pub(crate) struct Decompressor {
     context: Option<DCtx<'static>>,
@@ -155,7 +154,7 @@ pub(crate) struct Decompressor {
 }
 
 impl Decompressor {
-    /// The content of a frame; `None` if it is no valid one, or needs another dictionary.
+    /// The content of a frame; `None` if the frame is invalid, or needs another dictionary.
     pub(crate) fn decompress(&mut self, frame: &[u8], dictionary: Option<&Dictionary>) -> Option<&[u8]> {
         let len = declared(frame)?;
         self.value.clear();

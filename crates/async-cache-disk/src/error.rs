@@ -1,4 +1,4 @@
-//! The one error type of this crate: what happened, to which path, and what to do about it.
+//! The error type of this crate: the error, its path, and the remedy.
 
 use std::fmt;
 use std::io;
@@ -10,34 +10,38 @@ use std::path::{Path, PathBuf};
 pub enum DiskErrorKind {
     /// There is no file at the path.
     Missing,
-    /// The path is a directory, a pipe, a device, or no path that a file can have: nothing that a snapshot could be in or
-    /// replace.
+    /// The path is a directory, a pipe, a device, or a path that no file can have: no snapshot can
+    /// be there, and none can replace it.
     NotAFile,
     /// The file is not a cache file. The next save sets it aside.
     Foreign,
     /// The header is damaged, so nothing in the file can be trusted. The next save sets it aside.
     Damaged,
-    /// A newer program wrote the file, or used an option this one lacks. The next save sets it aside.
+    /// A newer program wrote the file, or used an option that this program lacks. The next save
+    /// sets it aside.
     Newer,
-    /// The file holds data of another shape, by the user's own version tag. The next save replaces it.
+    /// The file holds data of another shape, by the user's own version tag. The next save replaces
+    /// it.
     OtherVersion {
         /// The tag in the file.
         found: String,
-        /// The tag that was asked for.
+        /// The requested tag.
         wanted: String,
     },
-    /// The file cannot be trusted: another user owns it or can write to it, it is a symlink where everybody can put
-    /// one, or it was not written with the secret that is asked for. The next save sets it aside.
+    /// The file cannot be trusted: another user owns it or can write to it, a symlink stands where
+    /// everybody can put a symlink, or the file was not written with the given secret. The next
+    /// save sets it aside.
     Trust,
-    /// The disk, or the user's share of it, is full.
+    /// The disk, or the user's share of the disk, is full.
     Full,
     /// Something is larger than the format can hold.
     Limit,
-    /// Another process held the lock of the path for as long as this one was ready to wait.
+    /// Another process held the lock of the path during the whole time that this process was
+    /// willing to wait.
     Locked,
     /// The writer failed earlier and has cleaned up after itself.
     Abandoned,
-    /// The operating system reported an error; it is the source of this one.
+    /// The operating system reported an error; `io_error` returns it.
     Io,
 }
 
@@ -74,22 +78,22 @@ impl DiskError {
         self
     }
 
-    /// What kind of error this is.
+    /// The kind of the error.
     pub fn kind(&self) -> &DiskErrorKind {
         &self.0.kind
     }
 
-    /// The file or folder it happened to.
+    /// The file or folder of the error.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Where in the file, in bytes from its start, if that is known.
+    /// The position in the file, in bytes from its start, if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
 
-    /// The operating system's error, if there was one.
+    /// The operating system's error, if any.
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_ref()
     }
@@ -116,7 +120,7 @@ impl fmt::Display for Context {
                 "nothing was saved or removed; try again, or give each process a path of its own"
             }
             DiskErrorKind::Abandoned => "begin a new save",
-            // What to do depends on why, so it is said there.
+            // The remedy depends on the reason, so the reason includes it.
             DiskErrorKind::Trust | DiskErrorKind::Io => return Ok(()),
         };
         write!(f, "; {advice}")

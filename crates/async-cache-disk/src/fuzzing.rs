@@ -1,5 +1,8 @@
-//! For the fuzzers in `fuzz/`, which cannot reach the decoders from outside: each function gives arbitrary bytes to one of
-//! them and asserts what holds of any bytes. Panics are the findings.
+//! For the fuzzers in `fuzz/`, which cannot reach the decoders from outside: each function gives
+//! arbitrary bytes to a decoder and asserts the properties that hold for all bytes. Panics are the
+//! findings.
+// A panic is the finding.
+#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use std::ops::Range;
 
@@ -14,7 +17,7 @@ use crate::tombstones::{KeyKind, Tombstones};
 /// Where the file id stands in the header.
 const FILE_ID: Range<usize> = 32..48;
 
-/// A header page, with a checksum that matches, of a file of so many bytes.
+/// A header page, with a matching checksum, of a file of this many bytes.
 pub fn header(bytes: &[u8], file_bytes: u64) {
     let _ = Header::decode(bytes, file_bytes, None);
     let mut page = [0; HEADER_BYTES];
@@ -29,14 +32,14 @@ pub fn header(bytes: &[u8], file_bytes: u64) {
         assert!(section.bytes == 0 || section.offset >= HEADER_BYTES as u64);
         assert!(section.end() <= file_bytes);
     }
-    // What is written of it is read as the same, but for sections of kinds that nobody knows.
+    // The encoded header decodes to the same header, except for sections of unknown kinds.
     let again = Header::decode(&header.encode(Seal::new(&header.file_id, None)), file_bytes, None);
     if let Ok(again) = again {
         assert_eq!((&again.version, again.entries), (&header.version, header.entries));
     }
 }
 
-/// A bucket, as it is and with a checksum that matches; and a look-up in it.
+/// A bucket, unchanged and with a matching checksum; and a look-up in it.
 pub fn bucket(bytes: &[u8], key: &[u8]) {
     let Some(page) = page(bytes, |page| assert!(page.slots().count() <= page_items(false) as usize)) else {
         return;
@@ -47,7 +50,7 @@ pub fn bucket(bytes: &[u8], key: &[u8]) {
     assert!(page.tagged(hash).eq(page.slots().filter(|slot| slot.tag == hash.tag())));
 }
 
-/// A page of deadlines, as it is and with a checksum that matches.
+/// A page of deadlines, unchanged and with a matching checksum.
 pub fn deadline_page(bytes: &[u8]) {
     page(bytes, |page| {
         let items = (0..page.len()).filter_map(|index| page.due(index)).count();
@@ -63,7 +66,7 @@ pub fn record(bytes: &[u8]) {
     assert!(layout.key.start <= layout.key.end && layout.key.end == layout.value.start);
     assert!(layout.value.start <= layout.value.end && layout.total() as u64 >= MIN_RECORD_BYTES);
     assert!(layout.key.start <= MAX_HEAD_BYTES && layout.key.start <= bytes.len());
-    // There is one way to write a head, so what was read is what would be written.
+    // A head has a single encoding, so the bytes read equal the bytes that would be written.
     let (key, value) = (layout.key.len(), layout.value.len());
     let (key, value) = (u32::try_from(key).expect("checked"), u32::try_from(value).expect("checked"));
     // With a deadline and a time of writing or without; not compressed.
@@ -87,7 +90,8 @@ fn page(bytes: &[u8], check: impl Fn(Page<'_>)) -> Option<[u8; PAGE_BYTES]> {
     Some(page)
 }
 
-/// What was deleted, in two halves: each is written as it was read, and what both say together is what either says.
+/// Tombstones, in two halves: each half is written as it was read, and the union has exactly the
+/// tombstones of both.
 pub fn tombstones(left: &[u8], right: &[u8]) {
     let [left, right] = [left, right].map(|bytes| {
         let read = Tombstones::decode(bytes)?;
@@ -112,7 +116,7 @@ pub fn tombstones(left: &[u8], right: &[u8]) {
     for (kind, key, _) in keys() {
         assert_eq!(joined.deleted_at(kind, key), left.deleted_at(kind, key).max(right.deleted_at(kind, key)));
     }
-    // What was deleted and is forgotten is still known to have been, by the floor.
+    // A forgotten delete is still known to have happened, by the floor.
     let mut later = left.clone();
     later.forget_old(joined.latest());
     let deleted =
@@ -122,8 +126,8 @@ pub fn tombstones(left: &[u8], right: &[u8]) {
     }
 }
 
-/// Makes checksums, and with a secret tags, of a damaged file match again wherever its header and its sections can be
-/// followed, so that a fuzzer gets behind them.
+/// Makes checksums, and with a secret tags, of a damaged file match again wherever its header and
+/// its sections can be followed, so that a fuzzer gets behind them.
 pub fn reseal(file: &mut [u8], secret: Option<&Secret>) {
     let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
     let file_id = page[FILE_ID].try_into().expect("it is as long");
@@ -132,7 +136,7 @@ pub fn reseal(file: &mut [u8], secret: Option<&Secret>) {
     close_units(file, secret, seal);
 }
 
-/// Makes the checksums match as somebody can who does not know the secret.
+/// Makes the checksums match, as an attacker without the secret can.
 pub fn reseal_checksums(file: &mut [u8], secret: &Secret) {
     let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
     let file_id = page[FILE_ID].try_into().expect("it is as long");
@@ -147,7 +151,8 @@ fn close_units(file: &mut [u8], secret: Option<&Secret>, seal: Seal) {
     }
 }
 
-/// Where the units of a file stand but its header, if that is valid, as far as their lengths can be followed.
+/// The positions of a file's units except its header, if the header is valid, as far as the lengths
+/// of the units can be followed.
 pub fn units(file: &[u8], secret: Option<&Secret>) -> Vec<Range<usize>> {
     let mut units = Vec::new();
     let page = &file[..file.len().min(HEADER_BYTES)];

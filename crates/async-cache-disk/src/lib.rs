@@ -5,19 +5,19 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use async_cache_disk::{RealDisk, Scratch, Snapshot, Vfs, WriteOptions, Writer};
+//! use async_cache_disk::{CacheFile, RealDisk, Scratch, WriteOptions};
 //!
 //! # let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("pages.cache");
-//! let disk: Arc<dyn Vfs> = Arc::new(RealDisk);
+//! let file = CacheFile::new(Arc::new(RealDisk), path).version("v1");
 //!
 //! // Coldest first: the order of pushing is the order of use.
-//! let mut writer = Writer::create(&disk, &path, WriteOptions::new("v1", 1_700_000_000_000_000_000))?;
+//! let mut writer = file.write(WriteOptions::new(1_700_000_000_000_000_000))?;
 //! writer.push(b"old", b"1", None)?;
 //! writer.push(b"new", b"2", Some(1_700_000_060_000_000_000))?;
 //! writer.finish()?;
 //!
-//! let snapshot = Snapshot::open(&disk, &path, "v1")?.expect("it was just saved");
+//! let snapshot = file.open()?.expect("it was just saved");
 //! let mut scratch = Scratch::new();
 //! let found = snapshot.find(b"new", &mut scratch).expect("it was pushed");
 //! assert_eq!((found.value, found.rank), (&b"2"[..], 1));
@@ -38,52 +38,73 @@
 //!
 //! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages,
 //!   checksums and tags
+//! - `cache_file`: [`CacheFile`], a file with its settings, and every operation on it; `settings`:
+//!   how it is read and written; `locked`: [`LockedFile`], a file whose saves are locked
 //! - `snapshot`: [`Snapshot`], an opened file; look-up, reading all, deadlines, eager records
 //! - `writer`: [`Writer`], saving; `writer::temp`: the life of the temporary file, and the rename
-//! - `clear`: removing a cache file; `names`: the names of the files beside a cache file
-//! - `trust`: whether the file at a path may be read; `secret`: [`Secret`], which makes a file
-//!   unforgeable
+//! - `clear`: removing a cache file; `names`: the names of the files beside a cache file; `folder`:
+//!   creating folders
+//! - `trust`: the place where a path leads, and whether the file there may be read; `secret`:
+//!   [`Secret`], which makes a file unforgeable; `random`: random bytes
 //! - `compress`: [`Compression`], the only use of zstd; `writer::pack` chooses a file's dictionary
-//! - `merge`: [`Merge`], which joins a file saved by another process with the entries of this one;
-//!   `lock`: [`SaveLock`], which makes savers take turns; `tombstones`: [`Tombstones`], which record
-//!   deletes
+//! - `save`: a save of a whole cache in states, from [`Save`] to [`Finished`]; `merge`: which entries
+//!   of two files and two processes win; `merge::theirs`: copying the entries of the other file;
+//!   `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
+//! - [`values`]: the numbers of the extension types in keys and values
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash
 //! - `error`: [`DiskError`], with its kind, path and offset; `fuzzing`: the decoders, for fuzzers
 
+// Data of a file must not make this crate panic. Modules that handle no such data say so and allow it.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+mod cache_file;
 mod clear;
 mod compress;
 mod error;
+mod folder;
 mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod lock;
+mod locked;
 mod merge;
 mod names;
+mod random;
+mod save;
 mod secret;
+mod settings;
 mod snapshot;
 mod tombstones;
 mod trust;
+pub mod values;
 mod verify;
 mod vfs;
 mod writer;
 
-pub use clear::clear;
+pub use cache_file::CacheFile;
 pub use compress::Compression;
 pub use error::{DiskError, DiskErrorKind};
 pub use format::record::Times;
-pub use lock::SaveLock;
-pub use merge::{Cold, Learned, Merge, Merged};
+pub use locked::LockedFile;
+pub use merge::{Cold, Known, Learned, Merged, Ours};
 pub use names::temporary_beside;
+pub use save::{Filling, Finished, Joining, Output, Pushed, Save};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
-    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, ReadOptions, Record,
-    Records, Salvage, SalvageStep, Scratch, Snapshot, Step, Successor,
+    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, Record, Records,
+    Salvage, SalvageStep, Scratch, Snapshot, Step,
 };
 pub use tombstones::{KeyKind, Tombstones};
-pub use verify::{Finding, FindingKind, Report, verify, verify_with};
+pub use verify::{Finding, FindingKind, Report};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;
 pub use vfs::{FileKind, Metadata, Ownership, RealDisk, Vfs, VfsFile};
-pub use writer::{Pushed, Saved, WriteOptions, Writer};
+pub use writer::{RecordNumber, Saved, WriteOptions, Writer};

@@ -1,24 +1,24 @@
-//! The names of the files that stand beside a cache file: its lock, the temporary files of saves,
-//! and what was set aside (file format, section 9).
+//! The names of the files beside a cache file: its lock, the temporary files of saves, and files
+//! that were set aside (file format, section 9).
 //!
 //! Rules:
-//! 1. A name beside is the cache file's own name (its *stem*) with something added: `<stem>.lock`,
+//! 1. A name beside is the cache file's own name (its *stem*) with an addition: `<stem>.lock`,
 //!    `.<stem>.<16 hexadecimal digits>.tmp`, `<stem>.aside`, `<stem>.aside-2` and so on.
-//! 2. No name is longer than [`MAX_NAME_BYTES`], the most that file systems take. If the cache
-//!    file's name has more than [`MAX_STEM_BYTES`], the stem is the front of the name and a digest
-//!    of the whole name.
-//! 3. Every process derives the same lock for the same name: what is derived here never changes.
+//! 2. No name is longer than [`MAX_NAME_BYTES`], the limit of file systems. If the cache file's
+//!    name has more than [`MAX_STEM_BYTES`], the stem is the front of the name and a digest of the
+//!    whole name.
+//! 3. Every process derives the same lock for the same name: the derived names never change.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::{DiskError, DiskErrorKind};
 
-/// The most bytes that a name in a folder has, on nearly all file systems.
+/// The most bytes in a name, on nearly all file systems.
 const MAX_NAME_BYTES: usize = 255;
 /// The digits that make the name of a temporary file unique.
 const HEX_DIGITS: usize = 16;
-/// What a temporary file's name adds, more than any other: two dots, the digits, and `.tmp`.
+/// The addition of a temporary file's name, the longest of all: two dots, the digits, and `.tmp`.
 const MOST_ADDED_BYTES: usize = 2 + HEX_DIGITS + 4;
 const MAX_STEM_BYTES: usize = MAX_NAME_BYTES - MOST_ADDED_BYTES;
 /// `~` and half of the digits of a hash of 128 bits.
@@ -29,12 +29,13 @@ pub(crate) fn lock_path(path: &Path) -> Result<PathBuf, DiskError> {
     beside(path, ".lock")
 }
 
-/// The name that what is set aside gets, by the number of the attempt, from 1.
+/// The name of a file that is set aside, by the number of the attempt, from 1.
 pub(crate) fn aside_path(path: &Path, number: u32) -> Result<PathBuf, DiskError> {
     if number == 1 { beside(path, ".aside") } else { beside(path, &format!(".aside-{number}")) }
 }
 
-/// The path of a temporary file beside a cache file. What a crash leaves there, the next save of the cache file removes.
+/// The path of a temporary file beside a cache file. If a crash leaves the file there, the next
+/// save of the cache file removes it.
 ///
 /// # Errors
 /// [`NotAFile`](DiskErrorKind::NotAFile) if the path names no file.
@@ -44,7 +45,7 @@ pub fn temporary_beside(path: &Path, random: u64) -> Result<PathBuf, DiskError> 
     Ok(path.with_file_name(name))
 }
 
-/// Whether a name in the folder of a cache file is that of a temporary file of its saves.
+/// Whether a name in the folder of a cache file is the name of a temporary file of its saves.
 pub(crate) fn is_temp(name: &OsStr, target: &OsStr) -> bool {
     let prefix = leftover_prefix(target);
     let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
@@ -78,7 +79,7 @@ fn stem(name: &OsStr) -> OsString {
     let mut stem = name.to_string_lossy().into_owned();
     let mut end = (MAX_STEM_BYTES - DIGEST_BYTES).min(stem.len());
     while !stem.is_char_boundary(end) {
-        end -= 1;
+        end = end.saturating_sub(1);
     }
     stem.truncate(end);
     let digest = blake3::hash(name.as_encoded_bytes()).to_hex();

@@ -1,16 +1,18 @@
-//! The secret that makes a cache file unforgeable, in the form that is kept in memory.
+//! The secret that makes a cache file unforgeable, in its form in memory.
 //!
-//! Invariant: what the user gave is not kept, only a key derived from it; and neither is ever shown.
+//! Invariant: the user's secret is not kept, only a key derived from it; and neither is ever
+//! displayed.
 
 use std::fmt;
 
 use constant_time_eq::constant_time_eq;
 
-/// Says what the derived key is for; part of the format (file format, section 8).
+/// The purpose of the derived key; part of the format (file format, section 8).
 const CONTEXT: &str = "async-cache 2026 cache file format 1 MAC key";
 
-/// What only those know who may write a cache file. With one, every part of a file carries a tag that cannot be
-/// made without it, and a file whose tags do not match is not read; see `docs/trust.md`.
+/// A secret shared by all writers of a cache file. With a secret, every part of a file carries a
+/// tag that cannot be made without the secret, and a file whose tags do not match is not read; see
+/// `docs/trust.md`.
 ///
 /// ```
 /// use async_cache_disk::Secret;
@@ -24,14 +26,14 @@ const CONTEXT: &str = "async-cache 2026 cache file format 1 MAC key";
 pub struct Secret([u8; 32]);
 
 impl Secret {
-    /// The fewest bytes that a secret may have.
+    /// The smallest length of a secret, in bytes.
     pub const MIN_BYTES: usize = 16;
 
-    /// Takes a secret of any length from [`MIN_BYTES`](Self::MIN_BYTES) on. Random bytes are best; nothing is done
-    /// here to make a password that people remember hard to guess.
+    /// Takes a secret of at least [`MIN_BYTES`](Self::MIN_BYTES) bytes. Random bytes are best; a
+    /// password that people remember is not made harder to guess here.
     ///
     /// # Errors
-    /// [`ShortSecret`] if it has fewer bytes.
+    /// [`ShortSecret`] if the secret has fewer bytes.
     pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, ShortSecret> {
         let secret = secret.as_ref();
         if secret.len() < Self::MIN_BYTES {
@@ -60,7 +62,7 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
-/// A secret that is too short to keep anybody from guessing it.
+/// A secret that is too short to be safe from guessing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the secret has {bytes} bytes and needs at least {}: give random ones, such as from `openssl rand -hex 32`",
@@ -68,6 +70,6 @@ impl Eq for Secret {}
 )]
 #[non_exhaustive]
 pub struct ShortSecret {
-    /// How many bytes it has.
+    /// The length of the secret in bytes.
     pub bytes: usize,
 }

@@ -1,37 +1,32 @@
-//! What was deleted, and when: so that a process that has not heard of it does not save it again (file format,
-//! section 10).
+//! Tombstones: the deleted keys with their times, so that a process that does not know of a delete
+//! does not save the entry again (file format, section 10).
 //!
 //! Rules:
-//! 1. an entry whose key has a tombstone is deleted, unless it was written later than the tombstone says. Likewise
-//!    *cleared at*, which is a tombstone of every key;
-//! 2. what is forgotten, because it is old or because there are too many, raises the *floor*: an entry that is not later
-//!    and that this side does not have may have been deleted here;
-//! 3. an *overwritten* key has one as well, with the time up to which what others have of it is older than a write that is
-//!    in no file: its entry has left. It is remembered as long as there is room, and forgotten without a trace: then
-//!    something older may come back, which beats losing what is not older. So such keys neither raise the floor nor push a
-//!    delete out;
-//! 4. a time of zero is no time: nothing was cleared, nothing forgotten. An entry that does not say when it was written
-//!    has that time, and is older than everything.
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects
-)]
+//! 1. an entry whose key has a tombstone is deleted, unless it was written after the tombstone's
+//!    time. *Cleared at* acts as a tombstone of every key;
+//! 2. a tombstone that is forgotten, because of age or number, raises the *floor*: an entry that is
+//!    not later than the floor and that this side does not have may have been deleted here;
+//! 3. an *overwritten* key has a tombstone too. Its time T means: a copy written at or before T is
+//!    older than a write that no file holds; drop the copy. Overwritten keys are remembered while
+//!    there is room, and forgotten without a trace: an older value may then come back, which is
+//!    better than losing a value that is not older. So overwritten keys neither raise the floor nor
+//!    displace a delete;
+//! 4. a time of zero is no time: nothing was cleared, nothing forgotten. An entry without a time of
+//!    writing has this time, and is older than everything.
 
 use std::collections::BTreeMap;
 
 use crate::format::Fields;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
-/// The most keys that are kept: so many that were deleted, and so many that were overwritten.
+/// The most keys that are kept: this many deleted keys, and this many overwritten keys.
 ///
-/// The bound does not depend on `maxsize`. An overwritten key is needed until every other process has saved once more:
-/// from then on a process knows by itself that its older entry is superseded (see `merge::learned`). Between two saves of
-/// one process, each of the others may add the writes that it lost since its own last save, however few entries it holds
-/// at a time. A bound by `maxsize` would forget a busy small cache's keys before the other processes have saved, and
-/// an older value would come back.
+/// The bound does not depend on `maxsize`. An overwritten key is needed until every other process
+/// has saved once more: from then on, a process knows by itself that its older entry is superseded
+/// (see `merge::learned`). Between two saves of a process, each other process may add the writes
+/// that it lost since its own last save, however few entries it holds at a time. A bound by
+/// `maxsize` would forget a busy small cache's keys before the other processes have saved, and an
+/// older value would come back.
 const MOST: usize = 1 << 16;
 
 #[cfg(any(test, feature = "fake"))]
@@ -40,7 +35,7 @@ thread_local! {
     pub(crate) static MOST_DELETES: std::cell::Cell<usize> = const { std::cell::Cell::new(MOST) };
 }
 
-/// The most keys that were deleted and are kept.
+/// The most deleted keys that are kept.
 fn most_deletes() -> usize {
     #[cfg(any(test, feature = "fake"))]
     return MOST_DELETES.get();
@@ -48,11 +43,11 @@ fn most_deletes() -> usize {
     MOST
 }
 
-/// How long one is kept: a week, in nanoseconds.
+/// How long a tombstone is kept: a week, in nanoseconds.
 const KEPT: u64 = 7 * 24 * 3600 * 1_000_000_000;
 const IS_EAGER: u8 = 1;
 const IS_OVERWRITTEN: u8 = 2;
-/// What a tombstone takes besides its key.
+/// The size of a tombstone besides its key.
 const ROW_BYTES: usize = 1 + 4 + 8;
 
 /// How equal keys are told.
@@ -64,7 +59,7 @@ pub enum KeyKind {
     Eager,
 }
 
-/// What was deleted or overwritten, and when, in nanoseconds since the Unix epoch.
+/// The deleted and overwritten keys, with times in nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tombstones {
     cleared_at: u64,
@@ -128,7 +123,8 @@ impl Keys {
         }
     }
 
-    /// Forgets what is not later than `time`; the latest of those, zero if there was none.
+    /// Forgets tombstones that are not later than `time`; returns the latest of them, zero if there
+    /// were none.
     fn forget_until(&mut self, time: u64) -> u64 {
         let last = self.times().filter(|it| *it <= time).max().unwrap_or(0);
         if last > 0 {
@@ -138,7 +134,8 @@ impl Keys {
         last
     }
 
-    /// Forgets the older half and more, if there are too many; the latest of those, zero if there are not.
+    /// If there are too many, forgets the older half and more; returns the latest forgotten time,
+    /// zero if none.
     fn forget_beyond(&mut self, most: usize) -> u64 {
         if self.len() <= most {
             return 0;
@@ -177,13 +174,13 @@ impl Tombstones {
         self.floor
     }
 
-    /// The latest time in it.
+    /// The latest time in the tombstones.
     pub(crate) fn latest(&self) -> u64 {
         let keys = self.deleted.times().chain(self.overwritten.times()).max().unwrap_or(0);
         keys.max(self.cleared_at).max(self.floor)
     }
 
-    /// The latest delete of a key that is listed; zero: there is none.
+    /// The latest listed delete of a key; zero: there is none.
     pub(crate) fn latest_delete(&self) -> u64 {
         self.latest_delete_until(u64::MAX)
     }
@@ -193,7 +190,7 @@ impl Tombstones {
         self.deleted.times().filter(|it| *it <= time).max().unwrap_or(0)
     }
 
-    /// Notes that a key was deleted at `time`.
+    /// Records that a key was deleted at `time`.
     pub fn delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_err() {
             return; // no file can hold it
@@ -202,26 +199,26 @@ impl Tombstones {
         self.floor = self.floor.max(self.deleted.forget_beyond(most_deletes()));
     }
 
-    /// Notes that a key was written after `time`, and that this is not to be had any more.
+    /// Records that a key was written after `time`, and that the written value is lost.
     pub fn overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         self.hide(kind, key, time);
         self.overwritten.forget_beyond(MOST);
     }
 
-    /// The same, and nothing is forgotten for it.
+    /// The same, without forgetting another key.
     pub(crate) fn hide(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_ok() && time > self.deleted_at(kind, key) {
             self.overwritten.raise(kind, key, time);
         }
     }
 
-    /// Notes that everything was deleted at `time`.
+    /// Records that everything was deleted at `time`.
     pub fn clear(&mut self, time: u64) {
         self.cleared_at = self.cleared_at.max(time);
         self.drop_cleared();
     }
 
-    /// Notes that something was deleted at `time` of which there is no telling what it was.
+    /// Records that an unknown key was deleted at `time`.
     pub fn delete_unknown(&mut self, time: u64) {
         self.floor = self.floor.max(time);
     }
@@ -231,13 +228,15 @@ impl Tombstones {
         self.deleted.get(kind, key).max(self.overwritten.get(kind, key)).max(self.cleared_at)
     }
 
-    /// Whether an entry that was written at `written_at` was deleted or overwritten since. At the same time counts as since.
+    /// Whether an entry written at `written_at` was deleted or overwritten since. The same time
+    /// counts as since.
     pub fn covers(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         let deleted_at = self.deleted_at(kind, key);
         deleted_at != 0 && written_at <= deleted_at
     }
 
-    /// Whether an entry that was written at `written_at`, and that this side does not have, may have been deleted here.
+    /// Whether an entry written at `written_at`, and missing on this side, may have been deleted
+    /// here.
     pub fn may_cover(&self, written_at: u64) -> bool {
         self.floor != 0 && written_at <= self.floor
     }
@@ -254,8 +253,8 @@ impl Tombstones {
         self.deleted.of(kind).iter().map(|(key, time)| (&**key, *time))
     }
 
-    /// Takes in what another one knows. Nothing is forgotten for that, for it may not have been applied yet: see
-    /// `forget_beyond`.
+    /// Takes in the tombstones of another side. Nothing is forgotten for them, because they may not
+    /// have been applied yet: see `forget_beyond`.
     pub fn join(&mut self, other: &Self) {
         self.floor = self.floor.max(other.floor);
         self.cleared_at = self.cleared_at.max(other.cleared_at);
@@ -264,7 +263,7 @@ impl Tombstones {
         self.drop_cleared();
     }
 
-    /// Forgets what another one, which was made of this one earlier, knows as well.
+    /// Forgets the tombstones that are also in `other`, an earlier copy of this.
     pub fn subtract(&mut self, other: &Self) {
         self.deleted.subtract(&other.deleted);
         self.overwritten.subtract(&other.overwritten);
@@ -273,7 +272,7 @@ impl Tombstones {
         }
     }
 
-    /// What was noted since another one was made of this one.
+    /// The tombstones recorded since `other` was copied from this.
     #[must_use]
     pub fn since(mut self, other: &Self) -> Self {
         self.subtract(other);
@@ -283,14 +282,14 @@ impl Tombstones {
         self
     }
 
-    /// Forgets what is older than a week at `now`.
+    /// Forgets tombstones that are older than a week at `now`.
     pub fn forget_old(&mut self, now: u64) {
         let until = now.saturating_sub(KEPT);
         self.floor = self.floor.max(self.deleted.forget_until(until));
         self.overwritten.forget_until(until);
     }
 
-    /// Drops what is not later than the clearing, which says it all.
+    /// Drops tombstones that are not later than *cleared at*, which covers them.
     fn drop_cleared(&mut self) {
         self.deleted.forget_until(self.cleared_at);
         self.overwritten.forget_until(self.cleared_at);
@@ -302,7 +301,7 @@ impl Tombstones {
         self.overwritten.forget_beyond(MOST);
     }
 
-    /// The section as it will stand at `offset`.
+    /// The section for the position `offset`.
     pub(crate) fn encode(self, seal: Seal, offset: u64) -> Vec<u8> {
         let mut bytes = vec![0; CHECKSUM_BYTES];
         bytes.extend_from_slice(&u32::try_from(self.len()).unwrap_or(u32::MAX).to_le_bytes());

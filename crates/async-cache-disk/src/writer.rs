@@ -9,6 +9,9 @@
 //!    and eager records as a whole, which few caches have many of (`eager.rs`).
 //! 4. Where a record stands is not final before the first buffer is flushed: compression puts its records together
 //!    again (`pack.rs`).
+// The writer reads no file. Its offsets and lengths are its own: `Writer::make_room` keeps them below
+// the limits of the format.
+#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod eager;
 mod index;
@@ -18,8 +21,7 @@ mod repack;
 mod temp;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::{KeyHasher, bucket_count};
@@ -27,16 +29,19 @@ use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 use crate::format::header::{HEADER_BYTES, Header, MAX_FILE_BYTES, MAX_LABEL_BYTES, MAX_RECORDS, Section};
 use crate::format::page::{PAGE_BYTES, page_items, put_due};
 use crate::format::record::{RecordForm, RecordHead, Times};
+use crate::random::random;
 use crate::secret::Secret;
-use crate::snapshot::{EagerRecord, Ranks, Record, Snapshot, Successor};
+use crate::settings::Settings;
+use crate::snapshot::{EagerRecord, Ranks, Record, Snapshot};
 use crate::tombstones::Tombstones;
-use crate::vfs::{Vfs, write_all_at};
+use crate::trust::Site;
+use crate::vfs::write_all_at;
 use eager::EagerBuffer;
 use index::Place;
 pub use options::WriteOptions;
 use pack::Packer;
+pub(crate) use temp::sweep_leftovers;
 use temp::{Installed, TempFile};
-pub(crate) use temp::{create_folder, sweep_leftovers};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const SECTION_ALIGNMENT: usize = 4096;
@@ -63,7 +68,7 @@ pub struct Saved {
 
 /// Names a pushed record to its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pushed(u32);
+pub struct RecordNumber(u32);
 
 /// Writes a snapshot beside its target and puts it there when it is finished. Dropped without
 /// [`finish`](Writer::finish), it leaves everything as it was.
@@ -92,8 +97,6 @@ pub struct Writer {
     forgotten: Vec<u32>,
     eager: EagerBuffer,
     tombstones: Tombstones,
-    /// What goes on with the new file, if anything does.
-    successor: Option<Successor>,
     /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their number.
     carried: Vec<(u32, u32, u32)>,
     /// Of the snapshot that is carried over, without entries.
@@ -101,15 +104,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a snapshot for `path`: creates missing parent folders, removes what crashed saves left behind, and
-    /// creates the temporary file. What stands at `path` is not touched.
+    /// Begins a snapshot for a place: creates missing parent folders, removes the leftovers of
+    /// crashed saves, and creates the temporary file. The file at the place is not touched.
     ///
     /// # Errors
-    /// [`NotAFile`](DiskErrorKind::NotAFile) if `path` is a directory or has no name, or if a parent is no directory;
-    /// [`Limit`](DiskErrorKind::Limit) if a label is too long; [`Io`](DiskErrorKind::Io) and
-    /// [`Full`](DiskErrorKind::Full).
-    pub fn create(vfs: &Arc<dyn Vfs>, path: &Path, options: WriteOptions) -> Result<Self, DiskError> {
-        for (name, label) in [("version tag", &options.version), ("producer", &options.producer)] {
+    /// Those of [`CacheFile::write`](crate::CacheFile::write).
+    pub(crate) fn create(site: &Site, settings: &Settings, options: WriteOptions) -> Result<Self, DiskError> {
+        let path = &*site.path;
+        let version = settings.version.clone().unwrap_or_default();
+        for (name, label) in [("version tag", &version), ("producer", &settings.producer)] {
             if label.len() > MAX_LABEL_BYTES {
                 let what = format!("the {name} has {} bytes and may have {MAX_LABEL_BYTES}", label.len());
                 return Err(DiskError::new(DiskErrorKind::Limit, path, what));
@@ -119,12 +122,12 @@ impl Writer {
             Some(identity) => identity,
             None => (random(path)?, random(path)?),
         };
-        let temp = TempFile::create(vfs, path)?;
-        let packer = Packer::new(options.compression, options.dictionary);
+        let temp = TempFile::create(site)?;
+        let packer = Packer::new(settings.compression, options.dictionary);
         Ok(Self {
             temp: Some(temp),
             target: path.to_owned(),
-            seal: Seal::new(&file_id, options.secret.as_ref()),
+            seal: Seal::new(&file_id, settings.secret.as_ref()),
             hasher: KeyHasher::new(&hash_seed),
             header: Header {
                 file_id,
@@ -134,10 +137,10 @@ impl Writer {
                 entries: 0,
                 deadlines: 0,
                 buckets: 0,
-                form: RecordForm { has_tag: options.secret.is_some(), may_compress: !packer.is_off() },
+                form: RecordForm { has_tag: settings.secret.is_some(), may_compress: !packer.is_off() },
                 written_until: 0,
-                version: options.version,
-                producer: options.producer,
+                version,
+                producer: settings.producer.clone(),
                 record_section: Section { offset: HEADER_BYTES as u64, bytes: 0 },
                 index_section: Section::default(),
                 deadline_section: Section::default(),
@@ -149,7 +152,7 @@ impl Writer {
             },
             first_buckets: options.buckets,
             keep_target: options.keep_target,
-            secret: options.secret,
+            secret: settings.secret,
             packer,
             has_packed: false,
             needs_dictionary: false,
@@ -160,25 +163,23 @@ impl Writer {
             forgotten: Vec::new(),
             eager: EagerBuffer::default(),
             tombstones: Tombstones::default(),
-            successor: None,
             carried: Vec::new(),
             carried_from: Ranks::default(),
         })
     }
 
-    /// Promises the snapshot of the new file, in which the entries that are [carried](Self::carry) over from `snapshot`
-    /// have the ranks that they have there; so that the old file need not stay open. Without a snapshot it has eager
-    /// records only.
-    pub fn successor(&mut self, snapshot: Option<&Snapshot>) -> Successor {
+    /// Names the snapshot that entries will be [carried](Self::carry) over from. Without one the
+    /// snapshot that [`finish_and_open`](Self::finish_and_open) returns has eager records only.
+    pub fn carry_from(&mut self, snapshot: Option<&Snapshot>) {
         self.carried_from = snapshot.map(Ranks::none_of).unwrap_or_default();
-        self.successor.get_or_insert_default().clone()
     }
 
-    /// [`copy`](Self::copy), for an entry of the snapshot that [`successor`](Self::successor) was told of.
+    /// [`copy`](Self::copy), for an entry of the snapshot that [`carry_from`](Self::carry_from) was
+    /// given.
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn carry(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
+    pub fn carry(&mut self, record: &Record<'_>) -> Result<RecordNumber, DiskError> {
         let pushed = self.copy(record)?;
         match self.carried.last_mut() {
             Some((ordinal, rank, len)) if (*ordinal + *len, *rank + *len) == (pushed.0, record.rank) => {
@@ -211,7 +212,12 @@ impl Writer {
     /// # Errors
     /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
     /// on. After any other error the save is over.
-    pub fn push(&mut self, key: &[u8], value: &[u8], times: impl Into<Times>) -> Result<Pushed, DiskError> {
+    pub fn push(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        times: impl Into<Times>,
+    ) -> Result<RecordNumber, DiskError> {
         let times = times.into();
         self.end_sampling_before(key, value)?;
         let packed = self.packer.pack(value);
@@ -227,7 +233,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn copy(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
+    pub fn copy(&mut self, record: &Record<'_>) -> Result<RecordNumber, DiskError> {
         self.end_sampling_before(record.key, record.value)?;
         let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack)?;
         self.note_write(record.written_at);
@@ -273,12 +279,12 @@ impl Writer {
 
     /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
     /// but nobody will find them.
-    pub fn forget(&mut self, pushed: Pushed) {
-        if let Some(place) = self.places.get_mut(pushed.0 as usize)
+    pub fn forget(&mut self, record: RecordNumber) {
+        if let Some(place) = self.places.get_mut(record.0 as usize)
             && place.offset != FORGOTTEN
         {
             place.offset = FORGOTTEN;
-            self.forgotten.push(pushed.0);
+            self.forgotten.push(record.0);
         }
     }
 
@@ -291,20 +297,30 @@ impl Writer {
     /// # Errors
     /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged, unless the sync of
     /// the directory failed, which comes last: then the new one is in place, but may be gone after a power loss.
-    pub fn finish(mut self) -> Result<Saved, DiskError> {
+    pub fn finish(self) -> Result<Saved, DiskError> {
+        self.finish_and_open().map(|(saved, _)| saved)
+    }
+
+    /// As [`finish`](Self::finish), and opens the new file. In that snapshot the entries that were
+    /// [carried](Self::carry) over have the ranks that they have in the snapshot of
+    /// [`carry_from`](Self::carry_from), and the other entries are not found; all eager records are
+    /// in it. So the old file need not stay open. `None` if a part of the old file could not be read
+    /// meanwhile (rule 4 of `snapshot::moved`): then the old file must be read further on.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Self::finish).
+    pub fn finish_and_open(mut self) -> Result<(Saved, Option<Snapshot>), DiskError> {
         let eager = u32::try_from(self.eager.len()).map_err(|_| self.abandoned())?;
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
         let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let without_locks = temp.without_locks().map(str::to_owned);
         let Installed { file, set_aside } = temp.install(self.keep_target, self.secret)?;
-        if let (Some(successor), Some(file), false) =
-            (self.successor.take(), file, self.carried_from.may_hide_more())
-        {
+        let successor = file.filter(|_| !self.carried_from.may_hide_more()).map(|file| {
             let ranks = self.carried_ranks();
-            successor.put(Snapshot::written(file, self.target, self.header, self.seal, ranks));
-        }
-        Ok(Saved { entries, eager, bytes, file_id, set_aside, without_locks })
+            Snapshot::written(file, self.target, self.header, self.seal, ranks)
+        });
+        Ok((Saved { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
     }
 
     /// How many entries there are so far, without those that were taken back and without eager ones.
@@ -357,7 +373,12 @@ impl Writer {
         Ok(total)
     }
 
-    fn append(&mut self, parts: [&[u8]; 3], key: &[u8], deadline: Option<u64>) -> Result<Pushed, DiskError> {
+    fn append(
+        &mut self,
+        parts: [&[u8]; 3],
+        key: &[u8],
+        deadline: Option<u64>,
+    ) -> Result<RecordNumber, DiskError> {
         let total = self.make_room(&parts)?;
         let ordinal = u32::try_from(self.places.len()).map_err(|_| self.limit("one more entry"))?;
         if self.buffer.len() + total > BUFFER_BYTES {
@@ -374,7 +395,7 @@ impl Writer {
         }
         self.places.push(Place { hash: self.hasher.hash(key), offset });
         self.deadlines.extend(deadline.map(|deadline| (deadline, ordinal)));
-        Ok(Pushed(ordinal))
+        Ok(RecordNumber(ordinal))
     }
 
     fn position(&self) -> u64 {
@@ -526,10 +547,4 @@ impl fmt::Debug for Writer {
         let mut debug = f.debug_struct("Writer");
         debug.field("target", &self.target).field("records", &self.places.len()).finish_non_exhaustive()
     }
-}
-
-pub(crate) fn random<const N: usize>(path: &Path) -> Result<[u8; N], DiskError> {
-    let mut bytes = [0; N];
-    let filled = getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()));
-    filled.map(|()| bytes).map_err(|error| DiskError::io("asking for random bytes", path, error))
 }

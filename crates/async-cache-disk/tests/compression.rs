@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::sample::{
-    self, Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options,
-    options_of, random, read_all, save, save_with_eager, secret, with_secret,
+    self, Entry, SAVED_AT, assert_holds, assert_holds_as, assert_holds_with_eager, file, open, options,
+    options_of, random, read_all, save, save_to, secret,
 };
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Compression, Damage, EagerStep, FindingKind, ReadOptions, Scratch, Snapshot, Step, Vfs, WriteOptions,
-    Writer, verify,
+    CacheFile, Compression, Damage, EagerStep, FindingKind, Saved, Scratch, Snapshot, Step, Vfs, WriteOptions,
 };
 
 const MEBIBYTE: usize = 1 << 20;
@@ -52,12 +51,12 @@ fn eager(count: u32) -> Vec<Entry> {
     records(count + 1000).split_off(1000)
 }
 
-fn zstd() -> WriteOptions {
-    options_of(1).compression(Compression::ZSTD)
+fn zstd(vfs: &Arc<dyn Vfs>, path: &Path) -> CacheFile {
+    file(vfs, path).compression(Compression::ZSTD)
 }
 
-fn bytes_saved(entries: &[Entry], options: WriteOptions) -> u64 {
-    save(&FakeDisk::new().as_vfs(), path(), entries, options).unwrap().bytes
+fn save_zstd(vfs: &Arc<dyn Vfs>, entries: &[Entry]) -> Saved {
+    save_to(&zstd(vfs, path()), entries, &[], options_of(1)).unwrap()
 }
 
 #[test]
@@ -66,12 +65,12 @@ fn small_records_share_a_dictionary_and_come_back() {
         let disk = FakeDisk::new();
         let vfs = disk.as_vfs();
         let (all, eager) = (records(count), eager(5));
-        let saved = save_with_eager(&vfs, path(), &all, &eager, zstd()).unwrap();
+        let saved = save_to(&zstd(&vfs, path()), &all, &eager, options_of(1)).unwrap();
         assert_holds_with_eager(&vfs, path(), &all, &eager);
         let snapshot = open(&vfs, path());
         assert_eq!((snapshot.is_compressed(), snapshot.dictionary_bytes() > 0), (true, count >= 500));
         if count >= 500 {
-            let plain = bytes_saved(&all, options_of(1));
+            let plain = save(&FakeDisk::new().as_vfs(), path(), &all, options_of(1)).unwrap().bytes;
             assert!(saved.bytes * 3 < plain * 2, "{count}: {} of {plain}", saved.bytes);
         }
     }
@@ -90,9 +89,8 @@ fn pages_compress_by_themselves_and_a_value_larger_than_the_buffer_too() {
     assert!(all[0].value.len() > MEBIBYTE);
     for secret in [None, Some(secret())] {
         let vfs = FakeDisk::new().as_vfs();
-        let saved = save(&vfs, path(), &all, zstd().secret(secret)).unwrap();
-        let options = ReadOptions::new().version(VERSION).secret(secret);
-        assert_holds_as(&vfs, path(), &options, &all, &[]);
+        let saved = save_to(&zstd(&vfs, path()).secret(secret), &all, &[], options_of(1)).unwrap();
+        assert_holds_as(&file(&vfs, path()).secret(secret), &all, &[]);
         let plain: usize = all.iter().map(|entry| entry.value.len()).sum();
         assert!(saved.bytes * 3 < plain as u64, "{} of {plain}", saved.bytes);
     }
@@ -108,7 +106,7 @@ fn what_does_not_become_shorter_is_stored_as_it_is_and_asks_nothing_of_readers()
     };
     let all: Vec<Entry> = (0..500).map(noise).collect();
     let disk = FakeDisk::new();
-    save(&disk.as_vfs(), path(), &all, zstd()).unwrap();
+    save_zstd(&disk.as_vfs(), &all);
     assert_holds(&disk.as_vfs(), path(), &all);
     assert!(!open(&disk.as_vfs(), path()).is_compressed());
     let compressed = disk.bytes(path());
@@ -121,7 +119,7 @@ fn a_value_that_would_be_a_bomb_is_stored_as_it_is() {
     let vfs = FakeDisk::new().as_vfs();
     let zeros = Entry { key: b"zeros".to_vec(), value: vec![0; 3 * MEBIBYTE], deadline: None };
     let all = [records(3), vec![zeros]].concat();
-    assert!(save(&vfs, path(), &all, zstd()).unwrap().bytes > 3 << 20);
+    assert!(save_zstd(&vfs, &all).bytes > 3 << 20);
     assert_holds(&vfs, path(), &all);
 }
 
@@ -129,7 +127,7 @@ fn a_value_that_would_be_a_bomb_is_stored_as_it_is() {
 fn what_was_taken_back_while_values_were_sampled_is_gone() {
     let vfs = FakeDisk::new().as_vfs();
     let mut all = records(2000);
-    let mut writer = Writer::create(&vfs, path(), zstd()).unwrap();
+    let mut writer = zstd(&vfs, path()).write(options_of(1)).unwrap();
     let pushed: Vec<_> =
         all.iter().map(|entry| writer.push(&entry.key, &entry.value, entry.deadline).unwrap()).collect();
     for at in (0..2000).rev().step_by(7) {
@@ -141,8 +139,8 @@ fn what_was_taken_back_while_values_were_sampled_is_gone() {
 }
 
 /// Copies the whole content of a snapshot.
-fn copy(vfs: &Arc<dyn Vfs>, snapshot: &Snapshot, to: &Path, options: WriteOptions) {
-    let mut writer = Writer::create(vfs, to, options).unwrap();
+fn copy(snapshot: &Snapshot, to: &CacheFile, options: WriteOptions) {
+    let mut writer = to.write(options).unwrap();
     let mut all = snapshot.records();
     while let Some(Step::Record(record)) = all.next_step() {
         writer.copy(&record).unwrap();
@@ -161,29 +159,27 @@ fn entries_are_copied_between_files_however_they_are_compressed() {
     let (all, eager) = (records(3000), eager(9));
     let to = Path::new("/cache/copy.cache");
     let other_dictionary = Path::new("/cache/other.cache");
-    save(&vfs, other_dictionary, &sample::entries(3000, 1), zstd()).unwrap();
+    save_to(&zstd(&vfs, other_dictionary), &sample::entries(3000, 1), &[], options_of(1)).unwrap();
     let other_dictionary = open(&vfs, other_dictionary);
     assert!(other_dictionary.dictionary_bytes() > 0);
-    for from in [options_of(1), zstd()] {
-        save_with_eager(&vfs, path(), &all, &eager, from).unwrap();
+    for from in [file(&vfs, path()), zstd(&vfs, path())] {
+        save_to(&from, &all, &eager, options_of(1)).unwrap();
         let snapshot = open(&vfs, path());
-        let zstd = || options_of(2).compression(Compression::ZSTD);
-        for (options, is_small) in [
-            (options_of(2), Some(false)),
-            (options_of(2).secret(secret()), Some(false)),
-            (zstd(), Some(true)),
-            (zstd().secret(secret()), Some(true)),
-            (zstd().dictionary_of(&snapshot), Some(true)),
+        let (plain, zstd, options) = (file(&vfs, to), zstd(&vfs, to), options_of(2));
+        for (to, options, is_small) in [
+            (plain.clone(), options.clone(), Some(false)),
+            (plain.secret(secret()), options.clone(), Some(false)),
+            (zstd.clone(), options.clone(), Some(true)),
+            (zstd.clone().secret(secret()), options.clone(), Some(true)),
+            (zstd.clone(), options.clone().dictionary_of(&snapshot), Some(true)),
             // A dictionary unrelated to these values: whether they become shorter is a matter of
             // chance.
-            (zstd().dictionary_of(&other_dictionary), None),
+            (zstd, options.dictionary_of(&other_dictionary), None),
         ] {
-            let name = format!("{options:?}");
-            let with_secret = name.contains("Secret(..)").then(secret);
-            copy(&vfs, &snapshot, to, options);
-            let read = ReadOptions::new().version(VERSION).secret(with_secret);
-            assert_holds_as(&vfs, to, &read, &all, &eager);
-            let copied = Snapshot::open_with(&vfs, to, &read).unwrap().unwrap();
+            let name = format!("{to:?} {options:?}");
+            copy(&snapshot, &to, options);
+            assert_holds_as(&to, &all, &eager);
+            let copied = to.open().unwrap().unwrap();
             assert!(is_small.is_none_or(|it| it == copied.is_compressed()), "{name}");
         }
     }
@@ -194,10 +190,10 @@ fn what_is_copied_with_its_dictionary_keeps_its_bytes() {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
     let all = records(3000);
-    save(&vfs, path(), &all, zstd()).unwrap();
+    save_zstd(&vfs, &all);
     let first = disk.bytes(path()).unwrap();
     let snapshot = open(&vfs, path());
-    copy(&vfs, &snapshot, path(), zstd().dictionary_of(&snapshot));
+    copy(&snapshot, &zstd(&vfs, path()), options_of(1).dictionary_of(&snapshot));
     assert!(disk.bytes(path()).unwrap() == first, "the same file id, so the same file");
 }
 
@@ -207,7 +203,7 @@ fn a_dictionary_that_is_damaged_costs_the_values_that_need_it_for_the_life_of_th
     let vfs = disk.as_vfs();
     let mut all = records(1000);
     all.push(Entry { key: b"short".to_vec(), value: b"plain".to_vec(), deadline: None });
-    save(&vfs, path(), &all, zstd()).unwrap();
+    save_zstd(&vfs, &all);
     let sound = disk.bytes(path()).unwrap();
     let mut bytes = sound.clone();
     let dictionary = bytes.len() - usize::try_from(open(&vfs, path()).dictionary_bytes()).unwrap();
@@ -223,7 +219,7 @@ fn a_dictionary_that_is_damaged_costs_the_values_that_need_it_for_the_life_of_th
     assert_eq!(read_all(&snapshot).iter().flatten().count(), 1);
     assert_ne!(snapshot.damage(), Damage::default());
     disk.overwrite(path(), &bytes);
-    let report = verify(&vfs, path()).unwrap();
+    let report = file(&vfs, path()).any_version().verify().unwrap();
     assert_eq!(report.sound_entries, 1);
     let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
     assert!(kinds.contains(&FindingKind::Record) && kinds.contains(&FindingKind::Dictionary));
@@ -234,10 +230,9 @@ fn frames_that_were_tampered_with_are_misses_or_other_values_within_the_bound() 
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
     let all = records(150);
-    for options in [zstd(), zstd().secret(secret())] {
-        let is_secret = format!("{options:?}").contains("Secret(..)");
-        let read = if is_secret { with_secret() } else { ReadOptions::new().version(VERSION) };
-        save(&vfs, path(), &all, options).unwrap();
+    for is_secret in [false, true] {
+        let file = zstd(&vfs, path()).secret(is_secret.then(secret));
+        save_to(&file, &all, &[], options_of(1)).unwrap();
         disk.keep_no_log();
         let sound = disk.bytes(path()).unwrap();
         let end = records_end(&sound);
@@ -247,7 +242,7 @@ fn frames_that_were_tampered_with_are_misses_or_other_values_within_the_bound() 
             // Corrects every record's checksum if its lengths still give its end.
             reseal_records(&mut bytes, end, if is_secret { 16 } else { 0 });
             disk.overwrite(path(), &bytes);
-            let snapshot = Snapshot::open_with(&vfs, path(), &read).unwrap().unwrap();
+            let snapshot = file.open().unwrap().unwrap();
             for (found, entry) in read_all(&snapshot).into_iter().zip(&all) {
                 let Some(found) = found else { continue };
                 assert!(found.value.len() <= 256 * sound.len());
@@ -288,8 +283,8 @@ fn the_level_changes_the_size_and_nothing_else() {
         .collect();
     let sizes = [1, 3, 19].map(|level| {
         let vfs = FakeDisk::new().as_vfs();
-        let options = options().compression(Compression::zstd(level).unwrap());
-        let saved = save(&vfs, path(), &all, options).unwrap();
+        let file = file(&vfs, path()).compression(Compression::zstd(level).unwrap());
+        let saved = save_to(&file, &all, &[], options()).unwrap();
         assert_holds(&vfs, path(), &all);
         saved.bytes
     });
@@ -306,7 +301,7 @@ fn values_of_next_to_nothing_teach_no_dictionary_and_come_back() {
             (0..200).map(|i| entry(i, vec![b'v'; usize::from(i < few_bytes)])).collect();
         all.extend((200..240).map(|i| entry(i, page(i))));
         let disk = FakeDisk::new();
-        save(&disk.as_vfs(), path(), &all, zstd()).unwrap();
+        save_zstd(&disk.as_vfs(), &all);
         assert_holds(&disk.as_vfs(), path(), &all);
     }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::sample::{
-    self, Entry, assert_holds_with_eager, eager_entries, entries, options_of, save_with_eager,
+    Entry, assert_holds_with_eager, eager_entries, entries, file, options_of, save_with_eager,
 };
 use async_cache_disk::fake::{FakeDisk, Fault};
-use async_cache_disk::{DiskError, DiskErrorKind, Saved, Snapshot};
+use async_cache_disk::{DiskError, DiskErrorKind, Saved};
 
 const PATH: &str = "/var/cache/pages.cache";
 const FOREIGN: &[u8] = b"somebody's thesis, the only copy";
@@ -100,7 +100,7 @@ fn state(disk: &FakeDisk, before: Before) -> State {
     if before == Before::ForeignAgain {
         assert_eq!(disk.bytes(&aside(1)).as_deref(), Some(&b"another"[..]));
     }
-    match Snapshot::open(&vfs, path, sample::VERSION) {
+    match file(&vfs, path).open() {
         Ok(Some(snapshot)) if snapshot.file_id() == [1; 16] => {
             assert_eq!(before, Before::Snapshot);
             assert_holds_with_eager(&vfs, path, &old(), &old_eager());

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use crate::alone;
 use crate::sample::{
-    self, Entry, assert_holds_with_eager, deadlines, eager_entries, entries, find, open, options_of, random,
+    Entry, assert_holds_with_eager, deadlines, eager_entries, entries, file, find, open, options_of, random,
     read_all, read_eager, save_with_eager,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs, verify};
+use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Snapshot, Vfs};
 
 /// The test's own needs, far below the size that a damaged length would claim.
 const SLACK_BYTES: usize = 256 << 10;
@@ -122,10 +122,10 @@ fn every_flipped_byte_costs_what_it_is_in_and_verify_finds_it() {
         disk.overwrite(path(), &bytes);
         limited(bytes.len(), || match place {
             _ if place < HEADER => {
-                let error = Snapshot::open(&vfs, path(), sample::VERSION).unwrap_err();
+                let error = file(&vfs, path()).open().unwrap_err();
                 let kind = if place < 8 { DiskErrorKind::Foreign } else { DiskErrorKind::Damaged };
                 assert_eq!(error.kind(), &kind);
-                assert!(verify(&vfs, path()).is_err());
+                assert!(file(&vfs, path()).any_version().verify().is_err());
             }
             _ if place < *sound.records.last().unwrap() => flipped_record(&sound, &vfs, place),
             _ if place < sound.index => flipped_elsewhere(&sound, &vfs, FindingKind::Gap),
@@ -156,7 +156,7 @@ fn flipped_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
         assert!(!scratch.is_blind());
         assert!(scratch.lost().iter().eq((near == rank).then_some(&rank)));
     }
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     let finding = report.findings.first().unwrap();
     assert_eq!((finding.kind, finding.offset), (FindingKind::Record, sound.records[rank as usize] as u64));
     assert_eq!((report.sound_entries, report.finding_count), (COUNT - 1, 1), "{report:?}");
@@ -170,7 +170,7 @@ fn flipped_bucket(sound: &Sound, vfs: &Arc<dyn Vfs>) -> BTreeSet<u32> {
     assert!(missing.len() <= 42);
     assert_eq!(unread(sound, &snapshot), missing);
     assert_eq!(snapshot.damage().buckets, u64::from(!missing.is_empty()));
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     assert_eq!(report.findings.first().unwrap().kind, FindingKind::Bucket);
     assert_eq!(report.sound_entries as usize, COUNT as usize - missing.len());
     missing
@@ -179,7 +179,7 @@ fn flipped_bucket(sound: &Sound, vfs: &Arc<dyn Vfs>) -> BTreeSet<u32> {
 fn flipped_eager_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
     let hit = sound.eager_records.partition_point(|start| *start <= place) - 1;
     assert_eq!(readable_eager(sound, &open(vfs, path())), hit);
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     let finding = report.findings.first().unwrap();
     assert_eq!((finding.kind, finding.offset), (FindingKind::Eager, sound.eager_records[hit] as u64));
     assert_eq!((report.sound_eager, report.finding_count), (hit as u64, 1), "{report:?}");
@@ -194,7 +194,7 @@ fn flipped_elsewhere(sound: &Sound, vfs: &Arc<dyn Vfs>, kind: FindingKind) {
     let expected = if kind == FindingKind::DeadlinePage { 200 - 42..200 } else { 200..201 };
     assert!(expected.contains(&deadlines(&snapshot).len()), "at most one page is lost");
     assert!(kind == FindingKind::Eager || readable_eager(sound, &snapshot) == sound.eager.len());
-    let report = verify(vfs, path()).unwrap();
+    let report = file(vfs, path()).any_version().verify().unwrap();
     assert_eq!(report.findings.first().unwrap().kind, kind);
     assert_eq!(report.sound_entries, COUNT);
 }
@@ -206,7 +206,7 @@ fn a_file_that_was_cut_is_refused() {
     let (disk, vfs) = disk_with(&sound.bytes);
     for len in 0..sound.bytes.len() {
         disk.overwrite(path(), &sound.bytes[..len]);
-        let opened = limited(len, || Snapshot::open(&vfs, path(), sample::VERSION));
+        let opened = limited(len, || file(&vfs, path()).open());
         match opened {
             Ok(snapshot) => assert!(len == 0 && snapshot.is_none()),
             Err(error) if len < 8 => assert_eq!(error.kind(), &DiskErrorKind::Foreign),
@@ -214,7 +214,7 @@ fn a_file_that_was_cut_is_refused() {
         }
     }
     disk.overwrite(path(), &[&sound.bytes[..], b"tail"].concat());
-    assert_eq!(verify(&vfs, path()).unwrap().findings[0].kind, FindingKind::Trailing);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap().findings[0].kind, FindingKind::Trailing);
     assert_eq!(unread(&sound, &open(&vfs, path())), BTreeSet::new());
 }
 
@@ -352,8 +352,8 @@ fn crafted_records_and_buckets_with_matching_checksums_are_harmless() {
 /// Reads a file in every way. The values in a crafted file are arbitrary; the test only requires
 /// that reading ends.
 fn read_everything(sound: &Sound, vfs: &Arc<dyn Vfs>) {
-    let Ok(Some(snapshot)) = Snapshot::open_any_version(vfs, path()) else {
-        assert!(verify(vfs, path()).is_err());
+    let Ok(Some(snapshot)) = file(vfs, path()).any_version().open() else {
+        assert!(file(vfs, path()).any_version().verify().is_err());
         return;
     };
     let mut scratch = Scratch::new();
@@ -365,7 +365,7 @@ fn read_everything(sound: &Sound, vfs: &Arc<dyn Vfs>) {
     assert!(read_all(&snapshot).len() <= sound.bytes.len());
     assert!(deadlines(&snapshot).len() <= sound.bytes.len());
     assert!(read_eager(&snapshot).0.len() <= sound.bytes.len());
-    verify(vfs, path()).unwrap();
+    file(vfs, path()).any_version().verify().unwrap();
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn buckets_that_all_claim_to_overflow_end_after_eight() {
     assert_eq!(snapshot.locate(b"no such key", &mut Scratch::new()), None);
     assert!((8..10).contains(&disk.calls().len()));
     assert_eq!(missing(&sound, &snapshot), BTreeSet::new());
-    assert_eq!(verify(&vfs, path()).unwrap().findings[0].kind, FindingKind::Bucket);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap().findings[0].kind, FindingKind::Bucket);
 }
 
 /// The file with a changed slot for a rank, and a corrected checksum of the slot's bucket.
@@ -448,7 +448,7 @@ fn verify_finds_a_slot_that_names_the_inside_of_any_record_the_last_one_too() {
     let sound = sound();
     for rank in [0, 7, COUNT - 1] {
         let (_disk, vfs) = disk_with(&with_slot(&sound, rank, |slot| slot[6] += 1));
-        let report = verify(&vfs, path()).unwrap();
+        let report = file(&vfs, path()).any_version().verify().unwrap();
         let offsets: Vec<u64> = report.findings.iter().map(|finding| finding.offset).collect();
         let inside = sound.records[rank as usize] as u64 + 1;
         assert_eq!((report.sound_entries, offsets.first()), (COUNT - 1, Some(&inside)), "{report:?}");
@@ -463,7 +463,7 @@ fn verify_counts_no_rank_twice() {
     let _alone = alone();
     let sound = sound();
     let (_disk, vfs) = disk_with(&with_slot(&sound, 7, |slot| slot[2] = 8));
-    let report = verify(&vfs, path()).unwrap();
+    let report = file(&vfs, path()).any_version().verify().unwrap();
     assert_eq!(
         (report.sound_entries, report.findings[0].kind),
         (COUNT - 1, FindingKind::Bucket),

@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::sample::{
-    Entry, SAVED_AT, VERSION, assert_holds, assert_holds_as, assert_holds_with_eager, open, options_of,
-    save_with_eager, secret, with_secret,
+    Entry, SAVED_AT, assert_holds, assert_holds_as, assert_holds_with_eager, file, open, options_of, save_to,
+    secret, with_secret,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{
-    EagerStep, KeyKind, ReadOptions, RealDisk, Scratch, Snapshot, Times, Tombstones, Vfs, Writer, verify_with,
-};
+use async_cache_disk::{EagerStep, KeyKind, RealDisk, Scratch, Times, Tombstones, Vfs};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -76,9 +74,8 @@ fn the_file_of_format_version_1_was_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v1.acf");
-    // 84 places for 82 entries: one bucket overflows.
-    let options = options_of(1).producer("golden").buckets(2);
-    let mut writer = Writer::create(&vfs, &path, options).unwrap();
+    let options = options_of(1).buckets(2); // 84 places for 82 entries: one of them overflows
+    let mut writer = file(&vfs, &path).producer("golden").write(options).unwrap();
     let forgotten = writer.push(b"forgotten", b"nobody finds this", Some(SAVED_AT)).unwrap();
     for entry in version_1() {
         writer.push(&entry.key, &entry.value, entry.deadline).unwrap();
@@ -103,8 +100,8 @@ fn the_file_of_format_version_1_with_eager_records_was_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v1-eager.acf");
-    let options = options_of(2).producer("golden");
-    save_with_eager(&vfs, &path, &version_1(), &version_1_eager(), options).unwrap();
+    let file = file(&vfs, &path).producer("golden");
+    save_to(&file, &version_1(), &version_1_eager(), options_of(2)).unwrap();
     assert!(
         bytes_of(&path) == bytes_of(&golden("v1-eager.acf")),
         "the writer writes other bytes than it did"
@@ -129,8 +126,8 @@ fn version_1_compressed() -> Vec<Entry> {
 #[test]
 fn the_file_of_format_version_1_with_a_secret_is_readable() {
     let (vfs, path) = disk_with("v1-mac.acf");
-    assert_holds_as(&vfs, &path, &with_secret(), &version_1(), &version_1_eager());
-    let snapshot = Snapshot::open_with(&vfs, &path, &with_secret()).unwrap().unwrap();
+    assert_holds_as(&with_secret(&vfs, &path), &version_1(), &version_1_eager());
+    let snapshot = with_secret(&vfs, &path).open().unwrap().unwrap();
     assert!(snapshot.has_mac() && snapshot.file_id() == [3; 16]);
 }
 
@@ -140,21 +137,21 @@ fn the_file_of_format_version_1_with_a_secret_was_written_like_this() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v1-mac.acf");
-    let options = options_of(3).producer("golden").secret(secret());
-    save_with_eager(&vfs, &path, &version_1(), &version_1_eager(), options).unwrap();
+    let file = with_secret(&vfs, &path).producer("golden");
+    save_to(&file, &version_1(), &version_1_eager(), options_of(3)).unwrap();
     assert!(bytes_of(&path) == bytes_of(&golden("v1-mac.acf")), "the writer writes other bytes than it did");
 }
 
 /// The written bytes are not asserted: another version of zstd may compress to other bytes. The
 /// calls were `options_of(4)` (with a secret `options_of(5)`), `producer("golden")`,
-/// `Compression::ZSTD`, then `save_with_eager`.
+/// `Compression::ZSTD`, then `save_to`.
 #[test]
 fn the_compressed_files_of_format_version_1_with_and_without_a_secret_are_readable() {
-    let plain = ReadOptions::new().version(VERSION);
-    for (name, options, id) in [("v1-zstd.acf", plain, 4), ("v1-zstd-mac.acf", with_secret(), 5)] {
+    for (name, secret, id) in [("v1-zstd.acf", None, 4), ("v1-zstd-mac.acf", Some(secret()), 5)] {
         let (vfs, path) = disk_with(name);
-        assert_holds_as(&vfs, &path, &options, &version_1_compressed(), &version_1_eager());
-        let snapshot = Snapshot::open_with(&vfs, &path, &options).unwrap().unwrap();
+        let file = file(&vfs, &path).secret(secret);
+        assert_holds_as(&file, &version_1_compressed(), &version_1_eager());
+        let snapshot = file.open().unwrap().unwrap();
         assert!(
             snapshot.is_compressed() && snapshot.dictionary_bytes() > 0 && snapshot.file_id() == [id; 16]
         );
@@ -195,8 +192,8 @@ const MERGED: [(&str, u8, bool); 2] = [("v1-merged.acf", 6, false), ("v1-merged-
 fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_are_readable() {
     for (name, id, has_secret) in MERGED {
         let (vfs, path) = disk_with(name);
-        let options = if has_secret { with_secret() } else { ReadOptions::new().version(VERSION) };
-        let snapshot = Snapshot::open_with(&vfs, &path, &options).unwrap().unwrap();
+        let file = file(&vfs, &path).secret(has_secret.then(secret));
+        let snapshot = file.open().unwrap().unwrap();
         let mut scratch = Scratch::new();
         for (rank, (key, value, times)) in (0..).zip(version_1_merged()) {
             let found = snapshot.find(&key, &mut scratch).unwrap();
@@ -210,7 +207,7 @@ fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_are_readab
         assert_eq!(snapshot.tombstones(), version_1_deleted());
         assert_eq!((snapshot.written_until(), snapshot.file_id()), (SAVED_AT, [id; 16]));
         assert_eq!(snapshot.has_mac(), has_secret);
-        let report = verify_with(&vfs, &path, &options).unwrap();
+        let report = file.verify().unwrap();
         assert!(report.is_clean() && report.sound_entries == 53, "{report:?}");
     }
 }
@@ -222,8 +219,8 @@ fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_were_writt
     for (name, id, has_secret) in MERGED {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        let options = options_of(id).producer("golden").secret(has_secret.then(secret));
-        let mut writer = Writer::create(&vfs, &path, options).unwrap();
+        let file = file(&vfs, &path).producer("golden").secret(has_secret.then(secret));
+        let mut writer = file.write(options_of(id)).unwrap();
         for (key, value, times) in version_1_merged() {
             writer.push(&key, &value, times).unwrap();
         }
@@ -252,7 +249,7 @@ fn the_file_that_python_wrote_is_readable() {
     let mut scratch = Scratch::new();
     let found = snapshot.find(b"\xa4text", &mut scratch).unwrap();
     assert_eq!((found.value, found.rank), (&b"\xa7gr\xc3\xbc\xc3\x9fe"[..], 0));
-    let report = async_cache_disk::verify(&vfs, &path).unwrap();
+    let report = file(&vfs, &path).any_version().verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.sound_entries, report.sound_eager), (20, 1));
 }
@@ -261,12 +258,12 @@ fn the_file_that_python_wrote_is_readable() {
 /// here, as the bytes given by `docs/values.md`.
 #[test]
 fn the_files_that_python_wrote_with_a_secret_and_compressed_are_readable() {
-    let plain = ReadOptions::new().version(VERSION);
-    for (name, options, is_compressed) in
-        [("v1-python-mac.acf", with_secret(), false), ("v1-python-zstd.acf", plain, true)]
+    for (name, secret, is_compressed) in
+        [("v1-python-mac.acf", Some(secret()), false), ("v1-python-zstd.acf", None, true)]
     {
         let (vfs, path) = disk_with(name);
-        let snapshot = Snapshot::open_with(&vfs, &path, &options).unwrap().unwrap();
+        let file = file(&vfs, &path).secret(secret);
+        let snapshot = file.open().unwrap().unwrap();
         assert_eq!((snapshot.has_mac(), snapshot.is_compressed()), (!is_compressed, is_compressed));
         assert_eq!(snapshot.dictionary_bytes() > 0, is_compressed);
         let mut scratch = Scratch::new();
@@ -288,7 +285,7 @@ fn the_files_that_python_wrote_with_a_secret_and_compressed_are_readable() {
         let product = snapshot.find(b"\xabproduct:119", &mut scratch).unwrap().value;
         assert!(product.starts_with(b"\x84\xa2id\x77\xa4name\xb2product number 119"), "{product:x?}");
         assert!(snapshot.tombstones().deleted_at(KeyKind::Canonical, b"\xa7deleted") > 0);
-        let report = verify_with(&vfs, &path, &options).unwrap();
+        let report = file.verify().unwrap();
         assert!(report.is_clean(), "{report:?}");
         assert_eq!((report.sound_entries, report.sound_eager), (154, 3));
     }

@@ -6,11 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sample::{SAVED_AT, assert_holds, entries, options, save};
+use crate::sample::{assert_holds, entries, file, nothing, options, save};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{
-    DiskErrorKind, Learned, Merge, ReadOptions, SaveLock, Tombstones, Vfs, Writer, clear,
-};
+use async_cache_disk::{DiskErrorKind, Known, Vfs};
 
 const NO_WAIT: Duration = Duration::ZERO;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,9 +35,9 @@ fn a_symlink_in_the_locks_place_is_an_error_at_once_wherever_it_leads() {
         disk.put_link(lock(), Path::new(target));
         disk.repair();
         let errors = [
-            SaveLock::take(&vfs, path(), DAY).unwrap_err(),
-            clear(&vfs, path(), Some(DAY)).unwrap_err(),
-            Merge::begin(&vfs, path(), &ReadOptions::new(), DAY).unwrap_err(),
+            file(&vfs, path()).lock(DAY).unwrap_err(),
+            file(&vfs, path()).clear(Some(DAY)).unwrap_err(),
+            file(&vfs, path()).begin(Some(DAY)).unwrap_err(),
         ];
         for error in errors {
             assert_eq!(error.kind(), &DiskErrorKind::Trust, "{target}: {error}");
@@ -60,7 +58,7 @@ fn on_the_real_disk_a_symlink_to_nothing_in_the_locks_place_is_an_error_too() {
     let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
     let path = folder.path().join("pages.cache");
     std::os::unix::fs::symlink("nowhere", folder.path().join("pages.cache.lock")).unwrap();
-    let error = SaveLock::take(&vfs, &path, NO_WAIT).unwrap_err();
+    let error = file(&vfs, &path).lock(NO_WAIT).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Trust, "{error}");
 }
 
@@ -72,7 +70,7 @@ fn a_lock_file_that_comes_and_goes_is_an_error_after_some_attempts() {
     let vfs = disk.as_vfs();
     disk.put_dir(Path::new("/cache"));
     disk.fail_every("create_new", io::ErrorKind::AlreadyExists);
-    let error = SaveLock::take(&vfs, path(), DAY).unwrap_err();
+    let error = file(&vfs, path()).lock(DAY).unwrap_err();
     assert!(error.to_string().contains("removed and created again all the time"), "{error}");
     assert!(disk.calls().len() < 100);
 }
@@ -85,10 +83,9 @@ fn a_folder_that_is_a_symlink_to_nothing_is_a_clear_error() {
     let vfs = disk.as_vfs();
     disk.put_link(Path::new("/data"), Path::new("/mnt/not-mounted"));
     let below = Path::new("/data/pages.cache");
-    for error in [
-        SaveLock::take(&vfs, below, NO_WAIT).unwrap_err(),
-        Writer::create(&vfs, below, options()).unwrap_err(),
-    ] {
+    for error in
+        [file(&vfs, below).lock(NO_WAIT).unwrap_err(), file(&vfs, below).write(options()).unwrap_err()]
+    {
         assert_eq!(error.kind(), &DiskErrorKind::NotAFile, "{error}");
         assert!(
             error.to_string().contains("a symlink to /mnt/not-mounted, where there is nothing"),
@@ -102,9 +99,9 @@ fn a_folder_that_is_a_symlink_to_nothing_is_a_clear_error() {
 #[test]
 fn a_relative_path_without_a_working_directory_is_an_error() {
     let vfs = FakeDisk::new().as_vfs();
-    let error = SaveLock::take(&vfs, Path::new("pages.cache"), NO_WAIT).unwrap_err();
+    let error = file(&vfs, Path::new("pages.cache")).lock(NO_WAIT).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Io, "{error}");
-    let error = Writer::create(&vfs, Path::new("some/folder/pages.cache"), options()).unwrap_err();
+    let error = file(&vfs, Path::new("some/folder/pages.cache")).write(options()).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Io, "{error}");
 }
 
@@ -123,14 +120,13 @@ fn where_there_are_no_locks_saves_work_and_say_so() {
             let why = saved.without_locks.expect("it says that there are no locks");
             assert_eq!(why, io::Error::from(number).to_string());
 
-            let mut merge = Merge::begin(&vfs, path(), &ReadOptions::new(), NO_WAIT).unwrap();
-            merge.join(Tombstones::default(), Learned::default());
-            let mut writer = Writer::create(&vfs, path(), options()).unwrap();
-            merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
-            let merged = merge.finish(writer, SAVED_AT).unwrap();
-            assert_eq!((merged.copied, merged.saved.without_locks.is_some()), (10, true));
+            let save = file(&vfs, path()).begin(Some(NO_WAIT)).unwrap();
+            let joining = save.write(options(), Known::default(), None).unwrap();
+            let finished = joining.join(&nothing()).unwrap().finish().unwrap();
+            let copied = finished.merged.unwrap().copied;
+            assert_eq!((copied, finished.saved.without_locks.is_some()), (10, true));
         }
-        assert!(clear(&vfs, path(), Some(NO_WAIT)).unwrap());
+        assert!(file(&vfs, path()).clear(Some(NO_WAIT)).unwrap());
         assert_eq!(disk.files(), [lock()]);
     }
 }
@@ -140,7 +136,7 @@ fn an_error_of_the_lock_that_says_something_else_is_an_error() {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
     disk.fail_every("try_lock", io::ErrorKind::PermissionDenied);
-    assert_eq!(SaveLock::take(&vfs, path(), NO_WAIT).unwrap_err().kind(), &DiskErrorKind::Io);
+    assert_eq!(file(&vfs, path()).lock(NO_WAIT).unwrap_err().kind(), &DiskErrorKind::Io);
     assert_eq!(save(&vfs, path(), &entries(1, 1), options()).unwrap_err().kind(), &DiskErrorKind::Io);
     assert_eq!(disk.files(), [lock()], "the temporary file is gone");
     disk.repair();

@@ -6,13 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::sample::{
-    self, Entry, VERSION, another_secret, assert_holds, assert_holds_as, deadlines, eager_entries, entries,
-    options_of, random, read_all, save, save_with_eager, secret, with_secret,
+    self, Entry, another_secret, assert_holds, assert_holds_as, deadlines, eager_entries, entries, file,
+    options_of, random, read_all, save, save_to, secret, with_secret,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{
-    DiskErrorKind, FindingKind, ReadOptions, Scratch, Snapshot, Vfs, Writer, clear, verify, verify_with,
-};
+use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Vfs};
 
 const COUNT: u32 = 90;
 const EAGER: u32 = 5;
@@ -28,8 +26,7 @@ fn saved(generation: u8) -> Vec<u8> {
     let disk = FakeDisk::new();
     let number = u32::from(generation);
     let (entries, eager) = (entries(COUNT, number), eager_entries(EAGER, number));
-    let options = options_of(generation).secret(secret());
-    save_with_eager(&disk.as_vfs(), path(), &entries, &eager, options).unwrap();
+    save_to(&with_secret(&disk.as_vfs(), path()), &entries, &eager, options_of(generation)).unwrap();
     disk.bytes(path()).unwrap()
 }
 
@@ -81,7 +78,7 @@ fn reseal(bytes: &mut [u8], file_id: u8, (start, len): (usize, usize)) {
 
 /// Reads a file in every way: all data read is data that was saved.
 fn assert_nothing_else_is_served(vfs: &Arc<dyn Vfs>, entries: &[Entry], eager: &[Entry]) -> usize {
-    let snapshot = match Snapshot::open_with(vfs, path(), &with_secret()) {
+    let snapshot = match with_secret(vfs, path()).open() {
         Ok(snapshot) => snapshot.expect("there is a file"),
         Err(error) => {
             assert!(
@@ -119,21 +116,22 @@ fn assert_nothing_else_is_served(vfs: &Arc<dyn Vfs>, entries: &[Entry], eager: &
 #[test]
 fn a_file_with_a_secret_comes_back_with_it_and_says_so() {
     let (disk, vfs) = disk_with(&saved(1));
-    assert_holds_as(&vfs, path(), &with_secret(), &entries(COUNT, 1), &eager_entries(EAGER, 1));
-    let snapshot = Snapshot::open_with(&vfs, path(), &with_secret()).unwrap().unwrap();
+    assert_holds_as(&with_secret(&vfs, path()), &entries(COUNT, 1), &eager_entries(EAGER, 1));
+    let snapshot = with_secret(&vfs, path()).open().unwrap().unwrap();
     assert!(snapshot.has_mac());
-    let other_version = ReadOptions::new().version("v2").secret(secret());
-    let error = Snapshot::open_with(&vfs, path(), &other_version).unwrap_err();
+    let error = with_secret(&vfs, path()).version("v2").open().unwrap_err();
     assert!(matches!(error.kind(), DiskErrorKind::OtherVersion { .. }));
-    assert!(save(&vfs, path(), &entries(3, 2), options_of(2).secret(secret())).unwrap().set_aside.is_none());
+    let saved = save_to(&with_secret(&vfs, path()), &entries(3, 2), &[], options_of(2)).unwrap();
+    assert!(saved.set_aside.is_none());
     assert_eq!(disk.files(), [path()]);
 }
 
 #[test]
 fn many_entries_with_a_secret_fill_their_smaller_buckets_and_pages() {
     let vfs = FakeDisk::new().as_vfs();
-    save(&vfs, path(), &entries(5000, 1), options_of(1).secret(secret()).buckets(126)).unwrap();
-    assert_holds_as(&vfs, path(), &with_secret(), &entries(5000, 1), &[]);
+    let file = with_secret(&vfs, path());
+    save_to(&file, &entries(5000, 1), &[], options_of(1).buckets(126)).unwrap();
+    assert_holds_as(&file, &entries(5000, 1), &[]);
 }
 
 #[test]
@@ -145,20 +143,20 @@ fn another_secret_none_and_one_for_a_file_without_are_refused_set_aside_and_clea
     ] {
         let disk = FakeDisk::new();
         let vfs = disk.as_vfs();
-        save(&vfs, path(), &entries(COUNT, 1), options_of(1).secret(written)).unwrap();
+        save_to(&file(&vfs, path()).secret(written), &entries(COUNT, 1), &[], options_of(1)).unwrap();
         let bytes = disk.bytes(path()).unwrap();
-        let options = ReadOptions::new().version(VERSION).secret(read);
-        let error = Snapshot::open_with(&vfs, path(), &options).unwrap_err();
+        let file = file(&vfs, path()).secret(read);
+        let error = file.open().unwrap_err();
         assert_eq!(error.kind(), &DiskErrorKind::Trust);
         assert!(error.to_string().contains(words), "{error}");
-        assert_eq!(verify_with(&vfs, path(), &options).unwrap_err().kind(), &DiskErrorKind::Trust);
+        assert_eq!(file.verify().unwrap_err().kind(), &DiskErrorKind::Trust);
 
-        let saved = save(&vfs, path(), &entries(3, 2), options_of(2).secret(read)).unwrap();
+        let saved = save_to(&file, &entries(3, 2), &[], options_of(2)).unwrap();
         assert_eq!(disk.bytes(&saved.set_aside.unwrap()), Some(bytes.clone()));
-        assert_holds_as(&vfs, path(), &options, &entries(3, 2), &[]);
+        assert_holds_as(&file, &entries(3, 2), &[]);
 
         disk.put(path(), &bytes);
-        assert!(clear(&vfs, path(), None).unwrap(), "whoever clears the cache need not know the secret");
+        assert!(file.secret(None).clear(None).unwrap(), "whoever clears the cache need not know the secret");
         assert_eq!(disk.bytes(path()), None);
     }
 }
@@ -181,7 +179,7 @@ fn every_flipped_byte_is_refused_or_a_miss_even_if_the_checksum_is_made_right() 
             disk.overwrite(path(), &forged);
             let served = assert_nothing_else_is_served(&vfs, &all, &eager);
             assert!(start != 0 || served == 0, "a header that was changed at {place} was believed");
-            match verify_with(&vfs, path(), &with_secret()) {
+            match with_secret(&vfs, path()).verify() {
                 Ok(report) => assert!(start != 0 && !report.is_clean()),
                 Err(_) => assert_eq!(start, 0),
             }
@@ -206,7 +204,7 @@ fn records_that_are_swapped_copied_or_replayed_from_an_older_file_are_misses() {
         reseal(&mut forged, 2, (start, len));
         disk.overwrite(path(), &forged);
         assert_nothing_else_is_served(&vfs, &all, &eager);
-        assert!(!verify_with(&vfs, path(), &with_secret()).unwrap().is_clean());
+        assert!(!with_secret(&vfs, path()).verify().unwrap().is_clean());
         // Swapped: every other unit of the same length.
         for &(other, _) in units[1..].iter().filter(|(other, of)| *of == len && *other > start) {
             let mut forged = bytes.clone();
@@ -221,7 +219,7 @@ fn records_that_are_swapped_copied_or_replayed_from_an_older_file_are_misses() {
     // The header of the older file before the new file, and vice versa.
     for (front, behind) in [(&older, &bytes), (&bytes, &older)] {
         disk.overwrite(path(), &[&front[..HEADER], &behind[HEADER..]].concat());
-        let snapshot = Snapshot::open_with(&vfs, path(), &with_secret()).unwrap().unwrap();
+        let snapshot = with_secret(&vfs, path()).open().unwrap().unwrap();
         assert!(read_all(&snapshot).iter().all(Option::is_none));
         assert_eq!(sample::read_eager(&snapshot).0, []);
     }
@@ -231,7 +229,7 @@ fn records_that_are_swapped_copied_or_replayed_from_an_older_file_are_misses() {
 fn a_record_of_a_file_without_a_secret_is_not_believed_in_one_with_it() {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
-    save(&vfs, path(), &entries(COUNT, 1), options_of(1).secret(secret())).unwrap();
+    save_to(&with_secret(&vfs, path()), &entries(COUNT, 1), &[], options_of(1)).unwrap();
     let bytes = disk.bytes(path()).unwrap();
     // The flag "there is a tag" is removed from the record, and the checksum corrected.
     let mut forged = bytes.clone();
@@ -239,15 +237,15 @@ fn a_record_of_a_file_without_a_secret_is_not_believed_in_one_with_it() {
     forged[HEADER + 4] &= !8;
     reseal(&mut forged, 1, (HEADER, len - TAG));
     disk.overwrite(path(), &forged);
-    let snapshot = Snapshot::open_with(&vfs, path(), &with_secret()).unwrap().unwrap();
+    let snapshot = with_secret(&vfs, path()).open().unwrap().unwrap();
     assert_eq!(snapshot.find(b"key 0", &mut Scratch::new()), None);
     // The feature is removed from the header: the result is a file without a secret.
     let mut forged = bytes;
     forged[16] &= !1;
     reseal(&mut forged, 1, (0, HEADER));
     disk.overwrite(path(), &forged);
-    assert_eq!(Snapshot::open_with(&vfs, path(), &with_secret()).unwrap_err().kind(), &DiskErrorKind::Trust);
-    let report = verify(&vfs, path()).unwrap();
+    assert_eq!(with_secret(&vfs, path()).open().unwrap_err().kind(), &DiskErrorKind::Trust);
+    let report = file(&vfs, path()).any_version().verify().unwrap();
     assert_eq!(report.findings[0].kind, FindingKind::Record, "and nothing in it is a record of such a one");
 }
 
@@ -259,10 +257,10 @@ fn entries_are_copied_between_files_with_and_without_a_secret() {
         let disk = FakeDisk::new();
         let vfs = disk.as_vfs();
         let (all, eager) = (entries(COUNT, 1), eager_entries(EAGER, 1));
-        save_with_eager(&vfs, path(), &all, &eager, options_of(1).secret(from)).unwrap();
-        let snapshot = Snapshot::open_with(&vfs, path(), &ReadOptions::new().secret(from)).unwrap().unwrap();
-        let copy = Path::new("/cache/copy.cache");
-        let mut writer = Writer::create(&vfs, copy, options_of(2).secret(to)).unwrap();
+        save_to(&file(&vfs, path()).secret(from), &all, &eager, options_of(1)).unwrap();
+        let snapshot = file(&vfs, path()).secret(from).open().unwrap().unwrap();
+        let copy = file(&vfs, Path::new("/cache/copy.cache")).secret(to);
+        let mut writer = copy.write(options_of(2)).unwrap();
         let mut records = snapshot.records();
         while let Some(async_cache_disk::Step::Record(record)) = records.next_step() {
             writer.copy(&record).unwrap();
@@ -272,7 +270,7 @@ fn entries_are_copied_between_files_with_and_without_a_secret() {
             writer.copy_eager(&record).unwrap();
         }
         writer.finish().unwrap();
-        assert_holds_as(&vfs, copy, &ReadOptions::new().version(VERSION).secret(to), &all, &eager);
+        assert_holds_as(&copy, &all, &eager);
     }
     let vfs = FakeDisk::new().as_vfs();
     save(&vfs, path(), &entries(3, 1), options_of(1)).unwrap();

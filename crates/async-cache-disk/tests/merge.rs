@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sample::{SAVED_AT, VERSION, options, random};
+use crate::sample::{SAVED_AT, file, random};
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, SaveLock, Scratch,
-    Snapshot, Step, Times, Tombstones, Vfs, Writer, verify,
+    Cold, DiskError, DiskErrorKind, KeyKind, Known, Learned, Merged, Ours, Pushed, Scratch, Snapshot, Step,
+    Times, Tombstones, Vfs, WriteOptions,
 };
 
 const PATH: &str = "/var/cache/pages.cache";
@@ -21,10 +21,6 @@ type Map = BTreeMap<u32, (u64, u32)>;
 
 fn path() -> &'static Path {
     Path::new(PATH)
-}
-
-fn wanted() -> ReadOptions {
-    ReadOptions::new().version(VERSION)
 }
 
 fn bytes_of(key: u32) -> Vec<u8> {
@@ -48,7 +44,7 @@ struct Process {
 
 impl Process {
     fn open(vfs: &Arc<dyn Vfs>) -> Self {
-        let opened = Snapshot::open(vfs, path(), VERSION).unwrap();
+        let opened = file(vfs, path()).open().unwrap();
         let cold = opened.as_ref().map_or(0, Snapshot::len);
         let mut learned = Learned::default();
         learned.opened(opened.as_ref().map(Snapshot::file_id));
@@ -85,17 +81,17 @@ impl Process {
     }
 
     fn save(&mut self, vfs: &Arc<dyn Vfs>, now: u64, maxsize: Option<usize>) -> Result<Merged, DiskError> {
-        let mut merge = Merge::begin(vfs, path(), &wanted(), NO_WAIT)?;
-        merge.join(self.tombstones.clone(), self.learned.clone());
-        if merge.is_needed() {
-            self.memory.iter().for_each(|(key, (time, _))| merge.note(&bytes_of(*key), *time));
+        let known = Known { tombstones: self.tombstones.clone(), learned: self.learned.clone() };
+        let save = file(vfs, path()).begin(Some(NO_WAIT))?;
+        let mut joining = save.write(WriteOptions::new(now), known, None)?;
+        if joining.is_needed() {
+            self.memory.iter().for_each(|(key, (time, _))| joining.note(&bytes_of(*key), *time));
         }
-        let mut writer = Writer::create(vfs, path(), options())?;
         let is_cold = |rank| self.cold.contains(&rank);
         let cold = self.opened.as_ref().map(|snapshot| Cold { snapshot, contains: &is_cold });
         let refused = self.refuses.map(u32::to_le_bytes);
-        let is_allowed = |value: &[u8]| refused.is_none_or(|refused| value != refused);
-        merge.write_theirs(&mut writer, now, maxsize, cold.as_ref(), &is_allowed)?;
+        let allows = |value: &[u8]| refused.is_none_or(|refused| value != refused);
+        let mut output = joining.join(&Ours { maxsize, eager: None, cold, allows: &allows })?;
         if let Some(opened) = &self.opened {
             let mut records = opened.records();
             while let Some(step) = records.next_wanted(is_cold) {
@@ -106,18 +102,17 @@ impl Process {
                         continue;
                     }
                 };
-                if merge.admits(&mut writer, record.key, record.written_at.unwrap_or(0)) {
-                    writer.copy(&record)?;
-                }
+                let (Pushed::Written | Pushed::Superseded) = output.carry(&record)? else {
+                    panic!("it was in a file before")
+                };
             }
         }
         for (key, (time, value)) in &self.memory {
             let times = Times { deadline: None, written_at: Some(*time) };
-            if merge.admits(&mut writer, &bytes_of(*key), *time) {
-                writer.push(&bytes_of(*key), &value.to_le_bytes(), times)?;
-            }
+            let pushed = output.push(&bytes_of(*key), &value.to_le_bytes(), times)?;
+            assert!(!matches!(pushed, Pushed::TooLarge(_)));
         }
-        let merged = merge.finish(writer, now)?;
+        let merged = output.finish()?.merged.expect("it merges");
         self.tombstones.subtract(&merged.tombstones);
         self.learned = merged.learned.clone();
         Ok(merged)
@@ -125,8 +120,8 @@ impl Process {
 }
 
 fn content(vfs: &Arc<dyn Vfs>) -> Map {
-    let Some(snapshot) = Snapshot::open(vfs, path(), VERSION).unwrap() else { return Map::new() };
-    let report = verify(vfs, path()).unwrap();
+    let Some(snapshot) = file(vfs, path()).open().unwrap() else { return Map::new() };
+    let report = file(vfs, path()).any_version().verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     let mut records = snapshot.records();
     let mut content = Map::new();
@@ -294,7 +289,7 @@ fn what_is_in_memory_and_was_deleted_by_another_one_long_ago_is_not_saved_again(
     b.delete(1, 13);
     b.save(&vfs, 14, None).unwrap();
     b.save(&vfs, 15 + WEEK, None).unwrap(); // forgets the tombstone
-    assert_eq!(Snapshot::open(&vfs, path(), VERSION).unwrap().unwrap().tombstones().len(), 0);
+    assert_eq!(file(&vfs, path()).open().unwrap().unwrap().tombstones().len(), 0);
     a.save(&vfs, 16 + WEEK, None).unwrap();
     assert_eq!(content(&vfs), Map::from([(2, (11, 2))]));
 }
@@ -310,7 +305,7 @@ fn tombstones_that_are_damaged_hide_what_is_older_than_the_file() {
     let mut bytes = disk.bytes(path()).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     disk.overwrite(path(), &bytes);
-    assert_eq!(verify(&vfs, path()).unwrap().finding_count, 1);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap().finding_count, 1);
     let mut b = Process::default();
     b.set(2, SAVED_AT - 5, 2);
     b.set(3, SAVED_AT + 1, 3);
@@ -321,7 +316,7 @@ fn tombstones_that_are_damaged_hide_what_is_older_than_the_file() {
 #[test]
 fn who_holds_the_lock_is_waited_for_and_then_named() {
     let vfs = FakeDisk::new().as_vfs();
-    let lock = SaveLock::take(&vfs, path(), NO_WAIT).unwrap();
+    let lock = file(&vfs, path()).lock(NO_WAIT).unwrap();
     let error = Process::default().save(&vfs, 1, None).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Locked);
     assert!(error.to_string().contains(PATH) && error.to_string().contains("try again"), "{error}");
@@ -334,11 +329,11 @@ fn a_real_lock_is_waited_for_and_a_released_one_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pages.cache");
     let vfs: Arc<dyn Vfs> = Arc::new(async_cache_disk::RealDisk);
-    let lock = SaveLock::take(&vfs, &path, NO_WAIT).unwrap();
-    let error = SaveLock::take(&vfs, &path, Duration::from_millis(30)).unwrap_err();
+    let lock = file(&vfs, &path).lock(NO_WAIT).unwrap();
+    let error = file(&vfs, &path).lock(Duration::from_millis(30)).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Locked);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| SaveLock::take(&vfs, &path, Duration::from_secs(60)).map(drop));
+        let waiting = scope.spawn(|| file(&vfs, &path).lock(Duration::from_secs(60)).map(drop));
         drop(lock);
         waiting.join().unwrap().unwrap();
     });

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sample::{SAVED_AT, VERSION, another_secret, options, secret, with_secret};
+use crate::sample::{SAVED_AT, another_secret, file, nothing, options, secret, with_secret};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Compression, DiskErrorKind, KeyKind, Learned, Merge, Merged, ReadOptions, RealDisk, Scratch, Secret,
-    Snapshot, Times, Tombstones, Vfs, WriteOptions, Writer, verify_with,
+    CacheFile, Compression, DiskErrorKind, KeyKind, Known, Merged, Pushed, RealDisk, Saved, Scratch, Times,
+    Tombstones, Vfs, WriteOptions,
 };
 
 const COUNT: u64 = 200;
@@ -23,32 +23,30 @@ fn value_of(key: u64) -> String {
 
 /// A process saves entries with these numbers; all of its entries are in memory.
 fn save(
-    vfs: &Arc<dyn Vfs>,
+    file: &CacheFile,
     keys: std::ops::Range<u64>,
-    deleted: Tombstones,
-    secret: Option<Secret>,
+    tombstones: Tombstones,
     options: WriteOptions,
-) -> Merged {
-    let wanted = ReadOptions::new().version(VERSION).secret(secret);
-    let mut merge = Merge::begin(vfs, path(), &wanted, Duration::ZERO).unwrap();
-    merge.join(deleted, Learned::default());
-    if merge.is_needed() {
-        keys.clone().for_each(|key| merge.note(&key.to_le_bytes(), SAVED_AT + key));
+) -> (Saved, Merged) {
+    let known = Known { tombstones, ..Known::default() };
+    let save = file.begin(Some(Duration::ZERO)).unwrap();
+    let mut joining = save.write(options, known, None).unwrap();
+    if joining.is_needed() {
+        keys.clone().for_each(|key| joining.note(&key.to_le_bytes(), SAVED_AT + key));
     }
-    let mut writer = Writer::create(vfs, path(), options.secret(secret)).unwrap();
-    merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
+    let mut output = joining.join(&nothing()).unwrap();
     for key in keys {
-        let (bytes, times) = (key.to_le_bytes(), Times { deadline: None, written_at: Some(SAVED_AT + key) });
-        if merge.admits(&mut writer, &bytes, SAVED_AT + key) {
-            writer.push(&bytes, value_of(key).as_bytes(), times).unwrap();
-        }
+        let times = Times { deadline: None, written_at: Some(SAVED_AT + key) };
+        let pushed = output.push(&key.to_le_bytes(), value_of(key).as_bytes(), times).unwrap();
+        assert!(!matches!(pushed, Pushed::TooLarge(_)));
     }
-    merge.finish(writer, SAVED_AT).unwrap()
+    let finished = output.finish().unwrap();
+    (finished.saved, finished.merged.unwrap())
 }
 
-fn assert_holds(vfs: &Arc<dyn Vfs>, keys: std::ops::Range<u64>, wanted: &ReadOptions) {
-    let snapshot = Snapshot::open_with(vfs, path(), wanted).unwrap().unwrap();
-    let report = verify_with(vfs, path(), wanted).unwrap();
+fn assert_holds(file: &CacheFile, keys: std::ops::Range<u64>) {
+    let snapshot = file.open().unwrap().unwrap();
+    let report = file.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(u64::from(snapshot.len()), keys.end - keys.start);
     let mut scratch = Scratch::new();
@@ -67,13 +65,13 @@ fn what_another_process_saved_is_joined_however_the_two_compress_and_with_a_secr
             (Compression::ZSTD, Compression::ZSTD),
         ] {
             let vfs = FakeDisk::new().as_vfs();
-            save(&vfs, 0..COUNT, Tombstones::default(), secret, options().compression(theirs));
+            let file = file(&vfs, path()).secret(secret);
+            save(&file.clone().compression(theirs), 0..COUNT, Tombstones::default(), options());
             let half = COUNT / 2..COUNT + COUNT / 2;
-            let merged = save(&vfs, half, Tombstones::default(), secret, options().compression(ours));
+            let (_, merged) = save(&file.clone().compression(ours), half, Tombstones::default(), options());
             assert_eq!(merged.copied, COUNT / 2);
-            let wanted = ReadOptions::new().version(VERSION).secret(secret);
-            assert_holds(&vfs, 0..COUNT + COUNT / 2, &wanted);
-            let snapshot = Snapshot::open_with(&vfs, path(), &wanted).unwrap().unwrap();
+            assert_holds(&file, 0..COUNT + COUNT / 2);
+            let snapshot = file.open().unwrap().unwrap();
             assert_eq!(snapshot.is_compressed(), ours == Compression::ZSTD);
         }
     }
@@ -85,11 +83,12 @@ fn a_file_of_no_secret_or_another_one_is_set_aside_and_not_joined() {
         let vfs = FakeDisk::new().as_vfs();
         let mut deleted = Tombstones::default();
         deleted.clear(SAVED_AT + 1000);
-        save(&vfs, 1000..1010, deleted, theirs, options());
-        let merged = save(&vfs, 0..5, Tombstones::default(), Some(secret()), options());
+        save(&file(&vfs, path()).secret(theirs), 1000..1010, deleted, options());
+        let file = with_secret(&vfs, path());
+        let (saved, merged) = save(&file, 0..5, Tombstones::default(), options());
         assert_eq!(merged.copied, 0);
-        assert!(merged.saved.set_aside.is_some());
-        assert_holds(&vfs, 0..5, &with_secret());
+        assert!(saved.set_aside.is_some());
+        assert_holds(&file, 0..5);
     }
 }
 
@@ -100,15 +99,15 @@ fn a_file_that_others_can_write_to_is_set_aside_and_not_joined() {
     let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
     let path = folder.path().join("pages.cache");
     let write = || {
-        let mut merge = Merge::begin(&vfs, &path, &ReadOptions::new(), Duration::ZERO).unwrap();
-        merge.join(Tombstones::default(), Learned::default());
-        let mut writer = Writer::create(&vfs, &path, options()).unwrap();
-        merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
-        let is_joined = merge.is_needed();
+        let save = file(&vfs, &path).begin(Some(Duration::ZERO)).unwrap();
+        let joining = save.write(options(), Known::default(), None).unwrap();
+        let is_joined = joining.is_needed();
+        let mut output = joining.join(&nothing()).unwrap();
         if !is_joined {
-            writer.push(b"key", b"value", None).unwrap();
+            let pushed = output.push(b"key", b"value", Times::default()).unwrap();
+            assert!(matches!(pushed, Pushed::Written));
         }
-        (is_joined, merge.finish(writer, SAVED_AT).unwrap().saved)
+        (is_joined, output.finish().unwrap().saved)
     };
     write();
     let (is_joined, saved) = write();
@@ -121,17 +120,16 @@ fn a_file_that_others_can_write_to_is_set_aside_and_not_joined() {
 #[cfg(unix)]
 #[test]
 fn two_names_of_one_file_have_one_lock_and_a_link_in_the_locks_place_is_refused() {
-    use async_cache_disk::SaveLock;
     let (folder, vfs) = (tempfile::tempdir().unwrap(), Arc::new(RealDisk) as Arc<dyn Vfs>);
     let (path, link) = (folder.path().join("pages.cache"), folder.path().join("link"));
     std::os::unix::fs::symlink("pages.cache", &link).unwrap();
-    let held = SaveLock::take(&vfs, &path, Duration::ZERO).unwrap();
-    let error = SaveLock::take(&vfs, &link, Duration::ZERO).unwrap_err();
+    let held = file(&vfs, &path).lock(Duration::ZERO).unwrap();
+    let error = file(&vfs, &link).lock(Duration::ZERO).unwrap_err();
     assert_eq!(*error.kind(), DiskErrorKind::Locked);
     drop(held);
     let other = folder.path().join("other.cache");
     std::os::unix::fs::symlink("pages.cache.lock", folder.path().join("other.cache.lock")).unwrap();
-    let error = SaveLock::take(&vfs, &other, Duration::ZERO).unwrap_err();
+    let error = file(&vfs, &other).lock(Duration::ZERO).unwrap_err();
     assert_eq!(*error.kind(), DiskErrorKind::Trust);
 }
 
@@ -143,13 +141,13 @@ fn tombstones_under_a_secret_cannot_be_forged_but_only_made_unknown() {
     deleted.delete(KeyKind::Canonical, b"gone", SAVED_AT - 1);
     deleted.delete(KeyKind::Eager, b"pickled", SAVED_AT - 2);
     deleted.clear(SAVED_AT - 3);
-    save(&vfs, 0..3, deleted.clone(), Some(secret()), options().identity([9; 16], [8; 16]));
+    let file = with_secret(&vfs, path());
+    save(&file, 0..3, deleted.clone(), options().identity([9; 16], [8; 16]));
     let bytes = disk.bytes(path()).unwrap();
     let tombstones = |bytes: &[u8]| {
         let disk = FakeDisk::new();
         disk.put(path(), bytes);
-        let opened = Snapshot::open_with(&disk.as_vfs(), path(), &with_secret());
-        opened.unwrap().unwrap().tombstones()
+        with_secret(&disk.as_vfs(), path()).open().unwrap().unwrap().tombstones()
     };
     assert_eq!(tombstones(&bytes), deleted);
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::sample::{self, Entry, eager_entries, entries, options, save_with_eager, secret};
+use crate::sample::{self, Entry, eager_entries, entries, file, options, save_to, save_with_eager, secret};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{Compression, Scratch, Snapshot, Step, WriteOptions, Writer};
+use async_cache_disk::{CacheFile, Compression, Scratch, Snapshot, Step};
 
 const COUNT: u32 = 500;
 
@@ -50,10 +50,10 @@ fn contents(snapshot: &Snapshot, all: &[Entry]) -> BTreeMap<u32, Entry> {
 
 /// Carries over the wanted entries of a snapshot, among entries of other processes and some that
 /// are taken back.
-fn next(disk: &FakeDisk, from: &Snapshot, options: WriteOptions, wanted: impl Fn(u32) -> bool) -> Snapshot {
+fn next(file: &CacheFile, from: &Snapshot, wanted: impl Fn(u32) -> bool) -> Snapshot {
     let mut random = fastrand::Rng::with_seed(5);
-    let mut writer = Writer::create(&disk.as_vfs(), path(), options).unwrap();
-    let successor = writer.successor(Some(from));
+    let mut writer = file.write(options().dictionary_of(from)).unwrap();
+    writer.carry_from(Some(from));
     let mut taken_back = Vec::new();
     let mut other = 0;
     let mut records = from.records();
@@ -76,11 +76,10 @@ fn next(disk: &FakeDisk, from: &Snapshot, options: WriteOptions, wanted: impl Fn
     for pushed in taken_back {
         writer.forget(pushed);
     }
-    assert!(successor.take().is_none(), "it is not written yet");
-    writer.finish().unwrap();
-    let snapshot = successor.take().expect("the save has succeeded");
-    assert!(successor.take().is_none());
-    snapshot
+    let (saved, successor) = writer.finish_and_open().unwrap();
+    let successor = successor.expect("no bucket has died");
+    assert_eq!(successor.file_id(), saved.file_id);
+    successor
 }
 
 #[test]
@@ -89,21 +88,20 @@ fn entries_keep_their_ranks_however_often_they_move() {
         for secret in [None, Some(secret())] {
             let disk = FakeDisk::new();
             let (all, eager) = (entries(COUNT, 1), eager_entries(9, 1));
-            let written = || options().secret(secret).compression(compression);
-            save_with_eager(&disk.as_vfs(), path(), &all, &eager, written()).unwrap();
-            let wanted = async_cache_disk::ReadOptions::new().secret(secret);
-            let mut snapshot = Snapshot::open_with(&disk.as_vfs(), path(), &wanted).unwrap().unwrap();
+            let file = file(&disk.as_vfs(), path()).secret(secret).compression(compression);
+            save_to(&file, &all, &eager, options()).unwrap();
+            let mut snapshot = file.open().unwrap().unwrap();
             let mut expected = contents(&snapshot, &all);
             assert_eq!(expected.len(), COUNT as usize);
             for generation in 2..=6 {
                 let is_wanted = |rank: u32| !rank.is_multiple_of(generation + 3);
-                snapshot = next(&disk, &snapshot, written().dictionary_of(&snapshot), is_wanted);
+                snapshot = next(&file, &snapshot, is_wanted);
                 expected.retain(|rank, _| is_wanted(*rank));
                 assert_eq!(contents(&snapshot, &all), expected);
                 assert_eq!(snapshot.len(), COUNT, "ranks go as far as ever");
                 assert_eq!(sample::read_eager(&snapshot).0, eager);
                 assert_eq!(snapshot.find(b"another 1", &mut Scratch::new()), None, "it is another's");
-                let standing = Snapshot::open_with(&disk.as_vfs(), path(), &wanted).unwrap().unwrap();
+                let standing = file.open().unwrap().unwrap();
                 assert_eq!(
                     (standing.file_id(), standing.file_bytes()),
                     (snapshot.file_id(), snapshot.file_bytes())
@@ -122,11 +120,10 @@ fn a_save_that_fails_has_no_successor() {
     save_with_eager(&vfs, path(), &entries(9, 1), &[], options()).unwrap();
     let snapshot = sample::open(&vfs, path());
     for call in ["sync", "rename", "sync_dir"] {
-        let mut writer = Writer::create(&vfs, path(), options()).unwrap();
-        let successor = writer.successor(Some(&snapshot));
+        let mut writer = file(&vfs, path()).write(options()).unwrap();
+        writer.carry_from(Some(&snapshot));
         disk.fail_every(call, std::io::ErrorKind::Other);
-        writer.finish().unwrap_err();
-        assert!(successor.take().is_none(), "{call}");
+        writer.finish_and_open().unwrap_err();
         disk.repair();
     }
 }
@@ -146,8 +143,8 @@ fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
         disk.repair();
     };
     let save = |snapshot: &Snapshot, meanwhile: &dyn Fn()| {
-        let mut writer = Writer::create(&vfs, path(), options()).unwrap();
-        let successor = writer.successor(Some(snapshot));
+        let mut writer = file(&vfs, path()).write(options()).unwrap();
+        writer.carry_from(Some(snapshot));
         let (mut records, mut carried) = (snapshot.records(), 0);
         while let Some(step) = records.next_step() {
             let Step::Record(record) = step else { continue };
@@ -155,8 +152,8 @@ fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
             carried += 1;
         }
         meanwhile();
-        writer.finish().unwrap();
-        (successor.take(), carried)
+        let (_, successor) = writer.finish_and_open().unwrap();
+        (successor, carried)
     };
     let mut scratch = Scratch::new();
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sample::{
-    self, assert_holds, eager_entries, entries, open, options, options_of, save, save_with_eager,
+    assert_holds, eager_entries, entries, file, open, options, options_of, save, save_to, save_with_eager,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, RealDisk, Snapshot, Vfs, WriteOptions, Writer, clear, verify};
+use async_cache_disk::{DiskErrorKind, RealDisk, Vfs, WriteOptions};
 
 fn path() -> &'static Path {
     Path::new("/cache/pages.cache")
@@ -28,13 +28,13 @@ fn resealed(disk: &FakeDisk, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 fn assert_refused_and_set_aside(disk: &FakeDisk, kind: &DiskErrorKind, words: &str) {
     let vfs = disk.as_vfs();
     let bytes = disk.bytes(path()).unwrap();
-    let error = Snapshot::open(&vfs, path(), sample::VERSION).unwrap_err();
+    let error = file(&vfs, path()).open().unwrap_err();
     assert_eq!(error.kind(), kind);
     assert!(
         error.to_string().starts_with("/cache/pages.cache: ") && error.to_string().contains(words),
         "{error}"
     );
-    assert_eq!(verify(&vfs, path()).unwrap_err().kind(), kind);
+    assert_eq!(file(&vfs, path()).any_version().verify().unwrap_err().kind(), kind);
 
     let saved = save(&vfs, path(), &entries(10, 1), options()).unwrap();
     assert_eq!(saved.set_aside.as_deref(), Some(Path::new("/cache/pages.cache.aside")));
@@ -50,7 +50,7 @@ fn assert_refused_and_set_aside(disk: &FakeDisk, kind: &DiskErrorKind, words: &s
     assert_eq!(save(&vfs, path(), &entries(10, 1), options()).unwrap().set_aside, None);
 
     disk.put(path(), &bytes);
-    assert_eq!(clear(&vfs, path(), None).unwrap(), is_ours);
+    assert_eq!(file(&vfs, path()).clear(None).unwrap(), is_ours);
     assert_eq!(disk.bytes(path()).is_none(), is_ours);
 }
 
@@ -140,11 +140,12 @@ fn unknown_optional_features_and_sections_are_ignored() {
 fn another_version_tag_is_refused_and_replaced() {
     let disk = disk_with_snapshot();
     let vfs = disk.as_vfs();
-    let error = Snapshot::open(&vfs, path(), "v2").unwrap_err();
+    let error = file(&vfs, path()).version("v2").open().unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::OtherVersion { found: "v1".into(), wanted: "v2".into() });
-    let saved = save(&vfs, path(), &entries(9, 2), WriteOptions::new("v2", 1)).unwrap();
+    let saved =
+        save_to(&file(&vfs, path()).version("v2"), &entries(9, 2), &[], WriteOptions::new(1)).unwrap();
     assert_eq!(saved.set_aside, None);
-    assert!(Snapshot::open(&vfs, path(), "v2").unwrap().is_some());
+    assert!(file(&vfs, path()).version("v2").open().unwrap().is_some());
     assert_eq!(disk.files(), [path()]);
 }
 
@@ -152,12 +153,12 @@ fn another_version_tag_is_refused_and_replaced() {
 fn labels_are_kept_and_have_a_limit() {
     let vfs = FakeDisk::new().as_vfs();
     let (version, producer) = ("ü".repeat(127), "p".repeat(255));
-    let options = WriteOptions::new(version.clone(), 5).producer(producer.clone());
-    Writer::create(&vfs, path(), options).unwrap().finish().unwrap();
-    let snapshot = Snapshot::open(&vfs, path(), &version).unwrap().unwrap();
+    let file = file(&vfs, path()).version(version.clone()).producer(producer.clone());
+    file.write(WriteOptions::new(5)).unwrap().finish().unwrap();
+    let snapshot = file.open().unwrap().unwrap();
     assert_eq!((snapshot.version(), snapshot.producer()), (&version[..], &producer[..]));
     assert!(snapshot.is_empty());
-    let error = Writer::create(&vfs, path(), WriteOptions::new("v".repeat(256), 5)).unwrap_err();
+    let error = file.version("v".repeat(256)).write(WriteOptions::new(5)).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Limit);
 }
 
@@ -165,19 +166,22 @@ fn labels_are_kept_and_have_a_limit() {
 fn paths_that_are_no_files_are_clear_errors() {
     let folder = tempfile::tempdir().unwrap();
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
-    let file = folder.path().join("file");
-    save(&vfs, &file, &entries(3, 1), options()).unwrap();
+    let at = folder.path().join("file");
+    save(&vfs, &at, &entries(3, 1), options()).unwrap();
     for path in [folder.path(), Path::new("/dev/null"), &folder.path().join("..")] {
-        assert_eq!(Snapshot::open(&vfs, path, "v1").unwrap_err().kind(), &DiskErrorKind::NotAFile);
-        let error = Writer::create(&vfs, path, options()).unwrap_err();
+        assert_eq!(file(&vfs, path).open().unwrap_err().kind(), &DiskErrorKind::NotAFile);
+        let error = file(&vfs, path).write(options()).unwrap_err();
         assert_eq!(error.kind(), &DiskErrorKind::NotAFile, "{error}");
     }
-    let below = file.join("pages.cache");
-    let error = Writer::create(&vfs, &below, options()).unwrap_err();
+    let below = at.join("pages.cache");
+    let error = file(&vfs, &below).write(options()).unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::NotAFile, "{error}");
-    assert!(Snapshot::open(&vfs, &below, "v1").is_err());
-    assert_holds(&vfs, &file, &entries(3, 1));
-    assert_eq!(verify(&vfs, &folder.path().join("none")).unwrap_err().kind(), &DiskErrorKind::Missing);
+    assert!(file(&vfs, &below).open().is_err());
+    assert_holds(&vfs, &at, &entries(3, 1));
+    assert_eq!(
+        file(&vfs, folder.path().join("none")).any_version().verify().unwrap_err().kind(),
+        &DiskErrorKind::Missing
+    );
 }
 
 #[test]
@@ -194,7 +198,7 @@ fn a_folder_that_may_not_be_read_is_a_clear_error() {
         assert_holds(&vfs, path(), &entries(50, 1));
     }
     disk.fail_every("open", std::io::ErrorKind::PermissionDenied);
-    let error = Snapshot::open(&vfs, path(), "v1").unwrap_err();
+    let error = file(&vfs, path()).open().unwrap_err();
     assert_eq!(error.kind(), &DiskErrorKind::Io);
     assert!(
         save(&vfs, path(), &entries(3, 2), options()).is_err(),
@@ -206,7 +210,7 @@ fn a_folder_that_may_not_be_read_is_a_clear_error() {
 fn a_writer_that_failed_is_of_no_more_use_and_one_that_is_dropped_leaves_nothing() {
     let disk = disk_with_snapshot();
     let vfs = disk.as_vfs();
-    let mut writer = Writer::create(&vfs, path(), options()).unwrap();
+    let mut writer = file(&vfs, path()).write(options()).unwrap();
     writer.push(b"key", b"value", None).unwrap();
     disk.fail_every("write_at", std::io::ErrorKind::Other);
     assert_eq!(writer.push(b"big", &vec![0; 3 << 20], None).unwrap_err().kind(), &DiskErrorKind::Io);
@@ -216,7 +220,7 @@ fn a_writer_that_failed_is_of_no_more_use_and_one_that_is_dropped_leaves_nothing
     assert_eq!(writer.push_eager(b"key", b"value", None).unwrap_err().kind(), &DiskErrorKind::Abandoned);
     assert_eq!(writer.finish().unwrap_err().kind(), &DiskErrorKind::Abandoned);
 
-    let mut writer = Writer::create(&vfs, path(), options()).unwrap();
+    let mut writer = file(&vfs, path()).write(options()).unwrap();
     writer.push(b"key", b"value", None).unwrap();
     assert_eq!(disk.files().len(), 2);
     drop(writer);
@@ -228,7 +232,7 @@ fn a_writer_that_failed_is_of_no_more_use_and_one_that_is_dropped_leaves_nothing
 fn leftovers_are_removed_and_live_temporary_files_are_not() {
     let disk = disk_with_snapshot();
     let vfs = disk.as_vfs();
-    let live = Writer::create(&vfs, path(), options()).unwrap();
+    let live = file(&vfs, path()).write(options()).unwrap();
     let leftover = Path::new("/cache/.pages.cache.0123456789abcdef.tmp");
     let others = [
         "/cache/.other.cache.0123456789abcdef.tmp",

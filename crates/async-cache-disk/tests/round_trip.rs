@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::sample::{
-    self, Entry, assert_holds, assert_holds_with_eager, eager_entries, entries, open, options, random,
+    self, Entry, assert_holds, assert_holds_with_eager, eager_entries, entries, file, open, options, random,
     read_all, save, save_with_eager,
 };
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
     Deadlines, DiskErrorKind, EagerRecords, EagerStep, RealDisk, Records, Scratch, Snapshot, Step, Vfs,
-    Writer, clear,
+    Writer,
 };
 
 const PATH: &str = "/cache/pages.cache";
@@ -75,7 +75,7 @@ fn eager_records_are_copied_as_they_are() {
     save_with_eager(&vfs, old, &entries(9, 1), &eager, options()).unwrap();
 
     let mut records = open(&vfs, old).eager();
-    let mut writer = Writer::create(&vfs, new, options()).unwrap();
+    let mut writer = file(&vfs, new).write(options()).unwrap();
     let before = writer.bytes();
     while let Some(step) = records.next_step() {
         let EagerStep::Record(record) = step else { panic!("nothing is lost") };
@@ -94,7 +94,7 @@ fn the_real_disk_keeps_what_the_fake_one_keeps() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("not/yet/there/pages.cache");
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
-    assert!(Snapshot::open(&vfs, &path, sample::VERSION).unwrap().is_none());
+    assert!(file(&vfs, &path).open().unwrap().is_none());
     for generation in 1..4 {
         let entries = entries(5000, generation);
         save(&vfs, &path, &entries, options()).unwrap();
@@ -107,8 +107,8 @@ fn the_real_disk_keeps_what_the_fake_one_keeps() {
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
         assert_eq!(mode & 0o777, 0o600);
     }
-    assert!(clear(&vfs, &path, None).unwrap());
-    assert!(!clear(&vfs, &path, None).unwrap());
+    assert!(file(&vfs, &path).clear(None).unwrap());
+    assert!(!file(&vfs, &path).clear(None).unwrap());
     assert!(vfs.list(path.parent().unwrap()).unwrap().is_empty());
 }
 
@@ -126,7 +126,7 @@ fn a_full_index_overflows_into_the_next_buckets_and_wraps() {
 fn forgotten_records_are_gone_and_ranks_stay_dense() {
     let vfs = FakeDisk::new().as_vfs();
     let entries = entries(500, 1);
-    let mut writer = Writer::create(&vfs, Path::new(PATH), options()).unwrap();
+    let mut writer = file(&vfs, Path::new(PATH)).write(options()).unwrap();
     let mut kept = Vec::new();
     for (entry, i) in entries.iter().zip(0..) {
         let pushed = writer.push(&entry.key, &entry.value, entry.deadline).unwrap();
@@ -156,7 +156,7 @@ fn cold_records_are_copied_and_unwanted_ones_are_passed() {
 
     let snapshot = open(&vfs, old);
     let mut records = snapshot.records();
-    let mut writer = Writer::create(&vfs, new, options()).unwrap();
+    let mut writer = file(&vfs, new).write(options()).unwrap();
     let mut asked = Vec::new();
     while let Some(step) = records.next_wanted(|rank| {
         asked.push(rank);
@@ -232,6 +232,6 @@ fn an_open_snapshot_goes_on_after_the_file_was_replaced_and_removed() {
     let snapshot = open(&vfs, &path);
     save(&vfs, &path, &new, options()).unwrap();
     assert_holds(&vfs, &path, &new);
-    clear(&vfs, &path, None).unwrap();
+    file(&vfs, &path).clear(None).unwrap();
     assert!(read_all(&snapshot).into_iter().map(Option::unwrap).eq(old));
 }

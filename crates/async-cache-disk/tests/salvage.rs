@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::sample::{Entry, entries, open, options_of, save};
+use crate::sample::{Entry, entries, file, open, options_of, save};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{SalvageStep, Scratch, Snapshot, Vfs, Writer};
+use async_cache_disk::{SalvageStep, Scratch, Snapshot, Vfs};
 
 const COUNT: u32 = 200;
 
@@ -85,7 +85,7 @@ fn nothing_that_was_taken_back_is_salvaged() {
     let disk = FakeDisk::new();
     disk.keep_no_log();
     let vfs = disk.as_vfs();
-    let mut writer = Writer::create(&vfs, path(), options_of(4)).unwrap();
+    let mut writer = file(&vfs, path()).write(options_of(4)).unwrap();
     let sample = entries(COUNT, 1);
     let mut live = BTreeMap::new();
     for (entry, number) in sample.iter().zip(0u32..) {

@@ -8,9 +8,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sample::{assert_holds, assert_holds_as, entries, options, save, secret, with_secret};
+use crate::sample::{
+    assert_holds, assert_holds_as, entries, file, options, save, save_to, secret, with_secret,
+};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, Ownership, clear};
+use async_cache_disk::{DiskErrorKind, Ownership};
 
 const GROUP: Ownership = Ownership { owner: 1000, mode: 0o660, links: 1 };
 
@@ -97,7 +99,7 @@ fn a_file_that_is_a_mount_point_is_explained() {
     let disk = FakeDisk::new();
     save(&disk.as_vfs(), path(), &entries(3, 1), options()).unwrap();
     disk.fail_every("remove", io::ErrorKind::ResourceBusy);
-    let error = clear(&disk.as_vfs(), path(), None).unwrap_err();
+    let error = file(&disk.as_vfs(), path()).clear(None).unwrap_err();
     assert!(error.to_string().contains("mount the folder that it is in instead"), "{error}");
 }
 
@@ -106,12 +108,12 @@ fn a_file_that_its_group_can_write_to_is_read_with_a_secret_and_replaced() {
     for mode in [0o660, 0o620, 0o664] {
         let disk = FakeDisk::new();
         let vfs = disk.as_vfs();
-        save(&vfs, path(), &entries(20, 1), options().secret(secret())).unwrap();
+        save_to(&with_secret(&vfs, path()), &entries(20, 1), &[], options()).unwrap();
         disk.set_ownership(path(), Ownership { mode, ..GROUP });
-        assert_holds_as(&vfs, path(), &with_secret(), &entries(20, 1), &[]);
-        let saved = save(&vfs, path(), &entries(20, 2), options().secret(secret())).unwrap();
+        assert_holds_as(&with_secret(&vfs, path()), &entries(20, 1), &[]);
+        let saved = save_to(&with_secret(&vfs, path()), &entries(20, 2), &[], options()).unwrap();
         assert_eq!(saved.set_aside, None);
-        assert_holds_as(&vfs, path(), &with_secret(), &entries(20, 2), &[]);
+        assert_holds_as(&with_secret(&vfs, path()), &entries(20, 2), &[]);
         assert_eq!(vfs.metadata(path()).unwrap().ownership.unwrap().mode, 0o600);
     }
 }
@@ -125,11 +127,11 @@ fn with_a_secret_other_users_files_those_of_everybody_and_those_without_tags_are
     for (written, ownership) in [(Some(secret()), everybody), (Some(secret()), somebody), (None, GROUP)] {
         let disk = FakeDisk::new();
         let vfs = disk.as_vfs();
-        save(&vfs, path(), &entries(20, 1), options().secret(written)).unwrap();
+        save_to(&file(&vfs, path()).secret(written), &entries(20, 1), &[], options()).unwrap();
         disk.set_ownership(path(), ownership);
-        let error = async_cache_disk::Snapshot::open_with(&vfs, path(), &with_secret()).unwrap_err();
+        let error = with_secret(&vfs, path()).open().unwrap_err();
         assert_eq!(error.kind(), &DiskErrorKind::Trust, "{error}");
-        let saved = save(&vfs, path(), &entries(3, 2), options().secret(secret())).unwrap();
+        let saved = save_to(&with_secret(&vfs, path()), &entries(3, 2), &[], options()).unwrap();
         assert_eq!(saved.set_aside, Some(aside(1)));
     }
 }

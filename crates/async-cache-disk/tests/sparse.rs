@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sample::{self, SAVED_AT, VERSION, entries, options, options_of, save, secret};
+use crate::sample::{self, SAVED_AT, entries, file, options, options_of, save, secret};
 use crate::{alone, limited};
 use async_cache_disk::{
-    FindingKind, KeyKind, Learned, Merge, ReadOptions, RealDisk, SalvageStep, Scratch, Snapshot, Step,
-    Tombstones, Vfs, Writer, verify, verify_with,
+    FindingKind, KeyKind, Known, Pushed, RealDisk, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones,
+    Vfs,
 };
 
 const MEBIBYTE: usize = 1 << 20;
@@ -101,7 +101,7 @@ impl Holes {
 }
 
 fn open(path: &Path) -> Snapshot {
-    Snapshot::open(&disk(), path, VERSION).unwrap().expect("there is a snapshot")
+    file(&disk(), path).open().unwrap().expect("there is a snapshot")
 }
 
 /// A page with one slot, for a rank and an offset.
@@ -136,7 +136,7 @@ fn a_header_that_counts_billions_of_entries_in_a_hole_takes_neither_memory_nor_t
         let damage = snapshot.damage();
         assert_eq!((damage.buckets, damage.deadline_pages), (pages - 1, pages));
 
-        let report = verify(&disk(), &path).unwrap();
+        let report = file(&disk(), &path).any_version().verify().unwrap();
         assert_eq!((report.entries, report.sound_entries), (BILLIONS, 0));
         assert!(report.finding_count > 2 * pages && report.findings.len() < 20, "{report:?}");
     });
@@ -166,12 +166,11 @@ fn reading_all_and_a_save_that_joins_such_a_file_take_neither_memory_nor_time() 
         let mut records = open(&path).records();
         assert!((0..10).all(|lost| records.next_step() == Some(Step::Lost { rank: lost })));
 
-        let mut merge = Merge::begin(&disk(), &path, &ReadOptions::new(), Duration::ZERO).unwrap();
-        merge.join(Tombstones::default(), Learned::default());
-        let mut writer = Writer::create(&disk(), &path, options()).unwrap();
-        merge.write_theirs(&mut writer, SAVED_AT, None, None, &|_| true).unwrap();
-        writer.push(b"key", b"value", None).unwrap();
-        assert_eq!(merge.finish(writer, SAVED_AT).unwrap().saved.entries, 1);
+        let save = file(&disk(), &path).begin(Some(Duration::ZERO)).unwrap();
+        let joining = save.write(options(), Known::default(), None).unwrap();
+        let mut output = joining.join(&sample::nothing()).unwrap();
+        assert!(matches!(output.push(b"key", b"value", Times::default()), Ok(Pushed::Written)));
+        assert_eq!(output.finish().unwrap().saved.entries, 1);
     });
     assert_eq!(open(&path).find(b"key", &mut Scratch::new()).unwrap().value, b"value");
 }
@@ -205,7 +204,7 @@ fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
         let mut unknown = Tombstones::default();
         unknown.delete_unknown(SAVED_AT);
         assert_eq!(snapshot.tombstones(), unknown);
-        let report = verify(&disk(), &path).unwrap();
+        let report = file(&disk(), &path).any_version().verify().unwrap();
         assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Tombstones));
     });
 }
@@ -217,7 +216,7 @@ fn a_gap_of_a_tebibyte_is_a_finding_and_is_not_read() {
     holes.entries(0, 0);
     holes.section(6, 1 << 40, 8);
     let path = holes.write(&[]).to_owned();
-    let report = limited(4 * MEBIBYTE, || verify(&disk(), &path).unwrap());
+    let report = limited(4 * MEBIBYTE, || file(&disk(), &path).any_version().verify().unwrap());
     let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, [FindingKind::Gap]);
 }
@@ -233,21 +232,21 @@ fn values_and_tombstones_of_many_mebibytes_come_back() {
     for secret in [None, Some(secret())] {
         let mut deleted = Tombstones::default();
         deleted.delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
-        let mut writer = Writer::create(&disk(), &path, options().secret(secret)).unwrap();
+        let cache_file = file(&disk(), &path).secret(secret);
+        let mut writer = cache_file.write(options()).unwrap();
         for entry in &all {
             writer.push(&entry.key, &entry.value, entry.deadline).unwrap();
         }
         writer.set_tombstones(deleted.clone());
         writer.finish().unwrap();
-        let wanted = ReadOptions::new().version(VERSION).secret(secret);
-        sample::assert_holds_as(&disk(), &path, &wanted, &all, &[]);
-        let snapshot = Snapshot::open_with(&disk(), &path, &wanted).unwrap().unwrap();
+        sample::assert_holds_as(&cache_file, &all, &[]);
+        let snapshot = cache_file.open().unwrap().unwrap();
         assert_eq!(snapshot.tombstones(), deleted);
-        assert!(verify_with(&disk(), &path, &wanted).unwrap().is_clean());
+        assert!(cache_file.verify().unwrap().is_clean());
 
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(b"x", 10 * MEBIBYTE as u64).unwrap();
-        let snapshot = Snapshot::open_with(&disk(), &path, &wanted).unwrap().unwrap();
+        let snapshot = cache_file.open().unwrap().unwrap();
         let mut scratch = Scratch::new();
         assert!(snapshot.find(&all[1].key, &mut scratch).is_none());
         assert_eq!(scratch.lost(), [1]);

@@ -17,5 +17,6 @@ mod round_trip;
 mod salvage;
 mod set_aside;
 mod trust;
+mod values;
 
 mod sample;

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::sample::{self, assert_holds, entries, open, options, options_of, save};
+use crate::sample::{assert_holds, entries, file, open, options, options_of, save};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, Ownership, Snapshot, Vfs, clear, verify};
+use async_cache_disk::{DiskErrorKind, Ownership, Vfs};
 
 const ROOT: u32 = 0;
 const SOMEBODY: u32 = 666;
@@ -35,7 +35,8 @@ fn disk_with_file(ownership: Ownership) -> (FakeDisk, Arc<dyn Vfs>) {
 }
 
 fn assert_refused(vfs: &Arc<dyn Vfs>, words: &[&str]) {
-    for error in [Snapshot::open(vfs, path(), sample::VERSION).unwrap_err(), verify(vfs, path()).unwrap_err()]
+    for error in
+        [file(vfs, path()).open().unwrap_err(), file(vfs, path()).any_version().verify().unwrap_err()]
     {
         assert_eq!(error.kind(), &DiskErrorKind::Trust, "{error}");
         let message = error.to_string();
@@ -57,7 +58,7 @@ fn assert_set_aside(disk: &FakeDisk, vfs: &Arc<dyn Vfs>) {
 fn a_file_of_another_user_is_refused() {
     let (disk, vfs) = disk_with_file(Ownership { owner: SOMEBODY, ..OWN });
     assert_refused(&vfs, &["user 666 owns it", "runs as user 1000", "chown 1000"]);
-    assert_eq!(clear(&vfs, path(), None).unwrap_err().kind(), &DiskErrorKind::Trust);
+    assert_eq!(file(&vfs, path()).clear(None).unwrap_err().kind(), &DiskErrorKind::Trust);
     assert_set_aside(&disk, &vfs);
 }
 
@@ -68,12 +69,12 @@ fn a_file_that_others_can_write_to_is_refused() {
         assert_refused(&vfs, &["others can write to it", &format!("{mode:04o}"), "chmod 600"]);
         let is_for_everybody = mode & 0o002 != 0;
         if is_for_everybody {
-            assert_eq!(clear(&vfs, path(), None).unwrap_err().kind(), &DiskErrorKind::Trust);
+            assert_eq!(file(&vfs, path()).clear(None).unwrap_err().kind(), &DiskErrorKind::Trust);
         }
         assert_set_aside(&disk, &vfs);
         if !is_for_everybody {
             disk.set_ownership(path(), Ownership { mode, ..OWN });
-            assert!(clear(&vfs, path(), None).unwrap(), "nothing that is in it is used");
+            assert!(file(&vfs, path()).clear(None).unwrap(), "nothing that is in it is used");
         }
     }
 }
@@ -119,7 +120,7 @@ fn a_symlink_in_a_folder_of_others_is_not_followed_to_read_nor_to_save() {
         disk.put_link(path(), elsewhere);
         folder(&disk, owner, mode);
         assert_refused(&vfs, &["a symlink in the folder /shared", words, "not followed"]);
-        assert_eq!(clear(&vfs, path(), None).unwrap_err().kind(), &DiskErrorKind::Trust);
+        assert_eq!(file(&vfs, path()).clear(None).unwrap_err().kind(), &DiskErrorKind::Trust);
         let saved = save(&vfs, path(), &entries(5, 2), options()).unwrap();
         assert_eq!(saved.set_aside.as_deref(), Some(aside()));
         assert_eq!(vfs.read_link(aside()).unwrap().as_deref(), Some(elsewhere));
@@ -136,7 +137,7 @@ fn a_symlink_in_a_folder_of_ones_own_is_followed_and_stays() {
     disk.put_link(path(), Path::new("middle"));
     disk.put_link(middle, end);
     disk.put_dir(Path::new("/data"));
-    assert!(Snapshot::open(&vfs, path(), sample::VERSION).unwrap().is_none(), "it leads to nothing so far");
+    assert!(file(&vfs, path()).open().unwrap().is_none(), "it leads to nothing so far");
     for generation in [1, 2] {
         save(&vfs, path(), &entries(20, generation), options()).unwrap();
         assert_holds(&vfs, path(), &entries(20, generation));
@@ -144,7 +145,7 @@ fn a_symlink_in_a_folder_of_ones_own_is_followed_and_stays() {
     }
     assert_eq!(disk.files(), [end]);
     assert_eq!(vfs.read_link(path()).unwrap().as_deref(), Some(Path::new("middle")));
-    assert!(clear(&vfs, path(), None).unwrap());
+    assert!(file(&vfs, path()).clear(None).unwrap());
     assert!(disk.files().is_empty());
     assert!(vfs.read_link(path()).unwrap().is_some());
 
@@ -189,24 +190,24 @@ fn the_real_disk_tells_whose_a_file_is() {
 
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("pages.cache");
-    save(&vfs, &file, &entries(20, 1), options()).unwrap();
-    let ownership = vfs.metadata(&file).unwrap().ownership.unwrap();
+    let at = folder.path().join("pages.cache");
+    save(&vfs, &at, &entries(20, 1), options()).unwrap();
+    let ownership = vfs.metadata(&at).unwrap().ownership.unwrap();
     assert_eq!((Some(ownership.owner), ownership.mode, ownership.links), (vfs.user(), 0o600, 1));
-    assert_eq!(vfs.open(&file).unwrap().metadata().unwrap().ownership, Some(ownership));
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
-    assert_eq!(Snapshot::open(&vfs, &file, sample::VERSION).unwrap_err().kind(), &DiskErrorKind::Trust);
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    assert_eq!(vfs.open(&at).unwrap().metadata().unwrap().ownership, Some(ownership));
+    std::fs::set_permissions(&at, PermissionsExt::from_mode(0o666)).unwrap();
+    assert_eq!(file(&vfs, &at).open().unwrap_err().kind(), &DiskErrorKind::Trust);
+    std::fs::set_permissions(&at, PermissionsExt::from_mode(0o644)).unwrap();
 
     let link = folder.path().join("link");
     symlink("pages.cache", &link).unwrap();
     assert!(vfs.open_no_follow(&link).unwrap().is_none());
-    assert!(vfs.open_no_follow(&file).unwrap().is_some());
+    assert!(vfs.open_no_follow(&at).unwrap().is_some());
     assert_eq!(vfs.read_link(&link).unwrap().as_deref(), Some(Path::new("pages.cache")));
     assert_holds(&vfs, &link, &entries(20, 1));
     save(&vfs, &link, &entries(20, 2), options()).unwrap();
-    assert_holds(&vfs, &file, &entries(20, 2));
+    assert_holds(&vfs, &at, &entries(20, 2));
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
-    assert_eq!(Snapshot::open(&vfs, &link, sample::VERSION).unwrap_err().kind(), &DiskErrorKind::Trust);
-    assert_holds(&vfs, &file, &entries(20, 2));
+    assert_eq!(file(&vfs, &link).open().unwrap_err().kind(), &DiskErrorKind::Trust);
+    assert_holds(&vfs, &at, &entries(20, 2));
 }

@@ -1,7 +1,6 @@
-//! One of several processes that keep caches in one file, for
-//! `bindings/python/tests/processes/workers`,
-//! which has the same in Python. Executes the commands on its standard input, one per line, and
-//! answers each with a line.
+//! A process that keeps its cache in a file shared with others, for
+//! `bindings/python/tests/processes/workers`, which has the same program in Python. Executes the
+//! commands on its standard input, one per line, and answers each with a line.
 
 #![allow(clippy::print_stdout)] // a program with output
 

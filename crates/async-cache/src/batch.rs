@@ -1,7 +1,7 @@
-//! Batch loaders: many keys in one call.
+//! Batch loaders: many keys in a single call.
 //!
-//! Owns the face: [`BatchLoader`], how it is made, and what its calls return. `answer` has the shapes that a batch
-//! loader may return, `gather` the protocol of gathering, leaving and loading.
+//! Owns the face: [`BatchLoader`], its builder, and the results of its calls. `answer` has the
+//! shapes that a batch loader may return, `gather` the protocol of gathering, leaving and loading.
 
 mod answer;
 mod gather;
@@ -26,22 +26,26 @@ use crate::load::Joins;
 use crate::room::{Answer, AnyError};
 use crate::sync::Mutex;
 
-/// Loads many keys of a cache in one call of an async function: one query instead of a hundred.
+/// Loads many keys of a cache in a single call of an async function: one query instead of a
+/// hundred.
 ///
-/// Keys that are asked for within a *window*, by whomever, go to the loader together, each once, or as soon as
-/// there are as many as a batch may have. A slow batch delays no other one. Keys that are cached, or being loaded,
-/// are not asked for again: each key of a batch is a load of the cache, which [`AsyncCache::get_or_load`] joins,
-/// and which `set`, `delete` and `clear` fence, like any other.
+/// Keys requested within a *window*, by any callers, go to the loader together, each once. A batch
+/// leaves early when it is full. A slow batch delays no other batch. Keys that are cached or being
+/// loaded are not requested again: each key of a batch is an ordinary load of the cache, which
+/// [`AsyncCache::get_or_load`] joins, and which `set`, `delete` and `clear` fence.
 ///
-/// Cloning it is cheap, and the clones are the same loader. Two loaders never mix, even over one cache. Nor do
-/// callers on different runtimes: a batch is loaded on the runtime whose callers asked for its keys.
+/// Clones are cheap and share the same loader. Two loaders never mix, even over the same cache. Nor
+/// do callers on different runtimes: a batch is loaded on the runtime whose callers requested its
+/// keys.
 ///
-/// # What the loader returns
-/// A `HashMap` or a `BTreeMap` from keys, which may lack keys, or a `Vec` with one element for each key in their
-/// order; of values, of `Option`s, or of `Result`s, if keys can fail one by one. See [`BatchAnswer`].
+/// # The result of the loader
+/// A `HashMap` or a `BTreeMap` from keys, which may lack keys, or a `Vec` with an element for each
+/// key in their order. The elements are values, `Option`s, or, if keys can fail separately,
+/// `Result`s. See [`BatchAnswer`].
 ///
-/// A key that has no value is `None` to whoever asked, and is not stored: it is asked for again the next time. Let
-/// the cache's values be `Option`s, and return them for every key, to remember what is not there.
+/// For a key without a value, the callers get `None`. The `None` is not stored, so the key is
+/// requested again the next time. To store that a key has no value, let the cache's values be
+/// `Option`s, and return an `Option` for every key.
 ///
 /// # Example
 ///
@@ -115,8 +119,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Begins a batch loader for a cache: a window of 5 ms and 100 keys at most, unless told otherwise. The type of
-    /// its errors is that of the function given to [`build`](BatchLoaderBuilder::build).
+    /// Begins a batch loader for a cache, with a window of 5 ms and at most 100 keys by default.
+    /// The error type is that of the function given to [`build`](BatchLoaderBuilder::build).
     pub fn builder(cache: &AsyncCache<K, V>) -> BatchLoaderBuilder<K, V> {
         BatchLoaderBuilder {
             cache: cache.clone(),
@@ -132,33 +136,37 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// How long a batch waits for further keys after its first one. Default: 5 ms.
+    /// How long a batch waits for further keys after its first key. Default: 5 ms.
     ///
-    /// With zero it waits until the runtime has let others run, once. That needs no timer, and gathers the keys of one
-    /// [`get_many`](BatchLoader::get_many), and on a runtime of one thread what every task asks for in one turn; on
-    /// several threads another one may be faster than the second task. Any other window needs the timer of tokio's runtime (`enable_time`); without it, callers get
-    /// [`LoadError::Panicked`] with tokio's words.
+    /// With zero, the batch waits until the runtime has run other tasks once. This needs no timer,
+    /// and gathers the keys of a [`get_many`](BatchLoader::get_many) and, on a single-threaded
+    /// runtime, the keys requested by all tasks in a turn; on several threads, the batch may leave
+    /// before a second task adds its keys. Any other window needs the timer of tokio's runtime
+    /// (`enable_time`); without the timer, callers get [`LoadError::Panicked`] with tokio's
+    /// message.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// The most keys of one batch; one that is full leaves at once. At least 1, which gathers nothing. Default: 100.
+    /// The maximum number of keys in a batch; a full batch leaves at once. At least 1, which
+    /// gathers nothing. Default: 100.
     pub fn max_size(mut self, keys: usize) -> Self {
         self.max_size = NonZeroUsize::new(keys).unwrap_or(NonZeroUsize::MIN);
         self
     }
 
-    /// The time to live of what is loaded; `None` never expires. Default: that of the cache.
+    /// The time to live of loaded values; `None` never expires. Default: that of the cache.
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Makes the loader from an async function over keys. It gets at least one key, and none twice, in the order in
-    /// which they were first asked for. What it may return: [`BatchAnswer`].
+    /// Makes the loader from an async function over keys. The function gets at least one key, and
+    /// no key twice, in the order of the first requests. For its result, see [`BatchAnswer`].
     ///
-    /// An error that it returns goes to every caller of the batch, and nothing is stored.
+    /// If the function returns an error, every caller of the batch gets the error, and nothing is
+    /// stored.
     pub fn build<F, Fut, A, E>(self, load: F) -> BatchLoader<K, V, E>
     where
         F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
@@ -201,21 +209,23 @@ where
     V: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// The cache that it loads into.
+    /// The cache that the loader loads into.
     pub fn cache(&self) -> &AsyncCache<K, V> {
         &self.cache
     }
 
-    /// The value of a key, from the cache, from a load that runs already, or from the next batch. `None` if the
-    /// loader has no value for it.
+    /// Returns the value of a key, from the cache, from a running load, or from the next batch.
+    /// Returns `None` if the loader has no value for the key.
     ///
     /// # Errors
-    /// [`LoadError::Failed`] with the loader's error, that of the batch or of this key. [`LoadError::WrongCount`]
-    /// if it returned a `Vec` that is not as long as its keys. Else as [`AsyncCache::get_or_load`].
+    /// [`LoadError::Failed`] with the loader's error, that of the batch or of this key.
+    /// [`LoadError::WrongCount`] if the loader returned a `Vec` with another length than its keys.
+    /// Otherwise as [`AsyncCache::get_or_load`].
     ///
     /// # Cancel safety
-    /// Dropping the returned future takes one caller away. If he was the last one of his key, and its batch has not
-    /// left, the key is dropped from it; a batch that has left goes on, and is stored.
+    /// Dropping the returned future removes this caller only. If it was the last caller of its key,
+    /// and the batch has not left, the key is dropped from the batch; a batch that has left
+    /// continues, and its values are stored.
     pub async fn get<Q>(&self, key: &Q) -> Result<Option<V>, LoadError<E>>
     where
         K: Borrow<Q>,
@@ -229,12 +239,13 @@ where
         }
     }
 
-    /// The values of many keys, each as [`get`](Self::get) has it: one result for each key, in the order of the
-    /// keys, which may be there more than once. Only what is not cached is asked for. More keys than
-    /// [`max_size`](BatchLoaderBuilder::max_size) leave in several batches, which are loaded at the same time.
+    /// Returns the values of many keys, each as by [`get`](Self::get): a result for each key, in
+    /// the order of the keys, which may contain duplicates. Only keys that are not cached are
+    /// requested. More keys than [`max_size`](BatchLoaderBuilder::max_size) leave in several
+    /// batches, which are loaded at the same time.
     ///
     /// # Errors
-    /// As [`get`](Self::get): that of the first key that has one.
+    /// As [`get`](Self::get): the error of the first key with an error.
     ///
     /// # Cancel safety
     /// As [`get`](Self::get), for each of the keys.
@@ -249,7 +260,8 @@ where
         self.look_up(keys.into_iter().collect()).await.into_iter().collect()
     }
 
-    /// [`get_many`](Self::get_many) with the error of each key at its place, for those who can use the others.
+    /// [`get_many`](Self::get_many) with the error of each key at its place, for callers that can
+    /// use the remaining values.
     ///
     /// # Cancel safety
     /// As [`get`](Self::get), for each of the keys.
@@ -317,13 +329,14 @@ where
     }
 }
 
-/// One of many keys, and what is known of it.
+/// A key of many, and its state.
 struct Asked<'a, Q: ?Sized, V, E> {
     key: &'a Q,
     hash: u64,
     /// Whether its miss was counted.
     is_counted: bool,
-    /// Which load it may join: after one that has brought nothing, a load that answers it.
+    /// The loads that the key may join: after a load without an answer, only a load that answers
+    /// it.
     joins: Joins,
     outcome: Option<Result<Option<V>, LoadError<E>>>,
 }

@@ -62,14 +62,15 @@ where
         }
     }
 
-    /// The most entries that the cache may hold, cold ones included. 0 stores nothing: loads are shared by
-    /// those who ask at the same time, and forgotten; and a save leaves an empty file. Default: unlimited.
+    /// The maximum number of entries in the cache, including cold entries. With 0, nothing is
+    /// stored: simultaneous callers share a load, its value is then forgotten, and a save leaves an
+    /// empty file. Default: unlimited.
     pub fn maxsize(mut self, entries: usize) -> Self {
         self.maxsize = Some(entries);
         self
     }
 
-    /// The time to live of entries that are not given their own. Default: they never expire.
+    /// The time to live of entries without a specific time to live. Default: they never expire.
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = Some(ttl);
         self
@@ -81,9 +82,10 @@ where
         self
     }
 
-    /// Into how many independently locked parts the cache is divided, at least 1 and at most one per entry of
-    /// `maxsize`. `maxsize` is divided among them, and the order of eviction holds within each; with 1 it
-    /// holds exactly. Default: four per processor, but one per 512 entries of `maxsize` at most.
+    /// The number of independently locked parts of the cache, at least 1 and at most one per entry
+    /// of `maxsize`. `maxsize` is divided among the shards, and the order of eviction holds within
+    /// each; with 1 it holds exactly. Default: four per processor, but at most one per 512 entries
+    /// of `maxsize`.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
@@ -95,8 +97,8 @@ where
         self
     }
 
-    /// Where entries survive the process: a [`DiskBackend`](crate::DiskBackend), or any [`CacheBackend`].
-    /// Default: nowhere.
+    /// Where entries survive the process: a [`DiskBackend`](crate::DiskBackend), or any
+    /// [`CacheBackend`]. Default: nowhere.
     pub fn backup(mut self, backend: impl CacheBackend<K, V>) -> Self
     where
         K: Clone,
@@ -105,16 +107,17 @@ where
         self
     }
 
-    /// Saves to the backup this often, in the background, if something was stored, deleted or cleared since the last
-    /// save. At least a millisecond; the first time one `interval` after the build. Without a backup nothing happens.
-    /// Default: never.
+    /// Saves to the backup at this interval, in the background, if an entry was stored, deleted or
+    /// cleared since the last save. The interval is at least a millisecond; the first save is one
+    /// `interval` after the build. Without a backup, nothing happens. Default: never.
     ///
-    /// A save that fails is logged as a warning through [`tracing`], counted in
-    /// [`Stats::save_errors`](crate::Stats::save_errors), and tried again one `interval` later. Saves never overlap.
+    /// If a save fails, the failure is logged as a warning through [`tracing`] and counted in
+    /// [`Stats::save_errors`](crate::Stats::save_errors); the next attempt is one `interval` later.
+    /// Saves never overlap.
     ///
-    /// It is a thread of its own that waits and saves, whatever runtimes come and go; it ends with the last handle of
-    /// the cache, and keeps nothing alive. What changed since the last save is lost then, unless
-    /// [`save_on_drop`](Self::save_on_drop) is asked for, too.
+    /// A separate thread waits and saves, independent of runtimes. The thread ends with the last
+    /// handle of the cache, and keeps nothing alive. Changes since the last save are lost at that
+    /// time, unless [`save_on_drop`](Self::save_on_drop) is set, too.
     ///
     /// ```
     /// use async_cache::{AsyncCache, DiskBackend};
@@ -139,20 +142,20 @@ where
         self
     }
 
-    /// Saves to the backup when the last handle of the cache goes, if something has changed since the last save.
-    /// Default: what has changed is lost.
+    /// Saves to the backup when the last handle of the cache is dropped, if an entry has changed
+    /// since the last save. Default: such changes are lost.
     ///
-    /// Blocks the thread that drops it until the entries are on disk, and waits for a save that runs; errors are
-    /// logged. To learn of them, or not to block a runtime's thread, save before, with
-    /// [`save_to_backup_async`](AsyncCache::save_to_backup_async); then there is nothing left to do here. A cache in
-    /// a `static` is never dropped, nor is anything when the process is ended by a signal or by
-    /// [`std::process::exit`].
+    /// Blocks the dropping thread until the entries are on disk, and waits for a running save;
+    /// errors are logged. To get the errors, or to avoid blocking a thread of a runtime, save
+    /// beforehand with [`save_to_backup_async`](AsyncCache::save_to_backup_async); then the drop
+    /// has nothing left to save. A cache in a `static` is never dropped, and nothing is dropped
+    /// when a signal or [`std::process::exit`] ends the process.
     pub fn save_on_drop(mut self) -> Self {
         self.at_end = AtEnd::Save;
         self
     }
 
-    /// The file that the cache keeps its entries in, if it is one.
+    /// The file of the cache's backup, if the backup is a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         match &self.backup {
             Some(Backup(Kind::Disk(disk, _))) => Some(disk.path()),
@@ -160,7 +163,8 @@ where
         }
     }
 
-    /// Marks the file, if there is one, as this function's: keys of one function mean nothing to another.
+    /// Marks the file, if there is a file, as belonging to this function: keys of a function mean
+    /// nothing to another function.
     pub(crate) fn for_function(mut self, function: &'static str) -> Result<Self, BuildError> {
         if let Some(Backup(Kind::Disk(disk, _))) = &mut self.backup {
             disk.belong_to(function).map_err(|bytes| BuildError::NameTooLong { function, bytes })?;
@@ -168,16 +172,16 @@ where
         Ok(self)
     }
 
-    /// Makes the cache, and loads it from the backup if there is one. A snapshot file is opened here and read
-    /// later, so this takes as long for ten million entries as for ten.
+    /// Makes the cache, and loads it from the backup if there is a backup. A snapshot file is
+    /// opened here and read later, so this takes the same time for ten entries and for ten million.
     ///
-    /// A backup that cannot be loaded (a damaged or foreign file, missing rights, a backend that fails)
-    /// leaves the cache empty: the reason is logged as a warning through [`tracing`], and kept in
-    /// [`AsyncCache::opening`].
+    /// If the backup cannot be loaded (a damaged or foreign file, missing rights, a backend that
+    /// fails), the cache is empty. The reason is logged as a warning through [`tracing`], and kept
+    /// in [`AsyncCache::opening`].
     ///
     /// # Errors
-    /// [`BuildError::Backup`] if the backup's path is a directory or the like, where no cache could ever be
-    /// saved. [`BuildError::Autosave`] if there can be no more threads.
+    /// [`BuildError::Backup`] if the backup's path is a directory or the like, where no cache could
+    /// ever be saved. [`BuildError::Autosave`] if no more threads can be started.
     pub fn build(self) -> Result<AsyncCache<K, V>, BuildError> {
         let shards = self.shards.unwrap_or_else(|| default_shards(self.maxsize));
         let inner =

@@ -1,4 +1,4 @@
-//! The cache as its users see it.
+//! The public face of the cache.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -20,16 +20,17 @@ use crate::save::Saved;
 
 /// An in-memory async cache whose entries survive the process.
 ///
-/// Cloning it is cheap, and the clones are the same cache. It belongs to no runtime: threads and runtimes may
-/// share it.
+/// Clones are cheap and share the same cache. A cache belongs to no runtime: threads and runtimes
+/// may share it.
 ///
-/// - **Keys** are anything that is `Hash + Eq` (and, to be kept in a file, written by serde alike if and only
-///   if they are equal), and are asked for by what they borrow as: a `String` by `&str`. Their `Eq` runs
-///   under a lock of the cache and must not call the cache.
-/// - **Values** are handed out as clones; put big ones into an [`Arc`]. Their `Clone` runs under a lock, too.
-/// - **A hit** takes a shared lock of one shard for some nanoseconds. An entry of the opened snapshot that is
-///   asked for the first time is read from the file and decoded, which takes microseconds and may touch the
-///   disk.
+/// - **Keys** are any type with `Hash + Eq`. To be kept in a file, two keys must be equal if and
+///   only if serde writes them alike. A key is looked up in its borrowed form: a `String` by
+///   `&str`. The `Eq` of keys runs under a lock of the cache and must not call the cache.
+/// - **Values** are returned as clones; put large values into an [`Arc`]. Their `Clone` runs under
+///   a lock, too.
+/// - **A hit** takes a shared lock of a shard for some nanoseconds. The first request for an entry
+///   of the opened snapshot reads it from the file and decodes it, which takes microseconds and may
+///   touch the disk.
 ///
 /// # Example
 ///
@@ -57,7 +58,7 @@ use crate::save::Saved;
 /// ```
 pub struct AsyncCache<K, V> {
     pub(crate) inner: Arc<Inner<K, V>>,
-    /// What there is once for all handles, and ends with the last one.
+    /// The state shared by all handles; it ends with the last handle.
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -80,17 +81,17 @@ impl<K, V> fmt::Debug for AsyncCache<K, V> {
     }
 }
 
-/// The numbers that are asked for most.
+/// The most requested counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Calls that were served from memory or from the opened snapshot.
     pub hits: u64,
-    /// Calls that were not.
+    /// Calls that were not served.
     pub misses: u64,
     /// Entries now, cold ones included.
     pub size: usize,
-    /// The share of calls that were hits, from 0.0 to 1.0; 0.0 if nothing was asked.
+    /// The share of calls that were hits, from 0.0 to 1.0; 0.0 if there were no calls.
     pub hit_rate: f64,
 }
 
@@ -106,7 +107,8 @@ where
 
     // Reading
 
-    /// The value of a key, if it is there and has not expired. Counts a hit or a miss, and a use of the entry.
+    /// Returns the value of a key, if the key is present and has not expired. Counts a hit or a
+    /// miss, and a use of the entry.
     ///
     /// Starts no load and joins none.
     pub fn get<Q>(&self, key: &Q) -> Option<V>
@@ -127,33 +129,37 @@ where
         }
     }
 
-    /// The value of a key, from the cache or else from `load`; then it is stored for the default time to
-    /// live.
+    /// Returns the value of a key from the cache, or else from `load`; the loaded value is stored
+    /// for the default time to live.
     ///
-    /// For one key at most one load runs. Everybody who asks meanwhile waits for it and gets its value or its
-    /// error. Errors are not stored: the next call loads anew. `load` is called, and its future polled, on a
-    /// task of its own, on the runtime of the caller whose loader it is.
+    /// At most one load runs for each key. All callers that ask meanwhile wait for the load and get
+    /// its value or its error. Errors are not stored: the next call loads anew. `load` is called,
+    /// and its future polled, on a separate task, on the runtime of the caller that supplied the
+    /// loader.
     ///
-    /// A `set`, `delete` or `clear` of the key while it loads *fences* the load: it still answers those who
-    /// were waiting, but stores nothing, and whoever asks from then on starts a new load. So a value that was
-    /// read from the origin before an invalidation is never served after it.
+    /// A `set`, `delete` or `clear` during the load *fences* the load: it still answers the callers
+    /// that were already waiting, but stores nothing, and later callers start a new load. So a
+    /// value that was read from the origin before an invalidation is never served after the
+    /// invalidation.
     ///
     /// # Errors
-    /// [`LoadError::Failed`] with the loader's error, shared with everybody who waited.
-    /// [`LoadError::Panicked`] if it panicked. [`LoadError::Recursive`] if it asked for its own key, directly
-    /// or through other loaders. [`LoadError::Abandoned`] if the runtime that loaded was shut down, for the
-    /// caller whose loader it was; the others load anew. [`LoadError::NoRuntime`] if a load is needed and the
-    /// caller is outside of any tokio runtime.
+    /// [`LoadError::Failed`] with the loader's error, shared by all waiting callers.
+    /// [`LoadError::Panicked`] if the loader panicked. [`LoadError::Recursive`] if the loader asked
+    /// for its own key, directly or through other loaders. [`LoadError::Abandoned`] for the caller
+    /// that supplied the loader, if the runtime of the load was shut down; the other callers load
+    /// anew. [`LoadError::NoRuntime`] if a load is needed and the caller is outside any tokio
+    /// runtime.
     ///
-    /// A runtime that is neither driven nor shut down (a `current_thread` one outside of `block_on`) leaves
-    /// its loads, and whoever waits for them on other runtimes, where they are.
+    /// If a runtime is neither driven nor shut down (a `current_thread` runtime outside
+    /// `block_on`), its loads stand still, and so do callers on other runtimes that wait for them.
     ///
-    /// If loaders of one key fail with different types, a caller who waited for a loader with another error
-    /// type than his own does not get that error; he loads anew with his own.
+    /// If loaders of a key fail with different types, a caller that waited for a loader with
+    /// another error type than its own does not get the error, but loads anew with its own loader.
     ///
     /// # Cancel safety
-    /// Dropping the returned future takes one caller away. The load goes on for the others, also if it was he
-    /// who started it. When the last one goes, the load is dropped.
+    /// Dropping the returned future removes this caller only. The load continues for the remaining
+    /// callers, even if this caller started the load. When the last caller leaves, the load is
+    /// dropped.
     pub async fn get_or_load<Q, F, Fut, E>(&self, key: &Q, load: F) -> Result<V, LoadError<E>>
     where
         K: Borrow<Q>,
@@ -165,8 +171,8 @@ where
         self.get_or_load_with_ttl(key, self.inner.default_ttl, load).await
     }
 
-    /// [`get_or_load`](Self::get_or_load) with a time to live of its own, counted from the end of the load,
-    /// if this caller's loader runs; `None` never expires.
+    /// [`get_or_load`](Self::get_or_load) with a specific time to live, counted from the end of the
+    /// load, if this caller's loader runs; `None` never expires.
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load).
@@ -203,8 +209,8 @@ where
         self.inner.contains(key)
     }
 
-    /// How many entries there are, cold ones included, and expired ones not, but for the last millisecond's.
-    /// Reclaims them, so it takes as long as there are some.
+    /// The number of entries, including cold entries, and without expired entries (except those of
+    /// the last millisecond). Reclaims expired entries, so the time depends on their number.
     pub fn len(&self) -> usize {
         self.inner.len()
     }
@@ -216,22 +222,22 @@ where
 
     // Writing
 
-    /// Stores a value for the default time to live. A load of the key that is running is fenced.
+    /// Stores a value for the default time to live. A running load of the key is fenced.
     pub fn set(&self, key: K, value: V) {
         self.set_with_ttl(key, value, self.inner.default_ttl);
     }
 
-    /// Stores a value for a time to live of its own; `None` never expires, zero expires at once. A load of
-    /// the key that is running is fenced.
+    /// Stores a value with a specific time to live; `None` never expires, zero expires at once. A
+    /// running load of the key is fenced.
     pub fn set_with_ttl(&self, key: K, value: V, ttl: Option<Duration>) {
         self.inner.set(key, value, self.inner.deadline(ttl));
     }
 
-    /// Removes a key, from the opened snapshot, too. A load of the key that is running is fenced. A key that
-    /// is not there is no error.
+    /// Removes a key, from the opened snapshot, too. A running load of the key is fenced. A missing
+    /// key is not an error.
     ///
-    /// The file of the backup is not touched before the next save: a process that dies before it finds the
-    /// key again.
+    /// The file of the backup stays unchanged until the next save: if the process dies before that,
+    /// the next process finds the key again.
     pub fn delete<Q>(&self, key: &Q)
     where
         K: Borrow<Q>,
@@ -240,8 +246,8 @@ where
         self.inner.delete(&key.to_owned());
     }
 
-    /// Removes everything, fences all running loads and resets the counters. The file of the backup is not
-    /// touched before the next save.
+    /// Removes all entries, fences all running loads and resets the counters. The file of the
+    /// backup stays unchanged until the next save.
     pub fn clear(&self) {
         self.inner.clear();
     }
@@ -254,42 +260,43 @@ where
         Metrics { hits: stats.hits, misses: stats.misses, size: stats.size, hit_rate: stats.hit_rate() }
     }
 
-    /// Everything that is counted.
+    /// All counters.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }
 
     // The backup
 
-    /// What was found when the cache was built: how much came back, in what time, or why nothing did.
+    /// The outcome of opening the backup when the cache was built: how many entries came back, in
+    /// what time, or why none did.
     pub fn opening(&self) -> &Opening {
         &self.shared.opening
     }
 
-    /// Saves every entry that has not expired to the backup. Without one, nothing happens.
+    /// Saves every entry that has not expired to the backup. Without a backup, nothing happens.
     ///
-    /// While the entries of a shard are listed, writes to it wait: some milliseconds for a hundred thousand
-    /// entries.
+    /// While the entries of a shard are listed, writes to the shard wait: some milliseconds for a
+    /// hundred thousand entries.
     ///
     /// Blocks the thread until the entries are on disk; in async code use
-    /// [`save_to_backup_async`](Self::save_to_backup_async). Others go on using the cache meanwhile; of what
-    /// they change, each single entry is saved as it was before or after. A save that runs already is waited
-    /// for.
+    /// [`save_to_backup_async`](Self::save_to_backup_async). The cache stays usable meanwhile; an
+    /// entry that changes during the save is saved in its state before or after the change. If a
+    /// save is already running, this save waits for it.
     ///
     /// # Errors
-    /// [`BackupError`]. What was saved before is intact then.
+    /// [`BackupError`]. The previous save is intact then.
     pub fn save_to_backup(&self) -> Result<Saved, BackupError> {
         self.inner.save()
     }
 
-    /// [`save_to_backup`](Self::save_to_backup) on one of tokio's threads for blocking work.
+    /// [`save_to_backup`](Self::save_to_backup) on a thread of tokio for blocking work.
     ///
     /// # Errors
-    /// [`BackupError`]; [`BackupError::Interrupted`] outside of a tokio runtime, or if the runtime is shut
-    /// down before the save begins.
+    /// [`BackupError`]; [`BackupError::Interrupted`] outside a tokio runtime, or if the runtime is
+    /// shut down before the save begins.
     ///
     /// # Cancel safety
-    /// Once polled, the save goes on to its end even if the future is dropped.
+    /// Once polled, the save runs to its end even if the future is dropped.
     pub async fn save_to_backup_async(&self) -> Result<Saved, BackupError> {
         let inner = Arc::clone(&self.inner);
         let runtime = tokio::runtime::Handle::try_current();
@@ -298,16 +305,17 @@ where
         saving.await.unwrap_or_else(|error| Err(BackupError::Interrupted(error.into())))
     }
 
-    /// Loads from the backup what is not in memory, older than everything in memory. Without a backup nothing
-    /// happens.
+    /// Loads the entries of the backup that are not in memory, as older than every entry in memory.
+    /// Without a backup, nothing happens.
     ///
-    /// What is in memory stays, for it is newer; entries of the snapshot that was open until now and were never
-    /// asked for give way to the file's, and stay if the file lacks their keys. A cache with nothing in memory and no load running opens the
-    /// snapshot and reads it entry by entry, as [`build`](Builder::build) does; any other reads the whole
-    /// file now, and blocks the thread meanwhile.
+    /// Entries in memory are kept, because they are newer. Entries that were still only in the
+    /// previously opened snapshot are replaced by the file's entries, and kept if the file lacks
+    /// their keys. If the cache has nothing in memory and no running load, it opens the snapshot
+    /// and reads it entry by entry, as [`build`](Builder::build) does. Otherwise the whole file is
+    /// read now, and the thread blocks meanwhile.
     ///
     /// # Errors
-    /// [`BackupError`]. The cache stays as it was then.
+    /// [`BackupError`]. The cache is unchanged then.
     pub fn load_from_backup(&self) -> Result<Opening, BackupError> {
         self.inner.load_backup()
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! The errors of the crate, and the reaction to each.
 
 use std::any::Any;
 use std::error::Error;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use async_cache_disk::DiskError;
 
-/// Why a call that may load got no value.
+/// The reason why a call that may load got no value.
 ///
-/// `E` is the loader's own error. It arrives behind an [`Arc`], because every caller who waited gets it.
+/// `E` is the loader's own error. It is behind an [`Arc`], because every waiting caller gets it.
 #[non_exhaustive]
 pub enum LoadError<E> {
-    /// The loader returned this error. It was not cached: the next call loads anew.
+    /// The loader returned this error. The error was not cached: the next call loads anew.
     Failed(Arc<E>),
     /// The loader panicked, with this message.
     Panicked {
@@ -23,30 +23,30 @@ pub enum LoadError<E> {
         /// The message of the panic.
         message: String,
     },
-    /// The loader asked, itself or through other loaders, for the very key that it was loading; waiting would
-    /// never end.
+    /// The loader asked, directly or through other loaders, for the key that it was loading;
+    /// waiting would never end.
     Recursive {
-        /// The key that was asked for.
+        /// The requested key.
         key: String,
     },
-    /// The runtime that ran the load was shut down before it ended.
+    /// The runtime that ran the load was shut down before the load ended.
     Abandoned {
         /// The key that was being loaded.
         key: String,
     },
-    /// A batch loader returned a list that is not as long as its keys.
+    /// A batch loader returned a list with another length than its keys.
     WrongCount {
-        /// How many keys it was asked for.
+        /// The number of requested keys.
         asked: usize,
-        /// How many values it returned.
+        /// The number of returned values.
         returned: usize,
     },
-    /// The value was not in the cache, and there is no tokio runtime here to load it on.
+    /// The value was not in the cache, and there is no tokio runtime here to load it.
     NoRuntime,
 }
 
 impl<E> LoadError<E> {
-    /// The loader's own error, if that is what this is.
+    /// The loader's own error; `None` for all other variants.
     pub fn loader_error(&self) -> Option<&E> {
         match self {
             Self::Failed(error) => Some(error),
@@ -111,12 +111,13 @@ impl<E: fmt::Debug> fmt::Debug for LoadError<E> {
     }
 }
 
-/// For any loader error that can be shown, `anyhow::Error` and `Box<dyn Error>` among them, which are not
-/// errors themselves. That is why [`Error::source`] is empty: what the loader said is in the message, and
-/// whole in [`LoadError::Failed`].
+/// For any loader error that can be displayed, including `anyhow::Error` and `Box<dyn Error>`,
+/// which are not errors themselves. For the same reason [`Error::source`] is empty: the message
+/// includes the loader's message, and [`LoadError::Failed`] has the whole error.
 impl<E: fmt::Debug + fmt::Display> Error for LoadError<E> {}
 
-/// So that `?` works in functions that return `io::Result`. The kind is the loader's; the `LoadError` is inside.
+/// Makes `?` work in functions that return `io::Result`. The kind is the loader's; the `LoadError`
+/// is inside.
 impl From<LoadError<io::Error>> for io::Error {
     fn from(error: LoadError<io::Error>) -> Self {
         let kind = error.loader_error().map_or(io::ErrorKind::Other, Self::kind);
@@ -128,13 +129,14 @@ impl From<LoadError<io::Error>> for io::Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The backup's path can never hold a cache, whatever is done about its content.
+    /// The backup's path can never hold a cache, whatever its content.
     #[error(transparent)]
     Backup(#[from] BackupError),
-    /// The system does not let the process have the thread that saves.
+    /// The system refused to start the thread that saves.
     #[error("the thread for autosave could not be started: {0}")]
     Autosave(io::Error),
-    /// Two cached functions were given one file. Keys of one mean nothing to the other.
+    /// Two cached functions have the same file. Keys of a function mean nothing to another
+    /// function.
     #[error(
         "{} keeps the cache of the function {owner} already; give the function {function} a file of its own",
         path.display()
@@ -142,12 +144,13 @@ pub enum BuildError {
     FileInUse {
         /// The file.
         path: PathBuf,
-        /// The function whose file it is.
+        /// The function that owns the file.
         owner: &'static str,
-        /// The function that was to use it, too.
+        /// The second function with the same file.
         function: &'static str,
     },
-    /// The name of a cached function and the version of its backup do not fit into the file's version tag.
+    /// The name of a cached function and the version of its backup do not fit into the file's
+    /// version tag.
     #[error(
         "the name of the function {function} and the version of its backup are {bytes} bytes too long together for \
          the file; give it a shorter one with `name = \"...\"`"
@@ -160,14 +163,15 @@ pub enum BuildError {
     },
 }
 
-/// What a user's own backend may fail with.
+/// The error type of a user's own backend.
 pub type BackendError = Box<dyn Error + Send + Sync>;
 
-/// Why entries could not be saved to a backup or loaded from it.
+/// The reason why entries could not be saved to a backup or loaded from it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// The file: missing rights, damage, a foreign file, a full disk. [`DiskError::kind`] tells them apart.
+    /// An error of the file: missing rights, damage, a foreign file, a full disk.
+    /// [`DiskError::kind`] distinguishes them.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The user's own backend failed.
@@ -175,15 +179,15 @@ pub enum BackupError {
     Backend {
         /// "load" or "save".
         action: &'static str,
-        /// What the backend said.
+        /// The backend's own error.
         source: BackendError,
     },
-    /// The background save did not come to its end, because the runtime was shut down or the save panicked.
+    /// The background save did not finish, because the runtime was shut down or the save panicked.
     #[error("the background save did not come to its end: {0}")]
     Interrupted(BackendError),
 }
 
-/// The message that a panic carried.
+/// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

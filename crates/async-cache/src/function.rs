@@ -1,12 +1,14 @@
-//! The cache of one decorated function.
+//! The cache of a decorated function.
 //!
-//! Owns what `#[async_lru]`, `#[async_ttl]` and `#[invalidates]` rely on and need not generate: the cache that is
-//! built when it is first used, the file that belongs to one function, the way of a call, and the guard that
-//! invalidates before a write and after it. What is generated calls this and holds no logic of its own. `name` has what
-//! a function is called in its file, `per_type` the caches of a method in a generic `impl` block.
+//! Owns the parts of `#[async_lru]`, `#[async_ttl]` and `#[invalidates]` that need not be
+//! generated: the cache that is built at its first use, the file that belongs to a function, the
+//! steps of a call, and the guard that invalidates before a write and after it. Generated code
+//! calls this module and has no logic. `name` has the name of a function in its file, `per_type`
+//! the caches of a method in a generic `impl` block.
 //!
-//! States of a [`CachedFunction`]: *unbuilt* until the first use, then *built* for ever. Building takes a lock, so
-//! it happens once; if it fails, the next use tries again. Everything after that is one load of an atomic.
+//! States of a [`CachedFunction`]: *unbuilt* until the first use, then *built* for ever. Building
+//! takes a lock, so it happens once; if it fails, the next use tries again. Each later use is a
+//! single load of an atomic.
 
 mod name;
 mod per_type;
@@ -33,15 +35,16 @@ use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
 
-/// The cache of a function that is decorated with [`async_lru`](crate::async_lru) or
+/// The cache of a function decorated with [`async_lru`](crate::async_lru) or
 /// [`async_ttl`](crate::async_ttl).
 ///
-/// A method's cache is got from the associated function that stands beside it: `Shop::price_cache()` for a method
-/// `price`. In an `impl` block of a generic type each type has a cache of its own: `Repository::<User>::row_cache()`. A
-/// function has the same operations in a type of its name: `price::invalidate(&7)`.
+/// The cache of a method is returned by the associated function beside the method:
+/// `Shop::price_cache()` for a method `price`. In an `impl` block of a generic type, each type has
+/// its own cache: `Repository::<User>::row_cache()`. A function has the same operations in a type
+/// with its name: `price::invalidate(&7)`.
 ///
-/// The cache is built, and its file opened, when it is first used. If that fails (see [`BuildError`]), all but
-/// [`init`](Self::init) panic with the reason.
+/// The cache is built, and its file opened, at the first use. If that fails (see [`BuildError`]),
+/// all operations but [`init`](Self::init) panic with the reason.
 pub struct CachedFunction<K, V> {
     pub(crate) name: Name,
     pub(crate) build: fn(Builder<K, V>) -> Builder<K, V>,
@@ -67,7 +70,7 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// `name` tells the function's entries from those of others in a file.
+    /// `name` distinguishes the function's entries from those of other functions in a file.
     #[doc(hidden)]
     pub const fn new(name: Name, build: fn(Builder<K, V>) -> Builder<K, V>) -> Self {
         Self { name, build, cache: OnceLock::new(), building: Mutex::new(()) }
@@ -75,8 +78,9 @@ where
 
     // The cache
 
-    /// Builds the cache and opens its file, if that has not happened yet. Without this it happens in the first call.
-    /// Call it when the service starts, so that a backup that cannot work is noticed there.
+    /// Builds the cache and opens its file, if that has not happened yet. Otherwise the first call
+    /// does so. Call `init` when the service starts, so that a backup that cannot work is noticed
+    /// there.
     ///
     /// # Errors
     /// [`BuildError`].
@@ -87,7 +91,7 @@ where
     /// The cache itself.
     ///
     /// # Panics
-    /// If it cannot be built; see [`init`](Self::init).
+    /// If the cache cannot be built; see [`init`](Self::init).
     #[inline]
     pub fn cache(&self) -> &AsyncCache<K, V> {
         match self.cache.get() {
@@ -113,21 +117,21 @@ where
             let cache = builder.build()?;
             // For ever: so is the cache.
             std::mem::forget(file);
-            // It was empty, and is set under the lock.
+            // The cell was empty, and is set under the lock.
             let _ = self.cache.set(cache);
         }
         Ok(self.cache.get().expect("it was just set"))
     }
 
-    // As the module beside a function has it
+    // Operations of the type beside a function
 
-    /// Forgets what the function returned for these arguments, given by reference: `&7`, `"name"`, or a tuple of
-    /// such for several. A call that runs is fenced: it stores nothing.
+    /// Removes the function's result for these arguments, given by reference: `&7`, `"name"`, or a
+    /// tuple of references for several. A running call is fenced: it stores nothing.
     pub fn invalidate(&self, key: impl Lookup<K>) {
         self.cache().inner.delete(&key.to_key());
     }
 
-    /// Forgets everything, fences all calls that run, and resets the counters.
+    /// Removes all results, fences all running calls, and resets the counters.
     pub fn clear(&self) {
         self.cache().clear();
     }
@@ -138,7 +142,7 @@ where
         self.cache().metrics()
     }
 
-    /// Everything that is counted.
+    /// All counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.cache().stats()
@@ -179,7 +183,7 @@ where
         inner.hot(hash, |known| key.is(known)).map_err(|_| Asked(hash))
     }
 
-    /// Forgets what is there, so that the load that follows is a new one.
+    /// Removes the cached result, so that the following load is new.
     #[doc(hidden)]
     pub fn forget(&self, key: impl Lookup<K>) -> Asked {
         let inner = &self.cache().inner;
@@ -205,7 +209,7 @@ where
         inner.load(asked.0, key, Storing { ttl: inner.default_ttl, keeps }, load).await
     }
 
-    /// [`load`](Self::load) for a function that cannot say that it failed.
+    /// [`load`](Self::load) for a function that cannot return an error.
     #[doc(hidden)]
     pub async fn load_value<F, Fut>(
         &self,
@@ -237,10 +241,11 @@ where
     }
 }
 
-/// A write that is under way. What it makes stale is gone when it begins, and gone again when this is dropped:
-/// after the write, whether it returned, failed, panicked or was cancelled.
+/// A running write. The stale results are removed when the write begins, and again when this guard
+/// is dropped: after the write has returned, failed, panicked or been cancelled.
 ///
-/// Without bounds on its types, so that the compiler complains of a key or a value where it stands and not here.
+/// Without bounds on its types, so that the compiler reports an unsuitable key or value at its own
+/// place and not here.
 #[doc(hidden)]
 #[must_use = "what is cached during the write has to go after it"]
 pub struct Invalidating<K: 'static, V: 'static> {
@@ -277,7 +282,7 @@ impl<K: 'static, V: 'static> Debug for Invalidating<K, V> {
     }
 }
 
-/// A file that belongs to a function as long as this is there.
+/// A file that belongs to a function while this value lives.
 struct File(PathBuf);
 
 /// Which function keeps its entries in which file.
@@ -304,8 +309,8 @@ impl Drop for File {
 /// As many links as Linux follows.
 const MOST_LINKS: usize = 40;
 
-/// The one name of a file that need not exist yet. A link is followed, as a save follows it, also if nothing stands yet
-/// where it leads.
+/// The canonical path of a file that need not exist yet. Links are followed as a save follows them,
+/// even if the target does not exist yet.
 fn place(path: &Path) -> PathBuf {
     let mut absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for _ in 0..MOST_LINKS {
@@ -313,7 +318,7 @@ fn place(path: &Path) -> PathBuf {
             return file;
         }
         let Ok(link) = absolute.read_link() else { break };
-        // An absolute link replaces all of it.
+        // An absolute link replaces the whole path.
         absolute.pop();
         absolute.push(link);
     }
@@ -323,9 +328,9 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-// What the types of a function's signature are asked
+// Questions about the types of a function's signature
 
-/// A return type that is a `Result`, under whatever name.
+/// A return type that is a `Result`, under any name.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Result`",
@@ -333,9 +338,9 @@ fn place(path: &Path) -> PathBuf {
     note = "write `result = false` in the attribute: then the value is cached whatever it is"
 )]
 pub trait Fallible {
-    /// What `Ok` holds, and is cached.
+    /// The type inside `Ok`, which is cached.
     type Value;
-    /// What `Err` holds, and is not.
+    /// The type inside `Err`, which is not cached.
     type Error;
     /// The same, under its own name.
     fn into_result(self) -> Result<Self::Value, Self::Error>;
@@ -357,7 +362,7 @@ impl<T, E> Fallible for Result<T, E> {
     note = "leave `cache_none` out"
 )]
 pub trait Optional {
-    /// Whether it is not `None`.
+    /// Whether the value is not `None`.
     fn is_there(&self) -> bool;
 }
 
@@ -367,7 +372,7 @@ impl<T> Optional for Option<T> {
     }
 }
 
-/// What an argument has to be, so that the compiler says at the argument if it is not.
+/// The bounds of an argument, so that the compiler reports an unsuitable type at the argument.
 #[doc(hidden)]
 pub const fn can_be_a_key<T>()
 where
@@ -376,11 +381,12 @@ where
 {
 }
 
-/// What a value has to be, so that the compiler says at the return type if it is not.
+/// The bounds of a value, so that the compiler reports an unsuitable type at the return type.
 #[doc(hidden)]
 pub const fn can_be_a_value<T: Clone + Send + Sync + 'static>() {}
 
-/// Tells a `Result` behind an alias from other types: its own constant hides the one of [`IsNoResult`].
+/// Distinguishes a `Result` behind an alias from other types: its own constant hides the constant
+/// of [`IsNoResult`].
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Returned<T>(std::marker::PhantomData<T>);
@@ -399,7 +405,8 @@ impl<T, E> Returned<Result<T, E>> {
     pub const IS_RESULT: bool = true;
 }
 
-/// The first `N` arguments of a write, as many as the function takes that it invalidates.
+/// The first `N` arguments of a write, where `N` is the number of arguments of the invalidated
+/// function.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "the cached function has {N} key arguments, and the write does not begin with as many",
@@ -456,13 +463,13 @@ first_arguments!([A B C D E F]);
 first_arguments!([A B C D E F G]);
 first_arguments!([A B C D E F G H]);
 
-/// Runs a write. The closure that a call is made of may then return what it borrows from its arguments.
+/// Runs a write. The write's closure may then return a borrow of its arguments.
 #[doc(hidden)]
 pub fn run<R>(write: impl FnOnce() -> R) -> R {
     write()
 }
 
-/// An argument of a write as the argument of the function that it invalidates: a `String` for a `str`.
+/// An argument of a write as the argument of the invalidated function: a `String` for a `str`.
 #[doc(hidden)]
 pub fn lend<T: ?Sized, A: Borrow<T> + ?Sized>(argument: &A) -> &T {
     argument.borrow()

@@ -1,6 +1,7 @@
 //! The entries in memory, for a save: listed shard by shard, cloned a slice at a time.
 //!
-//! Rule: `Clone` is the user's code, and a panic in it is an error of this one entry, as one in `Serialize` is.
+//! Rule: `Clone` is the user's code, so a panic in `Clone` is an error of this entry only, like a
+//! panic in `Serialize`.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use crate::error::BackendError;
 use crate::inner::{Inner, Shard};
 use crate::sync::RwLock;
 
-/// The most entries whose values are taken under one lock.
+/// The most entries whose values are taken under a single lock.
 const SLICE: usize = 64;
 
-/// Shards take turns this often at least, so that the last entries of a save are the most worth keeping of
-/// all shards.
+/// Shards take turns at least this often, so that the last entries of a save are the most worth
+/// keeping of all shards.
 const FEWEST_ROUNDS: usize = 64;
 
 /// The hot entries of all shards, to be taken in slices.
@@ -31,12 +32,12 @@ pub(crate) struct HotEntries {
     shard: usize,
 }
 
-/// An entry as it was when a save came by.
+/// An entry in its state at the time of a save.
 pub(crate) struct Taken<K, V> {
     pub(crate) key: Result<K, BackendError>,
     pub(crate) value: Result<V, BackendError>,
     pub(crate) deadline: Deadline,
-    /// Zero if that is not kept.
+    /// Zero if times of writing are not kept.
     pub(crate) written_at: u64,
 }
 
@@ -46,8 +47,8 @@ fn cloned<T>(clone: impl FnOnce() -> T) -> Result<T, BackendError> {
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
-    /// Lists the hot entries of all shards, and takes those that were cold in `cold` out of it; see rule 2 of
-    /// `save`.
+    /// Lists the hot entries of all shards, and removes those that were cold in `cold` from it; see
+    /// rule 2 of `save`.
     pub(crate) fn hot_entries(&self, cold: &mut Option<(Frozen, Arc<Opened<K, V>>)>) -> HotEntries {
         let mut list = |shard: &RwLock<Shard<K, V>>| {
             let shard = shard.read();
@@ -70,7 +71,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
 }
 
 impl HotEntries {
-    /// Clones all keys that can be, a slice at a time, each with the time of its entry's writing.
+    /// Clones all keys that can be cloned, a slice at a time, each with the time of its entry's
+    /// writing.
     pub(crate) fn keys<K: Hash + Eq, V: Clone>(
         &self,
         inner: &Inner<K, V>,

@@ -1,8 +1,8 @@
 //! An in-memory async cache that is never cold.
 //!
-//! One load per key however many callers ask, time to live, bounded size, statistics; and the entries survive
-//! deploy, crash and `kill -9`: the next process opens them in a fraction of a millisecond and serves them at
-//! once, while a hit costs nothing for it.
+//! A single load per key however many callers ask, time to live, bounded size, statistics. Entries
+//! survive deploy, crash and `kill -9`: the next process opens them in a fraction of a millisecond
+//! and serves them at once, and a hit pays nothing for it.
 //!
 //! ```
 //! use async_cache::{AsyncCache, DiskBackend};
@@ -30,25 +30,25 @@
 //!
 //! # Layout
 //!
-//! - `cache`: [`AsyncCache`]; `builder`: how a cache is made; `inner`: its shards; `tally`: counting
-//!   hits
-//! - `load`: calls that may load; `room`: the callers that wait for one load; `nesting`: loads that
+//! - `cache`: [`AsyncCache`]; `builder`: how a cache is made; `inner`: its shards; `tally`:
+//!   counting hits
+//! - `load`: calls that may load; `room`: the callers that wait for a load; `nesting`: loads that
 //!   wait for loads
 //! - `macros`: [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl) and
-//!   [`invalidates`](macro@invalidates), for functions; `function`: the code behind their expansions;
-//!   `lookup`: [`Lookup`], borrowed forms of a key
+//!   [`invalidates`](macro@invalidates), for functions; `function`: the code behind their
+//!   expansions; `lookup`: [`Lookup`], borrowed forms of a key
 //! - [`agent`]: tools of AI agents, cached, scoped and kept from looping
-//! - `batch`: [`BatchLoader`], many keys in one call of a loader; `warm`: [`WarmUp`], keys that are
-//!   loaded before the first caller asks for them
+//! - `batch`: [`BatchLoader`], many keys in a single call of a loader; `warm`: [`WarmUp`], keys
+//!   loaded before the first caller asks
 //! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `save`: saving; `hot`:
 //!   the entries in memory, for a save; `restore`: loading the backup; `sharing`: writes since the
-//!   last save; `shrinking`: entries that a save drops; `autosave`: saving unasked
+//!   last save; `shrinking`: entries dropped by a save; `autosave`: saving unasked
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
 //!
-//! What is in the cache, who loads and who waits is decided in the crate `async-cache-core`; the file is the
-//! business of `async-cache-disk`.
+//! The crate `async-cache-core` decides which entries are in the cache, which caller loads and
+//! which callers wait. The crate `async-cache-disk` owns the file.
 
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 
@@ -98,7 +98,7 @@ pub use restore::Opening;
 pub use save::Saved;
 pub use warm::{WarmUp, WarmedUp};
 
-/// What the expansions of the macros call. Not for anybody else: it changes without notice.
+/// The items used by the expansions of the macros. Private: they change without notice.
 #[doc(hidden)]
 pub mod __private {
     pub use std::borrow::{Borrow, ToOwned};

@@ -1,29 +1,32 @@
-//! Calls that may load: who loads, who waits, and what happens when either goes away.
+//! Calls that may load: which caller loads, which callers wait, and what happens when they leave.
 //!
-//! The decisions are the core's (`async_cache_core::flight`); here are the tasks. Each load is driven by a
-//! task of its own, the *pilot*, so it outlives the caller who started it. The ways a flight can end, and who
-//! ends it:
+//! The decisions are the core's (`async_cache_core::flight`); the tasks are here. Each load is
+//! driven by a separate task, the *pilot*, so the load outlives the caller that started it. A
+//! flight can end in these ways:
 //!
-//! | what happens | who acts | the callers get |
+//! | event | ended by | the callers get |
 //! |---|---|---|
 //! | the load returns a value | pilot: [`Inner::land`] | the value, which is stored unless the flight was fenced |
 //! | the load returns an error or panics | pilot: [`Inner::end`] | the error |
-//! | the last caller leaves | he takes the load out and drops it; or, if it is being polled, the pilot does | nobody is left; who joined meanwhile loads anew |
-//! | the runtime drops the pilot | its [`Ending`] | callers elsewhere load anew; the one whose loader it was gets an error |
+//! | the last caller leaves | the caller takes the load out and drops it; if the load is being polled, the pilot does | no caller is left; callers that joined meanwhile load anew |
+//! | the runtime drops the pilot | its [`Ending`] | callers elsewhere load anew; the caller that supplied the loader gets an error |
 //!
-//! A flight is over only after its load is dropped. So at no moment do two loads of one key run that could
-//! both store their value.
+//! A flight is over only after its load is dropped. So at no moment do two loads of a key run that
+//! could both store their value.
 //!
-//! A key of a batch has a flight like these, which is driven with others; `crate::batch` has its protocol.
+//! A key of a batch has a similar flight, which is driven together with others; `crate::batch` has
+//! its protocol.
 //!
-//! A caller may join a load that ends without an answer for it: one that fails with another type of error, one by a
-//! batch loader that has no value, one that was abandoned. Rules, which bound how long that can go on:
-//! 1. A caller joins whatever load of its key runs, once.
-//! 2. If that has brought it nothing, the caller joins only a load that answers it whatever comes of it ([`Joins`]).
-//!    When another one runs, the caller fences that one, which goes on for its own callers, and loads with its own
-//!    loader. So the caller is answered by the second load at the latest, however often others begin loads of the key,
-//!    but for loads of its kind that are abandoned.
-//! 3. A caller that leads is answered by its own load. So each call fences one load at most.
+//! A caller may join a load that ends without an answer for the caller: a load that fails with
+//! another type of error, a load by a batch loader that has no value, or a load that was abandoned.
+//! The following rules bound the number of attempts:
+//! 1. Once, a caller joins any running load of its key.
+//! 2. After a load without an answer, the caller joins only a load whose every outcome is an answer
+//!    ([`Joins`]). If another load runs, the caller fences that load, which continues for its own
+//!    callers, and loads with its own loader. So the second load answers the caller at the latest,
+//!    however often other callers begin loads of the key. (Abandoned loads of an acceptable kind do
+//!    not count.)
+//! 3. A caller that leads is answered by its own load. So each call fences at most one load.
 
 use std::any::TypeId;
 use std::fmt::Debug;
@@ -45,24 +48,24 @@ use crate::nesting;
 use crate::room::{Answer, AnyError, Brings, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
 
-/// What a caller does about a key that is not there.
+/// How a call continues for a key that is not in memory.
 pub(crate) enum Entered<V> {
-    /// Somebody stored it in the meantime.
+    /// A value that was stored in the meantime, or was read from the snapshot.
     Hit(V),
-    /// He waits for a load that runs already.
+    /// The caller waits for a running load.
     Joined(FlightId, Arc<Room<V>>),
-    /// He waits for the load he starts.
+    /// The caller waits for the load that it starts.
     Leads(FlightId, Arc<Room<V>>),
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
 #[derive(Clone, Copy)]
 pub(crate) enum Joins {
-    /// Whatever runs.
+    /// Any running load.
     Any,
-    /// One that can bring only this.
+    /// Only a load with exactly these outcomes.
     Only(Brings),
-    /// One whose error has this type; the caller can use that there is no value.
+    /// A load with this type of error; the caller can use the answer that there is no value.
     OnlyErrorsOf(TypeId),
 }
 
@@ -76,7 +79,7 @@ impl Joins {
     }
 }
 
-/// What whoever ends a flight has to know of it.
+/// The data needed to end a flight.
 pub(crate) struct Flight<K, V> {
     pub(crate) inner: Arc<Inner<K, V>>,
     pub(crate) hash: u64,
@@ -87,11 +90,11 @@ pub(crate) struct Flight<K, V> {
     pub(crate) started: Time,
 }
 
-/// What becomes of the value that a load returns.
+/// What happens to the value of a load.
 pub(crate) struct Storing<V> {
-    /// How long it is served; `None` never expires.
+    /// How long the value is served; `None` never expires.
     pub(crate) ttl: Option<Duration>,
-    /// Whether a value is stored at all. Every caller gets it in any case.
+    /// Whether a value is stored at all. Every caller gets the value in any case.
     pub(crate) keeps: fn(&V) -> bool,
 }
 
@@ -104,7 +107,7 @@ impl<V> Clone for Storing<V> {
 impl<V> Copy for Storing<V> {}
 
 impl<V> Storing<V> {
-    /// Every value, for this time.
+    /// Stores every value, for this time.
     pub(crate) fn all(ttl: Option<Duration>) -> Self {
         Self { ttl, keeps: |_| true }
     }
@@ -115,8 +118,8 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Answers a call for a key that is not in memory: from the snapshot, from a load that runs, or from a
-    /// new one.
+    /// Answers a call for a key that is not in memory: from the snapshot, from a running load, or
+    /// from a new load.
     pub(crate) async fn load<F, Fut, E>(
         self: &Arc<Self>,
         hash: u64,
@@ -170,8 +173,8 @@ where
                     if let Ok(error) = error.downcast() {
                         return Err(LoadError::Failed(error));
                     }
-                    // Loaded by a caller whose loader fails with another type. This caller's own loader
-                    // decides.
+                    // The load belongs to a caller whose loader fails with another type. This
+                    // caller's own loader decides.
                 }
                 Answer::Panicked(message) => {
                     return Err(LoadError::Panicked {
@@ -180,7 +183,8 @@ where
                     });
                 }
                 Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
-                // He asked for one key, so he has a loader that knows, where the batch loader did not.
+                // The caller asked for a single key, so its own loader can answer where the batch
+                // loader could not.
                 Answer::Abandoned | Answer::Missing => {}
             }
             // Rule 2.
@@ -188,9 +192,9 @@ where
         }
     }
 
-    /// Finds out what a caller does about a key that is not in memory: served from the snapshot, or by somebody
-    /// who was faster, or he joins a load, or he leads one, in the `room` that he makes. Counts the miss, once.
-    /// Also the rank of the key in the opened snapshot, for who leads.
+    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
+    /// by joining the running load, or by starting a load in `room`. Counts the miss once per call.
+    /// Also returns the key's rank in the opened snapshot, which a new load needs.
     pub(crate) fn enter(
         &self,
         hash: u64,
@@ -208,7 +212,7 @@ where
             if !std::mem::replace(is_counted, true) {
                 self.miss(hash);
             }
-            // If it is not used, it is dropped here, where the shard is not locked any more.
+            // If the key is not used, it is dropped here, after the shard is unlocked.
             let mut owned = Some(key.to_key());
             let entered = self.write(
                 hash,
@@ -244,13 +248,13 @@ where
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// The load has returned a value: one copy is stored, the other one is for the callers.
+    /// Ends the flight with a value: `stored` is stored, `value` is for the callers.
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
         let keeps = (flight.storing.keeps)(&value);
         let loaded = Loaded {
             value: stored,
-            // What is not kept has had its time already.
+            // A value that is not kept expires at once.
             deadline: if keeps {
                 self.deadline(flight.storing.ttl)
             } else {
@@ -286,7 +290,7 @@ impl<K, V> Inner<K, V> {
     }
 }
 
-/// Drives one load to its end.
+/// Drives a load to its end.
 async fn pilot<K, V>(mut ending: Ending<K, V>)
 where
     K: Hash + Eq,
@@ -301,7 +305,8 @@ where
     }
 }
 
-/// Ends a flight whose pilot goes away before it did: the runtime shuts down, or storing the value panicked.
+/// Ends a flight whose pilot goes away before it ended the flight: the runtime shuts down, or
+/// storing the value panicked.
 pub(crate) struct Ending<K, V> {
     pub(crate) flight: Flight<K, V>,
     pub(crate) duty: Duty,
@@ -309,16 +314,16 @@ pub(crate) struct Ending<K, V> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Duty {
-    /// Take the load and end the flight; but if a leaver took it, he ends it.
+    /// Take the load and end the flight, unless a leaver took the load: then the leaver ends it.
     IfNotTaken,
     End,
     None,
 }
 
 impl<K: Hash + Eq, V: Clone> Ending<K, V> {
-    /// Ends the flight with what came of its load, which is gone.
+    /// Ends the flight with the outcome of its load, which is gone.
     pub(crate) fn conclude(&mut self, answer: Answer<V>) {
-        // From here on this ends the flight whatever happens.
+        // From here on, dropping `self` ends the flight, whatever panics.
         self.duty = Duty::End;
         match answer {
             Answer::Value(value) => match catch_unwind(AssertUnwindSafe(|| value.clone())) {
@@ -357,7 +362,8 @@ impl<K, V> Drop for Ending<K, V> {
     }
 }
 
-/// A caller who waits. Dropped before he is answered, he leaves; the last one to leave stops the load.
+/// A waiting caller. If the seat is dropped before the answer, the caller leaves; the last caller
+/// to leave stops the load.
 pub(crate) struct Seat<'a, K: 'static, V: 'static> {
     inner: &'a Arc<Inner<K, V>>,
     hash: u64,
@@ -396,8 +402,8 @@ impl<K: 'static, V: 'static> Drop for Seat<'_, K, V> {
     }
 }
 
-/// Makes loads of one value type alike, whatever their future and their error. The loader is called when the
-/// load is first polled.
+/// Erases the types of a load's future and error, so that loads of the same value type share a
+/// type. The loader is called at the first poll of the load.
 fn forget_types<V, F, Fut, E>(load: F) -> Load<V>
 where
     V: 'static,

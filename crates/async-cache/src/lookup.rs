@@ -1,26 +1,27 @@
-//! What a key is asked for by.
+//! Borrowed forms of a key.
 //!
-//! Owns how something borrowed (`&str`, or `(&str, &u64)`) stands for a key that owns its parts (`String`, or
-//! `(String, u64)`): it hashes as the key does, compares with it, and becomes it when the key is stored. So a hit
-//! needs no key of its own, and allocates nothing.
+//! Owns how borrowed data (`&str`, or `(&str, &u64)`) stands for a key that owns its parts
+//! (`String`, or `(String, u64)`): the borrowed form hashes like the key, compares with the key,
+//! and becomes the key when the key is stored. So a hit needs no owned key, and allocates nothing.
 //!
-//! **Invariant:** `asked.is(&key)` holds if and only if `asked.to_key() == key`, and then both hash alike. Tuples
-//! hash part by part, and what is borrowed hashes as its owner ([`Borrow`]), which is why this holds here.
+//! **Invariant:** `asked.is(&key)` holds if and only if `asked.to_key() == key`, and then both hash
+//! alike. The invariant holds because tuples hash part by part, and borrowed data hashes like its
+//! owner ([`Borrow`]).
 
 use std::borrow::Borrow;
 use std::hash::Hash;
 
-/// Stands for a key of type `K`: a reference to what the key borrows as, or, for a key of several parts, a tuple of
-/// such references.
+/// Stands for a key of type `K`: a reference to the key's borrowed form, or, for a key of several
+/// parts, a tuple of such references.
 ///
-/// Implemented for all of these; nothing else needs it.
+/// Implemented for all of these; no other implementation is needed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name a key of type `{K}`",
     note = "ask for a key by reference (`&7`, `\"name\"`), and for a key of several parts by a tuple of references \
             (`(\"name\", &7)`)"
 )]
 pub trait Lookup<K>: Hash + Copy {
-    /// Whether this is the key.
+    /// Whether `self` stands for this key.
     fn is(&self, key: &K) -> bool;
 
     /// The key, to be stored.

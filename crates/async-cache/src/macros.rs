@@ -1,9 +1,9 @@
-//! The macros, as their users see them, and what their expansions call.
+//! The macros, as their users see them.
 //!
-//! Owns the documentation of the macros, where its examples can run. What they do is in `function`, what they
-//! generate in the crate `async-cache-macros`.
+//! Owns the documentation of the macros, where the examples can run. The code behind the expansions
+//! is in `function`, the generation in the crate `async-cache-macros`.
 
-/// Caches what an async function returns, for the arguments it is called with.
+/// Caches the results of an async function by its arguments.
 ///
 /// ```
 /// use async_cache::async_lru;
@@ -25,51 +25,55 @@
 /// # }
 /// ```
 ///
-/// # What the function becomes
+/// # The decorated function
 ///
-/// - One call per set of arguments runs at a time; everybody who calls meanwhile waits for it. It runs on a task of its
-///   own, so arguments and future are `Send`, and a cancelled caller does not cancel it as long as others wait; see
+/// - For each set of arguments, a single call runs at a time, and all simultaneous callers wait for
+///   it. The call runs on a separate task, so arguments and future are `Send`, and a cancelled
+///   caller does not cancel the call while other callers wait; see
 ///   [`AsyncCache::get_or_load`](crate::AsyncCache::get_or_load).
-/// - **A function that returns `Result<T, E>` returns `Result<T, LoadError<E>>`.** Only `Ok` is cached. The error is the
-///   function's own behind an `Arc`, for every caller who waited gets it; the other variants of
-///   [`LoadError`](crate::LoadError) say that it panicked, called itself with the same arguments, or had no tokio
-///   runtime. `?` turns it into `anyhow::Error`, `Box<dyn Error>` and `std::io::Error`. A type whose name ends in
-///   `Result` is taken for one, so aliases work; for others see `result` below.
-/// - A function that returns anything else is cached whatever it returns, and the call **panics** with the message of
-///   [`LoadError`](crate::LoadError) where a `Result` would carry it. `None` is cached, too, unless `cache_none = false`.
-/// - Values are handed out as clones; put big ones into an `Arc`.
-/// - Each argument is `Hash + Eq + Clone + Debug`. Borrowed ones (`&str`, `&[T]`, `&T`) are kept as what `ToOwned` makes
-///   of them; a hit looks them up as they are, and allocates nothing. A `&'static` one is passed on as it is. `f64` is no
-///   key: take `u64` and call with `to_bits()`, or write `key: u64 = ratio.to_bits()`. An argument may have a `#[cfg]`.
+/// - **A function that returns `Result<T, E>` returns `Result<T, LoadError<E>>`.** Only `Ok` is
+///   cached. The error is the function's own error behind an `Arc`, because every waiting caller
+///   gets it. The remaining variants of [`LoadError`](crate::LoadError) mean that the function
+///   panicked, called itself with the same arguments, or had no tokio runtime. `?` turns the error
+///   into `anyhow::Error`, `Box<dyn Error>` and `std::io::Error`. A type whose name ends in
+///   `Result` is taken for a `Result`, so aliases work; for other names see `result` below.
+/// - A function that returns any other type is cached whatever it returns, and the call **panics**
+///   with the message of [`LoadError`](crate::LoadError) where a `Result` would carry the error.
+///   `None` is cached, too, unless `cache_none = false`.
+/// - Values are returned as clones; put large values into an `Arc`.
+/// - Each argument is `Hash + Eq + Clone + Debug`. Borrowed arguments (`&str`, `&[T]`, `&T`) are
+///   stored in their `ToOwned` form; a hit looks them up in their borrowed form, and allocates
+///   nothing. A `&'static` argument is passed on unchanged. `f64` cannot be a key: take `u64` and
+///   call with `to_bits()`, or write `key: u64 = ratio.to_bits()`. An argument may have a `#[cfg]`.
 ///
-/// # Beside it: a type of the function's name
+/// # Operations: a type with the function's name
 ///
-/// | call | does |
+/// | call | effect |
 /// |---|---|
-/// | `invalidate(&7)` | forgets what was returned for these arguments, which are given by reference, and fences a call that runs |
-/// | `refresh(7)` | calls the function anew and stores; a call that runs is fenced, those who call meanwhile share this one |
-/// | `clear()` | forgets everything, and resets the counters |
-/// | `metrics()`, `stats()` | what was counted |
-/// | `init()` | builds the cache and opens its file now, and says if that fails |
+/// | `invalidate(&7)` | removes the result for these arguments, which are given by reference, and fences a running call |
+/// | `refresh(7)` | calls the function anew and stores the result; a running call is fenced, and callers that call meanwhile share the new call |
+/// | `clear()` | removes all results, and resets the counters |
+/// | `metrics()`, `stats()` | the counters |
+/// | `init()` | builds the cache and opens its file now; returns an error if that fails |
 /// | `save_to_backup()`, `save_to_backup_async()`, `load_from_backup()` | as those of [`AsyncCache`](crate::AsyncCache) |
-/// | `cache()` | the [`AsyncCache`](crate::AsyncCache) itself, whose keys are the owned argument, or a tuple of them |
+/// | `cache()` | the [`AsyncCache`](crate::AsyncCache) itself; its keys are the owned argument, or a tuple of the owned arguments |
 ///
 /// # Options
 ///
-/// | option | means |
+/// | option | meaning |
 /// |---|---|
-/// | `maxsize = 1000` | the most entries; default 128 (for `async_ttl` 1024); `None` is unlimited |
-/// | `eviction = lru` | strictly the least recently used makes room; default `adaptive`, which costs a hit less |
-/// | `backup = DiskBackend::new(path)` | where entries survive the process: any [`CacheBackend`](crate::CacheBackend); evaluated when the cache is first used. Arguments and value are then `Serialize + DeserializeOwned`. A file belongs to one function |
-/// | `clock = Clock::tokio()` | where the time comes from; default: the system's clocks, which do not stand still when tokio's time is paused. For tests: [`Clock::tokio`](crate::Clock::tokio) or, from a static, the clock of [`Clock::manual`](crate::Clock::manual) |
-/// | `name = "products"` | tells the file of this function from those of others; default: its path and name, so set it if the function may move |
-/// | `key = id`, `key = (tenant, id)` | only these arguments make the key; the others need not be `Hash` |
-/// | `key: String = name.to_lowercase()` | this makes the key, from arguments by reference; evaluated twice by a call that loads |
-/// | `result`, `result = false` | the return type is a `Result` although its name does not end so, or is none although it does |
-/// | `cache_none = false` | a `None` is returned to those who wait, and not stored |
+/// | `maxsize = 1000` | the maximum number of entries; default 128 (for `async_ttl` 1024); `None` is unlimited |
+/// | `eviction = lru` | evicts strictly the least recently used entry; default `adaptive`, with cheaper hits |
+/// | `backup = DiskBackend::new(path)` | where entries survive the process: any [`CacheBackend`](crate::CacheBackend); evaluated at the first use of the cache. Arguments and value are then `Serialize + DeserializeOwned`. A file belongs to a single function |
+/// | `clock = Clock::tokio()` | the source of the time; default: the system's clocks, which do not stand still when tokio's time is paused. For tests: [`Clock::tokio`](crate::Clock::tokio) or, from a static, the clock of [`Clock::manual`](crate::Clock::manual) |
+/// | `name = "products"` | distinguishes the file of this function from those of other functions; default: the function's path and name, so set `name` if the function may move |
+/// | `key = id`, `key = (tenant, id)` | only these arguments make the key; the remaining arguments need not be `Hash` |
+/// | `key: String = name.to_lowercase()` | the expression makes the key, from arguments by reference; evaluated twice by a call that loads |
+/// | `result`, `result = false` | the return type is a `Result` although its name does not end in `Result`, or is none although it does |
+/// | `cache_none = false` | `None` is returned to waiting callers, and not stored |
 /// | `skip_self` | for methods; see below |
 /// | `associated` | for functions without `self` in an `impl` block that a macro writes; see below |
-/// | `crate = path::to::async_cache` | where this crate is, if that is not found by itself |
+/// | `crate = path::to::async_cache` | the path of this crate, if the macro cannot find it |
 ///
 /// # Files
 ///
@@ -93,13 +97,16 @@
 ///
 /// # Methods
 ///
-/// The cache is one for all instances of a type, so a method says `skip_self`: its receiver is no part of the key. In an
-/// `impl` block of a generic type each type has a cache of its own: `Repository<User>` never serves what
-/// `Repository<Order>` has loaded. The options may name the type, as in `backup = DiskBackend::new(T::PATH)`; two types
-/// with one file are an error on the first use, as two functions are. Arguments and value cannot be of a type that is a
-/// parameter of the block: keep an [`AsyncCache`](crate::AsyncCache) as a field for these. `Self` is `Clone`, or the receiver an `Arc<Self>`, for the load runs on its own. In place of a type of its name, which cannot
-/// stand in an `impl` block, there are two associated functions: `<method>_cache()`, which returns a
-/// [`CachedFunction`](crate::CachedFunction), and `<method>_refresh(...)`. A method with a `backup` needs a `name`.
+/// A single cache serves all instances of a type, so a method says `skip_self`: its receiver is not
+/// part of the key. In an `impl` block of a generic type, each type has its own cache:
+/// `Repository<User>` never serves a result of `Repository<Order>`. The options may name the type,
+/// as in `backup = DiskBackend::new(T::PATH)`; two types with the same file are an error at the
+/// first use, as two functions are. Arguments and value cannot have a type that is a parameter of
+/// the block: keep an [`AsyncCache`](crate::AsyncCache) as a field for these. `Self` is `Clone`, or
+/// the receiver an `Arc<Self>`, because the load runs independently of the caller. An `impl` block
+/// cannot contain a type, so instead of a type with the method's name there are two associated
+/// functions: `<method>_cache()`, which returns a [`CachedFunction`](crate::CachedFunction), and
+/// `<method>_refresh(...)`. A method with a `backup` needs a `name`.
 ///
 /// ```
 /// use async_cache::{async_lru, invalidates};
@@ -133,26 +140,30 @@
 /// # }
 /// ```
 ///
-/// A function without `self` in an `impl` block is cached as a method is, under the same names: `User::name(7)`,
-/// `User::name_cache()`, `User::name_refresh(7)`. The attribute sees only the function, so it looks into the source file
-/// for where that stands; for a function that a macro of yours writes, say `associated`.
+/// A function without `self` in an `impl` block is cached like a method, under the same names:
+/// `User::name(7)`, `User::name_cache()`, `User::name_refresh(7)`. The attribute sees only the
+/// function, so it searches the source file for the function's surroundings. For a function written
+/// by a macro of yours, say `associated`.
 ///
-/// # What does not work
+/// # Limitations
 ///
-/// Methods in the `impl` block of a trait: no other functions may stand beside them. Cache an inherent method, and call it
-/// from the trait's.
+/// Methods in the `impl` block of a trait: no other functions can be added there. Cache an inherent
+/// method, and call it from the trait's method.
 ///
-/// Generic functions and `impl Trait` arguments: a cache is a static, and has one type. Borrows inside of an argument
-/// (`Option<&str>`) and in the return type. These are compile errors that say what to write.
+/// Generic functions and `impl Trait` arguments: a cache is a static, and has a single type.
+/// Borrows inside an argument (`Option<&str>`) and in the return type. These are compile errors
+/// that say how to write the function instead.
 ///
-/// A function that calls itself does so through a function that returns `Pin<Box<dyn Future<Output = T> + Send>>`, for
-/// the compiler cannot see otherwise that its future is `Send`.
+/// A function that calls itself must do so through a function that returns `Pin<Box<dyn
+/// Future<Output = T> + Send>>`; otherwise, the compiler cannot see that its future is `Send`.
 #[doc(inline)]
 pub use async_cache_macros::async_lru;
 
-/// [`async_lru`](macro@async_lru) with a time to live: `ttl`, default 60 seconds, and a default `maxsize` of 1024.
+/// [`async_lru`](macro@async_lru) with a time to live: `ttl`, default 60 seconds, and a default
+/// `maxsize` of 1024.
 ///
-/// `ttl` is a text (`"250ms"`, `"60s"`, `"1h 30m"`, `"2days"`), a `Duration`, or `None` for never.
+/// `ttl` is a text (`"250ms"`, `"60s"`, `"1h 30m"`, `"2days"`), a `Duration`, or `None` for no
+/// expiry.
 ///
 /// ```
 /// use async_cache::async_ttl;
@@ -171,11 +182,12 @@ pub use async_cache_macros::async_lru;
 #[doc(inline)]
 pub use async_cache_macros::async_ttl;
 
-/// Makes a write invalidate what a cached function has read, before it runs and after.
+/// Makes a write invalidate the cached results of a function, before the write runs and after.
 ///
-/// Before, so that nobody is served what is about to change, and reads that run are fenced; after, so that what
-/// somebody read and cached meanwhile does not stay. Once the write has returned, nobody gets a value that was read
-/// before it. That holds also if the write fails, panics or is cancelled half-way.
+/// Before the write, so that no caller is served a value that is about to change, and running reads
+/// are fenced. After the write, so that a value that was read and cached meanwhile does not stay.
+/// Once the write has returned, no caller gets a value that was read before it, even if the write
+/// fails, panics or is cancelled half-way.
 ///
 /// ```
 /// use async_cache::{async_lru, invalidates};
@@ -200,34 +212,38 @@ pub use async_cache_macros::async_ttl;
 /// # }
 /// ```
 ///
-/// - `#[invalidates(price, key = (order.product))]`: for these arguments of `price`, made of the write's own, which are
-///   references here.
-/// - `#[invalidates(price, clear_all)]`: all of it.
-/// - `#[invalidates(price, listing, clear_all)]`: several; what follows a name belongs to it.
-/// - `#[invalidates(Shop::price_cache(), key = (product))]`: the cache of a method; the key is given by reference, for
-///   several arguments as `key = (a, b)`. In a generic `impl` block write `Self::row_cache()`, elsewhere
-///   `Repository::<User>::row_cache()`.
-/// - The write may be an `async fn`, a `fn` or a method. A `fn` that returns `impl Future` or a boxed future (`#[async_trait]`
-///   makes such of `async fn`s) is over when the future is; any other one when it returns, also if it has spawned a task.
-/// - In another process the file keeps the old value until this one saves.
+/// - `#[invalidates(price, key = (order.product))]`: for these arguments of `price`, made from the
+///   write's own arguments, which are references here.
+/// - `#[invalidates(price, clear_all)]`: all results.
+/// - `#[invalidates(price, listing, clear_all)]`: several functions; an option belongs to the name
+///   before it.
+/// - `#[invalidates(Shop::price_cache(), key = (product))]`: the cache of a method; the key is
+///   given by reference, for several arguments as `key = (a, b)`. In a generic `impl` block write
+///   `Self::row_cache()`, elsewhere `Repository::<User>::row_cache()`.
+/// - The write may be an `async fn`, a `fn` or a method. A `fn` that returns `impl Future` or a
+///   boxed future (`#[async_trait]` turns `async fn`s into these) ends when the future ends; any
+///   other `fn` ends when it returns, even if it has spawned a task.
+/// - In another process, the file keeps the old value until this process saves.
 #[doc(inline)]
 pub use async_cache_macros::invalidates;
 
-/// Caches a tool of an AI agent under the name of the resource that it reads; see [`agent`](crate::agent).
+/// Caches a tool of an AI agent under the name of the resource that the tool reads; see
+/// [`agent`](crate::agent).
 ///
-/// The function returns a `Result`; decorated, it returns [`Result<T, ToolError<E>>`](crate::agent::ToolError). `Ok` is
-/// cached. Everything else is as of [`async_lru`](macro@async_lru): `read_file::invalidate("a")`, `read_file::clear()`,
+/// The function returns a `Result`; decorated, it returns [`Result<T,
+/// ToolError<E>>`](crate::agent::ToolError). `Ok` is cached. Otherwise, a tool is like a function
+/// with [`async_lru`](macro@async_lru): `read_file::invalidate("a")`, `read_file::clear()`,
 /// `read_file::metrics()`, `read_file::save_to_backup()`.
 ///
-/// | option | |
+/// | option | meaning |
 /// |---|---|
-/// | `resource = "files"` | what is read; `#[agent_invalidates]` names it, too. Several tools may read one resource, and their results never mix |
-/// | `scope = "session"` | `"global"`, the default: one cache for the process. `"session"`: results live in the active [`AgentSession`](crate::agent::AgentSession) and end with it; outside of sessions the tool runs uncached |
-/// | `ttl = "60s"` | how long a result is served; for ever without |
+/// | `resource = "files"` | the resource that the tool reads; `#[agent_invalidates]` uses the same name. Several tools may read the same resource, and their results never mix |
+/// | `scope = "session"` | `"global"`, the default: one cache for the process. `"session"`: results live in the active [`AgentSession`](crate::agent::AgentSession) and end with it; outside sessions the tool runs uncached |
+/// | `ttl = "60s"` | how long a result is served; without `ttl`, for ever |
 /// | `backup = ...` | a [`DiskBackend`](crate::DiskBackend); not for `"session"` |
-/// | `maxsize`, `eviction`, `clock`, `name`, `key`, `cache_none`, `crate` | as of `async_lru`; `maxsize` is 1024 |
+/// | `maxsize`, `eviction`, `clock`, `name`, `key`, `cache_none`, `crate` | as for `async_lru`; `maxsize` is 1024 |
 ///
-/// The value is `serde::Serialize`, so that loop detection can tell one result from another.
+/// The value is `serde::Serialize`, so that loop detection can compare results.
 ///
 /// ```
 /// use async_cache::agent::ToolError;
@@ -250,10 +266,11 @@ pub use async_cache_macros::invalidates;
 #[doc(inline)]
 pub use async_cache_macros::agent_cache;
 
-/// Makes a write invalidate all that tools have read of a resource, before it runs and after.
+/// Makes a write invalidate all cached reads of a resource, before the write runs and after.
 ///
-/// `#[agent_invalidates(resource = "files")]`: what is cached for everybody, and in the active session. With
-/// `scope = "session"` the latter only. The write may be an `async fn`, a `fn` or a method; it may fail, panic or be
-/// cancelled. See [`agent`](crate::agent) for an example.
+/// `#[agent_invalidates(resource = "files")]`: invalidates the results cached for all users, and
+/// those in the active session. With `scope = "session"`, only the latter. The write may be an
+/// `async fn`, a `fn` or a method; it may fail, panic or be cancelled. See [`agent`](crate::agent)
+/// for an example.
 #[doc(inline)]
 pub use async_cache_macros::agent_invalidates;

@@ -1,9 +1,9 @@
 //! Loads that ask a cache for another key, and so wait for another load.
 //!
-//! Owns which load the running code belongs to (a task-local, set around every poll of a load), and the one
-//! process-wide graph of loads that wait for loads: process-wide, because a circle of waits does not stop at
-//! the border of a cache. It is touched only by a load that asks a cache. A loader that spawns a task and
-//! asks there is not recognised.
+//! Owns the current load of the running code (a task-local, set around every poll of a load), and
+//! the process-wide graph of loads that wait for loads. The graph is process-wide because a circle
+//! of waits may lead through several caches. Only a load that asks a cache touches the graph. If a
+//! loader spawns a task and the task asks, the call is not recognised as part of the load.
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ tokio::task_local! {
 
 static WAITS: LazyLock<Mutex<WaitGraph<u64>>> = LazyLock::new(Mutex::default);
 
-/// A name for a flight, or for a batch, that was never given before in this process.
+/// A new name for a flight or for a batch, unique in this process.
 pub(crate) fn new_name() -> u64 {
     static NAMES: AtomicU64 = AtomicU64::new(0);
     NAMES.fetch_add(1, Ordering::Relaxed)
@@ -26,8 +26,8 @@ pub(crate) fn new_name() -> u64 {
 
 /// Runs the load named `flight`.
 pub(crate) fn within<F: Future>(flight: u64, load: F) -> impl Future<Output = F::Output> {
-    // The model checker runs all its threads on one, so a thread-local would name one load in the midst of
-    // another.
+    // The model checker runs all its threads on a single thread, so a thread-local would name one
+    // load in the midst of another.
     #[cfg(shuttle)]
     {
         let _ = flight;
@@ -37,17 +37,17 @@ pub(crate) fn within<F: Future>(flight: u64, load: F) -> impl Future<Output = F:
     CURRENT.scope(flight, load)
 }
 
-/// One wait of a load for another; over when dropped.
+/// A wait of a load for another load; over when dropped.
 #[derive(Debug)]
 pub(crate) struct Wait(Option<(u64, u64)>);
 
-/// Notes that the running code waits for the flight `target`, if the running code is a load.
+/// Records that the running code waits for the flight `target`, if the running code is a load.
 pub(crate) fn wait_for(target: u64) -> Result<Wait, WouldNeverEnd> {
     let Ok(waiter) = CURRENT.try_with(|&flight| flight) else { return Ok(Wait(None)) };
     waits_for(waiter, target)
 }
 
-/// Notes that the flight `waiter` waits for `target`, whoever runs here.
+/// Records that the flight `waiter` waits for `target`, independent of the running code.
 pub(crate) fn waits_for(waiter: u64, target: u64) -> Result<Wait, WouldNeverEnd> {
     WAITS.lock().wait(waiter, target)?;
     Ok(Wait(Some((waiter, target))))

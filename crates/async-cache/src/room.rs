@@ -1,17 +1,18 @@
-//! The waiting room of one flight: the load that runs, the answer it brings, and the bell.
+//! The waiting room of a flight: the running load, its answer, and the bell.
 //!
-//! Owns the load while it runs, so that whoever leaves last can stop it there and then, on his own thread,
-//! whatever the runtime that drives it is doing. Knows nothing of keys and shards.
+//! Owns the load while it runs, so that the last caller to leave can stop the load at once, on its
+//! own thread, in any state of the runtime that drives the load. Knows nothing of keys and shards.
 //!
 //! Rules:
-//! 1. `load` is locked for the length of one poll, or to take the load out and drop it. Nobody waits for this
-//!    lock: the leaver tries it, and if the load is being polled right now, leaves word in `stop` instead.
-//! 2. The pilot (the task that polls) looks at `stop` after every poll, with the lock released. So either the
-//!    leaver gets the lock, or the pilot sees the word.
-//! 3. Whoever takes the load out of its place drops it and then ends the flight. So the flight is not over
-//!    before its load is gone, and it is ended once.
-//! 4. `answer` is set once, before the bell rings; whoever waits first asks to be woken, then looks at the
-//!    answer.
+//! 1. `load` is locked for the length of a poll, or to take the load out and drop it. No thread
+//!    waits for this lock: a leaver tries the lock, and if the load is being polled, sets `stop`
+//!    instead.
+//! 2. The pilot (the task that polls) checks `stop` after every poll, with the lock released. So
+//!    either the leaver gets the lock, or the pilot sees the flag.
+//! 3. The party that takes the load out of its place drops the load and then ends the flight. So a
+//!    flight is not over before its load is gone, and is ended once.
+//! 4. `answer` is set once, before the bell rings. A waiting caller first registers with the bell,
+//!    then checks the answer.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -26,43 +27,44 @@ use crate::error::panic_message;
 use crate::nesting;
 use crate::sync::{AtomicBool, Mutex, Notify, OnceLock, Task};
 
-/// An error of a loader, whatever its type.
+/// An error of a loader, of any type.
 pub(crate) type AnyError = Arc<dyn Any + Send + Sync>;
 
 /// A load whose types of future and error are forgotten.
 pub(crate) type Load<V> = Pin<Box<dyn Future<Output = Result<V, AnyError>> + Send>>;
 
-/// What became of a load.
+/// The outcome of a load.
 #[derive(Clone)]
 pub(crate) enum Answer<V> {
     Value(V),
     Failed(AnyError),
     Panicked(Arc<str>),
-    /// A batch loader said that there is no value. Who brought a loader of his own loads anew.
+    /// A batch loader had no value. A caller with its own loader loads anew.
     Missing,
-    /// The load was stopped, or its runtime was shut down. Those who wait load anew.
+    /// The load was stopped, or its runtime was shut down. Waiting callers load anew.
     Abandoned,
 }
 
 /// How a load came off the pilot's hands.
 pub(crate) enum Flown<V> {
-    /// It is dropped, and this came of it. The pilot ends the flight.
+    /// The load is dropped, with this outcome. The pilot ends the flight.
     Ended(Answer<V>),
-    /// A leaver took it; he ends the flight once he has dropped it.
+    /// A leaver took the load, and ends the flight after dropping the load.
     Taken,
 }
 
-/// What may come of a load instead of a value, and so which callers can use whatever comes of it.
+/// The possible outcomes of a load besides a value. They decide which callers can use every
+/// outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Brings {
     /// The type of the loader's errors.
     pub(crate) error: TypeId,
-    /// Whether it may be [`Answer::Missing`].
+    /// Whether [`Answer::Missing`] is possible.
     pub(crate) may_lack: bool,
 }
 
 impl Brings {
-    /// A load by a loader of one key.
+    /// A load by a loader of a single key.
     pub(crate) fn value_or<E: 'static>() -> Self {
         Self { error: TypeId::of::<E>(), may_lack: false }
     }
@@ -74,11 +76,11 @@ impl Brings {
 }
 
 pub(crate) struct Room<V> {
-    /// Names the flight in the graph of loads that wait for loads.
+    /// The name of the flight in the graph of loads that wait for loads.
     pub(crate) name: u64,
     pub(crate) brings: Brings,
     load: Mutex<Option<Load<V>>>,
-    /// Somebody thinks that nobody waits any more.
+    /// Set by a leaver: probably no caller waits any more. Read by the pilot.
     stop: AtomicBool,
     answer: OnceLock<Answer<V>>,
     bell: Notify,
@@ -113,7 +115,7 @@ impl<V> Room<V> {
         })
     }
 
-    // Those who wait
+    // Callers
 
     /// Waits for the answer. Cancel safe.
     pub(crate) async fn answer(&self) -> &Answer<V> {
@@ -126,7 +128,7 @@ impl<V> Room<V> {
         self.answer.get().expect("the bell rings when there is an answer")
     }
 
-    /// Gives the answer to everybody. The first one counts.
+    /// Gives the answer to all callers. The first answer counts.
     pub(crate) fn tell(&self, answer: Answer<V>) {
         // A second answer is dropped here, where no lock is held.
         drop(self.answer.set(answer));
@@ -135,19 +137,19 @@ impl<V> Room<V> {
 
     // The load
 
-    /// Takes note of the task that drives the load, so that it can be ended with it.
+    /// Records the task that drives the load, so that the task can be aborted with the load.
     pub(crate) fn driven_by(&self, pilot: Task) {
-        // Set once, by the caller who leads.
+        // Set once, by the leading caller.
         drop(self.pilot.set(pilot));
     }
 
-    /// Puts a load into a room that was made without one.
+    /// Puts a load into a room made without a load.
     pub(crate) fn put(&self, load: Load<V>) {
         *self.load.lock() = Some(load);
     }
 
-    /// Takes the load out, unless it is being polled; then the pilot will, if `forsaken` still holds. The
-    /// caller drops it.
+    /// Takes the load out, unless it is being polled; in that case the pilot takes it after the
+    /// poll, if `forsaken` still holds. The caller must drop the returned load.
     #[must_use = "drop it with `drop_quietly`, where no lock is held"]
     pub(crate) fn stop(&self) -> Option<Load<V>> {
         self.stop.store(true, Ordering::SeqCst);
@@ -180,7 +182,7 @@ impl<V> Room<V> {
         drop(slot);
         while self.stop.swap(false, Ordering::SeqCst) {
             if forsaken() {
-                // If the lock is taken, a leaver has it, and takes the load.
+                // Rule 1: if the lock is taken, a leaver holds it and takes the load.
                 let Some(load) = self.load.try_lock().and_then(|mut slot| slot.take()) else {
                     return Poll::Ready(Flown::Taken);
                 };
@@ -192,16 +194,17 @@ impl<V> Room<V> {
     }
 }
 
-/// Runs `work`, which drops a load; but if this thread is dropping a load already, later, from there. Loads
-/// may wait for loads in a long chain, and dropping the first one drops the caller of the second, and so on:
-/// one after another, they need no more stack than one.
+/// Runs `work`, which drops a load. If this thread is already dropping a load, `work` runs after
+/// that drop. Loads may wait for loads in a long chain, and dropping the first drops the caller of
+/// the second, and so on: in sequence, they need no more stack than a single drop.
 pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
     type Queue = Vec<Box<dyn FnOnce()>>;
     thread_local! {
         /// `Some` while this thread drops loads.
         static QUEUE: RefCell<Option<Queue>> = const { RefCell::new(None) };
     }
-    // The model checker runs all its threads on one, and they must not drop each other's loads.
+    // The model checker runs all its threads on a single thread, and they must not drop each
+    // other's loads.
     let queue = |work: Box<dyn FnOnce()>| match QUEUE.try_with(|queue| queue.borrow().is_some()) {
         _ if cfg!(shuttle) => Some(work),
         // A thread that is ending has no queue any more.
@@ -213,18 +216,18 @@ pub(crate) fn one_after_another(work: impl FnOnce() + 'static) {
     };
     let mut next = queue(Box::new(work));
     while let Some(work) = next {
-        // Keys and values that go with it are the user's, too, and may panic when they are dropped.
+        // The keys and values inside are the user's, too, and may panic when they are dropped.
         drop(catch_unwind(AssertUnwindSafe(work)));
         next = QUEUE.try_with(|queue| queue.borrow_mut().as_mut().and_then(Vec::pop)).ok().flatten();
         if next.is_none() {
-            // The first one of this thread is done, and all that came meanwhile.
+            // The first drop of this thread is done, and so are all that were queued meanwhile.
             let _ = QUEUE.try_with(RefCell::take);
         }
     }
 }
 
-/// Drops a load, whatever its type. A panic in its destructor must not keep the callers from their answer, nor meet
-/// another panic on its way.
+/// Drops a load of any type. A panic in its destructor must not keep the callers from their answer,
+/// nor meet another panic on its way.
 pub(crate) fn drop_quietly<L>(load: L) {
     drop(catch_unwind(AssertUnwindSafe(|| drop(load))));
 }

@@ -21,7 +21,7 @@
 //!    wrote them, and only it can read them, so they are no entries of this cache and are not counted. If saves
 //!    merge, they come from the file that stands there;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins, here or
-//!    there ([`Merge`] has the steps);
+//!    there (`async_cache_disk::Save` has the steps);
 //! 8. what is cold is read from the file that the save has written from then on, and the file before it is closed: so a
 //!    disk that has room for two files suffices. A cold entry that is not in the new file, for another process deleted it or
 //!    wrote it later, is a miss from then on. If a part of the old file could not be read meanwhile, the next save does it.
@@ -39,7 +39,8 @@ use async_cache_core::lost::LostWrites;
 use async_cache_core::store::{NewEntry, Removed};
 use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, EagerStep, KeyKind, Merge, Snapshot, Step, Times, Writer,
+    Cold, DiskError, EagerStep, Joining, KeyKind, Known, Ours, Output, Pushed, Snapshot, Step, Times,
+    WriteOptions,
 };
 
 use crate::backup::codec::Codec;
@@ -149,22 +150,21 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         clock: &mut Option<FileClock>,
         gone: &mut Gone<K, V>,
     ) -> Result<Saved, BackupError> {
-        let mut merge = disk.begin_merge()?;
-        let saved_at = merge.as_ref().and_then(Merge::theirs).map_or(0, Snapshot::saved_at);
+        let save = disk.begin()?;
+        let saved_at = save.theirs().map_or(0, Snapshot::saved_at);
         let not_before = clock.map_or(0, |file| self.clock.adjust_file(file).file_now());
         let file = self.clock.start_file(saved_at.max(not_before));
-        if let Some(theirs) = merge.as_ref().and_then(Merge::theirs) {
+        if let Some(theirs) = save.theirs() {
             self.write_after(theirs);
         }
         // Rule 5
-        let is_joined = merge.as_ref().is_some_and(|merge| merge.theirs().is_some());
-        let refusal = merge.as_ref().and_then(Merge::refusal);
-        let unread =
-            self.unread.load(Ordering::Relaxed) && !is_joined || refusal.is_some_and(is_of_other_owner);
-        if let (Some(merge), Some(sharing)) = (&mut merge, &self.sharing) {
+        let is_joined = save.theirs().is_some();
+        let unread = self.unread.load(Ordering::Relaxed) && !is_joined
+            || save.refusal().is_some_and(is_of_other_owner);
+        let mut known = Known::default();
+        if let Some(sharing) = &self.sharing {
             self.note_lost(sharing, codec, Core::begin_save, gone);
-            let (tombstones, learned) = sharing.to_join();
-            merge.join(tombstones, learned);
+            known = sharing.to_join();
         }
         let opened = self.opened();
         if let Some(opened) = &opened {
@@ -172,36 +172,41 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             opened.reclaim_all(self.clock.now());
         }
         let base = opened.as_ref().map(|opened| opened.snapshot());
-        let copied = base.as_ref().filter(|_| opened.as_ref().is_some_and(|opened| opened.is_mostly_cold()));
-        let mut writer = disk.writer(file.file_now(), unread, copied)?;
-        let successor = writer.successor(base.as_ref());
+        let mut options = WriteOptions::new(file.file_now());
+        if unread {
+            options = options.keep_target();
+        }
+        if let (Some(opened), Some(base)) = (&opened, &base)
+            && opened.is_mostly_cold()
+        {
+            options = options.dictionary_of(base);
+        }
+        let joining = save.write(options, known, base.as_ref())?;
         let mut cold = opened.map(|opened| (opened.cold.freeze(), opened));
         let mut hot = self.hot_entries(&mut cold);
-        if let Some(merge) = merge.as_mut().filter(|merge| merge.is_needed()) {
-            self.join_theirs(merge, &mut writer, codec, &hot, cold.as_ref(), file)?;
-        }
+        let mut output = self.join_theirs(joining, codec, &hot, cold.as_ref())?;
         let mut not_carried = Vec::new();
         if let Some((cold, opened)) = &cold {
-            not_carried = copy_cold(&mut writer, merge.as_mut(), opened, cold, file)?;
+            not_carried = copy_cold(&mut output, opened, cold, file)?;
         }
         let known_others = self.cold_counts.others();
-        let others = merge.as_ref().and_then(Merge::theirs).cloned().or_else(|| known_others.clone());
+        let others = output.theirs().cloned().or_else(|| known_others.clone());
         if let Some(snapshot) = others {
-            copy_eager(&mut writer, merge.as_ref(), &snapshot, file)?;
+            copy_eager(&mut output, &snapshot, file)?;
         }
-        let mut left_out = self.write_hot(disk, codec, &mut writer, merge.as_mut(), &mut hot, file)?;
+        let mut left_out = self.write_hot(disk, codec, &mut output, &mut hot, file)?;
         let place = disk.path().display();
-        let (saved, dropped) = match merge {
-            None => (writer.finish()?, self.shrinking.replaced(&place, self.maxsize)),
-            Some(merge) => {
-                let merged = merge.finish(writer, file.file_now())?;
-                self.sharing.iter().for_each(|sharing| sharing.merged(&merged));
+        let finished = output.finish()?;
+        let dropped = match &finished.merged {
+            None => self.shrinking.replaced(&place, self.maxsize),
+            Some(merged) => {
+                self.sharing.iter().for_each(|sharing| sharing.merged(merged));
                 self.paid();
                 left_out.unsure(disk, merged.left_out);
-                let dropped = self.shrinking.merged(&place, self.maxsize, &merged);
-                (merged.saved, dropped)
+                self.shrinking.merged(&place, self.maxsize, merged)
             }
         };
+        let saved = finished.saved;
         *clock = Some(file);
         self.unread.store(false, Ordering::Relaxed);
         // Rule 8
@@ -210,7 +215,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 opened.cold.take(rank);
             }
         }
-        if let Some(snapshot) = successor.take() {
+        if let Some(snapshot) = finished.successor {
             self.cold_counts.passed_on(known_others.as_ref(), &snapshot);
             if let Some((_, opened)) = &cold {
                 opened.move_to(snapshot);
@@ -231,8 +236,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         &self,
         disk: &DiskBackend,
         codec: &Codec<K, V>,
-        writer: &mut Writer,
-        mut merge: Option<&mut Merge>,
+        output: &mut Output,
         hot: &mut HotEntries,
         file: FileClock,
     ) -> Result<LeftOut, DiskError> {
@@ -244,32 +248,28 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 key_bytes.clear();
                 let encoded = key.and_then(|key| (codec.encode_key)(&key, &mut key_bytes));
                 let has_key = encoded.is_ok();
-                let written = if deadline.has_passed(now) {
+                let encoded = if deadline.has_passed(now) {
                     Err(None)
                 } else {
                     let encoded = encoded.and(value);
-                    let encoded = encoded.and_then(|value| (codec.encode_value)(&value, &mut value_bytes));
-                    let deadline = file.deadline_to_file(deadline);
-                    let times = Times { deadline, written_at: merge.as_ref().map(|_| written_at) };
-                    let mut admits = |writer: &mut Writer| {
-                        merge.as_mut().is_none_or(|merge| merge.admits(writer, &key_bytes, written_at))
-                    };
-                    match encoded {
-                        Ok(()) if !admits(writer) => Ok(()),
-                        Ok(()) => match writer.push(&key_bytes, &value_bytes, times) {
-                            Ok(_) => Ok(()),
-                            Err(error) if *error.kind() == DiskErrorKind::Limit => Err(Some(error.into())),
-                            Err(error) => return Err(error),
-                        },
-                        Err(error) => Err(Some(error)),
+                    encoded.and_then(|value| (codec.encode_value)(&value, &mut value_bytes)).map_err(Some)
+                };
+                let why = match encoded {
+                    Ok(()) => {
+                        let deadline = file.deadline_to_file(deadline);
+                        let times = Times { deadline, written_at: Some(written_at) };
+                        match output.push(&key_bytes, &value_bytes, times)? {
+                            Pushed::Written | Pushed::Superseded => continue,
+                            Pushed::TooLarge(error) => Some(error.into()),
+                        }
+                    }
+                    Err(why) => {
+                        let is_missed =
+                            !has_key || output.leave_out(KeyKind::Canonical, &key_bytes, written_at);
+                        why.filter(|_| is_missed)
                     }
                 };
-                let Err(why) = written else { continue };
-                let is_missed = merge
-                    .as_mut()
-                    .filter(|_| has_key)
-                    .is_none_or(|merge| merge.leave_out_ours(KeyKind::Canonical, &key_bytes, written_at));
-                if let Some(why) = why.filter(|_| is_missed) {
+                if let Some(why) = why {
                     left_out.note(&disk.path().display(), &key_bytes, &why);
                 }
             }
@@ -277,26 +277,26 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         Ok(left_out)
     }
 
-    /// Tells the merge of everything that is here, and copies what of theirs wins and is not.
+    /// Records everything that is here, and copies the entries of theirs that win and are not.
     fn join_theirs(
         &self,
-        merge: &mut Merge,
-        writer: &mut Writer,
+        mut joining: Joining,
         codec: &Codec<K, V>,
         hot: &HotEntries,
         cold: Option<&(Frozen, Arc<Opened<K, V>>)>,
-        file: FileClock,
-    ) -> Result<(), DiskError> {
-        let mut bytes = Vec::new();
-        for (key, written_at) in hot.keys(self, codec.clone_key) {
-            if (codec.encode_key)(&key, &mut bytes).is_ok() {
-                merge.note(&bytes, written_at);
+    ) -> Result<Output, DiskError> {
+        if joining.is_needed() {
+            let mut bytes = Vec::new();
+            for (key, written_at) in hot.keys(self, codec.clone_key) {
+                if (codec.encode_key)(&key, &mut bytes).is_ok() {
+                    joining.note(&bytes, written_at);
+                }
             }
         }
         let contains = |rank| cold.is_some_and(|(frozen, _)| frozen.contains(rank));
         let base = cold.map(|(_, opened)| opened.snapshot());
         let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
-        merge.write_theirs(writer, file.file_now(), self.maxsize, cold.as_ref(), &|_| true)
+        joining.join(&Ours { maxsize: self.maxsize, eager: None, cold, allows: &|_| true })
     }
 
     /// Notes what was lost since the last save or load; what has expired goes into `gone`, as the keys do.
@@ -378,8 +378,7 @@ impl<K, V> Drop for Untold<'_, K, V> {
 
 /// Copies what is still cold, as bytes. Returns the ranks of what the merge left out.
 fn copy_cold<K, V>(
-    writer: &mut Writer,
-    mut merge: Option<&mut Merge>,
+    output: &mut Output,
     opened: &Opened<K, V>,
     cold: &Frozen,
     file: FileClock,
@@ -393,10 +392,7 @@ fn copy_cold<K, V>(
                 opened.expire(record.rank);
             }
             Step::Record(record) => {
-                let written_at = record.written_at.unwrap_or(0);
-                if merge.as_mut().is_none_or(|merge| merge.admits(writer, record.key, written_at)) {
-                    writer.carry(&record)?;
-                } else {
+                if !matches!(output.carry(&record)?, Pushed::Written) {
                     left_out.push(record.rank);
                 }
             }
@@ -406,22 +402,13 @@ fn copy_cold<K, V>(
 }
 
 /// Copies the eager records whose time has not passed, as bytes.
-fn copy_eager(
-    writer: &mut Writer,
-    merge: Option<&Merge>,
-    snapshot: &Snapshot,
-    file: FileClock,
-) -> Result<(), DiskError> {
-    let is_deleted = |key: &[u8], written_at: Option<u64>| {
-        merge.is_some_and(|merge| merge.is_deleted(KeyKind::Eager, key, written_at.unwrap_or(0)))
-    };
+fn copy_eager(output: &mut Output, snapshot: &Snapshot, file: FileClock) -> Result<(), DiskError> {
     let was_known = snapshot.damage().eager_bytes > 0;
     let mut records = snapshot.eager();
     while let Some(step) = records.next_step() {
         match step {
             EagerStep::Record(record) if record.deadline.is_some_and(|it| it <= file.file_now()) => {}
-            EagerStep::Record(record) if is_deleted(record.key, record.written_at) => {}
-            EagerStep::Record(record) => writer.copy_eager(&record)?,
+            EagerStep::Record(record) => drop(output.pass_on_eager(&record)?),
             EagerStep::Lost { bytes } if !was_known => tracing::warn!(
                 "{}: entries of another program, {bytes} bytes, are damaged or cannot be read, and are left out \
                  of the save",

@@ -8,19 +8,12 @@
 //!    Those that come in between are applied to what was loaded;
 //! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes.
 
-use async_cache_disk::{KeyKind, Learned, Merged, Tombstones};
+use async_cache_disk::{KeyKind, Known, Merged, Tombstones};
 use parking_lot::Mutex;
 
 /// There if the cache has a file that its saves merge with.
 #[derive(Debug, Default)]
 pub(crate) struct Sharing(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    tombstones: Tombstones,
-    /// What the last save learned of other processes.
-    learned: Learned,
-}
 
 impl Sharing {
     pub(crate) fn bury(&self, key: &[u8], time: u64) {
@@ -61,9 +54,8 @@ impl Sharing {
     }
 
     /// What a save has to know.
-    pub(crate) fn to_join(&self) -> (Tombstones, Learned) {
-        let known = self.0.lock();
-        (known.tombstones.clone(), known.learned.clone())
+    pub(crate) fn to_join(&self) -> Known {
+        self.0.lock().clone()
     }
 
     /// A save that merged has ended.

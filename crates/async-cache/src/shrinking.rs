@@ -1,12 +1,14 @@
-//! Entries that others saved to the backup and that a save of this cache drops: they are counted, and the log has a
-//! warning when a file becomes smaller than others want it.
+//! Entries saved by other processes and dropped by a save of this cache: they are counted, and a
+//! warning is logged when a file becomes smaller than other processes want it.
 //!
 //! Rules:
-//! 1. a save that joins a file counts what it drops itself. One that replaces what the backup has (saves that do not
-//!    merge, backends of the user's own) drops what there was no room for when the backup was loaded;
-//! 2. caches of one `maxsize` drop entries of each other in every save, as soon as there are more than that together.
-//!    So there is a warning only if the backup had more entries than `maxsize`: somebody wants to keep more;
-//! 3. one warning in the life of a cache; `Stats::dropped` counts all.
+//! 1. a save that joins a file counts the entries that it drops. A save that replaces the backup
+//!    (saves that do not merge, backends of the user's own) drops the entries for which there was
+//!    no room when the backup was loaded;
+//! 2. caches with the same `maxsize` drop entries of each other in every save, as soon as there are
+//!    more than that together. So there is a warning only if the backup had more entries than
+//!    `maxsize`: another process wants to keep more;
+//! 3. a single warning in the life of a cache; `Stats::dropped` counts all.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +17,8 @@ use async_cache_disk::Merged;
 
 #[derive(Debug, Default)]
 pub(crate) struct Shrinking {
-    /// How many entries of the backup that was loaded there was no room for, until a save has dropped them.
+    /// The number of entries of the loaded backup for which there was no room, until a save has
+    /// dropped them.
     no_room: AtomicU64,
     is_told: AtomicBool,
 }
@@ -32,7 +35,7 @@ impl Shrinking {
         self.no_room.store(0, Ordering::Relaxed);
     }
 
-    /// A save has replaced what the backup had; returns how many entries of others it dropped.
+    /// Called when a save has replaced the backup; returns how many entries of others it dropped.
     pub(crate) fn replaced(&self, place: &dyn Display, maxsize: Option<usize>) -> u64 {
         let dropped = self.no_room.swap(0, Ordering::Relaxed);
         if dropped > 0 {
@@ -41,7 +44,7 @@ impl Shrinking {
         dropped
     }
 
-    /// A save has joined a file; returns how many entries of others it dropped.
+    /// Called when a save has joined a file; returns how many entries of others it dropped.
     pub(crate) fn merged(&self, place: &dyn Display, maxsize: Option<usize>, merged: &Merged) -> u64 {
         self.no_room.store(0, Ordering::Relaxed);
         if merged.dropped > 0 && maxsize.is_some_and(|maxsize| merged.found > maxsize as u64) {

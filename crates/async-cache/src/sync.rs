@@ -1,8 +1,8 @@
-//! Locks, flags, bells, tasks and processors, as the rest of the crate uses them: the real ones, or under
+//! Locks, flags, bells, tasks and processors for the rest of the crate: the real ones, or under
 //! `--cfg shuttle` those of the model checker.
 //!
-//! Owns the choice and nothing else. What is not here (counters, the cold set, the opened file) takes part in
-//! a model-checked run without letting anybody else run.
+//! Owns the choice and nothing else. State outside this module (counters, the cold set, the opened
+//! file) takes part in a model-checked run without yielding to other threads.
 
 #[cfg(not(shuttle))]
 mod real {
@@ -14,7 +14,7 @@ mod real {
 
     use std::future::Future;
 
-    /// A task that was spawned; it goes on when this is dropped.
+    /// A spawned task; it continues when this handle is dropped.
     #[derive(Debug)]
     pub(crate) struct Task(tokio::task::AbortHandle);
 
@@ -99,7 +99,7 @@ mod real {
         }
     }
 
-    /// [`shuttle::sync::Mutex`] with the face of `parking_lot`'s: it does not poison.
+    /// [`shuttle::sync::Mutex`] with the interface of `parking_lot`'s: no poisoning.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -117,7 +117,7 @@ mod real {
         }
     }
 
-    /// [`shuttle::sync::RwLock`] with the face of `parking_lot`'s: it does not poison.
+    /// [`shuttle::sync::RwLock`] with the interface of `parking_lot`'s: no poisoning.
     #[derive(Debug, Default)]
     pub(crate) struct RwLock<T>(shuttle::sync::RwLock<T>);
 
@@ -144,16 +144,16 @@ mod real {
         }
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the real one can fail
+    #[allow(clippy::unnecessary_wraps)] // the real function can fail
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
         Some(Task(shuttle::future::spawn(task).abort_handle()))
     }
 
-    /// The checker has one runtime.
+    /// The checker has a single runtime.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct RuntimeId;
 
-    #[allow(clippy::unnecessary_wraps)] // the real one can fail
+    #[allow(clippy::unnecessary_wraps)] // the real function can fail
     pub(crate) fn runtime_id() -> Option<RuntimeId> {
         Some(RuntimeId)
     }
@@ -161,7 +161,8 @@ mod real {
 
 pub(crate) use real::*;
 
-/// How many threads can run at once. Asked once, since the answer takes the system some dozen microseconds.
+/// The number of threads that can run at once. Read once, because the system takes some dozen
+/// microseconds to answer.
 pub(crate) fn parallelism() -> usize {
     static PARALLELISM: std::sync::LazyLock<usize> =
         std::sync::LazyLock::new(|| std::thread::available_parallelism().map_or(4, usize::from));

@@ -1,13 +1,16 @@
 //! A counter for the hit path: raised by every thread, read by few.
 //!
-//! An atomic addition costs a hit 5 ns, a third of all it takes, and 13 when two threads share the counter.
-//! So each thread has a stripe of its own, which it alone writes, with a plain load and store. Invariants:
-//! 1. a stripe number below `Stripes::exclusive` belongs to at most one living thread; it is handed on under
-//!    a lock, so the next owner sees what the last one wrote;
-//! 2. threads that got no number of their own share the last stripe, and add atomically there;
-//! 3. no stripe is ever set back: a reset is noted beside them, for only a stripe's owner may write it.
+//! An atomic addition costs a hit 5 ns, a third of its time, and 13 when two threads share the
+//! counter. So each thread has its own stripe, which no other thread writes, with a plain load and
+//! store. Invariants:
+//! 1. a stripe number below `Stripes::exclusive` belongs to at most one living thread; the number
+//!    passes to the next thread under a lock, so the next owner sees the writes of the previous
+//!    owner;
+//! 2. threads without a number of their own share the last stripe, and add atomically there;
+//! 3. no stripe is ever set back: a reset is recorded beside the stripes, because only its owner
+//!    may write a stripe.
 //!
-//! So no count is lost, whatever the number of threads.
+//! So no count is lost, for any number of threads.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +20,10 @@ use parking_lot::Mutex;
 
 use crate::sync::parallelism;
 
-/// The stripe numbers of this process, for all counters alike.
+/// The stripe numbers of this process, for all counters.
 struct Stripes {
-    /// How many stripes have one owner. A counter has one more, shared by everybody else.
+    /// The number of stripes with a single owner. A counter has one more stripe, shared by all
+    /// remaining threads.
     exclusive: usize,
     free: Mutex<Vec<usize>>,
 }
@@ -29,7 +33,7 @@ static STRIPES: LazyLock<Stripes> = LazyLock::new(|| {
     Stripes { exclusive, free: Mutex::new((0..exclusive).rev().collect()) }
 });
 
-/// A thread's stripe number; the last one, which is shared, if there was no other.
+/// A thread's stripe number; the number of the shared stripe if no exclusive number was free.
 struct Stripe(usize);
 
 thread_local! {
@@ -75,7 +79,7 @@ impl Tally {
         self.base.store(self.sum(), Ordering::Relaxed);
     }
 
-    /// What was added since the last reset.
+    /// The sum since the last reset.
     pub(crate) fn count(&self) -> u64 {
         self.sum().saturating_sub(self.base.load(Ordering::Relaxed))
     }

@@ -1,8 +1,9 @@
-//! Warming up: many keys are loaded before anybody asks for them.
+//! Warming up: many keys are loaded before the first caller asks for them.
 //!
-//! Owns how many loads run at once and what is reported of them; each is a call of `get_or_load`. All of them are
-//! polled by the task that waits for the warm-up, each when it was woken itself, so that the warm-up needs no task of its
-//! own, ends with its future, and is recognised as recursive when a loader warms up what it loads.
+//! Owns the number of simultaneous loads and the report; each load is a call of `get_or_load`. All
+//! loads are polled by the task that waits for the warm-up, each after its own wake-up. So the
+//! warm-up needs no task of its own, ends with its future, and is recognised as recursive when a
+//! loader warms up its own key.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use crate::cache::AsyncCache;
 use crate::error::LoadError;
 
-/// Loads many keys; from [`AsyncCache::warm_up`]. It begins when it is awaited.
+/// Loads many keys; from [`AsyncCache::warm_up`]. The loads begin when the future is awaited.
 #[must_use = "nothing is loaded before it is awaited"]
 pub struct WarmUp<'a, K, V, L> {
     cache: AsyncCache<K, V>,
@@ -27,15 +28,15 @@ pub struct WarmUp<'a, K, V, L> {
     on_progress: Box<dyn FnMut(usize, usize) + Send + 'a>,
 }
 
-/// What a [`WarmUp`] came to.
+/// The result of a [`WarmUp`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct WarmedUp<K, E> {
     /// Keys that were loaded.
     pub loaded: usize,
-    /// Keys that were there already, in memory or in the opened snapshot.
+    /// Keys that were present already, in memory or in the opened snapshot.
     pub already_there: usize,
-    /// Keys that could not be loaded, and why, in the order in which that turned out.
+    /// Keys that could not be loaded, with their errors, in the order of the failures.
     pub errors: Vec<(K, LoadError<E>)>,
 }
 
@@ -54,14 +55,14 @@ where
     K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Loads what is missing of many keys, a few at a time, before anybody asks for it.
+    /// Loads the missing keys of many, a few at a time, before the first caller asks for them.
     ///
-    /// A key that is there already, in memory or in the opened snapshot, is left alone. Any other is loaded as by
-    /// [`get_or_load`](Self::get_or_load), together with whoever asks for it meanwhile. A key that fails is reported
-    /// and stops nothing.
+    /// A key that is already present, in memory or in the opened snapshot, is left unchanged. All
+    /// other keys are loaded as by [`get_or_load`](Self::get_or_load), together with callers that
+    /// ask meanwhile. A key that fails is reported and stops nothing.
     ///
     /// # Cancel safety
-    /// Dropping it takes one caller away from each load that runs; what was loaded stays.
+    /// Dropping the future removes one caller from each running load; loaded values stay.
     ///
     /// # Example
     ///
@@ -111,13 +112,14 @@ impl<'a, K, V, L> WarmUp<'a, K, V, L> {
         self
     }
 
-    /// The time to live of what is loaded; `None` never expires. Default: that of the cache.
+    /// The time to live of loaded values; `None` never expires. Default: that of the cache.
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Called after each key, whatever came of it, with how many are done and how many there are.
+    /// Called after each key, with any outcome, with the number of finished keys and the number of
+    /// all keys.
     pub fn on_progress(mut self, call: impl FnMut(usize, usize) + Send + 'a) -> Self {
         self.on_progress = Box::new(call);
         self
@@ -152,7 +154,7 @@ where
                     if cache.contains(&key) {
                         report.already_there += 1;
                         on_progress(report.done(), total);
-                        // A million keys that are there must not keep the thread from everybody else.
+                        // A million present keys must not keep the thread from other tasks.
                         tokio::task::coop::consume_budget().await;
                         continue;
                     }

@@ -11,7 +11,7 @@ use async_cache::{
     AsyncCache, BackendError, BackupError, CacheBackend, Clock, DiskBackend, Eviction, ManualClock,
     SavedEntry,
 };
-use async_cache_disk::SaveLock;
+use async_cache_disk::CacheFile;
 use async_cache_disk::fake::FakeDisk;
 
 type Cache = AsyncCache<String, u64>;
@@ -369,7 +369,7 @@ fn without_a_cache_too_it_waits_for_a_save_of_another_process() {
         |backend: &dyn CacheBackend<String, u64>, number| backend.save(&mut [entry(number)].into_iter());
     let backend: &dyn CacheBackend<String, u64> = &disk;
     save(backend, 1).unwrap();
-    let saving = SaveLock::take(&fake.as_vfs(), disk.path(), Duration::ZERO).unwrap();
+    let saving = CacheFile::new(fake.as_vfs(), disk.path()).lock(Duration::ZERO).unwrap();
     for error in [save(backend, 2).unwrap_err(), backend.clear().unwrap_err()] {
         assert!(error.to_string().contains("another process has held the lock"), "{error}");
     }

@@ -397,8 +397,7 @@ async fn entries_survive_in_the_file_that_is_marked_as_the_functions() {
     assert_eq!(visible::save_to_backup_async().await.unwrap().entries, 1);
 
     let vfs: Arc<dyn async_cache::Vfs> = Arc::new(async_cache::RealDisk);
-    let snapshot =
-        async_cache_disk::Snapshot::open_any_version(&vfs, &path("visible.cache")).unwrap().unwrap();
+    let snapshot = async_cache_disk::CacheFile::new(vfs, path("visible.cache")).open().unwrap().unwrap();
     assert_eq!(snapshot.version(), "\u{1F}suite::macros::kept::visible");
 }
 

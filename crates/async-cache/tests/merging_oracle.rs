@@ -16,13 +16,12 @@
 mod model;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::stage;
 use async_cache::{AsyncCache, Clock, DiskBackend, Eviction, ManualClock};
 use async_cache_disk::fake::{FakeDisk, keep_deletes};
-use async_cache_disk::{Snapshot, Step};
+use async_cache_disk::{CacheFile, Step};
 use fastrand::Rng;
 use model::{File, Key, Process, Time, Write};
 use serde::{Deserialize, Serialize, Serializer};
@@ -351,7 +350,7 @@ impl History {
 
     /// The entries of the file, the coldest first.
     fn read(&self) -> Vec<(Key, Write)> {
-        let Some(snapshot) = Snapshot::open_any_version(&self.disk.as_vfs(), Path::new(PATH)).unwrap() else {
+        let Some(snapshot) = CacheFile::new(self.disk.as_vfs(), PATH).open().unwrap() else {
             return Vec::new();
         };
         let start = 1_700_000_000_000;

@@ -85,7 +85,7 @@ fn a_volume_that_makes_its_files_writable_to_a_group_keeps_a_cache_with_a_secret
         assert!(has_secret || warm == 0);
         // The file and its lock; and without a secret one copy of the refused file.
         assert_eq!(disk.files().len(), if has_secret { 2 } else { 3 }, "{:?}", disk.files());
-        let _ = async_cache_disk::clear(&disk.as_vfs(), Path::new(PATH), None);
+        let _ = async_cache_disk::CacheFile::new(disk.as_vfs(), PATH).clear(None);
     }
 }
 

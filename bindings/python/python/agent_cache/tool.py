@@ -79,6 +79,7 @@ class AgentCache:
         if key is not None and self.per_instance:
             raise TypeError("key makes the key of all arguments, the object included: leave per_instance out")
         self._key = key
+        _native.check_ttl(ttl, "ttl")
         self._ttl = ttl
         self._maxsize = maxsize
         self._new_cache()  # raises for wrong arguments now rather than at the first call
@@ -198,7 +199,7 @@ class _Methods:
         _native.reset_tool_counts(self._tool())
 
     def get_metrics(self) -> dict[str, int | float]:
-        """`hits`, `misses`, `invalidations`, `loop_detections`, `hit_rate` and `size` of the tool."""
+        """The tool's `hits`, `misses`, `invalidations`, `loop_detections`, `hit_rate`, `size`."""
         counts = metrics.with_hit_rate(_native.tool_counts(self._tool()))
         return {**counts, "size": sum(cache.size() for cache in self._caches())}
 

@@ -1,25 +1,29 @@
-"""Saving unasked: one thread per process looks after all caches that were made with `autosave` or `autosave_changes`.
+"""Automatic saves: one thread per process serves all caches made with `autosave` or
+`autosave_changes`.
 
 Rules:
 
-1. A cache is saved when it has changed since its last save, by whomever, and its time has come or it has changed often
-   enough. What has not changed is not saved.
-2. A save that fails is logged and tried again, after one second, two, four and so on up to a minute, as long as the cache
-   lives and has something to save. `stats()` tells of it. Whatever one cache's save raises, the others are saved.
-3. The thread holds no cache alive, is a daemon, and starts with the first cache that needs it. If it cannot start, that
-   is logged and tried again with the next cache, the next save by hand, and in a child that is forked. No event loop is
-   involved: a save takes the interpreter's lock for slices of half a millisecond.
-4. When the process ends, saves that run are waited for, for `_PATIENCE` altogether, and caches made
-   with `save_at_exit` are saved once more; others are not. What then is not saved is logged. The
-   ends, and where they are noticed:
+1. A cache is saved if it has changed since its last save (by any caller of the save), and its time
+   has come or it has changed often enough. An unchanged cache is not saved.
+2. A failed save is logged and repeated, after one second, two, four and so on up to a minute, as
+   long as the cache lives and has something to save. `stats()` reports the failure. Whatever
+   exception one cache's save raises, the other caches are saved.
+3. The thread keeps no cache alive, is a daemon, and starts with the first cache that needs it. If
+   it cannot start, the failure is logged, and the start is repeated with the next cache, the next
+   save by hand, and in a forked child. No event loop is involved: a save takes the interpreter's
+   lock for slices of half a millisecond.
+4. When the process ends, running saves are waited for, for at most `_PATIENCE` in total, and caches
+   made with `save_at_exit` are saved once more; other caches are not. A cache that cannot be saved
+   then is logged. The ways in which a process ends, and the place that handles each:
 
    - the interpreter ends (a return, `sys.exit`, an exception, Ctrl-C): `atexit`;
-   - a child of multiprocessing ends, which runs nothing of `atexit`: `_children`;
+   - a child of multiprocessing ends, which skips `atexit`: `_children`;
    - SIGTERM: `_signals`;
    - SIGKILL, `os._exit`: nowhere, and nothing is saved.
-5. A fork waits for the saves and loads of this process to end (`_forks`), so that the child has neither a lock that
-   nobody will release nor a file that is locked on behalf of its parent. The child has a thread of its own. At its end
-   it saves a cache only if it has changed the cache itself: inherited changes are the parent's.
+5. A fork waits for the saves and loads of this process to end (`_forks`), so that the child has
+   neither a lock that no thread will release nor a file locked on behalf of its parent. The child
+   has a thread of its own. At its end it saves a cache only if it has changed the cache itself:
+   inherited changes belong to the parent.
 """
 
 from __future__ import annotations
@@ -48,13 +52,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("cache")
 
-_LOOK_EVERY = 0.5  # seconds, where changes are counted: nothing calls when one happens
-_LONGEST_PAUSE = 60.0  # seconds between tries of a save that fails
-_PATIENCE = PATIENCE  # seconds for which an exit waits for saves that run, altogether
+_LOOK_EVERY = 0.5  # seconds, if changes are counted: a change is not reported
+_LONGEST_PAUSE = 60.0  # seconds between attempts of a failing save
+_PATIENCE = PATIENCE  # seconds for which an exit waits for running saves, in total
 
 
 class Plan:
-    """When one cache is to be saved. Asked with the time, and told what came of it; knows no clock and no thread."""
+    """When one cache is to be saved. Gets the time and the result of each save; knows no clock and
+    no thread.
+    """
 
     def __init__(
         self,
@@ -73,14 +79,14 @@ class Plan:
         self._failures = 0
         self._due = math.inf if every is None else now + every
         self._not_before = now
-        # What the cache's count of changes was at the fork that made this process.
+        # The cache's count of changes at the fork that made this process.
         self._inherited_changes: int | None = None
 
     def is_dead(self) -> bool:
         return self._cache() is None
 
     def look(self, now: float) -> float:
-        """Saves the cache if it is time to. When to look again, on the same clock."""
+        """Saves the cache if its time has come. Returns when to look again, on the same clock."""
         cache = self._cache()
         if cache is None:
             return math.inf
@@ -103,7 +109,7 @@ class Plan:
             self._due = now + self._every
         try:
             self._persistence.save(cache, _log.warning)
-        except BaseException as error:  # also what would end the thread, which serves other caches, too
+        except BaseException as error:  # would end the thread, which serves other caches too
             self._not_before = now + min(2.0**self._failures, _LONGEST_PAUSE)
             self._failures += 1
             pause = self._not_before - now
@@ -113,7 +119,9 @@ class Plan:
             self._persistence.autosaves += 1
 
     def exit(self, patience: float) -> None:
-        """Saves the cache a last time, if that was asked for. Waits so many seconds for a save that runs already."""
+        """Saves the cache a last time, if requested. Waits for a running save for `patience`
+        seconds.
+        """
         cache = self._cache()
         if cache is None or not self._persistence.unsaved_changes(cache):
             return
@@ -125,7 +133,7 @@ class Plan:
                     "%s: the process ends while a save to it has not: what was written since the one before is lost",
                     self._persistence.place(),
                 )
-        except BaseException as error:  # also what would end the exit's saves of other caches
+        except BaseException as error:  # would end the last saves of other caches
             _log.warning("a cache could not be saved at exit: %s", _say(error))
 
     def _save_last(self, cache: AsyncCache) -> None:
@@ -137,27 +145,27 @@ class Plan:
         return self._persistence.is_held_here()
 
     def after_fork(self) -> None:
-        """For the child: what has changed so far was changed by the parent."""
+        """Called in a forked child: the changes so far were made by the parent."""
         cache = self._cache()
         if cache is not None:
             self._inherited_changes = cache.changes()
 
 
 class Saver:
-    """The thread, and the plans that it follows."""
+    """The thread, and its plans."""
 
     def __init__(self) -> None:
         self.signals = Signals(self.save_at_last, self._is_saving_here)
         self.children = Children(self.exit)
         self._plans: list[Plan] = []
-        # Taken to change the plans and the thread. The main thread takes it by `run_holding`, so that
-        # an interrupt leaves it free.
+        # Held while the plans or the thread change. The main thread takes the lock by
+        # `run_holding`, so that an interrupt leaves the lock free.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        # Something is put here when the thread is to look at the plans. A queue of C's, for one of
-        # Python's has locks that an interrupt may leave taken.
+        # Receives an item whenever the thread must look at the plans. A queue written in C, because
+        # the locks of a Python queue may be left taken by an interrupt.
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Whether it was logged that the thread cannot start.
+        # Whether the log already reports that the thread cannot start.
         self._is_missing = False
         self._ended = False
 
@@ -170,7 +178,7 @@ class Saver:
         self._start()
 
     def wake(self) -> None:
-        """Starts the thread if it is not there, though there are plans."""
+        """Starts the thread if there are plans but no thread."""
         if self._plans and not self._is_there():
             run_holding(self._lock, self._start)
 
@@ -199,12 +207,12 @@ class Saver:
                     return
                 self._look()
             except BaseException:
-                # The log's, or a want of memory. There is nobody to tell, and the caches are to be
-                # saved all the same; not at once, in case it is raised every time.
+                # Raised by the log, or a lack of memory. Nothing can be reported, but the caches
+                # must still be saved; not at once, in case the exception is raised every time.
                 time.sleep(_LOOK_EVERY)
 
     def _is_over(self, thread: threading.Thread) -> bool:
-        """Whether the thread is to end: there is nothing to save, or another thread does it."""
+        """Whether the thread must end: no cache needs saving, or another thread has taken over."""
         self._plans = [plan for plan in self._plans if not plan.is_dead()]
         if not self._plans:
             self._thread = None
@@ -212,13 +220,13 @@ class Saver:
 
     def _look(self) -> None:
         """Looks at every plan, and waits until it is time to look again."""
-        # So that the plans of caches that are gone go, too.
+        # Limited, so that the plans of dropped caches are removed.
         look = time.monotonic() + _LONGEST_PAUSE
         for plan in list(self._plans):
             try:
                 look = min(look, plan.look(time.monotonic()))
             except BaseException:
-                # The log's, and the others are to be saved.
+                # Raised by the log; the other caches must be saved.
                 continue
             finally:
                 del plan
@@ -237,14 +245,14 @@ class Saver:
         try:
             if thread is not None and thread.is_alive():
                 thread.join(_PATIENCE)
-        except KeyboardInterrupt:  # somebody has waited long enough
+        except KeyboardInterrupt:  # the user does not want to wait any longer
             deadline = time.monotonic()
         self.save_at_last(deadline - time.monotonic())
 
     def save_at_last(self, patience: float) -> None:
-        """Saves what is to be saved when the process ends.
+        """Saves the caches with `save_at_exit` at the end of the process.
 
-        Waits so many seconds altogether for saves that run.
+        Waits for running saves for `patience` seconds in total.
         """
         deadline = time.monotonic() + patience
         for plan in list(self._plans):
@@ -271,7 +279,7 @@ _saver = Saver()
 def plan(
     cache: AsyncCache, persistence: Persistence, every: float | None, changes: int | None, at_exit: bool
 ) -> None:
-    """Has a cache saved from now on."""
+    """Registers a cache for automatic saves."""
     _saver.add(Plan(cache, persistence, every, changes, at_exit, time.monotonic()))
     if at_exit:
         _saver.signals.arm()
@@ -279,7 +287,7 @@ def plan(
 
 
 def check(every: float | None, changes: int | None, has_backup: bool) -> None:
-    """Says what is wrong with the arguments of these names."""
+    """Checks the arguments with these names."""
     if every is not None and not (isinstance(every, (int, float)) and 0 < every < 1e9):
         raise ValueError(f"autosave is a number of seconds above 0, or None, not {every!r}")
     if changes is not None and not (isinstance(changes, int) and changes > 0):
@@ -289,12 +297,14 @@ def check(every: float | None, changes: int | None, has_backup: bool) -> None:
 
 
 def wake() -> None:
-    """Called whenever a cache was saved, for the thread may not have been able to start."""
+    """Called after every save of a cache, because the thread may have been unable to start
+    before.
+    """
     _saver.wake()
 
 
 def resume() -> None:
-    """Called whenever a save or load of a cache has ended, in the thread that ran it."""
+    """Called after every save or load of a cache, in the same thread."""
     _saver.signals.resume()
 
 
@@ -304,5 +314,5 @@ def _say(error: BaseException) -> str:
 
 atexit.register(_saver.exit)
 if hasattr(os, "register_at_fork"):
-    # After `_forks` has renewed the locks: it is imported first.
+    # After `_forks` has renewed the locks: `_forks` is imported first.
     os.register_at_fork(after_in_child=_saver.after_fork)

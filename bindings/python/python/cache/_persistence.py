@@ -1,4 +1,4 @@
-"""What a cache does with its backup: saving, loading, and who may use which file."""
+"""A cache and its backup: saving, loading, and the ownership of files."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ from .backend import CacheBackend, DiskBackend
 from .errors import BackupError
 from .key import KEY
 
-# Which caches use which file, as long as they live. The scope tells the functions apart that cache in files.
+# The caches that use each file, as long as they live. The scope distinguishes functions with
+# results in files.
 _users: dict[str, weakref.WeakSet[Persistence]] = {}
-# Re-entrant, for the collector may run a finaliser that makes a cache while this is held.
+# Re-entrant, because the collector may run a finaliser that makes a cache while the lock is held.
 _users_lock = ForkLock()
 
 
 class _Turn(ForkLock):
-    """Whose turn it is to save or load one cache."""
+    """The right to save or load one cache."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Held while a save or load has the turn. (Else a fork has it, or an exit about to save.) A
-        # lock and no flag, so that an interrupt does not leave it set: see `run_holding`.
+        # Held while a save or load has the turn. (Otherwise a fork, or an exit about to save, has
+        # it.) A lock and not a flag, so that an interrupt does not leave it set: see `run_holding`.
         self._taken = threading.Lock()
 
     def take(self, work: Callable[[], None]) -> None:
-        """Runs a save or load; `BackupError` if this thread is in the middle of one already."""
+        """Runs a save or load; `BackupError` if this thread is already in the middle of a save or
+        load.
+        """
         self.run(functools.partial(self._take, work))
 
     def _take(self, work: Callable[[], None]) -> None:
@@ -47,8 +50,8 @@ class _Turn(ForkLock):
         run_holding(self._taken, work)
 
     def keep(self, work: Callable[[], None], patience: float) -> bool:
-        """Runs a function while no other thread saves or loads; ``False``, and it did not run, if
-        another thread does not end in so many seconds.
+        """Runs a function while no other thread saves or loads. Returns ``False`` without running
+        the function if another thread does not finish within `patience` seconds.
         """
         if self.is_mine():
             work()
@@ -56,7 +59,7 @@ class _Turn(ForkLock):
         is_kept = False
         try:
             try:
-                # No `return` in here: an interrupt of one is raised outside of the `try`.
+                # No `return` here: an interrupt of a `return` is raised outside of the `try`.
                 if is_kept := self.acquire(patience):
                     work()
             finally:
@@ -78,8 +81,9 @@ class _Turn(ForkLock):
 class Persistence:
     """The backup of one cache.
 
-    `scope` names the function whose results are cached, ``""`` for an `AsyncCache`: keys of one function mean nothing
-    to another, so a file belongs to a scope, and its version tag says to which.
+    `scope` names the function whose results are cached, ``""`` for an `AsyncCache`. The keys of one
+    function have no meaning for another, so a file belongs to a scope, which is part of the file's
+    version tag.
     """
 
     def __init__(self, backend: CacheBackend, scope: str = "", function: Any = None) -> None:
@@ -92,17 +96,17 @@ class Persistence:
         self._function = function
         self._set_aside = False
         self._told_of_locks = False
-        # One save or load at a time. Re-entrant, so that a thread that comes back here (in a signal handler, or in a
-        # backend that calls the cache) gets an error and does not wait for itself.
+        # One save or load at a time. Re-entrant, so that a thread that re-enters (in a signal
+        # handler, or in a backend that calls the cache) gets an error instead of a deadlock.
         self._turn = _Turn()
-        # Whether the function was defined again since, and the file is the new one's.
+        # Whether the function was redefined since, and the file belongs to the new one.
         self._is_superseded = False
-        # What the cache's count of changes was when its last save that succeeded began.
+        # The cache's count of changes at the beginning of its last successful save.
         self._saved_changes = 0
         self._told_of_shrinking = False
         self.autosaves = 0
         self.last_error: str | None = None
-        # A subclass that overrides the contract's methods is called by them.
+        # A subclass that overrides methods of the contract is called through them.
         kind = type(backend)
         self.is_native = (
             isinstance(backend, DiskBackend)
@@ -119,7 +123,7 @@ class Persistence:
 
     def _claim_path(self, backend: DiskBackend, path: str) -> None:
         if self._refusal(path) is not None:
-            # A function that was dropped may be waiting for the collector.
+            # A dropped function may be waiting for the collector.
             gc.collect()
         refusal = self._refusal(path)
         if refusal is not None:
@@ -132,7 +136,7 @@ class Persistence:
                 del _users[unused]
 
     def _refusal(self, path: str) -> str | None:
-        """Why this cache may not use a file, if another one uses it."""
+        """Why this cache may not use a file that another cache uses."""
         for other in _users.get(path, ()):
             if other._is_superseded or other._is_alike(self) or other._is_defined_again_by(self):
                 continue
@@ -145,21 +149,24 @@ class Persistence:
         return None
 
     def _is_alike(self, other: Persistence) -> bool:
-        """Whether two caches mean the same by the same key: one function, decorated twice."""
+        """Whether equal keys of the two caches have the same meaning: one function, decorated
+        twice.
+        """
         if self._scope != other._scope:
             return False
         return _parts(self._function) == _parts(other._function)
 
     def _is_defined_again_by(self, other: Persistence) -> bool:
-        """Whether the other function took the place of this one: a cell of a notebook that was run again, a module
-        that was reloaded. Of functions inside of functions there may be several at a time.
+        """Whether the other function has replaced this one: a notebook cell was run again, or a
+        module was reloaded. Functions inside functions do not count, because several of them may
+        exist at a time.
         """
         if not self._scope or self._scope != other._scope or "<locals>" in self._scope:
             return False
         return _closed_over(self._function) == _closed_over(other._function)
 
     def place(self) -> str:
-        """Where it saves to, for messages."""
+        """The place of the backup, for messages."""
         return self.backend.path if isinstance(self.backend, DiskBackend) else type(self.backend).__qualname__
 
     def _owner(self) -> str:
@@ -177,8 +184,8 @@ class Persistence:
         return f"{version}\x1f{scope}" if scope else version
 
     def keep_others_out(self, work: Callable[[], None], patience: float) -> bool:
-        """Runs a function while no other thread saves or loads the cache; ``False``, and it did not
-        run, if another thread does not end in so many seconds.
+        """Runs a function while no other thread saves or loads the cache. Returns ``False`` without
+        running the function if another thread does not finish within `patience` seconds.
         """
         try:
             return self._turn.keep(work, patience)
@@ -186,16 +193,19 @@ class Persistence:
             _autosave.resume()
 
     def is_held_here(self) -> bool:
-        """Whether this very thread is in the middle of a save or load, or keeps others from one."""
+        """Whether this thread is in the middle of a save or load, or prevents others."""
         return self._turn.is_mine()
 
     def unsaved_changes(self, cache: Cache) -> int:
-        """How often the cache was written to since its last save that succeeded; 0 if it is not saved any more."""
+        """The number of writes since the last successful save; 0 if the cache is not saved any
+        more.
+        """
         return 0 if self._is_superseded else cache.changes() - self._saved_changes
 
     def save(self, cache: Cache, tell: Callable[[str], None] = warn) -> None:
-        """Saves all entries of the cache. `tell` is called with what was left out or set aside, when
-        the save is over: a filter that turns warnings into errors does not make it a failure.
+        """Saves all entries of the cache. After the save, `tell` is called with remarks about
+        left-out entries and files set aside: a filter that turns warnings into errors does not make
+        the save a failure.
         """
         if self._is_superseded:
             tell(f"{self._owner()} was defined again since: its results are saved by the new one only")
@@ -226,7 +236,7 @@ class Persistence:
             return
         backend = cast(DiskBackend, self.backend)
         path = Path(backend._file)
-        # What another function put there since the load is set aside as well.
+        # A file put there by another function since the load is set aside too.
         set_aside = self._set_aside or self._foreign(cache) is not None
         report = cache.save_to_file(path, self._tag, backend._options, set_aside)
         self._set_aside = False
@@ -260,7 +270,9 @@ class Persistence:
             )
 
     def _tell_of_shrinking(self, tell: Callable[[str], None], place: str, dropped: int, maxsize: int) -> None:
-        """Entries were dropped since others keep more than this cache; once in its life."""
+        """Reports once in a cache's life that entries were dropped because other caches keep more
+        entries.
+        """
         if not self._told_of_shrinking:
             self._told_of_shrinking = True
             tell(
@@ -270,11 +282,11 @@ class Persistence:
             )
 
     def _hand_over(self, cache: Cache, tell: Callable[[str], None]) -> None:
-        """Saves to a backend of the user's own."""
+        """Saves to a user's own backend."""
         entries, left_out = {}, []
         listed = cache.entries()
         listed.reverse()
-        # One after the other: to drop a million tuples at once takes longer than an event loop should wait.
+        # One by one: dropping a million tuples at once would block an event loop for too long.
         while listed:
             key, value, left = listed.pop()
             if self._scope and isinstance(key, tuple) and isinstance(key[-1], KEY) and not key[-1].is_stable:
@@ -284,7 +296,7 @@ class Persistence:
         self.backend.save(entries)
         dropped = cache.count_save()
         if dropped:
-            # Nothing comes from a cache without a limit.
+            # A cache without a limit drops nothing.
             self._tell_of_shrinking(tell, type(self.backend).__qualname__, dropped, cache.maxsize or 0)
         if left_out:
             tell(
@@ -293,7 +305,9 @@ class Persistence:
             )
 
     def load(self, cache: Cache) -> None:
-        """Takes in what is in the backup and not in the cache; warns if that cannot be read."""
+        """Adds the entries of the backup that are not in the cache; warns if the backup cannot be
+        read.
+        """
         try:
             self._turn.take(functools.partial(self._load_in_turn, cache))
         finally:
@@ -311,7 +325,7 @@ class Persistence:
             warn(self._without_it(str(error)))
 
     def _without_it(self, why: str) -> str:
-        """Why a load brought nothing, with the path once and what comes of it once."""
+        """Why a load added nothing, with the path once and the consequence once."""
         places = [self.place()]
         if isinstance(self.backend, DiskBackend):
             places.append(self.backend._file)
@@ -320,7 +334,7 @@ class Persistence:
         return why if "the cache starts empty" in why else f"{why}; the cache starts without it"
 
     def _foreign(self, cache: Cache) -> str | None:
-        """The scope of the file, if it is not ours."""
+        """The scope of the file, if the file belongs to another scope."""
         backend = cast(DiskBackend, self.backend)
         tag = cache.tag_of_file(Path(backend._file), backend._options)
         if tag is None:
@@ -334,7 +348,7 @@ class Persistence:
         owner = self._foreign(cache)
         if owner is not None:
             self._set_aside = True
-            # Once it is set aside, others may save to the path as well.
+            # After the file is set aside, others may save to the path too.
             cache.share_file(backend._options)
             raise BackupError(
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
@@ -344,7 +358,7 @@ class Persistence:
 
     def _restore(self, cache: Cache) -> None:
         loaded = self.backend.load()
-        if loaded is None:  # a backend that has not been written yet, as in the documentation's example
+        if loaded is None:  # a backend not written yet, as in the documentation's example
             return
         if not isinstance(loaded, Mapping):
             raise TypeError(
@@ -353,7 +367,7 @@ class Persistence:
         now = time.monotonic()
         no_room = 0
         refused: list[str] = []
-        # The last ones are the most recently used, and each one comes in as the coldest.
+        # The last entries are the most recently used, and each entry is added as the coldest.
         listed, count = list(loaded.items()), len(loaded)
         while listed:
             key, entry = listed.pop()
@@ -374,7 +388,7 @@ class Persistence:
 
 
 def _entry(entry: Any, now: float) -> tuple[Any, float | None]:
-    """Value and seconds left of what a backend loaded."""
+    """Value and seconds left of a loaded entry."""
     if not isinstance(entry, tuple | list) or len(entry) != 2:
         raise TypeError(f"load() returns (value, deadline or None) for each key, not {entry!r:.200}")
     value, deadline = entry
@@ -384,8 +398,8 @@ def _entry(entry: Any, now: float) -> tuple[Any, float | None]:
 
 
 def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:
-    """What makes a function what it does: its code, its defaults, and what it closes over. (The objects of methods and
-    the arguments of partials are in its scope.)
+    """The parts that determine a function's behaviour: its code, its defaults, and the contents of
+    its closure. (The objects of methods and the arguments of partials are in its scope.)
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -401,7 +415,7 @@ def _parts(function: Any) -> tuple[CodeType | None, Any, Any, tuple[Any, ...]]:
 
 
 def _closed_over(function: Any) -> dict[str, int | None]:
-    """What a function closes over, but for its own class, which is another one each time."""
+    """The contents of a function's closure, except its own class, which differs each time."""
     code, _, _, contents = _parts(function)
     names = code.co_freevars if code is not None else ()
     return {name: content for name, content in zip(names, contents, strict=True) if name != "__class__"}

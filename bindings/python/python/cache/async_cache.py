@@ -1,4 +1,4 @@
-"""`AsyncCache`: the native cache, and what is not worth writing natively."""
+"""`AsyncCache`: the native cache, and the methods that need not be native."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .backend import CacheBackend
 C = TypeVar("C", bound="AsyncCache")
 
 _WARMUP_AT_ONCE = 32
-# What the native part has for this package's own use.
+# Attributes of the native class for this package's own use.
 _INTERNAL = frozenset(name for name in vars(Cache) if not name.startswith("_")) - {
     *("get", "set", "delete", "clear", "stats", "hits", "misses", "maxsize"),
     *("default_ttl", "batch_window_ms", "max_batch_size"),
@@ -23,18 +23,21 @@ _INTERNAL = frozenset(name for name in vars(Cache) if not name.startswith("_")) 
 
 
 class AsyncCache(Cache):
-    """An in-memory cache for asyncio, kept in a backup across processes if one is given.
+    """An in-memory cache for asyncio, kept across processes by a backup if given.
 
-    `maxsize` entries, the least recently used make room (``None``: unlimited, 0: nothing is kept); `default_ttl` in
-    seconds (``None``: for ever). Not bound to an event loop: one cache serves any number of loops and threads.
+    `maxsize`: the maximum number of entries; the least recently used are evicted (``None``:
+    unlimited, 0: nothing is kept). `default_ttl` in seconds (``None``: for ever). Not bound to an
+    event loop: one cache serves any number of loops and threads.
 
-    With a backup the cache saves itself, in a thread, every `autosave` seconds and after `autosave_changes` writes
-    (looked at twice a second), if it has changed; and with `save_at_exit` when the process ends, also by SIGTERM
-    (docs/semantics.md says what it installs for that). A save that fails is
-    logged and tried again; `stats()` has `autosaves`, `save_errors` and `last_save_error`.
+    With a backup the cache can save itself, in a thread, if it has changed: every `autosave`
+    seconds, after `autosave_changes` writes (checked twice a second), and with `save_at_exit` when
+    the process ends, including by SIGTERM (docs/semantics.md lists the installed handlers). A
+    failed save is logged and repeated; `stats()` has `autosaves`, `save_errors` and
+    `last_save_error`.
 
-    ``with`` and ``async with`` save on leaving, if the cache has changed since its last save. When
-    the body raises, its exception leaves the block, and a save that fails is a `CacheWarning`.
+    ``with`` and ``async with`` save at the end of the block, if the cache has changed since its
+    last save. When the body raises, its exception leaves the block, and a failed save is a
+    `CacheWarning`.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class AsyncCache(Cache):
             self._save_unasked(autosave, autosave_changes, save_at_exit)
 
     def _persist(self, persistence: Persistence) -> None:
-        """Opens the backup; for a decorator, which knows the function it is for later than it has the cache."""
+        """Opens the backup; called later by a decorator, which makes the cache before it knows the
+        function.
+        """
         self._persistence = persistence
         persistence.load(self)
 
@@ -77,7 +82,7 @@ class AsyncCache(Cache):
 
     @property
     def cache(self) -> Entries:
-        """The entries: `in` and `len`."""
+        """The entries: supports `in` and `len`."""
         return Entries(self)
 
     def stats(self) -> dict[str, Any]:
@@ -94,7 +99,7 @@ class AsyncCache(Cache):
         return {name: stats[name] for name in ("hits", "misses", "size", "hit_rate")}
 
     async def warmup(self, keys_with_loaders: Mapping[Any, Callable[[], Awaitable[Any]]]) -> None:
-        """Loads what is missing, several keys at a time; the first error of a loader is raised."""
+        """Loads missing keys, several at a time; the first error of a loader is raised."""
         missing = iter(list(keys_with_loaders.items()))
 
         async def load() -> None:
@@ -113,19 +118,23 @@ class AsyncCache(Cache):
     def save_to_backup(self) -> None:
         """Saves all entries to the backup. Without a backup nothing happens.
 
-        Blocks its caller, and nobody else. Raises `BackupError`, or what a backend of your own raises; the old file
-        is as it was then.
+        Blocks only the caller. Raises `BackupError`, or the exception of a user's own backend; the
+        old file is then unchanged.
         """
         if self._persistence is not None:
             self._persistence.save(self)
 
     async def save_to_backup_async(self) -> None:
-        """`save_to_backup` in a thread, so that the event loop goes on. Cancelled, it saves all the same."""
+        """`save_to_backup` in a thread, so that the event loop is not blocked. If cancelled, the
+        save still completes.
+        """
         if self._persistence is not None:
             await _leaving.save_in_thread(self, self._persistence)
 
     def load_from_backup(self) -> None:
-        """Takes in what is in the backup and not in the cache. Without a backup nothing happens."""
+        """Adds the entries of the backup that are not in the cache. Without a backup nothing
+        happens.
+        """
         if self._persistence is not None:
             self._persistence.load(self)
 
@@ -135,7 +144,7 @@ class AsyncCache(Cache):
         return f"<{type(self).__name__}: {self.size()}{limit} entries{'' if backup is None else f', {backup!r}'}>"
 
     def __dir__(self) -> list[str]:
-        """What is public."""
+        """The public names."""
         return [name for name in super().__dir__() if name not in _INTERNAL]
 
     def __enter__(self: C) -> C:
@@ -160,7 +169,9 @@ class AsyncCache(Cache):
 
 
 class Entries:
-    """A view of a cache's keys: `in` and `len`. Looking is no use of an entry."""
+    """A view of a cache's keys: `in` and `len`. A look-up here does not count as a use of the
+    entry.
+    """
 
     __slots__ = ("_cache",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from . import _native
 from .backend import CacheBackend
 from .decorator import Decorator
 
@@ -30,6 +31,8 @@ class AsyncTTL(Decorator):
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
     ) -> None:
+        if not callable(time_to_live):  # the base reports a missing call of the decorator
+            _native.check_ttl(time_to_live, "time_to_live")
         super().__init__(
             maxsize=maxsize,
             default_ttl=time_to_live,

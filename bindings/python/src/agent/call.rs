@@ -11,13 +11,12 @@
 //!
 //! A hit goes through [`Coroutine::send_fast`] alone. A call that the guard refuses is never made.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
 use async_cache_core::agent::Ticket;
 use pyo3::exceptions::{PyException, PyGeneratorExit};
-use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt, PyTuple};
+use pyo3::types::{PyFloat, PyInt};
 
 use super::frame::{self, Asked, Frame};
 use super::outcome::Outcome;
@@ -29,19 +28,20 @@ use crate::cache::{Cache, Hit};
 use crate::call::{Call, FunctionCall};
 use crate::call_query::CallQuery;
 use crate::enter::{Entered, Joining};
-use crate::function::Function;
+use crate::function::{Function, function};
 use crate::key::Query;
 use crate::plain::mix;
 use crate::raw::calls::send;
-use crate::raw::coroutine::{self, Coroutine, Statics, visit_all};
-use crate::raw::function::{Calls, function};
+use crate::raw::coroutine::{self, Coroutine, Statics};
+use crate::raw::function::{Calls, Given};
+use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
 use crate::ttl::Ttl;
 
 /// Calls of tools.
 pub(crate) struct Watched;
 
-impl Calls for Watched {
+impl Calls<Function> for Watched {
     #[inline]
     fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(function.py(), || {
@@ -54,13 +54,9 @@ impl Calls for Watched {
         })
     }
 
-    fn called(
-        function: Bound<'_, PyAny>,
-        args: Args,
-        names: Option<Ref<PyTuple>>,
-    ) -> PyResult<Bound<'_, PyAny>> {
+    fn called<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let call = FunctionCall::new(function, args, names)?;
+        let call = FunctionCall::new(function, given)?;
         coroutine::new(py, ToolCall::New(call))
     }
 }
@@ -178,9 +174,7 @@ impl ToolCall {
         let name = name_of(py, tool, &query, &call.args);
         let asked = Asked {
             tool: Ref::new(call.function.bind(py).clone()),
-            args: Args::collect(call.args.as_slice().len(), |index| {
-                Ref::new(call.args.as_slice()[index].bind(py).clone())
-            }),
+            args: call.args.copy(py),
             names: names.map(|names| Ref::new(names.clone())),
         };
         let alarm = here.history.borrow(py).check(&guard.limits, name, here.depth);
@@ -267,6 +261,22 @@ impl Running {
         });
     }
 }
+
+visits!(
+    enum ToolCall {
+        New(call),
+        Served(served),
+        Running(running),
+    }
+);
+visits!(struct Watch { frame });
+visits!(struct Running { inner, tool, session, watch });
+visits!(
+    enum Inner {
+        Cached(call),
+        Uncached(iterator),
+    }
+);
 
 static STATICS: Statics = Statics::new();
 
@@ -426,26 +436,6 @@ impl Coroutine for ToolCall {
             && let Inner::Cached(call) = &mut running.inner
         {
             call.fail(py, error);
-        }
-    }
-
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int {
-        match self {
-            Self::New(call) => call.visit(visit),
-            Self::Served(served) => visit_all(visit, &[served.0.pointer(), served.1.frame.pointer()]),
-            Self::Running(running) => {
-                let stop = match &running.inner {
-                    Inner::Cached(call) => call.visit(visit),
-                    Inner::Uncached(iterator) => visit(iterator.pointer()),
-                };
-                if stop != 0 {
-                    return stop;
-                }
-                let session = coroutine::pointer_of(running.session.as_ref());
-                let frame = coroutine::pointer_of(running.watch.as_ref().map(|watch| &watch.frame));
-                visit_all(visit, &[running.tool.pointer(), session, frame])
-            }
-            Self::Done => 0,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Makes tools, and counts what happens to them outside of calls: what `agent_cache` calls.
+//! Makes tools, and counts events outside of calls: the functions called by `agent_cache`.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -7,15 +7,15 @@ use pyo3::types::{PyDict, PyString};
 use super::call::Watched;
 use super::tool::{Counts, Scope, TOTAL, Tool};
 use crate::cache::Cache;
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::instances::Instances;
 use crate::part::Part;
-use crate::raw::{GilCell, Ref, function};
+use crate::raw::{self, GilCell, Ref};
 
-/// Makes a tool. `make` is called with a session and returns the function that keeps the results of that session;
-/// without it, `cache` keeps the results.
+/// Makes a tool. `make` is called with a session and returns the function that keeps the session's
+/// results; without `make`, `cache` keeps the results.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)] // as many as a tool is made of
+#[allow(clippy::too_many_arguments)] // all the parts of a tool
 pub(super) fn decorate_tool<'py>(
     wrapped: Bound<'py, PyAny>,
     cache: Bound<'py, Cache>,
@@ -42,7 +42,7 @@ pub(super) fn decorate_tool<'py>(
         part,
         tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
     };
-    function::new::<Watched>(py, function)
+    raw::function::new::<_, Watched>(py, function)
 }
 
 fn tool<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tool> {
@@ -51,7 +51,7 @@ fn tool<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Tool> {
         .ok_or_else(|| PyTypeError::new_err("only functions that were decorated with AgentCache are tools"))
 }
 
-/// What was counted of a tool.
+/// The counters of a tool.
 #[pyfunction]
 pub(super) fn tool_counts<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let counts = *tool(object)?.counts.borrow(object.py());
@@ -72,7 +72,7 @@ pub(super) fn reset_tool_counts(object: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// What was counted over all tools and sessions.
+/// The counters over all tools and sessions.
 #[pyfunction]
 pub(super) fn total_counts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let counts = *TOTAL.borrow(py);

@@ -3,16 +3,18 @@
 //! | where | its frame |
 //! |---|---|
 //! | outside of every session | none |
-//! | inside `async with AgentCacheSession(...)` | one that the session's entry set: its session, its guard |
-//! | inside a running call of a tool | a child of the frame that the call was made in: one deeper, with a history of its own |
+//! | inside `async with AgentCacheSession(...)` | set by the session's entry: session, guard |
+//! | inside a running call of a tool | a child of the call's frame: one deeper, own history |
 //!
 //! Rules:
-//! 1. A frame never changes, but for its history and that it is left. Tasks inherit the frame of the code that made
-//!    them. Who leaves a session is in the nearest frame around it that was not left, and what was left holds that one
-//!    only: frames that were left do not hold each other.
-//! 2. A session without loop detection keeps the guard of the session around it, and depth counts on.
-//! 3. What a tool with scope "global" loads is for everybody, so nothing in it comes from a session: in the frames
-//!    of such a load, tools with scope "session" run uncached.
+//! 1. A frame never changes, except for its history and the mark that it was left. Tasks inherit
+//!    the frame of the code that made them. After leaving a session, the running code is in the
+//!    nearest surrounding frame that was not left. A frame that was left holds only this frame, so
+//!    frames that were left do not hold each other.
+//! 2. A session without loop detection keeps the guard of the surrounding session, and the depth
+//!    continues to count.
+//! 3. The result of a tool with scope "global" is shared by everyone, so no part of it may come
+//!    from a session: in the frames of its load, tools with scope "session" run uncached.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,29 +30,34 @@ use super::session::Session;
 use crate::args::{Args, split};
 use crate::raw::calls::Invoke;
 use crate::raw::context::ContextVar;
+use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
 use crate::raw::{GilCell, Ref};
 
 static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
 
-/// What was asked, for reports.
+/// A call in the history, for reports.
 pub(super) struct Asked {
     pub(super) tool: Ref,
     pub(super) args: Args,
     pub(super) names: Option<Ref<PyTuple>>,
 }
 
-/// A call that made room for another one; to be dropped when nothing is borrowed.
+visits!(struct Asked { tool, args, names });
+
+/// A call displaced by a newer one; to be dropped when nothing is borrowed.
 pub(super) type Forgotten = Option<Past<Asked, Outcome>>;
 
-/// What watches the calls of a session.
+/// Watches the calls of a session.
 #[pyclass(frozen, module = "cache._native", name = "AgentGuard")]
 pub(crate) struct Guard {
     pub(super) limits: Limits,
     pub(super) considers_results: bool,
-    /// Called with an alarm. It raises, or returns whether the call is to be made all the same.
+    /// Called with an alarm. Raises, or returns whether the call is made nevertheless.
     on_alarm: Py<PyAny>,
     pub(super) session: Py<Session>,
 }
+
+visits!(struct Guard { on_alarm, session });
 
 #[pymethods]
 impl Guard {
@@ -67,33 +74,44 @@ impl Guard {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.on_alarm)?;
-        visit.call(&self.session)
+        visit::traverse(self, visit)
     }
 }
 
-/// Where a call is made.
+/// The place of a call.
 #[pyclass(frozen, module = "cache._native", name = "AgentFrame")]
 pub(crate) struct Frame {
     /// The session.
     #[pyo3(get)]
     pub(super) session: Py<Session>,
     pub(super) guard: Option<Py<Guard>>,
-    /// How many calls of tools are around a call made here, itself included.
+    /// The nesting depth of a call made here: the number of tool calls, including the call itself.
     pub(super) depth: u32,
     /// Whether tools with scope "session" use the session's caches here.
     pub(super) is_in_session: bool,
-    /// Whether it is that of a running tool, whose result may be cached.
+    /// Whether the frame belongs to a running tool, whose result may be cached.
     pub(super) is_in_tool: bool,
-    /// The frame that the session was entered in; once it was left, the nearest one around it that was not.
+    /// The frame in which the session was entered; after it was left, the nearest surrounding frame
+    /// that was not left.
     outer: GilCell<Option<Py<Frame>>>,
     was_left: AtomicBool,
     pub(super) history: GilCell<History<Asked, Outcome>>,
 }
 
+visits!(struct Frame { session, guard, outer, history });
+
+impl Visit for History<Asked, Outcome> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.iter().try_for_each(|past| {
+            past.asked.visit(visitor)?;
+            past.outcome.visit(visitor)
+        })
+    }
+}
+
 #[pymethods]
 impl Frame {
-    /// The frame of a session that is entered in another frame, or in none.
+    /// The frame of a session entered in another frame, or in none.
     #[new]
     #[pyo3(signature = (session, guard, outer))]
     fn new(
@@ -116,8 +134,8 @@ impl Frame {
         }
     }
 
-    /// The session's entry was left: what was asked here, and what came of it, is let go. Returns the frame that whoever
-    /// is here is in from now on.
+    /// Called when the session's entry is left: drops the history and the outcomes. Returns the
+    /// frame of the running code from now on.
     fn leave<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Self>> {
         self.was_left.store(true, Ordering::Relaxed);
         let history = std::mem::take(&mut *self.history.borrow(py));
@@ -128,8 +146,8 @@ impl Frame {
         {
             around = frame.get().outer(py);
         }
-        // Tasks that were made here may enter sessions in turn, and so on for ever: what was left must not hold what was
-        // left before it.
+        // Tasks made here may enter sessions in turn, and so on endlessly: a frame that was left
+        // must not hold the frames left before it.
         let before = self.outer.borrow(py).take();
         *self.outer.borrow(py) = around.as_ref().map(|frame| frame.clone().unbind());
         drop(before);
@@ -137,23 +155,7 @@ impl Frame {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.session)?;
-        if let Some(guard) = &self.guard {
-            visit.call(guard)?;
-        }
-        if let Some(outer) =
-            self.outer.visit(|outer| outer.as_ref().map_or(Ok(()), |outer| visit.call(outer)))
-        {
-            outer?;
-        }
-        let visited = self.history.visit(|history| {
-            history.iter().try_for_each(|past| {
-                past.asked.tool.visit(visit)?;
-                past.asked.args.as_slice().iter().try_for_each(|arg| arg.visit(visit))?;
-                past.outcome.as_ref().map_or(Ok(()), |outcome| outcome.visit(visit))
-            })
-        });
-        visited.unwrap_or(Ok(()))
+        visit::traverse(self, visit)
     }
 
     fn __clear__(&self) {
@@ -166,13 +168,13 @@ impl Frame {
         self.outer.borrow(py).as_ref().map(|outer| outer.bind(py).clone())
     }
 
-    /// Notes that a call has begun.
+    /// Records the beginning of a call.
     #[inline]
     pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: Asked) -> (Ticket, Forgotten) {
         self.history.borrow(py).begin(call, asked)
     }
 
-    /// Notes what came of a call. Runs Python code.
+    /// Records the outcome of a call. Runs Python code.
     pub(super) fn end(&self, py: Python<'_>, ticket: Ticket, outcome: Outcome) -> PyResult<()> {
         let twins: Vec<_> =
             self.history.borrow(py).twins(ticket).map(|outcome| outcome.clone_ref(py)).collect();
@@ -183,8 +185,8 @@ impl Frame {
         Ok(())
     }
 
-    /// Tells Python of an alarm; whether the call is to be made all the same.
-    /// `is_empty`: there is nothing else that the call could return.
+    /// Reports an alarm to Python; returns whether the call is made nevertheless. `is_empty`: there
+    /// is no result that the call could return instead.
     pub(super) fn alarm(
         &self,
         py: Python<'_>,
@@ -213,10 +215,9 @@ impl Frame {
 
 impl Asked {
     pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
-        let args = self.args.as_slice();
         Self {
             tool: Ref::new(self.tool.bind(py).clone()),
-            args: Args::collect(args.len(), |index| Ref::new(args[index].bind(py).clone())),
+            args: self.args.copy(py),
             names: self.names.as_ref().map(|names| Ref::new(names.bind(py).clone())),
         }
     }
@@ -260,7 +261,7 @@ pub(super) fn set_current_frame(py: Python<'_>, frame: Option<Bound<'_, Frame>>)
     }
 }
 
-/// Makes the running code that of a call of a tool; returns the frame that it was in before, if in any.
+/// Marks the running code as inside a call of a tool; returns its previous frame, if any.
 /// `is_global`: the scope of the tool.
 #[pyfunction]
 #[pyo3(name = "enter_agent_tool")]

@@ -1,10 +1,11 @@
-//! Tools of agents: decorated functions that are called within sessions, and watched for loops.
+//! Tools of agents: decorated functions called within sessions, with loop detection.
 //!
-//! The decisions (what is a loop, when a session ends) are the core's, `async_cache_core::agent`; the Python package
-//! `agent_cache` has what is called seldom. Here is what every call goes through.
+//! The decisions (when calls are a loop, when a session ends) are made by the core,
+//! `async_cache_core::agent`; the Python package `agent_cache` contains the rarely called code.
+//! This module has the code on the path of every call.
 //!
-//! - `call`: the awaitable of a call; `tool`: what makes a decorated function a tool; `decorate`: makes tools
-//! - `frame`: where a call is made: in which session, how deep, after which other calls
+//! - `call`: the awaitable of a call; `tool`: the parts of a tool; `decorate`: makes tools
+//! - `frame`: the place of a call: its session, its depth, the calls before it
 //! - `session`: the caches of one session; `registry`: sessions by id, tools by resource
 //! - `outcome`: whether two results are the same
 
@@ -21,7 +22,7 @@ use pyo3::prelude::*;
 pub(crate) use call::ToolCall;
 pub(crate) use tool::Tool;
 
-/// Adds what `agent_cache` needs to the module.
+/// Adds the classes and functions for `agent_cache` to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::Session>()?;
     module.add_class::<frame::Guard>()?;

@@ -1,26 +1,35 @@
 //! Whether two results of one call are the same, which decides between progress and a loop.
 //!
 //! Rules:
-//! 1. An object is the same as itself; so a hit costs a comparison of pointers.
-//! 2. Others are compared by value, as arguments are: by their canonical encoding and the types that it names.
-//!    That may run Python code (`__repr__`, attributes), so it happens with nothing borrowed, and only when the same
-//!    call was made shortly before.
-//! 3. What has no such encoding is the same as itself only: it counts as progress.
-//! 4. Two failures are the same if their exceptions are of one class. What a call was cancelled in is no outcome.
+//! 1. An object is the same as itself, so a hit costs a comparison of pointers.
+//! 2. Different objects are compared by value, like arguments: by their canonical encoding and the
+//!    types named in it. The encoding may run Python code (`__repr__`, attributes), so it is made
+//!    with nothing borrowed, and only if the same call was made shortly before.
+//! 3. An object without an encoding is the same as itself only: any other result counts as
+//!    progress.
+//! 4. Two failures are the same if their exceptions have the same class. A cancellation is not an
+//!    outcome.
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
 use crate::codec;
 use crate::raw::Ref;
+use crate::raw::visit::visits;
 
-/// What came of a call.
+/// The outcome of a call.
 pub(super) enum Outcome {
     Value(Ref),
     /// The class of the exception.
     Failed(Ref),
 }
+
+visits!(
+    enum Outcome {
+        Value(value),
+        Failed(class),
+    }
+);
 
 impl Outcome {
     fn object(&self) -> &Ref {
@@ -29,14 +38,14 @@ impl Outcome {
         }
     }
 
-    /// Whether it is the very same.
+    /// Whether both are the same object.
     #[inline]
     pub(super) fn is(&self, py: Python<'_>, other: &Self) -> bool {
         matches!(self, Self::Value(_)) == matches!(other, Self::Value(_))
             && self.object().is(other.object().bind(py))
     }
 
-    /// Whether it is the same value object.
+    /// Whether the outcome is the given value object.
     #[inline]
     pub(super) fn is_value(&self, value: &Bound<'_, PyAny>) -> bool {
         matches!(self, Self::Value(known) if known.is(value))
@@ -50,11 +59,7 @@ impl Outcome {
         }
     }
 
-    pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.object().visit(visit)
-    }
-
-    /// Those of `others` that are not the same. Runs Python code.
+    /// The outcomes among `others` that differ from this outcome. Runs Python code.
     pub(super) fn unlike(&self, py: Python<'_>, others: Vec<Self>) -> PyResult<Vec<Self>> {
         let mut others: Vec<_> = others.into_iter().filter(|other| !self.is(py, other)).collect();
         let Self::Value(value) = self else { return Ok(others) };
@@ -76,14 +81,14 @@ impl Outcome {
     }
 }
 
-/// A value as it is compared.
+/// A value in the form for comparisons.
 struct Shown {
     bytes: Vec<u8>,
     types: Vec<Py<PyAny>>,
 }
 
 impl Shown {
-    /// `None` if it cannot be compared.
+    /// `None` if the value cannot be compared.
     fn of(value: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         let (mut bytes, mut found) = (Vec::new(), codec::Found::default());
         match codec::encode_by_value(value, &mut bytes, &mut found) {

@@ -8,6 +8,7 @@ use pyo3::types::{PyList, PyString, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::session::Session;
+use crate::raw::visit::{self, Stop, Visit, Visitor};
 use crate::raw::{GilCell, Ref};
 
 /// Sessions and resources. `agent_cache` has one.
@@ -23,6 +24,12 @@ struct State {
     resources: Resources<Ref<PyWeakrefReference>>,
 }
 
+impl Visit for State {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        self.sessions.iter().try_for_each(|session| session.visit(visitor))
+    }
+}
+
 #[pymethods]
 impl Registry {
     #[new]
@@ -30,18 +37,18 @@ impl Registry {
         Self { state: GilCell::new(State::default()) }
     }
 
-    /// Enters a session, and opens it if need be.
+    /// Enters a session, and opens the session if necessary.
     fn enter<'py>(&self, id: &Bound<'py, PyString>) -> PyResult<Bound<'py, Session>> {
         let py = id.py();
         let text = id.to_cow()?.into_owned();
-        // Made before the borrow, and perhaps not needed.
+        // Made before the borrow, though it may not be needed.
         let new = Bound::new(py, Session::new(id.clone().unbind()))?;
         let mut state = self.state.borrow(py);
         let session = state.sessions.enter(&text, || Ref::new(new.clone()));
         Ok(session.bind(py).clone())
     }
 
-    /// Leaves a session; it is returned to the last one, to be closed.
+    /// Leaves a session. The last place to leave gets the session, in order to close it.
     fn leave<'py>(&self, id: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, Session>>> {
         let py = id.py();
         let text = id.to_cow()?.into_owned();
@@ -56,14 +63,15 @@ impl Registry {
         PyList::new(py, sessions)
     }
 
-    /// Notes that a tool reads a resource; whether that was written to before. The tool is referred to weakly.
+    /// Records that a tool reads a resource; returns whether the resource was written to before.
+    /// The reference to the tool is weak.
     fn register(&self, resource: &Bound<'_, PyString>, tool: &Bound<'_, PyAny>) -> PyResult<bool> {
         let name = resource.to_cow()?.into_owned();
         let tool = Ref::new(PyWeakrefReference::new(tool)?);
         Ok(self.state.borrow(resource.py()).resources.register(&name, tool))
     }
 
-    /// Notes that a resource is written to.
+    /// Records a write to a resource.
     fn write(&self, resource: &Bound<'_, PyString>) -> PyResult<()> {
         let name = resource.to_cow()?.into_owned();
         self.state.borrow(resource.py()).resources.write(&name);
@@ -92,14 +100,12 @@ impl Registry {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited =
-            self.state.visit(|state| state.sessions.iter().try_for_each(|session| session.visit(visit)));
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 }
 
-/// One entry into a session. It is left once, at the latest when this object is dropped: an interrupt
-/// may come between any two lines of the code that enters and leaves.
+/// One entry into a session. The session is left once, at the latest when this object is dropped:
+/// an interrupt may come between any two lines of the code that enters and leaves.
 #[pyclass(frozen, module = "cache._native", name = "AgentEntry")]
 pub(crate) struct Entry {
     registry: Py<Registry>,
@@ -114,14 +120,15 @@ impl Entry {
         Self { registry, session_id, is_inside: AtomicBool::new(false) }
     }
 
-    /// Enters the session, and opens it if need be.
+    /// Enters the session, and opens the session if necessary.
     fn enter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Session>> {
         let session = self.registry.get().enter(self.session_id.bind(py))?;
         self.is_inside.store(true, Ordering::Relaxed);
         Ok(session)
     }
 
-    /// Leaves the session if it was entered and not left; it is returned to the last one, to be closed.
+    /// Leaves the session if it was entered and not left. The last place to leave gets the session,
+    /// in order to close it.
     fn leave<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, Session>>> {
         if !self.is_inside.swap(false, Ordering::Relaxed) {
             return Ok(None);

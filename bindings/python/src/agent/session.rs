@@ -1,7 +1,8 @@
-//! Sessions: the caches of one session, one for each tool that was called in it.
+//! Sessions: the caches of a session, one for each tool called in the session.
 //!
-//! Invariant: what is in a session's caches was loaded in that session, and nothing but this object leads to them.
-//! A closed session has none and gets none, so a call that comes late finds nothing and leaves nothing behind.
+//! Invariant: every entry in a session's caches was loaded in the session, and only this object
+//! leads to the caches. A closed session has no caches and makes none, so a late call finds no
+//! entry and leaves none.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::tool::Counts;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
 
 /// One session.
@@ -29,6 +31,8 @@ pub(super) struct State {
     pub(super) counts: Counts,
 }
 
+visits!(struct State { functions });
+
 #[pymethods]
 impl Session {
     #[new]
@@ -37,7 +41,8 @@ impl Session {
         Self { session_id, state: GilCell::new(state) }
     }
 
-    /// Ends it. The functions that kept its results are returned, for their running loads to be fenced.
+    /// Ends the session. Returns the functions that kept its results, so that their running loads
+    /// can be fenced.
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let functions = self.end(py);
         PyList::new(py, functions.into_values().map(|function| function.into_bound(py)))
@@ -48,7 +53,7 @@ impl Session {
         self.state.borrow(py).is_open
     }
 
-    /// The functions that keep its results, or that of one tool.
+    /// The functions that keep the session's results, or the function of a single tool.
     #[pyo3(signature = (number=None))]
     fn functions<'py>(&self, py: Python<'py>, number: Option<u32>) -> PyResult<Bound<'py, PyList>> {
         let functions: Vec<_> = {
@@ -65,16 +70,14 @@ impl Session {
         self.state.borrow(py).counts.invalidations += 1;
     }
 
-    /// What was counted.
+    /// The counters.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.state.borrow(py).counts;
         counts.to_dict(py)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited =
-            self.state.visit(|state| state.functions.values().try_for_each(|function| function.visit(visit)));
-        visited.unwrap_or(Ok(()))
+        visit::traverse(&self.state, visit)
     }
 
     fn __clear__(&self) {
@@ -86,20 +89,21 @@ impl Session {
 }
 
 impl Session {
-    /// Ends it. The functions that kept its results are to be dropped when nothing is borrowed.
+    /// Ends the session. Drop the returned functions, which kept its results, when nothing is
+    /// borrowed.
     pub(super) fn end(&self, py: Python<'_>) -> BTreeMap<u32, Ref> {
         let mut state = self.state.borrow(py);
         state.is_open = false;
         std::mem::take(&mut state.functions)
     }
 
-    /// The function that keeps the results of a tool, if it was called in this session.
+    /// The function that keeps the results of a tool, if the tool was called in this session.
     #[inline]
     pub(super) fn function<'py>(&self, py: Python<'py>, number: u32) -> Option<Bound<'py, PyAny>> {
         self.state.borrow(py).functions.get(&number).map(|function| function.bind(py).clone())
     }
 
-    /// [`Session::function`], made by `make` if need be; `None` once the session has ended.
+    /// [`Session::function`], made by `make` if necessary; `None` after the session has ended.
     pub(super) fn function_or_make<'py>(
         slf: &Bound<'py, Self>,
         number: u32,
@@ -112,7 +116,8 @@ impl Session {
         if !this.is_open(py) {
             return Ok(None);
         }
-        // Python code: meanwhile another thread may have made it, or ended the session.
+        // Python code: in the meantime another thread may have made the function, or ended the
+        // session.
         let made = make.invoke1(slf.as_any())?;
         let mut state = this.state.borrow(py);
         if !state.is_open {

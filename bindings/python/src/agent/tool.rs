@@ -1,37 +1,36 @@
-//! Tools, and what is counted of their calls: for each tool, for each session, and for the process.
+//! Tools, and the counters of their calls: for each tool, for each session, and for the process.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::raw::visit::visits;
 use crate::raw::{GilCell, Ref};
 
-/// What makes a decorated function the tool of an agent.
+/// The part of a decorated function that makes it the tool of an agent.
 pub(crate) struct Tool {
-    /// Names it among all tools of the process.
+    /// Identifies the tool among all tools of the process.
     pub(super) number: u32,
     pub(super) scope: Scope,
     pub(super) counts: GilCell<Counts>,
 }
 
-/// Where the results of a tool are kept.
+/// The place of a tool's results.
 pub(super) enum Scope {
     /// In the cache of the decorated function.
     Global,
-    /// In a decorated function that each session has of its own; this makes it, called with the session.
+    /// In a decorated function for each session; the callable makes the function, and is called
+    /// with the session.
     Session(Ref),
 }
 
-impl Tool {
-    /// For the garbage collector.
-    pub(crate) fn make(&self) -> Option<&Ref> {
-        match &self.scope {
-            Scope::Global => None,
-            Scope::Session(make) => Some(make),
-        }
+visits!(struct Tool { scope });
+visits!(
+    enum Scope {
+        Session(make),
     }
-}
+);
 
-/// What is counted.
+/// The counters.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) hits: u64,
@@ -53,5 +52,5 @@ impl Counts {
     }
 }
 
-/// Over all tools and sessions of the process, those that are gone included.
+/// Over all tools and sessions of the process, including ended ones.
 pub(super) static TOTAL: GilCell<Counts> = GilCell::new(Counts::NONE);

@@ -6,7 +6,7 @@ use pyo3::types::{PyComplex, PyComplexMethods, PyDict, PyInt};
 use super::{ext, types, write};
 use crate::raw::calls::Invoke;
 
-/// Appends the object if it is one of these, and says whether it is.
+/// Appends a complex number, decimal or UUID; returns whether the object is one of them.
 pub(super) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let py = value.py();
     if let Ok(value) = value.cast_exact::<PyComplex>() {
@@ -36,7 +36,7 @@ pub(super) fn write_uuid(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResul
     Ok(true)
 }
 
-/// The object that `body` is.
+/// The object encoded in `body`.
 pub(super) fn read<'py>(py: Python<'py>, kind: i8, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match kind {
         ext::COMPLEX => {

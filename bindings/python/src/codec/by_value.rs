@@ -2,11 +2,11 @@
 //! same bytes and, in memory, name the same types.
 //!
 //! Rules:
-//! 1. `plan` says how an object is encoded. Nearly all arguments are written straight on by `flat`;
-//!    the deep, big and circular ones are taken apart by `graph`.
-//! 2. What is shared equals what is not shared: `[a, a]` is `[a, copy(a)]`.
-//! 3. The walk may run Python code (`__reduce_ex__`, `__getstate__`, `__repr__`, what is
-//!    registered), but not `__getattr__`.
+//! 1. `plan` decides how an object is encoded. Nearly all arguments are written directly by `flat`;
+//!    deep, big and circular arguments are taken apart by `graph`.
+//! 2. A shared object equals a copy: `[a, a]` is `[a, copy(a)]`.
+//! 3. The walk may run Python code (`__reduce_ex__`, `__getstate__`, `__repr__`, registered
+//!    functions), but not `__getattr__`.
 //! 4. An encoding longer than [`digest::LONG_ARGUMENT`] is replaced by its length and digest.
 
 use pyo3::prelude::*;

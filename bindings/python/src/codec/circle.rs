@@ -1,22 +1,23 @@
-//! Objects that all lead to each other, by value: each gets an encoding that says all about the
-//! circle, and which one it is.
+//! Objects that all lead to each other, by value: the encoding of each represents the whole circle
+//! and the object's place in the circle.
 //!
-//! Two objects are *alike* if nothing tells them apart: they are of one class, what they hold is
-//! encoded alike, and their parts inside of the circle are alike in turn. (That is equality of what
-//! one gets by following the references for ever, as sharing is no part of the value.)
+//! Two objects are *alike* if nothing distinguishes them: they have the same class, their contents
+//! have the same encoding, and their parts inside the circle are alike in turn. (This is equality
+//! of the structures obtained by following references for ever; sharing is not part of the value.)
 //!
 //! Rules:
-//! 1. Objects that are alike get one encoding. They are found by refinement: all are in one class
-//!    at first; a class is split as long as its members' parts are in different classes. The
-//!    largest piece of a class keeps its number, so an object gets another one as often as its
-//!    class halves: time is n log n, for a list of a hundred thousand links, too.
-//! 2. The classes are put in an order that follows from nothing but the value. Each gets a
-//!    *colour*, which says all about it up to some distance. Once a colour is unlike all others,
-//!    its class is the first, and the rest follow as they are met from there; the entries of sets
-//!    and maps by their colours. If entries that differ have one colour, the distance grows.
+//! 1. Alike objects get one encoding. They are found by refinement: at first all objects are in one
+//!    class; a class is split as long as its members' parts are in different classes. The largest
+//!    piece of a class keeps its number, so an object changes its class at most as often as the
+//!    class's size halves: the time is n log n, even for a list of a hundred thousand links.
+//! 2. The classes are put in an order determined by the value alone. Each gets a *colour*, which
+//!    represents everything about the class up to some distance. When a colour differs from all
+//!    others, its class is the first, and the rest follow in the order of a walk from there; the
+//!    entries of sets and maps are ordered by their colours. If different entries have the same
+//!    colour, the distance grows.
 //! 3. The encoding is the digest of all classes in this order, each with the numbers of its parts,
-//!    and the number of the object's class: equal encodings mean equal values, whatever the colours
-//!    are.
+//!    and the number of the object's class: equal encodings mean equal values, for any choice of
+//!    colours.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +28,8 @@ use super::found::Found;
 use super::graph::{Shape, fill, filled};
 use super::{ext, write};
 
-/// Colours are looked for as long as their digests are of fewer bytes than this: seconds of work.
+/// Colours are computed as long as their digests cover fewer bytes than this limit: seconds of
+/// work.
 const MAX_COLOURED_BYTES: usize = 1 << 29;
 
 pub(super) type Digest = [u8; DIGEST_BYTES];
@@ -36,7 +38,7 @@ pub(super) type Digest = [u8; DIGEST_BYTES];
 pub(super) enum Part<'a> {
     /// An object of the circle.
     Inside(usize),
-    /// The encoding of something else.
+    /// The encoding of an object outside the circle.
     Outside(&'a [u8]),
 }
 
@@ -50,9 +52,9 @@ struct Classes {
     /// Of each object.
     of: Vec<usize>,
     members: Vec<Vec<usize>>,
-    /// Where an object is among the members.
+    /// The index of each object among the members.
     at: Vec<usize>,
-    /// What its members that were not looked at since have in common.
+    /// The common signature of the members that were not examined since.
     signature: Vec<Option<Digest>>,
 }
 
@@ -61,7 +63,7 @@ impl<'a> Circle<'a> {
         Self { nodes, found }
     }
 
-    /// The encodings, in the order of the objects. None: it would take too long.
+    /// The encodings, in the order of the objects. None: encoding would take too long.
     pub(super) fn encode(&self) -> PyResult<Option<Vec<Vec<u8>>>> {
         let classes = self.classes()?;
         let Some(numbers) = self.numbers(&classes)? else { return Ok(None) };
@@ -88,7 +90,7 @@ impl<'a> Circle<'a> {
         Ok(Some(encoded.collect::<PyResult<_>>()?))
     }
 
-    /// What the encoding of an object would be if it were in no circle.
+    /// The encoding that an object would have outside a circle.
     pub(super) fn outside(&self, node: usize, encoded: &[Vec<u8>]) -> PyResult<Digest> {
         let mut bytes = Vec::new();
         let child = |index: usize, out: &mut Vec<u8>| {
@@ -102,7 +104,7 @@ impl<'a> Circle<'a> {
         Ok(digest::bare(&bytes))
     }
 
-    /// The encoding of an object; its parts inside of the circle are what `hole` says.
+    /// The encoding of an object; `hole` gives the encodings of its parts inside the circle.
     fn filled(&self, node: usize, hole: &dyn Fn(usize) -> Vec<u8>) -> PyResult<Vec<u8>> {
         let mut bytes = Vec::new();
         fill(self.nodes[node].0, &mut bytes, self.found, &self.child(node, hole))?;
@@ -145,7 +147,7 @@ impl<'a> Circle<'a> {
             let mut by_class: BTreeMap<usize, HashMap<Digest, Vec<usize>>> = BTreeMap::new();
             for &node in &outdated {
                 let class = classes.of[node];
-                // What is alone in its class is not split.
+                // The only member of a class is not split off.
                 if classes.members[class].len() > 1 {
                     let bytes = self.filled(node, &|part| classes.of[part].to_be_bytes().to_vec())?;
                     by_class.entry(class).or_default().entry(digest::bare(&bytes)).or_default().push(node);
@@ -187,7 +189,7 @@ impl<'a> Circle<'a> {
         }
     }
 
-    /// Whether entries of a set or map differ, and their colours do not.
+    /// Whether different entries of a set or map have the same colours.
     fn has_ties(&self, classes: &Classes, colours: &[Digest]) -> PyResult<bool> {
         for members in &classes.members {
             let node = members[0];
@@ -211,7 +213,7 @@ impl<'a> Circle<'a> {
         Ok(false)
     }
 
-    /// Numbers in the order in which classes are met.
+    /// Numbers in the order in which a walk visits the classes.
     fn from(&self, start: usize, classes: &Classes, colours: &[Digest]) -> PyResult<Vec<usize>> {
         let mut numbers = vec![usize::MAX; classes.members.len()];
         let mut order = vec![start];
@@ -250,7 +252,7 @@ impl<'a> Circle<'a> {
     }
 }
 
-/// The class with the least colour that no other has.
+/// The class with the least unique colour.
 fn lone(colours: &[Digest]) -> Option<usize> {
     let mut counts: HashMap<&Digest, (usize, usize)> = HashMap::with_capacity(colours.len());
     for (class, colour) in colours.iter().enumerate() {
@@ -260,7 +262,7 @@ fn lone(colours: &[Digest]) -> Option<usize> {
     lone.min_by(|a, b| a.0.cmp(b.0)).map(|(_, (_, class))| class)
 }
 
-/// The entries of a set or map; the parts of anything else are added to `waiting`, in their order.
+/// The entries of a set or map; the parts of other shapes are added to `waiting`, in their order.
 fn entries<'a>(shape: &'a Shape, waiting: &mut Vec<&'a Shape>) -> Vec<Vec<&'a Shape>> {
     match shape {
         Shape::Bytes(_) | Shape::Child(_) => Vec::new(),
@@ -288,12 +290,12 @@ fn has_child(shape: &Shape) -> bool {
 }
 
 impl Classes {
-    /// Splits a class into pieces. `pieces`: its members that were looked at, by what they are now;
-    /// the rest is as it was.
+    /// Splits a class into pieces. `pieces`: the examined members, by their new signatures; the
+    /// rest is unchanged.
     fn split(&mut self, class: usize, mut pieces: HashMap<Digest, Vec<usize>>, changed: &mut Vec<usize>) {
         let looked_at: usize = pieces.values().map(Vec::len).sum();
         let rest = self.members[class].len() - looked_at;
-        // Those that are as they were stay with the rest.
+        // Members with an unchanged signature stay with the rest.
         let as_before =
             self.signature[class].filter(|_| rest > 0).and_then(|signature| pieces.remove(&signature));
         let rest = rest + as_before.map_or(0, |nodes| nodes.len());
@@ -303,7 +305,7 @@ impl Classes {
             let kept = pieces.remove(&signature).unwrap_or_default();
             let before = self.signature[class].replace(signature);
             if rest > 0 {
-                // All that are in no piece: fewer than those that stay.
+                // All members in no piece: fewer than the members that stay.
                 let mut is_elsewhere: std::collections::HashSet<usize> = kept.into_iter().collect();
                 is_elsewhere.extend(pieces.values().flatten().copied());
                 let moved = self.members[class].iter().copied().filter(|node| !is_elsewhere.contains(node));

@@ -1,10 +1,10 @@
 //! Bytes to objects, for values and keys.
 //!
-//! Rules, for bytes that anybody may have written:
-//! 1. Every length is checked against what is left of its container before anything is made of it. An item
-//!    takes at least one byte, so no count can ask for more room than the input has bytes.
-//! 2. Containers nest [`MAX_DEPTH`] deep at most.
-//! 3. A pickle is a whole value or it is an error, so `pickle=False` has one place to look at.
+//! Rules, for untrusted bytes:
+//! 1. Every length is checked against the rest of its container before anything is made from it. An
+//!    item takes at least one byte, so no count can request more space than the input has bytes.
+//! 2. Containers nest at most [`MAX_DEPTH`] deep.
+//! 3. A pickle is a whole value or an error, so `pickle=False` is checked in one place.
 //! 4. Extension types fill their body, and a value fills its input.
 
 use std::vec::Drain;
@@ -20,7 +20,8 @@ use super::{MAX_DEPTH, Options, atom, ext, names, number, pickle, time, types};
 use crate::errors;
 use crate::raw::calls::Invoke;
 
-/// The value that [`encode_value`](super::encode_value) or another writer of `MessagePack` encoded.
+/// The value encoded by [`encode_value`](super::encode_value) or by another writer of
+/// `MessagePack`.
 pub(crate) fn decode_value<'py>(
     py: Python<'py>,
     bytes: &[u8],
@@ -41,12 +42,12 @@ pub(crate) fn is_pickled(bytes: &[u8]) -> bool {
     bytes.get(kind_at) == Some(&ext::PICKLE.cast_unsigned())
 }
 
-/// A key equal to the one that was encoded. What is known by value only (objects, calls) is an error.
+/// A key equal to the encoded key. Encodings by value only (objects, calls) are an error.
 pub(crate) fn decode_key<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     Decoder::new(py, bytes, Arrays::Tuples, false).whole()
 }
 
-/// What an array is.
+/// The container that an array represents.
 #[derive(Clone, Copy)]
 enum Arrays {
     Lists,
@@ -58,11 +59,12 @@ struct Decoder<'a, 'py> {
     bytes: &'a [u8],
     /// Offset of the next byte; at most `end`.
     at: usize,
-    /// Where the innermost extension type ends.
+    /// The end of the innermost extension type.
     end: usize,
     arrays: Arrays,
     pickle: bool,
-    /// Items of the containers that are not complete, the innermost's last: one allocation for all of them.
+    /// Items of the incomplete containers, the innermost container's last: a single allocation for
+    /// all containers.
     items: Vec<Bound<'py, PyAny>>,
 }
 
@@ -82,7 +84,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         PyValueError::new_err(format!("not an encoded value: {what} at byte {at} of {}", self.bytes.len()))
     }
 
-    /// The error of a constructor, as one of the bytes that it was given.
+    /// The error of a constructor, as an error of its bytes.
     #[cold]
     fn refused(&self, at: usize, what: &str, cause: PyErr) -> PyErr {
         if errors::is_from_outside(self.py, &cause) {
@@ -197,7 +199,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         Ok(PyBytes::new(self.py, self.bytes(len)?).into_any())
     }
 
-    /// Checks what a container of `count` parts, of at least `each` bytes, claims.
+    /// Checks the claimed size of a container of `count` parts with at least `each` bytes.
     fn enter(&self, count: usize, each: usize, depth: usize) -> PyResult<()> {
         if depth >= MAX_DEPTH {
             return Err(self.error(self.at, &format!("more than {MAX_DEPTH} nested levels")));
@@ -209,7 +211,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         Ok(())
     }
 
-    /// Reads items onto the stack, and answers where they begin.
+    /// Reads items onto the stack; returns the index of the first one.
     fn fill(&mut self, count: usize, depth: usize) -> PyResult<usize> {
         self.enter(count, 1, depth)?;
         let start = self.items.len();
@@ -254,7 +256,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         Ok(value)
     }
 
-    /// What fills the bytes up to `end`.
+    /// The object that fills the bytes up to `end`.
     fn body(&mut self, kind: i8, at: usize, depth: usize) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
         match kind {
@@ -324,7 +326,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
     }
 }
 
-/// The object that consists of these items.
+/// The object made from the items.
 fn make<'py>(py: Python<'py>, kind: i8, items: Drain<'_, Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
     match kind {
         ext::TUPLE => return Ok(PyTuple::new(py, items)?.into_any()),
@@ -354,7 +356,7 @@ fn read_enum<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = module.py();
     let class = names::find(module.cast()?, qualname.cast()?)?;
-    // Nothing but an enum is asked for members: the file chooses the name.
+    // Only an enum is asked for members, because the file chooses the name.
     let class = class.and_then(|class| class.cast_into::<PyType>().ok());
     match class {
         Some(class) if class.is_subclass(types::enumeration(py)?)? => {

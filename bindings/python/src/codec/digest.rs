@@ -1,16 +1,17 @@
-//! Digests in the place of long encodings. BLAKE3: nobody finds two encodings with one digest.
+//! Digests that replace long encodings. BLAKE3: finding two encodings with the same digest is
+//! infeasible.
 
 use pyo3::prelude::*;
 
 use super::{ext, write};
 
-/// An argument whose encoding is longer is known by its length and digest.
+/// An argument with a longer encoding is represented by its length and digest.
 pub(super) const LONG_ARGUMENT: usize = 4096;
 
 /// The size of a digest.
 pub(super) const DIGEST_BYTES: usize = 32;
 
-/// Replaces what was appended since `start` by its length and digest.
+/// Replaces the bytes appended since `start` by their length and digest.
 pub(super) fn replace(out: &mut Vec<u8>, start: usize) -> PyResult<()> {
     let body = of(&out[start..]);
     out.truncate(start);

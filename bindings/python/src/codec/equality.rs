@@ -1,12 +1,12 @@
-//! Objects whose class says itself which of them are equal, by `__eq__` and `__hash__` of its own.
+//! Objects whose class defines their equality, by its own `__eq__` and `__hash__`.
 //!
-//! `cache._equality` finds out, once for each class, what the class says. Rules:
-//! 1. If `__eq__` is proven to compare certain attributes and nothing else, these are the value:
-//!    they are written as other attributes are, and nothing of the class runs.
-//! 2. If it is not, the class is asked: see `twins`.
-//! 3. An object of a class below the one that compares is looked at closer: an attribute that the
-//!    class above does not know of may be state that it does not compare. Then, as where an
-//!    attribute is missing and where asking raises, all that the object holds is its value.
+//! `cache._equality` determines the definition once for each class. Rules:
+//! 1. If `__eq__` is proven to compare certain attributes and nothing else, these attributes are
+//!    the value: they are written like other attributes, and no code of the class runs.
+//! 2. Otherwise the class is asked: see `twins`.
+//! 3. An object of a subclass of the comparing class is examined further: an attribute unknown to
+//!    the comparing class may be state that it does not compare. In that case, if an attribute is
+//!    missing, or if asking raises, the object's whole content is its value.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
@@ -19,19 +19,19 @@ use super::types;
 use crate::raw::attribute;
 use crate::raw::calls::Invoke;
 
-/// What a class says of the equality of its objects.
+/// A class's definition of the equality of its objects.
 pub(super) struct Equality {
     /// Rule 1. None: rule 2.
     fields: Option<Vec<Py<PyString>>>,
-    /// Rule 3: the names that the class that compares knows. None: it is the object's own class.
+    /// Rule 3: the names known to the comparing class. None: it is the object's own class.
     known: Option<Vec<Py<PyString>>>,
 }
 
-/// What an object is compared by.
+/// The basis of an object's comparison.
 pub(super) enum Compared<'py> {
     Attributes(Attributes<'py>),
     Twin(Bound<'py, Twin>),
-    /// All that it holds.
+    /// The whole content of the object.
     Unknown,
 }
 

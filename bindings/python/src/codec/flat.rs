@@ -1,15 +1,15 @@
-//! Arguments by value, straight on: parts are written where they stand, as often as they are met.
+//! Arguments by value, written directly: each part is written in place, every time it occurs.
 //!
-//! That is the encoding of nearly all arguments, and the fast one. It stops, and `graph` takes
+//! Nearly all arguments are encoded in this way, which is the fast one. It stops, and `graph` takes
 //! over, when an argument
 //! 1. leads back to itself;
 //! 2. nests deeper than [`MAX_DEPTH`];
-//! 3. has more than [`MAX_PARTS`] containers and objects, each counted as often as it is met: a few
-//!    lists that are shared can come to more of them than anybody has time for;
-//! 4. has several long parts that come to more than [`MAX_BYTES`].
+//! 3. has more than [`MAX_PARTS`] containers and objects, each counted every time it occurs: a few
+//!    shared lists can multiply without bound;
+//! 4. has several long parts with more than [`MAX_BYTES`] in total.
 //!
-//! Whether it stops depends on nothing but the value: not on what is shared, nor on the order of a
-//! set. So two equal values are written in the same way.
+//! Whether it stops depends on nothing but the value: neither on sharing nor on the order of a set.
+//! So two equal values are written in the same way.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -20,13 +20,13 @@ use super::{ext, write};
 
 const MAX_DEPTH: usize = 64;
 const MAX_PARTS: u32 = 1 << 14;
-/// A part without parts is long from so many bytes on.
+/// The least number of bytes of a long part. (Only parts without parts of their own count.)
 const LONG: usize = 4096;
 const MAX_BYTES: usize = 1 << 24;
 
-/// Why the encoding has no end yet.
+/// The reason why the encoding stopped early.
 pub(super) enum Stop {
-    /// It is not for this way of writing.
+    /// The argument needs the other way of writing.
     TooMuch,
     Raised(PyErr),
 }
@@ -37,14 +37,14 @@ impl From<PyErr> for Stop {
     }
 }
 
-/// What is counted on the way.
+/// The counts during the walk.
 #[derive(Default)]
 struct Counts {
     parts: u32,
     long_bytes: usize,
 }
 
-/// The objects that the present one is a part of.
+/// The objects that contain the present one.
 struct Above<'a> {
     address: usize,
     above: Option<&'a Above<'a>>,
@@ -91,7 +91,7 @@ impl Flat<'_> {
         self.write_plan(plan, out, Some(&Above { address, above }), depth)
     }
 
-    /// Stops at a container or object that is inside of itself, too deep, or one too many.
+    /// Stops at a container or object that is inside itself, too deep, or beyond the limit.
     fn count_part(&mut self, address: usize, above: Option<&Above<'_>>, depth: usize) -> Result<(), Stop> {
         let mut ancestor = above;
         while let Some(one) = ancestor {
@@ -109,7 +109,7 @@ impl Flat<'_> {
             return Ok(());
         }
         self.counts.long_bytes += bytes;
-        // One alone is written all the same.
+        // A single long part is written in any case.
         if self.counts.long_bytes > MAX_BYTES && self.counts.long_bytes > bytes {
             return Err(Stop::TooMuch);
         }
@@ -172,7 +172,7 @@ impl Flat<'_> {
         above: Option<&Above<'_>>,
         depth: usize,
     ) -> Result<(), Stop> {
-        // All in one, and where each ends: a map of many small entries is common.
+        // All in a single vector, with the end of each: maps of many small entries are common.
         let mut bytes = Vec::with_capacity(16 * pairs.len());
         let mut ends = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
@@ -190,8 +190,8 @@ impl Flat<'_> {
     }
 }
 
-/// Appends a list of short parts without parts, which are met as they stand: nothing runs meanwhile.
-/// Otherwise `out` stays as it is, and the answer is false.
+/// Appends a list of short parts without parts of their own; no code runs during the walk. For
+/// other lists `out` is unchanged, and the result is false.
 fn write_plain_items(list: &Bound<'_, PyList>, out: &mut Vec<u8>) -> PyResult<bool> {
     let start = out.len();
     write::array(out, list.len())?;

@@ -1,15 +1,15 @@
-//! What an encoding by value refers to: classes, functions and modules by name, and what is known
-//! by identity.
+//! The objects to which an encoding by value refers: classes, functions and modules by name, other
+//! objects by identity.
 //!
 //! Rules:
-//! 1. What its name leads to is *named*: its name is in the encoding, and the object is kept, for
-//!    another one may be found under the name later. Within one encoding a name stands for one
-//!    object.
-//! 2. Anything else is *itself*: its address is in the encoding, and the object is kept, so that no
-//!    other one gets the address as long as the key lives. Then the encoding is not stable.
-//! 3. Equal encodings name the same names. So two keys are equal if their encodings are, and the
-//!    named objects in the order of their names. The order in which objects are met says nothing:
-//!    that of a set is another one each time.
+//! 1. If an object's name leads to it, the object is *named*: its name is in the encoding, and the
+//!    object is kept, because another object may be found under the name later. Within one encoding
+//!    a name stands for one object.
+//! 2. Any other object is *itself*: its address is in the encoding, and the object is kept, so that
+//!    no other object gets the address as long as the key lives. The encoding is then not stable.
+//! 3. Equal encodings contain the same names. So two keys are equal if their encodings are, and the
+//!    named objects in the order of their names. The order in which objects are visited has no
+//!    meaning: for a set it differs each time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,28 +20,28 @@ use pyo3::types::PyType;
 use super::names::Name;
 use super::{ext, write};
 
-/// What an encoding by value refers to.
+/// The objects to which an encoding by value refers.
 #[derive(Default)]
 pub(crate) struct Found {
     named: Vec<Named>,
-    /// The names of these, once there are more than [`FEW`].
+    /// Their names, if there are more than [`FEW`].
     names: HashSet<Arc<[u8]>>,
     itself: Vec<Py<PyAny>>,
-    /// Where what was met stands in the two.
+    /// The places of the visited objects in `named` and `itself`.
     places: HashMap<usize, Place>,
     last: Option<(usize, Place)>,
     of_one_call: Option<Py<PyType>>,
-    /// Objects whose classes have an equality of their own are known by all that they hold, too.
+    /// Ignores the equality defined by classes: the whole content represents an object.
     by_content: bool,
 }
 
 struct Named {
     object: Py<PyAny>,
-    /// Module and qualified name, as the encoding has them.
+    /// Module and qualified name, as in the encoding.
     name: Arc<[u8]>,
 }
 
-/// So many names are looked through one by one.
+/// Up to this number, names are searched one by one.
 const FEW: usize = 16;
 
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
 }
 
 impl Found {
-    /// For an encoding that says all that there is to an object, whatever its class calls equal.
+    /// For an encoding of an object's whole content, ignoring the equality defined by its class.
     pub(crate) fn by_content() -> Self {
         Self { by_content: true, ..Self::default() }
     }
@@ -64,14 +64,14 @@ impl Found {
         self.by_content
     }
 
-    /// Whether every name in the encoding leads to what was met under it, so that another process
-    /// will find the same there.
+    /// Whether every name in the encoding leads to the object named, so that another process will
+    /// find the same objects.
     pub(crate) fn is_stable(&self) -> bool {
         self.itself.is_empty()
     }
 
-    /// The classes, functions and modules that were met, in the order of their names, then the
-    /// objects that are known by identity only.
+    /// The visited classes, functions and modules, in the order of their names, then the objects
+    /// represented by identity only.
     pub(crate) fn into_types(mut self) -> Vec<Py<PyAny>> {
         // Rule 3.
         self.named.sort_by(|a, b| a.name.cmp(&b.name));
@@ -79,13 +79,14 @@ impl Found {
         self.named.into_iter().map(|named| named.object).chain(self.itself).collect()
     }
 
-    /// The class of the first object that was met and belongs to one call of a function, such as a
+    /// The class of the first visited object that belongs to one call of a function, such as a
     /// request.
     pub(crate) fn of_one_call(&mut self) -> Option<Py<PyType>> {
         self.of_one_call.take()
     }
 
-    /// Notes an object that is known by its name, if that leads to it, and else by its identity.
+    /// Records an object by its name, if the name leads to the object, and otherwise by its
+    /// identity.
     pub(super) fn name<'py>(
         &mut self,
         object: &Bound<'py, PyAny>,
@@ -106,7 +107,7 @@ impl Found {
     fn name_new<'py>(&mut self, object: &Bound<'py, PyAny>, name: &Name<'py>) -> PyResult<Place> {
         let mut bytes = Vec::with_capacity(64);
         name.write(&mut bytes)?;
-        // Code that ran meanwhile may have put another object there.
+        // Code that ran in the meantime may have put another object under the name.
         let is_taken = if self.names.is_empty() {
             self.named.iter().any(|named| *named.name == *bytes)
         } else {
@@ -119,7 +120,7 @@ impl Found {
         let place = Place::Named(self.named.len());
         self.named.push(Named { object: object.clone().unbind(), name: bytes.into() });
         if self.named.len() > FEW {
-            // The first time all of them, and then the last one.
+            // The first time all names, and then the last one.
             let new =
                 if self.names.is_empty() { &self.named[..] } else { &self.named[self.named.len() - 1..] };
             self.names.extend(new.iter().map(|named| Arc::clone(&named.name)));
@@ -128,7 +129,7 @@ impl Found {
         Ok(place)
     }
 
-    /// Notes an object that is known by its identity.
+    /// Records an object by its identity.
     pub(super) fn itself(&mut self, object: &Bound<'_, PyAny>) -> Place {
         let at = address(object);
         if let Some(&place @ Place::Itself(_)) = self.places.get(&at) {
@@ -141,14 +142,14 @@ impl Found {
         place
     }
 
-    /// Keeps an object that an encoding has the address of.
+    /// Keeps an object whose address is in an encoding.
     pub(super) fn note_of_one_call(&mut self, class: &Bound<'_, PyType>) {
         if self.of_one_call.is_none() {
             self.of_one_call = Some(class.clone().unbind());
         }
     }
 
-    /// Appends a name, two strings, or an identity; returns how many items of an array that is.
+    /// Appends a name (two strings) or an identity; returns the number of array items appended.
     pub(super) fn write(&self, place: Place, out: &mut Vec<u8>) -> PyResult<()> {
         match place {
             Place::Named(index) => {
@@ -164,7 +165,7 @@ impl Found {
 }
 
 impl Place {
-    /// How many items of an array [`Found::write`] appends.
+    /// The number of array items appended by [`Found::write`].
     pub(super) fn width(self) -> usize {
         match self {
             Self::Named(_) => 2,

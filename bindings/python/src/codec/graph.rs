@@ -1,17 +1,18 @@
 //! Arguments by value that are deep, big or lead back to themselves: a graph of objects, each
-//! looked at once.
+//! examined once.
 //!
 //! Rules:
-//! 1. Nothing recurses: the way down is a list of [`Frame`]s, whatever the depth.
-//! 2. An object is looked at once, however often it is met. Its encoding is *short*: what is longer
-//!    than [`SHORT`] is replaced by its digest. So `a = [a, a]` sixty times over is sixty objects,
-//!    and sixty digests.
-//! 3. The encoding of an object is made of those of its parts, which are there before it. Only the
-//!    objects of a *circle*, which all lead to each other, have none before it: these get theirs
-//!    together (see `circle`). Circles are found as Tarjan does.
-//! 4. An object that leads into a circle, and is like one of its objects in all, is encoded as that:
-//!    one link of an endless list before it meets itself again is that list, too.
-//! 5. Nothing depends on what is shared, nor on the order in which objects are met.
+//! 1. Nothing recurses: the path from the root is a list of [`Frame`]s, at any depth.
+//! 2. An object is examined once, even if it occurs several times. Its encoding is *short*: if
+//!    longer than [`SHORT`], the encoding is replaced by its digest. So `a = [a, a]` sixty times
+//!    over is sixty objects, and sixty digests.
+//! 3. The encoding of an object is made from the encodings of its parts, which are computed first.
+//!    Only the objects of a *circle*, which all lead to each other, cannot be encoded in this
+//!    order: they are encoded together (see `circle`). Circles are found by Tarjan's algorithm.
+//! 4. An object that leads into a circle, and is alike in all respects to an object of the circle,
+//!    is encoded as that object: a link of an endless list before the list's circle represents the
+//!    same endless list.
+//! 5. Nothing depends on sharing, nor on the order in which objects are visited.
 
 use std::collections::HashMap;
 
@@ -29,15 +30,16 @@ use super::{digest, ext, write};
 /// An encoding up to this length is not worth a digest.
 const SHORT: usize = 64;
 
-/// How many objects an argument leads to: some seconds of work. One that makes new ones without end
-/// is stopped here.
+/// The maximum number of objects reachable from an argument: some seconds of work. Also stops an
+/// argument that makes new objects endlessly.
 const MAX_NODES: usize = 1 << 22;
 
-/// The encoding of an object, with places for those of its parts.
+/// The encoding of an object, with places for the encodings of its parts.
 pub(super) enum Shape {
     Bytes(Vec<u8>),
     Child(usize),
-    /// So many items in an array. Those in a row that have no parts are one of the shapes.
+    /// An array with the given number of items. Consecutive items without parts are combined in one
+    /// shape.
     Array(usize, Vec<Shape>),
     Set(Vec<Shape>),
     Map(Vec<(Shape, Shape)>),
@@ -46,7 +48,7 @@ pub(super) enum Shape {
 
 /// A part of an object.
 enum Child<'py> {
-    /// Not looked at so far.
+    /// Not examined so far.
     Waits(Bound<'py, PyAny>),
     Node(usize),
 }
@@ -56,14 +58,14 @@ struct Node<'py> {
     object: Bound<'py, PyAny>,
     shape: Shape,
     children: Vec<Child<'py>>,
-    /// The first of the nodes on Tarjan's stack that it leads to.
+    /// The first reachable node on Tarjan's stack.
     low: usize,
     is_on_stack: bool,
-    /// Its encoding, once it has one.
+    /// The encoding of the object, when known.
     bytes: Vec<u8>,
 }
 
-/// A node that is being gone through, and which of its children is next.
+/// A node in progress, and the number of its next child.
 struct Frame {
     node: usize,
     next: usize,
@@ -91,7 +93,7 @@ struct Graph<'a, 'py> {
     frames: Vec<Frame>,
     /// Nodes whose circle is not complete.
     stack: Vec<usize>,
-    /// The encodings of objects in circles by what they would be outside of one.
+    /// The encodings of objects in circles, by the encodings that they would have outside a circle.
     circular: HashMap<[u8; DIGEST_BYTES], Vec<u8>>,
 }
 
@@ -129,7 +131,7 @@ impl<'py> Graph<'_, 'py> {
         Ok(())
     }
 
-    /// Looks at an object that was not met before.
+    /// Examines a new object.
     fn enter(&mut self, object: Bound<'py, PyAny>) -> PyResult<usize> {
         let index = self.nodes.len();
         if index == MAX_NODES {
@@ -160,7 +162,7 @@ impl<'py> Graph<'_, 'py> {
         Ok(index)
     }
 
-    /// All parts of a node were gone through.
+    /// Called when all parts of a node are done.
     fn leave(&mut self, node: usize) -> PyResult<()> {
         let low = self.nodes[node].low;
         if low == node {
@@ -170,7 +172,7 @@ impl<'py> Graph<'_, 'py> {
         }
         if let Some(above) = self.frames.last() {
             let above = &mut self.nodes[above.node];
-            // The child may be complete: then its number is above that of its parent.
+            // The child may be complete: then its number is above the number of its parent.
             above.low = above.low.min(low);
         }
         Ok(())
@@ -236,7 +238,7 @@ impl<'py> Graph<'_, 'py> {
             self.circular.extend(outside.into_iter().zip(encoded.iter().cloned()));
             return Ok(encoded);
         }
-        // Too much alike to be told apart in a time that anybody has.
+        // Too many alike objects to be distinguished in a reasonable time.
         let mut encoded = Vec::with_capacity(circle.len());
         for &node in circle {
             let place = self.found.itself(&self.nodes[node].object);
@@ -300,7 +302,7 @@ fn shape_of_value<'py>(value: Bound<'py, PyAny>, children: &mut Vec<Child<'py>>)
     Ok(Shape::Child(children.len() - 1))
 }
 
-/// Appends an encoding, the parts written by `child`.
+/// Appends an encoding; `child` writes the parts.
 pub(super) fn fill(
     shape: &Shape,
     out: &mut Vec<u8>,

@@ -1,7 +1,8 @@
-//! Keys of one class that are equal to keys of another: what inherits equality from a class that has an
-//! encoding, and numpy's scalars. Each is turned into an object of the class that it is equal to.
+//! Keys of one class that equal keys of another: objects that inherit the equality of a class with
+//! an encoding, and numpy's scalars. Each is converted to an object of the class to which it is
+//! equal.
 //!
-//! Without this `delete(numpy.int64(5))` would remove 5 from memory, and leave it in the file.
+//! Otherwise `delete(numpy.int64(5))` would remove 5 from memory, but leave it in the file.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,7 +14,7 @@ use pyo3::types::{
 use super::types;
 use crate::raw::calls::Invoke;
 
-/// Whether the class of an object leaves equality and hash to `base`.
+/// Whether the class of an object inherits equality and hash from `base`.
 pub(super) fn equals_as<'py>(object: &Bound<'py, PyAny>, base: &Bound<'py, PyType>) -> PyResult<bool> {
     let py = object.py();
     let class = object.get_type();
@@ -25,7 +26,8 @@ pub(super) fn equals_as<'py>(object: &Bound<'py, PyAny>, base: &Bound<'py, PyTyp
     Ok(true)
 }
 
-/// The equal object of a class of the standard library, for one that inherits from it.
+/// For an object that inherits from a class of the standard library: the equal object of that
+/// class.
 pub(super) fn as_base<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = key.py();
     let base = if let Ok(time) = key.cast::<PyDateTime>() {
@@ -88,7 +90,8 @@ fn as_library<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
         } else if cfg!(windows) || key.is_instance(types::pure_windows_path(py)?)? {
             types::pure_windows_path(py)?
         } else {
-            // A class straight from `Path`, which Python 3.12 allows: of this system's flavour.
+            // A direct subclass of `Path`, permitted since Python 3.12: has the flavour of this
+            // system.
             types::pure_posix_path(py)?
         };
         return class.invoke1(key.invoke_str()?.as_any()).map(Some);
@@ -96,7 +99,7 @@ fn as_library<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
     Ok(None)
 }
 
-/// The plain object that a scalar of numpy's is equal to.
+/// The plain object equal to a numpy scalar.
 pub(super) fn as_item<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = key.py();
     let Ok(numpy) = types::modules(py)?.get_item("numpy") else { return Ok(None) };
@@ -104,7 +107,7 @@ pub(super) fn as_item<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py
     if !key.is_instance(&generic)? {
         return Ok(None);
     }
-    // Points in time are equal to others of another unit and other class, and to numbers.
+    // Points in time equal others of a different unit or class, and also numbers.
     let kind = key.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "kind"))?;
     if !"biufcSU".contains(kind.cast::<PyString>()?.to_str()?) {
         return Ok(None);

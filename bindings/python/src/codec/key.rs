@@ -1,11 +1,11 @@
-//! Keys of an `AsyncCache`: equal keys, and only those, have the same bytes.
+//! Keys of an `AsyncCache`: equal keys, and only equal keys, have the same bytes.
 //!
 //! Rules:
-//! 1. A class has an encoding only if its equality is known: the types below, what inherits from one of them
-//!    without `__eq__` and `__hash__` of its own, and numpy's scalars.
-//! 2. What is equal across types (1, 1.0, True; paths of one flavour) has the encoding of the value.
-//! 3. In doubt there is no encoding. Two equal keys of which one has none are a miss; two keys under one
-//!    encoding would be a wrong value.
+//! 1. A class has an encoding only if its equality is known: the types below, subclasses that do
+//!    not define `__eq__` and `__hash__`, and numpy's scalars.
+//! 2. Keys equal across types (1, 1.0, True; paths of one flavour) have the encoding of the value.
+//! 3. In doubt there is no encoding. Two equal keys, one of them without an encoding, are a miss;
+//!    two keys with the same encoding would be a wrong value.
 //! 4. Nothing depends on a hash, an address or the order of a set.
 
 use pyo3::intern;
@@ -18,7 +18,7 @@ use super::{MAX_DEPTH, atom, ext, heirs, number, time, types, write};
 use crate::raw::calls::Invoke;
 use crate::raw::text;
 
-/// Appends the canonical encoding of a key. False: it has none, and `out` is as it was.
+/// Appends the canonical encoding of a key. False: the key has no encoding, and `out` is unchanged.
 pub(crate) fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let start = out.len();
     let done = write_key(key, out, 0);
@@ -47,7 +47,7 @@ fn write_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResul
     }
 }
 
-/// Appends what is not nested and does not depend on anything but the value.
+/// Appends a key that is not nested and depends only on its value.
 pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     if let Ok(key) = key.cast_exact::<PyFloat>() {
         return number::write_float_key(key.py(), key.value(), out);
@@ -67,7 +67,7 @@ pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult
     if write_path(key, out)? {
         return Ok(true);
     }
-    // A member of a class that no other process would find is a key of this one only.
+    // A member of a class that no other process would find is a key of this process only.
     write_enum(key, out)
 }
 
@@ -76,14 +76,14 @@ pub(super) fn write_text(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyRe
     if text::is_ascii(value) {
         return write::text(out, value.to_str()?);
     }
-    // `to_str` would leave its result in the object, for as long as that lives.
+    // `to_str` would store its result in the object, for the object's lifetime.
     match value.encode_utf8() {
         Ok(bytes) => write::text_bytes(out, bytes.as_bytes()),
         Err(_) => write_surrogates(value, out),
     }
 }
 
-/// Appends the elements of a tuple, or of what inherits from it.
+/// Appends the elements of a tuple, or of an object of a subclass.
 fn write_tuple(key: &Bound<'_, PyTuple>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
     if depth >= MAX_DEPTH {
         return Ok(false);
@@ -119,7 +119,7 @@ fn write_frozenset(key: &Bound<'_, PyFrozenSet>, out: &mut Vec<u8>, depth: usize
     Ok(true)
 }
 
-/// Appends an object whose class leaves equality to a base that has an encoding.
+/// Appends an object whose class inherits equality from a base with an encoding.
 fn write_as_base(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyResult<bool> {
     let py = key.py();
     let equals_as = |base: Bound<'_, PyType>| heirs::equals_as(key, &base);
@@ -142,7 +142,7 @@ fn write_as_base(key: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> PyR
     }
 }
 
-/// Paths are equal if their flavours and texts are; those of Windows in any case.
+/// Paths are equal if their flavours and texts are; paths of Windows ignore case.
 fn write_path(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let py = key.py();
     let is = |class| types::is_exactly(key, class);
@@ -161,7 +161,8 @@ fn write_path(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// The name of an enum's member, if members are equal to themselves only and the name leads to it.
+/// The name of an enum member, if members are equal to themselves only and the name leads to the
+/// member.
 pub(super) fn member_name<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
     let py = key.py();
     let base = types::enumeration(py)?;
@@ -175,12 +176,12 @@ pub(super) fn member_name<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<Bound
     }
     let name = key.getattr(intern!(py, "_name_"))?;
     let Ok(name) = name.cast_into::<PyString>() else { return Ok(None) };
-    // What is put together from flags has a name that leads nowhere.
+    // A combination of flags has a name that leads nowhere.
     let members = class.getattr(intern!(py, "_member_map_"))?;
     Ok(members.get_item(&name).is_ok_and(|member| member.is(key)).then_some(name))
 }
 
-/// Appends a member of an enum that another process would find. False: it is none.
+/// Appends a member of an enum that another process would find. False for other objects.
 fn write_enum(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     if !key.is_instance(types::enumeration(key.py())?)? {
         return Ok(false);

@@ -1,26 +1,36 @@
-//! Python objects as bytes: `MessagePack` that Rust reads too, and extension types for what only Python has.
+//! Python objects as bytes: `MessagePack` readable by Rust too, with extension types for Python's
+//! own types.
 //!
-//! `docs/values.md` describes every byte. Three encodings share the same markers and extension types:
-//! - *values* ([`encode_value`], [`decode_value`]): what comes back equals what went in, in type too, and
-//!   what was one object inside a value is one object again;
-//! - *keys* ([`encode_key`], [`decode_key`]): keys that Python calls equal have the same bytes, unequal ones
-//!   different bytes, in every process. A key for which that cannot be promised has no encoding;
-//! - *by value* ([`encode_by_value`]): arguments of decorated functions, which need not be hashable; written
-//!   and compared, never read back.
+//! `docs/values.md` describes every byte. Three encodings share the same markers and extension
+//! types:
+//! - *values* ([`encode_value`], [`decode_value`]): the decoded value equals the encoded value,
+//!   including its type, and an object used several times in a value is a single object again;
+//! - *keys* ([`encode_key`], [`decode_key`]): keys equal in Python have the same bytes, unequal
+//!   keys different bytes, in every process. If this cannot be guaranteed for a key, the key has no
+//!   encoding;
+//! - *by value* ([`encode_by_value`]): arguments of decorated functions, which need not be
+//!   hashable; written and compared, but never read back.
 //!
-//! Layout: `write` the markers; `ext` the numbers of the extension types; `value` and `decode` the two
-//! directions of values; `sharing` how one object met twice is noticed; `time`, `number` and `atom` what
-//! values and keys have in common; `pickle` the fallback, with `pickler`; `key` the canonical encoding of keys, with `heirs` for
-//! those that equal keys of another class; `by_value` that of arguments: `plan` looks at one object, with `object`, `facts` and
-//! `reduce` for whatever is not built in, `equality` and `twins` for classes that say which objects are equal, `flat` and `graph` go through its parts, `circle` through those that lead back,
-//! `found` keeps what is named, `digest` shortens; `names` how classes are named and found; `types` the classes that Python's
-//! library defines in Python; `python` the functions that the tests and the keys made in Python call.
+//! Layout:
+//! - `write`: the markers; `ext`: the numbers of the extension types;
+//! - `value` and `decode`: the two directions of values; `sharing` detects objects used several
+//!   times;
+//! - `time`, `number` and `atom`: the common parts of values and keys;
+//! - `pickle`: the fallback, with `pickler`;
+//! - `key`: the canonical encoding of keys, with `heirs` for keys that equal keys of another class;
+//! - `by_value`: the encoding of arguments. `plan` inspects one object, with `object`, `facts` and
+//!   `reduce` for objects that are not built in, and `equality` and `twins` for classes that define
+//!   the equality of their objects; `flat` and `graph` go through the parts, `circle` through parts
+//!   that lead back; `found` keeps named objects, `digest` shortens;
+//! - `names`: names and look-up of classes; `types`: classes that Python's library defines in
+//!   Python;
+//! - `python`: functions called by the tests, and by keys made in Python.
 //!
 //! Invariants:
-//! - bytes from a file never cause a panic, a recursion without bound, or an allocation that their own length
-//!   does not justify; what is wrong with them is a `ValueError` that says where;
-//! - only `pickle` runs code that a file names, and [`Options::pickle`] turns it off, for writing and
-//!   reading.
+//! - bytes from a file never cause a panic, unbounded recursion, or an allocation that their own
+//!   length does not justify; malformed bytes are a `ValueError` with the position;
+//! - only `pickle` runs code named in a file, and [`Options::pickle`] turns `pickle` off, for
+//!   writing and reading.
 
 mod atom;
 mod by_value;
@@ -62,10 +72,10 @@ pub(crate) use types::prepare;
 pub(crate) use value::encode_value;
 pub(crate) use write::out_of_memory;
 
-/// How deep values and keys nest: both directions agree on it, and so does the Rust front.
+/// The maximum nesting of values and keys: the same in both directions, and in the Rust front.
 const MAX_DEPTH: usize = 256;
 
-/// What the caller allows.
+/// The options of the caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// Write and read values that only pickle can represent.

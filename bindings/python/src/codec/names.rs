@@ -6,8 +6,8 @@ use pyo3::types::{PyCFunction, PyDict, PyModule, PyString, PyType};
 use super::key::write_text;
 use super::types;
 
-/// Where an object says that it is defined. Either may be empty, and neither need be true: see
-/// [`Name::leads_to`].
+/// The place of definition claimed by an object. Either part may be empty, and neither need be
+/// true: see [`Name::leads_to`].
 pub(super) struct Name<'py> {
     module: Bound<'py, PyString>,
     qualname: Bound<'py, PyString>,
@@ -38,14 +38,14 @@ impl<'py> Name<'py> {
         (self.module.to_string_lossy().into_owned(), self.qualname.to_string_lossy().into_owned())
     }
 
-    /// Of an object that is found under `qualname` in the module of its own, or of its class.
+    /// Of an object found under `qualname` in its own module, or in its class's module.
     pub(super) fn of_global(object: &Bound<'py, PyAny>, qualname: Bound<'py, PyString>) -> Self {
         let own = Self::of(object);
         let is_empty = own.module.len().is_ok_and(|len| len == 0);
         Self { module: if is_empty { Self::of(&object.get_type()).module } else { own.module }, qualname }
     }
 
-    /// Of a class method that is written in C, and its class.
+    /// Of a class method written in C, and its class.
     pub(super) fn of_class_method(object: &Bound<'py, PyAny>) -> PyResult<Option<(Self, Bound<'py, PyAny>)>> {
         if !object.is_instance_of::<PyCFunction>() {
             return Ok(None);
@@ -81,8 +81,8 @@ impl<'py> Name<'py> {
             || self.is_of_interpreter(object)
     }
 
-    /// Whether the object is one of the interpreter's classes that no module has under their name, such as
-    /// `NoneType` or `dict_keys`. The modules `types` and `_collections_abc` list them.
+    /// Whether the object is a class of the interpreter that no module has under its name, for
+    /// example `NoneType` or `dict_keys`. The modules `types` and `_collections_abc` list them.
     fn is_of_interpreter(&self, object: &Bound<'py, PyAny>) -> bool {
         self.module.to_cow().is_ok_and(|module| module == "builtins")
             && object.is_instance_of::<PyType>()
@@ -100,7 +100,7 @@ pub(crate) fn is_found(object: &Bound<'_, PyAny>) -> bool {
     name.is_ok_and(|name| name.leads_to(object))
 }
 
-/// Looks only at modules that are imported: a file must not make a program import what it names.
+/// Looks only in imported modules: a file must not make a program import the modules it names.
 pub(super) fn find<'py>(
     module: &Bound<'py, PyString>,
     qualname: &Bound<'py, PyString>,

@@ -1,7 +1,8 @@
-//! Numbers. Python compares them across types, so the key of a number is the key of its value.
+//! Numbers. Python compares numbers across types, so the key of a number is the key of its value.
 //!
-//! The canonical form of a value is the first of these that can say it exactly: an integer; an f64; a reduced
-//! fraction; a complex number. NaN is equal to nothing, itself included, and has none.
+//! The canonical form of a value is the first of these forms that represents it exactly: an
+//! integer; an f64; a reduced fraction; a complex number. NaN equals nothing, not even itself, and
+//! has no form.
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::intern;
@@ -11,15 +12,16 @@ use pyo3::types::{PyBool, PyBytes, PyComplex, PyComplexMethods, PyDict, PyFloat,
 use super::{atom, ext, types, write};
 use crate::raw::calls::Invoke;
 
-/// The size of the biggest integer, numerator or denominator of a key. Without a bound
-/// `Decimal("1e999999999")` would be a key of half a gigabyte, since it is equal to an integer.
+/// The maximum size of an integer, numerator or denominator in a key. Without a limit
+/// `Decimal("1e999999999")`, which is equal to an integer, would be a key of half a gigabyte.
 pub(super) const MAX_KEY_INT: usize = 4096;
 
-/// A decimal with more digits, or an exponent further from zero, has a numerator or denominator above
-/// [`MAX_KEY_INT`]: the least that `d` digits and `e` more behind the point come to is 2^e, or 10^d / 5^e.
+/// A decimal with more digits, or an exponent further from zero, has a numerator or denominator
+/// above [`MAX_KEY_INT`]: the least possible value for `d` digits and `e` more after the point is
+/// 2^e, or 10^d / 5^e.
 const MAX_KEY_DIGITS: i64 = 70_000;
 
-/// Appends an `int` or what inherits from it; false if it takes more than `max_len` bytes.
+/// Appends an `int` or an object of a subclass; false if it takes more than `max_len` bytes.
 #[inline]
 pub(super) fn write_int(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, max_len: usize) -> PyResult<bool> {
     match value.extract::<i64>() {
@@ -38,7 +40,7 @@ fn write_big_int(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, max_len: usize) ->
         write::unsigned(out, value);
         return Ok(true);
     }
-    // The methods of `int`, not those of what inherits from it. One bit is for the sign.
+    // The methods of `int`, not those of a subclass. One bit is for the sign.
     let class = py.get_type::<PyInt>();
     let len = class.invoke_method("bit_length", (value,), None)?.extract::<usize>()? / 8 + 1;
     if len > max_len {
@@ -59,7 +61,7 @@ pub(super) fn read_int<'py>(py: Python<'py>, body: &[u8]) -> PyResult<Bound<'py,
 
 /// Appends the canonical form of a float's value; false if it is NaN.
 pub(super) fn write_float_key(py: Python<'_>, value: f64, out: &mut Vec<u8>) -> PyResult<bool> {
-    // 2^63 is the first float that an i64 cannot say.
+    // 2^63 is the first float that an i64 cannot represent.
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     if value.is_nan() {
         return Ok(false);
@@ -78,7 +80,7 @@ pub(super) fn write_float_key(py: Python<'_>, value: f64, out: &mut Vec<u8>) -> 
 
 /// Appends the canonical form of a complex number; false if a part is NaN.
 pub(super) fn write_complex_key(value: &Bound<'_, PyComplex>, out: &mut Vec<u8>) -> PyResult<bool> {
-    // Adding zero makes zero of minus zero.
+    // Adding zero turns minus zero into zero.
     let (real, imag) = (value.real() + 0.0, value.imag() + 0.0);
     if imag == 0.0 {
         return write_float_key(value.py(), real, out);
@@ -90,8 +92,8 @@ pub(super) fn write_complex_key(value: &Bound<'_, PyComplex>, out: &mut Vec<u8>)
     Ok(true)
 }
 
-/// Appends the canonical form of a bool, complex number, `Decimal` or `Fraction`; false if it is none of
-/// these, or has none.
+/// Appends the canonical form of a bool, complex number, `Decimal` or `Fraction`; false if the
+/// value has another type or no canonical form.
 pub(super) fn write_number_key(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let py = value.py();
     if let Ok(value) = value.cast_exact::<PyBool>() {
@@ -132,7 +134,7 @@ fn write_decimal_key(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bo
     write_ratio(&ratio.get_item(0)?, &ratio.get_item(1)?, out)
 }
 
-/// `numerator` and `denominator` have no common factor, and the latter is positive.
+/// `numerator` and `denominator` have no common factor, and `denominator` is positive.
 fn write_ratio(
     numerator: &Bound<'_, PyAny>,
     denominator: &Bound<'_, PyAny>,
@@ -162,7 +164,7 @@ fn write_ratio(
     Ok(false)
 }
 
-/// The fraction; its parts are integers of a size that a key may have.
+/// The fraction; its parts are integers within the size limit for keys.
 pub(super) fn read_ratio<'py>(
     numerator: &Bound<'py, PyAny>,
     denominator: &Bound<'py, PyAny>,

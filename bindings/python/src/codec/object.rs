@@ -1,19 +1,19 @@
-//! Objects of any class, by value: the name of the class with all that the object holds.
+//! Objects of any class, by value: the name of the class with the object's whole content.
 //!
 //! Rules:
-//! 1. Its *content* is what it holds besides attributes: what its built-in base holds; what it says
-//!    to `pickle`, if its class says that (see `facts`) or if it may hide something (see `reduce`).
-//!    Its *state* is its attributes. Nothing is left out because there is something else: an amount
-//!    that inherits from `Decimal` is its digits and its currency. But where the object's own class
-//!    says what its instances are made of, that is all: a logger is its name.
-//! 2. What hides something and does not say what, is its bytes, if it is a buffer, or its `repr`,
-//!    if that could be an expression; texts in angle brackets and addresses describe an object, and
-//!    describe others, too.
-//! 3. Else it is itself, and like no other.
-//! 4. Looking at an object does not run its `__getattr__`: attributes are those in its dict and its
-//!    slots. What raises while it is looked at is not there; only interrupts and the want of memory
-//!    are passed on, and what a function raises that was registered by `cache.key.register`.
-//! 5. Where a class has an equality of its own, objects that it calls equal are one: see `equality`.
+//! 1. An object's *content* is everything besides attributes: the content of its built-in base; its
+//!    description for `pickle`, if its class defines the description (see `facts`) or if the object
+//!    may hide content (see `reduce`). Its *state* is its attributes. Neither replaces the other:
+//!    an amount that inherits from `Decimal` is its digits and its currency. But if the object's
+//!    own class describes its instances, the description is everything: a logger is its name.
+//! 2. An object that hides content without describing it is represented by its bytes, if it is a
+//!    buffer, or by its `repr`, if the `repr` could be an expression; texts in angle brackets and
+//!    addresses only describe an object, and may also describe others.
+//! 3. Any other object is itself, and unlike all others.
+//! 4. Examining an object does not run its `__getattr__`: the attributes are those in its dict and
+//!    its slots. A part whose examination raises is treated as missing; only interrupts, a lack of
+//!    memory, and exceptions of functions registered by `cache.key.register` are passed on.
+//! 5. If a class has its own equality, objects equal by it give the same key: see `equality`.
 
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
@@ -35,24 +35,24 @@ use crate::raw::calls::Invoke;
 
 pub(super) type Attributes<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
 
-/// What an object holds besides attributes.
+/// The content of an object besides attributes.
 enum Content<'py> {
-    /// These parts.
+    /// The given parts.
     Plan(Plan<'py>),
-    /// Something that it shows as a whole: its state, if it has no attributes.
+    /// Content shown as a whole: the object's state, if it has no attributes.
     Shown(Plan<'py>),
-    /// This, which tells of the attributes, too.
+    /// The given plan, which includes the attributes.
     All(Plan<'py>),
     /// Nothing.
     None,
-    /// Something that it does not show.
+    /// Content that is not shown.
     Itself,
-    /// It is what is found under this name in its module.
+    /// The object is found under this name in its module.
     Global(Bound<'py, PyString>),
 }
 
-/// Appends what is known by its name or its identity alone, or returns the plan of what an object
-/// shows of itself.
+/// Appends an object represented by its name or its identity alone, or returns the plan of the
+/// content that an object shows.
 pub(super) fn look_at_object<'py>(
     value: &Bound<'py, PyAny>,
     out: &mut Vec<u8>,
@@ -64,7 +64,7 @@ pub(super) fn look_at_object<'py>(
     }
     let is_c_function = value.is_instance_of::<PyCFunction>();
     if is_c_function && let Some((name, class)) = Name::of_class_method(value)? {
-        // The method itself is made anew each time it is looked up.
+        // The method object itself is made anew at each look-up.
         return write_method(&name, &class, out, found).map(|()| None);
     }
     if is_c_function || value.is_instance_of::<PyFunction>() || value.is_instance_of::<PyType>() {
@@ -160,7 +160,7 @@ fn write_reference<'py>(
     write::close_ext(out, ext::REFERENCE, start)
 }
 
-/// Appends a class method that is written in C.
+/// Appends a class method written in C.
 fn write_method<'py>(
     name: &Name<'py>,
     class: &Bound<'py, PyAny>,
@@ -203,15 +203,14 @@ fn write_member<'py>(
     Ok(true)
 }
 
-/// A member that is put together from flags, or whose class has an equality of its own: name and
-/// value.
+/// A combination of flags, or a member whose class has its own equality: name and value.
 fn unnamed_member<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     let own = attribute::own_dict(value)?;
     let part = |name: &str| own.get_item(name).ok().flatten();
     Some(Plan::Items(vec![part("_name_")?, part("_value_")?]))
 }
 
-/// What the function that is registered for a class returns for an object. None: it is known by its
+/// The result of the function registered for a class. None: the object is represented by its
 /// identity.
 fn stand_in<'py>(
     value: &Bound<'py, PyAny>,
@@ -240,16 +239,16 @@ fn stand_in<'py>(
             raised.set_cause(py, Some(error));
             Err(raised)
         }
-        // Rule 4: of ours, and of a library that has changed.
+        // Rule 4: a function of ours, and a library that has changed.
         Err(error) => not_there(py, error).map(|()| None),
         Ok(_) => Ok(None),
     }
 }
 
-/// What is in the object's dict and slots, but what its class leaves out.
+/// The contents of the object's dict and slots, except attributes that its class leaves out.
 fn attributes<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> Attributes<'py> {
     let py = value.py();
-    // A method answers for its function.
+    // For a method the attributes are those of its function.
     if matches!(facts.kind, Kind::Method) {
         return Vec::new();
     }
@@ -268,7 +267,7 @@ pub(super) fn all_attributes<'py>(
     for slot in &facts.slots {
         let slot = slot.bind(py);
         if let Some(content) = attribute::slot(value, slot) {
-            // The slot is what the name leads to.
+            // The name leads to the slot.
             attributes.retain(|(name, _)| !name.is(slot));
             attributes.push((slot.clone().into_any(), content));
         }
@@ -276,8 +275,7 @@ pub(super) fn all_attributes<'py>(
     attributes
 }
 
-/// What classes hold that were written in C, and of which it is known. None: what there should be
-/// is not there.
+/// The known content of classes written in C. None: an expected part is missing.
 fn known<'py>(value: &Bound<'py, PyAny>, kind: &Kind) -> PyResult<Option<Content<'py>>> {
     let looked = look_inside(value, kind);
     looked.or_else(|error| not_there(value.py(), error).map(|()| None))
@@ -312,7 +310,7 @@ fn look_inside<'py>(value: &Bound<'py, PyAny>, kind: &Kind) -> PyResult<Option<C
     Ok(Some(Content::Plan(Plan::Items(items))))
 }
 
-/// What an object holds besides attributes, or says that it is made of (rules 1 to 3).
+/// The content of an object besides attributes, or its description (rules 1 to 3).
 fn hidden<'py>(
     value: &Bound<'py, PyAny>,
     class: &Bound<'py, PyType>,
@@ -333,7 +331,7 @@ fn hidden<'py>(
                 Ok(Some(plan)) if is_own => Content::All(plan),
                 Ok(Some(plan)) => Content::Plan(plan),
                 Ok(None) => Content::None,
-                // Half of what it says would be somebody else's value.
+                // Half of the description would be the value of another object.
                 Err(error) => not_there(value.py(), error).map(|()| Content::Itself)?,
             }
         }
@@ -354,7 +352,7 @@ fn hidden<'py>(
     })
 }
 
-/// What `__getstate__` returns, beside what the built-in base holds.
+/// The result of `__getstate__`, beside the content of the built-in base.
 fn state<'py>(
     value: &Bound<'py, PyAny>,
     class: &Bound<'py, PyType>,
@@ -394,9 +392,9 @@ fn repr<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>
     value.invoke_repr().map(Some).or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
-/// Format, shape and bytes of an object that is a buffer: an array, whose `repr` may leave out its
-/// middle. Its items instead of bytes if it holds references, since addresses say nothing about
-/// what they lead to.
+/// Format, shape and bytes of a buffer: an array, whose `repr` may leave out its middle. If the
+/// buffer holds references, its items instead of its bytes, since addresses do not represent their
+/// objects.
 fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Plan<'py>>> {
     let parts = || -> PyResult<Option<Plan<'py>>> {
         let Ok(view) = PyMemoryView::from(value) else { return Ok(None) };
@@ -407,8 +405,8 @@ fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Plan<'py>>> {
     parts().or_else(|error| not_there(value.py(), error).map(|()| None))
 }
 
-/// The state of an object that hides nothing and has no attributes. None: it is known by its
-/// identity.
+/// The state of an object without hidden content and without attributes. None: the object is
+/// represented by its identity.
 fn bare<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Plan<'py>>> {
     let py = value.py();
     if let Some(plan) = buffer(value)? {
@@ -421,13 +419,13 @@ fn bare<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Plan<'
         let text = repr(value)?.filter(|text| !text.to_string_lossy().contains(" at 0x"));
         return text.as_ref().map(text_plan).transpose();
     }
-    // With room for attributes but none set, it is like any other of its class; without, all it has
-    // is its identity.
+    // With room for attributes but none set, the object is like any other of its class; without
+    // room, it has only its identity.
     Ok(facts.has_dict.then(Plan::nil))
 }
 
-/// What an object says to `pickle`: function, arguments, state, items, pairs and setter of the
-/// state, as far as there are any. None if that is nothing but its class and its attributes.
+/// An object's description for `pickle`: function, arguments, state, items, pairs and setter of the
+/// state, as far as present. None if the description is only the class and the attributes.
 fn reduced<'py>(
     value: &Bound<'py, PyAny>,
     class: &Bound<'py, PyType>,
@@ -438,7 +436,7 @@ fn reduced<'py>(
     let py = value.py();
     let part = |index: usize| parts.get_item(index).ok().filter(|part| !part.is_none());
     let (function, arguments) = (parts.get_item(0)?, parts.get_item(1)?.cast_into::<PyTuple>()?);
-    // The attributes follow, unless this is all.
+    // The attributes follow, unless the description is everything.
     let state = part(2).filter(|state| is_own || !are_same(state, &all_attributes(value, facts, py)));
     let is_bare = !is_own
         && match arguments.len() {
@@ -466,12 +464,12 @@ fn reduced<'py>(
     Ok(Some(Plan::Array(plans)))
 }
 
-/// What an iterator of an object's own yields.
+/// The items of an object's own iterator.
 fn listed<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
     Ok(items.py().get_type::<PyList>().invoke1(items)?.cast_into()?)
 }
 
-/// Whether a state is the attributes, which are written anyway.
+/// Whether a state consists of the attributes, which are written anyway.
 fn are_same(state: &Bound<'_, PyAny>, attributes: &[(Bound<'_, PyAny>, Bound<'_, PyAny>)]) -> bool {
     let Ok(state) = state.cast::<PyDict>() else { return false };
     state.len() == attributes.len()

@@ -1,7 +1,8 @@
-//! The fallback for everything that has no form of its own: pickle, protocol 5.
+//! The fallback for every value without a form of its own: pickle, protocol 5.
 //!
-//! Body of the extension type, to its end: the pickle as bin, then every out-of-band buffer as a bool (true:
-//! read-only) and bin. Big buffers, such as those of arrays, are copied once in each direction.
+//! Body of the extension type, to its end: the pickle as bin, then every out-of-band buffer as a
+//! bool (true: read-only) and bin. Big buffers, for example of arrays, are copied once in each
+//! direction.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyTuple};
@@ -15,7 +16,7 @@ pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
     let Pickled { pickle, buffers } = pickler::pickle(value)?;
     let sizes = buffers.iter().map(|buffer| 1 + write::binary_size(buffer.len_bytes()));
     let len = write::binary_size(pickle.len()) + sizes.sum::<usize>();
-    // Header and room first, so that no big buffer is moved once it is written.
+    // Header and space first, so that a big buffer is not moved after it was written.
     write::ext_header(out, ext::PICKLE, len)?;
     out.reserve(len);
     write::binary(out, &pickle)?;
@@ -29,13 +30,13 @@ pub(super) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()
     Ok(())
 }
 
-/// A buffer as it was when it was pickled.
+/// A buffer in its state at the time of pickling.
 pub(super) struct Buffer<'a> {
     pub(super) is_read_only: bool,
     pub(super) bytes: &'a [u8],
 }
 
-/// Runs whatever code the pickle names.
+/// Runs arbitrary code named in the pickle.
 pub(super) fn decode<'py>(
     py: Python<'py>,
     pickle: &[u8],
@@ -48,7 +49,7 @@ pub(super) fn decode<'py>(
     }
     let list = PyList::empty(py);
     for buffer in buffers {
-        // What takes the buffer over must be able to write to it, if it was before.
+        // The new owner of the buffer must be able to write to it, if the old owner was.
         if buffer.is_read_only {
             list.append(PyBytes::new(py, buffer.bytes))?;
         } else {

@@ -1,18 +1,20 @@
-//! The pickler of values: pickle, and a look at each object whether it comes back as what it is.
+//! The pickler of values: pickle, with a check of each object that unpickling restores its type.
 //!
-//! Pickle writes what an object says of itself, and reading may make something else of that: a
-//! `PickleBuffer` comes back as `bytes`, a proxy as the object that it stands for, an iterator over a
-//! dict as one over a list. Such a value is not written. Rules:
-//! 1. an object comes back as its class if that class makes it, or its `__new__`, and if pickle finds
-//!    it by its name;
-//! 2. an object that another function makes is tried: the first one of a class that this function
-//!    makes is pickled and read at once, without copies of its buffers. If the result is of another
-//!    class, the value is refused. If it cannot be read, no wrong value can be read either, and the
-//!    value is written: it will be a miss;
-//! 3. a `PickleBuffer` that an object made to be pickled is written: nobody else holds it. One that
-//!    is part of the value is refused. Objects of usual classes are looked at for buffers only when a
-//!    buffer turns up whose maker is not known: then the value is pickled once more;
-//! 4. containers of built-in types are written by pickle itself, and come back as they are.
+//! Pickle writes an object's description of itself, from which unpickling may make an object of a
+//! different type: a `PickleBuffer` becomes `bytes`, a proxy becomes the object it represents, an
+//! iterator over a dict becomes one over a list. A value with an object of this kind is not
+//! written. Rules:
+//! 1. an object is restored as its class if the class, or its `__new__`, makes it, and if pickle
+//!    finds the class by its name;
+//! 2. an object made by another function is tried: the first object of a class made by the function
+//!    is pickled and read at once, without copies of its buffers. If the result has another class,
+//!    the value is refused. If the pickle cannot be read, no wrong value can be read either, and
+//!    the value is written: reading it will be a miss;
+//! 3. a `PickleBuffer` that an object made for its pickling is written: no other code holds the
+//!    buffer. A buffer that is part of the value is refused. Objects of usual classes are checked
+//!    for buffers only when a buffer of unknown origin occurs: then the value is pickled a second
+//!    time;
+//! 4. containers of built-in types are written by pickle itself, and are restored with their types.
 //!
 //! A pickler is used again for the next value, unless it failed or its value was large.
 
@@ -30,16 +32,16 @@ use crate::raw::calls::Invoke;
 
 const PROTOCOL: u8 = 5;
 
-/// Bytes of a pickle above which its pickler, whose memory is as large, is dropped.
+/// Bytes of a pickle above which its pickler, whose memory is equally large, is dropped.
 const LARGE: usize = 1 << 16;
 
-/// How deep buffers are looked for (rule 3).
+/// How deep buffers are searched for (rule 3).
 const DEEPEST: usize = 8;
 
-/// References of an object that nobody else holds.
+/// References of an object held only by us.
 const OURS: isize = 1;
 
-/// Tries of rule 2 that are remembered; they keep their classes alive.
+/// The number of remembered tries of rule 2; they keep their classes alive.
 const REMEMBERED: usize = 512;
 
 /// A pickle and its out-of-band buffers.
@@ -52,11 +54,12 @@ pub(super) struct Pickled {
 /// Pickles a value.
 ///
 /// # Errors
-/// What pickling raises; `TypeError` if a part of the value would come back as another type.
+/// Exceptions raised by pickling; `TypeError` if a part of the value would be restored with another
+/// type.
 pub(super) fn pickle(value: &Bound<'_, PyAny>) -> PyResult<Pickled> {
     static IDLE: GilCell<Option<Py<PyAny>>> = GilCell::new(None);
     let py = value.py();
-    // Taken out, since pickling runs code that may come back here.
+    // Taken out, since pickling runs code that may call this function again.
     let idle = IDLE.borrow(py).take();
     let (pickler, sink) = match idle {
         Some(pickler) => {
@@ -86,11 +89,11 @@ pub(super) fn pickle(value: &Bound<'_, PyAny>) -> PyResult<Pickled> {
     Ok(pickled)
 }
 
-/// A pickler and what it writes to.
+/// A pickler and its output.
 fn make(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Bound<'_, Sink>)> {
     static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let class = CLASS.get_or_try_init(py, || -> PyResult<_> {
-        // Pickle's own class takes no attributes.
+        // Pickle's own class permits no attributes.
         let base = py.import("pickle")?.getattr("Pickler")?;
         Ok(py.get_type::<PyType>().call1(("Pickler", (base,), PyDict::new(py)))?.unbind())
     })?;
@@ -103,7 +106,7 @@ fn make(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Bound<'_, Sink>)> {
     Ok((pickler, sink))
 }
 
-/// What a pickler writes to, and what it asks.
+/// The output of a pickler, and its callbacks.
 #[pyclass(frozen, module = "cache._native")]
 struct Sink(GilCell<Written>);
 
@@ -111,26 +114,26 @@ struct Sink(GilCell<Written>);
 struct Written {
     pickle: Vec<u8>,
     buffers: Vec<PyBuffer<u8>>,
-    /// The `PickleBuffer`s that objects made to be pickled.
+    /// The `PickleBuffer`s that objects made for their pickling.
     fresh: Vec<Py<PyAny>>,
     looks: Looks,
 }
 
-/// Which objects are looked at.
+/// Which objects are checked.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Looks {
-    /// Those that may come back as another class.
+    /// Objects that may be restored with another class.
     #[default]
     Some,
-    /// A buffer was met that none of these made: all have to be looked at.
+    /// A buffer of unknown origin occurred: all objects must be checked.
     Again,
-    /// All.
+    /// All objects.
     All,
 }
 
 #[pymethods]
 impl Sink {
-    /// A file's.
+    /// The `write` of a file.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = data.py();
         if let Ok(bytes) = data.cast::<PyBytes>() {
@@ -143,7 +146,8 @@ impl Sink {
         Ok(bytes.len())
     }
 
-    /// A pickler's `buffer_callback`. Whether the buffer is to be written within the pickle.
+    /// A pickler's `buffer_callback`. Returns whether the buffer is to be written within the
+    /// pickle.
     fn take_buffer(&self, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = buffer.py();
         // Rule 3.
@@ -160,7 +164,7 @@ impl Sink {
         }
         let raw = match buffer.call_method0(pyo3::intern!(py, "raw")) {
             Ok(raw) => raw,
-            // It is not contiguous, and has no raw bytes. Pickle itself can write it.
+            // The buffer is not contiguous, and has no raw bytes. Pickle itself can write it.
             Err(error) if error.is_instance_of::<PyBufferError>(py) => return Ok(true),
             Err(error) => return Err(error),
         };
@@ -169,7 +173,7 @@ impl Sink {
         Ok(false)
     }
 
-    /// A pickler's `reducer_override`: what pickle itself would ask for, looked at.
+    /// A pickler's `reducer_override`: the reduction that pickle itself would request, checked.
     fn reduce<'py>(&self, object: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = object.py();
         let class = object.get_type();
@@ -190,7 +194,7 @@ impl Sink {
             let Some(method) = method else { return Ok(py.NotImplemented().into_bound(py)) };
             method.invoke1(PROTOCOL.into_pyobject(py)?.as_any())?
         };
-        // Rule 1: a string is the name of a global. If it is neither, pickle raises an error.
+        // Rule 1: a string is the name of a global. For other results pickle raises an error.
         if let Ok(parts) = reduced.cast_exact::<PyTuple>()
             && let [make, arguments, ..] = parts.as_slice()
             && let Ok(arguments) = arguments.cast_exact::<PyTuple>()
@@ -205,15 +209,15 @@ impl Sink {
 }
 
 impl Sink {
-    /// What was written.
+    /// The written pickle.
     fn take(&self, py: Python<'_>) -> Pickled {
         let Written { pickle, buffers, fresh, .. } = std::mem::take(&mut *self.0.borrow(py));
         drop(fresh);
         Pickled { pickle, buffers }
     }
 
-    /// Rule 3: notes the buffers in a part of what an object says of itself. `known`: how many references to the part
-    /// are accounted for.
+    /// Rule 3: records the buffers in a part of an object's description. `known`: how many
+    /// references to the part are accounted for.
     fn note_fresh(&self, part: &Bound<'_, PyAny>, depth: usize, known: isize) {
         if !is_held_by(part, known) || depth > DEEPEST {
             return;
@@ -230,7 +234,7 @@ impl Sink {
     }
 }
 
-/// Whether objects of a class say of themselves to pickle what `object` says for them: their class and attributes.
+/// Whether objects of a class are described to pickle by `object`: by their class and attributes.
 fn is_usual(class: &Bound<'_, PyType>) -> PyResult<bool> {
     static USUAL: PyOnceLock<[Py<PyAny>; 3]> = PyOnceLock::new();
     let py = class.py();
@@ -256,7 +260,7 @@ fn is_pickle_buffer(object: &Bound<'_, PyAny>) -> bool {
     types::pickle_buffer(object.py()).is_ok_and(|class| types::is_exactly(object, class))
 }
 
-/// `Err` if the object would come back as another class.
+/// `Err` if the object would be restored with another class.
 fn check<'py>(
     object: &Bound<'py, PyAny>,
     class: &Bound<'py, PyType>,
@@ -305,7 +309,7 @@ fn check<'py>(
     Ok(())
 }
 
-/// Whether a function may be kept: it is not the method of an object that a cache would keep alive.
+/// Whether a function may be kept: it is not a method of an object that the cache would keep alive.
 fn is_lasting(make: &Bound<'_, PyAny>) -> PyResult<bool> {
     if make.is_exact_instance_of::<PyFunction>() || make.is_exact_instance_of::<PyType>() {
         return Ok(true);
@@ -322,7 +326,7 @@ fn is_module(object: &Bound<'_, PyAny>) -> bool {
     object.is_instance_of::<PyModule>()
 }
 
-/// What pickle makes of an object, without copies of its buffers.
+/// An object pickled and restored, without copies of its buffers.
 fn come_back<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = object.py();
     let buffers = PyList::empty(py);

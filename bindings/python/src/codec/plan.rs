@@ -1,16 +1,16 @@
-//! One object, by value, as a plan of its encoding: the bytes that are known, and the parts that
-//! must be looked at first.
+//! One object, by value, as a plan of its encoding: the bytes known so far, and the parts to be
+//! examined first.
 //!
-//! [`look`] is the only place that says how an object is encoded. It looks at one object and at
-//! none of its parts, so that `flat` and `graph` can go through the parts in their own ways: the
-//! one straight on, the other for what is deep, big or leads back to itself.
+//! [`look`] is the only place that decides how an object is encoded. It looks at a single object
+//! and at none of its parts, so that `flat` and `graph` can go through the parts in their own ways:
+//! `flat` directly, `graph` for deep or big objects and objects that lead back to themselves.
 //!
 //! Rules:
-//! 1. Numbers, strings and whatever else a key may be are as in keys, but a class that inherits
-//!    from one of these is not its base. Lists are as tuples, frozensets as sets; dicts and sets
-//!    are in the order of bytes.
-//! 2. Any other object is its class's name with all that it holds: see `object`.
-//! 3. What shows nothing of itself (a lambda, an `object()`) is itself: see `found`.
+//! 1. Numbers, strings and all other possible keys are encoded as in keys, but a class that
+//!    inherits from one of their types is distinct from its base. Lists are encoded as tuples,
+//!    frozensets as sets; dicts and sets are in the order of bytes.
+//! 2. Any other object is encoded as its class's name with its whole content: see `object`.
+//! 3. An object that shows no content (a lambda, an `object()`) is itself: see `found`.
 
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -23,11 +23,11 @@ use super::key::write_text;
 use super::object::look_at_object;
 use super::{atom, ext, number, write};
 
-/// What an encoding is made of.
+/// The parts of an encoding.
 pub(super) enum Plan<'py> {
-    /// What is encoded already.
+    /// An encoded part.
     Bytes(Vec<u8>),
-    /// What must be looked at.
+    /// A part to be examined.
     Value(Bound<'py, PyAny>),
     /// An array.
     Array(Vec<Plan<'py>>),
@@ -53,7 +53,7 @@ impl Plan<'_> {
     }
 }
 
-/// Appends what has no parts, or returns the plan of what has.
+/// Appends an object without parts, or returns the plan of an object with parts.
 #[inline]
 pub(super) fn look<'py>(
     value: &Bound<'py, PyAny>,
@@ -66,7 +66,7 @@ pub(super) fn look<'py>(
     look_at_parts(value, out, found)
 }
 
-/// [`look`], for whatever [`write_plain`] does not write.
+/// [`look`], for objects that [`write_plain`] does not write.
 #[inline]
 pub(super) fn look_at_parts<'py>(
     value: &Bound<'py, PyAny>,
@@ -79,7 +79,7 @@ pub(super) fn look_at_parts<'py>(
     look_at_object(value, out, found)
 }
 
-/// Appends what is exactly of a built-in type without parts; false if it is not.
+/// Appends an object of exactly a built-in type without parts; false for others.
 #[inline]
 pub(super) fn write_plain(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let is_plain = value.is_exact_instance_of::<PyString>()
@@ -101,8 +101,8 @@ pub(super) fn write_plain(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResu
     Ok(true)
 }
 
-/// The parts of what is exactly a built-in container. Collected: looking at them may run code that
-/// changes it.
+/// The parts of an object of exactly a built-in container type. Collected, because examining them
+/// may run code that changes the container.
 #[inline]
 fn look_at_container<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     let is_container = value.is_exact_instance_of::<PyDict>()
@@ -113,7 +113,7 @@ fn look_at_container<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     if is_container { container_base(value) } else { None }
 }
 
-/// The type with a form of its own that a class is, or inherits from.
+/// The type with a form of its own that a class is, or from which it inherits.
 pub(super) fn base_of<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyType>> {
     macro_rules! first {
         ($($base:ty),*) => {
@@ -138,7 +138,7 @@ pub(super) fn base_of<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyTy
     None
 }
 
-/// What the built-in base of an object holds; nil if there is none.
+/// The content of the built-in base of an object; nil if there is no base.
 pub(super) fn base_plan<'py>(value: &Bound<'py, PyAny>) -> PyResult<Plan<'py>> {
     if let Some(plan) = container_base(value) {
         return Ok(plan);
@@ -166,8 +166,7 @@ fn container_base<'py>(value: &Bound<'py, PyAny>) -> Option<Plan<'py>> {
     })
 }
 
-/// Appends the content of a built-in type without parts, or of what inherits from it; false if it
-/// is neither.
+/// Appends the content of a built-in type without parts, or of a subclass; false for others.
 fn write_plain_base(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     if let Ok(value) = value.cast::<PyString>() {
         write_text(value, out)?;

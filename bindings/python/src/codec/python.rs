@@ -1,5 +1,5 @@
-//! The codec as functions of the module: for its tests, and by value for keys that are made in Python. Not part of
-//! the package's interface.
+//! The codec as functions of the module: for its tests, and for keys by value that are made in
+//! Python. Not part of the package's interface.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -19,7 +19,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forget_classes, module)?)
 }
 
-/// What is known of classes is found out again: something was registered for one.
+/// Discards the known facts about classes, after a function was registered for one.
 #[pyfunction]
 #[pyo3(name = "_forget_classes")]
 fn forget_classes(py: Python<'_>) {
@@ -53,14 +53,14 @@ fn decode_key<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>> {
     super::decode_key(bytes.py(), bytes.as_bytes())
 }
 
-/// Why keys that name these objects are not saved.
+/// The reason why keys that name these objects are not saved.
 #[pyfunction]
 #[pyo3(name = "_why_not_saved")]
 fn why_not_saved(named: Vec<Bound<'_, PyAny>>) -> String {
     super::why_not_saved(&named)
 }
 
-/// How many objects stand for others that their class calls equal.
+/// The number of objects that represent others, equal by their class.
 #[pyfunction]
 #[pyo3(name = "_count_twins")]
 fn count_twins(py: Python<'_>) -> usize {
@@ -69,7 +69,7 @@ fn count_twins(py: Python<'_>) -> usize {
 
 type ByValue<'py> = (Bound<'py, PyBytes>, Vec<Py<PyAny>>, bool);
 
-/// `by_content`: whatever a class says of its equality.
+/// `by_content`: ignores the equality defined by classes.
 #[pyfunction]
 #[pyo3(name = "_encode_by_value", signature = (argument, by_content = false))]
 fn encode_by_value<'py>(argument: &Bound<'py, PyAny>, by_content: bool) -> PyResult<ByValue<'py>> {
@@ -80,7 +80,8 @@ fn encode_by_value<'py>(argument: &Bound<'py, PyAny>, by_content: bool) -> PyRes
     Ok((PyBytes::new(argument.py(), &out), found.into_types(), is_stable))
 }
 
-/// The class of the first object in an argument that is there in one call only; `None` without one.
+/// The class of the first object in an argument that exists in one call only; `None` if there is
+/// none.
 #[pyfunction]
 #[pyo3(name = "_class_of_one_call")]
 fn class_of_one_call(argument: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyType>>> {

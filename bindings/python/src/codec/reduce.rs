@@ -1,10 +1,11 @@
-//! What an object holds that Python code cannot see as attributes: whether there is anything, and what `pickle`
-//! would keep of it.
+//! Content of objects that Python code cannot see as attributes: whether there is any, and the part
+//! that `pickle` would keep.
 //!
-//! A class that is written in C keeps its content in memory of its own, where neither `vars` nor `__slots__`
-//! lead: a `Decimal` its digits, a connection its socket, a `deque` its items. So does a Python class that
-//! inherits from one. [`hides`] says which classes may do so; what they hide is asked of `__reduce_ex__`. Python classes that
-//! define that themselves are asked, too (see `facts`).
+//! A class written in C keeps its content in memory of its own, to which neither `vars` nor
+//! `__slots__` lead: a `Decimal` its digits, a connection its socket, a `deque` its items. The same
+//! is true of a Python class that inherits from one. [`hides`] determines which classes may do so;
+//! their hidden content is requested by `__reduce_ex__`. Python classes that define `__reduce_ex__`
+//! themselves are asked too (see `facts`).
 
 use pyo3::exceptions::PyRecursionError;
 use pyo3::intern;
@@ -18,16 +19,17 @@ use super::types;
 use crate::errors;
 use crate::raw::calls::Invoke;
 
-/// `Py_TPFLAGS_HEAPTYPE`: without it a class was certainly written in C.
+/// `Py_TPFLAGS_HEAPTYPE`: a class without the flag was certainly written in C.
 const HEAP: u64 = 1 << 9;
 /// `Py_TPFLAGS_MANAGED_DICT` and `Py_TPFLAGS_MANAGED_WEAKREF`: kept outside of the instance.
 const MANAGED_DICT: u64 = 1 << 4;
 const MANAGED_WEAKREF: u64 = 1 << 3;
 
-/// Whether instances of a class may hold something besides attributes and what `base` holds.
+/// Whether instances of a class may hold content besides attributes and the content of `base`.
 ///
-/// Errs on the side of true. It is false only if no class among the ancestors is from C, but for `object` and
-/// the built-in types, and an instance has no more memory than its attributes and `base` need.
+/// In doubt the answer is true. It is false only if no class among the ancestors is written in C,
+/// except `object` and the built-in types, and an instance has no more memory than its attributes
+/// and `base` need.
 pub(super) fn hides<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, PyType>>) -> PyResult<bool> {
     let py = class.py();
     let object = py.get_type::<PyAny>();
@@ -46,7 +48,7 @@ pub(super) fn hides<'py>(class: &Bound<'py, PyType>, base: Option<&Bound<'py, Py
     Ok(false)
 }
 
-/// Whether instances may have a dict of their own.
+/// Whether instances may have their own dict.
 pub(super) fn has_dict(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let py = class.py();
     let flags: u64 = class.getattr(intern!(py, "__flags__"))?.extract()?;
@@ -87,7 +89,7 @@ fn is_known(class: &Bound<'_, PyAny>) -> bool {
     .any(|known| known.is(class))
 }
 
-/// Whether a class leaves it to `object` to say what its instances are made of.
+/// Whether a class leaves the description of its instances to `object`.
 fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let py = class.py();
     let object = py.get_type::<PyAny>();
@@ -99,30 +101,31 @@ fn is_plain(class: &Bound<'_, PyType>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// What an object says that it is made of.
+/// An object's own description of its content.
 pub(super) enum Reduced<'py> {
     /// Two to six parts, as `__reduce__` returns them.
     Parts(Bound<'py, PyTuple>),
-    /// It is what is found under this name in its module.
+    /// The object is found under this name in its module.
     Global(Bound<'py, PyString>),
-    /// It does not say.
+    /// No description.
     Refused,
 }
 
-/// Asks an object that [`hides`] something, or whose class says what it is made of, as `pickle` and `copy` do.
+/// Asks an object that [`hides`] content, or whose class describes its instances, in the same way
+/// as `pickle` and `copy`.
 pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
     let py = value.py();
     let class = value.get_type();
     let registered = types::dispatch_table(py)?.cast::<PyDict>()?.get_item(&class)?;
     let said = match registered {
         Some(reduce) => reduce.invoke1(value),
-        // What `object` makes of lists and dicts does not look at what their class adds.
+        // For lists and dicts the description by `object` ignores the additions of their class.
         None if is_plain(&class)?
             && (value.is_instance_of::<PyList>() || value.is_instance_of::<PyDict>()) =>
         {
             return Ok(Reduced::Refused);
         }
-        // Of the class: an attribute of the object's own may have the name, too.
+        // Of the class: the object may have an attribute with the same name.
         None => class
             .getattr(intern!(py, "__reduce_ex__"))
             .and_then(|reduce| reduce.invoke2(value, 4_i32.into_pyobject(py)?.as_any())),
@@ -135,7 +138,7 @@ pub(super) fn reduce<'py>(value: &Bound<'py, PyAny>) -> PyResult<Reduced<'py>> {
             Ok(_) => Reduced::Refused,
             Err(error) => error.into_inner().cast_into().map_or(Reduced::Refused, Reduced::Global),
         }),
-        // A class says with any exception that it cannot.
+        // Any exception of a class means that it has no description.
         Err(error) => not_there(py, error).map(|()| Reduced::Refused),
     }
 }
@@ -145,8 +148,8 @@ pub(super) fn is_registered(class: &Bound<'_, PyType>) -> PyResult<bool> {
     types::dispatch_table(class.py())?.cast::<PyDict>()?.contains(class)
 }
 
-/// An exception while an object is looked at says that what was looked for is not there, unless it is an interrupt or the
-/// want of memory.
+/// An exception during the inspection of an object means that the requested part is missing, unless
+/// the exception is an interrupt or a lack of memory.
 pub(super) fn not_there(py: Python<'_>, error: PyErr) -> PyResult<()> {
     if errors::is_from_outside(py, &error) && !error.is_instance_of::<PyRecursionError>(py) {
         return Err(error);

@@ -1,27 +1,29 @@
-//! Whether an object occurs twice inside one value, found out without looking at most objects twice.
+//! Detects objects that occur twice inside one value, without looking at most objects twice.
 //!
 //! Rules:
-//! 1. A list, dict, set or bytearray that is met twice is *shared*: only pickle brings back one object for
-//!    it. A cycle is a special case.
-//! 2. Immutable objects need not keep their identity, but they can multiply: `t = (t, t)` a hundred times
-//!    over is small in memory and endless when written out. So a tuple or frozenset that is met twice is
-//!    shared unless it is short and holds nothing that could multiply, and long strings are counted, too.
-//! 3. An object that has no more references than the one container we came from, and those that our own walk
-//!    holds, cannot be met twice. This is nearly every container, and costs one comparison. Whatever has
-//!    more is remembered by its address; it stays alive, and so unique, as long as the value does.
+//! 1. A list, dict, set or bytearray that occurs twice is *shared*: only pickle restores one object
+//!    for it. A cycle is a special case.
+//! 2. Immutable objects need not keep their identity, but they can multiply: `t = (t, t)` a hundred
+//!    times over is small in memory and endless when written out. So a tuple or frozenset that
+//!    occurs twice is shared, unless it is short and contains nothing that could multiply; long
+//!    strings count too.
+//! 3. An object whose only references are from the container through which we reached it, and from
+//!    our own walk, cannot occur twice. Nearly every container is of this kind, and the test costs
+//!    one comparison. An object with more references is remembered by its address; the object stays
+//!    alive, and the address unique, as long as the value.
 
 use std::collections::HashSet;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PyTuple};
 
-/// References of an object reached through an iterator that hands out its own: that of the container, and
-/// ours.
+/// References of an object reached through an iterator that returns owned references: the
+/// container's, and ours.
 pub(super) const OWNED: isize = 2;
-/// References of an object reached through a borrow: that of the container.
+/// References of an object reached through a borrow: the container's.
 pub(super) const BORROWED: isize = 1;
 
-/// Strings and bytes from this length on count as objects worth keeping one of.
+/// Strings and bytes from this length on are treated as objects of which only one should be kept.
 pub(super) const LONG: usize = 4096;
 
 /// Immutable containers up to this length may be written out again.
@@ -30,7 +32,7 @@ const SHORT: usize = 16;
 /// Addresses that a linear search still finds faster than a hash.
 const FEW: usize = 8;
 
-/// Which objects of a value that have several references were met.
+/// The objects of a value with several references that have occurred so far.
 pub(super) struct Seen {
     root: usize,
     few: [usize; FEW],
@@ -38,9 +40,9 @@ pub(super) struct Seen {
     many: HashSet<usize>,
 }
 
-/// Whether an object has no more references than those that are accounted for.
+/// Whether an object has only the references that are accounted for.
 #[inline]
-#[allow(deprecated)] // what replaces it is `unsafe`
+#[allow(deprecated)] // the replacement is `unsafe`
 pub(super) fn is_held_by(object: &Bound<'_, PyAny>, known: isize) -> bool {
     object.get_refcnt() <= known
 }
@@ -50,14 +52,14 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
 }
 
 impl Seen {
-    /// `root` is the outermost object. Others may hold it as well, but inside the value it occurs only in a
-    /// cycle.
+    /// `root` is the outermost object. Code outside may hold references to it too, but inside the
+    /// value it occurs only in a cycle.
     pub(super) fn new(root: &Bound<'_, PyAny>) -> Self {
         Self { root: address(root), few: [0; FEW], count: 0, many: HashSet::new() }
     }
 
-    /// Whether the object, which is no root, was met before. `known` is how many references are accounted
-    /// for.
+    /// Whether the object, which is not the root, has occurred before. `known`: how many references
+    /// are accounted for.
     #[inline]
     pub(super) fn again(&mut self, object: &Bound<'_, PyAny>, known: isize) -> bool {
         !is_held_by(object, known) && self.note(address(object))

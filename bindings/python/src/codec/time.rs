@@ -8,10 +8,11 @@
 //! | timezone | flags u8, then the zone |
 //! | timedelta | days i32, seconds u32, microseconds u32 |
 //!
-//! Flags: bit 0 `fold`; bit 1 there is a zone; bit 2 it has a name. The zone: its offset from UTC in
-//! microseconds, i64, then its name, if any, in UTF-8 to the end.
+//! Flags: bit 0 `fold`; bit 1 there is a zone; bit 2 it has a name. The zone: its offset from UTC
+//! in microseconds, i64, then its name, if any, in UTF-8 to the end.
 //!
-//! Only fixed offsets (`datetime.timezone`) have this form: what another zone means is in its class.
+//! Only fixed offsets (`datetime.timezone`) have a form: the meaning of other zones is defined by
+//! their class.
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::intern;
@@ -30,7 +31,7 @@ const NAMED: u8 = 4;
 
 const DAY_MICROSECONDS: i64 = 86_400_000_000;
 
-/// Appends the object if it is one of these, and says whether it is.
+/// Appends a date, time, zone or span; returns whether the object is one of them.
 pub(super) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let mut body = Vec::with_capacity(32);
     let kind = if let Ok(value) = value.cast_exact::<PyDateTime>() {
@@ -107,7 +108,7 @@ fn push_zone(zone: &Bound<'_, PyAny>, body: &mut Vec<u8>) -> PyResult<Option<u8>
         return Ok(Some(ZONED));
     }
     let name = parts.get_item(1)?;
-    // A name that is no text goes to pickle with the rest.
+    // A name that is not text is pickled with the rest.
     let Ok(name) = name.cast_exact::<PyString>() else { return Ok(None) };
     let Ok(name) = name.to_str() else { return Ok(None) };
     body.extend_from_slice(name.as_bytes());
@@ -121,7 +122,7 @@ fn microseconds(delta: &Bound<'_, PyDelta>) -> i64 {
         + i64::from(delta.get_microseconds())
 }
 
-/// The object that `body` is. A field out of Python's range is Python's error.
+/// The object encoded in `body`. A field out of Python's range is Python's error.
 pub(super) fn read<'py>(py: Python<'py>, kind: i8, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut body = Fields(body);
     let value = match kind {
@@ -160,7 +161,7 @@ fn malformed() -> PyErr {
     PyValueError::new_err("malformed")
 }
 
-/// What of a body is not read yet.
+/// The unread rest of a body.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -209,8 +210,8 @@ impl Fields<'_> {
     }
 }
 
-/// Appends what all points in time and offsets that are equal to this one have in common, as the object of
-/// the same kind that stands for them. False: not one of these, or equality has no such form.
+/// For a point in time or an offset: appends the object of the same kind that represents all equal
+/// objects. False for other objects, or if the equality has no canonical form.
 pub(super) fn write_canonical(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
     let py = value.py();
     if let Ok(value) = value.cast_exact::<PyDateTime>() {
@@ -222,20 +223,20 @@ pub(super) fn write_canonical(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Py
             return Ok(false);
         }
         let (hour, minute, second) = (value.get_hour(), value.get_minute(), value.get_second());
-        // `fold` takes no part in equality.
+        // Equality ignores `fold`.
         let value = PyTime::new(py, hour, minute, second, value.get_microsecond(), None)?;
         return write(value.as_any(), out);
     }
     if types::is_exactly(value, types::timezone(py)?) {
-        // Neither does the name of a zone.
+        // Equality also ignores the name of a zone.
         let offset = value.invoke_method1(intern!(py, "utcoffset"), py.None().bind(py))?;
         return write(&types::timezone(py)?.invoke1(&offset)?, out);
     }
     write(value, out)
 }
 
-/// Naive: without `fold`. Aware: in UTC, if the zone's offset does not hang on `fold`. (If it does, then the
-/// time is equal to others in its own zone, and to none in any other.)
+/// Naive: without `fold`. Aware: in UTC, if the zone's offset does not depend on `fold`. (If it
+/// does, the time equals others in its own zone, and none in any other zone.)
 fn canonical_datetime<'py>(value: &Bound<'py, PyDateTime>) -> PyResult<Option<Bound<'py, PyDateTime>>> {
     let py = value.py();
     let mut value = value.clone();
@@ -258,7 +259,7 @@ fn canonical_datetime<'py>(value: &Bound<'py, PyDateTime>) -> PyResult<Option<Bo
     if zone.is_some() {
         match value.invoke_method1(intern!(py, "astimezone"), utc.as_any()) {
             Ok(moved) => value = moved.cast_into()?,
-            // Before the year 1 or after 9999, once in UTC.
+            // Before the year 1 or after 9999 when converted to UTC.
             Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(None),
             Err(error) => return Err(error),
         }

@@ -1,24 +1,27 @@
-//! Objects that are asked which of them are equal: each is known by its *twin*, in memory only.
+//! Objects that are asked for their equality: each is represented by its *twin*, in memory only.
 //!
-//! A twin stands for all objects of exactly one class that the class calls equal. It is in the
-//! encoding as an object known by its identity is, with its address, and the key keeps it alive.
+//! A twin represents all objects of exactly one class that are equal by the class. The encoding
+//! contains the twin like an object represented by its identity, as an address, and the key keeps
+//! the twin alive.
 //!
 //! Rules:
-//! 1. The table holds twins weakly: when no key uses a twin any more, it goes, and its row with it.
-//!    A row has the address of the class, which lives as long as an object of it does, and the hash
-//!    that the class gave when the twin was made.
-//! 2. A twin holds a *snapshot*, not the object: an object of its class with the same attributes,
-//!    made without code of the class. So an object that is changed after the call is compared with
-//!    what it was.
-//! 3. A snapshot is shallow: it shares what the attributes lead to. All but plain values is encoded
-//!    by content when the twin is made, and again before it is used. If that has changed, the twin
-//!    is *retired*: it leaves the table, so it is found no more, and its keys are misses.
-//! 4. An object is its twin's if the class gives the same hash, and says that the snapshot equals it
-//!    and it the snapshot: an `__eq__` that looks at one side only would let one object speak for
-//!    others. That an object is compared with its own snapshot is no shortcut: one that is not equal
-//!    to it is compared by identity, or is equal to nothing, and has no twin.
-//! 5. No code of a class runs while the table is borrowed. It may have added twins meanwhile, or let
-//!    other threads do so: those that were not compared are compared before another one is added.
+//! 1. The table holds twins weakly: when no key uses a twin any more, the twin is dropped, and its
+//!    row with it. A row contains the address of the class, which lives as long as any of its
+//!    objects, and the hash returned by the class when the twin was made.
+//! 2. A twin holds a *snapshot*, not the object: an object of the same class with the same
+//!    attributes, made without code of the class. So an object changed after the call is compared
+//!    with its former state.
+//! 3. A snapshot is shallow: it shares the objects in the attributes. All of them except plain
+//!    values are encoded by content when the twin is made, and again before the twin is used. If
+//!    the encoding has changed, the twin is *retired*: it leaves the table, so it is not found any
+//!    more, and its keys are misses.
+//! 4. An object belongs to a twin if the class returns the same hash, the snapshot equals the
+//!    object, and the object equals the snapshot: with an `__eq__` that examines one side only, an
+//!    object could otherwise speak for others. An object is compared even with its own snapshot: if
+//!    it does not equal the snapshot, it is compared by identity, or equals nothing, and has no
+//!    twin.
+//! 5. No code of a class runs while the table is borrowed. The code may have added twins, or let
+//!    other threads do so: twins not compared yet are compared before another twin is added.
 
 use std::collections::HashMap;
 
@@ -33,6 +36,7 @@ use super::object::all_attributes;
 use super::types;
 use crate::plain::is_plain;
 use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
 use crate::raw::{GilCell, attribute};
 
 /// Stands for equal objects.
@@ -43,22 +47,30 @@ pub(crate) struct Twin {
     shared: Shared,
 }
 
-#[pymethods]
-impl Twin {
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.snapshot)?;
-        let Shared { parts, encoded } = &self.shared;
-        parts.iter().chain(encoded.1.iter()).try_for_each(|part| visit.call(part))
+visits!(struct Twin { snapshot, shared });
+
+impl Visit for Shared {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+        let (_, types) = &self.encoded;
+        self.parts.visit(visitor)?;
+        types.visit(visitor)
     }
 }
 
-/// What a snapshot shares with its object (rule 3).
+#[pymethods]
+impl Twin {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(self, visit)
+    }
+}
+
+/// The objects that a snapshot shares with its object (rule 3).
 struct Shared {
     parts: Box<[Py<PyAny>]>,
     encoded: Encoded,
 }
 
-/// An encoding, and what it names.
+/// An encoding, and the objects named in it.
 type Encoded = (Vec<u8>, Vec<Py<PyAny>>);
 
 /// The address of a class, and a hash.
@@ -67,7 +79,7 @@ type Row = (usize, isize);
 /// Rule 1.
 static TWINS: GilCell<Option<HashMap<Row, Vec<Py<PyWeakrefReference>>>>> = GilCell::new(None);
 
-/// The twin of an object; made if there is none. None: it has none, by rule 4.
+/// The twin of an object; made if there is none. None: the object has no twin, by rule 4.
 pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Bound<'py, Twin>>> {
     let py = value.py();
     let row = (value.get_type_ptr().addr(), value.invoke_hash()?);
@@ -79,7 +91,7 @@ pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Op
             in_row(py, row).into_iter().filter(|twin| !seen.iter().any(|seen| seen.is(twin))).collect();
         if unseen.is_empty() {
             if let Some((twin, reference)) = made {
-                // Nothing has run since the row was looked at.
+                // No code has run since the row was examined.
                 let mut twins = TWINS.borrow(py);
                 twins.get_or_insert_default().entry(row).or_default().push(reference.unbind());
                 return Ok(Some(twin));
@@ -102,7 +114,7 @@ pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Op
     }
 }
 
-/// The twins of a row that are alive.
+/// The live twins of a row.
 fn in_row(py: Python<'_>, row: Row) -> Vec<Bound<'_, Twin>> {
     let twins = TWINS.borrow(py);
     let Some(references) = twins.as_ref().and_then(|twins| twins.get(&row)) else { return Vec::new() };
@@ -125,7 +137,7 @@ fn remove(py: Python<'_>, row: Row, is_it: impl Fn(&Bound<'_, PyWeakrefReference
     if references.is_empty() {
         table.remove(&row);
     }
-    // Rule 5: its callback goes with it.
+    // Rule 5: the callback is dropped with the reference.
     drop(twins);
     drop(removed);
 }
@@ -144,7 +156,7 @@ impl Departure {
 }
 
 impl Twin {
-    /// None: the object is not equal to its own snapshot, or there can be none.
+    /// None: the object does not equal its own snapshot, or a snapshot cannot be made.
     fn of(value: &Bound<'_, PyAny>, facts: &Facts) -> PyResult<Option<Self>> {
         let py = value.py();
         let attributes = all_attributes(value, facts, py);
@@ -196,7 +208,7 @@ fn encode(py: Python<'_>, parts: &[Py<PyAny>]) -> PyResult<Encoded> {
     Ok((bytes, found.into_types()))
 }
 
-/// Why an encoding that names these objects has no form that another process would find.
+/// The reason why an encoding that names these objects has no form that another process would find.
 pub(crate) fn why_not_saved(named: &[Bound<'_, PyAny>]) -> String {
     let twin = named.iter().find_map(|named| named.cast_exact::<Twin>().ok());
     let Some(twin) = twin else {
@@ -212,7 +224,7 @@ pub(crate) fn why_not_saved(named: &[Bound<'_, PyAny>]) -> String {
     )
 }
 
-/// How many twins there are.
+/// The number of twins.
 pub(super) fn count(py: Python<'_>) -> usize {
     TWINS.borrow(py).as_ref().map_or(0, |twins| twins.values().map(Vec::len).sum())
 }

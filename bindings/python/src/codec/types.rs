@@ -1,4 +1,4 @@
-//! What Python's library defines and `PyO3` has no name for, looked up once, when first needed.
+//! Python library objects for which `PyO3` has no name, looked up once, at first use.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -58,10 +58,11 @@ pub(super) fn set_attribute(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.get_type::<PyAny>().getattr(intern!(py, "__setattr__"))
 }
 
-/// Looks up at the start what is looked up later where an error cannot be raised. Python's module of
-/// dates is one of these: `PyO3` takes it for granted, and an interrupt of its import then is a panic.
+/// Looks up objects in advance that are later needed where an error cannot be raised. One of them
+/// is Python's module of dates: `PyO3` assumes that the module is present, and an interrupt of its
+/// import would then be a panic.
 pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
-    // First, for what interrupts the import that `PyO3` asks for becomes an `ImportError`.
+    // First, because an interrupt during the import started by `PyO3` becomes an `ImportError`.
     timezone(py)?;
     PyTzInfo::utc(py)?;
     modules(py)?;

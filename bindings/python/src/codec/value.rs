@@ -1,12 +1,12 @@
 //! Values: any object to bytes.
 //!
 //! Rules:
-//! 1. Only exact types have a form of their own. A subclass may add to its base, so it goes to pickle.
-//! 2. If any part needs pickle, then the whole value is pickled: identity between a part inside the pickle
-//!    and one outside could not be kept.
-//! 3. The walk runs no Python code of the value's: no `__iter__`, `__eq__`, `__hash__`. A container
-//!    may change all the same, through the garbage collector's finalizers. The announced count is then wrong,
-//!    which is an error, as in Python's own iterators.
+//! 1. Only exact types have a form of their own. A subclass may add to its base, so it is pickled.
+//! 2. If any part needs pickle, the whole value is pickled: identity between a part inside the
+//!    pickle and a part outside could not be kept.
+//! 3. The walk runs no Python code of the value: no `__iter__`, `__eq__`, `__hash__`. Nevertheless
+//!    a container may change, through finalizers run by the garbage collector. The announced count
+//!    is then wrong, which is an error, as in Python's own iterators.
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -18,7 +18,7 @@ use super::sharing::{self, BORROWED, OWNED, Seen};
 use super::{MAX_DEPTH, Options, atom, ext, number, pickle, time, write};
 use crate::raw::text;
 
-/// Appends the encoded value. After an error `out` is as it was.
+/// Appends the encoded value. After an error `out` is unchanged.
 pub(crate) fn encode_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> PyResult<()> {
     let start = out.len();
     let mut encoder = Encoder { out, seen: Seen::new(value) };
@@ -31,7 +31,7 @@ pub(crate) fn encode_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, options:
     }
 }
 
-/// Why the walk ended early. Boxed, so that the result of every step is one word.
+/// The reason why the walk ended early. Boxed, so that the result of every step is one word.
 struct Stop(Box<Why>);
 
 enum Why {
@@ -39,7 +39,7 @@ enum Why {
     Pickle(Part),
 }
 
-/// What only pickle can represent.
+/// A part that only pickle can represent.
 enum Part {
     Object(Py<PyAny>),
     Shared(Py<PyAny>),
@@ -144,7 +144,7 @@ impl Encoder<'_> {
         }
     }
 
-    /// Before anything that holds references or can change.
+    /// Called for every object that holds references or can change, before anything else.
     #[inline]
     fn enter(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), Stop> {
         if depth >= MAX_DEPTH {
@@ -171,7 +171,7 @@ impl Encoder<'_> {
             self.long(value, text.len(), known)?;
             return Ok(write::text(self.out, text)?);
         }
-        // `to_str` would leave its result in the object: a save would make the cache bigger.
+        // `to_str` would store its result in the object: a save would enlarge the cache.
         let Ok(text) = value.encode_utf8() else { return Ok(write_surrogates(value, self.out)?) };
         self.long(value, text.as_bytes().len(), known)?;
         Ok(write::text_bytes(self.out, text.as_bytes())?)
@@ -193,7 +193,7 @@ impl Encoder<'_> {
         write::map(self.out, count)?;
         let mut items = dict.iter();
         for _ in 0..count {
-            // The iterator panics where Python's raises.
+            // The iterator panics in situations in which Python's iterator raises.
             if dict.len() != count {
                 return Err(changed("a dict"));
             }
@@ -212,7 +212,7 @@ impl Encoder<'_> {
         depth: usize,
     ) -> Result<(), Stop> {
         let start = self.out.len();
-        // Taken first: the set's iterator panics if the set changes while it runs.
+        // Collected first: the set's iterator panics if the set changes during iteration.
         let items: Vec<_> = items.collect();
         if items.len() != count {
             return Err(changed("a set"));
@@ -225,7 +225,7 @@ impl Encoder<'_> {
     }
 }
 
-/// A `str` that has no UTF-8 form.
+/// A `str` without a UTF-8 form.
 pub(super) fn write_surrogates(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
     let bytes =
         value.py().get_type::<PyString>().call_method1("encode", (value, "utf-8", "surrogatepass"))?;

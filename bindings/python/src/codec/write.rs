@@ -1,10 +1,11 @@
-//! `MessagePack` markers, shortest form first, appended to a vector: the one place that writes them.
+//! `MessagePack` markers in their shortest form, appended to a vector: the only place that writes
+//! them.
 
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use rmp::Marker;
 
-/// Writing to a vector fails only for the want of memory.
+/// Writing to a vector fails only for lack of memory.
 pub(crate) fn out_of_memory<E>(_: E) -> PyErr {
     PyMemoryError::new_err("no memory left to encode")
 }
@@ -14,7 +15,7 @@ fn length(len: usize) -> PyResult<u32> {
         .map_err(|_| PyValueError::new_err("a part of the value is longer than MessagePack can say"))
 }
 
-/// A marker and the big-endian bytes behind it, in one append.
+/// A marker and the big-endian bytes after it, in one append.
 #[inline]
 fn tagged<const N: usize>(out: &mut Vec<u8>, marker: Marker, bytes: [u8; N]) {
     out.reserve(N + 1);
@@ -22,9 +23,10 @@ fn tagged<const N: usize>(out: &mut Vec<u8>, marker: Marker, bytes: [u8; N]) {
     out.extend_from_slice(&bytes);
 }
 
-/// A marker for a length: the 8-bit one if there is one, else the 16-bit or the 32-bit one.
+/// A marker for a length: the 8-bit marker if there is one, otherwise the 16-bit or the 32-bit
+/// marker.
 #[inline]
-#[allow(clippy::cast_possible_truncation)] // each cast stands behind its range check
+#[allow(clippy::cast_possible_truncation)] // each cast follows its range check
 fn sized(out: &mut Vec<u8>, len: u32, markers: (Option<Marker>, Marker, Marker)) {
     match (len, markers) {
         (0..=0xff, (Some(short), ..)) => tagged(out, short, [len as u8]),
@@ -129,7 +131,7 @@ pub(super) fn map(out: &mut Vec<u8>, count: usize) -> PyResult<()> {
     Ok(())
 }
 
-/// How many bytes [`binary`] takes for so many.
+/// How many bytes [`binary`] writes for `len` bytes.
 pub(super) fn binary_size(len: usize) -> usize {
     let header = match len {
         0..=0xff => 2,
@@ -160,8 +162,8 @@ pub(super) fn ext(out: &mut Vec<u8>, kind: i8, body: &[u8]) -> PyResult<()> {
     Ok(())
 }
 
-/// Makes what was appended since `start` the body of an extension type. (Its length, and so that of the
-/// header, is known only now.)
+/// Turns the bytes appended since `start` into the body of an extension type. (Only now its length
+/// is known, and so the length of its header.)
 pub(super) fn close_ext(out: &mut Vec<u8>, kind: i8, start: usize) -> PyResult<()> {
     let body = out.len();
     ext_header(out, kind, body - start)?;

@@ -1,4 +1,4 @@
-//! What an object holds, without running its `__getattribute__` or `__getattr__`.
+//! The content of an object, without running its `__getattribute__` or `__getattr__`.
 
 use std::ptr;
 
@@ -6,11 +6,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-/// The instance's own dict, whatever its class shows as `__dict__`. None if it has none, or it
-/// cannot be had.
+/// The instance's own dict, whatever its class returns as `__dict__`. None if there is no dict, or
+/// no access to it.
 pub(crate) fn own_dict<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
     let py = object.py();
-    // SAFETY: attached, and `object` is alive. It returns a new reference, or null and an
+    // SAFETY: attached, and `object` is alive. The function returns a new reference, or null and an
     // exception.
     let dict = unsafe {
         let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut());
@@ -25,21 +25,22 @@ pub(crate) fn has_buffer(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyObject_CheckBuffer(object.as_ptr()) != 0 }
 }
 
-/// Whether an object's class has a `__next__`. `PyO3`'s cast imports a module where the answer is no, and panics
-/// if an interrupt comes in between.
+/// Whether an object's class has a `__next__`. If not, `PyO3`'s cast would import a module, and
+/// panic if an interrupt occurred during the import.
 pub(crate) fn is_iterator(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: attached, and `object` is alive.
     unsafe { ffi::PyIter_Check(object.as_ptr()) != 0 }
 }
 
-/// An attribute as `object.__getattribute__` finds it, which is not asked for anything but slots
-/// here. None if it is not set, or the slot's descriptor raises.
+/// An attribute as `object.__getattribute__` finds it; called here for slots only. None if the
+/// attribute is not set, or the slot's descriptor raises.
 pub(crate) fn slot<'py>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
 ) -> Option<Bound<'py, PyAny>> {
     let py = object.py();
-    // SAFETY: attached, and both are alive. It returns a new reference, or null and an exception.
+    // SAFETY: attached, and both are alive. The function returns a new reference, or null and an
+    // exception.
     unsafe {
         let content = ffi::PyObject_GenericGetAttr(object.as_ptr(), name.as_ptr());
         Bound::from_owned_ptr_or_err(py, content).ok()

@@ -1,19 +1,20 @@
-//! Calls of Python code from frames of Rust that the interpreter may never return to.
+//! Calls of Python code from frames of Rust to which the interpreter may never return.
 //!
-//! Up to Python 3.13 an interpreter that shuts down ends every other thread that asks for its lock,
-//! daemon threads that is, by `pthread_exit`. With glibc that unwinds the thread's stack: frames of
-//! Rust would drop references without the lock, and the first `catch_unwind` on the way would abort
-//! the process ("exception not rethrown"). Rules:
-//! 1. whatever runs code of users or of an event loop is called through this module, so that the
-//!    innermost frame of Rust is one of those below. They hold nothing but pointers and a [`Hang`];
-//! 2. unwound, a [`Hang`] blocks its thread for ever. That is what Python 3.14 does with such
-//!    threads. The thread does not have the interpreter's lock then, and the process ends around it;
-//! 3. the functions are called as `C-unwind`, for a call that cannot unwind has no place where the
-//!    [`Hang`] would be dropped. Optimized builds are where that shows.
+//! Up to Python 3.13 an interpreter that shuts down ends every other thread that requests its lock
+//! (daemon threads) by `pthread_exit`. With glibc this unwinds the thread's stack: frames of Rust
+//! would drop references without the lock, and the first `catch_unwind` on the way would abort the
+//! process ("exception not rethrown"). Rules:
+//! 1. all code of users and of event loops is called through this module, so that the innermost
+//!    frame of Rust is one of those below. They hold nothing but pointers and a [`Hang`];
+//! 2. when unwound, a [`Hang`] blocks its thread for ever, as Python 3.14 does with daemon threads.
+//!    The thread does not hold the interpreter's lock at that point, and the process ends around
+//!    it;
+//! 3. the functions are called as `C-unwind`, because a call that cannot unwind has no place at
+//!    which the [`Hang`] would be dropped. The difference is visible in optimized builds.
 //!
-//! What else this crate calls in the interpreter runs no Python code, but for three things: attributes
-//! may be properties, modules of the package and of the library may be imported for the first time, and
-//! the collector may run finalizers wherever an object is made.
+//! All other interpreter functions called by this crate run no Python code, with three exceptions:
+//! attributes may be properties, modules of the package and of the library may be imported for the
+//! first time, and the collector may run finalizers wherever an object is made.
 
 use std::mem::{forget, transmute};
 use std::ptr::{null_mut, read_volatile};
@@ -35,12 +36,12 @@ impl Drop for Hang {
     }
 }
 
-/// Calls a function of the interpreter's (rules 1 and 3). To be used within `unsafe`: what the
-/// function asks of its caller is the caller's to prove.
+/// Calls a function of the interpreter (rules 1 and 3). Use within `unsafe`: the caller must prove
+/// the function's requirements.
 macro_rules! hanging {
     ($function:path as fn($($kind:ty),*) -> $result:ty, $($argument:expr),*) => {{
-        // Read like this, for an optimizer that knows the function knows, too, that it is declared
-        // not to unwind, and leaves the `Hang` out.
+        // Read by `read_volatile`, because an optimizer that recognises the function also knows
+        // that it is declared not to unwind, and omits the `Hang`.
         let function = read_volatile(&transmute::<
             unsafe extern "C" fn($($kind),*) -> $result,
             unsafe extern "C-unwind" fn($($kind),*) -> $result,
@@ -52,7 +53,7 @@ macro_rules! hanging {
     }};
 }
 
-/// Calls that may run Python code; each is what `PyO3` has under the name behind `invoke_`.
+/// Calls that may run Python code; each has the name of `PyO3`'s function after `invoke_`.
 pub(crate) trait Invoke<'py> {
     /// Without arguments.
     fn invoke0(&self) -> PyResult<Bound<'py, PyAny>>;
@@ -66,7 +67,7 @@ pub(crate) trait Invoke<'py> {
         arguments: &Bound<'py, PyTuple>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>>;
-    /// With any arguments, from what makes a tuple of them.
+    /// With any arguments, from a value convertible to a tuple.
     fn invoke_with<A>(&self, arguments: A) -> PyResult<Bound<'py, PyAny>>
     where
         A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>;
@@ -102,11 +103,11 @@ pub(crate) trait Invoke<'py> {
     fn invoke_str(&self) -> PyResult<Bound<'py, PyString>>;
     /// The length.
     fn invoke_len(&self) -> PyResult<usize>;
-    /// Whether it is true.
+    /// The truth value.
     fn invoke_is_true(&self) -> PyResult<bool>;
     /// The iterator, as `iter` returns it.
     fn invoke_iter(&self) -> PyResult<Bound<'py, PyAny>>;
-    /// Whether this equals the other.
+    /// Whether two objects are equal.
     fn invoke_eq(&self, other: &Bound<'py, PyAny>) -> PyResult<bool>;
 }
 
@@ -188,7 +189,7 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
     }
 
     fn invoke_repr(&self) -> PyResult<Bound<'py, PyString>> {
-        // SAFETY: attached, and the object is alive. The answer is a `str`, says `PyObject_Repr`.
+        // SAFETY: attached, and the object is alive. `PyObject_Repr` returns a `str`.
         unsafe {
             let text = hanging!(ffi::PyObject_Repr as fn(*mut PyObject) -> *mut PyObject, self.as_ptr());
             Ok(Bound::from_owned_ptr_or_err(self.py(), text)?.cast_into_unchecked())
@@ -196,7 +197,7 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
     }
 
     fn invoke_str(&self) -> PyResult<Bound<'py, PyString>> {
-        // SAFETY: attached, and the object is alive. The answer is a `str`, says `PyObject_Str`.
+        // SAFETY: attached, and the object is alive. `PyObject_Str` returns a `str`.
         unsafe {
             let text = hanging!(ffi::PyObject_Str as fn(*mut PyObject) -> *mut PyObject, self.as_ptr());
             Ok(Bound::from_owned_ptr_or_err(self.py(), text)?.cast_into_unchecked())
@@ -242,7 +243,7 @@ impl<'py> Invoke<'py> for Bound<'py, PyAny> {
 }
 
 fn vectorcall<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut PyObject]) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; all are alive for the call, and the count is that of the list.
+    // SAFETY: attached; all are alive for the call, and the count is the length of the list.
     unsafe {
         let result = hanging!(
             ffi::PyObject_VectorcallDict
@@ -256,12 +257,12 @@ fn vectorcall<'py>(callable: &Bound<'py, PyAny>, arguments: &[*mut PyObject]) ->
     }
 }
 
-/// The first argument is the object whose method it is.
+/// The first argument is the method's object.
 fn vectorcall_method<'py>(
     name: &Bound<'py, PyString>,
     arguments: &[*mut PyObject],
 ) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; all are alive for the call, and the count is that of the list.
+    // SAFETY: attached; all are alive for the call, and the count is the length of the list.
     unsafe {
         let result = hanging!(
             ffi::PyObject_VectorcallMethod
@@ -278,19 +279,19 @@ fn vectorcall_method<'py>(
 /// Drops the last reference to an object: finalizers and callbacks of weak references are Python code.
 ///
 /// # Safety
-/// The thread is attached, and the reference is the caller's.
+/// The thread is attached, and the caller owns the reference.
 #[inline(never)]
 pub(super) unsafe fn drop_last(object: *mut PyObject) {
-    // SAFETY: as the caller says.
+    // SAFETY: promised by the caller.
     unsafe { hanging!(ffi::Py_DecRef as fn(*mut PyObject) -> (), object) };
 }
 
-/// Drives a coroutine, or the iterator of something awaitable.
+/// Drives a coroutine, or the iterator of an awaitable.
 pub(crate) fn send<'py>(iterator: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
     let py = iterator.py();
     let mut result = null_mut();
-    // SAFETY: attached; both are live objects. `PyIter_Send` falls back to `__next__` and `send`, so
-    // that any object may be given.
+    // SAFETY: attached; both are live objects. `PyIter_Send` falls back to `__next__` and `send`,
+    // so any object is permitted.
     let status = unsafe {
         hanging!(
             ffi::PyIter_Send as fn(*mut PyObject, *mut PyObject, *mut *mut PyObject) -> ffi::PySendResult,
@@ -301,7 +302,7 @@ pub(crate) fn send<'py>(iterator: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>)
     };
     match status {
         ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
-        // SAFETY: with these two `result` is a new reference.
+        // SAFETY: with these two results `result` is a new reference.
         ffi::PySendResult::PYGEN_RETURN => Ok(Sent::Return(unsafe { Bound::from_owned_ptr(py, result) })),
         // SAFETY: as above.
         ffi::PySendResult::PYGEN_NEXT => Ok(Sent::Yield(unsafe { Bound::from_owned_ptr(py, result) })),

@@ -34,11 +34,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 use super::calls::Invoke;
-use super::{Ref, Sent, attached, stop};
+use super::class::Blueprint;
+use super::visit::{self, Visit};
+use super::{Sent, attached, stop};
 use crate::errors::out_of_coroutine;
 
 /// What a coroutine-like object does.
-pub(crate) trait Coroutine: Sized {
+pub(crate) trait Coroutine: Visit + Sized {
     /// Its type's name.
     const NAME: &'static CStr;
 
@@ -52,7 +54,7 @@ pub(crate) trait Coroutine: Sized {
     fn is_done(&self) -> bool;
     /// Whether it has begun and not ended.
     fn is_waiting(&self) -> bool;
-    /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`].
+    /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`](super::Ref).
     /// `None` if it takes more than that.
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>>;
     /// One step.
@@ -65,8 +67,6 @@ pub(crate) trait Coroutine: Sized {
     fn abandon(&mut self, py: Python<'_>);
     /// A step of it has panicked with this error, which its caller gets: others who wait for it must not wait for ever.
     fn fail(&mut self, py: Python<'_>, error: &PyErr);
-    /// The collector asks for what it holds.
-    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int) -> c_int;
     /// Where its type and its free list are.
     fn statics() -> &'static Statics;
 }
@@ -159,74 +159,29 @@ pub(crate) fn class<B: Coroutine>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>
 }
 
 fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let method =
-        |name: &'static CStr, call: ffi::PyCFunction, flags: c_int, doc: &'static CStr| ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunction: call },
-            ml_flags: flags,
-            ml_doc: doc.as_ptr(),
-        };
-    // The interpreter keeps pointers to these; a type lives as long as the process.
-    let methods = Box::leak(Box::new([
-        method(c"send", send_method::<B>, ffi::METH_O, c"Resumes it with a value."),
-        method(c"throw", throw_method::<B>, ffi::METH_VARARGS, c"Raises an exception where it waits."),
-        method(c"close", close_method::<B>, ffi::METH_NOARGS, c"Ends it."),
-        ffi::PyMethodDef::zeroed(),
-    ]));
-    let named = |name: &'static CStr| ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(name_getter::<B>),
-        set: None,
-        doc: std::ptr::null(),
-        closure: null_mut(),
-    };
-    let getter = |name: &'static CStr, get: ffi::getter| ffi::PyGetSetDef { get: Some(get), ..named(name) };
-    let inner = |name: &'static CStr| ffi::PyGetSetDef {
-        get: Some(inner_getter::<B>),
-        closure: name.as_ptr().cast_mut().cast(),
-        ..named(name)
-    };
-    let getset = Box::leak(Box::new([
-        named(c"__name__"),
-        named(c"__qualname__"),
-        getter(c"cr_running", running_getter::<B>),
-        getter(c"cr_suspended", suspended_getter::<B>),
+    let flags = ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let blueprint = Blueprint::new::<Object<B>>(B::NAME, flags)
+        .slot(ffi::Py_am_await, await_slot::<B> as *mut c_void)
+        .slot(ffi::Py_am_send, send_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_repr, repr_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_iter, iter_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void)
+        .slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void)
+        .slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void)
+        .slot(ffi::Py_tp_traverse, traverse::<B> as *mut c_void)
+        .attribute(c"__name__", name_getter::<B>)
+        .attribute(c"__qualname__", name_getter::<B>)
+        .attribute(c"cr_running", running_getter::<B>)
+        .attribute(c"cr_suspended", suspended_getter::<B>)
         // There is no frame of Python's but that of a coroutine inside, which shows where it hangs.
-        inner(c"cr_frame"),
-        inner(c"cr_await"),
-        inner(c"cr_code"),
-        // SAFETY: all zeros end the list.
-        unsafe { std::mem::zeroed() },
-    ]));
-    let slot = |slot, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
-    let mut slots = [
-        slot(ffi::Py_tp_getset, getset.as_mut_ptr().cast()),
-        slot(ffi::Py_am_await, await_slot::<B> as *mut c_void),
-        slot(ffi::Py_am_send, send_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_repr, repr_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_iter, iter_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_iternext, next_slot::<B> as *mut c_void),
-        slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void),
-        slot(ffi::Py_tp_finalize, finalize::<B> as *mut c_void),
-        slot(ffi::Py_tp_traverse, traverse::<B> as *mut c_void),
-        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
-        slot(0, null_mut()),
-    ];
-    let mut spec = ffi::PyType_Spec {
-        name: B::NAME.as_ptr(),
-        basicsize: c_int::try_from(size_of::<Object<B>>())?,
-        itemsize: 0,
-        flags: u32::try_from(
-            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
-        )?,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: attached; the slots have the signatures that their numbers ask for, end with a zero, and are
-    // copied; the layout begins with `PyObject`.
-    unsafe {
-        let class = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))?;
-        Ok(class.cast_into_unchecked::<PyType>())
-    }
+        .attribute(c"cr_frame", inner_getter::<B>)
+        .attribute(c"cr_await", inner_getter::<B>)
+        .attribute(c"cr_code", inner_getter::<B>)
+        .method(c"send", send_method::<B>, ffi::METH_O, c"Resumes it with a value.")
+        .method(c"throw", throw_method::<B>, ffi::METH_VARARGS, c"Raises an exception where it waits.")
+        .method(c"close", close_method::<B>, ffi::METH_NOARGS, c"Ends it.");
+    // SAFETY: attached; the slots, getters and methods have their signatures.
+    unsafe { blueprint.make(py) }
 }
 
 /// Runs `work` on the body, unless it is running already.
@@ -325,7 +280,7 @@ unsafe extern "C" fn inner_getter<B: Coroutine>(
     closure: *mut c_void,
 ) -> *mut ffi::PyObject {
     attached(|py| {
-        // SAFETY: `closure` is the name that `make_class` put there, which lives as long as the process.
+        // SAFETY: `closure` is the attribute's name, which `Blueprint::attribute` put there.
         let name = unsafe { CStr::from_ptr(closure.cast_const().cast()) };
         let inner = with::<B, _>(py, object, |body| Ok(body.inner(py))).ok().flatten();
         let value = inner.and_then(|inner| inner.getattr(name.to_str().ok()?).ok());
@@ -563,38 +518,16 @@ unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
 unsafe extern "C" fn traverse<B: Coroutine>(
     object: *mut ffi::PyObject,
     visit: ffi::visitproc,
-    arg: *mut c_void,
+    argument: *mut c_void,
 ) -> c_int {
     let this = object.cast::<Object<B>>();
-    // SAFETY: the collector passes live objects of this type. Rule 2 keeps it off a body that is in use.
+    // SAFETY: the collector passes live objects of this type, and its own function and argument. Rule 2 keeps it off a
+    // body that is in use.
     unsafe {
-        let mut call = |object: *mut ffi::PyObject| {
-            if object.is_null() { 0 } else { visit(object, arg) }
-        };
-        let class = call(ffi::Py_TYPE(object).cast());
+        let class = visit(ffi::Py_TYPE(object).cast(), argument);
         if class != 0 || (*this).busy {
             return class;
         }
-        (*this).body.visit(&mut call)
+        visit::from_slot(&*(*this).body, visit, argument)
     }
-}
-
-impl<T> Ref<T> {
-    /// For [`Coroutine::visit`].
-    pub(crate) fn pointer(&self) -> *mut ffi::PyObject {
-        self.0.as_ptr()
-    }
-}
-
-/// Visits everything in a list, until one says to stop.
-pub(crate) fn visit_all(
-    visit: &mut dyn FnMut(*mut ffi::PyObject) -> c_int,
-    pointers: &[*mut ffi::PyObject],
-) -> c_int {
-    pointers.iter().map(|&pointer| visit(pointer)).find(|&stop| stop != 0).unwrap_or(0)
-}
-
-/// The pointer of an optional reference, for [`visit_all`].
-pub(crate) fn pointer_of<T>(reference: Option<&Ref<T>>) -> *mut ffi::PyObject {
-    reference.map_or(null_mut(), Ref::pointer)
 }

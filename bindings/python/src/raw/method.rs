@@ -1,5 +1,5 @@
-//! Methods that the interpreter calls with its arguments in place, for those that are called often enough for the
-//! difference to count: `PyO3`'s own take a tenth of a hit.
+//! Methods that the interpreter calls with its arguments in place, for methods called so often that
+//! the difference matters: `PyO3`'s own mechanism takes a tenth of a hit.
 
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,43 +16,44 @@ use super::coroutine::panicked;
 
 /// A method of a class, with `N` parameters.
 pub(crate) trait Method<const N: usize> {
-    /// The class that has it.
+    /// The class of the method.
     type Class: PyTypeInfo;
-    /// What Python calls it.
+    /// The method's name in Python.
     const NAME: &'static CStr;
-    /// Its signature, two dashes and what it does.
+    /// Its signature, two dashes and its description.
     const DOC: &'static CStr;
-    /// The names of its parameters; all but the first may be left out.
+    /// The names of its parameters; all except the first are optional.
     const PARAMETERS: [&'static str; N];
 
-    /// Called without `PyO3`'s bookkeeping, so it must touch nothing but `Bound` and `Ref`. `None` if it takes more
-    /// than that.
+    /// Called without `PyO3`'s bookkeeping, so it must use only `Bound` and `Ref`. `None` if the
+    /// call needs more.
     fn call_fast<'py>(
         object: &Bound<'py, Self::Class>,
         arguments: &Arguments<'_, 'py, N>,
     ) -> Option<Bound<'py, PyAny>>;
 
-    /// Called if the above said `None`.
+    /// Called if `call_fast` returned `None`.
     fn call<'py>(
         object: &Bound<'py, Self::Class>,
         arguments: &Arguments<'_, 'py, N>,
     ) -> PyResult<Bound<'py, PyAny>>;
 }
 
-/// What a call gave for each parameter.
+/// The argument for each parameter, if given.
 pub(crate) type Arguments<'a, 'py, const N: usize> = [Option<Borrowed<'a, 'py, PyAny>>; N];
 
-/// Gives the class the method.
+/// Adds the method to the class.
 pub(crate) fn add<M: Method<N>, const N: usize>(py: Python<'_>) -> PyResult<()> {
     let class = M::Class::type_object(py);
-    // The interpreter keeps a pointer to it; the class lives as long as the process.
+    // The interpreter keeps a pointer to the definition; the class lives as long as the process.
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: M::NAME.as_ptr(),
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: call::<M, N> },
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS as c_int,
         ml_doc: M::DOC.as_ptr(),
     }));
-    // SAFETY: attached; the definition is whole and lives on; the function has the signature of its flags.
+    // SAFETY: attached; the definition is complete and lives on; the function has the signature of
+    // its flags.
     let method = unsafe {
         let class: *mut ffi::PyTypeObject = class.as_type_ptr();
         Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class, definition))?
@@ -67,8 +68,9 @@ pub(super) unsafe extern "C" fn call<M: Method<N>, const N: usize>(
     positional: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached. The descriptor, ours or the interpreter's, has checked that the object is of the class. `given` are `positional`
-    // arguments, then one for each of `names`, null or a tuple of strings; all outlive the call.
+    // SAFETY: attached. The descriptor, ours or the interpreter's, has checked the class of the
+    // object. `given` are `positional` arguments, then one for each of `names`, null or a tuple of
+    // strings; all outlive the call.
     unsafe {
         let py = Python::assume_attached();
         let object = Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<M::Class>();
@@ -104,7 +106,7 @@ pub(super) unsafe extern "C" fn call<M: Method<N>, const N: usize>(
     }
 }
 
-/// Puts arguments where their parameters are; the errors are those of a Python function.
+/// Assigns arguments to their parameters; the errors are those of a Python function.
 fn arrange<'a, 'py, M: Method<N>, const N: usize>(
     given: impl Iterator<Item = Borrowed<'a, 'py, PyAny>>,
     positional: usize,

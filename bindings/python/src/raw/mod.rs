@@ -3,6 +3,7 @@
 //! - [`Ref`]: a reference to a Python object whose drop is one decrement;
 //! - [`GilCell`]: state that the interpreter's lock guards;
 //! - `attribute`: what an object holds, without code of its class;
+//! - `class`: classes that this module makes; `visit`: what the garbage collector sees of an object;
 //! - `calls`: calls of Python code, which a daemon thread may not come back from;
 //! - `context`: context variables;
 //! - `interpreter`: which interpreter runs here;
@@ -28,6 +29,7 @@ pub(crate) mod async_method;
 pub(crate) mod attribute;
 pub(crate) mod bound;
 pub(crate) mod calls;
+mod class;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod function;
@@ -37,14 +39,16 @@ pub(crate) mod pending;
 pub(crate) mod stack;
 mod stop;
 pub(crate) mod text;
+pub(crate) mod visit;
 
 use std::cell::{RefCell, RefMut};
 use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ptr::null_mut;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit, ffi};
 
 /// A strong reference to a Python object.
 ///
@@ -52,6 +56,7 @@ use pyo3::{PyTraverseError, PyVisit, ffi};
 /// see the lock being taken, as in a slot of ours. This one decrements at once, which is sound because it
 /// cannot leave the attached thread: it is neither `Send` nor `Sync`, so it lives on the stack of a function
 /// that holds the lock, or inside an object that only the interpreter frees.
+#[repr(transparent)]
 pub(crate) struct Ref<T = PyAny>(ManuallyDrop<Py<T>>, PhantomData<*mut ()>);
 
 impl<T> Ref<T> {
@@ -74,9 +79,10 @@ impl<T> Ref<T> {
         std::ptr::eq(self.0.as_ptr(), other.as_ptr())
     }
 
-    /// Shows the object to the garbage collector.
-    pub(crate) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&*self.0)
+    /// The object, for the interpreter's own functions.
+    #[inline]
+    fn pointer(&self) -> *mut ffi::PyObject {
+        self.0.as_ptr()
     }
 }
 
@@ -120,8 +126,8 @@ impl<T> GilCell<T> {
         self.0.borrow_mut()
     }
 
-    /// For the garbage collector's visits, which may not take a token.
-    pub(crate) fn visit<R>(&self, work: impl FnOnce(&T) -> R) -> Option<R> {
+    /// For the garbage collector's visits, which may not take a token. `None`: the state is borrowed.
+    pub(crate) fn peek<R>(&self, work: impl FnOnce(&T) -> R) -> Option<R> {
         self.0.try_borrow().ok().map(|state| work(&state))
     }
 
@@ -142,6 +148,17 @@ fn attached<R>(work: impl FnOnce(Python<'_>) -> R) -> R {
     // SAFETY: called by slots only, so the thread is attached (contract 1).
     let result = run(unsafe { Python::assume_attached() });
     result.expect("it did not run if the interpreter refused")
+}
+
+/// A result as the interpreter takes it from a slot: a new reference, or null and an exception.
+fn to_pointer(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> *mut ffi::PyObject {
+    match result {
+        Ok(object) => object.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            null_mut()
+        }
+    }
 }
 
 /// Whether two objects that are exactly `str`, both `bytes`, or numbers among `int`, `float` and `bool` are equal.

@@ -359,7 +359,7 @@ def test_arguments_that_cannot_be_are_told() -> None:
     refused(ValueError, "skip_args", skip_args=-1)
     refused(TypeError, "key is a function", key=1)
     refused(ValueError, "maxsize", maxsize=-1)
-    refused(TypeError, "default_ttl", ttl="soon")
+    refused(TypeError, "^ttl is a number of seconds", ttl="soon")
     with pytest.raises(TypeError, match="decorated"):
         AgentCache("r")(1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on_loop"):

@@ -46,6 +46,26 @@ def test_a_size_that_is_refused_is_refused_in_true_words(
 
 
 @pytest.mark.parametrize(
+    ("ttl", "error", "words"),
+    [
+        ("5", TypeError, "is a number of seconds .* not str"),
+        (True, TypeError, "is a number of seconds .* not bool"),
+        (math.nan, ValueError, "is a finite number of seconds, not NaN"),
+    ],
+)
+def test_a_time_to_live_is_refused_under_the_name_of_its_argument(
+    ttl: Any, error: type[Exception], words: str
+) -> None:
+    """`AsyncTTL` and `AgentCache` spoke of `default_ttl`, an argument that they do not have."""
+    with pytest.raises(error, match=f"^default_ttl {words}"):
+        AsyncCache(default_ttl=ttl)
+    with pytest.raises(error, match=f"^time_to_live {words}"):
+        AsyncTTL(time_to_live=ttl)
+    with pytest.raises(error, match=f"^ttl {words}"):
+        AgentCache("pages", ttl=ttl)
+
+
+@pytest.mark.parametrize(
     ("size", "error", "words"),
     [
         (0, ValueError, "max_batch_size is a number of keys, 1 or more, not 0"),

@@ -517,7 +517,7 @@ def test_get_passes_for_a_coroutine_function(run: Run) -> None:
     assert inspect.iscoroutinefunction(AsyncCache().get)
     assert list(inspect.signature(AsyncCache().get).parameters) == ["key", "loader", "batch_loader", "ttl"]
     assert (AsyncCache.get.__name__, AsyncCache.get.__qualname__) == ("get", "Cache.get")
-    assert AsyncCache.get.__doc__ is not None and "on a miss what the loader brings" in AsyncCache.get.__doc__
+    assert AsyncCache.get.__doc__ is not None and "on a miss the loader's result" in AsyncCache.get.__doc__
     for stand_in in (mock.create_autospec(AsyncCache, instance=True), mock.AsyncMock(spec=AsyncCache)):
         stand_in.get.return_value = 5
         assert run(stand_in.get("key")) == 5

@@ -3,7 +3,7 @@
 use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
 
-use super::{Outcome, create_like, fact, line, lock, replace};
+use super::{LOCK_TIMEOUT, Outcome, create_like, fact, file_like, line, options_like};
 use crate::args::{Compact, Output};
 use crate::entries::Lost;
 use crate::failure::Failure;
@@ -16,16 +16,21 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
         let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
         return Err(Failure::Other(what.to_owned()));
     }
-    if args.out.is_none() {
-        // If there is no file to compact, fail before a lock, or a folder for it, is created.
-        drop(args.source.open(host)?);
-    }
-    let _lock = args.out.is_none().then(|| lock(&args.source.path)).transpose()?;
-    let snapshot = args.source.open(host)?;
+    // Opened before the lock is taken: if there is no file, no lock and no folder for a lock is
+    // created.
+    let mut snapshot = args.source.open(host)?;
     let target = args.out.as_ref().unwrap_or(&args.source.path);
-    let mut to = match &args.out {
-        Some(out) => create_like(out, &snapshot, &args.source.access, host)?,
-        None => replace(&snapshot, &args.source.access, host)?,
+    let mut lock = None;
+    let mut to = if let Some(out) = &args.out {
+        create_like(out, &snapshot, &args.source.access, host)?
+    } else {
+        let file = file_like(target, &snapshot, &args.source.access, host)?;
+        let locked = lock.insert(file.lock(LOCK_TIMEOUT)?);
+        // Another process may have saved meanwhile.
+        snapshot = locked
+            .open()?
+            .ok_or_else(|| Failure::Other(format!("{}: the file was removed meanwhile", target.display())))?;
+        locked.write(options_like(&snapshot))?
     };
     let is_live = |deadline: Option<u64>| deadline.is_none_or(|deadline| deadline > host.now);
     let (mut expired, mut lost) = (0u64, Lost::default());

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use async_cache_disk::{Compression, Pushed, Secret, Times, Writer};
+use async_cache_disk::{Compression, RecordNumber, Secret, Times, WriteOptions, Writer};
 use serde_json::{Value, json};
 
-use super::{Outcome, create, export, fact, line, options};
+use super::{Outcome, create, export, fact, line, new_file};
 use crate::args::{Import, ImportCompression, Output};
 use crate::failure::Failure;
 use crate::host::Host;
@@ -90,7 +90,7 @@ enum Wrong {
 struct Importer {
     writer: Writer,
     /// For two lines with the same key the later line counts.
-    pushed: HashMap<Vec<u8>, Pushed>,
+    pushed: HashMap<Vec<u8>, RecordNumber>,
 }
 
 impl Importer {
@@ -100,8 +100,9 @@ impl Importer {
             Some(ImportCompression::Zstd) => Compression::ZSTD,
             None => Compression::OFF,
         };
-        let options = options(version, head.saved_at).secret(secret).compression(compression);
-        Ok(Self { writer: create(&args.out, options)?, pushed: HashMap::new() })
+        let file = new_file(&args.out, version).secret(secret).compression(compression);
+        let writer = create(&file, WriteOptions::new(head.saved_at))?;
+        Ok(Self { writer, pushed: HashMap::new() })
     }
 
     fn entry(&mut self, line: &Value) -> Result<(), Wrong> {

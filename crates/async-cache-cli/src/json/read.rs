@@ -5,7 +5,7 @@ use rmpv::ValueRef;
 use rmpv::decode::read_value_ref_with_max_depth;
 use serde_json::{Map, Value, json};
 
-use super::{MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
+use super::{ARRAYS, MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
 
 /// Longer integers are shown in hexadecimal: the time for decimal digits grows with the square of
 /// the length.
@@ -110,7 +110,7 @@ impl Reader {
 
     /// `None` if the body does not have the form of its kind, or nests too deep.
     fn ext(&self, kind: i8, body: &[u8], levels: u16) -> Option<Value> {
-        if let Some((_, name)) = kind::ARRAYS.iter().find(|(array, _)| *array == kind) {
+        if let Some((_, name)) = ARRAYS.iter().find(|(array, _)| *array == kind) {
             let ValueRef::Array(items) = parse(body, levels)? else { return None };
             return Some(named(name, self.array(&items, levels)?));
         }

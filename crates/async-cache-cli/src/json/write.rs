@@ -4,7 +4,7 @@ use num_bigint::BigInt;
 use rmpv::Value as Packed;
 use serde_json::Value;
 
-use super::{float_from_json, from_base64, int, kind, tagged, time};
+use super::{ARRAYS, float_from_json, from_base64, int, kind, tagged, time};
 
 pub(super) fn value(value: &Value) -> Result<Vec<u8>, String> {
     pack(&convert(value)?)
@@ -47,7 +47,7 @@ fn array(items: &[Value]) -> Result<Packed, String> {
 }
 
 fn special(name: &str, content: &Value) -> Result<Packed, String> {
-    if let Some((kind, _)) = kind::ARRAYS.iter().find(|(_, array)| *array == name) {
+    if let Some((kind, _)) = ARRAYS.iter().find(|(_, array)| *array == name) {
         return Ok(Packed::Ext(*kind, pack(&array(items(name, content)?)?)?));
     }
     Ok(match name {

@@ -1,45 +1,49 @@
-//! Loops: when the calls that one caller makes go round in circles.
+//! Loops: detects when the calls of a caller go round in circles.
 //!
-//! Owns the recent calls of one caller, and how long they have been repeating themselves. A *caller* is a session,
-//! or one running call of a tool: calls are compared with their siblings only, so what a tool calls inside is no
-//! part of its caller's rhythm.
+//! Owns the recent calls of a caller, and the length of their repetitions. A *caller* is a session,
+//! or a running call of a tool: calls are compared with their siblings only, so the calls that a
+//! tool makes inside are not part of its caller's sequence.
 //!
-//! A call goes through three states: *asked* ([`History::check`]; an alarm may refuse it, and then it was never
-//! made), *begun* ([`History::begin`]), *ended* ([`History::end`], with an outcome; a cancelled call never ends).
+//! A call goes through three states: *asked* ([`History::check`]; an alarm may refuse the call, and
+//! then it was never made), *begun* ([`History::begin`]), *ended* ([`History::end`], with an
+//! outcome; a cancelled call never ends).
 //!
 //! Rules:
-//! 1. Two calls are *alike* if they are the same call (tool and arguments), and their outcomes are not known to
-//!    differ. So the same call with another outcome is progress, and calls that still run count.
-//! 2. For each period p from 1 to [`LONGEST_CYCLE`], `runs[p - 1]` is how many calls, up to the last one begun,
-//!    are each alike to the one p calls before them, without a gap.
+//! 1. Two calls are *alike* if they are the same call (tool and arguments), and their outcomes are
+//!    not known to differ. So the same call with another outcome is progress, and calls that still
+//!    run count.
+//! 2. For each period p from 1 to [`LONGEST_CYCLE`], `runs[p - 1]` is the number of calls, up to
+//!    the last begun, that are each alike to the call p calls before, without a gap.
 //! 3. A cycle of p calls has been run in full n times when `runs[p - 1]` is (n - 1) * p.
-//! 4. The alarm is the call that would go on with a cycle that has been run in full as often as its limit says:
-//!    [`Limits::max_repeats`] times for one call on its own, [`Limits::max_cycles`] times for longer cycles. The
-//!    shortest period is named.
+//! 4. An alarm is raised at the call that would continue a cycle that has been run in full as often
+//!    as its limit allows: [`Limits::max_repeats`] times for a single call, [`Limits::max_cycles`]
+//!    times for longer cycles. The alarm names the shortest period.
 //!
-//! So the history is bounded (rule 2 needs the last [`LONGEST_CYCLE`] calls, and twice as many are kept for calls
-//! that end late), and a call costs the same however long the history is.
+//! So the history is bounded (rule 2 needs the last [`LONGEST_CYCLE`] calls, and twice as many are
+//! kept for calls that end late), and the cost of a call does not depend on the length of the
+//! history.
 
 use std::num::NonZeroU32;
 
-/// The longest cycle of calls that is recognised.
+/// The longest detected cycle of calls.
 pub const LONGEST_CYCLE: usize = 8;
 
-/// Calls that are kept: a call that ends after so many others have begun does not count as progress any more.
+/// The number of kept calls: a call that ends after this many further calls have begun does not
+/// count as progress any more.
 const KEPT: usize = 2 * LONGEST_CYCLE;
 
 /// How often is too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How often in a row one call may have one outcome.
+    /// How often in a row a call may have the same outcome.
     pub max_repeats: NonZeroU32,
     /// How many calls may be around a call, itself included.
     pub max_depth: u32,
 }
 
 impl Limits {
-    /// How often in a row a cycle of two or more calls may be run: half of `max_repeats`, rounded up, and at
-    /// least twice, for once is no cycle.
+    /// How often in a row a cycle of two or more calls may be run: half of `max_repeats`, rounded
+    /// up, and at least twice, because a single run is no cycle.
     pub fn max_cycles(&self) -> u32 {
         self.max_repeats.get().div_ceil(2).max(2)
     }
@@ -49,21 +53,22 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Alarm {
-    /// It would be the `count`th in a row, and all of them had one outcome.
+    /// The call would be the `count`th in a row with the same outcome.
     Repeat {
-        /// With the call that is refused.
+        /// Including the refused call.
         count: u32,
     },
-    /// The last `period` calls were made over and over, `count` times in full, and this one goes on with it.
+    /// The last `period` calls were made over and over, `count` times in full, and the refused call
+    /// continues the cycle.
     Oscillation {
         /// How many calls make a cycle: 2 to [`LONGEST_CYCLE`].
         period: usize,
         /// How often the cycle has been run.
         count: u32,
     },
-    /// There would be `depth` calls, one inside the other.
+    /// There would be `depth` calls, nested in each other.
     Depth {
-        /// With the call that is refused.
+        /// Including the refused call.
         depth: u32,
     },
 }
@@ -72,17 +77,17 @@ pub enum Alarm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
-/// A call that was made.
+/// A previous call.
 #[derive(Debug)]
 pub struct Past<C, R> {
     call: u64,
-    /// What was asked, for reports.
+    /// The call, for reports.
     pub asked: C,
-    /// What came of it; `None` as long as it runs.
+    /// The outcome of the call; `None` while it runs.
     pub outcome: Option<R>,
 }
 
-/// The recent calls of one caller. `C` is what a front wants to know of a call later, `R` an outcome.
+/// The recent calls of a caller. `C` is a front's description of a call, `R` an outcome.
 #[derive(Debug)]
 pub struct History<C, R> {
     recent: [Option<Past<C, R>>; KEPT],
@@ -97,8 +102,8 @@ impl<C, R> Default for History<C, R> {
 }
 
 impl<C, R> History<C, R> {
-    /// Whether a call would go on with a loop, or nest too deep. `call` names tool and arguments; `depth` is how
-    /// many calls are around it, itself included.
+    /// Whether a call would continue a loop, or nest too deep. `call` names tool and arguments;
+    /// `depth` is the number of nested calls, including this call.
     #[inline]
     pub fn check(&self, limits: &Limits, call: u64, depth: u32) -> Option<Alarm> {
         if depth > limits.max_depth {
@@ -107,7 +112,7 @@ impl<C, R> History<C, R> {
         let max_repeats = limits.max_repeats.get();
         for (period, &run) in (1..).zip(&self.runs) {
             let cycles = if period == 1 { max_repeats } else { limits.max_cycles() };
-            // In `u64`, for a limit may be as large as it likes.
+            // In `u64`, because a limit may be arbitrarily large.
             if u64::from(run) < u64::from(cycles - 1) * period as u64 || !self.is_call(call, period) {
                 continue;
             }
@@ -120,12 +125,13 @@ impl<C, R> History<C, R> {
         None
     }
 
-    /// Notes that a call begins. The call that makes room for it, if there is one, is handed out.
+    /// Records that a call begins. Returns the call that was dropped to make room, if any.
     #[inline]
     pub fn begin(&mut self, call: u64, asked: C) -> (Ticket, Option<Past<C, R>>) {
         for period in 1..=LONGEST_CYCLE {
             let run = if self.is_call(call, period) { self.runs[period - 1].saturating_add(1) } else { 0 };
-            // One less than the highest, so that counts, which are one or two more, do not overflow.
+            // Less than the highest number, so that counts, which are one or two larger, do not
+            // overflow.
             self.runs[period - 1] = run.min(u32::MAX - 1);
         }
         let ticket = Ticket(self.begun);
@@ -134,7 +140,8 @@ impl<C, R> History<C, R> {
         (ticket, self.recent[Self::slot(ticket.0)].replace(past))
     }
 
-    /// The known outcomes of the same call that are near enough to be compared with this one's.
+    /// The known outcomes of the same call that are near enough for a comparison with this call's
+    /// outcome.
     #[inline]
     pub fn twins(&self, ticket: Ticket) -> impl Iterator<Item = &R> {
         let call = self.at(ticket.0).map(|past| past.call);
@@ -144,15 +151,17 @@ impl<C, R> History<C, R> {
         })
     }
 
-    /// Notes what came of a call; `is_same` says whether it is the same as another outcome of that call. Runs
-    /// that the call would be part of are cut where outcomes differ. The outcome comes back if nobody needs it.
+    /// Records the outcome of a call; `is_same` compares it with an earlier outcome of the call.
+    /// Where outcomes differ, runs through this call are cut. Returns the outcome if it is not
+    /// needed.
     #[inline]
     pub fn end(&mut self, ticket: Ticket, outcome: R, mut is_same: impl FnMut(&R) -> bool) -> Option<R> {
         let Some(call) = self.at(ticket.0).map(|past| past.call) else { return Some(outcome) };
         for at in self.near(ticket) {
             let Some(Past { call: other, outcome: Some(known), .. }) = self.at(at) else { continue };
             if *other == call && !is_same(known) {
-                // The later of the two is not alike to the earlier one, so a run of that period begins after it.
+                // The later of the two is not alike to the earlier, so a run of that period begins
+                // after it.
                 let after = self.begun - 1 - at.max(ticket.0);
                 let run = &mut self.runs[at.abs_diff(ticket.0) as usize - 1];
                 *run = (*run).min(u32::try_from(after).unwrap_or(u32::MAX));
@@ -162,17 +171,17 @@ impl<C, R> History<C, R> {
         past.outcome.replace(outcome)
     }
 
-    /// The last `count` calls, the first one first; as many of them as are kept.
+    /// The last `count` calls, oldest first; fewer if fewer are kept.
     pub fn last(&self, count: usize) -> impl Iterator<Item = &Past<C, R>> {
         (self.begun.saturating_sub(count as u64)..self.begun).filter_map(|at| self.at(at))
     }
 
-    /// What was asked in a call that was made not long ago.
+    /// The description of a recent call.
     pub fn asked(&self, call: u64) -> Option<&C> {
         self.iter().find(|past| past.call == call).map(|past| &past.asked)
     }
 
-    /// All calls that are kept.
+    /// All kept calls.
     pub fn iter(&self) -> impl Iterator<Item = &Past<C, R>> {
         self.recent.iter().flatten()
     }
@@ -194,7 +203,7 @@ impl<C, R> History<C, R> {
         (at.saturating_sub(reach)..self.begun.min(at + reach + 1)).filter(move |&other| other != at)
     }
 
-    /// Whether the call that was made `period` calls before the next one is this one.
+    /// Whether the call that was made `period` calls before the next call is this call.
     #[inline]
     fn is_call(&self, call: u64, period: usize) -> bool {
         let at = self.begun.checked_sub(period as u64).and_then(|at| self.at(at));

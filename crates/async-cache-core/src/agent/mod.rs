@@ -1,10 +1,12 @@
-//! Agents: which sessions are open, which tools share a resource, and when a sequence of calls is a loop.
+//! Agents: which sessions are open, which tools share a resource, and when a sequence of calls is a
+//! loop.
 //!
-//! - [`Sessions`]: sessions by id, counted, so that one id in several places is one session
-//! - [`Resources`]: which tools a write to a resource makes stale
-//! - [`History`]: the calls that one caller made, and the loops in them
+//! - [`Sessions`]: sessions by id, counted, so that the same id in several places is a single
+//!   session
+//! - [`Resources`]: the tools that a write to a resource makes stale
+//! - [`History`]: the calls of a caller, and the loops in them
 //!
-//! What a session or a tool *is* (its caches, its context variable) is the fronts' business.
+//! The fronts define the content of a session and of a tool (caches, context variables).
 
 mod loops;
 mod resources;

@@ -1,9 +1,10 @@
-//! Which tools read a resource. A write to it makes the results of all of them stale.
+//! The tools that read a resource. A write to the resource makes the results of all of them stale.
 //!
-//! Owns the lists of readers by resource name. A reader is a handle that a front can upgrade or not (tools may be
-//! dropped before the process ends): [`Resources::readers`] forgets those that are gone, so that tools made in a
-//! loop do not pile up. Owns, too, which resources were written to: a tool may open a file of older results after
-//! that, and [`Resources::register`] says so.
+//! Owns the lists of readers by resource name. A reader is a handle that a front may be unable to
+//! upgrade (tools may be dropped before the process ends): [`Resources::readers`] removes readers
+//! that are gone, so that tools made in a loop do not pile up. Also owns the names of resources
+//! that were written to: a tool may open a file of older results afterwards, and
+//! [`Resources::register`] reports this.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +27,8 @@ impl<T> Resources<T> {
         Self { readers: BTreeMap::new(), written: BTreeSet::new() }
     }
 
-    /// Notes that a tool reads a resource; whether the resource was written to before, so that what the tool has
-    /// from a file is stale.
+    /// Records that a tool reads a resource. Returns whether the resource was written to before; if
+    /// so, the tool's results from a file are stale.
     #[must_use = "stale results must go"]
     pub fn register(&mut self, resource: &str, tool: T) -> bool {
         match self.readers.get_mut(resource) {
@@ -37,14 +38,14 @@ impl<T> Resources<T> {
         self.written.contains(resource)
     }
 
-    /// Notes that a resource is written to.
+    /// Records that a resource is written to.
     pub fn write(&mut self, resource: &str) {
         if !self.written.contains(resource) {
             self.written.insert(resource.into());
         }
     }
 
-    /// The readers of a resource that `upgrade` still finds; the others are forgotten.
+    /// The readers of a resource that `upgrade` still finds; all others are removed.
     pub fn readers<U>(&mut self, resource: &str, mut upgrade: impl FnMut(&T) -> Option<U>) -> Vec<U> {
         let Some(readers) = self.readers.get_mut(resource) else { return Vec::new() };
         let mut found = Vec::with_capacity(readers.len());
@@ -60,7 +61,7 @@ impl<T> Resources<T> {
         found
     }
 
-    /// The names of all resources that somebody was registered for and not forgotten.
+    /// The names of all resources with a registered reader.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.readers.keys().map(|name| &**name)
     }

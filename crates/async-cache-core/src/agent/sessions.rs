@@ -1,17 +1,17 @@
-//! Sessions by id. A session lives from the first who enters it to the last who leaves.
+//! Sessions by id. A session lives from the first `enter` to the last `leave`.
 //!
 //! | state | `enter` | `leave` |
 //! |---|---|---|
-//! | not open | opens it: a new session, whatever had the id before | `None` |
-//! | open, entered n times | the same session, n + 1 | n - 1; at 0 it is handed out to be ended |
+//! | not open | opens a new session, independent of earlier sessions with the id | `None` |
+//! | open, entered n times | the same session, n + 1 | n - 1; at 0, the session is returned, and the caller ends it |
 //!
-//! Invariant: every session here was entered at least once more than it was left. A session that was handed out
-//! is never found again: its id opens another one.
+//! Invariant: every session here was entered at least once more than it was left. A returned
+//! session is never found again: its id opens another session.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
-/// The sessions that are open. `S` is what a front keeps for one.
+/// The open sessions. `S` is a front's state of a session.
 #[derive(Debug)]
 pub struct Sessions<S> {
     open: HashMap<Box<str>, (S, NonZeroUsize)>,
@@ -24,7 +24,7 @@ impl<S> Default for Sessions<S> {
 }
 
 impl<S> Sessions<S> {
-    /// Enters a session, which `make` opens if it is not open.
+    /// Enters a session. If the session is not open, `make` opens it.
     pub fn enter(&mut self, id: &str, make: impl FnOnce() -> S) -> &S {
         let (session, entered) = self
             .open
@@ -35,7 +35,7 @@ impl<S> Sessions<S> {
         session
     }
 
-    /// Leaves a session. The last one to leave gets it, and ends it.
+    /// Leaves a session. The last leaver gets the session, and must end it.
     pub fn leave(&mut self, id: &str) -> Option<S> {
         let (_, entered) = self.open.get_mut(id)?;
         if let Some(others) = NonZeroUsize::new(entered.get() - 1) {

@@ -1,9 +1,10 @@
-//! Names in a line, where one can be put before or after another.
+//! Names in a line, with insertion before or after a name.
 //!
-//! Owns the places: numbers, so that two names are compared by comparing their places. A name that is put between two
-//! others gets a number between theirs. When there is none left, the names around are spread over a wider range: the
-//! smallest that is sparse enough, which makes the work of an insertion grow with the logarithm of the line's length on
-//! average (Bender and others, "Two simplified algorithms for maintaining order in a list").
+//! Owns the places: numbers, so that two names are compared by comparing their places. A name
+//! inserted between two names gets a number between theirs. When no number is left, the names
+//! around are spread over the smallest range that is sparse enough, so the work of an insertion
+//! grows with the logarithm of the line's length on average (Bender and others, "Two simplified
+//! algorithms for maintaining order in a list").
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ pub(super) enum At {
     Back,
     /// Directly before the name with this place.
     Before(Place),
-    /// Directly after it.
+    /// Directly after the name with this place.
     After(Place),
 }
 
@@ -29,11 +30,11 @@ pub(super) struct Line<N> {
 /// The place of the first name: in the middle, for a line grows at both ends.
 const FIRST: Place = 1 << 63;
 
-/// What is left free between the names at an end.
+/// The free numbers between the names at an end.
 const STEP: u64 = 1 << 32;
 
-/// The smallest range that names are spread over, as a power of two. With four places for a name in it, there is one
-/// left beside each.
+/// The smallest range over which names are spread, as a power of two. With four places for each
+/// name, there is a free place beside each.
 const SMALLEST_RANGE: u32 = 4;
 
 impl<N: Copy> Line<N> {
@@ -46,7 +47,8 @@ impl<N: Copy> Line<N> {
         self.names.remove(&place);
     }
 
-    /// Puts a name into the line and returns its place. `moved` is told of every other name that has a new place.
+    /// Inserts a name into the line and returns its place. `moved` is called for every name with a
+    /// new place.
     pub(super) fn insert(&mut self, name: N, at: At, mut moved: impl FnMut(N, Place)) -> Place {
         let mut at = match at {
             At::Front => self.names.first_key_value().map_or(at, |(&place, _)| At::Before(place)),
@@ -83,7 +85,7 @@ impl<N: Copy> Line<N> {
             let start = if bits == u64::BITS { 0 } else { around >> bits << bits };
             let end = start + (width - 1) as u64;
             let count = self.names.range(start..=end).count() as u128;
-            // Sparse enough: the wider the range, the sparser it has to be.
+            // Sparse enough: the wider the range, the sparser it must be.
             if bits < u64::BITS && count * 3_u128.pow(bits) > 4_u128.pow(bits) {
                 continue;
             }
@@ -111,7 +113,7 @@ impl<N: Copy> Line<N> {
     }
 }
 
-/// A place between two neighbours, or beyond the one that is there; `None` if there is none left.
+/// A place between two neighbours, or beyond the only neighbour; `None` if no place is left.
 fn between(last: Option<Place>, next: Option<Place>) -> Option<Place> {
     match (last, next) {
         (None, None) => Some(FIRST),
@@ -177,7 +179,8 @@ mod tests {
         model.check();
     }
 
-    /// The place between two neighbours is used up after some sixty names; the work must not grow with the line.
+    /// The place between two neighbours is used up after some sixty names; the work must not grow
+    /// with the line.
     #[test]
     fn names_that_are_all_put_at_one_place_move_few_others() {
         for before in [false, true] {

@@ -4,10 +4,11 @@ use siphasher::sip::SipHasher13;
 
 /// Most buckets that a look-up visits: the home bucket and seven more.
 const MAX_CHAIN: u32 = 8;
-/// Entries per bucket that a writer aims at: at 30 of 42 (or of 40), few buckets in a hundred overflow.
+/// The writer's target for entries per bucket: at 30 of 42 (or of 40), few buckets in a hundred
+/// overflow.
 const MEAN_LOAD: u32 = 30;
 
-/// Hashes keys with one file's seed.
+/// Hashes keys with the seed of a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyHasher(SipHasher13);
 
@@ -26,13 +27,13 @@ impl KeyHasher {
 pub(crate) struct KeyHash(pub(crate) u64);
 
 impl KeyHash {
-    /// What a bucket keeps of the hash.
+    /// The part of the hash that a bucket stores.
     #[allow(clippy::cast_possible_truncation)] // the low 16 bits are meant
     pub(crate) fn tag(self) -> u16 {
         self.0 as u16
     }
 
-    /// The bucket where the search begins; below `buckets` unless that is zero.
+    /// The bucket where the search begins; below `buckets` unless `buckets` is zero.
     #[allow(clippy::cast_possible_truncation)] // (h >> 32) * buckets >> 32 is below buckets
     pub(crate) fn home(self, buckets: u32) -> u32 {
         ((self.0 >> 32).wrapping_mul(u64::from(buckets)) >> 32) as u32
@@ -63,8 +64,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_siphash_1_3_of_the_bare_bytes() {
-        // Key and message of the paper's example. The value comes from an independent implementation, which also gives
-        // the paper's own a129ca6149be45e5 for SipHash-2-4.
+        // Key and message of the paper's example. The value comes from an independent
+        // implementation, which also gives the paper's own a129ca6149be45e5 for SipHash-2-4.
         let seed: [u8; 16] = std::array::from_fn(|i| u8::try_from(i).unwrap());
         let key: Vec<u8> = (0..15).collect();
         assert_eq!(KeyHasher::new(&seed).hash(&key).0, 0xd320_d86d_2a51_9956);

@@ -1,18 +1,20 @@
-//! Checksums and tags of units: both bound to the file and to the place in it (file format, sections 4 and 8).
+//! Checksums and tags of units: both bound to the file and to the position in the file (file
+//! format, sections 4 and 8).
 //!
-//! The checksum finds accidents. The tag is there if the file has a MAC, and finds forgeries: it cannot be made
-//! without the secret. A unit is open only if everything that it must have matches.
+//! The checksum detects accidents. The tag, present if the file has a MAC, detects forgeries: it
+//! cannot be made without the secret. A unit opens only if its checksum and, if required, its tag
+//! match.
 
 use constant_time_eq::constant_time_eq_16;
 
 use crate::secret::Secret;
 
-/// What a checksum takes, at the front of a unit.
+/// The size of a checksum, at the front of a unit.
 pub(crate) const CHECKSUM_BYTES: usize = 4;
-/// What a tag takes, at the end of a unit in a file with a MAC.
+/// The size of a tag, at the end of a unit in a file with a MAC.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// Closes and opens one file's units.
+/// Closes and opens the units of a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seal {
     /// The CRC after the file id.
@@ -36,7 +38,8 @@ impl Seal {
         self.mac.is_some()
     }
 
-    /// The checksum of the unit at `offset` whose body comes in parts, and its tag, which stands behind the body.
+    /// The checksum of the unit at `offset` with a body in parts, and its tag, which follows the
+    /// body.
     pub(crate) fn close_parts(self, offset: u64, parts: &[&[u8]]) -> (u32, Option<[u8; TAG_BYTES]>) {
         let tag = self.mac.map(|mac| mac.tag(offset, parts));
         let begin = crc32c::crc32c_append(self.base, &offset.to_le_bytes());
@@ -44,7 +47,7 @@ impl Seal {
         (crc32c::crc32c_append(body, tag.as_ref().map_or(&[], <[u8; TAG_BYTES]>::as_slice)), tag)
     }
 
-    /// Fills checksum and tag of the unit that will stand at `offset`; it has room for both.
+    /// Fills checksum and tag of the unit to be written at `offset`; the unit has room for both.
     pub(crate) fn close(self, offset: u64, unit: &mut [u8]) {
         let Some((checksum, rest)) = unit.split_first_chunk_mut::<CHECKSUM_BYTES>() else { return };
         let Some(body) = rest.len().checked_sub(self.tag_bytes()) else { return };
@@ -68,7 +71,7 @@ impl Seal {
         constant_time_eq_16(&mac.tag(offset, &[body]), tag).then_some(body)
     }
 
-    /// Begins to check a unit that is too large to be held before it is known to be sound.
+    /// Begins to check a unit that is too large to be held before it is known to be valid.
     pub(crate) fn check(self, offset: u64) -> Check {
         let hasher = self.mac.map(|mac| mac.hasher(offset));
         Check { crc: crc32c::crc32c_append(self.base, &offset.to_le_bytes()), hasher }
@@ -96,7 +99,7 @@ impl Check {
         }
     }
 
-    /// Whether the unit is sound that ends with this tag (empty without a MAC) and has this checksum.
+    /// Whether the unit with this checksum and this tag at its end (empty without a MAC) is valid.
     pub(crate) fn matches(self, checksum: [u8; CHECKSUM_BYTES], tag: &[u8]) -> bool {
         if u32::from_le_bytes(checksum) != crc32c::crc32c_append(self.crc, tag) {
             return false;
@@ -111,7 +114,7 @@ impl Check {
     }
 }
 
-/// Makes the tags of one file.
+/// Makes the tags of a file.
 #[derive(Debug, Clone, Copy)]
 struct Mac {
     secret: Secret,

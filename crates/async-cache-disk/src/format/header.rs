@@ -1,6 +1,7 @@
-//! The header page (file format, section 3). A [`Header`] exists only if everything the page says was checked, against
-//! the length of the file too; so its fields may be used as they are. If there is a secret, the page's tag was checked
-//! before any of them was read, but for format version, features and file id.
+//! The header page (file format, section 3). A [`Header`] exists only if every field of the page
+//! was checked, against the length of the file too; so its fields may be used without further
+//! checks. If there is a secret, the page's tag was checked before all other fields except format
+//! version, features and file id.
 
 use constant_time_eq::constant_time_eq_16;
 
@@ -12,7 +13,7 @@ use crate::secret::Secret;
 
 pub(crate) const HEADER_BYTES: usize = 4096;
 pub(crate) const MAX_LABEL_BYTES: usize = 255;
-/// Two values of a rank stay free for whoever wants to mark something.
+/// Two values of a rank stay free, as marks for users of ranks.
 pub(crate) const MAX_RECORDS: u32 = u32::MAX - 1;
 /// Offsets have 48 bits in the index.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 48;
@@ -51,12 +52,12 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// The first offset behind it. Checked when the header was.
+    /// The first offset behind the section. Checked together with the header.
     pub(crate) fn end(self) -> u64 {
         self.offset.saturating_add(self.bytes)
     }
 
-    /// How many bytes there are from an offset to its end; `None` if the offset is not in it.
+    /// The number of bytes from an offset to the section's end; `None` if the offset is outside.
     pub(crate) fn left_from(self, offset: u64) -> Option<usize> {
         if offset < self.offset {
             return None;
@@ -65,7 +66,7 @@ impl Section {
     }
 }
 
-/// What the header page says.
+/// The content of the header page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) file_id: [u8; 16],
@@ -75,24 +76,24 @@ pub(crate) struct Header {
     pub(crate) entries: u32,
     pub(crate) deadlines: u32,
     pub(crate) buckets: u32,
-    /// What its records have, and with them its pages: a tag, and compressed values.
+    /// The form of its records, and of its pages: with a tag or not, with compressed values or not.
     pub(crate) form: RecordForm,
-    /// The latest time of writing or deleting that the file has; 0 if it has none.
+    /// The latest time of writing or deleting in the file; 0 if the file has none.
     pub(crate) written_until: u64,
     pub(crate) version: String,
     pub(crate) producer: String,
     pub(crate) record_section: Section,
     pub(crate) index_section: Section,
     pub(crate) deadline_section: Section,
-    /// There only if it holds at least one record.
+    /// Present only if the section holds at least one record.
     pub(crate) eager_section: Option<Section>,
     /// There only if values may be compressed.
     pub(crate) dictionary_section: Option<Section>,
-    /// There only if there is anything in it.
+    /// Present only if the section is not empty.
     pub(crate) tombstone_section: Option<Section>,
-    /// What no section covers, between the header and the last of them.
+    /// The ranges between the header and the last section that no section covers.
     pub(crate) gaps: Vec<Section>,
-    /// Where the last section ends, of whatever kind.
+    /// The end of the last section, of any kind.
     pub(crate) end: u64,
 }
 
@@ -107,13 +108,13 @@ pub(crate) enum HeaderFault {
     NoMac,
     /// There is a MAC, and no secret was given.
     NeedsSecret,
-    /// The header's tag was not made with the secret that was given.
+    /// The header's tag was not made with the given secret.
     WrongTag,
 }
 
 impl Header {
-    /// Decodes and checks the first bytes (up to 4096) of a file of `file_bytes` bytes. A file has a MAC if and only if
-    /// a secret is given for it.
+    /// Decodes and checks the first bytes (up to 4096) of a file of `file_bytes` bytes. A file has
+    /// a MAC if and only if a secret is given for it.
     pub(crate) fn decode(page: &[u8], file_bytes: u64, secret: Option<&Secret>) -> Result<Self, HeaderFault> {
         const SHORT: HeaderFault = HeaderFault::Damaged("the file is shorter than its header");
         if !page.starts_with(&MAGIC) {
@@ -271,7 +272,8 @@ impl Header {
         features.into_iter().filter(|(_, is_set)| *is_set).fold(0, |all, (bit, _)| all | bit)
     }
 
-    /// Encodes the page. The labels are at most [`MAX_LABEL_BYTES`] long; what is beyond is left out.
+    /// Encodes the page. The labels are at most [`MAX_LABEL_BYTES`] long; longer labels are
+    /// truncated.
     pub(crate) fn encode(&self, seal: Seal) -> [u8; HEADER_BYTES] {
         let mut page = Vec::with_capacity(HEADER_BYTES);
         page.extend_from_slice(&MAGIC);
@@ -313,7 +315,7 @@ impl Header {
         page
     }
 
-    /// Fills in the tag, if the file has a MAC, and the checksum of a page that has everything else.
+    /// Fills in the tag, if the file has a MAC, and the checksum of an otherwise complete page.
     pub(crate) fn close(page: &mut [u8; HEADER_BYTES], seal: Seal) {
         let Some((checked, checksum)) = page.split_at_mut_checked(CHECKED_BYTES) else { return };
         if let Some(tag) = around_tag(checked).and_then(|parts| seal.header_tag(&parts))
@@ -325,7 +327,7 @@ impl Header {
     }
 }
 
-/// What the header's tag covers: the checked bytes before it and behind it.
+/// The bytes covered by the header's tag: the checked bytes before and behind it.
 fn around_tag(page: &[u8]) -> Option<[&[u8]; 2]> {
     let (before, rest) = page.split_at_checked(TAG_OFFSET)?;
     Some([before, rest.get(TAG_BYTES..)?])

@@ -1,6 +1,6 @@
-//! The 512-byte page that index and deadlines are made of (file format, sections 6 and 7):
-//! checksum u32, count u8, flags u8, two zero bytes, 42 items of 12 bytes; in a file with a MAC 40 of them, and at the
-//! end of the page its tag (section 8).
+//! The 512-byte page of index and deadlines (file format, sections 6 and 7): checksum u32, count
+//! u8, flags u8, two zero bytes, 42 items of 12 bytes; in a file with a MAC, 40 items, and the tag
+//! at the end of the page (section 8).
 
 use super::Fields;
 use super::address::KeyHash;
@@ -20,7 +20,7 @@ pub(crate) fn page_items(has_mac: bool) -> u32 {
     if has_mac { TAGGED_PAGE_ITEMS } else { PAGE_ITEMS }
 }
 
-/// A page that was read and whose checksum matched, and its tag if it must have one.
+/// A page whose checksum matched, and its tag if a tag is required.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Page<'b> {
     items: &'b [u8],
@@ -75,7 +75,7 @@ impl<'b> Page<'b> {
     }
 }
 
-/// One entry of a bucket.
+/// An entry of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) tag: u16,
@@ -101,8 +101,8 @@ impl Slot {
     }
 }
 
-/// Adds an entry to a bucket under construction that holds so many; `false` marks the bucket as overflowed, because
-/// it was full.
+/// Adds an entry to a bucket under construction with this capacity; `false` marks the bucket as
+/// overflowed, because it was full.
 pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot, capacity: u32) -> bool {
     let placed = put_item(page, slot.encode(), capacity);
     if !placed {
@@ -112,7 +112,7 @@ pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot, capacity: u32) -
     placed
 }
 
-/// Adds a deadline to a page under construction that holds so many; `false` if it is full.
+/// Adds a deadline to a page under construction with this capacity; `false` if the page is full.
 pub(crate) fn put_due(page: &mut [u8; PAGE_BYTES], deadline: u64, rank: u32, capacity: u32) -> bool {
     let [d0, d1, d2, d3, d4, d5, d6, d7] = deadline.to_le_bytes();
     let [r0, r1, r2, r3] = rank.to_le_bytes();

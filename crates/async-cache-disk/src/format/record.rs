@@ -1,4 +1,5 @@
-//! Records (file format, section 5): how long one is, and what is where in it. The caller checks checksum and tag.
+//! Records (file format, section 5): the length of a record, and the positions of its parts. The
+//! caller checks checksum and tag.
 
 use std::ops::Range;
 
@@ -16,13 +17,13 @@ const IS_COMPRESSED: u8 = 1 << 2;
 const HAS_TAG: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = HAS_DEADLINE | HAS_WRITTEN_AT;
 
-/// When an entry was written, and when it expires, in nanoseconds since the Unix epoch. From an `Option<u64>`, which is
-/// the deadline, if it is not known when the entry was written.
+/// The time of an entry's writing, and its deadline, in nanoseconds since the Unix epoch. Converts
+/// from an `Option<u64>`, the deadline, for an entry with an unknown time of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Times {
-    /// When it expires; `None`: never.
+    /// The deadline; `None`: never expires.
     pub deadline: Option<u64>,
-    /// When it was written, by the file's clock. `None` counts as older than everything.
+    /// The time of writing, by the file's clock. `None` counts as older than everything.
     pub written_at: Option<u64>,
 }
 
@@ -32,7 +33,7 @@ impl From<Option<u64>> for Times {
     }
 }
 
-/// What the records of one file have: by its required features (file format, section 8).
+/// The form of the records of a file, by its required features (file format, section 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RecordForm {
     /// Every record ends with a tag; otherwise none does.
@@ -53,7 +54,8 @@ impl RecordForm {
     }
 }
 
-/// Where the parts of a record are, counted from its first byte. Nothing in it is trusted before the checksum matched.
+/// The positions of a record's parts, counted from its first byte. Not to be trusted before the
+/// checksum has matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordLayout {
     pub(crate) deadline: Option<u64>,
@@ -61,15 +63,16 @@ pub(crate) struct RecordLayout {
     /// Deadline and time of writing, as they stand.
     pub(crate) stamps: Range<usize>,
     pub(crate) key: Range<usize>,
-    /// The value as it stands, which is not what was saved if it is compressed.
+    /// The value as stored, possibly compressed.
     pub(crate) value: Range<usize>,
     pub(crate) is_compressed: bool,
     total: usize,
 }
 
 impl RecordLayout {
-    /// Reads the head of a record. `None` if the bytes do not begin with a head that this version can read in a file
-    /// of this form. Give at least [`MAX_HEAD_BYTES`], or all that is left of the section.
+    /// Reads the head of a record. `None` if the bytes do not begin with a head that this version
+    /// can read in a file of this form. Give at least [`MAX_HEAD_BYTES`], or the whole rest of the
+    /// section.
     pub(crate) fn parse(bytes: &[u8], form: RecordForm) -> Option<Self> {
         let mut fields = Fields(bytes);
         let (_checksum, flags) = (fields.u32()?, fields.u8()?);
@@ -134,8 +137,8 @@ impl RecordHead {
         head
     }
 
-    /// The head of a record that has these stamps (as [`RecordLayout::stamps`] has them) of a record with these
-    /// flags already.
+    /// The head of a record with the stamps (as in [`RecordLayout::stamps`]) of an existing record
+    /// with these flags.
     pub(crate) fn with_stamps(flags: u8, stamps: &[u8], key_len: u32, value_len: u32) -> Self {
         let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
         head.put(&[flags & KNOWN_FLAGS]);
@@ -145,12 +148,12 @@ impl RecordHead {
         head
     }
 
-    /// Says that the value is compressed.
+    /// Marks the value as compressed.
     pub(crate) fn set_compressed(&mut self) {
         self.set(IS_COMPRESSED);
     }
 
-    /// Says that the record ends with a tag.
+    /// Marks the record as ending with a tag.
     pub(crate) fn set_tagged(&mut self) {
         self.set(HAS_TAG);
     }

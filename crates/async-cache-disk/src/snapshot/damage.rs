@@ -1,4 +1,4 @@
-//! What could not be read or did not verify: counts, and the buckets that are dead for good.
+//! Damage: counts of unreadable and invalid units, and the buckets that are permanently dead.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,19 +7,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::format::address::{KeyHash, chain};
 
-/// What a snapshot could not read or verify since it was opened. The same record counts each time it is asked for.
+/// The units that a snapshot could not read or verify since it was opened. The same record counts
+/// at every request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// Records that a bucket named and that were not valid: each a miss.
+    /// Invalid records named by a bucket: each a miss.
     pub records: u64,
     /// Buckets of the index, each counted once: keys in them are misses from then on.
     pub buckets: u64,
     /// Pages of deadlines: their entries are reclaimed only when they are asked for.
     pub deadline_pages: u64,
-    /// Bytes at the end of the eager records, from the first that was not valid on: their entries are lost.
+    /// Bytes at the end of the eager records, from the first invalid record on: their entries are
+    /// lost.
     pub eager_bytes: u64,
-    /// Errors that the system reported; each is also counted as one of the above.
+    /// Errors reported by the system; each is also counted in another field.
     pub io_errors: u64,
 }
 
@@ -30,15 +32,17 @@ pub(super) struct DamageLog {
     deadline_pages: AtomicU64,
     eager_bytes: AtomicU64,
     io_errors: AtomicU64,
-    /// Set after the first bucket went into `dead_buckets`, so that look-ups in sound files take no lock.
+    /// Set after the first bucket went into `dead_buckets`, so that look-ups in intact files take
+    /// no lock.
     any_dead: AtomicBool,
     dead_buckets: Mutex<Ranges>,
 }
 
-/// A set of numbers as ranges that do not touch, so that a hole in the file takes no memory, however long it is.
+/// A set of numbers as ranges that do not touch, so that a hole in the file takes no memory,
+/// however long it is.
 #[derive(Debug, Default)]
 struct Ranges {
-    /// From the first of each range to the end of it.
+    /// From the first number of each range to its end.
     ends: BTreeMap<u32, u32>,
     /// How many numbers there are in all.
     count: u64,
@@ -49,13 +53,14 @@ impl Ranges {
         self.ends.range(..=number).next_back().is_some_and(|(_, end)| number < *end)
     }
 
-    /// Adds a range, joined with those that it overlaps or touches.
+    /// Adds a range, joined with the ranges that it overlaps or touches.
     fn insert(&mut self, added: Range<u32>) {
         let Range { mut start, mut end } = added;
         if start >= end {
             return;
         }
-        // From the last one on that begins before the end or there: those that do not reach the start are too early.
+        // From the last range that begins at or before the end: ranges that do not reach the start
+        // are too early.
         while let Some((&other_start, &other_end)) = self.ends.range(..=end).next_back() {
             if other_end < start {
                 break;
@@ -128,7 +133,7 @@ impl DamageLog {
     }
 
     fn dead(&self) -> MutexGuard<'_, Ranges> {
-        // Nothing that happens under the lock panics.
+        // Nothing under the lock panics.
         self.dead_buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

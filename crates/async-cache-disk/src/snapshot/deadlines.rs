@@ -8,9 +8,9 @@ use crate::format::page::{PAGE_BYTES, Page, page_items};
 /// An entry and its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file.
+    /// The deadline, in nanoseconds since the Unix epoch by the clock that wrote the file.
     pub deadline: u64,
-    /// Which entry it is.
+    /// The rank of the entry.
     pub rank: u32,
 }
 
@@ -20,7 +20,8 @@ pub struct Deadlines {
     /// The number of the next deadline in the section.
     next: u32,
     page: Box<[u8; PAGE_BYTES]>,
-    /// The number of the page in `page`, if one is there. It was verified when it was read.
+    /// The number of the page in `page`, if a page is there. The page was verified when it was
+    /// read.
     loaded: Option<u32>,
 }
 
@@ -29,11 +30,12 @@ impl Deadlines {
         Self { snapshot, next: 0, page: Box::new([0; PAGE_BYTES]), loaded: None }
     }
 
-    /// The next entry whose deadline is at or before `until`. A call reads one page of 512 bytes at most.
+    /// Returns the next entry whose deadline is at or before `until`. A call reads at most one page
+    /// of 512 bytes.
     ///
-    /// `None`: nothing more is due by then; or the page that tells is damaged, and the next call goes on behind it (and
-    /// behind the hole in the file that it may be in).
-    /// The entries in a damaged page are not reclaimed this way; their own deadlines hold as ever.
+    /// `None`: nothing more is due by then; or the next page is damaged, and the next call
+    /// continues behind the page (and behind the hole in the file around it). The entries in a
+    /// damaged page are not reclaimed in this way; their own deadlines hold as always.
     pub fn next_due(&mut self, until: u64) -> Option<Due> {
         loop {
             let Due { deadline, rank } = self.next_here(until)?;

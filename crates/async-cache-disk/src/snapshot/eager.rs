@@ -1,7 +1,9 @@
-//! Reading eager records: the entries that no look-up finds, because their keys have no canonical encoding.
+//! Reading eager records: the entries that no look-up finds, because their keys have no canonical
+//! encoding.
 //!
-//! They stand one after the other, and only a valid record tells where the next one begins. So the first that does
-//! not verify takes the rest with it, for every walk through the same snapshot (rule 2 of the module).
+//! Eager records follow each other, and only a valid record determines the start of the next. So
+//! the first invalid record makes the rest unreadable, for every walk through the same snapshot
+//! (rule 2 of the module).
 
 use std::fmt;
 
@@ -11,24 +13,26 @@ use super::window::{Loaded, Window};
 use crate::compress::Decompressor;
 use crate::format::header::Section;
 
-/// Goes through the eager records, coldest first. Made by [`Snapshot::eager`]. It owns its snapshot, so it can be
-/// kept between calls; a call reads about 1 MiB or one record, whichever is larger.
+/// Goes through the eager records, coldest first. Made by [`Snapshot::eager`]. It owns its
+/// snapshot, so it can be kept between calls; a call reads about 1 MiB or a record, whichever is
+/// larger.
 pub struct EagerRecords {
     snapshot: Snapshot,
-    /// From the next record to the end of the section. Empty at the end, and behind a record that was lost.
+    /// From the next record to the end of the section. Empty at the end, and behind a lost record.
     rest: Section,
     window: Window,
     decompressor: Decompressor,
 }
 
-/// What [`EagerRecords::next_step`] came to.
+/// The result of [`EagerRecords::next_step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EagerStep<'r> {
     /// An entry.
     Record(EagerRecord<'r>),
-    /// An entry that could not be read or verified, and whatever stands behind it. Nothing comes after this.
+    /// An entry that could not be read or verified, and everything behind it. This is the last
+    /// step.
     Lost {
-        /// How many bytes that is, to the end of the section.
+        /// The number of lost bytes, to the end of the section.
         bytes: u64,
     },
 }
@@ -36,15 +40,17 @@ pub enum EagerStep<'r> {
 /// An eager record that was read and verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EagerRecord<'r> {
-    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
+    /// The deadline, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`:
+    /// never expires.
     pub deadline: Option<u64>,
-    /// When it was written, likewise, if the file says so.
+    /// The time of writing, by the same clock, if the file has it.
     pub written_at: Option<u64>,
-    /// The key's bytes. Equal keys may have different bytes, in two records, too: then the later one counts.
+    /// The key's bytes. Equal keys may have different bytes, even in two records: then the later
+    /// record counts.
     pub key: &'r [u8],
     /// The value's bytes.
     pub value: &'r [u8],
-    /// The record as it stands in its file, for copying.
+    /// The record as stored in its file, for copying.
     pub(crate) stored: Stored<'r>,
 }
 
@@ -54,7 +60,7 @@ impl EagerRecords {
         Self { snapshot, rest, window: Window::new(), decompressor: Decompressor::default() }
     }
 
-    /// The next entry, or the news that it and the rest are lost; `None` at the end.
+    /// The next entry, or [`EagerStep::Lost`] for the rest; `None` at the end.
     pub fn next_step(&mut self) -> Option<EagerStep<'_>> {
         let rest = self.rest;
         if rest.bytes == 0 {

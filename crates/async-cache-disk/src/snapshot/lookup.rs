@@ -1,5 +1,5 @@
-//! Finding one entry: read its bucket, then the record the bucket names. For a small record that is two positioned
-//! reads and, with a used [`Scratch`], no allocation.
+//! Finding an entry: read its bucket, then the record named by the bucket. For a small record, this
+//! takes two positioned reads and, with a used [`Scratch`], no allocation.
 
 use super::unpack::unpack;
 use super::{Record, Snapshot};
@@ -9,12 +9,12 @@ use crate::format::page::{PAGE_BYTES, Page, Slot};
 use crate::format::record::RecordLayout;
 use crate::tombstones::{KeyKind, Tombstones};
 
-/// What is read of a record at first, hoping that it is all.
+/// The bytes of a record in the first read; most records fit.
 const GUESS_BYTES: usize = 512;
-/// A buffer that one big record made larger than this is given back at the next look-up.
+/// If a large record made a buffer larger than this, the buffer is freed at the next look-up.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// The buffers of a look-up, and what else it learned. Keep one per thread.
+/// The buffers of a look-up, and its further results. Keep one per thread.
 #[derive(Debug)]
 pub struct Scratch {
     page: [u8; PAGE_BYTES],
@@ -36,14 +36,15 @@ impl Scratch {
         }
     }
 
-    /// Ranks of records that the last look-up should have compared with the key and could not read or verify.
-    /// One of them may have held the key: whoever looked in order to replace or delete it marks them all as gone.
+    /// Ranks of records that the last look-up should have compared with the key and could not read
+    /// or verify. Each of them may have held the key: a caller that looked in order to replace or
+    /// delete the key marks all of them as gone.
     pub fn lost(&self) -> &[u32] {
         &self.lost
     }
 
-    /// Whether the last look-up found nothing and met a dead bucket: the key may have been there. It will not be
-    /// found through this snapshot again.
+    /// Whether the last look-up found nothing and met a dead bucket: the key may have been there.
+    /// It will not be found through this snapshot again.
     pub fn is_blind(&self) -> bool {
         self.blind
     }
@@ -66,14 +67,15 @@ impl Default for Scratch {
     }
 }
 
-/// An entry that was found.
+/// A found entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found<'s> {
     /// Its place in the order of use; 0 is the coldest.
     pub rank: u32,
-    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
+    /// The deadline, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`:
+    /// never expires.
     pub deadline: Option<u64>,
-    /// When it was written, likewise, if the file says so.
+    /// The time of writing, by the same clock, if the file has it.
     pub written_at: Option<u64>,
     /// The value's bytes, in the scratch.
     pub value: &'s [u8],
@@ -92,11 +94,13 @@ enum Candidate {
 }
 
 impl Snapshot {
-    /// Finds the entry with this key. Never fails: what cannot be read or verified is not there, and
-    /// [`Scratch::lost`] and [`Scratch::is_blind`] tell of it. Expired entries are found too.
+    /// Finds the entry with this key. Never fails: an entry that cannot be read or verified counts
+    /// as absent, and [`Scratch::lost`] and [`Scratch::is_blind`] report it. Expired entries are
+    /// found too.
     ///
-    /// If the bucket that should name the key could not be read or verified once, it counts as damaged for the life
-    /// of this snapshot, even if it could be read later: what a `delete` could not see does not come back.
+    /// If the bucket that should name the key could not be read or verified once, it counts as
+    /// damaged for the life of this snapshot, even if it could be read later: an entry that a
+    /// `delete` could not see does not come back.
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<Found<'s>> {
         let Hit { rank, layout } = self.search_known(key, scratch)?;
         let Scratch { record, decompressor, lost, .. } = scratch;
@@ -109,14 +113,14 @@ impl Snapshot {
         Some(Found { rank, deadline, written_at, value: value? })
     }
 
-    /// The rank of the entry with this key, as [`find`](Self::find) would tell it; the record is verified here too, but
-    /// its value is not decompressed.
+    /// The rank of the entry with this key, as [`find`](Self::find) would return it; the record is
+    /// verified here too, but its value is not decompressed.
     pub fn locate(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
         self.search_known(key, scratch).map(|hit| hit.rank)
     }
 
-    /// The ranks of the entries that were deleted or overwritten since they were written; all, if everything was
-    /// deleted. For a cache that opens this snapshot, and wrote something while it was on its way.
+    /// The ranks of the entries that were deleted or overwritten after their writing; all, if
+    /// everything was deleted. For a cache that opens this snapshot, and wrote during the opening.
     pub fn ranks_of(&self, tombstones: &Tombstones) -> Vec<u32> {
         if tombstones.cleared_at() > 0 {
             return (0..self.len()).collect();
@@ -129,7 +133,8 @@ impl Snapshot {
         older.collect()
     }
 
-    /// [`search`](Self::search) by the ranks that the user knows. What is not in this snapshot is not found.
+    /// [`search`](Self::search) by the ranks known to the user. Entries outside this snapshot are
+    /// not found.
     fn search_known(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
         let hit = self.search(key, scratch);
         if let Some(ranks) = &self.1 {
@@ -164,7 +169,7 @@ impl Snapshot {
                         break;
                     }
                 }
-                // Nobody knows whether it overflowed, so what may have passed it is still looked for.
+                // Whether the bucket overflowed is unknown, so the search continues.
                 None => met_dead = true,
             }
         }
@@ -186,7 +191,7 @@ impl Snapshot {
         opened
     }
 
-    /// Visits all buckets in order: each that verifies, or how many there are from one on that do not.
+    /// Visits all buckets in order: each valid bucket, or the length of a run of invalid buckets.
     pub(crate) fn each_bucket(&self, mut visit: impl FnMut(u32, Result<Page<'_>, u32>)) {
         let (count, mut page) = (self.header().buckets, [0; PAGE_BYTES]);
         let mut bucket = 0;
@@ -219,7 +224,7 @@ impl Snapshot {
         Candidate::Hit(Hit { rank: slot.rank, layout })
     }
 
-    /// Reads and verifies the record that a slot names into the front of the buffer.
+    /// Reads and verifies the record named by a slot into the front of the buffer.
     fn record_at(&self, slot: Slot, buffer: &mut Vec<u8>) -> Option<RecordLayout> {
         if slot.rank >= self.header().entries {
             return None;
@@ -248,7 +253,7 @@ impl Snapshot {
         Some(layout)
     }
 
-    /// The entry whose record a slot names, whoever named it.
+    /// The entry whose record a slot names; the slot may be of any origin.
     pub(super) fn read_slot<'s>(&'s self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
         scratch.begin();
         let layout = self.record_at(slot, &mut scratch.record);
@@ -262,12 +267,14 @@ impl Snapshot {
         record
     }
 
-    /// How many bytes there are from an offset to the end of the records; `None` if it is not among them.
+    /// The number of bytes from an offset to the end of the records; `None` if the offset is
+    /// outside.
     pub(crate) fn left_in_records(&self, offset: u64) -> Option<usize> {
         self.header().record_section.left_from(offset)
     }
 
-    /// Whether an entry that was read without its bucket can be seen through its bucket too (rule 2 of the module).
+    /// Whether an entry that was read without its bucket is also visible through its bucket (rule 2
+    /// of the module).
     pub(super) fn is_visible(&self, key: &[u8], rank: u32, scratch: &mut Scratch) -> bool {
         if self.1.as_ref().is_some_and(|ranks| ranks.hides(key)) {
             return false;

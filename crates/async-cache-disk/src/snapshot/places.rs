@@ -1,5 +1,5 @@
-//! Where records stand and how large they are, without reading them: for tools that look at files. The index tells
-//! all of it, and it is small beside what it names.
+//! The positions and sizes of records, without reading them: for tools that inspect files. The
+//! index has all of this, and is small compared with the records.
 
 use super::{Record, Scratch, Snapshot};
 use crate::format::page::{Page, Slot};
@@ -11,8 +11,8 @@ pub struct Place {
     pub rank: u32,
     /// The offset of its record in the file.
     pub offset: u64,
-    /// From there to the next record that the index names, or to the end of the records. That is the size of the record
-    /// in bytes, unless records that were taken back follow it.
+    /// The number of bytes to the next record named by the index, or to the end of the records.
+    /// This is the size of the record, unless records that were taken back follow it.
     pub bytes: u64,
 }
 
@@ -20,7 +20,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layout {
-    /// How many records there are, those included that were taken back and that no look-up finds.
+    /// The number of records, including records that were taken back and that no look-up finds.
     pub records: u32,
     /// How many buckets the index has.
     pub buckets: u32,
@@ -34,7 +34,7 @@ pub struct Layout {
     pub eager_bytes: u64,
     /// The size of the compression dictionary in bytes.
     pub dictionary_bytes: u64,
-    /// The size of what was deleted in bytes.
+    /// The size of the tombstones in bytes.
     pub tombstone_bytes: u64,
 }
 
@@ -54,11 +54,12 @@ impl Snapshot {
         }
     }
 
-    /// Where the records of all entries stand, by ascending offset, which is also the order of use. Reads the index and
-    /// nothing else. Entries whose bucket is damaged are missing. Memory: 24 bytes an entry.
+    /// The positions of the records of all entries, by ascending offset, which is also the order of
+    /// use. Reads the index and nothing else. Entries in damaged buckets are missing. Memory: 24
+    /// bytes an entry.
     pub fn places(&self) -> Vec<Place> {
         let section = self.header().record_section;
-        let mut places = Vec::new(); // Rule 4: it grows as slots are seen.
+        let mut places = Vec::new(); // Rule 4: grows as slots are seen.
         self.each_bucket(|_, page| {
             for slot in page.into_iter().flat_map(Page::slots) {
                 if slot.rank < self.header().entries && section.left_from(slot.offset).is_some() {
@@ -75,8 +76,8 @@ impl Snapshot {
         places
     }
 
-    /// Reads the entry whose record stands at a place of [`places`](Self::places). `None`, and counted as damage, if it
-    /// does not verify.
+    /// Reads the entry whose record is at a place of [`places`](Self::places). `None`, and counted
+    /// as damage, if the record does not verify.
     pub fn read_place<'s>(&'s self, place: &Place, scratch: &'s mut Scratch) -> Option<Record<'s>> {
         let slot = Slot { tag: 0, rank: place.rank, offset: place.offset };
         self.read_slot(slot, scratch)

@@ -1,13 +1,14 @@
 //! Reading all entries in order, with large reads.
 //!
 //! States:
-//! 1. **Counting**: every record is an entry, the next one begins where the last one ended, and ranks are counted. Holds
-//!    as long as every record that was passed, wanted or not, verified. (A length that was believed unverified could
-//!    lead to a later record, whose rank would then be miscounted.)
-//! 2. **By the index**: from the first record that does not verify, or from the start if the file holds records that are
-//!    no entries, offsets and ranks come from the index, which is read once for it. What no valid bucket names is lost.
+//! 1. **Counting**: every record is an entry, each begins at the end of the previous record, and
+//!    ranks are counted. Holds as long as every passed record, wanted or not, verified. (An
+//!    unverified length could lead to a later record, whose rank would then be miscounted.)
+//! 2. **By the index**: from the first invalid record on, or from the start if the file holds
+//!    records that are no entries, offsets and ranks come from the index, which is read once for
+//!    this. Entries that no valid bucket names are lost.
 //!
-//! It never goes back from 2 to 1.
+//! The walk never returns from 2 to 1.
 
 use std::fmt;
 
@@ -18,16 +19,17 @@ use crate::compress::Decompressor;
 use crate::format::page::Page;
 use crate::format::record::RecordLayout;
 
-/// Ranks and their offsets, as the index names them. Memory: 16 bytes for each that is named.
+/// Ranks and their offsets, as named by the index. Memory: 16 bytes for each.
 struct Named {
     /// Ascending by rank.
     places: Vec<(u32, u64)>,
-    /// Those before it have lower ranks than any that is asked for from now on.
+    /// Elements before this index have lower ranks than all future requests.
     next: usize,
 }
 
 impl Named {
-    /// Where a rank is. Ranks are asked for in ascending order. If two buckets name it, the latter counts.
+    /// The offset of a rank. Ranks are requested in ascending order. If two buckets name the rank,
+    /// the latter counts.
     fn offset(&mut self, rank: u32) -> Option<u64> {
         let mut found = None;
         while let Some((named, offset)) = self.places.get(self.next).filter(|(named, _)| *named <= rank) {
@@ -37,7 +39,7 @@ impl Named {
         found
     }
 
-    /// The first rank from one on that is named. No lower rank is asked for from now on.
+    /// The first named rank from this rank on. No lower rank is requested from now on.
     fn next_from(&mut self, rank: u32) -> Option<u32> {
         loop {
             match self.places.get(self.next) {
@@ -48,28 +50,28 @@ impl Named {
     }
 }
 
-/// Goes through all entries, coldest first. Made by [`Snapshot::records`]. It owns its snapshot, so it can be kept
-/// between calls; a call reads about 1 MiB or one record, whichever is larger.
+/// Goes through all entries, coldest first. Made by [`Snapshot::records`]. It owns its snapshot, so
+/// it can be kept between calls; a call reads about 1 MiB or a record, whichever is larger.
 pub struct Records {
     snapshot: Snapshot,
     next_rank: u32,
     /// Counting: where the next record begins.
     next_offset: u64,
-    /// By the index: where the ranks are that it names.
+    /// State 2: the ranks named by the index, with their offsets.
     named: Option<Named>,
     window: Window,
     decompressor: Decompressor,
     scratch: Scratch,
 }
 
-/// What [`Records::next_wanted`] came to.
+/// The result of [`Records::next_wanted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'r> {
     /// An entry.
     Record(Record<'r>),
     /// An entry that could not be read or verified, or that a look-up could not have found.
     Lost {
-        /// Which one.
+        /// The rank of the entry.
         rank: u32,
     },
 }
@@ -79,20 +81,21 @@ pub enum Step<'r> {
 pub struct Record<'r> {
     /// Its place in the order of use; 0 is the coldest.
     pub rank: u32,
-    /// When it expires, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`: never.
+    /// The deadline, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`:
+    /// never expires.
     pub deadline: Option<u64>,
-    /// When it was written, likewise, if the file says so.
+    /// The time of writing, by the same clock, if the file has it.
     pub written_at: Option<u64>,
     /// The key's bytes.
     pub key: &'r [u8],
     /// The value's bytes.
     pub value: &'r [u8],
-    /// The record as it stands in its file, for copying.
+    /// The record as stored in its file, for copying.
     pub(crate) stored: Stored<'r>,
 }
 
 impl<'r> Record<'r> {
-    /// The record that fills these bytes, which verified; `None` if its value does not decompress.
+    /// The record in these bytes, which verified; `None` if its value does not decompress.
     pub(super) fn of(
         snapshot: &'r Snapshot,
         rank: u32,
@@ -129,13 +132,13 @@ impl Records {
         records
     }
 
-    /// The next entry, or the news that it is lost; `None` at the end.
+    /// The next entry, or [`Step::Lost`] for it; `None` at the end.
     pub fn next_step(&mut self) -> Option<Step<'_>> {
         self.next_wanted(|_| true)
     }
 
-    /// The next entry whose rank is wanted, or the news that it is lost; `None` at the end. Others are passed without a
-    /// word. Each rank is asked for once, in ascending order.
+    /// The next entry with a wanted rank, or [`Step::Lost`] for it; `None` at the end. Unwanted
+    /// entries are passed silently. Each rank is passed to `wanted` once, in ascending order.
     pub fn next_wanted(&mut self, mut wanted: impl FnMut(u32) -> bool) -> Option<Step<'_>> {
         while self.next_rank < self.snapshot.header().entries {
             let rank = self.next_rank;
@@ -153,9 +156,10 @@ impl Records {
         None
     }
 
-    /// Passes the entries behind the last one that are lost because no bucket names them, and answers how many they are. A
-    /// header may count billions of entries that are not there; who goes through all entries calls this after a loss, and
-    /// takes no longer than what is there warrants.
+    /// Passes the entries that follow and are lost because no bucket names them, and returns their
+    /// number. A header may count billions of entries that do not exist; a caller that goes through
+    /// all entries calls this after a loss, so that its time depends only on the entries that
+    /// exist.
     pub fn skip_lost(&mut self) -> u32 {
         let next_rank = self.next_rank;
         let Some(named) = &mut self.named else { return 0 };
@@ -182,7 +186,7 @@ impl Records {
         loaded
     }
 
-    /// `rank` is that in the file, `known` the one that the user knows.
+    /// `rank` is the rank in the file, `known` the rank known to the user.
     fn step(&mut self, rank: u32, known: u32, loaded: Option<Loaded>) -> Step<'_> {
         let Self { window, snapshot, decompressor, scratch, .. } = self;
         let was_loaded = loaded.is_some();
@@ -202,7 +206,7 @@ impl Records {
 
     fn go_by_the_index(&mut self) {
         let snapshot = &self.snapshot;
-        let mut places = Vec::new(); // Rule 4 of the module: it grows as slots are seen.
+        let mut places = Vec::new(); // Rule 4 of the module: grows as slots are seen.
         snapshot.each_bucket(|_, page| {
             let slots = page.into_iter().flat_map(Page::slots);
             places.extend(

@@ -1,10 +1,12 @@
-//! Reading what is intact in a damaged file, more than a cache may serve of it.
+//! Reading the intact entries of a damaged file, more than a cache may serve.
 //!
 //! Rules:
-//! 1. Every record verifies, and is an entry: a sound bucket names it, or the file has no records that are no entries.
-//!    (Where there are some, a record whose bucket is damaged may be one that was replaced or deleted.)
-//! 2. Behind a record that does not verify the walk goes on at the next one that the index names.
-//! 3. An entry that a sound bucket names is never displaced by one with the same key that no bucket names.
+//! 1. Every returned record verifies, and is an entry: a valid bucket names it, or the file has no
+//!    records that are no entries. (In a file with such records, a record whose bucket is damaged
+//!    may have been replaced or deleted.)
+//! 2. Behind an invalid record, the walk continues at the next record named by the index.
+//! 3. An entry named by a valid bucket is never displaced by a record with the same key that no
+//!    bucket names.
 
 use std::fmt;
 
@@ -12,10 +14,11 @@ use super::window::{Loaded, Window};
 use super::{Record, Scratch, Snapshot};
 use crate::compress::Decompressor;
 
-/// Goes through everything that can be saved of a damaged file, coldest first. Made by [`Snapshot::salvage`].
+/// Goes through everything that can be recovered from a damaged file, coldest first. Made by
+/// [`Snapshot::salvage`].
 pub struct Salvage {
     snapshot: Snapshot,
-    /// Offset and rank of what sound buckets name, by ascending offset.
+    /// Offset and rank of the records named by valid buckets, by ascending offset.
     named: Vec<(u64, u32)>,
     next_offset: u64,
     window: Window,
@@ -23,12 +26,12 @@ pub struct Salvage {
     scratch: Scratch,
 }
 
-/// What [`Salvage::next_step`] came to.
+/// The result of [`Salvage::next_step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SalvageStep<'r> {
-    /// An entry. Its rank is that of the index, or `u32::MAX` if no sound bucket names it.
+    /// An entry. Its rank is the index's rank, or `u32::MAX` if no valid bucket names it.
     Record(Record<'r>),
-    /// Bytes without a record that verifies.
+    /// Bytes without a valid record.
     Lost {
         /// Where they begin in the file.
         offset: u64,
@@ -38,8 +41,9 @@ pub enum SalvageStep<'r> {
 }
 
 impl Snapshot {
-    /// Reads what is intact, entries included that look-ups do not reach because the index is damaged: for tools
-    /// that repair files. A cache must not serve these, see [`find`](Self::find). Memory: 40 bytes an entry.
+    /// Reads the intact entries, including entries that look-ups do not reach because the index is
+    /// damaged: for tools that repair files. A cache must not serve these, see
+    /// [`find`](Self::find). Memory: 40 bytes an entry.
     pub fn salvage(&self) -> Salvage {
         Salvage {
             named: self.places().iter().map(|place| (place.offset, place.rank)).collect(),
@@ -75,13 +79,14 @@ impl Salvage {
         }
     }
 
-    /// `None` if the record is no entry, as far as one can know.
+    /// `None` if the record is no entry, as far as can be known.
     fn rank(&mut self, offset: u64, loaded: &Loaded) -> Option<u32> {
         let key = self.window.get(loaded)?.get(loaded.layout.key.clone())?;
         let by_index = self.snapshot.locate_here(key, &mut self.scratch);
         let first = self.named.partition_point(|(named, _)| *named < offset);
         match self.named.get(first) {
-            // A look-up need not reach it: its own bucket is sound, but one that comes before may not be.
+            // A look-up need not reach it: its own bucket is valid, but an earlier bucket of its
+            // chain may not be.
             Some((named, rank)) if *named == offset => {
                 by_index.is_none_or(|found| found == *rank).then_some(*rank)
             }

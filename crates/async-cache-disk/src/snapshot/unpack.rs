@@ -1,7 +1,8 @@
-//! Values as they were before they were compressed, and the dictionary that they were compressed with.
+//! Values before their compression, and the dictionary of their compression.
 //!
-//! The dictionary is read and checked when the first value needs it. A dictionary that could not be read once is not
-//! there for the life of the snapshot, as with buckets: its values are misses, and stay misses.
+//! The dictionary is read and checked when the first value needs it. A dictionary that could not be
+//! read once is absent for the life of the snapshot, as with buckets: its values are misses, and
+//! stay misses.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::format::checksum::CHECKSUM_BYTES;
 use crate::format::record::RecordLayout;
 
 impl Snapshot {
-    /// The dictionary of the file, if it has one that is sound.
+    /// The dictionary of the file, if the file has a valid dictionary.
     pub(crate) fn dictionary(&self) -> Option<&Arc<Dictionary>> {
         let read = || {
             let section = self.header().dictionary_section?;
@@ -26,14 +27,15 @@ impl Snapshot {
         self.0.dictionary.get_or_init(read).as_ref()
     }
 
-    /// The dictionary, if the frame needs one: so that it is read for nothing else.
+    /// The dictionary, if the frame needs it: otherwise it is not read.
     fn dictionary_for(&self, frame: &[u8]) -> Option<&Dictionary> {
         dictionary_of(frame)?;
         self.dictionary().map(|dictionary| &**dictionary)
     }
 }
 
-/// The value of a record that verified; `None` if it was compressed and its bytes are no sound frame.
+/// The value of a verified record; `None` if the value was compressed and its bytes are no valid
+/// frame.
 pub(crate) fn unpack<'v>(
     snapshot: &Snapshot,
     layout: &RecordLayout,
@@ -48,7 +50,7 @@ pub(crate) fn unpack<'v>(
     }
 }
 
-/// A record as it stands in its file, in the parts that another file may take over.
+/// A record as stored in its file, in the parts that another file may take over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'r> {
     pub(crate) flags: u8,
@@ -62,7 +64,7 @@ pub(crate) struct Stored<'r> {
 }
 
 impl<'r> Stored<'r> {
-    /// Of a record that verified.
+    /// The parts of a verified record.
     pub(super) fn new(snapshot: &'r Snapshot, layout: &RecordLayout, record: &'r [u8]) -> Option<Self> {
         let value = record.get(layout.value.clone())?;
         Some(Self {

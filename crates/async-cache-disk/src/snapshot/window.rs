@@ -1,4 +1,4 @@
-//! Reading records one after the other through a large buffer.
+//! Reading consecutive records through a large buffer.
 
 use std::ops::Range;
 
@@ -35,14 +35,14 @@ impl Window {
         Self { bytes: Vec::new(), start: 0 }
     }
 
-    /// The bytes of a record that was loaded last.
+    /// The bytes of the record loaded last.
     pub(crate) fn get(&self, loaded: &Loaded) -> Option<&[u8]> {
         self.bytes.get(loaded.place.clone())
     }
 
-    /// Brings the record at an offset of a section into memory and verifies it. The buffer never grows beyond
-    /// what is left of the section, whatever length the record claims, and beyond some mebibytes only for a record that
-    /// is sound.
+    /// Loads the record at an offset of a section into memory and verifies it. The buffer never
+    /// grows beyond the rest of the section, whatever length the record claims, and beyond some
+    /// mebibytes only for a valid record.
     pub(crate) fn load(&mut self, snapshot: &Snapshot, section: Section, offset: u64) -> Option<Loaded> {
         let left = section.left_from(offset)?;
         let start = self.fill(snapshot, offset, left.min(MAX_HEAD_BYTES), left)?;
@@ -57,8 +57,8 @@ impl Window {
         Some(Loaded { layout, place })
     }
 
-    /// Sees to it that `needed` bytes from `offset` on are in memory; answers where they begin in the buffer. If it must
-    /// read, it reads a whole window of what is `left` of the section.
+    /// Ensures that `needed` bytes from `offset` on are in memory; returns their start in the
+    /// buffer. A read covers a whole window of the section's rest (`left`).
     fn fill(&mut self, snapshot: &Snapshot, offset: u64, needed: usize, left: usize) -> Option<usize> {
         let held = offset.checked_sub(self.start).and_then(|start| usize::try_from(start).ok());
         if let Some(start) = held
@@ -71,7 +71,8 @@ impl Window {
         if snapshot.read(&mut self.bytes, offset) {
             return Some(0);
         }
-        // The file may have been cut, or one block of it failed: then try for as little as possible.
+        // The file may have been truncated, or a block may have failed: then read as little as
+        // possible.
         self.bytes.truncate(needed);
         if snapshot.read(&mut self.bytes, offset) {
             return Some(0);

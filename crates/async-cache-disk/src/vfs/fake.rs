@@ -1,7 +1,17 @@
-//! A disk in memory that can crash, lose power, fail and fill up. For tests of whatever saves through a [`Vfs`].
+//! A disk in memory that can crash, lose power, fail and fill up. For tests of code that saves
+//! through a [`Vfs`].
 //!
-//! Every call is counted and logged, so a test can run a save once, see how many calls it made, and then run it again for
-//! each of them with a crash or a fault there. What a power loss leaves is in `image.rs`.
+//! Every call is counted and logged, so a test can run a save once, see the number of calls, and
+//! then run the save again for each of them with a crash or a fault there. `image.rs` defines the
+//! state after a power loss.
+// The fake disk is test support: a panic is a failed test.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 #![allow(clippy::missing_panics_doc)] // the lock is never poisoned: nothing panics while it is held
 
 mod image;
@@ -21,29 +31,30 @@ use image::{Image, Inode, NameChange, USER};
 #[derive(Debug, Clone)]
 pub struct FakeDisk(Arc<Mutex<State>>);
 
-/// A call that was made.
+/// A recorded call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The name of the method of [`Vfs`] or [`VfsFile`].
     pub name: &'static str,
-    /// The path it was about; of a file, the one it was opened at.
+    /// The path of the call; for a file, the path at which it was opened.
     pub path: PathBuf,
 }
 
-/// What happens at a chosen call.
+/// The fault at a chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The process dies before the call; it and all later ones fail.
+    /// The process dies before the call; the call and all later calls fail.
     Crash,
-    /// The process dies in the middle of the call: half of a write is done. Other calls are not done.
+    /// The process dies in the middle of the call: half of a write is done. Other calls are not
+    /// done.
     TornCrash,
     /// The call is not done and fails with this error.
     Error(io::ErrorKind),
-    /// The disk is full: half of a write is done, and everything later that needs room fails.
+    /// The disk is full: half of a write is done, and every later call that needs room fails.
     Full,
 }
 
-/// An error in a form that can be given again and again.
+/// An error in a form that can be returned again and again.
 #[derive(Debug, Clone, Copy)]
 enum Failure {
     Kind(io::ErrorKind),
@@ -74,8 +85,8 @@ struct State {
     now: Duration,
 }
 
-/// Lets files and processes keep only so many deletes, as far as this thread saves and deletes: so that a short history
-/// reaches what happens when deletes are forgotten.
+/// Lets files and processes keep only this many deletes, for saves and deletes of this thread: so
+/// that a short history includes forgotten deletes.
 pub fn keep_deletes(most: usize) {
     crate::tombstones::MOST_DELETES.set(most);
 }
@@ -100,27 +111,27 @@ impl FakeDisk {
         })))
     }
 
-    /// The disk as what this crate's functions take.
+    /// The disk as an argument for this crate's functions.
     pub fn as_vfs(&self) -> Arc<dyn Vfs> {
         Arc::new(self.clone())
     }
 
-    /// Lets something happen at the call with this number, counting from 0.
+    /// Injects a fault at the call with this number, counting from 0.
     pub fn inject(&self, call: usize, fault: Fault) {
         self.state().faults.insert(call, fault);
     }
 
-    /// Lets every call of this name fail from now on.
+    /// Makes every call with this name fail from now on.
     pub fn fail_every(&self, name: &'static str, error: io::ErrorKind) {
         self.state().failing.insert(name, Failure::Kind(error));
     }
 
-    /// Lets every call of this name fail from now on with an error number of the system.
+    /// Makes every call with this name fail from now on with an error number of the system.
     pub fn fail_every_as(&self, name: &'static str, number: i32) {
         self.state().failing.insert(name, Failure::Number(number));
     }
 
-    /// Ends all faults that are not crashes, and forgets the calls made so far.
+    /// Ends all faults except crashes, and forgets the calls made so far.
     pub fn repair(&self) {
         let mut state = self.state();
         state.faults.clear();
@@ -132,13 +143,13 @@ impl FakeDisk {
         state.full = false;
     }
 
-    /// Gives the disk room for so many bytes in all files, those included that are open and have no name any more. A write
-    /// that needs more fails.
+    /// Limits the disk to this many bytes in all files, including open files without a name. A
+    /// write that needs more fails.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
     }
 
-    /// How many bytes there are in all files, those included that are open and have no name any more.
+    /// The number of bytes in all files, including open files without a name.
     pub fn bytes_in_use(&self) -> u64 {
         self.state().image.bytes_in_use()
     }
@@ -175,8 +186,8 @@ impl FakeDisk {
         self.state().image.put_link(path, target);
     }
 
-    /// Gives a file or a directory to a user (the process itself is [`Vfs::user`]), with these permission bits and so
-    /// many names. Nothing happens if there is none.
+    /// Gives a file or a directory to a user (the process itself is [`Vfs::user`]), with these
+    /// permission bits and this many names. If there is none, nothing happens.
     pub fn set_ownership(&self, path: &Path, ownership: Ownership) {
         let mut state = self.state();
         if let Some(inode) = state.image.find(path) {
@@ -184,7 +195,8 @@ impl FakeDisk {
         }
     }
 
-    /// Changes the contents of an existing file in place, under whoever has it open. Nothing happens if there is none.
+    /// Changes the content of an existing file in place, also for handles that have the file open.
+    /// If there is none, nothing happens.
     pub fn overwrite(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state();
         if let Some(inode) = state.image.find(path) {
@@ -192,7 +204,7 @@ impl FakeDisk {
         }
     }
 
-    /// What is in a file.
+    /// The content of a file.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let mut state = self.state();
         let inode = state.image.find(path)?;
@@ -204,8 +216,8 @@ impl FakeDisk {
         self.state().image.files()
     }
 
-    /// The disks that there may be after a restart now: first the one that a dead process leaves, then every one that a
-    /// power loss may leave. Each with a description.
+    /// The possible disks after a restart at this moment: first the disk left by a dead process,
+    /// then every disk that a power loss may leave. Each with a description.
     pub fn survivors(&self) -> Vec<(String, FakeDisk)> {
         let survivors = self.state().image.survivors();
         survivors.into_iter().map(|(name, image)| (name, Self::from_image(image))).collect()
@@ -237,7 +249,7 @@ enum Extent {
 }
 
 impl State {
-    /// Logs a call and tells how much of it is to be done.
+    /// Logs a call and returns how much of it is to be done.
     fn begin(&mut self, name: &'static str, path: &Path) -> io::Result<Extent> {
         if self.crashed {
             return Err(crash());
@@ -432,7 +444,7 @@ impl VfsFile for FakeFile {
         Ok(free)
     }
 
-    /// No call that is counted: closing the file does the same.
+    /// Not counted as a call: closing the file does the same.
     fn unlock(&self) -> io::Result<()> {
         if self.has_lock.swap(false, Ordering::Relaxed) {
             self.disk.state().image.inode(self.inode).locked = false;

@@ -1,5 +1,6 @@
 //! The file system of the machine. This file owns `std::fs`; nothing here decides anything.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // this is the one place that may
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // only this file may
+#![allow(clippy::arithmetic_side_effects)] // counts of interruptions, and a pause that is bounded
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -86,7 +87,7 @@ impl Vfs for RealDisk {
     #[cfg(unix)]
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         match File::open(directory)?.sync_all() {
-            // Some file systems have no such thing as a directory that could be synced.
+            // Some file systems cannot sync a directory.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             result => result,
         }
@@ -94,18 +95,19 @@ impl Vfs for RealDisk {
 
     #[cfg(not(unix))]
     fn sync_dir(&self, _directory: &Path) -> io::Result<()> {
-        Ok(()) // there is no call for it; the rename itself is journaled
+        Ok(()) // there is no such call; the rename itself is journaled
     }
 }
 
-/// Opens what is no symlink.
+/// Opens a path that is not a symlink.
 #[cfg(unix)]
 fn open_no_follow(path: &Path, access: rustix::fs::OFlags) -> rustix::io::Result<Option<Box<dyn VfsFile>>> {
     use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;
-    // A pipe that took the file's place would make an opening that may wait wait for ever.
+    // If a pipe took the file's place, a blocking open would wait for ever.
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    // Opening may wait on a network or a user-space file system, and a signal's handler then ends it.
+    // Opening may wait on a network or a user-space file system, and is then interrupted by a
+    // signal's handler.
     let mut interruptions = 0;
     let opened = loop {
         match rustix::fs::open(path, flags, Mode::empty()) {
@@ -126,7 +128,7 @@ fn known(metadata: &fs::Metadata) -> Metadata {
         kind if kind.is_dir() => FileKind::Directory,
         _ => FileKind::Other,
     };
-    // Only leftovers of crashed saves are judged by their age, and by the clock that stamped them.
+    // Only leftovers of crashed saves are judged by age, and by the clock that stamped them.
     let age = metadata.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
     Metadata {
         kind,
@@ -181,7 +183,7 @@ impl VfsFile for RealFile {
         use rustix::io::Errno;
         match seek(&self.0, SeekFrom::Data(offset)) {
             Ok(data) => Ok(data),
-            Err(Errno::NXIO) => Ok(u64::MAX), // no data behind it
+            Err(Errno::NXIO) => Ok(u64::MAX), // no data behind the offset
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
             Err(error) => Err(error.into()),
         }
@@ -207,7 +209,7 @@ impl VfsFile for RealFile {
         }
     }
 
-    /// There is no call that waits for a lock and gives up, so it is asked for again and again.
+    /// The system has no call that waits for a lock with a limit, so the lock is tried repeatedly.
     fn lock_within(&self, limit: Duration) -> io::Result<bool> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(200);
@@ -215,7 +217,8 @@ impl VfsFile for RealFile {
             match self.try_lock() {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {} // many times: the limit holds still
+                // many times: the limit still holds
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
             let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {

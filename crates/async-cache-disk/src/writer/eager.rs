@@ -1,5 +1,6 @@
-//! Eager records on their way to the file. They wait in memory until the records are complete, since one file is
-//! written from front to back; their checksums and tags are made when it is known where they will stand.
+//! Eager records before they are in the file. They wait in memory until the records are complete,
+//! because a file is written from front to back; their checksums and tags are made when their
+//! positions are known.
 
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
@@ -33,7 +34,7 @@ impl EagerBuffer {
         self.bytes.len() as u64
     }
 
-    /// The section as it will stand at `start`.
+    /// The section for the position `start`.
     pub(super) fn into_section(mut self, seal: Seal, start: u64) -> Vec<u8> {
         let (mut rest, mut offset) = (&mut self.bytes[..], start);
         for len in self.lens {

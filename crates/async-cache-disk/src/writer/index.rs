@@ -4,15 +4,16 @@ use crate::format::address::{KeyHash, chain};
 use crate::format::checksum::Seal;
 use crate::format::page::{PAGE_BYTES, Slot, page_items, put_slot};
 
-/// What the writer remembers of a record.
+/// The writer's note of a record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) hash: KeyHash,
     pub(super) offset: u64,
 }
 
-/// Builds the buckets that will stand from `start` on. `places` are the entries by rank, and begin again when cloned.
-/// `None` if an entry has no place however many buckets there are, because hundreds have the same hash.
+/// Builds the buckets for the position `start`. `places` are the entries by rank; its clones start
+/// from the beginning. `None` if some entry fits into no bucket for any number of buckets, because
+/// hundreds of entries have the same hash.
 pub(super) fn build<'p>(
     places: &(impl DoubleEndedIterator<Item = &'p Place> + Clone),
     entries: u32,
@@ -36,7 +37,8 @@ pub(super) fn build<'p>(
     Some(index)
 }
 
-/// Places every entry, the one used last first, so that it is nearest to its home. `None` if a chain grows too long.
+/// Places every entry, the most recently used first, so that it is nearest to its home. `None` if a
+/// chain grows too long.
 fn fill<'p>(
     places: impl DoubleEndedIterator<Item = &'p Place>,
     entries: u32,

@@ -1,27 +1,29 @@
-//! Compression while a file is written: which dictionary, and which values.
+//! Compression during the writing of a file: the choice of the dictionary, and of the values.
 //!
 //! States:
-//! 1. **Off**: values are stored as they are.
-//! 2. **Sampling**: so far all records are in the writer's first buffer, plain. When that is full, or the save ends, a
-//!    dictionary is trained on their values, and kept if it saves more than it takes; then the records are put
-//!    together again, compressed. Eager records do not wait for that: theirs is no dictionary.
-//! 3. **Ready**: each value is compressed when it is pushed. A save whose dictionary comes from an opened snapshot
-//!    begins here, so that what is cold in that snapshot is copied as it is.
+//! 1. **Off**: values are stored uncompressed.
+//! 2. **Sampling**: so far all records are in the writer's first buffer, plain. When the buffer is
+//!    full, or the save ends, a dictionary is trained on their values, and kept if it saves more
+//!    than its size; then the records are built again, compressed. Eager records do not wait: they
+//!    use no dictionary.
+//! 3. **Ready**: each value is compressed when it is pushed. A save that takes its dictionary from
+//!    an opened snapshot begins here, so that cold entries of the snapshot are copied unchanged.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::compress::{Compression, Compressor, Dictionary, MIN_BYTES};
 
-/// The largest dictionary that is trained. The samples, a mebibyte at most, could not fill a larger one well.
+/// The largest trained dictionary. The samples, a mebibyte at most, could not fill a larger
+/// dictionary well.
 const MOST_DICTIONARY_BYTES: usize = 16 << 10;
 /// Fewer values teach nothing.
 const FEWEST_SAMPLES: usize = 64;
-/// How long they are. What is shorter is not compressed; what is longer has enough repetition of its own, and would
-/// crowd out the others.
+/// The length of samples. Shorter values are not compressed; longer values have enough repetition
+/// of their own, and would crowd out the others.
 const SAMPLES: RangeInclusive<usize> = MIN_BYTES..=16 << 10;
 
-/// Compresses the values of one file.
+/// Compresses the values of a file.
 #[derive(Default)]
 pub(super) enum Packer {
     #[default]
@@ -38,7 +40,8 @@ pub(super) enum Packer {
 }
 
 impl Packer {
-    /// Compresses with a dictionary that there is already, or with one of its own. Off for the want of memory.
+    /// Compresses with a given dictionary, or with a new dictionary. Off if there is not enough
+    /// memory.
     pub(super) fn new(compression: Compression, dictionary: Option<Arc<Dictionary>>) -> Self {
         let Some(level) = compression.level() else { return Self::Off };
         match (Compressor::new(level, dictionary.as_deref()), dictionary) {
@@ -63,7 +66,8 @@ impl Packer {
         }
     }
 
-    /// Whether a value that was compressed with a dictionary, or without one, can stay as it is.
+    /// Whether a value that was compressed with this dictionary, or without a dictionary, can stay
+    /// unchanged.
     pub(super) fn takes(&self, dictionary: Option<&Dictionary>) -> bool {
         match dictionary {
             None => !self.is_off(),
@@ -71,7 +75,7 @@ impl Packer {
         }
     }
 
-    /// The value compressed, if it is now and becomes shorter.
+    /// The compressed value, if compression is ready and makes it shorter.
     pub(super) fn pack(&mut self, value: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Off | Self::Sampling { .. } => None,
@@ -87,7 +91,8 @@ impl Packer {
         }
     }
 
-    /// Ends the sampling: with a dictionary, if these values teach one that saves more than it takes.
+    /// Ends the sampling: with a dictionary, if a dictionary trained on these values saves more
+    /// than its size.
     pub(super) fn train<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
         let Self::Sampling { level, mut compressor } = std::mem::take(self) else { return };
         let values: Vec<&[u8]> = values.filter(|value| SAMPLES.contains(&value.len())).collect();
@@ -114,7 +119,7 @@ fn learn(values: &[&[u8]]) -> Option<Dictionary> {
     Dictionary::train(&values.concat(), &lens, MOST_DICTIONARY_BYTES)
 }
 
-/// What the values take when they are stored.
+/// The size of the stored values.
 fn total(compressor: &mut Compressor, values: &[&[u8]]) -> usize {
     values.iter().map(|value| compressor.compress(value).map_or(value.len(), |frame| frame.len())).sum()
 }

@@ -1,5 +1,5 @@
-//! Records in the form that this file gives them: with its tag, and compressed as it is. Which values are compressed,
-//! and with what, `pack.rs` decides.
+//! Records in the form of this file: with its tag, and with its compression. `pack.rs` decides
+//! which values are compressed, and with which dictionary.
 
 use std::borrow::Cow;
 
@@ -28,8 +28,8 @@ impl Writer {
         }
     }
 
-    /// Head and value of a record of another file, as they will stand here: compressed as they are, if this file can
-    /// take that, else by `pack`.
+    /// Head and value of a record of another file in the form of this file: with their old
+    /// compression if this file accepts it, else compressed by `pack`.
     pub(super) fn taken_over<'v>(
         &mut self,
         stored: &Stored<'v>,
@@ -52,7 +52,8 @@ impl Writer {
         Ok((head, packed.unwrap_or(Cow::Borrowed(value))))
     }
 
-    /// While values are sampled, all records must be in the buffer. Ends that if one more does not fit in.
+    /// While values are sampled, all records must be in the buffer. Ends the sampling if a further
+    /// record does not fit.
     pub(super) fn end_sampling_before(&mut self, key: &[u8], value: &[u8]) -> Result<(), DiskError> {
         let most = MAX_HEAD_BYTES + key.len() + value.len() + self.seal.tag_bytes();
         if self.packer.is_sampling() && self.buffer.len() + most > BUFFER_BYTES {
@@ -61,7 +62,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Trains the dictionary on what is in the first buffer, and puts the records together again, compressed.
+    /// Trains the dictionary on the records in the first buffer, and builds the records again,
+    /// compressed.
     pub(super) fn end_sampling(&mut self) {
         let plain = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER_BYTES));
         let form = self.header.form;

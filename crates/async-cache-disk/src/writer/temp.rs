@@ -1,36 +1,36 @@
-//! The temporary file's life, from its creation under a lock to the moment it takes the target's place
-//! (file format, section 9).
+//! The life of the temporary file, from its creation under a lock to the moment when it replaces
+//! the target (file format, section 9).
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::random;
 use crate::error::{DiskError, DiskErrorKind};
+use crate::folder::{create_folder, sync_parent};
 use crate::format::header::MAGIC;
-use crate::lock::has_no_locks;
 use crate::names::{aside_path, is_temp, temporary_beside};
+use crate::random::random;
 use crate::secret::Secret;
-use crate::snapshot::{ReadOptions, Snapshot};
-use crate::trust;
-use crate::vfs::{FileKind, Vfs, VfsFile, not_a_file, parent_of, read_exact_at};
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::trust::Site;
+use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of, read_exact_at};
 
-/// A temporary file that is younger may belong to a save that has created it and not locked it yet.
+/// A younger temporary file may belong to a save that has created it and not locked it yet.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
-/// Where files cannot be locked, a temporary file that was not written to for so long belongs to no save.
+/// Where files cannot be locked, a temporary file that was not written to for this long belongs to
+/// no save.
 const UNLOCKED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many files are set aside at most that are no cache files.
+/// The most files that are set aside and are not cache files.
 const MOST_ASIDE: u32 = 16;
 
-/// A file beside its target, locked, and removed when dropped unless it took the target's place.
+/// A file beside its target, locked, and removed when dropped unless it has replaced the target.
 #[derive(Debug)]
 pub(super) struct TempFile {
-    vfs: Arc<dyn Vfs>,
-    /// Where it is to be put: where the symlink leads, if one stands at the path that the user gave and is followed.
-    target: PathBuf,
+    /// The target.
+    site: Site,
     path: PathBuf,
-    /// `None` once it was handed over.
+    /// `None` once the file was handed over.
     file: Option<Box<dyn VfsFile>>,
     installed: bool,
     /// Why the file could not be locked, if the file system has no locks.
@@ -39,9 +39,9 @@ pub(super) struct TempFile {
 
 impl TempFile {
     /// Makes the target's folder if need be, clears leftovers away, and creates the file.
-    pub(super) fn create(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Self, DiskError> {
-        // A link that is not followed is what stands at the target, and so is set aside in the end.
-        let target = &trust::follow(&**vfs, path)?.place;
+    pub(super) fn create(site: &Site) -> Result<Self, DiskError> {
+        // A link that is not followed is the target itself, and so is set aside in the end.
+        let Site { vfs, place: target, .. } = site;
         let path = temporary_beside(target, u64::from_le_bytes(random(target)?))?;
         create_folder(&**vfs, parent_of(target))?;
         refuse_what_cannot_be_replaced(&**vfs, target)?;
@@ -50,7 +50,8 @@ impl TempFile {
         let created = vfs.create_new(&path);
         let file =
             created.map_err(|error| DiskError::io("creating a temporary file beside it", target, error))?;
-        // Where files cannot be locked, no other process's sweep can take the lock either, so this file is safe without.
+        // Where files cannot be locked, no other process's sweep can take the lock either, so this
+        // file is safe without.
         let without_locks = match file.try_lock() {
             Ok(_) => None,
             Err(error) if has_no_locks(&error) => Some(error.to_string()),
@@ -59,14 +60,7 @@ impl TempFile {
                 return Err(DiskError::io("locking the temporary file", target, error));
             }
         };
-        Ok(Self {
-            vfs: Arc::clone(vfs),
-            target: target.clone(),
-            path,
-            file: Some(file),
-            installed: false,
-            without_locks,
-        })
+        Ok(Self { site: site.clone(), path, file: Some(file), installed: false, without_locks })
     }
 
     /// Why files cannot be locked in the target's folder, if they cannot.
@@ -78,57 +72,61 @@ impl TempFile {
         self.file.as_deref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers the file, open and unlocked, and
-    /// where a file was set aside; with `keep` that is done to whatever file stands there, else to what this program cannot read with the secret.
+    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Returns the file,
+    /// open and unlocked, and the path of the file that was set aside. With `keep`, any existing
+    /// file is set aside, else only a file that this program cannot read with the secret.
     pub(super) fn install(mut self, keep: bool, secret: Option<Secret>) -> Result<Installed, DiskError> {
-        let target = &self.target;
+        let Site { vfs, place: target, .. } = &self.site;
         let synced = self.file().and_then(VfsFile::sync);
         synced.map_err(|error| DiskError::io("syncing the temporary file", target, error))?;
-        let aside = match standing(&self.vfs, target, keep, secret)? {
+        let aside = match standing(&self.site, keep, secret)? {
             Standing::Replaceable => None,
-            Standing::Readable => Some(set_aside(&*self.vfs, target)?),
+            Standing::Readable => Some(set_aside(&**vfs, target)?),
             Standing::Unreadable(why) => {
-                Some(set_aside(&*self.vfs, target).map_err(|error| match why.kind() {
+                Some(set_aside(&**vfs, target).map_err(|error| match why.kind() {
                     DiskErrorKind::Trust => cannot_set_aside(target, &why, &error),
                     _ => error,
                 })?)
             }
         };
-        if let Err(error) = self.vfs.rename(&self.path, target) {
+        if let Err(error) = vfs.rename(&self.path, target) {
             if let Some(aside) = &aside {
                 // Best effort: the file is safe in either place.
-                let _ = self.vfs.rename(aside, target);
+                let _ = vfs.rename(aside, target);
             }
             return Err(cannot_rename(target, error));
         }
         self.installed = true;
-        sync_folder(&*self.vfs, &self.target)?;
+        sync_parent(&**vfs, target)?;
         let file = self.file.take();
         if let Some(file) = &file {
-            // Best effort: the lock keeps nothing but sweeps away, and this is no temporary file any more.
+            // Best effort: the lock only keeps sweeps away, and this is not a temporary file any
+            // more.
             let _ = file.unlock();
         }
         Ok(Installed { file, set_aside: aside })
     }
 }
 
-/// A file that took its target's place.
+/// A file that has replaced its target.
 pub(super) struct Installed {
     pub(super) file: Option<Box<dyn VfsFile>>,
-    /// Where what stood there is now, if it was set aside.
+    /// The new path of the previous file, if it was set aside.
     pub(super) set_aside: Option<PathBuf>,
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.installed {
-            // Best effort: what cannot be removed is a leftover, and the next save tries again.
-            let _ = self.vfs.remove(&self.path);
+            // Best effort: a file that cannot be removed is a leftover, and the next save tries
+            // again.
+            let _ = self.site.vfs.remove(&self.path);
         }
     }
 }
 
-/// Removes what crashed saves of the same target left behind, never the file of a live one. Whatever fails, stays.
+/// Removes the leftovers of crashed saves of the same target, never the file of a live save. Files
+/// that cannot be removed stay.
 pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     let (Some(name), folder) = (target.file_name(), parent_of(target)) else { return };
     for leftover in vfs.list(folder).unwrap_or_default() {
@@ -151,40 +149,6 @@ pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     }
 }
 
-/// Creates a folder and its parents, and makes each of them durable, or nothing in it would be.
-pub(crate) fn create_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskError> {
-    match vfs.metadata(folder) {
-        Ok(metadata) if metadata.kind == FileKind::Directory => return Ok(()),
-        Ok(_) => return Err(DiskError::new(DiskErrorKind::NotAFile, folder, "this is not a directory")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(DiskError::io("looking for the folder", folder, error)),
-    }
-    let parent = parent_of(folder);
-    // The working directory was removed, or there is no root: there is nothing above it to create it in.
-    if parent == folder || folder.parent().is_none() {
-        return Err(DiskError::io("looking for the folder", folder, io::ErrorKind::NotFound.into()));
-    }
-    create_folder(vfs, parent)?;
-    match vfs.create_dir(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Another process created it, or it is a symlink, which was not found above since it leads nowhere.
-            if let Ok(Some(link)) = vfs.read_link(folder)
-                && vfs.metadata(folder).is_err()
-            {
-                let what = format!("this is a symlink to {}, where there is nothing", link.display());
-                return Err(DiskError::new(DiskErrorKind::NotAFile, folder, what));
-            }
-        }
-        Err(error) => return Err(DiskError::io("creating the folder", folder, error)),
-    }
-    sync_folder(vfs, folder)
-}
-
-fn sync_folder(vfs: &dyn Vfs, path: &Path) -> Result<(), DiskError> {
-    vfs.sync_dir(parent_of(path)).map_err(|error| DiskError::io("syncing the folder it is in", path, error))
-}
-
 fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), DiskError> {
     match vfs.metadata(target) {
         Ok(metadata) if metadata.kind != FileKind::File => {
@@ -196,23 +160,18 @@ fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), Di
     }
 }
 
-/// What is at the target.
+/// The state of the target.
 enum Standing {
     /// Nothing, or a snapshot that this program could have read and need not keep.
     Replaceable,
-    /// Such a snapshot, which is to be kept.
+    /// A readable snapshot that must be kept.
     Readable,
-    /// A file that this program does not read, and why.
+    /// A file that this program does not read, and the reason.
     Unreadable(DiskError),
 }
 
-fn standing(
-    vfs: &Arc<dyn Vfs>,
-    target: &Path,
-    keep: bool,
-    secret: Option<Secret>,
-) -> Result<Standing, DiskError> {
-    match Snapshot::open_with(vfs, target, &ReadOptions::new().secret(secret)) {
+fn standing(site: &Site, keep: bool, secret: Option<Secret>) -> Result<Standing, DiskError> {
+    match Snapshot::open_at(site, &Settings::with_secret(secret)) {
         Ok(Some(_)) if keep => Ok(Standing::Readable),
         Ok(_) => Ok(Standing::Replaceable),
         Err(error) => match error.kind() {
@@ -224,7 +183,7 @@ fn standing(
     }
 }
 
-/// In a folder such as `/tmp` nobody can rename what another user has put there.
+/// In a folder such as `/tmp`, nobody can rename another user's file.
 fn cannot_set_aside(target: &Path, why: &DiskError, error: &DiskError) -> DiskError {
     let what = format!(
         "nothing was saved, for what stands there is not replaced and could not be set aside ({error}); remove it, or \
@@ -244,19 +203,19 @@ fn cannot_rename(target: &Path, error: io::Error) -> DiskError {
     DiskError::io(doing, target, error)
 }
 
-/// Whether an error is EBUSY, which a mount point gives to who renames or removes it.
+/// Whether an error is EBUSY, the error of renaming or removing a mount point.
 fn is_busy(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ResourceBusy
 }
 
-/// Renames what stands at the target to a name of its own (file format, section 9, step 4), and makes that durable before
-/// the target's name is used anew.
+/// Renames the file at the target to a name beside it (file format, section 9, step 4), and makes
+/// the rename durable before the target's name is used again.
 ///
 /// Rules:
-/// 1. The first name is taken that nothing has, or a cache file that was set aside before: so of the cache files of one
-///    path one copy at most is kept, however often one is refused.
-/// 2. Any other file keeps its name: it may be the only copy of something. A free name is claimed with an empty file
-///    first, so that no file can be overwritten that came meanwhile.
+/// 1. The first name is taken that is free, or that belongs to a cache file set aside before: so of
+///    the cache files of a path, at most a single copy is kept, however often a file is refused.
+/// 2. Any other file keeps its name: it may be the only copy of its content. A free name is claimed
+///    with an empty file first, so that a file created meanwhile cannot be overwritten.
 /// 3. When [`MOST_ASIDE`] names are taken, the save fails.
 fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
     let doing = "setting aside what is not a cache file, or could not be read";
@@ -278,7 +237,7 @@ fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
                 DiskError::io(doing, target, error)
             });
         }
-        return match sync_folder(vfs, target) {
+        return match sync_parent(vfs, target) {
             Ok(()) => Ok(aside),
             Err(error) => {
                 let _ = vfs.rename(&aside, target);
@@ -294,7 +253,7 @@ fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
     Err(DiskError::io(&doing, target, io::ErrorKind::AlreadyExists.into()))
 }
 
-/// Whether a file, and not a symlink, stands there that begins as cache files do.
+/// Whether the path is a file, and not a symlink, that begins as cache files do.
 fn is_cache_file(vfs: &dyn Vfs, path: &Path) -> bool {
     let mut start = [0; MAGIC.len()];
     vfs.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::File)

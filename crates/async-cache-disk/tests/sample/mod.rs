@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_cache_disk::{
-    DiskError, EagerStep, ReadOptions, Saved, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
-    verify_with,
+    CacheFile, DiskError, EagerStep, Ours, Saved, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
 };
 
 pub(crate) const VERSION: &str = "v1";
@@ -40,7 +39,7 @@ pub(crate) fn eager_entries(count: u32, generation: u32) -> Vec<Entry> {
 }
 
 pub(crate) fn options() -> WriteOptions {
-    WriteOptions::new(VERSION, SAVED_AT)
+    WriteOptions::new(SAVED_AT)
 }
 
 /// The secret of the permitted writers, and the secret of another writer.
@@ -52,9 +51,19 @@ pub(crate) fn another_secret() -> Secret {
     Secret::new("incorrect horse battery staple").unwrap()
 }
 
-/// Options for opening files of the samples' version that were written with the secret.
-pub(crate) fn with_secret() -> ReadOptions {
-    ReadOptions::new().version(VERSION).secret(secret())
+/// A file of the samples' version.
+pub(crate) fn file(vfs: &Arc<dyn Vfs>, path: impl AsRef<Path>) -> CacheFile {
+    CacheFile::new(Arc::clone(vfs), path.as_ref()).version(VERSION)
+}
+
+/// A file of the samples' version, with the secret.
+pub(crate) fn with_secret(vfs: &Arc<dyn Vfs>, path: impl AsRef<Path>) -> CacheFile {
+    file(vfs, path).secret(secret())
+}
+
+/// A process without entries that allows all values, for saves that merge.
+pub(crate) fn nothing() -> Ours<'static> {
+    Ours { maxsize: None, eager: None, cold: None, allows: &|_| true }
 }
 
 /// Fixed file id and hash seed, so that a failure can be reproduced.
@@ -68,10 +77,9 @@ pub(crate) fn save(
     entries: &[Entry],
     options: WriteOptions,
 ) -> Result<Saved, DiskError> {
-    save_with_eager(vfs, path, entries, &[], options)
+    save_to(&file(vfs, path), entries, &[], options)
 }
 
-/// Pushes eager entries between the others, as if in the order of use.
 pub(crate) fn save_with_eager(
     vfs: &Arc<dyn Vfs>,
     path: &Path,
@@ -79,7 +87,17 @@ pub(crate) fn save_with_eager(
     eager: &[Entry],
     options: WriteOptions,
 ) -> Result<Saved, DiskError> {
-    let mut writer = Writer::create(vfs, path, options)?;
+    save_to(&file(vfs, path), entries, eager, options)
+}
+
+/// Pushes eager entries between the others, as if they came as they were used.
+pub(crate) fn save_to(
+    file: &CacheFile,
+    entries: &[Entry],
+    eager: &[Entry],
+    options: WriteOptions,
+) -> Result<Saved, DiskError> {
+    let mut writer = file.write(options)?;
     let mut eager = eager.iter();
     let mut push_eager = |writer: &mut Writer| {
         eager.next().map(|entry| writer.push_eager(&entry.key, &entry.value, entry.deadline)).transpose()
@@ -93,7 +111,7 @@ pub(crate) fn save_with_eager(
 }
 
 pub(crate) fn open(vfs: &Arc<dyn Vfs>, path: &Path) -> Snapshot {
-    Snapshot::open(vfs, path, VERSION).unwrap().expect("there is a snapshot")
+    file(vfs, path).open().unwrap().expect("there is a snapshot")
 }
 
 /// Looks up an entry and compares the result.
@@ -159,18 +177,12 @@ pub(crate) fn assert_holds(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry]) {
 }
 
 pub(crate) fn assert_holds_with_eager(vfs: &Arc<dyn Vfs>, path: &Path, entries: &[Entry], eager: &[Entry]) {
-    assert_holds_as(vfs, path, &ReadOptions::new().version(VERSION), entries, eager);
+    assert_holds_as(&file(vfs, path), entries, eager);
 }
 
 /// The same, for a file opened with options.
-pub(crate) fn assert_holds_as(
-    vfs: &Arc<dyn Vfs>,
-    path: &Path,
-    options: &ReadOptions,
-    entries: &[Entry],
-    eager: &[Entry],
-) {
-    let snapshot = Snapshot::open_with(vfs, path, options).unwrap().expect("there is a snapshot");
+pub(crate) fn assert_holds_as(file: &CacheFile, entries: &[Entry], eager: &[Entry]) {
+    let snapshot = file.open().unwrap().expect("there is a snapshot");
     assert_eq!(read_eager(&snapshot), (eager.to_vec(), 0));
     assert_eq!((snapshot.has_eager(), snapshot.eager_bytes() > 0), (!eager.is_empty(), !eager.is_empty()));
     let mut scratch = Scratch::new();
@@ -183,7 +195,7 @@ pub(crate) fn assert_holds_as(
     let mut expected: Vec<(u64, u32)> = ranked.collect();
     expected.sort_unstable();
     assert_eq!(deadlines(&snapshot), expected);
-    let report = verify_with(vfs, path, options).unwrap();
+    let report = file.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.sound_entries as usize, report.sound_eager), (entries.len(), eager.len() as u64));
     assert_eq!(snapshot.damage(), async_cache_disk::Damage::default());

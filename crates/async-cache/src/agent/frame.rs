@@ -1,16 +1,17 @@
-//! Frames: where a call of a tool is made. A task-local holds the frame of the running code.
+//! Frames: the place of a tool's call. A task-local holds the frame of the running code.
 //!
-//! | where | its frame |
+//! | place | its frame |
 //! |---|---|
-//! | outside of every session | none |
-//! | in the future that a session runs | one that [`AgentSession::run`](super::AgentSession::run) made: its session, its guard |
-//! | inside a running call of a tool | a child of the frame that the call was made in: one deeper, with a history of its own |
+//! | outside every session | none |
+//! | in the future that a session runs | made by [`AgentSession::run`](super::AgentSession::run): its session, its guard |
+//! | inside a running call of a tool | a child of the call's frame: one level deeper, with its own history |
 //!
 //! Rules, the same as in the Python front:
-//! 1. A frame never changes, but for its history.
-//! 2. A session without loop detection keeps the guard of the session around it, and depth counts on.
-//! 3. What a tool with scope "global" loads is for everybody, so nothing in it comes from a session: in the frames
-//!    of such a load, tools with scope "session" run uncached.
+//! 1. A frame never changes, except for its history.
+//! 2. A session without loop detection keeps the guard of the enclosing session, and depth counts
+//!    on.
+//! 3. The load of a global tool is for all users, so nothing inside comes from a session: in the
+//!    frames of such a load, tools with scope "session" run uncached.
 //! 4. No user code runs while a history is locked.
 
 use std::future::Future;
@@ -33,7 +34,7 @@ tokio::task_local! {
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// What watches the calls of a session.
+/// Watches the calls of a session.
 pub(super) struct Guard {
     pub(super) limits: Limits,
     pub(super) considers_results: bool,
@@ -49,11 +50,11 @@ pub(super) struct Frame {
     depth: u32,
     /// Whether tools with scope "session" use the session's caches here.
     pub(super) is_in_session: bool,
-    /// What was asked, and what came of it, as hashes.
+    /// Calls and their results, as hashes.
     history: Mutex<History<Asked, u64>>,
 }
 
-/// What was asked, for reports.
+/// A call, for reports.
 #[derive(Clone)]
 pub(super) struct Asked {
     tool: &'static str,
@@ -66,15 +67,15 @@ pub(super) struct Watch {
     ticket: Ticket,
 }
 
-/// What a guard says of a call.
+/// A guard's decision about a call.
 pub(super) enum Verdict {
-    /// It has begun.
+    /// The call has begun.
     Begun(Watch),
-    /// It has begun, though it goes on with a loop.
+    /// The call has begun, although it continues a loop.
     Warned(Watch),
-    /// It is not to be made.
+    /// The call must not be made.
     Refused(Box<LoopDetected>),
-    /// It is not to be made, and what is cached is the answer.
+    /// The call must not be made; the cached result is the answer.
     ShortCircuit,
 }
 
@@ -132,7 +133,7 @@ impl Frame {
         Verdict::Warned(self.begin(call, tool, arguments))
     }
 
-    /// Notes that a call begins.
+    /// Records that a call begins.
     pub(super) fn begin(
         self: &Arc<Self>,
         call: u64,
@@ -162,11 +163,11 @@ impl Frame {
 }
 
 impl Watch {
-    /// Notes that the tool returned a value.
+    /// Records that the tool returned a value.
     pub(super) fn returned<V: Serialize>(self, value: &V) {
         self.end(|| {
             let mut hasher = HASHER.build_hasher();
-            // A value that cannot be written is unlike all others: it counts as progress.
+            // A value that cannot be written differs from all values: it counts as progress.
             match rmp_serde::encode::write_named(&mut HashWriter(&mut hasher), value) {
                 Ok(()) => Some(hasher.finish()),
                 Err(_) => None,
@@ -174,7 +175,7 @@ impl Watch {
         });
     }
 
-    /// Notes that it failed. All failures of one type are alike.
+    /// Records that the tool failed. All failures of the same type count as the same.
     pub(super) fn failed<E: 'static>(self) {
         self.end(|| Some(HASHER.hash_one(std::any::TypeId::of::<E>())));
     }
@@ -212,7 +213,7 @@ pub(super) fn current() -> Option<Arc<Frame>> {
     FRAME.try_with(Arc::clone).ok()
 }
 
-/// Runs a future in a frame, or as it is.
+/// Runs a future in a frame; without a frame, unchanged.
 pub(super) async fn within<F: Future>(frame: Option<Arc<Frame>>, future: F) -> F::Output {
     match frame {
         Some(frame) => FRAME.scope(frame, future).await,
@@ -220,8 +221,8 @@ pub(super) async fn within<F: Future>(frame: Option<Arc<Frame>>, future: F) -> F
     }
 }
 
-/// Takes the session of the running code along, for a future that is polled elsewhere: by a task that is spawned,
-/// which would be outside of the session otherwise.
+/// Keeps the session of the running code for a future that is polled elsewhere: by a spawned task,
+/// for example, which would otherwise be outside the session.
 ///
 /// ```
 /// # use async_cache::agent::{AgentSession, inherit};

@@ -1,18 +1,18 @@
-//! What is counted: for each tool, for each session, and for the process.
+//! Counters: for each tool, for each session, and for the process.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What was counted of tools.
+/// The counters of tools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentMetrics {
     /// Calls that were served from a cache.
     pub hits: u64,
-    /// Calls that were not.
+    /// Calls that were not served.
     pub misses: u64,
     /// Writes that made results stale.
     pub invalidations: u64,
-    /// Calls that would have gone on with a loop.
+    /// Calls that would have continued a loop.
     pub loop_detections: u64,
 }
 
@@ -63,12 +63,12 @@ impl Counts {
     }
 }
 
-/// Counts one more.
+/// Adds one.
 pub(super) fn raise(count: &AtomicU64) {
     count.fetch_add(1, Relaxed);
 }
 
-/// What was counted over all tools and all sessions of the process, those that have ended included.
+/// The counters over all tools and all sessions of the process, including sessions that have ended.
 pub fn metrics() -> AgentMetrics {
     TOTAL.metrics()
 }

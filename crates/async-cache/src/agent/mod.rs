@@ -1,8 +1,9 @@
-//! Tools of AI agents: cached for all or for one session, invalidated by writes, and kept from looping.
+//! Tools of AI agents: cached for all users or for a session, invalidated by writes, and kept from
+//! looping.
 //!
 //! A *tool* is an async function that returns a `Result` and is decorated with
 //! [`#[agent_cache]`](macro@crate::agent_cache); a write is decorated with
-//! [`#[agent_invalidates]`](macro@crate::agent_invalidates). An [`AgentSession`] is where an agent runs:
+//! [`#[agent_invalidates]`](macro@crate::agent_invalidates). An agent runs in an [`AgentSession`]:
 //!
 //! ```
 //! use async_cache::agent::{AgentSession, LoopDetection, ToolError};
@@ -42,15 +43,17 @@
 //! # }
 //! ```
 //!
-//! A session holds for the future that [`run`](AgentSession::run) polls. A task that is spawned in it is outside, unless
-//! it is spawned with [`inherit`].
+//! A session applies to the future that [`run`](AgentSession::run) polls. A task spawned inside is
+//! outside the session, unless it is spawned with [`inherit`].
 //!
 //! # Layout
 //!
-//! - `session`: [`AgentSession`]; `frame`: where a call is made; `tool`: a call, from session to cache
-//! - `registry`: sessions by id, tools by resource; `report`: [`ToolError`] and [`LoopDetected`]; `metrics`: counting
+//! - `session`: [`AgentSession`]; `frame`: the place of a call; `tool`: a call, from session to
+//!   cache
+//! - `registry`: sessions by id, tools by resource; `report`: [`ToolError`] and [`LoopDetected`];
+//!   `metrics`: counting
 //!
-//! What a loop is, and when a session ends, is decided in `async_cache_core::agent`.
+//! The module `async_cache_core::agent` defines loops, and decides when a session ends.
 
 mod frame;
 mod metrics;

@@ -11,11 +11,11 @@ use super::metrics::{TOTAL, raise};
 use super::session::Shared;
 use super::tool::Scope;
 
-/// A tool, as a write sees it.
+/// A tool, as seen by a write.
 pub(super) trait Reader: Sync {
-    /// Removes what is cached for everybody.
+    /// Removes the results cached for all users.
     fn remove_all(&self);
-    /// Counts that a write of this scope made results of it stale.
+    /// Counts that a write with this scope made results of the tool stale.
     fn count_write(&self, scope: Scope);
 }
 
@@ -27,7 +27,7 @@ pub(super) fn enter(id: &str) -> Arc<Shared> {
     Arc::clone(SESSIONS.lock().enter(id, || Arc::new(Shared::new(id))))
 }
 
-/// Leaves a session; the last one ends it.
+/// Leaves a session; the last leaver ends the session.
 pub(super) fn leave(id: &str) {
     let ended = SESSIONS.lock().leave(id);
     if let Some(session) = ended {
@@ -40,7 +40,7 @@ pub(super) fn open_sessions() -> Vec<Arc<Shared>> {
     SESSIONS.lock().iter().cloned().collect()
 }
 
-/// Notes that a tool reads a resource; whether that was written to before.
+/// Records that a tool reads a resource; returns whether the resource was written to before.
 pub(super) fn register(resource: &str, tool: &'static dyn Reader) -> bool {
     RESOURCES.lock().register(resource, tool)
 }
@@ -49,7 +49,8 @@ fn readers(resource: &str) -> Vec<&'static dyn Reader> {
     RESOURCES.lock().readers(resource, |&tool| Some(tool))
 }
 
-/// A write that is under way: what it makes stale is gone, and goes again when this is dropped. From [`writing`].
+/// A running write: its stale results have been removed, and are removed again when this guard is
+/// dropped. From [`writing`].
 #[must_use = "what is cached during the write has to go after it"]
 pub struct Writing {
     resource: &'static str,
@@ -64,12 +65,12 @@ impl fmt::Debug for Writing {
     }
 }
 
-/// Begins a write to a resource: all results of its tools are removed, and loads that run are fenced, now and again
-/// when what is returned is dropped. [`#[agent_invalidates]`](macro@crate::agent_invalidates) does this around a
-/// function.
+/// Begins a write to a resource: all results of its tools are removed, and running loads are
+/// fenced, now and again when the returned guard is dropped.
+/// [`#[agent_invalidates]`](macro@crate::agent_invalidates) does so around a function.
 ///
-/// [`Scope::Global`]: what is cached for everybody, and what is cached in the active session. [`Scope::Session`]: the
-/// latter only.
+/// [`Scope::Global`]: the results cached for all users, and those cached in the active session.
+/// [`Scope::Session`]: only the latter.
 pub fn writing(resource: &'static str, scope: Scope) -> Writing {
     let session = frame::current().map(|frame| Arc::clone(&frame.session));
     raise(&TOTAL.invalidations);

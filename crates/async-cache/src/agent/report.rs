@@ -1,4 +1,4 @@
-//! What a caller of a tool gets if not a value; a loop as data that a model can read.
+//! The errors of a tool's callers; a loop as data that a model can read.
 
 use std::error::Error;
 use std::fmt;
@@ -15,13 +15,14 @@ pub enum ToolError<E> {
     Load(LoadError<E>),
     /// The call would have gone on with a loop; the tool did not run.
     Loop(Box<LoopDetected>),
-    /// The call would have gone on with a loop, the session says
-    /// [`OnLoop::ShortCircuit`](super::OnLoop::ShortCircuit), and nothing is cached; the tool did not run.
+    /// The call would have continued a loop, the session says
+    /// [`OnLoop::ShortCircuit`](super::OnLoop::ShortCircuit), and no result is cached; the tool did
+    /// not run.
     ShortCircuited,
 }
 
 impl<E> ToolError<E> {
-    /// The tool's own error, if that is what this is.
+    /// The tool's own error; `None` for all other variants.
     pub fn tool_error(&self) -> Option<&E> {
         match self {
             Self::Load(error) => error.loader_error(),
@@ -59,7 +60,7 @@ impl<E: fmt::Debug + fmt::Display> Error for ToolError<E> {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoopKind {
-    /// One call with one result, over and over.
+    /// The same call with the same result, over and over.
     Repeat,
     /// A cycle of calls.
     Oscillation,
@@ -99,7 +100,8 @@ impl fmt::Display for ToolCall {
     }
 }
 
-/// A call that was refused, because it would have gone on with a loop. Serializes as a model reads it.
+/// A call that was refused because it would have continued a loop. Serializes in the form that a
+/// model reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoopDetected {
@@ -107,13 +109,14 @@ pub struct LoopDetected {
     pub kind: LoopKind,
     /// The refused call.
     pub call: ToolCall,
-    /// How often it would have been made in a row, how often the cycle was run, or how deep it would have been.
+    /// How often the call would have been made in a row, how often the cycle was run, or how deep
+    /// the call would have been.
     pub count: u32,
-    /// What the session allows.
+    /// The limit of the session.
     pub limit: u32,
     /// The calls of the cycle, in the order in which they were made.
     pub cycle: Vec<ToolCall>,
-    /// The session whose loop detection it was.
+    /// The session whose loop detection refused the call.
     pub session_id: String,
 }
 

@@ -1,7 +1,9 @@
-//! Sessions: the caches of one session, one for each tool that was called in it, and the handles that keep it open.
+//! Sessions: the caches of a session, one for each tool called inside, and the handles that keep
+//! the session open.
 //!
-//! Invariant: what is in a session's caches was loaded in that session, and nothing but [`Shared`] leads to them. An
-//! ended session has none and gets none, so a call that comes late finds nothing and leaves nothing behind.
+//! Invariant: every result in a session's caches was loaded in the session, and only [`Shared`]
+//! leads to these caches. An ended session has no caches and gets none, so a late call finds
+//! nothing and leaves nothing behind.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -20,7 +22,7 @@ use super::metrics::{AgentMetrics, Counts};
 use super::registry;
 use crate::cache::AsyncCache;
 
-/// What all handles of one session share.
+/// The state shared by all handles of a session.
 pub(super) struct Shared {
     pub(super) id: String,
     /// By the number of the tool; `None` once the session has ended.
@@ -28,7 +30,7 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
 }
 
-/// The cache of one tool.
+/// The cache of a tool.
 struct Kept {
     resource: &'static str,
     cache: Arc<dyn Any + Send + Sync>,
@@ -40,7 +42,7 @@ impl Shared {
         Self { id: id.to_owned(), caches: Mutex::new(Some(HashMap::new())), counts: Counts::new() }
     }
 
-    /// The cache of a tool, if it was called in this session.
+    /// The cache of a tool, if the tool was called in this session.
     pub(super) fn cache<K: 'static, V: 'static>(&self, tool: usize) -> Option<AsyncCache<K, V>> {
         let caches = self.caches.lock();
         caches.as_ref()?.get(&tool)?.cache.downcast_ref::<AsyncCache<K, V>>().cloned()
@@ -74,7 +76,7 @@ impl Shared {
         kept.cache.downcast_ref::<AsyncCache<K, V>>().cloned()
     }
 
-    /// Removes what the tools of a resource have cached.
+    /// Removes the cached results of a resource's tools.
     pub(super) fn remove_all(&self, resource: &str) {
         let of_resource: Vec<_> = {
             let caches = self.caches.lock();
@@ -86,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// Ends it: nothing is kept, and loads that run are fenced.
+    /// Ends the session: nothing is kept, and running loads are fenced.
     pub(super) fn end(&self) {
         let caches = self.caches.lock().take();
         for kept in caches.into_iter().flat_map(HashMap::into_values) {
@@ -95,7 +97,7 @@ impl Shared {
     }
 }
 
-/// What is done about a call that would go on with a loop.
+/// The reaction to a call that would continue a loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLoop {
@@ -104,16 +106,17 @@ pub enum OnLoop {
     Error,
     /// A warning goes to the log (`tracing`), and the call is made.
     Warn,
-    /// The call returns what is cached, or [`ToolError::ShortCircuited`](super::ToolError::ShortCircuited), and the
-    /// tool does not run.
+    /// The call returns the cached result, or
+    /// [`ToolError::ShortCircuited`](super::ToolError::ShortCircuited), and the tool does not run.
     ShortCircuit,
 }
 
-/// When the calls of a session are a loop, and what happens then.
+/// When the calls of a session count as a loop, and the reaction.
 ///
-/// The same call with the same result more than `max_tool_repeats` times in a row; a cycle of 2 to 8 calls that goes on
-/// after half as many rounds (3 for 5, at least 2); tools called inside of tools more than `max_execution_depth` deep.
-/// The same call with another result is progress. Results are compared by what serde writes of them.
+/// A loop is the same call with the same result more than `max_tool_repeats` times in a row; a
+/// cycle of 2 to 8 calls that continues after half as many rounds (3 for 5, at least 2); or tools
+/// called inside tools more than `max_execution_depth` deep. The same call with another result is
+/// progress. Results are compared in the form written by serde.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct LoopDetection {
@@ -139,7 +142,7 @@ impl LoopDetection {
         }
     }
 
-    /// How often in a row one call may have one result.
+    /// How often in a row a call may have the same result.
     pub fn max_tool_repeats(mut self, repeats: NonZeroU32) -> Self {
         self.limits.max_repeats = repeats;
         self
@@ -151,7 +154,7 @@ impl LoopDetection {
         self
     }
 
-    /// What happens.
+    /// The reaction to a loop.
     pub fn on_loop(mut self, on_loop: OnLoop) -> Self {
         self.on_loop = on_loop;
         self
@@ -173,19 +176,21 @@ pub struct SessionBuilder {
 }
 
 impl SessionBuilder {
-    /// The id; one of its own without. The same id in several places at once is one session.
+    /// The id; without it, the session gets a new id. The same id in several places at once is a
+    /// single session.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Watches calls of tools for loops. Without it, a session inside of another one is watched as that one is.
+    /// Watches calls of tools for loops. Without it, a session inside another session is watched by
+    /// the outer session.
     pub fn loop_detection(mut self, detection: LoopDetection) -> Self {
         self.loop_detection = Some(detection);
         self
     }
 
-    /// Opens the session, or enters it if it is open somewhere.
+    /// Opens the session, or enters it if it is already open.
     pub fn open(self) -> AgentSession {
         let id = self.id.unwrap_or_else(own_id);
         let session = registry::enter(&id);
@@ -207,17 +212,19 @@ fn own_id() -> String {
     id_of(std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The id of the session of this number in a process. A forked child goes on with a copy of its parent's random state and
-/// numbers, so its own process id is what tells its sessions from its parent's.
+/// The id of the session with this number in a process. A forked child continues with a copy of its
+/// parent's random state and numbers, so only its process id distinguishes its sessions from its
+/// parent's.
 fn id_of(process: u32, number: u64) -> String {
     static RANDOM: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     format!("{:016x}-{number}", RANDOM.hash_one(process))
 }
 
-/// A session that is open: what tools with scope "session" return is cached in it, and ends with it.
+/// An open session: the results of tools with scope "session" are cached in the session, and end
+/// with it.
 ///
-/// It ends when this is dropped, and all others with its id are. That never waits: a call that is still running answers
-/// its callers, and stores nothing.
+/// The session ends when this handle and all others with the same id have been dropped. The drop
+/// never waits: a running call answers its callers, and stores nothing.
 pub struct AgentSession {
     session: Arc<Shared>,
     guard: Option<Arc<Guard>>,
@@ -240,9 +247,9 @@ impl AgentSession {
         &self.session.id
     }
 
-    /// Runs a future in the session. Sessions nest: the innermost one counts.
+    /// Runs a future in the session. Sessions nest: the innermost session counts.
     ///
-    /// Each run is a sequence of calls of its own for loop detection.
+    /// For loop detection, each run is a separate sequence of calls.
     ///
     /// # Cancel safety
     /// As that of the future.
@@ -251,7 +258,7 @@ impl AgentSession {
         frame::within(Some(frame), future).await
     }
 
-    /// What was counted of calls in the session, by everybody who is in it.
+    /// The counters of calls in the session, from all places where it is open.
     pub fn metrics(&self) -> AgentMetrics {
         self.session.counts.metrics()
     }
@@ -267,7 +274,7 @@ impl Drop for AgentSession {
 mod tests {
     use super::*;
 
-    /// A forked child gave its sessions the ids that its parent gave to others.
+    /// A forked child gave its sessions the ids of its parent's sessions.
     #[test]
     fn ids_differ_by_process_and_by_number() {
         let ids = [id_of(1, 1), id_of(1, 2), id_of(2, 1), own_id(), own_id()];

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_cache_disk::{
-    Compression, DiskError, DiskErrorKind, Merge, ReadOptions, RealDisk, SaveLock, Scratch, Secret, Snapshot,
-    Step, Vfs, WriteOptions, Writer,
+    CacheFile, Compression, DiskError, DiskErrorKind, RealDisk, Save, Scratch, Secret, Snapshot, Step, Vfs,
+    WriteOptions,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -61,11 +61,7 @@ use crate::error::BackendError;
 /// nothing. What other processes have in memory comes back to the file with their next save.
 #[derive(Clone)]
 pub struct DiskBackend {
-    path: PathBuf,
-    version: String,
-    secret: Option<Secret>,
-    compression: Compression,
-    vfs: Arc<dyn Vfs>,
+    file: CacheFile,
     clock: Clock,
     merges: bool,
     lock_timeout: Duration,
@@ -91,23 +87,16 @@ pub(crate) fn is_of_other_owner(error: &DiskError) -> bool {
 
 impl fmt::Debug for DiskBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiskBackend")
-            .field("path", &self.path)
-            .field("version", &self.version)
-            .field("compression", &self.compression)
-            .finish_non_exhaustive()
+        f.debug_struct("DiskBackend").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
 impl DiskBackend {
     /// A backend that keeps the cache at `path`. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Rust)");
         Self {
-            path: path.into(),
-            version: String::new(),
-            secret: None,
-            compression: Compression::OFF,
-            vfs: Arc::new(RealDisk),
+            file: CacheFile::new(Arc::new(RealDisk), path).version("").producer(producer),
             clock: Clock::system(),
             merges: true,
             lock_timeout: Duration::from_secs(10),
@@ -119,7 +108,7 @@ impl DiskBackend {
     /// cache, and the next save replaces it. Change it when old values must not be served any more.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.version = version.into();
+        self.file = self.file.version(version);
         self
     }
 
@@ -145,7 +134,7 @@ impl DiskBackend {
     /// ```
     #[must_use]
     pub fn secret(mut self, secret: Secret) -> Self {
-        self.secret = Some(secret);
+        self.file = self.file.secret(secret);
         self
     }
 
@@ -153,7 +142,7 @@ impl DiskBackend {
     /// Files are read however they are compressed.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
+        self.file = self.file.compression(compression);
         self
     }
 
@@ -161,7 +150,7 @@ impl DiskBackend {
     /// can crash and fill up.
     #[must_use]
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
-        self.vfs = vfs;
+        self.file = self.file.on(vfs);
         self
     }
 
@@ -190,10 +179,10 @@ impl DiskBackend {
     /// Adds a function's name to the version tag, behind a separator that no name has. The Python front does the
     /// same. `Err`: the tag would be so many bytes too long.
     pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
-        let tag = format!("{}{OWNER}{function}", self.version);
+        let tag = format!("{}{OWNER}{function}", self.file.version_tag().unwrap_or_default());
         match tag.len().checked_sub(MAX_TAG_BYTES) {
             None | Some(0) => {
-                self.version = tag;
+                self.file = self.file.clone().version(tag);
                 Ok(())
             }
             Some(excess) => Err(excess),
@@ -204,24 +193,24 @@ impl DiskBackend {
         self.merges
     }
 
-    /// Takes the lock of the path and opens what stands there; `None` if saves do not merge.
-    pub(crate) fn begin_merge(&self) -> Result<Option<Merge>, DiskError> {
-        let merge = || Merge::begin(&self.vfs, &self.path, &self.to_read(), self.lock_timeout);
-        self.merges.then(merge).transpose()
+    /// Begins a save. If saves merge, takes the lock and opens the file at the path.
+    pub(crate) fn begin(&self) -> Result<Save, DiskError> {
+        self.file.begin(self.limit())
     }
 
-    fn to_read(&self) -> ReadOptions {
-        ReadOptions::new().version(&*self.version).secret(self.secret)
+    /// How long the lock is waited for; `None` if saves do not merge.
+    fn limit(&self) -> Option<Duration> {
+        self.merges.then_some(self.lock_timeout)
     }
 
     /// Where the cache is kept.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Logs what there is to say of a save that has succeeded.
     pub(crate) fn tell_of(&self, saved: &async_cache_disk::Saved) {
-        let path = self.path.display();
+        let path = self.path().display();
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
                 "{path}: what stood there was not a cache that could be read, or another function's, and is at {} now",
@@ -240,23 +229,7 @@ impl DiskBackend {
     }
 
     pub(crate) fn open(&self) -> Result<Option<Snapshot>, DiskError> {
-        Snapshot::open_with(&self.vfs, &self.path, &self.to_read())
-    }
-
-    /// Begins a save. With `unread` what stands at the path could not be read when it was opened, so it is
-    /// set aside rather than replaced. Much of what is `copied` from an opened snapshot keeps its compressed bytes.
-    pub(crate) fn writer(
-        &self,
-        saved_at: u64,
-        unread: bool,
-        copied: Option<&Snapshot>,
-    ) -> Result<Writer, DiskError> {
-        let producer = concat!("async-cache ", env!("CARGO_PKG_VERSION"), " (Rust)");
-        let options = WriteOptions::new(&*self.version, saved_at).producer(producer);
-        let options = options.secret(self.secret).compression(self.compression);
-        let options = copied.map_or(options.clone(), |snapshot| options.dictionary_of(snapshot));
-        let options = if unread { options.keep_target() } else { options };
-        Writer::create(&self.vfs, &self.path, options)
+        self.file.open()
     }
 }
 
@@ -289,10 +262,13 @@ where
 
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError> {
         let codec = Codec::<K, V>::message_pack();
-        let take_lock = || SaveLock::take(&self.vfs, &self.path, self.lock_timeout);
-        let _lock = self.merges.then(take_lock).transpose()?;
+        let locked = self.limit().map(|limit| self.file.lock(limit)).transpose()?;
         let saved_at = self.clock.start_file(0).file_now();
-        let mut writer = self.writer(saved_at, false, None)?;
+        let options = WriteOptions::new(saved_at);
+        let mut writer = match &locked {
+            Some(locked) => locked.write(options)?,
+            None => self.file.write(options)?,
+        };
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for entry in entries {
             (codec.encode_key)(&entry.key, &mut key)?;
@@ -305,7 +281,7 @@ where
     }
 
     fn clear(&self) -> Result<(), BackendError> {
-        async_cache_disk::clear(&self.vfs, &self.path, self.merges.then_some(self.lock_timeout))?;
+        self.file.clear(self.limit())?;
         Ok(())
     }
 

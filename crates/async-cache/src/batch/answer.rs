@@ -1,24 +1,25 @@
-//! What a batch loader may return: a map, or a list as long as its keys; of values, of values that may be missing,
-//! or of results.
+//! The results that a batch loader may return: a map, or a list as long as its keys; of values, of
+//! values that may be missing, or of results.
 //!
-//! Owns the step from these shapes to one result for each key. Knows nothing of flights.
+//! Owns the step from these shapes to a result for each key. Knows nothing of flights.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 
-/// A list of another length than the keys that were asked for.
+/// A list with another length than the requested keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WrongCount {
     pub(crate) asked: usize,
     pub(crate) returned: usize,
 }
 
-/// What a batch loader returns for its keys: `HashMap<K, T>` or `BTreeMap<K, T>`, which may lack keys, and whose
-/// other keys are ignored; or `Vec<T>`, which has one `T` for each key, in their order. `T` is a [`KeyAnswer`].
+/// The result of a batch loader: `HashMap<K, T>` or `BTreeMap<K, T>`, which may lack keys, and
+/// whose superfluous keys are ignored; or `Vec<T>`, which has a `T` for each key, in their order.
+/// `T` is a [`KeyAnswer`].
 pub trait BatchAnswer<K, V, E>: Answer<K, V, E> {}
 
-/// What a batch loader returns for one key: the value; `Option<V>`, where `None` is a key without a value;
-/// `Result<V, E>` or `Result<Option<V>, E>`, whose error is that of this key only.
+/// The result of a batch loader for a single key: the value; `Option<V>`, where `None` is a key
+/// without a value; `Result<V, E>` or `Result<Option<V>, E>`, with an error for this key only.
 pub trait KeyAnswer<V, E>: Single<V, E> {}
 
 impl<K, V, E, A: Answer<K, V, E>> BatchAnswer<K, V, E> for A {}
@@ -27,10 +28,10 @@ impl<V, E, T: Single<V, E>> KeyAnswer<V, E> for T {}
 mod sealed {
     use super::WrongCount;
 
-    #[allow(unnameable_types)] // only this crate implements it
+    #[allow(unnameable_types)] // only this crate implements the trait
     pub trait Answer<K, V, E> {
-        /// One result for each of the keys.
-        #[allow(private_interfaces)] // and only this crate calls it
+        /// A result for each of the keys.
+        #[allow(private_interfaces)] // and only this crate calls the method
         fn into_results(self, keys: &[K]) -> Result<Vec<Result<Option<V>, E>>, WrongCount>;
     }
 

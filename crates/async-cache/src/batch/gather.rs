@@ -1,28 +1,33 @@
-//! Keys that gather, the batches they leave in, and the loads of these.
+//! Keys that gather, the batches in which they leave, and the loads of the batches.
 //!
-//! Which keys leave together, and when, is decided by the planner of the core (`async_cache_core::batch`); here are
-//! the tasks. Each key of a batch is a flight of the cache like any other. What keeps the place of its load in the
-//! flight's room is a *ticket*, which nobody polls, and which takes the key out of its batch when it is dropped:
+//! The planner of the core (`async_cache_core::batch`) decides which keys leave together, and when;
+//! the tasks are here. Each key of a batch is an ordinary flight of the cache. In the place of a
+//! load, the flight's room holds a *ticket*, which is never polled, and which takes the key out of
+//! its batch when it is dropped:
 //!
-//! | state of the flight | the ticket | what ends the flight | who acts |
+//! | state of the flight | the ticket | event that ends the flight | ended by |
 //! |---|---|---|---|
-//! | gathers | is in the room | the last caller leaves | he takes the ticket out and drops it |
+//! | gathers | is in the room | the last caller leaves | the caller, which takes the ticket out and drops it |
 //! | | | the batch leaves | the batch takes the ticket: the flight has left |
 //! | | | the runtime drops the timer | the [`Timer`] takes the batch out of the planner; its items take their tickets |
 //! | has left | is gone | the load of the batch ends | the [`Convoy`] answers every flight |
-//! | | | the last caller leaves | nobody: there is nothing to take, the load goes on and is stored |
+//! | | | the last caller leaves | not ended: there is nothing to take, the load continues and is stored |
 //! | | | the runtime drops the load | the convoy's [`Ending`]s: callers elsewhere ask anew |
 //!
 //! Rules:
-//! 1. Whoever takes the ticket out of the room ends the flight. That is the rule of the room, for every load.
-//! 2. An item comes into the planner and its ticket into the room in one step, under the planner's lock. Locks are
-//!    taken in this order: planner, room. Nothing is dropped while either is held.
-//! 3. A batch belongs to the runtime whose callers asked for its keys; its timer and its load are tasks of that
-//!    runtime. Batches of different runtimes do not mix, so one that is shut down takes nobody else's keys along.
-//! 4. A window of zero needs no timer: its task lets everybody run who can, once.
-//! 5. A timer does not keep the gatherer alive, for that of a batch which left full fires much later; tickets do.
-//! 6. The load of a batch has a name of its own, and the flights of its keys wait for it in the graph of waits. So a
-//!    batch loader that asks for a key of its own batch closes a circle, and is refused.
+//! 1. The party that takes the ticket out of the room ends the flight. This is the rule of the
+//!    room, for every load.
+//! 2. An item enters the planner and its ticket enters the room in a single step, under the
+//!    planner's lock. Lock order: planner, room. Nothing is dropped while either is held.
+//! 3. A batch belongs to the runtime whose callers requested its keys; its timer and its load are
+//!    tasks of that runtime. Batches of different runtimes do not mix, so the shutdown of a runtime
+//!    affects only its own keys.
+//! 4. A window of zero needs no timer: its task yields once to all tasks that can run.
+//! 5. A timer does not keep the gatherer alive, because the timer of a batch that left full fires
+//!    much later; tickets do.
+//! 6. The load of a batch has a separate name, and the flights of its keys wait for the load in the
+//!    graph of waits. So a batch loader that asks for a key of its own batch closes a circle, and
+//!    is refused.
 //! 7. The load is dropped before its flights end.
 
 use std::borrow::Borrow;
@@ -46,7 +51,7 @@ use crate::nesting::{self, Wait};
 use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
 
-/// A running batch loader: one answer for each key, or one for all.
+/// A running batch loader: an answer for each key, or a single answer for all.
 pub(super) type Loading<V> = Pin<Box<dyn Future<Output = Result<Vec<Answer<V>>, Answer<V>>> + Send>>;
 
 /// A batch loader whose types of future, result and error are forgotten.
@@ -63,13 +68,13 @@ pub(super) struct Gatherer<K, V> {
 
 type Batch<K, V> = async_cache_core::batch::Batch<RuntimeId, Item<K, V>>;
 
-/// A flight that gathers. Dropped before its batch leaves, it abandons its flight.
+/// A gathering flight. If the item is dropped before its batch leaves, the flight is abandoned.
 pub(super) struct Item<K, V> {
     key: K,
     ending: Ending<K, V>,
 }
 
-/// Keeps the place of the load in the room of a flight that gathers.
+/// Keeps the place of the load in the room of a gathering flight.
 struct Ticket<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
@@ -92,13 +97,13 @@ impl<K, V> Drop for Ticket<K, V> {
     }
 }
 
-/// What a caller does about a key that is not in memory.
+/// How a call continues for a key that is not in memory.
 pub(super) enum Step<'a, K: 'static, V: 'static> {
     Hit(V),
     Waits(Waiting<'a, K, V>),
 }
 
-/// A caller who waits for a flight, be it of a batch or of a load of its own.
+/// A caller that waits for a flight, of a batch or of a single load.
 pub(super) struct Waiting<'a, K: 'static, V: 'static> {
     seat: Seat<'a, K, V>,
     leads: bool,
@@ -112,7 +117,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Takes a caller of a key that is not in memory to where he waits.
+    /// Decides how a call continues for a key that is not in memory, and returns the caller's
+    /// place.
     pub(super) fn enter<Q, E>(
         self: &Arc<Self>,
         hash: u64,
@@ -125,7 +131,7 @@ where
         Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
         E: 'static,
     {
-        // User code may panic, so it runs before there is a flight.
+        // User code may panic, so it runs before a flight exists.
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
         let (entered, rank) = self.inner.enter(hash, key, joins, is_counted, new_room);
@@ -150,7 +156,8 @@ where
         Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
     }
 
-    /// Puts a flight that was just started into a batch. If it is the first of it, the caller starts the timer.
+    /// Puts a new flight into a batch. For the first flight of a batch, returns a timer, which the
+    /// caller must start.
     fn gather(self: &Arc<Self>, mut item: Item<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
         let room = Arc::clone(&item.ending.flight.room);
         let now = item.ending.flight.started;
@@ -172,7 +179,8 @@ where
             }
             Added::Leaves(batch) => {
                 if let Some(convoy) = self.leave(batch) {
-                    // A runtime that is being shut down drops it at once, and so abandons its flights.
+                    // If the runtime is being shut down, it drops the task at once, and so abandons
+                    // the flights.
                     drop(sync::spawn(convoy.load()));
                 }
                 None
@@ -180,20 +188,21 @@ where
         }
     }
 
-    /// Takes the tickets of a batch, so that nothing but the end of its load ends its flights. `None` if every
-    /// caller has left just now.
+    /// Takes the tickets of a batch, so that only the end of its load ends its flights (rule 1).
+    /// `None` if every caller has left just now.
     fn leave(&self, batch: Batch<K, V>) -> Option<Convoy<K, V>> {
         let (name, started) = (nesting::new_name(), self.inner.clock.now());
         let (mut keys, mut flights, mut waits) = (Vec::<K>::new(), Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         for Item { key, mut ending } in batch.items {
-            // If it is gone, the last caller has it, and ends the flight.
+            // Rule 1: if the ticket is gone, the last caller has it, and ends the flight.
             let Some(ticket) = ending.flight.room.stop() else { continue };
             ending.duty = Duty::End;
             drop_quietly(ticket);
             ending.flight.started = started;
             waits.extend(nesting::waits_for(ending.flight.room.name, name));
-            // Nearly always new: a key has one flight, but one that was fenced while it gathered has a successor.
+            // Nearly always new: a key has a single flight, but a flight that was fenced while
+            // gathering has a successor.
             let known = if seen.insert(ending.flight.hash) {
                 None
             } else {
@@ -218,15 +227,18 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Starts the timer of the batch that began with this key. Who has further keys adds them before.
+    /// Starts the timer of the batch that began with this key. A caller of several keys adds all of
+    /// them first.
     pub(super) fn set_off(&mut self) {
         if let Some(timer) = self.timer.take() {
-            // A runtime that is being shut down drops it at once, and so abandons its flights.
+            // If the runtime is being shut down, it drops the task at once, and so abandons the
+            // flights.
             drop(sync::spawn(wait_for_others(timer)));
         }
     }
 
-    /// Waits for the answer. `None`: it was for others, and the caller has to ask anew.
+    /// Waits for the answer. `None`: the answer was not for this caller, and the caller must ask
+    /// anew.
     pub(super) async fn outcome<E: Send + Sync + 'static>(
         mut self,
         key: &(impl Debug + ?Sized),
@@ -239,7 +251,7 @@ where
             Answer::Missing => Some(Ok(None)),
             Answer::Failed(error) => match error.downcast::<E>() {
                 Ok(error) => Some(Err(LoadError::Failed(error))),
-                // Of a loader that fails with another type, unless it is this:
+                // The error of a loader with another error type, or this error:
                 Err(other) => other
                     .downcast_ref()
                     .map(|&WrongCount { asked, returned }| Err(LoadError::WrongCount { asked, returned })),
@@ -255,8 +267,9 @@ where
 
 type Due<K, V> = (Arc<Gatherer<K, V>>, Batch<K, V>);
 
-/// Makes a batch leave when its window is over. If it is dropped before, by its runtime or because a caller of many
-/// keys panics before he has set it off, there is nobody any more who would: its flights are abandoned.
+/// Makes a batch leave when its window is over. If the timer is dropped before (by its runtime, or
+/// because a caller of many keys panics before starting it), nothing else would make the batch
+/// leave, so its flights are abandoned.
 struct Timer<K, V> {
     gatherer: Weak<Gatherer<K, V>>,
     batch: BatchId,
@@ -264,7 +277,7 @@ struct Timer<K, V> {
 }
 
 impl<K, V> Timer<K, V> {
-    /// The batch, unless it has left or is gone.
+    /// Returns the batch, unless it has left or is gone.
     fn take(&self) -> Option<Due<K, V>> {
         let gatherer = self.gatherer.upgrade()?;
         let batch = gatherer.planner.lock().take(self.batch)?;
@@ -287,7 +300,7 @@ where
     if timer.window.is_zero() {
         tokio::task::yield_now().await;
     } else {
-        // It panics where the runtime has no timer, and says what to do.
+        // `sleep` panics on a runtime without a timer; its message says how to enable the timer.
         match catch_unwind(|| tokio::time::sleep(timer.window)) {
             Ok(window) => window.await,
             Err(panic) => refused = Some(panic_message(&*panic)),
@@ -303,11 +316,11 @@ where
     }
 }
 
-/// A batch that has left. Dropped before its load ends, it abandons its flights.
+/// A batch that has left. If the convoy is dropped before its load ends, its flights are abandoned.
 struct Convoy<K, V> {
-    /// The loader is called when this is first polled. Dropped before the flights end.
+    /// The loader is called at the first poll of the load. Dropped before the flights end (rule 7).
     load: Option<Loading<V>>,
-    /// Each with its place among the keys that are asked for.
+    /// Each with its place among the requested keys.
     flights: Vec<(usize, Ending<K, V>)>,
     /// Names the load in the graph of waits.
     name: u64,

@@ -1,12 +1,13 @@
-//! What a cached function is called, in messages and in the file that belongs to it.
+//! The name of a cached function, in messages and in its file.
 //!
-//! Owns the rule that two functions which no user has named alike have two names: a file is marked with the name, and
-//! entries of one function must never be served by another one, in this process or in the next.
+//! Owns the rule that two functions have different names unless the user names them alike: a file
+//! is marked with the name, and entries of a function must never be served by another function, in
+//! this process or in the next.
 //!
 //! | function | name |
 //! |---|---|
 //! | `name = "..."` | as given |
-//! | free | the path of the type of its name, `shop::price`; in the body of another function its path too, `shop::main::price` |
+//! | free | the path of the type with its name, `shop::price`; in the body of another function the path too, `shop::main::price` |
 //! | in an `impl` block of a generic type | as given, and the type: `Repository::row of shop::Repository<shop::User>` |
 
 use std::any::type_name;
@@ -16,7 +17,7 @@ use std::fmt;
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub enum Name {
-    /// As the user gave it, or as a method of a generic type makes it.
+    /// As given by the user, or as made by a method of a generic type.
     Given(&'static str),
     /// The path of a type, from [`std::any::type_name`], which is no constant yet.
     Of(fn() -> &'static str),
@@ -30,8 +31,9 @@ impl Name {
         }
     }
 
-    /// The name of a method in an `impl` block of `T`. If the type is generic, the block has one method for each type
-    /// that it makes, so the name says which one; it is made once for each type, and kept for ever as its cache is.
+    /// The name of a method in an `impl` block of `T`. If the type is generic, the block has a
+    /// method for each type, so the name includes the type. The name is made once for each type,
+    /// and kept for ever, like the type's cache.
     pub(super) fn of_method<T: ?Sized>(self) -> Self {
         let (name, path) = (self.get(), type_name::<T>());
         if !path.contains('<') {

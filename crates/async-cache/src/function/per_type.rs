@@ -1,13 +1,14 @@
-//! The caches of one decorated method: one for each type that its `impl` block makes.
+//! The caches of a decorated method: one for each type of its `impl` block.
 //!
-//! A `static` in a function of a generic `impl` block is one for all types of the block, so a cache in it would serve
-//! what was loaded for `Repository<User>` to `Repository<Order>`. Owns the step from the type to the cache. An attribute
-//! sees a method and not the block around it, so every method takes this step.
+//! A `static` in a function of a generic `impl` block is shared by all types of the block, so a
+//! cache in the `static` would serve a result of `Repository<User>` to `Repository<Order>`. Owns
+//! the step from the type to the cache. An attribute sees a method and not the block around it, so
+//! every method takes this step.
 //!
 //! Rules:
-//! 1. A cache belongs to one type, by its [`TypeId`], from the first use on and for ever.
-//! 2. The type that comes first is found without a lock: for a type that is not generic it is the only one, and its hits
-//!    pay one comparison with a constant. Further types take a shared lock.
+//! 1. A cache belongs to a single type, by its [`TypeId`], from the first use on and for ever.
+//! 2. The first type is found without a lock: for a type that is not generic, it is the only type,
+//!    and its hits pay a comparison with a constant. Further types take a shared lock.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -48,8 +49,8 @@ where
         Self { first: OnceLock::new(), further: LazyLock::new(Further::default) }
     }
 
-    /// The cache of the method for the type `T`, which is the `Self` of its `impl` block. `name` and `build` are the
-    /// method's own, for the first use of each type.
+    /// The cache of the method for the type `T`, which is the `Self` of its `impl` block. `name`
+    /// and `build` are the method's own, for the first use of each type.
     #[inline]
     pub fn of<T: ?Sized + 'static>(
         &'static self,

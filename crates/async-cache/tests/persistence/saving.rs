@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::{PATH, backend, life, open, saved_numbers, seconds, there};
 use crate::stage::{one_thread, poll_once, several_threads, until, within_limit};
 use async_cache::{AsyncCache, BackupError};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{EagerStep, Snapshot, Step, WriteOptions, Writer};
+use async_cache_disk::{CacheFile, EagerStep, Step, WriteOptions};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -126,9 +125,9 @@ fn a_save_in_the_background_of_a_runtime_that_is_gone_is_an_error() {
 /// Adds eager entries to the file, like another program that loads and saves it; they have no
 /// deadline, or a deadline so many seconds from now.
 fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
-    let (vfs, path) = (disk.as_vfs(), Path::new(PATH));
-    let old = Snapshot::open_any_version(&vfs, path).unwrap().unwrap();
-    let mut writer = Writer::create(&vfs, path, WriteOptions::new(old.version(), old.saved_at())).unwrap();
+    let file = CacheFile::new(disk.as_vfs(), PATH);
+    let old = file.open().unwrap().unwrap();
+    let mut writer = file.version(old.version()).write(WriteOptions::new(old.saved_at())).unwrap();
     let mut records = old.records();
     while let Some(Step::Record(record)) = records.next_step() {
         writer.copy(&record).unwrap();
@@ -142,7 +141,7 @@ fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
 
 /// The keys of the eager entries in the file.
 fn eager_keys(disk: &FakeDisk) -> Vec<String> {
-    let snapshot = Snapshot::open_any_version(&disk.as_vfs(), Path::new(PATH)).unwrap().unwrap();
+    let snapshot = CacheFile::new(disk.as_vfs(), PATH).open().unwrap().unwrap();
     let (mut records, mut keys) = (snapshot.eager(), Vec::new());
     while let Some(EagerStep::Record(record)) = records.next_step() {
         assert_eq!(record.value, b"pickled");

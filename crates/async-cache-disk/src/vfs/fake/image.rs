@@ -1,8 +1,9 @@
-//! What is on the fake disk, twice: as running processes see it (live) and as it is for sure after a power loss
-//! (durable). Names and contents are made durable separately.
+//! The content of the fake disk, twice: as running processes see it (live) and as guaranteed after
+//! a power loss (durable). Names and contents become durable separately.
 //!
-//! Between two syncs a power loss may keep any of the changes to names, and of the contents old, new or mixed sectors,
-//! zeros, garbage, or a piece from the front. [`Image::survivors`] goes through them.
+//! Between two syncs, a power loss may keep any of the changes to names. Of the contents it may
+//! keep old, new or mixed sectors, zeros, garbage, or a piece from the front. [`Image::survivors`]
+//! goes through them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -12,10 +13,10 @@ use std::time::Duration;
 
 use super::{FileKind, Ownership};
 
-/// The user who runs the process on this disk.
+/// The user that runs the process on this disk.
 pub(super) const USER: u32 = 1000;
 const SECTOR_BYTES: usize = 512;
-/// With more unsynced changes to names than this, only those that keep their order are tried.
+/// With more unsynced changes to names than this, only subsets that keep their order are tried.
 const MOST_SUBSETS: usize = 6;
 
 #[derive(Debug, Clone)]
@@ -32,10 +33,11 @@ pub(super) struct Inode {
     pub(super) live: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) locked: bool,
-    /// How many handles are open: what has no name takes room until the last one is closed.
+    /// The number of open handles: a file without a name takes room until its last handle is
+    /// closed.
     pub(super) handles: usize,
     pub(super) written_at: Duration,
-    /// Where it leads, if it is a symlink.
+    /// The target, if this is a symlink.
     pub(super) link: Option<PathBuf>,
     pub(super) ownership: Ownership,
 }
@@ -72,7 +74,7 @@ impl NameChange {
     }
 }
 
-/// What a power loss leaves of contents that were not synced.
+/// The state of unsynced contents after a power loss.
 #[derive(Debug, Clone, Copy)]
 enum Contents {
     Synced,
@@ -144,7 +146,7 @@ impl Image {
         self.live_names.get(path).copied()
     }
 
-    /// What stands at a path, symlinks followed.
+    /// The file at a path, with symlinks followed.
     pub(super) fn follow(&self, path: &Path) -> Option<usize> {
         let mut path = path.to_owned();
         for _ in 0..40 {
@@ -169,7 +171,7 @@ impl Image {
         files.map(|(path, _)| path.clone()).collect()
     }
 
-    /// How many bytes there are in files that have a name or are open.
+    /// The number of bytes in files that have a name or are open.
     pub(super) fn bytes_in_use(&self) -> u64 {
         let named: BTreeSet<usize> = self.live_names.values().copied().collect();
         let used = self.inodes.iter().enumerate();
