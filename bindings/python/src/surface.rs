@@ -1,5 +1,5 @@
-//! What Python sees of a cache, besides `get` and `set`: construction, deletion, sizes and counters, files, settings, and its
-//! part in garbage collection.
+//! The Python interface of a cache, besides `get` and `set`: construction, deletion, sizes and
+//! counters, files, settings, and the garbage collector's methods.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -30,7 +30,8 @@ const MAX_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(100).expect("it is not ze
 
 #[pymethods]
 impl Cache {
-    /// An unlimited cache, whatever the arguments: they are for `__init__`, which subclasses may override.
+    /// An unlimited cache, with any arguments: they are for `__init__`, which subclasses may
+    /// override.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
@@ -38,7 +39,7 @@ impl Cache {
         Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, batches)) }
     }
 
-    /// Gives a cache that was not used yet its limits.
+    /// Sets the limits of a new, unused cache.
     #[pyo3(signature = (maxsize, default_ttl, batch_window_ms, max_batch_size))]
     fn _configure(
         &self,
@@ -62,20 +63,21 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes a key, at once. What is returned may be awaited, and need not be.
+    /// Removes a key, at once. The returned object may be awaited, but need not be.
     fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let query = ObjectKey::new(self.seed, key)?;
         self.delete_key(py, &query)?;
         done(py)
     }
 
-    /// Removes everything, and sets the metrics to zero.
+    /// Removes all entries, and sets the metrics to zero.
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let cleared = {
             let mut state = self.state.borrow(py);
             (state.saves, state.save_errors, state.dropped, state.no_room) = (0, 0, 0, 0);
             state.spent = Stats::default();
-            state.bury_all();
+            let now = state.at(clock::now());
+            state.bury_all(now);
             (state.core.clear(), state.opened.take())
         };
         let (cleared, opened) = cleared;
@@ -84,7 +86,7 @@ impl Cache {
         done(py)
     }
 
-    /// Removes everything, and what was counted stays: for an invalidation.
+    /// Removes all entries and keeps the counters: for an invalidation.
     pub(crate) fn remove_all(&self, py: Python<'_>) {
         let removed = {
             let mut state = self.state.borrow(py);
@@ -93,7 +95,8 @@ impl Cache {
             if let Some(opened) = &opened {
                 opened.add_to(&mut state.spent);
             }
-            state.bury_all();
+            let now = state.at(clock::now());
+            state.bury_all(now);
             (state.core.remove_all(), opened)
         };
         let (removed, opened) = removed;
@@ -101,12 +104,12 @@ impl Cache {
         drop_in_slices(py, removed.store.into_entries());
     }
 
-    /// Whether a key would be served. No use of it.
+    /// Whether a key would be served. Does not count as a use.
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let query = ObjectKey::new(self.seed, key)?;
         let opened = {
-            let (state, slot, _) = self.address(py, &query)?;
-            if slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
+            let (state, found) = self.locate(py, &query)?;
+            if found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
                 return Ok(true);
             }
             state.opened.clone()
@@ -116,7 +119,7 @@ impl Cache {
         Ok(opened.contains(py, &bytes))
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     fn size(&self, py: Python<'_>) -> usize {
         self.reclaim(py);
         let state = self.state.borrow(py);
@@ -152,7 +155,7 @@ impl Cache {
         Ok(dict)
     }
 
-    /// Saves everything to a file, and says what came of it.
+    /// Saves all entries to a file, and returns a report.
     #[pyo3(signature = (path, version, options, set_aside))]
     fn save_to_file<'py>(
         &self,
@@ -165,7 +168,8 @@ impl Cache {
         self.save_file(py, &Target::new(path, version, options), set_aside)
     }
 
-    /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
+    /// Opens a file; entries in memory stay. Returns the number of added entries, or `None` without
+    /// a file.
     #[pyo3(signature = (path, version, options))]
     fn open_from_file(
         &self,
@@ -177,23 +181,25 @@ impl Cache {
         self.open_file(py, &Target::new(path, version, options))
     }
 
-    /// Has the cache keep what its saves need to merge, though it opens no file: for one that is about to be set aside.
+    /// Starts to record the data needed for merging saves, without opening a file: for a file about
+    /// to be set aside.
     fn share_file(&self, py: Python<'_>, options: &FileOptions) {
         self.begin_sharing(py, options);
     }
 
-    /// The version tag of a file; `None` if there is none that can be read.
+    /// The version tag of a file; `None` if there is no readable file.
     #[allow(clippy::unused_self)]
     fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
         Target::new(path, String::new(), options).tag(py)
     }
 
-    /// Counts up with everything that a save would show.
+    /// A count that increases with every change visible to a save.
     fn changes(&self, py: Python<'_>) -> u64 {
         self.state.borrow(py).core.changes()
     }
 
-    /// Counts a save to a backend of the user's own; how many entries it dropped that there was no room for here.
+    /// Counts a save to a user's own backend; returns the number of entries that it dropped for
+    /// lack of room.
     fn count_save(&self, py: Python<'_>) -> u64 {
         let mut state = self.state.borrow(py);
         let dropped = std::mem::take(&mut state.no_room);
@@ -202,17 +208,17 @@ impl Cache {
         dropped
     }
 
-    /// Notes how many entries of a backend of the user's own there was no room for.
+    /// Records the number of entries of a user's own backend for which there was no room.
     fn count_no_room(&self, py: Python<'_>, count: u64) {
         self.state.borrow(py).no_room = count;
     }
 
-    /// Counts a save that failed, to whatever backend.
+    /// Counts a failed save, to any backend.
     fn count_save_error(&self, py: Python<'_>) {
         self.state.borrow(py).save_errors += 1;
     }
 
-    /// Takes in an entry, as the one that was not used for the longest time, unless its key is there.
+    /// Adds an entry, as the least recently used one, unless its key is present.
     fn restore(
         &self,
         py: Python<'_>,
@@ -226,9 +232,9 @@ impl Cache {
         file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, None)
     }
 
-    /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
+    /// All entries in memory, the least recently used first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        /// Entries that are taken under one borrow.
+        /// Entries taken under one borrow.
         const GULP: usize = 64;
         let now = clock::now();
         let entries = PyList::empty(py);
@@ -309,7 +315,7 @@ impl Cache {
 }
 
 impl Cache {
-    /// How many loads run, and for how long the oldest one has.
+    /// The number of running loads, and the age of the oldest one.
     fn running_loads(&self, py: Python<'_>) -> (usize, Option<Duration>) {
         let now = clock::now();
         let state = self.state.borrow(py);
@@ -333,7 +339,7 @@ impl Cache {
     }
 }
 
-/// A whole number that is not too large; `what` says what is taken.
+/// A whole number within the permitted range; `what` names the expected value.
 fn whole(number: &Bound<'_, PyAny>, what: &str) -> PyResult<i64> {
     let is_bool = number.is_instance_of::<PyBool>();
     if let (false, Ok(whole)) = (is_bool, number.extract::<i64>()) {

@@ -1,43 +1,51 @@
-//! Flights: one running load of one key, and everybody who waits for it.
+//! Flights: a running load of a key, and all callers that wait for it.
 //!
-//! Owns who loads, who waits, and what is fenced off. Knows neither tasks nor wakers: a front gives each
-//! flight a token `T` (its waiting room), gets it back when somebody joins, and does the waiting.
+//! Owns which caller loads, which callers wait, and which loads are fenced off. Knows neither tasks
+//! nor wakers: a front gives each flight a token `T` (its waiting room), gets the token back when a
+//! caller joins, and does the waiting.
 //!
 //! A flight is in one of two states, or gone:
 //!
 //! | state | found by its key | its result is stored |
 //! |---|---|---|
 //! | open | yes: new callers join it | yes |
-//! | fenced | no: new callers start another flight | no, but it still answers those who were waiting |
+//! | fenced | no: new callers start another flight | no, but it still answers the waiting callers |
 //! | gone | no; its id is stale, and every operation on a stale id does nothing | |
 //!
 //! Rules:
-//! 1. `lead` makes an open flight with one caller. There is at most one open flight of a key; the front asks
-//!    `find` first, under the same lock.
+//! 1. `lead` makes an open flight with a single caller. There is at most one open flight of a key;
+//!    the front asks `find` first, under the same lock.
 //! 2. `join` adds a caller to an open flight.
-//! 3. `leave` takes a caller away. The last one to leave is told so, and the front stops the load, then says
-//!    `end`. Until then the flight stays open, so that nobody starts a second load beside one that is still
-//!    being stopped. Who joins in between is answered by whatever `end`s the flight: a value, or the news
-//!    that it was abandoned, upon which he asks anew.
-//! 4. `fence` turns an open flight into a fenced one, for ever.
-//! 5. `end` makes the flight gone and says whether it was open: only then may its result be stored.
+//! 3. `leave` removes a caller. When the last caller leaves, `leave` says so; the front stops the
+//!    load and calls `end`. Until then the flight stays open, so that no second load starts beside
+//!    a load that is still being stopped. A caller that joins in between is answered when the
+//!    flight ends: with a value, or as abandoned, and then asks again.
+//! 4. `fence` turns an open flight into a fenced flight, for ever.
+//! 5. `end` makes the flight gone and returns whether it was open: only then may its result be
+//!    stored.
 //!
-//! So between the first `lead` of a flight and its `end` any number of loads of the key may have begun, but a
-//! value is stored only by the flight that no `set`, `delete`, `clear` or invalidation has overtaken.
+//! So between the first `lead` of a flight and its `end` any number of loads of the key may have
+//! begun, but a value is stored only by the flight that no `set`, `delete`, `clear` or invalidation
+//! has overtaken.
+
+use std::num::NonZeroU64;
 
 use hashbrown::HashTable;
 
+use crate::probe::Probed;
 use crate::slab::Slab;
 use crate::store::spread;
+use crate::time::Stamp;
 
-/// Names one flight. Ids are never used twice within one cache.
+/// The id of a flight. Ids are never used twice within a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlightId {
     slot: u32,
-    serial: u64,
+    /// Counts from 1 up, so that an `Option` of an id takes no more room.
+    serial: NonZeroU64,
 }
 
-/// The running loads of one cache or shard.
+/// The running loads of a cache or shard.
 #[derive(Debug)]
 pub struct Flights<K, T> {
     /// Open flights by the hash of their key.
@@ -53,11 +61,13 @@ pub struct Flights<K, T> {
 struct Flight<K, T> {
     key: K,
     hash: u32,
-    serial: u64,
+    serial: NonZeroU64,
     state: State,
     callers: u32,
-    /// When it began, as writes are dated; zero if they are not.
-    began_at: u64,
+    /// The stamp of its value, if a loader yields the value.
+    stamp: Stamp,
+    /// The snapshot's answer for its key when the flight began.
+    probed: Probed,
     token: T,
 }
 
@@ -67,24 +77,25 @@ enum State {
     Fenced,
 }
 
-/// What a caller leaves behind.
+/// The state after a caller has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// Others still wait, or the flight has ended already.
+    /// Other callers still wait, or the flight has ended already.
     Others,
-    /// Nobody waits any more: stop the load, then [`Flights::end`] the flight.
+    /// No caller waits any more: stop the load, then [`Flights::end`] the flight.
     Nobody,
 }
 
 /// A flight that has ended.
 #[derive(Debug)]
 pub struct Ended<K, T> {
-    /// The key that was loaded.
+    /// The loaded key.
     pub key: K,
     /// Whether the result may be stored: nothing fenced the flight.
     pub stores: bool,
-    /// When it began, as writes are dated; zero if they are not.
-    pub began_at: u64,
+    /// The stamp of its value, if a loader yielded the value: the stamp of the beginning of the
+    /// load.
+    pub stamp: Stamp,
     /// Where its callers wait.
     pub token: T,
 }
@@ -128,41 +139,51 @@ impl<K, T> Flights<K, T> {
         self.serial + self.departures
     }
 
-    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter the cache:
-    /// compare its key with nothing borrowed, and go on with the next one if they differ. Begin again if
-    /// [`Flights::version`] changed.
+    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter
+    /// the cache: compare its key with nothing borrowed, and continue with the next if they differ.
+    /// Begin again if [`Flights::version`] changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<(FlightId, &K)> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&slot| self.slab[slot].hash == hash);
         with_hash.nth(nth).map(|&slot| (self.id(slot), &self.slab[slot].key))
     }
 
-    /// Starts a flight with one caller. The front has seen, under the same lock, that there is no open one.
+    /// Starts a flight with a single caller. The front has seen, under the same lock, that no
+    /// flight of the key is open.
     pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
         let hash = hash as u32;
         self.serial += 1;
-        let flight =
-            Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, began_at: 0, token };
+        let serial = NonZeroU64::new(self.serial).expect("it counts from 1 up");
+        let (stamp, probed) = (Stamp::UNKNOWN, Probed::default());
+        let flight = Flight { key, hash, serial, state: State::Open, callers: 1, stamp, probed, token };
         let slot = self.slab.insert(flight);
         self.index.insert_unique(spread(hash), slot, |&slot| spread(self.slab[slot].hash));
         self.id(slot)
     }
 
-    /// Notes when a flight begins, as writes are dated.
-    pub(crate) fn begins_at(&mut self, id: FlightId, time: u64) {
+    /// Records the facts of the beginning of a flight that its landing needs.
+    pub(crate) fn began(&mut self, id: FlightId, stamp: Stamp, probed: Probed) {
         if let Some(flight) = self.get_mut(id) {
-            flight.began_at = time;
+            (flight.stamp, flight.probed) = (stamp, probed);
         }
     }
 
-    /// Adds a caller to an open flight, and returns where he waits.
+    /// The key of an open flight, and the snapshot's answer for it when the flight began. `None` if
+    /// the flight stores nothing: it was fenced, or has ended.
+    pub(crate) fn stores(&self, id: FlightId) -> Option<(&K, Probed)> {
+        let flight = self.slab.get(id.slot)?;
+        let is_open = flight.serial == id.serial && flight.state == State::Open;
+        is_open.then_some((&flight.key, flight.probed))
+    }
+
+    /// Adds a caller to an open flight; returns the token of the room where the caller waits.
     pub fn join(&mut self, id: FlightId) -> Option<&T> {
         let flight = self.get_mut(id).filter(|flight| flight.state == State::Open)?;
         flight.callers += 1;
         Some(&flight.token)
     }
 
-    /// Takes a caller away who no longer wants the answer.
+    /// Removes a caller that no longer wants the answer.
     #[must_use = "the last caller to leave has to stop the load"]
     pub fn leave(&mut self, id: FlightId) -> Left {
         match self.get_mut(id) {
@@ -174,12 +195,13 @@ impl<K, T> Flights<K, T> {
         }
     }
 
-    /// Whether a load still runs that nobody waits for.
+    /// Whether a load still runs without waiting callers.
     pub fn is_forsaken(&self, id: FlightId) -> bool {
         self.slab.get(id.slot).is_some_and(|flight| flight.serial == id.serial && flight.callers == 0)
     }
 
-    /// Fences an open flight: it stores nothing, and nobody finds it any more. `true` if it was open.
+    /// Fences an open flight: it stores nothing, and no caller finds it any more. `true` if it was
+    /// open.
     pub fn fence(&mut self, id: FlightId) -> bool {
         let Some(flight) = self.get_mut(id).filter(|flight| flight.state == State::Open) else {
             return false;
@@ -201,15 +223,16 @@ impl<K, T> Flights<K, T> {
         fenced
     }
 
-    /// Ends a flight: its load has returned, failed, panicked or been stopped. `None` if it has ended already.
+    /// Ends a flight: its load has returned, failed, panicked or been stopped. `None` if it has
+    /// ended already.
     pub fn end(&mut self, id: FlightId) -> Option<Ended<K, T>> {
         let (state, hash) = self.get_mut(id).map(|flight| (flight.state, flight.hash))?;
         if state == State::Open {
             self.unindex(hash, id.slot);
         }
         let flight = self.slab.remove(id.slot)?;
-        let Flight { key, began_at, token, .. } = flight;
-        Some(Ended { key, stores: state == State::Open, began_at, token })
+        let Flight { key, stamp, token, .. } = flight;
+        Some(Ended { key, stores: state == State::Open, stamp, token })
     }
 
     /// Where the callers of a flight wait.
@@ -230,7 +253,7 @@ impl<K, T> Flights<K, T> {
     /// Checks the invariants; for tests.
     ///
     /// # Panics
-    /// If one does not hold.
+    /// If an invariant does not hold.
     pub fn validate(&self) {
         let open = self.slab.iter().filter(|(_, flight)| flight.state == State::Open).count();
         assert_eq!(open, self.index.len(), "the index holds the open flights");

@@ -1,11 +1,12 @@
-//! How flights end: with a value that is stored, with a value that is not, or without a value.
+//! The ends of flights: with a value that is stored, with a value that is not stored, or without a
+//! value.
 
 use std::time::Duration;
 
-use async_cache_core::cache::{Finished, Loaded};
-use async_cache_core::cold::Rank;
+use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
-use async_cache_core::time::Time;
+use async_cache_core::shard::Finished;
+use async_cache_core::time::{Now, Time};
 use pyo3::prelude::*;
 
 use super::Cache;
@@ -15,7 +16,8 @@ use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
 impl Cache {
-    /// Ends a flight whose load does not go on. `Err`: an interrupt, and it has ended all the same.
+    /// Ends a flight whose load does not continue. `Err`: an interrupt; the flight has ended
+    /// nevertheless.
     pub(crate) fn abandon(
         &self,
         py: Python<'_>,
@@ -24,8 +26,8 @@ impl Cache {
         running: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let ended = if room.get().is_inherited(py) {
-            // The parent's load has not failed: it goes on in the parent.
-            self.state.borrow(py).core.come_back_empty(flight, Duration::ZERO)
+            // The parent's load has not failed: it continues in the parent.
+            self.state.borrow(py).core.finish_without_storing(flight, Duration::ZERO)
         } else {
             self.fail(py, flight, Duration::ZERO)
         };
@@ -46,26 +48,20 @@ impl Cache {
         flight: FlightId,
         took: Duration,
     ) -> Option<(Ref, Ref<Room>)> {
-        self.state.borrow(py).core.answer(flight, took)
+        self.state.borrow(py).core.finish_without_storing(flight, took)
     }
 
-    /// Ends a flight with a value.
+    /// Ends a flight with a value, for a load that began at `started` and returned at `now`.
     pub(crate) fn land(
         &self,
         py: Python<'_>,
         flight: FlightId,
         query: &impl Query,
-        now: Time,
-        loaded: impl FnOnce(Ttl, Option<Rank>) -> Loaded<Ref>,
+        (value, ttl): (Ref, Ttl),
+        (started, now): (Time, Time),
     ) -> PyResult<Option<Finished<Ref, Ref, Ref<Room>>>> {
-        loop {
-            let probed = self.probe(py, query)?;
-            let (mut state, slot, _) = self.address(py, query)?;
-            if !state.is_as_probed(&probed) {
-                continue;
-            }
-            let loaded = loaded(state.default_ttl, probed.rank);
-            return Ok(state.core.land(flight, slot, query.hash(), loaded, now));
-        }
+        let (mut state, at) = self.address(py, query)?;
+        let fetched = Fetched::loaded(value, ttl.deadline(state.default_ttl, || now));
+        Ok(state.core.land(flight, at, fetched, now.since(started), Now::without_wall(now)))
     }
 }

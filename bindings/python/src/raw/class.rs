@@ -94,7 +94,16 @@ pub(super) fn body_of<'a, B>(class: &Class<B>, object: &'a Bound<'_, PyAny>) -> 
     let class = class.0.get(object.py())?;
     // SAFETY: the class is checked, and is the class of `B`'s objects only. The body is there as long as the object
     // (rule 1).
-    object.get_type().is(class).then(|| unsafe { body(object.as_ptr()) })
+    is_exactly(object, class).then(|| unsafe { body(object.as_ptr()) })
+}
+
+/// Whether the class of an object is this one. `get_type` would count a reference to the class, and from Python 3.12
+/// on a count that is written (in half its width) and read again at once makes the processor wait.
+#[inline]
+pub(super) fn is_exactly(object: &Bound<'_, PyAny>, class: &Py<PyType>) -> bool {
+    // SAFETY: attached, and the object is alive.
+    let found = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    std::ptr::eq(found, class.as_ptr().cast())
 }
 
 /// The body of an object that a slot was called with.

@@ -8,17 +8,20 @@
 //! | new | `send(None)` begins; `throw` and `close` end it; dropped, it warns that it was never awaited |
 //! | running | one of the calls below is on the stack; any other call is `ValueError` |
 //! | waiting | `send`, `throw`, `close`; dropped, it leaves what it waits for; another `await` is `RuntimeError` |
-//! | done | every further `send` or `throw` is `RuntimeError`; dropped, its memory goes to the free list |
+//! | done | every further `send` or `throw` is `RuntimeError`; dropped, it goes to the free list |
+//! | free | a call takes it from the free list: it is new again |
 //!
 //! Rules:
-//! 1. `body` is initialised from creation to the end of dealloc. `busy` is set while a method of the body
-//!    runs, and nothing else touches the body then: the only `&mut` is the one of that method;
+//! 1. `body` is initialised unless the object is free. `busy` is set while a method of the body runs and while
+//!    the object is free, and nothing else touches the body then: the only `&mut` is the one of that method;
 //! 2. the collector visits the body only while it is not busy. What a busy one holds is held by the stack,
 //!    too, so that it is alive anyway;
 //! 3. an object whose finalizer ran does not go to the free list: the interpreter notes that in its header,
 //!    and would not call the finalizer of its next life;
-//! 4. an object on the free list has no references and is not known to the collector, and keeps its reference to
-//!    its type, which never goes away.
+//! 4. a free object is a live one for the interpreter: the free list owns the only reference to it, the collector
+//!    knows it, and it holds nothing but its type. So neither taking it nor returning it changes the collector's
+//!    lists. `gc.get_objects` may give out a second reference: such an object is not taken, but given up to its
+//!    holder.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -34,9 +37,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 use super::calls::Invoke;
-use super::class::Blueprint;
+use super::class::{Blueprint, is_exactly};
 use super::visit::{self, Visit};
-use super::{Sent, attached, stop};
+use super::{Sent, attached, refcount, stop};
 use crate::errors::out_of_coroutine;
 
 /// What a coroutine-like object does.
@@ -114,42 +117,51 @@ pub(crate) fn new<B: Coroutine>(py: Python<'_>, body: B) -> PyResult<Bound<'_, P
 #[inline(always)]
 #[allow(clippy::inline_always)] // see above
 pub(crate) fn make<B: Coroutine>(py: Python<'_>, body: impl FnOnce() -> B) -> PyResult<Bound<'_, PyAny>> {
-    let object = allocate::<B>(py)?;
-    // SAFETY: a fresh block of the right size, whose head is initialised and whose rest is not. Nobody sees the
-    // object before it is whole; should `body` panic, its memory is leaked.
+    let (object, origin) = allocate::<B>(py)?;
+    // SAFETY: the object has the right size, its head is initialised, and its body is not. The only other one who can
+    // know the object is the collector, and the object is busy for it (rule 4) or unknown to it until it is whole.
+    // Should `body` panic, the object is leaked.
     unsafe {
         let this = object.cast::<Object<B>>();
-        (&raw mut (*this).busy).write(false);
+        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
         (&raw mut (*this).finalized).write(false);
         (&raw mut (*this).awaited).write(false);
-        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
-        ffi::PyObject_GC_Track(object.cast());
+        (&raw mut (*this).busy).write(false);
+        if let Origin::Memory = origin {
+            ffi::PyObject_GC_Track(object.cast());
+        }
         Ok(Bound::from_owned_ptr(py, object))
     }
 }
 
-/// The memory of an object, with one reference to it, and one to the type.
+/// Where a new object came from.
+#[derive(Clone, Copy)]
+enum Origin {
+    FreeList,
+    /// The collector does not know it yet.
+    Memory,
+}
+
+/// An object without a body, with one reference to it, and one to the type.
 #[inline]
-fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
-    let statics = B::statics();
-    let class = match statics.class.get(py) {
-        Some(class) => class.as_ptr().cast::<ffi::PyTypeObject>(),
-        None => class::<B>(py)?.as_ptr().cast(),
-    };
-    // SAFETY: attached, so nobody else touches the free list.
-    let free = unsafe { &mut *statics.free.get() };
-    let object = if free.len > 0 {
-        free.len -= 1;
-        let object = free.objects[free.len];
-        // SAFETY: rule 4: the block was a finished object of this type, without references, and holds its
-        // reference to the type; the first reference makes it a live one again.
-        unsafe { ffi::Py_INCREF(object) };
-        object
-    } else {
-        // SAFETY: the type is ready and has the size of `Object<B>`.
-        unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) }
-    };
-    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok(object) }
+fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<(*mut ffi::PyObject, Origin)> {
+    // SAFETY: attached, so nobody else touches the free list, which holds live objects of this type. Rule 4: the
+    // reference of the list is the caller's from now on.
+    unsafe {
+        let free = &mut *B::statics().free.get();
+        if free.len > 0 {
+            free.len -= 1;
+            let object = free.objects[free.len];
+            if ffi::Py_REFCNT(object) == 1 {
+                return Ok((object, Origin::FreeList));
+            }
+            ffi::Py_DECREF(object);
+        }
+    }
+    let class = class::<B>(py)?.as_ptr().cast::<ffi::PyTypeObject>();
+    // SAFETY: the type is ready and has the size of `Object<B>`.
+    let object = unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) };
+    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok((object, Origin::Memory)) }
 }
 
 /// The Python type, made at its first use.
@@ -215,7 +227,7 @@ fn with<B: Coroutine, R>(
 /// Runs `work` on the body of such an object; `None` if it runs already, or the object is another one.
 pub(crate) fn on<B: Coroutine, R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&mut B) -> R) -> Option<R> {
     let class = B::statics().class.get(object.py())?;
-    if !object.get_type().is(class) {
+    if !is_exactly(object, class) {
         return None;
     }
     with::<B, _>(object.py(), object.as_ptr(), |body| Ok(work(body))).ok()
@@ -307,7 +319,8 @@ unsafe extern "C" fn await_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mu
             return null_mut();
         }
         (*this).awaited = true;
-        ffi::Py_NewRef(object)
+        refcount::add(object);
+        object
     }
 }
 
@@ -393,7 +406,10 @@ unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut
         if let Some(value) = fast::<B>(Python::assume_attached(), object) {
             // A null without an exception is a `StopIteration` with `None`.
             if !value.is_none() {
-                stop::raise_fast(value.as_borrowed());
+                // `await f(x)` has the only reference, so only the interpreter gets the exception.
+                let context =
+                    if ffi::Py_REFCNT(object) == 1 { stop::Context::None } else { stop::Context::Handled };
+                stop::raise_fast(value.as_borrowed(), context);
             }
             return null_mut();
         }
@@ -494,21 +510,49 @@ unsafe extern "C" fn finalize<B: Coroutine>(object: *mut ffi::PyObject) {
 
 unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
     let this = object.cast::<Object<B>>();
-    // SAFETY: called once, when the last reference is gone. The finalizer may bring the object back to life,
-    // which ends the call. Afterwards it is taken off the collector's lists before its body is dropped, so
-    // that nobody sees it half gone; the type's reference, which each object holds, goes last, or stays (rule 4).
+    // SAFETY: called when the last reference is gone. A busy object is a free one (rule 1) that the list has given up,
+    // for whoever runs a method has a reference. The finalizer may bring the object back to life, which ends the call.
     unsafe {
-        if !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+        let is_free = (*this).busy;
+        if !is_free && !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return;
         }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        ManuallyDrop::drop(&mut (*this).body);
+        // Rule 3.
+        if (*this).finalized || (*B::statics().free.get()).len >= KEPT {
+            ffi::PyObject_GC_UnTrack(object.cast());
+            if !is_free {
+                ManuallyDrop::drop(&mut (*this).body);
+            }
+            return free_memory(object);
+        }
+        // Rule 4: alive again before the body is dropped, for that may run Python code and the collector.
+        refcount::revive(object);
+        (*this).busy = true;
+        if !is_free {
+            ManuallyDrop::drop(&mut (*this).body);
+        }
         let free = &mut *B::statics().free.get();
-        if free.len < KEPT && !(*this).finalized {
+        if free.len < KEPT {
             free.objects[free.len] = object;
             free.len += 1;
-            return;
+        } else if ffi::Py_REFCNT(object) == 1 {
+            // That code has filled the list.
+            ffi::PyObject_GC_UnTrack(object.cast());
+            free_memory(object);
+        } else {
+            ffi::Py_DECREF(object);
         }
+    }
+}
+
+/// Frees an object that has no body any more and is unknown to the collector.
+///
+/// # Safety
+/// The thread is attached, and nobody has a reference to the object but the caller.
+#[cold]
+unsafe fn free_memory(object: *mut ffi::PyObject) {
+    // SAFETY: as the caller says; the type's reference, which each object holds, is dropped last.
+    unsafe {
         let class = ffi::Py_TYPE(object);
         ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(class.cast());

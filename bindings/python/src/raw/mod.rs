@@ -11,6 +11,7 @@
 //! - `coroutine`: objects that are awaited through `am_send`, from a free list;
 //! - `method`: methods called with their arguments in place; `async_method`: those that pass for async functions;
 //! - `pending`: calls that the main thread makes for other threads;
+//! - `refcount`: counts of references that are written in full width;
 //! - `stop`: the exception that a value is returned in;
 //! - `function`: callables with vectorcall that pass for functions; `bound`: their bound methods;
 //! - `text`: what a `str` says of itself.
@@ -36,6 +37,7 @@ pub(crate) mod function;
 pub(crate) mod interpreter;
 pub(crate) mod method;
 pub(crate) mod pending;
+mod refcount;
 pub(crate) mod stack;
 mod stop;
 pub(crate) mod text;
@@ -77,6 +79,14 @@ impl<T> Ref<T> {
     /// Whether both are the same object.
     pub(crate) fn is(&self, other: &Bound<'_, PyAny>) -> bool {
         std::ptr::eq(self.0.as_ptr(), other.as_ptr())
+    }
+
+    /// The token that the thread is attached, for the drop of a value that holds a reference.
+    #[allow(clippy::unused_self)] // it is the proof
+    pub(crate) fn py(&self) -> Python<'_> {
+        // SAFETY: a `Ref` never leaves attached threads (contract 1), and no closure that runs detached can borrow one,
+        // since it is not `Sync`.
+        unsafe { Python::assume_attached() }
     }
 
     /// The object, for the interpreter's own functions.
