@@ -84,6 +84,14 @@ impl<T> Ref<T> {
         std::ptr::eq(self.0.as_ptr(), other.as_ptr())
     }
 
+    /// The token that the thread is attached, for the drop of a value that holds a reference.
+    #[allow(clippy::unused_self)] // it is the proof
+    pub(crate) fn py(&self) -> Python<'_> {
+        // SAFETY: a `Ref` never leaves attached threads (contract 1), and no closure that runs detached can borrow one,
+        // since it is not `Sync`.
+        unsafe { Python::assume_attached() }
+    }
+
     /// The object, for the interpreter's own functions.
     #[inline]
     fn pointer(&self) -> *mut ffi::PyObject {
