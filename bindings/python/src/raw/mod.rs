@@ -87,8 +87,8 @@ impl<T> Ref<T> {
     /// The token that the thread is attached, for the drop of a value that holds a reference.
     #[allow(clippy::unused_self)] // it is the proof
     pub(crate) fn py(&self) -> Python<'_> {
-        // SAFETY: a `Ref` never leaves attached threads (contract 1), and no closure that runs detached can borrow one,
-        // since it is not `Sync`.
+        // SAFETY: a `Ref` never leaves attached threads (contract 1), and no closure that runs
+        // detached can borrow one, since it is not `Sync`.
         unsafe { Python::assume_attached() }
     }
 
