@@ -145,8 +145,7 @@ where
         }
         let value = match inner.hot(asked.0, |known| key.is(known)) {
             Ok(value) => value,
-            Err(under) if under.opened.is_none() => return Err(asked),
-            Err(under) => inner.cold(asked.0, key.to_key(), under).map_err(|_| asked)?,
+            Err(under) => inner.served_cold(asked.0, key, under).ok_or(asked)?,
         };
         self.count(frame.as_deref(), |counts| &counts.hits);
         if let (Some((frame, _)), Some(call)) = (guarded, call) {
@@ -293,7 +292,7 @@ where
     let hash = cache.inner.hash(&key);
     match cache.inner.hot(hash, |known| key.is(known)) {
         Ok(value) => Some(value),
-        Err(under) => cache.inner.cold(hash, key.to_key(), under).ok(),
+        Err(under) => cache.inner.served_cold(hash, key, under),
     }
 }
 
