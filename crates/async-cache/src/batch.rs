@@ -276,7 +276,7 @@ where
         self.look_up(keys.into_iter().collect()).await
     }
 
-    async fn load<Q>(&self, hash: u64, key: &Q, mut miss: Miss<K, V>) -> Result<Option<V>, LoadError<E>>
+    async fn load<Q>(&self, hash: u64, key: &Q, mut miss: Miss) -> Result<Option<V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
@@ -300,7 +300,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
     {
-        let mut asked: Vec<Asked<'_, Q, K, V, E>> = keys.into_iter().map(Asked::new).collect();
+        let mut asked: Vec<Asked<'_, Q, V, E>> = keys.into_iter().map(Asked::new).collect();
         for key in &mut asked {
             key.hash = self.gatherer.inner.hash(key.key);
             match self.gatherer.inner.hot(key.hash, |known| known.borrow() == key.key) {
@@ -331,16 +331,16 @@ where
 }
 
 /// One of many keys, and what is known of it.
-struct Asked<'a, Q: ?Sized, K, V, E> {
+struct Asked<'a, Q: ?Sized, V, E> {
     key: &'a Q,
     hash: u64,
-    miss: Miss<K, V>,
+    miss: Miss,
     /// Which load it may join: after one that has brought nothing, a load that answers it.
     joins: Joins,
     outcome: Option<Result<Option<V>, LoadError<E>>>,
 }
 
-impl<'a, Q: ?Sized, K, V, E> Asked<'a, Q, K, V, E> {
+impl<'a, Q: ?Sized, V, E> Asked<'a, Q, V, E> {
     fn new(key: &'a Q) -> Self {
         Self { key, hash: 0, miss: Miss::default(), joins: Joins::Any, outcome: None }
     }

@@ -120,7 +120,7 @@ where
         match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
             Err(under) => {
-                let value = self.inner.cold(hash, || key.to_key(), under).ok();
+                let value = self.inner.served_cold(hash, key, under);
                 if value.is_none() {
                     self.inner.miss(hash);
                 }

@@ -1,4 +1,6 @@
-"""A hit's value in a `StopIteration`: whoever keeps the exception or the awaitable, the value belongs to one hit only."""
+"""The value of a hit in a `StopIteration` belongs to the hit only, even if user code keeps the
+exception or the awaitable.
+"""
 
 from __future__ import annotations
 
