@@ -1,4 +1,5 @@
-"""A hit's value in a `StopIteration`: whoever keeps the exception or the awaitable, the value belongs to one hit only."""
+"""A hit's value in a `StopIteration` belongs to a single hit, even if code keeps the exception or
+the awaitable."""
 
 from __future__ import annotations
 
