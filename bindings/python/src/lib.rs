@@ -21,13 +21,14 @@
 //!   `function`: decorated functions
 //! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load; `batch`:
 //!   keys that are loaded together; `enter`: how a call joins or starts a load
-//! - `call`: the coroutine of `get` and of decorated functions; `decorate`: makes decorated functions
+//! - `ask`: what a call asks for; `waiting`: how it waits for a load; `call`: the coroutine of `get` and of decorated functions; `decorate`: makes decorated functions
 //! - `carry`, `eager`, `union`, `save`, `file`: the snapshot, opened and written
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `methods`, `surface`: the cache as Python sees it; `console`: the console script `async-cache`
 
 mod agent;
 mod args;
+mod ask;
 mod awaitable;
 mod batch;
 mod cache;
@@ -70,6 +71,7 @@ mod surface;
 mod target;
 mod ttl;
 mod union;
+mod waiting;
 mod watch;
 mod window;
 mod work;

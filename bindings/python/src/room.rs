@@ -174,8 +174,12 @@ impl Room {
 
     /// Whether the load runs on the caller's event loop.
     pub(crate) fn is_here(&self, py: Python<'_>) -> bool {
-        let event_loop = self.state.borrow(py).event_loop.as_ref().map(|held| held.bind(py).clone());
-        event_loop.is_some_and(|held| running_loop(py).is_ok_and(|running| running.is(&held)))
+        running_loop(py).is_ok_and(|running| self.runs_on(py, &running))
+    }
+
+    /// Whether the load runs on an event loop. Runs no Python code.
+    pub(crate) fn runs_on(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.state.borrow(py).event_loop.as_ref().is_some_and(|held| held.is(event_loop))
     }
 
     /// Whether the load is one of a batch that has left: it goes on without callers.

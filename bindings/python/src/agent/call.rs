@@ -23,11 +23,12 @@ use super::outcome::Outcome;
 use super::session::Session;
 use super::tool::{Counts, Scope, TOTAL, Tool};
 use crate::args::{Args, apply};
+use crate::ask::FunctionCall;
 use crate::awaitable;
 use crate::cache::{Cache, Hit};
-use crate::call::{Call, FunctionCall};
+use crate::call::Call;
 use crate::call_query::CallQuery;
-use crate::enter::{Entered, Joining};
+use crate::enter::{Asking, Entered};
 use crate::function::{Function, function};
 use crate::key::Query;
 use crate::plain::mix;
@@ -183,14 +184,9 @@ impl ToolCall {
             if !here.alarm(py, guard, alarm, &asked, false)? {
                 let mut cached = None;
                 if target.is_some() {
-                    let entered = Cache::enter(
-                        keeper.cache.bind(py),
-                        &query,
-                        None,
-                        Ttl::Default,
-                        true,
-                        Joining::Allowed,
-                    )?;
+                    let mut asking = Asking::uncounted();
+                    let cache = keeper.cache.bind(py);
+                    let entered = Cache::enter(cache, &query, None, Ttl::Default, &mut asking)?;
                     if let Entered::Served(value) = entered {
                         cached = Some(value);
                     }

@@ -1,39 +1,42 @@
 //! `StopIteration`: how `__next__` returns a value.
 //!
-//! Up to Python 3.11 `await` resumes an awaitable through `am_send`, which returns the value without an exception,
-//! so a hit uses nothing of this file. From Python 3.12 on the `SEND` instruction uses a shortcut for the
-//! interpreter's own coroutines and generators, and calls `tp_iternext` of every other type; `am_send` is left to
-//! `PyIter_Send`, which `asyncio.Task` calls. A hit must therefore raise a `StopIteration`, and `SEND` takes `value`
-//! out of the exception and drops it at once. No flag and no slot of a type changes that.
+//! Up to Python 3.11 `await` resumes an awaitable through `am_send`, which returns the value
+//! without an exception, so a hit uses nothing of this file. From Python 3.12 on the `SEND`
+//! instruction uses a shortcut for the interpreter's own coroutines and generators, and calls
+//! `tp_iternext` of every other type; `am_send` is left to `PyIter_Send`, which `asyncio.Task`
+//! calls. A hit must therefore raise a `StopIteration`; `SEND` takes `value` out of the exception
+//! and drops the exception at once. No flag and no slot of a type changes this behaviour.
 //!
-//! Making an exception costs more than the rest of a hit. So one exception, the *spare*, is raised again and again.
-//! Its class is a subclass of `StopIteration` whose only addition is the deallocator:
+//! Making an exception costs more than the rest of a hit. So one exception, the *spare*, is raised
+//! again and again. Its class is a subclass of `StopIteration` whose only addition is the
+//! deallocator:
 //!
 //! | state | references | what ends the state |
 //! |---|---|---|
-//! | spare | one, of `SPARE` | [`raise_fast`] sets `value` and raises the exception; `SPARE` is then null |
+//! | raised | from the interpreter, a tracer or a user | the last reference is dropped: the deallocator runs |
 //! | raised | those of the interpreter, a tracer or a user | the last reference is dropped: the deallocator runs |
 //! | dead | none | unchanged by others: it is the spare again; otherwise, or if there is a spare: freed |
 //!
-//! Rules:
-//! 1. The class has the size of [`ffi::PyStopIterationObject`], so its fields are where that type says. `make_class`
-//!    checks the size. If the size differs, every exception is made by a call.
-//! 2. The spare holds nothing: `args` is empty, every other field is null. So neither a value nor an exception that
-//!    was being handled lives longer than the exception that was raised with it. The collector may find the spare,
-//!    and finds it alive and whole.
-//! 3. A raised exception is owned by its holders alone. A user who keeps it owns it for good, a cycle through it is
-//!    collected, and a hit that happens meanwhile (a tracer's, another thread's, one inside of a finalizer) finds no
-//!    spare and makes an exception of its own.
-//! 4. The spare is raised only if `SPARE` has the only reference: `gc.get_objects` may have given out another one.
-//! 5. The deallocator keeps an exception only if nobody has left anything in it: `args` is the empty tuple, and
-//!    there are no traceback, cause, notes and attributes. `value` and `__context__` are taken out.
-//! 6. The deallocator makes the exception the spare before it drops `value` and `__context__`, for those may run
-//!    Python code, which may hit again.
-//! 7. `__context__` is the exception being handled, as with any exception that is raised. Finding that out takes a
-//!    twentieth of a hit, so it is left out where only the `SEND` instruction gets the exception.
-//!
-//! The interpreter's lock guards `SPARE` (contract 1 of `raw`). Subinterpreters and free-threaded builds are refused
-//! when the module is imported.
+//! 1. The class has the size of [`ffi::PyStopIterationObject`], so its fields have the same
+//!    offsets. `make_class` checks the size. If the size differs, every exception is made by a
+//!    call.
+//! 2. The spare holds nothing: `args` is empty, every other field is null. So neither a value nor a
+//!    handled exception lives longer than the exception raised with it. The collector may find the
+//!    spare, alive and complete.
+//! 3. A raised exception is owned by its holders alone. A user who keeps the exception owns it for
+//!    good, a cycle through the exception is collected, and a hit in the meantime (by a tracer, by
+//!    another thread, inside a finalizer) finds no spare and makes its own exception.
+//! 4. The spare is raised only if `SPARE` has the only reference: `gc.get_objects` may have
+//!    returned another one.
+//! 5. The deallocator keeps an exception only if it is clean: `args` is the empty tuple, and there
+//!    are no traceback, cause, notes and attributes. `value` and `__context__` are taken out.
+//! 6. The deallocator makes the exception the spare before dropping `value` and `__context__`,
+//!    because the drops may run Python code, which may hit again.
+//! 7. `__context__` is the exception being handled, as with every raised exception. Finding the
+//!    handled exception takes a twentieth of a hit, so the step is skipped where only the `SEND`
+//!    instruction gets the exception.
+//! The interpreter's lock guards `SPARE` (contract 1 of `raw`). Subinterpreters and free-threaded
+//! builds are refused when the module is imported.
 
 use pyo3::Borrowed;
 use pyo3::ffi;
@@ -41,8 +44,8 @@ use pyo3::prelude::*;
 
 /// Raises `StopIteration` with a value, made by a call: for calls from Python code.
 pub(super) fn raise(value: Borrowed<'_, '_, PyAny>) {
-    // SAFETY: attached, because there is a `value`. `PyErr_SetObject` takes a tuple for arguments, and an exception
-    // for the exception to raise; for these two the exception is made by a call.
+    // SAFETY: attached, because there is a `value`. `PyErr_SetObject` takes a tuple for arguments,
+    // and an exception for the exception to raise; for these two the exception is made by a call.
     unsafe {
         let class = ffi::PyExc_StopIteration;
         if ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0 {
@@ -57,16 +60,16 @@ pub(super) fn raise(value: Borrowed<'_, '_, PyAny>) {
     }
 }
 
-/// What the exception's `__context__` is.
+/// The value of the exception's `__context__`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Context {
     /// The exception being handled, if there is one.
     Handled,
-    /// Nothing, for nobody looks at it.
+    /// Nothing, because no code reads it.
     None,
 }
 
-/// Raises `StopIteration` with a value. Nothing that is called often comes here.
+/// Raises `StopIteration` with a value. Not called by frequent operations.
 #[cfg(not(Py_3_12))]
 pub(super) fn raise_fast(value: Borrowed<'_, '_, PyAny>, _: Context) {
     raise(value);
@@ -101,7 +104,7 @@ mod fast {
 
     struct Guarded(UnsafeCell<Spare>);
 
-    // SAFETY: touched by attached threads only (contract 1 of `raw`).
+    // SAFETY: accessed by attached threads only (contract 1 of `raw`).
     unsafe impl Sync for Guarded {}
 
     static SPARE: Guarded = Guarded(UnsafeCell::new(Spare { exception: null_mut(), no_args: null_mut() }));
@@ -112,8 +115,9 @@ mod fast {
     /// Raises `StopIteration` with a value.
     #[inline]
     pub(in crate::raw) fn raise_fast(value: Borrowed<'_, '_, PyAny>, context: Context) {
-        // SAFETY: attached, so no other thread touches the spare, and nothing below runs Python code before `SPARE`
-        // is null. Rules 2 and 4: the exception is whole, and only `SPARE` refers to it.
+        // SAFETY: attached, so no other thread accesses the spare, and nothing below runs Python
+        // code before `SPARE` is null. Rules 2 and 4: the exception is complete, and only `SPARE`
+        // refers to it.
         unsafe {
             let spare = &mut *SPARE.0.get();
             let object = spare.exception;
@@ -126,11 +130,13 @@ mod fast {
     }
 
     /// # Safety
-    /// The thread is attached, the exception is whole, and the reference to it is the caller's.
+    /// The thread is attached, the exception is complete, and the caller owns the reference to the
+    /// exception.
     #[inline]
     unsafe fn raise_object(object: *mut Object, value: Borrowed<'_, '_, PyAny>, context: Context) {
-        // SAFETY: as the caller says. Whatever the field had is dropped after the field was written. Rule 7: the
-        // exception being handled is another one, for the caller has the only reference to this one.
+        // SAFETY: promised by the caller. The field's old content is dropped after the field was
+        // written. Rule 7: the exception being handled is a different one, because the caller has
+        // the only reference to this one.
         unsafe {
             let old = std::mem::replace(&mut (*object).value, ffi::Py_NewRef(value.as_ptr()));
             ffi::Py_XDECREF(old);
@@ -153,8 +159,8 @@ mod fast {
             Ok(None) => return super::raise(value),
             Err(error) => return error.restore(py),
         };
-        // SAFETY: attached. The class has the size and the fields of `Object` (rule 1), and every field is written
-        // before the collector sees the object.
+        // SAFETY: attached. The class has the size and the fields of `Object` (rule 1), and every
+        // field is written before the collector sees the object.
         unsafe {
             let no_args = ffi::PyTuple_New(0);
             let object = ffi::PyObject_GC_New::<ffi::PyObject>(class);
@@ -173,7 +179,7 @@ mod fast {
             ffi::PyObject_GC_Track(object.cast());
             let spare = &mut *SPARE.0.get();
             spare.no_args = no_args;
-            // Rule 4: a spare that others refer to is theirs from now on.
+            // Rule 4: a spare to which other code refers is left to that code.
             let given_up = std::mem::replace(&mut spare.exception, null_mut());
             ffi::Py_XDECREF(given_up.cast());
             raise_object(this, value, context);
@@ -190,8 +196,8 @@ mod fast {
             flags: u32::try_from(ffi::Py_TPFLAGS_DEFAULT)?,
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: attached; the slot has its signature, and the list ends with a zero. Rule 1: a class that is as
-        // large as its base has the fields of the base.
+        // SAFETY: attached; the slot has its signature, and the list ends with a zero. Rule 1: a
+        // class with the size of its base has the fields of the base.
         unsafe {
             let base = ffi::PyExc_StopIteration;
             if (*base.cast::<ffi::PyTypeObject>()).tp_basicsize != size_of::<Object>().cast_signed() {
@@ -220,7 +226,7 @@ mod fast {
             // Rule 2.
             let value = std::mem::replace(&mut (*this).value, null_mut());
             let context = std::mem::replace(&mut (*this).context, null_mut());
-            // Rule 6. The new reference is that of `SPARE`; the collector still knows the object.
+            // Rule 6. The new reference belongs to `SPARE`; the collector still knows the object.
             refcount::revive(object);
             spare.exception = this;
             if !context.is_null() {
@@ -234,8 +240,8 @@ mod fast {
     /// The thread is attached, and there is no reference to the object.
     #[cold]
     unsafe fn free(object: *mut ffi::PyObject) {
-        // SAFETY: as the caller says. The object leaves the collector's lists before its fields are dropped, which
-        // `tp_clear` of the base does, all of them. The reference to the class is dropped last.
+        // SAFETY: promised by the caller. The object leaves the collector's lists before its fields
+        // are dropped by the base's `tp_clear`. The reference to the class is dropped last.
         unsafe {
             ffi::PyObject_GC_UnTrack(object.cast());
             let class = ffi::Py_TYPE(object);

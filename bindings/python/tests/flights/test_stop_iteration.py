@@ -1,5 +1,6 @@
-"""A hit's value in a `StopIteration` belongs to a single hit, even if code keeps the exception or
-the awaitable."""
+"""The value of a hit in a `StopIteration` belongs to the hit only, even if user code keeps the
+exception or the awaitable.
+"""
 
 from __future__ import annotations
 

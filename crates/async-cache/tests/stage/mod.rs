@@ -1,6 +1,5 @@
 //! The common parts of this crate's tests: a time limit, runtimes, loads that end when the test
 //! says.
-#![allow(dead_code)] // every test binary compiles this file and uses a part of it
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,7 +40,6 @@ pub(crate) fn several_threads() -> Runtime {
 }
 
 /// Makes two tests of each `async fn`: on a single-threaded and on a multi-threaded runtime.
-#[allow(unused_macros)]
 macro_rules! on_both_runtimes {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
         $(#[$doc])*
@@ -53,13 +51,13 @@ macro_rules! on_both_runtimes {
 
             #[test]
             fn on_one_thread() {
-                stage::within_limit(|| stage::one_thread().block_on(test()));
+                $crate::stage::within_limit(|| $crate::stage::one_thread().block_on(test()));
             }
 
             #[test]
             fn on_several_threads() {
-                stage::within_limit(|| {
-                    let runtime = stage::several_threads();
+                $crate::stage::within_limit(|| {
+                    let runtime = $crate::stage::several_threads();
                     let test = runtime.spawn(test());
                     runtime.block_on(test).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                 });
@@ -67,12 +65,10 @@ macro_rules! on_both_runtimes {
         }
     )+};
 }
-#[allow(unused_imports)]
 pub(crate) use on_both_runtimes;
 
 /// Makes a test of each `async fn`, on a multi-threaded runtime; for tests with statics, which two
 /// tests would share.
-#[allow(unused_macros)]
 macro_rules! on_several_threads {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
         $(#[$doc])*
@@ -80,15 +76,14 @@ macro_rules! on_several_threads {
         fn $name() {
             async fn test() $body
 
-            stage::within_limit(|| {
-                let runtime = stage::several_threads();
+            $crate::stage::within_limit(|| {
+                let runtime = $crate::stage::several_threads();
                 let test = runtime.spawn(test());
                 runtime.block_on(test).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             });
         }
     )+};
 }
-#[allow(unused_imports)]
 pub(crate) use on_several_threads;
 
 /// Polls a future once, without a waker.
