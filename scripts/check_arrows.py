@@ -1,13 +1,21 @@
-"""Checks the dependencies between the crates.
+"""Checks the dependencies between the crates, and the imports between the files inside of them.
 
 The table is the design in ARCHITECTURE.md: neither the core nor the disk crate knows a runtime or
 depends on the other. A new arrow is a design decision: write the decision into ARCHITECTURE.md
 first, then add the arrow to the table.
+
+Inside of crates and packages, no more than two files may import each other in a circle, except those
+in `CIRCLES`. In the Python bindings, a file imports files of lower layers only.
 """
 
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import imports
+
+ROOT = Path(__file__).parent.parent
 
 # Each crate, and the crates of this workspace that are allowed as dependencies.
 ARROWS = {
@@ -24,8 +32,40 @@ ARROWS = {
 }
 
 # Crates that must not reach a runtime, however indirectly.
-WITHOUT_RUNTIME = {"async-cache-core", "async-cache-disk", "async-cache-macros", "async-cache-cli"}
+WITHOUT_RUNTIME = {
+    "async-cache-core",
+    "async-cache-disk",
+    "async-cache-macros",
+    "async-cache-cli",
+}
 RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
+
+# The modules of the Python bindings, bottom to top. A folder's files share its layer, unless they have their own.
+LAYERS = """
+    raw library errors clock pace interpreter ttl window done once inline nesting plain args codec call_key
+    key call_query options target opened sharing room item gathering cache watch instances part agent::tool
+    function work awaitable returned load batch enter ask waiting call decorate carry eager union save file
+    agent methods surface console lib
+""".split()
+
+# Imports against the order of the layers.
+UPWARD = {
+    (
+        "raw",
+        "errors",
+    ): "a `StopIteration` out of a coroutine becomes a `RuntimeError`, as in the interpreter",
+    (
+        "sharing",
+        "cache",
+    ): "the state of a cache holds its `Sharing`, whose rules are about that state",
+}
+
+# Circles of more than two files, by their first file.
+CIRCLES = {
+    "codec::by_value": "the parts of an object are encoded as objects are, so the encoders call each other",
+    "backup::opened": "until saves of both fronts are one",
+    "cache._autosave": "until `_persistence` is split",
+}
 
 
 def main() -> int:
@@ -48,12 +88,36 @@ def main() -> int:
             wrong.append(f"{name} is not in the table of arrows")
             continue
         ours = {names[target] for target in edges[member]} & ARROWS.keys()
-        wrong += [f"{name} -> {target} is not an arrow of the design" for target in sorted(ours - ARROWS[name])]
+        wrong += [
+            f"{name} -> {target} is not an arrow of the design" for target in sorted(ours - ARROWS[name])
+        ]
         if name in WITHOUT_RUNTIME:
-            wrong += [f"{name} reaches the runtime {runtime}" for runtime in reached(member, edges, names) & RUNTIMES]
+            wrong += [
+                f"{name} reaches the runtime {runtime}"
+                for runtime in reached(member, edges, names) & RUNTIMES
+            ]
+    wrong += of_files()
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
+
+
+def of_files() -> list[str]:
+    """Every circle of files, and every import of the bindings from a higher layer."""
+    bindings = ROOT / "bindings/python"
+    sources = {path.parent.name: path for path in sorted(ROOT.glob("crates/*/src"))} | {
+        "bindings": bindings / "src"
+    }
+    graphs = {name: imports.rust(path) for name, path in sources.items()}
+    wrong = imports.upward(graphs["bindings"], LAYERS, UPWARD)
+    graphs["python"] = imports.python([bindings / "python/cache", bindings / "python/agent_cache"])
+    met = set()
+    for name, graph in graphs.items():
+        for circle in imports.circles(graph):
+            met.add(circle[0])
+            if circle[0] not in CIRCLES:
+                wrong.append(f"{name}: a circle of imports: {', '.join(circle)}")
+    return wrong + [f"{name} is in no circle any more" for name in CIRCLES if name not in met]
 
 
 def reached(start: str, edges: dict[str, set[str]], names: dict[str, str]) -> set[str]:

@@ -1,4 +1,4 @@
-//! What a call asks for: a key of an `AsyncCache`, or the result of a decorated function.
+//! The target of a call: a key of an `AsyncCache`, or the result of a decorated function.
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -16,7 +16,7 @@ use crate::raw::{Ref, equal};
 use crate::ttl::Ttl;
 use crate::work::Work;
 
-/// What a call asks for.
+/// The target of a call.
 pub(crate) enum Ask {
     Object(ObjectCall),
     Function(FunctionCall),
@@ -35,7 +35,7 @@ pub(crate) struct FunctionCall {
     pub(crate) args: Args,
     /// The names of the last arguments.
     pub(crate) names: Option<Ref<PyTuple>>,
-    /// Whether it is to load anew, whatever is cached.
+    /// Whether to load anew, ignoring a cached value.
     pub(crate) refresh: bool,
 }
 
@@ -56,7 +56,7 @@ impl Ask {
         }
     }
 
-    /// Looks the key up, and joins or starts a load if it is not there.
+    /// Looks up the key, and on a miss joins or starts a load.
     pub(crate) fn enter<'py>(&self, py: Python<'py>, asking: &mut Asking) -> PyResult<Entered<'py>> {
         match self {
             Self::Object(call) => {
@@ -89,7 +89,7 @@ impl Ask {
         }
     }
 
-    /// The name of the function that is called.
+    /// The name of the called function.
     pub(crate) fn name(&self, py: Python<'_>) -> String {
         match self {
             Self::Function(call) => {

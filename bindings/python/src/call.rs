@@ -4,8 +4,8 @@
 //!
 //! | state | on `send` |
 //! |---|---|
-//! | new | looks the key up: a hit is returned at once; a miss joins the load that runs, or starts a load |
-//! | waiting | passes on to the future that it waits for. When the future is done: the answer of the load, or the key is looked up again (see `waiting`) |
+//! | new | looks up the key: returns a hit at once; on a miss joins the running load, or starts a load |
+//! | waiting | passes the value on to the awaited future. When the future is done: returns the answer of the load, or looks up the key again (see `waiting`) |
 //! | served | done, with a cached value |
 //! | done | |
 //!
@@ -31,7 +31,7 @@ use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
 use crate::waiting::{Answered, Begun, Waiting};
 
-/// Calls of functions that are only cached.
+/// Calls of functions that are not tools.
 pub(crate) struct Cached;
 
 impl Calls<Function> for Cached {
@@ -67,7 +67,7 @@ enum State {
     Done,
 }
 
-/// A call that waits for a load.
+/// A call waiting for a load.
 struct Paused {
     ask: Ask,
     asking: Asking,
@@ -83,7 +83,7 @@ visits!(
 );
 visits!(struct Paused { ask, waiting });
 
-/// A step of a call that was waiting.
+/// A step of a waiting call.
 enum Resumed<'py> {
     Sent(Sent<'py>),
     AsksAgain(Ask, Asking),
@@ -140,7 +140,7 @@ impl Call {
         self.after(py, sent)
     }
 
-    /// What a step of the future that was waited for comes to.
+    /// The result of a step of the awaited future.
     fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Resumed<'py>> {
         if let Ok(Sent::Yield(value)) = sent {
             return Ok(Resumed::Sent(Sent::Yield(value)));
@@ -159,7 +159,7 @@ impl Call {
         }
     }
 
-    /// Goes on where a step has led.
+    /// Continues with the result of a step.
     fn resume<'py>(&mut self, py: Python<'py>, resumed: Resumed<'py>) -> PyResult<Sent<'py>> {
         match resumed {
             Resumed::Sent(sent) => Ok(sent),
@@ -167,7 +167,7 @@ impl Call {
         }
     }
 
-    /// Ends the call, which leaves its load if it waits for one.
+    /// Ends the call. If the call is waiting, it leaves its load.
     fn end(&mut self, py: Python<'_>) -> PyResult<()> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Waiting(paused) => paused.waiting.leave(py),
@@ -203,7 +203,8 @@ impl Coroutine for Call {
         let hit = match &self.state {
             State::New(Ask::Object(call)) => {
                 let cache = call.cache.bind(py).get();
-                // Its hash may run Python code, as that of a user's key; an error is met again on the long way.
+                // The hash of a user's key may run Python code; an error occurs again on the slow
+                // path.
                 cache.hit(py, &ObjectKey::of_plain(cache.seed, call.key.bind(py))?)
             }
             State::New(Ask::Function(call)) if !call.refresh => {
@@ -212,7 +213,8 @@ impl Coroutine for Call {
                     return self.send_kept_fast(py);
                 }
                 let cache = function.cache.bind(py).get();
-                // The most frequent case by far; passed on as a `CallQuery`, the key would go through memory.
+                // By far the most frequent case; passed as a `CallQuery`, the key would go through
+                // memory.
                 if let (Args::One([arg]), None, 0, 0, false) =
                     (&call.args, &call.names, function.skip, function.number, function.typed)
                 {
@@ -281,7 +283,7 @@ impl Coroutine for Call {
 }
 
 impl Call {
-    /// A hit of a function whose keys are not made of all arguments.
+    /// A hit of a function whose keys are not made from all arguments.
     fn send_kept_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let State::New(Ask::Function(call)) = &self.state else { return None };
         let function = call.function(py);
@@ -294,7 +296,7 @@ impl Call {
         Some(value)
     }
 
-    /// As the interpreter warns of a coroutine.
+    /// The same warning as the interpreter's for a coroutine.
     fn warn(&self, py: Python<'_>) -> PyResult<()> {
         let name = self.name(py);
         let message = std::ffi::CString::new(format!("coroutine '{name}' was never awaited"))?;

@@ -5,11 +5,11 @@ use std::cell::RefMut;
 
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::probe::Probed;
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 
 use crate::batch;
 use crate::cache::{Cache, State};
-use crate::clock;
 use crate::item::Item;
 use crate::key::Query;
 use crate::load::spawn;
@@ -64,7 +64,7 @@ impl Asking {
 
     fn count_miss(&mut self, state: &mut State) {
         if !std::mem::replace(&mut self.is_counted, true) {
-            state.core.miss();
+            state.tiered.shard.miss();
         }
     }
 }
@@ -112,13 +112,13 @@ impl Cache {
             let under = {
                 let (mut state, found) = this.locate(py, query)?;
                 if let Some(slot) = found.slot()
-                    && let Some(value) = state.core.hit_mut(slot, clock::has_passed)
+                    && let Some(value) = state.tiered.shard.hit_mut(slot, clock::has_passed)
                 {
                     return Ok(Entered::Served(value.bind(py).clone()));
                 }
                 if work.is_some()
                     && let Some(flight) = found.flight()
-                    && asking.may_join(py, state.core.flights().token(flight), here.as_ref())
+                    && asking.may_join(py, state.tiered.shard.flights().token(flight), here.as_ref())
                 {
                     asking.count_miss(&mut state);
                     match this.join(py, state, flight)? {
@@ -126,7 +126,7 @@ impl Cache {
                         None => continue,
                     }
                 }
-                state.under()
+                state.tiered.under()
             };
             let probed = match this.cold(py, query, under)? {
                 Ok(value) => return Ok(Entered::Served(value)),
@@ -161,13 +161,14 @@ impl Cache {
         let key = query.to_key(py)?;
         let flight = {
             let (mut state, found) = self.locate(py, query)?;
-            let is_live = found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
+            let is_live =
+                found.slot().is_some_and(|slot| state.tiered.shard.live(slot, clock::has_passed).is_some());
             let is_to_join =
-                found.flight().is_some_and(|flight| may_join(state.core.flights().token(flight)));
-            let at = state.core.admit(found, probed);
+                found.flight().is_some_and(|flight| may_join(state.tiered.shard.flights().token(flight)));
+            let at = state.tiered.shard.admit(found, probed);
             let Some(at) = at.ok().filter(|_| !is_live && !is_to_join) else { return Ok(None) };
-            let now = state.at(room.get().began);
-            state.core.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
+            let now = self.at(room.get().began);
+            state.tiered.shard.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
         };
         let item = Item { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
         Ok(Some((Joined { flight, room, event_loop, role: Role::Leads }, item)))
@@ -180,7 +181,7 @@ impl Cache {
         mut state: RefMut<'_, State>,
         flight: FlightId,
     ) -> PyResult<Option<Joined<'py>>> {
-        let room = state.core.join(flight).map(|room| room.bind(py).clone());
+        let room = state.tiered.shard.join(flight).map(|room| room.bind(py).clone());
         drop(state);
         let Some(room) = room else { return Ok(None) };
         let running = running_loop(py);
@@ -199,7 +200,7 @@ impl Cache {
 
     /// A caller does not wait any more; the last one stops the load.
     pub(crate) fn leave(&self, py: Python<'_>, flight: FlightId, room: &Bound<'_, Room>) -> PyResult<()> {
-        let left = self.state.borrow(py).core.leave(flight);
+        let left = self.state.borrow(py).tiered.shard.leave(flight);
         if left == Left::Others {
             return Ok(());
         }

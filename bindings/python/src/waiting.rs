@@ -1,4 +1,5 @@
-//! Waiting for a load: a call's seat in the room of the load, and what the load's answer means to the call.
+//! Waiting for a load: a call's seat in the room of the load, and the effect of the load's answer
+//! on the call.
 //!
 //! | answer | to the call that leads | to a call that follows |
 //! |---|---|---|
@@ -9,14 +10,15 @@
 //! | cancelled | `LoadCancelledError` | `LoadCancelledError` on the load's event loop; asks again on another |
 //!
 //! Rules:
-//! 1. a call that waits holds a place in the flight, a seat in the room and, inside of another load, a wait in the graph of
-//!    waits. All of them are given back however the wait ends: by [`Waiting::end`], by [`Waiting::leave`], or when the
-//!    [`Waiting`] is dropped;
+//! 1. a waiting call holds a place in the flight, a seat in the room and, inside another load, a
+//!    wait in the graph of waits. All of them are released when the wait ends in any way: by
+//!    [`Waiting::end`], by [`Waiting::leave`], or when the [`Waiting`] is dropped;
 //! 2. the last caller to leave a flight stops the load;
-//! 3. a load that brings the call nothing may be followed by another, without end: a task on another event loop may begin
-//!    and cancel loads for ever. After [`MOST_IN_VAIN`] such loads, the call joins loads on its own event loop only, or none
-//!    if the last error concerned the leader only, and fences the others. So the call is answered, and calls on one event
-//!    loop still share a load.
+//! 3. a load without a result for the call may be followed by another, endlessly: a task on another
+//!    event loop may begin and cancel loads for ever. After [`MOST_IN_VAIN`] such loads, the call
+//!    joins loads on its own event loop only, or none if the last error concerned the leader only,
+//!    and fences the others. So the call is answered, and calls on one event loop still share a
+//!    load.
 
 use async_cache_core::flight::FlightId;
 use pyo3::exceptions::PyException;
@@ -37,7 +39,7 @@ const MOST_IN_VAIN: u32 = 2;
 /// A call that waits for a load.
 pub(crate) struct Waiting {
     place: Place,
-    /// The iterator of the future that is waited for.
+    /// The iterator of the awaited future.
     iterator: Ref,
 }
 
@@ -58,7 +60,7 @@ struct Place {
 visits!(struct Waiting { place, iterator });
 visits!(struct Place { cache, room });
 
-/// How a wait begins.
+/// The result of beginning a wait.
 pub(crate) enum Begun {
     Waits(Waiting),
     /// The load has ended already.
@@ -72,7 +74,7 @@ pub(crate) struct Ended {
     role: Role,
 }
 
-/// What an answer means to a call.
+/// The effect of an answer on a call.
 pub(crate) enum Answered<'py> {
     Value(Bound<'py, PyAny>),
     /// The load has nothing for the call.
@@ -83,7 +85,7 @@ impl Waiting {
     /// Begins to wait for a load that the call has joined. `describe` shows the key.
     ///
     /// # Errors
-    /// `RecursiveLoadError`, or an interrupt. The call has left the load then.
+    /// `RecursiveLoadError`, or an interrupt. The call has then left the load.
     pub(crate) fn begin<'py>(
         py: Python<'py>,
         cache: &Bound<'py, Cache>,
@@ -129,10 +131,11 @@ impl Waiting {
         Err(errors::load_cancelled(py, &describe(), None))
     }
 
-    /// Gives up waiting.
+    /// Stops waiting.
     pub(crate) fn leave(mut self, py: Python<'_>) -> PyResult<()> {
         let room = self.place.room.bind(py).get();
-        // An interrupt that the loader raised stops the event loop, which cancels the callers before they get an answer.
+        // If the loader has raised an interrupt, the event loop stops and cancels the callers
+        // before they get an answer.
         if let Some(Answer::Failed(error, _)) = room.answer(py)
             && !error.bind(py).is_instance_of::<PyException>()
         {
@@ -144,8 +147,8 @@ impl Waiting {
 }
 
 impl Place {
-    /// Takes a seat in the room, and registers the wait. The iterator of the seat's future; `None` if the load has ended
-    /// meanwhile, on another thread.
+    /// Takes a seat in the room, and registers the wait. Returns the iterator of the seat's future;
+    /// `None` if the load has ended in the meantime, on another thread.
     fn take_seat<'py>(
         &mut self,
         py: Python<'py>,
@@ -165,7 +168,7 @@ impl Place {
         Ok(Some(iterator))
     }
 
-    /// The answer, if it is there: then the flight and the seats have ended.
+    /// The answer, if given: then the flight and the seats have ended.
     fn end(&mut self, py: Python<'_>) -> Option<Ended> {
         let room = self.room.bind(py);
         let answer = room.get().answer(py)?;
@@ -174,7 +177,7 @@ impl Place {
         Some(Ended { answer, room: Ref::new(room.clone()), role: self.role })
     }
 
-    /// Gives back everything.
+    /// Releases everything.
     fn give_back(&mut self, py: Python<'_>) -> PyResult<()> {
         let room = self.room.bind(py);
         nesting::done(py, self.waiter.take(), room.get().name);
@@ -199,7 +202,7 @@ impl Drop for Place {
 }
 
 impl Ended {
-    /// What the answer means to the call. `describe` shows the key.
+    /// The effect of the answer on the call. `describe` shows the key.
     pub(crate) fn answered<'py>(
         self,
         py: Python<'py>,
@@ -233,13 +236,14 @@ impl Ended {
     }
 }
 
-/// Rule 3: `at_last` is what the call may join after too many loads in vain.
+/// Rule 3: `at_last` is the permission of the call after too many loads in vain.
 fn asks_after_a_load_in_vain(asking: &mut Asking, at_last: Joining) {
     asking.in_vain += 1;
     asking.joining = if asking.in_vain < MOST_IN_VAIN { Joining::Any } else { at_last };
 }
 
-/// Whether an exception concerns the caller whose loader raised it, and no caller that waited.
+/// Whether an exception concerns only the caller whose loader raised it, and not the waiting
+/// callers.
 fn concerns_its_caller_only(error: &Bound<'_, PyAny>) -> bool {
     error.hasattr(pyo3::intern!(error.py(), "_is_for_its_caller_only")).unwrap_or(false)
 }

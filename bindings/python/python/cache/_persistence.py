@@ -349,7 +349,7 @@ class Persistence:
         if owner is not None:
             self._set_aside = True
             # After the file is set aside, others may save to the path too.
-            cache.share_file(backend._options)
+            cache.share_file(Path(backend._file), self._tag, backend._options)
             raise BackupError(
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"

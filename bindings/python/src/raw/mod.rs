@@ -79,6 +79,11 @@ impl<T> Ref<T> {
         unsafe { ManuallyDrop::take(&mut this.0) }.into_bound(py)
     }
 
+    /// Another reference to the object.
+    pub(crate) fn copy(&self, py: Python<'_>) -> Self {
+        Self(ManuallyDrop::new(self.0.clone_ref(py)), PhantomData)
+    }
+
     /// Whether both are the same object.
     pub(crate) fn is(&self, other: &Bound<'_, PyAny>) -> bool {
         std::ptr::eq(self.0.as_ptr(), other.as_ptr())
@@ -87,8 +92,8 @@ impl<T> Ref<T> {
     /// The token that the thread is attached, for the drop of a value that holds a reference.
     #[allow(clippy::unused_self)] // it is the proof
     pub(crate) fn py(&self) -> Python<'_> {
-        // SAFETY: a `Ref` never leaves attached threads (contract 1), and no closure that runs detached can borrow one,
-        // since it is not `Sync`.
+        // SAFETY: a `Ref` never leaves attached threads (contract 1), and no closure that runs
+        // detached can borrow one, since it is not `Sync`.
         unsafe { Python::assume_attached() }
     }
 

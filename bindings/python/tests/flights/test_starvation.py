@@ -1,8 +1,9 @@
-"""A caller whose own loader would succeed is answered, even if many loads of its key bring it nothing.
+"""A caller whose own loader would succeed is answered, even if many loads of its key do not help.
 
-The story: a task on another event loop began a load of a key, cancelled the load, and began the next
-one, without end. A caller that had joined asked again after each load, found the next one, and joined
-that. Now a caller joins at most two such loads, and then loads on its own event loop.
+The story: a task on another event loop began a load of a key, cancelled the load, and began the
+next load, without end. A caller that had joined asked again after each load, found the next load,
+and joined again. Now a caller joins at most two loads of this kind, and then loads on its own event
+loop.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MANY = 20
 
 
 class Canceller:
-    """An event loop in a thread. It begins loads of a key, and cancels each of them when it is told to."""
+    """An event loop in a thread. Begins loads of a key, and cancels each of them on request."""
 
     def __init__(self, cache: AsyncCache, get: Any) -> None:
         self.begun = 0
@@ -39,7 +40,9 @@ class Canceller:
         assert self._running.acquire(timeout=60)
 
     def cancel(self) -> None:
-        """Has the load cancelled. The next one begins in the same turn in which the callers are answered."""
+        """Cancels the load. The next load begins in the same turn in which the callers are
+        answered.
+        """
         self._loop.call_soon_threadsafe(self._next.set)
 
     def end(self) -> None:

@@ -1,35 +1,18 @@
 //! The common parts of this crate's tests: a time limit, runtimes, loads that end when the test
 //! says.
 
+mod limit;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, Waker};
-use std::thread;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-/// Longer than any test takes on a busy machine. A test that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Runs a test in a thread of its own, so that a hang is a failure, even if the thread is blocked.
-pub(crate) fn within_limit(test: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = mpsc::channel::<()>();
-    let name = thread::current().name().unwrap_or("test").to_owned();
-    let body = move || {
-        let _done = done; // dropped at the end, also after a panic
-        test();
-    };
-    let running = thread::Builder::new().name(name).spawn(body).unwrap();
-    assert_ne!(is_done.recv_timeout(LIMIT), Err(RecvTimeoutError::Timeout), "this hangs");
-    if let Err(panic) = running.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+pub(crate) use limit::within_limit;
 
 pub(crate) fn one_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
