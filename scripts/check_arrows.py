@@ -74,7 +74,6 @@ CIRCLES = {
     "codec::by_value": "the parts of an object are encoded as objects are",
     "cache": "the cache, and the host through which the tier uses it",
     "eager": "the trait of hosts, and the tier that is generic over hosts",
-    "cache._autosave": "until `_persistence` is split",
 }
 
 
