@@ -1,11 +1,11 @@
-"""Checks the dependencies between the crates, and the imports between the files of each crate.
+"""Checks the dependencies between the crates, and the imports between the files inside of them.
 
 The table is the design in ARCHITECTURE.md: neither the core nor the disk crate knows a runtime or
 depends on the other. A new arrow is a design decision: write the decision into ARCHITECTURE.md
 first, then add the arrow to the table.
 
-Inside a crate or package, no more than two files may import each other in a circle, except the
-circles in `CIRCLES`. In the Python bindings, a file imports files of lower layers only.
+Inside crates and packages, at most two files may import each other in a circle, except the files in
+`CIRCLES`. In the Python bindings, a file imports files of lower layers only.
 """
 
 import json
