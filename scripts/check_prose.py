@@ -68,6 +68,7 @@ HELD = {
     "core",
     "docs",
     "examples",
+    "front",
     "macros",
     "packages",
     "scripts",

@@ -79,7 +79,7 @@ impl Opened {
         self.is_settled.store(true, Ordering::Release);
     }
 
-    /// The entries that are still cold.
+    /// The cold entries.
     pub fn cold(&self) -> &Arc<ColdSet> {
         &self.cold
     }
