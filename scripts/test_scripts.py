@@ -88,6 +88,17 @@ class Layouts(unittest.TestCase):
             ],
         )
 
+    def test_a_promise_is_kept_by_a_name_in_a_file(self) -> None:
+        row = "| text | `scripts/{}` | `{}` |\n"
+        rows = row.format("check_layouts.py", "section") + row.format("check_layouts.py", "gone")
+        self.assertEqual(
+            check_layouts.broken_promises(rows + row.format("gone.py", "main"), check_layouts.ROOT),
+            [
+                "scripts/check_layouts.py keeps a promise by `gone`, and does not define it",
+                "scripts/gone.py keeps a promise, and does not exist",
+            ],
+        )
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -8,12 +8,12 @@
 
 use async_cache_core::batch::{Added, BatchId};
 use async_cache_core::flight::FlightId;
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
-use crate::clock;
 use crate::gathering::{Gathered, Group};
 use crate::item::Item;
 use crate::load::spawn;
@@ -68,7 +68,7 @@ fn leave(cache: &Bound<'_, Cache>, flights: &[FlightId]) -> PyResult<()> {
     let gathered: Vec<Gathered> = {
         let mut state = cache.get().state.borrow(py);
         let gathered = state.batches.take(flights);
-        state.core.count_batch(gathered.len());
+        state.tiered.shard.count_batch(gathered.len());
         gathered
     };
     let mut items = Vec::with_capacity(gathered.len());

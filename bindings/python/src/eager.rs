@@ -1,20 +1,24 @@
-//! Merging entries whose keys are objects: only Python can tell which of them are equal.
+//! Merging entries whose keys are objects: only Python can compare the keys.
 //!
-//! All of it is read, decoded and compared with nothing borrowed, as decoding and comparing run Python code. A record
-//! whose key cannot be decoded is copied as its bytes are, unless its very bytes were deleted. With `pickle=False` nothing
-//! is unpickled, and no pickle is copied either.
+//! All records are read, decoded and compared with nothing borrowed, because decoding and comparing
+//! run Python code. A record whose key cannot be decoded is copied as bytes, unless exactly these
+//! bytes were deleted. With `pickle=False` nothing is unpickled, and no pickle is copied either.
 
 use std::ops::Range;
 
+use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{DiskError, EagerRecord, EagerStep, Filling, Joining, KeyKind, Output, Snapshot};
+use async_cache_tier::eager::EagerEntries;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::codec::{self, Options};
 use crate::errors;
+use crate::host::FileHost;
 use crate::pace::Slice;
+use crate::raw::Ref;
 
-/// Entries of theirs, and what was deleted by either side.
+/// Entries of theirs, and the deletes of both sides.
 pub(crate) struct EagerMerge<'py> {
     theirs: Option<Snapshot>,
     /// Key to its index in `records`.
@@ -22,19 +26,21 @@ pub(crate) struct EagerMerge<'py> {
     records: Vec<Theirs>,
     /// Key to the time of its deletion.
     deleted: Bound<'py, PyDict>,
-    /// How many entries of ours were noted.
+    /// The number of recorded entries of ours.
     ours: usize,
-    /// How many of theirs that win, the coldest, were passed over for want of room.
+    /// The number of winning entries of theirs, the coldest, that were skipped for lack of room.
     skipped: usize,
+    /// Whether theirs may have entries missing in this process.
+    is_needed: bool,
 }
 
 struct Theirs {
     written_at: u64,
-    /// Nobody deleted it, as far as is known.
+    /// Not deleted, as far as is known.
     counts: bool,
-    /// What we have of its key is older, or nothing.
+    /// Our entry for the key is older, or does not exist.
     wins: bool,
-    /// We have an entry of its key.
+    /// We have an entry for the key.
     is_ours: bool,
     fit: Fit,
 }
@@ -43,9 +49,9 @@ struct Theirs {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fit {
     Yes,
-    /// Its time has passed.
+    /// The entry has expired.
     Expired,
-    /// It is pickled, with `pickle=False`.
+    /// The entry is pickled, with `pickle=False`.
     Pickled,
 }
 
@@ -56,7 +62,7 @@ impl Theirs {
 }
 
 impl<'py> EagerMerge<'py> {
-    pub(crate) fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
+    fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
         let mut slice = Slice::begin();
         for (bytes, time) in joining.tombstones().into_iter().flat_map(|all| all.keys(KeyKind::Eager)) {
@@ -69,9 +75,17 @@ impl<'py> EagerMerge<'py> {
                 set(&deleted, key, known.max(Some(time)))?;
             }
         }
+        let is_needed = joining.is_needed();
         let theirs = joining.theirs().filter(|theirs| theirs.has_eager()).cloned();
-        let mut this =
-            Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted, ours: 0, skipped: 0 };
+        let mut this = Self {
+            theirs,
+            keys: PyDict::new(py),
+            records: Vec::new(),
+            deleted,
+            ours: 0,
+            skipped: 0,
+            is_needed,
+        };
         let Some(theirs) = this.theirs.clone() else { return Ok(this) };
         let mut records = theirs.eager();
         while let Some(EagerStep::Record(record)) = records.next_step() {
@@ -86,7 +100,7 @@ impl<'py> EagerMerge<'py> {
             let index = this.records.len();
             this.records.push(Theirs {
                 written_at,
-                counts: joining.is_needed() && !joining.is_deleted(KeyKind::Eager, record.key, written_at),
+                counts: is_needed && !joining.is_deleted(KeyKind::Eager, record.key, written_at),
                 wins: true,
                 is_ours: false,
                 fit,
@@ -94,7 +108,7 @@ impl<'py> EagerMerge<'py> {
             if let Some(key) = tolerated(py, codec::decode_value(py, record.key, options))? {
                 let is_deleted = this.deleted_at(&key)? >= Some(written_at);
                 this.records[index].counts &= !is_deleted;
-                // Of two equal keys the later one counts.
+                // Of two equal keys the later entry counts.
                 if let Some(before) = this.index(&key)? {
                     this.records[before].wins = false;
                 }
@@ -114,8 +128,8 @@ impl<'py> EagerMerge<'py> {
         time.map(|time| time.extract()).transpose()
     }
 
-    /// Hears of an entry of ours.
-    pub(crate) fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
+    /// Records that an entry of ours will be written.
+    fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
         self.ours += 1;
         if let Some(index) = self.index(key)? {
             self.records[index].is_ours = true;
@@ -124,23 +138,9 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// How many entries of theirs would be copied, and may not.
-    pub(crate) fn refused(&self) -> u64 {
-        self.records.iter().filter(|theirs| theirs.is_wanted_and(Fit::Pickled)).count() as u64
-    }
-
-    /// How many entries of ours have keys that are objects.
-    pub(crate) fn ours(&self) -> usize {
-        self.ours
-    }
-
-    /// How many such entries the file has.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Copies what of theirs wins and is not here, as far as there is room: the coldest go first.
-    pub(crate) fn write_theirs(&mut self, output: &mut Output) -> PyResult<()> {
+    /// Copies the winning entries of theirs that we do not have, as far as there is room: the
+    /// coldest are dropped first.
+    fn write_theirs(&mut self, output: &mut Output) -> PyResult<()> {
         for known in &mut self.records {
             if known.is_wanted_and(Fit::Yes) && !known.is_ours {
                 known.counts = !output.may_have_deleted(known.written_at);
@@ -151,8 +151,9 @@ impl<'py> EagerMerge<'py> {
         self.copy(self.skipped..wanted, |record| output.copy_eager(record))
     }
 
-    /// All of ours are written: copies as many of those that were passed over as there is room for after all.
-    pub(crate) fn fill(&mut self, filling: &mut Filling) -> PyResult<()> {
+    /// After all of ours are written: copies as many of the skipped entries as there is room for
+    /// after all.
+    fn fill_up(&mut self, filling: &mut Filling) -> PyResult<()> {
         let skipped = std::mem::take(&mut self.skipped);
         let dropped = skipped.saturating_sub(filling.room_left());
         filling.drop_eager(dropped);
@@ -163,9 +164,10 @@ impl<'py> EagerMerge<'py> {
         self.copy(dropped..skipped, |record| filling.copy_eager(record))
     }
 
-    /// Entries of theirs that are later than ours and are not written either, for their time has passed, they may not be
-    /// copied, or they are among the coldest, `dropped` ones: the file has to say that their keys were written later. Of
-    /// keys with canonical bytes the merge itself does so (rule 6 of `merge` in the disk crate).
+    /// Records entries of theirs that are later than ours and not written either (expired, not
+    /// permitted, or among the `dropped` coldest): the file must record that their keys were
+    /// written later. For keys with canonical bytes the merge itself does so (rule 6 of `merge` in
+    /// the disk crate).
     fn hide_older_ours(&self, filling: &mut Filling, dropped: usize) -> PyResult<()> {
         let is_later = |known: &Theirs| known.is_ours && known.counts && known.wins;
         let Some(theirs) = self.theirs.as_ref().filter(|_| self.records.iter().any(is_later)) else {
@@ -179,7 +181,7 @@ impl<'py> EagerMerge<'py> {
             let Some(EagerStep::Record(record)) = records.next_step() else { break };
             passed += usize::from(known.is_wanted_and(Fit::Yes));
             let until = match known.fit {
-                // Any other copy of what we have is older than the expired entry, too.
+                // Any other copy of our entry is older than the expired entry too.
                 Fit::Expired => known.written_at.saturating_add(1),
                 Fit::Yes if passed > dropped => continue,
                 Fit::Yes | Fit::Pickled => known.written_at,
@@ -191,7 +193,7 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// Copies a part of those that win, counted from the coldest.
+    /// Copies a part of the winning entries, counted from the coldest.
     fn copy(
         &self,
         part: Range<usize>,
@@ -215,24 +217,21 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// Whether an entry of ours is to be written. `bytes` are its key's.
-    pub(crate) fn admits(
+    /// Whether an entry of ours is to be written. `bytes`: the bytes of its key.
+    fn admits_ours(
         &self,
         output: &mut Output,
         key: &Bound<'py, PyAny>,
         bytes: &[u8],
         written_at: u64,
     ) -> PyResult<bool> {
-        if !output.merges() {
-            return Ok(true);
-        }
         let theirs = self.index(key)?.map(|index| &self.records[index]);
         let is_later = theirs.is_some_and(|theirs| theirs.counts && theirs.written_at > written_at);
         let is_deleted = output.is_deleted(KeyKind::Eager, bytes, written_at)
             || self.deleted_at(key)? >= Some(written_at.max(1));
         if is_later || is_deleted || output.is_superseded(bytes, written_at) {
             if theirs.is_some_and(|theirs| theirs.counts && theirs.written_at < written_at) {
-                // Neither is in the file from now on.
+                // From now on neither is in the file.
                 output.leave_out(KeyKind::Eager, bytes, written_at);
             }
             output.record_superseded(bytes, written_at);
@@ -246,7 +245,48 @@ impl<'py> EagerMerge<'py> {
     }
 }
 
-/// What cannot be a key of a dict is no key of a cache either.
+impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
+    fn begin(host: &FileHost<'c, 'py>, joining: &Joining, file: FileClock) -> PyResult<Self> {
+        Self::new(host.py, joining, host.target.options.codec, file.file_now())
+    }
+
+    fn note(&mut self, host: &FileHost<'c, 'py>, key: &Ref, stamp: Stamp) -> PyResult<()> {
+        EagerMerge::note(self, key.bind(host.py), stamp.as_nanos())
+    }
+
+    fn noted(&self) -> Option<usize> {
+        Some(self.ours)
+    }
+
+    fn join(&mut self, _: &FileHost<'c, 'py>, output: &mut Output) -> PyResult<()> {
+        if self.is_needed { self.write_theirs(output) } else { Ok(()) }
+    }
+
+    fn admits(
+        &mut self,
+        host: &FileHost<'c, 'py>,
+        output: &mut Output,
+        key: &Ref,
+        bytes: &[u8],
+        stamp: Stamp,
+    ) -> PyResult<bool> {
+        self.admits_ours(output, key.bind(host.py), bytes, stamp.as_nanos())
+    }
+
+    fn fill(&mut self, _: &FileHost<'c, 'py>, filling: &mut Filling) -> PyResult<()> {
+        self.fill_up(filling)
+    }
+
+    fn refused(&self) -> u64 {
+        self.records.iter().filter(|theirs| theirs.is_wanted_and(Fit::Pickled)).count() as u64
+    }
+
+    fn found(&self) -> u64 {
+        self.records.len() as u64
+    }
+}
+
+/// An object that cannot be a key of a dict cannot be a key of a cache either.
 fn set<'py>(
     dict: &Bound<'py, PyDict>,
     key: Bound<'py, PyAny>,
@@ -255,7 +295,8 @@ fn set<'py>(
     tolerated(dict.py(), dict.set_item(key, value)).map(drop)
 }
 
-/// `None` for an error of a key that cannot be decoded, hashed or compared; `Err` if that is not the key's fault.
+/// `None` for an error of a key that cannot be decoded, hashed or compared; `Err` if the key is not
+/// at fault.
 fn tolerated<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
     match result {
         Err(error) if errors::is_from_outside(py, &error) => Err(error),

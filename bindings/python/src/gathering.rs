@@ -51,7 +51,8 @@ visits!(struct Gathered { item, loader, event_loop });
 /// The batches of one cache that have not left.
 pub(crate) struct Batches {
     planner: Planner<Group, FlightId>,
-    /// The flights by id, each with its id in the planner. A flight that fills its batch has none.
+    /// The flights by id, each with its place in the planner. A flight that fills its batch has no
+    /// place.
     gathered: HashMap<FlightId, (Option<ItemId>, Gathered)>,
     window: Window,
     max_size: NonZeroUsize,
@@ -73,11 +74,11 @@ impl Batches {
     pub(crate) fn add(&mut self, group: Group, gathered: Gathered, now: Time) -> Added<Group, FlightId> {
         let flight = gathered.item.flight;
         let added = self.planner.add(group, flight, now);
-        let item = match &added {
+        let seat = match &added {
             Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
             Added::Leaves(_) => None,
         };
-        self.gathered.insert(flight, (item, gathered));
+        self.gathered.insert(flight, (seat, gathered));
         added
     }
 
@@ -94,9 +95,9 @@ impl Batches {
 
     /// Takes a flight out of a batch that has not left. `None`: no waiting batch has the flight.
     pub(crate) fn drop_flight(&mut self, flight: FlightId) -> Option<Gathered> {
-        let (item, gathered) = self.gathered.remove(&flight)?;
-        if let Some(item) = item {
-            self.planner.drop_item(item);
+        let (seat, gathered) = self.gathered.remove(&flight)?;
+        if let Some(seat) = seat {
+            self.planner.drop_item(seat);
         }
         Some(gathered)
     }

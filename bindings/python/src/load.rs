@@ -22,6 +22,7 @@
 use std::ffi::CStr;
 
 use async_cache_core::time::Time;
+use async_cache_tier::clock;
 use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
@@ -40,7 +41,7 @@ use crate::raw::{Ref, Sent};
 use crate::returned::values;
 use crate::room::{Answer, running_loop};
 use crate::work::{Work, of_one_call};
-use crate::{clock, library, nesting};
+use crate::{library, nesting};
 
 /// Drives one load; the coroutine of the task.
 pub(crate) struct Load {

@@ -17,16 +17,17 @@
 //!    itself has its callers answered there.
 
 use async_cache_core::time::Time;
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::errors;
 use crate::library;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
-use crate::{clock, errors};
 
 /// The answer to the callers.
 pub(crate) enum Answer {

@@ -41,8 +41,6 @@ use crate::stats::{Counters, Stats};
 use crate::store::{SlotId, Store};
 use crate::time::{Deadline, Now, Stamp};
 
-pub use self::snapshot::Changed;
-
 /// The configuration of a cache, or of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {

@@ -195,16 +195,29 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Whether `ranks` has every entry of the store, and no others.
-    pub(crate) fn has_exactly(&self, ranks: &[(Ticket, Option<Rank>)]) -> bool {
-        ranks.len() == self.len() && ranks.iter().all(|&(ticket, _)| self.redeem(ticket).is_some())
-    }
-
-    /// Gives every entry its rank in another snapshot.
-    pub(crate) fn set_origins(&mut self, ranks: &[(Ticket, Option<Rank>)]) {
+    /// Gives entries their ranks in another snapshot; an entry that `ranks` lacks has none. Returns
+    /// those entries.
+    pub(crate) fn set_origins(&mut self, ranks: &[(Ticket, Option<Rank>)]) -> Vec<Ticket> {
+        let slots = ranks.iter().map(|(ticket, _)| ticket.slot as usize + 1).max().unwrap_or(0);
+        let mut is_known = vec![false; slots];
+        let mut known = 0;
         for &(ticket, rank) in ranks {
-            self.slab[ticket.slot].origin = rank.unwrap_or(NO_ORIGIN);
+            if self.redeem(ticket).is_some() {
+                self.slab[ticket.slot].origin = rank.unwrap_or(NO_ORIGIN);
+                is_known[ticket.slot as usize] = true;
+                known += 1;
+            }
         }
+        if known == self.len() {
+            return Vec::new();
+        }
+        let is_unknown = |id: u32| !is_known.get(id as usize).copied().unwrap_or(false);
+        let slots = self.slab.iter().filter(|(id, _)| is_unknown(*id));
+        let unknown: Vec<_> = slots.map(|(id, slot)| Ticket { slot: id, serial: slot.serial }).collect();
+        for ticket in &unknown {
+            self.slab[ticket.slot].origin = NO_ORIGIN;
+        }
+        unknown
     }
 
     /// Records a use of an entry, as far as a shared borrow can: everything for

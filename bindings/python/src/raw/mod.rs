@@ -79,6 +79,11 @@ impl<T> Ref<T> {
         unsafe { ManuallyDrop::take(&mut this.0) }.into_bound(py)
     }
 
+    /// Another reference to the object.
+    pub(crate) fn copy(&self, py: Python<'_>) -> Self {
+        Self(ManuallyDrop::new(self.0.clone_ref(py)), PhantomData)
+    }
+
     /// Whether both are the same object.
     pub(crate) fn is(&self, other: &Bound<'_, PyAny>) -> bool {
         std::ptr::eq(self.0.as_ptr(), other.as_ptr())

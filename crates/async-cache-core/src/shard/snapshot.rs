@@ -10,51 +10,33 @@ use crate::listing::Ticket;
 use crate::removed::Removed;
 use crate::time::Now;
 
-/// The entries in memory differ from the listed entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "list the entries again"]
-pub struct Changed;
-
 impl<K, V, T> Shard<K, V, T> {
     /// The cold entries, if a snapshot is open.
     pub fn cold(&self) -> Option<&Arc<ColdSet>> {
         self.cold.as_ref()
     }
 
-    /// Whether `ranks` has every entry in memory, and no others.
-    pub fn has_exactly(&self, ranks: &[(Ticket, Option<Rank>)]) -> bool {
-        self.store.has_exactly(ranks)
-    }
-
-    /// Opens a snapshot, whose cold set all shards of the cache share; returns the previous cold
-    /// set. `ranks` has every entry in memory, with the rank of its key in the new snapshot: these
-    /// ranks leave the set, because the entries in memory stay. For an empty shard, `ranks` is
-    /// empty.
+    /// Opens a snapshot, whose cold set all shards of the cache share. `ranks` has entries in
+    /// memory, each with the rank of its key in the new snapshot: these ranks leave the set, since
+    /// the entries in memory stay.
     ///
-    /// A cache of several shards locks all of them, asks each for [`Shard::has_exactly`], then
-    /// opens the snapshot under each. Loads continue; when a load returns, the snapshot is asked
-    /// for its key again.
-    ///
-    /// # Errors
-    /// [`Changed`] if `ranks` does not have exactly the entries in memory; then nothing is changed.
-    pub fn open(
-        &mut self,
-        cold: Arc<ColdSet>,
-        ranks: &[(Ticket, Option<Rank>)],
-    ) -> Result<Option<Arc<ColdSet>>, Changed> {
-        if !self.store.has_exactly(ranks) {
-            return Err(Changed);
-        }
-        self.store.set_origins(ranks);
+    /// Returns the entries in memory that `ranks` lacks, because they were written after it was
+    /// made. Until the front has looked up their keys too and made those ranks leave the set
+    /// ([`ColdSet::take`]), it must serve nothing from the snapshot. Loads go on; when one returns,
+    /// the snapshot is asked for its key again. A cache of several shards locks all of them, then
+    /// opens the snapshot under each.
+    #[must_use = "these keys have to be looked up before the snapshot serves anything"]
+    pub fn open(&mut self, cold: Arc<ColdSet>, ranks: &[(Ticket, Option<Rank>)]) -> Vec<Ticket> {
+        let unknown = self.store.set_origins(ranks);
         for &rank in ranks.iter().filter_map(|(_, rank)| rank.as_ref()) {
             cold.take(rank); // Rule 3
         }
-        let before = self.cold.replace(cold);
+        self.cold = Some(cold);
         self.epoch = self.epoch.next();
         self.reported = 0;
         self.report();
         while self.is_overfull() && self.cold.as_ref().is_some_and(|cold| cold.take_coldest().is_some()) {}
-        Ok(before)
+        unknown
     }
 
     /// Whether there are more hot and cold entries than `maxsize` allows. Rule 4.

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_cache_disk::{
-    CacheFile, Compression, DiskError, DiskErrorKind, RealDisk, Save, Scratch, Secret, Snapshot, Step, Vfs,
-    WriteOptions,
-};
+use async_cache_disk::{CacheFile, Compression, DiskError, RealDisk, Save, Secret, Step, Vfs, WriteOptions};
+use async_cache_tier::open::OWNER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,45 +18,50 @@ use crate::error::BackendError;
 
 /// Keeps a cache in one file, as a snapshot of all its entries.
 ///
-/// - **Opening is instant**, whatever the number of entries: they are found through an index in the file, and
-///   decoded when they are first asked for.
-/// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over it. After a
-///   crash at any moment the file is the old or the new one, whole.
-/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has 6 left 4
-///   seconds later.
-/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets it aside as
-///   `<name>.aside`. Of cache files one such copy is kept, the latest; of other files none is overwritten. A damaged
-///   entry is a miss, and costs only itself.
-/// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte strings are
-///   smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a `Vec<u8>` as a list of
-///   numbers.
+/// - **Opening is instant**, whatever the number of entries: they are found through an index in the
+///   file, and decoded when they are first asked for.
+/// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over
+///   it. After a crash at any moment the file is the old or the new one, whole.
+/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has
+///   6 left 4 seconds later.
+/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets
+///   it aside as `<name>.aside`. Of cache files one such copy is kept, the latest; of other files
+///   none is overwritten. A damaged entry is a miss, and costs only itself.
+/// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte
+///   strings are smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a
+///   `Vec<u8>` as a list of numbers.
 ///
-/// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written alike
-///   (variants of an untagged enum) miss each other's entries; equal keys that are written differently (such as strings
-///   whose `Eq` ignores case) are different entries in the file, and one of them may come back after the other was
-///   deleted.
-/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`, `Some(Value::Null)`) is left
-///   out of a save, and counted in [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of
-///   your own in place of the outer `Option` is saved.
-/// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if it had returned `Err`.
+/// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written
+///   alike (variants of an untagged enum) miss each other's entries; equal keys that are written
+///   differently (such as strings whose `Eq` ignores case) are different entries in the file, and
+///   one of them may come back after the other was deleted.
+/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`,
+///   `Some(Value::Null)`) is left out of a save, and counted in
+///   [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of your own
+///   in place of the outer `Option` is saved.
+/// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if
+///   it had returned `Err`.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
-/// - **A file that somebody else may have written** is refused, with a warning that says why, and set aside by the
-///   next save: one that another user owns or can write to (with a [`secret`](Self::secret) its group may), a symlink in
-///   a folder that everybody can write to, and with a secret everything that was not written with it.
+/// - **A file that somebody else may have written** is refused, with a warning that says why, and
+///   set aside by the next save: one that another user owns or can write to (with a
+///   [`secret`](Self::secret) its group may), a symlink in a folder that everybody can write to,
+///   and with a secret everything that was not written with it.
 ///
-/// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only the program's own
-/// user and root can have put it there.
+/// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only
+/// the program's own user and root can have put it there.
 ///
-/// Several processes of one host may name one path. A save takes a lock beside the file (`<name>.lock`) and merges: what
-/// another process has saved stays, for every key the later write wins, and what a process deleted stays gone unless
-/// somebody wrote it later. What others saved is seen when the file is opened again. Where the file system has no locks
-/// (some network and user-space ones) it saves without, and logs a warning, once. See also
+/// Several processes of one host may name one path. A save takes a lock beside the file
+/// (`<name>.lock`) and merges: what another process has saved stays, for every key the later write
+/// wins, and what a process deleted stays gone unless somebody wrote it later. What others saved is
+/// seen when the file is opened again. Where the file system has no locks (some network and
+/// user-space ones) it saves without, and logs a warning, once. See also
 /// [`without_merging`](DiskBackend::without_merging).
 ///
-/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
-/// without a cache, too, and read, replace or remove the whole file at once: `save` and `clear` take the lock, and merge
-/// nothing. What other processes have in memory comes back to the file with their next save.
+/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of
+/// [`CacheBackend`] work without a cache, too, and read, replace or remove the whole file at once:
+/// `save` and `clear` take the lock, and merge nothing. What other processes have in memory comes
+/// back to the file with their next save.
 #[derive(Clone)]
 pub struct DiskBackend {
     file: CacheFile,
@@ -66,24 +69,11 @@ pub struct DiskBackend {
     merges: bool,
     lock_timeout: Duration,
     /// Whether it was logged that the file system has no locks. Shared by clones.
-    told_of_locks: Arc<AtomicBool>,
+    has_warned_of_locks: Arc<AtomicBool>,
 }
-
-/// Stands between the user's version and the function that a file belongs to.
-const OWNER: char = '\u{1F}';
 
 /// What the format has room for.
 const MAX_TAG_BYTES: usize = 255;
-
-/// Whether a file could not be opened since it is another function's, or a function's and not a cache's or the other way
-/// round: somebody else's, and not an older one of ours.
-pub(crate) fn is_of_other_owner(error: &DiskError) -> bool {
-    let owner = |tag: &str| tag.split_once(OWNER).map(|(_, owner)| owner.to_owned());
-    match error.kind() {
-        DiskErrorKind::OtherVersion { found, wanted } => owner(found) != owner(wanted),
-        _ => false,
-    }
-}
 
 impl fmt::Debug for DiskBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,22 +90,24 @@ impl DiskBackend {
             clock: Clock::system(),
             merges: true,
             lock_timeout: Duration::from_secs(10),
-            told_of_locks: Arc::default(),
+            has_warned_of_locks: Arc::default(),
         }
     }
 
-    /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is an empty
-    /// cache, and the next save replaces it. Change it when old values must not be served any more.
+    /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is
+    /// an empty cache, and the next save replaces it. Change it when old values must not be served
+    /// any more.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.file = self.file.version(version);
         self
     }
 
-    /// Makes the file unforgeable: every part of it carries a tag that only those can make who know the secret, and
-    /// what has no such tag is not read. A file of another secret, or of none, is an empty cache and a warning, and
-    /// the next save sets it aside. Give every cache a secret (or a [`version`](Self::version)) of its own, or their
-    /// files can be exchanged. `docs/trust.md` says what this protects against.
+    /// Makes the file unforgeable: every part of it carries a tag that only those can make who know
+    /// the secret, and what has no such tag is not read. A file of another secret, or of none, is
+    /// an empty cache and a warning, and the next save sets it aside. Give every cache a secret (or
+    /// a [`version`](Self::version)) of its own, or their files can be exchanged. `docs/trust.md`
+    /// says what this protects against.
     ///
     /// ```
     /// use async_cache::{AsyncCache, DiskBackend, Secret};
@@ -138,16 +130,16 @@ impl DiskBackend {
         self
     }
 
-    /// Compresses the values that a save writes. Values are still read one by one. Default: [`Compression::OFF`].
-    /// Files are read however they are compressed.
+    /// Compresses the values that a save writes. Values are still read one by one. Default:
+    /// [`Compression::OFF`]. Files are read however they are compressed.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.file = self.file.compression(compression);
         self
     }
 
-    /// Keeps the file on another disk than the real one, such as the fake one of `async-cache-disk`, which
-    /// can crash and fill up.
+    /// Keeps the file on another disk than the real one, such as the fake one of
+    /// `async-cache-disk`, which can crash and fill up.
     #[must_use]
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.file = self.file.on(vfs);
@@ -161,23 +153,24 @@ impl DiskBackend {
         self
     }
 
-    /// Lets every save replace the file, whatever other processes have saved to it. Then no lock is taken.
+    /// Lets every save replace the file, whatever other processes have saved to it. Then no lock is
+    /// taken.
     #[must_use]
     pub fn without_merging(mut self) -> Self {
         self.merges = false;
         self
     }
 
-    /// How long a save or `clear` waits while another process saves to the same path; then it is an error. Default: 10
-    /// seconds.
+    /// How long a save or `clear` waits while another process saves to the same path; then it is an
+    /// error. Default: 10 seconds.
     #[must_use]
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_timeout = limit;
         self
     }
 
-    /// Adds a function's name to the version tag, behind a separator that no name has. The Python front does the
-    /// same. `Err`: the tag would be so many bytes too long.
+    /// Adds a function's name to the version tag, behind a separator that no name has. The Python
+    /// front does the same. `Err`: the tag would be so many bytes too long.
     pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
         let tag = format!("{}{OWNER}{function}", self.file.version_tag().unwrap_or_default());
         match tag.len().checked_sub(MAX_TAG_BYTES) {
@@ -193,8 +186,13 @@ impl DiskBackend {
         self.merges
     }
 
+    /// The file, with its settings.
+    pub(crate) fn file(&self) -> &CacheFile {
+        &self.file
+    }
+
     /// Begins a save. If saves merge, takes the lock and opens the file at the path.
-    pub(crate) fn begin(&self) -> Result<Save, DiskError> {
+    pub(crate) fn begin_save(&self) -> Result<Save, DiskError> {
         self.file.begin(self.limit())
     }
 
@@ -208,8 +206,8 @@ impl DiskBackend {
         self.file.path()
     }
 
-    /// Logs what there is to say of a save that has succeeded.
-    pub(crate) fn tell_of(&self, saved: &async_cache_disk::Saved) {
+    /// Logs what there is to say of the file of a save that has succeeded.
+    pub(crate) fn log_saved(&self, saved: &async_cache_disk::Saved) {
         let path = self.path().display();
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
@@ -218,7 +216,7 @@ impl DiskBackend {
             );
         }
         if let Some(why) = saved.without_locks.as_ref().filter(|_| self.merges)
-            && !self.told_of_locks.swap(true, Ordering::Relaxed)
+            && !self.has_warned_of_locks.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
                 "{path}: files cannot be locked in its folder ({why}), so this cache saves without a lock: if several \
@@ -226,10 +224,6 @@ impl DiskBackend {
                  a path of its own, or use a file system with locks"
             );
         }
-    }
-
-    pub(crate) fn open(&self) -> Result<Option<Snapshot>, DiskError> {
-        self.file.open()
     }
 }
 
@@ -239,7 +233,7 @@ where
     V: Serialize + DeserializeOwned,
 {
     fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError> {
-        let Some(snapshot) = self.open()? else { return Ok(Vec::new()) };
+        let Some(snapshot) = self.file.open()? else { return Ok(Vec::new()) };
         let file = self.clock.start_file(snapshot.saved_at());
         let codec = Codec::<K, V>::message_pack();
         let mut entries = Vec::new();
@@ -271,12 +265,14 @@ where
         };
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for entry in entries {
+            key.clear();
+            value.clear();
             (codec.encode_key)(&entry.key, &mut key)?;
             (codec.encode_value)(&entry.value, &mut value)?;
             let ttl = entry.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
             writer.push(&key, &value, ttl.map(|ttl| saved_at.saturating_add(ttl)))?;
         }
-        self.tell_of(&writer.finish()?);
+        self.log_saved(&writer.finish()?);
         Ok(())
     }
 
@@ -288,18 +284,4 @@ where
     fn into_backup(self) -> Backup<K, V> {
         Backup(Kind::Disk(self, Codec::message_pack()))
     }
-}
-
-thread_local! {
-    /// One per thread; taken out while it is used, since decoding runs user code that may come back here.
-    static SCRATCH: std::cell::RefCell<Option<Scratch>> = const { std::cell::RefCell::new(None) };
-}
-
-/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a destructor of
-/// another thread-local that uses the cache gets buffers of its own.
-pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.try_with(std::cell::RefCell::take).ok().flatten().unwrap_or_default();
-    let result = work(&mut scratch);
-    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
-    result
 }

@@ -389,28 +389,6 @@ fn a_value_that_cannot_be_saved_was_written_all_the_same() {
 }
 
 #[test]
-fn a_write_or_a_delete_while_the_backup_is_loaded_is_not_undone() {
-    let host = Host::new();
-    let first = odd(&host);
-    (1..=4).for_each(|number| first.set(number, Odd(number + 9)));
-    first.save_to_backup().unwrap();
-    host.tick();
-    let cache = odd(&host);
-    cache.clear();
-    cache.set(5, Odd(50)); // so that the entries are read at once, 4 among the first
-    let its = cache.clone();
-    *HOOK.lock().unwrap() = Some(Box::new(move || {
-        its.set_with_ttl(1, Odd(11), Some(Duration::ZERO));
-        its.delete(&2);
-    }));
-    cache.load_from_backup().unwrap();
-    assert!(HOOK.lock().unwrap().is_none());
-    assert_eq!([1, 2, 3, 4].map(|key| cache.get(&key)), [None, None, Some(Odd(12)), Some(Odd(13))]);
-    cache.save_to_backup().unwrap();
-    assert_eq!([1, 2, 3].map(|key| odd(&host).get(&key)), [None, None, Some(Odd(12))]);
-}
-
-#[test]
 fn a_value_that_was_set_over_and_saved_is_never_served_by_a_later_life() {
     within_limit(|| {
         let first = number_from_env("ASYNC_CACHE_SEED", fastrand::u64(..1 << 32));

@@ -1,0 +1,49 @@
+//! Where memory meets the file: the decisions that every front of async-cache shares.
+//!
+//! A front has memory (the shards of `async-cache-core`), a file (`async-cache-disk`), and its own
+//! keys and values. This crate decides how they meet: the effect of opening a file on the entries
+//! in memory, the time when an entry is read from the file, the content and the order of a save,
+//! and the records of deletes for merging the saves of several processes.
+//!
+//! **Invariant:** this crate knows no runtime and no interpreter. Everything that waits, locks,
+//! encodes or runs a user's code is a method of [`Memory`] or [`Host`], which each front
+//! implements. No lock of this crate is held while such a method runs, except the turn (see
+//! [`Tier::turn`]). A hit in memory calls nothing here.
+//!
+//! # Layout
+//!
+//! - [`Memory`] and [`Host`], in `host`: the methods that a front provides; [`Asked`]: a key of a
+//!   call
+//! - [`Tier`], in `tier`: the state of a cache beside its shards; [`Tiered`]: a shard and its
+//!   snapshot
+//! - [`Opened`], in `opened`: a snapshot in use, from which single entries are read
+//! - [`cold`]: a single key: asking the snapshot, serving from it, deleting
+//! - [`open`]: opening a file under a cache; `union`: two snapshots as one
+//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
+//!   way to the file; [`eager`]: entries whose keys only a front can compare
+//! - [`writes`]: deletes and lost writes, recorded for other processes
+//! - [`clock`]: the system's clocks
+
+// counts of entries fit into `usize`: they are in memory
+#![allow(clippy::cast_possible_truncation)]
+
+pub mod clock;
+pub mod cold;
+pub mod eager;
+mod encoded;
+mod host;
+mod hot;
+pub mod open;
+mod opened;
+pub mod save;
+mod tier;
+mod union;
+pub mod writes;
+
+pub use encoded::{Encoded, TooLarge};
+pub use host::{Asked, FileKey, Host, Memory, Refusal, Slice, Taken, Under};
+pub use hot::HotEntries;
+pub use open::Opening;
+pub use opened::Opened;
+pub use save::Saved;
+pub use tier::{Tier, Tiered, Turn, UnderShard};
