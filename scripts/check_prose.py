@@ -65,6 +65,7 @@ AREAS = [
 HELD = {
     "bindings",
     "core",
+    "disk",
     "cli",
     "examples",
     "macros",
