@@ -66,6 +66,7 @@ HELD = {
     "bindings",
     "cli",
     "core",
+    "disk",
     "docs",
     "examples",
     "front",
