@@ -4,8 +4,8 @@ The table is the design in ARCHITECTURE.md: neither the core nor the disk crate 
 depends on the other. A new arrow is a design decision: write the decision into ARCHITECTURE.md
 first, then add the arrow to the table.
 
-Inside of crates and packages, no more than two files may import each other in a circle, except those
-in `CIRCLES`. In the Python bindings, a file imports files of lower layers only.
+Inside crates and packages, at most two files may import each other in a circle, except the files in
+`CIRCLES`. In the Python bindings, a file imports files of lower layers only.
 """
 
 import json
@@ -22,10 +22,21 @@ ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache-macros": set(),
-    "async-cache": {"async-cache-core", "async-cache-disk", "async-cache-macros"},
+    "async-cache-tier": {"async-cache-core", "async-cache-disk"},
+    "async-cache": {
+        "async-cache-core",
+        "async-cache-disk",
+        "async-cache-macros",
+        "async-cache-tier",
+    },
     "async-cache-cli": {"async-cache-disk"},
     # The last for the console script, which runs the same tool.
-    "async-cache-python": {"async-cache-core", "async-cache-disk", "async-cache-cli"},
+    "async-cache-python": {
+        "async-cache-core",
+        "async-cache-disk",
+        "async-cache-tier",
+        "async-cache-cli",
+    },
     "async-cache-benches": {"async-cache"},
     "async-cache-examples": {"async-cache"},
     "renamed-dependency": {"async-cache"},
@@ -36,35 +47,33 @@ WITHOUT_RUNTIME = {
     "async-cache-core",
     "async-cache-disk",
     "async-cache-macros",
+    "async-cache-tier",
     "async-cache-cli",
 }
 RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", "pyo3"}
 
-# The modules of the Python bindings, bottom to top. A folder's files share its layer, unless they have their own.
+# The modules of the Python bindings, bottom to top. A folder's files share its layer, unless they
+# have their own.
 LAYERS = """
-    raw library errors clock pace interpreter ttl window done once inline nesting plain args codec call_key
-    key call_query options target opened sharing room item gathering cache watch instances part agent::tool
-    function work awaitable returned load batch enter ask waiting call decorate carry eager union save file
-    agent methods surface console lib
+    raw library errors pace interpreter ttl window done once inline nesting plain args codec call_key
+    key call_query options target room item gathering cache host eager restore watch instances part
+    agent::tool function work awaitable returned load batch enter ask waiting call decorate file agent
+    methods surface console lib
 """.split()
 
 # Imports against the order of the layers.
 UPWARD = {
-    (
-        "raw",
-        "errors",
-    ): "a `StopIteration` out of a coroutine becomes a `RuntimeError`, as in the interpreter",
-    (
-        "sharing",
-        "cache",
-    ): "the state of a cache holds its `Sharing`, whose rules are about that state",
+    ("raw", "errors"): "a `StopIteration` out of a coroutine becomes a `RuntimeError`",
+    ("cache", "host"): "the state of a cache holds its tier, whose host is the cache",
+    ("host", "eager"): "the host merges entries whose keys are objects, and encodes them",
+    ("host", "restore"): "the host restores entries whose keys are objects, and decodes them",
 }
 
 # Circles of more than two files, by their first file.
 CIRCLES = {
-    "codec::by_value": "the parts of an object are encoded as objects are, so the encoders call each other",
-    "backup::opened": "until saves of both fronts are one",
-    "cache._autosave": "until `_persistence` is split",
+    "codec::by_value": "the parts of an object are encoded as objects are",
+    "cache": "the cache, and the host through which the tier uses it",
+    "eager": "the trait of hosts, and the tier that is generic over hosts",
 }
 
 

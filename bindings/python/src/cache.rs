@@ -44,13 +44,13 @@ pub(crate) struct Cache {
     /// Makes hashes differ between processes.
     pub(crate) seed: u64,
     pub(crate) state: GilCell<State>,
-    /// What is kept for the file, and whose turn it is to save or load.
+    /// The data kept for the file, and the turn to save or load.
     pub(crate) tier: Tier,
 }
 
 pub(crate) struct State {
     pub(crate) tiered: Tiered<Ref, Ref, Ref<Room>>,
-    /// The file that was opened last, or that saves merge with. There is one if a snapshot is open.
+    /// The file opened last, or with which saves merge. Present if a snapshot is open.
     pub(crate) target: Option<Arc<Target>>,
     pub(crate) default_ttl: Ttl,
     pub(crate) batches: Batches,
@@ -78,7 +78,7 @@ pub(crate) enum Hit<'py> {
     NotAtOnce,
 }
 
-/// Where a key is, and the borrow under which it is there.
+/// The place of a key, and the borrow under which the place is valid.
 type Located<'a> = (RefMut<'a, State>, Found);
 
 impl Cache {
@@ -113,8 +113,8 @@ impl Cache {
             loop {
                 let state = self.state.borrow(py);
                 let known = match state.tiered.shard.next_candidate(&mut search) {
-                    // Python compares, with nothing borrowed, every key of the same hash that nothing else
-                    // can compare.
+                    // Python compares, with nothing borrowed, keys of the same hash that could not
+                    // be compared otherwise.
                     Candidate::Compare(known) if query.quick(py, known).is_none() => known.bind(py).clone(),
                     Candidate::Compare(_) => continue,
                     Candidate::Found(found) => return Ok((state, found)),
@@ -206,13 +206,13 @@ impl Cache {
         located.is_some_and(|(_, found)| found.slot().is_some() || found.flight().is_some())
     }
 
-    /// The cache with its file, if it has one.
+    /// The cache with its file, if there is one.
     pub(crate) fn file_host<'c, 'py>(&'c self, py: Python<'py>) -> Option<FileHost<'c, 'py>> {
         let target = self.state.borrow(py).target.clone()?;
         Some(CacheHost { py, cache: self, target })
     }
 
-    /// Asks the opened snapshot for what a write of this key has to know.
+    /// Asks the opened snapshot for the rank of a key to be written.
     pub(crate) fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
         let under = self.state.borrow(py).tiered.under();
         match self.file_host(py).filter(|_| under.opened.is_some()) {

@@ -1,12 +1,13 @@
-//! The cache as `async-cache-tier` sees it: one shard behind the interpreter's lock, and for a cache with a
-//! backup a file of Python objects.
+//! The cache in the form for `async-cache-tier`: one shard behind the interpreter's lock; for a
+//! cache with a backup, also a file of Python objects.
 //!
 //! Rules:
-//! 1. the interpreter's lock is released while the file is read or written ([`Host::blocking`]), and for a
-//!    moment every half a millisecond of other work ([`crate::pace`]);
-//! 2. an exception that says nothing about the entry at which it came up (an interrupt, no memory) ends the
-//!    operation and reaches its caller. Every other one is a fault of the entry;
-//! 3. a key with no canonical bytes is pickled, and only if the object that comes back equals it.
+//! 1. the interpreter's lock is released while the file is read or written ([`Host::blocking`]),
+//!    and for a moment every half millisecond of other work ([`crate::pace`]);
+//! 2. an exception independent of the entry at which it occurred (an interrupt, a lack of memory)
+//!    ends the operation and is passed to the caller. Every other exception is a fault of the
+//!    entry;
+//! 3. a key without canonical bytes is pickled, but only if the restored object equals the key.
 
 use std::sync::Arc;
 
@@ -31,10 +32,10 @@ use crate::restore;
 use crate::room::Room;
 use crate::target::Target;
 
-/// How many entries are listed under one borrow; it takes about as long as a slice.
+/// The number of entries listed under one borrow; listing takes about as long as a slice.
 const LISTED: usize = 4096;
 
-/// A cache in memory; with a [`Target`], the whole of it.
+/// A cache in memory; with a [`Target`], including its file.
 pub(crate) struct CacheHost<'c, 'py, F> {
     pub(crate) py: Python<'py>,
     pub(crate) cache: &'c Cache,
@@ -78,7 +79,7 @@ impl<F> Memory for CacheHost<'_, '_, F> {
             tiered.shard.begin_listing();
             tiered.shard.store().len()
         });
-        // Room for entries that are used, and so listed again, meanwhile.
+        // Includes room for entries used in the meantime, which are listed again.
         let mut tickets = Vec::with_capacity(len + len / 8 + LISTED);
         let mut slice = Slice::begin();
         while self.shard(0, |tiered| tiered.shard.list_some(LISTED, &mut tickets)) != Listing::Done {
@@ -195,7 +196,8 @@ impl<'py> Host for FileHost<'_, 'py> {
     fn decode_value(&self, bytes: &[u8]) -> Result<Ref, Refusal<PyErr>> {
         match codec::decode_value(self.py, bytes, self.target.options.codec) {
             Ok(value) => Ok(Ref::new(value)),
-            Err(error) if errors::is_from_outside(self.py, &error) => Err(Refusal::End(error)), // Rule 2.
+            // Rule 2.
+            Err(error) if errors::is_from_outside(self.py, &error) => Err(Refusal::End(error)),
             Err(error) => Err(Refusal::Entry(error.to_string())),
         }
     }
@@ -230,7 +232,8 @@ impl<'py> Host for FileHost<'_, 'py> {
 }
 
 impl<'py> FileHost<'_, 'py> {
-    /// Rule 2. A value that nests too deep for pickle is left out like others that cannot be pickled.
+    /// Rule 2. A value that nests too deep for pickle is left out like others that cannot be
+    /// pickled.
     fn refusal(&self, error: PyErr) -> Refusal<PyErr> {
         if errors::is_fatal(self.py, &error) {
             Refusal::End(error)
@@ -251,7 +254,7 @@ impl<'py> FileHost<'_, 'py> {
         let start = out.len();
         let options = self.target.options.codec;
         codec::encode_value(key, out, options).map_err(refused)?;
-        // Rule 3: nobody could ask for a key that is compared by identity, for one.
+        // Rule 3: for example, no process could ask for a key compared by identity.
         let read = codec::decode_value(self.py, &out[start..], options).map_err(refused)?;
         if read.eq(key).map_err(refused)? {
             return Ok(KeyKind::Eager);
@@ -262,15 +265,15 @@ impl<'py> FileHost<'_, 'py> {
     }
 }
 
-/// Why no other process could use the key of a call.
+/// The reason why no other process could use the key of a call.
 fn why_not_saved(key: &Bound<'_, PyAny>) -> PyResult<String> {
-    // The classes and objects that its arguments name are what it refers to.
+    // The referents of the key are the classes and objects named by its arguments.
     let gc = key.py().import("gc")?;
     let named: Vec<_> = gc.call_method1("get_referents", (key,))?.extract()?;
     Ok(codec::why_not_saved(&named))
 }
 
-/// A key as a file would have it, if it needs a tombstone there.
+/// A key in the form for a file, if the file needs a tombstone for the key.
 fn file_key(host: &FileHost<'_, '_>, query: &impl Query) -> PyResult<Option<FileKey>> {
     let py = host.py;
     if let Some(bytes) = query.encode(py)? {
@@ -288,7 +291,7 @@ fn file_key(host: &FileHost<'_, '_>, query: &impl Query) -> PyResult<Option<File
     }
 }
 
-/// A key that a caller asks for.
+/// A key requested by a caller.
 pub(crate) struct AskedQuery<'q, Q>(pub(crate) &'q Q);
 
 impl<Q: Query> Asked<FileHost<'_, '_>> for AskedQuery<'_, Q> {
@@ -322,7 +325,7 @@ impl<Q: Query> Asked<FileHost<'_, '_>> for AskedQuery<'_, Q> {
         match state.tiered.shard.admit(found, probed) {
             Ok(at) => Ok(Ok(work(&mut state.tiered, at))),
             Err(stale) => {
-                // Before `work` is dropped, and the objects in it.
+                // Dropped before `work` and the objects in `work`.
                 drop(state);
                 Ok(Err(stale))
             }

@@ -1,16 +1,17 @@
-//! A snapshot in use: the file, the entries of it that are still cold, and how its times map to memory.
+//! A snapshot in use: the file, its cold entries, and the mapping of its times to memory.
 //!
 //! Owns the reading of single entries. Rules:
-//! 1. the rank of a key never changes: the file does not, and an entry that a save copies into a newer file
-//!    keeps its rank. So a rank may be asked for without a lock, before it is used under one;
-//! 2. after a save the cold entries are read from the new file, and the old one is closed: a disk that has
-//!    room for two files suffices;
-//! 3. a record is served to a key only if the record's key equals it. Equal bytes are not enough for every
-//!    front: serde writes some unequal keys alike (variants of an untagged enum);
-//! 4. an entry that could not be read or decoded once leaves the cold set. It is neither tried nor saved
-//!    again, and it is counted; the first one is reported;
-//! 5. while the snapshot *settles*, no entry is served from it: some keys in memory have not been looked up
-//!    in it yet, and their older values must not be served (`open`).
+//! 1. the rank of a key never changes: the file does not change, and an entry that a save copies
+//!    into a newer file keeps its rank. So a rank may be read without a lock, before it is used
+//!    under a lock;
+//! 2. after a save, the cold entries are read from the new file, and the old file is closed: a disk
+//!    with room for two files is enough;
+//! 3. a record is served to a key only if the record's key equals it. Equal bytes are not enough
+//!    for every front: serde writes some unequal keys alike (variants of an untagged enum);
+//! 4. an entry that could not be read or decoded once leaves the cold set. It is neither tried nor
+//!    saved again, and it is counted; the first such entry is reported;
+//! 5. while the snapshot *settles*, no entry is served from it: some keys in memory have not been
+//!    looked up in it yet, and their older values must not be served (`open`).
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -25,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::host::{Asked, Host, Refusal};
 use crate::tier::Counts;
 
-/// How many deadlines a write looks at. A write adds at most one entry, so a few keep up.
+/// The number of deadlines that a write looks at. A write adds at most one entry, so a few keep up.
 const DUE_PER_WRITE: usize = 8;
 
 /// Why an entry is lost whose record did not come back from the file.
@@ -34,7 +35,7 @@ pub(crate) const DAMAGED: &str = "its record is damaged or cannot be read";
 /// A snapshot in use.
 #[derive(Debug)]
 pub struct Opened {
-    /// Replaced by a save that has succeeded (rule 2).
+    /// Rule 2: replaced by a successful save.
     snapshot: RwLock<Snapshot>,
     cold: Arc<ColdSet>,
     clock: FileClock,
@@ -54,8 +55,8 @@ pub(crate) enum ColdEntry<V> {
 }
 
 impl Opened {
-    /// A snapshot that was opened at the time `clock`. At most `room` entries are cold, the most recently
-    /// used ones. It settles until [`Opened::settle`].
+    /// A snapshot that was opened at the time `clock`. At most `room` entries are cold, the most
+    /// recently used. The snapshot settles until [`Opened::settle`].
     pub(crate) fn new(
         snapshot: Snapshot,
         clock: FileClock,
@@ -78,24 +79,25 @@ impl Opened {
         self.is_settled.store(true, Ordering::Release);
     }
 
-    /// The entries that are still cold.
+    /// The cold entries.
     pub fn cold(&self) -> &Arc<ColdSet> {
         &self.cold
     }
 
-    /// The file that the cold entries are in now.
+    /// The present file of the cold entries.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.read().clone()
     }
 
-    /// A save has copied the cold entries into a newer file (rule 2). Entries that it did not copy have left
-    /// the cold set.
+    /// Rule 2: called when a save has copied the cold entries into a newer file. Entries that it
+    /// did not copy have left the cold set.
     pub(crate) fn move_to(&self, snapshot: Snapshot) {
         *self.due.lock() = snapshot.deadlines();
         *self.snapshot.write() = snapshot;
     }
 
-    /// Whether a save copies most of the file: then it keeps the file's dictionary, else it trains another.
+    /// Whether a save copies most of the file: then the save keeps the file's dictionary, else it
+    /// trains a new dictionary.
     pub(crate) fn is_mostly_cold(&self) -> bool {
         self.cold.live() >= self.snapshot().len() as usize / 2
     }
@@ -199,7 +201,7 @@ impl Opened {
         }
     }
 
-    /// Takes an entry out of the cold set that cannot be served (rule 4).
+    /// Rule 4: removes an entry that cannot be served from the cold set.
     pub(crate) fn lose<H: Host>(&self, host: &H, rank: Rank, why: &str) {
         if self.cold.take(rank) {
             self.report(host, &format!("entry {rank}"), why);
@@ -212,7 +214,7 @@ impl Opened {
         }
     }
 
-    /// Counts an entry that cannot be served. The first one is reported.
+    /// Counts an entry that cannot be served. The first such entry is reported.
     pub(crate) fn report<H: Host>(&self, host: &H, entry: &dyn Display, why: &str) {
         self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
         if !self.is_reported.swap(true, Ordering::Relaxed) {
@@ -227,12 +229,12 @@ impl Opened {
 }
 
 thread_local! {
-    /// One per thread. Taken out while it is used: decoding runs user code, which may come back here.
+    /// One per thread. Taken out during its use: decoding runs user code, which may come back here.
     static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a
-/// destructor of another thread-local that uses the cache gets buffers of its own.
+/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped
+/// them: if a destructor of another thread-local uses the cache, it gets new buffers.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     let mut scratch = SCRATCH.try_with(RefCell::take).ok().flatten().unwrap_or_default();
     let result = work(&mut scratch);

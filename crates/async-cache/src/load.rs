@@ -200,8 +200,8 @@ where
         }
     }
 
-    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile, by
-    /// joining the running load, or by starting one in `room`. Counts the miss once per call.
+    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
+    /// by joining the running load, or by starting one in `room`. Counts the miss once per call.
     pub(crate) fn enter(
         &self,
         hash: u64,
@@ -210,7 +210,8 @@ where
         miss: &mut Miss,
         mut room: impl FnMut() -> Arc<Room<V>>,
     ) -> Entered<V> {
-        // Made before a shard is locked. A key that is not used is dropped here, with nothing locked.
+        // Made before a shard is locked. A key that is not used is dropped here, with nothing
+        // locked.
         let mut owned = None;
         loop {
             let under = miss.under.take().unwrap_or_else(|| self.shard(hash).read().under());
@@ -283,7 +284,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         drop(finished);
     }
 
-    /// Another snapshot was opened since the load began: it is asked for the key before the value is stored.
+    /// Another snapshot was opened since the load began: it is asked for the key before the value
+    /// is stored.
     #[cold]
     fn land_anew(
         &self,
@@ -300,7 +302,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 key.and_then(|key| self.file_host()?.copy_key(key))
             };
             let Some(key) = key else {
-                // It has ended, or its key cannot be copied, so there is no telling which record is its.
+                // It has ended, or its key cannot be copied, so there is no telling which record is
+                // its.
                 let ended = self.shard(flight.hash).write().shard.finish_without_storing(flight.id, took);
                 return ended.map(Err);
             };
@@ -321,8 +324,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     }
 }
 
-/// How a load ended that returned a value, to be dropped with nothing locked; `Err` if its value was not
-/// stored.
+/// How a load ended that returned a value, to be dropped with nothing locked; `Err` if its value
+/// was not stored.
 type Landed<K, V> = Result<Finished<K, V, Arc<Room<V>>>, (K, Arc<Room<V>>)>;
 
 impl<K, V> Inner<K, V> {

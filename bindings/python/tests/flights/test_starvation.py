@@ -101,7 +101,7 @@ def test_a_caller_is_answered_though_another_loop_begins_and_cancels_loads_for_e
         return "own" if keys is None else ["own"]
 
     async def ask() -> list[Any]:
-        return await asyncio.gather(get(cache, own), get(cache, own), get(cache, own))
+        return list(await asyncio.gather(get(cache, own), get(cache, own), get(cache, own)))
 
     canceller.wait_for_a_load()
     asks = loop.create_task(ask())
