@@ -1,8 +1,11 @@
-//! Instructions per operation, counted by Callgrind, beside `quick_cache`: figures that a busy machine does not change.
+//! Instructions per operation, counted by Callgrind, beside `quick_cache`: figures that a busy
+//! machine does not change.
 //!
-//! Each row runs in two processes of its own under `valgrind --tool=callgrind`, one with twice as many operations; the
-//! difference of both counts, divided by the difference of operations, leaves out the start and the filling of the cache.
-//! Callgrind runs one thread at a time, and counts instructions, not the time that they wait for memory or for a lock.
+//! Each row runs in two processes under `valgrind --tool=callgrind`, the second with twice as many
+//! operations. The difference of the counts is divided by the difference of the operations; so the
+//! start of the process and the filling of the cache are left out. Callgrind runs one thread at a
+//! time. It counts instructions, not the time that they wait for memory or for a lock, and it hides
+//! the vDSO: a reading of a clock is counted as a system call.
 //!
 //! `instructions ROW COUNT` runs one row in this process: for `valgrind` with other options.
 
@@ -195,7 +198,7 @@ async fn spawns(count: u64) {
     }
 }
 
-/// The keys of calls that load: a few ones again and again, or each once, after the cache has filled.
+/// The keys of calls that load: a few keys again and again, or each key once.
 fn loaded(count: u64, hits: bool) -> impl Iterator<Item = u64> {
     let fill = 2 * CAPACITY as u64;
     let keys = move |n| if hits { n % KEYS } else { n };

@@ -53,7 +53,8 @@
 //! shard.land(flight, at, fetched, Duration::ZERO, now).expect("the flight was running");
 //!
 //! // A hit.
-//! let value = shard.hit(hash, |key| *key == "sky", |deadline| deadline.has_passed(now.time), |value| *value);
+//! let has_passed = |deadline: Deadline| deadline.has_passed(now.time);
+//! let value = shard.hit(hash, |key| *key == "sky", has_passed, |value| *value);
 //! assert_eq!(value, Some("blue"));
 //! ```
 

@@ -342,8 +342,8 @@ fn percent(capacity: u64, percent: u64) -> u64 {
 
 /// Recent evictions: for each key a fingerprint and the queue it left from, two bytes in all.
 ///
-/// Sets of [`WAYS`] words, the newest in the lowest bits; a new word pushes out the oldest of its set. The ghost may
-/// forget a key, and may take one key for another: it only advises.
+/// Sets of [`WAYS`] words, the newest in the lowest bits; a new word pushes out the oldest of its
+/// set. The ghost may forget a key, and may take one key for another: it only advises.
 #[derive(Debug, Default)]
 struct Ghost {
     /// Made at the first eviction: a cache that never fills does not pay for it. The words of a set
@@ -361,13 +361,19 @@ impl Ghost {
     #[inline]
     fn remember(&mut self, hash: u32, queue: Queue, capacity: u64) {
         if self.sets.is_empty() {
-            let sets = usize::try_from(capacity).unwrap_or(usize::MAX).div_ceil(WAYS).max(1);
-            self.sets = vec![0; sets];
+            self.make_sets(capacity);
         }
         let word = fingerprint(hash) | u16::from(queue == Queue::Main);
         if let Some(set) = self.set(hash) {
             *set = *set << WORD_BITS | u128::from(word);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_sets(&mut self, capacity: u64) {
+        let sets = usize::try_from(capacity).unwrap_or(usize::MAX).div_ceil(WAYS).max(1);
+        self.sets = vec![0; sets];
     }
 
     #[inline]
@@ -438,7 +444,7 @@ mod tests {
         for _ in 0..20_000 {
             random = random.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
             let roll = random >> 32;
-            // Few fingerprints, so that equal words occur; neighbours, and words with the highest bit.
+            // Few fingerprints, so that equal words occur. With neighbours and the highest bit.
             let hash =
                 (roll as u32 & 0xC000_0000) | [0, 1, 2, 3, 4, 5, 0x7FFE, 0x8000, 0xFFFF][roll as usize % 9];
             let queue = if roll & 64 == 0 { Queue::Small } else { Queue::Main };

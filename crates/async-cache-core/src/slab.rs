@@ -218,7 +218,7 @@ impl List {
         self.bridge(slab, chain, link);
     }
 
-    /// Links the neighbours of a slot with this link to each other. The slot's own link is void then.
+    /// Links the neighbours of a slot to each other, given the slot's link, which is void then.
     #[inline]
     pub(crate) fn bridge<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, link: Link) {
         let Link { prev, next } = link;

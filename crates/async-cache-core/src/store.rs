@@ -152,8 +152,8 @@ impl<K, V> Store<K, V> {
         id.copied().zip(found)
     }
 
-    /// Calls `read` with the value of a key and records the use, with one look at the slot. `None` if
-    /// the key has no entry, or the deadline of its entry has passed.
+    /// Calls `read` with the value of a key and records the use, with one look at the slot. `None`
+    /// if the key has no entry, or the deadline of its entry has passed.
     #[inline]
     pub(crate) fn hit<R>(
         &self,
@@ -311,8 +311,8 @@ impl<K, V> Store<K, V> {
         self.order.enter_coldest(&mut self.slab, id);
     }
 
-    /// Makes the slot of an entry, linked to the back of its queue, and inserts it everywhere but into
-    /// the queue.
+    /// Makes the slot of an entry, linked to the back of its queue, and inserts the slot everywhere
+    /// but into the queue.
     #[inline]
     fn enter(&mut self, hash: u64, new: NewEntry<K, V>, debt: Debt, queue: Queue) -> u32 {
         let hash = hash as u32;

@@ -108,7 +108,7 @@ impl Wheel {
     pub(crate) fn replace<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, deadline: Deadline) {
         let place = deadline.time().map(|time| self.place_of(time));
         let old = slab[id].bucket();
-        // The order within a bucket does not matter, and invariant 4 holds for a bucket with an entry.
+        // The order within a bucket does not matter. Invariant 4 holds for a bucket with an entry.
         if old == place.map_or(NO_BUCKET, |place| place.bucket()) {
             return;
         }
@@ -122,7 +122,8 @@ impl Wheel {
     #[inline]
     fn place_of(&self, time: Time) -> Place {
         let nanos = time.as_nanos();
-        let tick = (nanos >> TICK_BITS) + u64::from(!nanos.is_multiple_of(1 << TICK_BITS)); // Invariant 3
+        // Invariant 3
+        let tick = (nanos >> TICK_BITS) + u64::from(!nanos.is_multiple_of(1 << TICK_BITS));
         let tick = tick.max(self.elapsed);
         let level = level_of(self.elapsed, tick);
         Place {

@@ -313,8 +313,9 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Some(work(&mut tiered.shard, at))
     }
 
-    /// Stores a value for this time to live. While no snapshot is open, the shard is locked once, since
-    /// there is nothing to ask before the write. While no entry has a deadline, no clock is read.
+    /// Stores a value for this time to live. While no snapshot is open, the shard is locked once,
+    /// since there is nothing to ask before the write. While no entry has a deadline, no clock is
+    /// read.
     pub(crate) fn set(&self, key: K, value: V, ttl: Option<Duration>) {
         let hash = self.hash(&key);
         let (time, deadline) = match ttl {

@@ -13,8 +13,8 @@
 //!    flight is not over before its load is gone, and is ended once.
 //! 4. `answer` is set once, before the bell rings. A waiting caller first registers with the bell,
 //!    then checks the answer ([`bell`]).
-//! 5. The pilot leaves its waker beside the load after each poll. A leaver that takes the load wakes
-//!    the pilot, which then finds no load and ends.
+//! 5. The pilot leaves its waker beside the load after each poll. A leaver that takes the load
+//!    wakes the pilot, which then finds no load and ends.
 
 mod bell;
 

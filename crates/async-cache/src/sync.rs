@@ -105,7 +105,7 @@ mod real {
         }
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the real one can fail
+    #[allow(clippy::unnecessary_wraps)] // the real function can fail
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<(), NoRuntime> {
         drop(shuttle::future::spawn(task));
         Ok(())
@@ -127,7 +127,8 @@ pub(crate) use real::*;
 #[derive(Debug)]
 pub(crate) struct NoRuntime;
 
-/// How many threads can run at once. Asked once, since the answer takes the system some dozen microseconds.
+/// The number of threads that can run at once. Read once, because the system takes some dozen
+/// microseconds to answer.
 pub(crate) fn parallelism() -> usize {
     static PARALLELISM: std::sync::LazyLock<usize> =
         std::sync::LazyLock::new(|| std::thread::available_parallelism().map_or(4, usize::from));

@@ -7,8 +7,8 @@
 //! 1. The answer is set before the bell rings. A waiter leaves its waker before it checks the
 //!    answer. So either the waiter sees the answer, or the bell sees the waker.
 //! 2. Wakers are woken and dropped with the lock released: both may run code of an executor.
-//! 3. A waiter has one place for its waker, and empties the place when the waiter is dropped. So the
-//!    number of places is the highest number of waiters at a time.
+//! 3. A waiter has one place for its waker, and empties the place when the waiter is dropped. So
+//!    the number of places is the highest number of waiters at a time.
 
 use std::task::Waker;
 
@@ -83,8 +83,8 @@ pub(crate) struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
-    /// Leaves the waker of the task, to be woken when the bell rings. Check the answer after this call.
-    /// Rule 1.
+    /// Leaves the waker of the task, to be woken when the bell rings. Check the answer after this
+    /// call. Rule 1.
     pub(crate) fn leave(&mut self, waker: &Waker) {
         let mut wakers = self.bell.0.lock();
         let Some(place) = self.place else {
