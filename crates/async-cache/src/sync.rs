@@ -39,6 +39,8 @@ mod real {
     pub(crate) use shuttle::sync::atomic::AtomicBool;
     use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
+    use super::NoRuntime;
+
     /// A place where the checker may let others run, as any use of its own primitives is.
     #[derive(Debug, Default)]
     struct Step(AtomicBool);
