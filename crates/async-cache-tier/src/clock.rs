@@ -5,7 +5,7 @@
 //! its deadline, and next to no hit reads the precise clock. An entry without a deadline reads none.
 //!
 //! A front may use another clock, such as one that a test moves: it then implements
-//! [`Host::now`](crate::Host::now) and [`Host::wall`](crate::Host::wall) itself.
+//! [`Memory::time`](crate::Memory::time) and [`Memory::wall`](crate::Memory::wall) itself.
 
 #![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
 

@@ -6,16 +6,27 @@
 //! are no entries of its cache, and every save copies them, until the cache is cleared.
 
 use async_cache_core::time::{FileClock, Stamp};
-use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot};
+use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot, Tombstones};
 
 use crate::host::{Host, is_expired};
 
-/// The part of a save that concerns eager records.
+/// The part of openings and saves that concerns eager records.
 pub trait EagerEntries<H: Host>: Sized {
+    /// Restores the eager entries of a file that is being opened, before its other entries. A delete
+    /// that is not in `before` was made since the opening began.
+    ///
+    /// # Errors
+    /// An interrupt, or any other reason to end the operation, as for all of these.
+    fn restore(
+        host: &H,
+        snapshot: &Snapshot,
+        file: FileClock,
+        before: Option<&Tombstones>,
+    ) -> Result<Restored, H::Error>;
     /// A save has opened the file that stands at the path, if it merges.
     ///
     /// # Errors
-    /// What must end the save, as for all of these.
+    /// As above.
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error>;
     /// The save will write an entry of this process whose key has no canonical bytes.
     ///
@@ -79,6 +90,17 @@ pub struct PassOn {
 }
 
 impl<H: Host> EagerEntries<H> for PassOn {
+    /// Nothing is restored. The next save passes the records on.
+    fn restore(
+        host: &H,
+        snapshot: &Snapshot,
+        _: FileClock,
+        _: Option<&Tombstones>,
+    ) -> Result<Restored, H::Error> {
+        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
+        Ok(Restored::default())
+    }
+
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {
         let theirs = joining.theirs().cloned();
         Ok(Self { from: theirs.or_else(|| host.tier().to_pass_on.lock().clone()), file })
@@ -128,13 +150,5 @@ impl<H: Host> EagerEntries<H> for PassOn {
 
     fn found(&self) -> u64 {
         0
-    }
-}
-
-impl PassOn {
-    /// Remembers that a snapshot was opened whose eager records the next save passes on.
-    pub fn opened<H: Host>(host: &H, snapshot: &Snapshot) -> Restored {
-        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
-        Restored::default()
     }
 }

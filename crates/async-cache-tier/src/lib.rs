@@ -11,27 +11,29 @@
 //!
 //! # Layout
 //!
-//! - [`Memory`] and [`Host`]: what a front provides; [`Asked`]: a key that a caller asks for
-//! - [`Tier`]: what is kept for one cache beside its shards; [`Tiered`]: a shard and the snapshot under it
-//! - [`Opened`]: a snapshot in use, from which single entries are read
-//! - [`cold`]: one key: asking the snapshot, serving from it, writing and deleting
-//! - [`open`]: opening a file under a cache, whatever is in memory; `union`: what two snapshots have between
-//!   them
-//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their way to
-//!   the file; [`eager`]: entries whose keys only a front can compare
-//! - [`writes`]: deletes and lost writes, which a save tells other processes
+//! - `host`: [`Memory`] and [`Host`], which a front implements; [`Asked`], a key that a caller asks for
+//! - `tier`: [`Tier`], the data of one cache beside its shards; [`Tiered`], a shard and its snapshot;
+//!   `counts`: the counts that belong to no shard
+//! - `opened`: [`Opened`], a snapshot in use; `read`: reading single entries of it
+//! - [`cold`]: operations on one key that may be in the snapshot
+//! - [`open`]: opening a file under a cache; `union`: two snapshots in one
+//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records before they are
+//!   written; [`eager`]: records with keys that only a front can compare
+//! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
 #![allow(clippy::cast_possible_truncation)] // counts of entries fit into `usize`: they are in memory
 
 pub mod clock;
 pub mod cold;
+mod counts;
 pub mod eager;
 mod encoded;
 mod host;
 mod hot;
 pub mod open;
 mod opened;
+mod read;
 pub mod save;
 mod tier;
 mod union;

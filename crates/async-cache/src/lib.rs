@@ -40,9 +40,9 @@
 //! - [`agent`]: tools of AI agents, cached, scoped and kept from looping
 //! - `batch`: [`BatchLoader`], many keys in a single call of a loader; `warm`: [`WarmUp`], keys
 //!   loaded before the first caller asks
-//! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `save`: saving; `hot`:
-//!   the entries in memory, for a save; `restore`: loading the backup; `sharing`: writes since the
-//!   last save; `shrinking`: entries dropped by a save; `autosave`: saving unasked
+//! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `save`: saving;
+//!   `restore`: loading the backup; `host`: the cache in the form for `async-cache-tier`, which decides
+//!   how memory meets the file; `autosave`: saving unasked
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
