@@ -1,9 +1,11 @@
-//! Records whose keys only a front can compare: keys of Python objects, written by a Python process.
+//! Records whose keys only a front can compare: keys of Python objects, written by a Python
+//! process.
 //!
-//! A look-up cannot find such a record, so it is in the *eager* section of a file, which is read whole. A
-//! front that can decode the keys ([`EagerEntries`]) takes them into memory when a file is opened, and
-//! merges them itself. A front that cannot ([`PassOn`]) keeps them in the file: they are never served, they
-//! are no entries of its cache, and every save copies them, until the cache is cleared.
+//! A look-up cannot find such a record, so it is in the *eager* section of a file, which is read
+//! whole. A front that can decode the keys ([`EagerEntries`]) takes them into memory when a file is
+//! opened, and merges them itself. A front that cannot decode them ([`PassOn`]) keeps them in the
+//! file: they are never served, they are no entries of its cache, and every save copies them, until
+//! the cache is cleared.
 
 use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot, Tombstones};
@@ -28,14 +30,14 @@ pub trait EagerEntries<H: Host>: Sized {
     /// # Errors
     /// As above.
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error>;
-    /// The save will write an entry of this process whose key has no canonical bytes.
+    /// Called when the save will write an entry of this process whose key has no canonical bytes.
     ///
     /// # Errors
     /// As above.
     fn note(&mut self, host: &H, key: &H::Key, stamp: Stamp) -> Result<(), H::Error>;
     /// How many entries were noted; `None` if eager records do not count for `maxsize`.
     fn noted(&self) -> Option<usize>;
-    /// Copies records from the file that stands there, or that was opened.
+    /// Copies records from the existing file, or from the file that was opened.
     ///
     /// # Errors
     /// As above.
@@ -52,18 +54,19 @@ pub trait EagerEntries<H: Host>: Sized {
         bytes: &[u8],
         stamp: Stamp,
     ) -> Result<bool, H::Error>;
-    /// Every entry of this process is written: copies records that there is room for after all.
+    /// Called when every entry of this process is written: copies records for which there is room
+    /// after all.
     ///
     /// # Errors
     /// As above.
     fn fill(&mut self, host: &H, filling: &mut Filling) -> Result<(), H::Error>;
     /// How many records were not copied because of [`Host::allows`].
     fn refused(&self) -> u64;
-    /// How many records the file has that stands there.
+    /// The number of records in the existing file.
     fn found(&self) -> u64;
 }
 
-/// What became of the eager records of a file that was opened.
+/// The outcome for the eager records of an opened file.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Records that are entries in memory now.
@@ -84,7 +87,7 @@ impl Restored {
 /// Copies the records as bytes.
 #[derive(Debug)]
 pub struct PassOn {
-    /// If saves merge, the file that stands there; else the one that was opened last.
+    /// If saves merge, the existing file; else the file that was opened last.
     from: Option<Snapshot>,
     file: FileClock,
 }
@@ -122,7 +125,7 @@ impl<H: Host> EagerEntries<H> for PassOn {
             match step {
                 EagerStep::Record(record) if is_expired(record.deadline, self.file) => {}
                 EagerStep::Record(record) => {
-                    // A deleted one is left out.
+                    // A deleted record is left out.
                     drop(output.pass_on_eager(&record).map_err(|error| host.error(error))?);
                 }
                 EagerStep::Lost { bytes } if !was_known => host.warn(&format!(

@@ -1,13 +1,14 @@
 //! Where memory meets the file: the decisions that every front of async-cache shares.
 //!
-//! A front has memory (the shards of `async-cache-core`), a file (`async-cache-disk`), and keys and values
-//! of its own. This crate decides what happens between them: what opening a file does to the entries in
-//! memory, when an entry is read from the file, what a save writes and in which order, and what is
-//! remembered of deletes so that the saves of several processes can merge.
+//! A front has memory (the shards of `async-cache-core`), a file (`async-cache-disk`), and its own
+//! keys and values. This crate decides how they meet: the effect of opening a file on the entries
+//! in memory, the time when an entry is read from the file, the content and the order of a save,
+//! and the records of deletes for merging the saves of several processes.
 //!
-//! **Invariant:** this crate knows no runtime and no interpreter. Everything that waits, locks, encodes or
-//! runs a user's code is a method of [`Memory`] or [`Host`], which each front implements. No lock of this crate is held
-//! while such a method runs, except the turn (see [`Tier::turn`]). A hit in memory calls nothing here.
+//! **Invariant:** this crate knows no runtime and no interpreter. Everything that waits, locks,
+//! encodes or runs a user's code is a method of [`Memory`] or [`Host`], which each front
+//! implements. No lock of this crate is held while such a method runs, except the turn (see
+//! [`Tier::turn`]). A hit in memory calls nothing here.
 //!
 //! # Layout
 //!
@@ -22,7 +23,8 @@
 //! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
-#![allow(clippy::cast_possible_truncation)] // counts of entries fit into `usize`: they are in memory
+// counts of entries fit into `usize`: they are in memory
+#![allow(clippy::cast_possible_truncation)]
 
 pub mod clock;
 pub mod cold;

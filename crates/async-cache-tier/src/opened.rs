@@ -1,16 +1,17 @@
-//! A snapshot in use: the file, the entries of it that are still cold, and how its times map to memory.
+//! A snapshot in use: the file, its cold entries, and the mapping of its times to memory.
 //!
 //! `read` has the reading of single entries. Rules:
-//! 1. the rank of a key never changes: the file does not, and an entry that a save copies into a newer file
-//!    keeps its rank. So a rank may be asked for without a lock, before it is used under one;
-//! 2. after a save the cold entries are read from the new file, and the old one is closed: a disk that has
-//!    room for two files suffices;
-//! 3. a record is served to a key only if the record's key equals it. Equal bytes are not enough for every
-//!    front: serde writes some unequal keys alike (variants of an untagged enum);
-//! 4. an entry that could not be read or decoded once leaves the cold set. It is neither tried nor saved
-//!    again, and it is counted; the first one is reported;
-//! 5. while the snapshot *settles*, no entry is served from it: some keys in memory have not been looked up
-//!    in it yet, and their older values must not be served (`open`).
+//! 1. the rank of a key never changes: the file does not change, and an entry that a save copies
+//!    into a newer file keeps its rank. So a rank may be read without a lock, before it is used
+//!    under a lock;
+//! 2. after a save, the cold entries are read from the new file, and the old file is closed: a disk
+//!    with room for two files is enough;
+//! 3. a record is served to a key only if the record's key equals it. Equal bytes are not enough
+//!    for every front: serde writes some unequal keys alike (variants of an untagged enum);
+//! 4. an entry that could not be read or decoded once leaves the cold set. It is neither tried nor
+//!    saved again, and it is counted; the first such entry is reported;
+//! 5. while the snapshot *settles*, no entry is served from it: some keys in memory have not been
+//!    looked up in it yet, and their older values must not be served (`open`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,13 +23,13 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::counts::Counts;
 
-/// How many deadlines a write looks at. A write adds at most one entry, so a few keep up.
+/// The number of deadlines that a write looks at. A write adds at most one entry, so a few keep up.
 const DUE_PER_WRITE: usize = 8;
 
 /// A snapshot in use.
 #[derive(Debug)]
 pub struct Opened {
-    /// Replaced by a save that has succeeded (rule 2).
+    /// Rule 2: replaced by a successful save.
     snapshot: RwLock<Snapshot>,
     cold: Arc<ColdSet>,
     pub(crate) clock: FileClock,
@@ -40,8 +41,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// A snapshot that was opened at the time `clock`. At most `room` entries are cold, the most recently
-    /// used ones. It settles until [`Opened::settle`].
+    /// A snapshot that was opened at the time `clock`. At most `room` entries are cold, the most
+    /// recently used. The snapshot settles until [`Opened::settle`].
     pub(crate) fn new(
         snapshot: Snapshot,
         clock: FileClock,
@@ -73,19 +74,20 @@ impl Opened {
         &self.cold
     }
 
-    /// The file that the cold entries are in now.
+    /// The present file of the cold entries.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.read().clone()
     }
 
-    /// A save has copied the cold entries into a newer file (rule 2). Entries that it did not copy have left
-    /// the cold set.
+    /// Rule 2: called when a save has copied the cold entries into a newer file. Entries that it
+    /// did not copy have left the cold set.
     pub(crate) fn move_to(&self, snapshot: Snapshot) {
         *self.due.lock() = snapshot.deadlines();
         *self.snapshot.write() = snapshot;
     }
 
-    /// Whether a save copies most of the file: then it keeps the file's dictionary, else it trains another.
+    /// Whether a save copies most of the file: then the save keeps the file's dictionary, else it
+    /// trains a new dictionary.
     pub(crate) fn is_mostly_cold(&self) -> bool {
         self.cold.live() >= self.snapshot().len() as usize / 2
     }

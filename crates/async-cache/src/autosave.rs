@@ -1,16 +1,17 @@
 //! Saving without being asked: every so often, and when the last handle of a cache goes.
 //!
-//! Owns the thread that waits for the next save, and what happens at the end. Knows nothing of what is saved.
+//! Owns the thread that waits for the next save, and what happens at the end. Knows nothing of what
+//! is saved.
 //!
 //! Rules:
-//! 1. The thread holds the cache weakly, but for the length of a save. So it keeps no cache alive, and a cache whose
-//!    handles go while it saves is let go by this thread.
-//! 2. Every save goes through the save lock, so none overlaps another one, and through the count of changes, so
-//!    nothing is written that is in the file already. A save that fails leaves that count, so the next one tries
-//!    again.
-//! 3. The last handle to go ends the thread, then saves, on the thread of whoever drops it. It does not wait for the
-//!    thread's end: that may be in the midst of user code, which may wait for who drops the handle. A save that
-//!    runs is waited for by the last save, at the save lock.
+//! 1. The thread holds the cache weakly, but for the length of a save. So it keeps no cache alive,
+//!    and a cache whose handles go while it saves is let go by this thread.
+//! 2. Every save goes through the save lock, so none overlaps another one, and through the count of
+//!    changes, so nothing is written that is in the file already. A save that fails leaves that
+//!    count, so the next one tries again.
+//! 3. The last handle to go ends the thread, then saves, on the thread of whoever drops it. It does
+//!    not wait for the thread's end: that may be in the midst of user code, which may wait for who
+//!    drops the handle. A save that runs is waited for by the last save, at the save lock.
 //! 4. No error and no panic of a save leaves this file: they are logged and counted.
 
 use std::fmt;

@@ -1,7 +1,8 @@
 //! Where entries persist.
 //!
-//! Owns the interface to backends: [`CacheBackend`] for those of the user's own, which load and save the
-//! whole cache at once, and [`DiskBackend`], whose snapshot is opened at once and read entry by entry.
+//! Owns the interface to backends: [`CacheBackend`] for those of the user's own, which load and
+//! save the whole cache at once, and [`DiskBackend`], whose snapshot is opened at once and read
+//! entry by entry.
 
 pub(crate) mod codec;
 pub(crate) mod disk;
@@ -23,28 +24,29 @@ pub struct SavedEntry<K, V> {
     pub key: K,
     /// The value.
     pub value: V,
-    /// The time it has left, counted from the call of `save` or from the return of `load`; `None` if it does
-    /// not expire. It is the backend's to subtract the time between the two.
+    /// The time it has left, counted from the call of `save` or from the return of `load`; `None`
+    /// if it does not expire. It is the backend's to subtract the time between the two.
     pub ttl: Option<Duration>,
 }
 
 /// A place where a cache's entries survive the process.
 ///
-/// A cache loads from its backend when it is built, and saves to it when asked. Implement this to keep
-/// entries in a database, a bucket or another cache; [`DiskBackend`] keeps them in a file.
+/// A cache loads from its backend when it is built, and saves to it when asked. Implement this to
+/// keep entries in a database, a bucket or another cache; [`DiskBackend`] keeps them in a file.
 ///
-/// All three methods may block: the cache calls them on the thread of whoever asked to load or save, or, for
-/// [`save_to_backup_async`](crate::AsyncCache::save_to_backup_async), on one of tokio's threads for blocking
-/// work. The cache never calls `save` twice at once, and holds no lock meanwhile that reading or writing it
-/// needs; but a backend must not save or load the cache that calls it.
+/// All three methods may block: the cache calls them on the thread of whoever asked to load or
+/// save, or, for [`save_to_backup_async`](crate::AsyncCache::save_to_backup_async), on one of
+/// tokio's threads for blocking work. The cache never calls `save` twice at once, and holds no lock
+/// meanwhile that reading or writing it needs; but a backend must not save or load the cache that
+/// calls it.
 ///
-/// An error of `load` while a cache is built leaves the cache empty, with a warning; an error of `save` goes
-/// to whoever asked to save.
+/// An error of `load` while a cache is built leaves the cache empty, with a warning; an error of
+/// `save` goes to whoever asked to save.
 ///
 /// # Example
 ///
-/// A backend over anything that stores strings. It writes down when each entry expires, so that the time
-/// between save and load counts.
+/// A backend over anything that stores strings. It writes down when each entry expires, so that the
+/// time between save and load counts.
 ///
 /// ```
 /// use async_cache::{AsyncCache, BackendError, CacheBackend, SavedEntry};
@@ -91,20 +93,22 @@ pub struct SavedEntry<K, V> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CacheBackend<K, V>: Send + Sync + 'static {
-    /// Everything that was saved and has not expired, from the least to the most recently used if the backend
-    /// can tell.
+    /// Everything that was saved and has not expired, from the least to the most recently used if
+    /// the backend can tell.
     ///
     /// # Errors
     /// Whatever keeps the backend from answering. Nothing saved yet is no error.
     fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError>;
 
-    /// Replaces what was saved before by these entries, which come from the least to the most recently used.
+    /// Replaces what was saved before by these entries, which come from the least to the most
+    /// recently used.
     ///
     /// # Errors
     /// Whatever keeps the backend from saving. It should leave what was saved before.
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError>;
 
-    /// Removes everything that was saved. For those who use the backend by itself: a cache does not call it.
+    /// Removes everything that was saved. For those who use the backend by itself: a cache does not
+    /// call it.
     ///
     /// # Errors
     /// Whatever keeps the backend from it.

@@ -26,7 +26,8 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clocks: the monotonic one for deadlines in memory, the wall clock for those in files.
+    /// The system's clocks: the monotonic one for deadlines in memory, the wall clock for those in
+    /// files.
     pub fn system() -> Self {
         Self(Source::System)
     }
@@ -51,12 +52,13 @@ impl Clock {
         (Self(Source::Manual(hands.clone())), hands)
     }
 
-    /// The clock of tokio, [`tokio::time::Instant`]: for tests that pause tokio's time (`start_paused = true`), where
-    /// entries then expire as `tokio::time::advance` and sleeps say. Elsewhere it goes as the system's monotonic clock
-    /// does. The wall clock in files begins at the system's when this is called, and goes on with tokio's.
+    /// The clock of tokio, [`tokio::time::Instant`]: for tests that pause tokio's time
+    /// (`start_paused = true`), where entries then expire as `tokio::time::advance` and sleeps say.
+    /// Elsewhere it goes as the system's monotonic clock does. The wall clock in files begins at
+    /// the system's when this is called, and goes on with tokio's.
     ///
-    /// The system's clock, which is the default, does not stand still when tokio's is paused. A paused clock belongs to
-    /// one runtime: a cache with this clock is for use within it.
+    /// The system's clock, which is the default, does not stand still when tokio's is paused. A
+    /// paused clock belongs to one runtime: a cache with this clock is for use within it.
     ///
     /// ```
     /// use async_cache::{AsyncCache, Clock};
@@ -171,8 +173,8 @@ impl ManualClock {
 mod tests {
     use super::*;
 
-    /// A test that advanced a clock by `Duration::MAX`, to have everything expire, wrapped it: time ran backwards, and
-    /// what had expired was served again.
+    /// A test that advanced a clock by `Duration::MAX`, to have everything expire, wrapped it: time
+    /// ran backwards, and what had expired was served again.
     #[test]
     fn a_manual_clock_stops_at_its_end_and_never_runs_back() {
         let (clock, hands) = Clock::manual();

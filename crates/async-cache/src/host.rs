@@ -1,7 +1,8 @@
-//! The cache as `async-cache-tier` sees it: shards behind locks, and for some caches a file with a codec.
+//! The cache as `async-cache-tier` sees it: shards behind locks, and for some caches a file with a
+//! codec.
 //!
-//! Rule: `Clone`, `Serialize` and `Deserialize` are the user's code. A panic in them is a fault of one entry,
-//! as if they had returned an error. It ends neither a save nor an opening.
+//! Rule: `Clone`, `Serialize` and `Deserialize` are the user's code. A panic in them is a fault of
+//! one entry, as if they had returned an error. It ends neither a save nor an opening.
 
 use std::hash::Hash;
 use std::sync::Arc;

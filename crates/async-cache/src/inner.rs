@@ -1,13 +1,14 @@
 //! The shared state of a cache: its shards, and every operation on one key that does not load.
 //!
 //! Invariants:
-//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit and of
-//!    both in a save. Entries that leave the cache are dropped after the lock is released;
-//! 2. every write of a key first asks the opened snapshot for the key's rank, without a lock. The shard
-//!    accepts no answer of another snapshot ([`Probed`]), so a key is never hot and cold at once;
+//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit
+//!    and of both in a save. Entries that leave the cache are dropped after the lock is released;
+//! 2. every write of a key first asks the opened snapshot for the key's rank, without a lock. The
+//!    shard accepts no answer of another snapshot ([`Probed`]), so a key is never hot and cold at
+//!    once;
 //! 3. locks are taken in this order: the turn, then shards by number, then those of the
-//!    [`Tier`](async_cache_tier::Tier). A thread that holds one shard takes a second one only when it takes
-//!    all.
+//!    [`Tier`](async_cache_tier::Tier). A thread that holds one shard takes a second one only when
+//!    it takes all.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -72,8 +73,8 @@ impl<K, V> fmt::Debug for Inner<K, V> {
     }
 }
 
-/// How many shards a cache gets unless it is told: a few per processor, but not so many that their parts get
-/// small.
+/// How many shards a cache gets unless it is told: a few per processor, but not so many that their
+/// parts get small.
 pub(crate) fn default_shards(maxsize: Option<usize>) -> usize {
     let wanted = parallelism() * 4;
     let sensible = maxsize.map_or(usize::MAX, |max| max / ENTRIES_PER_SHARD);
@@ -196,7 +197,8 @@ impl<K, V> Inner<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it.
+    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may
+    /// have it.
     #[inline]
     pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, UnderShard> {
         if self.eviction == Eviction::Lru {
@@ -231,13 +233,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         }
     }
 
-    /// [`Inner::cold`] of a key that is neither loaded nor written. It is made only if a snapshot is open.
+    /// [`Inner::cold`] of a key that is neither loaded nor written. It is made only if a snapshot
+    /// is open.
     pub(crate) fn served_cold(&self, hash: u64, key: impl Lookup<K>, under: UnderShard) -> Option<V> {
         if under.opened.is_some() { self.cold(hash, &key.to_key(), under).ok() } else { None }
     }
 
-    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
-    /// `Err`: it is not there; for a write of the key, or its load.
+    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from
+    /// now on. `Err`: it is not there; for a write of the key, or its load.
     pub(crate) fn cold(&self, hash: u64, key: &K, under: UnderShard) -> Result<V, Probed> {
         let epoch = under.epoch;
         if under.opened.is_none() {
@@ -299,8 +302,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         probed.and_then(Result::ok).unwrap_or_else(|| epoch.answered(None))
     }
 
-    /// Locks the shard of a key for a write, and finds the key in it. `None`: another snapshot was opened
-    /// since the probe.
+    /// Locks the shard of a key for a write, and finds the key in it. `None`: another snapshot was
+    /// opened since the probe.
     pub(crate) fn write<R>(
         &self,
         hash: u64,
@@ -368,8 +371,9 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
 mod tests {
     use super::*;
 
-    /// The faster of foldhash's two variants left one of five shards without any of a hundred consecutive keys, once in
-    /// a while: with some seeds its upper bits hardly depend on small keys.
+    /// The faster of foldhash's two variants left one of five shards without any of a hundred
+    /// consecutive keys, once in a while: with some seeds its upper bits hardly depend on small
+    /// keys.
     #[test]
     fn consecutive_keys_spread_over_all_shards_whatever_the_seed() {
         for _ in 0..5000 {

@@ -1,8 +1,8 @@
 //! Loading a cache from its backup. One save or load at a time: the turn of the tier.
 //!
-//! `async-cache-tier` opens a file, whatever is in memory: its entries are cold, and read when they are asked
-//! for. A backend of the user's own returns all its entries at once: those whose keys are not in memory come
-//! in, older than every entry that is.
+//! `async-cache-tier` opens a file, whatever is in memory: its entries are cold, and read when they
+//! are asked for. A backend of the user's own returns all its entries at once: those whose keys are
+//! not in memory come in, older than every entry that is.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub struct Opening {
     pub entries: u64,
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
-    /// How long ago the snapshot was saved, by the wall clock. `None` for a backend of the user's own, or if
-    /// there was nothing.
+    /// How long ago the snapshot was saved, by the wall clock. `None` for a backend of the user's
+    /// own, or if there was nothing.
     pub age: Option<Duration>,
     /// How long it took.
     pub took: Duration,
@@ -35,8 +35,8 @@ pub struct Opening {
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
-    /// Loads from the backup: its entries that are not in memory come in, older than everything in memory.
-    /// Without a backup nothing happens.
+    /// Loads from the backup: its entries that are not in memory come in, older than everything in
+    /// memory. Without a backup nothing happens.
     pub(crate) fn load_backup(&self) -> Result<Opening, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
         let started = self.clock.now();

@@ -18,45 +18,50 @@ use crate::error::BackendError;
 
 /// Keeps a cache in one file, as a snapshot of all its entries.
 ///
-/// - **Opening is instant**, whatever the number of entries: they are found through an index in the file, and
-///   decoded when they are first asked for.
-/// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over it. After a
-///   crash at any moment the file is the old or the new one, whole.
-/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has 6 left 4
-///   seconds later.
-/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets it aside as
-///   `<name>.aside`. Of cache files one such copy is kept, the latest; of other files none is overwritten. A damaged
-///   entry is a miss, and costs only itself.
-/// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte strings are
-///   smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a `Vec<u8>` as a list of
-///   numbers.
+/// - **Opening is instant**, whatever the number of entries: they are found through an index in the
+///   file, and decoded when they are first asked for.
+/// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over
+///   it. After a crash at any moment the file is the old or the new one, whole.
+/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has
+///   6 left 4 seconds later.
+/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets
+///   it aside as `<name>.aside`. Of cache files one such copy is kept, the latest; of other files
+///   none is overwritten. A damaged entry is a miss, and costs only itself.
+/// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte
+///   strings are smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a
+///   `Vec<u8>` as a list of numbers.
 ///
-/// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written alike
-///   (variants of an untagged enum) miss each other's entries; equal keys that are written differently (such as strings
-///   whose `Eq` ignores case) are different entries in the file, and one of them may come back after the other was
-///   deleted.
-/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`, `Some(Value::Null)`) is left
-///   out of a save, and counted in [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of
-///   your own in place of the outer `Option` is saved.
-/// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if it had returned `Err`.
+/// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written
+///   alike (variants of an untagged enum) miss each other's entries; equal keys that are written
+///   differently (such as strings whose `Eq` ignores case) are different entries in the file, and
+///   one of them may come back after the other was deleted.
+/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`,
+///   `Some(Value::Null)`) is left out of a save, and counted in
+///   [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of your own
+///   in place of the outer `Option` is saved.
+/// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if
+///   it had returned `Err`.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
-/// - **A file that somebody else may have written** is refused, with a warning that says why, and set aside by the
-///   next save: one that another user owns or can write to (with a [`secret`](Self::secret) its group may), a symlink in
-///   a folder that everybody can write to, and with a secret everything that was not written with it.
+/// - **A file that somebody else may have written** is refused, with a warning that says why, and
+///   set aside by the next save: one that another user owns or can write to (with a
+///   [`secret`](Self::secret) its group may), a symlink in a folder that everybody can write to,
+///   and with a secret everything that was not written with it.
 ///
-/// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only the program's own
-/// user and root can have put it there.
+/// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only
+/// the program's own user and root can have put it there.
 ///
-/// Several processes of one host may name one path. A save takes a lock beside the file (`<name>.lock`) and merges: what
-/// another process has saved stays, for every key the later write wins, and what a process deleted stays gone unless
-/// somebody wrote it later. What others saved is seen when the file is opened again. Where the file system has no locks
-/// (some network and user-space ones) it saves without, and logs a warning, once. See also
+/// Several processes of one host may name one path. A save takes a lock beside the file
+/// (`<name>.lock`) and merges: what another process has saved stays, for every key the later write
+/// wins, and what a process deleted stays gone unless somebody wrote it later. What others saved is
+/// seen when the file is opened again. Where the file system has no locks (some network and
+/// user-space ones) it saves without, and logs a warning, once. See also
 /// [`without_merging`](DiskBackend::without_merging).
 ///
-/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of [`CacheBackend`] work
-/// without a cache, too, and read, replace or remove the whole file at once: `save` and `clear` take the lock, and merge
-/// nothing. What other processes have in memory comes back to the file with their next save.
+/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of
+/// [`CacheBackend`] work without a cache, too, and read, replace or remove the whole file at once:
+/// `save` and `clear` take the lock, and merge nothing. What other processes have in memory comes
+/// back to the file with their next save.
 #[derive(Clone)]
 pub struct DiskBackend {
     file: CacheFile,
@@ -89,18 +94,20 @@ impl DiskBackend {
         }
     }
 
-    /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is an empty
-    /// cache, and the next save replaces it. Change it when old values must not be served any more.
+    /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is
+    /// an empty cache, and the next save replaces it. Change it when old values must not be served
+    /// any more.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.file = self.file.version(version);
         self
     }
 
-    /// Makes the file unforgeable: every part of it carries a tag that only those can make who know the secret, and
-    /// what has no such tag is not read. A file of another secret, or of none, is an empty cache and a warning, and
-    /// the next save sets it aside. Give every cache a secret (or a [`version`](Self::version)) of its own, or their
-    /// files can be exchanged. `docs/trust.md` says what this protects against.
+    /// Makes the file unforgeable: every part of it carries a tag that only those can make who know
+    /// the secret, and what has no such tag is not read. A file of another secret, or of none, is
+    /// an empty cache and a warning, and the next save sets it aside. Give every cache a secret (or
+    /// a [`version`](Self::version)) of its own, or their files can be exchanged. `docs/trust.md`
+    /// says what this protects against.
     ///
     /// ```
     /// use async_cache::{AsyncCache, DiskBackend, Secret};
@@ -123,16 +130,16 @@ impl DiskBackend {
         self
     }
 
-    /// Compresses the values that a save writes. Values are still read one by one. Default: [`Compression::OFF`].
-    /// Files are read however they are compressed.
+    /// Compresses the values that a save writes. Values are still read one by one. Default:
+    /// [`Compression::OFF`]. Files are read however they are compressed.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.file = self.file.compression(compression);
         self
     }
 
-    /// Keeps the file on another disk than the real one, such as the fake one of `async-cache-disk`, which
-    /// can crash and fill up.
+    /// Keeps the file on another disk than the real one, such as the fake one of
+    /// `async-cache-disk`, which can crash and fill up.
     #[must_use]
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.file = self.file.on(vfs);
@@ -146,23 +153,24 @@ impl DiskBackend {
         self
     }
 
-    /// Lets every save replace the file, whatever other processes have saved to it. Then no lock is taken.
+    /// Lets every save replace the file, whatever other processes have saved to it. Then no lock is
+    /// taken.
     #[must_use]
     pub fn without_merging(mut self) -> Self {
         self.merges = false;
         self
     }
 
-    /// How long a save or `clear` waits while another process saves to the same path; then it is an error. Default: 10
-    /// seconds.
+    /// How long a save or `clear` waits while another process saves to the same path; then it is an
+    /// error. Default: 10 seconds.
     #[must_use]
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_timeout = limit;
         self
     }
 
-    /// Adds a function's name to the version tag, behind a separator that no name has. The Python front does the
-    /// same. `Err`: the tag would be so many bytes too long.
+    /// Adds a function's name to the version tag, behind a separator that no name has. The Python
+    /// front does the same. `Err`: the tag would be so many bytes too long.
     pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
         let tag = format!("{}{OWNER}{function}", self.file.version_tag().unwrap_or_default());
         match tag.len().checked_sub(MAX_TAG_BYTES) {

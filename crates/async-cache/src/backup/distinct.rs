@@ -1,20 +1,22 @@
 //! A serializer that refuses a value which would come back as another one.
 //!
-//! `MessagePack` has one nil. serde writes `None` as nil, and `Some(x)` as `x`; so `Some(x)` is written as nil too when
-//! `x` is, as in `Some(None)`, `Some(())` and `Some(serde_json::Value::Null)`, and is read as `None`. Owns the refusal:
-//! [`Distinct`] passes everything on to the serializer of the format and remembers whether it stands directly inside of
-//! a `Some`. It has no state besides and buffers nothing, so what it writes is, byte for byte, what the format's
-//! serializer writes.
+//! `MessagePack` has one nil. serde writes `None` as nil, and `Some(x)` as `x`; so `Some(x)` is
+//! written as nil too when `x` is, as in `Some(None)`, `Some(())` and
+//! `Some(serde_json::Value::Null)`, and is read as `None`. Owns the refusal: [`Distinct`] passes
+//! everything on to the serializer of the format and remembers whether it stands directly inside of
+//! a `Some`. It has no state besides and buffers nothing, so what it writes is, byte for byte, what
+//! the format's serializer writes.
 //!
 //! Rules:
-//! 1. A nil directly inside of a `Some` is an error. "Directly" passes through further `Some`s and through newtype
-//!    structs, which the format writes as what they hold.
-//! 2. Everything that a value is made of (elements, keys, fields, the content of a variant) is checked in the same way,
-//!    and begins outside of a `Some`.
-//! 3. A nil outside of a `Some` is written: a `None`, a `()`. The type that reads it tells which one it was.
+//! 1. A nil directly inside of a `Some` is an error. "Directly" passes through further `Some`s and
+//!    through newtype structs, which the format writes as what they hold.
+//! 2. Everything that a value is made of (elements, keys, fields, the content of a variant) is
+//!    checked in the same way, and begins outside of a `Some`.
+//! 3. A nil outside of a `Some` is written: a `None`, a `()`. The type that reads it tells which
+//!    one it was.
 //!
-//! What the data model of serde does not show cannot be refused here: variants of an untagged enum that are written
-//! alike, or a field whose `Serialize` and `Deserialize` disagree.
+//! What the data model of serde does not show cannot be refused here: variants of an untagged enum
+//! that are written alike, or a field whose `Serialize` and `Deserialize` disagree.
 
 use std::fmt::Display;
 
