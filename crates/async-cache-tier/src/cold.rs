@@ -4,7 +4,7 @@
 //! 1. every write of a key first asks the snapshot for the key's rank, with nothing locked. The
 //!    shard then checks that the snapshot is still the same ([`Probed`]): so a key is never hot and
 //!    cold at once;
-//! 2. a key that is served from the snapshot is kept in memory from then on, unless a write
+//! 2. a key served from the snapshot is kept in memory from then on, unless a write
 //!    overtook it;
 //! 3. a snapshot without cold entries is closed, so that writes need not ask it.
 

@@ -1,8 +1,8 @@
-//! The cache as `async-cache-tier` sees it: shards behind locks, and for some caches a file with a
+//! The cache as seen by `async-cache-tier`: shards behind locks, and for some caches a file with a
 //! codec.
 //!
 //! Rule: `Clone`, `Serialize` and `Deserialize` are the user's code. A panic in them is a fault of
-//! one entry, as if they had returned an error. It ends neither a save nor an opening.
+//! a single entry, as if they had returned an error. It ends neither a save nor an opening.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::error::BackendError;
 use crate::inner::Inner;
 use crate::room::Room;
 
-/// A cache in memory; with a [`File`], the whole of it.
+/// A cache in memory; with a [`File`], the whole cache.
 pub(crate) struct CacheHost<'c, K, V, F> {
     pub(crate) inner: &'c Inner<K, V>,
     /// The user's `Clone`.
@@ -188,7 +188,7 @@ fn refusal(error: BackendError) -> Refusal<DiskError> {
     Refusal::Entry(error.to_string())
 }
 
-/// A key that a caller asks for or deletes.
+/// A key of a call that asks for it or deletes it.
 pub(crate) struct AskedKey<'k, K> {
     pub(crate) hash: u64,
     pub(crate) key: &'k K,
@@ -223,7 +223,7 @@ impl<K: Hash + Eq, V: Clone> Asked<FileHost<'_, K, V>> for AskedKey<'_, K> {
         match tiered.shard.address(self.hash, probed, |known| known == self.key) {
             Ok(at) => Ok(Ok(work(&mut tiered, at))),
             Err(stale) => {
-                // Before `work` is dropped, and the entry in it.
+                // Dropped before `work` and the entry inside.
                 drop(tiered);
                 Ok(Err(stale))
             }
