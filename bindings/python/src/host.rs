@@ -1,4 +1,5 @@
-//! The cache in memory, in the form for `async-cache-tier`: one shard behind the interpreter's lock.
+//! The cache in memory, in the form for `async-cache-tier`: one shard behind the interpreter's
+//! lock.
 
 use std::sync::Arc;
 

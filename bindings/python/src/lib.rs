@@ -23,10 +23,10 @@
 //!   `function`: decorated functions
 //! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load;
 //!   `batch`: keys loaded together; `enter`: how a call joins or starts a load
-//! - `host`: the cache in memory, in the form for `async-cache-tier`; `snapshot`: operations on one key
-//!   that may be in the opened snapshot; `restore`: entries added from a backend; `eager`: merging
-//!   entries whose keys are objects; `file_host`: the cache with its file, in the form for the tier;
-//!   `file`: the file, opened and saved
+//! - `host`: the cache in memory, in the form for `async-cache-tier`; `snapshot`: operations on a
+//!   key in the opened snapshot; `restore`: entries added from a backend; `eager`: merging entries
+//!   whose keys are objects; `file_host`: the cache with its file, in the form for
+//!   `async-cache-tier`; `file`: the file, opened and saved
 //! - `ask`: the target of a call; `waiting`: a call's wait for a load; `call`: the coroutine of
 //!   `get` and of decorated functions; `decorate`: makes decorated functions
 //! - `agent`: tools of agents, called within sessions, with loop detection

@@ -1,6 +1,7 @@
 //! Operations on one key of a cache that may have a snapshot open.
 //!
-//! `async-cache-tier` decides how they meet the snapshot. Invariants 2 and 3 of [`crate::cache`] hold here.
+//! `async-cache-tier` decides how they meet the snapshot. Invariants 2 and 3 of [`crate::cache`]
+//! hold here.
 
 use async_cache_core::address::Address;
 use async_cache_core::probe::{Probed, Stale};

@@ -14,8 +14,8 @@ use crate::host::{Host, is_expired};
 
 /// The part of openings and saves that concerns eager records.
 pub trait EagerEntries<H: Host>: Sized {
-    /// Restores the eager entries of a file that is being opened, before its other entries. A delete
-    /// that is not in `before` was made since the opening began.
+    /// Restores the eager entries of a file during its opening, before the other entries. A delete
+    /// missing in `before` was made after the opening began.
     ///
     /// # Errors
     /// An interrupt, or any other reason to end the operation, as for all of these.

@@ -12,14 +12,14 @@
 //!
 //! # Layout
 //!
-//! - `host`: [`Memory`] and [`Host`], which a front implements; [`Asked`], a key that a caller asks for
-//! - `tier`: [`Tier`], the data of one cache beside its shards; [`Tiered`], a shard and its snapshot;
-//!   `counts`: the counts that belong to no shard
-//! - `opened`: [`Opened`], a snapshot in use; `read`: reading single entries of it
-//! - [`cold`]: operations on one key that may be in the snapshot
+//! - `host`: [`Memory`] and [`Host`], implemented by a front; [`Asked`], the key of a call
+//! - `tier`: [`Tier`], the state of a cache beside its shards; [`Tiered`], a shard and its
+//!   snapshot; `counts`: the counts that belong to no shard
+//! - `opened`: [`Opened`], a snapshot in use; `read`: reading single entries of a snapshot
+//! - [`cold`]: operations on a key in the snapshot
 //! - [`open`]: opening a file under a cache; `union`: two snapshots in one
-//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records before they are
-//!   written; [`eager`]: records with keys that only a front can compare
+//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
+//!   way to the file; [`eager`]: records whose keys only a front can compare
 //! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 

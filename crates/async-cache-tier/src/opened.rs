@@ -65,15 +65,11 @@ impl Opened {
         self.is_settled.store(true, Ordering::Release);
     }
 
-<<<<<<< HEAD
     pub(crate) fn is_settled(&self) -> bool {
         self.is_settled.load(Ordering::Acquire)
     }
 
-    /// The entries that are still cold.
-=======
     /// The cold entries.
->>>>>>> main
     pub fn cold(&self) -> &Arc<ColdSet> {
         &self.cold
     }

@@ -1,5 +1,4 @@
-//! Reading single entries of a snapshot in use, through a front that decodes them ([`Opened`] has the
-//! rules).
+//! Reading single entries of a snapshot in use. A front decodes them. [`Opened`] has the rules.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -123,12 +122,12 @@ impl Opened {
 }
 
 thread_local! {
-    /// One per thread. Taken out while it is used: decoding runs user code, which may come back here.
+    /// One per thread. Taken out during use: decoding runs user code, which may come back here.
     static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a
-/// destructor of another thread-local that uses the cache gets buffers of its own.
+/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped
+/// them: if a destructor of another thread-local uses the cache, it gets new buffers.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     let mut scratch = SCRATCH.try_with(RefCell::take).ok().flatten().unwrap_or_default();
     let result = work(&mut scratch);

@@ -107,7 +107,8 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     if save.merges() {
         note_lost(host, NotedFor::Save, noted)?;
     }
-    let file = turn.clock(host.both_clocks(), save.theirs().map_or(0, Snapshot::saved_at)); // Rule 5.
+    // Rule 5.
+    let file = turn.clock(host.both_clocks(), save.theirs().map_or(0, Snapshot::saved_at));
     if let Some(theirs) = save.theirs() {
         write_after(host, theirs);
     }
