@@ -74,6 +74,7 @@ HELD = {
     "packages",
     "scripts",
     "tests",
+    "tier",
 }
 
 # Files written by programs.

@@ -6,7 +6,7 @@
 //! deadline reads no clock.
 //!
 //! A front may use another clock, such as a clock moved by a test: it then implements
-//! [`Host::now`](crate::Host::now) and [`Host::wall`](crate::Host::wall) itself.
+//! [`Memory::time`](crate::Memory::time) and [`Memory::wall`](crate::Memory::wall) itself.
 
 #![allow(clippy::disallowed_methods)] // this file owns the clocks
 

@@ -14,7 +14,8 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::probe::Probed;
 
 use crate::host::{Asked, Host, Memory};
-use crate::opened::{ColdEntry, Opened};
+use crate::opened::Opened;
+use crate::read::ColdEntry;
 use crate::tier::{Tiered, UnderShard};
 use crate::writes;
 

@@ -39,7 +39,8 @@ use crate::encoded::{Encoded, TooLarge, times};
 use crate::host::{Host, Refusal, Slice, Taken, is_expired};
 use crate::hot::HotEntries;
 use crate::open::is_of_other_owner;
-use crate::opened::{DAMAGED, Opened};
+use crate::opened::Opened;
+use crate::read::DAMAGED;
 use crate::tier::{Tiered, Turn};
 use crate::writes::{Noted, NotedFor, note_lost};
 
@@ -106,7 +107,8 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     if save.merges() {
         note_lost(host, NotedFor::Save, noted)?;
     }
-    let file = turn.clock(host, save.theirs().map_or(0, Snapshot::saved_at)); // Rule 5.
+    // Rule 5.
+    let file = turn.clock(host.both_clocks(), save.theirs().map_or(0, Snapshot::saved_at));
     if let Some(theirs) = save.theirs() {
         write_after(host, theirs);
     }

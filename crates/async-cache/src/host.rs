@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_cache_core::address::Address;
 use async_cache_core::listing::Ticket;
 use async_cache_core::probe::{Probed, Stale};
-use async_cache_core::time::{Deadline, FileClock, Time};
-use async_cache_disk::{CacheFile, DiskError, KeyKind, Save, Snapshot, Tombstones};
-use async_cache_tier::eager::{PassOn, Restored};
+use async_cache_core::time::{Deadline, Time};
+use async_cache_disk::{CacheFile, DiskError, KeyKind, Save};
+use async_cache_tier::eager::PassOn;
 use async_cache_tier::{Asked, Host, Memory, Refusal, Taken, Tier, Under};
 
 use crate::backup::DiskBackend;
@@ -122,7 +122,7 @@ impl<K: Hash + Eq, V: Clone, F> Memory for CacheHost<'_, K, V, F> {
 impl<K: Hash + Eq, V: Clone> Host for FileHost<'_, K, V> {
     type Error = DiskError;
     type Slice = ();
-    type Eager = PassOn;
+    type Eager = PassOn; // Only the program that wrote an eager record can read it.
     const UNDECODABLE: &'static str = "`stats().undecodable`";
 
     fn begin_slice(&self) {}
@@ -162,16 +162,6 @@ impl<K: Hash + Eq, V: Clone> Host for FileHost<'_, K, V> {
 
     fn decode_value(&self, bytes: &[u8]) -> Result<V, Refusal<DiskError>> {
         (self.file.codec.decode_value)(bytes).map_err(refusal)
-    }
-
-    /// Only the program that wrote an eager record can read the record.
-    fn restore_eager(
-        &self,
-        snapshot: &Snapshot,
-        _: FileClock,
-        _: Option<&Tombstones>,
-    ) -> Result<Restored, DiskError> {
-        Ok(PassOn::opened(self, snapshot))
     }
 
     fn error(&self, error: DiskError) -> DiskError {
