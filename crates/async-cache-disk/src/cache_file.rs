@@ -40,8 +40,8 @@ impl CacheFile {
         Self { vfs, path: path.into(), settings: Settings::with_secret(None) }
     }
 
-    /// Opens only data of the shape that this tag names (at most 255 bytes), and writes the tag into
-    /// files.
+    /// Opens only data of the shape that this tag names (at most 255 bytes), and writes the tag
+    /// into files.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.settings.version = Some(version.into());
@@ -87,8 +87,8 @@ impl CacheFile {
     }
 
     /// Opens a file, too, of which the end is missing, as after a copy that was interrupted: for
-    /// tools that save the intact entries. The missing part cannot be read, as if it were damaged. A
-    /// cache must not serve the rest: its index may lack newer records of the keys that are left.
+    /// tools that save the intact entries. The missing part cannot be read, as if it were damaged.
+    /// A cache must not serve the rest: its index may lack newer records of the keys that are left.
     #[must_use]
     pub fn even_if_cut(mut self) -> Self {
         self.settings.may_be_cut = true;
@@ -166,16 +166,16 @@ impl CacheFile {
     /// # Errors
     /// [`Locked`](crate::DiskErrorKind::Locked) if another process held the lock all that time;
     /// [`NotAFile`](crate::DiskErrorKind::NotAFile) if the path names no file, or if something else
-    /// than a file has the lock's name; [`Trust`](crate::DiskErrorKind::Trust) if the lock file is a
-    /// symlink, or another user's; [`Io`](crate::DiskErrorKind::Io). A file system without locks is
-    /// no error: [`Saved::without_locks`](crate::Saved::without_locks) reports it.
+    /// than a file has the lock's name; [`Trust`](crate::DiskErrorKind::Trust) if the lock file is
+    /// a symlink, or another user's; [`Io`](crate::DiskErrorKind::Io). A file system without locks
+    /// is no error: [`Saved::without_locks`](crate::Saved::without_locks) reports it.
     pub fn lock(&self, limit: Duration) -> Result<LockedFile, DiskError> {
         LockedFile::take(self.site()?, self.settings.clone(), limit)
     }
 
     /// Begins a save of a whole cache. With a limit the save merges with what other processes have
-    /// saved: it takes the lock, waiting for `limit` at most, and opens the file at the path. `None`
-    /// replaces the file, and takes no lock.
+    /// saved: it takes the lock, waiting for `limit` at most, and opens the file at the path.
+    /// `None` replaces the file, and takes no lock.
     ///
     /// # Errors
     /// Those of [`lock`](Self::lock), and [`Io`](crate::DiskErrorKind::Io) if the file at the path
@@ -185,8 +185,8 @@ impl CacheFile {
         Save::begin(self.site()?, self.settings.clone(), merge)
     }
 
-    /// Removes the snapshot, of whatever version and secret, durably; returns whether there was one.
-    /// A file that is not a cache file is left alone.
+    /// Removes the snapshot, of whatever version and secret, durably; returns whether there was
+    /// one. A file that is not a cache file is left alone.
     ///
     /// With a limit the lock is taken first, waiting for that long, so that a save of another
     /// process that has read the file already does not put its entries back. (The entries that a

@@ -25,8 +25,8 @@ pub(crate) fn create_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskErro
     match vfs.create_dir(folder) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Another process created it, or it is a symlink that leads nowhere: such a link was not
-            // found above.
+            // Another process created it, or it is a symlink that leads nowhere: such a link was
+            // not found above.
             if let Ok(Some(link)) = vfs.read_link(folder)
                 && vfs.metadata(folder).is_err()
             {

@@ -10,8 +10,8 @@ use crate::snapshot::Snapshot;
 use crate::trust::Site;
 use crate::writer::{WriteOptions, Writer};
 
-/// The lock of a file's saves, and the file. Made by [`CacheFile::lock`](crate::CacheFile::lock). The
-/// lock is released when this is dropped, and by the kernel if the process dies.
+/// The lock of a file's saves, and the file. Made by [`CacheFile::lock`](crate::CacheFile::lock).
+/// The lock is released when this is dropped, and by the kernel if the process dies.
 #[derive(Debug)]
 pub struct LockedFile {
     site: Site,

@@ -1,13 +1,13 @@
-//! A save of a whole cache, step by step. Each step is a type of its own, so that the compiler keeps
-//! the order; how two files become one is decided in `merge`.
+//! A save of a whole cache, step by step. Each step is a type of its own, so that the compiler
+//! keeps the order; how two files become one is decided in `merge`.
 //!
 //! States:
 //! 1. [`Save`]: a save that merges holds the lock, and has opened the file at the path, *theirs*.
 //! 2. [`Joining`]: the temporary file exists. If [`Joining::is_needed`], the save names every entry
 //!    in memory ([`Joining::note`]). [`Joining::join`] copies the entries of theirs that win.
 //! 3. [`Output`]: the entries of this process, *ours*, are written, coldest first.
-//! 4. [`Filling`]: all of ours are written. Entries of theirs that were passed over for want of room,
-//!    and that have room after all, follow.
+//! 4. [`Filling`]: all of ours are written. Entries of theirs that were passed over for want of
+//!    room, and that have room after all, follow.
 //! 5. [`Finished`]: the file is in place, and the lock is released.
 //!
 //! A save that replaces the file goes through the same states: there are no entries of theirs, and
@@ -78,8 +78,8 @@ impl Save {
         }
     }
 
-    /// Why the file at the path will not be merged, if there is one. The save replaces it, or sets it
-    /// aside.
+    /// Why the file at the path will not be merged, if there is one. The save replaces it, or sets
+    /// it aside.
     pub fn refusal(&self) -> Option<&DiskError> {
         match &self.0 {
             Begun::Merging { refusal, .. } => refusal.as_ref(),
@@ -231,8 +231,8 @@ impl Output {
         self.0.theirs()
     }
 
-    /// Writes an entry. If it has replaced an older one of theirs that was copied, that one is taken
-    /// back. Only a save that merges writes the time of writing down.
+    /// Writes an entry. If it has replaced an older one of theirs that was copied, that one is
+    /// taken back. Only a save that merges writes the time of writing down.
     ///
     /// # Errors
     /// Those of [`Writer::push`] but [`Limit`](DiskErrorKind::Limit): the save is over.
@@ -247,8 +247,8 @@ impl Output {
         self.pushed(pushed, KeyKind::Canonical, key, written_at)
     }
 
-    /// Writes an eager entry: an entry whose key only its program can compare. Whether it is deleted
-    /// or superseded must be asked before.
+    /// Writes an eager entry: an entry whose key only its program can compare. Whether it is
+    /// deleted or superseded must be asked before.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -258,8 +258,8 @@ impl Output {
         self.pushed(pushed, KeyKind::Eager, key, times.written_at.unwrap_or(0))
     }
 
-    /// Copies a cold entry, as the bytes that it has in the snapshot that [`Save::write`] was given.
-    /// It keeps its rank in [`Finished::successor`].
+    /// Copies a cold entry, as the bytes that it has in the snapshot that [`Save::write`] was
+    /// given. It keeps its rank in [`Finished::successor`].
     ///
     /// # Errors
     /// As [`push`](Self::push), and [`Limit`](DiskErrorKind::Limit).
@@ -290,8 +290,8 @@ impl Output {
         self.0.leave_out(kind, key, written_at)
     }
 
-    /// Whether an entry with these bytes as its key was deleted since it was written. Of an eager key
-    /// only its program can say more.
+    /// Whether an entry with these bytes as its key was deleted since it was written. Of an eager
+    /// key only its program can say more.
     pub fn is_deleted(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         self.0.is_deleted(kind, key, written_at)
     }

@@ -1,14 +1,17 @@
-//! An opened file. Opening reads the header page and nothing else; everything else is read when it is asked for, with
-//! positioned reads, and checked each time. So a file that is cut, overwritten or failing underneath is misses.
+//! An opened file. Opening reads the header page and nothing else; everything else is read when it
+//! is asked for, with positioned reads, and checked each time. So a file that is cut, overwritten
+//! or failing underneath is misses.
 //!
 //! Rules that the parts of this module share:
-//! 1. A look-up never fails. What cannot be read or does not verify is not there, and is counted in [`Damage`].
-//! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`), and so is a tail of the
-//!    eager records. Every way to see an entry, reading all included, respects that, also behind a move (`moved.rs`).
-//!    Otherwise a caller that deleted a key it could not see would see it return.
+//! 1. A look-up never fails. What cannot be read or does not verify is not there, and is counted in
+//!    [`Damage`].
+//! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`), and so
+//!    is a tail of the eager records. Every way to see an entry, reading all included, respects
+//!    that, also behind a move (`moved.rs`). Otherwise a caller that deleted a key it could not see
+//!    would see it return.
 //! 3. This module does not know what time it is; it hands deadlines out.
-//! 4. Memory follows what was read and verified, not what the header or a record claims: a file may be nearly all
-//!    holes, and as long as it likes.
+//! 4. Memory follows what was read and verified, not what the header or a record claims: a file may
+//!    be nearly all holes, and as long as it likes.
 
 mod damage;
 mod deadlines;
@@ -52,8 +55,8 @@ const UNCHECKED_BYTES: usize = 16 << 20;
 /// Longer ones are checked in pieces of this length first.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`. With ranks of their own it is what
-/// has moved there of another one (`moved.rs`).
+/// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`. With
+/// ranks of their own it is what has moved there of another one (`moved.rs`).
 #[derive(Clone)]
 pub struct Snapshot(Arc<Inner>, Option<Arc<Ranks>>);
 
@@ -91,13 +94,14 @@ impl Snapshot {
         Self(Arc::new(inner), Some(Arc::new(ranks)))
     }
 
-    /// The number of entries, damaged ones included; of a snapshot that has moved, how many there were when it was opened
-    /// first. Ranks go from 0, the coldest, to one below this.
+    /// The number of entries, damaged ones included; of a snapshot that has moved, how many there
+    /// were when it was opened first. Ranks go from 0, the coldest, to one below this.
     pub fn len(&self) -> u32 {
         self.1.as_ref().map_or(self.0.header.entries, |ranks| ranks.count())
     }
 
-    /// The rank by which the user knows an entry that the file has under `here`; `None` if it is not in this snapshot.
+    /// The rank by which the user knows an entry that the file has under `here`; `None` if it is
+    /// not in this snapshot.
     pub(crate) fn known_rank(&self, here: u32) -> Option<u32> {
         match &self.1 {
             None => Some(here),
@@ -115,8 +119,8 @@ impl Snapshot {
         self.0.header.saved_at
     }
 
-    /// No write and no delete in the file has a later time, in nanoseconds since the Unix epoch; zero if the file does
-    /// not say when anything was written.
+    /// No write and no delete in the file has a later time, in nanoseconds since the Unix epoch;
+    /// zero if the file does not say when anything was written.
     pub fn written_until(&self) -> u64 {
         self.0.header.written_until
     }
@@ -141,7 +145,8 @@ impl Snapshot {
         self.0.header.file_id
     }
 
-    /// Whether the file was written with a secret, so that every part of it that is read is checked against forgery.
+    /// Whether the file was written with a secret, so that every part of it that is read is checked
+    /// against forgery.
     pub fn has_mac(&self) -> bool {
         self.seal().has_mac()
     }
@@ -176,8 +181,9 @@ impl Snapshot {
         Records::new(self.clone())
     }
 
-    /// Whether there are eager records: entries that no look-up finds and that [`len`](Self::len) and
-    /// [`records`](Self::records) leave out. Whoever wants them reads them all, with [`eager`](Self::eager).
+    /// Whether there are eager records: entries that no look-up finds and that [`len`](Self::len)
+    /// and [`records`](Self::records) leave out. Whoever wants them reads them all, with
+    /// [`eager`](Self::eager).
     pub fn has_eager(&self) -> bool {
         self.0.header.eager_section.is_some()
     }
@@ -192,8 +198,8 @@ impl Snapshot {
         EagerRecords::new(self.clone())
     }
 
-    /// What was deleted. If that cannot be read or does not verify, everything may have been that was written before
-    /// the file was.
+    /// What was deleted. If that cannot be read or does not verify, everything may have been that
+    /// was written before the file was.
     pub fn tombstones(&self) -> Tombstones {
         self.read_tombstones().unwrap_or_else(|| Tombstones::unknown(self.saved_at()))
     }
@@ -237,8 +243,9 @@ impl Snapshot {
         page_offset(self.0.header.deadline_section.offset, page)
     }
 
-    /// Whether a unit of this length may be read as a whole: it is short, or it is sound, which is found out piece by
-    /// piece. A length that a file claims, and that its holes make room for, must not become memory (rule 4).
+    /// Whether a unit of this length may be read as a whole: it is short, or it is sound, which is
+    /// found out piece by piece. A length that a file claims, and that its holes make room for,
+    /// must not become memory (rule 4).
     pub(crate) fn may_be_held(&self, offset: u64, len: usize) -> bool {
         len <= UNCHECKED_BYTES || self.is_sound(offset, len).unwrap_or(false)
     }
@@ -266,15 +273,17 @@ impl Snapshot {
         Some(check.matches(checksum, tag))
     }
 
-    /// The number of the first page, of those of a section from `page` on, that is not all in a hole; `count` if there is
-    /// none. Asked behind a page that does not verify, so that a file with large holes takes no time.
+    /// The number of the first page, of those of a section from `page` on, that is not all in a
+    /// hole; `count` if there is none. Asked behind a page that does not verify, so that a file
+    /// with large holes takes no time.
     pub(crate) fn skip_hole(&self, section: u64, page: u32, count: u32) -> u32 {
         let Ok(data) = self.0.file.data_from(page_offset(section, page)) else { return page };
         let pages = data.saturating_sub(section).checked_div(PAGE_BYTES as u64).unwrap_or(0);
         u32::try_from(pages).unwrap_or(u32::MAX).clamp(page.min(count), count)
     }
 
-    /// Fills the buffer from the file; `false`, and counted, if the system reports an error or the file ends before.
+    /// Fills the buffer from the file; `false`, and counted, if the system reports an error or the
+    /// file ends before.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
         match read_exact_at(&*self.0.file, buffer, offset) {
             Ok(()) => true,
@@ -295,7 +304,8 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// Where page number `page` of a section stands; both were checked against the file's length at open.
+/// Where page number `page` of a section stands; both were checked against the file's length at
+/// open.
 fn page_offset(section: u64, page: u32) -> u64 {
     u64::from(page).saturating_mul(PAGE_BYTES as u64).saturating_add(section)
 }

@@ -1,30 +1,36 @@
-//! What was deleted, and when: so that a process that has not heard of it does not save it again (file format,
-//! section 10).
+//! Tombstones: deleted and overwritten keys, with times, so that a process that has not seen a
+//! delete does not save the deleted entry again (file format, section 10).
 //!
 //! Rules:
-//! 1. an entry whose key has a tombstone is deleted, unless it was written later than the tombstone says. Likewise
-//!    *cleared at*, which is a tombstone of every key;
-//! 2. what is forgotten, because it is old or because there are too many, raises the *floor*: an entry that is not later
-//!    and that this side does not have may have been deleted here;
-//! 3. an *overwritten* key has one as well, with the time up to which what others have of it is older than a write that is
-//!    in no file: its entry has left. It is remembered as long as there is room, and forgotten without a trace: then
-//!    something older may come back, which beats losing what is not older. So such keys neither raise the floor nor push a
-//!    delete out;
-//! 4. a time of zero is no time: nothing was cleared, nothing forgotten. An entry that does not say when it was written
-//!    has that time, and is older than everything.
+//! 1. An entry whose key has a tombstone is deleted, unless the entry was written later than the
+//!    time of the tombstone. The same holds for *cleared at*, which is a tombstone of every key.
+//! 2. When a delete is forgotten, because it is old or because the list is full, the *floor* rises
+//!    to its time. An entry not later than the floor, and missing on this side, may have been
+//!    deleted here.
+//! 3. An *overwritten* key has a tombstone too. Its time T means: a copy written at or before T is
+//!    older than a write that no file holds; drop the copy. When the list is full, the oldest
+//!    overwritten keys are forgotten, and the floor stays. An older value may then return, which is
+//!    better than the loss of a value that is not older. Overwritten keys never displace deletes.
+//! 4. A time of zero is no time: nothing was cleared, nothing was forgotten. An entry without a
+//!    time of writing has that time, and is older than everything.
+//!
+//! An example of rule 3. A process writes `a` at 5, and evicts the entry before a save. The file
+//! still has `a` from 3. The save records `a` as overwritten at 4, so every copy from 3 or 4 is
+//! dropped, in all processes, and a copy from 6 stays.
 
 use std::collections::BTreeMap;
 
 use crate::format::Fields;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
-/// The most keys that are kept: so many that were deleted, and so many that were overwritten.
+/// The most keys in the list of deletes, and in the list of overwritten keys.
 ///
-/// The bound does not depend on `maxsize`. An overwritten key is needed until every other process has saved once more:
-/// from then on a process knows by itself that its older entry is superseded (see `merge::learned`). Between two saves of
-/// one process, each of the others may add the writes that it lost since its own last save, however few entries it holds
-/// at a time. A bound by `maxsize` would forget a busy small cache's keys before the other processes have saved, and
-/// an older value would come back.
+/// The bound does not depend on `maxsize`. An overwritten key is needed until every other process
+/// has saved once more; then each process knows from its own save that its older entry is
+/// superseded (see `merge::learned`). Between two saves of one process, every other process may add
+/// all writes lost since its last save, however few entries it holds at a time. A bound by
+/// `maxsize` would forget the keys of a busy small cache before the other processes have saved, and
+/// older values would return.
 const MOST: usize = 1 << 16;
 
 #[cfg(any(test, feature = "fake"))]
@@ -131,7 +137,8 @@ impl Keys {
         last
     }
 
-    /// Forgets the older half and more, if there are too many; the latest of those, zero if there are not.
+    /// Forgets the older half and more, if there are too many; the latest of those, zero if there
+    /// are not.
     fn forget_beyond(&mut self, most: usize) -> u64 {
         if self.len() <= most {
             return 0;
@@ -224,13 +231,15 @@ impl Tombstones {
         self.deleted.get(kind, key).max(self.overwritten.get(kind, key)).max(self.cleared_at)
     }
 
-    /// Whether an entry that was written at `written_at` was deleted or overwritten since. At the same time counts as since.
+    /// Whether an entry that was written at `written_at` was deleted or overwritten since. At the
+    /// same time counts as since.
     pub fn covers(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         let deleted_at = self.deleted_at(kind, key);
         deleted_at != 0 && written_at <= deleted_at
     }
 
-    /// Whether an entry that was written at `written_at`, and that this side does not have, may have been deleted here.
+    /// Whether an entry that was written at `written_at`, and that this side does not have, may
+    /// have been deleted here.
     pub fn may_cover(&self, written_at: u64) -> bool {
         self.floor != 0 && written_at <= self.floor
     }
@@ -247,8 +256,8 @@ impl Tombstones {
         self.deleted.of(kind).iter().map(|(key, time)| (&**key, *time))
     }
 
-    /// Takes in what another one knows. Nothing is forgotten for that, for it may not have been applied yet: see
-    /// `forget_beyond`.
+    /// Takes in what another one knows. Nothing is forgotten for that, for it may not have been
+    /// applied yet: see `forget_beyond`.
     pub fn join(&mut self, other: &Self) {
         self.floor = self.floor.max(other.floor);
         self.cleared_at = self.cleared_at.max(other.cleared_at);

@@ -1,8 +1,9 @@
 //! Walks a whole file and lists everything that is wrong with it.
 //!
-//! It reads more strictly than a [`Snapshot`] does and also finds what costs nothing today, such as gaps that are not
-//! zero: in a file without findings every byte is what a writer wrote. Memory: 40 bytes for each entry that is there; what
-//! the header counts costs nothing (rule 4 of `snapshot`). Holes are passed quickly, and large gaps are not read.
+//! It reads more strictly than a [`Snapshot`] does and also finds what costs nothing today, such as
+//! gaps that are not zero: in a file without findings every byte is what a writer wrote. Memory: 40
+//! bytes for each entry that is there; what the header counts costs nothing (rule 4 of `snapshot`).
+//! Holes are passed quickly, and large gaps are not read.
 
 use std::path::Path;
 
@@ -12,9 +13,11 @@ use crate::format::header::Section;
 use crate::format::page::{PAGE_BYTES, Page, page_items};
 use crate::snapshot::{EagerStep, Scratch, Snapshot, Window, unpack};
 
-/// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill the memory.
+/// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill
+/// the memory.
 const MOST_LISTED: usize = 1000;
-/// A writer leaves less than a page of the file system between two sections. Larger gaps are findings without being read.
+/// A writer leaves less than a page of the file system between two sections. Larger gaps are
+/// findings without being read.
 const MOST_GAP_BYTES: u64 = 1 << 16;
 
 /// What kind of thing is wrong.
@@ -33,7 +36,8 @@ pub enum FindingKind {
     Eager,
     /// What was deleted does not verify: the next save that merges leaves out more than it must.
     Tombstones,
-    /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or late.
+    /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or
+    /// late.
     Deadline,
     /// The header's counts are not what is in the file.
     Count,
@@ -68,7 +72,8 @@ pub struct Report {
     pub sound_entries: u32,
     /// How many eager records, which the header does not count, verify.
     pub sound_eager: u64,
-    /// What is wrong, in the order of the walk: dictionary, index, records, deadlines, eager records, the rest. At most the first thousand.
+    /// What is wrong, in the order of the walk: dictionary, index, records, deadlines, eager
+    /// records, the rest. At most the first thousand.
     pub findings: Vec<Finding>,
     /// How many things are wrong, those not listed included.
     pub finding_count: u64,
@@ -128,7 +133,8 @@ struct Walk<'s> {
     report: Report,
     /// Offset and rank of what the index names, ascending once the index was walked.
     named: Vec<(u64, u32)>,
-    /// The entries whose records verify. Ascending by rank, each once, once the records were walked.
+    /// The entries whose records verify. Ascending by rank, each once, once the records were
+    /// walked.
     seen: Vec<Seen>,
 }
 
@@ -185,7 +191,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Walks the section from record to record, and behind one that does not verify goes on where the index says.
+    /// Walks the section from record to record, and behind one that does not verify goes on where
+    /// the index says.
     fn records(&mut self) {
         let section = self.snapshot.header().record_section;
         let named = std::mem::take(&mut self.named);
@@ -216,7 +223,8 @@ impl Walk<'_> {
             }
         }
         named.for_each(|missed| self.inside(missed));
-        // A broken index may give one rank to two records: then it is one entry, with the deadline of the latter.
+        // A broken index may give one rank to two records: then it is one entry, with the deadline
+        // of the latter.
         self.seen.sort_by_key(|seen| seen.rank);
         self.seen.dedup_by(|later, seen| {
             let is_same = later.rank == seen.rank;

@@ -1,16 +1,19 @@
-//! Saving: records are written as they are pushed, then the index, the deadlines, the eager records, and last the
-//! header; then the temporary file takes the target's place. File format, section 9, has the protocol; `temp.rs` keeps it.
+//! Saving: records are written as they are pushed, then the index, the deadlines, the eager
+//! records, and last the header; then the temporary file takes the target's place. File format,
+//! section 9, has the protocol; `temp.rs` keeps it.
 //!
 //! Rules:
-//! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the temporary file.
-//! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer is of no more use;
-//!    dropping it does the same.
-//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index (17 bytes an entry);
-//!    and eager records as a whole, which few caches have many of (`eager.rs`).
-//! 4. Where a record stands is not final before the first buffer is flushed: compression puts its records together
-//!    again (`pack.rs`).
-// The writer reads no file. Its offsets and lengths are its own: `Writer::make_room` keeps them below
-// the limits of the format.
+//! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the
+//!    temporary file.
+//! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer
+//!    is of no more use; dropping it does the same.
+//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index
+//!    (17 bytes an entry); and eager records as a whole, which few caches have many of
+//!    (`eager.rs`).
+//! 4. Where a record stands is not final before the first buffer is flushed: compression puts its
+//!    records together again (`pack.rs`).
+// The writer reads no file. Its offsets and lengths are its own: `Writer::make_room` keeps them
+// below the limits of the format.
 #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod eager;
@@ -51,7 +54,8 @@ const FORGOTTEN: u64 = u64::MAX;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The number of entries that look-ups find: what [`Snapshot::len`](crate::Snapshot::len) will be.
+    /// The number of entries that look-ups find: what [`Snapshot::len`](crate::Snapshot::len) will
+    /// be.
     pub entries: u32,
     /// The number of eager records, which come on top of them.
     pub eager: u32,
@@ -59,10 +63,11 @@ pub struct Saved {
     pub bytes: u64,
     /// What tells this file from every other: its [`Snapshot::file_id`](crate::Snapshot::file_id).
     pub file_id: [u8; 16],
-    /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
+    /// Where the file is now that stood at the path and was not a readable cache file of ours, if
+    /// one did.
     pub set_aside: Option<PathBuf>,
-    /// Why files cannot be locked in the folder of the path, in words, if they cannot: then nothing keeps the saves of
-    /// several processes apart, and of two at once one may overwrite the other.
+    /// Why files cannot be locked in the folder of the path, in words, if they cannot: then nothing
+    /// keeps the saves of several processes apart, and of two at once one may overwrite the other.
     pub without_locks: Option<String>,
 }
 
@@ -89,7 +94,8 @@ pub struct Writer {
     buffer: Vec<u8>,
     /// The offset in the file at which the buffer's first byte belongs.
     flushed: u64,
-    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if it was taken back.
+    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if it was
+    /// taken back.
     places: Vec<Place>,
     /// Deadline and order of pushing.
     deadlines: Vec<(u64, u32)>,
@@ -97,7 +103,8 @@ pub struct Writer {
     forgotten: Vec<u32>,
     eager: EagerBuffer,
     tombstones: Tombstones,
-    /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their number.
+    /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their
+    /// number.
     carried: Vec<(u32, u32, u32)>,
     /// Of the snapshot that is carried over, without entries.
     carried_from: Ranks,
@@ -190,7 +197,8 @@ impl Writer {
         Ok(pushed)
     }
 
-    /// The ranks in the file of what was carried over, once all that was taken back is known and sorted.
+    /// The ranks in the file of what was carried over, once all that was taken back is known and
+    /// sorted.
     fn carried_ranks(&self) -> Ranks {
         let mut ranks = self.carried_from.clone();
         for &(ordinal, rank, len) in &self.carried {
@@ -206,12 +214,13 @@ impl Writer {
         ranks
     }
 
-    /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the deadline, or [`Times`], in
-    /// nanoseconds since the Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
+    /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the
+    /// deadline, or [`Times`], in nanoseconds since the Unix epoch. The caller sees to it that no
+    /// key is pushed twice, or forgets the earlier one.
     ///
     /// # Errors
-    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
-    /// on. After any other error the save is over.
+    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out
+    /// and the writer goes on. After any other error the save is over.
     pub fn push(
         &mut self,
         key: &[u8],
@@ -228,8 +237,8 @@ impl Writer {
         self.append([head.as_bytes(), key, stored], key, times.deadline)
     }
 
-    /// Adds an entry of an opened snapshot as its bytes are, if this file is compressed as that one is. Only checksum
-    /// and tag are made anew, for this file.
+    /// Adds an entry of an opened snapshot as its bytes are, if this file is compressed as that one
+    /// is. Only checksum and tag are made anew, for this file.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -240,10 +249,10 @@ impl Writer {
         self.append([head.as_bytes(), record.key, &value], record.key, record.deadline)
     }
 
-    /// Adds an entry that no look-up will find: whoever opens the file has to read it, and decides what its key is.
-    /// For keys of which equal ones may have different bytes. The order among them is the order of use, coldest
-    /// first; how they stand to the entries of [`push`](Self::push) is not kept. It stays in memory until
-    /// [`finish`](Self::finish), and cannot be taken back.
+    /// Adds an entry that no look-up will find: whoever opens the file has to read it, and decides
+    /// what its key is. For keys of which equal ones may have different bytes. The order among them
+    /// is the order of use, coldest first; how they stand to the entries of [`push`](Self::push) is
+    /// not kept. It stays in memory until [`finish`](Self::finish), and cannot be taken back.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -277,8 +286,8 @@ impl Writer {
         self.header.written_until = self.header.written_until.max(time.unwrap_or(0));
     }
 
-    /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
-    /// but nobody will find them.
+    /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its
+    /// bytes stay in the file, but nobody will find them.
     pub fn forget(&mut self, record: RecordNumber) {
         if let Some(place) = self.places.get_mut(record.0 as usize)
             && place.offset != FORGOTTEN
@@ -288,15 +297,17 @@ impl Writer {
         }
     }
 
-    /// Completes the file, makes it durable, and puts it in the target's place. When this returns `Ok`, the snapshot
-    /// survives a power loss.
+    /// Completes the file, makes it durable, and puts it in the target's place. When this returns
+    /// `Ok`, the snapshot survives a power loss.
     ///
-    /// What stands at the target and is not a readable cache file of this format is renamed to `<name>.aside`, not
-    /// destroyed; [`Saved::set_aside`] tells. With [`WriteOptions::keep_target`] that is done to a readable one, too.
+    /// What stands at the target and is not a readable cache file of this format is renamed to
+    /// `<name>.aside`, not destroyed; [`Saved::set_aside`] tells. With
+    /// [`WriteOptions::keep_target`] that is done to a readable one, too.
     ///
     /// # Errors
-    /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged, unless the sync of
-    /// the directory failed, which comes last: then the new one is in place, but may be gone after a power loss.
+    /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged,
+    /// unless the sync of the directory failed, which comes last: then the new one is in place, but
+    /// may be gone after a power loss.
     pub fn finish(self) -> Result<Saved, DiskError> {
         self.finish_and_open().map(|(saved, _)| saved)
     }
@@ -304,8 +315,8 @@ impl Writer {
     /// As [`finish`](Self::finish), and opens the new file. In that snapshot the entries that were
     /// [carried](Self::carry) over have the ranks that they have in the snapshot of
     /// [`carry_from`](Self::carry_from), and the other entries are not found; all eager records are
-    /// in it. So the old file need not stay open. `None` if a part of the old file could not be read
-    /// meanwhile (rule 4 of `snapshot::moved`): then the old file must be read further on.
+    /// in it. So the old file need not stay open. `None` if a part of the old file could not be
+    /// read meanwhile (rule 4 of `snapshot::moved`): then the old file must be read further on.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish).
@@ -323,7 +334,8 @@ impl Writer {
         Ok((Saved { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
     }
 
-    /// How many entries there are so far, without those that were taken back and without eager ones.
+    /// How many entries there are so far, without those that were taken back and without eager
+    /// ones.
     pub fn len(&self) -> usize {
         self.places.len().saturating_sub(self.forgotten.len())
     }
@@ -356,7 +368,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Answers how long a record of these parts will be, if there is room for it. Eager records count as well.
+    /// Answers how long a record of these parts will be, if there is room for it. Eager records
+    /// count as well.
     fn make_room(&self, parts: &[&[u8]; 3]) -> Result<usize, DiskError> {
         if self.temp.is_none() {
             return Err(self.abandoned());
@@ -366,7 +379,8 @@ impl Writer {
         if self.places.len() + self.eager.len() >= MAX_RECORDS as usize {
             return Err(self.limit("one more entry"));
         }
-        // A sixteenth of the address space stays free for index and deadlines, which need less than that.
+        // A sixteenth of the address space stays free for index and deadlines, which need less than
+        // that.
         if self.position() + self.eager.bytes() + total as u64 > MAX_FILE_BYTES / 16 * 15 {
             return Err(self.limit("so many bytes"));
         }
@@ -448,8 +462,8 @@ impl Writer {
         })
     }
 
-    /// Index, deadlines, eager records, header. (Syncing the records in a second thread meanwhile was tried: it
-    /// gained nothing that could be told from the disk's own noise.)
+    /// Index, deadlines, eager records, header. (Syncing the records in a second thread meanwhile
+    /// was tried: it gained nothing that could be told from the disk's own noise.)
     fn write_rest(&mut self) -> Result<(), DiskError> {
         self.flush()?;
         self.forgotten.sort_unstable();

@@ -1,15 +1,18 @@
-//! What a process knows from its own earlier saves, and each further save has to know.
+//! The knowledge of a process from its own earlier saves, needed by each further save.
 //!
 //! Rules:
-//! 1. an entry that a save refuses, since a later write or a delete of its key is known, is *superseded*. No later save of
-//!    the process writes it, though the later write may have left the file since. It is known by the hash of its key and
-//!    the time of its own writing: a later write of the key is not superseded;
-//! 2. only entries that the process still has are remembered: every save makes the list anew, from those it refuses;
-//! 3. a process applies its own deletes to its own entries when they happen. So a floor counts for entries of the process
-//!    only as far as deletes of *others* may be among those that were forgotten;
-//! 4. which deletes of a file are those of others is known of the file that the process wrote last. In a file that another
-//!    process wrote since, each listed delete may be one, and each forgotten one: also if the floor is the same, for a
-//!    delete that was earlier than the floor may have been forgotten since.
+//! 1. An entry is *superseded* when a save leaves it out because a later write or a delete of its
+//!    key is known. No later save of the process writes the entry, even if the later write has left
+//!    the file since. The list has the hash of the key and the entry's own time of writing, so a
+//!    later write of the key is not superseded.
+//! 2. Only entries that the process still has are remembered: every save makes a new list, from the
+//!    entries that it leaves out.
+//! 3. A process applies its own deletes to its own entries at once. So a floor matters for entries
+//!    of the process only as far as deletes of *others* may be among the forgotten deletes.
+//! 4. Only of the file written last by the process is it known which deletes are those of others.
+//!    In a file written by another process since, every listed delete may be one, and every
+//!    forgotten delete as well: also if the floor is the same, because a delete earlier than the
+//!    floor may have been forgotten since.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,8 +26,8 @@ use crate::random::random;
 use crate::snapshot::Snapshot;
 use crate::tombstones::{KeyKind, Tombstones};
 
-/// What a process knows from its own earlier saves: one per cache, given to [`Merge::join`](crate::Merge::join) and
-/// replaced by [`Merged::learned`](crate::Merged::learned).
+/// What a process knows from its own earlier saves: one per cache, given to
+/// [`Merge::join`](crate::Merge::join) and replaced by [`Merged::learned`](crate::Merged::learned).
 #[derive(Clone, Default)]
 pub struct Learned {
     /// The file that was opened or written last, if the process has everything that is in it.

@@ -1,7 +1,7 @@
 //! The passes over the records of theirs: which of them win, and copying those.
 //!
-//! 1. [`Merge::copy_theirs`] goes through all records and decides which win. It counts how many there
-//!    is room for, and copies those in a second pass.
+//! 1. [`Merge::copy_theirs`] goes through all records and decides which win. It counts how many
+//!    there is room for, and copies those in a second pass.
 //! 2. [`Merge::fill`] copies the rest that has room after all, when all of ours are written.
 
 use std::collections::HashMap;
@@ -133,8 +133,8 @@ impl Merge {
         Ok(())
     }
 
-    /// All of ours are written: copies as many of the entries that were passed over as there is room
-    /// for after all, and drops the others (rule 5).
+    /// All of ours are written: copies as many of the entries that were passed over as there is
+    /// room for after all, and drops the others (rule 5).
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -167,9 +167,9 @@ impl Merge {
         Ok(())
     }
 
-    /// Records that an entry of theirs that won is not copied. If ours is older, the file must record
-    /// the key as overwritten (rule 6): by the next save the file has forgotten theirs. A process
-    /// that still has theirs in memory may save it.
+    /// Records that an entry of theirs that won is not copied. If ours is older, the file must
+    /// record the key as overwritten (rule 6): by the next save the file has forgotten theirs. A
+    /// process that still has theirs in memory may save it.
     fn leave_out(&mut self, key: &[u8], written_at: u64) {
         if self.later.contains_key(&self.hash(key)) {
             self.tombstones.hide(KeyKind::Canonical, key, written_at.saturating_sub(1));

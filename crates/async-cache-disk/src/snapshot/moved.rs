@@ -1,16 +1,20 @@
-//! A snapshot that has moved: what was copied from it into a newer file is read there, under its old ranks.
+//! A snapshot that has moved: what was copied from it into a newer file is read there, under its
+//! old ranks.
 //!
-//! A cache knows its cold entries by their ranks in the file that it opened. A save copies them into a new file and replaces
-//! the old one, which takes its room on the disk for as long as it is open. So the cache goes on with the new file
+//! A cache knows its cold entries by their ranks in the file that it opened. A save copies them
+//! into a new file and replaces the old one, which takes its room on the disk for as long as it is
+//! open. So the cache goes on with the new file
 //! ([`Writer::finish_and_open`](crate::Writer::finish_and_open)), and closes the old one. Rules:
 //! 1. ranks stay those of the file that was opened first, however often the entries move;
-//! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up finds them, and no walk
-//!    meets them. What was not copied has no record any more;
-//! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between copied entries;
-//! 4. a key that a dead bucket hides stays hidden: a delete that could not see it took no rank, and the new file has a
-//!    bucket for it that can be read. What was hidden before the copying began is not copied. If a bucket died since, there
-//!    is no successor, and the next save copies anew. A look-up that began before the move may find one dead behind it:
-//!    then whatever that bucket may have held is hidden.
+//! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up
+//!    finds them, and no walk meets them. What was not copied has no record any more;
+//! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between
+//!    copied entries;
+//! 4. a key that a dead bucket hides stays hidden: a delete that could not see it took no rank, and
+//!    the new file has a bucket for it that can be read. What was hidden before the copying began
+//!    is not copied. If a bucket died since, there is no successor, and the next save copies anew.
+//!    A look-up that began before the move may find one dead behind it: then whatever that bucket
+//!    may have held is hidden.
 
 use std::sync::Arc;
 
@@ -38,7 +42,8 @@ pub(crate) struct Ranks {
     before: Option<Before>,
 }
 
-/// What is left of a file when it is closed: where its keys were, and which buckets are dead. Rule 4.
+/// What is left of a file when it is closed: where its keys were, and which buckets are dead. Rule
+/// 4.
 #[derive(Debug, Clone)]
 struct Before {
     damage: Arc<DamageLog>,

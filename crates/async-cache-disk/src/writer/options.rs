@@ -30,8 +30,8 @@ impl WriteOptions {
         self
     }
 
-    /// Compresses with the dictionary of this snapshot, if it has one, instead of training a new one.
-    /// So entries that are [copied](crate::Writer::copy) from it need not be compressed again.
+    /// Compresses with the dictionary of this snapshot, if it has one, instead of training a new
+    /// one. So entries that are [copied](crate::Writer::copy) from it need not be compressed again.
     #[must_use]
     pub fn dictionary_of(mut self, snapshot: &Snapshot) -> Self {
         self.dictionary = snapshot.dictionary().map(Arc::clone);

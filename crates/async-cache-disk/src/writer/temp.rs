@@ -1,5 +1,5 @@
-//! The temporary file's life, from its creation under a lock to the moment it takes the target's place
-//! (file format, section 9).
+//! The temporary file's life, from its creation under a lock to the moment it takes the target's
+//! place (file format, section 9).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of, re
 
 /// A temporary file that is younger may belong to a save that has created it and not locked it yet.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
-/// Where files cannot be locked, a temporary file that was not written to for so long belongs to no save.
+/// Where files cannot be locked, a temporary file that was not written to for so long belongs to no
+/// save.
 const UNLOCKED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many files are set aside at most that are no cache files.
 const MOST_ASIDE: u32 = 16;
@@ -49,7 +50,8 @@ impl TempFile {
         let created = vfs.create_new(&path);
         let file =
             created.map_err(|error| DiskError::io("creating a temporary file beside it", target, error))?;
-        // Where files cannot be locked, no other process's sweep can take the lock either, so this file is safe without.
+        // Where files cannot be locked, no other process's sweep can take the lock either, so this
+        // file is safe without.
         let without_locks = match file.try_lock() {
             Ok(_) => None,
             Err(error) if has_no_locks(&error) => Some(error.to_string()),
@@ -70,8 +72,9 @@ impl TempFile {
         self.file.as_deref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers the file, open and unlocked, and
-    /// where a file was set aside; with `keep` that is done to whatever file stands there, else to what this program cannot read with the secret.
+    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers the file,
+    /// open and unlocked, and where a file was set aside; with `keep` that is done to whatever file
+    /// stands there, else to what this program cannot read with the secret.
     pub(super) fn install(mut self, keep: bool, secret: Option<Secret>) -> Result<Installed, DiskError> {
         let Site { vfs, place: target, .. } = &self.site;
         let synced = self.file().and_then(VfsFile::sync);
@@ -97,7 +100,8 @@ impl TempFile {
         sync_parent(&**vfs, target)?;
         let file = self.file.take();
         if let Some(file) = &file {
-            // Best effort: the lock keeps nothing but sweeps away, and this is no temporary file any more.
+            // Best effort: the lock keeps nothing but sweeps away, and this is no temporary file
+            // any more.
             let _ = file.unlock();
         }
         Ok(Installed { file, set_aside: aside })
@@ -120,7 +124,8 @@ impl Drop for TempFile {
     }
 }
 
-/// Removes what crashed saves of the same target left behind, never the file of a live one. Whatever fails, stays.
+/// Removes what crashed saves of the same target left behind, never the file of a live one.
+/// Whatever fails, stays.
 pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     let (Some(name), folder) = (target.file_name(), parent_of(target)) else { return };
     for leftover in vfs.list(folder).unwrap_or_default() {
@@ -202,14 +207,14 @@ fn is_busy(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ResourceBusy
 }
 
-/// Renames what stands at the target to a name of its own (file format, section 9, step 4), and makes that durable before
-/// the target's name is used anew.
+/// Renames what stands at the target to a name of its own (file format, section 9, step 4), and
+/// makes that durable before the target's name is used anew.
 ///
 /// Rules:
-/// 1. The first name is taken that nothing has, or a cache file that was set aside before: so of the cache files of one
-///    path one copy at most is kept, however often one is refused.
-/// 2. Any other file keeps its name: it may be the only copy of something. A free name is claimed with an empty file
-///    first, so that no file can be overwritten that came meanwhile.
+/// 1. The first name is taken that nothing has, or a cache file that was set aside before: so of
+///    the cache files of one path one copy at most is kept, however often one is refused.
+/// 2. Any other file keeps its name: it may be the only copy of something. A free name is claimed
+///    with an empty file first, so that no file can be overwritten that came meanwhile.
 /// 3. When [`MOST_ASIDE`] names are taken, the save fails.
 fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
     let doing = "setting aside what is not a cache file, or could not be read";
