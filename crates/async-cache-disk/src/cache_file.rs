@@ -1,4 +1,4 @@
-//! One cache file: where it is, on which file system, and how it is read and written.
+//! A cache file: its path, its file system, and the settings for reading and writing it.
 //!
 //! Invariant: an operation follows the symlinks of the path once, when it begins, and keeps to that
 //! place ([`Site`]). Two operations may find two places, if a link was exchanged in between.
@@ -20,12 +20,12 @@ use crate::verify::{self, Report};
 use crate::vfs::Vfs;
 use crate::writer::{WriteOptions, Writer};
 
-/// A cache file, which need not exist yet. Cloning it is cheap, and it may be kept for as long as
+/// A cache file, which need not exist yet. Clones are cheap, and a value may be kept for as long as
 /// the program runs.
 ///
 /// A symlink at the path is followed if only this user and root can have put it there. Every
-/// operation follows it anew, and keeps to one file from its beginning to its end: a save locks,
-/// reads and replaces the same file even if the link is exchanged meanwhile.
+/// operation follows the link anew, and keeps to a single file from its beginning to its end: a
+/// save locks, reads and replaces the same file even if the link is exchanged meanwhile.
 #[derive(Debug, Clone)]
 pub struct CacheFile {
     vfs: Arc<dyn Vfs>,
@@ -40,8 +40,8 @@ impl CacheFile {
         Self { vfs, path: path.into(), settings: Settings::with_secret(None) }
     }
 
-    /// Opens only data of the shape that this tag names (at most 255 bytes), and writes the tag
-    /// into files.
+    /// Opens only data with this tag, which names the shape of the data (at most 255 bytes), and
+    /// writes the tag into files.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.settings.version = Some(version.into());
@@ -55,40 +55,41 @@ impl CacheFile {
         self
     }
 
-    /// Opens only files that were written with this secret (`None`: without one), and writes with
-    /// it: only programs that know the secret can open the file, or could have made it. A file at
-    /// the path of another secret, or of none, is set aside by a save.
+    /// Opens only files written with this secret (`None`: without a secret), and writes with it:
+    /// only programs that know the secret can open the file, or could have made it. A save sets
+    /// aside a file at the path with another secret, or with none.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<Option<Secret>>) -> Self {
         self.settings.secret = secret.into();
         self
     }
 
-    /// Compresses the values that are written. Files are opened however they are compressed.
+    /// Compresses the values that are written. Files are opened with any compression.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.settings.compression = compression;
         self
     }
 
-    /// Says in words which program writes the file (at most 255 bytes); for people who inspect it.
+    /// Describes the program that writes the file (at most 255 bytes); for people who inspect the
+    /// file.
     #[must_use]
     pub fn producer(mut self, producer: impl Into<String>) -> Self {
         self.settings.producer = producer.into();
         self
     }
 
-    /// Opens files, too, that another user owns or can write to: for tools that look at files. The
-    /// contents may be made to deceive; serve nothing of them, and run nothing.
+    /// Also opens files that another user owns or can write to: for tools that look at files. The
+    /// contents may be made to deceive: serve nothing from such a file, and run nothing.
     #[must_use]
     pub fn of_any_owner(mut self) -> Self {
         self.settings.owners = Owners::Anybody;
         self
     }
 
-    /// Opens a file, too, of which the end is missing, as after a copy that was interrupted: for
-    /// tools that save the intact entries. The missing part cannot be read, as if it were damaged.
-    /// A cache must not serve the rest: its index may lack newer records of the keys that are left.
+    /// Also opens a truncated file, as after an interrupted copy: for tools that save the intact
+    /// entries. The missing part cannot be read, as if it were damaged. A cache must not serve the
+    /// rest: the index may lack newer records of the remaining keys.
     #[must_use]
     pub fn even_if_cut(mut self) -> Self {
         self.settings.may_be_cut = true;
@@ -108,7 +109,7 @@ impl CacheFile {
         Self { vfs: Arc::clone(&self.vfs), path: path.into(), settings: self.settings.clone() }
     }
 
-    /// The path, as it was given.
+    /// The path, as given.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -118,26 +119,26 @@ impl CacheFile {
         &self.vfs
     }
 
-    /// The tag that [`version`](Self::version) was given.
+    /// The tag given to [`version`](Self::version).
     pub fn version_tag(&self) -> Option<&str> {
         self.settings.version.as_deref()
     }
 
-    /// Opens the snapshot, if it is one that the settings want. `Ok(None)`: there is no file, or an
-    /// empty one. The cost does not depend on the number of entries.
+    /// Opens the snapshot, if it matches the settings. `Ok(None)`: there is no file, or an empty
+    /// file. The cost does not depend on the number of entries.
     ///
     /// # Errors
     /// [`Foreign`](crate::DiskErrorKind::Foreign), [`Damaged`](crate::DiskErrorKind::Damaged),
     /// [`Newer`](crate::DiskErrorKind::Newer), [`Trust`](crate::DiskErrorKind::Trust) and
-    /// [`OtherVersion`](crate::DiskErrorKind::OtherVersion) say why the file is an empty cache;
-    /// [`NotAFile`](crate::DiskErrorKind::NotAFile) and [`Io`](crate::DiskErrorKind::Io) say why it
+    /// [`OtherVersion`](crate::DiskErrorKind::OtherVersion): the file counts as an empty cache.
+    /// [`NotAFile`](crate::DiskErrorKind::NotAFile) and [`Io`](crate::DiskErrorKind::Io): the file
     /// could not be read.
     pub fn open(&self) -> Result<Option<Snapshot>, DiskError> {
         Snapshot::open_at(&self.site()?, &self.settings)
     }
 
-    /// Reads all of the file, if it is one that the settings want, and lists what is wrong with it.
-    /// With a secret, everything that was not written with it is wrong.
+    /// Reads the whole file, if it matches the settings, and lists every fault. With a secret,
+    /// everything that was not written with the secret is a fault.
     ///
     /// # Errors
     /// Those of [`open`](Self::open), and [`Missing`](crate::DiskErrorKind::Missing) if there is no
@@ -149,7 +150,7 @@ impl CacheFile {
         }
     }
 
-    /// Begins a file that will replace the one at the path. Takes no lock; see
+    /// Begins a file that will replace the file at the path. Takes no lock; see
     /// [`LockedFile::write`] and [`begin`](Self::begin).
     ///
     /// # Errors
@@ -165,40 +166,40 @@ impl CacheFile {
     ///
     /// # Errors
     /// [`Locked`](crate::DiskErrorKind::Locked) if another process held the lock all that time;
-    /// [`NotAFile`](crate::DiskErrorKind::NotAFile) if the path names no file, or if something else
-    /// than a file has the lock's name; [`Trust`](crate::DiskErrorKind::Trust) if the lock file is
-    /// a symlink, or another user's; [`Io`](crate::DiskErrorKind::Io). A file system without locks
-    /// is no error: [`Saved::without_locks`](crate::Saved::without_locks) reports it.
+    /// [`NotAFile`](crate::DiskErrorKind::NotAFile) if the path names no file, or if something
+    /// other than a file has the lock's name; [`Trust`](crate::DiskErrorKind::Trust) if the lock
+    /// file is a symlink, or another user's; [`Io`](crate::DiskErrorKind::Io). A file system
+    /// without locks is no error: [`Saved::without_locks`](crate::Saved::without_locks) reports it.
     pub fn lock(&self, limit: Duration) -> Result<LockedFile, DiskError> {
         LockedFile::take(self.site()?, self.settings.clone(), limit)
     }
 
-    /// Begins a save of a whole cache. With a limit the save merges with what other processes have
-    /// saved: it takes the lock, waiting for `limit` at most, and opens the file at the path.
+    /// Begins a save of a whole cache. With a limit, the save merges with the saves of other
+    /// processes: it takes the lock, waiting for `limit` at most, and opens the file at the path.
     /// `None` replaces the file, and takes no lock.
     ///
     /// # Errors
     /// Those of [`lock`](Self::lock), and [`Io`](crate::DiskErrorKind::Io) if the file at the path
-    /// cannot be read. A file that the settings do not want, or that is not trusted, is no error:
+    /// cannot be read. A file that does not match the settings, or is not trusted, is no error:
     /// [`Save::refusal`] says why it will not be merged.
     pub fn begin(&self, merge: Option<Duration>) -> Result<Save, DiskError> {
         Save::begin(self.site()?, self.settings.clone(), merge)
     }
 
-    /// Removes the snapshot, of whatever version and secret, durably; returns whether there was
-    /// one. A file that is not a cache file is left alone.
+    /// Removes the snapshot, of any version and secret, durably; returns whether there was a
+    /// snapshot. A file that is not a cache file is left unchanged.
     ///
-    /// With a limit the lock is taken first, waiting for that long, so that a save of another
-    /// process that has read the file already does not put its entries back. (The entries that a
-    /// process has in memory, its next save writes all the same.) `None` is for paths whose saves
-    /// take no lock.
+    /// With a limit, the lock is taken first, waiting up to the limit. Otherwise, a save of another
+    /// process that has already read the file would put its entries back. (Entries in the memory of
+    /// a process are written by its next save all the same.) `None` is for paths whose saves take
+    /// no lock.
     ///
     /// # Errors
     /// [`NotAFile`](crate::DiskErrorKind::NotAFile) and [`Io`](crate::DiskErrorKind::Io);
     /// [`Trust`](crate::DiskErrorKind::Trust) if the file is another user's, if everybody can write
     /// to it, or if it is a symlink that is not followed: then it stays. If the folder could not be
-    /// synced, the file is gone, but may be back after a power loss. With a limit those of
-    /// [`lock`](Self::lock), too: then nothing has changed.
+    /// synced, the file is gone, but may be back after a power loss. With a limit also those of
+    /// [`lock`](Self::lock): then nothing has changed.
     pub fn clear(&self, limit: Option<Duration>) -> Result<bool, DiskError> {
         clear::clear(&self.site()?, limit)
     }

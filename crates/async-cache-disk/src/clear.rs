@@ -1,4 +1,4 @@
-//! Removing what was saved.
+//! Removing a cache file.
 
 use std::io;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub(crate) fn clear(site: &Site, limit: Option<Duration>) -> Result<bool, DiskEr
 }
 
 /// If neither the file nor its lock exists, no process has saved there: then neither a lock nor a
-/// folder for it is created.
+/// folder for the lock is created.
 fn needs_lock(vfs: &dyn Vfs, place: &Path) -> Result<bool, DiskError> {
     match vfs.metadata(place) {
         Ok(metadata) => Ok(metadata.kind == FileKind::File),

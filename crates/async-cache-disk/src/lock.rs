@@ -1,20 +1,20 @@
-//! The lock of a path: keeps the saves of several processes apart, and what removes the file from
-//! all of them.
+//! The lock of a path: separates the saves of several processes, and the removal of the file from
+//! all saves.
 //!
 //! Rules:
-//! 1. the lock is on a file of its own, `<path>.lock`, for the file at the path is replaced by
-//!    every save;
-//! 2. that file is never removed and never replaced, or two processes could lock two files of one
-//!    name;
-//! 3. it is advisory and ends with the process that holds it, however that ends;
-//! 4. it stands where a symlink at the path leads, as the file does, so that two names of one file
-//!    have one lock;
-//! 5. where a file system has no locks, there is none, and saves of one moment may overwrite each
-//!    other. Each file system reports that in its own way: [`has_no_locks`];
-//! 6. a symlink at the lock's own name is an error, wherever it leads and also if it leads nowhere;
-//! 7. it is opened for writing where that is allowed, since NFS locks nothing else;
-//! 8. taking it ends: after `limit` if another process holds it, after [`MOST_ATTEMPTS`] if the
-//!    lock file comes and goes.
+//! 1. the lock is on a separate file, `<path>.lock`, because every save replaces the file at the
+//!    path;
+//! 2. the lock file is never removed and never replaced; otherwise two processes could lock two
+//!    files with the same name;
+//! 3. the lock is advisory and ends with the process that holds it, in any way;
+//! 4. the lock file is beside the target of a symlink at the path, so that two names of a file have
+//!    the same lock;
+//! 5. a file system without locks has none, and simultaneous saves may overwrite each other. Each
+//!    file system reports missing locks in its own way: [`has_no_locks`];
+//! 6. a symlink at the lock's own name is an error, with any target, even a missing target;
+//! 7. the lock file is opened for writing where allowed, because NFS locks nothing else;
+//! 8. taking the lock ends: after `limit` if another process holds it, after [`MOST_ATTEMPTS`] if
+//!    the lock file comes and goes.
 
 use std::io;
 use std::path::Path;
@@ -29,8 +29,8 @@ use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of};
 /// How often the lock file may come and go while it is opened.
 const MOST_ATTEMPTS: u32 = 16;
 
-/// Held by the one process that saves to a path. Released when it is dropped, and by the kernel if
-/// the process dies.
+/// Held by the only process that saves to a path. Released when dropped, and by the kernel if the
+/// process dies.
 #[derive(Debug)]
 pub(crate) struct SaveLock(Box<dyn VfsFile>);
 
@@ -64,7 +64,7 @@ impl SaveLock {
     }
 }
 
-/// Several processes may do this at once, and all get the same file.
+/// Several processes may do so at once, and all get the same file.
 fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskError> {
     for _ in 0..MOST_ATTEMPTS {
         if let Some(file) = open(vfs, path)? {
@@ -72,8 +72,8 @@ fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskEr
         }
         match vfs.create_new(path) {
             Ok(file) => return Ok(file),
-            // Another process created it. (A symlink that leads nowhere was refused before: rule
-            // 6.)
+            // Another process created the file. (Rule 6: a symlink without a target was refused
+            // before.)
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(DiskError::io("creating the lock file", path, error)),
         }
@@ -86,8 +86,8 @@ fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskEr
 
 /// Opens the lock file; `None` if there is none.
 fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<Box<dyn VfsFile>>, DiskError> {
-    // Asked first, since `metadata` follows symlinks, and finds nothing behind one that leads
-    // nowhere.
+    // Rule 6: read first, because `metadata` follows symlinks, and finds nothing behind a link
+    // without a target.
     match vfs.read_link(path) {
         Ok(None) => {}
         Ok(Some(_)) => return Err(is_symlink(path)),
@@ -95,7 +95,7 @@ fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<Box<dyn VfsFile>>, DiskErro
         Err(error) => return Err(DiskError::io("looking for the lock file", path, error)),
     }
     match vfs.metadata(path) {
-        // Asked before the file is opened, since opening a pipe would wait for its other end.
+        // Checked before the file is opened, because opening a pipe would wait for its other end.
         Ok(metadata) => refuse_other_kinds(metadata.kind, path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(DiskError::io("looking for the lock file", path, error)),
@@ -109,7 +109,7 @@ fn open(vfs: &dyn Vfs, path: &Path) -> Result<Option<Box<dyn VfsFile>>, DiskErro
             Ok(Some(file))
         }
         Ok(None) => Err(is_symlink(path)),
-        // No save removes it; a clean-up of somebody else may.
+        // No save removes the lock file; another program's clean-up may.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let what = "nothing was saved or removed, for another user has the lock of its saves; remove it, or give \

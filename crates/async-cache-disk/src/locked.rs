@@ -11,7 +11,7 @@ use crate::trust::Site;
 use crate::writer::{WriteOptions, Writer};
 
 /// The lock of a file's saves, and the file. Made by [`CacheFile::lock`](crate::CacheFile::lock).
-/// The lock is released when this is dropped, and by the kernel if the process dies.
+/// Dropping it releases the lock, and so does the kernel if the process dies.
 #[derive(Debug)]
 pub struct LockedFile {
     site: Site,
@@ -25,7 +25,7 @@ impl LockedFile {
         Ok(Self { site, settings, _lock: lock })
     }
 
-    /// As [`CacheFile::open`](crate::CacheFile::open), of the file that is locked.
+    /// As [`CacheFile::open`](crate::CacheFile::open), for the locked file.
     ///
     /// # Errors
     /// Those of [`CacheFile::open`](crate::CacheFile::open).
@@ -33,7 +33,7 @@ impl LockedFile {
         Snapshot::open_at(&self.site, &self.settings)
     }
 
-    /// Begins a file that will replace the one that is locked.
+    /// Begins a file that will replace the locked file.
     ///
     /// # Errors
     /// Those of [`CacheFile::write`](crate::CacheFile::write).
@@ -41,7 +41,7 @@ impl LockedFile {
         Writer::create(&self.site, &self.settings, options)
     }
 
-    /// The path, as it was given.
+    /// The path, as given.
     pub fn path(&self) -> &Path {
         &self.site.path
     }

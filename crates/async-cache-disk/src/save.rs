@@ -1,18 +1,18 @@
-//! A save of a whole cache, step by step. Each step is a type of its own, so that the compiler
-//! keeps the order; how two files become one is decided in `merge`.
+//! A save of a whole cache, step by step. Each step is a separate type, so that the compiler keeps
+//! the order; `merge` decides how two files become one.
 //!
 //! States:
 //! 1. [`Save`]: a save that merges holds the lock, and has opened the file at the path, *theirs*.
 //! 2. [`Joining`]: the temporary file exists. If [`Joining::is_needed`], the save names every entry
 //!    in memory ([`Joining::note`]). [`Joining::join`] copies the entries of theirs that win.
 //! 3. [`Output`]: the entries of this process, *ours*, are written, coldest first.
-//! 4. [`Filling`]: all of ours are written. Entries of theirs that were passed over for want of
+//! 4. [`Filling`]: all of ours are written. Entries of theirs that were passed over for lack of
 //!    room, and that have room after all, follow.
 //! 5. [`Finished`]: the file is in place, and the lock is released.
 //!
 //! A save that replaces the file goes through the same states: there are no entries of theirs, and
-//! no entry of ours is left out. Dropped in any state before the last, a save has changed nothing,
-//! and has released the lock.
+//! no entry of ours is left out. If a save is dropped in any state before the last, it has changed
+//! nothing, and has released the lock.
 //!
 //! | step | merges | replaces |
 //! |---|---|---|
@@ -45,7 +45,7 @@ enum Begun {
     Replacing(Site, Settings),
     Merging {
         theirs: Option<Snapshot>,
-        /// Why the file at the path is not joined, if one is there.
+        /// Why the file at the path is not joined, if there is a file.
         refusal: Option<DiskError>,
         file: LockedFile,
     },
@@ -70,7 +70,7 @@ impl Save {
         matches!(self.0, Begun::Merging { .. })
     }
 
-    /// The file that the save will be merged with, if there is one.
+    /// The file that the save will be merged with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         match &self.0 {
             Begun::Merging { theirs, .. } => theirs.as_ref(),
@@ -78,8 +78,8 @@ impl Save {
         }
     }
 
-    /// Why the file at the path will not be merged, if there is one. The save replaces it, or sets
-    /// it aside.
+    /// Why the file at the path will not be merged, if there is a file. The save replaces the file,
+    /// or sets it aside.
     pub fn refusal(&self) -> Option<&DiskError> {
         match &self.0 {
             Begun::Merging { refusal, .. } => refusal.as_ref(),
@@ -87,7 +87,7 @@ impl Save {
         }
     }
 
-    /// Creates the temporary file. `known` is what this process has deleted, and what it learned by
+    /// Creates the temporary file. `known` is the deletes of this process, and the facts learned by
     /// its last save; a save that replaces does not use it. `cold_in` is the snapshot whose cold
     /// entries will be [carried](Output::carry) over.
     ///
@@ -113,7 +113,7 @@ impl Save {
     }
 }
 
-/// What the later states have in common. Dropped in this order: the temporary file is removed
+/// The common parts of the later states. Dropped in this order: the temporary file is removed
 /// before the lock is released.
 struct Parts {
     writer: Writer,
@@ -156,13 +156,13 @@ impl Parts {
 pub struct Joining(Parts);
 
 impl Joining {
-    /// Whether the file at the path may have entries that this process does not have. If so, every
-    /// entry in memory must be [noted](Self::note) before [`join`](Self::join).
+    /// Whether the file at the path may have entries that this process lacks. If so, every entry in
+    /// memory must be [noted](Self::note) before [`join`](Self::join).
     pub fn is_needed(&self) -> bool {
         self.0.merge.as_ref().is_some_and(|merge| merge.is_needed())
     }
 
-    /// The file that the save is merged with, if there is one.
+    /// The file that the save is merged with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.0.theirs()
     }
@@ -172,12 +172,12 @@ impl Joining {
         self.0.merge.as_ref().map(|merge| merge.tombstones())
     }
 
-    /// Whether an entry with these bytes as its key was deleted since it was written.
+    /// Whether an entry with these bytes as its key was deleted since its writing.
     pub fn is_deleted(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         self.0.is_deleted(kind, key, written_at)
     }
 
-    /// Records that an entry is in memory; `written_at` is zero if the time is not known.
+    /// Records that an entry is in memory; `written_at` is zero if the time is unknown.
     pub fn note(&mut self, key: &[u8], written_at: u64) {
         if let Some(merge) = &mut self.0.merge {
             merge.note(key, written_at);
@@ -203,14 +203,14 @@ impl fmt::Debug for Joining {
     }
 }
 
-/// What became of an entry of this process.
+/// The outcome for an entry of this process.
 #[derive(Debug)]
 #[must_use]
 pub enum Pushed {
     /// The entry is in the file.
     Written,
     /// The entry is left out: a later write or a delete of its key is known, or another process may
-    /// have deleted it. [`Merged::left_out`] counts the latter.
+    /// have deleted the entry. [`Merged::left_out`] counts the latter.
     Superseded,
     /// The entry is left out: it is too large for the format. Older copies of it in other processes
     /// will be left out as well.
@@ -226,13 +226,13 @@ impl Output {
         self.0.merge.is_some()
     }
 
-    /// The file that the save is merged with, if there is one.
+    /// The file that the save is merged with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.0.theirs()
     }
 
-    /// Writes an entry. If it has replaced an older one of theirs that was copied, that one is
-    /// taken back. Only a save that merges writes the time of writing down.
+    /// Writes an entry. If the entry has replaced an older, copied entry of theirs, the copy is
+    /// taken back. Only a save that merges writes times of writing.
     ///
     /// # Errors
     /// Those of [`Writer::push`] but [`Limit`](DiskErrorKind::Limit): the save is over.
@@ -247,8 +247,8 @@ impl Output {
         self.pushed(pushed, KeyKind::Canonical, key, written_at)
     }
 
-    /// Writes an eager entry: an entry whose key only its program can compare. Whether it is
-    /// deleted or superseded must be asked before.
+    /// Writes an eager entry: an entry whose key only its program can compare. The caller must
+    /// first check whether the entry is deleted or superseded.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -258,8 +258,8 @@ impl Output {
         self.pushed(pushed, KeyKind::Eager, key, times.written_at.unwrap_or(0))
     }
 
-    /// Copies a cold entry, as the bytes that it has in the snapshot that [`Save::write`] was
-    /// given. It keeps its rank in [`Finished::successor`].
+    /// Copies a cold entry with its bytes in the snapshot given to [`Save::write`]. The entry keeps
+    /// its rank in [`Finished::successor`].
     ///
     /// # Errors
     /// As [`push`](Self::push), and [`Limit`](DiskErrorKind::Limit).
@@ -272,7 +272,7 @@ impl Output {
         writer.carry(record).map(|_| Pushed::Written)
     }
 
-    /// Copies an eager record that another program wrote, unless its very bytes were deleted.
+    /// Copies an eager record that another program wrote, unless its exact bytes were deleted.
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
@@ -284,20 +284,20 @@ impl Output {
     }
 
     /// Records that an entry of this process is not written, because it has expired or its value
-    /// cannot be encoded. It is later than the copies of others all the same, so they will be left
-    /// out. Returns whether it would have been written otherwise.
+    /// cannot be encoded. The entry still supersedes older copies of others, so they will be left
+    /// out. Returns whether the entry would have been written otherwise.
     pub fn leave_out(&mut self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         self.0.leave_out(kind, key, written_at)
     }
 
-    /// Whether an entry with these bytes as its key was deleted since it was written. Of an eager
-    /// key only its program can say more.
+    /// Whether an entry with these bytes as its key was deleted since its writing. Of an eager key,
+    /// only its program can say more.
     pub fn is_deleted(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         self.0.is_deleted(kind, key, written_at)
     }
 
-    /// Whether this process may have deleted an entry of theirs that it does not have. If so, the
-    /// entry is counted in [`Merged::unsure`].
+    /// Whether this process may have deleted an entry of theirs that it lacks. If so, the entry is
+    /// counted in [`Merged::unsure`].
     pub fn may_have_deleted(&mut self, written_at: u64) -> bool {
         self.0.merge.as_mut().is_some_and(|merge| merge.may_have_deleted(written_at))
     }
@@ -326,7 +326,7 @@ impl Output {
         }
     }
 
-    /// How many eager records of theirs there is room for, as far as that is known before the
+    /// The number of eager records of theirs for which there is room, as far as known before the
     /// entries of this process are written. Eager records are colder than all other entries.
     pub fn room_for_eager(&self) -> usize {
         self.0.merge.as_ref().map_or(0, |merge| merge.room_for_eager())
@@ -340,8 +340,8 @@ impl Output {
         self.0.copy_eager(record)
     }
 
-    /// All entries of this process are written: copies as many of the entries of theirs that were
-    /// passed over as there is room for after all, and drops the others.
+    /// Called when all entries of this process are written: copies as many of the passed-over
+    /// entries of theirs as there is room for, and drops the rest.
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -424,7 +424,7 @@ impl Filling {
     ///
     /// # Errors
     /// Those of [`Writer::finish`]; and [`Io`](DiskErrorKind::Io) if a part of theirs could not be
-    /// read, since its entries would be lost. (Damaged entries of theirs are lost anyway.)
+    /// read, because its entries would be lost. (Damaged entries of theirs are lost anyway.)
     pub fn finish(self) -> Result<Finished, DiskError> {
         let Self(Parts { mut writer, merge, lock }) = self;
         let Some(merge) = merge else {
@@ -452,7 +452,7 @@ pub struct Finished {
     /// The file.
     pub saved: Saved,
     /// The new file, in which the entries that were [carried](Output::carry) over have their old
-    /// ranks; see [`Writer::finish_and_open`] for the saves that have none.
+    /// ranks; see [`Writer::finish_and_open`] for saves without a successor.
     pub successor: Option<Snapshot>,
     /// The result of the merge, if the save merged.
     pub merged: Option<Merged>,

@@ -4,8 +4,8 @@ use crate::compress::Compression;
 use crate::secret::Secret;
 use crate::trust::Owners;
 
-/// What [`CacheFile`](crate::CacheFile) keeps besides the place of the file. Its methods say what
-/// each setting means.
+/// The settings of a [`CacheFile`](crate::CacheFile), besides the place of the file. The methods
+/// there define each setting.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// `None`: files of every version are opened.

@@ -1,17 +1,17 @@
-//! An opened file. Opening reads the header page and nothing else; everything else is read when it
-//! is asked for, with positioned reads, and checked each time. So a file that is cut, overwritten
-//! or failing underneath is misses.
+//! An opened file. Opening reads only the header page. Everything else is read on demand, with
+//! positioned reads, and checked at each read. So a file that is truncated, overwritten or failing
+//! while it is open causes misses.
 //!
-//! Rules that the parts of this module share:
-//! 1. A look-up never fails. What cannot be read or does not verify is not there, and is counted in
-//!    [`Damage`].
-//! 2. A bucket that was not there once is dead for the life of the snapshot (`damage.rs`), and so
-//!    is a tail of the eager records. Every way to see an entry, reading all included, respects
-//!    that, also behind a move (`moved.rs`). Otherwise a caller that deleted a key it could not see
-//!    would see it return.
-//! 3. This module does not know what time it is; it hands deadlines out.
-//! 4. Memory follows what was read and verified, not what the header or a record claims: a file may
-//!    be nearly all holes, and as long as it likes.
+//! Rules shared by the parts of this module:
+//! 1. A look-up never fails. Data that cannot be read or does not verify counts as absent, and is
+//!    counted in [`Damage`].
+//! 2. A bucket that was unreadable once is dead for the life of the snapshot (`damage.rs`), and so
+//!    is a tail of the eager records. Every way to see an entry, including reading all, respects
+//!    this, also after a move (`moved.rs`). Otherwise, a caller that deleted a key it could not see
+//!    would see the key return.
+//! 3. This module does not know the time; it returns deadlines.
+//! 4. Memory follows data that was read and verified, not the claims of the header or a record: a
+//!    file may be nearly all holes, and of any length.
 
 mod damage;
 mod deadlines;
@@ -52,11 +52,12 @@ use damage::DamageLog;
 
 /// Units up to this length are read as a whole before they are checked.
 const UNCHECKED_BYTES: usize = 16 << 20;
-/// Longer ones are checked in pieces of this length first.
+/// Longer units are checked first, in pieces of this length.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// An opened cache file. Cloning it is cheap and shares the file; all reads take `&self`. With
-/// ranks of their own it is what has moved there of another one (`moved.rs`).
+/// An opened cache file. Clones are cheap and share the file; all reads take `&self`. A snapshot
+/// with ranks of its own contains the entries that have moved into this file from an earlier file
+/// (`moved.rs`).
 #[derive(Clone)]
 pub struct Snapshot(Arc<Inner>, Option<Arc<Ranks>>);
 
@@ -68,12 +69,12 @@ struct Inner {
     seal: Seal,
     hasher: KeyHasher,
     damage: Arc<DamageLog>,
-    /// Read when the first value needs it; `None` in it if there is none that is sound.
+    /// Read when the first value needs it; `None` inside if the file has no valid dictionary.
     dictionary: OnceLock<Option<Arc<Dictionary>>>,
 }
 
 impl Snapshot {
-    /// What `ranks` names of a file that this program has just written.
+    /// The entries named by `ranks`, in a file that this program has just written.
     pub(crate) fn written(
         file: Box<dyn VfsFile>,
         path: PathBuf,
@@ -94,14 +95,14 @@ impl Snapshot {
         Self(Arc::new(inner), Some(Arc::new(ranks)))
     }
 
-    /// The number of entries, damaged ones included; of a snapshot that has moved, how many there
-    /// were when it was opened first. Ranks go from 0, the coldest, to one below this.
+    /// The number of entries, including damaged entries; for a snapshot that has moved, the number
+    /// when it was first opened. Ranks go from 0, the coldest, to one below this number.
     pub fn len(&self) -> u32 {
         self.1.as_ref().map_or(self.0.header.entries, |ranks| ranks.count())
     }
 
-    /// The rank by which the user knows an entry that the file has under `here`; `None` if it is
-    /// not in this snapshot.
+    /// The rank known to the user of the entry with the rank `here` in the file; `None` if the
+    /// entry is not in this snapshot.
     pub(crate) fn known_rank(&self, here: u32) -> Option<u32> {
         match &self.1 {
             None => Some(here),
@@ -120,7 +121,7 @@ impl Snapshot {
     }
 
     /// No write and no delete in the file has a later time, in nanoseconds since the Unix epoch;
-    /// zero if the file does not say when anything was written.
+    /// zero if the file has no times of writing.
     pub fn written_until(&self) -> u64 {
         self.0.header.written_until
     }
@@ -135,17 +136,18 @@ impl Snapshot {
         &self.0.header.version
     }
 
-    /// What wrote the file, in words.
+    /// A description of the program that wrote the file.
     pub fn producer(&self) -> &str {
         &self.0.header.producer
     }
 
-    /// What tells this file from every other, older and newer ones at the same path included.
+    /// Distinguishes this file from every other file, including older and newer files at the same
+    /// path.
     pub fn file_id(&self) -> [u8; 16] {
         self.0.header.file_id
     }
 
-    /// Whether the file was written with a secret, so that every part of it that is read is checked
+    /// Whether the file was written with a secret, so that every part that is read is checked
     /// against forgery.
     pub fn has_mac(&self) -> bool {
         self.seal().has_mac()
@@ -166,23 +168,23 @@ impl Snapshot {
         self.0.header.deadlines
     }
 
-    /// The path it was opened at.
+    /// The path at which the file was opened.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// What could not be read or did not verify so far.
+    /// The units that could not be read or did not verify so far.
     pub fn damage(&self) -> Damage {
         self.0.damage.so_far()
     }
 
-    /// Reads all entries from the coldest to the one used last.
+    /// Reads all entries from the coldest to the most recently used.
     pub fn records(&self) -> Records {
         Records::new(self.clone())
     }
 
-    /// Whether there are eager records: entries that no look-up finds and that [`len`](Self::len)
-    /// and [`records`](Self::records) leave out. Whoever wants them reads them all, with
+    /// Whether there are eager records: entries that no look-up finds, and that [`len`](Self::len)
+    /// and [`records`](Self::records) leave out. Callers that need them read all of them, with
     /// [`eager`](Self::eager).
     pub fn has_eager(&self) -> bool {
         self.0.header.eager_section.is_some()
@@ -193,13 +195,13 @@ impl Snapshot {
         self.0.header.eager_section.map_or(0, |section| section.bytes)
     }
 
-    /// Reads all eager records from the coldest to the one used last.
+    /// Reads all eager records from the coldest to the most recently used.
     pub fn eager(&self) -> EagerRecords {
         EagerRecords::new(self.clone())
     }
 
-    /// What was deleted. If that cannot be read or does not verify, everything may have been that
-    /// was written before the file was.
+    /// The tombstones. If they cannot be read or do not verify, everything written before the file
+    /// may have been deleted.
     pub fn tombstones(&self) -> Tombstones {
         self.read_tombstones().unwrap_or_else(|| Tombstones::unknown(self.saved_at()))
     }
@@ -243,9 +245,9 @@ impl Snapshot {
         page_offset(self.0.header.deadline_section.offset, page)
     }
 
-    /// Whether a unit of this length may be read as a whole: it is short, or it is sound, which is
-    /// found out piece by piece. A length that a file claims, and that its holes make room for,
-    /// must not become memory (rule 4).
+    /// Whether a unit of this length may be read as a whole: it is short, or it was found to be
+    /// valid piece by piece. A length that a file claims, and that its holes make room for, must
+    /// not become memory (rule 4).
     pub(crate) fn may_be_held(&self, offset: u64, len: usize) -> bool {
         len <= UNCHECKED_BYTES || self.is_sound(offset, len).unwrap_or(false)
     }
@@ -273,9 +275,9 @@ impl Snapshot {
         Some(check.matches(checksum, tag))
     }
 
-    /// The number of the first page, of those of a section from `page` on, that is not all in a
-    /// hole; `count` if there is none. Asked behind a page that does not verify, so that a file
-    /// with large holes takes no time.
+    /// The number of the first page of a section, from `page` on, that is not completely in a hole;
+    /// `count` if there is none. Called after a page that does not verify, so that large holes cost
+    /// no time.
     pub(crate) fn skip_hole(&self, section: u64, page: u32, count: u32) -> u32 {
         let Ok(data) = self.0.file.data_from(page_offset(section, page)) else { return page };
         let pages = data.saturating_sub(section).checked_div(PAGE_BYTES as u64).unwrap_or(0);
@@ -283,7 +285,7 @@ impl Snapshot {
     }
 
     /// Fills the buffer from the file; `false`, and counted, if the system reports an error or the
-    /// file ends before.
+    /// file is too short.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
         match read_exact_at(&*self.0.file, buffer, offset) {
             Ok(()) => true,
@@ -304,7 +306,7 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// Where page number `page` of a section stands; both were checked against the file's length at
+/// The position of page number `page` of a section; both were checked against the file's length at
 /// open.
 fn page_offset(section: u64, page: u32) -> u64 {
     u64::from(page).saturating_mul(PAGE_BYTES as u64).saturating_add(section)

@@ -1,36 +1,36 @@
-//! Tombstones: deleted and overwritten keys, with times, so that a process that has not seen a
-//! delete does not save the deleted entry again (file format, section 10).
+//! Tombstones: the deleted keys with their times, so that a process that does not know of a delete
+//! does not save the entry again (file format, section 10).
 //!
 //! Rules:
-//! 1. An entry whose key has a tombstone is deleted, unless the entry was written later than the
-//!    time of the tombstone. The same holds for *cleared at*, which is a tombstone of every key.
-//! 2. When a delete is forgotten, because it is old or because the list is full, the *floor* rises
-//!    to its time. An entry not later than the floor, and missing on this side, may have been
-//!    deleted here.
-//! 3. An *overwritten* key has a tombstone too. Its time T means: a copy written at or before T is
-//!    older than a write that no file holds; drop the copy. When the list is full, the oldest
-//!    overwritten keys are forgotten, and the floor stays. An older value may then return, which is
-//!    better than the loss of a value that is not older. Overwritten keys never displace deletes.
-//! 4. A time of zero is no time: nothing was cleared, nothing was forgotten. An entry without a
-//!    time of writing has that time, and is older than everything.
+//! 1. an entry whose key has a tombstone is deleted, unless it was written after the tombstone's
+//!    time. *Cleared at* acts as a tombstone of every key;
+//! 2. a tombstone that is forgotten, because of age or number, raises the *floor*: an entry that is
+//!    not later than the floor and that this side does not have may have been deleted here;
+//! 3. an *overwritten* key has a tombstone too. Its time T means: a copy written at or before T is
+//!    older than a write that no file holds; drop the copy. Overwritten keys are remembered while
+//!    there is room, and forgotten without a trace: an older value may then come back, which is
+//!    better than losing a value that is not older. So overwritten keys neither raise the floor nor
+//!    displace a delete;
+//! 4. a time of zero is no time: nothing was cleared, nothing forgotten. An entry without a time of
+//!    writing has this time, and is older than everything.
 //!
 //! An example of rule 3. A process writes `a` at 5, and evicts the entry before a save. The file
-//! still has `a` from 3. The save records `a` as overwritten at 4, so every copy from 3 or 4 is
-//! dropped, in all processes, and a copy from 6 stays.
+//! still has `a` from 3. The save records `a` as overwritten at 4: copies from 3 or 4 are dropped
+//! in every process, and a copy from 6 stays.
 
 use std::collections::BTreeMap;
 
 use crate::format::Fields;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
-/// The most keys in the list of deletes, and in the list of overwritten keys.
+/// The most keys that are kept: this many deleted keys, and this many overwritten keys.
 ///
 /// The bound does not depend on `maxsize`. An overwritten key is needed until every other process
-/// has saved once more; then each process knows from its own save that its older entry is
-/// superseded (see `merge::learned`). Between two saves of one process, every other process may add
-/// all writes lost since its last save, however few entries it holds at a time. A bound by
-/// `maxsize` would forget the keys of a busy small cache before the other processes have saved, and
-/// older values would return.
+/// has saved once more: from then on, a process knows by itself that its older entry is superseded
+/// (see `merge::learned`). Between two saves of a process, each other process may add the writes
+/// that it lost since its own last save, however few entries it holds at a time. A bound by
+/// `maxsize` would forget a busy small cache's keys before the other processes have saved, and an
+/// older value would come back.
 const MOST: usize = 1 << 16;
 
 #[cfg(any(test, feature = "fake"))]
@@ -39,7 +39,7 @@ thread_local! {
     pub(crate) static MOST_DELETES: std::cell::Cell<usize> = const { std::cell::Cell::new(MOST) };
 }
 
-/// The most keys that were deleted and are kept.
+/// The most deleted keys that are kept.
 fn most_deletes() -> usize {
     #[cfg(any(test, feature = "fake"))]
     return MOST_DELETES.get();
@@ -47,11 +47,11 @@ fn most_deletes() -> usize {
     MOST
 }
 
-/// How long one is kept: a week, in nanoseconds.
+/// How long a tombstone is kept: a week, in nanoseconds.
 const KEPT: u64 = 7 * 24 * 3600 * 1_000_000_000;
 const IS_EAGER: u8 = 1;
 const IS_OVERWRITTEN: u8 = 2;
-/// What a tombstone takes besides its key.
+/// The size of a tombstone besides its key.
 const ROW_BYTES: usize = 1 + 4 + 8;
 
 /// How equal keys are told.
@@ -63,7 +63,7 @@ pub enum KeyKind {
     Eager,
 }
 
-/// What was deleted or overwritten, and when, in nanoseconds since the Unix epoch.
+/// The deleted and overwritten keys, with times in nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tombstones {
     cleared_at: u64,
@@ -127,7 +127,8 @@ impl Keys {
         }
     }
 
-    /// Forgets what is not later than `time`; the latest of those, zero if there was none.
+    /// Forgets tombstones that are not later than `time`; returns the latest of them, zero if there
+    /// were none.
     fn forget_until(&mut self, time: u64) -> u64 {
         let last = self.times().filter(|it| *it <= time).max().unwrap_or(0);
         if last > 0 {
@@ -137,8 +138,8 @@ impl Keys {
         last
     }
 
-    /// Forgets the older half and more, if there are too many; the latest of those, zero if there
-    /// are not.
+    /// If there are too many, forgets the older half and more; returns the latest forgotten time,
+    /// zero if none.
     fn forget_beyond(&mut self, most: usize) -> u64 {
         if self.len() <= most {
             return 0;
@@ -177,13 +178,13 @@ impl Tombstones {
         self.floor
     }
 
-    /// The latest time in it.
+    /// The latest time in the tombstones.
     pub(crate) fn latest(&self) -> u64 {
         let keys = self.deleted.times().chain(self.overwritten.times()).max().unwrap_or(0);
         keys.max(self.cleared_at).max(self.floor)
     }
 
-    /// The latest delete of a key that is listed; zero: there is none.
+    /// The latest listed delete of a key; zero: there is none.
     pub(crate) fn latest_delete(&self) -> u64 {
         self.latest_delete_until(u64::MAX)
     }
@@ -193,7 +194,7 @@ impl Tombstones {
         self.deleted.times().filter(|it| *it <= time).max().unwrap_or(0)
     }
 
-    /// Notes that a key was deleted at `time`.
+    /// Records that a key was deleted at `time`.
     pub fn delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_err() {
             return; // no file can hold it
@@ -202,26 +203,26 @@ impl Tombstones {
         self.floor = self.floor.max(self.deleted.forget_beyond(most_deletes()));
     }
 
-    /// Notes that a key was written after `time`, and that this is not to be had any more.
+    /// Records that a key was written after `time`, and that the written value is lost.
     pub fn overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         self.hide(kind, key, time);
         self.overwritten.forget_beyond(MOST);
     }
 
-    /// The same, and nothing is forgotten for it.
+    /// The same, without forgetting another key.
     pub(crate) fn hide(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_ok() && time > self.deleted_at(kind, key) {
             self.overwritten.raise(kind, key, time);
         }
     }
 
-    /// Notes that everything was deleted at `time`.
+    /// Records that everything was deleted at `time`.
     pub fn clear(&mut self, time: u64) {
         self.cleared_at = self.cleared_at.max(time);
         self.drop_cleared();
     }
 
-    /// Notes that something was deleted at `time` of which there is no telling what it was.
+    /// Records that an unknown key was deleted at `time`.
     pub fn delete_unknown(&mut self, time: u64) {
         self.floor = self.floor.max(time);
     }
@@ -231,15 +232,15 @@ impl Tombstones {
         self.deleted.get(kind, key).max(self.overwritten.get(kind, key)).max(self.cleared_at)
     }
 
-    /// Whether an entry that was written at `written_at` was deleted or overwritten since. At the
-    /// same time counts as since.
+    /// Whether an entry written at `written_at` was deleted or overwritten since. The same time
+    /// counts as since.
     pub fn covers(&self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         let deleted_at = self.deleted_at(kind, key);
         deleted_at != 0 && written_at <= deleted_at
     }
 
-    /// Whether an entry that was written at `written_at`, and that this side does not have, may
-    /// have been deleted here.
+    /// Whether an entry written at `written_at`, and missing on this side, may have been deleted
+    /// here.
     pub fn may_cover(&self, written_at: u64) -> bool {
         self.floor != 0 && written_at <= self.floor
     }
@@ -256,8 +257,8 @@ impl Tombstones {
         self.deleted.of(kind).iter().map(|(key, time)| (&**key, *time))
     }
 
-    /// Takes in what another one knows. Nothing is forgotten for that, for it may not have been
-    /// applied yet: see `forget_beyond`.
+    /// Takes in the tombstones of another side. Nothing is forgotten for them, because they may not
+    /// have been applied yet: see `forget_beyond`.
     pub fn join(&mut self, other: &Self) {
         self.floor = self.floor.max(other.floor);
         self.cleared_at = self.cleared_at.max(other.cleared_at);
@@ -266,7 +267,7 @@ impl Tombstones {
         self.drop_cleared();
     }
 
-    /// Forgets what another one, which was made of this one earlier, knows as well.
+    /// Forgets the tombstones that are also in `other`, an earlier copy of this.
     pub fn subtract(&mut self, other: &Self) {
         self.deleted.subtract(&other.deleted);
         self.overwritten.subtract(&other.overwritten);
@@ -275,7 +276,7 @@ impl Tombstones {
         }
     }
 
-    /// What was noted since another one was made of this one.
+    /// The tombstones recorded since `other` was copied from this.
     #[must_use]
     pub fn since(mut self, other: &Self) -> Self {
         self.subtract(other);
@@ -285,14 +286,14 @@ impl Tombstones {
         self
     }
 
-    /// Forgets what is older than a week at `now`.
+    /// Forgets tombstones that are older than a week at `now`.
     pub fn forget_old(&mut self, now: u64) {
         let until = now.saturating_sub(KEPT);
         self.floor = self.floor.max(self.deleted.forget_until(until));
         self.overwritten.forget_until(until);
     }
 
-    /// Drops what is not later than the clearing, which says it all.
+    /// Drops tombstones that are not later than *cleared at*, which covers them.
     fn drop_cleared(&mut self) {
         self.deleted.forget_until(self.cleared_at);
         self.overwritten.forget_until(self.cleared_at);
@@ -304,7 +305,7 @@ impl Tombstones {
         self.overwritten.forget_beyond(MOST);
     }
 
-    /// The section as it will stand at `offset`.
+    /// The section for the position `offset`.
     pub(crate) fn encode(self, seal: Seal, offset: u64) -> Vec<u8> {
         let mut bytes = vec![0; CHECKSUM_BYTES];
         bytes.extend_from_slice(&u32::try_from(self.len()).unwrap_or(u32::MAX).to_le_bytes());

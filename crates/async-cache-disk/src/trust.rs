@@ -1,21 +1,21 @@
-//! Decides whether the file at a path may be read, by its owner and by the users who can write to
-//! it. The writer of a cache file decides what values a cache serves, and in Python which code
-//! runs. `docs/trust.md` has the reasons.
+//! Decides whether the file at a path may be read, by its owner and by the users with write access.
+//! The writer of a cache file decides which values a cache serves, and in Python which code runs.
+//! `docs/trust.md` has the reasons.
 //!
 //! Rules:
-//! 1. A file is read if this user or root owns it and nobody else can write to it. The opened file
-//!    is asked, not its path, so that nothing can be exchanged in between.
+//! 1. A file is read if this user or root owns it and no other user can write to it. The check is
+//!    on the opened file, not on its path, so that nothing can be exchanged in between.
 //! 2. A symlink is followed if other users cannot have put it there: its folder belongs to this
-//!    user or root, and not everybody can write to the folder. Links are followed one by one, here,
-//!    and the file opened in the end must not be a link.
+//!    user or root, and not everybody can write to the folder. Links are followed here, step by
+//!    step, and the file opened in the end must not be a link.
 //! 3. A file with several names is refused where others can give it names: another file of this
 //!    user may have been put there.
-//! 4. Where the system has no owners (not on Unix) every file is read.
-//! 5. A file that its group can write to is read with a secret, and removed without one. The tags
-//!    prove who wrote its contents. They do not prove that it is the newest file, but the group
-//!    could put an old file into the folder just as well, and the folder's group is trusted. Files
-//!    that everybody can write to, and other users' files, are refused also with a secret, as such
-//!    folders are.
+//! 4. Where the system has no owners (not on Unix), every file is read.
+//! 5. A file that its group can write to is read with a secret, and refused without a secret. The
+//!    tags prove who wrote the contents. They do not prove that the file is the newest, but the
+//!    group could put an old file into the folder just as well, and the folder's group is trusted.
+//!    Files that everybody can write to, and other users' files, are refused even with a secret,
+//!    because such folders are refused too.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,9 +41,9 @@ pub(crate) enum Owners {
     Anybody,
 }
 
-/// A path and the place where it leads, with its symlinks resolved once. Every step of an operation
-/// uses the same place: the lock, the file that is read, the temporary file and the rename are of
-/// one file.
+/// A path and its target, with symlinks resolved once. Every step of an operation uses the same
+/// place: the lock, the file that is read, the temporary file and the rename belong to the same
+/// file.
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     pub(crate) vfs: Arc<dyn Vfs>,
@@ -51,7 +51,7 @@ pub(crate) struct Site {
     pub(crate) path: PathBuf,
     /// The place of the file itself, or of the link that is not followed.
     pub(crate) place: PathBuf,
-    /// Why the link at the place is not followed, if there is one.
+    /// Why the link at the place is not followed, if there is a link.
     refusal: Option<String>,
 }
 
@@ -77,7 +77,7 @@ impl Site {
                 Ok(Some(link)) => link,
                 Ok(None) => return Ok(site(place, None)),
                 Err(error) if is_nothing_there(&error) => return Ok(site(place, None)),
-                // No file can ever have such a name: it is too long, or has a NUL in it.
+                // No file can ever have such a name: it is too long, or contains a NUL.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -104,7 +104,8 @@ impl Site {
         Ok(site(place, Some(what.to_owned())))
     }
 
-    /// Opens the file at the place, if it can be trusted; `None` if there is none, or an empty one.
+    /// Opens the file at the place, if it can be trusted; `None` if there is no file, or an empty
+    /// file.
     ///
     /// # Errors
     /// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile) and
@@ -148,7 +149,7 @@ fn refuse_other_kinds(metadata: &Metadata, path: &Path) -> Result<(), DiskError>
     }
 }
 
-/// Why a file is not trusted, and what to do about it.
+/// Why a file is not trusted, and the remedy.
 fn distrust(vfs: &dyn Vfs, place: &Path, file: &Metadata, owners: Owners) -> Option<String> {
     let others_write = match owners {
         Owners::Trusted => 0o022,
@@ -181,10 +182,10 @@ fn distrust(vfs: &dyn Vfs, place: &Path, file: &Metadata, owners: Owners) -> Opt
     })
 }
 
-/// Which users besides this one and root can put files into a folder: everybody, or the folder's
-/// owner. A group is trusted, because many systems give every user a group of their own.
+/// The users besides this user and root that can put files into a folder: everybody, or the
+/// folder's owner. A group is trusted, because many systems give every user a group of their own.
 fn why_others_may_change(vfs: &dyn Vfs, folder: &Path) -> Option<String> {
-    // In a folder that cannot be looked at, nothing can be opened either.
+    // In a folder without read access, nothing can be opened either.
     let (ownership, user) = (vfs.metadata(folder).ok()?.ownership?, vfs.user()?);
     if ownership.mode & 0o002 != 0 {
         return Some("everybody can write to".to_owned());

@@ -1,9 +1,9 @@
-//! Walks a whole file and lists everything that is wrong with it.
+//! Walks a whole file and lists every fault.
 //!
-//! It reads more strictly than a [`Snapshot`] does and also finds what costs nothing today, such as
-//! gaps that are not zero: in a file without findings every byte is what a writer wrote. Memory: 40
-//! bytes for each entry that is there; what the header counts costs nothing (rule 4 of `snapshot`).
-//! Holes are passed quickly, and large gaps are not read.
+//! The walk reads more strictly than a [`Snapshot`] does and also finds harmless deviations, such
+//! as gaps that are not zero: in a file without findings, every byte is as a writer wrote it.
+//! Memory: 40 bytes for each existing entry; the counts of the header cost nothing (rule 4 of
+//! `snapshot`). Holes are passed quickly, and large gaps are not read.
 
 use std::path::Path;
 
@@ -13,33 +13,34 @@ use crate::format::header::Section;
 use crate::format::page::{PAGE_BYTES, Page, page_items};
 use crate::snapshot::{EagerStep, Scratch, Snapshot, Window, unpack};
 
-/// Findings beyond these are counted and not listed, so that a file full of nonsense does not fill
-/// the memory.
+/// Further findings are counted and not listed, so that a file full of nonsense does not fill the
+/// memory.
 const MOST_LISTED: usize = 1000;
 /// A writer leaves less than a page of the file system between two sections. Larger gaps are
 /// findings without being read.
 const MOST_GAP_BYTES: u64 = 1 << 16;
 
-/// What kind of thing is wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
     /// A record does not verify: its entry is lost.
     Record,
-    /// A record is sound, but a look-up does not reach it: its entry is lost.
+    /// A record is valid, but a look-up does not reach it: its entry is lost.
     Unreachable,
-    /// A bucket of the index does not verify or contradicts itself: the entries it names are lost.
+    /// A bucket of the index does not verify or contradicts itself: the entries named in it are
+    /// lost.
     Bucket,
     /// A page of deadlines does not verify: its entries are reclaimed late.
     DeadlinePage,
-    /// An eager record does not verify: its entry is lost, and those behind it.
+    /// An eager record does not verify: its entry is lost, and so are the entries behind it.
     Eager,
-    /// What was deleted does not verify: the next save that merges leaves out more than it must.
+    /// The tombstones do not verify: the next save that merges leaves out more than it must.
     Tombstones,
     /// A deadline does not fit its record, or is out of order: an entry may be reclaimed early or
     /// late.
     Deadline,
-    /// The header's counts are not what is in the file.
+    /// The header's counts differ from the content of the file.
     Count,
     /// The compression dictionary does not verify: the entries that need it are lost.
     Dictionary,
@@ -49,18 +50,18 @@ pub enum FindingKind {
     Trailing,
 }
 
-/// One thing that is wrong.
+/// A fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of thing it is.
+    /// The kind of the fault.
     pub kind: FindingKind,
     /// Where in the file, in bytes from its start.
     pub offset: u64,
-    /// What exactly, in words.
+    /// A description of the fault.
     pub what: String,
 }
 
-/// What [`CacheFile::verify`](crate::CacheFile::verify) found.
+/// The result of [`CacheFile::verify`](crate::CacheFile::verify).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -72,10 +73,10 @@ pub struct Report {
     pub sound_entries: u32,
     /// How many eager records, which the header does not count, verify.
     pub sound_eager: u64,
-    /// What is wrong, in the order of the walk: dictionary, index, records, deadlines, eager
-    /// records, the rest. At most the first thousand.
+    /// The faults, in the order of the walk: dictionary, index, records, deadlines, eager records,
+    /// the rest. At most the first thousand.
     pub findings: Vec<Finding>,
-    /// How many things are wrong, those not listed included.
+    /// The number of faults, including those not listed.
     pub finding_count: u64,
 }
 
@@ -103,7 +104,7 @@ pub(crate) fn missing(path: &Path) -> DiskError {
     DiskError::new(DiskErrorKind::Missing, path, "there is no snapshot")
 }
 
-/// Reads all of a file and lists what is wrong with it.
+/// Reads a whole file and lists its faults.
 pub(crate) fn walk(snapshot: &Snapshot) -> Report {
     let mut walk = Walk {
         report: Report {
@@ -131,7 +132,7 @@ pub(crate) fn walk(snapshot: &Snapshot) -> Report {
 struct Walk<'s> {
     snapshot: &'s Snapshot,
     report: Report,
-    /// Offset and rank of what the index names, ascending once the index was walked.
+    /// Offset and rank of the records named by the index, ascending once the index was walked.
     named: Vec<(u64, u32)>,
     /// The entries whose records verify. Ascending by rank, each once, once the records were
     /// walked.
@@ -141,7 +142,7 @@ struct Walk<'s> {
 /// An entry whose record verifies.
 struct Seen {
     rank: u32,
-    /// Whether a look-up reaches it.
+    /// Whether a look-up reaches the record.
     is_reached: bool,
     deadline: Option<u64>,
 }
@@ -191,8 +192,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Walks the section from record to record, and behind one that does not verify goes on where
-    /// the index says.
+    /// Walks the section from record to record. Behind a record that does not verify, the walk
+    /// continues where the index says.
     fn records(&mut self) {
         let section = self.snapshot.header().record_section;
         let named = std::mem::take(&mut self.named);
@@ -223,8 +224,8 @@ impl Walk<'_> {
             }
         }
         named.for_each(|missed| self.inside(missed));
-        // A broken index may give one rank to two records: then it is one entry, with the deadline
-        // of the latter.
+        // A broken index may give the same rank to two records: then they are a single entry, with
+        // the deadline of the latter.
         self.seen.sort_by_key(|seen| seen.rank);
         self.seen.dedup_by(|later, seen| {
             let is_same = later.rank == seen.rank;
@@ -312,7 +313,8 @@ impl Walk<'_> {
         let own = place.ok().and_then(|place| self.seen.get(place)).and_then(|seen| seen.deadline);
         match own {
             Some(own) if own == deadline => {}
-            // A record that is lost or has none; the first was reported with the record.
+            // A record that is lost, or a rank without a record; the former was reported with the
+            // record.
             None if rank < self.snapshot.len() && self.report.finding_count > 0 => {}
             _ => {
                 let what = format!("the deadline listed for rank {rank} is not the one in its record");

@@ -1,7 +1,9 @@
-//! All that this crate asks of a file system, and nothing else touches one: so the crash tests see every call.
+//! Every call of this crate to a file system, and nothing else touches one: so the crash tests see
+//! every call.
 //!
-//! The traits promise what POSIX promises and no more: a write or a rename is durable only after the sync of the file or
-//! of the directory; until then a power loss may keep or lose each of them independently.
+//! The traits promise what POSIX promises and no more: a write or a rename is durable only after
+//! the sync of the file or of the directory; until then, a power loss may keep or lose each of them
+//! independently.
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 pub use real::RealDisk;
 
-/// What stands at a path.
+/// The kind of file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -26,27 +28,27 @@ pub enum FileKind {
     Other,
 }
 
-/// What is known of a path without opening it.
+/// The metadata of a path, read without opening the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
-    /// What it is, links followed.
+    /// The kind, with links followed.
     pub kind: FileKind,
     /// Its length in bytes.
     pub bytes: u64,
-    /// The time since it was last written. Zero if that lies in the future or is not known.
+    /// The time since the last write. Zero if the write is in the future or unknown.
     pub age: Duration,
-    /// Whose it is; `None` where the system has no owners.
+    /// The ownership; `None` where the system has no owners.
     pub ownership: Option<Ownership>,
 }
 
-/// Whose a file or a folder is, and who may write to it.
+/// The owner of a file or a folder, and its permissions to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
-    /// The number of the user who owns it.
+    /// The number of the owning user.
     pub owner: u32,
     /// The permission bits, as `chmod` takes them.
     pub mode: u32,
-    /// How many names (hard links) it has.
+    /// The number of names (hard links).
     pub links: u64,
 }
 
@@ -55,140 +57,148 @@ pub trait Vfs: Send + Sync + Debug {
     /// Opens an existing file for reading.
     ///
     /// # Errors
-    /// What the system reports; `NotFound` if there is none.
+    /// The system's error; `NotFound` if there is no file.
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
 
     /// Opens an existing file for reading, but `None` if a symlink stands at the path.
     ///
     /// # Errors
-    /// What the system reports; `NotFound` if there is nothing.
+    /// The system's error; `NotFound` if there is nothing.
     fn open_no_follow(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>>;
 
-    /// Opens an existing file in order to lock it, but `None` if a symlink stands at the path: for reading and writing if
-    /// that is allowed, since some file systems (NFS) lock only files that are open for writing; else for reading.
+    /// Opens an existing file in order to lock it, but `None` if a symlink stands at the path.
+    /// Opens for reading and writing if allowed, because some file systems (NFS) lock only files
+    /// that are open for writing; else for reading.
     ///
     /// # Errors
-    /// What the system reports; `NotFound` if there is nothing.
+    /// The system's error; `NotFound` if there is nothing.
     fn open_to_lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsFile>>> {
         self.open_no_follow(path)
     }
 
-    /// Where the symlink at a path leads, as it says it; `None` if what stands there is no symlink.
+    /// The target of the symlink at a path, as stored in the link; `None` if the path is not a
+    /// symlink.
     ///
     /// # Errors
-    /// What the system reports; `NotFound` if there is nothing.
+    /// The system's error; `NotFound` if there is nothing.
     fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>>;
 
-    /// The number of the user as whom this process opens files; `None` where the system has no owners.
+    /// The number of the user as which this process opens files; `None` where the system has no
+    /// owners.
     fn user(&self) -> Option<u32>;
 
     /// Creates a file that only its owner may read and write (mode 0600), for reading and writing.
     ///
     /// # Errors
-    /// `AlreadyExists` if anything stands there; else what the system reports.
+    /// `AlreadyExists` if anything stands there; else the system's error.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
 
-    /// Tells what stands at a path.
+    /// Returns the metadata of a path.
     ///
     /// # Errors
-    /// What the system reports; `NotFound` if nothing does.
+    /// The system's error; `NotFound` if there is nothing.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
 
-    /// Names everything in a directory.
+    /// Returns the names in a directory.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
 
-    /// Renames a file atomically, over whatever file has that name.
+    /// Renames a file atomically, replacing an existing file with the new name.
     ///
     /// # Errors
-    /// What the system reports; nothing has changed then.
+    /// The system's error; nothing has changed then.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates one directory.
+    /// Creates a directory.
     ///
     /// # Errors
-    /// `AlreadyExists` if anything stands there; else what the system reports.
+    /// `AlreadyExists` if anything stands there; else the system's error.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes what was created, renamed and removed in a directory durable.
+    /// Makes creations, renames and removals in a directory durable.
     ///
     /// # Errors
-    /// What the system reports; nothing may be claimed to be durable then.
+    /// The system's error; nothing may be claimed to be durable then.
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
 }
 
-/// An open file. All calls take a position, so that threads share one handle.
+/// An open file. All calls take a position, so threads can share a handle.
 pub trait VfsFile: Send + Sync + Debug {
-    /// Reads at a position; fewer bytes than asked for only at the end of the file, or by the system's leave.
+    /// Reads at a position; returns fewer bytes than requested only at the end of the file, or when
+    /// the system does so.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes at a position and tells how many bytes were taken.
+    /// Writes at a position and returns the number of written bytes.
     ///
     /// # Errors
-    /// What the system reports; `StorageFull` if there is no room.
+    /// The system's error; `StorageFull` if there is no room.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
     /// Makes the file's contents durable.
     ///
     /// # Errors
-    /// What the system reports; nothing may be claimed to be durable then, nor after a later sync that succeeds.
+    /// The system's error; nothing may be claimed to be durable then, nor after a later sync that
+    /// succeeds.
     fn sync(&self) -> io::Result<()>;
 
     /// The length of the file in bytes.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn bytes(&self) -> io::Result<u64>;
 
-    /// Where the first byte at or behind an offset is that was ever written, `u64::MAX` if there is none: what is before it
-    /// is a hole, and reads as zeros. A file system that cannot tell says `offset`. Only ever used to pass holes quickly.
+    /// The first offset, from `offset` on, with data that was ever written, `u64::MAX` if there is
+    /// none: everything before it is a hole, and reads as zeros. A file system without this
+    /// information returns `offset`. Used only to pass holes quickly.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn data_from(&self, offset: u64) -> io::Result<u64> {
         Ok(offset)
     }
 
-    /// Tells what is known of the opened file, whatever stands at its path by now.
+    /// Returns the metadata of the opened file, whatever stands at its path by now.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn metadata(&self) -> io::Result<Metadata>;
 
-    /// Takes the exclusive lock if nobody has it; it is held until the file is closed.
+    /// Takes the exclusive lock if it is free; it is held until the file is closed.
     ///
     /// # Errors
-    /// What the system reports; where files cannot be locked `Unsupported`, or one of ENOLCK, EINVAL and EBADF.
+    /// The system's error; where files cannot be locked, `Unsupported`, or one of ENOLCK, EINVAL
+    /// and EBADF.
     fn try_lock(&self) -> io::Result<bool>;
 
-    /// Takes the exclusive lock, waiting for it for as long as `limit`; `false` if somebody else had it all that time.
+    /// Takes the exclusive lock, waiting up to `limit`; `false` if another process held it all that
+    /// time.
     ///
     /// # Errors
     /// As [`try_lock`](Self::try_lock).
     fn lock_within(&self, limit: Duration) -> io::Result<bool>;
 
-    /// Releases the lock: also on behalf of a child that was forked while it was held, and has the file open, too.
+    /// Releases the lock, also on behalf of a child that was forked while the lock was held, and
+    /// has the file open, too.
     ///
     /// # Errors
-    /// What the system reports.
+    /// The system's error.
     fn unlock(&self) -> io::Result<()>;
 }
 
-/// Whether an error says that the file system cannot lock files at all. `Unsupported` is
-/// ENOSYS and EOPNOTSUPP (user-space and some cluster file systems). ENOLCK is NFS without a lock
-/// daemon, EINVAL a file system that knows no locks, and EBADF is NFS for a lock file that can only
-/// be read.
+/// Whether an error means that the file system cannot lock files at all. `Unsupported` is ENOSYS
+/// and EOPNOTSUPP (user-space and some cluster file systems). ENOLCK is NFS without a lock daemon,
+/// EINVAL a file system without locks, and EBADF is NFS for a lock file that can only be read.
 pub(crate) fn has_no_locks(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
@@ -209,7 +219,7 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// What to say about a path that is not a file.
+/// The message about a path that is not a file.
 pub(crate) fn not_a_file(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Directory => "this is a directory, not a file",

@@ -199,7 +199,7 @@ class _Methods:
         _native.reset_tool_counts(self._tool())
 
     def get_metrics(self) -> dict[str, int | float]:
-        """The tool's `hits`, `misses`, `invalidations`, `loop_detections`, `hit_rate` and `size`."""
+        """The tool's `hits`, `misses`, `invalidations`, `loop_detections`, `hit_rate`, `size`."""
         counts = metrics.with_hit_rate(_native.tool_counts(self._tool()))
         return {**counts, "size": sum(cache.size() for cache in self._caches())}
 

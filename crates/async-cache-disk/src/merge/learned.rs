@@ -1,18 +1,18 @@
-//! The knowledge of a process from its own earlier saves, needed by each further save.
+//! Facts that a process learned from its own earlier saves, and that each further save needs.
 //!
 //! Rules:
-//! 1. An entry is *superseded* when a save leaves it out because a later write or a delete of its
-//!    key is known. No later save of the process writes the entry, even if the later write has left
-//!    the file since. The list has the hash of the key and the entry's own time of writing, so a
-//!    later write of the key is not superseded.
-//! 2. Only entries that the process still has are remembered: every save makes a new list, from the
-//!    entries that it leaves out.
-//! 3. A process applies its own deletes to its own entries at once. So a floor matters for entries
-//!    of the process only as far as deletes of *others* may be among the forgotten deletes.
-//! 4. Only of the file written last by the process is it known which deletes are those of others.
-//!    In a file written by another process since, every listed delete may be one, and every
-//!    forgotten delete as well: also if the floor is the same, because a delete earlier than the
-//!    floor may have been forgotten since.
+//! 1. an entry that a save refuses, because a later write or a delete of its key is known, is
+//!    *superseded*. No later save of the process writes the entry, even if the later write has left
+//!    the file since. The entry is identified by the hash of its key and its own time of writing: a
+//!    later write of the key is not superseded;
+//! 2. only entries that the process still has are remembered: every save makes the list anew, from
+//!    the entries that it refuses;
+//! 3. a process applies its own deletes to its own entries when they happen. So a floor counts for
+//!    entries of the process only as far as deletes of *others* may be among the forgotten deletes;
+//! 4. which deletes of a file are those of others is known only for the file that the process wrote
+//!    last. In a file that another process wrote since, each listed delete may be a delete of
+//!    others, and so may each forgotten delete: even if the floor is the same, because a delete
+//!    earlier than the floor may have been forgotten since.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,11 +26,11 @@ use crate::random::random;
 use crate::snapshot::Snapshot;
 use crate::tombstones::{KeyKind, Tombstones};
 
-/// What a process knows from its own earlier saves: one per cache, given to
+/// Facts that a process learned from its own earlier saves: one value per cache, given to
 /// [`Merge::join`](crate::Merge::join) and replaced by [`Merged::learned`](crate::Merged::learned).
 #[derive(Clone, Default)]
 pub struct Learned {
-    /// The file that was opened or written last, if the process has everything that is in it.
+    /// The file that was opened or written last, if the process has all its entries.
     holds: Option<[u8; 16]>,
     wrote: Option<Wrote>,
     superseded: Arc<Superseded>,
@@ -44,12 +44,12 @@ struct Wrote {
     others: Others,
 }
 
-/// The latest deletes that may be those of other processes; zero: there is none.
+/// The latest deletes that may be those of other processes; zero: there are none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Others {
-    /// Of those that the file has forgotten.
+    /// Among the deletes that the file has forgotten.
     pub(super) forgotten: u64,
-    /// Of those that it lists.
+    /// Among the deletes that the file lists.
     pub(super) listed: u64,
 }
 
@@ -63,12 +63,12 @@ pub(super) struct Superseded {
 }
 
 impl Learned {
-    /// A file was opened: its id, if the process has everything that is in it.
+    /// Called when a file was opened, with its id if the process has all its entries.
     pub fn opened(&mut self, holds: Option<[u8; 16]>) {
         self.holds = holds;
     }
 
-    /// The file that was opened or written last, if the process has everything that is in it.
+    /// The file that was opened or written last, if the process has all its entries.
     pub fn holds(&self) -> Option<[u8; 16]> {
         self.holds
     }
@@ -87,7 +87,7 @@ impl Learned {
         &self.superseded
     }
 
-    /// What is known after a save that wrote this file.
+    /// The facts after a save that wrote this file.
     pub(super) fn after(
         file_id: [u8; 16],
         has_all: bool,
@@ -119,12 +119,12 @@ impl Superseded {
         Ok(Self { hasher: Some(hasher), times: HashMap::new() })
     }
 
-    /// An empty list with the hashes of this one, if it has any.
+    /// An empty list with this list's hashes, if there are any.
     pub(super) fn emptied(&self) -> Option<Self> {
         self.hasher.map(|hasher| Self { hasher: Some(hasher), times: HashMap::new() })
     }
 
-    /// The hash of a key; of an eager one, another than that of a canonical one.
+    /// The hash of a key; different for an eager key and a canonical key with the same bytes.
     pub(super) fn hash(&self, kind: KeyKind, key: &[u8]) -> u128 {
         let hash = self.hasher.as_ref().map_or(0, |hasher| hasher.hash(key).as_u128());
         match kind {

@@ -1,20 +1,20 @@
-//! A snapshot that has moved: what was copied from it into a newer file is read there, under its
+//! A snapshot that has moved: entries copied from it into a newer file are read there, under their
 //! old ranks.
 //!
 //! A cache knows its cold entries by their ranks in the file that it opened. A save copies them
-//! into a new file and replaces the old one, which takes its room on the disk for as long as it is
-//! open. So the cache goes on with the new file
-//! ([`Writer::finish_and_open`](crate::Writer::finish_and_open)), and closes the old one. Rules:
+//! into a new file and replaces the old file, which takes its room on the disk for as long as it is
+//! open. So the cache continues with the new file
+//! ([`Writer::finish_and_open`](crate::Writer::finish_and_open)), and closes the old file. Rules:
 //! 1. ranks stay those of the file that was opened first, however often the entries move;
 //! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up
-//!    finds them, and no walk meets them. What was not copied has no record any more;
+//!    finds them, and no walk meets them. An entry that was not copied has no record any more;
 //! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between
 //!    copied entries;
-//! 4. a key that a dead bucket hides stays hidden: a delete that could not see it took no rank, and
-//!    the new file has a bucket for it that can be read. What was hidden before the copying began
-//!    is not copied. If a bucket died since, there is no successor, and the next save copies anew.
-//!    A look-up that began before the move may find one dead behind it: then whatever that bucket
-//!    may have held is hidden.
+//! 4. a key hidden by a dead bucket stays hidden: a delete that could not see the key took no rank,
+//!    and the new file has a readable bucket for it. Keys hidden before the copying began are not
+//!    copied. If a bucket died since, there is no successor, and the next save copies anew. A
+//!    look-up that began before the move may find a dead bucket after it: then every key that the
+//!    bucket may have held is hidden.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use super::Snapshot;
 use super::damage::DamageLog;
 use crate::format::address::KeyHasher;
 
-/// Entries that stand one behind the other in both files.
+/// Consecutive entries in both files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    /// The rank of the first one in the file where it is read.
+    /// The rank of the first entry in the file where it is read.
     here: u32,
     /// Its rank in the snapshot that was opened first.
     old: u32,
@@ -36,14 +36,13 @@ struct Run {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ranks {
     runs: Vec<Run>,
-    /// How many ranks the snapshot that was opened first has.
+    /// The number of ranks of the snapshot that was opened first.
     count: u32,
-    /// The file that they are copied from.
+    /// The file from which they are copied.
     before: Option<Before>,
 }
 
-/// What is left of a file when it is closed: where its keys were, and which buckets are dead. Rule
-/// 4.
+/// The remaining data of a closed file: the positions of its keys, and its dead buckets. Rule 4.
 #[derive(Debug, Clone)]
 struct Before {
     damage: Arc<DamageLog>,
@@ -54,7 +53,7 @@ struct Before {
 }
 
 impl Ranks {
-    /// No entries of a snapshot that will be copied from.
+    /// No entries yet, of a snapshot that entries will be copied from.
     pub(crate) fn none_of(snapshot: &Snapshot) -> Self {
         let damage = Arc::clone(&snapshot.0.damage);
         let (hasher, buckets, dead) = (*snapshot.hasher(), snapshot.header().buckets, damage.dead_count());
@@ -67,7 +66,7 @@ impl Ranks {
         self.before.as_ref().is_some_and(|before| before.damage.dead_count() > before.dead)
     }
 
-    /// Whether a look-up in the file before may have missed this key since. Rule 4.
+    /// Rule 4: whether a look-up in the previous file may have missed this key since.
     pub(crate) fn hides(&self, key: &[u8]) -> bool {
         self.before.as_ref().is_some_and(|before| {
             before.damage.dead_count() > before.dead
@@ -75,7 +74,7 @@ impl Ranks {
         })
     }
 
-    /// Adds an entry behind all others. Out of order (rule 3) it is left out, and so a miss.
+    /// Adds an entry behind all others. Out of order (rule 3), it is left out, and so a miss.
     pub(crate) fn push(&mut self, here: u32, old: u32) {
         if let Some(last) = self.runs.last_mut() {
             let (next_here, next_old) =
@@ -95,7 +94,7 @@ impl Ranks {
         self.count
     }
 
-    /// The old rank of an entry; `None` if it is none of these.
+    /// The old rank of an entry; `None` if the entry has not moved.
     pub(crate) fn old(&self, here: u32) -> Option<u32> {
         let run = self.runs.partition_point(|run| run.here <= here).checked_sub(1);
         let run = self.runs.get(run?)?;

@@ -1,11 +1,11 @@
-//! What a caller decides about one save.
+//! A caller's choices for a save.
 
 use std::sync::Arc;
 
 use crate::compress::Dictionary;
 use crate::snapshot::Snapshot;
 
-/// What one save decides; the settings of the file are in [`CacheFile`](crate::CacheFile).
+/// The choices for a single save; the settings of the file are in [`CacheFile`](crate::CacheFile).
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
     pub(crate) saved_at: u64,
@@ -16,29 +16,31 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// At the time `saved_at`, in nanoseconds since the Unix epoch. A save that merges takes it for
-    /// the present: entries whose deadline is at or before it have expired.
+    /// At the time `saved_at`, in nanoseconds since the Unix epoch. A save that merges takes
+    /// `saved_at` for the present: entries whose deadline is at or before it have expired.
     pub fn new(saved_at: u64) -> Self {
         Self { saved_at, identity: None, buckets: None, keep_target: false, dictionary: None }
     }
 
-    /// Sets the file at the target aside, also a readable cache file: for a caller that could not
-    /// read the file when it opened it, and so does not know what it is about to replace.
+    /// Sets the file at the target aside, even a readable cache file: for a caller that could not
+    /// read the file when it opened it, and so does not know the content that it is about to
+    /// replace.
     #[must_use]
     pub fn keep_target(mut self) -> Self {
         self.keep_target = true;
         self
     }
 
-    /// Compresses with the dictionary of this snapshot, if it has one, instead of training a new
-    /// one. So entries that are [copied](crate::Writer::copy) from it need not be compressed again.
+    /// Compresses with the dictionary of this snapshot, if there is one, instead of training a new
+    /// dictionary. So entries [copied](crate::Writer::copy) from the snapshot need not be
+    /// compressed again.
     #[must_use]
     pub fn dictionary_of(mut self, snapshot: &Snapshot) -> Self {
         self.dictionary = snapshot.dictionary().map(Arc::clone);
         self
     }
 
-    /// Gives file id and hash seed, which are random otherwise, so that tests can write the same
+    /// Sets file id and hash seed, which are random otherwise, so that tests can write the same
     /// bytes again.
     #[cfg(any(test, feature = "fake"))]
     #[must_use]

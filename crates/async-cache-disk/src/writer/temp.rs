@@ -1,5 +1,5 @@
-//! The temporary file's life, from its creation under a lock to the moment it takes the target's
-//! place (file format, section 9).
+//! The life of the temporary file, from its creation under a lock to the moment when it replaces
+//! the target (file format, section 9).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,21 +16,21 @@ use crate::snapshot::Snapshot;
 use crate::trust::Site;
 use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of, read_exact_at};
 
-/// A temporary file that is younger may belong to a save that has created it and not locked it yet.
+/// A younger temporary file may belong to a save that has created it and not locked it yet.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
-/// Where files cannot be locked, a temporary file that was not written to for so long belongs to no
-/// save.
+/// Where files cannot be locked, a temporary file that was not written to for this long belongs to
+/// no save.
 const UNLOCKED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many files are set aside at most that are no cache files.
+/// The most files that are set aside and are not cache files.
 const MOST_ASIDE: u32 = 16;
 
-/// A file beside its target, locked, and removed when dropped unless it took the target's place.
+/// A file beside its target, locked, and removed when dropped unless it has replaced the target.
 #[derive(Debug)]
 pub(super) struct TempFile {
-    /// Where it is to be put.
+    /// The target.
     site: Site,
     path: PathBuf,
-    /// `None` once it was handed over.
+    /// `None` once the file was handed over.
     file: Option<Box<dyn VfsFile>>,
     installed: bool,
     /// Why the file could not be locked, if the file system has no locks.
@@ -72,9 +72,9 @@ impl TempFile {
         self.file.as_deref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Answers the file,
-    /// open and unlocked, and where a file was set aside; with `keep` that is done to whatever file
-    /// stands there, else to what this program cannot read with the secret.
+    /// Steps 3 to 5 of the protocol: sync, set aside, rename, sync the folder. Returns the file,
+    /// open and unlocked, and the path of the file that was set aside. With `keep`, any existing
+    /// file is set aside, else only a file that this program cannot read with the secret.
     pub(super) fn install(mut self, keep: bool, secret: Option<Secret>) -> Result<Installed, DiskError> {
         let Site { vfs, place: target, .. } = &self.site;
         let synced = self.file().and_then(VfsFile::sync);
@@ -100,32 +100,33 @@ impl TempFile {
         sync_parent(&**vfs, target)?;
         let file = self.file.take();
         if let Some(file) = &file {
-            // Best effort: the lock keeps nothing but sweeps away, and this is no temporary file
-            // any more.
+            // Best effort: the lock only keeps sweeps away, and this is not a temporary file any
+            // more.
             let _ = file.unlock();
         }
         Ok(Installed { file, set_aside: aside })
     }
 }
 
-/// A file that took its target's place.
+/// A file that has replaced its target.
 pub(super) struct Installed {
     pub(super) file: Option<Box<dyn VfsFile>>,
-    /// Where what stood there is now, if it was set aside.
+    /// The new path of the previous file, if it was set aside.
     pub(super) set_aside: Option<PathBuf>,
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.installed {
-            // Best effort: what cannot be removed is a leftover, and the next save tries again.
+            // Best effort: a file that cannot be removed is a leftover, and the next save tries
+            // again.
             let _ = self.site.vfs.remove(&self.path);
         }
     }
 }
 
-/// Removes what crashed saves of the same target left behind, never the file of a live one.
-/// Whatever fails, stays.
+/// Removes the leftovers of crashed saves of the same target, never the file of a live save. Files
+/// that cannot be removed stay.
 pub(crate) fn sweep_leftovers(vfs: &dyn Vfs, target: &Path) {
     let (Some(name), folder) = (target.file_name(), parent_of(target)) else { return };
     for leftover in vfs.list(folder).unwrap_or_default() {
@@ -159,13 +160,13 @@ fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), Di
     }
 }
 
-/// What is at the target.
+/// The state of the target.
 enum Standing {
     /// Nothing, or a snapshot that this program could have read and need not keep.
     Replaceable,
-    /// Such a snapshot, which is to be kept.
+    /// A readable snapshot that must be kept.
     Readable,
-    /// A file that this program does not read, and why.
+    /// A file that this program does not read, and the reason.
     Unreadable(DiskError),
 }
 
@@ -182,7 +183,7 @@ fn standing(site: &Site, keep: bool, secret: Option<Secret>) -> Result<Standing,
     }
 }
 
-/// In a folder such as `/tmp` nobody can rename what another user has put there.
+/// In a folder such as `/tmp`, nobody can rename another user's file.
 fn cannot_set_aside(target: &Path, why: &DiskError, error: &DiskError) -> DiskError {
     let what = format!(
         "nothing was saved, for what stands there is not replaced and could not be set aside ({error}); remove it, or \
@@ -202,19 +203,19 @@ fn cannot_rename(target: &Path, error: io::Error) -> DiskError {
     DiskError::io(doing, target, error)
 }
 
-/// Whether an error is EBUSY, which a mount point gives to who renames or removes it.
+/// Whether an error is EBUSY, the error of renaming or removing a mount point.
 fn is_busy(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ResourceBusy
 }
 
-/// Renames what stands at the target to a name of its own (file format, section 9, step 4), and
-/// makes that durable before the target's name is used anew.
+/// Renames the file at the target to a name beside it (file format, section 9, step 4), and makes
+/// the rename durable before the target's name is used again.
 ///
 /// Rules:
-/// 1. The first name is taken that nothing has, or a cache file that was set aside before: so of
-///    the cache files of one path one copy at most is kept, however often one is refused.
-/// 2. Any other file keeps its name: it may be the only copy of something. A free name is claimed
-///    with an empty file first, so that no file can be overwritten that came meanwhile.
+/// 1. The first name is taken that is free, or that belongs to a cache file set aside before: so of
+///    the cache files of a path, at most a single copy is kept, however often a file is refused.
+/// 2. Any other file keeps its name: it may be the only copy of its content. A free name is claimed
+///    with an empty file first, so that a file created meanwhile cannot be overwritten.
 /// 3. When [`MOST_ASIDE`] names are taken, the save fails.
 fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
     let doing = "setting aside what is not a cache file, or could not be read";
@@ -252,7 +253,7 @@ fn set_aside(vfs: &dyn Vfs, target: &Path) -> Result<PathBuf, DiskError> {
     Err(DiskError::io(&doing, target, io::ErrorKind::AlreadyExists.into()))
 }
 
-/// Whether a file, and not a symlink, stands there that begins as cache files do.
+/// Whether the path is a file, and not a symlink, that begins as cache files do.
 fn is_cache_file(vfs: &dyn Vfs, path: &Path) -> bool {
     let mut start = [0; MAGIC.len()];
     vfs.metadata(path).is_ok_and(|metadata| metadata.kind == FileKind::File)
