@@ -46,15 +46,15 @@ pub(crate) fn gather<'py>(
     match added {
         Added::Leaves(batch) => leave(cache, &batch.items),
         Added::Waits { .. } => Ok(()),
-        Added::Begins { seat, .. } => {
-            let timer = Bound::new(py, Timer { cache: cache.clone().unbind(), batch: seat.batch() })?;
+        Added::Begins { id, .. } => {
+            let timer = Bound::new(py, Timer { cache: cache.clone().unbind(), batch: id.batch() })?;
             let name = pyo3::intern!(py, "call_later");
             let window = PyFloat::new(py, window.seconds());
             let begun = event_loop.invoke_method2(name, window.as_any(), timer.as_any()).map(drop);
             if begun.is_err() {
                 // Interrupted, say. The error's traceback may keep the timer, which then never fires, and the next keys
                 // must not wait for it.
-                abandon(cache, take(cache, seat.batch()))?;
+                abandon(cache, take(cache, id.batch()))?;
             }
             begun
         }

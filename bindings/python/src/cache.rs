@@ -3,24 +3,25 @@
 //! Invariants:
 //! 1. while the state is borrowed no Python code runs, nothing is allocated by Python and the lock is not
 //!    released; what leaves the cache is dropped after the borrow;
-//! 2. whoever acts on a key first finds it with [`Cache::address`], and acts under the very borrow that it
-//!    returns; keys whose comparison runs Python code are compared with nothing borrowed, and the search
+//! 2. an operation on a key first finds the key with [`Cache::locate`], and acts under the borrow that comes with
+//!    the answer; keys whose comparison runs Python code are compared with nothing borrowed, and the search
 //!    begins again if the cache changed meanwhile;
-//! 3. whoever writes a key first asks the opened snapshot for its rank, and checks under the borrow that the
-//!    snapshot is still the same; so a key is never hot and cold at once.
+//! 3. an operation that writes a key first asks the opened snapshot for the key's rank. The core checks under the
+//!    borrow that the same snapshot is open ([`async_cache_core::probe`]); so a key is never hot and cold at once.
 
 mod flights;
 
 use std::cell::RefMut;
 use std::sync::Arc;
 
-use async_cache_core::cache::{Cache as Core, Config};
-use async_cache_core::cold::Rank;
-use async_cache_core::flight::FlightId;
+use async_cache_core::address::{Address, Candidate, Found};
+use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::order::Eviction;
+use async_cache_core::probe::{Epoch, Probed};
+use async_cache_core::removed::Removed;
+use async_cache_core::shard::{Config, Shard};
 use async_cache_core::stats::Stats;
-use async_cache_core::store::{NewEntry, Removed, SlotId};
-use async_cache_core::time::{FileClock, Time};
+use async_cache_core::time::{FileClock, Now, Time};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -37,6 +38,9 @@ use crate::ttl::Ttl;
 /// How often a search begins again because the cache changed during a comparison.
 const ATTEMPTS: usize = 100;
 
+/// The shard of the core, with the rooms of this front.
+pub(crate) type Core = Shard<Ref, Ref, Ref<Room>>;
+
 /// The native part of `AsyncCache`.
 #[pyclass(subclass, frozen, weakref, module = "cache._native")]
 pub(crate) struct Cache {
@@ -46,7 +50,7 @@ pub(crate) struct Cache {
 }
 
 pub(crate) struct State {
-    pub(crate) core: Core<Ref, Ref, Ref<Room>>,
+    pub(crate) core: Core,
     pub(crate) opened: Option<Arc<Opened>>,
     /// The clock of the file that was opened or saved last.
     pub(crate) file_clock: Option<FileClock>,
@@ -72,7 +76,7 @@ impl Visit for State {
             entry.key.visit(visitor)?;
             entry.value.visit(visitor)?;
         }
-        self.core.store().lost().keys().try_for_each(|(key, _)| key.visit(visitor))?;
+        self.core.store().lost().overwritten().try_for_each(|(key, _)| key.visit(visitor))?;
         for (key, room) in self.core.flights().iter() {
             key.visit(visitor)?;
             room.visit(visitor)?;
@@ -88,98 +92,79 @@ pub(crate) enum Hit<'py> {
     NotAtOnce,
 }
 
-/// What is known of a key that is about to be written.
-pub(crate) struct Probed {
-    opened: Option<Arc<Opened>>,
-    rank: Option<Rank>,
+/// The snapshot under the cache at one moment: where a key is looked for that is not in memory.
+pub(crate) struct Under {
+    pub(crate) opened: Option<Arc<Opened>>,
+    epoch: Epoch,
 }
 
 /// Where a key is, and the borrow under which it is there.
-type Addressed<'a> = (RefMut<'a, State>, Option<SlotId>, Option<FlightId>);
+type Located<'a> = (RefMut<'a, State>, Found);
 
 impl Cache {
     /// Finds a key in memory and among the running loads, if that needs no Python code.
     #[inline]
-    fn address_at_once<'a>(&'a self, py: Python<'_>, query: &impl Query) -> Option<Addressed<'a>> {
+    fn locate_at_once<'a>(&'a self, py: Python<'_>, query: &impl Query) -> Option<Located<'a>> {
         let state = self.state.borrow(py);
         let mut ask = false;
-        let mut same = |known: &Ref| {
+        let found = state.core.locate(query.hash(), |known| {
             query.quick(py, known).unwrap_or_else(|| {
                 ask = true;
                 false
             })
-        };
-        let slot = state.core.find(query.hash(), &mut same);
-        let flight = state.core.find_flight(query.hash(), &mut same);
-        (!ask).then_some((state, slot, flight))
+        });
+        (!ask).then_some((state, found))
     }
 
     /// Finds a key in memory and among the running loads.
     #[inline]
-    pub(crate) fn address<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Addressed<'a>> {
-        match self.address_at_once(py, query) {
-            Some(addressed) => Ok(addressed),
-            None => self.address_by_asking(py, query),
+    pub(crate) fn locate<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Located<'a>> {
+        match self.locate_at_once(py, query) {
+            Some(located) => Ok(located),
+            None => self.locate_by_asking(py, query),
         }
     }
 
-    fn address_by_asking<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Addressed<'a>> {
-        'again: for _ in 0..ATTEMPTS {
-            let state = self.state.borrow(py);
-            let same = |known: &Ref| query.quick(py, known).unwrap_or(false);
-            let mut slot = state.core.find(query.hash(), same);
-            let mut flight = state.core.find_flight(query.hash(), same);
-            let versions = (state.core.store().version(), state.core.flights().version());
-            drop(state);
-            // Python compares, with nothing borrowed, whatever has the same hash and could not be told.
-            let mut nth = 0;
-            while slot.is_none() {
-                let state = self.state.borrow(py);
-                let Some(candidate) = state.core.store().candidate(query.hash(), nth) else { break };
-                let known = state.core.store().entry(candidate).key;
-                let told = query.quick(py, known);
-                let known = known.bind(py).clone();
-                drop(state);
-                if told.is_none() && query.ask(&known)? {
-                    slot = Some(candidate);
-                }
-                drop(known);
-                if self.versions(py) != versions {
-                    continue 'again;
-                }
-                nth += 1;
+    /// Finds where a key may be written, and asks the opened snapshot for its rank.
+    pub(crate) fn address<'a>(
+        &'a self,
+        py: Python<'_>,
+        query: &impl Query,
+    ) -> PyResult<(RefMut<'a, State>, Address)> {
+        loop {
+            let probed = self.probe(py, query)?;
+            let (state, found) = self.locate(py, query)?;
+            // Another snapshot may have been opened by the Python code of a comparison.
+            if let Ok(at) = state.core.admit(found, probed) {
+                return Ok((state, at));
             }
-            let mut nth = 0;
-            while flight.is_none() {
+        }
+    }
+
+    fn locate_by_asking<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Located<'a>> {
+        'again: for _ in 0..ATTEMPTS {
+            let same = |known: &Ref| query.quick(py, known).unwrap_or(false);
+            let mut search = self.state.borrow(py).core.search(query.hash(), same);
+            loop {
                 let state = self.state.borrow(py);
-                let Some((candidate, known)) = state.core.flights().candidate(query.hash(), nth) else {
-                    break;
+                let known = match state.core.next_candidate(&mut search) {
+                    Candidate::Compare(known) => known,
+                    Candidate::Found(found) => return Ok((state, found)),
+                    Candidate::Changed => continue 'again,
                 };
                 let told = query.quick(py, known);
                 let known = known.bind(py).clone();
                 drop(state);
+                // Python compares, with nothing borrowed, keys of the same hash that could not be compared above.
                 if told.is_none() && query.ask(&known)? {
-                    flight = Some(candidate);
+                    search.is_equal();
                 }
                 drop(known);
-                if self.versions(py) != versions {
-                    continue 'again;
-                }
-                nth += 1;
-            }
-            let state = self.state.borrow(py);
-            if (state.core.store().version(), state.core.flights().version()) == versions {
-                return Ok((state, slot, flight));
             }
         }
         Err(PyRuntimeError::new_err(format!(
             "the cache changed during each of {ATTEMPTS} comparisons of a key: does its __eq__ write to the cache?"
         )))
-    }
-
-    fn versions(&self, py: Python<'_>) -> (u64, u64) {
-        let state = self.state.borrow(py);
-        (state.core.store().version(), state.core.flights().version())
     }
 
     /// Serves a key from memory, if that needs no Python code, and counts the hit.
@@ -188,7 +173,7 @@ impl Cache {
         let mut state = self.state.borrow(py);
         let found = state.core.find(query.hash(), |known| query.quick(py, known).unwrap_or(false));
         match found.and_then(|slot| state.core.hit_mut(slot, clock::has_passed)) {
-            Some(entry) => Hit::Served(entry.value.bind(py).clone()),
+            Some(value) => Hit::Served(value.bind(py).clone()),
             None => Hit::NotAtOnce,
         }
     }
@@ -201,18 +186,11 @@ impl Cache {
         ttl: Ttl,
     ) -> PyResult<()> {
         let key = query.to_key(py)?;
-        loop {
-            let probed = self.probe(py, query)?;
-            let (mut state, slot, flight) = self.address(py, query)?;
-            if !state.is_as_probed(&probed) {
-                continue;
-            }
-            let new = (Ref::new(key), Ref::new(value), probed.rank);
-            let removed = state.set((slot, flight), query.hash(), new, ttl);
-            drop(state);
-            drop(removed);
-            return Ok(());
-        }
+        let (mut state, at) = self.address(py, query)?;
+        let removed = state.set(at, Ref::new(key), Ref::new(value), ttl);
+        drop(state);
+        drop(removed);
+        Ok(())
     }
 
     /// [`Cache::set_key`] with the default time to live, if that needs no Python code and no file is open.
@@ -223,12 +201,13 @@ impl Cache {
         query: &ObjectKey<'_, '_>,
         value: Bound<'_, PyAny>,
     ) -> bool {
-        let Some((mut state, slot, flight)) = self.address_at_once(py, query) else { return false };
+        let Some((mut state, found)) = self.locate_at_once(py, query) else { return false };
         if state.opened.is_some() {
             return false;
         }
-        let new = (Ref::new(query.object.clone()), Ref::new(value), None);
-        let removed = state.set((slot, flight), query.hash, new, Ttl::Default);
+        let no_snapshot = state.core.epoch().answered(None);
+        let Ok(at) = state.core.admit(found, no_snapshot) else { return false };
+        let removed = state.set(at, Ref::new(query.object.clone()), Ref::new(value), Ttl::Default);
         drop(state);
         drop(removed);
         true
@@ -236,34 +215,28 @@ impl Cache {
 
     pub(crate) fn delete_key(&self, py: Python<'_>, query: &impl Query) -> PyResult<()> {
         let doomed = self.doomed(py, query)?;
-        loop {
-            let probed = self.probe(py, query)?;
-            let (mut state, slot, flight) = self.address(py, query)?;
-            if !state.is_as_probed(&probed) {
-                continue;
-            }
-            let now = clock::now();
-            state.bury(&doomed);
-            let removed = state.core.delete(slot, flight, probed.rank, now);
-            drop(state);
-            drop(removed);
-            return Ok(());
-        }
+        let (mut state, at) = self.address(py, query)?;
+        let now = state.at(clock::now());
+        state.bury(&doomed, now);
+        let removed = state.core.delete(at, now);
+        drop(state);
+        drop(removed);
+        Ok(())
     }
 
     /// Whether a key is in memory or loading; a key that Python has to compare is not looked for.
     pub(crate) fn has(&self, py: Python<'_>, query: &impl Query) -> bool {
-        let addressed = self.address_at_once(py, query);
-        addressed.is_some_and(|(_, slot, flight)| slot.is_some() || flight.is_some())
+        let located = self.locate_at_once(py, query);
+        located.is_some_and(|(_, found)| found.slot().is_some() || found.flight().is_some())
     }
 
-    /// Asks the opened snapshot for what a write of this key has to know.
+    /// Asks the opened snapshot for the rank of a key that is about to be written.
     fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
-        let opened = self.state.borrow(py).opened.clone();
-        let Some(opened) = opened else { return Ok(Probed { opened: None, rank: None }) };
+        let Under { opened, epoch } = self.state.borrow(py).under();
+        let Some(opened) = opened else { return Ok(epoch.answered(None)) };
         opened.reclaim_some(clock::now());
         let rank = query.encode(py)?.and_then(|bytes| opened.rank(py, &bytes));
-        Ok(Probed { opened: Some(opened), rank })
+        Ok(epoch.answered(rank))
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
@@ -271,23 +244,25 @@ impl Cache {
         &self,
         py: Python<'py>,
         query: &impl Query,
-        opened: Option<Arc<Opened>>,
+        Under { opened, epoch }: Under,
     ) -> PyResult<Result<Bound<'py, PyAny>, Probed>> {
-        let Some(opened) = opened else { return Ok(Err(Probed { opened: None, rank: None })) };
-        let Some(bytes) = query.encode(py)? else {
-            return Ok(Err(Probed { opened: Some(opened), rank: None }));
-        };
-        let (rank, value, deadline, written_at) = match opened.read(py, &bytes)? {
-            ColdEntry::Found { rank, value, deadline, written_at } => (rank, value, deadline, written_at),
-            ColdEntry::Absent(rank) => return Ok(Err(Probed { opened: Some(opened), rank })),
+        let Some(opened) = opened else { return Ok(Err(epoch.answered(None))) };
+        let Some(bytes) = query.encode(py)? else { return Ok(Err(epoch.answered(None))) };
+        let (rank, value, deadline, stamp) = match opened.read(py, &bytes)? {
+            ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
+            ColdEntry::Absent(rank) => return Ok(Err(epoch.answered(rank))),
         };
         let key = query.to_key(py)?;
-        let (mut state, slot, _) = self.address(py, query)?;
+        let probed = epoch.answered(Some(rank));
+        let (mut state, found) = self.locate(py, query)?;
         let (key, kept) = (Ref::new(key), Ref::new(value.clone()));
-        let new = NewEntry { key, value: kept, deadline, origin: Some(rank), written_at: Some(written_at) };
-        let same = state.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
+        let new = NewEntry { key, value: kept, meta: Meta::written_at(stamp, deadline) };
         let now = clock::now();
-        let promoted = if same { state.core.promote(rank, slot, query.hash(), new, now) } else { Err(new) };
+        let at = state.core.admit(found, probed);
+        let promoted = match at {
+            Ok(at) => state.core.promote(at, new, Now::without_wall(now)),
+            Err(_) => Err(new),
+        };
         match promoted {
             Ok(removed) => {
                 drop(state);
@@ -298,15 +273,15 @@ impl Cache {
             }
             // Decoding or comparing ran Python code that wrote the key, or cleared the cache.
             Err(new) => {
-                let served = slot.and_then(|slot| state.core.hit_mut(slot, clock::has_passed));
-                let served = served.map(|entry| entry.value.bind(py).clone());
-                if same && slot.is_some() {
+                let served = found.slot().and_then(|slot| state.core.hit_mut(slot, clock::has_passed));
+                let served = served.map(|value| value.bind(py).clone());
+                if found.slot().is_some() && at.is_ok_and(|at| at.rank() == Some(rank)) {
                     // An equal key was written that has no encoding. It is newer, though its time may have passed.
                     opened.cold.take(rank);
                 }
                 drop(state);
                 drop(new);
-                Ok(served.ok_or(Probed { opened: Some(opened), rank: Some(rank) }))
+                Ok(served.ok_or(probed))
             }
         }
     }
@@ -315,7 +290,7 @@ impl Cache {
         let now = clock::now();
         let mut removed = Removed::default();
         let mut state = self.state.borrow(py);
-        state.core.reclaim_all(now, &mut removed);
+        state.core.reclaim_all(Now::without_wall(now), &mut removed);
         if let Some(opened) = &state.opened {
             opened.reclaim_all(now);
         }
@@ -330,7 +305,7 @@ impl Cache {
         let spent = state.opened.take_if(|opened| opened.cold.live() == 0);
         let Some(spent) = spent else { return };
         spent.add_to(&mut state.spent);
-        let removed = state.core.let_go();
+        let removed = state.core.close_snapshot();
         drop(state);
         drop((spent, removed));
     }
@@ -354,37 +329,24 @@ impl State {
         }
     }
 
-    /// Stores key and value; `rank` is the key's in the opened snapshot.
+    /// Stores a value under a key.
     #[inline]
-    fn set(
-        &mut self,
-        (slot, flight): (Option<SlotId>, Option<FlightId>),
-        hash: u64,
-        (key, value, rank): (Ref, Ref, Option<Rank>),
-        ttl: Ttl,
-    ) -> Removed<Ref, Ref> {
+    fn set(&mut self, at: Address, key: Ref, value: Ref, ttl: Ttl) -> Removed<Ref, Ref> {
         let is_timed =
             !matches!((ttl, self.default_ttl), (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never));
-        self.date();
-        let now = if is_timed { clock::now() } else { clock::roughly_now() };
-        let deadline = ttl.deadline(self.default_ttl, || now);
-        let new = NewEntry { key, value, deadline, origin: rank, written_at: None };
-        self.core.set(slot, flight, hash, new, now)
+        let time = if is_timed { clock::now() } else { clock::roughly_now() };
+        let deadline = ttl.deadline(self.default_ttl, || time);
+        self.core.set(at, key, value, deadline, self.at(time))
+    }
+
+    /// The snapshot that is open now.
+    pub(crate) fn under(&self) -> Under {
+        Under { opened: self.opened.clone(), epoch: self.core.epoch() }
     }
 
     /// The file's clock as it is now: never behind what it showed before, nor behind `saved_at`.
     pub(crate) fn clock_at(&self, now: Time, wall: u64, saved_at: u64) -> FileClock {
         let not_before = self.file_clock.map_or(0, |then| then.adjusted(now, wall).file_now());
         FileClock::start(now, wall, saved_at.max(not_before))
-    }
-
-    /// Whether what was asked of the snapshot still counts.
-    pub(crate) fn is_as_probed(&self, probed: &Probed) -> bool {
-        match (&self.opened, &probed.opened) {
-            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
-            // Ranks of a snapshot that was let go mean nothing any more, and do no harm.
-            (None, _) => true,
-            (Some(_), None) => false,
-        }
     }
 }

@@ -52,23 +52,20 @@ impl Cache {
     ) -> PyResult<Entered<'py>> {
         let (py, this) = (slf.py(), slf.get());
         loop {
-            let opened = {
-                let (mut state, slot, flight) = this.address(py, query)?;
-                if let Some(slot) = slot
-                    && let Some(entry) = state.core.hit_mut(slot, clock::has_passed)
+            let under = {
+                let (mut state, found) = this.locate(py, query)?;
+                if let Some(slot) = found.slot()
+                    && let Some(value) = state.core.hit_mut(slot, clock::has_passed)
                 {
-                    return Ok(Entered::Served(entry.value.bind(py).clone()));
+                    return Ok(Entered::Served(value.bind(py).clone()));
                 }
                 if work.is_some()
-                    && let Some(flight) = flight
+                    && let Some(flight) = found.flight()
+                    && joining == Joining::Allowed
                 {
                     if !is_counted {
                         state.core.miss();
                         is_counted = true;
-                    }
-                    if joining == Joining::Over {
-                        state.core.supersede(flight);
-                        continue;
                     }
                     match this.join(py, state, flight)? {
                         Some((room, event_loop)) => {
@@ -77,9 +74,9 @@ impl Cache {
                         None => continue,
                     }
                 }
-                state.opened.clone()
+                state.under()
             };
-            let probed = match this.cold(py, query, opened)? {
+            let probed = match this.cold(py, query, under)? {
                 Ok(value) => return Ok(Entered::Served(value)),
                 Err(probed) => probed,
             };
@@ -94,14 +91,14 @@ impl Cache {
             let room = Room::new(py, &event_loop)?;
             let key = query.to_key(py)?;
             let flight = {
-                let (mut state, slot, flight) = this.address(py, query)?;
-                let is_live = slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
-                if is_live || flight.is_some() || !state.is_as_probed(&probed) {
-                    continue;
-                }
-                let (key, room) = (Ref::new(key.clone()), Ref::new(room.clone()));
-                state.date();
-                state.core.lead(query.hash(), key, room)
+                let (mut state, found) = this.locate(py, query)?;
+                let is_live =
+                    found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
+                let is_to_join = found.flight().is_some() && joining == Joining::Allowed;
+                let at = state.core.admit(found, probed);
+                let Some(at) = at.ok().filter(|_| !is_live && !is_to_join) else { continue };
+                let now = state.at(room.get().began);
+                state.core.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
             };
             let work = work.expect("looked at above");
             let item =

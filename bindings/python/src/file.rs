@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache as Core, Restored};
 use async_cache_core::cold::Rank;
-use async_cache_core::store::{NewEntry, Ticket};
-use async_cache_core::time::{Deadline, FileClock};
+use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::listing::Ticket;
+use async_cache_core::shard::Restored;
+use async_cache_core::time::{Deadline, FileClock, Stamp};
 use async_cache_disk::{DiskErrorKind, EagerStep, Snapshot, Step, Times, Tombstones};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -25,6 +26,7 @@ use crate::opened::Opened;
 use crate::options::FileOptions;
 use crate::pace::{Slice, in_background, waiting};
 use crate::save;
+use crate::sharing::reclaim_and_take_lost;
 use crate::target::Target;
 use crate::union::union;
 use crate::{clock, raw::Ref};
@@ -47,7 +49,7 @@ impl Cache {
         let merges = target.options.merge.is_some();
         if merges {
             // What was lost before this is wanted again, if it is in the file.
-            self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
+            self.note_lost(py, reclaim_and_take_lost, Some(Slice::begin()))?;
         }
         let deleted_before = self.begin_sharing(py, &target.options);
         let opened = target.open(py);
@@ -82,7 +84,7 @@ impl Cache {
         let mut known = HashMap::new();
         for attempt in 0..10 {
             // And what was lost since is not.
-            self.note_lost(py, Core::take_lost, Some(Slice::begin()))?;
+            self.note_lost(py, reclaim_and_take_lost, Some(Slice::begin()))?;
             // First in slices, in which others may write. Then what they wrote is asked for, and they have to wait.
             let is_first = attempt == 0;
             let tickets = if is_first { self.list(py) } else { self.state.borrow(py).core.coldest_first() };
@@ -90,7 +92,7 @@ impl Cache {
             let opened = Arc::new(Opened::new(snapshot.clone(), file, maxsize, target.options.codec));
             let ranks = self.ranks(py, &opened, &tickets, &known, is_first.then(Slice::begin))?;
             // Others may have written in between. What has expired stays, for it is listed.
-            self.note_lost(py, |core, _, _| core.take_lost_only(), None)?;
+            self.note_lost(py, |core, _, _| core.take_lost(), None)?;
             let before = {
                 let mut state = self.state.borrow(py);
                 if !state.core.store().lost().is_empty() {
@@ -106,7 +108,7 @@ impl Cache {
                         opened.cold.take(rank);
                     }
                 }
-                if state.core.adopt(Arc::clone(&opened.cold), &ranks).is_err() {
+                if state.core.open(Arc::clone(&opened.cold), &ranks).is_err() {
                     known.extend(ranks);
                     continue;
                 }
@@ -114,7 +116,7 @@ impl Cache {
                 state.file_clock = Some(file);
                 state.no_room = no_room;
                 if let Some(deleted_before) = &deleted_before {
-                    state.core.write_after(written_until);
+                    state.core.not_before(Stamp::from_nanos(written_until));
                     // A save may replace the file unasked only if the cache has all that is in it.
                     let is_all = |maxsize| tickets.len() + snapshot.len() as usize <= maxsize;
                     let has_all = ranks.iter().all(|(_, rank)| rank.is_none())
@@ -200,18 +202,19 @@ impl Cache {
         // The last ones are the most recently used, and each one comes in as the coldest.
         for (bytes, key, value, times) in decoded.into_iter().rev() {
             slice.end_if_over(py)?;
-            let written_at = times.written_at.unwrap_or(0);
+            let stamp = Stamp::from_file(times.written_at);
             // Decoding lets others write.
             if deleted_before.is_some() {
-                self.note_lost(py, Core::take_lost, None)?;
+                self.note_lost(py, reclaim_and_take_lost, None)?;
             }
-            let is_deleted = |before| self.state.borrow(py).is_deleted_since(before, &bytes, written_at);
+            let is_deleted =
+                |before| self.state.borrow(py).is_deleted_since(before, &bytes, stamp.as_nanos());
             if deleted_before.is_some_and(is_deleted) {
                 continue;
             }
             let deadline = file.deadline_from_file(times.deadline);
             let query = ObjectKey::new(self.seed, &key);
-            match query.and_then(|query| restore(self, py, &query, value, deadline, Some(written_at))) {
+            match query.and_then(|query| restore(self, py, &query, value, deadline, Some(stamp))) {
                 Ok(true) => restored += 1,
                 Ok(false) => refused += 1,
                 Err(error) => undecodable.push(blamed(py, error)?),
@@ -306,19 +309,22 @@ pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
     }
 }
 
-/// Takes in an entry from a backend of the user's own, as the coldest.
+/// Takes in an entry from a backend, as the coldest. `stamp` is when it was written; `None` is now.
 pub(crate) fn restore(
     cache: &Cache,
     py: Python<'_>,
     query: &impl Query,
     value: Bound<'_, PyAny>,
     deadline: Deadline,
-    written_at: Option<u64>,
+    stamp: Option<Stamp>,
 ) -> PyResult<bool> {
     let key = query.to_key(py)?;
-    let (mut state, slot, _) = cache.address(py, query)?;
-    let new = NewEntry { key: Ref::new(key), value: Ref::new(value), deadline, origin: None, written_at };
-    let restored = state.core.restore(slot, query.hash(), new, clock::now());
+    let (mut state, at) = cache.address(py, query)?;
+    let now = state.at(clock::now());
+    let stamp = stamp.unwrap_or_else(|| state.core.stamp(now));
+    let new =
+        NewEntry { key: Ref::new(key), value: Ref::new(value), meta: Meta::written_at(stamp, deadline) };
+    let restored = state.core.restore(at, new, now);
     drop(state);
     Ok(matches!(restored, Restored::Stored))
 }

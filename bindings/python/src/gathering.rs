@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
-use async_cache_core::batch::{Added, BatchId, Planner, Seat};
+use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 use async_cache_core::flight::FlightId;
 use async_cache_core::time::Time;
 use pyo3::prelude::*;
@@ -51,8 +51,8 @@ visits!(struct Gathered { item, loader, event_loop });
 /// The batches of one cache that have not left.
 pub(crate) struct Batches {
     planner: Planner<Group, FlightId>,
-    /// The flights by id, each with its place in the planner. A flight that fills its batch has no place.
-    gathered: HashMap<FlightId, (Option<Seat>, Gathered)>,
+    /// The flights by id, each with its id in the planner. A flight that fills its batch has none.
+    gathered: HashMap<FlightId, (Option<ItemId>, Gathered)>,
     window: Window,
     max_size: NonZeroUsize,
 }
@@ -73,11 +73,11 @@ impl Batches {
     pub(crate) fn add(&mut self, group: Group, gathered: Gathered, now: Time) -> Added<Group, FlightId> {
         let flight = gathered.item.flight;
         let added = self.planner.add(group, flight, now);
-        let seat = match &added {
-            Added::Begins { seat, .. } | Added::Waits { seat } => Some(*seat),
+        let item = match &added {
+            Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
             Added::Leaves(_) => None,
         };
-        self.gathered.insert(flight, (seat, gathered));
+        self.gathered.insert(flight, (item, gathered));
         added
     }
 
@@ -94,9 +94,9 @@ impl Batches {
 
     /// Takes a flight out of a batch that has not left. `None`: no such batch has the flight.
     pub(crate) fn drop_flight(&mut self, flight: FlightId) -> Option<Gathered> {
-        let (seat, gathered) = self.gathered.remove(&flight)?;
-        if let Some(seat) = seat {
-            self.planner.drop_item(seat);
+        let (item, gathered) = self.gathered.remove(&flight)?;
+        if let Some(item) = item {
+            self.planner.drop_item(item);
         }
         Some(gathered)
     }

@@ -43,7 +43,7 @@ impl<'a, 'py> ObjectKey<'a, 'py> {
         Ok(Self { object, hash })
     }
 
-    /// [`ObjectKey::new`] of an argument that is compared as an object; `None` for other arguments.
+    /// [`ObjectKey::new`] of an argument that is compared directly; `None` for other arguments.
     #[inline]
     pub(crate) fn of_plain_argument(seed: u64, object: &'a Bound<'py, PyAny>) -> Option<Self> {
         Some(Self { object, hash: mix(seed, plain_hash(object)?) })

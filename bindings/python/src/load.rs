@@ -18,7 +18,6 @@
 
 use std::ffi::CStr;
 
-use async_cache_core::cache::Loaded;
 use async_cache_core::time::Time;
 use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
@@ -228,12 +227,7 @@ impl Load {
         }
         let query = StoredKey { key: item.key.bind(py), hash: item.hash };
         let stored = Ref::new(value.clone());
-        let landed = cache.land(py, item.flight, &query, now, |default, origin| Loaded {
-            value: stored,
-            deadline: item.ttl.deadline(default, || now),
-            origin,
-            took: now.since(self.started),
-        });
+        let landed = cache.land(py, item.flight, &query, (stored, item.ttl), (self.started, now));
         match landed {
             Ok(removed) => {
                 self.no_longer_waits(py, item);

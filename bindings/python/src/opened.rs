@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::{Deadline, FileClock, Time};
+use async_cache_core::time::{Deadline, FileClock, Stamp, Time};
 use async_cache_disk::{Deadlines, Scratch, Snapshot};
 use pyo3::prelude::*;
 
@@ -46,7 +46,7 @@ pub(crate) enum ColdEntry<'py> {
     /// Nothing that could be served; the rank, if there is a record.
     Absent(Option<Rank>),
     /// A value, as long as its rank is still cold.
-    Found { rank: Rank, value: Bound<'py, PyAny>, deadline: Deadline, written_at: u64 },
+    Found { rank: Rank, value: Bound<'py, PyAny>, deadline: Deadline, stamp: Stamp },
 }
 
 impl Opened {
@@ -125,9 +125,9 @@ impl Opened {
                 self.expire(rank);
                 return Ok(ColdEntry::Absent(Some(rank)));
             }
-            let written_at = found.written_at.unwrap_or(0);
+            let stamp = Stamp::from_file(found.written_at);
             match codec::decode_value(py, found.value, self.options) {
-                Ok(value) => Ok(ColdEntry::Found { rank, value, deadline, written_at }),
+                Ok(value) => Ok(ColdEntry::Found { rank, value, deadline, stamp }),
                 Err(error) if errors::is_from_outside(py, &error) => Err(error),
                 Err(error) => {
                     if self.cold.take(rank) {

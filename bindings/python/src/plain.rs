@@ -32,7 +32,7 @@ pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> bool {
     plain(object).is_some()
 }
 
-/// Whether an argument is compared as an object: plain, and not so long that its digest replaces
+/// Whether an argument is compared directly: plain, and not so long that its digest replaces
 /// it.
 #[inline(always)]
 #[allow(clippy::inline_always)] // a call of its own is a fiftieth of a hit
@@ -99,7 +99,7 @@ pub(crate) fn hash_of(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(object.invoke_hash()?.cast_unsigned() as u64)
 }
 
-/// Python's hash of an argument that is compared as an object; `None` for other arguments, or
+/// Python's hash of an argument that is compared directly; `None` for other arguments, or
 /// without memory.
 #[inline(always)]
 #[allow(clippy::inline_always)] // as above

@@ -23,11 +23,10 @@
 
 use std::sync::Arc;
 
-use async_cache_core::cache::Cache as Core;
 use async_cache_core::cold::Frozen;
-use async_cache_core::listing::{Listing, keep_last};
-use async_cache_core::store::Ticket;
-use async_cache_core::time::{Deadline, FileClock};
+use async_cache_core::ledger::Outcome;
+use async_cache_core::listing::{Listing, Ticket, keep_last};
+use async_cache_core::time::{Deadline, FileClock, Stamp};
 use async_cache_disk::{
     Cold, DiskError, DiskErrorKind, Finished, Joining, LockedFile, Ours, Output, Pushed, Snapshot, Times,
     WriteOptions, Writer,
@@ -35,7 +34,7 @@ use async_cache_disk::{
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Core};
 use crate::call_key::CallKey;
 use crate::carry::{carry, is_allowed};
 use crate::clock;
@@ -73,7 +72,7 @@ impl Cache {
             let mut state = self.state.borrow(py);
             let file = state.clock_at(now, wall, saved_at);
             if let Some(theirs) = save.theirs() {
-                state.core.write_after(theirs.written_until());
+                state.core.not_before(Stamp::from_nanos(theirs.written_until()));
             }
             (file, state.opened.clone(), state.unread || set_aside, state.to_join())
         };
@@ -125,7 +124,7 @@ impl Cache {
             let (dropped, shrinks) = match &merged {
                 Some(merged) => {
                     state.merged(merged);
-                    state.core.saved();
+                    state.core.settle(Outcome::Saved);
                     let found = merged.found + eager.len() as u64;
                     (merged.dropped, maxsize.is_some_and(|maxsize| found > maxsize as u64))
                 }
@@ -187,7 +186,7 @@ impl Cache {
                 return false;
             }
             let entries = some.iter().filter_map(|&ticket| state.core.store().redeem(ticket));
-            entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
+            entries.filter_map(|entry| entry.meta.origin).for_each(|rank| frozen.remove(rank));
             drop(state);
             slice.rest_if_over(py);
         }
@@ -280,9 +279,9 @@ impl Cache {
         let state = self.state.borrow(py);
         taken.extend(tickets.iter().filter_map(|&ticket| {
             let entry = state.core.store().redeem(ticket)?;
-            let written_at = state.core.store().written_at(ticket);
             let (key, value) = (entry.key.bind(py).clone(), entry.value.bind(py).clone());
-            Some(Taken { key, value, deadline: entry.deadline, written_at })
+            let (deadline, written_at) = (entry.meta.deadline, entry.meta.stamp.as_nanos());
+            Some(Taken { key, value, deadline, written_at })
         }));
         taken
     }

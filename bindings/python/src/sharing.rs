@@ -6,17 +6,16 @@
 //!    tombstone;
 //! 3. what is loaded from the file undoes deletes that were not saved before the load began: so they are forgotten then.
 //!    Those that come in between are applied to what was loaded;
-//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes. Its keys are encoded
+//! 4. what was lost (see `async_cache_core::ledger`) is noted here when a save or a load begins, beside the deletes. Its keys are encoded
 //!    with nothing borrowed; if that is interrupted, it stays lost.
 
-use async_cache_core::cache::Cache as Core;
-use async_cache_core::lost::LostWrites;
-use async_cache_core::store::Removed;
-use async_cache_core::time::Time;
+use async_cache_core::ledger::{LostWrites, Outcome};
+use async_cache_core::removed::Removed;
+use async_cache_core::time::{Now, Stamp, Time};
 use async_cache_disk::{KeyKind, Known, Merged, Output, Save, Tombstones};
 use pyo3::prelude::*;
 
-use crate::cache::{Cache, State};
+use crate::cache::{Cache, Core, State};
 use crate::call_key::CallKey;
 use crate::clock;
 use crate::codec::{self, Options};
@@ -25,7 +24,6 @@ use crate::key::{Query, StoredKey};
 use crate::opened::Opened;
 use crate::pace::{Slice, in_background, waiting};
 use crate::raw::Ref;
-use crate::room::Room;
 use crate::target::Target;
 
 /// There if the cache has a file that its saves merge with.
@@ -35,7 +33,17 @@ pub(crate) struct Sharing {
 }
 
 /// How what was lost is taken out of the core, and what has expired with it.
-type TakeLost = fn(&mut Core<Ref, Ref, Ref<Room>>, Time, &mut Removed<Ref, Ref>) -> LostWrites<Ref>;
+type TakeLost = fn(&mut Core, Now, &mut Removed<Ref, Ref>) -> LostWrites<Ref>;
+
+/// Takes out what was lost, and no save begins: the file is about to be opened. What has expired is lost by now.
+pub(crate) fn reclaim_and_take_lost(
+    core: &mut Core,
+    now: Now,
+    removed: &mut Removed<Ref, Ref>,
+) -> LostWrites<Ref> {
+    core.reclaim_all(now, removed);
+    core.take_lost()
+}
 
 /// A key that is about to be deleted, as a file would have it.
 pub(crate) struct Doomed(Option<(KeyKind, Vec<u8>)>);
@@ -70,32 +78,31 @@ impl State {
         })
     }
 
-    /// Tells the core the time of a write that is about to happen, if the cache keeps those.
+    /// The time of an operation at `time`. Reads the wall clock if the cache keeps times of writing.
     #[inline]
-    pub(crate) fn date(&mut self) {
-        if self.sharing.is_some() {
-            self.core.tell_wall(clock::wall());
+    pub(crate) fn at(&self, time: Time) -> Now {
+        match self.sharing {
+            Some(_) => Now::new(time, Stamp::from_nanos(clock::wall())),
+            None => Now::without_wall(time),
         }
     }
 
     /// Notes that a key is deleted now.
-    pub(crate) fn bury(&mut self, doomed: &Doomed) {
-        self.date();
+    pub(crate) fn bury(&mut self, doomed: &Doomed, now: Now) {
         if let Some(sharing) = &mut self.sharing
             && let Some((kind, key)) = &doomed.0
-            && let Some(time) = self.core.time_of_delete()
+            && let Some(stamp) = self.core.stamp_delete(now)
         {
-            sharing.known.tombstones.delete(*kind, key, time);
+            sharing.known.tombstones.delete(*kind, key, stamp.as_nanos());
         }
     }
 
     /// Notes that everything is deleted now.
-    pub(crate) fn bury_all(&mut self) {
-        self.date();
+    pub(crate) fn bury_all(&mut self, now: Now) {
         if let Some(sharing) = &mut self.sharing
-            && let Some(time) = self.core.time_of_delete()
+            && let Some(stamp) = self.core.stamp_delete(now)
         {
-            sharing.known.tombstones.clear(time);
+            sharing.known.tombstones.clear(stamp.as_nanos());
         }
     }
 
@@ -123,20 +130,20 @@ impl Cache {
             if state.sharing.is_none() {
                 return Ok(());
             }
-            take(&mut state.core, clock::now(), &mut removed)
+            take(&mut state.core, Now::without_wall(clock::now()), &mut removed)
         };
         let noted = self.note_writes(py, &lost, slice);
         if noted.is_err() {
-            self.state.borrow(py).core.take_back(lost);
+            self.state.borrow(py).core.settle(Outcome::Unrecorded(lost));
         }
         noted
     }
 
     fn note_writes(&self, py: Python<'_>, lost: &LostWrites<Ref>, mut slice: Option<Slice>) -> PyResult<()> {
-        for (key, time) in lost.keys() {
+        for (key, stamp) in lost.overwritten() {
             let Doomed(doomed) = self.doomed(py, &StoredKey { key: key.bind(py), hash: 0 })?;
             if let (Some(sharing), Some((kind, key))) = (&mut self.state.borrow(py).sharing, doomed) {
-                sharing.known.tombstones.overwrite(kind, &key, time);
+                sharing.known.tombstones.overwrite(kind, &key, stamp.as_nanos());
             }
             if let Some(slice) = &mut slice {
                 slice.end_if_over(py)?;

@@ -75,7 +75,8 @@ impl Cache {
             let mut state = self.state.borrow(py);
             (state.saves, state.save_errors, state.dropped, state.no_room) = (0, 0, 0, 0);
             state.spent = Stats::default();
-            state.bury_all();
+            let now = state.at(clock::now());
+            state.bury_all(now);
             (state.core.clear(), state.opened.take())
         };
         let (cleared, opened) = cleared;
@@ -93,7 +94,8 @@ impl Cache {
             if let Some(opened) = &opened {
                 opened.add_to(&mut state.spent);
             }
-            state.bury_all();
+            let now = state.at(clock::now());
+            state.bury_all(now);
             (state.core.remove_all(), opened)
         };
         let (removed, opened) = removed;
@@ -105,8 +107,8 @@ impl Cache {
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let query = ObjectKey::new(self.seed, key)?;
         let opened = {
-            let (state, slot, _) = self.address(py, &query)?;
-            if slot.is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
+            let (state, found) = self.locate(py, &query)?;
+            if found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
                 return Ok(true);
             }
             state.opened.clone()

@@ -7,7 +7,7 @@
 //! | state | takes in items | gives up items |
 //! |---|---|---|
 //! | gathering | yes; at most one batch of a group gathers | yes: [`Planner::drop_item`] |
-//! | left | no | no; its id and its seats are stale, and every operation on them does nothing |
+//! | left | no | no; its id and the ids of its items are stale, and every operation on them does nothing |
 //!
 //! Rules:
 //! 1. The first item of a group begins a batch, which is due one window later. The front arms a timer for
@@ -54,12 +54,12 @@ pub struct BatchId(u64);
 
 /// Names one item from when it is added to when its batch leaves. Never used twice within one planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seat {
+pub struct ItemId {
     batch: BatchId,
     number: u64,
 }
 
-impl Seat {
+impl ItemId {
     /// The batch that the item waits in.
     pub const fn batch(self) -> BatchId {
         self.batch
@@ -84,14 +84,14 @@ pub enum Added<G, I> {
     /// It is the first of its batch: arm a timer that calls [`Planner::take`] at `due`.
     Begins {
         /// Where it waits.
-        seat: Seat,
+        id: ItemId,
         /// When the batch leaves, unless it is full before.
         due: Time,
     },
     /// It waits with others.
     Waits {
         /// Where it waits.
-        seat: Seat,
+        id: ItemId,
     },
     /// Its batch is full with it, and leaves.
     Leaves(Batch<G, I>),
@@ -116,7 +116,7 @@ struct Gathering<G, I> {
     due: Time,
     /// What the planner's was when the batch began.
     max_size: NonZeroUsize,
-    /// By the number of the seat. Never empty.
+    /// By the number of the item. Never empty.
     items: BTreeMap<u64, I>,
 }
 
@@ -155,7 +155,7 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
             let batch = self.gathering.get_mut(&id).expect("the batch of a group gathers");
             batch.items.insert(number, item);
             return if batch.items.len() < batch.max_size.get() {
-                Added::Waits { seat: Seat { batch: id, number } }
+                Added::Waits { id: ItemId { batch: id, number } }
             } else {
                 Added::Leaves(self.take(id).expect("looked at above"))
             };
@@ -168,7 +168,7 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
         let items = BTreeMap::from([(number, item)]);
         self.gathering.insert(id, Gathering { group, due, max_size: self.max_size, items });
         self.by_group.insert(group, id);
-        Added::Begins { seat: Seat { batch: id, number }, due }
+        Added::Begins { id: ItemId { batch: id, number }, due }
     }
 
     /// Makes a batch leave: its timer has fired, or never will. `None` if it has left already, or is gone.
@@ -195,11 +195,11 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
 
     /// Drops an item that nobody waits for any more, and gives it back. `None` if its batch has left: then
     /// the load goes on, and its result is stored.
-    pub fn drop_item(&mut self, seat: Seat) -> Option<I> {
-        let batch = self.gathering.get_mut(&seat.batch)?;
-        let item = batch.items.remove(&seat.number)?;
+    pub fn drop_item(&mut self, id: ItemId) -> Option<I> {
+        let batch = self.gathering.get_mut(&id.batch)?;
+        let item = batch.items.remove(&id.number)?;
         if batch.items.is_empty() {
-            self.take(seat.batch);
+            self.take(id.batch);
         }
         Some(item)
     }
@@ -245,14 +245,14 @@ mod tests {
         Time::from_nanos(millis * 1_000_000)
     }
 
-    fn begins(added: &Added<char, u32>) -> (Seat, Time) {
-        let &Added::Begins { seat, due } = added else { panic!("{added:?} begins no batch") };
-        (seat, due)
+    fn begins(added: &Added<char, u32>) -> (ItemId, Time) {
+        let &Added::Begins { id, due } = added else { panic!("{added:?} begins no batch") };
+        (id, due)
     }
 
-    fn waits(added: &Added<char, u32>) -> Seat {
-        let &Added::Waits { seat } = added else { panic!("{added:?} does not wait with others") };
-        seat
+    fn waits(added: &Added<char, u32>) -> ItemId {
+        let &Added::Waits { id } = added else { panic!("{added:?} does not wait with others") };
+        id
     }
 
     fn leaves(added: Added<char, u32>) -> Vec<u32> {
@@ -299,10 +299,10 @@ mod tests {
     #[test]
     fn a_window_of_zero_gathers_until_the_timer_fires() {
         let mut planner = Planner::new(Duration::ZERO, size(100));
-        let (seat, due) = begins(&planner.add('a', 1, at(3)));
+        let (id, due) = begins(&planner.add('a', 1, at(3)));
         assert_eq!(due, at(3));
         waits(&planner.add('a', 2, at(3)));
-        assert_eq!(planner.take(seat.batch()).unwrap().items, [1, 2]);
+        assert_eq!(planner.take(id.batch()).unwrap().items, [1, 2]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Flights: one running load of one key, and everybody who waits for it.
+//! Flights: one running load of one key, and all callers that wait for it.
 //!
-//! Owns who loads, who waits, and what is fenced off. Knows neither tasks nor wakers: a front gives each
-//! flight a token `T` (its waiting room), gets it back when somebody joins, and does the waiting.
+//! Owns which caller loads, which callers wait, and which loads are fenced off. Knows neither tasks nor wakers:
+//! a front gives each flight a token `T` (its waiting room), gets the token back when a caller joins, and does
+//! the waiting.
 //!
 //! A flight is in one of two states, or gone:
 //!
@@ -15,26 +16,31 @@
 //! 1. `lead` makes an open flight with one caller. There is at most one open flight of a key; the front asks
 //!    `find` first, under the same lock.
 //! 2. `join` adds a caller to an open flight.
-//! 3. `leave` takes a caller away. The last one to leave is told so, and the front stops the load, then says
-//!    `end`. Until then the flight stays open, so that nobody starts a second load beside one that is still
-//!    being stopped. Who joins in between is answered by whatever `end`s the flight: a value, or the news
-//!    that it was abandoned, upon which he asks anew.
+//! 3. `leave` takes a caller away. When the last caller leaves, `leave` says so; the front stops the load and
+//!    calls `end`. Until then the flight stays open, so that no second load starts beside a load that is still
+//!    being stopped. A caller that joins in between is answered when the flight ends: with a value, or as
+//!    abandoned, and then asks again.
 //! 4. `fence` turns an open flight into a fenced one, for ever.
 //! 5. `end` makes the flight gone and says whether it was open: only then may its result be stored.
 //!
 //! So between the first `lead` of a flight and its `end` any number of loads of the key may have begun, but a
 //! value is stored only by the flight that no `set`, `delete`, `clear` or invalidation has overtaken.
 
+use std::num::NonZeroU64;
+
 use hashbrown::HashTable;
 
+use crate::probe::Probed;
 use crate::slab::Slab;
 use crate::store::spread;
+use crate::time::Stamp;
 
 /// Names one flight. Ids are never used twice within one cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlightId {
     slot: u32,
-    serial: u64,
+    /// Counts from 1 up, so that an `Option` of an id takes no more room.
+    serial: NonZeroU64,
 }
 
 /// The running loads of one cache or shard.
@@ -53,11 +59,13 @@ pub struct Flights<K, T> {
 struct Flight<K, T> {
     key: K,
     hash: u32,
-    serial: u64,
+    serial: NonZeroU64,
     state: State,
     callers: u32,
-    /// When it began, as writes are dated; zero if they are not.
-    began_at: u64,
+    /// The stamp of its value, if a loader yields it.
+    stamp: Stamp,
+    /// The snapshot's answer for its key when it began.
+    probed: Probed,
     token: T,
 }
 
@@ -67,12 +75,12 @@ enum State {
     Fenced,
 }
 
-/// What a caller leaves behind.
+/// What remains when a caller leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// Others still wait, or the flight has ended already.
+    /// Other callers still wait, or the flight has ended already.
     Others,
-    /// Nobody waits any more: stop the load, then [`Flights::end`] the flight.
+    /// No caller waits any more: stop the load, then [`Flights::end`] the flight.
     Nobody,
 }
 
@@ -83,8 +91,8 @@ pub struct Ended<K, T> {
     pub key: K,
     /// Whether the result may be stored: nothing fenced the flight.
     pub stores: bool,
-    /// When it began, as writes are dated; zero if they are not.
-    pub began_at: u64,
+    /// The stamp of its value, if a loader yielded it: that of the beginning of the load.
+    pub stamp: Stamp,
     /// Where its callers wait.
     pub token: T,
 }
@@ -141,28 +149,37 @@ impl<K, T> Flights<K, T> {
     pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
         let hash = hash as u32;
         self.serial += 1;
-        let flight =
-            Flight { key, hash, serial: self.serial, state: State::Open, callers: 1, began_at: 0, token };
+        let serial = NonZeroU64::new(self.serial).expect("it counts from 1 up");
+        let (stamp, probed) = (Stamp::UNKNOWN, Probed::default());
+        let flight = Flight { key, hash, serial, state: State::Open, callers: 1, stamp, probed, token };
         let slot = self.slab.insert(flight);
         self.index.insert_unique(spread(hash), slot, |&slot| spread(self.slab[slot].hash));
         self.id(slot)
     }
 
-    /// Notes when a flight begins, as writes are dated.
-    pub(crate) fn begins_at(&mut self, id: FlightId, time: u64) {
+    /// Records what landing the flight needs to know of its beginning.
+    pub(crate) fn began(&mut self, id: FlightId, stamp: Stamp, probed: Probed) {
         if let Some(flight) = self.get_mut(id) {
-            flight.began_at = time;
+            (flight.stamp, flight.probed) = (stamp, probed);
         }
     }
 
-    /// Adds a caller to an open flight, and returns where he waits.
+    /// The key of an open flight, and the snapshot's answer for it when the flight began. `None` if the flight
+    /// stores nothing: it was fenced, or has ended.
+    pub(crate) fn stores(&self, id: FlightId) -> Option<(&K, Probed)> {
+        let flight = self.slab.get(id.slot)?;
+        let is_open = flight.serial == id.serial && flight.state == State::Open;
+        is_open.then_some((&flight.key, flight.probed))
+    }
+
+    /// Adds a caller to an open flight; returns the token of the room where the caller waits.
     pub fn join(&mut self, id: FlightId) -> Option<&T> {
         let flight = self.get_mut(id).filter(|flight| flight.state == State::Open)?;
         flight.callers += 1;
         Some(&flight.token)
     }
 
-    /// Takes a caller away who no longer wants the answer.
+    /// Takes away a caller that no longer wants the answer.
     #[must_use = "the last caller to leave has to stop the load"]
     pub fn leave(&mut self, id: FlightId) -> Left {
         match self.get_mut(id) {
@@ -174,12 +191,12 @@ impl<K, T> Flights<K, T> {
         }
     }
 
-    /// Whether a load still runs that nobody waits for.
+    /// Whether a load still runs though no caller waits for it.
     pub fn is_forsaken(&self, id: FlightId) -> bool {
         self.slab.get(id.slot).is_some_and(|flight| flight.serial == id.serial && flight.callers == 0)
     }
 
-    /// Fences an open flight: it stores nothing, and nobody finds it any more. `true` if it was open.
+    /// Fences an open flight: it stores nothing, and no caller finds it any more. `true` if it was open.
     pub fn fence(&mut self, id: FlightId) -> bool {
         let Some(flight) = self.get_mut(id).filter(|flight| flight.state == State::Open) else {
             return false;
@@ -208,8 +225,8 @@ impl<K, T> Flights<K, T> {
             self.unindex(hash, id.slot);
         }
         let flight = self.slab.remove(id.slot)?;
-        let Flight { key, began_at, token, .. } = flight;
-        Some(Ended { key, stores: state == State::Open, began_at, token })
+        let Flight { key, stamp, token, .. } = flight;
+        Some(Ended { key, stores: state == State::Open, stamp, token })
     }
 
     /// Where the callers of a flight wait.

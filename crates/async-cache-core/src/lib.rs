@@ -1,7 +1,7 @@
 //! The decisions of async-cache, without the waiting.
 //!
-//! What is in the cache, who loads, who waits, what is fenced off: all of it is decided here by plain
-//! synchronous code that takes `now` as an argument. Two fronts, one on tokio and one on asyncio, do the
+//! Which entries are in the cache, which caller loads, which callers wait, which loads are fenced off: all of it is
+//! decided here by plain synchronous code that takes the time as an argument. Two fronts, one on tokio and one on asyncio, do the
 //! waiting; another crate owns the file.
 //!
 //! **Invariant:** no clock, no I/O, no lock, no `unsafe`. The same inputs give the same outputs, so a model
@@ -9,62 +9,68 @@
 //!
 //! # Layout
 //!
-//! - [`cache`]: one shard of a cache, where the parts below meet; a front calls little else
+//! - [`shard`]: one shard of a cache, where the parts below meet; a front calls little else
+//! - [`address`]: where a key is found, and where it may be written; [`probe`]: the snapshot's answer for a key
+//! - [`entry`]: entries as they are read and written; [`removed`]: keys and values that left, and why
 //! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have expired
 //! - [`listing`]: the entries in their order, in pieces, while the cache goes on
-//! - `written`: when entries were written, if a cache keeps times of writing; [`lost`]: writes that
-//!   left memory before a save
+//! - [`ledger`]: when entries were written, and which writes the file must learn of
 //! - [`cold`]: the entries that are still only in the opened snapshot
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
-//! - [`agent`]: sessions of agents, the resources of their tools, and loops in what they call
-//! - [`stats`]: what is counted
+//! - [`agent`]: sessions of agents, the resources of their tools, and loops in their calls
+//! - [`stats`]: the counters
 //! - [`number`]: tables by counters and addresses
-//! - [`time`]: instants and deadlines as numbers; `slab`: slots and the chains through them
+//! - [`time`]: instants, deadlines and times of writing as numbers; `slab`: slots and the chains through them
 //!
 //! # Example
 //!
 //! One key, from miss to hit, as a front would do it:
 //!
 //! ```
-//! use async_cache_core::cache::{Cache, Config, Loaded};
+//! use async_cache_core::entry::Fetched;
 //! use async_cache_core::order::Eviction;
-//! use async_cache_core::time::{Deadline, Time};
+//! use async_cache_core::shard::{Config, Shard};
+//! use async_cache_core::time::{Deadline, Now, Time};
 //! use std::time::Duration;
 //!
-//! let mut cache: Cache<&str, &str, ()> = Cache::new(Config::single(Some(100), Eviction::Lru));
-//! let (hash, now) = (0x5EED, Time::from_nanos(0));
+//! let mut shard: Shard<&str, &str, ()> = Shard::new(Config::single(Some(100), Eviction::Lru));
+//! let (hash, now) = (0x5EED, Now::without_wall(Time::from_nanos(0)));
 //!
-//! // A miss: nobody loads the key yet, so this caller does.
-//! assert!(cache.find(hash, |key| *key == "sky").is_none());
-//! assert!(cache.find_flight(hash, |key| *key == "sky").is_none());
-//! let flight = cache.lead(hash, "sky", ());
+//! // A miss. No snapshot is open, so none has the key, and no load of the key runs: this caller loads.
+//! let probed = shard.epoch().answered(None);
+//! let at = shard.address(hash, probed, |key| *key == "sky").expect("no snapshot was opened since");
+//! assert!(at.slot().is_none() && at.flight().is_none());
+//! let flight = shard.lead(at, "sky", (), now);
 //!
 //! // The load returns: its value is stored, for a minute.
-//! let deadline = Deadline::after(now, Duration::from_secs(60));
-//! let loaded = Loaded { value: "blue", deadline, origin: None, took: Duration::ZERO };
-//! cache.land(flight, None, hash, loaded, now).expect("the flight was running");
+//! let fetched = Fetched::loaded("blue", Deadline::after(now.time, Duration::from_secs(60)));
+//! let at = shard.address_of_flight(flight, hash).expect("no snapshot was opened since");
+//! shard.land(flight, at, fetched, Duration::ZERO, now).expect("the flight was running");
 //!
 //! // A hit.
-//! let slot = cache.find(hash, |key| *key == "sky").expect("just stored");
-//! let entry = cache.hit(slot, |deadline| deadline.has_passed(now)).expect("not expired");
-//! assert_eq!(*entry.value, "blue");
+//! let slot = shard.find(hash, |key| *key == "sky").expect("just stored");
+//! let value = shard.hit(slot, |deadline| deadline.has_passed(now.time)).expect("not expired");
+//! assert_eq!(*value, "blue");
 //! ```
 
 #![allow(clippy::cast_possible_truncation)] // hashes are cut to their lower half on purpose, everywhere
 
+pub mod address;
 pub mod agent;
 pub mod batch;
-pub mod cache;
 pub mod cold;
+pub mod entry;
 pub mod flight;
+pub mod ledger;
 pub mod listing;
-pub mod lost;
 pub mod number;
 pub mod order;
+pub mod probe;
+pub mod removed;
+pub mod shard;
 mod slab;
 pub mod stats;
 pub mod store;
 pub mod time;
 mod timer;
 pub mod waits;
-mod written;

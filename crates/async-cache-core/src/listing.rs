@@ -1,9 +1,9 @@
 //! Listing the entries of a cache in pieces, while it goes on being used.
 //!
 //! Owns the cursor of a listing and its rules. A front that must not hold the cache for as long as a walk
-//! over all entries takes says [`Cache::begin_listing`], then [`Cache::list_some`] until it is done, with
+//! over all entries takes says [`Shard::begin_listing`], then [`Shard::list_some`] until it is done, with
 //! hits and writes in between, then [`keep_last`] without the cache. What it has then is what
-//! [`Cache::coldest_first`] would have said at the last piece, and besides tickets of entries that left,
+//! [`Shard::coldest_first`] would have said at the last piece, and besides tickets of entries that left,
 //! which are redeemed for nothing. Only what was restored from a backup meanwhile, as the coldest, may be
 //! missing.
 //!
@@ -23,14 +23,14 @@
 //!
 //! There is one listing at a time. Clearing the cache ends it.
 //!
-//! [`Cache::begin_listing`]: crate::cache::Cache::begin_listing
-//! [`Cache::list_some`]: crate::cache::Cache::list_some
-//! [`Cache::coldest_first`]: crate::cache::Cache::coldest_first
+//! [`Shard::begin_listing`]: crate::shard::Shard::begin_listing
+//! [`Shard::list_some`]: crate::shard::Shard::list_some
+//! [`Shard::coldest_first`]: crate::shard::Shard::coldest_first
 //! [`Eviction::Lru`]: crate::order::Eviction::Lru
 //! [`Eviction::Adaptive`]: crate::order::Eviction::Adaptive
 
+pub use crate::slab::Ticket;
 use crate::slab::{Chain, Linked, List, NONE, Slab};
-use crate::store::Ticket;
 
 /// Whether a listing goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +46,10 @@ pub enum Listing {
 /// and so no lock.
 pub fn keep_last(mut tickets: Vec<Ticket>) -> Vec<Ticket> {
     // By slot rather than by ticket: of two entries in one slot the earlier one has left.
-    let slots = tickets.iter().map(|ticket| ticket.slot() as usize + 1).max().unwrap_or(0);
+    let slots = tickets.iter().map(|ticket| ticket.slot as usize + 1).max().unwrap_or(0);
     let mut seen = vec![0_u64; slots.div_ceil(64)];
     let mut is_first = |ticket: Ticket| {
-        let (word, bit) = (&mut seen[ticket.slot() as usize / 64], 1 << (ticket.slot() % 64));
+        let (word, bit) = (&mut seen[ticket.slot as usize / 64], 1 << (ticket.slot % 64));
         let is_first = *word & bit == 0;
         *word |= bit;
         is_first

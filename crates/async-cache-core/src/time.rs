@@ -1,7 +1,7 @@
-//! Instants and deadlines as the core sees them: plain numbers that a front hands in.
+//! Instants, deadlines and times of writing as the core sees them: plain numbers that a front passes in.
 //!
 //! Owns the number types and their arithmetic, and how the time in memory maps to the time in a file. Must
-//! not know any clock: the zero point of [`Time`] is the front's.
+//! not know any clock: the front chooses the zero point of [`Time`].
 
 use std::time::Duration;
 
@@ -29,6 +29,68 @@ impl Time {
     #[must_use]
     pub fn later(self, by: Duration) -> Self {
         Self(u64::try_from(by.as_nanos()).map_or(u64::MAX, |nanos| self.0.saturating_add(nanos)))
+    }
+}
+
+/// When an entry was written: nanoseconds since the Unix epoch, by the wall clock.
+///
+/// The wall clock is the clock that all processes of a host share: a monotonic clock stands still while the
+/// machine is suspended, and other processes cannot compare it with theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// The time of writing is not known: older than every other stamp.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// The stamp `nanos` nanoseconds after the Unix epoch.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the Unix epoch; 0 for [`Stamp::UNKNOWN`].
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The stamp of a record in a file. A record without a time of writing has [`Stamp::UNKNOWN`].
+    pub fn from_file(written_at: Option<u64>) -> Self {
+        written_at.map_or(Self::UNKNOWN, Self)
+    }
+
+    /// The earliest stamp that is later.
+    #[must_use]
+    pub const fn just_after(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The latest stamp that is earlier; [`Stamp::UNKNOWN`] has none and is returned as it is.
+    #[must_use]
+    pub const fn just_before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+/// The time of an operation, on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock: for deadlines.
+    pub time: Time,
+    /// The wall clock: for times of writing. [`Stamp::UNKNOWN`] if it was not read; a shard that keeps times
+    /// of writing then gives stamps in the order of the writes, just after the latest stamp that it knows.
+    pub wall: Stamp,
+}
+
+impl Now {
+    /// The time on both clocks.
+    pub const fn new(time: Time, wall: Stamp) -> Self {
+        Self { time, wall }
+    }
+
+    /// The time for an operation that writes nothing, or for a shard that keeps no times of writing: the wall
+    /// clock need not be read.
+    pub const fn without_wall(time: Time) -> Self {
+        Self { time, wall: Stamp::UNKNOWN }
     }
 }
 
@@ -171,6 +233,16 @@ mod tests {
         assert_eq!(at(1).later(Duration::from_secs(2)), at(3));
         assert_eq!(at(1).later(Duration::MAX), Time::from_nanos(u64::MAX));
         assert_eq!(Time::from_nanos(u64::MAX).later(Duration::from_nanos(1)), Time::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn an_unknown_stamp_is_the_oldest() {
+        assert_eq!(Stamp::from_file(None), Stamp::UNKNOWN);
+        assert_eq!(Stamp::from_file(Some(7)), Stamp::from_nanos(7));
+        assert!([0, 1, u64::MAX].iter().all(|&nanos| Stamp::UNKNOWN <= Stamp::from_nanos(nanos)));
+        assert_eq!(Stamp::UNKNOWN.just_before(), Stamp::UNKNOWN, "nothing is older");
+        assert!(Stamp::UNKNOWN < Stamp::UNKNOWN.just_after());
+        assert_eq!(Now::without_wall(at(1)), Now::new(at(1), Stamp::UNKNOWN));
     }
 
     #[test]

@@ -5,26 +5,28 @@
 //! reached with and without the part. The sequences come from fixed seeds, so the ratios are always
 //! the same; real traces are measured elsewhere.
 
-use async_cache_core::cache::{Cache, Config};
 use async_cache_core::order::Eviction;
-use async_cache_core::store::NewEntry;
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::removed::{Cause, Departed};
+use async_cache_core::shard::{Config, Shard};
+use async_cache_core::time::{Deadline, Now, Time};
+
+use crate::addressing::at;
 
 const CAPACITY: usize = 500;
 const REQUESTS: usize = 200_000;
 
 /// The share of hits among the requests, if every miss is stored.
 fn hit_ratio(eviction: Eviction, requests: &[u64]) -> f64 {
-    let mut cache = Cache::<u64, (), ()>::new(Config::single(Some(CAPACITY), eviction));
-    let now = Time::from_nanos(0);
+    let mut cache = Shard::<u64, (), ()>::new(Config::single(Some(CAPACITY), eviction));
+    let now = Now::without_wall(Time::from_nanos(0));
     for &key in requests {
         let hash = fastrand::Rng::with_seed(key).u64(..);
         if let Some(slot) = cache.find(hash, |&known| known == key) {
             assert!(cache.hit_mut(slot, |_| unreachable!("nothing expires")).is_some());
         } else {
             cache.miss();
-            let new = NewEntry { key, value: (), deadline: Deadline::NEVER, origin: None, written_at: None };
-            drop(cache.set(None, None, hash, new, now));
+            let at = at(&cache, hash, None, |&known| known == key);
+            drop(cache.set(at, key, (), Deadline::NEVER, now));
         }
     }
     cache.validate();
@@ -127,12 +129,12 @@ fn keys_that_were_used_much_and_are_not_any_more_make_room() {
 
 #[test]
 fn a_search_for_a_victim_ends_though_every_entry_was_used() {
-    let mut cache = Cache::<u64, (), ()>::new(Config::single(Some(CAPACITY), Eviction::Adaptive));
+    let mut cache = Shard::<u64, (), ()>::new(Config::single(Some(CAPACITY), Eviction::Adaptive));
     let hash = |key: u64| fastrand::Rng::with_seed(key).u64(..);
-    let new = |key| NewEntry { key, value: (), deadline: Deadline::NEVER, origin: None, written_at: None };
-    let now = Time::from_nanos(0);
+    let now = Now::without_wall(Time::from_nanos(0));
     for key in 0..CAPACITY as u64 {
-        drop(cache.set(None, None, hash(key), new(key), now));
+        let at = at(&cache, hash(key), None, |&known| known == key);
+        drop(cache.set(at, key, (), Deadline::NEVER, now));
     }
     for key in 0..CAPACITY as u64 {
         let slot = cache.find(hash(key), |&known| known == key).expect("there is room for all");
@@ -142,8 +144,10 @@ fn a_search_for_a_victim_ends_though_every_entry_was_used() {
     }
     let read = |ticket| *cache.store().redeem(ticket).expect("a ticket of now").key;
     let order: Vec<u64> = cache.coldest_first().into_iter().map(read).collect();
-    let removed = cache.set(None, None, hash(u64::MAX), new(u64::MAX), now);
-    let (victim, ()) = removed.into_entries().next().expect("a victim");
+    let at = at(&cache, hash(u64::MAX), None, |&known| known == u64::MAX);
+    let removed = cache.set(at, u64::MAX, (), Deadline::NEVER, now);
+    let Departed { key: victim, cause, .. } = removed.into_entries().next().expect("a victim");
+    assert_eq!(cause, Cause::Evicted);
     let steps = order.iter().position(|&key| Some(key) == victim).expect("it was there");
     assert!(steps < 64, "the search went {steps} entries far");
 }

@@ -1,5 +1,5 @@
-//! The planner of batches against a naive model, operation by operation, including stale ids and
-//! seats.
+//! The planner of batches against a naive model, operation by operation, including stale ids of
+//! batches and items.
 //!
 //! The model is a list of all items ever added, in order, each with its current state. The items of
 //! a batch, whether the batch is full and whether it is gone are computed from the list. After
@@ -9,7 +9,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use async_cache_core::batch::{Added, Batch, BatchId, Planner, Seat};
+use async_cache_core::batch::{Added, Batch, BatchId, ItemId, Planner};
 use async_cache_core::time::Time;
 
 use crate::replay::every_seed;
@@ -40,7 +40,7 @@ enum State {
 struct Item {
     group: u32,
     /// `None` if the item left on arrival.
-    seat: Option<Seat>,
+    id: Option<ItemId>,
     batch: BatchId,
     state: State,
 }
@@ -135,8 +135,8 @@ impl Pair {
         let gathers = self.items.iter().find(|item| item.group == group && item.state == State::Waits);
         let gathers = gathers.map(|item| item.batch);
         let added = self.planner.add(group, number, self.now);
-        let (batch, seat) = match &added {
-            &Added::Begins { seat, .. } | &Added::Waits { seat } => (seat.batch(), Some(seat)),
+        let (batch, id) = match &added {
+            &Added::Begins { id, .. } | &Added::Waits { id } => (id.batch(), Some(id)),
             Added::Leaves(batch) => (batch.id, None),
         };
         if let Some(gathers) = gathers {
@@ -146,10 +146,10 @@ impl Pair {
             let due = self.now.later(self.window);
             self.batches.push(Begun { id: batch, due, max_size: self.max_size });
         }
-        if let Some(seat) = seat {
-            assert!(self.items.iter().all(|item| item.seat != Some(seat)), "a seat is given out twice");
+        if let Some(id) = id {
+            assert!(self.items.iter().all(|item| item.id != Some(id)), "a id is given out twice");
         }
-        self.items.push(Item { group, seat, batch, state: State::Waits });
+        self.items.push(Item { group, id, batch, state: State::Waits });
 
         let begun = self.begun(batch);
         let is_full = self.waiting(batch).len() == begun.max_size;
@@ -165,9 +165,9 @@ impl Pair {
 
     fn drop_item(&mut self, nth: usize) {
         let Some(item) = self.items.get_mut(nth) else { return };
-        let Some(seat) = item.seat else { return };
+        let Some(id) = item.id else { return };
         let waits = item.state == State::Waits;
-        assert_eq!(self.planner.drop_item(seat), waits.then_some(nth));
+        assert_eq!(self.planner.drop_item(id), waits.then_some(nth));
         if waits {
             item.state = State::Dropped;
         }

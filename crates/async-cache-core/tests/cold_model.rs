@@ -26,12 +26,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Config, Loaded, Restored};
+use async_cache_core::address::Address;
 use async_cache_core::cold::{ColdSet, Frozen, Rank};
+use async_cache_core::entry::{Fetched, Meta, NewEntry};
 use async_cache_core::flight::FlightId;
+use async_cache_core::listing::Ticket;
 use async_cache_core::order::Eviction;
-use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::removed::Removed;
+use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 use crate::ledger::{Hashing, Key, Ledger, Token};
 use crate::replay::{Run, every_seed};
@@ -69,7 +72,7 @@ enum Op {
         shard: usize,
     },
     Clear,
-    LetGo,
+    Close,
     Wait {
         nanos: u64,
     },
@@ -88,7 +91,6 @@ struct Resident {
 struct Flight {
     id: FlightId,
     name: u32,
-    rank: Option<Rank>,
     is_fenced: bool,
 }
 
@@ -99,7 +101,7 @@ struct Counted {
 }
 
 struct Pair {
-    shards: Vec<Cache<Key, Token, ()>>,
+    shards: Vec<Shard<Key, Token, ()>>,
     configs: Vec<Config>,
     hashing: Hashing,
     names: u32,
@@ -209,7 +211,7 @@ impl Pair {
         };
         let configs: Vec<Config> = (0..shards).map(config).collect();
         Self {
-            shards: configs.iter().map(|&config| Cache::new(config)).collect(),
+            shards: configs.iter().map(|&config| Shard::new(config)).collect(),
             hot: vec![Vec::new(); shards],
             configs,
             hashing,
@@ -247,7 +249,7 @@ impl Pair {
             126..130 => Op::Lose { rank: name },
             130..136 => Op::Reclaim { shard: dice.usize(..self.shards.len()) },
             136 => Op::Clear,
-            137 => Op::LetGo,
+            137 => Op::Close,
             138..148 => Op::Wait { nanos: dice.u64(..10 * MILLISECOND) },
             _ => Op::Save,
         }
@@ -265,7 +267,7 @@ impl Pair {
             Op::Lose { rank } => self.lose(rank),
             Op::Reclaim { shard } => self.reclaim(shard),
             Op::Clear => self.clear(),
-            Op::LetGo => self.let_go(),
+            Op::Close => self.close(),
             Op::Wait { nanos } => self.now = Time::from_nanos(self.now.as_nanos() + nanos),
             Op::Save => self.step_of_a_save(dice),
         }
@@ -277,7 +279,7 @@ impl Pair {
         let cold = Arc::new(ColdSet::new(self.records, self.configs[0].maxsize));
         for shard in &mut self.shards {
             assert!(shard.is_pristine());
-            assert!(shard.open(Some(Arc::clone(&cold))).is_none());
+            assert!(matches!(shard.open(Arc::clone(&cold), &[]), Ok(None)));
         }
         let room = self.configs[0].maxsize.unwrap_or(usize::MAX);
         self.cold = (0..self.records).rev().take(room).collect();
@@ -286,33 +288,32 @@ impl Pair {
     }
 
     fn read(&mut self, name: u32) {
-        let (shard, slot) = self.address(name);
+        let (shard, address) = self.address(name);
         let at = self.position(shard, name);
-        assert_eq!(slot.is_some(), at.is_some(), "presence of key {name}");
-        if let Some((slot, at)) = slot.zip(at) {
+        assert_eq!(address.slot().is_some(), at.is_some(), "presence of key {name}");
+        if let Some((slot, at)) = address.slot().zip(at) {
             let resident = self.hot[shard][at];
-            let entry = self.shards[shard].hit_mut(slot, |deadline| deadline.has_passed(self.now));
+            let value = self.shards[shard].hit_mut(slot, |deadline| deadline.has_passed(self.now));
             let is_live = !resident.deadline.has_passed(self.now);
-            assert_eq!(entry.map(|entry| entry.value.number), is_live.then_some(resident.value));
+            assert_eq!(value.map(|value| value.number), is_live.then_some(resident.value));
             if is_live {
                 self.hot[shard].remove(at);
                 self.hot[shard].push(resident);
             }
         }
         if let Some(rank) = self.rank(name) {
-            self.promote(shard, rank, slot);
+            self.promote(shard, rank, address);
         }
     }
 
     /// Tries to promote a rank, whether cold or not: a reader may be too late.
-    fn promote(&mut self, shard: usize, rank: Rank, slot: Option<SlotId>) {
-        let new = self.new_entry(rank, None, None);
+    fn promote(&mut self, shard: usize, rank: Rank, at: Address) {
+        let new = self.new_entry(rank);
         let value = new.value.number;
         let counted = self.counted(shard);
-        let (hash, now) = (self.hashing.hash(rank), self.now);
+        let now = self.now();
         let hits = self.shards[shard].stats().cold_hits;
-        let promoted =
-            self.ledger.nothing_is_dropped_in(|| self.shards[shard].promote(rank, slot, hash, new, now));
+        let promoted = self.ledger.nothing_is_dropped_in(|| self.shards[shard].promote(at, new, now));
         match promoted {
             Ok(removed) => {
                 assert!(self.cold.remove(&rank), "rank {rank} was promoted, and had left before");
@@ -329,42 +330,38 @@ impl Pair {
     }
 
     fn set(&mut self, name: u32, ttl: Option<Duration>) {
-        let (shard, slot) = self.address(name);
-        let flight = self.shards[shard].find_flight(self.hashing.hash(name), |key| key.name == name);
+        let (shard, at) = self.address(name);
         self.fence(name);
-        let new = self.new_entry(name, ttl, self.rank(name));
-        let (value, deadline) = (new.value.number, new.deadline);
+        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
+        let (key, token) = (Key::new(name, &self.ledger), Token::new(&self.ledger));
+        let (value, now) = (token.number, self.now());
         let counted = self.counted(shard);
-        let (hash, now) = (self.hashing.hash(name), self.now);
-        let removed =
-            self.ledger.nothing_is_dropped_in(|| self.shards[shard].set(slot, flight, hash, new, now));
+        let write = || self.shards[shard].set(at, key, token, deadline, now);
+        let removed = self.ledger.nothing_is_dropped_in(write);
         self.put(shard, Resident { name, value, deadline }, removed, &counted);
     }
 
     fn delete(&mut self, name: u32) {
-        let (shard, slot) = self.address(name);
-        let flight = self.shards[shard].find_flight(self.hashing.hash(name), |key| key.name == name);
+        let (shard, at) = self.address(name);
         self.fence(name);
-        let rank = self.rank(name);
         let counted = self.counted(shard);
-        let now = self.now;
-        let removed =
-            self.ledger.nothing_is_dropped_in(|| self.shards[shard].delete(slot, flight, rank, now));
-        self.leave_the_cold(rank);
+        let now = self.now();
+        let removed = self.ledger.nothing_is_dropped_in(|| self.shards[shard].delete(at, now));
+        self.leave_the_cold(self.rank(name));
         let at = self.position(shard, name);
         let own: Vec<u64> = at.map(|at| self.hot[shard].remove(at).value).into_iter().collect();
         self.make_room(shard, removed, &own, &counted, false);
     }
 
     fn lead(&mut self, name: u32) {
-        let (shard, _) = self.address(name);
-        let hash = self.hashing.hash(name);
-        let open = self.shards[shard].find_flight(hash, |key| key.name == name);
+        let (shard, at) = self.address(name);
+        let open = at.flight();
         let known = self.flights.iter().find(|flight| flight.name == name && !flight.is_fenced);
         assert_eq!(open, known.map(|flight| flight.id), "the open flight of key {name}");
         if open.is_none() && self.flights.len() < 8 {
-            let id = self.shards[shard].lead(hash, Key::new(name, &self.ledger), ());
-            self.flights.push(Flight { id, name, rank: self.rank(name), is_fenced: false });
+            let (key, now) = (Key::new(name, &self.ledger), self.now());
+            let id = self.shards[shard].lead(at, key, (), now);
+            self.flights.push(Flight { id, name, is_fenced: false });
         }
     }
 
@@ -372,16 +369,17 @@ impl Pair {
         if nth >= self.flights.len() {
             return;
         }
-        let Flight { id, name, rank, is_fenced } = self.flights.swap_remove(nth);
-        let (shard, slot) = self.address(name);
+        let Flight { id, name, is_fenced } = self.flights.swap_remove(nth);
+        let (shard, _) = self.address(name);
+        let at = self.shards[shard].address_of_flight(id, self.hashing.hash(name));
+        let at = at.expect("a snapshot is opened when no load runs");
         let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
         let value = Token::new(&self.ledger);
         let number = value.number;
-        let loaded = Loaded { value, deadline, origin: rank, took: Duration::ZERO };
+        let (fetched, now) = (Fetched::loaded(value, deadline), self.now());
         let counted = self.counted(shard);
-        let (hash, now) = (self.hashing.hash(name), self.now);
-        let finished =
-            self.ledger.nothing_is_dropped_in(|| self.shards[shard].land(id, slot, hash, loaded, now));
+        let land = || self.shards[shard].land(id, at, fetched, Duration::ZERO, now);
+        let finished = self.ledger.nothing_is_dropped_in(land);
         let removed = finished.expect("it runs").removed;
         if is_fenced {
             self.make_room(shard, removed, &[number], &counted, false);
@@ -391,14 +389,14 @@ impl Pair {
     }
 
     fn restore(&mut self, name: u32) {
-        let (shard, slot) = self.address(name);
+        let (shard, at) = self.address(name);
         let rank = self.rank(name);
-        let new = self.new_entry(name, None, rank);
+        let new = self.new_entry(name);
         let value = new.value.number;
-        let is_known = slot.is_some() || rank.is_some_and(|rank| self.cold.contains(&rank));
+        let is_known = at.slot().is_some() || rank.is_some_and(|rank| self.cold.contains(&rank));
         let fits = !is_known && !self.is_full(shard);
-        let (hash, now) = (self.hashing.hash(name), self.now);
-        let restored = self.ledger.nothing_is_dropped_in(|| self.shards[shard].restore(slot, hash, new, now));
+        let now = self.now();
+        let restored = self.ledger.nothing_is_dropped_in(|| self.shards[shard].restore(at, new, now));
         assert_eq!(matches!(restored, Restored::Stored), fits);
         if fits {
             self.hot[shard].insert(0, Resident { name, value, deadline: Deadline::NEVER });
@@ -415,7 +413,8 @@ impl Pair {
     fn reclaim(&mut self, shard: usize) {
         let counted = self.counted(shard);
         let mut removed = Removed::default();
-        self.ledger.nothing_is_dropped_in(|| self.shards[shard].reclaim_all(self.now, &mut removed));
+        let now = self.now();
+        self.ledger.nothing_is_dropped_in(|| self.shards[shard].reclaim_all(now, &mut removed));
         self.make_room(shard, removed, &[], &counted, false);
     }
 
@@ -437,18 +436,18 @@ impl Pair {
     }
 
     /// Only when no entry is cold, and not while a save reads the snapshot.
-    fn let_go(&mut self) {
+    fn close(&mut self) {
         if !self.cold.is_empty() || self.save.is_some() {
             return;
         }
         self.opened = None;
         for shard in 0..self.shards.len() {
             let before = self.counted(shard);
-            let removed = self.ledger.nothing_is_dropped_in(|| self.shards[shard].let_go());
+            let removed = self.ledger.nothing_is_dropped_in(|| self.shards[shard].close_snapshot());
             let surplus =
                 self.configs[shard].share.map_or(0, |share| self.hot[shard].len().saturating_sub(share));
             let left: Vec<_> =
-                removed.into_entries().map(|(key, value)| (key.unwrap().name, value.number)).collect();
+                removed.into_entries().map(|left| (left.key.unwrap().name, left.value.number)).collect();
             assert_eq!(left.len(), surplus);
             assert_eq!(self.counted(shard).evictions - before.evictions, surplus as u64);
             for victim in left {
@@ -464,25 +463,25 @@ impl Pair {
         (self.opened.is_some() && name < self.records).then_some(name)
     }
 
-    fn address(&self, name: u32) -> (usize, Option<SlotId>) {
+    /// The shard of a key, and where the key may be written.
+    fn address(&self, name: u32) -> (usize, Address) {
         let hash = self.hashing.hash(name);
         let shard = ((hash >> 32) as usize * self.shards.len()) >> 32;
-        (shard, self.shards[shard].find(hash, |key| key.name == name))
+        let at = crate::addressing::at(&self.shards[shard], hash, self.rank(name), |key| key.name == name);
+        (shard, at)
+    }
+
+    fn now(&self) -> Now {
+        Now::without_wall(self.now)
     }
 
     fn position(&self, shard: usize, name: u32) -> Option<usize> {
         self.hot[shard].iter().position(|resident| resident.name == name)
     }
 
-    fn new_entry(&self, name: u32, ttl: Option<Duration>, origin: Option<Rank>) -> NewEntry<Key, Token> {
-        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
-        NewEntry {
-            key: Key::new(name, &self.ledger),
-            value: Token::new(&self.ledger),
-            deadline,
-            origin,
-            written_at: None,
-        }
+    fn new_entry(&self, name: u32) -> NewEntry<Key, Token> {
+        let meta = Meta::written_at(Stamp::UNKNOWN, Deadline::NEVER);
+        NewEntry { key: Key::new(name, &self.ledger), value: Token::new(&self.ledger), meta }
     }
 
     fn counted(&self, shard: usize) -> Counted {
@@ -551,7 +550,7 @@ impl Pair {
     ) {
         let after = self.counted(shard);
         let reclaimed = usize::try_from(after.expirations - before.expirations).unwrap();
-        let left = removed.into_entries().map(|(key, value)| (key.unwrap().name, value.number));
+        let left = removed.into_entries().map(|left| (left.key.unwrap().name, left.value.number));
         let left: Vec<_> = left.collect();
         let (owned, others): (Vec<_>, Vec<_>) = left.iter().partition(|(_, value)| own.contains(value));
         assert_eq!(owned.iter().map(|(_, value)| *value).collect::<Vec<_>>(), own);
@@ -652,12 +651,12 @@ impl Pair {
         }
     }
 
-    fn check_hot(&self, shard: usize, cache: &Cache<Key, Token, ()>) {
+    fn check_hot(&self, shard: usize, cache: &Shard<Key, Token, ()>) {
         let read = |ticket| {
             let entry = cache.store().redeem(ticket).expect("a ticket of now");
-            assert!(entry.origin.is_none_or(|rank| rank == entry.key.name), "the rank of another key");
+            assert!(entry.meta.origin.is_none_or(|rank| rank == entry.key.name), "the rank of another key");
             assert!(!cache.is_cold(entry.key.name), "key {} is hot and cold", entry.key.name);
-            (entry.key.name, entry.value.number, entry.deadline)
+            (entry.key.name, entry.value.number, entry.meta.deadline)
         };
         let mut order: Vec<_> = cache.coldest_first().into_iter().map(read).collect();
         let hot = self.hot[shard].iter();
@@ -679,7 +678,7 @@ impl Pair {
 impl Save {
     /// Lists the hot entries of the next shard; removes from the copy the ranks that have become
     /// hot.
-    fn list(&mut self, shard: &Cache<Key, Token, ()>) {
+    fn list(&mut self, shard: &Shard<Key, Token, ()>) {
         let tickets = shard.coldest_first();
         if let Some((set, _)) = &self.copied
             && !shard.cold().is_some_and(|cold| Arc::ptr_eq(cold, set))
@@ -688,7 +687,7 @@ impl Save {
         }
         if let Some((_, copy)) = &mut self.copied {
             let entries = tickets.iter().filter_map(|&ticket| shard.store().redeem(ticket));
-            entries.filter_map(|entry| entry.origin).for_each(|rank| copy.remove(rank));
+            entries.filter_map(|entry| entry.meta.origin).for_each(|rank| copy.remove(rank));
         }
         self.tickets.push(tickets);
     }
@@ -701,7 +700,7 @@ impl Save {
         self.is_cold_written = true;
     }
 
-    fn write_slice(&mut self, nth: usize, shard: &Cache<Key, Token, ()>, len: usize) {
+    fn write_slice(&mut self, nth: usize, shard: &Shard<Key, Token, ()>, len: usize) {
         let len = len.min(self.tickets[nth].len());
         let slice = self.tickets[nth].drain(..len);
         let entries = slice.filter_map(|ticket| shard.store().redeem(ticket));

@@ -6,10 +6,12 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Config, Restored};
+use async_cache_core::address::Address;
+use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::order::Eviction;
-use async_cache_core::store::{NewEntry, Removed};
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::removed::Removed;
+use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 use crate::replay::every_seed;
 
@@ -18,24 +20,23 @@ const TICK: u64 = 1 << 20;
 
 const SECOND: u64 = 1_000_000_000;
 
-type Numbers = Cache<u64, (), ()>;
+type Numbers = Shard<u64, (), ()>;
 
 fn unlimited() -> Numbers {
-    Cache::new(Config::single(None, Eviction::Lru))
+    Shard::new(Config::single(None, Eviction::Lru))
 }
 
 fn hash(key: u64) -> u64 {
     fastrand::Rng::with_seed(key).u64(..)
 }
 
-fn entry(key: u64, deadline: Deadline) -> NewEntry<u64, ()> {
-    NewEntry { key, value: (), deadline, origin: None, written_at: None }
+fn at(cache: &Numbers, key: u64) -> Address {
+    crate::addressing::at(cache, hash(key), None, |&known| known == key)
 }
 
 /// Sets a key; returns the number of entries that left.
 fn set(cache: &mut Numbers, key: u64, deadline: Deadline, now: Time) -> usize {
-    let slot = cache.find(hash(key), |&known| known == key);
-    cache.set(slot, None, hash(key), entry(key, deadline), now).len()
+    cache.set(at(cache, key), key, (), deadline, Now::without_wall(now)).len()
 }
 
 fn is_served(cache: &Numbers, key: u64, now: Time) -> bool {
@@ -45,7 +46,7 @@ fn is_served(cache: &Numbers, key: u64, now: Time) -> bool {
 
 fn reclaim_all(cache: &mut Numbers, now: Time) {
     let mut removed = Removed::default();
-    cache.reclaim_all(now, &mut removed);
+    cache.reclaim_all(Now::without_wall(now), &mut removed);
 }
 
 #[test]
@@ -159,7 +160,9 @@ fn writes_that_come_after_a_burst_reclaim_it_a_few_entries_each() {
         let mut cache = unlimited();
         for key in 0..BURST {
             let deadline = Deadline::at(Time::from_nanos(ttl + key));
-            let restored = cache.restore(None, hash(key), entry(key, deadline), Time::from_nanos(0));
+            let new = NewEntry { key, value: (), meta: Meta::written_at(Stamp::UNKNOWN, deadline) };
+            let start = Now::without_wall(Time::from_nanos(0));
+            let restored = cache.restore(at(&cache, key), new, start);
             assert!(matches!(restored, Restored::Stored));
         }
         let now = Time::from_nanos(1 << 61);

@@ -16,18 +16,20 @@
 
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Config, Loaded};
+use async_cache_core::entry::Fetched;
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::order::Eviction;
-use async_cache_core::store::NewEntry;
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::shard::{Config, Shard};
+use async_cache_core::time::{Deadline, Now, Time};
+
+use crate::addressing::at;
 
 /// The number of scripts grows about tenfold with each event.
 const EVENTS: usize = 7;
 
 const KEYS: [char; 2] = ['a', 'b'];
 const HASH: u64 = 0xC011_1DED;
-const NOW: Time = Time::from_nanos(0);
+const NOW: Now = Now::without_wall(Time::from_nanos(0));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -128,53 +130,48 @@ fn stored(script: &[Event], key: char) -> Option<usize> {
 /// The cache, with the id of each flight under the event that started it. Values are the events
 /// that made them.
 struct Front {
-    cache: Cache<char, usize, usize>,
+    cache: Shard<char, usize, usize>,
     ids: [Option<FlightId>; EVENTS],
 }
 
 impl Front {
     fn new() -> Self {
-        Self { cache: Cache::new(Config::single(Some(8), Eviction::Lru)), ids: [None; EVENTS] }
+        Self { cache: Shard::new(Config::single(Some(8), Eviction::Lru)), ids: [None; EVENTS] }
     }
 
     /// Executes the last event of the script, and checks its result.
     fn act(&mut self, script: &[Event], before: &Story) {
-        let at = script.len() - 1;
+        let last = script.len() - 1;
         let cache = &mut self.cache;
-        match script[at] {
+        match script[last] {
             Ask(key) => {
-                let expected = before.open(&script[..at], key);
-                let joined = cache.find_flight(HASH, |&known| known == key);
+                let expected = before.open(&script[..last], key);
+                let joined = cache.locate(HASH, |&known| known == key).flight();
                 let token = joined.map(|id| *cache.join(id).expect("what was found can be joined"));
                 assert_eq!(token, expected, "the flight that is joined");
                 if joined.is_none() {
-                    self.ids[at] = Some(cache.lead(HASH, key, at));
+                    let at = at(cache, HASH, None, |&known| known == key);
+                    self.ids[last] = Some(cache.lead(at, key, last, NOW));
                 }
             }
             Set(key) => {
-                let slot = cache.find(HASH, |&known| known == key);
-                let flight = cache.find_flight(HASH, |&known| known == key);
-                let new =
-                    NewEntry { key, value: at, deadline: Deadline::NEVER, origin: None, written_at: None };
-                drop(cache.set(slot, flight, HASH, new, NOW));
+                let at = at(cache, HASH, None, |&known| known == key);
+                drop(cache.set(at, key, last, Deadline::NEVER, NOW));
             }
             Delete(key) => {
-                let slot = cache.find(HASH, |&known| known == key);
-                let flight = cache.find_flight(HASH, |&known| known == key);
-                drop(cache.delete(slot, flight, None, NOW));
+                let at = at(cache, HASH, None, |&known| known == key);
+                drop(cache.delete(at, NOW));
             }
             Clear => drop(cache.clear()),
             Land(started) => {
                 let id = self.ids[started].expect("it was led");
-                let key = *cache.flights().key(id).expect("it runs");
-                let slot = cache.find(HASH, |&known| known == key);
-                let loaded =
-                    Loaded { value: at, deadline: Deadline::NEVER, origin: None, took: Duration::ZERO };
-                let finished = cache.land(id, slot, HASH, loaded, NOW).expect("it runs");
+                let fetched = Fetched::loaded(last, Deadline::NEVER);
+                let at = cache.address_of_flight(id, HASH).expect("no snapshot is open");
+                let finished = cache.land(id, at, fetched, Duration::ZERO, NOW).expect("it runs");
                 assert_eq!(finished.token, started);
-                let again =
-                    Loaded { value: at, deadline: Deadline::NEVER, origin: None, took: Duration::ZERO };
-                assert!(cache.land(id, None, HASH, again, NOW).is_none(), "a flight lands once");
+                let at = cache.address_of_flight(id, HASH).expect("no snapshot is open");
+                let again = cache.land(id, at, fetched, Duration::ZERO, NOW);
+                assert!(again.is_none(), "a flight lands once");
             }
             Fail(started) => {
                 let id = self.ids[started].expect("it was led");
@@ -197,7 +194,7 @@ impl Front {
             let slot = self.cache.find(HASH, |&known| known == key);
             let value = slot.map(|slot| *self.cache.store().entry(slot).value);
             assert_eq!(value, stored(script, key), "what is stored under {key:?}");
-            let open = self.cache.find_flight(HASH, |&known| known == key);
+            let open = self.cache.locate(HASH, |&known| known == key).flight();
             let expected = story.open(script, key).map(|started| self.ids[started].expect("it was led"));
             assert_eq!(open, expected, "the open flight of {key:?}");
         }

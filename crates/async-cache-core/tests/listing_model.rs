@@ -9,11 +9,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Config, Restored};
-use async_cache_core::listing::{Listing, keep_last};
+use async_cache_core::address::Address;
+use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::listing::{Listing, Ticket, keep_last};
 use async_cache_core::order::Eviction;
-use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::removed::Removed;
+use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::store::SlotId;
+use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 use crate::replay::every_seed;
 
@@ -66,7 +69,7 @@ struct Running {
 }
 
 struct Pair {
-    cache: Cache<Key, (), ()>,
+    cache: Shard<Key, (), ()>,
     eviction: Eviction,
     names: u32,
     now: Time,
@@ -151,7 +154,7 @@ fn who_began_no_listing_gets_nothing() {
 impl Pair {
     fn new(eviction: Eviction, maxsize: Option<usize>, names: u32) -> Self {
         Self {
-            cache: Cache::new(Config::single(maxsize, eviction)),
+            cache: Shard::new(Config::single(maxsize, eviction)),
             eviction,
             names,
             now: Time::from_nanos(1_000 * TICK),
@@ -190,15 +193,14 @@ impl Pair {
             Op::Set { name, ttl } => self.set(name, ttl),
             Op::Hit { name } => self.hit(name),
             Op::Delete { name } => {
-                let slot = self.find(name);
-                drop(self.cache.delete(slot, None, None, self.now));
+                drop(self.cache.delete(self.at(name), self.now()));
             }
             Op::Restore { name } => self.restore(name),
             Op::SetNew => self.set(self.names + u32::try_from(self.stays).unwrap(), None),
             Op::Expire { nanos } => {
                 self.now = self.now.later(Duration::from_nanos(nanos));
                 let mut removed = Removed::default();
-                self.cache.reclaim_all(self.now, &mut removed);
+                self.cache.reclaim_all(self.now(), &mut removed);
             }
             Op::Clear => {
                 drop(self.cache.clear());
@@ -210,10 +212,9 @@ impl Pair {
     }
 
     fn set(&mut self, name: u32, ttl: Option<Duration>) {
-        let slot = self.find(name);
         let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.now, ttl));
-        let new = self.new_entry(name, deadline);
-        drop(self.cache.set(slot, None, hash(name), new, self.now));
+        let key = self.new_key(name);
+        drop(self.cache.set(self.at(name), key, (), deadline, self.now()));
         if let Some(slot) = self.find(name) {
             self.note_use(slot);
         }
@@ -228,10 +229,11 @@ impl Pair {
     }
 
     fn restore(&mut self, name: u32) {
-        let slot = self.find(name);
-        let new = self.new_entry(name, Deadline::NEVER);
-        let stay = new.key.stay;
-        let restored = self.cache.restore(slot, hash(name), new, self.now);
+        let key = self.new_key(name);
+        let meta = Meta::written_at(Stamp::UNKNOWN, Deadline::NEVER);
+        let stay = key.stay;
+        let new = NewEntry { key, value: (), meta };
+        let restored = self.cache.restore(self.at(name), new, self.now());
         if let (Restored::Stored, Some(running)) = (restored, &mut self.running) {
             running.restored.insert(stay);
         }
@@ -295,9 +297,17 @@ impl Pair {
         self.cache.find(hash(name), |key| key.name == name)
     }
 
-    fn new_entry(&mut self, name: u32, deadline: Deadline) -> NewEntry<Key, ()> {
+    fn at(&self, name: u32) -> Address {
+        crate::addressing::at(&self.cache, hash(name), None, |key| key.name == name)
+    }
+
+    fn now(&self) -> Now {
+        Now::without_wall(self.now)
+    }
+
+    fn new_key(&mut self, name: u32) -> Key {
         self.stays += 1;
-        NewEntry { key: Key { name, stay: self.stays }, value: (), deadline, origin: None, written_at: None }
+        Key { name, stay: self.stays }
     }
 
     fn note_use(&mut self, slot: SlotId) {

@@ -13,11 +13,15 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Config, Restored};
+use async_cache_core::address::{Address, Candidate};
+use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::listing::Ticket;
 use async_cache_core::order::Eviction;
+use async_cache_core::removed::{Cause, Departed, Removed};
+use async_cache_core::shard::{Config, Restored, Shard};
 use async_cache_core::stats::Stats;
-use async_cache_core::store::{NewEntry, Removed, SlotId, Ticket};
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::store::SlotId;
+use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 use crate::ledger::{Hashing, Key, Ledger, Token};
 use crate::replay::{Run, every_seed};
@@ -49,7 +53,7 @@ struct Resident {
 }
 
 struct Pair {
-    cache: Cache<Key, Token, ()>,
+    cache: Shard<Key, Token, ()>,
     config: Config,
     hashing: Hashing,
     names: u32,
@@ -99,7 +103,7 @@ impl Pair {
         let names = dice.u32(1..3 * size.max(2));
         run.set_up(&(config, hashing, now));
         Self {
-            cache: Cache::new(config),
+            cache: Shard::new(config),
             config,
             hashing,
             names,
@@ -144,11 +148,12 @@ impl Pair {
 
     fn set(&mut self, name: u32, ttl: Option<Duration>, dice: &mut fastrand::Rng) {
         let now = self.now_as_a_writer_knows_it(dice);
-        let slot = self.address(name);
-        let new = self.new_entry(name, ttl, now);
-        let (value, deadline) = (new.value.number, new.deadline);
-        let hash = self.hashing.hash(name);
-        let removed = self.ledger.nothing_is_dropped_in(|| self.cache.set(slot, None, hash, new, now));
+        let at = self.at(name);
+        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, ttl));
+        let (key, token) = (Key::new(name, &self.ledger), Token::new(&self.ledger));
+        let value = token.number;
+        let write = || self.cache.set(at, key, token, deadline, Now::without_wall(now));
+        let removed = self.ledger.nothing_is_dropped_in(write);
 
         let refused = deadline.has_passed(now);
         let at = self.residents.iter().position(|resident| resident.name == name);
@@ -157,14 +162,14 @@ impl Pair {
         match at {
             Some(at) if refused => {
                 let old = self.residents.remove(at);
-                expected.extend([(name, old.value), (name, value)]);
+                expected.extend([(name, old.value, Cause::Replaced), (name, value, Cause::Refused)]);
             }
             Some(at) => {
                 let old = self.residents.remove(at);
-                expected.push((name, old.value));
+                expected.push((name, old.value, Cause::Replaced));
                 self.residents.push(Resident { value, deadline, ..old });
             }
-            None if refused || self.config.maxsize == Some(0) => expected.push((name, value)),
+            None if refused || self.config.maxsize == Some(0) => expected.push((name, value, Cause::Refused)),
             None => comes_in = true,
         }
         let evicted = self.account_for(removed, &expected, now);
@@ -178,7 +183,7 @@ impl Pair {
     }
 
     fn read(&mut self, how: Op, name: u32) {
-        let slot = self.address(name);
+        let slot = self.find(name);
         let expected = self.residents.iter().position(|resident| resident.name == name);
         let now = self.now;
         let Some((slot, at)) = slot.zip(expected) else {
@@ -191,14 +196,15 @@ impl Pair {
             assert!(!deadline.is_never(), "the clock is not asked for an entry that never expires");
             deadline.has_passed(now)
         };
-        let entry = match how {
+        let value = match how {
             Op::Hit { .. } => self.cache.hit_mut(slot, has_passed),
             Op::HitShared { .. } => self.cache.hit(slot, has_passed),
             _ => self.cache.live(slot, has_passed),
         };
-        let served = entry.map(|entry| (entry.key.name, entry.value.number, entry.deadline));
         let is_live = !resident.deadline.has_passed(now);
-        assert_eq!(served, is_live.then_some((name, resident.value, resident.deadline)));
+        assert_eq!(value.map(|value| value.number), is_live.then_some(resident.value));
+        let entry = self.cache.store().entry(slot);
+        assert_eq!((entry.key.name, entry.meta.deadline), (name, resident.deadline));
         if is_live && matches!(how, Op::Hit { .. }) {
             self.hits += 1;
             let resident = self.residents.remove(at);
@@ -208,22 +214,23 @@ impl Pair {
 
     fn delete(&mut self, name: u32, dice: &mut fastrand::Rng) {
         let now = self.now_as_a_writer_knows_it(dice);
-        let slot = self.address(name);
-        let removed = self.ledger.nothing_is_dropped_in(|| self.cache.delete(slot, None, None, now));
+        let at = self.at(name);
+        let removed = self.ledger.nothing_is_dropped_in(|| self.cache.delete(at, Now::without_wall(now)));
         let at = self.residents.iter().position(|resident| resident.name == name);
-        let expected: Vec<_> = at.map(|at| (name, self.residents.remove(at).value)).into_iter().collect();
+        let expected: Vec<_> =
+            at.map(|at| (name, self.residents.remove(at).value, Cause::Deleted)).into_iter().collect();
         assert_eq!(self.account_for(removed, &expected, now), 0, "a deletion evicts nothing");
     }
 
     fn restore(&mut self, name: u32, ttl: Option<Duration>) {
         let now = self.now;
-        let slot = self.address(name);
+        let at = self.at(name);
         let new = self.new_entry(name, ttl, now);
-        let (value, deadline) = (new.value.number, new.deadline);
-        let hash = self.hashing.hash(name);
-        let restored = self.ledger.nothing_is_dropped_in(|| self.cache.restore(slot, hash, new, now));
+        let (value, deadline) = (new.value.number, new.meta.deadline);
+        let restore = || self.cache.restore(at, new, Now::without_wall(now));
+        let restored = self.ledger.nothing_is_dropped_in(restore);
         let is_full = self.config.maxsize.is_some_and(|max| self.residents.len() >= max);
-        let fits = slot.is_none() && !is_full && !deadline.has_passed(now);
+        let fits = at.slot().is_none() && !is_full && !deadline.has_passed(now);
         match restored {
             Restored::Stored => {
                 assert!(fits, "an entry was restored that is known, expired or too much");
@@ -239,7 +246,8 @@ impl Pair {
 
     fn reclaim_all(&mut self) {
         let mut removed = Removed::default();
-        self.ledger.nothing_is_dropped_in(|| self.cache.reclaim_all(self.now, &mut removed));
+        let now = Now::without_wall(self.now);
+        self.ledger.nothing_is_dropped_in(|| self.cache.reclaim_all(now, &mut removed));
         assert_eq!(self.account_for(removed, &[], self.now), 0, "reclaiming evicts nothing");
         let tick = Time::from_nanos(self.now.as_nanos() / TICK * TICK);
         for resident in &self.residents {
@@ -276,39 +284,59 @@ impl Pair {
         NewEntry {
             key: Key::new(name, &self.ledger),
             value: Token::new(&self.ledger),
-            deadline,
-            origin: None,
-            written_at: None,
+            meta: Meta::written_at(Stamp::UNKNOWN, deadline),
         }
     }
 
-    /// Finds a key in both possible ways, which must agree.
-    fn address(&self, name: u32) -> Option<SlotId> {
+    /// Where a key may be written. No snapshot is open.
+    fn at(&self, name: u32) -> Address {
+        assert!(self.find(name).is_some() == self.residents.iter().any(|resident| resident.name == name));
+        crate::addressing::at(&self.cache, self.hashing.hash(name), None, |key| key.name == name)
+    }
+
+    /// Finds a key in all possible ways, which must agree.
+    fn find(&self, name: u32) -> Option<SlotId> {
         let hash = self.hashing.hash(name);
         let found = self.cache.find(hash, |key| key.name == name);
-        let mut candidates = (0..).map_while(|nth| self.cache.store().candidate(hash, nth));
-        let candidate = candidates.find(|&slot| self.cache.store().entry(slot).key.name == name);
-        assert_eq!(found, candidate, "find and candidate differ");
+        assert_eq!(self.cache.locate(hash, |key| key.name == name).slot(), found);
+        let mut search = self.cache.search(hash, |_| false);
+        let searched = loop {
+            match self.cache.next_candidate(&mut search) {
+                Candidate::Compare(key) if key.name == name => search.is_equal(),
+                Candidate::Compare(_) => {}
+                Candidate::Found(found) => break found,
+                Candidate::Changed => unreachable!("nothing changes a shared shard"),
+            }
+        };
+        assert_eq!(searched.slot(), found, "a search finds another entry");
         found
     }
 
-    /// Checks that the entries that left are the right ones: `expected` first, then expired
+    /// Checks that the entries that left are the right ones, by their causes: `expected`, then expired
     /// entries, then victims, which are the coldest for LRU. Removes the expired entries and the
     /// victims from the model; returns the number of victims.
-    fn account_for(&mut self, removed: Removed<Key, Token>, expected: &[(u32, u64)], now: Time) -> usize {
+    fn account_for(
+        &mut self,
+        removed: Removed<Key, Token>,
+        expected: &[(u32, u64, Cause)],
+        now: Time,
+    ) -> usize {
         let before = std::mem::replace(&mut self.stats, self.cache.stats());
         let reclaimed = usize::try_from(self.stats.expirations - before.expirations).unwrap();
         let evicted = usize::try_from(self.stats.evictions - before.evictions).unwrap();
         let len = expected.len() + reclaimed + evicted;
         assert_eq!((removed.len(), removed.is_empty()), (len, len == 0), "what left and what was counted");
 
+        let left = removed.into_entries();
         let left: Vec<_> =
-            removed.into_entries().map(|(key, value)| (key.unwrap().name, value.number)).collect();
+            left.map(|Departed { key, value, cause }| (key.unwrap().name, value.number, cause)).collect();
         // The written key comes before entries reclaimed after it, and after entries that make room
         // for it.
-        let (own, others): (Vec<_>, Vec<_>) = left.iter().partition(|left| expected.contains(left));
+        let is_unasked = |cause| matches!(cause, Cause::Expired | Cause::Evicted);
+        let (others, own): (Vec<_>, Vec<_>) = left.iter().partition(|(_, _, cause)| is_unasked(*cause));
         assert_eq!(own, expected);
-        for (nth, (name, value)) in others.into_iter().enumerate() {
+        for (nth, (name, value, cause)) in others.into_iter().enumerate() {
+            assert_eq!(cause, if nth < reclaimed { Cause::Expired } else { Cause::Evicted });
             let at =
                 self.residents.iter().position(|resident| (resident.name, resident.value) == (name, value));
             let at =
@@ -344,7 +372,7 @@ impl Pair {
         self.check_order();
         for name in 0..self.names {
             let expected = self.residents.iter().any(|resident| resident.name == name);
-            assert_eq!(self.address(name).is_some(), expected, "presence of key {name}");
+            assert_eq!(self.find(name).is_some(), expected, "presence of key {name}");
         }
         self.check_tickets(dice);
     }
@@ -352,7 +380,7 @@ impl Pair {
     fn check_order(&self) {
         let read = |ticket| {
             let entry = self.cache.store().redeem(ticket).expect("a ticket of now");
-            (entry.key.name, entry.value.number, entry.deadline)
+            (entry.key.name, entry.value.number, entry.meta.deadline)
         };
         let mut order: Vec<_> = self.cache.coldest_first().into_iter().map(read).collect();
         let mut expected: Vec<_> = self

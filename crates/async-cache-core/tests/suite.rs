@@ -12,8 +12,11 @@ mod expiry;
 mod fencing;
 mod flight_model;
 mod listing_model;
+mod probes;
+mod removals;
 mod store_model;
 mod waits_model;
 
+mod addressing;
 mod ledger;
 mod replay;

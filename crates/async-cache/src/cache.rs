@@ -119,8 +119,9 @@ where
         let hash = self.inner.hash(key);
         match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
-            Err(opened) => {
-                let value = opened.and_then(|opened| self.inner.cold(hash, key.to_key(), Some(opened)).ok());
+            Err(under) => {
+                let is_open = under.opened.is_some();
+                let value = if is_open { self.inner.cold(hash, key.to_key(), under).ok() } else { None };
                 if value.is_none() {
                     self.inner.miss(hash);
                 }

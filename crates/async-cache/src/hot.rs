@@ -7,8 +7,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use async_cache_core::cold::Frozen;
-use async_cache_core::store::Ticket;
-use async_cache_core::time::Deadline;
+use async_cache_core::listing::Ticket;
+use async_cache_core::time::{Deadline, Stamp};
 
 use crate::backup::codec::or_panicked;
 use crate::backup::opened::Opened;
@@ -37,8 +37,7 @@ pub(crate) struct Taken<K, V> {
     pub(crate) key: Result<K, BackendError>,
     pub(crate) value: Result<V, BackendError>,
     pub(crate) deadline: Deadline,
-    /// Zero if times of writing are not kept.
-    pub(crate) written_at: u64,
+    pub(crate) stamp: Stamp,
 }
 
 /// Runs the user's `Clone`.
@@ -56,7 +55,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             if let Some((frozen, opened)) = cold {
                 if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
                     let entries = tickets.iter().filter_map(|&ticket| shard.cache.store().redeem(ticket));
-                    entries.filter_map(|entry| entry.origin).for_each(|rank| frozen.remove(rank));
+                    entries.filter_map(|entry| entry.meta.origin).for_each(|rank| frozen.remove(rank));
                 } else {
                     *cold = None;
                 }
@@ -77,18 +76,16 @@ impl HotEntries {
         &self,
         inner: &Inner<K, V>,
         clone_key: fn(&K) -> K,
-    ) -> impl Iterator<Item = (K, u64)> {
+    ) -> impl Iterator<Item = (K, Stamp)> {
         let slices = self.shards.iter().zip(inner.shards());
         let slices =
             slices.flat_map(|(tickets, shard)| tickets.chunks(SLICE).map(move |slice| (slice, shard)));
         slices.flat_map(move |(slice, shard)| {
             let shard = shard.read();
             let store = shard.cache.store();
-            let keys = slice
-                .iter()
-                .filter_map(|&ticket| Some((store.redeem(ticket)?.key, store.written_at(ticket))));
+            let entries = slice.iter().filter_map(|&ticket| store.redeem(ticket));
             let keys =
-                keys.filter_map(|(key, written_at)| Some((cloned(|| clone_key(key)).ok()?, written_at)));
+                entries.filter_map(|entry| Some((cloned(|| clone_key(entry.key)).ok()?, entry.meta.stamp)));
             keys.collect::<Vec<_>>()
         })
     }
@@ -113,7 +110,7 @@ impl HotEntries {
             let taken = slice.iter().filter_map(|&ticket| {
                 let entry = store.redeem(ticket)?;
                 let (key, value) = (cloned(|| clone_key(entry.key)), cloned(|| entry.value.clone()));
-                Some(Taken { key, value, deadline: entry.deadline, written_at: store.written_at(ticket) })
+                Some(Taken { key, value, deadline: entry.meta.deadline, stamp: entry.meta.stamp })
             });
             taken.collect()
         };

@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit and of both
 //!    in a save. What leaves the cache is dropped after the lock is released;
-//! 2. everything that writes a key first asks the opened snapshot for the key's rank, without a lock, and
-//!    then checks under the lock that the snapshot is still the same (see [`Shard::opened`]); so a key is
+//! 2. an operation that writes a key first asks the opened snapshot for the key's rank, without a lock. The
+//!    core checks under the lock that the same snapshot is open (`async_cache_core::probe`); so a key is
 //!    never hot and cold at once;
 //! 3. locks are taken in this order: the save lock, then shards by number; a thread that holds one shard
 //!    takes a second one only when it takes all.
@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use async_cache_core::cache::{Cache, Cleared, Config};
-use async_cache_core::cold::Rank;
-use async_cache_core::flight::FlightId;
+use async_cache_core::address::Address;
+use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::order::Eviction;
+use async_cache_core::probe::{Epoch, Probed, Stale};
+use async_cache_core::removed::Removed;
+use async_cache_core::shard::{self, Cleared, Config};
 use async_cache_core::stats::Stats;
-use async_cache_core::store::{NewEntry, Removed, SlotId};
-use async_cache_core::time::{Deadline, FileClock};
+use async_cache_core::time::{Deadline, FileClock, Now, Stamp, Time};
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 
@@ -40,7 +41,7 @@ const ENTRIES_PER_SHARD: usize = 512;
 
 type ClearedShard<K, V> = (Cleared<K, V>, Option<Arc<Opened<K, V>>>);
 /// A shard of the core, with the rooms of this front.
-pub(crate) type Core<K, V> = Cache<K, V, Arc<Room<V>>>;
+pub(crate) type Core<K, V> = shard::Shard<K, V, Arc<Room<V>>>;
 type Shards<K, V> = Box<[CachePadded<RwLock<Shard<K, V>>>]>;
 
 pub(crate) struct Inner<K, V> {
@@ -77,10 +78,10 @@ pub(crate) struct Shard<K, V> {
     pub(crate) opened: Option<Arc<Opened<K, V>>>,
 }
 
-/// What is known of a key that is about to be written.
-pub(crate) struct Probe<K, V> {
-    opened: Option<Arc<Opened<K, V>>>,
-    pub(crate) rank: Option<Rank>,
+/// The snapshot under a shard at one moment: where a key is looked for that is not in memory.
+pub(crate) struct Under<K, V> {
+    pub(crate) opened: Option<Arc<Opened<K, V>>>,
+    epoch: Epoch,
 }
 
 impl<K, V> fmt::Debug for Inner<K, V> {
@@ -117,7 +118,7 @@ impl<K, V> Inner<K, V> {
         let file = merges.then(|| clock.start_file(0));
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
-            let mut cache = Cache::new(Config { maxsize, share, eviction });
+            let mut cache = Core::new(Config { maxsize, share, eviction });
             if merges {
                 cache.keep_times();
             }
@@ -160,11 +161,12 @@ impl<K, V> Inner<K, V> {
         ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.clock.now(), ttl))
     }
 
-    /// Tells a shard the time of a write that is about to happen, if the cache keeps those.
+    /// The time of an operation at `time`. Reads the wall clock if the cache keeps times of writing.
     #[inline]
-    pub(crate) fn date(&self, cache: &mut Core<K, V>) {
-        if self.sharing.is_some() {
-            cache.tell_wall(self.clock.wall());
+    pub(crate) fn at(&self, time: Time) -> Now {
+        match self.sharing {
+            Some(_) => Now::new(time, Stamp::from_nanos(self.clock.wall())),
+            None => Now::without_wall(time),
         }
     }
 
@@ -173,7 +175,7 @@ impl<K, V> Inner<K, V> {
         let now = self.clock.now();
         for shard in &self.shards {
             let mut removed = Removed::default();
-            shard.write().cache.reclaim_all(now, &mut removed);
+            shard.write().cache.reclaim_all(Now::without_wall(now), &mut removed);
             drop(removed);
         }
         if let Some(opened) = self.opened() {
@@ -227,15 +229,13 @@ impl<K, V> Inner<K, V> {
         // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
         if let Some(sharing) = &self.sharing {
-            let times = shards.iter_mut().filter_map(|shard| {
-                self.date(&mut shard.cache);
-                shard.cache.time_of_delete()
-            });
-            let time = times.max().unwrap_or(0);
+            let now = self.at(self.clock.now());
+            let stamps = shards.iter_mut().filter_map(|shard| shard.cache.stamp_delete(now));
+            let stamp = stamps.max().unwrap_or(Stamp::UNKNOWN);
             for shard in &mut shards {
-                shard.cache.write_after(time);
+                shard.cache.not_before(stamp);
             }
-            sharing.bury_all(time);
+            sharing.bury_all(stamp.as_nanos());
         }
         let cleared: Vec<_> = shards.iter_mut().map(|shard| empty(shard)).collect();
         drop(shards);
@@ -261,19 +261,15 @@ impl<K, V> Inner<K, V> {
 }
 
 impl<K, V> Shard<K, V> {
-    /// Whether what was asked of the snapshot still counts.
-    pub(crate) fn is_as_probed(&self, probe: &Probe<K, V>) -> bool {
-        match (&self.opened, &probe.opened) {
-            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
-            // Ranks of a snapshot that was let go mean nothing any more, and do no harm.
-            (None, _) => true,
-            (Some(_), None) => false,
-        }
+    /// The snapshot that is open now.
+    pub(crate) fn under(&self) -> Under<K, V> {
+        Under { opened: self.opened.clone(), epoch: self.cache.epoch() }
     }
 
-    pub(crate) fn open(&mut self, opened: Option<Arc<Opened<K, V>>>) -> Option<Arc<Opened<K, V>>> {
-        self.cache.open(opened.as_ref().map(|opened| Arc::clone(&opened.cold)));
-        std::mem::replace(&mut self.opened, opened)
+    /// Opens a snapshot under an empty shard; returns the snapshot before it.
+    pub(crate) fn open(&mut self, opened: Arc<Opened<K, V>>) -> Option<Arc<Opened<K, V>>> {
+        self.cache.open(Arc::clone(&opened.cold), &[]).expect("nothing is in memory");
+        self.opened.replace(opened)
     }
 
     /// Empties the shard; the caller drops what was in it behind the lock.
@@ -288,58 +284,53 @@ impl<K, V> Shard<K, V> {
 
     fn let_go(&mut self) -> Removed<K, V> {
         self.opened = None;
-        self.cache.let_go()
+        self.cache.close_snapshot()
     }
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it,
-    /// if one is open.
+    /// Serves a key from memory, and counts the hit. `Err`: the key is not there; the snapshot that may have it.
     #[inline]
-    pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Option<Arc<Opened<K, V>>>> {
+    pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Under<K, V>> {
         if self.eviction == Eviction::Lru {
             return self.hot_in_order(hash, is_key);
         }
         let shard = self.shard(hash).read();
         if let Some(slot) = shard.cache.find(hash, is_key)
-            && let Some(entry) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
+            && let Some(value) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
         {
             self.hits.raise();
-            return Ok(entry.value.clone());
+            return Ok(value.clone());
         }
-        Err(shard.opened.clone())
+        Err(shard.under())
     }
 
     /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
-    fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Option<Arc<Opened<K, V>>>> {
+    fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Under<K, V>> {
         let mut shard = self.shard(hash).write();
         if let Some(slot) = shard.cache.find(hash, is_key)
-            && let Some(entry) = shard.cache.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
+            && let Some(value) = shard.cache.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
         {
-            return Ok(entry.value.clone());
+            return Ok(value.clone());
         }
-        Err(shard.opened.clone())
+        Err(shard.under())
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
-    /// `Err`: it is not there; what is known now to whoever writes the key.
+    /// `Err`: the snapshot does not have it; the answer, for a write of the key.
     #[cold]
-    pub(crate) fn cold(
-        &self,
-        hash: u64,
-        key: K,
-        opened: Option<Arc<Opened<K, V>>>,
-    ) -> Result<V, Probe<K, V>> {
-        let Some(opened) = opened else { return Err(Probe { opened: None, rank: None }) };
-        let (rank, value, deadline, written_at) =
+    pub(crate) fn cold(&self, hash: u64, key: K, under: Under<K, V>) -> Result<V, Probed> {
+        let Under { opened, epoch } = under;
+        let Some(opened) = opened else { return Err(epoch.answered(None)) };
+        let (rank, value, deadline, stamp) =
             match opened.read(&key, |deadline| self.clock.has_passed(deadline)) {
-                ColdEntry::Found { rank, value, deadline, written_at } => (rank, value, deadline, written_at),
+                ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
                 ColdEntry::Absent(rank) => {
                     self.let_go_if_spent(&opened);
                     // Somebody else may have made it hot between the two looks.
                     return match rank.map(|_| self.hot(hash, |known| *known == key)) {
                         Some(Ok(value)) => Ok(value),
-                        _ => Err(Probe { opened: Some(opened), rank }),
+                        _ => Err(epoch.answered(rank)),
                     };
                 }
             };
@@ -347,11 +338,12 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let now = self.clock.now();
         let promoted = {
             let mut shard = self.shard(hash).write();
-            let slot = shard.cache.find(hash, |known| *known == key);
-            let written_at = Some(written_at);
-            let new = NewEntry { key, value, deadline, origin: Some(rank), written_at };
-            let same = shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, &opened));
-            if same { shard.cache.promote(rank, slot, hash, new, now) } else { Err(new) }
+            let at = shard.cache.address(hash, epoch.answered(Some(rank)), |known| *known == key);
+            let new = NewEntry { key, value, meta: Meta::written_at(stamp, deadline) };
+            match at {
+                Ok(at) => shard.cache.promote(at, new, Now::without_wall(now)),
+                Err(Stale) => Err(new),
+            }
         };
         match promoted {
             Ok(removed) => {
@@ -360,9 +352,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 Ok(served)
             }
             // It left the cold set meanwhile: hot by another reader, or overtaken by a write.
-            Err(new) => self
-                .hot(hash, |known| *known == new.key)
-                .map_err(|_| Probe { opened: Some(opened), rank: Some(rank) }),
+            Err(new) => self.hot(hash, |known| *known == new.key).map_err(|_| epoch.answered(Some(rank))),
         }
     }
 
@@ -396,53 +386,43 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             || is_hot(&self.shard(hash).read())
     }
 
-    /// Asks the opened snapshot, if there is one, for what a write of this key has to know.
-    pub(crate) fn probe(&self, hash: u64, key: &K) -> Probe<K, V> {
-        let opened = self.shard(hash).read().opened.clone();
+    /// Asks the opened snapshot, if there is one, for the rank of a key that is about to be written.
+    pub(crate) fn probe(&self, hash: u64, key: &K) -> (Probed, Option<Arc<Opened<K, V>>>) {
+        let Under { opened, epoch } = self.shard(hash).read().under();
         let rank = opened.as_ref().and_then(|opened| opened.rank(key));
         if let Some(opened) = &opened {
             self.let_go_if_spent(opened);
         }
-        Probe { opened, rank }
+        (epoch.answered(rank), opened)
     }
 
-    /// Locks the shard of a key for a write, if what was asked of the snapshot still counts, and finds the
-    /// key in it.
+    /// Locks the shard of a key for a write, and finds the key in it. `Err`: another snapshot was opened since the
+    /// probe.
     pub(crate) fn write<R>(
         &self,
         hash: u64,
         is_key: impl Fn(&K) -> bool,
-        probe: &Probe<K, V>,
-        work: impl FnOnce(&mut Core<K, V>, Option<SlotId>, Option<FlightId>) -> R,
-    ) -> Option<R> {
+        probed: Probed,
+        work: impl FnOnce(&mut Core<K, V>, Address) -> R,
+    ) -> Result<R, Stale> {
         let mut shard = self.shard(hash).write();
-        if !shard.is_as_probed(probe) {
-            return None;
-        }
-        let slot = shard.cache.find(hash, &is_key);
-        let flight = shard.cache.find_flight(hash, &is_key);
-        Some(work(&mut shard.cache, slot, flight))
+        let at = shard.cache.address(hash, probed, is_key)?;
+        Ok(work(&mut shard.cache, at))
     }
 
     pub(crate) fn set(&self, key: K, value: V, deadline: Deadline) {
         let hash = self.hash(&key);
         let now = self.clock.now();
         loop {
-            let probe = self.probe(hash, &key);
-            if let Some(opened) = &probe.opened {
+            let (probed, opened) = self.probe(hash, &key);
+            if let Some(opened) = &opened {
                 // What has expired goes before anything is evicted.
                 opened.reclaim_some(now);
             }
             let removed = {
                 let mut shard = self.shard(hash).write();
-                if !shard.is_as_probed(&probe) {
-                    continue;
-                }
-                let slot = shard.cache.find(hash, |known| *known == key);
-                let flight = shard.cache.find_flight(hash, |known| *known == key);
-                let new = NewEntry { key, value, deadline, origin: probe.rank, written_at: None };
-                self.date(&mut shard.cache);
-                shard.cache.set(slot, flight, hash, new, now)
+                let Ok(at) = shard.cache.address(hash, probed, |known| *known == key) else { continue };
+                shard.cache.set(at, key, value, deadline, self.at(now))
             };
             drop(removed);
             return;
@@ -462,18 +442,18 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let now = self.clock.now();
         let bytes = self.key_in_file(key);
         loop {
-            let probe = self.probe(hash, key);
-            let work = |cache: &mut Core<K, V>, slot, flight| {
-                self.date(cache);
+            let (probed, _) = self.probe(hash, key);
+            let work = |cache: &mut Core<K, V>, at: Address| {
+                let now = self.at(now);
                 if let (Some(sharing), Some(bytes)) = (&self.sharing, &bytes)
-                    && let Some(time) = cache.time_of_delete()
+                    && let Some(stamp) = cache.stamp_delete(now)
                 {
-                    sharing.bury(bytes, time);
+                    sharing.bury(bytes, stamp.as_nanos());
                 }
-                cache.delete(slot, flight, probe.rank, now)
+                cache.delete(at, now)
             };
-            let removed = self.write(hash, |known| known == key, &probe, work);
-            if let Some(removed) = removed {
+            let removed = self.write(hash, |known| known == key, probed, work);
+            if let Ok(removed) = removed {
                 drop(removed);
                 return;
             }

@@ -36,10 +36,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cache::Loaded;
-use async_cache_core::cold::Rank;
+use async_cache_core::entry::Fetched;
 use async_cache_core::flight::{FlightId, Left};
-use async_cache_core::time::{Deadline, Time};
+use async_cache_core::time::{Deadline, Now, Time};
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
@@ -54,8 +53,8 @@ pub(crate) enum Entered<V> {
     Hit(V),
     /// The caller waits for a running load.
     Joined(FlightId, Arc<Room<V>>),
-    /// The caller waits for the load that it starts.
-    Leads(FlightId, Arc<Room<V>>),
+    /// The caller waits for the load that it starts, at this time.
+    Leads(FlightId, Arc<Room<V>>, Time),
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
@@ -85,7 +84,6 @@ pub(crate) struct Flight<K, V> {
     pub(crate) hash: u64,
     pub(crate) id: FlightId,
     pub(crate) room: Arc<Room<V>>,
-    pub(crate) rank: Option<Rank>,
     pub(crate) storing: Storing<V>,
     pub(crate) started: Time,
 }
@@ -139,24 +137,16 @@ where
             let new_room = || {
                 Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
             };
-            let (entered, rank) = self.enter(hash, key, joins, &mut is_counted, new_room);
-            let (id, room, leads) = match entered {
+            let entered = self.enter(hash, key, joins, &mut is_counted, new_room);
+            let (id, room, started) = match entered {
                 Entered::Hit(value) => return Ok(value),
-                Entered::Joined(id, room) => (id, room, false),
-                Entered::Leads(id, room) => (id, room, true),
+                Entered::Joined(id, room) => (id, room, None),
+                Entered::Leads(id, room, started) => (id, room, Some(started)),
             };
             let seat = Seat::new(self, hash, id, Arc::clone(&room));
-            if leads {
-                let started = self.clock.now();
-                let flight = Flight {
-                    inner: Arc::clone(self),
-                    hash,
-                    id,
-                    room: Arc::clone(&room),
-                    rank,
-                    storing,
-                    started,
-                };
+            if let Some(started) = started {
+                let flight =
+                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), storing, started };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
                     Some(task) => room.driven_by(task),
                     None => return Err(LoadError::NoRuntime),
@@ -182,7 +172,9 @@ where
                         message: (*message).to_owned(),
                     });
                 }
-                Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
+                Answer::Abandoned if started.is_some() => {
+                    return Err(LoadError::Abandoned { key: format!("{key:?}") });
+                }
                 // The caller asked for a single key, so its own loader can answer where the batch
                 // loader could not.
                 Answer::Abandoned | Answer::Missing => {}
@@ -194,7 +186,6 @@ where
 
     /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
     /// by joining the running load, or by starting a load in `room`. Counts the miss once per call.
-    /// Also returns the key's rank in the opened snapshot, which a new load needs.
     pub(crate) fn enter(
         &self,
         hash: u64,
@@ -202,12 +193,12 @@ where
         joins: Joins,
         is_counted: &mut bool,
         mut room: impl FnMut() -> Arc<Room<V>>,
-    ) -> (Entered<V>, Option<Rank>) {
+    ) -> Entered<V> {
         loop {
-            let opened = self.shard(hash).read().opened.clone();
-            let probe = match self.cold(hash, key.to_key(), opened) {
-                Ok(value) => return (Entered::Hit(value), None),
-                Err(probe) => probe,
+            let under = self.shard(hash).read().under();
+            let probed = match self.cold(hash, key.to_key(), under) {
+                Ok(value) => return Entered::Hit(value),
+                Err(probed) => probed,
             };
             if !std::mem::replace(is_counted, true) {
                 self.miss(hash);
@@ -217,31 +208,30 @@ where
             let entered = self.write(
                 hash,
                 |known| key.is(known),
-                &probe,
-                |cache, slot, flight| {
-                    if let Some(slot) = slot
-                        && let Some(entry) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                probed,
+                |cache, at| {
+                    if let Some(slot) = at.slot()
+                        && let Some(value) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
                     {
-                        return Entered::Hit(entry.value.clone());
+                        return Entered::Hit(value.clone());
                     }
-                    if let Some(flight) = flight {
+                    if let Some(flight) = at.flight() {
                         let is_joined =
                             cache.flights().token(flight).is_some_and(|room| joins.accepts(room.brings));
                         if is_joined && let Some(room) = cache.join(flight) {
                             return Entered::Joined(flight, Arc::clone(room));
                         }
-                        // Rule 2.
-                        cache.supersede(flight);
+                        // Rule 2: `lead` fences it.
                     }
                     let owned = owned.take().expect("it was just put there");
                     let room = room();
-                    self.date(cache);
-                    Entered::Leads(cache.lead(hash, owned, Arc::clone(&room)), room)
+                    let now = self.at(self.clock.now());
+                    Entered::Leads(cache.lead(at, owned, Arc::clone(&room), now), room, now.time)
                 },
             );
-            // `None`: the snapshot changed between the look and the lock.
-            if let Some(entered) = entered {
-                return (entered, probe.rank);
+            // `Err`: another snapshot was opened between the look and the lock.
+            if let Ok(entered) = entered {
+                return entered;
             }
         }
     }
@@ -252,23 +242,18 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
         let now = self.clock.now();
         let keeps = (flight.storing.keeps)(&value);
-        let loaded = Loaded {
-            value: stored,
-            // A value that is not kept expires at once.
-            deadline: if keeps {
-                self.deadline(flight.storing.ttl)
-            } else {
-                Deadline::after(now, Duration::ZERO)
-            },
-            origin: flight.rank,
-            took: now.since(flight.started),
-        };
+        // A value that is not kept expires at once.
+        let ttl = if keeps { flight.storing.ttl } else { Some(Duration::ZERO) };
+        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, ttl));
+        let (fetched, took) = (Fetched::loaded(stored, deadline), now.since(flight.started));
         let finished = {
             let mut shard = self.shard(flight.hash).write();
             let cache = &mut shard.cache;
-            let slot =
-                cache.flights().key(flight.id).and_then(|key| cache.find(flight.hash, |known| known == key));
-            cache.land(flight.id, slot, flight.hash, loaded, now)
+            match cache.address_of_flight(flight.id, flight.hash) {
+                Ok(at) => Ok(cache.land(flight.id, at, fetched, took, Now::without_wall(now))),
+                // Another snapshot was opened since the load began. It may have the key, so the value is not stored.
+                Err(stale) => Err((stale, fetched, cache.finish_without_storing(flight.id, took))),
+            }
         };
         flight.room.tell(Answer::Value(value));
         drop(finished);
@@ -281,7 +266,7 @@ impl<K, V> Inner<K, V> {
         let ended = {
             let mut shard = self.shard(hash).write();
             match &answer {
-                Answer::Missing => shard.cache.come_back_empty(id, took),
+                Answer::Missing => shard.cache.finish_without_storing(id, took),
                 _ => shard.cache.fail(id, took),
             }
         };

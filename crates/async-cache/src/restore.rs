@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_cache_core::cache::Restored;
-use async_cache_core::store::NewEntry;
-use async_cache_core::time::FileClock;
+use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::shard::Restored;
+use async_cache_core::time::{FileClock, Now, Stamp};
 use async_cache_disk::{DiskError, DiskErrorKind, Scratch, Step, Tombstones};
 
 use crate::backup::codec::Codec;
@@ -19,8 +19,8 @@ use crate::backup::disk::is_of_other_owner;
 use crate::backup::opened::Opened;
 use crate::backup::{Backup, DiskBackend, Kind, SavedEntry};
 use crate::error::BackupError;
-use crate::inner::{Core, Inner};
-use crate::save::Gone;
+use crate::inner::Inner;
+use crate::save::{Gone, reclaim_and_take_lost};
 use crate::sharing::Sharing;
 
 /// The most lost writes that are searched for a key that is about to come in.
@@ -86,7 +86,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     ) -> Result<(Opening, Option<FileClock>), DiskError> {
         // What was lost before this is wanted again, if it is in the file.
         let before = self.sharing.as_ref().map(|sharing| {
-            self.note_lost(sharing, &codec, Core::take_lost, gone);
+            self.note_lost(sharing, &codec, reclaim_and_take_lost, gone);
             sharing.known()
         });
         let opened = disk.open();
@@ -104,13 +104,13 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         self.write_after(&snapshot);
         if let Some(sharing) = &self.sharing {
             // And what was lost since is not.
-            self.note_lost(sharing, &codec, Core::take_lost, gone);
+            self.note_lost(sharing, &codec, reclaim_and_take_lost, gone);
         }
         let opened = Opened::new(snapshot, file, codec, self.maxsize, Arc::clone(&self.cold_counts));
         let opened = Arc::new(opened);
         let note = |gone: &mut Gone<K, V>| {
             if let Some(sharing) = &self.sharing {
-                self.note_lost(sharing, &codec, Core::take_lost, gone);
+                self.note_lost(sharing, &codec, reclaim_and_take_lost, gone);
             }
         };
         let older = self.opened().filter(|older| older.cold.live() > 0);
@@ -156,7 +156,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         if is_pristine {
             for shard in &mut shards {
                 // Dropping the old one closes its file; it holds nothing of the user's.
-                drop(shard.open(Some(Arc::clone(opened))));
+                drop(shard.open(Arc::clone(opened)));
             }
         }
         is_pristine
@@ -174,12 +174,12 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         self.reclaim();
         let mut restored = 0;
         for (SavedEntry { key, value, ttl }, in_file) in entries {
-            let written_at = in_file.as_ref().map(|in_file| in_file.written_at);
+            let stamp = in_file.as_ref().map_or(Stamp::UNKNOWN, |in_file| in_file.stamp);
             let hash = self.hash(&key);
             let deadline = self.deadline(ttl);
             let mut is_noted = false;
             let restored_or_refused = loop {
-                let probe = self.probe(hash, &key);
+                let (probed, _) = self.probe(hash, &key);
                 let mut shard = self.shard(hash).write();
                 if !is_noted && shard.cache.store().lost().len() > LOST_AT_ONCE {
                     drop(shard);
@@ -187,28 +187,26 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     is_noted = true;
                     continue;
                 }
-                if shard.is_as_probed(&probe) {
-                    let slot = shard.cache.find(hash, |known| *known == key);
+                if let Ok(at) = shard.cache.address(hash, probed, |known| *known == key) {
                     let is_deleted = in_file.as_ref().is_some_and(|in_file| {
                         // What was lost since that was noted: a few, and not none, if others write all the time.
-                        let mut lost = shard.cache.store().lost().keys();
-                        lost.any(|(lost, time)| in_file.written_at <= time && *lost == key)
-                            || self
-                                .sharing
-                                .as_ref()
-                                .is_some_and(|sharing| sharing.is_deleted(&in_file.key, in_file.written_at))
+                        let mut lost = shard.cache.store().lost().overwritten();
+                        lost.any(|(lost, until)| in_file.stamp <= until && *lost == key)
+                            || self.sharing.as_ref().is_some_and(|sharing| {
+                                sharing.is_deleted(&in_file.key, in_file.stamp.as_nanos())
+                            })
                     });
-                    let new = NewEntry { key, value, deadline, origin: probe.rank, written_at };
+                    let new = NewEntry { key, value, meta: Meta::written_at(stamp, deadline) };
                     if is_deleted {
                         break Restored::Refused(new);
                     }
-                    if let (Some(cold), Some(rank), Some(_)) = (shard.cache.cold(), probe.rank, &in_file)
-                        && slot.is_none()
+                    if let (Some(cold), Some(rank), Some(_)) = (shard.cache.cold(), at.rank(), &in_file)
+                        && at.slot().is_none()
                         && !deadline.has_passed(self.clock.now())
                     {
                         cold.take(rank); // the new file's counts
                     }
-                    break shard.cache.restore(slot, hash, new, self.clock.now());
+                    break shard.cache.restore(at, new, Now::without_wall(self.clock.now()));
                 }
             };
             match restored_or_refused {
@@ -223,7 +221,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
 /// An entry as the file has it: its key, and when it was written.
 struct InFile {
     key: Box<[u8]>,
-    written_at: u64,
+    stamp: Stamp,
 }
 
 /// Reads every cold entry of a snapshot that can be read and whose key is wanted, coldest first, each with the time of its
@@ -246,8 +244,8 @@ fn read_all<K, V>(
                 match decoded {
                     Ok((key, value)) => {
                         let entry = SavedEntry { key, value, ttl: ttl.map(Duration::from_nanos) };
-                        let (key, written_at) = (record.key.into(), record.written_at.unwrap_or(0));
-                        entries.push((entry, Some(InFile { key, written_at })));
+                        let (key, stamp) = (record.key.into(), Stamp::from_file(record.written_at));
+                        entries.push((entry, Some(InFile { key, stamp })));
                     }
                     Err(error) => opened.lose(record.rank, &error),
                 }

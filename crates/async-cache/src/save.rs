@@ -35,9 +35,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_cache_core::cold::Frozen;
-use async_cache_core::lost::LostWrites;
-use async_cache_core::store::{NewEntry, Removed};
-use async_cache_core::time::{FileClock, Time};
+use async_cache_core::entry::NewEntry;
+use async_cache_core::ledger::{LostWrites, Outcome};
+use async_cache_core::removed::Removed;
+use async_cache_core::time::{FileClock, Now, Stamp};
 use async_cache_disk::{
     Cold, DiskError, EagerStep, Joining, KeyKind, Known, Ours, Output, Pushed, Snapshot, Step, Times,
     WriteOptions,
@@ -244,7 +245,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
         let now = self.clock.now();
         while let Some(slice) = hot.next_slice(self, codec.clone_key) {
-            for Taken { key, value, deadline, written_at } in slice {
+            for Taken { key, value, deadline, stamp } in slice {
+                let written_at = stamp.as_nanos();
                 key_bytes.clear();
                 let encoded = key.and_then(|key| (codec.encode_key)(&key, &mut key_bytes));
                 let has_key = encoded.is_ok();
@@ -289,7 +291,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             let mut bytes = Vec::new();
             for (key, written_at) in hot.keys(self, codec.clone_key) {
                 if (codec.encode_key)(&key, &mut bytes).is_ok() {
-                    joining.note(&bytes, written_at);
+                    joining.note(&bytes, written_at.as_nanos());
                 }
             }
         }
@@ -308,7 +310,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         gone: &mut Gone<K, V>,
     ) {
         let mut bytes = Vec::new();
-        let now = self.clock.now();
+        let now = Now::without_wall(self.clock.now());
         for shard in self.shards() {
             let mut removed = Removed::default();
             let lost = take(&mut shard.write().cache, now, &mut removed);
@@ -316,10 +318,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 gone.expired.push(removed);
             }
             let untold = Untold { shard, lost: Some(lost) };
-            for (key, time) in untold.lost.iter().flat_map(LostWrites::keys) {
+            for (key, stamp) in untold.lost.iter().flat_map(LostWrites::overwritten) {
                 // A key that no file can hold is in none.
                 if (codec.encode_key)(key, &mut bytes).is_ok() {
-                    sharing.overwrite(&bytes, time);
+                    sharing.overwrite(&bytes, stamp.as_nanos());
                 }
             }
             gone.lost.extend(untold.told().filter(|lost| !lost.is_empty()));
@@ -328,14 +330,14 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
 
     /// A save that merged has succeeded.
     fn paid(&self) {
-        self.shards().iter().for_each(|shard| shard.write().cache.saved());
+        self.shards().iter().for_each(|shard| shard.write().cache.settle(Outcome::Saved));
     }
 
     /// Writes are later from now on than all that a file has.
     pub(crate) fn write_after(&self, snapshot: &Snapshot) {
         if self.sharing.is_some() {
-            let time = snapshot.written_until();
-            self.shards().iter().for_each(|shard| shard.write().cache.write_after(time));
+            let stamp = Stamp::from_nanos(snapshot.written_until());
+            self.shards().iter().for_each(|shard| shard.write().cache.not_before(stamp));
         }
     }
 }
@@ -354,7 +356,17 @@ impl<K, V> Default for Gone<K, V> {
 }
 
 /// How what was lost is taken out of a shard, and what has expired with it.
-pub(crate) type TakeLost<K, V> = fn(&mut Core<K, V>, Time, &mut Removed<K, V>) -> LostWrites<K>;
+pub(crate) type TakeLost<K, V> = fn(&mut Core<K, V>, Now, &mut Removed<K, V>) -> LostWrites<K>;
+
+/// Takes out what was lost, and no save begins: the file is about to be opened. What has expired is lost by now.
+pub(crate) fn reclaim_and_take_lost<K, V>(
+    shard: &mut Core<K, V>,
+    now: Now,
+    removed: &mut Removed<K, V>,
+) -> LostWrites<K> {
+    shard.reclaim_all(now, removed);
+    shard.take_lost()
+}
 
 /// What was lost in a shard, until it is noted: if a key's serialisation panics, it stays lost.
 struct Untold<'s, K, V> {
@@ -371,7 +383,7 @@ impl<K, V> Untold<'_, K, V> {
 impl<K, V> Drop for Untold<'_, K, V> {
     fn drop(&mut self) {
         if let Some(lost) = self.lost.take() {
-            self.shard.write().cache.take_back(lost);
+            self.shard.write().cache.settle(Outcome::Unrecorded(lost));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! 2. the lock of the tombstones is taken last, and nothing of the user's runs under it;
 //! 3. what is loaded from the file undoes deletes that were not saved before the load began: so they are forgotten then.
 //!    Those that come in between are applied to what was loaded;
-//! 4. what was lost (see `async_cache_core::lost`) is noted here when a save or a load begins, beside the deletes.
+//! 4. what was lost (see `async_cache_core::ledger`) is noted here when a save or a load begins, beside the deletes.
 
 use async_cache_disk::{KeyKind, Known, Merged, Tombstones};
 use parking_lot::Mutex;

@@ -1,5 +1,5 @@
-//! A crate that calls async-cache `never_cold`, forbids `unsafe` and denies whatever can be denied: what the macros
-//! expand to has to pass.
+//! A crate that depends on async-cache under the name `never_cold`, forbids `unsafe` and denies
+//! every lint that can be denied: the expansions of the macros must pass.
 
 #![forbid(unsafe_code)]
 #![deny(warnings, missing_docs, missing_debug_implementations, unreachable_pub, unused_qualifications)]
@@ -19,7 +19,7 @@ pub async fn first_letter(word: &str) -> Result<char, String> {
     word.chars().next().ok_or_else(|| "an empty word".to_owned())
 }
 
-/// A public function with several arguments, and a value that is no `Result`.
+/// A public function with several arguments, and a value that is not a `Result`.
 #[async_ttl(ttl = "1h 30m", cache_none = false)]
 pub async fn position(words: &[String], word: &str, start: usize) -> Option<usize> {
     words.iter().skip(start).position(|other| other == word)
@@ -32,7 +32,8 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// The name of a product: a function without `self`, with an argument that is there under a condition.
+    /// The name of a product: a function without `self`, with an argument that exists under a
+    /// condition.
     #[async_lru(maxsize = 10)]
     pub async fn name(product: u64, #[cfg(test)] suffix: &str, #[cfg(not(test))] suffix: char) -> String {
         format!("{product}{suffix}")
@@ -44,14 +45,14 @@ impl Shop {
         product + self.price.load(SeqCst)
     }
 
-    /// Changes it.
+    /// Changes the price of a product.
     #[invalidates(Self::price_cache(), key = (product))]
     pub async fn set_price(&self, product: u64, price: u64) {
         let _ = product;
         self.price.store(price, SeqCst);
     }
 
-    /// Changes it, and all others, and says so.
+    /// Changes the prices of all products, and reports the result.
     ///
     /// # Errors
     /// If the price is free.

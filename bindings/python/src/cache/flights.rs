@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use async_cache_core::cache::{Finished, Loaded};
-use async_cache_core::cold::Rank;
+use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
-use async_cache_core::time::Time;
+use async_cache_core::shard::Finished;
+use async_cache_core::time::{Now, Time};
 use pyo3::prelude::*;
 
 use super::Cache;
@@ -25,7 +25,7 @@ impl Cache {
     ) -> PyResult<()> {
         let ended = if room.get().is_inherited(py) {
             // The parent's load has not failed: it goes on in the parent.
-            self.state.borrow(py).core.come_back_empty(flight, Duration::ZERO)
+            self.state.borrow(py).core.finish_without_storing(flight, Duration::ZERO)
         } else {
             self.fail(py, flight, Duration::ZERO)
         };
@@ -46,26 +46,20 @@ impl Cache {
         flight: FlightId,
         took: Duration,
     ) -> Option<(Ref, Ref<Room>)> {
-        self.state.borrow(py).core.answer(flight, took)
+        self.state.borrow(py).core.finish_without_storing(flight, took)
     }
 
-    /// Ends a flight with a value.
+    /// Ends a flight with a value, for a load that began at `started` and returned at `now`.
     pub(crate) fn land(
         &self,
         py: Python<'_>,
         flight: FlightId,
         query: &impl Query,
-        now: Time,
-        loaded: impl FnOnce(Ttl, Option<Rank>) -> Loaded<Ref>,
+        (value, ttl): (Ref, Ttl),
+        (started, now): (Time, Time),
     ) -> PyResult<Option<Finished<Ref, Ref, Ref<Room>>>> {
-        loop {
-            let probed = self.probe(py, query)?;
-            let (mut state, slot, _) = self.address(py, query)?;
-            if !state.is_as_probed(&probed) {
-                continue;
-            }
-            let loaded = loaded(state.default_ttl, probed.rank);
-            return Ok(state.core.land(flight, slot, query.hash(), loaded, now));
-        }
+        let (mut state, at) = self.address(py, query)?;
+        let fetched = Fetched::loaded(value, ttl.deadline(state.default_ttl, || now));
+        Ok(state.core.land(flight, at, fetched, now.since(started), Now::without_wall(now)))
     }
 }

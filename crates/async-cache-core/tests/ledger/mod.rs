@@ -55,6 +55,14 @@ pub(crate) struct Key {
     _body: Token,
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Key {}
+
 impl Key {
     pub(crate) fn new(name: u32, ledger: &Rc<Ledger>) -> Self {
         Self { name, _body: Token::new(ledger) }

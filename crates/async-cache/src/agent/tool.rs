@@ -154,8 +154,8 @@ where
         }
         let value = match inner.hot(asked.0, |known| key.is(known)) {
             Ok(value) => value,
-            Err(None) => return Err(asked),
-            Err(opened) => inner.cold(asked.0, key.to_key(), opened).map_err(|_| asked)?,
+            Err(under) if under.opened.is_none() => return Err(asked),
+            Err(under) => inner.cold(asked.0, key.to_key(), under).map_err(|_| asked)?,
         };
         self.count(frame.as_deref(), |counts| &counts.hits);
         if let (Some((frame, _)), Some(call)) = (guarded, call) {
@@ -302,7 +302,7 @@ where
     let hash = cache.inner.hash(&key);
     match cache.inner.hot(hash, |known| key.is(known)) {
         Ok(value) => Some(value),
-        Err(opened) => cache.inner.cold(hash, key.to_key(), opened).ok(),
+        Err(under) => cache.inner.cold(hash, key.to_key(), under).ok(),
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_cache_core::cold::{ColdSet, Rank};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::{Deadline, FileClock, Time};
+use async_cache_core::time::{Deadline, FileClock, Stamp, Time};
 use async_cache_disk::{Deadlines, Snapshot};
 use parking_lot::{Mutex, RwLock};
 
@@ -113,7 +113,7 @@ pub(crate) enum ColdEntry<V> {
     /// Nothing that could be served; the rank, if there is a record.
     Absent(Option<Rank>),
     /// A value, as long as its rank is still cold.
-    Found { rank: Rank, value: V, deadline: Deadline, written_at: u64 },
+    Found { rank: Rank, value: V, deadline: Deadline, stamp: Stamp },
 }
 
 impl<K, V> Opened<K, V> {
@@ -184,9 +184,9 @@ impl<K, V> Opened<K, V> {
                 self.expire(rank);
                 return ColdEntry::Absent(Some(rank));
             }
-            let written_at = found.written_at.unwrap_or(0);
+            let stamp = Stamp::from_file(found.written_at);
             match (self.codec.decode_value)(found.value) {
-                Ok(value) => ColdEntry::Found { rank, value, deadline, written_at },
+                Ok(value) => ColdEntry::Found { rank, value, deadline, stamp },
                 Err(error) => {
                     self.lose(rank, &error);
                     ColdEntry::Absent(Some(rank))

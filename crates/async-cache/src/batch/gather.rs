@@ -41,7 +41,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_cache_core::batch::{Added, BatchId, Planner, Seat as Place};
+use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
@@ -78,7 +78,7 @@ pub(super) struct Item<K, V> {
 struct Ticket<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
-    place: Option<Place>,
+    item: Option<ItemId>,
 }
 
 impl<K, V> Future for Ticket<K, V> {
@@ -91,9 +91,9 @@ impl<K, V> Future for Ticket<K, V> {
 
 impl<K, V> Drop for Ticket<K, V> {
     fn drop(&mut self) {
-        let Some(place) = self.place else { return };
+        let Some(item) = self.item else { return };
         // Dropped at the end, when the planner is not locked any more.
-        let _item = self.gatherer.planner.lock().drop_item(place);
+        let _item = self.gatherer.planner.lock().drop_item(item);
     }
 }
 
@@ -134,18 +134,17 @@ where
         // User code may panic, so it runs before a flight exists.
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
-        let (entered, rank) = self.inner.enter(hash, key, joins, is_counted, new_room);
-        let (id, room, leads) = match entered {
+        let entered = self.inner.enter(hash, key, joins, is_counted, new_room);
+        let (id, room, started) = match entered {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
-            Entered::Joined(id, room) => (id, room, false),
-            Entered::Leads(id, room) => (id, room, true),
+            Entered::Joined(id, room) => (id, room, None),
+            Entered::Leads(id, room, started) => (id, room, Some(started)),
         };
         let seat = Seat::new(&self.inner, hash, id, Arc::clone(&room));
         let mut timer = None;
-        if leads {
+        if let Some(started) = started {
             let inner = Arc::clone(&self.inner);
-            let started = inner.clock.now();
-            let flight = Flight { inner, hash, id, room, rank, storing: Storing::all(self.ttl), started };
+            let flight = Flight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
             let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
             timer = self.gather(item, runtime);
@@ -153,7 +152,7 @@ where
         let Ok(wait) = nesting::wait_for(seat.room.name) else {
             return Err(LoadError::Recursive { key: format!("{key:?}") });
         };
-        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
+        Ok(Step::Waits(Waiting { seat, leads: started.is_some(), timer, _wait: wait }))
     }
 
     /// Puts a new flight into a batch. For the first flight of a batch, returns a timer, which the
@@ -165,17 +164,17 @@ where
         let added = {
             let mut planner = self.planner.lock();
             let added = planner.add(runtime, item, now);
-            let place = match &added {
-                Added::Begins { seat, .. } | Added::Waits { seat } => Some(*seat),
+            let item_id = match &added {
+                Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
                 Added::Leaves(_) => None,
             };
-            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
+            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), item: item_id }));
             added
         };
         match added {
             Added::Waits { .. } => None,
-            Added::Begins { seat, .. } => {
-                Some(Timer { gatherer: Arc::downgrade(self), batch: seat.batch(), window: self.window })
+            Added::Begins { id, .. } => {
+                Some(Timer { gatherer: Arc::downgrade(self), batch: id.batch(), window: self.window })
             }
             Added::Leaves(batch) => {
                 if let Some(convoy) = self.leave(batch) {

@@ -1,0 +1,130 @@
+//! Where a key is: what a search finds, and what every write is given.
+//!
+//! An operation on a key takes two steps with nothing between them: find the key, then act on what was
+//! found. Two types keep them apart:
+//!
+//! | type | made by | good for |
+//! |---|---|---|
+//! | [`Found`] | [`Shard::locate`], or a [`Search`] | reading an entry, joining a load |
+//! | [`Address`] | [`Shard::address`], [`Shard::admit`], [`Shard::address_of_flight`] | writing: the key's rank in the snapshot is known and checked |
+//!
+//! Both are void as soon as a key enters or leaves the shard; builds with debug assertions check it.
+//!
+//! A [`Search`] is for keys whose comparison may fail, or may use the cache. The front asks the shard for
+//! a candidate, releases the shard, compares, and goes on:
+//! 1. `Shard::search` looks for the key with a comparison that runs no user code and may miss it;
+//! 2. `Shard::next_candidate` returns keys of the same hash, entries first, then running loads. The front
+//!    reports an equal key with [`Search::is_equal`]. Its kind is then searched no further;
+//! 3. if a key entered or left the shard since the search began, the answer is [`Candidate::Changed`],
+//!    and the front begins again.
+//!
+//! [`Shard::locate`]: crate::shard::Shard::locate
+//! [`Shard::address`]: crate::shard::Shard::address
+//! [`Shard::admit`]: crate::shard::Shard::admit
+//! [`Shard::address_of_flight`]: crate::shard::Shard::address_of_flight
+
+use crate::cold::Rank;
+use crate::flight::FlightId;
+use crate::store::SlotId;
+
+/// Where a key is in memory and among the running loads.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub(crate) hash: u64,
+    pub(crate) slot: Option<SlotId>,
+    pub(crate) flight: Option<FlightId>,
+    /// The shard's version when the key was looked for.
+    #[cfg(debug_assertions)]
+    pub(crate) version: u64,
+}
+
+impl Found {
+    /// The key's hash.
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The key's entry, expired or not.
+    pub const fn slot(&self) -> Option<SlotId> {
+        self.slot
+    }
+
+    /// The key's open flight.
+    pub const fn flight(&self) -> Option<FlightId> {
+        self.flight
+    }
+}
+
+/// Where a key may be written: a [`Found`] whose rank in the opened snapshot was checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    pub(crate) found: Found,
+    /// The rank of the key's record in the snapshot that is open now.
+    pub(crate) rank: Option<Rank>,
+}
+
+impl Address {
+    /// The key's hash.
+    pub const fn hash(&self) -> u64 {
+        self.found.hash
+    }
+
+    /// The key's entry, expired or not.
+    pub const fn slot(&self) -> Option<SlotId> {
+        self.found.slot
+    }
+
+    /// The key's open flight.
+    pub const fn flight(&self) -> Option<FlightId> {
+        self.found.flight
+    }
+
+    /// The rank of the key's record in the opened snapshot, cold or not.
+    pub const fn rank(&self) -> Option<Rank> {
+        self.rank
+    }
+}
+
+/// A search for a key whose comparisons are made by the caller, with the shard released.
+#[derive(Debug)]
+pub struct Search {
+    pub(crate) hash: u64,
+    pub(crate) slot: Option<SlotId>,
+    pub(crate) flight: Option<FlightId>,
+    /// The shard's version when the search began.
+    pub(crate) version: u64,
+    /// How many entries and flights were returned as candidates.
+    pub(crate) compared: [usize; 2],
+    /// The candidate that was returned last.
+    pub(crate) last: Option<Place>,
+}
+
+/// What a candidate is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    Slot(SlotId),
+    Flight(FlightId),
+}
+
+impl Search {
+    /// Reports that the candidate that was returned last is the key.
+    pub fn is_equal(&mut self) {
+        match self.last {
+            Some(Place::Slot(slot)) => self.slot = Some(slot),
+            Some(Place::Flight(flight)) => self.flight = Some(flight),
+            None => {}
+        }
+    }
+}
+
+/// How a [`Search`] goes on.
+#[derive(Debug)]
+#[must_use = "the search is not over before it answers `Found`"]
+pub enum Candidate<'a, K> {
+    /// Compare this key. If it is equal, call [`Search::is_equal`]. Then ask for the next one.
+    Compare(&'a K),
+    /// The search is over.
+    Found(Found),
+    /// A key entered or left the shard: begin again.
+    Changed,
+}

@@ -1,0 +1,75 @@
+//! Keys and values that left a shard, and why.
+//!
+//! Dropping a key or a value runs user code. So a shard drops none: it returns them, and the front drops
+//! them where no lock and no borrow of the cache is held.
+
+/// Why a value left, or never came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Another value was written under its key.
+    Replaced,
+    /// Its key was deleted.
+    Deleted,
+    /// It made room for another entry.
+    Evicted,
+    /// Its deadline has passed.
+    Expired,
+    /// It was not stored: its deadline had passed when it was written, or the cache holds nothing.
+    Refused,
+    /// It was loaded, and not stored: its key was written, deleted or cleared while the load ran.
+    Fenced,
+}
+
+/// One value that left.
+#[derive(Debug)]
+pub struct Departed<K, V> {
+    /// Its key. `None` if the key stays: under another value, or as a [lost write](crate::ledger).
+    pub key: Option<K>,
+    /// The value.
+    pub value: V,
+    /// Why it left.
+    pub cause: Cause,
+}
+
+/// Keys and values that left a shard. Drop them where no lock and no borrow of the cache is held. One value
+/// costs no allocation.
+#[derive(Debug)]
+#[must_use = "drop it where no lock and no borrow of the cache is held"]
+pub struct Removed<K, V> {
+    first: Option<Departed<K, V>>,
+    more: Vec<Departed<K, V>>,
+    /// Keys of lost writes that were dropped from a full list.
+    pub(crate) forgotten: Vec<K>,
+}
+
+impl<K, V> Default for Removed<K, V> {
+    fn default() -> Self {
+        Self { first: None, more: Vec::new(), forgotten: Vec::new() }
+    }
+}
+
+impl<K, V> Removed<K, V> {
+    /// The number of values that left.
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    /// Whether no value left.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// The values that left, in the order in which they did.
+    pub fn into_entries(self) -> impl Iterator<Item = Departed<K, V>> {
+        self.first.into_iter().chain(self.more)
+    }
+
+    pub(crate) fn push(&mut self, key: Option<K>, value: V, cause: Cause) {
+        let departed = Departed { key, value, cause };
+        match self.first {
+            None => self.first = Some(departed),
+            Some(_) => self.more.push(departed),
+        }
+    }
+}
