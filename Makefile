@@ -159,8 +159,8 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1700 tests/processes/workers
 	cd $(BINDINGS) && ASYNC_CACHE_ROUNDS=5000 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q tests/processes/test_merging_oracle.py
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
-	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test races
-	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test merging_oracle
+	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test suite races::
+	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test suite merging_oracle::
 
 # libFuzzer on the stable compiler, and a mutation fuzzer for decoders that need an interpreter.
 # Seconds for each fuzzer.

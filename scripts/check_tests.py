@@ -12,6 +12,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+COMPILED_BY_A_TEST = "ui"  # the folder of trybuild, whose test compiles each file
+
+
+def modules(file: Path, folder: Path) -> set[Path]:
+    """The file and all files of its modules; `folder` is the folder of its modules."""
+    found = {file}
+    for name in re.findall(r"^(?:pub )?mod ([a-z_0-9]+);", file.read_text(encoding="utf-8"), re.M):
+        for module in (folder / f"{name}.rs", folder / name / "mod.rs"):
+            if module.exists():
+                found |= modules(module, folder / name)
+    return found
 
 
 def main() -> int:
@@ -21,14 +32,12 @@ def main() -> int:
     wrong = []
     for package in metadata["packages"]:
         programs = [Path(target["src_path"]) for target in package["targets"] if target["kind"] == ["test"]]
-        run = set(programs)
-        for program in programs:
-            modules = re.findall(r"^(?:pub )?mod ([a-z_0-9]+);", program.read_text(), re.M)
-            run |= {program.parent / f"{module}.rs" for module in modules}
-        files = set((Path(package["manifest_path"]).parent / "tests").glob("*.rs"))
+        run = {file for program in programs for file in modules(program, program.parent)}
+        tests = Path(package["manifest_path"]).parent / "tests"
         wrong += [
-            f"{file.relative_to(ROOT)} is not run: `mod {file.stem};` is missing in suite.rs beside it"
-            for file in sorted(files - run)
+            f"{file.relative_to(ROOT)} is not run: `mod {file.stem};` is missing in the file above it"
+            for file in sorted(set(tests.rglob("*.rs")) - run)
+            if COMPILED_BY_A_TEST not in file.relative_to(tests).parts
         ]
     for line in wrong:
         print(line, file=sys.stderr)

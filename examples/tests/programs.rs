@@ -2,15 +2,15 @@
 #![cfg(unix)]
 
 // The time limit of the tests of the front.
-#[path = "../../crates/async-cache/tests/stage/mod.rs"]
-mod stage;
+#[path = "../../crates/async-cache/tests/stage/limit.rs"]
+mod limit;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use limit::within_limit;
 use rustix::process::{Pid, Signal, kill_process};
-use stage::within_limit;
 
 #[test]
 fn batch_loading_asks_in_one_query_for_what_took_six() {

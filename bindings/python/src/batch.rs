@@ -1,18 +1,19 @@
-//! Batches: keys that are gathered for one call of a batch loader.
+//! Batches: keys gathered for one call of a batch loader.
 //!
-//! The core's planner decides which keys leave together; here are the timers and the loads. A batch belongs to a
-//! loader and to the event loop whose callers asked first. Until it leaves, its flights wait in the state of the
-//! cache; the timer that will let it leave is the loop's, and if the loop drops it, because it is closed, the
-//! flights are abandoned, and callers on other loops ask anew.
+//! The core's planner decides which keys leave together; this module has the timers and the loads.
+//! A batch belongs to a loader and to the event loop of its first callers. Until the batch leaves,
+//! its flights wait in the state of the cache. The timer that lets the batch leave belongs to the
+//! event loop. If the loop drops the timer because the loop is closed, the flights are abandoned,
+//! and callers on other loops ask again.
 
 use async_cache_core::batch::{Added, BatchId};
 use async_cache_core::flight::FlightId;
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
-use crate::clock;
 use crate::gathering::{Gathered, Group};
 use crate::item::Item;
 use crate::load::spawn;
@@ -22,7 +23,7 @@ use crate::raw::visit;
 use crate::room::running_loop;
 use crate::work::Work;
 
-/// Puts a flight that was just started into a batch of its loader.
+/// Adds a newly started flight to a batch of its loader.
 pub(crate) fn gather<'py>(
     cache: &Bound<'py, Cache>,
     item: Item,
@@ -52,8 +53,8 @@ pub(crate) fn gather<'py>(
             let window = PyFloat::new(py, window.seconds());
             let begun = event_loop.invoke_method2(name, window.as_any(), timer.as_any()).map(drop);
             if begun.is_err() {
-                // Interrupted, say. The error's traceback may keep the timer, which then never fires, and the next keys
-                // must not wait for it.
+                // For example an interrupt. The error's traceback may keep the timer, which then
+                // never fires, and the next keys must not wait for the timer.
                 abandon(cache, take(cache, id.batch()))?;
             }
             begun
@@ -61,13 +62,13 @@ pub(crate) fn gather<'py>(
     }
 }
 
-/// A batch leaves: its loader is called with its keys.
+/// Called when a batch leaves: calls the loader with the keys.
 fn leave(cache: &Bound<'_, Cache>, flights: &[FlightId]) -> PyResult<()> {
     let py = cache.py();
     let gathered: Vec<Gathered> = {
         let mut state = cache.get().state.borrow(py);
         let gathered = state.batches.take(flights);
-        state.core.count_batch(gathered.len());
+        state.tiered.shard.count_batch(gathered.len());
         gathered
     };
     let mut items = Vec::with_capacity(gathered.len());
@@ -80,7 +81,7 @@ fn leave(cache: &Bound<'_, Cache>, flights: &[FlightId]) -> PyResult<()> {
     spawn(cache, items, Work::Batch(loader), event_loop.bind(py))
 }
 
-/// Takes what waits for a batch, so that it does not leave any more.
+/// Takes the flights waiting in a batch, so that the batch does not leave any more.
 fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
     let mut state = cache.get().state.borrow(cache.py());
     let Some(flights) = state.batches.due(batch) else { return Vec::new() };
@@ -89,7 +90,7 @@ fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
     gathered.into_iter().map(|gathered| gathered.item).collect()
 }
 
-/// Ends the flights of all, also if it is interrupted.
+/// Ends all flights, even if interrupted.
 fn abandon(cache: &Bound<'_, Cache>, items: Vec<Item>) -> PyResult<()> {
     let py = cache.py();
     let running = running_loop(py).ok();
@@ -118,8 +119,8 @@ impl Timer {
 }
 
 impl Drop for Timer {
-    /// The loop has dropped its timer before it was due: it is closed. Or the interpreter shuts down, and nobody
-    /// waits any more.
+    /// The loop has dropped its timer before it was due, because the loop is closed. Or the
+    /// interpreter shuts down, and no caller waits any more.
     fn drop(&mut self) {
         Python::try_attach(|py| {
             let cache = self.cache.bind(py);

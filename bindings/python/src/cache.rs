@@ -1,83 +1,69 @@
-//! The cache as Python holds it: one shard of the core behind the interpreter's lock.
+//! The cache as a Python object: one shard of the core behind the interpreter's lock.
 //!
 //! Invariants:
-//! 1. while the state is borrowed no Python code runs, nothing is allocated by Python and the lock is not
-//!    released; what leaves the cache is dropped after the borrow;
-//! 2. an operation on a key first finds the key with [`Cache::locate`], and acts under the borrow that comes with
-//!    the answer; keys whose comparison runs Python code are compared with nothing borrowed, and the search
-//!    begins again if the cache changed meanwhile;
-//! 3. an operation that writes a key first asks the opened snapshot for the key's rank. The core checks under the
-//!    borrow that the same snapshot is open ([`async_cache_core::probe`]); so a key is never hot and cold at once.
+//! 1. while the state is borrowed, no Python code runs, Python allocates nothing and the lock is
+//!    not released; removed objects are dropped after the borrow;
+//! 2. an operation on a key first finds the key with [`Cache::locate`], and acts under the borrow
+//!    returned with the result; keys whose comparison runs Python code are compared with nothing
+//!    borrowed, and the search begins again if the cache changed in the meantime;
+//! 3. an operation that writes a key first asks the opened snapshot for the key's rank. The core
+//!    checks under the borrow that the same snapshot is open ([`async_cache_core::probe`]); so a
+//!    key is never hot and cold at once.
 
 mod flights;
 
 use std::cell::RefMut;
 use std::sync::Arc;
 
-use async_cache_core::address::{Address, Candidate, Found};
-use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::address::{Candidate, Found};
 use async_cache_core::order::Eviction;
-use async_cache_core::probe::{Epoch, Probed};
+use async_cache_core::probe::Probed;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Config, Shard};
-use async_cache_core::stats::Stats;
-use async_cache_core::time::{FileClock, Now, Time};
+use async_cache_core::time::{Now, Stamp, Time};
+use async_cache_tier::cold::{self, Cold};
+use async_cache_tier::{Tier, Tiered, UnderShard, clock};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::clock;
 use crate::gathering::Batches;
+use crate::host::{AskedQuery, CacheHost, FileHost};
 use crate::key::{ObjectKey, Query};
-use crate::opened::{ColdEntry, Opened};
 use crate::raw::visit::{Stop, Visit, Visitor};
 use crate::raw::{GilCell, Ref};
 use crate::room::Room;
-use crate::sharing::Sharing;
+use crate::target::Target;
 use crate::ttl::Ttl;
 
-/// How often a search begins again because the cache changed during a comparison.
+/// How often a search begins again after the cache changed during a comparison.
 const ATTEMPTS: usize = 100;
-
-/// The shard of the core, with the rooms of this front.
-pub(crate) type Core = Shard<Ref, Ref, Ref<Room>>;
 
 /// The native part of `AsyncCache`.
 #[pyclass(subclass, frozen, weakref, module = "cache._native")]
 pub(crate) struct Cache {
-    /// Makes hashes differ from process to process.
+    /// Makes hashes differ between processes.
     pub(crate) seed: u64,
     pub(crate) state: GilCell<State>,
+    /// What is kept for the file, and whose turn it is to save or load.
+    pub(crate) tier: Tier,
 }
 
 pub(crate) struct State {
-    pub(crate) core: Core,
-    pub(crate) opened: Option<Arc<Opened>>,
-    /// The clock of the file that was opened or saved last.
-    pub(crate) file_clock: Option<FileClock>,
-    /// Whether the file could not be read when it was opened last: then a save must not replace it.
-    pub(crate) unread: bool,
-    /// What is kept for saves that merge, if they do.
-    pub(crate) sharing: Option<Sharing>,
-    pub(crate) saves: u64,
-    pub(crate) save_errors: u64,
-    /// Entries of others that saves dropped from the backup.
-    pub(crate) dropped: u64,
-    /// How many entries of the file that was opened there was no room for, until a save has dropped them.
-    pub(crate) no_room: u64,
-    /// What was counted by snapshots that were let go.
-    pub(crate) spent: Stats,
+    pub(crate) tiered: Tiered<Ref, Ref, Ref<Room>>,
+    /// The file that was opened last, or that saves merge with. There is one if a snapshot is open.
+    pub(crate) target: Option<Arc<Target>>,
     pub(crate) default_ttl: Ttl,
     pub(crate) batches: Batches,
 }
 
 impl Visit for State {
     fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
-        for entry in self.core.store().iter() {
+        for entry in self.tiered.shard.store().iter() {
             entry.key.visit(visitor)?;
             entry.value.visit(visitor)?;
         }
-        self.core.store().lost().overwritten().try_for_each(|(key, _)| key.visit(visitor))?;
-        for (key, room) in self.core.flights().iter() {
+        self.tiered.shard.store().lost().overwritten().try_for_each(|(key, _)| key.visit(visitor))?;
+        for (key, room) in self.tiered.shard.flights().iter() {
             key.visit(visitor)?;
             room.visit(visitor)?;
         }
@@ -85,34 +71,29 @@ impl Visit for State {
     }
 }
 
-/// What a look at the memory shows.
+/// The result of a look-up in memory.
 pub(crate) enum Hit<'py> {
     Served(Bound<'py, PyAny>),
-    /// It is not there, or its key has to be compared by Python.
+    /// The key is absent, or Python must compare it.
     NotAtOnce,
-}
-
-/// The snapshot under the cache at one moment: where a key is looked for that is not in memory.
-pub(crate) struct Under {
-    pub(crate) opened: Option<Arc<Opened>>,
-    epoch: Epoch,
 }
 
 /// Where a key is, and the borrow under which it is there.
 type Located<'a> = (RefMut<'a, State>, Found);
 
 impl Cache {
-    /// Finds a key in memory and among the running loads, if that needs no Python code.
+    /// Finds a key in memory and among the running loads, if no Python code is needed.
     #[inline]
     fn locate_at_once<'a>(&'a self, py: Python<'_>, query: &impl Query) -> Option<Located<'a>> {
         let state = self.state.borrow(py);
         let mut ask = false;
-        let found = state.core.locate(query.hash(), |known| {
+        let same = |known: &Ref| {
             query.quick(py, known).unwrap_or_else(|| {
                 ask = true;
                 false
             })
-        });
+        };
+        let found = state.tiered.shard.locate(query.hash(), same);
         (!ask).then_some((state, found))
     }
 
@@ -125,41 +106,24 @@ impl Cache {
         }
     }
 
-    /// Finds where a key may be written, and asks the opened snapshot for its rank.
-    pub(crate) fn address<'a>(
-        &'a self,
-        py: Python<'_>,
-        query: &impl Query,
-    ) -> PyResult<(RefMut<'a, State>, Address)> {
-        loop {
-            let probed = self.probe(py, query)?;
-            let (state, found) = self.locate(py, query)?;
-            // Another snapshot may have been opened by the Python code of a comparison.
-            if let Ok(at) = state.core.admit(found, probed) {
-                return Ok((state, at));
-            }
-        }
-    }
-
     fn locate_by_asking<'a>(&'a self, py: Python<'_>, query: &impl Query) -> PyResult<Located<'a>> {
-        'again: for _ in 0..ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let same = |known: &Ref| query.quick(py, known).unwrap_or(false);
-            let mut search = self.state.borrow(py).core.search(query.hash(), same);
+            let mut search = self.state.borrow(py).tiered.shard.search(query.hash(), same);
             loop {
                 let state = self.state.borrow(py);
-                let known = match state.core.next_candidate(&mut search) {
-                    Candidate::Compare(known) => known,
+                let known = match state.tiered.shard.next_candidate(&mut search) {
+                    // Python compares, with nothing borrowed, every key of the same hash that nothing else
+                    // can compare.
+                    Candidate::Compare(known) if query.quick(py, known).is_none() => known.bind(py).clone(),
+                    Candidate::Compare(_) => continue,
                     Candidate::Found(found) => return Ok((state, found)),
-                    Candidate::Changed => continue 'again,
+                    Candidate::Changed => break,
                 };
-                let told = query.quick(py, known);
-                let known = known.bind(py).clone();
                 drop(state);
-                // Python compares, with nothing borrowed, keys of the same hash that could not be compared above.
-                if told.is_none() && query.ask(&known)? {
+                if query.ask(&known)? {
                     search.is_equal();
                 }
-                drop(known);
             }
         }
         Err(PyRuntimeError::new_err(format!(
@@ -167,12 +131,13 @@ impl Cache {
         )))
     }
 
-    /// Serves a key from memory, if that needs no Python code, and counts the hit.
+    /// Serves a key from memory, if no Python code is needed, and counts the hit.
     #[inline]
     pub(crate) fn hit<'py>(&self, py: Python<'py>, query: &impl Query) -> Hit<'py> {
         let mut state = self.state.borrow(py);
-        let found = state.core.find(query.hash(), |known| query.quick(py, known).unwrap_or(false));
-        match found.and_then(|slot| state.core.hit_mut(slot, clock::has_passed)) {
+        let shard = &mut state.tiered.shard;
+        let found = shard.find(query.hash(), |known| query.quick(py, known).unwrap_or(false));
+        match found.and_then(|slot| shard.hit_mut(slot, clock::has_passed)) {
             Some(value) => Hit::Served(value.bind(py).clone()),
             None => Hit::NotAtOnce,
         }
@@ -185,15 +150,23 @@ impl Cache {
         value: Bound<'_, PyAny>,
         ttl: Ttl,
     ) -> PyResult<()> {
-        let key = query.to_key(py)?;
-        let (mut state, at) = self.address(py, query)?;
-        let removed = state.set(at, Ref::new(key), Ref::new(value), ttl);
-        drop(state);
-        drop(removed);
-        Ok(())
+        let (key, value) = (Ref::new(query.to_key(py)?), Ref::new(value));
+        loop {
+            let probed = self.probe(py, query)?; // Invariant 3.
+            let (mut state, found) = self.locate(py, query)?;
+            if state.tiered.shard.admit(found, probed).is_err() {
+                continue;
+            }
+            let now = state.now_for(ttl, &self.tier);
+            let removed = state.set(found, probed, (key, value), ttl, now);
+            drop(state);
+            drop(removed);
+            return Ok(());
+        }
     }
 
-    /// [`Cache::set_key`] with the default time to live, if that needs no Python code and no file is open.
+    /// [`Cache::set_key`] with the default time to live, if no Python code is needed and no file is
+    /// open.
     #[inline]
     pub(crate) fn set_at_once(
         &self,
@@ -202,151 +175,127 @@ impl Cache {
         value: Bound<'_, PyAny>,
     ) -> bool {
         let Some((mut state, found)) = self.locate_at_once(py, query) else { return false };
-        if state.opened.is_some() {
+        if state.tiered.opened().is_some() {
             return false;
         }
-        let no_snapshot = state.core.epoch().answered(None);
-        let Ok(at) = state.core.admit(found, no_snapshot) else { return false };
-        let removed = state.set(at, Ref::new(query.object.clone()), Ref::new(value), Ttl::Default);
+        let probed = state.tiered.shard.epoch().answered(None);
+        let now = state.now_for(Ttl::Default, &self.tier);
+        let new = (Ref::new(query.object.clone()), Ref::new(value));
+        let removed = state.set(found, probed, new, Ttl::Default, now);
         drop(state);
         drop(removed);
         true
     }
 
     pub(crate) fn delete_key(&self, py: Python<'_>, query: &impl Query) -> PyResult<()> {
-        let doomed = self.doomed(py, query)?;
-        let (mut state, at) = self.address(py, query)?;
-        let now = state.at(clock::now());
-        state.bury(&doomed, now);
-        let removed = state.core.delete(at, now);
+        if let Some(host) = self.file_host(py) {
+            return cold::delete(&host, &AskedQuery(query));
+        }
+        let now = Now::without_wall(clock::now());
+        let (mut state, found) = self.locate(py, query)?;
+        let probed = state.tiered.shard.epoch().answered(None);
+        let removed = state.tiered.shard.admit(found, probed).map(|at| state.tiered.shard.delete(at, now));
         drop(state);
         drop(removed);
         Ok(())
     }
 
-    /// Whether a key is in memory or loading; a key that Python has to compare is not looked for.
+    /// Whether a key is in memory or loading; a key that Python must compare is treated as absent.
     pub(crate) fn has(&self, py: Python<'_>, query: &impl Query) -> bool {
         let located = self.locate_at_once(py, query);
         located.is_some_and(|(_, found)| found.slot().is_some() || found.flight().is_some())
     }
 
-    /// Asks the opened snapshot for the rank of a key that is about to be written.
-    fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
-        let Under { opened, epoch } = self.state.borrow(py).under();
-        let Some(opened) = opened else { return Ok(epoch.answered(None)) };
-        opened.reclaim_some(clock::now());
-        let rank = query.encode(py)?.and_then(|bytes| opened.rank(py, &bytes));
-        Ok(epoch.answered(rank))
+    /// The cache with its file, if it has one.
+    pub(crate) fn file_host<'c, 'py>(&'c self, py: Python<'py>) -> Option<FileHost<'c, 'py>> {
+        let target = self.state.borrow(py).target.clone()?;
+        Some(CacheHost { py, cache: self, target })
     }
 
-    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
+    /// Asks the opened snapshot for what a write of this key has to know.
+    pub(crate) fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
+        let under = self.state.borrow(py).tiered.under();
+        match self.file_host(py).filter(|_| under.opened.is_some()) {
+            Some(host) => cold::probe(&host, &AskedQuery(query)),
+            None => Ok(under.epoch.answered(None)),
+        }
+    }
+
+    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory.
     pub(crate) fn cold<'py>(
         &self,
         py: Python<'py>,
         query: &impl Query,
-        Under { opened, epoch }: Under,
+        under: UnderShard,
     ) -> PyResult<Result<Bound<'py, PyAny>, Probed>> {
-        let Some(opened) = opened else { return Ok(Err(epoch.answered(None))) };
-        let Some(bytes) = query.encode(py)? else { return Ok(Err(epoch.answered(None))) };
-        let (rank, value, deadline, stamp) = match opened.read(py, &bytes)? {
-            ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
-            ColdEntry::Absent(rank) => return Ok(Err(epoch.answered(rank))),
+        let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else {
+            return Ok(Err(under.epoch.answered(None)));
         };
-        let key = query.to_key(py)?;
-        let probed = epoch.answered(Some(rank));
-        let (mut state, found) = self.locate(py, query)?;
-        let (key, kept) = (Ref::new(key), Ref::new(value.clone()));
-        let new = NewEntry { key, value: kept, meta: Meta::written_at(stamp, deadline) };
-        let now = clock::now();
-        let at = state.core.admit(found, probed);
-        let promoted = match at {
-            Ok(at) => state.core.promote(at, new, Now::without_wall(now)),
-            Err(_) => Err(new),
-        };
-        match promoted {
-            Ok(removed) => {
-                drop(state);
-                drop(removed);
-                opened.reclaim_some(now);
-                self.let_go_if_spent(py);
-                Ok(Ok(value))
-            }
-            // Decoding or comparing ran Python code that wrote the key, or cleared the cache.
-            Err(new) => {
-                let served = found.slot().and_then(|slot| state.core.hit_mut(slot, clock::has_passed));
-                let served = served.map(|value| value.bind(py).clone());
-                if found.slot().is_some() && at.is_ok_and(|at| at.rank() == Some(rank)) {
-                    // An equal key was written that has no encoding. It is newer, though its time may have passed.
-                    opened.cold.take(rank);
-                }
-                drop(state);
-                drop(new);
-                Ok(served.ok_or(probed))
-            }
-        }
+        Ok(match cold::serve(&host, &AskedQuery(query), under)? {
+            Cold::Served(value) => Ok(value.into_bound(py)),
+            Cold::Absent(probed) => Err(probed),
+        })
     }
 
     pub(crate) fn reclaim(&self, py: Python<'_>) {
-        let now = clock::now();
+        let now = self.now();
         let mut removed = Removed::default();
         let mut state = self.state.borrow(py);
-        state.core.reclaim_all(Now::without_wall(now), &mut removed);
-        if let Some(opened) = &state.opened {
-            opened.reclaim_all(now);
-        }
+        state.tiered.shard.reclaim_all(now, &mut removed);
+        let opened = state.tiered.opened().cloned();
         drop(state);
         drop(removed);
-        self.let_go_if_spent(py);
+        if let Some(opened) = opened {
+            opened.reclaim_all(now.time);
+            cold::close_if_spent(&CacheHost { py, cache: self, target: () }, &opened);
+        }
     }
 
-    /// Lets go of a snapshot of which nothing is cold any more, so that it costs a miss nothing.
-    fn let_go_if_spent(&self, py: Python<'_>) {
-        let mut state = self.state.borrow(py);
-        let spent = state.opened.take_if(|opened| opened.cold.live() == 0);
-        let Some(spent) = spent else { return };
-        spent.add_to(&mut state.spent);
-        let removed = state.core.close_snapshot();
-        drop(state);
-        drop((spent, removed));
+    /// The time of a write. The wall clock is read only if the times of writing are kept.
+    pub(crate) fn now(&self) -> Now {
+        self.at(clock::now())
+    }
+
+    /// [`Cache::now`], if the monotonic clock was read already.
+    pub(crate) fn at(&self, time: Time) -> Now {
+        now(time, &self.tier)
+    }
+}
+
+fn now(time: Time, tier: &Tier) -> Now {
+    if tier.keeps_writes() {
+        Now::new(time, Stamp::from_nanos(clock::wall()))
+    } else {
+        Now::without_wall(time)
     }
 }
 
 impl State {
     pub(crate) fn new(maxsize: Option<usize>, default_ttl: Ttl, batches: Batches) -> Self {
-        Self {
-            core: Core::new(Config::single(maxsize, Eviction::Lru)),
-            opened: None,
-            file_clock: None,
-            unread: false,
-            sharing: None,
-            saves: 0,
-            save_errors: 0,
-            dropped: 0,
-            no_room: 0,
-            spent: Stats::default(),
-            default_ttl,
-            batches,
-        }
+        let shard = Shard::new(Config::single(maxsize, Eviction::Lru));
+        Self { tiered: Tiered::new(shard), target: None, default_ttl, batches }
     }
 
-    /// Stores a value under a key.
+    /// The time of a `set`: exact only if the entry expires.
     #[inline]
-    fn set(&mut self, at: Address, key: Ref, value: Ref, ttl: Ttl) -> Removed<Ref, Ref> {
+    fn now_for(&self, ttl: Ttl, tier: &Tier) -> Now {
         let is_timed =
             !matches!((ttl, self.default_ttl), (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never));
-        let time = if is_timed { clock::now() } else { clock::roughly_now() };
-        let deadline = ttl.deadline(self.default_ttl, || time);
-        self.core.set(at, key, value, deadline, self.at(time))
+        now(if is_timed { clock::now() } else { clock::roughly_now() }, tier)
     }
 
-    /// The snapshot that is open now.
-    pub(crate) fn under(&self) -> Under {
-        Under { opened: self.opened.clone(), epoch: self.core.epoch() }
-    }
-
-    /// The file's clock as it is now: never behind what it showed before, nor behind `saved_at`.
-    pub(crate) fn clock_at(&self, now: Time, wall: u64, saved_at: u64) -> FileClock {
-        let not_before = self.file_clock.map_or(0, |then| then.adjusted(now, wall).file_now());
-        FileClock::start(now, wall, saved_at.max(not_before))
+    /// Stores key and value. The probe was found to be current under this borrow.
+    #[inline]
+    fn set(
+        &mut self,
+        found: Found,
+        probed: Probed,
+        (key, value): (Ref, Ref),
+        ttl: Ttl,
+        now: Now,
+    ) -> Option<Removed<Ref, Ref>> {
+        let deadline = ttl.deadline(self.default_ttl, || now.time);
+        let at = self.tiered.shard.admit(found, probed).ok()?;
+        Some(self.tiered.shard.set(at, key, value, deadline, now))
     }
 }

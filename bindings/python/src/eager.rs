@@ -6,13 +6,17 @@
 
 use std::ops::Range;
 
+use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{DiskError, EagerRecord, EagerStep, Filling, Joining, KeyKind, Output, Snapshot};
+use async_cache_tier::eager::EagerEntries;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::codec::{self, Options};
 use crate::errors;
+use crate::host::FileHost;
 use crate::pace::Slice;
+use crate::raw::Ref;
 
 /// Entries of theirs, and what was deleted by either side.
 pub(crate) struct EagerMerge<'py> {
@@ -26,6 +30,8 @@ pub(crate) struct EagerMerge<'py> {
     ours: usize,
     /// How many of theirs that win, the coldest, were passed over for want of room.
     skipped: usize,
+    /// Whether theirs may have entries that this process lacks.
+    is_needed: bool,
 }
 
 struct Theirs {
@@ -56,7 +62,7 @@ impl Theirs {
 }
 
 impl<'py> EagerMerge<'py> {
-    pub(crate) fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
+    fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
         let mut slice = Slice::begin();
         for (bytes, time) in joining.tombstones().into_iter().flat_map(|all| all.keys(KeyKind::Eager)) {
@@ -69,9 +75,17 @@ impl<'py> EagerMerge<'py> {
                 set(&deleted, key, known.max(Some(time)))?;
             }
         }
+        let is_needed = joining.is_needed();
         let theirs = joining.theirs().filter(|theirs| theirs.has_eager()).cloned();
-        let mut this =
-            Self { theirs, keys: PyDict::new(py), records: Vec::new(), deleted, ours: 0, skipped: 0 };
+        let mut this = Self {
+            theirs,
+            keys: PyDict::new(py),
+            records: Vec::new(),
+            deleted,
+            ours: 0,
+            skipped: 0,
+            is_needed,
+        };
         let Some(theirs) = this.theirs.clone() else { return Ok(this) };
         let mut records = theirs.eager();
         while let Some(EagerStep::Record(record)) = records.next_step() {
@@ -86,7 +100,7 @@ impl<'py> EagerMerge<'py> {
             let index = this.records.len();
             this.records.push(Theirs {
                 written_at,
-                counts: joining.is_needed() && !joining.is_deleted(KeyKind::Eager, record.key, written_at),
+                counts: is_needed && !joining.is_deleted(KeyKind::Eager, record.key, written_at),
                 wins: true,
                 is_ours: false,
                 fit,
@@ -114,8 +128,8 @@ impl<'py> EagerMerge<'py> {
         time.map(|time| time.extract()).transpose()
     }
 
-    /// Hears of an entry of ours.
-    pub(crate) fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
+    /// An entry of ours will be written.
+    fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
         self.ours += 1;
         if let Some(index) = self.index(key)? {
             self.records[index].is_ours = true;
@@ -124,23 +138,8 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// How many entries of theirs would be copied, and may not.
-    pub(crate) fn refused(&self) -> u64 {
-        self.records.iter().filter(|theirs| theirs.is_wanted_and(Fit::Pickled)).count() as u64
-    }
-
-    /// How many entries of ours have keys that are objects.
-    pub(crate) fn ours(&self) -> usize {
-        self.ours
-    }
-
-    /// How many such entries the file has.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// Copies what of theirs wins and is not here, as far as there is room: the coldest go first.
-    pub(crate) fn write_theirs(&mut self, output: &mut Output) -> PyResult<()> {
+    fn write_theirs(&mut self, output: &mut Output) -> PyResult<()> {
         for known in &mut self.records {
             if known.is_wanted_and(Fit::Yes) && !known.is_ours {
                 known.counts = !output.may_have_deleted(known.written_at);
@@ -152,7 +151,7 @@ impl<'py> EagerMerge<'py> {
     }
 
     /// All of ours are written: copies as many of those that were passed over as there is room for after all.
-    pub(crate) fn fill(&mut self, filling: &mut Filling) -> PyResult<()> {
+    fn fill_up(&mut self, filling: &mut Filling) -> PyResult<()> {
         let skipped = std::mem::take(&mut self.skipped);
         let dropped = skipped.saturating_sub(filling.room_left());
         filling.drop_eager(dropped);
@@ -216,16 +215,13 @@ impl<'py> EagerMerge<'py> {
     }
 
     /// Whether an entry of ours is to be written. `bytes` are its key's.
-    pub(crate) fn admits(
+    fn admits_ours(
         &self,
         output: &mut Output,
         key: &Bound<'py, PyAny>,
         bytes: &[u8],
         written_at: u64,
     ) -> PyResult<bool> {
-        if !output.merges() {
-            return Ok(true);
-        }
         let theirs = self.index(key)?.map(|index| &self.records[index]);
         let is_later = theirs.is_some_and(|theirs| theirs.counts && theirs.written_at > written_at);
         let is_deleted = output.is_deleted(KeyKind::Eager, bytes, written_at)
@@ -243,6 +239,47 @@ impl<'py> EagerMerge<'py> {
             output.leave_out_unsure(KeyKind::Eager, bytes, written_at);
         }
         Ok(!is_unsure)
+    }
+}
+
+impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
+    fn begin(host: &FileHost<'c, 'py>, joining: &Joining, file: FileClock) -> PyResult<Self> {
+        Self::new(host.py, joining, host.target.options.codec, file.file_now())
+    }
+
+    fn note(&mut self, host: &FileHost<'c, 'py>, key: &Ref, stamp: Stamp) -> PyResult<()> {
+        EagerMerge::note(self, key.bind(host.py), stamp.as_nanos())
+    }
+
+    fn noted(&self) -> Option<usize> {
+        Some(self.ours)
+    }
+
+    fn join(&mut self, _: &FileHost<'c, 'py>, output: &mut Output) -> PyResult<()> {
+        if self.is_needed { self.write_theirs(output) } else { Ok(()) }
+    }
+
+    fn admits(
+        &mut self,
+        host: &FileHost<'c, 'py>,
+        output: &mut Output,
+        key: &Ref,
+        bytes: &[u8],
+        stamp: Stamp,
+    ) -> PyResult<bool> {
+        self.admits_ours(output, key.bind(host.py), bytes, stamp.as_nanos())
+    }
+
+    fn fill(&mut self, _: &FileHost<'c, 'py>, filling: &mut Filling) -> PyResult<()> {
+        self.fill_up(filling)
+    }
+
+    fn refused(&self) -> u64 {
+        self.records.iter().filter(|theirs| theirs.is_wanted_and(Fit::Pickled)).count() as u64
+    }
+
+    fn found(&self) -> u64 {
+        self.records.len() as u64
     }
 }
 

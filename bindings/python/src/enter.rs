@@ -1,13 +1,15 @@
-//! Calls of a key that may not be there: whether a call is served, joins a load, or starts one, and how a caller leaves.
+//! How a call of a key that may not be cached goes on: with the cached value, with a load that runs, or with a load that
+//! the call starts; and how a caller leaves a load.
 
 use std::cell::RefMut;
 
 use async_cache_core::flight::{FlightId, Left};
+use async_cache_core::probe::Probed;
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 
 use crate::batch;
 use crate::cache::{Cache, State};
-use crate::clock;
 use crate::item::Item;
 use crate::key::Query;
 use crate::load::spawn;
@@ -16,116 +18,177 @@ use crate::room::{Room, running_loop};
 use crate::ttl::Ttl;
 use crate::work::Work;
 
-/// Whether a call may wait for a load that another call has started.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The loads that a call may join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Joining {
-    Allowed,
-    /// It waited for one whose value was its leader's alone, and so may the next one's be: it loads for itself, beside
-    /// the others that do. Waiting for each other, they would load one after the other.
-    Over,
+    Any,
+    /// Loads on the caller's event loop. A load on another event loop is fenced.
+    Here,
+    /// None: a load that runs is fenced. Several such calls load beside each other.
+    Nothing,
 }
 
-/// What a call of a key that may not be there comes to.
+/// How a call asks, from its first attempt to its last.
+pub(crate) struct Asking {
+    pub(crate) joining: Joining,
+    /// Whether the call's miss has been counted, or is not counted at all.
+    is_counted: bool,
+    /// How many loads of other calls the call has waited for that brought it nothing.
+    pub(crate) in_vain: u32,
+}
+
+impl Asking {
+    /// A call that counts its miss.
+    pub(crate) fn new() -> Self {
+        Self { joining: Joining::Any, is_counted: false, in_vain: 0 }
+    }
+
+    /// A look whose miss is not counted.
+    pub(crate) fn uncounted() -> Self {
+        Self { is_counted: true, ..Self::new() }
+    }
+
+    /// Whether nothing has been asked yet.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.is_counted
+    }
+
+    /// Whether the call may join the load that has a room. `here`: the caller's event loop.
+    fn may_join(&self, py: Python<'_>, room: Option<&Ref<Room>>, here: Option<&Bound<'_, PyAny>>) -> bool {
+        match (self.joining, room, here) {
+            (Joining::Any, ..) => true,
+            (Joining::Here, Some(room), Some(here)) => room.bind(py).get().runs_on(py, here),
+            (Joining::Here | Joining::Nothing, ..) => false,
+        }
+    }
+
+    fn count_miss(&mut self, state: &mut State) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            state.tiered.shard.miss();
+        }
+    }
+}
+
+/// How a call goes on.
 pub(crate) enum Entered<'py> {
-    /// It is not there, and nothing is to be loaded.
+    /// The key is not cached, and nothing is to be loaded.
     Absent,
     Served(Bound<'py, PyAny>),
-    /// A load runs; the answer comes to the room.
-    Waits {
-        flight: FlightId,
-        room: Bound<'py, Room>,
-        /// The caller's event loop.
-        event_loop: Bound<'py, PyAny>,
-        leads: bool,
-    },
+    /// A load runs.
+    Waits(Joined<'py>),
+}
+
+/// A load that a call is part of.
+pub(crate) struct Joined<'py> {
+    pub(crate) flight: FlightId,
+    /// Where the answer comes.
+    pub(crate) room: Bound<'py, Room>,
+    /// The caller's event loop.
+    pub(crate) event_loop: Bound<'py, PyAny>,
+    pub(crate) role: Role,
+}
+
+/// The part of a call in a load.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The load runs the call's own loader.
+    Leads,
+    /// The load runs the loader of another call.
+    Follows,
 }
 
 impl Cache {
-    /// Serves a key, or joins its load, or starts one. Without `work` a miss is `None`.
+    /// Serves a key, joins its load, or starts a load. Without `work` a miss is [`Entered::Absent`].
     pub(crate) fn enter<'py>(
         slf: &Bound<'py, Self>,
         query: &impl Query,
         work: Option<Work>,
         ttl: Ttl,
-        mut is_counted: bool,
-        joining: Joining,
+        asking: &mut Asking,
     ) -> PyResult<Entered<'py>> {
         let (py, this) = (slf.py(), slf.get());
+        let here = if asking.joining == Joining::Here { Some(running_loop(py)?) } else { None };
         loop {
             let under = {
                 let (mut state, found) = this.locate(py, query)?;
                 if let Some(slot) = found.slot()
-                    && let Some(value) = state.core.hit_mut(slot, clock::has_passed)
+                    && let Some(value) = state.tiered.shard.hit_mut(slot, clock::has_passed)
                 {
                     return Ok(Entered::Served(value.bind(py).clone()));
                 }
                 if work.is_some()
                     && let Some(flight) = found.flight()
-                    && joining == Joining::Allowed
+                    && asking.may_join(py, state.tiered.shard.flights().token(flight), here.as_ref())
                 {
-                    if !is_counted {
-                        state.core.miss();
-                        is_counted = true;
-                    }
+                    asking.count_miss(&mut state);
                     match this.join(py, state, flight)? {
-                        Some((room, event_loop)) => {
-                            return Ok(Entered::Waits { flight, room, event_loop, leads: false });
-                        }
+                        Some(joined) => return Ok(Entered::Waits(joined)),
                         None => continue,
                     }
                 }
-                state.under()
+                state.tiered.under()
             };
             let probed = match this.cold(py, query, under)? {
                 Ok(value) => return Ok(Entered::Served(value)),
                 Err(probed) => probed,
             };
-            if !is_counted {
-                this.state.borrow(py).core.miss();
-                is_counted = true;
-            }
+            asking.count_miss(&mut this.state.borrow(py));
             if work.is_none() {
                 return Ok(Entered::Absent);
             }
-            let event_loop = running_loop(py)?;
-            let room = Room::new(py, &event_loop)?;
-            let key = query.to_key(py)?;
-            let flight = {
-                let (mut state, found) = this.locate(py, query)?;
-                let is_live =
-                    found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some());
-                let is_to_join = found.flight().is_some() && joining == Joining::Allowed;
-                let at = state.core.admit(found, probed);
-                let Some(at) = at.ok().filter(|_| !is_live && !is_to_join) else { continue };
-                let now = state.at(room.get().began);
-                state.core.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
-            };
-            let work = work.expect("looked at above");
-            let item =
-                Item { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
-            match work {
-                Work::Batch(loader) => batch::gather(slf, item, loader, &event_loop)?,
-                work => spawn(slf, vec![item], work, &event_loop)?,
+            let led = this.lead(py, query, probed, ttl, |room| asking.may_join(py, room, here.as_ref()))?;
+            let Some((joined, item)) = led else { continue };
+            match work.expect("looked at above") {
+                Work::Batch(loader) => batch::gather(slf, item, loader, &joined.event_loop)?,
+                work => spawn(slf, vec![item], work, &joined.event_loop)?,
             }
-            return Ok(Entered::Waits { flight, room, event_loop, leads: true });
+            return Ok(Entered::Waits(joined));
         }
     }
 
-    /// Joins a load that runs. `None` if it cannot go on, because its loop has stopped: then it has ended.
+    /// Begins the flight of a key; a flight that the call may not join is fenced. `None`: meanwhile the key was stored, a
+    /// flight began that the call may join, or another snapshot was opened.
+    fn lead<'py>(
+        &self,
+        py: Python<'py>,
+        query: &impl Query,
+        probed: Probed,
+        ttl: Ttl,
+        may_join: impl FnOnce(Option<&Ref<Room>>) -> bool,
+    ) -> PyResult<Option<(Joined<'py>, Item)>> {
+        let event_loop = running_loop(py)?;
+        let room = Room::new(py, &event_loop)?;
+        let key = query.to_key(py)?;
+        let flight = {
+            let (mut state, found) = self.locate(py, query)?;
+            let is_live =
+                found.slot().is_some_and(|slot| state.tiered.shard.live(slot, clock::has_passed).is_some());
+            let is_to_join =
+                found.flight().is_some_and(|flight| may_join(state.tiered.shard.flights().token(flight)));
+            let at = state.tiered.shard.admit(found, probed);
+            let Some(at) = at.ok().filter(|_| !is_live && !is_to_join) else { return Ok(None) };
+            let now = self.at(room.get().began);
+            state.tiered.shard.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
+        };
+        let item = Item { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
+        Ok(Some((Joined { flight, room, event_loop, role: Role::Leads }, item)))
+    }
+
+    /// Joins a load that runs. `None`: the event loop of the load has stopped, and the load has ended.
     fn join<'py>(
         &self,
         py: Python<'py>,
         mut state: RefMut<'_, State>,
         flight: FlightId,
-    ) -> PyResult<Option<(Bound<'py, Room>, Bound<'py, PyAny>)>> {
-        let room = state.core.join(flight).map(|room| room.bind(py).clone());
+    ) -> PyResult<Option<Joined<'py>>> {
+        let room = state.tiered.shard.join(flight).map(|room| room.bind(py).clone());
         drop(state);
         let Some(room) = room else { return Ok(None) };
         let running = running_loop(py);
         match running.and_then(|running| Ok((room.get().is_alive(py, &running)?, running))) {
-            Ok((true, running)) => Ok(Some((room, running))),
-            Ok((false, running)) => {
-                self.abandon(py, flight, &room, Some(&running))?;
+            Ok((true, event_loop)) => Ok(Some(Joined { flight, room, event_loop, role: Role::Follows })),
+            Ok((false, event_loop)) => {
+                self.abandon(py, flight, &room, Some(&event_loop))?;
                 Ok(None)
             }
             Err(error) => {
@@ -137,7 +200,7 @@ impl Cache {
 
     /// A caller does not wait any more; the last one stops the load.
     pub(crate) fn leave(&self, py: Python<'_>, flight: FlightId, room: &Bound<'_, Room>) -> PyResult<()> {
-        let left = self.state.borrow(py).core.leave(flight);
+        let left = self.state.borrow(py).tiered.shard.leave(flight);
         if left == Left::Others {
             return Ok(());
         }
@@ -149,8 +212,7 @@ impl Cache {
             return Ok(());
         }
         let stopped = if was_gathering { Ok(()) } else { room.get().stop(py) };
-        // It ends now, and not when the loader is through with being cancelled, which may take long: who asks
-        // from now on loads anew.
+        // The flight ends now, and not when the loader has been cancelled, which may take long: later callers load anew.
         stopped.and(self.abandon(py, flight, room, running_loop(py).ok().as_ref()))
     }
 }

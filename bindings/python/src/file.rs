@@ -1,258 +1,93 @@
-//! Opening a file, and the backend that works alone: all of a file read, replaced, or removed.
+//! The file of a cache, opened and saved; and a file alone, read, replaced or removed.
 //!
-//! A cache that is not pristine opens a snapshot by asking it for the rank of every key in memory: these leave
-//! the cold set, since what is in memory is newer. If it has another snapshot open, it opens what both have between
-//! them: see `union`. Entries whose keys have no canonical encoding (arbitrary
-//! objects) are decoded at once, as no look-up would find them, and come in first.
+//! `async-cache-tier` decides what opening and saving do. Python sees to it that one cache saves or opens at a
+//! time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::cold::Rank;
-use async_cache_core::entry::{Meta, NewEntry};
-use async_cache_core::listing::Ticket;
-use async_cache_core::shard::Restored;
-use async_cache_core::time::{Deadline, FileClock, Stamp};
-use async_cache_disk::{DiskErrorKind, EagerStep, Snapshot, Step, Times, Tombstones};
+use async_cache_core::time::FileClock;
+use async_cache_disk::{DiskErrorKind, KeyKind, LockedFile, Pushed, Step, Times, WriteOptions, Writer};
+use async_cache_tier::{Encoded, Refusal, Turn, clock, open as opening, save as saving};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyDict, PyList};
 
 use crate::cache::Cache;
 use crate::codec;
 use crate::errors;
-use crate::key::{ObjectKey, Query, StoredKey};
-use crate::opened::Opened;
-use crate::options::FileOptions;
+use crate::host::CacheHost;
 use crate::pace::{Slice, in_background, waiting};
-use crate::save;
-use crate::sharing::reclaim_and_take_lost;
+use crate::raw::Ref;
+use crate::restore::{blamed, each_eager};
 use crate::target::Target;
-use crate::union::union;
-use crate::{clock, raw::Ref};
+use crate::ttl::Ttl;
 
-impl Cache {
-    /// If saves merge, keeps from now on what they need. What is known by now, for [`State::share_opened`](crate::cache::State).
-    pub(crate) fn begin_sharing(&self, py: Python<'_>, options: &FileOptions) -> Option<Tombstones> {
-        options.merge?;
-        let mut state = self.state.borrow(py);
-        let (now, wall) = clock::both();
-        let file = state.clock_at(now, wall, 0);
-        state.file_clock = Some(file);
-        state.core.keep_times();
-        Some(state.share(options.codec))
-    }
-
-    /// Opens a snapshot; what is in memory stays. The number of its entries that came in, or `None` if there is
-    /// no file.
-    pub(crate) fn open_file(&self, py: Python<'_>, target: &Target) -> PyResult<Option<usize>> {
-        let merges = target.options.merge.is_some();
-        if merges {
-            // What was lost before this is wanted again, if it is in the file.
-            self.note_lost(py, reclaim_and_take_lost, Some(Slice::begin()))?;
-        }
-        let deleted_before = self.begin_sharing(py, &target.options);
-        let opened = target.open(py);
-        self.state.borrow(py).unread = opened
-            .as_ref()
-            .is_err_and(|error| matches!(error.kind(), DiskErrorKind::Io | DiskErrorKind::Trust));
-        let Some(snapshot) = opened.map_err(|error| errors::backup(py, &error))? else { return Ok(None) };
-        // Until it is adopted: an interrupt, say, must not make the next save replace what was not taken in. One that merges
-        // joins it.
-        self.state.borrow(py).unread = !merges;
-        let (now, wall) = clock::both();
-        let file = self.state.borrow(py).clock_at(now, wall, snapshot.saved_at());
-        let (file_id, written_until) = (snapshot.file_id(), snapshot.written_until());
-        let before = deleted_before.as_ref();
-        let Eager { restored, refused, undecodable } =
-            self.restore_eager(py, target, &snapshot, file, before)?;
-        let entries = snapshot.len() as usize + restored + refused;
-        let maxsize = self.state.borrow(py).core.maxsize();
-        let no_room = maxsize.map_or(0, |maxsize| entries.saturating_sub(maxsize)) as u64;
-        // What is cold in the snapshot that is open, and not in this one, stays.
-        let older = self.state.borrow(py).opened.clone();
-        let union = match &older {
-            Some(older) if older.snapshot().file_id() != file_id => {
-                union(py, target, older, &snapshot, file)?
-            }
-            _ => None,
-        };
-        let (snapshot, from_older) = match union {
-            Some(union) => (union.snapshot, union.older),
-            None => (snapshot, Vec::new()),
-        };
-        let mut known = HashMap::new();
-        for attempt in 0..10 {
-            // And what was lost since is not.
-            self.note_lost(py, reclaim_and_take_lost, Some(Slice::begin()))?;
-            // First in slices, in which others may write. Then what they wrote is asked for, and they have to wait.
-            let is_first = attempt == 0;
-            let tickets = if is_first { self.list(py) } else { self.state.borrow(py).core.coldest_first() };
-            // Keys that are in memory, too, take no further room: the core drops what is too much when it adopts the rest.
-            let opened = Arc::new(Opened::new(snapshot.clone(), file, maxsize, target.options.codec));
-            let ranks = self.ranks(py, &opened, &tickets, &known, is_first.then(Slice::begin))?;
-            // Others may have written in between. What has expired stays, for it is listed.
-            self.note_lost(py, |core, _, _| core.take_lost(), None)?;
-            let before = {
-                let mut state = self.state.borrow(py);
-                if !state.core.store().lost().is_empty() {
-                    known.extend(ranks);
-                    continue;
-                }
-                let same = match (&state.opened, &older) {
-                    (Some(now), Some(then)) if Arc::ptr_eq(now, then) => Some(then),
-                    _ => None,
-                };
-                for (rank, &older_rank) in (0..).zip(&from_older) {
-                    if same.is_none_or(|older| !older.cold.contains(older_rank)) {
-                        opened.cold.take(rank);
-                    }
-                }
-                if state.core.open(Arc::clone(&opened.cold), &ranks).is_err() {
-                    known.extend(ranks);
-                    continue;
-                }
-                state.unread = false;
-                state.file_clock = Some(file);
-                state.no_room = no_room;
-                if let Some(deleted_before) = &deleted_before {
-                    state.core.not_before(Stamp::from_nanos(written_until));
-                    // A save may replace the file unasked only if the cache has all that is in it.
-                    let is_all = |maxsize| tickets.len() + snapshot.len() as usize <= maxsize;
-                    let has_all = ranks.iter().all(|(_, rank)| rank.is_none())
-                        && undecodable.is_empty()
-                        && from_older.is_empty()
-                        && refused == 0
-                        && maxsize.is_none_or(is_all);
-                    state.share_opened(&opened, deleted_before, has_all.then_some(file_id));
-                }
-                let before = state.opened.replace(Arc::clone(&opened));
-                if let Some(before) = &before {
-                    before.add_to(&mut state.spent);
-                }
-                before
-            };
-            drop(before);
-            for why in undecodable {
-                opened.report(py, "an entry whose key is an object", &why);
-            }
-            return Ok(Some(restored + opened.cold.live()));
-        }
-        Err(pyo3::exceptions::PyRuntimeError::new_err("the cache changed all the time while it was loaded"))
-    }
-
-    /// The ranks of the keys of those entries that are still there; they are asked for unless `known` has them. In slices,
-    /// if there is one.
-    fn ranks(
-        &self,
-        py: Python<'_>,
-        opened: &Opened,
-        tickets: &[Ticket],
-        known: &HashMap<Ticket, Option<Rank>>,
-        mut slice: Option<Slice>,
-    ) -> PyResult<Vec<(Ticket, Option<Rank>)>> {
-        let mut ranks = Vec::with_capacity(tickets.len());
-        for &ticket in tickets {
-            if let Some(&rank) = known.get(&ticket) {
-                ranks.push((ticket, rank));
-                continue;
-            }
-            let key = {
-                let state = self.state.borrow(py);
-                state.core.store().redeem(ticket).map(|entry| entry.key.bind(py).clone())
-            };
-            let Some(key) = key else { continue };
-            let bytes = StoredKey { key: &key, hash: 0 }.encode(py)?;
-            let rank = bytes.and_then(|bytes| opened.rank(py, &bytes));
-            // Already here, in slices: what is left to do when the file is adopted is done in one piece.
-            if let Some(rank) = rank {
-                opened.cold.take(rank);
-            }
-            ranks.push((ticket, rank));
-            if let Some(slice) = &mut slice {
-                slice.end_if_over(py)?;
-            }
-        }
-        Ok(ranks)
-    }
-
-    /// Takes in the entries that no look-up would find.
-    fn restore_eager(
-        &self,
-        py: Python<'_>,
-        target: &Target,
-        snapshot: &Snapshot,
-        file: FileClock,
-        deleted_before: Option<&Tombstones>,
-    ) -> PyResult<Eager> {
-        let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
-        let mut slice = Slice::begin();
-        each_eager(snapshot, file, |key, value, times| {
-            slice.end_if_over(py)?;
-            let bytes = key.to_vec();
-            let key = codec::decode_value(py, key, target.options.codec);
-            let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, target.options.codec)?)));
-            match entry {
-                Ok((key, value)) => decoded.push((bytes, key, value, times)),
-                Err(error) => undecodable.push(blamed(py, error)?),
-            }
-            Ok(())
-        })?;
-        let (mut restored, mut refused) = (0, 0);
-        // The last ones are the most recently used, and each one comes in as the coldest.
-        for (bytes, key, value, times) in decoded.into_iter().rev() {
-            slice.end_if_over(py)?;
-            let stamp = Stamp::from_file(times.written_at);
-            // Decoding lets others write.
-            if deleted_before.is_some() {
-                self.note_lost(py, reclaim_and_take_lost, None)?;
-            }
-            let is_deleted =
-                |before| self.state.borrow(py).is_deleted_since(before, &bytes, stamp.as_nanos());
-            if deleted_before.is_some_and(is_deleted) {
-                continue;
-            }
-            let deadline = file.deadline_from_file(times.deadline);
-            let query = ObjectKey::new(self.seed, &key);
-            match query.and_then(|query| restore(self, py, &query, value, deadline, Some(stamp))) {
-                Ok(true) => restored += 1,
-                Ok(false) => refused += 1,
-                Err(error) => undecodable.push(blamed(py, error)?),
-            }
-        }
-        Ok(Eager { restored, refused, undecodable })
-    }
+/// Opens a file; entries in memory stay. Returns how many of its entries came in, or `None` if there is no
+/// file.
+pub(crate) fn open(cache: &Cache, py: Python<'_>, target: Target) -> PyResult<Option<usize>> {
+    let target = share(cache, py, target);
+    let opened = opening::open(&CacheHost { py, cache, target }, turn(cache)?)?;
+    Ok(opened.map(|opened| opened.entries))
 }
 
-/// What became of the entries whose keys are objects.
-struct Eager {
-    restored: usize,
-    /// There was no room, or the key was there.
-    refused: usize,
-    /// Why others could not be read.
-    undecodable: Vec<String>,
-}
-
-/// What is wrong with an entry; `Err` if it is not the entry's fault.
-fn blamed(py: Python<'_>, error: PyErr) -> PyResult<String> {
-    if errors::is_from_outside(py, &error) { Err(error) } else { Ok(error.to_string()) }
-}
-
-/// Says `each` of the eager records whose time has not passed, by key, value and times. Those behind a damaged
-/// one cannot be found.
-fn each_eager(
-    snapshot: &Snapshot,
-    file: FileClock,
-    mut each: impl FnMut(&[u8], &[u8], Times) -> PyResult<()>,
-) -> PyResult<()> {
-    let mut records = snapshot.eager();
-    while let Some(EagerStep::Record(record)) = records.next_step() {
-        if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
-            let times = Times { deadline: record.deadline, written_at: record.written_at };
-            each(record.key, record.value, times)?;
-        }
+/// Makes a file the cache's. If its saves merge, keeps from now on what they need.
+pub(crate) fn share(cache: &Cache, py: Python<'_>, target: Target) -> Arc<Target> {
+    let target = Arc::new(target);
+    let mut state = cache.state.borrow(py);
+    if target.options.merge.is_some() {
+        state.tiered.shard.keep_times();
+        cache.tier.keep_writes();
     }
-    Ok(())
+    let before = state.target.replace(Arc::clone(&target));
+    drop(state);
+    drop(before);
+    target
+}
+
+/// Saves everything that has not expired. `set_aside`: the file that stands there is another function's.
+pub(crate) fn save<'py>(
+    cache: &Cache,
+    py: Python<'py>,
+    target: Target,
+    set_aside: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    if set_aside {
+        cache.tier.keep_unread();
+    }
+    let target = Arc::new(target);
+    let saved = saving::save(&CacheHost { py, cache, target }, turn(cache)?)?;
+    report(py, saved)
+}
+
+fn turn(cache: &Cache) -> PyResult<Turn<'_>> {
+    let busy = || PyRuntimeError::new_err("another save or load of this very cache has not ended yet");
+    cache.tier.try_turn().ok_or_else(busy)
+}
+
+/// What Python makes warnings of.
+fn report(py: Python<'_>, saved: saving::Saved) -> PyResult<Bound<'_, PyDict>> {
+    let why_left_out = match saved.left_out.first {
+        Some((Some(name), why)) => Some(format!("{name}: {why}")),
+        Some((None, why)) => Some(why),
+        None if saved.unsure > 0 => Some(
+            "one that another process may have deleted: it has deleted more keys than the file keeps".into(),
+        ),
+        None => None,
+    };
+    let report = PyDict::new(py);
+    report.set_item("entries", saved.file.entries + saved.file.eager)?;
+    report.set_item("bytes", saved.file.bytes)?;
+    report.set_item("left_out", saved.left_out.count + saved.unsure)?;
+    report.set_item("why_left_out", why_left_out)?;
+    report.set_item("set_aside", saved.file.set_aside)?;
+    report.set_item("without_locks", saved.file.without_locks)?;
+    report.set_item("refused", saved.refused)?;
+    report.set_item("dropped", saved.dropped)?;
+    report.set_item("shrunk_to", saved.shrunk_to)?;
+    report.set_item("unsure", saved.unsure_of_others)?;
+    report.set_item("copied", saved.copied)?;
+    Ok(report)
 }
 
 /// Reads every entry of a file: a list of (key, value, seconds left or `None`). `None` if there is no file. What
@@ -292,12 +127,75 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
     Ok(Some(entries))
 }
 
-/// Writes a file with these entries: (key, value, seconds left or `None`) each. It replaces what stands there; if the
-/// backend's saves merge, under their lock.
-pub(crate) fn write(py: Python<'_>, target: &Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Writes a file with these entries: (key, value, seconds left or `None`) each. It replaces the file that
+/// stands there; if the backend's saves merge, under their lock.
+pub(crate) fn write(py: Python<'_>, target: Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
     let take = |limit| waiting(py, limit, |wait| target.file.lock(wait));
     let locked = target.options.merge.map(take).transpose()?;
-    save::write_all(py, target, locked.as_ref(), entries)
+    write_all(py, Arc::new(target), locked.as_ref(), entries)
+}
+
+fn write_all(
+    py: Python<'_>,
+    target: Arc<Target>,
+    locked: Option<&LockedFile>,
+    entries: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let wall = clock::wall();
+    let options = WriteOptions::new(wall);
+    let mut writer = in_background(py, || match locked {
+        Some(locked) => locked.write(options),
+        None => target.file.write(options),
+    })?;
+    // Of a cache of its own the file needs nothing but the codec.
+    let cache = Cache::unlimited();
+    let host = CacheHost { py, cache: &cache, target: Arc::clone(&target) };
+    let (mut encoded, mut too_large) = (Encoded::default(), 0);
+    let mut slice = Slice::begin();
+    for entry in entries.try_iter()? {
+        slice.end_if_over(py)?;
+        let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
+            entry?.extract()?;
+        let deadline = match ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))? {
+            Ttl::For(ttl) if ttl.is_zero() => continue,
+            Ttl::For(ttl) => Some(wall.saturating_add(clock::to_nanos(ttl))),
+            Ttl::Default | Ttl::Never => None,
+        };
+        let name = || errors::repr(&key);
+        match encoded.push(&host, &Ref::new(key.clone()), &Ref::new(value), Times::from(deadline)) {
+            Ok(()) => {}
+            Err(Refusal::End(error)) => return Err(error),
+            Err(Refusal::Entry(why)) => {
+                return Err(errors::backup_message(py, &format!("{}: {why}", name())));
+            }
+        }
+        if encoded.is_full() {
+            too_large += flush(py, &mut encoded, &mut writer)?;
+        }
+    }
+    too_large += flush(py, &mut encoded, &mut writer)?;
+    if too_large > 0 {
+        let path = target.file.path().display();
+        let message = format!("{path}: {too_large} entries are too large for a file");
+        return Err(errors::backup_message(py, &message));
+    }
+    in_background(py, || writer.finish()).map(drop)
+}
+
+/// Writes encoded records. Returns how many are too large for the format.
+fn flush(py: Python<'_>, encoded: &mut Encoded, writer: &mut Writer) -> PyResult<u64> {
+    let push = |kind, key: &[u8], value: &[u8], times| {
+        let pushed = match kind {
+            KeyKind::Eager => writer.push_eager(key, value, times),
+            KeyKind::Canonical => writer.push(key, value, times).map(drop),
+        };
+        match pushed {
+            Ok(()) => Ok(Pushed::Written),
+            Err(error) if *error.kind() == DiskErrorKind::Limit => Ok(Pushed::TooLarge(error)),
+            Err(error) => Err(error),
+        }
+    };
+    in_background(py, || encoded.write(push)).map(|too_large| too_large.count)
 }
 
 /// Removes a file; if the backend's saves merge, under their lock.
@@ -307,24 +205,4 @@ pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
         Some(limit) => waiting(py, limit, |wait| clear(Some(wait))).map(drop),
         None => in_background(py, || clear(None)).map(drop),
     }
-}
-
-/// Takes in an entry from a backend, as the coldest. `stamp` is when it was written; `None` is now.
-pub(crate) fn restore(
-    cache: &Cache,
-    py: Python<'_>,
-    query: &impl Query,
-    value: Bound<'_, PyAny>,
-    deadline: Deadline,
-    stamp: Option<Stamp>,
-) -> PyResult<bool> {
-    let key = query.to_key(py)?;
-    let (mut state, at) = cache.address(py, query)?;
-    let now = state.at(clock::now());
-    let stamp = stamp.unwrap_or_else(|| state.core.stamp(now));
-    let new =
-        NewEntry { key: Ref::new(key), value: Ref::new(value), meta: Meta::written_at(stamp, deadline) };
-    let restored = state.core.restore(at, new, now);
-    drop(state);
-    Ok(matches!(restored, Restored::Stored))
 }

@@ -1,7 +1,7 @@
-//! Keys of one cache that are gathered for batches, until their batch leaves.
+//! Keys of one cache gathered for batches, until their batch leaves.
 //!
-//! The core's planner decides which keys leave together; here are the flights that wait for their batch. The timers
-//! and the loads are in `batch`.
+//! The core's planner decides which keys leave together; this module keeps the flights waiting for
+//! their batch. The timers and the loads are in `batch`.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -17,8 +17,8 @@ use crate::raw::Ref;
 use crate::raw::visit::{Stop, Visit, Visitor, visits};
 use crate::window::Window;
 
-/// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a new object
-/// at every look, so it counts as its function and its object.
+/// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a
+/// new object at every access, so its function and its object are used instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Group {
     loader: (usize, usize),
@@ -39,7 +39,7 @@ impl Group {
     }
 }
 
-/// A flight that waits for its batch to leave.
+/// A flight waiting for its batch to leave.
 pub(crate) struct Gathered {
     pub(crate) item: Item,
     pub(crate) loader: Ref,
@@ -51,7 +51,7 @@ visits!(struct Gathered { item, loader, event_loop });
 /// The batches of one cache that have not left.
 pub(crate) struct Batches {
     planner: Planner<Group, FlightId>,
-    /// The flights by id, each with its id in the planner. A flight that fills its batch has none.
+    /// The flights by id, each with its place in the planner. A flight that fills its batch has no place.
     gathered: HashMap<FlightId, (Option<ItemId>, Gathered)>,
     window: Window,
     max_size: NonZeroUsize,
@@ -73,11 +73,11 @@ impl Batches {
     pub(crate) fn add(&mut self, group: Group, gathered: Gathered, now: Time) -> Added<Group, FlightId> {
         let flight = gathered.item.flight;
         let added = self.planner.add(group, flight, now);
-        let item = match &added {
+        let seat = match &added {
             Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
             Added::Leaves(_) => None,
         };
-        self.gathered.insert(flight, (item, gathered));
+        self.gathered.insert(flight, (seat, gathered));
         added
     }
 
@@ -86,17 +86,17 @@ impl Batches {
         Some(self.planner.take(batch)?.items)
     }
 
-    /// Takes flights that the planner has given back.
+    /// Takes the flights returned by the planner.
     pub(crate) fn take(&mut self, flights: &[FlightId]) -> Vec<Gathered> {
         let take = |flight| self.gathered.remove(flight).map(|(_, gathered)| gathered);
         flights.iter().filter_map(take).collect()
     }
 
-    /// Takes a flight out of a batch that has not left. `None`: no such batch has the flight.
+    /// Takes a flight out of a batch that has not left. `None`: no waiting batch has the flight.
     pub(crate) fn drop_flight(&mut self, flight: FlightId) -> Option<Gathered> {
-        let (item, gathered) = self.gathered.remove(&flight)?;
-        if let Some(item) = item {
-            self.planner.drop_item(item);
+        let (seat, gathered) = self.gathered.remove(&flight)?;
+        if let Some(seat) = seat {
+            self.planner.drop_item(seat);
         }
         Some(gathered)
     }

@@ -6,14 +6,14 @@
 //! the table.
 //!
 //! - `raw`: the only `unsafe`; `errors`; `library`: the parts of Python's library that it needs;
-//!   `clock`; `pace`: how long saves and loads hold the interpreter's lock; `interpreter`: which
+//!   `pace`: how long saves and loads hold the interpreter's lock; `interpreter`: which
 //!   interpreters may import the module
 //! - `ttl`, `window`, `done`: small modules with one task each; `once`: results that are read once;
 //!   `inline`: whether a load begins on its caller's stack; `nesting`: loads that wait for loads
 //! - `plain`: objects that are compared without running Python code; `args`: the arguments of a call;
 //!   `codec`: Python objects as `MessagePack`; `call_key`, `key`: the keys in the store; `call_query`:
 //!   how the key of a call is looked for
-//! - `options`, `target`, `opened`: the file of a cache; `sharing`: writes since the last save
+//! - `options`, `target`: the file of a cache
 //! - `room`: where callers wait; `item`: one flight of a load; `gathering`: keys that wait for a batch
 //! - `cache`: the cache, one shard of the core behind the interpreter's lock; `watch`: loads on event
 //!   loops that stop
@@ -21,21 +21,22 @@
 //!   `function`: decorated functions
 //! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load; `batch`:
 //!   keys that are loaded together; `enter`: how a call joins or starts a load
-//! - `call`: the coroutine of `get` and of decorated functions; `decorate`: makes decorated functions
-//! - `carry`, `eager`, `union`, `save`, `file`: the snapshot, opened and written
+//! - `host`: the cache as `async-cache-tier` sees it; `eager`: merging entries whose keys are objects;
+//!   `restore`: entries that come in from a backend; `file`: the file, opened and saved
+//! - `ask`: what a call asks for; `waiting`: how it waits for a load; `call`: the coroutine of `get` and
+//!   of decorated functions; `decorate`: makes decorated functions
 //! - `agent`: tools of agents, called within sessions and watched for loops
 //! - `methods`, `surface`: the cache as Python sees it; `console`: the console script `async-cache`
 
 mod agent;
 mod args;
+mod ask;
 mod awaitable;
 mod batch;
 mod cache;
 mod call;
 mod call_key;
 mod call_query;
-mod carry;
-mod clock;
 mod codec;
 mod console;
 mod decorate;
@@ -46,6 +47,7 @@ mod errors;
 mod file;
 mod function;
 mod gathering;
+mod host;
 mod inline;
 mod instances;
 mod interpreter;
@@ -56,20 +58,18 @@ mod load;
 mod methods;
 mod nesting;
 mod once;
-mod opened;
 mod options;
 mod pace;
 mod part;
 mod plain;
 mod raw;
+mod restore;
 mod returned;
 mod room;
-mod save;
-mod sharing;
 mod surface;
 mod target;
 mod ttl;
-mod union;
+mod waiting;
 mod watch;
 mod window;
 mod work;
@@ -107,7 +107,7 @@ fn write_file(
     options: &options::FileOptions,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    file::write(py, &Target::new(path, version, options), entries)
+    file::write(py, Target::new(path, version, options), entries)
 }
 
 /// Removes a file.

@@ -1,24 +1,28 @@
-//! Loads: the driver of one load, which an asyncio task runs.
+//! Loads: the driver of one load, run by an asyncio task.
 //!
-//! The decisions are the core's (`async_cache_core::flight`); here is the task. The ways a flight can end:
+//! The decisions are made by the core (`async_cache_core::flight`); this module has the task. The
+//! ways in which a flight can end:
 //!
-//! | what happens | the callers get |
+//! | event | result for the callers |
 //! |---|---|
 //! | the loader returns a value | the value, which is stored unless the flight was fenced |
-//! | the loader raises | the exception; `KeyboardInterrupt` and `SystemExit` stop the event loop, too, as from every task |
-//! | the loader raises `CancelledError`, though nobody cancelled it | `LoadCancelledError` |
-//! | the last caller left, and the task was cancelled | nobody is left; who joined meanwhile asks anew |
-//! | the task is cancelled by others, closed with its loop, or dropped | callers on its loop get `LoadCancelledError`, those on other loops ask anew |
+//! | the loader raises | the exception; `KeyboardInterrupt` and `SystemExit` also stop the event loop, as from every task |
+//! | the loader raises `CancelledError` without a cancellation | `LoadCancelledError` |
+//! | the last caller left, and the task was cancelled | no caller is left; callers that joined in the meantime ask again |
+//! | the task is cancelled from elsewhere, closed with its loop, or dropped | callers on its loop get `LoadCancelledError`, callers on other loops ask again |
 //!
-//! A batch is one load of several flights: each gets its own value of what the batch loader returns, and what ends
-//! the load ends all of them. When the last caller of one of them leaves, the batch goes on, and the value is stored.
+//! A batch is one load with several flights: each gets its own value from the batch loader's
+//! result, and an event that ends the load ends all of them. When the last caller of a flight
+//! leaves, the batch continues, and the value is stored.
 //!
-//! Where tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so that a
-//! loader that does not suspend costs no turn of the event loop; but not deep inside of other loads (`inline`).
+//! If tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so
+//! that a loader that does not suspend costs no turn of the event loop; but not deep inside other
+//! loads (`inline`).
 
 use std::ffi::CStr;
 
 use async_cache_core::time::Time;
+use async_cache_tier::clock;
 use pyo3::exceptions::{PyGeneratorExit, PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
@@ -37,36 +41,36 @@ use crate::raw::{Ref, Sent};
 use crate::returned::values;
 use crate::room::{Answer, running_loop};
 use crate::work::{Work, of_one_call};
-use crate::{clock, library, nesting};
+use crate::{library, nesting};
 
-/// Drives one load; a coroutine for the task that runs it.
+/// Drives one load; the coroutine of the task.
 pub(crate) struct Load {
     cache: Ref<Cache>,
-    /// The loop that runs its task.
+    /// The loop that runs the task.
     event_loop: Ref,
-    /// One, but for a batch.
+    /// A single flight, except for a batch.
     items: Vec<Item>,
     is_batch: bool,
-    /// Names the load to those that wait inside of it. That of a batch is its own, and the loads of its keys
-    /// wait for it.
+    /// Identifies the load for loads that wait inside it. A batch has an id of its own, and the
+    /// loads of its keys wait for it.
     name: u64,
     started: Time,
     state: State,
-    /// Whether the task is in it now.
+    /// Whether the task is running it now.
     is_driven: bool,
-    /// Whether a cancellation came from outside of the loader.
+    /// Whether a cancellation came from outside the loader.
     cancelled: bool,
 }
 
 enum State {
     New(Work),
-    /// The iterator of what the loader returned.
+    /// The iterator of the loader's result.
     Runs(Ref),
     Done,
 }
 
 impl State {
-    /// The name of the function that was run, for messages.
+    /// The name of the loader's function, for messages.
     fn name(&self, py: Python<'_>) -> String {
         let name = match self {
             Self::Runs(iterator) => iterator.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok(),
@@ -76,7 +80,7 @@ impl State {
     }
 }
 
-/// Starts the task of a load. If that fails, its flights have ended.
+/// Starts the task of a load. On failure, the flights have ended.
 pub(crate) fn spawn<'py>(
     cache: &Bound<'py, Cache>,
     items: Vec<Item>,
@@ -105,13 +109,14 @@ pub(crate) fn spawn<'py>(
         cancelled: false,
     };
     let task_name = load.task_name(py);
-    // From here on the driver ends the flights, whatever happens: at the latest when it is dropped.
+    // From here on the driver ends the flights in every case: at the latest when it is dropped.
     let driver = coroutine::new(py, load)?;
     let task = match start_task(py, driver.clone(), task_name, event_loop) {
         Ok(task) => task,
         Err(error) => {
-            // The error's traceback may keep the driver, which then is never dropped. An interrupt concerns nobody else:
-            // others ask again. They would fail alike with any other error.
+            // The error's traceback may keep the driver, which then is never dropped. After an
+            // interrupt other callers ask again; after any other error they would fail in the same
+            // way.
             let is_interrupt = errors::is_interrupt(py, &error);
             let answer =
                 if is_interrupt { Answer::Abandoned } else { Answer::failed(py, error.clone_ref(py)) };
@@ -125,7 +130,7 @@ pub(crate) fn spawn<'py>(
     Ok(())
 }
 
-/// Runs a coroutine as a task of a loop, eagerly where that is possible.
+/// Runs a coroutine as a task of a loop, if possible eagerly.
 fn start_task<'py>(
     py: Python<'py>,
     coroutine: Bound<'py, PyAny>,
@@ -137,7 +142,7 @@ fn start_task<'py>(
     }
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
-    // Made up by the task, a name takes longer than all else here.
+    // A name generated by the task would take longer than everything else here.
     options.set_item(pyo3::intern!(py, "name"), name)?;
     let beginning = if cfg!(Py_3_12) { Beginning::on_the_stack() } else { None };
     if beginning.is_some() {
@@ -147,7 +152,7 @@ fn start_task<'py>(
 }
 
 impl Load {
-    /// The name of the loader, if it is a function: a `str` that is there already.
+    /// The name of the loader, if the loader is a function: an existing `str`.
     fn task_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         let named = match &self.state {
             State::New(Work::Function { function, .. }) => Some(function.bind(py)),
@@ -171,7 +176,7 @@ impl Load {
         Ok(iterator)
     }
 
-    /// What a step of the loader came to, for the task.
+    /// The result of a step of the loader, for the task.
     fn after<'py>(&mut self, py: Python<'py>, sent: PyResult<Sent<'py>>) -> PyResult<Sent<'py>> {
         match sent {
             Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
@@ -187,10 +192,10 @@ impl Load {
         }
     }
 
-    /// `Err`: an interrupt while the callers were told.
+    /// `Err`: an interrupt during the notification of the callers.
     fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) -> PyResult<()> {
         if self.items.is_empty() {
-            return Ok(()); // nobody waits any more
+            return Ok(()); // no caller waits any more
         }
         if !self.is_batch {
             let Some(item) = self.items.pop() else { return Ok(()) };
@@ -217,7 +222,7 @@ impl Load {
         let now = clock::now();
         let cache = self.cache.bind(py).get();
         if of_one_call(item.key.bind(py)).is_some() {
-            // Nobody can ask for it again.
+            // No later call can ask for the key.
             let ended = cache.answer(py, item.flight, now.since(self.started));
             self.no_longer_waits(py, item);
             let value = Answer::Value(Ref::new(value.clone()));
@@ -248,7 +253,8 @@ impl Load {
                 self.end(py, &Answer::Abandoned)?;
                 return Err(error);
             }
-            // What it waited for may have been cancelled, and not the task; that comes from within, too.
+            // The awaited object may have been cancelled instead of the task; that counts as a
+            // cancellation from within.
             if self.cancelled && room.is_none_or(|room| room.get().is_cancelling(py).unwrap_or(true)) {
                 self.end(py, &Answer::Cancelled)?;
                 return Err(error);
@@ -258,14 +264,15 @@ impl Load {
             self.end(py, &Answer::failed(py, cancelled))?;
             return Ok(Sent::Return(py.None().into_bound(py)));
         }
-        // These two stop the event loop, from whichever task they come.
+        // These two stop the event loop, from any task.
         let stops_the_loop =
             error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
         self.end(py, &Answer::failed(py, error.clone_ref(py)))?;
         if stops_the_loop { Err(error) } else { Ok(Sent::Return(py.None().into_bound(py))) }
     }
 
-    /// The loop that runs here. A task is driven by its own, but may be closed or dropped anywhere.
+    /// The loop running in this thread. A task is driven by its own loop, but may be closed or
+    /// dropped anywhere.
     fn running<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         if self.is_driven { Some(self.event_loop.bind(py).clone()) } else { running_loop(py).ok() }
     }
@@ -276,7 +283,7 @@ impl Load {
         }
     }
 
-    /// Ends the flights without a value. `Err`: an interrupt, and they have ended all the same.
+    /// Ends the flights without a value. `Err`: an interrupt; the flights have ended nevertheless.
     fn end(&mut self, py: Python<'_>, answer: &Answer) -> PyResult<()> {
         let items = std::mem::take(&mut self.items);
         items.iter().map(|item| self.end_one(py, item, answer.copy(py))).fold(Ok(()), PyResult::and)
@@ -291,7 +298,7 @@ impl Load {
         told
     }
 
-    /// [`Load::end`] where nobody can be interrupted.
+    /// [`Load::end`] for code that cannot pass on an interrupt.
     fn end_quietly(&mut self, py: Python<'_>, answer: &Answer) {
         if let Err(error) = self.end(py, answer) {
             error.write_unraisable(py, None);
@@ -348,14 +355,14 @@ impl Coroutine for Load {
         self.is_driven = true;
         let iterator = match &self.state {
             State::Runs(iterator) => Ok(iterator.bind(py).clone()),
-            // The task was scheduled, though its start was interrupted: nobody waits any more.
+            // The task was scheduled although its start was interrupted: no caller waits any more.
             State::New(_) if self.items.is_empty() => {
                 self.state = State::Done;
                 self.is_driven = false;
                 return Ok(Sent::Return(py.None().into_bound(py)));
             }
             State::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
-                // Everybody asks again, with what the arguments are now.
+                // All callers ask again, with the present state of the arguments.
                 self.state = State::Done;
                 let ended = self.end(py, &Answer::Abandoned);
                 self.is_driven = false;

@@ -6,8 +6,9 @@ use std::ffi::CStr;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
+use crate::ask::ObjectCall;
 use crate::cache::Cache;
-use crate::call::{Call, ObjectCall};
+use crate::call::Call;
 use crate::done::done;
 use crate::key::ObjectKey;
 use crate::once;

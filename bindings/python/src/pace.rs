@@ -19,9 +19,9 @@
 use std::time::{Duration, Instant};
 
 use async_cache_disk::{DiskError, DiskErrorKind};
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 
-use crate::clock;
 use crate::errors;
 
 /// How long the interpreter's lock is held at a time.
@@ -50,7 +50,7 @@ impl Slice {
     #[allow(clippy::disallowed_methods)] // measures a slice, on which no result depends
     pub(crate) fn begin() -> Self {
         let now = Instant::now();
-        Self { began: now, lasts: SLICE, held_since: now, others: clock::run_by_others() }
+        Self { began: now, lasts: SLICE, held_since: now, others: clock::other_threads() }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -82,7 +82,7 @@ impl Slice {
 
     #[allow(clippy::disallowed_methods)] // see `begin`
     fn rest(&mut self, py: Python<'_>) {
-        let others = clock::run_by_others();
+        let others = clock::other_threads();
         // Rules 1 and 3.
         let has_stirred = match (self.others, others) {
             (Some(before), Some(now)) => now.saturating_sub(before) >= STIR,
@@ -101,7 +101,7 @@ impl Slice {
         let now = Instant::now();
         // Rule 4.
         self.lasts = now.duration_since(woke).clamp(SLICE, LONGEST);
-        (self.began, self.held_since, self.others) = (now, now, clock::run_by_others());
+        (self.began, self.held_since, self.others) = (now, now, clock::other_threads());
     }
 }
 

@@ -1,42 +1,48 @@
-//! Waiting rooms: where the callers of one load wait for its answer.
+//! Waiting rooms, in which the callers of one load wait for its answer.
 //!
-//! Owns the futures that the callers wait on, one for each, made by the caller's own event loop, and the answer.
-//! Rules:
-//! 1. the answer is given once; after that nobody takes a seat;
-//! 2. a future of the running loop is finished at once, one of another loop by that loop, thread-safely. A
-//!    loop that is closed has nobody left who waits;
-//! 3. the task that runs the load is held as long as somebody may wait for it, as a plain `await` would hold it;
-//!    the collector sees that. If the task's event loop stops for good, nothing tells those who wait on other loops:
-//!    each of these loops keeps a watch (see `watch`), which looks from time to time;
-//! 4. an interrupt while callers are told reaches the code that runs here, after all of them were told;
-//! 5. a room that a forked child inherited is one whose load does not go on: nobody joins it. Its loops share their
-//!    wake-up pipe with the parent's, so nothing is called thread-safely on them: that would wake the parent. A
-//!    child that runs an inherited loop itself has its callers answered there.
+//! Owns the futures on which the callers wait, one for each caller, made by the caller's own event
+//! loop, and the answer. Rules:
+//! 1. the answer is given once; after that no caller takes a seat;
+//! 2. a future of the running loop is finished at once, a future of another loop by that loop,
+//!    thread-safely. On a closed loop no caller is waiting any more;
+//! 3. the task that runs the load is held as long as a caller may be waiting for it, as by a plain
+//!    `await`; the collector sees the reference. If the task's event loop stops for good, callers
+//!    on other loops are not notified: each of these loops keeps a watch (see `watch`), which
+//!    checks from time to time;
+//! 4. an interrupt during the notification of callers is passed to the running code, after all
+//!    callers were notified;
+//! 5. the load of a room inherited by a forked child does not continue, so no caller joins the
+//!    room. Its loops share their wake-up pipe with the parent's, so nothing is called
+//!    thread-safely on them: the call would wake the parent. A child that runs an inherited loop
+//!    itself has its callers answered there.
 
 use async_cache_core::time::Time;
+use async_cache_tier::clock;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::errors;
 use crate::library;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
-use crate::{clock, errors};
 
-/// What callers are told.
+/// The answer to the callers.
 pub(crate) enum Answer {
-    /// The load brought this.
+    /// The result of the load.
     Value(Ref),
-    /// The load brought this for the call that loaded it; who joined asks again.
+    /// A result for the call that loaded it only; callers that joined ask again.
     Alone(Ref),
-    /// The load failed with this exception, whose traceback was this when it came from the loader.
+    /// The load failed with this exception; the second field is the traceback as it came from the
+    /// loader.
     Failed(Ref, Option<Ref>),
-    /// The load was stopped because nobody waited for it; who joined meanwhile asks again.
+    /// The load was stopped because no caller waited; callers that joined in the meantime ask
+    /// again.
     Abandoned,
-    /// The load was cancelled by others, or its event loop was closed. Callers on that loop get an error, those
-    /// on other loops ask again.
+    /// The load was cancelled from elsewhere, or its event loop was closed. Callers on the same
+    /// loop get an error, callers on other loops ask again.
     Cancelled,
 }
 
@@ -47,7 +53,7 @@ impl Answer {
         Self::Failed(Ref::new(error.into_value(py).into_bound(py).into_any()), traceback)
     }
 
-    /// The same, for another caller.
+    /// The same answer, for another caller.
     pub(crate) fn copy(&self, py: Python<'_>) -> Self {
         match self {
             Self::Value(value) => Self::Value(Ref::new(value.bind(py).clone())),
@@ -70,12 +76,12 @@ visits!(
     }
 );
 
-/// Where the callers of one load wait.
+/// The waiting callers of one load, and the load's answer.
 #[pyclass(frozen, module = "cache._native")]
 pub(crate) struct Room {
-    /// Names the load among all of the process.
+    /// Identifies the load within the process.
     pub(crate) name: u64,
-    /// When it was asked for, or up to a tick of the kernel before.
+    /// The time of the request, or up to a tick of the kernel earlier.
     pub(crate) began: Time,
     state: GilCell<State>,
 }
@@ -83,20 +89,20 @@ pub(crate) struct Room {
 #[derive(Default)]
 struct State {
     answer: Option<Answer>,
-    /// By number; those that were left are used again.
+    /// By number; seats that were left are reused.
     seats: Vec<Option<Taken>>,
     left: Vec<usize>,
     /// Event loops that have a watch: see `watch`.
     watching: Vec<Ref>,
     /// The loop that runs the load.
     event_loop: Option<Ref>,
-    /// The task that runs it.
+    /// The task that runs the load.
     task: Option<Ref>,
-    /// Whether that task loads other keys, too.
+    /// Whether the task also loads other keys.
     in_batch: bool,
-    /// Whether the last caller has left, and the task was told to stop.
+    /// Whether the last caller has left, and the task was asked to stop.
     stopping: bool,
-    /// Whether the task raises an interrupt that came while the callers were told.
+    /// Whether the task raises an interrupt that came during the notification of the callers.
     interrupted: bool,
 }
 
@@ -126,7 +132,7 @@ impl Room {
         Bound::new(py, Self { name, began, state: GilCell::new(state) })
     }
 
-    /// The load is one of a batch that leaves.
+    /// The load belongs to a batch that leaves.
     pub(crate) fn leaves_in_batch(&self, py: Python<'_>) {
         self.state.borrow(py).in_batch = true;
     }
@@ -145,12 +151,13 @@ impl Room {
         self.state.borrow(py).task.as_ref().map(|task| task.bind(py).clone())
     }
 
-    /// Whether the task was told to stop, for the want of callers.
+    /// Whether the task was asked to stop, for lack of callers.
     pub(crate) fn is_stopping(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).stopping
     }
 
-    /// Whether somebody has asked the task to stop. Before Python 3.11 a task does not tell; then: perhaps.
+    /// Whether the task was asked to stop. Before Python 3.11 a task does not report this; then the
+    /// answer is yes.
     pub(crate) fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
         let Some(task) = self.task(py) else { return Ok(true) };
         match task.getattr_opt(pyo3::intern!(py, "cancelling"))? {
@@ -159,13 +166,13 @@ impl Room {
         }
     }
 
-    /// Notes that the exception of the task was seen, so that the loop does not complain of it.
+    /// Marks the exception of the task as retrieved, so that the loop does not report it.
     pub(crate) fn retrieve(&self, py: Python<'_>) {
-        // It raises if the task is not done, or was cancelled; then there is nothing to note.
+        // Raises if the task is not done, or was cancelled; then there is nothing to mark.
         drop(self.task(py).map(|task| task.invoke_method0(pyo3::intern!(py, "exception"))));
     }
 
-    /// [`Room::retrieve`], if callers have an answer that does not tell of the task's interrupt.
+    /// [`Room::retrieve`], if callers have an answer that does not include the task's interrupt.
     pub(crate) fn retrieve_interrupt(&self, py: Python<'_>) {
         if self.state.borrow(py).interrupted {
             self.retrieve(py);
@@ -174,23 +181,27 @@ impl Room {
 
     /// Whether the load runs on the caller's event loop.
     pub(crate) fn is_here(&self, py: Python<'_>) -> bool {
-        let event_loop = self.state.borrow(py).event_loop.as_ref().map(|held| held.bind(py).clone());
-        event_loop.is_some_and(|held| running_loop(py).is_ok_and(|running| running.is(&held)))
+        running_loop(py).is_ok_and(|running| self.runs_on(py, &running))
     }
 
-    /// Whether the load is one of a batch that has left: it goes on without callers.
+    /// Whether the load runs on an event loop. Runs no Python code.
+    pub(crate) fn runs_on(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.state.borrow(py).event_loop.as_ref().is_some_and(|held| held.is(event_loop))
+    }
+
+    /// Whether the load belongs to a batch that has left: it continues without callers.
     pub(crate) fn in_batch(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).in_batch
     }
 
-    /// The answer, if it is there.
+    /// The answer, if given.
     pub(crate) fn answer(&self, py: Python<'_>) -> Option<Answer> {
         self.state.borrow(py).answer.as_ref().map(|answer| answer.copy(py))
     }
 
-    /// Takes a seat: its number, and the iterator of a future of the `running` loop, which is done when the answer
-    /// is there. `None`: the answer is there already. Making a future runs Python code of the loop, during which
-    /// the load may end on another thread.
+    /// Takes a seat: its number, and the iterator of a future of the `running` loop, which is
+    /// finished when the answer is given. `None`: the answer has already been given. Making a
+    /// future runs Python code of the loop, during which the load may end on another thread.
     pub(crate) fn take_seat<'py>(
         &self,
         py: Python<'py>,
@@ -225,7 +236,8 @@ impl Room {
         drop(taken);
     }
 
-    /// Notes that the `running` loop has a watch from now on. `false` if it has a watch already, or needs none.
+    /// Records that the `running` loop has a watch from now on. `false` if it has a watch already,
+    /// or needs none.
     pub(crate) fn begins_watch(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> bool {
         let held = Ref::new(running.clone());
         let mut state = self.state.borrow(py);
@@ -237,7 +249,7 @@ impl Room {
         true
     }
 
-    /// Whether anybody on this loop still waits; if not, the loop's watch has ended.
+    /// Whether a caller on this loop is still waiting; if not, the loop's watch has ended.
     pub(crate) fn is_waited_for_on(&self, py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> bool {
         let mut state = self.state.borrow(py);
         let waits = state.seats.iter().flatten().any(|seat| seat.event_loop.is(event_loop));
@@ -248,9 +260,9 @@ impl Room {
         waits
     }
 
-    /// Whether the load can go on: its loop runs, or is the one that is `running` here.
+    /// Whether the load can continue: its loop is running, or is the `running` loop of this thread.
     pub(crate) fn is_alive(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> PyResult<bool> {
-        // Rule 5. The copy of a loop that ran in the parent still says that it runs.
+        // Rule 5. The copy of a loop that ran in the parent still claims to be running.
         if self.is_inherited(py) {
             return Ok(false);
         }
@@ -262,7 +274,8 @@ impl Room {
         event_loop.invoke_method0(pyo3::intern!(py, "is_running"))?.is_truthy()
     }
 
-    /// Gives the answer to everybody who waits. `running` is the loop that runs here, if one does.
+    /// Gives the answer to all waiting callers. `running` is the running loop of this thread, if
+    /// any.
     ///
     /// # Errors
     /// An interrupt (rule 4).
@@ -316,14 +329,15 @@ impl Room {
         if self.is_inherited(py) {
             return Ok(());
         }
-        // A closed loop raises: its tasks never go on.
+        // A closed loop raises: its tasks never continue.
         let soon = pyo3::intern!(py, "call_soon_threadsafe");
         drop(event_loop.invoke_method1(soon, &task.getattr(cancel)?));
         Ok(())
     }
 }
 
-/// Finishes a future, unless its caller has gone. An interrupt may come when it is finished already.
+/// Finishes a future, unless its caller is gone. An interrupt may come after the future was
+/// finished.
 fn wake(
     py: Python<'_>,
     future: &Bound<'_, PyAny>,
@@ -345,9 +359,9 @@ fn wake(
     }
 }
 
-/// Has a future of an inherited loop finished, should that loop ever run in this process (rule 5).
+/// Lets an inherited loop finish a future, in case the loop ever runs in this process (rule 5).
 fn wake_quietly(py: Python<'_>, future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) {
-    // A loop that is closed, or in debug mode and of another thread, raises: nobody runs it here.
+    // A closed loop, or in debug mode a loop of another thread, raises: no code runs it here.
     let asked = finisher(py)
         .and_then(|finish| event_loop.invoke_method2(pyo3::intern!(py, "call_soon"), finish, future));
     drop(asked);
@@ -361,7 +375,7 @@ fn finisher(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     Ok(finish.bind(py))
 }
 
-/// Run by the loop of a future.
+/// Called by the loop of a future.
 #[pyfunction]
 fn finish_future(future: &Bound<'_, PyAny>) -> PyResult<()> {
     wake(future.py(), future, future, true)

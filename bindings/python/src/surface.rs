@@ -5,23 +5,29 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_cache_core::cold::ColdSet;
 use async_cache_core::stats::Stats;
+use async_cache_core::time::Stamp;
+use async_cache_tier::writes::{self, Counters};
+use async_cache_tier::{HotEntries, Tier, clock, cold};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::{Cache, State};
-use crate::clock;
 use crate::done::done;
 use crate::errors;
 use crate::file;
 use crate::gathering::Batches;
-use crate::key::{ObjectKey, Query};
+use crate::host::{AskedQuery, CacheHost};
+use crate::key::ObjectKey;
 use crate::once;
 use crate::options::FileOptions;
 use crate::pace::{Slice, drop_in_slices};
+
 use crate::raw::{GilCell, visit};
+use crate::restore;
 use crate::target::Target;
 use crate::ttl::Ttl;
 use crate::window::Window;
@@ -34,8 +40,7 @@ impl Cache {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
-        Self { seed: seed(), state: GilCell::new(State::new(None, Ttl::Default, batches)) }
+        Self::unlimited()
     }
 
     /// Gives a cache that was not used yet its limits.
@@ -53,7 +58,7 @@ impl Cache {
         let batches = Batches::new(Window::new(batch_window_ms)?, batch_size(max_batch_size)?);
         let new = State::new(maxsize, default_ttl, batches);
         let mut state = self.state.borrow(py);
-        if !state.core.is_pristine() || state.opened.is_some() {
+        if !state.tiered.shard.is_pristine() || state.tiered.opened().is_some() {
             return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
         }
         let old = std::mem::replace(&mut *state, new);
@@ -71,36 +76,13 @@ impl Cache {
 
     /// Removes everything, and sets the metrics to zero.
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let cleared = {
-            let mut state = self.state.borrow(py);
-            (state.saves, state.save_errors, state.dropped, state.no_room) = (0, 0, 0, 0);
-            state.spent = Stats::default();
-            let now = state.at(clock::now());
-            state.bury_all(now);
-            (state.core.clear(), state.opened.take())
-        };
-        let (cleared, opened) = cleared;
-        drop(opened);
-        drop_in_slices(py, cleared.store.into_entries());
+        self.empty(py, Counters::Reset);
         done(py)
     }
 
-    /// Removes everything, and what was counted stays: for an invalidation.
+    /// Removes everything; the counters stay: for an invalidation.
     pub(crate) fn remove_all(&self, py: Python<'_>) {
-        let removed = {
-            let mut state = self.state.borrow(py);
-            state.no_room = 0;
-            let opened = state.opened.take();
-            if let Some(opened) = &opened {
-                opened.add_to(&mut state.spent);
-            }
-            let now = state.at(clock::now());
-            state.bury_all(now);
-            (state.core.remove_all(), opened)
-        };
-        let (removed, opened) = removed;
-        drop(opened);
-        drop_in_slices(py, removed.store.into_entries());
+        self.empty(py, Counters::Kept);
     }
 
     /// Whether a key would be served. No use of it.
@@ -108,21 +90,21 @@ impl Cache {
         let query = ObjectKey::new(self.seed, key)?;
         let opened = {
             let (state, found) = self.locate(py, &query)?;
-            if found.slot().is_some_and(|slot| state.core.live(slot, clock::has_passed).is_some()) {
+            let is_live = |slot| state.tiered.shard.live(slot, clock::has_passed).is_some();
+            if found.slot().is_some_and(is_live) {
                 return Ok(true);
             }
-            state.opened.clone()
+            state.tiered.opened().cloned()
         };
-        let Some(opened) = opened else { return Ok(false) };
-        let Some(bytes) = query.encode(py)? else { return Ok(false) };
-        Ok(opened.contains(py, &bytes))
+        let (Some(opened), Some(host)) = (opened, self.file_host(py)) else { return Ok(false) };
+        cold::contains(&host, &AskedQuery(&query), &opened)
     }
 
     /// How many entries there are.
     fn size(&self, py: Python<'_>) -> usize {
         self.reclaim(py);
         let state = self.state.borrow(py);
-        state.core.store().len() + state.opened.as_ref().map_or(0, |opened| opened.cold.live())
+        state.tiered.shard.store().len() + state.tiered.cold().map_or(0, ColdSet::live)
     }
 
     /// All counters.
@@ -164,7 +146,7 @@ impl Cache {
         options: &FileOptions,
         set_aside: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        self.save_file(py, &Target::new(path, version, options), set_aside)
+        file::save(self, py, Target::new(path, version, options), set_aside)
     }
 
     /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
@@ -176,12 +158,13 @@ impl Cache {
         version: String,
         options: &FileOptions,
     ) -> PyResult<Option<usize>> {
-        self.open_file(py, &Target::new(path, version, options))
+        file::open(self, py, Target::new(path, version, options))
     }
 
-    /// Has the cache keep what its saves need to merge, though it opens no file: for one that is about to be set aside.
-    fn share_file(&self, py: Python<'_>, options: &FileOptions) {
-        self.begin_sharing(py, options);
+    /// Keeps what saves to a file need to merge, though the file is not opened: the next save sets it aside.
+    #[pyo3(signature = (path, version, options))]
+    fn share_file(&self, py: Python<'_>, path: PathBuf, version: String, options: &FileOptions) {
+        file::share(self, py, Target::new(path, version, options));
     }
 
     /// The version tag of a file; `None` if there is none that can be read.
@@ -192,26 +175,24 @@ impl Cache {
 
     /// Counts up with everything that a save would show.
     fn changes(&self, py: Python<'_>) -> u64 {
-        self.state.borrow(py).core.changes()
+        self.state.borrow(py).tiered.shard.changes()
     }
 
-    /// Counts a save to a backend of the user's own; how many entries it dropped that there was no room for here.
-    fn count_save(&self, py: Python<'_>) -> u64 {
-        let mut state = self.state.borrow(py);
-        let dropped = std::mem::take(&mut state.no_room);
-        state.saves += 1;
-        state.dropped += dropped;
-        dropped
+    /// Counts a save to a backend of the user's own. Returns how many entries it dropped that did not fit
+    /// into the cache.
+    fn count_save(&self) -> u64 {
+        self.tier.count_save();
+        self.tier.replaced_backup()
     }
 
-    /// Notes how many entries of a backend of the user's own there was no room for.
-    fn count_no_room(&self, py: Python<'_>, count: u64) {
-        self.state.borrow(py).no_room = count;
+    /// Notes how many entries of a backend of the user's own did not fit into the cache.
+    fn count_no_room(&self, count: u64) {
+        self.tier.did_not_fit(count);
     }
 
     /// Counts a save that failed, to whatever backend.
-    fn count_save_error(&self, py: Python<'_>) {
-        self.state.borrow(py).save_errors += 1;
+    fn count_save_error(&self) {
+        self.tier.count_save_error();
     }
 
     /// Takes in an entry, as the one that was not used for the longest time, unless its key is there.
@@ -225,22 +206,21 @@ impl Cache {
         let ttl = ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))?;
         once::check(&value, "its value is")?;
         let deadline = ttl.deadline(Ttl::Never, clock::now);
-        file::restore(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, None)
+        restore::entry(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, Stamp::UNKNOWN)
     }
 
     /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        /// Entries that are taken under one borrow.
-        const GULP: usize = 64;
         let now = clock::now();
         let entries = PyList::empty(py);
         let mut slice = Slice::begin();
-        for gulp in self.list(py).chunks(GULP) {
-            for entry in self.take(py, gulp) {
-                if !entry.deadline.has_passed(now) {
-                    let left = entry.deadline.remaining(now).map(|left| left.as_secs_f64());
-                    entries.append((entry.key, entry.value, left))?;
-                }
+        let memory = CacheHost { py, cache: self, target: () };
+        for taken in HotEntries::list(&memory).taken(&memory) {
+            if let (Ok(key), Ok(value)) = (taken.key, taken.value)
+                && !taken.deadline.has_passed(now)
+            {
+                let left = taken.deadline.remaining(now).map(|left| left.as_secs_f64());
+                entries.append((key.into_bound(py), value.into_bound(py), left))?;
             }
             slice.end_if_over(py)?;
         }
@@ -249,17 +229,17 @@ impl Cache {
 
     #[getter]
     fn hits(&self, py: Python<'_>) -> u64 {
-        self.state.borrow(py).core.stats().hits
+        self.state.borrow(py).tiered.shard.stats().hits
     }
 
     #[getter]
     fn misses(&self, py: Python<'_>) -> u64 {
-        self.state.borrow(py).core.stats().misses
+        self.state.borrow(py).tiered.shard.stats().misses
     }
 
     #[getter]
     fn maxsize(&self, py: Python<'_>) -> Option<usize> {
-        self.state.borrow(py).core.maxsize()
+        self.state.borrow(py).tiered.shard.maxsize()
     }
 
     #[getter]
@@ -306,31 +286,41 @@ impl Cache {
     }
 
     fn __clear__(&self) {
-        drop(self.state.take_with(|state| (state.core.clear(), state.opened.take(), state.batches.clear())));
+        drop(self.state.take_with(|state| (state.tiered.clear(), state.batches.clear())));
     }
 }
 
 impl Cache {
+    /// A cache of its own, without limits.
+    pub(crate) fn unlimited() -> Self {
+        let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
+        let state = GilCell::new(State::new(None, Ttl::Default, batches));
+        Self { seed: seed(), state, tier: Tier::default() }
+    }
+
+    fn empty(&self, py: Python<'_>, counters: Counters) {
+        let memory = CacheHost { py, cache: self, target: () };
+        for (cleared, opened) in writes::clear(&memory, counters) {
+            drop(opened);
+            drop_in_slices(py, cleared.store.into_entries());
+        }
+    }
+
     /// How many loads run, and for how long the oldest one has.
     fn running_loads(&self, py: Python<'_>) -> (usize, Option<Duration>) {
         let now = clock::now();
         let state = self.state.borrow(py);
-        let ages = state.core.flights().iter().map(|(_, room)| now.since(room.bind(py).get().began));
+        let ages = state.tiered.shard.flights().iter().map(|(_, room)| now.since(room.bind(py).get().began));
         ages.fold((0, None), |(count, oldest), age| (count + 1, oldest.max(Some(age))))
     }
 
     fn counted(&self, py: Python<'_>) -> Stats {
         self.reclaim(py);
         let state = self.state.borrow(py);
-        let mut stats = state.core.stats();
-        if let Some(opened) = &state.opened {
-            stats.cold = opened.cold.live();
-            stats.size += stats.cold;
-            opened.add_to(&mut stats);
-        }
-        stats.undecodable += state.spent.undecodable;
-        stats.expirations += state.spent.expirations;
-        (stats.saves, stats.save_errors, stats.dropped) = (state.saves, state.save_errors, state.dropped);
+        let mut stats = state.tiered.shard.stats();
+        stats.cold = state.tiered.cold().map_or(0, ColdSet::live);
+        stats.size += stats.cold;
+        self.tier.add_to(&mut stats);
         stats
     }
 }

@@ -1,22 +1,24 @@
-//! Where a key is: what a search finds, and what every write is given.
+//! The place of a key: the result of a search, and the argument of every write.
 //!
-//! An operation on a key takes two steps with nothing between them: find the key, then act on what was
-//! found. Two types keep them apart:
+//! An operation on a key takes two steps with nothing between them: find the key, then act on the
+//! result. Two types keep them apart:
 //!
 //! | type | made by | good for |
 //! |---|---|---|
 //! | [`Found`] | [`Shard::locate`], or a [`Search`] | reading an entry, joining a load |
 //! | [`Address`] | [`Shard::address`], [`Shard::admit`], [`Shard::address_of_flight`] | writing: the key's rank in the snapshot is known and checked |
 //!
-//! Both are void as soon as a key enters or leaves the shard; builds with debug assertions check it.
+//! Both become invalid as soon as a key enters or leaves the shard; builds with debug assertions
+//! check this.
 //!
-//! A [`Search`] is for keys whose comparison may fail, or may use the cache. The front asks the shard for
-//! a candidate, releases the shard, compares, and goes on:
+//! A [`Search`] is for keys whose comparison may fail, or may use the cache. The front asks the
+//! shard for a candidate, releases the shard, compares, and continues:
 //! 1. `Shard::search` looks for the key with a comparison that runs no user code and may miss it;
-//! 2. `Shard::next_candidate` returns keys of the same hash, entries first, then running loads. The front
-//!    reports an equal key with [`Search::is_equal`]. Its kind is then searched no further;
-//! 3. if a key entered or left the shard since the search began, the answer is [`Candidate::Changed`],
-//!    and the front begins again.
+//! 2. `Shard::next_candidate` returns keys with the same hash, entries first, then running loads.
+//!    The front reports an equal key with [`Search::is_equal`]. Its kind is then searched no
+//!    further;
+//! 3. if a key entered or left the shard since the search began, the answer is
+//!    [`Candidate::Changed`], and the front begins again.
 //!
 //! [`Shard::locate`]: crate::shard::Shard::locate
 //! [`Shard::address`]: crate::shard::Shard::address
@@ -59,7 +61,7 @@ impl Found {
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
     pub(crate) found: Found,
-    /// The rank of the key's record in the snapshot that is open now.
+    /// The rank of the key's record in the open snapshot.
     pub(crate) rank: Option<Rank>,
 }
 
@@ -95,11 +97,11 @@ pub struct Search {
     pub(crate) version: u64,
     /// How many entries and flights were returned as candidates.
     pub(crate) compared: [usize; 2],
-    /// The candidate that was returned last.
+    /// The candidate returned last.
     pub(crate) last: Option<Place>,
 }
 
-/// What a candidate is.
+/// The kind and place of a candidate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
     Slot(SlotId),
@@ -107,7 +109,7 @@ pub(crate) enum Place {
 }
 
 impl Search {
-    /// Reports that the candidate that was returned last is the key.
+    /// Reports that the candidate returned last is the key.
     pub fn is_equal(&mut self) {
         match self.last {
             Some(Place::Slot(slot)) => self.slot = Some(slot),
@@ -121,7 +123,7 @@ impl Search {
 #[derive(Debug)]
 #[must_use = "the search is not over before it answers `Found`"]
 pub enum Candidate<'a, K> {
-    /// Compare this key. If it is equal, call [`Search::is_equal`]. Then ask for the next one.
+    /// Compare this key. If it is equal, call [`Search::is_equal`]. Then ask for the next.
     Compare(&'a K),
     /// The search is over.
     Found(Found),

@@ -1,8 +1,8 @@
 //! Batches: which keys go to a batch loader together, and when they leave.
 //!
-//! Owns what gathers. Knows neither keys nor loaders nor timers, and asks no clock: an item is whatever a
-//! front knows a flight by, and its group is whatever must not mix: a loader, and on asyncio its event loop.
-//! A batch is in one of two states:
+//! Owns the gathering items. Knows neither keys nor loaders nor timers, and reads no clock. An item
+//! is a front's name of a flight. Its group is a loader and, on asyncio, its event loop: items of
+//! different groups never mix. A batch is in one of two states:
 //!
 //! | state | takes in items | gives up items |
 //! |---|---|---|
@@ -10,35 +10,38 @@
 //! | left | no | no; its id and the ids of its items are stale, and every operation on them does nothing |
 //!
 //! Rules:
-//! 1. The first item of a group begins a batch, which is due one window later. The front arms a timer for
-//!    that, on the event loop of the group, and calls [`Planner::take`] when it fires. It may fire a little
-//!    early.
-//! 2. A batch that is full leaves at once, with the item that filled it, and the next item of its group
-//!    begins another. So seven keys in batches of three leave as three, three, and after the window one. The
-//!    timer of a batch that left full finds nothing, for ids are never used twice.
-//! 3. A window of zero gathers what is asked until a timer of zero fires: the event loop gets to it when
-//!    everybody who can run in this turn has asked. Who wants no gathering sets a size of one.
+//! 1. The first item of a group begins a batch, which is due one window later. The front arms a
+//!    timer for the batch, on the event loop of the group, and calls [`Planner::take`] when the
+//!    timer fires. The timer may fire a little early.
+//! 2. A full batch leaves at once, with the item that filled it, and the next item of its group
+//!    begins another. So seven keys in batches of three leave as three, three, and, after the
+//!    window, one. The timer of a batch that left full finds nothing, because ids are never used
+//!    twice.
+//! 3. A window of zero gathers items until a timer of zero fires: the event loop runs the timer
+//!    after all code that can run in this turn has asked. A front that wants no gathering sets a
+//!    size of one.
 //! 4. Items leave in the order in which they came in.
-//! 5. An item that is dropped takes no room. A batch whose last item is dropped is gone: its timer finds
-//!    nothing, and the next item of its group begins another batch, with a window of its own.
-//! 6. Another window or size holds for batches that begin afterwards.
-//! 7. What has left is forgotten: a slow batch delays no other one.
+//! 5. A dropped item takes no room. A batch whose last item is dropped is gone: its timer finds
+//!    nothing, and the next item of its group begins another batch, with a new window.
+//! 6. A changed window or size applies to batches that begin afterwards.
+//! 7. A batch that has left is forgotten: a slow batch delays no other batch.
 //!
-//! A key has at most one open flight, and only who leads a flight adds it, so a key comes once. There is one
-//! exception: its flight is fenced while its batch gathers, and the key is asked for again. Then two flights
-//! of one key may leave together, and the front that makes keys of the items has to ask the loader for it
-//! once and answer both. Neither may be dropped for the other: the callers of the fenced one wait for it, and
-//! it stores nothing still, for a load that was asked for before a `set` does not undo it.
+//! A key has at most one open flight, and only the leader of a flight adds it, so a key comes once.
+//! There is one exception: the key's flight is fenced while its batch gathers, and the key is
+//! requested again. Then two flights of the key may leave together, and the front must request the
+//! key once from the loader and answer both. Neither flight may be dropped for the other: the
+//! callers of the fenced flight wait for it, and it still stores nothing, because a load that was
+//! requested before a `set` must not undo the `set`.
 //!
-//! What happens to a flight of a batch, and who acts:
+//! Events in the life of a flight of a batch:
 //!
-//! | what happens | before the batch has left | afterwards |
+//! | event | before the batch has left | afterwards |
 //! |---|---|---|
 //! | a caller leaves, the first or another, and others stay | nothing | nothing |
-//! | the last caller of a key leaves | [`Planner::drop_item`] gives the item back, and the front ends the flight | it gives nothing back; the load goes on, the result is stored |
+//! | the last caller of a key leaves | [`Planner::drop_item`] returns the item, and the front ends the flight | it returns nothing; the load continues, and the result is stored |
 //! | the loader fails, panics or is cancelled from within | | the front ends all flights of the batch with the error |
 //! | the loader asks for a key of its batch | | the front refuses the wait, as for a single load |
-//! | the key is fenced | it is loaded all the same, for those who wait | the result is not stored |
+//! | the key is fenced | it is loaded all the same, for the waiting callers | the result is not stored |
 //! | the event loop of the group closes | [`Planner::take`] or [`Planner::take_groups`], and the front abandons the flights | the front abandons them |
 
 use std::collections::{BTreeMap, HashMap};
@@ -48,11 +51,11 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// Names one batch. Ids are never used twice within one planner.
+/// The id of a batch. Ids are never used twice within a planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(u64);
 
-/// Names one item from when it is added to when its batch leaves. Never used twice within one planner.
+/// The id of an item, from its addition until its batch leaves. Never used twice within a planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ItemId {
     batch: BatchId,
@@ -60,7 +63,7 @@ pub struct ItemId {
 }
 
 impl ItemId {
-    /// The batch that the item waits in.
+    /// The batch of the item.
     pub const fn batch(self) -> BatchId {
         self.batch
     }
@@ -69,44 +72,45 @@ impl ItemId {
 /// A batch that has left: call the loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch<G, I> {
-    /// Which batch it was.
+    /// The id of the batch.
     pub id: BatchId,
-    /// What its items have in common.
+    /// The group of its items.
     pub group: G,
-    /// The items in the order in which they came, at least one.
+    /// The items in the order of their addition, at least one.
     pub items: Vec<I>,
 }
 
-/// What became of an item.
+/// The outcome of adding an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a batch that begins needs a timer, and one that leaves has to be loaded"]
 pub enum Added<G, I> {
-    /// It is the first of its batch: arm a timer that calls [`Planner::take`] at `due`.
+    /// The item is the first of its batch: arm a timer that calls [`Planner::take`] at `due`.
     Begins {
-        /// Where it waits.
+        /// The id of the item.
         id: ItemId,
         /// When the batch leaves, unless it is full before.
         due: Time,
     },
-    /// It waits with others.
+    /// The item waits with others.
     Waits {
-        /// Where it waits.
+        /// The id of the item.
         id: ItemId,
     },
-    /// Its batch is full with it, and leaves.
+    /// The item fills its batch, which leaves.
     Leaves(Batch<G, I>),
 }
 
-/// The batches that gather.
+/// The gathering batches.
 #[derive(Debug)]
 pub struct Planner<G, I> {
     window: Duration,
     max_size: NonZeroUsize,
     /// By id, and so in the order in which they began.
     gathering: BTreeMap<BatchId, Gathering<G, I>>,
-    /// The one batch of each group that gathers. Never walked, for its order differs from run to run.
+    /// The gathering batch of each group. Never iterated, because its order differs from run to
+    /// run.
     by_group: HashMap<G, BatchId>,
-    /// Counts up with every item. A batch has the number of its first one.
+    /// Counts up with every item. A batch has the number of its first item.
     serial: u64,
 }
 
@@ -114,7 +118,7 @@ pub struct Planner<G, I> {
 struct Gathering<G, I> {
     group: G,
     due: Time,
-    /// What the planner's was when the batch began.
+    /// The planner's size when the batch began.
     max_size: NonZeroUsize,
     /// By the number of the item. Never empty.
     items: BTreeMap<u64, I>,
@@ -127,12 +131,12 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
         Self { window, max_size, gathering, by_group, serial: 0 }
     }
 
-    /// The window of batches that begin from now on.
+    /// Sets the window of batches that begin from now on.
     pub fn set_window(&mut self, window: Duration) {
         self.window = window;
     }
 
-    /// The size of batches that begin from now on.
+    /// Sets the size of batches that begin from now on.
     pub fn set_max_size(&mut self, max_size: NonZeroUsize) {
         self.max_size = max_size;
     }
@@ -147,7 +151,7 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
         self.gathering.is_empty()
     }
 
-    /// Adds an item to the batch of its group, or begins one.
+    /// Adds an item to the batch of its group, or begins a batch.
     pub fn add(&mut self, group: G, item: I, now: Time) -> Added<G, I> {
         self.serial += 1;
         let number = self.serial;
@@ -171,30 +175,33 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
         Added::Begins { id: ItemId { batch: id, number }, due }
     }
 
-    /// Makes a batch leave: its timer has fired, or never will. `None` if it has left already, or is gone.
+    /// Makes a batch leave: its timer has fired, or never will. `None` if the batch has left
+    /// already, or is gone.
     pub fn take(&mut self, batch: BatchId) -> Option<Batch<G, I>> {
         let Gathering { group, items, .. } = self.gathering.remove(&batch)?;
         self.by_group.remove(&group);
         Some(Batch { id: batch, group, items: items.into_values().collect() })
     }
 
-    /// When the next batch is due, for a front with one timer for all of them.
+    /// When the next batch is due, for a front with a single timer for all of them.
     pub fn next_due(&self) -> Option<Time> {
         self.gathering.values().map(|batch| batch.due).min()
     }
 
-    /// Makes every batch leave that is due, in the order in which they began; for a front with one timer.
+    /// Makes every due batch leave, in the order in which they began; for a front with a single
+    /// timer.
     pub fn take_due(&mut self, now: Time) -> Vec<Batch<G, I>> {
         self.take_all(|batch| batch.due <= now)
     }
 
-    /// Takes out what gathers in these groups, whose event loop is closed: nobody will call their loaders.
+    /// Removes the gathering items of these groups, whose event loop is closed: their loaders will
+    /// never be called.
     pub fn take_groups(&mut self, mut is_closed: impl FnMut(&G) -> bool) -> Vec<Batch<G, I>> {
         self.take_all(|batch| is_closed(&batch.group))
     }
 
-    /// Drops an item that nobody waits for any more, and gives it back. `None` if its batch has left: then
-    /// the load goes on, and its result is stored.
+    /// Drops an item without waiting callers, and returns it. `None` if its batch has left: then
+    /// the load continues, and its result is stored.
     pub fn drop_item(&mut self, id: ItemId) -> Option<I> {
         let batch = self.gathering.get_mut(&id.batch)?;
         let item = batch.items.remove(&id.number)?;
@@ -207,7 +214,7 @@ impl<G: Copy + Eq + Hash, I> Planner<G, I> {
     /// Checks the invariants; for tests.
     ///
     /// # Panics
-    /// If one does not hold.
+    /// If an invariant does not hold.
     pub fn validate(&self) {
         assert_eq!(self.by_group.len(), self.gathering.len(), "every batch that gathers is its group's");
         for (id, batch) in &self.gathering {

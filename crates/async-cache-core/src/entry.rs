@@ -3,25 +3,25 @@
 use crate::cold::Rank;
 use crate::time::{Deadline, Stamp};
 
-/// What is known of an entry besides key and value.
+/// The facts about an entry besides key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// When the entry stops being served.
     pub deadline: Deadline,
-    /// When the entry was written; [`Stamp::UNKNOWN`] in a shard that keeps no times of writing.
+    /// When the entry was written; [`Stamp::UNKNOWN`] in a shard without times of writing.
     pub stamp: Stamp,
     /// The rank of the record with this key in the opened snapshot, cold or not, if there is one.
     pub origin: Option<Rank>,
 }
 
 impl Meta {
-    /// An entry that was written at `stamp`, to be inserted: the shard knows its origin.
+    /// For a new entry, written at `stamp`: the shard knows its origin.
     pub const fn written_at(stamp: Stamp, deadline: Deadline) -> Self {
         Self { deadline, stamp, origin: None }
     }
 }
 
-/// An entry that comes from a file or another tier, where it was written before.
+/// An entry from a file or another tier, where it was written before.
 #[derive(Debug)]
 pub struct NewEntry<K, V> {
     /// The key.
@@ -32,7 +32,7 @@ pub struct NewEntry<K, V> {
     pub meta: Meta,
 }
 
-/// An entry as it is read.
+/// An entry, as read.
 #[derive(Debug)]
 pub struct Entry<'a, K, V> {
     /// The key.
@@ -43,32 +43,33 @@ pub struct Entry<'a, K, V> {
     pub meta: Meta,
 }
 
-/// What a load yields.
+/// The result of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetched<V> {
     /// The value.
     pub value: V,
-    /// When it stops being served.
+    /// When the value stops being served.
     pub deadline: Deadline,
-    /// When the value was written, if it comes from a tier that knows; not used for [`Source::Loader`].
+    /// When the value was written, if the tier it comes from knows; not used for
+    /// [`Source::Loader`].
     pub stamp: Stamp,
     /// Where the value comes from.
     pub from: Source,
 }
 
 impl<V> Fetched<V> {
-    /// A value by the caller's loader. Its stamp is that of the beginning of the load, since the value may
-    /// have been read from the origin that early.
+    /// A value from the caller's loader. Its stamp is that of the beginning of the load, because
+    /// the value may have been read from the origin that early.
     pub const fn loaded(value: V, deadline: Deadline) -> Self {
         Self { value, deadline, stamp: Stamp::UNKNOWN, from: Source::Loader }
     }
 }
 
-/// Where a value comes from that a load yields.
+/// The source of a loaded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The caller's loader, and so the origin of the data.
     Loader,
-    /// Another tier of the cache, where the value was written at the stamp that comes with it.
+    /// Another tier of the cache, where the value was written at the accompanying stamp.
     Tier,
 }

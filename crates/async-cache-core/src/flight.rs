@@ -1,30 +1,32 @@
-//! Flights: one running load of one key, and all callers that wait for it.
+//! Flights: a running load of a key, and all callers that wait for it.
 //!
-//! Owns which caller loads, which callers wait, and which loads are fenced off. Knows neither tasks nor wakers:
-//! a front gives each flight a token `T` (its waiting room), gets the token back when a caller joins, and does
-//! the waiting.
+//! Owns which caller loads, which callers wait, and which loads are fenced off. Knows neither tasks
+//! nor wakers: a front gives each flight a token `T` (its waiting room), gets the token back when a
+//! caller joins, and does the waiting.
 //!
 //! A flight is in one of two states, or gone:
 //!
 //! | state | found by its key | its result is stored |
 //! |---|---|---|
 //! | open | yes: new callers join it | yes |
-//! | fenced | no: new callers start another flight | no, but it still answers those who were waiting |
+//! | fenced | no: new callers start another flight | no, but it still answers the waiting callers |
 //! | gone | no; its id is stale, and every operation on a stale id does nothing | |
 //!
 //! Rules:
-//! 1. `lead` makes an open flight with one caller. There is at most one open flight of a key; the front asks
-//!    `find` first, under the same lock.
+//! 1. `lead` makes an open flight with a single caller. There is at most one open flight of a key;
+//!    the front asks `find` first, under the same lock.
 //! 2. `join` adds a caller to an open flight.
-//! 3. `leave` takes a caller away. When the last caller leaves, `leave` says so; the front stops the load and
-//!    calls `end`. Until then the flight stays open, so that no second load starts beside a load that is still
-//!    being stopped. A caller that joins in between is answered when the flight ends: with a value, or as
-//!    abandoned, and then asks again.
-//! 4. `fence` turns an open flight into a fenced one, for ever.
-//! 5. `end` makes the flight gone and says whether it was open: only then may its result be stored.
+//! 3. `leave` removes a caller. When the last caller leaves, `leave` says so; the front stops the
+//!    load and calls `end`. Until then the flight stays open, so that no second load starts beside
+//!    a load that is still being stopped. A caller that joins in between is answered when the
+//!    flight ends: with a value, or as abandoned, and then asks again.
+//! 4. `fence` turns an open flight into a fenced flight, for ever.
+//! 5. `end` makes the flight gone and returns whether it was open: only then may its result be
+//!    stored.
 //!
-//! So between the first `lead` of a flight and its `end` any number of loads of the key may have begun, but a
-//! value is stored only by the flight that no `set`, `delete`, `clear` or invalidation has overtaken.
+//! So between the first `lead` of a flight and its `end` any number of loads of the key may have
+//! begun, but a value is stored only by the flight that no `set`, `delete`, `clear` or invalidation
+//! has overtaken.
 
 use std::num::NonZeroU64;
 
@@ -35,7 +37,7 @@ use crate::slab::Slab;
 use crate::store::spread;
 use crate::time::Stamp;
 
-/// Names one flight. Ids are never used twice within one cache.
+/// The id of a flight. Ids are never used twice within a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlightId {
     slot: u32,
@@ -43,7 +45,7 @@ pub struct FlightId {
     serial: NonZeroU64,
 }
 
-/// The running loads of one cache or shard.
+/// The running loads of a cache or shard.
 #[derive(Debug)]
 pub struct Flights<K, T> {
     /// Open flights by the hash of their key.
@@ -62,9 +64,9 @@ struct Flight<K, T> {
     serial: NonZeroU64,
     state: State,
     callers: u32,
-    /// The stamp of its value, if a loader yields it.
+    /// The stamp of its value, if a loader yields the value.
     stamp: Stamp,
-    /// The snapshot's answer for its key when it began.
+    /// The snapshot's answer for its key when the flight began.
     probed: Probed,
     token: T,
 }
@@ -75,7 +77,7 @@ enum State {
     Fenced,
 }
 
-/// What remains when a caller leaves.
+/// The state after a caller has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// Other callers still wait, or the flight has ended already.
@@ -87,11 +89,12 @@ pub enum Left {
 /// A flight that has ended.
 #[derive(Debug)]
 pub struct Ended<K, T> {
-    /// The key that was loaded.
+    /// The loaded key.
     pub key: K,
     /// Whether the result may be stored: nothing fenced the flight.
     pub stores: bool,
-    /// The stamp of its value, if a loader yielded it: that of the beginning of the load.
+    /// The stamp of its value, if a loader yielded the value: the stamp of the beginning of the
+    /// load.
     pub stamp: Stamp,
     /// Where its callers wait.
     pub token: T,
@@ -136,16 +139,17 @@ impl<K, T> Flights<K, T> {
         self.serial + self.departures
     }
 
-    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter the cache:
-    /// compare its key with nothing borrowed, and go on with the next one if they differ. Begin again if
-    /// [`Flights::version`] changed.
+    /// The `nth` open flight whose key has this hash, for keys whose equality may fail or re-enter
+    /// the cache: compare its key with nothing borrowed, and continue with the next if they differ.
+    /// Begin again if [`Flights::version`] changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<(FlightId, &K)> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&slot| self.slab[slot].hash == hash);
         with_hash.nth(nth).map(|&slot| (self.id(slot), &self.slab[slot].key))
     }
 
-    /// Starts a flight with one caller. The front has seen, under the same lock, that there is no open one.
+    /// Starts a flight with a single caller. The front has seen, under the same lock, that no
+    /// flight of the key is open.
     pub fn lead(&mut self, hash: u64, key: K, token: T) -> FlightId {
         let hash = hash as u32;
         self.serial += 1;
@@ -157,15 +161,15 @@ impl<K, T> Flights<K, T> {
         self.id(slot)
     }
 
-    /// Records what landing the flight needs to know of its beginning.
+    /// Records the facts of the beginning of a flight that its landing needs.
     pub(crate) fn began(&mut self, id: FlightId, stamp: Stamp, probed: Probed) {
         if let Some(flight) = self.get_mut(id) {
             (flight.stamp, flight.probed) = (stamp, probed);
         }
     }
 
-    /// The key of an open flight, and the snapshot's answer for it when the flight began. `None` if the flight
-    /// stores nothing: it was fenced, or has ended.
+    /// The key of an open flight, and the snapshot's answer for it when the flight began. `None` if
+    /// the flight stores nothing: it was fenced, or has ended.
     pub(crate) fn stores(&self, id: FlightId) -> Option<(&K, Probed)> {
         let flight = self.slab.get(id.slot)?;
         let is_open = flight.serial == id.serial && flight.state == State::Open;
@@ -179,7 +183,7 @@ impl<K, T> Flights<K, T> {
         Some(&flight.token)
     }
 
-    /// Takes away a caller that no longer wants the answer.
+    /// Removes a caller that no longer wants the answer.
     #[must_use = "the last caller to leave has to stop the load"]
     pub fn leave(&mut self, id: FlightId) -> Left {
         match self.get_mut(id) {
@@ -191,12 +195,13 @@ impl<K, T> Flights<K, T> {
         }
     }
 
-    /// Whether a load still runs though no caller waits for it.
+    /// Whether a load still runs without waiting callers.
     pub fn is_forsaken(&self, id: FlightId) -> bool {
         self.slab.get(id.slot).is_some_and(|flight| flight.serial == id.serial && flight.callers == 0)
     }
 
-    /// Fences an open flight: it stores nothing, and no caller finds it any more. `true` if it was open.
+    /// Fences an open flight: it stores nothing, and no caller finds it any more. `true` if it was
+    /// open.
     pub fn fence(&mut self, id: FlightId) -> bool {
         let Some(flight) = self.get_mut(id).filter(|flight| flight.state == State::Open) else {
             return false;
@@ -218,7 +223,8 @@ impl<K, T> Flights<K, T> {
         fenced
     }
 
-    /// Ends a flight: its load has returned, failed, panicked or been stopped. `None` if it has ended already.
+    /// Ends a flight: its load has returned, failed, panicked or been stopped. `None` if it has
+    /// ended already.
     pub fn end(&mut self, id: FlightId) -> Option<Ended<K, T>> {
         let (state, hash) = self.get_mut(id).map(|flight| (flight.state, flight.hash))?;
         if state == State::Open {
@@ -247,7 +253,7 @@ impl<K, T> Flights<K, T> {
     /// Checks the invariants; for tests.
     ///
     /// # Panics
-    /// If one does not hold.
+    /// If an invariant does not hold.
     pub fn validate(&self) {
         let open = self.slab.iter().filter(|(_, flight)| flight.state == State::Open).count();
         assert_eq!(open, self.index.len(), "the index holds the open flights");

@@ -1,48 +1,50 @@
 //! The ledger of a shard: when its entries were written, and which writes the file must learn of.
 //!
-//! For caches whose file several processes save to, where of two writes of a key the later one wins. A shard
-//! that was not told to keep times has an empty ledger, and every stamp in it is [`Stamp::UNKNOWN`].
+//! For caches with a file shared by several processes, where the later of two writes of a key wins.
+//! Unless a shard keeps times, its ledger is empty, and every stamp inside is [`Stamp::UNKNOWN`].
 //!
-//! A *lost write* is an entry that replaced an older value and was evicted or expired before a save. The
-//! file still holds the older value, so the next save must record the key as overwritten, or the older value
-//! would return.
+//! A *lost write* is an entry that replaced an older value and was evicted or expired before a
+//! save. The file still holds the older value, so the next save must record the key as overwritten,
+//! or the older value would return.
 //!
 //! Rules for stamps:
 //! 1. a later write has a later stamp, even if the wall clock stands still or is set back. After
 //!    [`Ledger::not_before`], stamps are also later than everything in the file;
-//! 2. an entry that comes from a file keeps the stamp that the file has;
-//! 3. the value of a load has the stamp of the beginning of the load: a write or a delete by another process
-//!    since then is later, because the origin may have been read before it. In one process the fence does this.
+//! 2. an entry from a file keeps the stamp in the file;
+//! 3. the value of a load has the stamp of the beginning of the load: a write or a delete by
+//!    another process since then is later, because the origin may have been read before it. Within
+//!    a process, the fence does the same.
 //!
 //! Rules for debts:
-//! 4. a write by a caller is *owed* to the file, because an earlier save may have written the key. So is the
-//!    value of a load that replaced a live entry, hot or cold, or an entry that was owed itself. An entry that
-//!    comes from the file is not owed;
-//! 5. an owed entry that is evicted or expires is a lost write. So is a write by a caller that is not stored
-//!    because its deadline has passed. Deletes and clears are recorded by the front;
-//! 6. a debt is paid when a save succeeds that began after the write. Example: a save begins, a key is
-//!    written, the save succeeds: the write is still owed;
-//! 7. the list of lost writes holds as many keys as the shard may hold entries, at least 4,096 and at most
-//!    65,536. When the list is full, the oldest key is dropped; its older value may then return from the file.
+//! 4. a write by a caller is *owed* to the file, because an earlier save may have written the key.
+//!    So is the value of a load that replaced a live entry, hot or cold, or an entry that was owed
+//!    itself. An entry that comes from the file is not owed;
+//! 5. an owed entry that is evicted or expires is a lost write. So is a write by a caller that is
+//!    not stored because its deadline has passed. Deletes and clears are recorded by the front;
+//! 6. a debt is paid when a save succeeds that began after the write. Example: a save begins, a key
+//!    is written, the save succeeds: the write is still owed;
+//! 7. the list of lost writes holds as many keys as the shard may hold entries, at least 4,096 and
+//!    at most 65,536. When the list is full, the oldest key is dropped; its older value may then
+//!    return from the file.
 
 use std::collections::VecDeque;
 
 use crate::time::{Now, Stamp};
 
-/// The fewest keys that a full list of lost writes holds.
+/// The fewest keys in a full list of lost writes.
 const FEWEST: usize = 1 << 12;
-/// The most keys that a full list of lost writes holds.
+/// The most keys in a full list of lost writes.
 const MOST: usize = 1 << 16;
-/// The keys that a full list of a shard without a limit holds.
+/// The keys in a full list of a shard without a limit.
 const OF_UNLIMITED: usize = 1 << 14;
 
-/// Times of writing, debts and lost writes of one shard.
+/// Times of writing, debts and lost writes of a shard.
 #[derive(Debug)]
 pub(crate) struct Ledger<K> {
     /// `None`: the shard keeps no times, and owes nothing.
     times: Option<Times>,
     lost: LostWrites<K>,
-    /// The number of writes lost so far, but for those that had just expired when a save began.
+    /// The number of writes lost so far, without those that had just expired when a save began.
     losses: u64,
 }
 
@@ -78,7 +80,7 @@ impl<K> Ledger<K> {
         Self { times: None, lost: LostWrites::new(share), losses: 0 }
     }
 
-    /// Keeps times from now on. Entries that are there have [`Stamp::UNKNOWN`].
+    /// Keeps times from now on. Existing entries have [`Stamp::UNKNOWN`].
     pub(crate) fn keep_times(&mut self) {
         self.times.get_or_insert_default();
     }
@@ -87,7 +89,7 @@ impl<K> Ledger<K> {
         self.times.is_some()
     }
 
-    /// The same ledger for a store that was emptied: stamps go on.
+    /// The same ledger for a store that was emptied: stamps continue.
     pub(crate) fn emptied(&self, share: Option<usize>) -> Self {
         let times = self.times.as_ref().map(|times| Times { last: times.last, ..Times::default() });
         Self { times, losses: self.losses, ..Self::new(share) }
@@ -105,14 +107,14 @@ impl<K> Ledger<K> {
         })
     }
 
-    /// The stamp of the value of a load that begins now. A write that follows may have the same stamp: it
-    /// fences the load.
+    /// The stamp of the value of a load that begins now. A following write may have the same stamp:
+    /// it fences the load.
     pub(crate) fn stamp_of_load(&self, now: Now) -> Stamp {
         // Rule 3
         self.times.as_ref().map_or(Stamp::UNKNOWN, |times| times.next(now))
     }
 
-    /// Makes every stamp from now on later than this one.
+    /// Makes every stamp from now on later than `stamp`.
     pub(crate) fn not_before(&mut self, stamp: Stamp) {
         if let Some(times) = &mut self.times {
             times.last = times.last.max(stamp);
@@ -139,13 +141,13 @@ impl<K> Ledger<K> {
         self.times.as_ref().is_some_and(|times| times.owed.contains(slot))
     }
 
-    /// Records a lost write. Keys that a full list drops go into `forgotten`. Rule 5.
+    /// Rule 5: records a lost write. Keys dropped by a full list go into `forgotten`.
     pub(crate) fn lose(&mut self, key: K, stamp: Stamp, forgotten: &mut Vec<K>) {
         self.losses += 1;
         self.lost.push(key, stamp, forgotten);
     }
 
-    /// Starts a save of every entry: entries that are owed now are paid when it succeeds.
+    /// Starts a save of every entry: present debts are paid when the save succeeds.
     pub(crate) fn begin_save(&mut self) -> LostWrites<K> {
         if let Some(times) = &mut self.times {
             times.owed.begin_save();
@@ -170,19 +172,19 @@ impl<K> Ledger<K> {
         &self.lost
     }
 
-    /// The number of writes lost so far, but for those set back by [`Ledger::count_losses`].
+    /// The number of writes lost so far, without those set back by [`Ledger::count_losses`].
     pub(crate) fn losses(&self) -> u64 {
         self.losses
     }
 
-    /// Sets the count of losses back to `losses`, what it was a moment ago.
+    /// Sets the count of losses back to `losses`, its value a moment ago.
     pub(crate) fn count_losses(&mut self, losses: u64) {
         self.losses = losses;
     }
 }
 
 impl Times {
-    /// The wall clock, or just after the latest stamp that was given. Rule 1.
+    /// Rule 1: the wall clock, or just after the latest stamp that was given.
     fn next(&self, now: Now) -> Stamp {
         now.wall.max(self.last.just_after())
     }
@@ -208,7 +210,7 @@ impl Times {
     }
 }
 
-/// Writes that were lost since the list was taken out last.
+/// Writes that were lost since the list was last taken out.
 #[derive(Debug)]
 pub struct LostWrites<K> {
     /// Each with the stamp of the write; the oldest is in front.
@@ -233,8 +235,8 @@ impl<K> LostWrites<K> {
         self.keys.is_empty()
     }
 
-    /// The keys that were overwritten. A copy of the key that was written at the stamp or before is older than
-    /// the lost write.
+    /// The overwritten keys. A copy of the key that was written at the stamp or before is older
+    /// than the lost write.
     pub fn overwritten(&self) -> impl Iterator<Item = (&K, Stamp)> {
         self.keys.iter().map(|(key, stamp)| (key, stamp.just_before()))
     }
@@ -243,7 +245,7 @@ impl<K> LostWrites<K> {
         Self { keys: std::mem::take(&mut self.keys), most: self.most }
     }
 
-    /// Puts a list back in front that was taken out.
+    /// Puts a list that was taken out back in front.
     fn take_back(&mut self, mut other: Self) {
         other.keys.append(&mut self.keys);
         self.keys = other.keys;
@@ -286,7 +288,7 @@ impl Owed {
         self.before.take_in(&mut self.since);
     }
 
-    /// The save that began last has succeeded.
+    /// Called when the save that began last has succeeded.
     fn pay(&mut self) {
         self.before = Bits::default();
     }

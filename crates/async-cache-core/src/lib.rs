@@ -1,26 +1,31 @@
 //! The decisions of async-cache, without the waiting.
 //!
-//! Which entries are in the cache, which caller loads, which callers wait, which loads are fenced off: all of it is
-//! decided here by plain synchronous code that takes the time as an argument. Two fronts, one on tokio and one on asyncio, do the
-//! waiting; another crate owns the file.
+//! Which entries are in the cache, which caller loads, which callers wait, which loads are fenced
+//! off: all of it is decided here by plain synchronous code that takes the time as an argument. Two
+//! fronts, one on tokio and one on asyncio, do the waiting; another crate owns the file.
 //!
-//! **Invariant:** no clock, no I/O, no lock, no `unsafe`. The same inputs give the same outputs, so a model
-//! test can replay any run from its seed.
+//! **Invariant:** no clock, no I/O, no lock, no `unsafe`. The same inputs give the same outputs, so
+//! a model test can replay any run from its seed.
 //!
 //! # Layout
 //!
 //! - [`shard`]: one shard of a cache, where the parts below meet; a front calls little else
-//! - [`address`]: where a key is found, and where it may be written; [`probe`]: the snapshot's answer for a key
-//! - [`entry`]: entries as they are read and written; [`removed`]: keys and values that left, and why
-//! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have expired
+//! - [`address`]: where a key is found, and where it may be written; [`probe`]: the snapshot's
+//!   answer for a key
+//! - [`entry`]: entries as they are read and written; [`removed`]: keys and values that left, and
+//!   why
+//! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have
+//!   expired
 //! - [`listing`]: the entries in their order, in pieces, while the cache goes on
 //! - [`ledger`]: when entries were written, and which writes the file must learn of
 //! - [`cold`]: the entries that are still only in the opened snapshot
-//! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that wait for loads
+//! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that
+//!   wait for loads
 //! - [`agent`]: sessions of agents, the resources of their tools, and loops in their calls
 //! - [`stats`]: the counters
 //! - [`number`]: tables by counters and addresses
-//! - [`time`]: instants, deadlines and times of writing as numbers; `slab`: slots and the chains through them
+//! - [`time`]: instants, deadlines and times of writing as numbers; `slab`: slots and the chains
+//!   through them
 //!
 //! # Example
 //!
@@ -53,7 +58,8 @@
 //! assert_eq!(*value, "blue");
 //! ```
 
-#![allow(clippy::cast_possible_truncation)] // hashes are cut to their lower half on purpose, everywhere
+// hashes are cut to their lower half on purpose, everywhere
+#![allow(clippy::cast_possible_truncation)]
 
 pub mod address;
 pub mod agent;

@@ -1,25 +1,26 @@
-//! Listing the entries of a cache in pieces, while it goes on being used.
+//! Listing the entries of a cache in pieces, while the cache stays in use.
 //!
-//! Owns the cursor of a listing and its rules. A front that must not hold the cache for as long as a walk
-//! over all entries takes says [`Shard::begin_listing`], then [`Shard::list_some`] until it is done, with
-//! hits and writes in between, then [`keep_last`] without the cache. What it has then is what
-//! [`Shard::coldest_first`] would have said at the last piece, and besides tickets of entries that left,
-//! which are redeemed for nothing. Only what was restored from a backup meanwhile, as the coldest, may be
-//! missing.
+//! Owns the cursor of a listing and its rules. A front that must not hold the cache for a whole
+//! walk over all entries calls [`Shard::begin_listing`], then [`Shard::list_some`] until the
+//! listing is done, with hits and writes in between, then [`keep_last`] without the cache. The
+//! result equals the result of [`Shard::coldest_first`] at the last piece, with two differences: it
+//! may include tickets of entries that have left, which redeem to nothing, and it may lack entries
+//! that were restored from a backup meanwhile, as the coldest.
 //!
-//! For [`Eviction::Lru`] it works like this:
-//! 1. The cursor is at the entry that was listed last, or before the first one. What is behind the cursor was
-//!    not listed since it got there; what is before it was listed, or restored meanwhile.
-//! 2. An entry that is used leaves its place and goes to the end, as always. So it is behind the cursor, and
-//!    listed again if it was listed before: its last place in the list is the one that counts.
-//! 3. When the entry at the cursor leaves its place, the cursor goes back to the one before it. That is all
-//!    that a hit pays: one comparison.
-//! 4. A listing is done when nothing is behind the cursor. Callers that use entries faster than they are
-//!    listed would keep it from that, so after twice as many steps as there were entries when it began, the
-//!    rest comes in one piece.
+//! The rules for [`Eviction::Lru`]:
+//! 1. The cursor is at the entry listed last, or before the first entry. Entries behind the cursor
+//!    were not listed since the cursor got there; entries before it were listed, or restored
+//!    meanwhile.
+//! 2. An entry that is used leaves its place and goes to the end, as always. So it is behind the
+//!    cursor, and listed again if it was listed before: its last place in the list counts.
+//! 3. When the entry at the cursor leaves its place, the cursor goes back to the previous entry.
+//!    For a hit, the whole cost is a comparison.
+//! 4. A listing is done when nothing is behind the cursor. Callers that use entries faster than
+//!    they are listed would prevent this, so after twice as many steps as there were entries at the
+//!    beginning, the rest comes in a single piece.
 //!
-//! [`Eviction::Adaptive`] is listed in one piece, whatever was asked for: a hit under a shared borrow moves
-//! no entry, so that there is no telling which ones were used meanwhile.
+//! [`Eviction::Adaptive`] is always listed in a single piece: a hit under a shared borrow moves no
+//! entry, so a cursor could not tell which entries were used meanwhile.
 //!
 //! There is one listing at a time. Clearing the cache ends it.
 //!
@@ -42,10 +43,10 @@ pub enum Listing {
     Done,
 }
 
-/// Makes the list of what a listing in pieces appended: each slot once, at its last place. It needs no cache,
-/// and so no lock.
+/// Makes the list from the tickets appended by a listing in pieces: each slot once, at its last
+/// place. Needs no cache, and so no lock.
 pub fn keep_last(mut tickets: Vec<Ticket>) -> Vec<Ticket> {
-    // By slot rather than by ticket: of two entries in one slot the earlier one has left.
+    // By slot rather than by ticket: of two entries in the same slot, the earlier has left.
     let slots = tickets.iter().map(|ticket| ticket.slot as usize + 1).max().unwrap_or(0);
     let mut seen = vec![0_u64; slots.div_ceil(64)];
     let mut is_first = |ticket: Ticket| {
@@ -69,9 +70,9 @@ pub fn keep_last(mut tickets: Vec<Ticket>) -> Vec<Ticket> {
 /// Where a listing is in its queue.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    /// The entry that was listed last; [`NONE`] before the first one, and if no listing runs.
+    /// The entry listed last; [`NONE`] before the first entry, and if no listing runs.
     at: u32,
-    /// Steps until the rest is listed in one go; `None` if no listing runs.
+    /// Steps until the rest is listed in a single piece; `None` if no listing runs.
     steps: Option<u64>,
 }
 
@@ -84,7 +85,7 @@ impl Cursor {
         *self = Self { at: NONE, steps: Some(2 * len) };
     }
 
-    /// Ends the listing; whether one ran.
+    /// Ends the listing; returns whether a listing was running.
     pub(crate) fn end(&mut self) -> bool {
         std::mem::replace(self, Self::IDLE).steps.is_some()
     }
@@ -93,8 +94,8 @@ impl Cursor {
         self.at
     }
 
-    /// Says `each` of the next `n` entries (at least one, so that every piece gets on), or of all that are
-    /// left; see rule 4.
+    /// Calls `each` for the next `n` entries (at least one, so that every piece makes progress), or
+    /// for all remaining entries; see rule 4.
     pub(crate) fn advance<T: Linked>(
         &mut self,
         list: List,

@@ -1,7 +1,7 @@
-//! Keys and values that left a shard, and why.
+//! Keys and values that left a shard, and the causes.
 //!
-//! Dropping a key or a value runs user code. So a shard drops none: it returns them, and the front drops
-//! them where no lock and no borrow of the cache is held.
+//! Dropping a key or a value runs user code. So a shard drops none: it returns them, and the front
+//! drops them where no lock and no borrow of the cache is held.
 
 /// Why a value left, or never came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,29 +11,31 @@ pub enum Cause {
     Replaced,
     /// Its key was deleted.
     Deleted,
-    /// It made room for another entry.
+    /// The entry made room for another entry.
     Evicted,
     /// Its deadline has passed.
     Expired,
-    /// It was not stored: its deadline had passed when it was written, or the cache holds nothing.
+    /// The value was not stored: its deadline had passed when it was written, or the cache holds
+    /// nothing.
     Refused,
-    /// It was loaded, and not stored: its key was written, deleted or cleared while the load ran.
+    /// The value was loaded, and not stored: its key was written, deleted or cleared during the
+    /// load.
     Fenced,
 }
 
-/// One value that left.
+/// A value that left.
 #[derive(Debug)]
 pub struct Departed<K, V> {
     /// Its key. `None` if the key stays: under another value, or as a [lost write](crate::ledger).
     pub key: Option<K>,
     /// The value.
     pub value: V,
-    /// Why it left.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// Keys and values that left a shard. Drop them where no lock and no borrow of the cache is held. One value
-/// costs no allocation.
+/// Keys and values that left a shard. Drop them where no lock and no borrow of the cache is held. A
+/// single value costs no allocation.
 #[derive(Debug)]
 #[must_use = "drop it where no lock and no borrow of the cache is held"]
 pub struct Removed<K, V> {
@@ -60,7 +62,7 @@ impl<K, V> Removed<K, V> {
         self.first.is_none()
     }
 
-    /// The values that left, in the order in which they did.
+    /// The values that left, in order.
     pub fn into_entries(self) -> impl Iterator<Item = Departed<K, V>> {
         self.first.into_iter().chain(self.more)
     }

@@ -1,23 +1,25 @@
-//! One shard of a cache: every decision about an entry, a flight or a cold entry is taken here.
+//! A shard of a cache: every decision about an entry, a flight or a cold entry is taken here.
 //!
-//! Owns a [`Store`], the [`Flights`] of its keys, its share of the [`ColdSet`] and its counters, and keeps
-//! the rules that tie them together:
-//! 1. a write of a key (`set`, `delete`, `clear`) fences the key's flight and removes its cold entry, in one
-//!    step;
-//! 2. the value of a load is stored only if its flight was not fenced, and replaces the value that is there;
-//! 3. a key is hot or cold, never both. An operation that inserts a key takes the key's rank out of the cold
-//!    set in the same step. So it is given an [`Address`], which is made only from the snapshot's answer for
-//!    the key ([`Probed`]), and only while that snapshot is open;
-//! 4. cold entries make room first, since they are older than every entry that was used. While a cold set is
-//!    open, hot and cold entries of all shards together are not more than the `maxsize` of the whole cache (but
-//!    for one entry of each thread that inserts at the same moment), and a shard may hold more than its part.
-//!    When the set is closed, and ever after, every shard keeps to its own part.
+//! Owns a [`Store`], the [`Flights`] of its keys, its share of the [`ColdSet`] and its counters,
+//! and keeps the rules that connect them:
+//! 1. a write of a key (`set`, `delete`, `clear`) fences the key's flight and removes its cold
+//!    entry, in a single step;
+//! 2. the value of a load is stored only if its flight was not fenced, and replaces the existing
+//!    value;
+//! 3. a key is hot or cold, never both. An operation that inserts a key takes the key's rank out of
+//!    the cold set in the same step. So the operation needs an [`Address`], which is made only from
+//!    the snapshot's answer for the key ([`Probed`]), and only while that snapshot is open;
+//! 4. cold entries make room first, because they are older than every entry that was used. While a
+//!    cold set is open, hot and cold entries of all shards together are not more than the `maxsize`
+//!    of the whole cache (except one entry of each thread that inserts at the same moment), and a
+//!    shard may hold more than its part. Once the set is closed, every shard keeps to its own part.
 //!
-//! A front calls a shard in two steps with nothing between them: find a key, then act on what was found
-//! ([`crate::address`]). It drops the keys and values in [`Removed`] where no lock and no borrow is held.
+//! A front calls a shard in two steps with nothing between them: find a key, then act on the result
+//! ([`crate::address`]). The front drops the keys and values in [`Removed`] where no lock and no
+//! borrow is held.
 //!
-//! `snapshot` has opening and closing of snapshots and cold entries, `saving` the times of writing, `search`
-//! how keys are found.
+//! `snapshot` has opening and closing of snapshots and cold entries, `saving` the times of writing,
+//! `search` the search for keys.
 
 mod saving;
 mod search;
@@ -39,12 +41,10 @@ use crate::stats::{Counters, Stats};
 use crate::store::{SlotId, Store};
 use crate::time::{Deadline, Now, Stamp};
 
-pub use self::snapshot::Changed;
-
-/// What a cache, or one shard of it, is made with.
+/// The configuration of a cache, or of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The most entries that the whole cache may hold; `None` is unlimited, 0 stores nothing.
+    /// The maximum number of entries in the whole cache; `None` is unlimited, 0 stores nothing.
     pub maxsize: Option<usize>,
     /// This shard's part of `maxsize`. At least 1, unless `maxsize` is 0.
     pub share: Option<usize>,
@@ -53,20 +53,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// A cache of one shard.
+    /// A cache with a single shard.
     pub fn single(maxsize: Option<usize>, eviction: Eviction) -> Self {
         Self { maxsize, share: maxsize, eviction }
     }
 }
 
-/// One shard of a cache: hot entries, cold entries and flights.
+/// A shard of a cache: hot entries, cold entries and flights.
 #[derive(Debug)]
 pub struct Shard<K, V, T> {
     config: Config,
     store: Store<K, V>,
     flights: Flights<K, T>,
     cold: Option<Arc<ColdSet>>,
-    /// Names the snapshot that `cold` belongs to.
+    /// The epoch of the snapshot that `cold` belongs to.
     epoch: Epoch,
     /// The number of hot entries that this shard has reported to the cold set.
     reported: usize,
@@ -80,11 +80,12 @@ pub struct Shard<K, V, T> {
 pub struct Finished<K, V, T> {
     /// Where the callers of the flight wait for the answer.
     pub token: T,
-    /// What left the cache; with it the key of a flight whose value was not stored, and the value.
+    /// The entries that left the cache; also the key and value of a flight whose value was not
+    /// stored.
     pub removed: Removed<K, V>,
 }
 
-/// What a cache was cleared of; drop it where no lock and no borrow is held.
+/// The former content of a cleared cache; drop it where no lock and no borrow is held.
 #[derive(Debug)]
 #[must_use = "drop it where no lock and no borrow of the cache is held"]
 pub struct Cleared<K, V> {
@@ -126,7 +127,7 @@ impl<K, V, T> Shard<K, V, T> {
         }
     }
 
-    /// The most entries that the cache may hold.
+    /// The maximum number of entries in the cache.
     pub fn maxsize(&self) -> Option<usize> {
         self.config.maxsize
     }
@@ -149,9 +150,9 @@ impl<K, V, T> Shard<K, V, T> {
 
     // Reads
 
-    /// Serves the value of a slot, and records the use as far as a shared borrow can. The front counts the hit.
-    /// `None` if the entry's deadline has passed. `has_passed` compares a deadline with now; it is not called
-    /// for an entry that never expires.
+    /// Serves the value of a slot, and records the use as far as a shared borrow can. The front
+    /// counts the hit. `None` if the entry's deadline has passed. `has_passed` compares a deadline
+    /// with now; it is not called for an entry that never expires.
     #[inline]
     pub fn hit(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<&V> {
         let value = self.live(slot, has_passed)?;
@@ -159,7 +160,7 @@ impl<K, V, T> Shard<K, V, T> {
         Some(value)
     }
 
-    /// [`Shard::hit`], with the hit counted, and the use recorded as the order of eviction wants it.
+    /// [`Shard::hit`], with the hit counted, and the use recorded in the order of eviction.
     #[inline]
     pub fn hit_mut(&mut self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<&V> {
         self.live(slot, has_passed)?;
@@ -168,7 +169,8 @@ impl<K, V, T> Shard<K, V, T> {
         Some(self.store.value(slot))
     }
 
-    /// Reads the value of a slot without counting or recording a use. `None` if the entry's deadline has passed.
+    /// Reads the value of a slot without counting or recording a use. `None` if the entry's
+    /// deadline has passed.
     #[inline]
     pub fn live(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<&V> {
         let deadline = self.store.deadline(slot);
@@ -180,35 +182,37 @@ impl<K, V, T> Shard<K, V, T> {
         self.counters.miss();
     }
 
-    /// Reclaims all expired hot entries, so that [`Store::len`] and [`Shard::stats`] count live ones only.
+    /// Reclaims all expired hot entries, so that [`Store::len`] and [`Shard::stats`] count only
+    /// live entries.
     pub fn reclaim_all(&mut self, now: Now, removed: &mut Removed<K, V>) {
         self.counters.rest.expirations += self.store.reclaim_all(now.time, removed);
         self.report();
     }
 
-    /// The hot entries from the least to the most worth keeping; for LRU, in the order of use. Needs a shared
-    /// borrow only, so that hits under other shared borrows go on.
+    /// The hot entries from the least to the most worth keeping; for LRU, in the order of use.
+    /// Needs only a shared borrow, so hits under other shared borrows continue.
     pub fn coldest_first(&self) -> Vec<Ticket> {
         self.store.coldest_first()
     }
 
-    /// Begins to list the hot entries in pieces, in the order of [`Shard::coldest_first`]. A listing that runs
-    /// begins anew. The rules are in [`crate::listing`].
+    /// Begins to list the hot entries in pieces, in the order of [`Shard::coldest_first`]. A
+    /// running listing starts over. The rules are in [`crate::listing`].
     pub fn begin_listing(&mut self) {
         self.store.begin_listing();
     }
 
-    /// Appends the next `n` entries of the listing to `into`; if the time matters that a growing `into` takes,
-    /// reserve its capacity before. At [`Listing::Done`], [`keep_last`](crate::listing::keep_last) makes the
-    /// list of the appended tickets. `Done` also if no listing runs: none was begun, or the cache was cleared.
+    /// Appends the next `n` entries of the listing to `into`. (Reserve the capacity of `into` first
+    /// if its growth must not take time here.) At [`Listing::Done`],
+    /// [`keep_last`](crate::listing::keep_last) makes the list from the appended tickets. Also
+    /// `Done` if no listing runs: none was begun, or the cache was cleared.
     pub fn list_some(&mut self, n: usize, into: &mut Vec<Ticket>) -> Listing {
         self.store.list_some(n, into)
     }
 
     // Writes
 
-    /// Stores a value under a key, for a caller. If `deadline` has passed, the value is not stored, and the old
-    /// value of the key is removed.
+    /// Stores a value under a key, for a caller. If `deadline` has passed, the value is not stored,
+    /// and the old value of the key is removed.
     pub fn set(&mut self, at: Address, key: K, value: V, deadline: Deadline, now: Now) -> Removed<K, V> {
         self.check(&at.found);
         self.fence(at.flight()); // Rule 1
@@ -221,7 +225,7 @@ impl<K, V, T> Shard<K, V, T> {
         removed
     }
 
-    /// Removes a key. What merging saves must know of it: [`Shard::stamp_delete`].
+    /// Removes a key. [`Shard::stamp_delete`] returns the facts needed by merging saves.
     pub fn delete(&mut self, at: Address, now: Now) -> Removed<K, V> {
         self.check(&at.found);
         self.fence(at.flight()); // Rule 1
@@ -253,8 +257,8 @@ impl<K, V, T> Shard<K, V, T> {
         Cleared { store, cold: self.cold.take() }
     }
 
-    /// Stores an entry that comes from a backup, as the coldest, if its key is not there and there is room for
-    /// it. For entries that arrive from the most to the least recently used.
+    /// Stores an entry from a backup, as the coldest, if its key is absent and there is room. For
+    /// entries that arrive from the most to the least recently used.
     pub fn restore(&mut self, at: Address, mut new: NewEntry<K, V>, now: Now) -> Restored<K, V> {
         self.check(&at.found);
         let is_known = at.slot().is_some() || at.rank.is_some_and(|rank| self.is_cold(rank));
@@ -276,8 +280,8 @@ impl<K, V, T> Shard<K, V, T> {
         Some(token)
     }
 
-    /// Starts a load of a key. If another load of the key is open, it is fenced: it answers its own callers, and
-    /// stores nothing. Stored entries do not change.
+    /// Starts a load of a key. If another load of the key is open, it is fenced: it answers its own
+    /// callers, and stores nothing. Stored entries do not change.
     pub fn lead(&mut self, at: Address, key: K, token: T, now: Now) -> FlightId {
         self.check(&at.found);
         self.fence(at.flight());
@@ -288,14 +292,15 @@ impl<K, V, T> Shard<K, V, T> {
         flight
     }
 
-    /// Takes away a caller that no longer wants the answer.
+    /// Removes a caller that no longer wants the answer.
     #[must_use = "the last caller to leave has to stop the load"]
     pub fn leave(&mut self, flight: FlightId) -> Left {
         self.flights.leave(flight)
     }
 
-    /// Ends a flight with a value, which is stored unless the flight was fenced. `at` is the address of the
-    /// flight's key now, `took` how long the load took. `None` if the flight has ended already.
+    /// Ends a flight with a value, which is stored unless the flight was fenced. `at` is the
+    /// present address of the flight's key, `took` the duration of the load. `None` if the flight
+    /// has ended already.
     pub fn land(
         &mut self,
         flight: FlightId,
@@ -323,23 +328,25 @@ impl<K, V, T> Shard<K, V, T> {
         Some(Finished { token: ended.token, removed })
     }
 
-    /// Ends a flight without a value: its load failed, panicked or was stopped. `None` if it has ended already.
+    /// Ends a flight without a value: its load failed, panicked or was stopped. `None` if the
+    /// flight has ended already.
     pub fn fail(&mut self, flight: FlightId, took: Duration) -> Option<(K, T)> {
         let ended = self.finish_without_storing(flight, took)?;
         self.counters.rest.load_errors += 1;
         Some(ended)
     }
 
-    /// Ends a flight whose load went well and whose result is not stored: the key has no value, or the value is
-    /// for the callers that wait and for no other. Returns the flight's key and token; `None` if the flight has
-    /// ended already.
+    /// Ends a flight whose load succeeded and whose result is not stored: the key has no value, or
+    /// the value is only for the waiting callers. Returns the flight's key and token; `None` if the
+    /// flight has ended already.
     pub fn finish_without_storing(&mut self, flight: FlightId, took: Duration) -> Option<(K, T)> {
         let ended = self.flights.end(flight)?;
         self.counters.rest.load_time += took;
         Some((ended.key, ended.token))
     }
 
-    /// Counts a call of a batch loader for so many keys. Where a cache has several shards, one of them counts.
+    /// Counts a call of a batch loader with this many keys. In a cache with several shards, only
+    /// one of them counts.
     pub fn count_batch(&mut self, keys: usize) {
         self.counters.rest.batches += 1;
         self.counters.rest.batched_keys += keys as u64;
@@ -353,15 +360,15 @@ impl<K, V, T> Shard<K, V, T> {
 
     // Counters
 
-    /// If this differs from its value at a save, the next save would save other entries: something was stored,
-    /// deleted or cleared since, or a write was lost. An entry that expired, was evicted otherwise, or was only
-    /// used is no change.
+    /// If this differs from its value at a save, the next save would save other entries: an entry
+    /// was stored, deleted or cleared since, or a write was lost. An entry that expired, was
+    /// evicted otherwise, or was only used is no change.
     pub fn changes(&self) -> u64 {
         self.changes + self.store.ledger().losses()
     }
 
-    /// The counters of this shard and the number of its hot entries. Cold entries belong to all shards
-    /// together.
+    /// The counters of this shard and the number of its hot entries. Cold entries belong to all
+    /// shards together.
     pub fn stats(&self) -> Stats {
         self.counters.sum(self.store.len())
     }
@@ -369,7 +376,7 @@ impl<K, V, T> Shard<K, V, T> {
     /// Checks the invariants; for tests.
     ///
     /// # Panics
-    /// If one does not hold.
+    /// If an invariant does not hold.
     pub fn validate(&self) {
         self.store.validate();
         self.flights.validate();
@@ -438,8 +445,8 @@ impl<K, V, T> Shard<K, V, T> {
         }
     }
 
-    /// Makes room for one entry: expired entries go first, then cold ones, then those that the store chooses.
-    /// Rule 4.
+    /// Rule 4: makes room for an entry. Expired entries go first, then cold entries, then the
+    /// entries chosen by the store.
     fn make_room(&mut self, now: Now, removed: &mut Removed<K, V>) {
         self.reclaim(now, removed);
         self.report();
@@ -455,7 +462,7 @@ impl<K, V, T> Shard<K, V, T> {
         }
     }
 
-    /// Whether one more entry would be too many. Rule 4.
+    /// Rule 4: whether a further entry would be too many.
     fn is_full(&self) -> bool {
         match (&self.cold, self.config.maxsize, self.config.share) {
             (Some(cold), Some(max), _) => cold.live() + cold.hot() >= max,

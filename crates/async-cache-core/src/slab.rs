@@ -1,9 +1,10 @@
 //! Slots addressed by `u32`, doubly linked chains through them, and tickets for what is in them.
 //!
 //! Owns allocation of slots, the linking of chains and the names of occupants. Invariants:
-//! - a slot is vacant and on the free chain, or occupied; an id stays valid until its slot is removed;
-//! - storage grows by an eighth, not by doubling: with tens of bytes of bookkeeping an entry, the unused half
-//!   of a doubled vector would be the largest overhead of the cache;
+//! - a slot is vacant and on the free chain, or occupied; an id stays valid until its slot is
+//!   removed;
+//! - storage grows by an eighth, not by doubling: with tens of bytes of bookkeeping an entry, the
+//!   unused half of a doubled vector would be the largest overhead of the cache;
 //! - a [`List`] holds each slot at most once, and a slot has one [`Link`] per [`Chain`].
 
 use std::ops::{Index, IndexMut};
@@ -11,8 +12,9 @@ use std::ops::{Index, IndexMut};
 /// "No slot": the end of a chain.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Names one entry from when it enters the store to when it leaves, whatever else happens to the store. Serials
-/// wrap after 2^32 entries and departures; a ticket is meant to be kept for the length of a save.
+/// Names one entry from when it enters the store to when it leaves, whatever else happens to the
+/// store. Serials wrap after 2^32 entries and departures; a ticket is meant to be kept for the
+/// length of a save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     pub(crate) slot: u32,

@@ -1,20 +1,20 @@
 //! The store: the entries in memory, their order of eviction and their deadlines.
 //!
-//! Owns a slab of entries, the index over it, and the ledger of their writes. Every operation takes two steps:
-//! *find* an entry by its hash and an equality test, then *act* on the slot that was found. Nothing may change
-//! the store between the two; [`Store::version`] shows whether anything did.
+//! Owns a slab of entries, the index over it, and the ledger of their writes. Every operation takes
+//! two steps: *find* an entry by its hash and an equality test, then *act* on the found slot.
+//! Nothing may change the store between the two; [`Store::version`] shows whether anything did.
 //!
 //! Invariants:
-//! 1. the index, the order of eviction and (for entries with a deadline) the timer wheel hold exactly the
-//!    occupied slots;
+//! 1. the index, the order of eviction and (for entries with a deadline) the timer wheel hold
+//!    exactly the occupied slots;
 //! 2. at most one entry of a key: `insert` is for keys that `find` did not find;
-//! 3. no user code runs here but the equality test of `find`. Keys and values that leave are returned in
-//!    [`Removed`], to be dropped where nothing is borrowed;
-//! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its deadline,
-//!    reclaimed or not.
+//! 3. the only user code that runs here is the equality test of `find`. Keys and values that leave
+//!    are returned in [`Removed`], to be dropped where nothing is borrowed;
+//! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its
+//!    deadline, reclaimed or not.
 //!
-//! A hash has to be well mixed in all its bits. The upper half is the front's, to choose a shard; the store
-//! uses the lower half.
+//! A hash must be well mixed in all its bits. The upper half belongs to the front, to choose a
+//! shard; the store uses the lower half.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -30,7 +30,7 @@ use crate::slab::{Chain, Link, Linked, Slab, Ticket};
 use crate::time::{Deadline, Stamp, Time};
 use crate::timer::{NO_BUCKET, Step, Timed, Wheel};
 
-/// Steps of the timer wheel that one write does. An entry takes at most eight in its life, most of them
+/// Steps of the timer wheel in each write. An entry takes at most eight in its life, most of them
 /// fewer, so the wheel keeps up with the writes that fill it.
 const STEPS_PER_WRITE: usize = 8;
 
@@ -59,7 +59,8 @@ pub(crate) struct Slot<K, V> {
     hash: u32,
     /// Rank of the record with this key in the opened snapshot, or `NO_ORIGIN`.
     origin: u32,
-    /// Low half of the store's version when the entry came in: tells it from a later entry in the same slot.
+    /// Low half of the store's version when the entry came in: distinguishes it from a later entry
+    /// in the same slot.
     serial: u32,
     order: Link,
     timer: Link,
@@ -72,8 +73,8 @@ pub(crate) struct Slot<K, V> {
 const NO_ORIGIN: u32 = u32::MAX;
 
 impl<K, V> Store<K, V> {
-    /// An empty store that evicts in this order; `capacity` is what the order is tuned for, `None` if it is
-    /// unlimited.
+    /// An empty store with this order of eviction; the order is tuned for `capacity`, `None` if it
+    /// is unlimited.
     pub(crate) fn new(eviction: Eviction, capacity: Option<usize>) -> Self {
         Self {
             index: HashTable::new(),
@@ -85,15 +86,15 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Takes out every entry. Versions and stamps go on, so that a ticket or a version from before names no entry
-    /// that enters later.
+    /// Takes out every entry. Versions and stamps continue, so that an earlier ticket or version
+    /// names no entry that enters later.
     pub(crate) fn take(&mut self, eviction: Eviction, capacity: Option<usize>) -> Self {
         let (version, ledger) = (self.version + 1, self.ledger.emptied(capacity));
         let empty = Self { version, ledger, ..Self::new(eviction, capacity) };
         std::mem::replace(self, empty)
     }
 
-    /// How many entries are in memory, expired ones that were not reclaimed yet included.
+    /// The number of entries in memory, including expired entries that were not reclaimed yet.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
@@ -119,9 +120,9 @@ impl<K, V> Store<K, V> {
         self.index.find(spread(hash), same).map(|&id| SlotId(id))
     }
 
-    /// The `nth` entry whose key has this hash, for keys whose equality may fail or re-enter the cache:
-    /// compare its key with nothing borrowed, and go on with the next one if they differ. Begin again if
-    /// [`Store::version`] changed.
+    /// The `nth` entry whose key has this hash, for keys whose equality may fail or re-enter the
+    /// cache: compare its key with nothing borrowed, and continue with the next if they differ.
+    /// Begin again if [`Store::version`] changed.
     pub fn candidate(&self, hash: u64, nth: usize) -> Option<SlotId> {
         let hash = hash as u32;
         let mut with_hash = self.index.iter_hash(spread(hash)).filter(|&&id| self.slab[id].hash == hash);
@@ -133,7 +134,7 @@ impl<K, V> Store<K, V> {
         self.read(id.0, &self.slab[id.0])
     }
 
-    /// Reads the entry that a ticket names, if the entry has not left.
+    /// Reads the entry named by a ticket, if the entry has not left.
     pub fn redeem(&self, ticket: Ticket) -> Option<Entry<'_, K, V>> {
         let slot = self.slab.get(ticket.slot).filter(|slot| slot.serial == ticket.serial)?;
         Some(self.read(ticket.slot, slot))
@@ -182,7 +183,7 @@ impl<K, V> Store<K, V> {
         self.ledger.owes(id.0)
     }
 
-    /// Removes an entry that nobody asked to remove. If its write is owed to the file, the write is lost.
+    /// Removes an entry by eviction or expiry. If its write is owed to the file, the write is lost.
     fn part_with(&mut self, id: u32, cause: Cause, removed: &mut Removed<K, V>) {
         let (is_owed, stamp) = (self.ledger.owes(id), self.ledger.stamp_of(id));
         let (key, value) = self.detach(id);
@@ -194,20 +195,33 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Whether `ranks` has every entry of the store, and no other.
-    pub(crate) fn has_exactly(&self, ranks: &[(Ticket, Option<Rank>)]) -> bool {
-        ranks.len() == self.len() && ranks.iter().all(|&(ticket, _)| self.redeem(ticket).is_some())
-    }
-
-    /// Gives every entry its rank in another snapshot.
-    pub(crate) fn set_origins(&mut self, ranks: &[(Ticket, Option<Rank>)]) {
+    /// Gives entries their ranks in another snapshot; an entry that `ranks` lacks has none. Returns those
+    /// entries.
+    pub(crate) fn set_origins(&mut self, ranks: &[(Ticket, Option<Rank>)]) -> Vec<Ticket> {
+        let slots = ranks.iter().map(|(ticket, _)| ticket.slot as usize + 1).max().unwrap_or(0);
+        let mut is_known = vec![false; slots];
+        let mut known = 0;
         for &(ticket, rank) in ranks {
-            self.slab[ticket.slot].origin = rank.unwrap_or(NO_ORIGIN);
+            if self.redeem(ticket).is_some() {
+                self.slab[ticket.slot].origin = rank.unwrap_or(NO_ORIGIN);
+                is_known[ticket.slot as usize] = true;
+                known += 1;
+            }
         }
+        if known == self.len() {
+            return Vec::new();
+        }
+        let is_unknown = |id: u32| !is_known.get(id as usize).copied().unwrap_or(false);
+        let slots = self.slab.iter().filter(|(id, _)| is_unknown(*id));
+        let unknown: Vec<_> = slots.map(|(id, slot)| Ticket { slot: id, serial: slot.serial }).collect();
+        for ticket in &unknown {
+            self.slab[ticket.slot].origin = NO_ORIGIN;
+        }
+        unknown
     }
 
-    /// Records a use of an entry, as far as a shared borrow can: everything for [`Eviction::Adaptive`], nothing
-    /// for [`Eviction::Lru`].
+    /// Records a use of an entry, as far as a shared borrow can: everything for
+    /// [`Eviction::Adaptive`], nothing for [`Eviction::Lru`].
     #[inline]
     pub(crate) fn touch_shared(&self, id: SlotId) {
         self.order.touch_shared(&self.slab[id.0]);
@@ -253,7 +267,8 @@ impl<K, V> Store<K, V> {
         id
     }
 
-    /// Replaces the value of an entry, which counts as a use; returns the old value. The entry keeps its origin.
+    /// Replaces the value of an entry, which counts as a use; returns the old value. The entry
+    /// keeps its origin.
     #[must_use = "drop the old value where no lock and no borrow of the cache is held"]
     pub(crate) fn replace(
         &mut self,
@@ -288,7 +303,7 @@ impl<K, V> Store<K, V> {
         })
     }
 
-    /// Does a few steps of reclaiming expired entries; returns how many entries it reclaimed.
+    /// Does a few steps of reclaiming expired entries; returns the number of reclaimed entries.
     pub(crate) fn reclaim_some(&mut self, now: Time, removed: &mut Removed<K, V>) -> u64 {
         self.reclaim(now, STEPS_PER_WRITE, removed)
     }
@@ -331,7 +346,8 @@ impl<K, V> Store<K, V> {
         self.order.list_some(&self.slab, n, |slot| into.push(ticket(slot)))
     }
 
-    /// All entries, in no order, expired ones included; for a visitor of everything, such as a garbage collector.
+    /// All entries, in no order, including expired entries; for a visitor of everything, such as a
+    /// garbage collector.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_, K, V>> {
         self.slab.iter().map(|(id, slot)| self.read(id, slot))
     }
@@ -344,7 +360,7 @@ impl<K, V> Store<K, V> {
     /// Checks the invariants; for tests.
     ///
     /// # Panics
-    /// If one does not hold.
+    /// If an invariant does not hold.
     pub fn validate(&self) {
         assert_eq!(self.index.len(), self.slab.len(), "the index holds every entry");
         for &id in &self.index {
@@ -370,9 +386,9 @@ impl<K, V> Store<K, V> {
     }
 }
 
-/// The hash of the index, made from the half that is stored with an entry. It carries the low bits upwards,
-/// where the index takes its tags from, but not the high bits down: the front's hash has to be a good one in
-/// all its bits.
+/// The hash of the index, made from the half that is stored with an entry. It carries the low bits
+/// upwards, to the tag bits of the index, but not the high bits down: the front's hash must be good
+/// in all its bits.
 #[inline]
 pub(crate) fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)

@@ -1,11 +1,12 @@
-//! Instants, deadlines and times of writing as the core sees them: plain numbers that a front passes in.
+//! Instants, deadlines and times of writing in the core: plain numbers that a front passes in.
 //!
-//! Owns the number types and their arithmetic, and how the time in memory maps to the time in a file. Must
-//! not know any clock: the front chooses the zero point of [`Time`].
+//! Owns the number types and their arithmetic, and the mapping between the time in memory and the
+//! time in a file. Must not know any clock: the front chooses the zero point of [`Time`].
 
 use std::time::Duration;
 
-/// An instant on the front's monotonic clock, in nanoseconds since a zero point of the front's choosing.
+/// An instant on the front's monotonic clock, in nanoseconds since a zero point of the front's
+/// choosing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -20,7 +21,7 @@ impl Time {
         self.0
     }
 
-    /// The time from `earlier` to `self`; zero if `earlier` is the later one.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -32,15 +33,15 @@ impl Time {
     }
 }
 
-/// When an entry was written: nanoseconds since the Unix epoch, by the wall clock.
+/// The time of an entry's writing: nanoseconds since the Unix epoch, by the wall clock.
 ///
-/// The wall clock is the clock that all processes of a host share: a monotonic clock stands still while the
-/// machine is suspended, and other processes cannot compare it with theirs.
+/// All processes of a host share the wall clock. A monotonic clock stands still while the machine
+/// is suspended, and other processes cannot compare it with theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp(u64);
 
 impl Stamp {
-    /// The time of writing is not known: older than every other stamp.
+    /// The time of writing is unknown: older than every other stamp.
     pub const UNKNOWN: Self = Self(0);
 
     /// The stamp `nanos` nanoseconds after the Unix epoch.
@@ -58,13 +59,13 @@ impl Stamp {
         written_at.map_or(Self::UNKNOWN, Self)
     }
 
-    /// The earliest stamp that is later.
+    /// The earliest later stamp.
     #[must_use]
     pub const fn just_after(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The latest stamp that is earlier; [`Stamp::UNKNOWN`] has none and is returned as it is.
+    /// The latest earlier stamp; [`Stamp::UNKNOWN`] has none and is returned unchanged.
     #[must_use]
     pub const fn just_before(self) -> Self {
         Self(self.0.saturating_sub(1))
@@ -76,8 +77,9 @@ impl Stamp {
 pub struct Now {
     /// The monotonic clock: for deadlines.
     pub time: Time,
-    /// The wall clock: for times of writing. [`Stamp::UNKNOWN`] if it was not read; a shard that keeps times
-    /// of writing then gives stamps in the order of the writes, just after the latest stamp that it knows.
+    /// The wall clock: for times of writing. [`Stamp::UNKNOWN`] if the clock was not read; a shard
+    /// that keeps times of writing then gives stamps in the order of the writes, just after the
+    /// latest stamp that it knows.
     pub wall: Stamp,
 }
 
@@ -87,8 +89,8 @@ impl Now {
         Self { time, wall }
     }
 
-    /// The time for an operation that writes nothing, or for a shard that keeps no times of writing: the wall
-    /// clock need not be read.
+    /// The time for an operation that writes nothing, or for a shard without times of writing: the
+    /// wall clock need not be read.
     pub const fn without_wall(time: Time) -> Self {
         Self { time, wall: Stamp::UNKNOWN }
     }
@@ -96,7 +98,8 @@ impl Now {
 
 /// The instant from which an entry is no longer served, or never.
 ///
-/// A deadline is inclusive: at the deadline the entry is gone, so a time to live of zero is never served.
+/// A deadline is inclusive: at the deadline the entry is gone, so a time to live of zero is never
+/// served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(u64);
 
@@ -109,7 +112,8 @@ impl Deadline {
         Self(time.0)
     }
 
-    /// The deadline `ttl` after `now`. A `ttl` past the end of the clock (584 years) is [`Deadline::NEVER`].
+    /// The deadline `ttl` after `now`. A `ttl` past the end of the clock (584 years) is
+    /// [`Deadline::NEVER`].
     pub fn after(now: Time, ttl: Duration) -> Self {
         Self::at(now.later(ttl))
     }
@@ -119,9 +123,10 @@ impl Deadline {
         self.0 <= now.0 && self.0 != u64::MAX
     }
 
-    /// [`Deadline::has_passed`], with two clocks: one that is cheap to read, showed `coarse`, and lags by
-    /// `lag_nanos` at most, and one that is `precise`, and read only if the deadline is nearer than that. So
-    /// an entry is never served after its deadline, and the precise clock is read for next to no hit.
+    /// [`Deadline::has_passed`], with two clocks: a cheap clock, which showed `coarse` and lags by
+    /// `lag_nanos` at most, and a `precise` clock, which is read only if the deadline is nearer
+    /// than the lag. So an entry is never served after its deadline, and almost no hit reads the
+    /// precise clock.
     #[inline]
     pub fn has_passed_by(self, coarse: Time, lag_nanos: u64, precise: impl FnOnce() -> Time) -> bool {
         let latest = Time(coarse.0.saturating_add(lag_nanos));
@@ -138,48 +143,48 @@ impl Deadline {
         if self.is_never() { None } else { Some(Time(self.0)) }
     }
 
-    /// What is left at `now`: `None` without a deadline, zero once it has passed.
+    /// The remaining time at `now`: `None` without a deadline, zero once the deadline has passed.
     pub fn remaining(self, now: Time) -> Option<Duration> {
         self.time().map(|time| time.since(now))
     }
 }
 
-/// How instants in memory map to instants in the file.
+/// The mapping between instants in memory and instants in the file.
 ///
-/// The time in a file is the wall clock as far as that can be believed: it never runs behind what an earlier
-/// save of the same entries said, so a wall clock that is set back lengthens no life. Instants in the file
-/// are nanoseconds since the Unix epoch.
+/// The time in a file is the wall clock as far as the clock can be believed: it never runs behind
+/// an earlier save of the same entries, so a wall clock that is set back lengthens no life.
+/// Instants in the file are nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct FileClock {
     monotonic: Time,
-    /// What the file's clock showed at `monotonic`.
+    /// The file's clock at `monotonic`.
     file: u64,
 }
 
 impl FileClock {
-    /// The clock of a file that was saved at `saved_at`, by its own clock, and is opened `now`, when the wall
-    /// clock shows `wall`. `saved_at` is 0 if there is no file.
+    /// The clock of a file that was saved at `saved_at`, by its own clock, and is opened `now`,
+    /// when the wall clock shows `wall`. `saved_at` is 0 if there is no file.
     pub fn start(now: Time, wall: u64, saved_at: u64) -> Self {
         Self { monotonic: now, file: wall.max(saved_at) }
     }
 
-    /// The same clock set to the wall clock, unless that shows less.
+    /// The same clock set to the wall clock, unless the wall clock shows less.
     #[must_use]
     pub fn adjusted(self, now: Time, wall: u64) -> Self {
         Self { monotonic: now, file: wall.max(self.to_file(now)) }
     }
 
-    /// What the file's clock shows now, as this was made or adjusted.
+    /// The present time of the file's clock, as of its making or adjustment.
     pub const fn file_now(self) -> u64 {
         self.file
     }
 
-    /// A deadline in memory as it is written to the file; `None` if there is none.
+    /// A deadline in memory in the form of the file; `None` for an entry that does not expire.
     pub fn deadline_to_file(self, deadline: Deadline) -> Option<u64> {
         deadline.time().map(|time| self.to_file(time))
     }
 
-    /// A deadline in the file as it is kept in memory.
+    /// A deadline in the file in the form of memory.
     pub fn deadline_from_file(self, deadline: Option<u64>) -> Deadline {
         deadline.map_or(Deadline::NEVER, |deadline| {
             Deadline(match deadline.checked_sub(self.file) {
@@ -189,7 +194,7 @@ impl FileClock {
         })
     }
 
-    /// An instant in memory as it is written to the file.
+    /// An instant in memory in the form of the file.
     pub const fn time_to_file(self, time: Time) -> u64 {
         self.to_file(time)
     }
@@ -207,7 +212,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    /// What a wall clock may show.
+    /// A possible time of the wall clock.
     const WALL: u64 = 50 * 365 * 24 * 3600 * SECOND;
 
     fn at(seconds: u64) -> Time {
@@ -248,7 +253,7 @@ mod tests {
     #[test]
     fn the_coarse_clock_decides_as_the_precise_one_would_and_that_is_read_near_the_deadline_only() {
         for (now, deadline) in (90..=110).flat_map(|now| (80..=120).map(move |deadline| (now, deadline))) {
-            // The coarse clock lags by anything up to what is promised.
+            // The coarse clock lags by anything up to the promised lag.
             for coarse in now - 10..=now {
                 let mut was_read = false;
                 let precise = || {

@@ -279,7 +279,8 @@ impl Pair {
         let cold = Arc::new(ColdSet::new(self.records, self.configs[0].maxsize));
         for shard in &mut self.shards {
             assert!(shard.is_pristine());
-            assert!(matches!(shard.open(Arc::clone(&cold), &[]), Ok(None)));
+            assert!(shard.cold().is_none());
+            assert_eq!(shard.open(Arc::clone(&cold), &[]), []);
         }
         let room = self.configs[0].maxsize.unwrap_or(usize::MAX);
         self.cold = (0..self.records).rev().take(room).collect();

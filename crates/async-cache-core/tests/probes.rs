@@ -8,7 +8,7 @@ use async_cache_core::cold::ColdSet;
 use async_cache_core::entry::{Fetched, Meta, NewEntry};
 use async_cache_core::order::Eviction;
 use async_cache_core::probe::{Probed, Stale};
-use async_cache_core::shard::{self, Changed, Config};
+use async_cache_core::shard::{self, Config};
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 type Shard = shard::Shard<u32, char, ()>;
@@ -27,7 +27,7 @@ fn set(shard: &mut Shard, key: u32, probed: Probed) {
 fn open(shard: &mut Shard, records: u32) -> Arc<ColdSet> {
     let cold = Arc::new(ColdSet::new(records, None));
     let ranks: Vec<_> = shard.coldest_first().into_iter().map(|ticket| (ticket, None)).collect();
-    drop(shard.open(Arc::clone(&cold), &ranks).expect("all entries are listed"));
+    assert_eq!(shard.open(Arc::clone(&cold), &ranks), [], "all entries are listed");
     cold
 }
 
@@ -109,21 +109,40 @@ fn a_key_is_not_promoted_twice_nor_over_a_hot_entry() {
 }
 
 #[test]
-fn a_snapshot_is_opened_only_over_a_list_of_all_entries() {
+fn entries_that_were_not_looked_up_when_a_snapshot_is_opened_are_named_and_have_no_rank_in_it() {
+    let mut shard = shard();
+    let before = open(&mut shard, 9);
+    let probed = |shard: &Shard, rank| shard.epoch().answered(rank);
+    let known = probed(&shard, Some(8));
+    set(&mut shard, 1, known);
+    let listed: Vec<_> = shard.coldest_first().into_iter().map(|ticket| (ticket, Some(2))).collect();
+    // Written after the list was made: one new key, and a new value of a listed one.
+    for (key, rank) in [(2, Some(7)), (1, Some(8))] {
+        let answer = probed(&shard, rank);
+        set(&mut shard, key, answer);
+    }
+    assert_eq!(before.live(), 7);
+    let cold = Arc::new(ColdSet::new(3, None));
+    let unknown = shard.open(Arc::clone(&cold), &listed);
+    let origin =
+        |key: u32| shard.store().entry(shard.find(key.into(), |known| *known == key).unwrap()).meta.origin;
+    assert_eq!((origin(1), origin(2)), (Some(2), None), "ranks of the snapshot before mean nothing here");
+    let keys: Vec<_> = unknown.iter().map(|ticket| *shard.store().redeem(*ticket).unwrap().key).collect();
+    assert_eq!(keys, [2]);
+    assert_eq!((cold.live(), cold.hot(), cold.contains(2)), (2, 2, false));
+}
+
+#[test]
+fn an_entry_that_left_after_it_was_looked_up_gives_its_rank_up_all_the_same() {
     let mut shard = shard();
     let none = shard.epoch().answered(None);
     set(&mut shard, 1, none);
     let listed: Vec<_> = shard.coldest_first().into_iter().map(|ticket| (ticket, Some(2))).collect();
-    set(&mut shard, 2, none);
-    let cold = Arc::new(ColdSet::new(3, None));
-    assert!(!shard.has_exactly(&listed));
-    assert_eq!(shard.open(Arc::clone(&cold), &listed).unwrap_err(), Changed);
-    assert_eq!((cold.live(), cold.hot(), shard.cold().is_none()), (3, 0, true), "nothing has changed");
-
-    let at = shard.address(2, none, |known| *known == 2).unwrap();
+    let at = shard.address(1, none, |known| *known == 1).unwrap();
     drop(shard.delete(at, NOW));
-    assert!(shard.open(Arc::clone(&cold), &listed).is_ok_and(|before| before.is_none()));
-    assert_eq!((cold.live(), cold.hot(), cold.contains(2)), (2, 1, false));
+    let cold = Arc::new(ColdSet::new(3, None));
+    assert_eq!(shard.open(Arc::clone(&cold), &listed), []);
+    assert_eq!((cold.live(), cold.hot(), cold.contains(2)), (2, 0, false));
 }
 
 #[test]

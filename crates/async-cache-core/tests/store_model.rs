@@ -312,9 +312,9 @@ impl Pair {
         found
     }
 
-    /// Checks that the entries that left are the right ones, by their causes: `expected`, then expired
-    /// entries, then victims, which are the coldest for LRU. Removes the expired entries and the
-    /// victims from the model; returns the number of victims.
+    /// Checks that the right entries left, by their causes: `expected`, then expired entries, then
+    /// victims, which are the coldest for LRU. Removes the expired entries and the victims from the
+    /// model; returns the number of victims.
     fn account_for(
         &mut self,
         removed: Removed<Key, Token>,

@@ -17,11 +17,12 @@
 //! Hygiene: every variable of an expansion is made by [`local`], so it cannot collide with an
 //! argument of the user.
 
-use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, GenericArgument, ItemFn, PathArguments, Type};
 
+use crate::mentions::mentions;
 use crate::options::{Eviction, Key, Options, Scope, TtlOption};
 use crate::place;
 use crate::signature::{Argument, Cacheable, Returns};
@@ -608,16 +609,6 @@ impl<'a> Expansion<'a> {
 pub(crate) fn references(arguments: &[&Argument]) -> TokenStream {
     let owned = arguments.iter().filter(|argument| !argument.is_borrowed).map(|argument| &argument.name);
     quote!(#(let #owned = &#owned;)*)
-}
-
-/// Whether an expression uses a name, including uses in a format string.
-pub(crate) fn mentions(tokens: TokenStream, name: &Ident) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => ident == *name,
-        TokenTree::Group(group) => mentions(group.stream(), name),
-        TokenTree::Literal(literal) => literal.to_string().contains(&format!("{{{name}")),
-        TokenTree::Punct(_) => false,
-    })
 }
 
 /// A single item unchanged, several as a tuple.

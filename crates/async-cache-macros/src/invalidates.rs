@@ -178,7 +178,7 @@ fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenS
 }
 
 fn has_impl_trait(ty: &Type) -> bool {
-    crate::cached::mentions(quote!(#ty), &Ident::new("impl", Span::call_site()))
+    crate::mentions::mentions(quote!(#ty), &Ident::new("impl", Span::call_site()))
 }
 
 fn parse(attribute: TokenStream) -> syn::Result<(Vec<Target>, Option<Path>)> {

@@ -6,7 +6,7 @@
 //! - `options`: the options in the attribute, parsed; `place`: where the expansion finds
 //!   async-cache
 //! - `signature`: the cacheable parts of a function's signature, checked; `surroundings`: whether
-//!   the function stands in an `impl` block
+//!   the function stands in an `impl` block; `mentions`: whether tokens use a name
 //! - `conditions`: arguments under a `#[cfg]`
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
 //! - `agent`: the options of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
@@ -22,6 +22,7 @@ mod cached;
 mod conditions;
 mod futures;
 mod invalidates;
+mod mentions;
 mod options;
 mod place;
 mod signature;

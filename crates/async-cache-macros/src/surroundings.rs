@@ -20,7 +20,7 @@ use quote::ToTokens;
 use syn::visit::{self, Visit};
 use syn::{Block, ItemFn, Signature};
 
-use crate::cached::mentions;
+use crate::mentions::mentions;
 
 pub(crate) fn is_associated(function: &ItemFn) -> bool {
     names_self(function)

@@ -23,7 +23,6 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::panic_message;
 use crate::inner::Inner;
-use crate::save::Saved;
 
 /// The shortest time between two saves: a thread that saves without a pause helps nobody.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -114,7 +113,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!("{what}: {error}"),
             Err(panic) => {
-                self.cold_counts.saved(&Err::<Saved, ()>(()));
+                self.tier.count_save_error();
                 tracing::warn!("{what}: it panicked: {}", panic_message(&*panic));
             }
         }

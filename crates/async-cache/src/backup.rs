@@ -6,7 +6,6 @@
 pub(crate) mod codec;
 pub(crate) mod disk;
 mod distinct;
-pub(crate) mod opened;
 
 use std::fmt;
 use std::sync::Arc;

@@ -120,8 +120,7 @@ where
         match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Some(value),
             Err(under) => {
-                let is_open = under.opened.is_some();
-                let value = if is_open { self.inner.cold(hash, key.to_key(), under).ok() } else { None };
+                let value = self.inner.served_cold(hash, key, under);
                 if value.is_none() {
                     self.inner.miss(hash);
                 }

@@ -1,17 +1,15 @@
-//! The clocks: the only file that reads one.
+//! The clock of a cache: the system's, tokio's, or one that a test moves.
 //!
-//! Owns what "now" is, for deadlines in memory (monotonic) and in files (wall clock), and how it is read
-//! cheaply: a hit on an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick,
-//! and looks at the precise one only if the deadline is nearer than that. So an entry is never served after
-//! its deadline, and the precise clock is read by next to no hit. An entry without a deadline reads no clock.
+//! The system's clocks are read in `async_cache_tier::clock`, which says how cheaply.
 
-#![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
+#![allow(clippy::disallowed_methods)] // of tokio's clock this is the owner
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_cache_core::time::{Deadline, FileClock, Time};
+use async_cache_tier::clock::{self as system, nanos_since_epoch, to_nanos};
 
 /// Where a cache takes the time from.
 ///
@@ -76,14 +74,14 @@ impl Clock {
     /// # }
     /// ```
     pub fn tokio() -> Self {
-        let wall = nanos_since_epoch(SystemTime::now());
+        let wall = system::wall();
         Self(Source::Tokio(TokioClock { start: tokio::time::Instant::now(), wall }))
     }
 
     /// Now, on the monotonic clock.
     pub(crate) fn now(&self) -> Time {
         match &self.0 {
-            Source::System => system::precise(),
+            Source::System => system::now(),
             Source::Tokio(clock) => Time::from_nanos(clock.since_start()),
             Source::Manual(hands) => Time::from_nanos(hands.0.monotonic.load(Ordering::Acquire)),
         }
@@ -93,10 +91,7 @@ impl Clock {
     #[inline]
     pub(crate) fn has_passed(&self, deadline: Deadline) -> bool {
         match &self.0 {
-            Source::System => {
-                let (coarse, lag_nanos) = system::coarse();
-                deadline.has_passed_by(coarse, lag_nanos, system::precise)
-            }
+            Source::System => system::has_passed(deadline),
             Source::Manual(_) | Source::Tokio(_) => deadline.has_passed(self.now()),
         }
     }
@@ -104,7 +99,7 @@ impl Clock {
     /// Now, on the wall clock, in nanoseconds since the Unix epoch; 0 before it.
     pub(crate) fn wall(&self) -> u64 {
         match &self.0 {
-            Source::System => nanos_since_epoch(SystemTime::now()),
+            Source::System => system::wall(),
             Source::Manual(hands) => hands.0.wall.load(Ordering::Acquire),
             Source::Tokio(clock) => clock.wall.saturating_add(clock.since_start()),
         }
@@ -112,25 +107,8 @@ impl Clock {
 
     /// The clock of a file that was saved at `saved_at` and is opened now; 0 if there is none.
     pub(crate) fn start_file(&self, saved_at: u64) -> FileClock {
-        let (now, wall) = self.both();
+        let (now, wall) = system::both(|| self.now(), || self.wall());
         FileClock::start(now, wall, saved_at)
-    }
-
-    /// The clock of a file, set to the wall clock of now, unless that shows less.
-    pub(crate) fn adjust_file(&self, file: FileClock) -> FileClock {
-        let (now, wall) = self.both();
-        file.adjusted(now, wall)
-    }
-
-    /// The same instant on both clocks: as exactly as a few tries can tell, since the times at which several processes
-    /// wrote are compared by it.
-    fn both(&self) -> (Time, u64) {
-        let tries = (0..8).map(|_| {
-            let (before, wall, after) = (self.now(), self.wall(), self.now());
-            (after.since(before), after, wall)
-        });
-        let best = tries.min_by_key(|(took, ..)| *took);
-        best.map_or_else(|| (self.now(), self.wall()), |(_, now, wall)| (now, wall))
     }
 }
 
@@ -189,59 +167,6 @@ impl ManualClock {
     }
 }
 
-fn nanos_since_epoch(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, to_nanos)
-}
-
-fn to_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(target_os = "linux")]
-mod system {
-    use async_cache_core::time::Time;
-    use rustix::time::{ClockId, clock_gettime};
-
-    /// By how much the coarse clock may lag: ten ticks of the slowest kernel configuration, 100 Hz, for a
-    /// virtual machine may miss some. A smaller figure would save nothing but precise readings in the last
-    /// moments of a life.
-    const LAG_NANOS: u64 = 100_000_000;
-
-    pub(super) fn precise() -> Time {
-        read(ClockId::Monotonic)
-    }
-
-    #[inline]
-    pub(super) fn coarse() -> (Time, u64) {
-        (read(ClockId::MonotonicCoarse), LAG_NANOS)
-    }
-
-    #[inline]
-    fn read(clock: ClockId) -> Time {
-        let time = clock_gettime(clock);
-        // Neither is negative: these clocks count from boot.
-        Time::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod system {
-    use std::sync::LazyLock;
-    use std::time::Instant;
-
-    use async_cache_core::time::Time;
-
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-    pub(super) fn precise() -> Time {
-        Time::from_nanos(super::to_nanos(START.elapsed()))
-    }
-
-    pub(super) fn coarse() -> (Time, u64) {
-        (precise(), 0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,14 +184,5 @@ mod tests {
         assert_eq!(hands.wall(), UNIX_EPOCH + Duration::from_nanos(u64::MAX));
         hands.set_wall(UNIX_EPOCH + Duration::from_secs(1));
         assert_eq!(clock.wall(), 1_000_000_000);
-    }
-
-    #[test]
-    fn the_coarse_clock_decides_as_the_precise_one_would() {
-        let clock = Clock::system();
-        let now = clock.now();
-        assert!(clock.has_passed(Deadline::at(now)));
-        assert!(!clock.has_passed(Deadline::after(now, Duration::from_secs(3600))));
-        assert!(clock.has_passed(Deadline::at(Time::from_nanos(0))));
     }
 }

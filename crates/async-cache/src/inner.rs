@@ -1,48 +1,48 @@
 //! The shared state of a cache: its shards, and every operation on one key that does not load.
 //!
 //! Invariants:
-//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit and of both
-//!    in a save. What leaves the cache is dropped after the lock is released;
-//! 2. an operation that writes a key first asks the opened snapshot for the key's rank, without a lock. The
-//!    core checks under the lock that the same snapshot is open (`async_cache_core::probe`); so a key is
-//!    never hot and cold at once;
-//! 3. locks are taken in this order: the save lock, then shards by number; a thread that holds one shard
-//!    takes a second one only when it takes all.
+//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit and of
+//!    both in a save. Entries that leave the cache are dropped after the lock is released;
+//! 2. every write of a key first asks the opened snapshot for the key's rank, without a lock. The shard
+//!    accepts no answer of another snapshot ([`Probed`]), so a key is never hot and cold at once;
+//! 3. locks are taken in this order: the turn, then shards by number, then those of the
+//!    [`Tier`](async_cache_tier::Tier). A thread that holds one shard takes a second one only when it takes
+//!    all.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_cache_core::address::Address;
-use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::order::Eviction;
-use async_cache_core::probe::{Epoch, Probed, Stale};
+use async_cache_core::probe::Probed;
 use async_cache_core::removed::Removed;
-use async_cache_core::shard::{self, Cleared, Config};
+use async_cache_core::shard::{Config, Shard};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::{Deadline, FileClock, Now, Stamp, Time};
+use async_cache_core::time::{Deadline, Now, Stamp, Time};
+use async_cache_tier::cold::{self, Cold};
+use async_cache_tier::writes::{self, Counters};
+use async_cache_tier::{Opened, Tier, Tiered, UnderShard};
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 
-use crate::backup::opened::{ColdCounts, ColdEntry, Opened};
 use crate::backup::{Backup, Kind};
 use crate::clock::Clock;
+use crate::host::{AskedKey, CacheHost, FileHost};
+use crate::lookup::Lookup;
 use crate::room::Room;
-use crate::sharing::Sharing;
-use crate::shrinking::Shrinking;
-use crate::sync::{Mutex, RwLock, parallelism};
+use crate::sync::{RwLock, parallelism};
 use crate::tally::Tally;
 
 /// Entries below which one more shard is not worth its imbalance.
 const ENTRIES_PER_SHARD: usize = 512;
 
-type ClearedShard<K, V> = (Cleared<K, V>, Option<Arc<Opened<K, V>>>);
 /// A shard of the core, with the rooms of this front.
-pub(crate) type Core<K, V> = shard::Shard<K, V, Arc<Room<V>>>;
-type Shards<K, V> = Box<[CachePadded<RwLock<Shard<K, V>>>]>;
+pub(crate) type Core<K, V> = Shard<K, V, Arc<Room<V>>>;
+type Shards<K, V> = Box<[CachePadded<RwLock<Tiered<K, V, Arc<Room<V>>>>>]>;
 
 pub(crate) struct Inner<K, V> {
     shards: Shards<K, V>,
@@ -52,36 +52,12 @@ pub(crate) struct Inner<K, V> {
     eviction: Eviction,
     pub(crate) maxsize: Option<usize>,
     pub(crate) backup: Option<Backup<K, V>>,
-    /// Held by a save or a load from the backup: one at a time. The clock of the file that was opened or
-    /// saved last.
-    pub(crate) saving: Mutex<Option<FileClock>>,
-    /// What [`Inner::changes`] was when the last save that succeeded began. Written under `saving`.
-    pub(crate) saved_changes: AtomicU64,
-    /// What is kept for saves that merge, if they do.
-    pub(crate) sharing: Option<Sharing>,
-    /// Whether the file could not be read when it was opened last: then a save must not replace it.
-    pub(crate) unread: AtomicBool,
-    /// Entries of others that saves drop.
-    pub(crate) shrinking: Shrinking,
+    /// What is kept for the file, and whose turn it is to save or load.
+    pub(crate) tier: Tier,
+    /// Whether the log has a warning that saves drop entries of others.
+    pub(crate) has_warned_of_room: AtomicBool,
     /// Hits under a shared lock; those that took a shard alone are counted there.
     hits: Tally,
-    /// What happens to cold entries without a shard.
-    pub(crate) cold_counts: Arc<ColdCounts>,
-}
-
-/// One shard, as it stands behind its lock.
-#[derive(Debug)]
-pub(crate) struct Shard<K, V> {
-    pub(crate) cache: Core<K, V>,
-    /// The snapshot that the cold entries are in. All shards have the same one or none, but while one is
-    /// opened or let go.
-    pub(crate) opened: Option<Arc<Opened<K, V>>>,
-}
-
-/// The snapshot under a shard at one moment: where a key is looked for that is not in memory.
-pub(crate) struct Under<K, V> {
-    pub(crate) opened: Option<Arc<Opened<K, V>>>,
-    epoch: Epoch,
 }
 
 impl<K, V> fmt::Debug for Inner<K, V> {
@@ -114,15 +90,17 @@ impl<K, V> Inner<K, V> {
         backup: Option<Backup<K, V>>,
     ) -> Self {
         let shards = shards.clamp(1, maxsize.unwrap_or(usize::MAX).max(1)).min(1 << 16);
-        let merges = matches!(&backup, Some(Backup(Kind::Disk(disk, _))) if disk.merges());
-        let file = merges.then(|| clock.start_file(0));
+        let tier = Tier::default();
+        if matches!(&backup, Some(Backup(Kind::Disk(disk, _))) if disk.merges()) {
+            tier.keep_writes();
+        }
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
-            let mut cache = Core::new(Config { maxsize, share, eviction });
-            if merges {
-                cache.keep_times();
+            let mut shard = Shard::new(Config { maxsize, share, eviction });
+            if tier.keeps_writes() {
+                shard.keep_times();
             }
-            CachePadded::new(RwLock::new(Shard { cache, opened: None }))
+            CachePadded::new(RwLock::new(Tiered::new(shard)))
         };
         Self {
             shards: (0..shards).map(shard).collect(),
@@ -132,17 +110,13 @@ impl<K, V> Inner<K, V> {
             eviction,
             maxsize,
             backup,
-            saving: Mutex::new(file),
-            sharing: merges.then(Sharing::default),
-            saved_changes: AtomicU64::new(0),
-            unread: AtomicBool::new(false),
-            shrinking: Shrinking::default(),
+            tier,
+            has_warned_of_room: AtomicBool::new(false),
             hits: Tally::new(),
-            cold_counts: Arc::default(),
         }
     }
 
-    pub(crate) fn shards(&self) -> &[CachePadded<RwLock<Shard<K, V>>>] {
+    pub(crate) fn shards(&self) -> &[CachePadded<RwLock<Tiered<K, V, Arc<Room<V>>>>>] {
         &self.shards
     }
 
@@ -152,7 +126,7 @@ impl<K, V> Inner<K, V> {
 
     /// The shard of a hash: by its upper half, for the lower one is the store's.
     #[inline]
-    pub(crate) fn shard(&self, hash: u64) -> &RwLock<Shard<K, V>> {
+    pub(crate) fn shard(&self, hash: u64) -> &RwLock<Tiered<K, V, Arc<Room<V>>>> {
         let number = ((hash >> 32) * self.shards.len() as u64) >> 32;
         &self.shards[number as usize]
     }
@@ -161,204 +135,129 @@ impl<K, V> Inner<K, V> {
         ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(self.clock.now(), ttl))
     }
 
-    /// The time of an operation at `time`. Reads the wall clock if the cache keeps times of writing.
+    /// The time of a write. The wall clock is read only if the times of writing are kept.
+    #[inline]
+    pub(crate) fn now(&self) -> Now {
+        self.at(self.clock.now())
+    }
+
+    /// The time of a write, if the monotonic clock was read already.
     #[inline]
     pub(crate) fn at(&self, time: Time) -> Now {
-        match self.sharing {
-            Some(_) => Now::new(time, Stamp::from_nanos(self.clock.wall())),
-            None => Now::without_wall(time),
+        if self.tier.keeps_writes() {
+            Now::new(time, Stamp::from_nanos(self.clock.wall()))
+        } else {
+            Now::without_wall(time)
         }
     }
 
     /// Reclaims what has expired, so that sizes count live entries only.
     pub(crate) fn reclaim(&self) {
-        let now = self.clock.now();
+        let now = self.now();
         for shard in &self.shards {
             let mut removed = Removed::default();
-            shard.write().cache.reclaim_all(Now::without_wall(now), &mut removed);
+            shard.write().shard.reclaim_all(now, &mut removed);
             drop(removed);
         }
         if let Some(opened) = self.opened() {
-            opened.reclaim_all(now);
+            opened.reclaim_all(now.time);
         }
     }
 
-    pub(crate) fn opened(&self) -> Option<Arc<Opened<K, V>>> {
-        self.shards[0].read().opened.clone()
+    fn opened(&self) -> Option<Arc<Opened>> {
+        self.shards[0].read().opened().cloned()
     }
 
     pub(crate) fn stats(&self) -> Stats {
         self.reclaim();
         let mut stats = Stats::default();
         for shard in &self.shards {
-            stats += &shard.read().cache.stats();
+            stats += &shard.read().shard.stats();
         }
         if let Some(opened) = self.opened() {
-            stats.cold = opened.cold.live();
+            stats.cold = opened.cold().live();
             stats.size += stats.cold;
         }
         stats.hits += self.hits.count();
-        self.cold_counts.add_to(&mut stats);
+        self.tier.add_to(&mut stats);
         stats
     }
 
     /// Counts up with everything that a save would show.
     pub(crate) fn changes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.read().cache.changes()).sum()
+        self.shards.iter().map(|shard| shard.read().shard.changes()).sum()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.reclaim();
-        let hot: usize = self.shards.iter().map(|shard| shard.read().cache.store().len()).sum();
-        hot + self.opened().map_or(0, |opened| opened.cold.live())
-    }
-
-    pub(crate) fn clear(&self) {
-        self.empty(Shard::clear);
-        self.hits.reset();
-        self.cold_counts.reset();
-    }
-
-    /// Removes everything, and what was counted stays.
-    pub(crate) fn remove_all(&self) {
-        self.empty(Shard::remove_all);
-    }
-
-    fn empty(&self, empty: impl Fn(&mut Shard<K, V>) -> ClearedShard<K, V>) {
-        self.shrinking.cleared();
-        // All shards at once, or a snapshot that is opened meanwhile would stay under some of them only.
-        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
-        if let Some(sharing) = &self.sharing {
-            let now = self.at(self.clock.now());
-            let stamps = shards.iter_mut().filter_map(|shard| shard.cache.stamp_delete(now));
-            let stamp = stamps.max().unwrap_or(Stamp::UNKNOWN);
-            for shard in &mut shards {
-                shard.cache.not_before(stamp);
-            }
-            sharing.bury_all(stamp.as_nanos());
-        }
-        let cleared: Vec<_> = shards.iter_mut().map(|shard| empty(shard)).collect();
-        drop(shards);
-        drop(cleared);
-    }
-
-    /// Lets go of the snapshot once none of its entries is cold, so that writes need not ask it any more. Not
-    /// while a save reads it.
-    fn let_go_if_spent(&self, opened: &Arc<Opened<K, V>>) {
-        if opened.cold.live() > 0 {
-            return;
-        }
-        // Dropped after the save lock is released, for it may use the cache when it is dropped.
-        let mut removed = Vec::new();
-        let Some(_no_save) = self.saving.try_lock() else { return };
-        for shard in &self.shards {
-            let mut shard = shard.write();
-            if shard.opened.as_ref().is_some_and(|current| Arc::ptr_eq(current, opened)) {
-                removed.push(shard.let_go());
-            }
-        }
-    }
-}
-
-impl<K, V> Shard<K, V> {
-    /// The snapshot that is open now.
-    pub(crate) fn under(&self) -> Under<K, V> {
-        Under { opened: self.opened.clone(), epoch: self.cache.epoch() }
-    }
-
-    /// Opens a snapshot under an empty shard; returns the snapshot before it.
-    pub(crate) fn open(&mut self, opened: Arc<Opened<K, V>>) -> Option<Arc<Opened<K, V>>> {
-        self.cache.open(Arc::clone(&opened.cold), &[]).expect("nothing is in memory");
-        self.opened.replace(opened)
-    }
-
-    /// Empties the shard; the caller drops what was in it behind the lock.
-    fn clear(&mut self) -> ClearedShard<K, V> {
-        (self.cache.clear(), self.opened.take())
-    }
-
-    /// [`Shard::clear`], and what was counted stays.
-    fn remove_all(&mut self) -> ClearedShard<K, V> {
-        (self.cache.remove_all(), self.opened.take())
-    }
-
-    fn let_go(&mut self) -> Removed<K, V> {
-        self.opened = None;
-        self.cache.close_snapshot()
+        let hot: usize = self.shards.iter().map(|shard| shard.read().shard.store().len()).sum();
+        hot + self.opened().map_or(0, |opened| opened.cold().live())
     }
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// Serves a key from memory, and counts the hit. `Err`: the key is not there; the snapshot that may have it.
+    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may have it.
     #[inline]
-    pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Under<K, V>> {
+    pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, UnderShard> {
         if self.eviction == Eviction::Lru {
             return self.hot_in_order(hash, is_key);
         }
-        let shard = self.shard(hash).read();
-        if let Some(slot) = shard.cache.find(hash, is_key)
-            && let Some(value) = shard.cache.hit(slot, |deadline| self.clock.has_passed(deadline))
+        let tiered = self.shard(hash).read();
+        if let Some(slot) = tiered.shard.find(hash, is_key)
+            && let Some(value) = tiered.shard.hit(slot, |deadline| self.clock.has_passed(deadline))
         {
             self.hits.raise();
             return Ok(value.clone());
         }
-        Err(shard.under())
+        Err(tiered.under())
     }
 
     /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
-    fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, Under<K, V>> {
-        let mut shard = self.shard(hash).write();
-        if let Some(slot) = shard.cache.find(hash, is_key)
-            && let Some(value) = shard.cache.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
+    fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, UnderShard> {
+        let mut tiered = self.shard(hash).write();
+        if let Some(slot) = tiered.shard.find(hash, is_key)
+            && let Some(value) = tiered.shard.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
         {
             return Ok(value.clone());
         }
-        Err(shard.under())
+        Err(tiered.under())
+    }
+
+    /// The cache with its file, if it has one.
+    pub(crate) fn file_host(&self) -> Option<FileHost<'_, K, V>> {
+        match &self.backup {
+            Some(Backup(Kind::Disk(disk, codec))) => Some(FileHost::new(self, disk, *codec)),
+            _ => None,
+        }
+    }
+
+    /// [`Inner::cold`] of a key that is neither loaded nor written. It is made only if a snapshot is open.
+    pub(crate) fn served_cold(&self, hash: u64, key: impl Lookup<K>, under: UnderShard) -> Option<V> {
+        if under.opened.is_some() { self.cold(hash, &key.to_key(), under).ok() } else { None }
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from now on.
-    /// `Err`: the snapshot does not have it; the answer, for a write of the key.
-    #[cold]
-    pub(crate) fn cold(&self, hash: u64, key: K, under: Under<K, V>) -> Result<V, Probed> {
-        let Under { opened, epoch } = under;
-        let Some(opened) = opened else { return Err(epoch.answered(None)) };
-        let (rank, value, deadline, stamp) =
-            match opened.read(&key, |deadline| self.clock.has_passed(deadline)) {
-                ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
-                ColdEntry::Absent(rank) => {
-                    self.let_go_if_spent(&opened);
-                    // Somebody else may have made it hot between the two looks.
-                    return match rank.map(|_| self.hot(hash, |known| *known == key)) {
-                        Some(Ok(value)) => Ok(value),
-                        _ => Err(epoch.answered(rank)),
-                    };
-                }
-            };
-        let served = value.clone();
-        let now = self.clock.now();
-        let promoted = {
-            let mut shard = self.shard(hash).write();
-            let at = shard.cache.address(hash, epoch.answered(Some(rank)), |known| *known == key);
-            let new = NewEntry { key, value, meta: Meta::written_at(stamp, deadline) };
-            match at {
-                Ok(at) => shard.cache.promote(at, new, Now::without_wall(now)),
-                Err(Stale) => Err(new),
+    /// `Err`: it is not there; for a write of the key, or its load.
+    pub(crate) fn cold(&self, hash: u64, key: &K, under: UnderShard) -> Result<V, Probed> {
+        let epoch = under.epoch;
+        if under.opened.is_none() {
+            return Err(epoch.answered(None));
+        }
+        let Some(host) = self.file_host() else { return Err(epoch.answered(None)) };
+        match cold::serve(&host, &AskedKey { hash, key }, under) {
+            Ok(Cold::Served(value)) => Ok(value),
+            Ok(Cold::Absent(probed)) => Err(probed),
+            Err(error) => {
+                // No read of an entry ends in an error of the file: a damaged entry is a miss.
+                tracing::warn!("an entry could not be read: {error}");
+                Err(epoch.answered(None))
             }
-        };
-        match promoted {
-            Ok(removed) => {
-                drop(removed);
-                opened.reclaim_some(now);
-                Ok(served)
-            }
-            // It left the cold set meanwhile: hot by another reader, or overtaken by a write.
-            Err(new) => self.hot(hash, |known| *known == new.key).map_err(|_| epoch.answered(Some(rank))),
         }
     }
 
     /// Counts a call that was not served.
     pub(crate) fn miss(&self, hash: u64) {
-        self.shard(hash).read().cache.miss();
+        self.shard(hash).read().shard.miss();
     }
 
     /// Whether a key would be served now.
@@ -368,96 +267,100 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.hash(key);
-        let is_hot = |shard: &Shard<K, V>| {
-            shard.cache.find(hash, |known| known.borrow() == key).is_some_and(|slot| {
-                shard.cache.live(slot, |deadline| self.clock.has_passed(deadline)).is_some()
-            })
+        let is_hot = |tiered: &Tiered<K, V, _>| {
+            let slot = tiered.shard.find(hash, |known| known.borrow() == key);
+            let has_passed = |deadline| self.clock.has_passed(deadline);
+            slot.is_some_and(|slot| tiered.shard.live(slot, has_passed).is_some())
         };
         let opened = {
-            let shard = self.shard(hash).read();
-            if is_hot(&shard) {
+            let tiered = self.shard(hash).read();
+            if is_hot(&tiered) {
                 return true;
             }
-            shard.opened.clone()
+            tiered.opened().cloned()
         };
-        let Some(opened) = opened else { return false };
-        opened.contains(&key.to_owned(), |deadline| self.clock.has_passed(deadline))
+        let (Some(opened), Some(host)) = (opened, self.file_host()) else { return false };
+        let asked = AskedKey { hash, key: &key.to_owned() };
+        cold::contains(&host, &asked, &opened).unwrap_or(false)
             // It may have become hot between the two looks.
             || is_hot(&self.shard(hash).read())
     }
 
-    /// Asks the opened snapshot, if there is one, for the rank of a key that is about to be written.
-    pub(crate) fn probe(&self, hash: u64, key: &K) -> (Probed, Option<Arc<Opened<K, V>>>) {
-        let Under { opened, epoch } = self.shard(hash).read().under();
-        let rank = opened.as_ref().and_then(|opened| opened.rank(key));
-        if let Some(opened) = &opened {
-            self.let_go_if_spent(opened);
-        }
-        (epoch.answered(rank), opened)
+    /// Asks the opened snapshot, if there is one, for what a write of this key has to know.
+    pub(crate) fn probe(&self, hash: u64, key: &K) -> Probed {
+        let epoch = {
+            let tiered = self.shard(hash).read();
+            if tiered.opened().is_none() {
+                return tiered.shard.epoch().answered(None);
+            }
+            tiered.shard.epoch()
+        };
+        let probed = self.file_host().map(|host| cold::probe(&host, &AskedKey { hash, key }));
+        probed.and_then(Result::ok).unwrap_or_else(|| epoch.answered(None))
     }
 
-    /// Locks the shard of a key for a write, and finds the key in it. `Err`: another snapshot was opened since the
-    /// probe.
+    /// Locks the shard of a key for a write, and finds the key in it. `None`: another snapshot was opened
+    /// since the probe.
     pub(crate) fn write<R>(
         &self,
         hash: u64,
         is_key: impl Fn(&K) -> bool,
         probed: Probed,
         work: impl FnOnce(&mut Core<K, V>, Address) -> R,
-    ) -> Result<R, Stale> {
-        let mut shard = self.shard(hash).write();
-        let at = shard.cache.address(hash, probed, is_key)?;
-        Ok(work(&mut shard.cache, at))
+    ) -> Option<R> {
+        let mut tiered = self.shard(hash).write();
+        let at = tiered.shard.address(hash, probed, is_key).ok()?;
+        Some(work(&mut tiered.shard, at))
     }
 
     pub(crate) fn set(&self, key: K, value: V, deadline: Deadline) {
         let hash = self.hash(&key);
-        let now = self.clock.now();
+        let now = self.now();
         loop {
-            let (probed, opened) = self.probe(hash, &key);
-            if let Some(opened) = &opened {
-                // What has expired goes before anything is evicted.
-                opened.reclaim_some(now);
-            }
+            let probed = self.probe(hash, &key); // Invariant 2.
             let removed = {
-                let mut shard = self.shard(hash).write();
-                let Ok(at) = shard.cache.address(hash, probed, |known| *known == key) else { continue };
-                shard.cache.set(at, key, value, deadline, self.at(now))
+                let mut tiered = self.shard(hash).write();
+                let Ok(at) = tiered.shard.address(hash, probed, |known| *known == key) else { continue };
+                tiered.shard.set(at, key, value, deadline, now)
             };
             drop(removed);
             return;
         }
     }
 
-    /// A key as the file has it, if saves merge; `None` if no file can hold it.
-    fn key_in_file(&self, key: &K) -> Option<Vec<u8>> {
-        self.sharing.as_ref()?;
-        let Some(Backup(Kind::Disk(_, codec))) = &self.backup else { return None };
-        let mut bytes = Vec::new();
-        (codec.encode_key)(key, &mut bytes).ok().map(|()| bytes)
-    }
-
     pub(crate) fn delete(&self, key: &K) {
         let hash = self.hash(key);
-        let now = self.clock.now();
-        let bytes = self.key_in_file(key);
-        loop {
-            let (probed, _) = self.probe(hash, key);
-            let work = |cache: &mut Core<K, V>, at: Address| {
-                let now = self.at(now);
-                if let (Some(sharing), Some(bytes)) = (&self.sharing, &bytes)
-                    && let Some(stamp) = cache.stamp_delete(now)
-                {
-                    sharing.bury(bytes, stamp.as_nanos());
-                }
-                cache.delete(at, now)
-            };
-            let removed = self.write(hash, |known| known == key, probed, work);
-            if let Ok(removed) = removed {
-                drop(removed);
-                return;
-            }
+        if let Some(host) = self.file_host() {
+            // Only the codec of this front could fail, and its errors are faults of one entry.
+            let deleted = cold::delete(&host, &AskedKey { hash, key });
+            deleted.unwrap_or_else(|error| tracing::warn!("a key could not be deleted: {error}"));
+            return;
         }
+        let now = self.now();
+        let removed = {
+            let mut tiered = self.shard(hash).write();
+            let probed = tiered.shard.epoch().answered(None);
+            let at = tiered.shard.address(hash, probed, |known| known == key);
+            at.map(|at| tiered.shard.delete(at, now))
+        };
+        drop(removed);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.empty(Counters::Reset);
+        self.hits.reset();
+    }
+
+    /// Removes everything; the counters stay.
+    pub(crate) fn remove_all(&self) {
+        self.empty(Counters::Kept);
+    }
+
+    fn empty(&self, counters: Counters) {
+        // No key is copied.
+        let memory =
+            CacheHost { inner: self, clone_key: |_| unreachable!("clearing copies no key"), file: () };
+        drop(writes::clear(&memory, counters));
     }
 }
 

@@ -38,7 +38,9 @@ use std::time::Duration;
 
 use async_cache_core::entry::Fetched;
 use async_cache_core::flight::{FlightId, Left};
+use async_cache_core::shard::Finished;
 use async_cache_core::time::{Deadline, Now, Time};
+use async_cache_tier::Memory;
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
@@ -53,8 +55,8 @@ pub(crate) enum Entered<V> {
     Hit(V),
     /// The caller waits for a running load.
     Joined(FlightId, Arc<Room<V>>),
-    /// The caller waits for the load that it starts, at this time.
-    Leads(FlightId, Arc<Room<V>>, Time),
+    /// The caller waits for the load that it starts.
+    Leads(FlightId, Arc<Room<V>>),
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
@@ -137,14 +139,14 @@ where
             let new_room = || {
                 Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
             };
-            let entered = self.enter(hash, key, joins, &mut is_counted, new_room);
-            let (id, room, started) = match entered {
+            let (id, room, leads) = match self.enter(hash, key, joins, &mut is_counted, new_room) {
                 Entered::Hit(value) => return Ok(value),
-                Entered::Joined(id, room) => (id, room, None),
-                Entered::Leads(id, room, started) => (id, room, Some(started)),
+                Entered::Joined(id, room) => (id, room, false),
+                Entered::Leads(id, room) => (id, room, true),
             };
             let seat = Seat::new(self, hash, id, Arc::clone(&room));
-            if let Some(started) = started {
+            if leads {
+                let started = self.clock.now();
                 let flight =
                     Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), storing, started };
                 match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
@@ -172,9 +174,7 @@ where
                         message: (*message).to_owned(),
                     });
                 }
-                Answer::Abandoned if started.is_some() => {
-                    return Err(LoadError::Abandoned { key: format!("{key:?}") });
-                }
+                Answer::Abandoned if leads => return Err(LoadError::Abandoned { key: format!("{key:?}") }),
                 // The caller asked for a single key, so its own loader can answer where the batch
                 // loader could not.
                 Answer::Abandoned | Answer::Missing => {}
@@ -184,8 +184,8 @@ where
         }
     }
 
-    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
-    /// by joining the running load, or by starting a load in `room`. Counts the miss once per call.
+    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile, by
+    /// joining the running load, or by starting one in `room`. Counts the miss once per call.
     pub(crate) fn enter(
         &self,
         hash: u64,
@@ -194,43 +194,45 @@ where
         is_counted: &mut bool,
         mut room: impl FnMut() -> Arc<Room<V>>,
     ) -> Entered<V> {
+        // Made before a shard is locked. A key that is not used is dropped here, with nothing locked.
+        let mut owned = None;
         loop {
             let under = self.shard(hash).read().under();
-            let probed = match self.cold(hash, key.to_key(), under) {
+            let owned_key = owned.get_or_insert_with(|| key.to_key());
+            let probed = match self.cold(hash, owned_key, under) {
                 Ok(value) => return Entered::Hit(value),
                 Err(probed) => probed,
             };
             if !std::mem::replace(is_counted, true) {
                 self.miss(hash);
             }
-            // If the key is not used, it is dropped here, after the shard is unlocked.
-            let mut owned = Some(key.to_key());
+            let now = self.now();
             let entered = self.write(
                 hash,
                 |known| key.is(known),
                 probed,
-                |cache, at| {
+                |shard, at| {
                     if let Some(slot) = at.slot()
-                        && let Some(value) = cache.live(slot, |deadline| self.clock.has_passed(deadline))
+                        && let Some(value) = shard.live(slot, |deadline| self.clock.has_passed(deadline))
                     {
                         return Entered::Hit(value.clone());
                     }
                     if let Some(flight) = at.flight() {
-                        let is_joined =
-                            cache.flights().token(flight).is_some_and(|room| joins.accepts(room.brings));
-                        if is_joined && let Some(room) = cache.join(flight) {
+                        let accepts = |room: &Arc<Room<V>>| joins.accepts(room.brings);
+                        if shard.flights().token(flight).is_some_and(accepts)
+                            && let Some(room) = shard.join(flight)
+                        {
                             return Entered::Joined(flight, Arc::clone(room));
                         }
-                        // Rule 2: `lead` fences it.
                     }
                     let owned = owned.take().expect("it was just put there");
                     let room = room();
-                    let now = self.at(self.clock.now());
-                    Entered::Leads(cache.lead(at, owned, Arc::clone(&room), now), room, now.time)
+                    // Rule 2: a load that is not joined is fenced.
+                    Entered::Leads(shard.lead(at, owned, Arc::clone(&room), now), room)
                 },
             );
-            // `Err`: another snapshot was opened between the look and the lock.
-            if let Ok(entered) = entered {
+            // `None`: the snapshot changed between the look and the lock.
+            if let Some(entered) = entered {
                 return entered;
             }
         }
@@ -240,34 +242,80 @@ where
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// Ends the flight with a value: `stored` is stored, `value` is for the callers.
     fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
-        let now = self.clock.now();
-        let keeps = (flight.storing.keeps)(&value);
-        // A value that is not kept expires at once.
-        let ttl = if keeps { flight.storing.ttl } else { Some(Duration::ZERO) };
-        let deadline = ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, ttl));
-        let (fetched, took) = (Fetched::loaded(stored, deadline), now.since(flight.started));
-        let finished = {
-            let mut shard = self.shard(flight.hash).write();
-            let cache = &mut shard.cache;
-            match cache.address_of_flight(flight.id, flight.hash) {
-                Ok(at) => Ok(cache.land(flight.id, at, fetched, took, Now::without_wall(now))),
-                // Another snapshot was opened since the load began. It may have the key, so the value is not stored.
-                Err(stale) => Err((stale, fetched, cache.finish_without_storing(flight.id, took))),
+        let now = self.now();
+        let deadline = if (flight.storing.keeps)(&value) {
+            flight.storing.ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now.time, ttl))
+        } else {
+            // A value that is not kept has expired already.
+            Deadline::after(now.time, Duration::ZERO)
+        };
+        let took = now.time.since(flight.started);
+        let fetched = Fetched::loaded(stored, deadline);
+        let at_once = {
+            let mut tiered = self.shard(flight.hash).write();
+            match tiered.shard.address_of_flight(flight.id, flight.hash) {
+                Ok(at) => Ok(tiered.shard.land(flight.id, at, fetched, took, now)),
+                Err(_) => Err(fetched),
             }
+        };
+        let finished = match at_once {
+            Ok(finished) => finished.map(Ok),
+            Err(fetched) => self.land_anew(flight, fetched, took, now),
         };
         flight.room.tell(Answer::Value(value));
         drop(finished);
     }
+
+    /// Another snapshot was opened since the load began: it is asked for the key before the value is stored.
+    #[cold]
+    fn land_anew(
+        &self,
+        flight: &Flight<K, V>,
+        fetched: Fetched<V>,
+        took: Duration,
+        now: Now,
+    ) -> Option<Landed<K, V>> {
+        let mut fetched = Some(fetched);
+        loop {
+            let key = {
+                let tiered = self.shard(flight.hash).read();
+                let key = tiered.shard.flights().key(flight.id);
+                key.and_then(|key| self.file_host()?.copy_key(key))
+            };
+            let Some(key) = key else {
+                // It has ended, or its key cannot be copied, so there is no telling which record is its.
+                let ended = self.shard(flight.hash).write().shard.finish_without_storing(flight.id, took);
+                return ended.map(Err);
+            };
+            let probed = self.probe(flight.hash, &key);
+            let landed = self.write(
+                flight.hash,
+                |known| *known == key,
+                probed,
+                |shard, at| {
+                    let fetched = fetched.take().expect("it is there until it is stored");
+                    shard.land(flight.id, at, fetched, took, now)
+                },
+            );
+            if let Some(landed) = landed {
+                return landed.map(Ok);
+            }
+        }
+    }
 }
+
+/// How a load ended that returned a value, to be dropped with nothing locked; `Err` if its value was not
+/// stored.
+type Landed<K, V> = Result<Finished<K, V, Arc<Room<V>>>, (K, Arc<Room<V>>)>;
 
 impl<K, V> Inner<K, V> {
     /// The load has come to its end without a value.
     pub(crate) fn end(&self, hash: u64, id: FlightId, room: &Room<V>, took: Duration, answer: Answer<V>) {
         let ended = {
-            let mut shard = self.shard(hash).write();
+            let mut tiered = self.shard(hash).write();
             match &answer {
-                Answer::Missing => shard.cache.finish_without_storing(id, took),
-                _ => shard.cache.fail(id, took),
+                Answer::Missing => tiered.shard.finish_without_storing(id, took),
+                _ => tiered.shard.fail(id, took),
             }
         };
         room.tell(answer);
@@ -282,7 +330,7 @@ where
     V: Clone,
 {
     let flight = &ending.flight;
-    let is_forsaken = || flight.inner.shard(flight.hash).read().cache.flights().is_forsaken(flight.id);
+    let is_forsaken = || flight.inner.shard(flight.hash).read().shard.flights().is_forsaken(flight.id);
     let polled = poll_fn(|cx| flight.room.poll(cx, is_forsaken));
     match nesting::within(flight.room.name, polled).await {
         Flown::Taken => ending.duty = Duty::None,
@@ -373,7 +421,7 @@ impl<K: 'static, V: 'static> Drop for Seat<'_, K, V> {
         if !self.is_taken {
             return;
         }
-        let left = self.inner.shard(self.hash).write().cache.leave(self.id);
+        let left = self.inner.shard(self.hash).write().shard.leave(self.id);
         if left == Left::Nobody
             && let Some(load) = self.room.stop()
         {

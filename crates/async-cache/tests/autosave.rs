@@ -1,15 +1,13 @@
 //! Automatic saves: in the background, and when the last handle is dropped.
 
-mod stage;
-
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::stage::{one_thread, within_limit};
 use async_cache::{AsyncCache, BackendError, CacheBackend, DiskBackend, SavedEntry};
-use stage::{one_thread, within_limit};
 
 /// So short that no test waits for it; no test depends on its length.
 const OFTEN: Duration = Duration::from_millis(1);

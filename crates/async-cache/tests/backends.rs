@@ -2,19 +2,17 @@
 //! [`DiskBackend`], over a user's own backend, and over a `DiskBackend` wrapped in a user's own;
 //! and the effects of a failing backend on a cache.
 
-mod stage;
-
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::stage::{one_thread, within_limit};
 use async_cache::{
     AsyncCache, BackendError, BackupError, CacheBackend, Clock, DiskBackend, Eviction, ManualClock,
     SavedEntry,
 };
 use async_cache_disk::CacheFile;
 use async_cache_disk::fake::FakeDisk;
-use stage::{one_thread, within_limit};
 
 type Cache = AsyncCache<String, u64>;
 type Entry = SavedEntry<String, u64>;

@@ -3,8 +3,6 @@
 #![cfg(feature = "macros")]
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout)] // keys as indices, and the seed
 
-mod stage;
-
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::Poll;
 
+use crate::stage::{self, on_several_threads, poll_once};
 use async_cache::{async_lru, invalidates};
 use parking_lot::Mutex;
-use stage::{on_several_threads, poll_once};
 use tokio::sync::Semaphore;
 
 /// An origin whose reads and writes wait in the middle, until the test lets them continue.

@@ -1,8 +1,6 @@
 //! Functions decorated with `#[async_lru]` and `#[async_ttl]`.
 #![cfg(feature = "macros")]
 
-mod stage;
-
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -12,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::stage::{self, Loads, on_several_threads, poll_once};
 use async_cache::{BuildError, DiskBackend, LoadError, async_lru, async_ttl};
-use stage::{Loads, on_several_threads, poll_once};
 
 /// A folder for this process, removed when the process ends well.
 fn folder() -> &'static Path {
@@ -400,7 +398,7 @@ async fn entries_survive_in_the_file_that_is_marked_as_the_functions() {
 
     let vfs: Arc<dyn async_cache::Vfs> = Arc::new(async_cache::RealDisk);
     let snapshot = async_cache_disk::CacheFile::new(vfs, path("visible.cache")).open().unwrap().unwrap();
-    assert_eq!(snapshot.version(), "\u{1F}macros::kept::visible");
+    assert_eq!(snapshot.version(), "\u{1F}suite::macros::kept::visible");
 }
 
 #[tokio::test]
@@ -438,15 +436,15 @@ fn two_functions_with_one_file_are_refused() {
     assert!(matches!(
         error,
         BuildError::FileInUse {
-            owner: "macros::two_functions_with_one_file_are_refused::first",
-            function: "macros::two_functions_with_one_file_are_refused::second",
+            owner: "suite::macros::two_functions_with_one_file_are_refused::first",
+            function: "suite::macros::two_functions_with_one_file_are_refused::second",
             ..
         }
     ));
     let message = error.to_string();
     assert!(message.ends_with(
-        "shared.cache keeps the cache of the function macros::two_functions_with_one_file_are_refused::first already; \
-         give the function macros::two_functions_with_one_file_are_refused::second a file of its own"
+        "shared.cache keeps the cache of the function suite::macros::two_functions_with_one_file_are_refused::first already; \
+         give the function suite::macros::two_functions_with_one_file_are_refused::second a file of its own"
     ));
     let panic = std::panic::catch_unwind(second::clear).unwrap_err();
     let message = panic.downcast_ref::<String>().unwrap();
@@ -458,7 +456,7 @@ fn two_functions_with_one_file_are_refused() {
 
 #[tokio::test]
 async fn the_file_of_another_function_is_set_aside_not_replaced() {
-    let theirs = file("moved.cache").version("\u{1F}macros::before");
+    let theirs = file("moved.cache").version("\u{1F}suite::macros::before");
     let cache = async_cache::AsyncCache::builder().backup(theirs).build().unwrap();
     cache.set(1_u8, 1_u8);
     cache.save_to_backup().unwrap();
@@ -470,7 +468,7 @@ async fn the_file_of_another_function_is_set_aside_not_replaced() {
     assert_eq!(after(1).await, 11);
     let saved = after::save_to_backup().unwrap();
     let aside = saved.set_aside.expect("it is set aside");
-    let theirs = DiskBackend::new(aside).version("\u{1F}macros::before");
+    let theirs = DiskBackend::new(aside).version("\u{1F}suite::macros::before");
     let cache = async_cache::AsyncCache::<u8, u8>::builder().backup(theirs).build().unwrap();
     assert_eq!(cache.get(&1), Some(1));
 }

@@ -13,14 +13,12 @@
 //! histories.
 #![allow(clippy::print_stdout)] // seeds, and steps on request
 
-#[path = "merging_oracle/model.rs"]
 mod model;
-mod stage;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use crate::stage;
 use async_cache::{AsyncCache, Clock, DiskBackend, Eviction, ManualClock};
 use async_cache_disk::fake::{FakeDisk, keep_deletes};
 use async_cache_disk::{CacheFile, Step};

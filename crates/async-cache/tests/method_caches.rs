@@ -166,7 +166,7 @@ async fn the_file_of_a_method_belongs_to_one_type() {
     let load = |path: &str, owner: &str| -> Result<Vec<SavedEntry<u32, String>>, _> {
         DiskBackend::new(file(path)).version(format!("\u{1F}{owner}")).load()
     };
-    let owner = "Repository::saved of method_caches::Repository<method_caches::User>";
+    let owner = "Repository::saved of suite::method_caches::Repository<suite::method_caches::User>";
     assert_eq!(load("users", owner).unwrap()[0].value, "row 1 of users");
     load("orders", owner).unwrap_err();
     load("users", "Repository::saved").unwrap_err();
@@ -177,8 +177,14 @@ async fn two_types_with_one_file_are_an_error_that_names_both() {
     Repository::<User>::in_one_file_cache().init().unwrap();
     let error = Repository::<Order>::in_one_file_cache().init().unwrap_err();
     let BuildError::FileInUse { owner, function, .. } = error else { panic!("{error}") };
-    assert_eq!(owner, "Repository::in_one_file of method_caches::Repository<method_caches::User>");
-    assert_eq!(function, "Repository::in_one_file of method_caches::Repository<method_caches::Order>");
+    assert_eq!(
+        owner,
+        "Repository::in_one_file of suite::method_caches::Repository<suite::method_caches::User>"
+    );
+    assert_eq!(
+        function,
+        "Repository::in_one_file of suite::method_caches::Repository<suite::method_caches::Order>"
+    );
 }
 
 mod one {
@@ -212,8 +218,14 @@ async fn functions_of_one_name_have_names_of_their_own() {
         BuildError::FileInUse { owner, function, .. } => (owner, function),
         other => panic!("{other}"),
     };
-    assert_eq!(error(two::load::init()), ("method_caches::one::load", "method_caches::two::load"));
-    assert_eq!(error(one::inner()), ("method_caches::one::load", "method_caches::one::inner::load"));
+    assert_eq!(
+        error(two::load::init()),
+        ("suite::method_caches::one::load", "suite::method_caches::two::load")
+    );
+    assert_eq!(
+        error(one::inner()),
+        ("suite::method_caches::one::load", "suite::method_caches::one::inner::load")
+    );
 }
 
 /// A save follows a link, so a file has as many names as there are links to it.

@@ -13,8 +13,6 @@
 #![allow(clippy::cast_possible_truncation)] // there are few keys
 #![allow(clippy::print_stdout)] // seeds
 
-mod stage;
-
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::path::Path;
@@ -22,11 +20,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
+use crate::stage::{number_from_env, several_threads, until, within_limit};
 use async_cache::{AsyncCache, Builder, CacheBackend, DiskBackend, Eviction, LoadError, SavedEntry};
 use async_cache_disk::fake::FakeDisk;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
-use stage::{number_from_env, several_threads, until, within_limit};
 
 const KEYS: u64 = 6;
 const TASKS: u64 = 8;

@@ -6,15 +6,13 @@
 //! load, and the next, for ever. Now a caller for which a load had no result joins only loads of
 //! its own kind, and fences others to load with its own loader.
 
-mod stage;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use crate::stage::{Loads, on_both_runtimes, poll_once, until};
 use async_cache::{AsyncCache, BatchLoader, LoadError};
-use stage::{Loads, on_both_runtimes, poll_once, until};
 use tokio::task::JoinHandle;
 
 type Cache = AsyncCache<u32, u32>;

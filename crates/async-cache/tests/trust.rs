@@ -1,8 +1,6 @@
 //! A backup that others may have written gives an empty cache and a warning with the reason; and
 //! the effects of a secret and compression on a cache's lives.
 
-mod stage;
-
 use std::path::Path;
 
 use async_cache::{AsyncCache, BackupError, Compression, DiskBackend, DiskErrorKind, Secret};

@@ -1,14 +1,12 @@
 //! Warming up: which keys are loaded, how many at a time, and the state after a cancellation.
 
-mod stage;
-
 use std::future::{Future, IntoFuture};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::stage::{Loads, on_both_runtimes, poll_once, until};
 use async_cache::{AsyncCache, Clock, DiskBackend, LoadError};
-use stage::{Loads, on_both_runtimes, poll_once, until};
 
 type Cache = AsyncCache<u32, u32>;
 

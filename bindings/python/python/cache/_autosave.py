@@ -47,8 +47,8 @@ from ._warn import in_words
 from .errors import CacheError
 
 if TYPE_CHECKING:
+    from ._native import Cache
     from ._persistence import Persistence
-    from .async_cache import AsyncCache
 
 _log = logging.getLogger("cache")
 
@@ -64,7 +64,7 @@ class Plan:
 
     def __init__(
         self,
-        cache: AsyncCache,
+        cache: Cache,
         persistence: Persistence,
         every: float | None,
         changes: int | None,
@@ -104,7 +104,7 @@ class Plan:
         look = math.inf if self._changes is None else now + _LOOK_EVERY
         return max(min(look, self._not_before if self._failures else self._due), self._not_before)
 
-    def _save(self, cache: AsyncCache, now: float) -> None:
+    def _save(self, cache: Cache, now: float) -> None:
         if self._every is not None:
             self._due = now + self._every
         try:
@@ -136,7 +136,7 @@ class Plan:
         except BaseException as error:  # would end the last saves of other caches
             _log.warning("a cache could not be saved at exit: %s", _say(error))
 
-    def _save_last(self, cache: AsyncCache) -> None:
+    def _save_last(self, cache: Cache) -> None:
         if self._at_exit:
             self._persistence.save(cache, _log.warning)
 
@@ -277,7 +277,7 @@ _saver = Saver()
 
 
 def plan(
-    cache: AsyncCache, persistence: Persistence, every: float | None, changes: int | None, at_exit: bool
+    cache: Cache, persistence: Persistence, every: float | None, changes: int | None, at_exit: bool
 ) -> None:
     """Registers a cache for automatic saves."""
     _saver.add(Plan(cache, persistence, every, changes, at_exit, time.monotonic()))

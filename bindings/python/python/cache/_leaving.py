@@ -23,8 +23,8 @@ from ._warn import in_words, warn
 from .errors import CacheError
 
 if TYPE_CHECKING:
+    from ._native import Cache
     from ._persistence import Persistence
-    from .async_cache import AsyncCache
 
 _log = logging.getLogger("cache")
 
@@ -57,7 +57,7 @@ class giving_way_to:  # noqa: N801 # it is used as a function
         return True
 
 
-async def save_in_thread(cache: AsyncCache, persistence: Persistence) -> None:
+async def save_in_thread(cache: Cache, persistence: Persistence) -> None:
     """Saves in a thread of the event loop. Exceptions of the save are raised."""
     remarks: list[str] = []
     is_awaited = True

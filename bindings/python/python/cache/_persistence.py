@@ -6,7 +6,6 @@ import functools
 import gc
 import math
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,9 +13,9 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, cast
 
-from . import _autosave
-from ._forks import ForkLock, run_holding
+from ._forks import ForkLock
 from ._native import Cache
+from ._turn import Turn
 from ._warn import in_words, warn
 from .backend import CacheBackend, DiskBackend
 from .errors import BackupError
@@ -29,55 +28,6 @@ _users: dict[str, weakref.WeakSet[Persistence]] = {}
 _users_lock = ForkLock()
 
 
-class _Turn(ForkLock):
-    """The right to save or load one cache."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Held while a save or load has the turn. (Otherwise a fork, or an exit about to save, has
-        # it.) A lock and not a flag, so that an interrupt does not leave it set: see `run_holding`.
-        self._taken = threading.Lock()
-
-    def take(self, work: Callable[[], None]) -> None:
-        """Runs a save or load; `BackupError` if this thread is already in the middle of a save or
-        load.
-        """
-        self.run(functools.partial(self._take, work))
-
-    def _take(self, work: Callable[[], None]) -> None:
-        if self._taken.locked():
-            raise BackupError("this thread is in the middle of a save or load of this very cache")
-        run_holding(self._taken, work)
-
-    def keep(self, work: Callable[[], None], patience: float) -> bool:
-        """Runs a function while no other thread saves or loads. Returns ``False`` without running
-        the function if another thread does not finish within `patience` seconds.
-        """
-        if self.is_mine():
-            work()
-            return True
-        is_kept = False
-        try:
-            try:
-                # No `return` here: an interrupt of a `return` is raised outside of the `try`.
-                if is_kept := self.acquire(patience):
-                    work()
-            finally:
-                self._give_back()
-        finally:
-            # Once more, for an interrupt of the line above.
-            self._give_back()
-        return is_kept
-
-    def _give_back(self) -> None:
-        if self.is_mine():
-            self.release()
-
-    def renew(self) -> None:
-        super().renew()
-        self._taken = threading.Lock()
-
-
 class Persistence:
     """The backup of one cache.
 
@@ -86,7 +36,18 @@ class Persistence:
     version tag.
     """
 
-    def __init__(self, backend: CacheBackend, scope: str = "", function: Any = None) -> None:
+    def __init__(
+        self,
+        backend: CacheBackend,
+        scope: str = "",
+        function: Any = None,
+        *,
+        after_turn: Callable[[], None],
+        after_save: Callable[[], None],
+    ) -> None:
+        """`after_turn` is called after every save and load, `after_save` after every save, whether
+        it succeeded or not.
+        """
         if not isinstance(backend, CacheBackend):
             raise TypeError(
                 f"a backup is a DiskBackend, or another CacheBackend, not {type(backend).__qualname__}"
@@ -94,11 +55,13 @@ class Persistence:
         self.backend = backend
         self._scope = scope
         self._function = function
+        self._after_turn = after_turn
+        self._after_save = after_save
         self._set_aside = False
         self._told_of_locks = False
         # One save or load at a time. Re-entrant, so that a thread that re-enters (in a signal
         # handler, or in a backend that calls the cache) gets an error instead of a deadlock.
-        self._turn = _Turn()
+        self._turn = Turn()
         # Whether the function was redefined since, and the file belongs to the new one.
         self._is_superseded = False
         # The cache's count of changes at the beginning of its last successful save.
@@ -190,7 +153,7 @@ class Persistence:
         try:
             return self._turn.keep(work, patience)
         finally:
-            _autosave.resume()
+            self._after_turn()
 
     def is_held_here(self) -> bool:
         """Whether this thread is in the middle of a save or load, or prevents others."""
@@ -214,8 +177,8 @@ class Persistence:
         try:
             self._turn.take(functools.partial(self._save_in_turn, cache, remarks.append))
         finally:
-            _autosave.resume()
-            _autosave.wake()
+            self._after_turn()
+            self._after_save()
         for remark in remarks:
             tell(remark)
 
@@ -311,7 +274,7 @@ class Persistence:
         try:
             self._turn.take(functools.partial(self._load_in_turn, cache))
         finally:
-            _autosave.resume()
+            self._after_turn()
 
     def _load_in_turn(self, cache: Cache) -> None:
         try:
@@ -349,7 +312,7 @@ class Persistence:
         if owner is not None:
             self._set_aside = True
             # After the file is set aside, others may save to the path too.
-            cache.share_file(backend._options)
+            cache.share_file(Path(backend._file), self._tag, backend._options)
             raise BackupError(
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"

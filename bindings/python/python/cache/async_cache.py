@@ -65,7 +65,7 @@ class AsyncCache(Cache):
         if is_saved_unasked:
             _autosave.check(autosave, autosave_changes, self.backup is not None)
         if self.backup is not None:
-            self._persist(Persistence(self.backup))
+            self._persist(Persistence(self.backup, after_turn=_autosave.resume, after_save=_autosave.wake))
         if is_saved_unasked:
             self._save_unasked(autosave, autosave_changes, save_at_exit)
 

@@ -116,7 +116,9 @@ def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[...,
     """Attaches a backup to the cache of a function. Returns the maker of the keys if the backend
     needs keys as objects.
     """
-    persistence = Persistence(backup, scope_of(function), function)
+    persistence = Persistence(
+        backup, scope_of(function), function, after_turn=_autosave.resume, after_save=_autosave.wake
+    )
     cache.backup = backup
     cache._persist(persistence)
     return None if persistence.is_native else functools.partial(_key_for_backend, function)

@@ -1,15 +1,15 @@
-//! Calls of tools: what a function that was decorated with `AgentCache` returns.
+//! Calls of tools: the awaitables returned by functions decorated with `AgentCache`.
 //!
 //! Its states:
 //!
 //! | state | on `send` |
 //! |---|---|
-//! | new | looks where it is made (`frame`), asks the guard, if there is one, and then is a call of the function that keeps the results there; uncached if there is none |
-//! | served | a hit whose result has to be compared with those of the same call before it: does that, and returns it |
-//! | running | passes on to what it has become; when that is done, notes what came of it |
+//! | new | determines its place (`frame`), asks the guard, if any, and then becomes a call of the function that keeps the results there; uncached if there is none |
+//! | served | a hit whose result must be compared with the results of the same call before: compares and returns it |
+//! | running | passes the value on to the inner call; when the inner call is done, records its outcome |
 //! | done | |
 //!
-//! A hit goes through [`Coroutine::send_fast`] alone. A call that the guard refuses is never made.
+//! A hit goes through [`Coroutine::send_fast`] alone. A call refused by the guard is never made.
 
 use std::ffi::CStr;
 
@@ -23,11 +23,12 @@ use super::outcome::Outcome;
 use super::session::Session;
 use super::tool::{Counts, Scope, TOTAL, Tool};
 use crate::args::{Args, apply};
+use crate::ask::FunctionCall;
 use crate::awaitable;
 use crate::cache::{Cache, Hit};
-use crate::call::{Call, FunctionCall};
+use crate::call::Call;
 use crate::call_query::CallQuery;
-use crate::enter::{Entered, Joining};
+use crate::enter::{Asking, Entered};
 use crate::function::{Function, function};
 use crate::key::Query;
 use crate::plain::mix;
@@ -69,24 +70,24 @@ pub(crate) enum ToolCall {
     Done,
 }
 
-/// A call that the guard has let through.
+/// A call permitted by the guard.
 pub(crate) struct Watch {
     frame: Ref<Frame>,
     ticket: Ticket,
 }
 
-/// A call that takes more than a look.
+/// A call that needs more than a look-up.
 pub(crate) struct Running {
     inner: Inner,
     tool: Ref,
     session: Option<Ref<Session>>,
-    /// Whether hit or miss has been counted.
+    /// Whether a hit or miss has been counted.
     is_counted: bool,
     watch: Option<Watch>,
 }
 
 enum Inner {
-    /// Of the function that keeps the results.
+    /// A call of the function that keeps the results.
     Cached(Call),
     /// The iterator of the function's own awaitable.
     Uncached(Ref),
@@ -96,11 +97,11 @@ fn tool(function: &Function) -> &Tool {
     function.tool.as_ref().expect("only tools make these calls")
 }
 
-/// Names tool and arguments.
+/// Identifies tool and arguments.
 #[inline]
 fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &Args) -> u64 {
     let name = mix(u64::from(tool.number), query.hash());
-    // Python has one hash for -1 and -2.
+    // Python has the same hash for -1 and -2.
     let is_minus_one = |arg: &Ref| {
         let arg = arg.bind(py);
         (arg.is_exact_instance_of::<PyInt>() && arg.extract::<i64>().is_ok_and(|number| number == -1))
@@ -111,7 +112,7 @@ fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &Args) -> u64 
     which.fold(name, |name, (at, _)| mix(name, at as u64))
 }
 
-/// Counts for a tool, the session that it is called in, and the process.
+/// Counts an event for a tool, for the session of the call, and for the process.
 #[inline]
 fn count(py: Python<'_>, tool: &Tool, session: Option<&Bound<'_, Session>>, add: impl Fn(&mut Counts)) {
     add(&mut tool.counts.borrow(py));
@@ -157,7 +158,7 @@ impl ToolCall {
         self.step(py, py.None().bind(py))
     }
 
-    /// Asks the guard. `Err`: the call is not made, and this is what it returns.
+    /// Asks the guard. `Err`: the call is not made, and returns this result.
     fn watch<'py>(
         py: Python<'py>,
         call: &FunctionCall,
@@ -183,14 +184,9 @@ impl ToolCall {
             if !here.alarm(py, guard, alarm, &asked, false)? {
                 let mut cached = None;
                 if target.is_some() {
-                    let entered = Cache::enter(
-                        keeper.cache.bind(py),
-                        &query,
-                        None,
-                        Ttl::Default,
-                        true,
-                        Joining::Allowed,
-                    )?;
+                    let mut asking = Asking::uncounted();
+                    let cache = keeper.cache.bind(py);
+                    let entered = Cache::enter(cache, &query, None, Ttl::Default, &mut asking)?;
                     if let Entered::Served(value) = entered {
                         cached = Some(value);
                     }
@@ -420,7 +416,7 @@ impl Coroutine for ToolCall {
 
     fn abandon(&mut self, py: Python<'_>) {
         match std::mem::replace(self, Self::Done) {
-            // It warns that it was never awaited.
+            // Warns that the call was never awaited.
             Self::New(call) => Call::of(call).abandon(py),
             Self::Running(mut running) => {
                 if let Inner::Cached(call) = &mut running.inner {

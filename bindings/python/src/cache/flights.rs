@@ -1,11 +1,12 @@
-//! How flights end: with a value that is stored, with a value that is not, or without a value.
+//! The ends of flights: with a value that is stored, with a value that is not stored, or without a
+//! value.
 
 use std::time::Duration;
 
 use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
 use async_cache_core::shard::Finished;
-use async_cache_core::time::{Now, Time};
+use async_cache_core::time::Time;
 use pyo3::prelude::*;
 
 use super::Cache;
@@ -15,7 +16,8 @@ use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
 impl Cache {
-    /// Ends a flight whose load does not go on. `Err`: an interrupt, and it has ended all the same.
+    /// Ends a flight whose load does not continue. `Err`: an interrupt; the flight has ended
+    /// nevertheless.
     pub(crate) fn abandon(
         &self,
         py: Python<'_>,
@@ -25,7 +27,7 @@ impl Cache {
     ) -> PyResult<()> {
         let ended = if room.get().is_inherited(py) {
             // The parent's load has not failed: it goes on in the parent.
-            self.state.borrow(py).core.finish_without_storing(flight, Duration::ZERO)
+            self.state.borrow(py).tiered.shard.finish_without_storing(flight, Duration::ZERO)
         } else {
             self.fail(py, flight, Duration::ZERO)
         };
@@ -36,7 +38,7 @@ impl Cache {
 
     /// Ends a flight without a value.
     pub(crate) fn fail(&self, py: Python<'_>, flight: FlightId, took: Duration) -> Option<(Ref, Ref<Room>)> {
-        self.state.borrow(py).core.fail(flight, took)
+        self.state.borrow(py).tiered.shard.fail(flight, took)
     }
 
     /// Ends a flight with a value that is not stored.
@@ -46,20 +48,25 @@ impl Cache {
         flight: FlightId,
         took: Duration,
     ) -> Option<(Ref, Ref<Room>)> {
-        self.state.borrow(py).core.finish_without_storing(flight, took)
+        self.state.borrow(py).tiered.shard.finish_without_storing(flight, took)
     }
 
-    /// Ends a flight with a value, for a load that began at `started` and returned at `now`.
+    /// Ends a flight with a value, which is stored for `ttl` unless the flight was fenced.
     pub(crate) fn land(
         &self,
         py: Python<'_>,
         flight: FlightId,
         query: &impl Query,
         (value, ttl): (Ref, Ttl),
-        (started, now): (Time, Time),
+        (started, ended): (Time, Time),
     ) -> PyResult<Option<Finished<Ref, Ref, Ref<Room>>>> {
-        let (mut state, at) = self.address(py, query)?;
-        let fetched = Fetched::loaded(value, ttl.deadline(state.default_ttl, || now));
-        Ok(state.core.land(flight, at, fetched, now.since(started), Now::without_wall(now)))
+        loop {
+            let probed = self.probe(py, query)?;
+            let (mut state, found) = self.locate(py, query)?;
+            let Ok(at) = state.tiered.shard.admit(found, probed) else { continue };
+            let fetched = Fetched::loaded(value, ttl.deadline(state.default_ttl, || ended));
+            let now = super::now(ended, &self.tier);
+            return Ok(state.tiered.shard.land(flight, at, fetched, ended.since(started), now));
+        }
     }
 }

@@ -276,7 +276,8 @@ fn vectorcall_method<'py>(
     }
 }
 
-/// Drops the last reference to an object: finalizers and callbacks of weak references are Python code.
+/// Drops the last reference to an object: finalizers and callbacks of weak references are Python
+/// code.
 ///
 /// # Safety
 /// The thread is attached, and the caller owns the reference.

@@ -1,14 +1,14 @@
-//! Classes that this module makes, and the slots that all of their objects have alike.
+//! Classes made by this module, and the slots common to all of their objects.
 //!
-//! An object of such a class is an [`Object`]: a head for the interpreter, and a body, which is a value
-//! of Rust. Rules:
+//! An object of these classes is an [`Object`]: a head for the interpreter, and a body, which is a
+//! value of Rust. Rules:
 //!
 //! 1. the body is initialised from creation to the end of `dealloc` and never changes;
-//! 2. an object is off the collector's lists before its body is dropped, so that no visit sees a body
-//!    that is half gone. The object's reference to its class is given back last;
-//! 3. the collector takes away the `__dict__` of an object and nothing else. The circles of references
-//!    that a body is part of go through objects with a `tp_clear` of their own;
-//! 4. a class and the tables that the class points to live as long as the process.
+//! 2. an object is removed from the collector's lists before its body is dropped, so that no visit
+//!    sees an incomplete body. The object's reference to its class is released last;
+//! 3. the collector clears the `__dict__` of an object and nothing else. Circles of references
+//!    through a body also go through objects with a `tp_clear` of their own;
+//! 4. a class and the tables to which the class points live as long as the process.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
@@ -23,8 +23,8 @@ use pyo3::types::PyType;
 use super::Ref;
 use super::visit::{self, Visit};
 
-/// Where the class is kept whose objects have the body `B`: one place for each body, so that the class
-/// of an object tells the body.
+/// The place for the class of objects with the body `B`: one place for each body, so that the class
+/// of an object determines the body.
 pub(crate) struct Class<B>(PyOnceLock<Py<PyType>>, PhantomData<fn(B) -> B>);
 
 impl<B> Class<B> {
@@ -52,7 +52,7 @@ pub(super) struct Object<B> {
     body: ManuallyDrop<B>,
 }
 
-/// Where the fields of an [`Object`] are, for the tables of its class.
+/// The offsets of the fields of an [`Object`], for the tables of its class.
 pub(super) struct Offsets<B>(PhantomData<B>);
 
 impl<B> Offsets<B> {
@@ -72,7 +72,8 @@ pub(super) unsafe fn make<B>(
     vectorcall: ffi::vectorcallfunc,
     body: B,
 ) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: the class has the size of `Object<B>`; every field is written before anything sees the object.
+    // SAFETY: the class has the size of `Object<B>`; every field is written before other code sees
+    // the object.
     unsafe {
         let object = ffi::PyObject_GC_New::<ffi::PyObject>(class);
         if object.is_null() {
@@ -92,23 +93,33 @@ pub(super) unsafe fn make<B>(
 #[inline]
 pub(super) fn body_of<'a, B>(class: &Class<B>, object: &'a Bound<'_, PyAny>) -> Option<&'a B> {
     let class = class.0.get(object.py())?;
-    // SAFETY: the class is checked, and is the class of `B`'s objects only. The body is there as long as the object
-    // (rule 1).
-    object.get_type().is(class).then(|| unsafe { body(object.as_ptr()) })
+    // SAFETY: the class is checked, and is the class of `B`'s objects only. The body exists as long
+    // as the object (rule 1).
+    is_exactly(object, class).then(|| unsafe { body(object.as_ptr()) })
 }
 
-/// The body of an object that a slot was called with.
+/// Whether an object has the given class. `get_type` would count a reference to the class, and from
+/// Python 3.12 on a count that is written (in half its width) and read again at once makes the
+/// processor wait.
+#[inline]
+pub(super) fn is_exactly(object: &Bound<'_, PyAny>, class: &Py<PyType>) -> bool {
+    // SAFETY: attached, and the object is alive.
+    let found = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    std::ptr::eq(found, class.as_ptr().cast())
+}
+
+/// The body of the object passed to a slot.
 ///
 /// # Safety
 /// The object has the body `B`, and lives as long as the reference is used.
 #[inline]
 pub(super) unsafe fn body<'a, B>(object: *mut ffi::PyObject) -> &'a B {
-    // SAFETY: as the caller says; rule 1.
+    // SAFETY: promised by the caller; rule 1.
     unsafe { &(*object.cast::<Object<B>>()).body }
 }
 
-/// What a class is made of. The slots, and the functions in the tables, have the signatures that the interpreter
-/// calls them with.
+/// The parts of a class. The slots, and the functions in the tables, have the signatures with which
+/// the interpreter calls them.
 pub(super) struct Blueprint {
     name: &'static CStr,
     size: usize,
@@ -133,7 +144,8 @@ impl Blueprint {
         }
     }
 
-    /// Of a class whose objects are an [`Object`] with the body `B`: known to the collector, and called by vectorcall.
+    /// Of a class whose objects are an [`Object`] with the body `B`: known to the collector, and
+    /// called by vectorcall.
     pub(super) fn of_object<B: Visit>(name: &'static CStr, flags: std::ffi::c_ulong) -> Self {
         Self::new::<Object<B>>(name, ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_HAVE_VECTORCALL | flags)
             .slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void)
@@ -172,7 +184,7 @@ impl Blueprint {
         self
     }
 
-    /// The `__dict__`, at the place that `__dictoffset__` says.
+    /// The `__dict__`, at the offset given by `__dictoffset__`.
     pub(super) fn dict(mut self) -> Self {
         self.attributes.push(ffi::PyGetSetDef {
             name: c"__dict__".as_ptr(),
@@ -203,8 +215,8 @@ impl Blueprint {
     /// Makes the class.
     ///
     /// # Safety
-    /// All functions have the signatures that their slots, flags and tables ask for; the fields are where the offsets
-    /// say, and of the types that the type codes say; the thread is attached.
+    /// All functions have the signatures required by their slots, flags and tables; the fields have
+    /// the given offsets and types; the thread is attached.
     pub(super) unsafe fn make(self, py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         let Self { name, size, flags, mut slots, mut members, mut attributes, mut methods } = self;
         // SAFETY: all zeros end these lists.
@@ -227,7 +239,8 @@ impl Blueprint {
             flags: u32::try_from(flags)?,
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: as the caller says; the slots end with a zero, and are copied; the layout begins with `PyObject`.
+        // SAFETY: promised by the caller; the slots end with a zero, and are copied; the layout
+        // begins with `PyObject`.
         unsafe {
             let class = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))?;
             Ok(class.cast_into_unchecked::<PyType>())
@@ -239,18 +252,20 @@ impl Blueprint {
 pub(super) trait Forward: Visit {
     /// The object whose attributes are shown.
     fn owner(&self) -> &Ref;
-    /// The object that has a certain attribute. `None`, for `__class__` only: the value is the object's own class.
+    /// The object with a certain attribute. `None`, for `__class__` only: the value is the object's
+    /// own class.
     fn owner_of(&self, _name: &CStr) -> Option<&Ref> {
         Some(self.owner())
     }
 }
 
-/// The getter of an attribute that is forwarded, whose name is in `closure`.
+/// The getter of a forwarded attribute, whose name is in `closure`.
 pub(super) unsafe extern "C" fn forward<B: Forward>(
     object: *mut ffi::PyObject,
     closure: *mut c_void,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached; the object has the body `B`; `closure` is the name, which `Blueprint::attribute` put there.
+    // SAFETY: attached; the object has the body `B`; `closure` is the name, stored by
+    // `Blueprint::attribute`.
     unsafe {
         let name = CStr::from_ptr(closure.cast_const().cast());
         match body::<B>(object).owner_of(name) {
@@ -260,12 +275,13 @@ pub(super) unsafe extern "C" fn forward<B: Forward>(
     }
 }
 
-/// `tp_getattro` of objects that forward all attributes which they lack.
+/// `tp_getattro` of objects that forward all missing attributes.
 pub(super) unsafe extern "C" fn forward_rest<B: Forward>(
     object: *mut ffi::PyObject,
     name: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: attached; the object has the body `B`; the exception is taken away if it is an `AttributeError` only.
+    // SAFETY: attached; the object has the body `B`; the exception is removed only if it is an
+    // `AttributeError`.
     unsafe {
         let own = ffi::PyObject_GenericGetAttr(object, name);
         if !own.is_null() || ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
@@ -315,7 +331,7 @@ unsafe extern "C" fn traverse<B: Visit>(
 
 unsafe extern "C" fn clear<B>(object: *mut ffi::PyObject) -> c_int {
     let this = object.cast::<Object<B>>();
-    // SAFETY: nothing can reach the object any more. Rule 3.
+    // SAFETY: the object is unreachable. Rule 3.
     unsafe {
         let dict = std::mem::replace(&mut (*this).dict, null_mut());
         ffi::Py_XDECREF(dict);

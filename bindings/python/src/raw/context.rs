@@ -1,5 +1,5 @@
-//! Context variables, through the interpreter's own functions: a load sets one, and every call that has to wait
-//! reads one.
+//! Context variables, through the interpreter's own functions: a load sets one, and every call that
+//! has to wait reads one.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -17,8 +17,8 @@ impl ContextVar {
     /// Its value in the running context.
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let mut value = std::ptr::null_mut();
-        // SAFETY: attached; the object is a context variable, for nobody else makes a `ContextVar`; `value` is
-        // written to, a new reference or null.
+        // SAFETY: attached; the object is a context variable, for nobody else makes a `ContextVar`;
+        // `value` is written to, a new reference or null.
         let value = unsafe {
             if ffi::PyContextVar_Get(self.0.as_ptr(), std::ptr::null_mut(), &raw mut value) < 0 {
                 return Err(PyErr::fetch(py));
@@ -30,7 +30,8 @@ impl ContextVar {
 
     /// Sets it in the running context.
     pub(crate) fn set(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        // SAFETY: attached; both are alive, and `self` is a context variable; the token is a new reference.
+        // SAFETY: attached; both are alive, and `self` is a context variable; the token is a new
+        // reference.
         let token = unsafe {
             Bound::from_owned_ptr_or_err(value.py(), ffi::PyContextVar_Set(self.0.as_ptr(), value.as_ptr()))
         };

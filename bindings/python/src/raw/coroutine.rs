@@ -1,24 +1,28 @@
-//! Objects that are awaited as coroutines are, made to cost as little as possible.
+//! Objects awaited like coroutines, at the lowest possible cost.
 //!
-//! Owns the Python side of two types, the awaitable of a call and the driver of a load; what they do is
-//! safe code, behind [`Coroutine`]. The life of such an object:
+//! Owns the Python side of two types, the awaitable of a call and the driver of a load; their
+//! behaviour is safe code, behind [`Coroutine`]. The life of an object:
 //!
 //! | state | what moves it on |
 //! |---|---|
 //! | new | `send(None)` begins; `throw` and `close` end it; dropped, it warns that it was never awaited |
 //! | running | one of the calls below is on the stack; any other call is `ValueError` |
 //! | waiting | `send`, `throw`, `close`; dropped, it leaves what it waits for; another `await` is `RuntimeError` |
-//! | done | every further `send` or `throw` is `RuntimeError`; dropped, its memory goes to the free list |
+//! | done | every further `send` or `throw` is `RuntimeError`; dropped, it goes to the free list |
+//! | free | a call takes it from the free list: it is new again |
 //!
 //! Rules:
-//! 1. `body` is initialised from creation to the end of dealloc. `busy` is set while a method of the body
-//!    runs, and nothing else touches the body then: the only `&mut` is the one of that method;
-//! 2. the collector visits the body only while it is not busy. What a busy one holds is held by the stack,
-//!    too, so that it is alive anyway;
-//! 3. an object whose finalizer ran does not go to the free list: the interpreter notes that in its header,
-//!    and would not call the finalizer of its next life;
-//! 4. an object on the free list has no references and is not known to the collector, and keeps its reference to
-//!    its type, which never goes away.
+//! 1. `body` is initialised unless the object is free. `busy` is set while a method of the body
+//!    runs and while the object is free, and no other code accesses the body then: the only `&mut`
+//!    belongs to the running method;
+//! 2. the collector visits the body only while the object is not busy. The objects held by a busy
+//!    body are also held by the stack, so they are alive anyway;
+//! 3. an object whose finalizer ran does not go to the free list: the interpreter records the run
+//!    in the object's header, and would not call the finalizer of the object's next life;
+//! 4. a free object is a live one for the interpreter: the free list owns the only reference to it,
+//!    the collector knows it, and it holds nothing but its type. So neither taking nor returning
+//!    the object changes the collector's lists. `gc.get_objects` may return a second reference:
+//!    then the object is not taken, but left to the holder.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -34,44 +38,45 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 use super::calls::Invoke;
-use super::class::Blueprint;
+use super::class::{Blueprint, is_exactly};
 use super::visit::{self, Visit};
-use super::{Sent, attached, stop};
+use super::{Sent, attached, refcount, stop};
 use crate::errors::out_of_coroutine;
 
-/// What a coroutine-like object does.
+/// The behaviour of a coroutine-like object.
 pub(crate) trait Coroutine: Visit + Sized {
-    /// Its type's name.
+    /// The name of its type.
     const NAME: &'static CStr;
 
-    /// What it is called, as the name of a coroutine function.
+    /// The object's name, in the form of a coroutine function's name.
     fn name(&self, py: Python<'_>) -> String;
-    /// The coroutine that it drives, whose frame it shows as its own.
+    /// The coroutine that the object drives, and whose frame it shows as its own.
     fn inner<'py>(&self, _py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         None
     }
-    /// Whether it has ended.
+    /// Whether the object has ended.
     fn is_done(&self) -> bool;
-    /// Whether it has begun and not ended.
+    /// Whether the object has begun and not ended.
     fn is_waiting(&self) -> bool;
-    /// The first attempt, before `PyO3`'s bookkeeping is set up: must touch nothing but `Bound` and [`Ref`](super::Ref).
-    /// `None` if it takes more than that.
+    /// The first attempt, before `PyO3`'s bookkeeping is set up: must access nothing but `Bound`
+    /// and [`Ref`](super::Ref). `None` if the call needs more.
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>>;
     /// One step.
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>>;
-    /// An exception is raised where it waits.
+    /// Raises an exception at the point of waiting.
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>>;
-    /// Nobody wants it to go on.
+    /// The object is closed: no code wants it to continue.
     fn close(&mut self, py: Python<'_>) -> PyResult<()>;
-    /// It is dropped before it was done.
+    /// The object was dropped before it was done.
     fn abandon(&mut self, py: Python<'_>);
-    /// A step of it has panicked with this error, which its caller gets: others who wait for it must not wait for ever.
+    /// A step has panicked. The caller gets this error; other waiting callers must not wait for
+    /// ever.
     fn fail(&mut self, py: Python<'_>, error: &PyErr);
-    /// Where its type and its free list are.
+    /// The type and the free list.
     fn statics() -> &'static Statics;
 }
 
-/// The type of one kind of coroutine and the memory of those that are done.
+/// The type of one kind of coroutine, and its free list.
 pub(crate) struct Statics {
     class: PyOnceLock<Py<PyType>>,
     free: UnsafeCell<Free>,
@@ -84,7 +89,7 @@ struct Free {
     objects: [*mut ffi::PyObject; KEPT],
 }
 
-// SAFETY: the free list is touched by attached threads only (contract 1 of `raw`).
+// SAFETY: the free list is accessed by attached threads only (contract 1 of `raw`).
 unsafe impl Sync for Statics {}
 
 impl Statics {
@@ -98,8 +103,8 @@ struct Object<B> {
     base: ffi::PyObject,
     busy: bool,
     finalized: bool,
-    /// Whether `__await__` was called. Only then is it an iterator, so that `list(cache.get(key))` is an error, as
-    /// with a coroutine, and not an empty list.
+    /// Whether `__await__` was called. Only then is the object an iterator, so that
+    /// `list(cache.get(key))` is an error, as with a coroutine, and not an empty list.
     awaited: bool,
     body: ManuallyDrop<B>,
 }
@@ -109,47 +114,57 @@ pub(crate) fn new<B: Coroutine>(py: Python<'_>, body: B) -> PyResult<Bound<'_, P
     make(py, move || body)
 }
 
-/// Makes a coroutine-like object, with what `body` returns. Inlined, so that the body is made where it stays: moved
-/// there in wide steps, it would have to wait for the narrow writes of its fields, for longer than all else takes.
+/// Makes a coroutine-like object from the result of `body`. Inlined, so that the body is made in
+/// its final place: a move in wide steps would have to wait for the narrow writes of the body's
+/// fields, longer than everything else takes.
 #[inline(always)]
 #[allow(clippy::inline_always)] // see above
 pub(crate) fn make<B: Coroutine>(py: Python<'_>, body: impl FnOnce() -> B) -> PyResult<Bound<'_, PyAny>> {
-    let object = allocate::<B>(py)?;
-    // SAFETY: a fresh block of the right size, whose head is initialised and whose rest is not. Nobody sees the
-    // object before it is whole; should `body` panic, its memory is leaked.
+    let (object, origin) = allocate::<B>(py)?;
+    // SAFETY: the object has the right size, its head is initialised, and its body is not. Only the
+    // collector can also know the object, and the object is busy for it (rule 4) or unknown to it
+    // until the object is complete. If `body` panics, the object is leaked.
     unsafe {
         let this = object.cast::<Object<B>>();
-        (&raw mut (*this).busy).write(false);
+        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
         (&raw mut (*this).finalized).write(false);
         (&raw mut (*this).awaited).write(false);
-        (&raw mut (*this).body).write(ManuallyDrop::new(body()));
-        ffi::PyObject_GC_Track(object.cast());
+        (&raw mut (*this).busy).write(false);
+        if let Origin::Memory = origin {
+            ffi::PyObject_GC_Track(object.cast());
+        }
         Ok(Bound::from_owned_ptr(py, object))
     }
 }
 
-/// The memory of an object, with one reference to it, and one to the type.
+/// The origin of a new object.
+#[derive(Clone, Copy)]
+enum Origin {
+    FreeList,
+    /// The collector does not know it yet.
+    Memory,
+}
+
+/// An object without a body, with one reference to it, and one to the type.
 #[inline]
-fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
-    let statics = B::statics();
-    let class = match statics.class.get(py) {
-        Some(class) => class.as_ptr().cast::<ffi::PyTypeObject>(),
-        None => class::<B>(py)?.as_ptr().cast(),
-    };
-    // SAFETY: attached, so nobody else touches the free list.
-    let free = unsafe { &mut *statics.free.get() };
-    let object = if free.len > 0 {
-        free.len -= 1;
-        let object = free.objects[free.len];
-        // SAFETY: rule 4: the block was a finished object of this type, without references, and holds its
-        // reference to the type; the first reference makes it a live one again.
-        unsafe { ffi::Py_INCREF(object) };
-        object
-    } else {
-        // SAFETY: the type is ready and has the size of `Object<B>`.
-        unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) }
-    };
-    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok(object) }
+fn allocate<B: Coroutine>(py: Python<'_>) -> PyResult<(*mut ffi::PyObject, Origin)> {
+    // SAFETY: attached, so no other thread accesses the free list, which holds live objects of this
+    // type. Rule 4: from now on the list's reference is the caller's.
+    unsafe {
+        let free = &mut *B::statics().free.get();
+        if free.len > 0 {
+            free.len -= 1;
+            let object = free.objects[free.len];
+            if ffi::Py_REFCNT(object) == 1 {
+                return Ok((object, Origin::FreeList));
+            }
+            ffi::Py_DECREF(object);
+        }
+    }
+    let class = class::<B>(py)?.as_ptr().cast::<ffi::PyTypeObject>();
+    // SAFETY: the type is ready and has the size of `Object<B>`.
+    let object = unsafe { ffi::PyObject_GC_New::<ffi::PyObject>(class) };
+    if object.is_null() { Err(PyErr::fetch(py)) } else { Ok((object, Origin::Memory)) }
 }
 
 /// The Python type, made at its first use.
@@ -173,7 +188,8 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         .attribute(c"__qualname__", name_getter::<B>)
         .attribute(c"cr_running", running_getter::<B>)
         .attribute(c"cr_suspended", suspended_getter::<B>)
-        // There is no frame of Python's but that of a coroutine inside, which shows where it hangs.
+        // There is no Python frame except the frame of an inner coroutine, which shows where the
+        // object hangs.
         .attribute(c"cr_frame", inner_getter::<B>)
         .attribute(c"cr_await", inner_getter::<B>)
         .attribute(c"cr_code", inner_getter::<B>)
@@ -184,16 +200,17 @@ fn make_class<B: Coroutine>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     unsafe { blueprint.make(py) }
 }
 
-/// Runs `work` on the body, unless it is running already.
+/// Runs `work` on the body, unless a method is already running.
 fn with<B: Coroutine, R>(
     py: Python<'_>,
     object: *mut ffi::PyObject,
     work: impl FnOnce(&mut B) -> PyResult<R>,
 ) -> PyResult<R> {
     let this = object.cast::<Object<B>>();
-    // SAFETY: the slots of this type are called with objects of this type. Rule 1: `busy` keeps every other
-    // access away as long as the `&mut` lives; it is reset whatever happens, for panics are caught here.
-    // `object` is kept alive by a reference of our own, for `work` may drop the last one of others.
+    // SAFETY: the slots of this type are called with objects of this type. Rule 1: `busy` prevents
+    // every other access as long as the `&mut` lives, and is always reset, because panics are
+    // caught here. `object` is kept alive by our own reference, because `work` may drop the last
+    // one of others.
     unsafe {
         if (*this).busy {
             return Err(PyValueError::new_err("coroutine already executing"));
@@ -212,10 +229,11 @@ fn with<B: Coroutine, R>(
     }
 }
 
-/// Runs `work` on the body of such an object; `None` if it runs already, or the object is another one.
+/// Runs `work` on the body of an object; `None` if a method is already running, or the object has
+/// another type.
 pub(crate) fn on<B: Coroutine, R>(object: &Bound<'_, PyAny>, work: impl FnOnce(&mut B) -> R) -> Option<R> {
     let class = B::statics().class.get(object.py())?;
-    if !object.get_type().is(class) {
+    if !is_exactly(object, class) {
         return None;
     }
     with::<B, _>(object.py(), object.as_ptr(), |body| Ok(work(body))).ok()
@@ -274,13 +292,13 @@ unsafe extern "C" fn repr_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut
     })
 }
 
-/// The attribute of the coroutine inside whose name is in `closure`, or `None`.
+/// An attribute of the inner coroutine, or `None`. The name of the attribute is in `closure`.
 unsafe extern "C" fn inner_getter<B: Coroutine>(
     object: *mut ffi::PyObject,
     closure: *mut c_void,
 ) -> *mut ffi::PyObject {
     attached(|py| {
-        // SAFETY: `closure` is the attribute's name, which `Blueprint::attribute` put there.
+        // SAFETY: `closure` is the attribute's name, stored by `Blueprint::attribute`.
         let name = unsafe { CStr::from_ptr(closure.cast_const().cast()) };
         let inner = with::<B, _>(py, object, |body| Ok(body.inner(py))).ok().flatten();
         let value = inner.and_then(|inner| inner.getattr(name.to_str().ok()?).ok());
@@ -288,12 +306,12 @@ unsafe extern "C" fn inner_getter<B: Coroutine>(
     })
 }
 
-/// Rule 1: the body is looked at only while no method of it runs.
+/// Rule 1: the body is read only while no method of the body runs.
 ///
 /// # Safety
 /// `this` is alive, and the thread is attached.
 unsafe fn is_waiting<B: Coroutine>(this: *mut Object<B>) -> bool {
-    // SAFETY: as the caller says; not busy, so there is no `&mut` to the body.
+    // SAFETY: promised by the caller; not busy, so there is no `&mut` to the body.
     unsafe { !(*this).busy && (*this).body.is_waiting() }
 }
 
@@ -307,7 +325,8 @@ unsafe extern "C" fn await_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mu
             return null_mut();
         }
         (*this).awaited = true;
-        ffi::Py_NewRef(object)
+        refcount::add(object);
+        object
     }
 }
 
@@ -328,7 +347,7 @@ unsafe extern "C" fn send_slot<B: Coroutine>(
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: attached; the object is of this type; `result` can be written to.
+    // SAFETY: attached; the object is of this type; `result` is writable.
     unsafe {
         if let Some(value) = fast::<B>(Python::assume_attached(), object) {
             result.write(value.into_ptr());
@@ -352,7 +371,7 @@ unsafe extern "C" fn send_slot<B: Coroutine>(
     }
 }
 
-/// What `send`, `throw` and `__next__` give to Python: a returned value is a `StopIteration`.
+/// The result of `send`, `throw` and `__next__` for Python: a returned value is a `StopIteration`.
 fn to_python(sent: PyResult<Sent<'_>>, py: Python<'_>) -> *mut ffi::PyObject {
     match sent {
         Ok(Sent::Yield(value)) => value.into_ptr(),
@@ -367,14 +386,14 @@ fn to_python(sent: PyResult<Sent<'_>>, py: Python<'_>) -> *mut ffi::PyObject {
     }
 }
 
-/// The first attempt at an object that waits for nobody; `None` if it takes more.
+/// The first attempt at an object that is not waiting; `None` if the call needs more.
 ///
 /// # Safety
 /// The object is alive and of this type, and the thread is attached.
 #[inline]
 unsafe fn fast<B: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) -> Option<Bound<'_, PyAny>> {
     let this = object.cast::<Object<B>>();
-    // SAFETY: as the caller says. Rule 1: `busy` keeps every other access away from the body.
+    // SAFETY: promised by the caller. Rule 1: `busy` prevents every other access to the body.
     unsafe {
         if (*this).busy {
             return None;
@@ -386,14 +405,18 @@ unsafe fn fast<B: Coroutine>(py: Python<'_>, object: *mut ffi::PyObject) -> Opti
     }
 }
 
-/// From 3.12 on this is what `await` calls, and not `send_slot`.
+/// From 3.12 on `await` calls this function instead of `send_slot`.
 unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: attached; the object is of this type.
     unsafe {
         if let Some(value) = fast::<B>(Python::assume_attached(), object) {
             // A null without an exception is a `StopIteration` with `None`.
             if !value.is_none() {
-                stop::raise_fast(value.as_borrowed());
+                // `await f(x)` holds the only reference, so only the interpreter gets the
+                // exception.
+                let context =
+                    if ffi::Py_REFCNT(object) == 1 { stop::Context::None } else { stop::Context::Handled };
+                stop::raise_fast(value.as_borrowed(), context);
             }
             return null_mut();
         }
@@ -417,7 +440,7 @@ unsafe extern "C" fn throw_method<B: Coroutine>(
     args: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     attached(|py| {
-        // SAFETY: `METH_VARARGS` gives a tuple, alive for the call.
+        // SAFETY: `METH_VARARGS` passes a tuple, alive for the call.
         let args = unsafe { Bound::from_borrowed_ptr(py, args) };
         let thrown = thrown(py, &args).and_then(|error| {
             with::<B, _>(py, object, |body| {
@@ -469,14 +492,14 @@ unsafe extern "C" fn close_method<B: Coroutine>(
 
 unsafe extern "C" fn finalize<B: Coroutine>(object: *mut ffi::PyObject) {
     let this = object.cast::<Object<B>>();
-    // SAFETY: the object is of this type, and nobody but the caller refers to it, so it is not busy.
+    // SAFETY: the object is of this type, and only the caller refers to it, so it is not busy.
     unsafe {
         (*this).finalized = true;
         if (*this).busy || (*this).body.is_done() {
             return;
         }
         attached(|py| {
-            // An exception that is on its way must not be lost.
+            // A pending exception must not be lost.
             let pending = PyErr::take(py);
             let abandoned = with::<B, _>(py, object, |body| {
                 body.abandon(py);
@@ -494,21 +517,52 @@ unsafe extern "C" fn finalize<B: Coroutine>(object: *mut ffi::PyObject) {
 
 unsafe extern "C" fn dealloc<B: Coroutine>(object: *mut ffi::PyObject) {
     let this = object.cast::<Object<B>>();
-    // SAFETY: called once, when the last reference is gone. The finalizer may bring the object back to life,
-    // which ends the call. Afterwards it is taken off the collector's lists before its body is dropped, so
-    // that nobody sees it half gone; the type's reference, which each object holds, goes last, or stays (rule 4).
+    // SAFETY: called when the last reference is gone. A busy object is a free one (rule 1) given up
+    // by the list, because the caller of a running method has a reference. The finalizer may bring
+    // the object back to life, which ends the call.
     unsafe {
-        if !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+        let is_free = (*this).busy;
+        if !is_free && !(*this).body.is_done() && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return;
         }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        ManuallyDrop::drop(&mut (*this).body);
+        // Rule 3.
+        if (*this).finalized || (*B::statics().free.get()).len >= KEPT {
+            ffi::PyObject_GC_UnTrack(object.cast());
+            if !is_free {
+                ManuallyDrop::drop(&mut (*this).body);
+            }
+            return free_memory(object);
+        }
+        // Rule 4: alive again before the body is dropped, because dropping may run Python code and
+        // the collector.
+        refcount::revive(object);
+        (*this).busy = true;
+        if !is_free {
+            ManuallyDrop::drop(&mut (*this).body);
+        }
         let free = &mut *B::statics().free.get();
-        if free.len < KEPT && !(*this).finalized {
+        if free.len < KEPT {
             free.objects[free.len] = object;
             free.len += 1;
-            return;
+        } else if ffi::Py_REFCNT(object) == 1 {
+            // Python code run by the drop has filled the list.
+            ffi::PyObject_GC_UnTrack(object.cast());
+            free_memory(object);
+        } else {
+            ffi::Py_DECREF(object);
         }
+    }
+}
+
+/// Frees an object without a body that is unknown to the collector.
+///
+/// # Safety
+/// The thread is attached, and the caller holds the only reference to the object.
+#[cold]
+unsafe fn free_memory(object: *mut ffi::PyObject) {
+    // SAFETY: promised by the caller; the reference to the type, which each object holds, is
+    // dropped last.
+    unsafe {
         let class = ffi::Py_TYPE(object);
         ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(class.cast());
@@ -521,8 +575,8 @@ unsafe extern "C" fn traverse<B: Coroutine>(
     argument: *mut c_void,
 ) -> c_int {
     let this = object.cast::<Object<B>>();
-    // SAFETY: the collector passes live objects of this type, and its own function and argument. Rule 2 keeps it off a
-    // body that is in use.
+    // SAFETY: the collector passes live objects of this type, and its own function and argument. By
+    // rule 2 no visit reads a body in use.
     unsafe {
         let class = visit(ffi::Py_TYPE(object).cast(), argument);
         if class != 0 || (*this).busy {

@@ -1,15 +1,42 @@
-//! Returning a value from `__next__`: `StopIteration`, as cheaply as it can be had.
+//! `StopIteration`: how `__next__` returns a value.
 //!
-//! From Python 3.12 on, `await` resumes what is not a coroutine of the interpreter's own through `__next__`, and so
-//! gets its value inside of an exception. Made by a call, that takes longer than everything else that a hit does.
-//! Here it is an object of a subclass of ours, from a free list; the interpreter takes the value out of it at once,
-//! and drops it. Before 3.12 the interpreter makes no object at all, and nothing of this is used.
+//! Up to Python 3.11 `await` resumes an awaitable through `am_send`, which returns the value
+//! without an exception, so a hit uses nothing of this file. From Python 3.12 on the `SEND`
+//! instruction uses a shortcut for the interpreter's own coroutines and generators, and calls
+//! `tp_iternext` of every other type; `am_send` is left to `PyIter_Send`, which `asyncio.Task`
+//! calls. A hit must therefore raise a `StopIteration`; `SEND` takes `value` out of the exception
+//! and drops the exception at once. No flag and no slot of a type changes this behaviour.
 //!
-//! Invariants:
-//! 1. the class has the size of [`ffi::PyStopIterationObject`], so its fields are where that says. That is checked
-//!    when the class is made; if it is not so, exceptions are made by calls;
-//! 2. what is on the free list has no references, is unknown to the collector, and its fields are null. Making it an
-//!    object again sets `args`, which the interpreter does not expect to be null, and `value`.
+//! Making an exception costs more than the rest of a hit. So one exception, the *spare*, is raised
+//! again and again. Its class is a subclass of `StopIteration` whose only addition is the
+//! deallocator:
+//!
+//! | state | references | what ends the state |
+//! |---|---|---|
+//! | raised | from the interpreter, a tracer or a user | the last reference is dropped: the deallocator runs |
+//! | raised | those of the interpreter, a tracer or a user | the last reference is dropped: the deallocator runs |
+//! | dead | none | unchanged by others: it is the spare again; otherwise, or if there is a spare: freed |
+//!
+//! 1. The class has the size of [`ffi::PyStopIterationObject`], so its fields have the same
+//!    offsets. `make_class` checks the size. If the size differs, every exception is made by a
+//!    call.
+//! 2. The spare holds nothing: `args` is empty, every other field is null. So neither a value nor a
+//!    handled exception lives longer than the exception raised with it. The collector may find the
+//!    spare, alive and complete.
+//! 3. A raised exception is owned by its holders alone. A user who keeps the exception owns it for
+//!    good, a cycle through the exception is collected, and a hit in the meantime (by a tracer, by
+//!    another thread, inside a finalizer) finds no spare and makes its own exception.
+//! 4. The spare is raised only if `SPARE` has the only reference: `gc.get_objects` may have
+//!    returned another one.
+//! 5. The deallocator keeps an exception only if it is clean: `args` is the empty tuple, and there
+//!    are no traceback, cause, notes and attributes. `value` and `__context__` are taken out.
+//! 6. The deallocator makes the exception the spare before dropping `value` and `__context__`,
+//!    because the drops may run Python code, which may hit again.
+//! 7. `__context__` is the exception being handled, as with every raised exception. Finding the
+//!    handled exception takes a twentieth of a hit, so the step is skipped where only the `SEND`
+//!    instruction gets the exception.
+//! The interpreter's lock guards `SPARE` (contract 1 of `raw`). Subinterpreters and free-threaded
+//! builds are refused when the module is imported.
 
 use pyo3::Borrowed;
 use pyo3::ffi;
@@ -17,8 +44,8 @@ use pyo3::prelude::*;
 
 /// Raises `StopIteration` with a value, made by a call: for calls from Python code.
 pub(super) fn raise(value: Borrowed<'_, '_, PyAny>) {
-    // SAFETY: attached, as the value says. `PyErr_SetObject` takes a tuple for arguments, and an exception for
-    // what is raised; around these the exception is made by a call.
+    // SAFETY: attached, because there is a `value`. `PyErr_SetObject` takes a tuple for arguments,
+    // and an exception for the exception to raise; for these two the exception is made by a call.
     unsafe {
         let class = ffi::PyExc_StopIteration;
         if ffi::PyTuple_Check(value.as_ptr()) == 0 && ffi::PyExceptionInstance_Check(value.as_ptr()) == 0 {
@@ -33,8 +60,20 @@ pub(super) fn raise(value: Borrowed<'_, '_, PyAny>) {
     }
 }
 
+/// The value of the exception's `__context__`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Context {
+    /// The exception being handled, if there is one.
+    Handled,
+    /// Nothing, because no code reads it.
+    None,
+}
+
+/// Raises `StopIteration` with a value. Not called by frequent operations.
 #[cfg(not(Py_3_12))]
-pub(super) use raise as raise_fast;
+pub(super) fn raise_fast(value: Borrowed<'_, '_, PyAny>, _: Context) {
+    raise(value);
+}
 
 #[cfg(Py_3_12)]
 pub(super) use fast::raise_fast;
@@ -51,66 +90,99 @@ mod fast {
     use pyo3::sync::PyOnceLock;
     use pyo3::types::PyType;
 
+    use super::Context;
+    use crate::raw::refcount;
+
     type Object = ffi::PyStopIterationObject;
 
-    const KEPT: usize = 16;
-
-    struct Free {
-        len: usize,
-        objects: [*mut ffi::PyObject; KEPT],
+    struct Spare {
+        /// Null while the exception is raised, and before the first one was made.
+        exception: *mut Object,
+        /// The interpreter's only empty tuple. It lives as long as the interpreter.
+        no_args: *mut ffi::PyObject,
     }
 
-    struct FreeList(UnsafeCell<Free>);
+    struct Guarded(UnsafeCell<Spare>);
 
-    // SAFETY: touched by attached threads only (contract 1 of `raw`).
-    unsafe impl Sync for FreeList {}
+    // SAFETY: accessed by attached threads only (contract 1 of `raw`).
+    unsafe impl Sync for Guarded {}
 
-    static FREE: FreeList = FreeList(UnsafeCell::new(Free { len: 0, objects: [null_mut(); KEPT] }));
+    static SPARE: Guarded = Guarded(UnsafeCell::new(Spare { exception: null_mut(), no_args: null_mut() }));
 
-    /// `None` if the interpreter's exceptions are not laid out as expected.
+    /// `None` if the interpreter's exceptions are not laid out as expected (rule 1).
     static CLASS: PyOnceLock<Option<Py<PyType>>> = PyOnceLock::new();
 
     /// Raises `StopIteration` with a value.
     #[inline]
-    pub(in crate::raw) fn raise_fast(value: Borrowed<'_, '_, PyAny>) {
-        let Some(Some(class)) = CLASS.get(value.py()) else {
-            return raise_first(value);
-        };
-        // SAFETY: attached, so nobody else touches the free list. Invariants 1 and 2: whichever way the object was
-        // had, its head is initialised, and all its fields are written before anybody sees it.
+    pub(in crate::raw) fn raise_fast(value: Borrowed<'_, '_, PyAny>, context: Context) {
+        // SAFETY: attached, so no other thread accesses the spare, and nothing below runs Python
+        // code before `SPARE` is null. Rules 2 and 4: the exception is complete, and only `SPARE`
+        // refers to it.
         unsafe {
-            let free = &mut *FREE.0.get();
-            let class = class.as_ptr().cast::<ffi::PyTypeObject>();
-            let object = if free.len > 0 {
-                free.len -= 1;
-                ffi::PyObject_Init(free.objects[free.len], class)
-            } else {
-                ffi::PyObject_GC_New::<ffi::PyObject>(class)
-            };
+            let spare = &mut *SPARE.0.get();
+            let object = spare.exception;
+            if object.is_null() || ffi::Py_REFCNT(object.cast()) != 1 {
+                return raise_new(value, context);
+            }
+            spare.exception = null_mut();
+            raise_object(object, value, context);
+        }
+    }
+
+    /// # Safety
+    /// The thread is attached, the exception is complete, and the caller owns the reference to the
+    /// exception.
+    #[inline]
+    unsafe fn raise_object(object: *mut Object, value: Borrowed<'_, '_, PyAny>, context: Context) {
+        // SAFETY: promised by the caller. The field's old content is dropped after the field was
+        // written. Rule 7: the exception being handled is a different one, because the caller has
+        // the only reference to this one.
+        unsafe {
+            let old = std::mem::replace(&mut (*object).value, ffi::Py_NewRef(value.as_ptr()));
+            ffi::Py_XDECREF(old);
+            if context == Context::Handled {
+                let handled = ffi::PyErr_GetHandledException();
+                if !handled.is_null() {
+                    ffi::PyException_SetContext(object.cast(), handled);
+                }
+            }
+            ffi::PyErr_SetRaisedException(object.cast());
+        }
+    }
+
+    /// Makes an exception and raises it.
+    #[cold]
+    fn raise_new(value: Borrowed<'_, '_, PyAny>, context: Context) {
+        let py = value.py();
+        let class = match CLASS.get_or_try_init(py, || make_class(py)) {
+            Ok(Some(class)) => class.as_ptr().cast::<ffi::PyTypeObject>(),
+            Ok(None) => return super::raise(value),
+            Err(error) => return error.restore(py),
+        };
+        // SAFETY: attached. The class has the size and the fields of `Object` (rule 1), and every
+        // field is written before the collector sees the object.
+        unsafe {
+            let no_args = ffi::PyTuple_New(0);
+            let object = ffi::PyObject_GC_New::<ffi::PyObject>(class);
             if object.is_null() {
                 return;
             }
             let this = object.cast::<Object>();
             (&raw mut (*this).dict).write(null_mut());
-            (&raw mut (*this).args).write(ffi::PyTuple_New(0));
+            (&raw mut (*this).args).write(no_args);
             (&raw mut (*this).notes).write(null_mut());
             (&raw mut (*this).traceback).write(null_mut());
             (&raw mut (*this).context).write(null_mut());
             (&raw mut (*this).cause).write(null_mut());
             (&raw mut (*this).suppress_context).write('\0');
-            (&raw mut (*this).value).write(ffi::Py_NewRef(value.as_ptr()));
+            (&raw mut (*this).value).write(null_mut());
             ffi::PyObject_GC_Track(object.cast());
-            ffi::PyErr_SetRaisedException(object);
-        }
-    }
-
-    #[cold]
-    fn raise_first(value: Borrowed<'_, '_, PyAny>) {
-        let py = value.py();
-        match CLASS.get_or_try_init(py, || make_class(py)) {
-            Ok(Some(_)) => raise_fast(value),
-            Ok(None) => super::raise(value),
-            Err(error) => error.restore(py),
+            let spare = &mut *SPARE.0.get();
+            spare.no_args = no_args;
+            // Rule 4: a spare to which other code refers is left to that code.
+            let given_up = std::mem::replace(&mut spare.exception, null_mut());
+            ffi::Py_XDECREF(given_up.cast());
+            raise_object(this, value, context);
         }
     }
 
@@ -124,8 +196,8 @@ mod fast {
             flags: u32::try_from(ffi::Py_TPFLAGS_DEFAULT)?,
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: attached; the slot has its signature, and the list ends with a zero. A class that is as large as
-        // its base has the fields of the base.
+        // SAFETY: attached; the slot has its signature, and the list ends with a zero. Rule 1: a
+        // class with the size of its base has the fields of the base.
         unsafe {
             let base = ffi::PyExc_StopIteration;
             if (*base.cast::<ffi::PyTypeObject>()).tp_basicsize != size_of::<Object>().cast_signed() {
@@ -137,8 +209,39 @@ mod fast {
     }
 
     unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-        // SAFETY: called once, when the last reference is gone; off the collector's lists before its fields are
-        // dropped, which the base's `tp_clear` does, all of them. The class's reference is given back last.
+        // SAFETY: the interpreter calls this on an attached thread when the last reference is gone.
+        unsafe {
+            let this = object.cast::<Object>();
+            let spare = &mut *SPARE.0.get();
+            // Rule 5.
+            let is_clean = (*this).args == spare.no_args
+                && (*this).traceback.is_null()
+                && (*this).dict.is_null()
+                && (*this).notes.is_null()
+                && (*this).cause.is_null()
+                && (&raw const (*this).suppress_context).cast::<u8>().read() == 0;
+            if !is_clean || !spare.exception.is_null() {
+                return free(object);
+            }
+            // Rule 2.
+            let value = std::mem::replace(&mut (*this).value, null_mut());
+            let context = std::mem::replace(&mut (*this).context, null_mut());
+            // Rule 6. The new reference belongs to `SPARE`; the collector still knows the object.
+            refcount::revive(object);
+            spare.exception = this;
+            if !context.is_null() {
+                ffi::Py_DECREF(context);
+            }
+            ffi::Py_XDECREF(value);
+        }
+    }
+
+    /// # Safety
+    /// The thread is attached, and there is no reference to the object.
+    #[cold]
+    unsafe fn free(object: *mut ffi::PyObject) {
+        // SAFETY: promised by the caller. The object leaves the collector's lists before its fields
+        // are dropped by the base's `tp_clear`. The reference to the class is dropped last.
         unsafe {
             ffi::PyObject_GC_UnTrack(object.cast());
             let class = ffi::Py_TYPE(object);
@@ -146,13 +249,7 @@ mod fast {
             if let Some(clear) = (*base).tp_clear {
                 clear(object);
             }
-            let free = &mut *FREE.0.get();
-            if free.len < KEPT {
-                free.objects[free.len] = object;
-                free.len += 1;
-            } else {
-                ffi::PyObject_GC_Del(object.cast());
-            }
+            ffi::PyObject_GC_Del(object.cast());
             ffi::Py_DECREF(class.cast());
         }
     }

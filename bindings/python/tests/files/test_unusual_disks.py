@@ -147,7 +147,9 @@ def test_that_there_are_no_locks_is_said_once_and_only_where_saves_want_one(
 ) -> None:
     from cache import _native
 
-    persistence = Persistence(DiskBackend(path, merge=merge))
+    persistence = Persistence(
+        DiskBackend(path, merge=merge), after_turn=lambda: None, after_save=lambda: None
+    )
     told: list[str] = []
     cache: Any = WithoutLocks(_native.Cache())
     for _ in range(3):

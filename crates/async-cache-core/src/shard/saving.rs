@@ -1,5 +1,5 @@
-//! What saves that merge need of a shard: times of writing, and writes that no save has seen. The rules are in
-//! [`crate::ledger`].
+//! The parts of a shard for saves that merge: times of writing, and writes that no save has seen.
+//! The rules are in [`crate::ledger`].
 
 use super::{Shard, Stamp};
 use crate::ledger::{LostWrites, Outcome};
@@ -7,7 +7,7 @@ use crate::removed::Removed;
 use crate::time::Now;
 
 impl<K, V, T> Shard<K, V, T> {
-    /// Keeps the time of every write from now on. Entries that are there have [`Stamp::UNKNOWN`].
+    /// Keeps the time of every write from now on. Existing entries have [`Stamp::UNKNOWN`].
     pub fn keep_times(&mut self) {
         self.store.ledger_mut().keep_times();
     }
@@ -17,14 +17,15 @@ impl<K, V, T> Shard<K, V, T> {
         self.store.ledger().keeps_times()
     }
 
-    /// The stamp of a write that happens now, later than every write before it; [`Stamp::UNKNOWN`] if no times
-    /// are kept.
+    /// The stamp of a write that happens now, later than every write before; [`Stamp::UNKNOWN`] if
+    /// no times are kept.
     pub fn stamp(&mut self, now: Now) -> Stamp {
         self.store.ledger_mut().stamp(now)
     }
 
-    /// The stamp of a delete or a clear that happens now, for the caller to record; `None` if no times are kept.
-    /// Counts a change even if the key is not here, because another process may have the key.
+    /// The stamp of a delete or a clear that happens now, for the caller to record; `None` if no
+    /// times are kept. Counts a change even if the key is not here, because another process may
+    /// have the key.
     pub fn stamp_delete(&mut self, now: Now) -> Option<Stamp> {
         if !self.keeps_times() {
             return None;
@@ -38,9 +39,10 @@ impl<K, V, T> Shard<K, V, T> {
         self.store.ledger_mut().not_before(stamp);
     }
 
-    /// Starts a save of every entry now in the shard. Expired entries are reclaimed first, into `removed`.
-    /// Returns the lost writes, which the caller must record in the file. List the entries after this call or
-    /// under the same lock; record any listed entry that is then not written.
+    /// Starts a save of every entry now in the shard. Expired entries are reclaimed first, into
+    /// `removed`. Returns the lost writes, which the caller must record in the file. List the
+    /// entries after this call or under the same lock; record any listed entry that is then not
+    /// written.
     pub fn begin_save(&mut self, now: Now, removed: &mut Removed<K, V>) -> LostWrites<K> {
         let losses = self.store.ledger().losses();
         self.reclaim_all(now, removed);
@@ -49,13 +51,14 @@ impl<K, V, T> Shard<K, V, T> {
         self.store.ledger_mut().begin_save()
     }
 
-    /// Returns the lost writes, which the caller must record, when no save begins: a file is about to be opened.
-    /// To include the writes that have expired by now, call [`Shard::reclaim_all`] first.
+    /// Returns the lost writes, which the caller must record, without beginning a save: a file is
+    /// about to be opened. To include the writes that have expired by now, call
+    /// [`Shard::reclaim_all`] first.
     pub fn take_lost(&mut self) -> LostWrites<K> {
         self.store.ledger_mut().take_lost()
     }
 
-    /// Ends what [`Shard::begin_save`] or [`Shard::take_lost`] has begun.
+    /// Ends the step begun by [`Shard::begin_save`] or [`Shard::take_lost`].
     pub fn settle(&mut self, outcome: Outcome<K>) {
         self.store.ledger_mut().settle(outcome);
     }

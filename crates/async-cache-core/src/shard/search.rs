@@ -38,12 +38,13 @@ impl<K, V, T> Shard<K, V, T> {
     #[inline]
     pub fn admit(&self, found: Found, probed: Probed) -> Result<Address, Stale> {
         self.is_current(probed)?;
-        // The ranks of a snapshot that was closed have no meaning any more.
+        // The ranks of a closed snapshot have no meaning any more.
         let rank = if self.cold.is_some() { probed.rank() } else { None };
         Ok(Address { found, rank })
     }
 
-    /// The address at which a flight may land, with the snapshot's answer of the time when the load began.
+    /// The address at which a flight may land, with the snapshot's answer from the beginning of the
+    /// load.
     ///
     /// # Errors
     /// [`Stale`] if another snapshot was opened since, and the flight would store its value.
@@ -56,12 +57,12 @@ impl<K, V, T> Shard<K, V, T> {
                 let slot = self.store.find(hash, |known| known == key);
                 self.admit(self.found(hash, slot, Some(flight)), probed)
             }
-            // It stores nothing, at no address.
+            // The flight stores nothing, at no address.
             None => Ok(Address { found: self.found(hash, None, None), rank: None }),
         }
     }
 
-    /// Names the snapshot that is open. Read it under the lock under which the snapshot is read.
+    /// The epoch of the open snapshot. Read it under the same lock as the snapshot.
     #[inline]
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -73,8 +74,8 @@ impl<K, V, T> Shard<K, V, T> {
         if self.cold.is_none() || probed.is_of(self.epoch) { Ok(()) } else { Err(Stale) }
     }
 
-    /// Begins a search for a key whose comparison may fail or use the cache. `eq` runs no user code, and may
-    /// miss the key.
+    /// Begins a search for a key whose comparison may fail or use the cache. `eq` runs no user
+    /// code, and may miss the key.
     pub fn search(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Search {
         Search {
             hash,

@@ -10,49 +10,32 @@ use crate::listing::Ticket;
 use crate::removed::Removed;
 use crate::time::Now;
 
-/// The entries in memory are other ones than those that were listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "list the entries again"]
-pub struct Changed;
-
 impl<K, V, T> Shard<K, V, T> {
     /// The cold entries, if a snapshot is open.
     pub fn cold(&self) -> Option<&Arc<ColdSet>> {
         self.cold.as_ref()
     }
 
-    /// Whether `ranks` has every entry in memory, and no other.
-    pub fn has_exactly(&self, ranks: &[(Ticket, Option<Rank>)]) -> bool {
-        self.store.has_exactly(ranks)
-    }
-
-    /// Opens a snapshot, whose cold set all shards of the cache share; returns the cold set before it. `ranks`
-    /// has every entry in memory, with the rank of its key in the new snapshot: these ranks leave the set, since
-    /// the entries in memory stay. For an empty shard, `ranks` is empty.
+    /// Opens a snapshot, whose cold set all shards of the cache share. `ranks` has entries in memory, each
+    /// with the rank of its key in the new snapshot: these ranks leave the set, since the entries in memory
+    /// stay.
     ///
-    /// A cache of several shards locks all of them, asks each for [`Shard::has_exactly`], then opens the snapshot
-    /// under each. Loads go on; when one returns, the snapshot is asked for its key again.
-    ///
-    /// # Errors
-    /// [`Changed`] if `ranks` has not exactly the entries in memory; then nothing is changed.
-    pub fn open(
-        &mut self,
-        cold: Arc<ColdSet>,
-        ranks: &[(Ticket, Option<Rank>)],
-    ) -> Result<Option<Arc<ColdSet>>, Changed> {
-        if !self.store.has_exactly(ranks) {
-            return Err(Changed);
-        }
-        self.store.set_origins(ranks);
+    /// Returns the entries in memory that `ranks` lacks, because they were written after it was made. Until
+    /// the front has looked up their keys too and made those ranks leave the set ([`ColdSet::take`]), it
+    /// must serve nothing from the snapshot. Loads go on; when one returns, the snapshot is asked for its
+    /// key again. A cache of several shards locks all of them, then opens the snapshot under each.
+    #[must_use = "these keys have to be looked up before the snapshot serves anything"]
+    pub fn open(&mut self, cold: Arc<ColdSet>, ranks: &[(Ticket, Option<Rank>)]) -> Vec<Ticket> {
+        let unknown = self.store.set_origins(ranks);
         for &rank in ranks.iter().filter_map(|(_, rank)| rank.as_ref()) {
             cold.take(rank); // Rule 3
         }
-        let before = self.cold.replace(cold);
+        self.cold = Some(cold);
         self.epoch = self.epoch.next();
         self.reported = 0;
         self.report();
         while self.is_overfull() && self.cold.as_ref().is_some_and(|cold| cold.take_coldest().is_some()) {}
-        Ok(before)
+        unknown
     }
 
     /// Whether there are more hot and cold entries than `maxsize` allows. Rule 4.
@@ -61,7 +44,8 @@ impl<K, V, T> Shard<K, V, T> {
         self.cold.as_ref().is_some_and(|cold| cold.live() + cold.hot() > max)
     }
 
-    /// Closes the snapshot, once none of its entries is cold. The shard shrinks to its own part of `maxsize`.
+    /// Closes the snapshot, once none of its entries is cold. The shard shrinks to its own part of
+    /// `maxsize`.
     pub fn close_snapshot(&mut self) -> Removed<K, V> {
         self.cold = None;
         self.reported = 0;
@@ -82,8 +66,8 @@ impl<K, V, T> Shard<K, V, T> {
     /// Makes the cold entry at an address hot, and counts a hit.
     ///
     /// # Errors
-    /// The entry is returned if it has left the cold set meanwhile: the key is hot now, or was deleted, evicted
-    /// or cleared.
+    /// The entry is returned if it has left the cold set meanwhile: the key is hot now, or was
+    /// deleted, evicted or cleared.
     pub fn promote(
         &mut self,
         at: Address,
@@ -105,7 +89,7 @@ impl<K, V, T> Shard<K, V, T> {
         self.cold.as_ref().is_some_and(|cold| cold.take(rank))
     }
 
-    /// Reports to the cold set, if there is one, how many hot entries there are now.
+    /// Reports the present number of hot entries to the cold set, if there is a cold set.
     pub(super) fn report(&mut self) {
         if let Some(cold) = &self.cold {
             cold.report_hot(self.reported, self.store.len());

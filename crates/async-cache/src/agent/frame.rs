@@ -23,10 +23,11 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::detection::OnLoop;
 use super::metrics::{TOTAL, raise};
 use super::report::{LoopDetected, ToolCall};
-use super::session::{OnLoop, Shared};
-use super::tool::Scope;
+use super::scope::Scope;
+use super::shared::Shared;
 
 tokio::task_local! {
     static FRAME: Arc<Frame>;

@@ -48,23 +48,29 @@
 //!
 //! # Layout
 //!
-//! - `session`: [`AgentSession`]; `frame`: the place of a call; `tool`: a call, from session to
-//!   cache
+//! - `session`: [`AgentSession`]; `shared`: the caches of a session; `detection`: the settings of
+//!   loop detection; `scope`: [`Scope`]
+//! - `frame`: the place of a call; `tool`: a call, from session to cache
 //! - `registry`: sessions by id, tools by resource; `report`: [`ToolError`] and [`LoopDetected`];
 //!   `metrics`: counting
 //!
 //! The module `async_cache_core::agent` defines loops, and decides when a session ends.
 
+mod detection;
 mod frame;
 mod metrics;
 mod registry;
 mod report;
+mod scope;
 mod session;
+mod shared;
 mod tool;
 
+pub use detection::{LoopDetection, OnLoop};
 pub use frame::inherit;
 pub use metrics::{AgentMetrics, metrics};
 pub use registry::{Writing, writing};
 pub use report::{LoopDetected, LoopKind, ToolCall, ToolError};
-pub use session::{AgentSession, LoopDetection, OnLoop, SessionBuilder};
-pub use tool::{Scope, Tool};
+pub use scope::Scope;
+pub use session::{AgentSession, SessionBuilder};
+pub use tool::Tool;

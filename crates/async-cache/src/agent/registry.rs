@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use super::frame;
 use super::metrics::{TOTAL, raise};
-use super::session::Shared;
-use super::tool::Scope;
+use super::scope::Scope;
+use super::shared::Shared;
 
 /// A tool, as seen by a write.
 pub(super) trait Reader: Sync {

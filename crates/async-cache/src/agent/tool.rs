@@ -15,6 +15,7 @@ use super::frame::{self, Frame, Verdict, Watch};
 use super::metrics::{AgentMetrics, Counts, TOTAL, raise};
 use super::registry::{self, Reader};
 use super::report::ToolError;
+use super::scope::Scope;
 use crate::builder::Builder;
 use crate::cache::AsyncCache;
 use crate::error::{BackupError, BuildError, LoadError};
@@ -23,16 +24,6 @@ use crate::load::Storing;
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
-
-/// Where the results of a tool are kept, and which results a write makes stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// One cache for the process.
-    Global,
-    /// One cache for each session. Outside sessions, a tool runs uncached, and its result is not
-    /// shared.
-    Session,
-}
 
 /// A function decorated with [`#[agent_cache]`](macro@crate::agent_cache).
 ///
@@ -154,8 +145,7 @@ where
         }
         let value = match inner.hot(asked.0, |known| key.is(known)) {
             Ok(value) => value,
-            Err(under) if under.opened.is_none() => return Err(asked),
-            Err(under) => inner.cold(asked.0, key.to_key(), under).map_err(|_| asked)?,
+            Err(under) => inner.served_cold(asked.0, key, under).ok_or(asked)?,
         };
         self.count(frame.as_deref(), |counts| &counts.hits);
         if let (Some((frame, _)), Some(call)) = (guarded, call) {
@@ -302,7 +292,7 @@ where
     let hash = cache.inner.hash(&key);
     match cache.inner.hot(hash, |known| key.is(known)) {
         Ok(value) => Some(value),
-        Err(under) => cache.inner.cold(hash, key.to_key(), under).ok(),
+        Err(under) => cache.inner.served_cold(hash, key, under),
     }
 }
 

@@ -21,10 +21,10 @@ type Decode<T> = fn(&[u8]) -> Result<T, BackendError>;
 
 /// How keys of type `K` and values of type `V` are written to a file.
 pub(crate) struct Codec<K, V> {
-    /// Replaces the content of the buffer by the encoded key.
+    /// Appends the encoded key, or nothing.
     pub(crate) encode_key: Encode<K>,
     pub(crate) decode_key: Decode<K>,
-    /// Replaces the content of the buffer by the encoded value.
+    /// Appends the encoded value, or nothing.
     pub(crate) encode_value: Encode<V>,
     pub(crate) decode_value: Decode<V>,
     pub(crate) clone_key: fn(&K) -> K,
@@ -61,9 +61,13 @@ where
 }
 
 fn encode<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), BackendError> {
-    buffer.clear();
-    let mut encoder = rmp_serde::Serializer::new(buffer).with_struct_map();
-    or_panicked("Serialize", || value.serialize(Distinct::new(&mut encoder)))
+    let start = buffer.len();
+    let mut encoder = rmp_serde::Serializer::new(&mut *buffer).with_struct_map();
+    let encoded = or_panicked("Serialize", || value.serialize(Distinct::new(&mut encoder)));
+    if encoded.is_err() {
+        buffer.truncate(start);
+    }
+    encoded
 }
 
 /// Values nested deeper than this do not decode: no file may overflow the stack of whoever reads it.

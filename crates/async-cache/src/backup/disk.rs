@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_cache_disk::{
-    CacheFile, Compression, DiskError, DiskErrorKind, RealDisk, Save, Scratch, Secret, Snapshot, Step, Vfs,
-    WriteOptions,
-};
+use async_cache_disk::{CacheFile, Compression, DiskError, RealDisk, Save, Secret, Step, Vfs, WriteOptions};
+use async_cache_tier::open::OWNER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -66,24 +64,11 @@ pub struct DiskBackend {
     merges: bool,
     lock_timeout: Duration,
     /// Whether it was logged that the file system has no locks. Shared by clones.
-    told_of_locks: Arc<AtomicBool>,
+    has_warned_of_locks: Arc<AtomicBool>,
 }
-
-/// Stands between the user's version and the function that a file belongs to.
-const OWNER: char = '\u{1F}';
 
 /// What the format has room for.
 const MAX_TAG_BYTES: usize = 255;
-
-/// Whether a file could not be opened since it is another function's, or a function's and not a cache's or the other way
-/// round: somebody else's, and not an older one of ours.
-pub(crate) fn is_of_other_owner(error: &DiskError) -> bool {
-    let owner = |tag: &str| tag.split_once(OWNER).map(|(_, owner)| owner.to_owned());
-    match error.kind() {
-        DiskErrorKind::OtherVersion { found, wanted } => owner(found) != owner(wanted),
-        _ => false,
-    }
-}
 
 impl fmt::Debug for DiskBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +85,7 @@ impl DiskBackend {
             clock: Clock::system(),
             merges: true,
             lock_timeout: Duration::from_secs(10),
-            told_of_locks: Arc::default(),
+            has_warned_of_locks: Arc::default(),
         }
     }
 
@@ -193,8 +178,13 @@ impl DiskBackend {
         self.merges
     }
 
+    /// The file, with its settings.
+    pub(crate) fn file(&self) -> &CacheFile {
+        &self.file
+    }
+
     /// Begins a save. If saves merge, takes the lock and opens the file at the path.
-    pub(crate) fn begin(&self) -> Result<Save, DiskError> {
+    pub(crate) fn begin_save(&self) -> Result<Save, DiskError> {
         self.file.begin(self.limit())
     }
 
@@ -208,8 +198,8 @@ impl DiskBackend {
         self.file.path()
     }
 
-    /// Logs what there is to say of a save that has succeeded.
-    pub(crate) fn tell_of(&self, saved: &async_cache_disk::Saved) {
+    /// Logs what there is to say of the file of a save that has succeeded.
+    pub(crate) fn log_saved(&self, saved: &async_cache_disk::Saved) {
         let path = self.path().display();
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
@@ -218,7 +208,7 @@ impl DiskBackend {
             );
         }
         if let Some(why) = saved.without_locks.as_ref().filter(|_| self.merges)
-            && !self.told_of_locks.swap(true, Ordering::Relaxed)
+            && !self.has_warned_of_locks.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
                 "{path}: files cannot be locked in its folder ({why}), so this cache saves without a lock: if several \
@@ -226,10 +216,6 @@ impl DiskBackend {
                  a path of its own, or use a file system with locks"
             );
         }
-    }
-
-    pub(crate) fn open(&self) -> Result<Option<Snapshot>, DiskError> {
-        self.file.open()
     }
 }
 
@@ -239,7 +225,7 @@ where
     V: Serialize + DeserializeOwned,
 {
     fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError> {
-        let Some(snapshot) = self.open()? else { return Ok(Vec::new()) };
+        let Some(snapshot) = self.file.open()? else { return Ok(Vec::new()) };
         let file = self.clock.start_file(snapshot.saved_at());
         let codec = Codec::<K, V>::message_pack();
         let mut entries = Vec::new();
@@ -271,12 +257,14 @@ where
         };
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for entry in entries {
+            key.clear();
+            value.clear();
             (codec.encode_key)(&entry.key, &mut key)?;
             (codec.encode_value)(&entry.value, &mut value)?;
             let ttl = entry.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
             writer.push(&key, &value, ttl.map(|ttl| saved_at.saturating_add(ttl)))?;
         }
-        self.tell_of(&writer.finish()?);
+        self.log_saved(&writer.finish()?);
         Ok(())
     }
 
@@ -288,18 +276,4 @@ where
     fn into_backup(self) -> Backup<K, V> {
         Backup(Kind::Disk(self, Codec::message_pack()))
     }
-}
-
-thread_local! {
-    /// One per thread; taken out while it is used, since decoding runs user code that may come back here.
-    static SCRATCH: std::cell::RefCell<Option<Scratch>> = const { std::cell::RefCell::new(None) };
-}
-
-/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped them: a destructor of
-/// another thread-local that uses the cache gets buffers of its own.
-pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.try_with(std::cell::RefCell::take).ok().flatten().unwrap_or_default();
-    let result = work(&mut scratch);
-    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
-    result
 }

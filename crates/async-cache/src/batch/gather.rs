@@ -78,7 +78,7 @@ pub(super) struct Item<K, V> {
 struct Ticket<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
-    item: Option<ItemId>,
+    place: Option<ItemId>,
 }
 
 impl<K, V> Future for Ticket<K, V> {
@@ -91,9 +91,9 @@ impl<K, V> Future for Ticket<K, V> {
 
 impl<K, V> Drop for Ticket<K, V> {
     fn drop(&mut self) {
-        let Some(item) = self.item else { return };
+        let Some(place) = self.place else { return };
         // Dropped at the end, when the planner is not locked any more.
-        let _item = self.gatherer.planner.lock().drop_item(item);
+        let _item = self.gatherer.planner.lock().drop_item(place);
     }
 }
 
@@ -134,16 +134,16 @@ where
         // User code may panic, so it runs before a flight exists.
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
-        let entered = self.inner.enter(hash, key, joins, is_counted, new_room);
-        let (id, room, started) = match entered {
+        let (id, room, leads) = match self.inner.enter(hash, key, joins, is_counted, new_room) {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
-            Entered::Joined(id, room) => (id, room, None),
-            Entered::Leads(id, room, started) => (id, room, Some(started)),
+            Entered::Joined(id, room) => (id, room, false),
+            Entered::Leads(id, room) => (id, room, true),
         };
         let seat = Seat::new(&self.inner, hash, id, Arc::clone(&room));
         let mut timer = None;
-        if let Some(started) = started {
+        if leads {
             let inner = Arc::clone(&self.inner);
+            let started = inner.clock.now();
             let flight = Flight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
             let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
@@ -152,7 +152,7 @@ where
         let Ok(wait) = nesting::wait_for(seat.room.name) else {
             return Err(LoadError::Recursive { key: format!("{key:?}") });
         };
-        Ok(Step::Waits(Waiting { seat, leads: started.is_some(), timer, _wait: wait }))
+        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
     }
 
     /// Puts a new flight into a batch. For the first flight of a batch, returns a timer, which the
@@ -164,11 +164,11 @@ where
         let added = {
             let mut planner = self.planner.lock();
             let added = planner.add(runtime, item, now);
-            let item_id = match &added {
+            let place = match &added {
                 Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
                 Added::Leaves(_) => None,
             };
-            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), item: item_id }));
+            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
             added
         };
         match added {
@@ -216,7 +216,7 @@ where
         if keys.is_empty() {
             return None;
         }
-        self.inner.shards()[0].write().cache.count_batch(keys.len());
+        self.inner.shards()[0].write().shard.count_batch(keys.len());
         Some(Convoy { load: Some((self.loader)(keys)), flights, name, _waits: waits })
     }
 }

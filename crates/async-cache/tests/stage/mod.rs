@@ -1,36 +1,18 @@
 //! The common parts of this crate's tests: a time limit, runtimes, loads that end when the test
 //! says.
-#![allow(dead_code)] // every test binary compiles this file and uses a part of it
+
+mod limit;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, Waker};
-use std::thread;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-/// Longer than any test takes on a busy machine. A test that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Runs a test in a thread of its own, so that a hang is a failure, even if the thread is blocked.
-pub(crate) fn within_limit(test: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = mpsc::channel::<()>();
-    let name = thread::current().name().unwrap_or("test").to_owned();
-    let body = move || {
-        let _done = done; // dropped at the end, also after a panic
-        test();
-    };
-    let running = thread::Builder::new().name(name).spawn(body).unwrap();
-    assert_ne!(is_done.recv_timeout(LIMIT), Err(RecvTimeoutError::Timeout), "this hangs");
-    if let Err(panic) = running.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+pub(crate) use limit::within_limit;
 
 pub(crate) fn one_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -41,7 +23,6 @@ pub(crate) fn several_threads() -> Runtime {
 }
 
 /// Makes two tests of each `async fn`: on a single-threaded and on a multi-threaded runtime.
-#[allow(unused_macros)]
 macro_rules! on_both_runtimes {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
         $(#[$doc])*
@@ -53,13 +34,13 @@ macro_rules! on_both_runtimes {
 
             #[test]
             fn on_one_thread() {
-                stage::within_limit(|| stage::one_thread().block_on(test()));
+                $crate::stage::within_limit(|| $crate::stage::one_thread().block_on(test()));
             }
 
             #[test]
             fn on_several_threads() {
-                stage::within_limit(|| {
-                    let runtime = stage::several_threads();
+                $crate::stage::within_limit(|| {
+                    let runtime = $crate::stage::several_threads();
                     let test = runtime.spawn(test());
                     runtime.block_on(test).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                 });
@@ -67,12 +48,10 @@ macro_rules! on_both_runtimes {
         }
     )+};
 }
-#[allow(unused_imports)]
 pub(crate) use on_both_runtimes;
 
 /// Makes a test of each `async fn`, on a multi-threaded runtime; for tests with statics, which two
 /// tests would share.
-#[allow(unused_macros)]
 macro_rules! on_several_threads {
     ($($(#[$doc:meta])* async fn $name:ident() $body:block)+) => {$(
         $(#[$doc])*
@@ -80,15 +59,14 @@ macro_rules! on_several_threads {
         fn $name() {
             async fn test() $body
 
-            stage::within_limit(|| {
-                let runtime = stage::several_threads();
+            $crate::stage::within_limit(|| {
+                let runtime = $crate::stage::several_threads();
                 let test = runtime.spawn(test());
                 runtime.block_on(test).unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             });
         }
     )+};
 }
-#[allow(unused_imports)]
 pub(crate) use on_several_threads;
 
 /// Polls a future once, without a waker.

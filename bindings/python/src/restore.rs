@@ -1,0 +1,100 @@
+//! Entries that come into a cache from a backend, as the coldest.
+
+use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::shard::Restored as InShard;
+use async_cache_core::time::{Deadline, FileClock, Stamp};
+use async_cache_disk::{EagerStep, Snapshot, Times, Tombstones};
+use async_cache_tier::eager::Restored;
+use async_cache_tier::open::is_wanted;
+use pyo3::prelude::*;
+
+use crate::cache::Cache;
+use crate::codec;
+use crate::errors;
+use crate::host::FileHost;
+use crate::key::{ObjectKey, Query};
+use crate::pace::Slice;
+use crate::raw::Ref;
+
+/// Takes in an entry, as the coldest, unless its key is there, it has expired, or there is no room.
+pub(crate) fn entry(
+    cache: &Cache,
+    py: Python<'_>,
+    query: &impl Query,
+    value: Bound<'_, PyAny>,
+    deadline: Deadline,
+    stamp: Stamp,
+) -> PyResult<bool> {
+    let (key, value) = (Ref::new(query.to_key(py)?), Ref::new(value));
+    loop {
+        let probed = cache.probe(py, query)?;
+        let (mut state, found) = cache.locate(py, query)?;
+        let Ok(at) = state.tiered.shard.admit(found, probed) else { continue };
+        let new = NewEntry { key, value, meta: Meta { deadline, stamp, origin: None } };
+        let restored = state.tiered.shard.restore(at, new, cache.now());
+        drop(state);
+        return Ok(matches!(restored, InShard::Stored));
+    }
+}
+
+/// Takes in the entries of a file that no look-up would find: their keys are objects.
+pub(crate) fn eager(
+    host: &FileHost<'_, '_>,
+    snapshot: &Snapshot,
+    file: FileClock,
+    before: Option<&Tombstones>,
+) -> PyResult<Restored> {
+    let (py, options) = (host.py, host.target.options.codec);
+    let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
+    let mut slice = Slice::begin();
+    each_eager(snapshot, file, |key, value, times| {
+        slice.end_if_over(py)?;
+        let bytes = key.to_vec();
+        let key = codec::decode_value(py, key, options);
+        let entry = key.and_then(|key| Ok((key, codec::decode_value(py, value, options)?)));
+        match entry {
+            Ok((key, value)) => decoded.push((bytes, key, value, times)),
+            Err(error) => undecodable.push(blamed(py, error)?),
+        }
+        Ok(())
+    })?;
+    let (mut restored, mut refused) = (0, 0);
+    // The last ones are the most recently used, and each one comes in as the coldest.
+    for (bytes, key, value, times) in decoded.into_iter().rev() {
+        slice.end_if_over(py)?;
+        let stamp = Stamp::from_file(times.written_at);
+        if !is_wanted(host, before, &bytes, stamp)? {
+            continue;
+        }
+        let deadline = file.deadline_from_file(times.deadline);
+        let query = ObjectKey::new(host.cache.seed, &key);
+        match query.and_then(|query| entry(host.cache, py, &query, value, deadline, stamp)) {
+            Ok(true) => restored += 1,
+            Ok(false) => refused += 1,
+            Err(error) => undecodable.push(blamed(py, error)?),
+        }
+    }
+    Ok(Restored { restored, refused, undecodable })
+}
+
+/// The message of an entry's fault; `Err` if the exception says nothing about the entry.
+pub(crate) fn blamed(py: Python<'_>, error: PyErr) -> PyResult<String> {
+    if errors::is_from_outside(py, &error) { Err(error) } else { Ok(error.to_string()) }
+}
+
+/// Passes the eager records whose time has not passed to `each`: key, value and times. Those behind a damaged
+/// one cannot be found.
+pub(crate) fn each_eager(
+    snapshot: &Snapshot,
+    file: FileClock,
+    mut each: impl FnMut(&[u8], &[u8], Times) -> PyResult<()>,
+) -> PyResult<()> {
+    let mut records = snapshot.eager();
+    while let Some(EagerStep::Record(record)) = records.next_step() {
+        if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
+            let times = Times { deadline: record.deadline, written_at: record.written_at };
+            each(record.key, record.value, times)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! The system's clocks: the only file of the caches that reads one.
+//!
+//! A hit on an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick. The
+//! precise clock is read only if the deadline is nearer than the lag, so an entry is never served after
+//! its deadline, and next to no hit reads the precise clock. An entry without a deadline reads none.
+//!
+//! A front may use another clock, such as one that a test moves: it then implements
+//! [`Host::now`](crate::Host::now) and [`Host::wall`](crate::Host::wall) itself.
+
+#![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_cache_core::time::{Deadline, Time};
+
+pub use system::{other_threads, precise as now};
+
+/// Whether a deadline has passed.
+#[inline]
+pub fn has_passed(deadline: Deadline) -> bool {
+    let (coarse, lag_nanos) = system::coarse();
+    deadline.has_passed_by(coarse, lag_nanos, now)
+}
+
+/// The time now, or up to a tick of the kernel ago: for work that need not happen at once, such as
+/// reclaiming.
+#[inline]
+pub fn roughly_now() -> Time {
+    system::coarse().0
+}
+
+/// The wall clock, in nanoseconds since the Unix epoch; 0 before the epoch.
+pub fn wall() -> u64 {
+    nanos_since_epoch(SystemTime::now())
+}
+
+/// An instant of the wall clock, in nanoseconds since the Unix epoch; 0 before the epoch.
+pub fn nanos_since_epoch(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, to_nanos)
+}
+
+/// A duration in nanoseconds; the longest that fits for a longer one (584 years).
+pub fn to_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The same instant on a monotonic clock and on a wall clock, as exactly as a few tries can tell: the
+/// times at which several processes wrote are compared by it.
+pub fn both(now: impl Fn() -> Time, wall: impl Fn() -> u64) -> (Time, u64) {
+    let read = || {
+        let (before, wall, after) = (now(), wall(), now());
+        (after.since(before), after, wall)
+    };
+    let (_, time, wall) = (0..8).map(|_| read()).min_by_key(|(took, ..)| *took).unwrap_or_else(read);
+    (time, wall)
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::time::Duration;
+
+    use async_cache_core::time::Time;
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// The most that the coarse clock may lag: ten ticks of the slowest kernel configuration, 100 Hz,
+    /// because a virtual machine may miss some. A smaller figure would save only precise readings in
+    /// the last moments of a life.
+    const LAG_NANOS: u64 = 100_000_000;
+
+    /// The time now, on the system's monotonic clock.
+    pub fn precise() -> Time {
+        read(ClockId::Monotonic)
+    }
+
+    #[inline]
+    pub(super) fn coarse() -> (Time, u64) {
+        (read(ClockId::MonotonicCoarse), LAG_NANOS)
+    }
+
+    /// How long the other threads of this process have run altogether; `None` if the system cannot tell.
+    #[allow(clippy::unnecessary_wraps)] // other systems cannot tell
+    pub fn other_threads() -> Option<Duration> {
+        let own = read(ClockId::ThreadCPUTime);
+        Some(read(ClockId::ProcessCPUTime).since(own))
+    }
+
+    #[inline]
+    fn read(clock: ClockId) -> Time {
+        let time = clock_gettime(clock);
+        // None is negative: these clocks count from boot, or from the start of the process.
+        Time::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::sync::LazyLock;
+    use std::time::{Duration, Instant};
+
+    use async_cache_core::time::Time;
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    /// The time now, on the system's monotonic clock.
+    pub fn precise() -> Time {
+        Time::from_nanos(super::to_nanos(START.elapsed()))
+    }
+
+    pub(super) fn coarse() -> (Time, u64) {
+        (precise(), 0)
+    }
+
+    /// How long the other threads of this process have run altogether; `None` if the system cannot tell.
+    pub fn other_threads() -> Option<Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_clock_decides_as_the_precise_one_would() {
+        assert!(has_passed(Deadline::at(now())));
+        assert!(!has_passed(Deadline::after(now(), Duration::from_secs(3600))));
+        assert!(has_passed(Deadline::at(Time::from_nanos(0))));
+    }
+
+    #[test]
+    fn both_clocks_are_read_at_one_instant() {
+        let (time, wall_then) = both(now, wall);
+        assert!(time <= now());
+        assert!(wall_then <= wall() + 1_000_000_000);
+    }
+}

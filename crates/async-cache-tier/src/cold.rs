@@ -1,0 +1,133 @@
+//! One key: asking the snapshot for it, serving it from there, and deleting it.
+//!
+//! Rules:
+//! 1. every write of a key first asks the snapshot for the key's rank, with nothing locked. The shard then
+//!    checks that the snapshot is still the same ([`Probed`]): so a key is never hot and cold at once;
+//! 2. a key that is served from the snapshot is kept in memory from then on, unless a write overtook it;
+//! 3. a snapshot with no cold entries left is closed, so that writes need not ask it.
+
+use std::sync::Arc;
+
+use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::probe::Probed;
+
+use crate::host::{Asked, Host, Memory};
+use crate::opened::{ColdEntry, Opened};
+use crate::tier::{Tiered, UnderShard};
+use crate::writes;
+
+/// What the snapshot comes to for a key.
+#[derive(Debug)]
+pub enum Cold<V> {
+    /// Its value. The hit is counted.
+    Served(V),
+    /// No value. For a write of the key, or a load.
+    Absent(Probed),
+}
+
+/// Asks the snapshot for what a write of the key has to know (rule 1).
+///
+/// # Errors
+/// What must end the operation, from the encoding of the key.
+pub fn probe<H: Host>(host: &H, key: &impl Asked<H>) -> Result<Probed, H::Error> {
+    let UnderShard { epoch, opened } = key.read(host, Tiered::under);
+    let Some(opened) = opened else { return Ok(epoch.answered(None)) };
+    // Expired entries go before any other is evicted.
+    opened.reclaim_some(host.time());
+    let rank = key.encode(host)?.and_then(|bytes| {
+        opened.rank(host, &bytes, |bytes| key.is_key_of(host, bytes)) //
+    });
+    close_if_spent(host, &opened);
+    Ok(epoch.answered(rank))
+}
+
+/// Serves a key from the snapshot that `under` has, counts the hit, and keeps the entry in memory.
+///
+/// # Errors
+/// What must end the operation, from the encoding of the key or the decoding of the value.
+#[cold]
+pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Result<Cold<H::Value>, H::Error> {
+    let UnderShard { epoch, opened } = under;
+    let Some(opened) = opened else { return Ok(Cold::Absent(epoch.answered(None))) };
+    let Some(bytes) = key.encode(host)? else { return Ok(Cold::Absent(epoch.answered(None))) };
+    let (rank, value, deadline, stamp) = match opened.read(host, key, &bytes)? {
+        ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
+        ColdEntry::Absent(rank) => {
+            close_if_spent(host, &opened);
+            // Another caller may have made it hot between the two looks.
+            let hot = if rank.is_some() { key.serve_hot(host)? } else { None };
+            return Ok(hot.map_or_else(|| Cold::Absent(epoch.answered(rank)), Cold::Served));
+        }
+    };
+    let probed = epoch.answered(Some(rank));
+    let served = host.copy_value(&value);
+    let meta = Meta { deadline, stamp, origin: Some(rank) };
+    let new = NewEntry { key: key.to_key(host)?, value, meta };
+    let now = host.now();
+    let promoted = key.address(host, probed, |tiered, at| {
+        let promoted = tiered.shard.promote(at, new, now);
+        if promoted.is_err() && at.slot().is_some() {
+            // An equal key that has no encoding is in memory. It is newer, though it may have expired.
+            opened.cold().take(rank);
+        }
+        promoted
+    })?;
+    match promoted {
+        Ok(Ok(removed)) => {
+            drop(removed);
+            opened.reclaim_some(now.time);
+            close_if_spent(host, &opened);
+            Ok(Cold::Served(served))
+        }
+        // It left the cold set meanwhile: another reader made it hot, or a write overtook it (rule 2).
+        _ => Ok(key.serve_hot(host)?.map_or(Cold::Absent(probed), Cold::Served)),
+    }
+}
+
+/// Whether the snapshot that `opened` is has a live entry under the key.
+///
+/// # Errors
+/// What must end the operation, from the encoding of the key.
+pub fn contains<H: Host>(host: &H, key: &impl Asked<H>, opened: &Opened) -> Result<bool, H::Error> {
+    Ok(key.encode(host)?.is_some_and(|bytes| opened.contains(host, key, &bytes)))
+}
+
+/// Deletes a key.
+///
+/// # Errors
+/// What must end the operation, from encoding or comparing keys; nothing is deleted.
+pub fn delete<H: Host>(host: &H, key: &impl Asked<H>) -> Result<(), H::Error> {
+    let file_key = if host.tier().keeps_writes() { key.file_key(host)? } else { None };
+    let now = host.now();
+    loop {
+        let probed = probe(host, key)?; // Rule 1.
+        let deleted = key.address(host, probed, |tiered, at| {
+            if let Some(file_key) = &file_key {
+                writes::record_delete(host.tier(), &mut tiered.shard, file_key, now);
+            }
+            tiered.shard.delete(at, now)
+        })?;
+        if deleted.is_ok() {
+            return Ok(());
+        }
+    }
+}
+
+/// Closes a snapshot with no cold entries left (rule 3), unless a save or an opening has the turn.
+pub fn close_if_spent<M: Memory>(host: &M, opened: &Arc<Opened>) {
+    if opened.cold().live() > 0 {
+        return;
+    }
+    let Some(turn) = host.tier().try_turn() else { return };
+    // Dropped after the turn has ended: a user's destructor may save.
+    let mut closed = Vec::new();
+    for number in 0..host.shards() {
+        host.shard(number, |tiered| {
+            if tiered.opened().is_some_and(|current| Arc::ptr_eq(current, opened)) {
+                closed.push(tiered.close());
+            }
+        });
+    }
+    drop(turn);
+    drop(closed);
+}

@@ -1,0 +1,140 @@
+//! Records whose keys only a front can compare: keys of Python objects, written by a Python process.
+//!
+//! A look-up cannot find such a record, so it is in the *eager* section of a file, which is read whole. A
+//! front that can decode the keys ([`EagerEntries`]) takes them into memory when a file is opened, and
+//! merges them itself. A front that cannot ([`PassOn`]) keeps them in the file: they are never served, they
+//! are no entries of its cache, and every save copies them, until the cache is cleared.
+
+use async_cache_core::time::{FileClock, Stamp};
+use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot};
+
+use crate::host::{Host, is_expired};
+
+/// The part of a save that concerns eager records.
+pub trait EagerEntries<H: Host>: Sized {
+    /// A save has opened the file that stands at the path, if it merges.
+    ///
+    /// # Errors
+    /// What must end the save, as for all of these.
+    fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error>;
+    /// The save will write an entry of this process whose key has no canonical bytes.
+    ///
+    /// # Errors
+    /// As above.
+    fn note(&mut self, host: &H, key: &H::Key, stamp: Stamp) -> Result<(), H::Error>;
+    /// How many entries were noted; `None` if eager records do not count for `maxsize`.
+    fn noted(&self) -> Option<usize>;
+    /// Copies records from the file that stands there, or that was opened.
+    ///
+    /// # Errors
+    /// As above.
+    fn join(&mut self, host: &H, output: &mut Output) -> Result<(), H::Error>;
+    /// Whether an entry of this process is written; `bytes` are its key's.
+    ///
+    /// # Errors
+    /// As above.
+    fn admits(
+        &mut self,
+        host: &H,
+        output: &mut Output,
+        key: &H::Key,
+        bytes: &[u8],
+        stamp: Stamp,
+    ) -> Result<bool, H::Error>;
+    /// Every entry of this process is written: copies records that there is room for after all.
+    ///
+    /// # Errors
+    /// As above.
+    fn fill(&mut self, host: &H, filling: &mut Filling) -> Result<(), H::Error>;
+    /// How many records were not copied because of [`Host::allows`].
+    fn refused(&self) -> u64;
+    /// How many records the file has that stands there.
+    fn found(&self) -> u64;
+}
+
+/// What became of the eager records of a file that was opened.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Records that are entries in memory now.
+    pub restored: usize,
+    /// Records that were not taken in: there was no room, or their key was in memory.
+    pub refused: usize,
+    /// Why the others could not be read.
+    pub undecodable: Vec<String>,
+}
+
+impl Restored {
+    /// Whether every record is in memory.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.refused == 0 && self.undecodable.is_empty()
+    }
+}
+
+/// Copies the records as bytes.
+#[derive(Debug)]
+pub struct PassOn {
+    /// If saves merge, the file that stands there; else the one that was opened last.
+    from: Option<Snapshot>,
+    file: FileClock,
+}
+
+impl<H: Host> EagerEntries<H> for PassOn {
+    fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {
+        let theirs = joining.theirs().cloned();
+        Ok(Self { from: theirs.or_else(|| host.tier().to_pass_on.lock().clone()), file })
+    }
+
+    fn note(&mut self, _: &H, _: &H::Key, _: Stamp) -> Result<(), H::Error> {
+        Ok(())
+    }
+
+    fn noted(&self) -> Option<usize> {
+        None
+    }
+
+    fn join(&mut self, host: &H, output: &mut Output) -> Result<(), H::Error> {
+        let Some(snapshot) = &self.from else { return Ok(()) };
+        let was_known = snapshot.damage().eager_bytes > 0;
+        let mut records = snapshot.eager();
+        while let Some(step) = records.next_step() {
+            match step {
+                EagerStep::Record(record) if is_expired(record.deadline, self.file) => {}
+                EagerStep::Record(record) => {
+                    // A deleted one is left out.
+                    drop(output.pass_on_eager(&record).map_err(|error| host.error(error))?);
+                }
+                EagerStep::Lost { bytes } if !was_known => host.warn(&format!(
+                    "{}: entries of another program, {bytes} bytes, are damaged or cannot be read, and are \
+                     left out of the save",
+                    snapshot.path().display()
+                )),
+                EagerStep::Lost { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn admits(&mut self, _: &H, _: &mut Output, _: &H::Key, _: &[u8], _: Stamp) -> Result<bool, H::Error> {
+        Ok(true)
+    }
+
+    fn fill(&mut self, _: &H, _: &mut Filling) -> Result<(), H::Error> {
+        Ok(())
+    }
+
+    fn refused(&self) -> u64 {
+        0
+    }
+
+    fn found(&self) -> u64 {
+        0
+    }
+}
+
+impl PassOn {
+    /// Remembers that a snapshot was opened whose eager records the next save passes on.
+    pub fn opened<H: Host>(host: &H, snapshot: &Snapshot) -> Restored {
+        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
+        Restored::default()
+    }
+}

@@ -1,0 +1,260 @@
+//! What is kept for one cache beside its shards: whose turn it is, what the file knows, and counters.
+//!
+//! Rules:
+//! 1. one save or opening at a time: the *turn*. The turn also owns the clock of the file, which never runs
+//!    back from one save or opening to the next;
+//! 2. the mutexes here are held for a few instructions. A shard may be locked when one is taken; while one
+//!    is held, nothing else is locked and no user code runs;
+//! 3. a snapshot is closed only by the owner of the turn, or by a cache that is cleared. So a snapshot with
+//!    no cold entries left does not vanish under a save that has copied its cold set.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_cache_core::cold::ColdSet;
+use async_cache_core::listing::Ticket;
+use async_cache_core::probe::Epoch;
+use async_cache_core::removed::Removed;
+use async_cache_core::shard::{Cleared, Shard};
+use async_cache_core::stats::Stats;
+use async_cache_core::time::FileClock;
+use async_cache_disk::{Known, Snapshot};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::clock;
+use crate::host::Host;
+use crate::opened::Opened;
+
+/// What is kept for one cache beside its shards.
+#[derive(Debug, Default)]
+pub struct Tier {
+    /// Held by a save or an opening. The clock of the file that was opened or saved last.
+    turn: Mutex<Option<FileClock>>,
+    /// Whether deletes and lost writes are kept, for saves that merge. Set once.
+    keeps_writes: AtomicBool,
+    /// Deletes and lost writes that no save has told yet, and what earlier saves have learned of others.
+    pub(crate) known: Mutex<Known>,
+    /// Whether the file could not be read when it was opened last: then a save must not replace it.
+    pub(crate) unread: AtomicBool,
+    /// Entries of the backup that was loaded last and did not fit into `maxsize`, until a save drops them.
+    no_room: AtomicU64,
+    /// The snapshot that was opened last, if it has eager records that the next save has to pass on.
+    pub(crate) to_pass_on: Mutex<Option<Snapshot>>,
+    /// [`Shard::changes`] of all shards when the last save that succeeded began.
+    saved_changes: AtomicU64,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// What is counted for a cache and by no shard.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Cold entries that were damaged, or did not decode.
+    pub(crate) undecodable: AtomicU64,
+    /// Cold entries whose time has passed.
+    pub(crate) expirations: AtomicU64,
+    saves: AtomicU64,
+    save_errors: AtomicU64,
+    /// Entries of other processes that saves dropped.
+    dropped: AtomicU64,
+}
+
+/// The turn of one save or opening. Dropping it ends the turn.
+#[derive(Debug)]
+pub struct Turn<'t>(MutexGuard<'t, Option<FileClock>>);
+
+impl Turn<'_> {
+    /// The file's clock now: never behind what it showed before, nor behind `saved_at`.
+    pub(crate) fn clock<H: Host>(&self, host: &H, saved_at: u64) -> FileClock {
+        let (time, wall) = clock::both(|| host.time(), || host.wall());
+        let not_before = self.0.map_or(0, |then| then.adjusted(time, wall).file_now());
+        FileClock::start(time, wall, saved_at.max(not_before))
+    }
+
+    pub(crate) fn keep_clock(&mut self, file: FileClock) {
+        *self.0 = Some(file);
+    }
+}
+
+impl Tier {
+    /// Waits for the turn.
+    pub fn turn(&self) -> Turn<'_> {
+        Turn(self.turn.lock())
+    }
+
+    /// The turn, if no save or opening has it.
+    pub fn try_turn(&self) -> Option<Turn<'_>> {
+        self.turn.try_lock().map(Turn)
+    }
+
+    /// Whether deletes and lost writes are kept, for saves that merge.
+    #[inline]
+    pub fn keeps_writes(&self) -> bool {
+        self.keeps_writes.load(Ordering::Relaxed)
+    }
+
+    /// Keeps deletes and lost writes from now on; the shards have to keep the times of writing
+    /// ([`Shard::keep_times`]).
+    pub fn keep_writes(&self) {
+        self.keeps_writes.store(true, Ordering::Relaxed);
+    }
+
+    /// The next save sets aside the file that stands at the path, unless it joins it.
+    pub fn keep_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// A backup with so many entries was loaded.
+    pub fn loaded(&self, entries: usize, maxsize: Option<usize>) {
+        self.did_not_fit(maxsize.map_or(0, |maxsize| entries.saturating_sub(maxsize)) as u64);
+    }
+
+    /// So many entries of the backup that was loaded did not fit into the cache.
+    pub fn did_not_fit(&self, entries: u64) {
+        self.no_room.store(entries, Ordering::Relaxed);
+    }
+
+    /// A save has replaced the backup. Returns how many entries of others it dropped: those that did not
+    /// fit when the backup was loaded. They are counted.
+    pub fn replaced_backup(&self) -> u64 {
+        let dropped = self.no_room.swap(0, Ordering::Relaxed);
+        self.count_dropped(dropped);
+        dropped
+    }
+
+    pub(crate) fn count_dropped(&self, entries: u64) {
+        self.counts.dropped.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forget_no_room(&self) {
+        self.no_room.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts a save that succeeded.
+    pub fn count_save(&self) {
+        self.counts.saves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a save that failed.
+    pub fn count_save_error(&self) {
+        self.counts.save_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether nothing has changed since the last save that succeeded. `changes`: the sum of
+    /// [`Shard::changes`].
+    pub fn is_saved(&self, changes: u64) -> bool {
+        self.saved_changes.load(Ordering::Relaxed) == changes
+    }
+
+    /// A save has succeeded that began when the sum of [`Shard::changes`] was `changes`.
+    pub fn saved(&self, changes: u64) {
+        self.saved_changes.store(changes, Ordering::Relaxed);
+    }
+
+    /// Adds what is counted here.
+    pub fn add_to(&self, stats: &mut Stats) {
+        let counts = &self.counts;
+        stats.undecodable += counts.undecodable.load(Ordering::Relaxed);
+        stats.expirations += counts.expirations.load(Ordering::Relaxed);
+        stats.saves += counts.saves.load(Ordering::Relaxed);
+        stats.save_errors += counts.save_errors.load(Ordering::Relaxed);
+        stats.dropped += counts.dropped.load(Ordering::Relaxed);
+    }
+
+    /// Sets the counters to zero, and forgets the records to pass on: the cache is cleared.
+    pub fn reset(&self) {
+        *self.to_pass_on.lock() = None;
+        let counts = &self.counts;
+        for count in [
+            &counts.undecodable,
+            &counts.expirations,
+            &counts.saves,
+            &counts.save_errors,
+            &counts.dropped,
+            &self.no_room,
+        ] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A shard, and the snapshot that its cold entries are in.
+#[derive(Debug)]
+pub struct Tiered<K, V, R> {
+    /// The shard.
+    pub shard: Shard<K, V, R>,
+    /// The same for all shards of a cache, except while a snapshot is opened or closed.
+    opened: Option<Arc<Opened>>,
+}
+
+/// Which snapshot is open under a shard at one moment.
+#[derive(Debug, Clone)]
+pub struct UnderShard {
+    /// What tells a later look whether the snapshot is still the same.
+    pub epoch: Epoch,
+    /// The snapshot.
+    pub opened: Option<Arc<Opened>>,
+}
+
+impl<K, V, R> Tiered<K, V, R> {
+    /// A shard with no snapshot under it.
+    pub fn new(shard: Shard<K, V, R>) -> Self {
+        Self { shard, opened: None }
+    }
+
+    /// The snapshot that is open under the shard.
+    #[inline]
+    pub fn opened(&self) -> Option<&Arc<Opened>> {
+        self.opened.as_ref()
+    }
+
+    /// The snapshot that is open under the shard, with its epoch.
+    #[inline]
+    pub fn under(&self) -> UnderShard {
+        UnderShard { epoch: self.shard.epoch(), opened: self.opened.clone() }
+    }
+
+    /// Opens a snapshot under the shard; `ranks` are the ranks of the keys in memory, as far as they are
+    /// known. Returns the entries in memory whose ranks are not known, and the snapshot that was open
+    /// before, to be dropped with nothing locked.
+    pub(crate) fn open(
+        &mut self,
+        opened: Arc<Opened>,
+        ranks: &[(Ticket, Option<u32>)],
+    ) -> (Vec<Ticket>, Option<Arc<Opened>>) {
+        let late = self.shard.open(Arc::clone(opened.cold()), ranks);
+        (late, self.opened.replace(opened))
+    }
+
+    /// Closes a snapshot that has no cold entries, or whose entries are given up.
+    pub(crate) fn close(&mut self) -> (Removed<K, V>, Option<Arc<Opened>>) {
+        let opened = self.opened.take();
+        (self.shard.close_snapshot(), opened)
+    }
+
+    /// Removes everything, closes the snapshot, and resets the counters of the shard. Drop what is returned
+    /// with nothing locked.
+    pub fn clear(&mut self) -> (Cleared<K, V>, Option<Arc<Opened>>) {
+        (self.shard.clear(), self.opened.take())
+    }
+
+    /// Removes everything and closes the snapshot. Drop what is returned with nothing locked.
+    pub fn remove_all(&mut self) -> (Cleared<K, V>, Option<Arc<Opened>>) {
+        (self.shard.remove_all(), self.opened.take())
+    }
+
+    /// The cold entries, if a snapshot is open.
+    pub fn cold(&self) -> Option<&ColdSet> {
+        self.opened.as_deref().map(|opened| &**opened.cold())
+    }
+}
+
+impl Tier {
+    /// The eager records that a save passed on are in its file now, unless the cache was cleared or opened
+    /// another file meanwhile.
+    pub(crate) fn passed_on(&self, from: Option<&Snapshot>, to: &Snapshot) {
+        let mut kept = self.to_pass_on.lock();
+        if kept.is_some() && kept.as_ref().map(Snapshot::file_id) == from.map(Snapshot::file_id) {
+            *kept = to.has_eager().then(|| to.clone());
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What an opened snapshot and a newer one have between them, as one snapshot.
+//!
+//! A cache that opens another file goes on serving the cold entries of the one it has: entries that were
+//! never read into memory, and may be in no other file. Keys cannot be decoded in general (a front may
+//! compare them without being able to read them), so the entries are copied as bytes into a third file. It
+//! has no name as soon as it is open. Rules:
+//! 1. an entry of the newer snapshot stands, whatever the older one has under its key;
+//! 2. entries of the older one come first, so they are colder;
+//! 3. eager records are not copied: the front has taken in those of both;
+//! 4. of the newer snapshot only the last `maxsize` entries are copied, and no expired one. What is not
+//!    copied does not hide an older entry;
+//! 5. which older entries are still cold is looked up once more when the union is adopted, because the
+//!    cache goes on being used meanwhile.
+
+use std::hash::{BuildHasher, RandomState};
+
+use async_cache_core::cold::{Frozen, Rank};
+use async_cache_core::time::FileClock;
+use async_cache_disk::{
+    CacheFile, DiskError, DiskErrorKind, Scratch, Snapshot, Step, WriteOptions, temporary_beside,
+};
+
+use crate::host::{Host, is_expired};
+use crate::opened::Opened;
+
+/// Two snapshots in one.
+pub(crate) struct Union {
+    pub(crate) snapshot: Snapshot,
+    /// Its first entries are the older snapshot's: their ranks there.
+    pub(crate) older: Vec<Rank>,
+}
+
+/// `None` if the newer snapshot has every key that is cold in the older one.
+pub(crate) fn union<H: Host>(
+    host: &H,
+    older: &Opened,
+    newer: &Snapshot,
+    file: FileClock,
+) -> Result<Option<Union>, H::Error> {
+    let frozen = older.cold().freeze();
+    // The process is part of the name: a forked child goes on with a copy of its parent's random state.
+    let number = RandomState::new().hash_one(std::process::id());
+    let place = temporary_beside(host.file().path(), number).map_err(|error| host.error(error))?;
+    let place = host.file().at(place);
+    let older = older.snapshot();
+    let floor = host.maxsize().map_or(0, |maxsize| (newer.len() as usize).saturating_sub(maxsize)) as Rank;
+    let written = host.blocking(|| {
+        let Some(ranks) = write(&place, (&older, &frozen), (newer, floor), file)? else { return Ok(None) };
+        let opened = place.open();
+        // Where an open file cannot be removed, it is one of the leftovers that the next save removes.
+        drop(place.vfs().remove(place.path()));
+        Ok(opened?.map(|snapshot| Union { snapshot, older: ranks }))
+    });
+    written.map_err(|error: DiskError| host.error(error))
+}
+
+/// Writes the union, unless it would be the newer snapshot. Returns the ranks of the older entries.
+fn write(
+    place: &CacheFile,
+    (older, frozen): (&Snapshot, &Frozen),
+    (newer, floor): (&Snapshot, Rank),
+    file: FileClock,
+) -> Result<Option<Vec<Rank>>, DiskError> {
+    let (mut writer, mut ranks, mut scratch) = (None, Vec::new(), Scratch::new());
+    let mut records = older.records();
+    while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
+        let Step::Record(record) = step else { continue };
+        if is_expired(record.deadline, file)
+            || newer.locate(record.key, &mut scratch).is_some_and(|rank| rank >= floor) // Rules 1 and 4.
+            // Where the newer one's index is damaged, it may have the key all the same.
+            || scratch.is_blind()
+        {
+            continue;
+        }
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            none => none.insert(place.write(WriteOptions::new(newer.saved_at()))?),
+        };
+        if fits(writer.copy(&record))? {
+            ranks.push(record.rank);
+        }
+    }
+    let Some(mut writer) = writer else { return Ok(None) };
+    let mut records = newer.records();
+    while let Some(step) = records.next_wanted(|rank| rank >= floor) {
+        if let Step::Record(record) = step
+            && !is_expired(record.deadline, file)
+        {
+            fits(writer.copy(&record))?;
+        }
+    }
+    writer.finish()?;
+    Ok(Some(ranks))
+}
+
+/// Whether an entry was copied; one that the format has no room for is left out.
+fn fits<T>(copied: Result<T, DiskError>) -> Result<bool, DiskError> {
+    match copied {
+        Ok(_) => Ok(true),
+        Err(error) if *error.kind() == DiskErrorKind::Limit => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,208 @@
+"""Reads which file imports which, in Rust crates and Python packages, and finds circles of imports.
+
+Rust: paths that begin with `crate`, `super` or `self`, in `use` and in code, without test modules. A
+path to a name that a module re-exports from a submodule counts as an import of the submodule. Imports
+of a module's own submodules do not count: a module and its submodules are a unit, and the parent often
+only gathers the names of its children.
+
+Python: `import` and `from` statements, also inside functions.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import rust_source
+
+Graph = dict[str, set[str]]
+"""Each module, and the modules that it imports. Rust: `a::b`; Python: `package.module`."""
+
+USE = re.compile(r"^[ \t]*(?P<public>pub(?:\([^)]*\))?[ \t]+)?use\s+(?P<tree>[^;]+);", re.M)
+PATH = re.compile(r"\b(?:crate|super|self)(?:::\w+)+")
+
+
+def rust(source: Path) -> Graph:
+    """The imports of a crate with this folder of sources."""
+    files = {_rust_module(path.relative_to(source)): path for path in sorted(source.rglob("*.rs"))}
+    texts = {
+        name: rust_source.without_tests(rust_source.code(path.read_text())) for name, path in files.items()
+    }
+    exports = {name: _exports(name, text, files.keys()) for name, text in texts.items()}
+    graph: Graph = {}
+    for name, text in texts.items():
+        reached = (_target(path, files.keys(), exports) for path in _paths(name, text))
+        graph[name] = {target for target in reached if target != name and not _is_below(target, name)}
+    return graph
+
+
+def _rust_module(path: Path) -> str:
+    parts = [*path.parts[:-1], path.stem]
+    if parts[-1] == "mod":
+        parts.pop()
+    return "lib" if parts in (["lib"], ["main"]) else "::".join(parts)
+
+
+def _is_below(name: str, parent: str) -> bool:
+    return parent == "lib" or name.startswith(parent + "::")
+
+
+def _paths(name: str, text: str) -> Iterator[list[str]]:
+    """Yields every path of a module that stays inside the crate, from the root of the crate."""
+    for match in USE.finditer(text):
+        for path in _leaves(re.sub(r"\s+", " ", match["tree"])):
+            if path[0] in ("crate", "super", "self"):
+                yield _absolute(name, path)
+    for match in PATH.finditer(USE.sub("", text)):
+        yield _absolute(name, match.group().split("::"))
+
+
+def _absolute(name: str, path: list[str]) -> list[str]:
+    """A path from the root of the crate."""
+    if path[0] == "crate":
+        return path[1:]
+    here = [] if name == "lib" else name.split("::")
+    while path and path[0] in ("super", "self"):
+        if path[0] == "super":
+            here = here[:-1]
+        path = path[1:]
+    return here + path
+
+
+def _leaves(tree: str, before: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """Yields the paths of the tree of a `use`."""
+    opening = tree.find("{")
+    if opening < 0:
+        plain = re.sub(r" as \w+", "", tree).strip()
+        if plain:
+            yield [*before, *plain.split("::")]
+        return
+    stem = tuple(part for part in tree[:opening].strip().strip(":").split("::") if part)
+    depth, start = 0, opening + 1
+    for index in range(opening, len(tree)):
+        if tree[index] == "{":
+            depth += 1
+        elif tree[index] == "}":
+            depth -= 1
+        if (tree[index] == "," and depth == 1) or depth == 0:
+            yield from _leaves(tree[start:index], before + stem)
+            start = index + 1
+            if depth == 0:
+                return
+
+
+def _exports(name: str, text: str, modules: object) -> dict[str, list[str]]:
+    """The names that a module re-exports, and where they come from."""
+    found = {}
+    for match in USE.finditer(text):
+        if match["public"]:
+            for path in _leaves(re.sub(r"\s+", " ", match["tree"])):
+                inside = path if path[0] in ("crate", "super", "self") else ["self", *path]
+                found[path[-1]] = _absolute(name, inside)
+    return found
+
+
+def _target(
+    path: list[str],
+    modules: object,
+    exports: dict[str, dict[str, list[str]]],
+    depth: int = 0,
+) -> str:
+    """The module in which the thing at a path is defined."""
+    for end in range(len(path), 0, -1):
+        module = "::".join(path[:end])
+        if module in modules:  # type: ignore[operator]
+            break
+    else:
+        module, end = "lib", 0
+    if end < len(path) and depth < 3:
+        exported = exports[module].get(path[end])
+        if exported and exported != path:
+            return _target(exported + path[end + 1 :], modules, exports, depth + 1)
+    return module
+
+
+def python(packages: list[Path]) -> Graph:
+    """The imports of packages of Python."""
+    files = {
+        ".".join([package.name, *path.relative_to(package).with_suffix("").parts]): path
+        for package in packages
+        for path in sorted(package.rglob("*.py"))
+    }
+    graph: Graph = {}
+    for name, path in files.items():
+        graph[name] = {target for target in _imported(name, path) if target in files and target != name}
+    return graph
+
+
+def _imported(name: str, path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = name.split(".")[: -node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def circles(graph: Graph, most: int = 2) -> list[list[str]]:
+    """The circles of more than `most` modules, each as a sorted list of all modules that are in it."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for target in sorted(graph.get(name, ())):
+            if target not in index:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], index[target])
+        if low[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > most:
+                found.append(sorted(group))
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def upward(graph: Graph, layers: list[str], allowed: dict[tuple[str, str], str]) -> list[str]:
+    """The imports against the order of `layers`, bottom to top, except those in `allowed`; and modules
+    without a layer, and layers and allowances without use.
+    """
+    wrong = []
+    used: set[str] = set()
+    needed: set[tuple[str, str]] = set()
+
+    def layer(name: str) -> str | None:
+        parts = name.split("::")
+        prefixes = ("::".join(parts[:end]) for end in range(len(parts), 0, -1))
+        return next((prefix for prefix in prefixes if prefix in layers), None)
+
+    for name, targets in graph.items():
+        own = layer(name)
+        if own is None:
+            wrong.append(f"{name} is in no layer")
+            continue
+        used.add(own)
+        for target in sorted(targets):
+            other = layer(target)
+            if other is None or layers.index(other) <= layers.index(own):
+                continue
+            if (own, other) in allowed:
+                needed.add((own, other))
+            else:
+                wrong.append(f"{name} imports {target}, which is above it")
+    wrong += [f"the layer {name} has no module" for name in layers if name not in used]
+    wrong += [
+        f"{own} may import {other}, and does not" for own, other in allowed if (own, other) not in needed
+    ]
+    return wrong
