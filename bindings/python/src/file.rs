@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_core::time::FileClock;
-use async_cache_disk::{DiskErrorKind, KeyKind, LockedFile, Pushed, Step, Times, WriteOptions, Writer};
+use async_cache_disk::{
+    DiskErrorKind, Item, KeyKind, LockedFile, Pushed, Source, Times, WriteOptions, Writer,
+};
 use async_cache_tier::{Encoded, Refusal, Turn, clock, open as opening, save as saving};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -101,9 +103,9 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
     let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(file.file_now())).as_secs_f64();
     let mut slice = Slice::begin();
     let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
+    while let Some(item) = records.next() {
         slice.end_if_over(py)?;
-        let Step::Record(record) = step else { continue };
+        let Item::Entry(record) = item else { continue };
         if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) {
             continue;
         }

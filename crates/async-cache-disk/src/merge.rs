@@ -37,7 +37,7 @@ use std::io;
 use std::path::Path;
 
 use crate::error::DiskError;
-use crate::snapshot::{EagerRecord, Scratch, Snapshot};
+use crate::snapshot::{Record, Scratch, Snapshot};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::writer::{RecordNumber, Saved, Writer};
 
@@ -356,11 +356,7 @@ impl Merge {
     }
 
     /// Copies an eager record of theirs that is not in memory.
-    pub(crate) fn copy_eager(
-        &mut self,
-        writer: &mut Writer,
-        record: &EagerRecord<'_>,
-    ) -> Result<(), DiskError> {
+    pub(crate) fn copy_eager(&mut self, writer: &mut Writer, record: &Record<'_>) -> Result<(), DiskError> {
         writer.copy_eager(record)?;
         self.copied += 1;
         Ok(())

@@ -31,7 +31,7 @@ use crate::format::record::Times;
 use crate::locked::LockedFile;
 use crate::merge::{Known, Merge, Merged, Ours};
 use crate::settings::Settings;
-use crate::snapshot::{EagerRecord, Record, Snapshot};
+use crate::snapshot::{Record, Snapshot};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::trust::Site;
 use crate::writer::{Saved, WriteOptions, Writer};
@@ -137,7 +137,7 @@ impl Parts {
         merge.is_none_or(|merge| merge.leave_out_ours(kind, key, written_at))
     }
 
-    fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         match &mut self.merge {
             Some(merge) => merge.copy_eager(&mut self.writer, record),
             None => self.writer.copy_eager(record),
@@ -276,7 +276,7 @@ impl Output {
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
-    pub fn pass_on_eager(&mut self, record: &EagerRecord<'_>) -> Result<Pushed, DiskError> {
+    pub fn pass_on_eager(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
         if self.is_deleted(KeyKind::Eager, record.key, record.written_at.unwrap_or(0)) {
             return Ok(Pushed::Superseded);
         }
@@ -336,7 +336,7 @@ impl Output {
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
-    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    pub fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         self.0.copy_eager(record)
     }
 
@@ -411,7 +411,7 @@ impl Filling {
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
-    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    pub fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         self.0.copy_eager(record)
     }
 

@@ -22,6 +22,7 @@ mod open;
 mod places;
 mod records;
 mod salvage;
+mod source;
 mod unpack;
 mod window;
 
@@ -31,15 +32,16 @@ use std::sync::{Arc, OnceLock};
 
 pub use damage::Damage;
 pub use deadlines::{Deadlines, Due};
-pub use eager::{EagerRecord, EagerRecords, EagerStep};
+pub use eager::EagerRecords;
 pub use lookup::{Found, Scratch};
 pub(crate) use moved::Ranks;
 pub(crate) use open::{Ends, read_header};
 pub use places::{Layout, Place};
-pub use records::{Record, Records, Step};
-pub use salvage::{Salvage, SalvageStep};
-pub(crate) use unpack::{Stored, unpack};
-pub(crate) use window::Window;
+pub use records::Records;
+pub use salvage::Salvage;
+pub use source::{Item, Loss, Record, Source};
+pub(crate) use unpack::Stored;
+pub(crate) use window::Reader;
 
 use crate::compress::Dictionary;
 use crate::format::address::KeyHasher;

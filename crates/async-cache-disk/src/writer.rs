@@ -35,7 +35,7 @@ use crate::format::record::{RecordForm, RecordHead, Times};
 use crate::random::random;
 use crate::secret::Secret;
 use crate::settings::Settings;
-use crate::snapshot::{EagerRecord, Ranks, Record, Snapshot};
+use crate::snapshot::{Ranks, Record, Snapshot};
 use crate::tombstones::Tombstones;
 use crate::trust::Site;
 use crate::vfs::write_all_at;
@@ -188,11 +188,10 @@ impl Writer {
     /// As [`push`](Self::push).
     pub fn carry(&mut self, record: &Record<'_>) -> Result<RecordNumber, DiskError> {
         let pushed = self.copy(record)?;
+        let Some(rank) = record.rank else { return Ok(pushed) };
         match self.carried.last_mut() {
-            Some((ordinal, rank, len)) if (*ordinal + *len, *rank + *len) == (pushed.0, record.rank) => {
-                *len += 1;
-            }
-            _ => self.carried.push((pushed.0, record.rank, 1)),
+            Some((ordinal, first, len)) if (*ordinal + *len, *first + *len) == (pushed.0, rank) => *len += 1,
+            _ => self.carried.push((pushed.0, rank, 1)),
         }
         Ok(pushed)
     }
@@ -270,7 +269,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    pub fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack_eager)?;
         self.note_write(record.written_at);
         self.append_eager([head.as_bytes(), record.key, &value])

@@ -28,7 +28,8 @@ use async_cache_core::ledger::Outcome;
 use async_cache_core::listing::Ticket;
 use async_cache_core::time::{FileClock, Stamp, Time};
 use async_cache_disk::{
-    Cold, DiskError, Filling, Finished, Joining, Merged, Ours, Output, Pushed, Snapshot, Step, WriteOptions,
+    Cold, DiskError, Filling, Finished, Item, Joining, Loss, Merged, Ours, Output, Pushed, Snapshot,
+    WriteOptions,
 };
 
 use crate::eager::EagerEntries;
@@ -396,18 +397,26 @@ impl Carried {
         allows: fn(&[u8]) -> bool,
     ) -> Result<(), DiskError> {
         let mut records = opened.snapshot().records();
-        while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
-            match step {
-                Step::Lost { rank } => self.lose(rank, DAMAGED),
-                Step::Record(record) if is_expired(record.deadline, file) => opened.expire(record.rank),
-                Step::Record(record) if !allows(record.value) => {
-                    self.lose(record.rank, "pickle=False refuses a pickle");
+        while let Some(item) = records.next_wanted(|rank| frozen.contains(rank)) {
+            let record = match item {
+                Item::Lost(Loss::Entry { rank }) => {
+                    self.lose(rank, DAMAGED);
+                    continue;
                 }
-                Step::Record(record) => match output.carry(&record)? {
+                Item::Lost(Loss::Bytes { .. }) => continue,
+                Item::Entry(record) => record,
+            };
+            let Some(rank) = record.rank else { continue };
+            if is_expired(record.deadline, file) {
+                opened.expire(rank);
+            } else if !allows(record.value) {
+                self.lose(rank, "pickle=False refuses a pickle");
+            } else {
+                match output.carry(&record)? {
                     Pushed::Written => {}
-                    Pushed::Superseded => self.left_out.push(record.rank),
+                    Pushed::Superseded => self.left_out.push(rank),
                     Pushed::TooLarge(error) => return Err(error),
-                },
+                }
             }
         }
         Ok(())

@@ -259,7 +259,7 @@ impl Snapshot {
         let layout = self.record_at(slot, &mut scratch.record);
         let Scratch { record, decompressor, .. } = scratch;
         let record = layout.and_then(|layout| {
-            Record::of(self, slot.rank, &layout, record.get(..layout.total())?, decompressor)
+            Record::of(self, Some(slot.rank), &layout, record.get(..layout.total())?, decompressor)
         });
         if record.is_none() {
             self.0.damage.record();
