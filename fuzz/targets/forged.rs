@@ -149,6 +149,6 @@ fn check(snapshot: &Snapshot, genuine: &Sample) {
         }
     }
     let mut unknown = Tombstones::default();
-    unknown.delete_unknown(genuine.saved_at);
+    unknown.record_unknown_delete(genuine.saved_at);
     assert!([&genuine.tombstones, &unknown].contains(&&snapshot.tombstones()), "deletes are forged");
 }

@@ -65,7 +65,7 @@ fn run(bytes: &[u8]) -> Option<()> {
             memory.insert(key.clone(), (VALUE.to_vec(), times));
             our_entries.insert(key, (VALUE.to_vec(), times));
         } else {
-            tombstones.delete(KeyKind::Canonical, &key, time);
+            tombstones.record_delete(KeyKind::Canonical, &key, time);
         }
     }
 

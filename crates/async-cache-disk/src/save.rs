@@ -70,7 +70,7 @@ impl Save {
         matches!(self.0, Begun::Merging { .. })
     }
 
-    /// The file that the save will be merged with, if any.
+    /// The file to merge with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         match &self.0 {
             Begun::Merging { theirs, .. } => theirs.as_ref(),
@@ -156,13 +156,13 @@ impl Parts {
 pub struct Joining(Parts);
 
 impl Joining {
-    /// Whether the file at the path may have entries that this process lacks. If so, every entry in
+    /// Whether the file at the path may have entries missing in this process. If so, every entry in
     /// memory must be [noted](Self::note) before [`join`](Self::join).
     pub fn is_needed(&self) -> bool {
         self.0.merge.as_ref().is_some_and(|merge| merge.is_needed())
     }
 
-    /// The file that the save is merged with, if any.
+    /// The file to merge with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.0.theirs()
     }
@@ -212,8 +212,8 @@ pub enum Pushed {
     /// The entry is left out: a later write or a delete of its key is known, or another process may
     /// have deleted the entry. [`Merged::left_out`] counts the latter.
     Superseded,
-    /// The entry is left out: it is too large for the format. Older copies of it in other processes
-    /// will be left out as well.
+    /// The entry is left out, because its size is beyond the format. Older copies in further
+    /// processes will be left out as well.
     TooLarge(DiskError),
 }
 
@@ -226,7 +226,7 @@ impl Output {
         self.0.merge.is_some()
     }
 
-    /// The file that the save is merged with, if any.
+    /// The file to merge with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.0.theirs()
     }
@@ -284,8 +284,8 @@ impl Output {
     }
 
     /// Records that an entry of this process is not written, because it has expired or its value
-    /// cannot be encoded. The entry still supersedes older copies of others, so they will be left
-    /// out. Returns whether the entry would have been written otherwise.
+    /// cannot be encoded. The entry still supersedes older copies in further processes, which will
+    /// be left out. Returns whether the entry would have been written otherwise.
     pub fn leave_out(&mut self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
         self.0.leave_out(kind, key, written_at)
     }
@@ -296,13 +296,13 @@ impl Output {
         self.0.is_deleted(kind, key, written_at)
     }
 
-    /// Whether this process may have deleted an entry of theirs that it lacks. If so, the entry is
-    /// counted in [`Merged::unsure`].
+    /// Whether this process may have deleted an entry of theirs, which it lacks. If so, the entry
+    /// is counted in [`Merged::unsure`].
     pub fn may_have_deleted(&mut self, written_at: u64) -> bool {
         self.0.merge.as_mut().is_some_and(|merge| merge.may_have_deleted(written_at))
     }
 
-    /// Whether others may have deleted an entry of this process that is not in their file.
+    /// Whether others may have deleted an entry of this process, which their file lacks.
     pub fn may_have_been_deleted(&self, written_at: u64) -> bool {
         self.0.merge.as_ref().is_some_and(|merge| merge.may_have_been_deleted(written_at))
     }
@@ -356,7 +356,7 @@ impl Output {
     /// [`fill`](Self::fill) and [`Filling::finish`].
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of both.
     pub fn finish(self) -> Result<Finished, DiskError> {
         self.fill()?.finish()
     }
@@ -400,7 +400,7 @@ impl Filling {
         merge.as_ref().map_or(usize::MAX, |merge| merge.room_left(writer))
     }
 
-    /// Counts eager records of theirs that win and that there is no room for.
+    /// Counts eager records of theirs that win, and have no room.
     pub fn drop_eager(&mut self, count: usize) {
         if let Some(merge) = &mut self.0.merge {
             merge.drop_eager(count);

@@ -1,12 +1,12 @@
 //! Saving: records are written as they are pushed, then the index, the deadlines, the eager
 //! records, and last the header; then the temporary file takes the target's place. File format,
-//! section 9, has the protocol; `temp.rs` keeps it.
+//! section 9, has the protocol; `temp.rs` follows the protocol.
 //!
 //! Rules:
 //! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the
 //!    temporary file.
 //! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer
-//!    is of no more use; dropping it does the same.
+//!    cannot be used any more. Dropping the writer does the same.
 //! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index
 //!    (17 bytes an entry); and eager records as a whole, which few caches have many of
 //!    (`eager.rs`).
@@ -50,24 +50,24 @@ const BUFFER_BYTES: usize = 1 << 20;
 const SECTION_ALIGNMENT: usize = 4096;
 const FORGOTTEN: u64 = u64::MAX;
 
-/// What a save came to.
+/// The result of a save.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The number of entries that look-ups find: what [`Snapshot::len`](crate::Snapshot::len) will
-    /// be.
+    /// The number of entries that look-ups find: the future
+    /// [`Snapshot::len`](crate::Snapshot::len).
     pub entries: u32,
     /// The number of eager records, which come on top of them.
     pub eager: u32,
     /// The size of the file in bytes.
     pub bytes: u64,
-    /// What tells this file from every other: its [`Snapshot::file_id`](crate::Snapshot::file_id).
+    /// The file's [`Snapshot::file_id`](crate::Snapshot::file_id), which no two files share.
     pub file_id: [u8; 16],
-    /// Where the file is now that stood at the path and was not a readable cache file of ours, if
-    /// one did.
+    /// The new path of the previous file, if the previous file was not a readable cache file and so
+    /// was set aside.
     pub set_aside: Option<PathBuf>,
-    /// Why files cannot be locked in the folder of the path, in words, if they cannot: then nothing
-    /// keeps the saves of several processes apart, and of two at once one may overwrite the other.
+    /// Why files in the folder of the path cannot be locked, in words, if locks are missing there.
+    /// Without locks, two saves at the same time may overwrite each other's file.
     pub without_locks: Option<String>,
 }
 
@@ -75,8 +75,8 @@ pub struct Saved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordNumber(u32);
 
-/// Writes a snapshot beside its target and puts it there when it is finished. Dropped without
-/// [`finish`](Writer::finish), it leaves everything as it was.
+/// Writes a snapshot beside its target, and renames the finished file to the target. A writer that
+/// is dropped without [`finish`](Writer::finish) changes nothing.
 pub struct Writer {
     /// `None` after an error.
     temp: Option<TempFile>,
@@ -94,19 +94,19 @@ pub struct Writer {
     buffer: Vec<u8>,
     /// The offset in the file at which the buffer's first byte belongs.
     flushed: u64,
-    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if it was
-    /// taken back.
+    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if the
+    /// record was taken back.
     places: Vec<Place>,
     /// Deadline and order of pushing.
     deadlines: Vec<(u64, u32)>,
-    /// Order of pushing of what was taken back.
+    /// The records that were taken back, by order of pushing.
     forgotten: Vec<u32>,
     eager: EagerBuffer,
     tombstones: Tombstones,
-    /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their
+    /// Runs of entries carried over: order of pushing and rank of the first entry, and their
     /// number.
     carried: Vec<(u32, u32, u32)>,
-    /// Of the snapshot that is carried over, without entries.
+    /// The ranks of the snapshot that is carried over, without entries.
     carried_from: Ranks,
 }
 
@@ -175,14 +175,14 @@ impl Writer {
         })
     }
 
-    /// Names the snapshot that entries will be [carried](Self::carry) over from. Without one the
-    /// snapshot that [`finish_and_open`](Self::finish_and_open) returns has eager records only.
+    /// Names the snapshot whose entries will be [carried](Self::carry) over. Without a snapshot,
+    /// the result of [`finish_and_open`](Self::finish_and_open) has eager records only.
     pub fn carry_from(&mut self, snapshot: Option<&Snapshot>) {
-        self.carried_from = snapshot.map(Ranks::none_of).unwrap_or_default();
+        self.carried_from = snapshot.map(Snapshot::no_ranks).unwrap_or_default();
     }
 
-    /// [`copy`](Self::copy), for an entry of the snapshot that [`carry_from`](Self::carry_from) was
-    /// given.
+    /// [`copy`](Self::copy), for an entry of the snapshot given to
+    /// [`carry_from`](Self::carry_from). The entry keeps its rank.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -196,8 +196,8 @@ impl Writer {
         Ok(pushed)
     }
 
-    /// The ranks in the file of what was carried over, once all that was taken back is known and
-    /// sorted.
+    /// The ranks in the file of the entries carried over. Called when all records that were taken
+    /// back are known and sorted.
     fn carried_ranks(&self) -> Ranks {
         let mut ranks = self.carried_from.clone();
         for &(ordinal, rank, len) in &self.carried {
@@ -214,12 +214,12 @@ impl Writer {
     }
 
     /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the
-    /// deadline, or [`Times`], in nanoseconds since the Unix epoch. The caller sees to it that no
-    /// key is pushed twice, or forgets the earlier one.
+    /// deadline, or [`Times`], in nanoseconds since the Unix epoch. If the caller pushes a key
+    /// twice, the caller must [`forget`](Self::forget) the earlier record.
     ///
     /// # Errors
-    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out
-    /// and the writer goes on. After any other error the save is over.
+    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large, or the file is full: the entry is
+    /// left out, and the writer can be used further. After any different error the save is over.
     pub fn push(
         &mut self,
         key: &[u8],
@@ -236,8 +236,8 @@ impl Writer {
         self.append([head.as_bytes(), key, stored], key, times.deadline)
     }
 
-    /// Adds an entry of an opened snapshot as its bytes are, if this file is compressed as that one
-    /// is. Only checksum and tag are made anew, for this file.
+    /// Adds an entry of an opened snapshot with unchanged bytes, if both files are compressed in
+    /// the same way. Only checksum and tag are made anew.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -248,10 +248,10 @@ impl Writer {
         self.append([head.as_bytes(), record.key, &value], record.key, record.deadline)
     }
 
-    /// Adds an entry that no look-up will find: whoever opens the file has to read it, and decides
-    /// what its key is. For keys of which equal ones may have different bytes. The order among them
-    /// is the order of use, coldest first; how they stand to the entries of [`push`](Self::push) is
-    /// not kept. It stays in memory until [`finish`](Self::finish), and cannot be taken back.
+    /// Adds an eager entry, which no look-up will find: its key may equal a key with different
+    /// bytes, so a program that opens the file reads all eager entries and compares their keys. The
+    /// order of pushing is the order of use among eager entries, coldest first. The entry stays in
+    /// memory until [`finish`](Self::finish), and cannot be taken back.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -275,7 +275,7 @@ impl Writer {
         self.append_eager([head.as_bytes(), record.key, &value])
     }
 
-    /// Says what was deleted, so that other processes that save to the path do not bring it back.
+    /// Sets the deletes, so that saves of further processes do not bring deleted entries back.
     pub fn set_tombstones(&mut self, tombstones: Tombstones) {
         self.note_write(Some(tombstones.latest()));
         self.tombstones = tombstones;
@@ -285,8 +285,8 @@ impl Writer {
         self.header.written_until = self.header.written_until.max(time.unwrap_or(0));
     }
 
-    /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its
-    /// bytes stay in the file, but nobody will find them.
+    /// Takes back a pushed entry, which was replaced or deleted during the save. Its bytes stay in
+    /// the file, and no look-up finds them.
     pub fn forget(&mut self, record: RecordNumber) {
         if let Some(place) = self.places.get_mut(record.0 as usize)
             && place.offset != FORGOTTEN
@@ -296,26 +296,26 @@ impl Writer {
         }
     }
 
-    /// Completes the file, makes it durable, and puts it in the target's place. When this returns
-    /// `Ok`, the snapshot survives a power loss.
+    /// Completes the file, makes the file durable, and renames the file to the target. After `Ok`,
+    /// the snapshot survives a power loss.
     ///
-    /// What stands at the target and is not a readable cache file of this format is renamed to
-    /// `<name>.aside`, not destroyed; [`Saved::set_aside`] tells. With
-    /// [`WriteOptions::keep_target`] that is done to a readable one, too.
+    /// If the file at the target is not a readable cache file of this format, the file is not
+    /// destroyed, but renamed to `<name>.aside` ([`Saved::set_aside`]). With
+    /// [`WriteOptions::keep_target`], readable files are renamed too.
     ///
     /// # Errors
-    /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged,
-    /// unless the sync of the directory failed, which comes last: then the new one is in place, but
-    /// may be gone after a power loss.
+    /// Every failure to complete, sync or rename the file. The old file is unchanged, unless the
+    /// last step failed, the sync of the directory. Then the new file is in place, but may be gone
+    /// after a power loss.
     pub fn finish(self) -> Result<Saved, DiskError> {
         self.finish_and_open().map(|(saved, _)| saved)
     }
 
-    /// As [`finish`](Self::finish), and opens the new file. In that snapshot the entries that were
-    /// [carried](Self::carry) over have the ranks that they have in the snapshot of
-    /// [`carry_from`](Self::carry_from), and the other entries are not found; all eager records are
-    /// in it. So the old file need not stay open. `None` if a part of the old file could not be
-    /// read meanwhile (rule 4 of `snapshot::moved`): then the old file must be read further on.
+    /// As [`finish`](Self::finish), and opens the new file. In the new snapshot, entries that were
+    /// [carried](Self::carry) over keep their ranks in the snapshot of
+    /// [`carry_from`](Self::carry_from), no further entries are found, and all eager records are
+    /// present. So the old file can be closed. `None` if a part of the old file could not be read
+    /// during the save (rule 4 of `snapshot::moved`): then the old file must stay open.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish).
@@ -326,20 +326,19 @@ impl Writer {
         let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let without_locks = temp.without_locks().map(str::to_owned);
         let Installed { file, set_aside } = temp.install(self.keep_target, self.secret)?;
-        let successor = file.filter(|_| !self.carried_from.may_hide_more()).map(|file| {
+        let successor = file.filter(|_| !self.carried_from.has_new_dead_buckets()).map(|file| {
             let ranks = self.carried_ranks();
             Snapshot::written(file, self.target, self.header, self.seal, ranks)
         });
         Ok((Saved { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
     }
 
-    /// How many entries there are so far, without those that were taken back and without eager
-    /// ones.
+    /// How many entries there are so far, without entries taken back and eager entries.
     pub fn len(&self) -> usize {
         self.places.len().saturating_sub(self.forgotten.len())
     }
 
-    /// Whether there are none.
+    /// Whether there are no such entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -349,7 +348,7 @@ impl Writer {
         self.eager.len()
     }
 
-    /// How many bytes of records there are so far, eager ones included.
+    /// How many bytes of records there are so far, including eager records.
     pub fn bytes(&self) -> u64 {
         self.position() - HEADER_BYTES as u64 + self.eager.bytes()
     }
@@ -367,8 +366,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Answers how long a record of these parts will be, if there is room for it. Eager records
-    /// count as well.
+    /// Returns the length of a record with these parts, if there is room for the record. Eager
+    /// records count as well.
     fn make_room(&self, parts: &[&[u8]; 3]) -> Result<usize, DiskError> {
         if self.temp.is_none() {
             return Err(self.abandoned());
@@ -378,8 +377,7 @@ impl Writer {
         if self.places.len() + self.eager.len() >= MAX_RECORDS as usize {
             return Err(self.limit("one more entry"));
         }
-        // A sixteenth of the address space stays free for index and deadlines, which need less than
-        // that.
+        // A sixteenth of the address space stays free for index and deadlines, which need less.
         if self.position() + self.eager.bytes() + total as u64 > MAX_FILE_BYTES / 16 * 15 {
             return Err(self.limit("so many bytes"));
         }
@@ -415,7 +413,7 @@ impl Writer {
         self.flushed + self.buffer.len() as u64
     }
 
-    /// Puts a record that fits into the buffer there.
+    /// Adds a record to the buffer, where there is room.
     fn encode(&mut self, offset: u64, parts: [&[u8]; 3]) {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; CHECKSUM_BYTES]);
@@ -462,7 +460,7 @@ impl Writer {
     }
 
     /// Index, deadlines, eager records, header. (Syncing the records in a second thread meanwhile
-    /// was tried: it gained nothing that could be told from the disk's own noise.)
+    /// was tried: the gain was below the noise of the disk.)
     fn write_rest(&mut self) -> Result<(), DiskError> {
         self.flush()?;
         self.forgotten.sort_unstable();
@@ -540,7 +538,7 @@ impl Writer {
         pages.collect()
     }
 
-    /// Ranks count what was not forgotten.
+    /// Ranks count the records that were not forgotten.
     fn rank(&self, ordinal: u32) -> u32 {
         let before = self.forgotten.partition_point(|forgotten| *forgotten < ordinal);
         ordinal - u32::try_from(before).unwrap_or(0)

@@ -177,11 +177,11 @@ fn version_1_merged() -> Vec<(Vec<u8>, Vec<u8>, Times)> {
 /// The deletes in these files. Never change them.
 fn version_1_deleted() -> Tombstones {
     let mut tombstones = Tombstones::default();
-    tombstones.clear(SAVED_AT - 1000);
-    tombstones.delete_unknown(SAVED_AT - 2000);
-    tombstones.delete(KeyKind::Canonical, b"gone", SAVED_AT - 10);
-    tombstones.delete(KeyKind::Canonical, b"", SAVED_AT - 11);
-    tombstones.delete(KeyKind::Eager, b"pickled and gone", SAVED_AT);
+    tombstones.record_clear(SAVED_AT - 1000);
+    tombstones.record_unknown_delete(SAVED_AT - 2000);
+    tombstones.record_delete(KeyKind::Canonical, b"gone", SAVED_AT - 10);
+    tombstones.record_delete(KeyKind::Canonical, b"", SAVED_AT - 11);
+    tombstones.record_delete(KeyKind::Eager, b"pickled and gone", SAVED_AT);
     tombstones
 }
 

@@ -67,13 +67,13 @@ impl Process {
     fn delete(&mut self, key: u32, time: u64) {
         self.leave_cold(key);
         self.memory.remove(&key);
-        self.tombstones.delete(KeyKind::Canonical, &bytes_of(key), time);
+        self.tombstones.record_delete(KeyKind::Canonical, &bytes_of(key), time);
     }
 
     fn clear(&mut self, time: u64) {
         self.memory.clear();
         self.cold.clear();
-        self.tombstones.clear(time);
+        self.tombstones.record_clear(time);
     }
 
     fn evict(&mut self, key: u32) {

@@ -161,7 +161,7 @@ fn tombstones_under_a_secret_cannot_be_forged_but_only_made_unknown() {
         let whole = [&[9; 16][..], &(start as u64).to_le_bytes(), &forged[start + 4..]].concat();
         forged[start..start + 4].copy_from_slice(&crc32c::crc32c(&whole).to_le_bytes());
         let mut unknown = Tombstones::default();
-        unknown.delete_unknown(SAVED_AT);
+        unknown.record_unknown_delete(SAVED_AT);
         assert_eq!(tombstones(&forged), unknown, "byte {at}");
     }
 }

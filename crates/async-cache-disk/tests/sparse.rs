@@ -202,7 +202,7 @@ fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
         let places = snapshot.places();
         assert_eq!(snapshot.read_place(&places[0], &mut Scratch::new()), None);
         let mut unknown = Tombstones::default();
-        unknown.delete_unknown(SAVED_AT);
+        unknown.record_unknown_delete(SAVED_AT);
         assert_eq!(snapshot.tombstones(), unknown);
         let report = file(&disk(), &path).any_version().verify().unwrap();
         assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Tombstones));

@@ -68,7 +68,7 @@ fn write(
         if is_expired(record.deadline, file)
             || newer.locate(record.key, &mut scratch).is_some_and(|rank| rank >= floor) // Rules 1 and 4.
             // Where the newer one's index is damaged, it may have the key all the same.
-            || scratch.is_blind()
+            || scratch.may_have_missed()
         {
             continue;
         }

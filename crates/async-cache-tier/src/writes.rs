@@ -27,7 +27,7 @@ pub fn record_delete<K, V, R>(tier: &Tier, shard: &mut Shard<K, V, R>, key: &Fil
     if tier.keeps_writes()
         && let Some(stamp) = shard.stamp_delete(now)
     {
-        tier.known.lock().tombstones.delete(key.kind, &key.bytes, stamp.as_nanos());
+        tier.known.lock().tombstones.record_delete(key.kind, &key.bytes, stamp.as_nanos());
     }
 }
 
@@ -57,7 +57,7 @@ pub fn clear<M: Memory>(host: &M, counters: Counters) -> Vec<Emptied<M>> {
             for tiered in shards.iter_mut() {
                 tiered.shard.not_before(stamp);
             }
-            tier.known.lock().tombstones.clear(stamp.as_nanos());
+            tier.known.lock().tombstones.record_clear(stamp.as_nanos());
         }
         let empty = |tiered: &mut &mut Under<M>| match counters {
             Counters::Reset => tiered.clear(),
@@ -126,7 +126,7 @@ pub(crate) fn note_lost<H: Host>(
 
 /// Records that copies of a key up to `until` are older than a lost write.
 pub(crate) fn record_overwritten(tier: &Tier, key: &FileKey, until: Stamp) {
-    tier.known.lock().tombstones.overwrite(key.kind, &key.bytes, until.as_nanos());
+    tier.known.lock().tombstones.record_overwrite(key.kind, &key.bytes, until.as_nanos());
 }
 
 /// The lost writes of a shard until they are recorded: on an error or a panic they stay lost.

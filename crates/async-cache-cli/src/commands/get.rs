@@ -76,7 +76,7 @@ fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
     if let Some(found) = snapshot.find(key, &mut scratch) {
         return (Some((found.value.to_vec(), found.deadline)), false);
     }
-    let mut is_blind = scratch.is_blind() || !scratch.lost().is_empty();
+    let mut is_blind = scratch.may_have_missed() || !scratch.lost().is_empty();
     let (mut eager, mut last) = (snapshot.eager(), None);
     while let Some(item) = eager.next() {
         match item {

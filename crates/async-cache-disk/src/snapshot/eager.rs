@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::Snapshot;
+use super::opened::Snapshot;
 use super::source::{Item, Loss, Record, Source};
 use super::window::{Loaded, Reader};
 use crate::format::header::Section;
@@ -21,14 +21,21 @@ pub struct EagerRecords {
     rest: Section,
 }
 
+impl Snapshot {
+    /// Reads all eager records from the coldest to the most recently used.
+    pub fn eager(&self) -> EagerRecords {
+        EagerRecords::new(self.clone())
+    }
+}
+
 impl EagerRecords {
-    pub(super) fn new(snapshot: Snapshot) -> Self {
+    fn new(snapshot: Snapshot) -> Self {
         let rest = snapshot.header().eager_section.unwrap_or_default();
         Self { reader: Reader::new(snapshot), rest }
     }
 
     fn load(&mut self, rest: Section) -> Option<Loaded> {
-        if rest.bytes <= self.reader.snapshot.0.damage.dead_eager_bytes() {
+        if rest.bytes <= self.reader.snapshot.damage_log().dead_eager_bytes() {
             return None;
         }
         self.reader.load(rest, rest.offset)
@@ -50,7 +57,7 @@ impl Source for EagerRecords {
             Record::of(snapshot, None, &loaded.layout, window.get(&loaded)?, decompressor)
         });
         if record.is_none() {
-            snapshot.0.damage.bury_eager(rest.bytes);
+            snapshot.damage_log().record_dead_eager_bytes(rest.bytes);
             self.rest.bytes = 0;
         }
         let lost = Loss::Bytes { offset: rest.offset, bytes: rest.bytes };

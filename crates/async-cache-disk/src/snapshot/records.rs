@@ -12,9 +12,10 @@
 
 use std::fmt;
 
+use super::lookup::Scratch;
+use super::opened::Snapshot;
 use super::source::{Item, Loss, Record, Source};
 use super::window::{Loaded, Reader};
-use super::{Scratch, Snapshot};
 use crate::format::page::Page;
 
 /// Ranks and their offsets, as named by the index. Memory: 16 bytes for each.
@@ -60,8 +61,15 @@ pub struct Records {
     scratch: Scratch,
 }
 
+impl Snapshot {
+    /// Reads all entries from the coldest to the most recently used.
+    pub fn records(&self) -> Records {
+        Records::new(self.clone())
+    }
+}
+
 impl Records {
-    pub(super) fn new(snapshot: Snapshot) -> Self {
+    fn new(snapshot: Snapshot) -> Self {
         let next_offset = snapshot.header().record_section.offset;
         let mut records = Self {
             next_rank: 0,
@@ -77,8 +85,8 @@ impl Records {
         records
     }
 
-    /// The next entry with a wanted rank, or the loss of it; `None` at the end. Unwanted entries are
-    /// passed silently. Each rank is passed to `wanted` once, in ascending order.
+    /// The next entry with a wanted rank, or the loss of it; `None` at the end. Unwanted entries
+    /// are passed silently. Each rank is passed to `wanted` once, in ascending order.
     pub fn next_wanted(&mut self, mut wanted: impl FnMut(u32) -> bool) -> Option<Item<'_>> {
         while self.next_rank < self.reader.snapshot.header().entries {
             let rank = self.next_rank;
@@ -108,7 +116,7 @@ impl Records {
         let offset = self.named.as_mut()?.offset(rank)?;
         let loaded = self.reader.load(section, offset);
         if loaded.is_none() {
-            self.reader.snapshot.0.damage.record();
+            self.reader.snapshot.damage_log().count_record();
         }
         loaded
     }
@@ -121,7 +129,7 @@ impl Records {
             Record::of(snapshot, Some(known), &loaded.layout, window.get(&loaded)?, decompressor)
         });
         if was_loaded && record.is_none() {
-            snapshot.0.damage.record(); // its value does not decompress
+            snapshot.damage_log().count_record(); // its value does not decompress
         }
         match record {
             Some(record) if snapshot.is_visible(record.key, rank, scratch) => Item::Entry(record),

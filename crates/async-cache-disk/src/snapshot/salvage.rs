@@ -10,9 +10,10 @@
 
 use std::fmt;
 
+use super::lookup::Scratch;
+use super::opened::Snapshot;
 use super::source::{Item, Loss, Source};
 use super::window::{Loaded, Reader};
-use super::{Scratch, Snapshot};
 
 /// Goes through everything that can be recovered from a damaged file, coldest first. Made by
 /// [`Snapshot::salvage`].

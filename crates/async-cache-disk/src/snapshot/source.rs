@@ -1,6 +1,6 @@
 //! The form of every walk over records: entries, and losses in their place.
 
-use super::Snapshot;
+use super::opened::Snapshot;
 use super::unpack::{Stored, unpack};
 use crate::compress::Decompressor;
 use crate::format::record::RecordLayout;

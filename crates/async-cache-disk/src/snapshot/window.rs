@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Snapshot;
+use super::opened::Snapshot;
 use super::source::Record;
 use crate::compress::Decompressor;
 use crate::format::header::Section;

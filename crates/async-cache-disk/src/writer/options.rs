@@ -22,18 +22,17 @@ impl WriteOptions {
         Self { saved_at, identity: None, buckets: None, keep_target: false, dictionary: None }
     }
 
-    /// Sets the file at the target aside, even a readable cache file: for a caller that could not
-    /// read the file when it opened it, and so does not know the content that it is about to
-    /// replace.
+    /// Sets the file at the target aside, even a readable cache file: for a caller that failed to
+    /// read the file at its opening, and would replace unknown content.
     #[must_use]
     pub fn keep_target(mut self) -> Self {
         self.keep_target = true;
         self
     }
 
-    /// Compresses with the dictionary of this snapshot, if there is one, instead of training a new
-    /// dictionary. So entries [copied](crate::Writer::copy) from the snapshot need not be
-    /// compressed again.
+    /// Compresses with the dictionary of the snapshot, if there is a dictionary, instead of
+    /// training a new dictionary. So entries [copied](crate::Writer::copy) from the snapshot need
+    /// not be compressed again.
     #[must_use]
     pub fn dictionary_of(mut self, snapshot: &Snapshot) -> Self {
         self.dictionary = snapshot.dictionary().map(Arc::clone);
