@@ -14,7 +14,8 @@ MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --m
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
-	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke soak fuzz fuzz-smoke clean
+	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke bench-smoke-rust \
+	bench-smoke-python soak fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust fuzz-smoke-python clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -49,7 +50,8 @@ quickstart-rust: ## the main job in Rust: summarise thousands of source files
 	@echo
 	./target/release/quickstart
 
-test: test-interleavings test-rust test-python ## all tests
+# The longest one first: with `make --jobs=2` the others run beside it.
+test: test-python test-rust test-interleavings ## all tests
 
 # Commands that name the same packages and kinds of targets share the built dependencies: cargo
 # chooses their features by the named packages.
@@ -88,7 +90,7 @@ lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs, arrows between
 
 lint-rust: ## format, clippy, docs, arrows between crates, the version, that all tests are run, lists of modules, prose
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --quiet --workspace --exclude async-cache-benches --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --quiet $(TESTED) --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py
@@ -138,12 +140,16 @@ bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks be
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --save
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --save
 
-bench-smoke: python $(ORIGINAL)/ready ## the benchmarks still run; figures mean nothing
+bench-smoke: bench-smoke-rust bench-smoke-python ## the benchmarks still run; figures mean nothing
+
+bench-smoke-python: python $(ORIGINAL)/ready
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --smoke
 	$(VENV)/bin/python $(BINDINGS)/benches/builds.py $(BINDINGS)/python $(BINDINGS)/python --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1
+
+bench-smoke-rust:
 	$(CARGO) build --quiet --profile bench -p async-cache-benches -p async-cache-cli
 	./target/release/memory --smoke
 	./target/release/macros --smoke
@@ -165,12 +171,21 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 # libFuzzer on the stable compiler, and a mutation fuzzer for decoders that need an interpreter.
 # Seconds for each fuzzer.
 FUZZ_SECONDS ?= 3600
-fuzz: python ## fuzz every decoder for FUZZ_SECONDS (an hour) each
+fuzz: fuzz-rust fuzz-python ## fuzz every decoder for FUZZ_SECONDS (an hour) each
+
+fuzz-rust:
 	fuzz/run $(FUZZ_SECONDS)
+
+fuzz-python: python
 	$(VENV)/bin/python $(BINDINGS)/tests/fuzz_values.py $(FUZZ_SECONDS)
 
-fuzz-smoke: ## the same for a minute in all
-	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
+fuzz-smoke: fuzz-smoke-rust fuzz-smoke-python ## the same for a minute in all
+
+fuzz-smoke-rust:
+	fuzz/run 5
+
+fuzz-smoke-python: python
+	$(VENV)/bin/python $(BINDINGS)/tests/fuzz_values.py 5
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,10 +1,12 @@
-"""Checks the lists of modules in the heads of Rust files.
+"""Checks the lists of modules in the heads of Rust files, and the table of promises.
 
 Rules:
 1. if the head (`//!`) of a file has a section `# Layout`, every module declared in the file
    (`mod name;`) is named in a code span of the section;
 2. every lower-case name before a colon in the section is an existing module or folder;
-3. the `lib.rs` of a crate with more than two modules has a `# Layout` section.
+3. the `lib.rs` of a crate with more than two modules has a `# Layout` section;
+4. every file in the table of promises in ARCHITECTURE.md exists, and defines the named type or
+   function.
 """
 
 import re
@@ -54,6 +56,22 @@ def faults(source: str, exists: set[str]) -> list[str]:
     ]
 
 
+PROMISE = re.compile(r"^\|.*\| `([^`]+\.(?:rs|py))` \| `(\w+)` \|$", re.M)
+DEFINITION = r"^\s*(?:pub(?:\([^)]*\))? +)?(?:struct|enum|trait|type|fn|async fn|class|def) +{}\b"
+
+
+def broken_promises(text: str, root: Path) -> list[str]:
+    """Rule 4: returns the faults of a table of promises."""
+    rows = PROMISE.findall(text)
+    wrong = [] if rows else ["the table of promises is missing"]
+    for path, name in rows:
+        if not (root / path).is_file():
+            wrong.append(f"{path} keeps a promise, and does not exist")
+        elif not re.search(DEFINITION.format(name), (root / path).read_text(), re.M):
+            wrong.append(f"{path} keeps a promise by `{name}`, and does not define it")
+    return wrong
+
+
 def main() -> int:
     """Prints every fault; returns 1 if there is a fault."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.rs"]
@@ -68,6 +86,8 @@ def main() -> int:
         wrong += [f"{path}: {fault}" for fault in faults(source, exists)]
         if path.endswith("/lib.rs") and len(rust_source.modules(source)) > 2 and section(source) is None:
             wrong.append(f"{path}: has modules and no section `# Layout` in its head")
+    architecture = (ROOT / "ARCHITECTURE.md").read_text()
+    wrong += [f"ARCHITECTURE.md: {fault}" for fault in broken_promises(architecture, ROOT)]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

@@ -1,9 +1,9 @@
 """Reads which file imports which, in Rust crates and Python packages, and finds circles of imports.
 
-Rust: paths that begin with `crate`, `super` or `self`, in `use` and in code, without test modules. A
-path to a name that a module re-exports from a submodule counts as an import of the submodule. Imports
-of a module's own submodules do not count: a module and its submodules are a unit, and the parent often
-only gathers the names of its children.
+Rust: paths that begin with `crate`, `super` or `self`, in `use` and in code, without test modules.
+A path to a name re-exported by a module from a submodule counts as an import of the submodule.
+Imports of a module's own submodules do not count: a module and its submodules are a unit, and the
+parent often only gathers the names of its children.
 
 Python: `import` and `from` statements, also inside functions.
 """
@@ -147,7 +147,7 @@ def _imported(name: str, path: Path) -> Iterator[str]:
 
 
 def circles(graph: Graph, most: int = 2) -> list[list[str]]:
-    """The circles of more than `most` modules, each as a sorted list of all modules that are in it."""
+    """The circles of more than `most` modules, each as a sorted list of all its modules."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -175,8 +175,8 @@ def circles(graph: Graph, most: int = 2) -> list[list[str]]:
 
 
 def upward(graph: Graph, layers: list[str], allowed: dict[tuple[str, str], str]) -> list[str]:
-    """The imports against the order of `layers`, bottom to top, except those in `allowed`; and modules
-    without a layer, and layers and allowances without use.
+    """The imports against the order of `layers`, bottom to top, except those in `allowed`; also
+    modules without a layer, and unused layers and allowances.
     """
     wrong = []
     used: set[str] = set()

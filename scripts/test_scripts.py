@@ -1,12 +1,10 @@
 """Tests of the scripts beside it: `python3 -m unittest discover -s scripts`."""
 
-import tempfile
 import unittest
 from pathlib import Path
 
 import check_layouts
 import check_prose
-import imports
 import rust_source
 
 RUST = """//! Heads count. `what` in a span does not.
@@ -43,9 +41,7 @@ class RustSource(unittest.TestCase):
         self.assertIn((11, "a block /* nested */ he"), lines)
         self.assertNotIn(12, [line for line, _ in lines])
 
-    def test_functions_are_measured_without_tests_and_without_declarations(
-        self,
-    ) -> None:
+    def test_functions_are_measured_without_tests_and_without_declarations(self) -> None:
         shipped = rust_source.without_tests(rust_source.code(RUST))
         self.assertEqual(list(rust_source.functions(shipped)), [("short", 9, 5)])
 
@@ -76,10 +72,7 @@ class Prose(unittest.TestCase):
         self.assertEqual(dict(self.figures("a.md", source).counts), {"what": 1, "these": 1})
 
     def test_a_table_may_be_wide_and_a_comment_may_not(self) -> None:
-        table, comment = (
-            "//! | " + "a" * 100 + " |\n",
-            "let a = 1; // " + "a " * 50 + "\n",
-        )
+        table, comment = "//! | " + "a" * 100 + " |\n", "let a = 1; // " + "a " * 50 + "\n"
         self.assertEqual(self.figures("src/a.rs", table).wide, 0)
         self.assertEqual(self.figures("src/a.rs", comment).wide, 1)
 
@@ -95,39 +88,15 @@ class Layouts(unittest.TestCase):
             ],
         )
 
-
-class Imports(unittest.TestCase):
-    def test_paths_in_use_and_in_code_are_imports_and_submodules_are_not(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder)
-            (source / "a").mkdir()
-            (source / "lib.rs").write_text("mod a; mod b; mod c;\n")
-            (source / "a.rs").write_text("mod d;\npub use d::D;\nuse crate::{b::B, c};\n")
-            (source / "b.rs").write_text("// crate::c\nuse crate::a::D as Other;\n")
-            (source / "c.rs").write_text('fn f() { crate::b::g("crate::a::x"); }\n')
-            (source / "a/d.rs").write_text(
-                "use super::super::c;\n#[cfg(test)]\nmod tests { use crate::b; }\n"
-            )
-            graph = imports.rust(source)
+    def test_a_promise_is_kept_by_a_name_in_a_file(self) -> None:
+        row = "| text | `scripts/{}` | `{}` |\n"
+        rows = row.format("check_layouts.py", "section") + row.format("check_layouts.py", "gone")
         self.assertEqual(
-            graph,
-            {"a": {"b", "c"}, "a::d": {"c"}, "b": {"a::d"}, "c": {"b"}, "lib": set()},
-        )
-
-    def test_circles_of_more_than_two_are_found(self) -> None:
-        graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}}
-        self.assertEqual(imports.circles(graph), [["a", "b", "c"]])
-
-    def test_imports_from_above_need_a_reason_and_reasons_need_an_import(self) -> None:
-        graph = {"low": {"high"}, "high": {"low"}, "high::part": set()}
-        self.assertEqual(
-            imports.upward(graph, ["low", "high"], {}),
-            ["low imports high, which is above it"],
-        )
-        self.assertEqual(imports.upward(graph, ["low", "high"], {("low", "high"): "why"}), [])
-        self.assertEqual(
-            imports.upward({"low": set()}, ["low"], {("low", "high"): "why"}),
-            ["low may import high, and does not"],
+            check_layouts.broken_promises(rows + row.format("gone.py", "main"), check_layouts.ROOT),
+            [
+                "scripts/check_layouts.py keeps a promise by `gone`, and does not define it",
+                "scripts/gone.py keeps a promise, and does not exist",
+            ],
         )
 
 

@@ -1,14 +1,16 @@
-//! Merging entries whose keys are objects: only Python can tell which of them are equal.
+//! Merging entries whose keys are objects: only Python can compare the keys.
 //!
-//! All of it is read, decoded and compared with nothing borrowed, as decoding and comparing run Python code. A record
-//! whose key cannot be decoded is copied as its bytes are, unless its very bytes were deleted. With `pickle=False` nothing
-//! is unpickled, and no pickle is copied either.
+//! All records are read, decoded and compared with nothing borrowed, because decoding and comparing
+//! run Python code. A record whose key cannot be decoded is copied as bytes, unless exactly these
+//! bytes were deleted. With `pickle=False` nothing is unpickled, and no pickle is copied either.
 
 use std::ops::Range;
 
 use async_cache_core::time::{FileClock, Stamp};
-use async_cache_disk::{DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source};
-use async_cache_tier::eager::EagerEntries;
+use async_cache_disk::{
+    DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source, Tombstones,
+};
+use async_cache_tier::eager::{EagerEntries, Restored};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -17,8 +19,9 @@ use crate::errors;
 use crate::host::FileHost;
 use crate::pace::Slice;
 use crate::raw::Ref;
+use crate::restore;
 
-/// Entries of theirs, and what was deleted by either side.
+/// Entries of theirs, and the deletes of both sides.
 pub(crate) struct EagerMerge<'py> {
     theirs: Option<Snapshot>,
     /// Key to its index in `records`.
@@ -26,21 +29,21 @@ pub(crate) struct EagerMerge<'py> {
     records: Vec<Theirs>,
     /// Key to the time of its deletion.
     deleted: Bound<'py, PyDict>,
-    /// How many entries of ours were noted.
+    /// The number of recorded entries of ours.
     ours: usize,
-    /// How many of theirs that win, the coldest, were passed over for want of room.
+    /// The number of winning entries of theirs, the coldest, that were skipped for lack of room.
     skipped: usize,
-    /// Whether theirs may have entries that this process lacks.
+    /// Whether theirs may have entries missing in this process.
     is_needed: bool,
 }
 
 struct Theirs {
     written_at: u64,
-    /// Nobody deleted it, as far as is known.
+    /// Not deleted, as far as is known.
     counts: bool,
-    /// What we have of its key is older, or nothing.
+    /// Our entry for the key is older, or does not exist.
     wins: bool,
-    /// We have an entry of its key.
+    /// We have an entry for the key.
     is_ours: bool,
     fit: Fit,
 }
@@ -49,9 +52,9 @@ struct Theirs {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fit {
     Yes,
-    /// Its time has passed.
+    /// The entry has expired.
     Expired,
-    /// It is pickled, with `pickle=False`.
+    /// The entry is pickled, with `pickle=False`.
     Pickled,
 }
 
@@ -108,7 +111,7 @@ impl<'py> EagerMerge<'py> {
             if let Some(key) = tolerated(py, codec::decode_value(py, record.key, options))? {
                 let is_deleted = this.deleted_at(&key)? >= Some(written_at);
                 this.records[index].counts &= !is_deleted;
-                // Of two equal keys the later one counts.
+                // Of two equal keys the later entry counts.
                 if let Some(before) = this.index(&key)? {
                     this.records[before].wins = false;
                 }
@@ -128,7 +131,7 @@ impl<'py> EagerMerge<'py> {
         time.map(|time| time.extract()).transpose()
     }
 
-    /// An entry of ours will be written.
+    /// Records that an entry of ours will be written.
     fn note(&mut self, key: &Bound<'py, PyAny>, written_at: u64) -> PyResult<()> {
         self.ours += 1;
         if let Some(index) = self.index(key)? {
@@ -138,7 +141,8 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// Copies what of theirs wins and is not here, as far as there is room: the coldest go first.
+    /// Copies the winning entries of theirs that we do not have, as far as there is room: the
+    /// coldest are dropped first.
     fn write_theirs(&mut self, output: &mut Output) -> PyResult<()> {
         for known in &mut self.records {
             if known.is_wanted_and(Fit::Yes) && !known.is_ours {
@@ -150,7 +154,8 @@ impl<'py> EagerMerge<'py> {
         self.copy(self.skipped..wanted, |record| output.copy_eager(record))
     }
 
-    /// All of ours are written: copies as many of those that were passed over as there is room for after all.
+    /// After all of ours are written: copies as many of the skipped entries as there is room for
+    /// after all.
     fn fill_up(&mut self, filling: &mut Filling) -> PyResult<()> {
         let skipped = std::mem::take(&mut self.skipped);
         let dropped = skipped.saturating_sub(filling.room_left());
@@ -162,9 +167,10 @@ impl<'py> EagerMerge<'py> {
         self.copy(dropped..skipped, |record| filling.copy_eager(record))
     }
 
-    /// Entries of theirs that are later than ours and are not written either, for their time has passed, they may not be
-    /// copied, or they are among the coldest, `dropped` ones: the file has to say that their keys were written later. Of
-    /// keys with canonical bytes the merge itself does so (rule 6 of `merge` in the disk crate).
+    /// Records entries of theirs that are later than ours and not written either (expired, not
+    /// permitted, or among the `dropped` coldest): the file must record that their keys were
+    /// written later. For keys with canonical bytes the merge itself does so (rule 6 of `merge` in
+    /// the disk crate).
     fn hide_older_ours(&self, filling: &mut Filling, dropped: usize) -> PyResult<()> {
         let is_later = |known: &Theirs| known.is_ours && known.counts && known.wins;
         let Some(theirs) = self.theirs.as_ref().filter(|_| self.records.iter().any(is_later)) else {
@@ -178,7 +184,7 @@ impl<'py> EagerMerge<'py> {
             let Some(Item::Entry(record)) = records.next() else { break };
             passed += usize::from(known.is_wanted_and(Fit::Yes));
             let until = match known.fit {
-                // Any other copy of what we have is older than the expired entry, too.
+                // Any other copy of our entry is older than the expired entry too.
                 Fit::Expired => known.written_at.saturating_add(1),
                 Fit::Yes if passed > dropped => continue,
                 Fit::Yes | Fit::Pickled => known.written_at,
@@ -190,7 +196,7 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// Copies a part of those that win, counted from the coldest.
+    /// Copies a part of the winning entries, counted from the coldest.
     fn copy(
         &self,
         part: Range<usize>,
@@ -214,7 +220,7 @@ impl<'py> EagerMerge<'py> {
         Ok(())
     }
 
-    /// Whether an entry of ours is to be written. `bytes` are its key's.
+    /// Whether an entry of ours is to be written. `bytes`: the bytes of its key.
     fn admits_ours(
         &self,
         output: &mut Output,
@@ -228,7 +234,7 @@ impl<'py> EagerMerge<'py> {
             || self.deleted_at(key)? >= Some(written_at.max(1));
         if is_later || is_deleted || output.is_superseded(bytes, written_at) {
             if theirs.is_some_and(|theirs| theirs.counts && theirs.written_at < written_at) {
-                // Neither is in the file from now on.
+                // From now on neither is in the file.
                 output.leave_out(KeyKind::Eager, bytes, written_at);
             }
             output.record_superseded(bytes, written_at);
@@ -243,6 +249,15 @@ impl<'py> EagerMerge<'py> {
 }
 
 impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
+    fn restore(
+        host: &FileHost<'c, 'py>,
+        snapshot: &Snapshot,
+        file: FileClock,
+        before: Option<&Tombstones>,
+    ) -> PyResult<Restored> {
+        restore::eager(host, snapshot, file, before)
+    }
+
     fn begin(host: &FileHost<'c, 'py>, joining: &Joining, file: FileClock) -> PyResult<Self> {
         Self::new(host.py, joining, host.target.options.codec, file.file_now())
     }
@@ -283,7 +298,7 @@ impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
     }
 }
 
-/// What cannot be a key of a dict is no key of a cache either.
+/// An object that cannot be a key of a dict cannot be a key of a cache either.
 fn set<'py>(
     dict: &Bound<'py, PyDict>,
     key: Bound<'py, PyAny>,
@@ -292,7 +307,8 @@ fn set<'py>(
     tolerated(dict.py(), dict.set_item(key, value)).map(drop)
 }
 
-/// `None` for an error of a key that cannot be decoded, hashed or compared; `Err` if that is not the key's fault.
+/// `None` for an error of a key that cannot be decoded, hashed or compared; `Err` if the key is not
+/// at fault.
 fn tolerated<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
     match result {
         Err(error) if errors::is_from_outside(py, &error) => Err(error),

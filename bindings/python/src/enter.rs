@@ -1,5 +1,5 @@
-//! How a call of a key that may not be cached goes on: with the cached value, with a load that runs, or with a load that
-//! the call starts; and how a caller leaves a load.
+//! How a call of a key that may not be cached continues: with the cached value, with a running
+//! load, or with a load started by the call; and how a caller leaves a load.
 
 use std::cell::RefMut;
 
@@ -24,16 +24,16 @@ pub(crate) enum Joining {
     Any,
     /// Loads on the caller's event loop. A load on another event loop is fenced.
     Here,
-    /// None: a load that runs is fenced. Several such calls load beside each other.
+    /// None: a running load is fenced. Several calls of this kind load concurrently.
     Nothing,
 }
 
-/// How a call asks, from its first attempt to its last.
+/// The state of a call, from its first attempt to its last.
 pub(crate) struct Asking {
     pub(crate) joining: Joining,
     /// Whether the call's miss has been counted, or is not counted at all.
     is_counted: bool,
-    /// How many loads of other calls the call has waited for that brought it nothing.
+    /// How many loads of other calls the call has awaited without a result.
     pub(crate) in_vain: u32,
 }
 
@@ -43,7 +43,7 @@ impl Asking {
         Self { joining: Joining::Any, is_counted: false, in_vain: 0 }
     }
 
-    /// A look whose miss is not counted.
+    /// A look-up whose miss is not counted.
     pub(crate) fn uncounted() -> Self {
         Self { is_counted: true, ..Self::new() }
     }
@@ -53,7 +53,7 @@ impl Asking {
         !self.is_counted
     }
 
-    /// Whether the call may join the load that has a room. `here`: the caller's event loop.
+    /// Whether the call may join the load with the given room. `here`: the caller's event loop.
     fn may_join(&self, py: Python<'_>, room: Option<&Ref<Room>>, here: Option<&Bound<'_, PyAny>>) -> bool {
         match (self.joining, room, here) {
             (Joining::Any, ..) => true,
@@ -71,24 +71,24 @@ impl Asking {
 
 /// How a call goes on.
 pub(crate) enum Entered<'py> {
-    /// The key is not cached, and nothing is to be loaded.
+    /// The key is not cached, and there is no loader.
     Absent,
     Served(Bound<'py, PyAny>),
     /// A load runs.
     Waits(Joined<'py>),
 }
 
-/// A load that a call is part of.
+/// A load to which a call belongs.
 pub(crate) struct Joined<'py> {
     pub(crate) flight: FlightId,
-    /// Where the answer comes.
+    /// The room for the answer.
     pub(crate) room: Bound<'py, Room>,
     /// The caller's event loop.
     pub(crate) event_loop: Bound<'py, PyAny>,
     pub(crate) role: Role,
 }
 
-/// The part of a call in a load.
+/// The role of a call in a load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The load runs the call's own loader.
@@ -98,7 +98,8 @@ pub(crate) enum Role {
 }
 
 impl Cache {
-    /// Serves a key, joins its load, or starts a load. Without `work` a miss is [`Entered::Absent`].
+    /// Serves a key, joins its load, or starts a load. Without `work` a miss is
+    /// [`Entered::Absent`].
     pub(crate) fn enter<'py>(
         slf: &Bound<'py, Self>,
         query: &impl Query,
@@ -146,8 +147,9 @@ impl Cache {
         }
     }
 
-    /// Begins the flight of a key; a flight that the call may not join is fenced. `None`: meanwhile the key was stored, a
-    /// flight began that the call may join, or another snapshot was opened.
+    /// Begins the flight of a key; a flight that the call may not join is fenced. `None`: in the
+    /// meantime the key was stored, a flight began that the call may join, or another snapshot was
+    /// opened.
     fn lead<'py>(
         &self,
         py: Python<'py>,
@@ -174,7 +176,8 @@ impl Cache {
         Ok(Some((Joined { flight, room, event_loop, role: Role::Leads }, item)))
     }
 
-    /// Joins a load that runs. `None`: the event loop of the load has stopped, and the load has ended.
+    /// Joins a running load. `None`: the event loop of the load has stopped, and the load has
+    /// ended.
     fn join<'py>(
         &self,
         py: Python<'py>,
@@ -198,13 +201,13 @@ impl Cache {
         }
     }
 
-    /// A caller does not wait any more; the last one stops the load.
+    /// Called when a caller does not wait any more; the last caller stops the load.
     pub(crate) fn leave(&self, py: Python<'_>, flight: FlightId, room: &Bound<'_, Room>) -> PyResult<()> {
         let left = self.state.borrow(py).tiered.shard.leave(flight);
         if left == Left::Others {
             return Ok(());
         }
-        // A batch that has left goes on without callers.
+        // A batch that has left continues without callers.
         let gathered = self.state.borrow(py).batches.drop_flight(flight);
         let was_gathering = gathered.is_some();
         drop(gathered);
@@ -212,7 +215,8 @@ impl Cache {
             return Ok(());
         }
         let stopped = if was_gathering { Ok(()) } else { room.get().stop(py) };
-        // The flight ends now, and not when the loader has been cancelled, which may take long: later callers load anew.
+        // The flight ends now, and not when the loader has been cancelled, which may take long:
+        // later callers load anew.
         stopped.and(self.abandon(py, flight, room, running_loop(py).ok().as_ref()))
     }
 }

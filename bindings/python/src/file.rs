@@ -1,7 +1,7 @@
 //! The file of a cache, opened and saved; and a file alone, read, replaced or removed.
 //!
-//! `async-cache-tier` decides what opening and saving do. Python sees to it that one cache saves or opens at a
-//! time.
+//! `async-cache-tier` defines opening and saving. The Python package ensures that a cache runs one
+//! save or load at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +25,15 @@ use crate::restore::{blamed, each_eager};
 use crate::target::Target;
 use crate::ttl::Ttl;
 
-/// Opens a file; entries in memory stay. Returns how many of its entries came in, or `None` if there is no
-/// file.
+/// Opens a file; entries in memory stay. Returns the number of added entries, or `None` if there is
+/// no file.
 pub(crate) fn open(cache: &Cache, py: Python<'_>, target: Target) -> PyResult<Option<usize>> {
     let target = share(cache, py, target);
     let opened = opening::open(&CacheHost { py, cache, target }, turn(cache)?)?;
     Ok(opened.map(|opened| opened.entries))
 }
 
-/// Makes a file the cache's. If its saves merge, keeps from now on what they need.
+/// Assigns a file to the cache. If its saves merge, starts to record the data that they need.
 pub(crate) fn share(cache: &Cache, py: Python<'_>, target: Target) -> Arc<Target> {
     let target = Arc::new(target);
     let mut state = cache.state.borrow(py);
@@ -47,7 +47,8 @@ pub(crate) fn share(cache: &Cache, py: Python<'_>, target: Target) -> Arc<Target
     target
 }
 
-/// Saves everything that has not expired. `set_aside`: the file that stands there is another function's.
+/// Saves all entries that have not expired. `set_aside`: the existing file belongs to another
+/// function.
 pub(crate) fn save<'py>(
     cache: &Cache,
     py: Python<'py>,
@@ -67,7 +68,7 @@ fn turn(cache: &Cache) -> PyResult<Turn<'_>> {
     cache.tier.try_turn().ok_or_else(busy)
 }
 
-/// What Python makes warnings of.
+/// The report from which Python makes warnings.
 fn report(py: Python<'_>, saved: saving::Saved) -> PyResult<Bound<'_, PyDict>> {
     let why_left_out = match saved.left_out.first {
         Some((Some(name), why)) => Some(format!("{name}: {why}")),
@@ -92,9 +93,9 @@ fn report(py: Python<'_>, saved: saving::Saved) -> PyResult<Bound<'_, PyDict>> {
     Ok(report)
 }
 
-/// Reads every entry of a file: a list of (key, value, seconds left or `None`). `None` if there is no file. What
-/// does not decode is left out, as it is a miss for a cache, too; and so are the keys of decorated functions, which
-/// are not objects.
+/// Reads every entry of a file: a list of (key, value, seconds left or `None`). `None` if there is
+/// no file. Left out are entries that cannot be decoded (which are misses for a cache too) and the
+/// keys of decorated functions, which are not objects.
 pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option<Bound<'py, PyList>>> {
     let opened = target.open(py).map_err(|error| errors::backup(py, &error))?;
     let Some(snapshot) = opened else { return Ok(None) };
@@ -129,8 +130,8 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
     Ok(Some(entries))
 }
 
-/// Writes a file with these entries: (key, value, seconds left or `None`) each. It replaces the file that
-/// stands there; if the backend's saves merge, under their lock.
+/// Writes a file with the given entries: (key, value, seconds left or `None`) each. Replaces the
+/// existing file; if the backend's saves merge, under their lock.
 pub(crate) fn write(py: Python<'_>, target: Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
     let take = |limit| waiting(py, limit, |wait| target.file.lock(wait));
     let locked = target.options.merge.map(take).transpose()?;
@@ -149,7 +150,7 @@ fn write_all(
         Some(locked) => locked.write(options),
         None => target.file.write(options),
     })?;
-    // Of a cache of its own the file needs nothing but the codec.
+    // A separate cache: the file needs only the codec.
     let cache = Cache::unlimited();
     let host = CacheHost { py, cache: &cache, target: Arc::clone(&target) };
     let (mut encoded, mut too_large) = (Encoded::default(), 0);
@@ -184,7 +185,7 @@ fn write_all(
     in_background(py, || writer.finish()).map(drop)
 }
 
-/// Writes encoded records. Returns how many are too large for the format.
+/// Writes encoded records. Returns the number of records too large for the format.
 fn flush(py: Python<'_>, encoded: &mut Encoded, writer: &mut Writer) -> PyResult<u64> {
     let push = |kind, key: &[u8], value: &[u8], times| {
         let pushed = match kind {

@@ -51,7 +51,8 @@ visits!(struct Gathered { item, loader, event_loop });
 /// The batches of one cache that have not left.
 pub(crate) struct Batches {
     planner: Planner<Group, FlightId>,
-    /// The flights by id, each with its place in the planner. A flight that fills its batch has no place.
+    /// The flights by id, each with its place in the planner. A flight that fills its batch has no
+    /// place.
     gathered: HashMap<FlightId, (Option<ItemId>, Gathered)>,
     window: Window,
     max_size: NonZeroUsize,

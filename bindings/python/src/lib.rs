@@ -2,31 +2,36 @@
 //!
 //! # Layout
 //!
-//! From the bottom to the top. A module imports modules below it only; `scripts/check_arrows.py` has
-//! the table.
+//! From the bottom to the top. A module imports modules below it only; `scripts/check_arrows.py`
+//! has the table.
 //!
-//! - `raw`: the only `unsafe`; `errors`; `library`: the parts of Python's library that it needs;
-//!   `pace`: how long saves and loads hold the interpreter's lock; `interpreter`: which
-//!   interpreters may import the module
-//! - `ttl`, `window`, `done`: small modules with one task each; `once`: results that are read once;
-//!   `inline`: whether a load begins on its caller's stack; `nesting`: loads that wait for loads
-//! - `plain`: objects that are compared without running Python code; `args`: the arguments of a call;
-//!   `codec`: Python objects as `MessagePack`; `call_key`, `key`: the keys in the store; `call_query`:
-//!   how the key of a call is looked for
+//! - `raw`: the only `unsafe`; `errors`; `library`: the parts of Python's library used by the
+//!   module; `pace`: how long saves and loads hold the interpreter's lock; `interpreter`: the
+//!   interpreters that may import the module
+//! - `ttl`, `window`, `done`: small modules with one task each; `once`: results that can be read
+//!   only once; `inline`: whether a load begins on its caller's stack; `nesting`: loads that wait
+//!   for loads
+//! - `plain`: objects compared without running Python code; `args`: the arguments of a call;
+//!   `codec`: Python objects as `MessagePack`; `call_key`, `key`: the keys in the store;
+//!   `call_query`: look-ups of calls
 //! - `options`, `target`: the file of a cache
-//! - `room`: where callers wait; `item`: one flight of a load; `gathering`: keys that wait for a batch
-//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `watch`: loads on event
-//!   loops that stop
-//! - `instances`: objects that are arguments by identity; `part`: the arguments that make a key;
+//! - `room`: the waiting callers of a load; `item`: one flight of a load; `gathering`: keys waiting
+//!   for a batch
+//! - `cache`: the cache, one shard of the core behind the interpreter's lock; `watch`: loads on
+//!   event loops that stop
+//! - `instances`: objects as arguments by identity; `part`: the arguments that make a key;
 //!   `function`: decorated functions
-//! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load; `batch`:
-//!   keys that are loaded together; `enter`: how a call joins or starts a load
-//! - `host`: the cache as `async-cache-tier` sees it; `eager`: merging entries whose keys are objects;
-//!   `restore`: entries that come in from a backend; `file`: the file, opened and saved
-//! - `ask`: what a call asks for; `waiting`: how it waits for a load; `call`: the coroutine of `get` and
-//!   of decorated functions; `decorate`: makes decorated functions
-//! - `agent`: tools of agents, called within sessions and watched for loops
-//! - `methods`, `surface`: the cache as Python sees it; `console`: the console script `async-cache`
+//! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load;
+//!   `batch`: keys loaded together; `enter`: how a call joins or starts a load
+//! - `host`: the cache in memory, in the form for `async-cache-tier`; `snapshot`: operations on a
+//!   key in the opened snapshot; `restore`: entries added from a backend; `eager`: merging entries
+//!   whose keys are objects; `file_host`: the cache with its file, in the form for
+//!   `async-cache-tier`; `file`: the file, opened and saved
+//! - `ask`: the target of a call; `waiting`: a call's wait for a load; `call`: the coroutine of
+//!   `get` and of decorated functions; `decorate`: makes decorated functions
+//! - `agent`: tools of agents, called within sessions, with loop detection
+//! - `methods`, `surface`: the Python interface of the cache; `console`: the console script
+//!   `async-cache`
 
 mod agent;
 mod args;
@@ -45,6 +50,7 @@ mod eager;
 mod enter;
 mod errors;
 mod file;
+mod file_host;
 mod function;
 mod gathering;
 mod host;
@@ -66,6 +72,7 @@ mod raw;
 mod restore;
 mod returned;
 mod room;
+mod snapshot;
 mod surface;
 mod target;
 mod ttl;

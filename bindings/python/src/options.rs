@@ -1,4 +1,5 @@
-//! What a `DiskBackend` allows in its file, how it protects it, and whether saves merge.
+//! The options of a `DiskBackend`: permitted contents of its file, protection, and whether saves
+//! merge.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,21 +11,23 @@ use pyo3::prelude::*;
 
 use crate::codec;
 
-/// Made once for each backend, so that the secret is neither kept as it was given nor derived for every save.
+/// Made once for each backend, so that the secret is neither kept in its given form nor derived for
+/// every save.
 #[pyclass(frozen, module = "cache._native")]
 #[derive(Clone)]
 pub(crate) struct FileOptions {
     pub(crate) codec: codec::Options,
     secret: Option<Secret>,
     compression: Compression,
-    /// How long a save that merges waits for another process's to end; `None`: saves replace the file.
+    /// How long a merging save waits for another process's save to end; `None`: saves replace the
+    /// file.
     pub(crate) merge: Option<Duration>,
 }
 
 #[pymethods]
 impl FileOptions {
-    /// `level`: of zstd; `None` does not compress. `merge`: how many seconds a save waits for another process's to end;
-    /// `None` does not merge.
+    /// `level`: of zstd; `None` does not compress. `merge`: how many seconds a save waits for
+    /// another process's save to end; `None` does not merge.
     #[new]
     #[pyo3(signature = (pickle, secret, level, merge))]
     fn new(pickle: bool, secret: Option<&[u8]>, level: Option<u8>, merge: Option<f64>) -> PyResult<Self> {

@@ -1,4 +1,4 @@
-//! Entries that come into a cache from a backend, as the coldest.
+//! Entries added to a cache from a backend, as the coldest.
 
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::shard::Restored as InShard;
@@ -16,7 +16,8 @@ use crate::key::{ObjectKey, Query};
 use crate::pace::Slice;
 use crate::raw::Ref;
 
-/// Takes in an entry, as the coldest, unless its key is there, it has expired, or there is no room.
+/// Adds an entry, as the coldest, unless its key is present, the entry has expired, or there is no
+/// room.
 pub(crate) fn entry(
     cache: &Cache,
     py: Python<'_>,
@@ -37,7 +38,7 @@ pub(crate) fn entry(
     }
 }
 
-/// Takes in the entries of a file that no look-up would find: their keys are objects.
+/// Adds the entries of a file that no look-up would find, because their keys are objects.
 pub(crate) fn eager(
     host: &FileHost<'_, '_>,
     snapshot: &Snapshot,
@@ -59,7 +60,7 @@ pub(crate) fn eager(
         Ok(())
     })?;
     let (mut restored, mut refused) = (0, 0);
-    // The last ones are the most recently used, and each one comes in as the coldest.
+    // The last entries are the most recently used, and each entry is added as the coldest.
     for (bytes, key, value, times) in decoded.into_iter().rev() {
         slice.end_if_over(py)?;
         let stamp = Stamp::from_file(times.written_at);
@@ -77,13 +78,13 @@ pub(crate) fn eager(
     Ok(Restored { restored, refused, undecodable })
 }
 
-/// The message of an entry's fault; `Err` if the exception says nothing about the entry.
+/// The message about an entry's fault; `Err` if the exception is independent of the entry.
 pub(crate) fn blamed(py: Python<'_>, error: PyErr) -> PyResult<String> {
     if errors::is_from_outside(py, &error) { Err(error) } else { Ok(error.to_string()) }
 }
 
-/// Passes the eager records whose time has not passed to `each`: key, value and times. Those behind a damaged
-/// one cannot be found.
+/// Passes the eager records that have not expired to `each`: key, value and times. Records after a
+/// damaged one cannot be found.
 pub(crate) fn each_eager(
     snapshot: &Snapshot,
     file: FileClock,

@@ -1,5 +1,5 @@
-//! What Python sees of a cache, besides `get` and `set`: construction, deletion, sizes and counters, files, settings, and its
-//! part in garbage collection.
+//! The Python interface of a cache, besides `get` and `set`: construction, deletion, sizes and
+//! counters, files, settings, and the garbage collector's methods.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::done::done;
 use crate::errors;
 use crate::file;
 use crate::gathering::Batches;
-use crate::host::{AskedQuery, CacheHost};
+use crate::host::CacheHost;
 use crate::key::ObjectKey;
 use crate::once;
 use crate::options::FileOptions;
@@ -28,6 +28,7 @@ use crate::pace::{Slice, drop_in_slices};
 
 use crate::raw::{GilCell, visit};
 use crate::restore;
+use crate::snapshot::AskedQuery;
 use crate::target::Target;
 use crate::ttl::Ttl;
 use crate::window::Window;
@@ -36,14 +37,15 @@ const MAX_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(100).expect("it is not ze
 
 #[pymethods]
 impl Cache {
-    /// An unlimited cache, whatever the arguments: they are for `__init__`, which subclasses may override.
+    /// An unlimited cache, with any arguments: they are for `__init__`, which subclasses may
+    /// override.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::unlimited()
     }
 
-    /// Gives a cache that was not used yet its limits.
+    /// Sets the limits of a new, unused cache.
     #[pyo3(signature = (maxsize, default_ttl, batch_window_ms, max_batch_size))]
     fn _configure(
         &self,
@@ -67,25 +69,25 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes a key, at once. What is returned may be awaited, and need not be.
+    /// Removes a key, at once. The returned object may be awaited, but need not be.
     fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let query = ObjectKey::new(self.seed, key)?;
         self.delete_key(py, &query)?;
         done(py)
     }
 
-    /// Removes everything, and sets the metrics to zero.
+    /// Removes all entries, and sets the metrics to zero.
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.empty(py, Counters::Reset);
         done(py)
     }
 
-    /// Removes everything; the counters stay: for an invalidation.
+    /// Removes all entries and keeps the counters: for an invalidation.
     pub(crate) fn remove_all(&self, py: Python<'_>) {
         self.empty(py, Counters::Kept);
     }
 
-    /// Whether a key would be served. No use of it.
+    /// Whether a key would be served. Does not count as a use.
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let query = ObjectKey::new(self.seed, key)?;
         let opened = {
@@ -100,7 +102,7 @@ impl Cache {
         cold::contains(&host, &AskedQuery(&query), &opened)
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     fn size(&self, py: Python<'_>) -> usize {
         self.reclaim(py);
         let state = self.state.borrow(py);
@@ -136,7 +138,7 @@ impl Cache {
         Ok(dict)
     }
 
-    /// Saves everything to a file, and says what came of it.
+    /// Saves all entries to a file, and returns a report.
     #[pyo3(signature = (path, version, options, set_aside))]
     fn save_to_file<'py>(
         &self,
@@ -149,7 +151,8 @@ impl Cache {
         file::save(self, py, Target::new(path, version, options), set_aside)
     }
 
-    /// Opens a file; what is in memory stays. The number of entries that came in, or `None` without a file.
+    /// Opens a file; entries in memory stay. Returns the number of added entries, or `None` without
+    /// a file.
     #[pyo3(signature = (path, version, options))]
     fn open_from_file(
         &self,
@@ -161,41 +164,42 @@ impl Cache {
         file::open(self, py, Target::new(path, version, options))
     }
 
-    /// Keeps what saves to a file need to merge, though the file is not opened: the next save sets it aside.
+    /// Records the data needed by merging saves, without opening the file: the next save sets the
+    /// file aside.
     #[pyo3(signature = (path, version, options))]
     fn share_file(&self, py: Python<'_>, path: PathBuf, version: String, options: &FileOptions) {
         file::share(self, py, Target::new(path, version, options));
     }
 
-    /// The version tag of a file; `None` if there is none that can be read.
+    /// The version tag of a file; `None` if there is no readable file.
     #[allow(clippy::unused_self)]
     fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
         Target::new(path, String::new(), options).tag(py)
     }
 
-    /// Counts up with everything that a save would show.
+    /// A count that increases with every change visible to a save.
     fn changes(&self, py: Python<'_>) -> u64 {
         self.state.borrow(py).tiered.shard.changes()
     }
 
-    /// Counts a save to a backend of the user's own. Returns how many entries it dropped that did not fit
-    /// into the cache.
+    /// Counts a save to a user's own backend. Returns the number of dropped entries that did not
+    /// fit into the cache.
     fn count_save(&self) -> u64 {
         self.tier.count_save();
         self.tier.replaced_backup()
     }
 
-    /// Notes how many entries of a backend of the user's own did not fit into the cache.
+    /// Records the number of entries of a user's own backend that did not fit into the cache.
     fn count_no_room(&self, count: u64) {
         self.tier.did_not_fit(count);
     }
 
-    /// Counts a save that failed, to whatever backend.
+    /// Counts a failed save, to any backend.
     fn count_save_error(&self) {
         self.tier.count_save_error();
     }
 
-    /// Takes in an entry, as the one that was not used for the longest time, unless its key is there.
+    /// Adds an entry, as the least recently used one, unless its key is present.
     fn restore(
         &self,
         py: Python<'_>,
@@ -209,7 +213,7 @@ impl Cache {
         restore::entry(self, py, &ObjectKey::new(self.seed, key)?, value, deadline, Stamp::UNKNOWN)
     }
 
-    /// All entries in memory, the one not used for the longest time first: (key, value, seconds left or `None`).
+    /// All entries in memory, the least recently used first: (key, value, seconds left or `None`).
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let now = clock::now();
         let entries = PyList::empty(py);
@@ -291,7 +295,7 @@ impl Cache {
 }
 
 impl Cache {
-    /// A cache of its own, without limits.
+    /// A separate cache, without limits.
     pub(crate) fn unlimited() -> Self {
         let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
         let state = GilCell::new(State::new(None, Ttl::Default, batches));
@@ -306,7 +310,7 @@ impl Cache {
         }
     }
 
-    /// How many loads run, and for how long the oldest one has.
+    /// The number of running loads, and the age of the oldest one.
     fn running_loads(&self, py: Python<'_>) -> (usize, Option<Duration>) {
         let now = clock::now();
         let state = self.state.borrow(py);
@@ -325,7 +329,7 @@ impl Cache {
     }
 }
 
-/// A whole number that is not too large; `what` says what is taken.
+/// A whole number within the permitted range; `what` names the expected value.
 fn whole(number: &Bound<'_, PyAny>, what: &str) -> PyResult<i64> {
     let is_bool = number.is_instance_of::<PyBool>();
     if let (false, Ok(whole)) = (is_bool, number.extract::<i64>()) {

@@ -195,8 +195,8 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Gives entries their ranks in another snapshot; an entry that `ranks` lacks has none. Returns those
-    /// entries.
+    /// Gives entries their ranks in another snapshot; an entry that `ranks` lacks has none. Returns
+    /// those entries.
     pub(crate) fn set_origins(&mut self, ranks: &[(Ticket, Option<Rank>)]) -> Vec<Ticket> {
         let slots = ranks.iter().map(|(ticket, _)| ticket.slot as usize + 1).max().unwrap_or(0);
         let mut is_known = vec![false; slots];

@@ -1,7 +1,7 @@
 //! The file of async-cache: one snapshot of a whole cache, saved atomically, opened in constant
 //! time, read lazily.
 //!
-//! Keys and values are opaque bytes here; what they mean, and what time it is, the fronts know.
+//! Keys and values are opaque bytes here; the fronts know their meaning, and the time.
 //! Everything is blocking and knows no runtime. The format is written down in
 //! `docs/file-format.md`, section by section; this crate follows it.
 //!
@@ -31,10 +31,10 @@
 //! - Every length, count, offset and rank read from a file is checked before it is used.
 //! - Every byte that is served was covered by a checksum that matched; and, if a [`Secret`] was
 //!   given, by a tag that cannot be made without it.
-//! - No file is read that another user owns or can write to.
+//! - No file is read if another user owns it or can write to it.
 //! - The old file is intact until the new one is complete and synced.
 //! - Nothing in a file can panic, hang, or allocate more than the file's own size suggests.
-//! - What could not be seen once is never seen again through the same [`Snapshot`] (see
+//! - Data that could not be seen once is never seen again through the same [`Snapshot`] (see
 //!   [`Snapshot::find`]).
 //!
 //! # Layout

@@ -45,7 +45,7 @@ pub use learned::Learned;
 use learned::{Others, Superseded};
 use theirs::Wanted;
 
-/// The knowledge of a process at the beginning of a save.
+/// The knowledge of a process about to save.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// The deletes since its last save.
@@ -78,7 +78,7 @@ impl fmt::Debug for Ours<'_> {
 
 /// The cold entries of the process that saves.
 pub struct Cold<'c> {
-    /// The snapshot of the cold entries.
+    /// Their snapshot.
     pub snapshot: &'c Snapshot,
     /// Whether the entry of a rank is cold.
     pub contains: &'c dyn Fn(u32) -> bool,
@@ -100,8 +100,8 @@ pub struct Merged {
     pub refused: u64,
     /// How many entries of theirs were not copied because there was no room within `maxsize`.
     pub dropped: u64,
-    /// How many entries of theirs were not copied because this process may have deleted them: some
-    /// of its deletes are forgotten.
+    /// How many entries of theirs were not copied because this process may have deleted them: it
+    /// has deleted more than it remembers.
     pub unsure: u64,
     /// How many entries of this process were not written because others may have deleted them: the
     /// file has forgotten which entries those were.
@@ -163,9 +163,9 @@ struct Noted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Written,
-    /// Left out: a delete or a later write of its key is known.
+    /// Deleted, or a later write of its key is known.
     Superseded,
-    /// Left out: another process may have deleted the entry.
+    /// Possibly deleted by others.
     Unsure,
 }
 

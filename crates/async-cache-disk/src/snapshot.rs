@@ -1,17 +1,17 @@
 //! An opened file. Opening reads only the header page. Everything else is read on demand, with
-//! positioned reads, and checked at each read. So a file that is truncated, overwritten or failing
-//! while it is open causes misses.
+//! positioned reads, and checked at each read. So truncating or overwriting an open file causes
+//! misses.
 //!
 //! Rules shared by the parts of this module:
-//! 1. A look-up never fails. Data that cannot be read or does not verify counts as absent, and is
-//!    counted in [`Damage`].
+//! 1. A look-up never fails. Unreadable or invalid data counts as absent, and is counted in
+//!    [`Damage`].
 //! 2. A bucket that was unreadable once is dead for the life of the snapshot (`damage.rs`), and so
 //!    is a tail of the eager records. Every way to see an entry, including reading all, respects
-//!    this, also after a move (`moved.rs`). Otherwise, a caller that deleted a key it could not see
-//!    would see the key return.
+//!    this, also after a move (`moved.rs`). Otherwise, a key deleted by a caller that could
+//!    not see the key would return.
 //! 3. This module does not know the time; it returns deadlines.
-//! 4. Memory follows data that was read and verified, not the claims of the header or a record: a
-//!    file may be nearly all holes, and of any length.
+//! 4. Memory follows read and verified data, not the claims of the header or a record: a file may
+//!    be nearly all holes, and of any length.
 //!
 //! The parts, each of which uses earlier parts only: `damage` and `moved`; `opened`, the opened
 //! file; `open`, `unpack` and `deadlines`; `source`, the form of walks; `window`, which loads their

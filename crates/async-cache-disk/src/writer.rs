@@ -1,17 +1,16 @@
 //! Saving: records are written as they are pushed, then the index, the deadlines, the eager
-//! records, and last the header; then the temporary file takes the target's place. File format,
-//! section 9, has the protocol; `temp.rs` follows the protocol.
+//! records, and finally the header; then the temporary file replaces the target. The protocol is in
+//! section 9 of the file format; `temp.rs` implements the protocol.
 //!
 //! Rules:
-//! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the
-//!    temporary file.
-//! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer
-//!    cannot be used any more. Dropping the writer does the same.
-//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index
-//!    (17 bytes an entry); and eager records as a whole, which few caches have many of
-//!    (`eager.rs`).
-//! 4. Where a record stands is not final before the first buffer is flushed: compression puts its
-//!    records together again (`pack.rs`).
+//! 1. Until [`Writer::finish`] has renamed the temporary file, the target is not touched, and only
+//!    the writer knows the temporary file.
+//! 2. After any error except [`Limit`](DiskErrorKind::Limit) the temporary file is removed and the
+//!    writer is unusable; dropping the writer also removes the file.
+//! 3. Memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index
+//!    (17 bytes an entry); also all eager records, of which few caches have many (`eager.rs`).
+//! 4. The position of a record is not final before the first buffer is flushed: compression
+//!    reassembles the buffered records (`pack.rs`).
 // The writer reads no file. Its offsets and lengths are its own: `Writer::make_room` keeps them
 // below the limits of the format.
 #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -54,29 +53,29 @@ const FORGOTTEN: u64 = u64::MAX;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The number of entries that look-ups find: the future
-    /// [`Snapshot::len`](crate::Snapshot::len).
+    /// The number of entries found by look-ups: the later [`Snapshot::len`](crate::Snapshot::len).
     pub entries: u32,
-    /// The number of eager records, which come on top of them.
+    /// The number of eager records, in addition to the entries.
     pub eager: u32,
     /// The size of the file in bytes.
     pub bytes: u64,
-    /// The file's [`Snapshot::file_id`](crate::Snapshot::file_id), which no two files share.
+    /// Distinguishes this file from all others: its
+    /// [`Snapshot::file_id`](crate::Snapshot::file_id).
     pub file_id: [u8; 16],
-    /// The new path of the previous file, if the previous file was not a readable cache file and so
-    /// was set aside.
+    /// The new path of the former file at the target, if it was not a readable cache file of ours.
     pub set_aside: Option<PathBuf>,
-    /// Why files in the folder of the path cannot be locked, in words, if locks are missing there.
-    /// Without locks, two saves at the same time may overwrite each other's file.
+    /// Why files cannot be locked in the folder of the path, in words, if locks fail. Then nothing
+    /// separates the saves of several processes, and of two simultaneous saves one may overwrite
+    /// the other.
     pub without_locks: Option<String>,
 }
 
-/// Names a pushed record to its writer.
+/// Identifies a pushed record to its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordNumber(u32);
 
-/// Writes a snapshot beside its target, and renames the finished file to the target. A writer that
-/// is dropped without [`finish`](Writer::finish) changes nothing.
+/// Writes a snapshot beside its target, and replaces the target at the end. If dropped without
+/// [`finish`](Writer::finish), the writer leaves everything unchanged.
 pub struct Writer {
     /// `None` after an error.
     temp: Option<TempFile>,
@@ -92,21 +91,21 @@ pub struct Writer {
     has_packed: bool,
     needs_dictionary: bool,
     buffer: Vec<u8>,
-    /// The offset in the file at which the buffer's first byte belongs.
+    /// The offset in the file of the buffer's first byte.
     flushed: u64,
-    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if the
+    /// Hash and offset of every record, in the order of pushing; the offset is [`FORGOTTEN`] if the
     /// record was taken back.
     places: Vec<Place>,
     /// Deadline and order of pushing.
     deadlines: Vec<(u64, u32)>,
-    /// The records that were taken back, by order of pushing.
+    /// The records taken back, by order of pushing.
     forgotten: Vec<u32>,
     eager: EagerBuffer,
     tombstones: Tombstones,
-    /// Runs of entries carried over: order of pushing and rank of the first entry, and their
-    /// number.
+    /// The records carried over: order of pushing, and rank. Consecutive records are combined, with
+    /// their number.
     carried: Vec<(u32, u32, u32)>,
-    /// The ranks of the snapshot that is carried over, without entries.
+    /// The ranks of the snapshot from which records are carried over, without entries.
     carried_from: Ranks,
 }
 
@@ -196,8 +195,8 @@ impl Writer {
         Ok(pushed)
     }
 
-    /// The ranks in the file of the entries carried over. Called when all records that were taken
-    /// back are known and sorted.
+    /// The ranks in the file of the records carried over, after all records taken back are known
+    /// and sorted.
     fn carried_ranks(&self) -> Ranks {
         let mut ranks = self.carried_from.clone();
         for &(ordinal, rank, len) in &self.carried {
@@ -214,12 +213,12 @@ impl Writer {
     }
 
     /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the
-    /// deadline, or [`Times`], in nanoseconds since the Unix epoch. If the caller pushes a key
-    /// twice, the caller must [`forget`](Self::forget) the earlier record.
+    /// deadline, or [`Times`], in nanoseconds since the Unix epoch. The caller must not push a key
+    /// twice, or must forget the earlier record.
     ///
     /// # Errors
-    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large, or the file is full: the entry is
-    /// left out, and the writer can be used further. After any different error the save is over.
+    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or exceeds the maximum number; the
+    /// entry is left out and the writer remains usable. After any other error the save is over.
     pub fn push(
         &mut self,
         key: &[u8],
@@ -236,8 +235,8 @@ impl Writer {
         self.append([head.as_bytes(), key, stored], key, times.deadline)
     }
 
-    /// Adds an entry of an opened snapshot with unchanged bytes, if both files are compressed in
-    /// the same way. Only checksum and tag are made anew.
+    /// Adds an entry of an opened snapshot as bytes, if this file is compressed in the same way.
+    /// Only checksum and tag are made anew, for this file.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -248,10 +247,11 @@ impl Writer {
         self.append([head.as_bytes(), record.key, &value], record.key, record.deadline)
     }
 
-    /// Adds an eager entry, which no look-up will find: its key may equal a key with different
-    /// bytes, so a program that opens the file reads all eager entries and compares their keys. The
-    /// order of pushing is the order of use among eager entries, coldest first. The entry stays in
-    /// memory until [`finish`](Self::finish), and cannot be taken back.
+    /// Adds an entry that no look-up will find: a program that opens the file must read all eager
+    /// entries, and decides about their keys. For keys of which equal ones may have different
+    /// bytes. The order among eager entries is the order of use, coldest first; their order
+    /// relative to the entries of [`push`](Self::push) is not kept. An eager entry stays in memory
+    /// until [`finish`](Self::finish), and cannot be taken back.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -265,7 +265,7 @@ impl Writer {
         self.append_eager([head.as_bytes(), key, stored])
     }
 
-    /// Adds an eager record of an opened snapshot as [`copy`](Self::copy) does.
+    /// Adds an eager record of an opened snapshot, like [`copy`](Self::copy).
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -275,7 +275,8 @@ impl Writer {
         self.append_eager([head.as_bytes(), record.key, &value])
     }
 
-    /// Sets the deletes, so that saves of further processes do not bring deleted entries back.
+    /// Sets the deletes, so that other processes that save to the path do not restore deleted
+    /// entries.
     pub fn set_tombstones(&mut self, tombstones: Tombstones) {
         self.note_write(Some(tombstones.latest()));
         self.tombstones = tombstones;
@@ -285,8 +286,8 @@ impl Writer {
         self.header.written_until = self.header.written_until.max(time.unwrap_or(0));
     }
 
-    /// Takes back a pushed entry, which was replaced or deleted during the save. Its bytes stay in
-    /// the file, and no look-up finds them.
+    /// Takes back a pushed entry that was replaced or deleted during the save. Its bytes stay in
+    /// the file, but no look-up finds them.
     pub fn forget(&mut self, record: RecordNumber) {
         if let Some(place) = self.places.get_mut(record.0 as usize)
             && place.offset != FORGOTTEN
@@ -296,26 +297,26 @@ impl Writer {
         }
     }
 
-    /// Completes the file, makes the file durable, and renames the file to the target. After `Ok`,
+    /// Completes the file, makes it durable, and puts it in the place of the target. After `Ok`,
     /// the snapshot survives a power loss.
     ///
-    /// If the file at the target is not a readable cache file of this format, the file is not
-    /// destroyed, but renamed to `<name>.aside` ([`Saved::set_aside`]). With
-    /// [`WriteOptions::keep_target`], readable files are renamed too.
+    /// If the target is not a readable cache file of this format, it is renamed to `<name>.aside`,
+    /// not destroyed; [`Saved::set_aside`] has the new path. With [`WriteOptions::keep_target`] a
+    /// readable file is renamed too.
     ///
     /// # Errors
-    /// Every failure to complete, sync or rename the file. The old file is unchanged, unless the
-    /// last step failed, the sync of the directory. Then the new file is in place, but may be gone
-    /// after a power loss.
+    /// Any failure to complete, sync or install the file. The old file is unchanged, unless the
+    /// sync of the directory failed, which is the last step: then the new file is in place, but may
+    /// be lost by a power loss.
     pub fn finish(self) -> Result<Saved, DiskError> {
         self.finish_and_open().map(|(saved, _)| saved)
     }
 
-    /// As [`finish`](Self::finish), and opens the new file. In the new snapshot, entries that were
-    /// [carried](Self::carry) over keep their ranks in the snapshot of
-    /// [`carry_from`](Self::carry_from), no further entries are found, and all eager records are
-    /// present. So the old file can be closed. `None` if a part of the old file could not be read
-    /// during the save (rule 4 of `snapshot::moved`): then the old file must stay open.
+    /// Like [`finish`](Self::finish), and opens the new file. In the new snapshot the entries
+    /// [carried](Self::carry) over have the same ranks as in the snapshot of
+    /// [`carry_from`](Self::carry_from), and other entries are not found; all eager records are
+    /// included. So the old file need not stay open. `None` if a part of the old file could not be
+    /// read in the meantime (rule 4 of `snapshot::moved`): then the old file must remain in use.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish).
@@ -333,7 +334,7 @@ impl Writer {
         Ok((Saved { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
     }
 
-    /// How many entries there are so far, without entries taken back and eager entries.
+    /// The number of entries so far, without records taken back and without eager records.
     pub fn len(&self) -> usize {
         self.places.len().saturating_sub(self.forgotten.len())
     }
@@ -343,12 +344,12 @@ impl Writer {
         self.len() == 0
     }
 
-    /// How many eager records there are so far.
+    /// The number of eager records so far.
     pub fn eager_len(&self) -> usize {
         self.eager.len()
     }
 
-    /// How many bytes of records there are so far, including eager records.
+    /// The number of bytes of records so far, including eager records.
     pub fn bytes(&self) -> u64 {
         self.position() - HEADER_BYTES as u64 + self.eager.bytes()
     }
@@ -366,8 +367,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns the length of a record with these parts, if there is room for the record. Eager
-    /// records count as well.
+    /// Returns the length of a record with these parts, if there is room. Eager records count as
+    /// well.
     fn make_room(&self, parts: &[&[u8]; 3]) -> Result<usize, DiskError> {
         if self.temp.is_none() {
             return Err(self.abandoned());
@@ -377,7 +378,7 @@ impl Writer {
         if self.places.len() + self.eager.len() >= MAX_RECORDS as usize {
             return Err(self.limit("one more entry"));
         }
-        // A sixteenth of the address space stays free for index and deadlines, which need less.
+        // A sixteenth of the address space is reserved for index and deadlines, which need less.
         if self.position() + self.eager.bytes() + total as u64 > MAX_FILE_BYTES / 16 * 15 {
             return Err(self.limit("so many bytes"));
         }
@@ -413,7 +414,7 @@ impl Writer {
         self.flushed + self.buffer.len() as u64
     }
 
-    /// Adds a record to the buffer, where there is room.
+    /// Adds a record that fits to the buffer.
     fn encode(&mut self, offset: u64, parts: [&[u8]; 3]) {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; CHECKSUM_BYTES]);
@@ -424,7 +425,7 @@ impl Writer {
         self.seal.close(offset, &mut self.buffer[start..]);
     }
 
-    /// Writes bytes at the position, through the buffer if they fit in there.
+    /// Writes bytes at the position, through the buffer if they fit.
     fn put(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.flush()?;
@@ -459,8 +460,8 @@ impl Writer {
         })
     }
 
-    /// Index, deadlines, eager records, header. (Syncing the records in a second thread meanwhile
-    /// was tried: the gain was below the noise of the disk.)
+    /// Writes index, deadlines, eager records and header. (Syncing the records in a second thread
+    /// at the same time was tried: the gain was below the disk's own noise.)
     fn write_rest(&mut self) -> Result<(), DiskError> {
         self.flush()?;
         self.forgotten.sort_unstable();
@@ -538,7 +539,7 @@ impl Writer {
         pages.collect()
     }
 
-    /// Ranks count the records that were not forgotten.
+    /// Ranks do not count records taken back.
     fn rank(&self, ordinal: u32) -> u32 {
         let before = self.forgotten.partition_point(|forgotten| *forgotten < ordinal);
         ordinal - u32::try_from(before).unwrap_or(0)

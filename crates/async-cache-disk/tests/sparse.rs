@@ -231,7 +231,7 @@ fn values_and_tombstones_of_many_mebibytes_come_back() {
     all[1].value = (0..20 * MEBIBYTE).map(|i| u8::try_from(i % 251).unwrap()).collect();
     for secret in [None, Some(secret())] {
         let mut deleted = Tombstones::default();
-        deleted.delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
+        deleted.record_delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
         let cache_file = file(&disk(), &path).secret(secret);
         let mut writer = cache_file.write(options()).unwrap();
         for entry in &all {

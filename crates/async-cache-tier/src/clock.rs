@@ -1,13 +1,14 @@
-//! The system's clocks: the only file of the caches that reads one.
+//! The system's clocks: the only file of the caches that reads a clock.
 //!
-//! A hit on an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick. The
-//! precise clock is read only if the deadline is nearer than the lag, so an entry is never served after
-//! its deadline, and next to no hit reads the precise clock. An entry without a deadline reads none.
+//! A hit on an entry with a deadline reads the kernel's coarse clock, which lags by up to a tick.
+//! The precise clock is read only if the deadline is nearer than the lag, so an entry is never
+//! served after its deadline, and almost no hit reads the precise clock. An entry without a
+//! deadline reads no clock.
 //!
-//! A front may use another clock, such as one that a test moves: it then implements
-//! [`Host::now`](crate::Host::now) and [`Host::wall`](crate::Host::wall) itself.
+//! A front may use another clock, such as a clock moved by a test: it then implements
+//! [`Memory::time`](crate::Memory::time) and [`Memory::wall`](crate::Memory::wall) itself.
 
-#![allow(clippy::disallowed_methods)] // this is the file that owns the clocks
+#![allow(clippy::disallowed_methods)] // this file owns the clocks
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +23,7 @@ pub fn has_passed(deadline: Deadline) -> bool {
     deadline.has_passed_by(coarse, lag_nanos, now)
 }
 
-/// The time now, or up to a tick of the kernel ago: for work that need not happen at once, such as
+/// The time now, or up to a tick of the kernel ago: for work that is not urgent, such as
 /// reclaiming.
 #[inline]
 pub fn roughly_now() -> Time {
@@ -39,13 +40,13 @@ pub fn nanos_since_epoch(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, to_nanos)
 }
 
-/// A duration in nanoseconds; the longest that fits for a longer one (584 years).
+/// A duration in nanoseconds; the longest that fits for a longer duration (584 years).
 pub fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The same instant on a monotonic clock and on a wall clock, as exactly as a few tries can tell: the
-/// times at which several processes wrote are compared by it.
+/// The same instant on a monotonic clock and on a wall clock, as exactly as a few tries allow: the
+/// comparison of writes of several processes depends on it.
 pub fn both(now: impl Fn() -> Time, wall: impl Fn() -> u64) -> (Time, u64) {
     let read = || {
         let (before, wall, after) = (now(), wall(), now());
@@ -62,9 +63,9 @@ mod system {
     use async_cache_core::time::Time;
     use rustix::time::{ClockId, clock_gettime};
 
-    /// The most that the coarse clock may lag: ten ticks of the slowest kernel configuration, 100 Hz,
-    /// because a virtual machine may miss some. A smaller figure would save only precise readings in
-    /// the last moments of a life.
+    /// The most that the coarse clock may lag: ten ticks of the slowest kernel configuration, 100
+    /// Hz, because a virtual machine may miss some. A smaller figure would save only precise
+    /// readings in the last moments of a life.
     const LAG_NANOS: u64 = 100_000_000;
 
     /// The time now, on the system's monotonic clock.
@@ -77,8 +78,9 @@ mod system {
         (read(ClockId::MonotonicCoarse), LAG_NANOS)
     }
 
-    /// How long the other threads of this process have run altogether; `None` if the system cannot tell.
-    #[allow(clippy::unnecessary_wraps)] // other systems cannot tell
+    /// The total running time of the other threads of this process; `None` if the system does not
+    /// provide it.
+    #[allow(clippy::unnecessary_wraps)] // other systems do not provide it
     pub fn other_threads() -> Option<Duration> {
         let own = read(ClockId::ThreadCPUTime);
         Some(read(ClockId::ProcessCPUTime).since(own))
@@ -87,7 +89,7 @@ mod system {
     #[inline]
     fn read(clock: ClockId) -> Time {
         let time = clock_gettime(clock);
-        // None is negative: these clocks count from boot, or from the start of the process.
+        // Neither is negative: these clocks count from boot, or from the start of the process.
         Time::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
     }
 }
@@ -110,7 +112,8 @@ mod system {
         (precise(), 0)
     }
 
-    /// How long the other threads of this process have run altogether; `None` if the system cannot tell.
+    /// The total running time of the other threads of this process; `None` if the system does not
+    /// provide it.
     pub fn other_threads() -> Option<Duration> {
         None
     }

@@ -1,10 +1,12 @@
-//! One key: asking the snapshot for it, serving it from there, and deleting it.
+//! A single key: asking the snapshot for it, serving it from there, and deleting it.
 //!
 //! Rules:
-//! 1. every write of a key first asks the snapshot for the key's rank, with nothing locked. The shard then
-//!    checks that the snapshot is still the same ([`Probed`]): so a key is never hot and cold at once;
-//! 2. a key that is served from the snapshot is kept in memory from then on, unless a write overtook it;
-//! 3. a snapshot with no cold entries left is closed, so that writes need not ask it.
+//! 1. every write of a key first asks the snapshot for the key's rank, with nothing locked. The
+//!    shard then checks that the snapshot is still the same ([`Probed`]): so a key is never hot and
+//!    cold at once;
+//! 2. a key served from the snapshot is kept in memory from then on, unless a write
+//!    overtook it;
+//! 3. a snapshot without cold entries is closed, so that writes need not ask it.
 
 use std::sync::Arc;
 
@@ -12,11 +14,12 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::probe::Probed;
 
 use crate::host::{Asked, Host, Memory};
-use crate::opened::{ColdEntry, Opened};
+use crate::opened::Opened;
+use crate::read::ColdEntry;
 use crate::tier::{Tiered, UnderShard};
 use crate::writes;
 
-/// What the snapshot comes to for a key.
+/// The snapshot's result for a key.
 #[derive(Debug)]
 pub enum Cold<V> {
     /// Its value. The hit is counted.
@@ -25,14 +28,14 @@ pub enum Cold<V> {
     Absent(Probed),
 }
 
-/// Asks the snapshot for what a write of the key has to know (rule 1).
+/// Rule 1: asks the snapshot for the facts that a write of the key needs.
 ///
 /// # Errors
-/// What must end the operation, from the encoding of the key.
+/// A fault that must end the operation, from the encoding of the key.
 pub fn probe<H: Host>(host: &H, key: &impl Asked<H>) -> Result<Probed, H::Error> {
     let UnderShard { epoch, opened } = key.read(host, Tiered::under);
     let Some(opened) = opened else { return Ok(epoch.answered(None)) };
-    // Expired entries go before any other is evicted.
+    // Expired entries leave before any other entry is evicted.
     opened.reclaim_some(host.time());
     let rank = key.encode(host)?.and_then(|bytes| {
         opened.rank(host, &bytes, |bytes| key.is_key_of(host, bytes)) //
@@ -41,10 +44,10 @@ pub fn probe<H: Host>(host: &H, key: &impl Asked<H>) -> Result<Probed, H::Error>
     Ok(epoch.answered(rank))
 }
 
-/// Serves a key from the snapshot that `under` has, counts the hit, and keeps the entry in memory.
+/// Serves a key from the snapshot in `under`, counts the hit, and keeps the entry in memory.
 ///
 /// # Errors
-/// What must end the operation, from the encoding of the key or the decoding of the value.
+/// A fault that must end the operation, from the encoding of the key or the decoding of the value.
 #[cold]
 pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Result<Cold<H::Value>, H::Error> {
     let UnderShard { epoch, opened } = under;
@@ -54,7 +57,7 @@ pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Resul
         ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
         ColdEntry::Absent(rank) => {
             close_if_spent(host, &opened);
-            // Another caller may have made it hot between the two looks.
+            // Another caller may have made the key hot between the two looks.
             let hot = if rank.is_some() { key.serve_hot(host)? } else { None };
             return Ok(hot.map_or_else(|| Cold::Absent(epoch.answered(rank)), Cold::Served));
         }
@@ -67,7 +70,7 @@ pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Resul
     let promoted = key.address(host, probed, |tiered, at| {
         let promoted = tiered.shard.promote(at, new, now);
         if promoted.is_err() && at.slot().is_some() {
-            // An equal key that has no encoding is in memory. It is newer, though it may have expired.
+            // An equal key without an encoding is in memory. It is newer, even if it has expired.
             opened.cold().take(rank);
         }
         promoted
@@ -79,15 +82,16 @@ pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Resul
             close_if_spent(host, &opened);
             Ok(Cold::Served(served))
         }
-        // It left the cold set meanwhile: another reader made it hot, or a write overtook it (rule 2).
+        // Rule 2: the entry left the cold set meanwhile: another reader made it hot, or a write
+        // overtook it.
         _ => Ok(key.serve_hot(host)?.map_or(Cold::Absent(probed), Cold::Served)),
     }
 }
 
-/// Whether the snapshot that `opened` is has a live entry under the key.
+/// Whether the snapshot `opened` has a live entry under the key.
 ///
 /// # Errors
-/// What must end the operation, from the encoding of the key.
+/// A fault that must end the operation, from the encoding of the key.
 pub fn contains<H: Host>(host: &H, key: &impl Asked<H>, opened: &Opened) -> Result<bool, H::Error> {
     Ok(key.encode(host)?.is_some_and(|bytes| opened.contains(host, key, &bytes)))
 }
@@ -95,7 +99,7 @@ pub fn contains<H: Host>(host: &H, key: &impl Asked<H>, opened: &Opened) -> Resu
 /// Deletes a key.
 ///
 /// # Errors
-/// What must end the operation, from encoding or comparing keys; nothing is deleted.
+/// A fault that must end the operation, from encoding or comparing keys; nothing is deleted.
 pub fn delete<H: Host>(host: &H, key: &impl Asked<H>) -> Result<(), H::Error> {
     let file_key = if host.tier().keeps_writes() { key.file_key(host)? } else { None };
     let now = host.now();

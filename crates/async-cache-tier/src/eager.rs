@@ -1,30 +1,43 @@
-//! Records whose keys only a front can compare: keys of Python objects, written by a Python process.
+//! Records whose keys only a front can compare: keys of Python objects, written by a Python
+//! process.
 //!
-//! A look-up cannot find such a record, so it is in the *eager* section of a file, which is read whole. A
-//! front that can decode the keys ([`EagerEntries`]) takes them into memory when a file is opened, and
-//! merges them itself. A front that cannot ([`PassOn`]) keeps them in the file: they are never served, they
-//! are no entries of its cache, and every save copies them, until the cache is cleared.
+//! A look-up cannot find such a record, so it is in the *eager* section of a file, which is read
+//! whole. A front that can decode the keys ([`EagerEntries`]) takes them into memory when a file is
+//! opened, and merges them itself. A front that cannot decode them ([`PassOn`]) keeps them in the
+//! file: they are never served, they are no entries of its cache, and every save copies them, until
+//! the cache is cleared.
 
 use async_cache_core::time::{FileClock, Stamp};
-use async_cache_disk::{Filling, Item, Joining, Loss, Output, Snapshot, Source};
+use async_cache_disk::{Filling, Item, Joining, Loss, Output, Snapshot, Source, Tombstones};
 
 use crate::host::{Host, is_expired};
 
-/// The part of a save that concerns eager records.
+/// The part of openings and saves that concerns eager records.
 pub trait EagerEntries<H: Host>: Sized {
+    /// Restores the eager entries of a file during its opening, before the other entries. A delete
+    /// missing in `before` was made after the opening began.
+    ///
+    /// # Errors
+    /// An interrupt, or any other reason to end the operation, as for all of these.
+    fn restore(
+        host: &H,
+        snapshot: &Snapshot,
+        file: FileClock,
+        before: Option<&Tombstones>,
+    ) -> Result<Restored, H::Error>;
     /// A save has opened the file that stands at the path, if it merges.
     ///
     /// # Errors
-    /// What must end the save, as for all of these.
+    /// As above.
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error>;
-    /// The save will write an entry of this process whose key has no canonical bytes.
+    /// Called when the save will write an entry of this process whose key has no canonical bytes.
     ///
     /// # Errors
     /// As above.
     fn note(&mut self, host: &H, key: &H::Key, stamp: Stamp) -> Result<(), H::Error>;
     /// How many entries were noted; `None` if eager records do not count for `maxsize`.
     fn noted(&self) -> Option<usize>;
-    /// Copies records from the file that stands there, or that was opened.
+    /// Copies records from the existing file, or from the file that was opened.
     ///
     /// # Errors
     /// As above.
@@ -41,18 +54,19 @@ pub trait EagerEntries<H: Host>: Sized {
         bytes: &[u8],
         stamp: Stamp,
     ) -> Result<bool, H::Error>;
-    /// Every entry of this process is written: copies records that there is room for after all.
+    /// Called when every entry of this process is written: copies records for which there is room
+    /// after all.
     ///
     /// # Errors
     /// As above.
     fn fill(&mut self, host: &H, filling: &mut Filling) -> Result<(), H::Error>;
     /// How many records were not copied because of [`Host::allows`].
     fn refused(&self) -> u64;
-    /// How many records the file has that stands there.
+    /// The number of records in the existing file.
     fn found(&self) -> u64;
 }
 
-/// What became of the eager records of a file that was opened.
+/// The outcome for the eager records of an opened file.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Records that are entries in memory now.
@@ -73,12 +87,23 @@ impl Restored {
 /// Copies the records as bytes.
 #[derive(Debug)]
 pub struct PassOn {
-    /// If saves merge, the file that stands there; else the one that was opened last.
+    /// If saves merge, the existing file; else the file that was opened last.
     from: Option<Snapshot>,
     file: FileClock,
 }
 
 impl<H: Host> EagerEntries<H> for PassOn {
+    /// Nothing is restored. The next save passes the records on.
+    fn restore(
+        host: &H,
+        snapshot: &Snapshot,
+        _: FileClock,
+        _: Option<&Tombstones>,
+    ) -> Result<Restored, H::Error> {
+        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
+        Ok(Restored::default())
+    }
+
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {
         let theirs = joining.theirs().cloned();
         Ok(Self { from: theirs.or_else(|| host.tier().to_pass_on.lock().clone()), file })
@@ -100,7 +125,7 @@ impl<H: Host> EagerEntries<H> for PassOn {
             match item {
                 Item::Entry(record) if is_expired(record.deadline, self.file) => {}
                 Item::Entry(record) => {
-                    // A deleted one is left out.
+                    // A deleted record is left out.
                     drop(output.pass_on_eager(&record).map_err(|error| host.error(error))?);
                 }
                 Item::Lost(Loss::Bytes { bytes, .. }) if !was_known => host.warn(&format!(
@@ -128,13 +153,5 @@ impl<H: Host> EagerEntries<H> for PassOn {
 
     fn found(&self) -> u64 {
         0
-    }
-}
-
-impl PassOn {
-    /// Remembers that a snapshot was opened whose eager records the next save passes on.
-    pub fn opened<H: Host>(host: &H, snapshot: &Snapshot) -> Restored {
-        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
-        Restored::default()
     }
 }

@@ -1,14 +1,14 @@
-//! Records on their way to the file: encoded one by one, written many at a time.
+//! Records on their way to the file: encoded singly, written many at a time.
 //!
-//! Encoding runs a user's code, writing blocks: a front does them in different ways
-//! ([`Host::blocking`](crate::Host::blocking)), and changes from one to the other seldom.
+//! Encoding runs a user's code, and writing blocks: a front does them in different ways
+//! ([`Host::blocking`](crate::Host::blocking)), and switches between them rarely.
 
 use async_cache_core::time::Stamp;
 use async_cache_disk::{DiskError, KeyKind, Output, Pushed, Times};
 
 use crate::host::{Host, Refusal};
 
-/// How many bytes are encoded before they are written, at most (but for one large value).
+/// The most bytes that are encoded before they are written (except for a single large value).
 const MOST_BYTES: usize = 1 << 18;
 
 /// Encoded records, in the order of their writing.
@@ -20,7 +20,7 @@ pub struct Encoded {
 
 #[derive(Debug)]
 struct Record {
-    /// Where the key ends in `bytes`. It begins where the record before ends.
+    /// The end of the key in `bytes`. The key begins at the end of the previous record.
     key_end: usize,
     value_end: usize,
     times: Times,
@@ -32,7 +32,7 @@ struct Record {
 pub struct TooLarge {
     /// How many.
     pub count: u64,
-    /// The error of the first one.
+    /// The error of the first.
     pub first: Option<DiskError>,
 }
 
@@ -45,7 +45,7 @@ impl Encoded {
     /// Appends a record. Nothing is appended on an error.
     ///
     /// # Errors
-    /// Why the entry cannot be written, or what must end the save.
+    /// The reason why the entry cannot be written, or a fault that must end the save.
     pub fn push<H: Host>(
         &mut self,
         host: &H,
@@ -113,7 +113,7 @@ impl Encoded {
         Ok(too_large)
     }
 
-    /// [`Encoded::write`], to a save: it leaves out records that the merge does not admit.
+    /// [`Encoded::write`], to a save: the save leaves out records that the merge does not admit.
     pub(crate) fn write_to(&mut self, output: &mut Output) -> Result<TooLarge, DiskError> {
         self.write(|kind, key, value, times| match kind {
             KeyKind::Canonical => output.push(key, value, times),

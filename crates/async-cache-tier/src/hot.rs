@@ -1,18 +1,19 @@
 //! The entries in memory, for a save: listed shard by shard, copied a few at a time.
 //!
 //! Rules:
-//! 1. the least worth keeping come first. The shards take turns in proportion to their entries, because
-//!    their orders cannot be compared;
-//! 2. an entry that left after it was listed is passed over. One that changed is copied as it is now.
+//! 1. the least worth keeping come first. The shards take turns in proportion to their entries,
+//!    because their orders cannot be compared;
+//! 2. an entry that left after it was listed is passed over. A changed entry is copied in its
+//!    present state.
 
 use async_cache_core::listing::Ticket;
 
 use crate::host::{Memory, Taken};
 
-/// The most entries that are copied under one lock.
+/// The most entries that are copied under a single lock.
 const AT_ONCE: usize = 64;
 
-/// The fewest turns that the shards take, so that the last entries of a save are the most worth keeping of
+/// The fewest turns of the shards, so that the last entries of a save are the most worth keeping of
 /// all shards.
 const FEWEST_ROUNDS: usize = 64;
 
@@ -29,8 +30,8 @@ impl HotEntries {
         Self { shards: (0..host.shards()).map(|number| host.list(number)).collect() }
     }
 
-    /// Passes each listed entry that is still there to `each`, in the order of rule 1. They are copied a
-    /// few at a time.
+    /// Passes each listed entry that has not left to `each`, in the order of rule 1. They are
+    /// copied a few at a time.
     ///
     /// # Errors
     /// The first error of `each`.
@@ -42,7 +43,8 @@ impl HotEntries {
         self.taken(host).try_for_each(|entry| each(entry))
     }
 
-    /// Every listed entry that is still there, in the order of rule 1. They are copied a few at a time.
+    /// Every listed entry that has not left, in the order of rule 1. They are copied a few at a
+    /// time.
     pub fn taken<M: Memory>(&self, host: &M) -> impl Iterator<Item = Taken<M::Key, M::Value>> {
         self.slices().flat_map(|(number, tickets)| {
             let mut taken = Vec::with_capacity(tickets.len());

@@ -1,37 +1,41 @@
 //! Where memory meets the file: the decisions that every front of async-cache shares.
 //!
-//! A front has memory (the shards of `async-cache-core`), a file (`async-cache-disk`), and keys and values
-//! of its own. This crate decides what happens between them: what opening a file does to the entries in
-//! memory, when an entry is read from the file, what a save writes and in which order, and what is
-//! remembered of deletes so that the saves of several processes can merge.
+//! A front has memory (the shards of `async-cache-core`), a file (`async-cache-disk`), and its own
+//! keys and values. This crate decides how they meet: the effect of opening a file on the entries
+//! in memory, the time when an entry is read from the file, the content and the order of a save,
+//! and the records of deletes for merging the saves of several processes.
 //!
-//! **Invariant:** this crate knows no runtime and no interpreter. Everything that waits, locks, encodes or
-//! runs a user's code is a method of [`Memory`] or [`Host`], which each front implements. No lock of this crate is held
-//! while such a method runs, except the turn (see [`Tier::turn`]). A hit in memory calls nothing here.
+//! **Invariant:** this crate knows no runtime and no interpreter. Everything that waits, locks,
+//! encodes or runs a user's code is a method of [`Memory`] or [`Host`], which each front
+//! implements. No lock of this crate is held while such a method runs, except the turn (see
+//! [`Tier::turn`]). A hit in memory calls nothing here.
 //!
 //! # Layout
 //!
-//! - [`Memory`] and [`Host`]: what a front provides; [`Asked`]: a key that a caller asks for
-//! - [`Tier`]: what is kept for one cache beside its shards; [`Tiered`]: a shard and the snapshot under it
-//! - [`Opened`]: a snapshot in use, from which single entries are read
-//! - [`cold`]: one key: asking the snapshot, serving from it, writing and deleting
-//! - [`open`]: opening a file under a cache, whatever is in memory; `union`: what two snapshots have between
-//!   them
-//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their way to
-//!   the file; [`eager`]: entries whose keys only a front can compare
-//! - [`writes`]: deletes and lost writes, which a save tells other processes
+//! - `host`: [`Memory`] and [`Host`], implemented by a front; [`Asked`], the key of a call
+//! - `tier`: [`Tier`], the state of a cache beside its shards; [`Tiered`], a shard and its
+//!   snapshot; `counts`: the counts that belong to no shard
+//! - `opened`: [`Opened`], a snapshot in use; `read`: reading single entries of a snapshot
+//! - [`cold`]: operations on a key in the snapshot
+//! - [`open`]: opening a file under a cache; `union`: two snapshots in one
+//! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
+//!   way to the file; [`eager`]: records whose keys only a front can compare
+//! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
-#![allow(clippy::cast_possible_truncation)] // counts of entries fit into `usize`: they are in memory
+// counts of entries fit into `usize`: they are in memory
+#![allow(clippy::cast_possible_truncation)]
 
 pub mod clock;
 pub mod cold;
+mod counts;
 pub mod eager;
 mod encoded;
 mod host;
 mod hot;
 pub mod open;
 mod opened;
+mod read;
 pub mod save;
 mod tier;
 mod union;

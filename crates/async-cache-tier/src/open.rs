@@ -1,23 +1,23 @@
-//! Opening a file under a cache, whatever is in memory and whatever snapshot is open.
+//! Opening a file under a cache, with any content in memory and any open snapshot.
 //!
-//! There is one way, for a cache that is empty and for one in full use:
-//! 1. what was lost before the opening began is recorded, and forgotten again: it is wanted if the file has
-//!    it (`writes`, rule 3);
-//! 2. entries whose keys only the front can compare are taken in ([`Host::restore_eager`]);
-//! 3. if another snapshot is open, the file is opened as the *union* of both: cold entries whose keys the
-//!    file lacks stay, and of a key in both the file's entry counts;
-//! 4. the keys in memory are listed, and each is looked up in the file, with nothing locked. Entries in
-//!    memory stay: they are newer, so the ranks of their keys leave the cold set;
-//! 5. the snapshot is put under all shards at once. Keys that were written since step 4 are copied under the
-//!    locks, and so are writes that were lost and keys that were deleted;
-//! 6. until those are looked up in the file too, the snapshot *settles*: it serves nothing, so an entry that
-//!    a newer one has overtaken is never served.
+//! There is a single way, for an empty cache and for a cache in full use:
+//! 1. writes that were lost before the opening began are recorded, and forgotten again: if the file
+//!    has the keys, its entries are wanted (`writes`, rule 3);
+//! 2. entries whose keys only the front can compare are taken in ([`EagerEntries::restore`]);
+//! 3. if another snapshot is open, the file is opened as the *union* of both: cold entries whose
+//!    keys the file lacks stay, and of a key in both the file's entry counts;
+//! 4. the keys in memory are listed, and each is looked up in the file, with nothing locked.
+//!    Entries in memory stay: they are newer, so the ranks of their keys leave the cold set;
+//! 5. the snapshot is put under all shards at once. Keys written since step 4 are copied under the
+//!    locks, and so are lost writes and deleted keys;
+//! 6. until those are looked up in the file too, the snapshot *settles*: it serves nothing, so an
+//!    entry that a newer entry has overtaken is never served.
 //!
-//! The cache has at most `maxsize` entries afterwards: the coldest of the file leave. Expired entries leave
-//! first, and take no room.
+//! The cache has at most `maxsize` entries afterwards: the coldest of the file leave. Expired
+//! entries leave first, and take no room.
 //!
-//! A file that cannot be read now is not replaced by the next save, unless that joins it (`save`, rule 6). An
-//! interrupt before step 5 leaves the cache as it was.
+//! The next save does not replace a file that cannot be read now, unless the save joins the file
+//! (`save`, rule 6). An interrupt before step 5 leaves the cache unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,7 @@ use async_cache_core::removed::Removed;
 use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{DiskError, DiskErrorKind, KeyKind, Snapshot, Tombstones};
 
+use crate::eager::EagerEntries;
 use crate::host::{Host, Slice, Under};
 use crate::hot::HotEntries;
 use crate::opened::Opened;
@@ -40,7 +41,7 @@ use crate::writes::{Noted, NotedFor, note_lost, record_overwritten};
 /// The outcome of an opening.
 #[derive(Debug, Clone, Copy)]
 pub struct Opening {
-    /// Entries that came in. Those that stay in the file are counted, not read.
+    /// Entries that came in. Entries that stay in the file are counted, not read.
     pub entries: usize,
     /// The size of the file, in bytes.
     pub bytes: u64,
@@ -48,11 +49,12 @@ pub struct Opening {
     pub saved_at: u64,
 }
 
-/// Separates the user's version from the function that a file belongs to, in the version tag of a file.
+/// Separates the user's version from the function that owns a file, in the version tag of the file.
 pub const OWNER: char = '\u{1F}';
 
-/// Whether a file could not be opened because it belongs to another function, or to a function and not to a
-/// cache, or the other way round: it is another cache's, and not an older file of this one.
+/// Whether a file could not be opened because its owner differs: another function, or a function
+/// instead of a cache, or the other way round. Such a file belongs to another cache, and is not an
+/// older file of this cache.
 pub fn is_of_other_owner(error: &DiskError) -> bool {
     let owner = |tag: &str| tag.split_once(OWNER).map(|(_, owner)| owner.to_owned());
     match error.kind() {
@@ -64,7 +66,7 @@ pub fn is_of_other_owner(error: &DiskError) -> bool {
 /// Opens the file of a cache. `None` if there is none.
 ///
 /// # Errors
-/// The file cannot be opened, or an interrupt: the cache goes on with what it has.
+/// The file cannot be opened, or an interrupt: the cache continues with its present entries.
 pub fn open<H: Host>(host: &H, turn: Turn<'_>) -> Result<Option<Opening>, H::Error> {
     // Dropped after the turn has ended: a user's destructor may save.
     let mut noted = Noted::default();
@@ -81,18 +83,19 @@ fn open_in_turn<H: Host>(
     note_lost(host, NotedFor::Opening, noted)?; // Step 1.
     let before = tier.deleted_before();
     if before.is_some() {
-        let file = turn.clock(host, 0);
+        let file = turn.clock(host.both_clocks(), 0);
         turn.keep_clock(file);
     }
     let path = host.file();
     let found = host.blocking(|| path.open());
     tier.unread.store(found.as_ref().is_err_and(is_unread), Ordering::Relaxed);
     let Some(snapshot) = found.map_err(|error| host.error(error))? else { return Ok(None) };
-    // Until it is adopted: after an interrupt, the next save must not replace it. One that merges joins it.
+    // Until the file is adopted: after an interrupt, the next save must not replace the file. A
+    // save that merges joins it.
     tier.unread.store(before.is_none(), Ordering::Relaxed);
-    let file = turn.clock(host, snapshot.saved_at());
+    let file = turn.clock(host.both_clocks(), snapshot.saved_at());
     let mut opening = Opening { entries: 0, bytes: snapshot.file_bytes(), saved_at: snapshot.saved_at() };
-    let eager = host.restore_eager(&snapshot, file, before.as_ref())?; // Step 2.
+    let eager = H::Eager::restore(host, &snapshot, file, before.as_ref())?; // Step 2.
     let entries = snapshot.len() as usize + eager.restored + eager.refused;
     write_after(host, &snapshot);
 
@@ -128,8 +131,8 @@ fn open_in_turn<H: Host>(
     Ok(Some(opening))
 }
 
-/// A snapshot of whose entries the last `maxsize` are cold. If some have to make room for entries in memory,
-/// the expired ones leave first.
+/// A snapshot with at most the last `maxsize` entries cold. If some must make room for entries in
+/// memory, the expired entries leave first.
 fn opened_within<H: Host>(host: &H, snapshot: Snapshot, file: FileClock) -> Opened {
     let hot: usize = (0..host.shards()).map(|it| host.read(it, |tiered| tiered.shard.store().len())).sum();
     let is_short = host.maxsize().is_some_and(|maxsize| snapshot.len() as usize + hot > maxsize);
@@ -141,7 +144,7 @@ fn opened_within<H: Host>(host: &H, snapshot: Snapshot, file: FileClock) -> Open
     opened
 }
 
-/// Removes expired entries from memory, so that they take no room from those that come in.
+/// Removes expired entries from memory, so that they take no room from the entries that come in.
 fn reclaim<H: Host>(host: &H, noted: &mut Noted<H>) {
     for number in 0..host.shards() {
         let (now, mut removed) = (host.now(), Removed::default());
@@ -150,7 +153,8 @@ fn reclaim<H: Host>(host: &H, noted: &mut Noted<H>) {
     }
 }
 
-/// Whether a save must not replace what stands there, because it may be readable the next time.
+/// Whether a save must not replace the existing file, because the file may be readable the next
+/// time.
 fn is_unread(error: &DiskError) -> bool {
     matches!(error.kind(), DiskErrorKind::Io | DiskErrorKind::Trust) || is_of_other_owner(error)
 }
@@ -159,13 +163,13 @@ fn is_unread(error: &DiskError) -> bool {
 struct Adoption<'a, H: Host> {
     host: &'a H,
     opened: &'a Arc<Opened>,
-    /// The snapshot that was open, if it is another file.
+    /// The previous snapshot, if it is another file.
     older: Option<&'a Arc<Opened>>,
     /// The ranks in `older` of the first entries of `opened`.
     from_older: &'a [Rank],
 }
 
-/// What happened between the look-ups and the locks.
+/// Events between the look-ups and the locks.
 struct Late<H: Host> {
     /// Keys that were written.
     written: Vec<H::Key>,
@@ -173,7 +177,7 @@ struct Late<H: Host> {
     lost: Vec<LostWrites<H::Key>>,
     /// Keys that were deleted.
     deleted: Option<Tombstones>,
-    /// The snapshots that were under the shards, to be dropped with nothing locked.
+    /// The previous snapshots of the shards, to be dropped with nothing locked.
     _before: Vec<Option<Arc<Opened>>>,
 }
 
@@ -207,8 +211,8 @@ impl<H: Host> Adoption<'_, H> {
         Ok(ranks)
     }
 
-    /// The rank of a key in memory. It leaves the cold set at once: what is left to do under the locks is
-    /// done in one piece.
+    /// The rank of a key in memory. The rank leaves the cold set at once: the rest is done under
+    /// the locks in a single step.
     fn take_rank(&self, key: &H::Key, bytes: &mut Vec<u8>) -> Result<Option<Rank>, H::Error> {
         bytes.clear();
         if !self.host.canonical_key(key, bytes)? {
@@ -243,7 +247,7 @@ impl<H: Host> Adoption<'_, H> {
         })
     }
 
-    /// Removes the older entries that were touched while the union was made (`union`, rule 5).
+    /// Removes the older entries that were used while the union was made (`union`, rule 5).
     fn forget_touched(&self, shards: &[&mut Under<H>]) {
         let same = |older: &&Arc<Opened>| {
             shards.first().and_then(|tiered| tiered.opened()).is_some_and(|now| Arc::ptr_eq(now, older))
@@ -260,7 +264,8 @@ impl<H: Host> Adoption<'_, H> {
     fn settle(&self, late: Late<H>) -> Result<(), H::Error> {
         let settled = self.look_up_late(&late);
         if settled.is_err() {
-            // Some newer keys are not known: nothing of this snapshot may be served, now or after a save.
+            // Some newer keys are unknown: nothing of this snapshot may be served, now or after a
+            // save.
             let tier = self.host.tier();
             tier.unread.store(!tier.keeps_writes(), Ordering::Relaxed);
             drop(self.host.all_shards(|shards| {
@@ -293,8 +298,8 @@ impl<H: Host> Adoption<'_, H> {
     }
 }
 
-/// Whether an entry of the eager section may be taken in, for [`Host::restore_eager`]: it was neither
-/// deleted nor overwritten since the opening began.
+/// Whether an entry of the eager section may be taken in, for [`EagerEntries::restore`]: it was
+/// neither deleted nor overwritten since the opening began.
 ///
 /// # Errors
 /// An interrupt.

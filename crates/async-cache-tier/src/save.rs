@@ -1,23 +1,26 @@
-//! Saving a cache to its file while the cache goes on being used.
+//! Saving a cache to its file while the cache stays in use.
 //!
-//! A save is consistent for each single entry: it writes a value that the entry had while the save ran.
-//! Rules:
+//! A save is consistent for each single entry: it writes a value that the entry had during the
+//! save. Rules:
 //! 1. one save or opening of a cache at a time: the turn ([`Tier::turn`](crate::Tier::turn));
-//! 2. the cold set is copied first, then the entries in memory are listed. An entry may be in both, if it
-//!    was read from the snapshot in between: it is removed from the copy, so the file has it once. An entry
-//!    that is not in the list keeps its cold record: it had that value when the save began;
-//! 3. if the cache is cleared before the copy has been compared with the list, the copy is dropped: entries
-//!    that were written since carry no ranks of it;
-//! 4. cold entries are written first, as the bytes they are in the old file. The entries in memory follow,
-//!    the ones most worth keeping last (`hot`);
+//! 2. the cold set is copied first, then the entries in memory are listed. An entry may be in both,
+//!    if it was read from the snapshot in between: it is removed from the copy, so the file has it
+//!    once. An entry that is not in the list keeps its cold record: this was its value when the
+//!    save began;
+//! 3. if the cache is cleared before the copy has been compared with the list, the copy is
+//!    discarded: entries written since carry no ranks, so duplicates could not be detected;
+//! 4. cold entries are written first, with their bytes in the old file. The entries in memory
+//!    follow, the most worth keeping last (`hot`);
 //! 5. the file's clock never runs back from one save or opening to the next ([`FileClock`]);
-//! 6. a file that could not be read when it was opened, or that belongs to another function, is set aside by
-//!    the save, even if it can be read by then. But if saves merge and the file can be joined by then, it is
-//!    joined: a passing error at the start, such as too many open files, costs nothing;
-//! 7. if saves merge, all of this happens under the lock of the path, and for each key the later write wins,
-//!    here or there (`async_cache_disk::Save` has the steps);
-//! 8. once the save has succeeded, cold entries are read from the new file and the old one is closed. A cold
-//!    entry that is not in the new file is a miss from then on: another process deleted it or wrote it later.
+//! 6. a file that could not be read when it was opened, or that belongs to another function, is set
+//!    aside by the save, even if it can be read by then. But if saves merge and the file can be
+//!    joined by then, it is joined: a temporary error at the start, such as too many open files,
+//!    costs nothing;
+//! 7. if saves merge, all of this happens under the lock of the path, and for each key the later
+//!    write wins (`async_cache_disk::Save` has the steps);
+//! 8. once the save has succeeded, cold entries are read from the new file and the old file is
+//!    closed. A cold entry that is not in the new file is a miss from then on: another process
+//!    deleted it or wrote it later.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -37,7 +40,8 @@ use crate::encoded::{Encoded, TooLarge, times};
 use crate::host::{Host, Refusal, Slice, Taken, is_expired};
 use crate::hot::HotEntries;
 use crate::open::is_of_other_owner;
-use crate::opened::{DAMAGED, Opened};
+use crate::opened::Opened;
+use crate::read::DAMAGED;
 use crate::tier::{Tiered, Turn};
 use crate::writes::{Noted, NotedFor, note_lost};
 
@@ -46,19 +50,19 @@ use crate::writes::{Noted, NotedFor, note_lost};
 pub struct Saved {
     /// The file.
     pub file: async_cache_disk::Saved,
-    /// Entries of this process that could not be written, and should have been.
+    /// Entries of this process with a fault: they should have been written, and could not.
     pub left_out: LeftOut,
-    /// Entries of this process that were not written because other processes may have deleted them.
+    /// Entries of this process left out because other processes may have deleted them.
     pub unsure: u64,
-    /// Entries of others that were not copied because [`Host::allows`] refuses their values.
+    /// Entries of others not copied because [`Host::allows`] refuses their values.
     pub refused: u64,
-    /// Entries of others that were dropped for want of room.
+    /// Entries of others dropped for lack of room.
     pub dropped: u64,
-    /// `maxsize`, if the file had more entries than that: another process wants to keep more.
+    /// `maxsize`, if the file had more entries: another process wants to keep more.
     pub shrunk_to: Option<usize>,
-    /// Entries of others that were dropped because this process may have deleted them.
+    /// Entries of others dropped because this process may have deleted them.
     pub unsure_of_others: u64,
-    /// Entries of others that were copied.
+    /// Copied entries of others.
     pub copied: u64,
 }
 
@@ -67,7 +71,7 @@ pub struct Saved {
 pub struct LeftOut {
     /// How many.
     pub count: u64,
-    /// The name of the first one, as far as the front can say it, and why.
+    /// The name of the first, if the front can display it, and the reason.
     pub first: Option<(Option<String>, String)>,
 }
 
@@ -87,10 +91,10 @@ impl LeftOut {
     }
 }
 
-/// Saves every entry that has not expired. A save that succeeds is counted.
+/// Saves every entry that has not expired. A successful save is counted.
 ///
 /// # Errors
-/// The file could not be written, or an interrupt. The file that stood there is intact.
+/// The file could not be written, or an interrupt. The previous file is intact.
 pub fn save<H: Host>(host: &H, turn: Turn<'_>) -> Result<Saved, H::Error> {
     // Dropped after the turn has ended: a user's destructor may save.
     let mut noted = Noted::default();
@@ -104,7 +108,8 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     if save.merges() {
         note_lost(host, NotedFor::Save, noted)?;
     }
-    let file = turn.clock(host, save.theirs().map_or(0, Snapshot::saved_at)); // Rule 5.
+    // Rule 5.
+    let file = turn.clock(host.both_clocks(), save.theirs().map_or(0, Snapshot::saved_at));
     if let Some(theirs) = save.theirs() {
         write_after(host, theirs);
     }
@@ -113,7 +118,8 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     let sets_aside = is_unread || save.refusal().is_some_and(is_of_other_owner);
     let opened = host.read(0, |tiered| tiered.opened().cloned());
     if let Some(opened) = &opened {
-        // An expired entry says nothing to other processes, whether a write has reclaimed it or not.
+        // An expired entry means nothing to other processes, whether a write has reclaimed it or
+        // not.
         opened.reclaim_all(host.time());
     }
     let base = opened.as_ref().map(|opened| opened.snapshot());
@@ -147,7 +153,7 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     Ok(saving.settle(finished, &eager, not_carried, known_eager.as_ref()))
 }
 
-/// Writes are later from now on than every entry that a file has.
+/// Makes writes from now on later than every entry of a file.
 pub(crate) fn write_after<H: Host>(host: &H, snapshot: &Snapshot) {
     let until = Stamp::from_nanos(snapshot.written_until());
     for number in 0..host.shards() {
@@ -155,14 +161,15 @@ pub(crate) fn write_after<H: Host>(host: &H, snapshot: &Snapshot) {
     }
 }
 
-/// Removes the entries in memory from a copy of the cold set. `None`: the snapshot was closed (rule 3).
+/// Removes the entries in memory from a copy of the cold set. `None`: the snapshot was closed (rule
+/// 3).
 fn only_cold<H: Host>(
     host: &H,
     opened: &Arc<Opened>,
     mut frozen: Frozen,
     hot: &HotEntries,
 ) -> Option<Frozen> {
-    /// How many entries are looked at under one lock; it takes about as long as a slice.
+    /// The number of entries visited under a single lock; takes about as long as a slice.
     const AT_ONCE: usize = 4096;
     let is_open = |tiered: &Tiered<_, _, _>| tiered.opened().is_some_and(|now| Arc::ptr_eq(now, opened));
     let mut slice = host.begin_slice();
@@ -187,13 +194,13 @@ struct Saving<'h, H: Host> {
     file: FileClock,
     now: Time,
     hot: HotEntries,
-    /// The entries that are cold, and in the snapshot only.
+    /// The cold entries, which are only in the snapshot.
     cold: Option<(Arc<Opened>, Frozen)>,
     left_out: LeftOut,
 }
 
 impl<H: Host> Saving<'_, H> {
-    /// Notes every entry of this process, and copies the entries of the file that stands there which win.
+    /// Notes every entry of this process, and copies the winning entries of the existing file.
     fn join(&self, mut joining: Joining) -> Result<(Output, H::Eager), H::Error> {
         let host = self.host;
         let mut eager = H::Eager::begin(host, &joining, self.file)?;
@@ -222,7 +229,8 @@ impl<H: Host> Saving<'_, H> {
         Ok((output, eager))
     }
 
-    /// Copies the cold entries, as bytes (rule 4). Returns the ranks of those that the merge left out.
+    /// Rule 4: copies the cold entries, as bytes. Returns the ranks of the entries that the merge
+    /// left out.
     fn carry(&self, output: &mut Output) -> Result<Vec<Rank>, H::Error> {
         let Some((opened, frozen)) = &self.cold else { return Ok(Vec::new()) };
         let mut carried = Carried::default();
@@ -301,7 +309,8 @@ impl<H: Host> Saving<'_, H> {
         Ok(())
     }
 
-    /// Tells the output of an entry that is not written. Whether it would have been written otherwise.
+    /// Reports an entry that is not written to the output. Returns whether it would have been
+    /// written otherwise.
     fn leave_out(&self, output: &mut Output, key: &H::Key, stamp: Stamp) -> Result<bool, H::Error> {
         if !output.merges() {
             return Ok(true);
@@ -350,7 +359,8 @@ impl<H: Host> Saving<'_, H> {
         tier.forget_no_room();
         tier.count_dropped(merged.dropped + merged.unsure);
         self.keep_learned(&merged);
-        // Caches of one `maxsize` drop entries of each other all the time: that is no want of room.
+        // Caches with the same `maxsize` drop entries of each other all the time: this is no lack
+        // of room.
         let is_short = |maxsize: &usize| merged.found + eager.found() > *maxsize as u64;
         Saved {
             file: saved,
@@ -364,7 +374,8 @@ impl<H: Host> Saving<'_, H> {
         }
     }
 
-    /// A save that merged has told its deletes; its entries need not be remembered when they leave memory.
+    /// Called after a save that merged: its deletes are recorded, and its entries need not be
+    /// remembered when they leave memory.
     fn keep_learned(&self, merged: &Merged) {
         {
             let mut known = self.host.tier().known.lock();
@@ -377,13 +388,13 @@ impl<H: Host> Saving<'_, H> {
     }
 }
 
-/// What became of the cold entries in a save.
+/// The outcome for the cold entries of a save.
 #[derive(Default)]
 struct Carried {
-    /// Entries that could not be read or are not allowed, and why: as ranges, because a file may count more
-    /// entries than it has.
+    /// Entries that could not be read or are not allowed, with the reason: as ranges, because a
+    /// file may count more entries than it has.
     lost: Vec<(RangeInclusive<Rank>, &'static str)>,
-    /// The ranks of entries that the merge left out.
+    /// The ranks of entries left out by the merge.
     left_out: Vec<Rank>,
 }
 

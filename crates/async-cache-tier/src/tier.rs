@@ -1,12 +1,12 @@
-//! What is kept for one cache beside its shards: whose turn it is, what the file knows, and counters.
+//! The state of a cache beside its shards: the turn, the facts about the file, and counters.
 //!
 //! Rules:
-//! 1. one save or opening at a time: the *turn*. The turn also owns the clock of the file, which never runs
-//!    back from one save or opening to the next;
-//! 2. the mutexes here are held for a few instructions. A shard may be locked when one is taken; while one
-//!    is held, nothing else is locked and no user code runs;
-//! 3. a snapshot is closed only by the owner of the turn, or by a cache that is cleared. So a snapshot with
-//!    no cold entries left does not vanish under a save that has copied its cold set.
+//! 1. one save or opening at a time: the *turn*. The turn also owns the clock of the file, which
+//!    never runs back from one save or opening to the next;
+//! 2. the mutexes here are held for a few instructions. A shard may be locked when a mutex is
+//!    taken; while a mutex is held, nothing else is locked and no user code runs;
+//! 3. a snapshot is closed only by the owner of the turn, or by clearing the cache. So a snapshot
+//!    without cold entries does not vanish under a save that has copied its cold set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,45 +17,32 @@ use async_cache_core::probe::Epoch;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Cleared, Shard};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::FileClock;
+use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{Known, Snapshot};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::clock;
-use crate::host::Host;
+use crate::counts::Counts;
 use crate::opened::Opened;
 
-/// What is kept for one cache beside its shards.
+/// The state of a cache beside its shards.
 #[derive(Debug, Default)]
 pub struct Tier {
     /// Held by a save or an opening. The clock of the file that was opened or saved last.
     turn: Mutex<Option<FileClock>>,
     /// Whether deletes and lost writes are kept, for saves that merge. Set once.
     keeps_writes: AtomicBool,
-    /// Deletes and lost writes that no save has told yet, and what earlier saves have learned of others.
+    /// Deletes and lost writes that no save has recorded yet, and facts about others from earlier
+    /// saves.
     pub(crate) known: Mutex<Known>,
     /// Whether the file could not be read when it was opened last: then a save must not replace it.
     pub(crate) unread: AtomicBool,
-    /// Entries of the backup that was loaded last and did not fit into `maxsize`, until a save drops them.
+    /// Entries of the last loaded backup that did not fit into `maxsize`, until a save drops them.
     no_room: AtomicU64,
-    /// The snapshot that was opened last, if it has eager records that the next save has to pass on.
+    /// The snapshot that was opened last, if it has eager records that the next save must copy.
     pub(crate) to_pass_on: Mutex<Option<Snapshot>>,
-    /// [`Shard::changes`] of all shards when the last save that succeeded began.
+    /// [`Shard::changes`] of all shards at the beginning of the last successful save.
     saved_changes: AtomicU64,
     pub(crate) counts: Arc<Counts>,
-}
-
-/// What is counted for a cache and by no shard.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Cold entries that were damaged, or did not decode.
-    pub(crate) undecodable: AtomicU64,
-    /// Cold entries whose time has passed.
-    pub(crate) expirations: AtomicU64,
-    saves: AtomicU64,
-    save_errors: AtomicU64,
-    /// Entries of other processes that saves dropped.
-    dropped: AtomicU64,
 }
 
 /// The turn of one save or opening. Dropping it ends the turn.
@@ -63,9 +50,9 @@ pub(crate) struct Counts {
 pub struct Turn<'t>(MutexGuard<'t, Option<FileClock>>);
 
 impl Turn<'_> {
-    /// The file's clock now: never behind what it showed before, nor behind `saved_at`.
-    pub(crate) fn clock<H: Host>(&self, host: &H, saved_at: u64) -> FileClock {
-        let (time, wall) = clock::both(|| host.time(), || host.wall());
+    /// The file's clock at an instant of both clocks: never behind an earlier reading, nor behind
+    /// `saved_at`.
+    pub(crate) fn clock(&self, (time, wall): (Time, u64), saved_at: u64) -> FileClock {
         let not_before = self.0.map_or(0, |then| then.adjusted(time, wall).file_now());
         FileClock::start(time, wall, saved_at.max(not_before))
     }
@@ -98,7 +85,7 @@ impl Tier {
         self.keeps_writes.store(true, Ordering::Relaxed);
     }
 
-    /// The next save sets aside the file that stands at the path, unless it joins it.
+    /// Makes the next save set the existing file aside, unless the save joins the file.
     pub fn keep_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
@@ -108,13 +95,13 @@ impl Tier {
         self.did_not_fit(maxsize.map_or(0, |maxsize| entries.saturating_sub(maxsize)) as u64);
     }
 
-    /// So many entries of the backup that was loaded did not fit into the cache.
+    /// Records how many entries of the loaded backup did not fit into the cache.
     pub fn did_not_fit(&self, entries: u64) {
         self.no_room.store(entries, Ordering::Relaxed);
     }
 
-    /// A save has replaced the backup. Returns how many entries of others it dropped: those that did not
-    /// fit when the backup was loaded. They are counted.
+    /// Called when a save has replaced the backup. Returns how many entries of others it dropped:
+    /// those that did not fit when the backup was loaded. They are counted.
     pub fn replaced_backup(&self) -> u64 {
         let dropped = self.no_room.swap(0, Ordering::Relaxed);
         self.count_dropped(dropped);
@@ -129,55 +116,41 @@ impl Tier {
         self.no_room.store(0, Ordering::Relaxed);
     }
 
-    /// Counts a save that succeeded.
+    /// Counts a successful save.
     pub fn count_save(&self) {
         self.counts.saves.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a save that failed.
+    /// Counts a failed save.
     pub fn count_save_error(&self) {
         self.counts.save_errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether nothing has changed since the last save that succeeded. `changes`: the sum of
+    /// Whether nothing has changed since the last successful save. `changes`: the sum of
     /// [`Shard::changes`].
     pub fn is_saved(&self, changes: u64) -> bool {
         self.saved_changes.load(Ordering::Relaxed) == changes
     }
 
-    /// A save has succeeded that began when the sum of [`Shard::changes`] was `changes`.
+    /// Called after a successful save that began when the sum of [`Shard::changes`] was `changes`.
     pub fn saved(&self, changes: u64) {
         self.saved_changes.store(changes, Ordering::Relaxed);
     }
 
-    /// Adds what is counted here.
+    /// Adds the counters of the tier.
     pub fn add_to(&self, stats: &mut Stats) {
-        let counts = &self.counts;
-        stats.undecodable += counts.undecodable.load(Ordering::Relaxed);
-        stats.expirations += counts.expirations.load(Ordering::Relaxed);
-        stats.saves += counts.saves.load(Ordering::Relaxed);
-        stats.save_errors += counts.save_errors.load(Ordering::Relaxed);
-        stats.dropped += counts.dropped.load(Ordering::Relaxed);
+        self.counts.add_to(stats);
     }
 
-    /// Sets the counters to zero, and forgets the records to pass on: the cache is cleared.
+    /// Sets the counts to zero, and forgets the records to pass on: the cache is cleared.
     pub fn reset(&self) {
         *self.to_pass_on.lock() = None;
-        let counts = &self.counts;
-        for count in [
-            &counts.undecodable,
-            &counts.expirations,
-            &counts.saves,
-            &counts.save_errors,
-            &counts.dropped,
-            &self.no_room,
-        ] {
-            count.store(0, Ordering::Relaxed);
-        }
+        self.no_room.store(0, Ordering::Relaxed);
+        self.counts.reset();
     }
 }
 
-/// A shard, and the snapshot that its cold entries are in.
+/// A shard, and the snapshot with its cold entries.
 #[derive(Debug)]
 pub struct Tiered<K, V, R> {
     /// The shard.
@@ -186,17 +159,17 @@ pub struct Tiered<K, V, R> {
     opened: Option<Arc<Opened>>,
 }
 
-/// Which snapshot is open under a shard at one moment.
+/// The snapshot that was open under a shard at some moment.
 #[derive(Debug, Clone)]
 pub struct UnderShard {
-    /// What tells a later look whether the snapshot is still the same.
+    /// Shows later whether the snapshot is still the same.
     pub epoch: Epoch,
     /// The snapshot.
     pub opened: Option<Arc<Opened>>,
 }
 
 impl<K, V, R> Tiered<K, V, R> {
-    /// A shard with no snapshot under it.
+    /// A shard without a snapshot.
     pub fn new(shard: Shard<K, V, R>) -> Self {
         Self { shard, opened: None }
     }
@@ -213,9 +186,9 @@ impl<K, V, R> Tiered<K, V, R> {
         UnderShard { epoch: self.shard.epoch(), opened: self.opened.clone() }
     }
 
-    /// Opens a snapshot under the shard; `ranks` are the ranks of the keys in memory, as far as they are
-    /// known. Returns the entries in memory whose ranks are not known, and the snapshot that was open
-    /// before, to be dropped with nothing locked.
+    /// Opens a snapshot under the shard; `ranks` are the known ranks of the keys in memory. Returns
+    /// the entries in memory with unknown ranks, and the previous snapshot, to be dropped with
+    /// nothing locked.
     pub(crate) fn open(
         &mut self,
         opened: Arc<Opened>,
@@ -231,13 +204,13 @@ impl<K, V, R> Tiered<K, V, R> {
         (self.shard.close_snapshot(), opened)
     }
 
-    /// Removes everything, closes the snapshot, and resets the counters of the shard. Drop what is returned
-    /// with nothing locked.
+    /// Removes everything, closes the snapshot, and resets the counters of the shard. Drop the
+    /// result with nothing locked.
     pub fn clear(&mut self) -> (Cleared<K, V>, Option<Arc<Opened>>) {
         (self.shard.clear(), self.opened.take())
     }
 
-    /// Removes everything and closes the snapshot. Drop what is returned with nothing locked.
+    /// Removes everything and closes the snapshot. Drop the result with nothing locked.
     pub fn remove_all(&mut self) -> (Cleared<K, V>, Option<Arc<Opened>>) {
         (self.shard.remove_all(), self.opened.take())
     }
@@ -249,8 +222,8 @@ impl<K, V, R> Tiered<K, V, R> {
 }
 
 impl Tier {
-    /// The eager records that a save passed on are in its file now, unless the cache was cleared or opened
-    /// another file meanwhile.
+    /// Called when the eager records copied by a save are in its file. Does nothing if the cache
+    /// was cleared or opened another file meanwhile.
     pub(crate) fn passed_on(&self, from: Option<&Snapshot>, to: &Snapshot) {
         let mut kept = self.to_pass_on.lock();
         if kept.is_some() && kept.as_ref().map(Snapshot::file_id) == from.map(Snapshot::file_id) {

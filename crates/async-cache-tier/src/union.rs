@@ -1,16 +1,16 @@
-//! What an opened snapshot and a newer one have between them, as one snapshot.
+//! The union of an opened snapshot and a newer snapshot, as a single snapshot.
 //!
-//! A cache that opens another file goes on serving the cold entries of the one it has: entries that were
-//! never read into memory, and may be in no other file. Keys cannot be decoded in general (a front may
-//! compare them without being able to read them), so the entries are copied as bytes into a third file. It
-//! has no name as soon as it is open. Rules:
-//! 1. an entry of the newer snapshot stands, whatever the older one has under its key;
-//! 2. entries of the older one come first, so they are colder;
-//! 3. eager records are not copied: the front has taken in those of both;
-//! 4. of the newer snapshot only the last `maxsize` entries are copied, and no expired one. What is not
-//!    copied does not hide an older entry;
-//! 5. which older entries are still cold is looked up once more when the union is adopted, because the
-//!    cache goes on being used meanwhile.
+//! A cache that opens another file continues to serve the cold entries of its previous file:
+//! entries that were never read into memory, and may be in no other file. Keys cannot be decoded in
+//! general (a front may be able to compare them without decoding them), so the entries are copied
+//! as bytes into a third file. The third file loses its name as soon as it is open. Rules:
+//! 1. an entry of the newer snapshot counts, with any entry of the older under its key;
+//! 2. entries of the older snapshot come first, so they are colder;
+//! 3. eager records are not copied: the front has taken in the records of both;
+//! 4. of the newer snapshot, only the last `maxsize` entries are copied, and no expired entry. An
+//!    entry that is not copied does not hide an older entry;
+//! 5. the older entries that are still cold are determined once more when the union is adopted,
+//!    because the cache stays in use meanwhile.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -30,7 +30,7 @@ pub(crate) struct Union {
     pub(crate) older: Vec<Rank>,
 }
 
-/// `None` if the newer snapshot has every key that is cold in the older one.
+/// `None` if the newer snapshot has every cold key of the older.
 pub(crate) fn union<H: Host>(
     host: &H,
     older: &Opened,
@@ -38,7 +38,8 @@ pub(crate) fn union<H: Host>(
     file: FileClock,
 ) -> Result<Option<Union>, H::Error> {
     let frozen = older.cold().freeze();
-    // The process is part of the name: a forked child goes on with a copy of its parent's random state.
+    // The process is part of the name: a forked child continues with a copy of its parent's random
+    // state.
     let number = RandomState::new().hash_one(std::process::id());
     let place = temporary_beside(host.file().path(), number).map_err(|error| host.error(error))?;
     let place = host.file().at(place);
@@ -47,14 +48,15 @@ pub(crate) fn union<H: Host>(
     let written = host.blocking(|| {
         let Some(ranks) = write(&place, (&older, &frozen), (newer, floor), file)? else { return Ok(None) };
         let opened = place.open();
-        // Where an open file cannot be removed, it is one of the leftovers that the next save removes.
+        // Where an open file cannot be removed, the file is a leftover that the next save removes.
         drop(place.vfs().remove(place.path()));
         Ok(opened?.map(|snapshot| Union { snapshot, older: ranks }))
     });
     written.map_err(|error: DiskError| host.error(error))
 }
 
-/// Writes the union, unless it would be the newer snapshot. Returns the ranks of the older entries.
+/// Writes the union, unless it would equal the newer snapshot. Returns the ranks of the older
+/// entries.
 fn write(
     place: &CacheFile,
     (older, frozen): (&Snapshot, &Frozen),
@@ -66,8 +68,9 @@ fn write(
     while let Some(item) = records.next_wanted(|rank| frozen.contains(rank)) {
         let Item::Entry(record) = item else { continue };
         if is_expired(record.deadline, file)
-            || newer.locate(record.key, &mut scratch).is_some_and(|rank| rank >= floor) // Rules 1 and 4.
-            // Where the newer one's index is damaged, it may have the key all the same.
+            // Rules 1 and 4.
+            || newer.locate(record.key, &mut scratch).is_some_and(|rank| rank >= floor)
+            // If the newer snapshot's index is damaged, it may have the key all the same.
             || scratch.may_have_missed()
         {
             continue;
@@ -93,7 +96,7 @@ fn write(
     Ok(Some(ranks))
 }
 
-/// Whether an entry was copied; one that the format has no room for is left out.
+/// Whether an entry was copied; an entry that is too large for the format is left out.
 fn fits<T>(copied: Result<T, DiskError>) -> Result<bool, DiskError> {
     match copied {
         Ok(_) => Ok(true),

@@ -1,14 +1,15 @@
-//! Deletes and lost writes, which the next save has to tell other processes.
+//! Deletes and lost writes, which the next save records for other processes.
 //!
 //! Kept only for a cache whose saves merge ([`Tier::keep_writes`]). Rules:
-//! 1. a delete takes its time and is recorded under the lock of the key's shard, a clearing under the locks
-//!    of all shards. So a write of the same key after it has a later time;
-//! 2. the bytes of the key are made before, with nothing locked. A key that no file can hold needs no
-//!    tombstone;
-//! 3. opening a file undoes the deletes that were not saved when the opening began, so these are forgotten.
-//!    Deletes since then are applied to the entries of the file;
-//! 4. lost writes (`async_cache_core::ledger`) are recorded when a save or an opening begins, beside the
-//!    deletes. Keys that could not be recorded, because of an interrupt or a panic, stay lost.
+//! 1. a delete takes its time and is recorded under the lock of the key's shard, a clearing under
+//!    the locks of all shards. So a following write of the same key has a later time;
+//! 2. the bytes of the key are made before, with nothing locked. A key that no file can hold needs
+//!    no tombstone;
+//! 3. opening a file undoes the deletes that were not saved when the opening began, so these are
+//!    forgotten. Deletes since then are applied to the entries of the file;
+//! 4. lost writes (`async_cache_core::ledger`) are recorded when a save or an opening begins,
+//!    beside the deletes. Keys that could not be recorded, because of an interrupt or a panic, stay
+//!    lost.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::host::{FileKey, Host, Memory, Slice, Under};
 use crate::opened::Opened;
 use crate::tier::Tier;
 
-/// Records that a key is deleted now. Called under the lock of its shard (rule 1).
+/// Rule 1: records that a key is deleted now. Called under the lock of its shard.
 pub fn record_delete<K, V, R>(tier: &Tier, shard: &mut Shard<K, V, R>, key: &FileKey, now: Now) {
     if tier.keeps_writes()
         && let Some(stamp) = shard.stamp_delete(now)
@@ -31,7 +32,7 @@ pub fn record_delete<K, V, R>(tier: &Tier, shard: &mut Shard<K, V, R>, key: &Fil
     }
 }
 
-/// What became of the counters when a cache was emptied.
+/// The fate of the counters when a cache is emptied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counters {
     /// They are zero.
@@ -40,18 +41,18 @@ pub enum Counters {
     Kept,
 }
 
-/// What was in a shard. Drop it with nothing locked.
+/// The former content of a shard. Drop it with nothing locked.
 pub type Emptied<M> = (Cleared<<M as Memory>::Key, <M as Memory>::Value>, Option<Arc<Opened>>);
 
-/// Removes everything from a cache, cold entries included, and fences all loads. Drop what is returned with
-/// nothing locked.
+/// Removes everything from a cache, including cold entries, and fences all loads. Drop the result
+/// with nothing locked.
 pub fn clear<M: Memory>(host: &M, counters: Counters) -> Vec<Emptied<M>> {
     let tier = host.tier();
     tier.forget_no_room();
     let now = host.now();
     let cleared = host.all_shards(|shards| {
         if tier.keeps_writes() {
-            // Rule 1: the latest time that any shard gives, and every shard writes later than it.
+            // Rule 1: the latest time of any shard, and every shard writes later than it.
             let stamps = shards.iter_mut().filter_map(|tiered| tiered.shard.stamp_delete(now));
             let stamp = stamps.max().unwrap_or(Stamp::UNKNOWN);
             for tiered in shards.iter_mut() {
@@ -78,8 +79,8 @@ pub(crate) enum NotedFor {
     Opening,
 }
 
-/// Lost writes of all shards that were taken out, and entries that had expired by then. Dropped by the
-/// caller with the turn ended.
+/// Lost writes of all shards that were taken out, and entries that had expired by then. The caller
+/// drops them after the turn has ended.
 pub(crate) struct Noted<H: Host> {
     lost: Vec<LostWrites<H::Key>>,
     pub(crate) expired: Vec<Removed<H::Key, H::Value>>,
@@ -91,7 +92,7 @@ impl<H: Host> Default for Noted<H> {
     }
 }
 
-/// Records lost writes, in slices (rule 4). Entries that have expired by now count as lost.
+/// Rule 4: records lost writes, in slices. Entries that have expired by now count as lost.
 pub(crate) fn note_lost<H: Host>(
     host: &H,
     noted_for: NotedFor,
@@ -151,19 +152,19 @@ impl<H: Host> Drop for Unrecorded<'_, H> {
 }
 
 impl Tier {
-    /// An opening begins: what is deleted by now is wanted again if the file has it (rule 3). `None` if
-    /// saves do not merge.
+    /// Called when an opening begins: keys deleted by now are wanted again if the file has them
+    /// (rule 3). `None` if saves do not merge.
     pub(crate) fn deleted_before(&self) -> Option<Tombstones> {
         self.keeps_writes().then(|| {
             let mut known = self.known.lock();
-            // Until the cache has all of some file, its saves join what stands there.
+            // Until the cache has all entries of some file, its saves join the existing file.
             known.learned.opened(None);
             known.tombstones.clone()
         })
     }
 
-    /// A file is open under the cache. `holds`: its id, if the cache has all of it. Returns the deletes
-    /// since `before`, which are the only ones that are kept (rule 3).
+    /// Called when a file is open under the cache. `holds`: the file's id, if the cache has all its
+    /// entries. Returns the deletes since `before`, the only deletes that are kept (rule 3).
     pub(crate) fn opened(&self, holds: Option<[u8; 16]>, before: &Tombstones) -> Tombstones {
         let mut known = self.known.lock();
         known.learned.opened(holds);

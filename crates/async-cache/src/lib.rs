@@ -40,15 +40,16 @@
 //! - [`agent`]: tools of AI agents, cached, scoped and kept from looping
 //! - `batch`: [`BatchLoader`], many keys in a single call of a loader; `warm`: [`WarmUp`], keys
 //!   loaded before the first caller asks
-//! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `save`: saving; `hot`:
-//!   the entries in memory, for a save; `restore`: loading the backup; `sharing`: writes since the
-//!   last save; `shrinking`: entries dropped by a save; `autosave`: saving unasked
+//! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `host`: the cache as
+//!   `async-cache-tier` sees it; `save`: saving; `restore`: loading the backup; `autosave`: saving
+//!   unasked
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
 //!
 //! The crate `async-cache-core` decides which entries are in the cache, which caller loads and
-//! which callers wait. The crate `async-cache-disk` owns the file.
+//! which callers wait. The crate `async-cache-disk` owns the file, and `async-cache-tier` decides
+//! how memory meets the file.
 
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 

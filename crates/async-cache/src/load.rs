@@ -184,8 +184,8 @@ where
         }
     }
 
-    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile, by
-    /// joining the running load, or by starting one in `room`. Counts the miss once per call.
+    /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
+    /// by joining the running load, or by starting one in `room`. Counts the miss once per call.
     pub(crate) fn enter(
         &self,
         hash: u64,
@@ -194,7 +194,8 @@ where
         is_counted: &mut bool,
         mut room: impl FnMut() -> Arc<Room<V>>,
     ) -> Entered<V> {
-        // Made before a shard is locked. A key that is not used is dropped here, with nothing locked.
+        // Made before a shard is locked. A key that is not used is dropped here, with nothing
+        // locked.
         let mut owned = None;
         loop {
             let under = self.shard(hash).read().under();
@@ -266,7 +267,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         drop(finished);
     }
 
-    /// Another snapshot was opened since the load began: it is asked for the key before the value is stored.
+    /// Another snapshot was opened since the load began: it is asked for the key before the value
+    /// is stored.
     #[cold]
     fn land_anew(
         &self,
@@ -283,7 +285,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 key.and_then(|key| self.file_host()?.copy_key(key))
             };
             let Some(key) = key else {
-                // It has ended, or its key cannot be copied, so there is no telling which record is its.
+                // It has ended, or its key cannot be copied, so there is no telling which record is
+                // its.
                 let ended = self.shard(flight.hash).write().shard.finish_without_storing(flight.id, took);
                 return ended.map(Err);
             };
@@ -304,8 +307,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     }
 }
 
-/// How a load ended that returned a value, to be dropped with nothing locked; `Err` if its value was not
-/// stored.
+/// How a load ended that returned a value, to be dropped with nothing locked; `Err` if its value
+/// was not stored.
 type Landed<K, V> = Result<Finished<K, V, Arc<Room<V>>>, (K, Arc<Room<V>>)>;
 
 impl<K, V> Inner<K, V> {

@@ -16,14 +16,15 @@ impl<K, V, T> Shard<K, V, T> {
         self.cold.as_ref()
     }
 
-    /// Opens a snapshot, whose cold set all shards of the cache share. `ranks` has entries in memory, each
-    /// with the rank of its key in the new snapshot: these ranks leave the set, since the entries in memory
-    /// stay.
+    /// Opens a snapshot, whose cold set all shards of the cache share. `ranks` has entries in
+    /// memory, each with the rank of its key in the new snapshot: these ranks leave the set, since
+    /// the entries in memory stay.
     ///
-    /// Returns the entries in memory that `ranks` lacks, because they were written after it was made. Until
-    /// the front has looked up their keys too and made those ranks leave the set ([`ColdSet::take`]), it
-    /// must serve nothing from the snapshot. Loads go on; when one returns, the snapshot is asked for its
-    /// key again. A cache of several shards locks all of them, then opens the snapshot under each.
+    /// Returns the entries in memory that `ranks` lacks, because they were written after it was
+    /// made. Until the front has looked up their keys too and made those ranks leave the set
+    /// ([`ColdSet::take`]), it must serve nothing from the snapshot. Loads go on; when one returns,
+    /// the snapshot is asked for its key again. A cache of several shards locks all of them, then
+    /// opens the snapshot under each.
     #[must_use = "these keys have to be looked up before the snapshot serves anything"]
     pub fn open(&mut self, cold: Arc<ColdSet>, ranks: &[(Ticket, Option<Rank>)]) -> Vec<Ticket> {
         let unknown = self.store.set_origins(ranks);

@@ -1,4 +1,4 @@
-//! The passes over the records of theirs: which of them win, and copying those.
+//! The passes over the records of theirs: finding and copying the winning entries.
 //!
 //! 1. [`Merge::copy_theirs`] goes through all records and decides which win. It counts how many
 //!    there is room for, and copies those in a second pass.
@@ -12,7 +12,7 @@ use crate::snapshot::{Item, Record, Records, Source};
 use crate::tombstones::KeyKind;
 use crate::writer::Writer;
 
-/// The entries of theirs that win.
+/// The winning entries of theirs.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// A bit for each rank, in words by their number: a file may count ranks that it does not have.
@@ -34,7 +34,7 @@ impl Wanted {
 }
 
 impl Merge {
-    /// Copies the entries of theirs that win, as far as there is room and their values are allowed.
+    /// Copies the winning entries of theirs, as far as there is room and their values are allowed.
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -82,7 +82,7 @@ impl Merge {
         Ok(())
     }
 
-    /// How many entries of theirs there is no room for, of `count` that win.
+    /// The number of winning entries of theirs without room, of `count`.
     fn too_many(&mut self, count: usize, cold: Option<&Cold<'_>>) -> usize {
         let Some(maxsize) = self.maxsize else { return 0 };
         let hot = self.ours.iter().filter(|(hash, noted)| noted.is_written && !self.later.contains_key(hash));

@@ -60,7 +60,7 @@ impl Snapshot {
         Self(Arc::new(inner), ranks.map(Arc::new))
     }
 
-    /// The entries named by `ranks`, in a file that this program has just written.
+    /// The entries named by `ranks`, in a file just written by this program.
     pub(crate) fn written(
         file: Box<dyn VfsFile>,
         path: PathBuf,
@@ -118,7 +118,7 @@ impl Snapshot {
         &self.0.header.version
     }
 
-    /// A description of the program that wrote the file.
+    /// A description of the writing program.
     pub fn producer(&self) -> &str {
         &self.0.header.producer
     }
@@ -129,8 +129,8 @@ impl Snapshot {
         self.0.header.file_id
     }
 
-    /// Whether the file was written with a secret, so that every part that is read is checked
-    /// against forgery.
+    /// Whether the file was written with a secret, so that every read part is checked against
+    /// forgery.
     pub fn has_mac(&self) -> bool {
         self.seal().has_mac()
     }
@@ -155,14 +155,13 @@ impl Snapshot {
         &self.0.path
     }
 
-    /// The units that could not be read or did not verify so far.
+    /// The unreadable and invalid units so far.
     pub fn damage(&self) -> Damage {
         self.0.damage.so_far()
     }
 
-    /// Whether there are eager records: entries that no look-up finds, and that [`len`](Self::len)
-    /// and [`records`](Self::records) leave out. Callers that need them read all of them, with
-    /// [`eager`](Self::eager).
+    /// Whether there are eager records: entries outside look-ups, [`len`](Self::len) and
+    /// [`records`](Self::records). Read all of them with [`eager`](Self::eager).
     pub fn has_eager(&self) -> bool {
         self.0.header.eager_section.is_some()
     }
