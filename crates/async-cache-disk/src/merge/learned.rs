@@ -27,7 +27,8 @@ use crate::snapshot::Snapshot;
 use crate::tombstones::{KeyKind, Tombstones};
 
 /// Facts learned by a process from its own earlier saves: a value per cache, given to
-/// [`Merge::join`](crate::Merge::join) and replaced by [`Merged::learned`](crate::Merged::learned).
+/// [`Save::write`](crate::Save::write) in [`Known`](crate::Known), and replaced by
+/// [`Merged::learned`](crate::Merged::learned).
 #[derive(Clone, Default)]
 pub struct Learned {
     /// The last opened or written file, if the process has all its entries.
