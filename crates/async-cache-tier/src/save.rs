@@ -31,7 +31,8 @@ use async_cache_core::ledger::Outcome;
 use async_cache_core::listing::Ticket;
 use async_cache_core::time::{FileClock, Stamp, Time};
 use async_cache_disk::{
-    Cold, DiskError, Filling, Finished, Joining, Merged, Ours, Output, Pushed, Snapshot, Step, WriteOptions,
+    Cold, DiskError, Filling, Finished, Joining, Known, Merged, Ours, Output, Pushed, Snapshot, Step,
+    WriteOptions,
 };
 
 use crate::eager::EagerEntries;
@@ -131,16 +132,16 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     if sets_aside {
         options = options.keep_target();
     }
-    let known = if save.merges() { tier.known.lock().clone() } else { Default::default() };
+    let known = if save.merges() { tier.known.lock().clone() } else { Known::default() };
     let joining = blocking(host, || save.write(options, known, base.as_ref()))?;
 
     let frozen = opened.as_ref().map(|opened| opened.cold().freeze()); // Rule 2.
-    let hot = HotEntries::list(host);
+    let listed = HotEntries::list(host);
     let cold = match (opened, frozen) {
-        (Some(opened), Some(frozen)) => only_cold(host, &opened, frozen, &hot).map(|it| (opened, it)),
+        (Some(opened), Some(frozen)) => only_cold(host, &opened, frozen, &listed).map(|it| (opened, it)),
         _ => None,
     };
-    let mut saving = Saving { host, file, now: host.time(), hot, cold, left_out: LeftOut::default() };
+    let mut saving = Saving { host, file, now: host.time(), hot: listed, cold, left_out: LeftOut::default() };
     let (mut output, mut eager) = saving.join(joining)?;
     let not_carried = saving.carry(&mut output)?; // Rule 4.
     saving.write_hot(&mut output, &mut eager)?;
@@ -166,13 +167,13 @@ fn only_cold<H: Host>(
     host: &H,
     opened: &Arc<Opened>,
     mut frozen: Frozen,
-    hot: &HotEntries,
+    listed: &HotEntries,
 ) -> Option<Frozen> {
     /// The number of entries visited under a single lock; takes about as long as a slice.
     const AT_ONCE: usize = 4096;
     let is_open = |tiered: &Tiered<_, _, _>| tiered.opened().is_some_and(|now| Arc::ptr_eq(now, opened));
     let mut slice = host.begin_slice();
-    for (number, tickets) in hot.shards.iter().enumerate() {
+    for (number, tickets) in listed.shards.iter().enumerate() {
         for some in tickets.chunks(AT_ONCE) {
             host.read(number, |tiered| {
                 let origin = |ticket: &Ticket| tiered.shard.store().redeem(*ticket)?.meta.origin;
