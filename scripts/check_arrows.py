@@ -56,24 +56,19 @@ RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", 
 # have their own.
 LAYERS = """
     raw library errors pace interpreter ttl window done once inline nesting plain args codec call_key
-    key call_query options target room item gathering cache host eager restore watch instances part
-    agent::tool function work awaitable returned load batch enter ask waiting call decorate file agent
-    methods surface console lib
+    key call_query options target room item gathering cache host snapshot restore eager file_host watch
+    instances part agent::tool function work awaitable returned load batch enter ask waiting call decorate
+    file agent methods surface console lib
 """.split()
 
 # Imports against the order of the layers.
 UPWARD = {
     ("raw", "errors"): "a `StopIteration` out of a coroutine becomes a `RuntimeError`",
-    ("cache", "host"): "the state of a cache holds its tier, whose host is the cache",
-    ("host", "eager"): "the host merges entries whose keys are objects, and encodes them",
-    ("host", "restore"): "the host restores entries whose keys are objects, and decodes them",
 }
 
 # Circles of more than two files, by their first file.
 CIRCLES = {
     "codec::by_value": "the parts of an object are encoded as objects are",
-    "cache": "the cache, and the host through which the tier uses it",
-    "eager": "the trait of hosts, and the tier that is generic over hosts",
 }
 
 

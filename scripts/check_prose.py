@@ -66,12 +66,15 @@ HELD = {
     "bindings",
     "cli",
     "core",
+    "disk",
     "docs",
     "examples",
+    "front",
     "macros",
     "packages",
     "scripts",
     "tests",
+    "tier",
 }
 
 # Files written by programs.

@@ -22,13 +22,11 @@ use async_cache_core::probe::Probed;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Config, Shard};
 use async_cache_core::time::{Now, Stamp, Time};
-use async_cache_tier::cold::{self, Cold};
-use async_cache_tier::{Tier, Tiered, UnderShard, clock};
+use async_cache_tier::{Tier, Tiered, clock};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::gathering::Batches;
-use crate::host::{AskedQuery, CacheHost, FileHost};
 use crate::key::{ObjectKey, Query};
 use crate::raw::visit::{Stop, Visit, Visitor};
 use crate::raw::{GilCell, Ref};
@@ -146,28 +144,6 @@ impl Cache {
         }
     }
 
-    pub(crate) fn set_key(
-        &self,
-        py: Python<'_>,
-        query: &impl Query,
-        value: Bound<'_, PyAny>,
-        ttl: Ttl,
-    ) -> PyResult<()> {
-        let (key, value) = (Ref::new(query.to_key(py)?), Ref::new(value));
-        loop {
-            let probed = self.probe(py, query)?; // Invariant 3.
-            let (mut state, found) = self.locate(py, query)?;
-            if state.tiered.shard.admit(found, probed).is_err() {
-                continue;
-            }
-            let now = state.now_for(ttl, &self.tier);
-            let removed = state.set(found, probed, (key, value), ttl, now);
-            drop(state);
-            drop(removed);
-            return Ok(());
-        }
-    }
-
     /// [`Cache::set_key`] with the default time to live, if no Python code is needed and no file is
     /// open.
     #[inline]
@@ -190,68 +166,10 @@ impl Cache {
         true
     }
 
-    pub(crate) fn delete_key(&self, py: Python<'_>, query: &impl Query) -> PyResult<()> {
-        if let Some(host) = self.file_host(py) {
-            return cold::delete(&host, &AskedQuery(query));
-        }
-        let now = Now::without_wall(clock::now());
-        let (mut state, found) = self.locate(py, query)?;
-        let probed = state.tiered.shard.epoch().answered(None);
-        let removed = state.tiered.shard.admit(found, probed).map(|at| state.tiered.shard.delete(at, now));
-        drop(state);
-        drop(removed);
-        Ok(())
-    }
-
     /// Whether a key is in memory or loading; a key that Python must compare is treated as absent.
     pub(crate) fn has(&self, py: Python<'_>, query: &impl Query) -> bool {
         let located = self.locate_at_once(py, query);
         located.is_some_and(|(_, found)| found.slot().is_some() || found.flight().is_some())
-    }
-
-    /// The cache with its file, if there is one.
-    pub(crate) fn file_host<'c, 'py>(&'c self, py: Python<'py>) -> Option<FileHost<'c, 'py>> {
-        let target = self.state.borrow(py).target.clone()?;
-        Some(CacheHost { py, cache: self, target })
-    }
-
-    /// Asks the opened snapshot for the rank of a key to be written.
-    pub(crate) fn probe(&self, py: Python<'_>, query: &impl Query) -> PyResult<Probed> {
-        let under = self.state.borrow(py).tiered.under();
-        match self.file_host(py).filter(|_| under.opened.is_some()) {
-            Some(host) => cold::probe(&host, &AskedQuery(query)),
-            None => Ok(under.epoch.answered(None)),
-        }
-    }
-
-    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory.
-    pub(crate) fn cold<'py>(
-        &self,
-        py: Python<'py>,
-        query: &impl Query,
-        under: UnderShard,
-    ) -> PyResult<Result<Bound<'py, PyAny>, Probed>> {
-        let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else {
-            return Ok(Err(under.epoch.answered(None)));
-        };
-        Ok(match cold::serve(&host, &AskedQuery(query), under)? {
-            Cold::Served(value) => Ok(value.into_bound(py)),
-            Cold::Absent(probed) => Err(probed),
-        })
-    }
-
-    pub(crate) fn reclaim(&self, py: Python<'_>) {
-        let now = self.now();
-        let mut removed = Removed::default();
-        let mut state = self.state.borrow(py);
-        state.tiered.shard.reclaim_all(now, &mut removed);
-        let opened = state.tiered.opened().cloned();
-        drop(state);
-        drop(removed);
-        if let Some(opened) = opened {
-            opened.reclaim_all(now.time);
-            cold::close_if_spent(&CacheHost { py, cache: self, target: () }, &opened);
-        }
     }
 
     /// The time of a write. The wall clock is read only if the times of writing are kept.
@@ -281,7 +199,7 @@ impl State {
 
     /// The time of a `set`: exact only if the entry expires.
     #[inline]
-    fn now_for(&self, ttl: Ttl, tier: &Tier) -> Now {
+    pub(crate) fn now_for(&self, ttl: Ttl, tier: &Tier) -> Now {
         let is_timed =
             !matches!((ttl, self.default_ttl), (Ttl::Never, _) | (Ttl::Default, Ttl::Default | Ttl::Never));
         now(if is_timed { clock::now() } else { clock::roughly_now() }, tier)
@@ -289,7 +207,7 @@ impl State {
 
     /// Stores key and value. The probe was found to be current under this borrow.
     #[inline]
-    fn set(
+    pub(crate) fn set(
         &mut self,
         found: Found,
         probed: Probed,

@@ -7,8 +7,10 @@
 use std::ops::Range;
 
 use async_cache_core::time::{FileClock, Stamp};
-use async_cache_disk::{DiskError, EagerRecord, EagerStep, Filling, Joining, KeyKind, Output, Snapshot};
-use async_cache_tier::eager::EagerEntries;
+use async_cache_disk::{
+    DiskError, EagerRecord, EagerStep, Filling, Joining, KeyKind, Output, Snapshot, Tombstones,
+};
+use async_cache_tier::eager::{EagerEntries, Restored};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -17,6 +19,7 @@ use crate::errors;
 use crate::host::FileHost;
 use crate::pace::Slice;
 use crate::raw::Ref;
+use crate::restore;
 
 /// Entries of theirs, and the deletes of both sides.
 pub(crate) struct EagerMerge<'py> {
@@ -246,6 +249,15 @@ impl<'py> EagerMerge<'py> {
 }
 
 impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
+    fn restore(
+        host: &FileHost<'c, 'py>,
+        snapshot: &Snapshot,
+        file: FileClock,
+        before: Option<&Tombstones>,
+    ) -> PyResult<Restored> {
+        restore::eager(host, snapshot, file, before)
+    }
+
     fn begin(host: &FileHost<'c, 'py>, joining: &Joining, file: FileClock) -> PyResult<Self> {
         Self::new(host.py, joining, host.target.options.codec, file.file_now())
     }

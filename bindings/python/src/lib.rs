@@ -23,8 +23,10 @@
 //!   `function`: decorated functions
 //! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load;
 //!   `batch`: keys loaded together; `enter`: how a call joins or starts a load
-//! - `host`: the cache in the form for `async-cache-tier`; `eager`: merging entries whose keys are
-//!   objects; `restore`: entries added from a backend; `file`: the file, opened and saved
+//! - `host`: the cache in memory, in the form for `async-cache-tier`; `snapshot`: operations on a
+//!   key in the opened snapshot; `restore`: entries added from a backend; `eager`: merging entries
+//!   whose keys are objects; `file_host`: the cache with its file, in the form for
+//!   `async-cache-tier`; `file`: the file, opened and saved
 //! - `ask`: the target of a call; `waiting`: a call's wait for a load; `call`: the coroutine of
 //!   `get` and of decorated functions; `decorate`: makes decorated functions
 //! - `agent`: tools of agents, called within sessions, with loop detection
@@ -48,6 +50,7 @@ mod eager;
 mod enter;
 mod errors;
 mod file;
+mod file_host;
 mod function;
 mod gathering;
 mod host;
@@ -69,6 +72,7 @@ mod raw;
 mod restore;
 mod returned;
 mod room;
+mod snapshot;
 mod surface;
 mod target;
 mod ttl;

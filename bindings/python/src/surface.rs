@@ -21,7 +21,7 @@ use crate::done::done;
 use crate::errors;
 use crate::file;
 use crate::gathering::Batches;
-use crate::host::{AskedQuery, CacheHost};
+use crate::host::CacheHost;
 use crate::key::ObjectKey;
 use crate::once;
 use crate::options::FileOptions;
@@ -29,6 +29,7 @@ use crate::pace::{Slice, drop_in_slices};
 
 use crate::raw::{GilCell, visit};
 use crate::restore;
+use crate::snapshot::AskedQuery;
 use crate::target::Target;
 use crate::ttl::Ttl;
 use crate::window::Window;

@@ -9,7 +9,7 @@
 //!
 //! Rules for stamps:
 //! 1. a later write has a later stamp, even if the wall clock stands still or is set back. After
-//!    [`Ledger::not_before`], stamps are also later than everything in the file;
+//!    `Ledger::not_before`, stamps are also later than everything in the file;
 //! 2. an entry from a file keeps the stamp in the file;
 //! 3. the value of a load has the stamp of the beginning of the load: a write or a delete by
 //!    another process since then is later, because the origin may have been read before it. Within

@@ -8,7 +8,8 @@
 //!    value;
 //! 3. a key is hot or cold, never both. An operation that inserts a key takes the key's rank out of
 //!    the cold set in the same step. So the operation needs an [`Address`], which is made only from
-//!    the snapshot's answer for the key ([`Probed`]), and only while that snapshot is open;
+//!    the snapshot's answer for the key ([`Probed`](crate::probe::Probed)), and only while that
+//!    snapshot is open;
 //! 4. cold entries make room first, because they are older than every entry that was used. While a
 //!    cold set is open, hot and cold entries of all shards together are not more than the `maxsize`
 //!    of the whole cache (except one entry of each thread that inserts at the same moment), and a

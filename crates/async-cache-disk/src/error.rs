@@ -13,15 +13,16 @@ pub enum DiskErrorKind {
     /// The path is a directory, a pipe, a device, or a path that no file can have: no snapshot can
     /// be there, and none can replace it.
     NotAFile,
-    /// The file is not a cache file. The next save sets it aside.
+    /// The file is not a cache file. The next save sets the file aside.
     Foreign,
-    /// The header is damaged, so nothing in the file can be trusted. The next save sets it aside.
+    /// The header is damaged, so nothing in the file can be trusted. The next save sets the file
+    /// aside.
     Damaged,
-    /// A newer program wrote the file, or used an option that this program lacks. The next save
-    /// sets it aside.
+    /// A newer program wrote the file, or used an option unknown here. The next save sets the file
+    /// aside.
     Newer,
     /// The file holds data of another shape, by the user's own version tag. The next save replaces
-    /// it.
+    /// the file.
     OtherVersion {
         /// The tag in the file.
         found: String,
@@ -30,14 +31,13 @@ pub enum DiskErrorKind {
     },
     /// The file cannot be trusted: another user owns it or can write to it, a symlink stands where
     /// everybody can put a symlink, or the file was not written with the given secret. The next
-    /// save sets it aside.
+    /// save sets the file aside.
     Trust,
     /// The disk, or the user's share of the disk, is full.
     Full,
     /// Something is larger than the format can hold.
     Limit,
-    /// Another process held the lock of the path during the whole time that this process was
-    /// willing to wait.
+    /// Another process held the lock of the path until the limit of the wait.
     Locked,
     /// The writer failed earlier and has cleaned up after itself.
     Abandoned,

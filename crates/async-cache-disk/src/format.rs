@@ -1,6 +1,7 @@
 //! Bytes to numbers and back, as `docs/file-format.md` has them. No I/O, no state, no policy.
 //!
-//! Invariant: nothing in here panics, whatever the bytes; decoders answer with what is wrong instead.
+//! Invariant: nothing in here panics, whatever the bytes; decoders answer with what is wrong
+//! instead.
 
 pub(crate) mod address;
 pub(crate) mod checksum;

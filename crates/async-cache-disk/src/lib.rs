@@ -1,7 +1,9 @@
-//! The file of async-cache: one snapshot of a whole cache, saved atomically, opened in constant time, read lazily.
+//! The file of async-cache: one snapshot of a whole cache, saved atomically, opened in constant
+//! time, read lazily.
 //!
-//! Keys and values are opaque bytes here; what they mean, and what time it is, the fronts know. Everything is blocking
-//! and knows no runtime. The format is written down in `docs/file-format.md`, section by section; this crate follows it.
+//! Keys and values are opaque bytes here; the fronts know their meaning, and the time.
+//! Everything is blocking and knows no runtime. The format is written down in
+//! `docs/file-format.md`, section by section; this crate follows it.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -27,12 +29,13 @@
 //! # Invariants
 //!
 //! - Every length, count, offset and rank read from a file is checked before it is used.
-//! - Every byte that is served was covered by a checksum that matched; and, if a [`Secret`] was given, by a tag that
-//!   cannot be made without it.
-//! - No file is read that another user owns or can write to.
+//! - Every byte that is served was covered by a checksum that matched; and, if a [`Secret`] was
+//!   given, by a tag that cannot be made without it.
+//! - No file is read if another user owns it or can write to it.
 //! - The old file is intact until the new one is complete and synced.
 //! - Nothing in a file can panic, hang, or allocate more than the file's own size suggests.
-//! - What could not be seen once is never seen again through the same [`Snapshot`] (see [`Snapshot::find`]).
+//! - Data that could not be seen once is never seen again through the same [`Snapshot`] (see
+//!   [`Snapshot::find`]).
 //!
 //! # Layout
 //!
@@ -47,16 +50,17 @@
 //! - `trust`: the place where a path leads, and whether the file there may be read; `secret`:
 //!   [`Secret`], which makes a file unforgeable; `random`: random bytes
 //! - `compress`: [`Compression`], the only use of zstd; `writer::pack` chooses a file's dictionary
-//! - `save`: a save of a whole cache in states, from [`Save`] to [`Finished`]; `merge`: which entries
-//!   of two files and two processes win; `merge::theirs`: copying the entries of the other file;
-//!   `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
+//! - `save`: a save of a whole cache in states, from [`Save`] to [`Finished`]; `merge`: which
+//!   entries of two files and two processes win; `merge::theirs`: copying the entries of the other
+//!   file; `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
 //! - [`values`]: the numbers of the extension types in keys and values
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash
 //! - `error`: [`DiskError`], with its kind, path and offset; `fuzzing`: the decoders, for fuzzers
 
-// Data of a file must not make this crate panic. Modules that handle no such data say so and allow it.
+// Data of a file must not make this crate panic. Modules that handle no such data say so and allow
+// it.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,

@@ -1,30 +1,30 @@
-//! Merging the file at a path with the entries of a process: for every key the last write wins (file
-//! format, section 10). *Ours* are the entries of the process that saves, *theirs* the entries of the
-//! file. `save` has the steps in their order; this module has the decisions.
+//! Merging the file at a path with the entries of a process: for every key the last write wins
+//! (file format, section 10). *Ours* are the entries of the process that saves, *theirs* the
+//! entries of the file. `save` has the steps in their order; this module has the decisions.
 //!
 //! Rules:
 //! 1. At equal times an entry loses to a tombstone, and theirs to ours.
 //! 2. An entry of theirs that is not copied (expired, or with a value that this process refuses)
 //!    still supersedes an older entry of ours.
-//! 3. An entry that only one side has, and that is not later than a floor, may have been deleted. An
-//!    entry of theirs is left out if deletes of this process were forgotten, an entry of ours if
+//! 3. An entry that only one side has, and that is not later than a floor, may have been deleted.
+//!    An entry of theirs is left out if deletes of this process were forgotten, an entry of ours if
 //!    deletes of others were ([`Learned`]). Both are counted.
 //! 4. An entry of ours that was superseded once stays superseded ([`Learned`]).
-//! 5. Theirs are older in the order of use than all of ours. Only entries that are written take room.
-//!    Over `maxsize` entries of theirs are left out first, the coldest before the others. The entries
-//!    of ours that will be written are counted before theirs are copied. They may turn out to be
-//!    fewer, because an entry expires or has a value that cannot be written. Then as many more of
-//!    theirs as there is room for follow at the end of the file.
-//! 6. If an entry wins and is not written, its key is recorded as overwritten: older copies in other
-//!    processes must not come back.
+//! 5. Theirs are older in the order of use than all of ours. Only entries that are written take
+//!    room. Over `maxsize` entries of theirs are left out first, the coldest before the others. The
+//!    entries of ours that will be written are counted before theirs are copied. They may turn out
+//!    to be fewer, because an entry expires or has a value that cannot be written. Then as many
+//!    more of theirs as there is room for follow at the end of the file.
+//! 6. If an entry wins and is not written, its key is recorded as overwritten: older copies in
+//!    other processes must not come back.
 //!
-//! Keys of ours in memory are known by a 128-bit hash with a random key, 48 bytes an entry. Cold keys
-//! are looked up.
+//! Keys of ours in memory are known by a 128-bit hash with a random key, 48 bytes an entry. Cold
+//! keys are looked up.
 //!
-//! An example of rules 2 and 6. Ours has `a`, written at 5; theirs has `a`, written at 7, as a pickle
-//! that this process refuses. Neither is written. The file records that `a` was overwritten at 6, so
-//! that no third process brings a copy from 5 or 6 back. A process that still has the write of 7 in
-//! memory may save it.
+//! An example of rules 2 and 6. Ours has `a`, written at 5; theirs has `a`, written at 7, as a
+//! pickle that this process refuses. Neither is written. The file records that `a` was overwritten
+//! at 6, so that no third process brings a copy from 5 or 6 back. A process that still has the
+//! write of 7 in memory may save it.
 // Only counts of records are added up, which are 32 bits wide in a file.
 #![allow(clippy::arithmetic_side_effects)]
 
@@ -45,12 +45,12 @@ pub use learned::Learned;
 use learned::{Others, Superseded};
 use theirs::Wanted;
 
-/// What a process knows when it saves.
+/// The knowledge of a process about to save.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// What it has deleted since its last save.
+    /// The deletes since its last save.
     pub tombstones: Tombstones,
-    /// What it learned by its last save: [`Merged::learned`].
+    /// The facts learned by its last save: [`Merged::learned`].
     pub learned: Learned,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Debug for Ours<'_> {
 
 /// The cold entries of the process that saves.
 pub struct Cold<'c> {
-    /// The snapshot they are in.
+    /// Their snapshot.
     pub snapshot: &'c Snapshot,
     /// Whether the entry of a rank is one of them.
     pub contains: &'c dyn Fn(u32) -> bool,
@@ -100,8 +100,8 @@ pub struct Merged {
     pub refused: u64,
     /// How many entries of theirs were not copied because there was no room within `maxsize`.
     pub dropped: u64,
-    /// How many entries of theirs were not copied because this process may have deleted them: it has
-    /// deleted more than it remembers.
+    /// How many entries of theirs were not copied because this process may have deleted them: it
+    /// has deleted more than it remembers.
     pub unsure: u64,
     /// How many entries of this process were not written because others may have deleted them: the
     /// file has forgotten which entries those were.
@@ -160,13 +160,13 @@ struct Noted {
     is_written: bool,
 }
 
-/// What becomes of an entry of ours, apart from later entries of theirs.
+/// The fate of an entry of ours, apart from later entries of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Written,
-    /// It was deleted, or a later write of its key is known.
+    /// Deleted, or a later write of its key is known.
     Superseded,
-    /// Others may have deleted it.
+    /// Possibly deleted by others.
     Unsure,
 }
 
@@ -240,7 +240,7 @@ impl Merge {
         self.ours.insert(hash, Noted { written_at, is_written });
     }
 
-    /// What becomes of an entry of ours, if theirs is not later.
+    /// The fate of an entry of ours, if theirs is not later.
     fn fate(&mut self, key: &[u8], written_at: u64) -> Fate {
         let hash = self.hash(key);
         if self.tombstones.covers(KeyKind::Canonical, key, written_at)

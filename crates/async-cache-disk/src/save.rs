@@ -4,10 +4,10 @@
 //! States:
 //! 1. [`Save`]: a save that merges holds the lock, and has opened the file at the path, *theirs*.
 //! 2. [`Joining`]: the temporary file exists. If [`Joining::is_needed`], the save names every entry
-//!    in memory ([`Joining::note`]). [`Joining::join`] copies the entries of theirs that win.
+//!    in memory ([`Joining::note`]). [`Joining::join`] copies the winning entries of theirs.
 //! 3. [`Output`]: the entries of this process, *ours*, are written, coldest first.
-//! 4. [`Filling`]: all of ours are written. Entries of theirs that were passed over for lack of
-//!    room, and that have room after all, follow.
+//! 4. [`Filling`]: all of ours are written. Entries of theirs passed over for lack of room follow,
+//!    as far as there is room after all.
 //! 5. [`Finished`]: the file is in place, and the lock is released.
 //!
 //! A save that replaces the file goes through the same states: there are no entries of theirs, and
@@ -70,7 +70,7 @@ impl Save {
         matches!(self.0, Begun::Merging { .. })
     }
 
-    /// The file that the save will be merged with, if any.
+    /// The file to be merged with, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         match &self.0 {
             Begun::Merging { theirs, .. } => theirs.as_ref(),
@@ -88,7 +88,7 @@ impl Save {
     }
 
     /// Creates the temporary file. `known` is the deletes of this process, and the facts learned by
-    /// its last save; a save that replaces does not use it. `cold_in` is the snapshot whose cold
+    /// its last save; unused by a save without merging. `cold_in` is the snapshot whose cold
     /// entries will be [carried](Output::carry) over.
     ///
     /// # Errors
@@ -152,17 +152,17 @@ impl Parts {
     }
 }
 
-/// A save whose temporary file exists, and that has written nothing yet.
+/// A save with a temporary file, before its first record.
 pub struct Joining(Parts);
 
 impl Joining {
-    /// Whether the file at the path may have entries that this process lacks. If so, every entry in
+    /// Whether the file at the path may have entries unknown to this process. If so, every entry in
     /// memory must be [noted](Self::note) before [`join`](Self::join).
     pub fn is_needed(&self) -> bool {
         self.0.merge.as_ref().is_some_and(|merge| merge.is_needed())
     }
 
-    /// The file that the save is merged with, if any.
+    /// The other file of the merge, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.0.theirs()
     }
@@ -177,14 +177,14 @@ impl Joining {
         self.0.is_deleted(kind, key, written_at)
     }
 
-    /// Records that an entry is in memory; `written_at` is zero if the time is unknown.
+    /// Records an entry in memory; `written_at` is zero if the time is unknown.
     pub fn note(&mut self, key: &[u8], written_at: u64) {
         if let Some(merge) = &mut self.0.merge {
             merge.note(key, written_at);
         }
     }
 
-    /// Copies the entries of theirs that win, as far as there is room and their values are allowed.
+    /// Copies the winning entries of theirs, as far as there is room and their values are allowed.
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -217,7 +217,7 @@ pub enum Pushed {
     TooLarge(DiskError),
 }
 
-/// A save that writes the entries of this process, the coldest first.
+/// A save during the writing of its own entries, the coldest first.
 pub struct Output(Parts);
 
 impl Output {
@@ -226,13 +226,13 @@ impl Output {
         self.0.merge.is_some()
     }
 
-    /// The file that the save is merged with, if any.
+    /// The other file of the merge, if any.
     pub fn theirs(&self) -> Option<&Snapshot> {
         self.0.theirs()
     }
 
     /// Writes an entry. If the entry has replaced an older, copied entry of theirs, the copy is
-    /// taken back. Only a save that merges writes times of writing.
+    /// taken back. Only a merging save writes times of writing.
     ///
     /// # Errors
     /// Those of [`Writer::push`] but [`Limit`](DiskErrorKind::Limit): the save is over.
@@ -272,7 +272,7 @@ impl Output {
         writer.carry(record).map(|_| Pushed::Written)
     }
 
-    /// Copies an eager record that another program wrote, unless its exact bytes were deleted.
+    /// Copies an eager record of another program, unless its exact bytes were deleted.
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
@@ -283,7 +283,7 @@ impl Output {
         self.0.writer.copy_eager(record).map(|()| Pushed::Written)
     }
 
-    /// Records that an entry of this process is not written, because it has expired or its value
+    /// Records an entry of this process without writing it, because it has expired or its value
     /// cannot be encoded. The entry still supersedes older copies of others, so they will be left
     /// out. Returns whether the entry would have been written otherwise.
     pub fn leave_out(&mut self, kind: KeyKind, key: &[u8], written_at: u64) -> bool {
@@ -296,7 +296,7 @@ impl Output {
         self.0.is_deleted(kind, key, written_at)
     }
 
-    /// Whether this process may have deleted an entry of theirs that it lacks. If so, the entry is
+    /// Whether this process may have deleted a missing entry of theirs. If so, the entry is
     /// counted in [`Merged::unsure`].
     pub fn may_have_deleted(&mut self, written_at: u64) -> bool {
         self.0.merge.as_mut().is_some_and(|merge| merge.may_have_deleted(written_at))
@@ -312,14 +312,14 @@ impl Output {
         self.0.merge.as_ref().is_some_and(|merge| merge.is_superseded(key, written_at))
     }
 
-    /// Records that a later write or a delete has replaced an eager entry of this process.
+    /// Records an eager entry of this process as replaced by a later write or a delete.
     pub fn record_superseded(&mut self, key: &[u8], written_at: u64) {
         if let Some(merge) = &mut self.0.merge {
             merge.record_superseded(key, written_at);
         }
     }
 
-    /// Records that an entry of this process is left out because others may have deleted it.
+    /// Records an entry of this process as left out because others may have deleted it.
     pub fn leave_out_unsure(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
         if let Some(merge) = &mut self.0.merge {
             merge.leave_out_unsure(kind, key, written_at);
@@ -332,7 +332,7 @@ impl Output {
         self.0.merge.as_ref().map_or(0, |merge| merge.room_for_eager())
     }
 
-    /// Copies an eager record of theirs that is not in memory.
+    /// Copies an eager record of theirs, absent from memory.
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
@@ -390,7 +390,7 @@ impl fmt::Debug for Output {
     }
 }
 
-/// A save that has written all entries of its process.
+/// A save after all entries of its process are written.
 pub struct Filling(Parts);
 
 impl Filling {
@@ -400,7 +400,7 @@ impl Filling {
         merge.as_ref().map_or(usize::MAX, |merge| merge.room_left(writer))
     }
 
-    /// Counts eager records of theirs that win and that there is no room for.
+    /// Counts winning eager records of theirs without room.
     pub fn drop_eager(&mut self, count: usize) {
         if let Some(merge) = &mut self.0.merge {
             merge.drop_eager(count);

@@ -1,17 +1,17 @@
 //! An opened file. Opening reads only the header page. Everything else is read on demand, with
-//! positioned reads, and checked at each read. So a file that is truncated, overwritten or failing
-//! while it is open causes misses.
+//! positioned reads, and checked at each read. So truncating or overwriting an open file causes
+//! misses.
 //!
 //! Rules shared by the parts of this module:
-//! 1. A look-up never fails. Data that cannot be read or does not verify counts as absent, and is
-//!    counted in [`Damage`].
+//! 1. A look-up never fails. Unreadable or invalid data counts as absent, and is counted in
+//!    [`Damage`].
 //! 2. A bucket that was unreadable once is dead for the life of the snapshot (`damage.rs`), and so
 //!    is a tail of the eager records. Every way to see an entry, including reading all, respects
-//!    this, also after a move (`moved.rs`). Otherwise, a caller that deleted a key it could not see
-//!    would see the key return.
+//!    this, also after a move (`moved.rs`). Otherwise, a key deleted by a blind caller would
+//!    return.
 //! 3. This module does not know the time; it returns deadlines.
-//! 4. Memory follows data that was read and verified, not the claims of the header or a record: a
-//!    file may be nearly all holes, and of any length.
+//! 4. Memory follows read and verified data, not the claims of the header or a record: a file may
+//!    be nearly all holes, and of any length.
 
 mod damage;
 mod deadlines;
@@ -74,7 +74,7 @@ struct Inner {
 }
 
 impl Snapshot {
-    /// The entries named by `ranks`, in a file that this program has just written.
+    /// The entries named by `ranks`, in a file just written by this program.
     pub(crate) fn written(
         file: Box<dyn VfsFile>,
         path: PathBuf,
@@ -136,7 +136,7 @@ impl Snapshot {
         &self.0.header.version
     }
 
-    /// A description of the program that wrote the file.
+    /// A description of the writing program.
     pub fn producer(&self) -> &str {
         &self.0.header.producer
     }
@@ -147,8 +147,8 @@ impl Snapshot {
         self.0.header.file_id
     }
 
-    /// Whether the file was written with a secret, so that every part that is read is checked
-    /// against forgery.
+    /// Whether the file was written with a secret, so that every read part is checked against
+    /// forgery.
     pub fn has_mac(&self) -> bool {
         self.seal().has_mac()
     }
@@ -173,7 +173,7 @@ impl Snapshot {
         &self.0.path
     }
 
-    /// The units that could not be read or did not verify so far.
+    /// The unreadable and invalid units so far.
     pub fn damage(&self) -> Damage {
         self.0.damage.so_far()
     }
@@ -183,9 +183,8 @@ impl Snapshot {
         Records::new(self.clone())
     }
 
-    /// Whether there are eager records: entries that no look-up finds, and that [`len`](Self::len)
-    /// and [`records`](Self::records) leave out. Callers that need them read all of them, with
-    /// [`eager`](Self::eager).
+    /// Whether there are eager records: entries outside look-ups, [`len`](Self::len) and
+    /// [`records`](Self::records). Read all of them with [`eager`](Self::eager).
     pub fn has_eager(&self) -> bool {
         self.0.header.eager_section.is_some()
     }
@@ -246,8 +245,8 @@ impl Snapshot {
     }
 
     /// Whether a unit of this length may be read as a whole: it is short, or it was found to be
-    /// valid piece by piece. A length that a file claims, and that its holes make room for, must
-    /// not become memory (rule 4).
+    /// valid piece by piece. Rule 4: a claimed length, with holes as its content, must not become
+    /// memory.
     pub(crate) fn may_be_held(&self, offset: u64, len: usize) -> bool {
         len <= UNCHECKED_BYTES || self.is_sound(offset, len).unwrap_or(false)
     }
@@ -276,8 +275,7 @@ impl Snapshot {
     }
 
     /// The number of the first page of a section, from `page` on, that is not completely in a hole;
-    /// `count` if there is none. Called after a page that does not verify, so that large holes cost
-    /// no time.
+    /// `count` if there is none. Called after an invalid page, so that large holes cost no time.
     pub(crate) fn skip_hole(&self, section: u64, page: u32, count: u32) -> u32 {
         let Ok(data) = self.0.file.data_from(page_offset(section, page)) else { return page };
         let pages = data.saturating_sub(section).checked_div(PAGE_BYTES as u64).unwrap_or(0);

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use crate::format::Fields;
 use crate::format::checksum::{CHECKSUM_BYTES, Seal};
 
-/// The most keys that are kept: this many deleted keys, and this many overwritten keys.
+/// The maximum number of kept keys: this many deleted keys, and this many overwritten keys.
 ///
 /// The bound does not depend on `maxsize`. An overwritten key is needed until every other process
 /// has saved once more: from then on, a process knows by itself that its older entry is superseded
@@ -35,7 +35,7 @@ thread_local! {
     pub(crate) static MOST_DELETES: std::cell::Cell<usize> = const { std::cell::Cell::new(MOST) };
 }
 
-/// The most deleted keys that are kept.
+/// The maximum number of kept deleted keys.
 fn most_deletes() -> usize {
     #[cfg(any(test, feature = "fake"))]
     return MOST_DELETES.get();
@@ -55,7 +55,7 @@ const ROW_BYTES: usize = 1 + 4 + 8;
 pub enum KeyKind {
     /// By their bytes.
     Canonical,
-    /// By the program that wrote them: the key of an eager record.
+    /// By their program: the key of an eager record.
     Eager,
 }
 
@@ -123,8 +123,7 @@ impl Keys {
         }
     }
 
-    /// Forgets tombstones that are not later than `time`; returns the latest of them, zero if there
-    /// were none.
+    /// Forgets tombstones up to `time`; returns the latest forgotten time, zero if there were none.
     fn forget_until(&mut self, time: u64) -> u64 {
         let last = self.times().filter(|it| *it <= time).max().unwrap_or(0);
         if last > 0 {
@@ -185,12 +184,12 @@ impl Tombstones {
         self.latest_delete_until(u64::MAX)
     }
 
-    /// The latest delete of a key that is not later than `time`; zero: there is none.
+    /// The latest delete of a key up to `time`; zero if there is none.
     pub(crate) fn latest_delete_until(&self, time: u64) -> u64 {
         self.deleted.times().filter(|it| *it <= time).max().unwrap_or(0)
     }
 
-    /// Records that a key was deleted at `time`.
+    /// Records the delete of a key at `time`.
     pub fn delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_err() {
             return; // no file can hold it
@@ -199,7 +198,7 @@ impl Tombstones {
         self.floor = self.floor.max(self.deleted.forget_beyond(most_deletes()));
     }
 
-    /// Records that a key was written after `time`, and that the written value is lost.
+    /// Records a write of a key after `time` whose value is lost.
     pub fn overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         self.hide(kind, key, time);
         self.overwritten.forget_beyond(MOST);
@@ -212,13 +211,13 @@ impl Tombstones {
         }
     }
 
-    /// Records that everything was deleted at `time`.
+    /// Records the delete of all keys at `time`.
     pub fn clear(&mut self, time: u64) {
         self.cleared_at = self.cleared_at.max(time);
         self.drop_cleared();
     }
 
-    /// Records that an unknown key was deleted at `time`.
+    /// Records the delete of an unknown key at `time`.
     pub fn delete_unknown(&mut self, time: u64) {
         self.floor = self.floor.max(time);
     }
@@ -241,13 +240,13 @@ impl Tombstones {
         self.floor != 0 && written_at <= self.floor
     }
 
-    /// The keys of a kind, each with its time; one that was deleted and overwritten, twice.
+    /// The keys of a kind, each with its time; a key both deleted and overwritten occurs twice.
     pub fn keys(&self, kind: KeyKind) -> impl Iterator<Item = (&[u8], u64)> {
         let keys = self.deleted.of(kind).iter().chain(self.overwritten.of(kind));
         keys.map(|(key, time)| (&**key, *time))
     }
 
-    /// Those of the keys that were deleted.
+    /// The deleted keys among them.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn deleted_keys(&self, kind: KeyKind) -> impl Iterator<Item = (&[u8], u64)> {
         self.deleted.of(kind).iter().map(|(key, time)| (&**key, *time))
@@ -282,14 +281,14 @@ impl Tombstones {
         self
     }
 
-    /// Forgets tombstones that are older than a week at `now`.
+    /// Forgets tombstones older than a week at `now`.
     pub fn forget_old(&mut self, now: u64) {
         let until = now.saturating_sub(KEPT);
         self.floor = self.floor.max(self.deleted.forget_until(until));
         self.overwritten.forget_until(until);
     }
 
-    /// Drops tombstones that are not later than *cleared at*, which covers them.
+    /// Drops tombstones up to *cleared at*, which covers them.
     fn drop_cleared(&mut self) {
         self.deleted.forget_until(self.cleared_at);
         self.overwritten.forget_until(self.cleared_at);

@@ -31,13 +31,13 @@ const ROOT: u32 = 0;
 /// The owners whose files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Owners {
-    /// Files that rules 1 and 3 accept.
+    /// Files accepted by rules 1 and 3.
     #[default]
     Trusted,
-    /// Those, and files that their group can write to (rule 5): for files of which every part is
-    /// checked with a secret, and for files whose contents are not used.
+    /// The same, and files writable by their group (rule 5): for files checked with a secret in
+    /// every part, and for files with unused contents.
     TrustedOrGroup,
-    /// All files: for tools that look at files, serve nothing and run nothing.
+    /// All files: for tools that inspect files, and serve and run nothing.
     Anybody,
 }
 

@@ -1,6 +1,6 @@
-//! The numbers of the `MessagePack` extension types in keys and values: part of the file format, and
-//! never given another meaning. `docs/values.md` has their contents. This crate does not look into
-//! keys and values; the programs that do share the numbers through it.
+//! The numbers of the `MessagePack` extension types in keys and values: part of the file format,
+//! and never given another meaning. `docs/values.md` has their contents. This crate does not look
+//! into keys and values; the programs that do share the numbers through it.
 
 /// One array.
 pub const TUPLE: i8 = 1;
@@ -46,8 +46,8 @@ pub const OBJECT: i8 = 20;
 pub const CALL: i8 = 21;
 /// The arguments of a call of a function that tells types apart.
 pub const TYPED_CALL: i8 = 22;
-/// By value, in memory only: an object known by its identity. The number is its address, which stays
-/// its own while the key keeps the object alive.
+/// By value, in memory only: an object known by its identity. The number is its address, which
+/// stays its own while the key keeps the object alive.
 pub const IDENTITY: i8 = 23;
 /// By value, in the place of a longer encoding: its length, then its BLAKE3 digest.
 pub const DIGEST: i8 = 24;

@@ -1,16 +1,18 @@
-//! Saving: records are written as they are pushed, then the index, the deadlines, the eager records, and last the
-//! header; then the temporary file takes the target's place. File format, section 9, has the protocol; `temp.rs` keeps it.
+//! Saving: records are written as they are pushed, then the index, the deadlines, the eager
+//! records, and finally the header; then the temporary file replaces the target. The protocol is in
+//! section 9 of the file format; `temp.rs` implements the protocol.
 //!
 //! Rules:
-//! 1. Until [`Writer::finish`] has renamed, the target is not touched, and nothing else knows the temporary file.
-//! 2. After any error but [`Limit`](DiskErrorKind::Limit) the temporary file is gone and the writer is of no more use;
-//!    dropping it does the same.
-//! 3. In memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index (17 bytes an entry);
-//!    and eager records as a whole, which few caches have many of (`eager.rs`).
-//! 4. Where a record stands is not final before the first buffer is flushed: compression puts its records together
-//!    again (`pack.rs`).
-// The writer reads no file. Its offsets and lengths are its own: `Writer::make_room` keeps them below
-// the limits of the format.
+//! 1. Until [`Writer::finish`] has renamed the temporary file, the target is not touched, and only
+//!    the writer knows the temporary file.
+//! 2. After any error except [`Limit`](DiskErrorKind::Limit) the temporary file is removed and the
+//!    writer is unusable; dropping the writer also removes the file.
+//! 3. Memory: 16 bytes an entry, 16 a deadline, a buffer of 1 MiB, and while finishing the index
+//!    (17 bytes an entry); also all eager records, of which few caches have many (`eager.rs`).
+//! 4. The position of a record is not final before the first buffer is flushed: compression
+//!    reassembles the buffered records (`pack.rs`).
+// The writer reads no file. Its offsets and lengths are its own: `Writer::make_room` keeps them
+// below the limits of the format.
 #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod eager;
@@ -47,31 +49,33 @@ const BUFFER_BYTES: usize = 1 << 20;
 const SECTION_ALIGNMENT: usize = 4096;
 const FORGOTTEN: u64 = u64::MAX;
 
-/// What a save came to.
+/// The result of a save.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The number of entries that look-ups find: what [`Snapshot::len`](crate::Snapshot::len) will be.
+    /// The number of entries found by look-ups: the later [`Snapshot::len`](crate::Snapshot::len).
     pub entries: u32,
-    /// The number of eager records, which come on top of them.
+    /// The number of eager records, in addition to the entries.
     pub eager: u32,
     /// The size of the file in bytes.
     pub bytes: u64,
-    /// What tells this file from every other: its [`Snapshot::file_id`](crate::Snapshot::file_id).
+    /// Distinguishes this file from all others: its
+    /// [`Snapshot::file_id`](crate::Snapshot::file_id).
     pub file_id: [u8; 16],
-    /// Where the file is now that stood at the path and was not a readable cache file of ours, if one did.
+    /// The new path of the former file at the target, if it was not a readable cache file of ours.
     pub set_aside: Option<PathBuf>,
-    /// Why files cannot be locked in the folder of the path, in words, if they cannot: then nothing keeps the saves of
-    /// several processes apart, and of two at once one may overwrite the other.
+    /// Why files cannot be locked in the folder of the path, in words, if locks fail. Then nothing
+    /// separates the saves of several processes, and of two simultaneous saves one may overwrite
+    /// the other.
     pub without_locks: Option<String>,
 }
 
-/// Names a pushed record to its writer.
+/// Identifies a pushed record to its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordNumber(u32);
 
-/// Writes a snapshot beside its target and puts it there when it is finished. Dropped without
-/// [`finish`](Writer::finish), it leaves everything as it was.
+/// Writes a snapshot beside its target, and replaces the target at the end. If dropped without
+/// [`finish`](Writer::finish), the writer leaves everything unchanged.
 pub struct Writer {
     /// `None` after an error.
     temp: Option<TempFile>,
@@ -87,19 +91,21 @@ pub struct Writer {
     has_packed: bool,
     needs_dictionary: bool,
     buffer: Vec<u8>,
-    /// The offset in the file at which the buffer's first byte belongs.
+    /// The offset in the file of the buffer's first byte.
     flushed: u64,
-    /// Hash and offset of every record, by order of pushing; the offset is [`FORGOTTEN`] if it was taken back.
+    /// Hash and offset of every record, in the order of pushing; the offset is [`FORGOTTEN`] if the
+    /// record was taken back.
     places: Vec<Place>,
     /// Deadline and order of pushing.
     deadlines: Vec<(u64, u32)>,
-    /// Order of pushing of what was taken back.
+    /// The records taken back, by order of pushing.
     forgotten: Vec<u32>,
     eager: EagerBuffer,
     tombstones: Tombstones,
-    /// Of what was carried over: order of pushing, and rank. Consecutive ones are one, with their number.
+    /// The records carried over: order of pushing, and rank. Consecutive records are combined, with
+    /// their number.
     carried: Vec<(u32, u32, u32)>,
-    /// Of the snapshot that is carried over, without entries.
+    /// The ranks of the snapshot from which records are carried over, without entries.
     carried_from: Ranks,
 }
 
@@ -190,7 +196,8 @@ impl Writer {
         Ok(pushed)
     }
 
-    /// The ranks in the file of what was carried over, once all that was taken back is known and sorted.
+    /// The ranks in the file of the records carried over, after all records taken back are known
+    /// and sorted.
     fn carried_ranks(&self) -> Ranks {
         let mut ranks = self.carried_from.clone();
         for &(ordinal, rank, len) in &self.carried {
@@ -206,12 +213,13 @@ impl Writer {
         ranks
     }
 
-    /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the deadline, or [`Times`], in
-    /// nanoseconds since the Unix epoch. The caller sees to it that no key is pushed twice, or forgets the earlier one.
+    /// Adds an entry. The order of pushing is the order of use, coldest first. `times` is the
+    /// deadline, or [`Times`], in nanoseconds since the Unix epoch. The caller must not push a key
+    /// twice, or must forget the earlier record.
     ///
     /// # Errors
-    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or one too many; it is left out and the writer goes
-    /// on. After any other error the save is over.
+    /// [`Limit`](DiskErrorKind::Limit) if the entry is too large or exceeds the maximum number; the
+    /// entry is left out and the writer remains usable. After any other error the save is over.
     pub fn push(
         &mut self,
         key: &[u8],
@@ -228,8 +236,8 @@ impl Writer {
         self.append([head.as_bytes(), key, stored], key, times.deadline)
     }
 
-    /// Adds an entry of an opened snapshot as its bytes are, if this file is compressed as that one is. Only checksum
-    /// and tag are made anew, for this file.
+    /// Adds an entry of an opened snapshot as bytes, if this file is compressed in the same way.
+    /// Only checksum and tag are made anew, for this file.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -240,10 +248,11 @@ impl Writer {
         self.append([head.as_bytes(), record.key, &value], record.key, record.deadline)
     }
 
-    /// Adds an entry that no look-up will find: whoever opens the file has to read it, and decides what its key is.
-    /// For keys of which equal ones may have different bytes. The order among them is the order of use, coldest
-    /// first; how they stand to the entries of [`push`](Self::push) is not kept. It stays in memory until
-    /// [`finish`](Self::finish), and cannot be taken back.
+    /// Adds an entry that no look-up will find: a program that opens the file must read all eager
+    /// entries, and decides about their keys. For keys of which equal ones may have different
+    /// bytes. The order among eager entries is the order of use, coldest first; their order
+    /// relative to the entries of [`push`](Self::push) is not kept. An eager entry stays in memory
+    /// until [`finish`](Self::finish), and cannot be taken back.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -257,7 +266,7 @@ impl Writer {
         self.append_eager([head.as_bytes(), key, stored])
     }
 
-    /// Adds an eager record of an opened snapshot as [`copy`](Self::copy) does.
+    /// Adds an eager record of an opened snapshot, like [`copy`](Self::copy).
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -267,7 +276,8 @@ impl Writer {
         self.append_eager([head.as_bytes(), record.key, &value])
     }
 
-    /// Says what was deleted, so that other processes that save to the path do not bring it back.
+    /// Sets the deletes, so that other processes that save to the path do not restore deleted
+    /// entries.
     pub fn set_tombstones(&mut self, tombstones: Tombstones) {
         self.note_write(Some(tombstones.latest()));
         self.tombstones = tombstones;
@@ -277,8 +287,8 @@ impl Writer {
         self.header.written_until = self.header.written_until.max(time.unwrap_or(0));
     }
 
-    /// Takes back an entry that was pushed: it was replaced or deleted while the save went on. Its bytes stay in the file,
-    /// but nobody will find them.
+    /// Takes back a pushed entry that was replaced or deleted during the save. Its bytes stay in
+    /// the file, but no look-up finds them.
     pub fn forget(&mut self, record: RecordNumber) {
         if let Some(place) = self.places.get_mut(record.0 as usize)
             && place.offset != FORGOTTEN
@@ -288,24 +298,26 @@ impl Writer {
         }
     }
 
-    /// Completes the file, makes it durable, and puts it in the target's place. When this returns `Ok`, the snapshot
-    /// survives a power loss.
+    /// Completes the file, makes it durable, and puts it in the place of the target. After `Ok`,
+    /// the snapshot survives a power loss.
     ///
-    /// What stands at the target and is not a readable cache file of this format is renamed to `<name>.aside`, not
-    /// destroyed; [`Saved::set_aside`] tells. With [`WriteOptions::keep_target`] that is done to a readable one, too.
+    /// If the target is not a readable cache file of this format, it is renamed to `<name>.aside`,
+    /// not destroyed; [`Saved::set_aside`] has the new path. With [`WriteOptions::keep_target`] a
+    /// readable file is renamed too.
     ///
     /// # Errors
-    /// Whatever keeps the file from being complete, synced and in place. The old file is unchanged, unless the sync of
-    /// the directory failed, which comes last: then the new one is in place, but may be gone after a power loss.
+    /// Any failure to complete, sync or install the file. The old file is unchanged, unless the
+    /// sync of the directory failed, which is the last step: then the new file is in place, but may
+    /// be lost by a power loss.
     pub fn finish(self) -> Result<Saved, DiskError> {
         self.finish_and_open().map(|(saved, _)| saved)
     }
 
-    /// As [`finish`](Self::finish), and opens the new file. In that snapshot the entries that were
-    /// [carried](Self::carry) over have the ranks that they have in the snapshot of
-    /// [`carry_from`](Self::carry_from), and the other entries are not found; all eager records are
-    /// in it. So the old file need not stay open. `None` if a part of the old file could not be read
-    /// meanwhile (rule 4 of `snapshot::moved`): then the old file must be read further on.
+    /// Like [`finish`](Self::finish), and opens the new file. In the new snapshot the entries
+    /// [carried](Self::carry) over have the same ranks as in the snapshot of
+    /// [`carry_from`](Self::carry_from), and other entries are not found; all eager records are
+    /// included. So the old file need not stay open. `None` if a part of the old file could not be
+    /// read in the meantime (rule 4 of `snapshot::moved`): then the old file must remain in use.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish).
@@ -323,7 +335,7 @@ impl Writer {
         Ok((Saved { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
     }
 
-    /// How many entries there are so far, without those that were taken back and without eager ones.
+    /// The number of entries so far, without records taken back and without eager records.
     pub fn len(&self) -> usize {
         self.places.len().saturating_sub(self.forgotten.len())
     }
@@ -333,12 +345,12 @@ impl Writer {
         self.len() == 0
     }
 
-    /// How many eager records there are so far.
+    /// The number of eager records so far.
     pub fn eager_len(&self) -> usize {
         self.eager.len()
     }
 
-    /// How many bytes of records there are so far, eager ones included.
+    /// The number of bytes of records so far, including eager records.
     pub fn bytes(&self) -> u64 {
         self.position() - HEADER_BYTES as u64 + self.eager.bytes()
     }
@@ -356,7 +368,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Answers how long a record of these parts will be, if there is room for it. Eager records count as well.
+    /// Returns the length of a record with these parts, if there is room. Eager records count as
+    /// well.
     fn make_room(&self, parts: &[&[u8]; 3]) -> Result<usize, DiskError> {
         if self.temp.is_none() {
             return Err(self.abandoned());
@@ -366,7 +379,7 @@ impl Writer {
         if self.places.len() + self.eager.len() >= MAX_RECORDS as usize {
             return Err(self.limit("one more entry"));
         }
-        // A sixteenth of the address space stays free for index and deadlines, which need less than that.
+        // A sixteenth of the address space is reserved for index and deadlines, which need less.
         if self.position() + self.eager.bytes() + total as u64 > MAX_FILE_BYTES / 16 * 15 {
             return Err(self.limit("so many bytes"));
         }
@@ -402,7 +415,7 @@ impl Writer {
         self.flushed + self.buffer.len() as u64
     }
 
-    /// Puts a record that fits into the buffer there.
+    /// Adds a record that fits to the buffer.
     fn encode(&mut self, offset: u64, parts: [&[u8]; 3]) {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; CHECKSUM_BYTES]);
@@ -413,7 +426,7 @@ impl Writer {
         self.seal.close(offset, &mut self.buffer[start..]);
     }
 
-    /// Writes bytes at the position, through the buffer if they fit in there.
+    /// Writes bytes at the position, through the buffer if they fit.
     fn put(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.flush()?;
@@ -448,8 +461,8 @@ impl Writer {
         })
     }
 
-    /// Index, deadlines, eager records, header. (Syncing the records in a second thread meanwhile was tried: it
-    /// gained nothing that could be told from the disk's own noise.)
+    /// Writes index, deadlines, eager records and header. (Syncing the records in a second thread
+    /// at the same time was tried: the gain was below the disk's own noise.)
     fn write_rest(&mut self) -> Result<(), DiskError> {
         self.flush()?;
         self.forgotten.sort_unstable();
@@ -527,7 +540,7 @@ impl Writer {
         pages.collect()
     }
 
-    /// Ranks count what was not forgotten.
+    /// Ranks do not count records taken back.
     fn rank(&self, ordinal: u32) -> u32 {
         let before = self.forgotten.partition_point(|forgotten| *forgotten < ordinal);
         ordinal - u32::try_from(before).unwrap_or(0)

@@ -5,8 +5,8 @@
 //! served after its deadline, and almost no hit reads the precise clock. An entry without a
 //! deadline reads no clock.
 //!
-//! A front may use another clock, such as a clock that a test moves: it then implements
-//! [`Host::now`](crate::Host::now) and [`Host::wall`](crate::Host::wall) itself.
+//! A front may use another clock, such as a clock moved by a test: it then implements
+//! [`Memory::time`](crate::Memory::time) and [`Memory::wall`](crate::Memory::wall) itself.
 
 #![allow(clippy::disallowed_methods)] // this file owns the clocks
 

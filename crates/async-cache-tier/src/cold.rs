@@ -4,7 +4,7 @@
 //! 1. every write of a key first asks the snapshot for the key's rank, with nothing locked. The
 //!    shard then checks that the snapshot is still the same ([`Probed`]): so a key is never hot and
 //!    cold at once;
-//! 2. a key that is served from the snapshot is kept in memory from then on, unless a write
+//! 2. a key served from the snapshot is kept in memory from then on, unless a write
 //!    overtook it;
 //! 3. a snapshot without cold entries is closed, so that writes need not ask it.
 
@@ -14,7 +14,8 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::probe::Probed;
 
 use crate::host::{Asked, Host, Memory};
-use crate::opened::{ColdEntry, Opened};
+use crate::opened::Opened;
+use crate::read::ColdEntry;
 use crate::tier::{Tiered, UnderShard};
 use crate::writes;
 

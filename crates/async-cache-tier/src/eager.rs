@@ -8,16 +8,27 @@
 //! the cache is cleared.
 
 use async_cache_core::time::{FileClock, Stamp};
-use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot};
+use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot, Tombstones};
 
 use crate::host::{Host, is_expired};
 
-/// The part of a save that concerns eager records.
+/// The part of openings and saves that concerns eager records.
 pub trait EagerEntries<H: Host>: Sized {
-    /// Called when a save has opened the file at the path, if it merges.
+    /// Restores the eager entries of a file during its opening, before the other entries. A delete
+    /// missing in `before` was made after the opening began.
     ///
     /// # Errors
-    /// A fault that must end the save, as for all of these.
+    /// An interrupt, or any other reason to end the operation, as for all of these.
+    fn restore(
+        host: &H,
+        snapshot: &Snapshot,
+        file: FileClock,
+        before: Option<&Tombstones>,
+    ) -> Result<Restored, H::Error>;
+    /// A save has opened the file that stands at the path, if it merges.
+    ///
+    /// # Errors
+    /// As above.
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error>;
     /// Called when the save will write an entry of this process whose key has no canonical bytes.
     ///
@@ -82,6 +93,17 @@ pub struct PassOn {
 }
 
 impl<H: Host> EagerEntries<H> for PassOn {
+    /// Nothing is restored. The next save passes the records on.
+    fn restore(
+        host: &H,
+        snapshot: &Snapshot,
+        _: FileClock,
+        _: Option<&Tombstones>,
+    ) -> Result<Restored, H::Error> {
+        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
+        Ok(Restored::default())
+    }
+
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {
         let theirs = joining.theirs().cloned();
         Ok(Self { from: theirs.or_else(|| host.tier().to_pass_on.lock().clone()), file })
@@ -131,13 +153,5 @@ impl<H: Host> EagerEntries<H> for PassOn {
 
     fn found(&self) -> u64 {
         0
-    }
-}
-
-impl PassOn {
-    /// Called when a snapshot was opened: the next save copies its eager records.
-    pub fn opened<H: Host>(host: &H, snapshot: &Snapshot) -> Restored {
-        *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
-        Restored::default()
     }
 }

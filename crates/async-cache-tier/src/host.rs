@@ -4,9 +4,10 @@ use async_cache_core::address::Address;
 use async_cache_core::listing::Ticket;
 use async_cache_core::probe::{Probed, Stale};
 use async_cache_core::time::{Deadline, FileClock, Now, Stamp, Time};
-use async_cache_disk::{CacheFile, DiskError, KeyKind, Save, Snapshot, Tombstones};
+use async_cache_disk::{CacheFile, DiskError, KeyKind, Save};
 
-use crate::eager::{EagerEntries, Restored};
+use crate::clock;
+use crate::eager::EagerEntries;
 use crate::tier::{Tier, Tiered};
 
 /// A front's cache in memory.
@@ -53,7 +54,11 @@ pub trait Memory: Sized {
     fn has_passed(&self, deadline: Deadline) -> bool;
     /// The wall clock, in nanoseconds since the Unix epoch.
     fn wall(&self) -> u64;
-    /// Both clocks, for a write.
+    /// The same instant on both clocks.
+    fn both_clocks(&self) -> (Time, u64) {
+        clock::both(|| self.time(), || self.wall())
+    }
+    /// The time of a write. The wall clock is read only if the times of writing are kept.
     fn now(&self) -> Now {
         if self.tier().keeps_writes() {
             Now::new(self.time(), Stamp::from_nanos(self.wall()))
@@ -123,17 +128,6 @@ pub trait Host: Memory {
     /// The reason why the entry cannot be served, or a fault that must end the operation; then the
     /// entry stays cold.
     fn decode_value(&self, bytes: &[u8]) -> Result<Self::Value, Refusal<Self::Error>>;
-    /// Takes in the eager entries of a file that is being opened, before its other entries. Deletes
-    /// that are not in `before` were made since the opening began.
-    ///
-    /// # Errors
-    /// A fault that must end the operation.
-    fn restore_eager(
-        &self,
-        snapshot: &Snapshot,
-        file: FileClock,
-        before: Option<&Tombstones>,
-    ) -> Result<Restored, Self::Error>;
 
     /// The front's error for an error of the file.
     fn error(&self, error: DiskError) -> Self::Error;

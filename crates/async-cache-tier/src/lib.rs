@@ -12,16 +12,15 @@
 //!
 //! # Layout
 //!
-//! - [`Memory`] and [`Host`], in `host`: the methods that a front provides; [`Asked`]: a key of a
-//!   call
-//! - [`Tier`], in `tier`: the state of a cache beside its shards; [`Tiered`]: a shard and its
-//!   snapshot
-//! - [`Opened`], in `opened`: a snapshot in use, from which single entries are read
-//! - [`cold`]: a single key: asking the snapshot, serving from it, deleting
-//! - [`open`]: opening a file under a cache; `union`: two snapshots as one
+//! - `host`: [`Memory`] and [`Host`], implemented by a front; [`Asked`], the key of a call
+//! - `tier`: [`Tier`], the state of a cache beside its shards; [`Tiered`], a shard and its
+//!   snapshot; `counts`: the counts that belong to no shard
+//! - `opened`: [`Opened`], a snapshot in use; `read`: reading single entries of a snapshot
+//! - [`cold`]: operations on a key in the snapshot
+//! - [`open`]: opening a file under a cache; `union`: two snapshots in one
 //! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
-//!   way to the file; [`eager`]: entries whose keys only a front can compare
-//! - [`writes`]: deletes and lost writes, recorded for other processes
+//!   way to the file; [`eager`]: records whose keys only a front can compare
+//! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
 // counts of entries fit into `usize`: they are in memory
@@ -29,12 +28,14 @@
 
 pub mod clock;
 pub mod cold;
+mod counts;
 pub mod eager;
 mod encoded;
 mod host;
 mod hot;
 pub mod open;
 mod opened;
+mod read;
 pub mod save;
 mod tier;
 mod union;

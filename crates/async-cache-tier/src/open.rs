@@ -3,7 +3,7 @@
 //! There is a single way, for an empty cache and for a cache in full use:
 //! 1. writes that were lost before the opening began are recorded, and forgotten again: if the file
 //!    has the keys, its entries are wanted (`writes`, rule 3);
-//! 2. entries whose keys only the front can compare are taken in ([`Host::restore_eager`]);
+//! 2. entries whose keys only the front can compare are taken in ([`EagerEntries::restore`]);
 //! 3. if another snapshot is open, the file is opened as the *union* of both: cold entries whose
 //!    keys the file lacks stay, and of a key in both the file's entry counts;
 //! 4. the keys in memory are listed, and each is looked up in the file, with nothing locked.
@@ -29,6 +29,7 @@ use async_cache_core::removed::Removed;
 use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{DiskError, DiskErrorKind, KeyKind, Snapshot, Tombstones};
 
+use crate::eager::EagerEntries;
 use crate::host::{Host, Slice, Under};
 use crate::hot::HotEntries;
 use crate::opened::Opened;
@@ -82,7 +83,7 @@ fn open_in_turn<H: Host>(
     note_lost(host, NotedFor::Opening, noted)?; // Step 1.
     let before = tier.deleted_before();
     if before.is_some() {
-        let file = turn.clock(host, 0);
+        let file = turn.clock(host.both_clocks(), 0);
         turn.keep_clock(file);
     }
     let path = host.file();
@@ -92,9 +93,9 @@ fn open_in_turn<H: Host>(
     // Until the file is adopted: after an interrupt, the next save must not replace the file. A
     // save that merges joins it.
     tier.unread.store(before.is_none(), Ordering::Relaxed);
-    let file = turn.clock(host, snapshot.saved_at());
+    let file = turn.clock(host.both_clocks(), snapshot.saved_at());
     let mut opening = Opening { entries: 0, bytes: snapshot.file_bytes(), saved_at: snapshot.saved_at() };
-    let eager = host.restore_eager(&snapshot, file, before.as_ref())?; // Step 2.
+    let eager = H::Eager::restore(host, &snapshot, file, before.as_ref())?; // Step 2.
     let entries = snapshot.len() as usize + eager.restored + eager.refused;
     write_after(host, &snapshot);
 
@@ -304,7 +305,7 @@ impl<H: Host> Adoption<'_, H> {
     }
 }
 
-/// Whether an entry of the eager section may be taken in, for [`Host::restore_eager`]: it was
+/// Whether an entry of the eager section may be taken in, for [`EagerEntries::restore`]: it was
 /// neither deleted nor overwritten since the opening began.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! A snapshot in use: the file, its cold entries, and the mapping of its times to memory.
 //!
-//! Owns the reading of single entries. Rules:
+//! `read` has the reading of single entries. Rules:
 //! 1. the rank of a key never changes: the file does not change, and an entry that a save copies
 //!    into a newer file keeps its rank. So a rank may be read without a lock, before it is used
 //!    under a lock;
@@ -13,24 +13,18 @@
 //! 5. while the snapshot *settles*, no entry is served from it: some keys in memory have not been
 //!    looked up in it yet, and their older values must not be served (`open`).
 
-use std::cell::RefCell;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_cache_core::cold::{ColdSet, Rank};
-use async_cache_core::time::{Deadline, FileClock, Stamp, Time};
-use async_cache_disk::{Deadlines, Scratch, Snapshot};
+use async_cache_core::time::{Deadline, FileClock, Time};
+use async_cache_disk::{Deadlines, Snapshot};
 use parking_lot::{Mutex, RwLock};
 
-use crate::host::{Asked, Host, Refusal};
-use crate::tier::Counts;
+use crate::counts::Counts;
 
 /// The number of deadlines that a write looks at. A write adds at most one entry, so a few keep up.
 const DUE_PER_WRITE: usize = 8;
-
-/// Why an entry is lost whose record did not come back from the file.
-pub(crate) const DAMAGED: &str = "its record is damaged or cannot be read";
 
 /// A snapshot in use.
 #[derive(Debug)]
@@ -38,20 +32,12 @@ pub struct Opened {
     /// Rule 2: replaced by a successful save.
     snapshot: RwLock<Snapshot>,
     cold: Arc<ColdSet>,
-    clock: FileClock,
+    pub(crate) clock: FileClock,
     due: Mutex<Deadlines>,
-    counts: Arc<Counts>,
+    pub(crate) counts: Arc<Counts>,
     /// Whether the first entry that could not be served was reported.
-    is_reported: AtomicBool,
+    pub(crate) is_reported: AtomicBool,
     is_settled: AtomicBool,
-}
-
-/// The file's answer for a key.
-pub(crate) enum ColdEntry<V> {
-    /// Nothing that can be served; the rank, if there is a record.
-    Absent(Option<Rank>),
-    /// A value, as long as its rank is still cold.
-    Found { rank: Rank, value: V, deadline: Deadline, stamp: Stamp },
 }
 
 impl Opened {
@@ -79,7 +65,11 @@ impl Opened {
         self.is_settled.store(true, Ordering::Release);
     }
 
-    /// The entries that are still cold.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// The cold entries.
     pub fn cold(&self) -> &Arc<ColdSet> {
         &self.cold
     }
@@ -100,77 +90,6 @@ impl Opened {
     /// trains a new dictionary.
     pub(crate) fn is_mostly_cold(&self) -> bool {
         self.cold.live() >= self.snapshot().len() as usize / 2
-    }
-
-    /// The rank of a key, cold or not, for a caller that is about to write the key.
-    pub(crate) fn rank<H: Host>(
-        &self,
-        host: &H,
-        bytes: &[u8],
-        is_key: impl FnOnce(&[u8]) -> bool,
-    ) -> Option<Rank> {
-        with_scratch(|scratch| {
-            let rank = self.snapshot().locate(bytes, scratch);
-            self.lose_all(host, scratch.lost());
-            rank.filter(|_| is_key(bytes)) // Rule 3.
-        })
-    }
-
-    /// Reads and decodes the entry of a key, if it is still cold and has not expired.
-    ///
-    /// # Errors
-    /// An interrupt of the decoding: the entry stays cold.
-    pub(crate) fn read<H: Host>(
-        &self,
-        host: &H,
-        key: &impl Asked<H>,
-        bytes: &[u8],
-    ) -> Result<ColdEntry<H::Value>, H::Error> {
-        // The look-up borrows nothing but the bytes while the user's code decodes.
-        with_scratch(|scratch| {
-            let Some(found) = self.snapshot().find(bytes, scratch) else {
-                self.lose_all(host, scratch.lost());
-                return Ok(ColdEntry::Absent(None));
-            };
-            if !key.is_key_of(host, bytes) {
-                return Ok(ColdEntry::Absent(None)); // Rule 3.
-            }
-            let rank = found.rank;
-            let is_settled = self.is_settled.load(Ordering::Acquire);
-            if !is_settled || !self.cold.contains(rank) {
-                return Ok(ColdEntry::Absent(Some(rank))); // Rule 5.
-            }
-            let deadline = self.clock.deadline_from_file(found.deadline);
-            if host.has_passed(deadline) {
-                self.expire(rank);
-                return Ok(ColdEntry::Absent(Some(rank)));
-            }
-            let stamp = Stamp::from_file(found.written_at);
-            match host.decode_value(found.value) {
-                Ok(value) => Ok(ColdEntry::Found { rank, value, deadline, stamp }),
-                Err(Refusal::End(error)) => Err(error),
-                Err(Refusal::Entry(why)) => {
-                    if self.cold.take(rank) {
-                        self.report(host, &host.name_of(bytes, rank), &why);
-                    }
-                    Ok(ColdEntry::Absent(Some(rank)))
-                }
-            }
-        })
-    }
-
-    /// Whether the file has a live entry under a key. The value is not decoded.
-    pub(crate) fn contains<H: Host>(&self, host: &H, key: &impl Asked<H>, bytes: &[u8]) -> bool {
-        with_scratch(|scratch| {
-            let found = self.snapshot().find(bytes, scratch).map(|found| (found.rank, found.deadline));
-            self.lose_all(host, scratch.lost());
-            found.is_some_and(|(rank, deadline)| {
-                key.is_key_of(host, bytes)
-                    && self.is_settled.load(Ordering::Acquire)
-                    && self.cold.contains(rank)
-                    && !host.has_passed(self.clock.deadline_from_file(deadline))
-            })
-        })
     }
 
     /// Reclaims some cold entries whose time has passed.
@@ -200,44 +119,4 @@ impl Opened {
             self.counts.expirations.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    /// Rule 4: removes an entry that cannot be served from the cold set.
-    pub(crate) fn lose<H: Host>(&self, host: &H, rank: Rank, why: &str) {
-        if self.cold.take(rank) {
-            self.report(host, &format!("entry {rank}"), why);
-        }
-    }
-
-    fn lose_all<H: Host>(&self, host: &H, ranks: &[Rank]) {
-        for &rank in ranks {
-            self.lose(host, rank, DAMAGED);
-        }
-    }
-
-    /// Counts an entry that cannot be served. The first such entry is reported.
-    pub(crate) fn report<H: Host>(&self, host: &H, entry: &dyn Display, why: &str) {
-        self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
-        if !self.is_reported.swap(true, Ordering::Relaxed) {
-            let snapshot = self.snapshot();
-            host.warn(&format!(
-                "{}: {entry} cannot be served and counts as a miss: {why}; further ones are counted in {} only",
-                snapshot.path().display(),
-                H::UNDECODABLE,
-            ));
-        }
-    }
-}
-
-thread_local! {
-    /// One per thread. Taken out during its use: decoding runs user code, which may come back here.
-    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
-}
-
-/// Runs `work` with this thread's buffers for look-ups. A thread that is ending may have dropped
-/// them: if a destructor of another thread-local uses the cache, it gets new buffers.
-pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.try_with(RefCell::take).ok().flatten().unwrap_or_default();
-    let result = work(&mut scratch);
-    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
-    result
 }

@@ -17,7 +17,7 @@
 //!    joined by then, it is joined: a temporary error at the start, such as too many open files,
 //!    costs nothing;
 //! 7. if saves merge, all of this happens under the lock of the path, and for each key the later
-//!    write wins, from either side (`async_cache_disk::Save` has the steps);
+//!    write wins (`async_cache_disk::Save` has the steps);
 //! 8. once the save has succeeded, cold entries are read from the new file and the old file is
 //!    closed. A cold entry that is not in the new file is a miss from then on: another process
 //!    deleted it or wrote it later.
@@ -39,7 +39,8 @@ use crate::encoded::{Encoded, TooLarge, times};
 use crate::host::{Host, Refusal, Slice, Taken, is_expired};
 use crate::hot::HotEntries;
 use crate::open::is_of_other_owner;
-use crate::opened::{DAMAGED, Opened};
+use crate::opened::Opened;
+use crate::read::DAMAGED;
 use crate::tier::{Tiered, Turn};
 use crate::writes::{Noted, NotedFor, note_lost};
 
@@ -48,19 +49,19 @@ use crate::writes::{Noted, NotedFor, note_lost};
 pub struct Saved {
     /// The file.
     pub file: async_cache_disk::Saved,
-    /// Entries of this process that could not be written, and should have been.
+    /// Entries of this process with a fault: they should have been written, and could not.
     pub left_out: LeftOut,
-    /// Entries of this process that were not written because other processes may have deleted them.
+    /// Entries of this process left out because other processes may have deleted them.
     pub unsure: u64,
-    /// Entries of others that were not copied because [`Host::allows`] refuses their values.
+    /// Entries of others not copied because [`Host::allows`] refuses their values.
     pub refused: u64,
-    /// Entries of others that were dropped for lack of room.
+    /// Entries of others dropped for lack of room.
     pub dropped: u64,
     /// `maxsize`, if the file had more entries: another process wants to keep more.
     pub shrunk_to: Option<usize>,
-    /// Entries of others that were dropped because this process may have deleted them.
+    /// Entries of others dropped because this process may have deleted them.
     pub unsure_of_others: u64,
-    /// Entries of others that were copied.
+    /// Copied entries of others.
     pub copied: u64,
 }
 
@@ -106,7 +107,8 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     if save.merges() {
         note_lost(host, NotedFor::Save, noted)?;
     }
-    let file = turn.clock(host, save.theirs().map_or(0, Snapshot::saved_at)); // Rule 5.
+    // Rule 5.
+    let file = turn.clock(host.both_clocks(), save.theirs().map_or(0, Snapshot::saved_at));
     if let Some(theirs) = save.theirs() {
         write_after(host, theirs);
     }
@@ -391,7 +393,7 @@ struct Carried {
     /// Entries that could not be read or are not allowed, with the reason: as ranges, because a
     /// file may count more entries than it has.
     lost: Vec<(RangeInclusive<Rank>, &'static str)>,
-    /// The ranks of entries that the merge left out.
+    /// The ranks of entries left out by the merge.
     left_out: Vec<Rank>,
 }
 

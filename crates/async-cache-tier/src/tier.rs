@@ -17,12 +17,11 @@ use async_cache_core::probe::Epoch;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Cleared, Shard};
 use async_cache_core::stats::Stats;
-use async_cache_core::time::FileClock;
+use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{Known, Snapshot};
 use parking_lot::{Condvar, Mutex};
 
-use crate::clock;
-use crate::host::Host;
+use crate::counts::Counts;
 use crate::opened::Opened;
 
 /// The state of a cache beside its shards.
@@ -57,28 +56,14 @@ struct Turns {
     clock: Option<FileClock>,
 }
 
-/// The counters of a cache that no shard has.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Cold entries that were damaged, or did not decode.
-    pub(crate) undecodable: AtomicU64,
-    /// Cold entries whose time has passed.
-    pub(crate) expirations: AtomicU64,
-    saves: AtomicU64,
-    save_errors: AtomicU64,
-    /// Entries of other processes that saves dropped.
-    dropped: AtomicU64,
-}
-
-/// The turn of a save or opening. Dropping it ends the turn.
+/// The turn of one save or opening. Dropping it ends the turn.
 #[derive(Debug)]
 pub struct Turn<'t>(&'t Tier);
 
 impl Turn<'_> {
-    /// The present time of the file's clock: never behind an earlier time of the clock, nor behind
+    /// The file's clock at an instant of both clocks: never behind an earlier reading, nor behind
     /// `saved_at`.
-    pub(crate) fn clock<H: Host>(&self, host: &H, saved_at: u64) -> FileClock {
-        let (time, wall) = clock::both(|| host.time(), || host.wall());
+    pub(crate) fn clock(&self, (time, wall): (Time, u64), saved_at: u64) -> FileClock {
         let kept = self.0.turns.lock().clock;
         let not_before = kept.map_or(0, |then| then.adjusted(time, wall).file_now());
         FileClock::start(time, wall, saved_at.max(not_before))
@@ -183,28 +168,14 @@ impl Tier {
 
     /// Adds the counters of the tier.
     pub fn add_to(&self, stats: &mut Stats) {
-        let counts = &self.counts;
-        stats.undecodable += counts.undecodable.load(Ordering::Relaxed);
-        stats.expirations += counts.expirations.load(Ordering::Relaxed);
-        stats.saves += counts.saves.load(Ordering::Relaxed);
-        stats.save_errors += counts.save_errors.load(Ordering::Relaxed);
-        stats.dropped += counts.dropped.load(Ordering::Relaxed);
+        self.counts.add_to(stats);
     }
 
-    /// Sets the counters to zero, and forgets the records to pass on: the cache is cleared.
+    /// Sets the counts to zero, and forgets the records to pass on: the cache is cleared.
     pub fn reset(&self) {
         *self.to_pass_on.lock() = None;
-        let counts = &self.counts;
-        for count in [
-            &counts.undecodable,
-            &counts.expirations,
-            &counts.saves,
-            &counts.save_errors,
-            &counts.dropped,
-            &self.no_room,
-        ] {
-            count.store(0, Ordering::Relaxed);
-        }
+        self.no_room.store(0, Ordering::Relaxed);
+        self.counts.reset();
     }
 }
 

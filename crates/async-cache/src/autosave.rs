@@ -1,17 +1,17 @@
-//! Saving without being asked: every so often, and when the last handle of a cache goes.
+//! Saving unasked: at intervals, and when the last handle of a cache is dropped.
 //!
-//! Owns the thread that waits for the next save, and what happens at the end. Knows nothing of what
-//! is saved.
+//! Owns the thread that waits for the next save, and the steps at the end. Knows nothing of the
+//! saved entries.
 //!
 //! Rules:
-//! 1. The thread holds the cache weakly, but for the length of a save. So it keeps no cache alive,
-//!    and a cache whose handles go while it saves is let go by this thread.
-//! 2. Every save goes through the save lock, so none overlaps another one, and through the count of
-//!    changes, so nothing is written that is in the file already. A save that fails leaves that
-//!    count, so the next one tries again.
-//! 3. The last handle to go ends the thread, then saves, on the thread of whoever drops it. It does
-//!    not wait for the thread's end: that may be in the midst of user code, which may wait for who
-//!    drops the handle. A save that runs is waited for by the last save, at the save lock.
+//! 1. The thread holds the cache weakly, except during a save. So it keeps no cache alive; if the
+//!    last handle is dropped during a save, this thread drops the cache.
+//! 2. Every save goes through the save lock, so saves never overlap, and through the count of
+//!    changes, so nothing is written that is in the file already. A failed save does not change the
+//!    count, so the next save tries again.
+//! 3. The last handle ends the thread, then saves, on the thread that drops the handle. The drop
+//!    does not join the thread: the thread may be running user code that waits for a lock held by
+//!    the code dropping the handle. The last save waits for a running save, at the save lock.
 //! 4. No error and no panic of a save leaves this file: they are logged and counted.
 
 use std::fmt;
@@ -25,10 +25,10 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::panic_message;
 use crate::inner::Inner;
 
-/// The shortest time between two saves: a thread that saves without a pause helps nobody.
+/// The shortest time between two saves: a thread that saves without a pause is useless.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// What becomes of the entries when the last handle of a cache goes.
+/// What happens to the entries when the last handle of a cache is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AtEnd {
     #[default]
@@ -67,7 +67,7 @@ impl Drop for Autosave {
 }
 
 impl Autosave {
-    /// Starts to save a cache, if anything of this was asked for and there is a backup.
+    /// Starts to save a cache, if any of these options was set and there is a backup.
     pub(crate) fn start<K, V>(
         inner: &Arc<Inner<K, V>>,
         interval: Option<Duration>,
@@ -108,7 +108,7 @@ impl Stop {
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
-    /// Saves what has changed. What goes wrong is logged and counted.
+    /// Saves changes. Failures are logged and counted.
     fn save_quietly(&self, what: &str) {
         match catch_unwind(AssertUnwindSafe(|| self.save_if_changed())) {
             Ok(Ok(_)) => {}
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::{AsyncCache, BackendError, CacheBackend, SavedEntry};
 
-    /// Counts saves, and fails those before the one with this number.
+    /// Counts saves, and fails every save before this number.
     struct Counting(AtomicUsize, usize);
 
     impl CacheBackend<u32, u32> for Counting {

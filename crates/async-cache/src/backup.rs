@@ -1,6 +1,6 @@
 //! Where entries persist.
 //!
-//! Owns the interface to backends: [`CacheBackend`] for those of the user's own, which load and
+//! Owns the interface to backends: [`CacheBackend`] for the user's own backends, which load and
 //! save the whole cache at once, and [`DiskBackend`], whose snapshot is opened at once and read
 //! entry by entry.
 
@@ -17,36 +17,37 @@ pub use disk::DiskBackend;
 use crate::error::BackendError;
 use codec::Codec;
 
-/// One entry as it is handed to a backend and comes back from it.
+/// An entry in the form passed to and returned by a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedEntry<K, V> {
     /// The key.
     pub key: K,
     /// The value.
     pub value: V,
-    /// The time it has left, counted from the call of `save` or from the return of `load`; `None`
-    /// if it does not expire. It is the backend's to subtract the time between the two.
+    /// The remaining time, counted from the call of `save` or from the return of `load`; `None` if
+    /// the entry does not expire. The backend must subtract the time between the two.
     pub ttl: Option<Duration>,
 }
 
 /// A place where a cache's entries survive the process.
 ///
-/// A cache loads from its backend when it is built, and saves to it when asked. Implement this to
-/// keep entries in a database, a bucket or another cache; [`DiskBackend`] keeps them in a file.
+/// A cache loads from its backend when it is built, and saves to it on request. Implement this
+/// trait to keep entries in a database, a bucket or another cache; [`DiskBackend`] keeps them in a
+/// file.
 ///
-/// All three methods may block: the cache calls them on the thread of whoever asked to load or
-/// save, or, for [`save_to_backup_async`](crate::AsyncCache::save_to_backup_async), on one of
-/// tokio's threads for blocking work. The cache never calls `save` twice at once, and holds no lock
-/// meanwhile that reading or writing it needs; but a backend must not save or load the cache that
+/// All three methods may block: the cache calls them on the thread of the caller that loads or
+/// saves, or, for [`save_to_backup_async`](crate::AsyncCache::save_to_backup_async), on a thread of
+/// tokio for blocking work. The cache never calls `save` twice at once, and holds no lock meanwhile
+/// that reading or writing the cache needs; but a backend must not save or load the cache that
 /// calls it.
 ///
-/// An error of `load` while a cache is built leaves the cache empty, with a warning; an error of
-/// `save` goes to whoever asked to save.
+/// If `load` fails while a cache is built, the cache is empty, with a warning; the caller of a save
+/// gets an error of `save`.
 ///
 /// # Example
 ///
-/// A backend over anything that stores strings. It writes down when each entry expires, so that the
-/// time between save and load counts.
+/// A backend over any store of strings. It stores when each entry expires, so that the time between
+/// save and load counts.
 ///
 /// ```
 /// use async_cache::{AsyncCache, BackendError, CacheBackend, SavedEntry};
@@ -93,28 +94,27 @@ pub struct SavedEntry<K, V> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CacheBackend<K, V>: Send + Sync + 'static {
-    /// Everything that was saved and has not expired, from the least to the most recently used if
-    /// the backend can tell.
+    /// Returns all saved entries that have not expired, from the least to the most recently used if
+    /// the backend knows the order.
     ///
     /// # Errors
-    /// Whatever keeps the backend from answering. Nothing saved yet is no error.
+    /// Any error of the backend. An empty backend is no error.
     fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError>;
 
-    /// Replaces what was saved before by these entries, which come from the least to the most
+    /// Replaces the previous entries by these entries, which come from the least to the most
     /// recently used.
     ///
     /// # Errors
-    /// Whatever keeps the backend from saving. It should leave what was saved before.
+    /// Any error of the backend. The previous entries should then be intact.
     fn save(&self, entries: &mut dyn Iterator<Item = SavedEntry<K, V>>) -> Result<(), BackendError>;
 
-    /// Removes everything that was saved. For those who use the backend by itself: a cache does not
-    /// call it.
+    /// Removes all saved entries. For direct use of the backend: a cache does not call it.
     ///
     /// # Errors
-    /// Whatever keeps the backend from it.
+    /// Any error of the backend.
     fn clear(&self) -> Result<(), BackendError>;
 
-    /// How a cache uses this backend. Provided; [`DiskBackend`] has its own.
+    /// The cache's way of using this backend. Provided; [`DiskBackend`] has its own.
     #[doc(hidden)]
     fn into_backup(self) -> Backup<K, V>
     where
@@ -125,7 +125,7 @@ pub trait CacheBackend<K, V>: Send + Sync + 'static {
     }
 }
 
-/// A backend that is shared, with another cache or with whoever looks into it.
+/// A backend that is shared with another cache or with other code.
 impl<K, V, B: CacheBackend<K, V>> CacheBackend<K, V> for Arc<B> {
     fn load(&self) -> Result<Vec<SavedEntry<K, V>>, BackendError> {
         (**self).load()
@@ -140,7 +140,7 @@ impl<K, V, B: CacheBackend<K, V>> CacheBackend<K, V> for Arc<B> {
     }
 }
 
-/// A backend as a cache keeps it.
+/// A backend inside a cache.
 #[doc(hidden)]
 pub struct Backup<K, V>(pub(crate) Kind<K, V>);
 

@@ -310,9 +310,10 @@ where
     ///
     /// Entries in memory are kept, because they are newer. Entries that were still only in the
     /// previously opened snapshot are replaced by the file's entries, and kept if the file lacks
-    /// their keys. If the cache has nothing in memory and no running load, it opens the snapshot
-    /// and reads it entry by entry, as [`build`](Builder::build) does. Otherwise the whole file is
-    /// read now, and the thread blocks meanwhile.
+    /// their keys. A [`DiskBackend`](crate::DiskBackend) is opened and then read entry by entry, as
+    /// by [`build`](Builder::build); only the keys in memory, and the cold entries of the previous
+    /// snapshot, are compared with the file now. Every other backend is read as a whole. The thread
+    /// blocks meanwhile.
     ///
     /// # Errors
     /// [`BackupError`]. The cache is unchanged then.

@@ -1,8 +1,8 @@
-//! The clock of a cache: the system's, tokio's, or one that a test moves.
+//! The clock of a cache: the system's, tokio's, or a clock moved by a test.
 //!
-//! The system's clocks are read in `async_cache_tier::clock`, which says how cheaply.
+//! The system's clocks are read in `async_cache_tier::clock`, which documents their cost.
 
-#![allow(clippy::disallowed_methods)] // of tokio's clock this is the owner
+#![allow(clippy::disallowed_methods)] // this file owns tokio's clock
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_tier::clock::{self as system, nanos_since_epoch, to_nanos};
 
-/// Where a cache takes the time from.
+/// The source of a cache's time.
 ///
-/// The default is the system's. Tests that must not wait use [`Clock::manual`].
+/// The default is the system's clock. Tests that must not wait use [`Clock::manual`].
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 
@@ -26,13 +26,13 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clocks: the monotonic one for deadlines in memory, the wall clock for those in
-    /// files.
+    /// The system's clocks: the monotonic clock for deadlines in memory, the wall clock for
+    /// deadlines in files.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands still until it is told otherwise.
+    /// A clock that stands still until a test moves it.
     ///
     /// ```
     /// use async_cache::{AsyncCache, Clock};
@@ -53,12 +53,12 @@ impl Clock {
     }
 
     /// The clock of tokio, [`tokio::time::Instant`]: for tests that pause tokio's time
-    /// (`start_paused = true`), where entries then expire as `tokio::time::advance` and sleeps say.
-    /// Elsewhere it goes as the system's monotonic clock does. The wall clock in files begins at
-    /// the system's when this is called, and goes on with tokio's.
+    /// (`start_paused = true`), where entries then expire according to `tokio::time::advance` and
+    /// sleeps. Elsewhere it runs like the system's monotonic clock. The wall clock in files begins
+    /// at the system's at the time of this call, and continues with tokio's.
     ///
-    /// The system's clock, which is the default, does not stand still when tokio's is paused. A
-    /// paused clock belongs to one runtime: a cache with this clock is for use within it.
+    /// The default, the system's clock, does not stand still when tokio's is paused. A paused clock
+    /// belongs to a single runtime: use a cache with this clock only within that runtime.
     ///
     /// ```
     /// use async_cache::{AsyncCache, Clock};
@@ -107,7 +107,8 @@ impl Clock {
         }
     }
 
-    /// The clock of a file that was saved at `saved_at` and is opened now; 0 if there is none.
+    /// The clock of a file that was saved at `saved_at` and is opened now; `saved_at` is 0 if there
+    /// is no file.
     pub(crate) fn start_file(&self, saved_at: u64) -> FileClock {
         let (now, wall) = system::both(|| self.now(), || self.wall());
         FileClock::start(now, wall, saved_at)
@@ -118,7 +119,7 @@ impl Clock {
 struct TokioClock {
     /// The zero of the monotonic clock.
     start: tokio::time::Instant,
-    /// What the wall clock showed at `start`, in nanoseconds since the Unix epoch.
+    /// The wall clock at `start`, in nanoseconds since the Unix epoch.
     wall: u64,
 }
 
@@ -153,7 +154,7 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         for clock in [&self.0.monotonic, &self.0.wall] {
             let later = |nanos: u64| Some(nanos.saturating_add(to_nanos(by)));
-            // It fails where `later` is `None`, which it never is.
+            // Fails only where `later` is `None`, which never happens.
             let _ = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
         }
     }
@@ -163,7 +164,7 @@ impl ManualClock {
         self.0.wall.store(nanos_since_epoch(to), Ordering::Release);
     }
 
-    /// What the wall clock shows.
+    /// The time of the wall clock.
     pub fn wall(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.0.wall.load(Ordering::Acquire))
     }
@@ -173,8 +174,8 @@ impl ManualClock {
 mod tests {
     use super::*;
 
-    /// A test that advanced a clock by `Duration::MAX`, to have everything expire, wrapped it: time
-    /// ran backwards, and what had expired was served again.
+    /// A test that advanced a clock by `Duration::MAX`, to make everything expire, wrapped it: time
+    /// ran backwards, and expired entries were served again.
     #[test]
     fn a_manual_clock_stops_at_its_end_and_never_runs_back() {
         let (clock, hands) = Clock::manual();

@@ -1,8 +1,8 @@
-//! The cache as `async-cache-tier` sees it: shards behind locks, and for some caches a file with a
+//! The cache as seen by `async-cache-tier`: shards behind locks, and for some caches a file with a
 //! codec.
 //!
 //! Rule: `Clone`, `Serialize` and `Deserialize` are the user's code. A panic in them is a fault of
-//! one entry, as if they had returned an error. It ends neither a save nor an opening.
+//! a single entry, as if they had returned an error. It ends neither a save nor an opening.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_cache_core::address::Address;
 use async_cache_core::listing::Ticket;
 use async_cache_core::probe::{Probed, Stale};
-use async_cache_core::time::{Deadline, FileClock, Time};
-use async_cache_disk::{CacheFile, DiskError, KeyKind, Save, Snapshot, Tombstones};
-use async_cache_tier::eager::{PassOn, Restored};
+use async_cache_core::time::{Deadline, Time};
+use async_cache_disk::{CacheFile, DiskError, KeyKind, Save};
+use async_cache_tier::eager::PassOn;
 use async_cache_tier::{Asked, Host, Memory, Refusal, Taken, Tier, Under};
 
 use crate::backup::DiskBackend;
@@ -21,7 +21,7 @@ use crate::error::BackendError;
 use crate::inner::Inner;
 use crate::room::Room;
 
-/// A cache in memory; with a [`File`], the whole of it.
+/// A cache in memory; with a [`File`], the whole cache.
 pub(crate) struct CacheHost<'c, K, V, F> {
     pub(crate) inner: &'c Inner<K, V>,
     /// The user's `Clone`.
@@ -122,7 +122,7 @@ impl<K: Hash + Eq, V: Clone, F> Memory for CacheHost<'_, K, V, F> {
 impl<K: Hash + Eq, V: Clone> Host for FileHost<'_, K, V> {
     type Error = DiskError;
     type Slice = ();
-    type Eager = PassOn;
+    type Eager = PassOn; // Only the program that wrote an eager record can read it.
     const UNDECODABLE: &'static str = "`stats().undecodable`";
 
     fn begin_slice(&self) {}
@@ -164,16 +164,6 @@ impl<K: Hash + Eq, V: Clone> Host for FileHost<'_, K, V> {
         (self.file.codec.decode_value)(bytes).map_err(refusal)
     }
 
-    /// Only the program that wrote an eager record can read it.
-    fn restore_eager(
-        &self,
-        snapshot: &Snapshot,
-        _: FileClock,
-        _: Option<&Tombstones>,
-    ) -> Result<Restored, DiskError> {
-        Ok(PassOn::opened(self, snapshot))
-    }
-
     fn error(&self, error: DiskError) -> DiskError {
         error
     }
@@ -198,7 +188,7 @@ fn refusal(error: BackendError) -> Refusal<DiskError> {
     Refusal::Entry(error.to_string())
 }
 
-/// A key that a caller asks for or deletes.
+/// A key of a call that asks for it or deletes it.
 pub(crate) struct AskedKey<'k, K> {
     pub(crate) hash: u64,
     pub(crate) key: &'k K,
@@ -233,7 +223,7 @@ impl<K: Hash + Eq, V: Clone> Asked<FileHost<'_, K, V>> for AskedKey<'_, K> {
         match tiered.shard.address(self.hash, probed, |known| known == self.key) {
             Ok(at) => Ok(Ok(work(&mut tiered, at))),
             Err(stale) => {
-                // Before `work` is dropped, and the entry in it.
+                // Dropped before `work` and the entry inside.
                 drop(tiered);
                 Ok(Err(stale))
             }

@@ -1,13 +1,14 @@
-//! The shared state of a cache: its shards, and every operation on one key that does not load.
+//! The shared state of a cache: its shards, and every operation on a key that does not load.
 //!
 //! Invariants:
-//! 1. no user code runs while a shard is locked, but `Eq` of keys, and `Clone` of values on a hit
-//!    and of both in a save. Entries that leave the cache are dropped after the lock is released;
+//! 1. the only user code that runs while a shard is locked is `Eq` of keys, and `Clone` of values
+//!    on a hit and of both in a save. Entries that leave the cache are dropped after the lock is
+//!    released;
 //! 2. every write of a key first asks the opened snapshot for the key's rank, without a lock. The
 //!    shard accepts no answer of another snapshot ([`Probed`]), so a key is never hot and cold at
 //!    once;
-//! 3. locks are taken in this order: the turn, then shards by number, then those of the
-//!    [`Tier`](async_cache_tier::Tier). A thread that holds one shard takes a second one only when
+//! 3. lock order: the turn, then shards by number, then the locks of the
+//!    [`Tier`](async_cache_tier::Tier). A thread that holds a shard takes a second shard only when
 //!    it takes all.
 
 use std::borrow::Borrow;
@@ -38,7 +39,7 @@ use crate::room::Room;
 use crate::sync::{RwLock, parallelism};
 use crate::tally::Tally;
 
-/// Entries below which one more shard is not worth its imbalance.
+/// With fewer entries, a further shard is not worth its imbalance.
 const ENTRIES_PER_SHARD: usize = 512;
 
 /// A shard of the core, with the rooms of this front.
@@ -53,11 +54,11 @@ pub(crate) struct Inner<K, V> {
     eviction: Eviction,
     pub(crate) maxsize: Option<usize>,
     pub(crate) backup: Option<Backup<K, V>>,
-    /// What is kept for the file, and whose turn it is to save or load.
+    /// The state of the cache beside its shards: the file, and the turn.
     pub(crate) tier: Tier,
-    /// Whether the log has a warning that saves drop entries of others.
+    /// Whether a warning about dropped entries of others was logged.
     pub(crate) has_warned_of_room: AtomicBool,
-    /// Hits under a shared lock; those that took a shard alone are counted there.
+    /// Hits under a shared lock; hits with an exclusive shard are counted there.
     hits: Tally,
 }
 
@@ -73,8 +74,7 @@ impl<K, V> fmt::Debug for Inner<K, V> {
     }
 }
 
-/// How many shards a cache gets unless it is told: a few per processor, but not so many that their
-/// parts get small.
+/// The default number of shards: a few per processor, but not so many that their parts get small.
 pub(crate) fn default_shards(maxsize: Option<usize>) -> usize {
     let wanted = parallelism() * 4;
     let sensible = maxsize.map_or(usize::MAX, |max| max / ENTRIES_PER_SHARD);
@@ -125,7 +125,7 @@ impl<K, V> Inner<K, V> {
         self.hasher.hash_one(key)
     }
 
-    /// The shard of a hash: by its upper half, for the lower one is the store's.
+    /// The shard of a hash: by its upper half, because the lower half belongs to the store.
     #[inline]
     pub(crate) fn shard(&self, hash: u64) -> &RwLock<Tiered<K, V, Arc<Room<V>>>> {
         let number = ((hash >> 32) * self.shards.len() as u64) >> 32;
@@ -152,7 +152,7 @@ impl<K, V> Inner<K, V> {
         }
     }
 
-    /// Reclaims what has expired, so that sizes count live entries only.
+    /// Reclaims expired entries, so that sizes count only live entries.
     pub(crate) fn reclaim(&self) {
         let now = self.now();
         for shard in &self.shards {
@@ -184,7 +184,7 @@ impl<K, V> Inner<K, V> {
         stats
     }
 
-    /// Counts up with everything that a save would show.
+    /// Counts up with every change that a save would show.
     pub(crate) fn changes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.read().shard.changes()).sum()
     }
@@ -197,8 +197,8 @@ impl<K, V> Inner<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
-    /// Serves a key from memory, and counts the hit. `Err`: it is not there; the snapshot that may
-    /// have it.
+    /// Serves a key from memory, and counts the hit. `Err`: the key is not in memory; the snapshot
+    /// that may have it.
     #[inline]
     pub(crate) fn hot(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, UnderShard> {
         if self.eviction == Eviction::Lru {
@@ -225,7 +225,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Err(tiered.under())
     }
 
-    /// The cache with its file, if it has one.
+    /// The cache with its file, if there is a file.
     pub(crate) fn file_host(&self) -> Option<FileHost<'_, K, V>> {
         match &self.backup {
             Some(Backup(Kind::Disk(disk, codec))) => Some(FileHost::new(self, disk, *codec)),
@@ -233,14 +233,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         }
     }
 
-    /// [`Inner::cold`] of a key that is neither loaded nor written. It is made only if a snapshot
-    /// is open.
+    /// [`Inner::cold`] for a key that is neither loaded nor written. The key is made only if a
+    /// snapshot is open.
     pub(crate) fn served_cold(&self, hash: u64, key: impl Lookup<K>, under: UnderShard) -> Option<V> {
         if under.opened.is_some() { self.cold(hash, &key.to_key(), under).ok() } else { None }
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from
-    /// now on. `Err`: it is not there; for a write of the key, or its load.
+    /// now on. `Err`: the key is not there; the probe for a write or a load of the key.
     pub(crate) fn cold(&self, hash: u64, key: &K, under: UnderShard) -> Result<V, Probed> {
         let epoch = under.epoch;
         if under.opened.is_none() {
@@ -285,11 +285,11 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let (Some(opened), Some(host)) = (opened, self.file_host()) else { return false };
         let asked = AskedKey { hash, key: &key.to_owned() };
         cold::contains(&host, &asked, &opened).unwrap_or(false)
-            // It may have become hot between the two looks.
+            // The key may have become hot between the two looks.
             || is_hot(&self.shard(hash).read())
     }
 
-    /// Asks the opened snapshot, if there is one, for what a write of this key has to know.
+    /// Asks the opened snapshot, if any, for the facts that a write of this key needs.
     pub(crate) fn probe(&self, hash: u64, key: &K) -> Probed {
         let epoch = {
             let tiered = self.shard(hash).read();
@@ -302,7 +302,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         probed.and_then(Result::ok).unwrap_or_else(|| epoch.answered(None))
     }
 
-    /// Locks the shard of a key for a write, and finds the key in it. `None`: another snapshot was
+    /// Locks the shard of a key for a write, and finds the key there. `None`: another snapshot was
     /// opened since the probe.
     pub(crate) fn write<R>(
         &self,
@@ -334,7 +334,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     pub(crate) fn delete(&self, key: &K) {
         let hash = self.hash(key);
         if let Some(host) = self.file_host() {
-            // Only the codec of this front could fail, and its errors are faults of one entry.
+            // Only the codec of this front could fail, and its errors are faults of a single entry.
             let deleted = cold::delete(&host, &AskedKey { hash, key });
             deleted.unwrap_or_else(|error| tracing::warn!("a key could not be deleted: {error}"));
             return;

@@ -1,8 +1,8 @@
 //! Loading a cache from its backup. One save or load at a time: the turn of the tier.
 //!
-//! `async-cache-tier` opens a file, whatever is in memory: its entries are cold, and read when they
-//! are asked for. A backend of the user's own returns all its entries at once: those whose keys are
-//! not in memory come in, older than every entry that is.
+//! `async-cache-tier` opens a file, with any content in memory: its entries are cold, and read on
+//! request. A user's own backend returns all its entries at once: those whose keys are not in
+//! memory come in, older than every entry in memory.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -17,26 +17,26 @@ use crate::error::BackupError;
 use crate::host::FileHost;
 use crate::inner::Inner;
 
-/// What was found when a cache loaded from its backup.
+/// The outcome of loading a cache from its backup.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Opening {
-    /// Entries that came back. Those of a snapshot are counted, not read.
+    /// Entries that came back. The entries of a snapshot are counted, not read.
     pub entries: u64,
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
     /// How long ago the snapshot was saved, by the wall clock. `None` for a backend of the user's
     /// own, or if there was nothing.
     pub age: Option<Duration>,
-    /// How long it took.
+    /// The duration of the loading.
     pub took: Duration,
-    /// Why nothing came back although there is something, if that is so. It was logged, too.
+    /// Why nothing came back although the backup is not empty. It was logged, too.
     pub warning: Option<BackupError>,
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
-    /// Loads from the backup: its entries that are not in memory come in, older than everything in
-    /// memory. Without a backup nothing happens.
+    /// Loads from the backup: its entries that are not in memory come in, older than every entry in
+    /// memory. Without a backup, nothing happens.
     pub(crate) fn load_backup(&self) -> Result<Opening, BackupError> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
         let started = self.clock.now();
@@ -64,7 +64,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let entries = backend.load();
         let entries = entries.map_err(|source| BackupError::Backend { action: "load", source })?;
         self.tier.loaded(entries.len(), self.maxsize);
-        // Expired entries take no room from those that come in.
+        // Expired entries take no room from the entries that come in.
         self.reclaim();
         let mut restored = 0;
         for SavedEntry { key, value, ttl } in entries.into_iter().rev() {

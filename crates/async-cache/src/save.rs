@@ -1,14 +1,14 @@
-//! Saving the cache to its backup, and what the log says of it.
+//! Saving the cache to its backup, and the log messages about it.
 //!
-//! `async-cache-tier` saves to a file. A backend of the user's own gets every entry that has not
-//! expired, copied in slices of a few dozen, each under a shared lock held for microseconds (longer
-//! only for large `Clone`s). Rules:
+//! `async-cache-tier` saves to a file. A user's own backend gets every entry that has not expired,
+//! copied in slices of a few dozen, each under a shared lock held for microseconds (longer only for
+//! large `Clone`s). Rules:
 //! 1. one save or load at a time: the turn of the [`Tier`](async_cache_tier::Tier);
-//! 2. `changes` is read when the turn is had. A change after that is for the next save, though this
-//!    one may write it, too;
-//! 3. a warning that entries of others are dropped for want of room comes once in the life of a
-//!    cache, and only if the backup had more entries than `maxsize`: caches of one `maxsize` drop
-//!    entries of each other in every save.
+//! 2. `changes` is read while the turn is held. A later change counts for the next save, even if
+//!    this save writes it too;
+//! 3. the warning about entries of others dropped for lack of room is logged once in the life of a
+//!    cache, and only if the backup had more entries than `maxsize`: caches with the same `maxsize`
+//!    drop entries of each other in every save.
 
 use std::fmt::Display;
 use std::hash::Hash;
@@ -31,14 +31,14 @@ pub struct Saved {
     /// The size of the file in bytes; 0 for a backend of the user's own.
     pub bytes: u64,
     /// Entries that should have been saved and were not: they could not be cloned or encoded, are
-    /// too large for the format, or another process may have deleted them and the file has
-    /// forgotten whether it has. A warning names the first entry of the former kinds, and the
-    /// number of the latter.
+    /// too large for the format, or another process may have deleted them and the file no longer
+    /// knows whether it did. A warning names the first entry of the former kinds, and the number of
+    /// the latter.
     pub left_out: u64,
-    /// Entries that other processes had saved and that this save dropped: there was no room for
-    /// them within [`maxsize`](crate::Builder::maxsize), or this process may have deleted them and
-    /// has deleted more than it remembers. A warning is logged the first time that the file had
-    /// more entries than `maxsize`.
+    /// Entries saved by other processes and dropped by this save: there was no room for them within
+    /// [`maxsize`](crate::Builder::maxsize), or this process may have deleted them and has deleted
+    /// more than it remembers. A warning is logged the first time that the file had more entries
+    /// than `maxsize`.
     pub dropped: u64,
     /// The new path of a file that stood at the path and was no readable cache of this program, or
     /// could not be opened when the cache was built.
@@ -46,7 +46,7 @@ pub struct Saved {
 }
 
 impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
-    /// Saves everything that has not expired. Without a backup nothing happens.
+    /// Saves every entry that has not expired. Without a backup, nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
         let Some(backup) = &self.backup else { return Ok(Saved::default()) };
         let turn = self.tier.turn();
@@ -54,8 +54,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         self.save_in(turn, backup, changes)
     }
 
-    /// [`Inner::save`], unless nothing has changed since the last save that succeeded; then, or
-    /// without a backup, `None`.
+    /// [`Inner::save`], unless nothing has changed since the last successful save; then, or without
+    /// a backup, `None`.
     pub(crate) fn save_if_changed(&self) -> Result<Option<Saved>, BackupError> {
         let Some(backup) = &self.backup else { return Ok(None) };
         let turn = self.tier.turn();
@@ -121,7 +121,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         Ok(Saved { entries, dropped, left_out, ..Saved::default() })
     }
 
-    /// Logs what there is to say of a save to a file.
+    /// Logs the warnings about a save to a file.
     fn report(&self, disk: &DiskBackend, saved: save::Saved) -> Saved {
         let place = disk.path().display();
         if let Some((name, why)) = &saved.left_out.first {

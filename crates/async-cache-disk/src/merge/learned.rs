@@ -1,12 +1,12 @@
-//! Facts that a process learned from its own earlier saves, and that each further save needs.
+//! Facts learned by a process from its own earlier saves, and needed by each further save.
 //!
 //! Rules:
-//! 1. an entry that a save refuses, because a later write or a delete of its key is known, is
+//! 1. an entry refused by a save, because a later write or a delete of its key is known, is
 //!    *superseded*. No later save of the process writes the entry, even if the later write has left
 //!    the file since. The entry is identified by the hash of its key and its own time of writing: a
 //!    later write of the key is not superseded;
-//! 2. only entries that the process still has are remembered: every save makes the list anew, from
-//!    the entries that it refuses;
+//! 2. only present entries of the process are remembered: every save makes the list anew, from its
+//!    refused entries;
 //! 3. a process applies its own deletes to its own entries when they happen. So a floor counts for
 //!    entries of the process only as far as deletes of *others* may be among the forgotten deletes;
 //! 4. which deletes of a file are those of others is known only for the file that the process wrote
@@ -26,17 +26,18 @@ use crate::random::random;
 use crate::snapshot::Snapshot;
 use crate::tombstones::{KeyKind, Tombstones};
 
-/// Facts that a process learned from its own earlier saves: one value per cache, given to
-/// [`Merge::join`](crate::Merge::join) and replaced by [`Merged::learned`](crate::Merged::learned).
+/// Facts learned by a process from its own earlier saves: a value per cache, given to
+/// [`Save::write`](crate::Save::write) in [`Known`](crate::Known), and replaced by
+/// [`Merged::learned`](crate::Merged::learned).
 #[derive(Clone, Default)]
 pub struct Learned {
-    /// The file that was opened or written last, if the process has all its entries.
+    /// The last opened or written file, if the process has all its entries.
     holds: Option<[u8; 16]>,
     wrote: Option<Wrote>,
     superseded: Arc<Superseded>,
 }
 
-/// The file that the process wrote last.
+/// The file written last by the process.
 #[derive(Debug, Clone, Copy)]
 struct Wrote {
     file_id: [u8; 16],
@@ -44,16 +45,16 @@ struct Wrote {
     others: Others,
 }
 
-/// The latest deletes that may be those of other processes; zero: there are none.
+/// The latest deletes by, possibly, other processes; zero: there are none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Others {
-    /// Among the deletes that the file has forgotten.
+    /// Among the forgotten deletes of the file.
     pub(super) forgotten: u64,
-    /// Among the deletes that the file lists.
+    /// Among the listed deletes of the file.
     pub(super) listed: u64,
 }
 
-/// Entries of the process that later writes or deletes have replaced.
+/// Entries of the process, replaced by later writes or deletes.
 #[derive(Clone, Default)]
 pub(super) struct Superseded {
     /// Of all saves of the process; none before the first.
@@ -68,12 +69,12 @@ impl Learned {
         self.holds = holds;
     }
 
-    /// The file that was opened or written last, if the process has all its entries.
+    /// The last opened or written file, if the process has all its entries.
     pub fn holds(&self) -> Option<[u8; 16]> {
         self.holds
     }
 
-    /// The deletes of others in a file that is about to be joined.
+    /// The deletes of others in a file about to be joined.
     pub(super) fn others(&self, theirs: &Snapshot, tombstones: &Tombstones) -> Others {
         let listed = tombstones.latest_delete();
         let is_ours = |wrote: &Wrote| wrote.file_id == theirs.file_id() && wrote.floor == tombstones.floor();

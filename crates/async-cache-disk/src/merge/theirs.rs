@@ -1,7 +1,7 @@
-//! The passes over the records of theirs: which of them win, and copying those.
+//! The passes over the records of theirs: finding and copying the winning entries.
 //!
-//! 1. [`Merge::copy_theirs`] goes through all records and decides which win. It counts how many there
-//!    is room for, and copies those in a second pass.
+//! 1. [`Merge::copy_theirs`] goes through all records and decides which win. It counts how many
+//!    there is room for, and copies those in a second pass.
 //! 2. [`Merge::fill`] copies the rest that has room after all, when all of ours are written.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::snapshot::{Record, Records, Step};
 use crate::tombstones::KeyKind;
 use crate::writer::Writer;
 
-/// The entries of theirs that win.
+/// The winning entries of theirs.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// A bit for each rank, in words by their number: a file may count ranks that it does not have.
@@ -34,7 +34,7 @@ impl Wanted {
 }
 
 impl Merge {
-    /// Copies the entries of theirs that win, as far as there is room and their values are allowed.
+    /// Copies the winning entries of theirs, as far as there is room and their values are allowed.
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -82,7 +82,7 @@ impl Merge {
         Ok(())
     }
 
-    /// How many entries of theirs there is no room for, of `count` that win.
+    /// The number of winning entries of theirs without room, of `count`.
     fn too_many(&mut self, count: usize, cold: Option<&Cold<'_>>) -> usize {
         let Some(maxsize) = self.maxsize else { return 0 };
         let hot = self.ours.iter().filter(|(hash, noted)| noted.is_written && !self.later.contains_key(hash));
@@ -133,8 +133,8 @@ impl Merge {
         Ok(())
     }
 
-    /// All of ours are written: copies as many of the entries that were passed over as there is room
-    /// for after all, and drops the others (rule 5).
+    /// All of ours are written: copies as many of the entries that were passed over as there is
+    /// room for after all, and drops the others (rule 5).
     ///
     /// # Errors
     /// Those of [`Writer::copy`].
@@ -167,9 +167,9 @@ impl Merge {
         Ok(())
     }
 
-    /// Records that an entry of theirs that won is not copied. If ours is older, the file must record
-    /// the key as overwritten (rule 6): by the next save the file has forgotten theirs. A process
-    /// that still has theirs in memory may save it.
+    /// Records that an entry of theirs that won is not copied. If ours is older, the file must
+    /// record the key as overwritten (rule 6): by the next save the file has forgotten theirs. A
+    /// process that still has theirs in memory may save it.
     fn leave_out(&mut self, key: &[u8], written_at: u64) {
         if self.later.contains_key(&self.hash(key)) {
             self.tombstones.hide(KeyKind::Canonical, key, written_at.saturating_sub(1));

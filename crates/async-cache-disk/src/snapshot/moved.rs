@@ -6,8 +6,8 @@
 //! open. So the cache continues with the new file
 //! ([`Writer::finish_and_open`](crate::Writer::finish_and_open)), and closes the old file. Rules:
 //! 1. ranks stay those of the file that was opened first, however often the entries move;
-//! 2. entries of the newer file that were not copied from the snapshot are not in it: no look-up
-//!    finds them, and no walk meets them. An entry that was not copied has no record any more;
+//! 2. entries of the newer file from other sources are not in the snapshot: no look-up
+//!    finds them, and no walk meets them. An uncopied entry has no record any more;
 //! 3. copying keeps the order, so both ranks ascend together. Memory: 12 bytes for each gap between
 //!    copied entries;
 //! 4. a key hidden by a dead bucket stays hidden: a delete that could not see the key took no rank,
@@ -25,20 +25,20 @@ use crate::format::address::KeyHasher;
 /// Consecutive entries in both files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    /// The rank of the first entry in the file where it is read.
+    /// The rank of the first entry in the present file.
     here: u32,
-    /// Its rank in the snapshot that was opened first.
+    /// Its rank in the snapshot opened first.
     old: u32,
     len: u32,
 }
 
-/// The ranks of entries that moved. Ascending.
+/// The ranks of moved entries. Ascending.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ranks {
     runs: Vec<Run>,
-    /// The number of ranks of the snapshot that was opened first.
+    /// The number of ranks of the snapshot opened first.
     count: u32,
-    /// The file from which they are copied.
+    /// The source of the copies.
     before: Option<Before>,
 }
 

@@ -1,4 +1,4 @@
-//! Opening a file: its header page is read and checked, and nothing else.
+//! Opening a file: reads and checks only its header page.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -14,14 +14,15 @@ use crate::trust::{Owners, Site, Trusted};
 use crate::vfs::{ReadFailure, VfsFile, read_exact_at};
 
 impl Snapshot {
-    /// Opens the snapshot at a place, if it is one that the settings want.
+    /// Opens the snapshot at a place, if the settings accept the snapshot.
     ///
     /// # Errors
     /// Those of [`CacheFile::open`](crate::CacheFile::open).
     pub(crate) fn open_at(site: &Site, settings: &Settings) -> Result<Option<Self>, DiskError> {
         let (path, secret) = (&*site.path, settings.secret.as_ref());
         let owners = match settings.owners {
-            // Without a tag of this secret the header is refused, and every other part as well.
+            // Without a tag made with this secret the header is refused, and so is every other
+            // part.
             Owners::Trusted if secret.is_some() => Owners::TrustedOrGroup,
             owners => owners,
         };
@@ -49,12 +50,12 @@ impl Snapshot {
     }
 }
 
-/// Where a file may end.
+/// The permitted ends of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
-    /// Behind all that its header names.
+    /// After all sections named in the header.
     BehindAll,
-    /// Anywhere behind its header: it may have been cut.
+    /// Anywhere after the header: the file may have been cut.
     Anywhere,
 }
 

@@ -16,15 +16,14 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// At the time `saved_at`, in nanoseconds since the Unix epoch. A save that merges takes
-    /// `saved_at` for the present: entries whose deadline is at or before it have expired.
+    /// At the time `saved_at`, in nanoseconds since the Unix epoch. A merging save takes `saved_at`
+    /// for the present: entries with a deadline up to `saved_at` have expired.
     pub fn new(saved_at: u64) -> Self {
         Self { saved_at, identity: None, buckets: None, keep_target: false, dictionary: None }
     }
 
-    /// Sets the file at the target aside, even a readable cache file: for a caller that could not
-    /// read the file when it opened it, and so does not know the content that it is about to
-    /// replace.
+    /// Sets the file at the target aside, even a readable cache file: for a caller whose open
+    /// failed, so that the replaced content is unknown.
     #[must_use]
     pub fn keep_target(mut self) -> Self {
         self.keep_target = true;
@@ -40,8 +39,7 @@ impl WriteOptions {
         self
     }
 
-    /// Sets file id and hash seed, which are random otherwise, so that tests can write the same
-    /// bytes again.
+    /// Sets file id and hash seed, which are random otherwise, for tests with reproducible bytes.
     #[cfg(any(test, feature = "fake"))]
     #[must_use]
     pub fn identity(mut self, file_id: [u8; 16], hash_seed: [u8; 16]) -> Self {
@@ -49,7 +47,7 @@ impl WriteOptions {
         self
     }
 
-    /// Begins with this many buckets, so that tests can make them overflow.
+    /// Begins with a fixed number of buckets, so tests can make them overflow.
     #[cfg(any(test, feature = "fake"))]
     #[must_use]
     pub fn buckets(mut self, buckets: u32) -> Self {

@@ -16,12 +16,12 @@ use crate::snapshot::Snapshot;
 use crate::trust::Site;
 use crate::vfs::{FileKind, Vfs, VfsFile, has_no_locks, not_a_file, parent_of, read_exact_at};
 
-/// A younger temporary file may belong to a save that has created it and not locked it yet.
+/// A younger temporary file may belong to a save that has created, but not yet locked the file.
 const LEFTOVER_AGE: Duration = Duration::from_secs(10);
 /// Where files cannot be locked, a temporary file that was not written to for this long belongs to
 /// no save.
 const UNLOCKED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// The most files that are set aside and are not cache files.
+/// The maximum number of files set aside that are not cache files.
 const MOST_ASIDE: u32 = 16;
 
 /// A file beside its target, locked, and removed when dropped unless it has replaced the target.
@@ -108,7 +108,7 @@ impl TempFile {
     }
 }
 
-/// A file that has replaced its target.
+/// A file in the place of its target.
 pub(super) struct Installed {
     pub(super) file: Option<Box<dyn VfsFile>>,
     /// The new path of the previous file, if it was set aside.
@@ -162,11 +162,11 @@ fn refuse_what_cannot_be_replaced(vfs: &dyn Vfs, target: &Path) -> Result<(), Di
 
 /// The state of the target.
 enum Standing {
-    /// Nothing, or a snapshot that this program could have read and need not keep.
+    /// No file, or a snapshot that this program could have read and need not keep.
     Replaceable,
     /// A readable snapshot that must be kept.
     Readable,
-    /// A file that this program does not read, and the reason.
+    /// A file unreadable for this program, and the reason.
     Unreadable(DiskError),
 }
 

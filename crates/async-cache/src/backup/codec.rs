@@ -1,12 +1,12 @@
 //! Keys and values as bytes: `MessagePack`, structs as maps with field names.
 //!
-//! Owns the encoding, as plain functions for one pair of types, so that the rest of the crate needs
-//! no serde bounds. A value that grows or loses an optional field still decodes; one that no longer
-//! fits the type is an error, and so a miss. A key or value that would be read as another one is
-//! not written ([`Distinct`]).
+//! Owns the encoding, as plain functions for a single pair of types, so that the rest of the crate
+//! needs no serde bounds. A value whose type gained or lost an optional field still decodes; a
+//! value that no longer fits the type is an error, and so a miss. A key or value that would be read
+//! back as another value is not written ([`Distinct`]).
 //!
-//! Rule: `Serialize` and `Deserialize` are the user's code, and a panic in it is an error of this
-//! one entry, as if it had returned `Err`. It stops neither the save nor the caller.
+//! Rule: `Serialize` and `Deserialize` are the user's code, and a panic in them is an error of a
+//! single entry, as if they had returned `Err`. It stops neither the save nor the caller.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,8 +71,7 @@ fn encode<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), BackendEr
     encoded
 }
 
-/// Values nested deeper than this do not decode: no file may overflow the stack of whoever reads
-/// it.
+/// Values nested deeper than this do not decode: no file may overflow the stack of its reader.
 const MAX_DEPTH: usize = 256;
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackendError> {
@@ -143,8 +142,8 @@ mod tests {
         assert_eq!((later.title.as_str(), later.language), ("t", None));
     }
 
-    /// A `Some` of what is written as nil was read as `None`: the entry came back as another one,
-    /// and nothing told.
+    /// A `Some` around a value written as nil was read as `None`: the entry silently came back as
+    /// another entry.
     #[test]
     fn a_some_of_nil_is_refused_at_every_depth() {
         #[derive(Serialize)]
@@ -186,8 +185,8 @@ mod tests {
         is_refused(&Flat { rest: BTreeMap::from([("a".to_owned(), Some(serde_json::Value::Null))]) });
     }
 
-    /// The refusal is for what is ambiguous only; and a stream of an unknown length takes another
-    /// way in the encoder.
+    /// Only ambiguous values are refused; a stream of unknown length takes another way in the
+    /// encoder.
     #[test]
     fn a_none_and_a_some_of_anything_else_come_back() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -216,7 +215,7 @@ mod tests {
         comes_back(&serde_json::json!({"a": null, "b": [null, 1], "c": {"d": null}}));
     }
 
-    /// What is refused is refused before the format sees it; everything else is written as without
+    /// A refused value is refused before the format sees it; everything else is written as without
     /// the check, or old files would miss.
     #[test]
     fn the_check_changes_no_byte() {

@@ -1,4 +1,4 @@
-//! The backend that keeps a cache in one file.
+//! The backend that keeps a cache in a file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use super::{Backup, CacheBackend, Kind, SavedEntry};
 use crate::clock::Clock;
 use crate::error::BackendError;
 
-/// Keeps a cache in one file, as a snapshot of all its entries.
+/// Keeps a cache in a file, as a snapshot of all its entries.
 ///
-/// - **Opening is instant**, whatever the number of entries: they are found through an index in the
-///   file, and decoded when they are first asked for.
+/// - **Opening is instant**, for any number of entries: they are found through an index in the
+///   file, and decoded at their first request.
 /// - **Saving is atomic**: a temporary file beside the target is written, synced and renamed over
-///   it. After a crash at any moment the file is the old or the new one, whole.
-/// - **The time to live goes on** while nobody runs: what had 10 seconds left when it was saved has
-///   6 left 4 seconds later.
-/// - **A file that is not ours, or damaged**, is an empty cache and a warning; the next save sets
-///   it aside as `<name>.aside`. Of cache files one such copy is kept, the latest; of other files
-///   none is overwritten. A damaged entry is a miss, and costs only itself.
+///   it. After a crash at any moment, the file is the old or the new file, whole.
+/// - **The time to live runs down** while no process runs: an entry with 10 seconds left at the
+///   save has 6 left 4 seconds later.
+/// - **A foreign or damaged file** is an empty cache and a warning; the next save sets the file
+///   aside as `<name>.aside`. For cache files a single copy is kept, the latest; other files are
+///   never overwritten. A damaged entry is a miss, and costs only itself.
 /// - Keys and values are `MessagePack` through serde, structs as maps with field names. Byte
 ///   strings are smallest and fastest as `serde_bytes::ByteBuf` or `bytes::Bytes`; serde writes a
 ///   `Vec<u8>` as a list of numbers.
@@ -34,45 +34,45 @@ use crate::error::BackendError;
 /// - Two keys must be equal if and only if serde writes them alike. Unequal keys that are written
 ///   alike (variants of an untagged enum) miss each other's entries; equal keys that are written
 ///   differently (such as strings whose `Eq` ignores case) are different entries in the file, and
-///   one of them may come back after the other was deleted.
-/// - A key or value that holds a `Some` of what is written as nil (`Some(None)`, `Some(())`,
+///   after a delete of one the other may come back.
+/// - A key or value with a `Some` around a value that is written as nil (`Some(None)`, `Some(())`,
 ///   `Some(Value::Null)`) is left out of a save, and counted in
-///   [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. An enum of your own
-///   in place of the outer `Option` is saved.
+///   [`Saved::left_out`](crate::Saved::left_out): it would be read as `None`. To save it, replace
+///   the outer `Option` by an enum of your own.
 /// - A `Serialize` that panics leaves out its entry; a `Deserialize` that panics is a miss, as if
 ///   it had returned `Err`.
 /// - A value nested deeper than 256 levels is written, but does not decode.
 ///
-/// - **A file that somebody else may have written** is refused, with a warning that says why, and
-///   set aside by the next save: one that another user owns or can write to (with a
-///   [`secret`](Self::secret) its group may), a symlink in a folder that everybody can write to,
-///   and with a secret everything that was not written with it.
+/// - **A file that another user may have written** is refused, with a warning that states the
+///   reason, and set aside by the next save: a file that another user owns or can write to (with a
+///   [`secret`](Self::secret), its group may), a symlink in a folder that everybody can write to,
+///   and with a secret every file that was not written with the secret.
 ///
 /// Parent folders are created; the file has mode 0600. A symlink at the path is followed, if only
 /// the program's own user and root can have put it there.
 ///
-/// Several processes of one host may name one path. A save takes a lock beside the file
-/// (`<name>.lock`) and merges: what another process has saved stays, for every key the later write
-/// wins, and what a process deleted stays gone unless somebody wrote it later. What others saved is
-/// seen when the file is opened again. Where the file system has no locks (some network and
-/// user-space ones) it saves without, and logs a warning, once. See also
+/// Several processes of the same host may use the same path. A save takes a lock beside the file
+/// (`<name>.lock`) and merges: entries saved by another process stay, for every key the later write
+/// wins, and deleted keys stay deleted unless they were written later. A process sees the saves of
+/// others when it opens the file again. On a file system without locks (some network and user-space
+/// file systems), a save works without a lock, and a single warning is logged. See also
 /// [`without_merging`](DiskBackend::without_merging).
 ///
-/// A cache uses it through [`Builder::backup`](crate::Builder::backup). The methods of
+/// A cache uses the backend through [`Builder::backup`](crate::Builder::backup). The methods of
 /// [`CacheBackend`] work without a cache, too, and read, replace or remove the whole file at once:
-/// `save` and `clear` take the lock, and merge nothing. What other processes have in memory comes
-/// back to the file with their next save.
+/// `save` and `clear` take the lock, and merge nothing. Entries in the memory of other processes
+/// come back to the file with their next save.
 #[derive(Clone)]
 pub struct DiskBackend {
     file: CacheFile,
     clock: Clock,
     merges: bool,
     lock_timeout: Duration,
-    /// Whether it was logged that the file system has no locks. Shared by clones.
+    /// Whether the lack of locks was logged. Shared by clones.
     has_warned_of_locks: Arc<AtomicBool>,
 }
 
-/// What the format has room for.
+/// The room in the format.
 const MAX_TAG_BYTES: usize = 255;
 
 impl fmt::Debug for DiskBackend {
@@ -95,19 +95,19 @@ impl DiskBackend {
     }
 
     /// Names the shape of the keys and values, in at most 255 bytes. A file of another version is
-    /// an empty cache, and the next save replaces it. Change it when old values must not be served
-    /// any more.
+    /// an empty cache, and the next save replaces it. Change the version when old values must not
+    /// be served any more.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.file = self.file.version(version);
         self
     }
 
-    /// Makes the file unforgeable: every part of it carries a tag that only those can make who know
-    /// the secret, and what has no such tag is not read. A file of another secret, or of none, is
-    /// an empty cache and a warning, and the next save sets it aside. Give every cache a secret (or
-    /// a [`version`](Self::version)) of its own, or their files can be exchanged. `docs/trust.md`
-    /// says what this protects against.
+    /// Makes the file unforgeable: every part carries a tag that cannot be made without the secret,
+    /// and a part without such a tag is not read. A file with another secret, or with none, is an
+    /// empty cache and a warning, and the next save sets it aside. Give every cache its own secret
+    /// (or [`version`](Self::version)), or their files can be exchanged. `docs/trust.md` lists the
+    /// attacks that a secret prevents.
     ///
     /// ```
     /// use async_cache::{AsyncCache, DiskBackend, Secret};
@@ -130,15 +130,15 @@ impl DiskBackend {
         self
     }
 
-    /// Compresses the values that a save writes. Values are still read one by one. Default:
-    /// [`Compression::OFF`]. Files are read however they are compressed.
+    /// Compresses the values written by a save. Values are still read separately. Default:
+    /// [`Compression::OFF`]. Files are read with any compression.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.file = self.file.compression(compression);
         self
     }
 
-    /// Keeps the file on another disk than the real one, such as the fake one of
+    /// Keeps the file on another disk than the real disk, such as the fake disk of
     /// `async-cache-disk`, which can crash and fill up.
     #[must_use]
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
@@ -146,14 +146,14 @@ impl DiskBackend {
         self
     }
 
-    /// Takes the wall clock from `clock` when it is used without a cache; a cache uses its own.
+    /// The wall clock for use without a cache; a cache uses its own clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Lets every save replace the file, whatever other processes have saved to it. Then no lock is
+    /// Lets every save replace the file, including the saves of other processes. Then no lock is
     /// taken.
     #[must_use]
     pub fn without_merging(mut self) -> Self {
@@ -161,8 +161,8 @@ impl DiskBackend {
         self
     }
 
-    /// How long a save or `clear` waits while another process saves to the same path; then it is an
-    /// error. Default: 10 seconds.
+    /// How long a save or `clear` waits while another process saves to the same path; then it
+    /// returns an error. Default: 10 seconds.
     #[must_use]
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_timeout = limit;
@@ -170,7 +170,7 @@ impl DiskBackend {
     }
 
     /// Adds a function's name to the version tag, behind a separator that no name has. The Python
-    /// front does the same. `Err`: the tag would be so many bytes too long.
+    /// front does the same. `Err`: the number of bytes by which the tag would be too long.
     pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
         let tag = format!("{}{OWNER}{function}", self.file.version_tag().unwrap_or_default());
         match tag.len().checked_sub(MAX_TAG_BYTES) {
@@ -206,7 +206,7 @@ impl DiskBackend {
         self.file.path()
     }
 
-    /// Logs what there is to say of the file of a save that has succeeded.
+    /// Logs the warnings about the file of a successful save.
     pub(crate) fn log_saved(&self, saved: &async_cache_disk::Saved) {
         let path = self.path().display();
         if let Some(aside) = &saved.set_aside {
@@ -244,7 +244,7 @@ where
             if ttl == Some(0) {
                 continue;
             }
-            // What does not decode is a miss for a cache, too.
+            // An entry that does not decode is a miss for a cache, too.
             let (Ok(key), Ok(value)) = ((codec.decode_key)(record.key), (codec.decode_value)(record.value))
             else {
                 continue;

@@ -1,21 +1,21 @@
-//! A serializer that refuses a value which would come back as another one.
+//! A serializer that refuses a value which would be read back as another value.
 //!
-//! `MessagePack` has one nil. serde writes `None` as nil, and `Some(x)` as `x`; so `Some(x)` is
-//! written as nil too when `x` is, as in `Some(None)`, `Some(())` and
+//! `MessagePack` has a single nil. serde writes `None` as nil, and `Some(x)` as `x`. So `Some(x)`
+//! is written as nil too when `x` is, as in `Some(None)`, `Some(())` and
 //! `Some(serde_json::Value::Null)`, and is read as `None`. Owns the refusal: [`Distinct`] passes
-//! everything on to the serializer of the format and remembers whether it stands directly inside of
-//! a `Some`. It has no state besides and buffers nothing, so what it writes is, byte for byte, what
-//! the format's serializer writes.
+//! everything on to the serializer of the format and remembers whether it is directly inside a
+//! `Some`. It has no further state and buffers nothing, so its output is, byte for byte, the output
+//! of the format's serializer.
 //!
 //! Rules:
-//! 1. A nil directly inside of a `Some` is an error. "Directly" passes through further `Some`s and
-//!    through newtype structs, which the format writes as what they hold.
-//! 2. Everything that a value is made of (elements, keys, fields, the content of a variant) is
-//!    checked in the same way, and begins outside of a `Some`.
-//! 3. A nil outside of a `Some` is written: a `None`, a `()`. The type that reads it tells which
-//!    one it was.
+//! 1. A nil directly inside a `Some` is an error. "Directly" passes through further `Some`s and
+//!    through newtype structs, which the format writes as their content.
+//! 2. Every part of a value (elements, keys, fields, the content of a variant) is checked in the
+//!    same way, and begins outside a `Some`.
+//! 3. A nil outside a `Some` is written: a `None`, a `()`. The type that reads it distinguishes
+//!    them.
 //!
-//! What the data model of serde does not show cannot be refused here: variants of an untagged enum
+//! Ambiguities outside the data model of serde cannot be refused here: variants of an untagged enum
 //! that are written alike, or a field whose `Serialize` and `Deserialize` disagree.
 
 use std::fmt::Display;
@@ -42,7 +42,7 @@ impl<S> Distinct<S> {
         Self { serializer, place: Place::Elsewhere }
     }
 
-    /// A compound is outside of a `Some`, whatever holds it. Rule 2.
+    /// Rule 2: a compound is outside a `Some`, in any container.
     fn compound<E>(serializer: Result<S, E>) -> Result<Self, E> {
         serializer.map(Self::new)
     }
@@ -149,7 +149,7 @@ impl<S: Serializer> Serializer for Distinct<S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        // Rule 1: it is written as what it holds.
+        // Rule 1: a newtype is written as its content.
         self.serializer.serialize_newtype_struct(name, &Part { value, place: self.place })
     }
 

@@ -1,0 +1,35 @@
+//! Counts of a cache that belong to no shard: cold entries that left, and saves.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_cache_core::stats::Stats;
+
+/// Counts of one cache that belong to no shard.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Cold entries that were damaged, or did not decode.
+    pub(crate) undecodable: AtomicU64,
+    /// Cold entries whose time has passed.
+    pub(crate) expirations: AtomicU64,
+    pub(crate) saves: AtomicU64,
+    pub(crate) save_errors: AtomicU64,
+    /// Entries of other processes that saves dropped.
+    pub(crate) dropped: AtomicU64,
+}
+
+impl Counts {
+    /// Adds the counts to those of the shards.
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        stats.undecodable += self.undecodable.load(Ordering::Relaxed);
+        stats.expirations += self.expirations.load(Ordering::Relaxed);
+        stats.saves += self.saves.load(Ordering::Relaxed);
+        stats.save_errors += self.save_errors.load(Ordering::Relaxed);
+        stats.dropped += self.dropped.load(Ordering::Relaxed);
+    }
+
+    /// Sets all counts to zero.
+    pub(crate) fn reset(&self) {
+        let all = [&self.undecodable, &self.expirations, &self.saves, &self.save_errors, &self.dropped];
+        all.into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+}
