@@ -28,7 +28,7 @@ use crate::opened::Opened;
 #[derive(Debug, Default)]
 pub struct Tier {
     turns: Mutex<Turns>,
-    /// A turn has ended.
+    /// Notified when a turn has ended.
     ended: Condvar,
     /// Whether deletes and lost writes are kept, for saves that merge. Set once.
     keeps_writes: AtomicBool,
@@ -95,8 +95,8 @@ impl Tier {
         (!was_taken).then(|| Turn(self))
     }
 
-    /// Ends the turn, for a forked child: the owner of the turn is a thread of the parent. Otherwise
-    /// dropping the [`Turn`] ends it.
+    /// Ends the turn in a forked child, where the owner of the turn is a thread of the parent.
+    /// Elsewhere, dropping the [`Turn`] ends it.
     pub fn end_turn(&self) {
         self.turns.lock().is_taken = false;
         self.ended.notify_one();
