@@ -1,5 +1,6 @@
-//! The stories of `crates/async-cache-tier/tests/scenarios.txt`, which the Python front runs too: the promises of a
-//! cache and its file are the same in both languages. The head of that file explains the words.
+//! The stories of `crates/async-cache-tier/tests/scenarios.txt`, which the Python front runs too:
+//! the promises of a cache and its file are the same in both languages. The head of that file
+//! explains the words.
 
 use std::collections::BTreeMap;
 use std::path::Path;
