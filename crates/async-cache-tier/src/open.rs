@@ -123,11 +123,15 @@ fn open_in_turn<H: Host>(
     tier.unread.store(false, Ordering::Relaxed);
     tier.loaded(entries, host.maxsize());
     turn.keep_clock(file);
-    adoption.settle(&late)?;
+    let settled = adoption.settle(&late);
+    noted.lost.extend(late.lost);
+    settled?;
     for why in &eager.undecodable {
         opened.report(host, &"an entry whose key is an object", why);
     }
-    opening.entries = eager.restored + opened.cold().live().saturating_sub(from_older.len());
+    let cold = opened.cold();
+    let older = (0..).zip(&from_older).filter(|(rank, _)| cold.contains(*rank)).count();
+    opening.entries = eager.restored + cold.live().saturating_sub(older);
     Ok(Some(opening))
 }
 
@@ -244,6 +248,9 @@ impl<H: Host> Adoption<'_, H> {
                 late.before.push(before);
             }
             late.deleted = before.map(|before| self.host.tier().opened(holds(&late), before));
+            if late.is_empty() && late.deleted.as_ref().is_none_or(Tombstones::is_empty) {
+                self.opened.settle(); // Step 6 has nothing to look up.
+            }
             late
         })
     }

@@ -219,9 +219,9 @@ impl<H: Host> Saving<'_, H> {
         }
         let (cold, maxsize, allows) = (&self.cold, host.maxsize(), host.allows());
         let noted = eager.noted();
+        let base = cold.as_ref().map(|(opened, _)| opened.snapshot());
         let mut output = blocking(host, move || {
             let contains = |rank| cold.as_ref().is_some_and(|(_, frozen)| frozen.contains(rank));
-            let base = cold.as_ref().map(|(opened, _)| opened.snapshot());
             let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
             joining.join(&Ours { maxsize, eager: noted, cold, allows: &allows })
         })?;
@@ -234,8 +234,8 @@ impl<H: Host> Saving<'_, H> {
     fn carry(&self, output: &mut Output) -> Result<Vec<Rank>, H::Error> {
         let Some((opened, frozen)) = &self.cold else { return Ok(Vec::new()) };
         let mut carried = Carried::default();
-        let (file, allows) = (self.file, self.host.allows());
-        blocking(self.host, || carried.copy(output, opened, frozen, file, allows))?;
+        let (file, allows, base) = (self.file, self.host.allows(), opened.snapshot());
+        blocking(self.host, || carried.copy(output, (opened, &base), frozen, file, allows))?;
         for (ranks, why) in carried.lost {
             ranks.for_each(|rank| opened.lose(self.host, rank, why));
         }
@@ -402,12 +402,12 @@ impl Carried {
     fn copy(
         &mut self,
         output: &mut Output,
-        opened: &Opened,
+        (opened, base): (&Opened, &Snapshot),
         frozen: &Frozen,
         file: FileClock,
         allows: fn(&[u8]) -> bool,
     ) -> Result<(), DiskError> {
-        let mut records = opened.snapshot().records();
+        let mut records = base.records();
         while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
             match step {
                 Step::Lost { rank } => self.lose(rank, DAMAGED),

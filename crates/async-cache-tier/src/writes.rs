@@ -82,7 +82,7 @@ pub(crate) enum NotedFor {
 /// Lost writes of all shards that were taken out, and entries that had expired by then. The caller
 /// drops them after the turn has ended.
 pub(crate) struct Noted<H: Host> {
-    lost: Vec<LostWrites<H::Key>>,
+    pub(crate) lost: Vec<LostWrites<H::Key>>,
     pub(crate) expired: Vec<Removed<H::Key, H::Value>>,
 }
 
