@@ -4,6 +4,7 @@
 //! save or load at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_cache_core::time::FileClock;
@@ -63,7 +64,13 @@ pub(crate) fn save<'py>(
     report(py, saved)
 }
 
+/// The turn to save or open. In Python, `_turn.Turn` lets one thread through at a time, so in a
+/// forked child a turn that was taken before the fork belongs to a thread of the parent.
 fn turn(cache: &Cache) -> PyResult<Turn<'_>> {
+    let process = std::process::id();
+    if cache.turn_taken_in.swap(process, Ordering::Relaxed) != process {
+        cache.tier.end_turn();
+    }
     let busy = || PyRuntimeError::new_err("another save or load of this very cache has not ended yet");
     cache.tier.try_turn().ok_or_else(busy)
 }

@@ -19,7 +19,7 @@ use async_cache_core::shard::{Cleared, Shard};
 use async_cache_core::time::{Now, Stamp};
 use async_cache_disk::{KeyKind, Tombstones};
 
-use crate::host::{FileKey, Host, Memory, Slice, Under};
+use crate::host::{FileKey, Host, Memory, Slice};
 use crate::opened::Opened;
 use crate::tier::Tier;
 
@@ -60,11 +60,11 @@ pub fn clear<M: Memory>(host: &M, counters: Counters) -> Vec<Emptied<M>> {
             }
             tier.known.lock().tombstones.record_clear(stamp.as_nanos());
         }
-        let empty = |tiered: &mut &mut Under<M>| match counters {
+        let emptied = shards.iter_mut().map(|tiered| match counters {
             Counters::Reset => tiered.clear(),
             Counters::Kept => tiered.remove_all(),
-        };
-        shards.iter_mut().map(empty).collect()
+        });
+        emptied.collect()
     });
     if counters == Counters::Reset {
         tier.reset();
@@ -82,7 +82,7 @@ pub(crate) enum NotedFor {
 /// Lost writes of all shards that were taken out, and entries that had expired by then. The caller
 /// drops them after the turn has ended.
 pub(crate) struct Noted<H: Host> {
-    lost: Vec<LostWrites<H::Key>>,
+    pub(crate) lost: Vec<LostWrites<H::Key>>,
     pub(crate) expired: Vec<Removed<H::Key, H::Value>>,
 }
 

@@ -77,15 +77,13 @@ impl Salvage {
         let Self { reader, scratch, .. } = self;
         let Some(key) = reader.key(loaded) else { return false };
         let by_index = reader.snapshot.locate_here(key, scratch);
-        match rank {
-            // A look-up need not reach it: its own bucket is valid, but an earlier bucket of its
-            // chain may not be.
-            Some(rank) => by_index.is_none_or(|found| found == rank),
-            None => {
-                let header = reader.snapshot.header();
-                header.records == header.entries && by_index.is_none()
-            }
+        if let Some(rank) = rank {
+            // A look-up need not reach the record: its own bucket is valid, but an earlier bucket
+            // of its chain may not be.
+            return by_index.is_none_or(|found| found == rank);
         }
+        let header = reader.snapshot.header();
+        header.records == header.entries && by_index.is_none()
     }
 }
 
