@@ -20,7 +20,8 @@ pub(crate) fn is_expired(entry: &Record<'_>, now: u64) -> bool {
 pub(crate) struct Lost {
     /// Damaged entries in the index.
     pub(crate) entries: u64,
-    /// Bytes of damaged records whose number is unknown: eager records, and all records in a repair.
+    /// Bytes of damaged records whose number is unknown: eager records, and in a repair all
+    /// records.
     pub(crate) bytes: u64,
 }
 

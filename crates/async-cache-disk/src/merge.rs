@@ -319,7 +319,7 @@ impl Merge {
     /// Records and counts an entry of ours that is not written because others may have deleted it.
     pub(crate) fn leave_out_unsure(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
         self.left_out += 1;
-        self.tombstones.record_overwrite_unbounded(kind, key, written_at.saturating_sub(1)); // Rule 6
+        self.tombstones.add_overwrite(kind, key, written_at.saturating_sub(1)); // Rule 6
     }
 
     /// Records that an entry of ours is not written, because it has expired or cannot be written.
@@ -334,7 +334,7 @@ impl Merge {
                 return false;
             }
         }
-        self.tombstones.record_overwrite_unbounded(kind, key, written_at.saturating_sub(1)); // Rule 6
+        self.tombstones.add_overwrite(kind, key, written_at.saturating_sub(1)); // Rule 6
         true
     }
 

@@ -204,12 +204,12 @@ impl Tombstones {
 
     /// Records a write of a key after `time` whose value is lost.
     pub fn record_overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
-        self.record_overwrite_unbounded(kind, key, time);
+        self.add_overwrite(kind, key, time);
         self.overwritten.forget_beyond(MOST);
     }
 
     /// The same, without forgetting another key.
-    pub(crate) fn record_overwrite_unbounded(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+    pub(crate) fn add_overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_ok() && time > self.deleted_at(kind, key) {
             self.overwritten.raise(kind, key, time);
         }

@@ -56,7 +56,7 @@ impl Merge {
             if record.deadline.is_some_and(|deadline| deadline <= now) {
                 if self.later.contains_key(&self.hash(record.key)) {
                     // Rules 2 and 6. A copy of the expired entry itself is as old as the entry.
-                    self.tombstones.record_overwrite_unbounded(KeyKind::Canonical, record.key, written_at);
+                    self.tombstones.add_overwrite(KeyKind::Canonical, record.key, written_at);
                 }
             } else if (ours.allows)(record.value) {
                 record.rank.into_iter().for_each(|rank| wanted.insert(rank));
@@ -172,7 +172,7 @@ impl Merge {
     /// process that still has theirs in memory may save it.
     fn leave_out(&mut self, key: &[u8], written_at: u64) {
         if self.later.contains_key(&self.hash(key)) {
-            self.tombstones.record_overwrite_unbounded(KeyKind::Canonical, key, written_at.saturating_sub(1));
+            self.tombstones.add_overwrite(KeyKind::Canonical, key, written_at.saturating_sub(1));
         }
     }
 
@@ -194,11 +194,7 @@ impl Merge {
                 // Rule 1
                 if ours > written_at && !is_written {
                     // Rule 6: neither entry is in the file from now on.
-                    self.tombstones.record_overwrite_unbounded(
-                        KeyKind::Canonical,
-                        key,
-                        ours.saturating_sub(1),
-                    );
+                    self.tombstones.add_overwrite(KeyKind::Canonical, key, ours.saturating_sub(1));
                 }
                 false
             }
