@@ -94,16 +94,15 @@ fn step<'l>(caches: &mut BTreeMap<&'l str, Cache>, path: &Path, words: &[&'l str
     None
 }
 
+/// One shard in strict order of use, as in Python: the order of several shards is not promised.
 fn build(path: &Path, options: &[&str]) -> Cache {
     let backend = DiskBackend::new(path);
-    match *options {
-        // Strict order of use, as in Python.
-        ["maxsize", size] => {
-            let builder = AsyncCache::builder().maxsize(size.parse().expect("a number")).shards(1);
-            builder.eviction(Eviction::Lru).backup(backend).build().unwrap()
-        }
-        ["replacing"] => AsyncCache::builder().backup(backend.without_merging()).build().unwrap(),
-        [] => AsyncCache::builder().backup(backend).build().unwrap(),
+    let builder = AsyncCache::builder().shards(1).eviction(Eviction::Lru);
+    let builder = match *options {
+        ["maxsize", size] => builder.maxsize(size.parse().expect("a number")).backup(backend),
+        ["replacing"] => builder.backup(backend.without_merging()),
+        [] => builder.backup(backend),
         _ => panic!("no such options: {options:?}"),
-    }
+    };
+    builder.build().unwrap()
 }
