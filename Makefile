@@ -88,7 +88,7 @@ test-interleavings: ## the concurrent front under the model checker
 
 lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs, arrows between crates, prose
 
-lint-rust: ## format, clippy, docs, arrows between crates, the version, that all tests are run, lists of modules, prose
+lint-rust: ## format, clippy, docs, arrows between crates, the version, that all tests are run, lengths of test files, lists of modules, prose
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet $(TESTED) --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{
-    CacheFile, Compression, EagerStep, SalvageStep, Scratch, Secret, Snapshot, Step, WriteOptions,
-};
+use async_cache_disk::{CacheFile, Compression, Item, Scratch, Secret, Snapshot, Source, WriteOptions};
 
 /// Reads all of a file that claims to have been written with the secret, or without one; then saves
 /// the intact parts.
@@ -23,13 +21,13 @@ pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
 
     let mut scratch = Scratch::new();
     let (mut records, mut read) = (snapshot.records(), 0u32);
-    while let Some(step) = records.next_step() {
-        if let Step::Record(record) = step {
+    while let Some(item) = records.next() {
+        if let Item::Entry(record) = item {
             read += 1;
             let found = snapshot.find(record.key, &mut scratch);
             if report.is_clean() {
                 let found = found.expect("nothing is wrong with the file");
-                assert_eq!((found.rank, found.value), (record.rank, record.value));
+                assert_eq!((Some(found.rank), found.value), (record.rank, record.value));
             }
         }
     }
@@ -64,14 +62,14 @@ pub fn read_all(bytes: &[u8], secret: Option<Secret>) {
 fn save_again(snapshot: &Snapshot, copy: &CacheFile, options: WriteOptions) {
     let mut writer = copy.write(options).expect("the disk is sound");
     let mut salvage = snapshot.salvage();
-    while let Some(step) = salvage.next_step() {
-        if let SalvageStep::Record(record) = step {
+    while let Some(item) = salvage.next() {
+        if let Item::Entry(record) = item {
             writer.copy(&record).expect("it was in a file before");
         }
     }
     let mut eager = snapshot.eager();
-    while let Some(step) = eager.next_step() {
-        if let EagerStep::Record(record) = step {
+    while let Some(item) = eager.next() {
+        if let Item::Entry(record) = item {
             writer.copy_eager(&record).expect("it was in a file before");
         }
     }

@@ -120,10 +120,10 @@ fn eager(shape: Shape, generation: u8, saved_at: u64) -> Vec<Entry> {
 fn tombstones(shape: Shape, saved_at: u64) -> Tombstones {
     let mut tombstones = Tombstones::default();
     if shape != Shape::Tiny {
-        tombstones.clear(saved_at - 1000);
-        tombstones.delete_unknown(saved_at - 2000);
-        tombstones.delete(KeyKind::Canonical, b"gone", saved_at - 10);
-        tombstones.delete(KeyKind::Eager, b"pickled and gone", saved_at - 20);
+        tombstones.record_clear(saved_at - 1000);
+        tombstones.record_unknown_delete(saved_at - 2000);
+        tombstones.record_delete(KeyKind::Canonical, b"gone", saved_at - 10);
+        tombstones.record_delete(KeyKind::Eager, b"pickled and gone", saved_at - 20);
     }
     tombstones
 }

@@ -10,9 +10,7 @@ use std::cell::LazyCell;
 use std::path::Path;
 
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{
-    CacheFile, EagerStep, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones, fuzzing,
-};
+use async_cache_disk::{CacheFile, Item, Scratch, Snapshot, Source, Times, Tombstones, fuzzing};
 use async_cache_fuzz::{Entry, Sample, Shape, sample, secret};
 
 const SHAPES: [Shape; 3] = [Shape::Plain, Shape::Compressed, Shape::WithDictionary];
@@ -109,10 +107,10 @@ fn check(snapshot: &Snapshot, genuine: &Sample) {
     };
     let mut scratch = Scratch::new();
     let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
-        if let Step::Record(record) = step {
+    while let Some(item) = records.next() {
+        if let Item::Entry(record) = item {
             let times = Times { deadline: record.deadline, written_at: record.written_at };
-            is_genuine(record.rank, record.key, record.value, times);
+            is_genuine(record.rank.expect("it has a rank"), record.key, record.value, times);
         }
     }
     for entry in &genuine.entries {
@@ -128,8 +126,8 @@ fn check(snapshot: &Snapshot, genuine: &Sample) {
         }
     }
     let mut salvage = snapshot.salvage();
-    while let Some(step) = salvage.next_step() {
-        if let SalvageStep::Record(record) = step {
+    while let Some(item) = salvage.next() {
+        if let Item::Entry(record) = item {
             let times = Times { deadline: record.deadline, written_at: record.written_at };
             let rank = genuine.entries.iter().position(|entry| entry.key == record.key);
             let rank = u32::try_from(rank.expect("a key that was never written")).expect("few");
@@ -137,8 +135,8 @@ fn check(snapshot: &Snapshot, genuine: &Sample) {
         }
     }
     let (mut eager, mut next) = (snapshot.eager(), genuine.eager.iter());
-    while let Some(step) = eager.next_step() {
-        if let EagerStep::Record(record) = step {
+    while let Some(item) = eager.next() {
+        if let Item::Entry(record) = item {
             let times = Times { deadline: record.deadline, written_at: record.written_at };
             let entry = Entry { key: record.key.to_vec(), value: record.value.to_vec(), times };
             assert_eq!(next.next(), Some(&entry), "a forgery is served");
@@ -151,6 +149,6 @@ fn check(snapshot: &Snapshot, genuine: &Sample) {
         }
     }
     let mut unknown = Tombstones::default();
-    unknown.delete_unknown(genuine.saved_at);
+    unknown.record_unknown_delete(genuine.saved_at);
     assert!([&genuine.tombstones, &unknown].contains(&&snapshot.tombstones()), "deletes are forged");
 }

@@ -12,10 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{
-    CacheFile, Cold, KeyKind, Known, Ours, Pushed, Scratch, Snapshot, Step, Times, Tombstones, WriteOptions,
-    fuzzing,
-};
+use async_cache_disk::{CacheFile, Cold, Item, KeyKind, Known, Ours, Pushed, Scratch, Snapshot, Source, Times, Tombstones, WriteOptions, fuzzing};
 
 /// The time of the save; a small number, so that times before and after the save are found easily.
 const NOW: u64 = 1 << 20;
@@ -68,7 +65,7 @@ fn run(bytes: &[u8]) -> Option<()> {
             memory.insert(key.clone(), (VALUE.to_vec(), times));
             our_entries.insert(key, (VALUE.to_vec(), times));
         } else {
-            tombstones.delete(KeyKind::Canonical, &key, time);
+            tombstones.record_delete(KeyKind::Canonical, &key, time);
         }
     }
 
@@ -83,8 +80,8 @@ fn run(bytes: &[u8]) -> Option<()> {
     let ours = Ours { maxsize: None, eager: None, cold, allows: &|_| true };
     let mut output = joining.join(&ours).expect("it was in a file before");
     let mut records = opened.records();
-    while let Some(step) = records.next_wanted(is_cold) {
-        if let Step::Record(record) = step {
+    while let Some(item) = records.next_wanted(is_cold) {
+        if let Item::Entry(record) = item {
             let _ = output.carry(&record).expect("it was in a file before");
         }
     }
@@ -112,8 +109,8 @@ fn run(bytes: &[u8]) -> Option<()> {
 fn entries(snapshot: &Snapshot) -> Entries {
     let mut entries = Entries::new();
     let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
-        if let Step::Record(record) = step {
+    while let Some(item) = records.next() {
+        if let Item::Entry(record) = item {
             let times = Times { deadline: record.deadline, written_at: record.written_at };
             entries.insert(record.key.to_vec(), (record.value.to_vec(), times));
         }

@@ -14,6 +14,7 @@ mod flights;
 
 use std::cell::RefMut;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use async_cache_core::address::{Candidate, Found};
 use async_cache_core::order::Eviction;
@@ -44,6 +45,8 @@ pub(crate) struct Cache {
     pub(crate) state: GilCell<State>,
     /// The data kept for the file, and the turn to save or load.
     pub(crate) tier: Tier,
+    /// The process in which the turn was taken last.
+    pub(crate) turn_taken_in: AtomicU32,
 }
 
 pub(crate) struct State {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{
-    DiskError, EagerRecord, EagerStep, Filling, Joining, KeyKind, Output, Snapshot, Tombstones,
+    DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source, Tombstones,
 };
 use async_cache_tier::eager::{EagerEntries, Restored};
 use pyo3::prelude::*;
@@ -91,7 +91,7 @@ impl<'py> EagerMerge<'py> {
         };
         let Some(theirs) = this.theirs.clone() else { return Ok(this) };
         let mut records = theirs.eager();
-        while let Some(EagerStep::Record(record)) = records.next_step() {
+        while let Some(Item::Entry(record)) = records.next() {
             slice.end_if_over(py)?;
             let written_at = record.written_at.unwrap_or(0);
             let is_pickled = codec::is_pickled(record.key) || codec::is_pickled(record.value);
@@ -181,7 +181,7 @@ impl<'py> EagerMerge<'py> {
         let mut slice = Slice::begin();
         for known in &self.records {
             slice.end_if_over(self.keys.py())?;
-            let Some(EagerStep::Record(record)) = records.next_step() else { break };
+            let Some(Item::Entry(record)) = records.next() else { break };
             passed += usize::from(known.is_wanted_and(Fit::Yes));
             let until = match known.fit {
                 // Any other copy of our entry is older than the expired entry too.
@@ -200,7 +200,7 @@ impl<'py> EagerMerge<'py> {
     fn copy(
         &self,
         part: Range<usize>,
-        mut copy: impl FnMut(&EagerRecord<'_>) -> Result<(), DiskError>,
+        mut copy: impl FnMut(&Record<'_>) -> Result<(), DiskError>,
     ) -> PyResult<()> {
         let Some(theirs) = &self.theirs else { return Ok(()) };
         let mut records = theirs.eager();
@@ -208,7 +208,7 @@ impl<'py> EagerMerge<'py> {
         let mut slice = Slice::begin();
         for known in &self.records {
             slice.end_if_over(self.keys.py())?;
-            let Some(EagerStep::Record(record)) = records.next_step() else { break };
+            let Some(Item::Entry(record)) = records.next() else { break };
             if !known.is_wanted_and(Fit::Yes) {
                 continue;
             }

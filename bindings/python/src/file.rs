@@ -4,10 +4,13 @@
 //! save or load at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_cache_core::time::FileClock;
-use async_cache_disk::{DiskErrorKind, KeyKind, LockedFile, Pushed, Step, Times, WriteOptions, Writer};
+use async_cache_disk::{
+    DiskErrorKind, Item, KeyKind, LockedFile, Pushed, Source, Times, WriteOptions, Writer,
+};
 use async_cache_tier::{Encoded, Refusal, Turn, clock, open as opening, save as saving};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -61,7 +64,13 @@ pub(crate) fn save<'py>(
     report(py, saved)
 }
 
+/// The turn to save or open. In Python, `_turn.Turn` lets one thread through at a time, so in a
+/// forked child a turn that was taken before the fork belongs to a thread of the parent.
 fn turn(cache: &Cache) -> PyResult<Turn<'_>> {
+    let process = std::process::id();
+    if cache.turn_taken_in.swap(process, Ordering::Relaxed) != process {
+        cache.tier.end_turn();
+    }
     let busy = || PyRuntimeError::new_err("another save or load of this very cache has not ended yet");
     cache.tier.try_turn().ok_or_else(busy)
 }
@@ -102,9 +111,9 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
     let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(file.file_now())).as_secs_f64();
     let mut slice = Slice::begin();
     let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
+    while let Some(item) = records.next() {
         slice.end_if_over(py)?;
-        let Step::Record(record) = step else { continue };
+        let Item::Entry(record) = item else { continue };
         if record.deadline.is_some_and(|deadline| deadline <= file.file_now()) {
             continue;
         }

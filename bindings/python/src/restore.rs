@@ -3,7 +3,7 @@
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::shard::Restored as InShard;
 use async_cache_core::time::{Deadline, FileClock, Stamp};
-use async_cache_disk::{EagerStep, Snapshot, Times, Tombstones};
+use async_cache_disk::{Item, Snapshot, Source, Times, Tombstones};
 use async_cache_tier::eager::Restored;
 use async_cache_tier::open::is_wanted;
 use pyo3::prelude::*;
@@ -91,7 +91,7 @@ pub(crate) fn each_eager(
     mut each: impl FnMut(&[u8], &[u8], Times) -> PyResult<()>,
 ) -> PyResult<()> {
     let mut records = snapshot.eager();
-    while let Some(EagerStep::Record(record)) = records.next_step() {
+    while let Some(Item::Entry(record)) = records.next() {
         if record.deadline.is_none_or(|deadline| deadline > file.file_now()) {
             let times = Times { deadline: record.deadline, written_at: record.written_at };
             each(record.key, record.value, times)?;

@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use async_cache_core::cold::ColdSet;
@@ -299,7 +300,7 @@ impl Cache {
     pub(crate) fn unlimited() -> Self {
         let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
         let state = GilCell::new(State::new(None, Ttl::Default, batches));
-        Self { seed: seed(), state, tier: Tier::default() }
+        Self { seed: seed(), state, tier: Tier::default(), turn_taken_in: AtomicU32::new(0) }
     }
 
     fn empty(&self, py: Python<'_>, counters: Counters) {

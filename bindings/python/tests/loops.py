@@ -124,6 +124,15 @@ class Load:
         self.calls[call].set_exception(error)
 
 
+def returns(value: Any) -> Callable[[], Awaitable[Any]]:
+    """A loader that returns the value."""
+
+    async def load() -> Any:
+        return value
+
+    return load
+
+
 def task(awaitable: Awaitable[T]) -> asyncio.Task[T]:
     """A task of the running loop."""
     coroutine: Coroutine[Any, Any, T] = _awaited(awaitable)

@@ -3,30 +3,16 @@
 
 use std::ops::ControlFlow;
 
-use async_cache_disk::{EagerStep, Snapshot, Step};
+use async_cache_disk::{Item, Loss, Record, Snapshot, Source};
 
 use crate::failure::Failure;
 use crate::host::Progress;
 use crate::human;
 use crate::progress::Bar;
 
-/// An entry that was read and verified.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry<'e> {
-    /// The place of the entry in the order of use; `None` for eager entries.
-    pub(crate) rank: Option<u32>,
-    /// Nanoseconds since the Unix epoch; `None`: never.
-    pub(crate) deadline: Option<u64>,
-    /// The time of writing, in the same unit, if the file has it.
-    pub(crate) written_at: Option<u64>,
-    pub(crate) key: &'e [u8],
-    pub(crate) value: &'e [u8],
-}
-
-impl Entry<'_> {
-    pub(crate) fn is_expired(&self, now: u64) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
-    }
+/// Whether the deadline of an entry has passed.
+pub(crate) fn is_expired(entry: &Record<'_>, now: u64) -> bool {
+    entry.deadline.is_some_and(|deadline| deadline <= now)
 }
 
 /// The data that could not be read.
@@ -34,8 +20,9 @@ impl Entry<'_> {
 pub(crate) struct Lost {
     /// Damaged entries in the index.
     pub(crate) entries: u64,
-    /// Bytes of damaged eager records; the number of their entries is unknown.
-    pub(crate) eager_bytes: u64,
+    /// Bytes of damaged records whose number is unknown: eager records, and in a repair all
+    /// records.
+    pub(crate) bytes: u64,
 }
 
 impl Lost {
@@ -43,8 +30,8 @@ impl Lost {
     pub(crate) fn sentence(self) -> Option<String> {
         let entries = (self.entries > 0)
             .then(|| human::things(self.entries, "entry is damaged", "entries are damaged"));
-        let eager = (self.eager_bytes > 0)
-            .then(|| format!("{} of eager records are damaged", human::bytes(self.eager_bytes)));
+        let eager =
+            (self.bytes > 0).then(|| format!("{} of eager records are damaged", human::bytes(self.bytes)));
         let parts: Vec<String> = entries.into_iter().chain(eager).collect();
         (!parts.is_empty()).then(|| format!("{}; `async-cache verify` says where", parts.join(", and ")))
     }
@@ -55,36 +42,44 @@ pub(crate) fn each(
     snapshot: &Snapshot,
     progress: Progress,
     doing: &'static str,
-    mut visit: impl FnMut(Entry<'_>) -> Result<ControlFlow<()>, Failure>,
+    mut visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<Lost, Failure> {
     let mut lost = Lost::default();
     let mut bar = Bar::new(progress, doing, snapshot.len().into());
-    let mut ranked = snapshot.records();
-    while let Some(step) = ranked.next_step() {
-        bar.step();
-        match step {
-            Step::Record(it) => {
-                let (rank, deadline, written_at) = (Some(it.rank), it.deadline, it.written_at);
-                let entry = Entry { rank, deadline, written_at, key: it.key, value: it.value };
-                if visit(entry)?.is_break() {
-                    return Ok(lost);
-                }
-            }
-            Step::Lost { .. } => lost.entries += 1 + u64::from(ranked.skip_lost()),
-        }
-    }
-    let mut eager = snapshot.eager();
-    while let Some(step) = eager.next_step() {
-        match step {
-            EagerStep::Record(it) => {
-                let (deadline, written_at) = (it.deadline, it.written_at);
-                let entry = Entry { rank: None, deadline, written_at, key: it.key, value: it.value };
-                if visit(entry)?.is_break() {
-                    return Ok(lost);
-                }
-            }
-            EagerStep::Lost { bytes } => lost.eager_bytes = bytes,
-        }
+    if walk(&mut snapshot.records(), &mut bar, &mut lost, &mut visit)?.is_continue() {
+        let _stopped = walk(&mut snapshot.eager(), &mut bar, &mut lost, &mut visit)?;
     }
     Ok(lost)
+}
+
+/// Visits all entries of a source, and counts its losses.
+pub(crate) fn each_of(
+    source: &mut impl Source,
+    bar: &mut Bar,
+    lost: &mut Lost,
+    mut visit: impl FnMut(Record<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    walk(source, bar, lost, |record| visit(record).map(ControlFlow::Continue)).map(drop)
+}
+
+/// [`each_of`], until the visitor stops.
+fn walk(
+    source: &mut impl Source,
+    bar: &mut Bar,
+    lost: &mut Lost,
+    mut visit: impl FnMut(Record<'_>) -> Result<ControlFlow<()>, Failure>,
+) -> Result<ControlFlow<()>, Failure> {
+    while let Some(item) = source.next() {
+        bar.step();
+        match item {
+            Item::Entry(record) => {
+                if visit(record)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Item::Lost(Loss::Entry { .. }) => lost.entries += 1 + u64::from(source.skip_lost()),
+            Item::Lost(Loss::Bytes { bytes, .. }) => lost.bytes += bytes,
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }

@@ -12,32 +12,29 @@
 //!   additional entry in a shard with nothing to evict; from then on every shard keeps to its
 //!   share.
 //!
-//! A save runs step by step between the operations, by the rules that the fronts follow: it copies
-//! the cold set, lists the hot entries of one shard after another and removes their origins from
-//! the copy, writes the ranks left in the copy, then redeems its tickets. If the cold set is gone
-//! from a shard by the time the shard is listed, the cache was cleared, and the copy is void.
-//! Checked results: no key twice; every key that was present all the time; no value that its key
-//! did not have while the save ran.
-//!
 //! How to replay and soak: see `replay/mod.rs`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_core::address::Address;
-use async_cache_core::cold::{ColdSet, Frozen, Rank};
-use async_cache_core::entry::{Fetched, Meta, NewEntry};
+use async_cache_core::cold::{ColdSet, Rank};
+use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
-use async_cache_core::listing::Ticket;
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Config, Restored, Shard};
-use async_cache_core::time::{Deadline, Now, Stamp, Time};
+use async_cache_core::time::{Deadline, Time};
 
 use crate::ledger::{Hashing, Key, Ledger, Token};
 use crate::replay::{Run, every_seed};
+
+mod model;
+mod saves;
+
+use saves::Save;
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -119,21 +116,6 @@ struct Pair {
     saves: u64,
 }
 
-/// A save in progress.
-struct Save {
-    copied: Option<(Arc<ColdSet>, Frozen)>,
-    /// The tickets of each listed shard.
-    tickets: Vec<Vec<Ticket>>,
-    /// Whether the copy has been written, after the last shard was listed.
-    is_cold_written: bool,
-    written: Vec<(u32, u64)>,
-    // The model.
-    /// The keys present without interruption since the beginning.
-    all_the_time: HashSet<u32>,
-    /// The values that a key had while the save ran.
-    values: HashSet<(u32, u64)>,
-}
-
 #[test]
 fn shards_over_a_cold_set_do_what_one_model_does() {
     let mut saves = 0;
@@ -148,44 +130,6 @@ fn shards_over_a_cold_set_do_what_one_model_does() {
         saves += pair.end();
     });
     assert!(saves > 0, "no save came to its end");
-}
-
-/// Ranks near the borders of words and chunks, where faults of a bit set are most likely.
-fn random_rank(dice: &mut fastrand::Rng) -> Rank {
-    let border = dice.choice([0, 64, 128, 32_768, 65_536, 98_304]).unwrap();
-    (border + dice.u32(..6)).saturating_sub(3)
-}
-
-#[test]
-fn a_cold_set_of_several_chunks_does_what_a_set_of_ranks_does() {
-    every_seed(200, |run| {
-        let records = random_rank(&mut run.dice);
-        let room = run.dice.bool().then(|| run.dice.usize(..2 * records as usize + 2));
-        run.set_up(&(records, room));
-        let cold = ColdSet::new(records, room);
-        let mut model: BTreeSet<Rank> = (0..records).rev().take(room.unwrap_or(usize::MAX)).collect();
-        for _ in 0..300 {
-            let rank = random_rank(&mut run.dice);
-            let operation = run.dice.u32(..8);
-            run.note((operation, rank));
-            match operation {
-                0..4 => assert_eq!(cold.take(rank), model.remove(&rank)),
-                4..7 => assert_eq!(cold.take_coldest(), model.pop_first()),
-                _ => {
-                    let mut copy = cold.freeze();
-                    copy.remove(rank);
-                    assert!(!copy.contains(rank));
-                    assert_eq!(copy.contains(rank + 1), model.contains(&(rank + 1)));
-                    assert_eq!(cold.contains(rank), model.contains(&rank), "a copy is a copy");
-                }
-            }
-            assert_eq!(cold.live(), model.len());
-            let rank = random_rank(&mut run.dice);
-            assert_eq!(cold.contains(rank), model.contains(&rank), "rank {rank}");
-        }
-        assert_eq!(cold.take_all(), model.len());
-        assert_eq!((cold.live(), cold.take_coldest()), (0, None));
-    });
 }
 
 /// The snapshot's value for a rank, as recorded in the model. Tokens count from 1 up.
@@ -457,271 +401,9 @@ impl Pair {
         }
     }
 
-    // The parts of an operation
-
-    /// The rank of a key in the open snapshot, whether cold or not.
-    fn rank(&self, name: u32) -> Option<Rank> {
-        (self.opened.is_some() && name < self.records).then_some(name)
-    }
-
-    /// The shard of a key, and where the key may be written.
-    fn address(&self, name: u32) -> (usize, Address) {
-        let hash = self.hashing.hash(name);
-        let shard = ((hash >> 32) as usize * self.shards.len()) >> 32;
-        let at = crate::addressing::at(&self.shards[shard], hash, self.rank(name), |key| key.name == name);
-        (shard, at)
-    }
-
-    fn now(&self) -> Now {
-        Now::without_wall(self.now)
-    }
-
-    fn position(&self, shard: usize, name: u32) -> Option<usize> {
-        self.hot[shard].iter().position(|resident| resident.name == name)
-    }
-
-    fn new_entry(&self, name: u32) -> NewEntry<Key, Token> {
-        let meta = Meta::written_at(Stamp::UNKNOWN, Deadline::NEVER);
-        NewEntry { key: Key::new(name, &self.ledger), value: Token::new(&self.ledger), meta }
-    }
-
-    fn counted(&self, shard: usize) -> Counted {
-        let stats = self.shards[shard].stats();
-        Counted { expirations: stats.expirations, evictions: stats.evictions }
-    }
-
-    fn fence(&mut self, name: u32) {
-        for flight in self.flights.iter_mut().filter(|flight| flight.name == name) {
-            flight.is_fenced = true;
-        }
-    }
-
-    fn leave_the_cold(&mut self, rank: Option<Rank>) {
-        if let Some(rank) = rank
-            && self.cold.remove(&rank)
-        {
-            self.gone.insert(rank);
-        }
-    }
-
-    fn is_full(&self, shard: usize) -> bool {
-        let Config { maxsize, share, .. } = self.configs[shard];
-        if self.opened.is_none() {
-            share.is_some_and(|share| self.hot[shard].len() >= share)
-        } else {
-            maxsize.is_some_and(|max| self.cold.len() + self.hot.iter().map(Vec::len).sum::<usize>() >= max)
-        }
-    }
-
-    /// A set or a load writes a value under a key.
-    fn put(&mut self, shard: usize, new: Resident, removed: Removed<Key, Token>, counted: &Counted) {
-        self.leave_the_cold(self.rank(new.name));
-        let is_refused = new.deadline.has_passed(self.now);
-        match self.position(shard, new.name) {
-            Some(at) => {
-                let old = self.hot[shard].remove(at);
-                if is_refused {
-                    self.make_room(shard, removed, &[old.value, new.value], counted, false);
-                } else {
-                    // The entry keeps its place while others are reclaimed.
-                    self.make_room(shard, removed, &[old.value], counted, false);
-                    self.hot[shard].push(new);
-                }
-            }
-            None if is_refused || self.configs[shard].maxsize == Some(0) => {
-                self.make_room(shard, removed, &[new.value], counted, false);
-            }
-            None => {
-                self.make_room(shard, removed, &[], counted, true);
-                self.hot[shard].push(new);
-            }
-        }
-    }
-
-    /// Checks the entries that left a shard, and removes them from the model: the operation's `own`
-    /// values, then expired entries, then, if a key was inserted, victims: the coldest of the cold
-    /// entries if there are any, then the shard's own.
-    fn make_room(
-        &mut self,
-        shard: usize,
-        removed: Removed<Key, Token>,
-        own: &[u64],
-        before: &Counted,
-        comes_in: bool,
-    ) {
-        let after = self.counted(shard);
-        let reclaimed = usize::try_from(after.expirations - before.expirations).unwrap();
-        let left = removed.into_entries().map(|left| (left.key.unwrap().name, left.value.number));
-        let left: Vec<_> = left.collect();
-        let (owned, others): (Vec<_>, Vec<_>) = left.iter().partition(|(_, value)| own.contains(value));
-        assert_eq!(owned.iter().map(|(_, value)| *value).collect::<Vec<_>>(), own);
-
-        let (expired, victims) = others.split_at(reclaimed);
-        for &(name, value) in expired {
-            let at = self.position(shard, name).expect("what is reclaimed was there");
-            let resident = self.hot[shard].remove(at);
-            assert_eq!(resident.value, value);
-            assert!(resident.deadline.has_passed(self.now), "reclaimed before its time");
-        }
-        let (mut victims, mut evictions) = (victims.iter(), 0);
-        while comes_in && self.is_full(shard) {
-            if let Some(rank) = self.cold.pop_first() {
-                self.gone.insert(rank);
-            } else if self.hot[shard].is_empty() {
-                break;
-            } else {
-                self.forget_victim(shard, *victims.next().expect("a victim"));
-            }
-            evictions += 1;
-        }
-        assert_eq!(victims.next(), None, "more left than had to");
-        assert_eq!(after.evictions - before.evictions, evictions);
-    }
-
-    fn forget_victim(&mut self, shard: usize, (name, value): (u32, u64)) {
-        let at = self.position(shard, name).expect("a victim of this shard");
-        if self.configs[shard].eviction == Eviction::Lru {
-            assert_eq!(at, 0, "the victim is not the least recently used");
-        }
-        assert_eq!(self.hot[shard].remove(at).value, value);
-    }
-
-    // A save
-
-    fn step_of_a_save(&mut self, dice: &mut fastrand::Rng) {
-        let Some(mut save) = self.save.take() else {
-            let copied = self.opened.as_ref().map(|opened| (Arc::clone(opened), opened.freeze()));
-            let all_the_time = self.present().map(|(name, _)| name).collect();
-            self.save = Some(Save {
-                copied,
-                tickets: Vec::new(),
-                is_cold_written: false,
-                written: Vec::new(),
-                all_the_time,
-                values: HashSet::new(),
-            });
-            return;
-        };
-        if save.tickets.len() < self.shards.len() {
-            save.list(&self.shards[save.tickets.len()]);
-        } else if !save.is_cold_written {
-            save.write_cold(self.records);
-        } else if save.tickets.iter().any(|tickets| !tickets.is_empty()) {
-            let shard = dice.usize(..self.shards.len());
-            save.write_slice(shard, &self.shards[shard], 1 + dice.usize(..4));
-        } else {
-            save.check();
-            self.saves += 1;
-            return;
-        }
-        self.save = Some(save);
-    }
-
-    /// The present keys with their values, including expired ones.
-    fn present(&self) -> impl Iterator<Item = (u32, u64)> {
-        let hot = self.hot.iter().flatten().map(|resident| (resident.name, resident.value));
-        hot.chain(self.cold.iter().map(|&rank| (rank, value_in_file(rank))))
-    }
-
-    // Properties after every operation
-
-    fn check(&mut self) {
-        for (shard, cache) in self.shards.iter().enumerate() {
-            cache.validate();
-            self.check_hot(shard, cache);
-        }
-        let hot: usize = self.hot.iter().map(Vec::len).sum();
-        assert_eq!(self.ledger.alive(), 2 * hot + self.flights.len(), "keys and values alive");
-        if let Some(max) = self.configs[0].maxsize
-            && !self.cold.is_empty()
-        {
-            assert!(hot + self.cold.len() <= max, "{hot} hot and {} cold of {max}", self.cold.len());
-        }
-        if let Some(opened) = &self.opened {
-            assert_eq!((opened.live(), opened.hot()), (self.cold.len(), hot), "cold and hot entries");
-            for rank in 0..self.records + 2 {
-                assert_eq!(opened.contains(rank), self.cold.contains(&rank), "rank {rank}");
-            }
-        }
-        assert!(self.gone.is_disjoint(&self.cold), "a rank came back");
-        if let Some(mut save) = self.save.take() {
-            let present: HashMap<u32, u64> = self.present().collect();
-            save.all_the_time.retain(|name| present.contains_key(name));
-            save.values.extend(present);
-            self.save = Some(save);
-        }
-    }
-
-    fn check_hot(&self, shard: usize, cache: &Shard<Key, Token, ()>) {
-        let read = |ticket| {
-            let entry = cache.store().redeem(ticket).expect("a ticket of now");
-            assert!(entry.meta.origin.is_none_or(|rank| rank == entry.key.name), "the rank of another key");
-            assert!(!cache.is_cold(entry.key.name), "key {} is hot and cold", entry.key.name);
-            (entry.key.name, entry.value.number, entry.meta.deadline)
-        };
-        let mut order: Vec<_> = cache.coldest_first().into_iter().map(read).collect();
-        let hot = self.hot[shard].iter();
-        let mut expected: Vec<_> = hot.map(|hot| (hot.name, hot.value, hot.deadline)).collect();
-        if self.configs[shard].eviction == Eviction::Adaptive {
-            order.sort_unstable();
-            expected.sort_unstable();
-        }
-        assert_eq!(order, expected, "the hot entries of shard {shard}");
-    }
-
     fn end(self) -> u64 {
         drop(self.shards);
         assert_eq!(self.ledger.alive(), 0, "something outlives the cache");
         self.saves
-    }
-}
-
-impl Save {
-    /// Lists the hot entries of the next shard; removes from the copy the ranks that have become
-    /// hot.
-    fn list(&mut self, shard: &Shard<Key, Token, ()>) {
-        let tickets = shard.coldest_first();
-        if let Some((set, _)) = &self.copied
-            && !shard.cold().is_some_and(|cold| Arc::ptr_eq(cold, set))
-        {
-            self.copied = None;
-        }
-        if let Some((_, copy)) = &mut self.copied {
-            let entries = tickets.iter().filter_map(|&ticket| shard.store().redeem(ticket));
-            entries.filter_map(|entry| entry.meta.origin).for_each(|rank| copy.remove(rank));
-        }
-        self.tickets.push(tickets);
-    }
-
-    fn write_cold(&mut self, records: u32) {
-        if let Some((_, copy)) = &self.copied {
-            let cold = (0..records + 2).filter(|&rank| copy.contains(rank));
-            self.written.extend(cold.map(|rank| (rank, value_in_file(rank))));
-        }
-        self.is_cold_written = true;
-    }
-
-    fn write_slice(&mut self, nth: usize, shard: &Shard<Key, Token, ()>, len: usize) {
-        let len = len.min(self.tickets[nth].len());
-        let slice = self.tickets[nth].drain(..len);
-        let entries = slice.filter_map(|ticket| shard.store().redeem(ticket));
-        self.written.extend(entries.map(|entry| (entry.key.name, entry.value.number)));
-    }
-
-    fn check(mut self) {
-        let mut names: Vec<u32> = self.written.iter().map(|(name, _)| *name).collect();
-        names.sort_unstable();
-        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "a key was saved twice: {names:?}");
-        for name in names {
-            self.all_the_time.remove(&name);
-        }
-        assert!(
-            self.all_the_time.is_empty(),
-            "not saved, though there all the time: {:?}",
-            self.all_the_time
-        );
-        for written in self.written {
-            assert!(self.values.contains(&written), "{written:?} was not there while the save ran");
-        }
     }
 }

@@ -8,6 +8,7 @@ mod agent_loops;
 mod batch_model;
 mod changes;
 mod cold_model;
+mod cold_set;
 mod expiry;
 mod fencing;
 mod flight_model;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_cache_disk::{CacheFile, RealDisk, Scratch, Step, WriteOptions};
+use async_cache_disk::{CacheFile, Item, RealDisk, Scratch, Source, WriteOptions};
 
 const FINDS: u32 = 100_000;
 
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let read = timed("read all", || {
         let (mut records, mut read) = (snapshot.records(), 0u32);
-        while let Some(Step::Record(_)) = records.next_step() {
+        while let Some(Item::Entry(_)) = records.next() {
             read += 1;
         }
         read
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     timed("copy all, unsynced", || -> Result<(), Box<dyn Error>> {
         let mut writer = file.write(WriteOptions::new(0))?;
         let mut records = snapshot.records();
-        while let Some(Step::Record(record)) = records.next_step() {
+        while let Some(Item::Entry(record)) = records.next() {
             writer.copy(&record)?;
         }
         Ok(())

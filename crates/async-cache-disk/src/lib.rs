@@ -103,8 +103,8 @@ pub use names::temporary_beside;
 pub use save::{Filling, Finished, Joining, Output, Pushed, Save};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
-    Damage, Deadlines, Due, EagerRecord, EagerRecords, EagerStep, Found, Layout, Place, Record, Records,
-    Salvage, SalvageStep, Scratch, Snapshot, Step,
+    Damage, Deadlines, Due, EagerRecords, Found, Item, Layout, Loss, Place, Record, Records, Salvage,
+    Scratch, Snapshot, Source,
 };
 pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report};

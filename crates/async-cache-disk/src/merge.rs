@@ -37,7 +37,7 @@ use std::io;
 use std::path::Path;
 
 use crate::error::DiskError;
-use crate::snapshot::{EagerRecord, Scratch, Snapshot};
+use crate::snapshot::{Record, Scratch, Snapshot};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::writer::{RecordNumber, Saved, Writer};
 
@@ -80,7 +80,7 @@ impl fmt::Debug for Ours<'_> {
 pub struct Cold<'c> {
     /// Their snapshot.
     pub snapshot: &'c Snapshot,
-    /// Whether the entry of a rank is one of them.
+    /// Whether the entry of a rank is cold.
     pub contains: &'c dyn Fn(u32) -> bool,
 }
 
@@ -106,7 +106,7 @@ pub struct Merged {
     /// How many entries of this process were not written because others may have deleted them: the
     /// file has forgotten which entries those were.
     pub left_out: u64,
-    /// How many entries theirs had, live or expired; eager ones are not counted.
+    /// How many entries theirs had, live or expired, without eager entries.
     pub found: u64,
     /// For the next save: [`Known::learned`].
     pub learned: Learned,
@@ -119,21 +119,21 @@ pub(crate) struct Merge {
     theirs: Option<Snapshot>,
     /// The present, by the file's clock.
     now: u64,
-    /// The deletes that theirs knows.
+    /// The deletes known to theirs.
     their_tombstones: Tombstones,
     our_tombstones: Tombstones,
     /// Of both.
     tombstones: Tombstones,
     is_needed: bool,
     learned: Learned,
-    /// The deletes of others that theirs may have seen.
+    /// The deletes of further processes, as far as theirs may have seen them.
     others: Others,
     /// Entries of ours that are superseded now.
     superseded: Superseded,
     /// Our entries in memory.
     ours: HashMap<u128, Noted>,
-    /// Keys of which both sides have an entry and theirs is later: the time of that entry, and its
-    /// record, if it was copied.
+    /// Keys of which both sides have an entry and theirs is later: the time of their entry, and its
+    /// record, if the entry was copied.
     later: HashMap<u128, (u64, Option<RecordNumber>)>,
     /// Keys that were in `later` until ours was written anew during the save.
     overtaken: HashSet<u128>,
@@ -141,8 +141,7 @@ pub(crate) struct Merge {
     maxsize: Option<usize>,
     /// How many eager entries this process has, if eager entries count for `maxsize`.
     eager: Option<usize>,
-    /// How many eager entries of theirs there is room for, as far as that is known before ours are
-    /// written.
+    /// How many eager entries of theirs there is room for, as estimated before ours are written.
     room_for_eager: usize,
     copied: u64,
     refused: u64,
@@ -160,9 +159,9 @@ struct Noted {
     is_written: bool,
 }
 
-/// The fate of an entry of ours, apart from later entries of theirs.
+/// The decision on an entry of ours, apart from later entries of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Decision {
     Written,
     /// Deleted, or a later write of its key is known.
     Superseded,
@@ -235,23 +234,23 @@ impl Merge {
 
     /// Records that an entry is in memory; `written_at` is zero if the time is not known.
     pub(crate) fn note(&mut self, key: &[u8], written_at: u64) {
-        let is_written = self.fate(key, written_at) == Fate::Written;
+        let is_written = self.decide(key, written_at) == Decision::Written;
         let hash = self.hash(key);
         self.ours.insert(hash, Noted { written_at, is_written });
     }
 
-    /// The fate of an entry of ours, if theirs is not later.
-    fn fate(&mut self, key: &[u8], written_at: u64) -> Fate {
+    /// The decision on an entry of ours, if theirs is not later.
+    fn decide(&mut self, key: &[u8], written_at: u64) -> Decision {
         let hash = self.hash(key);
         if self.tombstones.covers(KeyKind::Canonical, key, written_at)
             || self.learned.superseded().contains(hash, written_at) // Rule 4
             || self.superseded.contains(hash, written_at)
         {
-            Fate::Superseded
+            Decision::Superseded
         } else if self.may_have_been_deleted(written_at) && !self.is_in_theirs(key) {
-            Fate::Unsure // Rule 3
+            Decision::Unsure // Rule 3
         } else {
-            Fate::Written
+            Decision::Written
         }
     }
 
@@ -259,17 +258,17 @@ impl Merge {
         self.theirs.as_ref().is_some_and(|theirs| theirs.locate(key, &mut self.scratch).is_some())
     }
 
-    /// Whether an entry of ours is to be written; `written_at` is zero if the time is not known. If
-    /// an older one of theirs was copied, it is taken back.
+    /// Whether an entry of ours is to be written; `written_at` is zero if the time is not known. An
+    /// older, copied entry of theirs is taken back.
     pub(crate) fn admits(&mut self, writer: &mut Writer, key: &[u8], written_at: u64) -> bool {
         let hash = self.hash(key);
-        match self.fate(key, written_at) {
-            Fate::Written => {}
-            Fate::Superseded => {
+        match self.decide(key, written_at) {
+            Decision::Written => {}
+            Decision::Superseded => {
                 self.superseded.insert(hash, written_at); // Rule 4
                 return false;
             }
-            Fate::Unsure => {
+            Decision::Unsure => {
                 self.leave_out_unsure(KeyKind::Canonical, key, written_at);
                 return false;
             }
@@ -292,8 +291,8 @@ impl Merge {
         }
     }
 
-    /// Whether this process may have deleted an entry of theirs that it does not have. If so, the
-    /// entry is counted.
+    /// Whether this process may have deleted an entry of theirs, which it lacks. If so, the entry
+    /// is counted.
     pub(crate) fn may_have_deleted(&mut self, written_at: u64) -> bool {
         let may_have = self.our_tombstones.may_cover(written_at); // Rule 3
         self.unsure += u64::from(may_have);
@@ -320,7 +319,7 @@ impl Merge {
     /// Records and counts an entry of ours that is not written because others may have deleted it.
     pub(crate) fn leave_out_unsure(&mut self, kind: KeyKind, key: &[u8], written_at: u64) {
         self.left_out += 1;
-        self.tombstones.hide(kind, key, written_at.saturating_sub(1)); // Rule 6
+        self.tombstones.add_overwrite(kind, key, written_at.saturating_sub(1)); // Rule 6
     }
 
     /// Records that an entry of ours is not written, because it has expired or cannot be written.
@@ -330,12 +329,12 @@ impl Merge {
         if kind == KeyKind::Canonical {
             let hash = self.hash(key);
             let is_later = self.later.get(&hash).is_some_and(|(theirs, _)| *theirs >= written_at);
-            if is_later || self.fate(key, written_at) == Fate::Superseded {
+            if is_later || self.decide(key, written_at) == Decision::Superseded {
                 self.superseded.insert(hash, written_at);
                 return false;
             }
         }
-        self.tombstones.hide(kind, key, written_at.saturating_sub(1)); // Rule 6
+        self.tombstones.add_overwrite(kind, key, written_at.saturating_sub(1)); // Rule 6
         true
     }
 
@@ -356,11 +355,7 @@ impl Merge {
     }
 
     /// Copies an eager record of theirs that is not in memory.
-    pub(crate) fn copy_eager(
-        &mut self,
-        writer: &mut Writer,
-        record: &EagerRecord<'_>,
-    ) -> Result<(), DiskError> {
+    pub(crate) fn copy_eager(&mut self, writer: &mut Writer, record: &Record<'_>) -> Result<(), DiskError> {
         writer.copy_eager(record)?;
         self.copied += 1;
         Ok(())
@@ -382,7 +377,7 @@ impl Merge {
         self.tombstones.forget_beyond();
         self.tombstones.forget_old(self.now);
         let floor = self.tombstones.floor();
-        // The deletes of theirs that are forgotten now, and that may be those of others.
+        // The deletes of theirs that are forgotten now, possibly deletes by further processes.
         let forgotten = self.their_tombstones.latest_delete_until(floor.min(self.others.listed));
         self.others.forgotten = self.others.forgotten.max(forgotten);
         writer.set_tombstones(std::mem::take(&mut self.tombstones));

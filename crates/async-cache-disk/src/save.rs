@@ -31,7 +31,7 @@ use crate::format::record::Times;
 use crate::locked::LockedFile;
 use crate::merge::{Known, Merge, Merged, Ours};
 use crate::settings::Settings;
-use crate::snapshot::{EagerRecord, Record, Snapshot};
+use crate::snapshot::{Record, Snapshot};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::trust::Site;
 use crate::writer::{Saved, WriteOptions, Writer};
@@ -137,7 +137,7 @@ impl Parts {
         merge.is_none_or(|merge| merge.leave_out_ours(kind, key, written_at))
     }
 
-    fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         match &mut self.merge {
             Some(merge) => merge.copy_eager(&mut self.writer, record),
             None => self.writer.copy_eager(record),
@@ -212,8 +212,8 @@ pub enum Pushed {
     /// The entry is left out: a later write or a delete of its key is known, or another process may
     /// have deleted the entry. [`Merged::left_out`] counts the latter.
     Superseded,
-    /// The entry is left out: it is too large for the format. Older copies of it in other processes
-    /// will be left out as well.
+    /// The entry is left out, because its size is beyond the format. Older copies in further
+    /// processes will be left out as well.
     TooLarge(DiskError),
 }
 
@@ -276,7 +276,7 @@ impl Output {
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
-    pub fn pass_on_eager(&mut self, record: &EagerRecord<'_>) -> Result<Pushed, DiskError> {
+    pub fn pass_on_eager(&mut self, record: &Record<'_>) -> Result<Pushed, DiskError> {
         if self.is_deleted(KeyKind::Eager, record.key, record.written_at.unwrap_or(0)) {
             return Ok(Pushed::Superseded);
         }
@@ -302,7 +302,7 @@ impl Output {
         self.0.merge.as_mut().is_some_and(|merge| merge.may_have_deleted(written_at))
     }
 
-    /// Whether others may have deleted an entry of this process that is not in their file.
+    /// Whether others may have deleted an entry of this process, which their file lacks.
     pub fn may_have_been_deleted(&self, written_at: u64) -> bool {
         self.0.merge.as_ref().is_some_and(|merge| merge.may_have_been_deleted(written_at))
     }
@@ -336,7 +336,7 @@ impl Output {
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
-    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    pub fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         self.0.copy_eager(record)
     }
 
@@ -356,7 +356,7 @@ impl Output {
     /// [`fill`](Self::fill) and [`Filling::finish`].
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of both.
     pub fn finish(self) -> Result<Finished, DiskError> {
         self.fill()?.finish()
     }
@@ -411,7 +411,7 @@ impl Filling {
     ///
     /// # Errors
     /// Those of [`Writer::copy_eager`].
-    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    pub fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         self.0.copy_eager(record)
     }
 

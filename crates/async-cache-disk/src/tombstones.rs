@@ -13,6 +13,10 @@
 //!    displace a delete;
 //! 4. a time of zero is no time: nothing was cleared, nothing forgotten. An entry without a time of
 //!    writing has this time, and is older than everything.
+//!
+//! An example of rule 3. A process writes `a` at 5, and evicts the entry before a save. The file
+//! still has `a` from 3. The save records `a` as overwritten at 4: copies from 3 or 4 are dropped
+//! in every process, and a copy from 6 stays.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +54,7 @@ const IS_OVERWRITTEN: u8 = 2;
 /// The size of a tombstone besides its key.
 const ROW_BYTES: usize = 1 + 4 + 8;
 
-/// How equal keys are told.
+/// How equal keys are recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyKind {
     /// By their bytes.
@@ -190,7 +194,7 @@ impl Tombstones {
     }
 
     /// Records the delete of a key at `time`.
-    pub fn delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+    pub fn record_delete(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_err() {
             return; // no file can hold it
         }
@@ -199,26 +203,26 @@ impl Tombstones {
     }
 
     /// Records a write of a key after `time` whose value is lost.
-    pub fn overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
-        self.hide(kind, key, time);
+    pub fn record_overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+        self.add_overwrite(kind, key, time);
         self.overwritten.forget_beyond(MOST);
     }
 
     /// The same, without forgetting another key.
-    pub(crate) fn hide(&mut self, kind: KeyKind, key: &[u8], time: u64) {
+    pub(crate) fn add_overwrite(&mut self, kind: KeyKind, key: &[u8], time: u64) {
         if u32::try_from(key.len()).is_ok() && time > self.deleted_at(kind, key) {
             self.overwritten.raise(kind, key, time);
         }
     }
 
     /// Records the delete of all keys at `time`.
-    pub fn clear(&mut self, time: u64) {
+    pub fn record_clear(&mut self, time: u64) {
         self.cleared_at = self.cleared_at.max(time);
         self.drop_cleared();
     }
 
     /// Records the delete of an unknown key at `time`.
-    pub fn delete_unknown(&mut self, time: u64) {
+    pub fn record_unknown_delete(&mut self, time: u64) {
         self.floor = self.floor.max(time);
     }
 
@@ -354,10 +358,10 @@ mod tests {
 
     fn some() -> Tombstones {
         let mut tombstones = Tombstones::default();
-        tombstones.clear(3);
-        tombstones.delete(Canonical, b"a", 5);
-        tombstones.delete(Eager, b"a", 6);
-        tombstones.delete(Canonical, b"", 7);
+        tombstones.record_clear(3);
+        tombstones.record_delete(Canonical, b"a", 5);
+        tombstones.record_delete(Eager, b"a", 6);
+        tombstones.record_delete(Canonical, b"", 7);
         tombstones
     }
 
@@ -382,8 +386,8 @@ mod tests {
     fn what_is_written_is_read_again_and_nothing_else_is() {
         let secret = Secret::new("sixteen bytes or more").unwrap();
         let mut some = some();
-        some.overwrite(Eager, b"b", 9);
-        some.overwrite(Canonical, b"b", 8);
+        some.record_overwrite(Eager, b"b", 9);
+        some.record_overwrite(Canonical, b"b", 8);
         for seal in [Seal::new(&[7; 16], None), Seal::new(&[7; 16], Some(&secret))] {
             let bytes = some.clone().encode(seal, 512);
             let body = seal.open(512, &bytes).unwrap();
@@ -397,7 +401,7 @@ mod tests {
     fn too_many_raise_the_floor_to_the_latest_that_was_forgotten() {
         let mut tombstones = Tombstones::default();
         for time in 1..=u64::try_from(MOST).unwrap() + 1 {
-            tombstones.delete(Canonical, &time.to_le_bytes(), time);
+            tombstones.record_delete(Canonical, &time.to_le_bytes(), time);
         }
         assert!(tombstones.len() <= MOST && tombstones.len() >= MOST / 2 - 1);
         let floor = tombstones.floor();
@@ -418,7 +422,7 @@ mod tests {
     #[test]
     fn what_was_saved_is_subtracted_and_what_came_since_stays() {
         let (mut tombstones, saved) = (some(), some());
-        tombstones.delete(Canonical, b"a", 9);
+        tombstones.record_delete(Canonical, b"a", 9);
         tombstones.subtract(&saved);
         assert_eq!(tombstones.keys(Canonical).collect::<Vec<_>>(), [(&b"a"[..], 9)]);
         assert_eq!(tombstones.keys(Eager).count(), 0);
@@ -430,10 +434,10 @@ mod tests {
         let before = Tombstones { floor: 2, ..some() };
         let mut after = before.clone();
         assert!(after.clone().since(&before).is_empty());
-        after.delete(Eager, b"new", 10);
+        after.record_delete(Eager, b"new", 10);
         let since = after.clone().since(&before);
         assert_eq!((since.len(), since.cleared_at(), since.floor()), (1, 0, 0));
-        after.clear(11);
+        after.record_clear(11);
         let since = Tombstones { floor: 12, ..after }.since(&before);
         assert_eq!((since.len(), since.cleared_at(), since.floor()), (0, 11, 12));
     }
@@ -442,7 +446,7 @@ mod tests {
     fn what_was_overwritten_hides_what_is_older_and_is_forgotten_without_a_trace() {
         let mut tombstones = some();
         for time in 1..=u64::try_from(MOST).unwrap() + 1 {
-            tombstones.overwrite(Canonical, &time.to_le_bytes(), time + 10);
+            tombstones.record_overwrite(Canonical, &time.to_le_bytes(), time + 10);
         }
         assert!(tombstones.covers(Canonical, &60_000_u64.to_le_bytes(), 60_010));
         assert!(!tombstones.covers(Canonical, &60_000_u64.to_le_bytes(), 60_011));
@@ -458,9 +462,9 @@ mod tests {
     #[test]
     fn what_was_overwritten_and_then_deleted_is_deleted() {
         let mut tombstones = some();
-        tombstones.overwrite(Canonical, b"a", 5);
+        tombstones.record_overwrite(Canonical, b"a", 5);
         assert_eq!(tombstones, some(), "the delete says it all");
-        tombstones.overwrite(Canonical, b"a", 6);
+        tombstones.record_overwrite(Canonical, b"a", 6);
         assert_eq!((tombstones.deleted_at(Canonical, b"a"), tombstones.deleted_at(Eager, b"a")), (6, 6));
         let mut joined = some();
         joined.join(&tombstones);

@@ -7,11 +7,10 @@
 
 use std::path::Path;
 
-use crate::compress::Decompressor;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::header::Section;
 use crate::format::page::{PAGE_BYTES, Page, page_items};
-use crate::snapshot::{EagerStep, Scratch, Snapshot, Window, unpack};
+use crate::snapshot::{Item, Loss, Reader, Scratch, Snapshot, Source};
 
 /// Further findings are counted and not listed, so that a file full of nonsense does not fill the
 /// memory.
@@ -198,21 +197,26 @@ impl Walk<'_> {
         let section = self.snapshot.header().record_section;
         let named = std::mem::take(&mut self.named);
         let mut named = named.iter().copied().peekable();
-        let (mut window, mut scratch, mut decompressor) =
-            (Window::new(), Scratch::new(), Decompressor::default());
+        let (mut reader, mut scratch) = (Reader::new(self.snapshot.clone()), Scratch::new());
         let (mut offset, mut records, mut damaged) = (section.offset, 0u64, false);
         while offset < section.end() {
             while let Some(missed) = named.next_if(|(named, _)| *named < offset) {
                 self.inside(missed);
             }
             let rank = named.next_if(|(named, _)| *named == offset).map(|(_, rank)| rank);
-            if let Some(loaded) = window.load(self.snapshot, section, offset) {
-                let bytes = window.get(&loaded).unwrap_or_default();
-                let key = bytes.get(loaded.layout.key.clone());
-                if unpack(self.snapshot, &loaded.layout, bytes, &mut decompressor).is_none() {
-                    self.report.add(FindingKind::Record, offset, "the record's value does not decompress");
-                } else if let (Some(key), Some(rank)) = (key, rank) {
-                    self.entry(offset, rank, key, loaded.layout.deadline, &mut scratch);
+            if let Some(loaded) = reader.load(section, offset) {
+                match (reader.record(rank, &loaded), rank) {
+                    (None, _) => {
+                        self.report.add(
+                            FindingKind::Record,
+                            offset,
+                            "the record's value does not decompress",
+                        );
+                    }
+                    (Some(record), Some(rank)) => {
+                        self.entry(offset, rank, record.key, record.deadline, &mut scratch);
+                    }
+                    (Some(_), None) => {}
                 }
                 records = records.saturating_add(1);
                 offset = offset.saturating_add(loaded.total());
@@ -324,15 +328,14 @@ impl Walk<'_> {
     }
 
     fn eager(&mut self) {
-        let end = self.snapshot.header().eager_section.unwrap_or_default().end();
         let mut records = self.snapshot.eager();
-        while let Some(step) = records.next_step() {
-            match step {
-                EagerStep::Record(_) => self.report.sound_eager = self.report.sound_eager.saturating_add(1),
-                EagerStep::Lost { bytes } => {
+        while let Some(item) = records.next() {
+            match item {
+                Item::Lost(Loss::Bytes { offset, bytes }) => {
                     let what = format!("an eager record does not verify, and {bytes} bytes are lost with it");
-                    self.report.add(FindingKind::Eager, end.saturating_sub(bytes), what);
+                    self.report.add(FindingKind::Eager, offset, what);
                 }
+                _ => self.report.sound_eager = self.report.sound_eager.saturating_add(1),
             }
         }
     }

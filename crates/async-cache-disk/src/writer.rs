@@ -34,7 +34,7 @@ use crate::format::record::{RecordForm, RecordHead, Times};
 use crate::random::random;
 use crate::secret::Secret;
 use crate::settings::Settings;
-use crate::snapshot::{EagerRecord, Ranks, Record, Snapshot};
+use crate::snapshot::{Ranks, Record, Snapshot};
 use crate::tombstones::Tombstones;
 use crate::trust::Site;
 use crate::vfs::write_all_at;
@@ -174,24 +174,23 @@ impl Writer {
         })
     }
 
-    /// Names the snapshot that entries will be [carried](Self::carry) over from. Without one the
-    /// snapshot that [`finish_and_open`](Self::finish_and_open) returns has eager records only.
+    /// Names the snapshot whose entries will be [carried](Self::carry) over. Without a snapshot,
+    /// the result of [`finish_and_open`](Self::finish_and_open) has eager records only.
     pub fn carry_from(&mut self, snapshot: Option<&Snapshot>) {
-        self.carried_from = snapshot.map(Ranks::none_of).unwrap_or_default();
+        self.carried_from = snapshot.map(Snapshot::no_ranks).unwrap_or_default();
     }
 
-    /// [`copy`](Self::copy), for an entry of the snapshot that [`carry_from`](Self::carry_from) was
-    /// given.
+    /// [`copy`](Self::copy), for an entry of the snapshot given to
+    /// [`carry_from`](Self::carry_from). The entry keeps its rank.
     ///
     /// # Errors
     /// As [`push`](Self::push).
     pub fn carry(&mut self, record: &Record<'_>) -> Result<RecordNumber, DiskError> {
         let pushed = self.copy(record)?;
+        let Some(rank) = record.rank else { return Ok(pushed) };
         match self.carried.last_mut() {
-            Some((ordinal, rank, len)) if (*ordinal + *len, *rank + *len) == (pushed.0, record.rank) => {
-                *len += 1;
-            }
-            _ => self.carried.push((pushed.0, record.rank, 1)),
+            Some((ordinal, first, len)) if (*ordinal + *len, *first + *len) == (pushed.0, rank) => *len += 1,
+            _ => self.carried.push((pushed.0, rank, 1)),
         }
         Ok(pushed)
     }
@@ -270,7 +269,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`push`](Self::push).
-    pub fn copy_eager(&mut self, record: &EagerRecord<'_>) -> Result<(), DiskError> {
+    pub fn copy_eager(&mut self, record: &Record<'_>) -> Result<(), DiskError> {
         let (head, value) = self.taken_over(&record.stored, record.key, record.value, Packer::pack_eager)?;
         self.note_write(record.written_at);
         self.append_eager([head.as_bytes(), record.key, &value])
@@ -328,7 +327,7 @@ impl Writer {
         let (entries, bytes, file_id) = (self.header.entries, self.header.end, self.header.file_id);
         let without_locks = temp.without_locks().map(str::to_owned);
         let Installed { file, set_aside } = temp.install(self.keep_target, self.secret)?;
-        let successor = file.filter(|_| !self.carried_from.may_hide_more()).map(|file| {
+        let successor = file.filter(|_| !self.carried_from.has_new_dead_buckets()).map(|file| {
             let ranks = self.carried_ranks();
             Snapshot::written(file, self.target, self.header, self.seal, ranks)
         });
@@ -340,7 +339,7 @@ impl Writer {
         self.places.len().saturating_sub(self.forgotten.len())
     }
 
-    /// Whether there are none.
+    /// Whether there are no such entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -10,7 +10,7 @@ use crate::sample::{
 };
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    CacheFile, Compression, Damage, EagerStep, FindingKind, Saved, Scratch, Snapshot, Step, Vfs, WriteOptions,
+    CacheFile, Compression, Damage, FindingKind, Item, Saved, Scratch, Snapshot, Source, Vfs, WriteOptions,
 };
 
 const MEBIBYTE: usize = 1 << 20;
@@ -142,11 +142,11 @@ fn what_was_taken_back_while_values_were_sampled_is_gone() {
 fn copy(snapshot: &Snapshot, to: &CacheFile, options: WriteOptions) {
     let mut writer = to.write(options).unwrap();
     let mut all = snapshot.records();
-    while let Some(Step::Record(record)) = all.next_step() {
+    while let Some(Item::Entry(record)) = all.next() {
         writer.copy(&record).unwrap();
     }
     let mut all = snapshot.eager();
-    while let Some(EagerStep::Record(record)) = all.next_step() {
+    while let Some(Item::Entry(record)) = all.next() {
         writer.copy_eager(&record).unwrap();
     }
     writer.finish().unwrap();

@@ -153,7 +153,7 @@ fn flipped_record(sound: &Sound, vfs: &Arc<dyn Vfs>, place: usize) {
     for near in rank.saturating_sub(2)..(rank + 3).min(COUNT) {
         let found = find(&snapshot, &sound.entries[near as usize], &mut scratch);
         assert_eq!(found, (near != rank).then_some(near));
-        assert!(!scratch.is_blind());
+        assert!(!scratch.may_have_missed());
         assert!(scratch.lost().iter().eq((near == rank).then_some(&rank)));
     }
     let report = file(vfs, path()).any_version().verify().unwrap();
@@ -377,7 +377,7 @@ fn a_bucket_that_failed_once_is_dead_also_when_the_disk_recovers() {
     let mut scratch = Scratch::new();
     disk.fail_every("read_at", std::io::ErrorKind::Other);
     assert_eq!(snapshot.locate(&sound.entries[9].key, &mut scratch), None);
-    assert!(scratch.is_blind() && scratch.lost().is_empty());
+    assert!(scratch.may_have_missed() && scratch.lost().is_empty());
     disk.repair();
     assert_eq!(snapshot.locate(&sound.entries[9].key, &mut scratch), None);
     let missing = missing(&sound, &snapshot);

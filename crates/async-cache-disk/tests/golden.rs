@@ -8,7 +8,7 @@ use crate::sample::{
     secret, with_secret,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{EagerStep, KeyKind, RealDisk, Scratch, Times, Tombstones, Vfs};
+use async_cache_disk::{Item, KeyKind, RealDisk, Scratch, Source, Times, Tombstones, Vfs};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -177,11 +177,11 @@ fn version_1_merged() -> Vec<(Vec<u8>, Vec<u8>, Times)> {
 /// The deletes in these files. Never change them.
 fn version_1_deleted() -> Tombstones {
     let mut tombstones = Tombstones::default();
-    tombstones.clear(SAVED_AT - 1000);
-    tombstones.delete_unknown(SAVED_AT - 2000);
-    tombstones.delete(KeyKind::Canonical, b"gone", SAVED_AT - 10);
-    tombstones.delete(KeyKind::Canonical, b"", SAVED_AT - 11);
-    tombstones.delete(KeyKind::Eager, b"pickled and gone", SAVED_AT);
+    tombstones.record_clear(SAVED_AT - 1000);
+    tombstones.record_unknown_delete(SAVED_AT - 2000);
+    tombstones.record_delete(KeyKind::Canonical, b"gone", SAVED_AT - 10);
+    tombstones.record_delete(KeyKind::Canonical, b"", SAVED_AT - 11);
+    tombstones.record_delete(KeyKind::Eager, b"pickled and gone", SAVED_AT);
     tombstones
 }
 
@@ -201,7 +201,7 @@ fn the_files_of_format_version_1_with_times_of_writing_and_tombstones_are_readab
             assert_eq!((found.rank, found.value, found_times), (rank, &value[..], times));
         }
         let mut eager = snapshot.eager();
-        let Some(EagerStep::Record(record)) = eager.next_step() else { panic!("an eager record") };
+        let Some(Item::Entry(record)) = eager.next() else { panic!("an eager record") };
         assert_eq!((record.key, record.value), (&b"pickle"[..], &b"p"[..]));
         assert_eq!((record.deadline, record.written_at), (Some(SAVED_AT + 7), Some(SAVED_AT - 3)));
         assert_eq!(snapshot.tombstones(), version_1_deleted());

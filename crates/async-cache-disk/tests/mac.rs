@@ -10,7 +10,7 @@ use crate::sample::{
     options_of, random, read_all, save, save_to, secret, with_secret,
 };
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{DiskErrorKind, FindingKind, Scratch, Vfs};
+use async_cache_disk::{DiskErrorKind, FindingKind, Item, Scratch, Source, Vfs};
 
 const COUNT: u32 = 90;
 const EAGER: u32 = 5;
@@ -262,11 +262,11 @@ fn entries_are_copied_between_files_with_and_without_a_secret() {
         let copy = file(&vfs, Path::new("/cache/copy.cache")).secret(to);
         let mut writer = copy.write(options_of(2)).unwrap();
         let mut records = snapshot.records();
-        while let Some(async_cache_disk::Step::Record(record)) = records.next_step() {
+        while let Some(Item::Entry(record)) = records.next() {
             writer.copy(&record).unwrap();
         }
         let mut records = snapshot.eager();
-        while let Some(async_cache_disk::EagerStep::Record(record)) = records.next_step() {
+        while let Some(Item::Entry(record)) = records.next() {
             writer.copy_eager(&record).unwrap();
         }
         writer.finish().unwrap();

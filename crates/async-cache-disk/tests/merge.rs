@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::sample::{SAVED_AT, file, random};
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, KeyKind, Known, Learned, Merged, Ours, Pushed, Scratch, Snapshot, Step,
-    Times, Tombstones, Vfs, WriteOptions,
+    Cold, DiskError, DiskErrorKind, Item, KeyKind, Known, Learned, Loss, Merged, Ours, Pushed, Scratch,
+    Snapshot, Source, Times, Tombstones, Vfs, WriteOptions,
 };
 
 const PATH: &str = "/var/cache/pages.cache";
@@ -67,13 +67,13 @@ impl Process {
     fn delete(&mut self, key: u32, time: u64) {
         self.leave_cold(key);
         self.memory.remove(&key);
-        self.tombstones.delete(KeyKind::Canonical, &bytes_of(key), time);
+        self.tombstones.record_delete(KeyKind::Canonical, &bytes_of(key), time);
     }
 
     fn clear(&mut self, time: u64) {
         self.memory.clear();
         self.cold.clear();
-        self.tombstones.clear(time);
+        self.tombstones.record_clear(time);
     }
 
     fn evict(&mut self, key: u32) {
@@ -94,13 +94,14 @@ impl Process {
         let mut output = joining.join(&Ours { maxsize, eager: None, cold, allows: &allows })?;
         if let Some(opened) = &self.opened {
             let mut records = opened.records();
-            while let Some(step) = records.next_wanted(is_cold) {
-                let record = match step {
-                    Step::Record(record) => record,
-                    Step::Lost { rank } => {
+            while let Some(item) = records.next_wanted(is_cold) {
+                let record = match item {
+                    Item::Entry(record) => record,
+                    Item::Lost(Loss::Entry { rank }) => {
                         self.lost.insert(rank);
                         continue;
                     }
+                    Item::Lost(lost) => panic!("{lost:?}"),
                 };
                 let (Pushed::Written | Pushed::Superseded) = output.carry(&record)? else {
                     panic!("it was in a file before")
@@ -125,8 +126,8 @@ fn content(vfs: &Arc<dyn Vfs>) -> Map {
     assert!(report.is_clean(), "{report:?}");
     let mut records = snapshot.records();
     let mut content = Map::new();
-    while let Some(step) = records.next_step() {
-        let Step::Record(record) = step else { panic!("a record is lost") };
+    while let Some(item) = records.next() {
+        let Item::Entry(record) = item else { panic!("a record is lost") };
         let key = std::str::from_utf8(record.key).unwrap()["key ".len()..].parse().unwrap();
         let value = u32::from_le_bytes(record.value.try_into().unwrap());
         let before = content.insert(key, (record.written_at.unwrap(), value));

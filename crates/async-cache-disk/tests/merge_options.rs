@@ -82,7 +82,7 @@ fn a_file_of_no_secret_or_another_one_is_set_aside_and_not_joined() {
     for theirs in [None, Some(another_secret())] {
         let vfs = FakeDisk::new().as_vfs();
         let mut deleted = Tombstones::default();
-        deleted.clear(SAVED_AT + 1000);
+        deleted.record_clear(SAVED_AT + 1000);
         save(&file(&vfs, path()).secret(theirs), 1000..1010, deleted, options());
         let file = with_secret(&vfs, path());
         let (saved, merged) = save(&file, 0..5, Tombstones::default(), options());
@@ -138,9 +138,9 @@ fn tombstones_under_a_secret_cannot_be_forged_but_only_made_unknown() {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
     let mut deleted = Tombstones::default();
-    deleted.delete(KeyKind::Canonical, b"gone", SAVED_AT - 1);
-    deleted.delete(KeyKind::Eager, b"pickled", SAVED_AT - 2);
-    deleted.clear(SAVED_AT - 3);
+    deleted.record_delete(KeyKind::Canonical, b"gone", SAVED_AT - 1);
+    deleted.record_delete(KeyKind::Eager, b"pickled", SAVED_AT - 2);
+    deleted.record_clear(SAVED_AT - 3);
     let file = with_secret(&vfs, path());
     save(&file, 0..3, deleted.clone(), options().identity([9; 16], [8; 16]));
     let bytes = disk.bytes(path()).unwrap();
@@ -161,7 +161,7 @@ fn tombstones_under_a_secret_cannot_be_forged_but_only_made_unknown() {
         let whole = [&[9; 16][..], &(start as u64).to_le_bytes(), &forged[start + 4..]].concat();
         forged[start..start + 4].copy_from_slice(&crc32c::crc32c(&whole).to_le_bytes());
         let mut unknown = Tombstones::default();
-        unknown.delete_unknown(SAVED_AT);
+        unknown.record_unknown_delete(SAVED_AT);
         assert_eq!(tombstones(&forged), unknown, "byte {at}");
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::sample::{self, Entry, eager_entries, entries, file, options, save_to, save_with_eager, secret};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{CacheFile, Compression, Scratch, Snapshot, Step};
+use async_cache_disk::{CacheFile, Compression, Item, Scratch, Snapshot, Source};
 
 const COUNT: u32 = 500;
 
@@ -22,10 +22,10 @@ fn path() -> &'static Path {
 fn contents(snapshot: &Snapshot, all: &[Entry]) -> BTreeMap<u32, Entry> {
     let mut read = BTreeMap::new();
     let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
-        let Step::Record(it) = step else { panic!("{step:?}") };
+    while let Some(item) = records.next() {
+        let Item::Entry(it) = item else { panic!("{item:?}") };
         let entry = Entry { key: it.key.to_vec(), value: it.value.to_vec(), deadline: it.deadline };
-        assert!(read.insert(it.rank, entry).is_none());
+        assert!(read.insert(it.rank.unwrap(), entry).is_none());
     }
     let mut scratch = Scratch::new();
     for entry in all {
@@ -57,8 +57,8 @@ fn next(file: &CacheFile, from: &Snapshot, wanted: impl Fn(u32) -> bool) -> Snap
     let mut taken_back = Vec::new();
     let mut other = 0;
     let mut records = from.records();
-    while let Some(step) = records.next_wanted(&wanted) {
-        let Step::Record(record) = step else { panic!("{step:?}") };
+    while let Some(item) = records.next_wanted(&wanted) {
+        let Item::Entry(record) = item else { panic!("{item:?}") };
         if random.u8(0..4) == 0 {
             other += 1;
             let key = format!("another {other}");
@@ -70,7 +70,7 @@ fn next(file: &CacheFile, from: &Snapshot, wanted: impl Fn(u32) -> bool) -> Snap
         writer.carry(&record).unwrap();
     }
     let mut eager = from.eager();
-    while let Some(async_cache_disk::EagerStep::Record(record)) = eager.next_step() {
+    while let Some(Item::Entry(record)) = eager.next() {
         writer.copy_eager(&record).unwrap();
     }
     for pushed in taken_back {
@@ -146,8 +146,8 @@ fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
         let mut writer = file(&vfs, path()).write(options()).unwrap();
         writer.carry_from(Some(snapshot));
         let (mut records, mut carried) = (snapshot.records(), 0);
-        while let Some(step) = records.next_step() {
-            let Step::Record(record) = step else { continue };
+        while let Some(item) = records.next() {
+            let Item::Entry(record) = item else { continue };
             writer.carry(&record).unwrap();
             carried += 1;
         }
@@ -175,7 +175,7 @@ fn what_could_not_be_seen_before_the_move_is_not_seen_behind_it() {
     assert_eq!(third.find(&late.key, &mut scratch), None);
     assert_eq!(third.locate(&late.key, &mut scratch), None);
     let mut records = third.records();
-    while let Some(step) = records.next_step() {
-        assert!(!matches!(step, Step::Record(record) if record.key == late.key));
+    while let Some(item) = records.next() {
+        assert!(!matches!(item, Item::Entry(record) if record.key == late.key));
     }
 }

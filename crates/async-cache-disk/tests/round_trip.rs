@@ -10,8 +10,7 @@ use crate::sample::{
 };
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    Deadlines, DiskErrorKind, EagerRecords, EagerStep, RealDisk, Records, Scratch, Snapshot, Step, Vfs,
-    Writer,
+    Deadlines, DiskErrorKind, EagerRecords, Item, RealDisk, Records, Scratch, Snapshot, Source, Vfs, Writer,
 };
 
 const PATH: &str = "/cache/pages.cache";
@@ -77,8 +76,8 @@ fn eager_records_are_copied_as_they_are() {
     let mut records = open(&vfs, old).eager();
     let mut writer = file(&vfs, new).write(options()).unwrap();
     let before = writer.bytes();
-    while let Some(step) = records.next_step() {
-        let EagerStep::Record(record) = step else { panic!("nothing is lost") };
+    while let Some(item) = records.next() {
+        let Item::Entry(record) = item else { panic!("nothing is lost") };
         if record.deadline.is_some() {
             writer.copy_eager(&record).unwrap();
         }
@@ -158,11 +157,11 @@ fn cold_records_are_copied_and_unwanted_ones_are_passed() {
     let mut records = snapshot.records();
     let mut writer = file(&vfs, new).write(options()).unwrap();
     let mut asked = Vec::new();
-    while let Some(step) = records.next_wanted(|rank| {
+    while let Some(item) = records.next_wanted(|rank| {
         asked.push(rank);
         rank % 3 != 0
     }) {
-        let Step::Record(record) = step else { panic!("nothing is lost") };
+        let Item::Entry(record) = item else { panic!("nothing is lost") };
         writer.copy(&record).unwrap();
     }
     writer.finish().unwrap();

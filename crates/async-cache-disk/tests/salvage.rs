@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::sample::{Entry, entries, file, open, options_of, save};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{SalvageStep, Scratch, Snapshot, Vfs};
+use async_cache_disk::{Item, Loss, Scratch, Snapshot, Source, Vfs};
 
 const COUNT: u32 = 200;
 
@@ -27,12 +27,13 @@ fn saved(entries: &[Entry]) -> (FakeDisk, Arc<dyn Vfs>) {
 fn salvaged(snapshot: &Snapshot) -> (Vec<Entry>, u64) {
     let (mut all, mut lost) = (Vec::new(), 0);
     let mut salvage = snapshot.salvage();
-    while let Some(step) = salvage.next_step() {
-        match step {
-            SalvageStep::Record(it) => {
+    while let Some(item) = salvage.next() {
+        match item {
+            Item::Entry(it) => {
                 all.push(Entry { key: it.key.to_vec(), value: it.value.to_vec(), deadline: it.deadline });
             }
-            SalvageStep::Lost { bytes, .. } => lost += bytes,
+            Item::Lost(Loss::Bytes { bytes, .. }) => lost += bytes,
+            Item::Lost(lost) => panic!("{lost:?}"),
         }
     }
     (all, lost)
@@ -49,7 +50,7 @@ fn places_tell_sizes_without_reading_records() {
     let mut scratch = Scratch::new();
     for (place, (entry, rank)) in places.iter().zip(entries.iter().zip(0..)) {
         let record = snapshot.read_place(place, &mut scratch).unwrap();
-        assert_eq!((place.rank, record.rank), (rank, rank));
+        assert_eq!((place.rank, record.rank), (rank, Some(rank)));
         assert_eq!(
             (record.key, record.value, record.deadline),
             (&entry.key[..], &entry.value[..], entry.deadline)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::sample::{self, SAVED_AT, entries, file, options, options_of, save, secret};
 use crate::{alone, limited};
 use async_cache_disk::{
-    FindingKind, KeyKind, Known, Pushed, RealDisk, SalvageStep, Scratch, Snapshot, Step, Times, Tombstones,
+    FindingKind, Item, KeyKind, Known, Loss, Pushed, RealDisk, Scratch, Snapshot, Source, Times, Tombstones,
     Vfs,
 };
 
@@ -125,8 +125,8 @@ fn a_header_that_counts_billions_of_entries_in_a_hole_takes_neither_memory_nor_t
         assert!(snapshot.find(b"key", &mut Scratch::new()).is_none());
         assert_eq!(snapshot.places().len(), 1);
         let mut salvage = snapshot.salvage();
-        while let Some(step) = salvage.next_step() {
-            assert!(matches!(step, SalvageStep::Lost { .. }));
+        while let Some(item) = salvage.next() {
+            assert!(matches!(item, Item::Lost(Loss::Bytes { .. })));
         }
         let mut deadlines = snapshot.deadlines();
         while !deadlines.is_finished() {
@@ -156,15 +156,15 @@ fn reading_all_and_a_save_that_joins_such_a_file_take_neither_memory_nor_time() 
         let mut records = open(&path).records();
         let (mut seen, mut lost) = (Vec::new(), 0);
         assert_eq!(records.skip_lost(), 0, "nothing is known yet");
-        while let Some(step) = records.next_step() {
-            let Step::Lost { rank } = step else { panic!("{step:?}") };
+        while let Some(item) = records.next() {
+            let Item::Lost(Loss::Entry { rank }) = item else { panic!("{item:?}") };
             seen.push(rank);
             lost += 1 + u64::from(records.skip_lost());
         }
         assert_eq!((seen, lost), (vec![0, 7, 9, BILLIONS - 2], u64::from(BILLIONS)));
 
         let mut records = open(&path).records();
-        assert!((0..10).all(|lost| records.next_step() == Some(Step::Lost { rank: lost })));
+        assert!((0..10).all(|lost| records.next() == Some(Item::Lost(Loss::Entry { rank: lost }))));
 
         let save = file(&disk(), &path).begin(Some(Duration::ZERO)).unwrap();
         let joining = save.write(options(), Known::default(), None).unwrap();
@@ -198,11 +198,11 @@ fn records_and_tombstones_that_reach_far_into_a_hole_take_no_memory() {
     let path = holes.write(&[(4096, record), (index, tagged), (tombstones, vec![0; 64])]).to_owned();
     limited(8 * MEBIBYTE, || {
         let snapshot = open(&path);
-        assert!(matches!(snapshot.records().next_step(), Some(Step::Lost { rank: 0 })));
+        assert!(matches!(snapshot.records().next(), Some(Item::Lost(Loss::Entry { rank: 0 }))));
         let places = snapshot.places();
         assert_eq!(snapshot.read_place(&places[0], &mut Scratch::new()), None);
         let mut unknown = Tombstones::default();
-        unknown.delete_unknown(SAVED_AT);
+        unknown.record_unknown_delete(SAVED_AT);
         assert_eq!(snapshot.tombstones(), unknown);
         let report = file(&disk(), &path).any_version().verify().unwrap();
         assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Tombstones));
@@ -231,7 +231,7 @@ fn values_and_tombstones_of_many_mebibytes_come_back() {
     all[1].value = (0..20 * MEBIBYTE).map(|i| u8::try_from(i % 251).unwrap()).collect();
     for secret in [None, Some(secret())] {
         let mut deleted = Tombstones::default();
-        deleted.delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
+        deleted.record_delete(KeyKind::Canonical, &vec![b'k'; 17 * MEBIBYTE], SAVED_AT);
         let cache_file = file(&disk(), &path).secret(secret);
         let mut writer = cache_file.write(options()).unwrap();
         for entry in &all {

@@ -58,8 +58,8 @@ pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Resul
         ColdEntry::Absent(rank) => {
             close_if_spent(host, &opened);
             // Another caller may have made the key hot between the two looks.
-            let hot = if rank.is_some() { key.serve_hot(host)? } else { None };
-            return Ok(hot.map_or_else(|| Cold::Absent(epoch.answered(rank)), Cold::Served));
+            let served = if rank.is_some() { key.serve_hot(host)? } else { None };
+            return Ok(served.map_or_else(|| Cold::Absent(epoch.answered(rank)), Cold::Served));
         }
     };
     let probed = epoch.answered(Some(rank));

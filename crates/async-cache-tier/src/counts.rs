@@ -30,6 +30,8 @@ impl Counts {
     /// Sets all counts to zero.
     pub(crate) fn reset(&self) {
         let all = [&self.undecodable, &self.expirations, &self.saves, &self.save_errors, &self.dropped];
-        all.into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        for count in all {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! the cache is cleared.
 
 use async_cache_core::time::{FileClock, Stamp};
-use async_cache_disk::{EagerStep, Filling, Joining, Output, Snapshot, Tombstones};
+use async_cache_disk::{Filling, Item, Joining, Loss, Output, Snapshot, Source, Tombstones};
 
 use crate::host::{Host, is_expired};
 
@@ -121,19 +121,19 @@ impl<H: Host> EagerEntries<H> for PassOn {
         let Some(snapshot) = &self.from else { return Ok(()) };
         let was_known = snapshot.damage().eager_bytes > 0;
         let mut records = snapshot.eager();
-        while let Some(step) = records.next_step() {
-            match step {
-                EagerStep::Record(record) if is_expired(record.deadline, self.file) => {}
-                EagerStep::Record(record) => {
+        while let Some(item) = records.next() {
+            match item {
+                Item::Entry(record) if is_expired(record.deadline, self.file) => {}
+                Item::Entry(record) => {
                     // A deleted record is left out.
                     drop(output.pass_on_eager(&record).map_err(|error| host.error(error))?);
                 }
-                EagerStep::Lost { bytes } if !was_known => host.warn(&format!(
+                Item::Lost(Loss::Bytes { bytes, .. }) if !was_known => host.warn(&format!(
                     "{}: entries of another program, {bytes} bytes, are damaged or cannot be read, and are \
                      left out of the save",
                     snapshot.path().display()
                 )),
-                EagerStep::Lost { .. } => {}
+                Item::Lost(_) => {}
             }
         }
         Ok(())

@@ -38,9 +38,9 @@ impl HotEntries {
     pub fn take<M: Memory, E>(
         &self,
         host: &M,
-        mut each: impl FnMut(Taken<M::Key, M::Value>) -> Result<(), E>,
+        each: impl FnMut(Taken<M::Key, M::Value>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.taken(host).try_for_each(|entry| each(entry))
+        self.taken(host).try_for_each(each)
     }
 
     /// Every listed entry that has not left, in the order of rule 1. They are copied a few at a

@@ -123,21 +123,26 @@ fn open_in_turn<H: Host>(
     tier.unread.store(false, Ordering::Relaxed);
     tier.loaded(entries, host.maxsize());
     turn.keep_clock(file);
-    adoption.settle(late)?;
+    let settled = adoption.settle(&late);
+    noted.lost.extend(late.lost);
+    settled?;
     for why in &eager.undecodable {
         opened.report(host, &"an entry whose key is an object", why);
     }
-    opening.entries = eager.restored + opened.cold().live().saturating_sub(from_older.len());
+    let cold = opened.cold();
+    let older = (0..).zip(&from_older).filter(|(rank, _)| cold.contains(*rank)).count();
+    opening.entries = eager.restored + cold.live().saturating_sub(older);
     Ok(Some(opening))
 }
 
 /// A snapshot with at most the last `maxsize` entries cold. If some must make room for entries in
 /// memory, the expired entries leave first.
 fn opened_within<H: Host>(host: &H, snapshot: Snapshot, file: FileClock) -> Opened {
-    let hot: usize = (0..host.shards()).map(|it| host.read(it, |tiered| tiered.shard.store().len())).sum();
-    let is_short = host.maxsize().is_some_and(|maxsize| snapshot.len() as usize + hot > maxsize);
+    let in_memory: usize =
+        (0..host.shards()).map(|it| host.read(it, |tiered| tiered.shard.store().len())).sum();
+    let is_short = host.maxsize().is_some_and(|maxsize| snapshot.len() as usize + in_memory > maxsize);
     let opened = Opened::new(snapshot, file, host.maxsize(), Arc::clone(&host.tier().counts));
-    if is_short && hot > 0 {
+    if is_short && in_memory > 0 {
         // Not else: opening takes as long for ten million entries as for ten.
         opened.reclaim_all(host.time());
     }
@@ -178,7 +183,7 @@ struct Late<H: Host> {
     /// Keys that were deleted.
     deleted: Option<Tombstones>,
     /// The previous snapshots of the shards, to be dropped with nothing locked.
-    _before: Vec<Option<Arc<Opened>>>,
+    before: Vec<Option<Arc<Opened>>>,
 }
 
 impl<H: Host> Late<H> {
@@ -234,15 +239,18 @@ impl<H: Host> Adoption<'_, H> {
     ) -> Late<H> {
         self.host.all_shards(|shards| {
             self.forget_touched(shards);
-            let mut late = Late { written: vec![], lost: vec![], deleted: None, _before: vec![] };
+            let mut late = Late { written: vec![], lost: vec![], deleted: None, before: vec![] };
             for (tiered, ranks) in shards.iter_mut().zip(ranks) {
                 let (unknown, before) = tiered.open(Arc::clone(self.opened), ranks);
                 let entries = unknown.iter().filter_map(|ticket| tiered.shard.store().redeem(*ticket));
                 late.written.extend(entries.filter_map(|entry| self.host.copy_key(entry.key)));
                 late.lost.push(tiered.shard.take_lost());
-                late._before.push(before);
+                late.before.push(before);
             }
             late.deleted = before.map(|before| self.host.tier().opened(holds(&late), before));
+            if late.is_empty() && late.deleted.as_ref().is_none_or(Tombstones::is_empty) {
+                self.opened.settle(); // Step 6 has nothing to look up.
+            }
             late
         })
     }
@@ -261,17 +269,17 @@ impl<H: Host> Adoption<'_, H> {
     }
 
     /// Step 6.
-    fn settle(&self, late: Late<H>) -> Result<(), H::Error> {
-        let settled = self.look_up_late(&late);
+    fn settle(&self, late: &Late<H>) -> Result<(), H::Error> {
+        let settled = self.look_up_late(late);
         if settled.is_err() {
             // Some newer keys are unknown: nothing of this snapshot may be served, now or after a
             // save.
             let tier = self.host.tier();
             tier.unread.store(!tier.keeps_writes(), Ordering::Relaxed);
-            drop(self.host.all_shards(|shards| {
-                let close = |tiered: &mut &mut Under<H>| tiered.close();
-                shards.iter_mut().map(close).collect::<Vec<_>>()
-            }));
+            drop(
+                self.host
+                    .all_shards(|shards| shards.iter_mut().map(|tiered| tiered.close()).collect::<Vec<_>>()),
+            );
             return settled;
         }
         self.opened.settle();

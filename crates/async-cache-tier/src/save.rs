@@ -31,7 +31,8 @@ use async_cache_core::ledger::Outcome;
 use async_cache_core::listing::Ticket;
 use async_cache_core::time::{FileClock, Stamp, Time};
 use async_cache_disk::{
-    Cold, DiskError, Filling, Finished, Joining, Merged, Ours, Output, Pushed, Snapshot, Step, WriteOptions,
+    Cold, DiskError, Filling, Finished, Item, Joining, Known, Loss, Merged, Ours, Output, Pushed, Snapshot,
+    WriteOptions,
 };
 
 use crate::eager::EagerEntries;
@@ -131,16 +132,16 @@ fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) ->
     if sets_aside {
         options = options.keep_target();
     }
-    let known = if save.merges() { tier.known.lock().clone() } else { Default::default() };
+    let known = if save.merges() { tier.known.lock().clone() } else { Known::default() };
     let joining = blocking(host, || save.write(options, known, base.as_ref()))?;
 
     let frozen = opened.as_ref().map(|opened| opened.cold().freeze()); // Rule 2.
-    let hot = HotEntries::list(host);
+    let listed = HotEntries::list(host);
     let cold = match (opened, frozen) {
-        (Some(opened), Some(frozen)) => only_cold(host, &opened, frozen, &hot).map(|it| (opened, it)),
+        (Some(opened), Some(frozen)) => only_cold(host, &opened, frozen, &listed).map(|it| (opened, it)),
         _ => None,
     };
-    let mut saving = Saving { host, file, now: host.time(), hot, cold, left_out: LeftOut::default() };
+    let mut saving = Saving { host, file, now: host.time(), hot: listed, cold, left_out: LeftOut::default() };
     let (mut output, mut eager) = saving.join(joining)?;
     let not_carried = saving.carry(&mut output)?; // Rule 4.
     saving.write_hot(&mut output, &mut eager)?;
@@ -166,13 +167,13 @@ fn only_cold<H: Host>(
     host: &H,
     opened: &Arc<Opened>,
     mut frozen: Frozen,
-    hot: &HotEntries,
+    listed: &HotEntries,
 ) -> Option<Frozen> {
     /// The number of entries visited under a single lock; takes about as long as a slice.
     const AT_ONCE: usize = 4096;
     let is_open = |tiered: &Tiered<_, _, _>| tiered.opened().is_some_and(|now| Arc::ptr_eq(now, opened));
     let mut slice = host.begin_slice();
-    for (number, tickets) in hot.shards.iter().enumerate() {
+    for (number, tickets) in listed.shards.iter().enumerate() {
         for some in tickets.chunks(AT_ONCE) {
             host.read(number, |tiered| {
                 let origin = |ticket: &Ticket| tiered.shard.store().redeem(*ticket)?.meta.origin;
@@ -218,9 +219,9 @@ impl<H: Host> Saving<'_, H> {
         }
         let (cold, maxsize, allows) = (&self.cold, host.maxsize(), host.allows());
         let noted = eager.noted();
+        let base = cold.as_ref().map(|(opened, _)| opened.snapshot());
         let mut output = blocking(host, move || {
             let contains = |rank| cold.as_ref().is_some_and(|(_, frozen)| frozen.contains(rank));
-            let base = cold.as_ref().map(|(opened, _)| opened.snapshot());
             let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
             joining.join(&Ours { maxsize, eager: noted, cold, allows: &allows })
         })?;
@@ -233,8 +234,8 @@ impl<H: Host> Saving<'_, H> {
     fn carry(&self, output: &mut Output) -> Result<Vec<Rank>, H::Error> {
         let Some((opened, frozen)) = &self.cold else { return Ok(Vec::new()) };
         let mut carried = Carried::default();
-        let (file, allows) = (self.file, self.host.allows());
-        blocking(self.host, || carried.copy(output, opened, frozen, file, allows))?;
+        let (file, allows, base) = (self.file, self.host.allows(), opened.snapshot());
+        blocking(self.host, || carried.copy(output, (opened, &base), frozen, file, allows))?;
         for (ranks, why) in carried.lost {
             ranks.for_each(|rank| opened.lose(self.host, rank, why));
         }
@@ -401,24 +402,32 @@ impl Carried {
     fn copy(
         &mut self,
         output: &mut Output,
-        opened: &Opened,
+        (opened, base): (&Opened, &Snapshot),
         frozen: &Frozen,
         file: FileClock,
         allows: fn(&[u8]) -> bool,
     ) -> Result<(), DiskError> {
-        let mut records = opened.snapshot().records();
-        while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
-            match step {
-                Step::Lost { rank } => self.lose(rank, DAMAGED),
-                Step::Record(record) if is_expired(record.deadline, file) => opened.expire(record.rank),
-                Step::Record(record) if !allows(record.value) => {
-                    self.lose(record.rank, "pickle=False refuses a pickle");
+        let mut records = base.records();
+        while let Some(item) = records.next_wanted(|rank| frozen.contains(rank)) {
+            let record = match item {
+                Item::Lost(Loss::Entry { rank }) => {
+                    self.lose(rank, DAMAGED);
+                    continue;
                 }
-                Step::Record(record) => match output.carry(&record)? {
+                Item::Lost(Loss::Bytes { .. }) => continue,
+                Item::Entry(record) => record,
+            };
+            let Some(rank) = record.rank else { continue };
+            if is_expired(record.deadline, file) {
+                opened.expire(rank);
+            } else if !allows(record.value) {
+                self.lose(rank, "pickle=False refuses a pickle");
+            } else {
+                match output.carry(&record)? {
                     Pushed::Written => {}
-                    Pushed::Superseded => self.left_out.push(record.rank),
+                    Pushed::Superseded => self.left_out.push(rank),
                     Pushed::TooLarge(error) => return Err(error),
-                },
+                }
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use async_cache_core::shard::{Cleared, Shard};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{Known, Snapshot};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::counts::Counts;
 use crate::opened::Opened;
@@ -27,8 +27,9 @@ use crate::opened::Opened;
 /// The state of a cache beside its shards.
 #[derive(Debug, Default)]
 pub struct Tier {
-    /// Held by a save or an opening. The clock of the file that was opened or saved last.
-    turn: Mutex<Option<FileClock>>,
+    turns: Mutex<Turns>,
+    /// Notified when a turn has ended.
+    ended: Condvar,
     /// Whether deletes and lost writes are kept, for saves that merge. Set once.
     keeps_writes: AtomicBool,
     /// Deletes and lost writes that no save has recorded yet, and facts about others from earlier
@@ -45,32 +46,60 @@ pub struct Tier {
     pub(crate) counts: Arc<Counts>,
 }
 
+/// The state of the turn. A flag and not a lock that is held, because a fork would copy the held
+/// lock into a child without its owner.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Whether a save or an opening has the turn.
+    is_taken: bool,
+    /// The clock of the file that was opened or saved last.
+    clock: Option<FileClock>,
+}
+
 /// The turn of one save or opening. Dropping it ends the turn.
 #[derive(Debug)]
-pub struct Turn<'t>(MutexGuard<'t, Option<FileClock>>);
+pub struct Turn<'t>(&'t Tier);
 
 impl Turn<'_> {
     /// The file's clock at an instant of both clocks: never behind an earlier reading, nor behind
     /// `saved_at`.
     pub(crate) fn clock(&self, (time, wall): (Time, u64), saved_at: u64) -> FileClock {
-        let not_before = self.0.map_or(0, |then| then.adjusted(time, wall).file_now());
+        let kept = self.0.turns.lock().clock;
+        let not_before = kept.map_or(0, |then| then.adjusted(time, wall).file_now());
         FileClock::start(time, wall, saved_at.max(not_before))
     }
 
     pub(crate) fn keep_clock(&mut self, file: FileClock) {
-        *self.0 = Some(file);
+        self.0.turns.lock().clock = Some(file);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.end_turn();
     }
 }
 
 impl Tier {
     /// Waits for the turn.
     pub fn turn(&self) -> Turn<'_> {
-        Turn(self.turn.lock())
+        let mut turns = self.turns.lock();
+        self.ended.wait_while(&mut turns, |turns| turns.is_taken);
+        turns.is_taken = true;
+        Turn(self)
     }
 
     /// The turn, if no save or opening has it.
     pub fn try_turn(&self) -> Option<Turn<'_>> {
-        self.turn.try_lock().map(Turn)
+        let was_taken = std::mem::replace(&mut self.turns.lock().is_taken, true);
+        (!was_taken).then(|| Turn(self))
+    }
+
+    /// Ends the turn in a forked child, where the owner of the turn is a thread of the parent.
+    /// Elsewhere, dropping the [`Turn`] ends it.
+    pub fn end_turn(&self) {
+        self.turns.lock().is_taken = false;
+        self.ended.notify_one();
     }
 
     /// Whether deletes and lost writes are kept, for saves that merge.

@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, RandomState};
 use async_cache_core::cold::{Frozen, Rank};
 use async_cache_core::time::FileClock;
 use async_cache_disk::{
-    CacheFile, DiskError, DiskErrorKind, Scratch, Snapshot, Step, WriteOptions, temporary_beside,
+    CacheFile, DiskError, DiskErrorKind, Item, Scratch, Snapshot, WriteOptions, temporary_beside,
 };
 
 use crate::host::{Host, is_expired};
@@ -65,13 +65,13 @@ fn write(
 ) -> Result<Option<Vec<Rank>>, DiskError> {
     let (mut writer, mut ranks, mut scratch) = (None, Vec::new(), Scratch::new());
     let mut records = older.records();
-    while let Some(step) = records.next_wanted(|rank| frozen.contains(rank)) {
-        let Step::Record(record) = step else { continue };
+    while let Some(item) = records.next_wanted(|rank| frozen.contains(rank)) {
+        let Item::Entry(record) = item else { continue };
         if is_expired(record.deadline, file)
             // Rules 1 and 4.
             || newer.locate(record.key, &mut scratch).is_some_and(|rank| rank >= floor)
             // If the newer snapshot's index is damaged, it may have the key all the same.
-            || scratch.is_blind()
+            || scratch.may_have_missed()
         {
             continue;
         }
@@ -80,13 +80,13 @@ fn write(
             none => none.insert(place.write(WriteOptions::new(newer.saved_at()))?),
         };
         if fits(writer.copy(&record))? {
-            ranks.push(record.rank);
+            ranks.extend(record.rank);
         }
     }
     let Some(mut writer) = writer else { return Ok(None) };
     let mut records = newer.records();
-    while let Some(step) = records.next_wanted(|rank| rank >= floor) {
-        if let Step::Record(record) = step
+    while let Some(item) = records.next_wanted(|rank| rank >= floor) {
+        if let Item::Entry(record) = item
             && !is_expired(record.deadline, file)
         {
             fits(writer.copy(&record))?;

@@ -19,7 +19,7 @@ use async_cache_core::shard::{Cleared, Shard};
 use async_cache_core::time::{Now, Stamp};
 use async_cache_disk::{KeyKind, Tombstones};
 
-use crate::host::{FileKey, Host, Memory, Slice, Under};
+use crate::host::{FileKey, Host, Memory, Slice};
 use crate::opened::Opened;
 use crate::tier::Tier;
 
@@ -28,7 +28,7 @@ pub fn record_delete<K, V, R>(tier: &Tier, shard: &mut Shard<K, V, R>, key: &Fil
     if tier.keeps_writes()
         && let Some(stamp) = shard.stamp_delete(now)
     {
-        tier.known.lock().tombstones.delete(key.kind, &key.bytes, stamp.as_nanos());
+        tier.known.lock().tombstones.record_delete(key.kind, &key.bytes, stamp.as_nanos());
     }
 }
 
@@ -58,13 +58,13 @@ pub fn clear<M: Memory>(host: &M, counters: Counters) -> Vec<Emptied<M>> {
             for tiered in shards.iter_mut() {
                 tiered.shard.not_before(stamp);
             }
-            tier.known.lock().tombstones.clear(stamp.as_nanos());
+            tier.known.lock().tombstones.record_clear(stamp.as_nanos());
         }
-        let empty = |tiered: &mut &mut Under<M>| match counters {
+        let emptied = shards.iter_mut().map(|tiered| match counters {
             Counters::Reset => tiered.clear(),
             Counters::Kept => tiered.remove_all(),
-        };
-        shards.iter_mut().map(empty).collect()
+        });
+        emptied.collect()
     });
     if counters == Counters::Reset {
         tier.reset();
@@ -82,7 +82,7 @@ pub(crate) enum NotedFor {
 /// Lost writes of all shards that were taken out, and entries that had expired by then. The caller
 /// drops them after the turn has ended.
 pub(crate) struct Noted<H: Host> {
-    lost: Vec<LostWrites<H::Key>>,
+    pub(crate) lost: Vec<LostWrites<H::Key>>,
     pub(crate) expired: Vec<Removed<H::Key, H::Value>>,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn note_lost<H: Host>(
 
 /// Records that copies of a key up to `until` are older than a lost write.
 pub(crate) fn record_overwritten(tier: &Tier, key: &FileKey, until: Stamp) {
-    tier.known.lock().tombstones.overwrite(key.kind, &key.bytes, until.as_nanos());
+    tier.known.lock().tombstones.record_overwrite(key.kind, &key.bytes, until.as_nanos());
 }
 
 /// The lost writes of a shard until they are recorded: on an error or a panic they stay lost.

@@ -152,16 +152,16 @@ impl<K: Hash + Eq, V: Clone> Host for FileHost<'_, K, V> {
     }
 
     fn record_key(&self, key: &K, out: &mut Vec<u8>) -> Result<KeyKind, Refusal<DiskError>> {
-        (self.file.codec.encode_key)(key, out).map_err(refusal)?;
+        (self.file.codec.encode_key)(key, out).map_err(|error| refusal(&error))?;
         Ok(KeyKind::Canonical)
     }
 
     fn record_value(&self, value: &V, out: &mut Vec<u8>) -> Result<(), Refusal<DiskError>> {
-        (self.file.codec.encode_value)(value, out).map_err(refusal)
+        (self.file.codec.encode_value)(value, out).map_err(|error| refusal(&error))
     }
 
     fn decode_value(&self, bytes: &[u8]) -> Result<V, Refusal<DiskError>> {
-        (self.file.codec.decode_value)(bytes).map_err(refusal)
+        (self.file.codec.decode_value)(bytes).map_err(|error| refusal(&error))
     }
 
     fn error(&self, error: DiskError) -> DiskError {
@@ -184,7 +184,7 @@ impl<K: Hash + Eq, V: Clone> Host for FileHost<'_, K, V> {
     }
 }
 
-fn refusal(error: BackendError) -> Refusal<DiskError> {
+fn refusal(error: &BackendError) -> Refusal<DiskError> {
     Refusal::Entry(error.to_string())
 }
 

@@ -44,7 +44,9 @@ const ENTRIES_PER_SHARD: usize = 512;
 
 /// A shard of the core, with the rooms of this front.
 pub(crate) type Core<K, V> = Shard<K, V, Arc<Room<V>>>;
-type Shards<K, V> = Box<[CachePadded<RwLock<Tiered<K, V, Arc<Room<V>>>>>]>;
+/// A shard behind its lock.
+pub(crate) type Locked<K, V> = RwLock<Tiered<K, V, Arc<Room<V>>>>;
+type Shards<K, V> = Box<[CachePadded<Locked<K, V>>]>;
 
 pub(crate) struct Inner<K, V> {
     shards: Shards<K, V>,
@@ -97,11 +99,11 @@ impl<K, V> Inner<K, V> {
         }
         let shard = |number: usize| {
             let share = maxsize.map(|max| max / shards + usize::from(number < max % shards));
-            let mut shard = Shard::new(Config { maxsize, share, eviction });
+            let mut tiered = Tiered::new(Shard::new(Config { maxsize, share, eviction }));
             if tier.keeps_writes() {
-                shard.keep_times();
+                tiered.shard.keep_times();
             }
-            CachePadded::new(RwLock::new(Tiered::new(shard)))
+            CachePadded::new(RwLock::new(tiered))
         };
         Self {
             shards: (0..shards).map(shard).collect(),
@@ -117,7 +119,7 @@ impl<K, V> Inner<K, V> {
         }
     }
 
-    pub(crate) fn shards(&self) -> &[CachePadded<RwLock<Tiered<K, V, Arc<Room<V>>>>>] {
+    pub(crate) fn shards(&self) -> &[CachePadded<Locked<K, V>>] {
         &self.shards
     }
 
@@ -127,7 +129,7 @@ impl<K, V> Inner<K, V> {
 
     /// The shard of a hash: by its upper half, because the lower half belongs to the store.
     #[inline]
-    pub(crate) fn shard(&self, hash: u64) -> &RwLock<Tiered<K, V, Arc<Room<V>>>> {
+    pub(crate) fn shard(&self, hash: u64) -> &Locked<K, V> {
         let number = ((hash >> 32) * self.shards.len() as u64) >> 32;
         &self.shards[number as usize]
     }

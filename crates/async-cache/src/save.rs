@@ -95,8 +95,8 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let host = CacheHost { inner: self, clone_key, file: () };
         let now = self.clock.now();
         let (mut entries, mut left_out) = (0, 0);
-        let hot = HotEntries::list(&host);
-        let live = hot.taken(&host).filter(|taken| !taken.deadline.has_passed(now));
+        let listed = HotEntries::list(&host);
+        let live = listed.taken(&host).filter(|taken| !taken.deadline.has_passed(now));
         let mut all = live.filter_map(|Taken { key, value, deadline, .. }| {
             match key.and_then(|key| Ok((key, value?))) {
                 Ok((key, value)) => {
@@ -118,7 +118,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         if dropped > 0 {
             self.log_dropped(&"the backup", dropped);
         }
-        Ok(Saved { entries, dropped, left_out, ..Saved::default() })
+        Ok(Saved { entries, left_out, dropped, ..Saved::default() })
     }
 
     /// Logs the warnings about a save to a file.

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use crate::stage;
 use async_cache::{AsyncCache, Clock, DiskBackend, Eviction, ManualClock};
 use async_cache_disk::fake::{FakeDisk, keep_deletes};
-use async_cache_disk::{CacheFile, Step};
+use async_cache_disk::{CacheFile, Item, Source};
 use fastrand::Rng;
 use model::{File, Key, Process, Time, Write};
 use serde::{Deserialize, Serialize, Serializer};
@@ -356,8 +356,8 @@ impl History {
         let start = 1_700_000_000_000;
         let mut records = snapshot.records();
         let mut entries = Vec::new();
-        while let Some(step) = records.next_step() {
-            let Step::Record(record) = step else { panic!("a record is lost") };
+        while let Some(item) = records.next() {
+            let Item::Entry(record) = item else { panic!("a record is lost") };
             let deadline = record.deadline.map(|deadline| {
                 assert_eq!(deadline % 1_000_000, 0);
                 deadline / 1_000_000 - start

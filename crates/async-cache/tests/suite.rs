@@ -21,6 +21,7 @@ mod own_vfs;
 mod persistence;
 mod races;
 mod room_on_disk;
+mod scenarios;
 mod starvation;
 mod trust;
 mod user_code;

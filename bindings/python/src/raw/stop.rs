@@ -35,6 +35,7 @@
 //! 7. `__context__` is the exception being handled, as with every raised exception. Finding the
 //!    handled exception takes a twentieth of a hit, so the step is skipped where only the `SEND`
 //!    instruction gets the exception.
+//!
 //! The interpreter's lock guards `SPARE` (contract 1 of `raw`). Subinterpreters and free-threaded
 //! builds are refused when the module is imported.
 

@@ -1,25 +1,22 @@
-"""Conflicts of the interpreter's rules with ours: shutdown, recursion limits, the collector,
-threads at the wrong moment, and callables that are not plain functions. Each test is a former bug.
+"""Conflicts of the interpreter's rules with ours: shutdown, recursion limits, the collector, and
+threads at the wrong moment. Each test is a former bug.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import inspect
-import math
 import subprocess
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from loops import Load, Run, cancel, outcome, task, turns
-from programs import complete
+from loops import Load, Run, cancel, task, turns
 
 from cache import AsyncCache, AsyncLRU, AsyncLRUInvalidator
 
@@ -184,34 +181,6 @@ def test_the_interpreter_ends_in_good_order_whatever_is_left(program: str) -> No
     assert "panicked" not in ended.stderr
 
 
-def test_a_loader_that_raises_stop_iteration_is_a_runtime_error(run: Run) -> None:
-    """`await` treated the exception as the coroutine's return, and a task hung for ever."""
-    cache = AsyncCache()
-
-    class Key:
-        def __hash__(self) -> int:
-            raise StopIteration(7)
-
-    empty: Iterator[Any] = iter(())
-
-    async def main() -> None:
-        for call in (
-            lambda: cache.get("key", lambda: next(empty)),
-            lambda: task(cache.get("key", lambda: next(empty))),
-            lambda: cache.get(Key()),
-            lambda: task(cache.get(Key())),
-        ):
-            error = await outcome(call())
-            assert isinstance(error, RuntimeError)
-            assert str(error) == "coroutine raised StopIteration"
-            assert isinstance(error.__cause__, StopIteration)
-
-    run(main())
-    call = cache.get("key")
-    with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
-        call.throw(StopIteration("thrown"))
-
-
 def test_equal_keys_are_equal_close_to_the_recursion_limit() -> None:
     """A comparison through the interpreter counts as a level of recursion. At the limit the
     comparison failed, two equal keys became two entries, and a deleted value came back.
@@ -246,49 +215,6 @@ def test_equal_keys_are_equal_close_to_the_recursion_limit() -> None:
     assert len(cache.cache) == 1
     cache.delete(key())
     assert new not in cache.cache
-
-
-def _kinds_of_callables() -> dict[str, Any]:
-    class Api:
-        async def fetch(self, x: int) -> int:
-            return x
-
-        async def __call__(self, x: int) -> int:
-            return x
-
-    async def plain(x: int) -> int:
-        return x
-
-    async def two(y: int, x: int) -> int:
-        return x
-
-    return {
-        "a bound method": Api().fetch,
-        "a partial": functools.partial(two, 1),
-        "a callable object": Api(),
-        "a partial of a bound method": functools.partial(Api().fetch),
-        "a cached function": AsyncLRU()(plain),
-    }
-
-
-@pytest.mark.parametrize("kind", _kinds_of_callables())
-def test_what_is_decorated_need_not_be_a_plain_function(kind: str) -> None:
-    """A decorated bound method claimed to be a method but had no `__func__`: `inspect` raised
-    `AttributeError`.
-    """
-    function = _kinds_of_callables()[kind]
-    cached = AsyncLRU()(function)
-    assert inspect.iscoroutinefunction(cached)
-    assert list(inspect.signature(cached).parameters) == ["x"]
-    assert asyncio.run(cached(3)) == 3
-    calls = []
-
-    @AsyncLRUInvalidator(cached)
-    async def write(x: int) -> None:
-        calls.append(x)
-
-    asyncio.run(write(3))
-    assert cached.get_metrics()["size"] == 0
 
 
 def test_the_collector_leaves_a_load_that_somebody_waits_for(run: Run) -> None:
@@ -386,27 +312,6 @@ def test_the_seats_of_cancelled_callers_are_used_again(run: Run) -> None:
     run(main())
 
 
-def test_names_of_arguments_may_be_of_a_subclass_of_str() -> None:
-    """Its `__eq__` is Python code. It ran while the cache's state was borrowed."""
-
-    @AsyncLRU()
-    async def function(**kwargs: int) -> int:
-        return sum(kwargs.values())
-
-    class Name(str):
-        __hash__ = str.__hash__
-
-        def __eq__(self, other: object) -> bool:
-            function.get_metrics()
-            return str.__eq__(self, other)
-
-    assert asyncio.run(function(**{"xy": 1})) == 1
-    assert asyncio.run(function(**{Name("xy"): 1})) == 1
-    assert function.get_metrics()["hits"] == 1
-    function.invalidate_cache(**{Name("xy"): 1})
-    assert function.get_metrics()["size"] == 0
-
-
 def test_a_cache_that_is_dropped_is_gone_at_once() -> None:
     """The cache was in a cycle with its own view, so it kept its values and its file until the next
     collection.
@@ -485,85 +390,3 @@ def test_a_batch_loader_that_returns_a_set_is_an_error(run: Run) -> None:
             await cache.get(1, batch_loader=load)
 
     run(main())
-
-
-def test_a_loader_may_be_a_generator_of_types_coroutine(run: Run) -> None:
-    """`await` accepts these generators, and so does the cache."""
-
-    @types.coroutine
-    def load() -> Any:
-        yield from asyncio.sleep(0).__await__()
-        return 5
-
-    async def main() -> None:
-        assert await AsyncCache().get("key", load) == 5
-
-    run(main())
-
-
-@pytest.mark.parametrize("window", [1e300, 1.7e308, 1e15, 10**30])
-def test_a_batch_window_beyond_the_clock_is_for_ever(run: Run, window: float) -> None:
-    """The native module panicked, and `except Exception` does not catch the panic."""
-    cache = AsyncCache(batch_window_ms=5, max_batch_size=2)
-    cache.batch_window_ms = window
-    assert cache.batch_window_ms == float(window)
-    assert AsyncCache(batch_window_ms=window).batch_window_ms == float(window)
-
-    async def load(keys: list[int]) -> list[int]:
-        return keys
-
-    async def main() -> tuple[list[int], bool]:
-        values = await asyncio.gather(*(cache.get(key, batch_loader=load) for key in (1, 2)))
-        alone = task(cache.get(3, batch_loader=load))
-        await turns()
-        waits = not alone.done()
-        await cancel(alone)
-        return values, waits
-
-    assert run(main()) == ([1, 2], True)
-
-
-@pytest.mark.parametrize("window", [-1, math.nan, math.inf, "5", None, 10**400])
-def test_a_batch_window_that_is_none_is_refused(window: Any) -> None:
-    with pytest.raises((ValueError, TypeError, OverflowError), match="batch_window_ms|too large"):
-        AsyncCache(batch_window_ms=window)
-    with pytest.raises((ValueError, TypeError, OverflowError), match="batch_window_ms|too large"):
-        AsyncCache().batch_window_ms = window
-
-
-@pytest.mark.parametrize("life", [5e-324, 1e-9, 1e17, 1e308, 2**63, 10**400])
-def test_lives_of_any_length_are_kept(run: Run, life: float) -> None:
-    cache = AsyncCache(default_ttl=life, maxsize=2**62, max_batch_size=2**62)
-    cache.set("default", 1)
-    cache.set("own", 2, ttl=life)
-    for key, value in (("default", 1), ("own", 2)):
-        assert run(cache.get(key)) == (None if life < 1 else value)
-    assert ("own" in cache.cache) == (life >= 1)
-
-
-@pytest.mark.parametrize("life", [-1, -1e308, -(10**400), -0.0, 0])
-def test_lives_that_are_over_store_nothing(run: Run, life: float) -> None:
-    cache = AsyncCache(default_ttl=life)
-    cache.set("default", 1)
-    AsyncCache().set("own", 2, ttl=life)
-    assert run(cache.get("default")) is None
-    assert "default" not in cache.cache
-
-
-def test_a_function_that_is_decorated_again_and_again_takes_no_stack() -> None:
-    # Each level asked the next lower level for its class, on the stack: 20,000 levels were a
-    # segmentation fault.
-    program = """
-import gc
-from cache import AsyncLRU
-
-async def function(number):
-    return number
-
-for _ in range(20_000):
-    function = AsyncLRU()(function)
-assert function.__name__ == "function" and function.__code__.co_argcount == 1
-del function
-gc.collect()
-"""
-    assert complete(program).returncode == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loops import Load, Run, cancel, outcome, task, turns
+from loops import Load, Run, cancel, outcome, returns, task, turns
 
 from cache import AsyncCache, AsyncLRU, DiskBackend
 
@@ -28,13 +28,6 @@ class Value:
 
     def __init__(self) -> None:
         self.other: Any = None
-
-
-def returns(value: Any) -> Callable[[], Awaitable[Any]]:
-    async def load() -> Any:
-        return value
-
-    return load
 
 
 # Dropped objects

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from loops import Run
+from signatures import all_calls, counted
 from stores import MemoryBackend
-from test_invalidation import all_calls, counted
 
 from agent_cache import AgentCache
 from agent_cache import AgentCacheSession as in_session

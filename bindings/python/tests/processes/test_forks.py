@@ -155,6 +155,40 @@ def test_a_child_can_use_what_another_thread_was_in_the_middle_of(lock: str, tmp
     assert forking(program, str(tmp_path / "file")) == "True\n"
 
 
+def test_a_child_saves_and_loads_a_cache_that_another_thread_was_saving(tmp_path: Path) -> None:
+    """The native part of the cache was in the middle of a save for ever, in the child."""
+    program = """
+        _forks.PATIENCE = 0.01
+        cache = AsyncCache(backup=DiskBackend(sys.argv[1], merge=False))
+        began, may_end, parent = threading.Event(), threading.Event(), os.getpid()
+
+        class Slow:
+            def __reduce__(self):
+                if os.getpid() == parent:
+                    began.set()
+                    may_end.wait()
+                return Slow, ()
+
+        cache.set("slow", Slow())
+        cache.set("k", 1)
+        saving = threading.Thread(target=cache.save_to_backup)
+        saving.start()
+        began.wait()
+
+        def child():
+            cache.save_to_backup()
+            cache.load_from_backup()
+            assert cache.stats()["saves"] == 1
+
+        print(forked(child))
+        may_end.set()
+        saving.join()
+        cache.save_to_backup()
+        print(cache.stats()["saves"])
+    """
+    assert forking(program, str(tmp_path / "file")) == "True\n2\n"
+
+
 def test_a_fork_waits_for_what_other_threads_do(tmp_path: Path) -> None:
     program = """
         began, may_end, ended = threading.Event(), threading.Event(), threading.Event()

@@ -1,11 +1,10 @@
 //! `compact`: writes a file without expired entries and records that were taken back.
 
-use async_cache_disk::{EagerStep, Step};
 use serde_json::json;
 
 use super::{LOCK_TIMEOUT, Outcome, create_like, fact, file_like, line, options_like};
 use crate::args::{Compact, Output};
-use crate::entries::Lost;
+use crate::entries::{self, Lost};
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::human::{self, GOOD};
@@ -35,25 +34,22 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
     let is_live = |deadline: Option<u64>| deadline.is_none_or(|deadline| deadline > host.now);
     let (mut expired, mut lost) = (0u64, Lost::default());
     let mut bar = Bar::new(host.progress, "compacting", snapshot.len().into());
-    let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
-        bar.step();
-        match step {
-            Step::Record(record) if is_live(record.deadline) => {
-                to.copy(&record)?;
-            }
-            Step::Record(_) => expired += 1,
-            Step::Lost { .. } => lost.entries += 1 + u64::from(records.skip_lost()),
+    entries::each_of(&mut snapshot.records(), &mut bar, &mut lost, |record| {
+        if is_live(record.deadline) {
+            to.copy(&record)?;
+        } else {
+            expired += 1;
         }
-    }
-    let mut eager = snapshot.eager();
-    while let Some(step) = eager.next_step() {
-        match step {
-            EagerStep::Record(record) if is_live(record.deadline) => to.copy_eager(&record)?,
-            EagerStep::Record(_) => expired += 1,
-            EagerStep::Lost { bytes } => lost.eager_bytes = bytes,
+        Ok(())
+    })?;
+    entries::each_of(&mut snapshot.eager(), &mut bar, &mut lost, |record| {
+        if is_live(record.deadline) {
+            to.copy_eager(&record)?;
+        } else {
+            expired += 1;
         }
-    }
+        Ok(())
+    })?;
     drop(bar);
     if let Some(lost) = lost.sentence() {
         // The lost data may still be recoverable; a compacted file would be without it for good.

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use async_cache_disk::{EagerStep, Scratch, Snapshot};
+use async_cache_disk::{Item, Record, Scratch, Snapshot, Source};
 use serde_json::json;
 
 use super::{Outcome, line};
 use crate::args::{Diff, Output};
-use crate::entries::{self, Entry};
+use crate::entries;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::human::{self, BAD, CHANGED, DIM, GOOD, KEY};
@@ -71,19 +71,19 @@ struct Lookup<'s> {
 impl<'s> Lookup<'s> {
     fn new(snapshot: &'s Snapshot) -> Self {
         let (mut eager, mut records) = (HashMap::new(), snapshot.eager());
-        while let Some(EagerStep::Record(record)) = records.next_step() {
+        while let Some(Item::Entry(record)) = records.next() {
             eager.insert(record.key.to_vec(), (record.value.to_vec(), record.deadline));
         }
         Self { snapshot, eager }
     }
 
     /// Whether an eager entry of this file is superseded by a later entry with the same key.
-    fn is_superseded(&self, entry: &Entry<'_>) -> bool {
+    fn is_superseded(&self, entry: &Record<'_>) -> bool {
         let last = entry.rank.is_none().then(|| self.eager.get(entry.key)).flatten();
         last.is_some_and(|(value, deadline)| (&value[..], *deadline) != (entry.value, entry.deadline))
     }
 
-    fn find<'f>(&'f self, entry: &Entry<'_>, scratch: &'f mut Scratch) -> Option<(&'f [u8], Option<u64>)> {
+    fn find<'f>(&'f self, entry: &Record<'_>, scratch: &'f mut Scratch) -> Option<(&'f [u8], Option<u64>)> {
         match entry.rank {
             Some(_) => {
                 let found = self.snapshot.find(entry.key, scratch)?;
@@ -109,19 +109,19 @@ impl Report<'_> {
         self.added + self.removed + self.changed <= self.limit
     }
 
-    fn removed(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+    fn removed(&mut self, entry: &Record<'_>) -> Result<(), Failure> {
         self.removed += 1;
         self.one_sided(entry, "removed", "-", BAD)
     }
 
-    fn added(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+    fn added(&mut self, entry: &Record<'_>) -> Result<(), Failure> {
         self.added += 1;
         self.one_sided(entry, "added", "+", GOOD)
     }
 
     fn one_sided(
         &mut self,
-        entry: &Entry<'_>,
+        entry: &Record<'_>,
         change: &str,
         sign: &str,
         style: anstyle::Style,
@@ -139,7 +139,7 @@ impl Report<'_> {
 
     fn changed(
         &mut self,
-        old: &Entry<'_>,
+        old: &Record<'_>,
         new_bytes: usize,
         same_value: bool,
         new_deadline: Option<u64>,

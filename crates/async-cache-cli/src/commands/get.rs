@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use async_cache_disk::{EagerStep, Scratch, Snapshot};
+use async_cache_disk::{Item, Scratch, Snapshot, Source};
 use serde_json::Value;
 
 use super::Outcome;
@@ -76,15 +76,15 @@ fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
     if let Some(found) = snapshot.find(key, &mut scratch) {
         return (Some((found.value.to_vec(), found.deadline)), false);
     }
-    let mut is_blind = scratch.is_blind() || !scratch.lost().is_empty();
+    let mut is_blind = scratch.may_have_missed() || !scratch.lost().is_empty();
     let (mut eager, mut last) = (snapshot.eager(), None);
-    while let Some(step) = eager.next_step() {
-        match step {
-            EagerStep::Record(record) if record.key == key => {
+    while let Some(item) = eager.next() {
+        match item {
+            Item::Entry(record) if record.key == key => {
                 last = Some((record.value.to_vec(), record.deadline));
             }
-            EagerStep::Record(_) => {}
-            EagerStep::Lost { .. } => is_blind = true,
+            Item::Entry(_) => {}
+            Item::Lost(_) => is_blind = true,
         }
     }
     (last, is_blind)

@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use async_cache_disk::Record;
 use serde_json::json;
 
 use super::{Outcome, line};
 use crate::args::{Ls, Output};
-use crate::entries::{self, Entry};
+use crate::entries;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outc
                     "value_bytes": entry.value.len(),
                     "deadline": entry.deadline,
                     "expires": entry.deadline.map(human::time),
-                    "expired": entry.is_expired(now),
+                    "expired": entries::is_expired(&entry, now),
                     "rank": entry.rank,
                     "eager": entry.rank.is_none(),
                 }),
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outc
     Ok(Outcome::Fine)
 }
 
-fn is_wanted(args: &Ls, entry: &Entry<'_>, now: u64) -> bool {
+fn is_wanted(args: &Ls, entry: &Record<'_>, now: u64) -> bool {
     let within = |within: std::time::Duration| {
         let nanos = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
         entry.deadline.is_some_and(|deadline| deadline <= now.saturating_add(nanos))

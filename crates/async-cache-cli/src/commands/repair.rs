@@ -1,10 +1,10 @@
 //! `repair`: writes the intact entries to a new file.
 
-use async_cache_disk::{EagerStep, SalvageStep};
 use serde_json::json;
 
 use super::{Outcome, create_like, fact, line};
 use crate::args::{Output, Repair};
+use crate::entries::{self, Lost};
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::human::{self, BAD, GOOD};
@@ -13,26 +13,19 @@ use crate::progress::Bar;
 pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
     let snapshot = args.source.open_to_repair(host)?;
     let mut writer = create_like(&args.out, &snapshot, &args.source.access, host)?;
-    let (mut unreached, mut lost_bytes) = (0u64, 0u64);
+    let mut unreached = 0u64;
     let mut bar = Bar::new(host.progress, "repairing", snapshot.len().into());
-    let mut records = snapshot.salvage();
-    while let Some(step) = records.next_step() {
-        bar.step();
-        match step {
-            SalvageStep::Record(record) => {
-                unreached += u64::from(record.rank == u32::MAX);
-                writer.copy(&record)?;
-            }
-            SalvageStep::Lost { bytes, .. } => lost_bytes += bytes,
-        }
-    }
-    let mut eager = snapshot.eager();
-    while let Some(step) = eager.next_step() {
-        match step {
-            EagerStep::Record(record) => writer.copy_eager(&record)?,
-            EagerStep::Lost { bytes } => lost_bytes += bytes,
-        }
-    }
+    let mut lost = Lost::default();
+    entries::each_of(&mut snapshot.salvage(), &mut bar, &mut lost, |record| {
+        unreached += u64::from(record.rank.is_none());
+        writer.copy(&record)?;
+        Ok(())
+    })?;
+    entries::each_of(&mut snapshot.eager(), &mut bar, &mut lost, |record| {
+        writer.copy_eager(&record)?;
+        Ok(())
+    })?;
+    let lost_bytes = lost.bytes;
     drop(bar);
     writer.set_tombstones(snapshot.tombstones());
     let saved = writer.finish()?;

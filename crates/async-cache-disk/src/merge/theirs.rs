@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::{Cold, Fate, Merge, Ours};
+use super::{Cold, Decision, Merge, Ours};
 use crate::error::{DiskError, DiskErrorKind};
-use crate::snapshot::{Record, Records, Step};
+use crate::snapshot::{Item, Record, Records, Source};
 use crate::tombstones::KeyKind;
 use crate::writer::Writer;
 
@@ -44,8 +44,8 @@ impl Merge {
         (self.maxsize, self.eager) = (ours.maxsize, ours.eager);
         let mut wanted = Wanted::default();
         let mut records = theirs.records();
-        while let Some(step) = records.next_step() {
-            let Step::Record(record) = step else {
+        while let Some(item) = records.next() {
+            let Item::Entry(record) = item else {
                 records.skip_lost();
                 continue;
             };
@@ -56,10 +56,10 @@ impl Merge {
             if record.deadline.is_some_and(|deadline| deadline <= now) {
                 if self.later.contains_key(&self.hash(record.key)) {
                     // Rules 2 and 6. A copy of the expired entry itself is as old as the entry.
-                    self.tombstones.hide(KeyKind::Canonical, record.key, written_at);
+                    self.tombstones.add_overwrite(KeyKind::Canonical, record.key, written_at);
                 }
             } else if (ours.allows)(record.value) {
-                wanted.insert(record.rank);
+                record.rank.into_iter().for_each(|rank| wanted.insert(rank));
             } else {
                 self.refused += 1;
                 self.leave_out(record.key, written_at); // Rule 2
@@ -69,10 +69,10 @@ impl Merge {
         let mut passed = 0;
         let mut records = theirs.records();
         while passed < wanted.count
-            && let Some(step) = next_wanted(&mut records, &wanted)
+            && let Some(item) = next_wanted(&mut records, &wanted)
         {
             passed += 1;
-            if let Step::Record(record) = step
+            if let Item::Entry(record) = item
                 && passed > wanted.skipped
             {
                 self.copy(writer, &record)?;
@@ -104,10 +104,10 @@ impl Merge {
     fn count_cold(&mut self, cold: &Cold<'_>) -> usize {
         let mut count = 0;
         let mut records = cold.snapshot.records();
-        while let Some(step) = records.next_wanted(|rank| (cold.contains)(rank)) {
-            if let Step::Record(record) = step
+        while let Some(item) = records.next_wanted(|rank| (cold.contains)(rank)) {
+            if let Item::Entry(record) = item
                 && record.deadline.is_none_or(|deadline| deadline > self.now)
-                && self.fate(record.key, record.written_at.unwrap_or(0)) == Fate::Written
+                && self.decide(record.key, record.written_at.unwrap_or(0)) == Decision::Written
                 && !self.later.contains_key(&self.hash(record.key))
             {
                 count += 1;
@@ -149,10 +149,10 @@ impl Merge {
         let mut passed = 0;
         let mut records = theirs.records();
         while passed < wanted.skipped
-            && let Some(step) = next_wanted(&mut records, &wanted)
+            && let Some(item) = next_wanted(&mut records, &wanted)
         {
             passed += 1;
-            let Step::Record(record) = step else { continue };
+            let Item::Entry(record) = item else { continue };
             let hash = self.hash(record.key);
             if self.overtaken.contains(&hash) {
                 continue;
@@ -172,7 +172,7 @@ impl Merge {
     /// process that still has theirs in memory may save it.
     fn leave_out(&mut self, key: &[u8], written_at: u64) {
         if self.later.contains_key(&self.hash(key)) {
-            self.tombstones.hide(KeyKind::Canonical, key, written_at.saturating_sub(1));
+            self.tombstones.add_overwrite(KeyKind::Canonical, key, written_at.saturating_sub(1));
         }
     }
 
@@ -194,7 +194,7 @@ impl Merge {
                 // Rule 1
                 if ours > written_at && !is_written {
                     // Rule 6: neither entry is in the file from now on.
-                    self.tombstones.hide(KeyKind::Canonical, key, ours.saturating_sub(1));
+                    self.tombstones.add_overwrite(KeyKind::Canonical, key, ours.saturating_sub(1));
                 }
                 false
             }
@@ -208,7 +208,7 @@ impl Merge {
 }
 
 /// The next wanted record of theirs. Ranks without a record are passed.
-fn next_wanted<'r>(records: &'r mut Records, wanted: &Wanted) -> Option<Step<'r>> {
+fn next_wanted<'r>(records: &'r mut Records, wanted: &Wanted) -> Option<Item<'r>> {
     records.skip_lost();
     records.next_wanted(|rank| wanted.contains(rank))
 }

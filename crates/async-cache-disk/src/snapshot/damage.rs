@@ -75,16 +75,16 @@ impl Ranges {
 }
 
 impl DamageLog {
-    pub(super) fn record(&self) {
+    pub(super) fn count_record(&self) {
         self.records.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn deadline_pages(&self, count: u64) {
+    pub(super) fn count_deadline_pages(&self, count: u64) {
         self.deadline_pages.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Declares the last `bytes` of the eager section dead for the life of the snapshot.
-    pub(super) fn bury_eager(&self, bytes: u64) {
+    pub(super) fn record_dead_eager_bytes(&self, bytes: u64) {
         self.eager_bytes.fetch_max(bytes, Ordering::Relaxed);
     }
 
@@ -93,12 +93,12 @@ impl DamageLog {
         self.eager_bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn io_error(&self) {
+    pub(super) fn count_io_error(&self) {
         self.io_errors.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Declares buckets dead for the life of the snapshot.
-    pub(super) fn bury(&self, buckets: Range<u32>) {
+    pub(super) fn record_dead_buckets(&self, buckets: Range<u32>) {
         self.dead().insert(buckets);
         self.any_dead.store(true, Ordering::Release);
     }
@@ -118,7 +118,7 @@ impl DamageLog {
     }
 
     /// Whether a key may have been in a dead bucket, of so many buckets in all.
-    pub(super) fn may_hide(&self, hash: KeyHash, buckets: u32) -> bool {
+    pub(super) fn may_have_held(&self, hash: KeyHash, buckets: u32) -> bool {
         chain(hash.home(buckets), buckets).any(|bucket| self.is_dead(bucket))
     }
 

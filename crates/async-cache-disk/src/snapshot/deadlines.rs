@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Snapshot;
+use super::opened::Snapshot;
 use crate::format::page::{PAGE_BYTES, Page, page_items};
 
 /// An entry and its deadline.
@@ -25,8 +25,15 @@ pub struct Deadlines {
     loaded: Option<u32>,
 }
 
+impl Snapshot {
+    /// Reads deadlines from the soonest on.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines::new(self.clone())
+    }
+}
+
 impl Deadlines {
-    pub(super) fn new(snapshot: Snapshot) -> Self {
+    fn new(snapshot: Snapshot) -> Self {
         Self { snapshot, next: 0, page: Box::new([0; PAGE_BYTES]), loaded: None }
     }
 
@@ -59,7 +66,7 @@ impl Deadlines {
             let section = self.snapshot.header().deadline_section.offset;
             let pages = self.snapshot.deadline_count().div_ceil(page_items);
             let next = self.snapshot.skip_hole(section, number.saturating_add(1), pages);
-            self.snapshot.0.damage.deadline_pages(u64::from(next.saturating_sub(number)));
+            self.snapshot.damage_log().count_deadline_pages(u64::from(next.saturating_sub(number)));
             self.next = next.saturating_mul(page_items);
             return None;
         };
@@ -70,7 +77,7 @@ impl Deadlines {
         Some(Due { deadline, rank })
     }
 
-    /// Whether every deadline was handed out or lost.
+    /// Whether every deadline was returned or lost.
     pub fn is_finished(&self) -> bool {
         self.next >= self.snapshot.deadline_count()
     }

@@ -1,8 +1,9 @@
 //! Finding an entry: read its bucket, then the record named by the bucket. For a small record, this
 //! takes two positioned reads and, with a used [`Scratch`], no allocation.
 
+use super::opened::Snapshot;
+use super::source::Record;
 use super::unpack::unpack;
-use super::{Record, Snapshot};
 use crate::compress::Decompressor;
 use crate::format::address::chain;
 use crate::format::page::{PAGE_BYTES, Page, Slot};
@@ -21,7 +22,7 @@ pub struct Scratch {
     record: Vec<u8>,
     decompressor: Decompressor,
     lost: Vec<u32>,
-    blind: bool,
+    may_have_missed: bool,
 }
 
 impl Scratch {
@@ -32,7 +33,7 @@ impl Scratch {
             record: Vec::new(),
             decompressor: Decompressor::default(),
             lost: Vec::new(),
-            blind: false,
+            may_have_missed: false,
         }
     }
 
@@ -45,13 +46,13 @@ impl Scratch {
 
     /// Whether the last look-up found nothing and met a dead bucket: the key may have been there.
     /// It will not be found through this snapshot again.
-    pub fn is_blind(&self) -> bool {
-        self.blind
+    pub fn may_have_missed(&self) -> bool {
+        self.may_have_missed
     }
 
     fn begin(&mut self) {
         self.lost.clear();
-        self.blind = false;
+        self.may_have_missed = false;
         if self.record.len() > KEPT_BYTES {
             self.record = Vec::new();
         }
@@ -95,8 +96,8 @@ enum Candidate {
 
 impl Snapshot {
     /// Finds the entry with this key. Never fails: an entry that cannot be read or verified counts
-    /// as absent, and [`Scratch::lost`] and [`Scratch::is_blind`] report it. Expired entries are
-    /// found too.
+    /// as absent, and [`Scratch::lost`] and [`Scratch::may_have_missed`] report it. Expired entries
+    /// are found too.
     ///
     /// If the bucket that should name the key could not be read or verified once, it counts as
     /// damaged for the life of this snapshot, even if it could be read later: an entry that a
@@ -106,7 +107,7 @@ impl Snapshot {
         let Scratch { record, decompressor, lost, .. } = scratch;
         let value = unpack(self, &layout, record, decompressor);
         if value.is_none() {
-            self.0.damage.record();
+            self.damage_log().count_record();
             lost.push(rank);
         }
         let (deadline, written_at) = (layout.deadline, layout.written_at);
@@ -137,10 +138,10 @@ impl Snapshot {
     /// not found.
     fn search_known(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
         let hit = self.search(key, scratch);
-        if let Some(ranks) = &self.1 {
+        if let Some(ranks) = self.ranks() {
             scratch.lost = scratch.lost.iter().filter_map(|here| self.known_rank(*here)).collect();
-            if ranks.hides(key) {
-                scratch.blind = true;
+            if ranks.may_have_missed(key) {
+                scratch.may_have_missed = true;
                 return None;
             }
         }
@@ -173,20 +174,20 @@ impl Snapshot {
                 None => met_dead = true,
             }
         }
-        scratch.blind = met_dead;
+        scratch.may_have_missed = met_dead;
         None
     }
 
     /// Reads a bucket. `None` now is `None` for ever.
     pub(crate) fn bucket<'p>(&self, bucket: u32, page: &'p mut [u8; PAGE_BYTES]) -> Option<Page<'p>> {
-        if self.0.damage.is_dead(bucket) {
+        if self.damage_log().is_dead(bucket) {
             return None;
         }
         let offset = self.bucket_offset(bucket);
         let read = self.read(page, offset);
         let opened = if read { Page::open(self.seal(), offset, page) } else { None };
         if opened.is_none() {
-            self.0.damage.bury(bucket..bucket.saturating_add(1));
+            self.damage_log().record_dead_buckets(bucket..bucket.saturating_add(1));
         }
         opened
     }
@@ -202,7 +203,7 @@ impl Snapshot {
                 bucket = next;
             } else {
                 let end = self.skip_hole(self.header().index_section.offset, next, count);
-                self.0.damage.bury(next..end);
+                self.damage_log().record_dead_buckets(next..end);
                 visit(bucket, Err(end.saturating_sub(bucket)));
                 bucket = end;
             }
@@ -214,7 +215,7 @@ impl Snapshot {
             Some(layout) => layout,
             None if slot.rank >= self.header().entries => return Candidate::OtherKey,
             None => {
-                self.0.damage.record();
+                self.damage_log().count_record();
                 return Candidate::Lost;
             }
         };
@@ -259,10 +260,10 @@ impl Snapshot {
         let layout = self.record_at(slot, &mut scratch.record);
         let Scratch { record, decompressor, .. } = scratch;
         let record = layout.and_then(|layout| {
-            Record::of(self, slot.rank, &layout, record.get(..layout.total())?, decompressor)
+            Record::of(self, Some(slot.rank), &layout, record.get(..layout.total())?, decompressor)
         });
         if record.is_none() {
-            self.0.damage.record();
+            self.damage_log().count_record();
         }
         record
     }
@@ -276,11 +277,11 @@ impl Snapshot {
     /// Whether an entry that was read without its bucket is also visible through its bucket (rule 2
     /// of the module).
     pub(super) fn is_visible(&self, key: &[u8], rank: u32, scratch: &mut Scratch) -> bool {
-        if self.1.as_ref().is_some_and(|ranks| ranks.hides(key)) {
+        if self.ranks().is_some_and(|ranks| ranks.may_have_missed(key)) {
             return false;
         }
-        !self.0.damage.any_dead()
-            || !self.0.damage.may_hide(self.hasher().hash(key), self.header().buckets)
+        !self.damage_log().any_dead()
+            || !self.damage_log().may_have_held(self.hasher().hash(key), self.header().buckets)
             || self.locate_here(key, scratch) == Some(rank)
     }
 

@@ -12,13 +12,12 @@
 //!    copied entries;
 //! 4. a key hidden by a dead bucket stays hidden: a delete that could not see the key took no rank,
 //!    and the new file has a readable bucket for it. Keys hidden before the copying began are not
-//!    copied. If a bucket died since, there is no successor, and the next save copies anew. A
-//!    look-up that began before the move may find a dead bucket after it: then every key that the
+//!    copied. If a bucket became dead since, there is no successor, and the next save copies anew.
+//!    A look-up that began before the move may find a dead bucket after it: then every key that the
 //!    bucket may have held is hidden.
 
 use std::sync::Arc;
 
-use super::Snapshot;
 use super::damage::DamageLog;
 use crate::format::address::KeyHasher;
 
@@ -54,23 +53,22 @@ struct Before {
 
 impl Ranks {
     /// No entries yet, of a snapshot that entries will be copied from.
-    pub(crate) fn none_of(snapshot: &Snapshot) -> Self {
-        let damage = Arc::clone(&snapshot.0.damage);
-        let (hasher, buckets, dead) = (*snapshot.hasher(), snapshot.header().buckets, damage.dead_count());
+    pub(super) fn none_of(damage: Arc<DamageLog>, hasher: KeyHasher, buckets: u32, count: u32) -> Self {
+        let dead = damage.dead_count();
         let before = Some(Before { damage, hasher, buckets, dead });
-        Self { runs: Vec::new(), count: snapshot.len(), before }
+        Self { runs: Vec::new(), count, before }
     }
 
-    /// Whether a bucket of the file before has died since the copying began.
-    pub(crate) fn may_hide_more(&self) -> bool {
+    /// Whether a bucket of the file before has become dead since the copying began.
+    pub(crate) fn has_new_dead_buckets(&self) -> bool {
         self.before.as_ref().is_some_and(|before| before.damage.dead_count() > before.dead)
     }
 
     /// Rule 4: whether a look-up in the previous file may have missed this key since.
-    pub(crate) fn hides(&self, key: &[u8]) -> bool {
+    pub(crate) fn may_have_missed(&self, key: &[u8]) -> bool {
         self.before.as_ref().is_some_and(|before| {
             before.damage.dead_count() > before.dead
-                && before.damage.may_hide(before.hasher.hash(key), before.buckets)
+                && before.damage.may_have_held(before.hasher.hash(key), before.buckets)
         })
     }
 

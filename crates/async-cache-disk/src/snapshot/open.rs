@@ -1,11 +1,9 @@
 //! Opening a file: reads and checks only its header page.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
-use super::{Inner, Snapshot};
+use super::opened::Snapshot;
 use crate::error::{DiskError, DiskErrorKind};
-use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
 use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
 use crate::secret::Secret;
@@ -36,17 +34,8 @@ impl Snapshot {
             let what = format!("it holds data of version {found:?}, and {wanted:?} is wanted");
             return Err(DiskError::new(DiskErrorKind::OtherVersion { found, wanted }, path, what));
         }
-        let inner = Inner {
-            file,
-            path: path.to_owned(),
-            file_bytes,
-            seal: Seal::new(&header.file_id, secret),
-            hasher: KeyHasher::new(&header.hash_seed),
-            damage: Arc::default(),
-            dictionary: OnceLock::new(),
-            header,
-        };
-        Ok(Some(Self(Arc::new(inner), None)))
+        let seal = Seal::new(&header.file_id, secret);
+        Ok(Some(Self::new(file, path.to_owned(), file_bytes, header, seal, None)))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The positions and sizes of records, without reading them: for tools that inspect files. The
 //! index has all of this, and is small compared with the records.
 
-use super::{Record, Scratch, Snapshot};
+use super::lookup::Scratch;
+use super::opened::Snapshot;
+use super::source::Record;
 use crate::format::page::{Page, Slot};
 
 /// Where the record of an entry stands.

@@ -10,34 +10,19 @@
 
 use std::fmt;
 
-use super::window::{Loaded, Window};
-use super::{Record, Scratch, Snapshot};
-use crate::compress::Decompressor;
+use super::lookup::Scratch;
+use super::opened::Snapshot;
+use super::source::{Item, Loss, Source};
+use super::window::{Loaded, Reader};
 
 /// Goes through everything that can be recovered from a damaged file, coldest first. Made by
 /// [`Snapshot::salvage`].
 pub struct Salvage {
-    snapshot: Snapshot,
+    reader: Reader,
     /// Offset and rank of the records named by valid buckets, by ascending offset.
     named: Vec<(u64, u32)>,
     next_offset: u64,
-    window: Window,
-    decompressor: Decompressor,
     scratch: Scratch,
-}
-
-/// The result of [`Salvage::next_step`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SalvageStep<'r> {
-    /// An entry. Its rank is the index's rank, or `u32::MAX` if no valid bucket names it.
-    Record(Record<'r>),
-    /// Bytes without a valid record.
-    Lost {
-        /// Where they begin in the file.
-        offset: u64,
-        /// How many they are.
-        bytes: u64,
-    },
 }
 
 impl Snapshot {
@@ -48,59 +33,57 @@ impl Snapshot {
         Salvage {
             named: self.places().iter().map(|place| (place.offset, place.rank)).collect(),
             next_offset: self.header().record_section.offset,
-            window: Window::new(),
-            decompressor: Decompressor::default(),
             scratch: Scratch::new(),
-            snapshot: self.clone(),
+            reader: Reader::new(self.clone()),
         }
     }
 }
 
-impl Salvage {
-    /// The next entry, or the news of a loss; `None` at the end.
-    pub fn next_step(&mut self) -> Option<SalvageStep<'_>> {
-        let section = self.snapshot.header().record_section;
+impl Source for Salvage {
+    /// An entry has the index's rank, or no rank if no valid bucket names it.
+    fn next(&mut self) -> Option<Item<'_>> {
+        let section = self.reader.snapshot.header().record_section;
         loop {
             let offset = self.next_offset;
             if offset >= section.end() {
                 return None;
             }
-            let Some(loaded) = self.window.load(&self.snapshot, section, offset) else {
+            let Some(loaded) = self.reader.load(section, offset) else {
                 let next = self.named.partition_point(|(named, _)| *named <= offset);
                 self.next_offset = self.named.get(next).map_or(section.end(), |(named, _)| *named);
-                return Some(SalvageStep::Lost { offset, bytes: self.next_offset.saturating_sub(offset) });
+                let bytes = self.next_offset.saturating_sub(offset);
+                return Some(Item::Lost(Loss::Bytes { offset, bytes }));
             };
             self.next_offset = offset.saturating_add(loaded.total());
-            if let Some(rank) = self.rank(offset, &loaded) {
-                let bytes = loaded.total();
-                let record = self.record(rank, &loaded);
-                return Some(record.map_or(SalvageStep::Lost { offset, bytes }, SalvageStep::Record));
+            let rank = self.named_rank(offset);
+            if self.is_entry(rank, &loaded) {
+                // The value may not decompress.
+                let lost = Item::Lost(Loss::Bytes { offset, bytes: loaded.total() });
+                return Some(self.reader.record(rank, &loaded).map_or(lost, Item::Entry));
             }
         }
     }
+}
 
-    /// `None` if the record is no entry, as far as can be known.
-    fn rank(&mut self, offset: u64, loaded: &Loaded) -> Option<u32> {
-        let key = self.window.get(loaded)?.get(loaded.layout.key.clone())?;
-        let by_index = self.snapshot.locate_here(key, &mut self.scratch);
+impl Salvage {
+    /// The rank of the record at an offset, if a valid bucket names it.
+    fn named_rank(&self, offset: u64) -> Option<u32> {
         let first = self.named.partition_point(|(named, _)| *named < offset);
-        match self.named.get(first) {
-            // A look-up need not reach it: its own bucket is valid, but an earlier bucket of its
-            // chain may not be.
-            Some((named, rank)) if *named == offset => {
-                by_index.is_none_or(|found| found == *rank).then_some(*rank)
-            }
-            _ => {
-                let all_are_entries = self.snapshot.header().records == self.snapshot.header().entries;
-                (all_are_entries && by_index.is_none()).then_some(u32::MAX)
-            }
-        }
+        self.named.get(first).filter(|(named, _)| *named == offset).map(|(_, rank)| *rank)
     }
 
-    /// `None` if its value does not decompress.
-    fn record(&mut self, rank: u32, loaded: &Loaded) -> Option<Record<'_>> {
-        let bytes = self.window.get(loaded)?;
-        Record::of(&self.snapshot, rank, &loaded.layout, bytes, &mut self.decompressor)
+    /// Whether the record loaded last is an entry, as far as can be known (rules 1 and 3).
+    fn is_entry(&mut self, rank: Option<u32>, loaded: &Loaded) -> bool {
+        let Self { reader, scratch, .. } = self;
+        let Some(key) = reader.key(loaded) else { return false };
+        let by_index = reader.snapshot.locate_here(key, scratch);
+        if let Some(rank) = rank {
+            // A look-up need not reach the record: its own bucket is valid, but an earlier bucket
+            // of its chain may not be.
+            return by_index.is_none_or(|found| found == rank);
+        }
+        let header = reader.snapshot.header();
+        header.records == header.entries && by_index.is_none()
     }
 }
 
@@ -108,7 +91,7 @@ impl fmt::Debug for Salvage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Salvage");
         debug
-            .field("snapshot", &self.snapshot)
+            .field("snapshot", &self.reader.snapshot)
             .field("next_offset", &self.next_offset)
             .finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Snapshot;
+use super::opened::Snapshot;
 use crate::compress::{Decompressor, Dictionary, dictionary_of};
 use crate::format::checksum::CHECKSUM_BYTES;
 use crate::format::record::RecordLayout;
@@ -24,7 +24,7 @@ impl Snapshot {
             let body = self.seal().open(section.offset, &unit)?;
             Dictionary::new(body.to_vec()).map(Arc::new)
         };
-        self.0.dictionary.get_or_init(read).as_ref()
+        self.dictionary_cell().get_or_init(read).as_ref()
     }
 
     /// The dictionary, if the frame needs it: otherwise it is not read.

@@ -30,9 +30,9 @@ impl WriteOptions {
         self
     }
 
-    /// Compresses with the dictionary of this snapshot, if there is one, instead of training a new
-    /// dictionary. So entries [copied](crate::Writer::copy) from the snapshot need not be
-    /// compressed again.
+    /// Compresses with the dictionary of the snapshot, if there is a dictionary, instead of
+    /// training a new dictionary. So entries [copied](crate::Writer::copy) from the snapshot need
+    /// not be compressed again.
     #[must_use]
     pub fn dictionary_of(mut self, snapshot: &Snapshot) -> Self {
         self.dictionary = snapshot.dictionary().map(Arc::clone);

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_cache_disk::{
-    CacheFile, DiskError, EagerStep, Ours, Saved, Scratch, Secret, Snapshot, Step, Vfs, WriteOptions, Writer,
+    CacheFile, DiskError, Item, Loss, Ours, Saved, Scratch, Secret, Snapshot, Source, Vfs, WriteOptions,
+    Writer,
 };
 
 pub(crate) const VERSION: &str = "v1";
@@ -127,13 +128,14 @@ pub(crate) fn find(snapshot: &Snapshot, entry: &Entry, scratch: &mut Scratch) ->
 pub(crate) fn read_all(snapshot: &Snapshot) -> Vec<Option<Entry>> {
     let mut all = Vec::new();
     let mut records = snapshot.records();
-    while let Some(step) = records.next_step() {
-        let (rank, entry) = match step {
-            Step::Record(record) => {
+    while let Some(item) = records.next() {
+        let (rank, entry) = match item {
+            Item::Entry(record) => {
                 let (key, value) = (record.key.to_vec(), record.value.to_vec());
-                (record.rank, Some(Entry { key, value, deadline: record.deadline }))
+                (record.rank.unwrap(), Some(Entry { key, value, deadline: record.deadline }))
             }
-            Step::Lost { rank } => (rank, None),
+            Item::Lost(Loss::Entry { rank }) => (rank, None),
+            Item::Lost(lost) => panic!("{lost:?}"),
         };
         assert_eq!(rank as usize, all.len());
         all.push(entry);
@@ -146,14 +148,15 @@ pub(crate) fn read_all(snapshot: &Snapshot) -> Vec<Option<Entry>> {
 pub(crate) fn read_eager(snapshot: &Snapshot) -> (Vec<Entry>, u64) {
     let (mut all, mut lost) = (Vec::new(), 0);
     let mut records = snapshot.eager();
-    while let Some(step) = records.next_step() {
+    while let Some(item) = records.next() {
         assert_eq!(lost, 0, "nothing comes behind what is lost");
-        match step {
-            EagerStep::Record(record) => {
+        match item {
+            Item::Entry(record) => {
                 let (key, value) = (record.key.to_vec(), record.value.to_vec());
                 all.push(Entry { key, value, deadline: record.deadline });
             }
-            EagerStep::Lost { bytes } => lost = bytes,
+            Item::Lost(Loss::Bytes { bytes, .. }) => lost = bytes,
+            Item::Lost(lost) => panic!("{lost:?}"),
         }
     }
     assert_eq!(snapshot.damage().eager_bytes, lost);

@@ -64,11 +64,11 @@ where
 fn encode<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> Result<(), BackendError> {
     let start = buffer.len();
     let mut encoder = rmp_serde::Serializer::new(&mut *buffer).with_struct_map();
-    let encoded = or_panicked("Serialize", || value.serialize(Distinct::new(&mut encoder)));
-    if encoded.is_err() {
+    let result = or_panicked("Serialize", || value.serialize(Distinct::new(&mut encoder)));
+    if result.is_err() {
         buffer.truncate(start);
     }
-    encoded
+    result
 }
 
 /// Values nested deeper than this do not decode: no file may overflow the stack of its reader.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_cache_disk::{CacheFile, Compression, DiskError, RealDisk, Save, Secret, Step, Vfs, WriteOptions};
+use async_cache_disk::{
+    CacheFile, Compression, DiskError, Item, RealDisk, Save, Secret, Source, Vfs, WriteOptions,
+};
 use async_cache_tier::open::OWNER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -238,8 +240,8 @@ where
         let codec = Codec::<K, V>::message_pack();
         let mut entries = Vec::new();
         let mut records = snapshot.records();
-        while let Some(step) = records.next_step() {
-            let Step::Record(record) = step else { continue };
+        while let Some(item) = records.next() {
+            let Item::Entry(record) = item else { continue };
             let ttl = record.deadline.map(|deadline| deadline.saturating_sub(file.file_now()));
             if ttl == Some(0) {
                 continue;

@@ -1,8 +1,10 @@
 //! `load_from_backup`: what it adds, keeps and joins, also after a file that could not be read.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{PATH, life, open, saved_numbers, seconds, there};
 use crate::stage::within_limit;
@@ -151,6 +153,43 @@ fn where_saves_do_not_merge_a_file_that_could_not_be_opened_is_set_aside_and_not
     assert_eq!(cache.save_to_backup().unwrap().set_aside, None, "its own file it replaces");
 }
 
+#[test]
+fn the_entries_that_came_in_are_counted_without_those_that_were_cold_before() {
+    let disk = saved_numbers(8);
+    let cache: AsyncCache<u64, u64> =
+        life(&disk, 0).0.maxsize(10).shards(1).eviction(Eviction::Lru).build().unwrap();
+    disk.as_vfs().remove(Path::new(PATH)).unwrap();
+    let other: AsyncCache<u64, u64> = open(&disk);
+    (100..106).for_each(|key| other.set(key, key));
+    other.save_to_backup().unwrap();
+    // Of the eight cold entries only four have room beside the six that come in.
+    let opening = cache.load_from_backup().unwrap();
+    assert_eq!((there(&cache, 200), cache.len()), ([4..8, 100..106].into_iter().flatten().collect(), 10));
+    assert_eq!(opening.entries, 6);
+}
+
+/// Nothing was written meanwhile, and yet the opened snapshot served nothing for a moment.
+#[test]
+fn a_cold_entry_is_there_all_the_time_while_the_backup_is_loaded_again() {
+    // The more shards there are, the longer it takes to unlock them all.
+    let cache: AsyncCache<u64, u64> = life(&saved_numbers(1000), 0).0.shards(1024).build().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut misses = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                misses += (0..1000).filter(|key| !cache.contains(key)).count();
+            }
+            misses
+        });
+        for _ in 0..1000 {
+            cache.load_from_backup().unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(reading.join().unwrap(), 0);
+    });
+}
+
 // Drop
 
 /// A value that saves its former cache when it is dropped.
@@ -197,5 +236,83 @@ fn what_a_backup_brings_in_vain_may_save_the_cache_when_it_is_dropped() {
         cache.load_from_backup().unwrap();
         assert!(slot.lock().unwrap().is_none(), "it was dropped, and saved");
         assert_eq!(cache.stats().saves, 1);
+    });
+}
+
+thread_local! {
+    static CACHE: RefCell<Option<AsyncCache<Busy, u64>>> = const { RefCell::new(None) };
+    /// How many of the next calls of `Serialize` write another key.
+    static WRITES: Cell<u64> = const { Cell::new(0) };
+    /// How many keys that were lost have saved the cache.
+    static SAVES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A key that writes to its cache whenever it is encoded, and, unless it is a clone, saves the
+/// cache when it is dropped.
+#[derive(PartialEq, Eq, Hash, serde::Deserialize)]
+struct Busy(u64, #[serde(skip)] IsFirst);
+
+/// Equal to all others.
+#[derive(Default)]
+struct IsFirst(bool);
+
+impl PartialEq for IsFirst {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for IsFirst {}
+
+impl std::hash::Hash for IsFirst {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+}
+
+impl Clone for Busy {
+    fn clone(&self) -> Self {
+        Self(self.0, IsFirst(false))
+    }
+}
+
+impl serde::Serialize for Busy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let left = WRITES.get();
+        if left > 0 {
+            WRITES.set(left - 1);
+            let cache = CACHE.with_borrow(Clone::clone).unwrap();
+            cache.set(Self(1000 + left, IsFirst(true)), 0);
+        }
+        serde::Serialize::serialize(&(self.0,), serializer)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let cache = CACHE.try_with(|cache| cache.borrow().clone()).ok().flatten();
+        if let Some(cache) = cache.filter(|_| self.1.0 && SAVES.get() < 5) {
+            SAVES.set(SAVES.get() + 1);
+            cache.save_to_backup().unwrap();
+        }
+    }
+}
+
+/// Writes that were lost just before the snapshot was put under the shards were dropped while the
+/// load had the turn, and waited for it.
+#[test]
+fn what_is_lost_while_the_backup_is_loaded_may_save_the_cache_when_it_is_dropped() {
+    within_limit(|| {
+        let disk = FakeDisk::new();
+        let cache: AsyncCache<Busy, u64> =
+            life(&disk, 0).0.maxsize(2).shards(1).eviction(Eviction::Lru).build().unwrap();
+        let other: AsyncCache<Busy, u64> = open(&disk);
+        other.set(Busy(7, IsFirst(false)), 70);
+        other.save_to_backup().unwrap();
+        (1..=2).for_each(|key| cache.set(Busy(key, IsFirst(true)), key));
+        CACHE.set(Some(cache.clone()));
+        WRITES.set(6);
+        cache.load_from_backup().unwrap();
+        CACHE.set(None);
+        assert_eq!(WRITES.get(), 0);
+        assert!(SAVES.get() > 2, "{} saves", SAVES.get());
     });
 }

@@ -9,7 +9,7 @@ use super::{PATH, backend, life, open, saved_numbers, seconds, there};
 use crate::stage::{one_thread, poll_once, several_threads, until, within_limit};
 use async_cache::{AsyncCache, BackupError};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{CacheFile, EagerStep, Step, WriteOptions};
+use async_cache_disk::{CacheFile, Item, Source, WriteOptions};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -129,7 +129,7 @@ fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
     let old = file.open().unwrap().unwrap();
     let mut writer = file.version(old.version()).write(WriteOptions::new(old.saved_at())).unwrap();
     let mut records = old.records();
-    while let Some(Step::Record(record)) = records.next_step() {
+    while let Some(Item::Entry(record)) = records.next() {
         writer.copy(&record).unwrap();
     }
     for (key, ttl) in entries {
@@ -143,7 +143,7 @@ fn add_eager(disk: &FakeDisk, entries: &[(&str, Option<u64>)]) {
 fn eager_keys(disk: &FakeDisk) -> Vec<String> {
     let snapshot = CacheFile::new(disk.as_vfs(), PATH).open().unwrap().unwrap();
     let (mut records, mut keys) = (snapshot.eager(), Vec::new());
-    while let Some(EagerStep::Record(record)) = records.next_step() {
+    while let Some(Item::Entry(record)) = records.next() {
         assert_eq!(record.value, b"pickled");
         keys.push(String::from_utf8(record.key.to_vec()).unwrap());
     }

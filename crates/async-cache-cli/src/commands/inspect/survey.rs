@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use async_cache_disk::{EagerStep, Place, Scratch, Snapshot};
+use async_cache_disk::{Item, Place, Scratch, Snapshot, Source};
 
 use crate::args::Inspect;
 use crate::chart::Histogram;
@@ -140,7 +140,7 @@ impl Survey {
 
     fn eager(&mut self, snapshot: &Snapshot, most_large: usize) {
         let mut records = snapshot.eager();
-        while let Some(EagerStep::Record(record)) = records.next_step() {
+        while let Some(Item::Entry(record)) = records.next() {
             self.eager += 1;
             self.sizes.add((record.key.len() + record.value.len()) as u64);
             self.contents.add(record.key, record.value);
