@@ -207,13 +207,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             return self.hot_in_order(hash, is_key);
         }
         let tiered = self.shard(hash).read();
-        match tiered.shard.hit(hash, is_key, |deadline| self.clock.has_passed(deadline), V::clone) {
-            Some(value) => {
-                self.hits.raise();
-                Ok(value)
-            }
-            None => Err(tiered.under()),
-        }
+        let has_passed = |deadline| self.clock.has_passed(deadline);
+        let Some(value) = tiered.shard.hit(hash, is_key, has_passed, V::clone) else {
+            return Err(tiered.under());
+        };
+        // On the way of a hit alone, and before the hit is counted.
+        drop(tiered);
+        self.hits.raise();
+        Ok(value)
     }
 
     /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
