@@ -12,6 +12,7 @@ mod real {
     pub(crate) use parking_lot::{Mutex, RwLock};
     pub(crate) use tokio::sync::Notify;
 
+    use async_cache_tier::{Tier, Turn};
     use std::future::Future;
 
     /// A spawned task; it continues when this handle is dropped.
@@ -31,6 +32,11 @@ mod real {
         Some(Task(runtime.spawn(task).abort_handle()))
     }
 
+    /// Waits for the turn to save or load.
+    pub(crate) fn turn(tier: &Tier) -> Turn<'_> {
+        tier.turn()
+    }
+
     pub(crate) use tokio::runtime::Id as RuntimeId;
 
     /// Names the runtime of the caller; `None` if there is none.
@@ -45,6 +51,7 @@ mod real {
 
     use std::sync::atomic::Ordering::SeqCst;
 
+    use async_cache_tier::{Tier, Turn};
     pub(crate) use shuttle::sync::atomic::AtomicBool;
     use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
     use tokio::sync::futures::Notified;
@@ -147,6 +154,17 @@ mod real {
     #[allow(clippy::unnecessary_wraps)] // the real function can fail
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
         Some(Task(shuttle::future::spawn(task).abort_handle()))
+    }
+
+    /// Waits for the turn to save or load. The checker does not see the lock of the tier, so the wait
+    /// runs other threads.
+    pub(crate) fn turn(tier: &Tier) -> Turn<'_> {
+        loop {
+            if let Some(turn) = tier.try_turn() {
+                return turn;
+            }
+            shuttle::thread::yield_now();
+        }
     }
 
     /// The checker has a single runtime.
