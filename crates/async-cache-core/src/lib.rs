@@ -53,9 +53,9 @@
 //! shard.land(flight, at, fetched, Duration::ZERO, now).expect("the flight was running");
 //!
 //! // A hit.
-//! let slot = shard.find(hash, |key| *key == "sky").expect("just stored");
-//! let value = shard.hit(slot, |deadline| deadline.has_passed(now.time)).expect("not expired");
-//! assert_eq!(*value, "blue");
+//! let has_passed = |deadline: Deadline| deadline.has_passed(now.time);
+//! let value = shard.hit(hash, |key| *key == "sky", has_passed, |value| *value);
+//! assert_eq!(value, Some("blue"));
 //! ```
 
 // hashes are cut to their lower half on purpose, everywhere

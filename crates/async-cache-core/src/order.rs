@@ -29,7 +29,7 @@
 //! The order can be listed in pieces, while it changes: see [`crate::listing`].
 
 use crate::listing::{Cursor, Listing};
-use crate::slab::{Chain, Linked, List, NONE, Slab};
+use crate::slab::{Chain, Link, Linked, List, NONE, Slab};
 
 /// Which entries make room for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +100,13 @@ struct Fifo {
 
 impl Fifo {
     const EMPTY: Self = Self { list: List::EMPTY, len: 0 };
+
+    /// Removes the head; `next` is the slot after it.
+    #[inline]
+    fn pop_front<T: Linked>(&mut self, slab: &mut Slab<T>, next: u32) {
+        self.list.bridge(slab, Chain::Order, Link { prev: NONE, next });
+        self.len -= 1;
+    }
 }
 
 impl Order {
@@ -128,37 +135,60 @@ impl Order {
         }
     }
 
-    /// Notes a use.
+    /// Records a use.
+    #[inline]
     pub(crate) fn touch<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
         match self.eviction {
             Eviction::Adaptive => self.touch_shared(&slab[id]),
-            // The most recently used entry is at its place already; a hot entry is often requested
-            // again at once.
-            Eviction::Lru if self.main.list.tail == id => {}
-            Eviction::Lru => {
-                self.cursor.before_unlink(slab, id);
-                self.main.list.unlink(slab, Chain::Order, id);
-                self.main.list.push_back(slab, Chain::Order, id);
-            }
+            Eviction::Lru => self.move_back(slab, id, slab[id].link(Chain::Order)),
         }
     }
 
-    /// Takes in a new entry. The store has made room before.
-    pub(crate) fn enter<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
-        let queue = match (self.eviction, self.capacity) {
-            (Eviction::Lru, _) | (_, None) => Queue::Main,
-            (Eviction::Adaptive, Some(capacity)) => {
-                let left_from = self.ghost.forget(slab[id].hash());
-                if let Some(queue) = left_from {
-                    self.adapt(queue, capacity);
-                }
-                if self.small.len + self.main.len + 1 < capacity && self.small_is_due() {
-                    self.graduate(slab);
-                }
-                if left_from == Some(Queue::Small) { Queue::Main } else { Queue::Small }
-            }
-        };
-        self.push(slab, id, queue);
+    /// Moves an entry with this link to the place of the most recently used entry. For
+    /// [`Eviction::Lru`].
+    #[inline]
+    pub(crate) fn move_back<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32, link: Link) {
+        // A hot key is often requested twice in a row.
+        if self.main.list.tail != id {
+            self.cursor.before_unlink(slab, id);
+            self.main.list.bridge(slab, Chain::Order, link);
+            self.main.list.push_back(slab, Chain::Order, id);
+        }
+    }
+
+    /// Whether a use moves the entry.
+    #[inline]
+    pub(crate) fn moves_on_use(&self) -> bool {
+        self.eviction == Eviction::Lru
+    }
+
+    /// Chooses the queue of a new entry whose key has this hash. The store has made room before. It
+    /// then makes the slot with the queue and with [`Order::back`], and calls [`Order::enter`].
+    #[inline]
+    pub(crate) fn choose<T: Ordered>(&mut self, slab: &mut Slab<T>, hash: u32) -> Queue {
+        let (Eviction::Adaptive, Some(capacity)) = (self.eviction, self.capacity) else { return Queue::Main };
+        let left_from = self.ghost.forget(hash);
+        if let Some(queue) = left_from {
+            self.adapt(queue, capacity); // Rule 3
+        }
+        if self.small.len + self.main.len + 1 < capacity && self.small_is_due() {
+            self.graduate(slab); // Rule 4
+        }
+        if left_from == Some(Queue::Small) { Queue::Main } else { Queue::Small } // Rule 2
+    }
+
+    /// The link of an entry that enters a queue.
+    #[inline]
+    pub(crate) fn back(&mut self, queue: Queue) -> Link {
+        self.queue(queue).list.back()
+    }
+
+    /// Appends a new entry to its queue. The slot has [`Order::back`] as its link.
+    #[inline]
+    pub(crate) fn enter<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32, queue: Queue) {
+        let fifo = self.queue(queue);
+        fifo.list.adopt_back(slab, Chain::Order, id);
+        fifo.len += 1;
     }
 
     /// Takes in an entry from a backup, as the first to go.
@@ -176,21 +206,22 @@ impl Order {
     /// Chooses the entry to be evicted, and unlinks it.
     pub(crate) fn evict<T: Ordered>(&mut self, slab: &mut Slab<T>) -> Option<u32> {
         for step in 1.. {
-            let queue =
-                if self.small_is_due() || self.main.list.is_empty() { Queue::Small } else { Queue::Main };
-            let queue = if self.small.list.is_empty() { Queue::Main } else { queue };
-            let list = self.queue(queue).list;
-            if list.is_empty() {
+            let has_main = !self.main.list.is_empty();
+            let is_small = self.small_is_due() || !(has_main || self.small.list.is_empty());
+            let queue = if is_small { Queue::Small } else { Queue::Main };
+            let id = self.queue(queue).list.head;
+            if id == NONE {
                 return None;
             }
-            let id = list.head;
-            self.unlink(slab, id);
-            let visits = slab[id].visits();
+            self.cursor.before_unlink(slab, id);
+            let slot = &mut slab[id];
+            let (visits, hash, next) = (slot.visits(), slot.hash(), slot.link(Chain::Order).next);
+            self.queue(queue).pop_front(slab, next);
             if visits == 0 || step == SCAN {
-                self.remember(slab[id].hash(), queue);
+                self.remember(hash, queue);
                 return Some(id);
             }
-            slab[id].set_visits(if queue == Queue::Small { 0 } else { visits - 1 });
+            slab[id].set_visits(if is_small { 0 } else { visits - 1 });
             self.push(slab, id, Queue::Main);
         }
         unreachable!("the search ends after {SCAN} steps")
@@ -248,6 +279,7 @@ impl Order {
         }
     }
 
+    #[inline]
     fn small_is_due(&self) -> bool {
         self.small.len >= (self.target / ONE).max(1)
     }
@@ -274,11 +306,12 @@ impl Order {
         let (Eviction::Adaptive, Some(capacity)) = (self.eviction, self.capacity) else { return };
         self.ghost.remember(hash, queue, capacity);
         self.evicted[usize::from(queue == Queue::Main)] += 1;
-        if self.evicted.iter().sum::<u64>() > capacity {
+        if self.evicted[0] + self.evicted[1] > capacity {
             self.evicted = self.evicted.map(|evicted| evicted / 2);
         }
     }
 
+    #[inline]
     fn queue(&mut self, queue: Queue) -> &mut Fifo {
         match queue {
             Queue::Small => &mut self.small,
@@ -287,10 +320,11 @@ impl Order {
     }
 
     fn push<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32, queue: Queue) {
-        slab[id].set_queue(queue);
-        let fifo = self.queue(queue);
-        fifo.list.push_back(slab, Chain::Order, id);
-        fifo.len += 1;
+        let back = self.back(queue);
+        let slot = &mut slab[id];
+        slot.set_queue(queue);
+        *slot.link_mut(Chain::Order) = back;
+        self.enter(slab, id, queue);
     }
 
     fn unlink<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
@@ -308,45 +342,121 @@ fn percent(capacity: u64, percent: u64) -> u64 {
 
 /// Recent evictions: for each key a fingerprint and the queue it left from, two bytes in all.
 ///
-/// Sets of [`WAYS`] words, newest first; a new word pushes out the oldest of its set. The ghost may
-/// forget a key, and may take one key for another: it only advises.
+/// Sets of [`WAYS`] words, the newest in the lowest bits; a new word pushes out the oldest of its
+/// set. The ghost may forget a key, and may take one key for another: it only advises.
 #[derive(Debug, Default)]
 struct Ghost {
-    /// Made at the first eviction: a cache that never fills does not pay for it.
-    words: Vec<u16>,
+    /// Made at the first eviction: a cache that never fills does not pay for it. The words of a set
+    /// are compared all at once.
+    sets: Vec<u128>,
 }
 
 const WAYS: usize = 8;
+const WORD_BITS: u32 = 16;
+/// A bit of every word of a set: the lowest, and the highest.
+const LOWEST: u128 = u128::from_le_bytes([1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+const HIGHEST: u128 = LOWEST << (WORD_BITS - 1);
 
 impl Ghost {
+    #[inline]
     fn remember(&mut self, hash: u32, queue: Queue, capacity: u64) {
-        if self.words.is_empty() {
-            let sets = usize::try_from(capacity).unwrap_or(usize::MAX).div_ceil(WAYS).max(1);
-            self.words = vec![0; sets * WAYS];
+        if self.sets.is_empty() {
+            self.make_sets(capacity);
         }
-        let (start, fingerprint) = self.locate(hash);
-        let set = &mut self.words[start..start + WAYS];
-        set.copy_within(..WAYS - 1, 1);
-        set[0] = fingerprint | u16::from(queue == Queue::Main);
+        let word = fingerprint(hash) | u16::from(queue == Queue::Main);
+        if let Some(set) = self.set(hash) {
+            *set = *set << WORD_BITS | u128::from(word);
+        }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn make_sets(&mut self, capacity: u64) {
+        let sets = usize::try_from(capacity).unwrap_or(usize::MAX).div_ceil(WAYS).max(1);
+        self.sets = vec![0; sets];
+    }
+
+    #[inline]
     fn forget(&mut self, hash: u32) -> Option<Queue> {
-        if self.words.is_empty() {
+        let set = self.set(hash)?;
+        let differing = *set & !LOWEST ^ u128::from(fingerprint(hash)) * LOWEST;
+        // The lowest bit that is set belongs to the newest equal word. Bits above may be wrong.
+        let equal = differing.wrapping_sub(LOWEST) & !differing & HIGHEST;
+        if equal == 0 {
             return None;
         }
-        let (start, fingerprint) = self.locate(hash);
-        let set = &mut self.words[start..start + WAYS];
-        let at = set.iter().position(|word| word & !1 == fingerprint)?;
-        let queue = if set[at] & 1 == 1 { Queue::Main } else { Queue::Small };
-        set.copy_within(at + 1.., at);
-        set[WAYS - 1] = 0;
+        let at = equal.trailing_zeros() / WORD_BITS * WORD_BITS;
+        let queue = if *set >> at & 1 == 1 { Queue::Main } else { Queue::Small };
+        let newer = *set & !(u128::MAX << at);
+        *set = *set >> WORD_BITS >> at << at | newer;
         Some(queue)
     }
 
-    /// The set from the upper bits of the hash, the fingerprint from the lower; 0 is an empty word.
-    fn locate(&self, hash: u32) -> (usize, u16) {
-        let sets = self.words.len() as u64 / WAYS as u64;
-        let set = (u64::from(hash) * sets) >> 32;
-        (set as usize * WAYS, (hash as u16 & !1).max(2))
+    /// The set of a hash, by its upper bits; `None` before the first eviction.
+    #[inline]
+    fn set(&mut self, hash: u32) -> Option<&mut u128> {
+        let set = (u64::from(hash) * self.sets.len() as u64) >> 32;
+        self.sets.get_mut(set as usize)
+    }
+}
+
+/// The lower bits of the hash without the lowest bit; never 0, which is an empty word.
+#[inline]
+fn fingerprint(hash: u32) -> u16 {
+    (hash as u16 & !1).max(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ghost that compares word by word.
+    #[derive(Default)]
+    struct Plain(Vec<[u16; WAYS]>);
+
+    impl Plain {
+        fn remember(&mut self, hash: u32, queue: Queue) {
+            let set = self.set(hash);
+            set.rotate_right(1);
+            set[0] = fingerprint(hash) | u16::from(queue == Queue::Main);
+        }
+
+        fn forget(&mut self, hash: u32) -> Option<Queue> {
+            let set = self.set(hash);
+            let at = set.iter().position(|word| word & !1 == fingerprint(hash))?;
+            let queue = if set[at] & 1 == 1 { Queue::Main } else { Queue::Small };
+            set[at..].rotate_left(1);
+            set[WAYS - 1] = 0;
+            Some(queue)
+        }
+
+        fn set(&mut self, hash: u32) -> &mut [u16; WAYS] {
+            let set = (u64::from(hash) * self.0.len() as u64) >> 32;
+            &mut self.0[set as usize]
+        }
+    }
+
+    #[test]
+    fn a_set_compared_at_once_finds_the_word_that_a_search_finds() {
+        let (mut ghost, mut plain) = (Ghost::default(), Plain(vec![[0; WAYS]; 3]));
+        let mut random = 1_u64;
+        let mut found = 0;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+            let roll = random >> 32;
+            // Few fingerprints, so that equal words occur. With neighbours and the highest bit.
+            let hash =
+                (roll as u32 & 0xC000_0000) | [0, 1, 2, 3, 4, 5, 0x7FFE, 0x8000, 0xFFFF][roll as usize % 9];
+            let queue = if roll & 64 == 0 { Queue::Small } else { Queue::Main };
+            if roll & 128 == 0 || ghost.sets.is_empty() {
+                ghost.remember(hash, queue, 3 * WAYS as u64);
+                plain.remember(hash, queue);
+            } else {
+                let (ours, theirs) = (ghost.forget(hash), plain.forget(hash));
+                assert_eq!(ours, theirs);
+                found += usize::from(ours.is_some());
+            }
+        }
+        assert!(found > 1000, "{found}");
     }
 }

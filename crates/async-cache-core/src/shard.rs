@@ -151,17 +151,37 @@ impl<K, V, T> Shard<K, V, T> {
 
     // Reads
 
-    /// Serves the value of a slot, and records the use as far as a shared borrow can. The front
-    /// counts the hit. `None` if the entry's deadline has passed. `has_passed` compares a deadline
-    /// with now; it is not called for an entry that never expires.
+    /// Serves the value of a key: calls `read` with it. Records the use as far as a shared borrow
+    /// can. The front counts the hit. `None` if the key is not in memory, or the deadline of its
+    /// entry has passed. `has_passed` compares a deadline with now; it is not called for an entry
+    /// that never expires.
     #[inline]
-    pub fn hit(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<&V> {
-        let value = self.live(slot, has_passed)?;
-        self.store.touch_shared(slot);
-        Some(value)
+    pub fn hit<R>(
+        &self,
+        hash: u64,
+        eq: impl FnMut(&K) -> bool,
+        has_passed: impl FnOnce(Deadline) -> bool,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<R> {
+        self.store.hit(hash, eq, has_passed, read)
     }
 
     /// [`Shard::hit`], with the hit counted, and the use recorded in the order of eviction.
+    #[inline]
+    pub fn hit_in_order<R>(
+        &mut self,
+        hash: u64,
+        eq: impl FnMut(&K) -> bool,
+        has_passed: impl FnOnce(Deadline) -> bool,
+        read: impl FnOnce(&V) -> R,
+    ) -> Option<R> {
+        let value = self.store.hit_mut(hash, eq, has_passed, read)?;
+        self.counters.rest.hits += 1;
+        Some(value)
+    }
+
+    /// [`Shard::hit_in_order`] of an entry that was found before, for a front that finds keys with
+    /// a [`Search`](crate::address::Search).
     #[inline]
     pub fn hit_mut(&mut self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<&V> {
         self.live(slot, has_passed)?;
@@ -211,6 +231,13 @@ impl<K, V, T> Shard<K, V, T> {
     }
 
     // Writes
+
+    /// Whether a write of an entry without a deadline must know the time, since other entries may
+    /// have deadlines. If not, the write does not look at `now.time`.
+    #[inline]
+    pub fn watches_time(&self) -> bool {
+        self.store.watches_time()
+    }
 
     /// Stores a value under a key, for a caller. If `deadline` has passed, the value is not stored,
     /// and the old value of the key is removed.

@@ -82,6 +82,7 @@ impl<T> Slab<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&T> {
         match self.slots.get(id as usize) {
             Some(Slot::Occupied(value)) => Some(value),
@@ -116,9 +117,9 @@ impl<T> Index<u32> for Slab<T> {
     type Output = T;
     #[inline]
     fn index(&self, id: u32) -> &T {
-        match &self.slots[id as usize] {
-            Slot::Occupied(value) => value,
-            Slot::Vacant { .. } => panic!("slot {id} is vacant"),
+        match self.slots.get(id as usize) {
+            Some(Slot::Occupied(value)) => value,
+            _ => not_occupied(id),
         }
     }
 }
@@ -126,11 +127,18 @@ impl<T> Index<u32> for Slab<T> {
 impl<T> IndexMut<u32> for Slab<T> {
     #[inline]
     fn index_mut(&mut self, id: u32) -> &mut T {
-        match &mut self.slots[id as usize] {
-            Slot::Occupied(value) => value,
-            Slot::Vacant { .. } => panic!("slot {id} is vacant"),
+        match self.slots.get_mut(id as usize) {
+            Some(Slot::Occupied(value)) => value,
+            _ => not_occupied(id),
         }
     }
+}
+
+/// Outside of the callers, which are inlined in many places.
+#[cold]
+#[inline(never)]
+fn not_occupied(id: u32) -> ! {
+    panic!("slot {id} is not occupied")
 }
 
 /// A slot's neighbours in one chain; [`NONE`] at the ends.
@@ -173,8 +181,21 @@ impl List {
         self.head == NONE
     }
 
+    #[inline]
     pub(crate) fn push_back<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, id: u32) {
-        *slab[id].link_mut(chain) = Link { prev: self.tail, next: NONE };
+        *slab[id].link_mut(chain) = self.back();
+        self.adopt_back(slab, chain, id);
+    }
+
+    /// The link of a slot that is pushed to the back.
+    #[inline]
+    pub(crate) fn back(self) -> Link {
+        Link { prev: self.tail, next: NONE }
+    }
+
+    /// Pushes a slot to the back whose link is [`List::back`] already.
+    #[inline]
+    pub(crate) fn adopt_back<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, id: u32) {
         match self.tail {
             NONE => self.head = id,
             tail => slab[tail].link_mut(chain).next = id,
@@ -191,8 +212,16 @@ impl List {
         self.head = id;
     }
 
+    #[inline]
     pub(crate) fn unlink<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, id: u32) {
-        let Link { prev, next } = std::mem::replace(slab[id].link_mut(chain), Link::UNLINKED);
+        let link = slab[id].link(chain);
+        self.bridge(slab, chain, link);
+    }
+
+    /// Links the neighbours of a slot to each other, given the slot's link, which is void then.
+    #[inline]
+    pub(crate) fn bridge<T: Linked>(&mut self, slab: &mut Slab<T>, chain: Chain, link: Link) {
+        let Link { prev, next } = link;
         match prev {
             NONE => self.head = next,
             prev => slab[prev].link_mut(chain).next = next,

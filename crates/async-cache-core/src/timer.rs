@@ -14,7 +14,7 @@
 //!    life. So work can be bounded by steps, and a few steps a write keep up with any rate of
 //!    writes.
 
-use crate::slab::{Chain, Linked, List, Slab};
+use crate::slab::{Chain, Link, Linked, List, Slab};
 use crate::time::{Deadline, Time};
 
 /// 2^20 ns, about a millisecond.
@@ -40,8 +40,26 @@ pub(crate) struct Wheel {
     elapsed: u64,
     /// A bit for each bucket, set if the bucket is not empty.
     occupied: [u64; LEVELS],
+    /// In ticks. Invariant 4; `u64::MAX` if no entry waits.
+    next: u64,
     /// Made when the first entry with a deadline comes: most caches have all or none.
     buckets: Option<Box<[List; LEVELS * BUCKETS]>>,
+}
+
+/// A place in the wheel.
+#[derive(Clone, Copy)]
+struct Place {
+    level: usize,
+    slot: usize,
+    /// The tick at which its bucket begins.
+    begins: u64,
+}
+
+impl Place {
+    #[inline]
+    fn bucket(self) -> u16 {
+        u16::try_from(self.level * BUCKETS + self.slot).expect("512 buckets")
+    }
 }
 
 /// The result of a step of the wheel.
@@ -56,43 +74,109 @@ pub(crate) enum Step {
 
 impl Wheel {
     pub(crate) const fn new() -> Self {
-        Self { elapsed: 0, occupied: [0; LEVELS], buckets: None }
+        Self { elapsed: 0, occupied: [0; LEVELS], next: u64::MAX, buckets: None }
     }
 
-    /// Inserts a slot with a deadline; a slot without a deadline stays outside.
-    pub(crate) fn insert<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32) {
-        let Some(time) = slab[id].deadline().time() else { return };
-        let tick =
-            (time.as_nanos() >> TICK_BITS) + u64::from(!time.as_nanos().is_multiple_of(1 << TICK_BITS));
+    /// Whether no entry waits. May return `false` for some time after the last entry has left.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next == u64::MAX
+    }
+
+    /// Whether nothing is due. If so, the wheel advances to `now`.
+    #[inline]
+    pub(crate) fn is_idle(&mut self, now: Time) -> bool {
+        let now = now.as_nanos() >> TICK_BITS;
+        let is_idle = now < self.next; // Invariant 4
+        if is_idle {
+            self.elapsed = self.elapsed.max(now);
+        }
+        is_idle
+    }
+
+    /// Inserts a slot with this deadline; a slot without a deadline stays outside.
+    #[inline]
+    pub(crate) fn insert<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, deadline: Deadline) {
+        if let Some(time) = deadline.time() {
+            let place = self.place_of(time);
+            self.put(slab, id, place);
+        }
+    }
+
+    /// Moves a slot to the place of its new deadline, which is in the slot already.
+    #[inline]
+    pub(crate) fn replace<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, deadline: Deadline) {
+        let place = deadline.time().map(|time| self.place_of(time));
+        let old = slab[id].bucket();
+        // The order within a bucket does not matter. Invariant 4 holds for a bucket with an entry.
+        if old == place.map_or(NO_BUCKET, |place| place.bucket()) {
+            return;
+        }
+        self.remove(slab, id);
+        if let Some(place) = place {
+            self.put(slab, id, place);
+        }
+    }
+
+    /// The place of an entry with a deadline at `time`.
+    #[inline]
+    fn place_of(&self, time: Time) -> Place {
+        let nanos = time.as_nanos();
+        // Invariant 3
+        let tick = (nanos >> TICK_BITS) + u64::from(!nanos.is_multiple_of(1 << TICK_BITS));
         let tick = tick.max(self.elapsed);
         let level = level_of(self.elapsed, tick);
-        let slot = slot_of(tick, level);
-        let bucket = level * BUCKETS + slot;
+        Place {
+            level,
+            slot: slot_of(tick, level),
+            begins: tick & (u64::MAX << (LEVEL_BITS as usize * level)),
+        }
+    }
+
+    fn put<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, place: Place) {
+        let Place { level, slot, begins } = place;
         let buckets = self.buckets.get_or_insert_with(|| Box::new([List::EMPTY; LEVELS * BUCKETS]));
-        buckets[bucket].push_back(slab, Chain::Timer, id);
+        let list = &mut buckets[level * BUCKETS + slot];
+        let back = list.back();
+        let entry = &mut slab[id];
+        entry.set_bucket(place.bucket());
+        *entry.link_mut(Chain::Timer) = back;
+        list.adopt_back(slab, Chain::Timer, id);
         self.occupied[level] |= 1 << slot;
-        slab[id].set_bucket(u16::try_from(bucket).expect("512 buckets"));
+        self.next = self.next.min(begins); // Invariant 4
     }
 
     /// Removes a slot from any bucket.
+    #[inline]
     pub(crate) fn remove<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32) {
-        let bucket = slab[id].bucket();
-        if bucket == NO_BUCKET {
-            return;
+        let slot = &mut slab[id];
+        let (bucket, link) = (slot.bucket(), slot.link(Chain::Timer));
+        slot.set_bucket(NO_BUCKET);
+        self.forget(slab, bucket, link);
+    }
+
+    /// Removes a slot that has left the slab, given its bucket and its link.
+    #[inline]
+    pub(crate) fn forget<T: Timed>(&mut self, slab: &mut Slab<T>, bucket: u16, link: Link) {
+        if bucket != NO_BUCKET {
+            self.unlink(slab, usize::from(bucket), link);
         }
-        let bucket = usize::from(bucket);
+    }
+
+    fn unlink<T: Timed>(&mut self, slab: &mut Slab<T>, bucket: usize, link: Link) {
         let list = &mut self.buckets.as_mut().expect("a slot is in a bucket")[bucket];
-        list.unlink(slab, Chain::Timer, id);
+        list.bridge(slab, Chain::Timer, link);
         if list.is_empty() {
             self.occupied[bucket / BUCKETS] &= !(1 << (bucket % BUCKETS));
         }
-        slab[id].set_bucket(NO_BUCKET);
     }
 
     /// Does a single step towards `now`.
     pub(crate) fn step<T: Timed>(&mut self, slab: &mut Slab<T>, now: Time) -> Step {
         let now_tick = now.as_nanos() >> TICK_BITS;
-        let Some((level, slot, tick)) = self.first_occupied().filter(|&(_, _, tick)| tick <= now_tick) else {
+        let first = self.first_occupied();
+        let Some((level, slot, tick)) = first.filter(|&(_, _, tick)| tick <= now_tick) else {
+            self.next = first.map_or(u64::MAX, |(_, _, tick)| tick);
             self.elapsed = self.elapsed.max(now_tick);
             return Step::Idle;
         };
@@ -102,7 +186,8 @@ impl Wheel {
         if level == 0 {
             return Step::Expired(id);
         }
-        self.insert(slab, id);
+        let deadline = slab[id].deadline();
+        self.insert(slab, id, deadline);
         Step::Moved
     }
 
@@ -138,6 +223,8 @@ impl Wheel {
                 assert!(slot >= slot_of(self.elapsed, level), "bucket {bucket} lies before {}", self.elapsed);
             }
         }
+        let first = self.first_occupied().map_or(u64::MAX, |(_, _, tick)| tick);
+        assert!(self.next <= first, "nothing is due before `next`");
         len
     }
 }

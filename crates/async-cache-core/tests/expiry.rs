@@ -40,8 +40,7 @@ fn set(cache: &mut Numbers, key: u64, deadline: Deadline, now: Time) -> usize {
 }
 
 fn is_served(cache: &Numbers, key: u64, now: Time) -> bool {
-    let slot = cache.find(hash(key), |&known| known == key);
-    slot.is_some_and(|slot| cache.hit(slot, |deadline| deadline.has_passed(now)).is_some())
+    cache.hit(hash(key), |&known| known == key, |deadline| deadline.has_passed(now), |&()| ()).is_some()
 }
 
 fn reclaim_all(cache: &mut Numbers, now: Time) {

@@ -33,6 +33,7 @@ const TICK: u64 = 1 << 20;
 enum Op {
     Set { name: u32, ttl: Option<Duration> },
     Hit { name: u32 },
+    HitInOrder { name: u32 },
     HitShared { name: u32 },
     Look { name: u32 },
     Delete { name: u32 },
@@ -121,7 +122,8 @@ impl Pair {
         let name = dice.u32(..self.names);
         match dice.u32(..100) {
             0..40 => Op::Set { name, ttl: random_ttl(dice) },
-            40..55 => Op::Hit { name },
+            40..48 => Op::Hit { name },
+            48..55 => Op::HitInOrder { name },
             55..65 => Op::HitShared { name },
             65..70 => Op::Look { name },
             70..78 => Op::Delete { name },
@@ -135,7 +137,9 @@ impl Pair {
     fn apply(&mut self, op: Op, dice: &mut fastrand::Rng) {
         match op {
             Op::Set { name, ttl } => self.set(name, ttl, dice),
-            Op::Hit { name } | Op::HitShared { name } | Op::Look { name } => self.read(op, name),
+            Op::Hit { name } | Op::HitInOrder { name } | Op::HitShared { name } | Op::Look { name } => {
+                self.read(op, name);
+            }
             Op::Delete { name } => self.delete(name, dice),
             Op::Restore { name, ttl } => self.restore(name, ttl),
             Op::ReclaimAll => self.reclaim_all(),
@@ -196,16 +200,19 @@ impl Pair {
             assert!(!deadline.is_never(), "the clock is not asked for an entry that never expires");
             deadline.has_passed(now)
         };
+        let (hash, is_key) = (self.hashing.hash(name), |key: &Key| key.name == name);
+        let number = |value: &Token| value.number;
         let value = match how {
-            Op::Hit { .. } => self.cache.hit_mut(slot, has_passed),
-            Op::HitShared { .. } => self.cache.hit(slot, has_passed),
-            _ => self.cache.live(slot, has_passed),
+            Op::Hit { .. } => self.cache.hit_mut(slot, has_passed).map(number),
+            Op::HitInOrder { .. } => self.cache.hit_in_order(hash, is_key, has_passed, number),
+            Op::HitShared { .. } => self.cache.hit(hash, is_key, has_passed, number),
+            _ => self.cache.live(slot, has_passed).map(number),
         };
         let is_live = !resident.deadline.has_passed(now);
-        assert_eq!(value.map(|value| value.number), is_live.then_some(resident.value));
+        assert_eq!(value, is_live.then_some(resident.value));
         let entry = self.cache.store().entry(slot);
         assert_eq!((entry.key.name, entry.meta.deadline), (name, resident.deadline));
-        if is_live && matches!(how, Op::Hit { .. }) {
+        if is_live && matches!(how, Op::Hit { .. } | Op::HitInOrder { .. }) {
             self.hits += 1;
             let resident = self.residents.remove(at);
             self.residents.push(resident);

@@ -22,7 +22,7 @@ pub use self::answer::{BatchAnswer, KeyAnswer};
 use self::gather::{Gatherer, Step};
 use crate::cache::AsyncCache;
 use crate::error::LoadError;
-use crate::load::Joins;
+use crate::load::{Joins, Miss};
 use crate::room::{Answer, AnyError};
 use crate::sync::Mutex;
 
@@ -235,7 +235,7 @@ where
         match self.gatherer.inner.hot(hash, |known| known.borrow() == key) {
             Ok(value) => Ok(Some(value)),
             // Boxed, so that the future of a hit is small.
-            Err(_) => Box::pin(self.load(hash, key)).await,
+            Err(under) => Box::pin(self.load(hash, key, Miss::under(under))).await,
         }
     }
 
@@ -276,14 +276,14 @@ where
         self.look_up(keys.into_iter().collect()).await
     }
 
-    async fn load<Q>(&self, hash: u64, key: &Q) -> Result<Option<V>, LoadError<E>>
+    async fn load<Q>(&self, hash: u64, key: &Q, mut miss: Miss) -> Result<Option<V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
     {
-        let (mut is_counted, mut joins) = (false, Joins::Any);
+        let mut joins = Joins::Any;
         loop {
-            match self.gatherer.enter(hash, key, joins, &mut is_counted)? {
+            match self.gatherer.enter(hash, key, joins, &mut miss)? {
                 Step::Hit(value) => return Ok(Some(value)),
                 Step::Waits(waiting) => {
                     if let Some(outcome) = waiting.outcome(key).await {
@@ -303,15 +303,16 @@ where
         let mut asked: Vec<Asked<'_, Q, V, E>> = keys.into_iter().map(Asked::new).collect();
         for key in &mut asked {
             key.hash = self.gatherer.inner.hash(key.key);
-            if let Ok(value) = self.gatherer.inner.hot(key.hash, |known| known.borrow() == key.key) {
-                key.outcome = Some(Ok(Some(value)));
+            match self.gatherer.inner.hot(key.hash, |known| known.borrow() == key.key) {
+                Ok(value) => key.outcome = Some(Ok(Some(value))),
+                Err(under) => key.miss = Miss::under(under),
             }
         }
         while asked.iter().any(|key| key.outcome.is_none()) {
             // All of them join or gather before anything is waited for.
             let mut waiting = Vec::new();
             for (at, key) in asked.iter_mut().enumerate().filter(|(_, key)| key.outcome.is_none()) {
-                match self.gatherer.enter(key.hash, key.key, key.joins, &mut key.is_counted) {
+                match self.gatherer.enter(key.hash, key.key, key.joins, &mut key.miss) {
                     Ok(Step::Hit(value)) => key.outcome = Some(Ok(Some(value))),
                     Ok(Step::Waits(waits)) => waiting.push((at, waits)),
                     Err(error) => key.outcome = Some(Err(error)),
@@ -329,20 +330,18 @@ where
     }
 }
 
-/// A key of many, and its state.
+/// One of many keys, and what is known of it.
 struct Asked<'a, Q: ?Sized, V, E> {
     key: &'a Q,
     hash: u64,
-    /// Whether its miss was counted.
-    is_counted: bool,
-    /// The loads that the key may join: after a load without an answer, only a load that answers
-    /// it.
+    miss: Miss,
+    /// Which load it may join: after one that has brought nothing, a load that answers it.
     joins: Joins,
     outcome: Option<Result<Option<V>, LoadError<E>>>,
 }
 
 impl<'a, Q: ?Sized, V, E> Asked<'a, Q, V, E> {
     fn new(key: &'a Q) -> Self {
-        Self { key, hash: 0, is_counted: false, joins: Joins::Any, outcome: None }
+        Self { key, hash: 0, miss: Miss::default(), joins: Joins::Any, outcome: None }
     }
 }

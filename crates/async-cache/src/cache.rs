@@ -13,7 +13,7 @@ use crate::autosave::Autosave;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
-use crate::load::Storing;
+use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
@@ -196,7 +196,9 @@ where
         match self.inner.hot(hash, |known| key.is(known)) {
             Ok(value) => Ok(value),
             // Boxed, so that the future of a hit is small.
-            Err(_) => Box::pin(self.inner.load(hash, key, Storing::all(ttl), load)).await,
+            Err(under) => {
+                Box::pin(self.inner.load(hash, key, Miss::under(under), Storing::all(ttl), load)).await
+            }
         }
     }
 
@@ -230,7 +232,7 @@ where
     /// Stores a value with a specific time to live; `None` never expires, zero expires at once. A
     /// running load of the key is fenced.
     pub fn set_with_ttl(&self, key: K, value: V, ttl: Option<Duration>) {
-        self.inner.set(key, value, self.inner.deadline(ttl));
+        self.inner.set(key, value, ttl);
     }
 
     /// Removes a key, from the opened snapshot, too. A running load of the key is fenced. A missing

@@ -30,7 +30,7 @@ pub use self::per_type::PerType;
 use crate::builder::Builder;
 use crate::cache::{AsyncCache, Metrics};
 use crate::error::{BackupError, BuildError, LoadError};
-use crate::load::Storing;
+use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
@@ -206,7 +206,7 @@ where
         E: Send + Sync + 'static,
     {
         let inner = &self.cache().inner;
-        inner.load(asked.0, key, Storing { ttl: inner.default_ttl, keeps }, load).await
+        inner.load(asked.0, key, Miss::default(), Storing { ttl: inner.default_ttl, keeps }, load).await
     }
 
     /// [`load`](Self::load) for a function that cannot return an error.

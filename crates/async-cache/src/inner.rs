@@ -207,24 +207,21 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             return self.hot_in_order(hash, is_key);
         }
         let tiered = self.shard(hash).read();
-        if let Some(slot) = tiered.shard.find(hash, is_key)
-            && let Some(value) = tiered.shard.hit(slot, |deadline| self.clock.has_passed(deadline))
-        {
-            self.hits.raise();
-            return Ok(value.clone());
+        match tiered.shard.hit(hash, is_key, |deadline| self.clock.has_passed(deadline), V::clone) {
+            Some(value) => {
+                self.hits.raise();
+                Ok(value)
+            }
+            None => Err(tiered.under()),
         }
-        Err(tiered.under())
     }
 
     /// [`Inner::hot`] where the order of use is kept exactly, which takes the shard alone.
     fn hot_in_order(&self, hash: u64, is_key: impl Fn(&K) -> bool) -> Result<V, UnderShard> {
         let mut tiered = self.shard(hash).write();
-        if let Some(slot) = tiered.shard.find(hash, is_key)
-            && let Some(value) = tiered.shard.hit_mut(slot, |deadline| self.clock.has_passed(deadline))
-        {
-            return Ok(value.clone());
-        }
-        Err(tiered.under())
+        let has_passed = |deadline| self.clock.has_passed(deadline);
+        let value = tiered.shard.hit_in_order(hash, is_key, has_passed, V::clone);
+        value.ok_or_else(|| tiered.under())
     }
 
     /// The cache with its file, if there is a file.
@@ -318,8 +315,37 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         Some(work(&mut tiered.shard, at))
     }
 
-    pub(crate) fn set(&self, key: K, value: V, deadline: Deadline) {
+    /// Stores a value for this time to live. While no snapshot is open, the shard is locked once,
+    /// since there is nothing to ask before the write. While no entry has a deadline, no clock is
+    /// read.
+    pub(crate) fn set(&self, key: K, value: V, ttl: Option<Duration>) {
         let hash = self.hash(&key);
+        let (time, deadline) = match ttl {
+            None => (None, Deadline::NEVER),
+            Some(ttl) => {
+                let now = self.clock.now();
+                (Some(now), Deadline::after(now, ttl))
+            }
+        };
+        let mut tiered = self.shard(hash).write();
+        let at = tiered.shard.address(hash, Probed::default(), |known| *known == key);
+        let Ok(at) = at else {
+            drop(tiered);
+            return self.set_over(hash, key, value, deadline);
+        };
+        let time = match time {
+            Some(time) => time,
+            None if tiered.shard.watches_time() => self.clock.now(),
+            None => Time::default(),
+        };
+        let removed = tiered.shard.set(at, key, value, deadline, self.at(time));
+        drop(tiered);
+        drop(removed);
+    }
+
+    /// [`Inner::set`] while a snapshot is open.
+    #[cold]
+    fn set_over(&self, hash: u64, key: K, value: V, deadline: Deadline) {
         let now = self.now();
         loop {
             let probed = self.probe(hash, &key); // Invariant 2.

@@ -40,7 +40,7 @@ use async_cache_core::entry::Fetched;
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::shard::Finished;
 use async_cache_core::time::{Deadline, Now, Time};
-use async_cache_tier::Memory;
+use async_cache_tier::{Memory, UnderShard};
 
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
@@ -57,6 +57,21 @@ pub(crate) enum Entered<V> {
     Joined(FlightId, Arc<Room<V>>),
     /// The caller waits for the load that it starts.
     Leads(FlightId, Arc<Room<V>>),
+}
+
+/// The state of a call that memory did not answer.
+#[derive(Default)]
+pub(crate) struct Miss {
+    /// The snapshot that was open when memory was asked. Taken by the first [`Inner::enter`].
+    under: Option<UnderShard>,
+    is_counted: bool,
+}
+
+impl Miss {
+    /// A call for which memory was asked just now, while this snapshot was open.
+    pub(crate) fn under(under: UnderShard) -> Self {
+        Self { under: Some(under), is_counted: false }
+    }
 }
 
 /// Which load of its key a caller joins. Rules 1 and 2.
@@ -124,6 +139,7 @@ where
         self: &Arc<Self>,
         hash: u64,
         key: impl Lookup<K> + Debug,
+        mut miss: Miss,
         storing: Storing<V>,
         load: F,
     ) -> Result<V, LoadError<E>>
@@ -133,25 +149,25 @@ where
         E: Send + Sync + 'static,
     {
         let mut load = Some(load);
-        let (mut is_counted, mut joins) = (false, Joins::Any);
+        let mut joins = Joins::Any;
         let brings = Brings::value_or::<E>();
         loop {
             let new_room = || {
                 Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
             };
-            let (id, room, leads) = match self.enter(hash, key, joins, &mut is_counted, new_room) {
+            let (id, room, leads) = match self.enter(hash, key, joins, &mut miss, new_room) {
                 Entered::Hit(value) => return Ok(value),
                 Entered::Joined(id, room) => (id, room, false),
                 Entered::Leads(id, room) => (id, room, true),
             };
-            let seat = Seat::new(self, hash, id, Arc::clone(&room));
+            let seat = Seat::new(self, hash, id, room);
+            let room = &seat.room;
             if leads {
                 let started = self.clock.now();
                 let flight =
-                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(&room), storing, started };
-                match sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })) {
-                    Some(task) => room.driven_by(task),
-                    None => return Err(LoadError::NoRuntime),
+                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(room), storing, started };
+                if sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })).is_err() {
+                    return Err(LoadError::NoRuntime);
                 }
             }
             let Ok(_wait) = nesting::wait_for(room.name) else {
@@ -191,28 +207,29 @@ where
         hash: u64,
         key: impl Lookup<K>,
         joins: Joins,
-        is_counted: &mut bool,
+        miss: &mut Miss,
         mut room: impl FnMut() -> Arc<Room<V>>,
     ) -> Entered<V> {
         // Made before a shard is locked. A key that is not used is dropped here, with nothing
         // locked.
         let mut owned = None;
         loop {
-            let under = self.shard(hash).read().under();
+            let under = miss.under.take().unwrap_or_else(|| self.shard(hash).read().under());
             let owned_key = owned.get_or_insert_with(|| key.to_key());
             let probed = match self.cold(hash, owned_key, under) {
                 Ok(value) => return Entered::Hit(value),
                 Err(probed) => probed,
             };
-            if !std::mem::replace(is_counted, true) {
-                self.miss(hash);
-            }
-            let now = self.now();
+            // The beginning of a load needs the wall clock at most.
+            let now = self.at(Time::default());
             let entered = self.write(
                 hash,
                 |known| key.is(known),
                 probed,
                 |shard, at| {
+                    if !std::mem::replace(&mut miss.is_counted, true) {
+                        shard.miss();
+                    }
                     if let Some(slot) = at.slot()
                         && let Some(value) = shard.live(slot, |deadline| self.clock.has_passed(deadline))
                     {

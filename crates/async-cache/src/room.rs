@@ -4,7 +4,7 @@
 //! own thread, in any state of the runtime that drives the load. Knows nothing of keys and shards.
 //!
 //! Rules:
-//! 1. `load` is locked for the length of a poll, or to take the load out and drop it. No thread
+//! 1. `held` is locked for the length of a poll, or to take the load out and drop it. No thread
 //!    waits for this lock: a leaver tries the lock, and if the load is being polled, sets `stop`
 //!    instead.
 //! 2. The pilot (the task that polls) checks `stop` after every poll, with the lock released. So
@@ -12,20 +12,25 @@
 //! 3. The party that takes the load out of its place drops the load and then ends the flight. So a
 //!    flight is not over before its load is gone, and is ended once.
 //! 4. `answer` is set once, before the bell rings. A waiting caller first registers with the bell,
-//!    then checks the answer.
+//!    then checks the answer ([`bell`]).
+//! 5. The pilot leaves its waker beside the load after each poll. A leaver that takes the load
+//!    wakes the pilot, which then finds no load and ends.
+
+mod bell;
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::error::panic_message;
 use crate::nesting;
-use crate::sync::{AtomicBool, Mutex, Notify, OnceLock, Task};
+use crate::sync::{AtomicBool, Mutex, OnceLock};
+use bell::Bell;
 
 /// An error of a loader, of any type.
 pub(crate) type AnyError = Arc<dyn Any + Send + Sync>;
@@ -79,12 +84,18 @@ pub(crate) struct Room<V> {
     /// The name of the flight in the graph of loads that wait for loads.
     pub(crate) name: u64,
     pub(crate) brings: Brings,
-    load: Mutex<Option<Load<V>>>,
+    held: Mutex<Held<V>>,
     /// Set by a leaver: probably no caller waits any more. Read by the pilot.
     stop: AtomicBool,
     answer: OnceLock<Answer<V>>,
-    bell: Notify,
-    pilot: OnceLock<Task>,
+    bell: Bell,
+}
+
+/// The load, and the pilot that polls it.
+struct Held<V> {
+    load: Option<Load<V>>,
+    /// `None` before the first poll, and for a load of a batch, which no pilot polls.
+    pilot: Option<Waker>,
 }
 
 impl<V> std::fmt::Debug for Room<V> {
@@ -107,11 +118,10 @@ impl<V> Room<V> {
         Arc::new(Self {
             name: nesting::new_name(),
             brings,
-            load: Mutex::new(load),
+            held: Mutex::new(Held { load, pilot: None }),
             stop: AtomicBool::new(false),
             answer: OnceLock::new(),
-            bell: Notify::new(),
-            pilot: OnceLock::new(),
+            bell: Bell::new(),
         })
     }
 
@@ -119,33 +129,28 @@ impl<V> Room<V> {
 
     /// Waits for the answer. Cancel safe.
     pub(crate) async fn answer(&self) -> &Answer<V> {
-        let mut rung = std::pin::pin!(self.bell.notified());
-        rung.as_mut().enable();
-        if let Some(answer) = self.answer.get() {
-            return answer;
-        }
-        rung.await;
-        self.answer.get().expect("the bell rings when there is an answer")
+        let mut waiter = self.bell.waiter();
+        poll_fn(|cx| {
+            if self.answer.get().is_none() {
+                waiter.leave(cx.waker()); // Rule 4
+            }
+            self.answer.get().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// Gives the answer to all callers. The first answer counts.
     pub(crate) fn tell(&self, answer: Answer<V>) {
         // A second answer is dropped here, where no lock is held.
         drop(self.answer.set(answer));
-        self.bell.notify_waiters();
+        self.bell.ring(); // Rule 4
     }
 
     // The load
 
-    /// Records the task that drives the load, so that the task can be aborted with the load.
-    pub(crate) fn driven_by(&self, pilot: Task) {
-        // Set once, by the leading caller.
-        drop(self.pilot.set(pilot));
-    }
-
     /// Puts a load into a room made without a load.
     pub(crate) fn put(&self, load: Load<V>) {
-        *self.load.lock() = Some(load);
+        self.held.lock().load = Some(load);
     }
 
     /// Takes the load out, unless it is being polled; in that case the pilot takes it after the
@@ -153,37 +158,43 @@ impl<V> Room<V> {
     #[must_use = "drop it with `drop_quietly`, where no lock is held"]
     pub(crate) fn stop(&self) -> Option<Load<V>> {
         self.stop.store(true, Ordering::SeqCst);
-        let load = self.load.try_lock()?.take()?;
-        if let Some(pilot) = self.pilot.get() {
-            pilot.abort();
-        }
+        let mut held = self.held.try_lock()?;
+        let load = held.load.take()?;
+        let pilot = held.pilot.take();
+        drop(held);
+        // Rule 5. A pilot that has not polled yet is going to.
+        pilot.into_iter().for_each(Waker::wake);
         Some(load)
     }
 
     /// Polls the load, as the pilot. `forsaken` says whether really nobody waits.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, forsaken: impl Fn() -> bool) -> Poll<Flown<V>> {
-        let mut slot = self.load.lock();
-        let Some(load) = slot.as_mut() else { return Poll::Ready(Flown::Taken) };
+        let mut held = self.held.lock();
+        let Some(load) = held.load.as_mut() else { return Poll::Ready(Flown::Taken) };
         match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => {}
+            Ok(Poll::Pending) => {
+                if !held.pilot.as_ref().is_some_and(|pilot| pilot.will_wake(cx.waker())) {
+                    held.pilot = Some(cx.waker().clone()); // Rule 5
+                }
+            }
             Ok(Poll::Ready(result)) => {
-                let done = slot.take();
-                drop(slot);
+                let done = held.load.take();
+                drop(held);
                 drop_quietly(done);
                 return Poll::Ready(Flown::Ended(result.map_or_else(Answer::Failed, Answer::Value)));
             }
             Err(panic) => {
-                let broken = slot.take();
-                drop(slot);
+                let broken = held.load.take();
+                drop(held);
                 drop_quietly(broken);
                 return Poll::Ready(Flown::Ended(Answer::Panicked(panic_message(&*panic).into())));
             }
         }
-        drop(slot);
+        drop(held);
         while self.stop.swap(false, Ordering::SeqCst) {
             if forsaken() {
                 // Rule 1: if the lock is taken, a leaver holds it and takes the load.
-                let Some(load) = self.load.try_lock().and_then(|mut slot| slot.take()) else {
+                let Some(load) = self.held.try_lock().and_then(|mut held| held.load.take()) else {
                     return Poll::Ready(Flown::Taken);
                 };
                 drop_quietly(load);

@@ -1,4 +1,4 @@
-//! Locks, flags, bells, tasks and processors for the rest of the crate: the real ones, or under
+//! Locks, flags, tasks and processors for the rest of the crate: the real ones, or under
 //! `--cfg shuttle` those of the model checker.
 //!
 //! Owns the choice and nothing else. State outside this module (counters, the cold set, the opened
@@ -10,26 +10,17 @@ mod real {
     pub(crate) use std::sync::atomic::AtomicBool;
 
     pub(crate) use parking_lot::{Mutex, RwLock};
-    pub(crate) use tokio::sync::Notify;
 
     use async_cache_tier::{Tier, Turn};
     use std::future::Future;
 
-    /// A spawned task; it continues when this handle is dropped.
-    #[derive(Debug)]
-    pub(crate) struct Task(tokio::task::AbortHandle);
+    use super::NoRuntime;
 
-    impl Task {
-        /// Makes the runtime drop the task, soon.
-        pub(crate) fn abort(&self) {
-            self.0.abort();
-        }
-    }
-
-    /// Starts a task on the runtime of the caller; `None` if there is none.
-    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
-        let runtime = tokio::runtime::Handle::try_current().ok()?;
-        Some(Task(runtime.spawn(task).abort_handle()))
+    /// Starts a task on the runtime of the caller, if there is one.
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<(), NoRuntime> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| NoRuntime)?;
+        drop(runtime.spawn(task));
+        Ok(())
     }
 
     /// Waits for the turn to save or load.
@@ -54,7 +45,8 @@ mod real {
     use async_cache_tier::{Tier, Turn};
     pub(crate) use shuttle::sync::atomic::AtomicBool;
     use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
-    use tokio::sync::futures::Notified;
+
+    use super::NoRuntime;
 
     /// A place where the checker may let others run, as any use of its own primitives is.
     #[derive(Debug, Default)]
@@ -63,26 +55,6 @@ mod real {
     impl Step {
         fn take(&self) {
             self.0.load(SeqCst);
-        }
-    }
-
-    /// [`tokio::sync::Notify`], before each use of which others may run.
-    #[derive(Debug, Default)]
-    pub(crate) struct Notify(tokio::sync::Notify, Step);
-
-    impl Notify {
-        pub(crate) fn new() -> Self {
-            Self::default()
-        }
-
-        pub(crate) fn notified(&self) -> Notified<'_> {
-            self.1.take();
-            self.0.notified()
-        }
-
-        pub(crate) fn notify_waiters(&self) {
-            self.1.take();
-            self.0.notify_waiters();
         }
     }
 
@@ -142,18 +114,10 @@ mod real {
         }
     }
 
-    #[derive(Debug)]
-    pub(crate) struct Task(shuttle::future::AbortHandle);
-
-    impl Task {
-        pub(crate) fn abort(&self) {
-            self.0.abort();
-        }
-    }
-
     #[allow(clippy::unnecessary_wraps)] // the real function can fail
-    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
-        Some(Task(shuttle::future::spawn(task).abort_handle()))
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<(), NoRuntime> {
+        drop(shuttle::future::spawn(task));
+        Ok(())
     }
 
     /// Waits for the turn to save or load. The checker does not see the lock of the tier, so the wait
@@ -178,6 +142,10 @@ mod real {
 }
 
 pub(crate) use real::*;
+
+/// The caller is outside of any runtime: nothing was spawned.
+#[derive(Debug)]
+pub(crate) struct NoRuntime;
 
 /// The number of threads that can run at once. Read once, because the system takes some dozen
 /// microseconds to answer.

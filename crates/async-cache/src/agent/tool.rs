@@ -20,7 +20,7 @@ use crate::builder::Builder;
 use crate::cache::AsyncCache;
 use crate::error::{BackupError, BuildError, LoadError};
 use crate::function::{Asked, CachedFunction, Name};
-use crate::load::Storing;
+use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
 use crate::save::Saved;
@@ -213,7 +213,7 @@ where
             Some(cache) => {
                 let inner = &cache.inner;
                 let storing = Storing { ttl: inner.default_ttl, keeps };
-                inner.load(inner.hash(&key), key, storing, load).await
+                inner.load(inner.hash(&key), key, Miss::default(), storing, load).await
             }
             None => load().await.map_err(|error| LoadError::Failed(Arc::new(error))),
         };

@@ -46,7 +46,7 @@ use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Flight, Joins, Seat, Storing};
+use crate::load::{Duty, Ending, Entered, Flight, Joins, Miss, Seat, Storing};
 use crate::nesting::{self, Wait};
 use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
@@ -124,7 +124,7 @@ where
         hash: u64,
         key: &Q,
         joins: Joins,
-        is_counted: &mut bool,
+        miss: &mut Miss,
     ) -> Result<Step<'_, K, V>, LoadError<E>>
     where
         K: Borrow<Q>,
@@ -134,7 +134,7 @@ where
         // User code may panic, so it runs before a flight exists.
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
-        let (id, room, leads) = match self.inner.enter(hash, key, joins, is_counted, new_room) {
+        let (id, room, leads) = match self.inner.enter(hash, key, joins, miss, new_room) {
             Entered::Hit(value) => return Ok(Step::Hit(value)),
             Entered::Joined(id, room) => (id, room, false),
             Entered::Leads(id, room) => (id, room, true),
