@@ -120,8 +120,8 @@ mod real {
         Ok(())
     }
 
-    /// Waits for the turn to save or load. The checker does not see the lock of the tier, so the wait
-    /// runs other threads.
+    /// Waits for the turn to save or load. The checker does not see the lock of the tier, so the
+    /// wait runs other threads.
     pub(crate) fn turn(tier: &Tier) -> Turn<'_> {
         loop {
             if let Some(turn) = tier.try_turn() {
