@@ -379,7 +379,7 @@ impl Ghost {
     #[inline]
     fn forget(&mut self, hash: u32) -> Option<Queue> {
         let set = self.set(hash)?;
-        let differing = *set & !LOWEST ^ u128::from(fingerprint(hash)) * LOWEST;
+        let differing = (*set & !LOWEST) ^ (u128::from(fingerprint(hash)) * LOWEST);
         // The lowest bit that is set belongs to the newest equal word. Bits above may be wrong.
         let equal = differing.wrapping_sub(LOWEST) & !differing & HIGHEST;
         if equal == 0 {

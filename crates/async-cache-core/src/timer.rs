@@ -109,7 +109,7 @@ impl Wheel {
         let place = deadline.time().map(|time| self.place_of(time));
         let old = slab[id].bucket();
         // The order within a bucket does not matter. Invariant 4 holds for a bucket with an entry.
-        if old == place.map_or(NO_BUCKET, |place| place.bucket()) {
+        if old == place.map_or(NO_BUCKET, Place::bucket) {
             return;
         }
         self.remove(slab, id);

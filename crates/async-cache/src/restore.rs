@@ -16,6 +16,7 @@ use crate::backup::{Backup, CacheBackend, Kind, SavedEntry};
 use crate::error::BackupError;
 use crate::host::FileHost;
 use crate::inner::Inner;
+use crate::sync;
 
 /// The outcome of loading a cache from its backup.
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut opening = match kind {
             Kind::Disk(disk, codec) => {
                 let host = FileHost::new(self, disk, *codec);
-                let opened = open::open(&host, self.tier.turn())?;
+                let opened = open::open(&host, sync::turn(&self.tier))?;
                 opened.map_or_else(Opening::default, |opened| Opening {
                     entries: opened.entries as u64,
                     bytes: opened.bytes,
@@ -60,7 +61,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     fn load_whole(&self, backend: &dyn CacheBackend<K, V>) -> Result<Opening, BackupError> {
         // Dropped after the turn has ended: a user's destructor may save.
         let mut refused = Vec::new();
-        let turn = self.tier.turn();
+        let turn = sync::turn(&self.tier);
         let entries = backend.load();
         let entries = entries.map_err(|source| BackupError::Backend { action: "load", source })?;
         self.tier.loaded(entries.len(), self.maxsize);

@@ -21,6 +21,7 @@ use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
 use crate::error::BackupError;
 use crate::host::{CacheHost, FileHost};
 use crate::inner::Inner;
+use crate::sync;
 
 /// The outcome of a save.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// Saves every entry that has not expired. Without a backup, nothing happens.
     pub(crate) fn save(&self) -> Result<Saved, BackupError> {
         let Some(backup) = &self.backup else { return Ok(Saved::default()) };
-        let turn = self.tier.turn();
+        let turn = sync::turn(&self.tier);
         let changes = self.changes(); // Rule 2.
         self.save_in(turn, backup, changes)
     }
@@ -58,7 +59,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     /// a backup, `None`.
     pub(crate) fn save_if_changed(&self) -> Result<Option<Saved>, BackupError> {
         let Some(backup) = &self.backup else { return Ok(None) };
-        let turn = self.tier.turn();
+        let turn = sync::turn(&self.tier);
         let changes = self.changes(); // Rule 2.
         if self.tier.is_saved(changes) {
             return Ok(None);

@@ -11,6 +11,7 @@ mod real {
 
     pub(crate) use parking_lot::{Mutex, RwLock};
 
+    use async_cache_tier::{Tier, Turn};
     use std::future::Future;
 
     use super::NoRuntime;
@@ -20,6 +21,11 @@ mod real {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| NoRuntime)?;
         drop(runtime.spawn(task));
         Ok(())
+    }
+
+    /// Waits for the turn to save or load.
+    pub(crate) fn turn(tier: &Tier) -> Turn<'_> {
+        tier.turn()
     }
 
     pub(crate) use tokio::runtime::Id as RuntimeId;
@@ -36,6 +42,7 @@ mod real {
 
     use std::sync::atomic::Ordering::SeqCst;
 
+    use async_cache_tier::{Tier, Turn};
     pub(crate) use shuttle::sync::atomic::AtomicBool;
     use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
@@ -111,6 +118,17 @@ mod real {
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<(), NoRuntime> {
         drop(shuttle::future::spawn(task));
         Ok(())
+    }
+
+    /// Waits for the turn to save or load. The checker does not see the lock of the tier, so the
+    /// wait runs other threads.
+    pub(crate) fn turn(tier: &Tier) -> Turn<'_> {
+        loop {
+            if let Some(turn) = tier.try_turn() {
+                return turn;
+            }
+            shuttle::thread::yield_now();
+        }
     }
 
     /// The checker has a single runtime.

@@ -160,7 +160,9 @@ mod tests {
     fn the_waker_that_was_left_last_is_woken() {
         let (bell, (before, first), (after, second)) = (Bell::new(), waker(), waker());
         let mut waiter = bell.waiter();
-        [&first, &first, &second].into_iter().for_each(|waker| waiter.leave(waker));
+        for waker in [&first, &first, &second] {
+            waiter.leave(waker);
+        }
         bell.ring();
         assert_eq!([before, after].map(|count| count.0.load(Ordering::Relaxed)), [0, 1]);
     }
@@ -169,10 +171,14 @@ mod tests {
     fn waiters_that_come_and_go_leave_no_places_behind() {
         let (bell, (_, waker)) = (Bell::new(), waker());
         let mut stays = [bell.waiter(), bell.waiter()];
-        stays.iter_mut().for_each(|waiter| waiter.leave(&waker));
+        for waiter in &mut stays {
+            waiter.leave(&waker);
+        }
         for _ in 0..1000 {
             let mut passing = [bell.waiter(), bell.waiter()];
-            passing.iter_mut().for_each(|waiter| waiter.leave(&waker));
+            for waiter in &mut passing {
+                waiter.leave(&waker);
+            }
         }
         assert_eq!(bell.0.lock().others.len(), 3);
     }
@@ -181,7 +187,9 @@ mod tests {
     fn a_waiter_that_is_dropped_after_the_bell_takes_no_other_waiter_with_it() {
         let (bell, (_, waker)) = (Bell::new(), waker());
         let mut waiters = [bell.waiter(), bell.waiter()];
-        waiters.iter_mut().for_each(|waiter| waiter.leave(&waker));
+        for waiter in &mut waiters {
+            waiter.leave(&waker);
+        }
         bell.ring();
         drop(waiters);
         assert!(bell.0.lock().empty.is_empty(), "the places are gone");

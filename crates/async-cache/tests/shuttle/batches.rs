@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cache, Origin, Outcome, cache, call, check, give_up_after};
-use async_cache::{BatchLoader, CacheBackend};
+use async_cache::BatchLoader;
 use shuttle::future::{block_on, spawn};
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::thread;

@@ -1,11 +1,10 @@
 //! Single loads: callers that leave, and writes.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::{Cache, Origin, Run, cache, call, check, give_up_after};
-use async_cache::{CacheBackend, LoadError};
+use async_cache::LoadError;
 use shuttle::future::{block_on, spawn};
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::thread;

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use async_cache::{AsyncCache, CacheBackend, LoadError};
+use async_cache::{AsyncCache, LoadError};
 use shuttle::future::yield_now;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
