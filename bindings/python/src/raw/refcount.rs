@@ -2,7 +2,7 @@
 //!
 //! From Python 3.12 on `Py_INCREF` writes the lower half of a count, and `Py_DECREF` reads all of
 //! it. A processor cannot forward a narrow write to a wide read: the read waits until the write is
-//! in the cache, some 15 cycles. The functions here write all of it, for objects whose count is
+//! in the cache. The functions here write all of it, for objects whose count is
 //! read again within a few instructions. They are for objects that are not immortal. Where the
 //! interpreter counts all references, or counts otherwise, they are `Py_INCREF`.
 

@@ -33,7 +33,7 @@
 //! 6. The deallocator makes the exception the spare before dropping `value` and `__context__`,
 //!    because the drops may run Python code, which may hit again.
 //! 7. `__context__` is the exception being handled, as with every raised exception. Finding the
-//!    handled exception takes a twentieth of a hit, so the step is skipped where only the `SEND`
+//!    handled exception is work on each hit, so the step is skipped where only the `SEND`
 //!    instruction gets the exception.
 //!
 //! The interpreter's lock guards `SPARE` (contract 1 of `raw`). Subinterpreters and free-threaded
