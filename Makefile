@@ -64,7 +64,8 @@ test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 	$(CARGO) build --quiet --profile test $(TESTED) --bins --examples # `test-rust` has built all of it
 	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
 		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/debug/examples/worker) \
-		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/debug/python_file) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q
+		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/debug/python_file) \
+		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
 	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons
@@ -149,14 +150,14 @@ bench-smoke-python: python $(ORIGINAL)/ready
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1
 
-bench-smoke-rust:
-	$(CARGO) build --quiet --profile bench -p async-cache-benches -p async-cache-cli
-	./target/release/memory --smoke
-	./target/release/macros --smoke
-	./target/release/overhead --smoke
-	./target/release/disk --most 1000
-	./target/release/options --smoke
-	./target/release/inspect --smoke
+bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes minutes to build
+	$(CARGO) build --quiet --profile test -p async-cache-benches -p async-cache-cli
+	$(TARGET)/debug/memory --smoke
+	$(TARGET)/debug/macros --smoke
+	$(TARGET)/debug/overhead --smoke
+	$(TARGET)/debug/disk --most 1000
+	$(TARGET)/debug/options --smoke
+	$(TARGET)/debug/inspect --smoke
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
 	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/api/test_garbage.py
