@@ -19,21 +19,21 @@ use async_cache_disk::{CacheFile, Compression, Snapshot, WriteOptions, Writer};
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human;
 use crate::open::{Access, disk};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CommandOutcome {
     /// Success.
     Fine,
     /// Damage, a difference, or no such key.
     Found,
 }
 
-impl Outcome {
-    /// [`Found`](Outcome::Found) if there is a finding.
+impl CommandOutcome {
+    /// [`Found`](CommandOutcome::Found) if there is a finding.
     pub(crate) fn found(something: bool) -> Self {
         if something { Self::Found } else { Self::Fine }
     }
@@ -70,7 +70,7 @@ pub(crate) fn create_like(
     path: &Path,
     snapshot: &Snapshot,
     access: &Access,
-    host: &Host<'_>,
+    host: &Environment<'_>,
 ) -> Result<Writer, Failure> {
     create(&file_like(path, snapshot, access, host)?, options_like(snapshot))
 }
@@ -80,7 +80,7 @@ pub(crate) fn file_like(
     path: &Path,
     snapshot: &Snapshot,
     access: &Access,
-    host: &Host<'_>,
+    host: &Environment<'_>,
 ) -> Result<CacheFile, Failure> {
     let compression = if snapshot.is_compressed() { Compression::ZSTD } else { Compression::OFF };
     let file = new_file(path, snapshot.version()).compression(compression);

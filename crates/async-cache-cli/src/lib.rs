@@ -2,7 +2,7 @@
 //! `docs/cli.md`.
 //!
 //! The tool is a library, so that the console script of the Python package can be the same program:
-//! [`run`] uses the process's streams, [`run_with`] a given [`Host`], as in the tests.
+//! [`run`] uses the process's streams, [`run_with`] a given [`Environment`], as in the tests.
 //!
 //! # Invariants
 //!
@@ -39,20 +39,20 @@ use std::io::{self, BufWriter, Write};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Args, Command};
-use commands::Outcome;
+use commands::CommandOutcome;
 pub use failure::Failure;
-pub use host::{Host, Progress, Unpickle};
+pub use host::{Environment, Progress, Unpickle};
 pub use json::{exact, from_json, show};
 
 /// Runs the tool on the process's streams; returns the exit code. `args` begin with the name of the
-/// program. For `unpickle` see [`Host::unpickle`].
+/// program. For `unpickle` see [`Environment::unpickle`].
 pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<'_>>) -> u8 {
     // Colours if supported: `AutoStream` respects `NO_COLOR` and pipes.
     let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
     let mut err = anstream::AutoStream::auto(io::stderr());
     let code = run_with(
         args,
-        &mut Host {
+        &mut Environment {
             out: &mut out,
             err: &mut err,
             input: &mut io::stdin().lock(),
@@ -68,7 +68,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<
 }
 
 /// Runs the tool; returns the exit code. `args` begin with the name of the program.
-pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -> u8 {
+pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Environment<'_>) -> u8 {
     let parsed = Args::command().try_get_matches_from(args).and_then(|found| Args::from_arg_matches(&found));
     let result = match parsed {
         Ok(args) => {
@@ -87,8 +87,8 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -
     };
     match result {
         // A broken pipe means that the reader of our output has seen enough.
-        Ok(Outcome::Fine) | Err(Failure::BrokenPipe) => 0,
-        Ok(Outcome::Found) => 1,
+        Ok(CommandOutcome::Fine) | Err(Failure::BrokenPipe) => 0,
+        Ok(CommandOutcome::Found) => 1,
         Err(failure) => {
             let error = human::BAD;
             // If writing the message fails, nothing else can be done.
@@ -99,7 +99,7 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -
     }
 }
 
-fn dispatch(args: &Args, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+fn dispatch(args: &Args, host: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
     match &args.command {
         Command::Inspect(command) => commands::inspect::run(command, args.output(), host),
         Command::Ls(command) => commands::ls::run(command, args.output(), host),

@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU32;
 
-use async_cache_core::agent::{Alarm, History, LONGEST_CYCLE, Limits, Ticket};
+use async_cache_core::agent::{Alarm, CallTicket, History, LONGEST_CYCLE, Limits};
 
 use crate::replay::every_seed;
 
@@ -58,7 +58,7 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
         let is_periodic = run.dice.bool();
         run.set_up(&(limits, tools, outcomes, is_periodic));
         let (mut history, mut model) = (History::<usize, u64>::default(), Model::default());
-        let mut running: Vec<(Ticket, usize)> = Vec::new();
+        let mut running: Vec<(CallTicket, usize)> = Vec::new();
         let mut cycle: Vec<u64> = vec![0];
         for step in 0..300_usize {
             if step % 60 == 0 {

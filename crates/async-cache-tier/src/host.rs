@@ -145,7 +145,7 @@ pub trait Host: Memory {
 pub type Under<M> = Tiered<<M as Memory>::Key, <M as Memory>::Value, <M as Memory>::Room>;
 
 /// A key of a call: asked for, written or deleted.
-pub trait Asked<H: Host> {
+pub trait NamedKey<H: Host> {
     /// The canonical bytes of the key; `None` if the key has none.
     ///
     /// # Errors

@@ -13,7 +13,7 @@
 
 use std::ffi::CStr;
 
-use async_cache_core::agent::Ticket;
+use async_cache_core::agent::CallTicket;
 use pyo3::exceptions::{PyException, PyGeneratorExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
@@ -73,7 +73,7 @@ pub(crate) enum ToolCall {
 /// A call permitted by the guard.
 pub(crate) struct Watch {
     frame: Ref<Frame>,
-    ticket: Ticket,
+    ticket: CallTicket,
 }
 
 /// A call that needs more than a look-up.

@@ -19,7 +19,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_cache_core::agent::{Alarm, History, Limits, Past, Ticket};
+use async_cache_core::agent::{Alarm, CallTicket, History, Limits, Past};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
@@ -170,12 +170,12 @@ impl Frame {
 
     /// Records the beginning of a call.
     #[inline]
-    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: Asked) -> (Ticket, Forgotten) {
+    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: Asked) -> (CallTicket, Forgotten) {
         self.history.borrow(py).begin(call, asked)
     }
 
     /// Records the outcome of a call. Runs Python code.
-    pub(super) fn end(&self, py: Python<'_>, ticket: Ticket, outcome: Outcome) -> PyResult<()> {
+    pub(super) fn end(&self, py: Python<'_>, ticket: CallTicket, outcome: Outcome) -> PyResult<()> {
         let twins: Vec<_> =
             self.history.borrow(py).twins(ticket).map(|outcome| outcome.clone_ref(py)).collect();
         let unlike = outcome.unlike(py, twins)?;

@@ -2,15 +2,19 @@
 
 use serde_json::json;
 
-use super::{LOCK_TIMEOUT, Outcome, create_like, fact, file_like, line, options_like};
-use crate::args::{Compact, Output};
+use super::{CommandOutcome, LOCK_TIMEOUT, create_like, fact, file_like, line, options_like};
+use crate::args::{Audience, Compact};
 use crate::entries::{self, Lost};
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human::{self, GOOD};
 use crate::progress::Bar;
 
-pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(
+    args: &Compact,
+    output: Audience,
+    host: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
     if args.out.is_none() && args.source.access.any_owner {
         let what = "--any-owner is for looking; give OUT, or compact as the user who owns the file";
         return Err(Failure::Other(what.to_owned()));
@@ -63,7 +67,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
     let taken_back = u64::from(snapshot.layout().records.saturating_sub(snapshot.len()));
     let (before, after) = (snapshot.file_bytes(), saved.bytes);
     match output {
-        Output::Programs => line(
+        Audience::Programs => line(
             host.out,
             &json!({
                 "out": target.display().to_string(),
@@ -75,7 +79,7 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
                 "bytes_after": after,
             }),
         )?,
-        Output::People => {
+        Audience::People => {
             let out = &mut *host.out;
             writeln!(out, "{GOOD}written{GOOD:#}  {}", target.display())?;
             let entries = u64::from(saved.entries) + u64::from(saved.eager);
@@ -86,5 +90,5 @@ pub(crate) fn run(args: &Compact, output: Output, host: &mut Host<'_>) -> Result
             fact(out, "size", &format!("{} → {}", human::bytes(before), human::bytes(after)))?;
         }
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }

@@ -6,18 +6,18 @@ use std::ops::ControlFlow;
 
 use serde_json::json;
 
-use super::{Outcome, line};
+use super::{CommandOutcome, line};
 use crate::args::Export;
 use crate::entries;
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human::BAD;
 use crate::json;
 
 /// The version number of the line format.
 pub(super) const FORM: u64 = 1;
 
-pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &Export, host: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
     let snapshot = args.source.open(host)?;
     let out = &mut *host.out;
     let head = json!({
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure
     if let Some(lost) = lost.sentence() {
         host.out.flush()?;
         writeln!(host.err, "{BAD}async-cache:{BAD:#} {lost}")?;
-        return Ok(Outcome::Found);
+        return Ok(CommandOutcome::Found);
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }

@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use async_cache_disk::{Item, Scratch, Snapshot, Source};
 use serde_json::Value;
 
-use super::Outcome;
+use super::CommandOutcome;
 use crate::args::{Get, KeyForm};
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human::{self, BAD};
 use crate::json;
 
-pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(args: &Get, host: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
     let unpickle = match (args.allow_pickle, host.unpickle) {
         (true, None) => {
             let what = "--allow-pickle works in the tool that comes with the Python package: \
@@ -43,13 +43,13 @@ pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
             },
             None => writeln!(host.out, "{}", pretty(&json::show(&value)))?,
         }
-        return Ok(Outcome::Fine);
+        return Ok(CommandOutcome::Fine);
     }
     host.out.flush()?;
     let why = if is_blind { ", or it is damaged" } else { "" };
     let (file, key) = (args.source.path.display(), human::plain(&args.key));
     writeln!(host.err, "{BAD}async-cache:{BAD:#} {file}: there is no key {key:?}{why}")?;
-    Ok(Outcome::Found)
+    Ok(CommandOutcome::Found)
 }
 
 /// The possible bytes of the key, the most likely first.
@@ -67,11 +67,11 @@ fn keys(args: &Get) -> Result<Vec<Vec<u8>>, Failure> {
     keys.into_iter().collect::<Result<_, _>>().map_err(wrong)
 }
 
-type Found = (Vec<u8>, Option<u64>);
+type FoundValue = (Vec<u8>, Option<u64>);
 
 /// The value and deadline of a key, and whether damage may hide the key. Eager entries are found by
 /// their bytes; of several entries the last counts.
-fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
+fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<FoundValue>, bool) {
     let mut scratch = Scratch::new();
     if let Some(found) = snapshot.find(key, &mut scratch) {
         return (Some((found.value.to_vec(), found.deadline)), false);

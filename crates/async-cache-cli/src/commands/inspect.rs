@@ -8,25 +8,29 @@ use async_cache_disk::Snapshot;
 use serde_json::json;
 
 use self::survey::{Contents, Survey};
-use super::{Outcome, fact, line};
-use crate::args::{Inspect, Output};
+use super::{CommandOutcome, fact, line};
+use crate::args::{Audience, Inspect};
 use crate::chart;
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
-pub(crate) fn run(args: &Inspect, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(
+    args: &Inspect,
+    output: Audience,
+    host: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
     let snapshot = args.source.open(host)?;
     let survey = Survey::of(&snapshot, args, host)?;
     match output {
-        Output::Programs => print_json(&snapshot, &survey, host)?,
-        Output::People => print(&snapshot, &survey, host)?,
+        Audience::Programs => print_json(&snapshot, &survey, host)?,
+        Audience::People => print(&snapshot, &survey, host)?,
     }
-    Ok(Outcome::found(survey.damage.is_some()))
+    Ok(CommandOutcome::found(survey.damage.is_some()))
 }
 
-fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<(), Failure> {
+fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Environment<'_>) -> Result<(), Failure> {
     let (now, out) = (host.now, &mut *host.out);
     let layout = snapshot.layout();
     writeln!(out, "{HEADING}{}{HEADING:#}", snapshot.path().display())?;
@@ -127,7 +131,7 @@ fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<(), Failure> {
+fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Environment<'_>) -> Result<(), Failure> {
     let (layout, contents) = (snapshot.layout(), &survey.contents);
     let largest = survey.largest.iter();
     let largest: Vec<_> = largest

@@ -2,15 +2,19 @@
 
 use serde_json::json;
 
-use super::{Outcome, create_like, fact, line};
-use crate::args::{Output, Repair};
+use super::{CommandOutcome, create_like, fact, line};
+use crate::args::{Audience, Repair};
 use crate::entries::{self, Lost};
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human::{self, BAD, GOOD};
 use crate::progress::Bar;
 
-pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(
+    args: &Repair,
+    output: Audience,
+    host: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
     let snapshot = args.source.open_to_repair(host)?;
     let mut writer = create_like(&args.out, &snapshot, &args.source.access, host)?;
     let mut unreached = 0u64;
@@ -31,7 +35,7 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
     let saved = writer.finish()?;
     let lost_entries = u64::from(snapshot.len()).saturating_sub(saved.entries.into());
     match output {
-        Output::Programs => line(
+        Audience::Programs => line(
             host.out,
             &json!({
                 "out": args.out.display().to_string(),
@@ -42,7 +46,7 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
                 "lost_bytes": lost_bytes,
             }),
         )?,
-        Output::People => {
+        Audience::People => {
             let out = &mut *host.out;
             writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
             let of = human::count(snapshot.len().into());
@@ -61,5 +65,5 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
             }
         }
     }
-    Ok(Outcome::found(lost_entries > 0 || lost_bytes > 0))
+    Ok(CommandOutcome::found(lost_entries > 0 || lost_bytes > 0))
 }

@@ -75,7 +75,7 @@ pub enum Alarm {
 
 /// A call that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct CallTicket(u64);
 
 /// A previous call.
 #[derive(Debug)]
@@ -127,14 +127,14 @@ impl<C, R> History<C, R> {
 
     /// Records that a call begins. Returns the call that was dropped to make room, if any.
     #[inline]
-    pub fn begin(&mut self, call: u64, asked: C) -> (Ticket, Option<Past<C, R>>) {
+    pub fn begin(&mut self, call: u64, asked: C) -> (CallTicket, Option<Past<C, R>>) {
         for period in 1..=LONGEST_CYCLE {
             let run = if self.is_call(call, period) { self.runs[period - 1].saturating_add(1) } else { 0 };
             // Less than the highest number, so that counts, which are one or two larger, do not
             // overflow.
             self.runs[period - 1] = run.min(u32::MAX - 1);
         }
-        let ticket = Ticket(self.begun);
+        let ticket = CallTicket(self.begun);
         self.begun += 1;
         let past = Past { call, asked, outcome: None };
         (ticket, self.recent[Self::slot(ticket.0)].replace(past))
@@ -143,7 +143,7 @@ impl<C, R> History<C, R> {
     /// The known outcomes of the same call that are near enough for a comparison with this call's
     /// outcome.
     #[inline]
-    pub fn twins(&self, ticket: Ticket) -> impl Iterator<Item = &R> {
+    pub fn twins(&self, ticket: CallTicket) -> impl Iterator<Item = &R> {
         let call = self.at(ticket.0).map(|past| past.call);
         self.near(ticket).filter_map(move |at| {
             let past = self.at(at)?;
@@ -155,7 +155,7 @@ impl<C, R> History<C, R> {
     /// Where outcomes differ, runs through this call are cut. Returns the outcome if it is not
     /// needed.
     #[inline]
-    pub fn end(&mut self, ticket: Ticket, outcome: R, mut is_same: impl FnMut(&R) -> bool) -> Option<R> {
+    pub fn end(&mut self, ticket: CallTicket, outcome: R, mut is_same: impl FnMut(&R) -> bool) -> Option<R> {
         let Some(call) = self.at(ticket.0).map(|past| past.call) else { return Some(outcome) };
         for at in self.near(ticket) {
             let Some(Past { call: other, outcome: Some(known), .. }) = self.at(at) else { continue };
@@ -198,7 +198,7 @@ impl<C, R> History<C, R> {
 
     /// The numbers of the calls that are at most a cycle away.
     #[inline]
-    fn near(&self, Ticket(at): Ticket) -> impl Iterator<Item = u64> + use<C, R> {
+    fn near(&self, CallTicket(at): CallTicket) -> impl Iterator<Item = u64> + use<C, R> {
         let reach = LONGEST_CYCLE as u64;
         (at.saturating_sub(reach)..self.begun.min(at + reach + 1)).filter(move |&other| other != at)
     }

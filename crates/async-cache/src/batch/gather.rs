@@ -46,7 +46,7 @@ use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Flight, Joins, Miss, Seat, Storing};
+use crate::load::{Duty, Ending, Entered, Joins, Miss, PilotedFlight, Seat, Storing};
 use crate::nesting::{self, Wait};
 use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
@@ -63,25 +63,25 @@ pub(super) struct Gatherer<K, V> {
     pub(super) window: Duration,
     pub(super) ttl: Option<Duration>,
     /// Never held while user code runs.
-    pub(super) planner: Mutex<Planner<RuntimeId, Item<K, V>>>,
+    pub(super) planner: Mutex<Planner<RuntimeId, GatheringFlight<K, V>>>,
 }
 
-type Batch<K, V> = async_cache_core::batch::Batch<RuntimeId, Item<K, V>>;
+type GatheredBatch<K, V> = async_cache_core::batch::Batch<RuntimeId, GatheringFlight<K, V>>;
 
 /// A gathering flight. If the item is dropped before its batch leaves, the flight is abandoned.
-pub(super) struct Item<K, V> {
+pub(super) struct GatheringFlight<K, V> {
     key: K,
     ending: Ending<K, V>,
 }
 
 /// Keeps the place of the load in the room of a gathering flight.
-struct Ticket<K, V> {
+struct GatheringLoad<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
     place: Option<ItemId>,
 }
 
-impl<K, V> Future for Ticket<K, V> {
+impl<K, V> Future for GatheringLoad<K, V> {
     type Output = Result<V, AnyError>;
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
@@ -89,7 +89,7 @@ impl<K, V> Future for Ticket<K, V> {
     }
 }
 
-impl<K, V> Drop for Ticket<K, V> {
+impl<K, V> Drop for GatheringLoad<K, V> {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         // Dropped at the end, when the planner is not locked any more.
@@ -98,7 +98,7 @@ impl<K, V> Drop for Ticket<K, V> {
 }
 
 /// How a call continues for a key that is not in memory.
-pub(super) enum Step<'a, K: 'static, V: 'static> {
+pub(super) enum EnteredBatch<'a, K: 'static, V: 'static> {
     Hit(V),
     Waits(Waiting<'a, K, V>),
 }
@@ -125,7 +125,7 @@ where
         key: &Q,
         joins: Joins,
         miss: &mut Miss,
-    ) -> Result<Step<'_, K, V>, LoadError<E>>
+    ) -> Result<EnteredBatch<'_, K, V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
@@ -135,7 +135,7 @@ where
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
         let (id, room, leads) = match self.inner.enter(hash, key, joins, miss, new_room) {
-            Entered::Hit(value) => return Ok(Step::Hit(value)),
+            Entered::Hit(value) => return Ok(EnteredBatch::Hit(value)),
             Entered::Joined(id, room) => (id, room, false),
             Entered::Leads(id, room) => (id, room, true),
         };
@@ -144,20 +144,20 @@ where
         if leads {
             let inner = Arc::clone(&self.inner);
             let started = inner.clock.now();
-            let flight = Flight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
-            let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
+            let flight = PilotedFlight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
+            let item = GatheringFlight { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
             timer = self.gather(item, runtime);
         }
         let Ok(wait) = nesting::wait_for(seat.room.name) else {
             return Err(LoadError::Recursive { key: format!("{key:?}") });
         };
-        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
+        Ok(EnteredBatch::Waits(Waiting { seat, leads, timer, _wait: wait }))
     }
 
     /// Puts a new flight into a batch. For the first flight of a batch, returns a timer, which the
     /// caller must start.
-    fn gather(self: &Arc<Self>, mut item: Item<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
+    fn gather(self: &Arc<Self>, mut item: GatheringFlight<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
         let room = Arc::clone(&item.ending.flight.room);
         let now = item.ending.flight.started;
         item.ending.duty = Duty::IfNotTaken;
@@ -168,7 +168,7 @@ where
                 Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
                 Added::Leaves(_) => None,
             };
-            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
+            room.put(Box::pin(GatheringLoad { gatherer: Arc::clone(self), place }));
             added
         };
         match added {
@@ -189,11 +189,11 @@ where
 
     /// Takes the tickets of a batch, so that only the end of its load ends its flights (rule 1).
     /// `None` if every caller has left just now.
-    fn leave(&self, batch: Batch<K, V>) -> Option<Convoy<K, V>> {
+    fn leave(&self, batch: GatheredBatch<K, V>) -> Option<Convoy<K, V>> {
         let (name, started) = (nesting::new_name(), self.inner.clock.now());
         let (mut keys, mut flights, mut waits) = (Vec::<K>::new(), Vec::new(), Vec::new());
         let mut seen = HashSet::new();
-        for Item { key, mut ending } in batch.items {
+        for GatheringFlight { key, mut ending } in batch.items {
             // Rule 1: if the ticket is gone, the last caller has it, and ends the flight.
             let Some(ticket) = ending.flight.room.stop() else { continue };
             ending.duty = Duty::End;
@@ -264,7 +264,7 @@ where
     }
 }
 
-type Due<K, V> = (Arc<Gatherer<K, V>>, Batch<K, V>);
+type DueBatch<K, V> = (Arc<Gatherer<K, V>>, GatheredBatch<K, V>);
 
 /// Makes a batch leave when its window is over. If the timer is dropped before (by its runtime, or
 /// because a caller of many keys panics before starting it), nothing else would make the batch
@@ -277,7 +277,7 @@ struct Timer<K, V> {
 
 impl<K, V> Timer<K, V> {
     /// Returns the batch, unless it has left or is gone.
-    fn take(&self) -> Option<Due<K, V>> {
+    fn take(&self) -> Option<DueBatch<K, V>> {
         let gatherer = self.gatherer.upgrade()?;
         let batch = gatherer.planner.lock().take(self.batch)?;
         Some((gatherer, batch))

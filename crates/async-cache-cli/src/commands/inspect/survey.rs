@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use async_cache_disk::{Item, Place, Scratch, Snapshot, Source};
+use async_cache_disk::{Item, RecordPlace, Scratch, Snapshot, Source};
 
 use crate::args::Inspect;
 use crate::chart::Histogram;
 use crate::entries;
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::Environment;
 use crate::human;
 
 /// How many records are read for the facts about contents.
@@ -75,7 +75,7 @@ impl Contents {
 }
 
 impl Survey {
-    pub(super) fn of(snapshot: &Snapshot, args: &Inspect, host: &Host<'_>) -> Result<Self, Failure> {
+    pub(super) fn of(snapshot: &Snapshot, args: &Inspect, host: &Environment<'_>) -> Result<Self, Failure> {
         let spans =
             [SECOND, 60 * SECOND, 10 * 60 * SECOND, HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY, 365 * DAY];
         let layout = snapshot.layout();
@@ -115,7 +115,7 @@ impl Survey {
         }
     }
 
-    fn sample(&mut self, snapshot: &Snapshot, mut places: Vec<Place>, most_large: usize) {
+    fn sample(&mut self, snapshot: &Snapshot, mut places: Vec<RecordPlace>, most_large: usize) {
         for place in &places {
             self.sizes.add(place.bytes);
         }
@@ -148,7 +148,12 @@ impl Survey {
         }
     }
 
-    fn full(&mut self, snapshot: &Snapshot, most_large: usize, host: &Host<'_>) -> Result<(), Failure> {
+    fn full(
+        &mut self,
+        snapshot: &Snapshot,
+        most_large: usize,
+        host: &Environment<'_>,
+    ) -> Result<(), Failure> {
         entries::each(snapshot, host.progress, "reading", |entry| {
             self.eager += u64::from(entry.rank.is_none());
             self.sizes.add((entry.key.len() + entry.value.len()) as u64);
@@ -170,7 +175,7 @@ impl Survey {
 }
 
 /// At most `most` of the places, evenly spread.
-fn spread(places: &[Place], most: usize) -> impl Iterator<Item = &Place> {
+fn spread(places: &[RecordPlace], most: usize) -> impl Iterator<Item = &RecordPlace> {
     places.iter().step_by(places.len().div_ceil(most).max(1))
 }
 
