@@ -1,7 +1,7 @@
 //! Entries added to a cache from a backend, as the coldest.
 
 use async_cache_core::entry::{Meta, NewEntry};
-use async_cache_core::shard::EagerOutcome as InShard;
+use async_cache_core::shard::Restored as InShard;
 use async_cache_core::time::{Deadline, FileClock, Stamp};
 use async_cache_disk::{Item, Snapshot, Source, Times, Tombstones};
 use async_cache_tier::eager::EagerOutcome;

@@ -41,7 +41,7 @@ pub(crate) enum Audience {
 }
 
 impl Args {
-    pub(crate) fn output(&self) -> Audience {
+    pub(crate) fn audience(&self) -> Audience {
         if self.json { Audience::Programs } else { Audience::People }
     }
 }

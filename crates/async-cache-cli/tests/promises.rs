@@ -330,7 +330,7 @@ fn a_pipe_that_breaks_ends_every_command_quietly() {
     ] {
         for bytes in [0, 1, 100] {
             let (mut out, mut err) = (Pipe(bytes), Vec::new());
-            let mut host = Environment {
+            let mut environment = Environment {
                 out: &mut out,
                 err: &mut err,
                 input: &mut io::empty(),
@@ -339,7 +339,7 @@ fn a_pipe_that_breaks_ends_every_command_quietly() {
                 progress: Progress::Never,
                 unpickle: None,
             };
-            let code = run_with(["async-cache"].iter().chain(args).map(Into::into), &mut host);
+            let code = run_with(["async-cache"].iter().chain(args).map(Into::into), &mut environment);
             assert_eq!((code, err), (0, Vec::new()), "{args:?}");
         }
     }

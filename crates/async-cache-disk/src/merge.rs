@@ -18,7 +18,7 @@
 //! 6. If an entry wins and is not written, its key is recorded as overwritten: older copies in
 //!    other processes must not come back.
 //!
-//! Keys of ours in memory are known by a 128-bit hash with a random key, 48 bytes an entry. ColdEntries
+//! Keys of ours in memory are known by a 128-bit hash with a random key, 48 bytes an entry. Cold
 //! keys are looked up.
 //!
 //! An example of rules 2 and 6. Ours has `a`, written at 5; theirs has `a`, written at 7, as a

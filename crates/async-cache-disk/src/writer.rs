@@ -301,8 +301,8 @@ impl Writer {
     /// the snapshot survives a power loss.
     ///
     /// If the target is not a readable cache file of this format, it is renamed to `<name>.aside`,
-    /// not destroyed; [`SavedFile::set_aside`] has the new path. With [`WriteOptions::keep_target`] a
-    /// readable file is renamed too.
+    /// not destroyed; [`SavedFile::set_aside`] has the new path. With
+    /// [`WriteOptions::keep_target`] a readable file is renamed too.
     ///
     /// # Errors
     /// Any failure to complete, sync or install the file. The old file is unchanged, unless the

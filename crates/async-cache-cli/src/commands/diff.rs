@@ -12,24 +12,31 @@ use serde_json::json;
 use super::{CommandOutcome, line};
 use crate::args::{Audience, Diff};
 use crate::entries;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Environment;
 use crate::human::{self, BAD, CHANGED, DIM, GOOD, KEY};
 use crate::json;
 
 pub(crate) fn run(
     args: &Diff,
-    output: Audience,
-    host: &mut Environment<'_>,
+    audience: Audience,
+    environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let (old, new) = (args.access.open(&args.old, host)?, args.access.open(&args.new, host)?);
+    let (old, new) = (args.access.open(&args.old, environment)?, args.access.open(&args.new, environment)?);
     let (in_old, in_new) = (EntryFinder::new(&old), EntryFinder::new(&new));
     let limit = args.limit.unwrap_or(u64::MAX);
-    let mut report =
-        DiffReport { out: &mut *host.out, output, limit, added: 0, removed: 0, changed: 0, equal: 0 };
+    let mut report = DiffReport {
+        out: &mut *environment.out,
+        audience,
+        limit,
+        added: 0,
+        removed: 0,
+        changed: 0,
+        equal: 0,
+    };
 
     let mut scratch = Scratch::new();
-    let lost_old = entries::each(&old, host.progress, "comparing", |entry| {
+    let lost_old = entries::each(&old, environment.progress, "comparing", |entry| {
         if in_old.is_superseded(&entry) {
             return Ok(ControlFlow::Continue(()));
         }
@@ -46,7 +53,7 @@ pub(crate) fn run(
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    let lost_new = entries::each(&new, host.progress, "comparing", |entry| {
+    let lost_new = entries::each(&new, environment.progress, "comparing", |entry| {
         if !in_new.is_superseded(&entry) && in_old.find(&entry, &mut scratch).is_none() {
             report.added(&entry)?;
         }
@@ -54,12 +61,12 @@ pub(crate) fn run(
     })?;
 
     let differ = report.finish()?;
-    host.out.flush()?;
+    environment.out.flush()?;
     let mut is_damaged = false;
     for (path, lost) in [(&args.old, lost_old), (&args.new, lost_new)] {
         if let Some(lost) = lost.sentence() {
             is_damaged = true;
-            writeln!(host.err, "{BAD}async-cache:{BAD:#} {}: {lost}", path.display())?;
+            writeln!(environment.err, "{BAD}async-cache:{BAD:#} {}: {lost}", path.display())?;
         }
     }
     Ok(CommandOutcome::found(differ || is_damaged))
@@ -100,7 +107,7 @@ impl<'s> EntryFinder<'s> {
 
 struct DiffReport<'o> {
     out: &'o mut dyn Write,
-    output: Audience,
+    audience: Audience,
     limit: u64,
     added: u64,
     removed: u64,
@@ -133,7 +140,7 @@ impl DiffReport<'_> {
         if !self.may_name() {
             return Ok(());
         }
-        if self.output == Audience::Programs {
+        if self.audience == Audience::Programs {
             let (key, bytes) = (json::exact(entry.key), entry.value.len());
             return line(self.out, &json!({ "change": change, "key": key, "value_bytes": bytes }));
         }
@@ -152,7 +159,7 @@ impl DiffReport<'_> {
         if !self.may_name() {
             return Ok(());
         }
-        if self.output == Audience::Programs {
+        if self.audience == Audience::Programs {
             let change = json!({
                 "change": "changed",
                 "key": json::exact(old.key),
@@ -177,9 +184,9 @@ impl DiffReport<'_> {
 
     /// Writes the totals; returns whether there are differences.
     fn finish(self) -> Result<bool, Failure> {
-        let Self { out, output, added, removed, changed, equal, limit } = self;
+        let Self { out, audience, added, removed, changed, equal, limit } = self;
         let total = added + removed + changed;
-        if output == Audience::Programs {
+        if audience == Audience::Programs {
             let totals = json!({ "added": added, "removed": removed, "changed": changed, "equal": equal });
             line(out, &totals)?;
             return Ok(total > 0);

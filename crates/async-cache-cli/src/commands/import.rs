@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::{CommandOutcome, create, export, fact, line, new_file};
 use crate::args::{Audience, Import, ImportCompression};
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Environment;
 use crate::human::{self, GOOD};
 use crate::json;
 
 pub(crate) fn run(
     args: &Import,
-    output: Audience,
-    host: &mut Environment<'_>,
+    audience: Audience,
+    environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let (now, secret) = (host.now, args.access.secret(host)?);
-    let mut lines = Lines { input: &mut *host.input, number: 0, text: String::new() };
+    let (now, secret) = (environment.now, args.access.secret(environment)?);
+    let mut lines = Lines { input: &mut *environment.input, number: 0, text: String::new() };
     let mut to: Option<Importer> = None;
     while let Some(value) = lines.next()? {
         let number = lines.number;
@@ -51,9 +51,9 @@ pub(crate) fn run(
         return Err(Failure::Other(what.to_owned()));
     };
     let saved = to.writer.finish()?;
-    match output {
+    match audience {
         Audience::Programs => line(
-            host.out,
+            environment.out,
             &json!({
                 "out": args.out.display().to_string(),
                 "entries": saved.entries,
@@ -62,7 +62,7 @@ pub(crate) fn run(
             }),
         )?,
         Audience::People => {
-            let out = &mut *host.out;
+            let out = &mut *environment.out;
             writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
             fact(out, "entries", &human::count(u64::from(saved.entries) + u64::from(saved.eager)))?;
             fact(out, "size", &human::bytes(saved.bytes))?;

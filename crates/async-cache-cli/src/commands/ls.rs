@@ -8,24 +8,24 @@ use serde_json::json;
 use super::{CommandOutcome, line};
 use crate::args::{Audience, Ls};
 use crate::entries;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Environment;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
 pub(crate) fn run(
     args: &Ls,
-    output: Audience,
-    host: &mut Environment<'_>,
+    audience: Audience,
+    environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let snapshot = args.source.open(host)?;
+    let snapshot = args.source.open(environment)?;
     let limit = args.limit.unwrap_or(u64::MAX);
-    let (now, mut listed) = (host.now, 0u64);
-    let out = &mut *host.out;
-    if output == Audience::People {
+    let (now, mut listed) = (environment.now, 0u64);
+    let out = &mut *environment.out;
+    if audience == Audience::People {
         writeln!(out, "{HEADING}{:>10}  {:>12}  key{HEADING:#}", "value", "expires in")?;
     }
-    let lost = entries::each(&snapshot, host.progress, "listing", |entry| {
+    let lost = entries::each(&snapshot, environment.progress, "listing", |entry| {
         if listed >= limit {
             return Ok(ControlFlow::Break(()));
         }
@@ -33,7 +33,7 @@ pub(crate) fn run(
             return Ok(ControlFlow::Continue(()));
         }
         listed += 1;
-        match output {
+        match audience {
             Audience::Programs => line(
                 out,
                 &json!({
@@ -55,12 +55,12 @@ pub(crate) fn run(
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if output == Audience::People {
+    if audience == Audience::People {
         writeln!(out, "{DIM}{} listed{DIM:#}", human::count(listed))?;
     }
     if let Some(lost) = lost.sentence() {
-        host.out.flush()?;
-        writeln!(host.err, "{BAD}async-cache:{BAD:#} {lost}")?;
+        environment.out.flush()?;
+        writeln!(environment.err, "{BAD}async-cache:{BAD:#} {lost}")?;
         return Ok(CommandOutcome::Found);
     }
     Ok(CommandOutcome::Fine)

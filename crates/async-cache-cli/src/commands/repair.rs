@@ -5,20 +5,20 @@ use serde_json::json;
 use super::{CommandOutcome, create_like, fact, line};
 use crate::args::{Audience, Repair};
 use crate::entries::{self, Lost};
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Environment;
 use crate::human::{self, BAD, GOOD};
 use crate::progress::Bar;
 
 pub(crate) fn run(
     args: &Repair,
-    output: Audience,
-    host: &mut Environment<'_>,
+    audience: Audience,
+    environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let snapshot = args.source.open_to_repair(host)?;
-    let mut writer = create_like(&args.out, &snapshot, &args.source.access, host)?;
+    let snapshot = args.source.open_to_repair(environment)?;
+    let mut writer = create_like(&args.out, &snapshot, &args.source.access, environment)?;
     let mut unreached = 0u64;
-    let mut bar = Bar::new(host.progress, "repairing", snapshot.len().into());
+    let mut bar = Bar::new(environment.progress, "repairing", snapshot.len().into());
     let mut lost = Lost::default();
     entries::each_of(&mut snapshot.salvage(), &mut bar, &mut lost, |record| {
         unreached += u64::from(record.rank.is_none());
@@ -34,9 +34,9 @@ pub(crate) fn run(
     writer.set_tombstones(snapshot.tombstones());
     let saved = writer.finish()?;
     let lost_entries = u64::from(snapshot.len()).saturating_sub(saved.entries.into());
-    match output {
+    match audience {
         Audience::Programs => line(
-            host.out,
+            environment.out,
             &json!({
                 "out": args.out.display().to_string(),
                 "entries": saved.entries,
@@ -47,7 +47,7 @@ pub(crate) fn run(
             }),
         )?,
         Audience::People => {
-            let out = &mut *host.out;
+            let out = &mut *environment.out;
             writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
             let of = human::count(snapshot.len().into());
             fact(out, "entries", &format!("{} of {of}", human::count(saved.entries.into())))?;

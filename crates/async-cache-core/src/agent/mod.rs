@@ -12,6 +12,6 @@ mod loops;
 mod resources;
 mod sessions;
 
-pub use loops::{Alarm, CallTicket, History, LONGEST_CYCLE, Limits, Past};
+pub use loops::{Alarm, BegunCall, History, LONGEST_CYCLE, Limits, Past};
 pub use resources::Resources;
 pub use sessions::Sessions;

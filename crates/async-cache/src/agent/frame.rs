@@ -18,7 +18,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use async_cache_core::agent::{Alarm, CallTicket, History, Limits};
+use async_cache_core::agent::{Alarm, BegunCall, History, Limits};
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -65,7 +65,7 @@ pub(super) struct ReportedCall {
 /// A call that has begun.
 pub(super) struct Watch {
     frame: Arc<Frame>,
-    ticket: CallTicket,
+    begun: BegunCall,
 }
 
 /// A guard's decision about a call.
@@ -143,8 +143,8 @@ impl Frame {
     ) -> Watch {
         let known = self.history.lock().asked(call).cloned();
         let asked = known.unwrap_or_else(|| ReportedCall { tool, arguments: arguments().into() });
-        let (ticket, _) = self.history.lock().begin(call, asked);
-        Watch { frame: Arc::clone(self), ticket }
+        let (begun, _) = self.history.lock().begin(call, asked);
+        Watch { frame: Arc::clone(self), begun }
     }
 
     fn report(&self, guard: &Guard, alarm: Alarm, call: ToolCall) -> LoopDetected {
@@ -187,7 +187,7 @@ impl Watch {
         }
         let outcome = outcome();
         let is_same = |known: &u64| Some(*known) == outcome;
-        self.frame.history.lock().end(self.ticket, outcome.unwrap_or_default(), is_same);
+        self.frame.history.lock().end(self.begun, outcome.unwrap_or_default(), is_same);
     }
 }
 

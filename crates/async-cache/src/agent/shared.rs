@@ -1,8 +1,8 @@
 //! The state of a session: its caches, one for each tool called inside.
 //!
-//! Invariant: every result in a session's caches was loaded in the session, and only [`SessionState`]
-//! leads to these caches. An ended session has no caches and gets none, so a late call finds
-//! nothing and leaves nothing behind.
+//! Invariant: every result in a session's caches was loaded in the session, and only
+//! [`SessionState`] leads to these caches. An ended session has no caches and gets none, so a late
+//! call finds nothing and leaves nothing behind.
 
 use std::any::Any;
 use std::collections::HashMap;

@@ -2,29 +2,29 @@
 //!
 //! The planner of the core (`async_cache_core::batch`) decides which keys leave together, and when;
 //! the tasks are here. Each key of a batch is an ordinary flight of the cache. In the place of a
-//! load, the flight's room holds a *ticket*, which is never polled, and which takes the key out of
-//! its batch when it is dropped:
+//! load, the flight's room holds a *placeholder*, which is never polled, and which takes the key out
+//! of its batch when it is dropped:
 //!
-//! | state of the flight | the ticket | event that ends the flight | ended by |
+//! | state of the flight | the placeholder | event that ends the flight | ended by |
 //! |---|---|---|---|
-//! | gathers | is in the room | the last caller leaves | the caller, which takes the ticket out and drops it |
-//! | | | the batch leaves | the batch takes the ticket: the flight has left |
-//! | | | the runtime drops the timer | the [`Timer`] takes the batch out of the planner; its items take their tickets |
+//! | gathers | is in the room | the last caller leaves | the caller, which takes the placeholder out and drops it |
+//! | | | the batch leaves | the batch takes the placeholder: the flight has left |
+//! | | | the runtime drops the timer | the [`Timer`] takes the batch out of the planner; its items take their placeholders |
 //! | has left | is gone | the load of the batch ends | the [`Convoy`] answers every flight |
 //! | | | the last caller leaves | not ended: there is nothing to take, the load continues and is stored |
 //! | | | the runtime drops the load | the convoy's [`Ending`]s: callers elsewhere ask anew |
 //!
 //! Rules:
-//! 1. The party that takes the ticket out of the room ends the flight. This is the rule of the
+//! 1. The party that takes the placeholder out of the room ends the flight. This is the rule of the
 //!    room, for every load.
-//! 2. An item enters the planner and its ticket enters the room in a single step, under the
+//! 2. An item enters the planner and its placeholder enters the room in a single step, under the
 //!    planner's lock. Lock order: planner, room. Nothing is dropped while either is held.
 //! 3. A batch belongs to the runtime whose callers requested its keys; its timer and its load are
 //!    tasks of that runtime. Batches of different runtimes do not mix, so the shutdown of a runtime
 //!    affects only its own keys.
 //! 4. A window of zero needs no timer: its task yields once to all tasks that can run.
 //! 5. A timer does not keep the gatherer alive, because the timer of a batch that left full fires
-//!    much later; tickets do.
+//!    much later; placeholders do.
 //! 6. The load of a batch has a separate name, and the flights of its keys wait for the load in the
 //!    graph of waits. So a batch loader that asks for a key of its own batch closes a circle, and
 //!    is refused.
@@ -68,20 +68,20 @@ pub(super) struct Gatherer<K, V> {
 
 type GatheredBatch<K, V> = async_cache_core::batch::Batch<RuntimeId, GatheringFlight<K, V>>;
 
-/// A gathering flight. If the item is dropped before its batch leaves, the flight is abandoned.
+/// A gathering flight, an item of the planner. If the item is dropped before its batch leaves, the flight is abandoned.
 pub(super) struct GatheringFlight<K, V> {
     key: K,
     ending: Ending<K, V>,
 }
 
 /// Keeps the place of the load in the room of a gathering flight.
-struct GatheringLoad<K, V> {
+struct Placeholder<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
     place: Option<ItemId>,
 }
 
-impl<K, V> Future for GatheringLoad<K, V> {
+impl<K, V> Future for Placeholder<K, V> {
     type Output = Result<V, AnyError>;
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
@@ -89,7 +89,7 @@ impl<K, V> Future for GatheringLoad<K, V> {
     }
 }
 
-impl<K, V> Drop for GatheringLoad<K, V> {
+impl<K, V> Drop for Placeholder<K, V> {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         // Dropped at the end, when the planner is not locked any more.
@@ -168,7 +168,7 @@ where
                 Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
                 Added::Leaves(_) => None,
             };
-            room.put(Box::pin(GatheringLoad { gatherer: Arc::clone(self), place }));
+            room.put(Box::pin(Placeholder { gatherer: Arc::clone(self), place }));
             added
         };
         match added {
@@ -187,17 +187,17 @@ where
         }
     }
 
-    /// Takes the tickets of a batch, so that only the end of its load ends its flights (rule 1).
+    /// Takes the placeholders of a batch, so that only the end of its load ends its flights (rule 1).
     /// `None` if every caller has left just now.
     fn leave(&self, batch: GatheredBatch<K, V>) -> Option<Convoy<K, V>> {
         let (name, started) = (nesting::new_name(), self.inner.clock.now());
         let (mut keys, mut flights, mut waits) = (Vec::<K>::new(), Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         for GatheringFlight { key, mut ending } in batch.items {
-            // Rule 1: if the ticket is gone, the last caller has it, and ends the flight.
-            let Some(ticket) = ending.flight.room.stop() else { continue };
+            // Rule 1: if the placeholder is gone, the last caller has it, and ends the flight.
+            let Some(placeholder) = ending.flight.room.stop() else { continue };
             ending.duty = Duty::End;
-            drop_quietly(ticket);
+            drop_quietly(placeholder);
             ending.flight.started = started;
             waits.extend(nesting::waits_for(ending.flight.room.name, name));
             // Nearly always new: a key has a single flight, but a flight that was fenced while
