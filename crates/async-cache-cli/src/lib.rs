@@ -18,8 +18,8 @@
 //!   for inspection
 //! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after another
 //! - `human`: sizes, times and keys for people; `chart`: histograms
-//! - `environment`: streams, time and secret; `progress`: bars; `clock`: the only module to read the
-//!   time
+//! - `environment`: streams, time and secret; `progress`: bars; `clock`: the only module to read
+//!   the time
 //! - `failure`: the reasons why a command failed
 
 mod args;

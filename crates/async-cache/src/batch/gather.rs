@@ -2,8 +2,8 @@
 //!
 //! The planner of the core (`async_cache_core::batch`) decides which keys leave together, and when;
 //! the tasks are here. Each key of a batch is an ordinary flight of the cache. In the place of a
-//! load, the flight's room holds a *placeholder*, which is never polled, and which takes the key out
-//! of its batch when it is dropped:
+//! load, the flight's room holds a *placeholder*, which is never polled, and which takes the key
+//! out of its batch when it is dropped:
 //!
 //! | state of the flight | the placeholder | event that ends the flight | ended by |
 //! |---|---|---|---|
@@ -68,7 +68,8 @@ pub(super) struct Gatherer<K, V> {
 
 type GatheredBatch<K, V> = async_cache_core::batch::Batch<RuntimeId, GatheringFlight<K, V>>;
 
-/// A gathering flight, an item of the planner. If the item is dropped before its batch leaves, the flight is abandoned.
+/// A gathering flight, an item of the planner. If the item is dropped before its
+/// batch leaves, the flight is abandoned.
 pub(super) struct GatheringFlight<K, V> {
     key: K,
     ending: Ending<K, V>,
@@ -187,7 +188,8 @@ where
         }
     }
 
-    /// Takes the placeholders of a batch, so that only the end of its load ends its flights (rule 1).
+    /// Takes the placeholders of a batch, so that only the end of its load ends its flights (rule
+    /// 1).
     /// `None` if every caller has left just now.
     fn leave(&self, batch: GatheredBatch<K, V>) -> Option<Convoy<K, V>> {
         let (name, started) = (nesting::new_name(), self.inner.clock.now());
