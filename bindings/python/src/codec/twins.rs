@@ -36,7 +36,7 @@ use super::object::all_attributes;
 use super::types;
 use crate::plain::is_plain;
 use crate::raw::calls::Invoke;
-use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
+use crate::raw::visit::{self, Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, attribute};
 
 /// Stands for equal objects.
@@ -50,7 +50,7 @@ pub(crate) struct Twin {
 visits!(struct Twin { snapshot, shared });
 
 impl Visit for Shared {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         let (_, types) = &self.encoded;
         self.parts.visit(visitor)?;
         types.visit(visitor)
