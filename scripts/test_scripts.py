@@ -55,7 +55,6 @@ class RustSource(unittest.TestCase):
         source = "mod a;\npub mod b;\n#[cfg(test)]\nmod c;\n// mod d;\n#[cfg(unix)]\npub(crate) mod e;\n"
         self.assertEqual(rust_source.modules(source), ["a", "b", "e"])
 
-
     def test_a_module_with_a_body_has_an_end(self) -> None:
         source = "mod a;\nmod b { mod c { } }\nmod d { }\n"
         self.assertEqual(
