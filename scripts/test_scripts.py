@@ -51,6 +51,10 @@ class RustSource(unittest.TestCase):
         shipped = rust_source.without_tests(rust_source.code(RUST))
         self.assertEqual(sorted(rust_source.types(shipped)), ["Alias", "Asks", "Seen"])
 
+    def test_arguments_of_a_macro_define_no_type(self) -> None:
+        source = "visits!(struct A { b });\nvisits!(\n    enum B {\n        C(d),\n    }\n);\nstats! {\n    struct E\n}\n"
+        self.assertEqual(list(rust_source.types(source + "struct F;\n")), ["E", "F"])
+
     def test_modules_of_tests_are_left_out(self) -> None:
         source = "mod a;\npub mod b;\n#[cfg(test)]\nmod c;\n// mod d;\n#[cfg(unix)]\npub(crate) mod e;\n"
         self.assertEqual(rust_source.modules(source), ["a", "b", "e"])

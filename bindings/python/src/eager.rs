@@ -17,7 +17,7 @@ use pyo3::types::PyDict;
 use crate::codec::{self, CodecOptions};
 use crate::errors;
 use crate::host::FileHost;
-use crate::pace::Slice;
+use crate::pace::LockSlice;
 use crate::raw::Ref;
 use crate::restore;
 
@@ -67,7 +67,7 @@ impl Theirs {
 impl<'py> EagerMerge<'py> {
     fn new(py: Python<'py>, joining: &Joining, options: CodecOptions, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         for (bytes, time) in joining.tombstones().into_iter().flat_map(|all| all.keys(KeyKind::Eager)) {
             slice.end_if_over(py)?;
             if let Some(key) = tolerated(py, codec::decode_value(py, bytes, options))? {
@@ -178,7 +178,7 @@ impl<'py> EagerMerge<'py> {
         };
         let mut records = theirs.eager();
         let mut passed = 0;
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         for known in &self.records {
             slice.end_if_over(self.keys.py())?;
             let Some(Item::Entry(record)) = records.next() else { break };
@@ -205,7 +205,7 @@ impl<'py> EagerMerge<'py> {
         let Some(theirs) = &self.theirs else { return Ok(()) };
         let mut records = theirs.eager();
         let mut passed = 0;
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         for known in &self.records {
             slice.end_if_over(self.keys.py())?;
             let Some(Item::Entry(record)) = records.next() else { break };

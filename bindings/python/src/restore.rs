@@ -13,7 +13,7 @@ use crate::codec;
 use crate::errors;
 use crate::host::FileHost;
 use crate::key::{ObjectKey, Query};
-use crate::pace::Slice;
+use crate::pace::LockSlice;
 use crate::raw::Ref;
 
 /// Adds an entry, as the coldest, unless its key is present, the entry has expired, or there is no
@@ -47,7 +47,7 @@ pub(crate) fn eager(
 ) -> PyResult<Restored> {
     let (py, options) = (host.py, host.target.options.codec);
     let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
-    let mut slice = Slice::begin();
+    let mut slice = LockSlice::begin();
     each_eager(snapshot, file, |key, value, times| {
         slice.end_if_over(py)?;
         let bytes = key.to_vec();

@@ -18,20 +18,20 @@ use crate::raw::Ref;
 use crate::raw::visit::visits;
 
 /// The outcome of a call.
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     Value(Ref),
     /// The class of the exception.
     Failed(Ref),
 }
 
 visits!(
-    enum Outcome {
+    enum CallOutcome {
         Value(value),
         Failed(class),
     }
 );
 
-impl Outcome {
+impl CallOutcome {
     fn object(&self) -> &Ref {
         match self {
             Self::Value(object) | Self::Failed(object) => object,

@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 
 use super::digest::{self, DIGEST_BYTES};
 use super::references::References;
-use super::shape::{Shape, fill, filled};
+use super::shape::{ObjectShape, fill, filled};
 use super::{ext, write};
 
 /// Colours are computed as long as their digests cover fewer bytes than this limit: seconds of
@@ -43,7 +43,7 @@ pub(super) enum CirclePart<'a> {
 }
 
 pub(super) struct Circle<'a> {
-    nodes: Vec<(&'a Shape, Vec<CirclePart<'a>>)>,
+    nodes: Vec<(&'a ObjectShape, Vec<CirclePart<'a>>)>,
     references: &'a References,
 }
 
@@ -59,7 +59,10 @@ struct AlikeClasses {
 }
 
 impl<'a> Circle<'a> {
-    pub(super) fn new(nodes: Vec<(&'a Shape, Vec<CirclePart<'a>>)>, references: &'a References) -> Self {
+    pub(super) fn new(
+        nodes: Vec<(&'a ObjectShape, Vec<CirclePart<'a>>)>,
+        references: &'a References,
+    ) -> Self {
         Self { nodes, references }
     }
 
@@ -228,7 +231,7 @@ impl<'a> Circle<'a> {
             let child = self.child(node, &by_colour);
             let mut waiting = vec![self.nodes[node].0];
             while let Some(shape) = waiting.pop() {
-                if let Shape::Child(index) = shape {
+                if let ObjectShape::Child(index) = shape {
                     if let CirclePart::Inside(part) = &self.nodes[node].1[*index] {
                         let class = classes.of[*part];
                         if numbers[class] == usize::MAX {
@@ -265,29 +268,29 @@ fn lone(colours: &[Digest]) -> Option<usize> {
 }
 
 /// The entries of a set or map; the parts of other shapes are added to `waiting`, in their order.
-fn entries<'a>(shape: &'a Shape, waiting: &mut Vec<&'a Shape>) -> Vec<Vec<&'a Shape>> {
+fn entries<'a>(shape: &'a ObjectShape, waiting: &mut Vec<&'a ObjectShape>) -> Vec<Vec<&'a ObjectShape>> {
     match shape {
-        Shape::Bytes(_) | Shape::Child(_) => Vec::new(),
-        Shape::Array(_, parts) => {
+        ObjectShape::Bytes(_) | ObjectShape::Child(_) => Vec::new(),
+        ObjectShape::Array(_, parts) => {
             waiting.extend(parts);
             Vec::new()
         }
-        Shape::Object(object) => {
+        ObjectShape::Object(object) => {
             waiting.extend([&object.1, &object.2]);
             Vec::new()
         }
-        Shape::Set(items) => items.iter().map(|item| vec![item]).collect(),
-        Shape::Map(pairs) => pairs.iter().map(|(key, value)| vec![key, value]).collect(),
+        ObjectShape::Set(items) => items.iter().map(|item| vec![item]).collect(),
+        ObjectShape::Map(pairs) => pairs.iter().map(|(key, value)| vec![key, value]).collect(),
     }
 }
 
-fn has_child(shape: &Shape) -> bool {
+fn has_child(shape: &ObjectShape) -> bool {
     match shape {
-        Shape::Bytes(_) => false,
-        Shape::Child(_) => true,
-        Shape::Array(_, parts) | Shape::Set(parts) => parts.iter().any(has_child),
-        Shape::Map(pairs) => pairs.iter().any(|(key, value)| has_child(key) || has_child(value)),
-        Shape::Object(object) => has_child(&object.1) || has_child(&object.2),
+        ObjectShape::Bytes(_) => false,
+        ObjectShape::Child(_) => true,
+        ObjectShape::Array(_, parts) | ObjectShape::Set(parts) => parts.iter().any(has_child),
+        ObjectShape::Map(pairs) => pairs.iter().any(|(key, value)| has_child(key) || has_child(value)),
+        ObjectShape::Object(object) => has_child(&object.1) || has_child(&object.2),
     }
 }
 

@@ -26,7 +26,7 @@ use super::digest::DIGEST_BYTES;
 use super::look::look;
 use super::plan::{ObjectPlan, Plan};
 use super::references::References;
-use super::shape::{Shape, fill};
+use super::shape::{ObjectShape, fill};
 use super::{digest, ext, write};
 
 /// An encoding up to this length is not worth a digest.
@@ -46,7 +46,7 @@ enum Child<'py> {
 struct Node<'py> {
     /// Kept, so that no other object gets its address.
     object: Bound<'py, PyAny>,
-    shape: Shape,
+    shape: ObjectShape,
     children: Vec<Child<'py>>,
     /// The first reachable node on Tarjan's stack.
     low: usize,
@@ -139,7 +139,7 @@ impl<'py> ObjectGraph<'_, 'py> {
         let plan = look(&object, &mut bytes, self.references)?;
         let has_plan = plan.is_some();
         let shape = match plan {
-            None => Shape::Bytes(Vec::new()),
+            None => ObjectShape::Bytes(Vec::new()),
             Some(plan) => shape_of(plan, &mut children)?,
         };
         self.places.insert(object.as_ptr().addr(), index);
@@ -201,7 +201,7 @@ impl<'py> ObjectGraph<'_, 'py> {
             node.bytes = bytes;
             node.is_on_stack = false;
             // The parts stay, as nodes of their own.
-            node.shape = Shape::Bytes(Vec::new());
+            node.shape = ObjectShape::Bytes(Vec::new());
             node.children = Vec::new();
         }
         Ok(())
@@ -249,49 +249,51 @@ fn shorten(bytes: &mut Vec<u8>) -> PyResult<()> {
     if bytes.len() > SHORT { digest::replace(bytes, 0) } else { Ok(()) }
 }
 
-fn shape_of<'py>(plan: Plan<'py>, children: &mut Vec<Child<'py>>) -> PyResult<Shape> {
+fn shape_of<'py>(plan: Plan<'py>, children: &mut Vec<Child<'py>>) -> PyResult<ObjectShape> {
     Ok(match plan {
         Plan::Bytes(mut bytes) => {
             shorten(&mut bytes)?;
-            Shape::Bytes(bytes)
+            ObjectShape::Bytes(bytes)
         }
         Plan::Value(value) => shape_of_value(value, children)?,
         Plan::Array(plans) => {
             let count = plans.len();
             let shapes = plans.into_iter().map(|plan| shape_of(plan, children)).collect::<PyResult<_>>()?;
-            Shape::Array(count, shapes)
+            ObjectShape::Array(count, shapes)
         }
         Plan::Items(items) => {
             let count = items.len();
-            let mut shapes: Vec<Shape> = Vec::new();
+            let mut shapes: Vec<ObjectShape> = Vec::new();
             for item in items {
                 match (shape_of_value(item, children)?, shapes.last_mut()) {
-                    (Shape::Bytes(bytes), Some(Shape::Bytes(before))) => before.extend_from_slice(&bytes),
+                    (ObjectShape::Bytes(bytes), Some(ObjectShape::Bytes(before))) => {
+                        before.extend_from_slice(&bytes)
+                    }
                     (shape, _) => shapes.push(shape),
                 }
             }
-            Shape::Array(count, shapes)
+            ObjectShape::Array(count, shapes)
         }
-        Plan::Set(items) => {
-            Shape::Set(items.into_iter().map(|item| shape_of_value(item, children)).collect::<PyResult<_>>()?)
-        }
+        Plan::Set(items) => ObjectShape::Set(
+            items.into_iter().map(|item| shape_of_value(item, children)).collect::<PyResult<_>>()?,
+        ),
         Plan::Pairs(pairs) => {
             let pair = |(key, value)| Ok((shape_of_value(key, children)?, shape_of_value(value, children)?));
-            Shape::Map(pairs.into_iter().map(pair).collect::<PyResult<_>>()?)
+            ObjectShape::Map(pairs.into_iter().map(pair).collect::<PyResult<_>>()?)
         }
         Plan::Object(object) => {
             let ObjectPlan { class, content, state } = *object;
-            Shape::Object(Box::new((class, shape_of(content, children)?, shape_of(state, children)?)))
+            ObjectShape::Object(Box::new((class, shape_of(content, children)?, shape_of(state, children)?)))
         }
     })
 }
 
-fn shape_of_value<'py>(value: Bound<'py, PyAny>, children: &mut Vec<Child<'py>>) -> PyResult<Shape> {
+fn shape_of_value<'py>(value: Bound<'py, PyAny>, children: &mut Vec<Child<'py>>) -> PyResult<ObjectShape> {
     let mut bytes = Vec::new();
     if write_plain(&value, &mut bytes)? {
         shorten(&mut bytes)?;
-        return Ok(Shape::Bytes(bytes));
+        return Ok(ObjectShape::Bytes(bytes));
     }
     children.push(Child::Waits(value));
-    Ok(Shape::Child(children.len() - 1))
+    Ok(ObjectShape::Child(children.len() - 1))
 }

@@ -6,34 +6,34 @@ use super::references::{Reference, References};
 use super::{ext, write};
 
 /// The encoding of an object, with places for the encodings of its parts.
-pub(super) enum Shape {
+pub(super) enum ObjectShape {
     Bytes(Vec<u8>),
     Child(usize),
     /// An array with the given number of items. Consecutive items without parts are combined in one
     /// shape.
-    Array(usize, Vec<Shape>),
-    Set(Vec<Shape>),
-    Map(Vec<(Shape, Shape)>),
-    Object(Box<(Reference, Shape, Shape)>),
+    Array(usize, Vec<ObjectShape>),
+    Set(Vec<ObjectShape>),
+    Map(Vec<(ObjectShape, ObjectShape)>),
+    Object(Box<(Reference, ObjectShape, ObjectShape)>),
 }
 
 /// Appends an encoding; `child` writes the parts.
 pub(super) fn fill(
-    shape: &Shape,
+    shape: &ObjectShape,
     out: &mut Vec<u8>,
     references: &References,
     child: &dyn Fn(usize, &mut Vec<u8>) -> PyResult<()>,
 ) -> PyResult<()> {
     match shape {
-        Shape::Bytes(bytes) => out.extend_from_slice(bytes),
-        Shape::Child(index) => child(*index, out)?,
-        Shape::Array(count, parts) => {
+        ObjectShape::Bytes(bytes) => out.extend_from_slice(bytes),
+        ObjectShape::Child(index) => child(*index, out)?,
+        ObjectShape::Array(count, parts) => {
             write::array(out, *count)?;
             for part in parts {
                 fill(part, out, references, child)?;
             }
         }
-        Shape::Set(items) => {
+        ObjectShape::Set(items) => {
             let start = out.len();
             write::array(out, items.len())?;
             write::sorted(
@@ -42,12 +42,12 @@ pub(super) fn fill(
             );
             write::close_ext(out, ext::FROZENSET, start)?;
         }
-        Shape::Map(pairs) => {
+        ObjectShape::Map(pairs) => {
             write::map(out, pairs.len())?;
             let pairs = pairs.iter().map(|(key, value)| filled(&[key, value], references, child));
             write::sorted(pairs.collect::<PyResult<_>>()?, out);
         }
-        Shape::Object(object) => {
+        ObjectShape::Object(object) => {
             let (class, content, state) = &**object;
             let start = out.len();
             write::array(out, class.width() + 2)?;
@@ -62,7 +62,7 @@ pub(super) fn fill(
 
 /// The encoding of an item of a set, or of an entry of a map.
 pub(super) fn filled(
-    shapes: &[&Shape],
+    shapes: &[&ObjectShape],
     references: &References,
     child: &dyn Fn(usize, &mut Vec<u8>) -> PyResult<()>,
 ) -> PyResult<Vec<u8>> {

@@ -37,7 +37,7 @@ use super::references::{EncodeParts, References};
 use super::types;
 use crate::plain::is_plain;
 use crate::raw::calls::Invoke;
-use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
+use crate::raw::visit::{self, Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, attribute};
 
 /// Stands for equal objects.
@@ -51,7 +51,7 @@ pub(crate) struct Twin {
 visits!(struct Twin { snapshot, shared });
 
 impl Visit for SharedParts {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         let (_, types) = &self.encoded;
         self.parts.visit(visitor)?;
         types.visit(visitor)
