@@ -267,7 +267,7 @@ fn shape_of<'py>(plan: Plan<'py>, children: &mut Vec<Child<'py>>) -> PyResult<Ob
             for item in items {
                 match (shape_of_value(item, children)?, shapes.last_mut()) {
                     (ObjectShape::Bytes(bytes), Some(ObjectShape::Bytes(before))) => {
-                        before.extend_from_slice(&bytes)
+                        before.extend_from_slice(&bytes);
                     }
                     (shape, _) => shapes.push(shape),
                 }
