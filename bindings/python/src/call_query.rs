@@ -80,7 +80,7 @@ impl<'a, 'py> CallQuery<'a, 'py> {
         let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
         let all = &all[skip..];
         let (values, names) = in_order(py, all, names)?;
-        let mut found = codec::Found::default();
+        let mut found = codec::new_references();
         let bytes = encode_call(&values, &names, typed, &mut found)?;
         let mut hash = mix(seed, u64::from(number) << 32 | u64::MAX >> 33);
         for chunk in bytes.chunks(8) {
@@ -216,7 +216,7 @@ impl Query for CallQuery<'_, '_> {
         match self {
             Self::One(key) => {
                 let mut bytes = Vec::with_capacity(32);
-                codec::encode_by_value(key.object, &mut bytes, &mut codec::Found::default())?;
+                codec::encode_by_value(key.object, &mut bytes, &mut codec::new_references())?;
                 Ok(Some(bytes))
             }
             Self::Made(key, _) => key.get().encode(py),

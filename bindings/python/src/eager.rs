@@ -14,7 +14,7 @@ use async_cache_tier::eager::{EagerEntries, Restored};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::codec::{self, Options};
+use crate::codec::{self, CodecOptions};
 use crate::errors;
 use crate::host::FileHost;
 use crate::pace::LockSlice;
@@ -65,7 +65,7 @@ impl Theirs {
 }
 
 impl<'py> EagerMerge<'py> {
-    fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
+    fn new(py: Python<'py>, joining: &Joining, options: CodecOptions, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
         let mut slice = LockSlice::begin();
         for (bytes, time) in joining.tombstones().into_iter().flat_map(|all| all.keys(KeyKind::Eager)) {

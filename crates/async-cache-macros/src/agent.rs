@@ -7,9 +7,10 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Ident, ItemFn, LitStr, Path, Token};
 
+use crate::mistakes::Mistakes;
 use crate::options::{Scope, name, scope};
 use crate::signature::Argument;
-use crate::{Mistakes, invalidates, place};
+use crate::{invalidates, place};
 
 /// The options as written by the user.
 struct Words {

@@ -7,7 +7,7 @@
 //!   async-cache
 //! - `signature`: the cacheable parts of a function's signature, checked; `surroundings`: whether
 //!   the function stands in an `impl` block; `mentions`: whether tokens use a name
-//! - `conditions`: arguments under a `#[cfg]`
+//! - `conditions`: arguments under a `#[cfg]`; `mistakes`: the user's mistakes, collected
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
 //! - `agent`: the options of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
 //! - `invalidates`: the expansion of `#[invalidates]`, with its own options; `futures`: writes that
@@ -23,6 +23,7 @@ mod conditions;
 mod futures;
 mod invalidates;
 mod mentions;
+mod mistakes;
 mod options;
 mod place;
 mod signature;
@@ -86,25 +87,4 @@ fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2:
 
 fn or_errors(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
     expanded.unwrap_or_else(syn::Error::into_compile_error).into()
-}
-
-/// Several mistakes, reported together.
-#[derive(Default)]
-struct Mistakes(Option<syn::Error>);
-
-impl Mistakes {
-    fn add(&mut self, error: syn::Error) {
-        match &mut self.0 {
-            Some(all) => all.combine(error),
-            none => *none = Some(error),
-        }
-    }
-
-    fn at(&mut self, place: impl quote::ToTokens, message: impl std::fmt::Display) {
-        self.add(syn::Error::new_spanned(place, message));
-    }
-
-    fn none_or_error(self) -> syn::Result<()> {
-        self.0.map_or(Ok(()), Err)
-    }
 }

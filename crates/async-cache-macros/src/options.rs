@@ -9,7 +9,7 @@ use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{Expr, Ident, LitBool, LitStr, Path, Token, Type};
 
-use crate::Mistakes;
+use crate::mistakes::Mistakes;
 
 /// The macro.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use syn::{
     TypeTraitObject,
 };
 
+use crate::mistakes::Mistakes;
 use crate::options::{Key, Options};
-use crate::{Mistakes, surroundings};
+use crate::surroundings;
 
 /// An argument of a cached function or of a write.
 pub(crate) struct Argument {

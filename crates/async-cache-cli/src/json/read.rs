@@ -1,11 +1,13 @@
 //! `MessagePack` to JSON.
 
+use async_cache_disk::values as kind;
 use num_bigint::BigInt;
 use rmpv::ValueRef;
 use rmpv::decode::read_value_ref_with_max_depth;
 use serde_json::{Map, Value, json};
 
-use super::{ARRAYS, MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
+use super::forms::{ARRAYS, MAX_LEVELS, float_to_json, to_base64};
+use super::{pickle, time};
 
 /// Longer integers are shown in hexadecimal: the time for decimal digits grows with the square of
 /// the length.
