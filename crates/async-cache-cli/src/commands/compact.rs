@@ -1,5 +1,6 @@
 //! `compact`: writes a file without expired entries and records that were taken back.
 
+use async_cache_disk::{Snapshot, Writer};
 use serde_json::json;
 
 use super::{CommandOutcome, LOCK_TIMEOUT, create_like, fact, file_like, line, options_like};
@@ -35,26 +36,7 @@ pub(crate) fn run(
             .ok_or_else(|| Failure::Other(format!("{}: the file was removed meanwhile", target.display())))?;
         locked.write(options_like(&snapshot))?
     };
-    let is_live = |deadline: Option<u64>| deadline.is_none_or(|deadline| deadline > environment.now);
-    let (mut expired, mut lost) = (0u64, Lost::default());
-    let mut bar = Bar::new(environment.progress, "compacting", snapshot.len().into());
-    entries::each_of(&mut snapshot.records(), &mut bar, &mut lost, |record| {
-        if is_live(record.deadline) {
-            to.copy(&record)?;
-        } else {
-            expired += 1;
-        }
-        Ok(())
-    })?;
-    entries::each_of(&mut snapshot.eager(), &mut bar, &mut lost, |record| {
-        if is_live(record.deadline) {
-            to.copy_eager(&record)?;
-        } else {
-            expired += 1;
-        }
-        Ok(())
-    })?;
-    drop(bar);
+    let (expired, lost) = copy_live(&snapshot, &mut to, environment)?;
     if let Some(lost) = lost.sentence() {
         // The lost data may still be recoverable; a compacted file would be without it for good.
         let file = args.source.path.display();
@@ -91,4 +73,32 @@ pub(crate) fn run(
         }
     }
     Ok(CommandOutcome::Fine)
+}
+
+/// Copies the entries that have not expired. Returns the number of the others, and the losses.
+fn copy_live(
+    snapshot: &Snapshot,
+    to: &mut Writer,
+    environment: &Environment<'_>,
+) -> Result<(u64, Lost), Failure> {
+    let is_live = |deadline: Option<u64>| deadline.is_none_or(|deadline| deadline > environment.now);
+    let (mut expired, mut lost) = (0u64, Lost::default());
+    let mut bar = Bar::new(environment.progress, "compacting", snapshot.len().into());
+    entries::each_of(&mut snapshot.records(), &mut bar, &mut lost, |record| {
+        if is_live(record.deadline) {
+            to.copy(&record)?;
+        } else {
+            expired += 1;
+        }
+        Ok(())
+    })?;
+    entries::each_of(&mut snapshot.eager(), &mut bar, &mut lost, |record| {
+        if is_live(record.deadline) {
+            to.copy_eager(&record)?;
+        } else {
+            expired += 1;
+        }
+        Ok(())
+    })?;
+    Ok((expired, lost))
 }

@@ -32,7 +32,15 @@ pub(crate) fn run(
 
 fn print(snapshot: &Snapshot, survey: &Survey, environment: &mut Environment<'_>) -> Result<(), Failure> {
     let (now, out) = (environment.now, &mut *environment.out);
-    let layout = snapshot.layout();
+    facts(out, snapshot, survey, now)?;
+    if snapshot.is_empty() && !snapshot.has_eager() {
+        return Ok(());
+    }
+    charts(out, survey)?;
+    contents(out, &survey.contents)
+}
+
+fn facts(out: &mut dyn Write, snapshot: &Snapshot, survey: &Survey, now: u64) -> Result<(), Failure> {
     writeln!(out, "{HEADING}{}{HEADING:#}", snapshot.path().display())?;
     fact(out, "version", &format!("{:?}, format 1", snapshot.version()))?;
     fact(out, "written by", &human::plain(snapshot.producer()))?;
@@ -67,6 +75,21 @@ fn print(snapshot: &Snapshot, survey: &Survey, environment: &mut Environment<'_>
         };
         fact(out, "deleted", &format!("{keys}{all}"))?;
     }
+    fact(out, "size", &size(snapshot))?;
+    if survey.taken_back > 0 {
+        let records = human::things(survey.taken_back, "record is no entry", "records are no entries");
+        let what = format!("{records}; `async-cache compact` leaves that out");
+        fact(out, "taken back", &what)?;
+    }
+    if let Some(damage) = &survey.damage {
+        fact(out, "damage", &format!("{BAD}{damage}{BAD:#}; `async-cache verify` says where"))?;
+    }
+    Ok(())
+}
+
+/// The size of the file, and of its sections.
+fn size(snapshot: &Snapshot) -> String {
+    let layout = snapshot.layout();
     let parts = [
         ("records", layout.record_bytes),
         ("index", layout.index_bytes),
@@ -78,19 +101,10 @@ fn print(snapshot: &Snapshot, survey: &Survey, environment: &mut Environment<'_>
     let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
     let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", human::bytes(bytes))).collect();
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
-    fact(out, "size", &format!("{}{parts}", human::bytes(snapshot.file_bytes())))?;
-    if survey.taken_back > 0 {
-        let records = human::things(survey.taken_back, "record is no entry", "records are no entries");
-        let what = format!("{records}; `async-cache compact` leaves that out");
-        fact(out, "taken back", &what)?;
-    }
-    if let Some(damage) = &survey.damage {
-        fact(out, "damage", &format!("{BAD}{damage}{BAD:#}; `async-cache verify` says where"))?;
-    }
-    if snapshot.is_empty() && !snapshot.has_eager() {
-        return Ok(());
-    }
+    format!("{}{parts}", human::bytes(snapshot.file_bytes()))
+}
 
+fn charts(out: &mut dyn Write, survey: &Survey) -> Result<(), Failure> {
     writeln!(out, "\n{HEADING}Left to live{HEADING:#}")?;
     let mut rows = vec![("expired".to_owned(), survey.expired)];
     rows.extend(survey.left.rows(human::span));
@@ -108,7 +122,7 @@ fn print(snapshot: &Snapshot, survey: &Survey, environment: &mut Environment<'_>
             writeln!(out, "  {size:>16}  {KEY}{key}{KEY:#}")?;
         }
     }
-    contents(out, &survey.contents)
+    Ok(())
 }
 
 fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
