@@ -22,6 +22,8 @@ TEST_MODULE = re.compile(
 FUNCTION = re.compile(r"\bfn\s+(\w+)")
 TYPE = re.compile(r"^ *(?:pub(?:\([^)]*\))? +)?(?:unsafe +)?(?:struct|enum|union|trait) +(\w+)", re.M)
 ALIAS = re.compile(r"^(?:pub(?:\([^)]*\))? +)?type +(\w+)", re.M)
+INLINE_MODULE = re.compile(r"\bmod +(\w+) *\{")
+CALL_OF_MACRO = re.compile(r"\b(?!macro_rules\b)\w+!\s*\(")
 MODULE = re.compile(r"((?:#\[[^\n]*\]\s*)*)^ *(?:pub(?:\([^)]*\))? +)?mod +(\w+);", re.M)
 
 
@@ -89,21 +91,27 @@ def code(source: str) -> str:
 def without_tests(blanked: str) -> str:
     """The result of `code`, with modules under `#[cfg(test)]` blanked too."""
     while match := TEST_MODULE.search(blanked):
-        end = _closing(blanked, match.end() - 1)
+        end = _closing(blanked, match.end() - 1, "{}")
         blanked = (
             blanked[: match.start()] + re.sub(r"[^\n]", " ", blanked[match.start() : end]) + blanked[end:]
         )
     return blanked
 
 
-def _closing(blanked: str, opening: int) -> int:
-    """The index after the brace that closes the brace at `opening`."""
+def _closing(blanked: str, opening: int, pair: str) -> int:
+    """The index after the bracket that closes the bracket at `opening`."""
     depth = 0
-    for brace in re.compile(r"[{}]").finditer(blanked, opening):
-        depth += 1 if brace.group() == "{" else -1
+    for bracket in re.compile(f"[{re.escape(pair)}]").finditer(blanked, opening):
+        depth += 1 if bracket.group() == pair[0] else -1
         if depth == 0:
-            return brace.end()
+            return bracket.end()
     return len(blanked)
+
+
+def inline_modules(blanked: str) -> Iterator[tuple[str, int, int]]:
+    """Yields name, start and end of every module with a body, the outer ones first."""
+    for match in INLINE_MODULE.finditer(blanked):
+        yield match.group(1), match.start(), _closing(blanked, match.end() - 1, "{}")
 
 
 def functions(blanked: str) -> Iterator[tuple[str, int, int]]:
@@ -112,7 +120,11 @@ def functions(blanked: str) -> Iterator[tuple[str, int, int]]:
         opening = _body(blanked, match.end())
         if opening is not None:
             first = blanked.count("\n", 0, match.start()) + 1
-            yield match.group(1), first, blanked.count("\n", match.start(), _closing(blanked, opening)) + 1
+            yield (
+                match.group(1),
+                first,
+                blanked.count("\n", match.start(), _closing(blanked, opening, "{}")) + 1,
+            )
 
 
 def _body(blanked: str, position: int) -> int | None:
@@ -131,10 +143,18 @@ def _body(blanked: str, position: int) -> int | None:
 
 
 def types(blanked: str) -> Iterator[str]:
-    """Yields the names of structs, enums, unions, traits and aliases, without associated types."""
+    """Yields the names of structs, enums, unions, traits and aliases, without associated types.
+
+    The arguments of a macro in parentheses define nothing: `visits!(struct Room { callers })`.
+    """
+    calls = [
+        range(match.end(), _closing(blanked, match.end() - 1, "()"))
+        for match in CALL_OF_MACRO.finditer(blanked)
+    ]
     for pattern in (TYPE, ALIAS):
         for match in pattern.finditer(blanked):
-            yield match.group(1)
+            if not any(match.start(1) in call for call in calls):
+                yield match.group(1)
 
 
 def modules(source: str) -> list[str]:
