@@ -16,7 +16,7 @@ use std::cell::RefMut;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use async_cache_core::address::{Candidate, Found};
+use async_cache_core::address::{Candidate, FoundKey};
 use async_cache_core::order::Eviction;
 use async_cache_core::probe::Probed;
 use async_cache_core::removed::Removed;
@@ -80,7 +80,7 @@ pub(crate) enum MemoryLookup<'py> {
 }
 
 /// The place of a key, and the borrow under which the place is valid.
-type Located<'a> = (RefMut<'a, CacheState>, Found);
+type Located<'a> = (RefMut<'a, CacheState>, FoundKey);
 
 impl Cache {
     /// Finds a key in memory and among the running loads, if no Python code is needed.
@@ -209,7 +209,7 @@ impl CacheState {
     #[inline]
     pub(crate) fn set(
         &mut self,
-        found: Found,
+        found: FoundKey,
         probed: Probed,
         (key, value): (Ref, Ref),
         ttl: Ttl,

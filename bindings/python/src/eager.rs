@@ -10,7 +10,7 @@ use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{
     DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source, Tombstones,
 };
-use async_cache_tier::eager::{EagerEntries, Restored};
+use async_cache_tier::eager::{EagerEntries, EagerOutcome};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -254,7 +254,7 @@ impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
         snapshot: &Snapshot,
         file: FileClock,
         before: Option<&Tombstones>,
-    ) -> PyResult<Restored> {
+    ) -> PyResult<EagerOutcome> {
         restore::eager(host, snapshot, file, before)
     }
 

@@ -76,7 +76,7 @@ fn turn(cache: &Cache) -> PyResult<Turn<'_>> {
 }
 
 /// The report from which Python makes warnings.
-fn report(py: Python<'_>, saved: saving::Saved) -> PyResult<Bound<'_, PyDict>> {
+fn report(py: Python<'_>, saved: saving::SaveOutcome) -> PyResult<Bound<'_, PyDict>> {
     let why_left_out = match saved.left_out.first {
         Some((Some(name), why)) => Some(format!("{name}: {why}")),
         Some((None, why)) => Some(why),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_cache_core::cold::ColdSet;
 use async_cache_core::stats::Stats;
 use async_cache_core::time::Stamp;
-use async_cache_tier::writes::{self, Counters};
+use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{HotEntries, Tier, clock, cold};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -79,13 +79,13 @@ impl Cache {
 
     /// Removes all entries, and sets the metrics to zero.
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.empty(py, Counters::Reset);
+        self.empty(py, CounterFate::Reset);
         done(py)
     }
 
     /// Removes all entries and keeps the counters: for an invalidation.
     pub(crate) fn remove_all(&self, py: Python<'_>) {
-        self.empty(py, Counters::Kept);
+        self.empty(py, CounterFate::Kept);
     }
 
     /// Whether a key would be served. Does not count as a use.
@@ -303,7 +303,7 @@ impl Cache {
         Self { seed: seed(), state, tier: Tier::default(), turn_taken_in: AtomicU32::new(0) }
     }
 
-    fn empty(&self, py: Python<'_>, counters: Counters) {
+    fn empty(&self, py: Python<'_>, counters: CounterFate) {
         let memory = CacheHost { py, cache: self, target: () };
         for (cleared, opened) in writes::clear(&memory, counters) {
             drop(opened);

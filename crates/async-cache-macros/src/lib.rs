@@ -31,18 +31,18 @@ mod surroundings;
 
 use proc_macro::TokenStream;
 
-use options::{Kind, Options};
+use options::{MacroKind, Options};
 
 /// Caches the results of an async function; documented at `async_cache::async_lru`.
 #[proc_macro_attribute]
 pub fn async_lru(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    cache(Kind::Lru, attribute.into(), function.into())
+    cache(MacroKind::Lru, attribute.into(), function.into())
 }
 
 /// Caches the results of an async function for a time; documented at `async_cache::async_ttl`.
 #[proc_macro_attribute]
 pub fn async_ttl(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    cache(Kind::Ttl, attribute.into(), function.into())
+    cache(MacroKind::Ttl, attribute.into(), function.into())
 }
 
 /// Makes a write invalidate the results of a cached function; documented at
@@ -57,7 +57,7 @@ pub fn invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream
 /// Caches a tool of an agent; documented at `async_cache::agent_cache`.
 #[proc_macro_attribute]
 pub fn agent_cache(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    cache(Kind::Agent, attribute.into(), function.into())
+    cache(MacroKind::Agent, attribute.into(), function.into())
 }
 
 /// Makes a write invalidate the results of tools; documented at `async_cache::agent_invalidates`.
@@ -68,16 +68,20 @@ pub fn agent_invalidates(attribute: TokenStream, function: TokenStream) -> Token
     or_errors(split.unwrap_or_else(|| agent::expand(attribute, function)))
 }
 
-fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2::TokenStream) -> TokenStream {
+fn cache(
+    kind: MacroKind,
+    attribute: proc_macro2::TokenStream,
+    function: proc_macro2::TokenStream,
+) -> TokenStream {
     let name = match kind {
-        Kind::Lru => "async_lru",
-        Kind::Ttl => "async_ttl",
-        Kind::Agent => "agent_cache",
+        MacroKind::Lru => "async_lru",
+        MacroKind::Ttl => "async_ttl",
+        MacroKind::Agent => "agent_cache",
     };
     // The file contains the function with its conditions, so this is the last point at which it is
     // found there.
     let associated = |function: &syn::ItemFn| {
-        let is_asked = kind != Kind::Agent && function.sig.receiver().is_none();
+        let is_asked = kind != MacroKind::Agent && function.sig.receiver().is_none();
         (is_asked && surroundings::is_associated(function)).then(|| quote::quote!(associated))
     };
     let split = conditions::split(name, &attribute, &function, associated);

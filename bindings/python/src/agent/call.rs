@@ -13,7 +13,7 @@
 
 use std::ffi::CStr;
 
-use async_cache_core::agent::Ticket;
+use async_cache_core::agent::BegunCall;
 use pyo3::exceptions::{PyException, PyGeneratorExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
@@ -73,7 +73,7 @@ pub(crate) enum ToolCall {
 /// A call permitted by the guard.
 pub(crate) struct Watch {
     frame: Ref<Frame>,
-    ticket: Ticket,
+    begun: BegunCall,
 }
 
 /// A call that needs more than a look-up.
@@ -197,9 +197,9 @@ impl ToolCall {
                 return Ok(Err(cached.unwrap_or_else(|| py.None().into_bound(py))));
             }
         }
-        let (ticket, forgotten) = here.begin(py, name, asked);
+        let (begun, forgotten) = here.begin(py, name, asked);
         drop(forgotten);
-        Ok(Ok(Watch { frame: Ref::new(frame.clone()), ticket }))
+        Ok(Ok(Watch { frame: Ref::new(frame.clone()), begun }))
     }
 
     fn step<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
@@ -235,7 +235,7 @@ impl Watch {
     fn end(&self, py: Python<'_>, outcome: CallOutcome) -> PyResult<()> {
         let frame = self.frame.bind(py).get();
         let considers_results = frame.guard.as_ref().is_some_and(|guard| guard.get().considers_results);
-        if considers_results { frame.end(py, self.ticket, outcome) } else { Ok(()) }
+        if considers_results { frame.end(py, self.begun, outcome) } else { Ok(()) }
     }
 }
 
@@ -347,20 +347,20 @@ impl Coroutine for ToolCall {
         let Self::New(call) = std::mem::replace(self, Self::Done) else { return None };
         let asked = PastCall { tool: call.function, args: call.args, names: call.names };
         let considers_results = guard.considers_results;
-        let (ticket, is_settled, forgotten) = {
+        let (begun, is_settled, forgotten) = {
             let mut history = frame.get().history.borrow(py);
-            let (ticket, forgotten) = history.begin(name, asked);
-            let is_same = !considers_results || history.twins(ticket).all(|twin| twin.is_value(&value));
+            let (begun, forgotten) = history.begin(name, asked);
+            let is_same = !considers_results || history.twins(begun).all(|twin| twin.is_value(&value));
             if considers_results && is_same {
-                history.end(ticket, CallOutcome::Value(Ref::new(value.clone())), |_| true);
+                history.end(begun, CallOutcome::Value(Ref::new(value.clone())), |_| true);
             }
-            (ticket, is_same, forgotten)
+            (begun, is_same, forgotten)
         };
         drop(forgotten);
         if is_settled {
             return Some(value);
         }
-        let watch = Watch { frame: Ref::new(frame.clone()), ticket };
+        let watch = Watch { frame: Ref::new(frame.clone()), begun };
         *self = Self::Served(Box::new((Ref::new(value), watch)));
         None
     }

@@ -19,7 +19,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_cache_core::agent::{Alarm, History, Limits, Past, Ticket};
+use async_cache_core::agent::{Alarm, BegunCall, History, Limits, Past};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
@@ -170,17 +170,17 @@ impl Frame {
 
     /// Records the beginning of a call.
     #[inline]
-    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: PastCall) -> (Ticket, Forgotten) {
+    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: PastCall) -> (BegunCall, Forgotten) {
         self.history.borrow(py).begin(call, asked)
     }
 
     /// Records the outcome of a call. Runs Python code.
-    pub(super) fn end(&self, py: Python<'_>, ticket: Ticket, outcome: CallOutcome) -> PyResult<()> {
+    pub(super) fn end(&self, py: Python<'_>, begun: BegunCall, outcome: CallOutcome) -> PyResult<()> {
         let twins: Vec<_> =
-            self.history.borrow(py).twins(ticket).map(|outcome| outcome.clone_ref(py)).collect();
+            self.history.borrow(py).twins(begun).map(|outcome| outcome.clone_ref(py)).collect();
         let unlike = outcome.unlike(py, twins)?;
         let is_same = |known: &CallOutcome| !unlike.iter().any(|unlike| unlike.is(py, known));
-        let replaced = self.history.borrow(py).end(ticket, outcome, is_same);
+        let replaced = self.history.borrow(py).end(begun, outcome, is_same);
         drop(replaced);
         Ok(())
     }

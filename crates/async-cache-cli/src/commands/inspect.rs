@@ -8,26 +8,30 @@ use async_cache_disk::Snapshot;
 use serde_json::json;
 
 use self::survey::{Contents, Survey};
-use super::{Outcome, fact, line};
-use crate::args::{Inspect, Output};
+use super::{CommandOutcome, fact, line};
+use crate::args::{Audience, Inspect};
 use crate::chart;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
-pub(crate) fn run(args: &Inspect, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open(host)?;
-    let survey = Survey::of(&snapshot, args, host)?;
-    match output {
-        Output::Programs => print_json(&snapshot, &survey, host)?,
-        Output::People => print(&snapshot, &survey, host)?,
+pub(crate) fn run(
+    args: &Inspect,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let snapshot = args.source.open(environment)?;
+    let survey = Survey::of(&snapshot, args, environment)?;
+    match audience {
+        Audience::Programs => print_json(&snapshot, &survey, environment)?,
+        Audience::People => print(&snapshot, &survey, environment)?,
     }
-    Ok(Outcome::found(survey.damage.is_some()))
+    Ok(CommandOutcome::found(survey.damage.is_some()))
 }
 
-fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<(), Failure> {
-    let (now, out) = (host.now, &mut *host.out);
+fn print(snapshot: &Snapshot, survey: &Survey, environment: &mut Environment<'_>) -> Result<(), Failure> {
+    let (now, out) = (environment.now, &mut *environment.out);
     let layout = snapshot.layout();
     writeln!(out, "{HEADING}{}{HEADING:#}", snapshot.path().display())?;
     fact(out, "version", &format!("{:?}, format 1", snapshot.version()))?;
@@ -127,7 +131,11 @@ fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<(), Failure> {
+fn print_json(
+    snapshot: &Snapshot,
+    survey: &Survey,
+    environment: &mut Environment<'_>,
+) -> Result<(), Failure> {
     let (layout, contents) = (snapshot.layout(), &survey.contents);
     let largest = survey.largest.iter();
     let largest: Vec<_> = largest
@@ -147,7 +155,7 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         "written_until": snapshot.written_until(),
         "cleared_at": tombstones.cleared_at(),
         "tombstones": tombstones.len(),
-        "age_ns": host.now.saturating_sub(snapshot.saved_at()),
+        "age_ns": environment.now.saturating_sub(snapshot.saved_at()),
         "entries": snapshot.len(),
         "eager": survey.eager,
         "expired": survey.expired,
@@ -175,5 +183,5 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         },
         "damage": survey.damage,
     });
-    line(host.out, &report)
+    line(environment.out, &report)
 }

@@ -24,7 +24,7 @@ pub(super) enum Pickles {
 
 /// `None` if the bytes are not exactly one value of `MessagePack`, or nest too deep.
 pub(super) fn value(bytes: &[u8], pickles: Pickles) -> Option<Value> {
-    Reader { pickles }.convert(&parse(bytes, MAX_LEVELS)?, MAX_LEVELS)
+    JsonReader { pickles }.convert(&parse(bytes, MAX_LEVELS)?, MAX_LEVELS)
 }
 
 /// The body of a value that is a pickle as a whole.
@@ -43,11 +43,11 @@ fn parse(mut bytes: &[u8], levels: u16) -> Option<ValueRef<'_>> {
     bytes.is_empty().then_some(value)
 }
 
-struct Reader {
+struct JsonReader {
     pickles: Pickles,
 }
 
-impl Reader {
+impl JsonReader {
     /// `None` if there are more levels than allowed.
     fn convert(&self, value: &ValueRef<'_>, levels: u16) -> Option<Value> {
         Some(match value {
