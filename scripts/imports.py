@@ -1,16 +1,16 @@
 """Reads which file imports which, in Rust crates and Python packages, and finds circles of imports.
 
-Rust: paths that begin with `crate`, `super` or `self`, in `use` and in code, without test modules.
-A path to a name re-exported by a module from a submodule counts as an import of the submodule.
-Imports of a module's own submodules do not count: a module and its submodules are a unit, and the
-parent often only gathers the names of its children.
+Rust: paths that begin with `crate`, `super`, `self` or the name of a submodule, in `use` and in
+code, without test modules. A path to a name re-exported by a module from a submodule counts as an
+import of the submodule. One pattern does not count: a `pub use` of a name from a submodule, if the
+module does not use the name in its code, but only gathers the names of its submodules.
 
 Python: `import` and `from` statements, also inside functions.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import rust_source
@@ -31,8 +31,8 @@ def rust(source: Path) -> Graph:
     exports = {name: _exports(name, text, files.keys()) for name, text in texts.items()}
     graph: Graph = {}
     for name, text in texts.items():
-        reached = (_target(path, files.keys(), exports) for path in _paths(name, text))
-        graph[name] = {target for target in reached if target != name and not _is_below(target, name)}
+        reached = (_target(path, files.keys(), exports) for path in _paths(name, text, files.keys()))
+        graph[name] = {target for target in reached if target != name}
     return graph
 
 
@@ -43,25 +43,52 @@ def _rust_module(path: Path) -> str:
     return "lib" if parts in (["lib"], ["main"]) else "::".join(parts)
 
 
-def _is_below(name: str, parent: str) -> bool:
-    return parent == "lib" or name.startswith(parent + "::")
+def _children(name: str, modules: Iterable[str]) -> set[str]:
+    """The names of a module's direct submodules."""
+    prefix = "" if name == "lib" else name + "::"
+    below = (module.removeprefix(prefix) for module in modules if module.startswith(prefix))
+    return {child for child in below if child != "lib" and "::" not in child}
 
 
-def _paths(name: str, text: str) -> Iterator[list[str]]:
+def _paths(name: str, text: str, modules: Iterable[str]) -> Iterator[list[str]]:
     """Yields every path of a module that stays inside the crate, from the root of the crate."""
+    children = _children(name, modules)
+    body = USE.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+    own = [] if name == "lib" else name.split("::")
+    inline = list(rust_source.inline_modules(text))
+
+    def absolute(path: list[str], position: int) -> list[str]:
+        inner = [module for module, start, end in inline if start <= position < end]
+        return _absolute(own + inner, path)
+
     for match in USE.finditer(text):
-        for path in _leaves(re.sub(r"\s+", " ", match["tree"])):
-            if path[0] in ("crate", "super", "self"):
-                yield _absolute(name, path)
-    for match in PATH.finditer(USE.sub("", text)):
-        yield _absolute(name, match.group().split("::"))
+        for path, bound in _leaves(re.sub(r"\s+", " ", match["tree"])):
+            inside = ["self", *path] if path[0] in children else path
+            if inside[0] not in ("crate", "super", "self"):
+                continue
+            target = absolute(inside, match.start())
+            is_gathered = match["public"] and target[: len(own)] == own and not _is_used(bound, body)
+            if not is_gathered:
+                yield target
+    for match in PATH.finditer(body):
+        yield absolute(match.group().split("::"), match.start())
+    if children:
+        for match in re.finditer(rf"(?<![\w:.])(?:{'|'.join(sorted(children))})(?:::\w+)+", body):
+            yield own + match.group().split("::")
 
 
-def _absolute(name: str, path: list[str]) -> list[str]:
-    """A path from the root of the crate."""
+def _is_used(bound: str, body: str) -> bool:
+    """Whether code uses a name. A name in lower case must be called or lead a path, because fields
+    and variables often have the names of functions.
+    """
+    after = r"\s*(?:\(|::|!)" if bound.islower() else r"\b"
+    return re.search(rf"(?<![\w:.])(?<!fn ){re.escape(bound)}{after}", body) is not None
+
+
+def _absolute(here: list[str], path: list[str]) -> list[str]:
+    """A path in the module `here`, from the root of the crate."""
     if path[0] == "crate":
         return path[1:]
-    here = [] if name == "lib" else name.split("::")
     while path and path[0] in ("super", "self"):
         if path[0] == "super":
             here = here[:-1]
@@ -69,13 +96,14 @@ def _absolute(name: str, path: list[str]) -> list[str]:
     return here + path
 
 
-def _leaves(tree: str, before: tuple[str, ...] = ()) -> Iterator[list[str]]:
-    """Yields the paths of the tree of a `use`."""
+def _leaves(tree: str, before: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
+    """Yields the paths of the tree of a `use`, and the name to which each is bound."""
     opening = tree.find("{")
     if opening < 0:
-        plain = re.sub(r" as \w+", "", tree).strip()
+        plain, _, alias = (part.strip() for part in tree.partition(" as "))
         if plain:
-            yield [*before, *plain.split("::")]
+            path = [*before, *(part for part in plain.split("::") if part != "self" or not before)]
+            yield path, alias or path[-1]
         return
     stem = tuple(part for part in tree[:opening].strip().strip(":").split("::") if part)
     depth, start = 0, opening + 1
@@ -96,9 +124,9 @@ def _exports(name: str, text: str, modules: object) -> dict[str, list[str]]:
     found = {}
     for match in USE.finditer(text):
         if match["public"]:
-            for path in _leaves(re.sub(r"\s+", " ", match["tree"])):
+            for path, bound in _leaves(re.sub(r"\s+", " ", match["tree"])):
                 inside = path if path[0] in ("crate", "super", "self") else ["self", *path]
-                found[path[-1]] = _absolute(name, inside)
+                found[bound] = _absolute([] if name == "lib" else name.split("::"), inside)
     return found
 
 

@@ -22,6 +22,7 @@ TEST_MODULE = re.compile(
 FUNCTION = re.compile(r"\bfn\s+(\w+)")
 TYPE = re.compile(r"^ *(?:pub(?:\([^)]*\))? +)?(?:unsafe +)?(?:struct|enum|union|trait) +(\w+)", re.M)
 ALIAS = re.compile(r"^(?:pub(?:\([^)]*\))? +)?type +(\w+)", re.M)
+INLINE_MODULE = re.compile(r"\bmod +(\w+) *\{")
 CALL_OF_MACRO = re.compile(r"\b(?!macro_rules\b)\w+!\s*\(")
 MODULE = re.compile(r"((?:#\[[^\n]*\]\s*)*)^ *(?:pub(?:\([^)]*\))? +)?mod +(\w+);", re.M)
 
@@ -105,6 +106,12 @@ def _closing(blanked: str, opening: int, pair: str) -> int:
         if depth == 0:
             return bracket.end()
     return len(blanked)
+
+
+def inline_modules(blanked: str) -> Iterator[tuple[str, int, int]]:
+    """Yields name, start and end of every module with a body, the outer ones first."""
+    for match in INLINE_MODULE.finditer(blanked):
+        yield match.group(1), match.start(), _closing(blanked, match.end() - 1, "{}")
 
 
 def functions(blanked: str) -> Iterator[tuple[str, int, int]]:

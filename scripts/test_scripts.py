@@ -1,10 +1,12 @@
 """Tests of the scripts beside it: `python3 -m unittest discover -s scripts`."""
 
+import tempfile
 import unittest
 from pathlib import Path
 
 import check_layouts
 import check_prose
+import imports
 import rust_source
 
 RUST = """//! Heads count. `what` in a span does not.
@@ -56,6 +58,70 @@ class RustSource(unittest.TestCase):
     def test_modules_of_tests_are_left_out(self) -> None:
         source = "mod a;\npub mod b;\n#[cfg(test)]\nmod c;\n// mod d;\n#[cfg(unix)]\npub(crate) mod e;\n"
         self.assertEqual(rust_source.modules(source), ["a", "b", "e"])
+
+    def test_a_module_with_a_body_has_an_end(self) -> None:
+        source = "mod a;\nmod b { mod c { } }\nmod d { }\n"
+        self.assertEqual(
+            list(rust_source.inline_modules(source)), [("b", 7, 26), ("c", 15, 24), ("d", 27, 36)]
+        )
+
+
+class Imports(unittest.TestCase):
+    def graph(self, **files: str) -> imports.Graph:
+        """The imports of a crate with these files. `__` separates folders."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in files.items():
+                path = Path(folder, *name.split("__")).with_suffix(".rs")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            return imports.rust(Path(folder))
+
+    def test_a_parent_that_only_gathers_names_imports_no_child(self) -> None:
+        graph = self.graph(
+            a="mod b;\npub use b::Y;\npub(super) use self::b::{load, Z as Other};\nfn f(load: u8) { load.y() }\n",
+            a__b="use super::f;\npub struct Y;\n",
+        )
+        self.assertEqual(graph, {"a": set(), "a::b": {"a"}})
+
+    def test_a_parent_that_uses_names_of_a_child_imports_the_child(self) -> None:
+        parents = {
+            "private": "mod b;\nuse b::Y;\n",
+            "public and used": "mod b;\npub use b::Y;\nfn f(y: Y) {}\n",
+            "public and called": "mod b;\npub use b::load;\nfn f() { load() }\n",
+            "under another name": "mod b;\npub use self::b::Y as Z;\nfn f(z: Z) {}\n",
+            "by a path": "mod b;\nfn f() -> u8 { b::load() }\n",
+            "by a full path": "mod b;\nfn f() -> u8 { crate::a::b::load() }\n",
+        }
+        for how, parent in parents.items():
+            with self.subTest(how):
+                self.assertEqual(self.graph(a=parent, a__b="")["a"], {"a::b"})
+
+    def test_a_circle_through_a_parent_is_found(self) -> None:
+        graph = self.graph(
+            a="mod b;\nmod c;\npub use b::load;\nstruct Y;\nfn f() { b::load() }\n",
+            a__b="use super::c::Z;\n",
+            a__c="use super::Y;\n",
+        )
+        self.assertEqual(imports.circles(graph), [["a", "a::b", "a::c"]])
+
+    def test_the_crate_root_is_a_parent(self) -> None:
+        graph = self.graph(lib="mod a;\nuse a::X;\npub fn f() {}\n", a="use crate::f;\n")
+        self.assertEqual(graph, {"lib": {"a"}, "a": {"lib"}})
+
+    def test_a_name_of_a_field_or_another_type_is_no_use(self) -> None:
+        parent = "mod b;\npub use b::{Y, load};\nfn load2() { x.load(); c::Y; fn load() {} }\n"
+        self.assertEqual(self.graph(a=parent, a__b="")["a"], set())
+
+    def test_super_in_a_module_with_a_body_is_the_file(self) -> None:
+        graph = self.graph(a="mod b;\n", a__b="mod sealed { use super::W; }\n use super::V;\n")
+        self.assertEqual(graph["a::b"], {"a"})
+        self.assertEqual(self.graph(a="mod b;\n", a__b="mod sealed { use super::W; }\n")["a::b"], set())
+
+    def test_a_name_is_imported_from_its_home(self) -> None:
+        graph = self.graph(
+            a="mod b;\npub use b::Y as Z;\n", a__b="pub struct Y;\n", c="use crate::a::{self, Z};\n"
+        )
+        self.assertEqual(graph["c"], {"a", "a::b"})
 
 
 class Prose(unittest.TestCase):

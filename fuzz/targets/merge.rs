@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::{CacheFile, Cold, Item, KeyKind, Known, Ours, Pushed, Scratch, Snapshot, Source, Times, Tombstones, WriteOptions, fuzzing};
+use async_cache_disk::{CacheFile, ColdEntries, Item, KeyKind, Known, Ours, Pushed, Scratch, Snapshot, Source, Times, Tombstones, WriteOptions, fuzzing};
 
 /// The time of the save; a small number, so that times before and after the save are found easily.
 const NOW: u64 = 1 << 20;
@@ -76,7 +76,7 @@ fn run(bytes: &[u8]) -> Option<()> {
         joining.note(key, times.written_at.unwrap_or(0));
     }
     let is_cold = |rank| cold.contains(&rank);
-    let cold = Some(Cold { snapshot: &opened, contains: &is_cold });
+    let cold = Some(ColdEntries { snapshot: &opened, contains: &is_cold });
     let ours = Ours { maxsize: None, eager: None, cold, allows: &|_| true };
     let mut output = joining.join(&ours).expect("it was in a file before");
     let mut records = opened.records();

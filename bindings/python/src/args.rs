@@ -6,10 +6,10 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
 use crate::raw::function::Given;
-use crate::raw::visit::{Stop, Visit, Visitor};
+use crate::raw::visit::{Visit, VisitStopped, Visitor};
 
 /// The arguments of a call.
-pub(crate) enum Args {
+pub(crate) enum CallArgs {
     None,
     One([Ref; 1]),
     Two([Ref; 2]),
@@ -17,7 +17,7 @@ pub(crate) enum Args {
     Many(Box<[Ref]>),
 }
 
-impl Args {
+impl CallArgs {
     #[inline]
     pub(crate) fn collect(count: usize, mut arg: impl FnMut(usize) -> Ref) -> Self {
         match count {
@@ -53,8 +53,8 @@ impl Args {
     }
 }
 
-impl Visit for Args {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+impl Visit for CallArgs {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         self.as_slice().visit(visitor)
     }
 }
@@ -62,7 +62,7 @@ impl Visit for Args {
 /// Calls a function with the kept arguments of a call.
 pub(crate) fn apply<'py>(
     function: &Bound<'py, PyAny>,
-    args: &Args,
+    args: &CallArgs,
     names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (args, named) = split(function.py(), args.as_slice(), names)?;

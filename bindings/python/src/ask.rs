@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::args::{Args, exact_names};
+use crate::args::{CallArgs, exact_names};
 use crate::cache::Cache;
 use crate::enter::{Asking, Entered};
 use crate::errors;
@@ -32,7 +32,7 @@ pub(crate) struct ObjectCall {
 
 pub(crate) struct FunctionCall {
     pub(crate) function: Ref,
-    pub(crate) args: Args,
+    pub(crate) args: CallArgs,
     /// The names of the last arguments.
     pub(crate) names: Option<Ref<PyTuple>>,
     /// Whether to load anew, ignoring a cached value.
@@ -120,7 +120,7 @@ impl Ask {
 impl FunctionCall {
     pub(crate) fn new<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Self> {
         let py = function.py();
-        let (function, args) = (Ref::new(function), Args::of(given));
+        let (function, args) = (Ref::new(function), CallArgs::of(given));
         match given.names() {
             None => Ok(Self { function, args, names: None, refresh: false }),
             Some(names) => with_names(py, function, args, &names),
@@ -136,7 +136,7 @@ impl FunctionCall {
 fn with_names(
     py: Python<'_>,
     function: Ref,
-    args: Args,
+    args: CallArgs,
     names: &Bound<'_, PyTuple>,
 ) -> PyResult<FunctionCall> {
     let names = Ref::new(exact_names(names)?);
@@ -147,7 +147,7 @@ fn with_names(
     let at_all = all.len() - names.bind(py).len() + at;
     let refresh = !all[at_all].bind(py).invoke_is_true()?;
     let kept: Vec<_> = (0..all.len()).filter(|&index| index != at_all).collect();
-    let args = Args::collect(kept.len(), |index| Ref::new(all[kept[index]].bind(py).clone()));
+    let args = CallArgs::collect(kept.len(), |index| Ref::new(all[kept[index]].bind(py).clone()));
     let others = names.bind(py).iter().enumerate().filter(|&(index, _)| index != at).map(|(_, name)| name);
     let others = PyTuple::new(py, others.collect::<Vec<_>>())?;
     let names = (!others.is_empty()).then(|| Ref::new(others));

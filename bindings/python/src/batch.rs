@@ -15,7 +15,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
 use crate::gathering::{Gathered, Group};
-use crate::item::Item;
+use crate::item::LoadFlight;
 use crate::load::spawn;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
@@ -26,7 +26,7 @@ use crate::work::Work;
 /// Adds a newly started flight to a batch of its loader.
 pub(crate) fn gather<'py>(
     cache: &Bound<'py, Cache>,
-    item: Item,
+    item: LoadFlight,
     loader: Ref,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
@@ -82,7 +82,7 @@ fn leave(cache: &Bound<'_, Cache>, flights: &[FlightId]) -> PyResult<()> {
 }
 
 /// Takes the flights waiting in a batch, so that the batch does not leave any more.
-fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
+fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<LoadFlight> {
     let mut state = cache.get().state.borrow(cache.py());
     let Some(flights) = state.batches.due(batch) else { return Vec::new() };
     let gathered = state.batches.take(&flights);
@@ -91,10 +91,10 @@ fn take(cache: &Bound<'_, Cache>, batch: BatchId) -> Vec<Item> {
 }
 
 /// Ends all flights, even if interrupted.
-fn abandon(cache: &Bound<'_, Cache>, items: Vec<Item>) -> PyResult<()> {
+fn abandon(cache: &Bound<'_, Cache>, items: Vec<LoadFlight>) -> PyResult<()> {
     let py = cache.py();
     let running = running_loop(py).ok();
-    let end = |item: Item| cache.get().abandon(py, item.flight, item.room.bind(py), running.as_ref());
+    let end = |item: LoadFlight| cache.get().abandon(py, item.flight, item.room.bind(py), running.as_ref());
     items.into_iter().map(end).fold(Ok(()), PyResult::and)
 }
 

@@ -16,7 +16,7 @@ use std::cell::RefMut;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use async_cache_core::address::{Candidate, Found};
+use async_cache_core::address::{Candidate, FoundKey};
 use async_cache_core::order::Eviction;
 use async_cache_core::probe::Probed;
 use async_cache_core::removed::Removed;
@@ -28,10 +28,10 @@ use pyo3::prelude::*;
 
 use crate::gathering::Batches;
 use crate::key::{ObjectKey, Query};
-use crate::raw::visit::{Stop, Visit, Visitor};
+use crate::raw::visit::{Visit, VisitStopped, Visitor};
 use crate::raw::{GilCell, Ref};
 use crate::room::Room;
-use crate::target::Target;
+use crate::target::TargetFile;
 use crate::ttl::Ttl;
 
 /// How often a search begins again after the cache changed during a comparison.
@@ -42,23 +42,23 @@ const ATTEMPTS: usize = 100;
 pub(crate) struct Cache {
     /// Makes hashes differ between processes.
     pub(crate) seed: u64,
-    pub(crate) state: GilCell<State>,
+    pub(crate) state: GilCell<CacheState>,
     /// The data kept for the file, and the turn to save or load.
     pub(crate) tier: Tier,
     /// The process in which the turn was taken last.
     pub(crate) turn_taken_in: AtomicU32,
 }
 
-pub(crate) struct State {
+pub(crate) struct CacheState {
     pub(crate) tiered: Tiered<Ref, Ref, Ref<Room>>,
     /// The file opened last, or with which saves merge. Present if a snapshot is open.
-    pub(crate) target: Option<Arc<Target>>,
+    pub(crate) target: Option<Arc<TargetFile>>,
     pub(crate) default_ttl: Ttl,
     pub(crate) batches: Batches,
 }
 
-impl Visit for State {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+impl Visit for CacheState {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         for entry in self.tiered.shard.store().iter() {
             entry.key.visit(visitor)?;
             entry.value.visit(visitor)?;
@@ -73,14 +73,14 @@ impl Visit for State {
 }
 
 /// The result of a look-up in memory.
-pub(crate) enum Hit<'py> {
+pub(crate) enum MemoryLookup<'py> {
     Served(Bound<'py, PyAny>),
     /// The key is absent, or Python must compare it.
     NotAtOnce,
 }
 
 /// The place of a key, and the borrow under which the place is valid.
-type Located<'a> = (RefMut<'a, State>, Found);
+type Located<'a> = (RefMut<'a, CacheState>, FoundKey);
 
 impl Cache {
     /// Finds a key in memory and among the running loads, if no Python code is needed.
@@ -134,13 +134,13 @@ impl Cache {
 
     /// Serves a key from memory, if no Python code is needed, and counts the hit.
     #[inline]
-    pub(crate) fn hit<'py>(&self, py: Python<'py>, query: &impl Query) -> Hit<'py> {
+    pub(crate) fn hit<'py>(&self, py: Python<'py>, query: &impl Query) -> MemoryLookup<'py> {
         let mut state = self.state.borrow(py);
         let shard = &mut state.tiered.shard;
         let found = shard.find(query.hash(), |known| query.quick(py, known).unwrap_or(false));
         match found.and_then(|slot| shard.hit_mut(slot, clock::has_passed)) {
-            Some(value) => Hit::Served(value.bind(py).clone()),
-            None => Hit::NotAtOnce,
+            Some(value) => MemoryLookup::Served(value.bind(py).clone()),
+            None => MemoryLookup::NotAtOnce,
         }
     }
 
@@ -191,7 +191,7 @@ fn now(time: Time, tier: &Tier) -> Now {
     }
 }
 
-impl State {
+impl CacheState {
     pub(crate) fn new(maxsize: Option<usize>, default_ttl: Ttl, batches: Batches) -> Self {
         let shard = Shard::new(Config::single(maxsize, Eviction::Lru));
         Self { tiered: Tiered::new(shard), target: None, default_ttl, batches }
@@ -209,7 +209,7 @@ impl State {
     #[inline]
     pub(crate) fn set(
         &mut self,
-        found: Found,
+        found: FoundKey,
         probed: Probed,
         (key, value): (Ref, Ref),
         ttl: Ttl,

@@ -16,10 +16,10 @@ use std::ffi::CStr;
 use pyo3::exceptions::{PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 
-use crate::args::Args;
+use crate::args::CallArgs;
 use crate::ask::{Ask, FunctionCall, ObjectCall};
 use crate::awaitable;
-use crate::cache::Hit;
+use crate::cache::MemoryLookup;
 use crate::call_query::CallQuery;
 use crate::enter::{Asking, Entered};
 use crate::function::Function;
@@ -29,7 +29,7 @@ use crate::raw::coroutine::{self, Coroutine, Statics};
 use crate::raw::function::{Calls, Given};
 use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
-use crate::waiting::{Answered, Begun, Waiting};
+use crate::waiting::{Answered, WaitStart, Waiting};
 
 /// Calls of functions that are not tools.
 pub(crate) struct Cached;
@@ -38,9 +38,9 @@ impl Calls<Function> for Cached {
     #[inline]
     fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(function.py(), || {
-            Call::of(FunctionCall {
+            CacheCall::of(FunctionCall {
                 function: Ref::new(function),
-                args: Args::One([arg]),
+                args: CallArgs::One([arg]),
                 names: None,
                 refresh: false,
             })
@@ -51,16 +51,16 @@ impl Calls<Function> for Cached {
     fn called<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
         let call = FunctionCall::new(function, given)?;
-        coroutine::new(py, Call::of(call))
+        coroutine::new(py, CacheCall::of(call))
     }
 }
 
 /// The awaitable of one call.
-pub(crate) struct Call {
-    state: State,
+pub(crate) struct CacheCall {
+    state: CallState,
 }
 
-enum State {
+enum CallState {
     New(Ask),
     Waiting(Box<Paused>),
     Served,
@@ -74,9 +74,9 @@ struct Paused {
     waiting: Waiting,
 }
 
-visits!(struct Call { state });
+visits!(struct CacheCall { state });
 visits!(
-    enum State {
+    enum CallState {
         New(ask),
         Waiting(paused),
     }
@@ -89,21 +89,21 @@ enum Resumed<'py> {
     AsksAgain(Ask, Asking),
 }
 
-impl Call {
+impl CacheCall {
     /// A call of a decorated function.
     #[inline]
     pub(crate) fn of(call: FunctionCall) -> Self {
-        Self { state: State::New(Ask::Function(call)) }
+        Self { state: CallState::New(Ask::Function(call)) }
     }
 
     /// Whether the call is done, with a cached value.
     pub(crate) fn was_hit(&self) -> bool {
-        matches!(self.state, State::Served)
+        matches!(self.state, CallState::Served)
     }
 
     #[inline]
     pub(crate) fn get(py: Python<'_>, call: impl FnOnce() -> ObjectCall) -> PyResult<Bound<'_, PyAny>> {
-        coroutine::make(py, || Self { state: State::New(Ask::Object(call())) })
+        coroutine::make(py, || Self { state: CallState::New(Ask::Object(call())) })
     }
 
     /// Asks the cache, until there is a value or a load to wait for.
@@ -111,19 +111,19 @@ impl Call {
         loop {
             let joined = match ask.enter(py, &mut asking)? {
                 Entered::Served(value) => {
-                    self.state = State::Served;
+                    self.state = CallState::Served;
                     return Ok(Sent::Return(value));
                 }
                 Entered::Absent => return Ok(Sent::Return(py.None().into_bound(py))),
                 Entered::Waits(joined) => joined,
             };
             match Waiting::begin(py, &ask.cache(py), joined, || ask.describe(py))? {
-                Begun::Ended(ended) => match ended.answered(py, &mut asking, || ask.describe(py))? {
+                WaitStart::Ended(ended) => match ended.answered(py, &mut asking, || ask.describe(py))? {
                     Answered::Value(value) => return Ok(Sent::Return(value)),
                     Answered::AsksAgain => {}
                 },
-                Begun::Waits(waiting) => {
-                    self.state = State::Waiting(Box::new(Paused { ask, asking, waiting }));
+                WaitStart::Waits(waiting) => {
+                    self.state = CallState::Waiting(Box::new(Paused { ask, asking, waiting }));
                     match self.wait(py, py.None().bind(py))? {
                         Resumed::Sent(sent) => return Ok(sent),
                         Resumed::AsksAgain(same, so_far) => (ask, asking) = (same, so_far),
@@ -135,7 +135,7 @@ impl Call {
 
     /// One step of waiting.
     fn wait<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>> {
-        let State::Waiting(paused) = &self.state else { unreachable!("called while it waits") };
+        let CallState::Waiting(paused) = &self.state else { unreachable!("called while it waits") };
         let sent = send(paused.waiting.iterator(py), value);
         self.after(py, sent)
     }
@@ -145,7 +145,7 @@ impl Call {
         if let Ok(Sent::Yield(value)) = sent {
             return Ok(Resumed::Sent(Sent::Yield(value)));
         }
-        let State::Waiting(paused) = std::mem::replace(&mut self.state, State::Done) else {
+        let CallState::Waiting(paused) = std::mem::replace(&mut self.state, CallState::Done) else {
             unreachable!("called while it waits")
         };
         let Paused { ask, mut asking, waiting } = *paused;
@@ -169,45 +169,45 @@ impl Call {
 
     /// Ends the call. If the call is waiting, it leaves its load.
     fn end(&mut self, py: Python<'_>) -> PyResult<()> {
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Waiting(paused) => paused.waiting.leave(py),
-            State::New(_) | State::Served | State::Done => Ok(()),
+        match std::mem::replace(&mut self.state, CallState::Done) {
+            CallState::Waiting(paused) => paused.waiting.leave(py),
+            CallState::New(_) | CallState::Served | CallState::Done => Ok(()),
         }
     }
 }
 
 static STATICS: Statics = Statics::new();
 
-impl Coroutine for Call {
+impl Coroutine for CacheCall {
     const NAME: &'static CStr = c"cache._native.Call";
 
     fn name(&self, py: Python<'_>) -> String {
         match &self.state {
-            State::New(ask) => ask.name(py),
-            State::Waiting(paused) => paused.ask.name(py),
-            State::Served | State::Done => "AsyncCache.get".to_owned(),
+            CallState::New(ask) => ask.name(py),
+            CallState::Waiting(paused) => paused.ask.name(py),
+            CallState::Served | CallState::Done => "AsyncCache.get".to_owned(),
         }
     }
 
     #[inline]
     fn is_done(&self) -> bool {
-        matches!(self.state, State::Done | State::Served)
+        matches!(self.state, CallState::Done | CallState::Served)
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
+        matches!(self.state, CallState::Waiting(_))
     }
 
     #[inline]
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let hit = match &self.state {
-            State::New(Ask::Object(call)) => {
+            CallState::New(Ask::Object(call)) => {
                 let cache = call.cache.bind(py).get();
                 // The hash of a user's key may run Python code; an error occurs again on the slow
                 // path.
                 cache.hit(py, &ObjectKey::of_plain(cache.seed, call.key.bind(py))?)
             }
-            State::New(Ask::Function(call)) if !call.refresh => {
+            CallState::New(Ask::Function(call)) if !call.refresh => {
                 let function = call.function(py);
                 if !function.is_direct || (call.names.is_some() && function.part.is_some()) {
                     return self.send_kept_fast(py);
@@ -215,7 +215,7 @@ impl Coroutine for Call {
                 let cache = function.cache.bind(py).get();
                 // By far the most frequent case; passed as a `CallQuery`, the key would go through
                 // memory.
-                if let (Args::One([arg]), None, 0, 0, false) =
+                if let (CallArgs::One([arg]), None, 0, 0, false) =
                     (&call.args, &call.names, function.skip, function.number, function.typed)
                 {
                     cache.hit(py, &ObjectKey::of_plain_argument(cache.seed, arg.bind(py))?)
@@ -227,13 +227,13 @@ impl Coroutine for Call {
             }
             _ => return None,
         };
-        let Hit::Served(value) = hit else { return None };
-        self.state = State::Served;
+        let MemoryLookup::Served(value) = hit else { return None };
+        self.state = CallState::Served;
         Some(value)
     }
 
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
-        if matches!(self.state, State::Waiting(_)) {
+        if matches!(self.state, CallState::Waiting(_)) {
             let resumed = self.wait(py, value)?;
             return self.resume(py, resumed);
         }
@@ -241,15 +241,17 @@ impl Coroutine for Call {
             let message = "can't send non-None value to a just-started coroutine";
             return Err(PyTypeError::new_err(message));
         }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::New(ask) => self.ask(py, ask, Asking::new()),
-            State::Waiting(_) | State::Served | State::Done => unreachable!("sent to while it is new"),
+        match std::mem::replace(&mut self.state, CallState::Done) {
+            CallState::New(ask) => self.ask(py, ask, Asking::new()),
+            CallState::Waiting(_) | CallState::Served | CallState::Done => {
+                unreachable!("sent to while it is new")
+            }
         }
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
-        let State::Waiting(paused) = &self.state else {
-            self.state = State::Done;
+        let CallState::Waiting(paused) = &self.state else {
+            self.state = CallState::Done;
             return Err(error);
         };
         let thrown = awaitable::throw(paused.waiting.iterator(py), error);
@@ -263,8 +265,8 @@ impl Coroutine for Call {
 
     fn abandon(&mut self, py: Python<'_>) {
         let ended = match &self.state {
-            State::New(_) => self.warn(py),
-            State::Waiting(_) | State::Served | State::Done => Ok(()),
+            CallState::New(_) => self.warn(py),
+            CallState::Waiting(_) | CallState::Served | CallState::Done => Ok(()),
         };
         if let Err(error) = ended.and(self.end(py)) {
             error.write_unraisable(py, None);
@@ -282,17 +284,17 @@ impl Coroutine for Call {
     }
 }
 
-impl Call {
+impl CacheCall {
     /// A hit of a function whose keys are not made from all arguments.
     fn send_kept_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let State::New(Ask::Function(call)) = &self.state else { return None };
+        let CallState::New(Ask::Function(call)) = &self.state else { return None };
         let function = call.function(py);
         let names = call.names.as_ref().map(|names| names.bind(py));
         let kept = function.kept_at_once(py, &call.args, names)?;
         let query = function.query_at_once(py, &kept)?;
-        let Hit::Served(value) = function.cache.bind(py).get().hit(py, &query) else { return None };
+        let MemoryLookup::Served(value) = function.cache.bind(py).get().hit(py, &query) else { return None };
         drop(kept);
-        self.state = State::Served;
+        self.state = CallState::Served;
         Some(value)
     }
 

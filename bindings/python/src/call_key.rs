@@ -111,7 +111,7 @@ impl CallKey {
             Form::Plain { values, names } => {
                 let values: Vec<_> = values.iter().map(|value| value.bind(py).clone()).collect();
                 let names: Vec<_> = names.iter().map(|name| name.bind(py).clone()).collect();
-                let mut found = codec::Found::default();
+                let mut found = codec::new_references();
                 let bytes = encode_call(&values, &names, self.typed, &mut found)?;
                 Ok(found.is_stable().then_some(bytes))
             }
@@ -137,7 +137,7 @@ pub(crate) fn encode_call(
     values: &[Bound<'_, PyAny>],
     names: &[Bound<'_, PyString>],
     typed: bool,
-    found: &mut codec::Found,
+    found: &mut codec::References,
 ) -> PyResult<Vec<u8>> {
     let mut bytes = Vec::with_capacity(64);
     if let ([value], []) = (values, names)

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use crate::args::{Args, split};
+use crate::args::{CallArgs, split};
 use crate::call_key::{CallKey, Form, encode_call, same_value};
 use crate::codec;
 use crate::key::{ObjectKey, Query, encode_object};
@@ -24,7 +24,7 @@ pub(crate) enum CallQuery<'a, 'py> {
 }
 
 pub(crate) struct PlainCall<'a, 'py> {
-    args: &'a Args,
+    args: &'a CallArgs,
     names: Option<&'a Bound<'py, PyTuple>>,
     skip: usize,
     number: u32,
@@ -39,7 +39,7 @@ impl<'a, 'py> CallQuery<'a, 'py> {
         py: Python<'py>,
         seed: u64,
         (number, typed, skip): (u32, bool, usize),
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> Option<Self> {
         let all = args.as_slice();
@@ -70,7 +70,7 @@ impl<'a, 'py> CallQuery<'a, 'py> {
         py: Python<'py>,
         seed: u64,
         (number, typed, skip): (u32, bool, usize),
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> PyResult<Self> {
         if let Some(query) = Self::at_once(py, seed, (number, typed, skip), args, names) {
@@ -80,7 +80,7 @@ impl<'a, 'py> CallQuery<'a, 'py> {
         let skip = skip.min(all.len() - names.map_or(0, PyTupleMethods::len));
         let all = &all[skip..];
         let (values, names) = in_order(py, all, names)?;
-        let mut found = codec::Found::default();
+        let mut found = codec::new_references();
         let bytes = encode_call(&values, &names, typed, &mut found)?;
         let mut hash = mix(seed, u64::from(number) << 32 | u64::MAX >> 33);
         for chunk in bytes.chunks(8) {
@@ -101,7 +101,7 @@ impl<'py> CallQuery<'_, 'py> {
         make: &Bound<'py, PyAny>,
         seed: u64,
         skip: usize,
-        args: &Args,
+        args: &CallArgs,
         names: Option<&Bound<'py, PyTuple>>,
     ) -> PyResult<Self> {
         let py = make.py();
@@ -114,14 +114,14 @@ impl<'py> CallQuery<'_, 'py> {
     }
 }
 
-type Ordered<'py> = (Vec<Bound<'py, PyAny>>, Vec<Bound<'py, PyString>>);
+type OrderedArgs<'py> = (Vec<Bound<'py, PyAny>>, Vec<Bound<'py, PyString>>);
 
 /// The arguments, with arguments given by name at the end, by ascending name.
 fn in_order<'py>(
     py: Python<'py>,
     args: &[Ref],
     names: Option<&Bound<'py, PyTuple>>,
-) -> PyResult<Ordered<'py>> {
+) -> PyResult<OrderedArgs<'py>> {
     let args: Vec<_> = args.iter().map(|arg| arg.bind(py).clone()).collect();
     let Some(names) = names else { return Ok((args, Vec::new())) };
     let positional = args.len() - names.len();
@@ -216,7 +216,7 @@ impl Query for CallQuery<'_, '_> {
         match self {
             Self::One(key) => {
                 let mut bytes = Vec::with_capacity(32);
-                codec::encode_by_value(key.object, &mut bytes, &mut codec::Found::default())?;
+                codec::encode_by_value(key.object, &mut bytes, &mut codec::new_references())?;
                 Ok(Some(bytes))
             }
             Self::Made(key, _) => key.get().encode(py),

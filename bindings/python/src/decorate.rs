@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::call::Cached;
 use crate::function::{self, Function};
 use crate::instances::Instances;
-use crate::part::Part;
+use crate::part::KeyPart;
 use crate::raw::{self, Ref};
 
 /// Makes a decorated function over a cache. `excluded`: the positions and names that are not part
@@ -36,7 +36,7 @@ pub(crate) fn decorate<'py>(
         _ => passes_for,
     });
     let instances = instance.map(|name| Instances::new(&cache, name));
-    let part = Part::new(skip, &excluded.0, excluded.1, instances);
+    let part = KeyPart::new(skip, &excluded.0, excluded.1, instances);
     let function = Function {
         wrapped: Ref::new(wrapped),
         passes_for: passes_for.map(Ref::new),

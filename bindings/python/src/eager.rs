@@ -10,14 +10,14 @@ use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{
     DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source, Tombstones,
 };
-use async_cache_tier::eager::{EagerEntries, Restored};
+use async_cache_tier::eager::{EagerEntries, EagerOutcome};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::codec::{self, Options};
+use crate::codec::{self, CodecOptions};
 use crate::errors;
 use crate::host::FileHost;
-use crate::pace::Slice;
+use crate::pace::LockSlice;
 use crate::raw::Ref;
 use crate::restore;
 
@@ -65,9 +65,9 @@ impl Theirs {
 }
 
 impl<'py> EagerMerge<'py> {
-    fn new(py: Python<'py>, joining: &Joining, options: Options, now: u64) -> PyResult<Self> {
+    fn new(py: Python<'py>, joining: &Joining, options: CodecOptions, now: u64) -> PyResult<Self> {
         let deleted = PyDict::new(py);
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         for (bytes, time) in joining.tombstones().into_iter().flat_map(|all| all.keys(KeyKind::Eager)) {
             slice.end_if_over(py)?;
             if let Some(key) = tolerated(py, codec::decode_value(py, bytes, options))? {
@@ -178,7 +178,7 @@ impl<'py> EagerMerge<'py> {
         };
         let mut records = theirs.eager();
         let mut passed = 0;
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         for known in &self.records {
             slice.end_if_over(self.keys.py())?;
             let Some(Item::Entry(record)) = records.next() else { break };
@@ -205,7 +205,7 @@ impl<'py> EagerMerge<'py> {
         let Some(theirs) = &self.theirs else { return Ok(()) };
         let mut records = theirs.eager();
         let mut passed = 0;
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         for known in &self.records {
             slice.end_if_over(self.keys.py())?;
             let Some(Item::Entry(record)) = records.next() else { break };
@@ -254,7 +254,7 @@ impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
         snapshot: &Snapshot,
         file: FileClock,
         before: Option<&Tombstones>,
-    ) -> PyResult<Restored> {
+    ) -> PyResult<EagerOutcome> {
         restore::eager(host, snapshot, file, before)
     }
 

@@ -9,8 +9,8 @@ use async_cache_tier::clock;
 use pyo3::prelude::*;
 
 use crate::batch;
-use crate::cache::{Cache, State};
-use crate::item::Item;
+use crate::cache::{Cache, CacheState};
+use crate::item::LoadFlight;
 use crate::key::Query;
 use crate::load::spawn;
 use crate::raw::Ref;
@@ -20,7 +20,7 @@ use crate::work::Work;
 
 /// The loads that a call may join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Joining {
+pub(crate) enum Joinable {
     Any,
     /// Loads on the caller's event loop. A load on another event loop is fenced.
     Here,
@@ -30,7 +30,7 @@ pub(crate) enum Joining {
 
 /// The state of a call, from its first attempt to its last.
 pub(crate) struct Asking {
-    pub(crate) joining: Joining,
+    pub(crate) joining: Joinable,
     /// Whether the call's miss has been counted, or is not counted at all.
     is_counted: bool,
     /// How many loads of other calls the call has awaited without a result.
@@ -40,7 +40,7 @@ pub(crate) struct Asking {
 impl Asking {
     /// A call that counts its miss.
     pub(crate) fn new() -> Self {
-        Self { joining: Joining::Any, is_counted: false, in_vain: 0 }
+        Self { joining: Joinable::Any, is_counted: false, in_vain: 0 }
     }
 
     /// A look-up whose miss is not counted.
@@ -56,13 +56,13 @@ impl Asking {
     /// Whether the call may join the load with the given room. `here`: the caller's event loop.
     fn may_join(&self, py: Python<'_>, room: Option<&Ref<Room>>, here: Option<&Bound<'_, PyAny>>) -> bool {
         match (self.joining, room, here) {
-            (Joining::Any, ..) => true,
-            (Joining::Here, Some(room), Some(here)) => room.bind(py).get().runs_on(py, here),
-            (Joining::Here | Joining::Nothing, ..) => false,
+            (Joinable::Any, ..) => true,
+            (Joinable::Here, Some(room), Some(here)) => room.bind(py).get().runs_on(py, here),
+            (Joinable::Here | Joinable::Nothing, ..) => false,
         }
     }
 
-    fn count_miss(&mut self, state: &mut State) {
+    fn count_miss(&mut self, state: &mut CacheState) {
         if !std::mem::replace(&mut self.is_counted, true) {
             state.tiered.shard.miss();
         }
@@ -108,7 +108,7 @@ impl Cache {
         asking: &mut Asking,
     ) -> PyResult<Entered<'py>> {
         let (py, this) = (slf.py(), slf.get());
-        let here = if asking.joining == Joining::Here { Some(running_loop(py)?) } else { None };
+        let here = if asking.joining == Joinable::Here { Some(running_loop(py)?) } else { None };
         loop {
             let under = {
                 let (mut state, found) = this.locate(py, query)?;
@@ -157,7 +157,7 @@ impl Cache {
         probed: Probed,
         ttl: Ttl,
         may_join: impl FnOnce(Option<&Ref<Room>>) -> bool,
-    ) -> PyResult<Option<(Joined<'py>, Item)>> {
+    ) -> PyResult<Option<(Joined<'py>, LoadFlight)>> {
         let event_loop = running_loop(py)?;
         let room = Room::new(py, &event_loop)?;
         let key = query.to_key(py)?;
@@ -172,7 +172,8 @@ impl Cache {
             let now = self.at(room.get().began);
             state.tiered.shard.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
         };
-        let item = Item { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
+        let item =
+            LoadFlight { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
         Ok(Some((Joined { flight, room, event_loop, role: Role::Leads }, item)))
     }
 
@@ -181,7 +182,7 @@ impl Cache {
     fn join<'py>(
         &self,
         py: Python<'py>,
-        mut state: RefMut<'_, State>,
+        mut state: RefMut<'_, CacheState>,
         flight: FlightId,
     ) -> PyResult<Option<Joined<'py>>> {
         let room = state.tiered.shard.join(flight).map(|room| room.bind(py).clone());

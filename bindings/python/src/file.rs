@@ -20,22 +20,22 @@ use crate::cache::Cache;
 use crate::codec;
 use crate::errors;
 use crate::host::CacheHost;
-use crate::pace::{Slice, in_background, waiting};
+use crate::pace::{LockSlice, in_background, waiting};
 use crate::raw::Ref;
 use crate::restore::{blamed, each_eager};
-use crate::target::Target;
+use crate::target::TargetFile;
 use crate::ttl::Ttl;
 
 /// Opens a file; entries in memory stay. Returns the number of added entries, or `None` if there is
 /// no file.
-pub(crate) fn open(cache: &Cache, py: Python<'_>, target: Target) -> PyResult<Option<usize>> {
+pub(crate) fn open(cache: &Cache, py: Python<'_>, target: TargetFile) -> PyResult<Option<usize>> {
     let target = share(cache, py, target);
     let opened = opening::open(&CacheHost { py, cache, target }, turn(cache)?)?;
     Ok(opened.map(|opened| opened.entries))
 }
 
 /// Assigns a file to the cache. If its saves merge, starts to record the data that they need.
-pub(crate) fn share(cache: &Cache, py: Python<'_>, target: Target) -> Arc<Target> {
+pub(crate) fn share(cache: &Cache, py: Python<'_>, target: TargetFile) -> Arc<TargetFile> {
     let target = Arc::new(target);
     let mut state = cache.state.borrow(py);
     if target.options.merge.is_some() {
@@ -53,7 +53,7 @@ pub(crate) fn share(cache: &Cache, py: Python<'_>, target: Target) -> Arc<Target
 pub(crate) fn save<'py>(
     cache: &Cache,
     py: Python<'py>,
-    target: Target,
+    target: TargetFile,
     set_aside: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     if set_aside {
@@ -76,7 +76,7 @@ fn turn(cache: &Cache) -> PyResult<Turn<'_>> {
 }
 
 /// The report from which Python makes warnings.
-fn report(py: Python<'_>, saved: saving::Saved) -> PyResult<Bound<'_, PyDict>> {
+fn report(py: Python<'_>, saved: saving::SaveOutcome) -> PyResult<Bound<'_, PyDict>> {
     let why_left_out = match saved.left_out.first {
         Some((Some(name), why)) => Some(format!("{name}: {why}")),
         Some((None, why)) => Some(why),
@@ -103,13 +103,13 @@ fn report(py: Python<'_>, saved: saving::Saved) -> PyResult<Bound<'_, PyDict>> {
 /// Reads every entry of a file: a list of (key, value, seconds left or `None`). `None` if there is
 /// no file. Left out are entries that cannot be decoded (which are misses for a cache too) and the
 /// keys of decorated functions, which are not objects.
-pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option<Bound<'py, PyList>>> {
+pub(crate) fn read_all<'py>(py: Python<'py>, target: &TargetFile) -> PyResult<Option<Bound<'py, PyList>>> {
     let opened = target.open(py).map_err(|error| errors::backup(py, &error))?;
     let Some(snapshot) = opened else { return Ok(None) };
     let file = FileClock::start(clock::now(), clock::wall(), snapshot.saved_at());
     let entries = PyList::empty(py);
     let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(file.file_now())).as_secs_f64();
-    let mut slice = Slice::begin();
+    let mut slice = LockSlice::begin();
     let mut records = snapshot.records();
     while let Some(item) = records.next() {
         slice.end_if_over(py)?;
@@ -139,7 +139,7 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &Target) -> PyResult<Option
 
 /// Writes a file with the given entries: (key, value, seconds left or `None`) each. Replaces the
 /// existing file; if the backend's saves merge, under their lock.
-pub(crate) fn write(py: Python<'_>, target: Target, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn write(py: Python<'_>, target: TargetFile, entries: &Bound<'_, PyAny>) -> PyResult<()> {
     let take = |limit| waiting(py, limit, |wait| target.file.lock(wait));
     let locked = target.options.merge.map(take).transpose()?;
     write_all(py, Arc::new(target), locked.as_ref(), entries)
@@ -147,7 +147,7 @@ pub(crate) fn write(py: Python<'_>, target: Target, entries: &Bound<'_, PyAny>) 
 
 fn write_all(
     py: Python<'_>,
-    target: Arc<Target>,
+    target: Arc<TargetFile>,
     locked: Option<&LockedFile>,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
@@ -161,7 +161,7 @@ fn write_all(
     let cache = Cache::unlimited();
     let host = CacheHost { py, cache: &cache, target: Arc::clone(&target) };
     let (mut encoded, mut too_large) = (Encoded::default(), 0);
-    let mut slice = Slice::begin();
+    let mut slice = LockSlice::begin();
     for entry in entries.try_iter()? {
         slice.end_if_over(py)?;
         let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
@@ -209,7 +209,7 @@ fn flush(py: Python<'_>, encoded: &mut Encoded, writer: &mut Writer) -> PyResult
 }
 
 /// Removes a file; if the backend's saves merge, under their lock.
-pub(crate) fn remove(py: Python<'_>, target: &Target) -> PyResult<()> {
+pub(crate) fn remove(py: Python<'_>, target: &TargetFile) -> PyResult<()> {
     let clear = |limit| target.file.clear(limit);
     match target.options.merge {
         Some(limit) => waiting(py, limit, |wait| clear(Some(wait))).map(drop),

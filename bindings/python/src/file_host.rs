@@ -18,12 +18,12 @@ use crate::eager::EagerMerge;
 use crate::errors;
 use crate::host::FileHost;
 use crate::key::{Query, StoredKey};
-use crate::pace::{self, Slice};
+use crate::pace::{self, LockSlice};
 use crate::raw::Ref;
 use crate::snapshot::file_key;
 
 /// A slice of work on the running thread.
-pub(crate) struct PySlice<'py>(Python<'py>, Slice);
+pub(crate) struct PySlice<'py>(Python<'py>, LockSlice);
 
 impl async_cache_tier::Slice<PyErr> for PySlice<'_> {
     fn is_over(&self) -> bool {
@@ -46,7 +46,7 @@ impl<'py> Host for FileHost<'_, 'py> {
     const UNDECODABLE: &'static str = "stats()['undecodable']";
 
     fn begin_slice(&self) -> PySlice<'py> {
-        PySlice(self.py, Slice::begin())
+        PySlice(self.py, LockSlice::begin())
     }
 
     fn blocking<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {

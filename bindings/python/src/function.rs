@@ -6,15 +6,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::agent::Tool;
-use crate::args::{Args, exact_names};
+use crate::args::{CallArgs, exact_names};
 use crate::cache::Cache;
 use crate::call_query::CallQuery;
 use crate::errors::{self, name_of};
 use crate::instances::{Instances, Unknown, with};
 use crate::key::Query;
-use crate::part::{Kept, Part};
+use crate::part::{KeyArgs, KeyPart};
 use crate::raw::Ref;
-use crate::raw::function::{Classes, Payload, payload};
+use crate::raw::function::{FunctionClasses, Payload, payload};
 use crate::raw::visit::visits;
 
 /// A decorated function.
@@ -33,7 +33,7 @@ pub(crate) struct Function {
     /// Makes the keys for a user's own backend: called with arguments and keywords.
     pub(crate) make_key: Option<Ref>,
     /// The arguments from which keys are made, if not all.
-    pub(crate) part: Option<Box<Part>>,
+    pub(crate) part: Option<Box<KeyPart>>,
     /// Whether the native module makes the key directly from the call. With a part, true only for
     /// calls without names.
     pub(crate) is_direct: bool,
@@ -52,8 +52,8 @@ impl Payload for Function {
         self.passes_for.as_ref()
     }
 
-    fn classes() -> &'static Classes<Self> {
-        static CLASSES: Classes<Function> = Classes::new();
+    fn classes() -> &'static FunctionClasses<Self> {
+        static CLASSES: FunctionClasses<Function> = FunctionClasses::new();
         &CLASSES
     }
 }
@@ -66,8 +66,8 @@ pub(crate) fn function<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Function>
 
 impl Function {
     /// The value of [`Function::is_direct`] for a function.
-    pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&Part>) -> bool {
-        make_key.is_none() && part.is_none_or(Part::is_about_names_only)
+    pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&KeyPart>) -> bool {
+        make_key.is_none() && part.is_none_or(KeyPart::is_about_names_only)
     }
 
     /// The arguments that make the key.
@@ -75,11 +75,11 @@ impl Function {
     pub(crate) fn kept<'a, 'py>(
         &self,
         py: Python<'py>,
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> PyResult<Kept<'a, 'py>> {
+    ) -> PyResult<KeyArgs<'a, 'py>> {
         match &self.part {
-            None => Ok(Kept::All(args, names)),
+            None => Ok(KeyArgs::All(args, names)),
             Some(part) => {
                 let kept = part.of(args, names, Unknown::Add, self.wrapped.bind(py))?;
                 Ok(kept.expect("unknown objects are added"))
@@ -92,11 +92,11 @@ impl Function {
     pub(crate) fn kept_at_once<'a, 'py>(
         &self,
         py: Python<'py>,
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
-    ) -> Option<Kept<'a, 'py>> {
+    ) -> Option<KeyArgs<'a, 'py>> {
         match &self.part {
-            None => Some(Kept::All(args, names)),
+            None => Some(KeyArgs::All(args, names)),
             Some(part) => part.of(args, names, Unknown::Leave, self.wrapped.bind(py)).ok()?,
         }
     }
@@ -110,7 +110,7 @@ impl Function {
     pub(crate) fn note(
         &self,
         py: Python<'_>,
-        (args, names): (&Args, Option<&Bound<'_, PyTuple>>),
+        (args, names): (&CallArgs, Option<&Bound<'_, PyTuple>>),
         query: &CallQuery<'_, '_>,
     ) -> PyResult<()> {
         let Some(part) = self.part.as_ref() else { return Ok(()) };
@@ -134,7 +134,7 @@ impl Function {
     pub(crate) fn query_at_once<'a, 'py>(
         &self,
         py: Python<'py>,
-        kept: &'a Kept<'_, 'py>,
+        kept: &'a KeyArgs<'_, 'py>,
     ) -> Option<CallQuery<'a, 'py>> {
         if self.make_key.is_some() {
             return None;
@@ -148,7 +148,7 @@ impl Function {
     pub(crate) fn query_direct<'a, 'py>(
         &self,
         py: Python<'py>,
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> Option<CallQuery<'a, 'py>> {
         let seed = self.cache.bind(py).get().seed;
@@ -160,7 +160,7 @@ impl Function {
     pub(crate) fn query<'a, 'py>(
         &self,
         py: Python<'py>,
-        kept: &'a Kept<'_, 'py>,
+        kept: &'a KeyArgs<'_, 'py>,
     ) -> PyResult<CallQuery<'a, 'py>> {
         self.query_of(py, self.shape(), kept.args(), kept.names())
     }
@@ -169,7 +169,7 @@ impl Function {
     pub(crate) fn query_written<'a, 'py>(
         &self,
         py: Python<'py>,
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> PyResult<CallQuery<'a, 'py>> {
         self.query_of(py, (self.number, self.typed, 0), args, names)
@@ -180,7 +180,7 @@ impl Function {
         &self,
         py: Python<'py>,
         (number, typed, skip): (u32, bool, usize),
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
     ) -> PyResult<CallQuery<'a, 'py>> {
         let seed = self.cache.bind(py).get().seed;
@@ -204,7 +204,7 @@ impl Function {
                 return Err(PyTypeError::new_err(message));
             }
             let given = args.iter().collect::<Vec<_>>();
-            let args = Args::collect(given.len(), |index| Ref::new(given[index].clone()));
+            let args = CallArgs::collect(given.len(), |index| Ref::new(given[index].clone()));
             let names = exact_names(&names)?;
             let names = (!names.is_empty()).then_some(&names);
             let args = match self.numbered(py, args, names) {
@@ -246,9 +246,9 @@ impl Function {
     fn numbered(
         &self,
         py: Python<'_>,
-        args: Args,
+        args: CallArgs,
         names: Option<&Bound<'_, PyTuple>>,
-    ) -> PyResult<Option<Args>> {
+    ) -> PyResult<Option<CallArgs>> {
         let Some(instances) = self.instances() else { return Ok(Some(args)) };
         let position = instances.position(py, &args, names)?;
         let object = args.as_slice()[position].bind(py);

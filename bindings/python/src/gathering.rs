@@ -11,11 +11,11 @@ use async_cache_core::flight::FlightId;
 use async_cache_core::time::Time;
 use pyo3::prelude::*;
 
-use crate::item::Item;
+use crate::item::LoadFlight;
 use crate::library;
 use crate::raw::Ref;
-use crate::raw::visit::{Stop, Visit, Visitor, visits};
-use crate::window::Window;
+use crate::raw::visit::{Visit, VisitStopped, Visitor, visits};
+use crate::window::BatchWindow;
 
 /// Loader and event loop, by their addresses; a waiting batch keeps both alive. A bound method is a
 /// new object at every access, so its function and its object are used instead.
@@ -41,7 +41,7 @@ impl Group {
 
 /// A flight waiting for its batch to leave.
 pub(crate) struct Gathered {
-    pub(crate) item: Item,
+    pub(crate) item: LoadFlight,
     pub(crate) loader: Ref,
     pub(crate) event_loop: Ref,
 }
@@ -54,18 +54,18 @@ pub(crate) struct Batches {
     /// The flights by id, each with its place in the planner. A flight that fills its batch has no
     /// place.
     gathered: HashMap<FlightId, (Option<ItemId>, Gathered)>,
-    window: Window,
+    window: BatchWindow,
     max_size: NonZeroUsize,
 }
 
 impl Visit for Batches {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         self.gathered.values().try_for_each(|(_, gathered)| gathered.visit(visitor))
     }
 }
 
 impl Batches {
-    pub(crate) fn new(window: Window, max_size: NonZeroUsize) -> Self {
+    pub(crate) fn new(window: BatchWindow, max_size: NonZeroUsize) -> Self {
         let planner = Planner::new(window.duration(), max_size);
         Self { planner, gathered: HashMap::new(), window, max_size }
     }
@@ -107,11 +107,11 @@ impl Batches {
         self.gathered.drain().map(|(_, (_, gathered))| gathered).collect()
     }
 
-    pub(crate) fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> BatchWindow {
         self.window
     }
 
-    pub(crate) fn set_window(&mut self, window: Window) {
+    pub(crate) fn set_window(&mut self, window: BatchWindow) {
         self.window = window;
         self.planner.set_window(window.duration());
     }

@@ -9,15 +9,15 @@ use async_cache_tier::{Memory, Taken, Tier, Under, clock};
 use pyo3::prelude::*;
 
 use crate::cache::Cache;
-use crate::pace::Slice;
+use crate::pace::LockSlice;
 use crate::raw::Ref;
 use crate::room::Room;
-use crate::target::Target;
+use crate::target::TargetFile;
 
 /// The number of entries listed under one borrow; listing takes about as long as a slice.
 const LISTED: usize = 4096;
 
-/// A cache in memory; with a [`Target`], including its file.
+/// A cache in memory; with a [`TargetFile`], including its file.
 pub(crate) struct CacheHost<'c, 'py, F> {
     pub(crate) py: Python<'py>,
     pub(crate) cache: &'c Cache,
@@ -25,7 +25,7 @@ pub(crate) struct CacheHost<'c, 'py, F> {
 }
 
 /// A cache with a file.
-pub(crate) type FileHost<'c, 'py> = CacheHost<'c, 'py, Arc<Target>>;
+pub(crate) type FileHost<'c, 'py> = CacheHost<'c, 'py, Arc<TargetFile>>;
 
 impl<F> Memory for CacheHost<'_, '_, F> {
     type Key = Ref;
@@ -63,7 +63,7 @@ impl<F> Memory for CacheHost<'_, '_, F> {
         });
         // Includes room for entries used in the meantime, which are listed again.
         let mut tickets = Vec::with_capacity(len + len / 8 + LISTED);
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         while self.shard(0, |tiered| tiered.shard.list_some(LISTED, &mut tickets)) != Listing::Done {
             slice.rest_if_over(self.py);
         }

@@ -26,10 +26,10 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::args::Args;
+use crate::args::CallArgs;
 use crate::cache::Cache;
 use crate::key::OfInstance;
-use crate::raw::visit::{Stop, Visit, Visitor, visits};
+use crate::raw::visit::{Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, Ref, equal};
 
 /// Up to this number, hashes are not checked.
@@ -38,7 +38,7 @@ const FEW: usize = 64;
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Rule 5: the entries to remove, and whether a removal is running.
-static LEAVING: GilCell<(Vec<Left>, bool)> = GilCell::new((Vec::new(), false));
+static LEAVING: GilCell<(Vec<Remains>, bool)> = GilCell::new((Vec::new(), false));
 
 /// The objects on which one decorated function is called.
 pub(crate) struct Instances {
@@ -49,10 +49,10 @@ pub(crate) struct Instances {
 
 struct Rows {
     cache: Ref<Cache>,
-    by_address: NumberMap<usize, Row>,
+    by_address: NumberMap<usize, InstanceRow>,
 }
 
-struct Row {
+struct InstanceRow {
     object: Ref<PyWeakrefReference>,
     number: u64,
     /// The number as an argument.
@@ -64,7 +64,7 @@ struct Row {
 }
 
 /// The remains of a dead object.
-struct Left {
+struct Remains {
     cache: Ref<Cache>,
     number: u64,
     hashes: HashSet<u64>,
@@ -81,7 +81,7 @@ pub(crate) enum Unknown {
 }
 
 impl Visit for Instances {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         self.name.visit(visitor)?;
         self.rows.visit(visitor)
     }
@@ -99,7 +99,7 @@ impl Instances {
     pub(crate) fn position(
         &self,
         py: Python<'_>,
-        args: &Args,
+        args: &CallArgs,
         names: Option<&Bound<'_, PyTuple>>,
     ) -> PyResult<usize> {
         let positional = args.as_slice().len() - names.map_or(0, PyTupleMethods::len);
@@ -139,7 +139,7 @@ impl Instances {
 
     /// Reads the row of an object, if there is a row. Runs no Python code.
     #[inline]
-    fn known<R>(&self, object: &Bound<'_, PyAny>, look: impl FnOnce(&mut Row) -> R) -> Option<R> {
+    fn known<R>(&self, object: &Bound<'_, PyAny>, look: impl FnOnce(&mut InstanceRow) -> R) -> Option<R> {
         let py = object.py();
         let mut rows = self.rows.borrow(py);
         let row = rows.by_address.get_mut(&(object.as_ptr() as usize))?;
@@ -150,7 +150,7 @@ impl Instances {
     fn add(&self, object: &Bound<'_, PyAny>) -> PyResult<Ref> {
         let py = object.py();
         let address = object.as_ptr() as usize;
-        let departure = Bound::new(py, Departure { address, rows: Arc::downgrade(&self.rows) })?;
+        let departure = Bound::new(py, InstanceDeparture { address, rows: Arc::downgrade(&self.rows) })?;
         let reference = Ref::new(PyWeakrefReference::new_with(object, departure)?);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let token = number.into_pyobject(py)?.into_any();
@@ -159,10 +159,10 @@ impl Instances {
             return Ok(known);
         }
         let own = Ref::new(token.clone());
-        let row = Row { object: reference, number, token: own, hashes: HashSet::new(), most: FEW };
+        let row = InstanceRow { object: reference, number, token: own, hashes: HashSet::new(), most: FEW };
         let mut rows = self.rows.borrow(py);
         let before = rows.by_address.insert(address, row);
-        let left = before.map(|row| row.into_left(&rows, py));
+        let left = before.map(|row| row.into_remains(&rows, py));
         drop(rows);
         if let Some((left, reference)) = left {
             drop(reference);
@@ -207,22 +207,22 @@ fn refused(object: &Bound<'_, PyAny>, error: PyErr, name: impl FnOnce() -> Strin
     refused
 }
 
-impl Row {
-    fn into_left(self, rows: &Rows, py: Python<'_>) -> (Left, Ref<PyWeakrefReference>) {
+impl InstanceRow {
+    fn into_remains(self, rows: &Rows, py: Python<'_>) -> (Remains, Ref<PyWeakrefReference>) {
         let cache = Ref::new(rows.cache.bind(py).clone());
-        (Left { cache, number: self.number, hashes: self.hashes }, self.object)
+        (Remains { cache, number: self.number, hashes: self.hashes }, self.object)
     }
 }
 
 /// The callback of a weak reference.
-#[pyclass(frozen, module = "cache._native")]
-pub(crate) struct Departure {
+#[pyclass(frozen, module = "cache._native", name = "Departure")]
+pub(crate) struct InstanceDeparture {
     address: usize,
     rows: Weak<GilCell<Rows>>,
 }
 
 #[pymethods]
-impl Departure {
+impl InstanceDeparture {
     fn __call__(&self, reference: &Bound<'_, PyAny>) {
         let py = reference.py();
         let Some(shared) = self.rows.upgrade() else { return };
@@ -231,7 +231,7 @@ impl Departure {
         if !rows.by_address.get(&self.address).is_some_and(|row| row.object.is(reference)) {
             return;
         }
-        let left = rows.by_address.remove(&self.address).map(|row| row.into_left(&rows, py));
+        let left = rows.by_address.remove(&self.address).map(|row| row.into_remains(&rows, py));
         drop(rows);
         if let Some((left, reference)) = left {
             drop(reference);
@@ -246,7 +246,7 @@ pub(crate) fn forked(py: Python<'_>) {
 }
 
 /// Removes the entries of dead objects, and fences their loads.
-fn remove(py: Python<'_>, left: Left) {
+fn remove(py: Python<'_>, left: Remains) {
     let mut leaving = LEAVING.borrow(py);
     leaving.0.push(left);
     // Rule 5
@@ -254,7 +254,7 @@ fn remove(py: Python<'_>, left: Left) {
         return;
     }
     drop(leaving);
-    let _ended = Ended(py);
+    let _ended = RemovalEnd(py);
     loop {
         let Some(left) = LEAVING.borrow(py).0.pop() else { return };
         for &hash in &left.hashes {
@@ -272,19 +272,19 @@ fn remove(py: Python<'_>, left: Left) {
 }
 
 /// Marks the end of the removal, also after a panic.
-struct Ended<'py>(Python<'py>);
+struct RemovalEnd<'py>(Python<'py>);
 
-impl Drop for Ended<'_> {
+impl Drop for RemovalEnd<'_> {
     fn drop(&mut self) {
         LEAVING.borrow(self.0).1 = false;
     }
 }
 
 /// The arguments with the argument at a position replaced.
-pub(crate) fn with(py: Python<'_>, args: &Args, position: usize, token: Ref) -> Args {
+pub(crate) fn with(py: Python<'_>, args: &CallArgs, position: usize, token: Ref) -> CallArgs {
     let mut token = Some(token);
     let all = args.as_slice();
-    Args::collect(all.len(), |index| match (index == position).then(|| token.take()).flatten() {
+    CallArgs::collect(all.len(), |index| match (index == position).then(|| token.take()).flatten() {
         Some(token) => token,
         None => Ref::new(all[index].bind(py).clone()),
     })

@@ -12,7 +12,7 @@ use crate::room::Room;
 use crate::ttl::Ttl;
 
 /// One flight of a load.
-pub(crate) struct Item {
+pub(crate) struct LoadFlight {
     pub(crate) flight: FlightId,
     pub(crate) room: Ref<Room>,
     pub(crate) key: Ref,
@@ -20,13 +20,13 @@ pub(crate) struct Item {
     pub(crate) ttl: Ttl,
 }
 
-visits!(struct Item { room, key });
+visits!(struct LoadFlight { room, key });
 
 /// For each flight the first flight that loads the same key. Nearly always the flight itself: a key
 /// has one flight, but a flight fenced while its batch gathered has a successor in the same batch.
-pub(crate) fn distinct(py: Python<'_>, items: &[Item]) -> Vec<usize> {
+pub(crate) fn distinct(py: Python<'_>, items: &[LoadFlight]) -> Vec<usize> {
     let mut first = HashMap::with_capacity(items.len());
-    let mut same = |(index, item): (usize, &Item)| {
+    let mut same = |(index, item): (usize, &LoadFlight)| {
         let at = *first.entry(item.hash).or_insert(index);
         let query = StoredKey { key: items[at].key.bind(py), hash: item.hash };
         if query.quick(py, &item.key) == Some(true) { at } else { index }

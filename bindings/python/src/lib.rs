@@ -87,12 +87,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::agent::ToolCall;
-use crate::call::Call;
+use crate::call::CacheCall;
 use crate::function::Function;
-use crate::load::Load;
+use crate::load::LoadDriver;
 use crate::raw::method::Method;
 use crate::raw::{async_method, bound, coroutine, method};
-use crate::target::Target;
+use crate::target::TargetFile;
 
 /// All entries of a file; `None` if there is no file.
 #[pyfunction]
@@ -102,7 +102,7 @@ fn read_file<'py>(
     version: String,
     options: &options::FileOptions,
 ) -> PyResult<Option<Bound<'py, PyList>>> {
-    file::read_all(py, &Target::new(path, version, options))
+    file::read_all(py, &TargetFile::new(path, version, options))
 }
 
 /// Writes a file with these entries.
@@ -114,13 +114,13 @@ fn write_file(
     options: &options::FileOptions,
     entries: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    file::write(py, Target::new(path, version, options), entries)
+    file::write(py, TargetFile::new(path, version, options), entries)
 }
 
 /// Removes a file.
 #[pyfunction]
 fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) -> PyResult<()> {
-    file::remove(py, &Target::new(path, String::new(), options))
+    file::remove(py, &TargetFile::new(path, String::new(), options))
 }
 
 /// Called in the child of a fork, before any other code of the package runs there.
@@ -142,17 +142,19 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let code = c"async def get(self, key, loader=None, batch_loader=None, ttl=None): ...";
     let stand_in = PyModule::from_code(py, code, c"cache/_native", c"cache._native")?.getattr("get")?;
     stand_in.setattr("__qualname__", "Cache.get")?;
-    stand_in
-        .setattr("__doc__", methods::Get::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc))?;
-    async_method::add::<methods::Get, 4>(py, stand_in)?;
-    method::add::<methods::Set, 3>(py)?;
+    stand_in.setattr(
+        "__doc__",
+        methods::GetMethod::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc),
+    )?;
+    async_method::add::<methods::GetMethod, 4>(py, stand_in)?;
+    method::add::<methods::SetMethod, 3>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
     module.add("CachedFunction", raw::function::class::<Function>(py)?)?;
     module.add("CachedMethod", bound::class::<Function>(py)?)?;
-    module.add("Call", coroutine::class::<Call>(py)?)?;
+    module.add("Call", coroutine::class::<CacheCall>(py)?)?;
     module.add("ToolCall", coroutine::class::<ToolCall>(py)?)?;
-    module.add("Load", coroutine::class::<Load>(py)?)?;
+    module.add("Load", coroutine::class::<LoadDriver>(py)?)?;
     module.add_function(wrap_pyfunction!(decorate::decorate, module)?)?;
     module.add_function(wrap_pyfunction!(decorate::invalidate, module)?)?;
     module.add_function(wrap_pyfunction!(ttl::check_ttl, module)?)?;

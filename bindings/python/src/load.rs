@@ -31,9 +31,9 @@ use crate::awaitable::{iterator, throw};
 use crate::cache::Cache;
 use crate::errors;
 use crate::inline::Beginning;
-use crate::item::Item;
+use crate::item::LoadFlight;
 use crate::key::StoredKey;
-use crate::once::{self, Verdict};
+use crate::once::{self, Treatment};
 use crate::raw::calls::{Invoke, send};
 use crate::raw::coroutine::{self, Coroutine, Statics};
 use crate::raw::visit::visits;
@@ -44,32 +44,32 @@ use crate::work::{Work, of_one_call};
 use crate::{library, nesting};
 
 /// Drives one load; the coroutine of the task.
-pub(crate) struct Load {
+pub(crate) struct LoadDriver {
     cache: Ref<Cache>,
     /// The loop that runs the task.
     event_loop: Ref,
     /// A single flight, except for a batch.
-    items: Vec<Item>,
+    items: Vec<LoadFlight>,
     is_batch: bool,
     /// Identifies the load for loads that wait inside it. A batch has an id of its own, and the
     /// loads of its keys wait for it.
     name: u64,
     started: Time,
-    state: State,
+    state: LoadState,
     /// Whether the task is running it now.
     is_driven: bool,
     /// Whether a cancellation came from outside the loader.
     cancelled: bool,
 }
 
-enum State {
+enum LoadState {
     New(Work),
     /// The iterator of the loader's result.
     Runs(Ref),
     Done,
 }
 
-impl State {
+impl LoadState {
     /// The name of the loader's function, for messages.
     fn name(&self, py: Python<'_>) -> String {
         let name = match self {
@@ -83,7 +83,7 @@ impl State {
 /// Starts the task of a load. On failure, the flights have ended.
 pub(crate) fn spawn<'py>(
     cache: &Bound<'py, Cache>,
-    items: Vec<Item>,
+    items: Vec<LoadFlight>,
     work: Work,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
@@ -97,14 +97,14 @@ pub(crate) fn spawn<'py>(
             nesting::wait(py, room.get().name, name);
         }
     }
-    let load = Load {
+    let load = LoadDriver {
         cache: Ref::new(cache.clone()),
         event_loop: Ref::new(event_loop.clone()),
         items,
         is_batch,
         name,
         started: clock::now(),
-        state: State::New(work),
+        state: LoadState::New(work),
         is_driven: false,
         cancelled: false,
     };
@@ -120,7 +120,7 @@ pub(crate) fn spawn<'py>(
             let is_interrupt = errors::is_interrupt(py, &error);
             let answer =
                 if is_interrupt { Answer::Abandoned } else { Answer::failed(py, error.clone_ref(py)) };
-            coroutine::on::<Load, _>(&driver, |load| load.end(py, &answer)).unwrap_or(Ok(()))?;
+            coroutine::on::<LoadDriver, _>(&driver, |load| load.end(py, &answer)).unwrap_or(Ok(()))?;
             return Err(error);
         }
     };
@@ -151,15 +151,15 @@ fn start_task<'py>(
     library::task(py)?.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
 }
 
-impl Load {
+impl LoadDriver {
     /// The name of the loader, if the loader is a function: an existing `str`.
     fn task_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         let named = match &self.state {
-            State::New(Work::Function { function, .. }) => Some(function.bind(py)),
-            State::New(Work::Loader(loader) | Work::Batch(loader)) => {
+            LoadState::New(Work::Function { function, .. }) => Some(function.bind(py)),
+            LoadState::New(Work::Loader(loader) | Work::Batch(loader)) => {
                 Some(loader.bind(py)).filter(|loader| loader.is_exact_instance_of::<PyFunction>())
             }
-            State::Runs(_) | State::Done => None,
+            LoadState::Runs(_) | LoadState::Done => None,
         };
         let name = named.and_then(|named| named.getattr(pyo3::intern!(py, "__qualname__")).ok());
         let name = name.filter(PyAnyMethods::is_exact_instance_of::<PyString>);
@@ -168,11 +168,11 @@ impl Load {
 
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nesting::enter(py, self.name)?;
-        let State::New(work) = &self.state else { unreachable!("it starts once") };
+        let LoadState::New(work) = &self.state else { unreachable!("it starts once") };
         work.warn_of_one_call(py, &self.items)?;
         let awaitable = work.begin(py, &self.items)?;
         let iterator = iterator(&awaitable, work.loader().bind(py))?;
-        self.state = State::Runs(Ref::new(iterator.clone()));
+        self.state = LoadState::Runs(Ref::new(iterator.clone()));
         Ok(iterator)
     }
 
@@ -181,19 +181,19 @@ impl Load {
         match sent {
             Ok(Sent::Yield(value)) => Ok(Sent::Yield(value)),
             Ok(Sent::Return(value)) => {
-                let ended = std::mem::replace(&mut self.state, State::Done);
+                let ended = std::mem::replace(&mut self.state, LoadState::Done);
                 self.land(py, &value, &ended)?;
                 Ok(Sent::Return(py.None().into_bound(py)))
             }
             Err(error) => {
-                self.state = State::Done;
+                self.state = LoadState::Done;
                 self.raised(py, error)
             }
         }
     }
 
     /// `Err`: an interrupt during the notification of the callers.
-    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &State) -> PyResult<()> {
+    fn land(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>, ended: &LoadState) -> PyResult<()> {
         if self.items.is_empty() {
             return Ok(()); // no caller waits any more
         }
@@ -204,18 +204,24 @@ impl Load {
         match values(&self.items, value) {
             Ok(values) => {
                 let items = std::mem::take(&mut self.items);
-                let land = |(item, value): (&Item, _)| self.land_one(py, item, &value, ended);
+                let land = |(item, value): (&LoadFlight, _)| self.land_one(py, item, &value, ended);
                 items.iter().zip(values).map(land).fold(Ok(()), PyResult::and)
             }
             Err(error) => self.end(py, &Answer::failed(py, error)),
         }
     }
 
-    fn land_one(&self, py: Python<'_>, item: &Item, value: &Bound<'_, PyAny>, ended: &State) -> PyResult<()> {
+    fn land_one(
+        &self,
+        py: Python<'_>,
+        item: &LoadFlight,
+        value: &Bound<'_, PyAny>,
+        ended: &LoadState,
+    ) -> PyResult<()> {
         match once::judge(value, || ended.name(py)) {
-            Ok(Verdict::Stored) => {}
-            Ok(Verdict::Alone) => return self.end_one(py, item, Answer::Alone(Ref::new(value.clone()))),
-            Ok(Verdict::Refused(error)) | Err(error) => {
+            Ok(Treatment::Stored) => {}
+            Ok(Treatment::Alone) => return self.end_one(py, item, Answer::Alone(Ref::new(value.clone()))),
+            Ok(Treatment::Refused(error)) | Err(error) => {
                 return self.end_one(py, item, Answer::failed(py, error));
             }
         }
@@ -277,7 +283,7 @@ impl Load {
         if self.is_driven { Some(self.event_loop.bind(py).clone()) } else { running_loop(py).ok() }
     }
 
-    fn no_longer_waits(&self, py: Python<'_>, item: &Item) {
+    fn no_longer_waits(&self, py: Python<'_>, item: &LoadFlight) {
         if self.is_batch {
             nesting::done(py, Some(item.room.bind(py).get().name), self.name);
         }
@@ -289,7 +295,7 @@ impl Load {
         items.iter().map(|item| self.end_one(py, item, answer.copy(py))).fold(Ok(()), PyResult::and)
     }
 
-    fn end_one(&self, py: Python<'_>, item: &Item, answer: Answer) -> PyResult<()> {
+    fn end_one(&self, py: Python<'_>, item: &LoadFlight, answer: Answer) -> PyResult<()> {
         self.no_longer_waits(py, item);
         let took = clock::now().since(self.started);
         let ended = self.cache.bind(py).get().fail(py, item.flight, took);
@@ -298,7 +304,7 @@ impl Load {
         told
     }
 
-    /// [`Load::end`] for code that cannot pass on an interrupt.
+    /// [`LoadDriver::end`] for code that cannot pass on an interrupt.
     fn end_quietly(&mut self, py: Python<'_>, answer: &Answer) {
         if let Err(error) = self.end(py, answer) {
             error.write_unraisable(py, None);
@@ -306,9 +312,9 @@ impl Load {
     }
 }
 
-visits!(struct Load { cache, event_loop, items, state });
+visits!(struct LoadDriver { cache, event_loop, items, state });
 visits!(
-    enum State {
+    enum LoadState {
         New(work),
         Runs(iterator),
     }
@@ -316,14 +322,14 @@ visits!(
 
 static STATICS: Statics = Statics::new();
 
-impl Coroutine for Load {
+impl Coroutine for LoadDriver {
     const NAME: &'static CStr = c"cache._native.Load";
 
     fn name(&self, py: Python<'_>) -> String {
         let what = match &self.state {
-            State::New(work) => Some(work.loader()),
-            State::Runs(iterator) => Some(iterator),
-            State::Done => None,
+            LoadState::New(work) => Some(work.loader()),
+            LoadState::Runs(iterator) => Some(iterator),
+            LoadState::Done => None,
         };
         let name = what.and_then(|what| what.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok());
         match name.and_then(|name| name.cast_into::<PyString>().ok()) {
@@ -334,17 +340,17 @@ impl Coroutine for Load {
 
     fn inner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match &self.state {
-            State::Runs(iterator) => Some(iterator.bind(py).clone()),
-            State::New(_) | State::Done => None,
+            LoadState::Runs(iterator) => Some(iterator.bind(py).clone()),
+            LoadState::New(_) | LoadState::Done => None,
         }
     }
 
     fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, LoadState::Done)
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Runs(_))
+        matches!(self.state, LoadState::Runs(_))
     }
 
     fn send_fast<'py>(&mut self, _: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -354,16 +360,16 @@ impl Coroutine for Load {
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         self.is_driven = true;
         let iterator = match &self.state {
-            State::Runs(iterator) => Ok(iterator.bind(py).clone()),
+            LoadState::Runs(iterator) => Ok(iterator.bind(py).clone()),
             // The task was scheduled although its start was interrupted: no caller waits any more.
-            State::New(_) if self.items.is_empty() => {
-                self.state = State::Done;
+            LoadState::New(_) if self.items.is_empty() => {
+                self.state = LoadState::Done;
                 self.is_driven = false;
                 return Ok(Sent::Return(py.None().into_bound(py)));
             }
-            State::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
+            LoadState::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
                 // All callers ask again, with the present state of the arguments.
-                self.state = State::Done;
+                self.state = LoadState::Done;
                 let ended = self.end(py, &Answer::Abandoned);
                 self.is_driven = false;
                 ended?;
@@ -380,7 +386,7 @@ impl Coroutine for Load {
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
         self.cancelled |= errors::is_cancelled(py, &error);
         let thrown = match &self.state {
-            State::Runs(iterator) => throw(&iterator.bind(py).clone(), error),
+            LoadState::Runs(iterator) => throw(&iterator.bind(py).clone(), error),
             _ => Err(error),
         };
         self.after(py, thrown)
@@ -388,9 +394,9 @@ impl Coroutine for Load {
 
     fn close(&mut self, py: Python<'_>) -> PyResult<()> {
         self.is_driven = false;
-        let state = std::mem::replace(&mut self.state, State::Done);
+        let state = std::mem::replace(&mut self.state, LoadState::Done);
         let closed = match state {
-            State::Runs(iterator) => match throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
+            LoadState::Runs(iterator) => match throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
                 Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
                 Err(error) => Err(error),
                 Ok(_) => Ok(()),
@@ -402,13 +408,13 @@ impl Coroutine for Load {
 
     fn abandon(&mut self, py: Python<'_>) {
         self.is_driven = false;
-        self.state = State::Done;
+        self.state = LoadState::Done;
         self.end_quietly(py, &Answer::Cancelled);
     }
 
     fn fail(&mut self, py: Python<'_>, error: &PyErr) {
         self.is_driven = false;
-        self.state = State::Done;
+        self.state = LoadState::Done;
         self.end_quietly(py, &Answer::failed(py, error.clone_ref(py)));
     }
 

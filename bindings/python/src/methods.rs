@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::ask::ObjectCall;
 use crate::cache::Cache;
-use crate::call::Call;
+use crate::call::CacheCall;
 use crate::done::done;
 use crate::key::ObjectKey;
 use crate::once;
@@ -17,9 +17,9 @@ use crate::raw::method::{Arguments, Method};
 use crate::ttl::Ttl;
 
 /// The value of a key; on a miss the loader's result, or `None` without a loader.
-pub(crate) struct Get;
+pub(crate) struct GetMethod;
 
-impl Method<4> for Get {
+impl Method<4> for GetMethod {
     type Class = Cache;
     const NAME: &'static CStr = c"get";
     const DOC: &'static CStr = c"get($self, key, loader=None, batch_loader=None, ttl=None)\n--\n\n\
@@ -44,7 +44,7 @@ impl Method<4> for Get {
             batch_loader: None,
             ttl: Ttl::Default,
         };
-        Call::get(cache.py(), call).ok()
+        CacheCall::get(cache.py(), call).ok()
     }
 
     fn call<'py>(
@@ -71,14 +71,14 @@ impl Method<4> for Get {
             batch_loader: batch_loader.map(|loader| Ref::new(loader.to_owned())),
             ttl,
         };
-        Call::get(cache.py(), call)
+        CacheCall::get(cache.py(), call)
     }
 }
 
 /// Stores a value, at once. The returned object may be awaited, but need not be.
-pub(crate) struct Set;
+pub(crate) struct SetMethod;
 
-impl Method<3> for Set {
+impl Method<3> for SetMethod {
     type Class = Cache;
     const NAME: &'static CStr = c"set";
     const DOC: &'static CStr = c"set($self, key, value, ttl=...)\n--\n\n\

@@ -19,11 +19,11 @@ use pyo3::sync::PyOnceLock;
 use crate::raw::GilCell;
 use crate::raw::context::ContextVar;
 
-static GRAPH: PyOnceLock<GilCell<Graph>> = PyOnceLock::new();
+static GRAPH: PyOnceLock<GilCell<LoadGraph>> = PyOnceLock::new();
 static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
 
 #[derive(Default)]
-struct Graph {
+struct LoadGraph {
     waits: WaitGraph<u64>,
     /// The names of loads count up from 1.
     names: u64,
@@ -32,8 +32,8 @@ struct Graph {
     inherited: u64,
 }
 
-fn graph(py: Python<'_>) -> &GilCell<Graph> {
-    GRAPH.get_or_init(py, || GilCell::new(Graph::default()))
+fn graph(py: Python<'_>) -> &GilCell<LoadGraph> {
+    GRAPH.get_or_init(py, || GilCell::new(LoadGraph::default()))
 }
 
 fn variable(py: Python<'_>) -> PyResult<&ContextVar> {

@@ -11,7 +11,7 @@
 //! 2. A result over which another library will iterate itself (a streaming response of a web
 //!    framework) is returned to the call that loaded it, is not stored, and other callers load
 //!    anew: an error would be an outage of a route that only gains nothing from its decorator. The
-//!    other callers load concurrently (`enter::Joining`). A warning is issued.
+//!    other callers load concurrently (`enter::Joinable`). A warning is issued.
 //! 3. An awaitable that is not a coroutine (a future, a connection pool) is a value, and so is an
 //!    object whose examination fails.
 //! 4. A value passed to `set` or loaded by a backend is refused for the same reasons with the same
@@ -35,7 +35,7 @@ use crate::{errors, library, raw};
 const LOOKED_AT: usize = 16;
 
 /// The treatment of a result.
-pub(crate) enum Verdict {
+pub(crate) enum Treatment {
     /// The result is stored, and returned to all callers.
     Stored,
     /// The result is returned to no caller: the error to raise.
@@ -45,13 +45,13 @@ pub(crate) enum Verdict {
 }
 
 /// Decides about the result of a load. `Err`: interrupted.
-pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Verdict> {
+pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Treatment> {
     if is_kept_at_sight(value) {
-        return Ok(Verdict::Stored);
+        return Ok(Treatment::Stored);
     }
-    if let Some((what, instead)) = among(value, Owner::Load)? {
+    if let Some((what, instead)) = among(value, ValueOwner::Load)? {
         let message = format!("{} returned {what}, so its result cannot be cached: {instead}", name());
-        return Ok(Verdict::Refused(PyTypeError::new_err(message)));
+        return Ok(Treatment::Refused(PyTypeError::new_err(message)));
     }
     if !is_container(value) && has_stream(value)? {
         let kind = value.get_type().qualname()?;
@@ -65,10 +65,10 @@ pub(crate) fn judge(value: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> 
             .import("cache._warn")?
             .getattr("warn")?
             .invoke1(message.into_pyobject(value.py())?.as_any())?;
-        return Ok(Verdict::Alone);
+        return Ok(Treatment::Alone);
     }
     remember_class(value);
-    Ok(Verdict::Stored)
+    Ok(Treatment::Stored)
 }
 
 /// Checks a value to be stored. `source`: the origin of the value, used at the start of the
@@ -78,7 +78,7 @@ pub(crate) fn check(value: &Bound<'_, PyAny>, source: &str) -> PyResult<()> {
         return Ok(());
     }
     // Rule 4
-    let (what, instead) = match among(value, Owner::Caller)? {
+    let (what, instead) = match among(value, ValueOwner::Caller)? {
         Some((what, instead)) => (what, instead.replacen("return", "give", 1)),
         None if !is_container(value) && value.is_callable() && has_stream(value)? => {
             let kind = value.get_type().qualname()?;
@@ -154,7 +154,7 @@ fn remember_class(value: &Bound<'_, PyAny>) {
 
 /// The owner of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
+enum ValueOwner {
     /// A load returned the value, and no other code has it.
     Load,
     /// A caller passed the value, and may use it further.
@@ -178,7 +178,7 @@ fn is_container(value: &Bound<'_, PyAny>) -> bool {
 
 /// The kind of read-once object that a value is, or has among its first items, and the alternative
 /// to return.
-fn among(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(String, &'static str)>> {
+fn among(value: &Bound<'_, PyAny>, owner: ValueOwner) -> PyResult<Option<(String, &'static str)>> {
     let items: Vec<_> = if let Ok(tuple) = value.cast_exact::<PyTuple>() {
         tuple.iter().take(LOOKED_AT).collect()
     } else if let Ok(list) = value.cast_exact::<PyList>() {
@@ -202,12 +202,12 @@ fn among(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(String, &'s
 }
 
 /// Rule 1.
-fn read_once(value: &Bound<'_, PyAny>, owner: Owner) -> PyResult<Option<(&'static str, &'static str)>> {
+fn read_once(value: &Bound<'_, PyAny>, owner: ValueOwner) -> PyResult<Option<(&'static str, &'static str)>> {
     let py = value.py();
     let class = value.get_type();
     let has = |name: &str| class.hasattr(name).unwrap_or(false);
     if class.is(library::coroutine(py)?) || (has("__await__") && has("send") && has("close")) {
-        if owner == Owner::Load {
+        if owner == ValueOwner::Load {
             // Otherwise the coroutine would warn that it was never awaited, which is not useful in
             // addition.
             outside_only(py, value.invoke_method0(pyo3::intern!(py, "close")))?;
@@ -266,7 +266,7 @@ fn own_attribute<'py>(value: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<
 /// responses.
 fn has_stream(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     match own_attribute(value, "body_iterator")? {
-        Some(body) => Ok(read_once(&body, Owner::Caller)?.is_some()),
+        Some(body) => Ok(read_once(&body, ValueOwner::Caller)?.is_some()),
         None => Ok(false),
     }
 }

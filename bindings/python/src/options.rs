@@ -9,14 +9,14 @@ use async_cache_disk::{CacheFile, Compression, RealDisk, Secret};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::codec;
+use crate::codec::CodecOptions;
 
 /// Made once for each backend, so that the secret is neither kept in its given form nor derived for
 /// every save.
 #[pyclass(frozen, module = "cache._native")]
 #[derive(Clone)]
 pub(crate) struct FileOptions {
-    pub(crate) codec: codec::Options,
+    pub(crate) codec: CodecOptions,
     secret: Option<Secret>,
     compression: Compression,
     /// How long a merging save waits for another process's save to end; `None`: saves replace the
@@ -35,7 +35,7 @@ impl FileOptions {
         let secret = secret.map(Secret::new).transpose();
         let compression = level.map_or(Some(Compression::OFF), Compression::zstd);
         Ok(Self {
-            codec: codec::Options { pickle },
+            codec: CodecOptions { pickle },
             secret: secret.map_err(|error| PyValueError::new_err(error.to_string()))?,
             compression: compression.ok_or_else(|| {
                 PyValueError::new_err(format!("a level of zstd is from 1 to {}", Compression::MAX_LEVEL))

@@ -37,7 +37,7 @@ const STIR: Duration = Duration::from_micros(1);
 const SIGNALS: Duration = Duration::from_millis(100);
 
 /// A period of holding the interpreter's lock.
-pub(crate) struct Slice {
+pub(crate) struct LockSlice {
     began: Instant,
     lasts: Duration,
     /// When the lock was taken.
@@ -46,7 +46,7 @@ pub(crate) struct Slice {
     others: Option<Duration>,
 }
 
-impl Slice {
+impl LockSlice {
     #[allow(clippy::disallowed_methods)] // measures a slice, on which no result depends
     pub(crate) fn begin() -> Self {
         let now = Instant::now();
@@ -73,7 +73,7 @@ impl Slice {
         py.check_signals()
     }
 
-    /// [`Slice::end_if_over`] for code that no signal may interrupt.
+    /// [`LockSlice::end_if_over`] for code that no signal may interrupt.
     pub(crate) fn rest_if_over(&mut self, py: Python<'_>) {
         if self.is_over() {
             self.rest(py);
@@ -109,7 +109,7 @@ impl Slice {
 pub(crate) fn drop_in_slices<T>(py: Python<'_>, many: impl IntoIterator<Item = T>) {
     /// The number of values dropped between two readings of the clock.
     const GULP: usize = 64;
-    let mut slice = Slice::begin();
+    let mut slice = LockSlice::begin();
     for (number, one) in many.into_iter().enumerate() {
         drop(one);
         if number % GULP == GULP - 1 {

@@ -1,6 +1,6 @@
 //! The part of a call from which its key is made.
 //!
-//! Most functions use all of their arguments as the key, and have no [`Part`]: their calls pass
+//! Most functions use all of their arguments as the key, and have no [`KeyPart`]: their calls pass
 //! through here without a copy. Rules for functions with a part:
 //!
 //! 1. An excluded argument is not part of the key, whether given by position or by name. Positions
@@ -8,22 +8,22 @@
 //!    the others: only calls that differ in nothing but excluded arguments share a key.
 //! 2. `skip` leaves out the first arguments. If they are given by name, their names are among the
 //!    left-out names. If they are given by position, they are left to the maker of the key
-//!    ([`Part::skip`]) unless another position is left out: then a call without names is directly
-//!    its key.
+//!    ([`KeyPart::skip`]) unless another position is left out: then a call without names is its
+//!    key directly.
 //! 3. If a function is cached for each object, the object is then replaced by its number: see
 //!    [`Instances`].
 
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use crate::args::Args;
+use crate::args::CallArgs;
 use crate::errors::name_of;
 use crate::instances::{Instances, Unknown, with};
 use crate::raw::visit::visits;
 use crate::raw::{Ref, equal};
 
 /// The arguments left out of the keys of a function.
-pub(crate) struct Part {
+pub(crate) struct KeyPart {
     /// The positions that are not part of the key.
     positions: Box<[usize]>,
     /// How many of the first arguments remain for the maker of the key to leave out.
@@ -34,19 +34,19 @@ pub(crate) struct Part {
     pub(crate) instances: Option<Instances>,
 }
 
-visits!(struct Part { instances });
+visits!(struct KeyPart { instances });
 
 /// The arguments that make the key of a call.
-pub(crate) enum Kept<'a, 'py> {
+pub(crate) enum KeyArgs<'a, 'py> {
     /// All of them.
-    All(&'a Args, Option<&'a Bound<'py, PyTuple>>),
+    All(&'a CallArgs, Option<&'a Bound<'py, PyTuple>>),
     /// Some of them.
-    Some(Args, Option<Bound<'py, PyTuple>>),
+    Some(CallArgs, Option<Bound<'py, PyTuple>>),
 }
 
-impl<'py> Kept<'_, 'py> {
+impl<'py> KeyArgs<'_, 'py> {
     #[inline]
-    pub(crate) fn args(&self) -> &Args {
+    pub(crate) fn args(&self) -> &CallArgs {
         match self {
             Self::All(args, _) => args,
             Self::Some(args, _) => args,
@@ -62,7 +62,7 @@ impl<'py> Kept<'_, 'py> {
     }
 }
 
-impl Part {
+impl KeyPart {
     /// `None`: all arguments are part of the key.
     pub(crate) fn new(
         skip: usize,
@@ -95,21 +95,21 @@ impl Part {
     /// such an object is to get no number, the result is `None`.
     pub(crate) fn of<'a, 'py>(
         &self,
-        args: &'a Args,
+        args: &'a CallArgs,
         names: Option<&'a Bound<'py, PyTuple>>,
         unknown: Unknown,
         function: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Kept<'a, 'py>>> {
+    ) -> PyResult<Option<KeyArgs<'a, 'py>>> {
         let py = function.py();
         let is_whole = self.positions.is_empty() && names.is_none_or(|names| !self.leaves_out_any(names));
-        let kept = if is_whole { Kept::All(args, names) } else { self.without_excluded(py, args, names)? };
+        let kept = if is_whole { KeyArgs::All(args, names) } else { self.without_excluded(py, args, names)? };
         let Some(instances) = &self.instances else { return Ok(Some(kept)) };
         // Rule 3
         let position = instances.position(py, kept.args(), kept.names())?;
         let object = kept.args().as_slice()[position].bind(py);
         let Some(token) = instances.token(object, unknown, || name_of(function))? else { return Ok(None) };
         let args = with(py, kept.args(), position, token);
-        Ok(Some(Kept::Some(args, kept.names().cloned())))
+        Ok(Some(KeyArgs::Some(args, kept.names().cloned())))
     }
 
     fn leaves_out(&self, name: &Bound<'_, PyAny>) -> bool {
@@ -123,9 +123,9 @@ impl Part {
     fn without_excluded<'a, 'py>(
         &self,
         py: Python<'py>,
-        args: &Args,
+        args: &CallArgs,
         names: Option<&Bound<'py, PyTuple>>,
-    ) -> PyResult<Kept<'a, 'py>> {
+    ) -> PyResult<KeyArgs<'a, 'py>> {
         let all = args.as_slice();
         let positional = all.len() - names.map_or(0, PyTupleMethods::len);
         // Rule 1
@@ -141,7 +141,7 @@ impl Part {
                 kept_names = if left.is_empty() { None } else { Some(PyTuple::new(py, left)?) };
             }
         }
-        let args = Args::collect(kept.len(), |index| Ref::new(all[kept[index]].bind(py).clone()));
-        Ok(Kept::Some(args, kept_names))
+        let args = CallArgs::collect(kept.len(), |index| Ref::new(all[kept[index]].bind(py).clone()));
+        Ok(KeyArgs::Some(args, kept_names))
     }
 }

@@ -4,7 +4,7 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::shard::Restored as InShard;
 use async_cache_core::time::{Deadline, FileClock, Stamp};
 use async_cache_disk::{Item, Snapshot, Source, Times, Tombstones};
-use async_cache_tier::eager::Restored;
+use async_cache_tier::eager::EagerOutcome;
 use async_cache_tier::open::is_wanted;
 use pyo3::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::codec;
 use crate::errors;
 use crate::host::FileHost;
 use crate::key::{ObjectKey, Query};
-use crate::pace::Slice;
+use crate::pace::LockSlice;
 use crate::raw::Ref;
 
 /// Adds an entry, as the coldest, unless its key is present, the entry has expired, or there is no
@@ -44,10 +44,10 @@ pub(crate) fn eager(
     snapshot: &Snapshot,
     file: FileClock,
     before: Option<&Tombstones>,
-) -> PyResult<Restored> {
+) -> PyResult<EagerOutcome> {
     let (py, options) = (host.py, host.target.options.codec);
     let (mut decoded, mut undecodable) = (Vec::new(), Vec::new());
-    let mut slice = Slice::begin();
+    let mut slice = LockSlice::begin();
     each_eager(snapshot, file, |key, value, times| {
         slice.end_if_over(py)?;
         let bytes = key.to_vec();
@@ -75,7 +75,7 @@ pub(crate) fn eager(
             Err(error) => undecodable.push(blamed(py, error)?),
         }
     }
-    Ok(Restored { restored, refused, undecodable })
+    Ok(EagerOutcome { restored, refused, undecodable })
 }
 
 /// The message about an entry's fault; `Err` if the exception is independent of the entry.

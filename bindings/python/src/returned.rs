@@ -4,16 +4,19 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PySet, PyString};
 
-use crate::item::{Item, distinct};
+use crate::item::{LoadFlight, distinct};
 use crate::library;
 use crate::raw::Sent;
 use crate::raw::calls::{Invoke, send};
 
 /// The values in a batch loader's result, one for each key.
-pub(crate) fn values<'py>(items: &[Item], result: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(crate) fn values<'py>(
+    items: &[LoadFlight],
+    result: &Bound<'py, PyAny>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let py = result.py();
     if is_mapping(result)? {
-        let get = |item: &Item| result.invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
+        let get = |item: &LoadFlight| result.invoke_method1(pyo3::intern!(py, "get"), item.key.bind(py));
         return items.iter().map(get).collect();
     }
     let is_no_sequence = result.is_instance_of::<PyString>()

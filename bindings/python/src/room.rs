@@ -83,14 +83,14 @@ pub(crate) struct Room {
     pub(crate) name: u64,
     /// The time of the request, or up to a tick of the kernel earlier.
     pub(crate) began: Time,
-    state: GilCell<State>,
+    state: GilCell<RoomState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RoomState {
     answer: Option<Answer>,
     /// By number; seats that were left are reused.
-    seats: Vec<Option<Taken>>,
+    seats: Vec<Option<Seat>>,
     left: Vec<usize>,
     /// Event loops that have a watch: see `watch`.
     watching: Vec<Ref>,
@@ -106,13 +106,13 @@ struct State {
     interrupted: bool,
 }
 
-struct Taken {
+struct Seat {
     future: Ref,
     event_loop: Ref,
 }
 
-visits!(struct State { answer, seats, watching, event_loop, task });
-visits!(struct Taken { future, event_loop });
+visits!(struct RoomState { answer, seats, watching, event_loop, task });
+visits!(struct Seat { future, event_loop });
 
 #[pymethods]
 impl Room {
@@ -127,7 +127,7 @@ impl Room {
 
 impl Room {
     pub(crate) fn new<'py>(py: Python<'py>, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
-        let state = State { event_loop: Some(Ref::new(event_loop.clone())), ..State::default() };
+        let state = RoomState { event_loop: Some(Ref::new(event_loop.clone())), ..RoomState::default() };
         let (name, began) = (crate::nesting::name(py), clock::roughly_now());
         Bound::new(py, Self { name, began, state: GilCell::new(state) })
     }
@@ -211,7 +211,7 @@ impl Room {
         options.set_item(pyo3::intern!(py, "loop"), running)?;
         let future = library::future(py)?.invoke(&PyTuple::empty(py), Some(&options))?;
         let iterator = future.invoke_method0(pyo3::intern!(py, "__await__"))?;
-        let seat = Taken { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
+        let seat = Seat { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
         let mut state = self.state.borrow(py);
         if state.answer.is_some() {
             drop(state);

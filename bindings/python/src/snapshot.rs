@@ -8,8 +8,8 @@ use async_cache_core::probe::{Probed, Stale};
 use async_cache_core::removed::Removed;
 use async_cache_core::time::Now;
 use async_cache_disk::KeyKind;
-use async_cache_tier::cold::{self, Cold};
-use async_cache_tier::{Asked, FileKey, Memory, Under, UnderShard, clock};
+use async_cache_tier::cold::{self, ColdAnswer};
+use async_cache_tier::{FileKey, Memory, NamedKey, Under, UnderShard, clock};
 use pyo3::prelude::*;
 
 use crate::cache::Cache;
@@ -77,8 +77,8 @@ impl Cache {
             return Ok(Err(under.epoch.answered(None)));
         };
         Ok(match cold::serve(&host, &AskedQuery(query), under)? {
-            Cold::Served(value) => Ok(value.into_bound(py)),
-            Cold::Absent(probed) => Err(probed),
+            ColdAnswer::Served(value) => Ok(value.into_bound(py)),
+            ColdAnswer::Absent(probed) => Err(probed),
         })
     }
 
@@ -118,7 +118,7 @@ pub(crate) fn file_key(host: &FileHost<'_, '_>, query: &impl Query) -> PyResult<
 /// A key requested by a caller.
 pub(crate) struct AskedQuery<'q, Q>(pub(crate) &'q Q);
 
-impl<Q: Query> Asked<FileHost<'_, '_>> for AskedQuery<'_, Q> {
+impl<Q: Query> NamedKey<FileHost<'_, '_>> for AskedQuery<'_, Q> {
     fn encode(&self, host: &FileHost<'_, '_>) -> PyResult<Option<Vec<u8>>> {
         self.0.encode(host.py)
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use async_cache_core::cold::ColdSet;
 use async_cache_core::stats::Stats;
 use async_cache_core::time::Stamp;
-use async_cache_tier::writes::{self, Counters};
+use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{HotEntries, Tier, clock, cold};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::cache::{Cache, State};
+use crate::cache::{Cache, CacheState};
 use crate::done::done;
 use crate::errors;
 use crate::file;
@@ -25,14 +25,14 @@ use crate::host::CacheHost;
 use crate::key::ObjectKey;
 use crate::once;
 use crate::options::FileOptions;
-use crate::pace::{Slice, drop_in_slices};
+use crate::pace::{LockSlice, drop_in_slices};
 
 use crate::raw::{GilCell, visit};
 use crate::restore;
 use crate::snapshot::AskedQuery;
-use crate::target::Target;
+use crate::target::TargetFile;
 use crate::ttl::Ttl;
-use crate::window::Window;
+use crate::window::BatchWindow;
 
 const MAX_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(100).expect("it is not zero");
 
@@ -58,8 +58,8 @@ impl Cache {
     ) -> PyResult<()> {
         let maxsize = maxsize.map(|maxsize| maxsize_of(maxsize)).transpose()?;
         let default_ttl = default_ttl.map_or(Ok(Ttl::Default), |ttl| Ttl::new(ttl, "default_ttl"))?;
-        let batches = Batches::new(Window::new(batch_window_ms)?, batch_size(max_batch_size)?);
-        let new = State::new(maxsize, default_ttl, batches);
+        let batches = Batches::new(BatchWindow::new(batch_window_ms)?, batch_size(max_batch_size)?);
+        let new = CacheState::new(maxsize, default_ttl, batches);
         let mut state = self.state.borrow(py);
         if !state.tiered.shard.is_pristine() || state.tiered.opened().is_some() {
             return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
@@ -79,13 +79,13 @@ impl Cache {
 
     /// Removes all entries, and sets the metrics to zero.
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.empty(py, Counters::Reset);
+        self.empty(py, CounterFate::Reset);
         done(py)
     }
 
     /// Removes all entries and keeps the counters: for an invalidation.
     pub(crate) fn remove_all(&self, py: Python<'_>) {
-        self.empty(py, Counters::Kept);
+        self.empty(py, CounterFate::Kept);
     }
 
     /// Whether a key would be served. Does not count as a use.
@@ -149,7 +149,7 @@ impl Cache {
         options: &FileOptions,
         set_aside: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
-        file::save(self, py, Target::new(path, version, options), set_aside)
+        file::save(self, py, TargetFile::new(path, version, options), set_aside)
     }
 
     /// Opens a file; entries in memory stay. Returns the number of added entries, or `None` without
@@ -162,20 +162,20 @@ impl Cache {
         version: String,
         options: &FileOptions,
     ) -> PyResult<Option<usize>> {
-        file::open(self, py, Target::new(path, version, options))
+        file::open(self, py, TargetFile::new(path, version, options))
     }
 
     /// Records the data needed by merging saves, without opening the file: the next save sets the
     /// file aside.
     #[pyo3(signature = (path, version, options))]
     fn share_file(&self, py: Python<'_>, path: PathBuf, version: String, options: &FileOptions) {
-        file::share(self, py, Target::new(path, version, options));
+        file::share(self, py, TargetFile::new(path, version, options));
     }
 
     /// The version tag of a file; `None` if there is no readable file.
     #[allow(clippy::unused_self)]
     fn tag_of_file(&self, py: Python<'_>, path: PathBuf, options: &FileOptions) -> Option<String> {
-        Target::new(path, String::new(), options).tag(py)
+        TargetFile::new(path, String::new(), options).tag(py)
     }
 
     /// A count that increases with every change visible to a save.
@@ -218,7 +218,7 @@ impl Cache {
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let now = clock::now();
         let entries = PyList::empty(py);
-        let mut slice = Slice::begin();
+        let mut slice = LockSlice::begin();
         let memory = CacheHost { py, cache: self, target: () };
         for taken in HotEntries::list(&memory).taken(&memory) {
             if let (Ok(key), Ok(value)) = (taken.key, taken.value)
@@ -269,7 +269,7 @@ impl Cache {
 
     #[setter]
     fn set_batch_window_ms(&self, py: Python<'_>, window_ms: &Bound<'_, PyAny>) -> PyResult<()> {
-        let window = Window::new(window_ms)?;
+        let window = BatchWindow::new(window_ms)?;
         self.state.borrow(py).batches.set_window(window);
         Ok(())
     }
@@ -298,12 +298,12 @@ impl Cache {
 impl Cache {
     /// A separate cache, without limits.
     pub(crate) fn unlimited() -> Self {
-        let batches = Batches::new(Window::DEFAULT, MAX_BATCH_SIZE);
-        let state = GilCell::new(State::new(None, Ttl::Default, batches));
+        let batches = Batches::new(BatchWindow::DEFAULT, MAX_BATCH_SIZE);
+        let state = GilCell::new(CacheState::new(None, Ttl::Default, batches));
         Self { seed: seed(), state, tier: Tier::default(), turn_taken_in: AtomicU32::new(0) }
     }
 
-    fn empty(&self, py: Python<'_>, counters: Counters) {
+    fn empty(&self, py: Python<'_>, counters: CounterFate) {
         let memory = CacheHost { py, cache: self, target: () };
         for (cleared, opened) in writes::clear(&memory, counters) {
             drop(opened);

@@ -8,12 +8,12 @@ use pyo3::prelude::*;
 use crate::options::FileOptions;
 
 /// A path, and the permitted content of the file.
-pub(crate) struct Target {
+pub(crate) struct TargetFile {
     pub(crate) file: CacheFile,
     pub(crate) options: FileOptions,
 }
 
-impl Target {
+impl TargetFile {
     pub(crate) fn new(path: PathBuf, version: String, options: &FileOptions) -> Self {
         Self { file: options.file(path).version(version), options: options.clone() }
     }

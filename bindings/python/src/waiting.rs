@@ -25,7 +25,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use crate::cache::Cache;
-use crate::enter::{Asking, Joined, Joining, Role};
+use crate::enter::{Asking, Joinable, Joined, Role};
 use crate::errors;
 use crate::nesting;
 use crate::raw::Ref;
@@ -38,13 +38,13 @@ const MOST_IN_VAIN: u32 = 2;
 
 /// A call that waits for a load.
 pub(crate) struct Waiting {
-    place: Place,
+    place: HeldLoad,
     /// The iterator of the awaited future.
     iterator: Ref,
 }
 
 /// Everything that a call holds of a load (rule 1).
-struct Place {
+struct HeldLoad {
     cache: Ref<Cache>,
     room: Ref<Room>,
     flight: FlightId,
@@ -58,17 +58,17 @@ struct Place {
 }
 
 visits!(struct Waiting { place, iterator });
-visits!(struct Place { cache, room });
+visits!(struct HeldLoad { cache, room });
 
 /// The result of beginning a wait.
-pub(crate) enum Begun {
+pub(crate) enum WaitStart {
     Waits(Waiting),
     /// The load has ended already.
-    Ended(Ended),
+    Ended(EndedLoad),
 }
 
 /// A load that has ended.
-pub(crate) struct Ended {
+pub(crate) struct EndedLoad {
     answer: Answer,
     room: Ref<Room>,
     role: Role,
@@ -91,12 +91,12 @@ impl Waiting {
         cache: &Bound<'py, Cache>,
         joined: Joined<'py>,
         describe: impl FnOnce() -> String,
-    ) -> PyResult<Begun> {
+    ) -> PyResult<WaitStart> {
         let Joined { flight, room, event_loop, role } = joined;
         if let Some(answer) = room.get().answer(py) {
-            return Ok(Begun::Ended(Ended { answer, room: Ref::new(room), role }));
+            return Ok(WaitStart::Ended(EndedLoad { answer, room: Ref::new(room), role }));
         }
-        let mut place = Place {
+        let mut place = HeldLoad {
             cache: Ref::new(cache.clone()),
             room: Ref::new(room),
             flight,
@@ -106,10 +106,10 @@ impl Waiting {
             waiter: None,
         };
         match place.take_seat(py, &event_loop, describe) {
-            Ok(Some(iterator)) => Ok(Begun::Waits(Self { place, iterator: Ref::new(iterator) })),
+            Ok(Some(iterator)) => Ok(WaitStart::Waits(Self { place, iterator: Ref::new(iterator) })),
             Ok(None) => {
                 let ended = place.end(py);
-                Ok(Begun::Ended(ended.expect("an answer is the reason why there is no seat")))
+                Ok(WaitStart::Ended(ended.expect("an answer is the reason why there is no seat")))
             }
             Err(error) => place.give_back(py).and(Err(error)),
         }
@@ -123,7 +123,7 @@ impl Waiting {
     ///
     /// # Errors
     /// `LoadCancelledError` if other code finished the future: the load has no answer yet.
-    pub(crate) fn end(mut self, py: Python<'_>, describe: impl FnOnce() -> String) -> PyResult<Ended> {
+    pub(crate) fn end(mut self, py: Python<'_>, describe: impl FnOnce() -> String) -> PyResult<EndedLoad> {
         if let Some(ended) = self.place.end(py) {
             return Ok(ended);
         }
@@ -146,7 +146,7 @@ impl Waiting {
     }
 }
 
-impl Place {
+impl HeldLoad {
     /// Takes a seat in the room, and registers the wait. Returns the iterator of the seat's future;
     /// `None` if the load has ended in the meantime, on another thread.
     fn take_seat<'py>(
@@ -169,12 +169,12 @@ impl Place {
     }
 
     /// The answer, if given: then the flight and the seats have ended.
-    fn end(&mut self, py: Python<'_>) -> Option<Ended> {
+    fn end(&mut self, py: Python<'_>) -> Option<EndedLoad> {
         let room = self.room.bind(py);
         let answer = room.get().answer(py)?;
         (self.is_in_flight, self.seat) = (false, None);
         nesting::done(py, self.waiter.take(), room.get().name);
-        Some(Ended { answer, room: Ref::new(room.clone()), role: self.role })
+        Some(EndedLoad { answer, room: Ref::new(room.clone()), role: self.role })
     }
 
     /// Releases everything.
@@ -190,7 +190,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for HeldLoad {
     fn drop(&mut self) {
         if self.is_in_flight || self.seat.is_some() || self.waiter.is_some() {
             let room = Ref::new(self.room.bind(self.room.py()).clone());
@@ -201,7 +201,7 @@ impl Drop for Place {
     }
 }
 
-impl Ended {
+impl EndedLoad {
     /// The effect of the answer on the call. `describe` shows the key.
     pub(crate) fn answered<'py>(
         self,
@@ -215,9 +215,9 @@ impl Ended {
         match answer {
             Answer::Value(value) => return Ok(Answered::Value(value.into_bound(py))),
             Answer::Alone(value) if role == Role::Leads => return Ok(Answered::Value(value.into_bound(py))),
-            Answer::Alone(_) => asking.joining = Joining::Nothing,
+            Answer::Alone(_) => asking.joining = Joinable::Nothing,
             Answer::Failed(error, _) if role == Role::Follows && concerns_its_caller_only(error.bind(py)) => {
-                asks_after_a_load_in_vain(asking, Joining::Nothing);
+                asks_after_a_load_in_vain(asking, Joinable::Nothing);
             }
             Answer::Failed(error, traceback) => {
                 if !error.bind(py).is_instance_of::<PyException>() {
@@ -229,17 +229,17 @@ impl Ended {
             Answer::Cancelled if role == Role::Leads || room.is_here(py) => {
                 return Err(errors::load_cancelled(py, &describe(), None));
             }
-            Answer::Abandoned if role == Role::Leads => asking.joining = Joining::Any,
-            Answer::Cancelled | Answer::Abandoned => asks_after_a_load_in_vain(asking, Joining::Here),
+            Answer::Abandoned if role == Role::Leads => asking.joining = Joinable::Any,
+            Answer::Cancelled | Answer::Abandoned => asks_after_a_load_in_vain(asking, Joinable::Here),
         }
         Ok(Answered::AsksAgain)
     }
 }
 
 /// Rule 3: `at_last` is the permission of the call after too many loads in vain.
-fn asks_after_a_load_in_vain(asking: &mut Asking, at_last: Joining) {
+fn asks_after_a_load_in_vain(asking: &mut Asking, at_last: Joinable) {
     asking.in_vain += 1;
-    asking.joining = if asking.in_vain < MOST_IN_VAIN { Joining::Any } else { at_last };
+    asking.joining = if asking.in_vain < MOST_IN_VAIN { Joinable::Any } else { at_last };
 }
 
 /// Whether an exception concerns only the caller whose loader raised it, and not the waiting

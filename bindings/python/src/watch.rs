@@ -31,13 +31,13 @@ pub(crate) fn watch_from(
     }
     let (cache, room, event_loop) = (cache.clone().unbind(), room.clone().unbind(), running.clone().unbind());
     let watch =
-        Bound::new(running.py(), Watch { cache, room, flight, event_loop, had_stopped: false.into() })?;
-    Watch::look_later(&watch)
+        Bound::new(running.py(), LoopWatch { cache, room, flight, event_loop, had_stopped: false.into() })?;
+    LoopWatch::look_later(&watch)
 }
 
 /// Kept by an event loop as long as callers on it wait for a load on another loop.
-#[pyclass(frozen, module = "cache._native")]
-struct Watch {
+#[pyclass(frozen, module = "cache._native", name = "Watch")]
+struct LoopWatch {
     cache: Py<Cache>,
     room: Py<Room>,
     flight: FlightId,
@@ -47,10 +47,10 @@ struct Watch {
     had_stopped: AtomicBool,
 }
 
-visits!(struct Watch { cache, room, event_loop });
+visits!(struct LoopWatch { cache, room, event_loop });
 
 #[pymethods]
-impl Watch {
+impl LoopWatch {
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let (room, event_loop) = (this.room.bind(py), this.event_loop.bind(py));
@@ -69,7 +69,7 @@ impl Watch {
     }
 }
 
-impl Watch {
+impl LoopWatch {
     fn look_later(slf: &Bound<'_, Self>) -> PyResult<()> {
         let event_loop = slf.get().event_loop.bind(slf.py());
         let seconds = PyFloat::new(slf.py(), LOOK_SECONDS);

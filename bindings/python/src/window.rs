@@ -11,11 +11,11 @@ const LONGEST_SECONDS: f64 = 3_155_760_000.0;
 
 /// How long keys are gathered for a batch that is not full.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Window {
+pub(crate) struct BatchWindow {
     milliseconds: f64,
 }
 
-impl Window {
+impl BatchWindow {
     /// The default window of a cache.
     pub(crate) const DEFAULT: Self = Self { milliseconds: 5.0 };
 

@@ -5,10 +5,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
-use crate::args::{Args, apply, split};
+use crate::args::{CallArgs, apply, split};
 use crate::call_key::CallKey;
 use crate::function::{self, Function};
-use crate::item::{Item, distinct};
+use crate::item::{LoadFlight, distinct};
 use crate::key::Query;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
@@ -19,7 +19,7 @@ pub(crate) enum Work {
     /// A loader without arguments.
     Loader(Ref),
     /// A decorated function and the arguments of the call.
-    Function { function: Ref, args: Args, names: Option<Ref<PyTuple>> },
+    Function { function: Ref, args: CallArgs, names: Option<Ref<PyTuple>> },
     /// A loader of many keys at once.
     Batch(Ref),
 }
@@ -27,7 +27,7 @@ pub(crate) enum Work {
 visits!(enum Work { Loader(loader), Function { function, args, names }, Batch(loader) });
 
 impl Work {
-    pub(crate) fn begin<'py>(&self, py: Python<'py>, items: &[Item]) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn begin<'py>(&self, py: Python<'py>, items: &[LoadFlight]) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Loader(loader) => loader.bind(py).invoke0(),
             Self::Function { function, args, names } => {
@@ -51,7 +51,7 @@ impl Work {
     }
 
     /// Whether an argument was changed since the call, so that the key is a different one.
-    pub(crate) fn is_outdated(&self, py: Python<'_>, items: &[Item]) -> PyResult<bool> {
+    pub(crate) fn is_outdated(&self, py: Python<'_>, items: &[LoadFlight]) -> PyResult<bool> {
         let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(false) };
         let key = item.key.bind(py);
         if !key.cast_exact::<CallKey>().is_ok_and(|key| key.get().may_change()) {
@@ -71,7 +71,7 @@ impl Work {
     }
 
     /// Warns of a call that cannot be cached, since one of its arguments occurs in no other call.
-    pub(crate) fn warn_of_one_call(&self, py: Python<'_>, items: &[Item]) -> PyResult<()> {
+    pub(crate) fn warn_of_one_call(&self, py: Python<'_>, items: &[LoadFlight]) -> PyResult<()> {
         static WARN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let (Self::Function { function, args, names }, [item]) = (self, items) else { return Ok(()) };
         let Some(class) = of_one_call(item.key.bind(py)) else { return Ok(()) };

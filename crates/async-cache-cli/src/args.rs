@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::open::{Access, Source};
+use crate::open::{Access, InspectedFile};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -35,14 +35,14 @@ pub(crate) struct Args {
 
 /// The reader of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
+pub(crate) enum Audience {
     People,
     Programs,
 }
 
 impl Args {
-    pub(crate) fn output(&self) -> Output {
-        if self.json { Output::Programs } else { Output::People }
+    pub(crate) fn audience(&self) -> Audience {
+        if self.json { Audience::Programs } else { Audience::People }
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inspect {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
     /// Read every entry, not a sample
     #[arg(long)]
     pub(crate) full: bool,
@@ -113,7 +113,7 @@ pub(crate) struct Inspect {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ls {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
     /// Only keys that match: * any characters, ? one character, [a-z] one of a set; the key as
     /// displayed
     #[arg(long = "match", value_name = "PATTERN", value_parser = pattern)]
@@ -136,7 +136,7 @@ pub(crate) struct Ls {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Get {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
     /// The key, as text or as JSON
     #[arg(value_name = "KEY")]
     pub(crate) key: String,
@@ -163,13 +163,13 @@ pub(crate) enum KeyForm {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repair {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
     /// The new file. It must not exist
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
@@ -178,7 +178,7 @@ pub(crate) struct Repair {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
 }
 
 #[derive(Debug, clap::Args)]
@@ -206,7 +206,7 @@ pub(crate) enum ImportCompression {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Compact {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: InspectedFile,
     /// Write to this file instead. It must not exist
     #[arg(value_name = "OUT")]
     pub(crate) out: Option<PathBuf>,

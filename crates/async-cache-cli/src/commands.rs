@@ -18,22 +18,22 @@ use std::time::Duration;
 use async_cache_disk::{CacheFile, Compression, Snapshot, WriteOptions, Writer};
 use serde_json::Value;
 
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human;
 use crate::open::{Access, disk};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CommandOutcome {
     /// Success.
     Fine,
     /// Damage, a difference, or no such key.
     Found,
 }
 
-impl Outcome {
-    /// [`Found`](Outcome::Found) if there is a finding.
+impl CommandOutcome {
+    /// [`Found`](CommandOutcome::Found) if there is a finding.
     pub(crate) fn found(something: bool) -> Self {
         if something { Self::Found } else { Self::Fine }
     }
@@ -70,9 +70,9 @@ pub(crate) fn create_like(
     path: &Path,
     snapshot: &Snapshot,
     access: &Access,
-    host: &Host<'_>,
+    environment: &Environment<'_>,
 ) -> Result<Writer, Failure> {
-    create(&file_like(path, snapshot, access, host)?, options_like(snapshot))
+    create(&file_like(path, snapshot, access, environment)?, options_like(snapshot))
 }
 
 /// A file with the version, the secret and the compression of a snapshot.
@@ -80,11 +80,11 @@ pub(crate) fn file_like(
     path: &Path,
     snapshot: &Snapshot,
     access: &Access,
-    host: &Host<'_>,
+    environment: &Environment<'_>,
 ) -> Result<CacheFile, Failure> {
     let compression = if snapshot.is_compressed() { Compression::ZSTD } else { Compression::OFF };
     let file = new_file(path, snapshot.version()).compression(compression);
-    Ok(file.secret(access.secret(host)?))
+    Ok(file.secret(access.secret(environment)?))
 }
 
 /// For a copy of a snapshot: its time of saving stays, so that no entry lives longer.

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use async_cache_disk::{Item, Loss, Record, Snapshot, Source};
 
+use crate::environment::Progress;
 use crate::failure::Failure;
-use crate::host::Progress;
 use crate::human;
 use crate::progress::Bar;
 

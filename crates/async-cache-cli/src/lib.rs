@@ -2,7 +2,7 @@
 //! `docs/cli.md`.
 //!
 //! The tool is a library, so that the console script of the Python package can be the same program:
-//! [`run`] uses the process's streams, [`run_with`] a given [`Host`], as in the tests.
+//! [`run`] uses the process's streams, [`run_with`] a given [`Environment`], as in the tests.
 //!
 //! # Invariants
 //!
@@ -18,7 +18,8 @@
 //!   for inspection
 //! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after another
 //! - `human`: sizes, times and keys for people; `chart`: histograms
-//! - `host`: streams and environment; `progress`: bars; `clock`: the only module to read the time
+//! - `environment`: streams, time and secret; `progress`: bars; `clock`: the only module to read
+//!   the time
 //! - `failure`: the reasons why a command failed
 
 mod args;
@@ -26,8 +27,8 @@ mod chart;
 mod clock;
 mod commands;
 mod entries;
+mod environment;
 mod failure;
-mod host;
 mod human;
 mod json;
 mod open;
@@ -39,20 +40,20 @@ use std::io::{self, BufWriter, Write};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Args, Command};
-use commands::Outcome;
+use commands::CommandOutcome;
+pub use environment::{Environment, Progress, Unpickle};
 pub use failure::Failure;
-pub use host::{Host, Progress, Unpickle};
 pub use json::{exact, from_json, show};
 
 /// Runs the tool on the process's streams; returns the exit code. `args` begin with the name of the
-/// program. For `unpickle` see [`Host::unpickle`].
+/// program. For `unpickle` see [`Environment::unpickle`].
 pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<'_>>) -> u8 {
     // Colours if supported: `AutoStream` respects `NO_COLOR` and pipes.
     let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout()));
     let mut err = anstream::AutoStream::auto(io::stderr());
     let code = run_with(
         args,
-        &mut Host {
+        &mut Environment {
             out: &mut out,
             err: &mut err,
             input: &mut io::stdin().lock(),
@@ -68,15 +69,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>, unpickle: Option<&Unpickle<
 }
 
 /// Runs the tool; returns the exit code. `args` begin with the name of the program.
-pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -> u8 {
+pub fn run_with(args: impl IntoIterator<Item = OsString>, environment: &mut Environment<'_>) -> u8 {
     let parsed = Args::command().try_get_matches_from(args).and_then(|found| Args::from_arg_matches(&found));
     let result = match parsed {
         Ok(args) => {
-            let result = dispatch(&args, host);
-            result.and_then(|outcome| host.out.flush().map_err(Failure::from).map(|()| outcome))
+            let result = dispatch(&args, environment);
+            result.and_then(|outcome| environment.out.flush().map_err(Failure::from).map(|()| outcome))
         }
         Err(error) => {
-            let stream = if error.use_stderr() { &mut host.err } else { &mut host.out };
+            let stream = if error.use_stderr() { &mut environment.err } else { &mut environment.out };
             let text = error.render();
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             return match write!(stream, "{}", text.ansi()).and_then(|()| stream.flush()) {
@@ -87,29 +88,29 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, host: &mut Host<'_>) -
     };
     match result {
         // A broken pipe means that the reader of our output has seen enough.
-        Ok(Outcome::Fine) | Err(Failure::BrokenPipe) => 0,
-        Ok(Outcome::Found) => 1,
+        Ok(CommandOutcome::Fine) | Err(Failure::BrokenPipe) => 0,
+        Ok(CommandOutcome::Found) => 1,
         Err(failure) => {
             let error = human::BAD;
             // If writing the message fails, nothing else can be done.
-            let _ = writeln!(host.err, "{error}async-cache:{error:#} {failure}");
-            let _ = host.err.flush();
+            let _ = writeln!(environment.err, "{error}async-cache:{error:#} {failure}");
+            let _ = environment.err.flush();
             2
         }
     }
 }
 
-fn dispatch(args: &Args, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+fn dispatch(args: &Args, environment: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
     match &args.command {
-        Command::Inspect(command) => commands::inspect::run(command, args.output(), host),
-        Command::Ls(command) => commands::ls::run(command, args.output(), host),
-        Command::Get(command) => commands::get::run(command, host),
-        Command::Verify(command) => commands::verify::run(command, args.output(), host),
-        Command::Repair(command) => commands::repair::run(command, args.output(), host),
-        Command::Export(command) => commands::export::run(command, host),
-        Command::Import(command) => commands::import::run(command, args.output(), host),
-        Command::Compact(command) => commands::compact::run(command, args.output(), host),
-        Command::Diff(command) => commands::diff::run(command, args.output(), host),
-        Command::Completions { shell } => commands::completions::run(*shell, host),
+        Command::Inspect(command) => commands::inspect::run(command, args.audience(), environment),
+        Command::Ls(command) => commands::ls::run(command, args.audience(), environment),
+        Command::Get(command) => commands::get::run(command, environment),
+        Command::Verify(command) => commands::verify::run(command, args.audience(), environment),
+        Command::Repair(command) => commands::repair::run(command, args.audience(), environment),
+        Command::Export(command) => commands::export::run(command, environment),
+        Command::Import(command) => commands::import::run(command, args.audience(), environment),
+        Command::Compact(command) => commands::compact::run(command, args.audience(), environment),
+        Command::Diff(command) => commands::diff::run(command, args.audience(), environment),
+        Command::Completions { shell } => commands::completions::run(*shell, environment),
     }
 }

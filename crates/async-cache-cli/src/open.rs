@@ -7,15 +7,15 @@ use std::sync::{Arc, OnceLock};
 use async_cache_disk::{CacheFile, DiskErrorKind, RealDisk, Report, Secret, Snapshot, Vfs};
 use clap::Args;
 
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 
 /// A longer file is not accepted as a secret.
 const MAX_SECRET_BYTES: u64 = 1 << 16;
 
 /// The file to inspect, and how to open it.
 #[derive(Debug, Args)]
-pub(crate) struct Source {
+pub(crate) struct InspectedFile {
     /// The cache file
     #[arg(value_name = "FILE")]
     pub(crate) path: PathBuf,
@@ -38,24 +38,24 @@ pub(crate) struct Access {
     read_secret: OnceLock<Vec<u8>>,
 }
 
-impl Source {
+impl InspectedFile {
     /// Opens the file, whatever the version of its data.
-    pub(crate) fn open(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        self.access.open(&self.path, host)
+    pub(crate) fn open(&self, environment: &Environment<'_>) -> Result<Snapshot, Failure> {
+        self.access.open(&self.path, environment)
     }
 
     /// Opens the file, even if the end of the file is missing.
-    pub(crate) fn open_to_repair(&self, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        let file = self.access.file(&self.path, host)?.even_if_cut();
-        Access::open_file(&file).map_err(|failure| self.access.advised(failure, &file, host))
+    pub(crate) fn open_to_repair(&self, environment: &Environment<'_>) -> Result<Snapshot, Failure> {
+        let file = self.access.file(&self.path, environment)?.even_if_cut();
+        Access::open_file(&file).map_err(|failure| self.access.advised(failure, &file, environment))
     }
 }
 
 impl Access {
     /// Opens a file, whatever the version of its data. A missing file is an error.
-    pub(crate) fn open(&self, path: &Path, host: &Host<'_>) -> Result<Snapshot, Failure> {
-        let file = self.file(path, host)?;
-        Self::open_file(&file).map_err(|failure| self.advised(failure, &file, host))
+    pub(crate) fn open(&self, path: &Path, environment: &Environment<'_>) -> Result<Snapshot, Failure> {
+        let file = self.file(path, environment)?;
+        Self::open_file(&file).map_err(|failure| self.advised(failure, &file, environment))
     }
 
     fn open_file(file: &CacheFile) -> Result<Snapshot, Failure> {
@@ -75,14 +75,14 @@ impl Access {
     }
 
     /// Checks a file that [`open`](Self::open) could open.
-    pub(crate) fn verify(&self, path: &Path, host: &Host<'_>) -> Result<Report, Failure> {
-        let file = self.file(path, host)?;
-        file.verify().map_err(|error| self.advised(error.into(), &file, host))
+    pub(crate) fn verify(&self, path: &Path, environment: &Environment<'_>) -> Result<Report, Failure> {
+        let file = self.file(path, environment)?;
+        file.verify().map_err(|error| self.advised(error.into(), &file, environment))
     }
 
     /// The secret for reading and writing files, if any.
-    pub(crate) fn secret(&self, host: &Host<'_>) -> Result<Option<Secret>, Failure> {
-        let (bytes, place) = match (&self.secret_file, &host.secret) {
+    pub(crate) fn secret(&self, environment: &Environment<'_>) -> Result<Option<Secret>, Failure> {
+        let (bytes, place) = match (&self.secret_file, &environment.secret) {
             (Some(path), _) => (self.secret_of(path)?, path.display().to_string()),
             (None, Some(secret)) => (secret.clone(), "ASYNC_CACHE_SECRET".to_owned()),
             (None, None) => return Ok(None),
@@ -94,10 +94,10 @@ impl Access {
     }
 
     /// Adds to an error the option or command that opens the file, if there is one.
-    fn advised(&self, failure: Failure, file: &CacheFile, host: &Host<'_>) -> Failure {
+    fn advised(&self, failure: Failure, file: &CacheFile, environment: &Environment<'_>) -> Failure {
         let Failure::Disk(error) = failure else { return failure };
         let opens = |file: CacheFile| matches!(file.open(), Ok(Some(_)));
-        let has_secret = matches!(self.secret(host), Ok(Some(_)));
+        let has_secret = matches!(self.secret(environment), Ok(Some(_)));
         let is_link = matches!(file.vfs().read_link(file.path()), Ok(Some(_)));
         let advice = match error.kind() {
             DiskErrorKind::Damaged if opens(file.clone().even_if_cut()) => {
@@ -125,8 +125,8 @@ impl Access {
         Ok(self.read_secret.get_or_init(|| secret).clone())
     }
 
-    fn file(&self, path: &Path, host: &Host<'_>) -> Result<CacheFile, Failure> {
-        let file = CacheFile::new(disk(), path).secret(self.secret(host)?);
+    fn file(&self, path: &Path, environment: &Environment<'_>) -> Result<CacheFile, Failure> {
+        let file = CacheFile::new(disk(), path).secret(self.secret(environment)?);
         Ok(if self.any_owner { file.of_any_owner() } else { file })
     }
 }

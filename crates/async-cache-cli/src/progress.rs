@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::host::Progress;
+use crate::environment::Progress;
 
 /// Steps between two updates of the bar.
 const STEP: u64 = 1024;

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
 
 use crate::tool::{NOW, Spoiled, golden, read, tool, tool_reading};
-use async_cache_cli::{Host, Progress, exact, from_json, run_with, show};
+use async_cache_cli::{Environment, Progress, exact, from_json, run_with, show};
 
 const GOLDEN: [&str; 3] = ["v1.acf", "v1-eager.acf", "v1-python.acf"];
 
@@ -330,7 +330,7 @@ fn a_pipe_that_breaks_ends_every_command_quietly() {
     ] {
         for bytes in [0, 1, 100] {
             let (mut out, mut err) = (Pipe(bytes), Vec::new());
-            let mut host = Host {
+            let mut environment = Environment {
                 out: &mut out,
                 err: &mut err,
                 input: &mut io::empty(),
@@ -339,7 +339,7 @@ fn a_pipe_that_breaks_ends_every_command_quietly() {
                 progress: Progress::Never,
                 unpickle: None,
             };
-            let code = run_with(["async-cache"].iter().chain(args).map(Into::into), &mut host);
+            let code = run_with(["async-cache"].iter().chain(args).map(Into::into), &mut environment);
             assert_eq!((code, err), (0, Vec::new()), "{args:?}");
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! | type | made by | good for |
 //! |---|---|---|
-//! | [`Found`] | [`Shard::locate`], or a [`Search`] | reading an entry, joining a load |
+//! | [`FoundKey`] | [`Shard::locate`], or a [`Search`] | reading an entry, joining a load |
 //! | [`Address`] | [`Shard::address`], [`Shard::admit`], [`Shard::address_of_flight`] | writing: the key's rank in the snapshot is known and checked |
 //!
 //! Both become invalid as soon as a key enters or leaves the shard; builds with debug assertions
@@ -31,7 +31,7 @@ use crate::store::SlotId;
 
 /// Where a key is in memory and among the running loads.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct FoundKey {
     pub(crate) hash: u64,
     pub(crate) slot: Option<SlotId>,
     pub(crate) flight: Option<FlightId>,
@@ -40,7 +40,7 @@ pub struct Found {
     pub(crate) version: u64,
 }
 
-impl Found {
+impl FoundKey {
     /// The key's hash.
     pub const fn hash(&self) -> u64 {
         self.hash
@@ -57,10 +57,10 @@ impl Found {
     }
 }
 
-/// Where a key may be written: a [`Found`] whose rank in the opened snapshot was checked.
+/// Where a key may be written: a [`FoundKey`] whose rank in the opened snapshot was checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
-    pub(crate) found: Found,
+    pub(crate) found: FoundKey,
     /// The rank of the key's record in the open snapshot.
     pub(crate) rank: Option<Rank>,
 }
@@ -98,12 +98,12 @@ pub struct Search {
     /// How many entries and flights were returned as candidates.
     pub(crate) compared: [usize; 2],
     /// The candidate returned last.
-    pub(crate) last: Option<Place>,
+    pub(crate) last: Option<CandidatePlace>,
 }
 
 /// The kind and place of a candidate.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place {
+pub(crate) enum CandidatePlace {
     Slot(SlotId),
     Flight(FlightId),
 }
@@ -112,8 +112,8 @@ impl Search {
     /// Reports that the candidate returned last is the key.
     pub fn is_equal(&mut self) {
         match self.last {
-            Some(Place::Slot(slot)) => self.slot = Some(slot),
-            Some(Place::Flight(flight)) => self.flight = Some(flight),
+            Some(CandidatePlace::Slot(slot)) => self.slot = Some(slot),
+            Some(CandidatePlace::Flight(flight)) => self.flight = Some(flight),
             None => {}
         }
     }
@@ -126,7 +126,7 @@ pub enum Candidate<'a, K> {
     /// Compare this key. If it is equal, call [`Search::is_equal`]. Then ask for the next.
     Compare(&'a K),
     /// The search is over.
-    Found(Found),
+    Found(FoundKey),
     /// A key entered or left the shard: begin again.
     Changed,
 }

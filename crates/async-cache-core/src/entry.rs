@@ -51,23 +51,23 @@ pub struct Fetched<V> {
     /// When the value stops being served.
     pub deadline: Deadline,
     /// When the value was written, if the tier it comes from knows; not used for
-    /// [`Source::Loader`].
+    /// [`ValueSource::Loader`].
     pub stamp: Stamp,
     /// Where the value comes from.
-    pub from: Source,
+    pub from: ValueSource,
 }
 
 impl<V> Fetched<V> {
     /// A value from the caller's loader. Its stamp is that of the beginning of the load, because
     /// the value may have been read from the origin that early.
     pub const fn loaded(value: V, deadline: Deadline) -> Self {
-        Self { value, deadline, stamp: Stamp::UNKNOWN, from: Source::Loader }
+        Self { value, deadline, stamp: Stamp::UNKNOWN, from: ValueSource::Loader }
     }
 }
 
 /// The source of a loaded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The caller's loader, and so the origin of the data.
     Loader,
     /// Another tier of the cache, where the value was written at the accompanying stamp.

@@ -62,7 +62,7 @@ struct Flight<K, T> {
     key: K,
     hash: u32,
     serial: NonZeroU64,
-    state: State,
+    state: FlightState,
     callers: u32,
     /// The stamp of its value, if a loader yields the value.
     stamp: Stamp,
@@ -72,7 +72,7 @@ struct Flight<K, T> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum FlightState {
     Open,
     Fenced,
 }
@@ -155,7 +155,7 @@ impl<K, T> Flights<K, T> {
         self.serial += 1;
         let serial = NonZeroU64::new(self.serial).expect("it counts from 1 up");
         let (stamp, probed) = (Stamp::UNKNOWN, Probed::default());
-        let flight = Flight { key, hash, serial, state: State::Open, callers: 1, stamp, probed, token };
+        let flight = Flight { key, hash, serial, state: FlightState::Open, callers: 1, stamp, probed, token };
         let slot = self.slab.insert(flight);
         self.index.insert_unique(spread(hash), slot, |&slot| spread(self.slab[slot].hash));
         self.id(slot)
@@ -172,13 +172,13 @@ impl<K, T> Flights<K, T> {
     /// the flight stores nothing: it was fenced, or has ended.
     pub(crate) fn stores(&self, id: FlightId) -> Option<(&K, Probed)> {
         let flight = self.slab.get(id.slot)?;
-        let is_open = flight.serial == id.serial && flight.state == State::Open;
+        let is_open = flight.serial == id.serial && flight.state == FlightState::Open;
         is_open.then_some((&flight.key, flight.probed))
     }
 
     /// Adds a caller to an open flight; returns the token of the room where the caller waits.
     pub fn join(&mut self, id: FlightId) -> Option<&T> {
-        let flight = self.get_mut(id).filter(|flight| flight.state == State::Open)?;
+        let flight = self.get_mut(id).filter(|flight| flight.state == FlightState::Open)?;
         flight.callers += 1;
         Some(&flight.token)
     }
@@ -203,10 +203,10 @@ impl<K, T> Flights<K, T> {
     /// Fences an open flight: it stores nothing, and no caller finds it any more. `true` if it was
     /// open.
     pub fn fence(&mut self, id: FlightId) -> bool {
-        let Some(flight) = self.get_mut(id).filter(|flight| flight.state == State::Open) else {
+        let Some(flight) = self.get_mut(id).filter(|flight| flight.state == FlightState::Open) else {
             return false;
         };
-        flight.state = State::Fenced;
+        flight.state = FlightState::Fenced;
         let hash = flight.hash;
         self.unindex(hash, id.slot);
         true
@@ -217,7 +217,7 @@ impl<K, T> Flights<K, T> {
         let fenced = self.index.len();
         self.departures += fenced as u64;
         for &slot in &self.index {
-            self.slab[slot].state = State::Fenced;
+            self.slab[slot].state = FlightState::Fenced;
         }
         self.index.clear();
         fenced
@@ -227,12 +227,12 @@ impl<K, T> Flights<K, T> {
     /// ended already.
     pub fn end(&mut self, id: FlightId) -> Option<Ended<K, T>> {
         let (state, hash) = self.get_mut(id).map(|flight| (flight.state, flight.hash))?;
-        if state == State::Open {
+        if state == FlightState::Open {
             self.unindex(hash, id.slot);
         }
         let flight = self.slab.remove(id.slot)?;
         let Flight { key, stamp, token, .. } = flight;
-        Some(Ended { key, stores: state == State::Open, stamp, token })
+        Some(Ended { key, stores: state == FlightState::Open, stamp, token })
     }
 
     /// Where the callers of a flight wait.
@@ -255,10 +255,10 @@ impl<K, T> Flights<K, T> {
     /// # Panics
     /// If an invariant does not hold.
     pub fn validate(&self) {
-        let open = self.slab.iter().filter(|(_, flight)| flight.state == State::Open).count();
+        let open = self.slab.iter().filter(|(_, flight)| flight.state == FlightState::Open).count();
         assert_eq!(open, self.index.len(), "the index holds the open flights");
         for &slot in &self.index {
-            assert_eq!(self.slab[slot].state, State::Open, "the index holds the open flights only");
+            assert_eq!(self.slab[slot].state, FlightState::Open, "the index holds the open flights only");
         }
     }
 

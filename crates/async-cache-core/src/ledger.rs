@@ -42,7 +42,7 @@ const OF_UNLIMITED: usize = 1 << 14;
 #[derive(Debug)]
 pub(crate) struct Ledger<K> {
     /// `None`: the shard keeps no times, and owes nothing.
-    times: Option<Times>,
+    times: Option<StampTable>,
     lost: LostWrites<K>,
     /// The number of writes lost so far, without those that had just expired when a save began.
     losses: u64,
@@ -50,12 +50,12 @@ pub(crate) struct Ledger<K> {
 
 /// The stamps of a shard's entries, and which of the entries are owed.
 #[derive(Debug, Default)]
-struct Times {
+struct StampTable {
     /// The latest stamp that was given.
     last: Stamp,
     /// By slot, in a table beside the slab, since most caches need none: eight bytes an entry.
     stamps: Vec<Stamp>,
-    owed: Owed,
+    owed: OwedSlots,
 }
 
 /// Whether a write is owed to the file. Rule 4.
@@ -67,7 +67,7 @@ pub(crate) enum Debt {
 
 /// How a save ended, or the recording of its lost writes.
 #[derive(Debug)]
-pub enum Outcome<K> {
+pub enum SaveEnd<K> {
     /// The save that began last has succeeded.
     Saved,
     /// These lost writes could not be recorded; they stay lost writes.
@@ -91,7 +91,7 @@ impl<K> Ledger<K> {
 
     /// The same ledger for a store that was emptied: stamps continue.
     pub(crate) fn emptied(&self, share: Option<usize>) -> Self {
-        let times = self.times.as_ref().map(|times| Times { last: times.last, ..Times::default() });
+        let times = self.times.as_ref().map(|times| StampTable { last: times.last, ..StampTable::default() });
         Self { times, losses: self.losses, ..Self::new(share) }
     }
 
@@ -160,11 +160,11 @@ impl<K> Ledger<K> {
         self.lost.take()
     }
 
-    pub(crate) fn settle(&mut self, outcome: Outcome<K>) {
+    pub(crate) fn settle(&mut self, outcome: SaveEnd<K>) {
         match (outcome, &mut self.times) {
-            (Outcome::Saved, Some(times)) => times.owed.pay(), // Rule 6
-            (Outcome::Saved, None) => {}
-            (Outcome::Unrecorded(lost), _) => self.lost.take_back(lost),
+            (SaveEnd::Saved, Some(times)) => times.owed.pay(), // Rule 6
+            (SaveEnd::Saved, None) => {}
+            (SaveEnd::Unrecorded(lost), _) => self.lost.take_back(lost),
         }
     }
 
@@ -183,7 +183,7 @@ impl<K> Ledger<K> {
     }
 }
 
-impl Times {
+impl StampTable {
     /// Rule 1: the wall clock, or just after the latest stamp that was given.
     fn next(&self, now: Now) -> Stamp {
         now.wall.max(self.last.just_after())
@@ -263,14 +263,14 @@ impl<K> LostWrites<K> {
 
 /// Which slots of a store are owed to the file. Rule 6.
 #[derive(Debug, Default)]
-struct Owed {
+struct OwedSlots {
     /// Written since the last save began.
     since: Bits,
     /// Written before the last save began, which still runs or has failed.
     before: Bits,
 }
 
-impl Owed {
+impl OwedSlots {
     fn contains(&self, slot: u32) -> bool {
         self.since.contains(slot) || self.before.contains(slot)
     }
@@ -395,7 +395,7 @@ mod tests {
         ledger.record(3, stamp, Debt::Owed);
         ledger.record(70, stamp, Debt::None);
         ledger.record(1, stamp, Debt::Owed);
-        ledger.settle(Outcome::Saved);
+        ledger.settle(SaveEnd::Saved);
         assert_eq!([1, 2, 3, 70].map(|slot| ledger.owes(slot)), [true, false, true, false]);
     }
 
@@ -421,7 +421,7 @@ mod tests {
         let taken = ledger.begin_save();
         assert!(ledger.lost().is_empty());
         ledger.lose("b", Stamp::from_nanos(2), &mut Vec::new());
-        ledger.settle(Outcome::Unrecorded(taken));
+        ledger.settle(SaveEnd::Unrecorded(taken));
         let lost: Vec<_> = ledger.lost().overwritten().collect();
         assert_eq!(lost, [(&"a", Stamp::UNKNOWN), (&"b", Stamp::from_nanos(1))]);
         assert_eq!(ledger.losses(), 2);

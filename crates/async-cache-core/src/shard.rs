@@ -29,9 +29,9 @@ mod snapshot;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{Address, Found};
+use crate::address::{Address, FoundKey};
 use crate::cold::ColdSet;
-use crate::entry::{Fetched, Meta, NewEntry, Source};
+use crate::entry::{Fetched, Meta, NewEntry, ValueSource};
 use crate::flight::{FlightId, Flights, Left};
 use crate::ledger::Debt;
 use crate::listing::{Listing, Ticket};
@@ -78,7 +78,7 @@ pub struct Shard<K, V, T> {
 
 /// A load that has ended.
 #[derive(Debug)]
-pub struct Finished<K, V, T> {
+pub struct FinishedLoad<K, V, T> {
     /// Where the callers of the flight wait for the answer.
     pub token: T,
     /// The entries that left the cache; also the key and value of a flight whose value was not
@@ -107,7 +107,7 @@ pub enum Restored<K, V> {
 
 /// When a write is owed to the file; see [`crate::ledger`], rule 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owed {
+enum OwedWhen {
     Always,
     IfItReplaces,
     Never,
@@ -249,7 +249,7 @@ impl<K, V, T> Shard<K, V, T> {
         let stamp = self.store.ledger_mut().stamp(now);
         let mut removed = Removed::default();
         let new = NewEntry { key, value, meta: Meta::written_at(stamp, deadline) };
-        self.put(at, new, Owed::Always, now, &mut removed);
+        self.put(at, new, OwedWhen::Always, now, &mut removed);
         removed
     }
 
@@ -336,7 +336,7 @@ impl<K, V, T> Shard<K, V, T> {
         fetched: Fetched<V>,
         took: Duration,
         now: Now,
-    ) -> Option<Finished<K, V, T>> {
+    ) -> Option<FinishedLoad<K, V, T>> {
         self.check(&at.found);
         let ended = self.flights.end(flight)?;
         self.counters.rest.load_time += took;
@@ -345,15 +345,15 @@ impl<K, V, T> Shard<K, V, T> {
         if ended.stores {
             self.changes += 1;
             let stamp = match from {
-                Source::Loader => ended.stamp,
-                Source::Tier => stamp,
+                ValueSource::Loader => ended.stamp,
+                ValueSource::Tier => stamp,
             };
             let new = NewEntry { key: ended.key, value, meta: Meta::written_at(stamp, deadline) };
-            self.put(at, new, Owed::IfItReplaces, now, &mut removed);
+            self.put(at, new, OwedWhen::IfItReplaces, now, &mut removed);
         } else {
             removed.push(Some(ended.key), value, Cause::Fenced); // Rule 2
         }
-        Some(Finished { token: ended.token, removed })
+        Some(FinishedLoad { token: ended.token, removed })
     }
 
     /// Ends a flight without a value: its load failed, panicked or was stopped. `None` if the
@@ -421,15 +421,17 @@ impl<K, V, T> Shard<K, V, T> {
         &mut self,
         at: Address,
         mut new: NewEntry<K, V>,
-        owed: Owed,
+        owed: OwedWhen,
         now: Now,
         removed: &mut Removed<K, V>,
     ) {
         let was_cold = at.rank.is_some_and(|rank| self.take_cold(rank));
         let is_owed = match owed {
-            Owed::Always => true,
-            Owed::IfItReplaces => was_cold || at.slot().is_some_and(|slot| self.is_live_or_owed(slot, now)),
-            Owed::Never => false,
+            OwedWhen::Always => true,
+            OwedWhen::IfItReplaces => {
+                was_cold || at.slot().is_some_and(|slot| self.is_live_or_owed(slot, now))
+            }
+            OwedWhen::Never => false,
         };
         let debt = if is_owed { Debt::Owed } else { Debt::None };
         let Meta { deadline, stamp, .. } = new.meta;
@@ -505,7 +507,7 @@ impl<K, V, T> Shard<K, V, T> {
 
     /// Whether `found` is still where its key is: nothing has changed in between.
     #[inline]
-    fn check(&self, found: &Found) {
+    fn check(&self, found: &FoundKey) {
         #[cfg(debug_assertions)]
         assert_eq!(found.version, self.version(), "the shard changed between finding a key and acting on it");
         let _ = found;

@@ -24,13 +24,13 @@ pub struct Ticket {
 /// Storage for values with stable `u32` ids.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    slots: Vec<Slot<T>>,
+    slots: Vec<SlabSlot<T>>,
     free: u32,
     len: usize,
 }
 
 #[derive(Debug)]
-enum Slot<T> {
+enum SlabSlot<T> {
     Vacant { next_free: u32 },
     Occupied(T),
 }
@@ -53,9 +53,11 @@ impl<T> Slab<T> {
         if self.free != NONE {
             let id = self.free;
             let slot = &mut self.slots[id as usize];
-            let Slot::Vacant { next_free } = *slot else { unreachable!("the free chain holds vacant slots") };
+            let SlabSlot::Vacant { next_free } = *slot else {
+                unreachable!("the free chain holds vacant slots")
+            };
             self.free = next_free;
-            *slot = Slot::Occupied(value);
+            *slot = SlabSlot::Occupied(value);
             return id;
         }
         let id =
@@ -63,36 +65,36 @@ impl<T> Slab<T> {
         if self.slots.len() == self.slots.capacity() {
             self.slots.reserve_exact((self.slots.len() / 8).max(4));
         }
-        self.slots.push(Slot::Occupied(value));
+        self.slots.push(SlabSlot::Occupied(value));
         id
     }
 
     /// Empties the slot `id`, or does nothing if it is vacant.
     pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
         let slot = self.slots.get_mut(id as usize)?;
-        if matches!(slot, Slot::Vacant { .. }) {
+        if matches!(slot, SlabSlot::Vacant { .. }) {
             return None;
         }
-        let old = std::mem::replace(slot, Slot::Vacant { next_free: self.free });
+        let old = std::mem::replace(slot, SlabSlot::Vacant { next_free: self.free });
         self.free = id;
         self.len -= 1;
         match old {
-            Slot::Occupied(value) => Some(value),
-            Slot::Vacant { .. } => unreachable!("looked at above"),
+            SlabSlot::Occupied(value) => Some(value),
+            SlabSlot::Vacant { .. } => unreachable!("looked at above"),
         }
     }
 
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&T> {
         match self.slots.get(id as usize) {
-            Some(Slot::Occupied(value)) => Some(value),
+            Some(SlabSlot::Occupied(value)) => Some(value),
             _ => None,
         }
     }
 
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         match self.slots.get_mut(id as usize) {
-            Some(Slot::Occupied(value)) => Some(value),
+            Some(SlabSlot::Occupied(value)) => Some(value),
             _ => None,
         }
     }
@@ -100,15 +102,15 @@ impl<T> Slab<T> {
     /// The occupied slots, by id.
     pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
         self.slots.into_iter().filter_map(|slot| match slot {
-            Slot::Occupied(value) => Some(value),
-            Slot::Vacant { .. } => None,
+            SlabSlot::Occupied(value) => Some(value),
+            SlabSlot::Vacant { .. } => None,
         })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0u32..).zip(&self.slots).filter_map(|(id, slot)| match slot {
-            Slot::Occupied(value) => Some((id, value)),
-            Slot::Vacant { .. } => None,
+            SlabSlot::Occupied(value) => Some((id, value)),
+            SlabSlot::Vacant { .. } => None,
         })
     }
 }
@@ -118,7 +120,7 @@ impl<T> Index<u32> for Slab<T> {
     #[inline]
     fn index(&self, id: u32) -> &T {
         match self.slots.get(id as usize) {
-            Some(Slot::Occupied(value)) => value,
+            Some(SlabSlot::Occupied(value)) => value,
             _ => not_occupied(id),
         }
     }
@@ -128,7 +130,7 @@ impl<T> IndexMut<u32> for Slab<T> {
     #[inline]
     fn index_mut(&mut self, id: u32) -> &mut T {
         match self.slots.get_mut(id as usize) {
-            Some(Slot::Occupied(value)) => value,
+            Some(SlabSlot::Occupied(value)) => value,
             _ => not_occupied(id),
         }
     }

@@ -28,7 +28,7 @@ use crate::order::{Eviction, Order, Ordered, Queue};
 use crate::removed::{Cause, Removed};
 use crate::slab::{Chain, Link, Linked, Slab, Ticket};
 use crate::time::{Deadline, Stamp, Time};
-use crate::timer::{NO_BUCKET, Step, Timed, Wheel};
+use crate::timer::{NO_BUCKET, Timed, Wheel, WheelStep};
 
 /// Steps of the timer wheel in each write. An entry takes at most eight in its life, most of them
 /// fewer, so the wheel keeps up with the writes that fill it.
@@ -391,9 +391,9 @@ impl<K, V> Store<K, V> {
         let mut reclaimed = 0;
         for _ in 0..steps {
             match self.wheel.step(&mut self.slab, now) {
-                Step::Idle => break,
-                Step::Moved => {}
-                Step::Expired(id) => {
+                WheelStep::Idle => break,
+                WheelStep::Moved => {}
+                WheelStep::Expired(id) => {
                     self.order.leave(&mut self.slab, id);
                     self.part_with(id, Cause::Expired, removed);
                     reclaimed += 1;

@@ -48,14 +48,14 @@ pub(crate) struct Wheel {
 
 /// A place in the wheel.
 #[derive(Clone, Copy)]
-struct Place {
+struct WheelPlace {
     level: usize,
     slot: usize,
     /// The tick at which its bucket begins.
     begins: u64,
 }
 
-impl Place {
+impl WheelPlace {
     #[inline]
     fn bucket(self) -> u16 {
         u16::try_from(self.level * BUCKETS + self.slot).expect("512 buckets")
@@ -63,7 +63,7 @@ impl Place {
 }
 
 /// The result of a step of the wheel.
-pub(crate) enum Step {
+pub(crate) enum WheelStep {
     /// This entry has expired. It is out of the wheel.
     Expired(u32),
     /// An entry moved to a lower level.
@@ -109,7 +109,7 @@ impl Wheel {
         let place = deadline.time().map(|time| self.place_of(time));
         let old = slab[id].bucket();
         // The order within a bucket does not matter. Invariant 4 holds for a bucket with an entry.
-        if old == place.map_or(NO_BUCKET, Place::bucket) {
+        if old == place.map_or(NO_BUCKET, WheelPlace::bucket) {
             return;
         }
         self.remove(slab, id);
@@ -120,21 +120,21 @@ impl Wheel {
 
     /// The place of an entry with a deadline at `time`.
     #[inline]
-    fn place_of(&self, time: Time) -> Place {
+    fn place_of(&self, time: Time) -> WheelPlace {
         let nanos = time.as_nanos();
         // Invariant 3
         let tick = (nanos >> TICK_BITS) + u64::from(!nanos.is_multiple_of(1 << TICK_BITS));
         let tick = tick.max(self.elapsed);
         let level = level_of(self.elapsed, tick);
-        Place {
+        WheelPlace {
             level,
             slot: slot_of(tick, level),
             begins: tick & (u64::MAX << (LEVEL_BITS as usize * level)),
         }
     }
 
-    fn put<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, place: Place) {
-        let Place { level, slot, begins } = place;
+    fn put<T: Timed>(&mut self, slab: &mut Slab<T>, id: u32, place: WheelPlace) {
+        let WheelPlace { level, slot, begins } = place;
         let buckets = self.buckets.get_or_insert_with(|| Box::new([List::EMPTY; LEVELS * BUCKETS]));
         let list = &mut buckets[level * BUCKETS + slot];
         let back = list.back();
@@ -172,23 +172,23 @@ impl Wheel {
     }
 
     /// Does a single step towards `now`.
-    pub(crate) fn step<T: Timed>(&mut self, slab: &mut Slab<T>, now: Time) -> Step {
+    pub(crate) fn step<T: Timed>(&mut self, slab: &mut Slab<T>, now: Time) -> WheelStep {
         let now_tick = now.as_nanos() >> TICK_BITS;
         let first = self.first_occupied();
         let Some((level, slot, tick)) = first.filter(|&(_, _, tick)| tick <= now_tick) else {
             self.next = first.map_or(u64::MAX, |(_, _, tick)| tick);
             self.elapsed = self.elapsed.max(now_tick);
-            return Step::Idle;
+            return WheelStep::Idle;
         };
         self.elapsed = tick;
         let id = self.buckets.as_ref().expect("a bucket is occupied")[level * BUCKETS + slot].head;
         self.remove(slab, id);
         if level == 0 {
-            return Step::Expired(id);
+            return WheelStep::Expired(id);
         }
         let deadline = slab[id].deadline();
         self.insert(slab, id, deadline);
-        Step::Moved
+        WheelStep::Moved
     }
 
     /// The bucket to be emptied next: its level, its slot and the tick at which it begins. Of two

@@ -26,19 +26,19 @@ mod line;
 use std::hash::Hash;
 
 use crate::number::{NumberMap, NumberSet};
-use line::{At, Line, Place};
+use line::{At, Line, LinePlace};
 
 /// The flights that wait for other flights. `N` names a flight in every cache that shares the
 /// graph: a number of a counter.
 #[derive(Debug)]
 pub struct WaitGraph<N> {
-    flights: NumberMap<N, Flight<N>>,
+    flights: NumberMap<N, WaitNode<N>>,
     line: Line<N>,
 }
 
 #[derive(Debug)]
-struct Flight<N> {
-    place: Place,
+struct WaitNode<N> {
+    place: LinePlace,
     /// The targets of this flight, with counts: a loader may ask for several keys at once, or for a
     /// key twice.
     targets: NumberMap<N, usize>,
@@ -135,7 +135,7 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
         }
     }
 
-    fn place(&self, flight: N) -> Option<Place> {
+    fn place(&self, flight: N) -> Option<LinePlace> {
         self.flights.get(&flight).map(|flight| flight.place)
     }
 
@@ -147,13 +147,13 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
                 flight.place = place;
             }
         });
-        let new = || Flight { place, targets: NumberMap::default(), waiters: NumberSet::default() };
+        let new = || WaitNode { place, targets: NumberMap::default(), waiters: NumberSet::default() };
         flights.entry(name).or_insert_with(new).place = place;
     }
 
     /// Rule 5.
     fn leave_if_idle(&mut self, name: N) {
-        let is_idle = |flight: &Flight<N>| flight.targets.is_empty() && flight.waiters.is_empty();
+        let is_idle = |flight: &WaitNode<N>| flight.targets.is_empty() && flight.waiters.is_empty();
         if let Some(flight) = self.flights.get(&name).filter(|flight| is_idle(flight)) {
             self.line.remove(flight.place);
             self.flights.remove(&name);
@@ -161,10 +161,10 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
     }
 
     /// Rule 4: moves the target behind the waiter; the target is before the waiter.
-    fn put_in_order(&mut self, waiter: (N, Place), target: (N, Place)) -> Result<(), WouldNeverEnd> {
-        let between = |place: Place| target.1 <= place && place <= waiter.1;
-        let mut ahead = Search::from(target);
-        let mut back = Search::from(waiter);
+    fn put_in_order(&mut self, waiter: (N, LinePlace), target: (N, LinePlace)) -> Result<(), WouldNeverEnd> {
+        let between = |place: LinePlace| target.1 <= place && place <= waiter.1;
+        let mut ahead = WaitSearch::from(target);
+        let mut back = WaitSearch::from(waiter);
         let is_ahead = loop {
             let (Some(next), Some(last)) = (ahead.next(), back.next()) else { break ahead.next().is_none() };
             let (next, last) = (&self.flights[&next], &self.flights[&last]);
@@ -193,9 +193,9 @@ impl<N: Copy + Eq + Hash> WaitGraph<N> {
 }
 
 /// A search along the waits, in a single direction.
-struct Search<N> {
+struct WaitSearch<N> {
     /// The found flights, with their places.
-    found: Vec<(N, Place)>,
+    found: Vec<(N, LinePlace)>,
     seen: NumberSet<N>,
     /// How many of `found` were looked at.
     looked_at: usize,
@@ -203,8 +203,8 @@ struct Search<N> {
     cost: usize,
 }
 
-impl<N: Copy + Eq + Hash> Search<N> {
-    fn from(start: (N, Place)) -> Self {
+impl<N: Copy + Eq + Hash> WaitSearch<N> {
+    fn from(start: (N, LinePlace)) -> Self {
         Self { found: vec![start], seen: NumberSet::from_iter([start.0]), looked_at: 0, cost: 0 }
     }
 
@@ -219,7 +219,7 @@ impl<N: Copy + Eq + Hash> Search<N> {
         &mut self,
         neighbours: impl ExactSizeIterator<Item = &'a N>,
         end: N,
-        place_between: impl Fn(N) -> Option<Place>,
+        place_between: impl Fn(N) -> Option<LinePlace>,
     ) -> Result<(), WouldNeverEnd>
     where
         N: 'a,

@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU32;
 
-use async_cache_core::agent::{Alarm, History, LONGEST_CYCLE, Limits, Ticket};
+use async_cache_core::agent::{Alarm, BegunCall, History, LONGEST_CYCLE, Limits};
 
 use crate::replay::every_seed;
 
@@ -58,7 +58,7 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
         let is_periodic = run.dice.bool();
         run.set_up(&(limits, tools, outcomes, is_periodic));
         let (mut history, mut model) = (History::<usize, u64>::default(), Model::default());
-        let mut running: Vec<(Ticket, usize)> = Vec::new();
+        let mut running: Vec<(BegunCall, usize)> = Vec::new();
         let mut cycle: Vec<u64> = vec![0];
         for step in 0..300_usize {
             if step % 60 == 0 {
@@ -81,18 +81,18 @@ fn the_detector_agrees_with_a_naive_model_on_random_calls() {
             if expected.is_some() && run.dice.bool() {
                 continue;
             }
-            let (ticket, _) = history.begin(call, model.0.len());
-            running.push((ticket, model.0.len()));
+            let (begun, _) = history.begin(call, model.0.len());
+            running.push((begun, model.0.len()));
             model.0.push((call, None));
             // Some calls run for a while, but not long enough to be forgotten.
             while !running.is_empty() && (running.len() > 6 || run.dice.u32(..4) > 0) {
-                let (ticket, at) = running.swap_remove(run.dice.usize(..running.len()));
+                let (begun, at) = running.swap_remove(run.dice.usize(..running.len()));
                 if model.0.len() - at > LONGEST_CYCLE {
                     continue;
                 }
                 let outcome = run.dice.u64(..outcomes) * u64::from(run.dice.u32(..8) == 0);
                 model.0[at].1 = Some(outcome);
-                history.end(ticket, outcome, |other| *other == outcome);
+                history.end(begun, outcome, |other| *other == outcome);
             }
             let asked: Vec<_> = history.last(LONGEST_CYCLE).map(|past| past.asked).collect();
             assert_eq!(
@@ -115,8 +115,8 @@ fn first_alarm(limits: Limits, calls: impl IntoIterator<Item = (u64, u64)>) -> O
         if let Some(alarm) = history.check(&limits, call, 1) {
             return Some((at + 1, alarm));
         }
-        let (ticket, _) = history.begin(call, ());
-        history.end(ticket, outcome, |other| *other == outcome);
+        let (begun, _) = history.begin(call, ());
+        history.end(begun, outcome, |other| *other == outcome);
     }
     None
 }
@@ -196,8 +196,8 @@ fn a_refused_call_stays_refused_and_another_call_is_the_way_out() {
     let made = |history: &mut History<(), u64>, call| {
         let alarm = history.check(&LIMITS, call, 1);
         if alarm.is_none() {
-            let (ticket, _) = history.begin(call, ());
-            history.end(ticket, 0, |_| true);
+            let (begun, _) = history.begin(call, ());
+            history.end(begun, 0, |_| true);
         }
         alarm.is_none()
     };
@@ -223,9 +223,9 @@ fn what_makes_room_is_handed_out_and_the_history_is_bounded() {
     let mut history = History::<u64, u64>::default();
     let mut handed_out = 0;
     for call in 0..1000 {
-        let (ticket, past) = history.begin(call, call);
+        let (begun, past) = history.begin(call, call);
         handed_out += u64::from(past.is_some());
-        assert_eq!(history.end(ticket, 0, |_| true), None);
+        assert_eq!(history.end(begun, 0, |_| true), None);
     }
     assert_eq!(handed_out + history.iter().count() as u64, 1000);
     assert_eq!(history.iter().count(), 2 * LONGEST_CYCLE);
@@ -236,8 +236,8 @@ fn a_call_that_ends_when_it_is_forgotten_changes_nothing() {
     let mut history = History::<(), u64>::default();
     let (late, _) = history.begin(1, ());
     for _ in 0..100 {
-        let (ticket, _) = history.begin(1, ());
-        history.end(ticket, 0, |_| true);
+        let (begun, _) = history.begin(1, ());
+        history.end(begun, 0, |_| true);
     }
     assert_eq!(history.end(late, 7, |_| false), Some(7));
     assert!(history.check(&LIMITS, 1, 1).is_some());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_cache_core::address::Address;
 use async_cache_core::entry::Fetched;
-use async_cache_core::ledger::Outcome;
+use async_cache_core::ledger::SaveEnd;
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{self, Config};
@@ -73,7 +73,7 @@ fn a_write_that_is_lost_is_a_change_and_another_expiry_is_none() {
         let before = shard.changes();
         if is_saved {
             assert!(shard.begin_save(NOW, &mut Removed::default()).is_empty());
-            shard.settle(Outcome::Saved);
+            shard.settle(SaveEnd::Saved);
         }
         expire(&mut shard);
         let is_lost = keeps_times && !is_saved;
@@ -94,7 +94,7 @@ fn what_has_expired_by_a_save_is_no_reason_for_another_one() {
     let mut removed = Removed::default();
     let lost = shard.begin_save(TWO_SECONDS_LATER, &mut removed);
     assert_eq!((lost.overwritten().next(), removed.len()), (Some((&1, Stamp::from_nanos(999))), 1));
-    shard.settle(Outcome::Saved);
+    shard.settle(SaveEnd::Saved);
     assert_eq!(shard.changes(), before);
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use async_cache_core::address::Address;
-use async_cache_core::entry::{Fetched, Meta, NewEntry, Source};
-use async_cache_core::ledger::Outcome;
+use async_cache_core::entry::{Fetched, Meta, NewEntry, ValueSource};
+use async_cache_core::ledger::SaveEnd;
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::{Cause, Removed};
 use async_cache_core::shard::{self, Config, Restored};
@@ -106,8 +106,8 @@ fn a_value_is_dated_by_its_write_its_load_or_its_tier() {
         drop(shard.land(flight, address, fetched, Duration::ZERO, at_second(9)).unwrap());
         stamp(&shard, key)
     };
-    assert_eq!(load(2, Source::Loader), at_second(2).wall, "when the load began");
-    assert_eq!(load(3, Source::Tier), Stamp::from_nanos(77), "when the tier says");
+    assert_eq!(load(2, ValueSource::Loader), at_second(2).wall, "when the load began");
+    assert_eq!(load(3, ValueSource::Tier), Stamp::from_nanos(77), "when the tier says");
 
     let meta = Meta::written_at(Stamp::UNKNOWN, Deadline::NEVER);
     let new = NewEntry { key: 4, value: 'c', meta };
@@ -138,10 +138,10 @@ fn lost_writes_are_taken_once_and_return_if_they_could_not_be_recorded() {
     let lost = shard.take_lost();
     assert_eq!(lost.overwritten().collect::<Vec<_>>(), [(&1, Stamp::UNKNOWN)]);
     assert!(shard.take_lost().is_empty());
-    shard.settle(Outcome::Unrecorded(lost));
+    shard.settle(SaveEnd::Unrecorded(lost));
     let lost = shard.begin_save(now, &mut Removed::default());
     assert_eq!(lost.len(), 1);
-    shard.settle(Outcome::Saved);
+    shard.settle(SaveEnd::Saved);
     assert_eq!(set(&mut shard, 3, 'c', now), [('b', Cause::Evicted)]);
     assert!(shard.store().lost().is_empty(), "the save had it");
 }

@@ -169,7 +169,8 @@ impl CacheFile {
     /// [`NotAFile`](crate::DiskErrorKind::NotAFile) if the path names no file, or if something
     /// other than a file has the lock's name; [`Trust`](crate::DiskErrorKind::Trust) if the lock
     /// file is a symlink, or another user's; [`Io`](crate::DiskErrorKind::Io). A file system
-    /// without locks is no error: [`Saved::without_locks`](crate::Saved::without_locks) reports it.
+    /// without locks is no error:
+    /// [`SavedFile::without_locks`](crate::SavedFile::without_locks) reports it.
     pub fn lock(&self, limit: Duration) -> Result<LockedFile, DiskError> {
         LockedFile::take(self.site()?, self.settings.clone(), limit)
     }

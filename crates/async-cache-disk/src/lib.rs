@@ -50,7 +50,7 @@
 //! - `trust`: the place where a path leads, and whether the file there may be read; `secret`:
 //!   [`Secret`], which makes a file unforgeable; `random`: random bytes
 //! - `compress`: [`Compression`], the only use of zstd; `writer::pack` chooses a file's dictionary
-//! - `save`: a save of a whole cache in states, from [`Save`] to [`Finished`]; `merge`: which
+//! - `save`: a save of a whole cache in states, from [`Save`] to [`FinishedSave`]; `merge`: which
 //!   entries of two files and two processes win; `merge::theirs`: copying the entries of the other
 //!   file; `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
 //! - [`values`]: the numbers of the extension types in keys and values
@@ -98,17 +98,17 @@ pub use compress::Compression;
 pub use error::{DiskError, DiskErrorKind};
 pub use format::record::Times;
 pub use locked::LockedFile;
-pub use merge::{Cold, Known, Learned, Merged, Ours};
+pub use merge::{ColdEntries, Known, Learned, Merged, Ours};
 pub use names::temporary_beside;
-pub use save::{Filling, Finished, Joining, Output, Pushed, Save};
+pub use save::{Filling, FinishedSave, Joining, Output, Pushed, Save};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{
-    Damage, Deadlines, Due, EagerRecords, Found, Item, Layout, Loss, Place, Record, Records, Salvage,
-    Scratch, Snapshot, Source,
+    Damage, Deadlines, Due, EagerRecords, FoundEntry, Item, Layout, Loss, Record, RecordPlace, Records,
+    Salvage, Scratch, Snapshot, Source,
 };
 pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;
 pub use vfs::{FileKind, Metadata, Ownership, RealDisk, Vfs, VfsFile};
-pub use writer::{RecordNumber, Saved, WriteOptions, Writer};
+pub use writer::{RecordNumber, SavedFile, WriteOptions, Writer};

@@ -39,7 +39,7 @@ use std::path::Path;
 use crate::error::DiskError;
 use crate::snapshot::{Record, Scratch, Snapshot};
 use crate::tombstones::{KeyKind, Tombstones};
-use crate::writer::{RecordNumber, Saved, Writer};
+use crate::writer::{RecordNumber, SavedFile, Writer};
 
 pub use learned::Learned;
 use learned::{Others, Superseded};
@@ -61,7 +61,7 @@ pub struct Ours<'o> {
     /// How many eager entries the process has, if eager entries count for `maxsize`.
     pub eager: Option<usize>,
     /// The cold entries.
-    pub cold: Option<Cold<'o>>,
+    pub cold: Option<ColdEntries<'o>>,
     /// Whether a value of theirs may be copied.
     pub allows: &'o dyn Fn(&[u8]) -> bool,
 }
@@ -77,16 +77,16 @@ impl fmt::Debug for Ours<'_> {
 }
 
 /// The cold entries of the process that saves.
-pub struct Cold<'c> {
+pub struct ColdEntries<'c> {
     /// Their snapshot.
     pub snapshot: &'c Snapshot,
     /// Whether the entry of a rank is cold.
     pub contains: &'c dyn Fn(u32) -> bool,
 }
 
-impl fmt::Debug for Cold<'_> {
+impl fmt::Debug for ColdEntries<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cold").field("snapshot", &self.snapshot).finish_non_exhaustive()
+        f.debug_struct("ColdEntries").field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct Merge {
     /// Entries of ours that are superseded now.
     superseded: Superseded,
     /// Our entries in memory.
-    ours: HashMap<u128, Noted>,
+    ours: HashMap<u128, OurEntry>,
     /// Keys of which both sides have an entry and theirs is later: the time of their entry, and its
     /// record, if the entry was copied.
     later: HashMap<u128, (u64, Option<RecordNumber>)>,
@@ -153,7 +153,7 @@ pub(crate) struct Merge {
 
 /// An entry of ours in memory.
 #[derive(Debug, Clone, Copy)]
-struct Noted {
+struct OurEntry {
     written_at: u64,
     /// Unless theirs is later.
     is_written: bool,
@@ -236,7 +236,7 @@ impl Merge {
     pub(crate) fn note(&mut self, key: &[u8], written_at: u64) {
         let is_written = self.decide(key, written_at) == Decision::Written;
         let hash = self.hash(key);
-        self.ours.insert(hash, Noted { written_at, is_written });
+        self.ours.insert(hash, OurEntry { written_at, is_written });
     }
 
     /// The decision on an entry of ours, if theirs is not later.
@@ -365,7 +365,7 @@ impl Merge {
     ///
     /// # Errors
     /// [`Io`](crate::DiskErrorKind::Io) if a part of theirs could not be read.
-    pub(crate) fn end(mut self: Box<Self>, writer: &mut Writer) -> Result<Ending, DiskError> {
+    pub(crate) fn end(mut self: Box<Self>, writer: &mut Writer) -> Result<CompleteMerge, DiskError> {
         if let Some(theirs) = &self.theirs
             && theirs.damage().io_errors > 0
         {
@@ -381,7 +381,7 @@ impl Merge {
         let forgotten = self.their_tombstones.latest_delete_until(floor.min(self.others.listed));
         self.others.forgotten = self.others.forgotten.max(forgotten);
         writer.set_tombstones(std::mem::take(&mut self.tombstones));
-        Ok(Ending { merge: self, floor })
+        Ok(CompleteMerge { merge: self, floor })
     }
 
     fn hash(&self, key: &[u8]) -> u128 {
@@ -390,14 +390,14 @@ impl Merge {
 }
 
 /// A merge whose file only has to be put in place.
-pub(crate) struct Ending {
+pub(crate) struct CompleteMerge {
     merge: Box<Merge>,
     floor: u64,
 }
 
-impl Ending {
+impl CompleteMerge {
     /// The result, once the file is in place.
-    pub(crate) fn merged(self, saved: &Saved) -> Merged {
+    pub(crate) fn merged(self, saved: &SavedFile) -> Merged {
         let Self { merge, floor } = self;
         let has_all = merge.copied == 0;
         Merged {

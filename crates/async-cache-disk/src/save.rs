@@ -8,7 +8,7 @@
 //! 3. [`Output`]: the entries of this process, *ours*, are written, coldest first.
 //! 4. [`Filling`]: all of ours are written. Entries of theirs passed over for lack of room follow,
 //!    as far as there is room after all.
-//! 5. [`Finished`]: the file is in place, and the lock is released.
+//! 5. [`FinishedSave`]: the file is in place, and the lock is released.
 //!
 //! A save that replaces the file goes through the same states: there are no entries of theirs, and
 //! no entry of ours is left out. If a save is dropped in any state before the last, it has changed
@@ -34,7 +34,7 @@ use crate::settings::Settings;
 use crate::snapshot::{Record, Snapshot};
 use crate::tombstones::{KeyKind, Tombstones};
 use crate::trust::Site;
-use crate::writer::{Saved, WriteOptions, Writer};
+use crate::writer::{SavedFile, WriteOptions, Writer};
 
 /// A save that has begun. Made by [`CacheFile::begin`](crate::CacheFile::begin).
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl Output {
     }
 
     /// Copies a cold entry with its bytes in the snapshot given to [`Save::write`]. The entry keeps
-    /// its rank in [`Finished::successor`].
+    /// its rank in [`FinishedSave::successor`].
     ///
     /// # Errors
     /// As [`push`](Self::push), and [`Limit`](DiskErrorKind::Limit).
@@ -357,7 +357,7 @@ impl Output {
     ///
     /// # Errors
     /// The errors of both.
-    pub fn finish(self) -> Result<Finished, DiskError> {
+    pub fn finish(self) -> Result<FinishedSave, DiskError> {
         self.fill()?.finish()
     }
 
@@ -425,17 +425,17 @@ impl Filling {
     /// # Errors
     /// Those of [`Writer::finish`]; and [`Io`](DiskErrorKind::Io) if a part of theirs could not be
     /// read, because its entries would be lost. (Damaged entries of theirs are lost anyway.)
-    pub fn finish(self) -> Result<Finished, DiskError> {
+    pub fn finish(self) -> Result<FinishedSave, DiskError> {
         let Self(Parts { mut writer, merge, lock }) = self;
         let Some(merge) = merge else {
             let (saved, successor) = writer.finish_and_open()?;
-            return Ok(Finished { saved, successor, merged: None });
+            return Ok(FinishedSave { saved, successor, merged: None });
         };
         let ending = merge.end(&mut writer)?;
         let (saved, successor) = writer.finish_and_open()?;
         drop(lock);
         let merged = Some(ending.merged(&saved));
-        Ok(Finished { saved, successor, merged })
+        Ok(FinishedSave { saved, successor, merged })
     }
 }
 
@@ -448,9 +448,9 @@ impl fmt::Debug for Filling {
 /// The result of a save.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Finished {
+pub struct FinishedSave {
     /// The file.
-    pub saved: Saved,
+    pub saved: SavedFile,
     /// The new file, in which the entries that were [carried](Output::carry) over have their old
     /// ranks; see [`Writer::finish_and_open`] for saves without a successor.
     pub successor: Option<Snapshot>,

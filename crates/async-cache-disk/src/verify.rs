@@ -105,7 +105,7 @@ pub(crate) fn missing(path: &Path) -> DiskError {
 
 /// Reads a whole file and lists its faults.
 pub(crate) fn walk(snapshot: &Snapshot) -> Report {
-    let mut walk = Walk {
+    let mut walk = VerifyWalk {
         report: Report {
             file_bytes: snapshot.file_bytes(),
             entries: snapshot.len(),
@@ -128,7 +128,7 @@ pub(crate) fn walk(snapshot: &Snapshot) -> Report {
     walk.report
 }
 
-struct Walk<'s> {
+struct VerifyWalk<'s> {
     snapshot: &'s Snapshot,
     report: Report,
     /// Offset and rank of the records named by the index, ascending once the index was walked.
@@ -146,7 +146,7 @@ struct Seen {
     deadline: Option<u64>,
 }
 
-impl Walk<'_> {
+impl VerifyWalk<'_> {
     fn index(&mut self) {
         self.snapshot.each_bucket(|bucket, page| {
             let offset = self.snapshot.bucket_offset(bucket);

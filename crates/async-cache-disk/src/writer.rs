@@ -39,7 +39,7 @@ use crate::tombstones::Tombstones;
 use crate::trust::Site;
 use crate::vfs::write_all_at;
 use eager::EagerBuffer;
-use index::Place;
+use index::IndexNote;
 pub use options::WriteOptions;
 use pack::Packer;
 pub(crate) use temp::sweep_leftovers;
@@ -52,7 +52,7 @@ const FORGOTTEN: u64 = u64::MAX;
 /// The result of a save.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Saved {
+pub struct SavedFile {
     /// The number of entries found by look-ups: the later [`Snapshot::len`](crate::Snapshot::len).
     pub entries: u32,
     /// The number of eager records, in addition to the entries.
@@ -95,7 +95,7 @@ pub struct Writer {
     flushed: u64,
     /// Hash and offset of every record, in the order of pushing; the offset is [`FORGOTTEN`] if the
     /// record was taken back.
-    places: Vec<Place>,
+    places: Vec<IndexNote>,
     /// Deadline and order of pushing.
     deadlines: Vec<(u64, u32)>,
     /// The records taken back, by order of pushing.
@@ -301,14 +301,14 @@ impl Writer {
     /// the snapshot survives a power loss.
     ///
     /// If the target is not a readable cache file of this format, it is renamed to `<name>.aside`,
-    /// not destroyed; [`Saved::set_aside`] has the new path. With [`WriteOptions::keep_target`] a
-    /// readable file is renamed too.
+    /// not destroyed; [`SavedFile::set_aside`] has the new path. With
+    /// [`WriteOptions::keep_target`] a readable file is renamed too.
     ///
     /// # Errors
     /// Any failure to complete, sync or install the file. The old file is unchanged, unless the
     /// sync of the directory failed, which is the last step: then the new file is in place, but may
     /// be lost by a power loss.
-    pub fn finish(self) -> Result<Saved, DiskError> {
+    pub fn finish(self) -> Result<SavedFile, DiskError> {
         self.finish_and_open().map(|(saved, _)| saved)
     }
 
@@ -320,7 +320,7 @@ impl Writer {
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish).
-    pub fn finish_and_open(mut self) -> Result<(Saved, Option<Snapshot>), DiskError> {
+    pub fn finish_and_open(mut self) -> Result<(SavedFile, Option<Snapshot>), DiskError> {
         let eager = u32::try_from(self.eager.len()).map_err(|_| self.abandoned())?;
         self.write_rest()?;
         let temp = self.temp.take().ok_or_else(|| self.abandoned())?;
@@ -331,7 +331,7 @@ impl Writer {
             let ranks = self.carried_ranks();
             Snapshot::written(file, self.target, self.header, self.seal, ranks)
         });
-        Ok((Saved { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
+        Ok((SavedFile { entries, eager, bytes, file_id, set_aside, without_locks }, successor))
     }
 
     /// The number of entries so far, without records taken back and without eager records.
@@ -405,7 +405,7 @@ impl Writer {
             parts.iter().try_for_each(|part| self.put(part))?;
             tag.iter().try_for_each(|tag| self.put(tag))?;
         }
-        self.places.push(Place { hash: self.hasher.hash(key), offset });
+        self.places.push(IndexNote { hash: self.hasher.hash(key), offset });
         self.deadlines.extend(deadline.map(|deadline| (deadline, ordinal)));
         Ok(RecordNumber(ordinal))
     }

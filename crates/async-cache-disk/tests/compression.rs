@@ -10,7 +10,8 @@ use crate::sample::{
 };
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    CacheFile, Compression, Damage, FindingKind, Item, Saved, Scratch, Snapshot, Source, Vfs, WriteOptions,
+    CacheFile, Compression, Damage, FindingKind, Item, SavedFile, Scratch, Snapshot, Source, Vfs,
+    WriteOptions,
 };
 
 const MEBIBYTE: usize = 1 << 20;
@@ -55,7 +56,7 @@ fn zstd(vfs: &Arc<dyn Vfs>, path: &Path) -> CacheFile {
     file(vfs, path).compression(Compression::ZSTD)
 }
 
-fn save_zstd(vfs: &Arc<dyn Vfs>, entries: &[Entry]) -> Saved {
+fn save_zstd(vfs: &Arc<dyn Vfs>, entries: &[Entry]) -> SavedFile {
     save_to(&zstd(vfs, path()), entries, &[], options_of(1)).unwrap()
 }
 

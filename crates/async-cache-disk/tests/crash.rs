@@ -8,7 +8,7 @@ use crate::sample::{
     Entry, assert_holds_with_eager, eager_entries, entries, file, options_of, save_with_eager,
 };
 use async_cache_disk::fake::{FakeDisk, Fault};
-use async_cache_disk::{DiskError, DiskErrorKind, Saved};
+use async_cache_disk::{DiskError, DiskErrorKind, SavedFile};
 
 const PATH: &str = "/var/cache/pages.cache";
 const FOREIGN: &[u8] = b"somebody's thesis, the only copy";
@@ -54,7 +54,7 @@ fn new_eager() -> Vec<Entry> {
     entries
 }
 
-fn save_new(disk: &FakeDisk) -> Result<Saved, DiskError> {
+fn save_new(disk: &FakeDisk) -> Result<SavedFile, DiskError> {
     save_with_eager(&disk.as_vfs(), Path::new(PATH), &new(), &new_eager(), options_of(2))
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::sample::{SAVED_AT, file, random};
 use async_cache_disk::fake::{FakeDisk, Fault};
 use async_cache_disk::{
-    Cold, DiskError, DiskErrorKind, Item, KeyKind, Known, Learned, Loss, Merged, Ours, Pushed, Scratch,
-    Snapshot, Source, Times, Tombstones, Vfs, WriteOptions,
+    ColdEntries, DiskError, DiskErrorKind, Item, KeyKind, Known, Learned, Loss, Merged, Ours, Pushed,
+    Scratch, Snapshot, Source, Times, Tombstones, Vfs, WriteOptions,
 };
 
 const PATH: &str = "/var/cache/pages.cache";
@@ -88,7 +88,7 @@ impl Process {
             self.memory.iter().for_each(|(key, (time, _))| joining.note(&bytes_of(*key), *time));
         }
         let is_cold = |rank| self.cold.contains(&rank);
-        let cold = self.opened.as_ref().map(|snapshot| Cold { snapshot, contains: &is_cold });
+        let cold = self.opened.as_ref().map(|snapshot| ColdEntries { snapshot, contains: &is_cold });
         let refused = self.refuses.map(u32::to_le_bytes);
         let allows = |value: &[u8]| refused.is_none_or(|refused| value != refused);
         let mut output = joining.join(&Ours { maxsize, eager: None, cold, allows: &allows })?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::sample::{SAVED_AT, another_secret, file, nothing, options, secret, with_secret};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::{
-    CacheFile, Compression, DiskErrorKind, KeyKind, Known, Merged, Pushed, RealDisk, Saved, Scratch, Times,
-    Tombstones, Vfs, WriteOptions,
+    CacheFile, Compression, DiskErrorKind, KeyKind, Known, Merged, Pushed, RealDisk, SavedFile, Scratch,
+    Times, Tombstones, Vfs, WriteOptions,
 };
 
 const COUNT: u64 = 200;
@@ -27,7 +27,7 @@ fn save(
     keys: std::ops::Range<u64>,
     tombstones: Tombstones,
     options: WriteOptions,
-) -> (Saved, Merged) {
+) -> (SavedFile, Merged) {
     let known = Known { tombstones, ..Known::default() };
     let save = file.begin(Some(Duration::ZERO)).unwrap();
     let mut joining = save.write(options, known, None).unwrap();

@@ -7,14 +7,15 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Ident, ItemFn, LitStr, Path, Token};
 
-use crate::options::{Scope, name, scope};
+use crate::mistakes::Mistakes;
+use crate::options::{ScopeOption, name, scope};
 use crate::signature::Argument;
-use crate::{Mistakes, invalidates, place};
+use crate::{invalidates, place};
 
 /// The options as written by the user.
 struct Words {
     resource: Option<LitStr>,
-    scope: Scope,
+    scope: ScopeOption,
     place: Option<Path>,
 }
 
@@ -30,8 +31,8 @@ pub(crate) fn expand(attribute: TokenStream, function: TokenStream) -> syn::Resu
     mistakes.none_or_error()?;
     let krate = place::of_async_cache(words.place.as_ref());
     let scope = match words.scope {
-        Scope::Global => quote!(Global),
-        Scope::Session => quote!(Session),
+        ScopeOption::Global => quote!(Global),
+        ScopeOption::Session => quote!(Session),
     };
     let resource = &words.resource;
     let guard = quote!(#krate::agent::writing(#resource, #krate::agent::Scope::#scope));
@@ -40,7 +41,7 @@ pub(crate) fn expand(attribute: TokenStream, function: TokenStream) -> syn::Resu
 
 impl Words {
     fn parse(attribute: TokenStream) -> syn::Result<Self> {
-        let mut words = Self { resource: None, scope: Scope::Global, place: None };
+        let mut words = Self { resource: None, scope: ScopeOption::Global, place: None };
         let all = |input: ParseStream<'_>| {
             while !input.is_empty() {
                 let word = input.call(Ident::parse_any)?;

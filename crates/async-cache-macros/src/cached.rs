@@ -23,7 +23,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, GenericArgument, ItemFn, PathArguments, Type};
 
 use crate::mentions::mentions;
-use crate::options::{Eviction, Key, Options, Scope, TtlOption};
+use crate::options::{EvictionOption, Key, Options, ScopeOption, TtlOption};
 use crate::place;
 use crate::signature::{Argument, Cacheable, Returns};
 
@@ -148,8 +148,8 @@ impl<'a> Expansion<'a> {
             TtlOption::Given(ttl) => quote_spanned!(ttl.span()=> .default_ttl(#ttl)),
         });
         let eviction = match self.options.eviction {
-            Eviction::Adaptive => quote!(Adaptive),
-            Eviction::Lru => quote!(Lru),
+            EvictionOption::Adaptive => quote!(Adaptive),
+            EvictionOption::Lru => quote!(Lru),
         };
         let backup =
             self.options.backup.iter().map(|backup| quote_spanned!(backup.span()=> .backup(#backup)));
@@ -206,8 +206,8 @@ impl<'a> Expansion<'a> {
     fn scope(&self) -> TokenStream {
         let krate = &self.krate;
         match self.options.scope {
-            Scope::Global => quote!(#krate::agent::Scope::Global),
-            Scope::Session => quote!(#krate::agent::Scope::Session),
+            ScopeOption::Global => quote!(#krate::agent::Scope::Global),
+            ScopeOption::Session => quote!(#krate::agent::Scope::Session),
         }
     }
 
@@ -528,7 +528,7 @@ impl<'a> Expansion<'a> {
 
                 #of_functions
 
-                async fn miss #lifetimes (#asked: #krate::__private::Asked, #(#parameters),*) -> #output #bounds {
+                async fn miss #lifetimes (#asked: #krate::__private::MissedCall, #(#parameters),*) -> #output #bounds {
                     #miss
                 }
 
@@ -594,7 +594,7 @@ impl<'a> Expansion<'a> {
             #[doc(hidden)]
             #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::used_underscore_binding)]
             async fn #miss_name #lifetimes (
-                #receiver #asked: #krate::__private::Asked, #(#parameters),*
+                #receiver #asked: #krate::__private::MissedCall, #(#parameters),*
             ) -> #output #bounds {
                 #miss
             }

@@ -22,38 +22,38 @@ pub(crate) enum Future {
 pub(crate) fn returned(output: &ReturnType) -> syn::Result<Option<Future>> {
     let ReturnType::Type(_, ty) = output else { return Ok(None) };
     match kind(ty) {
-        Kind::Future(future) => Ok(Some(future)),
-        Kind::OtherFuture => {
+        ReturnKind::Future(future) => Ok(Some(future)),
+        ReturnKind::OtherFuture => {
             let message = "the write is over when this future is, and it cannot be waited for in this form: write an \
                            `async fn`, or return `Pin<Box<dyn Future<Output = T> + Send>>`";
             Err(syn::Error::new_spanned(ty, message))
         }
-        Kind::Value => Ok(None),
+        ReturnKind::Value => Ok(None),
     }
 }
 
-enum Kind {
+enum ReturnKind {
     Future(Future),
     OtherFuture,
     Value,
 }
 
-fn kind(ty: &Type) -> Kind {
+fn kind(ty: &Type) -> ReturnKind {
     match ty {
         Type::Group(group) => kind(&group.elem),
         Type::Paren(paren) => kind(&paren.elem),
         Type::ImplTrait(it) if is_future(it.bounds.iter()) => {
             // An async block lacks a second trait, for example `FusedFuture` or `Unpin`.
             let is_plain = it.bounds.iter().all(|bound| is_future([bound].into_iter()) || is_kept(bound));
-            if is_plain { Kind::Future(Future::Plain) } else { Kind::OtherFuture }
+            if is_plain { ReturnKind::Future(Future::Plain) } else { ReturnKind::OtherFuture }
         }
         Type::Path(path) => of_path(path),
-        _ => Kind::Value,
+        _ => ReturnKind::Value,
     }
 }
 
-fn of_path(path: &TypePath) -> Kind {
-    let Some(last) = path.path.segments.last() else { return Kind::Value };
+fn of_path(path: &TypePath) -> ReturnKind {
+    let Some(last) = path.path.segments.last() else { return ReturnKind::Value };
     let inner = match &last.arguments {
         PathArguments::AngleBracketed(arguments) => {
             arguments.args.iter().find_map(|argument| match argument {
@@ -64,13 +64,13 @@ fn of_path(path: &TypePath) -> Kind {
         _ => None,
     };
     match (&*last.ident.to_string(), inner) {
-        ("BoxFuture" | "LocalBoxFuture", _) => Kind::Future(Future::Boxed),
+        ("BoxFuture" | "LocalBoxFuture", _) => ReturnKind::Future(Future::Boxed),
         ("Pin", Some(pinned)) => match boxed(pinned) {
-            Some(inner) if holds_future(inner) => Kind::Future(Future::Boxed),
-            _ => Kind::Value,
+            Some(inner) if holds_future(inner) => ReturnKind::Future(Future::Boxed),
+            _ => ReturnKind::Value,
         },
-        ("Box", Some(inner)) if holds_future(inner) => Kind::OtherFuture,
-        _ => Kind::Value,
+        ("Box", Some(inner)) if holds_future(inner) => ReturnKind::OtherFuture,
+        _ => ReturnKind::Value,
     }
 }
 

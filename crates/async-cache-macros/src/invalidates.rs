@@ -13,9 +13,9 @@ use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{Expr, ExprPath, FnArg, ItemFn, Path, ReturnType, Token, Type};
 
-use crate::Mistakes;
 use crate::cached::{local, references};
 use crate::futures::{self, Future};
+use crate::mistakes::Mistakes;
 use crate::place;
 use crate::signature::Argument;
 

@@ -7,7 +7,7 @@
 //!   async-cache
 //! - `signature`: the cacheable parts of a function's signature, checked; `surroundings`: whether
 //!   the function stands in an `impl` block; `mentions`: whether tokens use a name
-//! - `conditions`: arguments under a `#[cfg]`
+//! - `conditions`: arguments under a `#[cfg]`; `mistakes`: the user's mistakes, collected
 //! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
 //! - `agent`: the options of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
 //! - `invalidates`: the expansion of `#[invalidates]`, with its own options; `futures`: writes that
@@ -23,6 +23,7 @@ mod conditions;
 mod futures;
 mod invalidates;
 mod mentions;
+mod mistakes;
 mod options;
 mod place;
 mod signature;
@@ -30,18 +31,18 @@ mod surroundings;
 
 use proc_macro::TokenStream;
 
-use options::{Kind, Options};
+use options::{MacroKind, Options};
 
 /// Caches the results of an async function; documented at `async_cache::async_lru`.
 #[proc_macro_attribute]
 pub fn async_lru(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    cache(Kind::Lru, attribute.into(), function.into())
+    cache(MacroKind::Lru, attribute.into(), function.into())
 }
 
 /// Caches the results of an async function for a time; documented at `async_cache::async_ttl`.
 #[proc_macro_attribute]
 pub fn async_ttl(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    cache(Kind::Ttl, attribute.into(), function.into())
+    cache(MacroKind::Ttl, attribute.into(), function.into())
 }
 
 /// Makes a write invalidate the results of a cached function; documented at
@@ -56,7 +57,7 @@ pub fn invalidates(attribute: TokenStream, function: TokenStream) -> TokenStream
 /// Caches a tool of an agent; documented at `async_cache::agent_cache`.
 #[proc_macro_attribute]
 pub fn agent_cache(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    cache(Kind::Agent, attribute.into(), function.into())
+    cache(MacroKind::Agent, attribute.into(), function.into())
 }
 
 /// Makes a write invalidate the results of tools; documented at `async_cache::agent_invalidates`.
@@ -67,16 +68,20 @@ pub fn agent_invalidates(attribute: TokenStream, function: TokenStream) -> Token
     or_errors(split.unwrap_or_else(|| agent::expand(attribute, function)))
 }
 
-fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2::TokenStream) -> TokenStream {
+fn cache(
+    kind: MacroKind,
+    attribute: proc_macro2::TokenStream,
+    function: proc_macro2::TokenStream,
+) -> TokenStream {
     let name = match kind {
-        Kind::Lru => "async_lru",
-        Kind::Ttl => "async_ttl",
-        Kind::Agent => "agent_cache",
+        MacroKind::Lru => "async_lru",
+        MacroKind::Ttl => "async_ttl",
+        MacroKind::Agent => "agent_cache",
     };
     // The file contains the function with its conditions, so this is the last point at which it is
     // found there.
     let associated = |function: &syn::ItemFn| {
-        let is_asked = kind != Kind::Agent && function.sig.receiver().is_none();
+        let is_asked = kind != MacroKind::Agent && function.sig.receiver().is_none();
         (is_asked && surroundings::is_associated(function)).then(|| quote::quote!(associated))
     };
     let split = conditions::split(name, &attribute, &function, associated);
@@ -86,25 +91,4 @@ fn cache(kind: Kind, attribute: proc_macro2::TokenStream, function: proc_macro2:
 
 fn or_errors(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
     expanded.unwrap_or_else(syn::Error::into_compile_error).into()
-}
-
-/// Several mistakes, reported together.
-#[derive(Default)]
-struct Mistakes(Option<syn::Error>);
-
-impl Mistakes {
-    fn add(&mut self, error: syn::Error) {
-        match &mut self.0 {
-            Some(all) => all.combine(error),
-            none => *none = Some(error),
-        }
-    }
-
-    fn at(&mut self, place: impl quote::ToTokens, message: impl std::fmt::Display) {
-        self.add(syn::Error::new_spanned(place, message));
-    }
-
-    fn none_or_error(self) -> syn::Result<()> {
-        self.0.map_or(Ok(()), Err)
-    }
 }

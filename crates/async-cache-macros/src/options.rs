@@ -9,11 +9,11 @@ use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{Expr, Ident, LitBool, LitStr, Path, Token, Type};
 
-use crate::Mistakes;
+use crate::mistakes::Mistakes;
 
 /// The macro.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MacroKind {
     Lru,
     Ttl,
     Agent,
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     pub(crate) maxsize: Option<Expr>,
     /// A `Duration`; `None` means never.
     pub(crate) ttl: Option<TtlOption>,
-    pub(crate) eviction: Eviction,
+    pub(crate) eviction: EvictionOption,
     pub(crate) backup: Option<Expr>,
     pub(crate) clock: Option<Expr>,
     pub(crate) key: Option<Key>,
@@ -41,12 +41,12 @@ pub(crate) struct Options {
     /// The resource that the agent's tool reads.
     pub(crate) resource: Option<LitStr>,
     /// Where the tool's results are kept.
-    pub(crate) scope: Scope,
+    pub(crate) scope: ScopeOption,
 }
 
 /// Where the results of a tool are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum ScopeOption {
     Global,
     Session,
 }
@@ -57,7 +57,7 @@ pub(crate) enum TtlOption {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Eviction {
+pub(crate) enum EvictionOption {
     Adaptive,
     Lru,
 }
@@ -76,17 +76,17 @@ const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `c
                      `cache_none`, `skip_self`, `associated`, `crate`";
 
 impl Options {
-    pub(crate) fn parse(kind: Kind, attribute: TokenStream) -> syn::Result<Self> {
+    pub(crate) fn parse(kind: MacroKind, attribute: TokenStream) -> syn::Result<Self> {
         let (maxsize, ttl) = match kind {
-            Kind::Lru => (128_usize, None),
-            Kind::Ttl => (1024, Some(TtlOption::Milliseconds(60_000))),
-            Kind::Agent => (1024, None),
+            MacroKind::Lru => (128_usize, None),
+            MacroKind::Ttl => (1024, Some(TtlOption::Milliseconds(60_000))),
+            MacroKind::Agent => (1024, None),
         };
         let maxsize = syn::parse_quote!(#maxsize);
         let mut options = Self {
             maxsize: Some(maxsize),
             ttl,
-            eviction: Eviction::Adaptive,
+            eviction: EvictionOption::Adaptive,
             backup: None,
             clock: None,
             key: None,
@@ -97,7 +97,7 @@ impl Options {
             associated: None,
             place: None,
             resource: None,
-            scope: Scope::Global,
+            scope: ScopeOption::Global,
         };
         let all = |input: ParseStream<'_>| {
             let mut mistakes = Mistakes::default();
@@ -119,7 +119,7 @@ impl Options {
             mistakes.none_or_error()
         };
         all.parse2(attribute)?;
-        if kind == Kind::Agent {
+        if kind == MacroKind::Agent {
             options.check_agent()?;
         }
         Ok(options)
@@ -135,7 +135,7 @@ impl Options {
             let message = "say what this tool reads: `#[agent_cache(resource = \"files\")]`";
             return Err(syn::Error::new(Span::call_site(), message));
         }
-        if let (Scope::Session, Some(backup)) = (self.scope, &self.backup) {
+        if let (ScopeOption::Session, Some(backup)) = (self.scope, &self.backup) {
             let message = "a tool with `scope = \"session\"` has no backup: its results end with the session; leave the \
                            backup out, or write `scope = \"global\"`";
             return Err(syn::Error::new(backup.span(), message));
@@ -143,7 +143,7 @@ impl Options {
         Ok(())
     }
 
-    fn one(&mut self, kind: Kind, input: ParseStream<'_>, seen: &mut Vec<Ident>) -> syn::Result<()> {
+    fn one(&mut self, kind: MacroKind, input: ParseStream<'_>, seen: &mut Vec<Ident>) -> syn::Result<()> {
         if !input.peek(Ident::peek_any) {
             let message =
                 format!("an option begins with its name, as in `maxsize = 1000`; there are {}", words(kind));
@@ -155,14 +155,14 @@ impl Options {
             return Err(syn::Error::new(word.span(), format!("`{text}` stands here twice; leave one out")));
         }
         match &*text {
-            "resource" if kind == Kind::Agent => self.resource = Some(name(&word, input)?),
-            "scope" if kind == Kind::Agent => self.scope = scope(&word, input)?,
-            "result" | "skip_self" | "associated" if kind == Kind::Agent => {
+            "resource" if kind == MacroKind::Agent => self.resource = Some(name(&word, input)?),
+            "scope" if kind == MacroKind::Agent => self.scope = scope(&word, input)?,
+            "result" | "skip_self" | "associated" if kind == MacroKind::Agent => {
                 let message = format!("an agent's tool has no option `{text}`; there are {AGENT_WORDS}");
                 return Err(syn::Error::new(word.span(), message));
             }
             "maxsize" => self.maxsize = or_none(value(&word, "1000", input)?),
-            "ttl" if kind == Kind::Lru => {
+            "ttl" if kind == MacroKind::Lru => {
                 let message = "`async_lru` has no `ttl`; write `#[async_ttl(ttl = ...)]`";
                 return Err(syn::Error::new(word.span(), message));
             }
@@ -196,19 +196,19 @@ impl Options {
     }
 }
 
-fn words(kind: Kind) -> &'static str {
-    if kind == Kind::Agent { AGENT_WORDS } else { WORDS }
+fn words(kind: MacroKind) -> &'static str {
+    if kind == MacroKind::Agent { AGENT_WORDS } else { WORDS }
 }
 
 /// `"global"` or `"session"`.
-pub(crate) fn scope(word: &Ident, input: ParseStream<'_>) -> syn::Result<Scope> {
+pub(crate) fn scope(word: &Ident, input: ParseStream<'_>) -> syn::Result<ScopeOption> {
     expect_value(word, "\"session\"", input)?;
     let text: LitStr = input
         .parse()
         .map_err(|error| syn::Error::new(error.span(), "`scope` is `\"global\"` or `\"session\"`"))?;
     match &*text.value() {
-        "global" => Ok(Scope::Global),
-        "session" => Ok(Scope::Session),
+        "global" => Ok(ScopeOption::Global),
+        "session" => Ok(ScopeOption::Session),
         _ => Err(syn::Error::new(text.span(), "`scope` is `\"global\"` or `\"session\"`")),
     }
 }
@@ -281,12 +281,12 @@ fn ttl(word: &Ident, input: ParseStream<'_>) -> syn::Result<Option<TtlOption>> {
     Ok(Some(TtlOption::Milliseconds(milliseconds)))
 }
 
-fn eviction(word: &Ident, input: ParseStream<'_>) -> syn::Result<Eviction> {
+fn eviction(word: &Ident, input: ParseStream<'_>) -> syn::Result<EvictionOption> {
     expect_value(word, "lru", input)?;
     let policy = input.call(Ident::parse_any)?;
     match &*policy.to_string() {
-        "lru" => Ok(Eviction::Lru),
-        "adaptive" => Ok(Eviction::Adaptive),
+        "lru" => Ok(EvictionOption::Lru),
+        "adaptive" => Ok(EvictionOption::Adaptive),
         _ => Err(syn::Error::new(policy.span(), "`eviction` is `lru` or `adaptive`")),
     }
 }

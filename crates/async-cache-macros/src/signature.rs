@@ -13,8 +13,9 @@ use syn::{
     TypeTraitObject,
 };
 
+use crate::mistakes::Mistakes;
 use crate::options::{Key, Options};
-use crate::{Mistakes, surroundings};
+use crate::surroundings;
 
 /// An argument of a cached function or of a write.
 pub(crate) struct Argument {
@@ -202,7 +203,7 @@ fn check_argument(argument: &Argument, mistakes: &mut Mistakes) {
         mistakes.at(word, message);
         return;
     }
-    let found = Found::in_type(&argument.target);
+    let found = Obstacles::in_type(&argument.target);
     if let Some(place) = found.impl_trait {
         mistakes.at(place, "`impl Trait` is not one type, and a key is: write the type itself");
     } else if let Some(place) = found.self_type {
@@ -257,7 +258,7 @@ fn check_key(options: &Options, arguments: &[Argument], mistakes: &mut Mistakes)
         }
     }
     if let Some(Key::Made(ty, _)) = &options.key
-        && let Some(place) = Found::in_type(ty).borrow
+        && let Some(place) = Obstacles::in_type(ty).borrow
     {
         mistakes.add(syn::Error::new(place, "a key owns what it is made of: write `String` for `&str`"));
     }
@@ -276,7 +277,7 @@ fn check_key(options: &Options, arguments: &[Argument], mistakes: &mut Mistakes)
 }
 
 fn check_returned(returned: &Type, mistakes: &mut Mistakes) {
-    let found = Found::in_type(returned);
+    let found = Obstacles::in_type(returned);
     if let Some(place) = found.impl_trait {
         mistakes.at(place, "`impl Trait` is not one type, and a cached value is: write the type itself");
     } else if let Some(place) = found.self_type {
@@ -323,7 +324,7 @@ fn is_named_result(ty: &Type) -> bool {
 
 /// The parts of a type that prevent caching.
 #[derive(Default)]
-struct Found<'a> {
+struct Obstacles<'a> {
     impl_trait: Option<&'a TypeImplTrait>,
     self_type: Option<&'a TypePath>,
     dynamic: Option<&'a TypeTraitObject>,
@@ -331,7 +332,7 @@ struct Found<'a> {
     borrow: Option<Span>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Obstacles<'a> {
     fn in_type(ty: &'a Type) -> Self {
         let mut found = Self::default();
         found.visit_type(ty);
@@ -339,7 +340,7 @@ impl<'a> Found<'a> {
     }
 }
 
-impl<'a> Visit<'a> for Found<'a> {
+impl<'a> Visit<'a> for Obstacles<'a> {
     fn visit_type_impl_trait(&mut self, ty: &'a TypeImplTrait) {
         self.impl_trait.get_or_insert(ty);
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::probe::Probed;
 
-use crate::host::{Asked, Host, Memory};
+use crate::host::{Host, Memory, NamedKey};
 use crate::opened::Opened;
 use crate::read::ColdEntry;
 use crate::tier::{Tiered, UnderShard};
@@ -21,7 +21,7 @@ use crate::writes;
 
 /// The snapshot's result for a key.
 #[derive(Debug)]
-pub enum Cold<V> {
+pub enum ColdAnswer<V> {
     /// Its value. The hit is counted.
     Served(V),
     /// No value. For a write of the key, or a load.
@@ -32,7 +32,7 @@ pub enum Cold<V> {
 ///
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key.
-pub fn probe<H: Host>(host: &H, key: &impl Asked<H>) -> Result<Probed, H::Error> {
+pub fn probe<H: Host>(host: &H, key: &impl NamedKey<H>) -> Result<Probed, H::Error> {
     let UnderShard { epoch, opened } = key.read(host, Tiered::under);
     let Some(opened) = opened else { return Ok(epoch.answered(None)) };
     // Expired entries leave before any other entry is evicted.
@@ -49,17 +49,21 @@ pub fn probe<H: Host>(host: &H, key: &impl Asked<H>) -> Result<Probed, H::Error>
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key or the decoding of the value.
 #[cold]
-pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Result<Cold<H::Value>, H::Error> {
+pub fn serve<H: Host>(
+    host: &H,
+    key: &impl NamedKey<H>,
+    under: UnderShard,
+) -> Result<ColdAnswer<H::Value>, H::Error> {
     let UnderShard { epoch, opened } = under;
-    let Some(opened) = opened else { return Ok(Cold::Absent(epoch.answered(None))) };
-    let Some(bytes) = key.encode(host)? else { return Ok(Cold::Absent(epoch.answered(None))) };
+    let Some(opened) = opened else { return Ok(ColdAnswer::Absent(epoch.answered(None))) };
+    let Some(bytes) = key.encode(host)? else { return Ok(ColdAnswer::Absent(epoch.answered(None))) };
     let (rank, value, deadline, stamp) = match opened.read(host, key, &bytes)? {
         ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
         ColdEntry::Absent(rank) => {
             close_if_spent(host, &opened);
             // Another caller may have made the key hot between the two looks.
             let served = if rank.is_some() { key.serve_hot(host)? } else { None };
-            return Ok(served.map_or_else(|| Cold::Absent(epoch.answered(rank)), Cold::Served));
+            return Ok(served.map_or_else(|| ColdAnswer::Absent(epoch.answered(rank)), ColdAnswer::Served));
         }
     };
     let probed = epoch.answered(Some(rank));
@@ -80,11 +84,11 @@ pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Resul
             drop(removed);
             opened.reclaim_some(now.time);
             close_if_spent(host, &opened);
-            Ok(Cold::Served(served))
+            Ok(ColdAnswer::Served(served))
         }
         // Rule 2: the entry left the cold set meanwhile: another reader made it hot, or a write
         // overtook it.
-        _ => Ok(key.serve_hot(host)?.map_or(Cold::Absent(probed), Cold::Served)),
+        _ => Ok(key.serve_hot(host)?.map_or(ColdAnswer::Absent(probed), ColdAnswer::Served)),
     }
 }
 
@@ -92,7 +96,7 @@ pub fn serve<H: Host>(host: &H, key: &impl Asked<H>, under: UnderShard) -> Resul
 ///
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key.
-pub fn contains<H: Host>(host: &H, key: &impl Asked<H>, opened: &Opened) -> Result<bool, H::Error> {
+pub fn contains<H: Host>(host: &H, key: &impl NamedKey<H>, opened: &Opened) -> Result<bool, H::Error> {
     Ok(key.encode(host)?.is_some_and(|bytes| opened.contains(host, key, &bytes)))
 }
 
@@ -100,7 +104,7 @@ pub fn contains<H: Host>(host: &H, key: &impl Asked<H>, opened: &Opened) -> Resu
 ///
 /// # Errors
 /// A fault that must end the operation, from encoding or comparing keys; nothing is deleted.
-pub fn delete<H: Host>(host: &H, key: &impl Asked<H>) -> Result<(), H::Error> {
+pub fn delete<H: Host>(host: &H, key: &impl NamedKey<H>) -> Result<(), H::Error> {
     let file_key = if host.tier().keeps_writes() { key.file_key(host)? } else { None };
     let now = host.now();
     loop {

@@ -6,7 +6,7 @@ use async_cache_core::stats::Stats;
 
 /// Counts of one cache that belong to no shard.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct TierCounts {
     /// Cold entries that were damaged, or did not decode.
     pub(crate) undecodable: AtomicU64,
     /// Cold entries whose time has passed.
@@ -17,7 +17,7 @@ pub(crate) struct Counts {
     pub(crate) dropped: AtomicU64,
 }
 
-impl Counts {
+impl TierCounts {
     /// Adds the counts to those of the shards.
     pub(crate) fn add_to(&self, stats: &mut Stats) {
         stats.undecodable += self.undecodable.load(Ordering::Relaxed);

@@ -24,7 +24,7 @@ pub trait EagerEntries<H: Host>: Sized {
         snapshot: &Snapshot,
         file: FileClock,
         before: Option<&Tombstones>,
-    ) -> Result<Restored, H::Error>;
+    ) -> Result<EagerOutcome, H::Error>;
     /// A save has opened the file that stands at the path, if it merges.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ pub trait EagerEntries<H: Host>: Sized {
 
 /// The outcome for the eager records of an opened file.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub struct EagerOutcome {
     /// Records that are entries in memory now.
     pub restored: usize,
     /// Records that were not taken in: there was no room, or their key was in memory.
@@ -77,7 +77,7 @@ pub struct Restored {
     pub undecodable: Vec<String>,
 }
 
-impl Restored {
+impl EagerOutcome {
     /// Whether every record is in memory.
     pub(crate) fn is_complete(&self) -> bool {
         self.refused == 0 && self.undecodable.is_empty()
@@ -99,9 +99,9 @@ impl<H: Host> EagerEntries<H> for PassOn {
         snapshot: &Snapshot,
         _: FileClock,
         _: Option<&Tombstones>,
-    ) -> Result<Restored, H::Error> {
+    ) -> Result<EagerOutcome, H::Error> {
         *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
-        Ok(Restored::default())
+        Ok(EagerOutcome::default())
     }
 
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {

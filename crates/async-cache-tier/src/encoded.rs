@@ -15,11 +15,11 @@ const MOST_BYTES: usize = 1 << 18;
 #[derive(Debug, Default)]
 pub struct Encoded {
     bytes: Vec<u8>,
-    records: Vec<Record>,
+    records: Vec<EncodedRecord>,
 }
 
 #[derive(Debug)]
-struct Record {
+struct EncodedRecord {
     /// The end of the key in `bytes`. The key begins at the end of the previous record.
     key_end: usize,
     value_end: usize,
@@ -54,11 +54,11 @@ impl Encoded {
         times: Times,
     ) -> Result<(), Refusal<H::Error>> {
         let start = self.bytes.len();
-        let mut encode = || -> Result<Record, Refusal<H::Error>> {
+        let mut encode = || -> Result<EncodedRecord, Refusal<H::Error>> {
             let kind = host.record_key(key, &mut self.bytes)?;
             let key_end = self.bytes.len();
             host.record_value(value, &mut self.bytes)?;
-            Ok(Record { key_end, value_end: self.bytes.len(), times, kind })
+            Ok(EncodedRecord { key_end, value_end: self.bytes.len(), times, kind })
         };
         match encode() {
             Ok(record) => {

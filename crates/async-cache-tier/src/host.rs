@@ -144,8 +144,8 @@ pub trait Host: Memory {
 /// A shard of a front.
 pub type Under<M> = Tiered<<M as Memory>::Key, <M as Memory>::Value, <M as Memory>::Room>;
 
-/// A key of a call: asked for, written or deleted.
-pub trait Asked<H: Host> {
+/// A key named by a call: asked for, written or deleted.
+pub trait NamedKey<H: Host> {
     /// The canonical bytes of the key; `None` if the key has none.
     ///
     /// # Errors

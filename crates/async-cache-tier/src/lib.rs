@@ -12,7 +12,7 @@
 //!
 //! # Layout
 //!
-//! - `host`: [`Memory`] and [`Host`], implemented by a front; [`Asked`], the key of a call
+//! - `host`: [`Memory`] and [`Host`], implemented by a front; [`NamedKey`], the key of a call
 //! - `tier`: [`Tier`], the state of a cache beside its shards; [`Tiered`], a shard and its
 //!   snapshot; `counts`: the counts that belong to no shard
 //! - `opened`: [`Opened`], a snapshot in use; `read`: reading single entries of a snapshot
@@ -42,9 +42,9 @@ mod union;
 pub mod writes;
 
 pub use encoded::{Encoded, TooLarge};
-pub use host::{Asked, FileKey, Host, Memory, Refusal, Slice, Taken, Under};
+pub use host::{FileKey, Host, Memory, NamedKey, Refusal, Slice, Taken, Under};
 pub use hot::HotEntries;
-pub use open::Opening;
+pub use open::OpeningOutcome;
 pub use opened::Opened;
-pub use save::Saved;
+pub use save::SaveOutcome;
 pub use tier::{Tier, Tiered, Turn, UnderShard};

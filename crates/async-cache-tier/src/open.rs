@@ -40,7 +40,7 @@ use crate::writes::{Noted, NotedFor, note_lost, record_overwritten};
 
 /// The outcome of an opening.
 #[derive(Debug, Clone, Copy)]
-pub struct Opening {
+pub struct OpeningOutcome {
     /// Entries that came in. Entries that stay in the file are counted, not read.
     pub entries: usize,
     /// The size of the file, in bytes.
@@ -67,7 +67,7 @@ pub fn is_of_other_owner(error: &DiskError) -> bool {
 ///
 /// # Errors
 /// The file cannot be opened, or an interrupt: the cache continues with its present entries.
-pub fn open<H: Host>(host: &H, turn: Turn<'_>) -> Result<Option<Opening>, H::Error> {
+pub fn open<H: Host>(host: &H, turn: Turn<'_>) -> Result<Option<OpeningOutcome>, H::Error> {
     // Dropped after the turn has ended: a user's destructor may save.
     let mut noted = Noted::default();
     let mut turn = turn;
@@ -78,7 +78,7 @@ fn open_in_turn<H: Host>(
     host: &H,
     turn: &mut Turn<'_>,
     noted: &mut Noted<H>,
-) -> Result<Option<Opening>, H::Error> {
+) -> Result<Option<OpeningOutcome>, H::Error> {
     let tier = host.tier();
     note_lost(host, NotedFor::Opening, noted)?; // Step 1.
     let before = tier.deleted_before();
@@ -94,7 +94,8 @@ fn open_in_turn<H: Host>(
     // save that merges joins it.
     tier.unread.store(before.is_none(), Ordering::Relaxed);
     let file = turn.clock(host.both_clocks(), snapshot.saved_at());
-    let mut opening = Opening { entries: 0, bytes: snapshot.file_bytes(), saved_at: snapshot.saved_at() };
+    let mut opening =
+        OpeningOutcome { entries: 0, bytes: snapshot.file_bytes(), saved_at: snapshot.saved_at() };
     let eager = H::Eager::restore(host, &snapshot, file, before.as_ref())?; // Step 2.
     let entries = snapshot.len() as usize + eager.restored + eager.refused;
     write_after(host, &snapshot);
@@ -192,11 +193,11 @@ impl<H: Host> Late<H> {
     }
 }
 
-type Ranks = Vec<(Ticket, Option<Rank>)>;
+type RankedTickets = Vec<(Ticket, Option<Rank>)>;
 
 impl<H: Host> Adoption<'_, H> {
     /// Step 4: the ranks of the keys in memory, for each shard.
-    fn look_up(&self) -> Result<Vec<Ranks>, H::Error> {
+    fn look_up(&self) -> Result<Vec<RankedTickets>, H::Error> {
         let hot = HotEntries::list(self.host);
         let (mut slice, mut bytes) = (self.host.begin_slice(), Vec::new());
         let mut ranks = Vec::with_capacity(hot.shards.len());
@@ -233,7 +234,7 @@ impl<H: Host> Adoption<'_, H> {
     /// Step 5. `holds` says which file the cache has all of.
     fn adopt(
         &self,
-        ranks: &[Ranks],
+        ranks: &[RankedTickets],
         before: Option<&Tombstones>,
         holds: impl FnOnce(&Late<H>) -> Option<[u8; 16]>,
     ) -> Late<H> {

@@ -21,7 +21,7 @@ use async_cache_core::time::{Deadline, FileClock, Time};
 use async_cache_disk::{Deadlines, Snapshot};
 use parking_lot::{Mutex, RwLock};
 
-use crate::counts::Counts;
+use crate::counts::TierCounts;
 
 /// The number of deadlines that a write looks at. A write adds at most one entry, so a few keep up.
 const DUE_PER_WRITE: usize = 8;
@@ -34,7 +34,7 @@ pub struct Opened {
     cold: Arc<ColdSet>,
     pub(crate) clock: FileClock,
     due: Mutex<Deadlines>,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) counts: Arc<TierCounts>,
     /// Whether the first entry that could not be served was reported.
     pub(crate) is_reported: AtomicBool,
     is_settled: AtomicBool,
@@ -47,7 +47,7 @@ impl Opened {
         snapshot: Snapshot,
         clock: FileClock,
         room: Option<usize>,
-        counts: Arc<Counts>,
+        counts: Arc<TierCounts>,
     ) -> Self {
         Self {
             cold: Arc::new(ColdSet::new(snapshot.len(), room)),

@@ -8,7 +8,7 @@ use async_cache_core::cold::Rank;
 use async_cache_core::time::{Deadline, Stamp};
 use async_cache_disk::Scratch;
 
-use crate::host::{Asked, Host, Refusal};
+use crate::host::{Host, NamedKey, Refusal};
 use crate::opened::Opened;
 
 /// Why an entry is lost whose record did not come back from the file.
@@ -44,7 +44,7 @@ impl Opened {
     pub(crate) fn read<H: Host>(
         &self,
         host: &H,
-        key: &impl Asked<H>,
+        key: &impl NamedKey<H>,
         bytes: &[u8],
     ) -> Result<ColdEntry<H::Value>, H::Error> {
         // The look-up borrows nothing but the bytes while the user's code decodes.
@@ -81,7 +81,7 @@ impl Opened {
     }
 
     /// Whether the file has a live entry under a key. The value is not decoded.
-    pub(crate) fn contains<H: Host>(&self, host: &H, key: &impl Asked<H>, bytes: &[u8]) -> bool {
+    pub(crate) fn contains<H: Host>(&self, host: &H, key: &impl NamedKey<H>, bytes: &[u8]) -> bool {
         with_scratch(|scratch| {
             let found = self.snapshot().find(bytes, scratch).map(|found| (found.rank, found.deadline));
             self.lose_all(host, scratch.lost());

@@ -27,12 +27,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_cache_core::cold::{Frozen, Rank};
-use async_cache_core::ledger::Outcome;
+use async_cache_core::ledger::SaveEnd;
 use async_cache_core::listing::Ticket;
 use async_cache_core::time::{FileClock, Stamp, Time};
 use async_cache_disk::{
-    Cold, DiskError, Filling, Finished, Item, Joining, Known, Loss, Merged, Ours, Output, Pushed, Snapshot,
-    WriteOptions,
+    ColdEntries, DiskError, Filling, FinishedSave, Item, Joining, Known, Loss, Merged, Ours, Output, Pushed,
+    Snapshot, WriteOptions,
 };
 
 use crate::eager::EagerEntries;
@@ -47,9 +47,9 @@ use crate::writes::{Noted, NotedFor, note_lost};
 
 /// The outcome of a save.
 #[derive(Debug)]
-pub struct Saved {
+pub struct SaveOutcome {
     /// The file.
-    pub file: async_cache_disk::Saved,
+    pub file: async_cache_disk::SavedFile,
     /// Entries of this process with a fault: they should have been written, and could not.
     pub left_out: LeftOut,
     /// Entries of this process left out because other processes may have deleted them.
@@ -95,14 +95,18 @@ impl LeftOut {
 ///
 /// # Errors
 /// The file could not be written, or an interrupt. The previous file is intact.
-pub fn save<H: Host>(host: &H, turn: Turn<'_>) -> Result<Saved, H::Error> {
+pub fn save<H: Host>(host: &H, turn: Turn<'_>) -> Result<SaveOutcome, H::Error> {
     // Dropped after the turn has ended: a user's destructor may save.
     let mut noted = Noted::default();
     let mut turn = turn;
     save_in_turn(host, &mut turn, &mut noted)
 }
 
-fn save_in_turn<H: Host>(host: &H, turn: &mut Turn<'_>, noted: &mut Noted<H>) -> Result<Saved, H::Error> {
+fn save_in_turn<H: Host>(
+    host: &H,
+    turn: &mut Turn<'_>,
+    noted: &mut Noted<H>,
+) -> Result<SaveOutcome, H::Error> {
     let tier = host.tier();
     let save = host.begin_save()?; // Rule 7.
     if save.merges() {
@@ -222,7 +226,7 @@ impl<H: Host> Saving<'_, H> {
         let base = cold.as_ref().map(|(opened, _)| opened.snapshot());
         let mut output = blocking(host, move || {
             let contains = |rank| cold.as_ref().is_some_and(|(_, frozen)| frozen.contains(rank));
-            let cold = base.as_ref().map(|snapshot| Cold { snapshot, contains: &contains });
+            let cold = base.as_ref().map(|snapshot| ColdEntries { snapshot, contains: &contains });
             joining.join(&Ours { maxsize, eager: noted, cold, allows: &allows })
         })?;
         eager.join(host, &mut output)?;
@@ -322,13 +326,13 @@ impl<H: Host> Saving<'_, H> {
     /// The file is in place.
     fn settle(
         self,
-        finished: Finished,
+        finished: FinishedSave,
         eager: &H::Eager,
         not_carried: Vec<Rank>,
         known_eager: Option<&Snapshot>,
-    ) -> Saved {
+    ) -> SaveOutcome {
         let tier = self.host.tier();
-        let Finished { saved, successor, merged, .. } = finished;
+        let FinishedSave { saved, successor, merged, .. } = finished;
         tier.unread.store(false, Ordering::Relaxed);
         if let (Some(opened), Some(snapshot)) = (&self.cold, &successor) {
             // Rule 8.
@@ -345,7 +349,7 @@ impl<H: Host> Saving<'_, H> {
         let maxsize = self.host.maxsize();
         let Some(merged) = merged else {
             let dropped = tier.replaced_backup();
-            return Saved {
+            return SaveOutcome {
                 file: saved,
                 left_out: self.left_out,
                 unsure: 0,
@@ -362,7 +366,7 @@ impl<H: Host> Saving<'_, H> {
         // Caches with the same `maxsize` drop entries of each other all the time: this is no lack
         // of room.
         let is_short = |maxsize: &usize| merged.found + eager.found() > *maxsize as u64;
-        Saved {
+        SaveOutcome {
             file: saved,
             left_out: self.left_out,
             unsure: merged.left_out,
@@ -383,7 +387,7 @@ impl<H: Host> Saving<'_, H> {
             known.learned = merged.learned.clone();
         }
         for number in 0..self.host.shards() {
-            self.host.shard(number, |tiered| tiered.shard.settle(Outcome::Saved));
+            self.host.shard(number, |tiered| tiered.shard.settle(SaveEnd::Saved));
         }
     }
 }

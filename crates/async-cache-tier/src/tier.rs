@@ -21,7 +21,7 @@ use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{Known, Snapshot};
 use parking_lot::{Condvar, Mutex};
 
-use crate::counts::Counts;
+use crate::counts::TierCounts;
 use crate::opened::Opened;
 
 /// The state of a cache beside its shards.
@@ -43,7 +43,7 @@ pub struct Tier {
     pub(crate) to_pass_on: Mutex<Option<Snapshot>>,
     /// [`Shard::changes`] of all shards at the beginning of the last successful save.
     saved_changes: AtomicU64,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) counts: Arc<TierCounts>,
 }
 
 /// The state of the turn. A flag and not a lock that is held, because a fork would copy the held

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use async_cache_core::ledger::{LostWrites, Outcome};
+use async_cache_core::ledger::{LostWrites, SaveEnd};
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Cleared, Shard};
 use async_cache_core::time::{Now, Stamp};
@@ -34,7 +34,7 @@ pub fn record_delete<K, V, R>(tier: &Tier, shard: &mut Shard<K, V, R>, key: &Fil
 
 /// The fate of the counters when a cache is emptied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counters {
+pub enum CounterFate {
     /// They are zero.
     Reset,
     /// They stay.
@@ -46,7 +46,7 @@ pub type Emptied<M> = (Cleared<<M as Memory>::Key, <M as Memory>::Value>, Option
 
 /// Removes everything from a cache, including cold entries, and fences all loads. Drop the result
 /// with nothing locked.
-pub fn clear<M: Memory>(host: &M, counters: Counters) -> Vec<Emptied<M>> {
+pub fn clear<M: Memory>(host: &M, counters: CounterFate) -> Vec<Emptied<M>> {
     let tier = host.tier();
     tier.forget_no_room();
     let now = host.now();
@@ -61,12 +61,12 @@ pub fn clear<M: Memory>(host: &M, counters: Counters) -> Vec<Emptied<M>> {
             tier.known.lock().tombstones.record_clear(stamp.as_nanos());
         }
         let emptied = shards.iter_mut().map(|tiered| match counters {
-            Counters::Reset => tiered.clear(),
-            Counters::Kept => tiered.remove_all(),
+            CounterFate::Reset => tiered.clear(),
+            CounterFate::Kept => tiered.remove_all(),
         });
         emptied.collect()
     });
-    if counters == Counters::Reset {
+    if counters == CounterFate::Reset {
         tier.reset();
     }
     cleared
@@ -146,7 +146,7 @@ impl<H: Host> Unrecorded<'_, H> {
 impl<H: Host> Drop for Unrecorded<'_, H> {
     fn drop(&mut self) {
         if let Some(lost) = self.lost.take() {
-            self.host.shard(self.number, |tiered| tiered.shard.settle(Outcome::Unrecorded(lost)));
+            self.host.shard(self.number, |tiered| tiered.shard.settle(SaveEnd::Unrecorded(lost)));
         }
     }
 }

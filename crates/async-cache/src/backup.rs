@@ -121,7 +121,7 @@ pub trait CacheBackend<K, V>: Send + Sync + 'static {
         Self: Sized,
         K: Clone,
     {
-        Backup(Kind::Whole(Box::new(self), K::clone))
+        Backup(BackendKind::Whole(Box::new(self), K::clone))
     }
 }
 
@@ -142,9 +142,9 @@ impl<K, V, B: CacheBackend<K, V>> CacheBackend<K, V> for Arc<B> {
 
 /// A backend inside a cache.
 #[doc(hidden)]
-pub struct Backup<K, V>(pub(crate) Kind<K, V>);
+pub struct Backup<K, V>(pub(crate) BackendKind<K, V>);
 
-pub(crate) enum Kind<K, V> {
+pub(crate) enum BackendKind<K, V> {
     /// Loaded and saved as a whole.
     Whole(Box<dyn CacheBackend<K, V>>, fn(&K) -> K),
     /// A snapshot file, read entry by entry.
@@ -154,8 +154,8 @@ pub(crate) enum Kind<K, V> {
 impl<K, V> fmt::Debug for Backup<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Whole(..) => f.write_str("Backup(a backend of the user's own)"),
-            Kind::Disk(disk, _) => f.debug_tuple("Backup").field(disk).finish(),
+            BackendKind::Whole(..) => f.write_str("Backup(a backend of the user's own)"),
+            BackendKind::Disk(disk, _) => f.debug_tuple("Backup").field(disk).finish(),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_cache_core::batch::Planner;
 
 pub use self::answer::{BatchAnswer, KeyAnswer};
-use self::gather::{Gatherer, Step};
+use self::gather::{EnteredBatch, Gatherer};
 use crate::cache::AsyncCache;
 use crate::error::LoadError;
 use crate::load::{Joins, Miss};
@@ -284,8 +284,8 @@ where
         let mut joins = Joins::Any;
         loop {
             match self.gatherer.enter(hash, key, joins, &mut miss)? {
-                Step::Hit(value) => return Ok(Some(value)),
-                Step::Waits(waiting) => {
+                EnteredBatch::Hit(value) => return Ok(Some(value)),
+                EnteredBatch::Waits(waiting) => {
                     if let Some(outcome) = waiting.outcome(key).await {
                         return outcome;
                     }
@@ -300,7 +300,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
     {
-        let mut asked: Vec<Asked<'_, Q, V, E>> = keys.into_iter().map(Asked::new).collect();
+        let mut asked: Vec<RequestedKey<'_, Q, V, E>> = keys.into_iter().map(RequestedKey::new).collect();
         for key in &mut asked {
             key.hash = self.gatherer.inner.hash(key.key);
             match self.gatherer.inner.hot(key.hash, |known| known.borrow() == key.key) {
@@ -313,8 +313,8 @@ where
             let mut waiting = Vec::new();
             for (at, key) in asked.iter_mut().enumerate().filter(|(_, key)| key.outcome.is_none()) {
                 match self.gatherer.enter(key.hash, key.key, key.joins, &mut key.miss) {
-                    Ok(Step::Hit(value)) => key.outcome = Some(Ok(Some(value))),
-                    Ok(Step::Waits(waits)) => waiting.push((at, waits)),
+                    Ok(EnteredBatch::Hit(value)) => key.outcome = Some(Ok(Some(value))),
+                    Ok(EnteredBatch::Waits(waits)) => waiting.push((at, waits)),
                     Err(error) => key.outcome = Some(Err(error)),
                 }
             }
@@ -331,7 +331,7 @@ where
 }
 
 /// One of many keys, and what is known of it.
-struct Asked<'a, Q: ?Sized, V, E> {
+struct RequestedKey<'a, Q: ?Sized, V, E> {
     key: &'a Q,
     hash: u64,
     miss: Miss,
@@ -340,7 +340,7 @@ struct Asked<'a, Q: ?Sized, V, E> {
     outcome: Option<Result<Option<V>, LoadError<E>>>,
 }
 
-impl<'a, Q: ?Sized, V, E> Asked<'a, Q, V, E> {
+impl<'a, Q: ?Sized, V, E> RequestedKey<'a, Q, V, E> {
     fn new(key: &'a Q) -> Self {
         Self { key, hash: 0, miss: Miss::default(), joins: Joins::Any, outcome: None }
     }

@@ -10,7 +10,7 @@ use async_cache_core::order::Eviction;
 use async_cache_disk::DiskErrorKind;
 
 use crate::autosave::{AtEnd, Autosave};
-use crate::backup::{Backup, CacheBackend, Kind};
+use crate::backup::{BackendKind, Backup, CacheBackend};
 use crate::cache::{AsyncCache, Shared};
 use crate::clock::Clock;
 use crate::error::{BackupError, BuildError};
@@ -158,7 +158,7 @@ where
     /// The file of the cache's backup, if the backup is a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         match &self.backup {
-            Some(Backup(Kind::Disk(disk, _))) => Some(disk.path()),
+            Some(Backup(BackendKind::Disk(disk, _))) => Some(disk.path()),
             _ => None,
         }
     }
@@ -166,7 +166,7 @@ where
     /// Marks the file, if there is a file, as belonging to this function: keys of a function mean
     /// nothing to another function.
     pub(crate) fn for_function(mut self, function: &'static str) -> Result<Self, BuildError> {
-        if let Some(Backup(Kind::Disk(disk, _))) = &mut self.backup {
+        if let Some(Backup(BackendKind::Disk(disk, _))) = &mut self.backup {
             disk.belong_to(function).map_err(|bytes| BuildError::NameTooLong { function, bytes })?;
         }
         Ok(self)

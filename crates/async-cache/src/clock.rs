@@ -15,10 +15,10 @@ use async_cache_tier::clock::{self as system, nanos_since_epoch, to_nanos};
 ///
 /// The default is the system's clock. Tests that must not wait use [`Clock::manual`].
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Source);
+pub struct Clock(TimeSource);
 
 #[derive(Clone, Debug, Default)]
-enum Source {
+enum TimeSource {
     #[default]
     System,
     Manual(ManualClock),
@@ -29,7 +29,7 @@ impl Clock {
     /// The system's clocks: the monotonic clock for deadlines in memory, the wall clock for
     /// deadlines in files.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(TimeSource::System)
     }
 
     /// A clock that stands still until a test moves it.
@@ -49,7 +49,7 @@ impl Clock {
     /// ```
     pub fn manual() -> (Self, ManualClock) {
         let hands = ManualClock::default();
-        (Self(Source::Manual(hands.clone())), hands)
+        (Self(TimeSource::Manual(hands.clone())), hands)
     }
 
     /// The clock of tokio, [`tokio::time::Instant`]: for tests that pause tokio's time
@@ -77,15 +77,15 @@ impl Clock {
     /// ```
     pub fn tokio() -> Self {
         let wall = system::wall();
-        Self(Source::Tokio(TokioClock { start: tokio::time::Instant::now(), wall }))
+        Self(TimeSource::Tokio(TokioClock { start: tokio::time::Instant::now(), wall }))
     }
 
     /// Now, on the monotonic clock.
     pub(crate) fn now(&self) -> Time {
         match &self.0 {
-            Source::System => system::now(),
-            Source::Tokio(clock) => Time::from_nanos(clock.since_start()),
-            Source::Manual(hands) => Time::from_nanos(hands.0.monotonic.load(Ordering::Acquire)),
+            TimeSource::System => system::now(),
+            TimeSource::Tokio(clock) => Time::from_nanos(clock.since_start()),
+            TimeSource::Manual(hands) => Time::from_nanos(hands.0.monotonic.load(Ordering::Acquire)),
         }
     }
 
@@ -93,17 +93,17 @@ impl Clock {
     #[inline]
     pub(crate) fn has_passed(&self, deadline: Deadline) -> bool {
         match &self.0 {
-            Source::System => system::has_passed(deadline),
-            Source::Manual(_) | Source::Tokio(_) => deadline.has_passed(self.now()),
+            TimeSource::System => system::has_passed(deadline),
+            TimeSource::Manual(_) | TimeSource::Tokio(_) => deadline.has_passed(self.now()),
         }
     }
 
     /// Now, on the wall clock, in nanoseconds since the Unix epoch; 0 before it.
     pub(crate) fn wall(&self) -> u64 {
         match &self.0 {
-            Source::System => system::wall(),
-            Source::Manual(hands) => hands.0.wall.load(Ordering::Acquire),
-            Source::Tokio(clock) => clock.wall.saturating_add(clock.since_start()),
+            TimeSource::System => system::wall(),
+            TimeSource::Manual(hands) => hands.0.wall.load(Ordering::Acquire),
+            TimeSource::Tokio(clock) => clock.wall.saturating_add(clock.since_start()),
         }
     }
 

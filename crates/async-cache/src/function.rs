@@ -63,7 +63,7 @@ impl<K, V> Debug for CachedFunction<K, V> {
 /// A call that memory did not answer: the hash of its key.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
-pub struct Asked(pub(crate) u64);
+pub struct MissedCall(pub(crate) u64);
 
 impl<K, V> CachedFunction<K, V>
 where
@@ -113,7 +113,7 @@ where
         let _building = self.building.lock();
         if self.cache.get().is_none() {
             let builder = (self.build)(AsyncCache::builder()).for_function(self.name.get())?;
-            let file = builder.file().map(|path| File::claim(path, self.name.get())).transpose()?;
+            let file = builder.file().map(|path| ClaimedFile::claim(path, self.name.get())).transpose()?;
             let cache = builder.build()?;
             // For ever: so is the cache.
             std::mem::forget(file);
@@ -177,25 +177,25 @@ where
     /// Serves a call from memory.
     #[doc(hidden)]
     #[inline]
-    pub fn hit(&self, key: impl Lookup<K>) -> Result<V, Asked> {
+    pub fn hit(&self, key: impl Lookup<K>) -> Result<V, MissedCall> {
         let inner = &self.cache().inner;
         let hash = inner.hash(&key);
-        inner.hot(hash, |known| key.is(known)).map_err(|_| Asked(hash))
+        inner.hot(hash, |known| key.is(known)).map_err(|_| MissedCall(hash))
     }
 
     /// Removes the cached result, so that the following load is new.
     #[doc(hidden)]
-    pub fn forget(&self, key: impl Lookup<K>) -> Asked {
+    pub fn forget(&self, key: impl Lookup<K>) -> MissedCall {
         let inner = &self.cache().inner;
         inner.delete(&key.to_key());
-        Asked(inner.hash(&key))
+        MissedCall(inner.hash(&key))
     }
 
     /// Answers a call that memory did not answer.
     #[doc(hidden)]
     pub async fn load<F, Fut, E>(
         &self,
-        asked: Asked,
+        asked: MissedCall,
         key: impl Lookup<K> + Debug,
         keeps: fn(&V) -> bool,
         load: F,
@@ -213,7 +213,7 @@ where
     #[doc(hidden)]
     pub async fn load_value<F, Fut>(
         &self,
-        asked: Asked,
+        asked: MissedCall,
         key: impl Lookup<K> + Debug,
         keeps: fn(&V) -> bool,
         load: F,
@@ -283,12 +283,12 @@ impl<K: 'static, V: 'static> Debug for Invalidating<K, V> {
 }
 
 /// A file that belongs to a function while this value lives.
-struct File(PathBuf);
+struct ClaimedFile(PathBuf);
 
 /// Which function keeps its entries in which file.
 static FILES: Mutex<BTreeMap<PathBuf, &'static str>> = Mutex::new(BTreeMap::new());
 
-impl File {
+impl ClaimedFile {
     fn claim(path: &Path, function: &'static str) -> Result<Self, BuildError> {
         let place = place(path);
         let mut files = FILES.lock();
@@ -300,7 +300,7 @@ impl File {
     }
 }
 
-impl Drop for File {
+impl Drop for ClaimedFile {
     fn drop(&mut self) {
         FILES.lock().remove(&self.0);
     }

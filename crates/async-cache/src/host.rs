@@ -13,7 +13,7 @@ use async_cache_core::probe::{Probed, Stale};
 use async_cache_core::time::{Deadline, Time};
 use async_cache_disk::{CacheFile, DiskError, KeyKind, Save};
 use async_cache_tier::eager::PassOn;
-use async_cache_tier::{Asked, Host, Memory, Refusal, Taken, Tier, Under};
+use async_cache_tier::{Host, Memory, NamedKey, Refusal, Taken, Tier, Under};
 
 use crate::backup::DiskBackend;
 use crate::backup::codec::{Codec, or_panicked};
@@ -21,7 +21,7 @@ use crate::error::BackendError;
 use crate::inner::Inner;
 use crate::room::Room;
 
-/// A cache in memory; with a [`File`], the whole cache.
+/// A cache in memory; with a [`BackupFile`], the whole cache.
 pub(crate) struct CacheHost<'c, K, V, F> {
     pub(crate) inner: &'c Inner<K, V>,
     /// The user's `Clone`.
@@ -30,17 +30,17 @@ pub(crate) struct CacheHost<'c, K, V, F> {
 }
 
 /// The file of a cache.
-pub(crate) struct File<'c, K, V> {
+pub(crate) struct BackupFile<'c, K, V> {
     disk: &'c DiskBackend,
     codec: Codec<K, V>,
 }
 
 /// A cache with a file.
-pub(crate) type FileHost<'c, K, V> = CacheHost<'c, K, V, File<'c, K, V>>;
+pub(crate) type FileHost<'c, K, V> = CacheHost<'c, K, V, BackupFile<'c, K, V>>;
 
 impl<'c, K, V> FileHost<'c, K, V> {
     pub(crate) fn new(inner: &'c Inner<K, V>, disk: &'c DiskBackend, codec: Codec<K, V>) -> Self {
-        Self { inner, clone_key: codec.clone_key, file: File { disk, codec } }
+        Self { inner, clone_key: codec.clone_key, file: BackupFile { disk, codec } }
     }
 }
 
@@ -194,7 +194,7 @@ pub(crate) struct AskedKey<'k, K> {
     pub(crate) key: &'k K,
 }
 
-impl<K: Hash + Eq, V: Clone> Asked<FileHost<'_, K, V>> for AskedKey<'_, K> {
+impl<K: Hash + Eq, V: Clone> NamedKey<FileHost<'_, K, V>> for AskedKey<'_, K> {
     /// A key that cannot be encoded is in no file.
     fn encode(&self, host: &FileHost<'_, K, V>) -> Result<Option<Vec<u8>>, DiskError> {
         let mut bytes = Vec::with_capacity(64);

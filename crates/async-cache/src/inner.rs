@@ -25,13 +25,13 @@ use async_cache_core::removed::Removed;
 use async_cache_core::shard::{Config, Shard};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
-use async_cache_tier::cold::{self, Cold};
-use async_cache_tier::writes::{self, Counters};
+use async_cache_tier::cold::{self, ColdAnswer};
+use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{Opened, Tier, Tiered, UnderShard};
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
 
-use crate::backup::{Backup, Kind};
+use crate::backup::{BackendKind, Backup};
 use crate::clock::Clock;
 use crate::host::{AskedKey, CacheHost, FileHost};
 use crate::lookup::Lookup;
@@ -94,7 +94,7 @@ impl<K, V> Inner<K, V> {
     ) -> Self {
         let shards = shards.clamp(1, maxsize.unwrap_or(usize::MAX).max(1)).min(1 << 16);
         let tier = Tier::default();
-        if matches!(&backup, Some(Backup(Kind::Disk(disk, _))) if disk.merges()) {
+        if matches!(&backup, Some(Backup(BackendKind::Disk(disk, _))) if disk.merges()) {
             tier.keep_writes();
         }
         let shard = |number: usize| {
@@ -228,7 +228,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// The cache with its file, if there is a file.
     pub(crate) fn file_host(&self) -> Option<FileHost<'_, K, V>> {
         match &self.backup {
-            Some(Backup(Kind::Disk(disk, codec))) => Some(FileHost::new(self, disk, *codec)),
+            Some(Backup(BackendKind::Disk(disk, codec))) => Some(FileHost::new(self, disk, *codec)),
             _ => None,
         }
     }
@@ -248,8 +248,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         }
         let Some(host) = self.file_host() else { return Err(epoch.answered(None)) };
         match cold::serve(&host, &AskedKey { hash, key }, under) {
-            Ok(Cold::Served(value)) => Ok(value),
-            Ok(Cold::Absent(probed)) => Err(probed),
+            Ok(ColdAnswer::Served(value)) => Ok(value),
+            Ok(ColdAnswer::Absent(probed)) => Err(probed),
             Err(error) => {
                 // No read of an entry ends in an error of the file: a damaged entry is a miss.
                 tracing::warn!("an entry could not be read: {error}");
@@ -379,16 +379,16 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     }
 
     pub(crate) fn clear(&self) {
-        self.empty(Counters::Reset);
+        self.empty(CounterFate::Reset);
         self.hits.reset();
     }
 
     /// Removes everything; the counters stay.
     pub(crate) fn remove_all(&self) {
-        self.empty(Counters::Kept);
+        self.empty(CounterFate::Kept);
     }
 
-    fn empty(&self, counters: Counters) {
+    fn empty(&self, counters: CounterFate) {
         // No key is copied.
         let memory =
             CacheHost { inner: self, clone_key: |_| unreachable!("clearing copies no key"), file: () };

@@ -107,7 +107,7 @@ pub mod __private {
     pub use std::time::Duration;
 
     pub use crate::function::{
-        Asked, Fallible, FirstArguments, Invalidating, IsNoResult, Name, Optional, PerType, Returned,
+        Fallible, FirstArguments, Invalidating, IsNoResult, MissedCall, Name, Optional, PerType, Returned,
         can_be_a_key, can_be_a_value, lend, run,
     };
 }

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use async_cache_core::entry::Fetched;
 use async_cache_core::flight::{FlightId, Left};
-use async_cache_core::shard::Finished;
+use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_tier::{Memory, UnderShard};
 
@@ -96,7 +96,7 @@ impl Joins {
 }
 
 /// The data needed to end a flight.
-pub(crate) struct Flight<K, V> {
+pub(crate) struct PilotedFlight<K, V> {
     pub(crate) inner: Arc<Inner<K, V>>,
     pub(crate) hash: u64,
     pub(crate) id: FlightId,
@@ -164,8 +164,14 @@ where
             let room = &seat.room;
             if leads {
                 let started = self.clock.now();
-                let flight =
-                    Flight { inner: Arc::clone(self), hash, id, room: Arc::clone(room), storing, started };
+                let flight = PilotedFlight {
+                    inner: Arc::clone(self),
+                    hash,
+                    id,
+                    room: Arc::clone(room),
+                    storing,
+                    started,
+                };
                 if sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })).is_err() {
                     return Err(LoadError::NoRuntime);
                 }
@@ -259,7 +265,7 @@ where
 
 impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// Ends the flight with a value: `stored` is stored, `value` is for the callers.
-    fn land(&self, flight: &Flight<K, V>, value: V, stored: V) {
+    fn land(&self, flight: &PilotedFlight<K, V>, value: V, stored: V) {
         let now = self.now();
         let deadline = if (flight.storing.keeps)(&value) {
             flight.storing.ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now.time, ttl))
@@ -289,7 +295,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     #[cold]
     fn land_anew(
         &self,
-        flight: &Flight<K, V>,
+        flight: &PilotedFlight<K, V>,
         fetched: Fetched<V>,
         took: Duration,
         now: Now,
@@ -326,7 +332,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
 
 /// How a load ended that returned a value, to be dropped with nothing locked; `Err` if its value
 /// was not stored.
-type Landed<K, V> = Result<Finished<K, V, Arc<Room<V>>>, (K, Arc<Room<V>>)>;
+type Landed<K, V> = Result<FinishedLoad<K, V, Arc<Room<V>>>, (K, Arc<Room<V>>)>;
 
 impl<K, V> Inner<K, V> {
     /// The load has come to its end without a value.
@@ -361,7 +367,7 @@ where
 /// Ends a flight whose pilot goes away before it ended the flight: the runtime shuts down, or
 /// storing the value panicked.
 pub(crate) struct Ending<K, V> {
-    pub(crate) flight: Flight<K, V>,
+    pub(crate) flight: PilotedFlight<K, V>,
     pub(crate) duty: Duty,
 }
 
@@ -391,7 +397,7 @@ impl<K: Hash + Eq, V: Clone> Ending<K, V> {
 
 impl<K, V> Ending<K, V> {
     fn end(&self, answer: Answer<V>) {
-        let Flight { inner, hash, id, room, started, .. } = &self.flight;
+        let PilotedFlight { inner, hash, id, room, started, .. } = &self.flight;
         let took = inner.clock.now().since(*started);
         inner.end(*hash, *id, room, took, answer);
     }

@@ -12,7 +12,7 @@ use async_cache_core::shard::Restored;
 use async_cache_core::time::Stamp;
 use async_cache_tier::{Memory, open};
 
-use crate::backup::{Backup, CacheBackend, Kind, SavedEntry};
+use crate::backup::{BackendKind, Backup, CacheBackend, SavedEntry};
 use crate::error::BackupError;
 use crate::host::FileHost;
 use crate::inner::Inner;
@@ -42,7 +42,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let Some(Backup(kind)) = &self.backup else { return Ok(Opening::default()) };
         let started = self.clock.now();
         let mut opening = match kind {
-            Kind::Disk(disk, codec) => {
+            BackendKind::Disk(disk, codec) => {
                 let host = FileHost::new(self, disk, *codec);
                 let opened = open::open(&host, sync::turn(&self.tier))?;
                 opened.map_or_else(Opening::default, |opened| Opening {
@@ -52,7 +52,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                     ..Opening::default()
                 })
             }
-            Kind::Whole(backend, _) => self.load_whole(&**backend)?,
+            BackendKind::Whole(backend, _) => self.load_whole(&**backend)?,
         };
         opening.took = self.clock.now().since(started);
         Ok(opening)

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 use async_cache_tier::{HotEntries, Taken, Turn, save};
 
-use crate::backup::{Backup, CacheBackend, DiskBackend, Kind, SavedEntry};
+use crate::backup::{BackendKind, Backup, CacheBackend, DiskBackend, SavedEntry};
 use crate::error::BackupError;
 use crate::host::{CacheHost, FileHost};
 use crate::inner::Inner;
@@ -74,11 +74,11 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         changes: u64,
     ) -> Result<Saved, BackupError> {
         let saved = match kind {
-            Kind::Disk(disk, codec) => {
+            BackendKind::Disk(disk, codec) => {
                 let saved = save::save(&FileHost::new(self, disk, *codec), turn);
                 saved.map(|saved| self.report(disk, saved)).map_err(Into::into)
             }
-            Kind::Whole(backend, clone_key) => self.save_whole(turn, &**backend, *clone_key),
+            BackendKind::Whole(backend, clone_key) => self.save_whole(turn, &**backend, *clone_key),
         };
         match &saved {
             Ok(_) => self.tier.saved(changes),
@@ -123,7 +123,7 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
     }
 
     /// Logs the warnings about a save to a file.
-    fn report(&self, disk: &DiskBackend, saved: save::Saved) -> Saved {
+    fn report(&self, disk: &DiskBackend, saved: save::SaveOutcome) -> Saved {
         let place = disk.path().display();
         if let Some((name, why)) = &saved.left_out.first {
             log_left_out(&place, name.as_deref(), why);

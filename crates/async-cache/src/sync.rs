@@ -50,9 +50,9 @@ mod real {
 
     /// A place where the checker may let others run, as any use of its own primitives is.
     #[derive(Debug, Default)]
-    struct Step(AtomicBool);
+    struct YieldPoint(AtomicBool);
 
-    impl Step {
+    impl YieldPoint {
         fn take(&self) {
             self.0.load(SeqCst);
         }
@@ -60,11 +60,11 @@ mod real {
 
     /// [`std::sync::OnceLock`], before each use of which others may run.
     #[derive(Debug)]
-    pub(crate) struct OnceLock<T>(std::sync::OnceLock<T>, Step);
+    pub(crate) struct OnceLock<T>(std::sync::OnceLock<T>, YieldPoint);
 
     impl<T> OnceLock<T> {
         pub(crate) fn new() -> Self {
-            Self(std::sync::OnceLock::new(), Step::default())
+            Self(std::sync::OnceLock::new(), YieldPoint::default())
         }
 
         pub(crate) fn get(&self) -> Option<&T> {

@@ -126,7 +126,7 @@ impl<'a, K, V, L> WarmUp<'a, K, V, L> {
     }
 }
 
-type Outcome<K, E> = Result<(), (K, LoadError<E>)>;
+type KeyOutcome<K, E> = Result<(), (K, LoadError<E>)>;
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl<'a, K, V, L, Fut, E> IntoFuture for WarmUp<'a, K, V, L>
@@ -146,7 +146,7 @@ where
             let (total, load) = (keys.len(), Arc::new(load));
             let mut report = WarmedUp { loaded: 0, already_there: 0, errors: Vec::new() };
             let mut keys = keys.into_iter();
-            let mut running: FuturesUnordered<Boxed<'_, Outcome<K, E>>> = FuturesUnordered::new();
+            let mut running: FuturesUnordered<Boxed<'_, KeyOutcome<K, E>>> = FuturesUnordered::new();
             loop {
                 while running.len() < concurrency
                     && let Some(key) = keys.next()

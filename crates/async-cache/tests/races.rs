@@ -44,7 +44,7 @@ type Cache = AsyncCache<u64, Value>;
 
 /// One key of the origin.
 #[derive(Default)]
-struct Source {
+struct ValueSource {
     version: AtomicU64,
     /// The version published by the last invalidation.
     floor: AtomicU64,
@@ -57,7 +57,7 @@ struct Source {
     running: Mutex<Vec<usize>>,
 }
 
-impl Source {
+impl ValueSource {
     fn is_idle(&self) -> bool {
         self.running.lock().unwrap().is_empty()
     }
@@ -89,7 +89,7 @@ impl Drop for Run {
 }
 
 struct Origin {
-    sources: Vec<Source>,
+    sources: Vec<ValueSource>,
     copies: Arc<()>,
 }
 
@@ -215,7 +215,7 @@ fn round(seed: u64, kind: fn(Builder<u64, Value>) -> Builder<u64, Value>) {
         (0..KEYS).filter(|_| rng.bool()).map(|key| SavedEntry { key, value: Value::default(), ttl: None });
     disk.save(&mut cold).unwrap();
     let cache = kind(AsyncCache::builder()).backup(disk.clone()).build().unwrap();
-    let sources = (0..KEYS).map(|_| Source::default()).collect();
+    let sources = (0..KEYS).map(|_| ValueSource::default()).collect();
     let origin = Arc::new(Origin { sources, copies: Arc::new(()) });
 
     let runtime = several_threads();
@@ -238,7 +238,7 @@ fn round(seed: u64, kind: fn(Builder<u64, Value>) -> Builder<u64, Value>) {
         for task in tasks {
             task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         }
-        until(|| origin.sources.iter().all(Source::is_idle)).await;
+        until(|| origin.sources.iter().all(ValueSource::is_idle)).await;
         cache.clear();
         until(|| Arc::strong_count(&origin.copies) == 1).await;
     });

@@ -40,6 +40,10 @@ class AsyncCache(Cache):
     `CacheWarning`.
     """
 
+    # Attributes in slots leave `__dict__` unmade. From Python 3.13 on the interpreter caches the
+    # look-up of `get` only for objects without a made `__dict__`.
+    __slots__ = ("__dict__", "_persistence", "backup")
+
     def __init__(
         self,
         maxsize: int | None = 128,

@@ -13,20 +13,20 @@
 
 use std::ffi::CStr;
 
-use async_cache_core::agent::Ticket;
+use async_cache_core::agent::BegunCall;
 use pyo3::exceptions::{PyException, PyGeneratorExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
 
-use super::frame::{self, Asked, Frame};
-use super::outcome::Outcome;
+use super::frame::{self, Frame, PastCall};
+use super::outcome::CallOutcome;
 use super::session::Session;
-use super::tool::{Counts, Scope, TOTAL, Tool};
-use crate::args::{Args, apply};
+use super::tool::{TOTAL, Tool, ToolCounts, ToolScope};
+use crate::args::{CallArgs, apply};
 use crate::ask::FunctionCall;
 use crate::awaitable;
-use crate::cache::{Cache, Hit};
-use crate::call::Call;
+use crate::cache::{Cache, MemoryLookup};
+use crate::call::CacheCall;
 use crate::call_query::CallQuery;
 use crate::enter::{Asking, Entered};
 use crate::function::{Function, function};
@@ -48,7 +48,7 @@ impl Calls<Function> for Watched {
         coroutine::make(function.py(), || {
             ToolCall::New(FunctionCall {
                 function: Ref::new(function),
-                args: Args::One([arg]),
+                args: CallArgs::One([arg]),
                 names: None,
                 refresh: false,
             })
@@ -73,12 +73,12 @@ pub(crate) enum ToolCall {
 /// A call permitted by the guard.
 pub(crate) struct Watch {
     frame: Ref<Frame>,
-    ticket: Ticket,
+    begun: BegunCall,
 }
 
 /// A call that needs more than a look-up.
 pub(crate) struct Running {
-    inner: Inner,
+    inner: InnerCall,
     tool: Ref,
     session: Option<Ref<Session>>,
     /// Whether a hit or miss has been counted.
@@ -86,9 +86,9 @@ pub(crate) struct Running {
     watch: Option<Watch>,
 }
 
-enum Inner {
+enum InnerCall {
     /// A call of the function that keeps the results.
-    Cached(Call),
+    Cached(CacheCall),
     /// The iterator of the function's own awaitable.
     Uncached(Ref),
 }
@@ -99,7 +99,7 @@ fn tool(function: &Function) -> &Tool {
 
 /// Identifies tool and arguments.
 #[inline]
-fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &Args) -> u64 {
+fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &CallArgs) -> u64 {
     let name = mix(u64::from(tool.number), query.hash());
     // Python has the same hash for -1 and -2.
     let is_minus_one = |arg: &Ref| {
@@ -114,7 +114,7 @@ fn name_of(py: Python<'_>, tool: &Tool, query: &impl Query, args: &Args) -> u64 
 
 /// Counts an event for a tool, for the session of the call, and for the process.
 #[inline]
-fn count(py: Python<'_>, tool: &Tool, session: Option<&Bound<'_, Session>>, add: impl Fn(&mut Counts)) {
+fn count(py: Python<'_>, tool: &Tool, session: Option<&Bound<'_, Session>>, add: impl Fn(&mut ToolCounts)) {
     add(&mut tool.counts.borrow(py));
     if let Some(session) = session {
         add(&mut session.get().state.borrow(py).counts);
@@ -128,12 +128,12 @@ impl ToolCall {
         let tool = tool(call.function(py));
         let frame = frame::current(py)?;
         let target = match (&tool.scope, &frame) {
-            (Scope::Global, _) => Some(call.function.bind(py).clone()),
-            (Scope::Session(make), Some(frame)) if frame.get().is_in_session => {
+            (ToolScope::Global, _) => Some(call.function.bind(py).clone()),
+            (ToolScope::Session(make), Some(frame)) if frame.get().is_in_session => {
                 let session = frame.get().session.bind(py);
                 Session::function_or_make(session, tool.number, make.bind(py))?
             }
-            (Scope::Session(_), _) => None,
+            (ToolScope::Session(_), _) => None,
         };
         let session = frame.as_ref().map(|frame| frame.get().session.bind(py).clone());
         let watch = match frame {
@@ -147,11 +147,11 @@ impl ToolCall {
         };
         let tool = Ref::new(call.function.bind(py).clone());
         let inner = if let Some(target) = target {
-            Inner::Cached(Call::of(FunctionCall { function: Ref::new(target), ..call }))
+            InnerCall::Cached(CacheCall::of(FunctionCall { function: Ref::new(target), ..call }))
         } else {
             let wrapped = call.function(py).wrapped.bind(py);
             let awaitable = apply(wrapped, &call.args, call.names.as_ref().map(|names| names.bind(py)))?;
-            Inner::Uncached(Ref::new(awaitable::iterator(&awaitable, wrapped)?))
+            InnerCall::Uncached(Ref::new(awaitable::iterator(&awaitable, wrapped)?))
         };
         let session = session.map(Ref::new);
         *self = Self::Running(Box::new(Running { inner, tool, session, is_counted: false, watch }));
@@ -173,7 +173,7 @@ impl ToolCall {
         let query = keeper.query(py, &kept)?;
         let tool = tool(call.function(py));
         let name = name_of(py, tool, &query, &call.args);
-        let asked = Asked {
+        let asked = PastCall {
             tool: Ref::new(call.function.bind(py).clone()),
             args: call.args.copy(py),
             names: names.map(|names| Ref::new(names.clone())),
@@ -197,16 +197,16 @@ impl ToolCall {
                 return Ok(Err(cached.unwrap_or_else(|| py.None().into_bound(py))));
             }
         }
-        let (ticket, forgotten) = here.begin(py, name, asked);
+        let (begun, forgotten) = here.begin(py, name, asked);
         drop(forgotten);
-        Ok(Ok(Watch { frame: Ref::new(frame.clone()), ticket }))
+        Ok(Ok(Watch { frame: Ref::new(frame.clone()), begun }))
     }
 
     fn step<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         let Self::Running(running) = self else { unreachable!("called while it runs") };
         let sent = match &mut running.inner {
-            Inner::Cached(call) => call.send(py, value),
-            Inner::Uncached(iterator) => send(iterator.bind(py), value),
+            InnerCall::Cached(call) => call.send(py, value),
+            InnerCall::Uncached(iterator) => send(iterator.bind(py), value),
         };
         self.after(py, sent)
     }
@@ -221,10 +221,10 @@ impl ToolCall {
         let Some(watch) = running.watch else { return sent };
         let outcome = match &sent {
             Ok(Sent::Yield(_)) => unreachable!("returned above"),
-            Ok(Sent::Return(value)) => Outcome::Value(Ref::new(value.clone())),
+            Ok(Sent::Return(value)) => CallOutcome::Value(Ref::new(value.clone())),
             // A cancelled call has no outcome.
             Err(error) if !error.is_instance_of::<PyException>(py) => return sent,
-            Err(error) => Outcome::Failed(Ref::new(error.get_type(py).into_any())),
+            Err(error) => CallOutcome::Failed(Ref::new(error.get_type(py).into_any())),
         };
         watch.end(py, outcome)?;
         sent
@@ -232,10 +232,10 @@ impl ToolCall {
 }
 
 impl Watch {
-    fn end(&self, py: Python<'_>, outcome: Outcome) -> PyResult<()> {
+    fn end(&self, py: Python<'_>, outcome: CallOutcome) -> PyResult<()> {
         let frame = self.frame.bind(py).get();
         let considers_results = frame.guard.as_ref().is_some_and(|guard| guard.get().considers_results);
-        if considers_results { frame.end(py, self.ticket, outcome) } else { Ok(()) }
+        if considers_results { frame.end(py, self.begun, outcome) } else { Ok(()) }
     }
 }
 
@@ -245,7 +245,7 @@ impl Running {
         if std::mem::replace(&mut self.is_counted, true) {
             return;
         }
-        let was_hit = matches!(&self.inner, Inner::Cached(call) if call.was_hit());
+        let was_hit = matches!(&self.inner, InnerCall::Cached(call) if call.was_hit());
         let session = self.session.as_ref().map(|session| session.bind(py));
         let function = function(self.tool.bind(py)).expect("only tools make these calls");
         count(py, tool(function), session, |counts| {
@@ -268,7 +268,7 @@ visits!(
 visits!(struct Watch { frame });
 visits!(struct Running { inner, tool, session, watch });
 visits!(
-    enum Inner {
+    enum InnerCall {
         Cached(call),
         Uncached(iterator),
     }
@@ -307,11 +307,11 @@ impl Coroutine for ToolCall {
         let tool = tool(call.function(py));
         let frame = frame::current(py).ok()?;
         let of_session = match (&tool.scope, &frame) {
-            (Scope::Global, _) => None,
-            (Scope::Session(_), Some(frame)) if frame.get().is_in_session => {
+            (ToolScope::Global, _) => None,
+            (ToolScope::Session(_), Some(frame)) if frame.get().is_in_session => {
                 Some(frame.get().session.get().function(py, tool.number)?)
             }
-            (Scope::Session(_), _) => return None,
+            (ToolScope::Session(_), _) => return None,
         };
         let keeper = match &of_session {
             None => call.function(py),
@@ -329,8 +329,8 @@ impl Coroutine for ToolCall {
                 }
             }
             match keeper.cache.bind(py).get().hit(py, query) {
-                Hit::Served(value) => Some((value, name)),
-                Hit::NotAtOnce => None,
+                MemoryLookup::Served(value) => Some((value, name)),
+                MemoryLookup::NotAtOnce => None,
             }
         };
         let (value, name) = if keeper.is_direct {
@@ -345,22 +345,22 @@ impl Coroutine for ToolCall {
             return Some(value);
         };
         let Self::New(call) = std::mem::replace(self, Self::Done) else { return None };
-        let asked = Asked { tool: call.function, args: call.args, names: call.names };
+        let asked = PastCall { tool: call.function, args: call.args, names: call.names };
         let considers_results = guard.considers_results;
-        let (ticket, is_settled, forgotten) = {
+        let (begun, is_settled, forgotten) = {
             let mut history = frame.get().history.borrow(py);
-            let (ticket, forgotten) = history.begin(name, asked);
-            let is_same = !considers_results || history.twins(ticket).all(|twin| twin.is_value(&value));
+            let (begun, forgotten) = history.begin(name, asked);
+            let is_same = !considers_results || history.twins(begun).all(|twin| twin.is_value(&value));
             if considers_results && is_same {
-                history.end(ticket, Outcome::Value(Ref::new(value.clone())), |_| true);
+                history.end(begun, CallOutcome::Value(Ref::new(value.clone())), |_| true);
             }
-            (ticket, is_same, forgotten)
+            (begun, is_same, forgotten)
         };
         drop(forgotten);
         if is_settled {
             return Some(value);
         }
-        let watch = Watch { frame: Ref::new(frame.clone()), ticket };
+        let watch = Watch { frame: Ref::new(frame.clone()), begun };
         *self = Self::Served(Box::new((Ref::new(value), watch)));
         None
     }
@@ -373,7 +373,7 @@ impl Coroutine for ToolCall {
                     unreachable!("matched above")
                 };
                 let (value, watch) = *served;
-                watch.end(py, Outcome::Value(Ref::new(value.bind(py).clone())))?;
+                watch.end(py, CallOutcome::Value(Ref::new(value.bind(py).clone())))?;
                 return Ok(Sent::Return(value.into_bound(py)));
             }
             Self::New(_) | Self::Done => {}
@@ -391,8 +391,8 @@ impl Coroutine for ToolCall {
             return Err(error);
         };
         let thrown = match &mut running.inner {
-            Inner::Cached(call) => call.throw(py, error),
-            Inner::Uncached(iterator) => awaitable::throw(iterator.bind(py), error),
+            InnerCall::Cached(call) => call.throw(py, error),
+            InnerCall::Uncached(iterator) => awaitable::throw(iterator.bind(py), error),
         };
         self.after(py, thrown)
     }
@@ -400,8 +400,8 @@ impl Coroutine for ToolCall {
     fn close(&mut self, py: Python<'_>) -> PyResult<()> {
         let Self::Running(mut running) = std::mem::replace(self, Self::Done) else { return Ok(()) };
         match &mut running.inner {
-            Inner::Cached(call) => call.close(py),
-            Inner::Uncached(iterator) => {
+            InnerCall::Cached(call) => call.close(py),
+            InnerCall::Uncached(iterator) => {
                 match awaitable::throw(iterator.bind(py), PyGeneratorExit::new_err(())) {
                     Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
                     Err(error) => Err(error),
@@ -417,9 +417,9 @@ impl Coroutine for ToolCall {
     fn abandon(&mut self, py: Python<'_>) {
         match std::mem::replace(self, Self::Done) {
             // Warns that the call was never awaited.
-            Self::New(call) => Call::of(call).abandon(py),
+            Self::New(call) => CacheCall::of(call).abandon(py),
             Self::Running(mut running) => {
-                if let Inner::Cached(call) = &mut running.inner {
+                if let InnerCall::Cached(call) = &mut running.inner {
                     call.abandon(py);
                 }
             }
@@ -429,7 +429,7 @@ impl Coroutine for ToolCall {
 
     fn fail(&mut self, py: Python<'_>, error: &PyErr) {
         if let Self::Running(mut running) = std::mem::replace(self, Self::Done)
-            && let Inner::Cached(call) = &mut running.inner
+            && let InnerCall::Cached(call) = &mut running.inner
         {
             call.fail(py, error);
         }

@@ -5,11 +5,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::call::Watched;
-use super::tool::{Counts, Scope, TOTAL, Tool};
+use super::tool::{TOTAL, Tool, ToolCounts, ToolScope};
 use crate::cache::Cache;
 use crate::function::{self, Function};
 use crate::instances::Instances;
-use crate::part::Part;
+use crate::part::KeyPart;
 use crate::raw::{self, GilCell, Ref};
 
 /// Makes a tool. `make` is called with a session and returns the function that keeps the session's
@@ -27,9 +27,9 @@ pub(super) fn decorate_tool<'py>(
     instance: Option<Bound<'py, PyString>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = wrapped.py();
-    let scope = make.map_or(Scope::Global, |make| Scope::Session(Ref::new(make)));
+    let scope = make.map_or(ToolScope::Global, |make| ToolScope::Session(Ref::new(make)));
     let instances = instance.map(|name| Instances::new(&cache, name));
-    let part = Part::new(skip, &excluded.0, excluded.1, instances);
+    let part = KeyPart::new(skip, &excluded.0, excluded.1, instances);
     let function = Function {
         passes_for: Some(Ref::new(wrapped.clone())),
         wrapped: Ref::new(wrapped),
@@ -40,7 +40,7 @@ pub(super) fn decorate_tool<'py>(
         is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
         make_key: make_key.map(Ref::new),
         part,
-        tool: Some(Tool { number, scope, counts: GilCell::new(Counts::NONE) }),
+        tool: Some(Tool { number, scope, counts: GilCell::new(ToolCounts::NONE) }),
     };
     raw::function::new::<_, Watched>(py, function)
 }
@@ -68,7 +68,7 @@ pub(super) fn count_tool_invalidation(object: &Bound<'_, PyAny>) -> PyResult<()>
 /// Sets a tool's counts to zero.
 #[pyfunction]
 pub(super) fn reset_tool_counts(object: &Bound<'_, PyAny>) -> PyResult<()> {
-    *tool(object)?.counts.borrow(object.py()) = Counts::NONE;
+    *tool(object)?.counts.borrow(object.py()) = ToolCounts::NONE;
     Ok(())
 }
 

@@ -19,33 +19,33 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_cache_core::agent::{Alarm, History, Limits, Past, Ticket};
+use async_cache_core::agent::{Alarm, BegunCall, History, Limits, Past};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::outcome::Outcome;
+use super::outcome::CallOutcome;
 use super::session::Session;
-use crate::args::{Args, split};
+use crate::args::{CallArgs, split};
 use crate::raw::calls::Invoke;
 use crate::raw::context::ContextVar;
-use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
+use crate::raw::visit::{self, Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, Ref};
 
 static CURRENT: PyOnceLock<ContextVar> = PyOnceLock::new();
 
 /// A call in the history, for reports.
-pub(super) struct Asked {
+pub(super) struct PastCall {
     pub(super) tool: Ref,
-    pub(super) args: Args,
+    pub(super) args: CallArgs,
     pub(super) names: Option<Ref<PyTuple>>,
 }
 
-visits!(struct Asked { tool, args, names });
+visits!(struct PastCall { tool, args, names });
 
 /// A call displaced by a newer one; to be dropped when nothing is borrowed.
-pub(super) type Forgotten = Option<Past<Asked, Outcome>>;
+pub(super) type Forgotten = Option<Past<PastCall, CallOutcome>>;
 
 /// Watches the calls of a session.
 #[pyclass(frozen, module = "cache._native", name = "AgentGuard")]
@@ -95,13 +95,13 @@ pub(crate) struct Frame {
     /// that was not left.
     outer: GilCell<Option<Py<Frame>>>,
     was_left: AtomicBool,
-    pub(super) history: GilCell<History<Asked, Outcome>>,
+    pub(super) history: GilCell<History<PastCall, CallOutcome>>,
 }
 
 visits!(struct Frame { session, guard, outer, history });
 
-impl Visit for History<Asked, Outcome> {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+impl Visit for History<PastCall, CallOutcome> {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         self.iter().try_for_each(|past| {
             past.asked.visit(visitor)?;
             past.outcome.visit(visitor)
@@ -170,17 +170,17 @@ impl Frame {
 
     /// Records the beginning of a call.
     #[inline]
-    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: Asked) -> (Ticket, Forgotten) {
+    pub(super) fn begin(&self, py: Python<'_>, call: u64, asked: PastCall) -> (BegunCall, Forgotten) {
         self.history.borrow(py).begin(call, asked)
     }
 
     /// Records the outcome of a call. Runs Python code.
-    pub(super) fn end(&self, py: Python<'_>, ticket: Ticket, outcome: Outcome) -> PyResult<()> {
+    pub(super) fn end(&self, py: Python<'_>, begun: BegunCall, outcome: CallOutcome) -> PyResult<()> {
         let twins: Vec<_> =
-            self.history.borrow(py).twins(ticket).map(|outcome| outcome.clone_ref(py)).collect();
+            self.history.borrow(py).twins(begun).map(|outcome| outcome.clone_ref(py)).collect();
         let unlike = outcome.unlike(py, twins)?;
-        let is_same = |known: &Outcome| !unlike.iter().any(|unlike| unlike.is(py, known));
-        let replaced = self.history.borrow(py).end(ticket, outcome, is_same);
+        let is_same = |known: &CallOutcome| !unlike.iter().any(|unlike| unlike.is(py, known));
+        let replaced = self.history.borrow(py).end(begun, outcome, is_same);
         drop(replaced);
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Frame {
         py: Python<'_>,
         guard: &Guard,
         alarm: Alarm,
-        asked: &Asked,
+        asked: &PastCall,
         is_empty: bool,
     ) -> PyResult<bool> {
         let (kind, count, period) = match alarm {
@@ -213,7 +213,7 @@ impl Frame {
     }
 }
 
-impl Asked {
+impl PastCall {
     pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             tool: Ref::new(self.tool.bind(py).clone()),

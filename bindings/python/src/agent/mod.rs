@@ -28,7 +28,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<frame::Guard>()?;
     module.add_class::<frame::Frame>()?;
     module.add_class::<registry::Registry>()?;
-    module.add_class::<registry::Entry>()?;
+    module.add_class::<registry::SessionEntry>()?;
     module.add_function(wrap_pyfunction!(decorate::decorate_tool, module)?)?;
     module.add_function(wrap_pyfunction!(decorate::tool_counts, module)?)?;
     module.add_function(wrap_pyfunction!(decorate::count_tool_invalidation, module)?)?;

@@ -18,20 +18,20 @@ use crate::raw::Ref;
 use crate::raw::visit::visits;
 
 /// The outcome of a call.
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     Value(Ref),
     /// The class of the exception.
     Failed(Ref),
 }
 
 visits!(
-    enum Outcome {
+    enum CallOutcome {
         Value(value),
         Failed(class),
     }
 );
 
-impl Outcome {
+impl CallOutcome {
     fn object(&self) -> &Ref {
         match self {
             Self::Value(object) | Self::Failed(object) => object,
@@ -90,7 +90,7 @@ struct Shown {
 impl Shown {
     /// `None` if the value cannot be compared.
     fn of(value: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
-        let (mut bytes, mut found) = (Vec::new(), codec::Found::default());
+        let (mut bytes, mut found) = (Vec::new(), codec::new_references());
         match codec::encode_by_value(value, &mut bytes, &mut found) {
             Ok(()) => Ok(Some(Self { bytes, types: found.into_types() })),
             Err(error) if error.is_instance_of::<PyException>(value.py()) => Ok(None),

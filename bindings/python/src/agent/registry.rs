@@ -8,24 +8,24 @@ use pyo3::types::{PyList, PyString, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::session::Session;
-use crate::raw::visit::{self, Stop, Visit, Visitor};
+use crate::raw::visit::{self, Visit, VisitStopped, Visitor};
 use crate::raw::{GilCell, Ref};
 
 /// Sessions and resources. `agent_cache` has one.
 #[pyclass(frozen, module = "cache._native", name = "AgentRegistry")]
 pub(crate) struct Registry {
-    state: GilCell<State>,
+    state: GilCell<RegistryState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RegistryState {
     sessions: Sessions<Ref<Session>>,
     /// Weak references to tools.
     resources: Resources<Ref<PyWeakrefReference>>,
 }
 
-impl Visit for State {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+impl Visit for RegistryState {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         self.sessions.iter().try_for_each(|session| session.visit(visitor))
     }
 }
@@ -34,7 +34,7 @@ impl Visit for State {
 impl Registry {
     #[new]
     fn new() -> Self {
-        Self { state: GilCell::new(State::default()) }
+        Self { state: GilCell::new(RegistryState::default()) }
     }
 
     /// Enters a session, and opens the session if necessary.
@@ -107,14 +107,14 @@ impl Registry {
 /// One entry into a session. The session is left once, at the latest when this object is dropped:
 /// an interrupt may come between any two lines of the code that enters and leaves.
 #[pyclass(frozen, module = "cache._native", name = "AgentEntry")]
-pub(crate) struct Entry {
+pub(crate) struct SessionEntry {
     registry: Py<Registry>,
     session_id: Py<PyString>,
     is_inside: AtomicBool,
 }
 
 #[pymethods]
-impl Entry {
+impl SessionEntry {
     #[new]
     fn new(registry: Py<Registry>, session_id: Py<PyString>) -> Self {
         Self { registry, session_id, is_inside: AtomicBool::new(false) }
@@ -137,7 +137,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for SessionEntry {
     fn drop(&mut self) {
         if !*self.is_inside.get_mut() {
             return;

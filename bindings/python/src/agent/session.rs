@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::tool::Counts;
+use super::tool::ToolCounts;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
@@ -21,23 +21,23 @@ pub(crate) struct Session {
     /// Its id.
     #[pyo3(get)]
     session_id: Py<PyString>,
-    pub(super) state: GilCell<State>,
+    pub(super) state: GilCell<SessionState>,
 }
 
-pub(super) struct State {
+pub(super) struct SessionState {
     is_open: bool,
     /// The function that keeps the results, by the number of the tool.
     functions: BTreeMap<u32, Ref>,
-    pub(super) counts: Counts,
+    pub(super) counts: ToolCounts,
 }
 
-visits!(struct State { functions });
+visits!(struct SessionState { functions });
 
 #[pymethods]
 impl Session {
     #[new]
     pub(super) fn new(session_id: Py<PyString>) -> Self {
-        let state = State { is_open: true, functions: BTreeMap::new(), counts: Counts::default() };
+        let state = SessionState { is_open: true, functions: BTreeMap::new(), counts: ToolCounts::default() };
         Self { session_id, state: GilCell::new(state) }
     }
 

@@ -10,12 +10,12 @@ use crate::raw::{GilCell, Ref};
 pub(crate) struct Tool {
     /// Identifies the tool among all tools of the process.
     pub(super) number: u32,
-    pub(super) scope: Scope,
-    pub(super) counts: GilCell<Counts>,
+    pub(super) scope: ToolScope,
+    pub(super) counts: GilCell<ToolCounts>,
 }
 
 /// The place of a tool's results.
-pub(super) enum Scope {
+pub(super) enum ToolScope {
     /// In the cache of the decorated function.
     Global,
     /// In a decorated function for each session; the callable makes the function, and is called
@@ -25,21 +25,21 @@ pub(super) enum Scope {
 
 visits!(struct Tool { scope });
 visits!(
-    enum Scope {
+    enum ToolScope {
         Session(make),
     }
 );
 
 /// The counters.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Counts {
+pub(super) struct ToolCounts {
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) invalidations: u64,
     pub(super) loop_detections: u64,
 }
 
-impl Counts {
+impl ToolCounts {
     pub(super) const NONE: Self = Self { hits: 0, misses: 0, invalidations: 0, loop_detections: 0 };
 
     pub(super) fn to_dict(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
@@ -53,4 +53,4 @@ impl Counts {
 }
 
 /// Over all tools and sessions of the process, including ended ones.
-pub(super) static TOTAL: GilCell<Counts> = GilCell::new(Counts::NONE);
+pub(super) static TOTAL: GilCell<ToolCounts> = GilCell::new(ToolCounts::NONE);

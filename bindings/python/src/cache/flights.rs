@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
-use async_cache_core::shard::Finished;
+use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::Time;
 use pyo3::prelude::*;
 
@@ -59,7 +59,7 @@ impl Cache {
         query: &impl Query,
         (value, ttl): (Ref, Ttl),
         (started, ended): (Time, Time),
-    ) -> PyResult<Option<Finished<Ref, Ref, Ref<Room>>>> {
+    ) -> PyResult<Option<FinishedLoad<Ref, Ref, Ref<Room>>>> {
         loop {
             let probed = self.probe(py, query)?;
             let (mut state, found) = self.locate(py, query)?;

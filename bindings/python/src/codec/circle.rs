@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, HashMap};
 use pyo3::prelude::*;
 
 use super::digest::{self, DIGEST_BYTES};
-use super::found::Found;
-use super::graph::{Shape, fill, filled};
+use super::references::References;
+use super::shape::{ObjectShape, fill, filled};
 use super::{ext, write};
 
 /// Colours are computed as long as their digests cover fewer bytes than this limit: seconds of
@@ -35,7 +35,7 @@ const MAX_COLOURED_BYTES: usize = 1 << 29;
 pub(super) type Digest = [u8; DIGEST_BYTES];
 
 /// A part of an object of the circle.
-pub(super) enum Part<'a> {
+pub(super) enum CirclePart<'a> {
     /// An object of the circle.
     Inside(usize),
     /// The encoding of an object outside the circle.
@@ -43,12 +43,12 @@ pub(super) enum Part<'a> {
 }
 
 pub(super) struct Circle<'a> {
-    nodes: Vec<(&'a Shape, Vec<Part<'a>>)>,
-    found: &'a Found,
+    nodes: Vec<(&'a ObjectShape, Vec<CirclePart<'a>>)>,
+    references: &'a References,
 }
 
 /// Which objects are alike.
-struct Classes {
+struct AlikeClasses {
     /// Of each object.
     of: Vec<usize>,
     members: Vec<Vec<usize>>,
@@ -59,8 +59,11 @@ struct Classes {
 }
 
 impl<'a> Circle<'a> {
-    pub(super) fn new(nodes: Vec<(&'a Shape, Vec<Part<'a>>)>, found: &'a Found) -> Self {
-        Self { nodes, found }
+    pub(super) fn new(
+        nodes: Vec<(&'a ObjectShape, Vec<CirclePart<'a>>)>,
+        references: &'a References,
+    ) -> Self {
+        Self { nodes, references }
     }
 
     /// The encodings, in the order of the objects. None: encoding would take too long.
@@ -95,19 +98,19 @@ impl<'a> Circle<'a> {
         let mut bytes = Vec::new();
         let child = |index: usize, out: &mut Vec<u8>| {
             out.extend_from_slice(match &self.nodes[node].1[index] {
-                Part::Outside(bytes) => bytes,
-                Part::Inside(node) => &encoded[*node],
+                CirclePart::Outside(bytes) => bytes,
+                CirclePart::Inside(node) => &encoded[*node],
             });
             Ok(())
         };
-        fill(self.nodes[node].0, &mut bytes, self.found, &child)?;
+        fill(self.nodes[node].0, &mut bytes, self.references, &child)?;
         Ok(digest::bare(&bytes))
     }
 
     /// The encoding of an object; `hole` gives the encodings of its parts inside the circle.
     fn filled(&self, node: usize, hole: &dyn Fn(usize) -> Vec<u8>) -> PyResult<Vec<u8>> {
         let mut bytes = Vec::new();
-        fill(self.nodes[node].0, &mut bytes, self.found, &self.child(node, hole))?;
+        fill(self.nodes[node].0, &mut bytes, self.references, &self.child(node, hole))?;
         Ok(bytes)
     }
 
@@ -117,26 +120,26 @@ impl<'a> Circle<'a> {
         hole: &'b dyn Fn(usize) -> Vec<u8>,
     ) -> impl Fn(usize, &mut Vec<u8>) -> PyResult<()> + 'b {
         move |index, out| match &self.nodes[node].1[index] {
-            Part::Outside(bytes) => {
+            CirclePart::Outside(bytes) => {
                 out.extend_from_slice(bytes);
                 Ok(())
             }
-            Part::Inside(node) => write::ext(out, ext::HOLE, &hole(*node)),
+            CirclePart::Inside(node) => write::ext(out, ext::HOLE, &hole(*node)),
         }
     }
 
     /// Rule 1.
-    fn classes(&self) -> PyResult<Classes> {
+    fn classes(&self) -> PyResult<AlikeClasses> {
         let count = self.nodes.len();
         let mut holders = vec![Vec::new(); count];
         for (holder, (_, parts)) in self.nodes.iter().enumerate() {
             for part in parts {
-                if let Part::Inside(node) = part {
+                if let CirclePart::Inside(node) = part {
                     holders[*node].push(holder);
                 }
             }
         }
-        let mut classes = Classes {
+        let mut classes = AlikeClasses {
             of: vec![0; count],
             members: vec![(0..count).collect()],
             at: (0..count).collect(),
@@ -165,7 +168,7 @@ impl<'a> Circle<'a> {
     }
 
     /// Rule 2: the number of each class.
-    fn numbers(&self, classes: &Classes) -> PyResult<Option<Vec<usize>>> {
+    fn numbers(&self, classes: &AlikeClasses) -> PyResult<Option<Vec<usize>>> {
         let count = classes.members.len();
         let first = |class: usize| classes.members[class][0];
         let mut colours = vec![[0; DIGEST_BYTES]; count];
@@ -190,7 +193,7 @@ impl<'a> Circle<'a> {
     }
 
     /// Whether different entries of a set or map have the same colours.
-    fn has_ties(&self, classes: &Classes, colours: &[Digest]) -> PyResult<bool> {
+    fn has_ties(&self, classes: &AlikeClasses, colours: &[Digest]) -> PyResult<bool> {
         for members in &classes.members {
             let node = members[0];
             let by_colour = |node: usize| colours[classes.of[node]].to_vec();
@@ -201,8 +204,10 @@ impl<'a> Circle<'a> {
                 let entries = entries(shape, &mut waiting);
                 let mut known: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
                 for entry in entries.iter().filter(|entry| entry.iter().any(|shape| has_child(shape))) {
-                    let (colour, class) =
-                        (filled(entry, self.found, &by_colour)?, filled(entry, self.found, &by_class)?);
+                    let (colour, class) = (
+                        filled(entry, self.references, &by_colour)?,
+                        filled(entry, self.references, &by_class)?,
+                    );
                     if known.get(&colour).is_some_and(|other| *other != class) {
                         return Ok(true);
                     }
@@ -214,7 +219,7 @@ impl<'a> Circle<'a> {
     }
 
     /// Numbers in the order in which a walk visits the classes.
-    fn from(&self, start: usize, classes: &Classes, colours: &[Digest]) -> PyResult<Vec<usize>> {
+    fn from(&self, start: usize, classes: &AlikeClasses, colours: &[Digest]) -> PyResult<Vec<usize>> {
         let mut numbers = vec![usize::MAX; classes.members.len()];
         let mut order = vec![start];
         numbers[start] = 0;
@@ -226,8 +231,8 @@ impl<'a> Circle<'a> {
             let child = self.child(node, &by_colour);
             let mut waiting = vec![self.nodes[node].0];
             while let Some(shape) = waiting.pop() {
-                if let Shape::Child(index) = shape {
-                    if let Part::Inside(part) = &self.nodes[node].1[*index] {
+                if let ObjectShape::Child(index) = shape {
+                    if let CirclePart::Inside(part) = &self.nodes[node].1[*index] {
                         let class = classes.of[*part];
                         if numbers[class] == usize::MAX {
                             numbers[class] = order.len();
@@ -242,7 +247,7 @@ impl<'a> Circle<'a> {
                 entries.retain(|entry| entry.iter().any(|shape| has_child(shape)));
                 let mut sorted = Vec::with_capacity(entries.len());
                 for entry in entries {
-                    sorted.push((filled(&entry, self.found, &child)?, entry));
+                    sorted.push((filled(&entry, self.references, &child)?, entry));
                 }
                 sorted.sort_by(|a, b| b.0.cmp(&a.0));
                 waiting.extend(sorted.into_iter().flat_map(|(_, entry)| entry.into_iter().rev()));
@@ -263,33 +268,33 @@ fn lone(colours: &[Digest]) -> Option<usize> {
 }
 
 /// The entries of a set or map; the parts of other shapes are added to `waiting`, in their order.
-fn entries<'a>(shape: &'a Shape, waiting: &mut Vec<&'a Shape>) -> Vec<Vec<&'a Shape>> {
+fn entries<'a>(shape: &'a ObjectShape, waiting: &mut Vec<&'a ObjectShape>) -> Vec<Vec<&'a ObjectShape>> {
     match shape {
-        Shape::Bytes(_) | Shape::Child(_) => Vec::new(),
-        Shape::Array(_, parts) => {
+        ObjectShape::Bytes(_) | ObjectShape::Child(_) => Vec::new(),
+        ObjectShape::Array(_, parts) => {
             waiting.extend(parts);
             Vec::new()
         }
-        Shape::Object(object) => {
+        ObjectShape::Object(object) => {
             waiting.extend([&object.1, &object.2]);
             Vec::new()
         }
-        Shape::Set(items) => items.iter().map(|item| vec![item]).collect(),
-        Shape::Map(pairs) => pairs.iter().map(|(key, value)| vec![key, value]).collect(),
+        ObjectShape::Set(items) => items.iter().map(|item| vec![item]).collect(),
+        ObjectShape::Map(pairs) => pairs.iter().map(|(key, value)| vec![key, value]).collect(),
     }
 }
 
-fn has_child(shape: &Shape) -> bool {
+fn has_child(shape: &ObjectShape) -> bool {
     match shape {
-        Shape::Bytes(_) => false,
-        Shape::Child(_) => true,
-        Shape::Array(_, parts) | Shape::Set(parts) => parts.iter().any(has_child),
-        Shape::Map(pairs) => pairs.iter().any(|(key, value)| has_child(key) || has_child(value)),
-        Shape::Object(object) => has_child(&object.1) || has_child(&object.2),
+        ObjectShape::Bytes(_) => false,
+        ObjectShape::Child(_) => true,
+        ObjectShape::Array(_, parts) | ObjectShape::Set(parts) => parts.iter().any(has_child),
+        ObjectShape::Map(pairs) => pairs.iter().any(|(key, value)| has_child(key) || has_child(value)),
+        ObjectShape::Object(object) => has_child(&object.1) || has_child(&object.2),
     }
 }
 
-impl Classes {
+impl AlikeClasses {
     /// Splits a class into pieces. `pieces`: the examined members, by their new signatures; the
     /// rest is unchanged.
     fn split(&mut self, class: usize, mut pieces: HashMap<Digest, Vec<usize>>, changed: &mut Vec<usize>) {

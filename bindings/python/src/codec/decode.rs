@@ -16,7 +16,7 @@ use pyo3::types::{
 };
 use rmp::Marker;
 
-use super::{MAX_DEPTH, Options, atom, ext, names, number, pickle, time, types};
+use super::{CodecOptions, MAX_DEPTH, atom, ext, names, number, pickle, time, types};
 use crate::errors;
 use crate::raw::calls::Invoke;
 
@@ -25,7 +25,7 @@ use crate::raw::calls::Invoke;
 pub(crate) fn decode_value<'py>(
     py: Python<'py>,
     bytes: &[u8],
-    options: Options,
+    options: CodecOptions,
 ) -> PyResult<Bound<'py, PyAny>> {
     Decoder::new(py, bytes, Arrays::Lists, options.pickle).whole()
 }

@@ -13,7 +13,7 @@
 //!    fields.
 //! 4. No class is kept alive.
 //! 5. A class's own equality counts if none of the rules above gives the content of its instances
-//!    (see `cache._equality` and `equality`).
+//!    (see `cache._equality` and `compare`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ use pyo3::types::{
 };
 
 use super::equality::Equality;
-use super::{names::Name, plan, reduce, types};
+use super::{builtin, names::QualifiedName, reduce, types};
 use crate::raw::GilCell;
 use crate::raw::calls::Invoke;
 
 /// How instances of a class are examined.
-pub(super) enum Kind {
+pub(super) enum InstanceKind {
     /// By a form of their own, if they have one: dates, decimals, paths and similar types.
     Known,
     /// Members of an enum.
@@ -76,7 +76,7 @@ pub(super) enum Says {
 
 /// The facts about a class.
 pub(super) struct Facts {
-    pub(super) kind: Kind,
+    pub(super) kind: InstanceKind,
     pub(super) says: Says,
     /// Whether instances hold content besides attributes and the content of their built-in base.
     pub(super) hides: bool,
@@ -91,10 +91,10 @@ pub(super) struct Facts {
     qualname: Py<PyString>,
 }
 
-type Known = HashMap<usize, (Py<PyWeakrefReference>, Arc<Facts>)>;
+type KnownClasses = HashMap<usize, (Py<PyWeakrefReference>, Arc<Facts>)>;
 
 /// By address of the class. The weak reference shows whether the class is still the same (rule 4).
-static KNOWN: GilCell<Option<Known>> = GilCell::new(None);
+static KNOWN: GilCell<Option<KnownClasses>> = GilCell::new(None);
 
 /// With more classes than this, and more than twice the number alive at the last check, dead
 /// classes are removed.
@@ -127,7 +127,7 @@ fn sweep(py: Python<'_>) {
         return;
     }
     let known = KNOWN.borrow(py).take().unwrap_or_default();
-    let (alive, gone): (Known, Known) =
+    let (alive, gone): (KnownClasses, KnownClasses) =
         known.into_iter().partition(|(_, (reference, _))| reference.bind(py).upgrade().is_some());
     *SWEEP_AT.borrow(py) = LEAST.max(2 * alive.len());
     let replaced = KNOWN.borrow(py).replace(alive);
@@ -142,8 +142,8 @@ pub(super) fn forget(py: Python<'_>) {
 }
 
 impl Facts {
-    pub(super) fn name<'py>(&self, py: Python<'py>) -> Name<'py> {
-        Name::new(self.module.bind(py).clone(), self.qualname.bind(py).clone())
+    pub(super) fn name<'py>(&self, py: Python<'py>) -> QualifiedName<'py> {
+        QualifiedName::new(self.module.bind(py).clone(), self.qualname.bind(py).clone())
     }
 
     pub(super) fn leaves_out(&self, name: &Bound<'_, PyAny>) -> bool {
@@ -161,7 +161,7 @@ fn equal(a: &Bound<'_, PyString>, b: &Bound<'_, PyString>) -> bool {
 
 fn find_out(class: &Bound<'_, PyType>) -> PyResult<Facts> {
     let py = class.py();
-    let base = plan::base_of(class);
+    let base = builtin::base_of(class);
     let model = is_model(class);
     let says = if model { says(class, true) } else { says(class, false) };
     let kind = match stands_for(class)? {
@@ -177,8 +177,9 @@ fn find_out(class: &Bound<'_, PyType>) -> PyResult<Facts> {
     }
     let hides = reduce::hides(class, base.as_ref())?;
     let has_rule = model || hides || base.is_some() || says != Says::Nothing;
-    let equality = if !has_rule && matches!(kind, Kind::Other) { Equality::of_class(class)? } else { None };
-    let name = Name::of(class);
+    let equality =
+        if !has_rule && matches!(kind, InstanceKind::Other) { Equality::of_class(class)? } else { None };
+    let name = QualifiedName::of(class);
     let (module, qualname) = name.parts();
     Ok(Facts {
         kind,
@@ -195,7 +196,7 @@ fn find_out(class: &Bound<'_, PyType>) -> PyResult<Facts> {
 }
 
 /// Rule 1.
-fn stands_for(class: &Bound<'_, PyType>) -> PyResult<Option<Kind>> {
+fn stands_for(class: &Bound<'_, PyType>) -> PyResult<Option<InstanceKind>> {
     let py = class.py();
     let found = types::stand_in_of(py)?.invoke1(class)?;
     if found.is_none() {
@@ -203,15 +204,15 @@ fn stands_for(class: &Bound<'_, PyType>) -> PyResult<Option<Kind>> {
     }
     let (how, function): (String, Bound<'_, PyAny>) = found.extract()?;
     Ok(Some(match how.as_str() {
-        "itself" => Kind::Itself,
-        "of one call" => Kind::OfOneCall,
-        "value" => Kind::StandsFor { function: function.unbind(), is_asked: false },
-        "registered" => Kind::StandsFor { function: function.unbind(), is_asked: true },
+        "itself" => InstanceKind::Itself,
+        "of one call" => InstanceKind::OfOneCall,
+        "value" => InstanceKind::StandsFor { function: function.unbind(), is_asked: false },
+        "registered" => InstanceKind::StandsFor { function: function.unbind(), is_asked: true },
         _ => return Err(PyTypeError::new_err(format!("an unknown stand-in: {how}"))),
     }))
 }
 
-fn kind_of(class: &Bound<'_, PyType>) -> PyResult<Kind> {
+fn kind_of(class: &Bound<'_, PyType>) -> PyResult<InstanceKind> {
     let py = class.py();
     let is = |other: &Bound<'_, PyType>| class.is(other);
     let inherits = |other: &Bound<'_, PyType>| class.mro().iter().any(|ancestor| ancestor.is(other));
@@ -230,28 +231,32 @@ fn kind_of(class: &Bound<'_, PyType>) -> PyResult<Kind> {
             || is(types::posix_path(py)?)
             || is(types::windows_path(py)?)
         {
-            Kind::Known
+            InstanceKind::Known
         } else if inherits(types::enumeration(py)?) {
-            Kind::Enum
+            InstanceKind::Enum
         } else if inherits(types::partial(py)?) {
-            Kind::Partial
+            InstanceKind::Partial
         } else if is(types::method(py)?) {
-            Kind::Method
+            InstanceKind::Method
         } else if inherits(&py.get_type::<PyBaseException>()) {
             let (reduce, base) = (intern!(py, "__reduce__"), py.get_type::<PyBaseException>());
-            if class.getattr(reduce)?.is(&base.getattr(reduce)?) { Kind::Exception } else { Kind::Other }
+            if class.getattr(reduce)?.is(&base.getattr(reduce)?) {
+                InstanceKind::Exception
+            } else {
+                InstanceKind::Other
+            }
         } else if is(types::mapping_proxy(py)?) {
-            Kind::MappingProxy
+            InstanceKind::MappingProxy
         } else if inherits(types::dict_keys(py)?) {
-            Kind::DictKeys
+            InstanceKind::DictKeys
         } else if inherits(types::dict_values(py)?) || inherits(types::dict_items(py)?) {
-            Kind::DictValues
+            InstanceKind::DictValues
         } else if inherits(types::ordered_dict(py)?) {
-            Kind::Ordered
+            InstanceKind::Ordered
         } else if is_array(class)? {
-            Kind::Array
+            InstanceKind::Array
         } else {
-            Kind::Other
+            InstanceKind::Other
         },
     )
 }
@@ -324,7 +329,7 @@ fn says(class: &Bound<'_, PyType>, is_model: bool) -> Says {
 /// Whether the class is a model of pydantic.
 fn is_model(class: &Bound<'_, PyType>) -> bool {
     class.mro().iter().any(|ancestor| {
-        let name = Name::of(&ancestor);
+        let name = QualifiedName::of(&ancestor);
         let (module, qualname) = name.texts();
         qualname == "BaseModel" && (module == "pydantic.main" || module == "pydantic.v1.main")
     })

@@ -14,8 +14,10 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::found::Found;
-use super::plan::{ObjectPlan, Plan, look_at_parts, write_plain};
+use super::builtin::write_plain;
+use super::look::look_at_parts;
+use super::plan::{ObjectPlan, Plan};
+use super::references::References;
 use super::{ext, write};
 
 const MAX_DEPTH: usize = 64;
@@ -25,13 +27,13 @@ const LONG: usize = 4096;
 const MAX_BYTES: usize = 1 << 24;
 
 /// The reason why the encoding stopped early.
-pub(super) enum Stop {
+pub(super) enum NotFlat {
     /// The argument needs the other way of writing.
     TooMuch,
     Raised(PyErr),
 }
 
-impl From<PyErr> for Stop {
+impl From<PyErr> for NotFlat {
     fn from(error: PyErr) -> Self {
         Self::Raised(error)
     }
@@ -39,7 +41,7 @@ impl From<PyErr> for Stop {
 
 /// The counts during the walk.
 #[derive(Default)]
-struct Counts {
+struct PartCounts {
     parts: u32,
     long_bytes: usize,
 }
@@ -51,13 +53,17 @@ struct Above<'a> {
 }
 
 /// Appends an argument.
-pub(super) fn write_flat(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> Result<(), Stop> {
-    Flat { found, counts: Counts::default() }.write(value, out, None, 0)
+pub(super) fn write_flat(
+    value: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    references: &mut References,
+) -> Result<(), NotFlat> {
+    Flat { references, counts: PartCounts::default() }.write(value, out, None, 0)
 }
 
 struct Flat<'a> {
-    found: &'a mut Found,
-    counts: Counts,
+    references: &'a mut References,
+    counts: PartCounts,
 }
 
 impl Flat<'_> {
@@ -67,7 +73,7 @@ impl Flat<'_> {
         out: &mut Vec<u8>,
         above: Option<&Above<'_>>,
         depth: usize,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), NotFlat> {
         let start = out.len();
         if write_plain(value, out)? {
             return self.count_bytes(out.len() - start);
@@ -84,7 +90,7 @@ impl Flat<'_> {
         {
             return self.count_part(address, above, depth);
         }
-        let Some(plan) = look_at_parts(value, out, self.found)? else {
+        let Some(plan) = look_at_parts(value, out, self.references)? else {
             return self.count_bytes(out.len() - start);
         };
         self.count_part(address, above, depth)?;
@@ -92,26 +98,26 @@ impl Flat<'_> {
     }
 
     /// Stops at a container or object that is inside itself, too deep, or beyond the limit.
-    fn count_part(&mut self, address: usize, above: Option<&Above<'_>>, depth: usize) -> Result<(), Stop> {
+    fn count_part(&mut self, address: usize, above: Option<&Above<'_>>, depth: usize) -> Result<(), NotFlat> {
         let mut ancestor = above;
         while let Some(one) = ancestor {
             if one.address == address {
-                return Err(Stop::TooMuch);
+                return Err(NotFlat::TooMuch);
             }
             ancestor = one.above;
         }
         self.counts.parts += 1;
-        if depth > MAX_DEPTH || self.counts.parts > MAX_PARTS { Err(Stop::TooMuch) } else { Ok(()) }
+        if depth > MAX_DEPTH || self.counts.parts > MAX_PARTS { Err(NotFlat::TooMuch) } else { Ok(()) }
     }
 
-    fn count_bytes(&mut self, bytes: usize) -> Result<(), Stop> {
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), NotFlat> {
         if bytes < LONG {
             return Ok(());
         }
         self.counts.long_bytes += bytes;
         // A single long part is written in any case.
         if self.counts.long_bytes > MAX_BYTES && self.counts.long_bytes > bytes {
-            return Err(Stop::TooMuch);
+            return Err(NotFlat::TooMuch);
         }
         Ok(())
     }
@@ -122,7 +128,7 @@ impl Flat<'_> {
         out: &mut Vec<u8>,
         above: Option<&Above<'_>>,
         depth: usize,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), NotFlat> {
         match plan {
             Plan::Bytes(bytes) => {
                 out.extend_from_slice(&bytes);
@@ -146,7 +152,7 @@ impl Flat<'_> {
                 }
                 let start = out.len();
                 write::array(out, parts.len())?;
-                write_sorted(parts, out);
+                write::sorted(parts, out);
                 Ok(write::close_ext(out, ext::FROZENSET, start)?)
             }
             Plan::Pairs(pairs) => {
@@ -157,7 +163,7 @@ impl Flat<'_> {
                 let ObjectPlan { class, content, state } = *object;
                 let start = out.len();
                 write::array(out, class.width() + 2)?;
-                self.found.write(class, out)?;
+                self.references.write(class, out)?;
                 self.write_plan(content, out, above, depth)?;
                 self.write_plan(state, out, above, depth)?;
                 Ok(write::close_ext(out, ext::OBJECT, start)?)
@@ -171,7 +177,7 @@ impl Flat<'_> {
         out: &mut Vec<u8>,
         above: Option<&Above<'_>>,
         depth: usize,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), NotFlat> {
         // All in a single vector, with the end of each: maps of many small entries are common.
         let mut bytes = Vec::with_capacity(16 * pairs.len());
         let mut ends = Vec::with_capacity(pairs.len());
@@ -204,12 +210,4 @@ fn write_plain_items(list: &Bound<'_, PyList>, out: &mut Vec<u8>) -> PyResult<bo
         }
     }
     Ok(true)
-}
-
-/// Appends parts in the order of their bytes.
-pub(super) fn write_sorted(mut parts: Vec<Vec<u8>>, out: &mut Vec<u8>) {
-    parts.sort();
-    for part in parts {
-        out.extend_from_slice(&part);
-    }
 }

@@ -2,7 +2,7 @@
 //! examined once.
 //!
 //! Rules:
-//! 1. Nothing recurses: the path from the root is a list of [`Frame`]s, at any depth.
+//! 1. Nothing recurses: the path from the root is a list of [`PathNode`]s, at any depth.
 //! 2. An object is examined once, even if it occurs several times. Its encoding is *short*: if
 //!    longer than [`SHORT`], the encoding is replaced by its digest. So `a = [a, a]` sixty times
 //!    over is sixty objects, and sixty digests.
@@ -20,11 +20,13 @@ use async_cache_core::number::NumberMap;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::circle::{Circle, Part};
+use super::builtin::write_plain;
+use super::circle::{Circle, CirclePart};
 use super::digest::DIGEST_BYTES;
-use super::flat::write_sorted;
-use super::found::{Found, Place};
-use super::plan::{ObjectPlan, Plan, look, write_plain};
+use super::look::look;
+use super::plan::{ObjectPlan, Plan};
+use super::references::References;
+use super::shape::{ObjectShape, fill};
 use super::{digest, ext, write};
 
 /// An encoding up to this length is not worth a digest.
@@ -33,18 +35,6 @@ const SHORT: usize = 64;
 /// The maximum number of objects reachable from an argument: some seconds of work. Also stops an
 /// argument that makes new objects endlessly.
 const MAX_NODES: usize = 1 << 22;
-
-/// The encoding of an object, with places for the encodings of its parts.
-pub(super) enum Shape {
-    Bytes(Vec<u8>),
-    Child(usize),
-    /// An array with the given number of items. Consecutive items without parts are combined in one
-    /// shape.
-    Array(usize, Vec<Shape>),
-    Set(Vec<Shape>),
-    Map(Vec<(Shape, Shape)>),
-    Object(Box<(Place, Shape, Shape)>),
-}
 
 /// A part of an object.
 enum Child<'py> {
@@ -56,7 +46,7 @@ enum Child<'py> {
 struct Node<'py> {
     /// Kept, so that no other object gets its address.
     object: Bound<'py, PyAny>,
-    shape: Shape,
+    shape: ObjectShape,
     children: Vec<Child<'py>>,
     /// The first reachable node on Tarjan's stack.
     low: usize,
@@ -66,15 +56,19 @@ struct Node<'py> {
 }
 
 /// A node in progress, and the number of its next child.
-struct Frame {
+struct PathNode {
     node: usize,
     next: usize,
 }
 
 /// Appends an argument.
-pub(super) fn write_graph(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &mut Found) -> PyResult<()> {
-    let mut graph = Graph {
-        found,
+pub(super) fn write_graph(
+    value: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    references: &mut References,
+) -> PyResult<()> {
+    let mut graph = ObjectGraph {
+        references,
         nodes: Vec::new(),
         places: NumberMap::default(),
         circular: HashMap::new(),
@@ -85,19 +79,19 @@ pub(super) fn write_graph(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, found: &m
     write::ext(out, ext::GRAPH, &bytes)
 }
 
-struct Graph<'a, 'py> {
-    found: &'a mut Found,
+struct ObjectGraph<'a, 'py> {
+    references: &'a mut References,
     nodes: Vec<Node<'py>>,
     /// By address.
     places: NumberMap<usize, usize>,
-    frames: Vec<Frame>,
+    frames: Vec<PathNode>,
     /// Nodes whose circle is not complete.
     stack: Vec<usize>,
     /// The encodings of objects in circles, by the encodings that they would have outside a circle.
     circular: HashMap<[u8; DIGEST_BYTES], Vec<u8>>,
 }
 
-impl<'py> Graph<'_, 'py> {
+impl<'py> ObjectGraph<'_, 'py> {
     fn run(&mut self, root: &Bound<'py, PyAny>) -> PyResult<Vec<u8>> {
         self.enter(root.clone())?;
         // Rule 1.
@@ -142,22 +136,22 @@ impl<'py> Graph<'_, 'py> {
             return Err(PyValueError::new_err(what));
         }
         let (mut bytes, mut children) = (Vec::new(), Vec::new());
-        let plan = look(&object, &mut bytes, self.found)?;
+        let plan = look(&object, &mut bytes, self.references)?;
         let has_plan = plan.is_some();
         let shape = match plan {
-            None => Shape::Bytes(Vec::new()),
+            None => ObjectShape::Bytes(Vec::new()),
             Some(plan) => shape_of(plan, &mut children)?,
         };
         self.places.insert(object.as_ptr().addr(), index);
         let waits = !children.is_empty();
         if has_plan && !waits {
-            fill(&shape, &mut bytes, self.found, &|_, _| Ok(()))?;
+            fill(&shape, &mut bytes, self.references, &|_, _| Ok(()))?;
         }
         shorten(&mut bytes)?;
         self.nodes.push(Node { object, shape, children, low: index, is_on_stack: waits, bytes });
         if waits {
             self.stack.push(index);
-            self.frames.push(Frame { node: index, next: 0 });
+            self.frames.push(PathNode { node: index, next: 0 });
         }
         Ok(index)
     }
@@ -190,7 +184,7 @@ impl<'py> Graph<'_, 'py> {
                     }
                     Ok(())
                 };
-                fill(&one.shape, &mut bytes, self.found, &child)?;
+                fill(&one.shape, &mut bytes, self.references, &child)?;
                 // Rule 4.
                 let known =
                     if self.circular.is_empty() { None } else { self.circular.get(&digest::bare(&bytes)) };
@@ -207,7 +201,7 @@ impl<'py> Graph<'_, 'py> {
             node.bytes = bytes;
             node.is_on_stack = false;
             // The parts stay, as nodes of their own.
-            node.shape = Shape::Bytes(Vec::new());
+            node.shape = ObjectShape::Bytes(Vec::new());
             node.children = Vec::new();
         }
         Ok(())
@@ -224,14 +218,14 @@ impl<'py> Graph<'_, 'py> {
             let node = &self.nodes[node];
             let parts = node.children.iter().map(|child| match child {
                 Child::Node(child) => match inside.get(child) {
-                    Some(&at) => Part::Inside(at),
-                    None => Part::Outside(&self.nodes[*child].bytes),
+                    Some(&at) => CirclePart::Inside(at),
+                    None => CirclePart::Outside(&self.nodes[*child].bytes),
                 },
-                Child::Waits(_) => Part::Outside(&[]),
+                Child::Waits(_) => CirclePart::Outside(&[]),
             });
             (&node.shape, parts.collect())
         });
-        let nodes = Circle::new(nodes.collect(), self.found);
+        let nodes = Circle::new(nodes.collect(), self.references);
         if let Some(encoded) = nodes.encode()? {
             let outside = (0..circle.len()).map(|at| nodes.outside(at, &encoded));
             let outside = outside.collect::<PyResult<Vec<_>>>()?;
@@ -241,9 +235,9 @@ impl<'py> Graph<'_, 'py> {
         // Too many alike objects to be distinguished in a reasonable time.
         let mut encoded = Vec::with_capacity(circle.len());
         for &node in circle {
-            let place = self.found.itself(&self.nodes[node].object);
+            let reference = self.references.itself(&self.nodes[node].object);
             let mut bytes = Vec::new();
-            self.found.write(place, &mut bytes)?;
+            self.references.write(reference, &mut bytes)?;
             encoded.push(bytes);
         }
         Ok(encoded)
@@ -255,105 +249,51 @@ fn shorten(bytes: &mut Vec<u8>) -> PyResult<()> {
     if bytes.len() > SHORT { digest::replace(bytes, 0) } else { Ok(()) }
 }
 
-fn shape_of<'py>(plan: Plan<'py>, children: &mut Vec<Child<'py>>) -> PyResult<Shape> {
+fn shape_of<'py>(plan: Plan<'py>, children: &mut Vec<Child<'py>>) -> PyResult<ObjectShape> {
     Ok(match plan {
         Plan::Bytes(mut bytes) => {
             shorten(&mut bytes)?;
-            Shape::Bytes(bytes)
+            ObjectShape::Bytes(bytes)
         }
         Plan::Value(value) => shape_of_value(value, children)?,
         Plan::Array(plans) => {
             let count = plans.len();
             let shapes = plans.into_iter().map(|plan| shape_of(plan, children)).collect::<PyResult<_>>()?;
-            Shape::Array(count, shapes)
+            ObjectShape::Array(count, shapes)
         }
         Plan::Items(items) => {
             let count = items.len();
-            let mut shapes: Vec<Shape> = Vec::new();
+            let mut shapes: Vec<ObjectShape> = Vec::new();
             for item in items {
                 match (shape_of_value(item, children)?, shapes.last_mut()) {
-                    (Shape::Bytes(bytes), Some(Shape::Bytes(before))) => before.extend_from_slice(&bytes),
+                    (ObjectShape::Bytes(bytes), Some(ObjectShape::Bytes(before))) => {
+                        before.extend_from_slice(&bytes);
+                    }
                     (shape, _) => shapes.push(shape),
                 }
             }
-            Shape::Array(count, shapes)
+            ObjectShape::Array(count, shapes)
         }
-        Plan::Set(items) => {
-            Shape::Set(items.into_iter().map(|item| shape_of_value(item, children)).collect::<PyResult<_>>()?)
-        }
+        Plan::Set(items) => ObjectShape::Set(
+            items.into_iter().map(|item| shape_of_value(item, children)).collect::<PyResult<_>>()?,
+        ),
         Plan::Pairs(pairs) => {
             let pair = |(key, value)| Ok((shape_of_value(key, children)?, shape_of_value(value, children)?));
-            Shape::Map(pairs.into_iter().map(pair).collect::<PyResult<_>>()?)
+            ObjectShape::Map(pairs.into_iter().map(pair).collect::<PyResult<_>>()?)
         }
         Plan::Object(object) => {
             let ObjectPlan { class, content, state } = *object;
-            Shape::Object(Box::new((class, shape_of(content, children)?, shape_of(state, children)?)))
+            ObjectShape::Object(Box::new((class, shape_of(content, children)?, shape_of(state, children)?)))
         }
     })
 }
 
-fn shape_of_value<'py>(value: Bound<'py, PyAny>, children: &mut Vec<Child<'py>>) -> PyResult<Shape> {
+fn shape_of_value<'py>(value: Bound<'py, PyAny>, children: &mut Vec<Child<'py>>) -> PyResult<ObjectShape> {
     let mut bytes = Vec::new();
     if write_plain(&value, &mut bytes)? {
         shorten(&mut bytes)?;
-        return Ok(Shape::Bytes(bytes));
+        return Ok(ObjectShape::Bytes(bytes));
     }
     children.push(Child::Waits(value));
-    Ok(Shape::Child(children.len() - 1))
-}
-
-/// Appends an encoding; `child` writes the parts.
-pub(super) fn fill(
-    shape: &Shape,
-    out: &mut Vec<u8>,
-    found: &Found,
-    child: &dyn Fn(usize, &mut Vec<u8>) -> PyResult<()>,
-) -> PyResult<()> {
-    match shape {
-        Shape::Bytes(bytes) => out.extend_from_slice(bytes),
-        Shape::Child(index) => child(*index, out)?,
-        Shape::Array(count, parts) => {
-            write::array(out, *count)?;
-            for part in parts {
-                fill(part, out, found, child)?;
-            }
-        }
-        Shape::Set(items) => {
-            let start = out.len();
-            write::array(out, items.len())?;
-            write_sorted(
-                items.iter().map(|item| filled(&[item], found, child)).collect::<PyResult<_>>()?,
-                out,
-            );
-            write::close_ext(out, ext::FROZENSET, start)?;
-        }
-        Shape::Map(pairs) => {
-            write::map(out, pairs.len())?;
-            let pairs = pairs.iter().map(|(key, value)| filled(&[key, value], found, child));
-            write_sorted(pairs.collect::<PyResult<_>>()?, out);
-        }
-        Shape::Object(object) => {
-            let (class, content, state) = &**object;
-            let start = out.len();
-            write::array(out, class.width() + 2)?;
-            found.write(*class, out)?;
-            fill(content, out, found, child)?;
-            fill(state, out, found, child)?;
-            write::close_ext(out, ext::OBJECT, start)?;
-        }
-    }
-    Ok(())
-}
-
-/// The encoding of an item of a set, or of an entry of a map.
-pub(super) fn filled(
-    shapes: &[&Shape],
-    found: &Found,
-    child: &dyn Fn(usize, &mut Vec<u8>) -> PyResult<()>,
-) -> PyResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for shape in shapes {
-        fill(shape, &mut bytes, found, child)?;
-    }
-    Ok(bytes)
+    Ok(ObjectShape::Child(children.len() - 1))
 }

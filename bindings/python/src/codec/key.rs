@@ -12,11 +12,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyComplex, PyFloat, PyFrozenSet, PyInt, PyString, PyTuple, PyType};
 
-use super::names::Name;
-use super::value::write_surrogates;
+use super::names::QualifiedName;
+use super::text::write_text;
 use super::{MAX_DEPTH, atom, ext, heirs, number, time, types, write};
 use crate::raw::calls::Invoke;
-use crate::raw::text;
 
 /// Appends the canonical encoding of a key. False: the key has no encoding, and `out` is unchanged.
 pub(crate) fn encode_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
@@ -69,18 +68,6 @@ pub(super) fn write_known(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult
     }
     // A member of a class that no other process would find is a key of this process only.
     write_enum(key, out)
-}
-
-/// Appends a `str`.
-pub(super) fn write_text(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
-    if text::is_ascii(value) {
-        return write::text(out, value.to_str()?);
-    }
-    // `to_str` would store its result in the object, for the object's lifetime.
-    match value.encode_utf8() {
-        Ok(bytes) => write::text_bytes(out, bytes.as_bytes()),
-        Err(_) => write_surrogates(value, out),
-    }
 }
 
 /// Appends the elements of a tuple, or of an object of a subclass.
@@ -187,7 +174,7 @@ fn write_enum(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
         return Ok(false);
     }
     let class = key.get_type();
-    let class_name = Name::of(&class);
+    let class_name = QualifiedName::of(&class);
     let Some(name) = member_name(key)? else { return Ok(false) };
     if !class_name.leads_to(&class) {
         return Ok(false);

@@ -15,13 +15,16 @@
 //! - `write`: the markers; `ext`: the numbers of the extension types;
 //! - `value` and `decode`: the two directions of values; `sharing` detects objects used several
 //!   times;
-//! - `time`, `number` and `atom`: the common parts of values and keys;
+//! - `text`, `time`, `number` and `atom`: the common parts of values and keys;
 //! - `pickle`: the fallback, with `pickler`;
 //! - `key`: the canonical encoding of keys, with `heirs` for keys that equal keys of another class;
-//! - `by_value`: the encoding of arguments. `plan` inspects one object, with `object`, `facts` and
-//!   `reduce` for objects that are not built in, and `equality` and `twins` for classes that define
-//!   the equality of their objects; `flat` and `graph` go through the parts, `circle` through parts
-//!   that lead back; `found` keeps named objects, `digest` shortens;
+//! - `by_value`: the encoding of arguments. `look` examines one object, and its `plan` lists the
+//!   parts; `flat` and `graph` go through the parts, `circle` through parts that lead back, with
+//!   `shape` for the encoding of an object around its parts; `references` keeps named objects,
+//!   `digest` shortens;
+//! - `builtin`: objects of built-in types; `object`: all others, with `facts` about their class,
+//!   `attributes`, and `content` for all else (`reduce`: hidden content). `equality` is a class's
+//!   own definition, which `compare` applies, with `twins` for classes that are asked;
 //! - `names`: names and look-up of classes; `types`: classes that Python's library defines in
 //!   Python;
 //! - `python`: functions called by the tests, and by keys made in Python.
@@ -29,22 +32,26 @@
 //! Invariants:
 //! - bytes from a file never cause a panic, unbounded recursion, or an allocation that their own
 //!   length does not justify; malformed bytes are a `ValueError` with the position;
-//! - only `pickle` runs code named in a file, and [`Options::pickle`] turns `pickle` off, for
+//! - only `pickle` runs code named in a file, and [`CodecOptions::pickle`] turns `pickle` off, for
 //!   writing and reading.
 
 mod atom;
+mod attributes;
+mod builtin;
 mod by_value;
 mod circle;
+mod compare;
+mod content;
 mod decode;
 mod digest;
 mod equality;
 mod ext;
 mod facts;
 mod flat;
-mod found;
 mod graph;
 mod heirs;
 mod key;
+mod look;
 mod names;
 mod number;
 mod object;
@@ -53,20 +60,23 @@ mod pickler;
 mod plan;
 mod python;
 mod reduce;
+mod references;
+mod shape;
 mod sharing;
+mod text;
 mod time;
 mod twins;
 mod types;
 mod value;
 mod write;
 
-pub(crate) use by_value::encode_by_value;
+pub(crate) use by_value::{encode_by_value, new_references};
 pub(crate) use decode::{decode_key, decode_value, is_pickled};
 pub(crate) use ext::{CALL, TYPED_CALL};
-pub(crate) use found::Found;
 pub(crate) use key::encode_key;
 pub(crate) use names::is_found;
 pub(crate) use python::register;
+pub(crate) use references::References;
 pub(crate) use twins::why_not_saved;
 pub(crate) use types::prepare;
 pub(crate) use value::encode_value;
@@ -77,7 +87,7 @@ const MAX_DEPTH: usize = 256;
 
 /// The options of the caller.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
+pub(crate) struct CodecOptions {
     /// Write and read values that only pickle can represent.
     pub(crate) pickle: bool,
 }

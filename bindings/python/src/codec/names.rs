@@ -3,17 +3,17 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyModule, PyString, PyType};
 
-use super::key::write_text;
+use super::text::write_text;
 use super::types;
 
 /// The place of definition claimed by an object. Either part may be empty, and neither need be
-/// true: see [`Name::leads_to`].
-pub(super) struct Name<'py> {
+/// true: see [`QualifiedName::leads_to`].
+pub(super) struct QualifiedName<'py> {
     module: Bound<'py, PyString>,
     qualname: Bound<'py, PyString>,
 }
 
-impl<'py> Name<'py> {
+impl<'py> QualifiedName<'py> {
     /// Of a class or function.
     pub(super) fn of(object: &Bound<'py, PyAny>) -> Self {
         let py = object.py();
@@ -95,8 +95,11 @@ impl<'py> Name<'py> {
 
 /// Whether a class, function or module is found under its name.
 pub(crate) fn is_found(object: &Bound<'_, PyAny>) -> bool {
-    let name =
-        if object.is_instance_of::<PyModule>() { Name::of_module(object) } else { Ok(Name::of(object)) };
+    let name = if object.is_instance_of::<PyModule>() {
+        QualifiedName::of_module(object)
+    } else {
+        Ok(QualifiedName::of(object))
+    };
     name.is_ok_and(|name| name.leads_to(object))
 }
 

@@ -4,7 +4,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
-use super::{Found, Options};
+use super::{CodecOptions, References};
 
 /// Adds the functions to the native module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -30,14 +30,14 @@ fn forget_classes(py: Python<'_>) {
 #[pyo3(name = "_encode_value", signature = (value, pickle = true))]
 fn encode_value<'py>(value: &Bound<'py, PyAny>, pickle: bool) -> PyResult<Bound<'py, PyBytes>> {
     let mut out = Vec::new();
-    super::encode_value(value, &mut out, Options { pickle })?;
+    super::encode_value(value, &mut out, CodecOptions { pickle })?;
     Ok(PyBytes::new(value.py(), &out))
 }
 
 #[pyfunction]
 #[pyo3(name = "_decode_value", signature = (bytes, pickle = true))]
 fn decode_value<'py>(bytes: &Bound<'py, PyBytes>, pickle: bool) -> PyResult<Bound<'py, PyAny>> {
-    super::decode_value(bytes.py(), bytes.as_bytes(), Options { pickle })
+    super::decode_value(bytes.py(), bytes.as_bytes(), CodecOptions { pickle })
 }
 
 #[pyfunction]
@@ -74,10 +74,10 @@ type ByValue<'py> = (Bound<'py, PyBytes>, Vec<Py<PyAny>>, bool);
 #[pyo3(name = "_encode_by_value", signature = (argument, by_content = false))]
 fn encode_by_value<'py>(argument: &Bound<'py, PyAny>, by_content: bool) -> PyResult<ByValue<'py>> {
     let mut out = Vec::new();
-    let mut found = if by_content { Found::by_content() } else { Found::default() };
-    super::encode_by_value(argument, &mut out, &mut found)?;
-    let is_stable = found.is_stable();
-    Ok((PyBytes::new(argument.py(), &out), found.into_types(), is_stable))
+    let mut references = if by_content { References::by_content() } else { super::new_references() };
+    super::encode_by_value(argument, &mut out, &mut references)?;
+    let is_stable = references.is_stable();
+    Ok((PyBytes::new(argument.py(), &out), references.into_types(), is_stable))
 }
 
 /// The class of the first object in an argument that exists in one call only; `None` if there is
@@ -85,7 +85,7 @@ fn encode_by_value<'py>(argument: &Bound<'py, PyAny>, by_content: bool) -> PyRes
 #[pyfunction]
 #[pyo3(name = "_class_of_one_call")]
 fn class_of_one_call(argument: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyType>>> {
-    let mut found = Found::default();
-    super::encode_by_value(argument, &mut Vec::new(), &mut found)?;
-    Ok(found.of_one_call())
+    let mut references = super::new_references();
+    super::encode_by_value(argument, &mut Vec::new(), &mut references)?;
+    Ok(references.of_one_call())
 }

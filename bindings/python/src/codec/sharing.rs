@@ -33,7 +33,7 @@ const SHORT: usize = 16;
 const FEW: usize = 8;
 
 /// The objects of a value with several references that have occurred so far.
-pub(super) struct Seen {
+pub(super) struct SeenObjects {
     root: usize,
     few: [usize; FEW],
     count: usize,
@@ -51,7 +51,7 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
     object.as_ptr().addr()
 }
 
-impl Seen {
+impl SeenObjects {
     /// `root` is the outermost object. Code outside may hold references to it too, but inside the
     /// value it occurs only in a cycle.
     pub(super) fn new(root: &Bound<'_, PyAny>) -> Self {

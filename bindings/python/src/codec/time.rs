@@ -124,7 +124,7 @@ fn microseconds(delta: &Bound<'_, PyDelta>) -> i64 {
 
 /// The object encoded in `body`. A field out of Python's range is Python's error.
 pub(super) fn read<'py>(py: Python<'py>, kind: i8, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let mut body = Fields(body);
+    let mut body = BodyFields(body);
     let value = match kind {
         ext::DATE => {
             let (year, month, day) = body.date()?;
@@ -162,9 +162,9 @@ fn malformed() -> PyErr {
 }
 
 /// The unread rest of a body.
-struct Fields<'a>(&'a [u8]);
+struct BodyFields<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl BodyFields<'_> {
     fn take<const N: usize>(&mut self) -> PyResult<[u8; N]> {
         let (bytes, rest) = self.0.split_first_chunk().ok_or_else(malformed)?;
         self.0 = rest;

@@ -22,6 +22,8 @@
 //!    twin.
 //! 5. No code of a class runs while the table is borrowed. The code may have added twins, or let
 //!    other threads do so: twins not compared yet are compared before another twin is added.
+//! 6. The parts are encoded as arguments are. The encoding of an argument looks for twins in turn,
+//!    so it is passed as a function ([`EncodeParts`]); an encoding by content looks for none.
 
 use std::collections::HashMap;
 
@@ -29,14 +31,13 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
-use super::by_value::encode_by_value;
+use super::attributes::all_attributes;
 use super::facts::Facts;
-use super::found::Found;
-use super::object::all_attributes;
+use super::references::{EncodeParts, References};
 use super::types;
 use crate::plain::is_plain;
 use crate::raw::calls::Invoke;
-use crate::raw::visit::{self, Stop, Visit, Visitor, visits};
+use crate::raw::visit::{self, Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, attribute};
 
 /// Stands for equal objects.
@@ -44,13 +45,13 @@ use crate::raw::{GilCell, attribute};
 pub(crate) struct Twin {
     /// Rule 2.
     snapshot: Py<PyAny>,
-    shared: Shared,
+    shared: SharedParts,
 }
 
 visits!(struct Twin { snapshot, shared });
 
-impl Visit for Shared {
-    fn visit(&self, visitor: Visitor<'_>) -> Result<(), Stop> {
+impl Visit for SharedParts {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
         let (_, types) = &self.encoded;
         self.parts.visit(visitor)?;
         types.visit(visitor)
@@ -65,22 +66,26 @@ impl Twin {
 }
 
 /// The objects that a snapshot shares with its object (rule 3).
-struct Shared {
+struct SharedParts {
     parts: Box<[Py<PyAny>]>,
-    encoded: Encoded,
+    encoded: EncodedParts,
 }
 
 /// An encoding, and the objects named in it.
-type Encoded = (Vec<u8>, Vec<Py<PyAny>>);
+type EncodedParts = (Vec<u8>, Vec<Py<PyAny>>);
 
 /// The address of a class, and a hash.
-type Row = (usize, isize);
+type TwinRow = (usize, isize);
 
 /// Rule 1.
-static TWINS: GilCell<Option<HashMap<Row, Vec<Py<PyWeakrefReference>>>>> = GilCell::new(None);
+static TWINS: GilCell<Option<HashMap<TwinRow, Vec<Py<PyWeakrefReference>>>>> = GilCell::new(None);
 
 /// The twin of an object; made if there is none. None: the object has no twin, by rule 4.
-pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Bound<'py, Twin>>> {
+pub(super) fn find<'py>(
+    value: &Bound<'py, PyAny>,
+    facts: &Facts,
+    encode: EncodeParts,
+) -> PyResult<Option<Bound<'py, Twin>>> {
     let py = value.py();
     let row = (value.get_type_ptr().addr(), value.invoke_hash()?);
     let mut seen: Vec<Bound<'py, Twin>> = Vec::new();
@@ -96,15 +101,15 @@ pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Op
                 twins.get_or_insert_default().entry(row).or_default().push(reference.unbind());
                 return Ok(Some(twin));
             }
-            let Some(twin) = Twin::of(value, facts)? else { return Ok(None) };
+            let Some(twin) = Twin::of(value, facts, encode)? else { return Ok(None) };
             let twin = Bound::new(py, twin)?;
-            let departure = Bound::new(py, Departure { row })?;
+            let departure = Bound::new(py, TwinDeparture { row })?;
             let reference = PyWeakrefReference::new_with(&twin, departure)?;
             made = Some((twin, reference));
             continue;
         }
         for twin in unseen {
-            if !twin.get().is_as_it_was(py)? {
+            if !twin.get().is_as_it_was(py, encode)? {
                 retire(&twin, row); // Rule 3
             } else if are_equal(twin.get().snapshot.bind(py), value)? {
                 return Ok(Some(twin)); // Rule 4
@@ -115,20 +120,20 @@ pub(super) fn find<'py>(value: &Bound<'py, PyAny>, facts: &Facts) -> PyResult<Op
 }
 
 /// The live twins of a row.
-fn in_row(py: Python<'_>, row: Row) -> Vec<Bound<'_, Twin>> {
+fn in_row(py: Python<'_>, row: TwinRow) -> Vec<Bound<'_, Twin>> {
     let twins = TWINS.borrow(py);
     let Some(references) = twins.as_ref().and_then(|twins| twins.get(&row)) else { return Vec::new() };
     let alive = references.iter().filter_map(|reference| reference.bind(py).upgrade());
     alive.filter_map(|twin| twin.cast_into::<Twin>().ok()).collect()
 }
 
-fn retire(twin: &Bound<'_, Twin>, row: Row) {
+fn retire(twin: &Bound<'_, Twin>, row: TwinRow) {
     let is_its =
         |reference: &Bound<'_, PyWeakrefReference>| reference.upgrade().is_some_and(|alive| alive.is(twin));
     remove(twin.py(), row, is_its);
 }
 
-fn remove(py: Python<'_>, row: Row, is_it: impl Fn(&Bound<'_, PyWeakrefReference>) -> bool) {
+fn remove(py: Python<'_>, row: TwinRow, is_it: impl Fn(&Bound<'_, PyWeakrefReference>) -> bool) {
     let mut twins = TWINS.borrow(py);
     let Some(table) = twins.as_mut() else { return };
     let Some(references) = table.get_mut(&row) else { return };
@@ -144,12 +149,12 @@ fn remove(py: Python<'_>, row: Row, is_it: impl Fn(&Bound<'_, PyWeakrefReference
 
 /// The callback of a weak reference to a twin.
 #[pyclass(frozen, module = "cache._native")]
-struct Departure {
-    row: Row,
+struct TwinDeparture {
+    row: TwinRow,
 }
 
 #[pymethods]
-impl Departure {
+impl TwinDeparture {
     fn __call__(&self, reference: &Bound<'_, PyAny>) {
         remove(reference.py(), self.row, |kept| kept.is(reference));
     }
@@ -157,7 +162,7 @@ impl Departure {
 
 impl Twin {
     /// None: the object does not equal its own snapshot, or a snapshot cannot be made.
-    fn of(value: &Bound<'_, PyAny>, facts: &Facts) -> PyResult<Option<Self>> {
+    fn of(value: &Bound<'_, PyAny>, facts: &Facts, encode: EncodeParts) -> PyResult<Option<Self>> {
         let py = value.py();
         let attributes = all_attributes(value, facts, py);
         let snapshot = types::new_blank(py)?.call1((value.get_type(),))?;
@@ -177,17 +182,17 @@ impl Twin {
         }
         let shared = attributes.into_iter().map(|(_, content)| content).filter(|content| !is_plain(content));
         let parts: Box<[_]> = shared.map(Bound::unbind).collect();
-        let encoded = encode(py, &parts)?;
-        Ok(Some(Self { snapshot: snapshot.unbind(), shared: Shared { parts, encoded } }))
+        let encoded = encode_parts(py, &parts, encode)?;
+        Ok(Some(Self { snapshot: snapshot.unbind(), shared: SharedParts { parts, encoded } }))
     }
 
     /// Rule 3.
-    fn is_as_it_was(&self, py: Python<'_>) -> PyResult<bool> {
-        let Shared { parts, encoded: (bytes, named) } = &self.shared;
+    fn is_as_it_was(&self, py: Python<'_>, encode: EncodeParts) -> PyResult<bool> {
+        let SharedParts { parts, encoded: (bytes, named) } = &self.shared;
         if parts.is_empty() {
             return Ok(true);
         }
-        let (bytes_now, named_now) = encode(py, parts)?;
+        let (bytes_now, named_now) = encode_parts(py, parts, encode)?;
         let are_same = |(one, other): (&Py<PyAny>, &Py<PyAny>)| one.is(other);
         Ok(bytes_now == *bytes && named_now.len() == named.len() && named_now.iter().zip(named).all(are_same))
     }
@@ -198,14 +203,15 @@ fn are_equal(snapshot: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<
     Ok(snapshot.invoke_eq(value)? && value.invoke_eq(snapshot)?)
 }
 
-fn encode(py: Python<'_>, parts: &[Py<PyAny>]) -> PyResult<Encoded> {
+/// Rules 3 and 6.
+fn encode_parts(py: Python<'_>, parts: &[Py<PyAny>], encode: EncodeParts) -> PyResult<EncodedParts> {
     let mut bytes = Vec::new();
     if parts.is_empty() {
         return Ok((bytes, Vec::new()));
     }
-    let mut found = Found::by_content();
-    encode_by_value(PyTuple::new(py, parts)?.as_any(), &mut bytes, &mut found)?;
-    Ok((bytes, found.into_types()))
+    let mut references = References::by_content();
+    encode(PyTuple::new(py, parts)?.as_any(), &mut bytes, &mut references)?;
+    Ok((bytes, references.into_types()))
 }
 
 /// The reason why an encoding that names these objects has no form that another process would find.

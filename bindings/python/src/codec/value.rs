@@ -14,15 +14,20 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple,
 };
 
-use super::sharing::{self, BORROWED, OWNED, Seen};
-use super::{MAX_DEPTH, Options, atom, ext, number, pickle, time, write};
+use super::sharing::{self, BORROWED, OWNED, SeenObjects};
+use super::text::write_surrogates;
+use super::{CodecOptions, MAX_DEPTH, atom, ext, number, pickle, time, write};
 use crate::raw::text;
 
 /// Appends the encoded value. After an error `out` is unchanged.
-pub(crate) fn encode_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, options: Options) -> PyResult<()> {
+pub(crate) fn encode_value(
+    value: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    options: CodecOptions,
+) -> PyResult<()> {
     let start = out.len();
-    let mut encoder = Encoder { out, seen: Seen::new(value) };
-    let Err(Stop(why)) = encoder.any(value, 0, isize::MAX) else { return Ok(()) };
+    let mut encoder = Encoder { out, seen: SeenObjects::new(value) };
+    let Err(EarlyEnd(why)) = encoder.any(value, 0, isize::MAX) else { return Ok(()) };
     out.truncate(start);
     match *why {
         Why::Error(error) => Err(error),
@@ -32,21 +37,21 @@ pub(crate) fn encode_value(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, options:
 }
 
 /// The reason why the walk ended early. Boxed, so that the result of every step is one word.
-struct Stop(Box<Why>);
+struct EarlyEnd(Box<Why>);
 
 enum Why {
     Error(PyErr),
-    Pickle(Part),
+    Pickle(PickledPart),
 }
 
 /// A part that only pickle can represent.
-enum Part {
+enum PickledPart {
     Object(Py<PyAny>),
     Shared(Py<PyAny>),
     Deep,
 }
 
-impl Part {
+impl PickledPart {
     fn refused(self, py: Python<'_>) -> PyErr {
         let name = |object: Py<PyAny>| match object.bind(py).get_type().fully_qualified_name() {
             Ok(name) => name.to_string(),
@@ -61,33 +66,33 @@ impl Part {
     }
 }
 
-impl From<PyErr> for Stop {
+impl From<PyErr> for EarlyEnd {
     #[cold]
     fn from(error: PyErr) -> Self {
         Self(Box::new(Why::Error(error)))
     }
 }
 
-impl From<Part> for Stop {
+impl From<PickledPart> for EarlyEnd {
     #[cold]
-    fn from(part: Part) -> Self {
+    fn from(part: PickledPart) -> Self {
         Self(Box::new(Why::Pickle(part)))
     }
 }
 
 #[cold]
-fn changed(what: &str) -> Stop {
+fn changed(what: &str) -> EarlyEnd {
     PyRuntimeError::new_err(format!("{what} changed while it was encoded")).into()
 }
 
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
-    seen: Seen,
+    seen: SeenObjects,
 }
 
 impl Encoder<'_> {
     /// Types in order of likelihood. `known`: how many references to the object are accounted for.
-    fn any(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), Stop> {
+    fn any(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), EarlyEnd> {
         if value.is_exact_instance_of::<PyString>() {
             self.text(value.cast_exact().map_err(PyErr::from)?, known)
         } else if value.is_exact_instance_of::<PyInt>() {
@@ -115,7 +120,7 @@ impl Encoder<'_> {
     }
 
     #[inline(never)]
-    fn rarer(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), Stop> {
+    fn rarer(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), EarlyEnd> {
         if let Ok(bytes) = value.cast_exact::<PyBytes>() {
             let bytes = bytes.as_bytes();
             self.long(value, bytes.len(), known)?;
@@ -140,32 +145,32 @@ impl Encoder<'_> {
         } else if time::write(value, self.out)? || atom::write(value, self.out)? {
             Ok(())
         } else {
-            Err(Part::Object(value.clone().unbind()).into())
+            Err(PickledPart::Object(value.clone().unbind()).into())
         }
     }
 
     /// Called for every object that holds references or can change, before anything else.
     #[inline]
-    fn enter(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), Stop> {
+    fn enter(&mut self, value: &Bound<'_, PyAny>, depth: usize, known: isize) -> Result<(), EarlyEnd> {
         if depth >= MAX_DEPTH {
-            return Err(Part::Deep.into());
+            return Err(PickledPart::Deep.into());
         }
         if self.seen.again(value, known) && !sharing::may_repeat(value) {
-            return Err(Part::Shared(value.clone().unbind()).into());
+            return Err(PickledPart::Shared(value.clone().unbind()).into());
         }
         Ok(())
     }
 
     #[inline]
-    fn long(&mut self, value: &Bound<'_, PyAny>, len: usize, known: isize) -> Result<(), Stop> {
+    fn long(&mut self, value: &Bound<'_, PyAny>, len: usize, known: isize) -> Result<(), EarlyEnd> {
         if len >= sharing::LONG && self.seen.again(value, known) {
-            return Err(Part::Shared(value.clone().unbind()).into());
+            return Err(PickledPart::Shared(value.clone().unbind()).into());
         }
         Ok(())
     }
 
     #[inline]
-    fn text(&mut self, value: &Bound<'_, PyString>, known: isize) -> Result<(), Stop> {
+    fn text(&mut self, value: &Bound<'_, PyString>, known: isize) -> Result<(), EarlyEnd> {
         if text::is_ascii(value) {
             let text = value.to_str()?;
             self.long(value, text.len(), known)?;
@@ -177,7 +182,7 @@ impl Encoder<'_> {
         Ok(write::text_bytes(self.out, text.as_bytes())?)
     }
 
-    fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> Result<(), Stop> {
+    fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> Result<(), EarlyEnd> {
         let count = list.len();
         write::array(self.out, count)?;
         let mut written = 0;
@@ -188,7 +193,7 @@ impl Encoder<'_> {
         if written == count && list.len() == count { Ok(()) } else { Err(changed("a list")) }
     }
 
-    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Result<(), Stop> {
+    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Result<(), EarlyEnd> {
         let count = dict.len();
         write::map(self.out, count)?;
         let mut items = dict.iter();
@@ -210,7 +215,7 @@ impl Encoder<'_> {
         items: impl Iterator<Item = Bound<'py, PyAny>>,
         kind: i8,
         depth: usize,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), EarlyEnd> {
         let start = self.out.len();
         // Collected first: the set's iterator panics if the set changes during iteration.
         let items: Vec<_> = items.collect();
@@ -223,11 +228,4 @@ impl Encoder<'_> {
         }
         Ok(write::close_ext(self.out, kind, start)?)
     }
-}
-
-/// A `str` without a UTF-8 form.
-pub(super) fn write_surrogates(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
-    let bytes =
-        value.py().get_type::<PyString>().call_method1("encode", (value, "utf-8", "surrogatepass"))?;
-    write::ext(out, ext::SURROGATES, bytes.cast::<PyBytes>()?.as_bytes())
 }

@@ -171,3 +171,11 @@ pub(super) fn close_ext(out: &mut Vec<u8>, kind: i8, start: usize) -> PyResult<(
     out[start..].rotate_right(header);
     Ok(())
 }
+
+/// Appends parts in the order of their bytes.
+pub(super) fn sorted(mut parts: Vec<Vec<u8>>, out: &mut Vec<u8>) {
+    parts.sort();
+    for part in parts {
+        out.extend_from_slice(&part);
+    }
+}

@@ -32,21 +32,21 @@ unsafe extern "C" {
 const ON_STACK: usize = 8;
 
 /// A decorated function with the payload `P`, and the object on which it is called.
-pub(crate) struct Method<P> {
+pub(crate) struct BoundMethod<P> {
     function: Ref,
     instance: Ref,
     of: PhantomData<fn(P) -> P>,
 }
 
-impl<P> Method<P> {
+impl<P> BoundMethod<P> {
     fn addresses(&self) -> (usize, usize) {
         (self.function.pointer().addr(), self.instance.pointer().addr())
     }
 }
 
-visits!(impl<P> struct Method<P> { function, instance });
+visits!(impl<P> struct BoundMethod<P> { function, instance });
 
-impl<P: Payload> Forward for Method<P> {
+impl<P: Payload> Forward for BoundMethod<P> {
     fn owner(&self) -> &Ref {
         &self.function
     }
@@ -66,7 +66,7 @@ pub(super) unsafe fn bind<P: Payload>(
         let bound = class::<P>(py).and_then(|class| {
             let [function, instance] =
                 [function, object].map(|held| Ref::new(Bound::from_borrowed_ptr(py, held)));
-            let method = Method::<P> { function, instance, of: PhantomData };
+            let method = BoundMethod::<P> { function, instance, of: PhantomData };
             class::make(py, class.as_ptr().cast(), call::<P>, method)
         });
         match bound {
@@ -82,21 +82,21 @@ pub(super) unsafe fn bind<P: Payload>(
 /// The Python type, made at its first use.
 pub(crate) fn class<P: Payload>(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     P::classes().method.get_or_make(py, || {
-        let at = |offset| Offsets::<Method<P>>::BODY + offset;
-        let blueprint = Blueprint::of_object::<Method<P>>(c"cache._native.CachedMethod", 0)
+        let at = |offset| Offsets::<BoundMethod<P>>::BODY + offset;
+        let blueprint = Blueprint::of_object::<BoundMethod<P>>(c"cache._native.CachedMethod", 0)
             .slot(ffi::Py_tp_new, new::<P> as *mut c_void)
-            .slot(ffi::Py_tp_getattro, class::forward_rest::<Method<P>> as *mut c_void)
+            .slot(ffi::Py_tp_getattro, class::forward_rest::<BoundMethod<P>> as *mut c_void)
             .slot(ffi::Py_tp_descr_get, get as *mut c_void)
             .slot(ffi::Py_tp_richcompare, compare::<P> as *mut c_void)
             .slot(ffi::Py_tp_hash, hash::<P> as *mut c_void)
             .slot(ffi::Py_tp_repr, repr::<P> as *mut c_void)
-            .member(c"__weaklistoffset__", ffi::Py_T_PYSSIZET, Offsets::<Method<P>>::WEAKREFS)
+            .member(c"__weaklistoffset__", ffi::Py_T_PYSSIZET, Offsets::<BoundMethod<P>>::WEAKREFS)
             // A `Ref` is a pointer to its object.
-            .member(c"__func__", ffi::Py_T_OBJECT_EX, at(offset_of!(Method<P>, function)))
-            .member(c"__self__", ffi::Py_T_OBJECT_EX, at(offset_of!(Method<P>, instance)))
+            .member(c"__func__", ffi::Py_T_OBJECT_EX, at(offset_of!(BoundMethod<P>, function)))
+            .member(c"__self__", ffi::Py_T_OBJECT_EX, at(offset_of!(BoundMethod<P>, instance)))
             .attribute(c"__class__", method_class)
-            .attribute(c"__doc__", class::forward::<Method<P>>)
-            .attribute(c"__module__", class::forward::<Method<P>>)
+            .attribute(c"__doc__", class::forward::<BoundMethod<P>>)
+            .attribute(c"__module__", class::forward::<BoundMethod<P>>)
             .attribute(c"invalidate_cache", invalidate_cache::<P>)
             .method(
                 c"__reduce__",
@@ -121,7 +121,7 @@ unsafe extern "C" fn call<P: Payload>(
     // written, if it is restored. The copies borrow objects held by the caller for the call. The
     // object has this body.
     unsafe {
-        let Method { function, instance, .. } = class::body::<Method<P>>(bound);
+        let BoundMethod { function, instance, .. } = class::body::<BoundMethod<P>>(bound);
         let (function, object) = (function.pointer(), instance.pointer());
         let positional = ffi::PyVectorcall_NARGS(flags).cast_unsigned();
         if flags & ffi::PY_VECTORCALL_ARGUMENTS_OFFSET != 0 {
@@ -198,7 +198,7 @@ unsafe extern "C" fn invalidate_cache<P: Payload>(
 ) -> *mut ffi::PyObject {
     // SAFETY: attached; the object is of this type; the new references are released or returned.
     unsafe {
-        let Method { function, instance, .. } = class::body::<Method<P>>(bound);
+        let BoundMethod { function, instance, .. } = class::body::<BoundMethod<P>>(bound);
         let invalidate = ffi::PyObject_GetAttrString(function.pointer(), c"invalidate_cache".as_ptr());
         if invalidate.is_null() {
             return null_mut();
@@ -220,7 +220,7 @@ unsafe extern "C" fn reduce<P: Payload>(
 ) -> *mut ffi::PyObject {
     attached(|py| {
         // SAFETY: the object has this body.
-        let Method { function, instance, .. } = unsafe { class::body::<Method<P>>(bound) };
+        let BoundMethod { function, instance, .. } = unsafe { class::body::<BoundMethod<P>>(bound) };
         let reduced = || {
             let getattr = py.import("builtins")?.getattr("getattr")?;
             let name = function.bind(py).getattr("__name__")?;
@@ -241,7 +241,7 @@ unsafe extern "C" fn compare<P: Payload>(
         if !is_ours || (how != ffi::Py_EQ && how != ffi::Py_NE) {
             return ffi::Py_NewRef(ffi::Py_NotImplemented());
         }
-        let (a, b) = (class::body::<Method<P>>(a), class::body::<Method<P>>(b));
+        let (a, b) = (class::body::<BoundMethod<P>>(a), class::body::<BoundMethod<P>>(b));
         let is_same = a.addresses() == b.addresses();
         ffi::PyBool_FromLong((is_same == (how == ffi::Py_EQ)).into())
     }
@@ -249,7 +249,7 @@ unsafe extern "C" fn compare<P: Payload>(
 
 unsafe extern "C" fn hash<P: Payload>(bound: *mut ffi::PyObject) -> ffi::Py_hash_t {
     // SAFETY: the object has this body.
-    let (function, object) = unsafe { class::body::<Method<P>>(bound) }.addresses();
+    let (function, object) = unsafe { class::body::<BoundMethod<P>>(bound) }.addresses();
     // Objects are aligned. -1 stands for an exception.
     let hash = (function >> 4).rotate_left(16) ^ (object >> 4);
     if hash == usize::MAX { -2 } else { hash.cast_signed() }
@@ -258,7 +258,7 @@ unsafe extern "C" fn hash<P: Payload>(bound: *mut ffi::PyObject) -> ffi::Py_hash
 unsafe extern "C" fn repr<P: Payload>(bound: *mut ffi::PyObject) -> *mut ffi::PyObject {
     attached(|py| {
         // SAFETY: the object has this body.
-        let Method { function, instance, .. } = unsafe { class::body::<Method<P>>(bound) };
+        let BoundMethod { function, instance, .. } = unsafe { class::body::<BoundMethod<P>>(bound) };
         let shown = || {
             let (name, object) =
                 (function.bind(py).getattr("__qualname__")?, instance.bind(py).invoke_repr()?);

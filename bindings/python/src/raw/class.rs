@@ -1,7 +1,7 @@
 //! Classes made by this module, and the slots common to all of their objects.
 //!
-//! An object of these classes is an [`Object`]: a head for the interpreter, and a body, which is a
-//! value of Rust. Rules:
+//! An object of these classes is an [`Instance`]: a head for the interpreter, and a body, which is
+//! a value of Rust. Rules:
 //!
 //! 1. the body is initialised from creation to the end of `dealloc` and never changes;
 //! 2. an object is removed from the collector's lists before its body is dropped, so that no visit
@@ -44,7 +44,7 @@ impl<B> Class<B> {
 
 /// An object with the body `B`.
 #[repr(C)]
-pub(super) struct Object<B> {
+pub(super) struct Instance<B> {
     base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
     dict: *mut ffi::PyObject,
@@ -52,14 +52,14 @@ pub(super) struct Object<B> {
     body: ManuallyDrop<B>,
 }
 
-/// The offsets of the fields of an [`Object`], for the tables of its class.
+/// The offsets of the fields of an [`Instance`], for the tables of its class.
 pub(super) struct Offsets<B>(PhantomData<B>);
 
 impl<B> Offsets<B> {
-    pub(super) const VECTORCALL: usize = offset_of!(Object<B>, vectorcall);
-    pub(super) const DICT: usize = offset_of!(Object<B>, dict);
-    pub(super) const WEAKREFS: usize = offset_of!(Object<B>, weakrefs);
-    pub(super) const BODY: usize = offset_of!(Object<B>, body);
+    pub(super) const VECTORCALL: usize = offset_of!(Instance<B>, vectorcall);
+    pub(super) const DICT: usize = offset_of!(Instance<B>, dict);
+    pub(super) const WEAKREFS: usize = offset_of!(Instance<B>, weakrefs);
+    pub(super) const BODY: usize = offset_of!(Instance<B>, body);
 }
 
 /// Makes an object.
@@ -72,14 +72,14 @@ pub(super) unsafe fn make<B>(
     vectorcall: ffi::vectorcallfunc,
     body: B,
 ) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: the class has the size of `Object<B>`; every field is written before other code sees
-    // the object.
+    // SAFETY: the class has the size of `Instance<B>`; every field is written before other code
+    // sees the object.
     unsafe {
         let object = ffi::PyObject_GC_New::<ffi::PyObject>(class);
         if object.is_null() {
             return Err(PyErr::fetch(py));
         }
-        let this = object.cast::<Object<B>>();
+        let this = object.cast::<Instance<B>>();
         (&raw mut (*this).vectorcall).write(Some(vectorcall));
         (&raw mut (*this).dict).write(null_mut());
         (&raw mut (*this).weakrefs).write(null_mut());
@@ -115,7 +115,7 @@ pub(super) fn is_exactly(object: &Bound<'_, PyAny>, class: &Py<PyType>) -> bool 
 #[inline]
 pub(super) unsafe fn body<'a, B>(object: *mut ffi::PyObject) -> &'a B {
     // SAFETY: promised by the caller; rule 1.
-    unsafe { &(*object.cast::<Object<B>>()).body }
+    unsafe { &(*object.cast::<Instance<B>>()).body }
 }
 
 /// The parts of a class. The slots, and the functions in the tables, have the signatures with which
@@ -144,10 +144,10 @@ impl Blueprint {
         }
     }
 
-    /// Of a class whose objects are an [`Object`] with the body `B`: known to the collector, and
+    /// Of a class whose objects are an [`Instance`] with the body `B`: known to the collector, and
     /// called by vectorcall.
     pub(super) fn of_object<B: Visit>(name: &'static CStr, flags: std::ffi::c_ulong) -> Self {
-        Self::new::<Object<B>>(name, ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_HAVE_VECTORCALL | flags)
+        Self::new::<Instance<B>>(name, ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_HAVE_VECTORCALL | flags)
             .slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void)
             .slot(ffi::Py_tp_dealloc, dealloc::<B> as *mut c_void)
             .slot(ffi::Py_tp_traverse, traverse::<B> as *mut c_void)
@@ -293,7 +293,7 @@ pub(super) unsafe extern "C" fn forward_rest<B: Forward>(
 }
 
 unsafe extern "C" fn dealloc<B>(object: *mut ffi::PyObject) {
-    let this = object.cast::<Object<B>>();
+    let this = object.cast::<Instance<B>>();
     // SAFETY: called once, when the last reference is gone. Rule 2.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
@@ -314,7 +314,7 @@ unsafe extern "C" fn traverse<B: Visit>(
     visit: ffi::visitproc,
     argument: *mut c_void,
 ) -> c_int {
-    let this = object.cast::<Object<B>>();
+    let this = object.cast::<Instance<B>>();
     // SAFETY: the collector passes live objects of this class, and its own function and argument.
     unsafe {
         for held in [ffi::Py_TYPE(object).cast(), (*this).dict] {
@@ -330,7 +330,7 @@ unsafe extern "C" fn traverse<B: Visit>(
 }
 
 unsafe extern "C" fn clear<B>(object: *mut ffi::PyObject) -> c_int {
-    let this = object.cast::<Object<B>>();
+    let this = object.cast::<Instance<B>>();
     // SAFETY: the object is unreachable. Rule 3.
     unsafe {
         let dict = std::mem::replace(&mut (*this).dict, null_mut());

@@ -414,8 +414,11 @@ unsafe extern "C" fn next_slot<B: Coroutine>(object: *mut ffi::PyObject) -> *mut
             if !value.is_none() {
                 // `await f(x)` holds the only reference, so only the interpreter gets the
                 // exception.
-                let context =
-                    if ffi::Py_REFCNT(object) == 1 { stop::Context::None } else { stop::Context::Handled };
+                let context = if ffi::Py_REFCNT(object) == 1 {
+                    stop::ContextValue::None
+                } else {
+                    stop::ContextValue::Handled
+                };
                 stop::raise_fast(value.as_borrowed(), context);
             }
             return null_mut();

@@ -15,7 +15,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
-use super::bound::Method;
+use super::bound::BoundMethod;
 use super::calls::Invoke;
 use super::class::{self, Blueprint, Class, Forward, Offsets};
 use super::coroutine::panicked;
@@ -29,16 +29,16 @@ pub(crate) trait Payload: Visit + Sized + 'static {
     /// The function for which the decorated function stands, if any.
     fn passes_for(&self) -> Option<&Ref>;
     /// The classes of decorated functions with this payload.
-    fn classes() -> &'static Classes<Self>;
+    fn classes() -> &'static FunctionClasses<Self>;
 }
 
 /// The class of decorated functions, and the class of their bound methods.
-pub(crate) struct Classes<P> {
+pub(crate) struct FunctionClasses<P> {
     function: Class<P>,
-    pub(super) method: Class<Method<P>>,
+    pub(super) method: Class<BoundMethod<P>>,
 }
 
-impl<P> Classes<P> {
+impl<P> FunctionClasses<P> {
     pub(crate) const fn new() -> Self {
         Self { function: Class::new(), method: Class::new() }
     }

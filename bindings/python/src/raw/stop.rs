@@ -63,7 +63,7 @@ pub(super) fn raise(value: Borrowed<'_, '_, PyAny>) {
 
 /// The value of the exception's `__context__`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Context {
+pub(super) enum ContextValue {
     /// The exception being handled, if there is one.
     Handled,
     /// Nothing, because no code reads it.
@@ -72,7 +72,7 @@ pub(super) enum Context {
 
 /// Raises `StopIteration` with a value. Not called by frequent operations.
 #[cfg(not(Py_3_12))]
-pub(super) fn raise_fast(value: Borrowed<'_, '_, PyAny>, _: Context) {
+pub(super) fn raise_fast(value: Borrowed<'_, '_, PyAny>, _: ContextValue) {
     raise(value);
 }
 
@@ -91,7 +91,7 @@ mod fast {
     use pyo3::sync::PyOnceLock;
     use pyo3::types::PyType;
 
-    use super::Context;
+    use super::ContextValue;
     use crate::raw::refcount;
 
     type Object = ffi::PyStopIterationObject;
@@ -115,7 +115,7 @@ mod fast {
 
     /// Raises `StopIteration` with a value.
     #[inline]
-    pub(in crate::raw) fn raise_fast(value: Borrowed<'_, '_, PyAny>, context: Context) {
+    pub(in crate::raw) fn raise_fast(value: Borrowed<'_, '_, PyAny>, context: ContextValue) {
         // SAFETY: attached, so no other thread accesses the spare, and nothing below runs Python
         // code before `SPARE` is null. Rules 2 and 4: the exception is complete, and only `SPARE`
         // refers to it.
@@ -134,14 +134,14 @@ mod fast {
     /// The thread is attached, the exception is complete, and the caller owns the reference to the
     /// exception.
     #[inline]
-    unsafe fn raise_object(object: *mut Object, value: Borrowed<'_, '_, PyAny>, context: Context) {
+    unsafe fn raise_object(object: *mut Object, value: Borrowed<'_, '_, PyAny>, context: ContextValue) {
         // SAFETY: promised by the caller. The field's old content is dropped after the field was
         // written. Rule 7: the exception being handled is a different one, because the caller has
         // the only reference to this one.
         unsafe {
             let old = std::mem::replace(&mut (*object).value, ffi::Py_NewRef(value.as_ptr()));
             ffi::Py_XDECREF(old);
-            if context == Context::Handled {
+            if context == ContextValue::Handled {
                 let handled = ffi::PyErr_GetHandledException();
                 if !handled.is_null() {
                     ffi::PyException_SetContext(object.cast(), handled);
@@ -153,7 +153,7 @@ mod fast {
 
     /// Makes an exception and raises it.
     #[cold]
-    fn raise_new(value: Borrowed<'_, '_, PyAny>, context: Context) {
+    fn raise_new(value: Borrowed<'_, '_, PyAny>, context: ContextValue) {
         let py = value.py();
         let class = match CLASS.get_or_try_init(py, || make_class(py)) {
             Ok(Some(class)) => class.as_ptr().cast::<ffi::PyTypeObject>(),

@@ -258,10 +258,13 @@ async def batches(cache: AsyncCache, count: int) -> None:
         return keys
 
     cache.max_batch_size = 10
+    # The loop keeps the timers of full batches until their windows are over, and later the memory
+    # of the timers that it had at one time. With a short window, these are few on a machine of any
+    # speed.
+    cache.batch_window_ms = 1
     for number in range(0, count, 10):
         await asyncio.gather(*(cache.get(key, batch_loader=load) for key in range(number, number + 10)))
-    # The loop keeps the timers of full batches until their windows are over: this window is the
-    # last one to end.
+    # This window is the last one to end.
     passed = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(cache.batch_window_ms / 1000, passed.set_result, None)
     await passed

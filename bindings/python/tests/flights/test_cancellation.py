@@ -6,6 +6,7 @@ The names of the tests are the cells: the event, for a single load and for a bat
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -105,16 +106,23 @@ def test_batch_the_caller_who_filled_the_batch_is_cancelled_and_the_others_are_a
 
 
 def test_batch_the_first_caller_is_cancelled_before_the_window_ends_and_the_batch_still_leaves(
-    run: Run,
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async def load(keys: list[str]) -> list[str]:
-            return [key.upper() for key in keys]
-
-        cache = AsyncCache(batch_window_ms=5)
-        first, second = (task(cache.get(key, batch_loader=load)) for key in ("a", "b"))
-        await joined(first, second)
+        cache, load = AsyncCache(), Load()
+        ends: list[Callable[[], None]] = []
+        with monkeypatch.context() as patched:
+            # The test itself ends the window.
+            loop = asyncio.get_running_loop()
+            patched.setattr(loop, "call_later", lambda _, callback: ends.append(callback))
+            first, second = (task(cache.get(key, batch_loader=load)) for key in ("a", "b"))
+            await joined(first, second)
         await cancel(first)
+        assert (load.keys, len(ends)) == ([], 1)
+        ends[0]()
+        await load.called()
+        assert load.keys == [["b"]]
+        load.answer(["B"])
         assert await second == "B"
 
     run(main())
@@ -338,7 +346,7 @@ def test_wait_for_of_the_only_caller_cancels_the_load(run: Run) -> None:
     async def main() -> None:
         cache, load = AsyncCache(), Load()
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(cache.get("k", load), 0.001)
+            await asyncio.wait_for(cache.get("k", load), 0.1)
         await turns()
         assert load.cancelled == 1
         assert await cache.get("k", _returns("v")) == "v"

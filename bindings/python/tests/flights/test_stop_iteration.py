@@ -242,5 +242,13 @@ def test_threads_get_their_own_values() -> None:
     assert wrong == []
 
 
+def test_a_cache_has_no_dict_before_a_subclass_or_a_user_sets_an_attribute() -> None:
+    cache = AsyncCache()
+    assert vars(cache) == {}  # a made dict keeps the interpreter from caching the look-up of `get`
+    assert cache.backup is None
+    vars(cache)["note"] = "mine"
+    assert cache.note == "mine"  # type: ignore[attr-defined]
+
+
 async def _twice(number: int) -> int:
     return 2 * number

@@ -273,7 +273,8 @@ def test_a_cache_that_met_a_foreign_file_shares_the_path_once_that_is_set_aside(
 
 
 def test_a_large_cache_loads_while_other_threads_write(path: Path) -> None:
-    size = 200_000
+    # A load takes much longer than the pause of a writer, and the test much less than its limit.
+    size = 20_000
     cache = AsyncCache(maxsize=None, backup=DiskBackend(path))
     for number in range(size):
         cache.set(number, 0)

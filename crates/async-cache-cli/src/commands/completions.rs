@@ -3,15 +3,15 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::Outcome;
+use super::CommandOutcome;
 use crate::args::Args;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 
-pub(crate) fn run(shell: Shell, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(shell: Shell, environment: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
     // Into memory first: the generator panics if a write fails.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "async-cache", &mut script);
-    host.out.write_all(&script)?;
-    Ok(Outcome::Fine)
+    environment.out.write_all(&script)?;
+    Ok(CommandOutcome::Fine)
 }

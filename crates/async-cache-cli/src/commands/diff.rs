@@ -9,23 +9,34 @@ use std::ops::ControlFlow;
 use async_cache_disk::{Item, Record, Scratch, Snapshot, Source};
 use serde_json::json;
 
-use super::{Outcome, line};
-use crate::args::{Diff, Output};
+use super::{CommandOutcome, line};
+use crate::args::{Audience, Diff};
 use crate::entries;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD, CHANGED, DIM, GOOD, KEY};
 use crate::json;
 
-pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let (old, new) = (args.access.open(&args.old, host)?, args.access.open(&args.new, host)?);
-    let (in_old, in_new) = (Lookup::new(&old), Lookup::new(&new));
+pub(crate) fn run(
+    args: &Diff,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let (old, new) = (args.access.open(&args.old, environment)?, args.access.open(&args.new, environment)?);
+    let (in_old, in_new) = (EntryFinder::new(&old), EntryFinder::new(&new));
     let limit = args.limit.unwrap_or(u64::MAX);
-    let mut report =
-        Report { out: &mut *host.out, output, limit, added: 0, removed: 0, changed: 0, equal: 0 };
+    let mut report = DiffReport {
+        out: &mut *environment.out,
+        audience,
+        limit,
+        added: 0,
+        removed: 0,
+        changed: 0,
+        equal: 0,
+    };
 
     let mut scratch = Scratch::new();
-    let lost_old = entries::each(&old, host.progress, "comparing", |entry| {
+    let lost_old = entries::each(&old, environment.progress, "comparing", |entry| {
         if in_old.is_superseded(&entry) {
             return Ok(ControlFlow::Continue(()));
         }
@@ -42,7 +53,7 @@ pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Ou
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    let lost_new = entries::each(&new, host.progress, "comparing", |entry| {
+    let lost_new = entries::each(&new, environment.progress, "comparing", |entry| {
         if !in_new.is_superseded(&entry) && in_old.find(&entry, &mut scratch).is_none() {
             report.added(&entry)?;
         }
@@ -50,25 +61,25 @@ pub(crate) fn run(args: &Diff, output: Output, host: &mut Host<'_>) -> Result<Ou
     })?;
 
     let differ = report.finish()?;
-    host.out.flush()?;
+    environment.out.flush()?;
     let mut is_damaged = false;
     for (path, lost) in [(&args.old, lost_old), (&args.new, lost_new)] {
         if let Some(lost) = lost.sentence() {
             is_damaged = true;
-            writeln!(host.err, "{BAD}async-cache:{BAD:#} {}: {lost}", path.display())?;
+            writeln!(environment.err, "{BAD}async-cache:{BAD:#} {}: {lost}", path.display())?;
         }
     }
-    Ok(Outcome::found(differ || is_damaged))
+    Ok(CommandOutcome::found(differ || is_damaged))
 }
 
 /// Finds entries of the other file in this file.
-struct Lookup<'s> {
+struct EntryFinder<'s> {
     snapshot: &'s Snapshot,
     /// For equal keys the last entry counts.
     eager: HashMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
 }
 
-impl<'s> Lookup<'s> {
+impl<'s> EntryFinder<'s> {
     fn new(snapshot: &'s Snapshot) -> Self {
         let (mut eager, mut records) = (HashMap::new(), snapshot.eager());
         while let Some(Item::Entry(record)) = records.next() {
@@ -94,9 +105,9 @@ impl<'s> Lookup<'s> {
     }
 }
 
-struct Report<'o> {
+struct DiffReport<'o> {
     out: &'o mut dyn Write,
-    output: Output,
+    audience: Audience,
     limit: u64,
     added: u64,
     removed: u64,
@@ -104,7 +115,7 @@ struct Report<'o> {
     equal: u64,
 }
 
-impl Report<'_> {
+impl DiffReport<'_> {
     fn may_name(&self) -> bool {
         self.added + self.removed + self.changed <= self.limit
     }
@@ -129,7 +140,7 @@ impl Report<'_> {
         if !self.may_name() {
             return Ok(());
         }
-        if self.output == Output::Programs {
+        if self.audience == Audience::Programs {
             let (key, bytes) = (json::exact(entry.key), entry.value.len());
             return line(self.out, &json!({ "change": change, "key": key, "value_bytes": bytes }));
         }
@@ -148,7 +159,7 @@ impl Report<'_> {
         if !self.may_name() {
             return Ok(());
         }
-        if self.output == Output::Programs {
+        if self.audience == Audience::Programs {
             let change = json!({
                 "change": "changed",
                 "key": json::exact(old.key),
@@ -173,9 +184,9 @@ impl Report<'_> {
 
     /// Writes the totals; returns whether there are differences.
     fn finish(self) -> Result<bool, Failure> {
-        let Self { out, output, added, removed, changed, equal, limit } = self;
+        let Self { out, audience, added, removed, changed, equal, limit } = self;
         let total = added + removed + changed;
-        if output == Output::Programs {
+        if audience == Audience::Programs {
             let totals = json!({ "added": added, "removed": removed, "changed": changed, "equal": equal });
             line(out, &totals)?;
             return Ok(total > 0);

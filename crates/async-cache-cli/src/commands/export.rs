@@ -6,20 +6,20 @@ use std::ops::ControlFlow;
 
 use serde_json::json;
 
-use super::{Outcome, line};
+use super::{CommandOutcome, line};
 use crate::args::Export;
 use crate::entries;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::BAD;
 use crate::json;
 
 /// The version number of the line format.
 pub(super) const FORM: u64 = 1;
 
-pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open(host)?;
-    let out = &mut *host.out;
+pub(crate) fn run(args: &Export, environment: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
+    let snapshot = args.source.open(environment)?;
+    let out = &mut *environment.out;
     let head = json!({
         "async_cache_export": FORM,
         "version": snapshot.version(),
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure
         "entries": snapshot.len(),
     });
     line(out, &head)?;
-    let lost = entries::each(&snapshot, host.progress, "exporting", |entry| {
+    let lost = entries::each(&snapshot, environment.progress, "exporting", |entry| {
         let mut object = json!({ "key": json::exact(entry.key), "value": json::exact(entry.value) });
         if let Some(object) = object.as_object_mut() {
             object.extend(entry.deadline.map(|deadline| ("deadline".to_owned(), json!(deadline))));
@@ -39,9 +39,9 @@ pub(crate) fn run(args: &Export, host: &mut Host<'_>) -> Result<Outcome, Failure
         Ok(ControlFlow::Continue(()))
     })?;
     if let Some(lost) = lost.sentence() {
-        host.out.flush()?;
-        writeln!(host.err, "{BAD}async-cache:{BAD:#} {lost}")?;
-        return Ok(Outcome::Found);
+        environment.out.flush()?;
+        writeln!(environment.err, "{BAD}async-cache:{BAD:#} {lost}")?;
+        return Ok(CommandOutcome::Found);
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }

@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use async_cache_disk::{Item, Scratch, Snapshot, Source};
 use serde_json::Value;
 
-use super::Outcome;
+use super::CommandOutcome;
 use crate::args::{Get, KeyForm};
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD};
 use crate::json;
 
-pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let unpickle = match (args.allow_pickle, host.unpickle) {
+pub(crate) fn run(args: &Get, environment: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
+    let unpickle = match (args.allow_pickle, environment.unpickle) {
         (true, None) => {
             let what = "--allow-pickle works in the tool that comes with the Python package: \
                         `pip install async-cache`, then run its `async-cache`";
@@ -27,29 +27,29 @@ pub(crate) fn run(args: &Get, host: &mut Host<'_>) -> Result<Outcome, Failure> {
         return Err(Failure::Other(what.to_owned()));
     }
     let keys = keys(args)?;
-    let snapshot = args.source.open(host)?;
+    let snapshot = args.source.open(environment)?;
     let mut is_blind = false;
     for key in &keys {
         let (found, blind) = find(&snapshot, key);
         is_blind |= blind;
         let Some((value, deadline)) = found else { continue };
-        if deadline.is_some_and(|deadline| deadline <= host.now) {
-            writeln!(host.err, "async-cache: this entry has expired, no cache serves it any more")?;
+        if deadline.is_some_and(|deadline| deadline <= environment.now) {
+            writeln!(environment.err, "async-cache: this entry has expired, no cache serves it any more")?;
         }
         match unpickle.filter(|_| json::is_pickle(&value)) {
             Some(unpickle) => match unpickle(&value) {
-                Ok(repr) => writeln!(host.out, "{}", human::plain(&repr))?,
+                Ok(repr) => writeln!(environment.out, "{}", human::plain(&repr))?,
                 Err(what) => return Err(Failure::Other(format!("the pickled value: {what}"))),
             },
-            None => writeln!(host.out, "{}", pretty(&json::show(&value)))?,
+            None => writeln!(environment.out, "{}", pretty(&json::show(&value)))?,
         }
-        return Ok(Outcome::Fine);
+        return Ok(CommandOutcome::Fine);
     }
-    host.out.flush()?;
+    environment.out.flush()?;
     let why = if is_blind { ", or it is damaged" } else { "" };
     let (file, key) = (args.source.path.display(), human::plain(&args.key));
-    writeln!(host.err, "{BAD}async-cache:{BAD:#} {file}: there is no key {key:?}{why}")?;
-    Ok(Outcome::Found)
+    writeln!(environment.err, "{BAD}async-cache:{BAD:#} {file}: there is no key {key:?}{why}")?;
+    Ok(CommandOutcome::Found)
 }
 
 /// The possible bytes of the key, the most likely first.
@@ -67,11 +67,11 @@ fn keys(args: &Get) -> Result<Vec<Vec<u8>>, Failure> {
     keys.into_iter().collect::<Result<_, _>>().map_err(wrong)
 }
 
-type Found = (Vec<u8>, Option<u64>);
+type FoundValue = (Vec<u8>, Option<u64>);
 
 /// The value and deadline of a key, and whether damage may hide the key. Eager entries are found by
 /// their bytes; of several entries the last counts.
-fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<Found>, bool) {
+fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<FoundValue>, bool) {
     let mut scratch = Scratch::new();
     if let Some(found) = snapshot.find(key, &mut scratch) {
         return (Some((found.value.to_vec(), found.deadline)), false);

@@ -5,16 +5,20 @@ use std::collections::HashMap;
 use async_cache_disk::{Compression, RecordNumber, Secret, Times, WriteOptions, Writer};
 use serde_json::{Value, json};
 
-use super::{Outcome, create, export, fact, line, new_file};
-use crate::args::{Import, ImportCompression, Output};
+use super::{CommandOutcome, create, export, fact, line, new_file};
+use crate::args::{Audience, Import, ImportCompression};
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, GOOD};
 use crate::json;
 
-pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let (now, secret) = (host.now, args.access.secret(host)?);
-    let mut lines = Lines { input: &mut *host.input, number: 0, text: String::new() };
+pub(crate) fn run(
+    args: &Import,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let (now, secret) = (environment.now, args.access.secret(environment)?);
+    let mut lines = Lines { input: &mut *environment.input, number: 0, text: String::new() };
     let mut to: Option<Importer> = None;
     while let Some(value) = lines.next()? {
         let number = lines.number;
@@ -26,13 +30,13 @@ pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<
             })?;
             continue;
         }
-        let head = Head::read(&value, now);
+        let head = ExportHead::read(&value, now);
         match head {
             Some(head) => to = Some(Importer::new(args, secret, &head)?),
             // A list of entries made by another program.
             None if value.get("key").is_some() => {
                 let mut importer =
-                    Importer::new(args, secret, &Head { version: String::new(), saved_at: now })?;
+                    Importer::new(args, secret, &ExportHead { version: String::new(), saved_at: now })?;
                 importer.entry(&value).map_err(|error| match error {
                     Wrong::Line(what) => wrong(what),
                     Wrong::Writer(failure) => failure,
@@ -47,9 +51,9 @@ pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<
         return Err(Failure::Other(what.to_owned()));
     };
     let saved = to.writer.finish()?;
-    match output {
-        Output::Programs => line(
-            host.out,
+    match audience {
+        Audience::Programs => line(
+            environment.out,
             &json!({
                 "out": args.out.display().to_string(),
                 "entries": saved.entries,
@@ -57,22 +61,22 @@ pub(crate) fn run(args: &Import, output: Output, host: &mut Host<'_>) -> Result<
                 "bytes": saved.bytes,
             }),
         )?,
-        Output::People => {
-            let out = &mut *host.out;
+        Audience::People => {
+            let out = &mut *environment.out;
             writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
             fact(out, "entries", &human::count(u64::from(saved.entries) + u64::from(saved.eager)))?;
             fact(out, "size", &human::bytes(saved.bytes))?;
         }
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
-struct Head {
+struct ExportHead {
     version: String,
     saved_at: u64,
 }
 
-impl Head {
+impl ExportHead {
     fn read(value: &Value, now: u64) -> Option<Self> {
         if value.get("async_cache_export")?.as_u64()? != export::FORM {
             return None;
@@ -94,7 +98,7 @@ struct Importer {
 }
 
 impl Importer {
-    fn new(args: &Import, secret: Option<Secret>, head: &Head) -> Result<Self, Failure> {
+    fn new(args: &Import, secret: Option<Secret>, head: &ExportHead) -> Result<Self, Failure> {
         let version = args.data_version.as_ref().unwrap_or(&head.version);
         let compression = match args.compression {
             Some(ImportCompression::Zstd) => Compression::ZSTD,

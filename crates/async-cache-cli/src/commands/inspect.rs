@@ -8,27 +8,39 @@ use async_cache_disk::Snapshot;
 use serde_json::json;
 
 use self::survey::{Contents, Survey};
-use super::{Outcome, fact, line};
-use crate::args::{Inspect, Output};
+use super::{CommandOutcome, fact, line};
+use crate::args::{Audience, Inspect};
 use crate::chart;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
-pub(crate) fn run(args: &Inspect, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open(host)?;
-    let survey = Survey::of(&snapshot, args, host)?;
-    match output {
-        Output::Programs => print_json(&snapshot, &survey, host)?,
-        Output::People => print(&snapshot, &survey, host)?,
+pub(crate) fn run(
+    args: &Inspect,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let snapshot = args.source.open(environment)?;
+    let survey = Survey::of(&snapshot, args, environment)?;
+    match audience {
+        Audience::Programs => print_json(&snapshot, &survey, environment)?,
+        Audience::People => print(&snapshot, &survey, environment)?,
     }
-    Ok(Outcome::found(survey.damage.is_some()))
+    Ok(CommandOutcome::found(survey.damage.is_some()))
 }
 
-fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<(), Failure> {
-    let (now, out) = (host.now, &mut *host.out);
-    let layout = snapshot.layout();
+fn print(snapshot: &Snapshot, survey: &Survey, environment: &mut Environment<'_>) -> Result<(), Failure> {
+    let (now, out) = (environment.now, &mut *environment.out);
+    facts(out, snapshot, survey, now)?;
+    if snapshot.is_empty() && !snapshot.has_eager() {
+        return Ok(());
+    }
+    charts(out, survey)?;
+    contents(out, &survey.contents)
+}
+
+fn facts(out: &mut dyn Write, snapshot: &Snapshot, survey: &Survey, now: u64) -> Result<(), Failure> {
     writeln!(out, "{HEADING}{}{HEADING:#}", snapshot.path().display())?;
     fact(out, "version", &format!("{:?}, format 1", snapshot.version()))?;
     fact(out, "written by", &human::plain(snapshot.producer()))?;
@@ -63,6 +75,21 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
         };
         fact(out, "deleted", &format!("{keys}{all}"))?;
     }
+    fact(out, "size", &size(snapshot))?;
+    if survey.taken_back > 0 {
+        let records = human::things(survey.taken_back, "record is no entry", "records are no entries");
+        let what = format!("{records}; `async-cache compact` leaves that out");
+        fact(out, "taken back", &what)?;
+    }
+    if let Some(damage) = &survey.damage {
+        fact(out, "damage", &format!("{BAD}{damage}{BAD:#}; `async-cache verify` says where"))?;
+    }
+    Ok(())
+}
+
+/// The size of the file, and of its sections.
+fn size(snapshot: &Snapshot) -> String {
+    let layout = snapshot.layout();
     let parts = [
         ("records", layout.record_bytes),
         ("index", layout.index_bytes),
@@ -74,19 +101,10 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
     let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
     let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", human::bytes(bytes))).collect();
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
-    fact(out, "size", &format!("{}{parts}", human::bytes(snapshot.file_bytes())))?;
-    if survey.taken_back > 0 {
-        let records = human::things(survey.taken_back, "record is no entry", "records are no entries");
-        let what = format!("{records}; `async-cache compact` leaves that out");
-        fact(out, "taken back", &what)?;
-    }
-    if let Some(damage) = &survey.damage {
-        fact(out, "damage", &format!("{BAD}{damage}{BAD:#}; `async-cache verify` says where"))?;
-    }
-    if snapshot.is_empty() && !snapshot.has_eager() {
-        return Ok(());
-    }
+    format!("{}{parts}", human::bytes(snapshot.file_bytes()))
+}
 
+fn charts(out: &mut dyn Write, survey: &Survey) -> Result<(), Failure> {
     writeln!(out, "\n{HEADING}Left to live{HEADING:#}")?;
     let mut rows = vec![("expired".to_owned(), survey.expired)];
     rows.extend(survey.left.rows(human::span));
@@ -104,7 +122,7 @@ fn print(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<()
             writeln!(out, "  {size:>16}  {KEY}{key}{KEY:#}")?;
         }
     }
-    contents(out, &survey.contents)
+    Ok(())
 }
 
 fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
@@ -127,7 +145,11 @@ fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Result<(), Failure> {
+fn print_json(
+    snapshot: &Snapshot,
+    survey: &Survey,
+    environment: &mut Environment<'_>,
+) -> Result<(), Failure> {
     let (layout, contents) = (snapshot.layout(), &survey.contents);
     let largest = survey.largest.iter();
     let largest: Vec<_> = largest
@@ -147,7 +169,7 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         "written_until": snapshot.written_until(),
         "cleared_at": tombstones.cleared_at(),
         "tombstones": tombstones.len(),
-        "age_ns": host.now.saturating_sub(snapshot.saved_at()),
+        "age_ns": environment.now.saturating_sub(snapshot.saved_at()),
         "entries": snapshot.len(),
         "eager": survey.eager,
         "expired": survey.expired,
@@ -175,5 +197,5 @@ fn print_json(snapshot: &Snapshot, survey: &Survey, host: &mut Host<'_>) -> Resu
         },
         "damage": survey.damage,
     });
-    line(host.out, &report)
+    line(environment.out, &report)
 }

@@ -5,23 +5,27 @@ use std::ops::ControlFlow;
 use async_cache_disk::Record;
 use serde_json::json;
 
-use super::{Outcome, line};
-use crate::args::{Ls, Output};
+use super::{CommandOutcome, line};
+use crate::args::{Audience, Ls};
 use crate::entries;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
 use crate::json;
 
-pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open(host)?;
+pub(crate) fn run(
+    args: &Ls,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let snapshot = args.source.open(environment)?;
     let limit = args.limit.unwrap_or(u64::MAX);
-    let (now, mut listed) = (host.now, 0u64);
-    let out = &mut *host.out;
-    if output == Output::People {
+    let (now, mut listed) = (environment.now, 0u64);
+    let out = &mut *environment.out;
+    if audience == Audience::People {
         writeln!(out, "{HEADING}{:>10}  {:>12}  key{HEADING:#}", "value", "expires in")?;
     }
-    let lost = entries::each(&snapshot, host.progress, "listing", |entry| {
+    let lost = entries::each(&snapshot, environment.progress, "listing", |entry| {
         if listed >= limit {
             return Ok(ControlFlow::Break(()));
         }
@@ -29,8 +33,8 @@ pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outc
             return Ok(ControlFlow::Continue(()));
         }
         listed += 1;
-        match output {
-            Output::Programs => line(
+        match audience {
+            Audience::Programs => line(
                 out,
                 &json!({
                     "key": json::exact(entry.key),
@@ -42,7 +46,7 @@ pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outc
                     "eager": entry.rank.is_none(),
                 }),
             )?,
-            Output::People => {
+            Audience::People => {
                 let (size, due) = (human::bytes(entry.value.len() as u64), human::due(entry.deadline, now));
                 let eager = if entry.rank.is_none() { "  (eager)" } else { "" };
                 let key = human::short_key(entry.key);
@@ -51,15 +55,15 @@ pub(crate) fn run(args: &Ls, output: Output, host: &mut Host<'_>) -> Result<Outc
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if output == Output::People {
+    if audience == Audience::People {
         writeln!(out, "{DIM}{} listed{DIM:#}", human::count(listed))?;
     }
     if let Some(lost) = lost.sentence() {
-        host.out.flush()?;
-        writeln!(host.err, "{BAD}async-cache:{BAD:#} {lost}")?;
-        return Ok(Outcome::Found);
+        environment.out.flush()?;
+        writeln!(environment.err, "{BAD}async-cache:{BAD:#} {lost}")?;
+        return Ok(CommandOutcome::Found);
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
 fn is_wanted(args: &Ls, entry: &Record<'_>, now: u64) -> bool {

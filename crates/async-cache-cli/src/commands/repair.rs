@@ -2,19 +2,23 @@
 
 use serde_json::json;
 
-use super::{Outcome, create_like, fact, line};
-use crate::args::{Output, Repair};
+use super::{CommandOutcome, create_like, fact, line};
+use crate::args::{Audience, Repair};
 use crate::entries::{self, Lost};
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD, GOOD};
 use crate::progress::Bar;
 
-pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
-    let snapshot = args.source.open_to_repair(host)?;
-    let mut writer = create_like(&args.out, &snapshot, &args.source.access, host)?;
+pub(crate) fn run(
+    args: &Repair,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let snapshot = args.source.open_to_repair(environment)?;
+    let mut writer = create_like(&args.out, &snapshot, &args.source.access, environment)?;
     let mut unreached = 0u64;
-    let mut bar = Bar::new(host.progress, "repairing", snapshot.len().into());
+    let mut bar = Bar::new(environment.progress, "repairing", snapshot.len().into());
     let mut lost = Lost::default();
     entries::each_of(&mut snapshot.salvage(), &mut bar, &mut lost, |record| {
         unreached += u64::from(record.rank.is_none());
@@ -30,9 +34,9 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
     writer.set_tombstones(snapshot.tombstones());
     let saved = writer.finish()?;
     let lost_entries = u64::from(snapshot.len()).saturating_sub(saved.entries.into());
-    match output {
-        Output::Programs => line(
-            host.out,
+    match audience {
+        Audience::Programs => line(
+            environment.out,
             &json!({
                 "out": args.out.display().to_string(),
                 "entries": saved.entries,
@@ -42,8 +46,8 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
                 "lost_bytes": lost_bytes,
             }),
         )?,
-        Output::People => {
-            let out = &mut *host.out;
+        Audience::People => {
+            let out = &mut *environment.out;
             writeln!(out, "{GOOD}written{GOOD:#}  {}", args.out.display())?;
             let of = human::count(snapshot.len().into());
             fact(out, "entries", &format!("{} of {of}", human::count(saved.entries.into())))?;
@@ -61,5 +65,5 @@ pub(crate) fn run(args: &Repair, output: Output, host: &mut Host<'_>) -> Result<
             }
         }
     }
-    Ok(Outcome::found(lost_entries > 0 || lost_bytes > 0))
+    Ok(CommandOutcome::found(lost_entries > 0 || lost_bytes > 0))
 }

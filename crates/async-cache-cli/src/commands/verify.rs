@@ -3,26 +3,30 @@
 use async_cache_disk::{FindingKind, Report};
 use serde_json::json;
 
-use super::{Outcome, fact, line};
-use crate::args::{Output, Verify};
+use super::{CommandOutcome, fact, line};
+use crate::args::{Audience, Verify};
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human::{self, BAD, DIM, GOOD};
 
-pub(crate) fn run(args: &Verify, output: Output, host: &mut Host<'_>) -> Result<Outcome, Failure> {
+pub(crate) fn run(
+    args: &Verify,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
     // Opened first for the error messages about a missing or empty file.
-    drop(args.source.open(host)?);
-    let report = args.source.access.verify(&args.source.path, host)?;
-    match output {
-        Output::Programs => print_json(&report, host)?,
-        Output::People => print(args, &report, host)?,
+    drop(args.source.open(environment)?);
+    let report = args.source.access.verify(&args.source.path, environment)?;
+    match audience {
+        Audience::Programs => print_json(&report, environment)?,
+        Audience::People => print(args, &report, environment)?,
     }
-    Ok(Outcome::found(!report.is_clean()))
+    Ok(CommandOutcome::found(!report.is_clean()))
 }
 
-fn print(args: &Verify, report: &Report, host: &mut Host<'_>) -> Result<(), Failure> {
+fn print(args: &Verify, report: &Report, environment: &mut Environment<'_>) -> Result<(), Failure> {
     let path = args.source.path.display();
-    let out = &mut *host.out;
+    let out = &mut *environment.out;
     for finding in &report.findings {
         let (offset, what) = (finding.offset, &finding.what);
         writeln!(out, "{DIM}byte {offset}{DIM:#}  {BAD}{}{BAD:#}  {what}", name(finding.kind))?;
@@ -54,7 +58,7 @@ fn print(args: &Verify, report: &Report, host: &mut Host<'_>) -> Result<(), Fail
     Ok(())
 }
 
-fn print_json(report: &Report, host: &mut Host<'_>) -> Result<(), Failure> {
+fn print_json(report: &Report, environment: &mut Environment<'_>) -> Result<(), Failure> {
     let findings = report.findings.iter();
     let findings: Vec<_> =
         findings.map(|it| json!({ "kind": name(it.kind), "offset": it.offset, "what": it.what })).collect();
@@ -67,7 +71,7 @@ fn print_json(report: &Report, host: &mut Host<'_>) -> Result<(), Failure> {
         "finding_count": report.finding_count,
         "findings": findings,
     });
-    line(host.out, &report)
+    line(environment.out, &report)
 }
 
 /// The name of a kind, the same for people and programs.

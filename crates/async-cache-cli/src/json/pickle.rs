@@ -21,12 +21,12 @@ pub(super) fn describe(body: &[u8]) -> Option<Value> {
 
 /// `module.name` of each import, in order, without duplicates. Ends at the first unknown opcode.
 fn names(pickle: &[u8]) -> Vec<String> {
-    let mut walk = Walk { rest: pickle, last: [None, None], memo: Vec::new(), names: Vec::new() };
+    let mut walk = PickleWalk { rest: pickle, last: [None, None], memo: Vec::new(), names: Vec::new() };
     while walk.names.len() < MOST_NAMES && walk.step().is_some() {}
     walk.names
 }
 
-struct Walk<'p> {
+struct PickleWalk<'p> {
     rest: &'p [u8],
     /// The last two objects pushed on the stack, the later one last; `None` for an object that is
     /// not text.
@@ -35,7 +35,7 @@ struct Walk<'p> {
     names: Vec<String>,
 }
 
-impl<'p> Walk<'p> {
+impl<'p> PickleWalk<'p> {
     /// One opcode. `None` at the end.
     fn step(&mut self) -> Option<()> {
         let [opcode] = self.take_array()?;

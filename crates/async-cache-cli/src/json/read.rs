@@ -1,11 +1,13 @@
 //! `MessagePack` to JSON.
 
+use async_cache_disk::values as kind;
 use num_bigint::BigInt;
 use rmpv::ValueRef;
 use rmpv::decode::read_value_ref_with_max_depth;
 use serde_json::{Map, Value, json};
 
-use super::{ARRAYS, MAX_LEVELS, float_to_json, kind, pickle, time, to_base64};
+use super::forms::{ARRAYS, MAX_LEVELS, float_to_json, to_base64};
+use super::{pickle, time};
 
 /// Longer integers are shown in hexadecimal: the time for decimal digits grows with the square of
 /// the length.
@@ -22,7 +24,7 @@ pub(super) enum Pickles {
 
 /// `None` if the bytes are not exactly one value of `MessagePack`, or nest too deep.
 pub(super) fn value(bytes: &[u8], pickles: Pickles) -> Option<Value> {
-    Reader { pickles }.convert(&parse(bytes, MAX_LEVELS)?, MAX_LEVELS)
+    JsonReader { pickles }.convert(&parse(bytes, MAX_LEVELS)?, MAX_LEVELS)
 }
 
 /// The body of a value that is a pickle as a whole.
@@ -41,11 +43,11 @@ fn parse(mut bytes: &[u8], levels: u16) -> Option<ValueRef<'_>> {
     bytes.is_empty().then_some(value)
 }
 
-struct Reader {
+struct JsonReader {
     pickles: Pickles,
 }
 
-impl Reader {
+impl JsonReader {
     /// `None` if there are more levels than allowed.
     fn convert(&self, value: &ValueRef<'_>, levels: u16) -> Option<Value> {
         Some(match value {

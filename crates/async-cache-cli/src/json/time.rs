@@ -6,9 +6,8 @@
 
 use std::fmt::Write as _;
 
+use async_cache_disk::values as kind;
 use serde_json::{Map, Value, json};
-
-use super::kind;
 
 const FOLD: u8 = 1;
 const ZONE: u8 = 2;

@@ -1,10 +1,12 @@
 //! JSON to `MessagePack`, every marker and length in its shortest form.
 
+use async_cache_disk::values as kind;
 use num_bigint::BigInt;
 use rmpv::Value as Packed;
 use serde_json::Value;
 
-use super::{ARRAYS, float_from_json, from_base64, int, kind, tagged, time};
+use super::forms::{ARRAYS, float_from_json, from_base64, tagged};
+use super::{int, time};
 
 pub(super) fn value(value: &Value) -> Result<Vec<u8>, String> {
     pack(&convert(value)?)

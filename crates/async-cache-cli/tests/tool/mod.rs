@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use anstream::StripStream;
-use async_cache_cli::{Host, Progress, run_with};
+use async_cache_cli::{Environment, Progress, run_with};
 
 /// A minute after the time of saving in the golden files, in nanoseconds.
 pub(crate) const NOW: u64 = 1_700_000_060_000_000_000;
@@ -38,7 +38,7 @@ pub(crate) fn tool_at(now: u64, args: &[&str], input: &str) -> Ran {
     let args = ["async-cache"].iter().chain(args).map(Into::into);
     let code = run_with(
         args,
-        &mut Host {
+        &mut Environment {
             out: &mut out,
             err: &mut err,
             input: &mut input.as_bytes(),

@@ -75,7 +75,7 @@ pub enum Alarm {
 
 /// A call that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct BegunCall(u64);
 
 /// A previous call.
 #[derive(Debug)]
@@ -127,25 +127,25 @@ impl<C, R> History<C, R> {
 
     /// Records that a call begins. Returns the call that was dropped to make room, if any.
     #[inline]
-    pub fn begin(&mut self, call: u64, asked: C) -> (Ticket, Option<Past<C, R>>) {
+    pub fn begin(&mut self, call: u64, asked: C) -> (BegunCall, Option<Past<C, R>>) {
         for period in 1..=LONGEST_CYCLE {
             let run = if self.is_call(call, period) { self.runs[period - 1].saturating_add(1) } else { 0 };
             // Less than the highest number, so that counts, which are one or two larger, do not
             // overflow.
             self.runs[period - 1] = run.min(u32::MAX - 1);
         }
-        let ticket = Ticket(self.begun);
+        let begun = BegunCall(self.begun);
         self.begun += 1;
         let past = Past { call, asked, outcome: None };
-        (ticket, self.recent[Self::slot(ticket.0)].replace(past))
+        (begun, self.recent[Self::slot(begun.0)].replace(past))
     }
 
     /// The known outcomes of the same call that are near enough for a comparison with this call's
     /// outcome.
     #[inline]
-    pub fn twins(&self, ticket: Ticket) -> impl Iterator<Item = &R> {
-        let call = self.at(ticket.0).map(|past| past.call);
-        self.near(ticket).filter_map(move |at| {
+    pub fn twins(&self, begun: BegunCall) -> impl Iterator<Item = &R> {
+        let call = self.at(begun.0).map(|past| past.call);
+        self.near(begun).filter_map(move |at| {
             let past = self.at(at)?;
             past.outcome.as_ref().filter(|_| Some(past.call) == call)
         })
@@ -155,19 +155,19 @@ impl<C, R> History<C, R> {
     /// Where outcomes differ, runs through this call are cut. Returns the outcome if it is not
     /// needed.
     #[inline]
-    pub fn end(&mut self, ticket: Ticket, outcome: R, mut is_same: impl FnMut(&R) -> bool) -> Option<R> {
-        let Some(call) = self.at(ticket.0).map(|past| past.call) else { return Some(outcome) };
-        for at in self.near(ticket) {
+    pub fn end(&mut self, begun: BegunCall, outcome: R, mut is_same: impl FnMut(&R) -> bool) -> Option<R> {
+        let Some(call) = self.at(begun.0).map(|past| past.call) else { return Some(outcome) };
+        for at in self.near(begun) {
             let Some(Past { call: other, outcome: Some(known), .. }) = self.at(at) else { continue };
             if *other == call && !is_same(known) {
                 // The later of the two is not alike to the earlier, so a run of that period begins
                 // after it.
-                let after = self.begun - 1 - at.max(ticket.0);
-                let run = &mut self.runs[at.abs_diff(ticket.0) as usize - 1];
+                let after = self.begun - 1 - at.max(begun.0);
+                let run = &mut self.runs[at.abs_diff(begun.0) as usize - 1];
                 *run = (*run).min(u32::try_from(after).unwrap_or(u32::MAX));
             }
         }
-        let past = self.recent[Self::slot(ticket.0)].as_mut().expect("looked up above");
+        let past = self.recent[Self::slot(begun.0)].as_mut().expect("looked up above");
         past.outcome.replace(outcome)
     }
 
@@ -198,7 +198,7 @@ impl<C, R> History<C, R> {
 
     /// The numbers of the calls that are at most a cycle away.
     #[inline]
-    fn near(&self, Ticket(at): Ticket) -> impl Iterator<Item = u64> + use<C, R> {
+    fn near(&self, BegunCall(at): BegunCall) -> impl Iterator<Item = u64> + use<C, R> {
         let reach = LONGEST_CYCLE as u64;
         (at.saturating_sub(reach)..self.begun.min(at + reach + 1)).filter(move |&other| other != at)
     }

@@ -12,6 +12,6 @@ mod loops;
 mod resources;
 mod sessions;
 
-pub use loops::{Alarm, History, LONGEST_CYCLE, Limits, Past, Ticket};
+pub use loops::{Alarm, BegunCall, History, LONGEST_CYCLE, Limits, Past};
 pub use resources::Resources;
 pub use sessions::Sessions;

@@ -2,7 +2,7 @@
 //! The rules are in [`crate::ledger`].
 
 use super::{Shard, Stamp};
-use crate::ledger::{LostWrites, Outcome};
+use crate::ledger::{LostWrites, SaveEnd};
 use crate::removed::Removed;
 use crate::time::Now;
 
@@ -59,7 +59,7 @@ impl<K, V, T> Shard<K, V, T> {
     }
 
     /// Ends the step begun by [`Shard::begin_save`] or [`Shard::take_lost`].
-    pub fn settle(&mut self, outcome: Outcome<K>) {
+    pub fn settle(&mut self, outcome: SaveEnd<K>) {
         self.store.ledger_mut().settle(outcome);
     }
 }

@@ -1,7 +1,7 @@
 //! How keys are found in a shard; see [`crate::address`].
 
 use super::Shard;
-use crate::address::{Address, Candidate, Found, Place, Search};
+use crate::address::{Address, Candidate, CandidatePlace, FoundKey, Search};
 use crate::flight::FlightId;
 use crate::probe::{Epoch, Probed, Stale};
 use crate::store::SlotId;
@@ -15,7 +15,7 @@ impl<K, V, T> Shard<K, V, T> {
 
     /// Finds a key in memory and among the running loads.
     #[inline]
-    pub fn locate(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> Found {
+    pub fn locate(&self, hash: u64, mut eq: impl FnMut(&K) -> bool) -> FoundKey {
         let slot = self.store.find(hash, &mut eq);
         let flight = self.flights.find(hash, eq);
         self.found(hash, slot, flight)
@@ -36,7 +36,7 @@ impl<K, V, T> Shard<K, V, T> {
     /// # Errors
     /// [`Stale`] if another snapshot was opened since the probe.
     #[inline]
-    pub fn admit(&self, found: Found, probed: Probed) -> Result<Address, Stale> {
+    pub fn admit(&self, found: FoundKey, probed: Probed) -> Result<Address, Stale> {
         self.is_current(probed)?;
         // The ranks of a closed snapshot have no meaning any more.
         let rank = if self.cold.is_some() { probed.rank() } else { None };
@@ -97,22 +97,22 @@ impl<K, V, T> Shard<K, V, T> {
             && let Some(slot) = self.store.candidate(search.hash, *slots)
         {
             *slots += 1;
-            search.last = Some(Place::Slot(slot));
+            search.last = Some(CandidatePlace::Slot(slot));
             return Candidate::Compare(self.store.key(slot));
         }
         if search.flight.is_none()
             && let Some((flight, key)) = self.flights.candidate(search.hash, *flights)
         {
             *flights += 1;
-            search.last = Some(Place::Flight(flight));
+            search.last = Some(CandidatePlace::Flight(flight));
             return Candidate::Compare(key);
         }
         Candidate::Found(self.found(search.hash, search.slot, search.flight))
     }
 
     #[inline]
-    fn found(&self, hash: u64, slot: Option<SlotId>, flight: Option<FlightId>) -> Found {
-        Found {
+    fn found(&self, hash: u64, slot: Option<SlotId>, flight: Option<FlightId>) -> FoundKey {
+        FoundKey {
             hash,
             slot,
             flight,

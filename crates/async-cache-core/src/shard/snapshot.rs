@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Owed, Shard};
+use super::{OwedWhen, Shard};
 use crate::address::Address;
 use crate::cold::{ColdSet, Rank};
 use crate::entry::NewEntry;
@@ -82,7 +82,7 @@ impl<K, V, T> Shard<K, V, T> {
         let mut removed = Removed::default();
         self.counters.rest.hits += 1;
         self.counters.rest.cold_hits += 1;
-        self.put(at, new, Owed::Never, now, &mut removed);
+        self.put(at, new, OwedWhen::Never, now, &mut removed);
         Ok(removed)
     }
 

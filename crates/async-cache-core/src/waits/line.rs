@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 /// The place of a name in a line. Names further back have greater ones.
-pub(super) type Place = u64;
+pub(super) type LinePlace = u64;
 
 /// Where a name is put.
 #[derive(Clone, Copy)]
@@ -17,18 +17,18 @@ pub(super) enum At {
     Front,
     Back,
     /// Directly before the name with this place.
-    Before(Place),
+    Before(LinePlace),
     /// Directly after the name with this place.
-    After(Place),
+    After(LinePlace),
 }
 
 #[derive(Debug)]
 pub(super) struct Line<N> {
-    names: BTreeMap<Place, N>,
+    names: BTreeMap<LinePlace, N>,
 }
 
 /// The place of the first name: in the middle, for a line grows at both ends.
-const FIRST: Place = 1 << 63;
+const FIRST: LinePlace = 1 << 63;
 
 /// The free numbers between the names at an end.
 const STEP: u64 = 1 << 32;
@@ -43,13 +43,13 @@ impl<N: Copy> Line<N> {
     }
 
     /// Takes a name out.
-    pub(super) fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, place: LinePlace) {
         self.names.remove(&place);
     }
 
     /// Inserts a name into the line and returns its place. `moved` is called for every name with a
     /// new place.
-    pub(super) fn insert(&mut self, name: N, at: At, mut moved: impl FnMut(N, Place)) -> Place {
+    pub(super) fn insert(&mut self, name: N, at: At, mut moved: impl FnMut(N, LinePlace)) -> LinePlace {
         let mut at = match at {
             At::Front => self.names.first_key_value().map_or(at, |(&place, _)| At::Before(place)),
             At::Back => self.names.last_key_value().map_or(at, |(&place, _)| At::After(place)),
@@ -79,7 +79,7 @@ impl<N: Copy> Line<N> {
     }
 
     /// Spreads the names around a place, and returns the new place of the name that had it.
-    fn spread(&mut self, around: Place, moved: &mut impl FnMut(N, Place)) -> Place {
+    fn spread(&mut self, around: LinePlace, moved: &mut impl FnMut(N, LinePlace)) -> LinePlace {
         for bits in SMALLEST_RANGE..=u64::BITS {
             let width = 1_u128 << bits;
             let start = if bits == u64::BITS { 0 } else { around >> bits << bits };
@@ -89,8 +89,8 @@ impl<N: Copy> Line<N> {
             if bits < u64::BITS && count * 3_u128.pow(bits) > 4_u128.pow(bits) {
                 continue;
             }
-            let places: Vec<Place> = self.names.range(start..=end).map(|(&place, _)| place).collect();
-            let names: Vec<(Place, N)> =
+            let places: Vec<LinePlace> = self.names.range(start..=end).map(|(&place, _)| place).collect();
+            let names: Vec<(LinePlace, N)> =
                 places.into_iter().filter_map(|place| Some((place, self.names.remove(&place)?))).collect();
             let step = (width / count.max(1)) as u64;
             let mut of_around = around;
@@ -108,19 +108,19 @@ impl<N: Copy> Line<N> {
     }
 
     #[cfg(test)]
-    fn iter(&self) -> impl Iterator<Item = (Place, N)> {
+    fn iter(&self) -> impl Iterator<Item = (LinePlace, N)> {
         self.names.iter().map(|(&place, &name)| (place, name))
     }
 }
 
 /// A place between two neighbours, or beyond the only neighbour; `None` if no place is left.
-fn between(last: Option<Place>, next: Option<Place>) -> Option<Place> {
+fn between(last: Option<LinePlace>, next: Option<LinePlace>) -> Option<LinePlace> {
     match (last, next) {
         (None, None) => Some(FIRST),
         (None, Some(next)) => next.checked_sub(STEP).or((next > 0).then_some(next / 2)),
-        (Some(last), None) => {
-            last.checked_add(STEP).or((last < Place::MAX).then(|| last + (Place::MAX - last).div_ceil(2)))
-        }
+        (Some(last), None) => last
+            .checked_add(STEP)
+            .or((last < LinePlace::MAX).then(|| last + (LinePlace::MAX - last).div_ceil(2))),
         (Some(last), Some(next)) => (next - last > 1).then(|| last + (next - last) / 2),
     }
 }
@@ -134,7 +134,7 @@ mod tests {
     /// A line, and the names in the order in which they should stand.
     struct Model {
         line: Line<u32>,
-        places: HashMap<u32, Place>,
+        places: HashMap<u32, LinePlace>,
         order: Vec<u32>,
         moves: usize,
     }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_line_that_has_come_to_an_end_of_the_numbers_goes_on() {
-        for (at, first) in [(At::Front, 3), (At::Back, Place::MAX - 3)] {
+        for (at, first) in [(At::Front, 3), (At::Back, LinePlace::MAX - 3)] {
             let mut model = Model::new();
             model.line.names.insert(first, 0);
             model.places.insert(0, first);

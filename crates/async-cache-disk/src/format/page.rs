@@ -57,15 +57,15 @@ impl<'b> Page<'b> {
     }
 
     /// The items of a bucket.
-    pub(crate) fn slots(self) -> impl Iterator<Item = Slot> + use<'b> {
-        self.items.as_chunks::<ITEM_BYTES>().0.iter().map(Slot::decode)
+    pub(crate) fn slots(self) -> impl Iterator<Item = BucketEntry> + use<'b> {
+        self.items.as_chunks::<ITEM_BYTES>().0.iter().map(BucketEntry::decode)
     }
 
     /// The items of a bucket with a tag.
-    pub(crate) fn tagged(self, hash: KeyHash) -> impl Iterator<Item = Slot> + use<'b> {
+    pub(crate) fn tagged(self, hash: KeyHash) -> impl Iterator<Item = BucketEntry> + use<'b> {
         let tag = hash.tag().to_le_bytes();
         let items = self.items.as_chunks::<ITEM_BYTES>().0.iter();
-        items.filter(move |item| item.starts_with(&tag)).map(Slot::decode)
+        items.filter(move |item| item.starts_with(&tag)).map(BucketEntry::decode)
     }
 
     /// An item of a deadline page.
@@ -77,13 +77,13 @@ impl<'b> Page<'b> {
 
 /// An entry of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct BucketEntry {
     pub(crate) tag: u16,
     pub(crate) rank: u32,
     pub(crate) offset: u64,
 }
 
-impl Slot {
+impl BucketEntry {
     fn decode(item: &[u8; ITEM_BYTES]) -> Self {
         let [t0, t1, r0, r1, r2, r3, o0, o1, o2, o3, o4, o5] = *item;
         Self {
@@ -103,7 +103,7 @@ impl Slot {
 
 /// Adds an entry to a bucket under construction with this capacity; `false` marks the bucket as
 /// overflowed, because it was full.
-pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: Slot, capacity: u32) -> bool {
+pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: BucketEntry, capacity: u32) -> bool {
     let placed = put_item(page, slot.encode(), capacity);
     if !placed {
         let [_, _, _, _, _, flags, ..] = page;
@@ -144,7 +144,7 @@ mod tests {
         for (secret, capacity) in [(None, 42), (Some(&secret), 40)] {
             let seal = Seal::new(&[3; 16], secret);
             assert_eq!(page_items(seal.has_mac()), capacity);
-            let slot = |rank| Slot { tag: 7, rank, offset: 0xFFFF_FFFF_FFFF };
+            let slot = |rank| BucketEntry { tag: 7, rank, offset: 0xFFFF_FFFF_FFFF };
             let mut page = [0; PAGE_BYTES];
             assert!((0..capacity).all(|rank| put_slot(&mut page, slot(rank), capacity)));
             seal.close(0, &mut page);

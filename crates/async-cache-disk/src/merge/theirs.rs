@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Cold, Decision, Merge, Ours};
+use super::{ColdEntries, Decision, Merge, Ours};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::snapshot::{Item, Record, Records, Source};
 use crate::tombstones::KeyKind;
@@ -83,12 +83,12 @@ impl Merge {
     }
 
     /// The number of winning entries of theirs without room, of `count`.
-    fn too_many(&mut self, count: usize, cold: Option<&Cold<'_>>) -> usize {
+    fn too_many(&mut self, count: usize, cold: Option<&ColdEntries<'_>>) -> usize {
         let Some(maxsize) = self.maxsize else { return 0 };
         let hot = self.ours.iter().filter(|(hash, noted)| noted.is_written && !self.later.contains_key(hash));
         let ours = hot.count().saturating_add(self.eager.unwrap_or(0));
         let is_cold =
-            |cold: &Cold<'_>| (0..cold.snapshot.len()).filter(|rank| (cold.contains)(*rank)).count();
+            |cold: &ColdEntries<'_>| (0..cold.snapshot.len()).filter(|rank| (cold.contains)(*rank)).count();
         let mut room = maxsize.saturating_sub(ours);
         if let Some(cold) = cold {
             // An exact count of the cold entries reads them, so that is done only where it matters.
@@ -101,7 +101,7 @@ impl Merge {
     }
 
     /// How many cold entries of ours will be written.
-    fn count_cold(&mut self, cold: &Cold<'_>) -> usize {
+    fn count_cold(&mut self, cold: &ColdEntries<'_>) -> usize {
         let mut count = 0;
         let mut records = cold.snapshot.records();
         while let Some(item) = records.next_wanted(|rank| (cold.contains)(rank)) {
@@ -177,7 +177,7 @@ impl Merge {
     }
 
     /// Whether an entry of theirs is to be in the file.
-    fn wins(&mut self, key: &[u8], written_at: u64, cold: Option<&Cold<'_>>) -> bool {
+    fn wins(&mut self, key: &[u8], written_at: u64, cold: Option<&ColdEntries<'_>>) -> bool {
         if self.tombstones.covers(KeyKind::Canonical, key, written_at) {
             return false; // Rule 1
         }

@@ -6,7 +6,7 @@ use super::source::Record;
 use super::unpack::unpack;
 use crate::compress::Decompressor;
 use crate::format::address::chain;
-use crate::format::page::{PAGE_BYTES, Page, Slot};
+use crate::format::page::{BucketEntry, PAGE_BYTES, Page};
 use crate::format::record::RecordLayout;
 use crate::tombstones::{KeyKind, Tombstones};
 
@@ -70,7 +70,7 @@ impl Default for Scratch {
 
 /// A found entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found<'s> {
+pub struct FoundEntry<'s> {
     /// Its place in the order of use; 0 is the coldest.
     pub rank: u32,
     /// The deadline, in nanoseconds since the Unix epoch by the clock that wrote the file; `None`:
@@ -88,7 +88,7 @@ struct Hit {
     layout: RecordLayout,
 }
 
-enum Candidate {
+enum RecordCheck {
     Hit(Hit),
     OtherKey,
     Lost,
@@ -102,7 +102,7 @@ impl Snapshot {
     /// If the bucket that should name the key could not be read or verified once, it counts as
     /// damaged for the life of this snapshot, even if it could be read later: an entry that a
     /// `delete` could not see does not come back.
-    pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<Found<'s>> {
+    pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<FoundEntry<'s>> {
         let Hit { rank, layout } = self.search_known(key, scratch)?;
         let Scratch { record, decompressor, lost, .. } = scratch;
         let value = unpack(self, &layout, record, decompressor);
@@ -111,7 +111,7 @@ impl Snapshot {
             lost.push(rank);
         }
         let (deadline, written_at) = (layout.deadline, layout.written_at);
-        Some(Found { rank, deadline, written_at, value: value? })
+        Some(FoundEntry { rank, deadline, written_at, value: value? })
     }
 
     /// The rank of the entry with this key, as [`find`](Self::find) would return it; the record is
@@ -161,9 +161,9 @@ impl Snapshot {
                 Some(page) => {
                     for slot in page.tagged(hash) {
                         match self.candidate(slot, key, record) {
-                            Candidate::Hit(hit) => return Some(hit),
-                            Candidate::OtherKey => {}
-                            Candidate::Lost => lost.push(slot.rank),
+                            RecordCheck::Hit(hit) => return Some(hit),
+                            RecordCheck::OtherKey => {}
+                            RecordCheck::Lost => lost.push(slot.rank),
                         }
                     }
                     if !page.overflowed() {
@@ -210,23 +210,23 @@ impl Snapshot {
         }
     }
 
-    fn candidate(&self, slot: Slot, key: &[u8], buffer: &mut Vec<u8>) -> Candidate {
+    fn candidate(&self, slot: BucketEntry, key: &[u8], buffer: &mut Vec<u8>) -> RecordCheck {
         let layout = match self.record_at(slot, buffer) {
             Some(layout) => layout,
-            None if slot.rank >= self.header().entries => return Candidate::OtherKey,
+            None if slot.rank >= self.header().entries => return RecordCheck::OtherKey,
             None => {
                 self.damage_log().count_record();
-                return Candidate::Lost;
+                return RecordCheck::Lost;
             }
         };
         if buffer.get(layout.key.clone()) != Some(key) {
-            return Candidate::OtherKey;
+            return RecordCheck::OtherKey;
         }
-        Candidate::Hit(Hit { rank: slot.rank, layout })
+        RecordCheck::Hit(Hit { rank: slot.rank, layout })
     }
 
     /// Reads and verifies the record named by a slot into the front of the buffer.
-    fn record_at(&self, slot: Slot, buffer: &mut Vec<u8>) -> Option<RecordLayout> {
+    fn record_at(&self, slot: BucketEntry, buffer: &mut Vec<u8>) -> Option<RecordLayout> {
         if slot.rank >= self.header().entries {
             return None;
         }
@@ -255,7 +255,7 @@ impl Snapshot {
     }
 
     /// The entry whose record a slot names; the slot may be of any origin.
-    pub(super) fn read_slot<'s>(&'s self, slot: Slot, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+    pub(super) fn read_slot<'s>(&'s self, slot: BucketEntry, scratch: &'s mut Scratch) -> Option<Record<'s>> {
         scratch.begin();
         let layout = self.record_at(slot, &mut scratch.record);
         let Scratch { record, decompressor, .. } = scratch;

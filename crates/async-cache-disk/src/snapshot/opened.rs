@@ -23,9 +23,9 @@ const PIECE_BYTES: usize = 1 << 20;
 /// with ranks of its own contains the entries that have moved into this file from an earlier file
 /// (`moved.rs`).
 #[derive(Clone)]
-pub struct Snapshot(Arc<Inner>, Option<Arc<Ranks>>);
+pub struct Snapshot(Arc<OpenedFile>, Option<Arc<Ranks>>);
 
-struct Inner {
+struct OpenedFile {
     file: Box<dyn VfsFile>,
     path: PathBuf,
     file_bytes: u64,
@@ -47,7 +47,7 @@ impl Snapshot {
         seal: Seal,
         ranks: Option<Ranks>,
     ) -> Self {
-        let inner = Inner {
+        let inner = OpenedFile {
             file,
             path,
             file_bytes,

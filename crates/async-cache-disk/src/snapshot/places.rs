@@ -4,11 +4,11 @@
 use super::lookup::Scratch;
 use super::opened::Snapshot;
 use super::source::Record;
-use crate::format::page::{Page, Slot};
+use crate::format::page::{BucketEntry, Page};
 
 /// Where the record of an entry stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordPlace {
     /// The entry's place in the order of use; 0 is the coldest.
     pub rank: u32,
     /// The offset of its record in the file.
@@ -59,13 +59,13 @@ impl Snapshot {
     /// The positions of the records of all entries, by ascending offset, which is also the order of
     /// use. Reads the index and nothing else. Entries in damaged buckets are missing. Memory: 24
     /// bytes an entry.
-    pub fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> Vec<RecordPlace> {
         let section = self.header().record_section;
         let mut places = Vec::new(); // Rule 4: grows as slots are seen.
         self.each_bucket(|_, page| {
             for slot in page.into_iter().flat_map(Page::slots) {
                 if slot.rank < self.header().entries && section.left_from(slot.offset).is_some() {
-                    places.push(Place { rank: slot.rank, offset: slot.offset, bytes: 0 });
+                    places.push(RecordPlace { rank: slot.rank, offset: slot.offset, bytes: 0 });
                 }
             }
         });
@@ -80,8 +80,8 @@ impl Snapshot {
 
     /// Reads the entry whose record is at a place of [`places`](Self::places). `None`, and counted
     /// as damage, if the record does not verify.
-    pub fn read_place<'s>(&'s self, place: &Place, scratch: &'s mut Scratch) -> Option<Record<'s>> {
-        let slot = Slot { tag: 0, rank: place.rank, offset: place.offset };
+    pub fn read_place<'s>(&'s self, place: &RecordPlace, scratch: &'s mut Scratch) -> Option<Record<'s>> {
+        let slot = BucketEntry { tag: 0, rank: place.rank, offset: place.offset };
         self.read_slot(slot, scratch)
     }
 }

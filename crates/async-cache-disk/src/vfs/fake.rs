@@ -29,7 +29,7 @@ use image::{Image, Inode, NameChange, USER};
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone)]
-pub struct FakeDisk(Arc<Mutex<State>>);
+pub struct FakeDisk(Arc<Mutex<FakeState>>);
 
 /// A recorded call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +56,12 @@ pub enum Fault {
 
 /// An error in a form that can be returned again and again.
 #[derive(Debug, Clone, Copy)]
-enum Failure {
+enum RepeatableError {
     Kind(io::ErrorKind),
     Number(i32),
 }
 
-impl Failure {
+impl RepeatableError {
     fn to_error(self) -> io::Error {
         match self {
             Self::Kind(kind) => kind.into(),
@@ -71,13 +71,13 @@ impl Failure {
 }
 
 #[derive(Debug)]
-struct State {
+struct FakeState {
     image: Image,
     call_count: usize,
     /// `None`: calls are counted and not kept.
     calls: Option<Vec<Call>>,
     faults: BTreeMap<usize, Fault>,
-    failing: BTreeMap<&'static str, Failure>,
+    failing: BTreeMap<&'static str, RepeatableError>,
     crashed: bool,
     full: bool,
     /// How many bytes files may have in all.
@@ -98,7 +98,7 @@ impl FakeDisk {
     }
 
     fn from_image(image: Image) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(FakeState {
             image,
             call_count: 0,
             calls: Some(Vec::new()),
@@ -123,12 +123,12 @@ impl FakeDisk {
 
     /// Makes every call with this name fail from now on.
     pub fn fail_every(&self, name: &'static str, error: io::ErrorKind) {
-        self.state().failing.insert(name, Failure::Kind(error));
+        self.state().failing.insert(name, RepeatableError::Kind(error));
     }
 
     /// Makes every call with this name fail from now on with an error number of the system.
     pub fn fail_every_as(&self, name: &'static str, number: i32) {
-        self.state().failing.insert(name, Failure::Number(number));
+        self.state().failing.insert(name, RepeatableError::Number(number));
     }
 
     /// Ends all faults except crashes, and forgets the calls made so far.
@@ -223,11 +223,11 @@ impl FakeDisk {
         survivors.into_iter().map(|(name, image)| (name, Self::from_image(image))).collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, name: &'static str, path: &Path) -> io::Result<MutexGuard<'_, State>> {
+    fn call(&self, name: &'static str, path: &Path) -> io::Result<MutexGuard<'_, FakeState>> {
         let mut state = self.state();
         match state.begin(name, path)? {
             Extent::Whole => Ok(state),
@@ -248,7 +248,7 @@ enum Extent {
     Half,
 }
 
-impl State {
+impl FakeState {
     /// Logs a call and returns how much of it is to be done.
     fn begin(&mut self, name: &'static str, path: &Path) -> io::Result<Extent> {
         if self.crashed {

@@ -2,11 +2,11 @@
 
 use crate::format::address::{KeyHash, chain};
 use crate::format::checksum::Seal;
-use crate::format::page::{PAGE_BYTES, Slot, page_items, put_slot};
+use crate::format::page::{BucketEntry, PAGE_BYTES, page_items, put_slot};
 
 /// The writer's note of a record.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct IndexNote {
     pub(super) hash: KeyHash,
     pub(super) offset: u64,
 }
@@ -15,7 +15,7 @@ pub(super) struct Place {
 /// from the beginning. `None` if some entry fits into no bucket for any number of buckets, because
 /// hundreds of entries have the same hash.
 pub(super) fn build<'p>(
-    places: &(impl DoubleEndedIterator<Item = &'p Place> + Clone),
+    places: &(impl DoubleEndedIterator<Item = &'p IndexNote> + Clone),
     entries: u32,
     first_buckets: u32,
     seal: Seal,
@@ -40,14 +40,14 @@ pub(super) fn build<'p>(
 /// Places every entry, the most recently used first, so that it is nearest to its home. `None` if a
 /// chain grows too long.
 fn fill<'p>(
-    places: impl DoubleEndedIterator<Item = &'p Place>,
+    places: impl DoubleEndedIterator<Item = &'p IndexNote>,
     entries: u32,
     buckets: u32,
     capacity: u32,
 ) -> Option<Vec<[u8; PAGE_BYTES]>> {
     let mut index = vec![[0; PAGE_BYTES]; buckets as usize];
     for (place, rank) in places.rev().zip((0..entries).rev()) {
-        let slot = Slot { tag: place.hash.tag(), rank, offset: place.offset };
+        let slot = BucketEntry { tag: place.hash.tag(), rank, offset: place.offset };
         let mut chain = chain(place.hash.home(buckets), buckets);
         if !chain.any(|bucket| put_slot(&mut index[bucket as usize], slot, capacity)) {
             return None;
@@ -61,8 +61,8 @@ mod tests {
     use super::*;
     use crate::format::page::Page;
 
-    fn places(count: u64, hash: impl Fn(u64) -> u64) -> Vec<Place> {
-        (0..count).map(|i| Place { hash: KeyHash(hash(i)), offset: 4096 + i }).collect()
+    fn places(count: u64, hash: impl Fn(u64) -> u64) -> Vec<IndexNote> {
+        (0..count).map(|i| IndexNote { hash: KeyHash(hash(i)), offset: 4096 + i }).collect()
     }
 
     #[test]

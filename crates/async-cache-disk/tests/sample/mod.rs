@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_cache_disk::{
-    CacheFile, DiskError, Item, Loss, Ours, Saved, Scratch, Secret, Snapshot, Source, Vfs, WriteOptions,
+    CacheFile, DiskError, Item, Loss, Ours, SavedFile, Scratch, Secret, Snapshot, Source, Vfs, WriteOptions,
     Writer,
 };
 
@@ -77,7 +77,7 @@ pub(crate) fn save(
     path: &Path,
     entries: &[Entry],
     options: WriteOptions,
-) -> Result<Saved, DiskError> {
+) -> Result<SavedFile, DiskError> {
     save_to(&file(vfs, path), entries, &[], options)
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn save_with_eager(
     entries: &[Entry],
     eager: &[Entry],
     options: WriteOptions,
-) -> Result<Saved, DiskError> {
+) -> Result<SavedFile, DiskError> {
     save_to(&file(vfs, path), entries, eager, options)
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn save_to(
     entries: &[Entry],
     eager: &[Entry],
     options: WriteOptions,
-) -> Result<Saved, DiskError> {
+) -> Result<SavedFile, DiskError> {
     let mut writer = file.write(options)?;
     let mut eager = eager.iter();
     let mut push_eager = |writer: &mut Writer| {

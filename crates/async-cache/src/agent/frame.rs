@@ -18,7 +18,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use async_cache_core::agent::{Alarm, History, Limits, Ticket};
+use async_cache_core::agent::{Alarm, BegunCall, History, Limits};
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -27,7 +27,7 @@ use super::detection::OnLoop;
 use super::metrics::{TOTAL, raise};
 use super::report::{LoopDetected, ToolCall};
 use super::scope::Scope;
-use super::shared::Shared;
+use super::shared::SessionState;
 
 tokio::task_local! {
     static FRAME: Arc<Frame>;
@@ -40,24 +40,24 @@ pub(super) struct Guard {
     pub(super) limits: Limits,
     pub(super) considers_results: bool,
     pub(super) on_loop: OnLoop,
-    pub(super) session: Arc<Shared>,
+    pub(super) session: Arc<SessionState>,
 }
 
 /// Where a call is made.
 pub(super) struct Frame {
-    pub(super) session: Arc<Shared>,
+    pub(super) session: Arc<SessionState>,
     pub(super) guard: Option<Arc<Guard>>,
     /// How many calls of tools are around a call made here, itself included.
     depth: u32,
     /// Whether tools with scope "session" use the session's caches here.
     pub(super) is_in_session: bool,
     /// Calls and their results, as hashes.
-    history: Mutex<History<Asked, u64>>,
+    history: Mutex<History<ReportedCall, u64>>,
 }
 
 /// A call, for reports.
 #[derive(Clone)]
-pub(super) struct Asked {
+pub(super) struct ReportedCall {
     tool: &'static str,
     arguments: Arc<str>,
 }
@@ -65,7 +65,7 @@ pub(super) struct Asked {
 /// A call that has begun.
 pub(super) struct Watch {
     frame: Arc<Frame>,
-    ticket: Ticket,
+    begun: BegunCall,
 }
 
 /// A guard's decision about a call.
@@ -81,7 +81,7 @@ pub(super) enum Verdict {
 }
 
 impl Frame {
-    pub(super) fn of_session(session: Arc<Shared>, guard: Option<Arc<Guard>>) -> Arc<Self> {
+    pub(super) fn of_session(session: Arc<SessionState>, guard: Option<Arc<Guard>>) -> Arc<Self> {
         let outer = current();
         let inherited = || outer.as_ref().and_then(|outer| outer.guard.clone());
         Arc::new(Self {
@@ -142,9 +142,9 @@ impl Frame {
         arguments: &dyn Fn() -> String,
     ) -> Watch {
         let known = self.history.lock().asked(call).cloned();
-        let asked = known.unwrap_or_else(|| Asked { tool, arguments: arguments().into() });
-        let (ticket, _) = self.history.lock().begin(call, asked);
-        Watch { frame: Arc::clone(self), ticket }
+        let asked = known.unwrap_or_else(|| ReportedCall { tool, arguments: arguments().into() });
+        let (begun, _) = self.history.lock().begin(call, asked);
+        Watch { frame: Arc::clone(self), begun }
     }
 
     fn report(&self, guard: &Guard, alarm: Alarm, call: ToolCall) -> LoopDetected {
@@ -154,7 +154,7 @@ impl Frame {
             _ => (0, guard.limits.max_depth),
         };
         let history = self.history.lock();
-        let called = |asked: &Asked| ToolCall {
+        let called = |asked: &ReportedCall| ToolCall {
             tool: asked.tool.to_owned(),
             arguments: (*asked.arguments).to_owned(),
         };
@@ -187,7 +187,7 @@ impl Watch {
         }
         let outcome = outcome();
         let is_same = |known: &u64| Some(*known) == outcome;
-        self.frame.history.lock().end(self.ticket, outcome.unwrap_or_default(), is_same);
+        self.frame.history.lock().end(self.begun, outcome.unwrap_or_default(), is_same);
     }
 }
 

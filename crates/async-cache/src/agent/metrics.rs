@@ -28,16 +28,16 @@ impl AgentMetrics {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct AgentCounts {
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
     pub(super) invalidations: AtomicU64,
     pub(super) loop_detections: AtomicU64,
 }
 
-pub(super) static TOTAL: Counts = Counts::new();
+pub(super) static TOTAL: AgentCounts = AgentCounts::new();
 
-impl Counts {
+impl AgentCounts {
     pub(super) const fn new() -> Self {
         Self {
             hits: AtomicU64::new(0),

@@ -9,22 +9,22 @@ use parking_lot::Mutex;
 use super::frame;
 use super::metrics::{TOTAL, raise};
 use super::scope::Scope;
-use super::shared::Shared;
+use super::shared::SessionState;
 
 /// A tool, as seen by a write.
-pub(super) trait Reader: Sync {
+pub(super) trait ReaderTool: Sync {
     /// Removes the results cached for all users.
     fn remove_all(&self);
     /// Counts that a write with this scope made results of the tool stale.
     fn count_write(&self, scope: Scope);
 }
 
-static SESSIONS: LazyLock<Mutex<Sessions<Arc<Shared>>>> = LazyLock::new(Mutex::default);
-static RESOURCES: Mutex<Resources<&'static dyn Reader>> = Mutex::new(Resources::new());
+static SESSIONS: LazyLock<Mutex<Sessions<Arc<SessionState>>>> = LazyLock::new(Mutex::default);
+static RESOURCES: Mutex<Resources<&'static dyn ReaderTool>> = Mutex::new(Resources::new());
 
 /// Enters a session.
-pub(super) fn enter(id: &str) -> Arc<Shared> {
-    Arc::clone(SESSIONS.lock().enter(id, || Arc::new(Shared::new(id))))
+pub(super) fn enter(id: &str) -> Arc<SessionState> {
+    Arc::clone(SESSIONS.lock().enter(id, || Arc::new(SessionState::new(id))))
 }
 
 /// Leaves a session; the last leaver ends the session.
@@ -36,16 +36,16 @@ pub(super) fn leave(id: &str) {
 }
 
 /// How many sessions are open.
-pub(super) fn open_sessions() -> Vec<Arc<Shared>> {
+pub(super) fn open_sessions() -> Vec<Arc<SessionState>> {
     SESSIONS.lock().iter().cloned().collect()
 }
 
 /// Records that a tool reads a resource; returns whether the resource was written to before.
-pub(super) fn register(resource: &str, tool: &'static dyn Reader) -> bool {
+pub(super) fn register(resource: &str, tool: &'static dyn ReaderTool) -> bool {
     RESOURCES.lock().register(resource, tool)
 }
 
-fn readers(resource: &str) -> Vec<&'static dyn Reader> {
+fn readers(resource: &str) -> Vec<&'static dyn ReaderTool> {
     RESOURCES.lock().readers(resource, |&tool| Some(tool))
 }
 
@@ -55,7 +55,7 @@ fn readers(resource: &str) -> Vec<&'static dyn Reader> {
 pub struct Writing {
     resource: &'static str,
     scope: Scope,
-    session: Option<Arc<Shared>>,
+    session: Option<Arc<SessionState>>,
 }
 
 impl fmt::Debug for Writing {

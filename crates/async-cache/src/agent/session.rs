@@ -10,7 +10,7 @@ use super::detection::LoopDetection;
 use super::frame::{self, Frame, Guard};
 use super::metrics::AgentMetrics;
 use super::registry;
-use super::shared::Shared;
+use super::shared::SessionState;
 
 /// Opens an [`AgentSession`].
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ fn id_of(process: u32, number: u64) -> String {
 /// The session ends when this handle and all others with the same id have been dropped. The drop
 /// never waits: a running call answers its callers, and stores nothing.
 pub struct AgentSession {
-    session: Arc<Shared>,
+    session: Arc<SessionState>,
     guard: Option<Arc<Guard>>,
 }
 

@@ -1,8 +1,8 @@
 //! The state of a session: its caches, one for each tool called inside.
 //!
-//! Invariant: every result in a session's caches was loaded in the session, and only [`Shared`]
-//! leads to these caches. An ended session has no caches and gets none, so a late call finds
-//! nothing and leaves nothing behind.
+//! Invariant: every result in a session's caches was loaded in the session, and only
+//! [`SessionState`] leads to these caches. An ended session has no caches and gets none, so a late
+//! call finds nothing and leaves nothing behind.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::metrics::Counts;
+use super::metrics::AgentCounts;
 use crate::cache::AsyncCache;
 
 /// The state shared by all handles of a session.
-pub(super) struct Shared {
+pub(super) struct SessionState {
     pub(super) id: String,
     /// By the number of the tool; `None` once the session has ended.
     caches: Mutex<Option<HashMap<usize, Kept>>>,
-    pub(super) counts: Counts,
+    pub(super) counts: AgentCounts,
 }
 
 /// The cache of a tool.
@@ -29,9 +29,9 @@ struct Kept {
     remove_all: fn(&dyn Any),
 }
 
-impl Shared {
+impl SessionState {
     pub(super) fn new(id: &str) -> Self {
-        Self { id: id.to_owned(), caches: Mutex::new(Some(HashMap::new())), counts: Counts::new() }
+        Self { id: id.to_owned(), caches: Mutex::new(Some(HashMap::new())), counts: AgentCounts::new() }
     }
 
     /// The cache of a tool, if the tool was called in this session.
@@ -40,7 +40,7 @@ impl Shared {
         caches.as_ref()?.get(&tool)?.cache.downcast_ref::<AsyncCache<K, V>>().cloned()
     }
 
-    /// [`Shared::cache`], made if need be; `None` once the session has ended.
+    /// [`SessionState::cache`], made if need be; `None` once the session has ended.
     pub(super) fn cache_or_make<K, V>(
         &self,
         tool: usize,

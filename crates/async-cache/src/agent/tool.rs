@@ -12,14 +12,14 @@ use async_cache_core::stats::Stats;
 use serde::Serialize;
 
 use super::frame::{self, Frame, Verdict, Watch};
-use super::metrics::{AgentMetrics, Counts, TOTAL, raise};
-use super::registry::{self, Reader};
+use super::metrics::{AgentCounts, AgentMetrics, TOTAL, raise};
+use super::registry::{self, ReaderTool};
 use super::report::ToolError;
 use super::scope::Scope;
 use crate::builder::Builder;
 use crate::cache::AsyncCache;
 use crate::error::{BackupError, BuildError, LoadError};
-use crate::function::{Asked, CachedFunction, Name};
+use crate::function::{CachedFunction, MissedCall, Name};
 use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
@@ -34,7 +34,7 @@ pub struct Tool<K, V> {
     function: CachedFunction<K, V>,
     resource: &'static str,
     scope: Scope,
-    counts: Counts,
+    counts: AgentCounts,
     registered: OnceLock<()>,
 }
 
@@ -64,7 +64,7 @@ where
         build: fn(Builder<K, V>) -> Builder<K, V>,
     ) -> Self {
         let function = CachedFunction::new(name, build);
-        Self { function, resource, scope, counts: Counts::new(), registered: OnceLock::new() }
+        Self { function, resource, scope, counts: AgentCounts::new(), registered: OnceLock::new() }
     }
 
     /// Builds the cache and opens its file, if that has not happened yet.
@@ -119,7 +119,7 @@ where
         }
     }
 
-    fn count(&self, frame: Option<&Frame>, which: impl Fn(&Counts) -> &std::sync::atomic::AtomicU64) {
+    fn count(&self, frame: Option<&Frame>, which: impl Fn(&AgentCounts) -> &std::sync::atomic::AtomicU64) {
         raise(which(&self.counts));
         raise(which(&TOTAL));
         if let Some(frame) = frame {
@@ -131,11 +131,11 @@ where
 
     /// Serves a call that no guard objects to.
     #[doc(hidden)]
-    pub fn hit(&'static self, key: impl Lookup<K> + Debug) -> Result<V, Asked> {
+    pub fn hit(&'static self, key: impl Lookup<K> + Debug) -> Result<V, MissedCall> {
         let frame = frame::current();
-        let Some(cache) = self.cache_in(frame.as_deref()) else { return Err(Asked(0)) };
+        let Some(cache) = self.cache_in(frame.as_deref()) else { return Err(MissedCall(0)) };
         let inner = &cache.inner;
-        let asked = Asked(inner.hash(&key));
+        let asked = MissedCall(inner.hash(&key));
         let guarded = frame.as_ref().and_then(|frame| Some((frame, frame.guard.as_deref()?)));
         let call = guarded.map(|_| frame::name_of(self.number(), &key));
         if let (Some((frame, guard)), Some(call)) = (guarded, call)
@@ -156,18 +156,18 @@ where
 
     /// Removes the cached result, so that the following load is new.
     #[doc(hidden)]
-    pub fn forget(&'static self, key: impl Lookup<K>) -> Asked {
+    pub fn forget(&'static self, key: impl Lookup<K>) -> MissedCall {
         if let Some(cache) = self.cache_in(frame::current().as_deref()) {
             cache.inner.delete(&key.to_key());
         }
-        Asked(0)
+        MissedCall(0)
     }
 
     /// Answers a call that [`hit`](Self::hit) did not answer.
     #[doc(hidden)]
     pub async fn load<F, Fut, E>(
         &'static self,
-        _: Asked,
+        _: MissedCall,
         key: impl Lookup<K> + Debug,
         keeps: fn(&V) -> bool,
         load: F,
@@ -304,7 +304,7 @@ fn note<V: Serialize, E: 'static>(watch: Option<Watch>, result: &Result<V, LoadE
     }
 }
 
-impl<K, V> Reader for Tool<K, V>
+impl<K, V> ReaderTool for Tool<K, V>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Serialize + Send + Sync + 'static,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec::Codec;
-use super::{Backup, CacheBackend, Kind, SavedEntry};
+use super::{BackendKind, Backup, CacheBackend, SavedEntry};
 use crate::clock::Clock;
 use crate::error::BackendError;
 
@@ -209,7 +209,7 @@ impl DiskBackend {
     }
 
     /// Logs the warnings about the file of a successful save.
-    pub(crate) fn log_saved(&self, saved: &async_cache_disk::Saved) {
+    pub(crate) fn log_saved(&self, saved: &async_cache_disk::SavedFile) {
         let path = self.path().display();
         if let Some(aside) = &saved.set_aside {
             tracing::warn!(
@@ -284,6 +284,6 @@ where
     }
 
     fn into_backup(self) -> Backup<K, V> {
-        Backup(Kind::Disk(self, Codec::message_pack()))
+        Backup(BackendKind::Disk(self, Codec::message_pack()))
     }
 }

@@ -28,18 +28,18 @@ use serde::ser::{
 /// See the head of the file. `serializer` is that of the format, or one of its compounds.
 pub(super) struct Distinct<S> {
     serializer: S,
-    place: Place,
+    place: ValuePlace,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ValuePlace {
     InSome,
     Elsewhere,
 }
 
 impl<S> Distinct<S> {
     pub(super) fn new(serializer: S) -> Self {
-        Self { serializer, place: Place::Elsewhere }
+        Self { serializer, place: ValuePlace::Elsewhere }
     }
 
     /// Rule 2: a compound is outside a `Some`, in any container.
@@ -51,13 +51,13 @@ impl<S> Distinct<S> {
 /// A value that is written through [`Distinct`] by a serializer that does not know it.
 struct Part<'a, T: ?Sized> {
     value: &'a T,
-    place: Place,
+    place: ValuePlace,
 }
 
 impl<'a, T: ?Sized> Part<'a, T> {
     /// Rule 2.
     fn of(value: &'a T) -> Self {
-        Self { value, place: Place::Elsewhere }
+        Self { value, place: ValuePlace::Elsewhere }
     }
 }
 
@@ -79,8 +79,8 @@ impl<S: Serializer> Distinct<S> {
     /// Rules 1 and 3.
     fn nil(self, write: impl FnOnce(S) -> Result<S::Ok, S::Error>) -> Result<S::Ok, S::Error> {
         match self.place {
-            Place::Elsewhere => write(self.serializer),
-            Place::InSome => Err(S::Error::custom(
+            ValuePlace::Elsewhere => write(self.serializer),
+            ValuePlace::InSome => Err(S::Error::custom(
                 "a `Some` of what is written as nil (`None`, `()`, a null) would be read as `None`; to tell the two \
                  apart, use an enum of your own in place of the outer `Option`",
             )),
@@ -123,7 +123,7 @@ impl<S: Serializer> Serializer for Distinct<S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.serializer.serialize_some(&Part { value, place: Place::InSome })
+        self.serializer.serialize_some(&Part { value, place: ValuePlace::InSome })
     }
 
     fn serialize_unit(self) -> Result<S::Ok, S::Error> {

@@ -16,20 +16,20 @@ pub(crate) struct WrongCount {
 /// The result of a batch loader: `HashMap<K, T>` or `BTreeMap<K, T>`, which may lack keys, and
 /// whose superfluous keys are ignored; or `Vec<T>`, which has a `T` for each key, in their order.
 /// `T` is a [`KeyAnswer`].
-pub trait BatchAnswer<K, V, E>: Answer<K, V, E> {}
+pub trait BatchAnswer<K, V, E>: IntoResults<K, V, E> {}
 
 /// The result of a batch loader for a single key: the value; `Option<V>`, where `None` is a key
 /// without a value; `Result<V, E>` or `Result<Option<V>, E>`, with an error for this key only.
 pub trait KeyAnswer<V, E>: Single<V, E> {}
 
-impl<K, V, E, A: Answer<K, V, E>> BatchAnswer<K, V, E> for A {}
+impl<K, V, E, A: IntoResults<K, V, E>> BatchAnswer<K, V, E> for A {}
 impl<V, E, T: Single<V, E>> KeyAnswer<V, E> for T {}
 
 mod sealed {
     use super::WrongCount;
 
     #[allow(unnameable_types)] // only this crate implements the trait
-    pub trait Answer<K, V, E> {
+    pub trait IntoResults<K, V, E> {
         /// A result for each of the keys.
         #[allow(private_interfaces)] // and only this crate calls the method
         fn into_results(self, keys: &[K]) -> Result<Vec<Result<Option<V>, E>>, WrongCount>;
@@ -41,10 +41,10 @@ mod sealed {
     }
 }
 
-pub(super) use sealed::Answer;
+pub(super) use sealed::IntoResults;
 use sealed::Single;
 
-impl<K, V, E, T, S> Answer<K, V, E> for HashMap<K, T, S>
+impl<K, V, E, T, S> IntoResults<K, V, E> for HashMap<K, T, S>
 where
     K: Hash + Eq,
     T: Single<V, E>,
@@ -56,7 +56,7 @@ where
     }
 }
 
-impl<K, V, E, T> Answer<K, V, E> for BTreeMap<K, T>
+impl<K, V, E, T> IntoResults<K, V, E> for BTreeMap<K, T>
 where
     K: Ord,
     T: Single<V, E>,
@@ -67,7 +67,7 @@ where
     }
 }
 
-impl<K, V, E, T: Single<V, E>> Answer<K, V, E> for Vec<T> {
+impl<K, V, E, T: Single<V, E>> IntoResults<K, V, E> for Vec<T> {
     #[allow(private_interfaces)]
     fn into_results(self, keys: &[K]) -> Result<Vec<Result<Option<V>, E>>, WrongCount> {
         if self.len() != keys.len() {

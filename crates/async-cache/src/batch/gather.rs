@@ -2,29 +2,29 @@
 //!
 //! The planner of the core (`async_cache_core::batch`) decides which keys leave together, and when;
 //! the tasks are here. Each key of a batch is an ordinary flight of the cache. In the place of a
-//! load, the flight's room holds a *ticket*, which is never polled, and which takes the key out of
-//! its batch when it is dropped:
+//! load, the flight's room holds a *placeholder*, which is never polled, and which takes the key
+//! out of its batch when it is dropped:
 //!
-//! | state of the flight | the ticket | event that ends the flight | ended by |
+//! | state of the flight | the placeholder | event that ends the flight | ended by |
 //! |---|---|---|---|
-//! | gathers | is in the room | the last caller leaves | the caller, which takes the ticket out and drops it |
-//! | | | the batch leaves | the batch takes the ticket: the flight has left |
-//! | | | the runtime drops the timer | the [`Timer`] takes the batch out of the planner; its items take their tickets |
+//! | gathers | is in the room | the last caller leaves | the caller, which takes the placeholder out and drops it |
+//! | | | the batch leaves | the batch takes the placeholder: the flight has left |
+//! | | | the runtime drops the timer | the [`Timer`] takes the batch out of the planner; its items take their placeholders |
 //! | has left | is gone | the load of the batch ends | the [`Convoy`] answers every flight |
 //! | | | the last caller leaves | not ended: there is nothing to take, the load continues and is stored |
 //! | | | the runtime drops the load | the convoy's [`Ending`]s: callers elsewhere ask anew |
 //!
 //! Rules:
-//! 1. The party that takes the ticket out of the room ends the flight. This is the rule of the
+//! 1. The party that takes the placeholder out of the room ends the flight. This is the rule of the
 //!    room, for every load.
-//! 2. An item enters the planner and its ticket enters the room in a single step, under the
+//! 2. An item enters the planner and its placeholder enters the room in a single step, under the
 //!    planner's lock. Lock order: planner, room. Nothing is dropped while either is held.
 //! 3. A batch belongs to the runtime whose callers requested its keys; its timer and its load are
 //!    tasks of that runtime. Batches of different runtimes do not mix, so the shutdown of a runtime
 //!    affects only its own keys.
 //! 4. A window of zero needs no timer: its task yields once to all tasks that can run.
 //! 5. A timer does not keep the gatherer alive, because the timer of a batch that left full fires
-//!    much later; tickets do.
+//!    much later; placeholders do.
 //! 6. The load of a batch has a separate name, and the flights of its keys wait for the load in the
 //!    graph of waits. So a batch loader that asks for a key of its own batch closes a circle, and
 //!    is refused.
@@ -46,7 +46,7 @@ use async_cache_core::batch::{Added, BatchId, ItemId, Planner};
 use super::answer::WrongCount;
 use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Flight, Joins, Miss, Seat, Storing};
+use crate::load::{Duty, Ending, Entered, Joins, Miss, PilotedFlight, Seat, Storing};
 use crate::nesting::{self, Wait};
 use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
@@ -63,25 +63,26 @@ pub(super) struct Gatherer<K, V> {
     pub(super) window: Duration,
     pub(super) ttl: Option<Duration>,
     /// Never held while user code runs.
-    pub(super) planner: Mutex<Planner<RuntimeId, Item<K, V>>>,
+    pub(super) planner: Mutex<Planner<RuntimeId, GatheringFlight<K, V>>>,
 }
 
-type Batch<K, V> = async_cache_core::batch::Batch<RuntimeId, Item<K, V>>;
+type GatheredBatch<K, V> = async_cache_core::batch::Batch<RuntimeId, GatheringFlight<K, V>>;
 
-/// A gathering flight. If the item is dropped before its batch leaves, the flight is abandoned.
-pub(super) struct Item<K, V> {
+/// A gathering flight, an item of the planner. If the item is dropped before its
+/// batch leaves, the flight is abandoned.
+pub(super) struct GatheringFlight<K, V> {
     key: K,
     ending: Ending<K, V>,
 }
 
 /// Keeps the place of the load in the room of a gathering flight.
-struct Ticket<K, V> {
+struct Placeholder<K, V> {
     gatherer: Arc<Gatherer<K, V>>,
     /// `None` if its batch leaves at once.
     place: Option<ItemId>,
 }
 
-impl<K, V> Future for Ticket<K, V> {
+impl<K, V> Future for Placeholder<K, V> {
     type Output = Result<V, AnyError>;
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
@@ -89,7 +90,7 @@ impl<K, V> Future for Ticket<K, V> {
     }
 }
 
-impl<K, V> Drop for Ticket<K, V> {
+impl<K, V> Drop for Placeholder<K, V> {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
         // Dropped at the end, when the planner is not locked any more.
@@ -98,7 +99,7 @@ impl<K, V> Drop for Ticket<K, V> {
 }
 
 /// How a call continues for a key that is not in memory.
-pub(super) enum Step<'a, K: 'static, V: 'static> {
+pub(super) enum EnteredBatch<'a, K: 'static, V: 'static> {
     Hit(V),
     Waits(Waiting<'a, K, V>),
 }
@@ -125,7 +126,7 @@ where
         key: &Q,
         joins: Joins,
         miss: &mut Miss,
-    ) -> Result<Step<'_, K, V>, LoadError<E>>
+    ) -> Result<EnteredBatch<'_, K, V>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + Debug + ?Sized,
@@ -135,7 +136,7 @@ where
         let owned = key.to_owned();
         let new_room = || Room::without_load(Brings::value_or_none_or::<E>());
         let (id, room, leads) = match self.inner.enter(hash, key, joins, miss, new_room) {
-            Entered::Hit(value) => return Ok(Step::Hit(value)),
+            Entered::Hit(value) => return Ok(EnteredBatch::Hit(value)),
             Entered::Joined(id, room) => (id, room, false),
             Entered::Leads(id, room) => (id, room, true),
         };
@@ -144,20 +145,20 @@ where
         if leads {
             let inner = Arc::clone(&self.inner);
             let started = inner.clock.now();
-            let flight = Flight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
-            let item = Item { key: owned, ending: Ending { flight, duty: Duty::End } };
+            let flight = PilotedFlight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
+            let item = GatheringFlight { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
             timer = self.gather(item, runtime);
         }
         let Ok(wait) = nesting::wait_for(seat.room.name) else {
             return Err(LoadError::Recursive { key: format!("{key:?}") });
         };
-        Ok(Step::Waits(Waiting { seat, leads, timer, _wait: wait }))
+        Ok(EnteredBatch::Waits(Waiting { seat, leads, timer, _wait: wait }))
     }
 
     /// Puts a new flight into a batch. For the first flight of a batch, returns a timer, which the
     /// caller must start.
-    fn gather(self: &Arc<Self>, mut item: Item<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
+    fn gather(self: &Arc<Self>, mut item: GatheringFlight<K, V>, runtime: RuntimeId) -> Option<Timer<K, V>> {
         let room = Arc::clone(&item.ending.flight.room);
         let now = item.ending.flight.started;
         item.ending.duty = Duty::IfNotTaken;
@@ -168,7 +169,7 @@ where
                 Added::Begins { id, .. } | Added::Waits { id } => Some(*id),
                 Added::Leaves(_) => None,
             };
-            room.put(Box::pin(Ticket { gatherer: Arc::clone(self), place }));
+            room.put(Box::pin(Placeholder { gatherer: Arc::clone(self), place }));
             added
         };
         match added {
@@ -187,17 +188,18 @@ where
         }
     }
 
-    /// Takes the tickets of a batch, so that only the end of its load ends its flights (rule 1).
+    /// Takes the placeholders of a batch, so that only the end of its load ends its flights (rule
+    /// 1).
     /// `None` if every caller has left just now.
-    fn leave(&self, batch: Batch<K, V>) -> Option<Convoy<K, V>> {
+    fn leave(&self, batch: GatheredBatch<K, V>) -> Option<Convoy<K, V>> {
         let (name, started) = (nesting::new_name(), self.inner.clock.now());
         let (mut keys, mut flights, mut waits) = (Vec::<K>::new(), Vec::new(), Vec::new());
         let mut seen = HashSet::new();
-        for Item { key, mut ending } in batch.items {
-            // Rule 1: if the ticket is gone, the last caller has it, and ends the flight.
-            let Some(ticket) = ending.flight.room.stop() else { continue };
+        for GatheringFlight { key, mut ending } in batch.items {
+            // Rule 1: if the placeholder is gone, the last caller has it, and ends the flight.
+            let Some(placeholder) = ending.flight.room.stop() else { continue };
             ending.duty = Duty::End;
-            drop_quietly(ticket);
+            drop_quietly(placeholder);
             ending.flight.started = started;
             waits.extend(nesting::waits_for(ending.flight.room.name, name));
             // Nearly always new: a key has a single flight, but a flight that was fenced while
@@ -264,7 +266,7 @@ where
     }
 }
 
-type Due<K, V> = (Arc<Gatherer<K, V>>, Batch<K, V>);
+type DueBatch<K, V> = (Arc<Gatherer<K, V>>, GatheredBatch<K, V>);
 
 /// Makes a batch leave when its window is over. If the timer is dropped before (by its runtime, or
 /// because a caller of many keys panics before starting it), nothing else would make the batch
@@ -277,7 +279,7 @@ struct Timer<K, V> {
 
 impl<K, V> Timer<K, V> {
     /// Returns the batch, unless it has left or is gone.
-    fn take(&self) -> Option<Due<K, V>> {
+    fn take(&self) -> Option<DueBatch<K, V>> {
         let gatherer = self.gatherer.upgrade()?;
         let batch = gatherer.planner.lock().take(self.batch)?;
         Some((gatherer, batch))

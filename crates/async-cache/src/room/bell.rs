@@ -29,7 +29,7 @@ struct Wakers {
 
 /// A place for a waker.
 #[derive(Clone, Copy)]
-enum Place {
+enum WakerSlot {
     First,
     Other(usize),
 }
@@ -54,24 +54,24 @@ impl Bell {
 
 impl Wakers {
     /// Gives a new waiter a place for its waker.
-    fn seat(&mut self, waker: Waker) -> Place {
+    fn seat(&mut self, waker: Waker) -> WakerSlot {
         if self.first.is_none() {
             self.first = Some(waker);
-            return Place::First;
+            return WakerSlot::First;
         }
         let place = self.empty.pop().unwrap_or(self.others.len());
         match self.others.get_mut(place) {
             Some(empty) => *empty = Some(waker),
             None => self.others.push(Some(waker)),
         }
-        Place::Other(place)
+        WakerSlot::Other(place)
     }
 
     /// The waker in a place; `None` if the place is gone because the bell has rung.
-    fn at(&mut self, place: Place) -> Option<&mut Option<Waker>> {
+    fn at(&mut self, place: WakerSlot) -> Option<&mut Option<Waker>> {
         match place {
-            Place::First => Some(&mut self.first),
-            Place::Other(place) => self.others.get_mut(place),
+            WakerSlot::First => Some(&mut self.first),
+            WakerSlot::Other(place) => self.others.get_mut(place),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Wakers {
 /// A task that waits for the bell.
 pub(crate) struct Waiter<'a> {
     bell: &'a Bell,
-    place: Option<Place>,
+    place: Option<WakerSlot>,
 }
 
 impl Waiter<'_> {
@@ -106,7 +106,7 @@ impl Drop for Waiter<'_> {
         let Some(place) = self.place else { return };
         let mut wakers = self.bell.0.lock();
         let left = wakers.at(place).and_then(Option::take);
-        if let (Some(_), Place::Other(place)) = (&left, place) {
+        if let (Some(_), WakerSlot::Other(place)) = (&left, place) {
             wakers.empty.push(place); // Rule 3
         }
         drop(wakers);

@@ -182,7 +182,7 @@ fn a_cold_entry_is_there_all_the_time_while_the_backup_is_loaded_again() {
             }
             misses
         });
-        for _ in 0..1000 {
+        for _ in 0..200 {
             cache.load_from_backup().unwrap();
         }
         is_over.store(true, Ordering::Relaxed);

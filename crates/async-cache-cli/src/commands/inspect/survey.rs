@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use async_cache_disk::{Item, Place, Scratch, Snapshot, Source};
+use async_cache_disk::{Item, RecordPlace, Scratch, Snapshot, Source};
 
 use crate::args::Inspect;
 use crate::chart::Histogram;
 use crate::entries;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::human;
 
 /// How many records are read for the facts about contents.
@@ -75,7 +75,11 @@ impl Contents {
 }
 
 impl Survey {
-    pub(super) fn of(snapshot: &Snapshot, args: &Inspect, host: &Host<'_>) -> Result<Self, Failure> {
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        args: &Inspect,
+        environment: &Environment<'_>,
+    ) -> Result<Self, Failure> {
         let spans =
             [SECOND, 60 * SECOND, 10 * 60 * SECOND, HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY, 365 * DAY];
         let layout = snapshot.layout();
@@ -91,10 +95,10 @@ impl Survey {
             contents: Contents::default(),
             damage: None,
         };
-        survey.deadlines(snapshot, host.now);
+        survey.deadlines(snapshot, environment.now);
         let places = snapshot.places();
         if args.full {
-            survey.full(snapshot, args.largest, host)?;
+            survey.full(snapshot, args.largest, environment)?;
         } else {
             survey.sample(snapshot, places, args.largest);
             survey.eager(snapshot, args.largest);
@@ -115,7 +119,7 @@ impl Survey {
         }
     }
 
-    fn sample(&mut self, snapshot: &Snapshot, mut places: Vec<Place>, most_large: usize) {
+    fn sample(&mut self, snapshot: &Snapshot, mut places: Vec<RecordPlace>, most_large: usize) {
         for place in &places {
             self.sizes.add(place.bytes);
         }
@@ -148,8 +152,13 @@ impl Survey {
         }
     }
 
-    fn full(&mut self, snapshot: &Snapshot, most_large: usize, host: &Host<'_>) -> Result<(), Failure> {
-        entries::each(snapshot, host.progress, "reading", |entry| {
+    fn full(
+        &mut self,
+        snapshot: &Snapshot,
+        most_large: usize,
+        environment: &Environment<'_>,
+    ) -> Result<(), Failure> {
+        entries::each(snapshot, environment.progress, "reading", |entry| {
             self.eager += u64::from(entry.rank.is_none());
             self.sizes.add((entry.key.len() + entry.value.len()) as u64);
             self.contents.add(entry.key, entry.value);
@@ -170,7 +179,7 @@ impl Survey {
 }
 
 /// At most `most` of the places, evenly spread.
-fn spread(places: &[Place], most: usize) -> impl Iterator<Item = &Place> {
+fn spread(places: &[RecordPlace], most: usize) -> impl Iterator<Item = &RecordPlace> {
     places.iter().step_by(places.len().div_ceil(most).max(1))
 }
 

@@ -76,7 +76,7 @@ impl NameChange {
 
 /// The state of unsynced contents after a power loss.
 #[derive(Debug, Clone, Copy)]
-enum Contents {
+enum Unsynced {
     Synced,
     All,
     FrontHalf,
@@ -86,7 +86,7 @@ enum Contents {
     Garbage,
 }
 
-impl Contents {
+impl Unsynced {
     const ALL: [Self; 7] = [
         Self::Synced,
         Self::All,
@@ -237,14 +237,14 @@ impl Image {
     /// Every disk that a restart may find.
     pub(super) fn survivors(&self) -> Vec<(String, Self)> {
         let dead_process =
-            (String::from("the process died"), self.restarted(self.live_names.clone(), Contents::All));
+            (String::from("the process died"), self.restarted(self.live_names.clone(), Unsynced::All));
         let mut survivors = vec![dead_process];
         for kept in self.subsets() {
             let mut names = self.durable_names.clone();
             for (change, _) in self.unsynced.iter().zip(&kept).filter(|(_, kept)| **kept) {
                 change.apply(&mut names);
             }
-            for contents in Contents::ALL {
+            for contents in Unsynced::ALL {
                 let name = format!("power loss; of {:?} kept {kept:?}; contents {contents:?}", self.unsynced);
                 survivors.push((name, self.restarted(names.clone(), contents)));
             }
@@ -261,7 +261,7 @@ impl Image {
         (0..1usize << count).map(|bits| (0..count).map(|i| bits >> i & 1 == 1).collect()).collect()
     }
 
-    fn restarted(&self, mut names: BTreeMap<PathBuf, usize>, contents: Contents) -> Self {
+    fn restarted(&self, mut names: BTreeMap<PathBuf, usize>, contents: Unsynced) -> Self {
         let all = names.clone();
         names.retain(|path, _| path.ancestors().all(|folder| all.contains_key(folder)));
         let inodes = self.inodes.iter().map(|inode| {

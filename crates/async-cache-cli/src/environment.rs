@@ -9,7 +9,7 @@ pub type Unpickle<'h> = dyn Fn(&[u8]) -> Result<String, String> + 'h;
 
 /// The environment of the tool. Output may contain colours; to avoid colours, pass a stream that
 /// strips them, for example [`anstream::StripStream`].
-pub struct Host<'h> {
+pub struct Environment<'h> {
     /// Results.
     pub out: &'h mut dyn Write,
     /// Errors.
@@ -35,9 +35,9 @@ pub enum Progress {
     Never,
 }
 
-impl fmt::Debug for Host<'_> {
+impl fmt::Debug for Environment<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host")
+        f.debug_struct("Environment")
             .field("now", &self.now)
             .field("progress", &self.progress)
             .finish_non_exhaustive()

@@ -17,25 +17,29 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::names::Name;
+use super::names::QualifiedName;
 use super::{ext, write};
 
+/// Appends the encoding of an object. A function value, because `twins` encodes parts of arguments,
+/// and the encoding of arguments looks for twins.
+pub(super) type EncodeParts = fn(&Bound<'_, PyAny>, &mut Vec<u8>, &mut References) -> PyResult<()>;
+
 /// The objects to which an encoding by value refers.
-#[derive(Default)]
-pub(crate) struct Found {
-    named: Vec<Named>,
+pub(crate) struct References {
+    named: Vec<NamedObject>,
     /// Their names, if there are more than [`FEW`].
     names: HashSet<Arc<[u8]>>,
     itself: Vec<Py<PyAny>>,
     /// The places of the visited objects in `named` and `itself`.
-    places: HashMap<usize, Place>,
-    last: Option<(usize, Place)>,
+    places: HashMap<usize, Reference>,
+    last: Option<(usize, Reference)>,
     of_one_call: Option<Py<PyType>>,
-    /// Ignores the equality defined by classes: the whole content represents an object.
-    by_content: bool,
+    /// For objects compared by their class. None: the equality defined by classes is ignored, and
+    /// the whole content represents an object.
+    encode_parts: Option<EncodeParts>,
 }
 
-struct Named {
+struct NamedObject {
     object: Py<PyAny>,
     /// Module and qualified name, as in the encoding.
     name: Arc<[u8]>,
@@ -45,7 +49,7 @@ struct Named {
 const FEW: usize = 16;
 
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum Reference {
     Named(usize),
     Itself(usize),
 }
@@ -54,14 +58,34 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
     object.as_ptr().addr()
 }
 
-impl Found {
+impl References {
     /// For an encoding of an object's whole content, ignoring the equality defined by its class.
     pub(crate) fn by_content() -> Self {
-        Self { by_content: true, ..Self::default() }
+        Self::new(None)
     }
 
-    pub(super) fn is_by_content(&self) -> bool {
-        self.by_content
+    /// For an encoding in which classes with their own equality are asked (see `twins`).
+    #[inline]
+    pub(super) fn by_equality(encode_parts: EncodeParts) -> Self {
+        Self::new(Some(encode_parts))
+    }
+
+    #[inline]
+    fn new(encode_parts: Option<EncodeParts>) -> Self {
+        Self {
+            named: Vec::new(),
+            names: HashSet::new(),
+            itself: Vec::new(),
+            places: HashMap::new(),
+            last: None,
+            of_one_call: None,
+            encode_parts,
+        }
+    }
+
+    /// None: the encoding is by content.
+    pub(super) fn encode_parts(&self) -> Option<EncodeParts> {
+        self.encode_parts
     }
 
     /// Whether every name in the encoding leads to the object named, so that another process will
@@ -90,21 +114,25 @@ impl Found {
     pub(super) fn name<'py>(
         &mut self,
         object: &Bound<'py, PyAny>,
-        name: impl FnOnce() -> PyResult<Name<'py>>,
-    ) -> PyResult<Place> {
+        name: impl FnOnce() -> PyResult<QualifiedName<'py>>,
+    ) -> PyResult<Reference> {
         let at = address(object);
-        if let Some((_, place)) = self.last.filter(|last| last.0 == at) {
-            return Ok(place);
+        if let Some((_, reference)) = self.last.filter(|last| last.0 == at) {
+            return Ok(reference);
         }
-        let place = match self.places.get(&at) {
-            Some(&place) => place,
+        let reference = match self.places.get(&at) {
+            Some(&reference) => reference,
             None => self.name_new(object, &name()?)?,
         };
-        self.last = Some((at, place));
-        Ok(place)
+        self.last = Some((at, reference));
+        Ok(reference)
     }
 
-    fn name_new<'py>(&mut self, object: &Bound<'py, PyAny>, name: &Name<'py>) -> PyResult<Place> {
+    fn name_new<'py>(
+        &mut self,
+        object: &Bound<'py, PyAny>,
+        name: &QualifiedName<'py>,
+    ) -> PyResult<Reference> {
         let mut bytes = Vec::with_capacity(64);
         name.write(&mut bytes)?;
         // Code that ran in the meantime may have put another object under the name.
@@ -117,29 +145,29 @@ impl Found {
         if is_taken || !name.leads_to(object) {
             return Ok(self.itself(object));
         }
-        let place = Place::Named(self.named.len());
-        self.named.push(Named { object: object.clone().unbind(), name: bytes.into() });
+        let reference = Reference::Named(self.named.len());
+        self.named.push(NamedObject { object: object.clone().unbind(), name: bytes.into() });
         if self.named.len() > FEW {
             // The first time all names, and then the last one.
             let new =
                 if self.names.is_empty() { &self.named[..] } else { &self.named[self.named.len() - 1..] };
             self.names.extend(new.iter().map(|named| Arc::clone(&named.name)));
         }
-        self.places.insert(address(object), place);
-        Ok(place)
+        self.places.insert(address(object), reference);
+        Ok(reference)
     }
 
     /// Records an object by its identity.
-    pub(super) fn itself(&mut self, object: &Bound<'_, PyAny>) -> Place {
+    pub(super) fn itself(&mut self, object: &Bound<'_, PyAny>) -> Reference {
         let at = address(object);
-        if let Some(&place @ Place::Itself(_)) = self.places.get(&at) {
-            return place;
+        if let Some(&reference @ Reference::Itself(_)) = self.places.get(&at) {
+            return reference;
         }
         // Rule 2.
-        let place = Place::Itself(self.itself.len());
+        let reference = Reference::Itself(self.itself.len());
         self.itself.push(object.clone().unbind());
-        self.places.insert(at, place);
-        place
+        self.places.insert(at, reference);
+        reference
     }
 
     /// Keeps an object whose address is in an encoding.
@@ -150,13 +178,13 @@ impl Found {
     }
 
     /// Appends a name (two strings) or an identity; returns the number of array items appended.
-    pub(super) fn write(&self, place: Place, out: &mut Vec<u8>) -> PyResult<()> {
-        match place {
-            Place::Named(index) => {
+    pub(super) fn write(&self, reference: Reference, out: &mut Vec<u8>) -> PyResult<()> {
+        match reference {
+            Reference::Named(index) => {
                 out.extend_from_slice(&self.named[index].name);
                 Ok(())
             }
-            Place::Itself(index) => {
+            Reference::Itself(index) => {
                 let at = self.itself[index].as_ptr().addr() as u64;
                 write::ext(out, ext::IDENTITY, &at.to_be_bytes())
             }
@@ -164,8 +192,8 @@ impl Found {
     }
 }
 
-impl Place {
-    /// The number of array items appended by [`Found::write`].
+impl Reference {
+    /// The number of array items appended by [`References::write`].
     pub(super) fn width(self) -> usize {
         match self {
             Self::Named(_) => 2,
