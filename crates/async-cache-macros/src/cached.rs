@@ -14,16 +14,24 @@
 //! A method has the same three items, prefixed by its name, in the user's own `impl` block, where
 //! no type can stand. An associated function without `self` is treated in the same way.
 //!
-//! Hygiene: every variable of an expansion is made by [`local`], so it cannot collide with an
-//! argument of the user.
+//! # Layout
+//!
+//! - this file: the types of key and value, and the bodies that functions and methods share
+//! - `free_function`, `method`: the whole expansion of each
+//! - `static_cache`: the static cache
 
-use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+mod free_function;
+mod method;
+mod static_cache;
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, FnArg, GenericArgument, ItemFn, PathArguments, Type};
+use syn::{Attribute, GenericArgument, ItemFn, PathArguments, Type};
 
-use crate::mentions::mentions;
-use crate::options::{EvictionOption, Key, Options, ScopeOption, TtlOption};
+use crate::hygiene::local;
+use crate::key_expression::KeyExpression;
+use crate::options::Options;
 use crate::place;
 use crate::signature::{Argument, Cacheable, Returns};
 
@@ -33,46 +41,24 @@ pub(crate) fn expand(options: &Options, function: TokenStream) -> syn::Result<To
     })?;
     let cacheable = Cacheable::check(options, function)?;
     let expansion = Expansion::new(options, &cacheable);
-    Ok(if cacheable.is_associated { expansion.method() } else { expansion.free() })
-}
-
-/// A variable of the expansion, distinct from a user's variable of the same name.
-pub(crate) fn local(name: &str) -> Ident {
-    Ident::new(name, Span::mixed_site())
+    Ok(if cacheable.is_associated { expansion.method() } else { expansion.free_function() })
 }
 
 struct Expansion<'a> {
     options: &'a Options,
     cacheable: &'a Cacheable,
     krate: TokenStream,
-    /// The types of key and value.
-    key: TokenStream,
+    key: KeyExpression<'a>,
+    /// The type of the cached value.
     value: TokenStream,
     /// The return type of the decorated function.
     output: TokenStream,
-    /// The arguments that make the key.
-    parts: Vec<&'a Argument>,
 }
 
 impl<'a> Expansion<'a> {
     fn new(options: &'a Options, cacheable: &'a Cacheable) -> Self {
         let krate = place::of_async_cache(options.place.as_ref());
-        let arguments = &cacheable.arguments;
-        let parts: Vec<_> = match &options.key {
-            None => arguments.iter().collect(),
-            Some(Key::Arguments(names)) => {
-                let find = |name: &Ident| arguments.iter().find(|argument| argument.name == *name);
-                names.iter().filter_map(find).collect()
-            }
-            Some(Key::Made(_, expression)) => {
-                let tokens = expression.to_token_stream();
-                arguments.iter().filter(|argument| mentions(tokens.clone(), &argument.name)).collect()
-            }
-        };
-        let key = match &options.key {
-            Some(Key::Made(ty, _)) => quote!(#ty),
-            _ => one_or_tuple(parts.iter().map(|part| owned_type(&krate, part)).collect()),
-        };
+        let key = KeyExpression::new(options.key.as_ref(), &cacheable.arguments, &krate);
         let (value, output) = match &cacheable.returns {
             Returns::Plain(ty) => (quote!(#ty), quote!(#ty)),
             Returns::Result(ty) => {
@@ -85,170 +71,11 @@ impl<'a> Expansion<'a> {
                 (value.clone(), quote!(#krate::__private::Result<#value, #failure>))
             }
         };
-        Self { options, cacheable, krate, key, value, output, parts }
+        Self { options, cacheable, krate, key, value, output }
     }
 
     fn name(&self) -> &Ident {
         &self.cacheable.function.sig.ident
-    }
-
-    // Pieces
-
-    /// The key of a call in its form for a look-up, and the statements that must precede it.
-    fn lookup(&self) -> (TokenStream, TokenStream) {
-        if let Some(Key::Made(ty, expression)) = &self.options.key {
-            let references = references(&self.parts);
-            let key = local("key");
-            return (quote!(let #key: #ty = { #references #expression };), quote!(&#key));
-        }
-        (TokenStream::new(), one_or_tuple(self.parts.iter().map(|part| part.lent()).collect()))
-    }
-
-    /// `name: type` of the key's arguments, by reference.
-    fn part_parameters(&self) -> Vec<TokenStream> {
-        let parameter = |part: &&Argument| {
-            let (name, target) = (&part.name, &part.target);
-            quote!(#name: &#target)
-        };
-        self.parts.iter().map(parameter).collect()
-    }
-
-    /// The key from its arguments when they are references already.
-    fn lookup_of_references(&self) -> (TokenStream, TokenStream) {
-        if let Some(Key::Made(ty, expression)) = &self.options.key {
-            let key = local("key");
-            return (quote!(let #key: #ty = #expression;), quote!(&#key));
-        }
-        let names = self.parts.iter().map(|part| part.name.to_token_stream());
-        (TokenStream::new(), one_or_tuple(names.collect()))
-    }
-
-    /// The arguments for the function that makes the cache: its name, and the calls on the builder.
-    fn making(&self) -> (TokenStream, TokenStream) {
-        let krate = &self.krate;
-        let name = match &self.options.name {
-            Some(name) => quote!(#krate::__private::Name::Given(#name)),
-            None if self.cacheable.is_associated => {
-                let name = self.name().to_string();
-                quote!(#krate::__private::Name::Given(
-                    ::core::concat!(::core::module_path!(), "::", #name)
-                ))
-            }
-            None => {
-                let name = self.name();
-                quote!(#krate::__private::Name::Of(::core::any::type_name::<#name>))
-            }
-        };
-        let maxsize =
-            self.options.maxsize.iter().map(|maxsize| quote_spanned!(maxsize.span()=> .maxsize(#maxsize)));
-        let ttl = self.options.ttl.iter().map(|ttl| match ttl {
-            TtlOption::Milliseconds(milliseconds) => {
-                quote!(.default_ttl(#krate::__private::Duration::from_millis(#milliseconds)))
-            }
-            TtlOption::Given(ttl) => quote_spanned!(ttl.span()=> .default_ttl(#ttl)),
-        });
-        let eviction = match self.options.eviction {
-            EvictionOption::Adaptive => quote!(Adaptive),
-            EvictionOption::Lru => quote!(Lru),
-        };
-        let backup =
-            self.options.backup.iter().map(|backup| quote_spanned!(backup.span()=> .backup(#backup)));
-        let clock = self.options.clock.iter().map(|clock| quote_spanned!(clock.span()=> .clock(#clock)));
-        let builder = local("builder");
-        let build = quote! {
-            |#builder| #builder
-                #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#clock)* #(#backup)*
-        };
-        (name, build)
-    }
-
-    /// The static cache of a function.
-    fn function(&self) -> TokenStream {
-        let krate = &self.krate;
-        let (name, builder) = self.making();
-        let ty = self.function_type();
-        match &self.options.resource {
-            None => quote! {
-                static FUNCTION: #ty = #krate::CachedFunction::new(#name, #builder);
-                &FUNCTION
-            },
-            Some(resource) => {
-                let scope = self.scope();
-                quote! {
-                    static FUNCTION: #ty = #krate::agent::Tool::new(#name, #resource, #scope, #builder);
-                    &FUNCTION
-                }
-            }
-        }
-    }
-
-    /// The static caches of a method, and the cache for this `Self`: a static in a generic `impl`
-    /// block is shared by all of its types.
-    fn function_of_self(&self) -> TokenStream {
-        let (krate, key, value) = (&self.krate, &self.key, &self.value);
-        let (name, builder) = self.making();
-        quote! {
-            static FUNCTIONS: #krate::__private::PerType<#key, #value> = #krate::__private::PerType::new();
-            FUNCTIONS.of::<Self>(#name, #builder)
-        }
-    }
-
-    /// The type of the static cache.
-    fn function_type(&self) -> TokenStream {
-        let (krate, key, value) = (&self.krate, &self.key, &self.value);
-        if self.options.is_tool() {
-            quote!(#krate::agent::Tool<#key, #value>)
-        } else {
-            quote!(#krate::CachedFunction<#key, #value>)
-        }
-    }
-
-    fn scope(&self) -> TokenStream {
-        let krate = &self.krate;
-        match self.options.scope {
-            ScopeOption::Global => quote!(#krate::agent::Scope::Global),
-            ScopeOption::Session => quote!(#krate::agent::Scope::Session),
-        }
-    }
-
-    /// Items of plain functions only, not of tools: the cache itself, and single entries for
-    /// `#[invalidates]`.
-    fn of_functions(&self) -> Option<TokenStream> {
-        if self.options.is_tool() {
-            return None;
-        }
-        let (krate, key, value) = (&self.krate, &self.key, &self.value);
-        let vis = &self.cacheable.function.vis;
-        let part_parameters = self.part_parameters();
-        let part_names: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
-        let part_targets: Vec<_> = self.parts.iter().map(|part| &part.target).collect();
-        let part_types: Vec<_> =
-            (0..self.parts.len()).map(|number| format_ident!("AsyncCacheArgument{number}")).collect();
-        let arity = self.parts.len();
-        let (make_key, lookup) = self.lookup_of_references();
-        Some(quote! {
-                /// The cache itself.
-                #[must_use]
-                #vis fn cache() -> &'static #krate::AsyncCache<#key, #value> {
-                    Self::function().cache()
-                }
-
-                #[doc(hidden)]
-                #vis const ARITY: usize = #arity;
-
-                #[doc(hidden)]
-                #vis fn invalidating(#(#part_parameters),*) -> #krate::__private::Invalidating<#key, #value> {
-                    #make_key
-                    Self::function().invalidating(#lookup)
-                }
-
-                #[doc(hidden)]
-                #vis fn invalidating_first<#(#part_types: #krate::__private::Borrow<#part_targets> + ?Sized),*>(
-                    (#(#part_names,)*): (#(&#part_types,)*),
-                ) -> #krate::__private::Invalidating<#key, #value> {
-                    Self::invalidating(#(#krate::__private::lend::<#part_targets, _>(#part_names)),*)
-                }
-        })
     }
 
     /// `name: type` of all arguments except the receiver.
@@ -268,14 +95,10 @@ impl<'a> Expansion<'a> {
     /// of `miss`.
     fn miss(&self, function: &TokenStream, origin: &TokenStream, asked: &Ident) -> TokenStream {
         let krate = &self.krate;
-        let (make_key, lookup) = self.lookup();
-        let is_borrowed_by_key = |argument: &Argument| {
-            !matches!(self.options.key, Some(Key::Made(..)))
-                && self.parts.iter().any(|part| part.name == argument.name)
-        };
+        let (make_key, lookup) = self.key.lookup();
         let owned =
             self.cacheable.arguments.iter().filter(|argument| {
-                (argument.is_borrowed || is_borrowed_by_key(argument)) && !argument.is_static
+                (argument.is_borrowed || self.key.borrows(argument)) && !argument.is_static
             });
         let owned = owned.map(|argument| {
             let (name, target, lent) = (&argument.name, &argument.target, argument.lent());
@@ -330,7 +153,7 @@ impl<'a> Expansion<'a> {
 
     /// The body of the decorated function; `miss` is the call made when memory has no answer.
     fn ask(&self, function: &TokenStream, miss: &TokenStream) -> TokenStream {
-        let (krate, (make_key, lookup)) = (&self.krate, self.lookup());
+        let (krate, (make_key, lookup)) = (&self.krate, self.key.lookup());
         let (asked, value) = (local("asked"), local("value"));
         let served = match self.cacheable.returns {
             Returns::Plain(_) => quote!(#value),
@@ -351,7 +174,7 @@ impl<'a> Expansion<'a> {
     }
 
     fn refresh(&self, function: &TokenStream, miss: &TokenStream) -> TokenStream {
-        let ((make_key, lookup), asked) = (self.lookup(), local("asked"));
+        let ((make_key, lookup), asked) = (self.key.lookup(), local("asked"));
         quote! {
             let #asked = {
                 #make_key
@@ -365,11 +188,7 @@ impl<'a> Expansion<'a> {
     /// alias from being cached. These are items, preceded by `cfgs`.
     fn check(&self, cfgs: &[&Attribute]) -> TokenStream {
         let krate = &self.krate;
-        let parts = self.parts.iter().filter(|_| !matches!(self.options.key, Some(Key::Made(..))));
-        let parts = parts.map(|part| {
-            let target = &part.target;
-            quote_spanned!(target.span()=> #krate::__private::can_be_a_key::<#target>();)
-        });
+        let parts = self.key.checks(krate);
         let (value, returned) = match &self.cacheable.returns {
             Returns::Plain(ty) => (&self.value, (self.options.result.is_none()).then_some(ty)),
             Returns::Result(_) => (&self.value, None),
@@ -392,7 +211,7 @@ impl<'a> Expansion<'a> {
         });
         quote! {
             #(#cfgs)*
-            const _: fn() = || { #(#parts)* #value };
+            const _: fn() = || { #parts #value };
             #no_result
         }
     }
@@ -410,219 +229,6 @@ impl<'a> Expansion<'a> {
             #(#lints)*
             #sig #block
         }
-    }
-
-    // The whole
-
-    fn free(&self) -> TokenStream {
-        let ItemFn { attrs, vis, sig, .. } = &self.cacheable.function;
-        let (name, krate, output) = (&sig.ident, &self.krate, &self.output);
-        let (lifetimes, _, bounds) = sig.generics.split_for_impl();
-        let (function_type, of_functions) = (self.function_type(), self.of_functions());
-        let metrics = if self.options.is_tool() { quote!(agent::AgentMetrics) } else { quote!(Metrics) };
-        let cfgs: Vec<_> = attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
-        let lints: Vec<_> = attrs.iter().filter(|attribute| is_lint(attribute)).collect();
-        let attrs = attrs.iter().filter(|attribute| !attribute.path().is_ident("expect"));
-        let (parameters, names) = (self.parameters(), self.names());
-        let function = self.function();
-        let asked = local("asked");
-        let miss = self.miss(&quote!(Self::function()), &quote!(Self::origin), &asked);
-        let ask = self.ask(&quote!(#name::function()), &quote!(#name::miss(#asked, #(#names),*)));
-        let refresh = self.refresh(&quote!(Self::function()), &quote!(Self::miss(#asked, #(#names),*)));
-        let origin = self.origin(&format_ident!("origin", span = name.span()));
-        let part_parameters = self.part_parameters();
-        let (make_key, lookup) = self.lookup_of_references();
-        let check = self.check(&cfgs);
-        let title = format!("The cache of the function [`{name}`](fn@{name}), and what can be done with it.");
-        // The checks come first, so that their compiler errors come first.
-        quote! {
-            #check
-
-            #(#attrs)*
-            #[allow(clippy::used_underscore_binding)]
-            #vis async fn #name #lifetimes (#(#parameters),*) -> #output #bounds {
-                #ask
-            }
-
-            #(#cfgs)*
-            #[doc = #title]
-            #[allow(non_camel_case_types, missing_debug_implementations, clippy::exhaustive_enums)]
-            #vis enum #name {}
-
-            #(#cfgs)*
-            #(#lints)*
-            #[allow(dead_code, clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::ptr_arg)]
-            #[allow(clippy::used_underscore_binding)]
-            #[allow(clippy::trivially_copy_pass_by_ref, clippy::needless_lifetimes, clippy::implicit_hasher)]
-            impl #name {
-                /// Removes the result stored for these arguments. A running call is fenced: it
-                /// stores nothing.
-                #vis fn invalidate(#(#part_parameters),*) {
-                    #make_key
-                    Self::function().invalidate(#lookup);
-                }
-
-                /// Calls the function anew and stores its result. A call that was running is
-                /// fenced; callers that arrive meanwhile share the new call.
-                ///
-                /// # Errors
-                /// As the function's own.
-                #vis async fn refresh #lifetimes (#(#parameters),*) -> #output #bounds {
-                    #refresh
-                }
-
-                /// Removes all results, fences all running calls, and resets the counters.
-                #vis fn clear() {
-                    Self::function().clear();
-                }
-
-                /// Hits, misses, size and hit rate.
-                #[must_use]
-                #vis fn metrics() -> #krate::#metrics {
-                    Self::function().metrics()
-                }
-
-                /// All counters.
-                #[must_use]
-                #vis fn stats() -> #krate::Stats {
-                    Self::function().stats()
-                }
-
-                /// Builds the cache and opens its file, if not done yet.
-                ///
-                /// # Errors
-                /// If the backup can never work.
-                #vis fn init() -> #krate::__private::Result<(), #krate::BuildError> {
-                    Self::function().init()
-                }
-
-                /// Saves every entry to the backup; blocks the thread.
-                ///
-                /// # Errors
-                /// If the save fails. The data saved before stays intact.
-                #vis fn save_to_backup() -> #krate::__private::Result<#krate::Saved, #krate::BackupError> {
-                    Self::function().save_to_backup()
-                }
-
-                /// Saves every entry to the backup, in the background.
-                ///
-                /// # Errors
-                /// If the save fails. The data saved before stays intact.
-                #vis async fn save_to_backup_async() -> #krate::__private::Result<#krate::Saved, #krate::BackupError> {
-                    Self::function().save_to_backup_async().await
-                }
-
-                /// Loads the entries of the backup that are not in memory; blocks the thread.
-                ///
-                /// # Errors
-                /// If the load fails. The cache is unchanged.
-                #vis fn load_from_backup() -> #krate::__private::Result<#krate::Opening, #krate::BackupError> {
-                    Self::function().load_from_backup()
-                }
-
-                #[doc(hidden)]
-                #[must_use]
-                #vis fn function() -> &'static #function_type {
-                    #function
-                }
-
-                #of_functions
-
-                async fn miss #lifetimes (#asked: #krate::__private::MissedCall, #(#parameters),*) -> #output #bounds {
-                    #miss
-                }
-
-                #origin
-            }
-
-        }
-    }
-
-    fn method(&self) -> TokenStream {
-        let ItemFn { attrs, vis, sig, .. } = &self.cacheable.function;
-        let (name, krate, output) = (&sig.ident, &self.krate, &self.output);
-        let (lifetimes, _, bounds) = sig.generics.split_for_impl();
-        let (key, value) = (&self.key, &self.value);
-        let cfgs: Vec<_> = attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
-        let attrs = attrs.iter().filter(|attribute| !attribute.path().is_ident("expect"));
-        let (parameters, names) = (self.parameters(), self.names());
-        let receiver = sig.inputs.first().filter(|input| matches!(input, FnArg::Receiver(_)));
-        let receiver = receiver.map(without_mut);
-        // With its comma, if there is a receiver.
-        let receiver = receiver.iter().map(|receiver| quote!(#receiver,)).collect::<TokenStream>();
-        let (cache_name, refresh_name) = (format_ident!("{name}_cache"), format_ident!("{name}_refresh"));
-        let (miss_name, origin_name) = (format_ident!("{name}_miss"), format_ident!("{name}_origin"));
-        let function = self.function_of_self();
-        let asked = local("asked");
-        let handle = quote!(Self::#cache_name());
-        let miss = self.miss(&handle, &quote!(Self::#origin_name), &asked);
-        let this = self.cacheable.receiver.iter().map(|_| quote!(self,));
-        let miss_call = quote!(Self::#miss_name(#(#this)* #asked, #(#names),*));
-        let (ask, refresh) = (self.ask(&handle, &miss_call), self.refresh(&handle, &miss_call));
-        let origin = self.origin(&origin_name);
-        let check = self.check(&[]);
-        let cache_doc =
-            format!("The cache of the method [`{name}`](Self::{name}), one for all instances of the type.");
-        let refresh_doc = format!(
-            "Calls [`{name}`](Self::{name}) anew and stores what it returns. A call that runs is fenced; those who \
-             call meanwhile share this one.\n\n# Errors\nAs the method's own."
-        );
-        quote! {
-            #(#attrs)*
-            #[allow(clippy::used_underscore_binding)]
-            #vis async fn #name #lifetimes (#receiver #(#parameters),*) -> #output #bounds {
-                #check
-                #ask
-            }
-
-            #(#cfgs)*
-            #[doc = #cache_doc]
-            #[must_use]
-            #[allow(dead_code)]
-            #vis fn #cache_name() -> &'static #krate::CachedFunction<#key, #value> {
-                #function
-            }
-
-            #(#cfgs)*
-            #[doc = #refresh_doc]
-            #[allow(dead_code, clippy::used_underscore_binding)]
-            #vis async fn #refresh_name #lifetimes (#receiver #(#parameters),*) -> #output #bounds {
-                #refresh
-            }
-
-            #(#cfgs)*
-            #[doc(hidden)]
-            #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, clippy::used_underscore_binding)]
-            async fn #miss_name #lifetimes (
-                #receiver #asked: #krate::__private::MissedCall, #(#parameters),*
-            ) -> #output #bounds {
-                #miss
-            }
-
-            #(#cfgs)*
-            #origin
-        }
-    }
-}
-
-/// `let name = &name;` for every argument that is not a reference already.
-pub(crate) fn references(arguments: &[&Argument]) -> TokenStream {
-    let owned = arguments.iter().filter(|argument| !argument.is_borrowed).map(|argument| &argument.name);
-    quote!(#(let #owned = &#owned;)*)
-}
-
-/// A single item unchanged, several as a tuple.
-fn one_or_tuple(mut things: Vec<TokenStream>) -> TokenStream {
-    if things.len() == 1 { things.remove(0) } else { quote!((#(#things),*)) }
-}
-
-/// The type in which the key and the load keep an argument.
-fn owned_type(krate: &TokenStream, argument: &Argument) -> TokenStream {
-    let target = &argument.target;
-    if argument.is_borrowed {
-        quote_spanned!(target.span()=> <#target as #krate::__private::ToOwned>::Owned)
-    } else {
-        quote!(#target)
     }
 }
 
@@ -647,15 +253,4 @@ fn value_and_error(krate: &TokenStream, ty: &Type) -> (TokenStream, TokenStream)
 
 fn is_lint(attribute: &Attribute) -> bool {
     ["allow", "warn", "deny", "forbid"].iter().any(|level| attribute.path().is_ident(level))
-}
-
-/// Removes `mut` from `mut self`, which concerns the method's body only.
-fn without_mut(receiver: &FnArg) -> FnArg {
-    let mut receiver = receiver.clone();
-    if let FnArg::Receiver(receiver) = &mut receiver
-        && receiver.reference.is_none()
-    {
-        receiver.mutability = None;
-    }
-    receiver
 }

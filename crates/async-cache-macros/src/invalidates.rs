@@ -11,10 +11,11 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{Expr, ExprPath, FnArg, ItemFn, Path, ReturnType, Token, Type};
+use syn::{Expr, ExprPath, FnArg, ItemFn, Path, ReturnType, Signature, Token, Type};
 
-use crate::cached::{local, references};
 use crate::futures::{self, Future};
+use crate::hygiene::local;
+use crate::key_expression::references;
 use crate::mistakes::Mistakes;
 use crate::place;
 use crate::signature::Argument;
@@ -67,63 +68,10 @@ pub(crate) fn write(
     let ItemFn { attrs, vis, sig, block } = function;
     let future = if sig.asyncness.is_some() { None } else { futures::returned(&sig.output)? };
     let mut sig = sig.clone();
-    // Patterns that are not names are replaced by names, and destructured at the beginning of the
-    // write.
-    let mut take_apart = TokenStream::new();
-    let mut names = arguments.iter().map(|argument| &argument.name);
-    for input in &mut sig.inputs {
-        if let FnArg::Typed(typed) = input
-            && let Some(name) = names.next()
-        {
-            let pattern = &typed.pat;
-            take_apart.extend(quote!(let #pattern = #name;));
-            *typed.pat = syn::parse_quote!(#name);
-        }
-    }
-    let written = local("written");
-    let body = match (&sig.output, sig.asyncness.is_some()) {
-        (ReturnType::Type(_, ty), true) if !has_impl_trait(ty) => quote! {
-            async move {
-                // Tells the compiler the type of the block before it checks the contents.
-                #[allow(unreachable_code, clippy::diverging_sub_expression, clippy::empty_loop)]
-                #[allow(clippy::needless_return, clippy::let_unit_value)]
-                if false {
-                    let #written: #ty = loop {};
-                    return #written;
-                }
-                #take_apart
-                #block
-            }.await
-        },
-        (_, true) => quote!(async move { #take_apart #block }.await),
-        (ReturnType::Type(_, ty), false) if !has_impl_trait(ty) => {
-            quote!(#krate::__private::run(move || -> #ty { #take_apart #block }))
-        }
-        (_, false) => quote!(#krate::__private::run(move || { #take_apart #block })),
-    };
-    let kept = local("guards");
-    let end = quote! {
-        #[allow(unreachable_code)]
-        ::core::mem::drop(#kept);
-        #[allow(unreachable_code, clippy::unit_arg)]
-        #written
-    };
-    let end = match future {
-        None => end,
-        Some(future) => {
-            let waits = quote! {
-                async move {
-                    #[allow(clippy::let_unit_value)]
-                    let #written = #written.await;
-                    #end
-                }
-            };
-            match future {
-                Future::Plain => waits,
-                Future::Boxed => quote!(#krate::__private::Box::pin(#waits)),
-            }
-        }
-    };
+    let destructure = name_inputs(&mut sig, arguments);
+    let body = run(krate, &sig, &quote!(#destructure #block));
+    let (kept, written) = (local("guards"), local("written"));
+    let end = end(krate, future);
     Ok(quote! {
         #(#attrs)*
         #vis #sig {
@@ -133,6 +81,72 @@ pub(crate) fn write(
             #end
         }
     })
+}
+
+/// Replaces patterns of the signature that are not names by names. Returns the statements that
+/// destructure the arguments at the beginning of the write.
+fn name_inputs(sig: &mut Signature, arguments: &[Argument]) -> TokenStream {
+    let mut destructure = TokenStream::new();
+    let mut names = arguments.iter().map(|argument| &argument.name);
+    for input in &mut sig.inputs {
+        if let FnArg::Typed(typed) = input
+            && let Some(name) = names.next()
+        {
+            let pattern = &typed.pat;
+            destructure.extend(quote!(let #pattern = #name;));
+            *typed.pat = syn::parse_quote!(#name);
+        }
+    }
+    destructure
+}
+
+/// Runs the contents of the write in a future or closure that owns the arguments.
+fn run(krate: &TokenStream, sig: &Signature, contents: &TokenStream) -> TokenStream {
+    match (&sig.output, sig.asyncness.is_some()) {
+        (ReturnType::Type(_, ty), true) if !has_impl_trait(ty) => {
+            let written = local("written");
+            quote! {
+                async move {
+                    // Tells the compiler the type of the block before it checks the contents.
+                    #[allow(unreachable_code, clippy::diverging_sub_expression, clippy::empty_loop)]
+                    #[allow(clippy::needless_return, clippy::let_unit_value)]
+                    if false {
+                        let #written: #ty = loop {};
+                        return #written;
+                    }
+                    #contents
+                }.await
+            }
+        }
+        (_, true) => quote!(async move { #contents }.await),
+        (ReturnType::Type(_, ty), false) if !has_impl_trait(ty) => {
+            quote!(#krate::__private::run(move || -> #ty { #contents }))
+        }
+        (_, false) => quote!(#krate::__private::run(move || { #contents })),
+    }
+}
+
+/// Drops the guards and returns the result: at once, or when the returned future ends.
+fn end(krate: &TokenStream, future: Option<Future>) -> TokenStream {
+    let (kept, written) = (local("guards"), local("written"));
+    let end = quote! {
+        #[allow(unreachable_code)]
+        ::core::mem::drop(#kept);
+        #[allow(unreachable_code, clippy::unit_arg)]
+        #written
+    };
+    let Some(future) = future else { return end };
+    let waits = quote! {
+        async move {
+            #[allow(clippy::let_unit_value)]
+            let #written = #written.await;
+            #end
+        }
+    };
+    match future {
+        Future::Plain => waits,
+        Future::Boxed => quote!(#krate::__private::Box::pin(#waits)),
+    }
 }
 
 fn guard(krate: &TokenStream, target: &Target, arguments: &[Argument]) -> TokenStream {

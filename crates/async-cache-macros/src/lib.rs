@@ -8,7 +8,8 @@
 //! - `signature`: the cacheable parts of a function's signature, checked; `surroundings`: whether
 //!   the function stands in an `impl` block; `mentions`: whether tokens use a name
 //! - `conditions`: arguments under a `#[cfg]`; `mistakes`: the user's mistakes, collected
-//! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`
+//! - `cached`: the expansion of `#[async_lru]` and `#[async_ttl]`; `key_expression`: how the
+//!   arguments of a call become its key; `hygiene`: the variables of an expansion
 //! - `agent`: the options of `#[agent_invalidates]`; `#[agent_cache]` is `cached`, over a tool
 //! - `invalidates`: the expansion of `#[invalidates]`, with its own options; `futures`: writes that
 //!   return futures
@@ -21,7 +22,9 @@ mod agent;
 mod cached;
 mod conditions;
 mod futures;
+mod hygiene;
 mod invalidates;
+mod key_expression;
 mod mentions;
 mod mistakes;
 mod options;
