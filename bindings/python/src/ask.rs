@@ -7,7 +7,7 @@ use crate::args::{CallArgs, exact_names};
 use crate::cache::Cache;
 use crate::enter::{Asking, Entered};
 use crate::errors;
-use crate::function::{Function, function};
+use crate::function::{Function, of_call};
 use crate::key::{ObjectKey, Query};
 use crate::raw::calls::Invoke;
 use crate::raw::function::Given;
@@ -92,11 +92,8 @@ impl Ask {
     /// The name of the called function.
     pub(crate) fn name(&self, py: Python<'_>) -> String {
         match self {
-            Self::Function(call) => {
-                let name = call.function.bind(py).getattr("__qualname__");
-                name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())
-            }
-            Self::Object(_) => "AsyncCache.get".to_owned(),
+            Self::Function(call) => name_of_function(call.function.bind(py)),
+            Self::Object(_) => NAME_OF_GET.to_owned(),
         }
     }
 
@@ -120,16 +117,30 @@ impl Ask {
 impl FunctionCall {
     pub(crate) fn new<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Self> {
         let py = function.py();
-        let (function, args) = (Ref::new(function), CallArgs::of(given));
         match given.names() {
-            None => Ok(Self { function, args, names: None, refresh: false }),
-            Some(names) => with_names(py, function, args, &names),
+            None => Ok(Self::without_names(function, given)),
+            Some(names) => with_names(py, Ref::new(function), CallArgs::of(given), &names),
         }
     }
 
-    pub(crate) fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
-        function(self.function.bind(py)).expect("only decorated functions make these")
+    /// A call whose arguments are all positional.
+    #[inline]
+    pub(crate) fn without_names(function: Bound<'_, PyAny>, given: Given<'_, '_>) -> Self {
+        Self { function: Ref::new(function), args: CallArgs::of(given), names: None, refresh: false }
     }
+
+    pub(crate) fn function<'a>(&'a self, py: Python<'a>) -> &'a Function {
+        of_call(self.function.bind(py))
+    }
+}
+
+/// The name of a call of `cache.get`.
+pub(crate) const NAME_OF_GET: &str = "AsyncCache.get";
+
+/// The name of a call of a decorated function.
+pub(crate) fn name_of_function(function: &Bound<'_, PyAny>) -> String {
+    let name = function.getattr("__qualname__");
+    name.map_or_else(|_| "cached function".to_owned(), |name| name.to_string())
 }
 
 /// `use_cache` is the decorator's own argument.

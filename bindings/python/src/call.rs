@@ -13,22 +13,24 @@
 
 use std::ffi::CStr;
 
+use pyo3::Borrowed;
 use pyo3::exceptions::{PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 
 use crate::args::CallArgs;
-use crate::ask::{Ask, FunctionCall, ObjectCall};
+use crate::ask::{self, Ask, FunctionCall, ObjectCall};
 use crate::awaitable;
-use crate::cache::MemoryLookup;
+use crate::cache::{Cache, MemoryLookup};
 use crate::call_query::CallQuery;
 use crate::enter::{Asking, Entered};
-use crate::function::Function;
+use crate::function::{self, Function};
 use crate::key::ObjectKey;
 use crate::raw::calls::send;
 use crate::raw::coroutine::{self, Coroutine, Statics};
 use crate::raw::function::{Calls, Given};
 use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
+use crate::ttl::Ttl;
 use crate::waiting::{Answered, WaitStart, Waiting};
 
 /// Calls of functions that are not tools.
@@ -37,7 +39,13 @@ pub(crate) struct Cached;
 impl Calls<Function> for Cached {
     #[inline]
     fn called_with_one(function: Bound<'_, PyAny>, arg: Ref) -> PyResult<Bound<'_, PyAny>> {
-        coroutine::make(function.py(), || {
+        let py = function.py();
+        if function::of_call(&function).is_keyed_by_one {
+            return coroutine::make(py, || CacheCall {
+                state: CallState::NewOne { function: Ref::new(function), arg },
+            });
+        }
+        coroutine::make(py, || {
             CacheCall::of(FunctionCall {
                 function: Ref::new(function),
                 args: CallArgs::One([arg]),
@@ -50,6 +58,9 @@ impl Calls<Function> for Cached {
     #[inline]
     fn called<'py>(function: Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
+        if given.names().is_none() {
+            return coroutine::make(py, || CacheCall::of(FunctionCall::without_names(function, given)));
+        }
         let call = FunctionCall::new(function, given)?;
         coroutine::new(py, CacheCall::of(call))
     }
@@ -61,6 +72,19 @@ pub(crate) struct CacheCall {
 }
 
 enum CallState {
+    /// New, of a decorated function with one positional argument, which is the key
+    /// (`Function::is_keyed_by_one`). This state and the next one are the most frequent calls:
+    /// written, read and dropped in a few instructions.
+    NewOne {
+        function: Ref,
+        arg: Ref,
+    },
+    /// New, of `cache.get(key)`.
+    NewKey {
+        cache: Ref<Cache>,
+        key: Ref,
+    },
+    /// New, any other call.
     New(Ask),
     Waiting(Box<Paused>),
     Served,
@@ -77,6 +101,8 @@ struct Paused {
 visits!(struct CacheCall { state });
 visits!(
     enum CallState {
+        NewOne { function, arg },
+        NewKey { cache, key },
         New(ask),
         Waiting(paused),
     }
@@ -101,9 +127,40 @@ impl CacheCall {
         matches!(self.state, CallState::Served)
     }
 
+    /// A call of `cache.get` with more than a key.
     #[inline]
     pub(crate) fn get(py: Python<'_>, call: impl FnOnce() -> ObjectCall) -> PyResult<Bound<'_, PyAny>> {
         coroutine::make(py, || Self { state: CallState::New(Ask::Object(call())) })
+    }
+
+    /// A call of `cache.get(key)`.
+    #[inline]
+    pub(crate) fn get_key<'py>(
+        cache: &Bound<'py, Cache>,
+        key: Borrowed<'_, 'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        coroutine::make(cache.py(), || Self {
+            state: CallState::NewKey { cache: Ref::new(cache.clone()), key: Ref::new(key.to_owned()) },
+        })
+    }
+
+    /// Takes the new call out, and leaves `Done`.
+    fn take_new(&mut self) -> Ask {
+        match std::mem::replace(&mut self.state, CallState::Done) {
+            CallState::NewOne { function, arg } => Ask::Function(FunctionCall {
+                function,
+                args: CallArgs::One([arg]),
+                names: None,
+                refresh: false,
+            }),
+            CallState::NewKey { cache, key } => {
+                Ask::Object(ObjectCall { cache, key, loader: None, batch_loader: None, ttl: Ttl::Default })
+            }
+            CallState::New(ask) => ask,
+            CallState::Waiting(_) | CallState::Served | CallState::Done => {
+                unreachable!("called while it is new")
+            }
+        }
     }
 
     /// Asks the cache, until there is a value or a load to wait for.
@@ -171,7 +228,7 @@ impl CacheCall {
     fn end(&mut self, py: Python<'_>) -> PyResult<()> {
         match std::mem::replace(&mut self.state, CallState::Done) {
             CallState::Waiting(paused) => paused.waiting.leave(py),
-            CallState::New(_) | CallState::Served | CallState::Done => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -183,9 +240,10 @@ impl Coroutine for CacheCall {
 
     fn name(&self, py: Python<'_>) -> String {
         match &self.state {
+            CallState::NewOne { function, .. } => ask::name_of_function(function.bind(py)),
             CallState::New(ask) => ask.name(py),
             CallState::Waiting(paused) => paused.ask.name(py),
-            CallState::Served | CallState::Done => "AsyncCache.get".to_owned(),
+            CallState::NewKey { .. } | CallState::Served | CallState::Done => ask::NAME_OF_GET.to_owned(),
         }
     }
 
@@ -194,42 +252,49 @@ impl Coroutine for CacheCall {
         matches!(self.state, CallState::Done | CallState::Served)
     }
 
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.is_done()
+    }
+
     fn is_waiting(&self) -> bool {
         matches!(self.state, CallState::Waiting(_))
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a call of its own is a fiftieth of a hit
     fn send_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let hit = match &self.state {
-            CallState::New(Ask::Object(call)) => {
-                let cache = call.cache.bind(py).get();
+        match &self.state {
+            CallState::NewOne { function, arg } => {
+                let function = function::of_call(function.bind(py));
+                let cache = function.cache.bind(py).get();
+                // Passed as a `CallQuery`, the key would go through memory.
+                let key = ObjectKey::of_plain_argument(cache.seed, arg.bind(py))?;
+                let MemoryLookup::Served(value) = cache.hit(py, &key) else { return None };
+                // Taken apart here: the drop of the whole state first finds out which state it is.
+                if let CallState::NewOne { function, arg } =
+                    std::mem::replace(&mut self.state, CallState::Served)
+                {
+                    drop((function, arg));
+                }
+                Some(value)
+            }
+            CallState::NewKey { cache, key } => {
+                let cache = cache.bind(py).get();
                 // The hash of a user's key may run Python code; an error occurs again on the slow
                 // path.
-                cache.hit(py, &ObjectKey::of_plain(cache.seed, call.key.bind(py))?)
-            }
-            CallState::New(Ask::Function(call)) if !call.refresh => {
-                let function = call.function(py);
-                if !function.is_direct || (call.names.is_some() && function.part.is_some()) {
-                    return self.send_kept_fast(py);
-                }
-                let cache = function.cache.bind(py).get();
-                // By far the most frequent case; passed as a `CallQuery`, the key would go through
-                // memory.
-                if let (CallArgs::One([arg]), None, 0, 0, false) =
-                    (&call.args, &call.names, function.skip, function.number, function.typed)
+                let key = ObjectKey::of_plain(cache.seed, key.bind(py))?;
+                let MemoryLookup::Served(value) = cache.hit(py, &key) else { return None };
+                if let CallState::NewKey { cache, key } =
+                    std::mem::replace(&mut self.state, CallState::Served)
                 {
-                    cache.hit(py, &ObjectKey::of_plain_argument(cache.seed, arg.bind(py))?)
-                } else {
-                    let names = call.names.as_ref().map(|names| names.bind(py));
-                    let shape = (function.number, function.typed, function.skip);
-                    cache.hit(py, &CallQuery::at_once(py, cache.seed, shape, &call.args, names)?)
+                    drop((cache, key));
                 }
+                Some(value)
             }
-            _ => return None,
-        };
-        let MemoryLookup::Served(value) = hit else { return None };
-        self.state = CallState::Served;
-        Some(value)
+            CallState::New(_) => self.send_any_fast(py),
+            _ => None,
+        }
     }
 
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
@@ -241,12 +306,8 @@ impl Coroutine for CacheCall {
             let message = "can't send non-None value to a just-started coroutine";
             return Err(PyTypeError::new_err(message));
         }
-        match std::mem::replace(&mut self.state, CallState::Done) {
-            CallState::New(ask) => self.ask(py, ask, Asking::new()),
-            CallState::Waiting(_) | CallState::Served | CallState::Done => {
-                unreachable!("sent to while it is new")
-            }
-        }
+        let ask = self.take_new();
+        self.ask(py, ask, Asking::new())
     }
 
     fn throw<'py>(&mut self, py: Python<'py>, error: PyErr) -> PyResult<Sent<'py>> {
@@ -265,7 +326,7 @@ impl Coroutine for CacheCall {
 
     fn abandon(&mut self, py: Python<'_>) {
         let ended = match &self.state {
-            CallState::New(_) => self.warn(py),
+            CallState::NewOne { .. } | CallState::NewKey { .. } | CallState::New(_) => self.warn(py),
             CallState::Waiting(_) | CallState::Served | CallState::Done => Ok(()),
         };
         if let Err(error) = ended.and(self.end(py)) {
@@ -285,6 +346,32 @@ impl Coroutine for CacheCall {
 }
 
 impl CacheCall {
+    /// A hit of a call that is not among the most frequent ones.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // a call of its own is a fiftieth of a hit
+    fn send_any_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let hit = match &self.state {
+            CallState::New(Ask::Object(call)) => {
+                let cache = call.cache.bind(py).get();
+                cache.hit(py, &ObjectKey::of_plain(cache.seed, call.key.bind(py))?)
+            }
+            CallState::New(Ask::Function(call)) if !call.refresh => {
+                let function = call.function(py);
+                if !function.is_direct || (call.names.is_some() && function.part.is_some()) {
+                    return self.send_kept_fast(py);
+                }
+                let cache = function.cache.bind(py).get();
+                let names = call.names.as_ref().map(|names| names.bind(py));
+                let shape = (function.number, function.typed, function.skip);
+                cache.hit(py, &CallQuery::at_once(py, cache.seed, shape, &call.args, names)?)
+            }
+            _ => return None,
+        };
+        let MemoryLookup::Served(value) = hit else { return None };
+        self.state = CallState::Served;
+        Some(value)
+    }
+
     /// A hit of a function whose keys are not made from all arguments.
     fn send_kept_fast<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let CallState::New(Ask::Function(call)) = &self.state else { return None };

@@ -37,6 +37,7 @@ pub(crate) fn decorate<'py>(
     });
     let instances = instance.map(|name| Instances::new(&cache, name));
     let part = KeyPart::new(skip, &excluded.0, excluded.1, instances);
+    let is_direct = Function::is_direct(make_key.as_ref(), part.as_deref());
     let function = Function {
         wrapped: Ref::new(wrapped),
         passes_for: passes_for.map(Ref::new),
@@ -44,7 +45,8 @@ pub(crate) fn decorate<'py>(
         number,
         typed,
         skip,
-        is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
+        is_direct,
+        is_keyed_by_one: Function::is_keyed_by_one(is_direct, number, typed, skip),
         make_key: make_key.map(Ref::new),
         part,
         tool: None,

@@ -37,6 +37,8 @@ pub(crate) struct Function {
     /// Whether the native module makes the key directly from the call. With a part, true only for
     /// calls without names.
     pub(crate) is_direct: bool,
+    /// Whether the only argument of a call with one positional argument is the call's key.
+    pub(crate) is_keyed_by_one: bool,
     /// The data of an agent's tool, if the function is one.
     pub(crate) tool: Option<Tool>,
 }
@@ -64,10 +66,21 @@ pub(crate) fn function<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Function>
     payload(object)
 }
 
+/// The data of the decorated function of a call.
+#[inline]
+pub(crate) fn of_call<'a>(called: &'a Bound<'_, PyAny>) -> &'a Function {
+    function(called).expect("only decorated functions make calls")
+}
+
 impl Function {
     /// The value of [`Function::is_direct`] for a function.
     pub(crate) fn is_direct(make_key: Option<&Bound<'_, PyAny>>, part: Option<&KeyPart>) -> bool {
         make_key.is_none() && part.is_none_or(KeyPart::is_about_names_only)
+    }
+
+    /// The value of [`Function::is_keyed_by_one`] for a function.
+    pub(crate) fn is_keyed_by_one(is_direct: bool, number: u32, typed: bool, skip: usize) -> bool {
+        is_direct && number == 0 && !typed && skip == 0
     }
 
     /// The arguments that make the key.

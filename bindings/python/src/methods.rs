@@ -37,10 +37,11 @@ impl Method<4> for GetMethod {
             return None;
         }
         let key = key?;
+        let Some(loader) = loader else { return CacheCall::get_key(cache, key).ok() };
         let call = || ObjectCall {
             cache: Ref::new(cache.clone()),
             key: Ref::new(key.to_owned()),
-            loader: loader.map(|loader| Ref::new(loader.to_owned())),
+            loader: Some(Ref::new(loader.to_owned())),
             batch_loader: None,
             ttl: Ttl::Default,
         };

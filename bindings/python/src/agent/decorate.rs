@@ -30,6 +30,7 @@ pub(super) fn decorate_tool<'py>(
     let scope = make.map_or(ToolScope::Global, |make| ToolScope::Session(Ref::new(make)));
     let instances = instance.map(|name| Instances::new(&cache, name));
     let part = KeyPart::new(skip, &excluded.0, excluded.1, instances);
+    let is_direct = Function::is_direct(make_key.as_ref(), part.as_deref());
     let function = Function {
         passes_for: Some(Ref::new(wrapped.clone())),
         wrapped: Ref::new(wrapped),
@@ -37,7 +38,8 @@ pub(super) fn decorate_tool<'py>(
         number: 0,
         typed: false,
         skip,
-        is_direct: Function::is_direct(make_key.as_ref(), part.as_deref()),
+        is_direct,
+        is_keyed_by_one: Function::is_keyed_by_one(is_direct, 0, false, skip),
         make_key: make_key.map(Ref::new),
         part,
         tool: Some(Tool { number, scope, counts: GilCell::new(ToolCounts::NONE) }),

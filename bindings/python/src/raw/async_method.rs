@@ -84,7 +84,7 @@ unsafe extern "C" fn call<M: Method<N>, const N: usize>(
     unsafe {
         let positional = ffi::PyVectorcall_NARGS(flags);
         let class = class::body::<AsyncMethod>(method).class;
-        if positional < 1 || ffi::PyObject_TypeCheck(*args, class) == 0 {
+        if positional < 1 || !is_of(*args, class) {
             attached(|py| {
                 let message = format!("{}() is called on a cache", M::NAME.to_string_lossy());
                 PyTypeError::new_err(message).restore(py);
@@ -93,6 +93,16 @@ unsafe extern "C" fn call<M: Method<N>, const N: usize>(
         }
         method::call::<M, N>(*args, args.add(1), positional - 1, names)
     }
+}
+
+/// Whether an object is of a class; most objects are of a direct subclass.
+///
+/// # Safety
+/// Both are alive, and the thread is attached.
+#[inline]
+unsafe fn is_of(object: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { (*ffi::Py_TYPE(object)).tp_base == class || ffi::PyObject_TypeCheck(object, class) != 0 }
 }
 
 unsafe extern "C" fn bind(
