@@ -5,9 +5,12 @@
 
 pub(crate) mod address;
 pub(crate) mod checksum;
+pub(crate) mod head_bytes;
 pub(crate) mod header;
+pub(crate) mod header_page;
 pub(crate) mod page;
 pub(crate) mod record;
+pub(crate) mod store;
 
 /// Takes fixed-size fields off the front of a byte slice.
 #[derive(Debug, Clone, Copy)]

@@ -8,9 +8,16 @@ use std::ops::Range;
 
 use crate::format::address::KeyHasher;
 use crate::format::checksum::Seal;
-use crate::format::header::{HEADER_BYTES, Header, Section};
+use crate::format::header::{Header, Section};
+use crate::format::header_page::{HEADER_BYTES, close_header};
 use crate::format::page::{PAGE_BYTES, Page, page_items};
 use crate::format::record::{MAX_HEAD_BYTES, MIN_RECORD_BYTES, RecordForm, RecordHead, RecordLayout, Times};
+use crate::format::store::attributes::{AttributeFields, EntryAttributes};
+use crate::format::store::bucket::{EagerPlaces, RunBucket};
+use crate::format::store::digest::SegmentDigest;
+use crate::format::store::header::{KindFields, StoreHeader};
+use crate::format::store::manifest::ManifestBody;
+use crate::format::store::record::{MAX_SEGMENT_HEAD_BYTES, NewRecord, SegmentHead, SegmentRecord};
 use crate::secret::Secret;
 use crate::tombstones::{KeyKind, Tombstones};
 
@@ -24,7 +31,7 @@ pub fn header(bytes: &[u8], file_bytes: u64) {
     let len = bytes.len().min(HEADER_BYTES);
     page[..len].copy_from_slice(&bytes[..len]);
     page[..12].copy_from_slice(b"\x89ACF\r\n\x1a\n\x01\0\0\0");
-    Header::close(&mut page, Seal::new(&[0; 16], None));
+    close_header(&mut page, Seal::new(&[0; 16], None));
     let Ok(header) = Header::decode(&page, file_bytes, None) else { return };
     assert!(header.entries <= header.records && header.deadlines <= header.entries);
     assert!(header.end <= file_bytes);
@@ -126,13 +133,125 @@ pub fn tombstones(left: &[u8], right: &[u8]) {
     }
 }
 
+/// The header page of a file of a store, with a matching checksum.
+pub fn store_header(bytes: &[u8]) {
+    let _ = StoreHeader::decode(bytes, None);
+    let mut page = [0; HEADER_BYTES];
+    let len = bytes.len().min(HEADER_BYTES);
+    page[..len].copy_from_slice(&bytes[..len]);
+    page[..12].copy_from_slice(b"\x89ACF\r\n\x1a\n\x02\0\0\0");
+    close_header(&mut page, Seal::new(&[0; 16], None));
+    let Ok(header) = StoreHeader::decode(&page, None) else { return };
+    assert!(header.end() >= HEADER_BYTES as u64 && header.number < 1 << 24);
+    if let KindFields::Run(counts) = header.fields {
+        assert!(u64::from(counts.slots) <= u64::from(counts.buckets) * u64::from(page_items(false)));
+    }
+    let again = StoreHeader::decode(&header.encode(header.seal(None)), None);
+    assert_eq!(again.as_ref(), Ok(&header));
+}
+
+/// A record of a segment, and its value as a digest that begins at `offset`.
+pub fn segment_record(bytes: &[u8], offset: u32) {
+    let form = RecordForm { has_tag: false, may_compress: true };
+    let Some(record) = SegmentRecord::parse(bytes, form) else { return };
+    let head = record.attributes.start;
+    assert!(head <= MAX_SEGMENT_HEAD_BYTES && head <= bytes.len());
+    assert!(record.attributes.end == record.key.start && record.key.end == record.value.start);
+    assert_eq!(record.total(), record.value.end);
+    // A head has a single encoding.
+    let [key, value, attributes] = [&record.key, &record.value, &record.attributes]
+        .map(|part| u32::try_from(part.len()).expect("it is shorter than a segment"));
+    let mut again = SegmentHead::new(record.kind, key, value, attributes, record.times);
+    if record.is_compressed {
+        again.set_compressed();
+    }
+    assert_eq!(again.as_bytes(), &bytes[4..head]);
+    // So has the whole record, and with a matching checksum.
+    let Some(whole) = bytes.get(..record.total()) else { return };
+    let seal = Seal::new(&[3; 16], None);
+    let mut closed = whole.to_vec();
+    seal.close(u64::from(offset), &mut closed);
+    let new = NewRecord {
+        kind: record.kind,
+        times: record.times,
+        is_compressed: record.is_compressed,
+        attributes: &whole[record.attributes.clone()],
+        key: &whole[record.key.clone()],
+        value: &whole[record.value.clone()],
+    };
+    let mut out = Vec::new();
+    let appended = new.append(&mut out, seal, offset);
+    assert!(if appended.is_some() { out == closed } else { out.is_empty() });
+    attributes_of(new.attributes);
+    digest(new.value, offset);
+}
+
+/// The attributes of an entry.
+fn attributes_of(bytes: &[u8]) {
+    let Some(read) = EntryAttributes::decode(bytes) else { return };
+    let ids = AttributeFields::new(bytes).map(|field| field.expect("they decode").0);
+    assert!(ids.clone().is_sorted_by(|a, b| a < b));
+    assert_eq!(read.needs_newer, ids.clone().any(|id| id >= 128));
+    let known = EntryAttributes { needs_newer: false, ..read };
+    let mut again = Vec::new();
+    known.encode(&mut again).expect("they are few");
+    assert!(again.len() <= bytes.len());
+    assert_eq!(EntryAttributes::decode(&again), Some(known));
+}
+
+/// The value of a digest.
+fn digest(value: &[u8], offset: u32) {
+    let Some(read) = SegmentDigest::decode(value, offset) else { return };
+    assert!(read.base <= offset && read.synced <= offset && read.rows.len() * 8 + 16 == value.len());
+    for (index, row) in read.rows.iter().enumerate() {
+        let at = read.offset_of(*row);
+        assert!(at < offset && read.row_at(at) == Some(index));
+        assert!(row.hash().home(7) < 7);
+    }
+    let mut again = Vec::new();
+    read.encode(&mut again, offset).expect("it decodes");
+    assert_eq!(again, value);
+}
+
+/// A bucket of a run, unchanged and with a matching checksum, and a list of eager records.
+pub fn run(bytes: &[u8]) {
+    if let Some(page) = page(bytes, |_| {}) {
+        let bucket = RunBucket::reopen(&page).expect("it was opened before");
+        assert!(bucket.slots().count() <= page_items(false) as usize);
+        for slot in bucket.slots() {
+            assert!(slot.place.segment < 1 << 24 && slot.hash.bits() < 1 << 40);
+            assert!(bucket.matching(slot.hash).any(|found| found == slot));
+        }
+    }
+    let seal = Seal::new(&[3; 16], None);
+    let mut unit = bytes.to_vec();
+    seal.close(512, &mut unit);
+    if let Some(list) = EagerPlaces::decode(seal, 512, &unit) {
+        assert_eq!(list.encode(seal, 512), unit);
+    }
+}
+
+/// The body of a manifest, unchanged and with a matching checksum.
+pub fn manifest(bytes: &[u8]) {
+    let seal = Seal::new(&[3; 16], None);
+    let _ = ManifestBody::decode(seal, bytes);
+    let mut unit = bytes.to_vec();
+    seal.close(HEADER_BYTES as u64, &mut unit);
+    let Ok(body) = ManifestBody::decode(seal, &unit) else { return };
+    let covered = body.segments.iter().filter(|segment| body.run_over(segment.number).is_some());
+    assert_eq!(covered.count() + body.tails().count(), body.segments.len());
+    // Bytes specified as zero may differ.
+    let again = body.encode(seal).expect("it decodes");
+    assert_eq!((again.len(), ManifestBody::decode(seal, &again)), (unit.len(), Ok(body)));
+}
+
 /// Makes checksums, and with a secret tags, of a damaged file match again wherever its header and
 /// its sections can be followed, so that a fuzzer gets behind them.
 pub fn reseal(file: &mut [u8], secret: Option<&Secret>) {
     let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
     let file_id = page[FILE_ID].try_into().expect("it is as long");
     let seal = Seal::new(&file_id, secret);
-    Header::close(page, seal);
+    close_header(page, seal);
     close_units(file, secret, seal);
 }
 
@@ -141,7 +260,7 @@ pub fn reseal_checksums(file: &mut [u8], secret: &Secret) {
     let Some(page) = file.first_chunk_mut::<HEADER_BYTES>() else { return };
     let file_id = page[FILE_ID].try_into().expect("it is as long");
     let seal = Seal::new(&file_id, None);
-    Header::close(page, seal);
+    close_header(page, seal);
     close_units(file, Some(secret), seal);
 }
 

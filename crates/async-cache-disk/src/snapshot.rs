@@ -36,7 +36,7 @@ pub use deadlines::{Deadlines, Due};
 pub use eager::EagerRecords;
 pub use lookup::{FoundEntry, Scratch};
 pub(crate) use moved::Ranks;
-pub(crate) use open::{Ends, read_header};
+pub(crate) use open::{Ends, header_error, read_header};
 pub use opened::Snapshot;
 pub use places::{Layout, RecordPlace};
 pub use records::Records;

@@ -3,7 +3,7 @@
 use siphasher::sip::SipHasher13;
 
 /// Most buckets that a look-up visits: the home bucket and seven more.
-const MAX_CHAIN: u32 = 8;
+pub(crate) const MAX_CHAIN: u32 = 8;
 /// The writer's target for entries per bucket: at 30 of 42 (or of 40), few buckets in a hundred
 /// overflow.
 const MEAN_LOAD: u32 = 30;

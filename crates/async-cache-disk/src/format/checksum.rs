@@ -44,7 +44,7 @@ impl Seal {
         let tag = self.mac.map(|mac| mac.tag(offset, parts));
         let begin = crc32c::crc32c_append(self.base, &offset.to_le_bytes());
         let body = parts.iter().fold(begin, |crc, part| crc32c::crc32c_append(crc, part));
-        (crc32c::crc32c_append(body, tag.as_ref().map_or(&[], <[u8; TAG_BYTES]>::as_slice)), tag)
+        (tag.map_or(body, |tag| crc32c::crc32c_append(body, &tag)), tag)
     }
 
     /// Fills checksum and tag of the unit to be written at `offset`; the unit has room for both.

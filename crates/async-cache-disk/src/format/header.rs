@@ -3,40 +3,28 @@
 //! checks. If there is a secret, the page's tag was checked before all other fields except format
 //! version, features and file id.
 
-use constant_time_eq::constant_time_eq_16;
-
-use super::Fields;
-use super::checksum::{Seal, TAG_BYTES};
+use super::checksum::Seal;
+use super::header_page::{
+    DraftPage, FEATURE_COMPRESSION, FEATURE_MAC, HEADER_BYTES, HeaderFault, HeaderPage, KIND_FIELDS_OFFSET,
+};
 use super::page::{PAGE_BYTES, page_items};
 use super::record::{MIN_RECORD_BYTES, RecordForm};
 use crate::secret::Secret;
 
-pub(crate) const HEADER_BYTES: usize = 4096;
-pub(crate) const MAX_LABEL_BYTES: usize = 255;
 /// Two values of a rank stay free, as marks for users of ranks.
 pub(crate) const MAX_RECORDS: u32 = u32::MAX - 1;
 /// Offsets have 48 bits in the index.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 48;
 
-/// How every cache file begins.
-pub(crate) const MAGIC: [u8; 8] = *b"\x89ACF\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
-/// Set if and only if records, pages, dictionary and header have tags.
-const FEATURE_MAC: u64 = 1 << 0;
-/// Set if records may hold their values compressed.
-const FEATURE_COMPRESSION: u64 = 1 << 1;
 /// Set if and only if there is an eager section.
 const FEATURE_EAGER: u64 = 1 << 2;
 const KNOWN_REQUIRED_FEATURES: u64 = FEATURE_MAC | FEATURE_COMPRESSION | FEATURE_EAGER;
 /// The longest dictionary section, checksum and tag included, so that opening stays cheap.
 pub(crate) const MAX_DICTIONARY_BYTES: u64 = 1 << 18;
 const MAX_SECTIONS: u32 = 64;
-const CHECKED_BYTES: usize = 4092;
-const TAG_OFFSET: usize = 88;
+const COUNTS_OFFSET: usize = 72;
 const WRITTEN_UNTIL_OFFSET: usize = 104;
-const VERSION_OFFSET: usize = 256;
-const PRODUCER_OFFSET: usize = 512;
-const TABLE_OFFSET: usize = 768;
 const KIND_RECORDS: u32 = 1;
 const KIND_INDEX: u32 = 2;
 const KIND_DEADLINES: u32 = 3;
@@ -97,73 +85,29 @@ pub(crate) struct Header {
     pub(crate) end: u64,
 }
 
-/// Why a page is not a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeaderFault {
-    Foreign,
-    Damaged(&'static str),
-    NewerVersion(u32),
-    UnknownFeatures(u64),
-    /// There is no MAC, and a secret was given.
-    NoMac,
-    /// There is a MAC, and no secret was given.
-    NeedsSecret,
-    /// The header's tag was not made with the given secret.
-    WrongTag,
-}
-
 impl Header {
     /// Decodes and checks the first bytes (up to 4096) of a file of `file_bytes` bytes. A file has
     /// a MAC if and only if a secret is given for it.
     pub(crate) fn decode(page: &[u8], file_bytes: u64, secret: Option<&Secret>) -> Result<Self, HeaderFault> {
-        const SHORT: HeaderFault = HeaderFault::Damaged("the file is shorter than its header");
-        if !page.starts_with(&MAGIC) {
-            return Err(HeaderFault::Foreign);
-        }
-        let (checked, checksum) = page.split_at_checked(CHECKED_BYTES).ok_or(SHORT)?;
-        let stored = Fields(checksum).u32().ok_or(SHORT)?;
-        if stored != crc32c::crc32c(checked) {
-            return Err(HeaderFault::Damaged("the header's checksum does not match"));
-        }
-        Self::decode_checked(checked, file_bytes, secret).ok_or(SHORT)?
+        let page = HeaderPage::open(page, FORMAT_VERSION, KNOWN_REQUIRED_FEATURES, secret)?;
+        let mut header = Self::decode_counts(&page).ok_or(HeaderFault::Damaged("it ends early"))?;
+        header.read_rest(&page, file_bytes).map_err(HeaderFault::Damaged)?;
+        Ok(header)
     }
 
     /// `None` cannot happen: the page is long enough for every field.
-    fn decode_checked(
-        page: &[u8],
-        file_bytes: u64,
-        secret: Option<&Secret>,
-    ) -> Option<Result<Self, HeaderFault>> {
-        let mut fields = Fields(page.get(MAGIC.len()..)?);
-        let (version, sections) = (fields.u32()?, fields.u32()?);
-        let (required, _optional) = (fields.u64()?, fields.u64()?);
-        if version != FORMAT_VERSION {
-            return Some(Err(HeaderFault::NewerVersion(version)));
-        }
-        if required & !KNOWN_REQUIRED_FEATURES != 0 {
-            return Some(Err(HeaderFault::UnknownFeatures(required & !KNOWN_REQUIRED_FEATURES)));
-        }
-        let file_id = fields.array()?;
-        match (required & FEATURE_MAC != 0, secret) {
-            (false, None) => {}
-            (false, Some(_)) => return Some(Err(HeaderFault::NoMac)),
-            (true, None) => return Some(Err(HeaderFault::NeedsSecret)),
-            (true, Some(secret)) if has_right_tag(page, Seal::new(&file_id, Some(secret)))? => {}
-            (true, Some(_)) => return Some(Err(HeaderFault::WrongTag)),
-        }
-        let mut header = Self {
-            file_id,
-            hash_seed: fields.array()?,
-            saved_at: fields.u64()?,
-            records: fields.u32()?,
-            entries: fields.u32()?,
-            deadlines: fields.u32()?,
-            buckets: fields.u32()?,
-            form: RecordForm {
-                has_tag: required & FEATURE_MAC != 0,
-                may_compress: required & FEATURE_COMPRESSION != 0,
-            },
-            written_until: Fields(page.get(WRITTEN_UNTIL_OFFSET..)?).u64()?,
+    fn decode_counts(page: &HeaderPage<'_>) -> Option<Self> {
+        let mut counts = page.fields_at(COUNTS_OFFSET);
+        Some(Self {
+            file_id: page.file_id,
+            hash_seed: page.hash_seed,
+            saved_at: page.time,
+            records: counts.u32()?,
+            entries: counts.u32()?,
+            deadlines: counts.u32()?,
+            buckets: counts.u32()?,
+            form: page.form(),
+            written_until: page.fields_at(WRITTEN_UNTIL_OFFSET).u64()?,
             version: String::new(),
             producer: String::new(),
             record_section: Section::default(),
@@ -174,22 +118,13 @@ impl Header {
             tombstone_section: None,
             gaps: Vec::new(),
             end: 0,
-        };
-        let rest = header.read_rest(page, sections, required, file_bytes);
-        Some(rest.map_err(HeaderFault::Damaged).map(|()| header))
+        })
     }
 
-    fn read_rest(
-        &mut self,
-        page: &[u8],
-        sections: u32,
-        required: u64,
-        file_bytes: u64,
-    ) -> Result<(), &'static str> {
-        self.version = read_label(page, VERSION_OFFSET).ok_or("its version tag is not text")?;
-        self.producer = read_label(page, PRODUCER_OFFSET).ok_or("its producer is not text")?;
-        self.read_sections(page, sections, file_bytes)?;
-        if self.eager_section.is_some() != (required & FEATURE_EAGER != 0) {
+    fn read_rest(&mut self, page: &HeaderPage<'_>, file_bytes: u64) -> Result<(), &'static str> {
+        [self.version, self.producer] = page.labels()?;
+        self.read_sections(page, file_bytes)?;
+        if self.eager_section.is_some() != (page.required & FEATURE_EAGER != 0) {
             return Err("its eager records and its features contradict each other");
         }
         if self.dictionary_section.is_some() && !self.form.may_compress {
@@ -198,16 +133,16 @@ impl Header {
         self.check_counts()
     }
 
-    fn read_sections(&mut self, page: &[u8], count: u32, file_bytes: u64) -> Result<(), &'static str> {
-        if count > MAX_SECTIONS {
+    fn read_sections(&mut self, page: &HeaderPage<'_>, file_bytes: u64) -> Result<(), &'static str> {
+        if page.second > MAX_SECTIONS {
             return Err("it claims too many sections");
         }
-        let mut fields = Fields(page.get(TABLE_OFFSET..).unwrap_or_default());
+        let mut fields = page.fields_at(KIND_FIELDS_OFFSET);
         let mut seen = [false; 6];
         let (mut eager, mut dictionary, mut tombstones) =
             (Section::default(), Section::default(), Section::default());
         self.end = HEADER_BYTES as u64;
-        for _ in 0..count {
+        for _ in 0..page.second {
             let row = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
             let (Some(kind), Some(_flags), Some(offset), Some(bytes)) = row else {
                 return Err("its section table is cut off");
@@ -272,12 +207,8 @@ impl Header {
         features.into_iter().filter(|(_, is_set)| *is_set).fold(0, |all, (bit, _)| all | bit)
     }
 
-    /// Encodes the page. The labels are at most [`MAX_LABEL_BYTES`] long; longer labels are
-    /// truncated.
+    /// Encodes the page. Labels that are longer than 255 bytes are truncated.
     pub(crate) fn encode(&self, seal: Seal) -> [u8; HEADER_BYTES] {
-        let mut page = Vec::with_capacity(HEADER_BYTES);
-        page.extend_from_slice(&MAGIC);
-        page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         let table = [
             Some((KIND_RECORDS, self.record_section)),
             Some((KIND_INDEX, self.index_section)),
@@ -287,67 +218,21 @@ impl Header {
             self.tombstone_section.map(|section| (KIND_TOMBSTONES, section)),
         ];
         let sections = u32::try_from(table.iter().flatten().count()).unwrap_or(0);
-        page.extend_from_slice(&sections.to_le_bytes());
-        page.extend_from_slice(&self.required_features().to_le_bytes());
-        page.extend_from_slice(&0u64.to_le_bytes()); // optional features
-        page.extend_from_slice(&self.file_id);
-        page.extend_from_slice(&self.hash_seed);
-        page.extend_from_slice(&self.saved_at.to_le_bytes());
+        let required = self.required_features();
+        let mut page =
+            DraftPage::new(FORMAT_VERSION, sections, required, &self.file_id, &self.hash_seed, self.saved_at);
         for count in [self.records, self.entries, self.deadlines, self.buckets] {
-            page.extend_from_slice(&count.to_le_bytes());
+            page.put(&count.to_le_bytes());
         }
-        page.resize(WRITTEN_UNTIL_OFFSET, 0);
-        page.extend_from_slice(&self.written_until.to_le_bytes());
-        page.resize(VERSION_OFFSET, 0);
-        write_label(&mut page, &self.version);
-        page.resize(PRODUCER_OFFSET, 0);
-        write_label(&mut page, &self.producer);
-        page.resize(TABLE_OFFSET, 0);
+        page.skip_to(WRITTEN_UNTIL_OFFSET);
+        page.put(&self.written_until.to_le_bytes());
+        page.put_labels(&self.version, &self.producer);
         for (kind, section) in table.into_iter().flatten() {
-            page.extend_from_slice(&kind.to_le_bytes());
-            page.extend_from_slice(&0u32.to_le_bytes());
-            page.extend_from_slice(&section.offset.to_le_bytes());
-            page.extend_from_slice(&section.bytes.to_le_bytes());
+            page.put(&kind.to_le_bytes());
+            page.put(&0u32.to_le_bytes());
+            page.put(&section.offset.to_le_bytes());
+            page.put(&section.bytes.to_le_bytes());
         }
-        page.resize(HEADER_BYTES, 0);
-        let mut page = page.first_chunk().copied().unwrap_or([0; HEADER_BYTES]);
-        Self::close(&mut page, seal);
-        page
+        page.close(seal)
     }
-
-    /// Fills in the tag, if the file has a MAC, and the checksum of an otherwise complete page.
-    pub(crate) fn close(page: &mut [u8; HEADER_BYTES], seal: Seal) {
-        let Some((checked, checksum)) = page.split_at_mut_checked(CHECKED_BYTES) else { return };
-        if let Some(tag) = around_tag(checked).and_then(|parts| seal.header_tag(&parts))
-            && let Some(place) = checked.get_mut(TAG_OFFSET..).and_then(|rest| rest.first_chunk_mut())
-        {
-            *place = tag;
-        }
-        checksum.copy_from_slice(&crc32c::crc32c(checked).to_le_bytes());
-    }
-}
-
-/// The bytes covered by the header's tag: the checked bytes before and behind it.
-fn around_tag(page: &[u8]) -> Option<[&[u8]; 2]> {
-    let (before, rest) = page.split_at_checked(TAG_OFFSET)?;
-    Some([before, rest.get(TAG_BYTES..)?])
-}
-
-/// `None` cannot happen: the page is long enough.
-fn has_right_tag(page: &[u8], seal: Seal) -> Option<bool> {
-    let tag = page.get(TAG_OFFSET..)?.first_chunk()?;
-    let right = seal.header_tag(&around_tag(page)?)?;
-    Some(constant_time_eq_16(tag, &right))
-}
-
-fn read_label(page: &[u8], offset: usize) -> Option<String> {
-    let mut fields = Fields(page.get(offset..)?);
-    let len = fields.u8()?;
-    String::from_utf8(fields.bytes(usize::from(len))?.to_vec()).ok()
-}
-
-fn write_label(page: &mut Vec<u8>, label: &str) {
-    let bytes = label.as_bytes().get(..MAX_LABEL_BYTES).unwrap_or(label.as_bytes());
-    page.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
-    page.extend_from_slice(bytes);
 }

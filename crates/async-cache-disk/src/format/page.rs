@@ -12,7 +12,7 @@ const PAGE_ITEMS: u32 = 42;
 /// Most items on a page that ends with a tag.
 const TAGGED_PAGE_ITEMS: u32 = 40;
 const HEAD_BYTES: usize = 8;
-const ITEM_BYTES: usize = 12;
+pub(crate) const ITEM_BYTES: usize = 12;
 const OVERFLOWED: u8 = 1;
 
 /// How many items a page of a file holds.
@@ -56,21 +56,26 @@ impl<'b> Page<'b> {
         self.items.len().checked_div(ITEM_BYTES).unwrap_or(0)
     }
 
+    /// The used items, as they stand.
+    pub(crate) fn items(self) -> &'b [[u8; ITEM_BYTES]] {
+        self.items.as_chunks::<ITEM_BYTES>().0
+    }
+
     /// The items of a bucket.
     pub(crate) fn slots(self) -> impl Iterator<Item = BucketEntry> + use<'b> {
-        self.items.as_chunks::<ITEM_BYTES>().0.iter().map(BucketEntry::decode)
+        self.items().iter().map(BucketEntry::decode)
     }
 
     /// The items of a bucket with a tag.
     pub(crate) fn tagged(self, hash: KeyHash) -> impl Iterator<Item = BucketEntry> + use<'b> {
         let tag = hash.tag().to_le_bytes();
-        let items = self.items.as_chunks::<ITEM_BYTES>().0.iter();
+        let items = self.items().iter();
         items.filter(move |item| item.starts_with(&tag)).map(BucketEntry::decode)
     }
 
     /// An item of a deadline page.
     pub(crate) fn due(self, index: usize) -> Option<(u64, u32)> {
-        let mut fields = Fields(self.items.as_chunks::<ITEM_BYTES>().0.get(index)?);
+        let mut fields = Fields(self.items().get(index)?);
         Some((fields.u64()?, fields.u32()?))
     }
 }
@@ -104,7 +109,12 @@ impl BucketEntry {
 /// Adds an entry to a bucket under construction with this capacity; `false` marks the bucket as
 /// overflowed, because it was full.
 pub(crate) fn put_slot(page: &mut [u8; PAGE_BYTES], slot: BucketEntry, capacity: u32) -> bool {
-    let placed = put_item(page, slot.encode(), capacity);
+    put_or_overflow(page, slot.encode(), capacity)
+}
+
+/// Adds an item to a bucket under construction, like [`put_slot`].
+pub(crate) fn put_or_overflow(page: &mut [u8; PAGE_BYTES], item: [u8; ITEM_BYTES], capacity: u32) -> bool {
+    let placed = put_item(page, item, capacity);
     if !placed {
         let [_, _, _, _, _, flags, ..] = page;
         *flags |= OVERFLOWED;

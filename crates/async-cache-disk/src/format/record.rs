@@ -5,16 +5,17 @@ use std::ops::Range;
 
 use super::Fields;
 use super::checksum::TAG_BYTES;
+use super::head_bytes::{HeadBytes, take_length};
 
 /// The longest head: checksum, flags, two lengths, deadline, time of writing.
 pub(crate) const MAX_HEAD_BYTES: usize = 4 + 1 + 5 + 5 + 8 + 8;
 /// The shortest record: checksum, flags, two lengths of zero.
 pub(crate) const MIN_RECORD_BYTES: u64 = 7;
 
-const HAS_DEADLINE: u8 = 1;
-const HAS_WRITTEN_AT: u8 = 1 << 1;
-const IS_COMPRESSED: u8 = 1 << 2;
-const HAS_TAG: u8 = 1 << 3;
+pub(crate) const HAS_DEADLINE: u8 = 1;
+pub(crate) const HAS_WRITTEN_AT: u8 = 1 << 1;
+pub(crate) const IS_COMPRESSED: u8 = 1 << 2;
+pub(crate) const HAS_TAG: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = HAS_DEADLINE | HAS_WRITTEN_AT;
 
 /// The time of an entry's writing, and its deadline, in nanoseconds since the Unix epoch. Converts
@@ -44,12 +45,12 @@ pub(crate) struct RecordForm {
 
 impl RecordForm {
     /// Whether a record with these flags may be in a file of this form.
-    fn fits(self, flags: u8) -> bool {
+    pub(crate) fn fits(self, flags: u8) -> bool {
         let known = KNOWN_FLAGS | if self.may_compress { IS_COMPRESSED } else { 0 };
         flags & !(known | HAS_TAG) == 0 && (flags & HAS_TAG != 0) == self.has_tag
     }
 
-    fn tag_bytes(self) -> usize {
+    pub(crate) fn tag_bytes(self) -> usize {
         if self.has_tag { TAG_BYTES } else { 0 }
     }
 }
@@ -104,29 +105,13 @@ impl RecordLayout {
     }
 }
 
-fn take_length(fields: &mut Fields<'_>) -> Option<u32> {
-    let mut length = 0u64;
-    for shift in [0u32, 7, 14, 21, 28] {
-        let byte = fields.u8()?;
-        length |= u64::from(byte & 0x7F).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            let shortest = byte != 0 || shift == 0;
-            return if shortest { u32::try_from(length).ok() } else { None };
-        }
-    }
-    None
-}
-
 /// The bytes of a record between its checksum and its key.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RecordHead {
-    bytes: [u8; MAX_HEAD_BYTES],
-    len: usize,
-}
+pub(crate) struct RecordHead(HeadBytes);
 
 impl RecordHead {
     pub(crate) fn new(key_len: u32, value_len: u32, times: Times) -> Self {
-        let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
+        let mut head = HeadBytes::default();
         let flag = |time: Option<u64>, flag: u8| if time.is_some() { flag } else { 0 };
         head.put(&[flag(times.deadline, HAS_DEADLINE) | flag(times.written_at, HAS_WRITTEN_AT)]);
         head.put_length(key_len);
@@ -134,56 +119,32 @@ impl RecordHead {
         for time in [times.deadline, times.written_at].into_iter().flatten() {
             head.put(&time.to_le_bytes());
         }
-        head
+        Self(head)
     }
 
     /// The head of a record with the stamps (as in [`RecordLayout::stamps`]) of an existing record
     /// with these flags.
     pub(crate) fn with_stamps(flags: u8, stamps: &[u8], key_len: u32, value_len: u32) -> Self {
-        let mut head = Self { bytes: [0; MAX_HEAD_BYTES], len: 0 };
+        let mut head = HeadBytes::default();
         head.put(&[flags & KNOWN_FLAGS]);
         head.put_length(key_len);
         head.put_length(value_len);
         head.put(stamps);
-        head
+        Self(head)
     }
 
     /// Marks the value as compressed.
     pub(crate) fn set_compressed(&mut self) {
-        self.set(IS_COMPRESSED);
+        self.0.set_flag(IS_COMPRESSED);
     }
 
     /// Marks the record as ending with a tag.
     pub(crate) fn set_tagged(&mut self) {
-        self.set(HAS_TAG);
-    }
-
-    fn set(&mut self, flag: u8) {
-        if let Some(flags) = self.bytes.first_mut() {
-            *flags |= flag;
-        }
+        self.0.set_flag(HAS_TAG);
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if let Some(place) = self.bytes.get_mut(self.len) {
-                *place = *byte;
-                self.len = self.len.saturating_add(1);
-            }
-        }
-    }
-
-    #[allow(clippy::cast_possible_truncation)] // seven bits
-    fn put_length(&mut self, mut length: u32) {
-        while length >= 0x80 {
-            self.put(&[(length & 0x7F) as u8 | 0x80]);
-            length >>= 7;
-        }
-        self.put(&[length as u8]);
+        self.0.as_bytes()
     }
 }
 

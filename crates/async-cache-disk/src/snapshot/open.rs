@@ -5,7 +5,8 @@ use std::path::Path;
 use super::opened::Snapshot;
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::checksum::Seal;
-use crate::format::header::{HEADER_BYTES, Header, HeaderFault};
+use crate::format::header::Header;
+use crate::format::header_page::{HEADER_BYTES, HeaderFault};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::trust::{Owners, Site, Trusted};
@@ -67,22 +68,25 @@ pub(crate) fn read_header(
         Err(ReadFailure::Io(error)) => return Err(DiskError::io("reading the header", path, error).at(0)),
     }
     let room = if ends == Ends::Anywhere { u64::MAX } else { file_bytes };
-    Header::decode(page, room, secret).map_err(|fault| {
-        let (kind, what) = match fault {
-            HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
-            HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),
-            HeaderFault::NewerVersion(version) => {
-                (DiskErrorKind::Newer, format!("a newer program wrote it, in format version {version}"))
-            }
-            HeaderFault::UnknownFeatures(bits) => {
-                (DiskErrorKind::Newer, format!("it needs features that this program lacks (bits {bits:#x})"))
-            }
-            HeaderFault::NoMac => (DiskErrorKind::Trust, WITHOUT_SECRET.to_owned()),
-            HeaderFault::NeedsSecret => (DiskErrorKind::Trust, WITH_SECRET.to_owned()),
-            HeaderFault::WrongTag => (DiskErrorKind::Trust, WITH_OTHER_SECRET.to_owned()),
-        };
-        DiskError::new(kind, path, what)
-    })
+    Header::decode(page, room, secret).map_err(|fault| header_error(fault, path))
+}
+
+/// The error for a header page that is refused.
+pub(crate) fn header_error(fault: HeaderFault, path: &Path) -> DiskError {
+    let (kind, what) = match fault {
+        HeaderFault::Foreign => (DiskErrorKind::Foreign, "this is not a cache file".to_owned()),
+        HeaderFault::Damaged(why) => (DiskErrorKind::Damaged, format!("the header is damaged: {why}")),
+        HeaderFault::NewerVersion(version) => {
+            (DiskErrorKind::Newer, format!("a newer program wrote it, in format version {version}"))
+        }
+        HeaderFault::UnknownFeatures(bits) => {
+            (DiskErrorKind::Newer, format!("it needs features that this program lacks (bits {bits:#x})"))
+        }
+        HeaderFault::NoMac => (DiskErrorKind::Trust, WITHOUT_SECRET.to_owned()),
+        HeaderFault::NeedsSecret => (DiskErrorKind::Trust, WITH_SECRET.to_owned()),
+        HeaderFault::WrongTag => (DiskErrorKind::Trust, WITH_OTHER_SECRET.to_owned()),
+    };
+    DiskError::new(kind, path, what)
 }
 
 const WITHOUT_SECRET: &str = "it was written without a secret, and a secret was given: anybody who can write to the \

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::folder::{create_folder, sync_parent};
-use crate::format::header::MAGIC;
+use crate::format::header_page::MAGIC;
 use crate::names::{aside_path, is_temp, temporary_beside};
 use crate::random::random;
 use crate::secret::Secret;
