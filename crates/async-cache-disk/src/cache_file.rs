@@ -15,6 +15,7 @@ use crate::save::Save;
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
+use crate::store::{DiskStore, StoreOptions};
 use crate::trust::{Owners, Site};
 use crate::verify::{self, Report};
 use crate::vfs::Vfs;
@@ -203,6 +204,20 @@ impl CacheFile {
     /// [`lock`](Self::lock): then nothing has changed.
     pub fn clear(&self, limit: Option<Duration>) -> Result<bool, DiskError> {
         clear::clear(&self.site()?, limit)
+    }
+
+    /// Opens the store of the file, or begins one: every write is kept in a folder beside the file.
+    /// `now`: the wall clock, in nanoseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`Locked`](crate::DiskErrorKind::Locked) if another process writes to the store, or this
+    /// process has it open already, or if the file system has no locks;
+    /// [`Trust`](crate::DiskErrorKind::Trust) if another user owns the folder or can write to it;
+    /// [`NotAFile`](crate::DiskErrorKind::NotAFile), [`Io`](crate::DiskErrorKind::Io) and
+    /// [`Full`](crate::DiskErrorKind::Full). A damaged store is no error: what cannot be read is a
+    /// miss.
+    pub fn store(&self, options: StoreOptions, now: u64) -> Result<DiskStore, DiskError> {
+        DiskStore::open_at(&self.site()?, &self.settings, options, now)
     }
 
     fn site(&self) -> Result<Site, DiskError> {

@@ -40,7 +40,7 @@
 //! # Layout
 //!
 //! - `format`: bytes to numbers and back: header page, records, index buckets, deadline pages,
-//!   checksums and tags
+//!   checksums and tags; `format::store`: the files of a store
 //! - `cache_file`: [`CacheFile`], a file with its settings, and every operation on it; `settings`:
 //!   how it is read and written; `locked`: [`LockedFile`], a file whose saves are locked
 //! - `snapshot`: [`Snapshot`], an opened file; look-up, reading all, deadlines, eager records
@@ -54,6 +54,7 @@
 //!   entries of two files and two processes win; `merge::theirs`: copying the entries of the other
 //!   file; `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
 //! - [`values`]: the numbers of the extension types in keys and values
+//! - [`store`]: every write of a cache, kept in segments beside the file; no front uses it yet
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash
@@ -86,6 +87,7 @@ mod save;
 mod secret;
 mod settings;
 mod snapshot;
+pub mod store;
 mod tombstones;
 mod trust;
 pub mod values;

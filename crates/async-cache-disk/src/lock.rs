@@ -65,7 +65,7 @@ impl SaveLock {
 }
 
 /// Several processes may do so at once, and all get the same file.
-fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskError> {
+pub(crate) fn open_or_create(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, DiskError> {
     for _ in 0..MOST_ATTEMPTS {
         if let Some(file) = open(vfs, path)? {
             return Ok(file);

@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::{DiskError, DiskErrorKind};
+use crate::settings::Settings;
 
 /// The most bytes in a name, on nearly all file systems.
 const MAX_NAME_BYTES: usize = 255;
@@ -27,6 +28,18 @@ const DIGEST_BYTES: usize = 1 + HEX_DIGITS;
 /// The path of the lock of a cache file's saves.
 pub(crate) fn lock_path(path: &Path) -> Result<PathBuf, DiskError> {
     beside(path, ".lock")
+}
+
+/// The folder of the store beside a cache file (file format, section 12).
+pub(crate) fn store_folder(path: &Path, settings: &Settings) -> Result<PathBuf, DiskError> {
+    let mut hasher = blake3::Hasher::new();
+    let version = settings.version.as_deref().unwrap_or_default();
+    hasher.update(&[u8::try_from(version.len()).unwrap_or(u8::MAX)]).update(version.as_bytes());
+    if let Some(secret) = &settings.secret {
+        hasher.update(&secret.store_id());
+    }
+    let digits = hasher.finalize().to_hex();
+    Ok(beside(path, ".d")?.join(digits.get(..HEX_DIGITS).unwrap_or_default()))
 }
 
 /// The name of a file that is set aside, by the number of the attempt, from 1.

@@ -10,6 +10,9 @@ use constant_time_eq::constant_time_eq;
 /// The purpose of the derived key; part of the format (file format, section 8).
 const CONTEXT: &str = "async-cache 2026 cache file format 1 MAC key";
 
+/// The purpose of a store's secret id (file format, section 12).
+const STORE_CONTEXT: &str = "async-cache 2026 store secret id";
+
 /// A secret shared by all writers of a cache file. With a secret, every part of a file carries a
 /// tag that cannot be made without the secret, and a file whose tags do not match is not read; see
 /// `docs/trust.md`.
@@ -44,6 +47,12 @@ impl Secret {
 
     pub(crate) fn key(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Distinguishes the stores of several secrets, and does not reveal the secret.
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        let id = blake3::derive_key(STORE_CONTEXT, &self.0);
+        id.first_chunk().copied().unwrap_or_default()
     }
 }
 

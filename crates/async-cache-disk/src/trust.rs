@@ -104,6 +104,12 @@ impl Site {
         Ok(site(place, Some(what.to_owned())))
     }
 
+    /// A path that is not followed if it is a symlink: for files in a folder that only this user
+    /// can change.
+    pub(crate) fn at(vfs: &Arc<dyn Vfs>, path: PathBuf) -> Self {
+        Self { vfs: Arc::clone(vfs), place: path.clone(), path, refusal: None }
+    }
+
     /// Opens the file at the place, if it can be trusted; `None` if there is no file, or an empty
     /// file.
     ///
@@ -147,6 +153,41 @@ fn refuse_other_kinds(metadata: &Metadata, path: &Path) -> Result<(), DiskError>
         FileKind::File => Ok(()),
         kind => Err(DiskError::new(DiskErrorKind::NotAFile, path, not_a_file(kind))),
     }
+}
+
+/// Refuses a folder that another user owns or can write to, and a symlink.
+///
+/// # Errors
+/// [`Trust`](DiskErrorKind::Trust), [`NotAFile`](DiskErrorKind::NotAFile) and
+/// [`Io`](DiskErrorKind::Io).
+pub(crate) fn refuse_folder(vfs: &dyn Vfs, folder: &Path) -> Result<(), DiskError> {
+    let looking = |error| DiskError::io("looking at the folder of the store", folder, error);
+    if vfs.read_link(folder).map_err(looking)?.is_some() {
+        let what = "it is a symlink where the folder of the store is to be; remove it";
+        return Err(DiskError::new(DiskErrorKind::Trust, folder, what));
+    }
+    let metadata = vfs.metadata(folder).map_err(looking)?;
+    if metadata.kind != FileKind::Directory {
+        return Err(DiskError::new(DiskErrorKind::NotAFile, folder, "this is not a directory"));
+    }
+    let (Some(ownership), Some(user)) = (metadata.ownership, vfs.user()) else { return Ok(()) };
+    if ownership.owner != user && ownership.owner != ROOT {
+        let what = format!(
+            "user {} owns it, and this program runs as user {user}: who owns a store decides what the cache serves; \
+             remove it, or give the cache another path",
+            ownership.owner
+        );
+        return Err(DiskError::new(DiskErrorKind::Trust, folder, what));
+    }
+    if ownership.mode & 0o022 != 0 {
+        let what = format!(
+            "others can write to it (mode {:04o}): who can write to a store decides what the cache serves; if nobody \
+             did, `chmod 700` it",
+            ownership.mode & 0o777
+        );
+        return Err(DiskError::new(DiskErrorKind::Trust, folder, what));
+    }
+    Ok(())
 }
 
 /// Why a file is not trusted, and the remedy.

@@ -123,6 +123,19 @@ pub trait Vfs: Send + Sync + Debug {
     /// `AlreadyExists` if anything stands there; else the system's error.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Creates a directory that only its owner may use (mode 0700).
+    ///
+    /// # Errors
+    /// `AlreadyExists` if anything stands there; else the system's error.
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.create_dir(path)
+    }
+
+    /// Names the run of the system, from its start to its end or a power loss; zero if unknown.
+    fn boot_id(&self) -> [u8; 16] {
+        [0; 16]
+    }
+
     /// Makes creations, renames and removals in a directory durable.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod refusals;
 mod round_trip;
 mod salvage;
 mod set_aside;
+mod store;
 mod trust;
 mod values;
 

@@ -45,8 +45,8 @@ pub struct Call {
 pub enum Fault {
     /// The process dies before the call; the call and all later calls fail.
     Crash,
-    /// The process dies in the middle of the call: half of a write is done. Other calls are not
-    /// done.
+    /// The process dies in the middle of the call: of a write, a part is done that ends at a page
+    /// of the file, as a kernel does it. Other calls are not done.
     TornCrash,
     /// The call is not done and fails with this error.
     Error(io::ErrorKind),
@@ -353,10 +353,30 @@ impl Vfs for FakeDisk {
         state.image.create(path, FileKind::Directory, now).map(|_| ())
     }
 
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.create_dir(path)
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        self.state().image.boot_id()
+    }
+
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         self.call("sync_dir", directory)?.image.sync_dir(directory);
         Ok(())
     }
+}
+
+/// How much of a write is done when the process is killed: the write ends at the page nearest to
+/// its half.
+fn torn(offset: u64, len: usize) -> usize {
+    const PAGE: u64 = 4096;
+    let end = offset + len as u64;
+    let half = offset + len as u64 / 2;
+    let page = [half / PAGE * PAGE, half.next_multiple_of(PAGE)]
+        .into_iter()
+        .find(|page| (offset..end).contains(page));
+    page.map_or(0, |page| usize::try_from(page - offset).unwrap())
 }
 
 fn known(inode: &Inode, now: Duration) -> Metadata {
@@ -402,7 +422,11 @@ impl VfsFile for FakeFile {
         let mut state = self.disk.state();
         let extent = state.begin("write_at", &self.path)?;
         let now = state.now;
-        let count = if extent == Extent::Whole { bytes.len() } else { bytes.len() / 2 };
+        let count = match extent {
+            Extent::Whole => bytes.len(),
+            Extent::Half if state.crashed => torn(offset, bytes.len()),
+            Extent::Half => bytes.len() / 2,
+        };
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::StorageFull)?;
         let len = state.image.inode(self.inode).live.len();
         let end = len.max(start + count);

@@ -84,6 +84,17 @@ impl Vfs for RealDisk {
         fs::create_dir(path)
     }
 
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)
+    }
+
+    fn boot_id(&self) -> [u8; 16] {
+        boot_id().unwrap_or_default()
+    }
+
     #[cfg(unix)]
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         match File::open(directory)?.sync_all() {
@@ -97,6 +108,17 @@ impl Vfs for RealDisk {
     fn sync_dir(&self, _directory: &Path) -> io::Result<()> {
         Ok(()) // there is no such call; the rename itself is journaled
     }
+}
+
+/// Linux names each of its runs by a UUID.
+fn boot_id() -> Option<[u8; 16]> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let mut id = [0; 16];
+    for (byte, digits) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    (digits.len() == 32).then_some(id)
 }
 
 /// Opens a path that is not a symlink.

@@ -7,7 +7,9 @@
 //! 3. an entry whose attributes do not decode must not be served. It still hides older records.
 
 use super::super::Fields;
-use super::super::head_bytes::{HeadBytes, take_length};
+#[cfg(any(test, feature = "fuzzing"))]
+use super::super::head_bytes::HeadBytes;
+use super::super::head_bytes::take_length;
 
 const SOFT_DEADLINE: u8 = 1;
 const WEIGHT: u8 = 2;
@@ -54,6 +56,7 @@ impl<'b> EntryAttributes<'b> {
 
     /// Appends the known attributes. No bytes if there are none: then the entry needs no
     /// attributes. `None` if there are too many tags; then nothing is appended.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Option<()> {
         let tags = self.tags.as_flattened();
         let tags_len = u32::try_from(tags.len()).ok()?;

@@ -51,6 +51,7 @@ impl<'b> RunBucket<'b> {
     }
 
     /// The same without the checksum, for bytes that [`open`](Self::open) checked before.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn reopen(bytes: &'b [u8; PAGE_BYTES]) -> Option<Self> {
         Page::reopen(bytes).map(Self)
     }

@@ -218,6 +218,7 @@ impl ManifestBody {
     }
 
     /// The segments that no run indexes.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn tails(&self) -> impl Iterator<Item = &SegmentRow> {
         self.segments.iter().filter(|segment| self.run_over(segment.number).is_none())
     }

@@ -25,6 +25,8 @@ pub(super) struct Image {
     live_names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     unsynced: Vec<NameChange>,
+    /// How often the system has been started again.
+    boots: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -112,6 +114,11 @@ impl Unsynced {
                 })
                 .collect()
         };
+        // A sector is written whole or not at all: what was durable and has not changed stays.
+        let lost = |start: usize, with: u8| -> Vec<u8> {
+            let both = (start..).zip(sector(start, live));
+            both.map(|(i, byte)| if durable.get(i) == Some(&byte) { byte } else { with }).collect()
+        };
         let parity = |odd: usize| move |start: usize| start / SECTOR_BYTES % 2 == odd;
         match self {
             _ if live == durable => durable.clone(),
@@ -120,8 +127,8 @@ impl Unsynced {
             Self::FrontHalf => live[..usize::midpoint(durable.len().min(live.len()), live.len())].to_vec(),
             Self::OddSectors => mix(&|start| parity(1)(start).then(|| sector(start, live))),
             Self::EvenSectors => mix(&|start| parity(0)(start).then(|| sector(start, live))),
-            Self::Zeros => mix(&|start| Some(vec![0; sector(start, live).len()])),
-            Self::Garbage => mix(&|start| Some(vec![0xA5; sector(start, live).len()])),
+            Self::Zeros => mix(&|start| Some(lost(start, 0))),
+            Self::Garbage => mix(&|start| Some(lost(start, 0xA5))),
         }
     }
 }
@@ -133,6 +140,7 @@ impl Image {
             live_names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             unsynced: Vec::new(),
+            boots: 1,
         };
         image.put_dir(Path::new("/"));
         image
@@ -236,8 +244,10 @@ impl Image {
 
     /// Every disk that a restart may find.
     pub(super) fn survivors(&self) -> Vec<(String, Self)> {
-        let dead_process =
-            (String::from("the process died"), self.restarted(self.live_names.clone(), Unsynced::All));
+        let dead_process = (
+            String::from("the process died"),
+            self.restarted(self.live_names.clone(), Unsynced::All, self.boots),
+        );
         let mut survivors = vec![dead_process];
         for kept in self.subsets() {
             let mut names = self.durable_names.clone();
@@ -246,7 +256,7 @@ impl Image {
             }
             for contents in Unsynced::ALL {
                 let name = format!("power loss; of {:?} kept {kept:?}; contents {contents:?}", self.unsynced);
-                survivors.push((name, self.restarted(names.clone(), contents)));
+                survivors.push((name, self.restarted(names.clone(), contents, self.boots.wrapping_add(1))));
             }
         }
         survivors
@@ -261,7 +271,11 @@ impl Image {
         (0..1usize << count).map(|bits| (0..count).map(|i| bits >> i & 1 == 1).collect()).collect()
     }
 
-    fn restarted(&self, mut names: BTreeMap<PathBuf, usize>, contents: Unsynced) -> Self {
+    pub(super) fn boot_id(&self) -> [u8; 16] {
+        [self.boots; 16]
+    }
+
+    fn restarted(&self, mut names: BTreeMap<PathBuf, usize>, contents: Unsynced, boots: u8) -> Self {
         let all = names.clone();
         names.retain(|path, _| path.ancestors().all(|folder| all.contains_key(folder)));
         let inodes = self.inodes.iter().map(|inode| {
@@ -276,7 +290,7 @@ impl Image {
             }
         });
         let inodes = inodes.collect();
-        Self { inodes, durable_names: names.clone(), live_names: names, unsynced: Vec::new() }
+        Self { inodes, durable_names: names.clone(), live_names: names, unsynced: Vec::new(), boots }
     }
 }
 

@@ -1,0 +1,418 @@
+//! A store: every write of a cache, kept in segments beside the cache's file (file format, part
+//! two).
+//!
+//! ```text
+//!            no other process has the lock        close, or drop
+//! closed --------------------------------> open -----------------> closed
+//!    \                                      |  ^
+//!     `- another process has it: no store   v  | seal, merge
+//! ```
+//!
+//! Rules:
+//! 1. A write is on file when its call returns: one positioned write at the end of the segment,
+//!    under the lock of the end. Times ascend in the order of the writes.
+//! 2. Places ascend in the order of the writes, copies included. So the latest record of a key is
+//!    the record with the greatest place; a store of a single process never compares times.
+//! 3. A look-up goes from the latest to the earliest: tails, runs, base. It ends at the first
+//!    record of the key. Anything invalid on the way hides what is earlier: the key is a miss.
+//! 4. A delete that cannot be written raises the floor over everything earlier, in the manifest. If
+//!    the manifest cannot be replaced, it is removed, together with the base. Until a manifest has
+//!    the floor, every following write tries to replace it first, and fails if it cannot: a record
+//!    in a segment that no manifest names is not on file.
+//! 5. Only the process that created the store's value writes to it: a forked child does not.
+//! 6. Runs may be later than a record of the tails, if a lost run is built again: then these runs
+//!    are searched before the record counts.
+//!
+//! Locks, in the order of taking: `end`, `layout`, `tails`. No lock but `end` is held during a
+//! write to the disk.
+
+mod answer;
+mod folder;
+mod merged;
+mod opening;
+mod replay;
+mod run;
+mod sealing;
+mod segment;
+mod tails;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+pub use answer::{StoreAnswer, StoreEntry, StoreScratch};
+
+use crate::error::{DiskError, DiskErrorKind};
+use crate::format::address::{KeyHash, KeyHasher};
+use crate::format::store::Hash40;
+use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
+use crate::snapshot::Snapshot;
+use crate::trust::Site;
+use crate::vfs::{VfsFile, parent_of};
+use folder::{StoreFolder, StoreIds};
+use run::{InRun, IndexRun};
+use segment::{NotAppended, SegmentEnd, SegmentFile};
+use tails::{InTails, Tails};
+
+/// Segments that no run indexes have this many bytes at most in all (file format, section 16).
+const MOST_TAIL_BYTES: u32 = 16 << 20;
+const MOST_SEGMENT_BYTES: u32 = 64 << 20;
+
+/// In the message of an error.
+const UNRECORDED: &str = "a delete could be recorded nowhere: what it deleted may return at the next opening";
+
+/// The sizes of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// A segment takes no further record from this length on, in bytes; at most 64 MiB.
+    pub segment_bytes: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { segment_bytes: MOST_TAIL_BYTES / 2 }
+    }
+}
+
+/// A write to the store.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreWrite<'w> {
+    /// The canonical bytes of the key.
+    pub key: &'w [u8],
+    /// The value.
+    pub value: &'w [u8],
+    /// When the entry expires, in nanoseconds since the Unix epoch. `None`: never.
+    pub deadline: Option<u64>,
+}
+
+/// An open store, which this process alone writes to. All methods can be called from any thread.
+#[derive(Debug)]
+pub struct DiskStore {
+    site: Site,
+    folder: StoreFolder,
+    ids: StoreIds,
+    hasher: KeyHasher,
+    options: StoreOptions,
+    /// The lock of the store, held for as long as the file is open.
+    _lock: Box<dyn VfsFile>,
+    /// Rule 5.
+    process: u32,
+    end: Mutex<StoreEnd>,
+    layout: RwLock<Arc<StoreLayout>>,
+    tails: RwLock<Tails>,
+}
+
+/// The place where records are appended, and what the next manifest says.
+#[derive(Debug)]
+struct StoreEnd {
+    segment: SegmentEnd,
+    /// The latest time given to a record.
+    latest: u64,
+    /// The time of the latest clear.
+    cleared_at: u64,
+    manifest: crate::format::store::manifest::ManifestBody,
+    /// Rule 4: a floor that no manifest on the disk has yet.
+    is_floor_owed: bool,
+    /// A sealed segment could not be synced, and no flush has said so yet.
+    is_undurable: bool,
+}
+
+/// The files that count, for look-ups.
+#[derive(Debug)]
+struct StoreLayout {
+    /// Ascending by number.
+    segments: Vec<Arc<SegmentFile>>,
+    /// The latest first.
+    runs: Vec<PlacedRun>,
+    base: Option<Arc<Snapshot>>,
+    /// The manifest names the base: every record is later than its entries. Else another program
+    /// has replaced the base, and times decide.
+    is_base_ours: bool,
+    /// Entries that are not later than this time do not exist: the floor, and the latest clear.
+    cleared_at: u64,
+    /// The same for entries of the base.
+    dropped_until: u64,
+}
+
+/// A run, and the first segment of its range.
+#[derive(Debug, Clone)]
+struct PlacedRun {
+    first_segment: u32,
+    run: Arc<IndexRun>,
+}
+
+impl StoreLayout {
+    fn segment(&self, number: u32) -> Option<&Arc<SegmentFile>> {
+        let index = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
+        self.segments.get(index)
+    }
+}
+
+impl DiskStore {
+    /// Writes an entry. `now`: the wall clock, in nanoseconds since the Unix epoch. Returns the
+    /// time of the write: `now`, or later, for a later write has a later time.
+    ///
+    /// The entry survives the process from then on, and a power loss from the next
+    /// [`flush`](Self::flush) on.
+    ///
+    /// # Errors
+    /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io); the entry is not on file then,
+    /// and an earlier entry of the key is gone. [`Limit`](DiskErrorKind::Limit) for an entry larger
+    /// than a segment; then an earlier entry of the key is gone as well.
+    pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<u64, DiskError> {
+        let record = |times| NewRecord {
+            kind: RecordKind::Entry,
+            times: RecordTimes { deadline: write.deadline, ..times },
+            is_compressed: false,
+            attributes: &[],
+            key: write.key,
+            value: write.value,
+        };
+        let written = self.append(write.key, now, record);
+        written.map_err(|error| match self.delete(write.key, now) {
+            // The earlier entry must not stand for the later one.
+            Ok(_) => error,
+            Err(error) => error,
+        })
+    }
+
+    /// Deletes a key: no earlier entry is served again, also after a crash. `now` and the result as
+    /// for [`put`](Self::put).
+    ///
+    /// # Errors
+    /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io). The key is deleted all the same
+    /// (rule 4 at the head of this module), together with every earlier entry of the store, unless
+    /// the error says that nothing could be written.
+    pub fn delete(&self, key: &[u8], now: u64) -> Result<u64, DiskError> {
+        self.append(key, now, |times| plain(RecordKind::Delete, key, times))
+            .or_else(|error| self.forget(error))
+    }
+
+    /// Deletes everything. As [`delete`](Self::delete).
+    ///
+    /// # Errors
+    /// Those of [`delete`](Self::delete).
+    pub fn clear(&self, now: u64) -> Result<u64, DiskError> {
+        let time = self.append(&[], now, |times| plain(RecordKind::Clear, &[], times));
+        let time = time.or_else(|error| self.forget(error))?;
+        self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(time));
+        Ok(time)
+    }
+
+    /// Looks a key up (rule 3).
+    pub fn find<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> StoreAnswer<'s> {
+        let hash = self.hasher.hash(key);
+        // The tails first: a record moves from the tails into a run, and never back.
+        let in_tails = read(&self.tails).find(hash);
+        let layout = Arc::clone(&read(&self.layout));
+        match in_tails {
+            InTails::Hidden => StoreAnswer::Hidden,
+            InTails::At(place) => {
+                match Self::read_from_runs(key, hash, Some(place.segment), &layout, scratch) {
+                    Some(true) => return scratch.answer(key, &layout), // Rule 6.
+                    Some(false) => {}
+                    None => return StoreAnswer::Hidden,
+                }
+                let found = scratch.read(&layout, place).map(|is_key| is_key(key));
+                // One slot for two keys with one hash: `tails`, rule 1.
+                if found == Some(true) { scratch.answer(key, &layout) } else { StoreAnswer::Hidden }
+            }
+            InTails::Absent => match Self::read_from_runs(key, hash, None, &layout, scratch) {
+                Some(true) => scratch.answer(key, &layout),
+                Some(false) => match &layout.base {
+                    Some(base) => scratch.find_in_base(base, key, &layout),
+                    None => StoreAnswer::Absent,
+                },
+                None => StoreAnswer::Hidden,
+            },
+        }
+    }
+
+    /// Reads the latest record of a key from the runs behind a segment. Returns whether there is a
+    /// record; `None` if the key is hidden.
+    fn read_from_runs(
+        key: &[u8],
+        hash: KeyHash,
+        behind: Option<u32>,
+        layout: &StoreLayout,
+        scratch: &mut StoreScratch,
+    ) -> Option<bool> {
+        let is_behind = |placed: &&PlacedRun| behind.is_none_or(|segment| placed.first_segment > segment);
+        for placed in layout.runs.iter().take_while(is_behind) {
+            let InRun::Places(places) = placed.run.find(Hash40::of(hash)) else { return None };
+            for place in places {
+                if scratch.read(layout, place)?(key) {
+                    return Some(true);
+                }
+            }
+        }
+        Some(false)
+    }
+
+    /// Makes every write that has returned durable: it survives a power loss from then on. Several
+    /// callers at once share a sync.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): nothing written since the last
+    /// flush is known to be durable, even if a later flush succeeds.
+    pub fn flush(&self) -> Result<(), DiskError> {
+        let (segment, is_undurable) = {
+            let mut end = lock(&self.end);
+            (Arc::clone(end.segment.segment()), std::mem::take(&mut end.is_undurable))
+        };
+        if is_undurable {
+            let what = "a segment could not be synced: what was written before may not survive a power loss";
+            return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what));
+        }
+        self.folder.settle()?;
+        let synced = SegmentEnd::sync(&segment);
+        let mut end = lock(&self.end);
+        let is_current = end.segment.segment().number == segment.number;
+        match synced {
+            Ok(until) if is_current => end.segment.synced(until),
+            Ok(_) => {}
+            Err(error) => {
+                if is_current {
+                    end.segment.broke();
+                }
+                return Err(DiskError::io("syncing a segment", &self.folder.path, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are writes that a power loss may undo.
+    pub fn is_dirty(&self) -> bool {
+        let end = lock(&self.end);
+        end.is_undurable || end.segment.is_dirty()
+    }
+
+    /// Rule 1.
+    fn append<'w>(
+        &self,
+        key: &[u8],
+        now: u64,
+        record: impl Fn(RecordTimes) -> NewRecord<'w>,
+    ) -> Result<u64, DiskError> {
+        let mut end = self.lock_end()?;
+        let written_at = now.max(end.latest.saturating_add(1));
+        let record = record(RecordTimes { deadline: None, written_at });
+        let hash = record.kind.has_key().then(|| self.hasher.hash(key));
+        let mut is_second = false;
+        loop {
+            match end.segment.append(&record, hash) {
+                Ok(place) => {
+                    end.latest = written_at;
+                    if record.kind == RecordKind::Clear {
+                        end.cleared_at = written_at;
+                    }
+                    if let Some(hash) = hash {
+                        write(&self.tails).insert(hash, place);
+                    }
+                    return Ok(written_at);
+                }
+                Err(NotAppended::NextSegment) if !is_second => {
+                    is_second = true;
+                    self.next_segment(&mut end, written_at)?;
+                }
+                Err(NotAppended::NextSegment | NotAppended::TooLarge) => {
+                    let what = "an entry is larger than a segment of the store can hold";
+                    return Err(DiskError::new(DiskErrorKind::Limit, &self.folder.path, what));
+                }
+                Err(NotAppended::Io(error)) if is_second => {
+                    return Err(DiskError::io("writing to a segment", &self.folder.path, error));
+                }
+                // The segment is broken: the next round begins another one.
+                Err(NotAppended::Io(_)) => {}
+            }
+        }
+    }
+
+    /// The lock of the end, once what is owed is written.
+    fn lock_end(&self) -> Result<MutexGuard<'_, StoreEnd>, DiskError> {
+        self.refuse_fork()?;
+        let mut end = lock(&self.end);
+        if end.is_floor_owed {
+            self.write_floor(&mut end)?;
+        }
+        Ok(end)
+    }
+
+    /// Rule 5.
+    fn refuse_fork(&self) -> Result<(), DiskError> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        let what = "this process was forked from the process that has the store open; open it anew";
+        Err(DiskError::new(DiskErrorKind::Locked, &self.folder.path, what))
+    }
+
+    /// Rule 4.
+    fn forget(&self, error: DiskError) -> Result<u64, DiskError> {
+        self.refuse_fork()?;
+        let mut end = lock(&self.end);
+        let floor = end.latest.saturating_add(1);
+        end.latest = floor;
+        end.manifest.floor = floor;
+        end.is_floor_owed = true;
+        self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(floor));
+        if self.write_floor(&mut end).is_err()
+            && (self.folder.remove_manifest().is_err() || self.remove_base().is_err())
+        {
+            let what = format!("{UNRECORDED} ({error})");
+            return Err(DiskError::new(error.kind().clone(), &self.folder.path, what));
+        }
+        Err(error)
+    }
+
+    fn write_floor(&self, end: &mut StoreEnd) -> Result<(), DiskError> {
+        let now = end.latest;
+        end.manifest.sequence = end.manifest.sequence.saturating_add(1);
+        self.folder.replace_manifest(&self.ids, &end.manifest, now)?;
+        end.is_floor_owed = false;
+        Ok(())
+    }
+
+    /// Removes the base: its entries may be older than a delete that could be recorded nowhere.
+    fn remove_base(&self) -> Result<(), DiskError> {
+        let Site { vfs, place, .. } = &self.site;
+        match vfs.remove(place) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(DiskError::io("removing the file", place, error))
+            }
+            _ => vfs
+                .sync_dir(parent_of(place))
+                .map_err(|error| DiskError::io("syncing the folder", place, error)),
+        }
+    }
+
+    fn change_layout(&self, change: impl FnOnce(&mut StoreLayout)) {
+        let mut layout = write(&self.layout);
+        let StoreLayout { segments, runs, base, is_base_ours, cleared_at, dropped_until } = &**layout;
+        let mut next = StoreLayout {
+            segments: segments.clone(),
+            runs: runs.clone(),
+            base: base.clone(),
+            is_base_ours: *is_base_ours,
+            cleared_at: *cleared_at,
+            dropped_until: *dropped_until,
+        };
+        change(&mut next);
+        *layout = Arc::new(next);
+    }
+}
+
+/// A record with a key and nothing else.
+fn plain(kind: RecordKind, key: &[u8], times: RecordTimes) -> NewRecord<'_> {
+    NewRecord { kind, times, is_compressed: false, attributes: &[], key, value: &[] }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

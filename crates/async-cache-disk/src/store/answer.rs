@@ -1,0 +1,108 @@
+//! The result of a look-up, and its buffers.
+
+use super::StoreLayout;
+use crate::compress::Decompressor;
+use crate::format::store::StorePlace;
+use crate::format::store::attributes::EntryAttributes;
+use crate::format::store::record::{RecordKind, SegmentRecord};
+use crate::snapshot::{Scratch, Snapshot};
+
+/// If a large record made the buffer larger than this, the buffer is freed at the next look-up.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// What a store knows of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreAnswer<'s> {
+    /// The entry. It may have expired.
+    Entry(StoreEntry<'s>),
+    /// The key was deleted, or never written.
+    Absent,
+    /// A part of the store that cannot be read may hold a later record of the key: a miss.
+    Hidden,
+}
+
+/// An entry of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreEntry<'s> {
+    /// The value, in the buffers of the look-up.
+    pub value: &'s [u8],
+    /// When the entry expires, in nanoseconds since the Unix epoch. `None`: never.
+    pub deadline: Option<u64>,
+    /// When the entry was written. `None`: unknown, for an old entry of the base.
+    pub written_at: Option<u64>,
+}
+
+/// The buffers of a look-up. Keep one per thread.
+#[derive(Debug, Default)]
+pub struct StoreScratch {
+    bytes: Vec<u8>,
+    record: Option<SegmentRecord>,
+    decompressor: Decompressor,
+    base: Scratch,
+}
+
+impl StoreScratch {
+    /// New buffers; the first look-up allocates.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the record at a place. Returns the comparison with its key; `None` if it is invalid.
+    pub(super) fn read(
+        &mut self,
+        layout: &StoreLayout,
+        place: StorePlace,
+    ) -> Option<impl Fn(&[u8]) -> bool + use<'_>> {
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
+        }
+        self.record = layout.segment(place.segment)?.read(place.offset, &mut self.bytes);
+        let stored = self.bytes.get(self.record.as_ref()?.key.clone())?;
+        Some(move |key: &[u8]| key == stored)
+    }
+
+    /// The answer of the record read last, which is the latest of the key in the segments.
+    pub(super) fn answer(&mut self, key: &[u8], layout: &StoreLayout) -> StoreAnswer<'_> {
+        if !layout.is_base_ours
+            && let (Some(base), Some(record)) = (&layout.base, &self.record)
+            && let Some(found) = base.find(key, &mut self.base)
+            && found.written_at > Some(record.times.written_at)
+        {
+            return self.find_in_base(base, key, layout);
+        }
+        self.served(layout).unwrap_or(StoreAnswer::Hidden)
+    }
+
+    /// `None` if the record is an entry that cannot be served.
+    fn served(&mut self, layout: &StoreLayout) -> Option<StoreAnswer<'_>> {
+        let Self { bytes, record, decompressor, .. } = self;
+        let record = record.as_ref()?;
+        let is_entry = matches!(record.kind, RecordKind::Entry | RecordKind::EntryWithAttributes);
+        if !is_entry || record.times.written_at <= layout.cleared_at {
+            return Some(StoreAnswer::Absent);
+        }
+        if EntryAttributes::decode(bytes.get(record.attributes.clone())?)?.needs_newer {
+            return None;
+        }
+        let value = bytes.get(record.value.clone())?;
+        let value = if record.is_compressed { decompressor.decompress(value, None)? } else { value };
+        let (deadline, written_at) = (record.times.deadline, Some(record.times.written_at));
+        Some(StoreAnswer::Entry(StoreEntry { value, deadline, written_at }))
+    }
+
+    /// Looks a key up in the base.
+    pub(super) fn find_in_base(
+        &mut self,
+        base: &Snapshot,
+        key: &[u8],
+        layout: &StoreLayout,
+    ) -> StoreAnswer<'_> {
+        let Some(found) = base.find(key, &mut self.base) else { return StoreAnswer::Absent };
+        let gone_until = layout.cleared_at.max(layout.dropped_until);
+        if gone_until > 0 && found.written_at.unwrap_or(0) <= gone_until {
+            return StoreAnswer::Absent;
+        }
+        let (value, deadline, written_at) = (found.value, found.deadline, found.written_at);
+        StoreAnswer::Entry(StoreEntry { value, deadline, written_at })
+    }
+}

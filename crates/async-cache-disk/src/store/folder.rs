@@ -1,0 +1,369 @@
+//! The folder of a store: the names of its files, opening and creating them, and the manifest.
+//!
+//! Rules:
+//! 1. The folder and its parent have mode 0700. A folder that another user owns or can write to is
+//!    refused, and so is a file (`crate::trust`).
+//! 2. A file counts if the manifest names it: with its number, file id, store id, hash seed and
+//!    version tag.
+//! 3. A manifest is replaced by a rename, after the new one is durable. A file is removed after the
+//!    manifest that does not name it is durable.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::run::IndexRun;
+use super::segment::{FIRST_RECORD, SegmentFile};
+use crate::error::{DiskError, DiskErrorKind};
+use crate::folder::{create_folder, sync_parent};
+use crate::format::checksum::Seal;
+use crate::format::header_page::HEADER_BYTES;
+use crate::format::record::RecordForm;
+use crate::format::store::header::{KindFields, StoreFileKind, StoreHeader};
+use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
+use crate::names::store_folder;
+use crate::random::random;
+use crate::settings::Settings;
+use crate::snapshot::header_error;
+use crate::trust::{Owners, Site, refuse_folder};
+use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at, write_all_at};
+
+/// A manifest is read into memory. With 2^20 segments it has 64 MiB.
+const MOST_MANIFEST_BYTES: u64 = 1 << 28;
+const MANIFEST: &str = "manifest";
+const LOCK: &str = "lock";
+
+/// What all files of a store have in common.
+#[derive(Debug, Clone)]
+pub(super) struct StoreIds {
+    pub(super) store_id: [u8; 16],
+    pub(super) hash_seed: [u8; 16],
+    pub(super) form: RecordForm,
+}
+
+/// A file, its header, and its length.
+type StoreFile = (Box<dyn VfsFile>, StoreHeader, u64);
+
+/// The folder.
+#[derive(Debug)]
+pub(super) struct StoreFolder {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) path: PathBuf,
+    pub(super) settings: Settings,
+    /// A manifest was replaced, and the folder could not be synced since.
+    is_unsettled: AtomicBool,
+}
+
+impl StoreFolder {
+    /// The folder of the store beside a file. Nothing is created.
+    pub(super) fn beside(site: &Site, settings: &Settings) -> Result<Self, DiskError> {
+        let path = store_folder(&site.place, settings)?;
+        Ok(Self {
+            vfs: Arc::clone(&site.vfs),
+            path,
+            settings: settings.clone(),
+            is_unsettled: AtomicBool::new(false),
+        })
+    }
+
+    /// Creates what is missing of the folder, and checks it (rule 1).
+    pub(super) fn create(&self) -> Result<(), DiskError> {
+        let outer = crate::vfs::parent_of(&self.path);
+        create_folder(&*self.vfs, crate::vfs::parent_of(outer))?;
+        for folder in [outer, &*self.path] {
+            match self.vfs.create_private_dir(folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(DiskError::io("creating the folder of the store", folder, error)),
+            }
+            // Also if it exists: who created it may have died before its name was durable.
+            sync_parent(&*self.vfs, folder)?;
+            refuse_folder(&*self.vfs, folder)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a folder. Rule 1.
+    #[cfg(test)]
+    pub(super) fn exists(&self) -> Result<bool, DiskError> {
+        match self.vfs.metadata(&self.path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(DiskError::io("looking for the store", &self.path, error)),
+        }
+        for folder in [crate::vfs::parent_of(&self.path), &*self.path] {
+            refuse_folder(&*self.vfs, folder)?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.path.join(LOCK)
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.path.join(MANIFEST)
+    }
+
+    fn segment_path(&self, number: u32) -> PathBuf {
+        self.path.join(format!("s{number:06x}"))
+    }
+
+    fn run_path(&self, number: u32) -> PathBuf {
+        self.path.join(format!("i{number:06x}"))
+    }
+
+    /// A new header page for a file of the store.
+    pub(super) fn header(
+        &self,
+        ids: &StoreIds,
+        number: u32,
+        now: u64,
+        fields: KindFields,
+    ) -> Result<StoreHeader, DiskError> {
+        Ok(StoreHeader {
+            file_id: random(&self.path)?,
+            hash_seed: ids.hash_seed,
+            created_at: now,
+            number,
+            store_id: ids.store_id,
+            boot_id: self.vfs.boot_id(),
+            form: ids.form,
+            version: self.settings.version.clone().unwrap_or_default(),
+            producer: self.settings.producer.clone(),
+            fields,
+        })
+    }
+
+    /// Opens a file that the manifest names and checks its header.
+    fn open(&self, path: PathBuf, owners: Owners) -> Result<Option<StoreFile>, DiskError> {
+        let site = Site::at(&self.vfs, path);
+        let Some(trusted) = site.open(owners)? else { return Ok(None) };
+        let mut page = [0; HEADER_BYTES];
+        let room = usize::try_from(trusted.bytes).unwrap_or(usize::MAX).min(HEADER_BYTES);
+        let start = page.get_mut(..room).unwrap_or_default();
+        read_exact_at(&*trusted.file, start, 0).map_err(|failure| not_read(failure, &site.path))?;
+        let start = page.get(..room).unwrap_or_default();
+        let header = StoreHeader::decode(start, self.settings.secret.as_ref())
+            .map_err(|fault| header_error(fault, &site.path))?;
+        Ok(Some((trusted.file, header, trusted.bytes)))
+    }
+
+    /// The manifest and what it says of all files; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of [`CacheFile::open`](crate::CacheFile::open): then there is no store.
+    pub(super) fn read_manifest(&self) -> Result<Option<(StoreIds, ManifestBody)>, DiskError> {
+        let path = self.manifest_path();
+        let damaged = |what: &str| DiskError::new(DiskErrorKind::Damaged, &path, what);
+        let Some((file, header, bytes)) = self.open(path.clone(), self.settings.owners)? else {
+            let metadata = self.vfs.metadata(&path);
+            return match metadata {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(DiskError::io("looking for the manifest of the store", &path, error)),
+                Ok(_) => Err(damaged("it is empty")),
+            };
+        };
+        let KindFields::Manifest { body_bytes } = header.fields else {
+            return Err(damaged("it is another file of the store"));
+        };
+        if header.version != self.settings.version.as_deref().unwrap_or_default() {
+            return Err(damaged("its version tag is not that of its folder"));
+        }
+        if header.end() > bytes || body_bytes > MOST_MANIFEST_BYTES {
+            return Err(damaged("it is cut off"));
+        }
+        let mut unit = vec![0; usize::try_from(body_bytes).unwrap_or(0)];
+        read_exact_at(&*file, &mut unit, HEADER_BYTES as u64).map_err(|failure| not_read(failure, &path))?;
+        let seal = header.seal(self.settings.secret.as_ref());
+        let body = ManifestBody::decode(seal, &unit).map_err(damaged)?;
+        let StoreHeader { store_id, hash_seed, form, .. } = header;
+        Ok(Some((StoreIds { store_id, hash_seed, form }, body)))
+    }
+
+    /// Replaces the manifest (rule 3). If the folder cannot be synced, the manifest counts all the
+    /// same, and [`settle`](Self::settle) tries again to make it durable.
+    ///
+    /// # Errors
+    /// The manifest was not replaced.
+    pub(super) fn replace_manifest(
+        &self,
+        ids: &StoreIds,
+        body: &ManifestBody,
+        now: u64,
+    ) -> Result<(), DiskError> {
+        let target = self.manifest_path();
+        let mut header = self.header(ids, 0, now, KindFields::Manifest { body_bytes: 0 })?;
+        let seal = header.seal(self.settings.secret.as_ref());
+        let unit = body.encode(seal).map_err(|what| DiskError::new(DiskErrorKind::Limit, &target, what))?;
+        header.fields = KindFields::Manifest { body_bytes: unit.len() as u64 };
+        let temporary = crate::names::temporary_beside(&target, u64::from_le_bytes(random(&target)?))?;
+        let written = self.vfs.create_new(&temporary).and_then(|file| {
+            write_all_at(&*file, &header.encode(seal), 0)?;
+            write_all_at(&*file, &unit, HEADER_BYTES as u64)?;
+            file.sync()?;
+            self.vfs.rename(&temporary, &target)
+        });
+        if let Err(error) = written {
+            let _ = self.vfs.remove(&temporary);
+            return Err(DiskError::io("replacing the manifest of the store", &target, error));
+        }
+        self.is_unsettled.store(true, Ordering::Release);
+        let _ = self.settle();
+        Ok(())
+    }
+
+    /// Makes the latest manifest durable, if it is not.
+    pub(super) fn settle(&self) -> Result<(), DiskError> {
+        if self.is_unsettled.load(Ordering::Acquire) {
+            self.sync()?;
+            self.is_unsettled.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Removes the manifest: then there is no store.
+    pub(super) fn remove_manifest(&self) -> Result<(), DiskError> {
+        let path = self.manifest_path();
+        match self.vfs.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DiskError::io("removing the manifest of the store", &path, error))
+            }
+            _ => sync_parent(&*self.vfs, &path),
+        }
+    }
+
+    /// Creates a segment, with its header page, durably: the manifest that names it may be durable
+    /// before anything else is synced.
+    pub(super) fn create_segment(
+        &self,
+        ids: &StoreIds,
+        number: u32,
+        now: u64,
+    ) -> Result<SegmentFile, DiskError> {
+        let header = self.header(ids, number, now, KindFields::Segment)?;
+        let seal = header.seal(self.settings.secret.as_ref());
+        let file = self.create_file(&self.segment_path(number), &header.encode(seal))?;
+        let synced = file.sync().map_err(|error| DiskError::io("syncing a segment", &self.path, error));
+        if let Err(error) = synced.and_then(|()| self.sync()) {
+            self.remove_segment(number);
+            return Err(error);
+        }
+        Ok(SegmentFile::new(file, number, header.file_id, seal, ids.form, FIRST_RECORD))
+    }
+
+    fn create_file(&self, path: &Path, page: &[u8; HEADER_BYTES]) -> Result<Box<dyn VfsFile>, DiskError> {
+        let failed = |error| DiskError::io("creating a file of the store", path, error);
+        let created = match self.vfs.create_new(path) {
+            // A crash has left it before a manifest named it: numbers are used once.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.vfs.remove(path).and_then(|()| self.vfs.create_new(path))
+            }
+            created => created,
+        };
+        let file = created.map_err(failed)?;
+        write_all_at(&*file, page, 0).map_err(|error| {
+            let _ = self.vfs.remove(path);
+            failed(error)
+        })?;
+        Ok(file)
+    }
+
+    /// Opens a segment (rule 2): the segment, the boot id in its header, and its length. `None` if
+    /// it is lost.
+    pub(super) fn open_segment(
+        &self,
+        ids: &StoreIds,
+        row: &SegmentRow,
+    ) -> Option<(SegmentFile, [u8; 16], u64)> {
+        let (file, header, bytes) = self.open(self.segment_path(row.number), self.settings.owners).ok()??;
+        let fits =
+            header.kind() == StoreFileKind::Segment && self.is_ours(&header, ids, row.number, &row.file_id);
+        let seal = header.seal(self.settings.secret.as_ref());
+        fits.then(|| {
+            (SegmentFile::new(file, row.number, row.file_id, seal, ids.form, row.end), header.boot_id, bytes)
+        })
+    }
+
+    /// Opens a run (rule 2). `None` if it is lost.
+    pub(super) fn open_run(&self, ids: &StoreIds, row: &RunRow) -> Option<IndexRun> {
+        let (file, header, bytes) = self.open(self.run_path(row.number), self.settings.owners).ok()??;
+        let KindFields::Run(counts) = header.fields else { return None };
+        let fits = self.is_ours(&header, ids, row.number, &row.file_id) && header.end() <= bytes;
+        let seal = header.seal(self.settings.secret.as_ref());
+        fits.then(|| IndexRun::new(file, row.number, seal, counts))
+    }
+
+    fn is_ours(&self, header: &StoreHeader, ids: &StoreIds, number: u32, file_id: &[u8; 16]) -> bool {
+        let version = self.settings.version.as_deref().unwrap_or_default();
+        header.number == number
+            && header.file_id == *file_id
+            && header.store_id == ids.store_id
+            && header.hash_seed == ids.hash_seed
+            && header.form == ids.form
+            && header.version == version
+    }
+
+    /// Creates a run without a valid header page: the writer adds it when it knows the counts.
+    pub(super) fn create_run(&self, number: u32) -> Result<Box<dyn VfsFile>, DiskError> {
+        self.create_file(&self.run_path(number), &[0; HEADER_BYTES])
+    }
+
+    /// Removes the store's files that a manifest does not name, and unfinished manifests. Failures
+    /// are left to the next opening; other files are left alone.
+    pub(super) fn remove_unnamed(&self, body: &ManifestBody) {
+        let Ok(names) = self.vfs.list(&self.path) else { return };
+        for name in names {
+            let number = |prefix: &str| name.to_str()?.strip_prefix(prefix).and_then(file_number);
+            let is_leftover = if let Some(number) = number("s") {
+                body.segments.iter().all(|row| row.number != number)
+            } else if let Some(number) = number("i") {
+                body.runs.iter().all(|row| row.number != number)
+            } else {
+                crate::names::is_temp(&name, MANIFEST.as_ref())
+            };
+            if is_leftover {
+                let _ = self.vfs.remove(&self.path.join(&name));
+            }
+        }
+    }
+
+    /// Makes the names of files durable.
+    pub(super) fn sync(&self) -> Result<(), DiskError> {
+        let synced = self.vfs.sync_dir(&self.path);
+        synced.map_err(|error| DiskError::io("syncing the folder of the store", &self.path, error))
+    }
+
+    /// The seal of a file with this header.
+    pub(super) fn seal(&self, header: &StoreHeader) -> Seal {
+        header.seal(self.settings.secret.as_ref())
+    }
+
+    /// Removes a segment that no manifest names any more.
+    pub(super) fn remove_segment(&self, number: u32) {
+        let _ = self.vfs.remove(&self.segment_path(number));
+    }
+
+    /// Removes a run that no manifest names any more.
+    pub(super) fn remove_run(&self, number: u32) {
+        let _ = self.vfs.remove(&self.run_path(number));
+    }
+}
+
+/// A file that the system cannot read now may be sound.
+fn not_read(failure: ReadFailure, path: &Path) -> DiskError {
+    match failure {
+        ReadFailure::Io(error) => DiskError::io("reading a file of the store", path, error),
+        ReadFailure::Short => DiskError::new(DiskErrorKind::Damaged, path, "it is cut off"),
+    }
+}
+
+/// The number in a file's name: six hexadecimal digits, lower case.
+fn file_number(digits: &str) -> Option<u32> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    (digits.len() == 6 && digits.bytes().all(is_digit)).then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! Opening a store, and closing it (file format, section 18).
+//!
+//! Rules:
+//! 1. The lock is taken first, and nothing is read without it: a process that does not write to the
+//!    store does not use it.
+//! 2. What others left open is sealed where it ends, after a sync: from then on, what is behind the
+//!    end does not count, and what is before it is damage if it is invalid.
+//! 3. A segment that is lost raises the floor. A run that is lost is built again: its segments are
+//!    read as tails.
+//! 4. An unusable manifest may have said that entries of the base are deleted: then the base does
+//!    not count either. Without a manifest, the base counts.
+//! 5. A clock that was set back does not lower a floor: the time of the opening is never earlier
+//!    than a time that is known from the store and its base.
+//! 6. Leftovers of an interrupted step are removed before a file is created with their number.
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::folder::{StoreFolder, StoreIds};
+use super::replay::{ReplayOf, ReplayVisitor, replay};
+use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
+use super::tails::Tails;
+use super::{DiskStore, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreOptions};
+use crate::error::{DiskError, DiskErrorKind};
+use crate::format::address::KeyHasher;
+use crate::format::record::RecordForm;
+use crate::format::store::manifest::{ManifestBody, SegmentRow};
+use crate::format::store::record::{RecordKind, SegmentRecord};
+use crate::format::store::{Hash40, StorePlace};
+use crate::lock::open_or_create;
+use crate::random::random;
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+use crate::trust::Site;
+use crate::vfs::{VfsFile, has_no_locks};
+
+/// A segment takes a record at least.
+const LEAST_SEGMENT_BYTES: u32 = FIRST_RECORD + 1;
+
+impl DiskStore {
+    pub(crate) fn open_at(
+        site: &Site,
+        settings: &Settings,
+        options: StoreOptions,
+        now: u64,
+    ) -> Result<Self, DiskError> {
+        let segment_bytes = options.segment_bytes.clamp(LEAST_SEGMENT_BYTES, MOST_SEGMENT_BYTES);
+        let options = StoreOptions { segment_bytes };
+        let folder = StoreFolder::beside(site, settings)?;
+        folder.create()?;
+        let lock = take_lock(&folder)?; // Rule 1.
+        let base = Snapshot::open_at(site, settings).unwrap_or(None).map(Arc::new);
+        let base_until = base.as_ref().map_or(0, |base| base.written_until().max(base.saved_at()));
+        let (ids, mut body) = manifest_or_new(&folder, base.as_deref(), now.max(base_until))?;
+        let now = [now, body.written_until, body.floor, body.dropped_until, base_until];
+        let now = now.into_iter().max().unwrap_or(0); // Rule 5.
+        let hasher = KeyHasher::new(&ids.hash_seed);
+        let mut opening = StoreOpening {
+            folder: &folder,
+            ids: &ids,
+            now,
+            visitor: Replaying { hasher: &hasher, tails: Tails::default(), cleared_at: body.cleared_at },
+            segments: Vec::new(),
+        };
+        let runs = opening.read(&mut body)?;
+        let StoreOpening { visitor: Replaying { tails, cleared_at, .. }, mut segments, .. } = opening;
+
+        let latest = now.max(body.written_until).max(body.floor);
+        folder.remove_unnamed(&body); // Rule 6.
+        let number = body.next_number;
+        let segment = Arc::new(folder.create_segment(&ids, number, now)?);
+        let end = SegmentEnd::new(Arc::clone(&segment), options.segment_bytes);
+        body.segments.push(end.row());
+        body.next_number = number.saturating_add(1);
+        body.sequence = body.sequence.saturating_add(1);
+        body.is_clean = false;
+        body.cleared_at = cleared_at;
+        folder.replace_manifest(&ids, &body, now)?;
+        folder.settle()?;
+        segments.push(segment);
+        let layout = StoreLayout {
+            segments,
+            runs,
+            is_base_ours: body.base == base.as_ref().map(|base| base.file_id()),
+            base,
+            cleared_at: cleared_at.max(body.floor),
+            dropped_until: body.dropped_until,
+        };
+        Ok(Self {
+            folder,
+            ids,
+            hasher,
+            options,
+            _lock: lock,
+            process: std::process::id(),
+            site: site.clone(),
+            end: Mutex::new(StoreEnd {
+                segment: end,
+                latest,
+                cleared_at,
+                manifest: body,
+                is_floor_owed: false,
+                is_undurable: false,
+            }),
+            layout: RwLock::new(Arc::new(layout)),
+            tails: RwLock::new(tails),
+        })
+    }
+
+    /// Seals and indexes everything, so that the next opening reads nothing but the manifest.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the next opening reads the
+    /// records instead. Nothing is lost.
+    pub fn close(self, now: u64) -> Result<(), DiskError> {
+        {
+            let mut end = self.lock_end()?;
+            let sealed = end.segment.seal(now);
+            let sealed =
+                sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
+            let mut manifest = end.manifest.clone();
+            manifest.segments.retain(|row| row.number != sealed.number);
+            manifest.written_until = manifest.written_until.max(sealed.latest);
+            manifest.cleared_at = end.cleared_at;
+            manifest.segments.push(sealed);
+            end.manifest = manifest;
+        }
+        while self.index_tails(now)? {}
+        let mut end = super::lock(&self.end);
+        end.manifest.is_clean = true;
+        end.manifest.sequence = end.manifest.sequence.saturating_add(1);
+        self.folder.replace_manifest(&self.ids, &end.manifest, now)?;
+        self.folder.settle()
+    }
+}
+
+fn take_lock(folder: &StoreFolder) -> Result<Box<dyn VfsFile>, DiskError> {
+    let path = folder.lock_path();
+    let file = open_or_create(&*folder.vfs, &path)?;
+    match file.try_lock() {
+        Ok(true) => Ok(file),
+        Err(error) if has_no_locks(&error) => {
+            let what =
+                "its file system has no locks, and a store without a lock may be written to by two processes";
+            Err(DiskError::new(DiskErrorKind::Locked, &path, what))
+        }
+        Ok(false) => {
+            let what = "another process writes to the store";
+            Err(DiskError::new(DiskErrorKind::Locked, &path, what))
+        }
+        Err(error) => Err(DiskError::io("locking the store", &path, error)),
+    }
+}
+
+/// The manifest, or a new one if there is no store. `now`: at least the times in the base.
+fn manifest_or_new(
+    folder: &StoreFolder,
+    base: Option<&Snapshot>,
+    now: u64,
+) -> Result<(StoreIds, ManifestBody), DiskError> {
+    match folder.read_manifest() {
+        Ok(Some(existing)) => Ok(existing),
+        Err(error) if error.kind() == &DiskErrorKind::Io => Err(error),
+        unusable => {
+            let dropped_until = if unusable.is_err() { now } else { 0 }; // Rule 4.
+            Ok((new_ids(folder)?, ManifestBody { dropped_until, ..new_body(base) }))
+        }
+    }
+}
+
+fn new_ids(folder: &StoreFolder) -> Result<StoreIds, DiskError> {
+    let form = RecordForm { has_tag: folder.settings.secret.is_some(), may_compress: true };
+    Ok(StoreIds { store_id: random(&folder.path)?, hash_seed: random(&folder.path)?, form })
+}
+
+fn new_body(base: Option<&Snapshot>) -> ManifestBody {
+    ManifestBody {
+        is_clean: false,
+        sequence: 0,
+        cleared_at: 0,
+        floor: 0,
+        dropped_until: 0,
+        written_until: 0,
+        next_number: 1,
+        base: base.map(Snapshot::file_id),
+        segments: Vec::new(),
+        runs: Vec::new(),
+    }
+}
+
+/// The reading of a store's files.
+struct StoreOpening<'o> {
+    folder: &'o StoreFolder,
+    ids: &'o StoreIds,
+    now: u64,
+    visitor: Replaying<'o>,
+    segments: Vec<Arc<SegmentFile>>,
+}
+
+impl StoreOpening<'_> {
+    /// Opens all files and reads the tails; changes the manifest to what was found. Returns the
+    /// runs, the latest first.
+    fn read(&mut self, body: &mut ManifestBody) -> Result<Vec<PlacedRun>, DiskError> {
+        let mut runs = Vec::new();
+        body.runs.retain(|row| match self.folder.open_run(self.ids, row) {
+            Some(run) => {
+                runs.push(PlacedRun { first_segment: row.first_segment, run: Arc::new(run) });
+                true
+            }
+            None => false, // Rule 3.
+        });
+        runs.reverse();
+        let mut floor = body.floor;
+        let mut rows = Vec::new();
+        for row in &body.segments {
+            let Some((segment, boot_id, bytes)) = self.folder.open_segment(self.ids, row) else {
+                // Rule 3.
+                floor = floor.max(if row.is_sealed { row.latest } else { self.now.max(row.latest) });
+                continue;
+            };
+            if body.run_over(row.number).is_some() {
+                if bytes < u64::from(row.end) {
+                    floor = floor.max(row.latest);
+                }
+                rows.push(*row);
+            } else {
+                rows.push(self.read_tail(&segment, row, boot_id, bytes, &mut floor)?);
+            }
+            self.now = rows.last().map_or(self.now, |row| row.latest.max(self.now)); // Rule 5.
+            self.segments.push(Arc::new(segment));
+        }
+        let latest = rows.iter().map(|row| row.latest).max().unwrap_or(0);
+        body.written_until = body.written_until.max(latest);
+        body.floor = floor;
+        body.segments = rows;
+        Ok(runs)
+    }
+
+    /// Rule 2.
+    fn read_tail(
+        &mut self,
+        segment: &SegmentFile,
+        row: &SegmentRow,
+        boot_id: [u8; 16],
+        bytes: u64,
+        floor: &mut u64,
+    ) -> Result<SegmentRow, DiskError> {
+        let is_same_boot = boot_id != [0; 16] && boot_id == self.folder.vfs.boot_id();
+        let replayed =
+            replay(segment, bytes, ReplayOf { row, is_same_boot, now: self.now }, &mut self.visitor);
+        *floor = replayed.floor.max(*floor);
+        if !row.is_sealed {
+            let synced = segment.file.sync();
+            synced.map_err(|error| DiskError::io("syncing a segment", &self.folder.path, error))?;
+        }
+        let end = if row.is_sealed { row.end } else { replayed.end };
+        Ok(SegmentRow { is_sealed: true, end, ..replayed.summary })
+    }
+}
+
+/// Gathers the tails.
+struct Replaying<'o> {
+    hasher: &'o KeyHasher,
+    tails: Tails,
+    cleared_at: u64,
+}
+
+impl ReplayVisitor for Replaying<'_> {
+    fn record(&mut self, place: StorePlace, record: &SegmentRecord, bytes: &[u8]) {
+        match record.kind {
+            RecordKind::Clear | RecordKind::Tag => {
+                self.cleared_at = self.cleared_at.max(record.times.written_at);
+            }
+            kind if kind.has_slot() => {
+                let key = bytes.get(record.key.clone()).unwrap_or_default();
+                self.tails.insert(self.hasher.hash(key), place);
+            }
+            _ => {}
+        }
+    }
+
+    fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
+        if kind.has_slot() {
+            self.tails.insert_damaged(hash, place);
+        }
+    }
+}

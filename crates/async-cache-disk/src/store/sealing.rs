@@ -1,0 +1,312 @@
+//! From one segment to the next, and from segments to runs (file format, section 19).
+//!
+//! Rules:
+//! 1. A new segment is named by the manifest before its first record is written.
+//! 2. A run is durable before the manifest names it; and the manifest, before the run's records
+//!    leave the tails.
+//! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::merged::MergedSlots;
+use super::replay::{ReplayVisitor, replay_sealed};
+use super::run::{IndexRun, write_buckets};
+use super::segment::SegmentEnd;
+use super::{DiskStore, PlacedRun, StoreEnd, lock, write};
+use crate::error::{DiskError, DiskErrorKind};
+use crate::format::address::KeyHasher;
+use crate::format::header_page::HEADER_BYTES;
+use crate::format::store::bucket::{EagerPlaces, RunSlot};
+use crate::format::store::header::{KindFields, RunCounts};
+use crate::format::store::manifest::{RunRow, SegmentRow};
+use crate::format::store::record::{RecordKind, SegmentRecord};
+use crate::format::store::{FILE_NUMBERS, Hash40, StorePlace};
+use crate::vfs::write_all_at;
+
+/// This many neighbouring runs of a level become a run of the next level.
+const RUNS_OF_LEVEL: usize = 8;
+
+impl DiskStore {
+    /// Seals the segment and begins another one (rule 1). The end is locked.
+    pub(super) fn next_segment(&self, end: &mut StoreEnd, now: u64) -> Result<(), DiskError> {
+        let number = self.next_number(end)?;
+        end.manifest.next_number = number.saturating_add(1);
+        // A segment is broken when its last digest cannot be written, and when it cannot be synced;
+        // then it ends where it is sound.
+        let mut sealed = end.segment.seal(now);
+        for _ in 0..2 {
+            sealed = sealed.or_else(|_| end.segment.seal(now));
+        }
+        let sealed = sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
+        let segment = Arc::new(self.folder.create_segment(&self.ids, number, now)?);
+        let next = SegmentEnd::new(Arc::clone(&segment), self.options.segment_bytes);
+        let mut manifest = end.manifest.clone();
+        manifest.sequence = manifest.sequence.saturating_add(1);
+        manifest.written_until = manifest.written_until.max(sealed.latest);
+        manifest.cleared_at = end.cleared_at;
+        manifest.segments.retain(|row| row.number != sealed.number);
+        manifest.segments.push(sealed);
+        manifest.segments.push(next.row());
+        if let Err(error) = self.folder.replace_manifest(&self.ids, &manifest, now) {
+            self.folder.remove_segment(number);
+            return Err(error);
+        }
+        end.is_undurable |= end.segment.is_dirty();
+        end.manifest = manifest;
+        end.segment = next;
+        self.change_layout(|layout| layout.segments.push(segment));
+        Ok(())
+    }
+
+    fn next_number(&self, end: &StoreEnd) -> Result<u32, DiskError> {
+        let number = end.manifest.next_number;
+        if number >= FILE_NUMBERS {
+            let what = "the store has used all numbers of files; save the cache to a new path";
+            return Err(DiskError::new(DiskErrorKind::Limit, &self.folder.path, what));
+        }
+        Ok(number)
+    }
+
+    /// Indexes sealed segments and merges runs, one step at a time. Returns whether there is more
+    /// to do. Call it on a thread that nobody waits for.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the step is not done, nothing
+    /// is lost.
+    pub fn maintain(&self, now: u64) -> Result<bool, DiskError> {
+        self.refuse_fork()?;
+        Ok(self.index_tails(now)? || self.merge_runs(now)?)
+    }
+
+    /// Indexes the first neighbouring sealed segments that no run indexes. Returns whether there
+    /// were any.
+    pub(super) fn index_tails(&self, now: u64) -> Result<bool, DiskError> {
+        let rows = {
+            let end = lock(&self.end);
+            let is_tail = |row: &&SegmentRow| row.is_sealed && end.manifest.run_over(row.number).is_none();
+            let rest = end.manifest.segments.iter().skip_while(|row| !is_tail(row));
+            rest.take_while(is_tail).copied().collect::<Vec<_>>()
+        };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
+        let row = RunRow {
+            number: 0,
+            level: 0,
+            file_id: [0; 16],
+            first_segment: first.number,
+            last_segment: last.number,
+            earliest: rows.iter().map(|row| row.earliest).min().unwrap_or(0),
+            latest: rows.iter().map(|row| row.latest).max().unwrap_or(0),
+        };
+        self.install_rebuilt(row, &rows, now)?;
+        Ok(true)
+    }
+
+    /// Builds a run from its segments. Damage that the segments did not have before raises the
+    /// floor.
+    fn install_rebuilt(&self, row: RunRow, rows: &[SegmentRow], now: u64) -> Result<(), DiskError> {
+        let (slots, eager, floor) = self.slots_of(rows);
+        let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let contents = RunContents { count, slots: || slots.iter().copied(), eager: &eager, floor };
+        self.install_run(row, contents, now)
+    }
+
+    /// Merges the first neighbouring runs of one level that are enough for the next level.
+    fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
+        let rows = lock(&self.end).manifest.runs.clone();
+        let Some(rows) = rows
+            .windows(RUNS_OF_LEVEL)
+            .find(|rows| rows.first().is_some_and(|first| rows.iter().all(|row| row.level == first.level)))
+        else {
+            return Ok(false);
+        };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
+        let row = RunRow {
+            number: 0,
+            level: first.level.saturating_add(1),
+            file_id: [0; 16],
+            first_segment: first.first_segment,
+            last_segment: last.last_segment,
+            earliest: rows.iter().map(|row| row.earliest).min().unwrap_or(0),
+            latest: rows.iter().map(|row| row.latest).max().unwrap_or(0),
+        };
+        let layout = Arc::clone(&super::read(&self.layout));
+        let numbers = rows.iter().map(|row| row.number);
+        let runs: Vec<Arc<IndexRun>> = numbers
+            .filter_map(|number| layout.runs.iter().find(|placed| placed.run.number == number))
+            .map(|placed| Arc::clone(&placed.run))
+            .collect();
+        let is_known = |slot: &RunSlot| layout.segment(slot.place.segment).is_some();
+        let merged = || MergedSlots::new(&runs).filter(is_known);
+        let eager: Option<Vec<EagerPlaces>> = runs.iter().map(|run| run.eager()).collect();
+        let mut all = MergedSlots::new(&runs);
+        let mut count = 0u32;
+        for slot in all.by_ref() {
+            count = count.saturating_add(u32::from(is_known(&slot)));
+        }
+        if let (Some(eager), 0) = (eager, all.invalid()) {
+            let mut eager = EagerPlaces(eager.into_iter().flat_map(|places| places.0).collect());
+            eager.0.retain(|place| layout.segment(place.segment).is_some());
+            self.install_run(row, RunContents { count, slots: merged, eager: &eager, floor: 0 }, now)?;
+        } else {
+            // A damaged run is built again from its segments.
+            let end = lock(&self.end);
+            let covered = |segment: &&SegmentRow| row.covers(segment.number);
+            let segments: Vec<SegmentRow> = end.manifest.segments.iter().filter(covered).copied().collect();
+            drop(end);
+            self.install_rebuilt(row, &segments, now)?;
+        }
+        Ok(true)
+    }
+
+    /// Writes a run, names it in place of the runs that it covers, and forgets its records in the
+    /// tails (rule 2). `row` lacks number and file id.
+    fn install_run<S: Iterator<Item = RunSlot>>(
+        &self,
+        row: RunRow,
+        contents: RunContents<'_, impl FnMut() -> S>,
+        now: u64,
+    ) -> Result<(), DiskError> {
+        let floor = contents.floor;
+        let number = {
+            let mut end = lock(&self.end);
+            let number = self.next_number(&end)?;
+            end.manifest.next_number = number.saturating_add(1);
+            number
+        };
+        let run = match self.write_run(number, contents, now) {
+            Ok(run) => run,
+            Err(error) => {
+                self.folder.remove_run(number);
+                return Err(error);
+            }
+        };
+        let row = RunRow { number, file_id: run.1, ..row };
+        let replaced = self.name_run(Arc::new(run.0), row, floor, now);
+        match &replaced {
+            Ok(replaced) => replaced.iter().for_each(|number| self.folder.remove_run(*number)),
+            Err(_) => self.folder.remove_run(number),
+        }
+        replaced.map(drop)
+    }
+
+    fn write_run<S: Iterator<Item = RunSlot>>(
+        &self,
+        number: u32,
+        contents: RunContents<'_, impl FnMut() -> S>,
+        now: u64,
+    ) -> Result<(IndexRun, [u8; 16]), DiskError> {
+        let RunContents { count, mut slots, eager, .. } = contents;
+        let fields = KindFields::Run(RunCounts { slots: count, buckets: 0, eager: 0 });
+        let mut header = self.folder.header(&self.ids, number, now, fields)?;
+        let seal = self.folder.seal(&header);
+        let file = self.folder.create_run(number)?;
+        let failed = |error| DiskError::io("writing an index", &self.folder.path, error);
+        let start = HEADER_BYTES as u64;
+        let written = Cell::new(0u32);
+        let counted = || {
+            written.set(0);
+            slots().inspect(|_| written.set(written.get().saturating_add(1)))
+        };
+        let buckets = write_buckets(count, seal, start, counted, |bucket, page| {
+            let within = u64::from(bucket).saturating_mul(page.len() as u64);
+            write_all_at(&*file, page, start.saturating_add(within)).map_err(failed)
+        })?;
+        let Some(buckets) = buckets else {
+            let what = "hundreds of keys have the same hash, and no index holds them";
+            return Err(DiskError::new(DiskErrorKind::Limit, &self.folder.path, what));
+        };
+        if written.get() != count {
+            let what = "an index that is being merged could not be read again";
+            return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what));
+        }
+        let eager_count = u32::try_from(eager.0.len()).unwrap_or(u32::MAX);
+        let counts = RunCounts { slots: count, buckets, eager: eager_count };
+        if eager_count > 0 {
+            let offset = counts.eager_section(seal.tag_bytes()).offset;
+            write_all_at(&*file, &eager.encode(seal, offset), offset).map_err(failed)?;
+        }
+        header.fields = KindFields::Run(counts);
+        write_all_at(&*file, &header.encode(seal), 0).map_err(failed)?;
+        file.sync().map_err(failed)?;
+        self.folder.sync()?;
+        Ok((IndexRun::new(file, number, seal, counts), header.file_id))
+    }
+
+    /// Names a run in the manifest. Returns the numbers of the runs that it replaces.
+    fn name_run(&self, run: Arc<IndexRun>, row: RunRow, floor: u64, now: u64) -> Result<Vec<u32>, DiskError> {
+        let mut end = lock(&self.end);
+        let mut manifest = end.manifest.clone();
+        manifest.sequence = manifest.sequence.saturating_add(1);
+        let is_replaced = |other: &RunRow| row.covers(other.first_segment);
+        let replaced: Vec<u32> =
+            manifest.runs.iter().filter(|other| is_replaced(other)).map(|other| other.number).collect();
+        manifest.runs.retain(|other| !is_replaced(other));
+        let (first_segment, last) = (row.first_segment, row.last_segment);
+        manifest.runs.push(row);
+        manifest.runs.sort_by_key(|row| row.first_segment);
+        manifest.floor = manifest.floor.max(floor);
+        self.folder.replace_manifest(&self.ids, &manifest, now)?;
+        let order: Vec<u32> = manifest.runs.iter().rev().map(|row| row.number).collect();
+        end.manifest = manifest;
+        self.change_layout(|layout| {
+            layout.runs.push(PlacedRun { first_segment, run });
+            let place = |placed: &PlacedRun| order.iter().position(|number| *number == placed.run.number);
+            layout.runs.retain(|placed| place(placed).is_some());
+            layout.runs.sort_by_key(place);
+            layout.cleared_at = layout.cleared_at.max(floor);
+        });
+        drop(end);
+        write(&self.tails).remove_until(last);
+        Ok(replaced)
+    }
+
+    /// The slots of sealed segments, in the order of an index; the places of eager records; and the
+    /// floor over what damage hides.
+    fn slots_of(&self, rows: &[SegmentRow]) -> (Vec<RunSlot>, EagerPlaces, u64) {
+        let layout = Arc::clone(&super::read(&self.layout));
+        let mut indexed = Indexed { hasher: &self.hasher, slots: Vec::new(), eager: Vec::new() };
+        let mut floor = 0;
+        for row in rows {
+            if let Some(segment) = layout.segment(row.number) {
+                floor = replay_sealed(segment, row, &mut indexed).floor.max(floor);
+            }
+        }
+        let Indexed { mut slots, mut eager, .. } = indexed;
+        slots.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then(b.place.cmp(&a.place)));
+        eager.sort_unstable();
+        (slots, EagerPlaces(eager), floor)
+    }
+}
+
+/// What a new run holds.
+struct RunContents<'r, S> {
+    count: u32,
+    /// Makes the slots, in the order of an index.
+    slots: S,
+    eager: &'r EagerPlaces,
+    /// Entries that are not later do not exist.
+    floor: u64,
+}
+
+/// Collects the slots of a run.
+struct Indexed<'h> {
+    hasher: &'h KeyHasher,
+    slots: Vec<RunSlot>,
+    eager: Vec<StorePlace>,
+}
+
+impl ReplayVisitor for Indexed<'_> {
+    fn record(&mut self, place: StorePlace, record: &SegmentRecord, bytes: &[u8]) {
+        let key = bytes.get(record.key.clone()).unwrap_or_default();
+        self.damaged(place, record.kind, Hash40::of(self.hasher.hash(key)));
+    }
+
+    fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
+        if kind.is_eager() {
+            self.eager.push(place);
+        } else if kind.has_slot() {
+            self.slots.push(RunSlot { hash, place });
+        }
+    }
+}
