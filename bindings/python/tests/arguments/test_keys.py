@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from key_classes import Colour, Point
 from loops import Run
-from naming import without_addresses
+from naming import stable_name
 
 from cache import AsyncLRU
 from cache.key import KEY, _to_hashable, make_key
@@ -66,7 +66,7 @@ def same_name(marker: int) -> type:
         (1, 1.0),
         (True, 1),
     ],
-    ids=without_addresses,
+    ids=stable_name,
 )
 def test_equal_by_value(run: Run, a: Any, b: Any) -> None:
     assert KEY((a,), {}) == KEY((b,), {})
@@ -96,7 +96,7 @@ def test_equal_by_value(run: Run, a: Any, b: Any) -> None:
         (10**30, 10**30 + 1),
         (0.1, 0.2),
     ],
-    ids=without_addresses,
+    ids=stable_name,
 )
 def test_different_by_value(run: Run, a: Any, b: Any) -> None:
     assert KEY((a,), {}) != KEY((b,), {})

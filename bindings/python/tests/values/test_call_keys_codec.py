@@ -33,7 +33,7 @@ from codec_values import (
     native,
 )
 from hypothesis import HealthCheck, given, settings
-from naming import without_addresses
+from naming import stable_name
 
 
 class Slotted:
@@ -141,7 +141,7 @@ DIFFERENT_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("arguments", SAME_ARGUMENTS, ids=without_addresses)
+@pytest.mark.parametrize("arguments", SAME_ARGUMENTS, ids=stable_name)
 def test_arguments_of_the_same_value_have_the_same_bytes(arguments: Any) -> None:
     for argument in arguments:
         assert native._encode_by_value(argument) == native._encode_by_value(arguments[0])
@@ -195,9 +195,7 @@ def test_two_classes_of_one_name_are_told_apart_by_type() -> None:
     assert len({by_value(each) for each in several}) == 8
 
 
-@pytest.mark.parametrize(
-    "make", [object, lambda: adder(1), lambda: [].append, recorder], ids=without_addresses
-)
+@pytest.mark.parametrize("make", [object, lambda: adder(1), lambda: [].append, recorder], ids=stable_name)
 def test_what_has_no_name_and_shows_nothing_is_itself(make: Any) -> None:
     one, two = make(), make()
     a, b = native._encode_by_value(one), native._encode_by_value(two)

@@ -32,6 +32,7 @@ from codec_values import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from naming import stable_name
 
 
 class Outer:
@@ -120,7 +121,7 @@ DISTINCT = [
 ]
 
 
-@pytest.mark.parametrize("keys", EQUAL, ids=repr)
+@pytest.mark.parametrize("keys", EQUAL, ids=stable_name)
 def test_equal_keys_have_the_same_bytes(keys: Any) -> None:
     first = encode_key(keys[0])
     assert first is not None

@@ -33,6 +33,7 @@ from codec_values import (
     values,
 )
 from hypothesis import HealthCheck, given, settings
+from naming import stable_name
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -89,7 +90,7 @@ def test_lengths_at_the_edges_of_their_forms_come_back(length: Any) -> None:
         frozenset(),
         [[], [()], {}],
     ],
-    ids=repr,
+    ids=stable_name,
 )
 def test_each_of_these_comes_back_without_pickle(value: Any) -> None:
     data = encode(value, pickle=False)
@@ -119,7 +120,7 @@ def test_the_utc_of_a_datetime_is_the_one_utc() -> None:
         Thing,
         len,
     ],
-    ids=repr,
+    ids=stable_name,
 )
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [1, x], lambda x: {"k": (x,)}])
 def test_any_other_object_comes_back_through_pickle_as_a_whole(wrap: Any, value: Any) -> None:
