@@ -247,8 +247,8 @@ impl DiskStore {
         Some(false)
     }
 
-    /// Makes every write that has returned durable: it survives a power loss from then on. Several
-    /// callers at once share a sync.
+    /// Makes every write that has returned durable: it survives a power loss from then on. Every
+    /// call syncs.
     ///
     /// # Errors
     /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): nothing written since the last
