@@ -38,12 +38,12 @@ mod tails;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-pub use answer::{StoreAnswer, StoreEntry, StoreScratch};
+pub use answer::{Sighting, StoreAnswer, StoreEntry, StoreScratch};
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::{KeyHash, KeyHasher};
-use crate::format::store::Hash40;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
+use crate::format::store::{Hash40, StorePlace};
 use crate::snapshot::Snapshot;
 use crate::trust::Site;
 use crate::vfs::{VfsFile, parent_of};
@@ -81,6 +81,42 @@ pub struct StoreWrite<'w> {
     pub value: &'w [u8],
     /// When the entry expires, in nanoseconds since the Unix epoch. `None`: never.
     pub deadline: Option<u64>,
+}
+
+/// Where the record of an entry stands in a store. Ascends with the writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryPlace(u64);
+
+impl EntryPlace {
+    /// The place as a number that is not 0.
+    pub fn to_number(self) -> u64 {
+        self.0
+    }
+
+    /// The place of a number from [`to_number`](Self::to_number).
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The entry of a base has the number of no segment.
+    fn in_base(rank: u32) -> Self {
+        Self(u64::from(rank).saturating_add(1))
+    }
+}
+
+impl From<StorePlace> for EntryPlace {
+    fn from(place: StorePlace) -> Self {
+        Self(u64::from(place.segment) << 32 | u64::from(place.offset))
+    }
+}
+
+/// A write that is on file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Where the record stands.
+    pub place: EntryPlace,
+    /// The time of the write: the wall clock, or later, for a later write has a later time.
+    pub time: u64,
 }
 
 /// An open store, which this process alone writes to. All methods can be called from any thread.
@@ -147,8 +183,7 @@ impl StoreLayout {
 }
 
 impl DiskStore {
-    /// Writes an entry. `now`: the wall clock, in nanoseconds since the Unix epoch. Returns the
-    /// time of the write: `now`, or later, for a later write has a later time.
+    /// Writes an entry. `now`: the wall clock, in nanoseconds since the Unix epoch.
     ///
     /// The entry survives the process from then on, and a power loss from the next
     /// [`flush`](Self::flush) on.
@@ -157,21 +192,31 @@ impl DiskStore {
     /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io); the entry is not on file then,
     /// and an earlier entry of the key is gone. [`Limit`](DiskErrorKind::Limit) for an entry larger
     /// than a segment; then an earlier entry of the key is gone as well.
-    pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<u64, DiskError> {
+    pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
+        self.put_record(RecordKind::Entry, write, now)
+            .map_err(|error| self.delete(write.key, now).err().unwrap_or(error))
+    }
+
+    /// Writes an entry whose key only its front can compare: no look-up finds it, and
+    /// an opening reads all of them.
+    ///
+    /// # Errors
+    /// Those of [`put`](Self::put).
+    pub fn put_eager(&self, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
+        self.put_record(RecordKind::EagerEntry, write, now)
+            .map_err(|error| self.delete_eager(write.key, now).err().unwrap_or(error))
+    }
+
+    fn put_record(&self, kind: RecordKind, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
         let record = |times| NewRecord {
-            kind: RecordKind::Entry,
+            kind,
             times: RecordTimes { deadline: write.deadline, ..times },
             is_compressed: false,
             attributes: &[],
             key: write.key,
             value: write.value,
         };
-        let written = self.append(write.key, now, record);
-        written.map_err(|error| match self.delete(write.key, now) {
-            // The earlier entry must not stand for the later one.
-            Ok(_) => error,
-            Err(error) => error,
-        })
+        self.append(write.key, now, record)
     }
 
     /// Deletes a key: no earlier entry is served again, also after a crash. `now` and the result as
@@ -183,7 +228,16 @@ impl DiskStore {
     /// the error says that nothing could be written.
     pub fn delete(&self, key: &[u8], now: u64) -> Result<u64, DiskError> {
         self.append(key, now, |times| plain(RecordKind::Delete, key, times))
-            .or_else(|error| self.forget(error))
+            .map_or_else(|error| self.forget(error), |written| Ok(written.time))
+    }
+
+    /// Deletes a key that only its front can compare.
+    ///
+    /// # Errors
+    /// Those of [`delete`](Self::delete).
+    pub fn delete_eager(&self, key: &[u8], now: u64) -> Result<u64, DiskError> {
+        self.append(key, now, |times| plain(RecordKind::EagerDelete, key, times))
+            .map_or_else(|error| self.forget(error), |written| Ok(written.time))
     }
 
     /// Deletes everything. As [`delete`](Self::delete).
@@ -191,9 +245,10 @@ impl DiskStore {
     /// # Errors
     /// Those of [`delete`](Self::delete).
     pub fn clear(&self, now: u64) -> Result<u64, DiskError> {
-        let time = self.append(&[], now, |times| plain(RecordKind::Clear, &[], times));
-        let time = time.or_else(|error| self.forget(error))?;
+        let written = self.append(&[], now, |times| plain(RecordKind::Clear, &[], times));
+        let time = written.map_or_else(|error| self.forget(error), |written| Ok(written.time))?;
         self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(time));
+        write(&self.tails).end_generation();
         Ok(time)
     }
 
@@ -201,7 +256,8 @@ impl DiskStore {
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> StoreAnswer<'s> {
         let hash = self.hasher.hash(key);
         // The tails first: a record moves from the tails into a run, and never back.
-        let in_tails = read(&self.tails).find(hash);
+        let (in_tails, seen) = read(&self.tails).look(hash);
+        scratch.seen = seen;
         let layout = Arc::clone(&read(&self.layout));
         match in_tails {
             InTails::Hidden => StoreAnswer::Hidden,
@@ -224,6 +280,13 @@ impl DiskStore {
                 None => StoreAnswer::Hidden,
             },
         }
+    }
+
+    /// Whether the key of an entry was neither written, deleted nor cleared since the look-up that
+    /// found the entry. (`false` also after some work in the background: then look it up again.)
+    /// Reads no file.
+    pub fn is_current(&self, sighting: &Sighting) -> bool {
+        read(&self.tails).is_still(&sighting.seen)
     }
 
     /// Reads the latest record of a key from the runs behind a segment. Returns whether there is a
@@ -291,7 +354,7 @@ impl DiskStore {
         key: &[u8],
         now: u64,
         record: impl Fn(RecordTimes) -> NewRecord<'w>,
-    ) -> Result<u64, DiskError> {
+    ) -> Result<Written, DiskError> {
         let mut end = self.lock_end()?;
         let written_at = now.max(end.latest.saturating_add(1));
         let record = record(RecordTimes { deadline: None, written_at });
@@ -304,10 +367,12 @@ impl DiskStore {
                     if record.kind == RecordKind::Clear {
                         end.cleared_at = written_at;
                     }
-                    if let Some(hash) = hash {
+                    if record.kind.has_slot()
+                        && let Some(hash) = hash
+                    {
                         write(&self.tails).insert(hash, place);
                     }
-                    return Ok(written_at);
+                    return Ok(Written { place: place.into(), time: written_at });
                 }
                 Err(NotAppended::NextSegment) if !is_second => {
                     is_second = true;
@@ -354,6 +419,7 @@ impl DiskStore {
         end.manifest.floor = floor;
         end.is_floor_owed = true;
         self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(floor));
+        write(&self.tails).end_generation();
         if self.write_floor(&mut end).is_err()
             && (self.folder.remove_manifest().is_err() || self.remove_base().is_err())
         {

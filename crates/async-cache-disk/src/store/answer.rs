@@ -1,6 +1,7 @@
 //! The result of a look-up, and its buffers.
 
-use super::StoreLayout;
+use super::tails::SlotSeen;
+use super::{EntryPlace, StoreLayout};
 use crate::compress::Decompressor;
 use crate::format::store::StorePlace;
 use crate::format::store::attributes::EntryAttributes;
@@ -30,6 +31,16 @@ pub struct StoreEntry<'s> {
     pub deadline: Option<u64>,
     /// When the entry was written. `None`: unknown, for an old entry of the base.
     pub written_at: Option<u64>,
+    /// Where the entry stands, and whether it is still the latest of its key.
+    pub sighting: Sighting,
+}
+
+/// An entry as a look-up found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// Where the record stands.
+    pub place: EntryPlace,
+    pub(super) seen: SlotSeen,
 }
 
 /// The buffers of a look-up. Keep one per thread.
@@ -37,6 +48,9 @@ pub struct StoreEntry<'s> {
 pub struct StoreScratch {
     bytes: Vec<u8>,
     record: Option<SegmentRecord>,
+    /// Where `record` stands.
+    place: Option<StorePlace>,
+    pub(super) seen: SlotSeen,
     decompressor: Decompressor,
     base: Scratch,
 }
@@ -56,6 +70,7 @@ impl StoreScratch {
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = Vec::new();
         }
+        self.place = Some(place);
         self.record = layout.segment(place.segment)?.read(place.offset, &mut self.bytes);
         let stored = self.bytes.get(self.record.as_ref()?.key.clone())?;
         Some(move |key: &[u8]| key == stored)
@@ -75,7 +90,7 @@ impl StoreScratch {
 
     /// `None` if the record is an entry that cannot be served.
     fn served(&mut self, layout: &StoreLayout) -> Option<StoreAnswer<'_>> {
-        let Self { bytes, record, decompressor, .. } = self;
+        let Self { bytes, record, place, seen, decompressor, .. } = self;
         let record = record.as_ref()?;
         let is_entry = matches!(record.kind, RecordKind::Entry | RecordKind::EntryWithAttributes);
         if !is_entry || record.times.written_at <= layout.cleared_at {
@@ -87,7 +102,8 @@ impl StoreScratch {
         let value = bytes.get(record.value.clone())?;
         let value = if record.is_compressed { decompressor.decompress(value, None)? } else { value };
         let (deadline, written_at) = (record.times.deadline, Some(record.times.written_at));
-        Some(StoreAnswer::Entry(StoreEntry { value, deadline, written_at }))
+        let sighting = Sighting { place: (*place)?.into(), seen: *seen };
+        Some(StoreAnswer::Entry(StoreEntry { value, deadline, written_at, sighting }))
     }
 
     /// Looks a key up in the base.
@@ -103,6 +119,7 @@ impl StoreScratch {
             return StoreAnswer::Absent;
         }
         let (value, deadline, written_at) = (found.value, found.deadline, found.written_at);
-        StoreAnswer::Entry(StoreEntry { value, deadline, written_at })
+        let sighting = Sighting { place: EntryPlace::in_base(found.rank), seen: self.seen };
+        StoreAnswer::Entry(StoreEntry { value, deadline, written_at, sighting })
     }
 }

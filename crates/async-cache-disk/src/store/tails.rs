@@ -4,7 +4,9 @@
 //! 1. The map holds the latest place of each key, by the whole hash of the key. Two keys with the
 //!    same hash share a slot: the later record takes the slot, and the earlier key is a miss. (The
 //!    seed is random, so this happens by chance only, at 2⁻⁶⁴ a pair.)
-//! 2. A damaged record hides every earlier record with its hash, of which a digest has 40 bits.
+//! 2. The generation changes when records leave the map, and when the store is cleared. So an
+//!    unchanged slot of an unchanged generation shows that its key was not written since.
+//! 3. A damaged record hides every earlier record with its hash, of which a digest has 40 bits.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -17,6 +19,16 @@ use crate::format::store::{Hash40, StorePlace};
 pub(super) struct Tails {
     latest: HashMap<u64, StorePlace, BuildHasherDefault<IsHash>>,
     damaged: HashMap<Hash40, StorePlace>,
+    /// Rule 2.
+    generation: u64,
+}
+
+/// The slot of a hash at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct SlotSeen {
+    hash: u64,
+    latest: Option<StorePlace>,
+    generation: u64,
 }
 
 /// The answer of the map to a key.
@@ -37,9 +49,28 @@ impl Tails {
             && let Some(damaged) = self.damaged.get(&Hash40::of(hash))
             && latest.is_none_or(|latest| latest < *damaged)
         {
-            return InTails::Hidden; // Rule 2.
+            return InTails::Hidden; // Rule 3.
         }
         latest.map_or(InTails::Absent, InTails::At)
+    }
+
+    /// [`find`](Self::find), and the slot as it is now.
+    pub(super) fn look(&self, hash: KeyHash) -> (InTails, SlotSeen) {
+        (self.find(hash), self.seen(hash.0))
+    }
+
+    fn seen(&self, hash: u64) -> SlotSeen {
+        SlotSeen { hash, latest: self.latest.get(&hash).copied(), generation: self.generation }
+    }
+
+    /// Whether a slot is as it was (rule 2).
+    pub(super) fn is_still(&self, seen: &SlotSeen) -> bool {
+        self.seen(seen.hash) == *seen
+    }
+
+    /// Rule 2.
+    pub(super) fn end_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
     }
 
     /// Records a place, unless the map has a later place. Returns the replaced place.
@@ -50,7 +81,7 @@ impl Tails {
         }
     }
 
-    /// Rule 2.
+    /// Rule 3.
     pub(super) fn insert_damaged(&mut self, hash: Hash40, place: StorePlace) {
         let latest = self.damaged.entry(hash).or_insert(place);
         *latest = place.max(*latest);
@@ -58,6 +89,7 @@ impl Tails {
 
     /// Forgets the records of segments up to this number: a run indexes them now.
     pub(super) fn remove_until(&mut self, segment: u32) {
+        self.end_generation();
         self.latest.retain(|_, place| place.segment > segment);
         self.damaged.retain(|_, place| place.segment > segment);
         self.latest.shrink_to(self.latest.len().saturating_mul(2));

@@ -20,7 +20,7 @@ fn what_is_put_is_found_with_its_times_and_later_writes_count() {
     let disk = FakeDisk::new();
     let store = open(&disk, MIB);
     let write = StoreWrite { key: &key(0), value: b"zero", deadline: Some(SAVED_AT + 9) };
-    let first = store.put(&write, SAVED_AT + 5).unwrap();
+    let first = store.put(&write, SAVED_AT + 5).unwrap().time;
     assert_eq!(first, SAVED_AT + 5);
     let mut scratch = StoreScratch::new();
     let StoreAnswer::Entry(entry) = store.find(&key(0), &mut scratch) else { panic!() };

@@ -43,7 +43,7 @@ fn value(number: usize, bytes: usize) -> Vec<u8> {
 }
 
 fn put(store: &DiskStore, key: &[u8], value: &[u8], now: u64) -> Result<u64, DiskError> {
-    store.put(&StoreWrite { key, value, deadline: None }, now)
+    store.put(&StoreWrite { key, value, deadline: None }, now).map(|written| written.time)
 }
 
 /// The value that is found; `None` for every kind of miss.
