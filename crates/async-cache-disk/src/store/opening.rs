@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::folder::{StoreFolder, StoreIds};
 use super::replay::{ReplayOf, ReplayVisitor, replay};
+use super::rounds::{Durability, Flushes};
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
 use super::tails::Tails;
 use super::{DiskStore, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreOptions};
@@ -99,10 +100,11 @@ impl DiskStore {
                 cleared_at,
                 manifest: body,
                 is_floor_owed: false,
-                is_undurable: false,
+                durability: Durability::new(latest),
             }),
             layout: RwLock::new(Arc::new(layout)),
             tails: RwLock::new(tails),
+            flushes: Flushes::default(),
         })
     }
 

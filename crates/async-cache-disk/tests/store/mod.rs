@@ -4,7 +4,9 @@ mod basic;
 mod crash;
 mod damage;
 mod faults;
+mod hooked;
 mod model;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
