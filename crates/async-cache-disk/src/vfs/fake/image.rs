@@ -35,6 +35,7 @@ pub(super) struct Inode {
     pub(super) live: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) locked: bool,
+    pub(super) process_lock: ProcessLock,
     /// The number of open handles: a file without a name takes room until its last handle is
     /// closed.
     pub(super) handles: usize,
@@ -42,6 +43,15 @@ pub(super) struct Inode {
     /// The target, if this is a symlink.
     pub(super) link: Option<PathBuf>,
     pub(super) ownership: Ownership,
+}
+
+/// Who has the lock of a process on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProcessLock {
+    Free,
+    Ours,
+    /// Another process has it.
+    Others,
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +240,18 @@ impl Image {
         Ok(inode)
     }
 
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        let inode = self.find(path).ok_or(io::ErrorKind::NotFound)?;
+        if self.inodes[inode].kind != FileKind::Directory {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if !self.list(path).is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.change(NameChange::Unlink { path: path.to_owned() });
+        Ok(())
+    }
+
     pub(super) fn change(&mut self, change: NameChange) {
         change.apply(&mut self.live_names);
         self.unsynced.push(change);
@@ -284,6 +306,7 @@ impl Image {
                 live: bytes.clone(),
                 durable: bytes,
                 locked: false,
+                process_lock: ProcessLock::Free,
                 handles: 0,
                 link: inode.link.clone(),
                 ..*inode
@@ -299,7 +322,37 @@ impl Inode {
         let mode = if kind == FileKind::Directory { 0o755 } else { 0o600 };
         let ownership = Ownership { owner: USER, mode, links: 1 };
         let (live, durable, locked, handles) = (Vec::new(), Vec::new(), false, 0);
-        Self { kind, live, durable, locked, handles, written_at, link: None, ownership }
+        let process_lock = ProcessLock::Free;
+        Self { kind, live, durable, locked, process_lock, handles, written_at, link: None, ownership }
+    }
+
+    /// Takes the lock of this process, unless another process has it.
+    pub(super) fn take_process_lock(&mut self) -> bool {
+        let is_free = self.process_lock != ProcessLock::Others;
+        if is_free {
+            self.process_lock = ProcessLock::Ours;
+        }
+        is_free
+    }
+
+    /// This process closes a handle, whichever it is.
+    pub(super) fn release_process_lock(&mut self) {
+        if self.process_lock == ProcessLock::Ours {
+            self.process_lock = ProcessLock::Free;
+        }
+    }
+
+    pub(super) fn lock_elsewhere(&mut self) -> bool {
+        if self.process_lock == ProcessLock::Free {
+            self.process_lock = ProcessLock::Others;
+        }
+        self.process_lock == ProcessLock::Others
+    }
+
+    pub(super) fn unlock_elsewhere(&mut self) {
+        if self.process_lock == ProcessLock::Others {
+            self.process_lock = ProcessLock::Free;
+        }
     }
 }
 
