@@ -60,6 +60,8 @@ impl DiskStore {
             now,
             visitor: Replaying { hasher: &hasher, tails: Tails::default(), cleared_at: body.cleared_at },
             segments: Vec::new(),
+            access: StoreAccess::Owner,
+            damaged: 0,
         };
         let runs = opening.read(&mut body)?;
         let StoreOpening { visitor: Replaying { tails, cleared_at, .. }, mut segments, .. } = opening;
@@ -187,19 +189,31 @@ fn new_body(base: Option<&Snapshot>) -> ManifestBody {
     }
 }
 
+/// Whether the reading process has the lock of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoreAccess {
+    /// It has, and seals what others left open.
+    Owner,
+    /// It has not: another process may be writing, and nothing is changed.
+    Viewer,
+}
+
 /// The reading of a store's files.
-struct StoreOpening<'o> {
-    folder: &'o StoreFolder,
-    ids: &'o StoreIds,
-    now: u64,
-    visitor: Replaying<'o>,
-    segments: Vec<Arc<SegmentFile>>,
+pub(super) struct StoreOpening<'o> {
+    pub(super) folder: &'o StoreFolder,
+    pub(super) ids: &'o StoreIds,
+    pub(super) now: u64,
+    pub(super) visitor: Replaying<'o>,
+    pub(super) segments: Vec<Arc<SegmentFile>>,
+    pub(super) access: StoreAccess,
+    /// How many records, or ranges of records, of the tails are damaged.
+    pub(super) damaged: u32,
 }
 
 impl StoreOpening<'_> {
     /// Opens all files and reads the tails; changes the manifest to what was found. Returns the
     /// runs, the latest first.
-    fn read(&mut self, body: &mut ManifestBody) -> Result<Vec<PlacedRun>, DiskError> {
+    pub(super) fn read(&mut self, body: &mut ManifestBody) -> Result<Vec<PlacedRun>, DiskError> {
         let mut runs = Vec::new();
         body.runs.retain(|row| match self.folder.open_run(self.ids, row) {
             Some(run) => {
@@ -248,7 +262,8 @@ impl StoreOpening<'_> {
         let replayed =
             replay(segment, bytes, ReplayOf { row, is_same_boot, now: self.now }, &mut self.visitor);
         *floor = replayed.floor.max(*floor);
-        if !row.is_sealed {
+        self.damaged = self.damaged.saturating_add(replayed.damaged);
+        if !row.is_sealed && self.access == StoreAccess::Owner {
             let synced = segment.file.sync();
             synced.map_err(|error| DiskError::io("syncing a segment", &self.folder.path, error))?;
         }
@@ -258,10 +273,10 @@ impl StoreOpening<'_> {
 }
 
 /// Gathers the tails.
-struct Replaying<'o> {
-    hasher: &'o KeyHasher,
-    tails: Tails,
-    cleared_at: u64,
+pub(super) struct Replaying<'o> {
+    pub(super) hasher: &'o KeyHasher,
+    pub(super) tails: Tails,
+    pub(super) cleared_at: u64,
 }
 
 impl ReplayVisitor for Replaying<'_> {
