@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why an operation on a cache file failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +46,10 @@ pub enum DiskErrorKind {
     Io,
 }
 
-/// An error of this crate.
-#[derive(Debug, thiserror::Error)]
+/// An error of this crate. Clones are cheap: several callers may get the same error.
+#[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
-pub struct DiskError(Box<Context>);
+pub struct DiskError(Arc<Context>);
 
 #[derive(Debug, thiserror::Error)]
 struct Context {
@@ -62,7 +63,7 @@ struct Context {
 impl DiskError {
     pub(crate) fn new(kind: DiskErrorKind, path: &Path, what: impl Into<String>) -> Self {
         let what = what.into();
-        Self(Box::new(Context { kind, path: path.to_owned(), offset: None, what, source: None }))
+        Self(Arc::new(Context { kind, path: path.to_owned(), offset: None, what, source: None }))
     }
 
     /// An operating system's error; `doing` completes "while ...".
@@ -70,11 +71,14 @@ impl DiskError {
         let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let kind = if full { DiskErrorKind::Full } else { DiskErrorKind::Io };
         let what = format!("{source} while {doing}");
-        Self(Box::new(Context { kind, path: path.to_owned(), offset: None, what, source: Some(source) }))
+        Self(Arc::new(Context { kind, path: path.to_owned(), offset: None, what, source: Some(source) }))
     }
 
     pub(crate) fn at(mut self, offset: u64) -> Self {
-        self.0.offset = Some(offset);
+        // A new error is not shared yet.
+        if let Some(context) = Arc::get_mut(&mut self.0) {
+            context.offset = Some(offset);
+        }
         self
     }
 

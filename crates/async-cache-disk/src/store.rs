@@ -27,10 +27,12 @@
 //! write to the disk.
 
 mod answer;
+mod flushing;
 mod folder;
 mod merged;
 mod opening;
 mod replay;
+mod rounds;
 mod run;
 mod sealing;
 mod segment;
@@ -53,6 +55,7 @@ use crate::snapshot::Snapshot;
 use crate::trust::Site;
 use crate::vfs::{VfsFile, parent_of};
 use folder::{StoreFolder, StoreIds};
+use rounds::{Durability, Flushes};
 use run::{InRun, IndexRun};
 use segment::{NotAppended, SegmentEnd, SegmentFile};
 use tails::{InTails, Tails};
@@ -139,6 +142,7 @@ pub struct DiskStore {
     end: Mutex<StoreEnd>,
     layout: RwLock<Arc<StoreLayout>>,
     tails: RwLock<Tails>,
+    flushes: Flushes,
 }
 
 /// The place where records are appended, and what the next manifest says.
@@ -152,8 +156,7 @@ struct StoreEnd {
     manifest: crate::format::store::manifest::ManifestBody,
     /// Rule 4: a floor that no manifest on the disk has yet.
     is_floor_owed: bool,
-    /// A sealed segment could not be synced, and no flush has said so yet.
-    is_undurable: bool,
+    durability: Durability,
 }
 
 /// The files that count, for look-ups.
@@ -324,44 +327,6 @@ impl DiskStore {
     /// Reads no file.
     pub fn is_current(&self, sighting: &Sighting) -> bool {
         read(&self.tails).is_still(&sighting.seen)
-    }
-
-    /// Makes every write that has returned durable: it survives a power loss from then on. Every
-    /// call syncs.
-    ///
-    /// # Errors
-    /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): nothing written since the last
-    /// flush is known to be durable, even if a later flush succeeds.
-    pub fn flush(&self) -> Result<(), DiskError> {
-        let (segment, is_undurable) = {
-            let mut end = lock(&self.end);
-            (Arc::clone(end.segment.segment()), std::mem::take(&mut end.is_undurable))
-        };
-        if is_undurable {
-            let what = "a segment could not be synced: what was written before may not survive a power loss";
-            return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what));
-        }
-        self.folder.settle()?;
-        let synced = SegmentEnd::sync(&segment);
-        let mut end = lock(&self.end);
-        let is_current = end.segment.segment().number == segment.number;
-        match synced {
-            Ok(until) if is_current => end.segment.synced(until),
-            Ok(_) => {}
-            Err(error) => {
-                if is_current {
-                    end.segment.broke();
-                }
-                return Err(DiskError::io("syncing a segment", &self.folder.path, error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether there are writes that a power loss may undo.
-    pub fn is_dirty(&self) -> bool {
-        let end = lock(&self.end);
-        end.is_undurable || end.segment.is_dirty()
     }
 
     /// Rule 1.

@@ -165,6 +165,15 @@ pub trait VfsFile: Send + Sync + Debug {
     /// succeeds.
     fn sync(&self) -> io::Result<()>;
 
+    /// The same, but the time of the last write, which nothing depends on, need not become durable:
+    /// on some file systems that costs less than [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
     /// The length of the file in bytes.
     ///
     /// # Errors

@@ -16,7 +16,8 @@
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::folder::{StoreFolder, StoreIds};
-use super::replay::{ReplayOf, ReplayVisitor, replay};
+use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
+use super::rounds::{Durability, Flushes};
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
 use super::tails::Tails;
 use super::{DiskStore, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreOptions};
@@ -58,7 +59,7 @@ impl DiskStore {
             folder: &folder,
             ids: &ids,
             now,
-            visitor: Replaying { hasher: &hasher, tails: Tails::default(), cleared_at: body.cleared_at },
+            visitor: Replaying::new(&hasher, body.cleared_at),
             segments: Vec::new(),
             access: StoreAccess::Owner,
             damaged: 0,
@@ -101,10 +102,11 @@ impl DiskStore {
                 cleared_at,
                 manifest: body,
                 is_floor_owed: false,
-                is_undurable: false,
+                durability: Durability::new(latest),
             }),
             layout: RwLock::new(Arc::new(layout)),
             tails: RwLock::new(tails),
+            flushes: Flushes::default(),
         })
     }
 
@@ -277,6 +279,14 @@ pub(super) struct Replaying<'o> {
     pub(super) hasher: &'o KeyHasher,
     pub(super) tails: Tails,
     pub(super) cleared_at: u64,
+    /// Where the rest of a segment cannot be read.
+    pub(super) unreadable: Vec<StorePlace>,
+}
+
+impl<'o> Replaying<'o> {
+    pub(super) fn new(hasher: &'o KeyHasher, cleared_at: u64) -> Self {
+        Self { hasher, tails: Tails::default(), cleared_at, unreadable: Vec::new() }
+    }
 }
 
 impl ReplayVisitor for Replaying<'_> {
@@ -296,6 +306,12 @@ impl ReplayVisitor for Replaying<'_> {
     fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
         if kind.has_slot() {
             self.tails.insert_damaged(hash, place);
+        }
+    }
+
+    fn unreadable(&mut self, place: StorePlace, what: Unreadable) {
+        if what == Unreadable::Rest {
+            self.unreadable.push(place);
         }
     }
 }

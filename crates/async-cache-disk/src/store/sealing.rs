@@ -52,7 +52,12 @@ impl DiskStore {
             self.folder.remove_segment(number);
             return Err(error);
         }
-        end.is_undurable |= end.segment.is_dirty();
+        let latest = end.latest;
+        if end.segment.is_dirty() {
+            end.durability.failed_unseen(latest);
+        } else {
+            end.durability.synced(latest);
+        }
         end.manifest = manifest;
         end.segment = next;
         self.change_layout(|layout| layout.segments.push(segment));

@@ -178,6 +178,11 @@ impl SegmentEnd {
         self.synced < self.segment.end()
     }
 
+    /// Rule 4.
+    pub(super) fn has_sync_failed(&self) -> bool {
+        self.has_sync_failed
+    }
+
     #[cfg(test)]
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken
@@ -254,7 +259,7 @@ impl SegmentEnd {
     /// The system's error; then call [`broke`](Self::broke).
     pub(super) fn sync(segment: &SegmentFile) -> io::Result<u32> {
         let until = segment.end();
-        segment.file.sync().map(|()| until)
+        segment.file.sync_data().map(|()| until)
     }
 
     /// Notes the result of [`sync`](Self::sync).

@@ -36,6 +36,7 @@ use super::tails::Tails;
 use super::{StoreAnswer, StoreLayout, StoreScratch};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
+use crate::format::store::StorePlace;
 use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -59,6 +60,8 @@ pub struct StoreView {
     tails: Tails,
     /// Segments that were opened, as a reader finds them.
     rows: Vec<SegmentRow>,
+    /// Where the rest of an open segment cannot be read; the segment ends there.
+    unreadable: Vec<StorePlace>,
     damaged: u32,
     floor: u64,
 }
@@ -149,14 +152,19 @@ impl StoreView {
             folder: &folder,
             ids: &ids,
             now,
-            visitor: Replaying { hasher: &hasher, tails: Tails::default(), cleared_at: body.cleared_at },
+            visitor: Replaying::new(&hasher, body.cleared_at),
             segments: Vec::new(),
             access: StoreAccess::Viewer,
             damaged: 0,
         };
         let runs = opening.read(&mut body)?;
-        let StoreOpening { visitor: Replaying { tails, cleared_at, .. }, segments, damaged, now, .. } =
-            opening;
+        let StoreOpening { visitor, segments, damaged, now, .. } = opening;
+        let Replaying { tails, cleared_at, mut unreadable, .. } = visitor;
+        // A sealed segment is found to be the same whenever it is read.
+        let is_open = |place: &StorePlace| {
+            manifest.segments.iter().any(|row| row.number == place.segment && !row.is_sealed)
+        };
+        unreadable.retain(is_open);
         let layout = StoreLayout {
             segments,
             runs,
@@ -166,7 +174,7 @@ impl StoreView {
             dropped_until: body.dropped_until,
         };
         let (rows, floor) = (body.segments, body.floor);
-        Ok(Self { folder, ids, hasher, manifest, now, layout, tails, rows, damaged, floor })
+        Ok(Self { folder, ids, hasher, manifest, now, layout, tails, rows, unreadable, damaged, floor })
     }
 
     /// The same moment, read from the segments alone: as if all runs were lost. Takes 16 bytes of
@@ -174,8 +182,7 @@ impl StoreView {
     fn without_runs(&self) -> Self {
         let StoreFolder { vfs, path, settings, .. } = &self.folder;
         let hasher = KeyHasher::new(&self.ids.hash_seed);
-        let mut replaying =
-            Replaying { hasher: &hasher, tails: Tails::default(), cleared_at: self.layout.cleared_at };
+        let mut replaying = Replaying::new(&hasher, self.layout.cleared_at);
         let (mut damaged, mut floor) = (0u32, self.floor);
         for segment in &self.layout.segments {
             if let Some(replayed) = self.replay(segment, &mut replaying) {
@@ -199,6 +206,7 @@ impl StoreView {
             },
             tails,
             rows: self.rows.clone(),
+            unreadable: self.unreadable.clone(),
             hasher,
             damaged,
             floor,

@@ -194,6 +194,10 @@ impl VfsFile for RealFile {
         self.0.sync_all()
     }
 
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

@@ -4,7 +4,10 @@ mod basic;
 mod crash;
 mod damage;
 mod faults;
+mod hooked;
 mod model;
+mod sync;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -120,6 +120,9 @@ impl StoreView {
             self.replay(segment, &mut candidates);
             candidates.flow?;
         }
+        for _ in &self.unreadable {
+            visit(Candidate::Damaged)?;
+        }
         ControlFlow::Continue(())
     }
 
@@ -136,10 +139,10 @@ impl StoreView {
     /// The places in a range of a segment that a run names, in ascending order.
     fn named_in(&self, segment: u32, range: Range<u32>) -> Vec<StorePlace> {
         let is_over = |run: u32| self.manifest.run_over(segment).is_some_and(|row| row.number == run);
-        let Some(placed) = self.layout.runs.iter().find(|placed| is_over(placed.run.number)) else {
+        let Some(named) = self.layout.runs.iter().find(|named| is_over(named.run.number)) else {
             return Vec::new();
         };
-        let (mut slots, mut places) = (placed.run.slots(), Vec::new());
+        let (mut slots, mut places) = (named.run.slots(), Vec::new());
         while let Some(bucket) = slots.next_bucket() {
             let found = bucket.into_iter().map(|slot| slot.place);
             places.extend(found.filter(|place| place.segment == segment && range.contains(&place.offset)));

@@ -112,6 +112,9 @@ impl StoreView {
         for segment in &self.layout.segments {
             self.replay(segment, &mut VerifyOf { view: self, report });
         }
+        for place in &self.unreadable {
+            VerifyOf { view: self, report }.unreadable(*place, Unreadable::Rest);
+        }
     }
 
     fn verify_runs(&self, report: &mut StoreReport) {

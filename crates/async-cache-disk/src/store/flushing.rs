@@ -1,0 +1,90 @@
+//! Flushing a store. `rounds` has the rules of sharing a sync.
+//!
+//! Rules:
+//! 1. The lock of the end is not held during a sync.
+//! 2. [`DiskStore::flush_write`] reports a failed sync to the caller of each write that the failure
+//!    concerns, however many calls came before.
+
+use std::sync::Arc;
+
+use super::segment::SegmentEnd;
+use super::{DiskStore, lock};
+use crate::error::{DiskError, DiskErrorKind};
+
+impl DiskStore {
+    /// Makes every write that has returned durable: it survives a power loss from then on. The call
+    /// returns after a sync that began after the call; callers on several threads share syncs.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): nothing written since the last
+    /// flush that succeeded is known to be durable, even if a later flush succeeds. For a single
+    /// write, [`flush_write`](Self::flush_write) says whether it is durable.
+    pub fn flush(&self) -> Result<(), DiskError> {
+        self.refuse_fork()?;
+        self.flushes.join(
+            || self.sync_all(),
+            || self.not_durable("the thread that synced the store for several callers has panicked"),
+        )
+    }
+
+    /// Makes a write of this process durable. `time`: the time that the write has returned. In
+    /// contrast to [`flush`](Self::flush), the call also fails if an earlier sync that concerns
+    /// the write has failed, and another caller has got the error of that sync.
+    ///
+    /// # Errors
+    /// Those of [`flush`](Self::flush); the write is not known to be durable.
+    pub fn flush_write(&self, time: u64) -> Result<(), DiskError> {
+        self.flush()?;
+        if lock(&self.end).durability.is_lost(time) {
+            // Rule 2.
+            return Err(self.not_durable("a sync has failed that concerns the write"));
+        }
+        Ok(())
+    }
+
+    /// Whether there are writes that a power loss may undo.
+    pub fn is_dirty(&self) -> bool {
+        let end = lock(&self.end);
+        end.durability.is_unreported() || end.segment.is_dirty()
+    }
+
+    /// The sync of a round.
+    fn sync_all(&self) -> Result<(), DiskError> {
+        let (segment, latest) = {
+            let end = lock(&self.end);
+            (Arc::clone(end.segment.segment()), end.latest)
+        };
+        let settled = self.folder.settle();
+        let synced = SegmentEnd::sync(&segment); // Rule 1.
+        let mut end = lock(&self.end);
+        let is_current = end.segment.segment().number == segment.number;
+        match synced {
+            Ok(until) if is_current => end.segment.synced(until),
+            Ok(_) => {}
+            Err(error) => {
+                if is_current {
+                    end.segment.broke();
+                }
+                // Writes that came during the sync may be concerned, too.
+                let until = end.latest;
+                end.durability.failed(until);
+                end.durability.take_unreported();
+                return Err(DiskError::io("syncing a segment", &self.folder.path, error));
+            }
+        }
+        settled?;
+        if end.durability.take_unreported() {
+            return Err(self.not_durable("a segment could not be synced"));
+        }
+        if is_current && end.segment.has_sync_failed() {
+            return Err(self.not_durable("an earlier sync of the segment has failed"));
+        }
+        end.durability.synced(latest);
+        Ok(())
+    }
+
+    fn not_durable(&self, why: &str) -> DiskError {
+        let what = format!("{why}: what was written before may not survive a power loss");
+        DiskError::new(DiskErrorKind::Io, &self.folder.path, what)
+    }
+}
