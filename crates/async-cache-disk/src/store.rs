@@ -38,10 +38,15 @@ mod run;
 mod sealing;
 mod segment;
 mod tails;
+pub(crate) mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use answer::{Sighting, StoreAnswer, StoreEntry, StoreScratch};
+pub use view::{
+    FoundStore, RunFacts, SegmentFacts, StoreFinding, StoreFindingKind, StoreItem, StoreReport, StoreView,
+    StoredEntry,
+};
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::{KeyHash, KeyHasher};
@@ -183,6 +188,58 @@ impl StoreLayout {
         let index = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
         self.segments.get(index)
     }
+
+    /// Answers for a key of which the tails say this (rule 3).
+    fn answer<'s>(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        in_tails: InTails,
+        scratch: &'s mut StoreScratch,
+    ) -> StoreAnswer<'s> {
+        match in_tails {
+            InTails::Hidden => StoreAnswer::Hidden,
+            InTails::At(place) => {
+                match self.read_from_runs(key, hash, Some(place.segment), scratch) {
+                    Some(true) => return scratch.answer(key, self), // Rule 6.
+                    Some(false) => {}
+                    None => return StoreAnswer::Hidden,
+                }
+                let found = scratch.read(self, place).map(|is_key| is_key(key));
+                // One slot for two keys with one hash: `tails`, rule 1.
+                if found == Some(true) { scratch.answer(key, self) } else { StoreAnswer::Hidden }
+            }
+            InTails::Absent => match self.read_from_runs(key, hash, None, scratch) {
+                Some(true) => scratch.answer(key, self),
+                Some(false) => match &self.base {
+                    Some(base) => scratch.find_in_base(base, key, self),
+                    None => StoreAnswer::Absent,
+                },
+                None => StoreAnswer::Hidden,
+            },
+        }
+    }
+
+    /// Reads the latest record of a key from the runs behind a segment. Returns whether there is a
+    /// record; `None` if the key is hidden.
+    fn read_from_runs(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        behind: Option<u32>,
+        scratch: &mut StoreScratch,
+    ) -> Option<bool> {
+        let is_behind = |placed: &&PlacedRun| behind.is_none_or(|segment| placed.first_segment > segment);
+        for placed in self.runs.iter().take_while(is_behind) {
+            let InRun::Places(places) = placed.run.find(Hash40::of(hash)) else { return None };
+            for place in places {
+                if scratch.read(self, place)?(key) {
+                    return Some(true);
+                }
+            }
+        }
+        Some(false)
+    }
 }
 
 impl DiskStore {
@@ -262,27 +319,7 @@ impl DiskStore {
         let (in_tails, seen) = read(&self.tails).look(hash);
         scratch.seen = seen;
         let layout = Arc::clone(&read(&self.layout));
-        match in_tails {
-            InTails::Hidden => StoreAnswer::Hidden,
-            InTails::At(place) => {
-                match Self::read_from_runs(key, hash, Some(place.segment), &layout, scratch) {
-                    Some(true) => return scratch.answer(key, &layout), // Rule 6.
-                    Some(false) => {}
-                    None => return StoreAnswer::Hidden,
-                }
-                let found = scratch.read(&layout, place).map(|is_key| is_key(key));
-                // One slot for two keys with one hash: `tails`, rule 1.
-                if found == Some(true) { scratch.answer(key, &layout) } else { StoreAnswer::Hidden }
-            }
-            InTails::Absent => match Self::read_from_runs(key, hash, None, &layout, scratch) {
-                Some(true) => scratch.answer(key, &layout),
-                Some(false) => match &layout.base {
-                    Some(base) => scratch.find_in_base(base, key, &layout),
-                    None => StoreAnswer::Absent,
-                },
-                None => StoreAnswer::Hidden,
-            },
-        }
+        layout.answer(key, hash, in_tails, scratch)
     }
 
     /// Whether the key of an entry was neither written, deleted nor cleared since the look-up that
@@ -290,27 +327,6 @@ impl DiskStore {
     /// Reads no file.
     pub fn is_current(&self, sighting: &Sighting) -> bool {
         read(&self.tails).is_still(&sighting.seen)
-    }
-
-    /// Reads the latest record of a key from the runs behind a segment. Returns whether there is a
-    /// record; `None` if the key is hidden.
-    fn read_from_runs(
-        key: &[u8],
-        hash: KeyHash,
-        behind: Option<u32>,
-        layout: &StoreLayout,
-        scratch: &mut StoreScratch,
-    ) -> Option<bool> {
-        let is_behind = |placed: &&PlacedRun| behind.is_none_or(|segment| placed.first_segment > segment);
-        for placed in layout.runs.iter().take_while(is_behind) {
-            let InRun::Places(places) = placed.run.find(Hash40::of(hash)) else { return None };
-            for place in places {
-                if scratch.read(layout, place)?(key) {
-                    return Some(true);
-                }
-            }
-        }
-        Some(false)
     }
 
     /// Rule 1.

@@ -26,7 +26,7 @@ use crate::names::store_folder;
 use crate::random::random;
 use crate::settings::Settings;
 use crate::snapshot::header_error;
-use crate::trust::{Owners, Site, refuse_folder};
+use crate::trust::{Owners, Site, is_nothing_there, refuse_folder};
 use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at, write_all_at};
 
 /// A manifest is read into memory. With 2^20 segments it has 64 MiB.
@@ -59,12 +59,13 @@ impl StoreFolder {
     /// The folder of the store beside a file. Nothing is created.
     pub(super) fn beside(site: &Site, settings: &Settings) -> Result<Self, DiskError> {
         let path = store_folder(&site.place, settings)?;
-        Ok(Self {
-            vfs: Arc::clone(&site.vfs),
-            path,
-            settings: settings.clone(),
-            is_unsettled: AtomicBool::new(false),
-        })
+        Ok(Self::at(&site.vfs, path, settings))
+    }
+
+    /// The folder at a path.
+    pub(super) fn at(vfs: &Arc<dyn Vfs>, path: PathBuf, settings: &Settings) -> Self {
+        let (vfs, settings) = (Arc::clone(vfs), settings.clone());
+        Self { vfs, path, settings, is_unsettled: AtomicBool::new(false) }
     }
 
     /// Creates what is missing of the folder, and checks it (rule 1).
@@ -84,18 +85,28 @@ impl StoreFolder {
         Ok(())
     }
 
-    /// Whether there is a folder. Rule 1.
-    #[cfg(test)]
+    /// Whether there is a folder. Rule 1, unless files of any owner are to be opened.
     pub(super) fn exists(&self) -> Result<bool, DiskError> {
         match self.vfs.metadata(&self.path) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if is_nothing_there(&error) => return Ok(false),
             Err(error) => return Err(DiskError::io("looking for the store", &self.path, error)),
         }
-        for folder in [crate::vfs::parent_of(&self.path), &*self.path] {
-            refuse_folder(&*self.vfs, folder)?;
+        if self.settings.owners != Owners::Anybody {
+            for folder in [crate::vfs::parent_of(&self.path), &*self.path] {
+                refuse_folder(&*self.vfs, folder)?;
+            }
         }
         Ok(true)
+    }
+
+    /// The version tag in the manifest; `None` if there is no manifest.
+    ///
+    /// # Errors
+    /// Those of [`read_manifest`](Self::read_manifest).
+    pub(super) fn version(&self) -> Result<Option<String>, DiskError> {
+        let opened = self.open(self.manifest_path(), self.settings.owners)?;
+        Ok(opened.map(|(_, header, _)| header.version))
     }
 
     pub(super) fn lock_path(&self) -> PathBuf {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::folder::{StoreFolder, StoreIds};
 use super::lock::StoreLock;
-use super::replay::{ReplayOf, ReplayVisitor, replay};
+use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
 use super::rounds::{Durability, Flushes};
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
 use super::tails::Tails;
@@ -58,8 +58,10 @@ impl DiskStore {
             folder: &folder,
             ids: &ids,
             now,
-            visitor: Replaying { hasher: &hasher, tails: Tails::default(), cleared_at: body.cleared_at },
+            visitor: Replaying::new(&hasher, body.cleared_at),
             segments: Vec::new(),
+            access: StoreAccess::Owner,
+            damaged: 0,
         };
         let runs = opening.read(&mut body)?;
         let StoreOpening { visitor: Replaying { tails, cleared_at, .. }, mut segments, .. } = opening;
@@ -169,19 +171,31 @@ fn new_body(base: Option<&Snapshot>) -> ManifestBody {
     }
 }
 
+/// Whether the reading process has the lock of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoreAccess {
+    /// It has, and seals what others left open.
+    Owner,
+    /// It has not: another process may be writing, and nothing is changed.
+    Viewer,
+}
+
 /// The reading of a store's files.
-struct StoreOpening<'o> {
-    folder: &'o StoreFolder,
-    ids: &'o StoreIds,
-    now: u64,
-    visitor: Replaying<'o>,
-    segments: Vec<Arc<SegmentFile>>,
+pub(super) struct StoreOpening<'o> {
+    pub(super) folder: &'o StoreFolder,
+    pub(super) ids: &'o StoreIds,
+    pub(super) now: u64,
+    pub(super) visitor: Replaying<'o>,
+    pub(super) segments: Vec<Arc<SegmentFile>>,
+    pub(super) access: StoreAccess,
+    /// How many records, or ranges of records, of the tails are damaged.
+    pub(super) damaged: u32,
 }
 
 impl StoreOpening<'_> {
     /// Opens all files and reads the tails; changes the manifest to what was found. Returns the
     /// runs, the latest first.
-    fn read(&mut self, body: &mut ManifestBody) -> Result<Vec<PlacedRun>, DiskError> {
+    pub(super) fn read(&mut self, body: &mut ManifestBody) -> Result<Vec<PlacedRun>, DiskError> {
         let mut runs = Vec::new();
         body.runs.retain(|row| match self.folder.open_run(self.ids, row) {
             Some(run) => {
@@ -230,7 +244,8 @@ impl StoreOpening<'_> {
         let replayed =
             replay(segment, bytes, ReplayOf { row, is_same_boot, now: self.now }, &mut self.visitor);
         *floor = replayed.floor.max(*floor);
-        if !row.is_sealed {
+        self.damaged = self.damaged.saturating_add(replayed.damaged);
+        if !row.is_sealed && self.access == StoreAccess::Owner {
             let synced = segment.file.sync();
             synced.map_err(|error| DiskError::io("syncing a segment", &self.folder.path, error))?;
         }
@@ -240,10 +255,18 @@ impl StoreOpening<'_> {
 }
 
 /// Gathers the tails.
-struct Replaying<'o> {
-    hasher: &'o KeyHasher,
-    tails: Tails,
-    cleared_at: u64,
+pub(super) struct Replaying<'o> {
+    pub(super) hasher: &'o KeyHasher,
+    pub(super) tails: Tails,
+    pub(super) cleared_at: u64,
+    /// Where the rest of a segment cannot be read.
+    pub(super) unreadable: Vec<StorePlace>,
+}
+
+impl<'o> Replaying<'o> {
+    pub(super) fn new(hasher: &'o KeyHasher, cleared_at: u64) -> Self {
+        Self { hasher, tails: Tails::default(), cleared_at, unreadable: Vec::new() }
+    }
 }
 
 impl ReplayVisitor for Replaying<'_> {
@@ -263,6 +286,12 @@ impl ReplayVisitor for Replaying<'_> {
     fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
         if kind.has_slot() {
             self.tails.insert_damaged(hash, place);
+        }
+    }
+
+    fn unreadable(&mut self, place: StorePlace, what: Unreadable) {
+        if what == Unreadable::Rest {
+            self.unreadable.push(place);
         }
     }
 }

@@ -111,7 +111,7 @@ impl FakeDisk {
             full: false,
             capacity: u64::MAX,
             now: Duration::ZERO,
-            device: locks::next_device(),
+            device: image::next_device(),
         })))
     }
 

@@ -8,6 +8,7 @@ mod hooked;
 mod locks;
 mod model;
 mod sync;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{FileKind, Ownership};
@@ -18,6 +19,12 @@ pub(super) const USER: u32 = 1000;
 const SECTOR_BYTES: usize = 512;
 /// With more unsynced changes to names than this, only subsets that keep their order are tried.
 const MOST_SUBSETS: usize = 6;
+
+/// A number for each disk.
+pub(super) fn next_device() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(1);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct Image {

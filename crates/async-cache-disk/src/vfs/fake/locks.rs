@@ -1,15 +1,8 @@
 //! Locks of the fake disk, as other processes take and see them.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::FakeDisk;
-
-/// A number for each disk.
-pub(super) fn next_device() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(1);
-    LAST.fetch_add(1, Ordering::Relaxed)
-}
 
 impl FakeDisk {
     /// Another process takes the [process lock](crate::VfsFile::try_process_lock) of an existing
