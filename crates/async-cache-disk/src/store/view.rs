@@ -117,7 +117,14 @@ impl StoreView {
             if !folder.exists()? {
                 return Ok(None);
             }
-            let Some((ids, manifest)) = folder.read_manifest()? else { return Ok(None) };
+            let Some((ids, manifest)) = folder.read_manifest()? else {
+                if folder.has_records()? {
+                    let what = "its manifest was removed: its records cannot be read, and may have deleted entries of \
+                                the cache file, so a cache starts empty";
+                    return Err(DiskError::new(DiskErrorKind::Damaged, &folder.path, what));
+                }
+                return Ok(None);
+            };
             let base = Snapshot::open_at(site, settings).unwrap_or(None).map(Arc::new); // Rule 3.
             let folder = StoreFolder::beside(site, settings)?;
             let view = Self::read(folder, ids, manifest, base, now)?;
