@@ -15,7 +15,8 @@ use crate::save::Save;
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
-use crate::store::{DiskStore, StoreOptions};
+use crate::store::view::list::stores;
+use crate::store::{DiskStore, FoundStore, StoreOptions, StoreView};
 use crate::trust::{Owners, Site};
 use crate::verify::{self, Report};
 use crate::vfs::Vfs;
@@ -218,6 +219,28 @@ impl CacheFile {
     /// miss.
     pub fn store(&self, options: StoreOptions, now: u64) -> Result<DiskStore, DiskError> {
         DiskStore::open_at(&self.site()?, &self.settings, options, now)
+    }
+
+    /// Reads the store of the file as it is now, without its lock, and also while another process
+    /// writes to it. Nothing is changed. `None`: there is no store. `now` as for
+    /// [`store`](Self::store).
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), for the manifest of the store: a cache that opens the store
+    /// starts empty then. [`Trust`](crate::DiskErrorKind::Trust) if another user owns the folder or
+    /// can write to it; [`Locked`](crate::DiskErrorKind::Locked) if a process changed the store
+    /// each time that it was read.
+    pub fn store_view(&self, now: u64) -> Result<Option<StoreView>, DiskError> {
+        StoreView::open_at(&self.site()?, &self.settings, now)
+    }
+
+    /// The stores beside the file: one for each version tag and secret. Stores with another secret
+    /// than this file have an error in place of their version tag.
+    ///
+    /// # Errors
+    /// [`Io`](crate::DiskErrorKind::Io) and [`NotAFile`](crate::DiskErrorKind::NotAFile).
+    pub fn stores(&self) -> Result<Vec<FoundStore>, DiskError> {
+        stores(&self.site()?, &self.settings)
     }
 
     fn site(&self) -> Result<Site, DiskError> {

@@ -54,7 +54,8 @@
 //!   entries of two files and two processes win; `merge::theirs`: copying the entries of the other
 //!   file; `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
 //! - [`values`]: the numbers of the extension types in keys and values
-//! - [`store`]: every write of a cache, kept in segments beside the file; no front uses it yet
+//! - [`store`]: every write of a cache, kept in segments beside the file; no front uses it yet;
+//!   `store::view`: a store as another process may read it, without its lock
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash
@@ -112,5 +113,5 @@ pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;
-pub use vfs::{FileKind, Metadata, Ownership, RealDisk, Vfs, VfsFile};
+pub use vfs::{FileIdentity, FileKind, Metadata, Ownership, RealDisk, Vfs, VfsFile};
 pub use writer::{RecordNumber, SavedFile, WriteOptions, Writer};

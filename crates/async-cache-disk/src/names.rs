@@ -39,7 +39,18 @@ pub(crate) fn store_folder(path: &Path, settings: &Settings) -> Result<PathBuf, 
         hasher.update(&secret.store_id());
     }
     let digits = hasher.finalize().to_hex();
-    Ok(beside(path, ".d")?.join(digits.get(..HEX_DIGITS).unwrap_or_default()))
+    Ok(stores_folder(path)?.join(digits.get(..HEX_DIGITS).unwrap_or_default()))
+}
+
+/// The folder of all stores beside a cache file.
+pub(crate) fn stores_folder(path: &Path) -> Result<PathBuf, DiskError> {
+    beside(path, ".d")
+}
+
+/// Whether a name is that of a store in the folder of all stores.
+pub(crate) fn is_store(name: &OsStr) -> bool {
+    let digits = name.as_encoded_bytes();
+    digits.len() == HEX_DIGITS && digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The name of a file that is set aside, by the number of the attempt, from 1.

@@ -37,6 +37,7 @@ mod folder;
 mod guards;
 mod layout;
 mod live;
+mod lock;
 mod look_up;
 mod merged;
 mod opening;
@@ -47,25 +48,31 @@ mod sealing;
 mod segment;
 mod stats;
 mod tails;
+pub(crate) mod view;
 mod write;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub use answer::{Sighting, StoreAnswer, StoreEntry, StoreScratch};
 pub use stats::StoreStats;
+pub use view::{
+    FoundStore, RunFacts, SegmentFacts, StoreFinding, StoreFindingKind, StoreItem, StoreReport, StoreView,
+    StoredEntry,
+};
 pub use write::{EagerWrite, EntryPlace, StoreLimit, StoreOptions, StoreWrite, Written};
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
 use crate::trust::Site;
-use crate::vfs::{VfsFile, parent_of};
+use crate::vfs::parent_of;
 use counts::Counts;
 use folder::{StoreFolder, StoreIds};
 use guards::{lock, read, write};
 use layout::{PlacedRun, StoreLayout};
 use live::LiveCursor;
-use look_up::{Located, LookUp, locate};
+use lock::StoreLock;
+use look_up::LookUp;
 use rounds::{Durability, Flushes};
 use segment::SegmentEnd;
 use tails::Tails;
@@ -83,10 +90,8 @@ pub struct DiskStore {
     ids: StoreIds,
     hasher: KeyHasher,
     options: StoreOptions,
-    /// The lock of the store, held for as long as the file is open.
-    _lock: Box<dyn VfsFile>,
     /// Rule 5.
-    process: u32,
+    lock: StoreLock,
     end: Mutex<StoreEnd>,
     layout: RwLock<Arc<StoreLayout>>,
     tails: RwLock<Tails>,
@@ -188,14 +193,7 @@ impl DiskStore {
         let hash = self.hasher.hash(key);
         let (layout, in_tails, seen) = self.look_up().look(hash);
         scratch.seen = seen;
-        match locate(key, hash, in_tails, &layout, scratch) {
-            Located::Read => scratch.answer(key, &layout),
-            Located::Absent => match &layout.base {
-                Some(base) => scratch.find_in_base(base, key, &layout),
-                None => StoreAnswer::Absent,
-            },
-            Located::Hidden => StoreAnswer::Hidden,
-        }
+        layout.answer(key, hash, in_tails, scratch)
     }
 
     fn look_up(&self) -> LookUp<'_> {
@@ -232,7 +230,7 @@ impl DiskStore {
 
     /// Rule 5.
     fn refuse_fork(&self) -> Result<(), DiskError> {
-        if std::process::id() == self.process {
+        if self.lock.is_of_this_process() {
             return Ok(());
         }
         let what = "this process was forked from the process that has the store open; open it anew";

@@ -235,6 +235,7 @@ fn why_others_may_change(vfs: &dyn Vfs, folder: &Path) -> Option<String> {
     (!is_ours).then(|| format!("user {} owns", ownership.owner))
 }
 
-fn is_nothing_there(error: &io::Error) -> bool {
+/// Whether an error means that nothing has the path.
+pub(crate) fn is_nothing_there(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -12,8 +12,8 @@
 //!    slot in the tails names the replaced record. If there is no slot, and a run or the base
 //!    may have the key, the key is queued, and counted later (*settled*). Nothing that the queue
 //!    may refer to leaves the store before the queue is settled.
-//! 2. `Live`: the entries of the opening are counted by a walk in the order of places, a record at a
-//!    time. A change of an entry that the walk has not reached changes no count: the walk meets
+//! 2. `Live`: the entries of the opening are counted by a walk in the order of places, a record at
+//!    a time. A change of an entry that the walk has not reached changes no count: the walk meets
 //!    the entry as it is then. Nothing is collected or evicted before the walk has ended.
 //! 3. `Live`: whether an entry is cold is decided with its mark, and each change of the count
 //!    changes the mark as well. So a change that is reported twice counts once.

@@ -25,7 +25,8 @@ impl DiskStore {
     /// other.
     ///
     /// # Errors
-    /// [`Locked`](crate::DiskErrorKind::Locked) in a forked process. An entry that cannot be read is a miss.
+    /// [`Locked`](crate::DiskErrorKind::Locked) in a forked process. An entry that cannot be read
+    /// is a miss.
     pub fn eager(&self) -> Result<Vec<EagerWrite>, DiskError> {
         self.refuse_fork()?;
         // Layout and manifest change under the lock of the end.

@@ -17,8 +17,8 @@ use crate::format::store::record::{RecordKind, RecordTimes};
 
 impl DiskStore {
     /// Deletes the coldest entry that is not in memory. Returns whether there was an entry. Without
-    /// effect as long as [`maintain`](Self::maintain) has not counted the entries of the opening, and in
-    /// a store with a limit in bytes.
+    /// effect as long as [`maintain`](Self::maintain) has not counted the entries of the opening,
+    /// and in a store with a limit in bytes.
     ///
     /// # Errors
     /// [`Io`](crate::DiskErrorKind::Io) and [`Full`](crate::DiskErrorKind::Full): the entry stays.

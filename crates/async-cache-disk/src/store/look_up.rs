@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, RwLock};
 
-use super::answer::StoreScratch;
+use super::answer::{StoreAnswer, StoreScratch};
 use super::guards::read;
 use super::layout::{PlacedRun, StoreLayout};
 use super::run::InRun;
@@ -36,6 +36,26 @@ impl LookUp<'_> {
         let layout = read(self.layout);
         let (in_tails, seen) = read(self.tails).look(hash);
         (Arc::clone(&layout), in_tails, seen)
+    }
+}
+
+impl StoreLayout {
+    /// Answers for a key whose slot in the tails this is.
+    pub(super) fn answer<'s>(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        in_tails: InTails,
+        scratch: &'s mut StoreScratch,
+    ) -> StoreAnswer<'s> {
+        match locate(key, hash, in_tails, self, scratch) {
+            Located::Read => scratch.answer(key, self),
+            Located::Absent => match &self.base {
+                Some(base) => scratch.find_in_base(base, key, self),
+                None => StoreAnswer::Absent,
+            },
+            Located::Hidden => StoreAnswer::Hidden,
+        }
     }
 }
 

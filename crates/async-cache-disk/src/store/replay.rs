@@ -45,6 +45,21 @@ pub(super) trait ReplayVisitor {
     fn record(&mut self, place: StorePlace, record: &SegmentRecord, bytes: &[u8]);
     /// A damaged record of which only this is known.
     fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40);
+    /// Anything else that cannot be read begins here.
+    fn unreadable(&mut self, _place: StorePlace, _what: Unreadable) {}
+}
+
+/// Damage other than that of a record whose hash is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// A digest. Costs nothing.
+    Digest,
+    /// A clear: the floor rises.
+    Clear,
+    /// Records up to this offset: the floor rises.
+    Until(u32),
+    /// Everything up to the end of the segment: the floor rises.
+    Rest,
 }
 
 /// The outcome of a replay.
@@ -101,7 +116,7 @@ pub(super) fn replay(
     walk.run(visitor);
     if bytes < of.row.end {
         // The file lacks records that were durable once.
-        walk.lose_all();
+        walk.lose_all(bytes, visitor);
     }
     let mut replayed = walk.replayed;
     if !of.row.is_sealed {
@@ -209,11 +224,12 @@ impl Walking<'_> {
     /// Decides about the invalid record at `at`. Returns where to go on; `None` at the end.
     fn after_invalid(&mut self, at: u32, visitor: &mut impl ReplayVisitor) -> Option<u32> {
         if !self.charge(self.head(at, self.limit(at))) {
-            self.lose_all(); // Rule 3.
+            self.lose_all(at, visitor); // Rule 3.
             return None;
         }
         if let Some(next) = self.behind_damaged_digest(at) {
             self.replayed.damaged = self.replayed.damaged.saturating_add(1);
+            visitor.unreadable(self.place(at), Unreadable::Digest);
             self.since = Since { base: next, records: 0 };
             return Some(next);
         }
@@ -222,7 +238,7 @@ impl Walking<'_> {
         }
         self.find_digest(at);
         let NextDigest::At(behind) = &self.next else {
-            self.lose_all();
+            self.lose_all(at, visitor);
             return None;
         };
         self.replayed.damaged = self.replayed.damaged.saturating_add(1);
@@ -232,6 +248,7 @@ impl Walking<'_> {
             // The records before the digest's first are in no list.
             self.replayed.floor = self.replayed.floor.max(behind.written_at);
             let next = if base > at { base } else { end };
+            visitor.unreadable(self.place(at), Unreadable::Until(next));
             self.since = Since { base: next, records: 0 };
             return Some(next);
         };
@@ -239,6 +256,7 @@ impl Walking<'_> {
         match row.kind() {
             RecordKind::Clear | RecordKind::Tag => {
                 self.replayed.floor = self.replayed.floor.max(behind.written_at); // Rule 4.
+                visitor.unreadable(self.place(at), Unreadable::Clear);
             }
             kind => visitor.damaged(self.place(at), kind, row.hash()),
         }
@@ -278,7 +296,8 @@ impl Walking<'_> {
     }
 
     /// The content from here to the end of the segment is unknown.
-    fn lose_all(&mut self) {
+    fn lose_all(&mut self, at: u32, visitor: &mut impl ReplayVisitor) {
+        visitor.unreadable(self.place(at), Unreadable::Rest);
         let Replayed { floor, damaged, summary, .. } = &mut self.replayed;
         // A sealed segment's row knows its latest time.
         let now = if self.of.row.is_sealed { 0 } else { self.of.now };

@@ -7,8 +7,11 @@ mod damage;
 mod eager;
 mod faults;
 mod hooked;
+mod locks;
 mod model;
+mod opening;
 mod sync;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

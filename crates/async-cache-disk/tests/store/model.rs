@@ -1,5 +1,6 @@
 //! Random programs against a map.
 
+use super::view::viewed;
 use super::{KEYS, Op, State, brief, open, rounds, state, write_base};
 use async_cache_disk::fake::FakeDisk;
 
@@ -38,6 +39,16 @@ fn run(seed: u64) {
         }
         let found = state(store.as_ref().unwrap());
         assert!(found == model, "seed {seed}, {program:?}: {:?}, not {:?}", brief(&found), brief(&model));
+        if number % 16 != 0 {
+            continue;
+        }
+        let viewed = viewed(&disk, 0).unwrap();
+        assert!(
+            viewed == model,
+            "seed {seed}, {program:?}: viewed {:?}, not {:?}",
+            brief(&viewed),
+            brief(&model)
+        );
     }
 }
 
