@@ -23,11 +23,13 @@
 //! 6. Runs may be later than a record of the tails, if a lost run is built again: then these runs
 //!    are searched before the record counts.
 //!
-//! Locks, in the order of taking: `counter` and `evictor`, `end`, `settling`, `layout`, `tails`,
+//! Locks, in the order of taking: `collector`, `counter`, `evictor`, `end`, `settling`, `layout`, `tails`,
 //! `counts`. No lock behind `end` is held during a write to the disk.
 
 mod answer;
 mod appending;
+mod collecting;
+mod collector;
 mod counting;
 mod counts;
 mod eager;
@@ -54,6 +56,7 @@ mod write;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub use answer::{Sighting, StoreAnswer, StoreEntry, StoreScratch};
+pub use collector::Collection;
 pub use stats::StoreStats;
 pub use view::{
     FoundStore, RunFacts, SegmentFacts, StoreFinding, StoreFindingKind, StoreItem, StoreReport, StoreView,
@@ -66,6 +69,7 @@ use crate::format::address::KeyHasher;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
 use crate::trust::Site;
 use crate::vfs::parent_of;
+use collector::Collector;
 use counts::Counts;
 use folder::{StoreFolder, StoreIds};
 use guards::{lock, read, write};
@@ -103,6 +107,7 @@ pub struct DiskStore {
     counter: Mutex<LiveCursor>,
     /// The walk that evicts.
     evictor: Mutex<LiveCursor>,
+    collector: Mutex<Collector>,
 }
 
 /// The place where records are appended, and what the next manifest says.

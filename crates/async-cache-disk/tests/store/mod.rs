@@ -1,6 +1,7 @@
 //! The store through its public interface, on the fake disk.
 
 mod basic;
+mod bytes;
 mod counts;
 mod crash;
 mod damage;
