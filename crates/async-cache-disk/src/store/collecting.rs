@@ -185,7 +185,8 @@ impl DiskStore {
         if collecting.of.first != EntryPlace::in_base(from) {
             return Ok(()); // Collected already.
         }
-        let room = collector.room(0, base.file_bytes(), self.bytes().saturating_sub(collector.copied_of_base));
+        let room =
+            collector.room(0, base.file_bytes(), self.bytes().saturating_sub(collector.copied_of_base));
         collecting.room = room.saturating_sub(collector.copied_of_base);
         if let StoreLimit::Bytes(_) = self.options.limit {
             if collecting.room == 0 && layout.is_base_ours && until < base.len() {
@@ -374,7 +375,9 @@ impl DiskStore {
         drop(end);
         if is_durable {
             self.folder.remove_segment(row.number);
-            gone.into_iter().for_each(|number| self.folder.remove_run(number));
+            for number in gone {
+                self.folder.remove_run(number);
+            }
         }
         Ok(())
     }

@@ -149,7 +149,7 @@ impl Collector {
             StoreLimit::Bytes(_) if self.pass_until.is_none_or(|until| segment > until) => 0,
             StoreLimit::Bytes(limit) => {
                 let free = limit.saturating_add(self.segment_bytes).saturating_sub(bytes);
-                free.min(collected - collected / 8)
+                free.min(collected.saturating_sub(collected / 8))
             }
         }
     }

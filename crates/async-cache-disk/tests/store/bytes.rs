@@ -80,12 +80,17 @@ impl Model {
         let mut collections = 0;
         while self.collect_once().is_some() {
             collections += 1;
-            assert!(collections < 400, "no end: {:?} {:?}", self.store().next_collection(), self.store().stats());
+            assert!(
+                collections < 400,
+                "no end: {:?} {:?}",
+                self.store().next_collection(),
+                self.store().stats()
+            );
         }
         let (bytes, segment) = (self.store().bytes(), u64::from(self.options.segment_bytes));
         let StoreLimit::Bytes(limit) = self.options.limit else { panic!() };
         // An empty segment, and a record longer than a segment, exceed it anyway.
-        let least = 2 * (4096 + 700) + u64::from(self.store().stats().runs) * (4096 + 512);
+        let least = 2 * (4096 + 700) + self.store().stats().runs * (4096 + 512);
         assert!(bytes <= limit.max(least) + segment, "{bytes} bytes of {limit}: {:?}", self.store().stats());
     }
 

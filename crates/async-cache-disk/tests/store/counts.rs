@@ -151,8 +151,8 @@ fn run(seed: u64) -> usize {
         }
         model.check(&format!("seed {seed}, {program:?}"));
     }
-    for place in model.memory.iter().filter(|(i, place)| place_of(&model.store, **i) != Some(**place)) {
-        panic!("seed {seed}: memory has {place:?}");
+    for (i, place) in &model.memory {
+        assert_eq!(place_of(&model.store, *i), Some(*place), "seed {seed}: {i} in memory");
     }
     model.collected
 }
