@@ -192,6 +192,10 @@ fn a_store_that_cannot_be_opened_says_why() {
     let error = cache(&disk).store_view(SAVED_AT).unwrap_err();
     assert_eq!((error.kind(), error.path()), (&DiskErrorKind::Damaged, &*manifest));
     disk.put(&manifest, b"");
+    assert_eq!(
+        cache(&disk).stores().unwrap()[0].version.as_ref().unwrap_err().kind(),
+        &DiskErrorKind::Damaged
+    );
     assert_eq!(cache(&disk).store_view(SAVED_AT).unwrap_err().kind(), &DiskErrorKind::Damaged);
 }
 
@@ -219,6 +223,26 @@ fn what_a_damaged_run_hides_is_recovered_from_its_segments() {
     assert_eq!(recovered(&view), sound);
     let report = view.verify();
     assert_eq!((report.entries, report.sound_entries, report.finding_count), (5, 0, 1));
+}
+
+#[test]
+fn what_the_damaged_index_of_a_base_hides_is_recovered_if_the_store_has_nothing_later() {
+    let disk = FakeDisk::new();
+    write_base(&disk, KEYS);
+    let store = open(&disk, MIB);
+    store.delete(&key(0), SAVED_AT).unwrap();
+    put(&store, &key(1), b"later", SAVED_AT).unwrap();
+    let sound = state(&store);
+    let mut bytes = disk.bytes(Path::new(PATH)).unwrap();
+    bytes[8192 + 20] ^= 1;
+    disk.put(Path::new(PATH), &bytes);
+    let view = view(&disk);
+    let (found, others) = walked(&view);
+    assert_eq!(found.into_keys().collect::<Vec<u8>>(), [1]);
+    assert_eq!(others, ["LostInBase { entries: 1, bytes: 0 }"; 6]);
+    assert_eq!(recovered(&view), sound);
+    let report = view.verify();
+    assert!(report.finding_count == 0 && !report.is_clean());
 }
 
 /// The other way round: where nothing in a segment tells how long a damaged record is, its run

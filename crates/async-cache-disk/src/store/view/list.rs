@@ -35,8 +35,9 @@ pub(crate) fn stores(site: &Site, settings: &Settings) -> Result<Vec<FoundStore>
     let found = names.into_iter().filter_map(|name| {
         let path = outer.join(name);
         let folder = StoreFolder::at(&site.vfs, path.clone(), settings);
-        let version = folder.exists().and_then(|_| folder.version()).transpose()?;
-        let version = version.and_then(|version| {
+        let labels = folder.exists().and_then(|_| folder.labels()).transpose()?;
+        let version = labels.and_then(|labels| {
+            let version = labels.version;
             let settings = Settings { version: Some(version.clone()), ..settings.clone() };
             if store_folder(&site.place, &settings)? == path {
                 return Ok(version);
