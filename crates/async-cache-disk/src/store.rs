@@ -29,6 +29,7 @@
 mod answer;
 mod flushing;
 mod folder;
+mod lock;
 mod merged;
 mod opening;
 mod replay;
@@ -53,8 +54,9 @@ use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
 use crate::format::store::{Hash40, StorePlace};
 use crate::snapshot::Snapshot;
 use crate::trust::Site;
-use crate::vfs::{VfsFile, parent_of};
+use crate::vfs::parent_of;
 use folder::{StoreFolder, StoreIds};
+use lock::StoreLock;
 use rounds::{Durability, Flushes};
 use run::{InRun, IndexRun};
 use segment::{NotAppended, SegmentEnd, SegmentFile};
@@ -135,10 +137,8 @@ pub struct DiskStore {
     ids: StoreIds,
     hasher: KeyHasher,
     options: StoreOptions,
-    /// The lock of the store, held for as long as the file is open.
-    _lock: Box<dyn VfsFile>,
     /// Rule 5.
-    process: u32,
+    lock: StoreLock,
     end: Mutex<StoreEnd>,
     layout: RwLock<Arc<StoreLayout>>,
     tails: RwLock<Tails>,
@@ -384,7 +384,7 @@ impl DiskStore {
 
     /// Rule 5.
     fn refuse_fork(&self) -> Result<(), DiskError> {
-        if std::process::id() == self.process {
+        if self.lock.is_of_this_process() {
             return Ok(());
         }
         let what = "this process was forked from the process that has the store open; open it anew";

@@ -39,6 +39,18 @@ pub struct Metadata {
     pub age: Duration,
     /// The ownership; `None` where the system has no owners.
     pub ownership: Option<Ownership>,
+    /// Distinguishes the file from every other existing file; `None` where the system does not say.
+    pub identity: Option<FileIdentity>,
+}
+
+/// Two paths with the same identity are the same file. The identity of a file that was removed may
+/// be given to another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileIdentity {
+    /// The file system.
+    pub device: u64,
+    /// The file in the file system.
+    pub inode: u64,
 }
 
 /// The owner of a file or a folder, and its permissions to write.
@@ -131,6 +143,15 @@ pub trait Vfs: Send + Sync + Debug {
         self.create_dir(path)
     }
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// The system's error; `DirectoryNotEmpty` if there is anything in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Names the run of the system, from its start to its end or a power loss; zero if unknown.
     fn boot_id(&self) -> [u8; 16] {
         [0; 16]
@@ -202,6 +223,18 @@ pub trait VfsFile: Send + Sync + Debug {
     /// The system's error; where files cannot be locked, `Unsupported`, or one of ENOLCK, EINVAL
     /// and EBADF.
     fn try_lock(&self) -> io::Result<bool>;
+
+    /// Takes the exclusive lock of this process if it is free. The lock ends with the process, even
+    /// if a child that was forked meanwhile has the file open. It ends as well when this process
+    /// closes any of its handles of the file, and a second handle of this process takes it again:
+    /// so a process must open the file once. Where there is no such lock: as
+    /// [`try_lock`](Self::try_lock), whose lock a forked child keeps.
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
+    fn try_process_lock(&self) -> io::Result<bool> {
+        self.try_lock()
+    }
 
     /// Takes the exclusive lock, waiting up to `limit`; `false` if another process held it all that
     /// time.

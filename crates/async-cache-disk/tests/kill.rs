@@ -1,4 +1,5 @@
-//! Real processes killed during a save: the file is always whole, and leftovers are removed.
+//! Real processes killed during a save: the file is always whole, and leftovers are removed. And
+//! processes that have a store open.
 //!
 //! A separate program: for a moment, between fork and exec, each child has a copy of every
 //! descriptor of its parent, and so keeps locks that other tests have just released.
@@ -13,8 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use async_cache_disk::{RealDisk, Vfs};
-use sample::{assert_holds, entries, open, options, random, save};
+use async_cache_disk::store::{StoreAnswer, StoreOptions, StoreScratch, StoreWrite};
+use async_cache_disk::{DiskErrorKind, RealDisk, Vfs};
+use sample::{SAVED_AT, assert_holds, entries, file, open, options, random, save};
 
 const PATH_VARIABLE: &str = "ASYNC_CACHE_KILL_PATH";
 const KILLS: u32 = 220;
@@ -32,10 +34,25 @@ fn a_child_that_saves_until_it_is_killed() {
     }
 }
 
-fn child(path: &Path) -> Child {
+/// Runs one of the tests that do something only in a child, and waits until the child is ready.
+fn child(test: &str, path: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "a_child_that_saves_until_it_is_killed", "--nocapture", "--test-threads=1"]);
-    command.env(PATH_VARIABLE, path).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command.env(PATH_VARIABLE, path).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"ready") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap();
+        said.push(byte[0]);
+    }
+    child
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -52,19 +69,11 @@ fn a_process_killed_at_random_moments_never_leaves_an_unreadable_file() {
     let mut generations = std::collections::BTreeSet::new();
     let mut most_leftovers = 0;
     for _ in 0..KILLS {
-        let mut child = child(&path);
+        let child = child("a_child_that_saves_until_it_is_killed", &path);
         // The child is about to save. The sleep waits for no event: its length is the random moment
         // of the kill.
-        let mut output = child.stdout.take().unwrap();
-        let mut said = Vec::new();
-        while !said.ends_with(b"ready") {
-            let mut byte = [0];
-            output.read_exact(&mut byte).unwrap();
-            said.push(byte[0]);
-        }
         std::thread::sleep(longest.mul_f64(random.f64()));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill(child);
 
         let snapshot = open(&vfs, &path);
         let value = snapshot.find(b"key 0", &mut async_cache_disk::Scratch::new()).unwrap().value.to_vec();
@@ -78,6 +87,44 @@ fn a_process_killed_at_random_moments_never_leaves_an_unreadable_file() {
     assert!(most_leftovers <= 2, "leftovers pile up: {most_leftovers}");
     save(&vfs, &path, &entries(COUNT, 0), options()).unwrap();
     assert_eq!(vfs.list(folder.path()).unwrap(), ["pages.cache"]);
+}
+
+/// Not a test of its own, as the other one.
+#[test]
+#[allow(clippy::print_stdout)]
+fn a_child_that_has_a_store_open_until_it_is_killed() {
+    let Some(path) = std::env::var_os(PATH_VARIABLE).map(PathBuf::from) else { return };
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let store = file(&vfs, &path).store(StoreOptions::default(), SAVED_AT).unwrap();
+    for number in 0..1000u32 {
+        let write = StoreWrite { key: &number.to_be_bytes(), value: b"value", deadline: None };
+        store.put(&write, SAVED_AT).unwrap();
+    }
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_store_is_open_in_a_single_process_and_free_when_that_process_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pages.cache");
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let open = || file(&vfs, &path).store(StoreOptions::default(), SAVED_AT);
+    for _ in 0..10 {
+        let child = child("a_child_that_has_a_store_open_until_it_is_killed", &path);
+        for _ in 0..3 {
+            assert_eq!(open().unwrap_err().kind(), &DiskErrorKind::Locked);
+        }
+        kill(child);
+        let store = open().unwrap();
+        let mut scratch = StoreScratch::new();
+        for number in 0..1000u32 {
+            let answer = store.find(&number.to_be_bytes(), &mut scratch);
+            assert!(matches!(answer, StoreAnswer::Entry(_)), "{number}: {answer:?}");
+        }
+    }
 }
 
 /// Makes the leftovers of the last child look a minute old, so that the next child may remove them;

@@ -79,8 +79,8 @@ mod warm;
 pub use async_cache_core::order::Eviction;
 pub use async_cache_core::stats::Stats;
 pub use async_cache_disk::{
-    Compression, DiskError, DiskErrorKind, FileKind, Metadata, Ownership, RealDisk, Secret, ShortSecret, Vfs,
-    VfsFile,
+    Compression, DiskError, DiskErrorKind, FileIdentity, FileKind, Metadata, Ownership, RealDisk, Secret,
+    ShortSecret, Vfs, VfsFile,
 };
 
 pub use backup::{CacheBackend, DiskBackend, SavedEntry};

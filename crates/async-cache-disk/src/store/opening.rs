@@ -16,6 +16,7 @@
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::folder::{StoreFolder, StoreIds};
+use super::lock::StoreLock;
 use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
 use super::rounds::{Durability, Flushes};
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
@@ -27,12 +28,10 @@ use crate::format::record::RecordForm;
 use crate::format::store::manifest::{ManifestBody, SegmentRow};
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
-use crate::lock::open_or_create;
 use crate::random::random;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::trust::Site;
-use crate::vfs::{VfsFile, has_no_locks};
 
 /// A segment takes a record at least.
 const LEAST_SEGMENT_BYTES: u32 = FIRST_RECORD + 1;
@@ -47,8 +46,8 @@ impl DiskStore {
         let segment_bytes = options.segment_bytes.clamp(LEAST_SEGMENT_BYTES, MOST_SEGMENT_BYTES);
         let options = StoreOptions { segment_bytes };
         let folder = StoreFolder::beside(site, settings)?;
-        folder.create()?;
-        let lock = take_lock(&folder)?; // Rule 1.
+        // Rule 1.
+        let lock = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
         let base = Snapshot::open_at(site, settings).unwrap_or(None).map(Arc::new);
         let base_until = base.as_ref().map_or(0, |base| base.written_until().max(base.saved_at()));
         let (ids, mut body) = manifest_or_new(&folder, base.as_deref(), now.max(base_until))?;
@@ -93,8 +92,7 @@ impl DiskStore {
             ids,
             hasher,
             options,
-            _lock: lock,
-            process: std::process::id(),
+            lock,
             site: site.clone(),
             end: Mutex::new(StoreEnd {
                 segment: end,
@@ -134,24 +132,6 @@ impl DiskStore {
         end.manifest.sequence = end.manifest.sequence.saturating_add(1);
         self.folder.replace_manifest(&self.ids, &end.manifest, now)?;
         self.folder.settle()
-    }
-}
-
-fn take_lock(folder: &StoreFolder) -> Result<Box<dyn VfsFile>, DiskError> {
-    let path = folder.lock_path();
-    let file = open_or_create(&*folder.vfs, &path)?;
-    match file.try_lock() {
-        Ok(true) => Ok(file),
-        Err(error) if has_no_locks(&error) => {
-            let what =
-                "its file system has no locks, and a store without a lock may be written to by two processes";
-            Err(DiskError::new(DiskErrorKind::Locked, &path, what))
-        }
-        Ok(false) => {
-            let what = "another process writes to the store";
-            Err(DiskError::new(DiskErrorKind::Locked, &path, what))
-        }
-        Err(error) => Err(DiskError::io("locking the store", &path, error)),
     }
 }
 

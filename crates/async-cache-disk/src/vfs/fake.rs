@@ -15,6 +15,7 @@
 #![allow(clippy::missing_panics_doc)] // the lock is never poisoned: nothing panics while it is held
 
 mod image;
+mod locks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,8 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{FileKind, Metadata, Ownership, Vfs, VfsFile};
-use image::{Image, Inode, NameChange, USER};
+use super::{FileIdentity, FileKind, Metadata, Ownership, Vfs, VfsFile};
+use image::{Image, NameChange, USER};
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone)]
@@ -83,6 +84,8 @@ struct FakeState {
     /// How many bytes files may have in all.
     capacity: u64,
     now: Duration,
+    /// Distinguishes this disk from all others.
+    device: u64,
 }
 
 /// Lets files and processes keep only this many deletes, for saves and deletes of this thread: so
@@ -108,6 +111,7 @@ impl FakeDisk {
             full: false,
             capacity: u64::MAX,
             now: Duration::ZERO,
+            device: image::next_device(),
         })))
     }
 
@@ -282,6 +286,18 @@ impl FakeState {
         }
     }
 
+    fn metadata_of(&mut self, number: usize) -> Metadata {
+        let (now, device) = (self.now, self.device);
+        let inode = self.image.inode(number);
+        Metadata {
+            kind: inode.kind,
+            bytes: inode.live.len() as u64,
+            age: now.saturating_sub(inode.written_at),
+            ownership: Some(inode.ownership),
+            identity: Some(FileIdentity { device, inode: number as u64 }),
+        }
+    }
+
     fn half_done(&self) -> io::Error {
         if self.crashed { crash() } else { io::ErrorKind::StorageFull.into() }
     }
@@ -325,8 +341,8 @@ impl Vfs for FakeDisk {
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let mut state = self.call("metadata", path)?;
-        let (inode, now) = (state.image.follow(path).ok_or(io::ErrorKind::NotFound)?, state.now);
-        Ok(known(state.image.inode(inode), now))
+        let inode = state.image.follow(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(state.metadata_of(inode))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
@@ -353,8 +369,8 @@ impl Vfs for FakeDisk {
         state.image.create(path, FileKind::Directory, now).map(|_| ())
     }
 
-    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
-        self.create_dir(path)
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.call("remove_dir", path)?.image.remove_dir(path)
     }
 
     fn boot_id(&self) -> [u8; 16] {
@@ -377,15 +393,6 @@ fn torn(offset: u64, len: usize) -> usize {
         .into_iter()
         .find(|page| (offset..end).contains(page));
     page.map_or(0, |page| usize::try_from(page - offset).unwrap())
-}
-
-fn known(inode: &Inode, now: Duration) -> Metadata {
-    Metadata {
-        kind: inode.kind,
-        bytes: inode.live.len() as u64,
-        age: now.saturating_sub(inode.written_at),
-        ownership: Some(inode.ownership),
-    }
 }
 
 impl FakeDisk {
@@ -456,9 +463,7 @@ impl VfsFile for FakeFile {
     }
 
     fn metadata(&self) -> io::Result<Metadata> {
-        let mut state = self.disk.call("metadata", &self.path)?;
-        let now = state.now;
-        Ok(known(state.image.inode(self.inode), now))
+        Ok(self.disk.call("metadata", &self.path)?.metadata_of(self.inode))
     }
 
     fn try_lock(&self) -> io::Result<bool> {
@@ -466,6 +471,11 @@ impl VfsFile for FakeFile {
         let free = !std::mem::replace(&mut state.image.inode(self.inode).locked, true);
         self.has_lock.fetch_or(free, Ordering::Relaxed);
         Ok(free)
+    }
+
+    fn try_process_lock(&self) -> io::Result<bool> {
+        let mut state = self.disk.call("try_lock", &self.path)?;
+        Ok(state.image.inode(self.inode).take_process_lock())
     }
 
     /// Not counted as a call: closing the file does the same.
@@ -487,6 +497,7 @@ impl Drop for FakeFile {
         let mut state = self.disk.state();
         let inode = state.image.inode(self.inode);
         inode.handles -= 1;
+        inode.release_process_lock();
         if self.has_lock.load(Ordering::Relaxed) {
             inode.locked = false;
         }

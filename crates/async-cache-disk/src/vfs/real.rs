@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{FileKind, MOST_INTERRUPTIONS, Metadata, Ownership, Vfs, VfsFile};
+use super::{FileIdentity, FileKind, MOST_INTERRUPTIONS, Metadata, Ownership, Vfs, VfsFile};
 
 /// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,6 +91,10 @@ impl Vfs for RealDisk {
         builder.create(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         boot_id().unwrap_or_default()
     }
@@ -157,6 +161,7 @@ fn known(metadata: &fs::Metadata) -> Metadata {
         bytes: metadata.len(),
         age: age.unwrap_or(Duration::ZERO),
         ownership: ownership(metadata),
+        identity: identity(metadata),
     }
 }
 
@@ -169,6 +174,18 @@ fn ownership(metadata: &fs::Metadata) -> Option<Ownership> {
 
 #[cfg(not(unix))]
 fn ownership(_metadata: &fs::Metadata) -> Option<Ownership> {
+    None
+}
+
+#[cfg(unix)]
+#[allow(clippy::unnecessary_wraps)] // not everywhere
+fn identity(metadata: &fs::Metadata) -> Option<FileIdentity> {
+    use std::os::unix::fs::MetadataExt;
+    Some(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+#[cfg(not(unix))]
+fn identity(_metadata: &fs::Metadata) -> Option<FileIdentity> {
     None
 }
 
@@ -231,6 +248,22 @@ impl VfsFile for RealFile {
                     interruptions += 1;
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// A record lock over the whole file.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn try_process_lock(&self) -> io::Result<bool> {
+        use rustix::fs::{FlockOperation, fcntl_lock};
+        use rustix::io::Errno;
+        let mut interruptions = 0;
+        loop {
+            match fcntl_lock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(true),
+                Err(Errno::ACCESS | Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) if interruptions < MOST_INTERRUPTIONS => interruptions += 1,
+                Err(error) => return Err(error.into()),
             }
         }
     }

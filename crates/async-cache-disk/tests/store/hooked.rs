@@ -19,11 +19,13 @@ pub(super) struct Hooked {
     pub(super) disk: FakeDisk,
     /// Before a sync of data: an error is the result.
     pub(super) before_sync: Hook<io::Result<()>>,
+    /// Before a process lock is taken.
+    pub(super) before_lock: Hook<()>,
 }
 
 impl Hooked {
     pub(super) fn new(disk: &FakeDisk) -> Self {
-        Self { disk: disk.clone(), before_sync: Arc::new(|_| Ok(())) }
+        Self { disk: disk.clone(), before_sync: Arc::new(|_| Ok(())), before_lock: Arc::new(|_| {}) }
     }
 
     pub(super) fn as_vfs(&self) -> Arc<dyn Vfs> {
@@ -82,6 +84,10 @@ impl Vfs for Hooked {
         self.disk.create_dir(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         self.disk.boot_id()
     }
@@ -126,6 +132,11 @@ impl VfsFile for HookedFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
+    }
+
+    fn try_process_lock(&self) -> io::Result<bool> {
+        (self.hooks.before_lock)(&self.path);
+        self.file.try_process_lock()
     }
 
     fn lock_within(&self, limit: Duration) -> io::Result<bool> {

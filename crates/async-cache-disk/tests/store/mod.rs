@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod hooked;
+mod locks;
 mod model;
 mod sync;
 mod view;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{FileKind, Ownership};
@@ -18,6 +19,12 @@ pub(super) const USER: u32 = 1000;
 const SECTOR_BYTES: usize = 512;
 /// With more unsynced changes to names than this, only subsets that keep their order are tried.
 const MOST_SUBSETS: usize = 6;
+
+/// A number for each disk.
+pub(super) fn next_device() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(1);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct Image {
@@ -35,6 +42,7 @@ pub(super) struct Inode {
     pub(super) live: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) locked: bool,
+    pub(super) process_lock: ProcessLock,
     /// The number of open handles: a file without a name takes room until its last handle is
     /// closed.
     pub(super) handles: usize,
@@ -42,6 +50,15 @@ pub(super) struct Inode {
     /// The target, if this is a symlink.
     pub(super) link: Option<PathBuf>,
     pub(super) ownership: Ownership,
+}
+
+/// Who has the lock of a process on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProcessLock {
+    Free,
+    Ours,
+    /// Another process has it.
+    Others,
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +247,18 @@ impl Image {
         Ok(inode)
     }
 
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        let inode = self.find(path).ok_or(io::ErrorKind::NotFound)?;
+        if self.inodes[inode].kind != FileKind::Directory {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if !self.list(path).is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.change(NameChange::Unlink { path: path.to_owned() });
+        Ok(())
+    }
+
     pub(super) fn change(&mut self, change: NameChange) {
         change.apply(&mut self.live_names);
         self.unsynced.push(change);
@@ -284,6 +313,7 @@ impl Image {
                 live: bytes.clone(),
                 durable: bytes,
                 locked: false,
+                process_lock: ProcessLock::Free,
                 handles: 0,
                 link: inode.link.clone(),
                 ..*inode
@@ -299,7 +329,37 @@ impl Inode {
         let mode = if kind == FileKind::Directory { 0o755 } else { 0o600 };
         let ownership = Ownership { owner: USER, mode, links: 1 };
         let (live, durable, locked, handles) = (Vec::new(), Vec::new(), false, 0);
-        Self { kind, live, durable, locked, handles, written_at, link: None, ownership }
+        let process_lock = ProcessLock::Free;
+        Self { kind, live, durable, locked, process_lock, handles, written_at, link: None, ownership }
+    }
+
+    /// Takes the lock of this process, unless another process has it.
+    pub(super) fn take_process_lock(&mut self) -> bool {
+        let is_free = self.process_lock != ProcessLock::Others;
+        if is_free {
+            self.process_lock = ProcessLock::Ours;
+        }
+        is_free
+    }
+
+    /// This process closes a handle, whichever it is.
+    pub(super) fn release_process_lock(&mut self) {
+        if self.process_lock == ProcessLock::Ours {
+            self.process_lock = ProcessLock::Free;
+        }
+    }
+
+    pub(super) fn lock_elsewhere(&mut self) -> bool {
+        if self.process_lock == ProcessLock::Free {
+            self.process_lock = ProcessLock::Others;
+        }
+        self.process_lock == ProcessLock::Others
+    }
+
+    pub(super) fn unlock_elsewhere(&mut self) {
+        if self.process_lock == ProcessLock::Others {
+            self.process_lock = ProcessLock::Free;
+        }
     }
 }
 
