@@ -116,13 +116,22 @@ pub(crate) fn of_version(file: &CacheFile, version: Option<&str>) -> CacheFile {
 
 /// Chooses the cache of a version, or the only cache, at a path (rules 1 to 3).
 pub(crate) fn choose(file: &CacheFile, version: Option<&str>, now: u64) -> Result<Choice, Failure> {
-    let (mut views, mut refused) = (Vec::new(), None);
+    let (mut views, mut refused, mut broken) = (Vec::new(), None, None);
     for FoundStore { version: found, .. } in file.stores()? {
         match found {
-            Ok(found) => views.extend(file.clone().version(found).store_view(now)?.map(Box::new)),
+            Ok(found) => match file.clone().version(found).store_view(now) {
+                Ok(view) => views.extend(view.map(Box::new)),
+                Err(error) => broken = Some(error),
+            },
             Err(error) if error.kind() == &DiskErrorKind::Trust => refused = Some(error), // Rule 3.
-            Err(error) => return Err(error.into()),
+            Err(error) => broken = Some(error),
         }
+    }
+    // Rule 1. Another version may be sound.
+    if let Some(error) = broken
+        && (version.is_none() || views.iter().all(|view| Some(view.version()) != version))
+    {
+        return Err(error.into());
     }
     if views.is_empty() {
         let is_there = file.vfs().metadata(file.path()).is_ok();

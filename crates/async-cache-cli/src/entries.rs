@@ -185,9 +185,11 @@ impl EagerEntries {
     pub(crate) fn of(view: &StoreView) -> Self {
         let mut eager = Self { entries: Vec::new(), lost_bytes: 0 };
         let Some(base) = view.base() else { return eager };
+        let gone_until = view.cleared_at().max(view.dropped_until());
         let mut records = base.eager();
         while let Some(item) = records.next() {
             match item {
+                Item::Entry(record) if gone_until > 0 && record.written_at.unwrap_or(0) <= gone_until => {}
                 Item::Entry(record) => {
                     eager.entries.retain(|entry| entry.key != record.key);
                     eager.entries.push(EagerEntry {

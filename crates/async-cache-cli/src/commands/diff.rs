@@ -1,6 +1,6 @@
 //! `diff`: how the entries of two caches differ. Walks through each cache and looks up every key in
-//! the other cache, so no memory for the entries is needed. (Eager entries, which a look-up does not
-//! find, are kept in memory.)
+//! the other cache, so no memory for the entries is needed. (Eager entries, which a look-up does
+//! not find, are kept in memory.)
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -8,6 +8,7 @@
 //! 3. A manifest is replaced by a rename, after the new one is durable. A file is removed after the
 //!    manifest that does not name it is durable.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::names::store_folder;
 use crate::random::random;
 use crate::settings::Settings;
 use crate::snapshot::header_error;
-use crate::trust::{Owners, Site, is_nothing_there, refuse_folder};
+use crate::trust::{Owners, Site, Trusted, is_nothing_there, refuse_folder};
 use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at, write_all_at};
 
 /// A manifest is read into memory. With 2^20 segments it has 64 MiB.
@@ -50,6 +51,9 @@ pub(super) struct StoreLabels {
     pub(super) version: String,
     pub(super) producer: String,
 }
+
+/// A segment, the boot id in its header, and its length.
+type OpenSegment = (SegmentFile, [u8; 16], u64);
 
 /// The folder.
 #[derive(Debug)]
@@ -157,14 +161,79 @@ impl StoreFolder {
     fn open(&self, path: PathBuf, owners: Owners) -> Result<Option<StoreFile>, DiskError> {
         let site = Site::at(&self.vfs, path);
         let Some(trusted) = site.open(owners)? else { return Ok(None) };
+        self.read_header(trusted, &site.path).map(Some)
+    }
+
+    /// The same. `None` also if something else than a file is there, or the header is invalid.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io), and [`Trust`](DiskErrorKind::Trust) because of its owner: the
+    /// file may be sound.
+    fn open_sound(&self, path: PathBuf) -> Result<Option<StoreFile>, DiskError> {
+        let site = Site::at(&self.vfs, path);
+        let trusted = match site.open(self.settings.owners) {
+            Ok(Some(trusted)) => trusted,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == &DiskErrorKind::NotAFile => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match self.read_header(trusted, &site.path) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.kind() == &DiskErrorKind::Io => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn read_header(&self, trusted: Trusted, path: &Path) -> Result<StoreFile, DiskError> {
+        let Trusted { file, bytes } = trusted;
         let mut page = [0; HEADER_BYTES];
-        let room = usize::try_from(trusted.bytes).unwrap_or(usize::MAX).min(HEADER_BYTES);
+        let room = usize::try_from(bytes).unwrap_or(usize::MAX).min(HEADER_BYTES);
         let start = page.get_mut(..room).unwrap_or_default();
-        read_exact_at(&*trusted.file, start, 0).map_err(|failure| not_read(failure, &site.path))?;
+        read_exact_at(&*file, start, 0).map_err(|failure| not_read(failure, path))?;
         let start = page.get(..room).unwrap_or_default();
         let header = StoreHeader::decode(start, self.settings.secret.as_ref())
-            .map_err(|fault| header_error(fault, &site.path))?;
-        Ok(Some((trusted.file, header, trusted.bytes)))
+            .map_err(|fault| header_error(fault, path))?;
+        Ok((file, header, bytes))
+    }
+
+    /// Whether the folder has a run, or a segment with records. Both are written only after a
+    /// manifest.
+    pub(super) fn has_records(&self) -> Result<bool, DiskError> {
+        let looking = |error| DiskError::io("looking for the files of the store", &self.path, error);
+        for name in self.vfs.list(&self.path).map_err(looking)? {
+            if numbered(&name, "i").is_some() {
+                return Ok(true);
+            }
+            if numbered(&name, "s").is_some() {
+                match self.vfs.metadata(&self.path.join(&name)) {
+                    Ok(metadata) if metadata.bytes > u64::from(FIRST_RECORD) => return Ok(true),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(looking(error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Refuses a folder without a manifest that has records.
+    ///
+    /// # Errors
+    /// [`Damaged`](DiskErrorKind::Damaged), and [`Io`](DiskErrorKind::Io).
+    pub(super) fn refuse_records(&self) -> Result<(), DiskError> {
+        if !self.has_records()? {
+            return Ok(());
+        }
+        let what = "its manifest was removed: its records cannot be read, and may have deleted entries of the cache file, \
+                    so a cache starts empty";
+        Err(DiskError::new(DiskErrorKind::Damaged, &self.path, what))
+    }
+
+    /// Why the manifest is not trusted because of its owner, if it is not.
+    ///
+    /// # Errors
+    /// The reason, and [`Io`](DiskErrorKind::Io).
+    pub(super) fn refuse_owner_of_manifest(&self) -> Result<(), DiskError> {
+        Site::at(&self.vfs, self.manifest_path()).open(self.settings.owners).map(drop)
     }
 
     fn open_manifest(&self) -> Result<Option<StoreFile>, DiskError> {
@@ -294,27 +363,35 @@ impl StoreFolder {
 
     /// Opens a segment (rule 2): the segment, the boot id in its header, and its length. `None` if
     /// it is lost.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io) and [`Trust`](DiskErrorKind::Trust): the segment may be sound.
     pub(super) fn open_segment(
         &self,
         ids: &StoreIds,
         row: &SegmentRow,
-    ) -> Option<(SegmentFile, [u8; 16], u64)> {
-        let (file, header, bytes) = self.open(self.segment_path(row.number), self.settings.owners).ok()??;
+    ) -> Result<Option<OpenSegment>, DiskError> {
+        let opened = self.open_sound(self.segment_path(row.number))?;
+        let Some((file, header, bytes)) = opened else { return Ok(None) };
         let fits =
             header.kind() == StoreFileKind::Segment && self.is_ours(&header, ids, row.number, &row.file_id);
         let seal = header.seal(self.settings.secret.as_ref());
-        fits.then(|| {
+        Ok(fits.then(|| {
             (SegmentFile::new(file, row.number, row.file_id, seal, ids.form, row.end), header.boot_id, bytes)
-        })
+        }))
     }
 
     /// Opens a run (rule 2). `None` if it is lost.
-    pub(super) fn open_run(&self, ids: &StoreIds, row: &RunRow) -> Option<IndexRun> {
-        let (file, header, bytes) = self.open(self.run_path(row.number), self.settings.owners).ok()??;
-        let KindFields::Run(counts) = header.fields else { return None };
+    ///
+    /// # Errors
+    /// As [`open_segment`](Self::open_segment).
+    pub(super) fn open_run(&self, ids: &StoreIds, row: &RunRow) -> Result<Option<IndexRun>, DiskError> {
+        let opened = self.open_sound(self.run_path(row.number))?;
+        let Some((file, header, bytes)) = opened else { return Ok(None) };
+        let KindFields::Run(counts) = header.fields else { return Ok(None) };
         let fits = self.is_ours(&header, ids, row.number, &row.file_id) && header.end() <= bytes;
         let seal = header.seal(self.settings.secret.as_ref());
-        fits.then(|| IndexRun::new(file, row.number, seal, counts))
+        Ok(fits.then(|| IndexRun::new(file, row.number, seal, counts)))
     }
 
     fn is_ours(&self, header: &StoreHeader, ids: &StoreIds, number: u32, file_id: &[u8; 16]) -> bool {
@@ -337,10 +414,9 @@ impl StoreFolder {
     pub(super) fn remove_unnamed(&self, body: &ManifestBody) {
         let Ok(names) = self.vfs.list(&self.path) else { return };
         for name in names {
-            let number = |prefix: &str| name.to_str()?.strip_prefix(prefix).and_then(file_number);
-            let is_leftover = if let Some(number) = number("s") {
+            let is_leftover = if let Some(number) = numbered(&name, "s") {
                 body.segments.iter().all(|row| row.number != number)
-            } else if let Some(number) = number("i") {
+            } else if let Some(number) = numbered(&name, "i") {
                 body.runs.iter().all(|row| row.number != number)
             } else {
                 crate::names::is_temp(&name, MANIFEST.as_ref())
@@ -379,6 +455,11 @@ fn not_read(failure: ReadFailure, path: &Path) -> DiskError {
         ReadFailure::Io(error) => DiskError::io("reading a file of the store", path, error),
         ReadFailure::Short => DiskError::new(DiskErrorKind::Damaged, path, "it is cut off"),
     }
+}
+
+/// The number in the name of a file of a kind.
+fn numbered(name: &OsStr, prefix: &str) -> Option<u32> {
+    name.to_str()?.strip_prefix(prefix).and_then(file_number)
 }
 
 /// The number in a file's name: six hexadecimal digits, lower case.

@@ -5,13 +5,18 @@
 //!    store does not use it.
 //! 2. What others left open is sealed where it ends, after a sync: from then on, what is behind the
 //!    end does not count, and what is before it is damage if it is invalid.
-//! 3. A segment that is lost raises the floor. A run that is lost is built again: its segments are
-//!    read as tails.
+//! 3. A segment or a run is lost if there is no such file, or if the file is another one: the name
+//!    or the header page says so. A segment that is lost raises the floor. A run that is lost is
+//!    built again: its segments are read as tails. If the system cannot open or read a file, or if
+//!    the owner of a file is not trusted, nothing is lost: the opening fails and changes nothing.
 //! 4. An unusable manifest may have said that entries of the base are deleted: then the base does
-//!    not count either. Without a manifest, the base counts.
+//!    not count either. Without a manifest, records may say so: the base counts if there is no
+//!    record.
 //! 5. A clock that was set back does not lower a floor: the time of the opening is never earlier
 //!    than a time that is known from the store and its base.
 //! 6. Leftovers of an interrupted step are removed before a file is created with their number.
+//! 7. A segment without records leaves the manifest at the opening, and at the close: so a store
+//!    that is opened and closed has no more files than before.
 
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -19,6 +24,7 @@ use super::folder::{StoreFolder, StoreIds};
 use super::lock::StoreLock;
 use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
 use super::rounds::{Durability, Flushes};
+use super::sealing::{is_empty, put_sealed};
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
 use super::tails::Tails;
 use super::{DiskStore, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreOptions};
@@ -48,7 +54,7 @@ impl DiskStore {
         let folder = StoreFolder::beside(site, settings)?;
         // Rule 1.
         let lock = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
-        let base = Snapshot::open_at(site, settings).unwrap_or(None).map(Arc::new);
+        let base = open_base(site, settings)?.map(Arc::new);
         let base_until = base.as_ref().map_or(0, |base| base.written_until().max(base.saved_at()));
         let (ids, mut body) = manifest_or_new(&folder, base.as_deref(), now.max(base_until))?;
         let now = [now, body.written_until, body.floor, body.dropped_until, base_until];
@@ -68,6 +74,7 @@ impl DiskStore {
 
         let latest = now.max(body.written_until).max(body.floor);
         folder.remove_unnamed(&body); // Rule 6.
+        let empty = take_empty(&mut body, &mut segments);
         let number = body.next_number;
         let segment = Arc::new(folder.create_segment(&ids, number, now)?);
         let end = SegmentEnd::new(Arc::clone(&segment), options.segment_bytes);
@@ -78,6 +85,9 @@ impl DiskStore {
         body.cleared_at = cleared_at;
         folder.replace_manifest(&ids, &body, now)?;
         folder.settle()?;
+        for number in empty {
+            folder.remove_segment(number); // Rule 7.
+        }
         segments.push(segment);
         let layout = StoreLayout {
             segments,
@@ -114,25 +124,43 @@ impl DiskStore {
     /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the next opening reads the
     /// records instead. Nothing is lost.
     pub fn close(self, now: u64) -> Result<(), DiskError> {
-        {
+        let sealed = {
             let mut end = self.lock_end()?;
             let sealed = end.segment.seal(now);
             let sealed =
                 sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
-            let mut manifest = end.manifest.clone();
-            manifest.segments.retain(|row| row.number != sealed.number);
-            manifest.written_until = manifest.written_until.max(sealed.latest);
-            manifest.cleared_at = end.cleared_at;
-            manifest.segments.push(sealed);
-            end.manifest = manifest;
-        }
+            end.manifest.cleared_at = end.cleared_at;
+            put_sealed(&mut end.manifest, sealed);
+            sealed
+        };
         while self.index_tails(now)? {}
         let mut end = super::lock(&self.end);
         end.manifest.is_clean = true;
         end.manifest.sequence = end.manifest.sequence.saturating_add(1);
         self.folder.replace_manifest(&self.ids, &end.manifest, now)?;
-        self.folder.settle()
+        self.folder.settle()?;
+        if is_empty(&sealed) {
+            self.folder.remove_segment(sealed.number); // Rule 7.
+        }
+        Ok(())
     }
+}
+
+/// The base; `None` if there is none, or none that this store can use.
+fn open_base(site: &Site, settings: &Settings) -> Result<Option<Snapshot>, DiskError> {
+    match Snapshot::open_at(site, settings) {
+        Err(error) if matches!(error.kind(), DiskErrorKind::Io | DiskErrorKind::NotAFile) => Err(error),
+        opened => Ok(opened.unwrap_or(None)),
+    }
+}
+
+/// Rule 7: takes the empty tails out of a manifest; returns their numbers.
+fn take_empty(body: &mut ManifestBody, segments: &mut Vec<Arc<SegmentFile>>) -> Vec<u32> {
+    let is_taken = |row: &&SegmentRow| is_empty(row) && body.run_over(row.number).is_none();
+    let empty: Vec<u32> = body.segments.iter().filter(is_taken).map(|row| row.number).collect();
+    body.segments.retain(|row| !empty.contains(&row.number));
+    segments.retain(|segment| !empty.contains(&segment.number));
+    empty
 }
 
 /// The manifest, or a new one if there is no store. `now`: at least the times in the base.
@@ -145,7 +173,10 @@ fn manifest_or_new(
         Ok(Some(existing)) => Ok(existing),
         Err(error) if error.kind() == &DiskErrorKind::Io => Err(error),
         unusable => {
-            let dropped_until = if unusable.is_err() { now } else { 0 }; // Rule 4.
+            folder.refuse_owner_of_manifest()?; // Rule 3.
+            // Rule 4.
+            let may_have_deleted = unusable.is_err() || folder.has_records()?;
+            let dropped_until = if may_have_deleted { now } else { 0 };
             Ok((new_ids(folder)?, ManifestBody { dropped_until, ..new_body(base) }))
         }
     }
@@ -197,18 +228,20 @@ impl StoreOpening<'_> {
     /// runs, the latest first.
     pub(super) fn read(&mut self, body: &mut ManifestBody) -> Result<Vec<PlacedRun>, DiskError> {
         let mut runs = Vec::new();
-        body.runs.retain(|row| match self.folder.open_run(self.ids, row) {
-            Some(run) => {
+        let mut found = Vec::new();
+        for row in &body.runs {
+            // Rule 3.
+            if let Some(run) = self.folder.open_run(self.ids, row)? {
                 runs.push(PlacedRun { first_segment: row.first_segment, run: Arc::new(run) });
-                true
+                found.push(*row);
             }
-            None => false, // Rule 3.
-        });
+        }
         runs.reverse();
+        body.runs = found;
         let mut floor = body.floor;
         let mut rows = Vec::new();
         for row in &body.segments {
-            let Some((segment, boot_id, bytes)) = self.folder.open_segment(self.ids, row) else {
+            let Some((segment, boot_id, bytes)) = self.folder.open_segment(self.ids, row)? else {
                 // Rule 3.
                 floor = floor.max(if row.is_sealed { row.latest } else { self.now.max(row.latest) });
                 continue;

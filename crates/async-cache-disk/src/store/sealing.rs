@@ -12,14 +12,14 @@ use std::sync::Arc;
 use super::merged::MergedSlots;
 use super::replay::{ReplayVisitor, replay_sealed};
 use super::run::{IndexRun, write_buckets};
-use super::segment::SegmentEnd;
+use super::segment::{FIRST_RECORD, SegmentEnd};
 use super::{DiskStore, PlacedRun, StoreEnd, lock, write};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
 use crate::format::header_page::HEADER_BYTES;
 use crate::format::store::bucket::{EagerPlaces, RunSlot};
 use crate::format::store::header::{KindFields, RunCounts};
-use crate::format::store::manifest::{RunRow, SegmentRow};
+use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{FILE_NUMBERS, Hash40, StorePlace};
 use crate::vfs::write_all_at;
@@ -43,10 +43,8 @@ impl DiskStore {
         let next = SegmentEnd::new(Arc::clone(&segment), self.options.segment_bytes);
         let mut manifest = end.manifest.clone();
         manifest.sequence = manifest.sequence.saturating_add(1);
-        manifest.written_until = manifest.written_until.max(sealed.latest);
         manifest.cleared_at = end.cleared_at;
-        manifest.segments.retain(|row| row.number != sealed.number);
-        manifest.segments.push(sealed);
+        put_sealed(&mut manifest, sealed);
         manifest.segments.push(next.row());
         if let Err(error) = self.folder.replace_manifest(&self.ids, &manifest, now) {
             self.folder.remove_segment(number);
@@ -60,7 +58,13 @@ impl DiskStore {
         }
         end.manifest = manifest;
         end.segment = next;
-        self.change_layout(|layout| layout.segments.push(segment));
+        self.change_layout(|layout| {
+            layout.segments.retain(|segment| !is_empty(&sealed) || segment.number != sealed.number);
+            layout.segments.push(segment);
+        });
+        if is_empty(&sealed) {
+            self.folder.remove_segment(sealed.number);
+        }
         Ok(())
     }
 
@@ -281,6 +285,21 @@ impl DiskStore {
         slots.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then(b.place.cmp(&a.place)));
         eager.sort_unstable();
         (slots, EagerPlaces(eager), floor)
+    }
+}
+
+/// Whether a segment has no records.
+pub(super) fn is_empty(row: &SegmentRow) -> bool {
+    row.end <= FIRST_RECORD
+}
+
+/// Puts the row of a segment that has been sealed in the place of its row as an open segment. A
+/// segment without records has no row from then on.
+pub(super) fn put_sealed(manifest: &mut ManifestBody, sealed: SegmentRow) {
+    manifest.written_until = manifest.written_until.max(sealed.latest);
+    manifest.segments.retain(|row| row.number != sealed.number);
+    if !is_empty(&sealed) {
+        manifest.segments.push(sealed);
     }
 }
 

@@ -119,7 +119,9 @@ impl StoreView {
             if !folder.exists()? {
                 return Ok(None);
             }
-            let Some((ids, manifest)) = folder.read_manifest()? else { return Ok(None) };
+            let Some((ids, manifest)) = folder.read_manifest()? else {
+                return folder.refuse_records().map(|()| None);
+            };
             let base = Snapshot::open_at(site, settings); // Rule 3.
             let folder = StoreFolder::beside(site, settings)?;
             let producer = folder.labels()?.map(|labels| labels.producer).unwrap_or_default();

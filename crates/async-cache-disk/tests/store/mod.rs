@@ -7,6 +7,7 @@ mod faults;
 mod hooked;
 mod locks;
 mod model;
+mod opening;
 mod sync;
 mod view;
 

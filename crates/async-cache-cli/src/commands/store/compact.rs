@@ -76,6 +76,8 @@ fn copy(
     let deletes = tombstones(&view);
     let bytes_before = view.bytes() + view.base().map_or(0, Snapshot::file_bytes);
     let base_error = view.base_error().map(ToString::to_string);
+    let is_segment_lost = view.segments().any(|segment| segment.is_lost);
+    let lost_files = is_segment_lost.then(|| "segments of the store are lost".to_owned());
     let (now, mut expired) = (environment.now, 0u64);
     let lost = entries::each(&Cache::Store(view), environment.progress, "compacting", |entry| {
         if entry.is_expired(now) {
@@ -85,7 +87,7 @@ fn copy(
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if let Some(lost) = lost.sentence().or(base_error) {
+    if let Some(lost) = base_error.or(lost_files).or(lost.sentence()) {
         // The lost data may still be recoverable; a compacted file would be without it for good.
         let path = args.source.path.display();
         let what = format!("{path}: {lost}, and `async-cache repair` makes a sound file of the rest");

@@ -109,10 +109,11 @@ fn the_folder_and_files_of_another_user_are_refused() {
     folder.create().unwrap();
     let segment = folder.create_segment(&ids(false), 1, 5).unwrap();
     let path = folder.path.join("s000001");
-    assert!(folder.open_segment(&ids(false), &row(&segment)).is_some());
+    assert!(folder.open_segment(&ids(false), &row(&segment)).unwrap().is_some());
     let theirs = Ownership { owner: 77, mode: 0o600, links: 1 };
     disk.set_ownership(&path, theirs);
-    assert!(folder.open_segment(&ids(false), &row(&segment)).is_none());
+    let refused = folder.open_segment(&ids(false), &row(&segment)).unwrap_err();
+    assert_eq!(refused.kind(), &DiskErrorKind::Trust);
     disk.set_ownership(&folder.path, Ownership { mode: 0o700, ..theirs });
     assert_eq!(folder.create().unwrap_err().kind(), &DiskErrorKind::Trust);
     // A file where the folder is to be.
@@ -280,14 +281,14 @@ fn a_file_that_a_crash_left_does_not_stand_in_the_way() {
     let old = folder.create_segment(&ids(false), 1, 5).unwrap();
     let new = folder.create_segment(&ids(false), 1, 6).unwrap();
     assert_ne!(old.file_id, new.file_id);
-    assert!(folder.open_segment(&ids(false), &row(&new)).is_some());
-    assert!(folder.open_segment(&ids(false), &row(&old)).is_none());
+    assert!(folder.open_segment(&ids(false), &row(&new)).unwrap().is_some());
+    assert!(folder.open_segment(&ids(false), &row(&old)).unwrap().is_none());
     // What this call did not create, it does not remove.
     disk.put_dir(&folder.path.join("s000002"));
     disk.repair();
     disk.inject(0, Fault::Error(io::ErrorKind::PermissionDenied));
     assert!(folder.create_segment(&ids(false), 1, 7).is_err());
-    assert!(folder.open_segment(&ids(false), &row(&new)).is_some());
+    assert!(folder.open_segment(&ids(false), &row(&new)).unwrap().is_some());
     // A file whose header could not be written does not stay.
     disk.repair();
     disk.inject(1, Fault::Full);
@@ -304,18 +305,18 @@ fn a_file_counts_only_with_all_its_ids() {
     let own = ids(false);
     let segment = folder.create_segment(&own, 1, 5).unwrap();
     let good = row(&segment);
-    let (_, boot_id, bytes) = folder.open_segment(&own, &good).unwrap();
+    let (_, boot_id, bytes) = folder.open_segment(&own, &good).unwrap().unwrap();
     assert_eq!((boot_id, bytes), (folder.vfs.boot_id(), 4096));
     let wrong_rows = [SegmentRow { file_id: [9; 16], ..good }, SegmentRow { number: 2, ..good }];
     disk.put(&folder.path.join("s000002"), &disk.bytes(&folder.path.join("s000001")).unwrap());
-    assert!(wrong_rows.iter().all(|row| folder.open_segment(&own, row).is_none()));
+    assert!(wrong_rows.iter().all(|row| folder.open_segment(&own, row).unwrap().is_none()));
     let compressed = RecordForm { may_compress: false, ..own.form };
     for other in [
         StoreIds { store_id: [9; 16], ..own.clone() },
         StoreIds { hash_seed: [9; 16], ..own.clone() },
         StoreIds { form: compressed, ..own.clone() },
     ] {
-        assert!(folder.open_segment(&other, &good).is_none());
+        assert!(folder.open_segment(&other, &good).unwrap().is_none());
     }
     // A run: the header counts, and the length.
     let counts = RunCounts { slots: 1, buckets: 1, eager: 0 };
@@ -330,13 +331,13 @@ fn a_file_counts_only_with_all_its_ids() {
         earliest: 0,
         latest: 0,
     };
-    assert!(folder.open_run(&own, &run).is_none());
+    assert!(folder.open_run(&own, &run).unwrap().is_none());
     write_all_at(&*file, &header.encode(folder.seal(&header)), 0).unwrap();
-    assert!(folder.open_run(&own, &run).is_none());
+    assert!(folder.open_run(&own, &run).unwrap().is_none());
     write_all_at(&*file, &[0; 512], 4096).unwrap();
-    assert_eq!(folder.open_run(&own, &run).unwrap().counts, counts);
-    assert!(folder.open_run(&own, &RunRow { file_id: [0; 16], ..run }).is_none());
+    assert_eq!(folder.open_run(&own, &run).unwrap().unwrap().counts, counts);
+    assert!(folder.open_run(&own, &RunRow { file_id: [0; 16], ..run }).unwrap().is_none());
     // A segment is no run, and a run no segment.
     disk.put(&folder.path.join("i000001"), &disk.bytes(&folder.path.join("s000001")).unwrap());
-    assert!(folder.open_run(&own, &RunRow { number: 1, file_id: good.file_id, ..run }).is_none());
+    assert!(folder.open_run(&own, &RunRow { number: 1, file_id: good.file_id, ..run }).unwrap().is_none());
 }
