@@ -1,7 +1,8 @@
 //! The result of a look-up, and its buffers.
 
+use super::layout::StoreLayout;
 use super::tails::SlotSeen;
-use super::{EntryPlace, StoreLayout};
+use super::write::EntryPlace;
 use crate::compress::Decompressor;
 use crate::format::store::StorePlace;
 use crate::format::store::attributes::EntryAttributes;
@@ -93,12 +94,40 @@ impl StoreScratch {
         self.served(layout).unwrap_or(StoreAnswer::Hidden)
     }
 
+    /// Place and time of the record read last.
+    pub(super) fn read_at(&self) -> Option<(StorePlace, u64)> {
+        Some((self.place?, self.record.as_ref()?.times.written_at))
+    }
+
+    /// Whether the record read last is an entry, and later than a time.
+    pub(super) fn is_entry_after(&self, time: u64) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| is_entry(record.kind) && record.times.written_at > time)
+    }
+
+    /// When the base's entry of a key was written.
+    pub(super) fn time_in_base(&mut self, layout: &StoreLayout, key: &[u8]) -> Option<u64> {
+        layout.base.as_ref()?.find(key, &mut self.base)?.written_at
+    }
+
+    /// The place of the base's entry of a key.
+    pub(super) fn place_in_base(
+        &mut self,
+        base: &Snapshot,
+        key: &[u8],
+        layout: &StoreLayout,
+    ) -> Option<EntryPlace> {
+        match self.find_in_base(base, key, layout) {
+            StoreAnswer::Entry(entry) => Some(entry.sighting.place),
+            StoreAnswer::Absent | StoreAnswer::Hidden => None,
+        }
+    }
+
     /// `None` if the record is an entry that cannot be served.
     fn served(&mut self, layout: &StoreLayout) -> Option<StoreAnswer<'_>> {
         let Self { bytes, record, place, seen, decompressor, .. } = self;
         let record = record.as_ref()?;
-        let is_entry = matches!(record.kind, RecordKind::Entry | RecordKind::EntryWithAttributes);
-        if !is_entry || record.times.written_at <= layout.cleared_at {
+        if !is_entry(record.kind) || record.times.written_at <= layout.cleared_at {
             return Some(StoreAnswer::Absent);
         }
         if EntryAttributes::decode(bytes.get(record.attributes.clone())?)?.needs_newer {
@@ -127,4 +156,8 @@ impl StoreScratch {
         let sighting = Sighting { place: EntryPlace::in_base(found.rank), seen: self.seen };
         StoreAnswer::Entry(StoreEntry { value, deadline, written_at, sighting })
     }
+}
+
+fn is_entry(kind: RecordKind) -> bool {
+    matches!(kind, RecordKind::Entry | RecordKind::EntryWithAttributes)
 }

@@ -55,6 +55,11 @@ impl IndexRun {
         }
     }
 
+    /// The length of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.counts.eager_section(self.seal.tag_bytes()).end()
+    }
+
     /// The places of the records whose keys have this hash.
     pub(super) fn find(&self, hash: Hash40) -> InRun {
         let mut places = Vec::new();

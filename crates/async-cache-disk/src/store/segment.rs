@@ -25,6 +25,7 @@ use crate::format::store::digest::{DIGEST_SPACING, DigestRow, SegmentDigest};
 use crate::format::store::manifest::SegmentRow;
 use crate::format::store::record::{NewRecord, RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
+use crate::store::write::EntryPlace;
 use crate::vfs::{VfsFile, read_exact_at, write_all_at};
 
 /// Where the records of a segment begin.
@@ -166,6 +167,11 @@ impl SegmentEnd {
 
     pub(super) fn segment(&self) -> &Arc<SegmentFile> {
         &self.segment
+    }
+
+    /// The place of the next record, or a lower place behind all records.
+    pub(super) fn place(&self) -> EntryPlace {
+        StorePlace { segment: self.segment.number, offset: self.segment.end() }.into()
     }
 
     /// The row of the segment for a manifest that is written now.

@@ -1,8 +1,10 @@
 //! The store through its public interface, on the fake disk.
 
 mod basic;
+mod counts;
 mod crash;
 mod damage;
+mod eager;
 mod faults;
 mod hooked;
 mod locks;
@@ -31,7 +33,7 @@ fn cache(disk: &FakeDisk) -> CacheFile {
 }
 
 fn sized(segment_bytes: u32) -> StoreOptions {
-    StoreOptions { segment_bytes }
+    StoreOptions { segment_bytes, ..StoreOptions::default() }
 }
 
 fn open(disk: &FakeDisk, segment_bytes: u32) -> DiskStore {
@@ -48,7 +50,7 @@ fn value(number: usize, bytes: usize) -> Vec<u8> {
 }
 
 fn put(store: &DiskStore, key: &[u8], value: &[u8], now: u64) -> Result<u64, DiskError> {
-    store.put(&StoreWrite { key, value, deadline: None }, now).map(|written| written.time)
+    store.put(&StoreWrite { key, value, deadline: None, replaces: None }, now).map(|written| written.time)
 }
 
 /// The value that is found; `None` for every kind of miss.
@@ -60,7 +62,12 @@ fn found(store: &DiskStore, key: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn state(store: &DiskStore) -> State {
-    (0..KEYS).filter_map(|i| Some((i, found(store, &key(i))?))).collect()
+    state_of(store, KEYS)
+}
+
+/// The state of this many keys.
+fn state_of(store: &DiskStore, keys: u8) -> State {
+    (0..keys).filter_map(|i| Some((i, found(store, &key(i))?))).collect()
 }
 
 /// A value for a message.
@@ -156,7 +163,7 @@ impl Op {
         };
         match self {
             Self::Put(i, bytes) => put(open, &key(i), &value(number, bytes), now).map(drop),
-            Self::Delete(i) => open.delete(&key(i), now).map(drop),
+            Self::Delete(i) => open.delete(&key(i), None, now).map(drop),
             Self::Clear => open.clear(now).map(drop),
             Self::Flush => open.flush(),
             Self::Maintain => maintain(open, now),
