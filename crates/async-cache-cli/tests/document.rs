@@ -39,17 +39,19 @@ fn put_store(path: &str) {
             .unwrap();
     }
     writer.finish().unwrap();
-    let options = StoreOptions { segment_bytes: 4096 + 700 };
+    let options = StoreOptions { segment_bytes: 4096 + 700, ..StoreOptions::default() };
     let store = file.store(options, NOW - 60 * 1_000_000_000).unwrap();
     for i in 90..150 {
         let (key, value) = (bytes(json!(["user", i])), bytes(json!({ "name": format!("new user {i}") })));
         let deadline = (i % 2 == 0).then_some(NOW + 600 * 1_000_000_000);
-        store.put(&StoreWrite { key: &key, value: &value, deadline }, NOW - 30 * 1_000_000_000).unwrap();
+        store
+            .put(&StoreWrite { key: &key, value: &value, deadline, replaces: None }, NOW - 30 * 1_000_000_000)
+            .unwrap();
         if i == 120 {
             while store.maintain(NOW).unwrap() {}
         }
     }
-    store.delete(&bytes(json!(["user", 7])), NOW - 20 * 1_000_000_000).unwrap();
+    store.delete(&bytes(json!(["user", 7])), None, NOW - 20 * 1_000_000_000).unwrap();
 }
 
 #[test]

@@ -25,15 +25,15 @@ fn bytes(value: &Value) -> Vec<u8> {
 
 fn put(store: &DiskStore, key: &str, value: &Value, deadline: Option<u64>) {
     let (key, value) = (bytes(&json!(key)), bytes(value));
-    store.put(&StoreWrite { key: &key, value: &value, deadline }, NOW - 30 * SECOND).unwrap();
+    store.put(&StoreWrite { key: &key, value: &value, deadline, replaces: None }, NOW - 30 * SECOND).unwrap();
 }
 
 fn delete(store: &DiskStore, key: &str) {
-    store.delete(&bytes(&json!(key)), NOW - 20 * SECOND).unwrap();
+    store.delete(&bytes(&json!(key)), None, NOW - 20 * SECOND).unwrap();
 }
 
 fn options(segment_bytes: u32) -> StoreOptions {
-    StoreOptions { segment_bytes }
+    StoreOptions { segment_bytes, ..StoreOptions::default() }
 }
 
 impl Stored {
@@ -245,7 +245,7 @@ fn of_several_versions_one_is_chosen() {
     assert!(choose("v1").out.contains("12 listed") && choose("v2").out.contains("1 listed"));
     let ran = choose("v3");
     assert!(ran.err.contains("there is no data of version \"v3\"; there is \"v1\", \"v2\""), "{}", ran.err);
-    newer.delete(&bytes(&json!("new")), NOW).unwrap();
+    newer.delete(&bytes(&json!("new")), None, NOW).unwrap();
     assert_eq!(choose("v2").out.lines().last(), Some("0 listed"));
     let diff = stored.run(&["diff", "FILE", "FILE", "--data-version", "v1"]);
     assert_eq!(diff.code, 0, "{}", diff.err);

@@ -230,7 +230,7 @@ fn what_the_damaged_index_of_a_base_hides_is_recovered_if_the_store_has_nothing_
     let disk = FakeDisk::new();
     write_base(&disk, KEYS);
     let store = open(&disk, MIB);
-    store.delete(&key(0), SAVED_AT).unwrap();
+    store.delete(&key(0), None, SAVED_AT).unwrap();
     put(&store, &key(1), b"later", SAVED_AT).unwrap();
     let sound = state(&store);
     let mut bytes = disk.bytes(Path::new(PATH)).unwrap();
