@@ -1,9 +1,10 @@
 //! All entries of a cache, one after another: first those that look-ups find, coldest first, then
 //! the eager entries.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use async_cache_disk::store::{StoreItem, StoreView, StoredEntry};
+use async_cache_disk::store::{EagerWrite, StoreItem, StoreView, StoredEntry};
 use async_cache_disk::{Item, Loss, Record, Source};
 
 use crate::cache::Cache;
@@ -57,6 +58,8 @@ pub(crate) struct Lost {
     pub(crate) records: u64,
     /// Entries of a store of which damage may hide a later write.
     pub(crate) hidden: u64,
+    /// There may be further eager entries of a store.
+    pub(crate) hides_eager: bool,
 }
 
 impl Lost {
@@ -71,7 +74,9 @@ impl Lost {
         });
         let hidden = (self.hidden > 0)
             .then(|| human::things(self.hidden, "entry is hidden by damage", "entries are hidden by damage"));
-        let parts: Vec<String> = [entries, eager, records, hidden].into_iter().flatten().collect();
+        let hides_eager = self.hides_eager.then(|| "eager entries are hidden by damage".to_owned());
+        let parts: Vec<String> =
+            [entries, eager, records, hidden, hides_eager].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| format!("{}; `async-cache verify` says where", parts.join(", and ")))
     }
 
@@ -100,7 +105,7 @@ pub(crate) fn each(
         Cache::Store(view) => {
             let mut visiting = Visiting { bar: &mut bar, lost: &mut lost, visit, failure: None };
             let flow = view.each(|item| visiting.step(item));
-            visiting.finish(view, flow)?;
+            visiting.finish(flow, || EagerEntries::of(view))?;
         }
     }
     Ok(lost)
@@ -116,7 +121,9 @@ pub(crate) fn each_recovered(
     let visit = |entry: Entry<'_>| visit(entry).map(ControlFlow::Continue);
     let mut visiting = Visiting { bar, lost, visit, failure: None };
     let flow = view.each_recovered(|item| visiting.step(item));
-    visiting.finish(view, flow)
+    visiting.finish(flow, || EagerEntries::recovered(view))?;
+    lost.bytes = lost.bytes.saturating_add(view.base().map_or(0, |base| base.damage().eager_bytes));
+    Ok(())
 }
 
 /// A walk over a store.
@@ -149,15 +156,15 @@ impl<F: FnMut(Entry<'_>) -> Result<ControlFlow<()>, Failure>> Visiting<'_, F> {
     }
 
     /// Visits the eager entries, unless the visitor has stopped.
-    fn finish(mut self, view: &StoreView, flow: ControlFlow<()>) -> Result<(), Failure> {
+    fn finish(mut self, flow: ControlFlow<()>, eager: impl FnOnce() -> EagerEntries) -> Result<(), Failure> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
         if flow.is_break() {
             return Ok(());
         }
-        let eager = EagerEntries::of(view);
-        self.lost.bytes += eager.lost_bytes;
+        let eager = eager();
+        self.lost.hides_eager |= eager.is_damaged;
         for entry in eager.each() {
             self.bar.step();
             if (self.visit)(entry)?.is_break() {
@@ -171,7 +178,7 @@ impl<F: FnMut(Entry<'_>) -> Result<ControlFlow<()>, Failure>> Visiting<'_, F> {
 /// The eager entries of a store, in memory. Of several with the same bytes of the key, the last.
 pub(crate) struct EagerEntries {
     entries: Vec<EagerEntry>,
-    lost_bytes: u64,
+    is_damaged: bool,
 }
 
 struct EagerEntry {
@@ -183,32 +190,17 @@ struct EagerEntry {
 
 impl EagerEntries {
     pub(crate) fn of(view: &StoreView) -> Self {
-        let mut eager = Self { entries: Vec::new(), lost_bytes: 0 };
-        let Some(base) = view.base() else { return eager };
-        let gone_until = view.cleared_at().max(view.dropped_until());
-        let mut records = base.eager();
-        while let Some(item) = records.next() {
-            match item {
-                Item::Entry(record) if gone_until > 0 && record.written_at.unwrap_or(0) <= gone_until => {}
-                Item::Entry(record) => {
-                    eager.entries.retain(|entry| entry.key != record.key);
-                    eager.entries.push(EagerEntry {
-                        key: record.key.to_vec(),
-                        value: record.value.to_vec(),
-                        deadline: record.deadline,
-                        written_at: record.written_at,
-                    });
-                }
-                Item::Lost(Loss::Bytes { bytes, .. }) => eager.lost_bytes += bytes,
-                Item::Lost(_) => {}
-            }
-        }
-        eager
+        let entries = entries_of(view.eager());
+        Self { entries, is_damaged: view.hides_eager() }
+    }
+
+    fn recovered(view: &StoreView) -> Self {
+        Self { entries: entries_of(view.recovered_eager()), is_damaged: false }
     }
 
     /// Whether there may be more, which cannot be read.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.lost_bytes > 0
+        self.is_damaged
     }
 
     pub(crate) fn each(&self) -> impl Iterator<Item = Entry<'_>> {
@@ -253,4 +245,21 @@ fn walk(
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// Applies writes one after the other.
+fn entries_of(writes: Vec<EagerWrite>) -> Vec<EagerEntry> {
+    let mut latest = HashMap::new();
+    for (number, write) in writes.into_iter().enumerate() {
+        match write {
+            EagerWrite::Entry { key, value, deadline, written_at, .. } => {
+                let entry = EagerEntry { key, value, deadline, written_at };
+                latest.insert(entry.key.clone(), (number, entry));
+            }
+            EagerWrite::Delete { key } => drop(latest.remove(&key)),
+        }
+    }
+    let mut latest: Vec<(usize, EagerEntry)> = latest.into_values().collect();
+    latest.sort_by_key(|(number, _)| *number);
+    latest.into_iter().map(|(_, entry)| entry).collect()
 }

@@ -217,6 +217,43 @@ fn a_store_is_exported_repaired_and_compacted_to_the_same_entries() {
 }
 
 #[test]
+fn eager_writes_of_the_store_count_after_those_of_the_file() {
+    let stored = Stored::new(None);
+    let store = stored.written();
+    let put_eager = |key: &str, value: &Value| {
+        let (key, value) = (bytes(&json!(key)), bytes(value));
+        store
+            .put_eager(&StoreWrite { key: &key, value: &value, deadline: None, replaces: None }, NOW)
+            .unwrap();
+    };
+    put_eager("pickled", &json!("a"));
+    put_eager("gone", &json!("b"));
+    put_eager("eager", &json!("later"));
+    put_eager("pickled", &json!("c"));
+    store.delete_eager(&bytes(&json!("gone")), NOW).unwrap();
+    let check = || {
+        assert_eq!(stored.keys()[11..], ["eager", "pickled"]);
+        assert_eq!(stored.run(&["get", "FILE", "pickled"]).out, "\"c\"\n");
+        assert_eq!(stored.run(&["get", "FILE", "gone"]).code, 1);
+        assert_eq!(stored.json(&["inspect", "FILE", "--json"])["eager"], 2);
+        assert_eq!(stored.json(&["verify", "FILE", "--json"])["sound_eager"], 2);
+    };
+    check();
+    store.close(NOW).unwrap();
+    check();
+    let run = stored.files("i").pop().unwrap();
+    let end = std::fs::metadata(&run).unwrap().len();
+    spoil(&run, usize::try_from(end).unwrap() - 1);
+    let listed = stored.run(&["ls", "FILE"]);
+    assert!(listed.code == 1 && listed.err.contains("eager entries are hidden by damage"), "{}", listed.err);
+    assert!(stored.run(&["verify", "FILE"]).out.contains("eager-list"));
+    let out = stored.folder.path("repaired");
+    let report = stored.json(&["repair", "FILE", &out, "--json"]);
+    assert_eq!((&report["entries"], &report["eager"]), (&json!(11), &json!(2)));
+    assert_eq!(tool(&["get", &out, "pickled"]).out, "\"c\"\n");
+}
+
+#[test]
 fn nothing_is_put_under_a_store() {
     let stored = Stored::new(None);
     drop(stored.written());

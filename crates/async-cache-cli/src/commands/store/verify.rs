@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::args::{Audience, Verify};
 use crate::commands::verify::name as name_in_file;
 use crate::commands::{CommandOutcome, fact, line};
+use crate::entries::EagerEntries;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::human::{self, BAD, DIM, GOOD};
@@ -19,10 +20,11 @@ pub(in crate::commands) fn run(
     environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
     let report = view.verify();
+    let eager = EagerEntries::of(view).each().count();
     let is_clean = report.is_clean() && view.base_error().is_none();
     match audience {
-        Audience::Programs => print_json(view, &report, is_clean, environment)?,
-        Audience::People => print(args, view, &report, is_clean, environment)?,
+        Audience::Programs => print_json(view, &report, eager, is_clean, environment)?,
+        Audience::People => print(args, view, &report, eager, is_clean, environment)?,
     }
     Ok(CommandOutcome::found(!is_clean))
 }
@@ -31,6 +33,7 @@ fn print(
     args: &Verify,
     view: &StoreView,
     report: &StoreReport,
+    eager: usize,
     is_clean: bool,
     environment: &mut Environment<'_>,
 ) -> Result<(), Failure> {
@@ -67,8 +70,8 @@ fn print(
         human::count(report.entries)
     );
     fact(out, "entries", &sound)?;
-    if let Some(base) = report.base.as_ref().filter(|base| base.sound_eager > 0) {
-        fact(out, "eager", &format!("{} can be read in the file", human::count(base.sound_eager)))?;
+    if eager > 0 {
+        fact(out, "eager", &format!("{} can be served", human::count(eager as u64)))?;
     }
     let base = report.base.as_ref().map_or(0, |base| base.file_bytes);
     fact(out, "read", &format!("{}, store {}", human::bytes(base), human::bytes(report.bytes)))?;
@@ -92,6 +95,7 @@ fn file_name(path: &Path) -> String {
 fn print_json(
     view: &StoreView,
     report: &StoreReport,
+    eager: usize,
     is_clean: bool,
     environment: &mut Environment<'_>,
 ) -> Result<(), Failure> {
@@ -110,7 +114,7 @@ fn print_json(
         "store_bytes": report.bytes,
         "entries": report.entries,
         "sound_entries": report.sound_entries,
-        "sound_eager": base.map_or(0, |base| base.sound_eager),
+        "sound_eager": eager,
         "floor": view.floor(),
         "base_error": view.base_error().map(ToString::to_string),
         "finding_count": finding_count(report),

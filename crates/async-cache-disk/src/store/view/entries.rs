@@ -3,14 +3,15 @@
 use std::ops::{ControlFlow, Range};
 
 use super::StoreView;
-use crate::format::store::manifest::SegmentRow;
+use crate::format::store::manifest::{ManifestBody, SegmentRow};
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
 use crate::snapshot::{Item, Loss, Record, Source};
+use crate::store::eager::writes_of;
 use crate::store::replay::{ReplayOf, ReplayVisitor, Replayed, Unreadable, replay};
 use crate::store::segment::SegmentFile;
 use crate::store::tails::InTails;
-use crate::store::{EntryPlace, StoreAnswer, StoreEntry, StoreScratch};
+use crate::store::{EagerWrite, EntryPlace, StoreAnswer, StoreEntry, StoreScratch};
 
 /// An entry that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,24 @@ impl StoreView {
             }
         }
         self.each_in_segments(|candidate| self.show(Some(&alone), &candidate, &mut scratch, &mut visit))
+    }
+
+    /// The eager writes that count, in the order of writing: entries, and deletes of every earlier
+    /// entry with an equal key. What cannot be read is left out, and what it may have deleted.
+    pub fn eager(&self) -> Vec<EagerWrite> {
+        let manifest = ManifestBody { segments: self.rows.clone(), ..self.manifest.clone() };
+        writes_of(&self.layout, &manifest)
+    }
+
+    /// The same, with the entries that the damaged list of a run hides.
+    pub fn recovered_eager(&self) -> Vec<EagerWrite> {
+        self.without_runs().eager()
+    }
+
+    /// Whether there may be further eager entries, which cannot be read.
+    pub fn hides_eager(&self) -> bool {
+        let is_base_damaged = self.base().is_some_and(|base| base.damage().eager_bytes > 0);
+        is_base_damaged || self.layout.runs.iter().any(|placed| placed.run.eager().is_none())
     }
 
     /// Shows a candidate, if it is an entry that counts. `alone`: a reader of the keys that this
