@@ -147,14 +147,43 @@ fn a_cache_in_use_is_shown_as_its_process_has_it() {
     assert_eq!(segments.len(), stored.files("s").len());
     assert_eq!(about["runs"].as_array().unwrap().len(), stored.files("i").len());
     let told = stored.run(&["inspect", "FILE"]).out;
-    for part in
-        ["format 2: a file and a store", "5 entries, and eager ones", "in use", "sealed, indexed", "open"]
-    {
+    for part in ["format 2: a file and a store", "5 entries, and eager ones", "sealed, indexed", "open"] {
         assert!(told.contains(part), "{part}: {told}");
     }
+    #[cfg(target_os = "linux")]
+    assert!(told.contains(&format!("in use by process {}", std::process::id())), "{told}");
+    // Nothing of this took the lock away from the process.
+    assert!(stored.file.store(options(5000), NOW).is_err());
     store.close(NOW).unwrap();
     assert_eq!(stored.keys(), KEYS);
     assert!(stored.run(&["inspect", "FILE"]).out.contains("closed"));
+}
+
+/// A program that reads the store while this process writes to it.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_process_sees_who_writes_to_the_store_and_does_not_disturb() {
+    let stored = Stored::new(None);
+    let store = stored.written();
+    let elsewhere = |args: &[&str]| {
+        let command =
+            std::process::Command::new(env!("CARGO_BIN_EXE_async-cache")).args(args).output().unwrap();
+        (command.status.code(), [command.stdout, command.stderr].map(|text| String::from_utf8(text).unwrap()))
+    };
+    let path = stored.path();
+    for _ in 0..2 {
+        let (code, [out, err]) = elsewhere(&["inspect", &path, "--json"]);
+        assert_eq!(code, Some(0), "{err}");
+        let about: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&about["process"], &about["is_in_use"]), (&json!(std::process::id()), &json!(true)));
+    }
+    assert!(stored.file.store(options(5000), NOW).is_err());
+    put(&store, "while it was read", &json!(1), None);
+    assert_eq!(elsewhere(&["get", &path, "while it was read"]).1[0], "1\n");
+    drop(store);
+    let (_, [out, _]) = elsewhere(&["inspect", &path, "--json"]);
+    let about: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&about["process"], &about["is_in_use"]), (&Value::Null, &json!(false)));
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub use list::FoundStore;
 pub use verify::{StoreFinding, StoreFindingKind, StoreReport};
 
 use super::folder::{StoreFolder, StoreIds};
+use super::lock::StoreLock;
 use super::opening::{Replaying, StoreAccess, StoreOpening};
 use super::tails::Tails;
 use super::{StoreAnswer, StoreLayout, StoreScratch};
@@ -41,6 +42,7 @@ use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::trust::Site;
+use crate::vfs::LockHolder;
 
 /// How often a manifest may be replaced while the store is read.
 const MOST_ATTEMPTS: u32 = 64;
@@ -295,6 +297,11 @@ impl StoreView {
     /// Whether the last process that wrote to the store has closed it, and no process writes.
     pub fn is_clean(&self) -> bool {
         self.manifest.is_clean
+    }
+
+    /// The process that has the store open now, as far as the system tells.
+    pub fn writer(&self) -> Option<LockHolder> {
+        StoreLock::holder(&*self.folder.vfs, &self.folder.lock_path())
     }
 
     /// Entries that are not later than this time do not exist, because of damage, or of a delete

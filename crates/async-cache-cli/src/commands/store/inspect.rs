@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use async_cache_disk::Snapshot;
 use async_cache_disk::store::{RunFacts, SegmentFacts, StoreView};
+use async_cache_disk::{LockHolder, Snapshot};
 use serde_json::{Value, json};
 
 use crate::args::{Audience, Inspect};
@@ -73,7 +73,12 @@ fn print(
     }
     fact(out, "file", &base_in_words(view))?;
     fact(out, "store", &view.folder().display().to_string())?;
-    let state = if view.is_clean() { "closed" } else { "in use, or its process was killed" };
+    let state = match view.writer() {
+        Some(LockHolder::Process(number)) => format!("in use by process {number}"),
+        Some(LockHolder::Unnamed) => "in use by a process in another container".to_owned(),
+        None if view.is_clean() => "closed".to_owned(),
+        None => "not closed".to_owned(),
+    };
     fact(out, "state", &format!("{state}; manifest {}", human::count(view.sequence())))?;
     fact(out, "entries", &entries(view, survey))?;
     let written_until = view.written_until();
@@ -222,6 +227,11 @@ fn print_json(
         "has_secret": view.has_mac(),
         "folder": view.folder().display().to_string(),
         "is_closed": view.is_clean(),
+        "is_in_use": view.writer().is_some(),
+        "process": match view.writer() {
+            Some(LockHolder::Process(number)) => Some(number),
+            _ => None,
+        },
         "sequence": view.sequence(),
         "written_until": view.written_until(),
         "cleared_at": view.cleared_at(),
