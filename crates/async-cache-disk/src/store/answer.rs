@@ -77,6 +77,11 @@ impl StoreScratch {
         Some(move |key: &[u8]| key == stored)
     }
 
+    /// The time of the record read last.
+    pub(super) fn written_at(&self) -> Option<u64> {
+        self.record.as_ref().map(|record| record.times.written_at)
+    }
+
     /// The answer of the record read last, which is the latest of the key in the segments.
     pub(super) fn answer(&mut self, key: &[u8], layout: &StoreLayout) -> StoreAnswer<'_> {
         if !layout.is_base_ours
