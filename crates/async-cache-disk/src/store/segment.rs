@@ -25,7 +25,7 @@ use crate::format::store::digest::{DIGEST_SPACING, DigestRow, SegmentDigest};
 use crate::format::store::manifest::SegmentRow;
 use crate::format::store::record::{NewRecord, RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
-use crate::vfs::{VfsFile, read_exact_at, write_all_at};
+use crate::vfs::{Patience, VfsFile, write_all_at};
 
 /// Where the records of a segment begin.
 #[allow(clippy::cast_possible_truncation)] // a page
@@ -87,14 +87,37 @@ impl SegmentFile {
         self.read_before(offset, self.end(), into)
     }
 
-    /// The same, if the record ends before this offset.
+    /// [`read`](Self::read), with limited patience: if the read would wait, nothing is known.
+    pub(super) fn read_with(
+        &self,
+        patience: &Patience,
+        offset: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<SegmentRecord> {
+        self.read_record(patience, offset, self.end(), into)
+    }
+
+    /// [`read`](Self::read), if the record ends before this offset.
     pub(super) fn read_before(&self, offset: u32, end: u32, into: &mut Vec<u8>) -> Option<SegmentRecord> {
+        self.read_record(&Patience::unlimited(), offset, end, into)
+    }
+
+    fn read_record(
+        &self,
+        patience: &Patience,
+        offset: u32,
+        end: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<SegmentRecord> {
         let left = end.min(self.end()).checked_sub(offset).filter(|left| *left > 0)?;
-        self.fill(into, offset, left.min(FIRST_READ))?;
+        self.fill(patience, into, offset, left.min(FIRST_READ))?;
         let record = SegmentRecord::parse(into, self.form)?;
         let total = u32::try_from(record.total()).ok().filter(|total| *total <= left)?;
         if into.len() < record.total() {
-            self.fill(into, offset, total)?;
+            if !patience.allows(record.total()) {
+                return None;
+            }
+            self.fill(patience, into, offset, total)?;
         }
         into.truncate(record.total());
         self.seal.open(u64::from(offset), into)?;
@@ -102,9 +125,9 @@ impl SegmentFile {
         (SegmentRecord::parse(into, self.form)? == record).then_some(record)
     }
 
-    fn fill(&self, into: &mut Vec<u8>, offset: u32, count: u32) -> Option<()> {
+    fn fill(&self, patience: &Patience, into: &mut Vec<u8>, offset: u32, count: u32) -> Option<()> {
         into.resize(usize::try_from(count).ok()?, 0);
-        read_exact_at(&*self.file, into, u64::from(offset)).ok()
+        patience.read_exact_at(&*self.file, into, u64::from(offset)).ok()
     }
 }
 
