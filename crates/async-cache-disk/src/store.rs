@@ -23,13 +23,23 @@
 //! 6. Runs may be later than a record of the tails, if a lost run is built again: then these runs
 //!    are searched before the record counts.
 //!
-//! Locks, in the order of taking: `end`, `layout`, `tails`. No lock but `end` is held during a
-//! write to the disk.
+//! Locks, in the order of taking: `counter` and `evictor`, `end`, `settling`, `layout`, `tails`,
+//! `counts`. No lock behind `end` is held during a write to the disk.
 
 mod answer;
+mod appending;
+mod counting;
+mod counts;
+mod eager;
+mod evicting;
 mod flushing;
+mod fold;
 mod folder;
+mod guards;
+mod layout;
+mod live;
 mod lock;
+mod look_up;
 mod merged;
 mod opening;
 mod replay;
@@ -37,97 +47,41 @@ mod rounds;
 mod run;
 mod sealing;
 mod segment;
+mod stats;
 mod tails;
 pub(crate) mod view;
+mod write;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub use answer::{Sighting, StoreAnswer, StoreEntry, StoreScratch};
+pub use stats::StoreStats;
 pub use view::{
     FoundStore, RunFacts, SegmentFacts, StoreFinding, StoreFindingKind, StoreItem, StoreReport, StoreView,
     StoredEntry,
 };
+pub use write::{EagerWrite, EntryPlace, Folded, StoreLimit, StoreOptions, StoreWrite, Written};
 
 use crate::error::{DiskError, DiskErrorKind};
-use crate::format::address::{KeyHash, KeyHasher};
+use crate::format::address::KeyHasher;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
-use crate::format::store::{Hash40, StorePlace};
-use crate::snapshot::Snapshot;
 use crate::trust::Site;
-use crate::vfs::parent_of;
+use crate::vfs::{Patience, parent_of};
+use counts::Counts;
 use folder::{StoreFolder, StoreIds};
+use guards::{lock, read, write};
+use layout::{PlacedRun, StoreLayout};
+use live::LiveCursor;
 use lock::StoreLock;
+use look_up::LookUp;
 use rounds::{Durability, Flushes};
-use run::{InRun, IndexRun};
-use segment::{NotAppended, SegmentEnd, SegmentFile};
-use tails::{InTails, Tails};
+use segment::SegmentEnd;
+use tails::Tails;
 
-/// Segments that no run indexes have this many bytes at most in all (file format, section 16).
-const MOST_TAIL_BYTES: u32 = 16 << 20;
 const MOST_SEGMENT_BYTES: u32 = 64 << 20;
 
 /// In the message of an error.
 const UNRECORDED: &str = "a delete could be recorded nowhere: what it deleted may return at the next opening";
-
-/// The sizes of a store.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreOptions {
-    /// A segment takes no further record from this length on, in bytes; at most 64 MiB.
-    pub segment_bytes: u32,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self { segment_bytes: MOST_TAIL_BYTES / 2 }
-    }
-}
-
-/// A write to the store.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreWrite<'w> {
-    /// The canonical bytes of the key.
-    pub key: &'w [u8],
-    /// The value.
-    pub value: &'w [u8],
-    /// When the entry expires, in nanoseconds since the Unix epoch. `None`: never.
-    pub deadline: Option<u64>,
-}
-
-/// Where the record of an entry stands in a store. Ascends with the writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryPlace(u64);
-
-impl EntryPlace {
-    /// The place as a number that is not 0.
-    pub fn to_number(self) -> u64 {
-        self.0
-    }
-
-    /// The place of a number from [`to_number`](Self::to_number).
-    pub fn from_number(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// The entry of a base has the number of no segment.
-    fn in_base(rank: u32) -> Self {
-        Self(u64::from(rank).saturating_add(1))
-    }
-}
-
-impl From<StorePlace> for EntryPlace {
-    fn from(place: StorePlace) -> Self {
-        Self(u64::from(place.segment) << 32 | u64::from(place.offset))
-    }
-}
-
-/// A write that is on file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Where the record stands.
-    pub place: EntryPlace,
-    /// The time of the write: the wall clock, or later, for a later write has a later time.
-    pub time: u64,
-}
 
 /// An open store, which this process alone writes to. All methods can be called from any thread.
 #[derive(Debug)]
@@ -143,6 +97,13 @@ pub struct DiskStore {
     layout: RwLock<Arc<StoreLayout>>,
     tails: RwLock<Tails>,
     flushes: Flushes,
+    counts: Mutex<Counts>,
+    /// Held while the queue of the counts is settled.
+    settling: Mutex<()>,
+    /// The walk that counts the entries of the opening.
+    counter: Mutex<LiveCursor>,
+    /// The walk that evicts.
+    evictor: Mutex<LiveCursor>,
 }
 
 /// The place where records are appended, and what the next manifest says.
@@ -157,89 +118,8 @@ struct StoreEnd {
     /// Rule 4: a floor that no manifest on the disk has yet.
     is_floor_owed: bool,
     durability: Durability,
-}
-
-/// The files that count, for look-ups.
-#[derive(Debug)]
-struct StoreLayout {
-    /// Ascending by number.
-    segments: Vec<Arc<SegmentFile>>,
-    /// The latest first.
-    runs: Vec<PlacedRun>,
-    base: Option<Arc<Snapshot>>,
-    /// The manifest names the base: every record is later than its entries. Else another program
-    /// has replaced the base, and times decide.
-    is_base_ours: bool,
-    /// Entries that are not later than this time do not exist: the floor, and the latest clear.
-    cleared_at: u64,
-    /// The same for entries of the base.
-    dropped_until: u64,
-}
-
-/// A run, and the first segment of its range.
-#[derive(Debug, Clone)]
-struct PlacedRun {
-    first_segment: u32,
-    run: Arc<IndexRun>,
-}
-
-impl StoreLayout {
-    fn segment(&self, number: u32) -> Option<&Arc<SegmentFile>> {
-        let index = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
-        self.segments.get(index)
-    }
-
-    /// Answers for a key of which the tails say this (rule 3).
-    fn answer<'s>(
-        &self,
-        key: &[u8],
-        hash: KeyHash,
-        in_tails: InTails,
-        scratch: &'s mut StoreScratch,
-    ) -> StoreAnswer<'s> {
-        match in_tails {
-            InTails::Hidden => StoreAnswer::Hidden,
-            InTails::At(place) => {
-                match self.read_from_runs(key, hash, Some(place.segment), scratch) {
-                    Some(true) => return scratch.answer(key, self), // Rule 6.
-                    Some(false) => {}
-                    None => return StoreAnswer::Hidden,
-                }
-                let found = scratch.read(self, place).map(|is_key| is_key(key));
-                // One slot for two keys with one hash: `tails`, rule 1.
-                if found == Some(true) { scratch.answer(key, self) } else { StoreAnswer::Hidden }
-            }
-            InTails::Absent => match self.read_from_runs(key, hash, None, scratch) {
-                Some(true) => scratch.answer(key, self),
-                Some(false) => match &self.base {
-                    Some(base) => scratch.find_in_base(base, key, self),
-                    None => StoreAnswer::Absent,
-                },
-                None => StoreAnswer::Hidden,
-            },
-        }
-    }
-
-    /// Reads the latest record of a key from the runs behind a segment. Returns whether there is a
-    /// record; `None` if the key is hidden.
-    fn read_from_runs(
-        &self,
-        key: &[u8],
-        hash: KeyHash,
-        behind: Option<u32>,
-        scratch: &mut StoreScratch,
-    ) -> Option<bool> {
-        let is_behind = |placed: &&PlacedRun| behind.is_none_or(|segment| placed.first_segment > segment);
-        for placed in self.runs.iter().take_while(is_behind) {
-            let InRun::Places(places) = placed.run.find(Hash40::of(hash)) else { return None };
-            for place in places {
-                if scratch.read(self, place)?(key) {
-                    return Some(true);
-                }
-            }
-        }
-        Some(false)
-    }
+    /// How many eager records were written.
+    eager_writes: u64,
 }
 
 impl DiskStore {
@@ -254,7 +134,7 @@ impl DiskStore {
     /// than a segment; then an earlier entry of the key is gone as well.
     pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
         self.put_record(RecordKind::Entry, write, now)
-            .map_err(|error| self.delete(write.key, now).err().unwrap_or(error))
+            .map_err(|error| self.delete(write.key, write.replaces, now).err().unwrap_or(error))
     }
 
     /// Writes an entry whose key only its front can compare: no look-up finds it, and
@@ -276,18 +156,18 @@ impl DiskStore {
             key: write.key,
             value: write.value,
         };
-        self.append(write.key, now, record)
+        self.append(write.key, write.replaces, now, record)
     }
 
-    /// Deletes a key: no earlier entry is served again, also after a crash. `now` and the result as
-    /// for [`put`](Self::put).
+    /// Deletes a key: no earlier entry is served again, also after a crash. `replaces`: as in
+    /// [`StoreWrite`]. Returns the time of the delete.
     ///
     /// # Errors
     /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io). The key is deleted all the same
     /// (rule 4 at the head of this module), together with every earlier entry of the store, unless
     /// the error says that nothing could be written.
-    pub fn delete(&self, key: &[u8], now: u64) -> Result<u64, DiskError> {
-        self.append(key, now, |times| plain(RecordKind::Delete, key, times))
+    pub fn delete(&self, key: &[u8], replaces: Option<EntryPlace>, now: u64) -> Result<u64, DiskError> {
+        self.append(key, replaces, now, |times| plain(RecordKind::Delete, key, times))
             .map_or_else(|error| self.forget(error), |written| Ok(written.time))
     }
 
@@ -296,7 +176,7 @@ impl DiskStore {
     /// # Errors
     /// Those of [`delete`](Self::delete).
     pub fn delete_eager(&self, key: &[u8], now: u64) -> Result<u64, DiskError> {
-        self.append(key, now, |times| plain(RecordKind::EagerDelete, key, times))
+        self.append(key, None, now, |times| plain(RecordKind::EagerDelete, key, times))
             .map_or_else(|error| self.forget(error), |written| Ok(written.time))
     }
 
@@ -305,21 +185,49 @@ impl DiskStore {
     /// # Errors
     /// Those of [`delete`](Self::delete).
     pub fn clear(&self, now: u64) -> Result<u64, DiskError> {
-        let written = self.append(&[], now, |times| plain(RecordKind::Clear, &[], times));
-        let time = written.map_or_else(|error| self.forget(error), |written| Ok(written.time))?;
-        self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(time));
-        write(&self.tails).end_generation();
-        Ok(time)
+        let written = self.append(&[], None, now, |times| plain(RecordKind::Clear, &[], times));
+        written.map_or_else(|error| self.forget(error), |written| Ok(written.time))
     }
 
     /// Looks a key up (rule 3).
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> StoreAnswer<'s> {
+        self.find_with(&Patience::unlimited(), key, scratch)
+    }
+
+    /// Looks a key up without waiting for the disk: `None` if a read would wait, or has more than
+    /// 1 MiB. Then call [`find`](Self::find) on a thread that may wait. Where the system cannot tell
+    /// whether a read would wait, the call waits.
+    pub fn find_now<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> Option<StoreAnswer<'s>> {
+        let patience = Patience::none();
+        let answer = self.find_with(&patience, key, scratch);
+        (!patience.would_wait()).then_some(answer)
+    }
+
+    fn find_with<'s>(
+        &self,
+        patience: &Patience,
+        key: &[u8],
+        scratch: &'s mut StoreScratch,
+    ) -> StoreAnswer<'s> {
         let hash = self.hasher.hash(key);
-        // The tails first: a record moves from the tails into a run, and never back.
-        let (in_tails, seen) = read(&self.tails).look(hash);
+        let (layout, in_tails, seen) = self.look_up().look(hash);
         scratch.seen = seen;
+        layout.answer(key, hash, in_tails, patience, scratch)
+    }
+
+    fn look_up(&self) -> LookUp<'_> {
+        LookUp { hasher: &self.hasher, layout: &self.layout, tails: &self.tails }
+    }
+
+    /// How large the store is.
+    pub fn stats(&self) -> StoreStats {
         let layout = Arc::clone(&read(&self.layout));
-        layout.answer(key, hash, in_tails, scratch)
+        StoreStats::of(&layout)
+    }
+
+    /// The bytes on disk of segments, runs and base.
+    pub fn bytes(&self) -> u64 {
+        self.stats().bytes()
     }
 
     /// Whether the key of an entry was neither written, deleted nor cleared since the look-up that
@@ -327,49 +235,6 @@ impl DiskStore {
     /// Reads no file.
     pub fn is_current(&self, sighting: &Sighting) -> bool {
         read(&self.tails).is_still(&sighting.seen)
-    }
-
-    /// Rule 1.
-    fn append<'w>(
-        &self,
-        key: &[u8],
-        now: u64,
-        record: impl Fn(RecordTimes) -> NewRecord<'w>,
-    ) -> Result<Written, DiskError> {
-        let mut end = self.lock_end()?;
-        let written_at = now.max(end.latest.saturating_add(1));
-        let record = record(RecordTimes { deadline: None, written_at });
-        let hash = record.kind.has_key().then(|| self.hasher.hash(key));
-        let mut is_second = false;
-        loop {
-            match end.segment.append(&record, hash) {
-                Ok(place) => {
-                    end.latest = written_at;
-                    if record.kind == RecordKind::Clear {
-                        end.cleared_at = written_at;
-                    }
-                    if record.kind.has_slot()
-                        && let Some(hash) = hash
-                    {
-                        write(&self.tails).insert(hash, place);
-                    }
-                    return Ok(Written { place: place.into(), time: written_at });
-                }
-                Err(NotAppended::NextSegment) if !is_second => {
-                    is_second = true;
-                    self.next_segment(&mut end, written_at)?;
-                }
-                Err(NotAppended::NextSegment | NotAppended::TooLarge) => {
-                    let what = "an entry is larger than a segment of the store can hold";
-                    return Err(DiskError::new(DiskErrorKind::Limit, &self.folder.path, what));
-                }
-                Err(NotAppended::Io(error)) if is_second => {
-                    return Err(DiskError::io("writing to a segment", &self.folder.path, error));
-                }
-                // The segment is broken: the next round begins another one.
-                Err(NotAppended::Io(_)) => {}
-            }
-        }
     }
 
     /// The lock of the end, once what is owed is written.
@@ -399,8 +264,7 @@ impl DiskStore {
         end.latest = floor;
         end.manifest.floor = floor;
         end.is_floor_owed = true;
-        self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(floor));
-        write(&self.tails).end_generation();
+        self.forget_until(&end, floor);
         if self.write_floor(&mut end).is_err()
             && (self.folder.remove_manifest().is_err() || self.remove_base().is_err())
         {
@@ -408,6 +272,13 @@ impl DiskStore {
             return Err(DiskError::new(error.kind().clone(), &self.folder.path, what));
         }
         Err(error)
+    }
+
+    /// Entries that are not later than a time do not exist any more. The end is locked.
+    fn forget_until(&self, end: &StoreEnd, time: u64) {
+        self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(time));
+        write(&self.tails).end_generation();
+        lock(&self.counts).cleared(end.segment.place());
     }
 
     fn write_floor(&self, end: &mut StoreEnd) -> Result<(), DiskError> {
@@ -450,16 +321,4 @@ impl DiskStore {
 /// A record with a key and nothing else.
 fn plain(kind: RecordKind, key: &[u8], times: RecordTimes) -> NewRecord<'_> {
     NewRecord { kind, times, is_compressed: false, attributes: &[], key, value: &[] }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -206,6 +206,15 @@ pub trait VfsFile: Send + Sync + Debug {
         self.sync()
     }
 
+    /// Cuts the file off at a length, if it is longer. Needs no room on the disk.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The length of the file in bytes.
     ///
     /// # Errors

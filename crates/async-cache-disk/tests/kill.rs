@@ -97,7 +97,8 @@ fn a_child_that_has_a_store_open_until_it_is_killed() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let store = file(&vfs, &path).store(StoreOptions::default(), SAVED_AT).unwrap();
     for number in 0..1000u32 {
-        let write = StoreWrite { key: &number.to_be_bytes(), value: b"value", deadline: None };
+        let write =
+            StoreWrite { key: &number.to_be_bytes(), value: b"value", deadline: None, replaces: None };
         store.put(&write, SAVED_AT).unwrap();
     }
     println!("ready");

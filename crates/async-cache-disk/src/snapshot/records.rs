@@ -104,6 +104,11 @@ impl Records {
         None
     }
 
+    /// Every entry of a lower rank was passed.
+    pub(crate) fn next_rank(&self) -> u32 {
+        self.next_rank
+    }
+
     fn load_rank(&mut self, rank: u32) -> Option<Loaded> {
         let section = self.reader.snapshot.header().record_section;
         if self.named.is_none() {

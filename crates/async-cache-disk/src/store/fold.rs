@@ -27,19 +27,19 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::sealing::{is_empty, put_sealed};
+use super::folder::StoreFolder;
+use super::sealing::put_sealed;
 use super::view::{StoreItem, StoreView, StoredEntry};
-use super::{DiskStore, EagerWrite, EntryPlace, StoreAnswer, StoreScratch, lock, read};
+use super::{DiskStore, EagerWrite, EntryPlace, Folded, StoreAnswer, StoreScratch, lock, read};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::record::Times;
 use crate::format::store::manifest::{ManifestBody, SegmentRow};
-use crate::merge::{Known, Learned, Merged, Ours};
+use crate::merge::{Known, Learned, Ours};
 use crate::save::{FinishedSave, Joining, Output, Pushed, Save};
 use crate::snapshot::{Item, Snapshot, Source};
 use crate::tombstones::KeyKind;
-use crate::writer::{SavedFile, WriteOptions};
+use crate::writer::WriteOptions;
 use deletes::tombstones_of;
-use super::folder::StoreFolder;
 
 mod deletes;
 
@@ -48,24 +48,6 @@ const MOST_BYTES: u64 = 64 << 20;
 /// Of a store with more bytes on disk than this, the entries are not counted: most of it is not
 /// garbage.
 const MOST_COUNTED: u64 = 4 * MOST_BYTES;
-
-/// The result of a fold.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Folded {
-    /// The file holds every entry, and the store is removed.
-    Whole {
-        /// The file. `None`: nothing was written since the file was, and the file stays.
-        saved: Option<SavedFile>,
-        /// The result of the merge, if the file was written.
-        merged: Option<Merged>,
-    },
-    /// The entries have more than 64 MiB: the store is closed.
-    TooLarge,
-    /// The file could not be written, or the store could not be removed, for this reason: the store
-    /// is closed. Nothing is lost.
-    Closed(DiskError),
-}
 
 /// The entries in memory.
 #[derive(Debug, Clone, Copy)]
@@ -280,8 +262,7 @@ impl Folding<'_> {
             let Some(key) = keys.remove(place) else { continue };
             if let StoreAnswer::Entry(found) = self.view.find(&key, &mut scratch) {
                 let (value, deadline, written_at) = (found.value, found.deadline, found.written_at);
-                let entry =
-                    StoredEntry { key: &key, value, deadline, written_at, place: *place, rank: None };
+                let entry = StoredEntry { key: &key, value, deadline, written_at, place: *place, rank: None };
                 self.push(output, &entry)?;
             }
         }

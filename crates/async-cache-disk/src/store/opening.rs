@@ -20,14 +20,18 @@
 
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::counts::Counts;
 use super::folder::{StoreFolder, StoreIds};
+use super::live::LiveCursor;
 use super::lock::StoreLock;
 use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
 use super::rounds::{Durability, Flushes};
-use super::sealing::{is_empty, put_sealed};
+use super::sealing::is_empty;
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
-use super::tails::Tails;
-use super::{DiskStore, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreOptions};
+use super::tails::{TailSlot, Tails};
+use super::{
+    DiskStore, EntryPlace, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreLimit, StoreOptions,
+};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
 use crate::format::record::RecordForm;
@@ -41,6 +45,10 @@ use crate::trust::Site;
 
 /// A segment takes a record at least.
 const LEAST_SEGMENT_BYTES: u32 = FIRST_RECORD + 1;
+/// A store with a limit in bytes consists of this many segments at least, unless they would be
+/// smaller than `LEAST_SHARE_BYTES`.
+const SEGMENTS_OF_LIMIT: u64 = 32;
+const LEAST_SHARE_BYTES: u32 = 1 << 16;
 
 impl DiskStore {
     pub(crate) fn open_at(
@@ -49,8 +57,7 @@ impl DiskStore {
         options: StoreOptions,
         now: u64,
     ) -> Result<Self, DiskError> {
-        let segment_bytes = options.segment_bytes.clamp(LEAST_SEGMENT_BYTES, MOST_SEGMENT_BYTES);
-        let options = StoreOptions { segment_bytes };
+        let options = bounded(options);
         let folder = StoreFolder::beside(site, settings)?;
         // Rule 1.
         let lock = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
@@ -70,9 +77,12 @@ impl DiskStore {
             damaged: 0,
         };
         let runs = opening.read(&mut body)?;
-        let StoreOpening { visitor: Replaying { tails, cleared_at, .. }, mut segments, .. } = opening;
+        let StoreOpening { visitor: Replaying { tails, cleared_at, clear, .. }, mut segments, .. } = opening;
 
         let latest = now.max(body.written_until).max(body.floor);
+        let entries = entries_at_most(&body, &tails, base.as_deref());
+        let is_only_base = body.segments.iter().all(|row| row.latest == 0);
+        let is_whole = body.floor.max(body.dropped_until).max(cleared_at) == 0;
         folder.remove_unnamed(&body); // Rule 6.
         let empty = take_empty(&mut body, &mut segments);
         let number = body.next_number;
@@ -97,7 +107,12 @@ impl DiskStore {
             cleared_at: cleared_at.max(body.floor),
             dropped_until: body.dropped_until,
         };
-        Ok(Self {
+        let mut counts = Counts::new(options.limit, entries, number);
+        counts.set_gone_until(clear);
+        if is_only_base && (is_whole || entries == 0) {
+            counts.set_counted(entries);
+        }
+        let store = Self {
             folder,
             ids,
             hasher,
@@ -110,12 +125,19 @@ impl DiskStore {
                 cleared_at,
                 manifest: body,
                 is_floor_owed: false,
+                eager_writes: 0,
                 durability: Durability::new(latest),
             }),
             layout: RwLock::new(Arc::new(layout)),
             tails: RwLock::new(tails),
+            counts: Mutex::new(counts),
+            settling: Mutex::default(),
+            counter: Mutex::new(LiveCursor::new()),
+            evictor: Mutex::new(LiveCursor::new()),
             flushes: Flushes::default(),
-        })
+        };
+        store.cold(); // Counts what is little.
+        Ok(store)
     }
 
     /// Seals and indexes everything, so that the next opening reads nothing but the manifest.
@@ -124,15 +146,7 @@ impl DiskStore {
     /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the next opening reads the
     /// records instead. Nothing is lost.
     pub fn close(self, now: u64) -> Result<(), DiskError> {
-        let sealed = {
-            let mut end = self.lock_end()?;
-            let sealed = end.segment.seal(now);
-            let sealed =
-                sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
-            end.manifest.cleared_at = end.cleared_at;
-            put_sealed(&mut end.manifest, sealed);
-            sealed
-        };
+        let sealed = self.seal_end(now)?;
         while self.index_tails(now)? {}
         let mut end = super::lock(&self.end);
         end.manifest.is_clean = true;
@@ -144,6 +158,26 @@ impl DiskStore {
         }
         Ok(())
     }
+}
+
+/// The options within their bounds.
+fn bounded(options: StoreOptions) -> StoreOptions {
+    let most = match options.limit {
+        StoreLimit::Live => MOST_SEGMENT_BYTES,
+        StoreLimit::Bytes(bytes) => {
+            let share = u32::try_from(bytes / SEGMENTS_OF_LIMIT).unwrap_or(u32::MAX);
+            share.clamp(LEAST_SHARE_BYTES, MOST_SEGMENT_BYTES)
+        }
+    };
+    StoreOptions { segment_bytes: options.segment_bytes.clamp(LEAST_SEGMENT_BYTES, most), ..options }
+}
+
+/// How many entries are the latest of their keys, at most.
+fn entries_at_most(body: &ManifestBody, tails: &Tails, base: Option<&Snapshot>) -> u64 {
+    let indexed = body.segments.iter().filter(|row| body.run_over(row.number).is_some());
+    let in_runs: u64 = indexed.map(|row| u64::from(row.entries)).sum();
+    let in_base = base.map_or(0, |base| u64::from(base.len()));
+    in_runs.saturating_add(tails.entries()).saturating_add(in_base)
 }
 
 /// The base; `None` if there is none, or none that this store can use.
@@ -292,13 +326,16 @@ pub(super) struct Replaying<'o> {
     pub(super) hasher: &'o KeyHasher,
     pub(super) tails: Tails,
     pub(super) cleared_at: u64,
+    /// The place of the latest clear.
+    clear: EntryPlace,
     /// Where the rest of a segment cannot be read.
     pub(super) unreadable: Vec<StorePlace>,
 }
 
 impl<'o> Replaying<'o> {
     pub(super) fn new(hasher: &'o KeyHasher, cleared_at: u64) -> Self {
-        Self { hasher, tails: Tails::default(), cleared_at, unreadable: Vec::new() }
+        let (tails, clear) = (Tails::default(), EntryPlace::NONE);
+        Self { hasher, tails, cleared_at, clear, unreadable: Vec::new() }
     }
 }
 
@@ -307,10 +344,11 @@ impl ReplayVisitor for Replaying<'_> {
         match record.kind {
             RecordKind::Clear | RecordKind::Tag => {
                 self.cleared_at = self.cleared_at.max(record.times.written_at);
+                self.clear = place.into();
             }
             kind if kind.has_slot() => {
                 let key = bytes.get(record.key.clone()).unwrap_or_default();
-                self.tails.insert(self.hasher.hash(key), place);
+                self.tails.insert(self.hasher.hash(key), TailSlot::new(place, kind.is_entry()));
             }
             _ => {}
         }

@@ -9,7 +9,7 @@
 //! 4. Of the slots with one home, the latest is nearest to it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::DiskError;
@@ -19,7 +19,7 @@ use crate::format::page::{PAGE_BYTES, page_items};
 use crate::format::store::bucket::{EagerPlaces, RunBucket, RunSlot};
 use crate::format::store::header::RunCounts;
 use crate::format::store::{Hash40, StorePlace};
-use crate::vfs::{Patience, VfsFile, read_exact_at};
+use crate::vfs::{Patience, ReadFailure, VfsFile, read_exact_at};
 
 /// An open run.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(super) struct IndexRun {
     /// Rule 1.
     invalid: Mutex<HashSet<u32>>,
     has_invalid: AtomicBool,
+    io_errors: AtomicU32,
     /// Rule 2.
     is_eager_invalid: AtomicBool,
 }
@@ -53,8 +54,14 @@ impl IndexRun {
             counts,
             invalid: Mutex::default(),
             has_invalid: AtomicBool::new(false),
+            io_errors: AtomicU32::new(0),
             is_eager_invalid: AtomicBool::new(false),
         }
+    }
+
+    /// The length of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.counts.eager_section(self.seal.tag_bytes()).end()
     }
 
     /// The places of the records whose keys have this hash.
@@ -94,7 +101,7 @@ impl IndexRun {
         if patience.would_wait() {
             return None;
         }
-        let bucket = read.ok().and_then(|()| RunBucket::open(self.seal, offset, page));
+        let bucket = self.count_error(read).and_then(|()| RunBucket::open(self.seal, offset, page));
         // Not locked during the read: a look-up must not wait for the reads of others.
         if bucket.is_none() {
             self.invalid().insert(number);
@@ -103,6 +110,18 @@ impl IndexRun {
             return None;
         }
         bucket
+    }
+
+    fn count_error(&self, read: Result<(), ReadFailure>) -> Option<()> {
+        if let Err(ReadFailure::Io(_)) = read {
+            self.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        read.ok()
+    }
+
+    /// How many reads have failed with an error of the system.
+    pub(super) fn io_errors(&self) -> u32 {
+        self.io_errors.load(Ordering::Relaxed)
     }
 
     fn invalid(&self) -> MutexGuard<'_, HashSet<u32>> {
@@ -125,7 +144,7 @@ impl IndexRun {
             return Some(EagerPlaces::default());
         }
         let mut unit = vec![0; usize::try_from(section.bytes).ok()?];
-        read_exact_at(&*self.file, &mut unit, section.offset).ok()?;
+        self.count_error(read_exact_at(&*self.file, &mut unit, section.offset))?;
         EagerPlaces::decode(self.seal, section.offset, &unit)
     }
 

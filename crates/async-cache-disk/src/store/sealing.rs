@@ -77,15 +77,16 @@ impl DiskStore {
         Ok(number)
     }
 
-    /// Indexes sealed segments and merges runs, one step at a time. Returns whether there is more
-    /// to do. Call it on a thread that nobody waits for.
+    /// Indexes sealed segments, merges runs, and counts entries, one step at a time. Returns
+    /// whether there is more to do. Call it on a thread that nobody waits for.
     ///
     /// # Errors
     /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the step is not done, nothing
     /// is lost.
     pub fn maintain(&self, now: u64) -> Result<bool, DiskError> {
         self.refuse_fork()?;
-        Ok(self.index_tails(now)? || self.merge_runs(now)?)
+        let was_settled = self.settle_counts();
+        Ok(self.index_tails(now)? || self.merge_runs(now)? || self.count_step()? || was_settled)
     }
 
     /// Indexes the first neighbouring sealed segments that no run indexes. Returns whether there

@@ -8,8 +8,10 @@
 //! 2. A digest goes before a record that would begin [`DIGEST_SPACING`] or more behind the end of
 //!    the previous digest, in the same write. The last record of a segment that was not broken when
 //!    it was sealed here is a digest.
-//! 3. A broken segment takes no further record: the bytes behind its end are unknown. It is sealed
-//!    at its end, and synced all the same, for what is before its end was acknowledged.
+//! 3. A broken segment takes no further record: the bytes behind its end are unknown. It is cut off
+//!    there if possible, because half a record would be damage if the process dies before another
+//!    manifest says where the segment ends. It is sealed at its end, and synced all the same, for
+//!    what is before its end was acknowledged.
 //! 4. After a sync that failed, nothing of the segment is known to be durable, even if a later sync
 //!    succeeds: the segment is broken, and `synced` stays.
 
@@ -25,7 +27,8 @@ use crate::format::store::digest::{DIGEST_SPACING, DigestRow, SegmentDigest};
 use crate::format::store::manifest::SegmentRow;
 use crate::format::store::record::{NewRecord, RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
-use crate::vfs::{Patience, VfsFile, write_all_at};
+use crate::store::write::EntryPlace;
+use crate::vfs::{Patience, ReadFailure, VfsFile, write_all_at};
 
 /// Where the records of a segment begin.
 #[allow(clippy::cast_possible_truncation)] // a page
@@ -57,6 +60,7 @@ pub(super) struct SegmentFile {
     pub(super) form: RecordForm,
     /// Rule 1.
     end: AtomicU32,
+    io_errors: AtomicU32,
 }
 
 impl SegmentFile {
@@ -68,7 +72,7 @@ impl SegmentFile {
         form: RecordForm,
         end: u32,
     ) -> Self {
-        Self { file, number, file_id, seal, form, end: AtomicU32::new(end) }
+        Self { file, number, file_id, seal, form, end: AtomicU32::new(end), io_errors: AtomicU32::new(0) }
     }
 
     /// The first offset behind the records that count.
@@ -79,6 +83,20 @@ impl SegmentFile {
     /// Sets the end that a replay has found.
     pub(super) fn set_end(&self, end: u32) {
         self.end.store(end, Ordering::Release);
+    }
+
+    /// The length of the file; `None` if the system cannot tell.
+    pub(super) fn file_bytes(&self) -> Option<u64> {
+        let bytes = self.file.bytes();
+        if bytes.is_err() {
+            self.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        bytes.ok()
+    }
+
+    /// How often the system has failed to read from the file.
+    pub(super) fn io_errors(&self) -> u32 {
+        self.io_errors.load(Ordering::Relaxed)
     }
 
     /// Reads the record at an offset into `into`, and verifies it. `None` if there is no valid
@@ -127,7 +145,11 @@ impl SegmentFile {
 
     fn fill(&self, patience: &Patience, into: &mut Vec<u8>, offset: u32, count: u32) -> Option<()> {
         into.resize(usize::try_from(count).ok()?, 0);
-        patience.read_exact_at(&*self.file, into, u64::from(offset)).ok()
+        let read = patience.read_exact_at(&*self.file, into, u64::from(offset));
+        if let Err(ReadFailure::Io(_)) = read {
+            self.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        read.ok()
     }
 }
 
@@ -189,6 +211,11 @@ impl SegmentEnd {
 
     pub(super) fn segment(&self) -> &Arc<SegmentFile> {
         &self.segment
+    }
+
+    /// The place of the next record, or a lower place behind all records.
+    pub(super) fn place(&self) -> EntryPlace {
+        StorePlace { segment: self.segment.number, offset: self.segment.end() }.into()
     }
 
     /// The row of the segment for a manifest that is written now.
@@ -270,6 +297,7 @@ impl SegmentEnd {
             }
             Err(error) => {
                 self.is_broken = true; // Rule 3.
+                let _ = self.segment.file.cut(begin.into());
                 Err(NotAppended::Io(error))
             }
         }

@@ -17,17 +17,36 @@ use crate::format::store::{Hash40, StorePlace};
 /// The map. 16 bytes an entry, and the load of the table.
 #[derive(Debug, Default)]
 pub(super) struct Tails {
-    latest: HashMap<u64, StorePlace, BuildHasherDefault<IsHash>>,
+    latest: HashMap<u64, TailSlot, BuildHasherDefault<IsHash>>,
     damaged: HashMap<Hash40, StorePlace>,
     /// Rule 2.
     generation: u64,
+}
+
+/// The latest record of a hash: its place, and whether it is an entry, in the lowest bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TailSlot(u64);
+
+impl TailSlot {
+    pub(super) fn new(place: StorePlace, is_entry: bool) -> Self {
+        Self(u64::from(place.segment) << 33 | u64::from(place.offset) << 1 | u64::from(is_entry))
+    }
+
+    pub(super) fn place(self) -> StorePlace {
+        let part = |shift: u32| u32::try_from(self.0 >> shift & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        StorePlace { segment: part(33), offset: part(1) }
+    }
+
+    pub(super) fn is_entry(self) -> bool {
+        self.0 & 1 != 0
+    }
 }
 
 /// The slot of a hash at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct SlotSeen {
     hash: u64,
-    latest: Option<StorePlace>,
+    latest: Option<TailSlot>,
     generation: u64,
 }
 
@@ -44,7 +63,7 @@ pub(super) enum InTails {
 
 impl Tails {
     pub(super) fn find(&self, hash: KeyHash) -> InTails {
-        let latest = self.latest.get(&hash.0).copied();
+        let latest = self.latest.get(&hash.0).map(|slot| slot.place());
         if !self.damaged.is_empty()
             && let Some(damaged) = self.damaged.get(&Hash40::of(hash))
             && latest.is_none_or(|latest| latest < *damaged)
@@ -73,10 +92,10 @@ impl Tails {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// Records a place, unless the map has a later place. Returns the replaced place.
-    pub(super) fn insert(&mut self, hash: KeyHash, place: StorePlace) -> Option<StorePlace> {
-        match self.latest.insert(hash.0, place) {
-            Some(later) if later > place => self.latest.insert(hash.0, later),
+    /// Records a slot, unless the map has a later place. Returns the replaced slot.
+    pub(super) fn insert(&mut self, hash: KeyHash, slot: TailSlot) -> Option<TailSlot> {
+        match self.latest.insert(hash.0, slot) {
+            Some(later) if later > slot => self.latest.insert(hash.0, later),
             replaced => replaced,
         }
     }
@@ -90,15 +109,14 @@ impl Tails {
     /// Forgets the records of segments up to this number: a run indexes them now.
     pub(super) fn remove_until(&mut self, segment: u32) {
         self.end_generation();
-        self.latest.retain(|_, place| place.segment > segment);
+        self.latest.retain(|_, slot| slot.place().segment > segment);
         self.damaged.retain(|_, place| place.segment > segment);
         self.latest.shrink_to(self.latest.len().saturating_mul(2));
     }
 
-    /// How many keys the map has.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.latest.len()
+    /// How many hashes have an entry as their latest record.
+    pub(super) fn entries(&self) -> u64 {
+        self.latest.values().filter(|slot| slot.is_entry()).count() as u64
     }
 }
 
@@ -130,16 +148,32 @@ mod tests {
         StorePlace { segment, offset }
     }
 
+    fn entry(segment: u32, offset: u32) -> TailSlot {
+        TailSlot::new(at(segment, offset), true)
+    }
+
+    #[test]
+    fn a_slot_is_a_place_and_a_kind_in_the_order_of_places() {
+        let last = at((1 << 24) - 1, u32::MAX);
+        for (place, is_entry) in [(at(1, 4096), true), (at(1, u32::MAX), false), (last, true), (last, false)]
+        {
+            let slot = TailSlot::new(place, is_entry);
+            assert_eq!((slot.place(), slot.is_entry()), (place, is_entry));
+        }
+        assert!(TailSlot::new(at(1, 9), true) < TailSlot::new(at(1, 10), false));
+        assert!(TailSlot::new(at(1, u32::MAX), true) < TailSlot::new(at(2, 0), false));
+    }
+
     #[test]
     fn the_latest_place_counts_in_whatever_order_places_come() {
         let mut tails = Tails::default();
         let hash = KeyHash(7);
         assert_eq!(tails.find(hash), InTails::Absent);
-        assert_eq!(tails.insert(hash, at(2, 4096)), None);
-        assert_eq!(tails.insert(hash, at(1, 9000)), Some(at(1, 9000)));
+        assert_eq!(tails.insert(hash, entry(2, 4096)), None);
+        assert_eq!(tails.insert(hash, entry(1, 9000)), Some(entry(1, 9000)));
         assert_eq!(tails.find(hash), InTails::At(at(2, 4096)));
-        assert_eq!(tails.insert(hash, at(2, 5000)), Some(at(2, 4096)));
-        assert_eq!((tails.find(hash), tails.len()), (InTails::At(at(2, 5000)), 1));
+        assert_eq!(tails.insert(hash, entry(2, 5000)), Some(entry(2, 4096)));
+        assert_eq!((tails.find(hash), tails.entries()), (InTails::At(at(2, 5000)), 1));
         tails.remove_until(1);
         assert_eq!(tails.find(hash), InTails::At(at(2, 5000)));
         tails.remove_until(2);
@@ -150,13 +184,13 @@ mod tests {
     fn a_damaged_record_hides_what_is_earlier_and_nothing_later() {
         let mut tails = Tails::default();
         let (hash, other) = (KeyHash(0xFF_0000_0000_0007), KeyHash(0x11_0000_0000_0008));
-        tails.insert(hash, at(1, 4096));
+        tails.insert(hash, entry(1, 4096));
         tails.insert_damaged(Hash40::of(hash), at(1, 5000));
         tails.insert_damaged(Hash40::of(hash), at(1, 4500));
         assert_eq!((tails.find(hash), tails.find(other)), (InTails::Hidden, InTails::Absent));
         // Another key with the same 40 bits is hidden, too.
         assert_eq!(tails.find(KeyHash(hash.0 ^ 1 << 60)), InTails::Hidden);
-        tails.insert(hash, at(1, 6000));
+        tails.insert(hash, entry(1, 6000));
         assert_eq!(tails.find(hash), InTails::At(at(1, 6000)));
         tails.remove_until(1);
         assert_eq!(tails.find(hash), InTails::Absent);

@@ -248,6 +248,10 @@ impl VfsFile for RealFile {
         self.file.sync_data()
     }
 
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        if self.bytes()? > bytes { self.file.set_len(bytes) } else { Ok(()) }
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

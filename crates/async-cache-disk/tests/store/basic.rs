@@ -19,7 +19,7 @@ fn of(pairs: &[(u8, &[u8])]) -> State {
 fn what_is_put_is_found_with_its_times_and_later_writes_count() {
     let disk = FakeDisk::new();
     let store = open(&disk, MIB);
-    let write = StoreWrite { key: &key(0), value: b"zero", deadline: Some(SAVED_AT + 9) };
+    let write = StoreWrite { key: &key(0), value: b"zero", deadline: Some(SAVED_AT + 9), replaces: None };
     let first = store.put(&write, SAVED_AT + 5).unwrap().time;
     assert_eq!(first, SAVED_AT + 5);
     let mut scratch = StoreScratch::new();
@@ -32,7 +32,7 @@ fn what_is_put_is_found_with_its_times_and_later_writes_count() {
     assert_eq!(second, first + 1);
     let StoreAnswer::Entry(entry) = store.find(&key(0), &mut scratch) else { panic!() };
     assert_eq!((entry.value, entry.deadline, entry.written_at), (&b""[..], None, Some(second)));
-    assert_eq!(store.delete(&key(0), 0).unwrap(), second + 1);
+    assert_eq!(store.delete(&key(0), None, 0).unwrap(), second + 1);
     assert_eq!(store.find(&key(0), &mut scratch), StoreAnswer::Absent);
     put(&store, b"", b"the empty key", 0).unwrap();
     put(&store, &key(1), b"one", 0).unwrap();
@@ -58,7 +58,7 @@ fn every_record_is_found_again_with_and_without_a_close_over_many_segments() {
                 assert_eq!(found(&store, &i.to_be_bytes()).is_some(), round > 0 && i % 10 != 0);
                 put(&store, &i.to_be_bytes(), &value(round, 50), SAVED_AT).unwrap();
                 if i % 10 == 0 {
-                    store.delete(&i.to_be_bytes(), SAVED_AT).unwrap();
+                    store.delete(&i.to_be_bytes(), None, SAVED_AT).unwrap();
                 }
                 if i % 90 == 0 {
                     maintain(&store, SAVED_AT).unwrap();
@@ -104,7 +104,7 @@ fn entries_of_the_base_are_found_overwritten_deleted_and_cleared() {
     let store = open(&disk, 5000);
     assert_eq!(state(&store), base);
     put(&store, &key(0), b"new", 0).unwrap();
-    store.delete(&key(1), 0).unwrap();
+    store.delete(&key(1), None, 0).unwrap();
     let mut expected = base;
     expected.insert(0, b"new".to_vec());
     expected.remove(&1);
@@ -127,7 +127,7 @@ fn times_decide_if_another_program_has_replaced_the_base() {
     for i in 1..4 {
         put(&store, &key(i), format!("store {i}").as_bytes(), SAVED_AT + 100).unwrap();
     }
-    store.delete(&key(3), SAVED_AT + 100).unwrap();
+    store.delete(&key(3), None, SAVED_AT + 100).unwrap();
     store.close(SAVED_AT + 100).unwrap();
     let mut writer = cache(&disk).write(options()).unwrap();
     let written = [Some(time - 1), Some(time + 50), None, Some(time + 50), Some(time - 50)];

@@ -148,7 +148,7 @@ fn a_delete_that_can_be_recorded_nowhere_says_so_and_later_writes_fail_until_it_
     for name in ["write_at", "remove", "create_new"] {
         disk.fail_every(name, std::io::ErrorKind::Other);
     }
-    let error = store.delete(&key(0), SAVED_AT).unwrap_err();
+    let error = store.delete(&key(0), None, SAVED_AT).unwrap_err();
     assert!(error.to_string().contains("recorded nowhere"), "{error}");
     assert_eq!(state(&store), BTreeMap::new(), "not even this process serves what was deleted");
     assert_eq!(put(&store, &key(1), b"one", SAVED_AT).unwrap_err().kind(), &DiskErrorKind::Io);

@@ -1,22 +1,27 @@
 //! The store through its public interface, on the fake disk.
 
 mod basic;
+mod counts;
 mod crash;
 mod damage;
+mod eager;
 mod faults;
+mod fold;
 mod hooked;
 mod locks;
 mod model;
+mod now;
 mod opening;
 mod sync;
 mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::sample::{SAVED_AT, file, options};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::store::{DiskStore, StoreAnswer, StoreOptions, StoreScratch, StoreWrite};
+use async_cache_disk::store::{DiskStore, Folded, StoreAnswer, StoreOptions, StoreScratch, StoreWrite};
 use async_cache_disk::{CacheFile, DiskError, Times};
 
 const PATH: &str = "/var/cache/pages.cache";
@@ -31,7 +36,7 @@ fn cache(disk: &FakeDisk) -> CacheFile {
 }
 
 fn sized(segment_bytes: u32) -> StoreOptions {
-    StoreOptions { segment_bytes }
+    StoreOptions { segment_bytes, ..StoreOptions::default() }
 }
 
 fn open(disk: &FakeDisk, segment_bytes: u32) -> DiskStore {
@@ -48,7 +53,7 @@ fn value(number: usize, bytes: usize) -> Vec<u8> {
 }
 
 fn put(store: &DiskStore, key: &[u8], value: &[u8], now: u64) -> Result<u64, DiskError> {
-    store.put(&StoreWrite { key, value, deadline: None }, now).map(|written| written.time)
+    store.put(&StoreWrite { key, value, deadline: None, replaces: None }, now).map(|written| written.time)
 }
 
 /// The value that is found; `None` for every kind of miss.
@@ -60,7 +65,12 @@ fn found(store: &DiskStore, key: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn state(store: &DiskStore) -> State {
-    (0..KEYS).filter_map(|i| Some((i, found(store, &key(i))?))).collect()
+    state_of(store, KEYS)
+}
+
+/// The state of this many keys.
+fn state_of(store: &DiskStore, keys: u8) -> State {
+    (0..keys).filter_map(|i| Some((i, found(store, &key(i))?))).collect()
 }
 
 /// A value for a message.
@@ -118,6 +128,8 @@ enum Op {
     Maintain,
     /// Closes the store and opens it again.
     Reopen,
+    /// Folds the store and opens it again.
+    Fold,
     /// Opens the store again without closing it.
     Drop,
 }
@@ -133,7 +145,7 @@ impl Op {
                 state.remove(&i);
             }
             Self::Clear => state.clear(),
-            Self::Flush | Self::Maintain | Self::Reopen | Self::Drop => {}
+            Self::Flush | Self::Maintain | Self::Reopen | Self::Fold | Self::Drop => {}
         }
     }
 
@@ -156,14 +168,21 @@ impl Op {
         };
         match self {
             Self::Put(i, bytes) => put(open, &key(i), &value(number, bytes), now).map(drop),
-            Self::Delete(i) => open.delete(&key(i), now).map(drop),
+            Self::Delete(i) => open.delete(&key(i), None, now).map(drop),
             Self::Clear => open.clear(now).map(drop),
             Self::Flush => open.flush(),
             Self::Maintain => maintain(open, now),
-            Self::Reopen | Self::Drop => {
-                let closed = store.take().filter(|_| self == Self::Reopen).map(|store| store.close(now));
+            Self::Reopen | Self::Fold | Self::Drop => {
+                let closed = store.take().map_or(Ok(()), |store| match self {
+                    Self::Reopen => store.close(now),
+                    Self::Fold => match store.fold(&[], Duration::ZERO, now)? {
+                        Folded::Closed(error) => Err(error),
+                        _ => Ok(()),
+                    },
+                    _ => Ok(()),
+                });
                 *store = Some(cache(disk).store(sized(bytes), now)?);
-                closed.unwrap_or(Ok(()))
+                closed
             }
         }
     }
@@ -194,7 +213,7 @@ fn large_records() -> (Vec<Op>, u32) {
         program.push(Op::Put((round + 2) % KEYS, 14_000));
     }
     program.extend([Op::Drop, Op::Put(0, 9000), Op::Clear, Op::Put(1, 5000), Op::Maintain, Op::Put(3, 5000)]);
-    program.extend([Op::Reopen, Op::Put(0, 10), Op::Drop]);
+    program.extend([Op::Fold, Op::Put(0, 10), Op::Drop]);
     (program, 100_000)
 }
 

@@ -113,7 +113,7 @@ fn without_a_manifest_the_base_counts_only_if_there_are_no_records() {
         disk.as_vfs().remove(&manifest(&disk)).unwrap();
         let store = open(&disk, BYTES);
         assert_eq!(state(&store), base, "nothing was written");
-        store.delete(&key(0), SAVED_AT).unwrap();
+        store.delete(&key(0), None, SAVED_AT).unwrap();
         if is_closed {
             store.close(SAVED_AT).unwrap();
         } else {

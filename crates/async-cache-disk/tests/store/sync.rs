@@ -37,7 +37,7 @@ fn writes_go_on_during_a_sync_and_are_durable_after_the_next_one() {
         has_begun.recv().unwrap();
         let during = put(store, &key(1), b"during", SAVED_AT).unwrap();
         assert_eq!(found(store, &key(1)).as_deref(), Some(&b"during"[..]));
-        store.delete(&key(0), SAVED_AT).unwrap();
+        store.delete(&key(0), None, SAVED_AT).unwrap();
         let second = scope.spawn(move || store.flush_write(during));
         release.send(()).unwrap();
         first.join().unwrap().unwrap();

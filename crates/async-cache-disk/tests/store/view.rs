@@ -204,7 +204,7 @@ fn what_a_damaged_run_hides_is_recovered_from_its_segments() {
         put(&store, &key(i), b"old", SAVED_AT).unwrap();
         put(&store, &key(i), &value(i.into(), 30), SAVED_AT).unwrap();
     }
-    store.delete(&key(0), SAVED_AT).unwrap();
+    store.delete(&key(0), None, SAVED_AT).unwrap();
     let sound = state(&store);
     store.close(SAVED_AT).unwrap();
     let run = store_files(&disk)

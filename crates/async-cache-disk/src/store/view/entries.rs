@@ -126,13 +126,20 @@ impl StoreView {
         ControlFlow::Continue(())
     }
 
+    /// Reads all segments up to their ends that count, in the order of places.
+    pub(in crate::store) fn replay_all(&self, visitor: &mut impl ReplayVisitor) {
+        for segment in &self.layout.segments {
+            self.replay(segment, visitor);
+        }
+    }
+
     /// Reads a segment up to the end that counts.
     pub(super) fn replay(&self, segment: &SegmentFile, visitor: &mut impl ReplayVisitor) -> Option<Replayed> {
         let row: &SegmentRow = {
             let index = self.rows.binary_search_by_key(&segment.number, |row| row.number).ok()?;
             self.rows.get(index)?
         };
-        let bytes = segment.file.bytes().unwrap_or(0).min(row.end.into());
+        let bytes = segment.file_bytes().unwrap_or(0).min(row.end.into());
         Some(replay(segment, bytes, ReplayOf { row, is_same_boot: true, now: self.now }, visitor))
     }
 

@@ -1,0 +1,290 @@
+//! The number of cold entries: entries that are the latest of their keys, and not in memory.
+//!
+//! A place is **own** if this process has written the record since it opened the store.
+//!
+//! | limit | mark of an own place | mark of another place | count |
+//! |---|---|---|---|
+//! | `Live` | the entry is cold (a copy of a cold entry) | the entry is in memory | exact |
+//! | `Bytes` | the entry was read from disk | the same | an estimate |
+//!
+//! Rules:
+//! 1. A write reads no file. If memory has a record of the key, the write changes nothing. Else the
+//!    slot in the tails names the replaced record. If there is no slot, and a run or the base
+//!    may have the key, the key is queued, and counted later (*settled*). Nothing that the queue
+//!    may refer to leaves the store before the queue is settled.
+//! 2. `Live`: the entries of the opening are counted by a walk in the order of places, a record at
+//!    a time. A change of an entry that the walk has not reached changes no count: the walk meets
+//!    the entry as it is then. Nothing is collected or evicted before the walk has ended.
+//! 3. `Live`: whether an entry is cold is decided with its mark, and each change of the count
+//!    changes the mark as well. So a change that is reported twice counts once.
+//! 4. Entries up to the latest *clear* are not cold.
+//! 5. A copy moves the mark. A promotion of the old place, decided before the copy and reported
+//!    after it, counts for the new place.
+
+use std::collections::HashMap;
+
+use super::write::{EntryPlace, StoreLimit};
+use crate::format::store::StorePlace;
+
+/// The queue is settled when it has this many keys, or keys of this many bytes.
+const MOST_QUEUED: usize = 1 << 12;
+const MOST_QUEUED_BYTES: usize = 1 << 20;
+/// A record is at least 16 bytes long if it has a key and a value, so no two entries share a mark.
+const LIVE_GRANULE: u32 = 16;
+const USE_GRANULE: u32 = 32;
+
+/// The count, and its parts.
+#[derive(Debug)]
+pub(super) struct Counts {
+    is_live: bool,
+    cold: u64,
+    /// The first own place.
+    opened: EntryPlace,
+    /// Rule 2: the place that the walk has reached; `opened` at its end.
+    counted: EntryPlace,
+    /// How many entries the walk will still visit, at most.
+    rest: u64,
+    /// Rule 4: no entry before this place is cold.
+    gone_until: EntryPlace,
+    /// By segment, 0 for the base: a bit for each granule, or rank.
+    marks: HashMap<u32, Vec<u64>>,
+    /// Rule 1.
+    queue: Vec<QueuedWrite>,
+    queued_bytes: usize,
+    /// Rule 5: the copies of the latest collection, by their old places.
+    moved: HashMap<EntryPlace, EntryPlace>,
+}
+
+/// A write whose key may have an earlier record in a run or in the base.
+#[derive(Debug)]
+pub(super) struct QueuedWrite {
+    pub(super) key: Box<[u8]>,
+    pub(super) place: StorePlace,
+    /// `Counts::counted` at the time of the write.
+    pub(super) counted: EntryPlace,
+}
+
+#[allow(dead_code)]
+impl Counts {
+    /// `entries`: how many entries the opening has found, at most. `opened`: the first segment of
+    /// this process.
+    pub(super) fn new(limit: StoreLimit, entries: u64, opened: u32) -> Self {
+        let is_live = limit == StoreLimit::Live;
+        let opened = EntryPlace::start_of(opened);
+        Self {
+            is_live,
+            cold: if is_live { 0 } else { entries },
+            opened,
+            counted: if is_live { EntryPlace::NONE } else { opened },
+            rest: if is_live { entries } else { 0 },
+            gone_until: EntryPlace::NONE,
+            marks: HashMap::new(),
+            queue: Vec::new(),
+            queued_bytes: 0,
+            moved: HashMap::new(),
+        }
+    }
+
+    /// The walk is not needed: exactly these entries of the base are there.
+    pub(super) fn set_counted(&mut self, cold: u64) {
+        if self.is_live {
+            (self.cold, self.rest, self.counted) = (cold, 0, self.opened);
+        }
+    }
+
+    /// Rule 4: the latest clear that the opening has found.
+    pub(super) fn set_gone_until(&mut self, place: EntryPlace) {
+        self.gone_until = place;
+    }
+
+    /// The count, with an estimate of what the walk has not reached.
+    pub(super) fn total(&self) -> u64 {
+        self.cold.saturating_add(self.rest)
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted >= self.opened
+    }
+
+    pub(super) fn is_none_cold(&self) -> bool {
+        self.cold == 0
+    }
+
+    pub(super) fn first_own_segment(&self) -> u32 {
+        self.opened.parts().0
+    }
+
+    /// How many entries the walk will still visit, at most.
+    pub(super) fn rest(&self) -> u64 {
+        self.rest
+    }
+
+    /// Where the walk ends.
+    pub(super) fn opened(&self) -> EntryPlace {
+        self.opened
+    }
+
+    /// Where the walk is.
+    pub(super) fn counted(&self) -> EntryPlace {
+        self.counted
+    }
+
+    /// The walk has met the latest record of a key.
+    pub(super) fn count(&mut self, place: EntryPlace) {
+        if self.counted < place {
+            self.counted = place;
+            self.cold = self.cold.saturating_add(u64::from(!self.is_marked(place)));
+            self.rest = self.rest.saturating_sub(1);
+        }
+    }
+
+    /// The walk has ended.
+    pub(super) fn end_count(&mut self) {
+        (self.counted, self.rest) = (self.opened, 0);
+    }
+
+    /// `Bytes`: memory has evicted entries that have records.
+    pub(super) fn left_memory(&mut self, entries: u64) {
+        if !self.is_live {
+            self.cold = self.cold.saturating_add(entries);
+        }
+    }
+
+    /// The queue, to be settled.
+    pub(super) fn take_queue(&mut self) -> Vec<QueuedWrite> {
+        self.queued_bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
+    fn bit(&self, place: EntryPlace) -> (u32, usize, u64) {
+        let (segment, at) = place.parts();
+        let granule = match (segment, self.is_live) {
+            (0, _) => 1,
+            (_, true) => LIVE_GRANULE,
+            (_, false) => USE_GRANULE,
+        };
+        let bit = at.checked_div(granule).unwrap_or(0);
+        (segment, usize::try_from(bit / u64::BITS).unwrap_or(usize::MAX), 1 << (bit % u64::BITS))
+    }
+
+    fn is_marked(&self, place: EntryPlace) -> bool {
+        let (segment, word, bit) = self.bit(place);
+        let word = self.marks.get(&segment).and_then(|words| words.get(word));
+        word.is_some_and(|word| word & bit != 0)
+    }
+
+    fn mark(&mut self, place: EntryPlace, is_marked: bool) {
+        let (segment, word, bit) = self.bit(place);
+        let words = self.marks.entry(segment).or_default();
+        if is_marked && words.len() <= word {
+            words.resize(word.saturating_add(1), 0);
+        }
+        if let Some(word) = words.get_mut(word) {
+            *word = if is_marked { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// `Bytes`: whether the entry was read from disk since it was written.
+    pub(super) fn is_used(&self, place: EntryPlace) -> bool {
+        !self.is_live && self.is_marked(place)
+    }
+
+    /// Whether a segment has a mark.
+    pub(super) fn has_marks(&self, segment: u32) -> bool {
+        self.marks.contains_key(&segment)
+    }
+
+    /// `Live`: whether memory has the entry whose latest record is at a place (rule 3).
+    fn is_in_memory(&self, place: EntryPlace) -> bool {
+        self.is_marked(place) != (place >= self.opened)
+    }
+
+    /// `Live`: whether the latest record of a key, at a place, counts as cold.
+    pub(super) fn is_cold(&self, place: EntryPlace) -> bool {
+        self.is_counted_by(self.counted, place) && !self.is_in_memory(place)
+    }
+
+    fn is_counted_by(&self, counted: EntryPlace, place: EntryPlace) -> bool {
+        place >= self.gone_until && (place <= counted || place >= self.opened)
+    }
+
+    /// An entry at a place is not the latest of its key any more, and memory did not have it.
+    pub(super) fn replaced(&mut self, place: EntryPlace, counted: EntryPlace) {
+        if place < self.gone_until {
+            return;
+        }
+        if !self.is_live || self.is_counted_by(counted, place) && !self.is_in_memory(place) {
+            self.cold = self.cold.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn promoted(&mut self, place: EntryPlace) {
+        let place = self.moved.get(&place).copied().unwrap_or(place); // Rule 5.
+        if !self.is_live || self.is_cold(place) {
+            self.cold = self.cold.saturating_sub(1);
+        }
+        self.leave(place);
+    }
+
+    /// Rule 3: the entry at a place is not cold any more.
+    fn leave(&mut self, place: EntryPlace) {
+        self.mark(place, !(self.is_live && place >= self.opened));
+    }
+
+    /// The cold entry at a place was deleted.
+    pub(super) fn evicted(&mut self, place: EntryPlace) {
+        if self.is_cold(place) {
+            self.cold = self.cold.saturating_sub(1);
+            self.leave(place);
+        }
+    }
+
+    /// `Bytes`: some of these entries, which are not in memory, go with their segment.
+    pub(super) fn dropped(&mut self, entries: u64) {
+        self.cold = self.cold.saturating_sub(entries);
+    }
+
+    /// Everything up to a place is gone.
+    pub(super) fn cleared(&mut self, place: EntryPlace) {
+        (self.cold, self.rest, self.counted) = (0, 0, self.opened);
+        self.gone_until = self.gone_until.max(place);
+        (self.queue, self.queued_bytes) = (Vec::new(), 0);
+    }
+
+    /// Begins a collection (rule 5).
+    pub(super) fn begin_moving(&mut self) {
+        self.moved = HashMap::new();
+    }
+
+    /// The latest record of a key was copied.
+    pub(super) fn copied(&mut self, from: EntryPlace, to: EntryPlace, is_in_memory: bool) {
+        if self.is_live && self.is_cold(from) {
+            if is_in_memory {
+                self.evicted(from);
+            } else {
+                self.mark(to, true);
+            }
+        }
+        self.moved.insert(from, to);
+    }
+
+    /// Whether memory may have the entry of a copy.
+    pub(super) fn may_be_in_memory(&self, copy: EntryPlace) -> bool {
+        !self.is_live || self.is_in_memory(copy)
+    }
+
+    /// A segment, or the base as 0, is gone.
+    pub(super) fn forget(&mut self, segment: u32) {
+        self.marks.remove(&segment);
+    }
+
+    /// Rule 1. Returns whether the queue is full.
+    pub(super) fn enqueue(&mut self, key: &[u8], place: StorePlace) -> bool {
+        let is_full = self.queue.len() >= MOST_QUEUED || self.queued_bytes >= MOST_QUEUED_BYTES;
+        if !is_full || self.is_live {
+            self.queued_bytes = self.queued_bytes.saturating_add(key.len());
+            self.queue.push(QueuedWrite { key: key.into(), place, counted: self.counted });
+        }
+        is_full && self.is_live
+    }
+}

@@ -1,0 +1,73 @@
+//! Evicting the coldest entries of a store without a limit in bytes.
+//!
+//! Rules:
+//! 1. The coldest entry is the cold entry with the lowest place. The walk goes once over all
+//!    places: an entry that it has passed was in memory, and memory's evictions are deletes; a copy
+//!    of a cold entry has a later place.
+//! 2. Segments of this process have cold entries only where copies are: segments without marks are
+//!    passed unread.
+//! 3. The delete is appended only while the entry is the latest of its key.
+
+use std::sync::Arc;
+
+use super::live::LiveCursor;
+use super::{DiskStore, EntryPlace, StoreLimit, lock, plain, read};
+use crate::error::DiskError;
+use crate::format::store::record::{RecordKind, RecordTimes};
+
+impl DiskStore {
+    /// Deletes the coldest entry that is not in memory. Returns whether there was an entry. Without
+    /// effect as long as [`maintain`](Self::maintain) has not counted the entries of the opening,
+    /// and in a store with a limit in bytes.
+    ///
+    /// # Errors
+    /// [`Io`](crate::DiskErrorKind::Io) and [`Full`](crate::DiskErrorKind::Full): the entry stays.
+    pub fn evict_coldest(&self, now: u64) -> Result<bool, DiskError> {
+        self.refuse_fork()?;
+        self.settle_counts();
+        let mut cursor = lock(&self.evictor);
+        {
+            let counts = lock(&self.counts);
+            if self.options.limit != StoreLimit::Live || !counts.is_counted() || counts.is_none_cold() {
+                return Ok(false);
+            }
+        }
+        loop {
+            let until = self.pass_unmarked(&mut cursor);
+            let Some(record) = cursor.next(self.look_up(), until) else { return Ok(false) };
+            let (place, seen) = (record.place, record.seen);
+            if !lock(&self.counts).is_cold(place) {
+                continue;
+            }
+            let delete = |written_at| {
+                plain(RecordKind::Delete, &record.key, RecordTimes { deadline: None, written_at })
+            };
+            let count = |_| lock(&self.counts).evicted(place);
+            match self.append_if_still(&seen, now, delete, count) {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) => cursor.visit_again(), // Rule 3.
+                Err(error) => {
+                    cursor.visit_again();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Rule 2. Returns where the walk ends for now.
+    fn pass_unmarked(&self, cursor: &mut LiveCursor) -> EntryPlace {
+        let layout = Arc::clone(&read(&self.layout));
+        let counts = lock(&self.counts);
+        let first = counts.first_own_segment();
+        let numbers = layout.segments.iter().map(|segment| segment.number);
+        let Some(open) = numbers.clone().next_back() else { return EntryPlace::LAST };
+        if cursor.has_passed_base() && cursor.segment() >= first {
+            let unread = numbers.filter(|number| (cursor.segment()..open).contains(number));
+            if let Some(passed) = unread.take_while(|number| !counts.has_marks(*number)).last() {
+                cursor.pass(passed);
+            }
+        }
+        // Copies may still come to the segment that is open.
+        if counts.has_marks(open) { EntryPlace::LAST } else { EntryPlace::start_of(open) }
+    }
+}
