@@ -222,6 +222,9 @@ pub(crate) struct Diff {
     pub(crate) new: PathBuf,
     #[command(flatten)]
     pub(crate) access: Access,
+    /// The version tag of the data, if there is data of several versions
+    #[arg(long, value_name = "TAG")]
+    pub(crate) data_version: Option<String>,
     /// Compare keys and values only
     #[arg(long)]
     pub(crate) ignore_deadlines: bool,

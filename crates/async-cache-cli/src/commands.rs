@@ -9,6 +9,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod repair;
+mod store;
 pub(crate) mod verify;
 
 use std::io::Write;
@@ -56,6 +57,13 @@ pub(crate) fn create(file: &CacheFile, options: WriteOptions) -> Result<Writer, 
     if file.vfs().metadata(file.path()).is_ok() {
         let path = file.path().display();
         return Err(Failure::Other(format!("{path}: there is something already; give a new name")));
+    }
+    // Another file under a store would change what the store holds.
+    if let Some(store) = file.stores()?.first() {
+        let (path, folder) = (file.path().display(), store.folder.display());
+        return Err(Failure::Other(format!(
+            "{path}: there is a store of this name already, {folder}; give a new name"
+        )));
     }
     Ok(file.write(options)?)
 }

@@ -15,14 +15,15 @@
 //! # Layout
 //!
 //! - `args`: the command line; `commands`: one file each; `open`: the one place that opens a file
-//!   for inspection
-//! - `json`: keys and values as JSON and back; `entries`: all entries of a file, one after another
+//!   for inspection; `cache`: a file, or a store and its base
+//! - `json`: keys and values as JSON and back; `entries`: all entries of a cache, one after another
 //! - `human`: sizes, times and keys for people; `chart`: histograms
 //! - `environment`: streams, time and secret; `progress`: bars; `clock`: the only module to read
 //!   the time
 //! - `failure`: the reasons why a command failed
 
 mod args;
+mod cache;
 mod chart;
 mod clock;
 mod commands;

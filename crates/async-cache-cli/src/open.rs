@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use async_cache_disk::{CacheFile, DiskErrorKind, RealDisk, Report, Secret, Snapshot, Vfs};
 use clap::Args;
 
+use crate::cache::{self, Cache, Choice};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
@@ -19,6 +20,9 @@ pub(crate) struct InspectedFile {
     /// The cache file
     #[arg(value_name = "FILE")]
     pub(crate) path: PathBuf,
+    /// The version tag of the data, if there is data of several versions
+    #[arg(long, value_name = "TAG")]
+    pub(crate) data_version: Option<String>,
     #[command(flatten)]
     pub(crate) access: Access,
 }
@@ -39,23 +43,42 @@ pub(crate) struct Access {
 }
 
 impl InspectedFile {
-    /// Opens the file, whatever the version of its data.
-    pub(crate) fn open(&self, environment: &Environment<'_>) -> Result<Snapshot, Failure> {
-        self.access.open(&self.path, environment)
+    /// Opens the cache: the file, and the store beside it.
+    pub(crate) fn open(&self, environment: &Environment<'_>) -> Result<Cache, Failure> {
+        self.access.open(&self.path, self.data_version.as_deref(), environment)
     }
 
-    /// Opens the file, even if the end of the file is missing.
-    pub(crate) fn open_to_repair(&self, environment: &Environment<'_>) -> Result<Snapshot, Failure> {
+    /// The same, even if the end of the file is missing.
+    pub(crate) fn open_to_repair(&self, environment: &Environment<'_>) -> Result<Cache, Failure> {
         let file = self.access.file(&self.path, environment)?.even_if_cut();
-        Access::open_file(&file).map_err(|failure| self.access.advised(failure, &file, environment))
+        self.access.open_cache(&file, self.data_version.as_deref(), environment)
     }
 }
 
 impl Access {
-    /// Opens a file, whatever the version of its data. A missing file is an error.
-    pub(crate) fn open(&self, path: &Path, environment: &Environment<'_>) -> Result<Snapshot, Failure> {
-        let file = self.file(path, environment)?;
-        Self::open_file(&file).map_err(|failure| self.advised(failure, &file, environment))
+    /// Opens a cache of a version, or of its only version. A cache that does not exist is an error.
+    pub(crate) fn open(
+        &self,
+        path: &Path,
+        version: Option<&str>,
+        environment: &Environment<'_>,
+    ) -> Result<Cache, Failure> {
+        self.open_cache(&self.file(path, environment)?, version, environment)
+    }
+
+    fn open_cache(
+        &self,
+        file: &CacheFile,
+        version: Option<&str>,
+        environment: &Environment<'_>,
+    ) -> Result<Cache, Failure> {
+        let now = environment.now;
+        let opened = match cache::choose(file, version, now) {
+            Ok(Choice::File) => Self::open_file(&cache::of_version(file, version)).map(Cache::File),
+            Ok(Choice::Store(view)) => Ok(Cache::Store(view)),
+            Err(failure) => Err(failure),
+        };
+        opened.map_err(|failure| self.advised(failure, file, environment))
     }
 
     fn open_file(file: &CacheFile) -> Result<Snapshot, Failure> {
@@ -74,9 +97,14 @@ impl Access {
         }
     }
 
-    /// Checks a file that [`open`](Self::open) could open.
-    pub(crate) fn verify(&self, path: &Path, environment: &Environment<'_>) -> Result<Report, Failure> {
-        let file = self.file(path, environment)?;
+    /// Checks a file without a store that [`open`](Self::open) could open.
+    pub(crate) fn verify(
+        &self,
+        path: &Path,
+        version: Option<&str>,
+        environment: &Environment<'_>,
+    ) -> Result<Report, Failure> {
+        let file = cache::of_version(&self.file(path, environment)?, version);
         file.verify().map_err(|error| self.advised(error.into(), &file, environment))
     }
 
@@ -96,11 +124,17 @@ impl Access {
     /// Adds to an error the option or command that opens the file, if there is one.
     fn advised(&self, failure: Failure, file: &CacheFile, environment: &Environment<'_>) -> Failure {
         let Failure::Disk(error) = failure else { return failure };
-        let opens = |file: CacheFile| matches!(file.open(), Ok(Some(_)));
+        let opens = |file: CacheFile| {
+            let is_store = file.stores().is_ok_and(|stores| stores.iter().any(|store| store.version.is_ok()));
+            is_store || matches!(file.open(), Ok(Some(_)))
+        };
         let has_secret = matches!(self.secret(environment), Ok(Some(_)));
         let is_link = matches!(file.vfs().read_link(file.path()), Ok(Some(_)));
         let advice = match error.kind() {
-            DiskErrorKind::Damaged if opens(file.clone().even_if_cut()) => {
+            DiskErrorKind::Damaged
+                if error.path() == file.path()
+                    && matches!(file.clone().even_if_cut().open(), Ok(Some(_))) =>
+            {
                 "`async-cache repair` writes what is intact to a new file"
             }
             DiskErrorKind::Trust if opens(file.clone().of_any_owner()) => {

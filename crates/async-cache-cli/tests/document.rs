@@ -3,6 +3,12 @@
 #![allow(clippy::disallowed_methods)] // tests may read and make files
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+
+use async_cache_cli::from_json;
+use async_cache_disk::store::{StoreOptions, StoreWrite};
+use async_cache_disk::{CacheFile, RealDisk, Times, WriteOptions};
+use serde_json::{Value, json};
 
 use crate::tool::{Spoiled, golden, read, tool_at};
 
@@ -21,6 +27,33 @@ fn words(command: &str) -> Vec<String> {
         .collect()
 }
 
+/// A store over a file, in use by a process that was killed.
+fn put_store(path: &str) {
+    let bytes = |value: Value| from_json(&value).unwrap();
+    let file = CacheFile::new(Arc::new(RealDisk), path).version("v1").producer("async-cache 0.1.0 (Python)");
+    let mut writer = file.write(WriteOptions::new(NOW - 3600 * 1_000_000_000)).unwrap();
+    for i in 0..100 {
+        let (key, value) = (bytes(json!(["user", i])), bytes(json!({ "name": format!("user {i}") })));
+        writer
+            .push(&key, &value, Times { deadline: None, written_at: Some(NOW - 7200 * 1_000_000_000) })
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    let options = StoreOptions { segment_bytes: 4096 + 700, ..StoreOptions::default() };
+    let store = file.store(options, NOW - 60 * 1_000_000_000).unwrap();
+    for i in 90..150 {
+        let (key, value) = (bytes(json!(["user", i])), bytes(json!({ "name": format!("new user {i}") })));
+        let deadline = (i % 2 == 0).then_some(NOW + 600 * 1_000_000_000);
+        store
+            .put(&StoreWrite { key: &key, value: &value, deadline, replaces: None }, NOW - 30 * 1_000_000_000)
+            .unwrap();
+        if i == 120 {
+            while store.maintain(NOW).unwrap() {}
+        }
+    }
+    store.delete(&bytes(json!(["user", 7])), None, NOW - 20 * 1_000_000_000).unwrap();
+}
+
 #[test]
 fn the_transcripts_in_the_document_are_what_the_tool_says() {
     let folder = Spoiled::new();
@@ -29,6 +62,7 @@ fn the_transcripts_in_the_document_are_what_the_tool_says() {
     let mut damaged = whole;
     damaged[4300] ^= 1; // in a record
     folder.put("damaged.cache", &damaged);
+    put_store(&folder.path("live.cache"));
 
     let document = String::from_utf8(read(DOCUMENT)).unwrap();
     let (mut fresh, mut commands, mut is_transcript) = (String::new(), 0, false);

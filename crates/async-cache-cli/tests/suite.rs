@@ -7,5 +7,6 @@ mod document;
 mod output;
 mod promises;
 mod robust;
+mod store;
 
 mod tool;

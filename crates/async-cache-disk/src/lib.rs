@@ -113,5 +113,5 @@ pub use tombstones::{KeyKind, Tombstones};
 pub use verify::{Finding, FindingKind, Report};
 #[cfg(any(test, feature = "fake"))]
 pub use vfs::fake;
-pub use vfs::{FileIdentity, FileKind, Metadata, Ownership, RealDisk, Vfs, VfsFile};
+pub use vfs::{FileIdentity, FileKind, LockHolder, Metadata, Ownership, RealDisk, Vfs, VfsFile};
 pub use writer::{RecordNumber, SavedFile, WriteOptions, Writer};

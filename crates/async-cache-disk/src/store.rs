@@ -195,8 +195,8 @@ impl DiskStore {
     }
 
     /// Looks a key up without waiting for the disk: `None` if a read would wait, or has more than
-    /// 1 MiB. Then call [`find`](Self::find) on a thread that may wait. Where the system cannot tell
-    /// whether a read would wait, the call waits.
+    /// 1 MiB. Then call [`find`](Self::find) on a thread that may wait. Where the system cannot
+    /// tell whether a read would wait, the call waits.
     pub fn find_now<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> Option<StoreAnswer<'s>> {
         let patience = Patience::none();
         let answer = self.find_with(&patience, key, scratch);

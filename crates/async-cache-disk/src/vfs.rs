@@ -55,6 +55,15 @@ pub struct FileIdentity {
     pub inode: u64,
 }
 
+/// A process that has a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockHolder {
+    /// The process with this number.
+    Process(u32),
+    /// A process whose number is unknown here, for example in another container.
+    Unnamed,
+}
+
 /// The owner of a file or a folder, and its permissions to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
@@ -254,6 +263,15 @@ pub trait VfsFile: Send + Sync + Debug {
     /// As [`try_lock`](Self::try_lock).
     fn try_process_lock(&self) -> io::Result<bool> {
         self.try_lock()
+    }
+
+    /// Another process that has the [process lock](Self::try_process_lock). Takes no lock. `None`
+    /// also where the system cannot tell.
+    ///
+    /// # Errors
+    /// As [`try_lock`](Self::try_lock).
+    fn process_lock_holder(&self) -> io::Result<Option<LockHolder>> {
+        Ok(None)
     }
 
     /// Takes the exclusive lock, waiting up to `limit`; `false` if another process held it all that

@@ -1,10 +1,12 @@
-//! `compact`: writes a file without expired entries and records that were taken back.
+//! `compact`: writes a file without expired entries and records that were taken back; folds a store
+//! into its file.
 
 use async_cache_disk::{Snapshot, Writer};
 use serde_json::json;
 
-use super::{CommandOutcome, LOCK_TIMEOUT, create_like, fact, file_like, line, options_like};
+use super::{CommandOutcome, LOCK_TIMEOUT, create_like, fact, file_like, line, options_like, store};
 use crate::args::{Audience, Compact};
+use crate::cache::Cache;
 use crate::entries::{self, Lost};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -22,7 +24,18 @@ pub(crate) fn run(
     }
     // Opened before the lock is taken: if there is no file, no lock and no folder for a lock is
     // created.
-    let mut snapshot = args.source.open(environment)?;
+    match args.source.open(environment)? {
+        Cache::File(snapshot) => compact_file(args, snapshot, audience, environment),
+        Cache::Store(view) => store::compact::run(args, view, audience, environment),
+    }
+}
+
+fn compact_file(
+    args: &Compact,
+    mut snapshot: Snapshot,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
     let target = args.out.as_ref().unwrap_or(&args.source.path);
     let mut lock = None;
     let mut to = if let Some(out) = &args.out {

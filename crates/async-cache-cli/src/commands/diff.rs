@@ -1,17 +1,18 @@
-//! `diff`: how the entries of two files differ. Walks through each file and looks up every key in
-//! the other file, so no memory for the entries is needed. (Eager entries, which a look-up does not
-//! find, are kept in memory.)
+//! `diff`: how the entries of two caches differ. Walks through each cache and looks up every key in
+//! the other cache, so no memory for the entries is needed. (Eager entries, which a look-up does
+//! not find, are kept in memory.)
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use async_cache_disk::{Item, Record, Scratch, Snapshot, Source};
+use async_cache_disk::{Item, Source};
 use serde_json::json;
 
 use super::{CommandOutcome, line};
 use crate::args::{Audience, Diff};
-use crate::entries;
+use crate::cache::{Cache, CacheScratch, FoundValue};
+use crate::entries::{self, EagerEntries, Entry};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::human::{self, BAD, CHANGED, DIM, GOOD, KEY};
@@ -22,7 +23,9 @@ pub(crate) fn run(
     audience: Audience,
     environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let (old, new) = (args.access.open(&args.old, environment)?, args.access.open(&args.new, environment)?);
+    let version = args.data_version.as_deref();
+    let old = args.access.open(&args.old, version, environment)?;
+    let new = args.access.open(&args.new, version, environment)?;
     let (in_old, in_new) = (EntryFinder::new(&old), EntryFinder::new(&new));
     let limit = args.limit.unwrap_or(u64::MAX);
     let mut report = DiffReport {
@@ -35,14 +38,14 @@ pub(crate) fn run(
         equal: 0,
     };
 
-    let mut scratch = Scratch::new();
+    let mut scratch = CacheScratch::default();
     let lost_old = entries::each(&old, environment.progress, "comparing", |entry| {
         if in_old.is_superseded(&entry) {
             return Ok(ControlFlow::Continue(()));
         }
         match in_new.find(&entry, &mut scratch) {
             None => report.removed(&entry)?,
-            Some((value, deadline)) => {
+            Some(FoundValue { value, deadline }) => {
                 let same_value = value == entry.value;
                 if same_value && (args.ignore_deadlines || deadline == entry.deadline) {
                     report.equal += 1;
@@ -72,36 +75,43 @@ pub(crate) fn run(
     Ok(CommandOutcome::found(differ || is_damaged))
 }
 
-/// Finds entries of the other file in this file.
+/// Finds entries of the other cache in this cache.
 struct EntryFinder<'s> {
-    snapshot: &'s Snapshot,
+    cache: &'s Cache,
     /// For equal keys the last entry counts.
     eager: HashMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
 }
 
 impl<'s> EntryFinder<'s> {
-    fn new(snapshot: &'s Snapshot) -> Self {
-        let (mut eager, mut records) = (HashMap::new(), snapshot.eager());
-        while let Some(Item::Entry(record)) = records.next() {
-            eager.insert(record.key.to_vec(), (record.value.to_vec(), record.deadline));
+    fn new(cache: &'s Cache) -> Self {
+        let mut eager = HashMap::new();
+        match cache {
+            Cache::File(snapshot) => {
+                let mut records = snapshot.eager();
+                while let Some(Item::Entry(record)) = records.next() {
+                    eager.insert(record.key.to_vec(), (record.value.to_vec(), record.deadline));
+                }
+            }
+            Cache::Store(view) => {
+                for entry in EagerEntries::of(view).each() {
+                    eager.insert(entry.key.to_vec(), (entry.value.to_vec(), entry.deadline));
+                }
+            }
         }
-        Self { snapshot, eager }
+        Self { cache, eager }
     }
 
-    /// Whether an eager entry of this file is superseded by a later entry with the same key.
-    fn is_superseded(&self, entry: &Record<'_>) -> bool {
-        let last = entry.rank.is_none().then(|| self.eager.get(entry.key)).flatten();
+    /// Whether an eager entry of this cache is superseded by a later entry with the same key.
+    fn is_superseded(&self, entry: &Entry<'_>) -> bool {
+        let last = entry.is_eager.then(|| self.eager.get(entry.key)).flatten();
         last.is_some_and(|(value, deadline)| (&value[..], *deadline) != (entry.value, entry.deadline))
     }
 
-    fn find<'f>(&'f self, entry: &Record<'_>, scratch: &'f mut Scratch) -> Option<(&'f [u8], Option<u64>)> {
-        match entry.rank {
-            Some(_) => {
-                let found = self.snapshot.find(entry.key, scratch)?;
-                Some((found.value, found.deadline))
-            }
-            None => self.eager.get(entry.key).map(|(value, deadline)| (&value[..], *deadline)),
+    fn find<'f>(&'f self, entry: &Entry<'_>, scratch: &'f mut CacheScratch) -> Option<FoundValue<'f>> {
+        if !entry.is_eager {
+            return self.cache.find(entry.key, scratch);
         }
+        self.eager.get(entry.key).map(|(value, deadline)| FoundValue { value, deadline: *deadline })
     }
 }
 
@@ -120,19 +130,19 @@ impl DiffReport<'_> {
         self.added + self.removed + self.changed <= self.limit
     }
 
-    fn removed(&mut self, entry: &Record<'_>) -> Result<(), Failure> {
+    fn removed(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         self.removed += 1;
         self.one_sided(entry, "removed", "-", BAD)
     }
 
-    fn added(&mut self, entry: &Record<'_>) -> Result<(), Failure> {
+    fn added(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         self.added += 1;
         self.one_sided(entry, "added", "+", GOOD)
     }
 
     fn one_sided(
         &mut self,
-        entry: &Record<'_>,
+        entry: &Entry<'_>,
         change: &str,
         sign: &str,
         style: anstyle::Style,
@@ -150,7 +160,7 @@ impl DiffReport<'_> {
 
     fn changed(
         &mut self,
-        old: &Record<'_>,
+        old: &Entry<'_>,
         new_bytes: usize,
         same_value: bool,
         new_deadline: Option<u64>,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{CommandOutcome, line};
 use crate::args::Export;
+use crate::cache::Cache;
 use crate::entries;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -18,22 +19,34 @@ use crate::json;
 pub(super) const FORM: u64 = 1;
 
 pub(crate) fn run(args: &Export, environment: &mut Environment<'_>) -> Result<CommandOutcome, Failure> {
-    let snapshot = args.source.open(environment)?;
+    let cache = args.source.open(environment)?;
+    // The first line has the number, so the entries of a store are counted first.
+    let entries = match &cache {
+        Cache::File(snapshot) => u64::from(snapshot.len()),
+        Cache::Store(_) => {
+            let mut count = 0u64;
+            entries::each(&cache, environment.progress, "counting", |entry| {
+                count += u64::from(!entry.is_eager);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            count
+        }
+    };
     let out = &mut *environment.out;
     let head = json!({
         "async_cache_export": FORM,
-        "version": snapshot.version(),
-        "saved_at": snapshot.saved_at(),
-        "producer": snapshot.producer(),
-        "entries": snapshot.len(),
+        "version": cache.version(),
+        "saved_at": cache.saved_at(),
+        "producer": cache.producer(),
+        "entries": entries,
     });
     line(out, &head)?;
-    let lost = entries::each(&snapshot, environment.progress, "exporting", |entry| {
+    let lost = entries::each(&cache, environment.progress, "exporting", |entry| {
         let mut object = json!({ "key": json::exact(entry.key), "value": json::exact(entry.value) });
         if let Some(object) = object.as_object_mut() {
             object.extend(entry.deadline.map(|deadline| ("deadline".to_owned(), json!(deadline))));
             object.extend(entry.written_at.map(|written_at| ("written_at".to_owned(), json!(written_at))));
-            object.extend(entry.rank.is_none().then(|| ("eager".to_owned(), json!(true))));
+            object.extend(entry.is_eager.then(|| ("eager".to_owned(), json!(true))));
         }
         line(out, &object)?;
         Ok(ControlFlow::Continue(()))

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
-use async_cache_disk::{Item, Scratch, Snapshot, Source};
+use async_cache_disk::{Item, Source};
 use serde_json::Value;
 
 use super::CommandOutcome;
 use crate::args::{Get, KeyForm};
+use crate::cache::{Cache, CacheScratch};
+use crate::entries::EagerEntries;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::human::{self, BAD};
@@ -27,10 +29,10 @@ pub(crate) fn run(args: &Get, environment: &mut Environment<'_>) -> Result<Comma
         return Err(Failure::Other(what.to_owned()));
     }
     let keys = keys(args)?;
-    let snapshot = args.source.open(environment)?;
+    let cache = args.source.open(environment)?;
     let mut is_blind = false;
     for key in &keys {
-        let (found, blind) = find(&snapshot, key);
+        let (found, blind) = find(&cache, key);
         is_blind |= blind;
         let Some((value, deadline)) = found else { continue };
         if deadline.is_some_and(|deadline| deadline <= environment.now) {
@@ -67,24 +69,35 @@ fn keys(args: &Get) -> Result<Vec<Vec<u8>>, Failure> {
     keys.into_iter().collect::<Result<_, _>>().map_err(wrong)
 }
 
-type FoundValue = (Vec<u8>, Option<u64>);
+type OwnedValue = (Vec<u8>, Option<u64>);
 
 /// The value and deadline of a key, and whether damage may hide the key. Eager entries are found by
 /// their bytes; of several entries the last counts.
-fn find(snapshot: &Snapshot, key: &[u8]) -> (Option<FoundValue>, bool) {
-    let mut scratch = Scratch::new();
-    if let Some(found) = snapshot.find(key, &mut scratch) {
+fn find(cache: &Cache, key: &[u8]) -> (Option<OwnedValue>, bool) {
+    let mut scratch = CacheScratch::default();
+    if let Some(found) = cache.find(key, &mut scratch) {
         return (Some((found.value.to_vec(), found.deadline)), false);
     }
-    let mut is_blind = scratch.may_have_missed() || !scratch.lost().is_empty();
-    let (mut eager, mut last) = (snapshot.eager(), None);
-    while let Some(item) = eager.next() {
-        match item {
-            Item::Entry(record) if record.key == key => {
-                last = Some((record.value.to_vec(), record.deadline));
+    let mut is_blind = cache.may_hide(key, &mut scratch);
+    let mut last = None;
+    match cache {
+        Cache::File(snapshot) => {
+            let mut eager = snapshot.eager();
+            while let Some(item) = eager.next() {
+                match item {
+                    Item::Entry(record) if record.key == key => {
+                        last = Some((record.value.to_vec(), record.deadline));
+                    }
+                    Item::Entry(_) => {}
+                    Item::Lost(_) => is_blind = true,
+                }
             }
-            Item::Entry(_) => {}
-            Item::Lost(_) => is_blind = true,
+        }
+        Cache::Store(view) => {
+            let eager = EagerEntries::of(view);
+            is_blind |= eager.is_damaged();
+            let found = eager.each().find(|entry| entry.key == key);
+            last = found.map(|entry| (entry.value.to_vec(), entry.deadline));
         }
     }
     (last, is_blind)

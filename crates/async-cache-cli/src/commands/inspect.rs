@@ -1,15 +1,16 @@
 //! `inspect`: describes a file. `survey.rs` collects the facts, this file shows them.
 
-mod survey;
+pub(super) mod survey;
 
 use std::io::Write;
 
 use async_cache_disk::Snapshot;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::survey::{Contents, Survey};
-use super::{CommandOutcome, fact, line};
+use super::{CommandOutcome, fact, line, store};
 use crate::args::{Audience, Inspect};
+use crate::cache::Cache;
 use crate::chart;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -21,11 +22,15 @@ pub(crate) fn run(
     audience: Audience,
     environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let snapshot = args.source.open(environment)?;
-    let survey = Survey::of(&snapshot, args, environment)?;
+    let cache = args.source.open(environment)?;
+    let snapshot = match &cache {
+        Cache::File(snapshot) => snapshot,
+        Cache::Store(view) => return store::inspect::run(args, view, &cache, audience, environment),
+    };
+    let survey = Survey::of(snapshot, args, environment)?;
     match audience {
-        Audience::Programs => print_json(&snapshot, &survey, environment)?,
-        Audience::People => print(&snapshot, &survey, environment)?,
+        Audience::Programs => print_json(snapshot, &survey, environment)?,
+        Audience::People => print(snapshot, &survey, environment)?,
     }
     Ok(CommandOutcome::found(survey.damage.is_some()))
 }
@@ -104,7 +109,7 @@ fn size(snapshot: &Snapshot) -> String {
     format!("{}{parts}", human::bytes(snapshot.file_bytes()))
 }
 
-fn charts(out: &mut dyn Write, survey: &Survey) -> Result<(), Failure> {
+pub(super) fn charts(out: &mut dyn Write, survey: &Survey) -> Result<(), Failure> {
     writeln!(out, "\n{HEADING}Left to live{HEADING:#}")?;
     let mut rows = vec![("expired".to_owned(), survey.expired)];
     rows.extend(survey.left.rows(human::span));
@@ -125,7 +130,7 @@ fn charts(out: &mut dyn Write, survey: &Survey) -> Result<(), Failure> {
     Ok(())
 }
 
-fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
+pub(super) fn contents(out: &mut dyn Write, contents: &Contents) -> Result<(), Failure> {
     if contents.entries == 0 {
         return Ok(());
     }
@@ -150,13 +155,7 @@ fn print_json(
     survey: &Survey,
     environment: &mut Environment<'_>,
 ) -> Result<(), Failure> {
-    let (layout, contents) = (snapshot.layout(), &survey.contents);
-    let largest = survey.largest.iter();
-    let largest: Vec<_> = largest
-        .map(|it| json!({ "key": json::exact(&it.key), "bytes": it.bytes, "eager": it.is_eager }))
-        .collect();
-    let kinds: serde_json::Map<_, _> =
-        contents.kinds.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
+    let layout = snapshot.layout();
     let tombstones = snapshot.tombstones();
     let id = snapshot.file_id().iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
     let report = json!({
@@ -187,15 +186,30 @@ fn print_json(
         "is_compressed": snapshot.is_compressed(),
         "left_to_live_ns": survey.left.to_json(),
         "entry_bytes": survey.sizes.to_json(),
-        "largest": largest,
-        "contents": {
-            "entries": contents.entries,
-            "is_sample": contents.is_sample,
-            "key_bytes": contents.key_bytes,
-            "value_bytes": contents.value_bytes,
-            "kinds": kinds,
-        },
+        "largest": largest(survey),
+        "contents": contents_json(&survey.contents),
         "damage": survey.damage,
     });
     line(environment.out, &report)
+}
+
+/// The largest entries, for programs.
+pub(super) fn largest(survey: &Survey) -> Value {
+    let largest = survey.largest.iter();
+    largest
+        .map(|it| json!({ "key": json::exact(&it.key), "bytes": it.bytes, "eager": it.is_eager }))
+        .collect()
+}
+
+/// The contents of keys and values, for programs.
+pub(super) fn contents_json(contents: &Contents) -> Value {
+    let kinds: serde_json::Map<_, _> =
+        contents.kinds.iter().map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
+    json!({
+        "entries": contents.entries,
+        "is_sample": contents.is_sample,
+        "key_bytes": contents.key_bytes,
+        "value_bytes": contents.value_bytes,
+        "kinds": kinds,
+    })
 }

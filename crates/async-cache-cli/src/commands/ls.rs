@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use async_cache_disk::Record;
 use serde_json::json;
 
 use super::{CommandOutcome, line};
 use crate::args::{Audience, Ls};
-use crate::entries;
+use crate::entries::{self, Entry};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::human::{self, BAD, DIM, HEADING, KEY};
@@ -18,14 +17,14 @@ pub(crate) fn run(
     audience: Audience,
     environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let snapshot = args.source.open(environment)?;
+    let cache = args.source.open(environment)?;
     let limit = args.limit.unwrap_or(u64::MAX);
     let (now, mut listed) = (environment.now, 0u64);
     let out = &mut *environment.out;
     if audience == Audience::People {
         writeln!(out, "{HEADING}{:>10}  {:>12}  key{HEADING:#}", "value", "expires in")?;
     }
-    let lost = entries::each(&snapshot, environment.progress, "listing", |entry| {
+    let lost = entries::each(&cache, environment.progress, "listing", |entry| {
         if listed >= limit {
             return Ok(ControlFlow::Break(()));
         }
@@ -41,14 +40,14 @@ pub(crate) fn run(
                     "value_bytes": entry.value.len(),
                     "deadline": entry.deadline,
                     "expires": entry.deadline.map(human::time),
-                    "expired": entries::is_expired(&entry, now),
+                    "expired": entry.is_expired(now),
                     "rank": entry.rank,
-                    "eager": entry.rank.is_none(),
+                    "eager": entry.is_eager,
                 }),
             )?,
             Audience::People => {
                 let (size, due) = (human::bytes(entry.value.len() as u64), human::due(entry.deadline, now));
-                let eager = if entry.rank.is_none() { "  (eager)" } else { "" };
+                let eager = if entry.is_eager { "  (eager)" } else { "" };
                 let key = human::short_key(entry.key);
                 writeln!(out, "{size:>10}  {due:>12}  {KEY}{key}{KEY:#}{DIM}{eager}{DIM:#}")?;
             }
@@ -66,7 +65,7 @@ pub(crate) fn run(
     Ok(CommandOutcome::Fine)
 }
 
-fn is_wanted(args: &Ls, entry: &Record<'_>, now: u64) -> bool {
+fn is_wanted(args: &Ls, entry: &Entry<'_>, now: u64) -> bool {
     let within = |within: std::time::Duration| {
         let nanos = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
         entry.deadline.is_some_and(|deadline| deadline <= now.saturating_add(nanos))

@@ -1,9 +1,11 @@
 //! `repair`: writes the intact entries to a new file.
 
+use async_cache_disk::Snapshot;
 use serde_json::json;
 
-use super::{CommandOutcome, create_like, fact, line};
+use super::{CommandOutcome, create_like, fact, line, store};
 use crate::args::{Audience, Repair};
+use crate::cache::Cache;
 use crate::entries::{self, Lost};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -15,8 +17,19 @@ pub(crate) fn run(
     audience: Audience,
     environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
-    let snapshot = args.source.open_to_repair(environment)?;
-    let mut writer = create_like(&args.out, &snapshot, &args.source.access, environment)?;
+    match args.source.open_to_repair(environment)? {
+        Cache::File(snapshot) => repair_file(args, &snapshot, audience, environment),
+        Cache::Store(view) => store::repair::run(args, &view, audience, environment),
+    }
+}
+
+fn repair_file(
+    args: &Repair,
+    snapshot: &Snapshot,
+    audience: Audience,
+    environment: &mut Environment<'_>,
+) -> Result<CommandOutcome, Failure> {
+    let mut writer = create_like(&args.out, snapshot, &args.source.access, environment)?;
     let mut unreached = 0u64;
     let mut bar = Bar::new(environment.progress, "repairing", snapshot.len().into());
     let mut lost = Lost::default();

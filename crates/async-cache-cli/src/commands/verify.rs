@@ -3,11 +3,13 @@
 use async_cache_disk::{FindingKind, Report};
 use serde_json::json;
 
-use super::{CommandOutcome, fact, line};
+use super::{CommandOutcome, fact, line, store};
 use crate::args::{Audience, Verify};
+use crate::cache::Cache;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::human::{self, BAD, DIM, GOOD};
+use crate::open::InspectedFile;
 
 pub(crate) fn run(
     args: &Verify,
@@ -15,8 +17,11 @@ pub(crate) fn run(
     environment: &mut Environment<'_>,
 ) -> Result<CommandOutcome, Failure> {
     // Opened first for the error messages about a missing or empty file.
-    drop(args.source.open(environment)?);
-    let report = args.source.access.verify(&args.source.path, environment)?;
+    if let Cache::Store(view) = args.source.open(environment)? {
+        return store::verify::run(args, &view, audience, environment);
+    }
+    let InspectedFile { path, data_version, access } = &args.source;
+    let report = access.verify(path, data_version.as_deref(), environment)?;
     match audience {
         Audience::Programs => print_json(&report, environment)?,
         Audience::People => print(args, &report, environment)?,
@@ -75,7 +80,7 @@ fn print_json(report: &Report, environment: &mut Environment<'_>) -> Result<(), 
 }
 
 /// The name of a kind, the same for people and programs.
-fn name(kind: FindingKind) -> &'static str {
+pub(super) fn name(kind: FindingKind) -> &'static str {
     match kind {
         FindingKind::Record => "record",
         FindingKind::Unreachable => "unreachable",

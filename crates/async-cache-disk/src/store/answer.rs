@@ -80,6 +80,11 @@ impl StoreScratch {
         Some(move |key: &[u8]| key == stored)
     }
 
+    /// The time of the record read last.
+    pub(super) fn written_at(&self) -> Option<u64> {
+        self.record.as_ref().map(|record| record.times.written_at)
+    }
+
     /// The answer of the record read last, which is the latest of the key in the segments.
     pub(super) fn answer(
         &mut self,

@@ -16,6 +16,7 @@ use super::{DiskStore, EagerWrite, EntryPlace, StoreLayout, lock, read};
 use crate::compress::Decompressor;
 use crate::error::DiskError;
 use crate::format::store::attributes::EntryAttributes;
+use crate::format::store::manifest::ManifestBody;
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
 use crate::snapshot::{Item, Source};
@@ -34,32 +35,37 @@ impl DiskStore {
             let end = lock(&self.end);
             (Arc::clone(&read(&self.layout)), end.manifest.clone())
         };
-        let mut found =
-            Found { layout: &layout, writes: base_entries(&layout), decompressor: Decompressor::default() };
-        let mut lists = HashMap::new();
-        for mut row in manifest.segments.iter().copied() {
-            let Some(segment) = layout.segment(row.number) else { continue };
-            if let Some(run) = manifest.run_over(row.number).and_then(|run| layout.run(run.number)) {
-                match lists.entry(run.number).or_insert_with(|| run.eager()) {
-                    Some(places) => {
-                        let here = places.0.iter().filter(|place| place.segment == row.number);
-                        here.for_each(|place| found.read(*place));
-                    }
-                    None => found.writes.clear(), // Rule 2.
-                }
-                continue;
-            }
-            if !row.is_sealed {
-                (row.is_sealed, row.end) = (true, segment.end()); // Up to its end as it is now.
-            }
-            replay_sealed(segment, &row, &mut found);
-        }
-        let mut writes = found.writes;
-        if !layout.is_base_ours {
-            writes.sort_by_key(|(time, is_in_base, _)| (*time, *is_in_base)); // Rule 1.
-        }
-        Ok(writes.into_iter().map(|(_, _, write)| write).collect())
+        Ok(writes_of(&layout, &manifest))
     }
+}
+
+/// The eager writes of a layout that count, in the order of writing. `manifest`: with the segments
+/// and runs of the layout.
+pub(super) fn writes_of(layout: &StoreLayout, manifest: &ManifestBody) -> Vec<EagerWrite> {
+    let mut found = Found { layout, writes: base_entries(layout), decompressor: Decompressor::default() };
+    let mut lists = HashMap::new();
+    for mut row in manifest.segments.iter().copied() {
+        let Some(segment) = layout.segment(row.number) else { continue };
+        if let Some(run) = manifest.run_over(row.number).and_then(|run| layout.run(run.number)) {
+            match lists.entry(run.number).or_insert_with(|| run.eager()) {
+                Some(places) => {
+                    let here = places.0.iter().filter(|place| place.segment == row.number);
+                    here.for_each(|place| found.read(*place));
+                }
+                None => found.writes.clear(), // Rule 2.
+            }
+            continue;
+        }
+        if !row.is_sealed {
+            (row.is_sealed, row.end) = (true, segment.end()); // Up to its end as it is now.
+        }
+        replay_sealed(segment, &row, &mut found);
+    }
+    let mut writes = found.writes;
+    if !layout.is_base_ours {
+        writes.sort_by_key(|(time, is_in_base, _)| (*time, *is_in_base)); // Rule 1.
+    }
+    writes.into_iter().map(|(_, _, write)| write).collect()
 }
 
 /// Time, whether it is in the base, and the write.

@@ -2,11 +2,11 @@
 //! section 19).
 //!
 //! ```text
-//! open --seal--> sealed --save--> the file holds everything --manifest--> no record counts --> gone
-//!                  |                          |
-//!                  `-- error, too large       `-- error
-//!                        \                        \
-//!                         `------------------------`--> closed: the store stays as it is
+//! open --seal--> sealed --save--> the file has everything --manifest--> no record counts --> gone
+//!                  |                         |
+//!                  `-- error, too large      `-- error
+//!                        \                       \
+//!                         `-----------------------`--> closed: the store stays as it is
 //! ```
 //!
 //! Rules:
@@ -137,7 +137,7 @@ impl DiskStore {
         let folding = Folding { store: self, view, in_memory, now };
         let FinishedSave { saved, merged, .. } = folding.save(lock_timeout)?;
         self.remove_folded(Some(saved.file_id), now)?;
-        Ok(Some(Folded::Whole { saved: Some(saved), merged }))
+        Ok(Some(Folded::Whole { saved: Some(saved), merged: merged.map(Box::new) }))
     }
 
     /// Rules 2 and 3.
@@ -289,7 +289,7 @@ impl Folding<'_> {
             while let Some(item) = records.next() {
                 let Item::Entry(record) = item else { continue };
                 let time = record.written_at.unwrap_or(0);
-                let rival = ours.iter().find(|entry| entry.key == record.key).map(|entry| entry.time());
+                let rival = ours.iter().find(|entry| entry.key == record.key).map(EagerEntry::time);
                 let wins = match rival {
                     Some(ours) => time > ours,
                     None => !output.may_have_deleted(time),

@@ -46,6 +46,12 @@ pub(super) struct StoreIds {
 /// A file, its header, and its length.
 type StoreFile = (Box<dyn VfsFile>, StoreHeader, u64);
 
+/// The texts in the header page of a manifest.
+pub(super) struct StoreLabels {
+    pub(super) version: String,
+    pub(super) producer: String,
+}
+
 /// A segment, the boot id in its header, and its length.
 type OpenSegment = (SegmentFile, [u8; 16], u64);
 
@@ -104,13 +110,13 @@ impl StoreFolder {
         Ok(true)
     }
 
-    /// The version tag in the manifest; `None` if there is no manifest.
+    /// The labels of the manifest; `None` if there is no manifest.
     ///
     /// # Errors
     /// Those of [`read_manifest`](Self::read_manifest).
-    pub(super) fn version(&self) -> Result<Option<String>, DiskError> {
-        let opened = self.open(self.manifest_path(), self.settings.owners)?;
-        Ok(opened.map(|(_, header, _)| header.version))
+    pub(super) fn labels(&self) -> Result<Option<StoreLabels>, DiskError> {
+        let opened = self.open_manifest()?;
+        Ok(opened.map(|(_, StoreHeader { version, producer, .. }, _)| StoreLabels { version, producer }))
     }
 
     pub(super) fn lock_path(&self) -> PathBuf {
@@ -209,12 +215,37 @@ impl StoreFolder {
         Ok(false)
     }
 
+    /// Refuses a folder without a manifest that has records.
+    ///
+    /// # Errors
+    /// [`Damaged`](DiskErrorKind::Damaged), and [`Io`](DiskErrorKind::Io).
+    pub(super) fn refuse_records(&self) -> Result<(), DiskError> {
+        if !self.has_records()? {
+            return Ok(());
+        }
+        let what = "its manifest was removed: its records cannot be read, and may have deleted entries of the cache file, \
+                    so a cache starts empty";
+        Err(DiskError::new(DiskErrorKind::Damaged, &self.path, what))
+    }
+
     /// Why the manifest is not trusted because of its owner, if it is not.
     ///
     /// # Errors
     /// The reason, and [`Io`](DiskErrorKind::Io).
     pub(super) fn refuse_owner_of_manifest(&self) -> Result<(), DiskError> {
         Site::at(&self.vfs, self.manifest_path()).open(self.settings.owners).map(drop)
+    }
+
+    fn open_manifest(&self) -> Result<Option<StoreFile>, DiskError> {
+        let path = self.manifest_path();
+        if let Some(opened) = self.open(path.clone(), self.settings.owners)? {
+            return Ok(Some(opened));
+        }
+        match self.vfs.metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DiskError::io("looking for the manifest of the store", &path, error)),
+            Ok(_) => Err(DiskError::new(DiskErrorKind::Damaged, &path, "it is empty")),
+        }
     }
 
     /// The manifest and what it says of all files; `None` if there is none.
@@ -224,14 +255,7 @@ impl StoreFolder {
     pub(super) fn read_manifest(&self) -> Result<Option<(StoreIds, ManifestBody)>, DiskError> {
         let path = self.manifest_path();
         let damaged = |what: &str| DiskError::new(DiskErrorKind::Damaged, &path, what);
-        let Some((file, header, bytes)) = self.open(path.clone(), self.settings.owners)? else {
-            let metadata = self.vfs.metadata(&path);
-            return match metadata {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(DiskError::io("looking for the manifest of the store", &path, error)),
-                Ok(_) => Err(damaged("it is empty")),
-            };
-        };
+        let Some((file, header, bytes)) = self.open_manifest()? else { return Ok(None) };
         let KindFields::Manifest { body_bytes } = header.fields else {
             return Err(damaged("it is another file of the store"));
         };

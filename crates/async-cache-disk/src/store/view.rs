@@ -31,6 +31,7 @@ pub use list::FoundStore;
 pub use verify::{StoreFinding, StoreFindingKind, StoreReport};
 
 use super::folder::{StoreFolder, StoreIds};
+use super::lock::StoreLock;
 use super::opening::{Replaying, StoreAccess, StoreOpening};
 use super::tails::Tails;
 use super::{StoreAnswer, StoreLayout, StoreScratch};
@@ -41,7 +42,7 @@ use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::trust::Site;
-use crate::vfs::Patience;
+use crate::vfs::{LockHolder, Patience};
 
 /// How often a manifest may be replaced while the store is read.
 const MOST_ATTEMPTS: u32 = 64;
@@ -65,6 +66,8 @@ pub struct StoreView {
     unreadable: Vec<StorePlace>,
     damaged: u32,
     floor: u64,
+    producer: String,
+    base_error: Option<DiskError>,
 }
 
 /// A segment of a store.
@@ -119,18 +122,15 @@ impl StoreView {
                 return Ok(None);
             }
             let Some((ids, manifest)) = folder.read_manifest()? else {
-                if folder.has_records()? {
-                    let what = "its manifest was removed: its records cannot be read, and may have deleted entries of \
-                                the cache file, so a cache starts empty";
-                    return Err(DiskError::new(DiskErrorKind::Damaged, &folder.path, what));
-                }
-                return Ok(None);
+                return folder.refuse_records().map(|()| None);
             };
-            let base = Snapshot::open_at(site, settings).unwrap_or(None).map(Arc::new); // Rule 3.
+            let base = Snapshot::open_at(site, settings); // Rule 3.
             let folder = StoreFolder::beside(site, settings)?;
-            let view = Self::read(folder, ids, manifest, base, now)?;
+            let producer = folder.labels()?.map(|labels| labels.producer).unwrap_or_default();
+            let (base, base_error) = base.map_or_else(|error| (None, Some(error)), |base| (base, None));
+            let view = Self::read(folder, ids, manifest, base.map(Arc::new), now)?;
             if view.is_of_this_moment()? {
-                return Ok(Some(view));
+                return Ok(Some(Self { producer, base_error, ..view }));
             }
         }
         let what = "the process that writes to the store has changed it each time that it was read";
@@ -182,7 +182,21 @@ impl StoreView {
             dropped_until: body.dropped_until,
         };
         let (rows, floor) = (body.segments, body.floor);
-        Ok(Self { folder, ids, hasher, manifest, now, layout, tails, rows, unreadable, damaged, floor })
+        Ok(Self {
+            folder,
+            ids,
+            hasher,
+            manifest,
+            now,
+            layout,
+            tails,
+            rows,
+            unreadable,
+            damaged,
+            floor,
+            producer: String::new(),
+            base_error: None,
+        })
     }
 
     /// The same moment, read from the segments alone: as if all runs were lost. Takes 16 bytes of
@@ -218,6 +232,8 @@ impl StoreView {
             hasher,
             damaged,
             floor,
+            producer: self.producer.clone(),
+            base_error: None,
         }
     }
 
@@ -242,6 +258,16 @@ impl StoreView {
         self.layout.base.as_deref()
     }
 
+    /// Why the base could not be opened: then it does not count. `None` also if there is no base.
+    pub fn base_error(&self) -> Option<&DiskError> {
+        self.base_error.as_ref()
+    }
+
+    /// Whether the store was begun over a base, or folded into one.
+    pub fn names_base(&self) -> bool {
+        self.manifest.base.is_some()
+    }
+
     /// Whether the base is that of the store. Else another program has replaced it, and of an
     /// entry of the base and one of the store the later counts.
     pub fn is_base_ours(&self) -> bool {
@@ -253,6 +279,16 @@ impl StoreView {
         self.ids.form.has_tag
     }
 
+    /// The version tag of the data.
+    pub fn version(&self) -> &str {
+        self.folder.settings.version.as_deref().unwrap_or_default()
+    }
+
+    /// Describes the program that replaced the manifest last.
+    pub fn producer(&self) -> &str {
+        &self.producer
+    }
+
     /// How often the manifest was replaced.
     pub fn sequence(&self) -> u64 {
         self.manifest.sequence
@@ -261,6 +297,11 @@ impl StoreView {
     /// Whether the last process that wrote to the store has closed it, and no process writes.
     pub fn is_clean(&self) -> bool {
         self.manifest.is_clean
+    }
+
+    /// The process that has the store open now, as far as the system tells.
+    pub fn writer(&self) -> Option<LockHolder> {
+        StoreLock::holder(&*self.folder.vfs, &self.folder.lock_path())
     }
 
     /// Entries that are not later than this time do not exist, because of damage, or of a delete

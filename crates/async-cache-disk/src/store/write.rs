@@ -144,7 +144,7 @@ pub enum Folded {
         /// The file. `None`: nothing was written since the file was, and the file stays.
         saved: Option<SavedFile>,
         /// The result of the merge, if the file was written.
-        merged: Option<Merged>,
+        merged: Option<Box<Merged>>,
     },
     /// The entries have more than 64 MiB: the store is closed.
     TooLarge,

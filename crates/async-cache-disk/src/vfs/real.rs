@@ -305,6 +305,15 @@ impl VfsFile for RealFile {
         }
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn process_lock_holder(&self) -> io::Result<Option<super::LockHolder>> {
+        use super::LockHolder;
+        use rustix::process::{Flock, FlockType, fcntl_getlk};
+        let found = fcntl_getlk(&self.file, &Flock::from(FlockType::WriteLock))?;
+        let number = |lock: &Flock| u32::try_from(lock.pid?.as_raw_nonzero().get()).ok();
+        Ok(found.map(|lock| number(&lock).map_or(LockHolder::Unnamed, LockHolder::Process)))
+    }
+
     /// The system has no call that waits for a lock with a limit, so the lock is tried repeatedly.
     fn lock_within(&self, limit: Duration) -> io::Result<bool> {
         let start = Instant::now();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{
     KEYS, PATH, State, base_value, cache, count, key, large_records, maintain, open, put, small_segments,
@@ -11,7 +13,7 @@ use super::{
 use crate::sample::{SAVED_AT, another_secret, file, options, with_secret};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::store::{StoreAnswer, StoreItem, StoreScratch, StoreView};
-use async_cache_disk::{DiskErrorKind, Times};
+use async_cache_disk::{DiskErrorKind, RealDisk, Times, Vfs};
 
 const MIB: u32 = 1 << 20;
 
@@ -192,6 +194,10 @@ fn a_store_that_cannot_be_opened_says_why() {
     let error = cache(&disk).store_view(SAVED_AT).unwrap_err();
     assert_eq!((error.kind(), error.path()), (&DiskErrorKind::Damaged, &*manifest));
     disk.put(&manifest, b"");
+    assert_eq!(
+        cache(&disk).stores().unwrap()[0].version.as_ref().unwrap_err().kind(),
+        &DiskErrorKind::Damaged
+    );
     assert_eq!(cache(&disk).store_view(SAVED_AT).unwrap_err().kind(), &DiskErrorKind::Damaged);
 }
 
@@ -219,6 +225,26 @@ fn what_a_damaged_run_hides_is_recovered_from_its_segments() {
     assert_eq!(recovered(&view), sound);
     let report = view.verify();
     assert_eq!((report.entries, report.sound_entries, report.finding_count), (5, 0, 1));
+}
+
+#[test]
+fn what_the_damaged_index_of_a_base_hides_is_recovered_if_the_store_has_nothing_later() {
+    let disk = FakeDisk::new();
+    write_base(&disk, KEYS);
+    let store = open(&disk, MIB);
+    store.delete(&key(0), None, SAVED_AT).unwrap();
+    put(&store, &key(1), b"later", SAVED_AT).unwrap();
+    let sound = state(&store);
+    let mut bytes = disk.bytes(Path::new(PATH)).unwrap();
+    bytes[8192 + 20] ^= 1;
+    disk.put(Path::new(PATH), &bytes);
+    let view = view(&disk);
+    let (found, others) = walked(&view);
+    assert_eq!(found.into_keys().collect::<Vec<u8>>(), [1]);
+    assert_eq!(others, ["LostInBase { entries: 1, bytes: 0 }"; 6]);
+    assert_eq!(recovered(&view), sound);
+    let report = view.verify();
+    assert!(report.finding_count == 0 && !report.is_clean());
 }
 
 /// The other way round: where nothing in a segment tells how long a damaged record is, its run
@@ -267,4 +293,53 @@ fn times_decide_in_a_view_too_if_another_program_has_replaced_the_base() {
     assert!(!view(&disk).is_base_ours() && view(&disk).verify().is_clean());
     store.clear(SAVED_AT + 1000).unwrap();
     assert_eq!(viewed(&disk, 0), Some(State::new()));
+}
+
+/// The writer never stops; a view is of some moment since it was asked for, and undamaged.
+#[test]
+fn views_while_a_thread_writes_show_what_was_acknowledged_before() {
+    const ROUNDS: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
+    let cache = file(&vfs, folder.path().join("pages.cache"));
+    let store = cache.store(super::sized(6000), SAVED_AT).unwrap();
+    let (acknowledged, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let key = |number: u64| (number % 7).to_be_bytes();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1u64.. {
+                let value = [&number.to_be_bytes()[..], &[7; 900]].concat();
+                put(
+                    &store,
+                    &key(number),
+                    &value[..value.len() - usize::try_from(number % 256).unwrap()],
+                    SAVED_AT,
+                )
+                .unwrap();
+                acknowledged.store(number, Ordering::SeqCst);
+                if number % 16 == 0 {
+                    store.maintain(SAVED_AT).unwrap();
+                }
+                if is_over.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..ROUNDS {
+            let before = acknowledged.load(Ordering::SeqCst);
+            let view = cache.store_view(SAVED_AT).unwrap().unwrap();
+            let after = acknowledged.load(Ordering::SeqCst);
+            let (mut scratch, mut latest) = (StoreScratch::new(), 0);
+            for i in 0..7.min(before) {
+                let StoreAnswer::Entry(entry) = view.find(&key(before - i), &mut scratch) else { panic!() };
+                let number = u64::from_be_bytes(entry.value[..8].try_into().unwrap());
+                assert!(number + 7 > before && number <= after + 1, "{before} {number} {after}");
+                latest = latest.max(number);
+            }
+            assert!(latest >= before);
+            let report = view.verify();
+            assert!(report.is_clean(), "{report:?}");
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
 }

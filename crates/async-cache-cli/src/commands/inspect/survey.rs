@@ -10,8 +10,9 @@ use std::ops::ControlFlow;
 use async_cache_disk::{Item, RecordPlace, Scratch, Snapshot, Source};
 
 use crate::args::Inspect;
+use crate::cache::Cache;
 use crate::chart::Histogram;
-use crate::entries;
+use crate::entries::{self, Entry};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::human;
@@ -26,43 +27,45 @@ const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(in crate::commands) struct Survey {
+    /// Entries of a store without its eager ones.
+    pub(in crate::commands) entries: u64,
     /// Ranked entries that have expired.
-    pub(super) expired: u64,
+    pub(in crate::commands) expired: u64,
     /// Ranked entries that never expire.
-    pub(super) without_deadline: u64,
-    pub(super) eager: u64,
+    pub(in crate::commands) without_deadline: u64,
+    pub(in crate::commands) eager: u64,
     /// Records that are not entries.
-    pub(super) taken_back: u64,
+    pub(in crate::commands) taken_back: u64,
     /// Nanoseconds left of entries that have a deadline and have not expired.
-    pub(super) left: Histogram,
+    pub(in crate::commands) left: Histogram,
     /// Bytes of key and value; if not exact, including the record around them.
-    pub(super) sizes: Histogram,
-    pub(super) sizes_are_exact: bool,
+    pub(in crate::commands) sizes: Histogram,
+    pub(in crate::commands) sizes_are_exact: bool,
     /// The largest entries, the largest first.
-    pub(super) largest: Vec<Large>,
-    pub(super) contents: Contents,
+    pub(in crate::commands) largest: Vec<Large>,
+    pub(in crate::commands) contents: Contents,
     /// A description of the damage found.
-    pub(super) damage: Option<String>,
+    pub(in crate::commands) damage: Option<String>,
 }
 
 #[derive(Debug)]
-pub(super) struct Large {
-    pub(super) key: Vec<u8>,
-    pub(super) bytes: u64,
-    pub(super) is_eager: bool,
+pub(in crate::commands) struct Large {
+    pub(in crate::commands) key: Vec<u8>,
+    pub(in crate::commands) bytes: u64,
+    pub(in crate::commands) is_eager: bool,
 }
 
 /// The contents of keys and values.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
+pub(in crate::commands) struct Contents {
     /// How many entries were read.
-    pub(super) entries: u64,
+    pub(in crate::commands) entries: u64,
     /// Whether there are entries that were not read.
-    pub(super) is_sample: bool,
-    pub(super) key_bytes: u64,
-    pub(super) value_bytes: u64,
-    pub(super) kinds: BTreeMap<&'static str, u64>,
+    pub(in crate::commands) is_sample: bool,
+    pub(in crate::commands) key_bytes: u64,
+    pub(in crate::commands) value_bytes: u64,
+    pub(in crate::commands) kinds: BTreeMap<&'static str, u64>,
 }
 
 impl Contents {
@@ -75,25 +78,65 @@ impl Contents {
 }
 
 impl Survey {
-    pub(super) fn of(
+    fn new(sizes_are_exact: bool) -> Self {
+        let spans =
+            [SECOND, 60 * SECOND, 10 * 60 * SECOND, HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY, 365 * DAY];
+        Self {
+            entries: 0,
+            expired: 0,
+            without_deadline: 0,
+            eager: 0,
+            taken_back: 0,
+            left: Histogram::new(spans),
+            sizes: Histogram::new((4..=30).step_by(2).map(|power| 1 << power)),
+            sizes_are_exact,
+            largest: Vec::new(),
+            contents: Contents::default(),
+            damage: None,
+        }
+    }
+
+    /// Reads every entry of a store.
+    pub(in crate::commands) fn of_store(
+        cache: &Cache,
+        most_large: usize,
+        environment: &Environment<'_>,
+    ) -> Result<Self, Failure> {
+        let mut survey = Self::new(true);
+        let lost = entries::each(cache, environment.progress, "reading", |entry| {
+            if entry.is_eager {
+                survey.eager += 1;
+            } else {
+                survey.entries += 1;
+                match entry.deadline.map(|deadline| deadline.checked_sub(environment.now)) {
+                    None => survey.without_deadline += 1,
+                    Some(None | Some(0)) => survey.expired += 1,
+                    Some(Some(left)) => survey.left.add(left),
+                }
+            }
+            survey.entry(&entry, most_large);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        survey.damage = lost.sentence();
+        Ok(survey)
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>, most_large: usize) {
+        self.sizes.add((entry.key.len() + entry.value.len()) as u64);
+        self.contents.add(entry.key, entry.value);
+        self.large(most_large, entry.key, entry.value, entry.is_eager);
+    }
+
+    pub(in crate::commands) fn of(
         snapshot: &Snapshot,
         args: &Inspect,
         environment: &Environment<'_>,
     ) -> Result<Self, Failure> {
-        let spans =
-            [SECOND, 60 * SECOND, 10 * 60 * SECOND, HOUR, 6 * HOUR, DAY, 7 * DAY, 30 * DAY, 365 * DAY];
         let layout = snapshot.layout();
         let mut survey = Self {
-            expired: 0,
             without_deadline: snapshot.len().saturating_sub(snapshot.deadline_count()).into(),
-            eager: 0,
             taken_back: layout.records.saturating_sub(snapshot.len()).into(),
-            left: Histogram::new(spans),
-            sizes: Histogram::new((4..=30).step_by(2).map(|power| 1 << power)),
-            sizes_are_exact: args.full,
-            largest: Vec::new(),
-            contents: Contents::default(),
-            damage: None,
+            ..Self::new(args.full)
         };
         survey.deadlines(snapshot, environment.now);
         let places = snapshot.places();
@@ -158,11 +201,9 @@ impl Survey {
         most_large: usize,
         environment: &Environment<'_>,
     ) -> Result<(), Failure> {
-        entries::each(snapshot, environment.progress, "reading", |entry| {
-            self.eager += u64::from(entry.rank.is_none());
-            self.sizes.add((entry.key.len() + entry.value.len()) as u64);
-            self.contents.add(entry.key, entry.value);
-            self.large(most_large, entry.key, entry.value, entry.rank.is_none());
+        entries::each(&Cache::File(snapshot.clone()), environment.progress, "reading", |entry| {
+            self.eager += u64::from(entry.is_eager);
+            self.entry(&entry, most_large);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(())

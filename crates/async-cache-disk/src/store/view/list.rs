@@ -1,6 +1,6 @@
 //! The stores beside a cache file: one for each version tag and secret.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::names::{is_store, store_folder, stores_folder};
@@ -34,17 +34,23 @@ pub(crate) fn stores(site: &Site, settings: &Settings) -> Result<Vec<FoundStore>
     names.sort();
     let found = names.into_iter().filter_map(|name| {
         let path = outer.join(name);
-        let folder = StoreFolder::at(&site.vfs, path.clone(), settings);
-        let version = folder.exists().and_then(|_| folder.version()).transpose()?;
-        let version = version.and_then(|version| {
-            let settings = Settings { version: Some(version.clone()), ..settings.clone() };
-            if store_folder(&site.place, &settings)? == path {
-                return Ok(version);
-            }
-            let what = "its version tag is not that of its folder";
-            Err(DiskError::new(DiskErrorKind::Damaged, &path.join("manifest"), what))
-        });
+        let version = version_at(site, settings, &path).transpose()?;
         Some(FoundStore { folder: path, version })
     });
     Ok(found.collect())
+}
+
+/// The version tag of the store in a folder; `None` if there is no store.
+fn version_at(site: &Site, settings: &Settings, path: &Path) -> Result<Option<String>, DiskError> {
+    let folder = StoreFolder::at(&site.vfs, path.to_owned(), settings);
+    if !folder.exists()? {
+        return Ok(None);
+    }
+    let Some(labels) = folder.labels()? else { return folder.refuse_records().map(|()| None) };
+    let settings = Settings { version: Some(labels.version.clone()), ..settings.clone() };
+    if store_folder(&site.place, &settings)? == path {
+        return Ok(Some(labels.version));
+    }
+    let what = "its version tag is not that of its folder";
+    Err(DiskError::new(DiskErrorKind::Damaged, &path.join("manifest"), what))
 }
