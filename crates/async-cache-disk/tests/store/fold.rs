@@ -9,7 +9,7 @@ use super::{
     value, write_base,
 };
 use crate::sample::SAVED_AT;
-use async_cache_disk::fake::{FakeDisk, Fault};
+use async_cache_disk::fake::{Call, FakeDisk, Fault};
 use async_cache_disk::store::{DiskStore, EntryPlace, Folded, StoreWrite};
 use async_cache_disk::{
     DiskErrorKind, Item, KeyKind, Known, Ours, Scratch, Snapshot, Source, Times, WriteOptions,
@@ -237,12 +237,12 @@ fn a_store_beside_that_of_another_version_leaves_it_alone() {
     assert_eq!(found(&other_store, &key(1)).as_deref(), Some(&b"other"[..]));
 }
 
-/// The numbers of the calls of a fold.
-fn calls_of_fold(length: usize, base_keys: u8) -> std::ops::Range<usize> {
+/// The calls of a fold, and their numbers.
+fn calls_of_fold(length: usize, base_keys: u8) -> Vec<(usize, Call)> {
     let (disk, store, _) = stored(length, base_keys);
     let start = disk.calls().len();
     store.fold(&[], NO_WAIT, NOW).unwrap();
-    start..disk.calls().len()
+    disk.calls().into_iter().enumerate().skip(start).collect()
 }
 
 /// Each disk is folded once more, and opened again.
@@ -256,12 +256,18 @@ fn check(disk: &FakeDisk, expected: &State, context: &str) {
 }
 
 fn crash_everywhere(length: usize, base_keys: u8) {
-    for number in calls_of_fold(length, base_keys) {
+    for (number, call) in calls_of_fold(length, base_keys) {
+        let is_read = matches!(call.name, "read_at" | "metadata" | "bytes" | "read_link" | "list" | "open");
+        if is_read && number % 7 != 0 {
+            continue; // The disk is as at the next call that writes.
+        }
         for fault in [Fault::Crash, Fault::TornCrash] {
+            if fault == Fault::TornCrash && call.name != "write_at" {
+                continue;
+            }
             let (disk, store, expected) = stored(length, base_keys);
             disk.inject(number, fault);
             let folded = store.fold(&[], NO_WAIT, NOW);
-            let call = disk.calls().pop();
             for (name, survivor) in disk.survivors() {
                 let context = format!("{fault:?} at {number} {call:?}, {name}, {folded:?}");
                 check(&survivor, &expected, &context);
@@ -286,11 +292,11 @@ fn a_crash_in_a_fold_of_a_store_with_a_clear_and_damage_of_no_kind_loses_nothing
 #[test]
 fn an_error_at_any_call_of_a_fold_loses_nothing_and_brings_nothing_back() {
     for fault in [Fault::Error(io::ErrorKind::Other), Fault::Full] {
-        for number in calls_of_fold(20, 4) {
+        for (number, call) in calls_of_fold(20, 4) {
             let (disk, store, expected) = stored(20, 4);
             disk.inject(number, fault);
             let folded = store.fold(&[], NO_WAIT, NOW);
-            let context = format!("{fault:?} at {number} {:?}, {folded:?}", disk.calls().get(number));
+            let context = format!("{fault:?} at {number} {call:?}, {folded:?}");
             disk.repair();
             let died = disk.survivors().swap_remove(0).1;
             check(&died, &expected, &context);
