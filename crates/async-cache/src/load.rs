@@ -36,10 +36,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::entry::Fetched;
+use async_cache_core::entry::{Fetched, Meta, ValueSource};
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::{Deadline, Now, Time};
+use async_cache_tier::journal::Journal;
 use async_cache_tier::{Memory, UnderShard};
 
 use crate::error::{LoadError, panic_message};
@@ -274,6 +275,10 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             Deadline::after(now.time, Duration::ZERO)
         };
         let took = now.time.since(flight.started);
+        if let Some(journal) = self.tier.journal() {
+            self.land_in_journal(journal, flight, stored, (deadline, took, now));
+            return flight.room.tell(Answer::Value(value));
+        }
         let fetched = Fetched::loaded(stored, deadline);
         let at_once = {
             let mut tiered = self.shard(flight.hash).write();
@@ -288,6 +293,45 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         };
         flight.room.tell(Answer::Value(value));
         drop(finished);
+    }
+
+    /// Stores the value of a load in memory and in the journal.
+    fn land_in_journal(
+        &self,
+        journal: &Journal,
+        flight: &PilotedFlight<K, V>,
+        value: V,
+        (deadline, took, now): (Deadline, Duration, Now),
+    ) {
+        let key = {
+            let tiered = self.shard(flight.hash).read();
+            let key = tiered.shard.flights().key(flight.id);
+            key.and_then(|key| self.file_host()?.copy_key(key))
+        };
+        let encoded = key.as_ref().zip(self.file_host()).and_then(|(key, host)| {
+            // Encoding has no error that ends an operation in this front.
+            Some((journal.encode(&host, key, &value, deadline).ok()?, host))
+        });
+        let Some((write, host)) = encoded else {
+            // The load has ended, or its key cannot be copied.
+            let ended = self.shard(flight.hash).write().shard.finish_without_storing(flight.id, took);
+            return drop(ended);
+        };
+        let finished = {
+            let mut tiered = self.shard(flight.hash).write();
+            match tiered.shard.address_of_flight(flight.id, flight.hash) {
+                Ok(at) => {
+                    let ids = (flight.id, &at);
+                    let Meta { stamp, .. } = journal.append_load(write, &tiered.shard, ids, deadline, now);
+                    let fetched = Fetched { value, deadline, stamp, from: ValueSource::Tier };
+                    tiered.shard.land(flight.id, at, fetched, took, now)
+                }
+                Err(_) => None,
+            }
+        };
+        if let Some(finished) = finished {
+            journal.after_write(&host, &finished.removed);
+        }
     }
 
     /// Another snapshot was opened since the load began: it is asked for the key before the value
