@@ -11,7 +11,8 @@
 //! 1. A write is encoded with nothing locked, and appended under the lock of the key's shard, where
 //!    memory changes. So the order of the records of a key is the order of its values in memory. A
 //!    clear is appended under the locks of all shards.
-//! 2. The stamp of an entry in memory is the place of its record; [`Stamp::UNKNOWN`] if it has none.
+//! 2. The stamp of an entry in memory is the place of its record; [`Stamp::UNKNOWN`] if it has
+//!    none.
 //! 3. An entry read from the store comes into memory only if its key was not written since the
 //!    look-up. This is checked under the lock of the shard; otherwise the key is looked up again.
 //! 4. The value of a load is appended only if the load was not fenced.
@@ -222,8 +223,8 @@ impl Journal {
         Meta::written_at(stamp, deadline)
     }
 
-    /// Appends the value of a load that has ended, under the lock of the key's shard, unless the load
-    /// was fenced (rule 4). A value that is not kept deletes the record of the entry that it
+    /// Appends the value of a load that has ended, under the lock of the key's shard, unless the
+    /// load was fenced (rule 4). A value that is not kept deletes the record of the entry that it
     /// replaces in memory.
     pub fn append_load<K, V, R>(
         &self,

@@ -312,7 +312,8 @@ where
     }
 
     /// Makes every write that has returned survive a power loss, if the backup has a
-    /// [`Journal`](crate::Journal); otherwise nothing happens. Callers at the same time share a sync.
+    /// [`Journal`](crate::Journal); otherwise nothing happens. Callers at the same time share a
+    /// sync.
     ///
     /// Blocks the thread until the disk has synced; in async code use
     /// [`flush_async`](Self::flush_async).

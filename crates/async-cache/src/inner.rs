@@ -8,8 +8,8 @@
 //!    shard accepts no answer of another snapshot ([`Probed`]), so a key is never hot and cold at
 //!    once;
 //! 3. lock order: the turn, then shards by number, then the locks of the
-//!    [`Tier`](async_cache_tier::Tier) and of its journal. A thread that holds a shard takes a second shard only when
-//!    it takes all.
+//!    [`Tier`](async_cache_tier::Tier) and of its journal. A thread that holds a shard takes a
+//!    second shard only when it takes all.
 
 use std::borrow::Borrow;
 use std::fmt;

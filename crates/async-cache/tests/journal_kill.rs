@@ -233,10 +233,14 @@ fn killed_processes_lose_no_write_that_had_returned() {
         for (key, Possible { sure, running }) in &states {
             let found = cache.get(key).map(|(number, _)| number);
             let was_evicted = mode == Mode::Evicting && found.is_none();
-            assert!(found == *sure || Some(found) == *running || was_evicted, "{mode:?}, key {key}: {found:?}");
+            assert!(
+                found == *sure || Some(found) == *running || was_evicted,
+                "{mode:?}, key {key}: {found:?}"
+            );
         }
         drop(cache);
-        let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
         assert_eq!(names, ["a.cache"], "{mode:?}");
     }
 }

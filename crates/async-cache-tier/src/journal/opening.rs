@@ -3,8 +3,8 @@
 //! Rules:
 //! 1. A journal is opened once in the life of a cache. Entries in memory by then are written to it:
 //!    they are later than everything in the store.
-//! 2. If another process has the store, or the store cannot be used, there is no journal: the caller
-//!    opens the file as a snapshot, and saves merge.
+//! 2. If another process has the store, or the store cannot be used, there is no journal: the
+//!    caller opens the file as a snapshot, and saves merge.
 //! 3. A cache whose `maxsize` is 0 stores nothing: without a limit for the disk, it has no journal.
 //! 4. A closed journal takes no more writes. The entries are in the store, or in the file at the
 //!    path if the store was folded into it; those in memory were written last, because the order of

@@ -18,8 +18,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// - **When the last handle is dropped**, a cache with less than 64 MiB is folded into the file at
 ///   the path, and the folder is removed. The thread that drops it waits for that.
 /// - **A write that does not reach the disk** (a full disk) is in memory all the same, and is
-///   counted in [`Stats::write_errors`](crate::Stats::write_errors); the first one is logged. What a
-///   failed delete has deleted does not come back.
+///   counted in [`Stats::write_errors`](crate::Stats::write_errors); the first one is logged. What
+///   a failed delete has deleted does not come back.
 /// - **One process at a time** has the journal. Another process that opens the path gets the file
 ///   without the journal, and a warning; its saves merge into the file, as without a journal.
 ///
@@ -50,10 +50,10 @@ impl Journal {
         self
     }
 
-    /// Gives the disk a limit of its own, in bytes. Then [`maxsize`](crate::Builder::maxsize) limits
-    /// memory only: an entry that leaves memory stays on the disk, and its next request reads it
-    /// back, until the disk needs its room. The oldest entries make room, except those that were
-    /// used since they were written. The files may exceed the limit by a segment, 8 MiB.
+    /// Gives the disk a limit of its own, in bytes. Then [`maxsize`](crate::Builder::maxsize)
+    /// limits memory only: an entry that leaves memory stays on the disk, and its next request
+    /// reads it back, until the disk needs its room. The oldest entries make room, except those
+    /// that were used since they were written. The files may exceed the limit by a segment, 8 MiB.
     /// Default: the disk holds no more entries than `maxsize`.
     #[must_use]
     pub fn disk_bytes(mut self, bytes: u64) -> Self {
