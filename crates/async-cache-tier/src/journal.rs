@@ -119,23 +119,26 @@ impl Journal {
         }
     }
 
-    /// `None` if the journal is closed, or belongs to the parent of this process (rule 8).
+    /// `None` if the journal is closed.
     fn with_store<R>(&self, work: impl FnOnce(&DiskStore) -> R) -> Option<R> {
-        if std::process::id() != self.process {
-            return None;
-        }
         self.store.read_recursive().as_ref().map(work)
+    }
+
+    /// [`with_store`](Self::with_store) for reading: `None` also in a forked child (rule 8). Asking
+    /// for the process is a system call; a write leaves it to the store, which refuses the write.
+    fn with_own_store<R>(&self, work: impl FnOnce(&DiskStore) -> R) -> Option<R> {
+        if std::process::id() == self.process { self.with_store(work) } else { None }
     }
 
     /// Whether the journal was closed, or belongs to the parent of this process: the cache is in
     /// memory only.
     pub fn is_closed(&self) -> bool {
-        self.with_store(|_| ()).is_none()
+        self.with_own_store(|_| ()).is_none()
     }
 
     /// How many entries are on the disk and not in memory: exact without a limit for the disk.
     pub fn cold(&self) -> usize {
-        self.with_store(DiskStore::cold).map_or(0, |cold| usize::try_from(cold).unwrap_or(usize::MAX))
+        self.with_own_store(DiskStore::cold).map_or(0, |cold| usize::try_from(cold).unwrap_or(usize::MAX))
     }
 
     /// The cache as it is, as if the journal were opened now.
@@ -156,7 +159,7 @@ impl Journal {
 
     /// The size of the store, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.with_store(DiskStore::bytes).unwrap_or(0)
+        self.with_own_store(DiskStore::bytes).unwrap_or(0)
     }
 
     /// Encodes a write of an entry, with nothing locked (rule 1).

@@ -89,7 +89,7 @@ pub fn serve<H: Host>(
 pub fn contains<H: Host>(host: &H, journal: &Journal, key: &impl NamedKey<H>) -> Result<bool, H::Error> {
     let Some(bytes) = key.encode(host)? else { return Ok(false) };
     Ok(with_scratch(|scratch| {
-        let deadline = journal.with_store(|store| match store.find(&bytes, scratch) {
+        let deadline = journal.with_own_store(|store| match store.find(&bytes, scratch) {
             StoreAnswer::Entry(entry) => Some(entry.deadline),
             StoreAnswer::Absent | StoreAnswer::Hidden => None,
         });
@@ -110,7 +110,8 @@ impl Journal {
         with_scratch(|scratch| {
             // The answer borrows the buffers only: the store may be closed while a user's code
             // decodes.
-            let Some(StoreAnswer::Entry(entry)) = self.with_store(|store| store.find(bytes, scratch)) else {
+            let Some(StoreAnswer::Entry(entry)) = self.with_own_store(|store| store.find(bytes, scratch))
+            else {
                 return Ok(None);
             };
             let deadline = self.clock.deadline_from_file(entry.deadline);

@@ -65,7 +65,7 @@ pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
     let started = host.time();
     let wall = host.wall();
     let tended = host.blocking(|| {
-        journal.with_store(|store| -> Result<_, DiskError> {
+        journal.with_own_store(|store| -> Result<_, DiskError> {
             if store.is_dirty() {
                 store.flush()?;
             }
