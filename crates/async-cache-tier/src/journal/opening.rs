@@ -118,6 +118,9 @@ fn write_memory<H: Host>(host: &H, journal: &Journal) -> Result<(), H::Error> {
 /// is lost.
 pub fn close<H: Host>(host: &H, limit: Duration) -> Result<JournalClosed, H::Error> {
     let Some(journal) = host.tier().journal() else { return Ok(JournalClosed::Nothing) };
+    if journal.is_closed() {
+        return Ok(JournalClosed::Nothing); // Also in a forked child: the store is its parent's.
+    }
     let places = places_in_order(host);
     let Some(store) = host.blocking(|| journal.store.write().take()) else {
         return Ok(JournalClosed::Nothing);
