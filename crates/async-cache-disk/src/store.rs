@@ -224,6 +224,11 @@ impl DiskStore {
         LookUp { hasher: &self.hasher, layout: &self.layout, tails: &self.tails }
     }
 
+    /// The latest time of a write, or of the store's opening: in nanoseconds since the Unix epoch.
+    pub fn latest(&self) -> u64 {
+        lock(&self.end).latest
+    }
+
     /// How large the store is.
     pub fn stats(&self) -> StoreStats {
         let layout = Arc::clone(&read(&self.layout));
