@@ -162,7 +162,8 @@ impl Journal {
         self.with_own_store(DiskStore::bytes).unwrap_or(0)
     }
 
-    /// Encodes a write of an entry, with nothing locked (rule 1).
+    /// Encodes a write of an entry, with nothing locked (rule 1). A value whose deadline has passed
+    /// deletes its key.
     ///
     /// # Errors
     /// A fault that must end the operation; then nothing is written.
@@ -183,6 +184,10 @@ impl Journal {
         };
         let encoded = host.record_key(key, &mut bytes).and_then(|kind| {
             (write.key_end, write.kind) = (bytes.len(), kind);
+            if host.has_passed(deadline) {
+                write.statement = Statement::Delete;
+                return Ok(());
+            }
             host.record_value(value, &mut bytes)
         });
         match encoded {
@@ -303,7 +308,10 @@ impl Journal {
         match host.record_key(key, &mut bytes) {
             Ok(KeyKind::Canonical) => {
                 let wall = host.wall();
-                if let Some(Err(error)) = self.with_store(|store| store.delete_at(&bytes, place, wall)) {
+                let delete = |store: &DiskStore| {
+                    serve::with_scratch(|scratch| store.delete_at(&bytes, place, wall, scratch))
+                };
+                if let Some(Err(error)) = self.with_store(delete) {
                     self.failed(&error);
                 }
             }

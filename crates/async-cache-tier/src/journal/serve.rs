@@ -136,7 +136,7 @@ thread_local! {
 }
 
 /// Runs `work` with this thread's buffers for look-ups.
-fn with_scratch<R>(work: impl FnOnce(&mut StoreScratch) -> R) -> R {
+pub(super) fn with_scratch<R>(work: impl FnOnce(&mut StoreScratch) -> R) -> R {
     let mut scratch = SCRATCH.try_with(RefCell::take).ok().flatten().unwrap_or_default();
     let result = work(&mut scratch);
     let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
