@@ -32,6 +32,20 @@ fn a_write_that_does_not_reach_the_disk_is_in_memory_and_counted() {
 }
 
 #[test]
+fn a_full_disk_costs_only_what_it_could_not_take() {
+    let disk = FakeDisk::new();
+    let cache = immortal(open(&disk));
+    (0..5).for_each(|key| cache.set(key, key));
+    disk.fail_every("write_at", io::ErrorKind::StorageFull);
+    disk.fail_every("create_new", io::ErrorKind::StorageFull);
+    (10..20).for_each(|key| cache.set(key, key));
+    assert_eq!((cache.len(), cache.stats().write_errors), (15, 10));
+    let died = killed(&disk);
+    died.repair();
+    assert_eq!(there(&open(&died), 0..30), [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]);
+}
+
+#[test]
 fn a_store_that_cannot_be_opened_leaves_a_cache_with_a_snapshot() {
     let disk = FakeDisk::new();
     disk.fail_every("create_dir", io::ErrorKind::PermissionDenied);
