@@ -45,7 +45,7 @@ use async_cache_disk::{DiskError, KeyKind};
 use parking_lot::{Mutex, RwLock};
 
 pub use opening::{JournalClosed, JournalOptions, close, open};
-pub use serve::{contains, serve};
+pub use serve::{DiskWait, Served, contains, serve};
 pub use upkeep::{JournalSaved, Upkeep, flush, save, tend};
 
 use crate::counts::TierCounts;

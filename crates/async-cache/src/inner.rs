@@ -26,7 +26,7 @@ use async_cache_core::shard::{Config, Shard};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 use async_cache_tier::cold::{self, ColdAnswer};
-use async_cache_tier::journal::{self, Journal};
+use async_cache_tier::journal::{self, DiskWait, Journal, Served};
 use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{Opened, Tier, Tiered, UnderShard};
 use crossbeam_utils::CachePadded;
@@ -263,7 +263,10 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     pub(crate) fn cold(&self, hash: u64, key: &K, under: UnderShard) -> Result<V, Probed> {
         let epoch = under.epoch;
         if let Some(journal) = self.tier.journal() {
-            return self.cold_in_journal(journal, hash, key).ok_or_else(|| epoch.answered(None));
+            return match self.cold_in_journal(journal, hash, key, DiskWait::Allowed) {
+                Served::Hit(value) => Ok(value),
+                Served::Absent | Served::WouldWait => Err(epoch.answered(None)),
+            };
         }
         if under.opened.is_none() {
             return Err(epoch.answered(None));
@@ -280,11 +283,18 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         }
     }
 
+    /// Serves a key from the journal, counts the hit, and keeps the entry in memory from now on.
     #[cold]
-    fn cold_in_journal(&self, journal: &Journal, hash: u64, key: &K) -> Option<V> {
-        let served = journal::serve(&self.file_host()?, journal, &AskedKey { hash, key });
+    pub(crate) fn cold_in_journal(
+        &self,
+        journal: &Journal,
+        hash: u64,
+        key: &K,
+        wait: DiskWait,
+    ) -> Served<V> {
+        let Some(host) = self.file_host() else { return Served::Absent };
         // Reading ends in no error: a damaged entry is a miss.
-        served.ok().flatten()
+        journal::serve(&host, journal, &AskedKey { hash, key }, wait).unwrap_or(Served::Absent)
     }
 
     /// Counts a call that was not served.

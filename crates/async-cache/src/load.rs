@@ -40,7 +40,7 @@ use async_cache_core::entry::{Fetched, Meta, ValueSource};
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::{Deadline, Now, Time};
-use async_cache_tier::journal::Journal;
+use async_cache_tier::journal::{DiskWait, Journal, Served};
 use async_cache_tier::{Memory, UnderShard};
 
 use crate::error::{LoadError, panic_message};
@@ -66,12 +66,15 @@ pub(crate) struct Miss {
     /// The snapshot that was open when memory was asked. Taken by the first [`Inner::enter`].
     under: Option<UnderShard>,
     is_counted: bool,
+    /// The journal was asked just now, and does not have the key. Taken by the first
+    /// [`Inner::enter`].
+    is_not_in_journal: bool,
 }
 
 impl Miss {
     /// A call for which memory was asked just now, while this snapshot was open.
     pub(crate) fn under(under: UnderShard) -> Self {
-        Self { under: Some(under), is_counted: false }
+        Self { under: Some(under), ..Self::default() }
     }
 }
 
@@ -149,6 +152,9 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
+        if let Some(value) = self.read_journal(hash, key, &mut miss).await {
+            return Ok(value);
+        }
         let mut load = Some(load);
         let mut joins = Joins::Any;
         let brings = Brings::value_or::<E>();
@@ -207,6 +213,34 @@ where
         }
     }
 
+    /// Asks the journal, if there is one, for a key that is not in memory. If the disk has to be
+    /// waited for, a thread for blocking work waits, not the thread of the runtime.
+    pub(crate) async fn read_journal(
+        self: &Arc<Self>,
+        hash: u64,
+        key: impl Lookup<K>,
+        miss: &mut Miss,
+    ) -> Option<V> {
+        let journal = self.tier.journal()?;
+        let owned = key.to_key();
+        match self.cold_in_journal(journal, hash, &owned, DiskWait::Refused) {
+            Served::Hit(value) => return Some(value),
+            Served::Absent => {
+                miss.is_not_in_journal = true;
+                return None;
+            }
+            Served::WouldWait => {}
+        }
+        let inner = Arc::clone(self);
+        let read = move || match inner.cold_in_journal(inner.tier.journal()?, hash, &owned, DiskWait::Allowed) {
+            Served::Hit(value) => Some(value),
+            Served::Absent | Served::WouldWait => None,
+        };
+        let value = sync::on_thread(read).await?;
+        miss.is_not_in_journal = value.is_none();
+        value
+    }
+
     /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
     /// by joining the running load, or by starting one in `room`. Counts the miss once per call.
     pub(crate) fn enter(
@@ -223,9 +257,13 @@ where
         loop {
             let under = miss.under.take().unwrap_or_else(|| self.shard(hash).read().under());
             let owned_key = owned.get_or_insert_with(|| key.to_key());
-            let probed = match self.cold(hash, owned_key, under) {
-                Ok(value) => return Entered::Hit(value),
-                Err(probed) => probed,
+            let probed = if std::mem::take(&mut miss.is_not_in_journal) {
+                under.epoch.answered(None)
+            } else {
+                match self.cold(hash, owned_key, under) {
+                    Ok(value) => return Entered::Hit(value),
+                    Err(probed) => probed,
+                }
             };
             // The beginning of a load needs the wall clock at most.
             let now = self.at(Time::default());

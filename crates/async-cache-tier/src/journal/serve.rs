@@ -12,6 +12,32 @@ use crate::host::{Host, NamedKey, Refusal};
 /// How often a look-up that was overtaken is repeated before the key counts as a miss.
 const MOST_LOOKS: usize = 16;
 
+/// Whether a look-up may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskWait {
+    /// For a thread on which nothing else runs.
+    Allowed,
+    /// For the thread of an event loop: what is not in the system's page cache is not read.
+    Refused,
+}
+
+/// The store's answer for a key.
+#[derive(Debug)]
+pub enum Served<V> {
+    /// The value. The hit is counted.
+    Hit(V),
+    /// Nothing that can be served.
+    Absent,
+    /// The disk would have to be waited for. Ask again where that is allowed.
+    WouldWait,
+}
+
+impl<V> Served<V> {
+    fn of(value: Option<V>) -> Self {
+        value.map_or(Self::Absent, Self::Hit)
+    }
+}
+
 /// An entry as it was read.
 struct Read<V> {
     value: V,
@@ -28,8 +54,14 @@ enum TakenIn<R> {
     Hot,
 }
 
-/// Serves a key from the store, counts the hit, and keeps the entry in memory. `None`: the store
-/// has no entry that can be served.
+/// The outcome of a look-up.
+enum Looked<V> {
+    Found(Read<V>),
+    Absent,
+    WouldWait,
+}
+
+/// Serves a key from the store, counts the hit, and keeps the entry in memory.
 ///
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key or the decoding of the value.
@@ -38,12 +70,15 @@ pub fn serve<H: Host>(
     host: &H,
     journal: &Journal,
     key: &impl NamedKey<H>,
-) -> Result<Option<H::Value>, H::Error> {
-    let Some(bytes) = key.encode(host)? else { return Ok(None) };
+    wait: DiskWait,
+) -> Result<Served<H::Value>, H::Error> {
+    let Some(bytes) = key.encode(host)? else { return Ok(Served::Absent) };
     for _ in 0..MOST_LOOKS {
-        let Some(read) = journal.read(host, key, &bytes)? else {
+        let read = match journal.read(host, key, &bytes, wait)? {
+            Looked::Found(read) => read,
             // Another caller may have made the key hot between the two looks.
-            return key.serve_hot(host);
+            Looked::Absent => return Ok(Served::of(key.serve_hot(host)?)),
+            Looked::WouldWait => return Ok(Served::WouldWait),
         };
         let Read { value, deadline, sighting } = read;
         let served = host.copy_value(&value);
@@ -66,12 +101,12 @@ pub fn serve<H: Host>(
         match taken_in {
             Ok((TakenIn::Done(removed), _)) => {
                 journal.after_write(host, &removed);
-                return Ok(Some(served));
+                return Ok(Served::Hit(served));
             }
             Ok((TakenIn::Hot, refused)) => {
                 drop(refused);
                 if let Some(value) = key.serve_hot(host)? {
-                    return Ok(Some(value));
+                    return Ok(Served::Hit(value));
                 }
                 // It has expired there.
             }
@@ -79,7 +114,7 @@ pub fn serve<H: Host>(
             Err(_stale) => {}
         }
     }
-    Ok(None)
+    Ok(Served::Absent)
 }
 
 /// Whether the store has a live entry under the key. The value is not decoded.
@@ -106,24 +141,30 @@ impl Journal {
         host: &H,
         key: &impl NamedKey<H>,
         bytes: &[u8],
-    ) -> Result<Option<Read<H::Value>>, H::Error> {
+        wait: DiskWait,
+    ) -> Result<Looked<H::Value>, H::Error> {
         with_scratch(|scratch| {
             // The answer borrows the buffers only: the store may be closed while a user's code
             // decodes.
-            let Some(StoreAnswer::Entry(entry)) = self.with_own_store(|store| store.find(bytes, scratch))
-            else {
-                return Ok(None);
+            let found = self.with_own_store(|store| match wait {
+                DiskWait::Allowed => Some(store.find(bytes, scratch)),
+                DiskWait::Refused => store.find_now(bytes, scratch),
+            });
+            let entry = match found {
+                Some(Some(StoreAnswer::Entry(entry))) => entry,
+                Some(None) => return Ok(Looked::WouldWait),
+                Some(Some(StoreAnswer::Absent | StoreAnswer::Hidden)) | None => return Ok(Looked::Absent),
             };
             let deadline = self.clock.deadline_from_file(entry.deadline);
             if !key.is_key_of(host, bytes) || host.has_passed(deadline) {
-                return Ok(None);
+                return Ok(Looked::Absent);
             }
             match host.decode_value(entry.value) {
-                Ok(value) => Ok(Some(Read { value, deadline, sighting: entry.sighting })),
+                Ok(value) => Ok(Looked::Found(Read { value, deadline, sighting: entry.sighting })),
                 Err(Refusal::End(error)) => Err(error),
                 Err(Refusal::Entry(why)) => {
                     self.undecodable(host, &host.name_of(bytes, 0), &why);
-                    Ok(None)
+                    Ok(Looked::Absent)
                 }
             }
         })
