@@ -269,7 +269,10 @@ impl<K, V> Store<K, V> {
     }
 
     /// The entries whose stamps are in this range, in no order.
-    pub fn stamped_within(&self, range: std::ops::Range<Stamp>) -> impl Iterator<Item = (Stamp, Ticket)> {
+    pub(crate) fn stamped_within(
+        &self,
+        range: std::ops::RangeInclusive<Stamp>,
+    ) -> impl Iterator<Item = (Stamp, Ticket)> {
         self.slab.iter().filter_map(move |(id, slot)| {
             let stamp = self.ledger.stamp_of(id);
             range.contains(&stamp).then_some((stamp, Ticket { slot: id, serial: slot.tail.serial }))

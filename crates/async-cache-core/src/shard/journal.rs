@@ -1,7 +1,7 @@
 //! The parts of a shard for a cache with a journal: the places of records, which are the stamps of
 //! its entries (see [`crate::ledger`]).
 
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
 use super::{OwedWhen, Shard};
 use crate::address::Address;
@@ -43,7 +43,7 @@ impl<K, V, T> Shard<K, V, T> {
     }
 
     /// Lists the entries whose places are in a range, in no order, with their places.
-    pub fn placed_within(&self, range: Range<Stamp>, into: &mut Vec<(Stamp, Ticket)>) {
+    pub fn placed_within(&self, range: RangeInclusive<Stamp>, into: &mut Vec<(Stamp, Ticket)>) {
         into.extend(self.store.stamped_within(range));
     }
 

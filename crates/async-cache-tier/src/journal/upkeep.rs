@@ -90,7 +90,8 @@ fn pause(started: Time, ended: Time) -> Duration {
 /// Rule 2. Returns whether anything was collected.
 fn collect<H: Host>(host: &H, journal: &Journal, collection: &Collection) -> Result<bool, H::Error> {
     let stamp = |place: EntryPlace| Stamp::from_nanos(place.to_number());
-    let range = stamp(collection.places.start)..stamp(collection.places.end);
+    let places = collection.places();
+    let range = stamp(*places.start())..=stamp(*places.end());
     let mut in_memory: Vec<(Stamp, usize, Ticket)> = Vec::new();
     let mut slice = host.begin_slice();
     for number in 0..host.shards() {
