@@ -1,5 +1,7 @@
 //! The end of a journal: a small cache is one file afterwards.
 
+use std::path::PathBuf;
+
 use super::{PATH, immortal, journal, killed, life, open, there};
 use async_cache::{AsyncCache, DiskBackend};
 use async_cache_disk::fake::FakeDisk;
@@ -14,7 +16,8 @@ fn the_last_handle_folds_everything_into_the_file_at_the_path() {
     drop(cache);
     assert!(disk.files().len() > 1, "a handle is left");
     drop(other);
-    assert_eq!(disk.files(), [PATH.into()] as [std::path::PathBuf; 1]);
+    // And the lock of saves, as after any save.
+    assert_eq!(disk.files(), [PathBuf::from(PATH), PathBuf::from(format!("{PATH}.lock"))]);
     // Without a journal, the file is a snapshot like any other.
     let plain = || DiskBackend::new(PATH).vfs(disk.as_vfs());
     let cache: AsyncCache<u64, u64> = AsyncCache::builder().backup(plain()).build().unwrap();
