@@ -15,7 +15,8 @@ fn random_op(random: &mut fastrand::Rng) -> Op {
         73..78 => Op::Flush,
         78..84 => Op::Maintain,
         84..90 => Op::Collect,
-        90..95 => Op::Reopen,
+        90..93 => Op::Reopen,
+        93..95 => Op::Fold,
         _ => Op::Drop,
     }
 }
