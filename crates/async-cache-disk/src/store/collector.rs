@@ -129,7 +129,8 @@ impl Collector {
                 let until = self.pass_until?;
                 let next = oldest.filter(|segment| *segment <= until);
                 if next.is_none() {
-                    (self.pass_until, self.live_bytes) = (None, Some(self.copied_in_pass)); // Rule 3.
+                    // Rule 3.
+                    (self.pass_until, self.live_bytes) = (None, Some(self.copied_in_pass));
                 }
                 next
             }
