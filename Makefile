@@ -15,7 +15,7 @@ MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --m
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
 	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke bench-smoke-rust \
-	bench-smoke-python soak fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust fuzz-smoke-python clean
+	bench-smoke-python kill-python soak fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust fuzz-smoke-python clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -158,6 +158,9 @@ bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes min
 	$(TARGET)/debug/disk --most 1000
 	$(TARGET)/debug/options --smoke
 	$(TARGET)/debug/inspect --smoke
+
+kill-python: python ## kill 1,000 Python processes of each kind with a journal, and look for what is lost
+	$(LIMIT) $(VENV)/bin/python $(BINDINGS)/tests/killed_processes.py 1000
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
 	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/api/test_garbage.py

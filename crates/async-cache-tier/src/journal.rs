@@ -315,12 +315,13 @@ impl Journal {
                     self.failed(&error);
                 }
             }
-            Ok(KeyKind::Eager) => {
+            // An entry that was written since is later than the evicted one: no delete is needed.
+            Ok(KeyKind::Eager) => host.while_absent(key, || {
                 let wall = host.wall();
                 if let Some(Err(error)) = self.with_store(|store| store.delete_eager(&bytes, wall)) {
                     self.failed(&error);
                 }
-            }
+            }),
             Err(_) => {}
         }
         give_buffer(bytes);

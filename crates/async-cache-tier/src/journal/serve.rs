@@ -135,6 +135,15 @@ pub fn contains<H: Host>(host: &H, journal: &Journal, key: &impl NamedKey<H>) ->
 }
 
 impl Journal {
+    /// Reads the record of a key from the disk, and drops it: a look-up that follows does not wait.
+    pub fn read_ahead(&self, key: &[u8]) {
+        with_scratch(|scratch| {
+            self.with_own_store(|store| {
+                store.find(key, scratch);
+            });
+        });
+    }
+
     /// Reads and decodes the entry of a key, unless it has expired.
     fn read<H: Host>(
         &self,
