@@ -75,7 +75,7 @@ class Store:
         writing = clock(lambda: self.fill(records))
         return writing, clock(self.sync)
 
-    def sync(self) -> object:
+    def sync(self) -> None:
         """Makes everything durable."""
         raise NotImplementedError
 
@@ -98,8 +98,8 @@ class Journal(Store):
     async def get(self, key: str) -> Any:
         return await self.cache.get(key)
 
-    def sync(self) -> object:
-        return self.cache.save_to_backup()
+    def sync(self) -> None:
+        self.cache.save_to_backup()
 
     def close(self) -> None:
         # The journal is closed with the last reference to its cache.
@@ -408,8 +408,8 @@ def report_sets(report: Report, smoke: bool) -> None:
 def report_saves(report: Report, entries: int) -> None:
     report.line(f"## A save after {entries // 100:,} of {entries:,} dicts have changed\n")
     report.line(
-        "Medians of 5; ratio of the sums to the first. A cache with a journal writes each change in its `set`, and syncs in "
-        "the save. SQLite writes the changes in one durable transaction; the transaction of diskcache is not synced.\n"
+        "Medians of 5; ratio of the sums to the first. A cache with a journal writes each change in its `set`, and syncs "
+        "in the save. SQLite writes the changes in one durable transaction; the transaction of diskcache is not synced.\n"
     )
     rows, first = [], 0.0
     kinds: list[type[Store] | None] = [SqliteFull if store is Sqlite else store for store in STORES]
@@ -475,7 +475,8 @@ def report_kills(report: Report, kills: int) -> None:
             acknowledged += last + 1
             lost += asyncio.run(_lost(Path(folder), last))
     report.line(
-        f"{kills} processes were killed with `SIGKILL`, and had acknowledged {acknowledged:,} calls of `set`. Lost: {lost}.\n"
+        f"{kills} processes were killed with `SIGKILL`, and had acknowledged {acknowledged:,} calls of `set`. "
+        f"Lost: {lost}.\n"
     )
     assert lost == 0
 

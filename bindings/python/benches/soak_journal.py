@@ -102,7 +102,7 @@ class Soak:
                 await asyncio.sleep(0)
                 return value
 
-            self.model.check(key, oldest, await self.cache.get_or_load(key, load))
+            self.model.check(key, oldest, await self.cache.get(key, load))
             if self.operations % 8 == 0:
                 oldest = self.model.versions[key]
                 began = time.perf_counter()
