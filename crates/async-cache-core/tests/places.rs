@@ -74,7 +74,8 @@ fn an_entry_that_is_evicted_or_expires_leaves_with_its_place_and_owes_nothing() 
 #[test]
 fn an_entry_that_was_read_comes_in_unless_its_key_is_there() {
     let mut shard = shard();
-    let new = |number| NewEntry { key: 1, value: 'r', meta: Meta::written_at(place(number), Deadline::NEVER) };
+    let new =
+        |number| NewEntry { key: 1, value: 'r', meta: Meta::written_at(place(number), Deadline::NEVER) };
     assert!(shard.take_in(at(&shard, 1), new(10), NOW).is_ok());
     assert_eq!(shard.stamp_at(&at(&shard, 1)), Some(place(10)));
     assert_eq!((shard.stats().hits, shard.stats().cold_hits), (1, 1));

@@ -285,13 +285,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
 
     /// Serves a key from the journal, counts the hit, and keeps the entry in memory from now on.
     #[cold]
-    pub(crate) fn cold_in_journal(
-        &self,
-        journal: &Journal,
-        hash: u64,
-        key: &K,
-        wait: DiskWait,
-    ) -> Served<V> {
+    pub(crate) fn cold_in_journal(&self, journal: &Journal, hash: u64, key: &K, wait: DiskWait) -> Served<V> {
         let Some(host) = self.file_host() else { return Served::Absent };
         // Reading ends in no error: a damaged entry is a miss.
         journal::serve(&host, journal, &AskedKey { hash, key }, wait).unwrap_or(Served::Absent)

@@ -232,7 +232,8 @@ where
             Served::WouldWait => {}
         }
         let inner = Arc::clone(self);
-        let read = move || match inner.cold_in_journal(inner.tier.journal()?, hash, &owned, DiskWait::Allowed) {
+        let read = move || match inner.cold_in_journal(inner.tier.journal()?, hash, &owned, DiskWait::Allowed)
+        {
             Served::Hit(value) => Some(value),
             Served::Absent | Served::WouldWait => None,
         };
