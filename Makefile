@@ -15,7 +15,8 @@ MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --m
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
 	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke bench-smoke-rust \
-	bench-smoke-python kill-python soak fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust fuzz-smoke-python clean
+	bench-smoke-python kill kill-python soak soak-journal fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust \
+	fuzz-smoke-python clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -121,6 +122,7 @@ bench: ## all benchmarks beside their peers; writes benches/results
 	./target/release/macros --save
 	./target/release/overhead --save
 	./target/release/disk --save
+	./target/release/journal --save
 
 bench-options: python $(VENV)/peers ## what merging, a secret and compression cost; writes benches/results
 	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin options --features foyer
@@ -140,6 +142,7 @@ bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks be
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --save
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --save
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --save
+	$(VENV)/bin/python $(BINDINGS)/benches/journal.py --save
 
 bench-smoke: bench-smoke-rust bench-smoke-python ## the benchmarks still run; figures mean nothing
 
@@ -149,6 +152,8 @@ bench-smoke-python: python $(ORIGINAL)/ready
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1
+	$(VENV)/bin/python $(BINDINGS)/benches/journal.py --smoke
+	$(VENV)/bin/python $(BINDINGS)/benches/soak_journal.py --smoke
 
 bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes minutes to build
 	$(CARGO) build --quiet --profile test -p async-cache-benches -p async-cache-cli
@@ -156,6 +161,8 @@ bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes min
 	$(TARGET)/debug/macros --smoke
 	$(TARGET)/debug/overhead --smoke
 	$(TARGET)/debug/disk --most 1000
+	$(TARGET)/debug/journal --smoke
+	$(TARGET)/debug/soak_journal --smoke
 	$(TARGET)/debug/options --smoke
 	$(TARGET)/debug/inspect --smoke
 
@@ -171,6 +178,18 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test suite races::
 	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test suite merging_oracle::
+
+# Minutes for each of the two programs.
+soak-journal: export ASYNC_CACHE_SOAK_MINUTES ?= 10
+soak-journal: python ## a cache on the disk, much larger than its memory, under random traffic for ASYNC_CACHE_SOAK_MINUTES (10)
+	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin soak_journal
+	./target/release/soak_journal --save
+	$(VENV)/bin/python $(BINDINGS)/benches/soak_journal.py
+
+# Kills for each of the modes of a journal.
+kill: export ASYNC_CACHE_KILLS ?= 1000
+kill: ## processes with a journal, killed ASYNC_CACHE_KILLS (1000) times at random moments; no write may be lost
+	$(CARGO) test --release -p async-cache --test journal_kill -- --nocapture
 
 # libFuzzer on the stable compiler, and a mutation fuzzer for decoders that need an interpreter.
 # Seconds for each fuzzer.
