@@ -33,6 +33,7 @@ mod counts;
 mod eager;
 mod evicting;
 mod flushing;
+mod fold;
 mod folder;
 mod guards;
 mod layout;
@@ -59,13 +60,13 @@ pub use view::{
     FoundStore, RunFacts, SegmentFacts, StoreFinding, StoreFindingKind, StoreItem, StoreReport, StoreView,
     StoredEntry,
 };
-pub use write::{EagerWrite, EntryPlace, StoreLimit, StoreOptions, StoreWrite, Written};
+pub use write::{EagerWrite, EntryPlace, Folded, StoreLimit, StoreOptions, StoreWrite, Written};
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::KeyHasher;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
 use crate::trust::Site;
-use crate::vfs::parent_of;
+use crate::vfs::{Patience, parent_of};
 use counts::Counts;
 use folder::{StoreFolder, StoreIds};
 use guards::{lock, read, write};
@@ -190,10 +191,28 @@ impl DiskStore {
 
     /// Looks a key up (rule 3).
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> StoreAnswer<'s> {
+        self.find_with(&Patience::unlimited(), key, scratch)
+    }
+
+    /// Looks a key up without waiting for the disk: `None` if a read would wait, or has more than
+    /// 1 MiB. Then call [`find`](Self::find) on a thread that may wait. Where the system cannot
+    /// tell whether a read would wait, the call waits.
+    pub fn find_now<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> Option<StoreAnswer<'s>> {
+        let patience = Patience::none();
+        let answer = self.find_with(&patience, key, scratch);
+        (!patience.would_wait()).then_some(answer)
+    }
+
+    fn find_with<'s>(
+        &self,
+        patience: &Patience,
+        key: &[u8],
+        scratch: &'s mut StoreScratch,
+    ) -> StoreAnswer<'s> {
         let hash = self.hasher.hash(key);
         let (layout, in_tails, seen) = self.look_up().look(hash);
         scratch.seen = seen;
-        layout.answer(key, hash, in_tails, scratch)
+        layout.answer(key, hash, in_tails, patience, scratch)
     }
 
     fn look_up(&self) -> LookUp<'_> {

@@ -40,7 +40,7 @@ thread_local! {
 }
 
 /// The maximum number of kept deleted keys.
-fn most_deletes() -> usize {
+pub(crate) fn most_deletes() -> usize {
     #[cfg(any(test, feature = "fake"))]
     return MOST_DELETES.get();
     #[cfg(not(any(test, feature = "fake")))]

@@ -7,6 +7,7 @@
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod patience;
 mod real;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use patience::Patience;
 pub use real::RealDisk;
 
 /// The kind of file at a path.
@@ -182,6 +184,15 @@ pub trait VfsFile: Send + Sync + Debug {
     /// The system's error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// Reads at a position, but only what is in memory: `None` if the disk would have to be waited
+    /// for. May return 0 instead. Where the system cannot tell, the call waits.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn read_at_now(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        self.read_at(buffer, offset).map(Some)
+    }
+
     /// Writes at a position and returns the number of written bytes.
     ///
     /// # Errors
@@ -202,6 +213,15 @@ pub trait VfsFile: Send + Sync + Debug {
     /// As [`sync`](Self::sync).
     fn sync_data(&self) -> io::Result<()> {
         self.sync()
+    }
+
+    /// Cuts the file off at a length, if it is longer. Needs no room on the disk.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// The length of the file in bytes.
@@ -303,7 +323,7 @@ pub(crate) fn not_a_file(kind: FileKind) -> &'static str {
 /// Why [`read_exact_at`] could not fill its buffer.
 #[derive(Debug)]
 pub(crate) enum ReadFailure {
-    /// The file ends before.
+    /// The file ends before; or the read would wait, and [`Patience`] says so.
     Short,
     /// The system's error.
     Io(io::Error),

@@ -9,6 +9,7 @@ use crate::format::address::chain;
 use crate::format::page::{BucketEntry, PAGE_BYTES, Page};
 use crate::format::record::RecordLayout;
 use crate::tombstones::{KeyKind, Tombstones};
+use crate::vfs::Patience;
 
 /// The bytes of a record in the first read; most records fit.
 const GUESS_BYTES: usize = 512;
@@ -103,7 +104,18 @@ impl Snapshot {
     /// damaged for the life of this snapshot, even if it could be read later: an entry that a
     /// `delete` could not see does not come back.
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut Scratch) -> Option<FoundEntry<'s>> {
-        let Hit { rank, layout } = self.search_known(key, scratch)?;
+        self.find_with(&Patience::unlimited(), key, scratch)
+    }
+
+    /// The same, with limited patience. If a read would wait, nothing is known, and nothing counts
+    /// as damaged.
+    pub(crate) fn find_with<'s>(
+        &self,
+        patience: &Patience,
+        key: &[u8],
+        scratch: &'s mut Scratch,
+    ) -> Option<FoundEntry<'s>> {
+        let Hit { rank, layout } = self.search_known(patience, key, scratch)?;
         let Scratch { record, decompressor, lost, .. } = scratch;
         let value = unpack(self, &layout, record, decompressor);
         if value.is_none() {
@@ -117,7 +129,7 @@ impl Snapshot {
     /// The rank of the entry with this key, as [`find`](Self::find) would return it; the record is
     /// verified here too, but its value is not decompressed.
     pub fn locate(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
-        self.search_known(key, scratch).map(|hit| hit.rank)
+        self.search_known(&Patience::unlimited(), key, scratch).map(|hit| hit.rank)
     }
 
     /// The ranks of the entries that were deleted or overwritten after their writing; all, if
@@ -128,7 +140,7 @@ impl Snapshot {
         }
         let mut scratch = Scratch::new();
         let older = tombstones.keys(KeyKind::Canonical).filter_map(|(key, time)| {
-            let Hit { rank, layout } = self.search_known(key, &mut scratch)?;
+            let Hit { rank, layout } = self.search_known(&Patience::unlimited(), key, &mut scratch)?;
             (layout.written_at.unwrap_or(0) <= time).then_some(rank)
         });
         older.collect()
@@ -136,8 +148,8 @@ impl Snapshot {
 
     /// [`search`](Self::search) by the ranks known to the user. Entries outside this snapshot are
     /// not found.
-    fn search_known(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
-        let hit = self.search(key, scratch);
+    fn search_known(&self, patience: &Patience, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
+        let hit = self.search(patience, key, scratch);
         if let Some(ranks) = self.ranks() {
             scratch.lost = scratch.lost.iter().filter_map(|here| self.known_rank(*here)).collect();
             if ranks.may_have_missed(key) {
@@ -150,17 +162,17 @@ impl Snapshot {
     }
 
     /// By the file's own ranks.
-    fn search(&self, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
+    fn search(&self, patience: &Patience, key: &[u8], scratch: &mut Scratch) -> Option<Hit> {
         scratch.begin();
         let buckets = self.header().buckets;
         let hash = self.hasher().hash(key);
         let mut met_dead = false;
         for bucket in chain(hash.home(buckets), buckets) {
             let Scratch { page, record, lost, .. } = &mut *scratch;
-            match self.bucket(bucket, page) {
+            match self.bucket_with(patience, bucket, page) {
                 Some(page) => {
                     for slot in page.tagged(hash) {
-                        match self.candidate(slot, key, record) {
+                        match self.candidate(patience, slot, key, record) {
                             RecordCheck::Hit(hit) => return Some(hit),
                             RecordCheck::OtherKey => {}
                             RecordCheck::Lost => lost.push(slot.rank),
@@ -170,6 +182,7 @@ impl Snapshot {
                         break;
                     }
                 }
+                None if patience.would_wait() => return None,
                 // Whether the bucket overflowed is unknown, so the search continues.
                 None => met_dead = true,
             }
@@ -180,11 +193,23 @@ impl Snapshot {
 
     /// Reads a bucket. `None` now is `None` for ever.
     pub(crate) fn bucket<'p>(&self, bucket: u32, page: &'p mut [u8; PAGE_BYTES]) -> Option<Page<'p>> {
+        self.bucket_with(&Patience::unlimited(), bucket, page)
+    }
+
+    fn bucket_with<'p>(
+        &self,
+        patience: &Patience,
+        bucket: u32,
+        page: &'p mut [u8; PAGE_BYTES],
+    ) -> Option<Page<'p>> {
         if self.damage_log().is_dead(bucket) {
             return None;
         }
         let offset = self.bucket_offset(bucket);
-        let read = self.read(page, offset);
+        let read = self.read_with(patience, page, offset);
+        if patience.would_wait() {
+            return None;
+        }
         let opened = if read { Page::open(self.seal(), offset, page) } else { None };
         if opened.is_none() {
             self.damage_log().record_dead_buckets(bucket..bucket.saturating_add(1));
@@ -210,9 +235,16 @@ impl Snapshot {
         }
     }
 
-    fn candidate(&self, slot: BucketEntry, key: &[u8], buffer: &mut Vec<u8>) -> RecordCheck {
-        let layout = match self.record_at(slot, buffer) {
+    fn candidate(
+        &self,
+        patience: &Patience,
+        slot: BucketEntry,
+        key: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> RecordCheck {
+        let layout = match self.record_at(patience, slot, buffer) {
             Some(layout) => layout,
+            None if patience.would_wait() => return RecordCheck::Lost,
             None if slot.rank >= self.header().entries => return RecordCheck::OtherKey,
             None => {
                 self.damage_log().count_record();
@@ -226,19 +258,24 @@ impl Snapshot {
     }
 
     /// Reads and verifies the record named by a slot into the front of the buffer.
-    fn record_at(&self, slot: BucketEntry, buffer: &mut Vec<u8>) -> Option<RecordLayout> {
+    fn record_at(
+        &self,
+        patience: &Patience,
+        slot: BucketEntry,
+        buffer: &mut Vec<u8>,
+    ) -> Option<RecordLayout> {
         if slot.rank >= self.header().entries {
             return None;
         }
         let left = self.left_in_records(slot.offset)?;
         let guess = left.min(GUESS_BYTES);
         let first = buffer.get_mut(..guess)?;
-        if !self.read(first, slot.offset) {
+        if !self.read_with(patience, first, slot.offset) {
             return None;
         }
         let layout = RecordLayout::parse(first, self.header().form)?;
         let total = layout.total();
-        if total > left || !self.may_be_held(slot.offset, total) {
+        if total > left || !patience.allows(total) || !self.may_be_held(slot.offset, total) {
             return None;
         }
         if total > guess {
@@ -246,7 +283,7 @@ impl Snapshot {
                 buffer.resize(total, 0);
             }
             let rest = buffer.get_mut(guess..total)?;
-            if !self.read(rest, slot.offset.checked_add(guess as u64)?) {
+            if !self.read_with(patience, rest, slot.offset.checked_add(guess as u64)?) {
                 return None;
             }
         }
@@ -257,7 +294,7 @@ impl Snapshot {
     /// The entry whose record a slot names; the slot may be of any origin.
     pub(super) fn read_slot<'s>(&'s self, slot: BucketEntry, scratch: &'s mut Scratch) -> Option<Record<'s>> {
         scratch.begin();
-        let layout = self.record_at(slot, &mut scratch.record);
+        let layout = self.record_at(&Patience::unlimited(), slot, &mut scratch.record);
         let Scratch { record, decompressor, .. } = scratch;
         let record = layout.and_then(|layout| {
             Record::of(self, Some(slot.rank), &layout, record.get(..layout.total())?, decompressor)
@@ -287,6 +324,6 @@ impl Snapshot {
 
     /// The rank in the file of the entry with this key.
     pub(crate) fn locate_here(&self, key: &[u8], scratch: &mut Scratch) -> Option<u32> {
-        self.search(key, scratch).map(|hit| hit.rank)
+        self.search(&Patience::unlimited(), key, scratch).map(|hit| hit.rank)
     }
 }

@@ -12,7 +12,7 @@ use crate::format::checksum::{CHECKSUM_BYTES, Seal, TAG_BYTES};
 use crate::format::header::Header;
 use crate::format::page::PAGE_BYTES;
 use crate::tombstones::Tombstones;
-use crate::vfs::{ReadFailure, VfsFile, read_exact_at};
+use crate::vfs::{Patience, ReadFailure, VfsFile};
 
 /// Units up to this length are read as a whole before they are checked.
 const UNCHECKED_BYTES: usize = 16 << 20;
@@ -267,7 +267,12 @@ impl Snapshot {
     /// Fills the buffer from the file; `false`, and counted, if the system reports an error or the
     /// file is too short.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
-        match read_exact_at(&*self.0.file, buffer, offset) {
+        self.read_with(&Patience::unlimited(), buffer, offset)
+    }
+
+    /// The same; `false`, and not counted, also if the read would wait.
+    pub(super) fn read_with(&self, patience: &Patience, buffer: &mut [u8], offset: u64) -> bool {
+        match patience.read_exact_at(&*self.0.file, buffer, offset) {
             Ok(()) => true,
             Err(ReadFailure::Short) => false,
             Err(ReadFailure::Io(_)) => {

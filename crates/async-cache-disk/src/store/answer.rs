@@ -8,6 +8,7 @@ use crate::format::store::StorePlace;
 use crate::format::store::attributes::EntryAttributes;
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::snapshot::{Scratch, Snapshot};
+use crate::vfs::Patience;
 
 /// If a large record made the buffer larger than this, the buffer is freed at the next look-up.
 const KEPT_BYTES: usize = 1 << 20;
@@ -62,9 +63,11 @@ impl StoreScratch {
         Self::default()
     }
 
-    /// Reads the record at a place. Returns the comparison with its key; `None` if it is invalid.
+    /// Reads the record at a place. Returns the comparison with its key; `None` if it is invalid,
+    /// or the read would wait.
     pub(super) fn read(
         &mut self,
+        patience: &Patience,
         layout: &StoreLayout,
         place: StorePlace,
     ) -> Option<impl Fn(&[u8]) -> bool + use<'_>> {
@@ -72,7 +75,7 @@ impl StoreScratch {
             self.bytes = Vec::new();
         }
         self.place = Some(place);
-        self.record = layout.segment(place.segment)?.read(place.offset, &mut self.bytes);
+        self.record = layout.segment(place.segment)?.read_with(patience, place.offset, &mut self.bytes);
         let stored = self.bytes.get(self.record.as_ref()?.key.clone())?;
         Some(move |key: &[u8]| key == stored)
     }
@@ -83,13 +86,26 @@ impl StoreScratch {
     }
 
     /// The answer of the record read last, which is the latest of the key in the segments.
-    pub(super) fn answer(&mut self, key: &[u8], layout: &StoreLayout) -> StoreAnswer<'_> {
+    pub(super) fn answer(
+        &mut self,
+        patience: &Patience,
+        key: &[u8],
+        layout: &StoreLayout,
+    ) -> StoreAnswer<'_> {
         if !layout.is_base_ours
             && let (Some(base), Some(record)) = (&layout.base, &self.record)
-            && let Some(found) = base.find(key, &mut self.base)
-            && found.written_at > Some(record.times.written_at)
         {
-            return self.find_in_base(base, key, layout);
+            let found = base.find_with(patience, key, &mut self.base);
+            match found.map(|found| found.written_at) {
+                Some(in_base) if in_base > Some(record.times.written_at) => {
+                    return self.find_in_base(patience, base, key, layout);
+                }
+                // A later entry may be in a part of the base that cannot be read.
+                None if self.base.may_have_missed() || !self.base.lost().is_empty() => {
+                    return StoreAnswer::Hidden;
+                }
+                _ => {}
+            }
         }
         self.served(layout).unwrap_or(StoreAnswer::Hidden)
     }
@@ -117,7 +133,7 @@ impl StoreScratch {
         key: &[u8],
         layout: &StoreLayout,
     ) -> Option<EntryPlace> {
-        match self.find_in_base(base, key, layout) {
+        match self.find_in_base(&Patience::unlimited(), base, key, layout) {
             StoreAnswer::Entry(entry) => Some(entry.sighting.place),
             StoreAnswer::Absent | StoreAnswer::Hidden => None,
         }
@@ -143,11 +159,12 @@ impl StoreScratch {
     /// Looks a key up in the base.
     pub(super) fn find_in_base(
         &mut self,
+        patience: &Patience,
         base: &Snapshot,
         key: &[u8],
         layout: &StoreLayout,
     ) -> StoreAnswer<'_> {
-        let Some(found) = base.find(key, &mut self.base) else { return StoreAnswer::Absent };
+        let Some(found) = base.find_with(patience, key, &mut self.base) else { return StoreAnswer::Absent };
         let gone_until = layout.cleared_at.max(layout.dropped_until);
         if gone_until > 0 && found.written_at.unwrap_or(0) <= gone_until {
             return StoreAnswer::Absent;

@@ -10,6 +10,7 @@ use super::{DiskStore, EntryPlace, StoreLayout, StoreScratch, lock, read};
 use crate::error::DiskError;
 use crate::format::store::record::RecordKind;
 use crate::format::store::{Hash40, StorePlace};
+use crate::vfs::Patience;
 
 /// [`DiskStore::cold`] and an opening count at most this many entries themselves.
 const COUNTED_IN_PLACE: u64 = 256;
@@ -88,7 +89,9 @@ impl DiskStore {
         for placed in &layout.runs {
             let InRun::Places(places) = placed.run.find(hash) else { return None };
             for place in places.into_iter().filter(|place| *place < write.place) {
-                if layout.segment(place.segment).is_some() && scratch.read(layout, place)?(&write.key) {
+                if layout.segment(place.segment).is_some()
+                    && scratch.read(&Patience::unlimited(), layout, place)?(&write.key)
+                {
                     return scratch.is_entry_after(layout.cleared_at).then(|| place.into());
                 }
             }

@@ -427,6 +427,23 @@ impl StoreFolder {
         }
     }
 
+    /// Removes a store whose durable manifest names no file. The manifest goes only after every
+    /// segment and run is gone for good, because records without a manifest make the base invalid.
+    /// Failures are left to the next opening.
+    pub(super) fn remove_store(&self, body: &ManifestBody, with_lock: bool) {
+        self.remove_unnamed(body);
+        let is_empty = self.sync().is_ok() && matches!(self.has_records(), Ok(false));
+        if !is_empty || self.remove_manifest().is_err() || !with_lock {
+            return;
+        }
+        let outer = crate::vfs::parent_of(&self.path);
+        let removed = self.vfs.remove(&self.lock_path()).and_then(|()| self.vfs.remove_dir(&self.path));
+        // Other versions and secrets may have stores there.
+        if removed.and_then(|()| self.vfs.remove_dir(outer)).is_ok() {
+            let _ = sync_parent(&*self.vfs, outer);
+        }
+    }
+
     /// Makes the names of files durable.
     pub(super) fn sync(&self) -> Result<(), DiskError> {
         let synced = self.vfs.sync_dir(&self.path);

@@ -37,6 +37,14 @@ impl StoreLayout {
         self.segments.get(index)
     }
 
+    /// How many reads have failed with an error of the system.
+    pub(super) fn io_errors(&self) -> u64 {
+        let segments = self.segments.iter().map(|segment| segment.io_errors());
+        let runs = self.runs.iter().map(|placed| placed.run.io_errors());
+        let base = self.base.as_ref().map_or(0, |base| base.damage().io_errors);
+        segments.chain(runs).fold(base, |sum, errors| sum.saturating_add(errors.into()))
+    }
+
     /// The run with this number.
     pub(super) fn run(&self, number: u32) -> Option<&Arc<IndexRun>> {
         self.runs.iter().map(|placed| &placed.run).find(|run| run.number == number)

@@ -34,6 +34,7 @@ use crate::format::store::manifest::SegmentRow;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
 use crate::snapshot::{Item, Records, Source};
+use crate::vfs::Patience;
 
 /// An entry that counts, or an eager record.
 #[derive(Debug)]
@@ -257,7 +258,7 @@ impl LiveCursor {
         let hash = store.hasher.hash(&record.key);
         let (layout, in_tails, seen) = store.look(hash);
         record.seen = seen;
-        let located = locate(&record.key, hash, in_tails, &layout, scratch);
+        let located = locate(&record.key, hash, in_tails, &layout, &Patience::unlimited(), scratch);
         let is_in_base = record.place < EntryPlace::start_of(1);
         match located {
             Located::Hidden => false,

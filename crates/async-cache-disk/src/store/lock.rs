@@ -86,6 +86,11 @@ impl StoreLock {
         self.process == std::process::id()
     }
 
+    /// Whether lock files have an identity, so that a lock file may be removed (rule 3).
+    pub(super) fn may_be_removed(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// Takes the lock; `None` if the lock file was removed meanwhile.
     fn try_take(vfs: &dyn Vfs, path: &Path) -> Result<Option<Self>, DiskError> {
         let process = std::process::id();

@@ -9,6 +9,7 @@ use super::run::InRun;
 use super::tails::{InTails, SlotSeen, Tails};
 use crate::format::address::{KeyHash, KeyHasher};
 use crate::format::store::Hash40;
+use crate::vfs::Patience;
 
 /// Where the latest record of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +47,13 @@ impl StoreLayout {
         key: &[u8],
         hash: KeyHash,
         in_tails: InTails,
+        patience: &Patience,
         scratch: &'s mut StoreScratch,
     ) -> StoreAnswer<'s> {
-        match locate(key, hash, in_tails, self, scratch) {
-            Located::Read => scratch.answer(key, self),
+        match locate(key, hash, in_tails, self, patience, scratch) {
+            Located::Read => scratch.answer(patience, key, self),
             Located::Absent => match &self.base {
-                Some(base) => scratch.find_in_base(base, key, self),
+                Some(base) => scratch.find_in_base(patience, base, key, self),
                 None => StoreAnswer::Absent,
             },
             Located::Hidden => StoreAnswer::Hidden,
@@ -65,6 +67,7 @@ pub(super) fn locate(
     hash: KeyHash,
     in_tails: InTails,
     layout: &StoreLayout,
+    patience: &Patience,
     scratch: &mut StoreScratch,
 ) -> Located {
     let place = match in_tails {
@@ -73,13 +76,13 @@ pub(super) fn locate(
         InTails::Absent => None,
     };
     // Rule 6: with a place, only the runs behind it.
-    match read_from_runs(key, hash, place.map(|place| place.segment), layout, scratch) {
+    match read_from_runs(key, hash, place.map(|place| place.segment), layout, patience, scratch) {
         Some(true) => return Located::Read,
         Some(false) => {}
         None => return Located::Hidden,
     }
     let Some(place) = place else { return Located::Absent };
-    let found = scratch.read(layout, place).map(|is_key| is_key(key));
+    let found = scratch.read(patience, layout, place).map(|is_key| is_key(key));
     // One slot for two keys with one hash: `tails`, rule 1.
     if found == Some(true) { Located::Read } else { Located::Hidden }
 }
@@ -91,14 +94,15 @@ fn read_from_runs(
     hash: KeyHash,
     behind: Option<u32>,
     layout: &StoreLayout,
+    patience: &Patience,
     scratch: &mut StoreScratch,
 ) -> Option<bool> {
     let is_behind = |placed: &&PlacedRun| behind.is_none_or(|segment| placed.first_segment > segment);
     for placed in layout.runs.iter().take_while(is_behind) {
-        let InRun::Places(places) = placed.run.find(Hash40::of(hash)) else { return None };
+        let InRun::Places(places) = placed.run.find_with(patience, Hash40::of(hash)) else { return None };
         for place in places {
             // A collected segment had nothing that counts; a lost one has raised the floor.
-            if layout.segment(place.segment).is_some() && scratch.read(layout, place)?(key) {
+            if layout.segment(place.segment).is_some() && scratch.read(patience, layout, place)?(key) {
                 return Some(true);
             }
         }

@@ -26,7 +26,7 @@ use super::live::LiveCursor;
 use super::lock::StoreLock;
 use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
 use super::rounds::{Durability, Flushes};
-use super::sealing::{is_empty, put_sealed};
+use super::sealing::is_empty;
 use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
 use super::tails::{TailSlot, Tails};
 use super::{
@@ -146,15 +146,7 @@ impl DiskStore {
     /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the next opening reads the
     /// records instead. Nothing is lost.
     pub fn close(self, now: u64) -> Result<(), DiskError> {
-        let sealed = {
-            let mut end = self.lock_end()?;
-            let sealed = end.segment.seal(now);
-            let sealed =
-                sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
-            end.manifest.cleared_at = end.cleared_at;
-            put_sealed(&mut end.manifest, sealed);
-            sealed
-        };
+        let sealed = self.seal_end(now)?;
         while self.index_tails(now)? {}
         let mut end = super::lock(&self.end);
         end.manifest.is_clean = true;

@@ -9,8 +9,8 @@
 //! 4. Of the slots with one home, the latest is nearest to it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::DiskError;
 use crate::format::address::{MAX_CHAIN, bucket_count, chain};
@@ -19,7 +19,7 @@ use crate::format::page::{PAGE_BYTES, page_items};
 use crate::format::store::bucket::{EagerPlaces, RunBucket, RunSlot};
 use crate::format::store::header::RunCounts;
 use crate::format::store::{Hash40, StorePlace};
-use crate::vfs::{VfsFile, read_exact_at};
+use crate::vfs::{Patience, ReadFailure, VfsFile, read_exact_at};
 
 /// An open run.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct IndexRun {
     pub(super) counts: RunCounts,
     /// Rule 1.
     invalid: Mutex<HashSet<u32>>,
+    has_invalid: AtomicBool,
+    io_errors: AtomicU32,
     /// Rule 2.
     is_eager_invalid: AtomicBool,
 }
@@ -51,6 +53,8 @@ impl IndexRun {
             seal,
             counts,
             invalid: Mutex::default(),
+            has_invalid: AtomicBool::new(false),
+            io_errors: AtomicU32::new(0),
             is_eager_invalid: AtomicBool::new(false),
         }
     }
@@ -62,10 +66,15 @@ impl IndexRun {
 
     /// The places of the records whose keys have this hash.
     pub(super) fn find(&self, hash: Hash40) -> InRun {
+        self.find_with(&Patience::unlimited(), hash)
+    }
+
+    /// The same, with limited patience: if a read would wait, nothing is known.
+    pub(super) fn find_with(&self, patience: &Patience, hash: Hash40) -> InRun {
         let mut places = Vec::new();
         for bucket in chain(hash.home(self.counts.buckets), self.counts.buckets) {
             let mut page = [0; PAGE_BYTES];
-            let Some(bucket) = self.bucket(bucket, &mut page) else { return InRun::Hidden };
+            let Some(bucket) = self.bucket_with(patience, bucket, &mut page) else { return InRun::Hidden };
             places.extend(bucket.matching(hash).map(|slot| slot.place));
             if !bucket.overflowed() {
                 break;
@@ -77,19 +86,46 @@ impl IndexRun {
 
     /// Reads a bucket; `None` if it is invalid, for good (rule 1).
     pub(super) fn bucket<'p>(&self, number: u32, page: &'p mut [u8; PAGE_BYTES]) -> Option<RunBucket<'p>> {
-        let mut invalid = self.invalid.lock().unwrap_or_else(PoisonError::into_inner);
-        if !invalid.is_empty() && invalid.contains(&number) {
-            return None;
-        }
+        self.bucket_with(&Patience::unlimited(), number, page)
+    }
+
+    fn bucket_with<'p>(
+        &self,
+        patience: &Patience,
+        number: u32,
+        page: &'p mut [u8; PAGE_BYTES],
+    ) -> Option<RunBucket<'p>> {
         let within = u64::from(number).checked_mul(PAGE_BYTES as u64)?;
         let offset = self.counts.bucket_section().offset.checked_add(within)?;
-        if read_exact_at(&*self.file, page, offset).is_ok()
-            && let Some(bucket) = RunBucket::open(self.seal, offset, page)
-        {
-            return Some(bucket);
+        let read = patience.read_exact_at(&*self.file, page, offset);
+        if patience.would_wait() {
+            return None;
         }
-        invalid.insert(number);
-        None
+        let bucket = self.count_error(read).and_then(|()| RunBucket::open(self.seal, offset, page));
+        // Not locked during the read: a look-up must not wait for the reads of others.
+        if bucket.is_none() {
+            self.invalid().insert(number);
+            self.has_invalid.store(true, Ordering::Release);
+        } else if self.has_invalid.load(Ordering::Acquire) && self.invalid().contains(&number) {
+            return None;
+        }
+        bucket
+    }
+
+    fn count_error(&self, read: Result<(), ReadFailure>) -> Option<()> {
+        if let Err(ReadFailure::Io(_)) = read {
+            self.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        read.ok()
+    }
+
+    /// How many reads have failed with an error of the system.
+    pub(super) fn io_errors(&self) -> u32 {
+        self.io_errors.load(Ordering::Relaxed)
+    }
+
+    fn invalid(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.invalid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The places of all eager records; `None` if the list is invalid, for good (rule 2).
@@ -108,7 +144,7 @@ impl IndexRun {
             return Some(EagerPlaces::default());
         }
         let mut unit = vec![0; usize::try_from(section.bytes).ok()?];
-        read_exact_at(&*self.file, &mut unit, section.offset).ok()?;
+        self.count_error(read_exact_at(&*self.file, &mut unit, section.offset))?;
         EagerPlaces::decode(self.seal, section.offset, &unit)
     }
 

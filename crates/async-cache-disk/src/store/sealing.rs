@@ -15,7 +15,7 @@ use super::run::{IndexRun, write_buckets};
 use super::segment::{FIRST_RECORD, SegmentEnd};
 use super::{DiskStore, PlacedRun, StoreEnd, lock, write};
 use crate::error::{DiskError, DiskErrorKind};
-use crate::format::address::KeyHasher;
+use crate::format::address::{KeyHash, KeyHasher};
 use crate::format::header_page::HEADER_BYTES;
 use crate::format::store::bucket::{EagerPlaces, RunSlot};
 use crate::format::store::header::{KindFields, RunCounts};
@@ -282,11 +282,32 @@ impl DiskStore {
                 floor = replay_sealed(segment, row, &mut indexed).floor.max(floor);
             }
         }
-        let Indexed { mut slots, mut eager, .. } = indexed;
-        slots.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then(b.place.cmp(&a.place)));
+        let Indexed { slots, mut eager, .. } = indexed;
         eager.sort_unstable();
-        (slots, EagerPlaces(eager), floor)
+        (in_order_of_an_index(slots), EagerPlaces(eager), floor)
     }
+}
+
+/// Sorts the slots, and leaves out those that no look-up needs: it ends at the latest record of a
+/// key. Else no index could hold a key that was written hundreds of times. A damaged record has no
+/// key: its slot stays, and so do the slots of earlier records.
+fn in_order_of_an_index(mut slots: Vec<SlotOfKey>) -> Vec<RunSlot> {
+    slots.sort_unstable_by(|a, b| a.slot.hash.cmp(&b.slot.hash).then(b.slot.place.cmp(&a.slot.place)));
+    let (mut kept, mut group) = (Vec::with_capacity(slots.len()), None);
+    let mut keys: Vec<KeyHash> = Vec::new(); // Of the group of slots with one hash: one, nearly always.
+    for SlotOfKey { slot, key } in slots {
+        if group != Some(slot.hash) {
+            group = Some(slot.hash);
+            keys.clear();
+        }
+        match key {
+            Some(key) if keys.contains(&key) => continue,
+            Some(key) => keys.push(key),
+            None => {}
+        }
+        kept.push(slot);
+    }
+    kept
 }
 
 /// Whether a segment has no records.
@@ -317,21 +338,33 @@ struct RunContents<'r, S> {
 /// Collects the slots of a run.
 struct Indexed<'h> {
     hasher: &'h KeyHasher,
-    slots: Vec<RunSlot>,
+    slots: Vec<SlotOfKey>,
     eager: Vec<StorePlace>,
+}
+
+/// The slot of a record, and the whole hash of its key, unless the record is damaged.
+struct SlotOfKey {
+    slot: RunSlot,
+    key: Option<KeyHash>,
+}
+
+impl Indexed<'_> {
+    fn add(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40, key: Option<KeyHash>) {
+        if kind.is_eager() {
+            self.eager.push(place);
+        } else if kind.has_slot() {
+            self.slots.push(SlotOfKey { slot: RunSlot { hash, place }, key });
+        }
+    }
 }
 
 impl ReplayVisitor for Indexed<'_> {
     fn record(&mut self, place: StorePlace, record: &SegmentRecord, bytes: &[u8]) {
-        let key = bytes.get(record.key.clone()).unwrap_or_default();
-        self.damaged(place, record.kind, Hash40::of(self.hasher.hash(key)));
+        let key = self.hasher.hash(bytes.get(record.key.clone()).unwrap_or_default());
+        self.add(place, record.kind, Hash40::of(key), Some(key));
     }
 
     fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
-        if kind.is_eager() {
-            self.eager.push(place);
-        } else if kind.has_slot() {
-            self.slots.push(RunSlot { hash, place });
-        }
+        self.add(place, kind, hash, None);
     }
 }

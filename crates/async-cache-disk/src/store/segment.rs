@@ -8,8 +8,10 @@
 //! 2. A digest goes before a record that would begin [`DIGEST_SPACING`] or more behind the end of
 //!    the previous digest, in the same write. The last record of a segment that was not broken when
 //!    it was sealed here is a digest.
-//! 3. A broken segment takes no further record: the bytes behind its end are unknown. It is sealed
-//!    at its end, and synced all the same, for what is before its end was acknowledged.
+//! 3. A broken segment takes no further record: the bytes behind its end are unknown. It is cut off
+//!    there if possible, because half a record would be damage if the process dies before another
+//!    manifest says where the segment ends. It is sealed at its end, and synced all the same, for
+//!    what is before its end was acknowledged.
 //! 4. After a sync that failed, nothing of the segment is known to be durable, even if a later sync
 //!    succeeds: the segment is broken, and `synced` stays.
 
@@ -26,7 +28,7 @@ use crate::format::store::manifest::SegmentRow;
 use crate::format::store::record::{NewRecord, RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
 use crate::store::write::EntryPlace;
-use crate::vfs::{VfsFile, read_exact_at, write_all_at};
+use crate::vfs::{Patience, ReadFailure, VfsFile, write_all_at};
 
 /// Where the records of a segment begin.
 #[allow(clippy::cast_possible_truncation)] // a page
@@ -58,6 +60,7 @@ pub(super) struct SegmentFile {
     pub(super) form: RecordForm,
     /// Rule 1.
     end: AtomicU32,
+    io_errors: AtomicU32,
 }
 
 impl SegmentFile {
@@ -69,7 +72,7 @@ impl SegmentFile {
         form: RecordForm,
         end: u32,
     ) -> Self {
-        Self { file, number, file_id, seal, form, end: AtomicU32::new(end) }
+        Self { file, number, file_id, seal, form, end: AtomicU32::new(end), io_errors: AtomicU32::new(0) }
     }
 
     /// The first offset behind the records that count.
@@ -82,20 +85,57 @@ impl SegmentFile {
         self.end.store(end, Ordering::Release);
     }
 
+    /// The length of the file; `None` if the system cannot tell.
+    pub(super) fn file_bytes(&self) -> Option<u64> {
+        let bytes = self.file.bytes();
+        if bytes.is_err() {
+            self.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        bytes.ok()
+    }
+
+    /// How often the system has failed to read from the file.
+    pub(super) fn io_errors(&self) -> u32 {
+        self.io_errors.load(Ordering::Relaxed)
+    }
+
     /// Reads the record at an offset into `into`, and verifies it. `None` if there is no valid
     /// record, and also if it could not be read.
     pub(super) fn read(&self, offset: u32, into: &mut Vec<u8>) -> Option<SegmentRecord> {
         self.read_before(offset, self.end(), into)
     }
 
-    /// The same, if the record ends before this offset.
+    /// [`read`](Self::read), with limited patience: if the read would wait, nothing is known.
+    pub(super) fn read_with(
+        &self,
+        patience: &Patience,
+        offset: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<SegmentRecord> {
+        self.read_record(patience, offset, self.end(), into)
+    }
+
+    /// [`read`](Self::read), if the record ends before this offset.
     pub(super) fn read_before(&self, offset: u32, end: u32, into: &mut Vec<u8>) -> Option<SegmentRecord> {
+        self.read_record(&Patience::unlimited(), offset, end, into)
+    }
+
+    fn read_record(
+        &self,
+        patience: &Patience,
+        offset: u32,
+        end: u32,
+        into: &mut Vec<u8>,
+    ) -> Option<SegmentRecord> {
         let left = end.min(self.end()).checked_sub(offset).filter(|left| *left > 0)?;
-        self.fill(into, offset, left.min(FIRST_READ))?;
+        self.fill(patience, into, offset, left.min(FIRST_READ))?;
         let record = SegmentRecord::parse(into, self.form)?;
         let total = u32::try_from(record.total()).ok().filter(|total| *total <= left)?;
         if into.len() < record.total() {
-            self.fill(into, offset, total)?;
+            if !patience.allows(record.total()) {
+                return None;
+            }
+            self.fill(patience, into, offset, total)?;
         }
         into.truncate(record.total());
         self.seal.open(u64::from(offset), into)?;
@@ -103,9 +143,13 @@ impl SegmentFile {
         (SegmentRecord::parse(into, self.form)? == record).then_some(record)
     }
 
-    fn fill(&self, into: &mut Vec<u8>, offset: u32, count: u32) -> Option<()> {
+    fn fill(&self, patience: &Patience, into: &mut Vec<u8>, offset: u32, count: u32) -> Option<()> {
         into.resize(usize::try_from(count).ok()?, 0);
-        read_exact_at(&*self.file, into, u64::from(offset)).ok()
+        let read = patience.read_exact_at(&*self.file, into, u64::from(offset));
+        if let Err(ReadFailure::Io(_)) = read {
+            self.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        read.ok()
     }
 }
 
@@ -253,6 +297,7 @@ impl SegmentEnd {
             }
             Err(error) => {
                 self.is_broken = true; // Rule 3.
+                let _ = self.segment.file.cut(begin.into());
                 Err(NotAppended::Io(error))
             }
         }

@@ -42,7 +42,7 @@ use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::trust::Site;
-use crate::vfs::LockHolder;
+use crate::vfs::{LockHolder, Patience};
 
 /// How often a manifest may be replaced while the store is read.
 const MOST_ATTEMPTS: u32 = 64;
@@ -144,7 +144,7 @@ impl StoreView {
     }
 
     /// Opens the files of a manifest and reads the tails.
-    fn read(
+    pub(super) fn read(
         folder: StoreFolder,
         ids: StoreIds,
         manifest: ManifestBody,
@@ -240,7 +240,7 @@ impl StoreView {
     /// Looks a key up.
     pub fn find<'s>(&self, key: &[u8], scratch: &'s mut StoreScratch) -> StoreAnswer<'s> {
         let hash = self.hasher.hash(key);
-        self.layout.answer(key, hash, self.tails.find(hash), scratch)
+        self.layout.answer(key, hash, self.tails.find(hash), &Patience::unlimited(), scratch)
     }
 
     /// The folder of the store.
@@ -331,6 +331,11 @@ impl StoreView {
         let segments = self.segments().map(|segment| u64::from(segment.bytes));
         let runs = self.runs().map(|run| run.bytes);
         segments.chain(runs).fold(0, u64::saturating_add)
+    }
+
+    /// How many reads have failed with an error of the system.
+    pub(super) fn io_errors(&self) -> u64 {
+        self.layout.io_errors()
     }
 
     /// How many records of the tails, or ranges of records, are damaged.

@@ -1,6 +1,9 @@
 //! Options, writes and places: the types of a store's calls.
 
+use crate::error::DiskError;
 use crate::format::store::StorePlace;
+use crate::merge::Merged;
+use crate::writer::SavedFile;
 
 /// Segments that no run indexes have this many bytes at most in all (file format, section 16).
 const MOST_TAIL_BYTES: u32 = 16 << 20;
@@ -130,4 +133,22 @@ pub enum EagerWrite {
         /// The bytes of the key.
         key: Vec<u8>,
     },
+}
+
+/// The result of a fold.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Folded {
+    /// The file holds every entry, and the store is removed.
+    Whole {
+        /// The file. `None`: nothing was written since the file was, and the file stays.
+        saved: Option<SavedFile>,
+        /// The result of the merge, if the file was written.
+        merged: Option<Box<Merged>>,
+    },
+    /// The entries have more than 64 MiB: the store is closed.
+    TooLarge,
+    /// The file could not be written, or the store could not be removed, for this reason: the store
+    /// is closed. Nothing is lost.
+    Closed(DiskError),
 }

@@ -457,6 +457,12 @@ impl VfsFile for FakeFile {
         Ok(())
     }
 
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.call("cut", &self.path)?;
+        state.image.inode(self.inode).live.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         let mut state = self.disk.call("bytes", &self.path)?;
         Ok(state.image.inode(self.inode).live.len() as u64)

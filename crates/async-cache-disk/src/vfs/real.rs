@@ -16,7 +16,7 @@ pub struct RealDisk;
 
 impl Vfs for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        Ok(Box::new(RealFile(File::open(path)?)))
+        Ok(RealFile::boxed(File::open(path)?))
     }
 
     #[cfg(unix)]
@@ -61,7 +61,7 @@ impl Vfs for RealDisk {
         options.read(true).write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Box::new(RealFile(options.open(path)?)))
+        Ok(RealFile::boxed(options.open(path)?))
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
@@ -142,7 +142,7 @@ fn open_no_follow(path: &Path, access: rustix::fs::OFlags) -> rustix::io::Result
         }
     };
     match opened {
-        Ok(file) => Ok(Some(Box::new(RealFile(File::from(file))))),
+        Ok(file) => Ok(Some(RealFile::boxed(File::from(file)))),
         Err(Errno::LOOP | Errno::MLINK) => Ok(None),
         Err(error) => Err(error),
     }
@@ -190,33 +190,70 @@ fn identity(_metadata: &fs::Metadata) -> Option<FileIdentity> {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// The file system cannot tell whether a read would wait.
+    #[cfg(target_os = "linux")]
+    always_waits: std::sync::atomic::AtomicBool,
+}
+
+impl RealFile {
+    fn boxed(file: File) -> Box<dyn VfsFile> {
+        Box::new(Self {
+            file,
+            #[cfg(target_os = "linux")]
+            always_waits: false.into(),
+        })
+    }
+}
 
 impl VfsFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         #[cfg(unix)]
-        return std::os::unix::fs::FileExt::read_at(&self.0, buffer, offset);
+        return std::os::unix::fs::FileExt::read_at(&self.file, buffer, offset);
         #[cfg(windows)]
-        return std::os::windows::fs::FileExt::seek_read(&self.0, buffer, offset);
+        return std::os::windows::fs::FileExt::seek_read(&self.file, buffer, offset);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_at_now(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        use std::sync::atomic::Ordering;
+        if !self.always_waits.load(Ordering::Relaxed) {
+            let mut buffers = [io::IoSliceMut::new(buffer)];
+            match preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+                Ok(count) => return Ok(Some(count)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    self.always_waits.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.read_at(buffer, offset).map(Some)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         #[cfg(unix)]
-        return std::os::unix::fs::FileExt::write_at(&self.0, bytes, offset);
+        return std::os::unix::fs::FileExt::write_at(&self.file, bytes, offset);
         #[cfg(windows)]
-        return std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset);
+        return std::os::windows::fs::FileExt::seek_write(&self.file, bytes, offset);
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        if self.bytes()? > bytes { self.file.set_len(bytes) } else { Ok(()) }
     }
 
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     /// Moves the position of the file, which nothing reads: all reads and writes are positioned.
@@ -224,7 +261,7 @@ impl VfsFile for RealFile {
     fn data_from(&self, offset: u64) -> io::Result<u64> {
         use rustix::fs::{SeekFrom, seek};
         use rustix::io::Errno;
-        match seek(&self.0, SeekFrom::Data(offset)) {
+        match seek(&self.file, SeekFrom::Data(offset)) {
             Ok(data) => Ok(data),
             Err(Errno::NXIO) => Ok(u64::MAX), // no data behind the offset
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
@@ -233,13 +270,13 @@ impl VfsFile for RealFile {
     }
 
     fn metadata(&self) -> io::Result<Metadata> {
-        Ok(known(&self.0.metadata()?))
+        Ok(known(&self.file.metadata()?))
     }
 
     fn try_lock(&self) -> io::Result<bool> {
         let mut interruptions = 0;
         loop {
-            match self.0.try_lock() {
+            match self.file.try_lock() {
                 Ok(()) => return Ok(true),
                 Err(TryLockError::WouldBlock) => return Ok(false),
                 Err(TryLockError::Error(error))
@@ -259,7 +296,7 @@ impl VfsFile for RealFile {
         use rustix::io::Errno;
         let mut interruptions = 0;
         loop {
-            match fcntl_lock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+            match fcntl_lock(&self.file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(true),
                 Err(Errno::ACCESS | Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) if interruptions < MOST_INTERRUPTIONS => interruptions += 1,
@@ -272,7 +309,7 @@ impl VfsFile for RealFile {
     fn process_lock_holder(&self) -> io::Result<Option<super::LockHolder>> {
         use super::LockHolder;
         use rustix::process::{Flock, FlockType, fcntl_getlk};
-        let found = fcntl_getlk(&self.0, &Flock::from(FlockType::WriteLock))?;
+        let found = fcntl_getlk(&self.file, &Flock::from(FlockType::WriteLock))?;
         let number = |lock: &Flock| u32::try_from(lock.pid?.as_raw_nonzero().get()).ok();
         Ok(found.map(|lock| number(&lock).map_or(LockHolder::Unnamed, LockHolder::Process)))
     }
@@ -298,6 +335,6 @@ impl VfsFile for RealFile {
     }
 
     fn unlock(&self) -> io::Result<()> {
-        self.0.unlock()
+        self.file.unlock()
     }
 }

@@ -242,3 +242,25 @@ fn leftovers_of_an_opening_that_was_interrupted_do_not_stop_the_next() {
     assert_eq!(count(&disk, "i") + count(&disk, ".manifest"), 0);
     assert_eq!((count(&disk, "s"), count(&disk, "notes")), (2, 1));
 }
+
+/// An index took every record: with a few hundred of one key, nothing was indexed any more, and no
+/// store could be closed.
+#[test]
+fn a_key_that_is_written_thousands_of_times_is_indexed() {
+    let disk = FakeDisk::new();
+    let store = open(&disk, 5000);
+    for round in 0..3000usize {
+        put(&store, &key(0), &value(round, 50), SAVED_AT).unwrap();
+        if round % 100 == 0 {
+            put(&store, &key(1), &value(round, 50), SAVED_AT).unwrap();
+            store.delete(&key(2), None, SAVED_AT).unwrap();
+        }
+    }
+    maintain(&store, SAVED_AT).unwrap();
+    put(&store, &key(3), b"three", SAVED_AT).unwrap();
+    let last = [value(2999, 50), value(2900, 50)];
+    let expected = of(&[(0, &last[0]), (1, &last[1]), (3, b"three")]);
+    assert_eq!(state(&store), expected);
+    store.close(SAVED_AT).unwrap();
+    assert_eq!(state(&open(&disk, 5000)), expected);
+}

@@ -30,7 +30,7 @@ fn run(program: &[Op], disk: &FakeDisk, bytes: u32, base: State) -> Crashed {
             return crashed;
         }
         crashed.returned += usize::from(op.is_write());
-        if matches!(op, Op::Flush | Op::Reopen) {
+        if matches!(op, Op::Flush | Op::Reopen | Op::Fold) {
             crashed.durable = crashed.returned;
         }
     }

@@ -13,6 +13,15 @@ use async_cache_disk::{Metadata, Vfs, VfsFile};
 /// Called with the path of a file.
 type Hook<T> = Arc<dyn Fn(&Path) -> T + Send + Sync>;
 
+/// What a read that must not wait does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Now {
+    Reads,
+    ReadsOneByte,
+    WouldWait,
+    ReturnsZero,
+}
+
 /// The disk.
 #[derive(Clone)]
 pub(super) struct Hooked {
@@ -21,11 +30,17 @@ pub(super) struct Hooked {
     pub(super) before_sync: Hook<io::Result<()>>,
     /// Before a process lock is taken.
     pub(super) before_lock: Hook<()>,
+    pub(super) read_now: Hook<Now>,
 }
 
 impl Hooked {
     pub(super) fn new(disk: &FakeDisk) -> Self {
-        Self { disk: disk.clone(), before_sync: Arc::new(|_| Ok(())), before_lock: Arc::new(|_| {}) }
+        Self {
+            disk: disk.clone(),
+            before_sync: Arc::new(|_| Ok(())),
+            before_lock: Arc::new(|_| {}),
+            read_now: Arc::new(|_| Now::Reads),
+        }
     }
 
     pub(super) fn as_vfs(&self) -> Arc<dyn Vfs> {
@@ -109,6 +124,15 @@ impl VfsFile for HookedFile {
         self.file.read_at(buffer, offset)
     }
 
+    fn read_at_now(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        match (self.hooks.read_now)(&self.path) {
+            Now::Reads => self.file.read_at(buffer, offset).map(Some),
+            Now::ReadsOneByte => self.file.read_at(&mut buffer[..1], offset).map(Some),
+            Now::WouldWait => Ok(None),
+            Now::ReturnsZero => Ok(Some(0)),
+        }
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.file.write_at(bytes, offset)
     }
@@ -120,6 +144,10 @@ impl VfsFile for HookedFile {
     fn sync_data(&self) -> io::Result<()> {
         (self.hooks.before_sync)(&self.path)?;
         self.file.sync_data()
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.file.cut(bytes)
     }
 
     fn bytes(&self) -> io::Result<u64> {

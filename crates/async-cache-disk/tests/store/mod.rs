@@ -6,19 +6,22 @@ mod crash;
 mod damage;
 mod eager;
 mod faults;
+mod fold;
 mod hooked;
 mod locks;
 mod model;
+mod now;
 mod opening;
 mod sync;
 mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::sample::{SAVED_AT, file, options};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::store::{DiskStore, StoreAnswer, StoreOptions, StoreScratch, StoreWrite};
+use async_cache_disk::store::{DiskStore, Folded, StoreAnswer, StoreOptions, StoreScratch, StoreWrite};
 use async_cache_disk::{CacheFile, DiskError, Times};
 
 const PATH: &str = "/var/cache/pages.cache";
@@ -125,6 +128,8 @@ enum Op {
     Maintain,
     /// Closes the store and opens it again.
     Reopen,
+    /// Folds the store and opens it again.
+    Fold,
     /// Opens the store again without closing it.
     Drop,
 }
@@ -140,7 +145,7 @@ impl Op {
                 state.remove(&i);
             }
             Self::Clear => state.clear(),
-            Self::Flush | Self::Maintain | Self::Reopen | Self::Drop => {}
+            Self::Flush | Self::Maintain | Self::Reopen | Self::Fold | Self::Drop => {}
         }
     }
 
@@ -167,10 +172,17 @@ impl Op {
             Self::Clear => open.clear(now).map(drop),
             Self::Flush => open.flush(),
             Self::Maintain => maintain(open, now),
-            Self::Reopen | Self::Drop => {
-                let closed = store.take().filter(|_| self == Self::Reopen).map(|store| store.close(now));
+            Self::Reopen | Self::Fold | Self::Drop => {
+                let closed = store.take().map_or(Ok(()), |store| match self {
+                    Self::Reopen => store.close(now),
+                    Self::Fold => match store.fold(&[], Duration::ZERO, now)? {
+                        Folded::Closed(error) => Err(error),
+                        _ => Ok(()),
+                    },
+                    _ => Ok(()),
+                });
                 *store = Some(cache(disk).store(sized(bytes), now)?);
-                closed.unwrap_or(Ok(()))
+                closed
             }
         }
     }
@@ -201,7 +213,7 @@ fn large_records() -> (Vec<Op>, u32) {
         program.push(Op::Put((round + 2) % KEYS, 14_000));
     }
     program.extend([Op::Drop, Op::Put(0, 9000), Op::Clear, Op::Put(1, 5000), Op::Maintain, Op::Put(3, 5000)]);
-    program.extend([Op::Reopen, Op::Put(0, 10), Op::Drop]);
+    program.extend([Op::Fold, Op::Put(0, 10), Op::Drop]);
     (program, 100_000)
 }
 

@@ -14,7 +14,8 @@ fn random_op(random: &mut fastrand::Rng) -> Op {
         70..73 => Op::Clear,
         73..80 => Op::Flush,
         80..90 => Op::Maintain,
-        90..95 => Op::Reopen,
+        90..93 => Op::Reopen,
+        93..95 => Op::Fold,
         _ => Op::Drop,
     }
 }

@@ -12,6 +12,7 @@ use crate::store::replay::{ReplayOf, ReplayVisitor, Replayed, Unreadable, replay
 use crate::store::segment::SegmentFile;
 use crate::store::tails::InTails;
 use crate::store::{EagerWrite, EntryPlace, StoreAnswer, StoreEntry, StoreScratch};
+use crate::vfs::Patience;
 
 /// An entry that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +154,7 @@ impl StoreView {
             InTails::Hidden => false,
             InTails::At(place) => {
                 !self.layout.is_base_ours
-                    && scratch.read(&self.layout, place).is_some()
+                    && scratch.read(&Patience::unlimited(), &self.layout, place).is_some()
                     && record.written_at > scratch.written_at()
             }
         }
@@ -195,13 +196,20 @@ impl StoreView {
         ControlFlow::Continue(())
     }
 
+    /// Reads all segments up to their ends that count, in the order of places.
+    pub(in crate::store) fn replay_all(&self, visitor: &mut impl ReplayVisitor) {
+        for segment in &self.layout.segments {
+            self.replay(segment, visitor);
+        }
+    }
+
     /// Reads a segment up to the end that counts.
     pub(super) fn replay(&self, segment: &SegmentFile, visitor: &mut impl ReplayVisitor) -> Option<Replayed> {
         let row: &SegmentRow = {
             let index = self.rows.binary_search_by_key(&segment.number, |row| row.number).ok()?;
             self.rows.get(index)?
         };
-        let bytes = segment.file.bytes().unwrap_or(0).min(row.end.into());
+        let bytes = segment.file_bytes().unwrap_or(0).min(row.end.into());
         Some(replay(segment, bytes, ReplayOf { row, is_same_boot: true, now: self.now }, visitor))
     }
 

@@ -1,0 +1,55 @@
+//! The deletes of a store as the tombstones of a file.
+
+use std::collections::VecDeque;
+
+use super::super::replay::ReplayVisitor;
+use super::super::view::StoreView;
+use super::super::{StoreAnswer, StoreScratch};
+use crate::format::store::record::{RecordKind, SegmentRecord};
+use crate::format::store::{Hash40, StorePlace};
+use crate::tombstones::{KeyKind, Tombstones, most_deletes};
+
+/// The deletes of which nothing later is known, and the latest clear. Deletes beyond the number
+/// that a file keeps, and deletes of unknown keys, raise the floor. `floor`: of the store.
+pub(super) fn tombstones_of(view: &StoreView, cleared_at: u64, floor: u64) -> Tombstones {
+    let mut tombstones = Tombstones::default();
+    tombstones.record_clear(cleared_at);
+    let mut deletes = Deletes { latest: VecDeque::new(), forgotten: 0 };
+    view.replay_all(&mut deletes);
+    let floor = [floor, view.floor(), view.dropped_until(), deletes.forgotten].into_iter().max();
+    tombstones.record_unknown_delete(floor.unwrap_or(0));
+    let mut scratch = StoreScratch::new();
+    for (kind, key, time) in deletes.latest {
+        let is_written =
+            kind == KeyKind::Canonical && matches!(view.find(&key, &mut scratch), StoreAnswer::Entry(_));
+        if !is_written {
+            tombstones.record_delete(kind, &key, time);
+        }
+    }
+    tombstones
+}
+
+struct Deletes {
+    latest: VecDeque<(KeyKind, Box<[u8]>, u64)>,
+    /// The latest time of a delete that is not in the list.
+    forgotten: u64,
+}
+
+impl ReplayVisitor for Deletes {
+    fn record(&mut self, _place: StorePlace, record: &SegmentRecord, bytes: &[u8]) {
+        let kind = match record.kind {
+            RecordKind::EagerDelete => KeyKind::Eager,
+            kind if kind.has_slot() && !kind.is_entry() => KeyKind::Canonical,
+            _ => return,
+        };
+        let key = bytes.get(record.key.clone()).unwrap_or_default();
+        self.latest.push_back((kind, key.into(), record.times.written_at));
+        if self.latest.len() > most_deletes()
+            && let Some((_, _, time)) = self.latest.pop_front()
+        {
+            self.forgotten = self.forgotten.max(time);
+        }
+    }
+
+    fn damaged(&mut self, _place: StorePlace, _kind: RecordKind, _hash: Hash40) {}
+}
