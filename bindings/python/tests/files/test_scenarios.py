@@ -120,6 +120,12 @@ def build(path: Path, options: list[str]) -> AsyncCache:
             arguments["maxsize"] = int(size)
         case ["replacing"]:
             return AsyncCache(**arguments, backup=DiskBackend(path, merge=False))
+        case ["journal"]:
+            return AsyncCache(**arguments, backup=DiskBackend(path, journal=True))
+        case ["journal", "maxsize", size]:
+            return AsyncCache(maxsize=int(size), backup=DiskBackend(path, journal=True))
+        case ["disk", "maxsize", size]:
+            return AsyncCache(maxsize=int(size), backup=DiskBackend(path, disk_bytes=1 << 30))
         case []:
             pass
         case _:
