@@ -66,6 +66,7 @@ test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
 		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/debug/examples/worker) \
 		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/debug/python_file) \
+		ASYNC_CACHE_STORES=$(abspath $(TARGET)/debug/examples/stores) \
 		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
