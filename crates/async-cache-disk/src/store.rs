@@ -23,11 +23,13 @@
 //! 6. Runs may be later than a record of the tails, if a lost run is built again: then these runs
 //!    are searched before the record counts.
 //!
-//! Locks, in the order of taking: `counter` and `evictor`, `end`, `settling`, `layout`, `tails`,
-//! `counts`. No lock behind `end` is held during a write to the disk.
+//! Locks, in the order of taking: `collector`, `counter`, `evictor`, `end`, `settling`, `layout`,
+//! `tails`, `counts`. No lock behind `end` is held during a write to the disk.
 
 mod answer;
 mod appending;
+mod collecting;
+mod collector;
 mod counting;
 mod counts;
 mod eager;
@@ -55,6 +57,7 @@ mod write;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub use answer::{Sighting, StoreAnswer, StoreEntry, StoreScratch};
+pub use collector::Collection;
 pub use stats::StoreStats;
 pub use view::{
     FoundStore, RunFacts, SegmentFacts, StoreFinding, StoreFindingKind, StoreItem, StoreReport, StoreView,
@@ -67,6 +70,7 @@ use crate::format::address::KeyHasher;
 use crate::format::store::record::{NewRecord, RecordKind, RecordTimes};
 use crate::trust::Site;
 use crate::vfs::{Patience, parent_of};
+use collector::Collector;
 use counts::Counts;
 use folder::{StoreFolder, StoreIds};
 use guards::{lock, read, write};
@@ -104,6 +108,7 @@ pub struct DiskStore {
     counter: Mutex<LiveCursor>,
     /// The walk that evicts.
     evictor: Mutex<LiveCursor>,
+    collector: Mutex<Collector>,
 }
 
 /// The place where records are appended, and what the next manifest says.
@@ -130,11 +135,16 @@ impl DiskStore {
     ///
     /// # Errors
     /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io); the entry is not on file then,
-    /// and an earlier entry of the key is gone. [`Limit`](DiskErrorKind::Limit) for an entry larger
+    /// and an earlier entry of the key is gone, as after [`delete`](Self::delete). [`Limit`](DiskErrorKind::Limit) for an entry larger
     /// than a segment; then an earlier entry of the key is gone as well.
     pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
-        self.put_record(RecordKind::Entry, write, now)
-            .map_err(|error| self.delete(write.key, write.replaces, now).err().unwrap_or(error))
+        self.put_record(RecordKind::Entry, write, now).map_err(|error| {
+            // The earlier entry must not stand for the later one.
+            match self.find(write.key, &mut StoreScratch::new()) {
+                StoreAnswer::Absent => error,
+                _ => self.delete(write.key, write.replaces, now).err().unwrap_or(error),
+            }
+        })
     }
 
     /// Writes an entry whose key only its front can compare: no look-up finds it, and
@@ -217,6 +227,11 @@ impl DiskStore {
 
     fn look_up(&self) -> LookUp<'_> {
         LookUp { hasher: &self.hasher, layout: &self.layout, tails: &self.tails }
+    }
+
+    /// The latest time of a write, or of the store's opening: in nanoseconds since the Unix epoch.
+    pub fn latest(&self) -> u64 {
+        lock(&self.end).latest
     }
 
     /// How large the store is.

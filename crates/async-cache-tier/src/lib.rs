@@ -20,6 +20,7 @@
 //! - [`open`]: opening a file under a cache; `union`: two snapshots in one
 //! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
 //!   way to the file; [`eager`]: records whose keys only a front can compare
+//! - [`journal`]: the store of a cache, in which every write is on file when its call returns
 //! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
@@ -33,6 +34,7 @@ pub mod eager;
 mod encoded;
 mod host;
 mod hot;
+pub mod journal;
 pub mod open;
 mod opened;
 mod read;
@@ -44,6 +46,7 @@ pub mod writes;
 pub use encoded::{Encoded, TooLarge};
 pub use host::{FileKey, Host, Memory, NamedKey, Refusal, Slice, Taken, Under};
 pub use hot::HotEntries;
+pub use journal::Journal;
 pub use open::OpeningOutcome;
 pub use opened::Opened;
 pub use save::SaveOutcome;

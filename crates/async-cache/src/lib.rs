@@ -64,6 +64,7 @@ mod error;
 mod function;
 mod host;
 mod inner;
+mod keeper;
 mod load;
 mod lookup;
 #[cfg(feature = "macros")]
@@ -83,7 +84,7 @@ pub use async_cache_disk::{
     ShortSecret, Vfs, VfsFile,
 };
 
-pub use backup::{CacheBackend, DiskBackend, SavedEntry};
+pub use backup::{CacheBackend, DiskBackend, Journal, SavedEntry};
 pub use batch::{BatchAnswer, BatchLoader, BatchLoaderBuilder, KeyAnswer};
 pub use builder::Builder;
 pub use cache::{AsyncCache, Metrics};

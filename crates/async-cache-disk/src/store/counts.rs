@@ -44,6 +44,8 @@ pub(super) struct Counts {
     counted: EntryPlace,
     /// How many entries the walk will still visit, at most.
     rest: u64,
+    /// How many entries the opening has found at most, and how many the walk has met.
+    found: (u64, u64),
     /// Rule 4: no entry before this place is cold.
     gone_until: EntryPlace,
     /// By segment, 0 for the base: a bit for each granule, or rank.
@@ -64,7 +66,6 @@ pub(super) struct QueuedWrite {
     pub(super) counted: EntryPlace,
 }
 
-#[allow(dead_code)]
 impl Counts {
     /// `entries`: how many entries the opening has found, at most. `opened`: the first segment of
     /// this process.
@@ -77,6 +78,7 @@ impl Counts {
             opened,
             counted: if is_live { EntryPlace::NONE } else { opened },
             rest: if is_live { entries } else { 0 },
+            found: (entries, 0),
             gone_until: EntryPlace::NONE,
             marks: HashMap::new(),
             queue: Vec::new(),
@@ -89,6 +91,7 @@ impl Counts {
     pub(super) fn set_counted(&mut self, cold: u64) {
         if self.is_live {
             (self.cold, self.rest, self.counted) = (cold, 0, self.opened);
+            self.found = (cold, cold);
         }
     }
 
@@ -100,6 +103,12 @@ impl Counts {
     /// The count, with an estimate of what the walk has not reached.
     pub(super) fn total(&self) -> u64 {
         self.cold.saturating_add(self.rest)
+    }
+
+    /// The share of the entries of the opening that count, in 1,024; `None`: not counted yet.
+    pub(super) fn live_share(&self) -> Option<u64> {
+        let (entries, live) = self.found;
+        self.is_counted().then(|| live.saturating_mul(1024).checked_div(entries).unwrap_or(0))
     }
 
     pub(super) fn is_counted(&self) -> bool {
@@ -135,6 +144,7 @@ impl Counts {
             self.counted = place;
             self.cold = self.cold.saturating_add(u64::from(!self.is_marked(place)));
             self.rest = self.rest.saturating_sub(1);
+            self.found.1 = self.found.1.saturating_add(1);
         }
     }
 

@@ -56,7 +56,6 @@ pub(super) struct LiveRecord {
     pub(super) hides_a_record: bool,
 }
 
-#[allow(dead_code)]
 impl LiveRecord {
     fn new() -> Self {
         Self {
@@ -125,7 +124,6 @@ enum BaseWalk {
     Passed,
 }
 
-#[allow(dead_code)]
 impl LiveCursor {
     /// A walk over everything, without eager records.
     pub(super) fn new() -> Self {
@@ -173,8 +171,9 @@ impl LiveCursor {
         matches!(self.base, BaseWalk::Passed)
     }
 
-    /// Passes the segments up to this number, behind the base.
+    /// Passes the base, and the segments up to this number.
     pub(super) fn pass(&mut self, number: u32) {
+        self.base = BaseWalk::Passed;
         self.passed = self.passed.max(number);
         self.scan = self.scan.take().filter(|scan| scan.segment.number > number);
     }

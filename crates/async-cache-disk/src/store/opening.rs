@@ -20,6 +20,7 @@
 
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::collector::Collector;
 use super::counts::Counts;
 use super::folder::{StoreFolder, StoreIds};
 use super::live::LiveCursor;
@@ -134,6 +135,7 @@ impl DiskStore {
             settling: Mutex::default(),
             counter: Mutex::new(LiveCursor::new()),
             evictor: Mutex::new(LiveCursor::new()),
+            collector: Mutex::new(Collector::new(options.limit, options.segment_bytes)),
             flushes: Flushes::default(),
         };
         store.cold(); // Counts what is little.

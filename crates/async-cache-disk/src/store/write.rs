@@ -82,6 +82,11 @@ impl EntryPlace {
         Self(u64::from(u32::MAX.saturating_sub(number)))
     }
 
+    /// The last place before this one.
+    pub(super) fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// The first place of a segment.
     pub(super) fn start_of(segment: u32) -> Self {
         Self(u64::from(segment) << 32)

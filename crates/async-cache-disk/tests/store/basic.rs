@@ -1,8 +1,8 @@
 //! What a store does when nothing goes wrong.
 
 use super::{
-    KEYS, PATH, State, base_value, cache, count, found, key, maintain, open, put, sized, state, store_files,
-    value, write_base,
+    KEYS, PATH, State, base_value, cache, collections, count, found, key, maintain, open, put, sized, state,
+    store_files, value, write_base,
 };
 use crate::sample::{SAVED_AT, another_secret, file, options, with_secret};
 use async_cache_disk::fake::FakeDisk;
@@ -95,6 +95,27 @@ fn maintenance_indexes_and_merges_until_few_runs_are_left() {
     check(&store);
     store.close(SAVED_AT).unwrap();
     check(&open(&disk, 0));
+}
+
+#[test]
+fn collections_remove_the_base_and_the_oldest_segments_and_keep_every_entry() {
+    for bytes in [4096 + 600, 4096 + 601] {
+        let disk = FakeDisk::new();
+        let mut expected = write_base(&disk, 4);
+        let (program, bytes) = collections(bytes);
+        let mut store = Some(open(&disk, bytes));
+        let mut most = 0;
+        for (number, op) in program.into_iter().enumerate() {
+            op.run(number, &disk, &mut store, bytes).unwrap();
+            op.apply(number, &mut expected);
+            let found = state(store.as_ref().unwrap());
+            let is_part = found.iter().all(|(i, value)| expected.get(i) == Some(value));
+            assert!(if bytes % 2 == 0 { found == expected } else { is_part }, "{number} {op:?}");
+            most = most.max(store.as_ref().unwrap().bytes());
+        }
+        assert!(most < 100_000, "{most}");
+        assert_eq!((disk.bytes(PATH.as_ref()), count(&disk, "s000001")), (None, 0));
+    }
 }
 
 #[test]

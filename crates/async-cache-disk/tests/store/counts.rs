@@ -20,6 +20,7 @@ struct Model {
     is_counted: bool,
     now: u64,
     number: usize,
+    collected: usize,
 }
 
 fn place_of(store: &DiskStore, i: u8) -> Option<EntryPlace> {
@@ -76,6 +77,21 @@ impl Model {
         }
     }
 
+    /// Runs a collection, if one is due; `None` if none is.
+    fn collect_once(&mut self) -> Option<()> {
+        let collection = self.store.next_collection()?;
+        let listed = self.memory.values().filter(|place| collection.places().contains(place));
+        let mut listed: Vec<_> = listed.copied().collect();
+        listed.sort_unstable();
+        let moved: BTreeMap<_, _> =
+            self.store.collect(&collection, &listed, self.now).unwrap().into_iter().collect();
+        for place in self.memory.values_mut() {
+            *place = moved.get(place).copied().unwrap_or(*place);
+        }
+        self.collected += 1;
+        Some(())
+    }
+
     fn reopen(&mut self, disk: &mut FakeDisk, bytes: u32, random: &mut fastrand::Rng) {
         let taken =
             std::mem::replace(&mut self.store, cache(&FakeDisk::new()).store(sized(bytes), 0).unwrap());
@@ -99,22 +115,23 @@ impl Model {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64) -> usize {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut disk = FakeDisk::new();
     let state = if random.bool() { write_base(&disk, 4) } else { State::new() };
     let bytes = [4200, 5000, 20_000, 1 << 20][random.usize(0..4)];
     let store = cache(&disk).store(sized(bytes), SAVED_AT).unwrap();
     let memory = BTreeMap::new();
-    let mut model = Model { store, memory, state, is_counted: true, now: SAVED_AT, number: 0 };
+    let mut model = Model { store, memory, state, is_counted: true, now: SAVED_AT, number: 0, collected: 0 };
     model.check("opened");
     let mut program = Vec::new();
-    for number in 0..random.usize(10..200) {
+    let most = if random.bool() { 200 } else { 600 };
+    for number in 0..random.usize(10..400) {
         (model.number, model.now) = (number, model.now + 10);
         let (op, i) = (random.u8(0..100), random.u8(0..KEYS));
         program.push((op, i));
         match op {
-            0..35 => model.put(i, random.usize(0..200)),
+            0..35 => model.put(i, random.usize(0..most)),
             35..45 => model.delete(i),
             45..65 => model.promote(i),
             65..72 => model.evict_coldest(&format!("seed {seed}, {program:?}")),
@@ -127,15 +144,22 @@ fn run(seed: u64) {
                 model.is_counted = true;
             }
             86..90 => drop(model.store.maintain(model.now).unwrap()),
-            90..94 => model.store.flush().unwrap(),
+            90..92 => model.store.flush().unwrap(),
+            92..94 => while random.bool() && model.collect_once().is_some() {},
+            94..97 => while model.collect_once().is_some() {},
             _ => model.reopen(&mut disk, bytes, &mut random),
         }
         model.check(&format!("seed {seed}, {program:?}"));
     }
+    for (i, place) in &model.memory {
+        assert_eq!(place_of(&model.store, *i), Some(*place), "seed {seed}: {i} in memory");
+    }
+    model.collected
 }
 
 #[test]
 fn cold_entries_are_counted_exactly_and_the_coldest_is_evicted_first() {
     let first = std::env::var("ASYNC_CACHE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    (first..first + rounds(300)).for_each(run);
+    let collected: usize = (first..first + rounds(300)).map(run).sum();
+    assert!(collected as u64 > rounds(300), "{collected}");
 }

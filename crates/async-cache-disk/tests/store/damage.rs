@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::view::{check_verified, viewed};
-use super::{Op, State, open, small_segments, state, text, write_base};
+use super::{Op, State, collections, open, small_segments, state, text, write_base};
 use crate::sample::SAVED_AT;
 use async_cache_disk::fake::FakeDisk;
 
@@ -112,14 +112,28 @@ fn damage_of_a_store_whose_process_died_costs_values_and_brings_none_back() {
 #[test]
 fn a_lost_file_of_a_merged_store_costs_values_and_brings_none_back() {
     let (program, bytes) = small_segments();
+    lose_each_file(&program, bytes);
+    let (program, bytes) = collections(4096 + 600);
+    lose_each_file(&program, bytes);
+}
+
+fn lose_each_file(program: &[Op], bytes: u32) {
     for end in (5..program.len()).step_by(3) {
         let stored = stored(&program[..end], bytes, true, false);
         for (index, (path, sound)) in stored.files.iter().enumerate() {
-            stored.check(&stored.with(index, None), &format!("{end}, {path:?} removed"));
+            stored.check(&stored.with(index, None), &format!("{end}, {} removed", path.display()));
             stored.check(
                 &stored.with(index, Some(&vec![0; sound.len()])),
                 &format!("{end}, {} zeros", path.display()),
             );
         }
     }
+}
+
+#[test]
+fn damage_after_collections_costs_values_and_brings_none_back() {
+    let (program, bytes) = collections(4096 + 600);
+    let end = program.iter().rposition(|op| *op == Op::Reopen).unwrap();
+    stored(&program[..end], bytes, true, false).check_all(false);
+    stored(&program[..end], bytes + 1, true, true).check_all(true);
 }

@@ -1,6 +1,7 @@
 //! The store through its public interface, on the fake disk.
 
 mod basic;
+mod bytes;
 mod counts;
 mod crash;
 mod damage;
@@ -21,7 +22,9 @@ use std::time::Duration;
 
 use crate::sample::{SAVED_AT, file, options};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::store::{DiskStore, Folded, StoreAnswer, StoreOptions, StoreScratch, StoreWrite};
+use async_cache_disk::store::{
+    DiskStore, Folded, StoreAnswer, StoreLimit, StoreOptions, StoreScratch, StoreWrite,
+};
 use async_cache_disk::{CacheFile, DiskError, Times};
 
 const PATH: &str = "/var/cache/pages.cache";
@@ -35,8 +38,11 @@ fn cache(disk: &FakeDisk) -> CacheFile {
     file(&disk.as_vfs(), PATH)
 }
 
+/// Stores with segments of an odd size have a limit in bytes: then entries may go at a collection.
 fn sized(segment_bytes: u32) -> StoreOptions {
-    StoreOptions { segment_bytes, ..StoreOptions::default() }
+    let is_odd = segment_bytes % 2 == 1;
+    let limit = if is_odd { StoreLimit::Bytes(30_000) } else { StoreLimit::Live };
+    StoreOptions { segment_bytes, limit }
 }
 
 fn open(disk: &FakeDisk, segment_bytes: u32) -> DiskStore {
@@ -89,6 +95,15 @@ fn maintain(store: &DiskStore, now: u64) -> Result<(), DiskError> {
     Ok(())
 }
 
+/// Collects until nothing is left to do.
+fn collect(store: &DiskStore, now: u64) -> Result<(), DiskError> {
+    for _ in 0..100 {
+        let Some(collection) = store.next_collection() else { return Ok(()) };
+        store.collect(&collection, &[], now)?;
+    }
+    panic!("no end of collections: {:?}", store.stats())
+}
+
 /// Writes a base with the first keys; every other entry has a time.
 fn write_base(disk: &FakeDisk, keys: u8) -> State {
     let mut writer = cache(disk).write(options()).unwrap();
@@ -126,6 +141,8 @@ enum Op {
     Clear,
     Flush,
     Maintain,
+    /// Collects while anything is to be collected. Memory has no entries.
+    Collect,
     /// Closes the store and opens it again.
     Reopen,
     /// Folds the store and opens it again.
@@ -145,7 +162,7 @@ impl Op {
                 state.remove(&i);
             }
             Self::Clear => state.clear(),
-            Self::Flush | Self::Maintain | Self::Reopen | Self::Fold | Self::Drop => {}
+            Self::Flush | Self::Maintain | Self::Collect | Self::Reopen | Self::Fold | Self::Drop => {}
         }
     }
 
@@ -172,6 +189,7 @@ impl Op {
             Self::Clear => open.clear(now).map(drop),
             Self::Flush => open.flush(),
             Self::Maintain => maintain(open, now),
+            Self::Collect => collect(open, now),
             Self::Reopen | Self::Fold | Self::Drop => {
                 let closed = store.take().map_or(Ok(()), |store| match self {
                     Self::Reopen => store.close(now),
@@ -202,6 +220,24 @@ fn small_segments() -> (Vec<Op>, u32) {
     program.extend([Op::Clear, Op::Put(1, 10), Op::Reopen, Op::Put(2, 20), Op::Delete(1), Op::Flush]);
     program.extend([Op::Put(4, 500), Op::Maintain, Op::Reopen]);
     (program, 4096 + 600)
+}
+
+/// A program whose store is collected several times. `bytes`: the size of its segments.
+fn collections(bytes: u32) -> (Vec<Op>, u32) {
+    let mut program = vec![Op::Put(0, 30), Op::Delete(1), Op::Put(5, 80)];
+    for round in 0..9u8 {
+        program.extend([Op::Put(2 + round % 2, 900), Op::Put(4, 700), Op::Delete(2 + (round + 1) % 2)]);
+        program.extend([Op::Put(5, 600), Op::Collect]);
+        match round {
+            1 => program.extend([Op::Maintain, Op::Flush, Op::Collect]),
+            3 => program.extend([Op::Drop, Op::Put(1, 50), Op::Maintain]),
+            5 => program.extend([Op::Clear, Op::Put(0, 200), Op::Put(1, 60), Op::Reopen]),
+            6 => program.extend([Op::Maintain, Op::Delete(1)]),
+            _ => {}
+        }
+    }
+    program.extend([Op::Put(2, 20), Op::Flush, Op::Maintain, Op::Collect, Op::Reopen, Op::Put(1, 30)]);
+    (program, bytes)
 }
 
 /// A program with digests in the segments, and records over several pages.

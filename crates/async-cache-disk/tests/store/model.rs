@@ -12,8 +12,9 @@ fn random_op(random: &mut fastrand::Rng) -> Op {
         }
         50..70 => Op::Delete(i),
         70..73 => Op::Clear,
-        73..80 => Op::Flush,
-        80..90 => Op::Maintain,
+        73..78 => Op::Flush,
+        78..84 => Op::Maintain,
+        84..90 => Op::Collect,
         90..93 => Op::Reopen,
         93..95 => Op::Fold,
         _ => Op::Drop,
