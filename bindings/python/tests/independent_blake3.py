@@ -15,6 +15,11 @@ _BLOCK, _CHUNK = 64, 1024
 Words = tuple[int, ...]
 
 
+def plain_hash(data: bytes) -> bytes:
+    """The 32 bytes of the hash."""
+    return _hash(_IV, data, 0)
+
+
 def keyed_hash(key: bytes, data: bytes) -> bytes:
     """The 32 bytes of the hash under a key of 32 bytes."""
     return _hash(_words(key), data, _KEYED)

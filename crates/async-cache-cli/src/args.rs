@@ -83,7 +83,8 @@ pub(crate) enum Command {
     /// Write a file anew without expired entries and records that were taken back
     #[command(
         after_help = "Without OUT the file itself is replaced, atomically. Meanwhile the saves of services wait. \
-        Merging saves keep their entries; entries saved with merging switched off (merge=False) are lost."
+        Merging saves keep their entries; entries saved with merging switched off (merge=False) are lost.\n\
+        A store is folded into its file; no process may have the store open."
     )]
     Compact(Compact),
     /// Say how the entries of two files differ

@@ -246,6 +246,57 @@ fn a_store_is_exported_repaired_and_compacted_to_the_same_entries() {
 }
 
 #[test]
+fn compact_folds_a_store_that_no_process_has_open_into_its_file() {
+    let secret = || Some(Secret::new("correct horse battery staple").unwrap());
+    for secret in [None, secret()] {
+        let stored = Stored::new(secret);
+        stored.folder.put("secret", b"correct horse battery staple");
+        let option = stored.folder.path("secret");
+        let with = |args: &[&str]| {
+            let option = if secret.is_some() { &["--secret-file", &option][..] } else { &[] };
+            stored.run(&[args, option].concat())
+        };
+        let store = stored.written();
+        let exported = with(&["export", "FILE"]).out;
+        #[cfg(target_os = "linux")]
+        {
+            let ran = with(&["compact", "FILE"]);
+            let process = format!("process {} has its store open; stop the process", std::process::id());
+            assert!(ran.code == 2 && ran.err.contains(&process), "{}", ran.err);
+        }
+        drop(store);
+        let ran = with(&["compact", "FILE", "--json"]);
+        let report: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{}", ran.err));
+        assert_eq!(
+            (&report["entries"], &report["eager"], &report["expired"]),
+            (&json!(10), &json!(1), &json!(1))
+        );
+        assert!(!Path::new(&stored.path()).with_file_name("pages.cache.d").exists());
+        let entries = |text: &str| {
+            let lines = text.lines().skip(1).filter(|line| !line.contains("expired"));
+            // An unknown time of writing is 0 in the file.
+            let plain = lines.map(|line| line.replace(",\"written_at\":0", ""));
+            plain.collect::<std::collections::BTreeSet<_>>()
+        };
+        let folded = with(&["export", "FILE"]).out;
+        assert_eq!(entries(&folded), entries(&exported));
+        assert_eq!(with(&["verify", "FILE"]).code, 0);
+        assert_eq!(with(&["compact", "FILE"]).code, 0);
+    }
+}
+
+#[test]
+fn a_damaged_store_is_not_folded() {
+    let stored = Stored::new(None);
+    drop(stored.written());
+    spoil(&stored.files("s")[0], 4096 + 30);
+    let before = std::fs::read(stored.path()).unwrap();
+    let ran = stored.run(&["compact", "FILE"]);
+    assert!(ran.code == 2 && ran.err.contains("`async-cache repair`"), "{}", ran.err);
+    assert!(std::fs::read(stored.path()).unwrap() == before && stored.files("s").len() > 1);
+}
+
+#[test]
 fn eager_writes_of_the_store_count_after_those_of_the_file() {
     let stored = Stored::new(None);
     let store = stored.written();

@@ -8,7 +8,8 @@ use crate::time::{Deadline, Stamp};
 pub struct Meta {
     /// When the entry stops being served.
     pub deadline: Deadline,
-    /// When the entry was written; [`Stamp::UNKNOWN`] in a shard without times of writing.
+    /// When the entry was written, or the place of its record in a shard that keeps places;
+    /// [`Stamp::UNKNOWN`] in a shard that keeps neither.
     pub stamp: Stamp,
     /// The rank of the record with this key in the opened snapshot, cold or not, if there is one.
     pub origin: Option<Rank>,

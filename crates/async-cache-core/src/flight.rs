@@ -176,6 +176,11 @@ impl<K, T> Flights<K, T> {
         is_open.then_some((&flight.key, flight.probed))
     }
 
+    /// Whether the value of a flight will be stored: the flight is running, and was not fenced.
+    pub fn will_store(&self, id: FlightId) -> bool {
+        self.stores(id).is_some()
+    }
+
     /// Adds a caller to an open flight; returns the token of the room where the caller waits.
     pub fn join(&mut self, id: FlightId) -> Option<&T> {
         let flight = self.get_mut(id).filter(|flight| flight.state == FlightState::Open)?;

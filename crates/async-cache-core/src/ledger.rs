@@ -3,6 +3,10 @@
 //! For caches with a file shared by several processes, where the later of two writes of a key wins.
 //! Unless a shard keeps times, its ledger is empty, and every stamp inside is [`Stamp::UNKNOWN`].
 //!
+//! The shard of a cache with a journal keeps *places* instead: the stamp of an entry is the place
+//! of its record, which the front states with each write. Every write is in the journal, so nothing
+//! is owed or lost, and rules 1 to 7 do not apply.
+//!
 //! A *lost write* is an entry that replaced an older value and was evicted or expired before a
 //! save. The file still holds the older value, so the next save must record the key as overwritten,
 //! or the older value would return.
@@ -56,6 +60,8 @@ struct StampTable {
     /// By slot, in a table beside the slab, since most caches need none: eight bytes an entry.
     stamps: Vec<Stamp>,
     owed: OwedSlots,
+    /// The stamps are places of records.
+    are_places: bool,
 }
 
 /// Whether a write is owed to the file. Rule 4.
@@ -80,18 +86,30 @@ impl<K> Ledger<K> {
         Self { times: None, lost: LostWrites::new(share), losses: 0 }
     }
 
-    /// Keeps times from now on. Existing entries have [`Stamp::UNKNOWN`].
+    /// Keeps times from now on, and no places. Existing entries have [`Stamp::UNKNOWN`].
     pub(crate) fn keep_times(&mut self) {
-        self.times.get_or_insert_default();
+        if !self.keeps_times() {
+            self.times = Some(StampTable::default());
+        }
     }
 
     pub(crate) fn keeps_times(&self) -> bool {
-        self.times.is_some()
+        self.times.as_ref().is_some_and(|times| !times.are_places)
+    }
+
+    /// Keeps the places of records from now on.
+    pub(crate) fn keep_places(&mut self) {
+        self.times.get_or_insert_default().are_places = true;
     }
 
     /// The same ledger for a store that was emptied: stamps continue.
     pub(crate) fn emptied(&self, share: Option<usize>) -> Self {
-        let times = self.times.as_ref().map(|times| StampTable { last: times.last, ..StampTable::default() });
+        let emptied = |times: &StampTable| StampTable {
+            last: times.last,
+            are_places: times.are_places,
+            ..StampTable::default()
+        };
+        let times = self.times.as_ref().map(emptied);
         Self { times, losses: self.losses, ..Self::new(share) }
     }
 
@@ -101,7 +119,7 @@ impl<K> Ledger<K> {
     #[inline]
     pub(crate) fn stamp(&mut self, now: Now) -> Stamp {
         // Rule 1
-        self.times.as_mut().map_or(Stamp::UNKNOWN, |times| {
+        self.times.as_mut().filter(|times| !times.are_places).map_or(Stamp::UNKNOWN, |times| {
             times.last = times.next(now);
             times.last
         })
@@ -126,6 +144,15 @@ impl<K> Ledger<K> {
     pub(crate) fn record(&mut self, slot: u32, stamp: Stamp, debt: Debt) {
         if let Some(times) = &mut self.times {
             times.record(slot, stamp, debt);
+        }
+    }
+
+    /// Replaces the place of an entry, if it is still `from`.
+    pub(crate) fn move_place(&mut self, slot: u32, from: Stamp, to: Stamp) {
+        if let Some(stamp) = self.times.as_mut().and_then(|times| times.stamps.get_mut(slot as usize))
+            && *stamp == from
+        {
+            *stamp = to;
         }
     }
 
@@ -190,9 +217,11 @@ impl StampTable {
     }
 
     fn record(&mut self, slot: u32, stamp: Stamp, debt: Debt) {
-        self.owed.remove(slot);
-        if debt == Debt::Owed {
-            self.owed.insert(slot);
+        if !self.are_places {
+            self.owed.remove(slot);
+            if debt == Debt::Owed {
+                self.owed.insert(slot);
+            }
         }
         let slot = slot as usize;
         if slot >= self.stamps.len() {

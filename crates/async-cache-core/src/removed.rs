@@ -3,6 +3,8 @@
 //! Dropping a key or a value runs user code. So a shard drops none: it returns them, and the front
 //! drops them where no lock and no borrow of the cache is held.
 
+use crate::time::Stamp;
+
 /// Why a value left, or never came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -32,6 +34,8 @@ pub struct Departed<K, V> {
     pub value: V,
     /// The cause.
     pub cause: Cause,
+    /// The stamp of an entry that was evicted or expired; else [`Stamp::UNKNOWN`].
+    pub stamp: Stamp,
 }
 
 /// Keys and values that left a shard. Drop them where no lock and no borrow of the cache is held. A
@@ -63,12 +67,21 @@ impl<K, V> Removed<K, V> {
     }
 
     /// The values that left, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Departed<K, V>> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// The values that left, in order.
     pub fn into_entries(self) -> impl Iterator<Item = Departed<K, V>> {
         self.first.into_iter().chain(self.more)
     }
 
     pub(crate) fn push(&mut self, key: Option<K>, value: V, cause: Cause) {
-        let departed = Departed { key, value, cause };
+        self.push_stamped(key, value, cause, Stamp::UNKNOWN);
+    }
+
+    pub(crate) fn push_stamped(&mut self, key: Option<K>, value: V, cause: Cause, stamp: Stamp) {
+        let departed = Departed { key, value, cause, stamp };
         match self.first {
             None => self.first = Some(departed),
             Some(_) => self.more.push(departed),

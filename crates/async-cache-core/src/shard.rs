@@ -20,8 +20,9 @@
 //! borrow is held.
 //!
 //! `snapshot` has opening and closing of snapshots and cold entries, `saving` the times of writing,
-//! `search` the search for keys.
+//! `journal` the places of records, `search` the search for keys.
 
+mod journal;
 mod saving;
 mod search;
 mod snapshot;
@@ -243,14 +244,18 @@ impl<K, V, T> Shard<K, V, T> {
     /// Stores a value under a key, for a caller. If `deadline` has passed, the value is not stored,
     /// and the old value of the key is removed.
     pub fn set(&mut self, at: Address, key: K, value: V, deadline: Deadline, now: Now) -> Removed<K, V> {
+        // Also for a value that is not stored: every later write has a later stamp.
+        let stamp = self.store.ledger_mut().stamp(now);
+        self.set_stamped(at, key, value, Meta::written_at(stamp, deadline), now)
+    }
+
+    /// [`Shard::set`] with the stamp of the write in `meta`.
+    pub fn set_stamped(&mut self, at: Address, key: K, value: V, meta: Meta, now: Now) -> Removed<K, V> {
         self.check(&at.found);
         self.fence(at.flight()); // Rule 1
         self.changes += 1;
-        // Also for a value that is not stored: every later write has a later stamp.
-        let stamp = self.store.ledger_mut().stamp(now);
         let mut removed = Removed::default();
-        let new = NewEntry { key, value, meta: Meta::written_at(stamp, deadline) };
-        self.put(at, new, OwedWhen::Always, now, &mut removed);
+        self.put(at, NewEntry { key, value, meta }, OwedWhen::Always, now, &mut removed);
         removed
     }
 

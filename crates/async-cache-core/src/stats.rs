@@ -22,15 +22,15 @@ macro_rules! stats {
 }
 
 stats! {
-    /// Calls that were served from memory or from the opened snapshot.
+    /// Calls that were served from memory or from the file.
     hits: u64,
     /// Calls that were not served.
     misses: u64,
     /// Entries now, cold ones included.
     size: usize,
-    /// The part of `size` that is still only in the opened snapshot.
+    /// The part of `size` that is in the file and not in memory.
     cold: usize,
-    /// The part of `hits` that was served from the opened snapshot rather than from memory.
+    /// The part of `hits` that was served from the file rather than from memory.
     cold_hits: u64,
     /// Started loads.
     loads: u64,
@@ -58,6 +58,11 @@ stats! {
     saves: u64,
     /// Failed saves to the backup. After a failed save, the previous save is intact.
     save_errors: u64,
+    /// Writes that did not reach the journal, such as on a full disk. Memory has them.
+    write_errors: u64,
+    /// Entries that are in memory only, because their keys or values cannot be written to the
+    /// journal.
+    unjournaled: u64,
     /// Entries saved to the backup by other processes and dropped from it by saves: there was no
     /// room for them within `maxsize`, or this process may have deleted them.
     dropped: u64,

@@ -264,7 +264,26 @@ impl<K, V> Store<K, V> {
             removed.push(None, value, cause);
             self.ledger.lose(key, stamp, &mut removed.forgotten);
         } else {
-            removed.push(Some(key), value, cause);
+            removed.push_stamped(Some(key), value, cause, stamp);
+        }
+    }
+
+    /// The entries whose stamps are in this range, in no order.
+    pub(crate) fn stamped_within(
+        &self,
+        range: std::ops::RangeInclusive<Stamp>,
+    ) -> impl Iterator<Item = (Stamp, Ticket)> {
+        self.slab.iter().filter_map(move |(id, slot)| {
+            let stamp = self.ledger.stamp_of(id);
+            range.contains(&stamp).then_some((stamp, Ticket { slot: id, serial: slot.tail.serial }))
+        })
+    }
+
+    /// Replaces the place of an entry by another, if the entry has not left, and its place is
+    /// still `from`.
+    pub(crate) fn move_place(&mut self, ticket: Ticket, from: Stamp, to: Stamp) {
+        if self.redeem(ticket).is_some() {
+            self.ledger.move_place(ticket.slot, from, to);
         }
     }
 

@@ -336,7 +336,7 @@ impl Pair {
 
         let left = removed.into_entries();
         let left: Vec<_> =
-            left.map(|Departed { key, value, cause }| (key.unwrap().name, value.number, cause)).collect();
+            left.map(|Departed { key, value, cause, .. }| (key.unwrap().name, value.number, cause)).collect();
         // The written key comes before entries reclaimed after it, and after entries that make room
         // for it.
         let is_unasked = |cause| matches!(cause, Cause::Expired | Cause::Evicted);

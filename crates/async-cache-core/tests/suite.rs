@@ -13,6 +13,7 @@ mod expiry;
 mod fencing;
 mod flight_model;
 mod listing_model;
+mod places;
 mod probes;
 mod removals;
 mod store_model;

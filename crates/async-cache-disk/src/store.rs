@@ -135,11 +135,17 @@ impl DiskStore {
     ///
     /// # Errors
     /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io); the entry is not on file then,
-    /// and an earlier entry of the key is gone. [`Limit`](DiskErrorKind::Limit) for an entry larger
-    /// than a segment; then an earlier entry of the key is gone as well.
+    /// and an earlier entry of the key is gone, as after [`delete`](Self::delete).
+    /// [`Limit`](DiskErrorKind::Limit) for an entry larger than a segment; then an earlier entry of
+    /// the key is gone as well.
     pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
-        self.put_record(RecordKind::Entry, write, now)
-            .map_err(|error| self.delete(write.key, write.replaces, now).err().unwrap_or(error))
+        self.put_record(RecordKind::Entry, write, now).map_err(|error| {
+            // The earlier entry must not stand for the later one.
+            match self.find(write.key, &mut StoreScratch::new()) {
+                StoreAnswer::Absent => error,
+                _ => self.delete(write.key, write.replaces, now).err().unwrap_or(error),
+            }
+        })
     }
 
     /// Writes an entry whose key only its front can compare: no look-up finds it, and
@@ -222,6 +228,11 @@ impl DiskStore {
 
     fn look_up(&self) -> LookUp<'_> {
         LookUp { hasher: &self.hasher, layout: &self.layout, tails: &self.tails }
+    }
+
+    /// The latest time of a write, or of the store's opening: in nanoseconds since the Unix epoch.
+    pub fn latest(&self) -> u64 {
+        lock(&self.end).latest
     }
 
     /// How large the store is.

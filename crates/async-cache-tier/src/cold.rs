@@ -14,6 +14,7 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::probe::Probed;
 
 use crate::host::{Host, Memory, NamedKey};
+use crate::journal;
 use crate::opened::Opened;
 use crate::read::ColdEntry;
 use crate::tier::{Tiered, UnderShard};
@@ -105,6 +106,9 @@ pub fn contains<H: Host>(host: &H, key: &impl NamedKey<H>, opened: &Opened) -> R
 /// # Errors
 /// A fault that must end the operation, from encoding or comparing keys; nothing is deleted.
 pub fn delete<H: Host>(host: &H, key: &impl NamedKey<H>) -> Result<(), H::Error> {
+    if let Some(journal) = host.tier().journal().filter(|journal| !journal.is_closed()) {
+        return journal::delete(host, journal, key);
+    }
     let file_key = if host.tier().keeps_writes() { key.file_key(host)? } else { None };
     let now = host.now();
     loop {

@@ -13,6 +13,10 @@ pub(crate) struct TierCounts {
     pub(crate) expirations: AtomicU64,
     pub(crate) saves: AtomicU64,
     pub(crate) save_errors: AtomicU64,
+    /// Cold entries that made room.
+    pub(crate) evictions: AtomicU64,
+    pub(crate) write_errors: AtomicU64,
+    pub(crate) unjournaled: AtomicU64,
     /// Entries of other processes that saves dropped.
     pub(crate) dropped: AtomicU64,
 }
@@ -24,12 +28,24 @@ impl TierCounts {
         stats.expirations += self.expirations.load(Ordering::Relaxed);
         stats.saves += self.saves.load(Ordering::Relaxed);
         stats.save_errors += self.save_errors.load(Ordering::Relaxed);
+        stats.evictions += self.evictions.load(Ordering::Relaxed);
+        stats.write_errors += self.write_errors.load(Ordering::Relaxed);
+        stats.unjournaled += self.unjournaled.load(Ordering::Relaxed);
         stats.dropped += self.dropped.load(Ordering::Relaxed);
     }
 
     /// Sets all counts to zero.
     pub(crate) fn reset(&self) {
-        let all = [&self.undecodable, &self.expirations, &self.saves, &self.save_errors, &self.dropped];
+        let all = [
+            &self.undecodable,
+            &self.expirations,
+            &self.saves,
+            &self.save_errors,
+            &self.evictions,
+            &self.write_errors,
+            &self.unjournaled,
+            &self.dropped,
+        ];
         for count in all {
             count.store(0, Ordering::Relaxed);
         }

@@ -10,6 +10,8 @@
 use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{Filling, Item, Joining, Loss, Output, Snapshot, Source, Tombstones};
 
+use async_cache_disk::store::EagerWrite;
+
 use crate::host::{Host, is_expired};
 
 /// The part of openings and saves that concerns eager records.
@@ -25,6 +27,12 @@ pub trait EagerEntries<H: Host>: Sized {
         file: FileClock,
         before: Option<&Tombstones>,
     ) -> Result<EagerOutcome, H::Error>;
+    /// Applies the eager writes of a journal to memory when the journal is opened. Returns the
+    /// number of entries that came in.
+    ///
+    /// # Errors
+    /// As above.
+    fn replay(host: &H, writes: &[EagerWrite], file: FileClock) -> Result<usize, H::Error>;
     /// A save has opened the file that stands at the path, if it merges.
     ///
     /// # Errors
@@ -102,6 +110,11 @@ impl<H: Host> EagerEntries<H> for PassOn {
     ) -> Result<EagerOutcome, H::Error> {
         *host.tier().to_pass_on.lock() = snapshot.has_eager().then(|| snapshot.clone());
         Ok(EagerOutcome::default())
+    }
+
+    /// Nothing comes in. The records stay in the store.
+    fn replay(_: &H, _: &[EagerWrite], _: FileClock) -> Result<usize, H::Error> {
+        Ok(0)
     }
 
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {

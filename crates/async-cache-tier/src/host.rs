@@ -38,6 +38,10 @@ pub trait Memory: Sized {
     fn read<R>(&self, number: usize, work: impl FnOnce(&Under<Self>) -> R) -> R;
     /// Works on all shards, locked at once, in the order of their numbers.
     fn all_shards<R>(&self, work: impl FnOnce(&mut [&mut Under<Self>]) -> R) -> R;
+    /// The number of entries in memory.
+    fn hot(&self) -> usize {
+        (0..self.shards()).map(|it| self.read(it, |tiered| tiered.shard.store().len())).sum()
+    }
     /// Lists the entries of a shard, the least worth keeping first, holding the lock as briefly as
     /// the front can.
     fn list(&self, number: usize) -> Vec<Ticket>;
@@ -111,6 +115,11 @@ pub trait Host: Memory {
         let mut bytes = Vec::new();
         let is_canonical = self.canonical_key(key, &mut bytes)?;
         Ok(is_canonical.then_some(FileKey { kind: KeyKind::Canonical, bytes }))
+    }
+    /// Runs `work` under the lock of the key's shard, unless the key is in memory or cannot be
+    /// looked up. For keys that only the front can compare.
+    fn while_absent(&self, _key: &Self::Key, work: impl FnOnce()) {
+        work();
     }
     /// Appends a key for a record.
     ///

@@ -53,7 +53,7 @@ impl HotEntries {
         })
     }
 
-    fn slices(&self) -> impl Iterator<Item = (usize, &[Ticket])> {
+    pub(crate) fn slices(&self) -> impl Iterator<Item = (usize, &[Ticket])> {
         let longest = self.shards.iter().map(Vec::len).max().unwrap_or(0);
         let rounds = longest.div_ceil(AT_ONCE).max(longest.min(FEWEST_ROUNDS));
         let turns = (0..rounds).flat_map(|round| self.shards.iter().enumerate().map(move |it| (round, it)));

@@ -20,6 +20,8 @@
 //! - [`open`]: opening a file under a cache; `union`: two snapshots in one
 //! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
 //!   way to the file; [`eager`]: records whose keys only a front can compare
+//! - [`journal`]: the store of a cache, in which every write is on file when its call returns;
+//!   `journal_state`: [`journal::Journal`], the part that knows no front
 //! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
@@ -33,6 +35,8 @@ pub mod eager;
 mod encoded;
 mod host;
 mod hot;
+pub mod journal;
+mod journal_state;
 pub mod open;
 mod opened;
 mod read;

@@ -139,8 +139,7 @@ fn open_in_turn<H: Host>(
 /// A snapshot with at most the last `maxsize` entries cold. If some must make room for entries in
 /// memory, the expired entries leave first.
 fn opened_within<H: Host>(host: &H, snapshot: Snapshot, file: FileClock) -> Opened {
-    let in_memory: usize =
-        (0..host.shards()).map(|it| host.read(it, |tiered| tiered.shard.store().len())).sum();
+    let in_memory = host.hot();
     let is_short = host.maxsize().is_some_and(|maxsize| snapshot.len() as usize + in_memory > maxsize);
     let opened = Opened::new(snapshot, file, host.maxsize(), Arc::clone(&host.tier().counts));
     if is_short && in_memory > 0 {

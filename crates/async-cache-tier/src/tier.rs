@@ -20,8 +20,10 @@ use async_cache_core::stats::Stats;
 use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{Known, Snapshot};
 use parking_lot::{Condvar, Mutex};
+use std::sync::OnceLock;
 
 use crate::counts::TierCounts;
+use crate::journal_state::Journal;
 use crate::opened::Opened;
 
 /// The state of a cache beside its shards.
@@ -43,6 +45,7 @@ pub struct Tier {
     pub(crate) to_pass_on: Mutex<Option<Snapshot>>,
     /// [`Shard::changes`] of all shards at the beginning of the last successful save.
     saved_changes: AtomicU64,
+    journal: OnceLock<Journal>,
     pub(crate) counts: Arc<TierCounts>,
 }
 
@@ -127,6 +130,17 @@ impl Tier {
     /// Records how many entries of the loaded backup did not fit into the cache.
     pub fn did_not_fit(&self, entries: u64) {
         self.no_room.store(entries, Ordering::Relaxed);
+    }
+
+    /// The journal of the cache, open or closed, if it has one.
+    #[inline]
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.get()
+    }
+
+    /// Every write goes to this journal from now on. A cache gets one journal in its life.
+    pub(crate) fn begin_journal(&self, journal: Journal) -> &Journal {
+        self.journal.get_or_init(|| journal)
     }
 
     /// Called when a save has replaced the backup. Returns how many entries of others it dropped:

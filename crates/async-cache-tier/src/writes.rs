@@ -51,6 +51,9 @@ pub fn clear<M: Memory>(host: &M, counters: CounterFate) -> Vec<Emptied<M>> {
     tier.forget_no_room();
     let now = host.now();
     let cleared = host.all_shards(|shards| {
+        if let Some(journal) = tier.journal() {
+            journal.append_clear(host.wall());
+        }
         if tier.keeps_writes() {
             // Rule 1: the latest time of any shard, and every shard writes later than it.
             let stamps = shards.iter_mut().filter_map(|tiered| tiered.shard.stamp_delete(now));

@@ -45,7 +45,7 @@ pub(crate) struct Autosave {
 }
 
 #[derive(Default)]
-struct Stop {
+pub(crate) struct Stop {
     is_over: Mutex<bool>,
     bell: Condvar,
 }
@@ -58,8 +58,7 @@ impl fmt::Debug for Autosave {
 
 impl Drop for Autosave {
     fn drop(&mut self) {
-        *self.stop.is_over.lock() = true;
-        self.stop.bell.notify_all();
+        self.stop.stop();
         if let Some(save) = &self.at_end {
             save();
         }
@@ -100,7 +99,14 @@ impl Autosave {
 }
 
 impl Stop {
-    fn is_not_over_after(&self, interval: Duration) -> bool {
+    /// Ends the waiting of the thread.
+    pub(crate) fn stop(&self) {
+        *self.is_over.lock() = true;
+        self.bell.notify_all();
+    }
+
+    /// Waits for this time. `false`: the thread has to end.
+    pub(crate) fn is_not_over_after(&self, interval: Duration) -> bool {
         let mut is_over = self.is_over.lock();
         self.bell.wait_while_for(&mut is_over, |is_over| !*is_over, interval);
         !*is_over

@@ -7,12 +7,14 @@
 pub(crate) mod codec;
 pub(crate) mod disk;
 mod distinct;
+pub(crate) mod journal;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use disk::DiskBackend;
+pub use journal::Journal;
 
 use crate::error::BackendError;
 use codec::Codec;

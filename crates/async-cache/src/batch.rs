@@ -281,6 +281,9 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + fmt::Debug + Sync + ?Sized,
     {
+        if let Some(value) = self.gatherer.inner.read_journal(hash, key, &mut miss).await {
+            return Ok(Some(value));
+        }
         let mut joins = Joins::Any;
         loop {
             match self.gatherer.enter(hash, key, joins, &mut miss)? {

@@ -15,6 +15,7 @@ use crate::cache::{AsyncCache, Shared};
 use crate::clock::Clock;
 use crate::error::{BackupError, BuildError};
 use crate::inner::{Inner, default_shards};
+use crate::keeper::Keeper;
 use crate::restore::Opening;
 
 /// Makes an [`AsyncCache`]; from [`AsyncCache::builder`].
@@ -198,6 +199,7 @@ where
         };
         let inner = Arc::new(inner);
         let autosave = Autosave::start(&inner, self.autosave, self.at_end).map_err(BuildError::Autosave)?;
-        Ok(AsyncCache { inner, shared: Arc::new(Shared { opening, autosave }) })
+        let keeper = Keeper::start(&inner).map_err(BuildError::Autosave)?;
+        Ok(AsyncCache { inner, shared: Arc::new(Shared { opening, autosave, keeper }) })
     }
 }

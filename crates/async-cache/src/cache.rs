@@ -13,6 +13,7 @@ use crate::autosave::Autosave;
 use crate::builder::Builder;
 use crate::error::{BackupError, LoadError};
 use crate::inner::Inner;
+use crate::keeper::Keeper;
 use crate::load::{Miss, Storing};
 use crate::lookup::Lookup;
 use crate::restore::Opening;
@@ -67,6 +68,9 @@ pub(crate) struct Shared {
     pub(crate) opening: Opening,
     #[allow(dead_code, reason = "held for what happens when it is dropped")]
     pub(crate) autosave: Option<Autosave>,
+    /// After the last save.
+    #[allow(dead_code, reason = "held for what happens when it is dropped")]
+    pub(crate) keeper: Option<Keeper>,
 }
 
 impl<K, V> Clone for AsyncCache<K, V> {
@@ -305,6 +309,45 @@ where
         let runtime = runtime.map_err(|error| BackupError::Interrupted(error.into()))?;
         let saving = runtime.spawn_blocking(move || inner.save());
         saving.await.unwrap_or_else(|error| Err(BackupError::Interrupted(error.into())))
+    }
+
+    /// Makes every write that has returned survive a power loss, if the backup has a
+    /// [`Journal`](crate::Journal); otherwise nothing happens. Callers at the same time share a
+    /// sync.
+    ///
+    /// Blocks the thread until the disk has synced; in async code use
+    /// [`flush_async`](Self::flush_async).
+    ///
+    /// # Errors
+    /// [`BackupError::Disk`]: the disk has failed. Nothing written since the last flush is known to
+    /// be durable then.
+    pub fn flush(&self) -> Result<(), BackupError> {
+        self.inner.flush()
+    }
+
+    /// [`flush`](Self::flush) on a thread of tokio for blocking work.
+    ///
+    /// ```
+    /// # use async_cache::{AsyncCache, DiskBackend, Journal};
+    /// # async fn example(cache: AsyncCache<String, String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// cache.set("order 17".to_owned(), "paid".to_owned());
+    /// cache.flush_async().await?; // survives a power loss from here on
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`flush`](Self::flush); [`BackupError::Interrupted`] outside a tokio runtime, or if
+    /// the runtime is shut down before the sync begins.
+    ///
+    /// # Cancel safety
+    /// Once polled, the sync runs to its end even if the future is dropped.
+    pub async fn flush_async(&self) -> Result<(), BackupError> {
+        let inner = Arc::clone(&self.inner);
+        let runtime = tokio::runtime::Handle::try_current();
+        let runtime = runtime.map_err(|error| BackupError::Interrupted(error.into()))?;
+        let flushing = runtime.spawn_blocking(move || inner.flush());
+        flushing.await.unwrap_or_else(|error| Err(BackupError::Interrupted(error.into())))
     }
 
     /// Loads the entries of the backup that are not in memory, as older than every entry in memory.

@@ -31,7 +31,7 @@ pub(crate) struct CacheHost<'c, K, V, F> {
 
 /// The file of a cache.
 pub(crate) struct BackupFile<'c, K, V> {
-    disk: &'c DiskBackend,
+    pub(crate) disk: &'c DiskBackend,
     codec: Codec<K, V>,
 }
 

@@ -8,8 +8,8 @@
 //!    shard accepts no answer of another snapshot ([`Probed`]), so a key is never hot and cold at
 //!    once;
 //! 3. lock order: the turn, then shards by number, then the locks of the
-//!    [`Tier`](async_cache_tier::Tier). A thread that holds a shard takes a second shard only when
-//!    it takes all.
+//!    [`Tier`](async_cache_tier::Tier) and of its journal. A thread that holds a shard takes a
+//!    second shard only when it takes all.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -26,6 +26,7 @@ use async_cache_core::shard::{Config, Shard};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 use async_cache_tier::cold::{self, ColdAnswer};
+use async_cache_tier::journal::{self, DiskWait, Journal, Served};
 use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{Opened, Tier, Tiered, UnderShard};
 use crossbeam_utils::CachePadded;
@@ -94,7 +95,11 @@ impl<K, V> Inner<K, V> {
     ) -> Self {
         let shards = shards.clamp(1, maxsize.unwrap_or(usize::MAX).max(1)).min(1 << 16);
         let tier = Tier::default();
-        if matches!(&backup, Some(Backup(BackendKind::Disk(disk, _))) if disk.merges()) {
+        let disk = match &backup {
+            Some(Backup(BackendKind::Disk(disk, _))) => Some(disk),
+            _ => None,
+        };
+        if disk.is_some_and(|disk| disk.merges() && disk.journal_of(maxsize).is_none()) {
             tier.keep_writes();
         }
         let shard = |number: usize| {
@@ -125,6 +130,14 @@ impl<K, V> Inner<K, V> {
 
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         self.hasher.hash_one(key)
+    }
+
+    /// Keeps the times of writing from now on, for saves that merge.
+    pub(crate) fn keep_writes(&self) {
+        self.tier.keep_writes();
+        for shard in &self.shards {
+            shard.write().shard.keep_times();
+        }
     }
 
     /// The shard of a hash: by its upper half, because the lower half belongs to the store.
@@ -181,6 +194,10 @@ impl<K, V> Inner<K, V> {
             stats.cold = opened.cold().live();
             stats.size += stats.cold;
         }
+        if let Some(journal) = self.tier.journal() {
+            stats.cold = journal.cold();
+            stats.size += stats.cold;
+        }
         stats.hits += self.hits.count();
         self.tier.add_to(&mut stats);
         stats
@@ -194,7 +211,8 @@ impl<K, V> Inner<K, V> {
     pub(crate) fn len(&self) -> usize {
         self.reclaim();
         let hot: usize = self.shards.iter().map(|shard| shard.read().shard.store().len()).sum();
-        hot + self.opened().map_or(0, |opened| opened.cold().live())
+        let in_journal = self.tier.journal().map_or(0, Journal::cold);
+        hot + in_journal + self.opened().map_or(0, |opened| opened.cold().live())
     }
 }
 
@@ -236,13 +254,20 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// [`Inner::cold`] for a key that is neither loaded nor written. The key is made only if a
     /// snapshot is open.
     pub(crate) fn served_cold(&self, hash: u64, key: impl Lookup<K>, under: UnderShard) -> Option<V> {
-        if under.opened.is_some() { self.cold(hash, &key.to_key(), under).ok() } else { None }
+        let has_file = under.opened.is_some() || self.tier.journal().is_some();
+        if has_file { self.cold(hash, &key.to_key(), under).ok() } else { None }
     }
 
     /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory from
     /// now on. `Err`: the key is not there; the probe for a write or a load of the key.
     pub(crate) fn cold(&self, hash: u64, key: &K, under: UnderShard) -> Result<V, Probed> {
         let epoch = under.epoch;
+        if let Some(journal) = self.tier.journal() {
+            return match self.cold_in_journal(journal, hash, key, DiskWait::Allowed) {
+                Served::Hit(value) => Ok(value),
+                Served::Absent | Served::WouldWait => Err(epoch.answered(None)),
+            };
+        }
         if under.opened.is_none() {
             return Err(epoch.answered(None));
         }
@@ -256,6 +281,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 Err(epoch.answered(None))
             }
         }
+    }
+
+    /// Serves a key from the journal, counts the hit, and keeps the entry in memory from now on.
+    #[cold]
+    pub(crate) fn cold_in_journal(&self, journal: &Journal, hash: u64, key: &K, wait: DiskWait) -> Served<V> {
+        let Some(host) = self.file_host() else { return Served::Absent };
+        // Reading ends in no error: a damaged entry is a miss.
+        journal::serve(&host, journal, &AskedKey { hash, key }, wait).unwrap_or(Served::Absent)
     }
 
     /// Counts a call that was not served.
@@ -282,9 +315,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             }
             tiered.opened().cloned()
         };
-        let (Some(opened), Some(host)) = (opened, self.file_host()) else { return false };
-        let asked = AskedKey { hash, key: &key.to_owned() };
-        cold::contains(&host, &asked, &opened).unwrap_or(false)
+        let Some(host) = self.file_host() else { return false };
+        let asked = |key| AskedKey { hash, key };
+        let is_in_file = match (self.tier.journal(), opened) {
+            (Some(journal), _) => journal::contains(&host, journal, &asked(&key.to_owned())),
+            (None, Some(opened)) => cold::contains(&host, &asked(&key.to_owned()), &opened),
+            (None, None) => return false,
+        };
+        is_in_file.unwrap_or(false)
             // The key may have become hot between the two looks.
             || is_hot(&self.shard(hash).read())
     }
@@ -328,6 +366,9 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 (Some(now), Deadline::after(now, ttl))
             }
         };
+        if let Some(journal) = self.tier.journal() {
+            return self.set_in_journal(journal, hash, key, value, deadline);
+        }
         let mut tiered = self.shard(hash).write();
         let at = tiered.shard.address(hash, Probed::default(), |known| *known == key);
         let Ok(at) = at else {
@@ -342,6 +383,21 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let removed = tiered.shard.set(at, key, value, deadline, self.at(time));
         drop(tiered);
         drop(removed);
+    }
+
+    /// [`Inner::set`] of a cache with a journal.
+    fn set_in_journal(&self, journal: &Journal, hash: u64, key: K, value: V, deadline: Deadline) {
+        let Some(host) = self.file_host() else { return };
+        // Encoding has no error that ends an operation in this front.
+        let Ok(write) = journal.encode(&host, &key, &value, deadline) else { return };
+        let now = self.now();
+        let mut tiered = self.shard(hash).write();
+        let probed = tiered.shard.epoch().answered(None);
+        let Ok(at) = tiered.shard.address(hash, probed, |known| *known == key) else { return };
+        let meta = journal.append(&write, tiered.shard.stamp_at(&at), deadline);
+        let removed = tiered.shard.set_stamped(at, key, value, meta, now);
+        drop(tiered);
+        journal.after_write(&host, &removed);
     }
 
     /// [`Inner::set`] while a snapshot is open.

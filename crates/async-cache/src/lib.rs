@@ -42,7 +42,7 @@
 //!   loaded before the first caller asks
 //! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `host`: the cache as
 //!   `async-cache-tier` sees it; `save`: saving; `restore`: loading the backup; `autosave`: saving
-//!   unasked
+//!   unasked; `keeper`: the upkeep of a journal
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
@@ -64,6 +64,7 @@ mod error;
 mod function;
 mod host;
 mod inner;
+mod keeper;
 mod load;
 mod lookup;
 #[cfg(feature = "macros")]
@@ -83,7 +84,7 @@ pub use async_cache_disk::{
     ShortSecret, Vfs, VfsFile,
 };
 
-pub use backup::{CacheBackend, DiskBackend, SavedEntry};
+pub use backup::{CacheBackend, DiskBackend, Journal, SavedEntry};
 pub use batch::{BatchAnswer, BatchLoader, BatchLoaderBuilder, KeyAnswer};
 pub use builder::Builder;
 pub use cache::{AsyncCache, Metrics};

@@ -36,10 +36,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache_core::entry::Fetched;
+use async_cache_core::entry::{Fetched, Meta, ValueSource};
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::{Deadline, Now, Time};
+use async_cache_tier::journal::{DiskWait, Journal, Served};
 use async_cache_tier::{Memory, UnderShard};
 
 use crate::error::{LoadError, panic_message};
@@ -65,12 +66,15 @@ pub(crate) struct Miss {
     /// The snapshot that was open when memory was asked. Taken by the first [`Inner::enter`].
     under: Option<UnderShard>,
     is_counted: bool,
+    /// The journal was asked just now, and does not have the key. Taken by the first
+    /// [`Inner::enter`].
+    is_not_in_journal: bool,
 }
 
 impl Miss {
     /// A call for which memory was asked just now, while this snapshot was open.
     pub(crate) fn under(under: UnderShard) -> Self {
-        Self { under: Some(under), is_counted: false }
+        Self { under: Some(under), ..Self::default() }
     }
 }
 
@@ -148,6 +152,9 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
+        if let Some(value) = self.read_journal(hash, key, &mut miss).await {
+            return Ok(value);
+        }
         let mut load = Some(load);
         let mut joins = Joins::Any;
         let brings = Brings::value_or::<E>();
@@ -206,6 +213,35 @@ where
         }
     }
 
+    /// Asks the journal, if there is one, for a key that is not in memory. If the disk has to be
+    /// waited for, a thread for blocking work waits, not the thread of the runtime.
+    pub(crate) async fn read_journal(
+        self: &Arc<Self>,
+        hash: u64,
+        key: impl Lookup<K>,
+        miss: &mut Miss,
+    ) -> Option<V> {
+        let journal = self.tier.journal()?;
+        let owned = key.to_key();
+        match self.cold_in_journal(journal, hash, &owned, DiskWait::Refused) {
+            Served::Hit(value) => return Some(value),
+            Served::Absent => {
+                miss.is_not_in_journal = true;
+                return None;
+            }
+            Served::WouldWait => {}
+        }
+        let inner = Arc::clone(self);
+        let read = move || match inner.cold_in_journal(inner.tier.journal()?, hash, &owned, DiskWait::Allowed)
+        {
+            Served::Hit(value) => Some(value),
+            Served::Absent | Served::WouldWait => None,
+        };
+        let value = sync::on_thread(read).await?;
+        miss.is_not_in_journal = value.is_none();
+        value
+    }
+
     /// Decides how a miss continues: with a value from the snapshot, with a value stored meanwhile,
     /// by joining the running load, or by starting one in `room`. Counts the miss once per call.
     pub(crate) fn enter(
@@ -222,9 +258,13 @@ where
         loop {
             let under = miss.under.take().unwrap_or_else(|| self.shard(hash).read().under());
             let owned_key = owned.get_or_insert_with(|| key.to_key());
-            let probed = match self.cold(hash, owned_key, under) {
-                Ok(value) => return Entered::Hit(value),
-                Err(probed) => probed,
+            let probed = if std::mem::take(&mut miss.is_not_in_journal) {
+                under.epoch.answered(None)
+            } else {
+                match self.cold(hash, owned_key, under) {
+                    Ok(value) => return Entered::Hit(value),
+                    Err(probed) => probed,
+                }
             };
             // The beginning of a load needs the wall clock at most.
             let now = self.at(Time::default());
@@ -274,6 +314,10 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             Deadline::after(now.time, Duration::ZERO)
         };
         let took = now.time.since(flight.started);
+        if let Some(journal) = self.tier.journal() {
+            self.land_in_journal(journal, flight, stored, (deadline, took, now));
+            return flight.room.tell(Answer::Value(value));
+        }
         let fetched = Fetched::loaded(stored, deadline);
         let at_once = {
             let mut tiered = self.shard(flight.hash).write();
@@ -288,6 +332,45 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         };
         flight.room.tell(Answer::Value(value));
         drop(finished);
+    }
+
+    /// Stores the value of a load in memory and in the journal.
+    fn land_in_journal(
+        &self,
+        journal: &Journal,
+        flight: &PilotedFlight<K, V>,
+        value: V,
+        (deadline, took, now): (Deadline, Duration, Now),
+    ) {
+        let key = {
+            let tiered = self.shard(flight.hash).read();
+            let key = tiered.shard.flights().key(flight.id);
+            key.and_then(|key| self.file_host()?.copy_key(key))
+        };
+        let encoded = key.as_ref().zip(self.file_host()).and_then(|(key, host)| {
+            // Encoding has no error that ends an operation in this front.
+            Some((journal.encode(&host, key, &value, deadline).ok()?, host))
+        });
+        let Some((write, host)) = encoded else {
+            // The load has ended, or its key cannot be copied.
+            let ended = self.shard(flight.hash).write().shard.finish_without_storing(flight.id, took);
+            return drop(ended);
+        };
+        let finished = {
+            let mut tiered = self.shard(flight.hash).write();
+            match tiered.shard.address_of_flight(flight.id, flight.hash) {
+                Ok(at) => {
+                    let ids = (flight.id, &at);
+                    let Meta { stamp, .. } = journal.append_load(write, &tiered.shard, ids, deadline, now);
+                    let fetched = Fetched { value, deadline, stamp, from: ValueSource::Tier };
+                    tiered.shard.land(flight.id, at, fetched, took, now)
+                }
+                Err(_) => None,
+            }
+        };
+        if let Some(finished) = finished {
+            journal.after_write(&host, &finished.removed);
+        }
     }
 
     /// Another snapshot was opened since the load began: it is asked for the key before the value

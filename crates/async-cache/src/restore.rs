@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::shard::Restored;
 use async_cache_core::time::Stamp;
-use async_cache_tier::{Memory, open};
+use async_cache_disk::DiskErrorKind;
+use async_cache_tier::journal::{self, JournalOptions};
+use async_cache_tier::{Memory, OpeningOutcome, open};
 
 use crate::backup::{BackendKind, Backup, CacheBackend, SavedEntry};
 use crate::error::BackupError;
@@ -44,7 +46,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         let mut opening = match kind {
             BackendKind::Disk(disk, codec) => {
                 let host = FileHost::new(self, disk, *codec);
-                let opened = open::open(&host, sync::turn(&self.tier))?;
+                let opened = match self.open_journal(&host)? {
+                    Some(opened) => Some(opened),
+                    None => open::open(&host, sync::turn(&self.tier))?,
+                };
                 opened.map_or_else(Opening::default, |opened| Opening {
                     entries: opened.entries as u64,
                     bytes: opened.bytes,
@@ -56,6 +61,35 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         };
         opening.took = self.clock.now().since(started);
         Ok(opening)
+    }
+
+    /// Opens the journal, if the cache has one and it is not open. `None`: the file is opened as a
+    /// snapshot.
+    fn open_journal(&self, host: &FileHost<'_, K, V>) -> Result<Option<OpeningOutcome>, BackupError> {
+        if let Some(journal) = self.tier.journal() {
+            return Ok(Some(journal.present(host)));
+        }
+        let Some(options) = host.file.disk.journal_of(self.maxsize) else { return Ok(None) };
+        if self.tier.keeps_writes() {
+            return Ok(None); // Another process had the journal when the cache was made.
+        }
+        let options = JournalOptions { disk_bytes: options.disk_bytes };
+        match journal::open(host, &mut sync::turn(&self.tier), options)? {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) => {
+                let place = host.file.disk.path().display();
+                if *error.kind() == DiskErrorKind::NotAFile {
+                    return Err(error.into());
+                }
+                tracing::warn!(
+                    "{place}: there is no journal, so only what a save writes survives this process: {error}"
+                );
+                if host.file.disk.merges() {
+                    self.keep_writes();
+                }
+                Ok(None)
+            }
+        }
     }
 
     fn load_whole(&self, backend: &dyn CacheBackend<K, V>) -> Result<Opening, BackupError> {

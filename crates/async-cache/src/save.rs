@@ -15,6 +15,7 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use async_cache_tier::journal::{self, JournalSaved};
 use async_cache_tier::{HotEntries, Taken, Turn, save};
 
 use crate::backup::{BackendKind, Backup, CacheBackend, DiskBackend, SavedEntry};
@@ -74,6 +75,15 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
         changes: u64,
     ) -> Result<Saved, BackupError> {
         let saved = match kind {
+            BackendKind::Disk(disk, codec) if self.tier.journal().is_some_and(|it| !it.is_closed()) => {
+                let host = FileHost::new(self, disk, *codec);
+                let flushed = self.tier.journal().map(|journal| journal::save(&host, journal)).transpose();
+                let saved = |saved: Option<JournalSaved>| {
+                    let JournalSaved { entries, bytes } = saved.unwrap_or_default();
+                    Saved { entries, bytes, ..Saved::default() }
+                };
+                flushed.map(saved).map_err(Into::into)
+            }
             BackendKind::Disk(disk, codec) => {
                 let saved = save::save(&FileHost::new(self, disk, *codec), turn);
                 saved.map(|saved| self.report(disk, saved)).map_err(Into::into)

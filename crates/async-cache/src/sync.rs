@@ -23,6 +23,15 @@ mod real {
         Ok(())
     }
 
+    /// Runs work that blocks on a thread of the caller's runtime; without a runtime, on this
+    /// thread. `None`: the runtime is being shut down, or the work panicked.
+    pub(crate) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.spawn_blocking(work).await.ok(),
+            Err(_) => Some(work()),
+        }
+    }
+
     /// Waits for the turn to save or load.
     pub(crate) fn turn(tier: &Tier) -> Turn<'_> {
         tier.turn()
@@ -118,6 +127,11 @@ mod real {
     pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Result<(), NoRuntime> {
         drop(shuttle::future::spawn(task));
         Ok(())
+    }
+
+    /// Runs the work: the checker has no threads for blocking work.
+    pub(crate) async fn on_thread<T>(work: impl FnOnce() -> T) -> Option<T> {
+        Some(work())
     }
 
     /// Waits for the turn to save or load. The checker does not see the lock of the tier, so the

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use async_cache::{AsyncCache, DiskBackend, Eviction};
+use async_cache::{AsyncCache, DiskBackend, Eviction, Journal};
 
 use crate::stage::{one_thread, within_limit};
 
@@ -101,6 +101,14 @@ fn build(path: &Path, options: &[&str]) -> Cache {
     let builder = match *options {
         ["maxsize", size] => builder.maxsize(size.parse().expect("a number")).backup(backend),
         ["replacing"] => builder.backup(backend.without_merging()),
+        ["journal"] => builder.backup(backend.journal(Journal::new())),
+        ["journal", "maxsize", size] => {
+            builder.maxsize(size.parse().expect("a number")).backup(backend.journal(Journal::new()))
+        }
+        ["disk", "maxsize", size] => {
+            let journal = Journal::new().disk_bytes(1 << 30);
+            builder.maxsize(size.parse().expect("a number")).backup(backend.journal(journal))
+        }
         [] => builder.backup(backend),
         _ => panic!("no such options: {options:?}"),
     };

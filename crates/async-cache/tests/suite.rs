@@ -11,6 +11,7 @@ mod batches;
 mod cancellation;
 mod distinct_values;
 mod invalidates;
+mod journal;
 mod limits;
 mod macro_arguments;
 mod macros;

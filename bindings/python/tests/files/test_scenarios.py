@@ -64,6 +64,7 @@ async def step(caches: dict[str, AsyncCache], path: Path, words: list[str]) -> s
             caches[name] = build(path, options)
             return None
         case [name, "end"]:
+            caches[name].close_journal(10)  # as the end of a process does
             del caches[name]
             return None
         case [name, *rest]:
@@ -120,6 +121,12 @@ def build(path: Path, options: list[str]) -> AsyncCache:
             arguments["maxsize"] = int(size)
         case ["replacing"]:
             return AsyncCache(**arguments, backup=DiskBackend(path, merge=False))
+        case ["journal"]:
+            return AsyncCache(**arguments, backup=DiskBackend(path, journal=True))
+        case ["journal", "maxsize", size]:
+            return AsyncCache(maxsize=int(size), backup=DiskBackend(path, journal=True))
+        case ["disk", "maxsize", size]:
+            return AsyncCache(maxsize=int(size), backup=DiskBackend(path, disk_bytes=1 << 30))
         case []:
             pass
         case _:

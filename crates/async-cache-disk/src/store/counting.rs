@@ -99,6 +99,12 @@ impl DiskStore {
         scratch.place_in_base(layout.base.as_ref()?, &write.key, layout)
     }
 
+    /// [`cold`](Self::cold) as far as it is known without reading the disk: at least as high
+    /// without a limit in bytes.
+    pub fn roughly_cold(&self) -> u64 {
+        lock(&self.counts).total()
+    }
+
     /// A step of the walk of rule 2. Returns whether there is more to do.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ pub(super) fn writes_of(layout: &StoreLayout, manifest: &ManifestBody) -> Vec<Ea
                     let here = places.0.iter().filter(|place| place.segment == row.number);
                     here.for_each(|place| found.read(*place));
                 }
-                None => found.writes.clear(), // Rule 2.
+                None => found.hide_all(), // Rule 2.
             }
             continue;
         }
@@ -104,12 +104,23 @@ struct Found<'l> {
 }
 
 impl Found<'_> {
+    /// Hides the writes so far. An entry of a base that another program has replaced may be later
+    /// than a write that follows, which must not return in its place: a delete stands for it.
+    fn hide_all(&mut self) {
+        self.writes.retain(|(_, is_in_base, _)| *is_in_base && !self.layout.is_base_ours);
+        for (_, _, write) in &mut self.writes {
+            if let EagerWrite::Entry { key, .. } = write {
+                *write = EagerWrite::Delete { key: std::mem::take(key) };
+            }
+        }
+    }
+
     fn read(&mut self, place: StorePlace) {
         let Some(segment) = self.layout.segment(place.segment) else { return };
         let mut bytes = Vec::new();
         match segment.read(place.offset, &mut bytes) {
             Some(record) => self.record(place, &record, &bytes),
-            None => self.writes.clear(), // Rule 2.
+            None => self.hide_all(), // Rule 2.
         }
     }
 }
@@ -146,7 +157,7 @@ impl ReplayVisitor for Found<'_> {
 
     fn damaged(&mut self, _place: StorePlace, kind: RecordKind, _hash: Hash40) {
         if kind.is_eager() {
-            self.writes.clear(); // Rule 2.
+            self.hide_all(); // Rule 2.
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::live::LiveCursor;
-use super::{DiskStore, EntryPlace, StoreLimit, lock, plain, read};
+use super::{DiskStore, EntryPlace, StoreAnswer, StoreLimit, StoreScratch, lock, plain, read};
 use crate::error::DiskError;
 use crate::format::store::record::{RecordKind, RecordTimes};
 
@@ -50,6 +50,33 @@ impl DiskStore {
                     cursor.visit_again();
                     return Err(error);
                 }
+            }
+        }
+    }
+
+    /// Deletes the entry of a key if it stands at a place: memory has evicted the entry that it
+    /// read from there, or wrote there. Returns whether it was deleted; `false`: the key was
+    /// written or deleted since.
+    ///
+    /// # Errors
+    /// [`Io`](crate::DiskErrorKind::Io) and [`Full`](crate::DiskErrorKind::Full): the entry stays.
+    pub fn delete_at(
+        &self,
+        key: &[u8],
+        place: EntryPlace,
+        now: u64,
+        scratch: &mut StoreScratch,
+    ) -> Result<bool, DiskError> {
+        loop {
+            let StoreAnswer::Entry(entry) = self.find(key, scratch) else { return Ok(false) };
+            if entry.sighting.place != place {
+                return Ok(false);
+            }
+            let seen = entry.sighting.seen;
+            let delete =
+                |written_at| plain(RecordKind::Delete, key, RecordTimes { deadline: None, written_at });
+            if self.append_if_still(&seen, now, delete, |_| ())?.is_some() {
+                return Ok(true);
             }
         }
     }

@@ -294,7 +294,7 @@ impl DiskStore {
 fn in_order_of_an_index(mut slots: Vec<SlotOfKey>) -> Vec<RunSlot> {
     slots.sort_unstable_by(|a, b| a.slot.hash.cmp(&b.slot.hash).then(b.slot.place.cmp(&a.slot.place)));
     let (mut kept, mut group) = (Vec::with_capacity(slots.len()), None);
-    let mut keys: Vec<KeyHash> = Vec::new(); // Of the group of slots with one hash: one, nearly always.
+    let mut keys: Vec<KeyHash> = Vec::new(); // Of the slots with one hash: one, nearly always.
     for SlotOfKey { slot, key } in slots {
         if group != Some(slot.hash) {
             group = Some(slot.hash);

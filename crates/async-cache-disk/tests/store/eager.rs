@@ -116,3 +116,25 @@ fn a_damaged_eager_record_hides_every_earlier_eager_entry() {
         assert_eq!(found.len(), usize::from(is_indexed), "{found:?}");
     }
 }
+
+/// A damaged record dropped the later entry of such a base, and an earlier write took its place.
+#[test]
+fn an_entry_of_another_programs_base_that_damage_hides_does_not_uncover_an_earlier_write() {
+    let disk = FakeDisk::new();
+    let store = open(&disk, 1 << 20);
+    put(&store, b"damaged", b"0");
+    put(&store, b"key", b"earlier");
+    store.close(SAVED_AT).unwrap();
+    let mut writer = cache(&disk).write(options()).unwrap();
+    let times = Times { deadline: None, written_at: Some(SAVED_AT + 50) };
+    writer.push_eager(b"key", b"later", times).unwrap();
+    writer.finish().unwrap();
+    let sound = [entry(b"damaged", b"0"), entry(b"key", b"earlier"), entry(b"key", b"later")];
+    assert_eq!(eager(&open(&disk, 1 << 20)), sound);
+    let is_segment = |path: &std::path::PathBuf| path.ends_with("s000001");
+    let segment = store_files(&disk).into_iter().find(is_segment).unwrap();
+    let mut bytes = disk.bytes(&segment).unwrap();
+    bytes[4096 + 20] ^= 1;
+    disk.put(&segment, &bytes);
+    assert_eq!(eager(&open(&disk, 1 << 20)), [entry(b"key", b"earlier"), delete(b"key")]);
+}

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec::Codec;
+use super::journal::Journal;
 use super::{BackendKind, Backup, CacheBackend, SavedEntry};
 use crate::clock::Clock;
 use crate::error::BackendError;
@@ -70,6 +71,7 @@ pub struct DiskBackend {
     clock: Clock,
     merges: bool,
     lock_timeout: Duration,
+    journal: Option<Journal>,
     /// Whether the lack of locks was logged. Shared by clones.
     has_warned_of_locks: Arc<AtomicBool>,
 }
@@ -92,6 +94,7 @@ impl DiskBackend {
             clock: Clock::system(),
             merges: true,
             lock_timeout: Duration::from_secs(10),
+            journal: None,
             has_warned_of_locks: Arc::default(),
         }
     }
@@ -171,6 +174,26 @@ impl DiskBackend {
         self
     }
 
+    /// Keeps every write in a journal beside the file: an entry that was set, loaded or deleted
+    /// survives a crash and `kill -9` from the return of the call on. See [`Journal`].
+    ///
+    /// ```
+    /// use async_cache::{AsyncCache, DiskBackend, Journal};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("pages.cache");
+    /// let backend = DiskBackend::new(&path).journal(Journal::new());
+    /// let cache: AsyncCache<String, String> = AsyncCache::builder().backup(backend).build()?;
+    /// cache.set("sky".to_owned(), "blue".to_owned()); // on file from here on
+    /// # drop(cache);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
     /// Adds a function's name to the version tag, behind a separator that no name has. The Python
     /// front does the same. `Err`: the number of bytes by which the tag would be too long.
     pub(crate) fn belong_to(&mut self, function: &str) -> Result<(), usize> {
@@ -186,6 +209,16 @@ impl DiskBackend {
 
     pub(crate) fn merges(&self) -> bool {
         self.merges
+    }
+
+    /// The journal of a cache with this `maxsize`. A cache that stores nothing has none.
+    pub(crate) fn journal_of(&self, maxsize: Option<usize>) -> Option<&Journal> {
+        self.journal.as_ref().filter(|journal| maxsize != Some(0) || journal.disk_bytes.is_some())
+    }
+
+    /// How long the lock of the file is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.lock_timeout
     }
 
     /// The file, with its settings.

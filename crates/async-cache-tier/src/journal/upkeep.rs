@@ -1,0 +1,124 @@
+//! The work in the background: syncs, indexes, collections. A front calls [`tend`] from a thread of
+//! its own, at every interval of its flush.
+//!
+//! Rules:
+//! 1. Nobody waits for any of this but the callers of a flush.
+//! 2. A store over its limit in bytes does not rest for long: a rest counts waits for the disk as
+//!    work, and a store that is written to meanwhile would exceed its limit more and more.
+//! 3. A collection asks memory which entries stand in the segment that goes, and afterwards gives
+//!    those entries their new places, unless they were written meanwhile.
+
+use std::time::Duration;
+
+use async_cache_core::listing::Ticket;
+use async_cache_core::time::{Stamp, Time};
+use async_cache_disk::DiskError;
+use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
+
+use crate::host::{Host, Slice};
+use crate::journal_state::{DiskLimit, Journal};
+
+/// The share of a core for indexes and collections: one part in so many.
+const SHARE: u32 = 10;
+/// Rule 2.
+const REST_OVER_LIMIT: Duration = Duration::from_millis(10);
+
+/// What upkeep has left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Nothing: come again after the interval.
+    Done,
+    /// There is more to do. Come again after this time, so that upkeep takes a tenth of a core.
+    More(Duration),
+}
+
+/// The outcome of a save of a cache with a journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JournalSaved {
+    /// The entries of the cache, in memory and on the disk.
+    pub entries: u64,
+    /// The size of the store, in bytes.
+    pub bytes: u64,
+}
+
+/// Makes every write that has returned survive a power loss.
+///
+/// # Errors
+/// The disk has failed: nothing since the last flush is known to be durable.
+pub fn flush<H: Host>(host: &H, journal: &Journal) -> Result<(), H::Error> {
+    let flushed = host.blocking(|| journal.with_store(DiskStore::flush));
+    flushed.unwrap_or(Ok(())).map_err(|error| host.error(error))
+}
+
+/// A save: a [`flush`]. It is counted.
+///
+/// # Errors
+/// Those of [`flush`].
+pub fn save<H: Host>(host: &H, journal: &Journal) -> Result<JournalSaved, H::Error> {
+    flush(host, journal)?;
+    host.tier().count_save();
+    let hot = host.hot();
+    Ok(JournalSaved { entries: hot.saturating_add(journal.cold()) as u64, bytes: journal.bytes() })
+}
+
+/// Syncs if there is something to sync, then does one step of the other work.
+///
+/// # Errors
+/// The disk has failed; nothing is lost. Come again after the interval.
+pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
+    let started = host.time();
+    let wall = host.wall();
+    let tended = host.blocking(|| {
+        journal.with_own_store(|store| -> Result<_, DiskError> {
+            if store.is_dirty() {
+                store.flush()?;
+            }
+            let has_more = store.maintain(wall)?;
+            Ok((has_more, store.next_collection()))
+        })
+    });
+    let (has_more, collection) = tended.unwrap_or(Ok((false, None))).map_err(|error| host.error(error))?;
+    let is_over = collection.is_some() && journal.limit == DiskLimit::Bytes;
+    let has_collected = match &collection {
+        Some(collection) if !has_more => collect(host, journal, collection)?,
+        _ => false,
+    };
+    let pause = pause(started, host.time());
+    let pause = if is_over { pause.min(REST_OVER_LIMIT) } else { pause }; // Rule 2.
+    Ok(if has_more || has_collected { Upkeep::More(pause) } else { Upkeep::Done })
+}
+
+fn pause(started: Time, ended: Time) -> Duration {
+    ended.since(started).saturating_mul(SHARE - 1)
+}
+
+/// Rule 3. Returns whether anything was collected.
+fn collect<H: Host>(host: &H, journal: &Journal, collection: &Collection) -> Result<bool, H::Error> {
+    let stamp = |place: EntryPlace| Stamp::from_nanos(place.to_number());
+    let places = collection.places();
+    let range = stamp(*places.start())..=stamp(*places.end());
+    let mut in_memory: Vec<(Stamp, usize, Ticket)> = Vec::new();
+    let mut slice = host.begin_slice();
+    for number in 0..host.shards() {
+        let mut placed = Vec::new();
+        host.read(number, |tiered| tiered.shard.placed_within(range.clone(), &mut placed));
+        in_memory.extend(placed.into_iter().map(|(stamp, ticket)| (stamp, number, ticket)));
+        slice.rest_if_over();
+    }
+    in_memory.sort_unstable_by_key(|(stamp, ..)| *stamp);
+    let places: Vec<EntryPlace> =
+        in_memory.iter().map(|(stamp, ..)| EntryPlace::from_number(stamp.as_nanos())).collect();
+    let wall = host.wall();
+    let collected = host.blocking(|| journal.with_store(|store| store.collect(collection, &places, wall)));
+    let Some(collected) = collected else { return Ok(false) };
+    let moved = collected.map_err(|error| host.error(error))?;
+    for (from, to) in moved {
+        let from = stamp(from);
+        let first = in_memory.partition_point(|(stamp, ..)| *stamp < from);
+        for (_, number, ticket) in in_memory[first..].iter().take_while(|(stamp, ..)| *stamp == from) {
+            host.shard(*number, |tiered| tiered.shard.move_place(*ticket, from, stamp(to)));
+        }
+        slice.rest_if_over();
+    }
+    Ok(true)
+}

@@ -1,0 +1,74 @@
+//! Threads that read, write, delete and evict the same keys: no reader sees a value that is older
+//! than a write that had returned before the read began.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+
+use async_cache::{AsyncCache, DiskBackend, Journal};
+
+const KEYS: u64 = 12;
+const WRITES: u64 = 4000;
+
+/// Each key has one writer, whose values ascend. A delete counts as a value, too.
+fn race(disk_bytes: Option<u64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.cache");
+    let journal = Journal::new().flush_every(std::time::Duration::from_millis(2));
+    let journal = disk_bytes.map_or(journal.clone(), |bytes| journal.disk_bytes(bytes));
+    let backend = || DiskBackend::new(&path).journal(journal.clone());
+    let cache: AsyncCache<u64, u64> = AsyncCache::builder().maxsize(4).backup(backend()).build().unwrap();
+    let returned: Arc<Vec<AtomicU64>> = Arc::new((0..KEYS).map(|_| AtomicU64::new(0)).collect());
+    thread::scope(|scope| {
+        for writer in 0..2 {
+            let (cache, returned) = (cache.clone(), Arc::clone(&returned));
+            scope.spawn(move || {
+                for value in 1..=WRITES {
+                    let key = value % (KEYS / 2) * 2 + writer;
+                    if value % 7 == 0 {
+                        cache.delete(&key);
+                    } else {
+                        cache.set(key, value);
+                    }
+                    returned[key as usize].store(value, SeqCst);
+                }
+            });
+        }
+        for _ in 0..2 {
+            let (cache, returned) = (cache.clone(), Arc::clone(&returned));
+            scope.spawn(move || {
+                for look in 0..WRITES {
+                    let key = look * 5 % KEYS;
+                    let before = returned[key as usize].load(SeqCst);
+                    if let Some(value) = cache.get(&key) {
+                        assert!(value >= before, "key {key}: {value} after {before} had returned");
+                    }
+                }
+            });
+        }
+    });
+    let last: Vec<Option<u64>> = (0..KEYS).map(|key| cache.get(&key)).collect();
+    let expected = |key: u64| {
+        let last = returned[key as usize].load(SeqCst);
+        (last % 7 != 0).then_some(last)
+    };
+    if disk_bytes.is_some() {
+        assert_eq!(last, (0..KEYS).map(expected).collect::<Vec<_>>());
+    }
+    drop(cache);
+    let cache: AsyncCache<u64, u64> = AsyncCache::builder().maxsize(4).backup(backend()).build().unwrap();
+    for key in 0..KEYS {
+        let found = cache.get(&key);
+        assert!(found.is_none() || found == expected(key), "key {key}: {found:?}");
+    }
+}
+
+#[test]
+fn readers_see_no_older_value_while_memory_evicts_to_the_disk() {
+    race(Some(64 << 20));
+}
+
+#[test]
+fn readers_see_no_older_value_while_evicted_entries_leave_the_disk() {
+    race(None);
+}
