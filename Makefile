@@ -15,7 +15,8 @@ MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --m
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
 	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke bench-smoke-rust \
-	bench-smoke-python soak fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust fuzz-smoke-python clean
+	bench-smoke-python kill kill-python soak soak-journal fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust \
+	fuzz-smoke-python clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -122,6 +123,7 @@ bench: ## all benchmarks beside their peers; writes benches/results
 	./target/release/macros --save
 	./target/release/overhead --save
 	./target/release/disk --save
+	./target/release/journal --save
 
 bench-options: python $(VENV)/peers ## what merging, a secret and compression cost; writes benches/results
 	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin options --features foyer
@@ -141,6 +143,7 @@ bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks be
 	$(VENV)/bin/python $(BINDINGS)/benches/bench.py --original $(ORIGINAL) --save
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --save
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --save
+	$(VENV)/bin/python $(BINDINGS)/benches/journal.py --save
 
 bench-smoke: bench-smoke-rust bench-smoke-python ## the benchmarks still run; figures mean nothing
 
@@ -150,6 +153,8 @@ bench-smoke-python: python $(ORIGINAL)/ready
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --entries 2000
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1
+	$(VENV)/bin/python $(BINDINGS)/benches/journal.py --smoke
+	$(VENV)/bin/python $(BINDINGS)/benches/soak_journal.py --smoke
 
 bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes minutes to build
 	$(CARGO) build --quiet --profile test -p async-cache-benches -p async-cache-cli
@@ -157,8 +162,13 @@ bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes min
 	$(TARGET)/debug/macros --smoke
 	$(TARGET)/debug/overhead --smoke
 	$(TARGET)/debug/disk --most 1000
+	$(TARGET)/debug/journal --smoke
+	$(TARGET)/debug/soak_journal --smoke
 	$(TARGET)/debug/options --smoke
 	$(TARGET)/debug/inspect --smoke
+
+kill-python: python ## kill 1,000 Python processes of each kind with a journal, and look for what is lost
+	$(LIMIT) $(VENV)/bin/python $(BINDINGS)/tests/killed_processes.py 1000
 
 soak: python ## random tests for a long time, many more seeds than `make test`, and a million operations of each kind
 	cd $(BINDINGS) && ASYNC_CACHE_MILLION=1 $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --timeout 1000 tests/api/test_garbage.py
@@ -169,6 +179,18 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test suite races::
 	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test suite merging_oracle::
+
+# Minutes for each of the two programs.
+soak-journal: export ASYNC_CACHE_SOAK_MINUTES ?= 10
+soak-journal: python ## a cache on the disk, much larger than its memory, under random traffic for ASYNC_CACHE_SOAK_MINUTES (10)
+	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin soak_journal
+	./target/release/soak_journal --save
+	$(VENV)/bin/python $(BINDINGS)/benches/soak_journal.py
+
+# Kills for each of the modes of a journal.
+kill: export ASYNC_CACHE_KILLS ?= 1000
+kill: ## processes with a journal, killed ASYNC_CACHE_KILLS (1000) times at random moments; no write may be lost
+	$(CARGO) test --release -p async-cache --test journal_kill -- --nocapture
 
 # libFuzzer on the stable compiler, and a mutation fuzzer for decoders that need an interpreter.
 # Seconds for each fuzzer.

@@ -5,11 +5,13 @@ fn main() {
     let lock = std::fs::read_to_string("../Cargo.lock").unwrap_or_default();
     let version = |name: &str| {
         let head = format!("name = \"{name}\"\nversion = \"");
-        let found = lock.split(&head).nth(1).and_then(|rest| rest.split('"').next());
+        // A peer may depend on an earlier version of another peer; the latest one is measured.
+        let found = lock.split(&head).skip(1).last().and_then(|rest| rest.split('"').next());
         format!("{name} {}", found.unwrap_or("unknown"))
     };
-    let mut peers =
-        ["async-cache", "quick_cache", "moka", "cached", "redb", "bitcode"].map(version).join(", ");
+    let mut peers = ["async-cache", "quick_cache", "moka", "cached", "redb", "fjall", "rusqlite", "bitcode"]
+        .map(version)
+        .join(", ");
     if std::env::var_os("CARGO_FEATURE_FOYER").is_some() {
         peers = format!("{peers}, {}", version("foyer"));
     }

@@ -37,7 +37,7 @@ ARROWS = {
         "async-cache-tier",
         "async-cache-cli",
     },
-    "async-cache-benches": {"async-cache"},
+    "async-cache-benches": {"async-cache", "async-cache-disk"},
     "async-cache-examples": {"async-cache"},
     "renamed-dependency": {"async-cache"},
 }
@@ -56,7 +56,7 @@ RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", 
 # have their own.
 LAYERS = """
     raw library errors pace interpreter ttl window done once inline nesting plain args codec call_key
-    key call_query options target room item gathering cache host snapshot restore eager file_host watch
+    key call_query options target room item gathering cache host snapshot restore eager file_host journal journal_file watch
     instances part agent::tool function work awaitable returned load batch enter ask waiting call decorate
     file agent methods surface console lib
 """.split()

@@ -34,10 +34,12 @@ pub fn contender<'a>(name: &str, run: impl FnMut() -> u64 + 'a) -> Contender<'a>
 pub struct Report(String);
 
 impl Report {
-    /// A report that begins with the subject, the machine and the versions.
+    /// A report that begins with the subject, the date, the command, the machine and the versions.
     pub fn new(title: &str) -> Self {
         let mut report = Self::default();
         report.line(&format!("# {title}\n"));
+        report.line(&format!("- date: {}", today()));
+        report.line(&format!("- command: `{}`", command()));
         report.line(&format!("- machine: {}", machine()));
         report.line(&format!("- versions: {}", env!("BENCH_VERSIONS")));
         report.line("");
@@ -112,6 +114,14 @@ pub fn digits(value: f64) -> String {
     }
 }
 
+/// The command line, with the name of the program only.
+fn command() -> String {
+    let mut arguments = std::env::args();
+    let program = std::path::PathBuf::from(arguments.next().unwrap_or_default());
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    std::iter::once(name).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
 fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let model = read("/proc/cpuinfo");
@@ -129,4 +139,26 @@ pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
+}
+
+/// The date, by UTC.
+fn today() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (mut year, mut day) = (1970, since.as_secs() / 86_400);
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    while day >= 365 + u64::from(is_leap(year)) {
+        day -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if day < days {
+            break;
+        }
+        day -= days;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", day + 1)
 }

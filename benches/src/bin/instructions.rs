@@ -15,8 +15,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_cache::{AsyncCache, Eviction};
+use async_cache::{AsyncCache, DiskBackend, Eviction, Journal};
 use async_cache_benches::Report;
+use serde_bytes::ByteBuf;
 
 const KEYS: u64 = 10_000;
 const CAPACITY: usize = 20_000;
@@ -77,6 +78,16 @@ const TABLES: &[Table] = &[
             ("quick-miss", |n| on_runtime(quick_loads(n, false))),
             ("miss", |n| on_runtime(our_loads(n, false))),
             ("miss-string", |n| on_runtime(our_string_loads(n))),
+        ],
+    ),
+    (
+        "`set` of 90 bytes; a journal's system calls are not counted",
+        &[
+            ("bytes", |n| byte_sets(n, None, KEYS)),
+            ("bytes-journal", |n| byte_sets(n, Some(Journal::new()), KEYS)),
+            ("bytes-evict", |n| byte_sets(n, None, u64::MAX)),
+            ("bytes-evict-journal", |n| byte_sets(n, Some(Journal::new()), u64::MAX)),
+            ("bytes-evict-disk", |n| byte_sets(n, Some(Journal::new().disk_bytes(1 << 40)), u64::MAX)),
         ],
     ),
 ];
@@ -178,6 +189,21 @@ fn replaces(count: u64, cache: &impl Cache<u64, u64>) {
     for _ in 0..count {
         let key = random.u64(..KEYS);
         cache.set(key, key);
+    }
+}
+
+/// Replaces entries of a cache, or inserts new ones into a full cache.
+fn byte_sets(count: u64, journal: Option<Journal>, keys: u64) {
+    let folder = tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")).expect("a folder");
+    let builder = AsyncCache::builder().maxsize(CAPACITY);
+    let builder = journal.into_iter().fold(builder, |builder, journal| {
+        let journal = journal.flush_every(Duration::from_secs(3600));
+        builder.backup(DiskBackend::new(folder.path().join("a.cache")).journal(journal))
+    });
+    let cache = builder.build().expect("the path is ours");
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..2 * CAPACITY as u64 + count {
+        cache.set(random.u64(..keys), ByteBuf::from(vec![7; 90]));
     }
 }
 

@@ -14,7 +14,7 @@ mod flights;
 
 use std::cell::RefMut;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use async_cache_core::address::{Candidate, FoundKey};
 use async_cache_core::order::Eviction;
@@ -47,6 +47,9 @@ pub(crate) struct Cache {
     pub(crate) tier: Tier,
     /// The process in which the turn was taken last.
     pub(crate) turn_taken_in: AtomicU32,
+    /// Rule 4 of [`crate::journal`].
+    pub(crate) has_left_journal: AtomicBool,
+    pub(crate) has_to_warn_of_fork: AtomicBool,
 }
 
 pub(crate) struct CacheState {
@@ -145,8 +148,8 @@ impl Cache {
         }
     }
 
-    /// [`Cache::set_key`] with the default time to live, if no Python code is needed and no file is
-    /// open.
+    /// [`Cache::set_key`] with the default time to live, if no Python code is needed, no file is
+    /// open, and there is no journal.
     #[inline]
     pub(crate) fn set_at_once(
         &self,
@@ -154,6 +157,9 @@ impl Cache {
         query: &ObjectKey<'_, '_>,
         value: Bound<'_, PyAny>,
     ) -> bool {
+        if self.tier.journal().is_some() {
+            return false;
+        }
         let Some((mut state, found)) = self.locate_at_once(py, query) else { return false };
         if state.tiered.opened().is_some() {
             return false;

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use async_cache_core::time::{FileClock, Stamp};
+use async_cache_disk::store::EagerWrite;
 use async_cache_disk::{
     DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source, Tombstones,
 };
@@ -256,6 +257,10 @@ impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
         before: Option<&Tombstones>,
     ) -> PyResult<EagerOutcome> {
         restore::eager(host, snapshot, file, before)
+    }
+
+    fn replay(host: &FileHost<'c, 'py>, writes: &[EagerWrite], file: FileClock) -> PyResult<usize> {
+        restore::replay(host, writes, file)
     }
 
     fn begin(host: &FileHost<'c, 'py>, joining: &Joining, file: FileClock) -> PyResult<Self> {

@@ -20,11 +20,12 @@ use crate::cache::Cache;
 use crate::codec;
 use crate::errors;
 use crate::host::CacheHost;
+use crate::journal::{self, JournalOpening};
+use crate::journal_file::{self, given_entry};
 use crate::pace::{LockSlice, in_background, waiting};
 use crate::raw::Ref;
 use crate::restore::{blamed, each_eager};
 use crate::target::TargetFile;
-use crate::ttl::Ttl;
 
 /// Opens a file; entries in memory stay. Returns the number of added entries, or `None` if there is
 /// no file.
@@ -32,6 +33,11 @@ pub(crate) fn open(cache: &Cache, py: Python<'_>, target: TargetFile) -> PyResul
     let target = share(cache, py, target);
     let opened = opening::open(&CacheHost { py, cache, target }, turn(cache)?)?;
     Ok(opened.map(|opened| opened.entries))
+}
+
+/// Opens the journal beside a file, with its present entries.
+pub(crate) fn open_journal(cache: &Cache, py: Python<'_>, target: TargetFile) -> PyResult<JournalOpening> {
+    journal::open(cache, py, target, &mut turn(cache)?)
 }
 
 /// Assigns a file to the cache. If its saves merge, starts to record the data that they need.
@@ -104,6 +110,11 @@ fn report(py: Python<'_>, saved: saving::SaveOutcome) -> PyResult<Bound<'_, PyDi
 /// no file. Left out are entries that cannot be decoded (which are misses for a cache too) and the
 /// keys of decorated functions, which are not objects.
 pub(crate) fn read_all<'py>(py: Python<'py>, target: &TargetFile) -> PyResult<Option<Bound<'py, PyList>>> {
+    if target.options.journal.is_some()
+        && let Some(entries) = journal_file::read(py, target)?
+    {
+        return Ok(Some(entries));
+    }
     let opened = target.open(py).map_err(|error| errors::backup(py, &error))?;
     let Some(snapshot) = opened else { return Ok(None) };
     let file = FileClock::start(clock::now(), clock::wall(), snapshot.saved_at());
@@ -140,6 +151,9 @@ pub(crate) fn read_all<'py>(py: Python<'py>, target: &TargetFile) -> PyResult<Op
 /// Writes a file with the given entries: (key, value, seconds left or `None`) each. Replaces the
 /// existing file; if the backend's saves merge, under their lock.
 pub(crate) fn write(py: Python<'_>, target: TargetFile, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+    if target.options.journal.is_some() {
+        return journal_file::write(py, target, entries);
+    }
     let take = |limit| waiting(py, limit, |wait| target.file.lock(wait));
     let locked = target.options.merge.map(take).transpose()?;
     write_all(py, Arc::new(target), locked.as_ref(), entries)
@@ -164,13 +178,7 @@ fn write_all(
     let mut slice = LockSlice::begin();
     for entry in entries.try_iter()? {
         slice.end_if_over(py)?;
-        let (key, value, ttl): (Bound<'_, PyAny>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
-            entry?.extract()?;
-        let deadline = match ttl.map_or(Ok(Ttl::Never), |ttl| Ttl::new(&ttl, "the time to live"))? {
-            Ttl::For(ttl) if ttl.is_zero() => continue,
-            Ttl::For(ttl) => Some(wall.saturating_add(clock::to_nanos(ttl))),
-            Ttl::Default | Ttl::Never => None,
-        };
+        let Some((key, value, deadline)) = given_entry(&entry?, wall)? else { continue };
         let name = || errors::repr(&key);
         match encoded.push(&host, &Ref::new(key.clone()), &Ref::new(value), Times::from(deadline)) {
             Ok(()) => {}
@@ -210,6 +218,9 @@ fn flush(py: Python<'_>, encoded: &mut Encoded, writer: &mut Writer) -> PyResult
 
 /// Removes a file; if the backend's saves merge, under their lock.
 pub(crate) fn remove(py: Python<'_>, target: &TargetFile) -> PyResult<()> {
+    if target.options.journal.is_some() {
+        return journal_file::remove(py, target);
+    }
     let clear = |limit| target.file.clear(limit);
     match target.options.merge {
         Some(limit) => waiting(py, limit, |wait| clear(Some(wait))).map(drop),

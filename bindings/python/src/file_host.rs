@@ -17,7 +17,7 @@ use crate::codec;
 use crate::eager::EagerMerge;
 use crate::errors;
 use crate::host::FileHost;
-use crate::key::{Query, StoredKey};
+use crate::key::{ObjectKey, Query, StoredKey};
 use crate::pace::{self, LockSlice};
 use crate::raw::Ref;
 use crate::snapshot::file_key;
@@ -81,6 +81,18 @@ impl<'py> Host for FileHost<'_, 'py> {
 
     fn file_key(&self, key: &Ref) -> PyResult<Option<FileKey>> {
         file_key(self, &StoredKey { key: key.bind(self.py), hash: 0 })
+    }
+
+    fn while_absent(&self, key: &Ref, work: impl FnOnce()) {
+        let key = key.bind(self.py);
+        let query = ObjectKey::new(self.cache.seed, key);
+        let located = query.and_then(|query| self.cache.locate(self.py, &query));
+        if let Ok((state, found)) = located
+            && found.slot().is_none()
+        {
+            work();
+            drop(state);
+        }
     }
 
     fn record_key(&self, key: &Ref, out: &mut Vec<u8>) -> Result<KeyKind, Refusal<PyErr>> {

@@ -26,7 +26,8 @@
 //! - `host`: the cache in memory, in the form for `async-cache-tier`; `snapshot`: operations on a
 //!   key in the opened snapshot; `restore`: entries added from a backend; `eager`: merging entries
 //!   whose keys are objects; `file_host`: the cache with its file, in the form for
-//!   `async-cache-tier`; `file`: the file, opened and saved
+//!   `async-cache-tier`; `journal`: operations on a cache with a journal; `journal_file`: a file
+//!   with a journal, without a cache; `file`: the file, opened and saved
 //! - `ask`: the target of a call; `waiting`: a call's wait for a load; `call`: the coroutine of
 //!   `get` and of decorated functions; `decorate`: makes decorated functions
 //! - `agent`: tools of agents, called within sessions, with loop detection
@@ -58,6 +59,8 @@ mod inline;
 mod instances;
 mod interpreter;
 mod item;
+mod journal;
+mod journal_file;
 mod key;
 mod library;
 mod load;
@@ -119,8 +122,13 @@ fn write_file(
 
 /// Removes a file.
 #[pyfunction]
-fn remove_file(py: Python<'_>, path: PathBuf, options: &options::FileOptions) -> PyResult<()> {
-    file::remove(py, &TargetFile::new(path, String::new(), options))
+fn remove_file(
+    py: Python<'_>,
+    path: PathBuf,
+    version: String,
+    options: &options::FileOptions,
+) -> PyResult<()> {
+    file::remove(py, &TargetFile::new(path, version, options))
 }
 
 /// Called in the child of a fork, before any other code of the package runs there.
@@ -147,7 +155,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods::GetMethod::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc),
     )?;
     async_method::add::<methods::GetMethod, 4>(py, stand_in)?;
-    method::add::<methods::SetMethod, 3>(py)?;
+    method::add::<methods::SetMethod, 4>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
     module.add("CachedFunction", raw::function::class::<Function>(py)?)?;

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::ask::ObjectCall;
 use crate::cache::Cache;
@@ -13,6 +14,7 @@ use crate::done::done;
 use crate::key::ObjectKey;
 use crate::once;
 use crate::raw::Ref;
+use crate::raw::calls::Invoke;
 use crate::raw::method::{Arguments, Method};
 use crate::ttl::Ttl;
 
@@ -79,21 +81,22 @@ impl Method<4> for GetMethod {
 /// Stores a value, at once. The returned object may be awaited, but need not be.
 pub(crate) struct SetMethod;
 
-impl Method<3> for SetMethod {
+impl Method<4> for SetMethod {
     type Class = Cache;
     const NAME: &'static CStr = c"set";
-    const DOC: &'static CStr = c"set($self, key, value, ttl=...)\n--\n\n\
+    const DOC: &'static CStr = c"set($self, key, value, ttl=..., durable=False)\n--\n\n\
         Stores a value, at once. The returned object may be awaited, but need not be.\n\n\
-        ttl in seconds, None for ever; if left out, the cache's default.";
-    const PARAMETERS: [&'static str; 3] = ["key", "value", "ttl"];
+        ttl in seconds, None for ever; if left out, the cache's default. With durable=True the returned object\n\
+        must be awaited: it is done when the write survives a power loss. That needs a journal.";
+    const PARAMETERS: [&'static str; 4] = ["key", "value", "ttl", "durable"];
 
     #[inline]
     fn call_fast<'py>(
         cache: &Bound<'py, Cache>,
-        &[key, value, ttl]: &Arguments<'_, 'py, 3>,
+        &[key, value, ttl, durable]: &Arguments<'_, 'py, 4>,
     ) -> Option<Bound<'py, PyAny>> {
         let (key, value) = (key?.to_owned(), value?.to_owned());
-        if ttl.is_some() || !once::is_kept_at_sight(&value) {
+        if ttl.is_some() || durable.is_some() || !once::is_kept_at_sight(&value) {
             return None;
         }
         let (py, cache) = (cache.py(), cache.get());
@@ -103,7 +106,7 @@ impl Method<3> for SetMethod {
 
     fn call<'py>(
         cache: &Bound<'py, Cache>,
-        &[key, value, ttl]: &Arguments<'_, 'py, 3>,
+        &[key, value, ttl, durable]: &Arguments<'_, 'py, 4>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let Some(value) = value else {
             return Err(PyTypeError::new_err("set() missing 1 required positional argument: 'value'"));
@@ -112,7 +115,22 @@ impl Method<3> for SetMethod {
         once::check(&value, "set() was given")?;
         let key = key.expect("it is required");
         let query = ObjectKey::new(cache.get().seed, &key)?;
+        let flush = match durable {
+            Some(durable) if is_true(&durable)? => {
+                // Raises if the write could not be made durable; then nothing is stored.
+                Some(cache.invoke_method0(pyo3::intern!(cache.py(), "_flush_of_journal"))?)
+            }
+            _ => None,
+        };
         cache.get().set_key(cache.py(), &query, value.to_owned(), ttl)?;
-        done(cache.py())
+        flush.map_or_else(|| done(cache.py()), |flush| flush.invoke0())
     }
+}
+
+/// Whether `durable` is `True`.
+fn is_true(durable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    durable.cast::<PyBool>().map(PyBoolMethods::is_true).map_err(|_| {
+        let class = durable.get_type().qualname().map(|name| name.to_string()).unwrap_or_default();
+        PyTypeError::new_err(format!("durable is True or False, not {class}"))
+    })
 }

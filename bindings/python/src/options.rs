@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_cache_disk::{CacheFile, Compression, RealDisk, Secret};
+use async_cache_tier::journal::JournalOptions;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -22,15 +23,25 @@ pub(crate) struct FileOptions {
     /// How long a merging save waits for another process's save to end; `None`: saves replace the
     /// file.
     pub(crate) merge: Option<Duration>,
+    /// `None`: no journal.
+    pub(crate) journal: Option<JournalOptions>,
 }
 
 #[pymethods]
 impl FileOptions {
     /// `level`: of zstd; `None` does not compress. `merge`: how many seconds a save waits for
-    /// another process's save to end; `None` does not merge.
+    /// another process's save to end; `None` does not merge. `disk_bytes`: the most bytes of a
+    /// journal; `None`: as many entries as the cache may have.
     #[new]
-    #[pyo3(signature = (pickle, secret, level, merge))]
-    fn new(pickle: bool, secret: Option<&[u8]>, level: Option<u8>, merge: Option<f64>) -> PyResult<Self> {
+    #[pyo3(signature = (pickle, secret, level, merge, journal, disk_bytes))]
+    fn new(
+        pickle: bool,
+        secret: Option<&[u8]>,
+        level: Option<u8>,
+        merge: Option<f64>,
+        journal: bool,
+        disk_bytes: Option<u64>,
+    ) -> PyResult<Self> {
         let merge = merge.map(Duration::try_from_secs_f64).transpose();
         let secret = secret.map(Secret::new).transpose();
         let compression = level.map_or(Some(Compression::OFF), Compression::zstd);
@@ -41,6 +52,7 @@ impl FileOptions {
                 PyValueError::new_err(format!("a level of zstd is from 1 to {}", Compression::MAX_LEVEL))
             })?,
             merge: merge.map_err(|error| PyValueError::new_err(format!("lock_timeout: {error}")))?,
+            journal: journal.then_some(JournalOptions { disk_bytes }),
         })
     }
 }

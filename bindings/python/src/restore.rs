@@ -3,13 +3,15 @@
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::shard::Restored as InShard;
 use async_cache_core::time::{Deadline, FileClock, Stamp};
+use async_cache_disk::store::{EagerWrite, EntryPlace};
 use async_cache_disk::{Item, Snapshot, Source, Times, Tombstones};
 use async_cache_tier::eager::EagerOutcome;
 use async_cache_tier::open::is_wanted;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::cache::Cache;
-use crate::codec;
+use crate::codec::{self, CodecOptions};
 use crate::errors;
 use crate::host::FileHost;
 use crate::key::{ObjectKey, Query};
@@ -76,6 +78,77 @@ pub(crate) fn eager(
         }
     }
     Ok(EagerOutcome { restored, refused, undecodable })
+}
+
+/// Adds the entries that the eager writes of a journal leave. Returns their number.
+pub(crate) fn replay(host: &FileHost<'_, '_>, writes: &[EagerWrite], file: FileClock) -> PyResult<usize> {
+    let (py, options) = (host.py, host.target.options.codec);
+    let mut undecodable = Vec::new();
+    let latest = latest_eager(py, writes, options, &mut undecodable)?;
+    let mut slice = LockSlice::begin();
+    let mut restored = 0;
+    // The last entries are the latest, and each entry is added as the coldest.
+    for (key, left) in latest.into_iter().rev() {
+        slice.end_if_over(py)?;
+        let deadline = file.deadline_from_file(left.deadline);
+        let stamp = Stamp::from_nanos(left.place.to_number());
+        let came_in = codec::decode_value(py, left.value, options).and_then(|value| {
+            let query = ObjectKey::new(host.cache.seed, &key)?;
+            entry(host.cache, py, &query, value, deadline, stamp)
+        });
+        match came_in {
+            Ok(came_in) => restored += usize::from(came_in),
+            Err(error) => undecodable.push(blamed(py, error)?),
+        }
+    }
+    if let Some(why) = undecodable.first() {
+        let (path, count) = (host.target.file.path().display(), undecodable.len());
+        let message =
+            format!("{path}: {count} entries whose keys are objects cannot be read; the first: {why}");
+        errors::log(py, &message);
+    }
+    Ok(restored)
+}
+
+/// An entry that is left after all eager writes.
+pub(crate) struct LeftEntry<'w> {
+    pub(crate) value: &'w [u8],
+    pub(crate) deadline: Option<u64>,
+    place: EntryPlace,
+}
+
+/// Applies the eager writes of a journal, in their order. Returns the keys and entries that are
+/// left, in the order of writing.
+pub(crate) fn latest_eager<'w, 'py>(
+    py: Python<'py>,
+    writes: &'w [EagerWrite],
+    options: CodecOptions,
+    undecodable: &mut Vec<String>,
+) -> PyResult<Vec<(Bound<'py, PyAny>, LeftEntry<'w>)>> {
+    // Key to the index of its latest entry.
+    let latest = PyDict::new(py);
+    let mut slice = LockSlice::begin();
+    for (index, write) in writes.iter().enumerate() {
+        slice.end_if_over(py)?;
+        let (EagerWrite::Entry { key, .. } | EagerWrite::Delete { key }) = write;
+        let applied = codec::decode_value(py, key, options).and_then(|key| {
+            if latest.contains(&key)? {
+                latest.del_item(&key)?;
+            }
+            if matches!(write, EagerWrite::Entry { .. }) { latest.set_item(key, index) } else { Ok(()) }
+        });
+        if let Err(error) = applied {
+            undecodable.push(blamed(py, error)?);
+        }
+    }
+    let mut left = Vec::with_capacity(latest.len());
+    for (key, index) in latest.iter() {
+        if let Some(EagerWrite::Entry { value, deadline, place, .. }) = writes.get(index.extract::<usize>()?)
+        {
+            left.push((key, LeftEntry { value, deadline: *deadline, place: *place }));
+        }
+    }
+    Ok(left)
 }
 
 /// The message about an entry's fault; `Err` if the exception is independent of the entry.

@@ -30,6 +30,10 @@ impl Cache {
         ttl: Ttl,
     ) -> PyResult<()> {
         let (key, value) = (Ref::new(query.to_key(py)?), Ref::new(value));
+        if let Some(journal) = self.journal() {
+            return self.set_in_journal(py, journal, query, (key, value), ttl);
+        }
+        self.warn_if_forked(py);
         loop {
             let probed = self.probe(py, query)?; // Invariant 3.
             let (mut state, found) = self.locate(py, query)?;
@@ -46,6 +50,10 @@ impl Cache {
 
     pub(crate) fn delete_key(&self, py: Python<'_>, query: &impl Query) -> PyResult<()> {
         if let Some(host) = self.file_host(py) {
+            if let Some(journal) = self.journal() {
+                return self.delete_in_journal(&host, journal, query);
+            }
+            self.warn_if_forked(py);
             return cold::delete(&host, &AskedQuery(query));
         }
         let now = Now::without_wall(clock::now());
@@ -73,6 +81,10 @@ impl Cache {
         query: &impl Query,
         under: UnderShard,
     ) -> PyResult<Result<Bound<'py, PyAny>, Probed>> {
+        if let Some(journal) = self.journal() {
+            let served = self.cold_in_journal(py, journal, query)?;
+            return Ok(served.ok_or_else(|| under.epoch.answered(None)));
+        }
         let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else {
             return Ok(Err(under.epoch.answered(None)));
         };

@@ -3,12 +3,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use async_cache_core::cold::ColdSet;
 use async_cache_core::stats::Stats;
 use async_cache_core::time::Stamp;
+use async_cache_tier::journal::{self, Journal};
 use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{HotEntries, Tier, clock, cold};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -22,6 +23,7 @@ use crate::errors;
 use crate::file;
 use crate::gathering::Batches;
 use crate::host::CacheHost;
+use crate::journal::{self as opened_journal, JournalOpening};
 use crate::key::ObjectKey;
 use crate::once;
 use crate::options::FileOptions;
@@ -61,7 +63,8 @@ impl Cache {
         let batches = Batches::new(BatchWindow::new(batch_window_ms)?, batch_size(max_batch_size)?);
         let new = CacheState::new(maxsize, default_ttl, batches);
         let mut state = self.state.borrow(py);
-        if !state.tiered.shard.is_pristine() || state.tiered.opened().is_some() {
+        let has_file = state.tiered.opened().is_some() || self.tier.journal().is_some();
+        if has_file || !state.tiered.shard.is_pristine() {
             return Err(PyRuntimeError::new_err("__init__ of a cache that is in use: make a new one"));
         }
         let old = std::mem::replace(&mut *state, new);
@@ -99,15 +102,20 @@ impl Cache {
             }
             state.tiered.opened().cloned()
         };
-        let (Some(opened), Some(host)) = (opened, self.file_host(py)) else { return Ok(false) };
-        cold::contains(&host, &AskedQuery(&query), &opened)
+        let Some(host) = self.file_host(py) else { return Ok(false) };
+        match (self.journal(), opened) {
+            (Some(journal), _) => journal::contains(&host, journal, &AskedQuery(&query)),
+            (None, Some(opened)) => cold::contains(&host, &AskedQuery(&query), &opened),
+            (None, None) => Ok(false),
+        }
     }
 
     /// The number of entries.
     fn size(&self, py: Python<'_>) -> usize {
         self.reclaim(py);
+        let in_journal = self.cold_entries_in_journal(py);
         let state = self.state.borrow(py);
-        state.tiered.shard.store().len() + state.tiered.cold().map_or(0, ColdSet::live)
+        in_journal + state.tiered.shard.store().len() + state.tiered.cold().map_or(0, ColdSet::live)
     }
 
     /// All counters.
@@ -136,6 +144,9 @@ impl Cache {
         dict.set_item("running_loads", running)?;
         dict.set_item("oldest_load", oldest.map(|age| age.as_secs_f64()))?;
         dict.set_item("dropped", stats.dropped)?;
+        dict.set_item("write_errors", stats.write_errors)?;
+        dict.set_item("unjournaled", stats.unjournaled)?;
+        dict.set_item("disk_bytes", self.journal().map_or(0, Journal::bytes))?;
         Ok(dict)
     }
 
@@ -163,6 +174,56 @@ impl Cache {
         options: &FileOptions,
     ) -> PyResult<Option<usize>> {
         file::open(self, py, TargetFile::new(path, version, options))
+    }
+
+    /// Opens the journal beside a file. Returns `None`, or else the reason why there is no journal,
+    /// and whether another cache or process has it.
+    #[pyo3(signature = (path, version, options))]
+    fn open_journal(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        version: String,
+        options: &FileOptions,
+    ) -> PyResult<Option<(String, bool)>> {
+        Ok(match file::open_journal(self, py, TargetFile::new(path, version, options))? {
+            JournalOpening::Open => None,
+            JournalOpening::Absent { why, is_locked } => Some((why, is_locked)),
+        })
+    }
+
+    /// Whether writes go to a journal.
+    #[pyo3(name = "is_journaled")]
+    fn is_journaled_now(&self) -> bool {
+        self.is_journaled()
+    }
+
+    /// Makes all writes that have returned survive a power loss.
+    fn flush_journal(&self, py: Python<'_>) -> PyResult<()> {
+        opened_journal::flush(self, py)
+    }
+
+    /// A save of a cache with a journal.
+    fn save_journal(&self, py: Python<'_>) -> PyResult<()> {
+        opened_journal::save(self, py)
+    }
+
+    /// Does a step of the upkeep. Returns in how many seconds the next step is due; `None`: after
+    /// the usual interval.
+    fn tend_journal(&self, py: Python<'_>) -> Option<f64> {
+        opened_journal::tend(self, py).map(|pause| pause.as_secs_f64())
+    }
+
+    /// Closes the journal: the file has all entries then, if they are few. Waits for the lock of
+    /// the file for `patience` seconds. Returns whether there was a journal.
+    fn close_journal(&self, py: Python<'_>, patience: f64) -> PyResult<bool> {
+        opened_journal::close(self, py, Duration::try_from_secs_f64(patience).unwrap_or_default())
+    }
+
+    /// Called in a forked child, to which the journal does not belong.
+    #[pyo3(name = "leave_journal")]
+    fn leave_journal_after_fork(&self, py: Python<'_>) {
+        self.leave_journal(py, true);
     }
 
     /// Records the data needed by merging saves, without opening the file: the next save sets the
@@ -300,7 +361,14 @@ impl Cache {
     pub(crate) fn unlimited() -> Self {
         let batches = Batches::new(BatchWindow::DEFAULT, MAX_BATCH_SIZE);
         let state = GilCell::new(CacheState::new(None, Ttl::Default, batches));
-        Self { seed: seed(), state, tier: Tier::default(), turn_taken_in: AtomicU32::new(0) }
+        Self {
+            seed: seed(),
+            state,
+            tier: Tier::default(),
+            turn_taken_in: AtomicU32::new(0),
+            has_left_journal: AtomicBool::new(false),
+            has_to_warn_of_fork: AtomicBool::new(false),
+        }
     }
 
     fn empty(&self, py: Python<'_>, counters: CounterFate) {
@@ -321,9 +389,10 @@ impl Cache {
 
     fn counted(&self, py: Python<'_>) -> Stats {
         self.reclaim(py);
+        let in_journal = self.cold_entries_in_journal(py);
         let state = self.state.borrow(py);
         let mut stats = state.tiered.shard.stats();
-        stats.cold = state.tiered.cold().map_or(0, ColdSet::live);
+        stats.cold = in_journal + state.tiered.cold().map_or(0, ColdSet::live);
         stats.size += stats.cold;
         self.tier.add_to(&mut stats);
         stats

@@ -86,9 +86,11 @@ impl<K> Ledger<K> {
         Self { times: None, lost: LostWrites::new(share), losses: 0 }
     }
 
-    /// Keeps times from now on. Existing entries have [`Stamp::UNKNOWN`].
+    /// Keeps times from now on, and no places. Existing entries have [`Stamp::UNKNOWN`].
     pub(crate) fn keep_times(&mut self) {
-        self.times.get_or_insert_default();
+        if !self.keeps_times() {
+            self.times = Some(StampTable::default());
+        }
     }
 
     pub(crate) fn keeps_times(&self) -> bool {

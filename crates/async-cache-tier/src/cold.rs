@@ -106,7 +106,7 @@ pub fn contains<H: Host>(host: &H, key: &impl NamedKey<H>, opened: &Opened) -> R
 /// # Errors
 /// A fault that must end the operation, from encoding or comparing keys; nothing is deleted.
 pub fn delete<H: Host>(host: &H, key: &impl NamedKey<H>) -> Result<(), H::Error> {
-    if let Some(journal) = host.tier().journal() {
+    if let Some(journal) = host.tier().journal().filter(|journal| !journal.is_closed()) {
         return journal::delete(host, journal, key);
     }
     let file_key = if host.tier().keeps_writes() { key.file_key(host)? } else { None };

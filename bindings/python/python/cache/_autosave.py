@@ -8,10 +8,7 @@ Rules:
 2. A failed save is logged and repeated, after one second, two, four and so on up to a minute, as
    long as the cache lives and has something to save. `stats()` reports the failure. Whatever
    exception one cache's save raises, the other caches are saved.
-3. The thread keeps no cache alive, is a daemon, and starts with the first cache that needs it. If
-   it cannot start, the failure is logged, and the start is repeated with the next cache, the next
-   save by hand, and in a forked child. No event loop is involved: a save takes the interpreter's
-   lock for slices of half a millisecond.
+3. The thread is a `Worker`. A save takes the interpreter's lock for slices of half a millisecond.
 4. When the process ends, running saves are waited for, for at most `_PATIENCE` in total, and caches
    made with `save_at_exit` are saved once more; other caches are not. A cache that cannot be saved
    then is logged. The ways in which a process ends, and the place that handles each:
@@ -29,21 +26,20 @@ Rules:
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
 import math
 import os
-import queue
-import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._children import Children
-from ._forks import PATIENCE, run_holding
+from ._forks import PATIENCE
 from ._signals import Signals
 from ._warn import in_words
+from ._worker import Worker
 from .errors import CacheError
 
 if TYPE_CHECKING:
@@ -151,129 +147,58 @@ class Plan:
             self._inherited_changes = cache.changes()
 
 
-class Saver:
+class Saver(Worker[Plan]):
     """The thread, and its plans."""
 
     def __init__(self) -> None:
+        super().__init__("cache autosave", "caches are not saved unasked")
         self.signals = Signals(self.save_at_last, self._is_saving_here)
         self.children = Children(self.exit)
-        self._plans: list[Plan] = []
-        # Held while the plans or the thread change. The main thread takes the lock by
-        # `run_holding`, so that an interrupt leaves the lock free.
-        self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
-        # Receives an item whenever the thread must look at the plans. A queue written in C, because
-        # the locks of a Python queue may be left taken by an interrupt.
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Whether the log already reports that the thread cannot start.
-        self._is_missing = False
-        self._ended = False
+        # Called after the last saves with the rest of the patience; `_upkeep` adds a function.
+        self.after_saves: list[Callable[[float], None]] = []
 
-    def add(self, plan: Plan) -> None:
-        run_holding(self._lock, functools.partial(self._add, plan))
+    def _look_also(self, now: float) -> float:
+        return self.signals.look(now)
 
-    def _add(self, plan: Plan) -> None:
-        self._plans.append(plan)
-        self._news.put(None)
-        self._start()
+    def exit(self, is_last: bool = True) -> None:
+        self.save_at_last(self.end(_PATIENCE), is_last)
 
-    def wake(self) -> None:
-        """Starts the thread if there are plans but no thread."""
-        if self._plans and not self._is_there():
-            run_holding(self._lock, self._start)
-
-    def _is_there(self) -> bool:
-        thread = self._thread
-        return thread is not None and thread.is_alive()
-
-    def _start(self) -> None:
-        if self._ended or self._is_there():
-            return
-        self._thread = threading.Thread(target=self._run, name="cache autosave", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # too many threads, or the interpreter is about to end
-            was_missing, self._is_missing = self._is_missing, True
-            if not was_missing:
-                _log.warning("caches are not saved unasked until a thread can be started for it: %s", error)
-        else:
-            self._is_missing = False
-
-    def _run(self) -> None:
-        me = threading.current_thread()
-        while True:
-            try:
-                if run_holding(self._lock, functools.partial(self._is_over, me)):
-                    return
-                self._look()
-            except BaseException:
-                # Raised by the log, or a lack of memory. Nothing can be reported, but the caches
-                # must still be saved; not at once, in case the exception is raised every time.
-                time.sleep(_LOOK_EVERY)
-
-    def _is_over(self, thread: threading.Thread) -> bool:
-        """Whether the thread must end: no cache needs saving, or another thread has taken over."""
-        self._plans = [plan for plan in self._plans if not plan.is_dead()]
-        if not self._plans:
-            self._thread = None
-        return self._thread is not thread or self._ended
-
-    def _look(self) -> None:
-        """Looks at every plan, and waits until it is time to look again."""
-        # Limited, so that the plans of dropped caches are removed.
-        look = time.monotonic() + _LONGEST_PAUSE
-        for plan in list(self._plans):
-            try:
-                look = min(look, plan.look(time.monotonic()))
-            except BaseException:
-                # Raised by the log; the other caches must be saved.
-                continue
-            finally:
-                del plan
-        look = min(look, self.signals.look(time.monotonic()))
-        news = self._news
-        with contextlib.suppress(queue.Empty):
-            news.get(timeout=max(0.0, look - time.monotonic()))
-            while True:
-                news.get_nowait()
-
-    def exit(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        self._ended = True
-        thread = self._thread
-        self._news.put(None)
-        try:
-            if thread is not None and thread.is_alive():
-                thread.join(_PATIENCE)
-        except KeyboardInterrupt:  # the user does not want to wait any longer
-            deadline = time.monotonic()
-        self.save_at_last(deadline - time.monotonic())
-
-    def save_at_last(self, patience: float) -> None:
+    def save_at_last(self, patience: float, is_last: bool) -> None:
         """Saves the caches with `save_at_exit` at the end of the process.
 
-        Waits for running saves for `patience` seconds in total.
+        Waits for running saves for `patience` seconds in total. `is_last`: the process certainly
+        ends.
         """
         deadline = time.monotonic() + patience
         for plan in list(self._plans):
             plan.exit(max(0.0, deadline - time.monotonic()))
+        if is_last:
+            for work in self.after_saves:
+                work(max(0.0, deadline - time.monotonic()))
 
     def _is_saving_here(self) -> bool:
         return any(plan.is_saving_here() for plan in list(self._plans))
 
     def after_fork(self) -> None:
-        self._lock = threading.RLock()
-        self._news = queue.SimpleQueue()
-        self._thread = None
-        for plan in self._plans:
-            plan.after_fork()
+        super().after_fork()
         self.signals.after_fork()
         self.children.after_fork()
-        if self._plans:
-            self._start()
 
 
 _saver = Saver()
+
+
+def arm(after_saves: Callable[[float], None]) -> None:
+    """Calls a function at the end of the process, after the last saves."""
+    if after_saves not in _saver.after_saves:
+        _saver.after_saves.append(after_saves)
+    _saver.signals.arm()
+    _saver.children.arm()
+
+
+def look_at_signals(now: float) -> float:
+    """For a thread that runs if no cache is saved unasked. Returns when to look again."""
+    return _saver.signals.look(now)
 
 
 def plan(

@@ -23,10 +23,10 @@ from typing import Any
 
 class Children:
     """The finalizer of this process, if the process is a child of multiprocessing. `save` saves its
-    caches.
+    caches; its argument is whether no thread writes any more.
     """
 
-    def __init__(self, save: Callable[[], None]) -> None:
+    def __init__(self, save: Callable[[bool], None]) -> None:
         self._save = save
         self._is_wanted = False
         # Whether multiprocessing calls `arm` in children. Children inherit both the registration
@@ -63,11 +63,11 @@ class Children:
             self.arm()
 
     def _end(self) -> None:
-        self._save()
         # Rule 3. Threads of executors end only when the interpreter waits for all threads, which is
         # the next step. So an additional thread, for which the interpreter waits too, waits for
         # them.
         others = [thread for thread in threading.enumerate() if not thread.daemon and thread is not _me()]
+        self._save(not others)
         if others:
             try:
                 threading.Thread(target=self._wait_and_save, args=(others,), name="cache exit").start()
@@ -77,7 +77,7 @@ class Children:
     def _wait_and_save(self, threads: list[threading.Thread]) -> None:
         for thread in threads:
             thread.join()
-        self._save()
+        self._save(True)
 
 
 def _me() -> threading.Thread:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, cast
 
+from ._flushes import Flushes
 from ._forks import ForkLock
 from ._native import Cache
 from ._turn import Turn
@@ -20,6 +21,8 @@ from ._warn import in_words, warn
 from .backend import CacheBackend, DiskBackend
 from .errors import BackupError
 from .key import KEY
+
+_HOW_TO_JOURNAL = "give the cache DiskBackend(path, journal=True) as its backup"
 
 # The caches that use each file, as long as they live. The scope distinguishes functions with
 # results in files.
@@ -44,9 +47,10 @@ class Persistence:
         *,
         after_turn: Callable[[], None],
         after_save: Callable[[], None],
+        collect: Callable[[], object],
     ) -> None:
         """`after_turn` is called after every save and load, `after_save` after every save, whether
-        it succeeded or not.
+        it succeeded or not. `collect` collects dropped caches.
         """
         if not isinstance(backend, CacheBackend):
             raise TypeError(
@@ -57,11 +61,20 @@ class Persistence:
         self._function = function
         self._after_turn = after_turn
         self._after_save = after_save
+        self._collect = collect
+        # The cache, if it has a journal.
+        self._journaled: weakref.ref[Cache] | None = None
+        # Why there is no journal although the backend has one.
+        self._why_no_journal = ""
+        # Whether the journal was closed, or belongs to the parent of this process.
+        self.has_left_journal = False
         self._set_aside = False
         self._told_of_locks = False
         # One save or load at a time. Re-entrant, so that a thread that re-enters (in a signal
         # handler, or in a backend that calls the cache) gets an error instead of a deadlock.
         self._turn = Turn()
+        # Present if there is a journal.
+        self._flushes: Flushes | None = None
         # Whether the function was redefined since, and the file belongs to the new one.
         self._is_superseded = False
         # The cache's count of changes at the beginning of its last successful save.
@@ -92,11 +105,23 @@ class Persistence:
         if refusal is not None:
             raise ValueError(f"{backend.path} {refusal}")
         for other in _users.setdefault(path, weakref.WeakSet()):
-            other._is_superseded |= not other._is_alike(self)
+            if not other._is_alike(self):
+                other._supersede()
         _users[path].add(self)
         if len(_users) & (len(_users) - 1) == 0:
             for unused in [path for path, users in list(_users.items()) if not users]:
                 del _users[unused]
+
+    def _supersede(self) -> None:
+        """The function was defined again: the file, with its journal, belongs to the new one."""
+        self._is_superseded = True
+        cache = self._journaled() if self._journaled is not None else None
+        if cache is not None:
+            self.has_left_journal = True
+            try:
+                cache.close_journal(cast(DiskBackend, self.backend).lock_timeout)
+            except BackupError as error:  # nothing is lost
+                warn(str(error))
 
     def _refusal(self, path: str) -> str | None:
         """Why this cache may not use a file that another cache uses."""
@@ -145,6 +170,16 @@ class Persistence:
             start = scope.encode()[:60].decode(errors="ignore")
             scope = start + "#" + hashlib.sha256(scope.encode()).hexdigest()[:32]
         return f"{version}\x1f{scope}" if scope else version
+
+    @property
+    def wants_journal(self) -> bool:
+        """Whether the backend has a journal, open or not."""
+        return self.is_native and cast(DiskBackend, self.backend).journal
+
+    @property
+    def flush_every(self) -> float:
+        """How often the journal is synced, in seconds."""
+        return self.backend.flush if isinstance(self.backend, DiskBackend) else math.inf
 
     def keep_others_out(self, work: Callable[[], None], patience: float) -> bool:
         """Runs a function while no other thread saves or loads the cache. Returns ``False`` without
@@ -196,6 +231,9 @@ class Persistence:
     def _save(self, cache: Cache, tell: Callable[[str], None]) -> None:
         if not self.is_native:
             self._hand_over(cache, tell)
+            return
+        if cache.is_journaled():
+            cache.save_journal()
             return
         backend = cast(DiskBackend, self.backend)
         path = Path(backend._file)
@@ -305,8 +343,52 @@ class Persistence:
         scope = tag.partition("\x1f")[2]
         return None if scope == self._tag.partition("\x1f")[2] else scope
 
+    def check_journal(self, cache: Cache) -> None:
+        """Raises an exception if writes of the cache cannot be made durable: `ValueError` if the
+        backend has no journal, `BackupError` if the journal is not open.
+        """
+        if cache.is_journaled():
+            return
+        if not self.wants_journal:
+            raise ValueError(f"durable=True needs a journal: {_HOW_TO_JOURNAL}")
+        why = self._why_no_journal or (
+            "this process was forked from the one that made the cache, or has closed the journal"
+        )
+        raise BackupError(
+            f"{self.place()}: the write would not be durable, for the journal is not open: {why}"
+        )
+
+    async def flush(self, cache: Cache) -> None:
+        """Waits until every write that has returned survives a power loss."""
+        self.check_journal(cache)
+        if self._flushes is not None:
+            await self._flushes.join(cache)
+
+    def _open_journal(self, cache: Cache) -> bool:
+        """Opens the journal if the backend has one. ``False``: the file is opened as a snapshot."""
+        backend = cast(DiskBackend, self.backend)
+        if cache.maxsize == 0 and backend.disk_bytes is None:
+            self._why_no_journal = "the cache keeps nothing, for its maxsize is 0"
+        if not backend.journal or self.has_left_journal or self._why_no_journal:
+            return False
+        path = Path(backend._file)
+        absent = cache.open_journal(path, self._tag, backend._options)
+        if absent is not None and absent[1]:
+            # The journal of a dropped cache may be waiting for the collector.
+            self._collect()
+            absent = cache.open_journal(path, self._tag, backend._options)
+        if absent is None:
+            self._journaled = weakref.ref(cache)
+            self._flushes = Flushes()
+            return True
+        self._why_no_journal = absent[0]
+        warn(f"{absent[0]}; so there is no journal, and only what a save writes survives this process")
+        return False
+
     def _open(self, cache: Cache) -> None:
         backend = cast(DiskBackend, self.backend)
+        if cache.is_journaled():
+            return
         self._set_aside = False
         owner = self._foreign(cache)
         if owner is not None:
@@ -317,6 +399,8 @@ class Persistence:
                 f"the file keeps the cache of {f'the function {owner}' if owner else 'an AsyncCache'}, not of "
                 f"{self._owner()}; the next save sets it aside"
             )
+        if self._open_journal(cache):
+            return
         cache.open_from_file(Path(backend._file), self._tag, backend._options)
 
     def _restore(self, cache: Cache) -> None:

@@ -30,6 +30,7 @@ import _thread
 import functools
 import logging
 import math
+import os
 import signal
 import threading
 import time
@@ -49,12 +50,12 @@ _LAST_PAUSE = 32.0
 class Signals:
     """The handler.
 
-    `save` saves the caches at the end of the process; its argument is the number of seconds to wait
-    for saves of other threads. `is_busy` returns whether the running thread is in the middle of a
-    save or load.
+    `save` saves the caches at the end of the process; its arguments are the number of seconds to
+    wait for saves of other threads, and whether the process certainly ends. `is_busy` returns
+    whether the running thread is in the middle of a save or load.
     """
 
-    def __init__(self, save: Callable[[float], None], is_busy: Callable[[], bool]) -> None:
+    def __init__(self, save: Callable[[float, bool], None], is_busy: Callable[[], bool]) -> None:
         self._save = save
         self._is_busy = is_busy
         self._is_wanted = False
@@ -134,18 +135,19 @@ class Signals:
 
     def _end(self, signum: int) -> None:
         try:
-            self._save_within(PATIENCE)
+            # The first process of a container does not die (rule 2).
+            self._save_within(PATIENCE, os.getpid() != 1)
         finally:
             self._die(signum)
 
-    def _save_within(self, patience: float) -> None:
+    def _save_within(self, patience: float, is_last: bool) -> None:
         """Saves in a thread, and waits for the thread for `patience` seconds (rule 3)."""
         ended = _thread.allocate_lock()
         ended.acquire()
 
         def save() -> None:
             try:
-                self._save(patience)
+                self._save(patience, is_last)
             finally:
                 ended.release()
 
@@ -175,7 +177,8 @@ class Signals:
             try:
                 return await shutdown(*args, **kwargs)
             finally:
-                self._save_within(PATIENCE)
+                # A program may go on after its server.
+                self._save_within(PATIENCE, False)
 
         shut_down_and_save._saves_caches = True  # type: ignore[attr-defined]
         server.shutdown = shut_down_and_save

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from . import _autosave, _leaving
+from . import _autosave, _leaving, _upkeep
 from ._native import Cache
 from ._persistence import Persistence
 from .backend import CacheBackend
@@ -69,7 +69,7 @@ class AsyncCache(Cache):
         if is_saved_unasked:
             _autosave.check(autosave, autosave_changes, self.backup is not None)
         if self.backup is not None:
-            self._persist(Persistence(self.backup, after_turn=_autosave.resume, after_save=_autosave.wake))
+            self._persist(persistence_of(self.backup))
         if is_saved_unasked:
             self._save_unasked(autosave, autosave_changes, save_at_exit)
 
@@ -78,7 +78,13 @@ class AsyncCache(Cache):
         function.
         """
         self._persistence = persistence
+        self._load(persistence)
+
+    def _load(self, persistence: Persistence) -> None:
+        had_journal = self.is_journaled()
         persistence.load(self)
+        if self.is_journaled() and not had_journal:
+            _upkeep.look_after(self, persistence, persistence.flush_every)
 
     def _save_unasked(self, every: float | None, changes: int | None, at_exit: bool) -> None:
         if self._persistence is not None:
@@ -140,7 +146,30 @@ class AsyncCache(Cache):
         happens.
         """
         if self._persistence is not None:
-            self._persistence.load(self)
+            self._load(self._persistence)
+
+    async def flush(self) -> None:
+        """Makes every write that has returned survive a power loss, if the backup has a journal;
+        otherwise nothing happens. Callers at the same time share a sync, which runs in a thread.
+
+        Raises `BackupError` if the disk has failed: then nothing since the last flush is known to
+        be durable; and if the journal is not open, for example because another process has it. If
+        cancelled, the sync still completes.
+        """
+        persistence = self._persistence
+        if persistence is not None and persistence.wants_journal:
+            await persistence.flush(self)
+
+    def _flush_of_journal(self) -> Callable[[], Awaitable[None]]:
+        """For ``set(..., durable=True)``: the flush that follows the write. Raises if the write
+        could not be made durable.
+        """
+        if self._persistence is None:
+            raise ValueError(
+                "durable=True needs a journal: give the cache DiskBackend(path, journal=True) as its backup"
+            )
+        self._persistence.check_journal(self)
+        return self.flush
 
     def __repr__(self) -> str:
         limit = "" if self.maxsize is None else f" of {self.maxsize}"
@@ -170,6 +199,18 @@ class AsyncCache(Cache):
         if self._persistence is not None and self._persistence.unsaved_changes(self):
             with _leaving.giving_way_to(error):
                 await self.save_to_backup_async()
+
+
+def persistence_of(backup: CacheBackend, scope: str = "", function: Any = None) -> Persistence:
+    """The backup of a cache; `scope` and `function` for the cache of a decorated function."""
+    return Persistence(
+        backup,
+        scope,
+        function,
+        after_turn=_autosave.resume,
+        after_save=_autosave.wake,
+        collect=_upkeep.collect,
+    )
 
 
 class Entries:

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import _native
 from ._forks import ForkLock
@@ -88,10 +88,38 @@ class DiskBackend(CacheBackend):
     the later write wins; a key deleted by one process stays deleted unless a process wrote the key
     later. With ``merge=False`` a save replaces the file and takes no lock.
 
+    With ``journal=True`` (or ``"file"``, the same) every write is in a journal beside the file, in
+    the folder ``<path>.d``, when its call returns: `set`, the value of a load, `delete`, `clear`
+    and invalidations. Without a journal, a crash loses the writes since the last save.
+
+    - After a crash of the process, ``kill -9`` included, nothing is lost. After a power loss, at
+      most the writes of the last `flush` seconds are; ``await cache.flush()`` and
+      ``await cache.set(key, value, durable=True)`` wait until nothing can be lost.
+    - A save is a flush: it takes as long as syncing the writes since the last one.
+    - When the process ends in order, the entries of a cache of less than 64 MiB go back into the
+      file, and the folder is removed.
+    - `disk_bytes` gives the disk a limit of its own, and implies a journal. Then `maxsize` limits
+      memory only: an entry that leaves memory stays on the disk, and its next request reads it
+      back. When the disk is full, the oldest entries leave, except those used since they were
+      written. The files may exceed the limit by a segment, 8 MiB. Without `disk_bytes`, `maxsize`
+      limits memory and disk together.
+    - A value that cannot be written (it cannot be pickled, the disk is full) stays in memory, and
+      an older value does not return. ``stats()`` counts both cases in ``unjournaled`` and
+      ``write_errors``; the first of each cache is logged.
+    - One cache at a time has the journal. Another cache on the path, in this process or another,
+      starts with a `CacheWarning` and the file without the journal, and its saves merge. So does a
+      forked child: make the cache after the fork.
+
     The methods below are for use without a cache: they read, replace or remove the whole file, and
     do not merge. Entries that other processes hold in memory return to the file with the next save
-    of those processes.
+    of those processes. With a journal, they read, replace or remove the journal's entries too;
+    `save` and `clear` raise `BackupError` while a cache has the journal.
     """
+
+    # For backends that were pickled by earlier versions.
+    journal = False
+    flush = 1.0
+    disk_bytes: int | None = None
 
     def __init__(
         self,
@@ -103,6 +131,9 @@ class DiskBackend(CacheBackend):
         compression: str | tuple[str, int] | None = None,
         merge: bool = True,
         lock_timeout: float = 10.0,
+        journal: bool | Literal["file"] | None = None,
+        flush: float = 1.0,
+        disk_bytes: int | None = None,
     ) -> None:
         path = os.fspath(path)
         if not isinstance(path, str) or not path:
@@ -124,13 +155,18 @@ class DiskBackend(CacheBackend):
         self.compression = compression
         self.merge = merge
         self.lock_timeout = float(lock_timeout)
+        self.journal = _has_journal(journal, disk_bytes)
+        self.flush = _flush_seconds(flush)
+        self.disk_bytes = disk_bytes
         self._options = self._make_options(_secret_bytes(secret))
         self._has_secret = secret is not None
         self._lock = ForkLock()
 
     def _make_options(self, secret: bytes | None) -> _native.FileOptions:
         merge = self.lock_timeout if self.merge else None
-        return _native.FileOptions(self.pickle, secret, _level(self.compression), merge)
+        return _native.FileOptions(
+            self.pickle, secret, _level(self.compression), merge, self.journal, self.disk_bytes
+        )
 
     def __copy__(self) -> DiskBackend:
         again = object.__new__(type(self))
@@ -155,7 +191,9 @@ class DiskBackend(CacheBackend):
         self._lock = ForkLock()
 
     def __repr__(self) -> str:
-        return f"DiskBackend({self.path!r})"
+        journal = ", journal=True" if self.journal else ""
+        limit = "" if self.disk_bytes is None else f", disk_bytes={self.disk_bytes}"
+        return f"DiskBackend({self.path!r}{journal}{limit})"
 
     def load(self) -> Entries:
         """All entries of the file. Empty if there is no file, or if the file cannot be read."""
@@ -188,7 +226,7 @@ class DiskBackend(CacheBackend):
         """Removes the file. Holds the lock, so that a running save does not restore the removed
         entries.
         """
-        self._lock.run(lambda: _native.remove_file(Path(self._file), self._options))
+        self._lock.run(lambda: _native.remove_file(Path(self._file), self.version, self._options))
 
 
 def _place(path: str) -> str:
@@ -226,6 +264,33 @@ def _triples(data: Entries) -> Iterator[tuple[Any, Any, float | None]]:
         except KeyError:  # another thread has removed it since
             continue
         yield key, value, left
+
+
+def _has_journal(journal: Any, disk_bytes: Any) -> bool:
+    """Whether there is a journal. Checks both arguments."""
+    if journal is not None and not isinstance(journal, bool) and journal != "file":
+        raise ValueError(f'journal is True, False or "file" (the same as True), not {journal!r:.100}')
+    if disk_bytes is None:
+        return bool(journal)
+    if not isinstance(disk_bytes, int) or isinstance(disk_bytes, bool):
+        raise TypeError(
+            f"disk_bytes is a number of bytes (int), or None, not {type(disk_bytes).__qualname__}"
+        )
+    if not 0 < disk_bytes < 1 << 63:
+        raise ValueError(f"disk_bytes is a number of bytes, 1 or more, or None, not {disk_bytes}")
+    if journal is False:
+        raise ValueError(
+            "disk_bytes needs a journal, which journal=False turns off: leave one of the two out"
+        )
+    return True
+
+
+def _flush_seconds(flush: Any) -> float:
+    if not isinstance(flush, int | float) or isinstance(flush, bool):
+        raise TypeError(f"flush is a number of seconds above 0, not {type(flush).__qualname__}")
+    if not 0 < flush < 1e9:
+        raise ValueError(f"flush is a number of seconds above 0, not {flush}")
+    return float(flush)
 
 
 def _secret_bytes(secret: str | bytes | None) -> bytes | None:

@@ -12,11 +12,10 @@ from ._excluded import check_exclude, places_of
 from ._function import check_function, inner_function
 from ._instances import check_per_instance, instance_of
 from ._invalidation import Invalidation
-from ._persistence import Persistence
 from ._scope import scope_of
 from ._types import CachedFunction
 from ._ways import Ways
-from .async_cache import AsyncCache
+from .async_cache import AsyncCache, persistence_of
 from .backend import CacheBackend
 from .key import key_of_call
 
@@ -116,9 +115,7 @@ def open_backup(cache: AsyncCache, backup: CacheBackend, function: Callable[...,
     """Attaches a backup to the cache of a function. Returns the maker of the keys if the backend
     needs keys as objects.
     """
-    persistence = Persistence(
-        backup, scope_of(function), function, after_turn=_autosave.resume, after_save=_autosave.wake
-    )
+    persistence = persistence_of(backup, scope_of(function), function)
     cache.backup = backup
     cache._persist(persistence)
     return None if persistence.is_native else functools.partial(_key_for_backend, function)

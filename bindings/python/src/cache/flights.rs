@@ -60,6 +60,10 @@ impl Cache {
         (value, ttl): (Ref, Ttl),
         (started, ended): (Time, Time),
     ) -> PyResult<Option<FinishedLoad<Ref, Ref, Ref<Room>>>> {
+        if let Some(journal) = self.journal() {
+            return self.land_in_journal(py, journal, (flight, query), (value, ttl), (started, ended));
+        }
+        self.warn_if_forked(py);
         loop {
             let probed = self.probe(py, query)?;
             let (mut state, found) = self.locate(py, query)?;

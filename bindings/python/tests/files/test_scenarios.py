@@ -64,6 +64,7 @@ async def step(caches: dict[str, AsyncCache], path: Path, words: list[str]) -> s
             caches[name] = build(path, options)
             return None
         case [name, "end"]:
+            caches[name].close_journal(10)  # as the end of a process does
             del caches[name]
             return None
         case [name, *rest]:

@@ -4,6 +4,7 @@ with a reason.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -148,7 +149,7 @@ def test_that_there_are_no_locks_is_said_once_and_only_where_saves_want_one(
     from cache import _native
 
     persistence = Persistence(
-        DiskBackend(path, merge=merge), after_turn=lambda: None, after_save=lambda: None
+        DiskBackend(path, merge=merge), collect=gc.collect, after_turn=lambda: None, after_save=lambda: None
     )
     told: list[str] = []
     cache: Any = WithoutLocks(_native.Cache())

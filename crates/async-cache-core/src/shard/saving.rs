@@ -7,7 +7,8 @@ use crate::removed::Removed;
 use crate::time::Now;
 
 impl<K, V, T> Shard<K, V, T> {
-    /// Keeps the time of every write from now on. Existing entries have [`Stamp::UNKNOWN`].
+    /// Keeps the time of every write from now on, and no places of records. Existing entries have
+    /// [`Stamp::UNKNOWN`].
     pub fn keep_times(&mut self) {
         self.store.ledger_mut().keep_times();
     }

@@ -17,10 +17,10 @@ use async_cache_core::time::Stamp;
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{EntryPlace, Folded, StoreLimit, StoreOptions};
 
-use super::{DiskLimit, Journal};
 use crate::eager::EagerEntries;
 use crate::host::{Host, Memory, Slice};
 use crate::hot::HotEntries;
+use crate::journal_state::{DiskLimit, Journal};
 use crate::open::OpeningOutcome;
 use crate::tier::Turn;
 
@@ -74,10 +74,11 @@ pub fn open<H: Host>(
         Err(error) => return Ok(Err(error)),
     };
     let journal = Journal::new(store, file, options.limit(), Arc::clone(&tier.counts));
-    let restored = H::Eager::replay(host, &eager, file)?;
+    // Before entries come in, which have places.
     host.all_shards(|shards| {
         shards.iter_mut().for_each(|tiered| tiered.shard.keep_places());
     });
+    let restored = H::Eager::replay(host, &eager, file)?;
     let outcome =
         OpeningOutcome { entries: journal.cold().saturating_add(restored), bytes: journal.bytes(), saved_at };
     turn.keep_clock(file);

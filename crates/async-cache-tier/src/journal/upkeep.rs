@@ -3,7 +3,9 @@
 //!
 //! Rules:
 //! 1. Nobody waits for any of this but the callers of a flush.
-//! 2. A collection asks memory which entries stand in the segment that goes, and afterwards gives
+//! 2. A store over its limit in bytes does not rest for long: a rest counts waits for the disk as
+//!    work, and a store that is written to meanwhile would exceed its limit more and more.
+//! 3. A collection asks memory which entries stand in the segment that goes, and afterwards gives
 //!    those entries their new places, unless they were written meanwhile.
 
 use std::time::Duration;
@@ -13,11 +15,13 @@ use async_cache_core::time::{Stamp, Time};
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
 
-use super::Journal;
 use crate::host::{Host, Slice};
+use crate::journal_state::{DiskLimit, Journal};
 
 /// The share of a core for indexes and collections: one part in so many.
 const SHARE: u32 = 10;
+/// Rule 2.
+const REST_OVER_LIMIT: Duration = Duration::from_millis(10);
 
 /// What upkeep has left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,25 +73,26 @@ pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
             if store.is_dirty() {
                 store.flush()?;
             }
-            if store.maintain(wall)? {
-                return Ok((true, None));
-            }
-            Ok((false, store.next_collection()))
+            let has_more = store.maintain(wall)?;
+            Ok((has_more, store.next_collection()))
         })
     });
     let (has_more, collection) = tended.unwrap_or(Ok((false, None))).map_err(|error| host.error(error))?;
+    let is_over = collection.is_some() && journal.limit == DiskLimit::Bytes;
     let has_collected = match &collection {
-        Some(collection) => collect(host, journal, collection)?,
-        None => false,
+        Some(collection) if !has_more => collect(host, journal, collection)?,
+        _ => false,
     };
-    Ok(if has_more || has_collected { Upkeep::More(pause(started, host.time())) } else { Upkeep::Done })
+    let pause = pause(started, host.time());
+    let pause = if is_over { pause.min(REST_OVER_LIMIT) } else { pause }; // Rule 2.
+    Ok(if has_more || has_collected { Upkeep::More(pause) } else { Upkeep::Done })
 }
 
 fn pause(started: Time, ended: Time) -> Duration {
     ended.since(started).saturating_mul(SHARE - 1)
 }
 
-/// Rule 2. Returns whether anything was collected.
+/// Rule 3. Returns whether anything was collected.
 fn collect<H: Host>(host: &H, journal: &Journal, collection: &Collection) -> Result<bool, H::Error> {
     let stamp = |place: EntryPlace| Stamp::from_nanos(place.to_number());
     let places = collection.places();

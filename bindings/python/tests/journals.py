@@ -1,0 +1,63 @@
+"""Caches with a journal, and the files that a killed process leaves."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cache import AsyncCache, DiskBackend
+
+# Syncs by itself only after longer than any test takes.
+NEVER = 3600.0
+
+_numbers = itertools.count()
+
+_OF_BACKEND = ("journal", "flush", "disk_bytes", "version", "secret", "pickle", "compression", "merge")
+
+
+def opened(path: Path, **options: Any) -> AsyncCache:
+    """A cache with a journal; the options are those of the backend and of the cache."""
+    of_backend = {name: options.pop(name) for name in _OF_BACKEND if name in options}
+    backend = DiskBackend(path, **{"journal": True, "flush": NEVER, **of_backend})
+    cache = AsyncCache(**{"maxsize": None, **options}, backup=backend)
+    assert cache.is_journaled()
+    return cache
+
+
+def killed(path: Path) -> Path:
+    """The path of a copy of the files as they are now: a process that is killed at this moment
+    leaves them so.
+    """
+    folder = path.parent / f"killed {next(_numbers)}"
+    folder.mkdir()
+    copy = folder / path.name
+    if path.exists():
+        shutil.copy2(path, copy)
+    journal = folder_of(path)
+    if journal.exists():
+        shutil.copytree(journal, folder_of(copy))
+    return copy
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of the journal."""
+    return path.with_name(path.name + ".d")
+
+
+def value_of(cache: AsyncCache, key: Any) -> Any:
+    """The value of a key that is not loaded; ``None`` on a miss."""
+    call: Any = cache.get(key)
+    try:
+        call.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a call without a loader does not wait")
+
+
+def found(cache: AsyncCache, keys: Iterable[Any]) -> dict[Any, Any]:
+    """The keys that are there, with their values."""
+    values = {key: value_of(cache, key) for key in keys}
+    return {key: value for key, value in values.items() if value is not None}
