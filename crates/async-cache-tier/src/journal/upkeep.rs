@@ -16,8 +16,8 @@ use async_cache_core::time::{Stamp, Time};
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
 
-use super::{DiskLimit, Journal};
 use crate::host::{Host, Slice};
+use crate::journal_state::{DiskLimit, Journal};
 
 /// The share of a core for indexes and collections: one part in so many.
 const SHARE: u32 = 10;
