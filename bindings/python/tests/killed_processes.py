@@ -180,13 +180,15 @@ def kill_many(folder: Path, mode: str, kills: int) -> int:
     for seed in range(1, kills + 2):
         command = [sys.executable, __file__, "--child", str(folder), mode, str(seed)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            assert said == "ready\n", f"{mode}: the child ended: {said}"
-            _compare(folder, mode, states)
-            # Waits for no event: its length is the random moment of the kill.
-            time.sleep(random.random() * LONGEST_LIFE)
-            process.kill()
+            try:
+                assert process.stdout is not None
+                said = process.stdout.readline()
+                assert said == "ready\n", f"{mode}: the child ended: {said}"
+                _compare(folder, mode, states)
+                # Waits for no event: its length is the random moment of the kill.
+                time.sleep(random.random() * LONGEST_LIFE)
+            finally:
+                process.kill()
         returned += _follow(folder, states)
     return returned
 
