@@ -37,7 +37,7 @@ ARROWS = {
         "async-cache-tier",
         "async-cache-cli",
     },
-    "async-cache-benches": {"async-cache"},
+    "async-cache-benches": {"async-cache", "async-cache-disk"},
     "async-cache-examples": {"async-cache"},
     "renamed-dependency": {"async-cache"},
 }

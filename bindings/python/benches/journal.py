@@ -71,7 +71,9 @@ class Store:
             self.set(key, value)
 
     def change(self, records: dict[str, Any]) -> tuple[float, float]:
-        """Writes entries so that all are durable. Returns the seconds of the writes and of the save."""
+        """Writes entries so that all are durable. Returns the seconds of the writes and of the
+        save.
+        """
         writing = clock(lambda: self.fill(records))
         return writing, clock(self.sync)
 
@@ -189,7 +191,7 @@ STORES: list[type[Store]] = [Journal, Snapshots, Sqlite, *([DiskCache] if _diskc
 BY_NAME: dict[str, type[Store]] = {store.__name__: store for store in [*STORES, SqliteFull]}
 
 
-# What a `set` costs.
+# The cost of a `set`.
 
 
 def small(number: int) -> dict[str, Any]:

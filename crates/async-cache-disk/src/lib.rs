@@ -54,7 +54,7 @@
 //!   entries of two files and two processes win; `merge::theirs`: copying the entries of the other
 //!   file; `lock`: the lock of saves; `tombstones`: [`Tombstones`], which record deletes
 //! - [`values`]: the numbers of the extension types in keys and values
-//! - [`store`]: every write of a cache, kept in segments beside the file; no front uses it yet;
+//! - [`store`]: every write of a cache, kept in segments beside the file;
 //!   `store::view`: a store as another process may read it, without its lock
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests

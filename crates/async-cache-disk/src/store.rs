@@ -135,8 +135,9 @@ impl DiskStore {
     ///
     /// # Errors
     /// [`Full`](DiskErrorKind::Full) and [`Io`](DiskErrorKind::Io); the entry is not on file then,
-    /// and an earlier entry of the key is gone, as after [`delete`](Self::delete). [`Limit`](DiskErrorKind::Limit) for an entry larger
-    /// than a segment; then an earlier entry of the key is gone as well.
+    /// and an earlier entry of the key is gone, as after [`delete`](Self::delete).
+    /// [`Limit`](DiskErrorKind::Limit) for an entry larger than a segment; then an earlier entry of
+    /// the key is gone as well.
     pub fn put(&self, write: &StoreWrite<'_>, now: u64) -> Result<Written, DiskError> {
         self.put_record(RecordKind::Entry, write, now).map_err(|error| {
             // The earlier entry must not stand for the later one.

@@ -7,6 +7,7 @@ mod clear;
 mod compression;
 mod crash;
 mod golden;
+mod golden_stores;
 mod locks;
 mod mac;
 mod merge;

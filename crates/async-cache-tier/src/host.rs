@@ -116,8 +116,8 @@ pub trait Host: Memory {
         let is_canonical = self.canonical_key(key, &mut bytes)?;
         Ok(is_canonical.then_some(FileKey { kind: KeyKind::Canonical, bytes }))
     }
-    /// Runs `work` under the lock of the key's shard, unless the key is in memory or cannot be looked
-    /// up. For keys that only the front can compare.
+    /// Runs `work` under the lock of the key's shard, unless the key is in memory or cannot be
+    /// looked up. For keys that only the front can compare.
     fn while_absent(&self, _key: &Self::Key, work: impl FnOnce()) {
         work();
     }

@@ -20,7 +20,8 @@
 //! - [`open`]: opening a file under a cache; `union`: two snapshots in one
 //! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
 //!   way to the file; [`eager`]: records whose keys only a front can compare
-//! - [`journal`]: the store of a cache, in which every write is on file when its call returns
+//! - [`journal`]: the store of a cache, in which every write is on file when its call returns;
+//!   `journal_state`: [`journal::Journal`], the part that knows no front
 //! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
@@ -35,6 +36,7 @@ mod encoded;
 mod host;
 mod hot;
 pub mod journal;
+mod journal_state;
 pub mod open;
 mod opened;
 mod read;
@@ -46,7 +48,6 @@ pub mod writes;
 pub use encoded::{Encoded, TooLarge};
 pub use host::{FileKey, Host, Memory, NamedKey, Refusal, Slice, Taken, Under};
 pub use hot::HotEntries;
-pub use journal::Journal;
 pub use open::OpeningOutcome;
 pub use opened::Opened;
 pub use save::SaveOutcome;

@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use std::sync::OnceLock;
 
 use crate::counts::TierCounts;
-use crate::journal::Journal;
+use crate::journal_state::Journal;
 use crate::opened::Opened;
 
 /// The state of a cache beside its shards.

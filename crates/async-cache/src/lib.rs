@@ -42,7 +42,7 @@
 //!   loaded before the first caller asks
 //! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `host`: the cache as
 //!   `async-cache-tier` sees it; `save`: saving; `restore`: loading the backup; `autosave`: saving
-//!   unasked
+//!   unasked; `keeper`: the upkeep of a journal
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`

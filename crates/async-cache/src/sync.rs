@@ -23,8 +23,8 @@ mod real {
         Ok(())
     }
 
-    /// Runs work that blocks on a thread of the caller's runtime; without a runtime, on this thread.
-    /// `None`: the runtime is being shut down, or the work panicked.
+    /// Runs work that blocks on a thread of the caller's runtime; without a runtime, on this
+    /// thread. `None`: the runtime is being shut down, or the work panicked.
     pub(crate) async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => runtime.spawn_blocking(work).await.ok(),

@@ -1,8 +1,8 @@
-//! foyer's hybrid cache: what an insertion costs until it is queued for the disk, a read from the
+//! foyer's hybrid cache: the cost of an insertion until it is queued for the disk, a read from the
 //! disk, and how many bytes it writes.
 //!
-//! An entry reaches the disk later, in the background, aligned to 4096 bytes; what is queued does not
-//! survive a kill.
+//! An entry reaches the disk later, in the background, aligned to 4096 bytes; a queued entry does
+//! not survive a kill.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::amplification::written_bytes;
 use crate::stores::{key, value};
 use crate::{Sizes, folder};
 
-/// What an entry takes on the device.
+/// The bytes of an entry on the device.
 const BYTES_PER_ENTRY: u64 = 4096;
 const FEWEST_BYTES: u64 = 256 << 20;
 

@@ -1,4 +1,4 @@
-//! What it takes until a write is where the contender puts it without a sync.
+//! The time until a write is where the contender puts it without a sync.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{Sizes, folder};
 /// Keys are drawn from so many.
 const KEYS: u64 = 100_000;
 
-/// The contenders: writes in a batch, and what survives a kill of the process.
+/// The contenders: writes in a batch, and the data that survives a kill of the process.
 const CONTENDERS: [(Kind, u64, &str); 6] = [
     (Kind::DiskStore, 1000, "all"),
     (Kind::Journal, 1000, "all"),

@@ -6,7 +6,8 @@
 //! 2 GiB of disk. `--only PART` runs a single part. `--smoke` runs everything at tiny sizes.
 //!
 //! # Layout
-//! - [`stores`]: the contenders behind one trait, and ours; [`peers`]: the others; [`hybrid`]: foyer
+//! - [`stores`]: the contenders behind one trait, and ours; [`peers`]: the others; [`hybrid`]:
+//!   foyer
 //! - [`landing`], [`saving`], [`opening`], [`reading`], [`durable`], [`amplification`]: the parts
 
 #![allow(clippy::disallowed_methods)] // measures time and reads its own files

@@ -1,4 +1,4 @@
-//! The peers, each with its defaults, but for what the titles of the tables say.
+//! The peers, each with its defaults, but for the titles of the tables.
 
 use std::path::Path;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Reading entries that are on the disk and not in memory, and what their index takes.
+//! Reading entries that are on the disk and not in memory, and the size of their index.
 
 use std::hint::black_box;
 use std::path::Path;

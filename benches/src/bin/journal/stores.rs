@@ -18,12 +18,12 @@ pub(crate) trait Store: Send + Sync {
     /// Writes an entry, without a sync.
     fn put(&self, key: &str, value: &[u8]);
 
-    /// [`put`](Self::put), of a store that keeps what it is given.
+    /// [`put`](Self::put), of a store that keeps its entries.
     fn put_owned(&self, key: String, value: Vec<u8>) {
         self.put(&key, &value);
     }
 
-    /// Whether the store keeps what it is given.
+    /// Whether the store keeps its entries.
     fn owns(&self) -> bool {
         false
     }

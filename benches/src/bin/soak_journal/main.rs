@@ -1,8 +1,8 @@
-//! A cache that is much larger than its memory under random traffic for a long time: reads by Zipf's
-//! law with loads, sets, deletes and times to live, by two threads.
+//! A cache that is much larger than its memory under random traffic for a long time: reads by
+//! Zipf's law with loads, sets, deletes and times to live, by two threads.
 //!
-//! The program ends with an error if a value is wrong, older than the last write of its key that had
-//! returned before the read, or served after its deadline; if a write fails; if the files grow
+//! The program ends with an error if a value is wrong, older than the last write of its key that
+//! had returned before the read, or served after its deadline; if a write fails; if the files grow
 //! beyond the limit; or if the memory grows.
 //!
 //! `ASYNC_CACHE_SOAK_MINUTES` sets the time (default: 10). `soak_journal --save` writes the report;
@@ -56,7 +56,7 @@ impl Sizes {
     }
 }
 
-/// What was seen at a moment.
+/// The figures of a moment.
 struct Sample {
     at: Duration,
     resident_mib: f64,

@@ -1,4 +1,4 @@
-//! What a cache may return.
+//! The values that a cache may return.
 //!
 //! The model is an origin with a version for each key. A write increments the version; writers of a
 //! key take turns. A value states its key, its version and its deadline.
@@ -39,7 +39,7 @@ pub(crate) struct Turn<'m> {
     _guard: MutexGuard<'m, ()>,
 }
 
-/// What a read must not be older than.
+/// The oldest value that a read may return.
 pub(crate) struct Look {
     key: u64,
     oldest: u64,
@@ -95,7 +95,7 @@ impl Model {
         Look { key, oldest, began: nanos(self.started.elapsed()) }
     }
 
-    /// Checks what was read, and returns it.
+    /// Checks a value that was read, and returns it.
     pub(crate) fn check(&self, look: &Look, value: Option<ByteBuf>) -> Option<ByteBuf> {
         let Look { key, oldest, began } = *look;
         let value = value?;
@@ -111,9 +111,11 @@ impl Model {
             "key {key}: version {version}, where {oldest} had been written, and {newest} was the last"
         );
         let filler = filler(key, version);
-        assert!(value[HEAD..].iter().all(|byte| *byte == filler), "key {key}: a mixed value"); // Rule 2.
+        // Rule 2.
+        assert!(value[HEAD..].iter().all(|byte| *byte == filler), "key {key}: a mixed value");
         let latest = deadline.saturating_add(nanos(SLACK));
-        assert!(began <= latest, "key {key}: served {} ns after its deadline", began - deadline); // Rule 3.
+        // Rule 3.
+        assert!(began <= latest, "key {key}: served {} ns after its deadline", began - deadline);
         Some(value)
     }
 }

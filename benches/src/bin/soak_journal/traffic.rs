@@ -18,7 +18,7 @@ const TIMED: u64 = 8;
 /// One write in so many has a time to live.
 const EXPIRING: u64 = 4;
 
-/// The caches, and what they may return.
+/// The caches, and the values that they may return.
 pub(crate) struct Traffic<'t> {
     cache: &'t Cache,
     /// Without a journal.
@@ -26,7 +26,7 @@ pub(crate) struct Traffic<'t> {
     model: &'t Arc<Model>,
 }
 
-/// What a thread has measured.
+/// The measurements of a thread.
 #[derive(Default)]
 pub(crate) struct Latencies {
     /// Nanoseconds of hits in memory.

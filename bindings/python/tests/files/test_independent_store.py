@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,19 +58,24 @@ class Rust:
         return lines
 
     def read(self) -> Content:
-        content = Content()
-        for line in self.run("read"):
-            what, *words = line.split(" ")
-            if what == "facts":
-                content.facts = " ".join(words)
-                continue
-            key = bytes.fromhex(words[0][1:])
-            found = content.entries if what == "entry" else content.eager
-            found.pop(key, None)
-            if what != "deleted":
-                deadline, written_at = (None if time == "-" else int(time) for time in words[2:])
-                found[key] = (bytes.fromhex(words[1][1:]), deadline, written_at)
-        return content
+        return content_of(self.run("read"))
+
+
+def content_of(lines: Iterable[str]) -> Content:
+    """The content in the form in which the program prints it."""
+    content = Content()
+    for line in lines:
+        what, *words = line.split(" ")
+        if what == "facts":
+            content.facts = " ".join(words)
+            continue
+        key = bytes.fromhex(words[0][1:])
+        found = content.entries if what == "entry" else content.eager
+        found.pop(key, None)
+        if what != "deleted":
+            deadline, written_at = (None if time == "-" else int(time) for time in words[2:])
+            found[key] = (bytes.fromhex(words[1][1:]), deadline, written_at)
+    return content
 
 
 @pytest.fixture
@@ -204,3 +209,11 @@ def test_damaged_stores_are_read_as_rust_reads_them(rust: Rust, tmp_path: Path, 
             is_cut = damaged.stat().st_size < file.stat().st_size
             # If the end of an open segment is cut off between two records, nothing is missing.
             assert is_cut or found.entries.items() <= before.entries.items(), context
+
+
+@pytest.mark.parametrize("name", ["v2-closed", "v2-crashed", "v2-secret", "v2-eager"])
+def test_the_golden_stores_hold_what_they_should(name: str) -> None:
+    golden = Path(__file__).parents[4] / "crates/async-cache-disk/tests/golden"
+    secret = b"correct_horse_battery_staple" if name == "v2-secret" else None
+    expected = content_of((golden / f"{name}.txt").read_text().splitlines())
+    assert independently(golden / f"{name}.acf", secret) == expected

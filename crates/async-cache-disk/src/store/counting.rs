@@ -99,8 +99,8 @@ impl DiskStore {
         scratch.place_in_base(layout.base.as_ref()?, &write.key, layout)
     }
 
-    /// [`cold`](Self::cold) as far as it is known without reading the disk: at least as high without a
-    /// limit in bytes.
+    /// [`cold`](Self::cold) as far as it is known without reading the disk: at least as high
+    /// without a limit in bytes.
     pub fn roughly_cold(&self) -> u64 {
         lock(&self.counts).total()
     }

@@ -54,9 +54,9 @@ impl DiskStore {
         }
     }
 
-    /// Deletes the entry of a key if it stands at a place: memory has evicted the entry that it read
-    /// from there, or wrote there. Returns whether it was deleted; `false`: the key was written or
-    /// deleted since.
+    /// Deletes the entry of a key if it stands at a place: memory has evicted the entry that it
+    /// read from there, or wrote there. Returns whether it was deleted; `false`: the key was
+    /// written or deleted since.
     ///
     /// # Errors
     /// [`Io`](crate::DiskErrorKind::Io) and [`Full`](crate::DiskErrorKind::Full): the entry stays.

@@ -28,6 +28,7 @@
 //! [`DIGEST_SPACING`]: crate::format::store::digest::DIGEST_SPACING
 
 mod search;
+mod window;
 
 use crate::format::checksum::Seal;
 use crate::format::store::digest::SegmentDigest;
@@ -35,6 +36,7 @@ use crate::format::store::manifest::SegmentRow;
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{Hash40, StorePlace};
 use crate::store::segment::{FIRST_RECORD, SegmentFile, SumUp, digest_spacing};
+use window::ReplayWindow;
 
 /// Rule 3.
 const MOST_SEARCHED: u64 = 8;
@@ -107,6 +109,7 @@ pub(super) fn replay(
         of,
         bytes,
         buffer: Vec::new(),
+        window: ReplayWindow::default(),
         left: u64::from(bytes).saturating_mul(MOST_SEARCHED),
         since: Since { base: FIRST_RECORD, records: 0 },
         next: NextDigest::Unknown,
@@ -167,6 +170,7 @@ struct Walking<'s> {
     /// The length of what is read.
     bytes: u32,
     buffer: Vec<u8>,
+    window: ReplayWindow,
     /// Rule 3: bytes that may still be verified in vain.
     left: u64,
     since: Since,
@@ -191,7 +195,9 @@ impl Walking<'_> {
     /// Shows the record at an offset; returns the offset behind it, `None` if it is not valid.
     fn show(&mut self, at: u32, visitor: &mut impl ReplayVisitor) -> Option<u32> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let record = self.segment.read_before(at, self.limit(at), &mut buffer);
+        let limit = self.limit(at);
+        let in_window = self.window.record(self.segment, self.bytes, (at, limit), &mut buffer);
+        let record = in_window.or_else(|| self.segment.read_before(at, limit, &mut buffer));
         let next = record.and_then(|record| {
             let next = at.checked_add(u32::try_from(record.total()).ok()?)?;
             if record.kind == RecordKind::Digest {

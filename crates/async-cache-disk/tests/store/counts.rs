@@ -160,6 +160,6 @@ fn run(seed: u64) -> usize {
 #[test]
 fn cold_entries_are_counted_exactly_and_the_coldest_is_evicted_first() {
     let first = std::env::var("ASYNC_CACHE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let collected: usize = (first..first + rounds(300)).map(run).sum();
-    assert!(collected as u64 > rounds(300), "{collected}");
+    let collected: usize = (first..first + rounds(60)).map(run).sum();
+    assert!(collected as u64 > rounds(60), "{collected}");
 }

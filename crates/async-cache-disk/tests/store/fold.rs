@@ -304,3 +304,25 @@ fn an_error_at_any_call_of_a_fold_loses_nothing_and_brings_nothing_back() {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn on_the_real_disk_the_folders_go_and_the_file_is_its_owners_alone() {
+    use async_cache_disk::{RealDisk, Vfs};
+    let folder = tempfile::tempdir().unwrap();
+    let vfs: std::sync::Arc<dyn Vfs> = std::sync::Arc::new(RealDisk);
+    let path = folder.path().join("pages.cache");
+    let cache = crate::sample::file(&vfs, &path);
+    for round in 0..3u8 {
+        let store = cache.store(sized(BYTES), SAVED_AT).unwrap();
+        assert!((0..round).all(|i| found(&store, &key(i)) == Some(value(i.into(), 2000))));
+        put(&store, &key(round), &value(round.into(), 2000), SAVED_AT).unwrap();
+        super::maintain(&store, SAVED_AT).unwrap();
+        store.fold(&[], NO_WAIT, NOW).unwrap();
+        let mut names = vfs.list(folder.path()).unwrap();
+        names.sort();
+        assert_eq!(names, ["pages.cache", "pages.cache.lock"]);
+        assert_eq!(vfs.metadata(&path).unwrap().ownership.unwrap().mode & 0o777, 0o600);
+    }
+    assert_eq!(cache.open().unwrap().unwrap().len(), 3);
+}

@@ -17,10 +17,10 @@ use async_cache_core::time::Stamp;
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{EntryPlace, Folded, StoreLimit, StoreOptions};
 
-use super::{DiskLimit, Journal};
 use crate::eager::EagerEntries;
 use crate::host::{Host, Memory, Slice};
 use crate::hot::HotEntries;
+use crate::journal_state::{DiskLimit, Journal};
 use crate::open::OpeningOutcome;
 use crate::tier::Turn;
 

@@ -1,13 +1,11 @@
 //! Reading single entries of the store.
 
-use std::cell::RefCell;
-
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::time::Deadline;
-use async_cache_disk::store::{Sighting, StoreAnswer, StoreScratch};
+use async_cache_disk::store::{Sighting, StoreAnswer};
 
-use super::{Journal, stamp_of};
 use crate::host::{Host, NamedKey, Refusal};
+use crate::journal_state::{Journal, stamp_of, with_scratch};
 
 /// How often a look-up that was overtaken is repeated before the key counts as a miss.
 const MOST_LOOKS: usize = 16;
@@ -178,17 +176,4 @@ impl Journal {
             }
         })
     }
-}
-
-thread_local! {
-    /// One per thread. Taken out during use: decoding runs user code, which may come back here.
-    static SCRATCH: RefCell<Option<StoreScratch>> = const { RefCell::new(None) };
-}
-
-/// Runs `work` with this thread's buffers for look-ups.
-pub(super) fn with_scratch<R>(work: impl FnOnce(&mut StoreScratch) -> R) -> R {
-    let mut scratch = SCRATCH.try_with(RefCell::take).ok().flatten().unwrap_or_default();
-    let result = work(&mut scratch);
-    let _ = SCRATCH.try_with(|place| place.replace(Some(scratch)));
-    result
 }

@@ -3,8 +3,9 @@
 //!
 //! Rules:
 //! 1. Nobody waits for any of this but the callers of a flush.
-//! 2. A store over its limit in bytes does not rest for long: a rest counts waits for the disk as
-//!    work, and a store that is written to meanwhile would exceed its limit more and more.
+//! 2. A store over its limit in bytes is collected at every step, and rests for a moment only. An
+//!    index is due whenever a segment is full, so a collection that waited for all indexes would
+//!    never begin in a busy cache. And a rest counts waits for the disk as work.
 //! 3. A collection asks memory which entries stand in the segment that goes, and afterwards gives
 //!    those entries their new places, unless they were written meanwhile.
 
@@ -15,8 +16,8 @@ use async_cache_core::time::{Stamp, Time};
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
 
-use super::{DiskLimit, Journal};
 use crate::host::{Host, Slice};
+use crate::journal_state::{DiskLimit, Journal};
 
 /// The share of a core for indexes and collections: one part in so many.
 const SHARE: u32 = 10;
@@ -80,7 +81,7 @@ pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
     let (has_more, collection) = tended.unwrap_or(Ok((false, None))).map_err(|error| host.error(error))?;
     let is_over = collection.is_some() && journal.limit == DiskLimit::Bytes;
     let has_collected = match &collection {
-        Some(collection) if !has_more => collect(host, journal, collection)?,
+        Some(collection) if is_over || !has_more => collect(host, journal, collection)?,
         _ => false,
     };
     let pause = pause(started, host.time());
