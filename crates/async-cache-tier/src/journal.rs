@@ -188,8 +188,8 @@ impl Journal {
             if cold == 0 {
                 return;
             }
-            let hot = host.hot();
-            if hot.saturating_add(usize::try_from(cold).unwrap_or(usize::MAX)) <= maxsize {
+            let in_memory = host.hot();
+            if in_memory.saturating_add(usize::try_from(cold).unwrap_or(usize::MAX)) <= maxsize {
                 return;
             }
             let wall = host.wall();

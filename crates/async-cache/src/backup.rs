@@ -146,6 +146,7 @@ impl<K, V, B: CacheBackend<K, V>> CacheBackend<K, V> for Arc<B> {
 #[doc(hidden)]
 pub struct Backup<K, V>(pub(crate) BackendKind<K, V>);
 
+#[allow(clippy::large_enum_variant)] // one for each cache
 pub(crate) enum BackendKind<K, V> {
     /// Loaded and saved as a whole.
     Whole(Box<dyn CacheBackend<K, V>>, fn(&K) -> K),

@@ -24,6 +24,8 @@ const FOLDER: &str = "ASYNC_CACHE_KILL_FOLDER";
 const MODE: &str = "ASYNC_CACHE_KILL_MODE";
 const SEED: &str = "ASYNC_CACHE_KILL_SEED";
 const KEYS: u64 = 60;
+/// The entries in memory of a small cache.
+const SMALL: usize = 15;
 const THREADS: u64 = 2;
 /// The longest life of a child.
 const LONGEST: Duration = Duration::from_millis(40);
@@ -54,7 +56,7 @@ impl Mode {
         let journal = Journal::new().flush_every(Duration::from_millis(3));
         let journal = if self == Self::LargerThanMemory { journal.disk_bytes(1 << 30) } else { journal };
         let builder = AsyncCache::builder();
-        let builder = if self == Self::Unlimited { builder } else { builder.maxsize(KEYS as usize / 4) };
+        let builder = if self == Self::Unlimited { builder } else { builder.maxsize(SMALL) };
         builder.backup(DiskBackend::new(folder.join("a.cache")).journal(journal)).build().unwrap()
     }
 }

@@ -76,7 +76,9 @@ pub fn open<H: Host>(
     let journal = Journal::new(store, file, options.limit(), Arc::clone(&tier.counts));
     // Before entries come in, which have places.
     host.all_shards(|shards| {
-        shards.iter_mut().for_each(|tiered| tiered.shard.keep_places());
+        for tiered in shards.iter_mut() {
+            tiered.shard.keep_places();
+        }
     });
     let restored = H::Eager::replay(host, &eager, file)?;
     let outcome =
@@ -90,8 +92,8 @@ pub fn open<H: Host>(
 /// Rule 1: writes the entries in memory that have no record.
 fn write_memory<H: Host>(host: &H, journal: &Journal) -> Result<(), H::Error> {
     let mut slice = host.begin_slice();
-    let hot = HotEntries::list(host);
-    for (number, tickets) in hot.shards.iter().enumerate() {
+    let listed = HotEntries::list(host);
+    for (number, tickets) in listed.shards.iter().enumerate() {
         for &ticket in tickets {
             let mut taken = Vec::new();
             host.take(number, &[ticket], &mut taken);
@@ -133,13 +135,13 @@ pub fn close<H: Host>(host: &H, limit: Duration) -> Result<JournalClosed, H::Err
 
 /// The places of the entries in memory, the least worth keeping first.
 fn places_in_order<M: Memory>(host: &M) -> Vec<EntryPlace> {
-    let hot = HotEntries::list(host);
+    let listed = HotEntries::list(host);
     let mut places = Vec::new();
-    for (number, tickets) in hot.slices() {
+    for (number, tickets) in listed.slices() {
         host.read(number, |tiered| {
             let stamps = tickets.iter().filter_map(|ticket| tiered.shard.store().redeem(*ticket));
-            let placed = stamps.map(|entry| entry.meta.stamp).filter(|stamp| *stamp != Stamp::UNKNOWN);
-            places.extend(placed.map(|stamp| EntryPlace::from_number(stamp.as_nanos())));
+            let known = stamps.map(|entry| entry.meta.stamp).filter(|stamp| *stamp != Stamp::UNKNOWN);
+            places.extend(known.map(|stamp| EntryPlace::from_number(stamp.as_nanos())));
         });
     }
     places

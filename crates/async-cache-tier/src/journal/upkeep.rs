@@ -58,8 +58,8 @@ pub fn flush<H: Host>(host: &H, journal: &Journal) -> Result<(), H::Error> {
 pub fn save<H: Host>(host: &H, journal: &Journal) -> Result<JournalSaved, H::Error> {
     flush(host, journal)?;
     host.tier().count_save();
-    let hot = host.hot();
-    Ok(JournalSaved { entries: hot.saturating_add(journal.cold()) as u64, bytes: journal.bytes() })
+    let in_memory = host.hot();
+    Ok(JournalSaved { entries: in_memory.saturating_add(journal.cold()) as u64, bytes: journal.bytes() })
 }
 
 /// Syncs if there is something to sync, then does one step of the other work.
@@ -101,9 +101,9 @@ fn collect<H: Host>(host: &H, journal: &Journal, collection: &Collection) -> Res
     let mut in_memory: Vec<(Stamp, usize, Ticket)> = Vec::new();
     let mut slice = host.begin_slice();
     for number in 0..host.shards() {
-        let mut placed = Vec::new();
-        host.read(number, |tiered| tiered.shard.placed_within(range.clone(), &mut placed));
-        in_memory.extend(placed.into_iter().map(|(stamp, ticket)| (stamp, number, ticket)));
+        let mut of_shard = Vec::new();
+        host.read(number, |tiered| tiered.shard.placed_within(range.clone(), &mut of_shard));
+        in_memory.extend(of_shard.into_iter().map(|(stamp, ticket)| (stamp, number, ticket)));
         slice.rest_if_over();
     }
     in_memory.sort_unstable_by_key(|(stamp, ..)| *stamp);

@@ -8,7 +8,13 @@ use std::thread;
 use async_cache::{AsyncCache, DiskBackend, Journal};
 
 const KEYS: u64 = 12;
+/// Every seventh operation is a delete.
+const DELETES: u64 = 7;
 const WRITES: u64 = 4000;
+
+fn index(key: u64) -> usize {
+    usize::try_from(key).unwrap()
+}
 
 /// Each key has one writer, whose values ascend. A delete counts as a value, too.
 fn race(disk_bytes: Option<u64>) {
@@ -25,12 +31,12 @@ fn race(disk_bytes: Option<u64>) {
             scope.spawn(move || {
                 for value in 1..=WRITES {
                     let key = value % (KEYS / 2) * 2 + writer;
-                    if value % 7 == 0 {
+                    if value.is_multiple_of(DELETES) {
                         cache.delete(&key);
                     } else {
                         cache.set(key, value);
                     }
-                    returned[key as usize].store(value, SeqCst);
+                    returned[index(key)].store(value, SeqCst);
                 }
             });
         }
@@ -39,7 +45,7 @@ fn race(disk_bytes: Option<u64>) {
             scope.spawn(move || {
                 for look in 0..WRITES {
                     let key = look * 5 % KEYS;
-                    let before = returned[key as usize].load(SeqCst);
+                    let before = returned[index(key)].load(SeqCst);
                     if let Some(value) = cache.get(&key) {
                         assert!(value >= before, "key {key}: {value} after {before} had returned");
                     }
@@ -49,8 +55,8 @@ fn race(disk_bytes: Option<u64>) {
     });
     let last: Vec<Option<u64>> = (0..KEYS).map(|key| cache.get(&key)).collect();
     let expected = |key: u64| {
-        let last = returned[key as usize].load(SeqCst);
-        (last % 7 != 0).then_some(last)
+        let last = returned[index(key)].load(SeqCst);
+        (!last.is_multiple_of(DELETES)).then_some(last)
     };
     if disk_bytes.is_some() {
         assert_eq!(last, (0..KEYS).map(expected).collect::<Vec<_>>());
