@@ -244,8 +244,8 @@ def test_caches_and_calls_show_themselves(run: Run, path: Path) -> None:
 def test_dir_shows_what_is_public() -> None:
     public = [name for name in dir(AsyncCache()) if not name.startswith("_")]
     assert sorted(public) == [
-        *("backup", "batch_window_ms", "cache", "clear", "default_ttl", "delete", "get", "get_metrics"),
-        *("hits", "load_from_backup", "max_batch_size", "maxsize", "misses", "save_to_backup"),
+        *("backup", "batch_window_ms", "cache", "clear", "default_ttl", "delete", "flush", "get"),
+        *("get_metrics", "hits", "load_from_backup", "max_batch_size", "maxsize", "misses", "save_to_backup"),
         *("save_to_backup_async", "set", "stats", "warmup"),
     ]
 
