@@ -180,9 +180,10 @@ class Saver(Worker[Plan]):
         return any(plan.is_saving_here() for plan in list(self._plans))
 
     def after_fork(self) -> None:
-        super().after_fork()
+        # Before the thread starts, which looks at the signals at once.
         self.signals.after_fork()
         self.children.after_fork()
+        super().after_fork()
 
 
 _saver = Saver()
