@@ -11,7 +11,7 @@ use async_cache_disk::store::EagerWrite;
 use async_cache_disk::{
     DiskError, Filling, Item, Joining, KeyKind, Output, Record, Snapshot, Source, Tombstones,
 };
-use async_cache_tier::eager::{EagerEntries, EagerOutcome};
+use async_cache_tier::eager::{EagerEntries, EagerOutcome, EagerReplay};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -259,8 +259,9 @@ impl<'c, 'py> EagerEntries<FileHost<'c, 'py>> for EagerMerge<'py> {
         restore::eager(host, snapshot, file, before)
     }
 
-    fn replay(host: &FileHost<'c, 'py>, writes: &[EagerWrite], file: FileClock) -> PyResult<usize> {
-        restore::replay(host, writes, file)
+    fn replay(host: &FileHost<'c, 'py>, writes: &[EagerWrite], file: FileClock) -> PyResult<EagerReplay> {
+        let restored = restore::replay(host, writes, file)?;
+        Ok(EagerReplay { restored, kept: Vec::new() })
     }
 
     fn begin(host: &FileHost<'c, 'py>, joining: &Joining, file: FileClock) -> PyResult<Self> {

@@ -10,7 +10,7 @@
 use async_cache_core::time::{FileClock, Stamp};
 use async_cache_disk::{Filling, Item, Joining, Loss, Output, Snapshot, Source, Tombstones};
 
-use async_cache_disk::store::EagerWrite;
+use async_cache_disk::store::{EagerWrite, EntryPlace};
 
 use crate::host::{Host, is_expired};
 
@@ -27,12 +27,11 @@ pub trait EagerEntries<H: Host>: Sized {
         file: FileClock,
         before: Option<&Tombstones>,
     ) -> Result<EagerOutcome, H::Error>;
-    /// Applies the eager writes of a journal to memory when the journal is opened. Returns the
-    /// number of entries that came in.
+    /// Applies the eager writes of a journal to memory when the journal is opened.
     ///
     /// # Errors
     /// As above.
-    fn replay(host: &H, writes: &[EagerWrite], file: FileClock) -> Result<usize, H::Error>;
+    fn replay(host: &H, writes: &[EagerWrite], file: FileClock) -> Result<EagerReplay, H::Error>;
     /// A save has opened the file that stands at the path, if it merges.
     ///
     /// # Errors
@@ -74,6 +73,15 @@ pub trait EagerEntries<H: Host>: Sized {
     fn found(&self) -> u64;
 }
 
+/// The outcome for the eager writes of an opened journal.
+#[derive(Debug, Default)]
+pub struct EagerReplay {
+    /// Entries that came into memory.
+    pub restored: usize,
+    /// The places of entries that the front cannot read, and that stay in the store.
+    pub kept: Vec<EntryPlace>,
+}
+
 /// The outcome for the eager records of an opened file.
 #[derive(Debug, Default)]
 pub struct EagerOutcome {
@@ -112,9 +120,22 @@ impl<H: Host> EagerEntries<H> for PassOn {
         Ok(EagerOutcome::default())
     }
 
-    /// Nothing comes in. The records stay in the store.
-    fn replay(_: &H, _: &[EagerWrite], _: FileClock) -> Result<usize, H::Error> {
-        Ok(0)
+    /// Nothing comes in. The entries stay in the store; of those with equal bytes, the latest. Only
+    /// another front knows which of them a delete means, so a delete takes all earlier ones: rather
+    /// a miss than a deleted entry.
+    fn replay(_: &H, writes: &[EagerWrite], _: FileClock) -> Result<EagerReplay, H::Error> {
+        let mut kept: Vec<(&[u8], EntryPlace)> = Vec::new();
+        for write in writes {
+            match write {
+                EagerWrite::Entry { key, place, .. } => {
+                    kept.retain(|(known, _)| known != key);
+                    kept.push((key, *place));
+                }
+                EagerWrite::Delete { .. } => kept.clear(),
+            }
+        }
+        let kept = kept.into_iter().map(|(_, place)| place).collect();
+        Ok(EagerReplay { restored: 0, kept })
     }
 
     fn begin(host: &H, joining: &Joining, file: FileClock) -> Result<Self, H::Error> {

@@ -23,6 +23,8 @@
 //! 7. Nothing is owed to the file: no debts, no lost writes, no probes. A write reads no file.
 //! 8. A forked child does not use the journal of its parent, not even for reading: the child's
 //!    deletes would not be in it.
+//! 9. Eager entries of another front, which this front cannot read, count as if they were in
+//!    memory: a collection copies them, and a close writes them.
 //!
 //! `serve` has reading, `opening` opening and closing, `upkeep` the work in the background.
 

@@ -27,6 +27,8 @@ pub struct Journal {
     pub(crate) clock: FileClock,
     pub(crate) limit: DiskLimit,
     pub(crate) counts: Arc<TierCounts>,
+    /// Rule 9.
+    pub(crate) kept: Mutex<Vec<EntryPlace>>,
     /// Rule 8.
     process: u32,
     /// Rule 5: the first failure, until it is logged where nothing is locked.
@@ -76,6 +78,7 @@ impl Journal {
             limit,
             counts,
             failure: Mutex::new(None),
+            kept: Mutex::new(Vec::new()),
             process: std::process::id(),
             has_failed: AtomicBool::new(false),
             has_to_warn: AtomicBool::new(false),
@@ -156,6 +159,15 @@ impl Journal {
     pub fn append_clear(&self, wall: u64) {
         if let Some(Err(error)) = self.with_store(|store| store.clear(wall)) {
             self.failed(&error);
+        }
+        self.kept.lock().clear();
+    }
+
+    /// A kept entry was copied to another place.
+    pub(crate) fn move_kept(&self, from: EntryPlace, to: EntryPlace) {
+        let mut kept = self.kept.lock();
+        if let Some(place) = kept.iter_mut().find(|place| **place == from) {
+            *place = to;
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{OwedWhen, Shard};
+use super::Shard;
 use crate::address::Address;
 use crate::entry::NewEntry;
 use crate::listing::Ticket;
@@ -35,11 +35,7 @@ impl<K, V, T> Shard<K, V, T> {
         if at.slot().is_some() || new.meta.deadline.has_passed(now.time) {
             return Err(new);
         }
-        let mut removed = Removed::default();
-        self.counters.rest.hits += 1;
-        self.counters.rest.cold_hits += 1;
-        self.put(at, new, OwedWhen::Never, now, &mut removed);
-        Ok(removed)
+        Ok(self.make_hot(at, new, now))
     }
 
     /// Lists the entries whose places are in a range, in no order, with their places.

@@ -79,11 +79,16 @@ impl<K, V, T> Shard<K, V, T> {
         if at.slot().is_some() || !at.rank.is_some_and(|rank| self.take_cold(rank)) {
             return Err(new);
         }
+        Ok(self.make_hot(at, new, now))
+    }
+
+    /// Brings an entry of the file into memory, and counts a hit.
+    pub(super) fn make_hot(&mut self, at: Address, new: NewEntry<K, V>, now: Now) -> Removed<K, V> {
         let mut removed = Removed::default();
         self.counters.rest.hits += 1;
         self.counters.rest.cold_hits += 1;
         self.put(at, new, OwedWhen::Never, now, &mut removed);
-        Ok(removed)
+        removed
     }
 
     pub(super) fn take_cold(&self, rank: Rank) -> bool {

@@ -17,7 +17,7 @@ use async_cache_core::time::Stamp;
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{EntryPlace, Folded, StoreLimit, StoreOptions};
 
-use crate::eager::EagerEntries;
+use crate::eager::{EagerEntries, EagerReplay};
 use crate::host::{Host, Memory, Slice};
 use crate::hot::HotEntries;
 use crate::journal_state::{DiskLimit, Journal};
@@ -80,7 +80,8 @@ pub fn open<H: Host>(
             tiered.shard.keep_places();
         }
     });
-    let restored = H::Eager::replay(host, &eager, file)?;
+    let EagerReplay { restored, kept } = H::Eager::replay(host, &eager, file)?;
+    *journal.kept.lock() = kept; // Rule 9 of `journal`.
     let outcome =
         OpeningOutcome { entries: journal.cold().saturating_add(restored), bytes: journal.bytes(), saved_at };
     turn.keep_clock(file);
@@ -124,7 +125,8 @@ pub fn close<H: Host>(host: &H, limit: Duration) -> Result<JournalClosed, H::Err
     if journal.is_closed() {
         return Ok(JournalClosed::Nothing); // Also in a forked child: the store is its parent's.
     }
-    let places = places_in_order(host);
+    let mut places = journal.kept.lock().clone();
+    places.extend(places_in_order(host));
     let Some(store) = host.blocking(|| journal.store.write().take()) else {
         return Ok(JournalClosed::Nothing);
     };

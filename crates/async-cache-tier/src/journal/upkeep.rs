@@ -107,13 +107,17 @@ fn collect<H: Host>(host: &H, journal: &Journal, collection: &Collection) -> Res
         slice.rest_if_over();
     }
     in_memory.sort_unstable_by_key(|(stamp, ..)| *stamp);
-    let places: Vec<EntryPlace> =
+    let mut places: Vec<EntryPlace> =
         in_memory.iter().map(|(stamp, ..)| EntryPlace::from_number(stamp.as_nanos())).collect();
+    // Rule 9 of `journal`.
+    places.extend(journal.kept.lock().iter().filter(|place| collection.places().contains(place)));
+    places.sort_unstable();
     let wall = host.wall();
     let collected = host.blocking(|| journal.with_store(|store| store.collect(collection, &places, wall)));
     let Some(collected) = collected else { return Ok(false) };
     let moved = collected.map_err(|error| host.error(error))?;
     for (from, to) in moved {
+        journal.move_kept(from, to);
         let from = stamp(from);
         let first = in_memory.partition_point(|(stamp, ..)| *stamp < from);
         for (_, number, ticket) in in_memory[first..].iter().take_while(|(stamp, ..)| *stamp == from) {

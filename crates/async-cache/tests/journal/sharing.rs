@@ -3,6 +3,8 @@
 use super::{PATH, open, there};
 use async_cache::{AsyncCache, DiskBackend};
 use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::store::{StoreOptions, StoreWrite};
+use async_cache_disk::{CacheFile, Item, Source};
 
 #[test]
 fn the_second_process_saves_snapshots_that_merge_and_nobody_loses_entries() {
@@ -18,6 +20,55 @@ fn the_second_process_saves_snapshots_that_merge_and_nobody_loses_entries() {
     drop(first);
     let all: Vec<_> = (0..5).chain(10..15).map(|key| (key, key)).collect();
     assert_eq!(there(&open(&disk), 0..20), all);
+}
+
+/// The eager entries of the file: their keys.
+fn eager_keys(disk: &FakeDisk) -> Vec<Vec<u8>> {
+    let file = CacheFile::new(disk.as_vfs(), PATH).version("");
+    let snapshot = file.open().unwrap().unwrap();
+    let (mut records, mut keys) = (snapshot.eager(), Vec::new());
+    while let Some(item) = records.next() {
+        if let Item::Entry(record) = item {
+            keys.push(record.key.to_vec());
+        }
+    }
+    keys
+}
+
+/// Objects as keys of a Python process: this front cannot compare them.
+fn put_objects(disk: &FakeDisk, keys: &[&[u8]], deletes: &[&[u8]]) {
+    let file = CacheFile::new(disk.as_vfs(), PATH).version("");
+    let store = file.store(StoreOptions::default(), 1).unwrap();
+    for key in keys {
+        store.put_eager(&StoreWrite { key, value: b"v", deadline: None, replaces: None }, 1).unwrap();
+    }
+    for key in deletes {
+        store.delete_eager(key, 1).unwrap();
+    }
+    store.close(1).unwrap();
+}
+
+#[test]
+fn entries_that_only_another_front_can_read_stay_through_closes_and_leave_with_a_clear() {
+    let disk = FakeDisk::new();
+    put_objects(&disk, &[b"a", b"b", b"a"], &[]);
+    let cache = open(&disk);
+    cache.set(1, 1);
+    assert_eq!(cache.len(), 1);
+    drop(cache);
+    for _ in 0..2 {
+        assert_eq!(eager_keys(&disk), [b"b", b"a"]);
+        open(&disk).set(2, 2);
+    }
+    put_objects(&disk, &[b"c"], &[b"c"]);
+    put_objects(&disk, &[b"d"], &[]);
+    drop(open(&disk));
+    assert_eq!(eager_keys(&disk), [b"d"], "a delete may mean any earlier one");
+    let cache = open(&disk);
+    cache.clear();
+    cache.set(3, 3);
+    drop(cache);
+    assert!(eager_keys(&disk).is_empty());
 }
 
 #[test]
