@@ -4,7 +4,9 @@
 //! 1. A new segment is named by the manifest before its first record is written.
 //! 2. A run is durable before the manifest names it; and the manifest, before the run's records
 //!    leave the tails.
-//! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
+//! 3. A run of a store with a limit in bytes covers at most half of the segments: the slots of
+//!    collected segments take room until the whole run goes.
+//! 4. An unfinished step leaves files that no manifest names; the next opening removes them.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use super::merged::MergedSlots;
 use super::replay::{ReplayVisitor, replay_sealed};
 use super::run::{IndexRun, write_buckets};
 use super::segment::{FIRST_RECORD, SegmentEnd};
-use super::{DiskStore, PlacedRun, StoreEnd, lock, write};
+use super::{DiskStore, PlacedRun, StoreEnd, StoreLimit, lock, write};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::format::address::{KeyHash, KeyHasher};
 use crate::format::header_page::HEADER_BYTES;
@@ -123,11 +125,16 @@ impl DiskStore {
 
     /// Merges the first neighbouring runs of one level that are enough for the next level.
     fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
-        let rows = lock(&self.end).manifest.runs.clone();
-        let Some(rows) = rows
-            .windows(RUNS_OF_LEVEL)
-            .find(|rows| rows.first().is_some_and(|first| rows.iter().all(|row| row.level == first.level)))
-        else {
+        let (rows, segments) = {
+            let end = lock(&self.end);
+            (end.manifest.runs.clone(), end.manifest.segments.len())
+        };
+        let is_mergeable = |rows: &&[RunRow]| {
+            rows.first().is_some_and(|first| {
+                rows.iter().all(|row| row.level == first.level) && self.may_merge(first.level, segments)
+            })
+        };
+        let Some(rows) = rows.windows(RUNS_OF_LEVEL).find(is_mergeable) else {
             return Ok(false);
         };
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
@@ -167,6 +174,12 @@ impl DiskStore {
             self.install_rebuilt(row, &segments, now)?;
         }
         Ok(true)
+    }
+
+    /// Rule 3, for a run of the level above: `segments` is the number of segments.
+    fn may_merge(&self, level: u32, segments: usize) -> bool {
+        let covered = RUNS_OF_LEVEL.saturating_pow(level.saturating_add(1));
+        self.options.limit == StoreLimit::Live || covered <= segments / 2
     }
 
     /// Writes a run, names it in place of the runs that it covers, and forgets its records in the
