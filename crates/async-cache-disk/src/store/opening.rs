@@ -53,6 +53,10 @@ const LEAST_SEGMENT_BYTES: u32 = FIRST_RECORD + 1;
 /// smaller than `LEAST_SHARE_BYTES`.
 const SEGMENTS_OF_LIMIT: u64 = 32;
 const LEAST_SHARE_BYTES: u32 = 1 << 16;
+/// A limit in bytes loses room to the pages of headers, and to the part of a segment that is free
+/// after a collection. The sum is least if a segment has the square root of the limit times this
+/// many bytes.
+const SEGMENT_OVERHEAD: u64 = 16 << 10;
 
 impl DiskStore {
     pub(crate) fn open_at(
@@ -184,8 +188,8 @@ fn bounded(options: StoreOptions) -> StoreOptions {
     let most = match options.limit {
         StoreLimit::Live => MOST_SEGMENT_BYTES,
         StoreLimit::Bytes(bytes) => {
-            let share = u32::try_from(bytes / SEGMENTS_OF_LIMIT).unwrap_or(u32::MAX);
-            share.clamp(LEAST_SHARE_BYTES, MOST_SEGMENT_BYTES)
+            let share = bytes.saturating_mul(SEGMENT_OVERHEAD).isqrt().min(bytes / SEGMENTS_OF_LIMIT);
+            u32::try_from(share).unwrap_or(u32::MAX).clamp(LEAST_SHARE_BYTES, MOST_SEGMENT_BYTES)
         }
     };
     StoreOptions { segment_bytes: options.segment_bytes.clamp(LEAST_SEGMENT_BYTES, most), ..options }

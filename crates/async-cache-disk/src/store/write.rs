@@ -26,7 +26,8 @@ pub enum StoreLimit {
 #[derive(Debug, Clone, Copy)]
 pub struct StoreOptions {
     /// A segment takes no further record from this length on, in bytes; at most 64 MiB. With a
-    /// limit in bytes, also at most a 32nd of the limit, or 64 KiB.
+    /// limit in bytes, also at most a 32nd of the limit (a 64th of 64 MiB, a 256th of 1 GiB), or
+    /// 64 KiB.
     pub segment_bytes: u32,
     /// The bound of the store.
     pub limit: StoreLimit,
