@@ -43,6 +43,7 @@ mod live;
 mod lock;
 mod look_up;
 mod merged;
+mod merging;
 mod opening;
 mod replay;
 mod rounds;

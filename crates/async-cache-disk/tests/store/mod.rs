@@ -10,6 +10,7 @@ mod faults;
 mod fold;
 mod hooked;
 mod locks;
+mod merging;
 mod model;
 mod now;
 mod opening;
@@ -97,7 +98,7 @@ fn maintain(store: &DiskStore, now: u64) -> Result<(), DiskError> {
 
 /// Collects until nothing is left to do.
 fn collect(store: &DiskStore, now: u64) -> Result<(), DiskError> {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         let Some(collection) = store.next_collection() else { return Ok(()) };
         store.collect(&collection, &[], now)?;
     }
