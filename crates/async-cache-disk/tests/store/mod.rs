@@ -8,6 +8,7 @@ mod damage;
 mod eager;
 mod faults;
 mod fold;
+mod fold_evictions;
 mod hooked;
 mod locks;
 mod merging;
