@@ -57,7 +57,7 @@ RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", 
 LAYERS = """
     raw library errors pace interpreter ttl window done once inline nesting plain args codec call_key
     key call_query options target room item gathering cache host snapshot restore eager file_host journal journal_file watch
-    instances part agent::tool function work awaitable returned load batch enter ask waiting call decorate
+    instances part agent::tool function work awaitable returned load batch reading enter ask waiting call decorate
     file agent methods surface console lib
 """.split()
 

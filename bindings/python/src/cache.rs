@@ -13,6 +13,7 @@
 mod flights;
 
 use std::cell::RefMut;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -58,6 +59,9 @@ pub(crate) struct CacheState {
     pub(crate) target: Option<Arc<TargetFile>>,
     pub(crate) default_ttl: Ttl,
     pub(crate) batches: Batches,
+    /// The running reads of cold entries (see [`crate::reading`]), by the canonical bytes of the
+    /// keys, with the callers of each.
+    pub(crate) reads: BTreeMap<Vec<u8>, Ref<Room>>,
 }
 
 impl Visit for CacheState {
@@ -71,6 +75,7 @@ impl Visit for CacheState {
             key.visit(visitor)?;
             room.visit(visitor)?;
         }
+        self.reads.visit(visitor)?;
         self.batches.visit(visitor)
     }
 }
@@ -201,7 +206,7 @@ fn now(time: Time, tier: &Tier) -> Now {
 impl CacheState {
     pub(crate) fn new(maxsize: Option<usize>, default_ttl: Ttl, batches: Batches) -> Self {
         let shard = Shard::new(Config::single(maxsize, Eviction::Lru));
-        Self { tiered: Tiered::new(shard), target: None, default_ttl, batches }
+        Self { tiered: Tiered::new(shard), target: None, default_ttl, batches, reads: BTreeMap::new() }
     }
 
     /// The time of a `set`: exact only if the entry expires.

@@ -5,11 +5,12 @@
 //! | state | on `send` |
 //! |---|---|
 //! | new | looks up the key: returns a hit at once; on a miss joins the running load, or starts a load |
-//! | waiting | passes the value on to the awaited future. When the future is done: returns the answer of the load, or looks up the key again (see `waiting`) |
+//! | waiting for a load | passes the value on to the awaited future. When the future is done: returns the answer of the load, or looks up the key again (see `waiting`) |
+//! | waiting for a read | the same; when the future is done: looks up the key again (see `reading`) |
 //! | served | done, with a cached value |
 //! | done | |
 //!
-//! A call that waits for a load leaves it when the call is cancelled, closed or dropped.
+//! A call that waits for a load or read leaves it when the call is cancelled, closed or dropped.
 
 use std::ffi::CStr;
 
@@ -30,6 +31,7 @@ use crate::raw::coroutine::{self, Coroutine, Statics};
 use crate::raw::function::{Calls, Given};
 use crate::raw::visit::visits;
 use crate::raw::{Ref, Sent};
+use crate::reading::Reading;
 use crate::ttl::Ttl;
 use crate::waiting::{Answered, WaitStart, Waiting};
 
@@ -91,11 +93,17 @@ enum CallState {
     Done,
 }
 
-/// A call waiting for a load.
+/// A call that waits.
 struct Paused {
     ask: Ask,
     asking: Asking,
-    waiting: Waiting,
+    pause: Pause,
+}
+
+/// What a call waits for.
+enum Pause {
+    Load(Waiting),
+    Read(Reading),
 }
 
 visits!(struct CacheCall { state });
@@ -107,7 +115,46 @@ visits!(
         Waiting(paused),
     }
 );
-visits!(struct Paused { ask, waiting });
+visits!(struct Paused { ask, pause });
+visits!(
+    enum Pause {
+        Load(waiting),
+        Read(reading),
+    }
+);
+
+impl Pause {
+    fn iterator<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        match self {
+            Self::Load(waiting) => waiting.iterator(py),
+            Self::Read(reading) => reading.iterator(py),
+        }
+    }
+
+    fn leave(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Load(waiting) => waiting.leave(py),
+            Self::Read(reading) => {
+                drop(reading);
+                Ok(())
+            }
+        }
+    }
+
+    /// The effect on the call when the awaited future is done.
+    fn end<'py>(self, py: Python<'py>, ask: &Ask, asking: &mut Asking) -> PyResult<Answered<'py>> {
+        match self {
+            Self::Load(waiting) => {
+                let describe = || ask.describe(py);
+                waiting.end(py, describe)?.answered(py, asking, describe)
+            }
+            Self::Read(reading) => {
+                drop(reading);
+                Ok(Answered::AsksAgain)
+            }
+        }
+    }
+}
 
 /// A step of a waiting call.
 enum Resumed<'py> {
@@ -125,6 +172,11 @@ impl CacheCall {
     /// Whether the call is done, with a cached value.
     pub(crate) fn was_hit(&self) -> bool {
         matches!(self.state, CallState::Served)
+    }
+
+    /// Whether the call waits for a read, so that it may become a hit or a miss.
+    pub(crate) fn is_reading(&self) -> bool {
+        matches!(&self.state, CallState::Waiting(paused) if matches!(paused.pause, Pause::Read(_)))
     }
 
     /// A call of `cache.get` with more than a key.
@@ -163,29 +215,32 @@ impl CacheCall {
         }
     }
 
-    /// Asks the cache, until there is a value or a load to wait for.
+    /// Asks the cache, until there is a value, or a load or read to wait for.
     fn ask<'py>(&mut self, py: Python<'py>, mut ask: Ask, mut asking: Asking) -> PyResult<Sent<'py>> {
         loop {
-            let joined = match ask.enter(py, &mut asking)? {
+            let pause = match ask.enter(py, &mut asking)? {
                 Entered::Served(value) => {
                     self.state = CallState::Served;
                     return Ok(Sent::Return(value));
                 }
                 Entered::Absent => return Ok(Sent::Return(py.None().into_bound(py))),
-                Entered::Waits(joined) => joined,
-            };
-            match Waiting::begin(py, &ask.cache(py), joined, || ask.describe(py))? {
-                WaitStart::Ended(ended) => match ended.answered(py, &mut asking, || ask.describe(py))? {
-                    Answered::Value(value) => return Ok(Sent::Return(value)),
-                    Answered::AsksAgain => {}
-                },
-                WaitStart::Waits(waiting) => {
-                    self.state = CallState::Waiting(Box::new(Paused { ask, asking, waiting }));
-                    match self.wait(py, py.None().bind(py))? {
-                        Resumed::Sent(sent) => return Ok(sent),
-                        Resumed::AsksAgain(same, so_far) => (ask, asking) = (same, so_far),
+                Entered::Reads(reading) => Pause::Read(reading),
+                Entered::Waits(joined) => {
+                    match Waiting::begin(py, &ask.cache(py), joined, || ask.describe(py))? {
+                        WaitStart::Waits(waiting) => Pause::Load(waiting),
+                        WaitStart::Ended(ended) => {
+                            match ended.answered(py, &mut asking, || ask.describe(py))? {
+                                Answered::Value(value) => return Ok(Sent::Return(value)),
+                                Answered::AsksAgain => continue,
+                            }
+                        }
                     }
                 }
+            };
+            self.state = CallState::Waiting(Box::new(Paused { ask, asking, pause }));
+            match self.wait(py, py.None().bind(py))? {
+                Resumed::Sent(sent) => return Ok(sent),
+                Resumed::AsksAgain(same, so_far) => (ask, asking) = (same, so_far),
             }
         }
     }
@@ -193,7 +248,7 @@ impl CacheCall {
     /// One step of waiting.
     fn wait<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>> {
         let CallState::Waiting(paused) = &self.state else { unreachable!("called while it waits") };
-        let sent = send(paused.waiting.iterator(py), value);
+        let sent = send(paused.pause.iterator(py), value);
         self.after(py, sent)
     }
 
@@ -205,12 +260,11 @@ impl CacheCall {
         let CallState::Waiting(paused) = std::mem::replace(&mut self.state, CallState::Done) else {
             unreachable!("called while it waits")
         };
-        let Paused { ask, mut asking, waiting } = *paused;
+        let Paused { ask, mut asking, pause } = *paused;
         if let Err(error) = sent {
-            return waiting.leave(py).and(Err(error));
+            return pause.leave(py).and(Err(error));
         }
-        let describe = || ask.describe(py);
-        match waiting.end(py, describe)?.answered(py, &mut asking, describe)? {
+        match pause.end(py, &ask, &mut asking)? {
             Answered::Value(value) => Ok(Resumed::Sent(Sent::Return(value))),
             Answered::AsksAgain => Ok(Resumed::AsksAgain(ask, asking)),
         }
@@ -227,7 +281,7 @@ impl CacheCall {
     /// Ends the call. If the call is waiting, it leaves its load.
     fn end(&mut self, py: Python<'_>) -> PyResult<()> {
         match std::mem::replace(&mut self.state, CallState::Done) {
-            CallState::Waiting(paused) => paused.waiting.leave(py),
+            CallState::Waiting(paused) => paused.pause.leave(py),
             _ => Ok(()),
         }
     }
@@ -315,7 +369,7 @@ impl Coroutine for CacheCall {
             self.state = CallState::Done;
             return Err(error);
         };
-        let thrown = awaitable::throw(paused.waiting.iterator(py), error);
+        let thrown = awaitable::throw(paused.pause.iterator(py), error);
         let resumed = self.after(py, thrown)?;
         self.resume(py, resumed)
     }

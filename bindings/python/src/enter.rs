@@ -1,11 +1,13 @@
 //! How a call of a key that may not be cached continues: with the cached value, with a running
-//! load, or with a load started by the call; and how a caller leaves a load.
+//! load, with a load started by the call, or with a read from the disk, after which the call asks
+//! again; and how a caller leaves a load.
 
 use std::cell::RefMut;
 
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::probe::Probed;
 use async_cache_tier::clock;
+use async_cache_tier::journal::DiskWait;
 use pyo3::prelude::*;
 
 use crate::batch;
@@ -14,7 +16,9 @@ use crate::item::LoadFlight;
 use crate::key::Query;
 use crate::load::spawn;
 use crate::raw::Ref;
+use crate::reading::{self, MOST_READS, Reading};
 use crate::room::{Room, running_loop};
+use crate::snapshot::ColdLookup;
 use crate::ttl::Ttl;
 use crate::work::Work;
 
@@ -35,22 +39,36 @@ pub(crate) struct Asking {
     is_counted: bool,
     /// How many loads of other calls the call has awaited without a result.
     pub(crate) in_vain: u32,
+    /// How many reads the call may still await. At 0, it waits for the disk in place.
+    reads_left: u8,
 }
 
 impl Asking {
     /// A call that counts its miss.
     pub(crate) fn new() -> Self {
-        Self { joining: Joinable::Any, is_counted: false, in_vain: 0 }
+        Self { joining: Joinable::Any, is_counted: false, in_vain: 0, reads_left: MOST_READS }
     }
 
-    /// A look-up whose miss is not counted.
+    /// A look-up whose miss is not counted, and that awaits nothing.
     pub(crate) fn uncounted() -> Self {
-        Self { is_counted: true, ..Self::new() }
+        Self { is_counted: true, reads_left: 0, ..Self::new() }
     }
 
     /// Whether nothing has been asked yet.
     pub(crate) fn is_first(&self) -> bool {
-        !self.is_counted
+        !self.is_counted && self.reads_left == MOST_READS
+    }
+
+    fn disk_wait(&self) -> DiskWait {
+        if self.reads_left > 0 { DiskWait::Refused } else { DiskWait::Allowed }
+    }
+
+    /// Begins to await a read, or joins one. `None`: the look-up is to be repeated at once.
+    fn read(&mut self, cache: &Bound<'_, Cache>, query: &impl Query) -> PyResult<Option<Reading>> {
+        let mut may_await = true;
+        let reading = reading::begin(cache, query, &mut may_await)?;
+        self.reads_left = if may_await { self.reads_left.saturating_sub(1) } else { 0 };
+        Ok(reading)
     }
 
     /// Whether the call may join the load with the given room. `here`: the caller's event loop.
@@ -74,6 +92,8 @@ pub(crate) enum Entered<'py> {
     /// The key is not cached, and there is no loader.
     Absent,
     Served(Bound<'py, PyAny>),
+    /// A thread reads the key. Afterwards the call asks again.
+    Reads(Reading),
     /// A load runs.
     Waits(Joined<'py>),
 }
@@ -129,9 +149,13 @@ impl Cache {
                 }
                 state.tiered.under()
             };
-            let probed = match this.cold(py, query, under)? {
-                Ok(value) => return Ok(Entered::Served(value)),
-                Err(probed) => probed,
+            let probed = match this.cold(py, query, under, asking.disk_wait())? {
+                ColdLookup::Served(value) => return Ok(Entered::Served(value)),
+                ColdLookup::Absent(probed) => probed,
+                ColdLookup::WouldWait => match asking.read(slf, query)? {
+                    Some(reading) => return Ok(Entered::Reads(reading)),
+                    None => continue,
+                },
             };
             asking.count_miss(&mut this.state.borrow(py));
             if work.is_none() {

@@ -8,7 +8,8 @@
 //!    only Python can compare. A write or delete also deletes the record of the equal key in
 //!    memory, if its kind differs;
 //! 3. the interpreter's lock is released while the disk works, except for the append of a single
-//!    record, and for reading an entry that is in the system's page cache;
+//!    record, and for reading an entry that is in the system's page cache. On an event loop, other
+//!    entries are read by a thread (see `reading`);
 //! 4. a cache *leaves* its journal when the journal is closed, and in a forked child, to which the
 //!    journal of its parent does not belong. From then on the cache is in memory only, and its
 //!    saves merge, as without a journal. A forked child warns at its first write.
@@ -180,27 +181,23 @@ impl Cache {
     }
 
     /// Serves a key from the store, and keeps the entry in memory.
-    pub(crate) fn cold_in_journal<'py>(
+    pub(crate) fn cold_in_journal(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         journal: &Journal,
         query: &impl Query,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(host) = self.file_host(py) else { return Ok(None) };
-        let served = match journal::serve(&host, journal, &AskedQuery(query), DiskWait::Refused)? {
-            Served::WouldWait => {
-                // Rule 3: the disk is waited for here, and other threads run meanwhile.
-                if let Some(bytes) = query.encode(py)? {
-                    py.detach(|| journal.read_ahead(&bytes));
-                }
-                journal::serve(&host, journal, &AskedQuery(query), DiskWait::Allowed)?
-            }
-            served => served,
-        };
-        Ok(match served {
-            Served::Hit(value) => Some(value.into_bound(py)),
-            Served::Absent | Served::WouldWait => None,
-        })
+        wait: DiskWait,
+    ) -> PyResult<Served<Ref>> {
+        let Some(host) = self.file_host(py) else { return Ok(Served::Absent) };
+        let served = journal::serve(&host, journal, &AskedQuery(query), DiskWait::Refused)?;
+        if wait == DiskWait::Refused || !matches!(served, Served::WouldWait) {
+            return Ok(served);
+        }
+        // Rule 3: the disk is waited for here, and other threads run meanwhile.
+        if let Some(bytes) = query.encode(py)? {
+            py.detach(|| journal.read_ahead(&bytes));
+        }
+        journal::serve(&host, journal, &AskedQuery(query), DiskWait::Allowed)
     }
 
     /// How many entries are in the journal and not in memory.

@@ -22,7 +22,8 @@
 //! - `instances`: objects as arguments by identity; `part`: the arguments that make a key;
 //!   `function`: decorated functions
 //! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load;
-//!   `batch`: keys loaded together; `enter`: how a call joins or starts a load
+//!   `batch`: keys loaded together; `reading`: reads that wait for the disk, on a thread; `enter`:
+//!   how a call joins or starts a load
 //! - `host`: the cache in memory, in the form for `async-cache-tier`; `snapshot`: operations on a
 //!   key in the opened snapshot; `restore`: entries added from a backend; `eager`: merging entries
 //!   whose keys are objects; `file_host`: the cache with its file, in the form for
@@ -72,6 +73,7 @@ mod pace;
 mod part;
 mod plain;
 mod raw;
+mod reading;
 mod restore;
 mod returned;
 mod room;
@@ -158,6 +160,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     method::add::<methods::SetMethod, 4>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
+    module.add_class::<reading::ColdRead>()?;
     module.add("CachedFunction", raw::function::class::<Function>(py)?)?;
     module.add("CachedMethod", bound::class::<Function>(py)?)?;
     module.add("Call", coroutine::class::<CacheCall>(py)?)?;

@@ -94,7 +94,7 @@ struct RoomState {
     left: Vec<usize>,
     /// Event loops that have a watch: see `watch`.
     watching: Vec<Ref>,
-    /// The loop that runs the load.
+    /// The loop that runs the load; `None` for a read.
     event_loop: Option<Ref>,
     /// The task that runs the load.
     task: Option<Ref>,
@@ -130,6 +130,12 @@ impl Room {
         let state = RoomState { event_loop: Some(Ref::new(event_loop.clone())), ..RoomState::default() };
         let (name, began) = (crate::nesting::name(py), clock::roughly_now());
         Bound::new(py, Self { name, began, state: GilCell::new(state) })
+    }
+
+    /// A room for the callers of a read, which no event loop runs.
+    pub(crate) fn of_read(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
+        let (name, began) = (crate::nesting::name(py), clock::roughly_now());
+        Bound::new(py, Self { name, began, state: GilCell::new(RoomState::default()) })
     }
 
     /// The load belongs to a batch that leaves.

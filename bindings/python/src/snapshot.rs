@@ -9,6 +9,7 @@ use async_cache_core::removed::Removed;
 use async_cache_core::time::Now;
 use async_cache_disk::KeyKind;
 use async_cache_tier::cold::{self, ColdAnswer};
+use async_cache_tier::journal::{DiskWait, Served};
 use async_cache_tier::{FileKey, Memory, NamedKey, Under, UnderShard, clock};
 use pyo3::prelude::*;
 
@@ -74,23 +75,27 @@ impl Cache {
         }
     }
 
-    /// Serves a key from the opened snapshot, counts the hit, and keeps the entry in memory.
+    /// Serves a key from the opened snapshot or the journal, counts the hit, and keeps the entry in
+    /// memory. `wait`: whether a journal may be waited for.
     pub(crate) fn cold<'py>(
         &self,
         py: Python<'py>,
         query: &impl Query,
         under: UnderShard,
-    ) -> PyResult<Result<Bound<'py, PyAny>, Probed>> {
+        wait: DiskWait,
+    ) -> PyResult<ColdLookup<'py>> {
+        let absent = || ColdLookup::Absent(under.epoch.answered(None));
         if let Some(journal) = self.journal() {
-            let served = self.cold_in_journal(py, journal, query)?;
-            return Ok(served.ok_or_else(|| under.epoch.answered(None)));
+            return Ok(match self.cold_in_journal(py, journal, query, wait)? {
+                Served::Hit(value) => ColdLookup::Served(value.into_bound(py)),
+                Served::Absent => absent(),
+                Served::WouldWait => ColdLookup::WouldWait,
+            });
         }
-        let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else {
-            return Ok(Err(under.epoch.answered(None)));
-        };
+        let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else { return Ok(absent()) };
         Ok(match cold::serve(&host, &AskedQuery(query), under)? {
-            ColdAnswer::Served(value) => Ok(value.into_bound(py)),
-            ColdAnswer::Absent(probed) => Err(probed),
+            ColdAnswer::Served(value) => ColdLookup::Served(value.into_bound(py)),
+            ColdAnswer::Absent(probed) => ColdLookup::Absent(probed),
         })
     }
 
@@ -125,6 +130,15 @@ pub(crate) fn file_key(host: &FileHost<'_, '_>, query: &impl Query) -> PyResult<
         Err(error) if errors::is_fatal(py, &error) => Err(error),
         Err(_) => Ok(None),
     }
+}
+
+/// The outcome of looking for a key that is not in memory.
+pub(crate) enum ColdLookup<'py> {
+    /// The hit is counted, and the entry is in memory.
+    Served(Bound<'py, PyAny>),
+    Absent(Probed),
+    /// The disk has to be waited for.
+    WouldWait,
 }
 
 /// A key requested by a caller.

@@ -30,6 +30,7 @@ use crate::options::FileOptions;
 use crate::pace::{LockSlice, drop_in_slices};
 
 use crate::raw::{GilCell, visit};
+use crate::reading;
 use crate::restore;
 use crate::snapshot::AskedQuery;
 use crate::target::TargetFile;
@@ -186,6 +187,7 @@ impl Cache {
         version: String,
         options: &FileOptions,
     ) -> PyResult<Option<(String, bool)>> {
+        reading::prepare(py)?;
         Ok(match file::open_journal(self, py, TargetFile::new(path, version, options))? {
             JournalOpening::Open => None,
             JournalOpening::Absent { why, is_locked } => Some((why, is_locked)),
@@ -352,7 +354,9 @@ impl Cache {
     }
 
     fn __clear__(&self) {
-        drop(self.state.take_with(|state| (state.tiered.clear(), state.batches.clear())));
+        drop(self.state.take_with(|state| {
+            (state.tiered.clear(), state.batches.clear(), std::mem::take(&mut state.reads))
+        }));
     }
 }
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cold_reads import ReadThreads
 from loops import LOOPS, Run
 from stores import MemoryBackend
 
-from cache import AsyncCache, CacheBackend, DiskBackend
+from cache import AsyncCache, CacheBackend, DiskBackend, _reads
 
 TIME_LIMIT_SECONDS = 30
 
@@ -48,6 +49,16 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 def path(tmp_path: Path) -> Path:
     """The path of a test's file."""
     return tmp_path / "test.cache"
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReadThreads]:
+    """The threads of reads of cold entries, held by the test."""
+    threads = ReadThreads()
+    monkeypatch.setattr(_reads, "_threads", [threads])
+    yield threads
+    threads.read()
+    assert _reads._running == {}
 
 
 @pytest.fixture(params=["no backup", "disk", "memory"])

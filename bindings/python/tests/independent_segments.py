@@ -355,7 +355,8 @@ class Run(StoreFile):
         super().__init__(data, RUN, secret)
         self.row = row
         self.slot_count, self.bucket_count, self.eager_count = struct.unpack_from("<III", data, 768)
-        if HEADER_BYTES + BUCKET_BYTES * self.bucket_count > len(data):
+        eager_bytes = 4 + 8 * self.eager_count + self.tag_bytes if self.eager_count else 0
+        if HEADER_BYTES + BUCKET_BYTES * self.bucket_count + eager_bytes > len(data):
             raise Unreadable("damaged", "the run is cut off")
 
     def bucket(self, number: int) -> tuple[list[tuple[int, Place]], bool] | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cache import AsyncCache, DiskBackend
 
@@ -47,6 +51,11 @@ def folder_of(path: Path) -> Path:
     return path.with_name(path.name + ".d")
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of the journal."""
+    return [file for file in folder_of(path).rglob("*") if file.is_file()]
+
+
 def value_of(cache: AsyncCache, key: Any) -> Any:
     """The value of a key that is not loaded; ``None`` on a miss."""
     call: Any = cache.get(key)
@@ -61,3 +70,37 @@ def found(cache: AsyncCache, keys: Iterable[Any]) -> dict[Any, Any]:
     """The keys that are there, with their values."""
     values = {key: value_of(cache, key) for key in keys}
     return {key: value for key, value in values.items() if value is not None}
+
+
+def forget(path: Path) -> None:
+    """Drops the files of a journal from the system's page cache, so that reading them waits for the
+    disk. Skips the test where this cannot be done.
+    """
+    if not _reads_wait(path.parent):
+        pytest.skip("reads of this file system never wait, or it does not tell")
+    for file in files_of(path):
+        _drop(file)
+
+
+@functools.cache
+def _reads_wait(folder: Path) -> bool:
+    """Whether a read of a file that was dropped from the page cache reports that it would wait. The
+    file is one that no test reads, because the attempt to read makes the system read ahead.
+    """
+    if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
+        return False
+    file = folder / "whether reads wait"
+    file.write_bytes(b"some content")
+    _drop(file)
+    with file.open("rb") as opened_file:
+        try:
+            os.preadv(opened_file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+    return False
+
+
+def _drop(file: Path) -> None:
+    with file.open("rb") as opened_file:
+        os.fdatasync(opened_file.fileno())
+        os.posix_fadvise(opened_file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

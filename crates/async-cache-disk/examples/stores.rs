@@ -4,18 +4,27 @@
 
 #![allow(clippy::print_stdout)] // a program with output
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, Write, stdin, stdout};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use async_cache_disk::store::{DiskStore, EagerWrite, StoreItem, StoreOptions, StoreWrite};
-use async_cache_disk::{CacheFile, RealDisk, Secret, Times, WriteOptions};
+use async_cache_disk::store::{
+    DiskStore, EagerWrite, EntryPlace, StoreAnswer, StoreItem, StoreLimit, StoreOptions, StoreScratch,
+    StoreWrite,
+};
+use async_cache_disk::{CacheFile, Compression, RealDisk, Secret, Times, WriteOptions};
+
+/// More collections in a row never end.
+const MOST_COLLECTIONS: usize = 1000;
 
 /// The file, and its store while it is open.
 struct Stores {
     file: CacheFile,
     store: Option<DiskStore>,
+    /// The entries in memory by their keys, with the places of their records; `true`: eager.
+    memory: BTreeMap<(bool, Vec<u8>), EntryPlace>,
     now: u64,
 }
 
@@ -32,28 +41,44 @@ impl Stores {
                 let secret = if secret == "-" { None } else { Some(Secret::new(secret)?) };
                 self.file = CacheFile::new(Arc::new(RealDisk), path).version(version).secret(secret);
             }
+            ["compress"] => self.file = self.file.clone().compression(Compression::ZSTD),
             ["now", time] => self.now = time.parse()?,
             ["base", count] => self.write_base(count.parse()?)?,
-            ["open", segment_bytes] => {
-                let segment_bytes = segment_bytes.parse()?;
-                let options = StoreOptions { segment_bytes, ..StoreOptions::default() };
-                self.store = Some(self.file.store(options, now)?);
+            ["open", segment_bytes] => self.open(segment_bytes.parse()?, StoreLimit::Live)?,
+            ["open", segment_bytes, most_bytes] => {
+                self.open(segment_bytes.parse()?, StoreLimit::Bytes(most_bytes.parse()?))?;
             }
             [kind @ ("put" | "put_eager"), key, value, times, deadline] => {
                 let value = value.repeat(times.parse()?);
                 let deadline = if deadline == "-" { None } else { Some(deadline.parse()?) };
                 let (key, value) = (key.as_bytes(), value.as_bytes());
-                let write = StoreWrite { key, value, deadline, replaces: None };
+                let is_eager = kind == "put_eager";
+                let replaces = self.memory.get(&(is_eager, key.to_vec())).copied();
+                let write = StoreWrite { key, value, deadline, replaces };
                 let store = self.store()?;
-                if kind == "put" {
-                    store.put(&write, now)?
-                } else {
-                    store.put_eager(&write, now)?
-                };
+                let written = if is_eager { store.put_eager(&write, now) } else { store.put(&write, now) };
+                let place = written?.place;
+                self.memory.insert((is_eager, key.to_vec()), place);
             }
-            ["delete", key] => drop(self.store()?.delete(key.as_bytes(), None, now)?),
-            ["delete_eager", key] => drop(self.store()?.delete_eager(key.as_bytes(), now)?),
-            ["clear"] => drop(self.store()?.clear(now)?),
+            ["delete", key] => {
+                let replaces = self.memory.remove(&(false, key.as_bytes().to_vec()));
+                self.store()?.delete(key.as_bytes(), replaces, now)?;
+            }
+            ["delete_eager", key] => {
+                self.memory.remove(&(true, key.as_bytes().to_vec()));
+                self.store()?.delete_eager(key.as_bytes(), now)?;
+            }
+            ["clear"] => {
+                self.memory.clear();
+                self.store()?.clear(now)?;
+            }
+            ["evict", key] => {
+                if self.memory.remove(&(false, key.as_bytes().to_vec())).is_some() {
+                    self.store()?.evicted(1);
+                }
+            }
+            ["use", key] => self.bring_in(key.as_bytes())?,
+            ["collect"] => self.collect()?,
             ["flush"] => self.store()?.flush()?,
             ["maintain"] => while self.store()?.maintain(now)? {},
             ["drop"] => drop(self.store.take()),
@@ -62,6 +87,51 @@ impl Stores {
             _ => return Err(format!("no such command: {words:?}").into()),
         }
         Ok(())
+    }
+
+    /// Opens the store. Its eager entries are in memory, and no other entries.
+    fn open(&mut self, segment_bytes: u32, limit: StoreLimit) -> Result<(), Box<dyn Error>> {
+        let store = self.file.store(StoreOptions { segment_bytes, limit }, self.now)?;
+        self.memory.clear();
+        for write in store.eager()? {
+            match write {
+                EagerWrite::Entry { key, place, .. } => self.memory.insert((true, key), place),
+                EagerWrite::Delete { key } => self.memory.remove(&(true, key)),
+            };
+        }
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// Reads an entry into memory.
+    fn bring_in(&mut self, key: &[u8]) -> Result<(), Box<dyn Error>> {
+        let known = (false, key.to_vec());
+        if self.memory.contains_key(&known) {
+            return Ok(());
+        }
+        let mut scratch = StoreScratch::new();
+        let store = self.store()?;
+        let StoreAnswer::Entry(entry) = store.find(key, &mut scratch) else { return Ok(()) };
+        let place = entry.sighting.place;
+        store.promoted(place);
+        self.memory.insert(known, place);
+        Ok(())
+    }
+
+    /// Collects until nothing is to be collected.
+    fn collect(&mut self) -> Result<(), Box<dyn Error>> {
+        for _ in 0..MOST_COLLECTIONS {
+            let Some(collection) = self.store()?.next_collection() else { return Ok(()) };
+            let listed = self.memory.values().filter(|place| collection.places().contains(place));
+            let mut listed: Vec<_> = listed.copied().collect();
+            listed.sort_unstable();
+            let moved = self.store()?.collect(&collection, &listed, self.now)?;
+            let moved: BTreeMap<_, _> = moved.into_iter().collect();
+            for place in self.memory.values_mut() {
+                *place = moved.get(place).copied().unwrap_or(*place);
+            }
+        }
+        Err("collections do not end".into())
     }
 
     /// Entries with a time of writing and without, and eager ones.
@@ -111,7 +181,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let file = CacheFile::new(Arc::new(RealDisk), "none");
-    let mut stores = Stores { file, store: None, now: 1_700_000_000_000_000_000 };
+    let mut stores = Stores { file, store: None, memory: BTreeMap::new(), now: 1_700_000_000_000_000_000 };
     for line in stdin().lock().lines() {
         let line = line?;
         stores.run(&line.split(' ').collect::<Vec<_>>())?;

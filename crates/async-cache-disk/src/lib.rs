@@ -59,6 +59,7 @@
 //! - `verify`: walks a whole file and lists every fault
 //! - `vfs`: [`Vfs`], every call of this crate to a file system; [`RealDisk`], and a fake for tests
 //!   that can crash
+//! - `process`: [`ProcessMark`], which tells a process from its forked children
 //! - `error`: [`DiskError`], with its kind, path and offset; `fuzzing`: the decoders, for fuzzers
 
 // Data of a file must not make this crate panic. Modules that handle no such data say so and allow
@@ -83,6 +84,7 @@ mod lock;
 mod locked;
 mod merge;
 mod names;
+mod process;
 mod random;
 mod save;
 mod secret;
@@ -103,6 +105,7 @@ pub use format::record::Times;
 pub use locked::LockedFile;
 pub use merge::{ColdEntries, Known, Learned, Merged, Ours};
 pub use names::temporary_beside;
+pub use process::ProcessMark;
 pub use save::{Filling, FinishedSave, Joining, Output, Pushed, Save};
 pub use secret::{Secret, ShortSecret};
 pub use snapshot::{

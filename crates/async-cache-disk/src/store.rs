@@ -115,7 +115,8 @@ pub struct DiskStore {
 /// The place where records are appended, and what the next manifest says.
 #[derive(Debug)]
 struct StoreEnd {
-    segment: SegmentEnd,
+    /// `None` until the first write after the opening.
+    segment: Option<SegmentEnd>,
     /// The latest time given to a record.
     latest: u64,
     /// The time of the latest clear.
@@ -126,6 +127,24 @@ struct StoreEnd {
     durability: Durability,
     /// How many eager records were written.
     eager_writes: u64,
+}
+
+impl StoreEnd {
+    /// The place of the next record, or a lower place behind all records.
+    fn place(&self) -> EntryPlace {
+        let begin = || EntryPlace::start_of(self.manifest.next_number);
+        self.segment.as_ref().map_or_else(begin, SegmentEnd::place)
+    }
+
+    /// Whether there are records that are not known to be durable.
+    fn has_unsynced(&self) -> bool {
+        self.segment.as_ref().is_some_and(SegmentEnd::is_dirty)
+    }
+
+    /// Whether neither this process nor an earlier one has written anything.
+    fn is_unwritten(&self) -> bool {
+        self.manifest.sequence == 0
+    }
 }
 
 impl DiskStore {
@@ -295,7 +314,7 @@ impl DiskStore {
     fn forget_until(&self, end: &StoreEnd, time: u64) {
         self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(time));
         write(&self.tails).end_generation();
-        lock(&self.counts).cleared(end.segment.place());
+        lock(&self.counts).cleared(end.place());
     }
 
     fn write_floor(&self, end: &mut StoreEnd) -> Result<(), DiskError> {

@@ -11,7 +11,7 @@ use async_cache_core::flight::FlightId;
 use async_cache_core::shard::Shard;
 use async_cache_core::time::{Deadline, FileClock, Now, Stamp};
 use async_cache_disk::store::{DiskStore, EntryPlace, StoreScratch, StoreWrite, Written};
-use async_cache_disk::{DiskError, KeyKind};
+use async_cache_disk::{DiskError, KeyKind, ProcessMark};
 use parking_lot::{Mutex, RwLock};
 
 use crate::counts::TierCounts;
@@ -30,7 +30,7 @@ pub struct Journal {
     /// Rule 9.
     pub(crate) kept: Mutex<Vec<EntryPlace>>,
     /// Rule 8.
-    process: u32,
+    process: ProcessMark,
     /// Rule 5: the first failure, until it is logged where nothing is locked.
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) has_failed: AtomicBool,
@@ -79,7 +79,7 @@ impl Journal {
             counts,
             failure: Mutex::new(None),
             kept: Mutex::new(Vec::new()),
-            process: std::process::id(),
+            process: ProcessMark::new(),
             has_failed: AtomicBool::new(false),
             has_to_warn: AtomicBool::new(false),
             has_met_undecodable: AtomicBool::new(false),
@@ -91,10 +91,10 @@ impl Journal {
         self.store.read_recursive().as_ref().map(work)
     }
 
-    /// [`with_store`](Self::with_store) for reading: `None` also in a forked child (rule 8). Asking
-    /// for the process is a system call; a write leaves it to the store, which refuses the write.
+    /// [`with_store`](Self::with_store) for reading: `None` also in a forked child (rule 8). The
+    /// store itself refuses the writes of a child.
     pub(crate) fn with_own_store<R>(&self, work: impl FnOnce(&DiskStore) -> R) -> Option<R> {
-        if std::process::id() == self.process { self.with_store(work) } else { None }
+        if self.process.is_of_this_process() { self.with_store(work) } else { None }
     }
 
     /// Whether the journal was closed, or belongs to the parent of this process: the cache is in

@@ -67,6 +67,11 @@ class Cache:
     max_batch_size: int
 
 @final
+class ColdRead:
+    def run(self) -> None: ...
+    def end(self) -> None: ...
+
+@final
 class FileOptions:
     def __new__(
         cls,

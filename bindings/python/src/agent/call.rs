@@ -240,8 +240,11 @@ impl Watch {
 }
 
 impl Running {
-    /// Counts a hit or a miss, once.
+    /// Counts a hit or a miss, once, when it is certain which of them the call is.
     fn count(&mut self, py: Python<'_>) {
+        if matches!(&self.inner, InnerCall::Cached(call) if call.is_reading()) {
+            return;
+        }
         if std::mem::replace(&mut self.is_counted, true) {
             return;
         }

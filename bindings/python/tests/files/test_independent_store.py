@@ -1,7 +1,8 @@
 """Stores that Rust wrote, read by a program written only from ``docs/file-format.md``.
 
-Random programs write to stores, and are stopped with and without a close; then each file is
-damaged. The independent reader must find the entries that Rust finds.
+Random programs write to stores, collect them, with and without compression and a limit, and are
+stopped with and without a close; then each file is damaged. The independent reader must find the
+entries that Rust finds.
 ``ASYNC_CACHE_SEED`` repeats a seed, ``ASYNC_CACHE_ROUNDS`` runs more rounds.
 """
 
@@ -19,6 +20,7 @@ import independent_reader
 import independent_segments
 import independent_store as reader
 import pytest
+import zstandard
 
 ROUNDS = int(os.environ.get("ASYNC_CACHE_ROUNDS", "6"))
 SEED = int(os.environ.get("ASYNC_CACHE_SEED", random.randrange(1 << 32)))
@@ -89,24 +91,39 @@ def rust() -> Iterator[Rust]:
     assert rust.process.returncode == 0
 
 
+def unpacked(entry: independent_segments.Entry) -> bytes:
+    """The value. In a store, a frame has no dictionary."""
+    if not entry.is_compressed:
+        return entry.value
+    assert zstandard.get_frame_parameters(entry.value).dict_id == 0
+    value: bytes = zstandard.ZstdDecompressor().decompress(entry.value)
+    assert len(value) <= 256 * len(entry.value)
+    return value
+
+
 def independently(path: Path, secret: bytes | None, now: int = NOW + 1_000_000) -> Content:
     """The content of a store, by every way of reading it."""
     store = reader.read(path, "v1", secret, now)
-    found = {key: (entry.value, entry.deadline, entry.written_at) for key, entry in store.entries().items()}
-    eager = {key: (entry.value, entry.deadline, entry.written_at) for key, entry in store.eager().items()}
+    found = {
+        key: (unpacked(entry), entry.deadline, entry.written_at) for key, entry in store.entries().items()
+    }
+    eager = {key: (unpacked(entry), entry.deadline, entry.written_at) for key, entry in store.eager().items()}
     assert store.find(b"no such key") is None
     manifest = store.manifest
     facts = f"{str(manifest.is_clean).lower()} {len(manifest.segments)} {len(manifest.runs)}"
     return Content(found, eager, facts)
 
 
-def random_commands(random: random.Random, count: int) -> Iterator[str]:
+COMMANDS = {
+    "put": 60, "delete": 15, "put_eager": 8, "delete_eager": 4, "clear": 1, "flush": 4, "maintain": 8
+}  # fmt: skip
+COLLECTING = {**COMMANDS, "evict": 15, "use": 15, "collect": 5}
+
+
+def random_commands(random: random.Random, count: int, commands: dict[str, int]) -> Iterator[str]:
     for _ in range(count):
         key, long = f"key{random.randrange(12)}", random.random() < 0.1
-        command = random.choices(
-            ["put", "delete", "put_eager", "delete_eager", "clear", "flush", "maintain"],
-            [60, 15, 8, 4, 1, 4, 8],
-        )[0]
+        command = random.choices(list(commands), list(commands.values()))[0]
         if command.startswith("put"):
             times = random.randrange(3000) if long else random.randrange(12)
             deadline = "-" if random.random() < 0.7 else str(NOW + random.randrange(10**12))
@@ -114,18 +131,27 @@ def random_commands(random: random.Random, count: int) -> Iterator[str]:
             yield f"{command} {key} value{random.randrange(100)} {times} {deadline}"
         elif command.startswith("delete"):
             yield f"{command} {key if command == 'delete' else f'eager{random.randrange(4)}'}"
+        elif command in ("evict", "use"):
+            yield f"{command} {key}"
         else:
             yield command
 
 
-def write(rust: Rust, path: Path, random: random.Random, secret: bytes | None) -> None:
+def write(
+    rust: Rust, path: Path, random: random.Random, secret: bytes | None, *, collects: bool = False
+) -> None:
     """Writes a store with a random program."""
     rust.run(f"file {path} v1 {secret.decode().replace(' ', '_') if secret else '-'}", f"now {NOW}")
+    limit = ""
+    if collects:
+        rust.run(*["compress"][: random.randrange(4)])
+        limit = random.choice(["", " 20000", " 60000"])
     if random.random() < 0.7:
         rust.run(f"base {random.randrange(1, 12)}")
     for opening in range(random.randrange(1, 4)):
-        rust.run(f"open {random.choice([4200, 4800, 12_000, 60_000, 1 << 20])}")
-        rust.run(*random_commands(random, random.randrange(1, 120)))
+        rust.run(f"open {random.choice([4200, 4800, 12_000, 60_000, 1 << 20])}{limit}")
+        commands = COLLECTING if collects else COMMANDS
+        rust.run(*random_commands(random, random.randrange(1, 120), commands))
         rust.run("close" if random.random() < 0.4 else "drop")
         if opening == 0 and random.random() < 0.1:
             rust.run("base 3")  # another program replaces the base
@@ -133,18 +159,21 @@ def write(rust: Rust, path: Path, random: random.Random, secret: bytes | None) -
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("has_secret", [False, True])
-def test_random_stores_are_read_as_rust_reads_them(rust: Rust, tmp_path: Path, has_secret: bool) -> None:
+@pytest.mark.parametrize("collects", [False, True])
+def test_random_stores_are_read_as_rust_reads_them(
+    rust: Rust, tmp_path: Path, has_secret: bool, collects: bool
+) -> None:
     secret = SECRET.replace(b" ", b"_") if has_secret else None
     for seed in range(SEED, SEED + ROUNDS):
         path = tmp_path / f"{seed}.cache"
-        write(rust, path, random.Random(seed), secret)
+        write(rust, path, random.Random(seed), secret, collects=collects)
         assert independently(path, secret) == rust.read(), f"seed {seed}"
 
 
 def test_a_store_in_use_is_read_too(rust: Rust, tmp_path: Path) -> None:
     path = tmp_path / "pages.cache"
     rust.run(f"file {path} v1 -", f"now {NOW}", "base 8", "open 5000")
-    for number, command in enumerate(random_commands(random.Random(SEED), 300)):
+    for number, command in enumerate(random_commands(random.Random(SEED), 300, COMMANDS)):
         rust.run(command)
         if number % 20 == 0:
             assert independently(path, None) == rust.read(), f"seed {SEED}, {number}"
@@ -163,6 +192,23 @@ def test_runs_of_several_levels_are_read(rust: Rust, tmp_path: Path) -> None:
     content = independently(path, None)
     assert content == rust.read()
     assert len(content.entries) == 59  # without key3
+
+
+@pytest.mark.parametrize("sizes", ["4200", "6000 40000"])
+def test_a_store_in_use_is_read_between_collections(rust: Rust, tmp_path: Path, sizes: str) -> None:
+    path = tmp_path / "pages.cache"
+    rust.run(f"file {path} v1 -", "compress", f"now {NOW}", "base 8", f"open {sizes}")
+    collected = compressed = 0
+    for number in range(8):
+        rust.run(*random_commands(random.Random(SEED + number), 20, COLLECTING))
+        rust.run(*(f"put {key}of{number} value{number} 120 -" for key in range(10)))
+        rust.run("maintain", "collect")
+        store = reader.read(path, "v1", None, NOW)
+        collected = store.manifest.segments[0].number - 1
+        compressed += sum(entry.is_compressed for entry in store.entries().values())
+        assert independently(path, None) == rust.read(), f"seed {SEED}, {number}"
+    assert collected > 3 and compressed > 0
+    assert store.manifest.base is None and store.manifest.dropped_until >= NOW
 
 
 def damage(random: random.Random, data: bytes) -> bytes:
@@ -184,10 +230,10 @@ def test_damaged_stores_are_read_as_rust_reads_them(rust: Rust, tmp_path: Path, 
         generator = random.Random(seed)
         sound = tmp_path / f"{seed}" / "pages.cache"
         sound.parent.mkdir()
-        write(rust, sound, generator, secret)
+        write(rust, sound, generator, secret, collects=seed % 2 == 0)
         rust.run(f"file {sound} v1 {secret.decode() if secret else '-'}")
         before = rust.read()
-        files = [file for file in sound.parent.rglob("*") if file.is_file() and file.name != "lock"]
+        files = [file for file in sound.parent.rglob("*") if file.stat().st_size and file.is_file()]
         files = sorted(file for file in files if file != sound)
         for number, file in enumerate(generator.sample(files, min(len(files), 5))):
             copy = tmp_path / f"{seed}-{number}"
@@ -211,7 +257,7 @@ def test_damaged_stores_are_read_as_rust_reads_them(rust: Rust, tmp_path: Path, 
             assert is_cut or found.entries.items() <= before.entries.items(), context
 
 
-@pytest.mark.parametrize("name", ["v2-closed", "v2-crashed", "v2-secret", "v2-eager"])
+@pytest.mark.parametrize("name", ["v2-closed", "v2-crashed", "v2-secret", "v2-eager", "v2-collected"])
 def test_the_golden_stores_hold_what_they_should(name: str) -> None:
     golden = Path(__file__).parents[4] / "crates/async-cache-disk/tests/golden"
     secret = b"correct_horse_battery_staple" if name == "v2-secret" else None

@@ -5,7 +5,8 @@
 //! 1. Everything happens under the lock of the end: the check, the record, its place in the tails,
 //!    and the count. So the order of records is the order of the writes, and a copy never follows a
 //!    later write of its key.
-//! 2. A segment that has no room, or breaks, is replaced by the next segment, once for each record.
+//! 2. The first record after the opening begins a segment. A segment that has no room, or breaks,
+//!    is replaced by the next segment, once for each record.
 
 use super::segment::NotAppended;
 use super::tails::{SlotSeen, TailSlot};
@@ -79,7 +80,11 @@ impl DiskStore {
         let now = record.times.written_at.max(end.latest);
         let mut is_second = false;
         loop {
-            match end.segment.append(record, hash) {
+            let Some(segment) = &mut end.segment else {
+                self.next_segment(end, now)?;
+                continue;
+            };
+            match segment.append(record, hash) {
                 Ok(place) => return Ok(place),
                 Err(NotAppended::NextSegment) if !is_second => {
                     is_second = true;

@@ -44,22 +44,22 @@ impl DiskStore {
 
     /// Counts a write that memory had no record for (rule 1). The end is locked.
     pub(super) fn count_write(&self, key: &[u8], place: StorePlace, replaced: Option<TailSlot>) {
-        let is_full = {
-            let layout = Arc::clone(&read(&self.layout));
-            let mut counts = lock(&self.counts);
-            match replaced {
-                Some(slot) if slot.is_entry() => {
-                    let counted = counts.counted();
-                    counts.replaced(slot.place().into(), counted);
-                    false
-                }
-                Some(_) => false,
-                None if layout.runs.is_empty() && layout.base.is_none() => false,
-                None => counts.enqueue(key, place),
+        match replaced {
+            Some(slot) if slot.is_entry() => {
+                let mut counts = lock(&self.counts);
+                let counted = counts.counted();
+                counts.replaced(slot.place().into(), counted);
             }
-        };
-        if is_full {
-            self.settle_counts();
+            Some(_) => {}
+            None => {
+                let has_earlier = {
+                    let layout = read(&self.layout);
+                    !layout.runs.is_empty() || layout.base.is_some()
+                };
+                if has_earlier && lock(&self.counts).enqueue(key, place) {
+                    self.settle_counts();
+                }
+            }
         }
     }
 

@@ -88,7 +88,9 @@ impl DiskStore {
         let counts = lock(&self.counts);
         let first = counts.first_own_segment();
         let numbers = layout.segments.iter().map(|segment| segment.number);
-        let Some(open) = numbers.clone().next_back() else { return EntryPlace::LAST };
+        let Some(open) = numbers.clone().next_back().filter(|last| *last >= first) else {
+            return EntryPlace::LAST; // No segment is open.
+        };
         if cursor.has_passed_base() && cursor.segment() >= first {
             let unread = numbers.filter(|number| (cursor.segment()..open).contains(number));
             if let Some(passed) = unread.take_while(|number| !counts.has_marks(*number)).last() {

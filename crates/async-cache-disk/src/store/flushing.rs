@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::segment::SegmentEnd;
-use super::{DiskStore, lock};
+use super::{DiskStore, StoreEnd, lock};
 use crate::error::{DiskError, DiskErrorKind};
 
 impl DiskStore {
@@ -45,41 +45,42 @@ impl DiskStore {
     /// Whether there are writes that a power loss may undo.
     pub fn is_dirty(&self) -> bool {
         let end = lock(&self.end);
-        end.durability.is_unreported() || end.segment.is_dirty()
+        end.durability.is_unreported() || end.has_unsynced() || self.folder.is_unsettled()
     }
 
     /// The sync of a round.
     fn sync_all(&self) -> Result<(), DiskError> {
         let (segment, latest) = {
             let end = lock(&self.end);
-            (Arc::clone(end.segment.segment()), end.latest)
+            (end.segment.as_ref().map(|segment| Arc::clone(segment.segment())), end.latest)
         };
         let settled = self.folder.settle();
+        let Some(segment) = segment else { return settled };
         let synced = SegmentEnd::sync(&segment); // Rule 1.
         let mut end = lock(&self.end);
-        let is_current = end.segment.segment().number == segment.number;
-        match synced {
-            Ok(until) if is_current => end.segment.synced(until),
-            Ok(_) => {}
-            Err(error) => {
-                if is_current {
-                    end.segment.broke();
+        let StoreEnd { segment: current, durability, latest: latest_now, .. } = &mut *end;
+        let mut current = current.as_mut().filter(|current| current.segment().number == segment.number);
+        match (synced, &mut current) {
+            (Ok(until), Some(current)) => current.synced(until),
+            (Ok(_), None) => {}
+            (Err(error), current) => {
+                if let Some(current) = current {
+                    current.broke();
                 }
                 // Writes that came during the sync may be concerned, too.
-                let until = end.latest;
-                end.durability.failed(until);
-                end.durability.take_unreported();
+                durability.failed(*latest_now);
+                durability.take_unreported();
                 return Err(DiskError::io("syncing a segment", &self.folder.path, error));
             }
         }
         settled?;
-        if end.durability.take_unreported() {
+        if durability.take_unreported() {
             return Err(self.not_durable("a segment could not be synced"));
         }
-        if is_current && end.segment.has_sync_failed() {
+        if current.is_some_and(|current| current.has_sync_failed()) {
             return Err(self.not_durable("an earlier sync of the segment has failed"));
         }
-        end.durability.synced(latest);
+        durability.synced(latest);
         Ok(())
     }
 

@@ -105,14 +105,16 @@ impl DiskStore {
         }
     }
 
-    /// Seals the segment. The manifest in memory says so; the manifest on the disk need not.
-    pub(super) fn seal_end(&self, now: u64) -> Result<SegmentRow, DiskError> {
+    /// Seals the segment, if there is one. The manifest in memory says so; the manifest on the disk
+    /// need not.
+    pub(super) fn seal_end(&self, now: u64) -> Result<Option<SegmentRow>, DiskError> {
         let mut end = self.lock_end()?;
-        let sealed = end.segment.seal(now);
+        let Some(segment) = &mut end.segment else { return Ok(None) };
+        let sealed = segment.seal(now);
         let sealed = sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
         end.manifest.cleared_at = end.cleared_at;
         put_sealed(&mut end.manifest, sealed);
-        Ok(sealed)
+        Ok(Some(sealed))
     }
 
     /// Folds the sealed store. `None`: it is too large.
@@ -145,6 +147,10 @@ impl DiskStore {
     /// Rules 2 and 3.
     fn remove_folded(&self, base: Option<[u8; 16]>, now: u64) -> Result<(), DiskError> {
         let mut end = lock(&self.end);
+        if end.is_unwritten() {
+            self.folder.remove_unused(self.lock.may_be_removed());
+            return Ok(());
+        }
         let body = ManifestBody {
             is_clean: true,
             sequence: end.manifest.sequence.saturating_add(1),

@@ -7,13 +7,17 @@
 //!    version tag.
 //! 3. A manifest is replaced by a rename, after the new one is durable. A file is removed after the
 //!    manifest that does not name it is durable.
+//! 4. A manifest that has replaced another one is durable in its folder as soon as possible, before
+//!    the next record is written: a segment without a manifest makes the base invalid. The names
+//!    of the folder and its parent are durable after the next flush: if a power loss takes the
+//!    whole folder, the base is left, as before the first write.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::guards::lock;
 use super::run::IndexRun;
 use super::segment::{FIRST_RECORD, SegmentFile};
 use crate::error::{DiskError, DiskErrorKind};
@@ -61,8 +65,17 @@ pub(super) struct StoreFolder {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) path: PathBuf,
     pub(super) settings: Settings,
-    /// A manifest was replaced, and the folder could not be synced since.
-    is_unsettled: AtomicBool,
+    /// Held during a sync: a manifest that is not owed is durable.
+    settled: Mutex<Settled>,
+}
+
+/// How durable the latest manifest is (rule 4).
+#[derive(Debug, Default)]
+struct Settled {
+    /// A manifest was replaced, and may not be durable.
+    is_owed: bool,
+    /// The names of the folder and its parent are durable.
+    is_name_durable: bool,
 }
 
 impl StoreFolder {
@@ -75,10 +88,10 @@ impl StoreFolder {
     /// The folder at a path.
     pub(super) fn at(vfs: &Arc<dyn Vfs>, path: PathBuf, settings: &Settings) -> Self {
         let (vfs, settings) = (Arc::clone(vfs), settings.clone());
-        Self { vfs, path, settings, is_unsettled: AtomicBool::new(false) }
+        Self { vfs, path, settings, settled: Mutex::default() }
     }
 
-    /// Creates what is missing of the folder, and checks it (rule 1).
+    /// Creates what is missing of the folder, and checks it (rules 1 and 4).
     pub(super) fn create(&self) -> Result<(), DiskError> {
         let outer = crate::vfs::parent_of(&self.path);
         create_folder(&*self.vfs, crate::vfs::parent_of(outer))?;
@@ -88,8 +101,6 @@ impl StoreFolder {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(DiskError::io("creating the folder of the store", folder, error)),
             }
-            // Also if it exists: who created it may have died before its name was durable.
-            sync_parent(&*self.vfs, folder)?;
             refuse_folder(&*self.vfs, folder)?;
         }
         Ok(())
@@ -273,8 +284,8 @@ impl StoreFolder {
         Ok(Some((StoreIds { store_id, hash_seed, form }, body)))
     }
 
-    /// Replaces the manifest (rule 3). If the folder cannot be synced, the manifest counts all the
-    /// same, and [`settle`](Self::settle) tries again to make it durable.
+    /// Replaces the manifest (rules 3 and 4). If the folder cannot be synced, the manifest counts
+    /// all the same, and [`settle`](Self::settle) tries again to make it durable.
     ///
     /// # Errors
     /// The manifest was not replaced.
@@ -300,17 +311,33 @@ impl StoreFolder {
             let _ = self.vfs.remove(&temporary);
             return Err(DiskError::io("replacing the manifest of the store", &target, error));
         }
-        self.is_unsettled.store(true, Ordering::Release);
-        let _ = self.settle();
+        let mut settled = lock(&self.settled);
+        settled.is_owed = true;
+        if self.sync().is_ok() && settled.is_name_durable {
+            settled.is_owed = false;
+        }
         Ok(())
     }
 
-    /// Makes the latest manifest durable, if it is not.
+    /// Whether [`settle`](Self::settle) has something to do.
+    pub(super) fn is_unsettled(&self) -> bool {
+        lock(&self.settled).is_owed
+    }
+
+    /// Makes the latest manifest durable, and the names of the folder and its parent, if they are
+    /// not.
     pub(super) fn settle(&self) -> Result<(), DiskError> {
-        if self.is_unsettled.load(Ordering::Acquire) {
-            self.sync()?;
-            self.is_unsettled.store(false, Ordering::Release);
+        let mut settled = lock(&self.settled);
+        if !settled.is_owed {
+            return Ok(());
         }
+        self.sync()?;
+        if !settled.is_name_durable {
+            sync_parent(&*self.vfs, &self.path)?;
+            sync_parent(&*self.vfs, crate::vfs::parent_of(&self.path))?;
+            settled.is_name_durable = true;
+        }
+        settled.is_owed = false;
         Ok(())
     }
 
@@ -436,11 +463,19 @@ impl StoreFolder {
         if !is_empty || self.remove_manifest().is_err() || !with_lock {
             return;
         }
+        if self.remove_unused(true) {
+            let _ = sync_parent(&*self.vfs, crate::vfs::parent_of(&self.path));
+        }
+    }
+
+    /// Removes the lock file, if allowed, and the folders, as far as they are empty then. Returns
+    /// whether both folders are gone.
+    pub(super) fn remove_unused(&self, with_lock: bool) -> bool {
         let outer = crate::vfs::parent_of(&self.path);
-        let removed = self.vfs.remove(&self.lock_path()).and_then(|()| self.vfs.remove_dir(&self.path));
-        // Other versions and secrets may have stores there.
-        if removed.and_then(|()| self.vfs.remove_dir(outer)).is_ok() {
-            let _ = sync_parent(&*self.vfs, outer);
+        with_lock && {
+            let removed = self.vfs.remove(&self.lock_path()).and_then(|()| self.vfs.remove_dir(&self.path));
+            // Other versions and secrets may have stores there.
+            removed.and_then(|()| self.vfs.remove_dir(outer)).is_ok()
         }
     }
 

@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{DiskError, DiskErrorKind};
 use crate::lock::open_or_create;
+use crate::process::ProcessMark;
 use crate::vfs::{FileIdentity, LockHolder, Metadata, Vfs, VfsFile, has_no_locks};
 
 /// How often the lock file may be removed while the lock is taken.
@@ -38,7 +39,7 @@ pub(super) struct StoreLock {
     file: Option<Box<dyn VfsFile>>,
     /// `None` where files have no identity; then locks exclude a second handle of the process, too.
     name: Option<(u32, FileIdentity)>,
-    process: u32,
+    process: ProcessMark,
 }
 
 impl StoreLock {
@@ -83,7 +84,7 @@ impl StoreLock {
 
     /// Whether this is the process that has taken the lock.
     pub(super) fn is_of_this_process(&self) -> bool {
-        self.process == std::process::id()
+        self.process.is_of_this_process()
     }
 
     /// Whether lock files have an identity, so that a lock file may be removed (rule 3).
@@ -121,7 +122,7 @@ impl StoreLock {
             return Ok(None); // Rule 3.
         }
         open.extend(name);
-        Ok(Some(Self { file: Some(file), name, process }))
+        Ok(Some(Self { file: Some(file), name, process: ProcessMark::new() }))
     }
 }
 

@@ -3,8 +3,8 @@
 //! Rules:
 //! 1. The lock is taken first, and nothing is read without it: a process that does not write to the
 //!    store does not use it.
-//! 2. What others left open is sealed where it ends, after a sync: from then on, what is behind the
-//!    end does not count, and what is before it is damage if it is invalid.
+//! 2. A segment that another process left open is sealed where it ends, after a sync: from then on,
+//!    bytes behind the end do not count, and invalid bytes before the end are damage.
 //! 3. A segment or a run is lost if there is no such file, or if the file is another one: the name
 //!    or the header page says so. A segment that is lost raises the floor. A run that is lost is
 //!    built again: its segments are read as tails. If the system cannot open or read a file, or if
@@ -15,8 +15,11 @@
 //! 5. A clock that was set back does not lower a floor: the time of the opening is never earlier
 //!    than a time that is known from the store and its base.
 //! 6. Leftovers of an interrupted step are removed before a file is created with their number.
-//! 7. A segment without records leaves the manifest at the opening, and at the close: so a store
-//!    that is opened and closed has no more files than before.
+//! 7. A segment without records leaves the manifest at the opening, and at the close.
+//! 8. An opening replaces the manifest only if it has found something that the manifest does not
+//!    say: then the next opening, after a power loss, must not come to another result. Segments are
+//!    created by writes (rule 4 of `sealing`). So an opening without writes costs no sync, and
+//!    leaves no more files than before.
 
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -28,7 +31,7 @@ use super::lock::StoreLock;
 use super::replay::{ReplayOf, ReplayVisitor, Unreadable, replay};
 use super::rounds::{Durability, Flushes};
 use super::sealing::is_empty;
-use super::segment::{FIRST_RECORD, SegmentEnd, SegmentFile};
+use super::segment::{FIRST_RECORD, SegmentFile};
 use super::tails::{TailSlot, Tails};
 use super::{
     DiskStore, EntryPlace, MOST_SEGMENT_BYTES, PlacedRun, StoreEnd, StoreLayout, StoreLimit, StoreOptions,
@@ -64,7 +67,8 @@ impl DiskStore {
         let lock = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
         let base = open_base(site, settings)?.map(Arc::new);
         let base_until = base.as_ref().map_or(0, |base| base.written_until().max(base.saved_at()));
-        let (ids, mut body) = manifest_or_new(&folder, base.as_deref(), now.max(base_until))?;
+        let StoreBegin { ids, mut body, mut is_settled } =
+            manifest_or_new(&folder, base.as_deref(), now.max(base_until))?;
         let now = [now, body.written_until, body.floor, body.dropped_until, base_until];
         let now = now.into_iter().max().unwrap_or(0); // Rule 5.
         let hasher = KeyHasher::new(&ids.hash_seed);
@@ -77,29 +81,27 @@ impl DiskStore {
             access: StoreAccess::Owner,
             damaged: 0,
         };
+        let before = body.clone();
         let runs = opening.read(&mut body)?;
         let StoreOpening { visitor: Replaying { tails, cleared_at, clear, .. }, mut segments, .. } = opening;
+        body.cleared_at = cleared_at;
+        let empty = take_empty(&mut body, &mut segments);
+        is_settled &= body == before;
 
         let latest = now.max(body.written_until).max(body.floor);
         let entries = entries_at_most(&body, &tails, base.as_deref());
         let is_only_base = body.segments.iter().all(|row| row.latest == 0);
         let is_whole = body.floor.max(body.dropped_until).max(cleared_at) == 0;
         folder.remove_unnamed(&body); // Rule 6.
-        let empty = take_empty(&mut body, &mut segments);
-        let number = body.next_number;
-        let segment = Arc::new(folder.create_segment(&ids, number, now)?);
-        let end = SegmentEnd::new(Arc::clone(&segment), options.segment_bytes);
-        body.segments.push(end.row());
-        body.next_number = number.saturating_add(1);
-        body.sequence = body.sequence.saturating_add(1);
-        body.is_clean = false;
-        body.cleared_at = cleared_at;
-        folder.replace_manifest(&ids, &body, now)?;
-        folder.settle()?;
+        if !is_settled {
+            // Rule 8.
+            body.sequence = body.sequence.saturating_add(1);
+            folder.replace_manifest(&ids, &body, now)?;
+            folder.settle()?;
+        }
         for number in empty {
             folder.remove_segment(number); // Rule 7.
         }
-        segments.push(segment);
         let layout = StoreLayout {
             segments,
             runs,
@@ -108,7 +110,7 @@ impl DiskStore {
             cleared_at: cleared_at.max(body.floor),
             dropped_until: body.dropped_until,
         };
-        let mut counts = Counts::new(options.limit, entries, number);
+        let mut counts = Counts::new(options.limit, entries, body.next_number);
         counts.set_gone_until(clear);
         if is_only_base && (is_whole || entries == 0) {
             counts.set_counted(entries);
@@ -121,7 +123,7 @@ impl DiskStore {
             lock,
             site: site.clone(),
             end: Mutex::new(StoreEnd {
-                segment: end,
+                segment: None,
                 latest,
                 cleared_at,
                 manifest: body,
@@ -138,7 +140,7 @@ impl DiskStore {
             collector: Mutex::new(Collector::new(options.limit, options.segment_bytes)),
             flushes: Flushes::default(),
         };
-        store.cold(); // Counts what is little.
+        store.cold(); // Counts the entries if they are few.
         Ok(store)
     }
 
@@ -151,15 +153,30 @@ impl DiskStore {
         let sealed = self.seal_end(now)?;
         while self.index_tails(now)? {}
         let mut end = super::lock(&self.end);
+        if end.is_unwritten() {
+            self.folder.remove_unused(self.lock.may_be_removed());
+            return Ok(());
+        }
+        if sealed.is_none() && end.manifest.is_clean {
+            return Ok(()); // The manifest on the disk says so.
+        }
         end.manifest.is_clean = true;
         end.manifest.sequence = end.manifest.sequence.saturating_add(1);
         self.folder.replace_manifest(&self.ids, &end.manifest, now)?;
         self.folder.settle()?;
-        if is_empty(&sealed) {
+        if let Some(sealed) = sealed.filter(is_empty) {
             self.folder.remove_segment(sealed.number); // Rule 7.
         }
         Ok(())
     }
+}
+
+/// What an opening begins with.
+struct StoreBegin {
+    ids: StoreIds,
+    body: ManifestBody,
+    /// Rule 8: the folder says so, or nothing that matters.
+    is_settled: bool,
 }
 
 /// The options within their bounds.
@@ -200,20 +217,17 @@ fn take_empty(body: &mut ManifestBody, segments: &mut Vec<Arc<SegmentFile>>) -> 
 }
 
 /// The manifest, or a new one if there is no store. `now`: at least the times in the base.
-fn manifest_or_new(
-    folder: &StoreFolder,
-    base: Option<&Snapshot>,
-    now: u64,
-) -> Result<(StoreIds, ManifestBody), DiskError> {
+fn manifest_or_new(folder: &StoreFolder, base: Option<&Snapshot>, now: u64) -> Result<StoreBegin, DiskError> {
     match folder.read_manifest() {
-        Ok(Some(existing)) => Ok(existing),
+        Ok(Some((ids, body))) => Ok(StoreBegin { ids, body, is_settled: true }),
         Err(error) if error.kind() == &DiskErrorKind::Io => Err(error),
         unusable => {
             folder.refuse_owner_of_manifest()?; // Rule 3.
             // Rule 4.
             let may_have_deleted = unusable.is_err() || folder.has_records()?;
             let dropped_until = if may_have_deleted { now } else { 0 };
-            Ok((new_ids(folder)?, ManifestBody { dropped_until, ..new_body(base) }))
+            let (ids, body) = (new_ids(folder)?, ManifestBody { dropped_until, ..new_body(base) });
+            Ok(StoreBegin { ids, body, is_settled: !may_have_deleted })
         }
     }
 }

@@ -5,8 +5,11 @@
 //! 2. A run is durable before the manifest names it; and the manifest, before the run's records
 //!    leave the tails.
 //! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
+//! 4. The first write after the opening begins a segment, and no other step does. From then on the
+//!    manifest is not *clean*.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
 
 use super::merging::{KeysOfHash, SlotKey};
@@ -25,42 +28,42 @@ use crate::format::store::{FILE_NUMBERS, Hash40, StorePlace};
 use crate::vfs::write_all_at;
 
 impl DiskStore {
-    /// Seals the segment and begins another one (rule 1). The end is locked.
+    /// Seals the segment, if there is one, and begins another one (rules 1 and 4). The end is
+    /// locked.
     pub(super) fn next_segment(&self, end: &mut StoreEnd, now: u64) -> Result<(), DiskError> {
         let number = self.next_number(end)?;
         end.manifest.next_number = number.saturating_add(1);
-        // A segment is broken when its last digest cannot be written, and when it cannot be synced;
-        // then it ends where it is sound.
-        let mut sealed = end.segment.seal(now);
-        for _ in 0..2 {
-            sealed = sealed.or_else(|_| end.segment.seal(now));
-        }
+        let sealed = end.segment.as_mut().map(|segment| sealed_where_sound(segment, now)).transpose();
         let sealed = sealed.map_err(|error| DiskError::io("sealing a segment", &self.folder.path, error))?;
         let segment = Arc::new(self.folder.create_segment(&self.ids, number, now)?);
         let next = SegmentEnd::new(Arc::clone(&segment), self.options.segment_bytes);
         let mut manifest = end.manifest.clone();
         manifest.sequence = manifest.sequence.saturating_add(1);
+        manifest.is_clean = false;
         manifest.cleared_at = end.cleared_at;
-        put_sealed(&mut manifest, sealed);
+        if let Some(sealed) = sealed {
+            put_sealed(&mut manifest, sealed);
+        }
         manifest.segments.push(next.row());
         if let Err(error) = self.folder.replace_manifest(&self.ids, &manifest, now) {
             self.folder.remove_segment(number);
             return Err(error);
         }
         let latest = end.latest;
-        if end.segment.is_dirty() {
+        if end.has_unsynced() {
             end.durability.failed_unseen(latest);
         } else {
             end.durability.synced(latest);
         }
         end.manifest = manifest;
-        end.segment = next;
+        end.segment = Some(next);
+        let empty = sealed.filter(is_empty).map(|sealed| sealed.number);
         self.change_layout(|layout| {
-            layout.segments.retain(|segment| !is_empty(&sealed) || segment.number != sealed.number);
+            layout.segments.retain(|segment| Some(segment.number) != empty);
             layout.segments.push(segment);
         });
-        if is_empty(&sealed) {
-            self.folder.remove_segment(sealed.number);
+        if let Some(empty) = empty {
+            self.folder.remove_segment(empty);
         }
         Ok(())
     }
@@ -250,6 +253,16 @@ fn in_order_of_an_index(mut slots: Vec<SlotOfKey>) -> Vec<RunSlot> {
     let mut keys = KeysOfHash::default();
     slots.retain(|SlotOfKey { slot, key }| !keys.is_replaced(slot.hash, *key));
     slots.into_iter().map(|of_key| of_key.slot).collect()
+}
+
+/// Seals a segment. A segment is broken when its last digest cannot be written, and when it cannot
+/// be synced; then it ends where it is sound.
+fn sealed_where_sound(segment: &mut SegmentEnd, now: u64) -> io::Result<SegmentRow> {
+    let mut sealed = segment.seal(now);
+    for _ in 0..2 {
+        sealed = sealed.or_else(|_| segment.seal(now));
+    }
+    sealed
 }
 
 /// Whether a segment has no records.

@@ -1,8 +1,8 @@
 //! What a store does when nothing goes wrong.
 
 use super::{
-    KEYS, PATH, State, base_value, cache, collections, count, found, key, maintain, open, put, sized, state,
-    store_files, value, write_base,
+    KEYS, PATH, State, base_value, cache, collections, count, folder_of, found, key, maintain, open, put,
+    sized, state, store_files, value, write_base,
 };
 use crate::sample::{SAVED_AT, another_secret, file, options, with_secret};
 use async_cache_disk::fake::FakeDisk;
@@ -207,14 +207,13 @@ fn every_version_and_every_secret_has_a_store_of_its_own() {
 #[test]
 fn files_of_another_secret_count_for_nothing() {
     let (disk, other) = (FakeDisk::new(), FakeDisk::new());
-    let folder = |disk: &FakeDisk| store_files(disk)[0].parent().unwrap().to_owned();
     let cache = with_secret(&disk.as_vfs(), PATH);
     let store = cache.store(sized(5000), SAVED_AT).unwrap();
     put(&store, &key(0), b"secret", SAVED_AT).unwrap();
     store.close(SAVED_AT).unwrap();
     let wrong = file(&other.as_vfs(), PATH).secret(another_secret());
     drop(wrong.store(sized(5000), SAVED_AT).unwrap());
-    let target = folder(&other);
+    let target = folder_of(&other);
     for path in store_files(&disk) {
         other.put(&target.join(path.file_name().unwrap()), &disk.bytes(&path).unwrap());
     }
@@ -254,14 +253,14 @@ fn leftovers_of_an_opening_that_was_interrupted_do_not_stop_the_next() {
     let store = open(&disk, MIB);
     put(&store, &key(0), b"zero", SAVED_AT).unwrap();
     drop(store);
-    let folder = store_files(&disk)[0].parent().unwrap().to_owned();
+    let folder = folder_of(&disk);
     for name in ["s000002", "s000003", "i000002", ".manifest.0123456789abcdef.tmp"] {
         disk.put(&folder.join(name), b"half");
     }
     disk.put(&folder.join("notes.txt"), b"a user's file");
     assert_eq!(state(&open(&disk, MIB)), of(&[(0, b"zero")]));
     assert_eq!(count(&disk, "i") + count(&disk, ".manifest"), 0);
-    assert_eq!((count(&disk, "s"), count(&disk, "notes")), (2, 1));
+    assert_eq!((count(&disk, "s"), count(&disk, "notes")), (1, 1));
 }
 
 /// An index took every record: with a few hundred of one key, nothing was indexed any more, and no

@@ -1,6 +1,8 @@
 //! A process that dies, or a system that loses power, at any call.
 
-use super::{Op, State, brief, collections, large_records, open, small_segments, state, write_base};
+use super::{
+    Op, State, brief, collections, folder_of, large_records, open, small_segments, state, write_base,
+};
 use crate::sample::SAVED_AT;
 use async_cache_disk::fake::{FakeDisk, Fault};
 
@@ -62,7 +64,16 @@ fn check(survivors: Vec<(String, FakeDisk)>, crashed: &Crashed, bytes: u32, cont
 fn crash_everywhere((program, bytes): (Vec<Op>, u32), base_keys: u8) {
     let prepared = || {
         let disk = FakeDisk::new();
-        let base = if base_keys > 0 { write_base(&disk, base_keys) } else { State::new() };
+        if base_keys == 0 {
+            return (disk, State::new());
+        }
+        // The folder is durable, so that there are fewer survivors.
+        let base = write_base(&disk, base_keys);
+        drop(open(&disk, bytes));
+        for folder in folder_of(&disk).ancestors().take(3) {
+            disk.as_vfs().sync_dir(folder).unwrap();
+        }
+        disk.repair();
         (disk, base)
     };
     let (rehearsal, base) = prepared();

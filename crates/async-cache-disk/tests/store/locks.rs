@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use super::hooked::Hooked;
-use super::{cache, found, key, open, put, sized, store_files};
+use super::{cache, folder_of, found, key, open, put, sized, store_files};
 use crate::sample::{SAVED_AT, file};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::store::DiskStore;
 use async_cache_disk::{CacheFile, DiskError, DiskErrorKind, RealDisk, Vfs};
 
 fn lock_of(disk: &FakeDisk) -> PathBuf {
-    store_files(disk)[0].with_file_name("lock")
+    folder_of(disk).join("lock")
 }
 
 fn refused(opened: Result<DiskStore, DiskError>, by: &str) {

@@ -30,6 +30,7 @@ use async_cache_disk::store::{
 use async_cache_disk::{CacheFile, DiskError, Times};
 
 const PATH: &str = "/var/cache/pages.cache";
+const FOLDERS: &str = "/var/cache/pages.cache.d";
 /// How many keys the programs of these tests use.
 const KEYS: u8 = 6;
 
@@ -124,9 +125,23 @@ fn base_value(key: u8) -> Vec<u8> {
 
 /// The files of the store, without its lock.
 fn store_files(disk: &FakeDisk) -> Vec<PathBuf> {
-    let folder = Path::new("/var/cache/pages.cache.d");
     let files = disk.files().into_iter();
-    files.filter(|path| path.starts_with(folder) && path.file_name() != Some("lock".as_ref())).collect()
+    files.filter(|path| path.starts_with(FOLDERS) && path.file_name() != Some("lock".as_ref())).collect()
+}
+
+/// The folder of the store, which has a lock at least.
+fn folder_of(disk: &FakeDisk) -> PathBuf {
+    let file = disk.files().into_iter().find(|path| path.starts_with(FOLDERS)).unwrap();
+    file.parent().unwrap().to_owned()
+}
+
+/// The number of the call that writes the first record of a store: the header page of the segment
+/// is written before.
+fn first_record(disk: &FakeDisk) -> usize {
+    let is_segment = |path: &Path| path.file_name() == Some("s000001".as_ref());
+    let calls = disk.calls().into_iter().enumerate();
+    let mut writes = calls.filter(|(_, call)| call.name == "write_at" && is_segment(&call.path));
+    writes.nth(1).unwrap().0
 }
 
 /// The number of files whose names begin so.

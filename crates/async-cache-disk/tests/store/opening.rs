@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{
-    PATH, State, cache, count, key, open, put, sized, small_segments, state, store_files, write_base,
+    PATH, State, cache, count, first_record, folder_of, key, open, put, sized, small_segments, state,
+    store_files, write_base,
 };
 use crate::sample::SAVED_AT;
 use async_cache_disk::fake::{Call, FakeDisk, Fault};
@@ -100,16 +101,21 @@ fn a_base_that_cannot_be_read_now_fails_the_opening() {
 
 #[test]
 fn without_a_manifest_the_base_counts_only_if_there_are_no_records() {
-    let manifest = |disk: &FakeDisk| store_files(disk)[0].with_file_name("manifest");
-    for is_closed in [false, true] {
+    let manifest = |disk: &FakeDisk| folder_of(disk).join("manifest");
+    let write_first = |fault: Option<usize>| {
         let disk = FakeDisk::new();
         let base = write_base(&disk, 4);
         let store = open(&disk, BYTES);
-        if is_closed {
-            store.close(SAVED_AT).unwrap();
-        } else {
-            drop(store);
+        if let Some(call) = fault {
+            disk.inject(call, Fault::Crash);
         }
+        let _ = put(&store, &key(0), b"zero", SAVED_AT);
+        (disk, base)
+    };
+    let first_record = first_record(&write_first(None).0);
+    for is_closed in [false, true] {
+        let (crashed, base) = write_first(Some(first_record));
+        let disk = crashed.survivors().swap_remove(0).1;
         disk.as_vfs().remove(&manifest(&disk)).unwrap();
         let store = open(&disk, BYTES);
         assert_eq!(state(&store), base, "nothing was written");
@@ -141,18 +147,63 @@ fn a_store_that_is_opened_and_closed_without_writes_keeps_its_files() {
     }
     for _ in 0..30 {
         drop(open(&disk, BYTES)); // The process died.
-        assert_eq!(store_files(&disk).len(), files.len() + 1);
+        assert_eq!(store_files(&disk), files);
     }
     open(&disk, BYTES).close(SAVED_AT).unwrap();
     assert_eq!(store_files(&disk), files);
     assert!(state(&open(&disk, BYTES)) == expected);
 }
 
+/// A start must not wait for a disk: nothing is created, written or synced but the lock file and
+/// its folders, neither where there was no store nor in a store that was closed.
+#[test]
+fn an_opening_that_finds_nothing_to_change_writes_nothing() {
+    let fresh = FakeDisk::new();
+    let base = write_base(&fresh, 4);
+    let (closed, expected) = stored(34);
+    open(&closed, BYTES).close(SAVED_AT).unwrap();
+    for (disk, expected) in [(fresh, base), (closed, expected)] {
+        for _ in 0..2 {
+            disk.repair();
+            let store = open(&disk, BYTES);
+            assert!(state(&store) == expected);
+            store.close(SAVED_AT).unwrap();
+            let changing = ["write_at", "sync", "sync_data", "sync_dir", "rename"];
+            let calls = disk.calls();
+            let changes: Vec<_> = calls.iter().filter(|call| changing.contains(&call.name)).collect();
+            assert!(changes.is_empty(), "{changes:?}");
+        }
+    }
+}
+
+/// If power fails before the folder's name is durable, the base is left.
+#[test]
+fn the_first_write_survives_a_power_loss_once_it_is_flushed() {
+    let disk = FakeDisk::new();
+    let base = write_base(&disk, 4);
+    let store = open(&disk, BYTES);
+    put(&store, &key(0), b"zero", SAVED_AT).unwrap();
+    let mut written = base.clone();
+    written.insert(0, b"zero".to_vec());
+    for (name, survivor) in disk.survivors() {
+        let found = state(&open(&survivor, BYTES));
+        assert!(found == base || found == written, "{name}: {found:?}");
+    }
+    assert!(store.is_dirty());
+    store.flush().unwrap();
+    assert!(!store.is_dirty());
+    for (name, survivor) in disk.survivors() {
+        assert!(state(&open(&survivor, BYTES)) == written, "{name}");
+    }
+}
+
 #[test]
 fn a_segment_whose_first_write_fails_is_removed() {
     let disk = FakeDisk::new();
+    put(&open(&disk, BYTES), &key(0), b"zero", SAVED_AT).unwrap();
+    let (first_record, disk) = (first_record(&disk), FakeDisk::new());
     let store = open(&disk, BYTES);
-    disk.inject(disk.calls().len(), Fault::Error(io::ErrorKind::Other));
+    disk.inject(first_record, Fault::Error(io::ErrorKind::Other));
     put(&store, &key(0), b"zero", SAVED_AT).unwrap();
     assert_eq!(count(&disk, "s"), 1, "{:?}", store_files(&disk));
     drop(store);

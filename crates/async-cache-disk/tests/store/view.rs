@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{
-    KEYS, PATH, State, base_value, cache, count, key, large_records, maintain, open, put, small_segments,
+    KEYS, Op, PATH, State, base_value, cache, count, key, large_records, maintain, open, put, small_segments,
     state, store_files, value, write_base,
 };
 use crate::sample::{SAVED_AT, another_secret, file, options, with_secret};
@@ -95,7 +95,12 @@ fn a_view_of_a_store_in_use_shows_what_the_store_holds() {
         for (number, op) in program.iter().enumerate() {
             op.run(number, &disk, &mut store, bytes).unwrap();
             op.apply(number, &mut model);
-            assert_eq!(viewed(&disk, 0), Some(model.clone()), "{op:?}");
+            let Some(viewed) = viewed(&disk, 0) else {
+                // A fold has removed the store, and nothing was written since.
+                assert_eq!(*op, Op::Fold);
+                continue;
+            };
+            assert_eq!(viewed, model, "{op:?}");
             let report = view(&disk).verify();
             assert!(report.is_clean(), "{op:?}: {report:?}");
             assert_eq!((report.entries, report.sound_entries), (model.len() as u64, model.len() as u64));
@@ -155,7 +160,7 @@ fn every_store_beside_a_file_is_listed() {
     let disk = FakeDisk::new();
     let vfs = disk.as_vfs();
     for cache in [file(&vfs, PATH), file(&vfs, PATH).version("v2"), with_secret(&vfs, PATH)] {
-        drop(cache.store(super::sized(MIB), SAVED_AT).unwrap());
+        put(&cache.store(super::sized(MIB), SAVED_AT).unwrap(), &key(0), b"zero", SAVED_AT).unwrap();
     }
     disk.put(Path::new("/var/cache/pages.cache.d/notes.txt"), b"a user's file");
     disk.put(Path::new("/var/cache/pages.cache.d/0123456789abcdef/lock"), b"");
@@ -187,7 +192,7 @@ fn every_store_beside_a_file_is_listed() {
 #[test]
 fn a_store_that_cannot_be_opened_says_why() {
     let disk = FakeDisk::new();
-    drop(open(&disk, MIB));
+    put(&open(&disk, MIB), &key(0), b"zero", SAVED_AT).unwrap();
     let manifest = store_files(&disk).into_iter().find(|path| path.ends_with("manifest")).unwrap();
     let sound = disk.bytes(&manifest).unwrap();
     disk.put(&manifest, &sound[..sound.len() - 1]);
@@ -303,6 +308,7 @@ fn views_while_a_thread_writes_show_what_was_acknowledged_before() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let cache = file(&vfs, folder.path().join("pages.cache"));
     let store = cache.store(super::sized(6000), SAVED_AT).unwrap();
+    put(&store, b"the first", b"write", SAVED_AT).unwrap();
     let (acknowledged, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let key = |number: u64| (number % 7).to_be_bytes();
     std::thread::scope(|scope| {

@@ -188,6 +188,7 @@ fn after_any_crash_there_is_the_old_manifest_or_the_new_one() {
         let folder = folder(&disk);
         folder.create().unwrap();
         folder.replace_manifest(&ids(false), &body(Vec::new()), 6).unwrap();
+        folder.settle().unwrap();
         disk.repair();
         if let Some((call, fault)) = fault {
             disk.inject(call, fault);
@@ -213,7 +214,7 @@ fn after_any_crash_there_is_the_old_manifest_or_the_new_one() {
 }
 
 #[test]
-fn the_folder_is_durable_once_it_was_created_also_by_a_process_that_died() {
+fn the_folder_is_durable_once_a_manifest_is_also_if_a_process_that_died_has_created_it() {
     let run = |call| {
         let disk = FakeDisk::new();
         let folder = folder(&disk);
@@ -226,9 +227,14 @@ fn the_folder_is_durable_once_it_was_created_also_by_a_process_that_died() {
     for call in 0..=run(100).0.calls().len() {
         let (disk, _) = run(call);
         let (_, left) = disk.survivors().swap_remove(0);
-        folder(&left).create().unwrap();
+        let folder_left = folder(&left);
+        folder_left.create().unwrap();
+        folder_left.replace_manifest(&ids(false), &body(Vec::new()), 6).unwrap();
+        assert!(folder_left.is_unsettled());
+        folder_left.settle().unwrap();
+        assert!(!folder_left.is_unsettled());
         for (name, survivor) in left.survivors() {
-            assert!(folder(&survivor).exists().unwrap(), "{call} {name}");
+            assert!(folder(&survivor).read_manifest().unwrap().is_some(), "{call} {name}");
         }
     }
 }

@@ -1,0 +1,246 @@
+"""Reads of cold entries during which callers, loops, threads, journals or processes end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import programs
+import pytest
+from cold_reads import ReadThreads, begun, cold, never, waiting
+from journals import files_of, forget, opened, value_of
+from loops import Run, new_loop, outcome, returns, turns
+
+
+def test_cancelled_callers_leave_and_the_read_ends(run: Run, path: Path, threads: ReadThreads) -> None:
+    cache = cold(path)
+
+    async def main() -> None:
+        first, second, third = [await waiting(path, lambda: cache.get(3)) for _ in range(3)]
+        first.cancel()
+        assert isinstance(await first, asyncio.CancelledError)
+        threads.read()
+        assert (await second, await third) == ("3", "3")
+        calls = [await waiting(path, lambda: cache.get(4)) for _ in range(3)]
+        for call in calls:
+            call.cancel()
+        answers = await asyncio.gather(*calls)
+        assert all(isinstance(answer, asyncio.CancelledError) for answer in answers)
+        joins = await waiting(path, lambda: cache.get(4))
+        assert threads.count == 2
+        threads.read()
+        assert await joins == "4"
+
+    run(main())
+    assert cache.stats()["misses"] == 0
+
+
+def test_a_call_that_is_closed_or_dropped_leaves_its_read(path: Path, threads: ReadThreads) -> None:
+    cache = cold(path)
+
+    def waits() -> Any:
+        while True:
+            call: Any = cache.get(3)
+            time.sleep(0.001)
+            forget(path)
+            try:
+                call.send(None)
+            except StopIteration:
+                continue
+            return call
+
+    async def main() -> None:
+        closed, dropped, thrown = waits(), waits(), waits()
+        closed.close()
+        with pytest.raises(KeyError):
+            thrown.throw(KeyError(3))
+        del dropped
+        threads.read()
+        await turns()
+        assert await cache.get(3) == "3"
+
+    asyncio.run(main())
+    assert threads.count == 1
+
+
+def test_callers_on_several_event_loops_share_a_read(path: Path, threads: ReadThreads) -> None:
+    cache = cold(path, maxsize=1)
+    closed = new_loop("asyncio")
+    closed.set_exception_handler(lambda *_: None)  # a task is destroyed while it waits
+    lost = closed.run_until_complete(waiting(path, lambda: cache.get(3)))
+    answers: list[Any] = []
+    has_begun = threading.Event()
+
+    async def elsewhere() -> None:
+        call = await waiting(path, lambda: cache.get(3))
+        has_begun.set()
+        answers.append(await call)
+
+    other = threading.Thread(target=lambda: asyncio.run(elsewhere()))
+
+    async def main() -> None:
+        call = await waiting(path, lambda: cache.get(3))
+        other.start()
+        await asyncio.to_thread(has_begun.wait)
+        closed.close()
+        threads.read()
+        assert await call == "3"
+
+    asyncio.run(main())
+    other.join()
+    assert (answers, threads.count, lost.done()) == (["3"], 1, False)
+    del lost
+    gc.collect()
+
+
+def test_without_an_event_loop_or_a_thread_a_call_waits_in_place(
+    run: Run, path: Path, threads: ReadThreads
+) -> None:
+    cache = cold(path)
+    assert value_of(cache, 3) == "3"
+    threads.refuses = RuntimeError("cannot schedule new futures after interpreter shutdown")
+    forget(path)
+
+    async def main() -> None:
+        assert await cache.get(3, loader=never) == "3"
+        threads.refuses = KeyboardInterrupt()
+        answer = "3"
+        while answer == "3":
+            time.sleep(0.001)
+            forget(path)
+            answer = await outcome(cache.get(3))
+        assert isinstance(answer, KeyboardInterrupt)
+        threads.refuses = None
+        call = await waiting(path, lambda: cache.get(3))
+        threads.read()
+        assert await call == "3"
+
+    run(main())
+    assert threads.count == 1
+
+
+def test_a_call_awaits_two_reads_at_most(run: Run, path: Path, threads: ReadThreads) -> None:
+    cache = cold(path)
+
+    async def main() -> None:
+        call = await waiting(path, lambda: cache.get(3))
+        for reads in (1, 2):
+            assert (threads.count, call.done()) == (reads, False)
+            threads.read()
+            forget(path)
+            await turns()
+        assert await call == "3"
+
+    run(main())
+    assert threads.count == 2
+
+
+def test_a_journal_may_be_closed_during_a_read(run: Run, path: Path, threads: ReadThreads) -> None:
+    cache = cold(path)
+
+    async def main() -> None:
+        calls = [
+            await waiting(path, lambda: cache.get(3)),
+            await waiting(path, lambda: cache.get(4, loader=returns("loaded"))),
+        ]
+        assert cache.close_journal(1.0)
+        threads.read()
+        assert await asyncio.gather(*calls) == [None, "loaded"]
+
+    run(main())
+
+
+def test_a_damaged_record_is_a_miss_also_after_a_read(run: Run, path: Path, threads: ReadThreads) -> None:
+    cache = cold(path)
+    for file in files_of(path):
+        content = bytearray(file.read_bytes())
+        at = content.find(b"\xa2" + b"33")  # the value "33"
+        if at > 0:
+            content[at + 1] ^= 1
+            file.write_bytes(content)
+    forget(path)
+
+    async def main() -> None:
+        calls = [await begun(cache.get(33, loader=returns("loaded"))) for _ in range(3)]
+        threads.read()
+        assert await asyncio.gather(*calls) == ["loaded"] * 3
+
+    run(main())
+
+
+HEAD = """
+import asyncio, os, pathlib, signal, sys, threading
+sys.path.insert(0, sys.argv[2])
+from journals import forget, opened
+from cache import _reads
+path = pathlib.Path(sys.argv[1])
+cache = opened(path, maxsize=0, disk_bytes=1 << 30)
+for key in range(40):
+    cache.set(key, str(key))
+forget(path)
+async def begun(call):
+    async def awaited(): return await call
+    task = asyncio.ensure_future(awaited())
+    for _ in range(3): await asyncio.sleep(0)
+    return task
+class Held:
+    def submit(self, *work): self.work = work
+    def read(self): self.work[0](self.work[1])
+"""
+
+
+def program(text: str, path: Path) -> str:
+    forget_once(path)
+    return programs.run(HEAD + textwrap.dedent(text), str(path), str(Path(__file__).parent.parent))
+
+
+def forget_once(path: Path) -> None:
+    """Skips the test where `forget` would skip it."""
+    opened(path.with_name("probe")).set(1, 1)
+    forget(path.with_name("probe"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_in_a_forked_child_the_reads_of_the_parent_have_ended(path: Path) -> None:
+    text = """
+    held = Held()
+    _reads._threads.append(held)
+    loop = asyncio.new_event_loop()
+    call = loop.run_until_complete(begun(cache.get(3)))
+    assert not call.done()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        # The journal is the parent's.
+        os._exit(0 if loop.run_until_complete(call) is None and not _reads._running else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    held.read()
+    print(loop.run_until_complete(call))
+    """
+    assert program(text, path).split() == ["0", "3"]
+
+
+def test_the_interpreter_ends_with_reads_under_way_and_reads_after_its_threads(path: Path) -> None:
+    text = """
+    import atexit
+    def last():
+        forget(path)
+        async def main(): return await cache.get(7)
+        print(asyncio.run(main()))
+    atexit.register(last)
+    async def main():
+        for key in range(40): await begun(cache.get(key))
+        forget(path)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    loop.run_until_complete(main())
+    forget(path)
+    print("end")
+    """
+    assert program(text, path).split() == ["end", "7"]
