@@ -154,8 +154,10 @@ fn run(seed: u64) -> u32 {
         op.apply(number, &mut model);
         let found = state(store.as_ref().unwrap());
         assert!(found == model, "seed {seed}, {number}: {:?}, not {:?}", brief(&found), brief(&model));
-        if number.is_multiple_of(32) {
-            let viewed = viewed(&disk, 0).unwrap();
+        // Before the first write after a fold, there is no store.
+        if number % 32 == 0
+            && let Some(viewed) = viewed(&disk, 0)
+        {
             assert!(viewed == model, "seed {seed}, {number}: viewed {:?}", brief(&viewed));
             level = runs(&disk).iter().map(|run| run.level).max().unwrap_or(0).max(level);
         }
