@@ -104,7 +104,8 @@ class Journal(Store):
         self.cache.save_to_backup()
 
     def close(self) -> None:
-        # The journal is closed with the last reference to its cache.
+        # The end of the process closes the journal in order; until then, the path can be opened
+        # again, as after a kill.
         del self.set, self.cache
 
 

@@ -153,8 +153,8 @@ impl Cache {
         }
     }
 
-    /// [`Cache::set_key`] with the default time to live, if no Python code is needed, no file is
-    /// open, and there is no journal.
+    /// [`Cache::set_key`] of a cache without a journal, with the default time to live, if no Python
+    /// code is needed and no file is open.
     #[inline]
     pub(crate) fn set_at_once(
         &self,
@@ -162,9 +162,6 @@ impl Cache {
         query: &ObjectKey<'_, '_>,
         value: Bound<'_, PyAny>,
     ) -> bool {
-        if self.tier.journal().is_some() {
-            return false;
-        }
         let Some((mut state, found)) = self.locate_at_once(py, query) else { return false };
         if state.tiered.opened().is_some() {
             return false;

@@ -17,7 +17,7 @@ use crate::codec;
 use crate::eager::EagerMerge;
 use crate::errors;
 use crate::host::FileHost;
-use crate::key::{ObjectKey, Query, StoredKey};
+use crate::key::{ObjectKey, StoredKey, append_encoded};
 use crate::pace::{self, LockSlice};
 use crate::raw::Ref;
 use crate::snapshot::file_key;
@@ -70,8 +70,7 @@ impl<'py> Host for FileHost<'_, 'py> {
     }
 
     fn canonical_key(&self, key: &Ref, out: &mut Vec<u8>) -> PyResult<bool> {
-        let bytes = StoredKey { key: key.bind(self.py), hash: 0 }.encode(self.py)?;
-        Ok(bytes.map(|bytes| out.extend_from_slice(&bytes)).is_some())
+        append_encoded(key.bind(self.py), out)
     }
 
     /// Keys are canonical: two keys have the same bytes if and only if they are equal.
@@ -146,8 +145,7 @@ impl<'py> FileHost<'_, 'py> {
 
     fn encode_key(&self, key: &Bound<'py, PyAny>, out: &mut Vec<u8>) -> Result<KeyKind, Refusal<PyErr>> {
         let refused = |error| self.refusal(error);
-        if let Some(bytes) = (StoredKey { key, hash: 0 }).encode(self.py).map_err(refused)? {
-            out.extend_from_slice(&bytes);
+        if append_encoded(key, out).map_err(refused)? {
             return Ok(KeyKind::Canonical);
         }
         if key.is_exact_instance_of::<CallKey>() {

@@ -87,6 +87,14 @@ pub(crate) fn encode_object(object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8
     Ok(codec::encode_key(object, &mut bytes)?.then_some(bytes))
 }
 
+/// Appends [`Query::encode`] of a stored key. False: there is none, and `out` is unchanged.
+pub(crate) fn append_encoded(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    if object.is_exact_instance_of::<CallKey>() {
+        return Ok(encode_object(object)?.map(|bytes| out.extend_from_slice(&bytes)).is_some());
+    }
+    codec::encode_key(object, out)
+}
+
 /// A key that is already in the store or in a flight, looked up again.
 pub(crate) struct StoredKey<'a, 'py> {
     pub(crate) key: &'a Bound<'py, PyAny>,

@@ -95,11 +95,14 @@ impl Method<4> for SetMethod {
         cache: &Bound<'py, Cache>,
         &[key, value, ttl, durable]: &Arguments<'_, 'py, 4>,
     ) -> Option<Bound<'py, PyAny>> {
-        let (key, value) = (key?.to_owned(), value?.to_owned());
-        if ttl.is_some() || durable.is_some() || !once::is_kept_at_sight(&value) {
+        let (py, cache) = (cache.py(), cache.get());
+        if ttl.is_some() || durable.is_some() || cache.tier.journal().is_some() {
             return None;
         }
-        let (py, cache) = (cache.py(), cache.get());
+        let (key, value) = (key?.to_owned(), value?.to_owned());
+        if !once::is_kept_at_sight(&value) {
+            return None;
+        }
         let query = ObjectKey::of_plain(cache.seed, &key)?;
         cache.set_at_once(py, &query, value).then(|| done(py).ok())?
     }

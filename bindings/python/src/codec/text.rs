@@ -9,8 +9,8 @@ use crate::raw::text;
 /// Appends a `str`.
 #[inline]
 pub(super) fn write_text(value: &Bound<'_, PyString>, out: &mut Vec<u8>) -> PyResult<()> {
-    if text::is_ascii(value) {
-        return write::text(out, value.to_str()?);
+    if let Some(text) = text::ascii(value) {
+        return write::text(out, text);
     }
     // `to_str` would store its result in the object, for the object's lifetime.
     match value.encode_utf8() {

@@ -171,8 +171,7 @@ impl Encoder<'_> {
 
     #[inline]
     fn text(&mut self, value: &Bound<'_, PyString>, known: isize) -> Result<(), EarlyEnd> {
-        if text::is_ascii(value) {
-            let text = value.to_str()?;
+        if let Some(text) = text::ascii(value) {
             self.long(value, text.len(), known)?;
             return Ok(write::text(self.out, text)?);
         }

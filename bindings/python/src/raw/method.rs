@@ -112,9 +112,9 @@ fn arrange<'a, 'py, M: Method<N>, const N: usize>(
     positional: usize,
     names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Arguments<'a, 'py, N>> {
-    let method = M::NAME.to_string_lossy();
+    let method = || M::NAME.to_string_lossy();
     if positional > N {
-        let message = format!("{method}() takes {N} positional arguments but {positional} were given");
+        let message = format!("{}() takes {N} positional arguments but {positional} were given", method());
         return Err(PyTypeError::new_err(message));
     }
     let mut arguments: Arguments<'a, 'py, N> = [None; N];
@@ -127,17 +127,17 @@ fn arrange<'a, 'py, M: Method<N>, const N: usize>(
         let name = name.cast_into::<PyString>()?;
         let name = name.to_cow()?;
         let Some(parameter) = M::PARAMETERS.iter().position(|parameter| *parameter == name) else {
-            let message = format!("{method}() got an unexpected keyword argument '{name}'");
+            let message = format!("{}() got an unexpected keyword argument '{name}'", method());
             return Err(PyTypeError::new_err(message));
         };
         if arguments[parameter].replace(argument).is_some() {
-            let message = format!("{method}() got multiple values for argument '{name}'");
+            let message = format!("{}() got multiple values for argument '{name}'", method());
             return Err(PyTypeError::new_err(message));
         }
     }
     if arguments[0].is_none() {
         let first = M::PARAMETERS[0];
-        let message = format!("{method}() missing 1 required positional argument: '{first}'");
+        let message = format!("{}() missing 1 required positional argument: '{first}'", method());
         return Err(PyTypeError::new_err(message));
     }
     Ok(arguments)

@@ -12,11 +12,20 @@ pub(crate) fn length(text: &Bound<'_, PyString>) -> usize {
     unsafe { ffi::PyUnicode_GET_LENGTH(text.as_ptr()) }.cast_unsigned()
 }
 
-/// Whether the text is ASCII, so that its UTF-8 form is its memory.
+/// The text, if it is ASCII: its memory is its UTF-8 form. Without a call of the interpreter.
 #[inline]
-pub(crate) fn is_ascii(text: &Bound<'_, PyString>) -> bool {
-    // SAFETY: attached, and `text` is a live `str`, or an object of a subclass.
-    unsafe { ffi::PyUnicode_IS_COMPACT_ASCII(text.as_ptr()) != 0 }
+pub(crate) fn ascii<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a str> {
+    let object = text.as_ptr();
+    // SAFETY: attached, and `text` is a live `str`, or an object of a subclass. The characters of a
+    // compact ASCII text follow its head, one byte each, and neither move nor change while the
+    // object lives.
+    unsafe {
+        if ffi::PyUnicode_IS_COMPACT_ASCII(object) == 0 {
+            return None;
+        }
+        let characters = object.cast::<ffi::PyASCIIObject>().add(1).cast::<u8>();
+        Some(str::from_utf8_unchecked(std::slice::from_raw_parts(characters, length(text))))
+    }
 }
 
 /// Python's hash of an object that is exactly a `str`, `bytes`, number, `bool` or `None`: directly
