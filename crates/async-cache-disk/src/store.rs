@@ -43,7 +43,6 @@ mod live;
 mod lock;
 mod look_up;
 mod merged;
-mod merging;
 mod opening;
 mod replay;
 mod rounds;

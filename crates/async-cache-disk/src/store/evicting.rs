@@ -7,7 +7,7 @@
 //! 2. Segments of this process have cold entries only where copies are: segments without marks are
 //!    passed unread.
 //! 3. The delete is appended only while the entry is the latest of its key.
-//! 4. The delete is of the kind *eviction*: a fold need not keep its tombstone (rule 6 of `fold`).
+//! 4. The delete is of the kind *eviction*: a fold need not keep its tombstone (the rule of `fold::deletes`).
 
 use std::sync::Arc;
 

@@ -22,8 +22,6 @@
 //!    the part may be sound. Damaged parts are lost.
 //! 5. An eager entry counts if its place is among those in memory: only the front knows which eager
 //!    keys are equal. Without a front, a delete deletes every earlier eager entry.
-//! 6. An evicted key is an overwritten key in the file's tombstones (rule 3 there): copies of other
-//!    programs that are not later are dropped. Evictions raise no floor and displace no delete.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;

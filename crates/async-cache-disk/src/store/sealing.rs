@@ -8,11 +8,12 @@
 //! 4. The first write after the opening begins a segment, and no other step does. From then on the
 //!    manifest is not *clean*.
 
+mod merging;
+
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-use super::merging::{KeysOfHash, SlotKey};
 use super::replay::{ReplayVisitor, replay_sealed};
 use super::run::{IndexRun, write_buckets};
 use super::segment::{FIRST_RECORD, SegmentEnd};
@@ -26,6 +27,7 @@ use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{FILE_NUMBERS, Hash40, StorePlace};
 use crate::vfs::write_all_at;
+use merging::{KeysOfHash, SlotKey};
 
 impl DiskStore {
     /// Seals the segment, if there is one, and begins another one (rules 1 and 4). The end is

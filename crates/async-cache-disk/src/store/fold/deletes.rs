@@ -1,4 +1,7 @@
 //! The deletes of a store as the tombstones of a file.
+//!
+//! Rule: an evicted key is an overwritten key (rule 3 of `tombstones`). Copies of other programs
+//! that are not later are dropped. Evictions raise no floor and displace no delete.
 
 use std::collections::VecDeque;
 
@@ -27,7 +30,7 @@ pub(super) fn tombstones_of(view: &StoreView, cleared_at: u64, floor: u64) -> To
             tombstones.record_delete(kind, &key, time);
         }
     }
-    // Rule 6 of `fold`. Behind the deletes: a key that was deleted since is no overwritten key.
+    // Behind the deletes: a key that was deleted since is no overwritten key.
     for (key, time) in deletes.evicted {
         if !matches!(view.find(&key, &mut scratch), StoreAnswer::Entry(_)) {
             tombstones.record_overwrite(KeyKind::Canonical, &key, time);

@@ -16,11 +16,11 @@
 
 use std::sync::Arc;
 
-use super::layout::StoreLayout;
-use super::merged::MergedSlots;
-use super::run::IndexRun;
-use super::sealing::RunContents;
-use super::{DiskStore, lock};
+use super::super::layout::StoreLayout;
+use super::super::merged::MergedSlots;
+use super::super::run::IndexRun;
+use super::super::{DiskStore, lock, read};
+use super::RunContents;
 use crate::error::DiskError;
 use crate::format::address::{KeyHash, KeyHasher};
 use crate::format::store::Hash40;
@@ -39,7 +39,7 @@ const MOST_UNREAD: usize = 2 * RUNS_OF_LEVEL;
 
 impl DiskStore {
     /// Merges the first neighbouring runs of one level that are enough for the next level.
-    pub(super) fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
+    pub(in crate::store) fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
         let rows = lock(&self.end).manifest.runs.clone();
         let Some(rows) = rows
             .windows(RUNS_OF_LEVEL)
@@ -57,7 +57,7 @@ impl DiskStore {
             earliest: rows.iter().map(|row| row.earliest).min().unwrap_or(0),
             latest: rows.iter().map(|row| row.latest).max().unwrap_or(0),
         };
-        let layout = Arc::clone(&super::read(&self.layout));
+        let layout = Arc::clone(&read(&self.layout));
         let numbers = rows.iter().map(|row| row.number);
         let runs: Vec<Arc<IndexRun>> =
             numbers.filter_map(|number| layout.run(number)).map(Arc::clone).collect();
