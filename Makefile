@@ -163,6 +163,7 @@ bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes min
 	$(TARGET)/debug/overhead --smoke
 	$(TARGET)/debug/disk --most 1000
 	$(TARGET)/debug/journal --smoke
+	$(TARGET)/debug/hit_ratio_disk --smoke
 	$(TARGET)/debug/soak_journal --smoke
 	$(TARGET)/debug/options --smoke
 	$(TARGET)/debug/inspect --smoke

@@ -6,8 +6,8 @@
 //!    is the latest record of its key, and only then (rule 1 of `appending`).
 //! 2. Worth keeping is, of the entries that are the latest of their keys:
 //!    - `Live`: every entry that has not expired, and every entry in memory;
-//!    - `Bytes`: an entry that has not expired, and is in memory or was read from disk since it was
-//!      written. Of the base, also the most recently used entries, as far as there is room.
+//!    - `Bytes`: an entry that has not expired, and is in memory or has lives left (rule 6 of
+//!      `counts`). Of the base, also the most recently used entries, as far as there is room.
 //! 3. An eager entry is worth keeping if it is in memory, for an opening reads all of them into
 //!    memory. If an eager record was written since the caller has listed its memory, the segment
 //!    stays for now: the record may delete the entry.
@@ -249,7 +249,7 @@ impl DiskStore {
         let has_expired = record.has_expired(collecting.now);
         let (is_cold, is_used) = {
             let counts = lock(&self.counts);
-            (counts.is_cold(place), counts.is_used(place))
+            (counts.is_cold(place), counts.lives(place) > 0)
         };
         let is_worth = match self.options.limit {
             StoreLimit::Live => is_listed || !is_cold || !has_expired,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::counts::QueuedWrite;
+use super::counts::{Age, QueuedWrite};
 use super::live::LiveCursor;
 use super::run::InRun;
 use super::tails::TailSlot;
-use super::{DiskStore, EntryPlace, StoreLayout, StoreScratch, lock, read};
+use super::{DiskStore, EntryPlace, StoreLayout, StoreLimit, StoreScratch, lock, read};
 use crate::error::DiskError;
 use crate::format::store::record::RecordKind;
 use crate::format::store::{Hash40, StorePlace};
@@ -21,7 +21,19 @@ impl DiskStore {
     /// Tells the store that a cold entry was read into memory. Call it under the lock of the key's
     /// shard, when [`is_current`](Self::is_current) has confirmed the look-up.
     pub fn promoted(&self, place: EntryPlace) {
-        lock(&self.counts).promoted(place);
+        let age = self.age(place);
+        lock(&self.counts).promoted(place, age);
+    }
+
+    /// The age of a record (rule 6), as a share of the segments that the store has, or may have.
+    fn age(&self, place: EntryPlace) -> Age {
+        let (number, _) = place.parts();
+        let StoreLimit::Bytes(limit) = self.options.limit else { return Age::Old };
+        let layout = read(&self.layout);
+        let count = layout.segments.len() as u64;
+        let earlier = layout.segments.partition_point(|segment| segment.number <= number) as u64;
+        let share = limit.checked_div(self.options.segment_bytes.into()).unwrap_or(0);
+        if number == 0 { Age::Old } else { Age::of(count.saturating_sub(earlier), count.max(share)) }
     }
 
     /// Tells a store with a limit in bytes that memory evicted entries that have records. (Without

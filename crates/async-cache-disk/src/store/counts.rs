@@ -5,7 +5,7 @@
 //! | limit | mark of an own place | mark of another place | count |
 //! |---|---|---|---|
 //! | `Live` | the entry is cold (a copy of a cold entry) | the entry is in memory | exact |
-//! | `Bytes` | the entry was read from disk | the same | an estimate |
+//! | `Bytes` | the lives of the entry: 0 to 2 | the same | an estimate |
 //!
 //! Rules:
 //! 1. A write reads no file. If memory has a record of the key, the write changes nothing. Else the
@@ -20,6 +20,14 @@
 //! 4. Entries up to the latest *clear* are not cold.
 //! 5. A copy moves the mark. A promotion of the old place, decided before the copy and reported
 //!    after it, counts for the new place.
+//! 6. `Bytes`: a collection copies an entry as often as the entry has lives: a copy has one life
+//!    less. A read from disk gives lives by the age of the record, as a share of the segments:
+//!
+//!    | the record is in | lives after the read |
+//!    |---|---|
+//!    | the newest fifth | as before |
+//!    | the oldest third | 2 |
+//!    | another segment | 1 at least |
 
 use std::collections::HashMap;
 
@@ -31,7 +39,29 @@ const MOST_QUEUED: usize = 1 << 12;
 const MOST_QUEUED_BYTES: usize = 1 << 20;
 /// A record is at least 16 bytes long if it has a key and a value, so no two entries share a mark.
 const LIVE_GRANULE: u32 = 16;
+/// Lives are two bits.
 const USE_GRANULE: u32 = 32;
+
+/// Rule 6: the age of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    Young,
+    Middle,
+    Old,
+}
+
+impl Age {
+    /// `later`: how many segments are later than that of the record, of `segments`.
+    pub(super) fn of(later: u64, segments: u64) -> Self {
+        if later.saturating_mul(5) < segments {
+            Self::Young
+        } else if later.saturating_mul(3) < segments.saturating_mul(2) {
+            Self::Middle
+        } else {
+            Self::Old
+        }
+    }
+}
 
 /// The count, and its parts.
 #[derive(Debug)]
@@ -48,7 +78,7 @@ pub(super) struct Counts {
     found: (u64, u64),
     /// Rule 4: no entry before this place is cold.
     gone_until: EntryPlace,
-    /// By segment, 0 for the base: a bit for each granule, or rank.
+    /// By segment, 0 for the base: a bit for each granule, or rank. `Bytes`: two bits.
     marks: HashMap<u32, Vec<u64>>,
     /// Rule 1.
     queue: Vec<QueuedWrite>,
@@ -173,7 +203,8 @@ impl Counts {
             (_, true) => LIVE_GRANULE,
             (_, false) => USE_GRANULE,
         };
-        let bit = at.checked_div(granule).unwrap_or(0);
+        let item = at.checked_div(granule).unwrap_or(0);
+        let bit = if self.is_live { item } else { item.saturating_mul(2) };
         (segment, usize::try_from(bit / u64::BITS).unwrap_or(usize::MAX), 1 << (bit % u64::BITS))
     }
 
@@ -184,19 +215,42 @@ impl Counts {
     }
 
     fn mark(&mut self, place: EntryPlace, is_marked: bool) {
-        let (segment, word, bit) = self.bit(place);
+        let (_, _, bit) = self.bit(place);
+        self.set_bits(place, bit, if is_marked { bit } else { 0 });
+    }
+
+    /// Changes the bits of `mask` at a place.
+    fn set_bits(&mut self, place: EntryPlace, mask: u64, bits: u64) {
+        let (segment, word, _) = self.bit(place);
         let words = self.marks.entry(segment).or_default();
-        if is_marked && words.len() <= word {
+        if bits != 0 && words.len() <= word {
             words.resize(word.saturating_add(1), 0);
         }
         if let Some(word) = words.get_mut(word) {
-            *word = if is_marked { *word | bit } else { *word & !bit };
+            *word = *word & !mask | bits;
         }
     }
 
-    /// `Bytes`: whether the entry was read from disk since it was written.
-    pub(super) fn is_used(&self, place: EntryPlace) -> bool {
-        !self.is_live && self.is_marked(place)
+    /// Rule 6: how often the entry at a place is copied.
+    pub(super) fn lives(&self, place: EntryPlace) -> u8 {
+        let (segment, word, bit) = self.bit(place);
+        let word = self.marks.get(&segment).and_then(|words| words.get(word)).copied().unwrap_or(0);
+        match (word & bit != 0, word & bit << 1 != 0) {
+            _ if self.is_live => 0,
+            (_, true) => 2,
+            (true, false) => 1,
+            (false, false) => 0,
+        }
+    }
+
+    fn set_lives(&mut self, place: EntryPlace, lives: u8) {
+        let (_, _, bit) = self.bit(place);
+        let bits = match lives {
+            0 => 0,
+            1 => bit,
+            _ => bit << 1,
+        };
+        self.set_bits(place, bit | bit << 1, bits);
     }
 
     /// Whether a segment has a mark.
@@ -228,17 +282,27 @@ impl Counts {
         }
     }
 
-    pub(super) fn promoted(&mut self, place: EntryPlace) {
+    /// `age`: of the record that was read.
+    pub(super) fn promoted(&mut self, place: EntryPlace, age: Age) {
         let place = self.moved.get(&place).copied().unwrap_or(place); // Rule 5.
-        if !self.is_live || self.is_cold(place) {
-            self.cold = self.cold.saturating_sub(1);
+        if self.is_live {
+            self.cold = self.cold.saturating_sub(u64::from(self.is_cold(place)));
+            self.leave(place);
+            return;
         }
-        self.leave(place);
+        self.cold = self.cold.saturating_sub(1);
+        // Rule 6.
+        let lives = match age {
+            Age::Young => return,
+            Age::Middle => self.lives(place).max(1),
+            Age::Old => 2,
+        };
+        self.set_lives(place, lives);
     }
 
     /// Rule 3: the entry at a place is not cold any more.
     fn leave(&mut self, place: EntryPlace) {
-        self.mark(place, !(self.is_live && place >= self.opened));
+        self.mark(place, place < self.opened);
     }
 
     /// The cold entry at a place was deleted.
@@ -268,7 +332,9 @@ impl Counts {
 
     /// The latest record of a key was copied.
     pub(super) fn copied(&mut self, from: EntryPlace, to: EntryPlace, is_in_memory: bool) {
-        if self.is_live && self.is_cold(from) {
+        if !self.is_live {
+            self.set_lives(to, self.lives(from).saturating_sub(1)); // Rule 6.
+        } else if self.is_cold(from) {
             if is_in_memory {
                 self.evicted(from);
             } else {
@@ -296,5 +362,61 @@ impl Counts {
             self.queue.push(QueuedWrite { key: key.into(), place, counted: self.counted });
         }
         is_full && self.is_live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts() -> Counts {
+        Counts::new(StoreLimit::Bytes(1), 0, 1)
+    }
+
+    fn place(offset: u32) -> EntryPlace {
+        StorePlace { segment: 1, offset }.into()
+    }
+
+    #[test]
+    fn the_age_of_a_record_is_its_share_of_the_segments() {
+        let ages = [0, 2, 3, 7, 9, 10, 14].map(|later| Age::of(later, 15));
+        let [young, middle, old] = [Age::Young, Age::Middle, Age::Old];
+        assert_eq!(ages, [young, young, middle, middle, middle, old, old]);
+        assert_eq!([0, 1, 2].map(|later| Age::of(later, 3)), [young, middle, old]);
+        assert_eq!(Age::of(0, 0), old);
+    }
+
+    #[test]
+    fn a_read_gives_lives_by_the_age_of_the_record_and_a_copy_has_one_less() {
+        for (reads, lives) in [
+            (&[][..], 0_u8),
+            (&[Age::Young], 0),
+            (&[Age::Middle], 1),
+            (&[Age::Middle, Age::Middle], 1),
+            (&[Age::Old], 2),
+            (&[Age::Old, Age::Middle, Age::Young], 2),
+        ] {
+            let mut counts = counts();
+            for age in reads {
+                counts.promoted(place(4096), *age);
+            }
+            counts.begin_moving();
+            counts.copied(place(4096), place(8000), false);
+            counts.copied(place(8000), place(9000), true);
+            let found = [4096, 8000, 9000].map(|offset| counts.lives(place(offset)));
+            assert_eq!(found, [lives, lives.saturating_sub(1), 0], "{reads:?}");
+        }
+    }
+
+    #[test]
+    fn neighbours_have_lives_of_their_own() {
+        let mut counts = counts();
+        counts.promoted(place(4096 + 32), Age::Old);
+        counts.promoted(place(4096 + 64), Age::Middle);
+        counts.promoted(EntryPlace::in_base(1), Age::Old);
+        assert_eq!([0, 32, 64, 96].map(|more| counts.lives(place(4096 + more))), [0, 2, 1, 0]);
+        assert_eq!([0, 1, 2].map(|rank| counts.lives(EntryPlace::in_base(rank))), [0, 2, 0]);
+        counts.forget(1);
+        assert_eq!(counts.lives(place(4096 + 32)), 0);
     }
 }

@@ -7,7 +7,8 @@
 //! 2. Segments of this process have cold entries only where copies are: segments without marks are
 //!    passed unread.
 //! 3. The delete is appended only while the entry is the latest of its key.
-//! 4. The delete is of the kind *eviction*: a fold need not keep its tombstone (the rule of `fold::deletes`).
+//! 4. The delete is of the kind *eviction*, which needs no tombstone of a delete in a fold
+//!    (`fold::deletes`).
 
 use std::sync::Arc;
 

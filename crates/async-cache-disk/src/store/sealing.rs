@@ -116,12 +116,7 @@ impl DiskStore {
 
     /// Builds a run from its segments. Damage that the segments did not have before raises the
     /// floor.
-    pub(super) fn install_rebuilt(
-        &self,
-        row: RunRow,
-        rows: &[SegmentRow],
-        now: u64,
-    ) -> Result<(), DiskError> {
+    fn install_rebuilt(&self, row: RunRow, rows: &[SegmentRow], now: u64) -> Result<(), DiskError> {
         let (slots, eager, floor) = self.slots_of(rows);
         let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         let slots = || slots.iter().copied();
@@ -131,7 +126,7 @@ impl DiskStore {
 
     /// Writes a run, names it in place of the runs that it covers, and forgets its records in the
     /// tails (rule 2). `row` lacks number and file id.
-    pub(super) fn install_run<S: Iterator<Item = RunSlot>>(
+    fn install_run<S: Iterator<Item = RunSlot>>(
         &self,
         row: RunRow,
         contents: RunContents<'_, impl FnMut() -> S>,

@@ -17,7 +17,8 @@ pub enum StoreLimit {
     #[default]
     Live,
     /// The bytes of the store and its base. An entry that memory evicts stays on disk. A collection
-    /// keeps the entries that are in memory or were read from disk; the rest goes.
+    /// keeps the entries that are in memory or were read from disk; the rest goes. (A read soon
+    /// after the write does not count, a late read counts for two collections.)
     Bytes(u64),
 }
 

@@ -198,3 +198,62 @@ fn a_store_with_a_limit_in_bytes_never_has_an_older_value_and_keeps_to_its_limit
     let collected: usize = (first..first + rounds(60)).map(run).sum();
     assert!(collected as u64 > rounds(60), "{collected}");
 }
+
+/// Puts records until a key is gone, and returns how many.
+fn puts_until_gone(store: &DiskStore, gone: u8) -> u32 {
+    let mut puts = 0;
+    while matches!(store.find(&key(gone), &mut StoreScratch::new()), StoreAnswer::Entry(_)) {
+        put_others(store, 1);
+        puts += 1;
+        assert!(puts < 2_000, "{gone} stays");
+    }
+    puts
+}
+
+/// Puts records of other keys, with nothing in memory.
+fn put_others(store: &DiskStore, count: u32) {
+    for _ in 0..count {
+        let key = store.latest().to_le_bytes();
+        let write = StoreWrite { key: &key, value: &[7; 1_000], deadline: None, replaces: None };
+        store.put(&write, SAVED_AT).unwrap();
+        store.evicted(1);
+        maintain(store, SAVED_AT).unwrap();
+        while let Some(collection) = store.next_collection() {
+            store.collect(&collection, &[], SAVED_AT).unwrap();
+        }
+    }
+}
+
+fn promote(store: &DiskStore, i: u8) {
+    let mut scratch = StoreScratch::new();
+    let StoreAnswer::Entry(entry) = store.find(&key(i), &mut scratch) else { panic!("{i} is gone") };
+    store.promoted(entry.sighting.place);
+    store.evicted(1);
+}
+
+#[test]
+fn an_entry_outlives_its_segment_once_if_it_was_read_and_twice_if_it_was_read_late() {
+    let disk = FakeDisk::new();
+    let options = StoreOptions { limit: StoreLimit::Bytes(400_000), ..sized(20_000) };
+    let store = cache(&disk).store(options, SAVED_AT).unwrap();
+    let [unread, early, once, late] = [0, 1, 2, 3];
+    for i in [unread, early, once, late] {
+        let write = StoreWrite { key: &key(i), value: &[7; 100], deadline: None, replaces: None };
+        store.put(&write, SAVED_AT).unwrap();
+        store.evicted(1);
+    }
+    // The store has room for some 300 of the other records.
+    for (puts, read) in [(20, early), (100, once), (120, late)] {
+        put_others(&store, puts);
+        promote(&store, read);
+    }
+    let mut puts = 240;
+    let lasted = [unread, early, once, late].map(|i| {
+        puts += puts_until_gone(&store, i);
+        puts
+    });
+    let [pass, rest @ ..] = lasted;
+    assert!((250..350).contains(&pass), "{lasted:?}");
+    let [early, once, late] = rest.map(|puts| puts * 10 / pass);
+    assert!(early == 10 && (17..=22).contains(&once) && (26..=33).contains(&late), "{lasted:?}");
+}

@@ -53,8 +53,9 @@ impl Journal {
     /// Gives the disk a limit of its own, in bytes. Then [`maxsize`](crate::Builder::maxsize)
     /// limits memory only: an entry that leaves memory stays on the disk, and its next request
     /// reads it back, until the disk needs its room. The oldest entries make room, except those
-    /// that were used since they were written. The files may exceed the limit by a segment, 8 MiB.
-    /// Default: the disk holds no more entries than `maxsize`.
+    /// in memory, and those that were read from the disk some time after they were written. The
+    /// files may exceed the limit by a segment, 8 MiB. Default: the disk holds no more entries than
+    /// `maxsize`.
     #[must_use]
     pub fn disk_bytes(mut self, bytes: u64) -> Self {
         self.disk_bytes = Some(bytes);

@@ -13,13 +13,15 @@
 //!    has room for some hundreds of slots with one hash, and the next merge would fail.
 //! 5. The slot of a delete stays: a base that another program brings back may have an earlier entry
 //!    of the key.
+//! 6. A run of a store with a limit in bytes covers at most half of the segments: the slots of
+//!    collected segments take room until the whole run goes.
 
 use std::sync::Arc;
 
 use super::super::layout::StoreLayout;
 use super::super::merged::MergedSlots;
 use super::super::run::IndexRun;
-use super::super::{DiskStore, lock, read};
+use super::super::{DiskStore, StoreLimit, lock, read};
 use super::RunContents;
 use crate::error::DiskError;
 use crate::format::address::{KeyHash, KeyHasher};
@@ -40,11 +42,16 @@ const MOST_UNREAD: usize = 2 * RUNS_OF_LEVEL;
 impl DiskStore {
     /// Merges the first neighbouring runs of one level that are enough for the next level.
     pub(in crate::store) fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
-        let rows = lock(&self.end).manifest.runs.clone();
-        let Some(rows) = rows
-            .windows(RUNS_OF_LEVEL)
-            .find(|rows| rows.first().is_some_and(|first| rows.iter().all(|row| row.level == first.level)))
-        else {
+        let (rows, segments) = {
+            let end = lock(&self.end);
+            (end.manifest.runs.clone(), end.manifest.segments.len())
+        };
+        let is_mergeable = |rows: &&[RunRow]| {
+            rows.first().is_some_and(|first| {
+                rows.iter().all(|row| row.level == first.level) && self.may_merge(first.level, segments)
+            })
+        };
+        let Some(rows) = rows.windows(RUNS_OF_LEVEL).find(is_mergeable) else {
             return Ok(false);
         };
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
@@ -84,6 +91,12 @@ impl DiskStore {
             self.install_rebuilt(row, &segments, now)?;
         }
         Ok(true)
+    }
+
+    /// Rule 6, for a run of the level above: `segments` is the number of segments.
+    fn may_merge(&self, level: u32, segments: usize) -> bool {
+        let covered = RUNS_OF_LEVEL.saturating_pow(level.saturating_add(1));
+        self.options.limit == StoreLimit::Live || covered <= segments / 2
     }
 }
 
