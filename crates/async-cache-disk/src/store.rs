@@ -294,6 +294,7 @@ impl DiskStore {
     /// Rule 4.
     fn forget(&self, error: DiskError) -> Result<u64, DiskError> {
         self.refuse_fork()?;
+        self.folder.refuse_replaced()?; // What is there now is not this store's.
         let mut end = lock(&self.end);
         let floor = end.latest.saturating_add(1);
         end.latest = floor;

@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. The lock of the end is not held during a sync.
-//! 2. [`DiskStore::flush_write`] reports a failed sync to the caller of each write that the failure
+//! 2. A sync of files that were removed makes nothing durable: the folder is looked at first.
+//! 3. [`DiskStore::flush_write`] reports a failed sync to the caller of each write that the failure
 //!    concerns, however many calls came before.
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl DiskStore {
     pub fn flush_write(&self, time: u64) -> Result<(), DiskError> {
         self.flush()?;
         if lock(&self.end).durability.is_lost(time) {
-            // Rule 2.
+            // Rule 3.
             return Err(self.not_durable("a sync has failed that concerns the write"));
         }
         Ok(())
@@ -54,7 +55,7 @@ impl DiskStore {
             let end = lock(&self.end);
             (end.segment.as_ref().map(|segment| Arc::clone(segment.segment())), end.latest)
         };
-        let settled = self.folder.settle();
+        let settled = self.folder.refuse_replaced().and_then(|()| self.folder.settle());
         let Some(segment) = segment else { return settled };
         let synced = SegmentEnd::sync(&segment); // Rule 1.
         let mut end = lock(&self.end);

@@ -20,6 +20,8 @@
 //!    manifest would make the base invalid (rule 4 of `opening`).
 //! 4. If a part of the store could not be read because of an error of the system, there is no fold:
 //!    the part may be sound. Damaged parts are lost.
+//!    Nor is there a fold of a store whose folder was removed: its entries are gone with it, and
+//!    the base is left as it is.
 //! 5. An eager entry counts if its place is among those in memory: only the front knows which eager
 //!    keys are equal. Without a front, a delete deletes every earlier eager entry.
 
@@ -95,7 +97,8 @@ impl DiskStore {
         lock_timeout: Duration,
         now: u64,
     ) -> Result<Folded, DiskError> {
-        let folded = self.seal_end(now).and_then(|_| self.try_fold(most, in_memory, lock_timeout, now));
+        let folded = self.folder.refuse_replaced().and_then(|()| self.seal_end(now));
+        let folded = folded.and_then(|_| self.try_fold(most, in_memory, lock_timeout, now));
         match folded {
             Ok(Some(whole)) => Ok(whole),
             Ok(None) => self.close(now).map(|()| Folded::TooLarge),

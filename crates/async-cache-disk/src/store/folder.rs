@@ -11,11 +11,14 @@
 //!    the next record is written: a segment without a manifest makes the base invalid. The names
 //!    of the folder and its parent are durable after the next flush: if a power loss takes the
 //!    whole folder, the base is left, as before the first write.
+//! 5. A folder that was removed or replaced while the store is open is not written to, because it
+//!    may be the folder of another process's store by then: no file is created, no manifest
+//!    replaced, no flush succeeds. The lock file at the path tells.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::guards::lock;
 use super::run::IndexRun;
@@ -32,7 +35,7 @@ use crate::random::random;
 use crate::settings::Settings;
 use crate::snapshot::header_error;
 use crate::trust::{Owners, Site, Trusted, is_nothing_there, refuse_folder};
-use crate::vfs::{ReadFailure, Vfs, VfsFile, read_exact_at, write_all_at};
+use crate::vfs::{FileIdentity, ReadFailure, Vfs, VfsFile, read_exact_at, write_all_at};
 
 /// A manifest is read into memory. With 2^20 segments it has 64 MiB.
 const MOST_MANIFEST_BYTES: u64 = 1 << 28;
@@ -67,6 +70,8 @@ pub(super) struct StoreFolder {
     pub(super) settings: Settings,
     /// Held during a sync: a manifest that is not owed is durable.
     settled: Mutex<Settled>,
+    /// Rule 5: the lock file; none in a view, and where files have no identity.
+    lock_file: OnceLock<FileIdentity>,
 }
 
 /// How durable the latest manifest is (rule 4).
@@ -88,7 +93,7 @@ impl StoreFolder {
     /// The folder at a path.
     pub(super) fn at(vfs: &Arc<dyn Vfs>, path: PathBuf, settings: &Settings) -> Self {
         let (vfs, settings) = (Arc::clone(vfs), settings.clone());
-        Self { vfs, path, settings, settled: Mutex::default() }
+        Self { vfs, path, settings, settled: Mutex::default(), lock_file: OnceLock::new() }
     }
 
     /// Creates what is missing of the folder, and checks it (rules 1 and 4).
@@ -132,6 +137,31 @@ impl StoreFolder {
 
     pub(super) fn lock_path(&self) -> PathBuf {
         self.path.join(LOCK)
+    }
+
+    /// Notes the lock file of an open store (rule 5).
+    pub(super) fn note_lock(&self, lock_file: Option<FileIdentity>) {
+        if let Some(lock_file) = lock_file {
+            let _ = self.lock_file.set(lock_file);
+        }
+    }
+
+    /// Rule 5.
+    ///
+    /// # Errors
+    /// [`Io`](DiskErrorKind::Io): the folder is another one. An error of the system is none here.
+    pub(super) fn refuse_replaced(&self) -> Result<(), DiskError> {
+        let Some(lock_file) = self.lock_file.get() else { return Ok(()) };
+        let is_gone = match self.vfs.metadata(&self.lock_path()) {
+            Ok(metadata) => metadata.identity.is_some_and(|identity| identity != *lock_file),
+            Err(error) => is_nothing_there(&error),
+        };
+        if !is_gone {
+            return Ok(());
+        }
+        let what = "the folder of the store was removed or replaced while it was in use: nothing that was written \
+                    to it is on file any more, and nothing more will be; open the cache anew to begin a new store";
+        Err(DiskError::new(DiskErrorKind::Io, &self.path, what))
     }
 
     fn manifest_path(&self) -> PathBuf {
@@ -295,6 +325,7 @@ impl StoreFolder {
         body: &ManifestBody,
         now: u64,
     ) -> Result<(), DiskError> {
+        self.refuse_replaced()?;
         let target = self.manifest_path();
         let mut header = self.header(ids, 0, now, KindFields::Manifest { body_bytes: 0 })?;
         let seal = header.seal(self.settings.secret.as_ref());
@@ -372,6 +403,7 @@ impl StoreFolder {
     }
 
     fn create_file(&self, path: &Path, page: &[u8; HEADER_BYTES]) -> Result<Box<dyn VfsFile>, DiskError> {
+        self.refuse_replaced()?;
         let failed = |error| DiskError::io("creating a file of the store", path, error);
         let created = match self.vfs.create_new(path) {
             // A crash has left it before a manifest named it: numbers are used once.

@@ -82,6 +82,11 @@ impl StoreLock {
         file.process_lock_holder().ok()?
     }
 
+    /// The lock file; `None` where files have no identity.
+    pub(super) fn file(&self) -> Option<FileIdentity> {
+        self.name.map(|(_, file)| file)
+    }
+
     /// Whether this is the process that has taken the lock.
     pub(super) fn is_of_this_process(&self) -> bool {
         self.process.is_of_this_process()

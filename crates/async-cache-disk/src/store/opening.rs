@@ -65,6 +65,7 @@ impl DiskStore {
         let folder = StoreFolder::beside(site, settings)?;
         // Rule 1.
         let lock = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
+        folder.note_lock(lock.file());
         let base = open_base(site, settings)?.map(Arc::new);
         let base_until = base.as_ref().map_or(0, |base| base.written_until().max(base.saved_at()));
         let StoreBegin { ids, mut body, mut is_settled } =
@@ -150,6 +151,7 @@ impl DiskStore {
     /// [`Io`](DiskErrorKind::Io) and [`Full`](DiskErrorKind::Full): the next opening reads the
     /// records instead. Nothing is lost.
     pub fn close(self, now: u64) -> Result<(), DiskError> {
+        self.folder.refuse_replaced()?;
         let sealed = self.seal_end(now)?;
         while self.index_tails(now)? {}
         let mut end = super::lock(&self.end);

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::hooked::Hooked;
-use super::{cache, folder_of, found, key, open, put, sized, store_files};
+use super::{cache, folder_of, found, key, open, put, sized, state, store_files, value, write_base};
 use crate::sample::{SAVED_AT, file};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::store::DiskStore;
+use async_cache_disk::store::{DiskStore, Folded};
 use async_cache_disk::{CacheFile, DiskError, DiskErrorKind, RealDisk, Vfs};
 
 fn lock_of(disk: &FakeDisk) -> PathBuf {
@@ -92,6 +93,48 @@ fn without_locks_there_is_no_store() {
     refused(cache(&disk).store(sized(0), SAVED_AT), "no locks");
     disk.fail_every("try_lock", io::ErrorKind::PermissionDenied);
     assert_eq!(cache(&disk).store(sized(0), SAVED_AT).unwrap_err().kind(), &DiskErrorKind::Io);
+}
+
+/// A user removes the folder, to empty the cache; another process begins a store there.
+#[test]
+fn a_store_whose_folder_was_removed_says_so_and_writes_to_no_other_store() {
+    for is_folded in [false, true] {
+        let disk = FakeDisk::new();
+        let base = write_base(&disk, 4);
+        let store = open(&disk, 5000);
+        put(&store, &key(0), b"zero", SAVED_AT).unwrap();
+        store.delete(&key(1), None, SAVED_AT).unwrap();
+        store.flush().unwrap();
+        let folder = folder_of(&disk);
+        for path in store_files(&disk).into_iter().chain([folder.join("lock")]) {
+            disk.as_vfs().remove(&path).unwrap();
+        }
+        disk.as_vfs().remove_dir(&folder).unwrap();
+        put(&store, &key(2), b"two", SAVED_AT).unwrap();
+        for _ in 0..2 {
+            let error = store.flush().unwrap_err();
+            assert!(error.to_string().contains("removed or replaced"), "{error}");
+        }
+        let other = open(&disk, 5000);
+        assert_eq!(state(&other), base);
+        put(&other, &key(3), b"three", SAVED_AT).unwrap();
+        let (files, expected) = (store_files(&disk), state(&other));
+        let write = |number| put(&store, &key(2), &value(number, 700), SAVED_AT).is_err();
+        assert!((0..20).any(write), "no further segment is created");
+        assert!(store.delete(&key(3), None, SAVED_AT).is_err());
+        let _ = store.maintain(SAVED_AT);
+        if is_folded {
+            let Folded::Closed(_) = store.fold(&[], Duration::ZERO, SAVED_AT).unwrap_or_else(Folded::Closed)
+            else {
+                panic!("folded")
+            };
+        } else {
+            store.close(SAVED_AT).unwrap_err();
+        }
+        assert_eq!((store_files(&disk), state(&other)), (files, expected.clone()));
+        drop(other);
+        assert_eq!(state(&open(&disk, 5000)), expected);
+    }
 }
 
 /// Another process closes the store between the opening of the lock file and its locking, and
