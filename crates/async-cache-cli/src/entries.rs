@@ -190,12 +190,12 @@ struct EagerEntry {
 
 impl EagerEntries {
     pub(crate) fn of(view: &StoreView) -> Self {
-        let entries = entries_of(view.eager());
+        let entries = entries_of(view.eager(), Deletes::OfEqualBytes);
         Self { entries, is_damaged: view.hides_eager() }
     }
 
     fn recovered(view: &StoreView) -> Self {
-        Self { entries: entries_of(view.recovered_eager()), is_damaged: false }
+        Self { entries: entries_of(view.recovered_eager(), Deletes::OfAnyKey), is_damaged: false }
     }
 
     /// Whether there may be more, which cannot be read.
@@ -247,8 +247,17 @@ fn walk(
     Ok(ControlFlow::Continue(()))
 }
 
+/// The earlier eager entries that an eager delete deletes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deletes {
+    /// Those with the same bytes of the key.
+    OfEqualBytes,
+    /// All: keys with other bytes may be equal, and only their front knows.
+    OfAnyKey,
+}
+
 /// Applies writes one after the other.
-fn entries_of(writes: Vec<EagerWrite>) -> Vec<EagerEntry> {
+fn entries_of(writes: Vec<EagerWrite>, deletes: Deletes) -> Vec<EagerEntry> {
     let mut latest = HashMap::new();
     for (number, write) in writes.into_iter().enumerate() {
         match write {
@@ -256,6 +265,7 @@ fn entries_of(writes: Vec<EagerWrite>) -> Vec<EagerEntry> {
                 let entry = EagerEntry { key, value, deadline, written_at };
                 latest.insert(entry.key.clone(), (number, entry));
             }
+            EagerWrite::Delete { .. } if deletes == Deletes::OfAnyKey => latest.clear(),
             EagerWrite::Delete { key } => drop(latest.remove(&key)),
         }
     }

@@ -308,9 +308,9 @@ fn eager_writes_of_the_store_count_after_those_of_the_file() {
     };
     put_eager("pickled", &json!("a"));
     put_eager("gone", &json!("b"));
+    store.delete_eager(&bytes(&json!("gone")), NOW).unwrap();
     put_eager("eager", &json!("later"));
     put_eager("pickled", &json!("c"));
-    store.delete_eager(&bytes(&json!("gone")), NOW).unwrap();
     let check = || {
         assert_eq!(stored.keys()[11..], ["eager", "pickled"]);
         assert_eq!(stored.run(&["get", "FILE", "pickled"]).out, "\"c\"\n");
@@ -331,6 +331,18 @@ fn eager_writes_of_the_store_count_after_those_of_the_file() {
     let report = stored.json(&["repair", "FILE", &out, "--json"]);
     assert_eq!((&report["entries"], &report["eager"]), (&json!(11), &json!(2)));
     assert_eq!(tool(&["get", &out, "pickled"]).out, "\"c\"\n");
+}
+
+#[test]
+fn an_eager_entry_before_any_eager_delete_is_not_in_a_repaired_file() {
+    let stored = Stored::new(None);
+    let store = stored.open(1 << 20);
+    store.delete_eager(&bytes(&json!("equal, with other bytes")), NOW).unwrap();
+    store.close(NOW).unwrap();
+    assert_eq!(stored.json(&["inspect", "FILE", "--json"])["eager"], 1);
+    let out = stored.folder.path("repaired");
+    let report = stored.json(&["repair", "FILE", &out, "--json"]);
+    assert_eq!((&report["entries"], &report["eager"]), (&json!(5), &json!(0)));
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! 2. Segments of this process have cold entries only where copies are: segments without marks are
 //!    passed unread.
 //! 3. The delete is appended only while the entry is the latest of its key.
+//! 4. The delete is of the kind *eviction*, which needs no tombstone of a delete in a fold
+//!    (`fold::deletes`).
 
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ impl DiskStore {
                 continue;
             }
             let delete = |written_at| {
-                plain(RecordKind::Delete, &record.key, RecordTimes { deadline: None, written_at })
+                plain(RecordKind::Eviction, &record.key, RecordTimes { deadline: None, written_at })
             };
             let count = |_| lock(&self.counts).evicted(place);
             match self.append_if_still(&seen, now, delete, count) {
@@ -74,7 +76,7 @@ impl DiskStore {
             }
             let seen = entry.sighting.seen;
             let delete =
-                |written_at| plain(RecordKind::Delete, key, RecordTimes { deadline: None, written_at });
+                |written_at| plain(RecordKind::Eviction, key, RecordTimes { deadline: None, written_at });
             if self.append_if_still(&seen, now, delete, |_| ())?.is_some() {
                 return Ok(true);
             }

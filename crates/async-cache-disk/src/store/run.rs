@@ -119,6 +119,11 @@ impl IndexRun {
         read.ok()
     }
 
+    /// Whether a bucket counts as invalid (rule 1).
+    pub(super) fn has_invalid_bucket(&self) -> bool {
+        self.has_invalid.load(Ordering::Acquire)
+    }
+
     /// How many reads have failed with an error of the system.
     pub(super) fn io_errors(&self) -> u32 {
         self.io_errors.load(Ordering::Relaxed)

@@ -7,20 +7,19 @@
 //! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
 //! 4. The first write after the opening begins a segment, and no other step does. From then on the
 //!    manifest is not *clean*.
-//! 5. A run of a store with a limit in bytes covers at most half of the segments: the slots of
-//!    collected segments take room until the whole run goes.
+
+mod merging;
 
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-use super::merged::MergedSlots;
 use super::replay::{ReplayVisitor, replay_sealed};
 use super::run::{IndexRun, write_buckets};
 use super::segment::{FIRST_RECORD, SegmentEnd};
-use super::{DiskStore, PlacedRun, StoreEnd, StoreLimit, lock, write};
+use super::{DiskStore, PlacedRun, StoreEnd, lock, write};
 use crate::error::{DiskError, DiskErrorKind};
-use crate::format::address::{KeyHash, KeyHasher};
+use crate::format::address::KeyHasher;
 use crate::format::header_page::HEADER_BYTES;
 use crate::format::store::bucket::{EagerPlaces, RunSlot};
 use crate::format::store::header::{KindFields, RunCounts};
@@ -28,9 +27,7 @@ use crate::format::store::manifest::{ManifestBody, RunRow, SegmentRow};
 use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{FILE_NUMBERS, Hash40, StorePlace};
 use crate::vfs::write_all_at;
-
-/// This many neighbouring runs of a level become a run of the next level.
-const RUNS_OF_LEVEL: usize = 8;
+use merging::{KeysOfHash, SlotKey};
 
 impl DiskStore {
     /// Seals the segment, if there is one, and begins another one (rules 1 and 4). The end is
@@ -122,67 +119,9 @@ impl DiskStore {
     fn install_rebuilt(&self, row: RunRow, rows: &[SegmentRow], now: u64) -> Result<(), DiskError> {
         let (slots, eager, floor) = self.slots_of(rows);
         let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-        let contents = RunContents { count, slots: || slots.iter().copied(), eager: &eager, floor };
+        let slots = || slots.iter().copied();
+        let contents = RunContents { count, slots, is_whole: &|| true, eager: &eager, floor };
         self.install_run(row, contents, now)
-    }
-
-    /// Merges the first neighbouring runs of one level that are enough for the next level.
-    fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
-        let (rows, segments) = {
-            let end = lock(&self.end);
-            (end.manifest.runs.clone(), end.manifest.segments.len())
-        };
-        let is_mergeable = |rows: &&[RunRow]| {
-            rows.first().is_some_and(|first| {
-                rows.iter().all(|row| row.level == first.level) && self.may_merge(first.level, segments)
-            })
-        };
-        let Some(rows) = rows.windows(RUNS_OF_LEVEL).find(is_mergeable) else {
-            return Ok(false);
-        };
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
-        let row = RunRow {
-            number: 0,
-            level: first.level.saturating_add(1),
-            file_id: [0; 16],
-            first_segment: first.first_segment,
-            last_segment: last.last_segment,
-            earliest: rows.iter().map(|row| row.earliest).min().unwrap_or(0),
-            latest: rows.iter().map(|row| row.latest).max().unwrap_or(0),
-        };
-        let layout = Arc::clone(&super::read(&self.layout));
-        let numbers = rows.iter().map(|row| row.number);
-        let runs: Vec<Arc<IndexRun>> = numbers
-            .filter_map(|number| layout.runs.iter().find(|placed| placed.run.number == number))
-            .map(|placed| Arc::clone(&placed.run))
-            .collect();
-        let is_known = |slot: &RunSlot| layout.segment(slot.place.segment).is_some();
-        let merged = || MergedSlots::new(&runs).filter(is_known);
-        let eager: Option<Vec<EagerPlaces>> = runs.iter().map(|run| run.eager()).collect();
-        let mut all = MergedSlots::new(&runs);
-        let mut count = 0u32;
-        for slot in all.by_ref() {
-            count = count.saturating_add(u32::from(is_known(&slot)));
-        }
-        if let (Some(eager), 0) = (eager, all.invalid()) {
-            let mut eager = EagerPlaces(eager.into_iter().flat_map(|places| places.0).collect());
-            eager.0.retain(|place| layout.segment(place.segment).is_some());
-            self.install_run(row, RunContents { count, slots: merged, eager: &eager, floor: 0 }, now)?;
-        } else {
-            // A damaged run is built again from its segments.
-            let end = lock(&self.end);
-            let covered = |segment: &&SegmentRow| row.covers(segment.number);
-            let segments: Vec<SegmentRow> = end.manifest.segments.iter().filter(covered).copied().collect();
-            drop(end);
-            self.install_rebuilt(row, &segments, now)?;
-        }
-        Ok(true)
-    }
-
-    /// Rule 5, for a run of the level above: `segments` is the number of segments.
-    fn may_merge(&self, level: u32, segments: usize) -> bool {
-        let covered = RUNS_OF_LEVEL.saturating_pow(level.saturating_add(1));
-        self.options.limit == StoreLimit::Live || covered <= segments / 2
     }
 
     /// Writes a run, names it in place of the runs that it covers, and forgets its records in the
@@ -222,7 +161,7 @@ impl DiskStore {
         contents: RunContents<'_, impl FnMut() -> S>,
         now: u64,
     ) -> Result<(IndexRun, [u8; 16]), DiskError> {
-        let RunContents { count, mut slots, eager, .. } = contents;
+        let RunContents { count, mut slots, is_whole, eager, .. } = contents;
         let fields = KindFields::Run(RunCounts { slots: count, buckets: 0, eager: 0 });
         let mut header = self.folder.header(&self.ids, number, now, fields)?;
         let seal = self.folder.seal(&header);
@@ -242,7 +181,7 @@ impl DiskStore {
             let what = "hundreds of keys have the same hash, and no index holds them";
             return Err(DiskError::new(DiskErrorKind::Limit, &self.folder.path, what));
         };
-        if written.get() != count {
+        if written.get() != count || !is_whole() {
             let what = "an index that is being merged could not be read again";
             return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what));
         }
@@ -304,26 +243,13 @@ impl DiskStore {
     }
 }
 
-/// Sorts the slots, and leaves out those that no look-up needs: it ends at the latest record of a
-/// key. Else no index could hold a key that was written hundreds of times. A damaged record has no
-/// key: its slot stays, and so do the slots of earlier records.
+/// Sorts the slots, and leaves out those that no look-up needs (rules 1 and 2 of `merging`): no
+/// index could hold a key that was written hundreds of times.
 fn in_order_of_an_index(mut slots: Vec<SlotOfKey>) -> Vec<RunSlot> {
     slots.sort_unstable_by(|a, b| a.slot.hash.cmp(&b.slot.hash).then(b.slot.place.cmp(&a.slot.place)));
-    let (mut kept, mut group) = (Vec::with_capacity(slots.len()), None);
-    let mut keys: Vec<KeyHash> = Vec::new(); // Of the slots with one hash: one, nearly always.
-    for SlotOfKey { slot, key } in slots {
-        if group != Some(slot.hash) {
-            group = Some(slot.hash);
-            keys.clear();
-        }
-        match key {
-            Some(key) if keys.contains(&key) => continue,
-            Some(key) => keys.push(key),
-            None => {}
-        }
-        kept.push(slot);
-    }
-    kept
+    let mut keys = KeysOfHash::default();
+    slots.retain(|SlotOfKey { slot, key }| !keys.is_replaced(slot.hash, *key));
+    slots.into_iter().map(|of_key| of_key.slot).collect()
 }
 
 /// Seals a segment. A segment is broken when its last digest cannot be written, and when it cannot
@@ -352,13 +278,15 @@ pub(super) fn put_sealed(manifest: &mut ManifestBody, sealed: SegmentRow) {
 }
 
 /// What a new run holds.
-struct RunContents<'r, S> {
-    count: u32,
+pub(super) struct RunContents<'r, S> {
+    pub(super) count: u32,
     /// Makes the slots, in the order of an index.
-    slots: S,
-    eager: &'r EagerPlaces,
+    pub(super) slots: S,
+    /// Asked when the slots are written: whether these were all slots.
+    pub(super) is_whole: &'r dyn Fn() -> bool,
+    pub(super) eager: &'r EagerPlaces,
     /// Entries that are not later do not exist.
-    floor: u64,
+    pub(super) floor: u64,
 }
 
 /// Collects the slots of a run.
@@ -368,14 +296,14 @@ struct Indexed<'h> {
     eager: Vec<StorePlace>,
 }
 
-/// The slot of a record, and the whole hash of its key, unless the record is damaged.
+/// The slot of a record, and its key.
 struct SlotOfKey {
     slot: RunSlot,
-    key: Option<KeyHash>,
+    key: SlotKey,
 }
 
 impl Indexed<'_> {
-    fn add(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40, key: Option<KeyHash>) {
+    fn add(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40, key: SlotKey) {
         if kind.is_eager() {
             self.eager.push(place);
         } else if kind.has_slot() {
@@ -387,10 +315,10 @@ impl Indexed<'_> {
 impl ReplayVisitor for Indexed<'_> {
     fn record(&mut self, place: StorePlace, record: &SegmentRecord, bytes: &[u8]) {
         let key = self.hasher.hash(bytes.get(record.key.clone()).unwrap_or_default());
-        self.add(place, record.kind, Hash40::of(key), Some(key));
+        self.add(place, record.kind, Hash40::of(key), SlotKey::Known(key));
     }
 
     fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
-        self.add(place, kind, hash, None);
+        self.add(place, kind, hash, SlotKey::Damaged);
     }
 }

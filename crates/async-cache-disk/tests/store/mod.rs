@@ -8,8 +8,10 @@ mod damage;
 mod eager;
 mod faults;
 mod fold;
+mod fold_evictions;
 mod hooked;
 mod locks;
+mod merging;
 mod model;
 mod now;
 mod opening;
@@ -98,7 +100,7 @@ fn maintain(store: &DiskStore, now: u64) -> Result<(), DiskError> {
 
 /// Collects until nothing is left to do.
 fn collect(store: &DiskStore, now: u64) -> Result<(), DiskError> {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         let Some(collection) = store.next_collection() else { return Ok(()) };
         store.collect(&collection, &[], now)?;
     }

@@ -1,9 +1,11 @@
 //! Two processes on one path: the second one has the file without the journal.
 
-use super::{PATH, open, there};
-use async_cache::{AsyncCache, DiskBackend};
+use std::time::Duration;
+
+use super::{PATH, killed, life, open, there};
+use async_cache::{AsyncCache, DiskBackend, Journal};
 use async_cache_disk::fake::FakeDisk;
-use async_cache_disk::store::{StoreOptions, StoreWrite};
+use async_cache_disk::store::{EagerWrite, StoreOptions, StoreWrite};
 use async_cache_disk::{CacheFile, Item, Source};
 
 #[test]
@@ -69,6 +71,32 @@ fn entries_that_only_another_front_can_read_stay_through_closes_and_leave_with_a
     cache.set(3, 3);
     drop(cache);
     assert!(eager_keys(&disk).is_empty());
+}
+
+#[test]
+fn entries_that_only_another_front_can_read_stay_through_collections() {
+    let disk = FakeDisk::new();
+    disk.keep_no_log();
+    put_objects(&disk, &[b"a", b"b"], &[]);
+    let has_first = |disk: &FakeDisk| disk.files().iter().any(|path| path.ends_with("s000001"));
+    assert!(has_first(&disk));
+    let journal = Journal::new().flush_every(Duration::from_millis(1)).disk_bytes(1 << 20);
+    let cache = life::<u64, String>(&disk, journal).0.maxsize(10).build().unwrap();
+    let mut key = 0;
+    // Twice over the limit: copies are collected as well.
+    while has_first(&disk) || key < 1500 {
+        assert!(key < 100_000, "nothing is collected: {:?}", disk.files());
+        cache.set(key, "x".repeat(2000));
+        key += 1;
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    std::mem::forget(cache);
+    let file = CacheFile::new(killed(&disk).as_vfs(), PATH).version("");
+    let keys = file.store_view(1).unwrap().unwrap().eager().into_iter().map(|write| match write {
+        EagerWrite::Entry { key, .. } => key,
+        EagerWrite::Delete { .. } => panic!("nobody has deleted an object"),
+    });
+    assert_eq!(keys.collect::<Vec<_>>(), [b"a", b"b"]);
 }
 
 #[test]

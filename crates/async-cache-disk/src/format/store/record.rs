@@ -37,7 +37,9 @@ pub(crate) enum RecordKind {
     Use,
     Tag,
     Lead,
-    /// A kind of a later version, 11 to 15: counts as a delete of the key.
+    /// A delete for lack of room: the entry was valid.
+    Eviction,
+    /// A kind of a later version, 12 to 15: counts as a delete of the key.
     Unknown(u8),
 }
 
@@ -56,6 +58,7 @@ impl RecordKind {
             8 => Self::Use,
             9 => Self::Tag,
             10 => Self::Lead,
+            11 => Self::Eviction,
             unknown => Self::Unknown(unknown),
         }
     }
@@ -74,6 +77,7 @@ impl RecordKind {
             Self::Use => 8,
             Self::Tag => 9,
             Self::Lead => 10,
+            Self::Eviction => 11,
             Self::Unknown(unknown) => unknown & FLAG_BITS,
         }
     }
@@ -93,7 +97,10 @@ impl RecordKind {
 
     /// Found by its key: has a slot in a run.
     pub(crate) fn has_slot(self) -> bool {
-        matches!(self, Self::Entry | Self::EntryWithAttributes | Self::Delete | Self::Unknown(_))
+        matches!(
+            self,
+            Self::Entry | Self::EntryWithAttributes | Self::Delete | Self::Eviction | Self::Unknown(_)
+        )
     }
 
     pub(crate) fn has_attributes(self) -> bool {
@@ -123,7 +130,9 @@ impl From<RecordTimes> for Times {
 fn is_allowed(kind: RecordKind, flags: u8, key_len: u32, value_len: u32) -> bool {
     let is_plain = flags & (HAS_DEADLINE | IS_COMPRESSED) == 0;
     let is_valid = match kind {
-        RecordKind::Delete | RecordKind::EagerDelete | RecordKind::Tag => value_len == 0,
+        RecordKind::Delete | RecordKind::EagerDelete | RecordKind::Eviction | RecordKind::Tag => {
+            value_len == 0
+        }
         RecordKind::Clear => key_len == 0 && value_len == 0,
         RecordKind::Digest => {
             key_len == 8 && value_len >= MIN_DIGEST_VALUE_BYTES && value_len.is_multiple_of(8)

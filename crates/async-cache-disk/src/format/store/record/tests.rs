@@ -19,7 +19,9 @@ fn kinds() -> impl Iterator<Item = RecordKind> {
 /// A key and a value that the kind may have.
 fn parts(kind: RecordKind) -> (&'static [u8], &'static [u8]) {
     match kind {
-        RecordKind::Delete | RecordKind::EagerDelete | RecordKind::Tag => (b"key", b""),
+        RecordKind::Delete | RecordKind::EagerDelete | RecordKind::Eviction | RecordKind::Tag => {
+            (b"key", b"")
+        }
         RecordKind::Clear => (b"", b""),
         RecordKind::Digest => (b"01234567", &[0; 24]),
         RecordKind::Use => (b"", &[1; 16]),
@@ -120,7 +122,7 @@ fn neither_side_accepts_a_record_that_breaks_a_rule() {
                 let is_right = match kind.number() {
                     0 | 1 | 3 | 4 => true,
                     _ if deadline.is_some() || is_compressed => false,
-                    2 | 5 | 9 => value_len == 0,
+                    2 | 5 | 9 | 11 => value_len == 0,
                     6 => key_len + value_len == 0,
                     7 => (key_len, value_len) == (8, 16),
                     8 => key_len == 0 && value_len % 8 == 0,

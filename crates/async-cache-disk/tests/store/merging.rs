@@ -1,0 +1,191 @@
+//! Merges of runs: an index keeps the latest record of a key, and nothing that is earlier returns.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::hooked::{Hooked, Now};
+use super::view::{check_verified, viewed};
+use super::{
+    Op, PATH, State, brief, cache, found, key, maintain, open, put, rounds, sized, state, store_files, value,
+};
+use crate::sample::{SAVED_AT, file};
+use async_cache_disk::fake::FakeDisk;
+use async_cache_disk::store::{DiskStore, RunFacts, StoreItem};
+
+/// A segment of some hundreds of small records.
+const SEGMENT: u32 = 4096 + 4500;
+
+fn runs(disk: &FakeDisk) -> Vec<RunFacts> {
+    cache(disk).store_view(SAVED_AT).unwrap().unwrap().runs().collect()
+}
+
+/// Writes a key again and again, and indexes each segment by itself. Now and then, another key is
+/// written or deleted.
+fn rewrite(store: &DiskStore, times: usize) -> State {
+    let (mut model, mut segments) = (State::new(), 0);
+    for number in 0..times {
+        let other = [1, 2, 3, 4][number / 777 % 4];
+        let op = match number % 777 {
+            3 => Op::Put(other, 8),
+            500 if other % 2 == 0 => Op::Delete(other),
+            _ => Op::Put(0, 8),
+        };
+        op.apply(number, &mut model);
+        match op {
+            Op::Put(i, bytes) => drop(put(store, &key(i), &value(number, bytes), SAVED_AT).unwrap()),
+            _ => drop(store.delete(&key(other), None, SAVED_AT).unwrap()),
+        }
+        let now = store.stats().segments;
+        if now != segments {
+            segments = now;
+            maintain(store, SAVED_AT).unwrap();
+        }
+    }
+    model
+}
+
+#[test]
+fn a_key_that_is_rewritten_100_000_times_over_hundreds_of_runs_is_merged_and_found() {
+    let disk = FakeDisk::new();
+    let store = open(&disk, SEGMENT);
+    let model = rewrite(&store, 100_000);
+    assert_eq!(state(&store), model);
+    assert!(store.stats().segments > 512, "{:?}", store.stats());
+    let runs = runs(&disk);
+    assert!(runs.iter().any(|run| run.level == 3), "{runs:?}");
+    assert!(runs.iter().all(|run| run.slots <= 5), "{runs:?}");
+    drop(store);
+    assert_eq!(state(&open(&disk, SEGMENT)), model);
+}
+
+#[test]
+fn what_is_not_in_the_page_cache_is_read_before_a_run_gets_too_full() {
+    let disk = FakeDisk::new();
+    let mut hooked = Hooked::new(&disk);
+    hooked.read_now = Arc::new(|_| Now::WouldWait);
+    let store = file(&hooked.as_vfs(), PATH).store(sized(SEGMENT), SAVED_AT).unwrap();
+    let model = rewrite(&store, 12_000);
+    assert_eq!(state(&store), model);
+    assert!(runs(&disk).iter().all(|run| run.slots <= 5), "{:?}", runs(&disk));
+}
+
+/// The segments and offsets of all entries of the first key, the latest last.
+fn places_of_key(disk: &FakeDisk) -> Vec<(usize, usize)> {
+    let files = store_files(disk);
+    let mut places = Vec::new();
+    for (index, path) in files.iter().enumerate() {
+        let is_segment = path.file_name().unwrap().to_str().unwrap().starts_with('s');
+        let bytes = disk.bytes(path).unwrap();
+        let key = key(0);
+        places.extend(
+            (4096..bytes.len().saturating_sub(key.len()))
+                .filter(|at| is_segment && bytes[*at..].starts_with(&key))
+                .map(|at| (index, at)),
+        );
+    }
+    places
+}
+
+#[test]
+fn a_damaged_record_hides_what_is_earlier_before_and_after_a_merge() {
+    let bytes = 4096 + 200;
+    let disk = FakeDisk::new();
+    let store = open(&disk, bytes);
+    let mut segments = 0;
+    for number in 0..15_u8 {
+        let i = u8::from(number >= 9);
+        put(&store, &key(i), &value(usize::from(number), 100), SAVED_AT).unwrap();
+        // Seven runs: the next run is merged with them.
+        if store.stats().segments != segments && store.stats().runs < 7 {
+            segments = store.stats().segments;
+            maintain(&store, SAVED_AT).unwrap();
+        }
+    }
+    assert_eq!((store.stats().runs, found(&store, &key(0))), (7, Some(value(8, 100))));
+    drop(store);
+    let model: State = [(0, value(8, 100)), (1, value(14, 100))].into();
+    let files = store_files(&disk);
+    let places = places_of_key(&disk);
+    assert_eq!(places.len(), 9);
+    for (number, (index, at)) in places.into_iter().enumerate() {
+        let mut damaged = disk.bytes(&files[index]).unwrap();
+        damaged[at] ^= 1;
+        let disk = disk.survivors().swap_remove(0).1;
+        disk.put(&files[index], &damaged);
+        let expected = (number < 8).then(|| value(8, 100));
+        let store = open(&disk, bytes);
+        assert_eq!(found(&store, &key(0)), expected, "damaged {number}");
+        maintain(&store, SAVED_AT).unwrap();
+        assert!(runs(&disk).iter().any(|run| run.level == 1), "merged");
+        assert_eq!(found(&store, &key(0)), expected, "damaged {number}, merged");
+        drop(store);
+        check_verified(&disk, &model, number);
+        assert_eq!(found(&open(&disk, bytes), &key(0)), expected, "damaged {number}, opened");
+    }
+}
+
+fn random_op(random: &mut fastrand::Rng) -> Op {
+    let i = random.u8(0..super::KEYS).min(random.u8(0..super::KEYS));
+    match random.u8(0..100) {
+        0..55 => Op::Put(i, random.usize(0..120)),
+        55..65 => Op::Delete(i),
+        65 => Op::Clear,
+        66..97 => Op::Maintain,
+        97 if random.u8(0..4) == 0 => Op::Collect,
+        97 if random.bool() => Op::Reopen,
+        98 if random.u8(0..4) == 0 => Op::Fold,
+        _ => Op::Drop,
+    }
+}
+
+/// A random program whose segments hold two or three records, so that runs of runs are merged.
+/// Returns how often runs were merged.
+fn run(seed: u64) -> u32 {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let disk = FakeDisk::new();
+    let mut model = State::new();
+    let bytes = 4096 + 2 * random.u32(50..200); // Even: every entry stays.
+    let mut store = Some(open(&disk, bytes));
+    let mut level = 0;
+    for number in 0..random.usize(200..700) {
+        let op = random_op(&mut random);
+        op.run(number, &disk, &mut store, bytes).unwrap();
+        op.apply(number, &mut model);
+        let found = state(store.as_ref().unwrap());
+        assert!(found == model, "seed {seed}, {number}: {:?}, not {:?}", brief(&found), brief(&model));
+        // Before the first write after a fold, there is no store.
+        if number % 32 == 0
+            && let Some(viewed) = viewed(&disk, 0)
+        {
+            assert!(viewed == model, "seed {seed}, {number}: viewed {:?}", brief(&viewed));
+            level = runs(&disk).iter().map(|run| run.level).max().unwrap_or(0).max(level);
+        }
+    }
+    level
+}
+
+#[test]
+fn a_store_that_merges_all_the_time_is_a_map() {
+    let first = std::env::var("ASYNC_CACHE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1 << 32);
+    let levels: Vec<u32> = (first..first + rounds(40)).map(run).collect();
+    assert!(levels.contains(&2), "{levels:?}");
+}
+
+#[test]
+fn a_walk_over_a_merged_store_shows_each_key_once() {
+    let disk = FakeDisk::new();
+    let store = open(&disk, SEGMENT);
+    let model = rewrite(&store, 5_000);
+    drop(store);
+    let view = cache(&disk).store_view(SAVED_AT).unwrap().unwrap();
+    let mut walked: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let _ = view.each(|item| {
+        if let StoreItem::Entry(entry) = item {
+            assert!(walked.insert(entry.key.to_vec(), entry.value.to_vec()).is_none());
+        }
+        ControlFlow::Continue(())
+    });
+    let expected: BTreeMap<Vec<u8>, Vec<u8>> = model.into_iter().map(|(i, value)| (key(i), value)).collect();
+    assert_eq!(walked, expected);
+}
