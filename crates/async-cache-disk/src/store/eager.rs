@@ -56,6 +56,9 @@ pub(super) fn writes_of(layout: &StoreLayout, manifest: &ManifestBody) -> Vec<Ea
             }
             continue;
         }
+        if segment.is_without_eager() {
+            continue; // The opening has read it.
+        }
         if !row.is_sealed {
             (row.is_sealed, row.end) = (true, segment.end()); // Up to its end as it is now.
         }

@@ -330,8 +330,12 @@ impl StoreOpening<'_> {
         floor: &mut u64,
     ) -> Result<SegmentRow, DiskError> {
         let is_same_boot = boot_id != [0; 16] && boot_id == self.folder.vfs.boot_id();
+        self.visitor.may_have_eager = false;
         let replayed =
             replay(segment, bytes, ReplayOf { row, is_same_boot, now: self.now }, &mut self.visitor);
+        if !self.visitor.may_have_eager && replayed.damaged == 0 {
+            segment.set_without_eager();
+        }
         *floor = replayed.floor.max(*floor);
         self.damaged = self.damaged.saturating_add(replayed.damaged);
         if !row.is_sealed && self.access == StoreAccess::Owner {
@@ -352,12 +356,14 @@ pub(super) struct Replaying<'o> {
     clear: EntryPlace,
     /// Where the rest of a segment cannot be read.
     pub(super) unreadable: Vec<StorePlace>,
+    /// An eager record, or damage, was met since this was set to `false`.
+    may_have_eager: bool,
 }
 
 impl<'o> Replaying<'o> {
     pub(super) fn new(hasher: &'o KeyHasher, cleared_at: u64) -> Self {
         let (tails, clear) = (Tails::default(), EntryPlace::NONE);
-        Self { hasher, tails, cleared_at, clear, unreadable: Vec::new() }
+        Self { hasher, tails, cleared_at, clear, unreadable: Vec::new(), may_have_eager: false }
     }
 }
 
@@ -372,17 +378,19 @@ impl ReplayVisitor for Replaying<'_> {
                 let key = bytes.get(record.key.clone()).unwrap_or_default();
                 self.tails.insert(self.hasher.hash(key), TailSlot::new(place, kind.is_entry()));
             }
-            _ => {}
+            kind => self.may_have_eager |= kind.is_eager(),
         }
     }
 
     fn damaged(&mut self, place: StorePlace, kind: RecordKind, hash: Hash40) {
+        self.may_have_eager = true;
         if kind.has_slot() {
             self.tails.insert_damaged(hash, place);
         }
     }
 
     fn unreadable(&mut self, place: StorePlace, what: Unreadable) {
+        self.may_have_eager = true;
         if what == Unreadable::Rest {
             self.unreadable.push(place);
         }

@@ -17,7 +17,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::format::address::KeyHash;
 use crate::format::checksum::Seal;
@@ -61,6 +61,8 @@ pub(super) struct SegmentFile {
     /// Rule 1.
     end: AtomicU32,
     io_errors: AtomicU32,
+    /// A replay of the whole segment has found no eager record, and no damage.
+    has_no_eager: AtomicBool,
 }
 
 impl SegmentFile {
@@ -72,7 +74,8 @@ impl SegmentFile {
         form: RecordForm,
         end: u32,
     ) -> Self {
-        Self { file, number, file_id, seal, form, end: AtomicU32::new(end), io_errors: AtomicU32::new(0) }
+        let (end, io_errors) = (AtomicU32::new(end), AtomicU32::new(0));
+        Self { file, number, file_id, seal, form, end, io_errors, has_no_eager: AtomicBool::new(false) }
     }
 
     /// The first offset behind the records that count.
@@ -92,6 +95,16 @@ impl SegmentFile {
             self.io_errors.fetch_add(1, Ordering::Relaxed);
         }
         bytes.ok()
+    }
+
+    /// Notes that a replay up to the end, which stays, has found no eager record and no damage.
+    pub(super) fn set_without_eager(&self) {
+        self.has_no_eager.store(true, Ordering::Release);
+    }
+
+    /// Whether the segment is known to have no eager record.
+    pub(super) fn is_without_eager(&self) -> bool {
+        self.has_no_eager.load(Ordering::Acquire)
     }
 
     /// How often the system has failed to read from the file.

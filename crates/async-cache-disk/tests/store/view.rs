@@ -304,12 +304,15 @@ fn times_decide_in_a_view_too_if_another_program_has_replaced_the_base() {
 #[test]
 fn views_while_a_thread_writes_show_what_was_acknowledged_before() {
     const ROUNDS: u64 = 300;
+    // A view opens every segment: the writer waits for the views, for the sake of the open files.
+    const WRITES_OF_ROUND: u64 = 8;
     let folder = tempfile::tempdir().unwrap();
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk);
     let cache = file(&vfs, folder.path().join("pages.cache"));
     let store = cache.store(super::sized(6000), SAVED_AT).unwrap();
     put(&store, b"the first", b"write", SAVED_AT).unwrap();
-    let (acknowledged, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (acknowledged, viewed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let is_over = AtomicBool::new(false);
     let key = |number: u64| (number % 7).to_be_bytes();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -326,11 +329,17 @@ fn views_while_a_thread_writes_show_what_was_acknowledged_before() {
                 if number % 16 == 0 {
                     store.maintain(SAVED_AT).unwrap();
                 }
+                while number / WRITES_OF_ROUND > viewed.load(Ordering::SeqCst)
+                    && !is_over.load(Ordering::SeqCst)
+                {
+                    std::thread::yield_now();
+                }
                 if is_over.load(Ordering::SeqCst) {
                     break;
                 }
             }
         });
+        let _over = OverAtEnd(&is_over);
         for _ in 0..ROUNDS {
             let before = acknowledged.load(Ordering::SeqCst);
             let view = cache.store_view(SAVED_AT).unwrap().unwrap();
@@ -345,7 +354,16 @@ fn views_while_a_thread_writes_show_what_was_acknowledged_before() {
             assert!(latest >= before);
             let report = view.verify();
             assert!(report.is_clean(), "{report:?}");
+            viewed.fetch_add(1, Ordering::SeqCst);
         }
-        is_over.store(true, Ordering::SeqCst);
     });
+}
+
+/// Ends the writer, also after a panic.
+struct OverAtEnd<'o>(&'o AtomicBool);
+
+impl Drop for OverAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
