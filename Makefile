@@ -118,7 +118,7 @@ doc: ## the API documentation, in target/doc
 	$(CARGO) doc --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 
 bench: ## all benchmarks beside their peers; writes benches/results
-	$(CARGO) build --quiet --profile bench -p async-cache-benches
+	$(CARGO) build --quiet --profile bench -p async-cache-benches --features foyer
 	./target/release/memory --save
 	./target/release/macros --save
 	./target/release/overhead --save

@@ -57,7 +57,7 @@ fn write(store: &dyn Store, threads: u64, lasting: Duration) -> Run {
         let until = Instant::now() + lasting;
         while Instant::now() < until {
             let id = random.u64(..100_000);
-            let (key, value) = (key(id), value(id, 90));
+            let (key, value) = (key(id), value(random.u64(..), 90));
             let started = Instant::now();
             store.put_durably(&key, &value);
             calls.push(started.elapsed().as_secs_f64() * 1e6);

@@ -39,8 +39,9 @@ pub(crate) fn report(report: &mut Report, sizes: Sizes) {
     for round in 0..=rounds {
         for ((&(_, count, _), store), figures) in CONTENDERS.iter().zip(&stores).zip(&mut figures) {
             let mut entries = || -> Vec<(String, Vec<u8>)> {
-                let ids = (0..sizes.of(count, 20)).map(|_| random.u64(..KEYS));
-                ids.map(|id| (key(id), value(id, 90))).collect()
+                // Each value is another one: SQLite writes nothing if the value is the same.
+                let entry = |_| (key(random.u64(..KEYS)), value(random.u64(..), 90));
+                (0..sizes.of(count, 20)).map(entry).collect()
             };
             let (batch, singles) = (entries(), entries());
             let batch = of_a_batch(&**store, batch);
