@@ -23,8 +23,8 @@
 //! 6. Runs may be later than a record of the tails, if a lost run is built again: then these runs
 //!    are searched before the record counts.
 //!
-//! Locks, in the order of taking: `collector`, `counter`, `evictor`, `end`, `settling`, `layout`,
-//! `tails`, `counts`. No lock behind `end` is held during a write to the disk.
+//! Locks, in the order of taking: `collector`, `indexing`, `counter`, `evictor`, `end`, `settling`,
+//! `layout`, `tails`, `counts`. No lock behind `end` is held during a write to the disk.
 
 mod answer;
 mod appending;
@@ -104,6 +104,8 @@ pub struct DiskStore {
     counts: Mutex<Counts>,
     /// Held while the queue of the counts is settled.
     settling: Mutex<()>,
+    /// Held while runs are built: a run is made of the segments and runs that were chosen.
+    indexing: Mutex<()>,
     /// The walk that counts the entries of the opening.
     counter: Mutex<LiveCursor>,
     /// The walk that evicts.
@@ -294,13 +296,13 @@ impl DiskStore {
     /// Rule 4.
     fn forget(&self, error: DiskError) -> Result<u64, DiskError> {
         self.refuse_fork()?;
-        self.folder.refuse_replaced()?; // What is there now is not this store's.
         let mut end = lock(&self.end);
         let floor = end.latest.saturating_add(1);
         end.latest = floor;
         end.manifest.floor = floor;
         end.is_floor_owed = true;
         self.forget_until(&end, floor);
+        self.folder.refuse_replaced()?; // The files that are there now are not this store's.
         if self.write_floor(&mut end).is_err()
             && (self.folder.remove_manifest().is_err() || self.remove_base().is_err())
         {

@@ -17,7 +17,7 @@ enum Traffic {
 }
 
 pub(crate) fn report(report: &mut Report, sizes: Sizes) {
-    let mebibytes = sizes.of((sizes.most / 60_000).clamp(1, 128), 1);
+    let mebibytes = sizes.of((sizes.most / 60_000).clamp(1, 16), 1);
     report.line("## Bytes written for one inserted byte\n");
     report.line(&format!(
         "Bytes that the process hands to the system (`wchar` in `/proc/self/io`), over the bytes of the inserted keys \

@@ -49,7 +49,11 @@ def _after_fork() -> None:
     """Rule 3."""
     _threads.clear()
     while _running:
-        _running.popitem()[1].end()
+        read = _running.popitem()[1]
+        try:
+            read.end()
+        except BaseException:  # an interrupt; the callers of the other reads wait as well
+            continue
 
 
 if hasattr(os, "register_at_fork"):

@@ -84,6 +84,9 @@ impl DiskStore {
                 self.next_segment(end, now)?;
                 continue;
             };
+            if segment.is_empty() {
+                self.folder.sync_manifest()?; // Rule 1 of `sealing`; it nearly always is durable.
+            }
             match segment.append(record, hash) {
                 Ok(place) => return Ok(place),
                 Err(NotAppended::NextSegment) if !is_second => {

@@ -79,6 +79,8 @@ pub(super) struct StoreFolder {
 struct Settled {
     /// A manifest was replaced, and may not be durable.
     is_owed: bool,
+    /// The folder was not synced since.
+    is_sync_owed: bool,
     /// The names of the folder and its parent are durable.
     is_name_durable: bool,
 }
@@ -343,9 +345,19 @@ impl StoreFolder {
             return Err(DiskError::io("replacing the manifest of the store", &target, error));
         }
         let mut settled = lock(&self.settled);
-        settled.is_owed = true;
-        if self.sync().is_ok() && settled.is_name_durable {
-            settled.is_owed = false;
+        (settled.is_owed, settled.is_sync_owed) = (true, true);
+        if self.sync().is_ok() {
+            (settled.is_owed, settled.is_sync_owed) = (!settled.is_name_durable, false);
+        }
+        Ok(())
+    }
+
+    /// Makes the latest manifest durable in its folder (rule 4), if it is not.
+    pub(super) fn sync_manifest(&self) -> Result<(), DiskError> {
+        let mut settled = lock(&self.settled);
+        if settled.is_sync_owed {
+            self.sync()?;
+            settled.is_sync_owed = false;
         }
         Ok(())
     }
@@ -363,6 +375,7 @@ impl StoreFolder {
             return Ok(());
         }
         self.sync()?;
+        settled.is_sync_owed = false;
         if !settled.is_name_durable {
             sync_parent(&*self.vfs, &self.path)?;
             sync_parent(&*self.vfs, crate::vfs::parent_of(&self.path))?;

@@ -140,6 +140,7 @@ impl DiskStore {
             tails: RwLock::new(tails),
             counts: Mutex::new(counts),
             settling: Mutex::default(),
+            indexing: Mutex::default(),
             counter: Mutex::new(LiveCursor::new()),
             evictor: Mutex::new(LiveCursor::new()),
             collector: Mutex::new(Collector::new(options.limit, options.segment_bytes)),
@@ -331,8 +332,14 @@ impl StoreOpening<'_> {
     ) -> Result<SegmentRow, DiskError> {
         let is_same_boot = boot_id != [0; 16] && boot_id == self.folder.vfs.boot_id();
         self.visitor.may_have_eager = false;
+        let io_errors = segment.io_errors();
         let replayed =
             replay(segment, bytes, ReplayOf { row, is_same_boot, now: self.now }, &mut self.visitor);
+        if self.access == StoreAccess::Owner && segment.io_errors() != io_errors {
+            let what =
+                "a segment cannot be read; try again, or repair the cache file with the tool `async-cache`";
+            return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what)); // Rule 3.
+        }
         if !self.visitor.may_have_eager && replayed.damaged == 0 {
             segment.set_without_eager();
         }

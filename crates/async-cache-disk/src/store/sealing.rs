@@ -1,7 +1,8 @@
 //! From one segment to the next, and from segments to runs (file format, section 19).
 //!
 //! Rules:
-//! 1. A new segment is named by the manifest before its first record is written.
+//! 1. A new segment is named by a manifest that is durable in its folder before the segment's
+//!    first record is written.
 //! 2. A run is durable before the manifest names it; and the manifest, before the run's records
 //!    leave the tails.
 //! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
@@ -64,7 +65,7 @@ impl DiskStore {
             layout.segments.retain(|segment| Some(segment.number) != empty);
             layout.segments.push(segment);
         });
-        if let Some(empty) = empty {
+        if let Some(empty) = empty.filter(|_| self.folder.sync_manifest().is_ok()) {
             self.folder.remove_segment(empty);
         }
         Ok(())
@@ -88,7 +89,11 @@ impl DiskStore {
     pub fn maintain(&self, now: u64) -> Result<bool, DiskError> {
         self.refuse_fork()?;
         let was_settled = self.settle_counts();
-        Ok(self.index_tails(now)? || self.merge_runs(now)? || self.count_step()? || was_settled)
+        let has_indexed = {
+            let _indexing = lock(&self.indexing);
+            self.index_tails(now)? || self.merge_runs(now)?
+        };
+        Ok(has_indexed || self.count_step()? || was_settled)
     }
 
     /// Indexes the first neighbouring sealed segments that no run indexes. Returns whether there

@@ -226,6 +226,11 @@ impl SegmentEnd {
         &self.segment
     }
 
+    /// Whether no record was appended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.segment.end() == FIRST_RECORD
+    }
+
     /// The place of the next record, or a lower place behind all records.
     pub(super) fn place(&self) -> EntryPlace {
         StorePlace { segment: self.segment.number, offset: self.segment.end() }.into()

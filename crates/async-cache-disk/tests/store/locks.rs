@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::hooked::Hooked;
-use super::{cache, folder_of, found, key, open, put, sized, state, store_files, value, write_base};
+use super::{State, cache, folder_of, found, key, open, put, sized, state, store_files, value, write_base};
 use crate::sample::{SAVED_AT, file};
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::store::{DiskStore, Folded};
@@ -122,6 +122,8 @@ fn a_store_whose_folder_was_removed_says_so_and_writes_to_no_other_store() {
         let write = |number| put(&store, &key(2), &value(number, 700), SAVED_AT).is_err();
         assert!((0..20).any(write), "no further segment is created");
         assert!(store.delete(&key(3), None, SAVED_AT).is_err());
+        // What could not be replaced or deleted on the disk is not served either.
+        assert_eq!(state(&store), State::new());
         let _ = store.maintain(SAVED_AT);
         if is_folded {
             let Folded::Closed(_) = store.fold(&[], Duration::ZERO, SAVED_AT).unwrap_or_else(Folded::Closed)

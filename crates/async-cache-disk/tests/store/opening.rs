@@ -86,6 +86,41 @@ fn a_file_that_others_can_write_to_fails_the_opening_until_its_mode_is_corrected
     }
 }
 
+/// A record that cannot be read now may be a delete. It must not become the end of its segment.
+#[test]
+fn a_tail_that_cannot_be_read_now_fails_the_opening() {
+    let died = || {
+        let disk = FakeDisk::new();
+        let store = open(&disk, BYTES);
+        put(&store, &key(0), b"zero", SAVED_AT).unwrap();
+        store.delete(&key(0), None, SAVED_AT).unwrap();
+        put(&store, &key(1), b"one", SAVED_AT).unwrap();
+        store.flush().unwrap();
+        disk.survivors().pop().unwrap().1 // After a power loss.
+    };
+    let expected = State::from([(1, b"one".to_vec())]);
+    let rehearsal = died();
+    assert_eq!(state(&open(&rehearsal, BYTES)), expected);
+    let mut refused = 0;
+    for number in 0..rehearsal.calls().len() {
+        for both in [false, true] {
+            let disk = died();
+            disk.inject(number, Fault::Error(io::ErrorKind::Other));
+            if both {
+                disk.inject(number + 1, Fault::Error(io::ErrorKind::Other));
+            }
+            match cache(&disk).store(sized(BYTES), SAVED_AT) {
+                // The look-up itself may fail: a miss.
+                Ok(store) => assert!([State::new(), expected.clone()].contains(&state(&store)), "{number}"),
+                Err(_) => refused += 1,
+            }
+            disk.repair();
+            assert_eq!(state(&open(&disk, BYTES)), expected, "{number}");
+        }
+    }
+    assert!(refused > 5, "{refused}");
+}
+
 #[test]
 fn a_base_that_cannot_be_read_now_fails_the_opening() {
     let (disk, expected) = stored(20);

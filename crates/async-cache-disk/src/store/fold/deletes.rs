@@ -1,9 +1,11 @@
 //! The deletes of a store as the tombstones of a file.
 //!
 //! Rule: an evicted key is an overwritten key (rule 3 of `tombstones`). Copies of other programs
-//! that are not later are dropped. Evictions raise no floor and displace no delete.
+//! that are not later are dropped. Evictions raise no floor and displace no delete. A damaged
+//! record may be a delete of a key that cannot be told, or replace an older value: it raises the
+//! floor.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::super::replay::ReplayVisitor;
 use super::super::view::StoreView;
@@ -18,9 +20,11 @@ use crate::tombstones::{KeyKind, Tombstones, most_deletes};
 pub(super) fn tombstones_of(view: &StoreView, cleared_at: u64, floor: u64) -> Tombstones {
     let mut tombstones = Tombstones::default();
     tombstones.record_clear(cleared_at);
-    let mut deletes = Deletes { latest: VecDeque::new(), forgotten: 0, evicted: VecDeque::new() };
+    let mut deletes = Deletes::default();
     view.replay_all(&mut deletes);
-    let floor = [floor, view.floor(), view.dropped_until(), deletes.forgotten].into_iter().max();
+    let damaged = view.segments().filter(|segment| segment.number <= deletes.damaged_until);
+    let damaged = damaged.map(|segment| segment.latest).max().unwrap_or(0);
+    let floor = [floor, view.floor(), view.dropped_until(), deletes.forgotten, damaged].into_iter().max();
     tombstones.record_unknown_delete(floor.unwrap_or(0));
     let mut scratch = StoreScratch::new();
     for (kind, key, time) in deletes.latest {
@@ -31,8 +35,9 @@ pub(super) fn tombstones_of(view: &StoreView, cleared_at: u64, floor: u64) -> To
         }
     }
     // Behind the deletes: a key that was deleted since is no overwritten key.
-    for (key, time) in deletes.evicted {
-        if !matches!(view.find(&key, &mut scratch), StoreAnswer::Entry(_)) {
+    let Evicted { times, order } = deletes.evicted;
+    for (key, time) in order {
+        if times.get(&key) == Some(&time) && !matches!(view.find(&key, &mut scratch), StoreAnswer::Entry(_)) {
             tombstones.record_overwrite(KeyKind::Canonical, &key, time);
         }
     }
@@ -42,11 +47,42 @@ pub(super) fn tombstones_of(view: &StoreView, cleared_at: u64, floor: u64) -> To
 /// A file keeps as many overwritten keys.
 const MOST_EVICTED: usize = 1 << 16;
 
+#[derive(Default)]
 struct Deletes {
     latest: VecDeque<(KeyKind, Box<[u8]>, u64)>,
     /// The latest time of a delete that is not in the list.
     forgotten: u64,
-    evicted: VecDeque<(Box<[u8]>, u64)>,
+    evicted: Evicted,
+    /// The last segment with a damaged record: the record of some key, later than other programs'
+    /// copies of the key may be.
+    damaged_until: u32,
+}
+
+/// The latest evictions of at most [`MOST_EVICTED`] keys.
+#[derive(Default)]
+struct Evicted {
+    /// The latest time of each key.
+    times: HashMap<Box<[u8]>, u64>,
+    /// In the order of the times; a key that was evicted again is in the list once more.
+    order: VecDeque<(Box<[u8]>, u64)>,
+}
+
+impl Evicted {
+    fn add(&mut self, key: &[u8], time: u64) {
+        self.times.insert(key.into(), time);
+        self.order.push_back((key.into(), time));
+        let is_latest =
+            |times: &HashMap<Box<[u8]>, u64>, (key, time): &(Box<[u8]>, u64)| times.get(key) == Some(time);
+        while self.times.len() > MOST_EVICTED {
+            let Some(first) = self.order.pop_front() else { break };
+            if is_latest(&self.times, &first) {
+                self.times.remove(&first.0);
+            }
+        }
+        if self.order.len() > 2 * MOST_EVICTED {
+            self.order.retain(|entry| is_latest(&self.times, entry));
+        }
+    }
 }
 
 impl ReplayVisitor for Deletes {
@@ -54,10 +90,7 @@ impl ReplayVisitor for Deletes {
         let key = bytes.get(record.key.clone()).unwrap_or_default();
         let kind = match record.kind {
             RecordKind::Eviction => {
-                self.evicted.push_back((key.into(), record.times.written_at));
-                if self.evicted.len() > MOST_EVICTED {
-                    self.evicted.pop_front();
-                }
+                self.evicted.add(key, record.times.written_at);
                 return;
             }
             RecordKind::EagerDelete => KeyKind::Eager,
@@ -72,5 +105,7 @@ impl ReplayVisitor for Deletes {
         }
     }
 
-    fn damaged(&mut self, _place: StorePlace, _kind: RecordKind, _hash: Hash40) {}
+    fn damaged(&mut self, place: StorePlace, _kind: RecordKind, _hash: Hash40) {
+        self.damaged_until = self.damaged_until.max(place.segment);
+    }
 }
