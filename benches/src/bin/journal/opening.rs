@@ -27,6 +27,9 @@ struct Restart {
 /// Does the work of another process of this program, if the arguments say so.
 pub(crate) fn is_another_process(arguments: &[String]) -> bool {
     let [_, command, kind, folder, count] = arguments else { return false };
+    if !["--restart", "--killed"].contains(&command.as_str()) {
+        return false;
+    }
     let (kind, folder) = (Kind::named(kind), Path::new(folder));
     let count: u64 = count.parse().expect("a number");
     match command.as_str() {
