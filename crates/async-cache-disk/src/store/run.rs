@@ -45,6 +45,8 @@ pub(super) struct IndexRun {
 /// A filter takes as long to make as one look-up in vain for this many buckets: buckets in their
 /// order are read faster.
 const BUCKETS_OF_VAIN_LOOK_UP: u32 = 4;
+/// A walk over all slots reads so many buckets at once.
+const BUCKETS_AHEAD: u32 = 64;
 
 /// The places of a hash in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,14 +141,22 @@ impl IndexRun {
         number: u32,
         page: &'p mut [u8; PAGE_BYTES],
     ) -> Option<RunBucket<'p>> {
-        let within = u64::from(number).checked_mul(PAGE_BYTES as u64)?;
-        let offset = self.counts.bucket_section().offset.checked_add(within)?;
+        let offset = self.offset_of(number)?;
         let read = patience.read_exact_at(&*self.file, page, offset);
         if patience.would_wait() {
             return None;
         }
-        let bucket = self.count_error(read).and_then(|()| RunBucket::open(self.seal, offset, page));
-        // Not locked during the read: a look-up must not wait for the reads of others.
+        let is_read = self.count_error(read).is_some();
+        self.judged(number, if is_read { RunBucket::open(self.seal, offset, page) } else { None })
+    }
+
+    fn offset_of(&self, number: u32) -> Option<u64> {
+        let within = u64::from(number).checked_mul(PAGE_BYTES as u64)?;
+        self.counts.bucket_section().offset.checked_add(within)
+    }
+
+    /// Rule 1. Not locked during the read: a look-up must not wait for the reads of others.
+    fn judged<'p>(&self, number: u32, bucket: Option<RunBucket<'p>>) -> Option<RunBucket<'p>> {
         if bucket.is_none() {
             self.invalid().insert(number);
             self.has_invalid.store(true, Ordering::Release);
@@ -199,7 +209,7 @@ impl IndexRun {
 
     /// Walks all slots, in the order of their buckets.
     pub(super) fn slots(&self) -> RunSlots<'_> {
-        RunSlots { run: self, next: 0, is_passed: false, invalid: 0 }
+        RunSlots { run: self, next: 0, ahead: BucketsAhead::default(), is_passed: false, invalid: 0 }
     }
 }
 
@@ -207,6 +217,7 @@ impl IndexRun {
 pub(super) struct RunSlots<'r> {
     run: &'r IndexRun,
     next: u32,
+    ahead: BucketsAhead,
     /// Whether slots may have passed the last bucket that was read.
     pub(super) is_passed: bool,
     /// How many buckets could not be read.
@@ -222,13 +233,36 @@ impl RunSlots<'_> {
         let number = self.next;
         self.next = self.next.saturating_add(1);
         let mut page = [0; PAGE_BYTES];
-        if let Some(bucket) = self.run.bucket(number, &mut page) {
-            self.is_passed = bucket.overflowed();
-            return Some(bucket.slots().collect());
+        let bucket = match self.ahead.bucket(self.run, number) {
+            Some(bucket) => self.run.judged(number, Some(bucket)),
+            None => self.run.bucket(number, &mut page),
+        };
+        self.is_passed = bucket.is_none_or(RunBucket::overflowed);
+        self.invalid = self.invalid.saturating_add(u32::from(bucket.is_none()));
+        Some(bucket.map(|bucket| bucket.slots().collect()).unwrap_or_default())
+    }
+}
+
+/// Buckets that were read together.
+#[derive(Default)]
+struct BucketsAhead {
+    pages: Vec<[u8; PAGE_BYTES]>,
+    from: u32,
+}
+
+impl BucketsAhead {
+    /// `None` where the read of many failed, or the bucket is invalid: a read of its own decides.
+    fn bucket(&mut self, run: &IndexRun, number: u32) -> Option<RunBucket<'_>> {
+        let index = |from: u32| number.checked_sub(from).and_then(|at| usize::try_from(at).ok());
+        if index(self.from).is_none_or(|at| at >= self.pages.len()) {
+            let left = run.counts.buckets.saturating_sub(number);
+            self.pages.resize(usize::try_from(left.min(BUCKETS_AHEAD)).ok()?, [0; PAGE_BYTES]);
+            self.from = number;
+            if read_exact_at(&*run.file, self.pages.as_flattened_mut(), run.offset_of(number)?).is_err() {
+                self.pages.clear();
+            }
         }
-        self.is_passed = true;
-        self.invalid = self.invalid.saturating_add(1);
-        Some(Vec::new())
+        RunBucket::open(run.seal, run.offset_of(number)?, self.pages.get(index(self.from)?)?)
     }
 }
 

@@ -9,7 +9,9 @@
 //! 3. A collection asks memory which entries stand in the segment that goes, and afterwards gives
 //!    those entries their new places, unless they were written meanwhile.
 //! 4. A look-up of a key that is on the disk only may ask each index. If there are many, because
-//!    writes are faster than a tenth of a core can index, upkeep takes half a core.
+//!    writes are faster than a tenth of a core can index, upkeep takes half a core. If full segments
+//!    wait for their index, it takes a whole one: their records are in memory, and an opening after
+//!    a crash would read them.
 
 use std::time::Duration;
 
@@ -24,8 +26,9 @@ use crate::journal_state::{DiskLimit, Journal};
 /// The share of a core for indexes and collections: one part in so many.
 const SHARE: u32 = 10;
 /// Rule 4.
-const SHARE_IF_BEHIND: u32 = 2;
 const MOST_RUNS: u64 = 32;
+/// Rule 4: a segment of the usual size.
+const MOST_UNINDEXED_BYTES: u64 = 8 << 20;
 /// Rule 2.
 const REST_OVER_LIMIT: Duration = Duration::from_millis(10);
 
@@ -81,8 +84,7 @@ pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
                 store.flush()?;
             }
             let has_more = store.maintain(wall)?;
-            let share = if store.stats().runs > MOST_RUNS { SHARE_IF_BEHIND } else { SHARE };
-            Ok((has_more, share, store.next_collection()))
+            Ok((has_more, share(store), store.next_collection()))
         })
     });
     let (has_more, share, collection) =
@@ -95,6 +97,17 @@ pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
     let pause = host.time().since(started).saturating_mul(share - 1);
     let pause = if is_over { pause.min(REST_OVER_LIMIT) } else { pause }; // Rule 2.
     Ok(if has_more || has_collected { Upkeep::More(pause) } else { Upkeep::Done })
+}
+
+/// Rule 4.
+fn share(store: &DiskStore) -> u32 {
+    if store.unindexed_bytes() > MOST_UNINDEXED_BYTES {
+        1
+    } else if store.stats().runs > MOST_RUNS {
+        2
+    } else {
+        SHARE
+    }
 }
 
 /// Rule 3. Returns whether anything was collected.

@@ -18,6 +18,7 @@
 //! 7. Runs pile up while much is written. Then more than the usual number of runs are merged at
 //!    once: each slot is written once, and not once for each level.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::super::layout::StoreLayout;
@@ -36,6 +37,8 @@ use crate::vfs::Patience;
 const RUNS_OF_LEVEL: usize = 8;
 /// Rule 7: as many runs as two levels have.
 const MOST_RUNS: usize = RUNS_OF_LEVEL * RUNS_OF_LEVEL;
+/// Between so many slots, a merge looks at the tails.
+const SLOTS_OF_PART: u32 = 1 << 16;
 /// Rule 2.
 const MOST_DAMAGED: u32 = 8;
 /// Rule 4.
@@ -67,11 +70,21 @@ impl DiskStore {
         let runs: Vec<Arc<IndexRun>> =
             numbers.filter_map(|number| layout.run(number)).map(Arc::clone).collect();
         let is_known = |slot: &RunSlot| layout.segment(slot.place.segment).is_some();
-        let merged = || MergedSlots::new(&runs).filter(is_known);
+        let slots = Cell::new(0u32);
+        let index_between = |_: &RunSlot| {
+            slots.set(slots.get().wrapping_add(1));
+            if slots.get().is_multiple_of(SLOTS_OF_PART) {
+                self.index_if_behind(now);
+            }
+        };
+        let merged = || MergedSlots::new(&runs).filter(is_known).inspect(index_between);
         let eager: Option<Vec<EagerPlaces>> = runs.iter().map(|run| run.eager()).collect();
         let mut all = MergedSlots::new(&runs);
         let mut keys = KeysOfRecords::new(&layout, &self.hasher);
-        let replaced = Replaced::among(all.by_ref().filter(is_known), |slot, is_due| keys.read(slot, is_due));
+        let replaced =
+            Replaced::among(all.by_ref().filter(is_known).inspect(index_between), |slot, is_due| {
+                keys.read(slot, is_due)
+            });
         if let (Some(eager), 0) = (eager, all.invalid()) {
             let mut eager = EagerPlaces(eager.into_iter().flat_map(|places| places.0).collect());
             eager.0.retain(|place| layout.segment(place.segment).is_some());
@@ -89,6 +102,13 @@ impl DiskStore {
             self.install_rebuilt(row, &segments, now)?;
         }
         Ok(true)
+    }
+
+    /// Rule 5 of `sealing`. What fails is done again, and reported, by the next step.
+    fn index_if_behind(&self, now: u64) {
+        if self.unindexed_bytes() > u64::from(self.options.segment_bytes) {
+            drop(self.index_tails(now));
+        }
     }
 
     /// The first neighbouring runs that a merge takes (rules 6 and 7). `segments`: the numbers of
