@@ -9,6 +9,7 @@ mod eager;
 mod faults;
 mod fold;
 mod fold_evictions;
+mod folder_syncs;
 mod hooked;
 mod locks;
 mod merging;
