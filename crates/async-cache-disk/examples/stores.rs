@@ -147,7 +147,10 @@ impl Stores {
     }
 
     fn read(&self) -> Result<(), Box<dyn Error>> {
-        let view = self.file.store_view(self.now)?.ok_or("there is no store")?;
+        let Some(view) = self.file.store_view(self.now)? else {
+            println!("facts none");
+            return Ok(());
+        };
         let _ = view.each(|item| {
             if let StoreItem::Entry(entry) = item {
                 let times = Times { deadline: entry.deadline, written_at: entry.written_at };

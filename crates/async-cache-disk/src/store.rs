@@ -34,6 +34,7 @@ mod counting;
 mod counts;
 mod eager;
 mod evicting;
+mod filter;
 mod flushing;
 mod fold;
 mod folder;
@@ -72,6 +73,7 @@ use crate::trust::Site;
 use crate::vfs::{Patience, parent_of};
 use collector::Collector;
 use counts::Counts;
+use filter::FilterRoom;
 use folder::{StoreFolder, StoreIds};
 use guards::{lock, read, write};
 use layout::{PlacedRun, StoreLayout};
@@ -106,6 +108,7 @@ pub struct DiskStore {
     settling: Mutex<()>,
     /// Held while runs are built: a run is made of the segments and runs that were chosen.
     indexing: Mutex<()>,
+    filters: Arc<FilterRoom>,
     /// The walk that counts the entries of the opening.
     counter: Mutex<LiveCursor>,
     /// The walk that evicts.
@@ -259,7 +262,7 @@ impl DiskStore {
     /// How large the store is.
     pub fn stats(&self) -> StoreStats {
         let layout = Arc::clone(&read(&self.layout));
-        StoreStats::of(&layout)
+        StoreStats { filter_bytes: self.filters.used() as u64, ..StoreStats::of(&layout) }
     }
 
     /// The bytes on disk of segments, runs and base.

@@ -75,6 +75,8 @@ pub(crate) enum Kind {
     SqliteFull,
 }
 
+/// A limit in bytes that no store here reaches.
+const NO_LIMIT: u64 = 1 << 40;
 /// How many entries [`Kind::Cold`] and [`Kind::Limited`] hold in memory.
 pub(crate) const IN_MEMORY: usize = 10_000;
 
@@ -119,9 +121,9 @@ impl Kind {
         let file = folder.join("a.cache");
         let journal = Journal::new();
         match self {
-            Self::DiskStore => Box::new(Alone::open(&file)),
+            Self::DiskStore => Box::new(Alone::open(&file, StoreLimit::Live)),
             Self::Journal => Box::new(Cache::open(&file, Some(journal), None)),
-            Self::Cold => Box::new(Cache::open(&file, Some(journal.disk_bytes(1 << 40)), Some(IN_MEMORY))),
+            Self::Cold => Box::new(Cache::open(&file, Some(journal.disk_bytes(NO_LIMIT)), Some(IN_MEMORY))),
             Self::Limited(mebibytes) => {
                 Box::new(Cache::open(&file, Some(journal.disk_bytes(mebibytes << 20)), Some(IN_MEMORY)))
             }
@@ -184,9 +186,9 @@ struct Alone {
 }
 
 impl Alone {
-    fn open(path: &PathBuf) -> Self {
+    fn open(path: &PathBuf, limit: StoreLimit) -> Self {
         let file = CacheFile::new(Arc::new(RealDisk), path).version("");
-        let options = StoreOptions { limit: StoreLimit::Live, ..StoreOptions::default() };
+        let options = StoreOptions { limit, ..StoreOptions::default() };
         let store = Arc::new(file.store(options, now()).expect("the folder is ours"));
         let (stop, stopped) = channel();
         let maintained = Arc::clone(&store);
@@ -199,6 +201,16 @@ impl Alone {
             }
         });
         Self { store, stop, upkeep }
+    }
+
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        thread_local! {
+            static SCRATCH: std::cell::RefCell<StoreScratch> = std::cell::RefCell::default();
+        }
+        SCRATCH.with_borrow_mut(|scratch| match self.store.find(key, scratch) {
+            StoreAnswer::Entry(entry) => Some(entry.value.len()),
+            StoreAnswer::Absent | StoreAnswer::Hidden => None,
+        })
     }
 }
 
@@ -213,13 +225,7 @@ impl Store for Alone {
     }
 
     fn get(&self, key: &str) -> Option<usize> {
-        thread_local! {
-            static SCRATCH: std::cell::RefCell<StoreScratch> = std::cell::RefCell::default();
-        }
-        SCRATCH.with_borrow_mut(|scratch| match self.store.find(key.as_bytes(), scratch) {
-            StoreAnswer::Entry(entry) => Some(entry.value.len()),
-            StoreAnswer::Absent | StoreAnswer::Hidden => None,
-        })
+        self.find(key.as_bytes())
     }
 
     fn close(self: Box<Self>) {
@@ -231,24 +237,19 @@ impl Store for Alone {
 }
 
 /// Looks keys of a closed cache up in its store.
-pub(crate) struct Finder(DiskStore, StoreScratch);
+pub(crate) struct Finder(Alone);
 
 impl Finder {
     pub(crate) fn open(folder: &Path) -> Self {
-        let file = CacheFile::new(Arc::new(RealDisk), folder.join("a.cache")).version("");
-        let store = file.store(StoreOptions::default(), now()).expect("the folder is ours");
-        Self(store, StoreScratch::new())
+        Self(Alone::open(&folder.join("a.cache"), StoreLimit::Bytes(NO_LIMIT)))
     }
 
-    pub(crate) fn find(&mut self, key: &str) -> Option<usize> {
-        match self.0.find(&file_key(key), &mut self.1) {
-            StoreAnswer::Entry(entry) => Some(entry.value.len()),
-            StoreAnswer::Absent | StoreAnswer::Hidden => None,
-        }
+    pub(crate) fn find(&self, key: &str) -> Option<usize> {
+        self.0.find(&file_key(key))
     }
 
     pub(crate) fn close(self) {
-        self.0.close(now()).expect("the disk works");
+        Box::new(self.0).close();
     }
 }
 

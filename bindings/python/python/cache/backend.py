@@ -21,6 +21,13 @@ _MOST_NAME_BYTES = 255
 Entries = dict[Any, tuple[Any, float | None]]
 
 
+class _Default(float):
+    """The value of an argument that was not given."""
+
+
+_EVERY_SECOND = _Default(1.0)
+
+
 class CacheBackend(ABC):
     """Where the entries of a cache persist. Subclass it to keep entries elsewhere than in a file.
 
@@ -94,7 +101,8 @@ class DiskBackend(CacheBackend):
 
     - After a crash of the process, ``kill -9`` included, nothing is lost. After a power loss, at
       most the writes of the last `flush` seconds are; ``await cache.flush()`` and
-      ``await cache.set(key, value, durable=True)`` wait until nothing can be lost.
+      ``await cache.set(key, value, durable=True)`` wait until nothing can be lost. `flush` without
+      a journal is an error.
     - A save is a flush: it takes as long as syncing the writes since the last one.
     - When the process ends in order, the entries of a cache of less than 64 MiB go back into the
       file, and the folder is removed.
@@ -132,7 +140,7 @@ class DiskBackend(CacheBackend):
         merge: bool = True,
         lock_timeout: float = 10.0,
         journal: bool | Literal["file"] | None = None,
-        flush: float = 1.0,
+        flush: float = _EVERY_SECOND,
         disk_bytes: int | None = None,
     ) -> None:
         path = os.fspath(path)
@@ -156,7 +164,7 @@ class DiskBackend(CacheBackend):
         self.merge = merge
         self.lock_timeout = float(lock_timeout)
         self.journal = _has_journal(journal, disk_bytes)
-        self.flush = _flush_seconds(flush)
+        self.flush = _flush_seconds(flush, self.journal)
         self.disk_bytes = disk_bytes
         self._options = self._make_options(_secret_bytes(secret))
         self._has_secret = secret is not None
@@ -285,11 +293,16 @@ def _has_journal(journal: Any, disk_bytes: Any) -> bool:
     return True
 
 
-def _flush_seconds(flush: Any) -> float:
+def _flush_seconds(flush: Any, has_journal: bool) -> float:
+    """How often the journal is synced, in seconds. Checks the argument."""
     if not isinstance(flush, int | float) or isinstance(flush, bool):
         raise TypeError(f"flush is a number of seconds above 0, not {type(flush).__qualname__}")
     if not 0 < flush < 1e9:
         raise ValueError(f"flush is a number of seconds above 0, not {flush}")
+    if not has_journal and not isinstance(flush, _Default):
+        raise ValueError(
+            "flush is how often a journal is synced, and there is no journal: add journal=True, or leave flush out"
+        )
     return float(flush)
 
 

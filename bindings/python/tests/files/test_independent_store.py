@@ -103,6 +103,8 @@ def unpacked(entry: independent_segments.Entry) -> bytes:
 
 def independently(path: Path, secret: bytes | None, now: int = NOW + 1_000_000) -> Content:
     """The content of a store, by every way of reading it."""
+    if not (reader.folder_of(path, "v1", secret) / "manifest").exists():
+        return Content(facts="none")  # nothing was written, so there is no store yet
     store = reader.read(path, "v1", secret, now)
     found = {
         key: (unpacked(entry), entry.deadline, entry.written_at) for key, entry in store.entries().items()
@@ -177,6 +179,14 @@ def test_a_store_in_use_is_read_too(rust: Rust, tmp_path: Path) -> None:
         rust.run(command)
         if number % 20 == 0:
             assert independently(path, None) == rust.read(), f"seed {SEED}, {number}"
+
+
+def test_before_the_first_write_there_is_no_store(rust: Rust, tmp_path: Path) -> None:
+    path = tmp_path / "pages.cache"
+    rust.run(f"file {path} v1 -", f"now {NOW}", "base 8", "open 5000", "flush", "maintain")
+    assert independently(path, None) == rust.read() == Content(facts="none")
+    rust.run("put key value 1 -")
+    assert independently(path, None) == rust.read() != Content(facts="none")
 
 
 def test_runs_of_several_levels_are_read(rust: Rust, tmp_path: Path) -> None:

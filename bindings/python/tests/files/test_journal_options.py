@@ -25,6 +25,7 @@ from cache import AsyncCache, BackupError, DiskBackend
         ({"disk_bytes": 1 << 30}, True, 1 << 30),
         ({"journal": True, "disk_bytes": 1}, True, 1),
         ({"flush": 1, "journal": True}, True, None),
+        ({"flush": 1, "disk_bytes": 5}, True, 5),
     ],
 )
 def test_the_journal_is_off_unless_asked_for(
@@ -53,6 +54,10 @@ def test_the_journal_is_off_unless_asked_for(
         ({"flush": "1s"}, TypeError, "not str"),
         ({"flush": None}, TypeError, "not NoneType"),
         ({"flush": True}, TypeError, "not bool"),
+        ({"flush": 1.0}, ValueError, "add journal=True, or leave flush out"),
+        ({"flush": 5, "journal": False}, ValueError, "there is no journal"),
+        ({"flush": 5, "journal": None}, ValueError, "there is no journal"),
+        ({"flush": -1, "journal": False}, ValueError, "above 0"),
     ],
 )
 def test_a_wrong_option_is_an_error_that_says_what_is_right(

@@ -1,11 +1,14 @@
 //! The slots of several runs as one sequence, in the order of an index.
 //!
-//! The homes of slots ascend with their hashes, and a slot is at most a chain behind its home. So
-//! the slots of a home are all known when the buckets of its chain have been read; only those that
-//! wrapped from the last buckets to the first come out of order, and wait for the end.
+//! The homes of slots ascend with their hashes. A slot that is behind its home has passed all
+//! buckets in between, and each of them says so. So the slots of a home are all known when a bucket
+//! at the home or behind it has been read that none has passed, or the buckets of the home's chain
+//! have been read; only slots that wrapped from the last buckets to the first come out of order,
+//! and wait for the end.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
 use super::run::{IndexRun, RunSlots};
@@ -25,6 +28,8 @@ struct OrderedSlots<'r> {
     slots: RunSlots<'r>,
     buckets: u32,
     read: u32,
+    /// All slots with homes below this one are known.
+    complete: u32,
     known: BinaryHeap<InOrder>,
     /// Slots in the first buckets whose homes are the last ones.
     wrapped: Vec<RunSlot>,
@@ -33,20 +38,22 @@ struct OrderedSlots<'r> {
 impl<'r> OrderedSlots<'r> {
     fn new(run: &'r IndexRun) -> Self {
         let buckets = run.counts.buckets;
-        Self { slots: run.slots(), buckets, read: 0, known: BinaryHeap::new(), wrapped: Vec::new() }
+        let (known, wrapped) = (BinaryHeap::new(), Vec::new());
+        Self { slots: run.slots(), buckets, read: 0, complete: 0, known, wrapped }
     }
 
     fn peek(&mut self) -> Option<InOrder> {
         loop {
             if let Some(first) = self.known.peek()
-                && (self.read >= self.buckets
-                    || first.0.0.home(self.buckets).saturating_add(MAX_CHAIN) <= self.read)
+                && (self.read >= self.buckets || first.0.0.home(self.buckets) < self.complete)
             {
                 return Some(*first);
             }
             let Some(bucket) = self.slots.next_bucket() else { return self.known.peek().copied() };
             let number = self.read;
             self.read = self.read.saturating_add(1);
+            let chain = if self.slots.is_passed { MAX_CHAIN - 1 } else { 0 };
+            self.complete = self.complete.max(self.read.saturating_sub(chain));
             for slot in bucket {
                 if slot.hash.home(self.buckets) > number {
                     self.wrapped.push(slot);
@@ -64,11 +71,15 @@ impl<'r> OrderedSlots<'r> {
 /// The slots of several runs, in order.
 pub(super) struct MergedSlots<'r> {
     runs: Vec<OrderedSlots<'r>>,
+    /// The first slot of each run that has more, and the index of the run.
+    firsts: BinaryHeap<(InOrder, usize)>,
 }
 
 impl<'r> MergedSlots<'r> {
     pub(super) fn new(runs: &'r [Arc<IndexRun>]) -> Self {
-        Self { runs: runs.iter().map(|run| OrderedSlots::new(run)).collect() }
+        let mut runs: Vec<OrderedSlots<'r>> = runs.iter().map(|run| OrderedSlots::new(run)).collect();
+        let firsts = runs.iter_mut().enumerate().filter_map(|(index, run)| Some((run.peek()?, index)));
+        Self { firsts: firsts.collect(), runs }
     }
 
     /// How many buckets could not be read, so far.
@@ -81,10 +92,14 @@ impl Iterator for MergedSlots<'_> {
     type Item = RunSlot;
 
     fn next(&mut self) -> Option<RunSlot> {
-        let firsts = self.runs.iter_mut().filter_map(|run| run.peek().map(|first| (first, run)));
-        // `Reverse`: the greatest is the first in order.
-        let (Reverse((hash, Reverse(place))), run) = firsts.max_by_key(|(first, _)| *first)?;
+        let mut first = self.firsts.peek_mut()?;
+        let (Reverse((hash, Reverse(place))), index) = *first;
+        let run = self.runs.get_mut(index)?;
         run.known.pop();
+        match run.peek() {
+            Some(next) => *first = (next, index),
+            None => drop(PeekMut::pop(first)),
+        }
         Some(RunSlot { hash, place })
     }
 }

@@ -141,6 +141,7 @@ impl DiskStore {
             counts: Mutex::new(counts),
             settling: Mutex::default(),
             indexing: Mutex::default(),
+            filters: Arc::default(),
             counter: Mutex::new(LiveCursor::new()),
             evictor: Mutex::new(LiveCursor::new()),
             collector: Mutex::new(Collector::new(options.limit, options.segment_bytes)),

@@ -7,11 +7,14 @@
 //! 3. A run is written front to back, from slots in the order of their homes, in constant memory:
 //!    only the first buckets are held back, because the chains of the last buckets end there.
 //! 4. Of the slots with one home, the latest is nearest to it.
+//! 5. A run with an invalid bucket does not get a filter any more: a key that was hidden stays
+//!    hidden.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::filter::{FilterRoom, RunFilter};
 use crate::error::DiskError;
 use crate::format::address::{MAX_CHAIN, bucket_count, chain};
 use crate::format::checksum::Seal;
@@ -34,7 +37,14 @@ pub(super) struct IndexRun {
     io_errors: AtomicU32,
     /// Rule 2.
     is_eager_invalid: AtomicBool,
+    filter: OnceLock<RunFilter>,
+    /// How many look-ups have found nothing here, without a filter.
+    vain: AtomicU32,
 }
+
+/// A filter takes as long to make as one look-up in vain for this many buckets: buckets in their
+/// order are read faster.
+const BUCKETS_OF_VAIN_LOOK_UP: u32 = 4;
 
 /// The places of a hash in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +66,34 @@ impl IndexRun {
             has_invalid: AtomicBool::new(false),
             io_errors: AtomicU32::new(0),
             is_eager_invalid: AtomicBool::new(false),
+            filter: OnceLock::new(),
+            vain: AtomicU32::new(0),
         }
+    }
+
+    /// The run, with a filter of all its slots.
+    pub(super) fn with_filter(self, filter: Option<RunFilter>) -> Self {
+        Self { filter: filter.map_or_else(OnceLock::new, OnceLock::from), ..self }
+    }
+
+    /// Whether look-ups would be faster with a filter (rule 3 of `filter`).
+    pub(super) fn is_filter_due(&self) -> bool {
+        let vain = self.vain.load(Ordering::Relaxed);
+        self.filter.get().is_none()
+            && vain > self.counts.buckets / BUCKETS_OF_VAIN_LOOK_UP
+            && !self.has_invalid_bucket()
+    }
+
+    /// Makes the filter. `false` if there is no room for it, or a bucket is invalid (rule 5).
+    pub(super) fn make_filter(&self, room: &Arc<FilterRoom>) -> bool {
+        let Some(mut filter) = RunFilter::for_slots(self.counts.slots, room) else { return false };
+        let mut slots = self.slots();
+        while let Some(bucket) = slots.next_bucket() {
+            for slot in bucket {
+                filter.insert(slot.hash);
+            }
+        }
+        slots.invalid == 0 && !self.has_invalid_bucket() && self.filter.set(filter).is_ok()
     }
 
     /// The length of the file.
@@ -71,7 +108,11 @@ impl IndexRun {
 
     /// The same, with limited patience: if a read would wait, nothing is known.
     pub(super) fn find_with(&self, patience: &Patience, hash: Hash40) -> InRun {
+        let filter = self.filter.get();
         let mut places = Vec::new();
+        if filter.is_some_and(|filter| !filter.may_hold(hash)) {
+            return InRun::Places(places);
+        }
         for bucket in chain(hash.home(self.counts.buckets), self.counts.buckets) {
             let mut page = [0; PAGE_BYTES];
             let Some(bucket) = self.bucket_with(patience, bucket, &mut page) else { return InRun::Hidden };
@@ -79,6 +120,9 @@ impl IndexRun {
             if !bucket.overflowed() {
                 break;
             }
+        }
+        if filter.is_none() && places.is_empty() {
+            self.vain.fetch_add(1, Ordering::Relaxed);
         }
         places.sort_unstable_by(|a, b| b.cmp(a));
         InRun::Places(places)
@@ -155,7 +199,7 @@ impl IndexRun {
 
     /// Walks all slots, in the order of their buckets.
     pub(super) fn slots(&self) -> RunSlots<'_> {
-        RunSlots { run: self, next: 0, invalid: 0 }
+        RunSlots { run: self, next: 0, is_passed: false, invalid: 0 }
     }
 }
 
@@ -163,6 +207,8 @@ impl IndexRun {
 pub(super) struct RunSlots<'r> {
     run: &'r IndexRun,
     next: u32,
+    /// Whether slots may have passed the last bucket that was read.
+    pub(super) is_passed: bool,
     /// How many buckets could not be read.
     pub(super) invalid: u32,
 }
@@ -177,8 +223,10 @@ impl RunSlots<'_> {
         self.next = self.next.saturating_add(1);
         let mut page = [0; PAGE_BYTES];
         if let Some(bucket) = self.run.bucket(number, &mut page) {
+            self.is_passed = bucket.overflowed();
             return Some(bucket.slots().collect());
         }
+        self.is_passed = true;
         self.invalid = self.invalid.saturating_add(1);
         Some(Vec::new())
     }

@@ -11,10 +11,11 @@
 
 mod merging;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 
+use super::filter::RunFilter;
 use super::replay::{ReplayVisitor, replay_sealed};
 use super::run::{IndexRun, write_buckets};
 use super::segment::{FIRST_RECORD, SegmentEnd};
@@ -80,7 +81,7 @@ impl DiskStore {
         Ok(number)
     }
 
-    /// Indexes sealed segments, merges runs, and counts entries, one step at a time. Returns
+    /// Indexes sealed segments, merges runs, makes filters, counts entries: one step. Returns
     /// whether there is more to do. Call it on a thread that nobody waits for.
     ///
     /// # Errors
@@ -91,9 +92,16 @@ impl DiskStore {
         let was_settled = self.settle_counts();
         let has_indexed = {
             let _indexing = lock(&self.indexing);
-            self.index_tails(now)? || self.merge_runs(now)?
+            self.index_tails(now)? || self.merge_runs(now)? || self.filter_run()
         };
         Ok(has_indexed || self.count_step()? || was_settled)
+    }
+
+    /// Makes the filter of a run of an earlier process, where it is due.
+    fn filter_run(&self) -> bool {
+        let layout = Arc::clone(&super::read(&self.layout));
+        let mut due = layout.runs.iter().map(|placed| &placed.run).filter(|run| run.is_filter_due());
+        due.any(|run| run.make_filter(&self.filters))
     }
 
     /// Indexes the first neighbouring sealed segments that no run indexes. Returns whether there
@@ -174,9 +182,15 @@ impl DiskStore {
         let failed = |error| DiskError::io("writing an index", &self.folder.path, error);
         let start = HEADER_BYTES as u64;
         let written = Cell::new(0u32);
+        let filter = RefCell::new(RunFilter::for_slots(count, &self.filters));
         let counted = || {
             written.set(0);
-            slots().inspect(|_| written.set(written.get().saturating_add(1)))
+            slots().inspect(|slot| {
+                written.set(written.get().saturating_add(1));
+                if let Some(filter) = &mut *filter.borrow_mut() {
+                    filter.insert(slot.hash);
+                }
+            })
         };
         let buckets = write_buckets(count, seal, start, counted, |bucket, page| {
             let within = u64::from(bucket).saturating_mul(page.len() as u64);
@@ -200,7 +214,8 @@ impl DiskStore {
         write_all_at(&*file, &header.encode(seal), 0).map_err(failed)?;
         file.sync().map_err(failed)?;
         self.folder.sync()?;
-        Ok((IndexRun::new(file, number, seal, counts), header.file_id))
+        let run = IndexRun::new(file, number, seal, counts).with_filter(filter.into_inner());
+        Ok((run, header.file_id))
     }
 
     /// Names a run in the manifest. Returns the numbers of the runs that it replaces.

@@ -16,6 +16,9 @@ pub struct StoreStats {
     pub segments: u64,
     /// The number of runs.
     pub runs: u64,
+    /// The bytes in memory that save look-ups the reads of runs without the key: at most a byte for
+    /// each slot of a run, and 32 MiB in all.
+    pub filter_bytes: u64,
 }
 
 impl StoreStats {
@@ -27,6 +30,7 @@ impl StoreStats {
             base_bytes: layout.base.as_ref().map_or(0, |base| base.file_bytes()),
             segments: layout.segments.len() as u64,
             runs: layout.runs.len() as u64,
+            filter_bytes: 0,
         }
     }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::hooked::{Hooked, Now};
 use super::view::{check_verified, viewed};
 use super::{
-    Op, PATH, State, brief, cache, found, key, maintain, open, put, rounds, sized, state, store_files, value,
+    Op, PATH, State, brief, cache, found, key, maintain, open, put, rounds, sized, state, state_of,
+    store_files, value,
 };
 use crate::sample::{SAVED_AT, file};
 use async_cache_disk::fake::FakeDisk;
@@ -68,6 +69,65 @@ fn what_is_not_in_the_page_cache_is_read_before_a_run_gets_too_full() {
     let model = rewrite(&store, 12_000);
     assert_eq!(state(&store), model);
     assert!(runs(&disk).iter().all(|run| run.slots <= 5), "{:?}", runs(&disk));
+}
+
+const KEYS_PILED_UP: u8 = 200;
+
+/// A store with this many runs, none of them merged.
+fn piled_up(disk: &FakeDisk, count: u64) -> (DiskStore, State) {
+    let (store, mut model) = (open(disk, SEGMENT), State::new());
+    let mut segments = 0;
+    for number in 0.. {
+        let i = u8::try_from(number % usize::from(KEYS_PILED_UP)).unwrap();
+        Op::Put(i, 8).apply(number, &mut model);
+        put(&store, &key(i), &value(number, 8), SAVED_AT).unwrap();
+        let now = store.stats().segments;
+        if now != segments {
+            segments = now;
+            store.maintain(SAVED_AT).unwrap(); // A single step: it indexes the segment.
+            if store.stats().runs == count {
+                break;
+            }
+        }
+    }
+    (store, model)
+}
+
+#[test]
+fn runs_that_have_piled_up_are_merged_at_once() {
+    for (count, levels) in
+        [(7, vec![0; 7]), (8, vec![1]), (40, vec![1]), (64, vec![2]), (70, [vec![0; 6], vec![2]].concat())]
+    {
+        let disk = FakeDisk::new();
+        let (store, model) = piled_up(&disk, count);
+        assert!(runs(&disk).iter().all(|run| run.level == 0));
+        maintain(&store, SAVED_AT).unwrap();
+        let mut merged: Vec<u32> = runs(&disk).iter().map(|run| run.level).collect();
+        merged.sort_unstable();
+        assert_eq!(merged, levels);
+        assert!(state_of(&store, KEYS_PILED_UP) == model);
+        drop(store);
+        assert!(state_of(&open(&disk, SEGMENT), KEYS_PILED_UP) == model);
+    }
+}
+
+#[test]
+fn look_ups_in_vain_get_filters_after_an_opening_too() {
+    let disk = FakeDisk::new();
+    let (store, model) = piled_up(&disk, 5);
+    let bytes = store.stats().filter_bytes;
+    assert!((5 * 64..5 * 1024).contains(&bytes), "{bytes}");
+    drop(store);
+    let store = open(&disk, SEGMENT);
+    maintain(&store, SAVED_AT).unwrap();
+    assert_eq!(store.stats().filter_bytes, 64, "that of the last segment, which the opening has sealed");
+    for number in 0..1000_u32 {
+        assert_eq!(found(&store, &number.to_be_bytes()), None);
+    }
+    maintain(&store, SAVED_AT).unwrap();
+    assert!(store.stats().filter_bytes >= bytes, "{:?}", store.stats());
+    assert!(state_of(&store, KEYS_PILED_UP) == model);
+    store.close(SAVED_AT).unwrap();
 }
 
 /// The segments and offsets of all entries of the first key, the latest last.

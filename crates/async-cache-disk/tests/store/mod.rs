@@ -10,6 +10,7 @@ mod evictions;
 mod faults;
 mod fold;
 mod fold_evictions;
+mod folder_syncs;
 mod hooked;
 mod locks;
 mod merging;

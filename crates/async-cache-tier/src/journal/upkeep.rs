@@ -8,11 +8,13 @@
 //!    never begin in a busy cache. And a rest counts waits for the disk as work.
 //! 3. A collection asks memory which entries stand in the segment that goes, and afterwards gives
 //!    those entries their new places, unless they were written meanwhile.
+//! 4. A look-up of a key that is on the disk only may ask each index. If there are many, because
+//!    writes are faster than a tenth of a core can index, upkeep takes half a core.
 
 use std::time::Duration;
 
 use async_cache_core::listing::Ticket;
-use async_cache_core::time::{Stamp, Time};
+use async_cache_core::time::Stamp;
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
 
@@ -21,6 +23,9 @@ use crate::journal_state::{DiskLimit, Journal};
 
 /// The share of a core for indexes and collections: one part in so many.
 const SHARE: u32 = 10;
+/// Rule 4.
+const SHARE_IF_BEHIND: u32 = 2;
+const MOST_RUNS: u64 = 32;
 /// Rule 2.
 const REST_OVER_LIMIT: Duration = Duration::from_millis(10);
 
@@ -29,7 +34,8 @@ const REST_OVER_LIMIT: Duration = Duration::from_millis(10);
 pub enum Upkeep {
     /// Nothing: come again after the interval.
     Done,
-    /// There is more to do. Come again after this time, so that upkeep takes a tenth of a core.
+    /// There is more to do. Come again after this time, so that upkeep takes a tenth of a core
+    /// (rule 4: or half).
     More(Duration),
 }
 
@@ -75,22 +81,20 @@ pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
                 store.flush()?;
             }
             let has_more = store.maintain(wall)?;
-            Ok((has_more, store.next_collection()))
+            let share = if store.stats().runs > MOST_RUNS { SHARE_IF_BEHIND } else { SHARE };
+            Ok((has_more, share, store.next_collection()))
         })
     });
-    let (has_more, collection) = tended.unwrap_or(Ok((false, None))).map_err(|error| host.error(error))?;
+    let (has_more, share, collection) =
+        tended.unwrap_or(Ok((false, SHARE, None))).map_err(|error| host.error(error))?;
     let is_over = collection.is_some() && journal.limit == DiskLimit::Bytes;
     let has_collected = match &collection {
         Some(collection) if is_over || !has_more => collect(host, journal, collection)?,
         _ => false,
     };
-    let pause = pause(started, host.time());
+    let pause = host.time().since(started).saturating_mul(share - 1);
     let pause = if is_over { pause.min(REST_OVER_LIMIT) } else { pause }; // Rule 2.
     Ok(if has_more || has_collected { Upkeep::More(pause) } else { Upkeep::Done })
-}
-
-fn pause(started: Time, ended: Time) -> Duration {
-    ended.since(started).saturating_mul(SHARE - 1)
 }
 
 /// Rule 3. Returns whether anything was collected.

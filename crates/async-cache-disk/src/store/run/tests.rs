@@ -167,6 +167,73 @@ fn an_invalid_bucket_hides_every_key_that_would_be_looked_up_in_it_for_good() {
     }
 }
 
+/// The run of these slots, with a filter that was made of its buckets.
+fn filtered(slots: &[RunSlot], seal: Seal) -> (IndexRun, MemoryFile) {
+    let (run, file) = built(slots, seal, &EagerPlaces::default()).unwrap();
+    assert!(run.make_filter(&Arc::default()) || slots.is_empty());
+    (run, file)
+}
+
+#[test]
+fn with_a_filter_a_run_finds_the_same_and_reads_less() {
+    for seal in seals() {
+        let slots = numbers(5).take(10_000).zip(0..).map(|(hash, offset)| slot(hash, 1 + offset % 9, offset));
+        let slots: Vec<RunSlot> = slots.chain((0..200).map(|n| slot(7, 1, n))).collect();
+        let (run, file) = filtered(&slots, seal);
+        let (naive, _) = built(&slots, seal, &EagerPlaces::default()).unwrap();
+        for hash in slots.iter().map(|slot| slot.hash) {
+            assert_eq!(run.find(hash), naive.find(hash));
+        }
+        file.write_at(&vec![0xAA; file.content().len()], 0).unwrap();
+        let others = numbers(77).take(10_000).map(|number| Hash40::of(KeyHash(number)));
+        let read = others.filter(|hash| run.find(*hash) == InRun::Hidden).count();
+        assert!((100..400).contains(&read), "{read} of 10,000 look-ups in vain read a bucket");
+    }
+}
+
+#[test]
+fn a_filter_is_due_after_look_ups_in_vain_and_only_then() {
+    let slots: Vec<RunSlot> = numbers(3).take(3000).map(|hash| slot(hash, 1, 5)).collect();
+    let (run, _) = built(&slots, seals()[0], &EagerPlaces::default()).unwrap();
+    for _ in 0..2 {
+        for slot in &slots {
+            run.find(slot.hash);
+        }
+    }
+    assert!(!run.is_filter_due(), "every look-up found a slot");
+    let mut others = numbers(77).map(|number| Hash40::of(KeyHash(number)));
+    for hash in others.by_ref().take(run.counts.buckets as usize / 4) {
+        run.find(hash);
+        assert!(!run.is_filter_due());
+    }
+    run.find(others.next().unwrap());
+    assert!(run.is_filter_due());
+    assert!(run.make_filter(&Arc::default()));
+    assert!(!run.is_filter_due());
+}
+
+#[test]
+fn a_run_with_an_invalid_bucket_gets_no_filter() {
+    let slots: Vec<RunSlot> = numbers(3).take(1000).map(|hash| slot(hash, 1, 5)).collect();
+    for is_known in [false, true] {
+        let (run, file) = built(&slots, seals()[0], &EagerPlaces::default()).unwrap();
+        let (at, sound) = (START + 100, file.content());
+        for number in numbers(77).take(1000) {
+            run.find(Hash40::of(KeyHash(number)));
+        }
+        file.write_at(&[0xAA; 8], at).unwrap();
+        if is_known {
+            assert!(slots.iter().any(|slot| run.find(slot.hash) == InRun::Hidden));
+            file.write_at(&sound, 0).unwrap();
+        }
+        let room = Arc::default();
+        assert_eq!(run.is_filter_due(), !is_known);
+        assert!(!run.make_filter(&room));
+        assert!(!run.is_filter_due());
+        assert_eq!(room.used(), 0);
+    }
+}
+
 #[test]
 fn the_list_of_eager_records_comes_back_and_is_invalid_for_good_once_it_was() {
     let list = EagerPlaces(vec![slot(0, 1, 5).place, slot(0, 2, 4).place, slot(0, 2, 9).place]);

@@ -15,6 +15,8 @@
 //!    of the key.
 //! 6. A run of a store with a limit in bytes covers at most half of the segments: the slots of
 //!    collected segments take room until the whole run goes.
+//! 7. Runs pile up while much is written. Then more than the usual number of runs are merged at
+//!    once: each slot is written once, and not once for each level.
 
 use std::sync::Arc;
 
@@ -32,6 +34,8 @@ use crate::vfs::Patience;
 
 /// This many neighbouring runs of a level become a run of the next level.
 const RUNS_OF_LEVEL: usize = 8;
+/// Rule 7: as many runs as two levels have.
+const MOST_RUNS: usize = RUNS_OF_LEVEL * RUNS_OF_LEVEL;
 /// Rule 2.
 const MOST_DAMAGED: u32 = 8;
 /// Rule 4.
@@ -44,20 +48,14 @@ impl DiskStore {
     pub(in crate::store) fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
         let (rows, segments) = {
             let end = lock(&self.end);
-            (end.manifest.runs.clone(), end.manifest.segments.len())
+            let numbers: Vec<u32> = end.manifest.segments.iter().map(|row| row.number).collect();
+            (end.manifest.runs.clone(), numbers)
         };
-        let is_mergeable = |rows: &&[RunRow]| {
-            rows.first().is_some_and(|first| {
-                rows.iter().all(|row| row.level == first.level) && self.may_merge(first.level, segments)
-            })
-        };
-        let Some(rows) = rows.windows(RUNS_OF_LEVEL).find(is_mergeable) else {
-            return Ok(false);
-        };
+        let Some(rows) = self.mergeable(&rows, &segments) else { return Ok(false) };
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
         let row = RunRow {
             number: 0,
-            level: first.level.saturating_add(1),
+            level: first.level.saturating_add(if rows.len() < MOST_RUNS { 1 } else { 2 }),
             file_id: [0; 16],
             first_segment: first.first_segment,
             last_segment: last.last_segment,
@@ -93,10 +91,23 @@ impl DiskStore {
         Ok(true)
     }
 
-    /// Rule 6, for a run of the level above: `segments` is the number of segments.
-    fn may_merge(&self, level: u32, segments: usize) -> bool {
-        let covered = RUNS_OF_LEVEL.saturating_pow(level.saturating_add(1));
-        self.options.limit == StoreLimit::Live || covered <= segments / 2
+    /// The first neighbouring runs that a merge takes (rules 6 and 7). `segments`: the numbers of
+    /// all segments, ascending.
+    fn mergeable<'r>(&self, rows: &'r [RunRow], segments: &[u32]) -> Option<&'r [RunRow]> {
+        let most_covered = match self.options.limit {
+            StoreLimit::Live => usize::MAX,
+            StoreLimit::Bytes(_) => segments.len() / 2,
+        };
+        let before = |number: u32| segments.partition_point(|segment| *segment < number);
+        let covered = |rows: &[RunRow]| {
+            let (first, last) = (rows.first()?, rows.last()?);
+            Some(before(last.last_segment.saturating_add(1)).saturating_sub(before(first.first_segment)))
+        };
+        let of_one_level = rows.chunk_by(|a, b| a.level == b.level);
+        of_one_level.flat_map(|rows| (0..rows.len()).filter_map(|start| rows.get(start..))).find_map(|rows| {
+            let mut lengths = (RUNS_OF_LEVEL..=rows.len().min(MOST_RUNS)).rev();
+            lengths.find_map(|length| rows.get(..length).filter(|rows| covered(rows) <= Some(most_covered)))
+        })
     }
 }
 
