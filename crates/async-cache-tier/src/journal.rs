@@ -39,6 +39,7 @@ use async_cache_core::time::{Deadline, Stamp};
 use async_cache_disk::KeyKind;
 use async_cache_disk::store::{DiskStore, EntryPlace};
 
+pub use crate::journal_start::StartUpkeep;
 pub use crate::journal_state::{Journal, JournalWrite};
 pub use opening::{JournalClosed, JournalOptions, close, open};
 pub use serve::{DiskWait, Served, contains, serve};
@@ -164,14 +165,14 @@ impl Journal {
                 let wall = host.wall();
                 let delete =
                     |store: &DiskStore| with_scratch(|scratch| store.delete_at(&bytes, place, wall, scratch));
-                if let Some(Err(error)) = self.with_store(delete) {
+                if let Some(Err(error)) = self.write_with(delete) {
                     self.failed(&error);
                 }
             }
             // An entry that was written since is later than the evicted one: no delete is needed.
             Ok(KeyKind::Eager) => host.while_absent(key, || {
                 let wall = host.wall();
-                if let Some(Err(error)) = self.with_store(|store| store.delete_eager(&bytes, wall)) {
+                if let Some(Err(error)) = self.write_with(|store| store.delete_eager(&bytes, wall)) {
                     self.failed(&error);
                 }
             }),
@@ -195,7 +196,7 @@ impl Journal {
                 return;
             }
             let wall = host.wall();
-            match self.with_store(|store| store.evict_coldest(wall)) {
+            match self.write_with(|store| store.evict_coldest(wall)) {
                 Some(Ok(true)) => {
                     self.counts.evictions.fetch_add(1, Ordering::Relaxed);
                 }

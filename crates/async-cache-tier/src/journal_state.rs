@@ -15,6 +15,7 @@ use async_cache_disk::{DiskError, KeyKind, ProcessMark};
 use parking_lot::{Mutex, RwLock};
 
 use crate::counts::TierCounts;
+use crate::journal_start::{StartUpkeep, UpkeepStart};
 
 /// If a large value made the buffer of a thread larger than this, the buffer is freed.
 const KEPT_BYTES: usize = 1 << 16;
@@ -37,6 +38,7 @@ pub struct Journal {
     /// There is a failure to log.
     pub(crate) has_to_warn: AtomicBool,
     pub(crate) has_met_undecodable: AtomicBool,
+    upkeep: UpkeepStart,
 }
 
 /// Whether the disk holds more than memory.
@@ -83,7 +85,19 @@ impl Journal {
             has_failed: AtomicBool::new(false),
             has_to_warn: AtomicBool::new(false),
             has_met_undecodable: AtomicBool::new(false),
+            upkeep: UpkeepStart::default(),
         }
+    }
+
+    /// Sets the start of the work in the background: now if the store has something to do, else at
+    /// the first write.
+    ///
+    /// # Errors
+    /// The work cannot be started now.
+    pub fn start_upkeep(&self, start: StartUpkeep) -> std::io::Result<()> {
+        self.upkeep.set(start);
+        let has_upkeep = self.with_own_store(DiskStore::has_upkeep).unwrap_or(false);
+        if has_upkeep { self.upkeep.start() } else { Ok(()) }
     }
 
     /// `None` if the journal is closed.
@@ -95,6 +109,27 @@ impl Journal {
     /// store itself refuses the writes of a child.
     pub(crate) fn with_own_store<R>(&self, work: impl FnOnce(&DiskStore) -> R) -> Option<R> {
         if self.process.is_of_this_process() { self.with_store(work) } else { None }
+    }
+
+    /// [`with_store`](Self::with_store) for a write.
+    pub(crate) fn write_with<R>(&self, work: impl FnOnce(&DiskStore) -> R) -> Option<R> {
+        self.with_store(|store| {
+            if self.upkeep.is_awaited() {
+                self.start_at_write();
+            }
+            work(store)
+        })
+    }
+
+    #[cold]
+    fn start_at_write(&self) {
+        if !self.process.is_of_this_process() {
+            return;
+        }
+        if let Err(error) = self.upkeep.start() {
+            self.counts.write_errors.fetch_add(1, Ordering::Relaxed);
+            self.fail(|| format!("the journal has no thread, so nothing is synced unasked: {error}"));
+        }
     }
 
     /// Whether the journal was closed, or belongs to the parent of this process: the cache is in
@@ -118,7 +153,7 @@ impl Journal {
     pub fn append(&self, write: &JournalWrite, replaces: Option<Stamp>, deadline: Deadline) -> Meta {
         let replaces = replaces.filter(|stamp| *stamp != Stamp::UNKNOWN);
         let replaces = replaces.map(|stamp| EntryPlace::from_number(stamp.as_nanos()));
-        let written = self.with_store(|store| write.append_to(store, replaces));
+        let written = self.write_with(|store| write.append_to(store, replaces));
         let stamp = match written {
             Some(Ok(Some(written))) => stamp_of(written.place),
             Some(Ok(None)) | None => Stamp::UNKNOWN,
@@ -157,7 +192,7 @@ impl Journal {
 
     /// Appends a clear, under the locks of all shards.
     pub fn append_clear(&self, wall: u64) {
-        if let Some(Err(error)) = self.with_store(|store| store.clear(wall)) {
+        if let Some(Err(error)) = self.write_with(|store| store.clear(wall)) {
             self.failed(&error);
         }
         self.kept.lock().clear();
@@ -244,8 +279,8 @@ pub(crate) fn give_buffer(buffer: Vec<u8>) {
 
 thread_local! {
     /// The buffers of look-ups, one per thread. Taken out during use: decoding runs user code,
-    /// which may come back here.
-    static SCRATCH: RefCell<Option<StoreScratch>> = const { RefCell::new(None) };
+    /// which may come back here. Boxed, so that taking them moves a pointer and not the buffers.
+    static SCRATCH: RefCell<Option<Box<StoreScratch>>> = const { RefCell::new(None) };
 }
 
 /// Runs `work` with this thread's buffers for look-ups.

@@ -21,7 +21,8 @@
 //! - [`save`]: saving; `hot`: the entries in memory, listed for a save; `encoded`: records on their
 //!   way to the file; [`eager`]: records whose keys only a front can compare
 //! - [`journal`]: the store of a cache, in which every write is on file when its call returns;
-//!   `journal_state`: [`journal::Journal`], the part that knows no front
+//!   `journal_state`: [`journal::Journal`], the part that knows no front; `journal_start`: the
+//!   start of the work in the background
 //! - [`writes`]: deletes and lost writes, which a save records in the file
 //! - [`clock`]: the system's clocks
 
@@ -36,6 +37,7 @@ mod encoded;
 mod host;
 mod hot;
 pub mod journal;
+mod journal_start;
 mod journal_state;
 pub mod open;
 mod opened;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_cache::AsyncCache;
 use serde_bytes::ByteBuf;
 
+use crate::latencies::Latencies;
 use crate::model::Model;
 
 pub(crate) type Cache = AsyncCache<u64, ByteBuf>;
@@ -24,24 +25,6 @@ pub(crate) struct Traffic<'t> {
     /// Without a journal.
     twin: &'t Cache,
     model: &'t Arc<Model>,
-}
-
-/// The measurements of a thread.
-#[derive(Default)]
-pub(crate) struct Latencies {
-    /// Nanoseconds of hits in memory.
-    pub(crate) hot: Vec<u64>,
-    pub(crate) twin: Vec<u64>,
-    pub(crate) operations: u64,
-}
-
-impl Latencies {
-    pub(crate) fn with(mut self, other: Self) -> Self {
-        self.hot.extend(other.hot);
-        self.twin.extend(other.twin);
-        self.operations += other.operations;
-        self
-    }
 }
 
 impl<'t> Traffic<'t> {
@@ -137,8 +120,8 @@ impl<'t> Traffic<'t> {
             let twin = timed(self.twin);
             (timed(self.cache), twin)
         };
-        latencies.hot.extend(hot);
-        latencies.twin.extend(twin);
+        hot.into_iter().for_each(|nanos| latencies.hot.add(nanos));
+        twin.into_iter().for_each(|nanos| latencies.twin.add(nanos));
     }
 }
 
@@ -157,13 +140,4 @@ fn zipf(random: &mut fastrand::Rng, keys: u64) -> u64 {
     let top = (keys as f64).powf(FLAT) - 1.0;
     let rank = (random.f64() * top + 1.0).powf(1.0 / FLAT);
     (rank as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) % keys
-}
-
-/// Median, p99, p99.9, the largest.
-pub(crate) fn percentiles(times: &[u64]) -> [u64; 4] {
-    let mut times = times.to_vec();
-    times.sort_unstable();
-    [0.5, 0.99, 0.999, 1.0].map(|share| {
-        times.get(((times.len().saturating_sub(1)) as f64 * share) as usize).copied().unwrap_or(0)
-    })
 }

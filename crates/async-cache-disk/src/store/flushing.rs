@@ -49,6 +49,16 @@ impl DiskStore {
         end.durability.is_unreported() || end.has_unsynced() || self.folder.is_unsettled()
     }
 
+    /// Whether there may be something to flush, to [maintain](Self::maintain) or to
+    /// [collect](Self::collect) before the next write. Reads no file.
+    pub fn has_upkeep(&self) -> bool {
+        let has_segments = !lock(&self.end).manifest.segments.is_empty();
+        has_segments
+            || !lock(&self.counts).is_counted()
+            || self.is_dirty()
+            || self.next_collection().is_some()
+    }
+
     /// The sync of a round.
     fn sync_all(&self) -> Result<(), DiskError> {
         let (segment, latest) = {

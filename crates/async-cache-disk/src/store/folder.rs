@@ -14,13 +14,20 @@
 //! 5. A folder that was removed or replaced while the store is open is not written to, because it
 //!    may be the folder of another process's store by then: no file is created, no manifest
 //!    replaced, no flush succeeds. The lock file at the path tells.
+//! 6. A sync of the folder that failed is not repeated, because a system may take for written what
+//!    it could not write: the next sync would succeed, and make nothing durable. What the sync was
+//!    for is done anew: a segment or a run gets another number, and the manifest is renamed again.
+//!    Two exceptions: a removal, and the names of the folder and its parent, cannot be made anew.
+//!    If the names cannot be synced, the flush fails, and the next flush syncs again and is
+//!    believed. If the system has dropped such a name, rule 5 notices.
+
+mod manifest;
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::guards::lock;
 use super::run::IndexRun;
 use super::segment::{FIRST_RECORD, SegmentFile};
 use crate::error::{DiskError, DiskErrorKind};
@@ -37,8 +44,8 @@ use crate::snapshot::header_error;
 use crate::trust::{Owners, Site, Trusted, is_nothing_there, refuse_folder};
 use crate::vfs::{FileIdentity, ReadFailure, Vfs, VfsFile, read_exact_at, write_all_at};
 
-/// A manifest is read into memory. With 2^20 segments it has 64 MiB.
-const MOST_MANIFEST_BYTES: u64 = 1 << 28;
+use manifest::Settled;
+
 const MANIFEST: &str = "manifest";
 const LOCK: &str = "lock";
 
@@ -53,12 +60,6 @@ pub(super) struct StoreIds {
 /// A file, its header, and its length.
 type StoreFile = (Box<dyn VfsFile>, StoreHeader, u64);
 
-/// The texts in the header page of a manifest.
-pub(super) struct StoreLabels {
-    pub(super) version: String,
-    pub(super) producer: String,
-}
-
 /// A segment, the boot id in its header, and its length.
 type OpenSegment = (SegmentFile, [u8; 16], u64);
 
@@ -68,21 +69,10 @@ pub(super) struct StoreFolder {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) path: PathBuf,
     pub(super) settings: Settings,
-    /// Held during a sync: a manifest that is not owed is durable.
+    /// Held while a manifest is renamed and synced.
     settled: Mutex<Settled>,
     /// Rule 5: the lock file; none in a view, and where files have no identity.
     lock_file: OnceLock<FileIdentity>,
-}
-
-/// How durable the latest manifest is (rule 4).
-#[derive(Debug, Default)]
-struct Settled {
-    /// A manifest was replaced, and may not be durable.
-    is_owed: bool,
-    /// The folder was not synced since.
-    is_sync_owed: bool,
-    /// The names of the folder and its parent are durable.
-    is_name_durable: bool,
 }
 
 impl StoreFolder {
@@ -98,19 +88,28 @@ impl StoreFolder {
         Self { vfs, path, settings, settled: Mutex::default(), lock_file: OnceLock::new() }
     }
 
-    /// Creates what is missing of the folder, and checks it (rules 1 and 4).
-    pub(super) fn create(&self) -> Result<(), DiskError> {
+    /// Creates what is missing of the folder, and checks what was there before (rules 1 and 4).
+    /// Returns whether the folder itself was missing.
+    pub(super) fn create(&self) -> Result<bool, DiskError> {
         let outer = crate::vfs::parent_of(&self.path);
         create_folder(&*self.vfs, crate::vfs::parent_of(outer))?;
+        let mut was_missing = false;
         for folder in [outer, &*self.path] {
-            match self.vfs.create_private_dir(folder) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            was_missing = match self.vfs.create_private_dir(folder) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(DiskError::io("creating the folder of the store", folder, error)),
+            };
+            if !was_missing {
+                refuse_folder(&*self.vfs, folder)?;
             }
-            refuse_folder(&*self.vfs, folder)?;
         }
-        Ok(())
+        Ok(was_missing)
+    }
+
+    /// Whether the folder has nothing but its lock file. Call it with the lock.
+    pub(super) fn is_empty(&self) -> bool {
+        self.vfs.list(&self.path).is_ok_and(|names| names.iter().all(|name| name == LOCK))
     }
 
     /// Whether there is a folder. Rule 1, unless files of any owner are to be opened.
@@ -126,15 +125,6 @@ impl StoreFolder {
             }
         }
         Ok(true)
-    }
-
-    /// The labels of the manifest; `None` if there is no manifest.
-    ///
-    /// # Errors
-    /// Those of [`read_manifest`](Self::read_manifest).
-    pub(super) fn labels(&self) -> Result<Option<StoreLabels>, DiskError> {
-        let opened = self.open_manifest()?;
-        Ok(opened.map(|(_, StoreHeader { version, producer, .. }, _)| StoreLabels { version, producer }))
     }
 
     pub(super) fn lock_path(&self) -> PathBuf {
@@ -164,10 +154,6 @@ impl StoreFolder {
         let what = "the folder of the store was removed or replaced while it was in use: nothing that was written \
                     to it is on file any more, and nothing more will be; open the cache anew to begin a new store";
         Err(DiskError::new(DiskErrorKind::Io, &self.path, what))
-    }
-
-    fn manifest_path(&self) -> PathBuf {
-        self.path.join(MANIFEST)
     }
 
     fn segment_path(&self, number: u32) -> PathBuf {
@@ -269,131 +255,6 @@ impl StoreFolder {
         let what = "its manifest was removed: its records cannot be read, and may have deleted entries of the cache file, \
                     so a cache starts empty";
         Err(DiskError::new(DiskErrorKind::Damaged, &self.path, what))
-    }
-
-    /// Why the manifest is not trusted because of its owner, if it is not.
-    ///
-    /// # Errors
-    /// The reason, and [`Io`](DiskErrorKind::Io).
-    pub(super) fn refuse_owner_of_manifest(&self) -> Result<(), DiskError> {
-        Site::at(&self.vfs, self.manifest_path()).open(self.settings.owners).map(drop)
-    }
-
-    fn open_manifest(&self) -> Result<Option<StoreFile>, DiskError> {
-        let path = self.manifest_path();
-        if let Some(opened) = self.open(path.clone(), self.settings.owners)? {
-            return Ok(Some(opened));
-        }
-        match self.vfs.metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(DiskError::io("looking for the manifest of the store", &path, error)),
-            Ok(_) => Err(DiskError::new(DiskErrorKind::Damaged, &path, "it is empty")),
-        }
-    }
-
-    /// The manifest and what it says of all files; `None` if there is none.
-    ///
-    /// # Errors
-    /// Those of [`CacheFile::open`](crate::CacheFile::open): then there is no store.
-    pub(super) fn read_manifest(&self) -> Result<Option<(StoreIds, ManifestBody)>, DiskError> {
-        let path = self.manifest_path();
-        let damaged = |what: &str| DiskError::new(DiskErrorKind::Damaged, &path, what);
-        let Some((file, header, bytes)) = self.open_manifest()? else { return Ok(None) };
-        let KindFields::Manifest { body_bytes } = header.fields else {
-            return Err(damaged("it is another file of the store"));
-        };
-        if header.version != self.settings.version.as_deref().unwrap_or_default() {
-            return Err(damaged("its version tag is not that of its folder"));
-        }
-        if header.end() > bytes || body_bytes > MOST_MANIFEST_BYTES {
-            return Err(damaged("it is cut off"));
-        }
-        let mut unit = vec![0; usize::try_from(body_bytes).unwrap_or(0)];
-        read_exact_at(&*file, &mut unit, HEADER_BYTES as u64).map_err(|failure| not_read(failure, &path))?;
-        let seal = header.seal(self.settings.secret.as_ref());
-        let body = ManifestBody::decode(seal, &unit).map_err(damaged)?;
-        let StoreHeader { store_id, hash_seed, form, .. } = header;
-        Ok(Some((StoreIds { store_id, hash_seed, form }, body)))
-    }
-
-    /// Replaces the manifest (rules 3 and 4). If the folder cannot be synced, the manifest counts
-    /// all the same, and [`settle`](Self::settle) tries again to make it durable.
-    ///
-    /// # Errors
-    /// The manifest was not replaced.
-    pub(super) fn replace_manifest(
-        &self,
-        ids: &StoreIds,
-        body: &ManifestBody,
-        now: u64,
-    ) -> Result<(), DiskError> {
-        self.refuse_replaced()?;
-        let target = self.manifest_path();
-        let mut header = self.header(ids, 0, now, KindFields::Manifest { body_bytes: 0 })?;
-        let seal = header.seal(self.settings.secret.as_ref());
-        let unit = body.encode(seal).map_err(|what| DiskError::new(DiskErrorKind::Limit, &target, what))?;
-        header.fields = KindFields::Manifest { body_bytes: unit.len() as u64 };
-        let temporary = crate::names::temporary_beside(&target, u64::from_le_bytes(random(&target)?))?;
-        let written = self.vfs.create_new(&temporary).and_then(|file| {
-            write_all_at(&*file, &header.encode(seal), 0)?;
-            write_all_at(&*file, &unit, HEADER_BYTES as u64)?;
-            file.sync()?;
-            self.vfs.rename(&temporary, &target)
-        });
-        if let Err(error) = written {
-            let _ = self.vfs.remove(&temporary);
-            return Err(DiskError::io("replacing the manifest of the store", &target, error));
-        }
-        let mut settled = lock(&self.settled);
-        (settled.is_owed, settled.is_sync_owed) = (true, true);
-        if self.sync().is_ok() {
-            (settled.is_owed, settled.is_sync_owed) = (!settled.is_name_durable, false);
-        }
-        Ok(())
-    }
-
-    /// Makes the latest manifest durable in its folder (rule 4), if it is not.
-    pub(super) fn sync_manifest(&self) -> Result<(), DiskError> {
-        let mut settled = lock(&self.settled);
-        if settled.is_sync_owed {
-            self.sync()?;
-            settled.is_sync_owed = false;
-        }
-        Ok(())
-    }
-
-    /// Whether [`settle`](Self::settle) has something to do.
-    pub(super) fn is_unsettled(&self) -> bool {
-        lock(&self.settled).is_owed
-    }
-
-    /// Makes the latest manifest durable, and the names of the folder and its parent, if they are
-    /// not.
-    pub(super) fn settle(&self) -> Result<(), DiskError> {
-        let mut settled = lock(&self.settled);
-        if !settled.is_owed {
-            return Ok(());
-        }
-        self.sync()?;
-        settled.is_sync_owed = false;
-        if !settled.is_name_durable {
-            sync_parent(&*self.vfs, &self.path)?;
-            sync_parent(&*self.vfs, crate::vfs::parent_of(&self.path))?;
-            settled.is_name_durable = true;
-        }
-        settled.is_owed = false;
-        Ok(())
-    }
-
-    /// Removes the manifest: then there is no store.
-    pub(super) fn remove_manifest(&self) -> Result<(), DiskError> {
-        let path = self.manifest_path();
-        match self.vfs.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(DiskError::io("removing the manifest of the store", &path, error))
-            }
-            _ => sync_parent(&*self.vfs, &path),
-        }
     }
 
     /// Creates a segment, with its header page, durably: the manifest that names it may be durable

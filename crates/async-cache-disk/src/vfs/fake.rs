@@ -16,10 +16,12 @@
 
 mod image;
 mod locks;
+mod syncs;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,6 +73,15 @@ impl RepeatableError {
     }
 }
 
+/// The faults of syncs of folders.
+#[derive(Debug, Default)]
+struct FolderSyncs {
+    count: usize,
+    failing: Range<usize>,
+    /// What a failed sync of this folder has lost stays lost.
+    forgetful: Option<PathBuf>,
+}
+
 #[derive(Debug)]
 struct FakeState {
     image: Image,
@@ -81,6 +92,7 @@ struct FakeState {
     failing: BTreeMap<&'static str, RepeatableError>,
     crashed: bool,
     full: bool,
+    folder_syncs: FolderSyncs,
     /// How many bytes files may have in all.
     capacity: u64,
     now: Duration,
@@ -109,6 +121,7 @@ impl FakeDisk {
             failing: BTreeMap::new(),
             crashed: false,
             full: false,
+            folder_syncs: FolderSyncs::default(),
             capacity: u64::MAX,
             now: Duration::ZERO,
             device: image::next_device(),
@@ -378,8 +391,7 @@ impl Vfs for FakeDisk {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        self.call("sync_dir", directory)?.image.sync_dir(directory);
-        Ok(())
+        self.sync_folder(directory)
     }
 }
 

@@ -347,3 +347,25 @@ fn a_file_counts_only_with_all_its_ids() {
     disk.put(&folder.path.join("i000001"), &disk.bytes(&folder.path.join("s000001")).unwrap());
     assert!(folder.open_run(&own, &RunRow { number: 1, file_id: good.file_id, ..run }).unwrap().is_none());
 }
+
+#[test]
+fn a_manifest_whose_sync_failed_is_renamed_again_unless_it_was_removed() {
+    for is_removed in [false, true] {
+        let disk = FakeDisk::new();
+        let folder = folder(&disk);
+        folder.create().unwrap();
+        disk.lose_failed_syncs(&folder.path);
+        disk.fail_folder_syncs(disk.folder_syncs()..disk.folder_syncs() + 2);
+        folder.replace_manifest(&ids(false), &body(Vec::new()), 6).unwrap();
+        folder.settle().unwrap_err();
+        assert!(folder.is_unsettled());
+        if is_removed {
+            folder.remove_manifest().unwrap();
+        }
+        folder.settle().unwrap();
+        for (name, survivor) in disk.survivors() {
+            let there = self::folder(&survivor).read_manifest().unwrap();
+            assert_eq!(there.is_none(), is_removed, "{name}");
+        }
+    }
+}

@@ -31,7 +31,7 @@ pub(super) struct Image {
     inodes: Vec<Inode>,
     live_names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
-    unsynced: Vec<NameChange>,
+    unsynced: Vec<UnsyncedChange>,
     /// How often the system has been started again.
     boots: u8,
 }
@@ -86,11 +86,20 @@ impl NameChange {
         }
     }
 
-    fn folder(&self) -> Option<&Path> {
+    /// The path that is another file from then on, or none.
+    fn path(&self) -> &Path {
         match self {
-            Self::Link { path, .. } | Self::Unlink { path } | Self::Rename { to: path, .. } => path.parent(),
+            Self::Link { path, .. } | Self::Unlink { path } | Self::Rename { to: path, .. } => path,
         }
     }
+}
+
+/// A change to names that is not durable.
+#[derive(Debug, Clone)]
+struct UnsyncedChange {
+    change: NameChange,
+    /// A sync has failed that should have made the change durable: no later one does.
+    is_lost: bool,
 }
 
 /// The state of unsynced contents after a power loss.
@@ -147,6 +156,12 @@ impl Unsynced {
             Self::Zeros => mix(&|start| Some(lost(start, 0))),
             Self::Garbage => mix(&|start| Some(lost(start, 0xA5))),
         }
+    }
+}
+
+impl UnsyncedChange {
+    fn is_in(&self, directory: &Path) -> bool {
+        self.change.path().parent() == Some(directory)
     }
 }
 
@@ -261,13 +276,25 @@ impl Image {
 
     pub(super) fn change(&mut self, change: NameChange) {
         change.apply(&mut self.live_names);
-        self.unsynced.push(change);
+        self.unsynced.push(UnsyncedChange { change, is_lost: false });
     }
 
     pub(super) fn sync_dir(&mut self, directory: &Path) {
-        let synced = self.unsynced.extract_if(.., |change| change.folder() == Some(directory));
-        for change in synced {
+        let is_synced = |unsynced: &mut UnsyncedChange| !unsynced.is_lost && unsynced.is_in(directory);
+        let synced: Vec<_> = self.unsynced.extract_if(.., is_synced).collect();
+        for UnsyncedChange { change, .. } in &synced {
             change.apply(&mut self.durable_names);
+        }
+        // A later change of the same path is durable.
+        let is_outdated = |path: &Path| synced.iter().any(|later| later.change.path() == path);
+        self.unsynced.retain(|unsynced| !unsynced.is_lost || !is_outdated(unsynced.change.path()));
+    }
+
+    /// A sync has failed, and no later one makes these changes durable: after a failed sync, a
+    /// system may take for written what it could not write.
+    pub(super) fn lose_names(&mut self, directory: &Path) {
+        for unsynced in self.unsynced.iter_mut().filter(|unsynced| unsynced.is_in(directory)) {
+            unsynced.is_lost = true;
         }
     }
 
@@ -280,8 +307,8 @@ impl Image {
         let mut survivors = vec![dead_process];
         for kept in self.subsets() {
             let mut names = self.durable_names.clone();
-            for (change, _) in self.unsynced.iter().zip(&kept).filter(|(_, kept)| **kept) {
-                change.apply(&mut names);
+            for (unsynced, _) in self.unsynced.iter().zip(&kept).filter(|(_, kept)| **kept) {
+                unsynced.change.apply(&mut names);
             }
             for contents in Unsynced::ALL {
                 let name = format!("power loss; of {:?} kept {kept:?}; contents {contents:?}", self.unsynced);
@@ -393,5 +420,21 @@ mod tests {
         assert!(outcomes(&image).iter().all(|outcome| outcome.is_none() || outcome == &Some(vec![1; 2000])));
         image.sync_dir(Path::new("/"));
         assert!(outcomes(&image).iter().all(|outcome| outcome == &Some(vec![1; 2000])));
+    }
+
+    #[test]
+    fn what_a_failed_sync_has_lost_is_durable_once_it_is_done_anew() {
+        let mut image = Image::new();
+        let [path, other] = ["/file", "/other"].map(Path::new);
+        let is_there =
+            |image: &Image, path| image.survivors().iter().all(|(_, image)| image.find(path).is_some());
+        image.create(path, FileKind::File, Duration::ZERO).unwrap();
+        image.lose_names(Path::new("/"));
+        let inode = image.create(other, FileKind::File, Duration::ZERO).unwrap();
+        image.sync_dir(Path::new("/"));
+        assert!(is_there(&image, other) && !is_there(&image, path));
+        image.change(NameChange::Rename { from: other.to_owned(), to: path.to_owned(), inode });
+        image.sync_dir(Path::new("/"));
+        assert!(image.survivors().iter().all(|(_, image)| image.find(path) == Some(inode)));
     }
 }
