@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_cache_core::address::Address;
 use async_cache_core::entry::Meta;
@@ -39,6 +39,8 @@ pub struct Journal {
     pub(crate) has_to_warn: AtomicBool,
     pub(crate) has_met_undecodable: AtomicBool,
     upkeep: UpkeepStart,
+    /// When the upkeep has rested enough after its last step.
+    pub(crate) rest_until: AtomicU64,
 }
 
 /// Whether the disk holds more than memory.
@@ -86,6 +88,7 @@ impl Journal {
             has_to_warn: AtomicBool::new(false),
             has_met_undecodable: AtomicBool::new(false),
             upkeep: UpkeepStart::default(),
+            rest_until: AtomicU64::new(0),
         }
     }
 

@@ -8,9 +8,9 @@
 //! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
 //! 4. The first write after the opening begins a segment, and no other step does. From then on the
 //!    manifest is not *clean*.
-//! 5. The tails are in memory, and an opening after a crash reads them. So more than a segment of
-//!    them is indexed before runs are merged, and also between the parts of a long merge. Else,
-//!    merges come first: while much is written, there is always a tail.
+//! 5. The tails are in memory, and an opening after a crash reads them. So they are indexed between
+//!    the parts of a long merge, and whenever [`DiskStore::index`] is called. Else, merges come
+//!    first: while much is written, there is always a tail.
 //! 6. Filters come first of all: making one takes a tenth of the time of merging its run.
 
 mod merging;
@@ -100,18 +100,23 @@ impl DiskStore {
         let was_settled = self.settle_counts();
         let has_indexed = {
             let _indexing = lock(&self.indexing);
-            // Rule 5.
-            let is_behind = self.unindexed_bytes() > u64::from(self.options.segment_bytes);
-            self.filter_runs()
-                || is_behind && self.index_tails(now)?
-                || self.merge_runs(now)?
-                || self.index_tails(now)?
+            self.filter_runs() || self.merge_runs(now)? || self.index_tails(now)? // Rules 5 and 6.
         };
         Ok(has_indexed || self.count_step()? || was_settled)
     }
 
-    /// The bytes of full segments that are not indexed yet: look-ups have their records in memory,
-    /// and an opening after a crash would read them.
+    /// Indexes full segments, and does no other work. Returns whether there were any.
+    ///
+    /// # Errors
+    /// Those of [`maintain`](Self::maintain).
+    pub fn index(&self, now: u64) -> Result<bool, DiskError> {
+        self.refuse_fork()?;
+        let _indexing = lock(&self.indexing);
+        self.index_tails(now)
+    }
+
+    /// The bytes of full segments that are not indexed yet. Their records are in memory, and an
+    /// opening after a crash would read them: if there are many, call [`index`](Self::index).
     pub fn unindexed_bytes(&self) -> u64 {
         let end = lock(&self.end);
         let tails = end.manifest.segments.iter().filter(|row| is_sealed_tail(&end.manifest, row));

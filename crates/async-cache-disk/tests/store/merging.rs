@@ -81,10 +81,10 @@ fn piled_up(disk: &FakeDisk, count: u64) -> (DiskStore, State) {
         let i = u8::try_from(number % usize::from(KEYS_PILED_UP)).unwrap();
         Op::Put(i, 8).apply(number, &mut model);
         put(&store, &key(i), &value(number, 8), SAVED_AT).unwrap();
-        // A step for two segments: an index comes before a merge, always.
-        if store.stats().segments > segments + 2 {
+        if store.stats().segments != segments {
             segments = store.stats().segments;
-            store.maintain(SAVED_AT).unwrap();
+            store.index(SAVED_AT).unwrap();
+            assert_eq!(store.unindexed_bytes(), 0);
             if store.stats().runs == count {
                 break;
             }
@@ -108,6 +108,33 @@ fn runs_that_have_piled_up_are_merged_at_once() {
         assert!(state_of(&store, KEYS_PILED_UP) == model);
         drop(store);
         assert!(state_of(&open(&disk, SEGMENT), KEYS_PILED_UP) == model);
+    }
+}
+
+#[test]
+fn full_segments_are_indexed_during_a_long_merge() {
+    let disk = FakeDisk::new();
+    let store = open(&disk, 400 << 10);
+    let mut number = 0_u32;
+    let mut write_until = |segments: u64| {
+        while store.stats().segments < segments {
+            put(&store, &number.to_be_bytes(), b"", SAVED_AT).unwrap();
+            number += 1;
+        }
+    };
+    for segments in 2..=9 {
+        write_until(segments);
+        store.index(SAVED_AT).unwrap();
+    }
+    write_until(12);
+    assert!(store.unindexed_bytes() > 2 * (400 << 10));
+    store.maintain(SAVED_AT).unwrap(); // A single step, which merges.
+    assert_eq!(store.unindexed_bytes(), 0);
+    let runs: Vec<(u32, u32)> = runs(&disk).iter().map(|run| (run.level, run.slots)).collect();
+    assert_eq!(runs.iter().map(|run| run.0).collect::<Vec<_>>(), [1, 0]);
+    assert!(runs[0].1 > 1 << 16, "{runs:?}");
+    for i in (0..number).step_by(97) {
+        assert_eq!(found(&store, &i.to_be_bytes()), Some(Vec::new()), "{i}");
     }
 }
 

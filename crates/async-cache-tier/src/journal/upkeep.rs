@@ -9,14 +9,15 @@
 //! 3. A collection asks memory which entries stand in the segment that goes, and afterwards gives
 //!    those entries their new places, unless they were written meanwhile.
 //! 4. A look-up of a key that is on the disk only may ask each index. If there are many, because
-//!    writes are faster than a tenth of a core can index, upkeep takes half a core. If full segments
-//!    wait for their index, it takes a whole one: their records are in memory, and an opening after
-//!    a crash would read them.
+//!    writes are faster than a tenth of a core can index, upkeep takes half a core.
+//! 5. Full segments are indexed during a rest as well: their records are in memory, and an opening
+//!    after a crash would read them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_cache_core::listing::Ticket;
-use async_cache_core::time::Stamp;
+use async_cache_core::time::{Stamp, Time};
 use async_cache_disk::DiskError;
 use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
 
@@ -26,8 +27,11 @@ use crate::journal_state::{DiskLimit, Journal};
 /// The share of a core for indexes and collections: one part in so many.
 const SHARE: u32 = 10;
 /// Rule 4.
+const SHARE_IF_BEHIND: u32 = 2;
 const MOST_RUNS: u64 = 32;
-/// Rule 4: a segment of the usual size.
+/// Rule 5: how long full segments wait.
+const MOST_REST: Duration = Duration::from_millis(50);
+/// Rule 5: a segment of the usual size.
 const MOST_UNINDEXED_BYTES: u64 = 8 << 20;
 /// Rule 2.
 const REST_OVER_LIMIT: Duration = Duration::from_millis(10);
@@ -78,35 +82,46 @@ pub fn save<H: Host>(host: &H, journal: &Journal) -> Result<JournalSaved, H::Err
 pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
     let started = host.time();
     let wall = host.wall();
+    let rest = journal.rest_after(started);
     let tended = host.blocking(|| {
         journal.with_own_store(|store| -> Result<_, DiskError> {
             if store.is_dirty() {
                 store.flush()?;
             }
-            let has_more = store.maintain(wall)?;
-            Ok((has_more, share(store), store.next_collection()))
+            let has_more = match rest {
+                None => store.maintain(wall)?,
+                // Rule 5.
+                Some(_) => store.unindexed_bytes() > MOST_UNINDEXED_BYTES && store.index(wall)?,
+            };
+            let share = if store.stats().runs > MOST_RUNS { SHARE_IF_BEHIND } else { SHARE };
+            Ok((has_more, share, store.next_collection()))
         })
     });
     let (has_more, share, collection) =
         tended.unwrap_or(Ok((false, SHARE, None))).map_err(|error| host.error(error))?;
     let is_over = collection.is_some() && journal.limit == DiskLimit::Bytes;
     let has_collected = match &collection {
-        Some(collection) if is_over || !has_more => collect(host, journal, collection)?,
+        Some(collection) if is_over || !has_more && rest.is_none() => collect(host, journal, collection)?,
         _ => false,
     };
-    let pause = host.time().since(started).saturating_mul(share - 1);
+    if let Some(rest) = rest {
+        return Ok(Upkeep::More(if is_over { REST_OVER_LIMIT } else { rest.min(MOST_REST) }));
+    }
+    if !has_more && !has_collected {
+        return Ok(Upkeep::Done);
+    }
+    let ended = host.time();
+    let pause = ended.since(started).saturating_mul(share - 1);
     let pause = if is_over { pause.min(REST_OVER_LIMIT) } else { pause }; // Rule 2.
-    Ok(if has_more || has_collected { Upkeep::More(pause) } else { Upkeep::Done })
+    journal.rest_until.store(ended.later(pause).as_nanos(), Ordering::Relaxed);
+    Ok(Upkeep::More(pause.min(MOST_REST)))
 }
 
-/// Rule 4.
-fn share(store: &DiskStore) -> u32 {
-    if store.unindexed_bytes() > MOST_UNINDEXED_BYTES {
-        1
-    } else if store.stats().runs > MOST_RUNS {
-        2
-    } else {
-        SHARE
+impl Journal {
+    /// How long the upkeep still rests.
+    fn rest_after(&self, now: Time) -> Option<Duration> {
+        let until = Time::from_nanos(self.rest_until.load(Ordering::Relaxed));
+        (until > now).then(|| until.since(now))
     }
 }
 
