@@ -11,6 +11,7 @@ mod fold;
 mod fold_evictions;
 mod folder_syncs;
 mod hooked;
+mod indexing;
 mod locks;
 mod merging;
 mod model;
