@@ -318,7 +318,7 @@ impl DiskStore {
     /// Entries that are not later than a time do not exist any more. The end is locked.
     fn forget_until(&self, end: &StoreEnd, time: u64) {
         self.change_layout(|layout| layout.cleared_at = layout.cleared_at.max(time));
-        write(&self.tails).end_generation();
+        write(&self.tails).clear_before(end.place());
         lock(&self.counts).cleared(end.place());
     }
 

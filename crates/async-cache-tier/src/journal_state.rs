@@ -279,8 +279,8 @@ pub(crate) fn give_buffer(buffer: Vec<u8>) {
 
 thread_local! {
     /// The buffers of look-ups, one per thread. Taken out during use: decoding runs user code,
-    /// which may come back here.
-    static SCRATCH: RefCell<Option<StoreScratch>> = const { RefCell::new(None) };
+    /// which may come back here. Boxed, so that taking them moves a pointer and not the buffers.
+    static SCRATCH: RefCell<Option<Box<StoreScratch>>> = const { RefCell::new(None) };
 }
 
 /// Runs `work` with this thread's buffers for look-ups.

@@ -62,7 +62,7 @@ impl DiskStore {
             return Ok(None);
         }
         let record = record(now.max(end.latest.saturating_add(1)));
-        let hash = self.hasher.hash(record.key);
+        let hash = seen.hash();
         let place = self.append_to(&mut end, &record, Some(hash))?;
         end.latest = end.latest.max(record.times.written_at);
         write(&self.tails).insert(hash, TailSlot::new(place, record.kind.is_entry()));

@@ -9,12 +9,18 @@
 //! 3. The delete is appended only while the entry is the latest of its key.
 //! 4. The delete is of the kind *eviction*, which needs no tombstone of a delete in a fold
 //!    (`fold::deletes`).
+//! 5. Memory evicts an entry whose place it has. If the slot of the key in the tails has the place,
+//!    the entry is the latest of its key, and no record is read. Otherwise the key is looked up:
+//!    if the entry is in a run or in the base, if a run is later than the slot, if another program
+//!    has replaced the base, or if a part of the tails is damaged.
 
 use std::sync::Arc;
 
 use super::live::LiveCursor;
+use super::tails::SlotSeen;
 use super::{DiskStore, EntryPlace, StoreAnswer, StoreLimit, StoreScratch, lock, plain, read};
 use crate::error::DiskError;
+use crate::format::address::KeyHash;
 use crate::format::store::record::{RecordKind, RecordTimes};
 
 impl DiskStore {
@@ -56,9 +62,9 @@ impl DiskStore {
         }
     }
 
-    /// Deletes the entry of a key if it stands at a place: memory has evicted the entry that it
-    /// read from there, or wrote there. Returns whether it was deleted; `false`: the key was
-    /// written or deleted since.
+    /// Deletes the entry of a key if it stands at a place: memory has evicted the entry of the key
+    /// that was read from there, or written there. Returns whether the entry was deleted; `false`:
+    /// the key was written or deleted since.
     ///
     /// # Errors
     /// [`Io`](crate::DiskErrorKind::Io) and [`Full`](crate::DiskErrorKind::Full): the entry stays.
@@ -69,18 +75,33 @@ impl DiskStore {
         now: u64,
         scratch: &mut StoreScratch,
     ) -> Result<bool, DiskError> {
+        let hash = self.hasher.hash(key);
         loop {
-            let StoreAnswer::Entry(entry) = self.find(key, scratch) else { return Ok(false) };
-            if entry.sighting.place != place {
-                return Ok(false);
-            }
-            let seen = entry.sighting.seen;
+            let seen = match self.seen_in_tails(hash, place) {
+                Some(seen) => seen, // Rule 5.
+                None => match self.find(key, scratch) {
+                    StoreAnswer::Entry(entry) if entry.sighting.place == place => entry.sighting.seen,
+                    _ => return Ok(false),
+                },
+            };
             let delete =
                 |written_at| plain(RecordKind::Eviction, key, RecordTimes { deadline: None, written_at });
             if self.append_if_still(&seen, now, delete, |_| ())?.is_some() {
                 return Ok(true);
             }
         }
+    }
+
+    /// Rule 5: the slot of a key, if it shows that the entry at a place is the latest of the key.
+    fn seen_in_tails(&self, hash: KeyHash, place: EntryPlace) -> Option<SlotSeen> {
+        let (segment, _) = place.parts();
+        let layout = read(&self.layout);
+        let is_run_later = layout.runs.first().is_some_and(|placed| placed.first_segment > segment);
+        if is_run_later || layout.segment(segment).is_none() || !layout.is_base_ours && layout.base.is_some()
+        {
+            return None;
+        }
+        read(&self.tails).seen_at(hash, place)
     }
 
     /// Rule 2. Returns where the walk ends for now.

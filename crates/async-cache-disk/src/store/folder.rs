@@ -88,19 +88,28 @@ impl StoreFolder {
         Self { vfs, path, settings, settled: Mutex::default(), lock_file: OnceLock::new() }
     }
 
-    /// Creates what is missing of the folder, and checks it (rules 1 and 4).
-    pub(super) fn create(&self) -> Result<(), DiskError> {
+    /// Creates what is missing of the folder, and checks what was there before (rules 1 and 4).
+    /// Returns whether the folder itself was missing.
+    pub(super) fn create(&self) -> Result<bool, DiskError> {
         let outer = crate::vfs::parent_of(&self.path);
         create_folder(&*self.vfs, crate::vfs::parent_of(outer))?;
+        let mut was_missing = false;
         for folder in [outer, &*self.path] {
-            match self.vfs.create_private_dir(folder) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            was_missing = match self.vfs.create_private_dir(folder) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(DiskError::io("creating the folder of the store", folder, error)),
+            };
+            if !was_missing {
+                refuse_folder(&*self.vfs, folder)?;
             }
-            refuse_folder(&*self.vfs, folder)?;
         }
-        Ok(())
+        Ok(was_missing)
+    }
+
+    /// Whether the folder has nothing but its lock file. Call it with the lock.
+    pub(super) fn is_empty(&self) -> bool {
+        self.vfs.list(&self.path).is_ok_and(|names| names.iter().all(|name| name == LOCK))
     }
 
     /// Whether there is a folder. Rule 1, unless files of any owner are to be opened.

@@ -7,12 +7,15 @@
 //! 2. The generation changes when records leave the map, and when the store is cleared. So an
 //!    unchanged slot of an unchanged generation shows that its key was not written since.
 //! 3. A damaged record hides every earlier record with its hash, of which a digest has 40 bits.
+//! 4. A clear leaves the slots, because look-ups judge them by the time of the record. Without the
+//!    record, the place of the latest clear decides.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::format::address::KeyHash;
 use crate::format::store::{Hash40, StorePlace};
+use crate::store::write::EntryPlace;
 
 /// The map. 16 bytes an entry, and the load of the table.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(super) struct Tails {
     damaged: HashMap<Hash40, StorePlace>,
     /// Rule 2.
     generation: u64,
+    /// Rule 4: everything before this place was cleared.
+    cleared_before: Option<EntryPlace>,
 }
 
 /// The latest record of a hash: its place, and whether it is an entry, in the lowest bit.
@@ -61,6 +66,12 @@ pub(super) enum InTails {
     Absent,
 }
 
+impl SlotSeen {
+    pub(super) fn hash(&self) -> KeyHash {
+        KeyHash(self.hash)
+    }
+}
+
 impl Tails {
     pub(super) fn find(&self, hash: KeyHash) -> InTails {
         let latest = self.latest.get(&hash.0).map(|slot| slot.place());
@@ -85,6 +96,20 @@ impl Tails {
     /// Whether a slot is as it was (rule 2).
     pub(super) fn is_still(&self, seen: &SlotSeen) -> bool {
         self.seen(seen.hash) == *seen
+    }
+
+    /// The slot of an entry at a place, if the slot alone shows that the entry is the latest record
+    /// in the tails (rules 3 and 4). The caller knows that the record has the key.
+    pub(super) fn seen_at(&self, hash: KeyHash, place: EntryPlace) -> Option<SlotSeen> {
+        let seen = self.seen(hash.0);
+        let is_there = seen.latest.is_some_and(|slot| slot.is_entry() && place == slot.place().into());
+        (is_there && self.damaged.is_empty() && Some(place) >= self.cleared_before).then_some(seen)
+    }
+
+    /// Clears everything before a place (rules 2 and 4).
+    pub(super) fn clear_before(&mut self, place: EntryPlace) {
+        self.end_generation();
+        self.cleared_before = self.cleared_before.max(Some(place));
     }
 
     /// Rule 2.

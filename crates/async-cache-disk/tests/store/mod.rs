@@ -6,6 +6,7 @@ mod counts;
 mod crash;
 mod damage;
 mod eager;
+mod evictions;
 mod faults;
 mod fold;
 mod fold_evictions;
