@@ -12,6 +12,8 @@
 //!    the parts of a long merge, and whenever [`DiskStore::index`] is called. Else, merges come
 //!    first: while much is written, there is always a tail.
 //! 6. Filters come first of all: making one takes a tenth of the time of merging its run.
+//! 7. A segment that the system cannot read now is indexed later: until then, the tails have the
+//!    records, and no entry is lost. After [`MOST_ATTEMPTS`], unreadable records are damage.
 
 mod merging;
 
@@ -38,6 +40,8 @@ use merging::{KeysOfHash, SlotKey};
 
 /// A step of the upkeep makes filters of this many buckets, and of a whole run in any case.
 const BUCKETS_OF_STEP: u32 = 1 << 16;
+/// Rule 7. The attempts of upkeep are as far apart as its flushes, a second.
+const MOST_ATTEMPTS: u32 = 10;
 
 impl DiskStore {
     /// Seals the segment, if there is one, and begins another one (rules 1 and 4). The end is
@@ -100,9 +104,17 @@ impl DiskStore {
         let was_settled = self.settle_counts();
         let has_indexed = {
             let _indexing = lock(&self.indexing);
-            self.filter_runs() || self.merge_runs(now)? || self.index_tails(now)? // Rules 5 and 6.
+            self.filter_runs() || self.merge_or_index(now)? // Rule 6.
         };
         Ok(has_indexed || self.count_step()? || was_settled)
+    }
+
+    /// Rule 5. A merge that fails, each time perhaps, does not keep the tails from their index.
+    fn merge_or_index(&self, now: u64) -> Result<bool, DiskError> {
+        match self.merge_runs(now) {
+            Ok(true) => Ok(true),
+            not_merged => Ok(self.index_tails(now)? || not_merged?),
+        }
     }
 
     /// Indexes full segments, and does no other work. Returns whether there were any.
@@ -164,7 +176,7 @@ impl DiskStore {
     /// Builds a run from its segments. Damage that the segments did not have before raises the
     /// floor.
     fn install_rebuilt(&self, row: RunRow, rows: &[SegmentRow], now: u64) -> Result<(), DiskError> {
-        let (slots, eager, floor) = self.slots_of(rows);
+        let (slots, eager, floor) = self.slots_of(rows)?;
         let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         let slots = || slots.iter().copied();
         let contents = RunContents { count, slots, is_whole: &|| true, eager: &eager, floor };
@@ -283,18 +295,25 @@ impl DiskStore {
 
     /// The slots of sealed segments, in the order of an index; the places of eager records; and the
     /// floor over what damage hides.
-    fn slots_of(&self, rows: &[SegmentRow]) -> (Vec<RunSlot>, EagerPlaces, u64) {
+    ///
+    /// # Errors
+    /// Rule 7.
+    fn slots_of(&self, rows: &[SegmentRow]) -> Result<(Vec<RunSlot>, EagerPlaces, u64), DiskError> {
         let layout = Arc::clone(&super::read(&self.layout));
         let mut indexed = Indexed { hasher: &self.hasher, slots: Vec::new(), eager: Vec::new() };
         let mut floor = 0;
         for row in rows {
-            if let Some(segment) = layout.segment(row.number) {
-                floor = replay_sealed(segment, row, &mut indexed).floor.max(floor);
+            let Some(segment) = layout.segment(row.number) else { continue };
+            let io_errors = segment.io_errors();
+            floor = replay_sealed(segment, row, &mut indexed).floor.max(floor);
+            if segment.io_errors() != io_errors && segment.attempt_failed() < MOST_ATTEMPTS {
+                let what = "a segment cannot be read, and is not indexed; its entries are not lost";
+                return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what));
             }
         }
         let Indexed { slots, mut eager, .. } = indexed;
         eager.sort_unstable();
-        (in_order_of_an_index(slots), EagerPlaces(eager), floor)
+        Ok((in_order_of_an_index(slots), EagerPlaces(eager), floor))
     }
 }
 

@@ -70,11 +70,11 @@ impl DiskStore {
         let runs: Vec<Arc<IndexRun>> =
             numbers.filter_map(|number| layout.run(number)).map(Arc::clone).collect();
         let is_known = |slot: &RunSlot| layout.segment(slot.place.segment).is_some();
-        let slots = Cell::new(0u32);
+        let (slots, has_failed) = (Cell::new(0u32), Cell::new(false));
         let index_between = |_: &RunSlot| {
             slots.set(slots.get().wrapping_add(1));
-            if slots.get().is_multiple_of(SLOTS_OF_PART) {
-                self.index_if_behind(now);
+            if slots.get().is_multiple_of(SLOTS_OF_PART) && !has_failed.get() {
+                has_failed.set(self.index_if_behind(now).is_err());
             }
         };
         let merged = || MergedSlots::new(&runs).filter(is_known).inspect(index_between);
@@ -104,11 +104,12 @@ impl DiskStore {
         Ok(true)
     }
 
-    /// Rule 5 of `sealing`. What fails is done again, and reported, by the next step.
-    fn index_if_behind(&self, now: u64) {
+    /// Rule 5 of `sealing`. The next step tries again what failed, and reports it.
+    fn index_if_behind(&self, now: u64) -> Result<(), DiskError> {
         if self.unindexed_bytes() > u64::from(self.options.segment_bytes) {
-            drop(self.index_tails(now));
+            self.index_tails(now)?;
         }
+        Ok(())
     }
 
     /// The first neighbouring runs that a merge takes (rules 6 and 7). `segments`: the numbers of
