@@ -14,9 +14,9 @@
 //! 5. A folder that was removed or replaced while the store is open is not written to, because it
 //!    may be the folder of another process's store by then: no file is created, no manifest
 //!    replaced, no flush succeeds. The lock file at the path tells.
-//! 6. A sync of the folder that failed is not repeated, because a system may take for written what
-//!    it could not write: the next sync would succeed, and make nothing durable. What the sync was
-//!    for is done anew: a segment or a run gets another number, and the manifest is renamed again.
+//! 6. A failed sync of the folder is not repeated, because a system may count a failed write as
+//!    written: the next sync would succeed, and make nothing durable. The change is made anew: a
+//!    segment or a run gets another number, and the manifest is renamed again.
 //!    Two exceptions: a removal, and the names of the folder and its parent, cannot be made anew.
 //!    If the names cannot be synced, the flush fails, and the next flush syncs again and is
 //!    believed. If the system has dropped such a name, rule 5 notices.
