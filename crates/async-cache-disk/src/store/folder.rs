@@ -14,9 +14,9 @@
 //! 5. A folder that was removed or replaced while the store is open is not written to, because it
 //!    may be the folder of another process's store by then: no file is created, no manifest
 //!    replaced, no flush succeeds. The lock file at the path tells.
-//! 6. A sync of the folder that failed is not repeated, because a system may take for written what
-//!    it could not write: the next sync would succeed, and make nothing durable. What the sync was
-//!    for is done anew: a segment or a run gets another number, and the manifest is renamed again.
+//! 6. A failed sync of the folder is not repeated, because a system may count a failed write as
+//!    written: the next sync would succeed, and make nothing durable. The change is made anew: a
+//!    segment or a run gets another number, and the manifest is renamed again.
 //!    Two exceptions: a removal, and the names of the folder and its parent, cannot be made anew.
 //!    If the names cannot be synced, the flush fails, and the next flush syncs again and is
 //!    believed. If the system has dropped such a name, rule 5 notices.
@@ -88,19 +88,28 @@ impl StoreFolder {
         Self { vfs, path, settings, settled: Mutex::default(), lock_file: OnceLock::new() }
     }
 
-    /// Creates what is missing of the folder, and checks it (rules 1 and 4).
-    pub(super) fn create(&self) -> Result<(), DiskError> {
+    /// Creates what is missing of the folder, and checks what was there before (rules 1 and 4).
+    /// Returns whether the folder itself was missing.
+    pub(super) fn create(&self) -> Result<bool, DiskError> {
         let outer = crate::vfs::parent_of(&self.path);
         create_folder(&*self.vfs, crate::vfs::parent_of(outer))?;
+        let mut was_missing = false;
         for folder in [outer, &*self.path] {
-            match self.vfs.create_private_dir(folder) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            was_missing = match self.vfs.create_private_dir(folder) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(error) => return Err(DiskError::io("creating the folder of the store", folder, error)),
+            };
+            if !was_missing {
+                refuse_folder(&*self.vfs, folder)?;
             }
-            refuse_folder(&*self.vfs, folder)?;
         }
-        Ok(())
+        Ok(was_missing)
+    }
+
+    /// Whether the folder has nothing but its lock file. Call it with the lock.
+    pub(super) fn is_empty(&self) -> bool {
+        self.vfs.list(&self.path).is_ok_and(|names| names.iter().all(|name| name == LOCK))
     }
 
     /// Whether there is a folder. Rule 1, unless files of any owner are to be opened.

@@ -43,19 +43,20 @@ pub(super) struct StoreLock {
 }
 
 impl StoreLock {
-    /// Takes the lock. `create_folder` creates the folder of the lock file, if it is missing.
+    /// Takes the lock. `create_folder` creates the folder of the lock file, if it is missing, and
+    /// tells whether it was; the last answer is returned.
     ///
     /// # Errors
     /// Those of [`CacheFile::store`](crate::CacheFile::store).
     pub(super) fn take(
         vfs: &dyn Vfs,
         path: &Path,
-        create_folder: impl Fn() -> Result<(), DiskError>,
-    ) -> Result<Self, DiskError> {
+        create_folder: impl Fn() -> Result<bool, DiskError>,
+    ) -> Result<(Self, bool), DiskError> {
         for _ in 0..MOST_ATTEMPTS {
-            create_folder()?;
+            let was_missing = create_folder()?;
             match Self::try_take(vfs, path) {
-                Ok(Some(lock)) => return Ok(lock),
+                Ok(Some(lock)) => return Ok((lock, was_missing)),
                 Ok(None) => {}
                 // The folder was removed together with the lock file.
                 Err(error) if is_not_found(&error) => {}

@@ -68,12 +68,17 @@ impl DiskStore {
         let options = bounded(options);
         let folder = StoreFolder::beside(site, settings)?;
         // Rule 1.
-        let lock = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
+        let (lock, was_missing) = StoreLock::take(&*folder.vfs, &folder.lock_path(), || folder.create())?;
         folder.note_lock(lock.file());
         let base = open_base(site, settings)?.map(Arc::new);
         let base_until = base.as_ref().map_or(0, |base| base.written_until().max(base.saved_at()));
-        let StoreBegin { ids, mut body, mut is_settled } =
-            manifest_or_new(&folder, base.as_deref(), now.max(base_until))?;
+        // Another process may have used the folder before the lock was taken.
+        let is_new = was_missing && folder.is_empty();
+        let StoreBegin { ids, mut body, mut is_settled } = if is_new {
+            StoreBegin { ids: new_ids(&folder)?, body: new_body(base.as_deref()), is_settled: true }
+        } else {
+            manifest_or_new(&folder, base.as_deref(), now.max(base_until))?
+        };
         let now = [now, body.written_until, body.floor, body.dropped_until, base_until];
         let now = now.into_iter().max().unwrap_or(0); // Rule 5.
         let hasher = KeyHasher::new(&ids.hash_seed);
@@ -97,7 +102,9 @@ impl DiskStore {
         let entries = entries_at_most(&body, &tails, base.as_deref());
         let is_only_base = body.segments.iter().all(|row| row.latest == 0);
         let is_whole = body.floor.max(body.dropped_until).max(cleared_at) == 0;
-        folder.remove_unnamed(&body); // Rule 6.
+        if !is_new {
+            folder.remove_unnamed(&body); // Rule 6.
+        }
         if !is_settled {
             // Rule 8.
             body.sequence = body.sequence.saturating_add(1);

@@ -8,6 +8,8 @@
 //! 3. An unfinished step leaves files that no manifest names; the next opening removes them.
 //! 4. The first write after the opening begins a segment, and no other step does. From then on the
 //!    manifest is not *clean*.
+//! 5. A segment that the system cannot read now is indexed later: until then, the tails have the
+//!    records, and no entry is lost. After [`MOST_ATTEMPTS`], unreadable records are damage.
 
 mod merging;
 
@@ -30,6 +32,9 @@ use crate::format::store::record::{RecordKind, SegmentRecord};
 use crate::format::store::{FILE_NUMBERS, Hash40, StorePlace};
 use crate::vfs::write_all_at;
 use merging::{KeysOfHash, SlotKey};
+
+/// Rule 5. The attempts of upkeep are as far apart as its flushes, a second.
+const MOST_ATTEMPTS: u32 = 10;
 
 impl DiskStore {
     /// Seals the segment, if there is one, and begins another one (rules 1 and 4). The end is
@@ -130,7 +135,7 @@ impl DiskStore {
     /// Builds a run from its segments. Damage that the segments did not have before raises the
     /// floor.
     fn install_rebuilt(&self, row: RunRow, rows: &[SegmentRow], now: u64) -> Result<(), DiskError> {
-        let (slots, eager, floor) = self.slots_of(rows);
+        let (slots, eager, floor) = self.slots_of(rows)?;
         let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         let slots = || slots.iter().copied();
         let contents = RunContents { count, slots, is_whole: &|| true, eager: &eager, floor };
@@ -248,18 +253,25 @@ impl DiskStore {
 
     /// The slots of sealed segments, in the order of an index; the places of eager records; and the
     /// floor over what damage hides.
-    fn slots_of(&self, rows: &[SegmentRow]) -> (Vec<RunSlot>, EagerPlaces, u64) {
+    ///
+    /// # Errors
+    /// Rule 5.
+    fn slots_of(&self, rows: &[SegmentRow]) -> Result<(Vec<RunSlot>, EagerPlaces, u64), DiskError> {
         let layout = Arc::clone(&super::read(&self.layout));
         let mut indexed = Indexed { hasher: &self.hasher, slots: Vec::new(), eager: Vec::new() };
         let mut floor = 0;
         for row in rows {
-            if let Some(segment) = layout.segment(row.number) {
-                floor = replay_sealed(segment, row, &mut indexed).floor.max(floor);
+            let Some(segment) = layout.segment(row.number) else { continue };
+            let io_errors = segment.io_errors();
+            floor = replay_sealed(segment, row, &mut indexed).floor.max(floor);
+            if segment.io_errors() != io_errors && segment.attempt_failed() < MOST_ATTEMPTS {
+                let what = "a segment cannot be read, and is not indexed; its entries are not lost";
+                return Err(DiskError::new(DiskErrorKind::Io, &self.folder.path, what));
             }
         }
         let Indexed { slots, mut eager, .. } = indexed;
         eager.sort_unstable();
-        (in_order_of_an_index(slots), EagerPlaces(eager), floor)
+        Ok((in_order_of_an_index(slots), EagerPlaces(eager), floor))
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct SegmentFile {
     /// Rule 1.
     end: AtomicU32,
     io_errors: AtomicU32,
+    /// How many attempts to index the segment have failed.
+    failed_attempts: AtomicU32,
     /// A replay of the whole segment has found no eager record, and no damage.
     has_no_eager: AtomicBool,
 }
@@ -74,8 +76,17 @@ impl SegmentFile {
         form: RecordForm,
         end: u32,
     ) -> Self {
-        let (end, io_errors) = (AtomicU32::new(end), AtomicU32::new(0));
-        Self { file, number, file_id, seal, form, end, io_errors, has_no_eager: AtomicBool::new(false) }
+        Self {
+            file,
+            number,
+            file_id,
+            seal,
+            form,
+            end: AtomicU32::new(end),
+            io_errors: AtomicU32::new(0),
+            failed_attempts: AtomicU32::new(0),
+            has_no_eager: AtomicBool::new(false),
+        }
     }
 
     /// The first offset behind the records that count.
@@ -110,6 +121,11 @@ impl SegmentFile {
     /// How often the system has failed to read from the file.
     pub(super) fn io_errors(&self) -> u32 {
         self.io_errors.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an attempt to index the segment has failed. Returns how many did before.
+    pub(super) fn attempt_failed(&self) -> u32 {
+        self.failed_attempts.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Reads the record at an offset into `into`, and verifies it. `None` if there is no valid

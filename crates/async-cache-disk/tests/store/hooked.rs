@@ -28,6 +28,8 @@ pub(super) struct Hooked {
     pub(super) disk: FakeDisk,
     /// Before a sync of data: an error is the result.
     pub(super) before_sync: Hook<io::Result<()>>,
+    /// Before a file is created.
+    pub(super) before_create: Hook<()>,
     /// Before a process lock is taken.
     pub(super) before_lock: Hook<()>,
     pub(super) read_now: Hook<Now>,
@@ -38,6 +40,7 @@ impl Hooked {
         Self {
             disk: disk.clone(),
             before_sync: Arc::new(|_| Ok(())),
+            before_create: Arc::new(|_| {}),
             before_lock: Arc::new(|_| {}),
             read_now: Arc::new(|_| Now::Reads),
         }
@@ -76,6 +79,7 @@ impl Vfs for Hooked {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        (self.before_create)(path);
         Ok(self.file(path, self.disk.create_new(path)?))
     }
 

@@ -165,3 +165,19 @@ fn a_lock_file_that_is_removed_all_the_time_is_an_error_in_the_end() {
     hooked.before_lock = Arc::new(move |lock| meddler.remove(lock).unwrap());
     refused(file(&hooked.as_vfs(), super::PATH).store(sized(0), SAVED_AT), "again and again");
 }
+
+/// The folder is created before the lock is taken.
+#[test]
+fn a_store_that_another_process_writes_before_the_lock_is_taken_counts() {
+    let other = FakeDisk::new();
+    let store = open(&other, 1 << 20);
+    put(&store, &key(0), b"zero", SAVED_AT).unwrap();
+    store.close(SAVED_AT).unwrap();
+    let files: Vec<_> =
+        store_files(&other).into_iter().map(|path| (path.clone(), other.bytes(&path).unwrap())).collect();
+    let disk = FakeDisk::new();
+    let (mut hooked, writer) = (Hooked::new(&disk), disk.clone());
+    hooked.before_lock = Arc::new(move |_| files.iter().for_each(|(path, bytes)| writer.put(path, bytes)));
+    let store = file(&hooked.as_vfs(), super::PATH).store(sized(0), SAVED_AT).unwrap();
+    assert_eq!(found(&store, &key(0)).as_deref(), Some(&b"zero"[..]));
+}

@@ -12,6 +12,7 @@ mod fold;
 mod fold_evictions;
 mod folder_syncs;
 mod hooked;
+mod indexing;
 mod locks;
 mod merging;
 mod model;

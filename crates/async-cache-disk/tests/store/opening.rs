@@ -207,6 +207,8 @@ fn an_opening_that_finds_nothing_to_change_writes_nothing() {
             let calls = disk.calls();
             let changes: Vec<_> = calls.iter().filter(|call| changing.contains(&call.name)).collect();
             assert!(changes.is_empty(), "{changes:?}");
+            let lists = calls.iter().filter(|call| call.name == "list").count();
+            assert!(lists <= 1, "{lists} listings of the folder");
         }
     }
 }

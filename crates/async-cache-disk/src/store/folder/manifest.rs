@@ -166,7 +166,7 @@ impl StoreFolder {
     /// not.
     ///
     /// # Errors
-    /// Something of it is not known to be durable; the next call tries again.
+    /// The manifest or a name is not known to be durable; the next call tries again.
     pub(crate) fn settle(&self) -> Result<(), DiskError> {
         let mut settled = lock(&self.settled);
         if !settled.is_owed {

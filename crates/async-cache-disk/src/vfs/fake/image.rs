@@ -98,7 +98,7 @@ impl NameChange {
 #[derive(Debug, Clone)]
 struct UnsyncedChange {
     change: NameChange,
-    /// A sync has failed that should have made the change durable: no later one does.
+    /// A sync of the folder has failed: no later sync makes the change durable.
     is_lost: bool,
 }
 
@@ -290,8 +290,8 @@ impl Image {
         self.unsynced.retain(|unsynced| !unsynced.is_lost || !is_outdated(unsynced.change.path()));
     }
 
-    /// A sync has failed, and no later one makes these changes durable: after a failed sync, a
-    /// system may take for written what it could not write.
+    /// A sync of a folder has failed, and no later sync makes these changes durable: a system may
+    /// count a failed write as written.
     pub(super) fn lose_names(&mut self, directory: &Path) {
         for unsynced in self.unsynced.iter_mut().filter(|unsynced| unsynced.is_in(directory)) {
             unsynced.is_lost = true;
