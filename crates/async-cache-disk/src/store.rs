@@ -43,6 +43,7 @@ mod layout;
 mod live;
 mod lock;
 mod look_up;
+mod marks;
 mod merged;
 mod opening;
 mod replay;

@@ -31,8 +31,9 @@ pub fn roughly_now() -> Time {
 }
 
 /// The wall clock, in nanoseconds since the Unix epoch; 0 before the epoch.
+#[inline]
 pub fn wall() -> u64 {
-    nanos_since_epoch(SystemTime::now())
+    system::wall()
 }
 
 /// An instant of the wall clock, in nanoseconds since the Unix epoch; 0 before the epoch.
@@ -78,6 +79,14 @@ mod system {
         (read(ClockId::MonotonicCoarse), LAG_NANOS)
     }
 
+    /// Without `SystemTime`, whose conversion a write would pay for.
+    #[inline]
+    pub(super) fn wall() -> u64 {
+        let time = clock_gettime(ClockId::Realtime);
+        let Ok(seconds) = u64::try_from(time.tv_sec) else { return 0 };
+        seconds.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.cast_unsigned())
+    }
+
     /// The total running time of the other threads of this process; `None` if the system does not
     /// provide it.
     #[allow(clippy::unnecessary_wraps)] // other systems do not provide it
@@ -112,6 +121,10 @@ mod system {
         (precise(), 0)
     }
 
+    pub(super) fn wall() -> u64 {
+        super::nanos_since_epoch(std::time::SystemTime::now())
+    }
+
     /// The total running time of the other threads of this process; `None` if the system does not
     /// provide it.
     pub fn other_threads() -> Option<Duration> {
@@ -128,6 +141,12 @@ mod tests {
         assert!(has_passed(Deadline::at(now())));
         assert!(!has_passed(Deadline::after(now(), Duration::from_secs(3600))));
         assert!(has_passed(Deadline::at(Time::from_nanos(0))));
+    }
+
+    #[test]
+    fn the_wall_clock_is_that_of_the_system() {
+        let (before, wall, after) = (SystemTime::now(), wall(), SystemTime::now());
+        assert!((nanos_since_epoch(before)..=nanos_since_epoch(after)).contains(&wall));
     }
 
     #[test]

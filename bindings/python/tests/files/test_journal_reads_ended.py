@@ -226,6 +226,41 @@ def test_in_a_forked_child_the_reads_of_the_parent_have_ended(path: Path) -> Non
     assert program(text, path).split() == ["0", "3"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_parent_and_forked_child_read_with_threads_of_their_own(path: Path) -> None:
+    text = """
+    def reads_all(cache, path):
+        async def main():
+            for key in range(40):
+                forget(path)
+                assert await cache.get(key) == str(key)
+        asyncio.run(main())
+        return len(_reads._threads) == 1
+    class Interrupted:
+        def end(self): raise KeyboardInterrupt
+    class Waiting:
+        has_ended = False
+        def end(self): self.has_ended = True
+    assert reads_all(cache, path)
+    of_parent, waiting = _reads._threads[0], Waiting()
+    _reads._running.update({1: waiting, 2: Interrupted()})
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        assert waiting.has_ended and not _reads._running
+        place = path.with_name("child")
+        own = opened(place, maxsize=0, disk_bytes=1 << 30)
+        for key in range(40):
+            own.set(key, str(key))
+        assert reads_all(own, place) and _reads._threads[0] is not of_parent
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    _reads._running.clear()
+    print(reads_all(cache, path) and _reads._threads[0] is of_parent)
+    """
+    assert program(text, path).split() == ["0", "True"]
+
+
 def test_the_interpreter_ends_with_reads_under_way_and_reads_after_its_threads(path: Path) -> None:
     text = """
     import atexit

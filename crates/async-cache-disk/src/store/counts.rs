@@ -31,6 +31,7 @@
 
 use std::collections::HashMap;
 
+use super::marks::Marks;
 use super::write::{EntryPlace, StoreLimit};
 use crate::format::store::StorePlace;
 
@@ -39,7 +40,7 @@ const MOST_QUEUED: usize = 1 << 12;
 const MOST_QUEUED_BYTES: usize = 1 << 20;
 /// A record is at least 16 bytes long if it has a key and a value, so no two entries share a mark.
 const LIVE_GRANULE: u32 = 16;
-/// Lives are two bits.
+/// Lives are two marks.
 const USE_GRANULE: u32 = 32;
 
 /// Rule 6: the age of a record.
@@ -78,8 +79,8 @@ pub(super) struct Counts {
     found: (u64, u64),
     /// Rule 4: no entry before this place is cold.
     gone_until: EntryPlace,
-    /// By segment, 0 for the base: a bit for each granule, or rank. `Bytes`: two bits.
-    marks: HashMap<u32, Vec<u64>>,
+    /// By segment, 0 for the base: a mark for each granule, or rank. `Bytes`: two marks.
+    marks: HashMap<u32, Marks>,
     /// Rule 1.
     queue: Vec<QueuedWrite>,
     queued_bytes: usize,
@@ -196,7 +197,8 @@ impl Counts {
         std::mem::take(&mut self.queue)
     }
 
-    fn bit(&self, place: EntryPlace) -> (u32, usize, u64) {
+    /// The segment of a place, and the number of its mark; `Bytes`: of two marks.
+    fn number(&self, place: EntryPlace) -> (u32, u32) {
         let (segment, at) = place.parts();
         let granule = match (segment, self.is_live) {
             (0, _) => 1,
@@ -204,53 +206,35 @@ impl Counts {
             (_, false) => USE_GRANULE,
         };
         let item = at.checked_div(granule).unwrap_or(0);
-        let bit = if self.is_live { item } else { item.saturating_mul(2) };
-        (segment, usize::try_from(bit / u64::BITS).unwrap_or(usize::MAX), 1 << (bit % u64::BITS))
+        (segment, if self.is_live { item } else { item.saturating_mul(2) })
     }
 
     fn is_marked(&self, place: EntryPlace) -> bool {
-        let (segment, word, bit) = self.bit(place);
-        let word = self.marks.get(&segment).and_then(|words| words.get(word));
-        word.is_some_and(|word| word & bit != 0)
+        let (segment, number) = self.number(place);
+        self.marks.get(&segment).is_some_and(|marks| marks.contains(number))
     }
 
     fn mark(&mut self, place: EntryPlace, is_marked: bool) {
-        let (_, _, bit) = self.bit(place);
-        self.set_bits(place, bit, if is_marked { bit } else { 0 });
-    }
-
-    /// Changes the bits of `mask` at a place.
-    fn set_bits(&mut self, place: EntryPlace, mask: u64, bits: u64) {
-        let (segment, word, _) = self.bit(place);
-        let words = self.marks.entry(segment).or_default();
-        if bits != 0 && words.len() <= word {
-            words.resize(word.saturating_add(1), 0);
-        }
-        if let Some(word) = words.get_mut(word) {
-            *word = *word & !mask | bits;
-        }
+        let (segment, number) = self.number(place);
+        self.marks.entry(segment).or_default().set(number, is_marked);
     }
 
     /// Rule 6: how often the entry at a place is copied.
     pub(super) fn lives(&self, place: EntryPlace) -> u8 {
-        let (segment, word, bit) = self.bit(place);
-        let word = self.marks.get(&segment).and_then(|words| words.get(word)).copied().unwrap_or(0);
-        match (word & bit != 0, word & bit << 1 != 0) {
-            _ if self.is_live => 0,
-            (_, true) => 2,
-            (true, false) => 1,
-            (false, false) => 0,
+        let (segment, number) = self.number(place);
+        let Some(marks) = self.marks.get(&segment).filter(|_| !self.is_live) else { return 0 };
+        match [number, number.saturating_add(1)].map(|number| marks.contains(number)) {
+            [_, true] => 2,
+            [true, false] => 1,
+            [false, false] => 0,
         }
     }
 
     fn set_lives(&mut self, place: EntryPlace, lives: u8) {
-        let (_, _, bit) = self.bit(place);
-        let bits = match lives {
-            0 => 0,
-            1 => bit,
-            _ => bit << 1,
-        };
-        self.set_bits(place, bit | bit << 1, bits);
+        let (segment, number) = self.number(place);
+        let marks = self.marks.entry(segment).or_default();
+        marks.set(number, lives == 1);
+        marks.set(number.saturating_add(1), lives > 1);
     }
 
     /// Whether a segment has a mark.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::format::address::KeyHash;
-use crate::format::checksum::Seal;
+use crate::format::checksum::{FRONT_BYTES, Seal};
 use crate::format::header_page::HEADER_BYTES;
 use crate::format::record::RecordForm;
 use crate::format::store::digest::{DIGEST_SPACING, DigestRow, SegmentDigest};
@@ -208,6 +208,7 @@ pub(super) struct SegmentEnd {
     /// Rule 4.
     has_sync_failed: bool,
     summary: SegmentRow,
+    /// The records of a write, behind [`FRONT_BYTES`].
     buffer: Vec<u8>,
 }
 
@@ -282,7 +283,7 @@ impl SegmentEnd {
         if self.is_broken || begin >= self.limit {
             return Err(NotAppended::NextSegment);
         }
-        self.buffer.clear();
+        self.clear_buffer();
         let is_digest_due = begin.saturating_sub(self.digest_base) >= digest_spacing();
         let mut offset = begin;
         if is_digest_due {
@@ -323,8 +324,15 @@ impl SegmentEnd {
         total.and_then(|total| begin.checked_add(total)).ok_or(NotAppended::NextSegment)
     }
 
+    fn clear_buffer(&mut self) {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&[0; FRONT_BYTES]);
+    }
+
+    /// Writes the records in the buffer.
     fn write(&mut self, begin: u32, end: u32) -> Result<(), NotAppended> {
-        match write_all_at(&*self.segment.file, &self.buffer, u64::from(begin)) {
+        let records = self.buffer.get(FRONT_BYTES..).unwrap_or_default();
+        match write_all_at(&*self.segment.file, records, u64::from(begin)) {
             Ok(()) => {
                 self.segment.set_end(end); // Rule 1.
                 Ok(())
@@ -367,7 +375,7 @@ impl SegmentEnd {
     pub(super) fn seal(&mut self, written_at: u64) -> io::Result<SegmentRow> {
         let begin = self.segment.end();
         if !self.is_broken && !self.rows.is_empty() {
-            self.buffer.clear();
+            self.clear_buffer();
             if let Ok(end) = self.put_digest(begin, written_at) {
                 match self.write(begin, end) {
                     Ok(()) => (self.digest_base, self.rows) = (end, Vec::new()),

@@ -292,11 +292,15 @@ impl NewRecord<'_> {
         out.reserve(end.checked_sub(start)?);
         out.extend_from_slice(&[0; CHECKSUM_BYTES]);
         out.extend_from_slice(head.as_bytes());
-        out.extend_from_slice(self.attributes);
+        if !self.attributes.is_empty() {
+            out.extend_from_slice(self.attributes);
+        }
         out.extend_from_slice(self.key);
         out.extend_from_slice(self.value);
-        out.resize(end, 0);
-        seal.close(u64::from(offset), out.get_mut(start..)?);
+        if seal.has_mac() {
+            out.resize(end, 0);
+        }
+        seal.close_at(u64::from(offset), out, start);
         Some(total)
     }
 }
