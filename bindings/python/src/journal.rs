@@ -268,9 +268,9 @@ pub(crate) fn save(cache: &Cache, py: Python<'_>) -> PyResult<()> {
 
 /// Does a step of the upkeep. Returns when the next one is due; `None`: after the usual interval.
 /// Failures are counted, and the first one is logged.
-pub(crate) fn tend(cache: &Cache, py: Python<'_>) -> Option<Duration> {
+pub(crate) fn tend(cache: &Cache, py: Python<'_>, flush_every: Duration) -> Option<Duration> {
     let (journal, host) = (cache.journal()?, cache.file_host(py)?);
-    match journal::tend(&host, journal) {
+    match journal::tend(&host, journal, flush_every) {
         Ok(Upkeep::Done) => None,
         Ok(Upkeep::More(pause)) => Some(pause),
         Err(error) => {

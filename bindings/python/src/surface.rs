@@ -211,9 +211,10 @@ impl Cache {
     }
 
     /// Does a step of the upkeep. Returns in how many seconds the next step is due; `None`: after
-    /// the usual interval.
-    fn tend_journal(&self, py: Python<'_>) -> Option<f64> {
-        opened_journal::tend(self, py).map(|pause| pause.as_secs_f64())
+    /// the usual interval. `flush_every`: how often a sync is due, in seconds.
+    fn tend_journal(&self, py: Python<'_>, flush_every: f64) -> Option<f64> {
+        let flush_every = Duration::try_from_secs_f64(flush_every).unwrap_or_default();
+        opened_journal::tend(self, py, flush_every).map(|pause| pause.as_secs_f64())
     }
 
     /// Closes the journal: the file has all entries then, if they are few. Waits for the lock of

@@ -41,6 +41,8 @@ pub struct Journal {
     upkeep: UpkeepStart,
     /// When the upkeep has rested enough after its last step.
     pub(crate) rest_until: AtomicU64,
+    /// When the upkeep flushed last.
+    pub(crate) flushed_at: AtomicU64,
 }
 
 /// Whether the disk holds more than memory.
@@ -89,6 +91,7 @@ impl Journal {
             has_met_undecodable: AtomicBool::new(false),
             upkeep: UpkeepStart::default(),
             rest_until: AtomicU64::new(0),
+            flushed_at: AtomicU64::new(0),
         }
     }
 

@@ -115,7 +115,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// Does a step of the upkeep. Returns when the next one is due.
     fn tend_quietly(&self, interval: Duration) -> Duration {
         let (Some(journal), Some(host)) = (self.tier.journal(), self.file_host()) else { return interval };
-        match catch_unwind(AssertUnwindSafe(|| journal::tend(&host, journal))) {
+        match catch_unwind(AssertUnwindSafe(|| journal::tend(&host, journal, interval))) {
             Ok(Ok(Upkeep::Done)) => interval,
             Ok(Ok(Upkeep::More(pause))) => pause.min(interval),
             Ok(Err(error)) => {

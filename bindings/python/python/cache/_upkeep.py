@@ -68,7 +68,7 @@ class JournalPlan:
         if cache is None or not cache.is_journaled():
             self._is_over = True
             return None
-        return cache.tend_journal()
+        return cache.tend_journal(self._every)
 
     def close(self, patience: float) -> None:
         """Closes the journal at the end of the process. Waits for a running save for `patience`

@@ -233,7 +233,7 @@ def test_a_plan_comes_back_after_the_interval_or_sooner_if_there_is_more(path: P
         def is_journaled(self) -> bool:
             return True
 
-        def tend_journal(self) -> float | None:
+        def tend_journal(self, flush_every: float) -> float | None:
             self.steps += 1
             return self.pauses[self.steps - 1]
 

@@ -75,8 +75,8 @@ impl DiskStore {
         }
     }
 
-    /// Settles the queue (rule 1). Returns whether there was anything to settle.
-    pub(super) fn settle_counts(&self) -> bool {
+    /// Settles the queue (rule 1).
+    pub(super) fn settle_counts(&self) {
         // Also waits for another thread that has taken the queue.
         let _settling = lock(&self.settling);
         let queue = lock(&self.counts).take_queue();
@@ -87,7 +87,6 @@ impl DiskStore {
                 lock(&self.counts).replaced(place, write.counted);
             }
         }
-        !queue.is_empty()
     }
 
     /// The place of the entry that a write has replaced in a run or in the base.

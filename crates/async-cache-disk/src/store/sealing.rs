@@ -101,12 +101,12 @@ impl DiskStore {
     /// is lost.
     pub fn maintain(&self, now: u64) -> Result<bool, DiskError> {
         self.refuse_fork()?;
-        let was_settled = self.settle_counts();
+        self.settle_counts();
         let has_indexed = {
             let _indexing = lock(&self.indexing);
             self.filter_runs() || self.merge_or_index(now)? // Rule 6.
         };
-        Ok(has_indexed || self.count_step()? || was_settled)
+        Ok(has_indexed || self.count_step()?)
     }
 
     /// Rule 5. A merge that fails, each time perhaps, does not keep the tails from their index.
@@ -208,6 +208,8 @@ impl DiskStore {
         let row = RunRow { number, file_id: run.1, ..row };
         let replaced = self.name_run(Arc::new(run.0), row, floor, now);
         match &replaced {
+            // Not durable: the next opening removes what the manifest on the disk does not name.
+            Ok(replaced) if replaced.is_empty() || self.folder.sync_manifest().is_err() => {}
             Ok(replaced) => replaced.iter().for_each(|number| self.folder.remove_run(*number)),
             Err(_) => self.folder.remove_run(number),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hooked::{Hooked, Now};
@@ -11,6 +12,7 @@ use super::{
     store_files, value,
 };
 use crate::sample::{SAVED_AT, file};
+use async_cache_disk::Vfs;
 use async_cache_disk::fake::FakeDisk;
 use async_cache_disk::store::{DiskStore, RunFacts, StoreItem};
 
@@ -136,6 +138,73 @@ fn full_segments_are_indexed_during_a_long_merge() {
     for i in (0..number).step_by(97) {
         assert_eq!(found(&store, &i.to_be_bytes()), Some(Vec::new()), "{i}");
     }
+}
+
+/// A store with a run for each of so many segments. Each segment has keys of its own, and deletes
+/// some of the segment before.
+fn chained(disk: &FakeDisk, count: u64) -> (DiskStore, BTreeMap<u32, bool>) {
+    let (store, mut model, mut number) = (open(disk, SEGMENT), BTreeMap::new(), 0_u32);
+    while store.stats().runs < count {
+        put(&store, &number.to_be_bytes(), b"", SAVED_AT).unwrap();
+        model.insert(number, true);
+        if let (0, Some(before)) = (number % 5, number.checked_sub(60)) {
+            store.delete(&before.to_be_bytes(), None, SAVED_AT).unwrap();
+            model.insert(before, false);
+        }
+        number += 1;
+        store.index(SAVED_AT).unwrap();
+    }
+    (store, model)
+}
+
+fn is_as(store: &DiskStore, model: &BTreeMap<u32, bool>) -> bool {
+    model.iter().all(|(key, is_there)| found(store, &key.to_be_bytes()).is_some() == *is_there)
+}
+
+#[test]
+fn a_merge_does_not_cover_the_segments_of_a_lost_run() {
+    for lost in 0..9 {
+        let disk = FakeDisk::new();
+        let (store, model) = chained(&disk, 9);
+        drop(store);
+        let runs: Vec<PathBuf> = store_files(&disk).into_iter().filter(|path| is_run(path)).collect();
+        assert_eq!(runs.len(), 9);
+        disk.remove(&runs[lost]).unwrap();
+        let store = open(&disk, SEGMENT);
+        assert!(is_as(&store, &model), "{lost}");
+        for _ in 0..4 {
+            store.maintain(SAVED_AT).unwrap();
+            assert!(is_as(&store, &model), "{lost}");
+        }
+        maintain(&store, SAVED_AT).unwrap();
+        drop(store);
+        assert!(is_as(&open(&disk, SEGMENT), &model), "{lost}");
+    }
+}
+
+fn is_run(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('i'))
+}
+
+#[test]
+fn runs_before_a_run_of_a_higher_level_are_merged_too() {
+    let disk = FakeDisk::new();
+    let mut store = open(&disk, SEGMENT);
+    for round in 0..12_u8 {
+        // In turns, piles that become a run of level 1, and of level 2.
+        let before = store.stats().runs;
+        let mut number = 0;
+        while store.stats().runs < before + if round % 2 == 0 { 10 } else { 64 } {
+            put(&store, &key(number % 200), &value(usize::from(round), 80), SAVED_AT).unwrap();
+            number = number.wrapping_add(1);
+            store.index(SAVED_AT).unwrap();
+        }
+        maintain(&store, SAVED_AT).unwrap();
+    }
+    assert!(store.stats().runs < 8, "{:?}", runs(&disk));
+    drop(store);
+    store = open(&disk, SEGMENT);
+    assert!((0..200).all(|i| found(&store, &key(i)).is_some()));
 }
 
 #[test]

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use async_cache_core::listing::Ticket;
 use async_cache_core::time::{Stamp, Time};
-use async_cache_disk::DiskError;
 use async_cache_disk::store::{Collection, DiskStore, EntryPlace};
 
 use crate::host::{Host, Slice};
@@ -75,49 +74,59 @@ pub fn save<H: Host>(host: &H, journal: &Journal) -> Result<JournalSaved, H::Err
     Ok(JournalSaved { entries: in_memory.saturating_add(journal.cold()) as u64, bytes: journal.bytes() })
 }
 
-/// Syncs if there is something to sync, then does one step of the other work.
+/// Syncs if there is something to sync, then does one step of the other work. `flush_every`: how
+/// often a sync is due.
 ///
 /// # Errors
 /// The disk has failed; nothing is lost. Come again after the interval.
-pub fn tend<H: Host>(host: &H, journal: &Journal) -> Result<Upkeep, H::Error> {
+pub fn tend<H: Host>(host: &H, journal: &Journal, flush_every: Duration) -> Result<Upkeep, H::Error> {
     let started = host.time();
     let wall = host.wall();
     let rest = journal.rest_after(started);
+    let is_flush_due = rest.is_none() || journal.flushed_before(started, flush_every);
     let tended = host.blocking(|| {
-        journal.with_own_store(|store| -> Result<_, DiskError> {
-            if store.is_dirty() {
-                store.flush()?;
-            }
-            let has_more = match rest {
-                None => store.maintain(wall)?,
+        journal.with_own_store(|store| {
+            let flushed = if is_flush_due && store.is_dirty() { store.flush() } else { Ok(()) };
+            let has_more = flushed.and_then(|()| match rest {
+                None => store.maintain(wall),
                 // Rule 5.
-                Some(_) => store.unindexed_bytes() > MOST_UNINDEXED_BYTES && store.index(wall)?,
-            };
+                Some(_) => Ok(store.unindexed_bytes() > MOST_UNINDEXED_BYTES && store.index(wall)?),
+            });
             let share = if store.stats().runs > MOST_RUNS { SHARE_IF_BEHIND } else { SHARE };
-            Ok((has_more, share, store.next_collection()))
+            (has_more, share, store.next_collection())
         })
     });
-    let (has_more, share, collection) =
-        tended.unwrap_or(Ok((false, SHARE, None))).map_err(|error| host.error(error))?;
+    if is_flush_due {
+        journal.flushed_at.store(started.as_nanos(), Ordering::Relaxed);
+    }
+    let (has_more, share, collection) = tended.unwrap_or((Ok(false), SHARE, None));
     let is_over = collection.is_some() && journal.limit == DiskLimit::Bytes;
+    // Also after an error: a full disk gets room by a collection.
     let has_collected = match &collection {
-        Some(collection) if is_over || !has_more && rest.is_none() => collect(host, journal, collection)?,
-        _ => false,
+        Some(collection) if is_over || rest.is_none() => collect(host, journal, collection),
+        _ => Ok(false),
     };
-    if let Some(rest) = rest {
-        return Ok(Upkeep::More(if is_over { REST_OVER_LIMIT } else { rest.min(MOST_REST) }));
-    }
-    if !has_more && !has_collected {
-        return Ok(Upkeep::Done);
-    }
     let ended = host.time();
     let pause = ended.since(started).saturating_mul(share - 1);
     let pause = if is_over { pause.min(REST_OVER_LIMIT) } else { pause }; // Rule 2.
-    journal.rest_until.store(ended.later(pause).as_nanos(), Ordering::Relaxed);
-    Ok(Upkeep::More(pause.min(MOST_REST)))
+    let is_done = matches!((&has_more, &has_collected), (Ok(false), Ok(false)));
+    if rest.is_none() && !is_done {
+        journal.rest_until.store(ended.later(pause).as_nanos(), Ordering::Relaxed);
+    }
+    has_more.map_err(|error| host.error(error))?;
+    has_collected?;
+    Ok(match rest {
+        Some(rest) => Upkeep::More(if is_over { REST_OVER_LIMIT } else { rest.min(MOST_REST) }),
+        None if is_done => Upkeep::Done,
+        None => Upkeep::More(pause.min(MOST_REST)),
+    })
 }
 
 impl Journal {
+    fn flushed_before(&self, now: Time, interval: Duration) -> bool {
+        now.since(Time::from_nanos(self.flushed_at.load(Ordering::Relaxed))) >= interval
+    }
+
     /// How long the upkeep still rests.
     fn rest_after(&self, now: Time) -> Option<Duration> {
         let until = Time::from_nanos(self.rest_until.load(Ordering::Relaxed));

@@ -16,16 +16,20 @@
 //! 6. A run of a store with a limit in bytes covers at most half of the segments: the slots of
 //!    collected segments take room until the whole run goes.
 //! 7. Runs pile up while much is written. Then more than the usual number of runs are merged at
-//!    once: each slot is written once, and not once for each level.
+//!    once: each slot is written once, and not once for each level. A run counts as of the highest
+//!    level among itself and the later runs: else small runs before a large one would never be
+//!    merged again.
+//! 8. No segment without a run may lie before the last run, as those of a lost run do: the new run
+//!    would cover it, or the tails would forget it. It is indexed first.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::super::layout::StoreLayout;
 use super::super::merged::MergedSlots;
 use super::super::run::IndexRun;
 use super::super::{DiskStore, StoreLimit, lock, read};
-use super::RunContents;
+use super::{RunContents, is_sealed_tail};
 use crate::error::DiskError;
 use crate::format::address::{KeyHash, KeyHasher};
 use crate::format::store::Hash40;
@@ -37,8 +41,10 @@ use crate::vfs::Patience;
 const RUNS_OF_LEVEL: usize = 8;
 /// Rule 7: as many runs as two levels have.
 const MOST_RUNS: usize = RUNS_OF_LEVEL * RUNS_OF_LEVEL;
-/// Between so many slots, a merge looks at the tails.
+/// Between so many slots, a merge looks at the tails: some 20 ms.
 const SLOTS_OF_PART: u32 = 1 << 16;
+/// Between so many slots, a merge flushes.
+const SLOTS_OF_FLUSH: u32 = 1 << 20;
 /// Rule 2.
 const MOST_DAMAGED: u32 = 8;
 /// Rule 4.
@@ -51,14 +57,19 @@ impl DiskStore {
     pub(in crate::store) fn merge_runs(&self, now: u64) -> Result<bool, DiskError> {
         let (rows, segments) = {
             let end = lock(&self.end);
+            let last = end.manifest.runs.last().map_or(0, |run| run.last_segment);
+            let is_hole = |row: &SegmentRow| row.number < last && is_sealed_tail(&end.manifest, row);
+            if end.manifest.segments.iter().any(is_hole) {
+                return Ok(false); // Rule 8.
+            }
             let numbers: Vec<u32> = end.manifest.segments.iter().map(|row| row.number).collect();
             (end.manifest.runs.clone(), numbers)
         };
-        let Some(rows) = self.mergeable(&rows, &segments) else { return Ok(false) };
+        let Some((level, rows)) = self.mergeable(&rows, &segments) else { return Ok(false) };
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
         let row = RunRow {
             number: 0,
-            level: first.level.saturating_add(if rows.len() < MOST_RUNS { 1 } else { 2 }),
+            level: level.saturating_add(if rows.len() < MOST_RUNS { 1 } else { 2 }),
             file_id: [0; 16],
             first_segment: first.first_segment,
             last_segment: last.last_segment,
@@ -70,11 +81,12 @@ impl DiskStore {
         let runs: Vec<Arc<IndexRun>> =
             numbers.filter_map(|number| layout.run(number)).map(Arc::clone).collect();
         let is_known = |slot: &RunSlot| layout.segment(slot.place.segment).is_some();
-        let (slots, has_failed) = (Cell::new(0u32), Cell::new(false));
+        let (slots, failed) = (Cell::new(0u32), RefCell::new(None));
         let index_between = |_: &RunSlot| {
             slots.set(slots.get().wrapping_add(1));
-            if slots.get().is_multiple_of(SLOTS_OF_PART) && !has_failed.get() {
-                has_failed.set(self.index_if_behind(now).is_err());
+            if slots.get().is_multiple_of(SLOTS_OF_PART) && failed.borrow().is_none() {
+                let flushes = slots.get().is_multiple_of(SLOTS_OF_FLUSH);
+                *failed.borrow_mut() = self.between_parts(flushes, now).err();
             }
         };
         let merged = || MergedSlots::new(&runs).filter(is_known).inspect(index_between);
@@ -101,20 +113,23 @@ impl DiskStore {
             drop(end);
             self.install_rebuilt(row, &segments, now)?;
         }
-        Ok(true)
+        failed.take().map_or(Ok(true), Err)
     }
 
-    /// Rule 5 of `sealing`. The next step tries again what failed, and reports it.
-    fn index_if_behind(&self, now: u64) -> Result<(), DiskError> {
+    /// Does the work that must not wait for a long merge (rule 5 of `sealing`).
+    fn between_parts(&self, flushes: bool, now: u64) -> Result<(), DiskError> {
+        if flushes && self.is_dirty() {
+            self.flush()?;
+        }
         if self.unindexed_bytes() > u64::from(self.options.segment_bytes) {
             self.index_tails(now)?;
         }
         Ok(())
     }
 
-    /// The first neighbouring runs that a merge takes (rules 6 and 7). `segments`: the numbers of
-    /// all segments, ascending.
-    fn mergeable<'r>(&self, rows: &'r [RunRow], segments: &[u32]) -> Option<&'r [RunRow]> {
+    /// The first neighbouring runs that a merge takes, and their level (rules 6 and 7). `segments`:
+    /// the numbers of all segments, ascending.
+    fn mergeable<'r>(&self, rows: &'r [RunRow], segments: &[u32]) -> Option<(u32, &'r [RunRow])> {
         let most_covered = match self.options.limit {
             StoreLimit::Live => usize::MAX,
             StoreLimit::Bytes(_) => segments.len() / 2,
@@ -124,10 +139,21 @@ impl DiskStore {
             let (first, last) = (rows.first()?, rows.last()?);
             Some(before(last.last_segment.saturating_add(1)).saturating_sub(before(first.first_segment)))
         };
-        let of_one_level = rows.chunk_by(|a, b| a.level == b.level);
-        of_one_level.flat_map(|rows| (0..rows.len()).filter_map(|start| rows.get(start..))).find_map(|rows| {
-            let mut lengths = (RUNS_OF_LEVEL..=rows.len().min(MOST_RUNS)).rev();
-            lengths.find_map(|length| rows.get(..length).filter(|rows| covered(rows) <= Some(most_covered)))
+        let highest = rows.iter().rev().scan(0, |highest, row| {
+            *highest = row.level.max(*highest);
+            Some(*highest)
+        });
+        let mut levels: Vec<u32> = highest.collect();
+        levels.reverse();
+        (0..rows.len()).find_map(|start| {
+            let level = *levels.get(start)?;
+            let most = levels.get(start..)?.iter().take_while(|other| **other == level).count();
+            let mut lengths = (RUNS_OF_LEVEL..=most.min(MOST_RUNS)).rev();
+            let rows = lengths.find_map(|length| {
+                let rows = rows.get(start..start.checked_add(length)?)?;
+                (covered(rows) <= Some(most_covered)).then_some(rows)
+            })?;
+            Some((level, rows))
         })
     }
 }
