@@ -40,6 +40,9 @@ _diskcache: Any = importlib.import_module("diskcache") if importlib.util.find_sp
 Set = Callable[[str, Any], object]
 Figures = dict[str, float]
 
+# The end of the process closes their journals in order.
+_until_the_end: list[object] = []
+
 KEYS = 10_000
 RATE = 10_000
 TAILS = 16 << 20
@@ -82,7 +85,11 @@ class Store:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Closes the store in order."""
+        """Closes the store: the path can be opened again."""
+
+    def finish(self) -> None:
+        """Closes the store in order, at the end of the process."""
+        self.close()
 
 
 class Journal(Store):
@@ -104,9 +111,11 @@ class Journal(Store):
         self.cache.save_to_backup()
 
     def close(self) -> None:
-        # The end of the process closes the journal in order; until then, the path can be opened
-        # again, as after a kill.
+        # A cache that is dropped is opened as after a kill.
         del self.set, self.cache
+
+    def finish(self) -> None:
+        _until_the_end.append(self.cache)
 
 
 class Snapshots(Journal):
@@ -119,6 +128,9 @@ class Snapshots(Journal):
     def close(self) -> None:
         self.sync()
         super().close()
+
+    def finish(self) -> None:
+        self.close()
 
 
 class Sqlite(Store):
@@ -273,7 +285,7 @@ def fill(kind: str, folder: Path, entries: int) -> Figures:
     store = BY_NAME[kind](folder)
     store.fill(records_of(entries))
     store.sync()
-    store.close()
+    store.finish()
     return {}
 
 
@@ -293,7 +305,7 @@ def start(kind: str, folder: Path, entries: int) -> Figures:
 
     value, took = asyncio.run(get())
     assert value is not None
-    store.close()
+    store.finish()
     return {"open": opened - started, "first get": opened - started + took, "resident": resident}
 
 
