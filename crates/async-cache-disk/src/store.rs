@@ -23,8 +23,9 @@
 //! 6. Runs may be later than a record of the tails, if a lost run is built again: then these runs
 //!    are searched before the record counts.
 //!
-//! Locks, in the order of taking: `collector`, `indexing`, `counter`, `evictor`, `end`, `settling`,
-//! `layout`, `tails`, `counts`. No lock behind `end` is held during a write to the disk.
+//! Locks, in the order of taking: `collector`, `indexing`, `counter`, `evictor`, `end`, `settled`
+//! (of the folder), `settling`, `layout`, `tails`, `counts`. No lock behind `end` is held during a
+//! write to the disk, except `settled`, while a manifest is replaced or synced.
 
 mod answer;
 mod appending;
