@@ -208,6 +208,19 @@ fn runs_before_a_run_of_a_higher_level_are_merged_too() {
 }
 
 #[test]
+fn a_step_that_only_counts_writes_leaves_nothing_to_do() {
+    let disk = FakeDisk::new();
+    let (store, _) = chained(&disk, 2);
+    maintain(&store, SAVED_AT).unwrap();
+    for number in 0..5_u32 {
+        // A key that no look-up has seen: its write waits to be counted. If the step said that there
+        // is more, a collection would not have its turn for as long as new keys come.
+        put(&store, &(1_000_000 + number).to_be_bytes(), b"", SAVED_AT).unwrap();
+        assert!(!store.maintain(SAVED_AT).unwrap());
+    }
+}
+
+#[test]
 fn look_ups_in_vain_get_filters_after_an_opening_too() {
     let disk = FakeDisk::new();
     let (store, model) = piled_up(&disk, 5);
