@@ -213,8 +213,8 @@ fn a_step_that_only_counts_writes_leaves_nothing_to_do() {
     let (store, _) = chained(&disk, 2);
     maintain(&store, SAVED_AT).unwrap();
     for number in 0..5_u32 {
-        // A key that no look-up has seen: its write waits to be counted. If the step said that there
-        // is more, a collection would not have its turn for as long as new keys come.
+        // A key that no look-up has seen: its write waits to be counted. If the step left more to
+        // do, a collection would not have its turn for as long as new keys come.
         put(&store, &(1_000_000 + number).to_be_bytes(), b"", SAVED_AT).unwrap();
         assert!(!store.maintain(SAVED_AT).unwrap());
     }
