@@ -22,6 +22,7 @@
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that
 //!   wait for loads
 //! - [`agent`]: sessions of agents, the resources of their tools, and loops in their calls
+//! - [`remote`]: the tier beyond one host: leases, fences, what is covered, and what to do without it
 //! - [`stats`]: the counters
 //! - [`number`]: tables by counters and addresses
 //! - [`time`]: instants, deadlines and times of writing as numbers; `slab`: slots and the chains
@@ -72,6 +73,7 @@ pub mod listing;
 pub mod number;
 pub mod order;
 pub mod probe;
+pub mod remote;
 pub mod removed;
 pub mod shard;
 mod slab;

@@ -1,0 +1,3 @@
+//! The tier beyond one host: what is decided about it.
+
+pub mod port;
