@@ -165,14 +165,14 @@ impl State {
     }
 }
 
-fn digest(state: &State) -> (u64, u64) {
+fn digest(state: &State) -> u64 {
     let hash = |salt: u64| {
         let mut hasher = DefaultHasher::new();
         salt.hash(&mut hasher);
         state.hash(&mut hasher);
         hasher.finish()
     };
-    (hash(1), hash(2))
+    hash(1)
 }
 
 fn search(processes: usize, without: Option<RuleName>, budget: Budget, most: usize) -> Result {
