@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 1 | flags: 1 the payload has pickles; 2 a key follows; 4 reserved for zstd, and refused |
 //! | 4, n | with flag 2: the length of the key, little endian, and the canonical bytes of the key |
-//! | the rest | the payload: MessagePack, as in files |
+//! | the rest | the payload: `MessagePack`, as in files |
 //!
 //! The key is there if the name of the entry is a digest.
 

@@ -4,7 +4,7 @@
 //!
 //! - `url`: settings from a URL.
 //!
-//! Invariant: no error and no debug output contains a password, or a part of a URL that may be one.
+//! Invariant: no debug output contains a password.
 
 mod url;
 
@@ -12,29 +12,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::ConfigError;
 use crate::secret::Secret;
 
 /// The largest limit of a value: Redis takes no longer string by default.
 pub const MAX_VALUE: usize = 512 * 1024 * 1024 - 4096;
-
-/// A setting that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{setting}: {problem}; {remedy}")]
-#[non_exhaustive]
-pub struct ConfigError {
-    /// The setting, such as `namespace`.
-    pub setting: &'static str,
-    /// The fault.
-    pub problem: String,
-    /// The way to mend it.
-    pub remedy: &'static str,
-}
-
-impl ConfigError {
-    pub(crate) fn new(setting: &'static str, problem: impl Into<String>, remedy: &'static str) -> Self {
-        Self { setting, problem: problem.into(), remedy }
-    }
-}
 
 /// The place of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]

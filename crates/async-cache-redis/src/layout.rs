@@ -14,7 +14,7 @@
 //!
 //! | name | for canonical key bytes |
 //! |---|---|
-//! | `s`, text | a MessagePack string of at most 200 bytes of UTF-8, without control characters |
+//! | `s`, text | a `MessagePack` string of at most 200 bytes of UTF-8, without control characters |
 //! | `k`, bytes | all others of at most 200 bytes |
 //! | `h`, 32 hexadecimal digits | longer: the first half of their BLAKE3 digest |
 //!
@@ -25,7 +25,8 @@
 
 use async_cache_core::remote::port::{Generation, Name, Owner};
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
+use crate::error::ConfigError;
 
 /// The longest key that is its own name, in bytes.
 const MAX_NAME: usize = 200;
@@ -161,7 +162,7 @@ fn named(marker: u8, rest: &[u8]) -> Name {
     Name::new([&[marker], rest].concat())
 }
 
-/// The text of a MessagePack string in its shortest form, if it is readable.
+/// The text of a `MessagePack` string in its shortest form, if it is readable.
 fn plain_text(canonical: &[u8]) -> Option<&str> {
     let text = match canonical {
         [marker @ 0xA0..=0xBF, text @ ..] if text.len() == usize::from(marker & 0x1F) => text,

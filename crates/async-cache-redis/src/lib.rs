@@ -4,7 +4,8 @@
 //!
 //! # Layout
 //!
-//! - `config`: the settings, and URLs; `secret`: the key of the tags.
+//! - `config`: the settings, and URLs; `secret`: the key of the tags; `error`:
+//!   the errors.
 //! - `layout`: names of entries, and keys on the server; `envelope`: the bytes under a key; `body`:
 //!   the part of them that a front makes and reads.
 //! - `resp`: the wire protocol of Redis, read in pieces of any length, and written.
@@ -13,10 +14,12 @@
 pub mod body;
 pub mod config;
 pub mod envelope;
+mod error;
 pub mod layout;
 pub mod resp;
 mod secret;
 
-pub use config::{Address, Config, ConfigError};
+pub use config::{Address, Config};
+pub use error::ConfigError;
 pub use layout::Layout;
 pub use secret::Secret;

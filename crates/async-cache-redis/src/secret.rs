@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::config::ConfigError;
+use crate::error::ConfigError;
 
 /// The purpose of the derived key; part of the format.
 const CONTEXT: &str = "async-cache 2026 redis envelope 1 MAC key";

@@ -11,7 +11,7 @@ const LEASE: Lease = Lease { owner: Owner(0x0102_0304_0506_0708), serial: 9 };
 
 fn layout(namespace: &str) -> Layout {
     let mut config = Config::default();
-    config.namespace = namespace.to_owned();
+    namespace.clone_into(&mut config.namespace);
     Layout::new(&config).unwrap()
 }
 

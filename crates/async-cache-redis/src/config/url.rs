@@ -5,7 +5,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::{Address, Config, ConfigError};
+use super::{Address, Config};
+use crate::error::ConfigError;
 
 const ENCODE: &str = "write the characters `/ ? # @ : %` of a user or password as `%2F %3F %23 %40 %3A %25`";
 const FORMS: &str =

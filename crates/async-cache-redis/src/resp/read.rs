@@ -203,14 +203,13 @@ impl Reader {
         let value = match (marker, rest) {
             (b'+' | b',' | b'(', text) => Value::Text(text.to_vec()),
             (b'-', text) => Value::Error(String::from_utf8_lossy(text).into()),
-            (b'_', b"") => Value::Null,
+            (b'_', b"") | (b'$' | b'*', b"-1") => Value::Null,
             (b'#', b"t") => Value::Integer(1),
             (b'#', b"f") => Value::Integer(0),
             (b':', digits) => match integer(digits) {
                 Some(number) => Value::Integer(number),
                 None => return bad("an integer that is none"),
             },
-            (b'$' | b'*', b"-1") => Value::Null,
             (b'$' | b'=' | b'!', digits) => match integer(digits).map(u64::try_from) {
                 Some(Ok(length)) => {
                     self.begin_string(marker, length);
