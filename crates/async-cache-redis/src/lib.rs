@@ -1,13 +1,12 @@
 //! One connection of async-cache to Redis or Valkey: bytes in, events out, without I/O.
 //!
-//! A front owns the socket. It gives received bytes to a [`Link`], writes the bytes that the link has
-//! for the server, and passes the events on. The core decides which commands are sent
+//! A front owns the socket. It gives received bytes to a [`Link`], writes the bytes of the link to
+//! the server, and passes the events on. The core decides which commands are sent
 //! (`async_cache_core::remote`).
 //!
 //! # Layout
 //!
-//! - `config`: the settings, and URLs; `secret`: the key of the tags; `error`:
-//!   the errors.
+//! - `config`: the settings, and URLs; `secret`: the key of the tags; `error`: the errors.
 //! - `layout`: names of entries, and keys on the server; `envelope`: the bytes under a key; `body`:
 //!   the part of them that a front makes and reads.
 //! - `link`: the connection: its beginning, commands, answers, and news of changes.

@@ -88,7 +88,7 @@ pub enum LinkEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ready {
-    /// What the server can do for this user.
+    /// The abilities of the server, for this user.
     pub abilities: Abilities,
     /// Changes when the server starts anew, or another server takes its place. `None`: the server
     /// does not tell.
@@ -97,7 +97,7 @@ pub struct Ready {
     pub role: Option<Arc<str>>,
     /// The name and version of the server.
     pub server: Arc<str>,
-    /// Sentences for a log: what is missing, why, and what to do.
+    /// Sentences for a log: a missing ability, the reason, and the remedy.
     pub notices: Vec<Arc<str>>,
 }
 

@@ -213,7 +213,7 @@ fn generation(ours: Generation, taken: Taken) -> Answer {
     }
 }
 
-/// What stands under a name, from its value and its life. An error has the words for the answer.
+/// The content under a name, from its value and its life. An error has the words for the answer.
 fn found(envelope: &Envelope, name: &Name, value: Value, life: &Value) -> Result<Found, Arc<str>> {
     let life = match (&value, life) {
         (Value::Error(text), _) | (_, Value::Error(text)) if !is_wrong_type(text) => {

@@ -1,4 +1,4 @@
-//! The beginning of a connection: who the server is, and which commands it has.
+//! The beginning of a connection: the server describes itself and its commands.
 //!
 //! The greeting is one packet. If the server refuses RESP3, a second packet says the same in
 //! RESP2, without tracking.
@@ -190,7 +190,11 @@ impl Greeting {
             Value::Error(text) => Some(&**text),
             _ => None,
         };
-        if let Some(error) = error.and_then(of_the_connection) {
+        // A server that forbids HELLO may ask for the password first: AUTH follows.
+        let early = step == Step::Hello
+            && self.credentials.is_some()
+            && error.is_some_and(|text| text.starts_with("NOAUTH"));
+        if !early && let Some(error) = error.and_then(of_the_connection) {
             return Err(error);
         }
         let facts = &mut self.facts;
@@ -200,7 +204,7 @@ impl Greeting {
                 if !speaks {
                     self.refused = true;
                     facts.notice(
-                        "the server speaks RESP2 only, so it does not tell of changes; use Redis 6 or Valkey",
+                        "the server speaks RESP2 only, or forbids HELLO, so it does not tell of changes; use Redis 6 or Valkey",
                     );
                     return Ok(());
                 }
