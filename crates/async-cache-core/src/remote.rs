@@ -12,5 +12,5 @@ mod settings;
 mod tests;
 
 pub use ask::{Answer, AskId, Landing, Want};
-pub use machine::{Greeting, Machine, Notice, Output};
+pub use machine::{Machine, Notice, Output};
 pub use settings::{Settings, WhileDown};

@@ -47,8 +47,8 @@ use std::time::Duration;
 
 use super::ask::{Answer, Ask, AskId, Landing, Phase, Want};
 use super::port::{
-    Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Lease, Name, Owner,
-    Replaced, Reply,
+    Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Greeting, Lease, Name,
+    Owner, Replaced, Reply,
 };
 use super::settings::{Settings, WhileDown};
 use crate::time::{Deadline, Time};
@@ -89,7 +89,7 @@ pub enum Output {
     /// Connect. Answer with [`Machine::connected`] or [`Machine::lost`].
     Connect,
     /// Drop the connection, and call [`Machine::lost`].
-    Disconnect(Arc<str>),
+    Disconnect(Arc<str>, Time),
     /// For the log: the state of the engine has changed.
     Say(Notice),
 }
@@ -103,19 +103,6 @@ pub enum Notice {
     Up(Abilities),
     /// The engine refuses something; said once per connection.
     Refused(Arc<str>),
-}
-
-/// What a new connection has learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Greeting {
-    /// What the engine can do.
-    pub abilities: Abilities,
-    /// This connection: random.
-    pub owner: Owner,
-    /// Which server, in which role: another number is another server.
-    pub identity: u64,
-    /// A random number for a namespace that has no generation.
-    pub generation: Generation,
 }
 
 /// Where the connection stands.
@@ -382,6 +369,11 @@ impl Machine {
         if !ask.is_open || ask.epoch != self.epoch {
             return Landing::Nothing;
         }
+        self.coverage(is_witnessed)
+    }
+
+    /// How memory may keep an entry from now on.
+    fn coverage(&self, is_witnessed: bool) -> Landing {
         match (self.link, self.settings.while_down) {
             (Link::Up(abilities), _) if abilities.notifies && is_witnessed => Landing::Covered,
             (Link::Up(_), _) => Landing::AtMost(self.settings.uncovered_ttl),
@@ -406,7 +398,8 @@ impl Machine {
     // Writes of this process
 
     /// Puts a content under a name. Call it in the step that writes memory, before the write.
-    pub fn put(&mut self, name: Name, content: Content, life: Option<Duration>, now: Time) {
+    /// Returns how memory may keep the value.
+    pub fn put(&mut self, name: Name, content: Content, life: Option<Duration>, now: Time) -> Landing {
         if self.link == Link::Idle {
             self.connect(now);
         }
@@ -414,8 +407,9 @@ impl Machine {
             let put = Command::Put { name: name.clone(), content, life };
             self.send(put, Purpose::Put(name.clone()), now)
         });
-        self.await_write(name.clone(), id);
+        self.await_write(name.clone(), id, now);
         self.fence_own(&name, now);
+        self.coverage(true)
     }
 
     /// Removes names. Call it in the step that writes memory, before the write.
@@ -435,7 +429,7 @@ impl Machine {
             self.send(Command::Drop(names.clone()), purpose, now)
         });
         for name in names {
-            self.await_write(name, id);
+            self.await_write(name, id, now);
         }
     }
 
@@ -494,7 +488,7 @@ impl Machine {
     }
 
     /// Rule 8.
-    fn await_write(&mut self, name: Name, id: Option<CommandId>) {
+    fn await_write(&mut self, name: Name, id: Option<CommandId>, now: Time) {
         if self.clearing == Clearing::Unsent {
             return; // all is going to be removed
         }
@@ -503,15 +497,16 @@ impl Machine {
             self.pending.clear();
             self.clearing = Clearing::Unsent;
             if matches!(self.link, Link::Up(_)) {
-                self.disconnect("the engine does not acknowledge writes");
+                self.disconnect("the engine does not acknowledge writes", now);
             }
         }
     }
 
     // The engine
 
-    /// A connection was made, and has learned this.
-    pub fn connected(&mut self, greeting: Greeting, now: Time) {
+    /// A connection was made, and has learned this. `owner` and `generation` are random numbers, of
+    /// this connection and for a namespace that has no generation.
+    pub fn connected(&mut self, greeting: Greeting, owner: Owner, generation: Generation, now: Time) {
         let since = match self.link {
             Link::Connecting(since) => since,
             _ => now,
@@ -520,7 +515,7 @@ impl Machine {
         self.is_stalled = false;
         self.is_said_refused = false;
         self.heard_at = now;
-        self.owner = greeting.owner;
+        self.owner = owner;
         self.alive_until = Time::default();
         self.sent.clear();
         self.watched.clear();
@@ -529,18 +524,14 @@ impl Machine {
             self.replay(now); // Rule 9.
         }
         if self.clearing != Clearing::No {
-            let generation = match self.generation {
-                // A generation that was sent before may have been replaced by another's.
-                Some(generation) if self.clearing == Clearing::Unsent => generation,
-                _ => greeting.generation,
-            };
+            // Not the one that may have been sent before: it may have been replaced by another's.
             self.generation = Some(generation);
             let purpose = Purpose::NewGeneration { greets: true };
             let id = self.send(Command::NewGeneration(generation), purpose, now);
             self.clearing = Clearing::Sent(id);
         } else {
             let purpose = Purpose::Generation { greets: true };
-            self.send(Command::Generation(greeting.generation), purpose, now);
+            self.send(Command::Generation(generation), purpose, now);
         }
     }
 
@@ -638,7 +629,7 @@ impl Machine {
         match event {
             Event::Reply(id, reply) => match self.sent.pop_front() {
                 Some(sent) if sent.id == id => self.reply(sent, reply, now),
-                _ => self.disconnect("a reply to no command"),
+                _ => self.disconnect("a reply to no command", now),
             },
             Event::Changed(name) => self.changed(name, now),
             Event::AllChanged => {
@@ -916,7 +907,7 @@ impl Machine {
                 self.acknowledged(name, now);
             }
         } else if !mine.is_empty() {
-            self.disconnect("the engine refuses a removal");
+            self.disconnect("the engine refuses a removal", now);
         }
     }
 
@@ -939,7 +930,7 @@ impl Machine {
 
     fn was_told_generation(&mut self, greets: bool, reply: &Reply, now: Time) {
         let Reply::Generation(generation) = *reply else {
-            return self.disconnect("the engine does not tell the generation");
+            return self.disconnect("the engine does not tell the generation", now);
         };
         if self.clearing != Clearing::No {
             return; // this process has begun another one since
@@ -960,7 +951,7 @@ impl Machine {
 
     fn was_begun(&mut self, id: CommandId, greets: bool, reply: &Reply, now: Time) {
         if matches!(reply, Reply::Failed(_)) {
-            return self.disconnect("the engine refuses a generation");
+            return self.disconnect("the engine refuses a generation", now);
         }
         if self.clearing == Clearing::Sent(id) {
             self.clearing = Clearing::No;
@@ -1045,7 +1036,7 @@ impl Machine {
             Link::Idle => {}
             Link::Connecting(since) | Link::Greeting { since, .. } => {
                 if since.later(self.silence()) <= now {
-                    self.disconnect("no connection in time");
+                    self.disconnect("no connection in time", now);
                 }
             }
             Link::Pausing(until) => {
@@ -1072,7 +1063,7 @@ impl Machine {
                 self.send(Command::Ping, Purpose::Other, now);
             }
         } else if silent_since.later(self.silence()) <= now {
-            self.disconnect("the engine is silent");
+            self.disconnect("the engine is silent", now);
         } else if silent_since.later(self.settings.timeout) <= now && !self.is_stalled {
             self.is_stalled = true;
             if !std::mem::replace(&mut self.is_said_down, true) {
@@ -1114,8 +1105,8 @@ impl Machine {
         self.outputs.push_back(Output::Connect);
     }
 
-    fn disconnect(&mut self, why: &str) {
-        self.outputs.push_back(Output::Disconnect(why.into()));
+    fn disconnect(&mut self, why: &str, now: Time) {
+        self.outputs.push_back(Output::Disconnect(why.into(), now));
     }
 
     fn send(&mut self, command: Command, what: Purpose, now: Time) -> CommandId {

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::remote::ask::{Answer, AskId, Landing, Want};
-use crate::remote::machine::{Greeting, Machine, Output, RuleName};
+use crate::remote::machine::{Machine, Output, RuleName};
 use crate::remote::port::{
-    Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Lease, Name, Owner,
-    Replaced, Reply,
+    Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Greeting, Lease, Name,
+    Owner, Replaced, Reply,
 };
 use crate::remote::settings::Settings;
 use crate::time::{Deadline, Time};
@@ -165,13 +165,10 @@ impl World {
         process.is_connected = true;
         process.wants = false;
         process.connections += 1;
-        let greeting = Greeting {
-            abilities: Abilities { fences: true, notifies: true },
-            owner: Owner(number as u64 * 1000 + process.connections),
-            identity,
-            generation: Generation(1000 + number as u64 * 1000 + process.connections),
-        };
-        process.machine.connected(greeting, now);
+        let abilities = Abilities { fences: true, notifies: true };
+        let random = number as u64 * 1000 + process.connections;
+        let greeting = Greeting { abilities, identity };
+        process.machine.connected(greeting, Owner(random), Generation(1000 + random), now);
         self.follow(number);
     }
 
@@ -254,11 +251,11 @@ impl World {
         self.origin += 1;
         let (origin, now) = (self.origin, self.now);
         let process = &mut self.processes[number];
-        process.machine.put(name(key), content(origin), life, now);
+        let landing = process.machine.put(name(key), content(origin), life, now);
         process.fence(Some(key));
+        process.memory.remove(&key);
         let deadline = life.map_or(Deadline::NEVER, |it| Deadline::after(now, it));
-        let is_covered = process.machine.is_up();
-        process.memory.insert(key, Entry { version: origin, is_covered, is_suspect: false, deadline });
+        process.lands(key, origin, landing, true, deadline, now);
         process.heard.insert(key, origin);
         self.follow(number);
     }
@@ -334,7 +331,7 @@ impl World {
                     }
                 }
                 Output::Connect => process.wants = true,
-                Output::Disconnect(_) => {
+                Output::Disconnect(..) => {
                     self.breaks(number);
                     return;
                 }
