@@ -148,13 +148,13 @@ impl<E: Engine, W> Remote<E, W> {
     ) -> Landing {
         self.names.insert(name, hash);
         let mut state = self.state.lock();
-        let landing = state.machine.put(name.clone(), content, life, now);
+        let landing = state.machine.put(name, content, life, now);
         state.after();
         landing
     }
 
     /// Removes names from the engine. Before the keys are removed from memory.
-    pub fn invalidate(&self, names: Vec<Name>, now: Time) {
+    pub fn invalidate(&self, names: &[Name], now: Time) {
         let mut state = self.state.lock();
         state.machine.invalidate(names, now);
         state.after();

@@ -1,5 +1,7 @@
 //! Every order of events of small worlds with one key, breadth first.
 
+#![allow(clippy::print_stdout, reason = "the findings are worth reading")]
+
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 

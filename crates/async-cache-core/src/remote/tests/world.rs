@@ -5,6 +5,8 @@
 //! the turn hears nothing. Every connection is in order. The versions of the origin, and what was
 //! heard of them, are known to the checks only.
 
+#![allow(dead_code, reason = "for walks")]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::remote::ask::{Answer, AskId, Landing, Want};
@@ -239,7 +241,7 @@ impl World {
         self.origin += 1;
         let (origin, now) = (self.origin, self.now);
         let process = &mut self.processes[number];
-        process.machine.invalidate(vec![name(key)], now);
+        process.machine.invalidate(&[name(key)], now);
         process.memory.remove(&key);
         process.fence(Some(key));
         process.hears(key, origin);
@@ -251,7 +253,7 @@ impl World {
         self.origin += 1;
         let (origin, now) = (self.origin, self.now);
         let process = &mut self.processes[number];
-        let landing = process.machine.put(name(key), content(origin), life, now);
+        let landing = process.machine.put(&name(key), content(origin), life, now);
         process.fence(Some(key));
         process.memory.remove(&key);
         let deadline = life.map_or(Deadline::NEVER, |it| Deadline::after(now, it));
