@@ -52,8 +52,8 @@ impl Failover {
     }
 }
 
-/// A cluster of three masters without replicas. Each has a third of the 16384 slots, in the order of
-/// the nodes.
+/// A cluster of three masters without replicas. Each has a third of the 16384 slots, in the order
+/// of the nodes.
 #[derive(Debug)]
 pub struct Cluster {
     /// The nodes.

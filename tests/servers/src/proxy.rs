@@ -295,8 +295,8 @@ impl Shared {
         let _ = to.shutdown(Shutdown::Write);
     }
 
-    /// Passes a chunk on, or the end of the connection if the chunk is empty. `None`: the connection
-    /// was cut or is broken.
+    /// Passes a chunk on, or the end of the connection if the chunk is empty. `None`: the
+    /// connection was cut or is broken.
     fn pass(
         &self,
         id: u64,

@@ -250,7 +250,7 @@ fn tls() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tls")
 }
 
-/// A port that nothing listens on, from 10000 to 31999. Another process may take it meanwhile.
+/// A port that nothing listens on, from 10000 to 31999. Another process may take it later.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
