@@ -22,6 +22,7 @@ ARROWS = {
     "async-cache-core": set(),
     "async-cache-disk": set(),
     "async-cache-macros": set(),
+    "async-cache-redis": {"async-cache-core"},
     "async-cache-tier": {"async-cache-core", "async-cache-disk"},
     "async-cache": {
         "async-cache-core",
@@ -48,6 +49,7 @@ WITHOUT_RUNTIME = {
     "async-cache-core",
     "async-cache-disk",
     "async-cache-macros",
+    "async-cache-redis",
     "async-cache-tier",
     "async-cache-cli",
 }

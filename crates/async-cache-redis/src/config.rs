@@ -1,0 +1,154 @@
+//! The settings of a connection and of its cache.
+//!
+//! # Layout
+//!
+//! - `url`: settings from a URL.
+//!
+//! Invariant: no debug output contains a password.
+
+mod url;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::secret::Secret;
+
+/// The largest limit of a value: Redis takes no longer string by default.
+pub const MAX_VALUE: usize = 512 * 1024 * 1024 - 4096;
+
+/// The place of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A host and a port.
+    Tcp {
+        /// A name or an address, IPv6 without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+/// The settings. [`Config::default`] is a server on this machine.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The place of the server.
+    pub address: Address,
+    /// Whether the connection is encrypted. The front does it, before bytes come here.
+    pub tls: bool,
+    /// The number of the database.
+    pub db: u32,
+    /// The name of the user, for servers with users.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The beginning of every key on the server.
+    pub prefix: String,
+    /// The name of the cache among all caches with the prefix.
+    pub namespace: String,
+    /// The user's version of the cached data. Caches of several versions share nothing.
+    pub version: String,
+    /// The secret that makes values unforgeable.
+    pub secret: Option<Secret>,
+    /// The longest value, in bytes; the server keeps a stub of a longer value.
+    pub max_value: usize,
+    /// How long a front waits for an answer.
+    pub timeout: Duration,
+    /// How long a lease stands.
+    pub lease: Duration,
+    /// Whether the server is asked to tell of changes.
+    pub tracking: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            address: Address::Tcp { host: "localhost".to_owned(), port: 6379 },
+            tls: false,
+            db: 0,
+            username: None,
+            password: None,
+            prefix: "ac:".to_owned(),
+            namespace: "default".to_owned(),
+            version: String::new(),
+            secret: None,
+            max_value: 1024 * 1024,
+            timeout: Duration::from_millis(250),
+            lease: Duration::from_secs(10),
+            tracking: true,
+        }
+    }
+}
+
+impl Config {
+    /// The settings in a URL, and the defaults of the rest.
+    ///
+    /// - `redis://[user[:password]@]host[:port][/db]`, also `valkey://`;
+    /// - `rediss://...`: the same with TLS, also `valkeys://`;
+    /// - `unix://[user[:password]@]/path[?db=n]`, also `redis+unix://`, `valkey+unix://`.
+    ///
+    /// The query may have `db`, `username` and `password`. User, password and path are
+    /// percent-decoded.
+    ///
+    /// ```
+    /// use async_cache_redis::Config;
+    ///
+    /// let config = Config::from_url("rediss://app:s%40cret@cache.example:6380/2")?;
+    /// assert!(config.tls && config.db == 2 && config.password.as_deref() == Some("s@cret"));
+    /// assert!(!format!("{config:?}").contains("cret@"));
+    /// # Ok::<(), async_cache_redis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the URL has another form.
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        url::apply(&mut config, url)?;
+        Ok(config)
+    }
+
+    /// Checks the settings that have limits.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a setting is outside of its limits.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.max_value == 0 || self.max_value > MAX_VALUE {
+            let remedy = "give a number of bytes from 1 to 512 MiB less 4 KiB";
+            return Err(ConfigError::new("max_value", format!("it is {}", self.max_value), remedy));
+        }
+        for (setting, duration) in [("timeout", self.timeout), ("lease", self.lease)] {
+            if duration < Duration::from_millis(1) {
+                return Err(ConfigError::new(setting, "it is less than a millisecond", "give a longer one"));
+            }
+        }
+        if self.username.is_some() && self.password.is_none() {
+            let remedy = "give the password of the user too, or neither";
+            return Err(ConfigError::new("password", "there is a user without a password", remedy));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("address", &self.address)
+            .field("tls", &self.tls)
+            .field("db", &self.db)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| ".."))
+            .field("prefix", &self.prefix)
+            .field("namespace", &self.namespace)
+            .field("version", &self.version)
+            .field("secret", &self.secret)
+            .field("max_value", &self.max_value)
+            .field("timeout", &self.timeout)
+            .field("lease", &self.lease)
+            .field("tracking", &self.tracking)
+            .finish()
+    }
+}

@@ -1,0 +1,25 @@
+//! One connection of async-cache to Redis or Valkey: bytes in, events out, without I/O.
+//!
+//! A front owns the socket. The core decides which commands are sent (`async_cache_core::remote`).
+//!
+//! # Layout
+//!
+//! - `config`: the settings, and URLs; `secret`: the key of the tags; `error`:
+//!   the errors.
+//! - `layout`: names of entries, and keys on the server; `envelope`: the bytes under a key; `body`:
+//!   the part of them that a front makes and reads.
+//! - `resp`: the wire protocol of Redis, read in pieces of any length, and written.
+#![forbid(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod body;
+pub mod config;
+pub mod envelope;
+mod error;
+pub mod layout;
+pub mod resp;
+mod secret;
+
+pub use config::{Address, Config};
+pub use error::ConfigError;
+pub use layout::Layout;
+pub use secret::Secret;
