@@ -48,7 +48,9 @@ class Way:
     splits: bool = False
     """Whether each byte is written alone."""
     passed: int = 0
-    """Bytes passed on."""
+    """Bytes passed on. Counted before they are written: a test that has received bytes finds them
+    counted.
+    """
     holding: int = 0
     """Writers that have something and may not write it."""
 
@@ -306,13 +308,11 @@ class Proxy:
             except OSError:
                 return False
             data = data[count:]
-            with self._changed:
-                way.passed += count
-                self._changed.notify_all()
-                if cuts:
+            if cuts:
+                with self._changed:
                     way.allowed, way.cuts = None, False
                     self._cut_all()
-                    return False
+                return False
             if not data:
                 return True
 
@@ -332,9 +332,9 @@ class Proxy:
                     way.holding -= 1
                 else:
                     count = min(wanted, 1) if way.splits else wanted
-                    if way.allowed is None:
-                        return count, False
-                    count = min(count, way.allowed)
-                    way.allowed -= count
+                    if way.allowed is not None:
+                        count = min(count, way.allowed)
+                        way.allowed -= count
+                    way.passed += count
                     return count, way.allowed == 0 and way.cuts
             return None

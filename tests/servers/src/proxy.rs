@@ -71,7 +71,8 @@ struct Way {
     cuts: bool,
     /// Whether each byte is written alone.
     splits: bool,
-    /// Bytes passed on.
+    /// Bytes passed on. Counted before they are written: a test that has received bytes finds them
+    /// counted.
     passed: u64,
     /// Writers that have something and may not write it.
     holding: usize,
@@ -311,10 +312,8 @@ impl Shared {
             let (now, later) = rest.split_at(count);
             to.write_all(now).ok()?;
             rest = later;
-            let mut state = self.locked();
-            state.ways[direction as usize].passed += count as u64;
-            self.changed.notify_all();
             if cuts {
+                let mut state = self.locked();
                 state.ways[direction as usize].allowed = None;
                 state.ways[direction as usize].cuts = false;
                 self.cut(&mut state);
@@ -345,10 +344,13 @@ impl Shared {
                 state.ways[direction as usize].holding -= 1;
             } else {
                 let most = if way.splits { wanted.min(1) } else { wanted };
-                let Some(allowed) = &mut way.allowed else { return Some((most, false)) };
-                let count = most.min(usize::try_from(*allowed).unwrap_or(usize::MAX));
-                *allowed -= count as u64;
-                return Some((count, *allowed == 0 && way.cuts));
+                let count = match way.allowed {
+                    None => most,
+                    Some(allowed) => most.min(usize::try_from(allowed).unwrap_or(usize::MAX)),
+                };
+                way.allowed = way.allowed.map(|allowed| allowed - count as u64);
+                way.passed += count as u64;
+                return Some((count, way.allowed == Some(0) && way.cuts));
             }
         }
     }

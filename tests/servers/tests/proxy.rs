@@ -69,8 +69,8 @@ fn bytes_keep_their_order_and_none_is_lost() {
     let Ends { proxy, mut client, server, .. } = Ends::new();
     let sent: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let expected = sent.clone();
-    let writer = std::thread::spawn(move || client.write_all(&sent).map(|()| client));
     proxy.hold_after(ToServer, 1_000_003);
+    let writer = std::thread::spawn(move || client.write_all(&sent).map(|()| client));
     let mut received = read(&server, 1_000_003);
     proxy.wait_until_held(ToServer);
     proxy.release(ToServer);
