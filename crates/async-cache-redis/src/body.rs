@@ -15,7 +15,7 @@ use crate::layout::{self, Layout};
 const PICKLES: u8 = 1;
 const KEY: u8 = 2;
 
-/// What a payload may hold.
+/// The parts that a payload may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     /// Data only.
@@ -27,7 +27,7 @@ pub enum Holds {
 /// A body, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Body<'a> {
-    /// What the payload may hold.
+    /// The parts that the payload may hold.
     pub holds: Holds,
     /// The canonical bytes of the key, if the name is a digest.
     pub key: Option<&'a [u8]>,

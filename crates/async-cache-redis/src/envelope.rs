@@ -17,8 +17,8 @@
 //! the name), of the bytes before the tag, and of the bytes behind it. The key is the keyed digest
 //! of `namespace:version` under the key derived from the secret, or from no secret. So contents of
 //! two names, caches or secrets are never mistaken for each other, and damage is always found. The
-//! generation is not covered: whoever can write to the server can store an older content again
-//! in any case. Equal contents of a name have equal bytes, so the tag is also the id of the
+//! generation is not covered: a writer to the server can store an older content again in any
+//! case. Equal contents of a name have equal bytes, so the tag is also the id of the
 //! content, and a condition of the server can name it.
 //!
 //! Rules:

@@ -5,4 +5,5 @@
 mod config;
 mod envelope;
 mod layout;
+mod link;
 mod resp;
