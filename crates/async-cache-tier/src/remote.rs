@@ -24,6 +24,7 @@ use async_cache_core::time::Time;
 use parking_lot::Mutex;
 
 use crate::names::NameIndex;
+use crate::suspects::Suspects;
 
 /// What the driver has to do.
 #[derive(Debug)]
@@ -125,6 +126,21 @@ impl<E: Engine, W> Remote<E, W> {
         let landing = state.machine.land(id, content, life, now);
         state.after();
         landing
+    }
+
+    /// What [`Remote::take`] or [`Remote::land`] would answer now.
+    pub fn expects(&self, id: AskId) -> Landing {
+        self.state.lock().machine.expects(id)
+    }
+
+    /// What [`Remote::put`] would answer now.
+    pub fn expects_of_put(&self) -> Landing {
+        self.state.lock().machine.expects_of_put()
+    }
+
+    /// Whether suspect entries are served now.
+    pub fn suspects(&self, now: Time) -> Suspects {
+        if self.state.lock().machine.serves_suspects(now) { Suspects::Served } else { Suspects::Withheld }
     }
 
     /// The load of a question has ended without a value.

@@ -70,6 +70,12 @@ mod lookup;
 #[cfg(feature = "macros")]
 mod macros;
 mod nesting;
+#[cfg(feature = "redis")]
+pub mod remote;
+#[cfg(not(feature = "redis"))]
+mod remote_off;
+#[cfg(not(feature = "redis"))]
+use remote_off as remote;
 mod restore;
 mod room;
 mod save;

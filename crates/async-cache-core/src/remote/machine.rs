@@ -372,6 +372,30 @@ impl Machine {
         }
     }
 
+    /// What [`Machine::take`] or [`Machine::land`] would answer now.
+    pub fn expects(&self, id: AskId) -> Landing {
+        let Some(ask) = self.asks.get(&id) else { return Landing::Nothing };
+        let is_witnessed = match ask.phase {
+            Phase::Leading(_) => matches!(self.link, Link::Up(_)) && ask.generation == self.generation,
+            Phase::Answered { is_witnessed, puts } => is_witnessed || puts,
+            _ => return Landing::Nothing,
+        };
+        self.landing(ask, is_witnessed)
+    }
+
+    /// What [`Machine::put`] would answer now.
+    pub fn expects_of_put(&self) -> Landing {
+        self.coverage(true)
+    }
+
+    /// Whether entries of which changes may have been missed are served: the engine is away, and has
+    /// not been away for long.
+    pub fn serves_suspects(&self, now: Time) -> bool {
+        self.settings.while_down == WhileDown::Serve
+            && !matches!(self.link, Link::Up(_))
+            && self.uncovered_until.is_some_and(|until| now < until)
+    }
+
     fn landing(&self, ask: &Ask, is_witnessed: bool) -> Landing {
         if !ask.is_open || ask.epoch != self.epoch {
             return Landing::Nothing;
