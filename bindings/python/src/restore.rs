@@ -34,7 +34,8 @@ pub(crate) fn entry(
         let (mut state, found) = cache.locate(py, query)?;
         let Ok(at) = state.tiered.shard.admit(found, probed) else { continue };
         let new = NewEntry { key, value, meta: Meta { deadline, stamp, origin: None } };
-        let restored = state.tiered.shard.restore(at, new, cache.now());
+        let trust = cache.tier.trust_in_files();
+        let restored = state.tiered.shard.restore(at, new, trust, cache.now());
         drop(state);
         return Ok(matches!(restored, InShard::Stored));
     }

@@ -10,6 +10,7 @@ use async_cache_core::time::Now;
 use async_cache_disk::KeyKind;
 use async_cache_tier::cold::{self, ColdAnswer};
 use async_cache_tier::journal::{DiskWait, Served};
+use async_cache_tier::suspects::Suspects;
 use async_cache_tier::{FileKey, Memory, NamedKey, Under, UnderShard, clock};
 use pyo3::prelude::*;
 
@@ -88,14 +89,14 @@ impl Cache {
         if let Some(journal) = self.journal() {
             return Ok(match self.cold_in_journal(py, journal, query, wait)? {
                 Served::Hit(value) => ColdLookup::Served(value.into_bound(py)),
-                Served::Absent => absent(),
+                Served::Suspect | Served::Absent => absent(),
                 Served::WouldWait => ColdLookup::WouldWait,
             });
         }
         let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else { return Ok(absent()) };
-        Ok(match cold::serve(&host, &AskedQuery(query), under)? {
+        Ok(match cold::serve(&host, &AskedQuery(query), under, Suspects::Withheld)? {
             ColdAnswer::Served(value) => ColdLookup::Served(value.into_bound(py)),
-            ColdAnswer::Absent(probed) => ColdLookup::Absent(probed),
+            ColdAnswer::Suspect(probed) | ColdAnswer::Absent(probed) => ColdLookup::Absent(probed),
         })
     }
 

@@ -1,5 +1,5 @@
-"""Fixtures of all tests: event loops, caches over every kind of backend, a time limit for each
-test.
+"""Fixtures of all tests: event loops, caches over every kind of backend, servers, a time limit for
+each test.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 from cold_reads import ReadThreads
 from loops import LOOPS, Run
+from servers import Program, Server
 from stores import MemoryBackend
 
 from cache import AsyncCache, CacheBackend, DiskBackend, _reads
@@ -32,6 +34,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIME_LIMIT_SECONDS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which servers the tests have used."""
+    terminalreporter.write_line(f"servers: {', '.join(map(str, servers.found())) or 'none'}")
+
+
+@pytest.fixture(params=[program.kind.value for program in servers.found()] or ["none"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """The program of a server, of each kind on this machine. Fails if there is none."""
+    return next(program for program in servers.everyone() if program.kind.value == request.param)
+
+
+@pytest.fixture
+def server(program: Program) -> Iterator[Server]:
+    """A started server, of each kind on this machine."""
+    with program.start() as server:
+        yield server
 
 
 @pytest.fixture(params=LOOPS)

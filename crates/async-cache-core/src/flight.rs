@@ -217,6 +217,16 @@ impl<K, T> Flights<K, T> {
         true
     }
 
+    /// Fences every open flight whose key has this hash; returns how many there were.
+    pub fn fence_hash(&mut self, hash: u64) -> usize {
+        let mut fenced = 0;
+        while let Some((flight, _)) = self.candidate(hash, 0) {
+            self.fence(flight);
+            fenced += 1;
+        }
+        fenced
+    }
+
     /// Fences every open flight; returns how many there were.
     pub fn fence_all(&mut self) -> usize {
         let fenced = self.index.len();

@@ -13,7 +13,7 @@
 //! - [`address`]: where a key is found, and where it may be written; [`probe`]: the snapshot's
 //!   answer for a key
 //! - [`entry`]: entries as they are read and written; [`removed`]: keys and values that left, and
-//!   why
+//!   why; `era`: which entries are suspect
 //! - [`store`]: the entries in memory; [`order`]: which of them makes room; `timer`: which have
 //!   expired
 //! - [`listing`]: the entries in their order, in pieces, while the cache goes on
@@ -22,7 +22,8 @@
 //! - [`flight`]: running loads; [`batch`]: which keys are loaded together; [`waits`]: loads that
 //!   wait for loads
 //! - [`agent`]: sessions of agents, the resources of their tools, and loops in their calls
-//! - [`remote`]: the tier beyond one host: leases, fences, what is covered, and what to do without it
+//! - [`remote`]: the tier beyond one host: leases, fences, what is covered, and what to do without
+//!   the tier
 //! - [`stats`]: the counters
 //! - [`number`]: tables by counters and addresses
 //! - [`time`]: instants, deadlines and times of writing as numbers; `slab`: slots and the chains
@@ -67,6 +68,7 @@ pub mod agent;
 pub mod batch;
 pub mod cold;
 pub mod entry;
+mod era;
 pub mod flight;
 pub mod ledger;
 pub mod listing;

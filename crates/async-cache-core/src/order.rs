@@ -43,7 +43,8 @@ pub enum Eviction {
     Lru,
 }
 
-const MAX_VISITS: u8 = 3;
+/// The most visits that are counted: two bits, see [`crate::era`].
+pub(crate) const MAX_VISITS: u8 = 3;
 
 /// The longest search for a victim, so that an insertion takes bounded time even if every entry was
 /// visited.
@@ -124,14 +125,11 @@ impl Order {
         }
     }
 
-    /// Notes a use, as far as a shared borrow can.
+    /// Notes a use, as far as a shared borrow can. `visits`: the slot's, which the caller has read.
     #[inline]
-    pub(crate) fn touch_shared<T: Ordered>(&self, slot: &T) {
-        if self.eviction == Eviction::Adaptive {
-            let visits = slot.visits();
-            if visits < MAX_VISITS {
-                slot.set_visits(visits + 1);
-            }
+    pub(crate) fn touch_shared<T: Ordered>(&self, slot: &T, visits: u8) {
+        if self.eviction == Eviction::Adaptive && visits < MAX_VISITS {
+            slot.set_visits(visits + 1);
         }
     }
 
@@ -140,7 +138,7 @@ impl Order {
     #[allow(clippy::inline_always)] // a call of its own is a tenth of a hit
     pub(crate) fn touch<T: Ordered>(&mut self, slab: &mut Slab<T>, id: u32) {
         match self.eviction {
-            Eviction::Adaptive => self.touch_shared(&slab[id]),
+            Eviction::Adaptive => self.touch_shared(&slab[id], slab[id].visits()),
             Eviction::Lru => self.move_back(slab, id, slab[id].link(Chain::Order)),
         }
     }

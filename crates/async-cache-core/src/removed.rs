@@ -34,7 +34,8 @@ pub struct Departed<K, V> {
     pub value: V,
     /// The cause.
     pub cause: Cause,
-    /// The stamp of an entry that was evicted or expired; else [`Stamp::UNKNOWN`].
+    /// The stamp of an entry that was evicted, expired, or removed by its hash; else
+    /// [`Stamp::UNKNOWN`].
     pub stamp: Stamp,
 }
 

@@ -13,19 +13,25 @@
 //! 4. cold entries make room first, because they are older than every entry that was used. While a
 //!    cold set is open, hot and cold entries of all shards together are not more than the `maxsize`
 //!    of the whole cache (except one entry of each thread that inserts at the same moment), and a
-//!    shard may hold more than its part. Once the set is closed, every shard keeps to its own part.
+//!    shard may hold more than its part. Once the set is closed, every shard keeps to its own part;
+//! 5. a suspect entry is no answer to a read, and stays the entry of its key for everything else:
+//!    for writes, debts, the file, eviction and expiry ([`crate::era`]).
 //!
 //! A front calls a shard in two steps with nothing between them: find a key, then act on the result
 //! ([`crate::address`]). The front drops the keys and values in [`Removed`] where no lock and no
 //! borrow is held.
 //!
 //! `snapshot` has opening and closing of snapshots and cold entries, `saving` the times of writing,
-//! `journal` the places of records, `search` the search for keys.
+//! `journal` the places of records, `search` the search for keys, `suspects` the parts for a tier
+//! beyond one host.
 
 mod journal;
 mod saving;
 mod search;
 mod snapshot;
+mod suspects;
+
+pub use suspects::{FlightFate, Trust};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,9 +159,9 @@ impl<K, V, T> Shard<K, V, T> {
     // Reads
 
     /// Serves the value of a key: calls `read` with it. Records the use as far as a shared borrow
-    /// can. The front counts the hit. `None` if the key is not in memory, or the deadline of its
-    /// entry has passed. `has_passed` compares a deadline with now; it is not called for an entry
-    /// that never expires.
+    /// can. The front counts the hit. `None` if the key is not in memory, its entry is suspect, or
+    /// the deadline of its entry has passed. `has_passed` compares a deadline with now; it is not
+    /// called for an entry that never expires.
     #[inline]
     pub fn hit<R>(
         &self,
@@ -191,13 +197,12 @@ impl<K, V, T> Shard<K, V, T> {
         Some(self.store.value(slot))
     }
 
-    /// Reads the value of a slot without counting or recording a use. `None` if the entry's
-    /// deadline has passed.
+    /// Reads the value of a slot without counting or recording a use. `None` if the entry is
+    /// suspect, or its deadline has passed.
     #[inline(always)]
     #[allow(clippy::inline_always)] // a call of its own is a tenth of a hit
     pub fn live(&self, slot: SlotId, has_passed: impl FnOnce(Deadline) -> bool) -> Option<&V> {
-        let deadline = self.store.deadline(slot);
-        (deadline.is_never() || !has_passed(deadline)).then(|| self.store.value(slot))
+        if self.store.is_suspect(slot) { None } else { self.live_or_suspect(slot, has_passed) }
     }
 
     /// Counts a call that was not served.
@@ -293,14 +298,23 @@ impl<K, V, T> Shard<K, V, T> {
 
     /// Stores an entry from a backup, as the coldest, if its key is absent and there is room. For
     /// entries that arrive from the most to the least recently used.
-    pub fn restore(&mut self, at: Address, mut new: NewEntry<K, V>, now: Now) -> Restored<K, V> {
+    pub fn restore(
+        &mut self,
+        at: Address,
+        mut new: NewEntry<K, V>,
+        trust: Trust,
+        now: Now,
+    ) -> Restored<K, V> {
         self.check(&at.found);
         let is_known = at.slot().is_some() || at.rank.is_some_and(|rank| self.is_cold(rank));
         if is_known || self.is_full() || new.meta.deadline.has_passed(now.time) {
             return Restored::Refused(new);
         }
         new.meta.origin = at.rank;
-        self.store.insert_coldest(at.hash(), new, Debt::None);
+        let slot = self.store.insert_coldest(at.hash(), new, Debt::None);
+        if trust == Trust::Suspect {
+            self.store.suspect(slot);
+        }
         self.report();
         Restored::Stored
     }
@@ -422,7 +436,8 @@ impl<K, V, T> Shard<K, V, T> {
 
     // The parts of a write
 
-    /// Writes an entry at its address. Rule 3: its rank leaves the cold set.
+    /// Writes an entry at its address. Rule 3: its rank leaves the cold set. Returns the slot if
+    /// the key was not in memory, and is now.
     fn put(
         &mut self,
         at: Address,
@@ -430,7 +445,7 @@ impl<K, V, T> Shard<K, V, T> {
         owed: OwedWhen,
         now: Now,
         removed: &mut Removed<K, V>,
-    ) {
+    ) -> Option<SlotId> {
         let was_cold = at.rank.is_some_and(|rank| self.take_cold(rank));
         let is_owed = match owed {
             OwedWhen::Always => true,
@@ -457,13 +472,14 @@ impl<K, V, T> Shard<K, V, T> {
             None => {
                 self.make_room(now, removed);
                 new.meta.origin = at.rank;
-                self.store.insert(at.hash(), new, debt);
+                let slot = self.store.insert(at.hash(), new, debt);
                 self.report();
-                return;
+                return Some(slot);
             }
         }
         self.reclaim(now, removed);
         self.report();
+        None
     }
 
     fn is_live_or_owed(&self, slot: SlotId, now: Now) -> bool {

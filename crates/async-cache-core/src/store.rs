@@ -11,17 +11,17 @@
 //! 3. the only user code that runs here is the equality test of `find`. Keys and values that leave
 //!    are returned in [`Removed`], to be dropped where nothing is borrowed;
 //! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its
-//!    deadline, reclaimed or not.
+//!    deadline, reclaimed or not;
+//! 5. a suspect entry is not served until it is written anew. See [`crate::era`].
 //!
 //! A hash must be well mixed in all its bits. The upper half belongs to the front, to choose a
 //! shard; the store uses the lower half.
-
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use hashbrown::HashTable;
 
 use crate::cold::Rank;
 use crate::entry::{Entry, Meta, NewEntry};
+use crate::era::{Era, Marks};
 use crate::ledger::{Debt, Ledger, LostWrites};
 use crate::listing::Listing;
 use crate::order::{Eviction, Order, Ordered, Queue};
@@ -46,6 +46,10 @@ pub struct Store<K, V> {
     order: Order,
     wheel: Wheel,
     version: u64,
+    /// Entries of another era are suspect.
+    era: Era,
+    /// How many entries are suspect.
+    suspects: usize,
     /// When entries were written, and which writes the file must learn of.
     ledger: Ledger<K>,
 }
@@ -69,8 +73,8 @@ struct Head {
     deadline: Deadline,
     hash: u32,
     bucket: u16,
-    /// Written under a shared borrow.
-    visits: AtomicU8,
+    /// The era of the write, and the visits.
+    marks: Marks,
     queue: Queue,
 }
 
@@ -99,6 +103,8 @@ impl<K, V> Store<K, V> {
             order: Order::new(eviction, capacity),
             wheel: Wheel::new(),
             version: 0,
+            era: Era::FIRST,
+            suspects: 0,
             ledger: Ledger::new(capacity),
         }
     }
@@ -153,7 +159,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Calls `read` with the value of a key and records the use, with one look at the slot. `None`
-    /// if the key has no entry, or the deadline of its entry has passed.
+    /// if the key has no entry, its entry is suspect, or the deadline of its entry has passed.
     #[inline]
     pub(crate) fn hit<R>(
         &self,
@@ -163,10 +169,11 @@ impl<K, V> Store<K, V> {
         read: impl FnOnce(&V) -> R,
     ) -> Option<R> {
         let (_, slot) = self.look_up(hash, eq)?;
+        let visits = slot.head.marks.visits_in(self.era)?; // Invariant 5
         if !slot.head.deadline.is_never() && has_passed(slot.head.deadline) {
             return None;
         }
-        self.order.touch_shared(slot);
+        self.order.touch_shared(slot, visits);
         Some(read(&slot.value))
     }
 
@@ -180,6 +187,7 @@ impl<K, V> Store<K, V> {
         read: impl FnOnce(&V) -> R,
     ) -> Option<R> {
         let (id, slot) = self.look_up(hash, eq)?;
+        let visits = slot.head.marks.visits_in(self.era)?; // Invariant 5
         if !slot.head.deadline.is_never() && has_passed(slot.head.deadline) {
             return None;
         }
@@ -188,7 +196,7 @@ impl<K, V> Store<K, V> {
             let link = slot.tail.order;
             self.order.move_back(&mut self.slab, id, link);
         } else {
-            self.order.touch_shared(slot);
+            self.order.touch_shared(slot, visits);
         }
         Some(value)
     }
@@ -234,6 +242,39 @@ impl<K, V> Store<K, V> {
     #[inline]
     pub(crate) fn value(&self, id: SlotId) -> &V {
         &self.slab[id.0].value
+    }
+
+    // Suspect entries
+
+    /// Makes every entry suspect.
+    pub(crate) fn suspect_all(&mut self) {
+        self.suspects = self.len();
+        if let Some(next) = self.era.next() {
+            self.era = next;
+            return;
+        }
+        // Rule 3 of `era`
+        self.era = Era::FIRST;
+        self.slab.iter().for_each(|(_, slot)| slot.head.marks.set_era(Era::ANCIENT));
+    }
+
+    /// Makes an entry suspect.
+    pub(crate) fn suspect(&mut self, id: SlotId) {
+        if !self.is_suspect(id) {
+            self.slab[id.0].head.marks.set_era(Era::ANCIENT);
+            self.suspects += 1;
+        }
+    }
+
+    /// Whether an entry is suspect.
+    #[inline]
+    pub(crate) fn is_suspect(&self, id: SlotId) -> bool {
+        self.slab[id.0].head.marks.visits_in(self.era).is_none()
+    }
+
+    /// How many entries are suspect.
+    pub fn suspects(&self) -> usize {
+        self.suspects
     }
 
     // Times of writing
@@ -318,16 +359,18 @@ impl<K, V> Store<K, V> {
     }
 
     /// Inserts an entry whose key is not in the store.
-    pub(crate) fn insert(&mut self, hash: u64, new: NewEntry<K, V>, debt: Debt) {
+    pub(crate) fn insert(&mut self, hash: u64, new: NewEntry<K, V>, debt: Debt) -> SlotId {
         let queue = self.order.choose(&mut self.slab, hash as u32);
         let id = self.enter(hash, new, debt, queue);
         self.order.enter(&mut self.slab, id, queue);
+        SlotId(id)
     }
 
     /// [`Store::insert`], as the entry that is evicted first.
-    pub(crate) fn insert_coldest(&mut self, hash: u64, new: NewEntry<K, V>, debt: Debt) {
+    pub(crate) fn insert_coldest(&mut self, hash: u64, new: NewEntry<K, V>, debt: Debt) -> SlotId {
         let id = self.enter(hash, new, debt, Queue::Main);
         self.order.enter_coldest(&mut self.slab, id);
+        SlotId(id)
     }
 
     /// Makes the slot of an entry, linked to the back of its queue, and inserts the slot everywhere
@@ -337,7 +380,7 @@ impl<K, V> Store<K, V> {
         let hash = hash as u32;
         let Meta { deadline, stamp, origin } = new.meta;
         let id = self.slab.insert(Slot {
-            head: Head { deadline, hash, bucket: NO_BUCKET, visits: AtomicU8::new(0), queue },
+            head: Head { deadline, hash, bucket: NO_BUCKET, marks: Marks::unvisited(self.era), queue },
             key: new.key,
             value: new.value,
             tail: Tail {
@@ -355,7 +398,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Replaces the value of an entry, which counts as a use; returns the old value. The entry
-    /// keeps its origin.
+    /// keeps its origin and its ticket, and is not suspect any more.
     #[must_use = "drop the old value where no lock and no borrow of the cache is held"]
     pub(crate) fn replace(
         &mut self,
@@ -367,6 +410,10 @@ impl<K, V> Store<K, V> {
     ) -> V {
         let slot = &mut self.slab[id.0];
         slot.head.deadline = deadline;
+        if slot.head.marks.visits_in(self.era).is_none() {
+            slot.head.marks.set_era(self.era);
+            self.suspects -= 1;
+        }
         let old = std::mem::replace(&mut slot.value, value);
         self.wheel.replace(&mut self.slab, id.0, deadline);
         self.order.touch(&mut self.slab, id.0);
@@ -466,6 +513,8 @@ impl<K, V> Store<K, V> {
         self.order.validate(&self.slab);
         let timed = self.slab.iter().filter(|(_, slot)| !slot.head.deadline.is_never()).count();
         assert_eq!(self.wheel.validate(&self.slab), timed, "the wheel holds the entries with a deadline");
+        let suspects = self.slab.iter().filter(|(id, _)| self.is_suspect(SlotId(*id))).count();
+        assert_eq!(self.suspects, suspects, "the count of suspect entries");
     }
 
     fn detach(&mut self, id: u32) -> (K, V) {
@@ -473,6 +522,7 @@ impl<K, V> Store<K, V> {
         self.wheel.forget(&mut self.slab, slot.head.bucket, slot.tail.timer);
         let found = self.index.find_entry(spread(slot.head.hash), |&candidate| candidate == id);
         found.expect("an entry is in the index").remove();
+        self.suspects -= usize::from(slot.head.marks.visits_in(self.era).is_none());
         self.version += 1;
         (slot.key, slot.value)
     }
@@ -525,12 +575,12 @@ impl<K, V> Ordered for Slot<K, V> {
 
     #[inline]
     fn visits(&self) -> u8 {
-        self.head.visits.load(Ordering::Relaxed)
+        self.head.marks.visits()
     }
 
     #[inline]
     fn set_visits(&self, visits: u8) {
-        self.head.visits.store(visits, Ordering::Relaxed);
+        self.head.marks.set_visits(visits);
     }
 
     fn queue(&self) -> Queue {

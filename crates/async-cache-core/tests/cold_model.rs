@@ -25,7 +25,7 @@ use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::Removed;
-use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::shard::{Config, Restored, Shard, Trust};
 use async_cache_core::time::{Deadline, Time};
 
 use crate::ledger::{Hashing, Key, Ledger, Token};
@@ -258,7 +258,8 @@ impl Pair {
         let counted = self.counted(shard);
         let now = self.now();
         let hits = self.shards[shard].stats().cold_hits;
-        let promoted = self.ledger.nothing_is_dropped_in(|| self.shards[shard].promote(at, new, now));
+        let promoted =
+            self.ledger.nothing_is_dropped_in(|| self.shards[shard].promote(at, new, Trust::Covered, now));
         match promoted {
             Ok(removed) => {
                 assert!(self.cold.remove(&rank), "rank {rank} was promoted, and had left before");
@@ -341,7 +342,8 @@ impl Pair {
         let is_known = at.slot().is_some() || rank.is_some_and(|rank| self.cold.contains(&rank));
         let fits = !is_known && !self.is_full(shard);
         let now = self.now();
-        let restored = self.ledger.nothing_is_dropped_in(|| self.shards[shard].restore(at, new, now));
+        let restored =
+            self.ledger.nothing_is_dropped_in(|| self.shards[shard].restore(at, new, Trust::Covered, now));
         assert_eq!(matches!(restored, Restored::Stored), fits);
         if fits {
             self.hot[shard].insert(0, Resident { name, value, deadline: Deadline::NEVER });

@@ -10,7 +10,7 @@ use async_cache_core::address::Address;
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::Removed;
-use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::shard::{Config, Restored, Shard, Trust};
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 use crate::replay::every_seed;
@@ -161,7 +161,7 @@ fn writes_that_come_after_a_burst_reclaim_it_a_few_entries_each() {
             let deadline = Deadline::at(Time::from_nanos(ttl + key));
             let new = NewEntry { key, value: (), meta: Meta::written_at(Stamp::UNKNOWN, deadline) };
             let start = Now::without_wall(Time::from_nanos(0));
-            let restored = cache.restore(at(&cache, key), new, start);
+            let restored = cache.restore(at(&cache, key), new, Trust::Covered, start);
             assert!(matches!(restored, Restored::Stored));
         }
         let now = Time::from_nanos(1 << 61);

@@ -14,7 +14,7 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::listing::{Listing, Ticket, keep_last};
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::Removed;
-use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::shard::{Config, Restored, Shard, Trust};
 use async_cache_core::store::SlotId;
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
@@ -233,7 +233,7 @@ impl Pair {
         let meta = Meta::written_at(Stamp::UNKNOWN, Deadline::NEVER);
         let stay = key.stay;
         let new = NewEntry { key, value: (), meta };
-        let restored = self.cache.restore(self.at(name), new, self.now());
+        let restored = self.cache.restore(self.at(name), new, Trust::Covered, self.now());
         if let (Restored::Stored, Some(running)) = (restored, &mut self.running) {
             running.restored.insert(stay);
         }

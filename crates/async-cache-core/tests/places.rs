@@ -6,7 +6,7 @@ use async_cache_core::address::Address;
 use async_cache_core::entry::{Fetched, Meta, NewEntry, ValueSource};
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::{Cause, Departed, Removed};
-use async_cache_core::shard::{self, Config};
+use async_cache_core::shard::{self, Config, Trust};
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 type Shard = shard::Shard<u32, char, ()>;
@@ -76,13 +76,13 @@ fn an_entry_that_was_read_comes_in_unless_its_key_is_there() {
     let mut shard = shard();
     let new =
         |number| NewEntry { key: 1, value: 'r', meta: Meta::written_at(place(number), Deadline::NEVER) };
-    assert!(shard.take_in(at(&shard, 1), new(10), NOW).is_ok());
+    assert!(shard.take_in(at(&shard, 1), new(10), Trust::Covered, NOW).is_ok());
     assert_eq!(shard.stamp_at(&at(&shard, 1)), Some(place(10)));
     assert_eq!((shard.stats().hits, shard.stats().cold_hits), (1, 1));
-    assert!(shard.take_in(at(&shard, 1), new(20), NOW).is_err());
+    assert!(shard.take_in(at(&shard, 1), new(20), Trust::Covered, NOW).is_err());
     let mut passed = new(30);
     (passed.key, passed.meta.deadline) = (2, Deadline::at(NOW.time));
-    assert!(shard.take_in(at(&shard, 2), passed, NOW).is_err());
+    assert!(shard.take_in(at(&shard, 2), passed, Trust::Covered, NOW).is_err());
     assert_eq!((shard.stats().hits, shard.store().len()), (1, 1));
 }
 

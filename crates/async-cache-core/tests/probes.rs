@@ -8,7 +8,7 @@ use async_cache_core::cold::ColdSet;
 use async_cache_core::entry::{Fetched, Meta, NewEntry};
 use async_cache_core::order::Eviction;
 use async_cache_core::probe::{Probed, Stale};
-use async_cache_core::shard::{self, Config};
+use async_cache_core::shard::{self, Config, Trust};
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 type Shard = shard::Shard<u32, char, ()>;
@@ -100,7 +100,9 @@ fn a_key_is_not_promoted_twice_nor_over_a_hot_entry() {
     let promote = |shard: &mut Shard| {
         let at = shard.address(7, probed, |known| *known == 7).unwrap();
         let meta = Meta::written_at(Stamp::from_nanos(5), Deadline::NEVER);
-        shard.promote(at, NewEntry { key: 7, value: 'c', meta }, NOW).map(|removed| removed.len())
+        shard
+            .promote(at, NewEntry { key: 7, value: 'c', meta }, Trust::Covered, NOW)
+            .map(|removed| removed.len())
     };
     assert_eq!(promote(&mut shard).unwrap(), 0);
     assert_eq!(promote(&mut shard).unwrap_err().value, 'c');

@@ -7,7 +7,7 @@ use async_cache_core::entry::{Fetched, Meta, NewEntry, ValueSource};
 use async_cache_core::ledger::SaveEnd;
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::{Cause, Removed};
-use async_cache_core::shard::{self, Config, Restored};
+use async_cache_core::shard::{self, Config, Restored, Trust};
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 
 type Shard = shard::Shard<u32, char, ()>;
@@ -111,7 +111,7 @@ fn a_value_is_dated_by_its_write_its_load_or_its_tier() {
 
     let meta = Meta::written_at(Stamp::UNKNOWN, Deadline::NEVER);
     let new = NewEntry { key: 4, value: 'c', meta };
-    assert!(matches!(shard.restore(at(&shard, 4), new, at_second(9)), Restored::Stored));
+    assert!(matches!(shard.restore(at(&shard, 4), new, Trust::Covered, at_second(9)), Restored::Stored));
     assert_eq!(stamp(&shard, 4), Stamp::UNKNOWN, "as the file says");
     assert!([1, 2, 3].iter().all(|&key| stamp(&shard, key) > Stamp::UNKNOWN));
 }

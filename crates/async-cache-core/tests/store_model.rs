@@ -5,9 +5,12 @@
 //! that left the model, each once; nothing was lost or dropped inside; the counters agree. For LRU
 //! the model also knows the exact order, and so every victim. Which expired entries are reclaimed,
 //! and when, is left to the timer wheel: the model checks that they had expired, and that
-//! `reclaim_all` leaves no entry that expired a tick ago.
+//! `reclaim_all` leaves no entry that expired a tick ago. A suspect entry is served by the reads
+//! that ask for suspect entries, and by no other, and is as the others for everything else.
 //!
 //! How to replay and soak: see `replay/mod.rs`.
+
+mod from_outside;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,7 +21,7 @@ use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::listing::Ticket;
 use async_cache_core::order::Eviction;
 use async_cache_core::removed::{Cause, Departed, Removed};
-use async_cache_core::shard::{Config, Restored, Shard};
+use async_cache_core::shard::{Config, Restored, Shard, Trust};
 use async_cache_core::stats::Stats;
 use async_cache_core::store::SlotId;
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
@@ -36,8 +39,13 @@ enum Op {
     HitInOrder { name: u32 },
     HitShared { name: u32 },
     Look { name: u32 },
+    HitOrSuspect { name: u32 },
+    LookOrSuspect { name: u32 },
+    SuspectAll,
+    TakeIn { name: u32, trust: Trust },
+    ForgetHash { name: u32 },
     Delete { name: u32 },
-    Restore { name: u32, ttl: Option<Duration> },
+    Restore { name: u32, ttl: Option<Duration>, trust: Trust },
     ReclaimAll,
     Clear,
     Wait { nanos: u64 },
@@ -51,6 +59,7 @@ struct Resident {
     deadline: Deadline,
     /// Unchanged while the value is replaced, and new when the key is inserted again.
     stay: u64,
+    is_suspect: bool,
 }
 
 struct Pair {
@@ -125,11 +134,16 @@ impl Pair {
             40..48 => Op::Hit { name },
             48..55 => Op::HitInOrder { name },
             55..65 => Op::HitShared { name },
-            65..70 => Op::Look { name },
-            70..78 => Op::Delete { name },
-            78..84 => Op::Restore { name, ttl: random_ttl(dice) },
-            84..87 => Op::ReclaimAll,
-            87 => Op::Clear,
+            65..67 => Op::Look { name },
+            67..69 => Op::HitOrSuspect { name },
+            69 => Op::LookOrSuspect { name },
+            70..76 => Op::Delete { name },
+            76..80 => Op::Restore { name, ttl: random_ttl(dice), trust: random_trust(dice) },
+            80..83 => Op::TakeIn { name, trust: random_trust(dice) },
+            83 => Op::ForgetHash { name },
+            84..86 => Op::ReclaimAll,
+            86 => Op::Clear,
+            87..90 => Op::SuspectAll,
             _ => Op::Wait { nanos: random_nanos(dice) },
         }
     }
@@ -137,11 +151,19 @@ impl Pair {
     fn apply(&mut self, op: Op, dice: &mut fastrand::Rng) {
         match op {
             Op::Set { name, ttl } => self.set(name, ttl, dice),
-            Op::Hit { name } | Op::HitInOrder { name } | Op::HitShared { name } | Op::Look { name } => {
+            Op::Hit { name }
+            | Op::HitInOrder { name }
+            | Op::HitShared { name }
+            | Op::Look { name }
+            | Op::HitOrSuspect { name }
+            | Op::LookOrSuspect { name } => {
                 self.read(op, name);
             }
+            Op::SuspectAll => self.suspect_all(),
+            Op::TakeIn { name, trust } => self.take_in(name, trust),
+            Op::ForgetHash { name } => self.forget_hash(name, dice),
             Op::Delete { name } => self.delete(name, dice),
-            Op::Restore { name, ttl } => self.restore(name, ttl),
+            Op::Restore { name, ttl, trust } => self.restore(name, ttl, trust),
             Op::ReclaimAll => self.reclaim_all(),
             Op::Clear => self.clear(),
             Op::Wait { nanos } => self.now = Time::from_nanos(self.now.as_nanos().saturating_add(nanos)),
@@ -171,7 +193,7 @@ impl Pair {
             Some(at) => {
                 let old = self.residents.remove(at);
                 expected.push((name, old.value, Cause::Replaced));
-                self.residents.push(Resident { value, deadline, ..old });
+                self.residents.push(Resident { value, deadline, is_suspect: false, ..old });
             }
             None if refused || self.config.maxsize == Some(0) => expected.push((name, value, Cause::Refused)),
             None => comes_in = true,
@@ -182,7 +204,7 @@ impl Pair {
         assert_eq!(evicted, usize::from(comes_in && full(before)), "evictions, with {before} before");
         if comes_in {
             self.stays += 1;
-            self.residents.push(Resident { name, value, deadline, stay: self.stays });
+            self.residents.push(Resident { name, value, deadline, stay: self.stays, is_suspect: false });
         }
     }
 
@@ -206,13 +228,16 @@ impl Pair {
             Op::Hit { .. } => self.cache.hit_mut(slot, has_passed).map(number),
             Op::HitInOrder { .. } => self.cache.hit_in_order(hash, is_key, has_passed, number),
             Op::HitShared { .. } => self.cache.hit(hash, is_key, has_passed, number),
+            Op::HitOrSuspect { .. } => self.cache.hit_or_suspect(slot, has_passed).map(number),
+            Op::LookOrSuspect { .. } => self.cache.live_or_suspect(slot, has_passed).map(number),
             _ => self.cache.live(slot, has_passed).map(number),
         };
-        let is_live = !resident.deadline.has_passed(now);
-        assert_eq!(value, is_live.then_some(resident.value));
+        let serves_suspects = matches!(how, Op::HitOrSuspect { .. } | Op::LookOrSuspect { .. });
+        let is_served = !resident.deadline.has_passed(now) && (serves_suspects || !resident.is_suspect);
+        assert_eq!(value, is_served.then_some(resident.value));
         let entry = self.cache.store().entry(slot);
         assert_eq!((entry.key.name, entry.meta.deadline), (name, resident.deadline));
-        if is_live && matches!(how, Op::Hit { .. } | Op::HitInOrder { .. }) {
+        if is_served && matches!(how, Op::Hit { .. } | Op::HitInOrder { .. } | Op::HitOrSuspect { .. }) {
             self.hits += 1;
             let resident = self.residents.remove(at);
             self.residents.push(resident);
@@ -229,12 +254,12 @@ impl Pair {
         assert_eq!(self.account_for(removed, &expected, now), 0, "a deletion evicts nothing");
     }
 
-    fn restore(&mut self, name: u32, ttl: Option<Duration>) {
+    fn restore(&mut self, name: u32, ttl: Option<Duration>, trust: Trust) {
         let now = self.now;
         let at = self.at(name);
         let new = self.new_entry(name, ttl, now);
         let (value, deadline) = (new.value.number, new.meta.deadline);
-        let restore = || self.cache.restore(at, new, Now::without_wall(now));
+        let restore = || self.cache.restore(at, new, trust, Now::without_wall(now));
         let restored = self.ledger.nothing_is_dropped_in(restore);
         let is_full = self.config.maxsize.is_some_and(|max| self.residents.len() >= max);
         let fits = at.slot().is_none() && !is_full && !deadline.has_passed(now);
@@ -242,7 +267,8 @@ impl Pair {
             Restored::Stored => {
                 assert!(fits, "an entry was restored that is known, expired or too much");
                 self.stays += 1;
-                self.residents.insert(0, Resident { name, value, deadline, stay: self.stays });
+                let is_suspect = trust == Trust::Suspect;
+                self.residents.insert(0, Resident { name, value, deadline, stay: self.stays, is_suspect });
             }
             Restored::Refused(entry) => {
                 assert!(!fits, "an entry was refused that fits");
@@ -376,6 +402,10 @@ impl Pair {
         assert_eq!((stats.hits, stats.misses), (self.hits, self.stats.misses));
         assert_eq!(stats.size, self.residents.len());
 
+        let suspects = self.residents.iter().filter(|resident| resident.is_suspect).count();
+        assert_eq!(self.cache.store().suspects(), suspects);
+        assert_eq!(self.cache.has_suspects(), suspects > 0);
+
         self.check_order();
         for name in 0..self.names {
             let expected = self.residents.iter().any(|resident| resident.name == name);
@@ -424,6 +454,10 @@ fn random_nanos(dice: &mut fastrand::Rng) -> u64 {
     // All orders of magnitude are equally likely, including the last one.
     let bits = dice.u32(1..=64);
     dice.u64(..) >> (64 - bits)
+}
+
+fn random_trust(dice: &mut fastrand::Rng) -> Trust {
+    if dice.bool() { Trust::Covered } else { Trust::Suspect }
 }
 
 fn random_ttl(dice: &mut fastrand::Rng) -> Option<Duration> {

@@ -17,6 +17,7 @@ mod places;
 mod probes;
 mod removals;
 mod store_model;
+mod suspects;
 mod waits_model;
 
 mod addressing;

@@ -6,17 +6,21 @@
 //!    cold at once;
 //! 2. a key served from the snapshot is kept in memory from then on, unless a write
 //!    overtook it;
-//! 3. a snapshot without cold entries is closed, so that writes need not ask it.
+//! 3. a snapshot without cold entries is closed, so that writes need not ask it;
+//! 4. if a tier beyond one host is in use, every entry of a snapshot is suspect
+//!    ([`crate::suspects`]).
 
 use std::sync::Arc;
 
 use async_cache_core::entry::{Meta, NewEntry};
 use async_cache_core::probe::Probed;
+use async_cache_core::shard::Trust;
 
 use crate::host::{Host, Memory, NamedKey};
 use crate::journal;
 use crate::opened::Opened;
 use crate::read::ColdEntry;
+use crate::suspects::Suspects;
 use crate::tier::{Tiered, UnderShard};
 use crate::writes;
 
@@ -25,6 +29,9 @@ use crate::writes;
 pub enum ColdAnswer<V> {
     /// Its value. The hit is counted.
     Served(V),
+    /// A value that may be out of date; it was not served. Only for [`Suspects::Withheld`]. For a
+    /// write of the key, or a load.
+    Suspect(Probed),
     /// No value. For a write of the key, or a load.
     Absent(Probed),
 }
@@ -45,7 +52,8 @@ pub fn probe<H: Host>(host: &H, key: &impl NamedKey<H>) -> Result<Probed, H::Err
     Ok(epoch.answered(rank))
 }
 
-/// Serves a key from the snapshot in `under`, counts the hit, and keeps the entry in memory.
+/// Serves a key from the snapshot in `under`, counts the hit, and keeps the entry in memory. A
+/// suspect entry stays suspect there.
 ///
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key or the decoding of the value.
@@ -54,10 +62,22 @@ pub fn serve<H: Host>(
     host: &H,
     key: &impl NamedKey<H>,
     under: UnderShard,
+    suspects: Suspects,
 ) -> Result<ColdAnswer<H::Value>, H::Error> {
     let UnderShard { epoch, opened } = under;
     let Some(opened) = opened else { return Ok(ColdAnswer::Absent(epoch.answered(None))) };
     let Some(bytes) = key.encode(host)? else { return Ok(ColdAnswer::Absent(epoch.answered(None))) };
+    let trust = host.tier().suspects.trust_in_files();
+    if (trust, suspects) == (Trust::Suspect, Suspects::Withheld) {
+        let rank = opened.rank(host, &bytes, |bytes| key.is_key_of(host, bytes));
+        let probed = epoch.answered(rank);
+        let is_cold = rank.is_some_and(|rank| opened.cold().contains(rank));
+        let answer = if is_cold { ColdAnswer::Suspect(probed) } else { ColdAnswer::Absent(probed) };
+        close_if_spent(host, &opened);
+        // Another caller may have made the key hot between the two looks.
+        let served = if rank.is_some() { key.serve_hot(host)? } else { None };
+        return Ok(served.map_or(answer, ColdAnswer::Served));
+    }
     let (rank, value, deadline, stamp) = match opened.read(host, key, &bytes)? {
         ColdEntry::Found { rank, value, deadline, stamp } => (rank, value, deadline, stamp),
         ColdEntry::Absent(rank) => {
@@ -73,7 +93,7 @@ pub fn serve<H: Host>(
     let new = NewEntry { key: key.to_key(host)?, value, meta };
     let now = host.now();
     let promoted = key.address(host, probed, |tiered, at| {
-        let promoted = tiered.shard.promote(at, new, now);
+        let promoted = tiered.shard.promote(at, new, trust, now);
         if promoted.is_err() && at.slot().is_some() {
             // An equal key without an encoding is in memory. It is newer, even if it has expired.
             opened.cold().take(rank);
@@ -93,11 +113,14 @@ pub fn serve<H: Host>(
     }
 }
 
-/// Whether the snapshot `opened` has a live entry under the key.
+/// Whether the snapshot `opened` has a live entry under the key that is not suspect.
 ///
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key.
 pub fn contains<H: Host>(host: &H, key: &impl NamedKey<H>, opened: &Opened) -> Result<bool, H::Error> {
+    if host.tier().suspects.is_in_use() {
+        return Ok(false); // Rule 4.
+    }
     Ok(key.encode(host)?.is_some_and(|bytes| opened.contains(host, key, &bytes)))
 }
 

@@ -23,8 +23,10 @@
 //! 7. Nothing is owed to the file: no debts, no lost writes, no probes. A write reads no file.
 //! 8. A forked child does not use the journal of its parent, not even for reading: the child's
 //!    deletes would not be in it.
-//! 9. Eager entries of another front, which this front cannot read, count as if they were in
-//!    memory: a collection copies them, and a close writes them.
+//! 9. An entry that may be out of date comes into memory as a suspect entry, or not at all: see
+//!    [`crate::suspects`].
+//! 10. Eager entries of another front, which this front cannot read, count as if they were in
+//!     memory: a collection copies them, and a close writes them.
 //!
 //! `serve` has reading, `opening` opening and closing, `upkeep` the work in the background.
 
@@ -154,9 +156,9 @@ impl Journal {
         }
     }
 
-    /// Rule 6: deletes the record of an entry that memory has evicted, unless the key was written
+    /// Rule 6: deletes the record of an entry that has left memory, unless the key was written
     /// since.
-    fn forget<H: Host>(&self, host: &H, key: &H::Key, stamp: Stamp) {
+    pub(crate) fn forget<H: Host>(&self, host: &H, key: &H::Key, stamp: Stamp) {
         let mut bytes = take_buffer();
         let place = EntryPlace::from_number(stamp.as_nanos());
         // A fault of the key is none: the entry has been written, so its key can be encoded.

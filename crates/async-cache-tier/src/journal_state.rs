@@ -28,7 +28,7 @@ pub struct Journal {
     pub(crate) clock: FileClock,
     pub(crate) limit: DiskLimit,
     pub(crate) counts: Arc<TierCounts>,
-    /// Rule 9.
+    /// Rule 10.
     pub(crate) kept: Mutex<Vec<EntryPlace>>,
     /// Rule 8.
     process: ProcessMark,
@@ -152,6 +152,11 @@ impl Journal {
     /// The size of the store, in bytes.
     pub fn bytes(&self) -> u64 {
         self.with_own_store(DiskStore::bytes).unwrap_or(0)
+    }
+
+    /// The latest time of a record. Every later write has a later time.
+    pub(crate) fn latest(&self) -> u64 {
+        self.with_store(DiskStore::latest).unwrap_or(0)
     }
 
     /// Appends a write, under the lock of the key's shard. `replaces`: the stamp of the entry in

@@ -24,6 +24,9 @@
 //!   `journal_state`: [`journal::Journal`], the part that knows no front; `journal_start`: the
 //!   start of the work in the background
 //! - [`writes`]: deletes and lost writes, which a save records in the file
+//! - [`suspects`]: entries that may be out of date, and changes by others, for a tier beyond one
+//!   host; `suspect_records`: the same facts about records; [`names`]: the entries behind the names
+//!   that such a tier knows
 //! - [`clock`]: the system's clocks
 
 // counts of entries fit into `usize`: they are in memory
@@ -39,10 +42,13 @@ mod hot;
 pub mod journal;
 mod journal_start;
 mod journal_state;
+pub mod names;
 pub mod open;
 mod opened;
 mod read;
 pub mod save;
+mod suspect_records;
+pub mod suspects;
 mod tier;
 mod union;
 pub mod writes;

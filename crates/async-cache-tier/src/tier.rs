@@ -15,7 +15,7 @@ use async_cache_core::cold::ColdSet;
 use async_cache_core::listing::Ticket;
 use async_cache_core::probe::Epoch;
 use async_cache_core::removed::Removed;
-use async_cache_core::shard::{Cleared, Shard};
+use async_cache_core::shard::{Cleared, Shard, Trust};
 use async_cache_core::stats::Stats;
 use async_cache_core::time::{FileClock, Time};
 use async_cache_disk::{Known, Snapshot};
@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 use crate::counts::TierCounts;
 use crate::journal_state::Journal;
 use crate::opened::Opened;
+use crate::suspect_records::SuspectRecords;
 
 /// The state of a cache beside its shards.
 #[derive(Debug, Default)]
@@ -46,6 +47,7 @@ pub struct Tier {
     /// [`Shard::changes`] of all shards at the beginning of the last successful save.
     saved_changes: AtomicU64,
     journal: OnceLock<Journal>,
+    pub(crate) suspects: SuspectRecords,
     pub(crate) counts: Arc<TierCounts>,
 }
 
@@ -117,6 +119,12 @@ impl Tier {
         self.keeps_writes.store(true, Ordering::Relaxed);
     }
 
+    /// Whether an entry of a snapshot or a backup may be served without asking the tier beyond the
+    /// host. `Covered` in a cache without a tier beyond the host. See [`crate::suspects`].
+    pub fn trust_in_files(&self) -> Trust {
+        self.suspects.trust_in_files()
+    }
+
     /// Makes the next save set the existing file aside, unless the save joins the file.
     pub fn keep_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
@@ -140,6 +148,7 @@ impl Tier {
 
     /// Every write goes to this journal from now on. A cache gets one journal in its life.
     pub(crate) fn begin_journal(&self, journal: Journal) -> &Journal {
+        self.suspects.journal_begins(journal.latest());
         self.journal.get_or_init(|| journal)
     }
 

@@ -4,6 +4,9 @@
 //! Rule: `Clone`, `Serialize` and `Deserialize` are the user's code. A panic in them is a fault of
 //! a single entry, as if they had returned an error. It ends neither a save nor an opening.
 
+#[cfg(test)]
+mod suspects;
+
 use std::hash::Hash;
 use std::sync::Arc;
 

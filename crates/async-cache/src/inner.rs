@@ -27,6 +27,7 @@ use async_cache_core::stats::Stats;
 use async_cache_core::time::{Deadline, Now, Stamp, Time};
 use async_cache_tier::cold::{self, ColdAnswer};
 use async_cache_tier::journal::{self, DiskWait, Journal, Served};
+use async_cache_tier::suspects::Suspects;
 use async_cache_tier::writes::{self, CounterFate};
 use async_cache_tier::{Opened, Tier, Tiered, UnderShard};
 use crossbeam_utils::CachePadded;
@@ -265,16 +266,16 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         if let Some(journal) = self.tier.journal() {
             return match self.cold_in_journal(journal, hash, key, DiskWait::Allowed) {
                 Served::Hit(value) => Ok(value),
-                Served::Absent | Served::WouldWait => Err(epoch.answered(None)),
+                Served::Suspect | Served::Absent | Served::WouldWait => Err(epoch.answered(None)),
             };
         }
         if under.opened.is_none() {
             return Err(epoch.answered(None));
         }
         let Some(host) = self.file_host() else { return Err(epoch.answered(None)) };
-        match cold::serve(&host, &AskedKey { hash, key }, under) {
+        match cold::serve(&host, &AskedKey { hash, key }, under, Suspects::Withheld) {
             Ok(ColdAnswer::Served(value)) => Ok(value),
-            Ok(ColdAnswer::Absent(probed)) => Err(probed),
+            Ok(ColdAnswer::Suspect(probed) | ColdAnswer::Absent(probed)) => Err(probed),
             Err(error) => {
                 // No read of an entry ends in an error of the file: a damaged entry is a miss.
                 tracing::warn!("an entry could not be read: {error}");
@@ -288,7 +289,8 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     pub(crate) fn cold_in_journal(&self, journal: &Journal, hash: u64, key: &K, wait: DiskWait) -> Served<V> {
         let Some(host) = self.file_host() else { return Served::Absent };
         // Reading ends in no error: a damaged entry is a miss.
-        journal::serve(&host, journal, &AskedKey { hash, key }, wait).unwrap_or(Served::Absent)
+        let asked = AskedKey { hash, key };
+        journal::serve(&host, journal, &asked, wait, Suspects::Withheld).unwrap_or(Served::Absent)
     }
 
     /// Counts a call that was not served.

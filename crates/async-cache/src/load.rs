@@ -225,7 +225,7 @@ where
         let owned = key.to_key();
         match self.cold_in_journal(journal, hash, &owned, DiskWait::Refused) {
             Served::Hit(value) => return Some(value),
-            Served::Absent => {
+            Served::Suspect | Served::Absent => {
                 miss.is_not_in_journal = true;
                 return None;
             }
@@ -235,7 +235,7 @@ where
         let read = move || match inner.cold_in_journal(inner.tier.journal()?, hash, &owned, DiskWait::Allowed)
         {
             Served::Hit(value) => Some(value),
-            Served::Absent | Served::WouldWait => None,
+            Served::Suspect | Served::Absent | Served::WouldWait => None,
         };
         let value = sync::on_thread(read).await?;
         miss.is_not_in_journal = value.is_none();

@@ -111,7 +111,10 @@ impl<K: Hash + Eq + 'static, V: Clone + 'static> Inner<K, V> {
                 // No file is open under a cache with such a backend, so no probe is stale.
                 let probed = tiered.shard.epoch().answered(None);
                 match tiered.shard.address(hash, probed, |known| *known == key) {
-                    Ok(at) => tiered.shard.restore(at, NewEntry { key, value, meta }, now),
+                    Ok(at) => {
+                        let trust = self.tier.trust_in_files();
+                        tiered.shard.restore(at, NewEntry { key, value, meta }, trust, now)
+                    }
                     Err(_) => Restored::Refused(NewEntry { key, value, meta }),
                 }
             };

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::Shard;
+use super::{Shard, Trust};
 use crate::address::Address;
 use crate::entry::NewEntry;
 use crate::listing::Ticket;
@@ -29,13 +29,14 @@ impl<K, V, T> Shard<K, V, T> {
         &mut self,
         at: Address,
         new: NewEntry<K, V>,
+        trust: Trust,
         now: Now,
     ) -> Result<Removed<K, V>, NewEntry<K, V>> {
         self.check(&at.found);
         if at.slot().is_some() || new.meta.deadline.has_passed(now.time) {
             return Err(new);
         }
-        Ok(self.make_hot(at, new, now))
+        Ok(self.make_hot(at, new, trust, now))
     }
 
     /// Lists the entries whose places are in a range, in no order, with their places.

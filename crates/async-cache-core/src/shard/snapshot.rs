@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{OwedWhen, Shard};
+use super::{OwedWhen, Shard, Trust};
 use crate::address::Address;
 use crate::cold::{ColdSet, Rank};
 use crate::entry::NewEntry;
@@ -73,21 +73,31 @@ impl<K, V, T> Shard<K, V, T> {
         &mut self,
         at: Address,
         new: NewEntry<K, V>,
+        trust: Trust,
         now: Now,
     ) -> Result<Removed<K, V>, NewEntry<K, V>> {
         self.check(&at.found);
         if at.slot().is_some() || !at.rank.is_some_and(|rank| self.take_cold(rank)) {
             return Err(new);
         }
-        Ok(self.make_hot(at, new, now))
+        Ok(self.make_hot(at, new, trust, now))
     }
 
     /// Brings an entry of the file into memory, and counts a hit.
-    pub(super) fn make_hot(&mut self, at: Address, new: NewEntry<K, V>, now: Now) -> Removed<K, V> {
+    pub(super) fn make_hot(
+        &mut self,
+        at: Address,
+        new: NewEntry<K, V>,
+        trust: Trust,
+        now: Now,
+    ) -> Removed<K, V> {
         let mut removed = Removed::default();
         self.counters.rest.hits += 1;
         self.counters.rest.cold_hits += 1;
-        self.put(at, new, OwedWhen::Never, now, &mut removed);
+        let slot = self.put(at, new, OwedWhen::Never, now, &mut removed);
+        if let (Some(slot), Trust::Suspect) = (slot, trust) {
+            self.store.suspect(slot);
+        }
         removed
     }
 

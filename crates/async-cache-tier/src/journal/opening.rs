@@ -81,7 +81,7 @@ pub fn open<H: Host>(
         }
     });
     let EagerReplay { restored, kept } = H::Eager::replay(host, &eager, file)?;
-    *journal.kept.lock() = kept; // Rule 9 of `journal`.
+    *journal.kept.lock() = kept; // Rule 10 of `journal`.
     let outcome =
         OpeningOutcome { entries: journal.cold().saturating_add(restored), bytes: journal.bytes(), saved_at };
     turn.keep_clock(file);

@@ -1,11 +1,13 @@
 //! Reading single entries of the store.
 
 use async_cache_core::entry::{Meta, NewEntry};
+use async_cache_core::shard::Trust;
 use async_cache_core::time::Deadline;
 use async_cache_disk::store::{Sighting, StoreAnswer};
 
 use crate::host::{Host, NamedKey, Refusal};
 use crate::journal_state::{Journal, stamp_of, with_scratch};
+use crate::suspects::Suspects;
 
 /// How often a look-up that was overtaken is repeated before the key counts as a miss.
 const MOST_LOOKS: usize = 16;
@@ -24,6 +26,8 @@ pub enum DiskWait {
 pub enum Served<V> {
     /// The value. The hit is counted.
     Hit(V),
+    /// An entry that may be out of date; it was not served. Only for [`Suspects::Withheld`].
+    Suspect,
     /// Nothing that can be served.
     Absent,
     /// The disk would have to be waited for. Ask again where that is allowed.
@@ -31,8 +35,8 @@ pub enum Served<V> {
 }
 
 impl<V> Served<V> {
-    fn of(value: Option<V>) -> Self {
-        value.map_or(Self::Absent, Self::Hit)
+    fn hit_or(value: Option<V>, otherwise: Self) -> Self {
+        value.map_or(otherwise, Self::Hit)
     }
 }
 
@@ -41,25 +45,32 @@ struct Read<V> {
     value: V,
     deadline: Deadline,
     sighting: Sighting,
+    written_at: Option<u64>,
 }
 
 /// How an entry that was read came into memory.
-enum TakenIn<R> {
+enum TakenIn<R, V> {
     Done(R),
     /// Rule 3: the key was written since, or records moved.
     Overtaken,
     /// The key is in memory.
     Hot,
+    /// The key is in memory, in a suspect entry with this value.
+    HotSuspect(V),
+    /// Rule 9: the entry was not taken in.
+    Withheld,
 }
 
 /// The outcome of a look-up.
 enum Looked<V> {
     Found(Read<V>),
+    Suspect,
     Absent,
     WouldWait,
 }
 
-/// Serves a key from the store, counts the hit, and keeps the entry in memory.
+/// Serves a key from the store, counts the hit, and keeps the entry in memory. A suspect entry
+/// stays suspect there.
 ///
 /// # Errors
 /// A fault that must end the operation, from the encoding of the key or the decoding of the value.
@@ -69,16 +80,18 @@ pub fn serve<H: Host>(
     journal: &Journal,
     key: &impl NamedKey<H>,
     wait: DiskWait,
+    suspects: Suspects,
 ) -> Result<Served<H::Value>, H::Error> {
     let Some(bytes) = key.encode(host)? else { return Ok(Served::Absent) };
     for _ in 0..MOST_LOOKS {
-        let read = match journal.read(host, key, &bytes, wait)? {
+        let read = match journal.read(host, key, &bytes, wait, suspects)? {
             Looked::Found(read) => read,
             // Another caller may have made the key hot between the two looks.
-            Looked::Absent => return Ok(Served::of(key.serve_hot(host)?)),
+            Looked::Suspect => return Ok(Served::hit_or(key.serve_hot(host)?, Served::Suspect)),
+            Looked::Absent => return Ok(Served::hit_or(key.serve_hot(host)?, Served::Absent)),
             Looked::WouldWait => return Ok(Served::WouldWait),
         };
-        let Read { value, deadline, sighting } = read;
+        let Read { value, deadline, sighting, written_at } = read;
         let served = host.copy_value(&value);
         let meta = Meta { deadline, stamp: stamp_of(sighting.place), origin: None };
         let new = NewEntry { key: key.to_key(host)?, value, meta };
@@ -88,7 +101,22 @@ pub fn serve<H: Host>(
             if !journal.with_store(|store| store.is_current(&sighting)).unwrap_or(false) {
                 return (TakenIn::Overtaken, Some(new)); // Rule 3.
             }
-            match tiered.shard.take_in(at, new, now) {
+            if let Some(slot) = at.slot().filter(|slot| tiered.shard.is_suspect(*slot)) {
+                let has_passed = |deadline| host.has_passed(deadline);
+                let taken_in = match suspects {
+                    Suspects::Withheld => TakenIn::Withheld,
+                    Suspects::Served => tiered
+                        .shard
+                        .hit_or_suspect(slot, has_passed)
+                        .map_or(TakenIn::Hot, |value| TakenIn::HotSuspect(host.copy_value(value))),
+                };
+                return (taken_in, Some(new));
+            }
+            let trust = host.tier().suspects.trust(written_at, at.hash());
+            if (trust, suspects) == (Trust::Suspect, Suspects::Withheld) && at.slot().is_none() {
+                return (TakenIn::Withheld, Some(new)); // Rule 9.
+            }
+            match tiered.shard.take_in(at, new, trust, now) {
                 Ok(removed) => {
                     journal.with_store(|store| store.promoted(sighting.place));
                     (TakenIn::Done(removed), None)
@@ -108,6 +136,14 @@ pub fn serve<H: Host>(
                 }
                 // It has expired there.
             }
+            Ok((TakenIn::HotSuspect(value), refused)) => {
+                drop(refused);
+                return Ok(Served::Hit(value));
+            }
+            Ok((TakenIn::Withheld, refused)) => {
+                drop(refused);
+                return Ok(Served::Suspect);
+            }
             Ok((TakenIn::Overtaken, refused)) => drop(refused),
             Err(_stale) => {}
         }
@@ -115,21 +151,31 @@ pub fn serve<H: Host>(
     Ok(Served::Absent)
 }
 
-/// Whether the store has a live entry under the key. The value is not decoded.
+/// Whether the store has a live entry under the key that is not suspect. The value is not decoded.
 ///
 /// # Errors
-/// A fault that must end the operation, from the encoding of the key.
+/// A fault that must end the operation, from encoding or comparing keys.
 pub fn contains<H: Host>(host: &H, journal: &Journal, key: &impl NamedKey<H>) -> Result<bool, H::Error> {
     let Some(bytes) = key.encode(host)? else { return Ok(false) };
-    Ok(with_scratch(|scratch| {
-        let deadline = journal.with_own_store(|store| match store.find(&bytes, scratch) {
-            StoreAnswer::Entry(entry) => Some(entry.deadline),
+    let live = with_scratch(|scratch| {
+        let found = journal.with_own_store(|store| match store.find(&bytes, scratch) {
+            StoreAnswer::Entry(entry) => Some((entry.deadline, entry.written_at)),
             StoreAnswer::Absent | StoreAnswer::Hidden => None,
         });
-        deadline.flatten().is_some_and(|deadline| {
-            key.is_key_of(host, &bytes) && !host.has_passed(journal.clock.deadline_from_file(deadline))
+        found.flatten().filter(|(deadline, _)| {
+            key.is_key_of(host, &bytes) && !host.has_passed(journal.clock.deadline_from_file(*deadline))
         })
-    }))
+    });
+    let records = &host.tier().suspects;
+    match live {
+        None => Ok(false),
+        Some((_, written_at)) if records.is_in_use() => {
+            let probed = key.read(host, |tiered| tiered.shard.epoch().answered(None));
+            let trust = key.address(host, probed, |_, at| records.trust(written_at, at.hash()))?;
+            Ok(trust == Ok(Trust::Covered))
+        }
+        Some(_) => Ok(true),
+    }
 }
 
 impl Journal {
@@ -149,6 +195,7 @@ impl Journal {
         key: &impl NamedKey<H>,
         bytes: &[u8],
         wait: DiskWait,
+        suspects: Suspects,
     ) -> Result<Looked<H::Value>, H::Error> {
         with_scratch(|scratch| {
             // The answer borrows the buffers only: the store may be closed while a user's code
@@ -166,8 +213,13 @@ impl Journal {
             if !key.is_key_of(host, bytes) || host.has_passed(deadline) {
                 return Ok(Looked::Absent);
             }
+            let is_suspect = host.tier().suspects.is_of_old(entry.written_at);
+            if is_suspect && suspects == Suspects::Withheld {
+                return Ok(Looked::Suspect);
+            }
+            let (sighting, written_at) = (entry.sighting, entry.written_at);
             match host.decode_value(entry.value) {
-                Ok(value) => Ok(Looked::Found(Read { value, deadline, sighting: entry.sighting })),
+                Ok(value) => Ok(Looked::Found(Read { value, deadline, sighting, written_at })),
                 Err(Refusal::End(error)) => Err(error),
                 Err(Refusal::Entry(why)) => {
                     self.undecodable(host, &host.name_of(bytes, 0), &why);

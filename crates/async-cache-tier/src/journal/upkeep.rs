@@ -150,7 +150,7 @@ fn collect<H: Host>(host: &H, journal: &Journal, collection: &Collection) -> Res
     in_memory.sort_unstable_by_key(|(stamp, ..)| *stamp);
     let mut places: Vec<EntryPlace> =
         in_memory.iter().map(|(stamp, ..)| EntryPlace::from_number(stamp.as_nanos())).collect();
-    // Rule 9 of `journal`.
+    // Rule 10 of `journal`.
     places.extend(journal.kept.lock().iter().filter(|place| collection.places().contains(place)));
     places.sort_unstable();
     let wall = host.wall();
