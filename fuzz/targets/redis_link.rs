@@ -1,6 +1,6 @@
-//! A whole connection. The first byte chooses a server that is greeted, or one that is not. Then a
-//! byte below 64 sends a command; each other byte gives a number of bytes of the server to the link.
-//! Every command has at most one answer, in the order of the commands.
+//! A whole connection. The first byte chooses the commands of the server, or a server that is not
+//! greeted yet. Then a byte below 64 sends a command; any other byte gives a number of the bytes
+//! behind it to the link. Every command has at most one answer, in the order of the commands.
 #![no_main]
 
 use std::collections::VecDeque;

@@ -11,7 +11,7 @@ use async_cache_redis::body::{Body, Holds};
 use async_cache_redis::{Config, Layout, Link, LinkError, LinkErrorKind, LinkEvent, Ready};
 use servers::{Kind, Program, Server};
 
-const LIFE: Duration = Duration::from_mins(1);
+const LIFE: Duration = Duration::from_secs(60);
 
 /// A link with a socket.
 struct Connection {
@@ -90,6 +90,8 @@ impl Connection {
     }
 }
 
+/// The output names the server if the test fails.
+#[allow(clippy::print_stdout)]
 fn each(test: impl Fn(&Program)) {
     for program in servers::all() {
         println!("with {:?} {}", program.kind(), program.version());
@@ -175,8 +177,12 @@ fn a_lease_is_released_or_taken_over_only_by_its_name() {
         let mut one = Connection::new(&server);
         let (name, life) = (name(), LIFE);
         let release = |serial| Command::Release { name: name.clone(), lease: lease(serial) };
-        let take_over =
-            |from: Replaced, serial| Command::TakeOver { name: name.clone(), from, lease: lease(serial), life };
+        let take_over = |from: Replaced, serial| Command::TakeOver {
+            name: name.clone(),
+            from,
+            lease: lease(serial),
+            life,
+        };
         assert_eq!(one.ask(&Command::Acquire { name: name.clone(), lease: lease(1), life }), Reply::Done);
         assert_eq!(one.ask(&take_over(Replaced::Lease(lease(2)), 3)), Reply::Refused);
         assert_eq!(one.ask(&take_over(Replaced::Lease(lease(1)), 3)), Reply::Done);
@@ -205,7 +211,8 @@ fn many_names_are_read_at_once() {
     each(|program| {
         let server = program.start();
         let mut one = Connection::new(&server);
-        let keys: Vec<[u8; 3]> = (0..2000_u16).map(|n| [0xCD, (n >> 8) as u8, n as u8]).collect();
+        let keys: Vec<[u8; 3]> =
+            (0..2000_u16).map(u16::to_be_bytes).map(|[high, low]| [0xCD, high, low]).collect();
         for key in keys.iter().step_by(2) {
             let content = value(key, &[7; 100]);
             let put = Command::Put { name: Layout::name(key), content, life: None };
