@@ -60,6 +60,8 @@ pub struct Link {
     named: Option<Generation>,
     /// Rule 2: of the last command about entries.
     used: Option<Generation>,
+    /// The server, once it was met through the core's port.
+    server: Option<Ready>,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,7 @@ impl Link {
             waiting: VecDeque::new(),
             named: None,
             used: None,
+            server: None,
         })
     }
 
@@ -142,6 +145,15 @@ impl Link {
     /// The next event.
     pub fn poll(&mut self) -> Option<LinkEvent> {
         self.events.pop_front()
+    }
+
+    /// The server, after it was ready for an [`Engine`](async_cache_core::remote::port::Engine).
+    pub fn server(&self) -> Option<&Ready> {
+        self.server.as_ref()
+    }
+
+    pub(crate) fn met(&mut self, ready: Ready) {
+        self.server = Some(ready);
     }
 
     /// Takes bytes of the server, all of them.

@@ -27,6 +27,7 @@
 //! - [`suspects`]: entries that may be out of date, and changes by others, for a tier beyond one
 //!   host; `suspect_records`: the same facts about records; [`names`]: the entries behind the names
 //!   that such a tier knows
+//! - [`remote`]: the tier beyond one host, with its connection and those who wait for it
 //! - [`clock`]: the system's clocks
 
 // counts of entries fit into `usize`: they are in memory
@@ -46,6 +47,7 @@ pub mod names;
 pub mod open;
 mod opened;
 mod read;
+pub mod remote;
 pub mod save;
 mod suspect_records;
 pub mod suspects;

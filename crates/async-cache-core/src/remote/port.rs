@@ -215,3 +215,29 @@ pub struct Abilities {
     /// It tells of changes. If not, entries stay in memory for a short time only.
     pub notifies: bool,
 }
+
+/// A connection to an engine, without I/O.
+pub trait Engine {
+    /// Carries out a command on names of a generation, after all that were given before.
+    fn send(&mut self, id: CommandId, generation: Generation, command: &Command);
+    /// What the engine says next, of what has arrived.
+    fn next(&mut self) -> Option<News>;
+}
+
+/// What an [`Engine`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is ready for commands. Comes first, and once.
+    Ready(Greeting),
+    /// An event.
+    Event(Event),
+}
+
+/// What a new connection has learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Greeting {
+    /// What the engine can do.
+    pub abilities: Abilities,
+    /// Which server, in which role: another number is another server.
+    pub identity: u64,
+}

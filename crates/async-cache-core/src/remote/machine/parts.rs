@@ -1,0 +1,129 @@
+//! The parts that the others share.
+
+use super::{Link, Machine, Output, Purpose, RuleName, Sent};
+use crate::remote::ask::{Answer, Ask, AskId, Phase};
+use crate::remote::port::{Command, CommandId, Generation, Name};
+use crate::time::Time;
+
+impl Machine {
+    pub(super) fn connect(&mut self, now: Time) {
+        self.link = Link::Connecting(now);
+        self.outputs.push_back(Output::Connect);
+    }
+
+    pub(super) fn disconnect(&mut self, why: &str, now: Time) {
+        self.outputs.push_back(Output::Disconnect(why.into(), now));
+    }
+
+    pub(super) fn send(&mut self, command: Command, what: Purpose, now: Time) -> CommandId {
+        self.last_command += 1;
+        let id = CommandId(self.last_command);
+        self.sent.push_back(Sent { id, at: now, what });
+        let generation = self.generation.unwrap_or(Generation(0));
+        self.outputs.push_back(Output::Send { id, generation, command });
+        id
+    }
+
+    /// Asks the engine what stands under the names of questions.
+    pub(super) fn read(&mut self, ids: &[AskId], now: Time) {
+        if !matches!(self.link, Link::Up(_)) || self.is_stalled {
+            return self.go_alone(ids);
+        }
+        let (epoch, generation) = (self.epoch, self.generation);
+        let until = now.later(self.settings.timeout);
+        let mut names = Vec::new();
+        for &id in ids {
+            self.set_phase(id, Phase::Reading);
+            self.arm(id, until);
+            if let Some(ask) = self.asks.get_mut(&id) {
+                (ask.epoch, ask.generation, ask.is_open) = (epoch, generation, true);
+                names.push(ask.name.clone());
+            }
+        }
+        if !names.is_empty() {
+            self.send(Command::Read(names), Purpose::Read(ids.to_vec()), now);
+        }
+    }
+
+    /// Wakes waiting questions.
+    pub(super) fn read_later(&mut self, ids: &[AskId], now: Time) {
+        for &id in ids {
+            if let Some(ask) = self.asks.get_mut(&id) {
+                ask.again = 0;
+            }
+        }
+        if !ids.is_empty() {
+            self.read(ids, now);
+        }
+    }
+
+    /// Wakes the questions that wait for a load of this process.
+    pub(super) fn wake(&mut self, name: &Name, now: Time) {
+        if !self.keeps(RuleName::EndWakes) {
+            return;
+        }
+        let waits =
+            |id: &AskId| self.asks.get(id).is_some_and(|ask| matches!(ask.phase, Phase::Waiting { .. }));
+        let ids: Vec<_> = self.names.get(name).into_iter().flatten().copied().filter(waits).collect();
+        self.read_later(&ids, now);
+    }
+
+    pub(super) fn go_alone(&mut self, ids: &[AskId]) {
+        for &id in ids {
+            self.answer(id, Answer::Alone, false, false);
+        }
+    }
+
+    pub(super) fn answer(&mut self, id: AskId, answer: Answer, is_witnessed: bool, puts: bool) {
+        self.set_phase(id, Phase::Answered { is_witnessed, puts });
+        self.disarm(id);
+        self.outputs.push_back(Output::Answer(id, answer));
+    }
+
+    pub(super) fn set_phase(&mut self, id: AskId, phase: Phase) {
+        if let Some(ask) = self.asks.get_mut(&id) {
+            let led = matches!(ask.phase, Phase::Leading(_));
+            let leads = matches!(phase, Phase::Leading(_));
+            self.leading = self.leading + usize::from(leads) - usize::from(led);
+            ask.phase = phase;
+        }
+    }
+
+    pub(super) fn arm(&mut self, id: AskId, at: Time) {
+        self.disarm(id);
+        if let Some(ask) = self.asks.get_mut(&id) {
+            ask.timer = Some(at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    pub(super) fn disarm(&mut self, id: AskId) {
+        if let Some(at) = self.asks.get_mut(&id).and_then(|ask| ask.timer.take()) {
+            self.timers.remove(&(at, id));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: AskId) -> Option<Ask> {
+        self.disarm(id);
+        let ask = self.asks.remove(&id)?;
+        self.leading -= usize::from(matches!(ask.phase, Phase::Leading(_)));
+        if let Some(ids) = self.names.get_mut(&ask.name) {
+            ids.retain(|&other| other != id);
+            if ids.is_empty() {
+                self.names.remove(&ask.name);
+            }
+        }
+        Some(ask)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    pub(super) const fn keeps(&self, _: RuleName) -> bool {
+        true
+    }
+
+    #[cfg(test)]
+    pub(super) fn keeps(&self, rule: RuleName) -> bool {
+        self.without != Some(rule)
+    }
+}

@@ -1,0 +1,109 @@
+//! Replies of the engine to writes, and a connection that is ready: rules 7 to 9.
+
+use super::{Clearing, Link, Machine, Notice, Output, RuleName};
+use crate::remote::ask::{Ask, Phase};
+use crate::remote::port::{CommandId, Name, Reply};
+use crate::time::Time;
+
+impl Machine {
+    pub(super) fn was_put(&mut self, id: CommandId, name: Name, reply: &Reply, now: Time) {
+        if self.pending.get(&name) != Some(&Some(id)) {
+            return; // written again since
+        }
+        if matches!(reply, Reply::Failed(_)) {
+            // What it could not replace is removed.
+            self.remove_names(vec![name.clone()], now);
+            self.outputs.push_back(Output::Forget { name, fences: false });
+        } else {
+            self.acknowledged(name, now);
+        }
+    }
+
+    pub(super) fn was_dropped(&mut self, id: CommandId, names: Vec<Name>, reply: &Reply, now: Time) {
+        let mine: Vec<_> =
+            names.into_iter().filter(|name| self.pending.get(name) == Some(&Some(id))).collect();
+        if !matches!(reply, Reply::Failed(_)) {
+            for name in mine {
+                self.acknowledged(name, now);
+            }
+        } else if !mine.is_empty() {
+            self.disconnect("the engine refuses a removal", now);
+        }
+    }
+
+    /// A write was acknowledged. Rules 8 and 9.
+    pub(super) fn acknowledged(&mut self, name: Name, now: Time) {
+        self.pending.remove(&name);
+        self.forget_old_writes(now);
+        if self.recent.len() >= self.settings.most_pending {
+            self.recent.pop_front();
+            self.recent_lacks_until = Some(now.later(self.settings.replay));
+        }
+        self.recent.push_back((now, name));
+    }
+
+    pub(super) fn forget_old_writes(&mut self, now: Time) {
+        while self.recent.front().is_some_and(|&(at, _)| at.later(self.settings.replay) <= now) {
+            self.recent.pop_front();
+        }
+    }
+
+    pub(super) fn was_told_generation(&mut self, greets: bool, reply: &Reply, now: Time) {
+        let Reply::Generation(generation) = *reply else {
+            return self.disconnect("the engine does not tell the generation", now);
+        };
+        if self.clearing != Clearing::No {
+            return; // this process has begun another one since
+        }
+        let known = self.generation.replace(generation);
+        if known.is_some_and(|known| known != generation) {
+            // Everything was invalidated, by another process.
+            self.epoch += 1;
+            self.pending.clear();
+            self.recent.clear();
+            self.fence_all(now);
+            self.outputs.push_back(Output::ForgetAll);
+        }
+        if greets {
+            self.rise(now);
+        }
+    }
+
+    pub(super) fn was_begun(&mut self, id: CommandId, greets: bool, reply: &Reply, now: Time) {
+        if matches!(reply, Reply::Failed(_)) {
+            return self.disconnect("the engine refuses a generation", now);
+        }
+        if self.clearing == Clearing::Sent(id) {
+            self.clearing = Clearing::No;
+        }
+        if greets {
+            self.rise(now);
+        }
+    }
+
+    /// The connection is ready. Rules 7 and 8.
+    pub(super) fn rise(&mut self, now: Time) {
+        let Link::Greeting { abilities, .. } = self.link else { return };
+        self.link = Link::Up(abilities);
+        self.attempts = 0;
+        self.uncovered_until = None;
+        if self.keeps(RuleName::ConnectionSuspects) {
+            self.epoch += 1;
+            self.outputs.push_back(Output::Suspect { fences: false });
+        }
+        self.is_said_down = false;
+        self.outputs.push_back(Output::Say(Notice::Up(abilities)));
+        let unsent: Vec<_> =
+            self.pending.iter().filter(|(_, sent)| sent.is_none()).map(|(name, _)| name.clone()).collect();
+        if !unsent.is_empty() {
+            if self.keeps(RuleName::PendingIsSent) {
+                self.remove_names(unsent, now);
+            } else {
+                self.pending.clear();
+            }
+        }
+        let parked = |ask: &Ask| ask.phase == Phase::Parked;
+        let parked: Vec<_> = self.asks.iter().filter(|(_, ask)| parked(ask)).map(|(&id, _)| id).collect();
+        self.read(&parked, now);
+    }
+}
