@@ -136,7 +136,8 @@ impl Link {
         }
     }
 
-    /// The bytes for the server. The caller removes those that it wrote to the socket.
+    /// The bytes for the server. The caller removes the bytes that are written to the socket. Both
+    /// `send` and `receive` may add some.
     pub fn outgoing(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
@@ -155,7 +156,7 @@ impl Link {
         self.server = Some(ready);
     }
 
-    /// Takes bytes of the server, and keeps none of them for the caller to give again.
+    /// Takes bytes of the server, all of them.
     ///
     /// # Errors
     /// [`LinkError`] if the connection cannot be used. Events from before the error still count.
