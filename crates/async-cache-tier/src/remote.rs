@@ -102,12 +102,12 @@ impl<E: Engine, W> Remote<E, W> {
         let mut state = self.state.lock();
         let ids = state.machine.ask(names.iter().map(|(name, _)| name.clone()), want, now);
         let mut answers = state.pump(&ids);
-        let asked = ids.into_iter().map(|id| match answers.remove(&id) {
-            Some(answer) => Asked::Answered(id, answer),
-            None => {
-                state.waiting.insert(id, waiter());
-                Asked::Waits(id)
+        let asked = ids.into_iter().map(|id| {
+            if let Some(answer) = answers.remove(&id) {
+                return Asked::Answered(id, answer);
             }
+            state.waiting.insert(id, waiter());
+            Asked::Waits(id)
         });
         asked.collect()
     }
@@ -209,6 +209,11 @@ impl<E: Engine, W> Remote<E, W> {
     /// The next order.
     pub fn order(&self) -> Option<Order<W>> {
         self.state.lock().orders.pop_front()
+    }
+
+    /// The connection of an [`Order::Connect`] is being made.
+    pub fn connecting(&self, now: Time) {
+        self.state.lock().machine.connecting(now);
     }
 
     /// A connection is open.

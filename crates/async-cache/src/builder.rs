@@ -152,7 +152,8 @@ where
     /// cache.set("sky".to_owned(), "blue".to_owned());
     /// drop(cache);
     ///
-    /// let cache: AsyncCache<String, String> = AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
+    /// let cache: AsyncCache<String, String> =
+    /// AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
     /// assert_eq!(cache.get("sky").as_deref(), Some("blue"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -225,7 +226,9 @@ where
         let inner = Arc::new(inner);
         #[cfg(feature = "redis")]
         if let Some(remote) = &inner.remote {
-            remote.belongs_to(&inner);
+            use crate::remote::Cached;
+            let cache: std::sync::Weak<Inner<K, V>> = Arc::downgrade(&inner);
+            remote.belongs_to(cache);
             inner.suspect_all(false); // What the backup has is asked about before it is served.
         }
         let autosave = Autosave::start(&inner, self.autosave, self.at_end).map_err(BuildError::Autosave)?;

@@ -518,33 +518,6 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         drop(removed);
     }
 
-    /// Removes the entries with a hash, as another host has changed a key with it.
-    #[cfg(feature = "redis")]
-    pub(crate) fn forget_hash(&self, hash: u64, fences: bool) {
-        use async_cache_core::shard::FlightFate;
-        let fate = if fences { FlightFate::Fenced } else { FlightFate::Kept };
-        if let Some(host) = self.file_host() {
-            let forgotten = async_cache_tier::suspects::forget_hash(&host, self.number(hash), hash, fate);
-            forgotten.unwrap_or_else(|error| tracing::warn!("a key could not be removed: {error}"));
-            return;
-        }
-        let now = self.now();
-        let removed = self.shard(hash).write().shard.forget_hash(hash, fate, now);
-        drop(removed);
-    }
-
-    /// Makes every entry suspect.
-    #[cfg(feature = "redis")]
-    pub(crate) fn suspect_all(&self, fences: bool) {
-        let memory = CacheHost { inner: self, clone_key: |_| unreachable!("no key is copied"), file: () };
-        async_cache_tier::suspects::suspect_all(&memory);
-        if fences {
-            for shard in &self.shards {
-                shard.write().shard.fence_all();
-            }
-        }
-    }
-
     /// Serves a suspect entry, from memory or from the file, if suspect entries are served now.
     #[cfg(feature = "redis")]
     pub(crate) fn suspect(&self, hash: u64, key: &K) -> Option<V> {
@@ -582,17 +555,53 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         }
     }
 
-    /// Everything was removed by another host.
-    #[cfg(feature = "redis")]
-    pub(crate) fn forget_all(&self) {
-        self.empty(CounterFate::Kept);
-    }
-
     fn empty(&self, counters: CounterFate) {
         // No key is copied.
         let memory =
             CacheHost { inner: self, clone_key: |_| unreachable!("clearing copies no key"), file: () };
         drop(writes::clear(&memory, counters));
+    }
+}
+
+#[cfg(feature = "redis")]
+impl<K, V> crate::remote::Cached for Inner<K, V>
+where
+    K: Hash + Eq + Send + Sync,
+    V: Clone + Send + Sync,
+{
+    fn forget_hash(&self, hash: u64, fences: bool) {
+        use async_cache_core::shard::FlightFate;
+        let fate = if fences { FlightFate::Fenced } else { FlightFate::Kept };
+        if let Some(host) = self.file_host() {
+            let forgotten = async_cache_tier::suspects::forget_hash(&host, self.number(hash), hash, fate);
+            forgotten.unwrap_or_else(|error| tracing::warn!("a key could not be removed: {error}"));
+            return;
+        }
+        let now = self.now();
+        let removed = self.shard(hash).write().shard.forget_hash(hash, fate, now);
+        drop(removed);
+    }
+
+    fn suspect_all(&self, fences: bool) {
+        let memory = CacheHost { inner: self, clone_key: |_| unreachable!("no key is copied"), file: () };
+        async_cache_tier::suspects::suspect_all(&memory);
+        if fences {
+            for shard in &self.shards {
+                shard.write().shard.fence_all();
+            }
+        }
+    }
+
+    fn forget_all(&self) {
+        self.empty(CounterFate::Kept);
+    }
+
+    fn hot(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().shard.store().len()).sum()
+    }
+
+    fn has_hash(&self, hash: u64) -> bool {
+        self.shard(hash).read().shard.has_hash(hash)
     }
 }
 

@@ -43,6 +43,8 @@
 //! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `host`: the cache as
 //!   `async-cache-tier` sees it; `save`: saving; `restore`: loading the backup; `autosave`: saving
 //!   unasked; `keeper`: the upkeep of a journal
+//! - `remote`: the tier beyond one host (feature `redis`; else `remote_off`, which is empty);
+//!   `asking`: loads that ask it first
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
@@ -54,6 +56,8 @@
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 
 pub mod agent;
+#[cfg(feature = "redis")]
+mod asking;
 mod autosave;
 mod backup;
 mod batch;

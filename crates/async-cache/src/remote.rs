@@ -9,7 +9,6 @@ mod driver;
 mod load;
 mod redis;
 
-use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -27,7 +26,6 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) use self::load::{Plan, RemoteLoad};
 pub use self::redis::{Address, ConfigError, Redis, RedisBuilder, RedisSecret, WhileDown};
 use crate::backup::codec::Codec;
-use crate::inner::Inner;
 
 /// The tier of a cache.
 pub(crate) struct RemoteTier<K, V> {
@@ -35,6 +33,20 @@ pub(crate) struct RemoteTier<K, V> {
     codec: Codec<K, V>,
     /// Starts the task, once the cache is made.
     start: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// A cache in memory, as the task orders it.
+pub(crate) trait Cached: Send + Sync {
+    /// Removes the entries with a hash, as another host has changed a key with it.
+    fn forget_hash(&self, hash: u64, fences: bool);
+    /// Everything was removed by another host.
+    fn forget_all(&self);
+    /// Makes every entry suspect.
+    fn suspect_all(&self, fences: bool);
+    /// The number of entries in memory.
+    fn hot(&self) -> usize;
+    /// Whether an entry or a load has this hash.
+    fn has_hash(&self, hash: u64) -> bool;
 }
 
 /// What the loads and the task share.
@@ -172,19 +184,13 @@ impl<K, V> RemoteTier<K, V> {
     }
 }
 
-impl<K, V> RemoteTier<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    /// The cache is made.
-    pub(crate) fn belongs_to(&self, inner: &Arc<Inner<K, V>>) {
-        let (shared, inner) = (Arc::clone(&self.shared), Arc::downgrade(inner));
-        drop(self.start.set(Box::new(move || driver::start(&shared, Weak::clone(&inner)))));
-    }
-}
-
 impl<K, V> RemoteTier<K, V> {
+    /// The cache is made.
+    pub(crate) fn belongs_to(&self, cache: Weak<dyn Cached>) {
+        let shared = Arc::clone(&self.shared);
+        drop(self.start.set(Box::new(move || driver::start(&shared, Weak::clone(&cache)))));
+    }
+
     /// After each call: has the task look, and starts one if there is none. With nothing locked.
     pub(crate) fn look(&self) {
         self.shared.look.notify_one();

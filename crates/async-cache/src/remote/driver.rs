@@ -12,7 +12,6 @@
 //!    destructors of entries that leave memory.
 
 use std::future::Future;
-use std::hash::Hash;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -27,8 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::{RemoteTier, Shared};
-use crate::inner::Inner;
+use super::{Cached, RemoteTier, Shared};
 
 const BUFFER: usize = 64 * 1024;
 /// How often the index of names is looked at.
@@ -67,11 +65,7 @@ fn resigned(shared: &Shared, number: u64) -> bool {
 }
 
 /// Starts the task on the caller's runtime, unless there is one. Without a runtime nothing happens.
-pub(super) fn start<K, V>(shared: &Arc<Shared>, inner: Weak<Inner<K, V>>)
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+pub(super) fn start(shared: &Arc<Shared>, cache: Weak<dyn Cached>) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let number = shared.drivers.fetch_add(1, Ordering::Relaxed) + 1;
     if shared.driver.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -79,7 +73,7 @@ where
     }
     shared.ran_at.store(Shared::now().as_nanos(), Ordering::Relaxed);
     let driving = Driving { shared: Arc::clone(shared), number };
-    drop(runtime.spawn(Task::new(driving, inner).run()));
+    drop(runtime.spawn(Task::new(driving, cache).run()));
 }
 
 /// Rule 2: called by somebody who has waited for an answer for so long that the task must have run.
@@ -96,9 +90,9 @@ pub(super) fn take_over_if_still<K, V>(tier: &RemoteTier<K, V>, patience: Durati
     tier.start();
 }
 
-struct Task<K, V> {
+struct Task {
     driving: Driving,
-    inner: Weak<Inner<K, V>>,
+    cache: Weak<dyn Cached>,
     socket: Option<Socket>,
     connecting: Option<Connecting>,
     /// Bytes on their way to the socket.
@@ -117,15 +111,11 @@ enum Woke {
     Ticks,
 }
 
-impl<K, V> Task<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    fn new(driving: Driving, inner: Weak<Inner<K, V>>) -> Self {
+impl Task {
+    fn new(driving: Driving, cache: Weak<dyn Cached>) -> Self {
         Self {
             driving,
-            inner,
+            cache,
             socket: None,
             connecting: None,
             out: Vec::new(),
@@ -248,6 +238,7 @@ where
             Order::Answer(waiter, _, answer) => drop(waiter.send(answer)),
             Order::Connect => {
                 let Config { address, tls, .. } = &self.driving.shared.redis.config;
+                self.driving.shared.remote.connecting(Shared::now());
                 self.connecting = Some(connect(address.clone(), *tls));
             }
             Order::Disconnect => {
@@ -257,20 +248,20 @@ where
                 self.written = 0;
             }
             Order::Forget { name, fences } => {
-                if let Some(inner) = self.inner.upgrade() {
+                if let Some(cache) = self.cache.upgrade() {
                     for hash in self.driving.shared.remote.hashes(&name) {
-                        inner.forget_hash(hash, fences);
+                        cache.forget_hash(hash, fences);
                     }
                 }
             }
             Order::ForgetAll => {
-                if let Some(inner) = self.inner.upgrade() {
-                    inner.forget_all();
+                if let Some(cache) = self.cache.upgrade() {
+                    cache.forget_all();
                 }
             }
             Order::Suspect { fences } => {
-                if let Some(inner) = self.inner.upgrade() {
-                    inner.suspect_all(fences);
+                if let Some(cache) = self.cache.upgrade() {
+                    cache.suspect_all(fences);
                 }
             }
             Order::Say(notice) => self.say(&notice),
@@ -278,10 +269,10 @@ where
     }
 
     fn compact(&self) {
-        let Some(inner) = self.inner.upgrade() else { return };
-        let entries = inner.shards().iter().map(|shard| shard.read().shard.store().len()).sum();
-        let is_there = |hash| inner.shard(hash).read().shard.has_hash(hash);
-        self.driving.shared.remote.names().compact(entries, is_there);
+        if let Some(cache) = self.cache.upgrade() {
+            let is_there = |hash| cache.has_hash(hash);
+            self.driving.shared.remote.names().compact(cache.hot(), is_there);
+        }
     }
 
     fn place(&self) -> String {

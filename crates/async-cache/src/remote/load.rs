@@ -4,10 +4,7 @@
 //! its key can fence it. What it asked is ended in the step that stores its value, or at the latest
 //! when the last owner of the [`RemoteLoad`] drops it: the load and its flight.
 
-use std::borrow::Borrow;
-use std::convert::Infallible;
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +16,8 @@ use async_cache_tier::remote::Asked;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Shared, cut, driver, is_as_expected};
+use super::{RemoteTier, Shared, cut, driver, is_as_expected};
 use crate::backup::codec::Codec;
-use crate::inner::Inner;
-use crate::load::{Duty, Ending, Entered, Joins, Miss, PilotedFlight, Seat, Storing};
-use crate::room::{self, Brings, Load, Room};
 
 /// What a load has asked, and where its value comes from.
 pub(crate) struct RemoteLoad {
@@ -84,6 +78,15 @@ impl Drop for RemoteLoad {
 }
 
 impl RemoteLoad {
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Its value may be out of date, and is not stored again.
+    pub(crate) fn is_suspect(&self) {
+        self.state.lock().source = Source::Suspect;
+    }
+
     /// Says how the value will be stored. Runs the user's code: with nothing locked. `keeps`:
     /// whether it is stored at all.
     pub(crate) fn plan<K, V>(
@@ -112,8 +115,8 @@ impl RemoteLoad {
         Plan { deadline: cut(deadline, expected, now), content, life: ttl, expected }
     }
 
-    /// Stores the value in the tier, and says whether memory may store it as planned. Under the lock
-    /// of the key's shard, in the step that ends the flight.
+    /// Stores the value in the tier, and says whether memory may store it as planned. Under the
+    /// lock of the key's shard, in the step that ends the flight.
     pub(crate) fn land(&self, plan: &mut Plan) -> bool {
         let mut state = self.state.lock();
         let Some(ask) = state.ask.take() else { return false };
@@ -136,52 +139,17 @@ impl RemoteLoad {
     }
 }
 
-impl<K, V> Inner<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    /// The parts of a load that asks the tier before it loads. `None`: there is no tier, or it
-    /// cannot have the key.
-    pub(crate) fn asking(self: &Arc<Self>, hash: u64, key: &K) -> Option<Arc<RemoteLoad>> {
-        let tier = self.remote.as_ref()?;
-        let (name, canonical) = tier.name(key)?;
+impl<K, V> RemoteTier<K, V> {
+    /// The parts of a load that asks the tier before it loads. `None`: the tier cannot have the
+    /// key.
+    pub(crate) fn asking(&self, hash: u64, key: &K) -> Option<Arc<RemoteLoad>> {
+        let (name, canonical) = self.name(key)?;
         let state = Mutex::new(State { ask: None, source: Source::Loader });
-        Some(Arc::new(RemoteLoad { shared: Arc::clone(&tier.shared), name, canonical, hash, state }))
-    }
-
-    /// A load that asks the tier first.
-    pub(crate) fn asks_first(self: &Arc<Self>, asks: &Arc<RemoteLoad>, key: K, load: Load<V>) -> Load<V> {
-        let (inner, asks) = (Arc::clone(self), Arc::clone(asks));
-        Box::pin(async move {
-            let question = inner.ask(&[&asks], Want::Load).pop();
-            let answer = match question {
-                Some(question) => inner.awaited(question).await,
-                None => Answer::Alone,
-            };
-            match inner.answered(&asks, &key, answer) {
-                Some(value) => Ok(value),
-                None => load.await,
-            }
-        })
-    }
-
-    /// The value of an answer; `None`: the loader has to run.
-    pub(crate) fn answered(&self, asks: &RemoteLoad, key: &K, answer: Answer) -> Option<V> {
-        match answer {
-            Answer::Value { bytes, until } => self.decoded(asks, &bytes, until),
-            Answer::Alone => {
-                let value = self.suspect(asks.hash, key)?;
-                asks.state.lock().source = Source::Suspect;
-                Some(value)
-            }
-            Answer::Lead | Answer::Absent => None,
-        }
+        Some(Arc::new(RemoteLoad { shared: Arc::clone(&self.shared), name, canonical, hash, state }))
     }
 
     /// Asks the tier about keys, with one read.
     pub(crate) fn ask(&self, asks: &[&Arc<RemoteLoad>], want: Want) -> Vec<Question> {
-        let Some(tier) = &self.remote else { return Vec::new() };
         let mut receivers = Vec::new();
         let waiter = || {
             let (sender, receiver) = oneshot::channel();
@@ -189,8 +157,8 @@ where
             sender
         };
         let names: Vec<_> = asks.iter().map(|asks| (asks.name.clone(), asks.hash)).collect();
-        let asked = tier.shared.remote.ask(&names, want, Shared::now(), waiter);
-        tier.look();
+        let asked = self.shared.remote.ask(&names, want, Shared::now(), waiter);
+        self.look();
         let mut receivers = receivers.into_iter();
         let questions = asks.iter().zip(asked).map(|(asks, asked)| {
             let (id, question) = match asked {
@@ -205,92 +173,23 @@ where
 
     /// Waits for an answer, and takes the task over if it stands still.
     pub(crate) async fn awaited(&self, question: Question) -> Answer {
-        let (tier, mut receiver) = match (&self.remote, question) {
-            (_, Question::Answered(answer)) => return answer,
-            (None, _) => return Answer::Alone,
-            (Some(tier), Question::Waits(receiver)) => (tier, receiver),
+        let mut receiver = match question {
+            Question::Answered(answer) => return answer,
+            Question::Waits(receiver) => receiver,
         };
-        let patience = tier.shared.redis.settings.timeout * 2;
+        let patience = self.shared.redis.settings.timeout * 2;
         loop {
             match tokio::time::timeout(patience, &mut receiver).await {
                 Ok(answer) => return answer.unwrap_or(Answer::Alone),
-                Err(_) => driver::take_over_if_still(tier, patience),
+                Err(_) => driver::take_over_if_still(self, patience),
             }
         }
-    }
-
-    /// The values of keys from memory, the backup or the tier, in their order.
-    pub(crate) async fn fetch_many<Q>(self: &Arc<Self>, keys: Vec<&Q>) -> Vec<Option<V>>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + Sync + ?Sized,
-    {
-        let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
-        let (mut led, mut joined) = (Vec::new(), Vec::new());
-        for (at, key) in keys.into_iter().enumerate() {
-            let hash = self.hash(key);
-            let under = match self.hot(hash, |known| known.borrow() == key) {
-                Ok(value) => {
-                    values[at] = Some(value);
-                    continue;
-                }
-                Err(under) => under,
-            };
-            let mut miss = Miss::under(under);
-            if let Some(value) = self.read_journal(hash, key, &mut miss).await {
-                values[at] = Some(value);
-                continue;
-            }
-            let new_room = || Room::without_load(Brings::value_or_none_or::<Infallible>());
-            match self.enter(hash, key, Joins::Any, &mut miss, new_room) {
-                Entered::Hit(value) => values[at] = Some(value),
-                Entered::Joined(id, room) => joined.push((at, Seat::new(self, hash, id, room))),
-                Entered::Leads(id, room) => {
-                    let seat = Seat::new(self, hash, id, Arc::clone(&room));
-                    let key = key.to_owned();
-                    let remote = self.asking(hash, &key);
-                    let (inner, started) = (Arc::clone(self), self.clock.now());
-                    let storing = Storing::all(self.default_ttl);
-                    let flight = PilotedFlight { inner, hash, id, room, storing, started, remote };
-                    led.push((at, key, seat, Ending { flight, duty: Duty::End }));
-                }
-            }
-        }
-        let asks: Vec<_> = led.iter().filter_map(|(.., ending)| ending.flight.remote.as_ref()).collect();
-        let mut questions = self.ask(&asks, Want::Look).into_iter();
-        for (at, key, seat, mut ending) in led {
-            if let Some(asks) = ending.flight.remote.clone()
-                && let Some(question) = questions.next()
-            {
-                let answer = self.awaited(question).await;
-                values[at] = self.answered(&asks, &key, answer);
-            }
-            let found = values[at].clone().map_or(room::Answer::Missing, room::Answer::Value);
-            ending.conclude(found);
-            seat.give_up();
-        }
-        for (at, seat) in joined {
-            if let room::Answer::Value(value) = seat.room.answer().await {
-                values[at] = Some(value.clone());
-            }
-            seat.give_up();
-        }
-        values
     }
 
     /// A value of the tier; `None` if it does not decode into the type of the values.
-    fn decoded(&self, asks: &RemoteLoad, bytes: &[u8], until: Deadline) -> Option<V> {
-        let tier = self.remote.as_ref()?;
-        let decoded = Body::parse(bytes).and_then(|body| (tier.codec.decode_value)(body.payload).ok());
-        match decoded {
-            Some(value) => {
-                asks.state.lock().source = Source::Tier(until);
-                Some(value)
-            }
-            None => {
-                self.tier.count_undecodable();
-                None
-            }
-        }
+    pub(crate) fn decoded(&self, asks: &RemoteLoad, bytes: &[u8], until: Deadline) -> Option<V> {
+        let value = Body::parse(bytes).and_then(|body| (self.codec.decode_value)(body.payload).ok())?;
+        asks.state.lock().source = Source::Tier(until);
+        Some(value)
     }
 }

@@ -14,7 +14,8 @@ use async_cache_redis::{Config, Layout};
 /// one of them loads is there for all, a key is loaded by one of them at a time, and a `set`,
 /// `delete` or `clear` of one reaches the memory of all within the time of a message.
 ///
-/// While the server is away, the cache goes on without it: see [`while_down`](RedisBuilder::while_down).
+/// While the server is away, the cache goes on without it: see
+/// [`while_down`](RedisBuilder::while_down).
 ///
 /// ```
 /// use async_cache::remote::Redis;
@@ -38,8 +39,8 @@ pub struct RedisBuilder {
 }
 
 impl Redis {
-    /// Begins with the URL of a server: `redis://[user[:password]@]host[:port][/db]`, `valkey://` the
-    /// same, `rediss://` with TLS, `unix:///path/of/socket?db=0`.
+    /// Begins with the URL of a server: `redis://[user[:password]@]host[:port][/db]`, `valkey://`
+    /// the same, `rediss://` with TLS, `unix:///path/of/socket?db=0`.
     pub fn builder(url: &str) -> RedisBuilder {
         RedisBuilder { config: Config::from_url(url), settings: Settings::default() }
     }
@@ -102,14 +103,15 @@ impl RedisBuilder {
         self.with(|config| config.tracking = tracks)
     }
 
-    /// How long a call waits for a server that says nothing. Later calls do not wait until it speaks
-    /// again. Default: 250 ms.
+    /// How long a call waits for a server that says nothing. Later calls do not wait until it
+    /// speaks again. Default: 250 ms.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self.with(|config| config.timeout = timeout)
     }
 
-    /// How long the others leave a load to a process that has stopped without ending. Default: 10 s.
+    /// How long the others leave a load to a process that has stopped without ending. Default: 10
+    /// s.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self.with(|config| config.lease = lease)
