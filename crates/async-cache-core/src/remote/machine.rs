@@ -30,7 +30,7 @@
 //!    stands under its name. When a connection is made, everything in memory becomes *suspect*: it
 //!    is not served before the engine was asked. What was asked before lands nowhere.
 //! 8. A write is pending until the engine has acknowledged it. Pending writes of a lost connection
-//!    are removals on the next one, before anything is read. If there are too many, or everything
+//!    are removals on the next one (only what was put while a connection was made is put), before anything is read. If there are too many, or everything
 //!    was cleared, a new generation begins.
 //! 9. If another server has taken over, the writes of the last seconds are removals once more: an
 //!    asynchronous replica may have missed them.
@@ -64,6 +64,8 @@ use crate::time::Time;
 const MOST_AT_ONCE: u8 = 4;
 /// The first pause between two reads of a name whose changes are not heard.
 const FIRST_POLL: Duration = Duration::from_millis(20);
+/// How many puts wait for a connection that is being made.
+const MOST_UNSENT: usize = 1024;
 
 /// What the machine wants done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +158,14 @@ pub(super) enum Purpose {
     Other,
 }
 
+/// A put that waits for the connection that is being made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Unsent {
+    pub(super) content: Content,
+    pub(super) life: Option<Duration>,
+    pub(super) at: Time,
+}
+
 /// Whether everything is to be invalidated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Clearing {
@@ -200,6 +210,8 @@ pub struct Machine {
     pub(super) sent: VecDeque<Sent>,
     /// Rule 8: the writes that no engine has acknowledged; `None` is not sent yet.
     pub(super) pending: BTreeMap<Name, Option<CommandId>>,
+    /// The puts among them that were made while a connection was being made, and not yet sent.
+    pub(super) unsent: BTreeMap<Name, Unsent>,
     pub(super) clearing: Clearing,
     /// Rule 9.
     pub(super) recent: VecDeque<(Time, Name)>,
@@ -239,6 +251,7 @@ impl Machine {
             watched: BTreeMap::new(),
             sent: VecDeque::new(),
             pending: BTreeMap::new(),
+            unsent: BTreeMap::new(),
             clearing: Clearing::No,
             recent: VecDeque::new(),
             recent_lacks_until: None,
@@ -380,6 +393,30 @@ impl Machine {
                 Landing::Nothing
             }
         }
+    }
+
+    /// What [`Machine::take`] or [`Machine::land`] would answer now.
+    pub fn expects(&self, id: AskId) -> Landing {
+        let Some(ask) = self.asks.get(&id) else { return Landing::Nothing };
+        let is_witnessed = match ask.phase {
+            Phase::Leading(_) => matches!(self.link, Link::Up(_)) && ask.generation == self.generation,
+            Phase::Answered { is_witnessed, puts } => is_witnessed || puts,
+            _ => return Landing::Nothing,
+        };
+        self.landing(ask, is_witnessed)
+    }
+
+    /// What [`Machine::put`] would answer now.
+    pub fn expects_of_put(&self) -> Landing {
+        self.coverage(true)
+    }
+
+    /// Whether entries of which changes may have been missed are served: the engine is away, and has
+    /// not been away for long.
+    pub fn serves_suspects(&self, now: Time) -> bool {
+        self.settings.while_down == WhileDown::Serve
+            && !matches!(self.link, Link::Up(_))
+            && self.uncovered_until.is_some_and(|until| now < until)
     }
 
     fn landing(&self, ask: &Ask, is_witnessed: bool) -> Landing {

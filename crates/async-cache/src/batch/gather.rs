@@ -145,7 +145,15 @@ where
         if leads {
             let inner = Arc::clone(&self.inner);
             let started = inner.clock.now();
-            let flight = PilotedFlight { inner, hash, id, room, storing: Storing::all(self.ttl), started };
+            let flight = PilotedFlight {
+                inner,
+                hash,
+                id,
+                room,
+                storing: Storing::all(self.ttl),
+                started,
+                remote: None,
+            };
             let item = GatheringFlight { key: owned, ending: Ending { flight, duty: Duty::End } };
             let Some(runtime) = sync::runtime_id() else { return Err(LoadError::NoRuntime) };
             timer = self.gather(item, runtime);

@@ -10,6 +10,13 @@ use crate::remote::settings::WhileDown;
 use crate::time::Time;
 
 impl Machine {
+    /// The connection that was wanted is being made from now on.
+    pub fn connecting(&mut self, now: Time) {
+        if let Link::Connecting(since) = &mut self.link {
+            *since = now;
+        }
+    }
+
     /// A connection was made, and has learned this. `owner` and `generation` are random numbers, of
     /// this connection and for a namespace that has no generation.
     pub fn connected(&mut self, greeting: Greeting, owner: Owner, generation: Generation, now: Time) {
@@ -66,6 +73,7 @@ impl Machine {
         self.link = Link::Pausing(now.later(pause));
         self.is_stalled = false;
         self.sent.clear();
+        self.unsent.clear();
         self.watched.clear();
         // What was sent may or may not have been done.
         for state in self.pending.values_mut() {

@@ -7,6 +7,10 @@ use crate::time::Time;
 
 impl Machine {
     pub(super) fn connect(&mut self, now: Time) {
+        if self.link == Link::Idle {
+            // What a file has is served as well, if there is no engine.
+            self.uncovered_until = Some(now.later(self.settings.max_uncovered));
+        }
         self.link = Link::Connecting(now);
         self.outputs.push_back(Output::Connect);
     }

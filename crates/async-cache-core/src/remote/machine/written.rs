@@ -1,8 +1,8 @@
 //! Replies of the engine to writes, and a connection that is ready: rules 7 to 9.
 
-use super::{Clearing, Link, Machine, Notice, Output, RuleName};
+use super::{Clearing, Link, Machine, Notice, Output, Purpose, RuleName, Unsent};
 use crate::remote::ask::{Ask, Phase};
-use crate::remote::port::{CommandId, Name, Reply};
+use crate::remote::port::{Command, CommandId, Name, Reply};
 use crate::time::Time;
 
 impl Machine {
@@ -60,6 +60,7 @@ impl Machine {
             // Everything was invalidated, by another process.
             self.epoch += 1;
             self.pending.clear();
+            self.unsent.clear();
             self.recent.clear();
             self.fence_all(now);
             self.outputs.push_back(Output::ForgetAll);
@@ -81,6 +82,21 @@ impl Machine {
         }
     }
 
+    /// Puts what was put while the connection was made, if that was not long ago: others may have
+    /// written since.
+    fn put_unsent(&mut self, now: Time) {
+        for (name, Unsent { content, life, at }) in std::mem::take(&mut self.unsent) {
+            let age = now.since(at);
+            let life_left = life.map(|life| life.saturating_sub(age));
+            let is_due = self.pending.get(&name) == Some(&None) && age <= self.settings.timeout;
+            if is_due && life_left.is_none_or(|life| !life.is_zero()) {
+                let put = Command::Put { name: name.clone(), content, life: life_left };
+                let id = self.send(put, Purpose::Put(name.clone()), now);
+                self.pending.insert(name, Some(id));
+            }
+        }
+    }
+
     /// The connection is ready. Rules 7 and 8.
     pub(super) fn rise(&mut self, now: Time) {
         let Link::Greeting { abilities, .. } = self.link else { return };
@@ -93,6 +109,7 @@ impl Machine {
         }
         self.is_said_down = false;
         self.outputs.push_back(Output::Say(Notice::Up(abilities)));
+        self.put_unsent(now);
         let unsent: Vec<_> =
             self.pending.iter().filter(|(_, sent)| sent.is_none()).map(|(name, _)| name.clone()).collect();
         if !unsent.is_empty() {
