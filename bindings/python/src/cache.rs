@@ -14,8 +14,8 @@ mod flights;
 
 use std::cell::RefMut;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, OnceLock};
 
 use async_cache_core::address::{Candidate, FoundKey};
 use async_cache_core::order::Eviction;

@@ -18,11 +18,11 @@ pub(crate) struct LoadFlight {
     pub(crate) key: Ref,
     pub(crate) hash: u64,
     pub(crate) ttl: Ttl,
-    /// What the tier beyond this host has answered.
+    /// The answer of the tier beyond this host.
     pub(crate) answer: Beforehand,
 }
 
-/// What the tier beyond this host has answered, before the loader runs.
+/// The answer of the tier beyond this host, before the loader runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beforehand {
     /// It was not asked, or has not answered.

@@ -25,8 +25,8 @@
 //! | runs | the loader ends | done |
 //! | done | | |
 //!
-//! The question of a key lies in the room of its flight. Whatever ends the flight ends the question:
-//! a landing, an error, a cancellation, the last caller that leaves.
+//! The question of a key lies in the room of its flight, and ends with the flight: by a landing, an
+//! error, a cancellation, or the last caller that leaves.
 //!
 //! If tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so
 //! that a loader that does not suspend costs no turn of the event loop; but not deep inside other

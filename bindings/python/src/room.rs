@@ -91,6 +91,7 @@ pub(crate) struct Room {
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // independent of each other
 struct RoomState {
     answer: Option<Answer>,
     /// By number; seats that were left are reused.

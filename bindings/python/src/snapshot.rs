@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_cache_core::address::Address;
 use async_cache_core::probe::{Probed, Stale};
-use async_cache_core::removed::Removed;
 use async_cache_core::remote::port::{Content, Name};
+use async_cache_core::removed::Removed;
 use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_disk::KeyKind;
 use async_cache_tier::cold::{self, ColdAnswer};
@@ -206,10 +206,10 @@ impl Put {
         deadline_under(landing, deadline, now)
     }
 
-    /// What [`Put::deadline`] will return if nothing changes until then.
+    /// The present answer of [`Put::deadline`].
     pub(crate) fn expected(&self, deadline: Deadline, now: Time) -> Option<Deadline> {
         match self.content {
-            Some(_) => deadline_under(self.remote.covers(), deadline, now),
+            Some(_) => deadline_under(self.remote.expects_of_put(), deadline, now),
             None => Some(deadline),
         }
     }

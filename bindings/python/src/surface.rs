@@ -401,7 +401,7 @@ impl Cache {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(tier) = self.remote.get() {
-            visit::traverse(&**tier, visit.clone())?;
+            visit::traverse(&**tier, visit)?;
         }
         visit::traverse(&self.state, visit)
     }

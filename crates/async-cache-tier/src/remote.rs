@@ -205,12 +205,6 @@ impl<E: Engine, W> Remote<E, W> {
         ids.iter().all(|&id| state.machine.is_waiting(id))
     }
 
-    /// How memory may keep a value that is put now: what [`Remote::put`] returns if nothing changes
-    /// until then.
-    pub fn covers(&self) -> Landing {
-        self.state.lock().machine.covers()
-    }
-
     /// How many writes no engine has acknowledged.
     pub fn pending(&self) -> usize {
         self.state.lock().machine.pending()

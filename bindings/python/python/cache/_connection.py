@@ -47,8 +47,8 @@ def open_connection(
     failed: Callable[[str], None],
     left: Callable[[], None] | None,
 ) -> asyncio.Task[None]:
-    """Begins to open a connection. `failed` gets the reason why there is none; `left` is called when
-    the loop ends in order, if it is given.
+    """Begins to open a connection. `failed` gets the reason of a failure; `left`, if given, is
+    called when the loop ends in order.
     """
     opening = _open(loop, protocol, backend, failed, left)
     # Rule 1.

@@ -37,7 +37,7 @@ class AsyncCache(Cache):
     `last_save_error`.
 
     With a `remote_cache` (a `RedisBackend`) several hosts share entries, loads and invalidations.
-    Whatever happens to it, no caller gets an exception for it.
+    No failure of the remote cache reaches a caller as an exception.
 
     ``with`` and ``async with`` save at the end of the block, if the cache has changed since its
     last save. When the body raises, its exception leaves the block, and a failed save is a

@@ -2,8 +2,8 @@
 
 A cache with a remote tier asks memory first, then the tier, then the loader. Several processes on
 several hosts share one load for each key, and an invalidation in one process reaches the memory of
-all others. Whatever the tier does, no caller gets an exception for it: the cache goes on with
-memory, its file and its loaders, and the logger ``async_cache.remote`` says so once.
+all others. No failure of the tier reaches a caller as an exception: the cache goes on with memory,
+its file and its loaders, and the logger ``async_cache.remote`` says so once.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class RedisBackend(RemoteCacheBackend):
     of a decorated function. `version` names the shape of your data: caches of several versions
     share nothing.
 
-    `timeout`: how many seconds a call waits for a server that does not answer. Once a server was
-    silent for so long, no call waits until it speaks again. `lease`: for how many seconds a load is
-    expected to be running in a process that is not heard of any more. `max_value`: the longest
-    value, in bytes; longer ones are shared by nobody. `while_down`: whether entries are served while
-    changes cannot be heard (``"serve"``) or loaded anew (``"bypass"``). `uncovered_ttl`: for how
-    many seconds memory keeps an entry whose changes the server does not tell. ``tracking=False``
-    does not ask the server to tell of changes.
+    `timeout`: how many seconds a call waits for a server that does not answer. After a server was
+    silent for so long, no call waits until the server speaks again. `lease`: for how many seconds
+    the load of a silent process is expected to be running. `max_value`: the longest value, in
+    bytes; longer values stay in their process. `while_down`: while changes cannot be heard, entries
+    are served (``"serve"``), or loaded anew (``"bypass"``). `uncovered_ttl`: for how many seconds
+    memory keeps an entry if the server does not tell of changes. ``tracking=False`` does not ask
+    the server to tell of changes.
 
     Values that MessagePack cannot represent exactly need pickle, and unpickling runs code named in
     the bytes. So they are shared only with a `secret`, of at least 16 bytes: then every value

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_cache_core::entry::Fetched;
 use async_cache_core::flight::FlightId;
-use async_cache_core::shard::FinishedLoad;
 use async_cache_core::remote::port::Content;
+use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::{Deadline, Time};
 use pyo3::prelude::*;
 
@@ -17,14 +17,14 @@ use crate::remote::{Question, deadline_under};
 use crate::room::{Answer, Room};
 use crate::ttl::Ttl;
 
-/// What is dropped after the end of a flight, with nothing borrowed.
+/// The objects to drop after the end of a flight, with nothing borrowed.
 #[allow(dead_code, reason = "kept to be dropped")]
 pub(crate) enum Landed {
     Stored(Option<FinishedLoad<Ref, Ref, Ref<Room>>>),
     Unstored(Option<(Ref, Ref<Room>)>),
 }
 
-/// What the tier beyond this host has to do with a value that lands.
+/// The part of the tier beyond this host in the landing of a value.
 pub(crate) enum Beyond {
     /// Nothing.
     Unasked,
@@ -48,12 +48,12 @@ impl Beyond {
         }
     }
 
-    /// What [`Beyond::deadline`] will return if nothing changes until then.
+    /// The present answer of [`Beyond::deadline`].
     pub(crate) fn expected(&self, deadline: Deadline, now: Time) -> Option<Deadline> {
         match self {
             Self::Unasked => Some(deadline),
-            Self::Loaded(question, _) => deadline_under(question.remote.covers(), deadline, now),
-            Self::Taken(question, until) => deadline_under(question.remote.covers(), *until, now),
+            Self::Loaded(question, _) => deadline_under(question.expected(), deadline, now),
+            Self::Taken(question, until) => deadline_under(question.expected(), *until, now),
         }
     }
 }
@@ -107,7 +107,14 @@ impl Cache {
         (started, ended): (Time, Time),
     ) -> PyResult<Landed> {
         if let Some(journal) = self.journal() {
-            return self.land_in_journal(py, journal, (flight, query), (value, ttl), beyond, (started, ended));
+            return self.land_in_journal(
+                py,
+                journal,
+                (flight, query),
+                (value, ttl),
+                beyond,
+                (started, ended),
+            );
         }
         self.warn_if_forked(py);
         loop {

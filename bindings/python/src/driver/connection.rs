@@ -89,12 +89,11 @@ impl Connection {
             let now = clock::now();
             remote.heard(now);
             let bytes;
-            let data = match data.cast::<PyBytes>() {
-                Ok(data) => data.as_bytes(),
-                Err(_) => {
-                    bytes = data.extract::<Vec<u8>>()?;
-                    &bytes
-                }
+            let data = if let Ok(data) = data.cast::<PyBytes>() {
+                data.as_bytes()
+            } else {
+                bytes = data.extract::<Vec<u8>>()?;
+                &bytes
             };
             if let Some(Err(error)) = remote.engine(now, |link| link.receive(data)) {
                 remote.closed(&error.to_string(), now);
@@ -157,7 +156,7 @@ impl Connection {
     }
 }
 
-/// What a call of the event loop is about.
+/// The reason of a call of the event loop.
 #[derive(Clone, Copy)]
 pub(super) enum What {
     /// The machine has work, from another thread.
@@ -184,7 +183,7 @@ pub(super) struct DriverCall {
 visits!(struct DriverCall { cache });
 
 impl DriverCall {
-    pub(super) fn new<'py>(py: Python<'py>, tier: &RemoteTier, what: What) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn make<'py>(py: Python<'py>, tier: &RemoteTier, what: What) -> PyResult<Bound<'py, PyAny>> {
         let ownership = tier.state.borrow(py).ownership;
         Bound::new(py, Self { cache: tier.cache.clone_ref(py), ownership, what }).map(Bound::into_any)
     }

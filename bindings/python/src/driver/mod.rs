@@ -4,15 +4,15 @@
 //! # Layout
 //!
 //! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
-//! - `orders`: what the machine wants done.
+//! - `orders`: the orders of the machine.
 //!
 //! Rules:
 //! 1. the event loop that needs the connection first owns it. If that loop has ended or stands
 //!    still when another loop needs the connection, the other loop takes over, and connects anew;
-//! 2. [`poke`] follows everything that may have given the machine work. On the owner it drives at
-//!    once; elsewhere it asks the owner to;
-//! 3. the driver is not re-entrant: Python code that it runs, such as the handlers of a log, may use
-//!    the cache. The driver that is at work does what this adds;
+//! 2. [`Cache::poke`] follows every call that may have given work to the machine. The owner drives
+//!    at once; another loop asks the owner to drive;
+//! 3. the driver is not re-entrant. Python code run by the driver, such as the handler of a log,
+//!    may use the cache: the driver that is at work also does the added orders;
 //! 4. the first bytes of a turn of the event loop are written at once, further ones together at the
 //!    end of the turn;
 //! 5. one timer at most: it goes off when the machine has something to do, or earlier.
@@ -78,7 +78,7 @@ impl Cache {
                 if std::mem::replace(&mut tier.state.borrow(py).is_called, true) {
                     return Ok(());
                 }
-                let call = DriverCall::new(py, tier, What::Drive)?;
+                let call = DriverCall::make(py, tier, What::Drive)?;
                 let soon = pyo3::intern!(py, "call_soon_threadsafe");
                 if let Err(error) = owner.invoke_method1(soon, &call) {
                     tier.state.borrow(py).is_called = false;
@@ -119,7 +119,7 @@ impl Cache {
                 let done = self.obey(py, tier, owner, order);
                 interrupted = interrupted.and(only_interrupts(py, done));
             }
-            let flushed = self.flush(py, tier, owner);
+            let flushed = flush(py, tier, owner);
             interrupted = interrupted.and(only_interrupts(py, flushed));
             if is_idle {
                 break;
@@ -127,25 +127,6 @@ impl Cache {
         }
         let armed = arm(py, tier, owner, remote.wake_at());
         interrupted.and(only_interrupts(py, armed))
-    }
-
-    /// Writes the bytes of the connection, unless they have to wait (rule 4).
-    fn flush(&self, py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (transport, remote) = {
-            let state = tier.state.borrow(py);
-            let Some(transport) = &state.transport else { return Ok(()) };
-            if state.has_written || state.is_paused {
-                return Ok(());
-            }
-            (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote))
-        };
-        let bytes = remote.engine(clock::now(), |link| std::mem::take(link.outgoing()));
-        let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
-        tier.state.borrow(py).has_written = true;
-        let call = DriverCall::new(py, tier, What::EndOfTurn)?;
-        owner.invoke_method1(pyo3::intern!(py, "call_soon"), &call)?;
-        let bytes = PyBytes::new(py, &bytes).into_any();
-        transport.invoke_method1(pyo3::intern!(py, "write"), &bytes).map(drop)
     }
 
     /// The owner's loop ends in order: its connection goes. Until another loop needs a connection,
@@ -173,7 +154,7 @@ impl Cache {
         if running_loop(py).is_ok_and(|running| running.is(&owner)) {
             return self.leave_loop(py, tier);
         }
-        let call = DriverCall::new(py, tier, What::LoopEnds);
+        let call = DriverCall::make(py, tier, What::LoopEnds);
         // A closed loop raises.
         drop(call.and_then(|call| owner.invoke_method1(pyo3::intern!(py, "call_soon_threadsafe"), &call)));
     }
@@ -189,6 +170,25 @@ impl Cache {
         let remote = tier.remote(py);
         remote.names().compact(entries, |hash| self.state.borrow(py).tiered.shard.has_hash(hash));
     }
+}
+
+/// Writes the bytes of the connection, unless they have to wait (rule 4).
+fn flush(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (transport, remote) = {
+        let state = tier.state.borrow(py);
+        let Some(transport) = &state.transport else { return Ok(()) };
+        if state.has_written || state.is_paused {
+            return Ok(());
+        }
+        (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote))
+    };
+    let bytes = remote.engine(clock::now(), |link| std::mem::take(link.outgoing()));
+    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+    tier.state.borrow(py).has_written = true;
+    let call = DriverCall::make(py, tier, What::EndOfTurn)?;
+    owner.invoke_method1(pyo3::intern!(py, "call_soon"), &call)?;
+    let bytes = PyBytes::new(py, &bytes).into_any();
+    transport.invoke_method1(pyo3::intern!(py, "write"), &bytes).map(drop)
 }
 
 /// Rule 1: makes a loop the owner. Nothing of the former owner counts any more.
@@ -243,7 +243,7 @@ fn arm(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>, wake_at: Opt
     // A millisecond later, so that the time has come when the timer goes off: loops count coarsely.
     let delay = at.since(clock::now()) + Duration::from_millis(1);
     let delay = PyFloat::new(py, delay.as_secs_f64());
-    let call = DriverCall::new(py, tier, What::Tick(at))?;
+    let call = DriverCall::make(py, tier, What::Tick(at))?;
     owner.invoke_method2(pyo3::intern!(py, "call_later"), delay.as_any(), &call).map(drop)
 }
 

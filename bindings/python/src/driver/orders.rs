@@ -1,4 +1,4 @@
-//! What the machine wants done.
+//! The orders of the machine.
 
 use std::sync::Arc;
 
@@ -86,8 +86,7 @@ impl Cache {
         }
         let host = CacheHost { py, cache: self, target: () };
         let now = self.at(clock::now());
-        let removed: Removed<Ref, Ref> =
-            host.shard(0, |tiered| tiered.shard.forget_hash(hash, flights, now));
+        let removed: Removed<Ref, Ref> = host.shard(0, |tiered| tiered.shard.forget_hash(hash, flights, now));
         drop(removed);
         Ok(())
     }
@@ -104,9 +103,10 @@ fn open(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult
     };
     super::quietly(py, before.as_ref(), "cancel");
     super::quietly(py, transport.as_ref(), "abort");
+    tier.remote(py).connecting(clock::now());
     let protocol = Connection::new(py, tier)?;
-    let failed = DriverCall::new(py, tier, What::Failed(number))?;
-    let left = if has_end { None } else { Some(DriverCall::new(py, tier, What::LoopEnds)?) };
+    let failed = DriverCall::make(py, tier, What::Failed(number))?;
+    let left = if has_end { None } else { Some(DriverCall::make(py, tier, What::LoopEnds)?) };
     let open = OPEN.import(py, "cache._connection", "open_connection")?;
     let attempt = open.invoke_with((owner, protocol, tier.backend.bind(py), failed, left))?;
     let attempt = Ref::new(attempt);
@@ -119,14 +119,16 @@ fn open(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult
     Ok(())
 }
 
-/// A notice for the log. `lacks`: what the server said it cannot do.
+/// A notice for the log. `lacks`: the sentences of the server about missing abilities.
 fn in_words(place: &str, lacks: &[Arc<str>], notice: Notice) -> (u8, String) {
     match notice {
         Notice::Down(why) => {
             (WARNING, format!("{place} is away: {why}; the cache goes on without it, and tries again"))
         }
         Notice::Up(_) if lacks.is_empty() => (INFO, format!("{place} is connected")),
-        Notice::Up(_) => (WARNING, format!("{place} is connected, and lacks something: {}", lacks.join("; "))),
+        Notice::Up(_) => {
+            (WARNING, format!("{place} is connected, and lacks something: {}", lacks.join("; ")))
+        }
         Notice::Refused(why) => {
             (WARNING, format!("{place} refuses a command: {why} (said once per connection)"))
         }

@@ -13,9 +13,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
-use async_cache_core::remote::{Answer as Told, AskId, Want, WhileDown};
+use async_cache_core::remote::{Answer as Told, AskId, Want};
 use async_cache_tier::clock;
 use async_cache_tier::remote::Asked;
+use async_cache_tier::suspects::Suspects;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -131,7 +132,7 @@ impl LoadDriver {
         Ok(answers)
     }
 
-    /// Deals with answers. Returns the iterator to go on with, of a wait or of the loader; `None`: all
+    /// Deals with answers. Returns the iterator of the next wait or of the loader; `None`: all
     /// flights have ended.
     fn go_on<'py>(&mut self, py: Python<'py>, mut answers: Answers) -> PyResult<Option<Bound<'py, PyAny>>> {
         let cache = self.cache.bind(py).clone();
@@ -184,7 +185,7 @@ impl LoadDriver {
         Ok(Ok(iterator))
     }
 
-    /// Lands values, and notes what is to be loaded.
+    /// Lands values, and notes the keys to be loaded.
     fn take_answers(&mut self, py: Python<'_>, tier: &RemoteTier, answers: Answers) -> PyResult<()> {
         let mut told: HashMap<AskId, Told> = answers.into_iter().collect();
         let mut done = Ok(());
@@ -195,7 +196,7 @@ impl LoadDriver {
                 let id = item.room.bind(py).get().with_question(py, |question| question.id);
                 let answer = match id {
                     Some(id) => told.remove(&id),
-                    // The key has no name there; or the flight was fenced, and answers its callers only.
+                    // The key has no name in the tier, or the flight was fenced.
                     None => Some(Told::Alone),
                 };
                 if let Some(answer) = answer {
@@ -253,8 +254,7 @@ impl LoadDriver {
                 Ok(Some(Beforehand::Leads))
             }
             Told::Alone => {
-                let serves = tier.settings.machine.while_down == WhileDown::Serve;
-                if serves && !tier.remote(py).is_up() {
+                if tier.remote(py).suspects(clock::now()) == Suspects::Served {
                     let query = StoredKey { key: item.key.bind(py), hash: item.hash };
                     if let Some(value) = self.cache.bind(py).get().serve_suspect(py, &query)? {
                         self.end_one(py, item, Answer::Value(Ref::new(value)))?;
@@ -284,7 +284,8 @@ impl LoadDriver {
         let work = Work::Batch(loader.copy(py));
         asks.is_passed_on = true;
         let (wait, cache) = (asks.wait, asks.cache.copy(py));
-        let passed = LoadState::Asks(Box::new(Asks { work, wait, cache, iterator: None, is_passed_on: false }));
+        let passed =
+            LoadState::Asks(Box::new(Asks { work, wait, cache, iterator: None, is_passed_on: false }));
         let cache = self.cache.bind(py).clone();
         spawn_in(&cache, open, passed, &self.event_loop.bind(py).clone())
     }

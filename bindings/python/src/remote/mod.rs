@@ -5,7 +5,7 @@
 //!
 //! - `options`: the settings, made by Python's `RedisBackend`;
 //! - `content`: values on their way to the tier and back;
-//! - `question`: what a load has asked, and its end.
+//! - `question`: the questions of loads, and their ends.
 //!
 //! The driver itself is `crate::driver`. Rules:
 //! 1. one connection per cache, owned by one event loop. Only the driver on that loop takes orders
@@ -53,7 +53,7 @@ pub(crate) struct RemoteTier {
     has_said_unshared: AtomicBool,
 }
 
-/// What is counted about the tier.
+/// The counters of the tier.
 #[derive(Default)]
 pub(crate) struct RemoteCounts {
     pub(crate) hits: AtomicU64,
@@ -69,13 +69,14 @@ impl RemoteCounts {
 }
 
 /// The state of the driver.
+#[allow(clippy::struct_excessive_bools)] // independent of each other
 pub(crate) struct RemoteState {
     pub(crate) remote: Arc<SharedRemote>,
     /// The event loop that carries the connection.
     pub(crate) owner: Option<Ref>,
     /// Counts the owners. Calls that the loop of an earlier owner makes do nothing.
     pub(crate) ownership: u64,
-    /// Counts the connections. What an earlier connection says does nothing.
+    /// Counts the connections. Calls of an earlier connection do nothing.
     pub(crate) connection: u64,
     /// The task that opens the connection.
     pub(crate) attempt: Option<Ref>,

@@ -1,8 +1,8 @@
-//! What a load has asked the tier.
+//! The questions of loads to the tier.
 //!
-//! A question belongs to one flight, and lies in the room of the flight. Whoever ends the flight
-//! takes the question out and ends it: with the landing of a value, or without a value. A question
-//! that is dropped ends without a value.
+//! A question belongs to one flight, and lies in the room of the flight. The end of the flight takes
+//! the question out and ends it: with the landing of a value, or without a value. A dropped question
+//! ends without a value.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,14 +29,19 @@ impl Question {
         Self { remote, id, name, canonical, has_ended: false }
     }
 
+    /// The present answer of [`Question::take`] or [`Question::land`].
+    pub(crate) fn expected(&self) -> Landing {
+        self.remote.expects(self.id)
+    }
+
     /// How memory may keep the value of the answer. Under the borrow that writes memory.
     pub(crate) fn take(&mut self, now: Time) -> Landing {
         self.has_ended = true;
         self.remote.take(self.id, now)
     }
 
-    /// How memory may keep a loaded value, which is stored in the tier. Under the borrow that writes
-    /// memory.
+    /// How memory may keep a loaded value, which is stored in the tier. Called under the borrow that
+    /// writes memory.
     pub(crate) fn land(&mut self, content: Content, life: Option<Duration>, now: Time) -> Landing {
         self.has_ended = true;
         self.remote.land(self.id, content, life, now)

@@ -290,11 +290,6 @@ impl Machine {
         self.asks.get(&id).is_some_and(|ask| matches!(ask.phase, Phase::Waiting { .. }))
     }
 
-    /// How memory may keep a value that is put now.
-    pub fn covers(&self) -> Landing {
-        self.coverage(true)
-    }
-
     /// The generation, if it is known.
     pub fn generation(&self) -> Option<Generation> {
         self.generation

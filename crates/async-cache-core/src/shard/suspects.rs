@@ -63,11 +63,6 @@ impl<K, V, T> Shard<K, V, T> {
         Some(self.store.value(slot))
     }
 
-    /// Fences every open flight: each answers its callers, and stores nothing.
-    pub fn fence_all(&mut self) {
-        self.counters.rest.fenced += self.flights.fence_all() as u64;
-    }
-
     /// Whether the key of an entry or of an open flight has this hash.
     pub fn has_hash(&self, hash: u64) -> bool {
         self.store.candidate(hash, 0).is_some() || self.flights.candidate(hash, 0).is_some()
