@@ -1,8 +1,8 @@
 //! The questions of loads to the tier.
 //!
-//! A question belongs to one flight, and lies in the room of the flight. The end of the flight takes
-//! the question out and ends it: with the landing of a value, or without a value. A dropped question
-//! ends without a value.
+//! A question belongs to one flight, and lies in the room of the flight. The end of the flight
+//! takes the question out and ends it: with the landing of a value, or without a value. A dropped
+//! question ends without a value.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ impl Question {
         self.remote.take(self.id, now)
     }
 
-    /// How memory may keep a loaded value, which is stored in the tier. Called under the borrow that
-    /// writes memory.
+    /// How memory may keep a loaded value, which is stored in the tier. Called under the borrow
+    /// that writes memory.
     pub(crate) fn land(&mut self, content: Content, life: Option<Duration>, now: Time) -> Landing {
         self.has_ended = true;
         self.remote.land(self.id, content, life, now)
