@@ -147,6 +147,8 @@ pub(super) enum Purpose {
     Drop(Vec<Name>),
     Generation {
         greets: bool,
+        /// Writes acknowledged after this reply may have missed a new generation; rule 8.
+        since: CommandId,
     },
     NewGeneration {
         greets: bool,
@@ -154,6 +156,16 @@ pub(super) enum Purpose {
     IsAlive(Owner),
     /// The reply decides nothing.
     Other,
+}
+
+/// An acknowledged write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Written {
+    pub(super) at: Time,
+    /// The last command sent before the acknowledgement. A reply to a later command proves that
+    /// all pushes about earlier changes have arrived.
+    pub(super) last_sent: CommandId,
+    pub(super) name: Name,
 }
 
 /// Whether everything is to be invalidated.
@@ -201,10 +213,16 @@ pub struct Machine {
     /// Rule 8: the writes that no engine has acknowledged; `None` is not sent yet.
     pub(super) pending: BTreeMap<Name, Option<CommandId>>,
     pub(super) clearing: Clearing,
-    /// Rule 9.
-    pub(super) recent: VecDeque<(Time, Name)>,
+    /// Rule 9: the acknowledged writes, oldest first.
+    pub(super) recent: VecDeque<Written>,
     /// Until then `recent` lacks some.
     pub(super) recent_lacks_until: Option<Time>,
+    /// Rule 9: the last acknowledgement of a generation that this process has begun.
+    pub(super) cleared_at: Option<Time>,
+    /// The command of the last reply, on any connection.
+    pub(super) replied: CommandId,
+    /// The time of the last transition to `Link::Up`.
+    pub(super) up_at: Time,
 
     pub(super) outputs: VecDeque<Output>,
     pub(super) last_ask: u64,
@@ -242,6 +260,9 @@ impl Machine {
             clearing: Clearing::No,
             recent: VecDeque::new(),
             recent_lacks_until: None,
+            cleared_at: None,
+            replied: CommandId(0),
+            up_at: Time::default(),
             outputs: VecDeque::new(),
             last_ask: 0,
             last_lease: 0,
@@ -356,8 +377,8 @@ impl Machine {
                 let landing = self.landing(ask, true);
                 let name = ask.name.clone();
                 self.end(id, now);
-                let put = Command::Put { name, content, life };
-                self.send(put, Purpose::Other, now);
+                let put = Command::Put { name: name.clone(), content, life };
+                self.send(put, Purpose::Put(name), now);
                 landing
             }
             Phase::Answered { is_witnessed, .. } => {
@@ -391,6 +412,9 @@ impl Machine {
 
     /// The load that asked has ended without a value, or nobody waits for it any more.
     pub fn end(&mut self, id: AskId, now: Time) {
+        if self.asks.get(&id).is_some_and(|ask| matches!(ask.phase, Phase::Filling(_))) {
+            return; // The reply decides whether memory may keep the value, and ends the question.
+        }
         let Some(ask) = self.remove(id) else { return };
         if let Phase::Leading(lease) = ask.phase
             && matches!(self.link, Link::Up(_))

@@ -3,4 +3,6 @@
 
 mod canonical;
 mod search;
+mod valid;
+mod walk;
 mod world;

@@ -25,6 +25,9 @@ impl Machine {
 
     /// Removes names. Call it in the step that writes memory, before the write.
     pub fn invalidate(&mut self, names: &[Name], now: Time) {
+        if names.is_empty() {
+            return;
+        }
         if self.link == Link::Idle {
             self.connect(now);
         }

@@ -25,6 +25,11 @@ impl Process {
         machine.random = 1;
         machine.alive_until = crate::time::Time::from_nanos(u64::MAX);
         machine.recent.clear();
+        machine.recent_lacks_until = None;
+        machine.cleared_at = None;
+        machine.replied = CommandId(0);
+        machine.up_at = crate::time::Time::default();
+        machine.attempts = 0;
         let asks: HashMap<AskId, AskId> =
             machine.asks.keys().enumerate().map(|(at, &id)| (id, AskId(at as u64 + 1))).collect();
         let is_known = |id: &AskId| asks.get(id).copied();
@@ -53,6 +58,7 @@ impl Process {
                 Purpose::Acquire(id, ..) | Purpose::Fill(id, _) | Purpose::Extend(id, _) => {
                     *id = is_known(id).unwrap_or(AskId(0));
                 }
+                Purpose::Generation { since, .. } => *since = CommandId(0),
                 _ => {}
             }
         }

@@ -48,7 +48,7 @@ fn start(processes: usize, without: Option<RuleName>, budget: Budget) -> State {
         world.handles(number);
     }
     let owners: Vec<_> =
-        (0..processes).flat_map(|it| (1..9).map(move |n| Owner(it as u64 * 1000 + n))).collect();
+        (0..processes).flat_map(|it| (1..9).map(move |n| Owner((it as u64) << 32 | n))).collect();
     for process in &mut world.processes {
         // Signs of life are for the walk: here leases expire when they like.
         process.machine.assume_alive(&owners);
@@ -88,7 +88,7 @@ impl State {
                         then(format!("{i}: reads the origin"), |_| (), &|world| world.loads(i, n));
                     }
                     Stage::Loaded(_) => {
-                        then(format!("{i}: load ends"), |_| (), &|world| world.load_ends(i, n, None));
+                        then(format!("{i}: load ends"), |_| (), &|world| world.load_ends(i, n, false, None));
                         if self.budget.fails > 0 {
                             let fails = |world: &mut World| world.load_fails(i, n);
                             then(format!("{i}: load fails"), |it| it.fails -= 1, &fails);
@@ -108,7 +108,10 @@ impl State {
                 then(what, |_| (), &|world| world.handles(i));
             }
             if self.budget.breaks > 0 && process.is_connected {
-                then(format!("{i}: connection breaks"), |it| it.breaks -= 1, &|world| world.breaks(i));
+                then(format!("{i}: connection breaks"), |it| it.breaks -= 1, &|world| {
+                    world.breaks(i);
+                    world.pause_ends(i);
+                });
             }
             if !process.is_connected && process.wants {
                 then(format!("{i}: connects"), |_| (), &|world| {
