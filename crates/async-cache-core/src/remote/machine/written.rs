@@ -15,9 +15,11 @@ impl Machine {
             return; // written again since, or the put of a load
         }
         if matches!(reply, Reply::Failed(_)) {
-            // What it could not replace is removed.
+            // The value that it could not replace is removed. A question sent after the put may
+            // have read this value.
             self.remove_names(vec![name.clone()], now);
-            self.outputs.push_back(Output::Forget { name, fences: false });
+            self.fence_own(&name, now);
+            self.outputs.push_back(Output::Forget { name, fences: true });
         } else {
             self.acknowledged(name, now);
         }

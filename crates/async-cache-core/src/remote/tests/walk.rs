@@ -437,6 +437,15 @@ impl Walk {
                 }
             }
         }
+        for (&(generation, key), kept) in &engine.entries {
+            let written = self.world.processes.iter().filter_map(|process| process.own.get(&key)).max();
+            if let Stored::Value(version) = kept.stored
+                && Some(generation) == engine.generation
+                && written.is_some_and(|&written| engine.rank(version) < written)
+            {
+                return Some(format!("all is quiet, {key} is {version}, and {written:?} was written"));
+            }
+        }
         self.engine_fault()
     }
 

@@ -201,6 +201,7 @@ impl World {
             process.heard.clear(); // The server may have missed what was heard.
         }
         process.machine.connected(greeting, Owner(random), Generation(1 << 48 | random), now);
+        process.generation = process.machine.generation();
         self.follow(number);
     }
 
@@ -503,7 +504,9 @@ impl World {
                 self.origin += 1;
                 let rank = self.origin;
                 self.engine.ranks.insert(about, rank);
-                self.engine.floor.insert(key(&name), rank);
+                if self.engine.generation == Some(generation) {
+                    self.engine.floor.insert(key(&name), rank);
+                }
                 let stored = stored(&content, about);
                 self.stores(Some(number), generation, key(&name), stored, after(life), rank);
                 Reply::Done
@@ -511,8 +514,10 @@ impl World {
             Command::Drop(names) => {
                 self.is_spoiled = true;
                 for name in &names {
-                    let floor = self.engine.floor.entry(key(name)).or_default();
-                    *floor = about.max(*floor);
+                    if self.engine.generation == Some(generation) {
+                        let floor = self.engine.floor.entry(key(name)).or_default();
+                        *floor = about.max(*floor);
+                    }
                     self.removes(Some(number), generation, key(name), about);
                 }
                 Reply::Done
