@@ -89,6 +89,8 @@ pub(crate) struct Ask {
     pub(crate) generation: Option<Generation>,
     /// When the timer of its phase goes off.
     pub(crate) timer: Option<Time>,
+    /// The beginning of its first wait.
+    pub(crate) waits_since: Option<Time>,
     /// How often it was sent again without a wait in between.
     pub(crate) again: u8,
 }

@@ -320,6 +320,7 @@ impl Machine {
                 epoch: self.epoch,
                 generation: self.generation,
                 timer: None,
+                waits_since: None,
                 again: 0,
             };
             self.asks.insert(id, ask);

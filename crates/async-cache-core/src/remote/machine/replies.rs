@@ -64,10 +64,14 @@ impl Machine {
             }
             return;
         }
-        let since = match ask.phase {
-            Phase::Waiting { since, .. } => since,
-            _ => now,
-        };
+        let since = ask.waits_since.unwrap_or(now);
+        let until = since.later(self.settings.wait);
+        if until <= now {
+            return self.go_alone(&[id]);
+        }
+        if let Some(ask) = self.asks.get_mut(&id) {
+            ask.waits_since = Some(since);
+        }
         self.set_phase(id, Phase::Waiting { lease, since });
         let pause = match self.link {
             Link::Up(abilities) if abilities.notifies => {
@@ -75,7 +79,7 @@ impl Machine {
             }
             _ => FIRST_POLL,
         };
-        self.arm(id, now.later(pause));
+        self.arm(id, now.later(pause).min(until));
         if is_foreign && !self.watched.contains_key(&lease.owner) {
             self.check(lease.owner, now);
         }

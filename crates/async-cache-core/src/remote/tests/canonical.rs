@@ -36,6 +36,9 @@ impl Process {
         machine.last_ask = asks.len() as u64;
         machine.asks =
             std::mem::take(&mut machine.asks).into_iter().map(|(id, ask)| (asks[&id], ask)).collect();
+        for ask in machine.asks.values_mut() {
+            ask.waits_since = None;
+        }
         for ids in machine.names.values_mut() {
             *ids = ids.iter().filter_map(is_known).collect();
         }

@@ -253,19 +253,18 @@ fn one_write_and_a_failing_load_among_two_gets() {
 
 #[test]
 fn one_write_and_a_broken_connection_among_two_gets() {
-    holds(2, Budget { gets: 2, writes: 1, breaks: 1, ..Budget::default() }, most(200_000));
+    holds(2, Budget { gets: 2, writes: 1, breaks: 1, ..Budget::default() }, most(30_000));
 }
 
 #[test]
 fn three_processes_and_two_writes_as_far_as_time_allows() {
-    holds(3, Budget { gets: 3, writes: 2, ..Budget::default() }, most(100_000));
+    holds(3, Budget { gets: 3, writes: 2, ..Budget::default() }, most(30_000));
 }
 
 #[test]
 fn every_rule_left_out_is_found() {
     let gets = Budget { gets: 2, writes: 1, ..Budget::default() };
     let three = Budget { gets: 3, ..gets };
-    let fails = Budget { fails: 1, ..three };
     let breaks = Budget { breaks: 1, ..gets };
     for (rule, budget) in [
         (RuleName::ChangeFences, gets),
@@ -275,7 +274,7 @@ fn every_rule_left_out_is_found() {
         (RuleName::OwnWriteWakes, three),
         (RuleName::FencedAsksAgain, three),
         (RuleName::EndWakes, three),
-        (RuleName::GrantForgets, fails),
+        // `walk` finds `GrantForgets` much sooner.
         (RuleName::ConnectionSuspects, breaks),
         (RuleName::PendingIsSent, breaks),
         (RuleName::LeaseEnds, breaks),
