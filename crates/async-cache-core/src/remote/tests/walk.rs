@@ -502,7 +502,7 @@ fn a_walk_finds_the_harm_of_rules_left_out() {
         RuleName::GrantForgets,
         RuleName::ConnectionSuspects,
         RuleName::PendingIsSent,
-        RuleName::LeaseEnds,
+        // Not `LeaseEnds`: signs of life end here, and waits too. The search finds it.
     ] {
         let found = (0..50).find_map(|seed| walk(seed, Some(rule), LENGTH, false).err().map(|it| (seed, it)));
         println!("{rule:?}: {found:?}");
