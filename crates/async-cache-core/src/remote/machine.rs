@@ -22,13 +22,13 @@
 //!    tell a writer of its own writes.
 //! 3. A lease is unique per load, has an end, and a load is stored only if its lease still stands.
 //!    It is put before the loader runs.
-//! 4. Whoever is granted a lease drops what memory still has of the name: the change that removed
+//! 4. A process drops its own entry of a name when a lease is granted: the change that removed
 //!    the value from the engine may have been masked by the own write.
 //! 5. The end of an own load wakes the own questions that wait for it.
 //! 6. A question that was fenced does not wait for a lease of this process: it asks again.
 //! 7. An entry is *covered* if the connection has lived since it was asked for, and something
 //!    stands under its name. When a connection is made, everything in memory becomes *suspect*: it
-//!    is not served before the engine was asked. What was asked before lands nowhere.
+//!    is not served before the engine was asked. Answers to earlier questions land nowhere.
 //! 8. A write is pending until the engine has acknowledged it. Pending writes of a lost connection
 //!    are removals on the next one, before anything is read. If there are too many, or everything
 //!    was cleared, a new generation begins.
@@ -38,8 +38,8 @@
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
 //!
-//! `writes` has the writes of this process, `engine` the connection and what the engine says, `replies`
-//! and `written` its replies, `times` the passing of time, `parts` what these share.
+//! `writes` has the writes of this process, `engine` the connection and the events, `replies` and
+//! `written` the replies, `times` the passing of time, `parts` the shared steps.
 //!
 //! Replies come in the order of the commands. Random numbers come from a seed, so that the same
 //! inputs give the same outputs.
@@ -65,7 +65,7 @@ const MOST_AT_ONCE: u8 = 4;
 /// The first pause between two reads of a name whose changes are not heard.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 
-/// What the machine wants done, in this order.
+/// An order of the machine, in sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Send a command on the present connection.
@@ -195,7 +195,7 @@ pub struct Machine {
     pub(super) owner: Owner,
     pub(super) identity: Option<u64>,
     pub(super) generation: Option<Generation>,
-    /// Counts what covers the entries in memory; rule 7.
+    /// Counts the periods of coverage; rule 7.
     pub(super) epoch: u64,
     /// Until when this owner has said to live, and when to say it again.
     pub(super) alive_until: Time,
@@ -273,7 +273,7 @@ impl Machine {
         }
     }
 
-    /// What is to be done next.
+    /// The next order.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

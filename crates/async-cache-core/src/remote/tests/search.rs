@@ -28,7 +28,7 @@ struct State {
 
 const KEY: u8 = 0;
 
-/// What the search has found.
+/// The result of a search.
 #[derive(Debug)]
 enum Result {
     /// All states were seen; how many.
@@ -59,7 +59,7 @@ fn start(processes: usize, without: Option<RuleName>, budget: Budget) -> State {
 }
 
 impl State {
-    /// What no rule looks at is made the same.
+    /// Details without a meaning to any rule are made the same.
     fn settle(&mut self) {
         for process in &mut self.world.processes {
             process.settle();

@@ -1,4 +1,4 @@
-//! Each row of the table of phases, and each rule that a scripted engine can show, with exact times.
+//! Each row of the table of phases, and the rules, with a scripted engine and exact times.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -574,7 +574,7 @@ fn an_engine_that_does_not_notify_is_polled_and_covers_nothing() {
 fn the_first_caller_waits_for_the_timeout_and_then_nobody() {
     let mut script = Script::up();
     let first = script.asks(1);
-    script.after(TIMEOUT - MS);
+    script.after(MS * 249);
     assert_eq!(script.answer(first), None);
     script.after(MS);
     assert_eq!(script.answer(first), Some(Answer::Alone));
@@ -602,7 +602,7 @@ fn a_silent_connection_is_lost() {
     script.asks(1);
     script.after(TIMEOUT);
     let rest = Settings::default().silence;
-    script.after(rest - MS);
+    script.after(rest.saturating_sub(MS));
     assert!(!script.disconnects());
     script.after(MS);
     assert!(script.disconnects());
@@ -613,7 +613,7 @@ fn an_engine_is_asked_for_a_word_only_when_it_is_quiet() {
     let mut script = Script::up();
     let heartbeat = Settings::default().heartbeat;
     for _ in 0..10 {
-        script.after(heartbeat - MS);
+        script.after(heartbeat.saturating_sub(MS));
         assert!(script.unanswered.is_empty());
         script.says(Event::Changed(name(5)));
     }
@@ -730,7 +730,7 @@ fn questions_are_parked_for_the_first_connection_for_as_long_as_the_timeout() {
     assert_eq!(script.said, [Output::Connect]);
     script.after(MS * 100);
     let second = script.asks(2);
-    script.after(TIMEOUT - MS * 100);
+    script.after(MS * 150);
     assert_eq!(script.answer(first), Some(Answer::Alone), "from the beginning of the attempt");
     assert_eq!(script.answer(second), Some(Answer::Alone));
     let third = script.asks(3);
@@ -903,7 +903,7 @@ fn after_another_server(script: &mut Script, away: Duration) -> Vec<Command> {
 #[test]
 fn another_server_is_told_the_last_writes_again() {
     let mut script = Script::up();
-    script.after(Settings::default().replay - MS * 900);
+    script.after(Settings::default().replay.saturating_sub(MS * 900));
     while !script.unanswered.is_empty() {
         script.replies(Reply::Done);
     }

@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    // What processes do
+    // Steps of processes
 
     pub(super) fn connect(&mut self, number: usize) {
         let now = self.now;
@@ -424,7 +424,7 @@ impl World {
         }
     }
 
-    // What the engine does
+    // Steps of the engine
 
     pub(super) fn runs(&mut self, number: usize) {
         let (id, generation, command, about) = self.processes[number].out.pop_front().expect("a command");
