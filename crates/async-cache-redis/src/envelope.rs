@@ -153,6 +153,12 @@ impl Envelope {
             })
     }
 
+    /// Bytes of the form of an envelope, with their right tag.
+    #[cfg(feature = "fuzzing")]
+    pub fn forge(&self, name: &Name, head: [u8; HEAD], rest: &[u8]) -> Vec<u8> {
+        [&head, self.tag(name, &head, rest).as_slice(), rest].concat()
+    }
+
     fn seal(&self, name: &Name, kind: Kind, rest: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + rest.len());
         bytes.extend_from_slice(&MAGIC);

@@ -10,6 +10,7 @@
 //! - `layout`: names of entries, and keys on the server; `envelope`: the bytes under a key; `body`:
 //!   the part of them that a front makes and reads.
 //! - `link`: the connection: its beginning, commands, answers, and news of changes.
+//! - `port`: the connection as an engine of the core.
 //! - `resp`: the wire protocol of Redis, read in pieces of any length, and written.
 #![forbid(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,6 +20,7 @@ pub mod envelope;
 mod error;
 pub mod layout;
 pub mod link;
+mod port;
 pub mod resp;
 mod secret;
 

@@ -60,6 +60,8 @@ pub struct Link {
     named: Option<Generation>,
     /// Rule 2: of the last command about entries.
     used: Option<Generation>,
+    /// The server, once it was met through the core's port.
+    server: Option<Ready>,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,7 @@ impl Link {
             waiting: VecDeque::new(),
             named: None,
             used: None,
+            server: None,
         })
     }
 
@@ -133,7 +136,8 @@ impl Link {
         }
     }
 
-    /// The bytes for the server. The caller removes those that it wrote to the socket.
+    /// The bytes for the server. The caller removes the bytes that are written to the socket. Both
+    /// `send` and `receive` may add some.
     pub fn outgoing(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
@@ -143,7 +147,16 @@ impl Link {
         self.events.pop_front()
     }
 
-    /// Takes bytes of the server, and keeps none of them for the caller to give again.
+    /// The server, after it was ready for an [`Engine`](async_cache_core::remote::port::Engine).
+    pub fn server(&self) -> Option<&Ready> {
+        self.server.as_ref()
+    }
+
+    pub(crate) fn met(&mut self, ready: Ready) {
+        self.server = Some(ready);
+    }
+
+    /// Takes bytes of the server, all of them.
     ///
     /// # Errors
     /// [`LinkError`] if the connection cannot be used. Events from before the error still count.

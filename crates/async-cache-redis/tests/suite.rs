@@ -6,4 +6,5 @@ mod config;
 mod envelope;
 mod layout;
 mod link;
+mod real_servers;
 mod resp;

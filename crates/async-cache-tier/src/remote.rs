@@ -24,6 +24,7 @@ use async_cache_core::time::Time;
 use parking_lot::Mutex;
 
 use crate::names::NameIndex;
+use crate::suspects::Suspects;
 
 /// What the driver has to do.
 #[derive(Debug)]
@@ -101,12 +102,12 @@ impl<E: Engine, W> Remote<E, W> {
         let mut state = self.state.lock();
         let ids = state.machine.ask(names.iter().map(|(name, _)| name.clone()), want, now);
         let mut answers = state.pump(&ids);
-        let asked = ids.into_iter().map(|id| match answers.remove(&id) {
-            Some(answer) => Asked::Answered(id, answer),
-            None => {
-                state.waiting.insert(id, waiter());
-                Asked::Waits(id)
+        let asked = ids.into_iter().map(|id| {
+            if let Some(answer) = answers.remove(&id) {
+                return Asked::Answered(id, answer);
             }
+            state.waiting.insert(id, waiter());
+            Asked::Waits(id)
         });
         asked.collect()
     }
@@ -125,6 +126,21 @@ impl<E: Engine, W> Remote<E, W> {
         let landing = state.machine.land(id, content, life, now);
         state.after();
         landing
+    }
+
+    /// What [`Remote::take`] or [`Remote::land`] would answer now.
+    pub fn expects(&self, id: AskId) -> Landing {
+        self.state.lock().machine.expects(id)
+    }
+
+    /// What [`Remote::put`] would answer now.
+    pub fn expects_of_put(&self) -> Landing {
+        self.state.lock().machine.expects_of_put()
+    }
+
+    /// Whether suspect entries are served now.
+    pub fn suspects(&self, now: Time) -> Suspects {
+        if self.state.lock().machine.serves_suspects(now) { Suspects::Served } else { Suspects::Withheld }
     }
 
     /// The load of a question has ended without a value.
@@ -183,6 +199,12 @@ impl<E: Engine, W> Remote<E, W> {
         self.state.lock().machine.is_up()
     }
 
+    /// Whether all of these questions wait for the loads of others.
+    pub fn all_wait(&self, ids: &[AskId]) -> bool {
+        let state = self.state.lock();
+        ids.iter().all(|&id| state.machine.is_waiting(id))
+    }
+
     /// How many writes no engine has acknowledged.
     pub fn pending(&self) -> usize {
         self.state.lock().machine.pending()
@@ -193,6 +215,11 @@ impl<E: Engine, W> Remote<E, W> {
     /// The next order.
     pub fn order(&self) -> Option<Order<W>> {
         self.state.lock().orders.pop_front()
+    }
+
+    /// The connection of an [`Order::Connect`] is being made.
+    pub fn connecting(&self, now: Time) {
+        self.state.lock().machine.connecting(now);
     }
 
     /// A connection is open.
@@ -221,6 +248,18 @@ impl<E: Engine, W> Remote<E, W> {
         let mut state = self.state.lock();
         state.close(why, now);
         state.after();
+    }
+
+    /// Another driver takes over: the connection of the former one counts no more, and a new one is
+    /// made at once.
+    pub fn reopen(&self, now: Time) {
+        let mut state = self.state.lock();
+        let before = state.engine.take();
+        state.orders.retain(|order| !matches!(order, Order::Connect | Order::Disconnect));
+        state.machine.reopen(now);
+        state.after();
+        drop(state);
+        drop(before);
     }
 
     /// When [`Remote::tick`] has something to do.

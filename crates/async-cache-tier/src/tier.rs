@@ -119,6 +119,11 @@ impl Tier {
         self.keeps_writes.store(true, Ordering::Relaxed);
     }
 
+    /// Counts an entry of a tier beyond the host that does not decode.
+    pub fn count_undecodable(&self) {
+        self.counts.undecodable.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether an entry of a snapshot or a backup may be served without asking the tier beyond the
     /// host. `Covered` in a cache without a tier beyond the host. See [`crate::suspects`].
     pub fn trust_in_files(&self) -> Trust {

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::error::{BackupError, BuildError};
 use crate::inner::{Inner, default_shards};
 use crate::keeper::Keeper;
+use crate::remote::RemoteTier;
 use crate::restore::Opening;
 
 /// Makes an [`AsyncCache`]; from [`AsyncCache::builder`].
@@ -27,6 +28,7 @@ pub struct Builder<K, V> {
     shards: Option<usize>,
     clock: Clock,
     backup: Option<Backup<K, V>>,
+    remote: Option<RemoteTier<K, V>>,
     autosave: Option<Duration>,
     at_end: AtEnd,
 }
@@ -58,6 +60,7 @@ where
             shards: None,
             clock: Clock::system(),
             backup: None,
+            remote: None,
             autosave: None,
             at_end: AtEnd::Forget,
         }
@@ -108,6 +111,21 @@ where
         self
     }
 
+    /// Shares the entries beyond this host, on a server of Redis or Valkey: see
+    /// [`Redis`](crate::remote::Redis). Default: nowhere.
+    ///
+    /// Needs the timer of tokio's runtime (`enable_time`) and its I/O (`enable_io`): the connection
+    /// is made by the first call from within a runtime, and is carried by a task of that runtime.
+    #[cfg(feature = "redis")]
+    pub fn remote(mut self, redis: crate::remote::Redis) -> Self
+    where
+        K: serde::Serialize + serde::de::DeserializeOwned + Clone,
+        V: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        self.remote = Some(RemoteTier::new(redis, crate::backup::codec::Codec::message_pack()));
+        self
+    }
+
     /// Saves to the backup at this interval, in the background, if an entry was stored, deleted or
     /// cleared since the last save. The interval is at least a millisecond; the first save is one
     /// `interval` after the build. Without a backup, nothing happens. Default: never.
@@ -134,7 +152,8 @@ where
     /// cache.set("sky".to_owned(), "blue".to_owned());
     /// drop(cache);
     ///
-    /// let cache: AsyncCache<String, String> = AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
+    /// let cache: AsyncCache<String, String> =
+    /// AsyncCache::builder().backup(DiskBackend::new(&path)).build()?;
     /// assert_eq!(cache.get("sky").as_deref(), Some("blue"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -170,6 +189,7 @@ where
         if let Some(Backup(BackendKind::Disk(disk, _))) = &mut self.backup {
             disk.belong_to(function).map_err(|bytes| BuildError::NameTooLong { function, bytes })?;
         }
+        self.remote = self.remote.map(|remote| remote.for_function(function));
         Ok(self)
     }
 
@@ -185,8 +205,15 @@ where
     /// ever be saved. [`BuildError::Autosave`] if no more threads can be started.
     pub fn build(self) -> Result<AsyncCache<K, V>, BuildError> {
         let shards = self.shards.unwrap_or_else(|| default_shards(self.maxsize));
-        let inner =
-            Inner::new(self.maxsize, shards, self.eviction, self.default_ttl, self.clock, self.backup);
+        let inner = Inner::new(
+            self.maxsize,
+            shards,
+            self.eviction,
+            self.default_ttl,
+            self.clock,
+            self.backup,
+            self.remote,
+        );
         let opening = match inner.load_backup() {
             Ok(opening) => opening,
             Err(BackupError::Disk(error)) if *error.kind() == DiskErrorKind::NotAFile => {
@@ -198,6 +225,13 @@ where
             }
         };
         let inner = Arc::new(inner);
+        #[cfg(feature = "redis")]
+        if let Some(remote) = &inner.remote {
+            use crate::remote::Cached;
+            let cache: std::sync::Weak<Inner<K, V>> = Arc::downgrade(&inner);
+            remote.belongs_to(cache);
+            inner.suspect_all(false); // What the backup has is asked about before it is served.
+        }
         let autosave = Autosave::start(&inner, self.autosave, self.at_end).map_err(BuildError::Autosave)?;
         let keeper = Keeper::start(&inner).map_err(BuildError::Autosave)?;
         Ok(AsyncCache { inner, shared: Arc::new(Shared { opening, autosave, keeper }) })

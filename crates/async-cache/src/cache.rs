@@ -206,6 +206,34 @@ where
         }
     }
 
+    /// Returns the value of a key from memory, from the backup, or from the
+    /// [tier beyond this host](Builder::remote). Loads nothing. Counts a hit or a miss.
+    ///
+    /// # Cancel safety
+    /// Dropping the returned future has no other effect.
+    #[cfg(feature = "redis")]
+    pub async fn fetch<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + Sync + ?Sized,
+    {
+        self.get_many([key]).await.pop().flatten()
+    }
+
+    /// Returns the values of keys, each as by [`fetch`](Self::fetch), in the order of the keys. The
+    /// tier beyond this host is asked once for all keys that are not here.
+    ///
+    /// # Cancel safety
+    /// Dropping the returned future has no other effect.
+    #[cfg(feature = "redis")]
+    pub async fn get_many<'a, Q>(&self, keys: impl IntoIterator<Item = &'a Q>) -> Vec<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + Sync + ?Sized + 'a,
+    {
+        self.inner.fetch_many(keys.into_iter().collect()).await
+    }
+
     /// Whether a key is there and has not expired. Counts nothing, and is no use of the entry.
     pub fn contains<Q>(&self, key: &Q) -> bool
     where

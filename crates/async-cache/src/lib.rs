@@ -43,6 +43,8 @@
 //! - `backup`: [`CacheBackend`] and [`DiskBackend`], where entries persist; `host`: the cache as
 //!   `async-cache-tier` sees it; `save`: saving; `restore`: loading the backup; `autosave`: saving
 //!   unasked; `keeper`: the upkeep of a journal
+//! - `remote`: the tier beyond one host (feature `redis`; else `remote_off`, which is empty);
+//!   `asking`: loads that ask it first
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
@@ -54,6 +56,8 @@
 #![allow(clippy::cast_possible_truncation)] // numbers of shards, cut from hashes
 
 pub mod agent;
+#[cfg(feature = "redis")]
+mod asking;
 mod autosave;
 mod backup;
 mod batch;
@@ -70,6 +74,12 @@ mod lookup;
 #[cfg(feature = "macros")]
 mod macros;
 mod nesting;
+#[cfg(feature = "redis")]
+pub mod remote;
+#[cfg(not(feature = "redis"))]
+mod remote_off;
+#[cfg(not(feature = "redis"))]
+use remote_off as remote;
 mod restore;
 mod room;
 mod save;
@@ -117,3 +127,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the examples of the page about caches beyond one host as tests.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../../../docs/remote.md")]
+struct BeyondOneHost;

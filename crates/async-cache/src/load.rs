@@ -36,6 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_cache_core::address::Address;
 use async_cache_core::entry::{Fetched, Meta, ValueSource};
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::shard::FinishedLoad;
@@ -44,9 +45,10 @@ use async_cache_tier::journal::{DiskWait, Journal, Served};
 use async_cache_tier::{Memory, UnderShard};
 
 use crate::error::{LoadError, panic_message};
-use crate::inner::Inner;
+use crate::inner::{Core, Inner};
 use crate::lookup::Lookup;
 use crate::nesting;
+use crate::remote::{Plan, RemoteLoad};
 use crate::room::{Answer, AnyError, Brings, Flown, Load, Room, drop_quietly, one_after_another};
 use crate::sync;
 
@@ -107,6 +109,8 @@ pub(crate) struct PilotedFlight<K, V> {
     pub(crate) room: Arc<Room<V>>,
     pub(crate) storing: Storing<V>,
     pub(crate) started: Time,
+    /// What the load asks the tier beyond one host.
+    pub(crate) remote: Option<Arc<RemoteLoad>>,
 }
 
 /// What happens to the value of a load.
@@ -158,9 +162,15 @@ where
         let mut load = Some(load);
         let mut joins = Joins::Any;
         let brings = Brings::value_or::<E>();
+        let mut remote = None;
         loop {
             let new_room = || {
-                Room::new(forget_types(load.take().expect("a caller leads once, and returns then")), brings)
+                let load = forget_types(load.take().expect("a caller leads once, and returns then"));
+                let load = match &self.remote {
+                    None => load,
+                    Some(_) => self.with_remote(hash, key.to_key(), load, &mut remote),
+                };
+                Room::new(load, brings)
             };
             let (id, room, leads) = match self.enter(hash, key, joins, &mut miss, new_room) {
                 Entered::Hit(value) => return Ok(value),
@@ -178,6 +188,7 @@ where
                     room: Arc::clone(room),
                     storing,
                     started,
+                    remote: remote.take(),
                 };
                 if sync::spawn(pilot(Ending { flight, duty: Duty::IfNotTaken })).is_err() {
                     return Err(LoadError::NoRuntime);
@@ -210,6 +221,21 @@ where
             }
             // Rule 2.
             joins = Joins::Only(brings);
+        }
+    }
+
+    /// A load that asks the tier beyond one host first, if that may have the key.
+    fn with_remote(
+        self: &Arc<Self>,
+        hash: u64,
+        key: K,
+        load: Load<V>,
+        remote: &mut Option<Arc<RemoteLoad>>,
+    ) -> Load<V> {
+        *remote = self.asking(hash, &key);
+        match remote {
+            Some(asks) => self.asks_first(asks, key, load),
+            None => load,
         }
     }
 
@@ -307,31 +333,32 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     /// Ends the flight with a value: `stored` is stored, `value` is for the callers.
     fn land(&self, flight: &PilotedFlight<K, V>, value: V, stored: V) {
         let now = self.now();
-        let deadline = if (flight.storing.keeps)(&value) {
+        let keeps = (flight.storing.keeps)(&value);
+        let deadline = if keeps {
             flight.storing.ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now.time, ttl))
         } else {
             // A value that is not kept has expired already.
             Deadline::after(now.time, Duration::ZERO)
         };
+        let mut beyond = Beyond::of(self, flight, &value, keeps, deadline, now.time);
+        let deadline = beyond.deadline(deadline);
         let took = now.time.since(flight.started);
         if let Some(journal) = self.tier.journal() {
-            self.land_in_journal(journal, flight, stored, (deadline, took, now));
+            self.land_in_journal(journal, flight, stored, (deadline, took, now), &mut beyond);
             return flight.room.tell(Answer::Value(value));
         }
-        let fetched = Fetched::loaded(stored, deadline);
+        let mut fetched = Some(Fetched::loaded(stored, deadline));
         let at_once = {
             let mut tiered = self.shard(flight.hash).write();
-            match tiered.shard.address_of_flight(flight.id, flight.hash) {
-                Ok(at) => Ok(tiered.shard.land(flight.id, at, fetched, took, now)),
-                Err(_) => Err(fetched),
-            }
+            let at = tiered.shard.address_of_flight(flight.id, flight.hash);
+            at.ok().map(|at| land_at(&mut tiered.shard, flight, at, &mut fetched, &mut beyond, (took, now)))
         };
         let finished = match at_once {
-            Ok(finished) => finished.map(Ok),
-            Err(fetched) => self.land_anew(flight, fetched, took, now),
+            Some(finished) => finished,
+            None => self.land_anew(flight, &mut fetched, &mut beyond, (took, now)),
         };
         flight.room.tell(Answer::Value(value));
-        drop(finished);
+        drop((finished, fetched));
     }
 
     /// Stores the value of a load in memory and in the journal.
@@ -341,6 +368,7 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         flight: &PilotedFlight<K, V>,
         value: V,
         (deadline, took, now): (Deadline, Duration, Now),
+        beyond: &mut Beyond,
     ) {
         let key = {
             let tiered = self.shard(flight.hash).read();
@@ -356,21 +384,25 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
             let ended = self.shard(flight.hash).write().shard.finish_without_storing(flight.id, took);
             return drop(ended);
         };
+        let mut value = Some(value);
         let finished = {
             let mut tiered = self.shard(flight.hash).write();
             match tiered.shard.address_of_flight(flight.id, flight.hash) {
-                Ok(at) => {
+                Ok(at) if beyond.lands(flight) => {
                     let ids = (flight.id, &at);
                     let Meta { stamp, .. } = journal.append_load(write, &tiered.shard, ids, deadline, now);
+                    let value = value.take().expect("it is stored once");
                     let fetched = Fetched { value, deadline, stamp, from: ValueSource::Tier };
-                    tiered.shard.land(flight.id, at, fetched, took, now)
+                    tiered.shard.land(flight.id, at, fetched, took, now).map(Ok)
                 }
+                Ok(_) => tiered.shard.finish_without_storing(flight.id, took).map(Err),
                 Err(_) => None,
             }
         };
-        if let Some(finished) = finished {
+        if let Some(Ok(finished)) = &finished {
             journal.after_write(&host, &finished.removed);
         }
+        drop((finished, value));
     }
 
     /// Another snapshot was opened since the load began: it is asked for the key before the value
@@ -379,11 +411,10 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
     fn land_anew(
         &self,
         flight: &PilotedFlight<K, V>,
-        fetched: Fetched<V>,
-        took: Duration,
-        now: Now,
+        fetched: &mut Option<Fetched<V>>,
+        beyond: &mut Beyond,
+        (took, now): (Duration, Now),
     ) -> Option<Landed<K, V>> {
-        let mut fetched = Some(fetched);
         loop {
             let key = {
                 let tiered = self.shard(flight.hash).read();
@@ -401,14 +432,62 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 flight.hash,
                 |known| *known == key,
                 probed,
-                |shard, at| {
-                    let fetched = fetched.take().expect("it is there until it is stored");
-                    shard.land(flight.id, at, fetched, took, now)
-                },
+                |shard, at| land_at(shard, flight, at, fetched, beyond, (took, now)),
             );
             if let Some(landed) = landed {
-                return landed.map(Ok);
+                return landed;
             }
+        }
+    }
+}
+
+/// Stores the value of a load at an address, if the tier beyond one host allows it. Under the lock
+/// of the shard. A value that is not stored stays in `fetched`.
+fn land_at<K, V>(
+    shard: &mut Core<K, V>,
+    flight: &PilotedFlight<K, V>,
+    at: Address,
+    fetched: &mut Option<Fetched<V>>,
+    beyond: &mut Beyond,
+    (took, now): (Duration, Now),
+) -> Option<Landed<K, V>> {
+    if !beyond.lands(flight) {
+        return shard.finish_without_storing(flight.id, took).map(Err);
+    }
+    let fetched = fetched.take().expect("it is there until it is stored");
+    shard.land(flight.id, at, fetched, took, now).map(Ok)
+}
+
+/// What the tier beyond one host has to do with the value of a load.
+struct Beyond(Option<Plan>);
+
+impl Beyond {
+    /// Runs the user's code, if there is such a tier: with nothing locked.
+    fn of<K, V>(
+        inner: &Inner<K, V>,
+        flight: &PilotedFlight<K, V>,
+        value: &V,
+        keeps: bool,
+        deadline: Deadline,
+        now: Time,
+    ) -> Self {
+        let asks = flight.remote.as_ref().zip(inner.remote.as_ref());
+        Self(
+            asks.map(|(asks, tier)| {
+                asks.plan(tier.codec(), value, (keeps, flight.storing.ttl), deadline, now)
+            }),
+        )
+    }
+
+    fn deadline(&self, deadline: Deadline) -> Deadline {
+        self.0.as_ref().map_or(deadline, |plan| plan.deadline)
+    }
+
+    /// Stores the value in the tier, and says whether memory may. Under the lock of the shard.
+    fn lands<K, V>(&mut self, flight: &PilotedFlight<K, V>) -> bool {
+        match (&mut self.0, &flight.remote) {
+            (Some(plan), Some(asks)) => asks.land(plan),
+            _ => true,
         }
     }
 }

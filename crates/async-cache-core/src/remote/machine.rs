@@ -8,9 +8,11 @@
 //! | phase | until | then |
 //! |---|---|---|
 //! | parked | the connection is made | read |
-//! | reading | the engine says what stands under the name | value: answered. Nothing: acquire. Another's lease: wait |
+//! | reading | the engine says what stands under the name | value: answered. Nothing: acquire.
+//! Another's lease: wait |
 //! | acquiring | the engine says whether the lease was put | yes: lead. No: as after reading |
-//! | waiting | the name changes, an own load of it ends, this process writes it, the owner of the lease dies, or the timer | read again, or take the lease over |
+//! | waiting | the name changes, an own load of it ends, this process writes it, the owner of the
+//! lease dies, or the timer | read again, or take the lease over |
 //! | leading | the loader returns | fill, or release |
 //! | filling | the engine says whether the lease still stood | ended |
 //! | answered | the load that asked ends | ended |
@@ -30,8 +32,9 @@
 //!    stands under its name. When a connection is made, everything in memory becomes *suspect*: it
 //!    is not served before the engine was asked. Answers to earlier questions land nowhere.
 //! 8. A write is pending until the engine has acknowledged it. Pending writes of a lost connection
-//!    are removals on the next one, before anything is read. If there are too many, or everything
-//!    was cleared, a new generation begins.
+//!    are removals on the next one, before anything is read; a put that was made while the
+//!    connection was being made is put. If there are too many, or everything was cleared, a new
+//!    generation begins.
 //! 9. If another server has taken over, the writes of the last seconds are removals once more: an
 //!    asynchronous replica may have missed them.
 //! 10. A sign of life precedes the first lease, so that a lease without one is a dead owner's.
@@ -64,6 +67,8 @@ use crate::time::Time;
 const MOST_AT_ONCE: u8 = 4;
 /// The first pause between two reads of a name whose changes are not heard.
 const FIRST_POLL: Duration = Duration::from_millis(20);
+/// How many puts wait for a connection that is being made.
+const MOST_UNSENT: usize = 1024;
 
 /// An order of the machine, in sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -168,6 +173,14 @@ pub(super) struct Written {
     pub(super) name: Name,
 }
 
+/// A put that waits for the connection that is being made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Unsent {
+    pub(super) content: Content,
+    pub(super) life: Option<Duration>,
+    pub(super) at: Time,
+}
+
 /// Whether everything is to be invalidated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Clearing {
@@ -212,6 +225,8 @@ pub struct Machine {
     pub(super) sent: VecDeque<Sent>,
     /// Rule 8: the writes that no engine has acknowledged; `None` is not sent yet.
     pub(super) pending: BTreeMap<Name, Option<CommandId>>,
+    /// The puts among them that were made while a connection was being made, and not yet sent.
+    pub(super) unsent: BTreeMap<Name, Unsent>,
     pub(super) clearing: Clearing,
     /// Rule 9: the acknowledged writes, oldest first.
     pub(super) recent: VecDeque<Written>,
@@ -257,6 +272,7 @@ impl Machine {
             watched: BTreeMap::new(),
             sent: VecDeque::new(),
             pending: BTreeMap::new(),
+            unsent: BTreeMap::new(),
             clearing: Clearing::No,
             recent: VecDeque::new(),
             recent_lacks_until: None,
@@ -291,6 +307,11 @@ impl Machine {
     /// Whether the engine is connected and speaks.
     pub fn is_up(&self) -> bool {
         matches!(self.link, Link::Up(_)) && !self.is_stalled
+    }
+
+    /// Whether a question waits for a load of another owner, or of this one.
+    pub fn is_waiting(&self, id: AskId) -> bool {
+        self.asks.get(&id).is_some_and(|ask| matches!(ask.phase, Phase::Waiting { .. }))
     }
 
     /// The generation, if it is known.
@@ -392,6 +413,31 @@ impl Machine {
                 Landing::Nothing
             }
         }
+    }
+
+    /// What [`Machine::take`] or [`Machine::land`] would answer now.
+    pub fn expects(&self, id: AskId) -> Landing {
+        let Some(ask) = self.asks.get(&id) else { return Landing::Nothing };
+        let is_witnessed = match ask.phase {
+            Phase::Leading(_) => matches!(self.link, Link::Up(_)) && ask.generation == self.generation,
+            Phase::Answered { is_witnessed, puts } => is_witnessed || puts,
+            _ => return Landing::Nothing,
+        };
+        self.landing(ask, is_witnessed)
+    }
+
+    /// What [`Machine::put`] would answer now.
+    pub fn expects_of_put(&self) -> Landing {
+        self.coverage(true)
+    }
+
+    /// Whether entries of which changes may have been missed are served: the engine is away, and
+    /// has
+    /// not been away for long.
+    pub fn serves_suspects(&self, now: Time) -> bool {
+        self.settings.while_down == WhileDown::Serve
+            && !matches!(self.link, Link::Up(_))
+            && self.uncovered_until.is_some_and(|until| now < until)
     }
 
     fn landing(&self, ask: &Ask, is_witnessed: bool) -> Landing {

@@ -1,4 +1,4 @@
-//! What the tier beyond one host is asked, and what it says: commands and events at the level of
+//! Commands to the tier beyond one host, and events from it: commands and events at the level of
 //! leases. An engine that has a conditional write (Redis, Valkey, memcached's meta commands, NATS)
 //! can carry them out; one that has none says so ([`Abilities`]).
 //!

@@ -68,6 +68,11 @@ impl<K, V, T> Shard<K, V, T> {
         self.store.candidate(hash, 0).is_some() || self.flights.candidate(hash, 0).is_some()
     }
 
+    /// Fences every open flight.
+    pub fn fence_all(&mut self) {
+        self.counters.rest.fenced += self.flights.fence_all() as u64; // Rule 1
+    }
+
     /// Removes every entry whose key has this hash, as [`Shard::delete`] does. Keys are not
     /// compared. Cold entries of a snapshot stay, since they have no hash. The removed entries come
     /// first in the result, each with its key, and with its stamp in a shard that keeps places:

@@ -4,7 +4,8 @@
 //! 1. A condition is `SET IFEQ` where the server has it, else a script.
 //! 2. A script is always sent whole (`EVAL`): a server that lost it would refuse its digest
 //!    (`EVALSHA`), and a second attempt would be carried out after later commands.
-//! 3. A value that is read is followed by its life in the same packet.
+//! 3. A value that is read is followed by its life in the same packet. If the value is replaced
+//!    between the two, the life is that of the new value, and news of the change follow.
 
 use std::time::Duration;
 
@@ -89,27 +90,10 @@ impl Engine {
         match command {
             Command::Read(names) => writing.read(names),
             Command::Acquire { name, lease, life } => writing.acquire(name, *lease, *life),
-            Command::TakeOver { name, from, lease, life } => {
-                let from = match from {
-                    Replaced::Lease(lease) => envelope.lease(name, *lease),
-                    Replaced::Foreign(bytes) => bytes.to_vec(),
-                };
-                let lease = envelope.lease(name, *lease);
-                if self.replacing == Replacing::No {
-                    return Expected::Local(Reply::Refused);
-                }
-                writing.replace(name, &from, &lease, Some(*life))
-            }
-            Command::Fill { name, lease, content, life } => {
-                let from = envelope.lease(name, *lease);
-                writing.replace(name, &from, &envelope.content(name, content), *life)
-            }
+            Command::TakeOver { name, from, lease, life } => writing.take_over(name, from, *lease, *life),
+            Command::Fill { name, lease, content, life } => writing.fill(name, *lease, content, *life),
             Command::Extend { name, lease, life } => {
-                let lease = envelope.lease(name, *lease);
-                if self.replacing == Replacing::No {
-                    return Expected::Local(Reply::Refused);
-                }
-                writing.replace(name, &lease, &lease, Some(*life))
+                writing.take_over(name, &Replaced::Lease(*lease), *lease, *life)
             }
             Command::Release { name, lease } => writing.release(name, *lease),
             Command::Put { name, content, life } => writing.put(name, content, *life),
@@ -200,6 +184,26 @@ impl Writing<'_> {
             self.writer.command(&[b"GET", key]);
         }
         Taking::new(single, others)
+    }
+
+    fn take_over(&mut self, name: &Name, from: &Replaced, lease: Lease, life: Duration) -> Expected {
+        if self.engine.replacing == Replacing::No {
+            return Expected::Local(Reply::Refused);
+        }
+        let lease = self.envelope.lease(name, lease);
+        match from {
+            Replaced::Lease(from) => {
+                let from = self.envelope.lease(name, *from);
+                self.replace(name, &from, &lease, Some(life))
+            }
+            Replaced::Foreign(from) => self.replace(name, from, &lease, Some(life)),
+        }
+    }
+
+    fn fill(&mut self, name: &Name, lease: Lease, content: &Content, life: Option<Duration>) -> Expected {
+        let lease = self.envelope.lease(name, lease);
+        let content = self.envelope.content(name, content);
+        self.replace(name, &lease, &content, life)
     }
 
     /// Rule 1.

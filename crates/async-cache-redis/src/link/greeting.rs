@@ -173,6 +173,7 @@ impl Greeting {
         // A refused packet is refused command by command.
         if !self.refused {
             self.learn(step, value)?;
+            self.facts.check()?;
         }
         if !self.steps.is_empty() {
             return Ok(None);
@@ -181,7 +182,6 @@ impl Greeting {
             self.start_again(out);
             return Ok(None);
         }
-        self.facts.check()?;
         Ok(Some(self.result()))
     }
 
@@ -326,6 +326,7 @@ impl Facts {
         }
     }
 
+    /// Whether a cache can use the server, as far as is known.
     fn check(&self) -> Result<(), LinkError> {
         let (kind, problem) = match (self.mode.as_deref(), self.role.as_deref()) {
             (Some("cluster"), _) => (LinkErrorKind::Cluster, "the server is a node of a cluster"),

@@ -1,4 +1,4 @@
-//! What the engine says, and the connection: rules 7 to 9.
+//! Events of the engine, and the connection: rules 7 to 9.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,13 @@ use crate::remote::settings::WhileDown;
 use crate::time::Time;
 
 impl Machine {
+    /// The connection that was wanted is being made from now on.
+    pub fn connecting(&mut self, now: Time) {
+        if let Link::Connecting(since) = &mut self.link {
+            *since = now;
+        }
+    }
+
     /// A connection was made, and has learned this. `owner` and `generation` are random numbers, of
     /// this connection and for a namespace that has no generation.
     pub fn connected(&mut self, greeting: Greeting, owner: Owner, generation: Generation, now: Time) {
@@ -74,8 +81,9 @@ impl Machine {
         self.link = Link::Pausing(now.later(pause));
         self.is_stalled = false;
         self.sent.clear();
+        self.unsent.clear();
         self.watched.clear();
-        // What was sent may or may not have been done.
+        // Commands without a reply may or may not have run.
         for state in self.pending.values_mut() {
             *state = None;
         }
@@ -106,6 +114,16 @@ impl Machine {
         for id in filling {
             self.remove(id);
         }
+    }
+
+    /// The front carries the connection elsewhere, as from one event loop to another: the engine is
+    /// not away, so nothing is said, and the new connection is made at once.
+    pub fn reopen(&mut self, now: Time) {
+        let is_said_down = std::mem::replace(&mut self.is_said_down, true);
+        self.lost("", now);
+        self.is_said_down = is_said_down;
+        self.attempts = 0;
+        self.connect(now);
     }
 
     /// Grows with the attempts, and differs between processes.

@@ -7,6 +7,10 @@ use crate::time::Time;
 
 impl Machine {
     pub(super) fn connect(&mut self, now: Time) {
+        if self.link == Link::Idle {
+            // What a file has is served as well, if there is no engine.
+            self.uncovered_until = Some(now.later(self.settings.max_uncovered));
+        }
         self.link = Link::Connecting(now);
         self.outputs.push_back(Output::Connect);
     }
@@ -24,7 +28,7 @@ impl Machine {
         id
     }
 
-    /// Asks the engine what stands under the names of questions.
+    /// Reads the names of questions.
     pub(super) fn read(&mut self, ids: &[AskId], now: Time) {
         if !matches!(self.link, Link::Up(_)) || self.is_stalled {
             return self.go_alone(ids);

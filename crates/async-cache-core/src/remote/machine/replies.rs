@@ -21,7 +21,7 @@ impl Machine {
         }
     }
 
-    /// What stands under the name of a question.
+    /// The content under the name of a question.
     pub(super) fn found(&mut self, id: AskId, found: Found, sent_at: Time, now: Time) {
         let Some(ask) = self.asks.get(&id) else { return };
         let (name, want) = (ask.name.clone(), ask.want);
@@ -160,7 +160,7 @@ impl Machine {
                 self.outputs.push_back(Output::Answer(id, Answer::Lead));
             }
             Reply::Done => {
-                // It came too late; what memory has may be too old as well.
+                // The grant came too late; the entry in memory may be too old as well.
                 self.outputs.push_back(Output::Forget { name: name.clone(), fences: false });
                 self.send(Command::Release { name: name.clone(), lease }, Purpose::Other, now);
                 self.wake(&name, now);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Clearing, Link, Machine, Purpose, RuleName};
+use super::{Clearing, Link, MOST_UNSENT, Machine, Purpose, RuleName, Unsent};
 use crate::remote::ask::{Landing, Phase};
 use crate::remote::port::{Command, CommandId, Content, Generation, Name};
 use crate::time::Time;
@@ -14,13 +14,26 @@ impl Machine {
         if self.link == Link::Idle {
             self.connect(now);
         }
+        let unsent = content.clone();
         let id = matches!(self.link, Link::Up(_)).then(|| {
             let put = Command::Put { name: name.clone(), content, life };
             self.send(put, Purpose::Put(name.clone()), now)
         });
+        if id.is_none() {
+            self.keep_unsent(name, unsent, life, now);
+        }
         self.await_write(name.clone(), id, now);
         self.fence_own(name, now);
         self.coverage(true)
+    }
+
+    /// Keeps a put for the connection that is being made. Rule 8.
+    fn keep_unsent(&mut self, name: &Name, content: Content, life: Option<Duration>, now: Time) {
+        self.unsent.remove(name);
+        let connects = matches!(self.link, Link::Connecting(_) | Link::Greeting { .. });
+        if connects && self.unsent.len() < MOST_UNSENT {
+            self.unsent.insert(name.clone(), Unsent { content, life, at: now });
+        }
     }
 
     /// Removes names. Call it in the step that writes memory, before the write.
@@ -43,6 +56,7 @@ impl Machine {
             self.send(Command::Drop(names.clone()), purpose, now)
         });
         for name in names {
+            self.unsent.remove(&name);
             self.await_write(name, id, now);
         }
     }
@@ -60,6 +74,7 @@ impl Machine {
         self.generation = Some(generation);
         self.epoch += 1;
         self.pending.clear();
+        self.unsent.clear();
         self.recent.clear();
         self.clearing = Clearing::Unsent;
         if matches!(self.link, Link::Up(_)) {
@@ -70,7 +85,7 @@ impl Machine {
         self.fence_all(now);
     }
 
-    /// Rule 2. After the write was sent: a question that is woken reads what the write left.
+    /// Rule 2. After the write was sent: a woken question reads the state after the write.
     pub(super) fn fence_own(&mut self, name: &Name, now: Time) {
         let ids = self.names.get(name).cloned().unwrap_or_default();
         let mut again = Vec::new();

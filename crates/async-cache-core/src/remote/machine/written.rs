@@ -1,8 +1,8 @@
 //! Replies of the engine to writes, and a connection that is ready: rules 7 to 9.
 
-use super::{Clearing, Link, Machine, Notice, Output, RuleName, Written};
+use super::{Clearing, Link, Machine, Notice, Output, Purpose, RuleName, Unsent, Written};
 use crate::remote::ask::{Ask, Phase};
-use crate::remote::port::{CommandId, Generation, Name, Reply};
+use crate::remote::port::{Command, CommandId, Generation, Name, Reply};
 use crate::time::Time;
 
 impl Machine {
@@ -15,7 +15,8 @@ impl Machine {
             return; // written again since, or the put of a load
         }
         if matches!(reply, Reply::Failed(_)) {
-            // The value that it could not replace is removed. A question sent after the put may
+            // The value that the put could not replace is removed. A question sent after the put
+            // may
             // have read this value.
             self.remove_names(vec![name.clone()], now);
             self.fence_own(&name, now);
@@ -55,24 +56,22 @@ impl Machine {
         }
     }
 
-    pub(super) fn was_told_generation(
-        &mut self,
-        greets: bool,
-        since: CommandId,
-        reply: &Reply,
-        now: Time,
-    ) {
+    pub(super) fn was_told_generation(&mut self, greets: bool, since: CommandId, reply: &Reply, now: Time) {
         let Reply::Generation(generation) = *reply else {
             return self.disconnect("the engine does not tell the generation", now);
         };
         if self.clearing != Clearing::No {
             // This process has begun another one since.
-            return if greets { self.greet_again(now) };
+            if greets {
+                self.greet_again(now);
+            }
+            return;
         }
         let known = self.generation.replace(generation);
         if known.is_some_and(|known| known != generation) {
             // Another process has invalidated everything.
             self.epoch += 1;
+            self.unsent.clear();
             self.write_again(since, greets, now);
             self.fence_all(now);
             self.outputs.push_back(Output::ForgetAll);
@@ -118,6 +117,21 @@ impl Machine {
         }
     }
 
+    /// Sends the puts of the time while the connection was made, unless they are old: others may
+    /// have written since.
+    fn put_unsent(&mut self, now: Time) {
+        for (name, Unsent { content, life, at }) in std::mem::take(&mut self.unsent) {
+            let age = now.since(at);
+            let life_left = life.map(|life| life.saturating_sub(age));
+            let is_due = self.pending.get(&name) == Some(&None) && age <= self.settings.timeout;
+            if is_due && life_left.is_none_or(|life| !life.is_zero()) {
+                let put = Command::Put { name: name.clone(), content, life: life_left };
+                let id = self.send(put, Purpose::Put(name.clone()), now);
+                self.pending.insert(name, Some(id));
+            }
+        }
+    }
+
     /// The connection is ready. Rules 7 and 8.
     pub(super) fn rise(&mut self, now: Time) {
         let Link::Greeting { abilities, .. } = self.link else { return };
@@ -130,6 +144,7 @@ impl Machine {
         }
         self.is_said_down = false;
         self.outputs.push_back(Output::Say(Notice::Up(abilities)));
+        self.put_unsent(now);
         let unsent: Vec<_> =
             self.pending.iter().filter(|(_, sent)| sent.is_none()).map(|(name, _)| name.clone()).collect();
         if !unsent.is_empty() {

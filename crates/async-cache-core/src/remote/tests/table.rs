@@ -144,7 +144,9 @@ impl Script {
         let id = self.asks(key);
         self.replies(Reply::Found(vec![Found::Absent]));
         self.confirms_alive();
-        let Command::Acquire { lease, .. } = self.replies(Reply::Done) else { panic!("no lease was asked for") };
+        let Command::Acquire { lease, .. } = self.replies(Reply::Done) else {
+            panic!("no lease was asked for")
+        };
         assert_eq!(self.answer(id), Some(Answer::Lead));
         (id, lease)
     }
@@ -888,6 +890,18 @@ fn too_many_unacknowledged_writes_end_the_connection() {
         script.said.push(output);
     }
     assert!(script.disconnects());
+}
+
+#[test]
+fn a_put_that_was_removed_before_the_connection_was_made_is_not_put() {
+    let mut script = Script::new(Settings::default());
+    script.asks(1);
+    script.machine.put(&name(2), content(1), None, script.now);
+    script.run();
+    script.machine.invalidate(&[name(2)], script.now);
+    script.run();
+    script.connects(ALL);
+    assert_eq!(script.commands(), [dropped(&[2]), read(1)]);
 }
 
 /// Connected to another server after a pause, with these commands.

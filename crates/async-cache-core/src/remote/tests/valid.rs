@@ -49,9 +49,7 @@ impl Machine {
                     check(sent(&reads), "a reading question has a command")?;
                 }
                 Phase::Acquiring(lease) => {
-                    let acquires = |what: &Purpose| {
-                        matches!(what, Purpose::Acquire(by, its, _) if *by == id && *its == lease)
-                    };
+                    let acquires = |what: &Purpose| matches!(what, Purpose::Acquire(by, its, _) if *by == id && *its == lease);
                     check(sent(&acquires), "an acquiring question has a command")?;
                 }
                 Phase::Waiting { lease, .. } => {
@@ -96,7 +94,10 @@ impl Machine {
                 };
                 let asked: BTreeSet<_> = self.sent.iter().filter_map(|sent| asked(&sent.what)).collect();
                 let checked = self.watched.iter().filter(|(_, is_asked)| **is_asked);
-                check(checked.into_iter().all(|(owner, _)| asked.contains(owner)), "a checked owner is asked about")
+                check(
+                    checked.into_iter().all(|(owner, _)| asked.contains(owner)),
+                    "a checked owner is asked about",
+                )
             }
         }
     }

@@ -103,6 +103,9 @@ impl Walk {
 
     fn handles(&mut self, i: usize) {
         if !self.is_stopped[i] && !self.world.processes[i].inbox.is_empty() {
+            // Replies leave the engine at the end of its turn: no command that follows from a reply
+            // runs in the same turn.
+            self.world.turn_ends();
             self.note(format_args!("{i} hears {:?}", self.world.processes[i].inbox[0]));
             self.world.handles(i);
         }
@@ -204,7 +207,9 @@ impl Walk {
                 self.world.tick(i);
             }
         }
-        if !self.is_frozen && self.copies.last().is_none_or(|(at, _)| self.world.now.since(*at) > MOST_LOST / 8) {
+        if !self.is_frozen
+            && self.copies.last().is_none_or(|(at, _)| self.world.now.since(*at) > MOST_LOST / 8)
+        {
             self.copies.push((self.world.now, self.world.engine.clone()));
         }
         self.copies.retain(|(at, _)| self.world.now.since(*at) < MOST_LOST);
@@ -240,8 +245,7 @@ impl Walk {
             }
             200..220 => {
                 if let Some(generation) = self.world.engine.generation {
-                    let kept =
-                        Kept { stored: Stored::Foreign(self.rng.u64(..)), until: Deadline::NEVER };
+                    let kept = Kept { stored: Stored::Foreign(self.rng.u64(..)), until: Deadline::NEVER };
                     self.world.engine.entries.insert((generation, key), kept);
                     self.world.dirties(None, Changed::Key(generation, key), 0);
                 }

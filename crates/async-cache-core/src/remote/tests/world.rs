@@ -1,9 +1,9 @@
 //! A world of processes with real machines, an engine, and the origin of the data.
 //!
 //! A reply joins its connection's stream when the command runs; the pushes join at the end of the
-//! engine's turn, which may hold commands of several connections, and whoever wrote a name last in
-//! the turn hears nothing. Every connection is in order. The versions of the origin, and what was
-//! heard of them, are known to the checks only.
+//! engine's turn, which may hold commands of several connections, and the last writer of a name in
+//! the turn hears nothing. Every connection is in order. The versions of the origin, and their
+//! news, are known to the checks only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -158,7 +158,8 @@ fn stored(content: &Content, about: u64) -> Stored {
 impl World {
     pub(super) fn new(processes: usize, settings: &Settings, without: Option<RuleName>) -> Self {
         let process = |number: usize| {
-            let mut machine = Machine::new(settings.clone(), 0x9E37_79B9_7F4A_7C15_u64.rotate_left(8 * number as u32));
+            let mut machine =
+                Machine::new(settings.clone(), 0x9E37_79B9_7F4A_7C15_u64.rotate_left(8 * number as u32));
             machine.without = without;
             Process {
                 machine,
@@ -308,13 +309,7 @@ impl World {
     }
 
     /// Writes the origin, and sets the new value.
-    pub(super) fn sets(
-        &mut self,
-        number: usize,
-        key: u8,
-        is_stub: bool,
-        life: Option<std::time::Duration>,
-    ) {
+    pub(super) fn sets(&mut self, number: usize, key: u8, is_stub: bool, life: Option<std::time::Duration>) {
         self.origin += 1;
         let (origin, now) = (self.origin, self.now);
         let process = &mut self.processes[number];
@@ -432,6 +427,7 @@ impl World {
         self.processes[number].inbox.push_back(Word { event: Event::Reply(id, reply), about: 0 });
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm per command")]
     fn run(&mut self, number: usize, generation: Generation, command: Command, about: u64) -> Reply {
         self.expire();
         let now = self.now;

@@ -1,0 +1,328 @@
+//! The task that carries the bytes of a tier, and does its orders.
+//!
+//! Rules:
+//! 1. One task for a cache at a time: it has the number in `driver`. A task that finds another
+//!    number there ends, and does nothing more.
+//! 2. It runs on the runtime of the caller who started it. When that runtime drops it, the
+//!    connection is lost, and the next call starts another on its own runtime. If the runtime
+//!    stands still, a caller who waits takes over.
+//! 3. It holds the cache weakly. After the last handle, it waits for the acknowledgement of the
+//!    last writes, no longer than the timeout, and ends.
+//! 4. Orders are done one after the other, with nothing locked. The user's code that runs here are
+//!    destructors of entries that leave memory.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_cache_core::remote::{Notice, Settings};
+use async_cache_core::time::Time;
+use async_cache_redis::{Address, Config, Link};
+use async_cache_tier::remote::Order;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::{Cached, RemoteTier, Shared};
+
+const BUFFER: usize = 64 * 1024;
+/// How often the index of names is looked at.
+const COMPACTS_EVERY: Duration = Duration::from_secs(5);
+
+/// Both directions of a connection.
+struct Socket {
+    read: Box<dyn AsyncRead + Send + Unpin>,
+    write: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
+
+/// The right to drive. Rule 1.
+struct Driving {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Driving {
+    fn is_present(&self) -> bool {
+        self.shared.driver.load(Ordering::Acquire) == self.number
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        if resigned(&self.shared, self.number) {
+            self.shared.remote.closed("the runtime of its connection has ended", Shared::now());
+        }
+    }
+}
+
+fn resigned(shared: &Shared, number: u64) -> bool {
+    shared.driver.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Starts the task on the caller's runtime, unless there is one. Without a runtime nothing happens.
+pub(super) fn start(shared: &Arc<Shared>, cache: Weak<dyn Cached>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let number = shared.drivers.fetch_add(1, Ordering::Relaxed) + 1;
+    if shared.driver.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return;
+    }
+    shared.ran_at.store(Shared::now().as_nanos(), Ordering::Relaxed);
+    let driving = Driving { shared: Arc::clone(shared), number };
+    drop(runtime.spawn(Task::new(driving, cache).run()));
+}
+
+/// Rule 2: called by somebody who has waited for an answer for so long that the task must have run.
+pub(super) fn take_over_if_still<K, V>(tier: &RemoteTier<K, V>, patience: Duration) {
+    let shared = &tier.shared;
+    let ran_at = Time::from_nanos(shared.ran_at.load(Ordering::Relaxed));
+    let number = shared.driver.load(Ordering::Acquire);
+    if number != 0 {
+        if Shared::now().since(ran_at) < patience || !resigned(shared, number) {
+            return;
+        }
+        shared.remote.closed("the runtime of its connection stands still", Shared::now());
+    }
+    tier.start();
+}
+
+struct Task {
+    driving: Driving,
+    cache: Weak<dyn Cached>,
+    socket: Option<Socket>,
+    connecting: Option<Connecting>,
+    /// Bytes on their way to the socket.
+    out: Vec<u8>,
+    written: usize,
+    compacted_at: Time,
+    closes_at: Option<Time>,
+}
+
+/// What woke the task.
+enum Woke {
+    Connected(io::Result<Socket>),
+    Read(io::Result<usize>),
+    Written(io::Result<usize>),
+    Looks,
+    Ticks,
+}
+
+impl Task {
+    fn new(driving: Driving, cache: Weak<dyn Cached>) -> Self {
+        Self {
+            driving,
+            cache,
+            socket: None,
+            connecting: None,
+            out: Vec::new(),
+            written: 0,
+            compacted_at: Shared::now(),
+            closes_at: None,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut buffer = vec![0; BUFFER];
+        let mut timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        while self.prepare(&mut timer) {
+            let woke = self.next(&mut buffer, &mut timer).await;
+            if !self.driving.is_present() {
+                return; // Rule 1.
+            }
+            self.after(woke, &buffer);
+        }
+    }
+
+    /// Does the orders, and gets ready to wait. False: the task is over.
+    fn prepare(&mut self, timer: &mut Pin<Box<Sleep>>) -> bool {
+        let shared = Arc::clone(&self.driving.shared);
+        let now = Shared::now();
+        shared.ran_at.store(now.as_nanos(), Ordering::Relaxed);
+        if self.socket.is_some() && self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            shared.remote.engine(now, |link| std::mem::swap(link.outgoing(), &mut self.out));
+        }
+        while let Some(order) = shared.remote.order() {
+            self.obey(order);
+        }
+        if shared.is_closed.load(Ordering::Acquire) {
+            // Rule 3.
+            let closes_at = *self.closes_at.get_or_insert(now.later(shared.redis.settings.timeout));
+            let is_done = shared.remote.pending() == 0 && self.out.is_empty();
+            if is_done || closes_at <= now || !shared.remote.is_up() {
+                return false;
+            }
+        }
+        let compacts_at = self.compacted_at.later(COMPACTS_EVERY);
+        if compacts_at <= now {
+            self.compacted_at = now;
+            self.compact();
+        }
+        let wake_at = shared.remote.wake_at();
+        let wake_at = [wake_at, self.closes_at].into_iter().flatten().min();
+        // A timer that goes off too early costs one look.
+        let wake_at = Instant::now() + wake_at.map_or(COMPACTS_EVERY, |at| at.since(now));
+        if timer.is_elapsed() || wake_at < timer.deadline() {
+            timer.as_mut().reset(wake_at);
+        }
+        true
+    }
+
+    async fn next(&mut self, buffer: &mut [u8], timer: &mut Pin<Box<Sleep>>) -> Woke {
+        let shared = Arc::clone(&self.driving.shared);
+        let Self { socket, connecting, out, written, .. } = self;
+        match (socket, connecting) {
+            (Some(socket), _) => {
+                let unwritten = &out[*written..];
+                tokio::select! {
+                    biased;
+                    wrote = socket.write.write(unwritten), if !unwritten.is_empty() => Woke::Written(wrote),
+                    read = socket.read.read(buffer) => Woke::Read(read),
+                    () = shared.look.notified() => Woke::Looks,
+                    () = timer.as_mut() => Woke::Ticks,
+                }
+            }
+            (None, Some(connecting)) => tokio::select! {
+                socket = connecting => Woke::Connected(socket),
+                () = shared.look.notified() => Woke::Looks,
+                () = timer.as_mut() => Woke::Ticks,
+            },
+            (None, None) => tokio::select! {
+                () = shared.look.notified() => Woke::Looks,
+                () = timer.as_mut() => Woke::Ticks,
+            },
+        }
+    }
+
+    fn after(&mut self, woke: Woke, buffer: &[u8]) {
+        let remote = &self.driving.shared.remote;
+        let now = Shared::now();
+        match woke {
+            Woke::Looks => {}
+            Woke::Ticks => remote.tick(now),
+            Woke::Connected(Ok(socket)) => {
+                self.connecting = None;
+                match Link::new(&self.driving.shared.redis.config) {
+                    Ok(mut link) => {
+                        link.start();
+                        self.socket = Some(socket);
+                        remote.opened(link);
+                    }
+                    Err(error) => remote.closed(&error.to_string(), now),
+                }
+            }
+            Woke::Connected(Err(error)) => {
+                self.connecting = None;
+                remote.closed(&format!("no connection to {}: {error}", self.place()), now);
+            }
+            Woke::Written(Ok(bytes)) => self.written += bytes,
+            Woke::Read(Ok(0)) => remote.closed("the server has closed the connection", now),
+            Woke::Read(Ok(bytes)) => {
+                remote.heard(now);
+                let received = remote.engine(now, |link| link.receive(&buffer[..bytes]));
+                if let Some(Err(error)) = received {
+                    remote.closed(&error.to_string(), now);
+                }
+            }
+            Woke::Written(Err(error)) | Woke::Read(Err(error)) => remote.closed(&error.to_string(), now),
+        }
+    }
+
+    fn obey(&mut self, order: Order<tokio::sync::oneshot::Sender<async_cache_core::remote::Answer>>) {
+        match order {
+            Order::Answer(waiter, _, answer) => drop(waiter.send(answer)),
+            Order::Connect => {
+                let Config { address, tls, .. } = &self.driving.shared.redis.config;
+                self.driving.shared.remote.connecting(Shared::now());
+                self.connecting = Some(connect(address.clone(), *tls));
+            }
+            Order::Disconnect => {
+                self.socket = None;
+                self.connecting = None;
+                self.out.clear();
+                self.written = 0;
+            }
+            Order::Forget { name, fences } => {
+                if let Some(cache) = self.cache.upgrade() {
+                    for hash in self.driving.shared.remote.hashes(&name) {
+                        cache.forget_hash(hash, fences);
+                    }
+                }
+            }
+            Order::ForgetAll => {
+                if let Some(cache) = self.cache.upgrade() {
+                    cache.forget_all();
+                }
+            }
+            Order::Suspect { fences } => {
+                if let Some(cache) = self.cache.upgrade() {
+                    cache.suspect_all(fences);
+                }
+            }
+            Order::Say(notice) => self.say(&notice),
+        }
+    }
+
+    fn compact(&self) {
+        if let Some(cache) = self.cache.upgrade() {
+            let is_there = |hash| cache.has_hash(hash);
+            self.driving.shared.remote.names().compact(cache.hot(), is_there);
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.driving.shared.redis.config.address {
+            Address::Tcp { host, port } => format!("{host}:{port}"),
+            Address::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    fn say(&self, notice: &Notice) {
+        let (place, shared) = (self.place(), &self.driving.shared);
+        let Settings { max_uncovered, .. } = shared.redis.settings;
+        match notice {
+            Notice::Down(why) => tracing::warn!(
+                "{place} is away, and the cache goes on without it (entries are served for {max_uncovered:?} at most): \
+                 {why}"
+            ),
+            Notice::Refused(why) => tracing::warn!("{place} refuses a command: {why}"),
+            Notice::Up(_) => {
+                let server = shared.remote.engine(Shared::now(), |link| link.server().cloned()).flatten();
+                let Some(server) = server else { return };
+                tracing::info!("{place} is connected: {}", server.server);
+                for notice in &server.notices {
+                    tracing::warn!("{place}: {notice}");
+                }
+            }
+        }
+    }
+}
+
+fn connect(address: Address, tls: bool) -> Connecting {
+    Box::pin(async move {
+        if tls {
+            let error = "this build has no TLS: use redis:// or a socket, through a tunnel if need be";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, error));
+        }
+        match address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), port)).await?;
+                stream.set_nodelay(true)?;
+                let (read, write) = stream.into_split();
+                Ok(Socket { read: Box::new(read), write: Box::new(write) })
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => {
+                let (read, write) = tokio::net::UnixStream::connect(path).await?.into_split();
+                Ok(Socket { read: Box::new(read), write: Box::new(write) })
+            }
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no sockets of Unix here")),
+        }
+    })
+}
