@@ -23,7 +23,7 @@ use async_cache_tier::remote::Remote;
 use async_cache_tier::suspects::Suspects;
 use tokio::sync::{Notify, oneshot};
 
-pub(crate) use self::load::{Plan, RemoteLoad};
+pub(crate) use self::load::{Plan, Questions, RemoteLoad};
 pub use self::redis::{Address, ConfigError, Redis, RedisBuilder, RedisSecret, WhileDown};
 use crate::backup::codec::Codec;
 

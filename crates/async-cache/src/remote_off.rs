@@ -19,6 +19,8 @@ pub(crate) enum Prepared {}
 
 pub(crate) struct RemoteLoad(Infallible);
 
+pub(crate) enum Questions {}
+
 pub(crate) struct Plan {
     pub(crate) deadline: Deadline,
     never: Infallible,
