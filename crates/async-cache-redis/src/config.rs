@@ -78,9 +78,9 @@ impl Config {
     /// - `redis://[user[:password]@]host[:port][/db]`, also `valkey://`;
     /// - `rediss://...`: the same with TLS, also `valkeys://`;
     /// - `unix://[user[:password]@]/path[?db=n]`, also `redis+unix://`, `valkey+unix://`;
-    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]...]/service[/db]`: the primary
-    ///   that Sentinels name, with `rediss+sentinel://` over TLS, also `valkey+sentinel://` and
-    ///   `valkeys+sentinel://`. The port is 26379 unless given;
+    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]...]/service[/db]`: the
+    ///   primary that Sentinels name, with `rediss+sentinel://` over TLS, also `valkey+sentinel://`
+    ///   and `valkeys+sentinel://`. The port is 26379 unless given;
     /// - `redis+cluster://[user[:password]@]host[:port][,host[:port]...]`: some nodes of a cluster,
     ///   with `rediss+cluster://`, `valkey+cluster://` and `valkeys+cluster://`.
     ///

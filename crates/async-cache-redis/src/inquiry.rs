@@ -1,7 +1,7 @@
 //! The question to a Sentinel or to a node of a cluster: where is the server of the cache?
 //!
-//! One connection for one question, in RESP2, which all versions speak: AUTH if there is a password,
-//! then `SENTINEL GET-MASTER-ADDR-BY-NAME` or `CLUSTER SLOTS`.
+//! One connection for one question, in RESP2, which all versions speak: AUTH if there is a
+//! password, then `SENTINEL GET-MASTER-ADDR-BY-NAME` or `CLUSTER SLOTS`.
 //!
 //! Rules:
 //! 1. A host that is missing in a reply is the host of the server that was asked: a node that has
@@ -146,13 +146,10 @@ impl Inquiry {
             let new = primary.into_iter().chain(others);
             nodes.extend(new.take(MAX_NODES.saturating_sub(nodes.len())));
         }
-        match owner {
-            Some(address) => Ok(Located { address, nodes }),
-            None => {
-                let problem = format!("no node of the cluster has slot {slot}, says {}", self.asked);
-                Err(LinkError::new(LinkErrorKind::Cluster, problem))
-            }
-        }
+        owner.map(|address| Located { address, nodes }).ok_or_else(|| {
+            let problem = format!("no node of the cluster has slot {slot}, says {}", self.asked);
+            LinkError::new(LinkErrorKind::Cluster, problem)
+        })
     }
 
     /// Rules 1 and 2.

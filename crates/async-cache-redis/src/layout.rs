@@ -18,8 +18,8 @@
 //! | `k`, bytes | all others of at most 200 bytes |
 //! | `h`, 32 hexadecimal digits | longer: the first half of their BLAKE3 digest |
 //!
-//! The part in braces is the hash tag of a cluster: it alone chooses the slot. So all keys of a cache
-//! are on one node, and one connection carries all its commands and hears of all its changes.
+//! The part in braces is the hash tag of a cluster: it alone chooses the slot. So all keys of a
+//! cache are on one node, and one connection carries all its commands and hears of all its changes.
 //! Namespaces spread over the nodes.
 //!
 //! Invariant: prefix, namespace and version have no brace, and namespace and version no colon; so

@@ -1,14 +1,14 @@
 //! Where to connect: the server of a cache, or first the servers that know it.
 //!
 //! Rules:
-//! 1. An attempt to connect asks each known server at most once, beginning behind the server that was
-//!    asked last. So a server that does not answer, or whose answer is out of date, is not asked
-//!    twice before all others.
+//! 1. An attempt to connect asks each known server at most once, beginning behind the server that
+//!    was asked last. So a server that does not answer, or whose answer is out of date, is not
+//!    asked twice before all others.
 //! 2. What was learned is good for one connection: the next attempt asks again. But if a node of a
 //!    cluster has named the new node of the slot, the next attempt goes there without asking.
-//! 3. A single server that is a node of a cluster makes the route one of the cluster: all nodes that
-//!    are named from then on may be asked. If none of them answers, the route is that of the single
-//!    server again.
+//! 3. A single server that is a node of a cluster makes the route one of the cluster: all nodes
+//!    that are named from then on may be asked. If none of them answers, the route is that of the
+//!    single server again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -60,7 +60,7 @@ const MAX_KNOWN: usize = 1024;
 ///
 /// All connections of a route are encrypted if [`Config::tls`] is set. The name in the certificate
 /// is the host of the address.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     kind: Kind,
     credentials: Option<Credentials>,
@@ -77,7 +77,7 @@ pub struct Route {
     moved: Option<Address>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     /// The server. Rule 3: with the slot.
     Server(Address, u16),

@@ -104,8 +104,7 @@ impl Expected {
                 Value::Error(text) if is_wrong_type(&text) => Reply::Refused,
                 value => done(&value),
             })),
-            Self::Done => Ok(Answer::Reply(done(&value))),
-            Self::Alive { others: 0 } => Ok(Answer::Reply(done(&value))),
+            Self::Done | Self::Alive { others: 0 } => Ok(Answer::Reply(done(&value))),
             Self::Alive { others } => {
                 *others -= 1; // is not 0
                 if let Value::List(parts) = &value
