@@ -92,7 +92,8 @@ where
         }
         let (gatherer, keys) = (Arc::clone(&self.gatherer), self.keys.clone());
         let rest = Self { gatherer, keys, load: None, flights, name, questions: Some(questions) };
-        // If the runtime is being shut down, it drops the task at once, and so abandons the flights.
+        // If the runtime is being shut down, it drops the task at once, and so abandons the
+        // flights.
         drop(sync::spawn(rest.load()));
     }
 }
