@@ -200,9 +200,7 @@ def test_in_a_batch_a_key_that_another_cache_loads_holds_up_no_other(run: Run, b
             asked.append(keys)
             return [key.upper() for key in keys]
 
-        there, new, waiting = (
-            task(second.get(key, batch_loader=load)) for key in ("there", "new", "slow")
-        )
+        there, new, waiting = (task(second.get(key, batch_loader=load)) for key in ("there", "new", "slow"))
         assert [await there, await new] == ["value", "NEW"]
         await joined(waiting)
         assert not waiting.done()

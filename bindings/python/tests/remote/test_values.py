@@ -40,7 +40,9 @@ def test_without_a_secret_a_pickled_value_stays_in_its_process_and_that_is_said_
         first.delete(1)
         await soon(lambda: 1 not in second.cache)  # its changes are heard nevertheless
         assert first.stats()["remote_unshared"] == 3
-        said = [record.getMessage() for record in caplog.records if "this process only" in record.getMessage()]
+        said = [
+            record.getMessage() for record in caplog.records if "this process only" in record.getMessage()
+        ]
         assert len(said) == 1
         assert "secret" in said[0]
 
