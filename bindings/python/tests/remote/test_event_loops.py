@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from loops import LOOPS, Run, new_loop
 from programs import output_of
-from remote.sharing import Counted, acknowledged, connected, pair, soon
 from servers import Server, fields
+from shared_caches import Counted, acknowledged, connected, pair, soon
 
 from cache import AsyncCache, RedisBackend
 

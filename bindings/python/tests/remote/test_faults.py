@@ -1,5 +1,5 @@
-"""Servers that freeze, die, come back, refuse, or are cut off: no caller gets an exception, and none
-waits for long.
+"""Servers that freeze, die, come back, refuse, or are cut off: no caller gets an exception, or waits
+for long.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from loops import Load, Run, task
 from proxy import Direction, Proxy
-from remote.sharing import Counted, acknowledged, connected, pair, soon, timed
 from servers import Server
+from shared_caches import Counted, acknowledged, connected, pair, soon, timed
 
 from cache import AsyncCache, DiskBackend, RedisBackend
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from loops import Load, Run, joined, task
-from remote.sharing import Counted, acknowledged, connected, pair, soon, timed
 from servers import Server
+from shared_caches import Counted, acknowledged, connected, pair, soon, timed
 
 from agent_cache import AgentCache, AgentCacheInvalidator
 from cache import AsyncCache, AsyncLRU, AsyncLRUInvalidator, AsyncTTL, RedisBackend
@@ -133,7 +133,7 @@ def test_a_time_to_live_counts_in_all_caches(run: Run, backend: RedisBackend) ->
         await acknowledged(first)
         assert await second.get("k") == 1
         await soon(lambda: "k" not in second.cache)
-        # Memory counts from before the server was asked, so the server may have the value for a moment.
+        # Memory counts from before the question, so the server may have the value a moment longer.
         await asyncio.sleep(0.02)
         assert await second.get("k", Counted("new")) == "new"
 

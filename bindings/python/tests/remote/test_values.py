@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from loops import Run
-from remote.sharing import Counted, acknowledged, connected, pair, soon
 from servers import Server
+from shared_caches import Counted, acknowledged, connected, pair, soon
 
 from cache import AsyncCache, RedisBackend
 
