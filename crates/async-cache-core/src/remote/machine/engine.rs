@@ -116,8 +116,8 @@ impl Machine {
         }
     }
 
-    /// The front gives the connection up, as at the end of an event loop. The engine is not away, so
-    /// nothing is said. The next question or write connects.
+    /// The front gives the connection up, as at the end of an event loop. The engine is not away,
+    /// so nothing is said. The next question or write connects.
     pub fn part(&mut self, now: Time) {
         let is_said_down = std::mem::replace(&mut self.is_said_down, true);
         self.lost("", now);
