@@ -56,7 +56,7 @@ test: test-python test-rust test-interleavings ## all tests
 
 # Commands that name the same packages and kinds of targets share the built dependencies: cargo
 # chooses their features by the named packages.
-TESTED := --workspace --exclude async-cache-benches --features async-cache/redis
+TESTED := --workspace --exclude async-cache-benches --features async-cache/redis-tls
 
 # The tests of the tier beyond one host run against real servers: Valkey out of .venv, and Redis
 # where it is installed. ASYNC_CACHE_VALKEY and ASYNC_CACHE_REDIS name other programs.

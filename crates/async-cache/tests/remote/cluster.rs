@@ -58,10 +58,18 @@ async fn hot(cluster: &Cluster, namespace: &str) -> (Cache, Cache) {
         connected(on(&cluster.nodes[2], namespace)).await,
     );
     for cache in [&one, &two] {
-        shows(cache, "key", Some("old")).await;
-        soon("in memory", || cache.get("key").as_deref() == Some("old")).await;
+        holds(cache, "old").await;
     }
     (one, two)
+}
+
+/// Returns when a cache has a value of the key in memory.
+async fn holds(cache: &Cache, value: &str) {
+    until(NOTICED, value, async || {
+        cache.fetch("key").await;
+        cache.get("key").as_deref() == Some(value)
+    })
+    .await;
 }
 
 #[test]
@@ -75,8 +83,7 @@ fn namespaces_are_on_the_nodes_of_their_slots_and_shared_from_every_node() {
             let single = format!("redis://127.0.0.1:{}", cluster.nodes[2].port());
             let two = connected(Redis::builder(&single).namespace(&*namespace)).await;
             one.set("key".into(), "a".into());
-            until(NOTICED, "shared", async || two.fetch("key").await.as_deref() == Some("a")).await;
-            soon("in memory", || two.get("key").as_deref() == Some("a")).await;
+            holds(&two, "a").await;
             one.set("key".into(), "b".into());
             soon("the old value leaves", || two.get("key").is_none()).await;
             shows(&two, "key", Some("b")).await;
@@ -100,11 +107,9 @@ fn a_slot_that_moves_without_its_keys_leaves_no_stale_hit() {
         let writer = connected(on(to, &namespace)).await;
         writer.set("key".into(), "new".into());
         for cache in [&one, &two] {
-            until(NOTICED, "the new value", async || cache.fetch("key").await.as_deref() == Some("new"))
-                .await;
-            // Changes on the new node are heard.
-            soon("in memory", || cache.get("key").as_deref() == Some("new")).await;
+            holds(cache, "new").await;
         }
+        // Changes on the new node are heard.
         writer.delete("key");
         for cache in [&one, &two] {
             soon("the value leaves", || cache.get("key").is_none()).await;

@@ -1,4 +1,6 @@
 //! Caches that share their entries beyond one host, on real servers.
+// The clocks and the processes of these tests are real.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod batches;
 mod cluster;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use servers::Program;
 
 /// Runs a test with each program.
+#[allow(clippy::needless_pass_by_value, reason = "closures are written in place")]
 pub(crate) fn each_program(test: impl AsyncFn(&Program)) {
     for program in servers::all() {
         let runtime =
