@@ -182,7 +182,7 @@ pub struct Machine {
     pub(super) link: Link,
     /// Silent for longer than the timeout; rule 11.
     pub(super) is_stalled: bool,
-    /// Attempts since the last connection.
+    /// Attempts since the last connection on which a command succeeded.
     pub(super) attempts: u32,
     pub(super) heard_at: Time,
     pub(super) is_said_down: bool,
@@ -322,9 +322,7 @@ impl Machine {
         }
         match self.link {
             Link::Up(_) if !self.is_stalled => self.read(&begun, now),
-            Link::Connecting(since) | Link::Greeting { since, .. }
-                if self.attempts == 0 && now < since.later(self.settings.timeout) =>
-            {
+            Link::Connecting(since) | Link::Greeting { since, .. } if self.parks(now) => {
                 for &id in &begun {
                     self.arm(id, since.later(self.settings.timeout));
                 }
@@ -401,11 +399,22 @@ impl Machine {
         self.coverage(true)
     }
 
+    /// Whether a question waits for the connection that is being made.
+    fn parks(&self, now: Time) -> bool {
+        match self.link {
+            Link::Connecting(since) | Link::Greeting { since, .. } => {
+                self.attempts == 0 && now < since.later(self.settings.timeout)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether entries of which changes may have been missed are served: the engine is away, and has
-    /// not been away for long.
+    /// not been away for long. Not while questions wait for a connection: the engine is asked then.
     pub fn serves_suspects(&self, now: Time) -> bool {
         self.settings.while_down == WhileDown::Serve
             && !matches!(self.link, Link::Up(_))
+            && !self.parks(now)
             && self.uncovered_until.is_some_and(|until| now < until)
     }
 

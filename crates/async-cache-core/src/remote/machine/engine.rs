@@ -68,8 +68,15 @@ impl Machine {
         if !std::mem::replace(&mut self.is_said_down, true) {
             self.outputs.push_back(Output::Say(Notice::Down(why.into())));
         }
-        let pause = if was_up { Duration::ZERO } else { self.backoff() };
-        self.attempts = if was_up { 0 } else { self.attempts.saturating_add(1) };
+        // A connection that was of use is made anew at once. After one that was silent, nobody waits
+        // (rule 11); one on which no command succeeded is as good as none.
+        let pause = if was_up && self.attempts == 0 && !self.is_stalled {
+            Duration::ZERO
+        } else {
+            let pause = self.backoff();
+            self.attempts = self.attempts.saturating_add(1);
+            pause
+        };
         self.link = Link::Pausing(now.later(pause));
         self.is_stalled = false;
         self.sent.clear();
@@ -187,8 +194,10 @@ impl Machine {
     }
 
     pub(super) fn reply(&mut self, sent: Sent, reply: Reply, now: Time) {
-        if let Reply::Failed(why) = &reply {
-            self.refused(why);
+        match &reply {
+            Reply::Failed(why) => self.refused(why),
+            _ if matches!(self.link, Link::Up(_)) => self.attempts = 0,
+            _ => {}
         }
         match sent.what {
             Purpose::Read(ids) => self.was_read(ids, reply, sent.at, now),

@@ -77,6 +77,8 @@ impl Machine {
         if self.clearing == Clearing::Sent(id) {
             self.clearing = Clearing::No;
         }
+        // Rule 9: another server may have the generation before.
+        self.recent_lacks_until = Some(now.later(self.settings.replay));
         if greets {
             self.rise(now);
         }
@@ -101,7 +103,7 @@ impl Machine {
     pub(super) fn rise(&mut self, now: Time) {
         let Link::Greeting { abilities, .. } = self.link else { return };
         self.link = Link::Up(abilities);
-        self.attempts = 0;
+        self.attempts = self.attempts.max(1); // until a command succeeds
         self.uncovered_until = None;
         if self.keeps(RuleName::ConnectionSuspects) {
             self.epoch += 1;
