@@ -9,7 +9,8 @@ use servers::Direction::{ToClient, ToServer};
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Cache, Origin, cache, connected, each, hears, keeps, over, proxy, redis, shows, soon, through, timed,
+    Cache, Origin, cache, connected, each, hears, keeps, over, proxy, redis, redis_at, shows, soon, through,
+    timed,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -115,7 +116,7 @@ fn a_fetch_that_is_dropped_holds_nobody_up() {
 fn the_connection_outlives_the_runtime_that_made_it() {
     each(async |server| {
         let near = cache(&server).await;
-        let shared = over(redis(&server));
+        let shared = over(redis_at(server.port()));
         let first = shared.clone();
         std::thread::spawn(move || current_thread().block_on(hears(&first))).join().unwrap();
         // The first runtime is gone.
@@ -143,7 +144,7 @@ async fn hears_again(cache: &Cache) {
 fn callers_are_answered_though_the_runtime_of_the_connection_stands_still() {
     each(async |server| {
         let near = cache(&server).await;
-        let shared = over(redis(&server));
+        let shared = over(redis_at(server.port()));
         let first = shared.clone();
         // It is neither driven nor dropped until the end.
         let still = std::thread::spawn(move || {

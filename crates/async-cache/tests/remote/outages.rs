@@ -6,8 +6,8 @@ use servers::Direction::{ToClient, ToServer};
 use tracing::Level;
 
 use crate::support::{
-    Origin, cache, connected, each, hears, keep_log, keeps, logged, proxy, redis_at, shows, soon,
-    timed, within,
+    Origin, cache, connected, each, hears, keep_log, keeps, logged, proxy, redis_at, shows, soon, timed,
+    within,
 };
 
 const NOW: Duration = Duration::ZERO;

@@ -161,6 +161,7 @@ impl Task {
         self.counts.writes.fetch_add(1, SeqCst);
     }
 
+    #[allow(clippy::print_stdout)]
     async fn read(&mut self) {
         let key = if self.random.bool() {
             self.random.u64(0..KEYS)
@@ -195,6 +196,7 @@ impl Task {
         }
         if value.parse::<u64>().unwrap() < floor {
             self.counts.stale.fetch_add(1, SeqCst);
+            println!("\nstale: key {key} is {value} below {floor}; a load: {}", loaded.load(SeqCst));
         }
     }
 }
