@@ -187,3 +187,41 @@ fn more_deletes_than_are_kept_for_a_server_that_is_away_invalidate_everything() 
         shows(&near, "key", Some("new")).await;
     });
 }
+
+/// Another cache clears, and loads a key; a delete of the key by a cache that has not heard of the
+/// clear holds all the same. The delete is made while the connection is lost, or while the news are
+/// on their way.
+#[test]
+fn a_delete_by_a_cache_that_has_not_heard_of_a_clear_holds() {
+    keep_log();
+    each(async |server| {
+        for is_lost in [true, false] {
+            let proxy = proxy(&server);
+            let (near, far) = (cache(&server).await, connected(through(&proxy)).await);
+            set(&near, "key", "old").await;
+            shows(&far, "key", Some("old")).await;
+            if is_lost {
+                proxy.refuse();
+                proxy.cut();
+            } else {
+                proxy.hold(ToClient);
+            }
+            near.clear();
+            hears(&near).await;
+            assert_eq!(Origin::default().get(&near, "key", NOW).await, "0");
+            hears(&near).await;
+            far.delete("key");
+            if is_lost {
+                proxy.accept();
+                let port = proxy.address().port();
+                within(Duration::from_secs(4), "it is up", || logged(port, Level::INFO).len() == 3).await;
+            } else {
+                proxy.release(ToClient);
+            }
+            hears(&far).await;
+            hears(&far).await;
+            hears(&near).await;
+            assert_eq!((near.fetch("key").await, far.fetch("key").await), (None, None), "{is_lost}");
+        }
+    });
+}

@@ -53,21 +53,43 @@ impl Machine {
             return self.disconnect("the engine does not tell the generation", now);
         };
         if self.clearing != Clearing::No {
-            return; // this process has begun another one since
+            // This process has begun another one since.
+            if let (true, Some(begun)) = (greets && self.clearing == Clearing::Unsent, self.generation) {
+                let purpose = Purpose::NewGeneration { greets };
+                self.clearing = Clearing::Sent(self.send(Command::NewGeneration(begun), purpose, now));
+            }
+            return;
         }
         let known = self.generation.replace(generation);
         if known.is_some_and(|known| known != generation) {
-            // Everything was invalidated, by another process.
-            self.epoch += 1;
-            self.pending.clear();
-            self.unsent.clear();
-            self.recent.clear();
-            self.fence_all(now);
-            self.outputs.push_back(Output::ForgetAll);
+            self.was_cleared(greets, now);
         }
         if greets {
             self.rise(now);
         }
+    }
+
+    /// Everything was invalidated, by another process. Its first loads may be older than writes of
+    /// this process that were sent under the generation before: those are removals once more. They
+    /// were acknowledged since the news of the generation came, or are pending.
+    fn was_cleared(&mut self, greets: bool, now: Time) {
+        self.epoch += 1;
+        self.unsent.clear();
+        let asked_since = Time::from_nanos(now.as_nanos().saturating_sub(self.silence().as_nanos() as u64));
+        for (at, name) in std::mem::take(&mut self.recent) {
+            if at >= asked_since {
+                self.pending.entry(name).or_insert(None);
+            }
+        }
+        for state in self.pending.values_mut() {
+            *state = None;
+        }
+        // Before anything is read: this process hears nothing of its own removals.
+        if !greets && !self.pending.is_empty() {
+            self.remove_names(self.pending.keys().cloned().collect(), now);
+        }
+        self.fence_all(now);
+        self.outputs.push_back(Output::ForgetAll);
     }
 
     pub(super) fn was_begun(&mut self, id: CommandId, greets: bool, reply: &Reply, now: Time) {
