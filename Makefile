@@ -56,7 +56,7 @@ test: test-python test-rust test-interleavings ## all tests
 
 # Commands that name the same packages and kinds of targets share the built dependencies: cargo
 # chooses their features by the named packages.
-TESTED := --workspace --exclude async-cache-benches
+TESTED := --workspace --exclude async-cache-benches --features async-cache/redis
 
 # The tests of the tier beyond one host run against real servers: Valkey out of .venv, and Redis
 # where it is installed. ASYNC_CACHE_VALKEY and ASYNC_CACHE_REDIS name other programs.
@@ -101,6 +101,7 @@ lint: lint-rust lint-python ## formats, clippy, ruff, mypy, docs, arrows between
 lint-rust: ## format, clippy, docs, arrows between crates, the version, that all tests are run, lengths of test files, lists of modules, prose
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet $(TESTED) --all-targets --all-features -- -D warnings
+	$(CARGO) check --quiet -p async-cache # without its features
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py

@@ -35,6 +35,7 @@ ARROWS = {
     "async-cache-python": {
         "async-cache-core",
         "async-cache-disk",
+        "async-cache-redis",
         "async-cache-tier",
         "async-cache-cli",
     },
@@ -59,8 +60,8 @@ RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", 
 # have their own.
 LAYERS = """
     raw library errors pace interpreter ttl window done once inline nesting plain args codec call_key
-    key call_query options target room item gathering cache host snapshot restore eager file_host journal journal_file watch
-    instances part agent::tool function work awaitable returned load batch reading enter ask waiting call decorate
+    key call_query remote options target room item gathering cache host snapshot restore eager file_host journal
+    journal_file driver watch instances part agent::tool function work awaitable returned load batch reading enter ask waiting call decorate
     file agent methods surface console lib
 """.split()
 

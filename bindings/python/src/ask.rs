@@ -67,6 +67,7 @@ impl Ask {
                     (None, Some(loader)) => Some(Work::Batch(Ref::new(loader.bind(py).clone()))),
                     (None, None) => None,
                 };
+                asking.is_look = work.is_none();
                 Cache::enter(cache, &query, work, call.ttl, asking)
             }
             Self::Function(call) => {
@@ -78,6 +79,7 @@ impl Ask {
                 if call.refresh && asking.is_first() {
                     cache.get().delete_key(py, &query)?;
                 }
+                asking.is_look = false;
                 let work = Work::Function {
                     function: Ref::new(call.function.bind(py).clone()),
                     args: call.args.copy(py),

@@ -14,8 +14,8 @@ mod flights;
 
 use std::cell::RefMut;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, OnceLock};
 
 use async_cache_core::address::{Candidate, FoundKey};
 use async_cache_core::order::Eviction;
@@ -31,9 +31,12 @@ use crate::gathering::Batches;
 use crate::key::{ObjectKey, Query};
 use crate::raw::visit::{Visit, VisitStopped, Visitor};
 use crate::raw::{GilCell, Ref};
+use crate::remote::RemoteTier;
 use crate::room::Room;
 use crate::target::TargetFile;
 use crate::ttl::Ttl;
+
+pub(crate) use self::flights::{Beyond, Landed};
 
 /// How often a search begins again after the cache changed during a comparison.
 const ATTEMPTS: usize = 100;
@@ -46,6 +49,9 @@ pub(crate) struct Cache {
     pub(crate) state: GilCell<CacheState>,
     /// The data kept for the file, and the turn to save or load.
     pub(crate) tier: Tier,
+    /// The tier beyond one host, if there is one. Set before the first use, and read by misses and
+    /// writes only.
+    pub(crate) remote: OnceLock<Box<RemoteTier>>,
     /// The process in which the turn was taken last.
     pub(crate) turn_taken_in: AtomicU32,
     /// Rule 4 of [`crate::journal`].

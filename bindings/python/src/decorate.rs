@@ -67,6 +67,6 @@ pub(crate) fn invalidate(function: &Bound<'_, PyAny>, calls: Option<&Bound<'_, P
     if let Some(calls) = calls {
         return function.invalidate(py, calls);
     }
-    function.cache.bind(py).get().remove_all(py);
+    function.cache.bind(py).get().remove_all(py)?;
     Ok(())
 }

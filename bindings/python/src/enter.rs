@@ -4,15 +4,17 @@
 
 use std::cell::RefMut;
 
+use async_cache_core::address::Address;
 use async_cache_core::flight::{FlightId, Left};
 use async_cache_core::probe::Probed;
 use async_cache_tier::clock;
 use async_cache_tier::journal::DiskWait;
+use async_cache_tier::suspects::Suspects;
 use pyo3::prelude::*;
 
 use crate::batch;
 use crate::cache::{Cache, CacheState};
-use crate::item::LoadFlight;
+use crate::item::{Beforehand, LoadFlight};
 use crate::key::Query;
 use crate::load::spawn;
 use crate::raw::Ref;
@@ -37,6 +39,8 @@ pub(crate) struct Asking {
     pub(crate) joining: Joinable,
     /// Whether the call's miss has been counted, or is not counted at all.
     is_counted: bool,
+    /// Whether the call has no loader.
+    pub(crate) is_look: bool,
     /// How many loads of other calls the call has awaited without a result.
     pub(crate) in_vain: u32,
     /// How many reads the call may still await. At 0, it waits for the disk in place.
@@ -46,7 +50,7 @@ pub(crate) struct Asking {
 impl Asking {
     /// A call that counts its miss.
     pub(crate) fn new() -> Self {
-        Self { joining: Joinable::Any, is_counted: false, in_vain: 0, reads_left: MOST_READS }
+        Self { joining: Joinable::Any, is_counted: false, is_look: false, in_vain: 0, reads_left: MOST_READS }
     }
 
     /// A look-up whose miss is not counted, and that awaits nothing.
@@ -128,6 +132,8 @@ impl Cache {
         asking: &mut Asking,
     ) -> PyResult<Entered<'py>> {
         let (py, this) = (slf.py(), slf.get());
+        let is_look = work.is_none();
+        let work = if is_look && this.remote.get().is_some() { Some(Work::Look) } else { work };
         let here = if asking.joining == Joinable::Here { Some(running_loop(py)?) } else { None };
         loop {
             let under = {
@@ -139,6 +145,7 @@ impl Cache {
                 }
                 if work.is_some()
                     && let Some(flight) = found.flight()
+                    && (!is_look || joins_look(py, state.tiered.shard.flights().token(flight)))
                     && asking.may_join(py, state.tiered.shard.flights().token(flight), here.as_ref())
                 {
                     asking.count_miss(&mut state);
@@ -149,7 +156,7 @@ impl Cache {
                 }
                 state.tiered.under()
             };
-            let probed = match this.cold(py, query, under, asking.disk_wait())? {
+            let probed = match this.cold(py, query, under, (asking.disk_wait(), Suspects::Withheld))? {
                 ColdLookup::Served(value) => return Ok(Entered::Served(value)),
                 ColdLookup::Absent(probed) => probed,
                 ColdLookup::WouldWait => match asking.read(slf, query)? {
@@ -158,17 +165,27 @@ impl Cache {
                 },
             };
             asking.count_miss(&mut this.state.borrow(py));
-            if work.is_none() {
+            if work.is_none() || (is_look && this.is_loading(py, query)?) {
                 return Ok(Entered::Absent);
             }
             let led = this.lead(py, query, probed, ttl, |room| asking.may_join(py, room, here.as_ref()))?;
             let Some((joined, item)) = led else { continue };
+            if is_look {
+                joined.room.get().only_looks(py);
+            }
             match work.expect("looked at above") {
                 Work::Batch(loader) => batch::gather(slf, item, loader, &joined.event_loop)?,
                 work => spawn(slf, vec![item], work, &joined.event_loop)?,
             }
             return Ok(Entered::Waits(joined));
         }
+    }
+
+    /// Whether a loader runs for a key.
+    fn is_loading(&self, py: Python<'_>, query: &impl Query) -> PyResult<bool> {
+        let (state, found) = self.locate(py, query)?;
+        let room = found.flight().and_then(|flight| state.tiered.shard.flights().token(flight));
+        Ok(room.is_some_and(|room| !room.bind(py).get().is_look(py)))
     }
 
     /// Begins the flight of a key; a flight that the call may not join is fenced. `None`: in the
@@ -193,11 +210,22 @@ impl Cache {
                 found.flight().is_some_and(|flight| may_join(state.tiered.shard.flights().token(flight)));
             let at = state.tiered.shard.admit(found, probed);
             let Some(at) = at.ok().filter(|_| !is_live && !is_to_join) else { return Ok(None) };
+            // The fenced load answers its callers only, so others need not wait for it.
+            let fenced = found_room(&state, &at).and_then(|room| room.bind(py).get().take_question(py));
             let now = self.at(room.get().began);
-            state.tiered.shard.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now)
+            let flight = state.tiered.shard.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now);
+            drop(state);
+            drop(fenced);
+            flight
         };
-        let item =
-            LoadFlight { flight, room: Ref::new(room.clone()), key: Ref::new(key), hash: query.hash(), ttl };
+        let item = LoadFlight {
+            flight,
+            room: Ref::new(room.clone()),
+            key: Ref::new(key),
+            hash: query.hash(),
+            ttl,
+            answer: Beforehand::Nothing,
+        };
         Ok(Some((Joined { flight, room, event_loop, role: Role::Leads }, item)))
     }
 
@@ -242,6 +270,17 @@ impl Cache {
         let stopped = if was_gathering { Ok(()) } else { room.get().stop(py) };
         // The flight ends now, and not when the loader has been cancelled, which may take long:
         // later callers load anew.
-        stopped.and(self.abandon(py, flight, room, running_loop(py).ok().as_ref()))
+        let ended = stopped.and(self.abandon(py, flight, room, running_loop(py).ok().as_ref()));
+        ended.and(self.poke(py))
     }
+}
+
+/// Whether a call without a loader waits for a load: a load that only looks.
+fn joins_look(py: Python<'_>, room: Option<&Ref<Room>>) -> bool {
+    room.is_some_and(|room| room.bind(py).get().is_look(py))
+}
+
+/// The room of the load that is fenced by a new load.
+fn found_room<'a>(state: &'a CacheState, at: &Address) -> Option<&'a Ref<Room>> {
+    state.tiered.shard.flights().token(at.flight()?)
 }

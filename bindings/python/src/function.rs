@@ -246,6 +246,7 @@ impl Function {
                 Err(error) => return Err(error),
             }
         }
+        self.cache.bind(py).get().poke(py)?;
         match refused {
             Some(error) if !is_any_done => Err(error),
             _ => Ok(()),

@@ -18,6 +18,21 @@ pub(crate) struct LoadFlight {
     pub(crate) key: Ref,
     pub(crate) hash: u64,
     pub(crate) ttl: Ttl,
+    /// The answer of the tier beyond this host.
+    pub(crate) answer: Beforehand,
+}
+
+/// The answer of the tier beyond this host, before the loader runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beforehand {
+    /// It was not asked, or has not answered.
+    Nothing,
+    /// The loader runs, and the tier gets the value.
+    Leads,
+    /// The loader runs, and the tier gets the value only if it has no leases.
+    Alone,
+    /// The loader runs, and the tier has bytes that are no value here.
+    Undecodable,
 }
 
 visits!(struct LoadFlight { room, key });

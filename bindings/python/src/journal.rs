@@ -12,7 +12,9 @@
 //!    entries are read by a thread (see `reading`);
 //! 4. a cache *leaves* its journal when the journal is closed, and in a forked child, to which the
 //!    journal of its parent does not belong. From then on the cache is in memory only, and its
-//!    saves merge, as without a journal. A forked child warns at its first write.
+//!    saves merge, as without a journal. A forked child warns at its first write;
+//! 5. a record has the deadline that the tier beyond this host allows. It is encoded before that
+//!    tier is asked under the borrow; if the tier then allows less, nothing is kept.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,6 @@ use std::time::Duration;
 use async_cache_core::address::FoundKey;
 use async_cache_core::entry::{Fetched, Meta, ValueSource};
 use async_cache_core::flight::FlightId;
-use async_cache_core::shard::FinishedLoad;
 use async_cache_core::time::{Deadline, Stamp, Time};
 use async_cache_disk::DiskErrorKind;
 use async_cache_disk::store::Folded;
@@ -30,13 +31,12 @@ use async_cache_tier::suspects::Suspects;
 use async_cache_tier::{FileKey, Turn};
 use pyo3::prelude::*;
 
-use crate::cache::{Cache, CacheState};
+use crate::cache::{Beyond, Cache, CacheState, Landed};
 use crate::errors;
 use crate::host::{CacheHost, FileHost};
 use crate::key::{Query, StoredKey};
 use crate::raw::Ref;
-use crate::room::Room;
-use crate::snapshot::{AskedQuery, file_key};
+use crate::snapshot::{AskedQuery, Put, file_key};
 use crate::target::TargetFile;
 use crate::ttl::Ttl;
 
@@ -96,13 +96,17 @@ impl Cache {
         query: &impl Query,
         (key, value): (Ref, Ref),
         ttl: Ttl,
+        beyond: &mut Option<Put>,
     ) -> PyResult<()> {
         let Some(host) = self.file_host(py) else { return Ok(()) };
         let (now, deadline) = {
             let state = self.state.borrow(py);
-            let now = state.now_for(ttl, &self.tier);
+            let now = if beyond.is_some() { self.now() } else { state.now_for(ttl, &self.tier) };
             (now, ttl.deadline(state.default_ttl, || now.time))
         };
+        let own = deadline;
+        let expected = beyond.as_ref().map_or(Some(own), |put| put.expected(own, now.time));
+        let deadline = expected.unwrap_or(own);
         let write = journal.encode(&host, &key, &value, deadline)?; // Rule 1.
         let mut other = None;
         loop {
@@ -115,6 +119,14 @@ impl Cache {
             let probed = state.tiered.shard.epoch().answered(None);
             let Ok(at) = state.tiered.shard.admit(found, probed) else { continue };
             let replaces = delete_other(journal, &other, state.tiered.shard.stamp_at(&at));
+            if let Some(put) = beyond {
+                // Rule 5.
+                let allowed = put.deadline(query.hash(), own, now.time);
+                if expected.is_none() || allowed.is_none_or(|allowed| allowed < deadline) {
+                    drop(state);
+                    return self.delete_in_journal(&host, journal, query);
+                }
+            }
             let meta = journal.append(&write, replaces, deadline);
             let removed = state.tiered.shard.set_stamped(at, key, value, meta, now);
             drop(state);
@@ -160,16 +172,27 @@ impl Cache {
         journal: &Journal,
         (flight, query): (FlightId, &impl Query),
         (value, ttl): (Ref, Ttl),
+        beyond: &mut Beyond,
         (started, ended): (Time, Time),
-    ) -> PyResult<Option<FinishedLoad<Ref, Ref, Ref<Room>>>> {
-        let Some(host) = self.file_host(py) else { return Ok(None) };
+    ) -> PyResult<Landed> {
+        let Some(host) = self.file_host(py) else { return Ok(Landed::Stored(None)) };
         let key = Ref::new(query.to_key(py)?);
-        let deadline = ttl.deadline(self.state.borrow(py).default_ttl, || ended);
-        let write = journal.encode(&host, &key, &value, deadline)?; // Rule 1.
+        let own = ttl.deadline(self.state.borrow(py).default_ttl, || ended);
+        let expected = beyond.expected(own, ended);
+        let write = journal.encode(&host, &key, &value, expected.unwrap_or(own))?; // Rule 1.
         let now = self.at(ended);
         let (mut state, found) = self.locate(py, query)?;
         let probed = state.tiered.shard.epoch().answered(None);
-        let Ok(at) = state.tiered.shard.admit(found, probed) else { return Ok(None) };
+        let Ok(at) = state.tiered.shard.admit(found, probed) else { return Ok(Landed::Stored(None)) };
+        // Rule 5.
+        let (Some(deadline), Some(allowed)) = (expected, beyond.deadline(own, ended)) else {
+            let finished = state.tiered.shard.finish_without_storing(flight, ended.since(started));
+            return Ok(Landed::Unstored(finished));
+        };
+        if allowed < deadline {
+            let finished = state.tiered.shard.finish_without_storing(flight, ended.since(started));
+            return Ok(Landed::Unstored(finished));
+        }
         let Meta { stamp, .. } =
             journal.append_load(write, &state.tiered.shard, (flight, &at), deadline, now);
         let fetched = Fetched { value, deadline, stamp, from: ValueSource::Tier };
@@ -178,7 +201,7 @@ impl Cache {
         if let Some(finished) = &finished {
             journal.after_write(&host, &finished.removed);
         }
-        Ok(finished)
+        Ok(Landed::Stored(finished))
     }
 
     /// Serves a key from the store, and keeps the entry in memory.
@@ -188,9 +211,10 @@ impl Cache {
         journal: &Journal,
         query: &impl Query,
         wait: DiskWait,
+        suspects: Suspects,
     ) -> PyResult<Served<Ref>> {
         let Some(host) = self.file_host(py) else { return Ok(Served::Absent) };
-        let serve = |wait| journal::serve(&host, journal, &AskedQuery(query), wait, Suspects::Withheld);
+        let serve = |wait| journal::serve(&host, journal, &AskedQuery(query), wait, suspects);
         let served = serve(DiskWait::Refused)?;
         if wait == DiskWait::Refused || !matches!(served, Served::WouldWait) {
             return Ok(served);

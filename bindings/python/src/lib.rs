@@ -14,6 +14,7 @@
 //! - `plain`: objects compared without running Python code; `args`: the arguments of a call;
 //!   `codec`: Python objects as `MessagePack`; `call_key`, `key`: the keys in the store;
 //!   `call_query`: look-ups of calls
+//! - `remote`: the tier beyond one host, beside the memory of a cache
 //! - `options`, `target`: the file of a cache
 //! - `room`: the waiting callers of a load; `item`: one flight of a load; `gathering`: keys waiting
 //!   for a batch
@@ -21,6 +22,7 @@
 //!   event loops that stop
 //! - `instances`: objects as arguments by identity; `part`: the arguments that make a key;
 //!   `function`: decorated functions
+//! - `driver`: carries the bytes of the tier beyond one host on an event loop
 //! - `work`, `awaitable`, `returned`: a loader and its result; `load`: the driver of one load;
 //!   `batch`: keys loaded together; `reading`: reads that wait for the disk, on a thread; `enter`:
 //!   how a call joins or starts a load
@@ -48,6 +50,7 @@ mod codec;
 mod console;
 mod decorate;
 mod done;
+mod driver;
 mod eager;
 mod enter;
 mod errors;
@@ -74,6 +77,7 @@ mod part;
 mod plain;
 mod raw;
 mod reading;
+mod remote;
 mod restore;
 mod returned;
 mod room;
@@ -157,9 +161,11 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods::GetMethod::DOC.to_string_lossy().split_once("--\n\n").map(|(_, doc)| doc),
     )?;
     async_method::add::<methods::GetMethod, 4>(py, stand_in)?;
-    method::add::<methods::SetMethod, 4>(py)?;
+    method::add::<methods::SetMethod, 5>(py)?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
+    module.add_class::<remote::RedisOptions>()?;
+    module.add_class::<driver::Connection>()?;
     module.add_class::<reading::ColdRead>()?;
     module.add("CachedFunction", raw::function::class::<Function>(py)?)?;
     module.add("CachedMethod", bound::class::<Function>(py)?)?;

@@ -15,11 +15,27 @@
 //! result, and an event that ends the load ends all of them. When the last caller of a flight
 //! leaves, the batch continues, and the value is stored.
 //!
+//! With a tier beyond this host, a load has a step before its loader: it asks the tier about all of
+//! its keys, with one read, and waits for the answers (`ask_beyond`). The states of a driver:
+//!
+//! | state | until | then |
+//! |---|---|---|
+//! | new | the task runs | asks the tier; without a tier: runs |
+//! | asks | every key has an answer, or waits for the load of another process | keys with values have landed. Some keys are to be loaded: runs, for these; another driver waits for the rest. None: done, or asks on |
+//! | runs | the loader ends | done |
+//! | done | | |
+//!
+//! The question of a key lies in the room of its flight, and ends with the flight: by a landing, an
+//! error, a cancellation, or the last caller that leaves.
+//!
 //! If tasks can start eagerly (Python 3.12), the loader runs at once up to its first suspension, so
 //! that a loader that does not suspend costs no turn of the event loop; but not deep inside other
 //! loads (`inline`).
 
+mod beyond;
+
 use std::ffi::CStr;
+use std::time::Duration;
 
 use async_cache_core::time::Time;
 use async_cache_tier::clock;
@@ -28,7 +44,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyString, PyTuple};
 
 use crate::awaitable::{iterator, throw};
-use crate::cache::Cache;
+use crate::cache::{Beyond, Cache};
 use crate::errors;
 use crate::inline::Beginning;
 use crate::item::LoadFlight;
@@ -64,9 +80,38 @@ pub(crate) struct LoadDriver {
 
 enum LoadState {
     New(Work),
+    /// The tier beyond this host was asked.
+    Asks(Box<Asks>),
     /// The iterator of the loader's result.
     Runs(Ref),
     Done,
+}
+
+/// The wait for the tier beyond this host.
+struct Asks {
+    work: Work,
+    /// The number of the wait. Removed from the waits of the tier at the end.
+    wait: u64,
+    cache: Ref<Cache>,
+    /// The iterator of the future; `None` before the first step of a driver that took over.
+    iterator: Option<Ref>,
+    /// Whether another driver has taken over.
+    is_passed_on: bool,
+}
+
+visits!(struct Asks { work, cache, iterator });
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        if self.is_passed_on {
+            return;
+        }
+        let py = self.cache.py();
+        if let Some(tier) = self.cache.bind(py).get().remote.get() {
+            let wait = tier.state.borrow(py).waits.remove(&self.wait);
+            drop(wait);
+        }
+    }
 }
 
 impl LoadState {
@@ -74,7 +119,7 @@ impl LoadState {
     fn name(&self, py: Python<'_>) -> String {
         let name = match self {
             Self::Runs(iterator) => iterator.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok(),
-            Self::New(_) | Self::Done => None,
+            Self::New(_) | Self::Asks(_) | Self::Done => None,
         };
         name.map_or_else(|| "the loader".to_owned(), |name| format!("{name}()"))
     }
@@ -87,9 +132,23 @@ pub(crate) fn spawn<'py>(
     work: Work,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
+    spawn_in(cache, items, LoadState::New(work), event_loop)
+}
+
+/// [`spawn`], in a state.
+fn spawn_in<'py>(
+    cache: &Bound<'py, Cache>,
+    items: Vec<LoadFlight>,
+    state: LoadState,
+    event_loop: &Bound<'py, PyAny>,
+) -> PyResult<()> {
     let py = cache.py();
     let rooms: Vec<_> = items.iter().map(|item| item.room.bind(py).clone()).collect();
-    let is_batch = matches!(work, Work::Batch(_));
+    let is_batch = match &state {
+        LoadState::New(work) => matches!(work, Work::Batch(_)),
+        LoadState::Asks(asks) => matches!(asks.work, Work::Batch(_)),
+        LoadState::Runs(_) | LoadState::Done => false,
+    };
     let name = if is_batch { nesting::name(py) } else { rooms[0].get().name };
     if is_batch {
         for room in &rooms {
@@ -104,7 +163,7 @@ pub(crate) fn spawn<'py>(
         is_batch,
         name,
         started: clock::now(),
-        state: LoadState::New(work),
+        state,
         is_driven: false,
         cancelled: false,
     };
@@ -159,19 +218,25 @@ impl LoadDriver {
             LoadState::New(Work::Loader(loader) | Work::Batch(loader)) => {
                 Some(loader.bind(py)).filter(|loader| loader.is_exact_instance_of::<PyFunction>())
             }
-            LoadState::Runs(_) | LoadState::Done => None,
+            _ => None,
         };
         let name = named.and_then(|named| named.getattr(pyo3::intern!(py, "__qualname__")).ok());
         let name = name.filter(PyAnyMethods::is_exact_instance_of::<PyString>);
         name.unwrap_or_else(|| pyo3::intern!(py, "AsyncCache.load").clone().into_any())
     }
 
+    /// Calls the loader.
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nesting::enter(py, self.name)?;
-        let LoadState::New(work) = &self.state else { unreachable!("it starts once") };
+        let work = match &self.state {
+            LoadState::New(work) => work,
+            LoadState::Asks(asks) => &asks.work,
+            LoadState::Runs(_) | LoadState::Done => unreachable!("it starts once"),
+        };
         work.warn_of_one_call(py, &self.items)?;
         let awaitable = work.begin(py, &self.items)?;
-        let iterator = iterator(&awaitable, work.loader().bind(py))?;
+        let loader = work.loader().expect("something is loaded");
+        let iterator = iterator(&awaitable, loader.bind(py))?;
         self.state = LoadState::Runs(Ref::new(iterator.clone()));
         Ok(iterator)
     }
@@ -236,16 +301,33 @@ impl LoadDriver {
             drop(ended);
             return told;
         }
+        let beyond = match self.content_beyond(py, item, value) {
+            Ok(beyond) => beyond,
+            Err(error) => return self.end_one(py, item, Answer::failed(py, error)),
+        };
+        self.land_with(py, item, value, beyond, (self.started, now))
+    }
+
+    /// Ends a flight with a value, which is stored.
+    fn land_with(
+        &self,
+        py: Python<'_>,
+        item: &LoadFlight,
+        value: &Bound<'_, PyAny>,
+        mut beyond: Beyond,
+        (started, now): (Time, Time),
+    ) -> PyResult<()> {
+        let cache = self.cache.bind(py).get();
         let query = StoredKey { key: item.key.bind(py), hash: item.hash };
         let stored = Ref::new(value.clone());
-        let landed = cache.land(py, item.flight, &query, (stored, item.ttl), (self.started, now));
+        let landed = cache.land(py, item.flight, &query, (stored, item.ttl), &mut beyond, (started, now));
         match landed {
             Ok(removed) => {
                 self.no_longer_waits(py, item);
                 let value = Answer::Value(Ref::new(value.clone()));
                 let told = item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
                 drop(removed);
-                told
+                told.and(cache.poke(py))
             }
             // A comparison of the key raised.
             Err(error) => self.end_one(py, item, Answer::failed(py, error)),
@@ -298,10 +380,19 @@ impl LoadDriver {
     fn end_one(&self, py: Python<'_>, item: &LoadFlight, answer: Answer) -> PyResult<()> {
         self.no_longer_waits(py, item);
         let took = clock::now().since(self.started);
-        let ended = self.cache.bind(py).get().fail(py, item.flight, took);
+        let cache = self.cache.bind(py).get();
+        let question = item.room.bind(py).get().take_question(py);
+        let has_asked = question.is_some();
+        drop(question);
+        let is_failure = !matches!(answer, Answer::Absent | Answer::Value(_));
+        let ended = if is_failure {
+            cache.fail(py, item.flight, took)
+        } else {
+            cache.answer(py, item.flight, Duration::ZERO)
+        };
         let told = item.room.bind(py).get().tell(py, answer, self.running(py).as_ref());
         drop(ended);
-        told
+        if has_asked { told.and(cache.poke(py)) } else { told }
     }
 
     /// [`LoadDriver::end`] for code that cannot pass on an interrupt.
@@ -316,6 +407,7 @@ visits!(struct LoadDriver { cache, event_loop, items, state });
 visits!(
     enum LoadState {
         New(work),
+        Asks(asks),
         Runs(iterator),
     }
 );
@@ -327,7 +419,8 @@ impl Coroutine for LoadDriver {
 
     fn name(&self, py: Python<'_>) -> String {
         let what = match &self.state {
-            LoadState::New(work) => Some(work.loader()),
+            LoadState::New(work) => work.loader(),
+            LoadState::Asks(asks) => asks.work.loader(),
             LoadState::Runs(iterator) => Some(iterator),
             LoadState::Done => None,
         };
@@ -341,6 +434,7 @@ impl Coroutine for LoadDriver {
     fn inner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match &self.state {
             LoadState::Runs(iterator) => Some(iterator.bind(py).clone()),
+            LoadState::Asks(asks) => asks.iterator.as_ref().map(|iterator| iterator.bind(py).clone()),
             LoadState::New(_) | LoadState::Done => None,
         }
     }
@@ -350,7 +444,11 @@ impl Coroutine for LoadDriver {
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self.state, LoadState::Runs(_))
+        match &self.state {
+            LoadState::Runs(_) => true,
+            LoadState::Asks(asks) => asks.iterator.is_some(),
+            LoadState::New(_) | LoadState::Done => false,
+        }
     }
 
     fn send_fast<'py>(&mut self, _: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -359,25 +457,22 @@ impl Coroutine for LoadDriver {
 
     fn send<'py>(&mut self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         self.is_driven = true;
-        let iterator = match &self.state {
-            LoadState::Runs(iterator) => Ok(iterator.bind(py).clone()),
+        let sent = match &self.state {
+            LoadState::Runs(iterator) => send(&iterator.bind(py).clone(), value),
+            LoadState::Asks(_) => return self.wait_beyond(py, value),
             // The task was scheduled although its start was interrupted: no caller waits any more.
-            LoadState::New(_) if self.items.is_empty() => {
-                self.state = LoadState::Done;
-                self.is_driven = false;
-                return Ok(Sent::Return(py.None().into_bound(py)));
-            }
+            LoadState::New(_) if self.items.is_empty() => return self.done(py, Ok(())),
             LoadState::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
                 // All callers ask again, with the present state of the arguments.
                 self.state = LoadState::Done;
                 let ended = self.end(py, &Answer::Abandoned);
-                self.is_driven = false;
-                ended?;
-                return Ok(Sent::Return(py.None().into_bound(py)));
+                return self.done(py, ended);
             }
-            _ => self.start(py),
+            LoadState::New(_) if self.cache.bind(py).get().remote.get().is_some() => {
+                return self.ask_beyond(py);
+            }
+            _ => self.start(py).and_then(|iterator| send(&iterator, value)),
         };
-        let sent = iterator.and_then(|iterator| send(&iterator, value));
         let sent = self.after(py, sent);
         self.is_driven = false;
         sent
@@ -387,6 +482,14 @@ impl Coroutine for LoadDriver {
         self.cancelled |= errors::is_cancelled(py, &error);
         let thrown = match &self.state {
             LoadState::Runs(iterator) => throw(&iterator.bind(py).clone(), error),
+            LoadState::Asks(asks) => match &asks.iterator {
+                Some(iterator) => match throw(&iterator.bind(py).clone(), error) {
+                    // A future does not return when an error is thrown into it.
+                    Ok(Sent::Return(_)) => Ok(Sent::Yield(py.None().into_bound(py))),
+                    thrown => thrown,
+                },
+                None => Err(error),
+            },
             _ => Err(error),
         };
         self.after(py, thrown)

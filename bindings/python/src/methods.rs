@@ -16,6 +16,7 @@ use crate::once;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
 use crate::raw::method::{Arguments, Method};
+use crate::snapshot::Writes;
 use crate::ttl::Ttl;
 
 /// The value of a key; on a miss the loader's result, or `None` without a loader.
@@ -81,22 +82,24 @@ impl Method<4> for GetMethod {
 /// Stores a value, at once. The returned object may be awaited, but need not be.
 pub(crate) struct SetMethod;
 
-impl Method<4> for SetMethod {
+impl Method<5> for SetMethod {
     type Class = Cache;
     const NAME: &'static CStr = c"set";
-    const DOC: &'static CStr = c"set($self, key, value, ttl=..., durable=False)\n--\n\n\
+    const DOC: &'static CStr = c"set($self, key, value, ttl=..., durable=False, write_remote=True)\n--\n\n\
         Stores a value, at once. The returned object may be awaited, but need not be.\n\n\
         ttl in seconds, None for ever; if left out, the cache's default. With durable=True the returned object\n\
-        must be awaited: it is done when the write survives a power loss. That needs a journal.";
-    const PARAMETERS: [&'static str; 4] = ["key", "value", "ttl", "durable"];
+        must be awaited: it is done when the write survives a power loss. That needs a journal.\n\
+        With write_remote=False the value is not written to the remote cache.";
+    const PARAMETERS: [&'static str; 5] = ["key", "value", "ttl", "durable", "write_remote"];
 
     #[inline]
     fn call_fast<'py>(
         cache: &Bound<'py, Cache>,
-        &[key, value, ttl, durable]: &Arguments<'_, 'py, 4>,
+        &[key, value, ttl, durable, write_remote]: &Arguments<'_, 'py, 5>,
     ) -> Option<Bound<'py, PyAny>> {
         let (py, cache) = (cache.py(), cache.get());
-        if ttl.is_some() || durable.is_some() || cache.tier.journal().is_some() {
+        let has_options = ttl.is_some() || durable.is_some() || write_remote.is_some();
+        if has_options || cache.tier.journal().is_some() || cache.remote.get().is_some() {
             return None;
         }
         let (key, value) = (key?.to_owned(), value?.to_owned());
@@ -109,7 +112,7 @@ impl Method<4> for SetMethod {
 
     fn call<'py>(
         cache: &Bound<'py, Cache>,
-        &[key, value, ttl, durable]: &Arguments<'_, 'py, 4>,
+        &[key, value, ttl, durable, write_remote]: &Arguments<'_, 'py, 5>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let Some(value) = value else {
             return Err(PyTypeError::new_err("set() missing 1 required positional argument: 'value'"));
@@ -119,21 +122,24 @@ impl Method<4> for SetMethod {
         let key = key.expect("it is required");
         let query = ObjectKey::new(cache.get().seed, &key)?;
         let flush = match durable {
-            Some(durable) if is_true(&durable)? => {
+            Some(durable) if is_true(&durable, "durable")? => {
                 // Raises if the write could not be made durable; then nothing is stored.
                 Some(cache.invoke_method0(pyo3::intern!(cache.py(), "_flush_of_journal"))?)
             }
             _ => None,
         };
-        cache.get().set_key(cache.py(), &query, value.to_owned(), ttl)?;
+        let writes_remote = write_remote.map_or(Ok(true), |it| is_true(&it, "write_remote"))?;
+        let writes = if writes_remote { Writes::Through } else { Writes::MemoryOnly };
+        cache.get().set_key(cache.py(), &query, value.to_owned(), ttl, writes)?;
+        cache.get().poke(cache.py())?;
         flush.map_or_else(|| done(cache.py()), |flush| flush.invoke0())
     }
 }
 
-/// Whether `durable` is `True`.
-fn is_true(durable: &Bound<'_, PyAny>) -> PyResult<bool> {
-    durable.cast::<PyBool>().map(PyBoolMethods::is_true).map_err(|_| {
-        let class = durable.get_type().qualname().map(|name| name.to_string()).unwrap_or_default();
-        PyTypeError::new_err(format!("durable is True or False, not {class}"))
+/// Whether the argument with this name is `True`.
+fn is_true(argument: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
+    argument.cast::<PyBool>().map(PyBoolMethods::is_true).map_err(|_| {
+        let class = argument.get_type().qualname().map(|name| name.to_string()).unwrap_or_default();
+        PyTypeError::new_err(format!("{name} is True or False, not {class}"))
     })
 }

@@ -28,6 +28,7 @@ use crate::library;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{self, visits};
 use crate::raw::{GilCell, Ref};
+use crate::remote::Question;
 
 /// The answer to the callers.
 pub(crate) enum Answer {
@@ -38,6 +39,8 @@ pub(crate) enum Answer {
     /// The load failed with this exception; the second field is the traceback as it came from the
     /// loader.
     Failed(Ref, Option<Ref>),
+    /// Nothing was to be loaded, and there is no value; callers with a loader ask again.
+    Absent,
     /// The load was stopped because no caller waited; callers that joined in the meantime ask
     /// again.
     Abandoned,
@@ -62,6 +65,7 @@ impl Answer {
                 Ref::new(error.bind(py).clone()),
                 traceback.as_ref().map(|traceback| Ref::new(traceback.bind(py).clone())),
             ),
+            Self::Absent => Self::Absent,
             Self::Abandoned => Self::Abandoned,
             Self::Cancelled => Self::Cancelled,
         }
@@ -87,6 +91,7 @@ pub(crate) struct Room {
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // independent of each other
 struct RoomState {
     answer: Option<Answer>,
     /// By number; seats that were left are reused.
@@ -102,6 +107,10 @@ struct RoomState {
     in_batch: bool,
     /// Whether the last caller has left, and the task was asked to stop.
     stopping: bool,
+    /// The question about the key beyond this host, until the flight ends.
+    question: Option<Question>,
+    /// Whether nothing is to be loaded: the load only asks beyond this host.
+    is_look: bool,
     /// Whether the task raises an interrupt that came during the notification of the callers.
     interrupted: bool,
 }
@@ -146,6 +155,32 @@ impl Room {
     /// Whether the load began before the fork that made this process.
     pub(crate) fn is_inherited(&self, py: Python<'_>) -> bool {
         crate::nesting::is_inherited(py, self.name)
+    }
+
+    /// Keeps the question of the load. The question before, if any, is dropped: it ends.
+    pub(crate) fn asks(&self, py: Python<'_>, question: Question) {
+        let before = self.state.borrow(py).question.replace(question);
+        drop(before);
+    }
+
+    /// Takes the question out, to end it.
+    pub(crate) fn take_question(&self, py: Python<'_>) -> Option<Question> {
+        self.state.borrow(py).question.take()
+    }
+
+    /// Reads the question.
+    pub(crate) fn with_question<R>(&self, py: Python<'_>, work: impl FnOnce(&Question) -> R) -> Option<R> {
+        self.state.borrow(py).question.as_ref().map(work)
+    }
+
+    /// Records that nothing is to be loaded.
+    pub(crate) fn only_looks(&self, py: Python<'_>) {
+        self.state.borrow(py).is_look = true;
+    }
+
+    /// Whether nothing is to be loaded.
+    pub(crate) fn is_look(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).is_look
     }
 
     /// The task that runs the load.
@@ -344,7 +379,7 @@ impl Room {
 
 /// Finishes a future, unless its caller is gone. An interrupt may come after the future was
 /// finished.
-fn wake(
+pub(crate) fn wake(
     py: Python<'_>,
     future: &Bound<'_, PyAny>,
     event_loop: &Bound<'_, PyAny>,

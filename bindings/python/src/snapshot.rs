@@ -3,10 +3,13 @@
 //! `async-cache-tier` decides how they meet the snapshot. Invariants 2 and 3 of [`crate::cache`]
 //! hold here.
 
+use std::sync::Arc;
+
 use async_cache_core::address::Address;
 use async_cache_core::probe::{Probed, Stale};
+use async_cache_core::remote::port::{Content, Name};
 use async_cache_core::removed::Removed;
-use async_cache_core::time::Now;
+use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_disk::KeyKind;
 use async_cache_tier::cold::{self, ColdAnswer};
 use async_cache_tier::journal::{DiskWait, Served};
@@ -21,6 +24,7 @@ use crate::errors;
 use crate::host::{CacheHost, FileHost};
 use crate::key::Query;
 use crate::raw::Ref;
+use crate::remote::{SharedRemote, deadline_under, name_of};
 use crate::ttl::Ttl;
 
 impl Cache {
@@ -30,10 +34,12 @@ impl Cache {
         query: &impl Query,
         value: Bound<'_, PyAny>,
         ttl: Ttl,
+        writes: Writes,
     ) -> PyResult<()> {
+        let mut beyond = self.put_beyond(py, query, &value, writes)?;
         let (key, value) = (Ref::new(query.to_key(py)?), Ref::new(value));
         if let Some(journal) = self.journal() {
-            return self.set_in_journal(py, journal, query, (key, value), ttl);
+            return self.set_in_journal(py, journal, query, (key, value), ttl, &mut beyond);
         }
         self.warn_if_forked(py);
         loop {
@@ -42,15 +48,49 @@ impl Cache {
             if state.tiered.shard.admit(found, probed).is_err() {
                 continue;
             }
-            let now = state.now_for(ttl, &self.tier);
-            let removed = state.set(found, probed, (key, value), ttl, now);
+            let Some(put) = &mut beyond else {
+                let now = state.now_for(ttl, &self.tier);
+                let removed = state.set(found, probed, (key, value), ttl, now);
+                drop(state);
+                drop(removed);
+                return Ok(());
+            };
+            let Ok(at) = state.tiered.shard.admit(found, probed) else { continue };
+            let now = self.now();
+            let deadline = ttl.deadline(state.default_ttl, || now.time);
+            let removed = match put.deadline(query.hash(), deadline, now.time) {
+                Some(deadline) => state.tiered.shard.set(at, key, value, deadline, now),
+                None => state.tiered.shard.delete(at, now),
+            };
             drop(state);
             drop(removed);
             return Ok(());
         }
     }
 
+    /// A `set`, in the form for the tier beyond this host; `None` if there is none.
+    fn put_beyond(
+        &self,
+        py: Python<'_>,
+        query: &impl Query,
+        value: &Bound<'_, PyAny>,
+        writes: Writes,
+    ) -> PyResult<Option<Put>> {
+        let Some(tier) = self.remote.get() else { return Ok(None) };
+        let Some((name, canonical)) = name_of(py, query)? else { return Ok(None) };
+        let content = match writes {
+            Writes::Through => Some(tier.content(py, (&name, &canonical), value)?),
+            Writes::MemoryOnly => None,
+        };
+        Ok(Some(Put { remote: tier.remote(py), name, content }))
+    }
+
     pub(crate) fn delete_key(&self, py: Python<'_>, query: &impl Query) -> PyResult<()> {
+        if let Some(tier) = self.remote.get()
+            && let Some((name, _)) = name_of(py, query)?
+        {
+            tier.remote(py).invalidate(&[name], clock::now());
+        }
         if let Some(host) = self.file_host(py) {
             if let Some(journal) = self.journal() {
                 return self.delete_in_journal(&host, journal, query);
@@ -83,20 +123,42 @@ impl Cache {
         py: Python<'py>,
         query: &impl Query,
         under: UnderShard,
-        wait: DiskWait,
+        (wait, suspects): (DiskWait, Suspects),
     ) -> PyResult<ColdLookup<'py>> {
         let absent = || ColdLookup::Absent(under.epoch.answered(None));
         if let Some(journal) = self.journal() {
-            return Ok(match self.cold_in_journal(py, journal, query, wait)? {
+            return Ok(match self.cold_in_journal(py, journal, query, wait, suspects)? {
                 Served::Hit(value) => ColdLookup::Served(value.into_bound(py)),
                 Served::Suspect | Served::Absent => absent(),
                 Served::WouldWait => ColdLookup::WouldWait,
             });
         }
         let Some(host) = self.file_host(py).filter(|_| under.opened.is_some()) else { return Ok(absent()) };
-        Ok(match cold::serve(&host, &AskedQuery(query), under, Suspects::Withheld)? {
+        Ok(match cold::serve(&host, &AskedQuery(query), under, suspects)? {
             ColdAnswer::Served(value) => ColdLookup::Served(value.into_bound(py)),
             ColdAnswer::Suspect(probed) | ColdAnswer::Absent(probed) => ColdLookup::Absent(probed),
+        })
+    }
+
+    /// Serves an entry that may be out of date, from memory or from the file: for the time in which
+    /// the tier beyond this host cannot be asked.
+    pub(crate) fn serve_suspect<'py>(
+        &self,
+        py: Python<'py>,
+        query: &impl Query,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let under = {
+            let (mut state, found) = self.locate(py, query)?;
+            if let Some(slot) = found.slot()
+                && let Some(value) = state.tiered.shard.hit_or_suspect(slot, clock::has_passed)
+            {
+                return Ok(Some(value.bind(py).clone()));
+            }
+            state.tiered.under()
+        };
+        Ok(match self.cold(py, query, under, (DiskWait::Allowed, Suspects::Served))? {
+            ColdLookup::Served(value) => Some(value),
+            ColdLookup::Absent(_) | ColdLookup::WouldWait => None,
         })
     }
 
@@ -111,6 +173,44 @@ impl Cache {
         if let Some(opened) = opened {
             opened.reclaim_all(now.time);
             cold::close_if_spent(&CacheHost { py, cache: self, target: () }, &opened);
+        }
+    }
+}
+
+/// How far a `set` goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// To the tier beyond this host, if there is one.
+    Through,
+    /// To memory and the file.
+    MemoryOnly,
+}
+
+/// A `set` for the tier beyond this host.
+pub(crate) struct Put {
+    remote: Arc<SharedRemote>,
+    name: Name,
+    /// `None`: only noted, so that changes of the key by others remove the entry.
+    content: Option<Content>,
+}
+
+impl Put {
+    /// Writes to the tier. Returns until when memory keeps the value; `None`: not at all. Under the
+    /// borrow that writes memory, and once.
+    pub(crate) fn deadline(&mut self, hash: u64, deadline: Deadline, now: Time) -> Option<Deadline> {
+        let Some(content) = self.content.take() else {
+            self.remote.names().insert(&self.name, hash);
+            return Some(deadline);
+        };
+        let landing = self.remote.put(&self.name, hash, content, deadline.remaining(now), now);
+        deadline_under(landing, deadline, now)
+    }
+
+    /// The present answer of [`Put::deadline`].
+    pub(crate) fn expected(&self, deadline: Deadline, now: Time) -> Option<Deadline> {
+        match self.content {
+            Some(_) => deadline_under(self.remote.expects_of_put(), deadline, now),
+            None => Some(deadline),
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_cache_core::cold::ColdSet;
@@ -31,6 +32,7 @@ use crate::pace::{LockSlice, drop_in_slices};
 
 use crate::raw::{GilCell, visit};
 use crate::reading;
+use crate::remote::{RedisOptions, RemoteTier};
 use crate::restore;
 use crate::snapshot::AskedQuery;
 use crate::target::TargetFile;
@@ -74,22 +76,60 @@ impl Cache {
         Ok(())
     }
 
+    /// Gives a new, unused cache its tier beyond one host.
+    #[pyo3(name = "_attach_remote")]
+    fn attach_remote(
+        slf: &Bound<'_, Self>,
+        options: &RedisOptions,
+        namespace: String,
+        backend: Py<PyAny>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let weakly = py.import("weakref")?.getattr("ref")?.call1((slf,))?;
+        let tier = RemoteTier::new(options.tier(namespace)?, backend, weakly.unbind());
+        let is_pristine = this.state.borrow(py).tiered.shard.is_pristine();
+        if !is_pristine || this.remote.set(Box::new(tier)).is_err() {
+            return Err(PyRuntimeError::new_err("a remote tier is given to a new cache, and once"));
+        }
+        // From now on every file is suspect.
+        this.suspect_all(py);
+        Ok(())
+    }
+
+    /// Closes the connection of the tier; the next call that needs it opens another.
+    #[pyo3(name = "_close_remote")]
+    fn close_remote(&self, py: Python<'_>) {
+        if let Some(tier) = self.remote.get() {
+            self.close_connection(py, tier);
+        }
+    }
+
+    /// Called in a forked child, to which the connection does not belong.
+    #[pyo3(name = "_leave_remote_after_fork")]
+    fn leave_remote_after_fork(&self, py: Python<'_>) {
+        if let Some(tier) = self.remote.get() {
+            tier.forked(py);
+            self.suspect_all(py);
+        }
+    }
+
     /// Removes a key, at once. The returned object may be awaited, but need not be.
     fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let query = ObjectKey::new(self.seed, key)?;
         self.delete_key(py, &query)?;
+        self.poke(py)?;
         done(py)
     }
 
     /// Removes all entries, and sets the metrics to zero.
     fn clear<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.empty(py, CounterFate::Reset);
+        self.empty(py, CounterFate::Reset)?;
         done(py)
     }
 
     /// Removes all entries and keeps the counters: for an invalidation.
-    pub(crate) fn remove_all(&self, py: Python<'_>) {
-        self.empty(py, CounterFate::Kept);
+    pub(crate) fn remove_all(&self, py: Python<'_>) -> PyResult<()> {
+        self.empty(py, CounterFate::Kept)
     }
 
     /// Whether a key would be served. Does not count as a use.
@@ -147,6 +187,15 @@ impl Cache {
         dict.set_item("dropped", stats.dropped)?;
         dict.set_item("write_errors", stats.write_errors)?;
         dict.set_item("unjournaled", stats.unjournaled)?;
+        if let Some(tier) = self.remote.get() {
+            let remote = tier.remote(py);
+            dict.set_item("remote_up", remote.is_up())?;
+            dict.set_item("remote_pending", remote.pending())?;
+            dict.set_item("remote_hits", tier.counts.hits.load(Ordering::Relaxed))?;
+            dict.set_item("remote_misses", tier.counts.misses.load(Ordering::Relaxed))?;
+            dict.set_item("remote_undecodable", tier.counts.undecodable.load(Ordering::Relaxed))?;
+            dict.set_item("remote_unshared", tier.counts.unshared.load(Ordering::Relaxed))?;
+        }
         dict.set_item("disk_bytes", self.journal().map_or(0, Journal::bytes))?;
         Ok(dict)
     }
@@ -351,6 +400,9 @@ impl Cache {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(tier) = self.remote.get() {
+            visit::traverse(&**tier, visit)?;
+        }
         visit::traverse(&self.state, visit)
     }
 
@@ -370,18 +422,33 @@ impl Cache {
             seed: seed(),
             state,
             tier: Tier::default(),
+            remote: OnceLock::new(),
             turn_taken_in: AtomicU32::new(0),
             has_left_journal: AtomicBool::new(false),
             has_to_warn_of_fork: AtomicBool::new(false),
         }
     }
 
-    fn empty(&self, py: Python<'_>, counters: CounterFate) {
+    /// Removes everything, here and beyond.
+    fn empty(&self, py: Python<'_>, counters: CounterFate) -> PyResult<()> {
+        if let Some(tier) = self.remote.get() {
+            tier.remote(py).clear(clock::now());
+        }
+        self.empty_here(py, counters);
+        self.poke(py)
+    }
+
+    fn empty_here(&self, py: Python<'_>, counters: CounterFate) {
         let memory = CacheHost { py, cache: self, target: () };
         for (cleared, opened) in writes::clear(&memory, counters) {
             drop(opened);
             drop_in_slices(py, cleared.store.into_entries());
         }
+    }
+
+    /// Removes everything from memory and from the file, because the tier beyond them was cleared.
+    pub(crate) fn empty_memory(&self, py: Python<'_>) {
+        self.empty_here(py, CounterFate::Kept);
     }
 
     /// The number of running loads, and the age of the oldest one.

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | a value | the value | the value |
 //! | a value for the leader alone | the value | asks again, and joins no load |
+//! | no value, and no loader | `None`; asks again if the call has a loader | the same |
 //! | an error | the error | the error; asks again if the error concerns the leader only |
 //! | abandoned | asks again | asks again |
 //! | cancelled | `LoadCancelledError` | `LoadCancelledError` on the load's event loop; asks again on another |
@@ -216,6 +217,9 @@ impl EndedLoad {
             Answer::Value(value) => return Ok(Answered::Value(value.into_bound(py))),
             Answer::Alone(value) if role == Role::Leads => return Ok(Answered::Value(value.into_bound(py))),
             Answer::Alone(_) => asking.joining = Joinable::Nothing,
+            Answer::Absent if asking.is_look => return Ok(Answered::Value(py.None().into_bound(py))),
+            // The load was for callers without a loader.
+            Answer::Absent => {}
             Answer::Failed(error, _) if role == Role::Follows && concerns_its_caller_only(error.bind(py)) => {
                 asks_after_a_load_in_vain(asking, Joinable::Nothing);
             }

@@ -22,6 +22,8 @@ pub(crate) enum Work {
     Function { function: Ref, args: CallArgs, names: Option<Ref<PyTuple>> },
     /// A loader of many keys at once.
     Batch(Ref),
+    /// None: the tier beyond this host is asked, and nothing is loaded.
+    Look,
 }
 
 visits!(enum Work { Loader(loader), Function { function, args, names }, Batch(loader) });
@@ -40,13 +42,15 @@ impl Work {
                 let keys: Vec<_> = keys.map(|(_, (item, _))| item.key.bind(py)).collect();
                 loader.bind(py).invoke1(PyList::new(py, keys)?.as_any())
             }
+            Self::Look => unreachable!("nothing is loaded"),
         }
     }
 
-    pub(crate) fn loader(&self) -> &Ref {
+    pub(crate) fn loader(&self) -> Option<&Ref> {
         match self {
-            Self::Loader(loader) | Self::Batch(loader) => loader,
-            Self::Function { function, .. } => function,
+            Self::Loader(loader) | Self::Batch(loader) => Some(loader),
+            Self::Function { function, .. } => Some(function),
+            Self::Look => None,
         }
     }
 

@@ -27,6 +27,7 @@ pub(crate) struct Options {
     pub(crate) ttl: Option<TtlOption>,
     pub(crate) eviction: EvictionOption,
     pub(crate) backup: Option<Expr>,
+    pub(crate) remote: Option<Expr>,
     pub(crate) clock: Option<Expr>,
     pub(crate) key: Option<Key>,
     pub(crate) name: Option<LitStr>,
@@ -70,9 +71,9 @@ pub(crate) enum Key {
     Made(Box<Type>, Expr),
 }
 
-const AGENT_WORDS: &str = "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `clock`, `name`, `key`, `cache_none`, \
-     `crate`";
-const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `clock`, `name`, `key`, `result`, \
+const AGENT_WORDS: &str = "`resource`, `scope`, `maxsize`, `ttl`, `eviction`, `backup`, `remote`, `clock`, `name`, `key`, \
+     `cache_none`, `crate`";
+const WORDS: &str = "`maxsize`, `ttl` (of `async_ttl`), `eviction`, `backup`, `remote`, `clock`, `name`, `key`, `result`, \
                      `cache_none`, `skip_self`, `associated`, `crate`";
 
 impl Options {
@@ -88,6 +89,7 @@ impl Options {
             ttl,
             eviction: EvictionOption::Adaptive,
             backup: None,
+            remote: None,
             clock: None,
             key: None,
             name: None,
@@ -140,6 +142,11 @@ impl Options {
                            backup out, or write `scope = \"global\"`";
             return Err(syn::Error::new(backup.span(), message));
         }
+        if let (ScopeOption::Session, Some(remote)) = (self.scope, &self.remote) {
+            let message = "a tool with `scope = \"session\"` has nothing beyond this host: its results end with the \
+                           session; leave `remote` out, or write `scope = \"global\"`";
+            return Err(syn::Error::new(remote.span(), message));
+        }
         Ok(())
     }
 
@@ -169,6 +176,7 @@ impl Options {
             "ttl" => self.ttl = ttl(&word, input)?,
             "eviction" => self.eviction = eviction(&word, input)?,
             "backup" => self.backup = Some(value(&word, "DiskBackend::new(\"function.cache\")", input)?),
+            "remote" => self.remote = Some(value(&word, "redis()", input)?),
             "clock" => self.clock = Some(value(&word, "Clock::tokio()", input)?),
             "name" => self.name = Some(name(&word, input)?),
             "key" => self.key = Some(key(&word, input)?),

@@ -185,7 +185,7 @@ fn check_receiver(
 }
 
 fn check_backup(options: &Options, signature: &Signature, mistakes: &mut Mistakes) {
-    if let (Some(backup), None) = (&options.backup, &options.name) {
+    if let (Some(backup), None) = (options.backup.as_ref().or(options.remote.as_ref()), &options.name) {
         let message = format!(
             "a method does not know its type's name, which its file is marked with: add `name = \"Type::{}\"`",
             signature.ident

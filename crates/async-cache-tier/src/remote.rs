@@ -199,6 +199,12 @@ impl<E: Engine, W> Remote<E, W> {
         self.state.lock().machine.is_up()
     }
 
+    /// Whether all of these questions wait for the loads of others.
+    pub fn all_wait(&self, ids: &[AskId]) -> bool {
+        let state = self.state.lock();
+        ids.iter().all(|&id| state.machine.is_waiting(id))
+    }
+
     /// How many writes no engine has acknowledged.
     pub fn pending(&self) -> usize {
         self.state.lock().machine.pending()
@@ -242,6 +248,18 @@ impl<E: Engine, W> Remote<E, W> {
         let mut state = self.state.lock();
         state.close(why, now);
         state.after();
+    }
+
+    /// Another driver takes over: the connection of the former one counts no more, and a new one is
+    /// made at once.
+    pub fn reopen(&self, now: Time) {
+        let mut state = self.state.lock();
+        let before = state.engine.take();
+        state.orders.retain(|order| !matches!(order, Order::Connect | Order::Disconnect));
+        state.machine.reopen(now);
+        state.after();
+        drop(state);
+        drop(before);
     }
 
     /// When [`Remote::tick`] has something to do.

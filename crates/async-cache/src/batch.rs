@@ -1,9 +1,12 @@
 //! Batch loaders: many keys in a single call.
 //!
 //! Owns the face: [`BatchLoader`], its builder, and the results of its calls. `answer` has the
-//! shapes that a batch loader may return, `gather` the protocol of gathering, leaving and loading.
+//! shapes that a batch loader may return, `gather` the protocol of gathering, leaving and loading,
+//! `beyond` the questions of a batch to the tier beyond one host.
 
 mod answer;
+#[cfg(feature = "redis")]
+mod beyond;
 mod gather;
 
 use std::any::TypeId;

@@ -189,6 +189,7 @@ where
         if let Some(Backup(BackendKind::Disk(disk, _))) = &mut self.backup {
             disk.belong_to(function).map_err(|bytes| BuildError::NameTooLong { function, bytes })?;
         }
+        self.remote = self.remote.map(|remote| remote.for_function(function));
         Ok(self)
     }
 

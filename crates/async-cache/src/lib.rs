@@ -127,3 +127,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the examples of the page about caches beyond one host as tests.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../../../docs/remote.md")]
+struct BeyondOneHost;

@@ -65,6 +65,7 @@
 /// | `maxsize = 1000` | the maximum number of entries; default 128 (for `async_ttl` 1024); `None` is unlimited |
 /// | `eviction = lru` | evicts strictly the least recently used entry; default `adaptive`, with cheaper hits |
 /// | `backup = DiskBackend::new(path)` | where entries survive the process: any [`CacheBackend`](crate::CacheBackend); evaluated at the first use of the cache. Arguments and value are then `Serialize + DeserializeOwned`. A file belongs to a single function |
+/// | `remote = redis()` | the tier beyond one host, a `remote::Redis` (feature `redis`); evaluated at the first use of the cache. Its namespace is the name of the function, unless another is given |
 /// | `clock = Clock::tokio()` | the source of the time; default: the system's clocks, which do not stand still when tokio's time is paused. For tests: [`Clock::tokio`](crate::Clock::tokio) or, from a static, the clock of [`Clock::manual`](crate::Clock::manual) |
 /// | `name = "products"` | distinguishes the file of this function from those of other functions; default: the function's path and name, so set `name` if the function may move |
 /// | `key = id`, `key = (tenant, id)` | only these arguments make the key; the remaining arguments need not be `Hash` |

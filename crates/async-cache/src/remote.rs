@@ -23,7 +23,7 @@ use async_cache_tier::remote::Remote;
 use async_cache_tier::suspects::Suspects;
 use tokio::sync::{Notify, oneshot};
 
-pub(crate) use self::load::{Plan, RemoteLoad};
+pub(crate) use self::load::{Plan, Questions, RemoteLoad};
 pub use self::redis::{Address, ConfigError, Redis, RedisBuilder, RedisSecret, WhileDown};
 use crate::backup::codec::Codec;
 
@@ -117,6 +117,15 @@ impl<K, V> RemoteTier<K, V> {
             is_closed: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), codec, start: OnceLock::new() }
+    }
+
+    /// The tier of a function, whose name is the namespace unless another was given.
+    pub(crate) fn for_function(self, function: &str) -> Self {
+        let mut redis = self.shared.redis.clone();
+        if redis.config.namespace == DEFAULT_NAMESPACE {
+            redis.config.namespace = namespace_of(function);
+        }
+        Self::new(redis, self.codec)
     }
 
     pub(crate) fn codec(&self) -> &Codec<K, V> {
@@ -214,6 +223,14 @@ fn content<K, V>(codec: &Codec<K, V>, name: &Name, canonical: &[u8], value: &V) 
         Ok(()) => Content::Value(bytes.into()),
         Err(_) => Content::Stub,
     }
+}
+
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// A name of a function, as a namespace may be: `shop::price` is `shop.price`.
+fn namespace_of(function: &str) -> String {
+    let allowed = |letter: char| letter.is_alphanumeric() || "._-<>, &".contains(letter);
+    function.replace("::", ".").chars().map(|letter| if allowed(letter) { letter } else { '_' }).collect()
 }
 
 /// Numbers that no other process has: from the system, through the keys of hash maps.

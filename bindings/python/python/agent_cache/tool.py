@@ -15,7 +15,9 @@ from cache._instances import check_per_instance, instance_of
 from cache._invalidation import Invalidation
 from cache._types import CachedTool
 from cache._ways import Ways
+from cache._scope import scope_of
 from cache.decorator import MakeKey, open_backup
+from cache.remote import RemoteCacheBackend, attach, check_remote, in_namespace
 
 from . import metrics
 from ._registry import active_session, check_resource, check_scope, registry
@@ -50,6 +52,7 @@ class AgentCache:
         ttl: float | None = None,
         backup: CacheBackend | None = None,
         *,
+        remote_cache: RemoteCacheBackend | None = None,
         maxsize: int | None = 1024,
         skip_args: int = 0,
         exclude: Iterable[str] = (),
@@ -67,6 +70,13 @@ class AgentCache:
                 'a tool with scope="session" takes no backup: its results end with the session; '
                 'leave the backup out, or use scope="global"'
             )
+        check_remote(remote_cache)
+        self._remote = remote_cache
+        if remote_cache is not None and self.scope == "session":
+            raise ValueError(
+                'a tool with scope="session" takes no remote_cache: its results end with the session; '
+                'leave it out, or use scope="global"'
+            )
         if operator.index(skip_args) < 0:
             raise ValueError(f"skip_args is 0 or more, not {skip_args}")
         if key is not None and not callable(key):
@@ -75,7 +85,9 @@ class AgentCache:
         self.exclude = check_exclude(exclude)
         if key is not None and self.exclude:
             raise TypeError("key makes the key of all arguments: leave out there what exclude names")
-        self.per_instance = check_per_instance(per_instance, skip_args, self._backup is not None)
+        self.per_instance = check_per_instance(
+            per_instance, skip_args, self._backup is not None, remote_cache is not None
+        )
         if key is not None and self.per_instance:
             raise TypeError("key makes the key of all arguments, the object included: leave per_instance out")
         self._key = key
@@ -97,11 +109,20 @@ class AgentCache:
                 f"this AgentCache has a backup and decorates a function already: give "
                 f"{getattr(function, '__qualname__', function)!r} an AgentCache and a file of its own"
             )
+        if self._remote is not None and self._decorated:
+            raise ValueError(
+                f"this AgentCache has a remote_cache and decorates a function already: give "
+                f"{getattr(function, '__qualname__', function)!r} an AgentCache of its own"
+            )
         self._decorated = True
         is_global = self.scope == "global"
         make_key = None if self._key is None else _make_key(self._key)
         # Outside sessions a session tool uses a cache that keeps nothing.
         cache = self._new_cache() if is_global else AsyncCache(maxsize=0)
+        if self._remote is not None:
+            # Several tools may read one resource, and their results never mix.
+            cache.remote_cache = self._remote
+            attach(cache, self._remote, in_namespace(f"{self.resource}/{scope_of(function)}"))
         if self._backup is not None:
             for_backend = open_backup(cache, self._backup, function)
             make_key = make_key if for_backend is None or make_key is not None else for_backend

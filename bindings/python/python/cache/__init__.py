@@ -25,6 +25,7 @@ from .errors import (
     RecursiveLoadError,
 )
 from .invalidators import AsyncLRUInvalidator, AsyncTTLInvalidator
+from .remote import RedisBackend, RemoteCacheBackend
 
 __all__ = [
     "AsyncCache",
@@ -40,5 +41,7 @@ __all__ = [
     "LoadCancelledError",
     "LoadError",
     "RecursiveLoadError",
+    "RedisBackend",
+    "RemoteCacheBackend",
     "__version__",
 ]

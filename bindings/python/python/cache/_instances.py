@@ -8,7 +8,9 @@ from typing import Any
 from ._function import name_of
 
 
-def check_per_instance(per_instance: Any, skip_args: int, has_backup: bool) -> bool:
+def check_per_instance(
+    per_instance: Any, skip_args: int, has_backup: bool, has_remote: bool = False
+) -> bool:
     """Whether results are kept for each object. `ValueError` names an option that cannot be
     combined with it.
     """
@@ -18,6 +20,11 @@ def check_per_instance(per_instance: Any, skip_args: int, has_backup: bool) -> b
         raise ValueError(
             "per_instance=True and a backup exclude each other: an object is known by identity, which no other process "
             "finds; leave one of them out"
+        )
+    if per_instance and has_remote:
+        raise ValueError(
+            "per_instance=True and a remote_cache exclude each other: an object is known by identity, which no other "
+            "process finds; leave one of them out"
         )
     if per_instance and skip_args:
         raise ValueError(

@@ -11,6 +11,7 @@ from . import _autosave, _leaving, _upkeep
 from ._native import Cache
 from ._persistence import Persistence
 from .backend import CacheBackend
+from .remote import RemoteCacheBackend, attach, check_remote
 
 C = TypeVar("C", bound="AsyncCache")
 
@@ -35,6 +36,9 @@ class AsyncCache(Cache):
     failed save is logged and repeated; `stats()` has `autosaves`, `save_errors` and
     `last_save_error`.
 
+    With a `remote_cache` (a `RedisBackend`) several hosts share entries, loads and invalidations.
+    No failure of the remote cache reaches a caller as an exception.
+
     ``with`` and ``async with`` save at the end of the block, if the cache has changed since its
     last save. When the body raises, its exception leaves the block, and a failed save is a
     `CacheWarning`.
@@ -42,7 +46,7 @@ class AsyncCache(Cache):
 
     # Attributes in slots leave `__dict__` unmade. From Python 3.13 on the interpreter caches the
     # look-up of `get` only for objects without a made `__dict__`.
-    __slots__ = ("__dict__", "_persistence", "backup")
+    __slots__ = ("__dict__", "_persistence", "backup", "remote_cache")
 
     def __init__(
         self,
@@ -51,15 +55,14 @@ class AsyncCache(Cache):
         batch_window_ms: float = 5,
         max_batch_size: int = 100,
         backup: CacheBackend | None = None,
-        remote_cache: None = None,
+        remote_cache: RemoteCacheBackend | None = None,
         *,
         backend: CacheBackend | None = None,
         autosave: float | None = None,
         autosave_changes: int | None = None,
         save_at_exit: bool = False,
     ) -> None:
-        if remote_cache is not None:
-            raise NotImplementedError("remote_cache is not supported yet: leave it out, or give None")
+        check_remote(remote_cache)
         if backup is not None and backend is not None:
             raise TypeError("backup and backend are two names of one argument: give one of them")
         self._configure(maxsize, default_ttl, batch_window_ms, max_batch_size)
@@ -68,6 +71,9 @@ class AsyncCache(Cache):
         is_saved_unasked = autosave is not None or autosave_changes is not None or save_at_exit
         if is_saved_unasked:
             _autosave.check(autosave, autosave_changes, self.backup is not None)
+        self.remote_cache = remote_cache
+        if remote_cache is not None:
+            attach(self, remote_cache, "default")
         if self.backup is not None:
             self._persist(persistence_of(self.backup))
         if is_saved_unasked:

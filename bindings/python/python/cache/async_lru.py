@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from .backend import CacheBackend
 from .decorator import Decorator
+from .remote import RemoteCacheBackend
 
 
 class AsyncLRU(Decorator):
@@ -17,7 +18,7 @@ class AsyncLRU(Decorator):
     argument with the given name, passed by position or by name. Calls that differ only in excluded
     arguments share one result. `per_instance=True` keeps the results of a method for each object,
     by identity, as long as the object lives. `typed=True` distinguishes ``f(1)`` from ``f(1.0)``.
-    With a `backup` the results survive the process.
+    With a `backup` the results survive the process; with a `remote_cache` several hosts share them.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class AsyncLRU(Decorator):
         maxsize: int | None = 128,
         skip_args: int = 0,
         backup: CacheBackend | None = None,
+        remote_cache: RemoteCacheBackend | None = None,
         *,
         backend: CacheBackend | None = None,
         typed: bool = False,
@@ -39,6 +41,7 @@ class AsyncLRU(Decorator):
             default_ttl=None,
             skip_args=skip_args,
             backup=backup,
+            remote_cache=remote_cache,
             backend=backend,
             typed=typed,
             exclude=exclude,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from . import _native
 from .backend import CacheBackend
 from .decorator import Decorator
+from .remote import RemoteCacheBackend
 
 
 class AsyncTTL(Decorator):
@@ -22,6 +23,7 @@ class AsyncTTL(Decorator):
         maxsize: int | None = 1024,
         skip_args: int = 0,
         backup: CacheBackend | None = None,
+        remote_cache: RemoteCacheBackend | None = None,
         *,
         backend: CacheBackend | None = None,
         typed: bool = False,
@@ -38,6 +40,7 @@ class AsyncTTL(Decorator):
             default_ttl=time_to_live,
             skip_args=skip_args,
             backup=backup,
+            remote_cache=remote_cache,
             backend=backend,
             typed=typed,
             exclude=exclude,

@@ -18,6 +18,7 @@ from ._ways import Ways
 from .async_cache import AsyncCache, persistence_of
 from .backend import CacheBackend
 from .key import key_of_call
+from .remote import RemoteCacheBackend, attach, check_remote, namespace_of_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +34,7 @@ class Decorator:
         default_ttl: float | None,
         skip_args: int,
         backup: CacheBackend | None,
+        remote_cache: RemoteCacheBackend | None,
         backend: CacheBackend | None,
         typed: bool,
         exclude: Iterable[str] = (),
@@ -60,9 +62,13 @@ class Decorator:
         self._autosave = (autosave, autosave_changes, save_at_exit)
         if self._autosave != (None, None, False):
             _autosave.check(autosave, autosave_changes, self._backup is not None)
+        check_remote(remote_cache)
+        self._remote = remote_cache
         self.skip_args = skip_args
         self.exclude = check_exclude(exclude)
-        self.per_instance = check_per_instance(per_instance, skip_args, self._backup is not None)
+        self.per_instance = check_per_instance(
+            per_instance, skip_args, self._backup is not None, remote_cache is not None
+        )
         self._typed = typed
         self._decorated = 0
 
@@ -77,8 +83,16 @@ class Decorator:
                 f"this decorator has a backup and decorates a function already: give {_name(function)} a decorator "
                 "and a file of its own"
             )
+        if self._remote is not None and self._decorated:
+            raise ValueError(
+                f"this decorator has a remote_cache and decorates a function already: give {_name(function)} a "
+                "decorator of its own"
+            )
         instance = instance_of(function, self.per_instance, self.exclude)
         cache = self.cache
+        if self._remote is not None:
+            cache.remote_cache = self._remote
+            attach(cache, self._remote, namespace_of_function(function))
         make = None if self._backup is None else open_backup(cache, self._backup, function)
         if self._backup is not None and self._autosave != (None, None, False):
             cache._save_unasked(*self._autosave)

@@ -336,9 +336,9 @@ def test_a_loader_that_is_not_callable_is_a_type_error(run: Run) -> None:
         run(_call(lambda: cache.get("k", batch_loader=not_a_loader)))
 
 
-def test_a_remote_cache_is_not_implemented() -> None:
+def test_a_remote_cache_is_a_backend() -> None:
     something: Any = object()
-    with pytest.raises(NotImplementedError, match="remote_cache"):
+    with pytest.raises(TypeError, match="remote_cache is a RedisBackend, or another RemoteCacheBackend"):
         AsyncCache(remote_cache=something)
 
 

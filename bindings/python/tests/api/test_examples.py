@@ -260,6 +260,7 @@ DOCUMENTS = [
     "docs/compatibility.md",
     "docs/agent.md",
     "docs/decorators.md",
+    "docs/remote.md",
 ]
 ROOT = Path(__file__).resolve().parents[4]
 

@@ -285,6 +285,11 @@ impl Machine {
         matches!(self.link, Link::Up(_)) && !self.is_stalled
     }
 
+    /// Whether a question waits for a load of another owner, or of this one.
+    pub fn is_waiting(&self, id: AskId) -> bool {
+        self.asks.get(&id).is_some_and(|ask| matches!(ask.phase, Phase::Waiting { .. }))
+    }
+
     /// The generation, if it is known.
     pub fn generation(&self) -> Option<Generation> {
         self.generation

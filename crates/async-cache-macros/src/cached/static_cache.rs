@@ -81,11 +81,13 @@ impl Expansion<'_> {
         };
         let backup =
             self.options.backup.iter().map(|backup| quote_spanned!(backup.span()=> .backup(#backup)));
+        let remote =
+            self.options.remote.iter().map(|remote| quote_spanned!(remote.span()=> .remote(#remote)));
         let clock = self.options.clock.iter().map(|clock| quote_spanned!(clock.span()=> .clock(#clock)));
         let builder = local("builder");
         let build = quote! {
             |#builder| #builder
-                #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#clock)* #(#backup)*
+                #(#maxsize)* #(#ttl)* .eviction(#krate::Eviction::#eviction) #(#clock)* #(#backup)* #(#remote)*
         };
         (name, build)
     }

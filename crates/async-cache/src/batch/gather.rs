@@ -48,6 +48,7 @@ use crate::error::{LoadError, panic_message};
 use crate::inner::Inner;
 use crate::load::{Duty, Ending, Entered, Joins, Miss, PilotedFlight, Seat, Storing};
 use crate::nesting::{self, Wait};
+use crate::remote::Questions;
 use crate::room::{Answer, AnyError, Brings, Room, drop_quietly};
 use crate::sync::{self, Mutex, RuntimeId};
 
@@ -199,9 +200,9 @@ where
     /// Takes the placeholders of a batch, so that only the end of its load ends its flights (rule
     /// 1).
     /// `None` if every caller has left just now.
-    fn leave(&self, batch: GatheredBatch<K, V>) -> Option<Convoy<K, V>> {
+    fn leave(self: &Arc<Self>, batch: GatheredBatch<K, V>) -> Option<Convoy<K, V>> {
         let (name, started) = (nesting::new_name(), self.inner.clock.now());
-        let (mut keys, mut flights, mut waits) = (Vec::<K>::new(), Vec::new(), Vec::new());
+        let (mut keys, mut flights) = (Vec::<K>::new(), Vec::new());
         let mut seen = HashSet::new();
         for GatheringFlight { key, mut ending } in batch.items {
             // Rule 1: if the placeholder is gone, the last caller has it, and ends the flight.
@@ -209,7 +210,8 @@ where
             ending.duty = Duty::End;
             drop_quietly(placeholder);
             ending.flight.started = started;
-            waits.extend(nesting::waits_for(ending.flight.room.name, name));
+            let wait = nesting::waits_for(ending.flight.room.name, name).ok();
+            ending.flight.remote = self.inner.asking(ending.flight.hash, &key);
             // Nearly always new: a key has a single flight, but a flight that was fenced while
             // gathering has a successor.
             let known = if seen.insert(ending.flight.hash) {
@@ -221,13 +223,12 @@ where
             if known.is_none() {
                 keys.push(key);
             }
-            flights.push((at, ending));
+            flights.push(Some(BatchFlight { at, ending, wait }));
         }
         if keys.is_empty() {
             return None;
         }
-        self.inner.shards()[0].write().shard.count_batch(keys.len());
-        Some(Convoy { load: Some((self.loader)(keys)), flights, name, _waits: waits })
+        Some(Convoy { gatherer: Arc::clone(self), keys, load: None, flights, name, questions: None })
     }
 }
 
@@ -325,19 +326,61 @@ where
     }
 }
 
-/// A batch that has left. If the convoy is dropped before its load ends, its flights are abandoned.
-struct Convoy<K, V> {
-    /// The loader is called at the first poll of the load. Dropped before the flights end (rule 7).
-    load: Option<Loading<V>>,
-    /// Each with its place among the requested keys.
-    flights: Vec<(usize, Ending<K, V>)>,
-    /// Names the load in the graph of waits.
-    name: u64,
-    _waits: Vec<Wait>,
+/// A flight of a batch that has left.
+pub(super) struct BatchFlight<K, V> {
+    /// Its place among the keys.
+    pub(super) at: usize,
+    pub(super) ending: Ending<K, V>,
+    /// In the graph of waits: for the load of its convoy.
+    #[allow(dead_code, reason = "held for what happens when it is dropped")]
+    wait: Option<Wait>,
 }
 
-impl<K: Hash + Eq, V: Clone> Convoy<K, V> {
-    async fn load(mut self) {
+impl<K, V> BatchFlight<K, V> {
+    /// It waits for another load from now on.
+    #[cfg(feature = "redis")]
+    pub(super) fn waits_for(&mut self, name: u64) {
+        drop(self.wait.take());
+        self.wait = nesting::waits_for(self.ending.flight.room.name, name).ok();
+    }
+}
+
+/// A batch that has left. If the convoy is dropped before its load ends, its flights are abandoned.
+pub(super) struct Convoy<K, V> {
+    pub(super) gatherer: Arc<Gatherer<K, V>>,
+    pub(super) keys: Vec<K>,
+    /// The loader is called at the first poll of the load. Dropped before the flights end (rule 7).
+    pub(super) load: Option<Loading<V>>,
+    /// `None` where a flight has ended, or has left for another convoy.
+    pub(super) flights: Vec<Option<BatchFlight<K, V>>>,
+    /// Names the load in the graph of waits.
+    pub(super) name: u64,
+    /// The questions to the tier beyond one host, with the places of their flights.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(super) questions: Option<Questions>,
+}
+
+impl<K, V> Convoy<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub(super) async fn load(mut self) {
+        #[cfg(feature = "redis")]
+        self.ask_first().await;
+        // The places of the keys that are loaded, among these.
+        let mut places: Vec<_> = self.flights.iter().flatten().map(|flight| flight.at).collect();
+        places.sort_unstable();
+        places.dedup();
+        if places.is_empty() {
+            return;
+        }
+        self.gatherer.inner.shards()[0].write().shard.count_batch(places.len());
+        let keys = places.iter().map(|&at| self.keys[at].clone()).collect();
+        for flight in self.flights.iter_mut().flatten() {
+            flight.at = places.binary_search(&flight.at).expect("it is the place of a flight");
+        }
+        self.load = Some((self.gatherer.loader)(keys));
         let load = &mut self.load;
         let polled = poll_fn(|cx| {
             let load = load.as_mut().expect("it is there until it has ended");
@@ -350,7 +393,7 @@ impl<K: Hash + Eq, V: Clone> Convoy<K, V> {
 
     fn conclude(mut self, outcome: &Result<Vec<Answer<V>>, Answer<V>>) {
         drop_quietly(self.load.take());
-        for (at, ending) in &mut self.flights {
+        for BatchFlight { at, ending, .. } in self.flights.iter_mut().flatten() {
             let answer = match outcome {
                 Ok(answers) => catch_unwind(AssertUnwindSafe(|| answers[*at].clone()))
                     .unwrap_or_else(|panic| Answer::Panicked(panic_message(&*panic).into())),

@@ -4,7 +4,10 @@
 //! its key can fence it. What it asked is ended in the step that stores its value, or at the latest
 //! when the last owner of the [`RemoteLoad`] drops it: the load and its flight.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +16,8 @@ use async_cache_core::remote::{Answer, AskId, Landing, Want};
 use async_cache_core::time::{Deadline, Time};
 use async_cache_redis::body::Body;
 use async_cache_tier::remote::Asked;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -50,6 +55,45 @@ enum Source {
 pub(crate) enum Question {
     Answered(Answer),
     Waits(oneshot::Receiver<Answer>),
+}
+
+type PlacedAnswer = Pin<Box<dyn Future<Output = (usize, Answer)> + Send>>;
+
+/// Questions, each with a place, whose answers come in any order.
+#[derive(Default)]
+pub(crate) struct Questions {
+    waiting: FuturesUnordered<PlacedAnswer>,
+    open: BTreeSet<usize>,
+}
+
+impl Questions {
+    pub(crate) fn with(
+        mut self,
+        place: usize,
+        answer: impl Future<Output = Answer> + Send + 'static,
+    ) -> Self {
+        self.waiting.push(Box::pin(async move { (place, answer.await) }));
+        self.open.insert(place);
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The places without an answer.
+    pub(crate) fn open(&self) -> &BTreeSet<usize> {
+        &self.open
+    }
+
+    /// The next answer, with its place. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<(usize, Answer)> {
+        let answered = self.waiting.next().await;
+        if let Some((place, _)) = &answered {
+            self.open.remove(place);
+        }
+        answered
+    }
 }
 
 /// How the value of a load is going to be stored.

@@ -2,10 +2,12 @@
 // The clocks and the processes of these tests are real.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod batches;
 mod beside_files;
 mod callers;
 mod fences;
 mod foreign;
+mod functions;
 mod holders;
 mod order;
 mod outages;

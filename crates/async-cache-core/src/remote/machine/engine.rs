@@ -115,6 +115,16 @@ impl Machine {
         }
     }
 
+    /// The front carries the connection elsewhere, as from one event loop to another: the engine is
+    /// not away, so nothing is said, and the new connection is made at once.
+    pub fn reopen(&mut self, now: Time) {
+        let is_said_down = std::mem::replace(&mut self.is_said_down, true);
+        self.lost("", now);
+        self.is_said_down = is_said_down;
+        self.attempts = 0;
+        self.connect(now);
+    }
+
     /// Grows with the attempts, and differs between processes.
     pub(super) fn backoff(&mut self) -> Duration {
         let longest = self.settings.most_backoff;

@@ -1,0 +1,240 @@
+//! The connection as a protocol of asyncio, and the calls that the event loop makes for the driver.
+//!
+//! All of these objects refer to the cache weakly: an event loop must not keep a cache. Each knows
+//! the number of its connection or owner, and does nothing for a later one.
+
+use async_cache_redis::Link;
+use async_cache_tier::clock;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::only_interrupts;
+use crate::cache::Cache;
+use crate::errors;
+use crate::raw::Ref;
+use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
+use crate::remote::RemoteTier;
+
+/// A protocol of asyncio: one connection.
+#[pyclass(frozen, module = "cache._native")]
+pub(crate) struct Connection {
+    cache: Py<PyAny>,
+    number: u64,
+}
+
+visits!(struct Connection { cache });
+
+/// The cache behind a weak reference.
+fn alive<'py>(cache: &Py<PyAny>, py: Python<'py>) -> PyResult<Option<Bound<'py, Cache>>> {
+    let cache = cache.bind(py).invoke0()?;
+    if cache.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(cache.cast_into::<Cache>().map_err(|_| PyRuntimeError::new_err("not a cache"))?))
+}
+
+impl Connection {
+    pub(super) fn new<'py>(py: Python<'py>, tier: &RemoteTier) -> PyResult<Bound<'py, Self>> {
+        let number = tier.state.borrow(py).connection;
+        Bound::new(py, Self { cache: tier.cache.clone_ref(py), number })
+    }
+
+    /// Does work for the cache, and drives, if this is still the connection.
+    fn with(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&Cache, &RemoteTier) -> PyResult<()>,
+    ) -> PyResult<Option<()>> {
+        let Some(cache) = alive(&self.cache, py)? else { return Ok(None) };
+        let cache = cache.get();
+        let Some(tier) = cache.remote.get() else { return Ok(None) };
+        if tier.state.borrow(py).connection != self.number {
+            return Ok(None);
+        }
+        work(cache, tier)?;
+        cache.poke(py)?;
+        Ok(Some(()))
+    }
+}
+
+#[pymethods]
+impl Connection {
+    fn connection_made(&self, py: Python<'_>, transport: Bound<'_, PyAny>) -> PyResult<()> {
+        let kept = Ref::new(transport.clone());
+        let made = self.with(py, |_, tier| {
+            let mut link = Link::new(&tier.settings.config)
+                .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+            link.start();
+            let mut state = tier.state.borrow(py);
+            let before = state.transport.replace(kept);
+            let remote = std::sync::Arc::clone(&state.remote);
+            (state.has_written, state.is_paused) = (false, false);
+            drop(state);
+            drop(before);
+            remote.opened(link);
+            Ok(())
+        })?;
+        if made.is_none() {
+            transport.invoke_method0(pyo3::intern!(py, "abort"))?;
+        }
+        Ok(())
+    }
+
+    fn data_received(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let received = self.with(py, |_, tier| {
+            let remote = tier.remote(py);
+            let now = clock::now();
+            remote.heard(now);
+            let bytes;
+            let data = if let Ok(data) = data.cast::<PyBytes>() {
+                data.as_bytes()
+            } else {
+                bytes = data.extract::<Vec<u8>>()?;
+                &bytes
+            };
+            if let Some(Err(error)) = remote.engine(now, |link| link.receive(data)) {
+                remote.closed(&error.to_string(), now);
+            }
+            Ok(())
+        });
+        received.map(drop)
+    }
+
+    #[allow(clippy::unused_self)] // the transport closes itself
+    fn eof_received(&self) {}
+
+    fn connection_lost(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let lost = self.with(py, |_, tier| {
+            let why = match error {
+                Some(error) => error.invoke_str()?.to_string(),
+                None => "the server has closed the connection".to_owned(),
+            };
+            let (transport, remote) = {
+                let mut state = tier.state.borrow(py);
+                state.connection += 1;
+                (state.transport.take(), std::sync::Arc::clone(&state.remote))
+            };
+            drop(transport);
+            remote.closed(&why, clock::now());
+            Ok(())
+        });
+        lost.map(drop)
+    }
+
+    fn pause_writing(&self, py: Python<'_>) -> PyResult<()> {
+        let paused = self.with(py, |_, tier| {
+            tier.state.borrow(py).is_paused = true;
+            Ok(())
+        });
+        paused.map(drop)
+    }
+
+    fn resume_writing(&self, py: Python<'_>) -> PyResult<()> {
+        let resumed = self.with(py, |_, tier| {
+            tier.state.borrow(py).is_paused = false;
+            Ok(())
+        });
+        resumed.map(drop)
+    }
+
+    /// Keeps an object that ends with the event loop.
+    fn end_of_loop(&self, py: Python<'_>, end: Bound<'_, PyAny>) -> PyResult<()> {
+        let end = Ref::new(end);
+        let kept = self.with(py, |_, tier| {
+            let before = tier.state.borrow(py).end_of_loop.replace(end);
+            drop(before);
+            Ok(())
+        });
+        kept.map(drop)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(self, visit)
+    }
+}
+
+/// The reason of a call of the event loop.
+#[derive(Clone, Copy)]
+pub(super) enum What {
+    /// The machine has work, from another thread.
+    Drive,
+    /// The turn of the loop in which bytes were written is over.
+    EndOfTurn,
+    /// The timer that was set for this time.
+    Tick(async_cache_core::time::Time),
+    /// The connection with this number could not be opened; the argument says why.
+    Failed(u64),
+    /// The loop ends in order.
+    LoopEnds,
+}
+
+/// A call that the owner's loop makes.
+#[pyclass(frozen, module = "cache._native")]
+pub(super) struct DriverCall {
+    cache: Py<PyAny>,
+    /// The owner that the call belongs to.
+    ownership: u64,
+    what: What,
+}
+
+visits!(struct DriverCall { cache });
+
+impl DriverCall {
+    pub(super) fn make<'py>(py: Python<'py>, tier: &RemoteTier, what: What) -> PyResult<Bound<'py, PyAny>> {
+        let ownership = tier.state.borrow(py).ownership;
+        Bound::new(py, Self { cache: tier.cache.clone_ref(py), ownership, what }).map(Bound::into_any)
+    }
+
+    fn run(&self, py: Python<'_>, why: Option<&str>) -> PyResult<()> {
+        let Some(cache) = alive(&self.cache, py)? else { return Ok(()) };
+        let cache = cache.get();
+        let Some(tier) = cache.remote.get() else { return Ok(()) };
+        if tier.state.borrow(py).ownership != self.ownership {
+            return Ok(());
+        }
+        match self.what {
+            What::Drive => tier.state.borrow(py).is_called = false,
+            What::EndOfTurn => tier.state.borrow(py).has_written = false,
+            What::Tick(at) => {
+                {
+                    let mut state = tier.state.borrow(py);
+                    if state.timer == Some(at) {
+                        state.timer = None;
+                    }
+                }
+                cache.compact_names(py, tier);
+            }
+            What::Failed(number) => {
+                let is_present = tier.state.borrow(py).connection == number;
+                if is_present {
+                    let why = why.unwrap_or("the connection could not be opened");
+                    tier.remote(py).closed(why, clock::now());
+                }
+            }
+            What::LoopEnds => {
+                cache.leave_loop(py, tier);
+                return Ok(());
+            }
+        }
+        cache.poke(py)
+    }
+}
+
+#[pymethods]
+impl DriverCall {
+    #[pyo3(signature = (why=None))]
+    fn __call__(&self, py: Python<'_>, why: Option<&str>) -> PyResult<()> {
+        let done = self.run(py, why);
+        match &done {
+            Err(error) if errors::is_interrupt(py, error) => done,
+            _ => only_interrupts(py, done),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(self, visit)
+    }
+}

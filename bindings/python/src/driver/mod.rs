@@ -1,0 +1,259 @@
+//! The driver of the tier beyond one host: carries bytes and time, and does the orders, on one
+//! event loop.
+//!
+//! # Layout
+//!
+//! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
+//! - `orders`: the orders of the machine.
+//!
+//! Rules:
+//! 1. the event loop that needs the connection first owns it. If that loop has ended or stands
+//!    still when another loop needs the connection, the other loop takes over, and connects anew;
+//! 2. [`Cache::poke`] follows every call that may have given work to the machine. The owner drives
+//!    at once; another loop asks the owner to drive;
+//! 3. the driver is not re-entrant. Python code run by the driver, such as the handler of a log,
+//!    may use the cache: the driver that is at work also does the added orders;
+//! 4. the first bytes of a turn of the event loop are written at once, further ones together at the
+//!    end of the turn;
+//! 5. one timer at most: it goes off when the machine has something to do, or earlier.
+//!
+//! No error leaves the driver, except an interrupt.
+
+mod connection;
+mod orders;
+
+use std::time::Duration;
+
+use async_cache_core::time::Time;
+use async_cache_tier::clock;
+use async_cache_tier::suspects;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyFloat};
+
+use crate::cache::Cache;
+use crate::errors;
+use crate::host::CacheHost;
+use crate::raw::Ref;
+use crate::raw::calls::Invoke;
+use crate::remote::{RemoteTier, call_on};
+use crate::room::running_loop;
+
+use self::connection::{DriverCall, What};
+
+pub(crate) use self::connection::Connection;
+
+impl Cache {
+    /// Makes the running loop the owner of the connection, if there is no owner that runs (rule 1).
+    /// Before a question is asked.
+    pub(crate) fn prepare_remote(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(tier) = self.remote.get() else { return Ok(()) };
+        let is_owned = match owner_of(py, tier) {
+            Some(owner) => owner.is(running) || is_alive(&owner)?,
+            None => false,
+        };
+        if !is_owned {
+            take_over(py, tier, running);
+        }
+        Ok(())
+    }
+
+    /// Lets the driver look for orders and bytes (rule 2).
+    ///
+    /// # Errors
+    /// An interrupt.
+    pub(crate) fn poke(&self, py: Python<'_>) -> PyResult<()> {
+        match self.remote.get() {
+            Some(tier) => only_interrupts(py, self.poke_tier(py, tier)),
+            None => Ok(()),
+        }
+    }
+
+    fn poke_tier(&self, py: Python<'_>, tier: &RemoteTier) -> PyResult<()> {
+        let running = running_loop(py).ok();
+        match (owner_of(py, tier), running) {
+            (Some(owner), Some(running)) if owner.is(&running) => self.drive(py, tier, &owner),
+            (Some(owner), running) if is_alive(&owner)? => {
+                // `running` drives elsewhere.
+                drop(running);
+                if std::mem::replace(&mut tier.state.borrow(py).is_called, true) {
+                    return Ok(());
+                }
+                let call = DriverCall::make(py, tier, What::Drive)?;
+                let soon = pyo3::intern!(py, "call_soon_threadsafe");
+                if let Err(error) = owner.invoke_method1(soon, &call) {
+                    tier.state.borrow(py).is_called = false;
+                    // The loop was closed meanwhile.
+                    return if errors::is_interrupt(py, &error) { Err(error) } else { Ok(()) };
+                }
+                Ok(())
+            }
+            (_, Some(running)) => {
+                take_over(py, tier, &running);
+                self.drive(py, tier, &running)
+            }
+            // Sent by the next loop that needs the connection.
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Does all orders, writes bytes, and sets the timer. On the owner's thread.
+    fn drive(&self, py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+        if std::mem::replace(&mut tier.state.borrow(py).is_driving, true) {
+            return Ok(()); // Rule 3.
+        }
+        let driven = self.drive_on(py, tier, owner);
+        tier.state.borrow(py).is_driving = false;
+        driven
+    }
+
+    fn drive_on(&self, py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+        let remote = tier.remote(py);
+        let mut interrupted = Ok(());
+        loop {
+            if remote.wake_at().is_some_and(|at| at <= clock::now()) {
+                remote.tick(clock::now());
+            }
+            let mut is_idle = true;
+            while let Some(order) = remote.order() {
+                is_idle = false;
+                let done = self.obey(py, tier, owner, order);
+                interrupted = interrupted.and(only_interrupts(py, done));
+            }
+            let flushed = flush(py, tier, owner);
+            interrupted = interrupted.and(only_interrupts(py, flushed));
+            if is_idle {
+                break;
+            }
+        }
+        let armed = arm(py, tier, owner, remote.wake_at());
+        interrupted.and(only_interrupts(py, armed))
+    }
+
+    /// The owner's loop ends in order: its connection goes. Until another loop needs a connection,
+    /// changes are not heard, so nothing in memory is served without asking.
+    pub(crate) fn leave_loop(&self, py: Python<'_>, tier: &RemoteTier) {
+        let (transport, attempt) = {
+            let mut state = tier.state.borrow(py);
+            state.ownership += 1;
+            state.connection += 1;
+            let before = (state.transport.take(), state.attempt.take());
+            let owner = (state.owner.take(), state.end_of_loop.take());
+            state.timer = None;
+            drop(state);
+            drop(owner);
+            before
+        };
+        self.suspect_all(py);
+        quietly(py, transport.as_ref(), "abort");
+        quietly(py, attempt.as_ref(), "cancel");
+    }
+
+    /// Closes the connection, wherever its loop runs.
+    pub(crate) fn close_connection(&self, py: Python<'_>, tier: &RemoteTier) {
+        let Some(owner) = owner_of(py, tier) else { return };
+        if running_loop(py).is_ok_and(|running| running.is(&owner)) {
+            return self.leave_loop(py, tier);
+        }
+        let call = DriverCall::make(py, tier, What::LoopEnds);
+        // A closed loop raises.
+        drop(call.and_then(|call| owner.invoke_method1(pyo3::intern!(py, "call_soon_threadsafe"), &call)));
+    }
+
+    /// Makes everything suspect, in memory and in the file.
+    pub(crate) fn suspect_all(&self, py: Python<'_>) {
+        suspects::suspect_all(&CacheHost { py, cache: self, target: () });
+    }
+
+    /// Drops the names of entries that have left, now and then.
+    fn compact_names(&self, py: Python<'_>, tier: &RemoteTier) {
+        let entries = self.state.borrow(py).tiered.shard.store().len();
+        let remote = tier.remote(py);
+        remote.names().compact(entries, |hash| self.state.borrow(py).tiered.shard.has_hash(hash));
+    }
+}
+
+/// Writes the bytes of the connection, unless they have to wait (rule 4).
+fn flush(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (transport, remote) = {
+        let state = tier.state.borrow(py);
+        let Some(transport) = &state.transport else { return Ok(()) };
+        if state.has_written || state.is_paused {
+            return Ok(());
+        }
+        (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote))
+    };
+    let bytes = remote.engine(clock::now(), |link| std::mem::take(link.outgoing()));
+    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+    tier.state.borrow(py).has_written = true;
+    let call = DriverCall::make(py, tier, What::EndOfTurn)?;
+    owner.invoke_method1(pyo3::intern!(py, "call_soon"), &call)?;
+    let bytes = PyBytes::new(py, &bytes).into_any();
+    transport.invoke_method1(pyo3::intern!(py, "write"), &bytes).map(drop)
+}
+
+/// Rule 1: makes a loop the owner. Nothing of the former owner counts any more.
+fn take_over(py: Python<'_>, tier: &RemoteTier, running: &Bound<'_, PyAny>) {
+    let new = Ref::new(running.clone());
+    let mut state = tier.state.borrow(py);
+    state.ownership += 1;
+    state.connection += 1;
+    let owner = state.owner.replace(new);
+    let (transport, attempt) = (state.transport.take(), state.attempt.take());
+    let end_of_loop = state.end_of_loop.take();
+    (state.timer, state.has_written, state.is_paused, state.is_called) = (None, false, false, false);
+    state.is_driving = false;
+    let remote = std::sync::Arc::clone(&state.remote);
+    drop(state);
+    remote.reopen(clock::now());
+    if let Some(owner) = owner {
+        for (object, method) in [(&transport, "abort"), (&attempt, "cancel")] {
+            call_on(owner.bind(py), object.as_ref(), method);
+        }
+    }
+    drop((transport, attempt, end_of_loop));
+}
+
+fn quietly(py: Python<'_>, object: Option<&Ref>, method: &str) {
+    if let Some(object) = object
+        && let Err(error) = object.bind(py).invoke_method(method, (), None)
+    {
+        error.write_unraisable(py, None);
+    }
+}
+
+fn owner_of<'py>(py: Python<'py>, tier: &RemoteTier) -> Option<Bound<'py, PyAny>> {
+    tier.state.borrow(py).owner.as_ref().map(|owner| owner.bind(py).clone())
+}
+
+/// Whether a loop runs.
+fn is_alive(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    event_loop.invoke_method0(pyo3::intern!(event_loop.py(), "is_running"))?.is_truthy()
+}
+
+/// Rule 5.
+fn arm(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>, wake_at: Option<Time>) -> PyResult<()> {
+    let Some(at) = wake_at else { return Ok(()) };
+    {
+        let mut state = tier.state.borrow(py);
+        if state.timer.is_some_and(|armed| armed <= at) {
+            return Ok(());
+        }
+        state.timer = Some(at);
+    }
+    // A millisecond later, so that the time has come when the timer goes off: loops count coarsely.
+    let delay = at.since(clock::now()) + Duration::from_millis(1);
+    let delay = PyFloat::new(py, delay.as_secs_f64());
+    let call = DriverCall::make(py, tier, What::Tick(at))?;
+    owner.invoke_method2(pyo3::intern!(py, "call_later"), delay.as_any(), &call).map(drop)
+}
+
+/// Passes on an interrupt, and reports other errors: they concern no caller.
+fn only_interrupts(py: Python<'_>, done: PyResult<()>) -> PyResult<()> {
+    match done {
+        Err(error) if !errors::is_interrupt(py, &error) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+        done => done,
+    }
+}

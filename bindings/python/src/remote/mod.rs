@@ -1,0 +1,227 @@
+//! The tier beyond one host, beside the memory of a cache: the machine of `async-cache-tier`, and
+//! the state of the driver, which carries its bytes on an event loop.
+//!
+//! # Layout
+//!
+//! - `options`: the settings, made by Python's `RedisBackend`;
+//! - `content`: values on their way to the tier and back;
+//! - `question`: the questions of loads, and their ends.
+//!
+//! The driver itself is `crate::driver`. Rules:
+//! 1. one connection per cache, owned by one event loop. Only the driver on that loop takes orders
+//!    and carries bytes; calls on other loops and threads wake it;
+//! 2. the machine's lock is taken with the interpreter's lock held, and no Python code runs under
+//!    it;
+//! 3. a hit in memory calls nothing here.
+
+mod content;
+mod options;
+mod question;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_cache_core::remote::{Answer, AskId, Landing};
+use async_cache_core::time::{Deadline, Time};
+use async_cache_redis::Link;
+use async_cache_tier::clock;
+use async_cache_tier::remote::Remote;
+use pyo3::prelude::*;
+
+pub(crate) use content::{INFO, WARNING, name_of, say};
+pub(crate) use options::{RedisOptions, TierSettings};
+pub(crate) use question::Question;
+
+use crate::raw::calls::Invoke;
+use crate::raw::visit::{Visit, VisitStopped, Visitor, visits};
+use crate::raw::{GilCell, Ref};
+
+/// The machine with its connection. Those who wait are numbered: see [`RemoteState::waits`].
+pub(crate) type SharedRemote = Remote<Link, u64>;
+
+/// The tier beyond one host of a cache.
+pub(crate) struct RemoteTier {
+    pub(crate) settings: TierSettings,
+    /// The object that Python made the tier from.
+    pub(crate) backend: Py<PyAny>,
+    /// A weak reference to the cache: the connection must not keep the cache.
+    pub(crate) cache: Py<PyAny>,
+    pub(crate) state: GilCell<RemoteState>,
+    pub(crate) counts: RemoteCounts,
+    /// Whether it was said that a value cannot be shared.
+    has_said_unshared: AtomicBool,
+}
+
+/// The counters of the tier.
+#[derive(Default)]
+pub(crate) struct RemoteCounts {
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) undecodable: AtomicU64,
+    pub(crate) unshared: AtomicU64,
+}
+
+impl RemoteCounts {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The state of the driver.
+#[allow(clippy::struct_excessive_bools)] // independent of each other
+pub(crate) struct RemoteState {
+    pub(crate) remote: Arc<SharedRemote>,
+    /// The event loop that carries the connection.
+    pub(crate) owner: Option<Ref>,
+    /// Counts the owners. Calls that the loop of an earlier owner makes do nothing.
+    pub(crate) ownership: u64,
+    /// Counts the connections. Calls of an earlier connection do nothing.
+    pub(crate) connection: u64,
+    /// The task that opens the connection.
+    pub(crate) attempt: Option<Ref>,
+    pub(crate) transport: Option<Ref>,
+    /// Ends with the event loop: see `cache._connection`.
+    pub(crate) end_of_loop: Option<Ref>,
+    /// When the loop's timer goes off.
+    pub(crate) timer: Option<Time>,
+    /// Whether bytes were written in the running turn of the loop, so that further bytes wait for
+    /// its end.
+    pub(crate) has_written: bool,
+    /// Whether the transport wants no bytes.
+    pub(crate) is_paused: bool,
+    /// Whether the owner was asked, thread-safely, to drive.
+    pub(crate) is_called: bool,
+    /// Whether the driver is at work.
+    pub(crate) is_driving: bool,
+    /// The loads that wait for answers, by number.
+    pub(crate) waits: BTreeMap<u64, Wait>,
+    pub(crate) last_wait: u64,
+}
+
+/// A load that waits for answers.
+#[derive(Default)]
+pub(crate) struct Wait {
+    pub(crate) answers: Vec<(AskId, Answer)>,
+    /// Finished by the next answer, with its event loop.
+    pub(crate) future: Option<(Ref, Ref)>,
+}
+
+visits!(struct Wait { future });
+visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits });
+
+impl Visit for RemoteTier {
+    fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
+        self.backend.visit(visitor)?;
+        self.cache.visit(visitor)?;
+        self.state.visit(visitor)
+    }
+}
+
+impl RemoteTier {
+    pub(crate) fn new(settings: TierSettings, backend: Py<PyAny>, cache: Py<PyAny>) -> Self {
+        let remote = Arc::new(Remote::new(settings.machine.clone(), random));
+        Self {
+            settings,
+            backend,
+            cache,
+            state: GilCell::new(RemoteState::new(remote)),
+            counts: RemoteCounts::default(),
+            has_said_unshared: AtomicBool::new(false),
+        }
+    }
+
+    /// The machine.
+    pub(crate) fn remote(&self, py: Python<'_>) -> Arc<SharedRemote> {
+        Arc::clone(&self.state.borrow(py).remote)
+    }
+
+    /// In a forked child: begins anew, and touches nothing of the parent's connection. The objects
+    /// of the parent's loop are kept for ever, for their finalizers would touch it.
+    pub(crate) fn forked(&self, py: Python<'_>) {
+        let remote = Arc::new(Remote::new(self.settings.machine.clone(), random));
+        let mut state = self.state.borrow(py);
+        let connection = state.connection;
+        let mut fresh = RemoteState::new(remote);
+        (fresh.connection, fresh.ownership) = (connection + 1, state.ownership + 1);
+        let inherited = std::mem::replace(&mut *state, fresh);
+        drop(state);
+        std::mem::forget(inherited);
+    }
+}
+
+impl RemoteState {
+    fn new(remote: Arc<SharedRemote>) -> Self {
+        Self {
+            remote,
+            owner: None,
+            ownership: 0,
+            connection: 0,
+            attempt: None,
+            transport: None,
+            end_of_loop: None,
+            timer: None,
+            has_written: false,
+            is_paused: false,
+            is_called: false,
+            is_driving: false,
+            waits: BTreeMap::new(),
+            last_wait: 0,
+        }
+    }
+
+    /// A number for a load that will wait.
+    pub(crate) fn begin_wait(&mut self) -> u64 {
+        self.last_wait += 1;
+        self.waits.insert(self.last_wait, Wait::default());
+        self.last_wait
+    }
+}
+
+/// Lets an event loop call a method of an object, in case the loop ever runs again.
+pub(crate) fn call_on(owner: &Bound<'_, PyAny>, object: Option<&Ref>, method: &str) {
+    let py = owner.py();
+    if let Some(object) = object
+        && let Ok(method) = object.bind(py).getattr(method)
+    {
+        // A closed loop raises.
+        drop(owner.invoke_method1(pyo3::intern!(py, "call_soon_threadsafe"), &method));
+    }
+}
+
+impl Drop for RemoteTier {
+    /// The cache is gone, and its connection goes with it.
+    fn drop(&mut self) {
+        Python::try_attach(|py| {
+            let mut state = self.state.borrow(py);
+            let (owner, transport) = (state.owner.take(), state.transport.take());
+            let (attempt, end_of_loop) = (state.attempt.take(), state.end_of_loop.take());
+            let waits = std::mem::take(&mut state.waits);
+            drop(state);
+            if let Some(owner) = owner {
+                call_on(owner.bind(py), transport.as_ref(), "abort");
+                call_on(owner.bind(py), attempt.as_ref(), "cancel");
+            }
+            drop((transport, attempt, end_of_loop, waits));
+        });
+    }
+}
+
+/// The deadline of a value in memory, as far as the tier has a say in it. `None`: memory does not
+/// keep the value.
+pub(crate) fn deadline_under(landing: Landing, deadline: Deadline, now: Time) -> Option<Deadline> {
+    match landing {
+        Landing::Covered => Some(deadline),
+        Landing::AtMost(most) => Some(deadline.min(Deadline::after(now, most))),
+        Landing::Nothing => None,
+    }
+}
+
+/// A number that no other process has, and no forked child: the keys of the hash come from the
+/// system once for each thread, and a child inherits them.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    RandomState::new().hash_one((std::process::id(), clock::wall(), clock::now(), call))
+}

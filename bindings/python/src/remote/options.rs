@@ -1,0 +1,139 @@
+//! The settings of a tier in Redis or Valkey, made by Python's `RedisBackend`, which has checked
+//! the types.
+
+use std::time::Duration;
+
+use async_cache_core::remote::{Settings, WhileDown};
+use async_cache_redis::{Address, Config, ConfigError, Layout, Link, Secret};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::codec::CodecOptions;
+
+/// The settings of a server. The secret is not kept in its given form.
+#[pyclass(frozen, module = "cache._native")]
+pub(crate) struct RedisOptions {
+    config: Config,
+    machine: Settings,
+}
+
+/// The settings of the tier of one cache.
+pub(crate) struct TierSettings {
+    pub(crate) config: Config,
+    pub(crate) machine: Settings,
+    /// Values that need pickle are shared with a secret only.
+    pub(crate) codec: CodecOptions,
+}
+
+#[pymethods]
+impl RedisOptions {
+    #[new]
+    #[pyo3(signature = (
+        *, address, url, username, password, prefix, version, timeout, lease, max_value, secret,
+        serves_while_down, uncovered_ttl, tracking
+    ))]
+    #[allow(clippy::too_many_arguments)] // they are those of Python's class
+    fn new(
+        address: Option<(String, u16, u32)>,
+        url: Option<&str>,
+        username: Option<String>,
+        password: Option<String>,
+        prefix: String,
+        version: String,
+        timeout: f64,
+        lease: f64,
+        max_value: usize,
+        secret: Option<&[u8]>,
+        serves_while_down: bool,
+        uncovered_ttl: f64,
+        tracking: bool,
+    ) -> PyResult<Self> {
+        let mut config = match url {
+            Some(url) => Config::from_url(url).map_err(wrong)?,
+            None => Config::default(),
+        };
+        if let Some((host, port, db)) = address {
+            config.address = Address::Tcp { host, port };
+            config.db = db;
+        }
+        config.username = username.or(config.username);
+        config.password = password.or(config.password);
+        (config.prefix, config.version) = (prefix, version);
+        config.timeout = seconds(timeout, "timeout")?;
+        config.lease = seconds(lease, "lease")?;
+        config.max_value = max_value;
+        config.secret = secret.map(Secret::new).transpose().map_err(wrong)?;
+        config.tracking = tracking;
+        config.check().map_err(wrong)?;
+        let machine = Settings {
+            timeout: config.timeout,
+            lease: config.lease,
+            while_down: if serves_while_down { WhileDown::Serve } else { WhileDown::Bypass },
+            uncovered_ttl: seconds(uncovered_ttl, "uncovered_ttl")?,
+            ..Settings::default()
+        };
+        Ok(Self { config, machine })
+    }
+
+    /// Raises `ValueError` if a namespace, the prefix or the version cannot be part of a key.
+    fn check_namespace(&self, namespace: String) -> PyResult<()> {
+        let mut config = self.config.clone();
+        config.namespace = namespace;
+        Layout::new(&config).map(drop).map_err(wrong)
+    }
+
+    /// The path of a socket, or the host and the port.
+    #[getter]
+    fn place<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.config.address {
+            Address::Unix(path) => Ok(path.to_string_lossy().into_pyobject(py)?.into_any()),
+            Address::Tcp { host, port } => Ok(PyTuple::new(
+                py,
+                [host.into_pyobject(py)?.into_any(), port.into_pyobject(py)?.into_any()],
+            )?
+            .into_any()),
+        }
+    }
+
+    /// The number of the database.
+    #[getter]
+    fn db(&self) -> u32 {
+        self.config.db
+    }
+
+    /// Whether the URL asks for TLS.
+    #[getter]
+    fn tls(&self) -> bool {
+        self.config.tls
+    }
+}
+
+impl RedisOptions {
+    /// The settings of a cache with a namespace.
+    pub(crate) fn tier(&self, namespace: String) -> PyResult<TierSettings> {
+        let mut config = self.config.clone();
+        config.namespace = namespace;
+        Link::new(&config).map_err(wrong)?;
+        let codec = CodecOptions { pickle: config.secret.is_some() };
+        Ok(TierSettings { config, machine: self.machine.clone(), codec })
+    }
+}
+
+fn seconds(seconds: f64, name: &str) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(format!("{name}: {error}")))
+}
+
+fn wrong(error: ConfigError) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+impl TierSettings {
+    /// The server, for messages.
+    pub(crate) fn place(&self) -> String {
+        match &self.config.address {
+            Address::Unix(path) => path.display().to_string(),
+            Address::Tcp { host, port } => format!("{host}:{port}"),
+        }
+    }
+}
