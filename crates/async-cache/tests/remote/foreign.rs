@@ -1,6 +1,7 @@
 //! Bytes under a key of the cache that no such cache wrote: a miss, replaced only by a load that
 //! has seen them, and never a crash.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use async_cache::remote::RedisSecret;
@@ -12,7 +13,10 @@ const NOW: Duration = Duration::ZERO;
 
 /// Replaces the value of a key on the server; the bytes may be any.
 fn plant(server: &Server, key: &str, bytes: &[u8]) {
-    let hexadecimal: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hexadecimal = String::new();
+    for byte in bytes {
+        write!(hexadecimal, "{byte:02x}").unwrap();
+    }
     let script = "return redis.call('SET',KEYS[1],(ARGV[1]:gsub('..',function(digits) return \
                   string.char(tonumber(digits,16)) end)))";
     assert_eq!(server.call(&["EVAL", script, "1", key, &hexadecimal]), Reply::ok());

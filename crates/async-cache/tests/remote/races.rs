@@ -248,9 +248,10 @@ fn no_read_is_older_than_a_write_that_had_reached_the_reader() {
         std::thread::scope(|scope| {
             scope.spawn(|| random_delays(&proxies, &ended));
             let threads: Vec<_> = (0..CACHES)
-                .map(|number| {
+                .zip(&proxies)
+                .map(|(number, proxy)| {
                     let (origin, counts) = (&origin, &counts);
-                    let port = proxies[number as usize].address().port();
+                    let port = proxy.address().port();
                     scope.spawn(move || run(number, port, origin, counts, each, seed))
                 })
                 .collect();
@@ -282,7 +283,7 @@ fn a_child_that_reads_and_writes() {
     let server = ([127, 0, 0, 1], port.parse().unwrap()).into();
     let origin = Arc::new(Origin::Server(Mutex::new(Client::connect(server).unwrap())));
     let counts = Arc::new(Counts::default());
-    run(number(NUMBER), number(PROXY) as u16, &origin, &counts, number(EACH), fastrand::u64(..));
+    run(number(NUMBER), number(PROXY).try_into().unwrap(), &origin, &counts, number(EACH), fastrand::u64(..));
     let [reads, hits, loads, writes, stale] =
         [&counts.reads, &counts.hits, &counts.loads, &counts.writes, &counts.stale].map(|it| it.load(SeqCst));
     println!("\ncounted {reads} {hits} {loads} {writes} {stale}");
@@ -298,11 +299,12 @@ fn no_read_is_stale_among_processes() {
         std::thread::scope(|scope| {
             scope.spawn(|| random_delays(&proxies, &ended));
             let children: Vec<_> = (0..CACHES)
-                .map(|number| {
+                .zip(&proxies)
+                .map(|(number, proxy)| {
                     let mut command = Command::new(std::env::current_exe().unwrap());
                     command.args(["--exact", "races::a_child_that_reads_and_writes", "--nocapture"]);
                     command.env(SERVER, server.port().to_string()).env(NUMBER, number.to_string());
-                    command.env(PROXY, proxies[number as usize].address().port().to_string());
+                    command.env(PROXY, proxy.address().port().to_string());
                     command.env(EACH, (rounds() / (CACHES * TASKS) / 4 + 1).to_string());
                     command.stdout(Stdio::piped()).spawn().unwrap()
                 })
