@@ -103,7 +103,7 @@ lint-rust: ## format, clippy, docs, arrows between crates, the version, that all
 	$(CARGO) clippy --quiet $(TESTED) --all-targets --all-features -- -D warnings
 	$(CARGO) check --quiet -p async-cache # without its features
 	$(CARGO) clippy --quiet -p async-cache-benches --all-targets -- -D warnings # without its peer that takes long to build
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --exclude async-cache-benches --exclude async-cache-examples
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet $(TESTED) --no-deps --exclude async-cache-examples
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_versions.py
 	$(PYTHON) scripts/check_tests.py
@@ -132,6 +132,7 @@ bench: ## all benchmarks beside their peers; writes benches/results
 	./target/release/overhead --save
 	./target/release/disk --save
 	./target/release/journal --save
+	$(VALKEY) ./target/release/beyond --save
 
 bench-options: python $(VENV)/peers ## what merging, a secret and compression cost; writes benches/results
 	$(CARGO) build --quiet --profile bench -p async-cache-benches --bin options --features foyer
@@ -152,6 +153,7 @@ bench-python: python $(VENV)/peers $(ORIGINAL)/ready ## the Python benchmarks be
 	$(VENV)/bin/python $(BINDINGS)/benches/persistence.py --save
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --save
 	$(VENV)/bin/python $(BINDINGS)/benches/journal.py --save
+	$(VALKEY) $(VENV)/bin/python $(BINDINGS)/benches/beyond.py --save
 
 bench-smoke: bench-smoke-rust bench-smoke-python ## the benchmarks still run; figures mean nothing
 
@@ -162,6 +164,7 @@ bench-smoke-python: python $(ORIGINAL)/ready
 	$(VENV)/bin/python $(BINDINGS)/benches/options.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/loop_lag.py --entries 1000 --rounds 1
 	$(VENV)/bin/python $(BINDINGS)/benches/journal.py --smoke
+	$(VALKEY) $(VENV)/bin/python $(BINDINGS)/benches/beyond.py --smoke
 	$(VENV)/bin/python $(BINDINGS)/benches/soak_journal.py --smoke
 
 bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes minutes to build
@@ -171,6 +174,7 @@ bench-smoke-rust: # in the profile of tests: the profile of benchmarks takes min
 	$(TARGET)/debug/overhead --smoke
 	$(TARGET)/debug/disk --most 1000
 	$(TARGET)/debug/journal --smoke
+	$(VALKEY) $(TARGET)/debug/beyond --smoke
 	$(TARGET)/debug/hit_ratio_disk --smoke
 	$(TARGET)/debug/soak_journal --smoke
 	$(TARGET)/debug/options --smoke

@@ -50,7 +50,7 @@ fn redis() -> std::io::Result<()> {
     forged("stub", 7, b"\x07", 3, b"")?;
     write("redis_envelope", "entry", b"\x040000000000010:skey")?;
     write("redis_envelope", "owner", b"\x04o:0000000000000007")?;
-    let told: &[u8] = b">2\r\n$10\r\ninvalidate\r\n*2\r\n$14\r\nac:{}default::g\r\n$1\r\nx\r\n+OK\r\n";
+    let told: &[u8] = b">2\r\n$10\r\ninvalidate\r\n*2\r\n$15\r\nac:{default:}:g\r\n$1\r\nx\r\n+OK\r\n";
     write("redis_link", "news", &[b"\x01\x0c", &[63 + told.len() as u8][..], told].concat())?;
     let read: &[u8] = b"*2\r\n_\r\n$1\r\nx\r\n:-2\r\n:5\r\n_\r\n:5\r\n$1\r\nx\r\n";
     write("redis_link", "read", &[b"\x01\x20\x01\x08", &[63 + read.len() as u8][..], read].concat())?;

@@ -2,43 +2,31 @@
 //!
 //! # Layout
 //!
-//! - `url`: settings from a URL.
+//! - `place`: the places of servers; `url`: settings from a URL.
 //!
 //! Invariant: no debug output contains a password.
 
+mod place;
 mod url;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::place::{Address, Place, Sentinels};
 use crate::error::ConfigError;
 use crate::secret::Secret;
 
 /// The largest limit of a value: Redis takes no longer string by default.
 pub const MAX_VALUE: usize = 512 * 1024 * 1024 - 4096;
 
-/// The place of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A host and a port.
-    Tcp {
-        /// A name or an address, IPv6 without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// The path of a socket.
-    Unix(PathBuf),
-}
-
 /// The settings. [`Config::default`] is a server on this machine.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The place of the server.
-    pub address: Address,
-    /// Whether the connection is encrypted. The front does it, before bytes come here.
+    /// The server, or the servers that know it.
+    pub place: Place,
+    /// Whether connections are encrypted, those of Sentinels included. The front does it, before
+    /// bytes come here.
     pub tls: bool,
     /// The number of the database.
     pub db: u32,
@@ -67,7 +55,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            address: Address::Tcp { host: "localhost".to_owned(), port: 6379 },
+            place: Place::Server(Address::tcp("localhost", 6379)),
             tls: false,
             db: 0,
             username: None,
@@ -89,10 +77,16 @@ impl Config {
     ///
     /// - `redis://[user[:password]@]host[:port][/db]`, also `valkey://`;
     /// - `rediss://...`: the same with TLS, also `valkeys://`;
-    /// - `unix://[user[:password]@]/path[?db=n]`, also `redis+unix://`, `valkey+unix://`.
+    /// - `unix://[user[:password]@]/path[?db=n]`, also `redis+unix://`, `valkey+unix://`;
+    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]...]/service[/db]`: the
+    ///   primary that Sentinels name, with `rediss+sentinel://` over TLS, also `valkey+sentinel://`
+    ///   and `valkeys+sentinel://`. The port is 26379 unless given;
+    /// - `redis+cluster://[user[:password]@]host[:port][,host[:port]...]`: some nodes of a cluster,
+    ///   with `rediss+cluster://`, `valkey+cluster://` and `valkeys+cluster://`.
     ///
-    /// The query may have `db`, `username` and `password`. User, password and path are
-    /// percent-decoded.
+    /// The query may have `db`, `username` and `password`, and for Sentinels with a password of
+    /// their own `sentinel_username` and `sentinel_password`. Users, passwords, service and path
+    /// are percent-decoded.
     ///
     /// ```
     /// use async_cache_redis::Config;
@@ -129,14 +123,14 @@ impl Config {
             let remedy = "give the password of the user too, or neither";
             return Err(ConfigError::new("password", "there is a user without a password", remedy));
         }
-        Ok(())
+        self.place.check()
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("address", &self.address)
+            .field("place", &self.place)
             .field("tls", &self.tls)
             .field("db", &self.db)
             .field("username", &self.username)

@@ -16,7 +16,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(setting: &'static str, problem: impl Into<String>, remedy: &'static str) -> Self {
+    /// A setting that a front cannot use.
+    pub fn new(setting: &'static str, problem: impl Into<String>, remedy: &'static str) -> Self {
         Self { setting, problem: problem.into(), remedy }
     }
 }
@@ -33,10 +34,14 @@ pub enum LinkErrorKind {
     Auth,
     /// The server does not have the database.
     Database,
-    /// The server is a node of a cluster.
+    /// Another node of the cluster has the slot of the cache.
+    Moved,
+    /// No node of the cluster serves the slot of the cache now.
     Cluster,
     /// The server is a Sentinel.
     Sentinel,
+    /// A Sentinel does not know the primary.
+    Unknown,
     /// The server is a replica.
     Replica,
     /// The server is still reading its data.
@@ -56,11 +61,39 @@ pub struct LinkError {
     pub kind: LinkErrorKind,
     /// The fault, with the words of the server.
     pub problem: String,
+    /// The node that has the slot now, if the server names it.
+    pub(crate) moved: Option<Moved>,
+}
+
+/// The node that has a slot, as another node names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// `None`: the host of the node that names it.
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
 }
 
 impl LinkError {
     pub(crate) fn new(kind: LinkErrorKind, problem: impl Into<String>) -> Self {
-        Self { kind, problem: problem.into() }
+        Self { kind, problem: problem.into(), moved: None }
+    }
+
+    /// The fault of an error that ends a connection wherever it stands: `MOVED 7 host:port`, a node
+    /// without a cluster, a server that has become a replica.
+    pub(crate) fn of_the_place(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let (kind, problem) = match words.next().unwrap_or_default() {
+            "MOVED" => (LinkErrorKind::Moved, "another node has the slot of the cache"),
+            "CLUSTERDOWN" => (LinkErrorKind::Cluster, "the cluster does not serve the slot of the cache"),
+            "READONLY" => (LinkErrorKind::Replica, "the server is a replica"),
+            "MASTERDOWN" => (LinkErrorKind::Replica, "the server is a replica without its primary"),
+            _ => return None,
+        };
+        let mut error = Self::new(kind, format!("{problem}: {text}"));
+        if kind == LinkErrorKind::Moved {
+            error.moved = words.nth(1).and_then(moved_to);
+        }
+        Some(error)
     }
 
     /// The way to mend it.
@@ -70,9 +103,13 @@ impl LinkError {
             LinkErrorKind::Tls => "use a URL with rediss://, or the port without TLS",
             LinkErrorKind::Auth => "check the user and the password in the settings",
             LinkErrorKind::Database => "use another db, or raise `databases` in the server's configuration",
-            LinkErrorKind::Cluster => "clusters are not supported: use a server without `cluster-enabled`",
-            LinkErrorKind::Sentinel => "connect to the primary that it watches",
-            LinkErrorKind::Replica => "connect to the primary",
+            LinkErrorKind::Moved => "the next connection goes to that node",
+            LinkErrorKind::Cluster => "see `CLUSTER INFO` and `CLUSTER SLOTS` of the nodes",
+            LinkErrorKind::Sentinel => {
+                "use a URL with redis+sentinel://, or connect to the primary that it watches"
+            }
+            LinkErrorKind::Unknown => "check the name of the primary in the URL, and `SENTINEL MASTERS`",
+            LinkErrorKind::Replica => "connect to the primary, or use a URL with redis+sentinel://",
             LinkErrorKind::Loading => "wait until it has started",
             LinkErrorKind::Refused => "see the server's configuration and log",
             LinkErrorKind::Protocol => {
@@ -80,4 +117,16 @@ impl LinkError {
             }
         }
     }
+}
+
+/// The address in a redirection. Without a host, it is the host of the server that redirects.
+fn moved_to(address: &str) -> Option<Moved> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host {
+        "" => None,
+        "?" => return None, // the server does not know
+        host => Some(host.to_owned()),
+    };
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some(Moved { host, port })
 }

@@ -1,6 +1,6 @@
 //! Names of entries, and keys on the server.
 //!
-//! A key on the server begins with `prefix{}namespace:version:`, the *tracked prefix*. Then:
+//! A key on the server begins with `prefix{namespace:version}:`, the *tracked prefix*. Then:
 //!
 //! | rest of the key | meaning |
 //! |---|---|
@@ -18,10 +18,12 @@
 //! | `k`, bytes | all others of at most 200 bytes |
 //! | `h`, 32 hexadecimal digits | longer: the first half of their BLAKE3 digest |
 //!
-//! The empty braces keep braces in users' keys from choosing a slot of a cluster.
+//! The part in braces is the hash tag of a cluster: it alone chooses the slot. So all keys of a
+//! cache are on one node, and one connection carries all its commands and hears of all its changes.
+//! Namespaces spread over the nodes.
 //!
-//! Invariant: neither namespace nor version has a colon, and neither prefix nor namespace has
-//! `{}`; so no key belongs to two caches.
+//! Invariant: prefix, namespace and version have no brace, and namespace and version no colon; so
+//! no key belongs to two caches, and the first pair of braces is the tag.
 
 use async_cache_core::remote::port::{Generation, Name, Owner};
 
@@ -30,6 +32,9 @@ use crate::error::ConfigError;
 
 /// The longest key that is its own name, in bytes.
 const MAX_NAME: usize = 200;
+
+/// The slots of a cluster.
+const SLOTS: u16 = 16384;
 
 /// The digits of a generation: 36^13 is more than 2^64.
 const GENERATION_DIGITS: usize = 13;
@@ -70,8 +75,8 @@ impl Layout {
             }
         }
         for (setting, text) in [("prefix", prefix), ("namespace", namespace), ("version", version)] {
-            let problem = if text.contains("{}") {
-                "has empty braces, which end the prefix"
+            let problem = if text.contains(['{', '}']) {
+                "has a brace, and braces mark the part of a key that chooses a node of a cluster"
             } else if text.chars().any(char::is_control) {
                 "has a control character"
             } else if text.len() > MAX_NAME {
@@ -84,7 +89,7 @@ impl Layout {
             return Err(ConfigError::new(setting, format!("`{text}` {problem}"), remedy));
         }
         Ok(Self {
-            tracked: format!("{prefix}{{}}{namespace}:{version}:").into_bytes(),
+            tracked: format!("{prefix}{{{namespace}:{version}}}:").into_bytes(),
             scope: format!("{namespace}:{version}").into_bytes(),
         })
     }
@@ -109,6 +114,11 @@ impl Layout {
 
     pub(crate) fn scope(&self) -> &[u8] {
         &self.scope
+    }
+
+    /// The slot of all keys of the cache, on a cluster.
+    pub fn slot(&self) -> u16 {
+        crc16(&self.scope) % SLOTS
     }
 
     /// The key of the generation.
@@ -156,6 +166,16 @@ impl Layout {
 /// Whether a name is the digest of its key.
 pub(crate) fn is_digest(name: &Name) -> bool {
     name.as_bytes().first() == Some(&b'h')
+}
+
+/// The checksum that chooses a slot: CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            let shifted = crc << 1;
+            if crc & 0x8000 == 0 { shifted } else { shifted ^ 0x1021 }
+        })
+    })
 }
 
 fn named(marker: u8, rest: &[u8]) -> Name {
@@ -206,4 +226,15 @@ fn hexadecimal(digits: &[u8]) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_has_the_published_check_value() {
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        assert_eq!(crc16(b""), 0);
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use async_cache_redis::{Address, Config};
+use async_cache_redis::{Address, Config, Place, Sentinels};
 
 fn tcp(host: &str, port: u16) -> Address {
-    Address::Tcp { host: host.to_owned(), port }
+    Address::tcp(host, port)
 }
 
 #[test]
@@ -27,9 +27,87 @@ fn urls_set_the_address_the_database_and_the_credentials() {
         ("unix:///r?password=p", unix("/r"), false, 0, None, Some("p")),
     ] {
         let config = Config::from_url(url).unwrap();
-        assert_eq!(config.address, address, "{url}");
+        assert_eq!(config.place, Place::Server(address), "{url}");
         assert_eq!((config.tls, config.db), (tls, db), "{url}");
         assert_eq!((config.username.as_deref(), config.password.as_deref()), (username, password), "{url}");
+    }
+}
+
+#[test]
+fn urls_name_sentinels_with_a_service_and_nodes_of_a_cluster() {
+    let sentinels = |addresses: &[Address], username: Option<&str>, password: Option<&str>| {
+        Place::Sentinel(Sentinels {
+            addresses: addresses.to_vec(),
+            service: "main".into(),
+            username: username.map(Into::into),
+            password: password.map(Into::into),
+        })
+    };
+    let (a, b) = (tcp("a", 26379), tcp("::1", 7));
+    for (url, place, tls, db, password) in [
+        ("redis+sentinel://a/main", sentinels(std::slice::from_ref(&a), None, None), false, 0, None),
+        (
+            "rediss+sentinel://:p@a,[::1]:7/ma%69n/3",
+            sentinels(&[a.clone(), b], None, None),
+            true,
+            3,
+            Some("p"),
+        ),
+        (
+            "VALKEY+sentinel://a/main?sentinel_username=u&sentinel_password=p%26&db=1",
+            sentinels(&[a], Some("u"), Some("p&")),
+            false,
+            1,
+            None,
+        ),
+        ("redis+cluster://a,b:7", Place::Cluster(vec![tcp("a", 6379), tcp("b", 7)]), false, 0, None),
+        ("valkeys+cluster://:p@a/", Place::Cluster(vec![tcp("a", 6379)]), true, 0, Some("p")),
+    ] {
+        let config = Config::from_url(url).unwrap();
+        assert_eq!(config.place, place, "{url}");
+        assert_eq!((config.tls, config.db, config.password.as_deref()), (tls, db, password), "{url}");
+        config.check().unwrap();
+    }
+}
+
+#[test]
+fn a_place_is_named_in_logs_without_its_password() {
+    for (url, shown) in [
+        ("redis://:hunter2@[::1]:7", "[::1]:7"),
+        ("unix:///run/r.sock", "/run/r.sock"),
+        (
+            "redis+sentinel://a,b:7/main?sentinel_password=hunter2",
+            "the primary main of Sentinels a:26379, b:7",
+        ),
+        ("redis+cluster://:hunter2@a,b", "the cluster at a:6379, b:6379"),
+    ] {
+        let config = Config::from_url(url).unwrap();
+        assert_eq!(config.place.to_string(), shown);
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn a_place_that_names_no_server_is_refused() {
+    let with = |change: fn(&mut Sentinels)| {
+        let mut sentinels = Sentinels {
+            addresses: vec![tcp("a", 1)],
+            service: "main".into(),
+            username: None,
+            password: None,
+        };
+        change(&mut sentinels);
+        Place::Sentinel(sentinels)
+    };
+    for (place, setting) in [
+        (Place::Cluster(vec![]), "place"),
+        (with(|sentinels| sentinels.addresses.clear()), "place"),
+        (with(|sentinels| sentinels.service.clear()), "service"),
+        (with(|sentinels| sentinels.username = Some("u".into())), "sentinel_password"),
+    ] {
+        let mut config = Config::default();
+        config.place = place;
+        assert_eq!(config.check().unwrap_err().setting, setting);
     }
 }
 
@@ -50,6 +128,14 @@ fn other_urls_are_refused_with_the_remedy_and_without_the_password() {
         ("redis://:%FFhunter2@h", "UTF-8"),
         ("unix://r.sock", "does not begin with `/`"),
         ("unix://", "does not begin with `/`"),
+        ("redis+sentinel://h", "the name of the primary is missing; use redis://"),
+        ("redis+sentinel:///", "the name of the primary is missing"),
+        ("redis+sentinel://h,i:0/main", "from 1 to 65535"),
+        ("redis+sentinel://h/main/hunter2", "the database is not a number"),
+        ("redis+cluster://h?sentinel_password=hunter2", "unknown setting; only db"),
+        ("redis+hunter2://h", "the scheme `redis+hunter...` is unknown"),
+        ("rediss+unix:///r", "the scheme `rediss+unix` is unknown"),
+        ("unix+cluster://h", "is unknown"),
         ("hunter2hunter2hunter2://h", "`hunter2hunte...` is unknown"),
     ] {
         let error = Config::from_url(url).unwrap_err().to_string();

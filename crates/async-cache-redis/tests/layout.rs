@@ -60,11 +60,11 @@ fn a_key_is_read_as_it_was_written() {
 #[test]
 fn a_key_looks_as_documented() {
     let layout = layout("ac:", "mod.f", "v1").unwrap();
-    assert_eq!(layout.tracked(), b"ac:{}mod.f:v1:");
-    assert_eq!(layout.entries(Generation(36)), b"ac:{}mod.f:v1:0000000000010:");
-    assert_eq!(layout.entries(Generation(u64::MAX)), b"ac:{}mod.f:v1:3w5e11264sgsf:");
-    assert_eq!(layout.generation_key(), b"ac:{}mod.f:v1:g");
-    assert_eq!(layout.owner_key(Owner(0xAB)), b"ac:{}mod.f:v1:o:00000000000000ab");
+    assert_eq!(layout.tracked(), b"ac:{mod.f:v1}:");
+    assert_eq!(layout.entries(Generation(36)), b"ac:{mod.f:v1}:0000000000010:");
+    assert_eq!(layout.entries(Generation(u64::MAX)), b"ac:{mod.f:v1}:3w5e11264sgsf:");
+    assert_eq!(layout.generation_key(), b"ac:{mod.f:v1}:g");
+    assert_eq!(layout.owner_key(Owner(0xAB)), b"ac:{mod.f:v1}:o:00000000000000ab");
 }
 
 #[test]
@@ -93,11 +93,13 @@ fn other_keys_have_no_meaning() {
         let key = [layout.tracked(), rest.as_bytes()].concat();
         assert_eq!(layout.parse(&key), None, "{rest}");
     }
-    for key in ["", "ac:", "ac:{}", "ac:{}n:1:g", "ac:{}m::g", "xac:{}n::g"] {
+    for key in
+        ["", "ac:", "ac:{", "ac:{n:}", "ac:{n:1}:g", "ac:{n:}g", "ac:{}n::g", "ac:{m:}:g", "xac:{n:}:g"]
+    {
         assert_eq!(layout.parse(key.as_bytes()), None, "{key}");
     }
     assert_eq!(
-        layout.parse(b"ac:{}n::0000000000001:sa"),
+        layout.parse(b"ac:{n:}:0000000000001:sa"),
         Some(WireKey::Entry(Generation(1), Name::new(*b"sa")))
     );
 }
@@ -109,13 +111,25 @@ fn texts_that_cannot_be_part_of_a_key_are_refused_with_the_remedy() {
         ("ac:", "", "", "namespace: it is empty; give"),
         ("ac:", "a:b", "", "namespace: `a:b` has a colon; use another character"),
         ("ac:", "a", "1:2", "version: `1:2` has a colon"),
-        ("ac{}", "a", "", "prefix: `ac{}` has empty braces"),
-        ("ac:", "a{}", "", "namespace: `a{}` has empty braces"),
+        ("ac{x}", "a", "", "prefix: `ac{x}` has a brace, and braces mark the part"),
+        ("ac}", "a", "", "prefix: `ac}` has a brace"),
+        ("ac:", "a{}", "", "namespace: `a{}` has a brace"),
+        ("ac:", "a", "1}", "version: `1}` has a brace"),
         ("ac:", "a\n", "", "namespace: `a\\n` has a control character"),
         (&long, "a", "", "has more than 200 bytes; every key"),
     ] {
         let error = layout(prefix, namespace, version).unwrap_err();
         assert!(error.contains(words), "{error}");
     }
-    assert!(layout("", "a{b}", "").is_ok());
+    assert!(layout("", "a", "").is_ok());
+}
+
+#[test]
+fn all_keys_of_a_cache_are_in_its_slot_and_namespaces_spread() {
+    // As `CLUSTER KEYSLOT` says.
+    for (prefix, namespace, version, slot) in
+        [("ac:", "default", "", 10914), ("ac:", "mod.f", "v1", 1064), ("x", "n", "", 16188)]
+    {
+        assert_eq!(layout(prefix, namespace, version).unwrap().slot(), slot, "{namespace}");
+    }
 }

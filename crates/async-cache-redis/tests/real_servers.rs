@@ -190,7 +190,7 @@ fn a_lease_is_released_or_taken_over_only_by_its_name() {
         assert_eq!(one.ask(&release(3)), Reply::Done);
         assert_eq!(one.read(&name), Found::Absent);
         // Foreign bytes are replaced if they still stand there, a foreign type never.
-        let key = "ac:{}default::0000000000001:skey";
+        let key = "ac:{default:}:0000000000001:skey";
         server.call(&["SET", key, "foreign"]);
         let Found::Foreign(Some(foreign)) = one.read(&name) else { panic!("not foreign") };
         assert_eq!(one.ask(&take_over(Replaced::Foreign((*b"other").into()), 4)), Reply::Refused);
@@ -271,7 +271,7 @@ fn processes_agree_on_a_generation() {
         assert_eq!(two.ask(&Command::NewGeneration(Generation(7))), Reply::Done);
         one.expect(&Event::GenerationChanged);
         assert_eq!(one.ask(&Command::Generation(Generation(8))), generation(7));
-        server.call(&["SET", "ac:{}default::g", "rubbish"]);
+        server.call(&["SET", "ac:{default:}:g", "rubbish"]);
         assert_eq!(one.ask(&Command::Generation(Generation(9))), generation(9));
         assert_eq!(one.ask(&Command::Ping), Reply::Done); // the generation is written before
         assert_eq!(two.ask(&Command::Generation(Generation(10))), generation(9));
@@ -308,6 +308,7 @@ fn servers_that_cannot_be_used_are_refused() {
         let mut password = Config::default();
         password.password = Some("wrong".into());
         for (lines, config, kind) in [
+            // No node has a slot yet.
             ("cluster-enabled yes", &Config::default(), LinkErrorKind::Cluster),
             (&*replica, &Config::default(), LinkErrorKind::Replica),
             ("databases 16", &database, LinkErrorKind::Database),

@@ -8,3 +8,4 @@ mod layout;
 mod link;
 mod real_servers;
 mod resp;
+mod route;

@@ -111,7 +111,7 @@ where
             seat.give_up();
         }
         for (at, seat) in joined {
-            // A loader that fetches the key of the running load finds nothing: the wait would never end.
+            // The loader of a key fetches the same key: waiting would never end.
             let Ok(_wait) = nesting::wait_for(seat.room.name) else { continue };
             if let room::Answer::Value(value) = seat.room.answer().await {
                 values[at] = Some(value.clone());

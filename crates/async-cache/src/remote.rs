@@ -1,13 +1,19 @@
 //! The tier beyond one host, in this front: settings, the loads that ask it, and the task that
 //! carries its bytes.
 //!
-//! `redis` has the settings, `load` the part of a load that asks, `driver` the task. The decisions
+//! `redis` has the settings, `load` the part of a load that asks, `driver` the task, `socket` its
+//! connections, `tls` their encryption (feature `redis-tls`; else `tls_off`). The decisions
 //! are the core's (`async_cache_core::remote`); `async_cache_tier::remote` has the rules for their
 //! use, and `async-cache-redis` speaks to the server.
 
 mod driver;
 mod load;
 mod redis;
+mod socket;
+#[cfg(feature = "redis-tls")]
+mod tls;
+#[cfg(not(feature = "redis-tls"))]
+mod tls_off;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -17,14 +23,17 @@ use async_cache_core::remote::port::{Content, Name};
 use async_cache_core::remote::{Answer, Landing};
 use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_redis::body::{Body, Holds};
-use async_cache_redis::{Layout, Link};
+use async_cache_redis::{Layout, Link, Route};
 use async_cache_tier::clock;
 use async_cache_tier::remote::Remote;
 use async_cache_tier::suspects::Suspects;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::load::{Plan, Questions, RemoteLoad};
 pub use self::redis::{Address, ConfigError, Redis, RedisBuilder, RedisSecret, WhileDown};
+#[cfg(not(feature = "redis-tls"))]
+use self::tls_off as tls;
 use crate::backup::codec::Codec;
 
 /// The tier of a cache.
@@ -53,6 +62,8 @@ pub(crate) trait Cached: Send + Sync {
 pub(crate) struct Shared {
     remote: Remote<Link, oneshot::Sender<Answer>>,
     redis: Redis,
+    /// The way to the server. The task's.
+    route: Arc<Mutex<Route>>,
     /// Rung after each call: the task looks.
     look: Notify,
     /// The present task; 0 without one.
@@ -109,6 +120,7 @@ impl<K, V> RemoteTier<K, V> {
     pub(crate) fn new(redis: Redis, codec: Codec<K, V>) -> Self {
         let shared = Shared {
             remote: Remote::new(redis.settings.clone(), random),
+            route: Arc::new(Mutex::new(redis.route.clone())),
             redis,
             look: Notify::new(),
             driver: AtomicU64::new(0),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_cache_core::remote::{Settings, WhileDown};
-use async_cache_redis::{Address, Config, ConfigError, Layout, Link, Secret};
+use async_cache_redis::{Address, Config, ConfigError, Layout, Link, Place, Secret};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -54,7 +54,7 @@ impl RedisOptions {
             None => Config::default(),
         };
         if let Some((host, port, db)) = address {
-            config.address = Address::Tcp { host, port };
+            config.place = Place::Server(Address::tcp(host, port));
             config.db = db;
         }
         config.username = username.or(config.username);
@@ -66,6 +66,11 @@ impl RedisOptions {
         config.secret = secret.map(Secret::new).transpose().map_err(wrong)?;
         config.tracking = tracking;
         config.check().map_err(wrong)?;
+        if !matches!(config.place, Place::Server(_)) {
+            let message =
+                "url: Sentinels and clusters are supported in Rust only; use redis:// with one server";
+            return Err(PyValueError::new_err(message));
+        }
         let machine = Settings {
             timeout: config.timeout,
             lease: config.lease,
@@ -86,13 +91,14 @@ impl RedisOptions {
     /// The path of a socket, or the host and the port.
     #[getter]
     fn place<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.config.address {
-            Address::Unix(path) => Ok(path.to_string_lossy().into_pyobject(py)?.into_any()),
-            Address::Tcp { host, port } => Ok(PyTuple::new(
+        match &self.config.place {
+            Place::Server(Address::Unix(path)) => Ok(path.to_string_lossy().into_pyobject(py)?.into_any()),
+            Place::Server(Address::Tcp { host, port }) => Ok(PyTuple::new(
                 py,
                 [host.into_pyobject(py)?.into_any(), port.into_pyobject(py)?.into_any()],
             )?
             .into_any()),
+            other => Err(PyValueError::new_err(format!("{other} is not one server"))), // refused in `new`
         }
     }
 
@@ -131,9 +137,6 @@ fn wrong(error: ConfigError) -> PyErr {
 impl TierSettings {
     /// The server, for messages.
     pub(crate) fn place(&self) -> String {
-        match &self.config.address {
-            Address::Unix(path) => path.display().to_string(),
-            Address::Tcp { host, port } => format!("{host}:{port}"),
-        }
+        self.config.place.to_string()
     }
 }

@@ -1,4 +1,4 @@
-//! What a caller of the machine asks, and where each question stands.
+//! The questions of callers, and the phase of each.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::time::{Deadline, Time};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskId(pub(crate) u64);
 
-/// What is to be done if the engine has no value.
+/// The step to take if the engine has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Want {
     /// The asking load runs its loader.
@@ -89,6 +89,8 @@ pub(crate) struct Ask {
     pub(crate) generation: Option<Generation>,
     /// When the timer of its phase goes off.
     pub(crate) timer: Option<Time>,
+    /// The beginning of its first wait.
+    pub(crate) waits_since: Option<Time>,
     /// How often it was sent again without a wait in between.
     pub(crate) again: u8,
 }

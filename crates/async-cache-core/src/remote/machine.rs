@@ -8,9 +8,11 @@
 //! | phase | until | then |
 //! |---|---|---|
 //! | parked | the connection is made | read |
-//! | reading | the engine says what stands under the name | value: answered. Nothing: acquire. Another's lease: wait |
+//! | reading | the engine says what stands under the name | value: answered. Nothing: acquire.
+//! Another's lease: wait |
 //! | acquiring | the engine says whether the lease was put | yes: lead. No: as after reading |
-//! | waiting | the name changes, an own load of it ends, this process writes it, the owner of the lease dies, or the timer | read again, or take the lease over |
+//! | waiting | the name changes, an own load of it ends, this process writes it, the owner of the
+//! lease dies, or the timer | read again, or take the lease over |
 //! | leading | the loader returns | fill, or release |
 //! | filling | the engine says whether the lease still stood | ended |
 //! | answered | the load that asked ends | ended |
@@ -22,24 +24,25 @@
 //!    tell a writer of its own writes.
 //! 3. A lease is unique per load, has an end, and a load is stored only if its lease still stands.
 //!    It is put before the loader runs.
-//! 4. Whoever is granted a lease drops what memory still has of the name: the change that removed
+//! 4. A process drops its own entry of a name when a lease is granted: the change that removed
 //!    the value from the engine may have been masked by the own write.
 //! 5. The end of an own load wakes the own questions that wait for it.
 //! 6. A question that was fenced does not wait for a lease of this process: it asks again.
 //! 7. An entry is *covered* if the connection has lived since it was asked for, and something
 //!    stands under its name. When a connection is made, everything in memory becomes *suspect*: it
-//!    is not served before the engine was asked. What was asked before lands nowhere.
+//!    is not served before the engine was asked. Answers to earlier questions land nowhere.
 //! 8. A write is pending until the engine has acknowledged it. Pending writes of a lost connection
-//!    are removals on the next one (only what was put while a connection was made is put), before anything is read. If there are too many, or everything
-//!    was cleared, a new generation begins.
+//!    are removals on the next one, before anything is read; a put that was made while the
+//!    connection was being made is put. If there are too many, or everything was cleared, a new
+//!    generation begins.
 //! 9. If another server has taken over, the writes of the last seconds are removals once more: an
 //!    asynchronous replica may have missed them.
 //! 10. A sign of life precedes the first lease, so that a lease without one is a dead owner's.
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
 //!
-//! `writes` has the writes of this process, `engine` the connection and what the engine says, `replies`
-//! and `written` its replies, `times` the passing of time, `parts` what these share.
+//! `writes` has the writes of this process, `engine` the connection and the events, `replies` and
+//! `written` the replies, `times` the passing of time, `parts` the shared steps.
 //!
 //! Replies come in the order of the commands. Random numbers come from a seed, so that the same
 //! inputs give the same outputs.
@@ -67,7 +70,7 @@ const FIRST_POLL: Duration = Duration::from_millis(20);
 /// How many puts wait for a connection that is being made.
 const MOST_UNSENT: usize = 1024;
 
-/// What the machine wants done, in this order.
+/// An order of the machine, in sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Send a command on the present connection.
@@ -149,6 +152,8 @@ pub(super) enum Purpose {
     Drop(Vec<Name>),
     Generation {
         greets: bool,
+        /// Writes acknowledged after this reply may have missed a new generation; rule 8.
+        since: CommandId,
     },
     NewGeneration {
         greets: bool,
@@ -156,6 +161,16 @@ pub(super) enum Purpose {
     IsAlive(Owner),
     /// The reply decides nothing.
     Other,
+}
+
+/// An acknowledged write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Written {
+    pub(super) at: Time,
+    /// The last command sent before the acknowledgement. A reply to a later command proves that
+    /// all pushes about earlier changes have arrived.
+    pub(super) last_sent: CommandId,
+    pub(super) name: Name,
 }
 
 /// A put that waits for the connection that is being made.
@@ -182,7 +197,7 @@ pub struct Machine {
     pub(super) link: Link,
     /// Silent for longer than the timeout; rule 11.
     pub(super) is_stalled: bool,
-    /// Attempts since the last connection on which a command succeeded.
+    /// Attempts since the last connection.
     pub(super) attempts: u32,
     pub(super) heard_at: Time,
     pub(super) is_said_down: bool,
@@ -193,7 +208,7 @@ pub struct Machine {
     pub(super) owner: Owner,
     pub(super) identity: Option<u64>,
     pub(super) generation: Option<Generation>,
-    /// Counts what covers the entries in memory; rule 7.
+    /// Counts the periods of coverage; rule 7.
     pub(super) epoch: u64,
     /// Until when this owner has said to live, and when to say it again.
     pub(super) alive_until: Time,
@@ -213,10 +228,16 @@ pub struct Machine {
     /// The puts among them that were made while a connection was being made, and not yet sent.
     pub(super) unsent: BTreeMap<Name, Unsent>,
     pub(super) clearing: Clearing,
-    /// Rule 9.
-    pub(super) recent: VecDeque<(Time, Name)>,
+    /// Rule 9: the acknowledged writes, oldest first.
+    pub(super) recent: VecDeque<Written>,
     /// Until then `recent` lacks some.
     pub(super) recent_lacks_until: Option<Time>,
+    /// Rule 9: the last acknowledgement of a generation that this process has begun.
+    pub(super) cleared_at: Option<Time>,
+    /// The command of the last reply, on any connection.
+    pub(super) replied: CommandId,
+    /// The time of the last transition to `Link::Up`.
+    pub(super) up_at: Time,
 
     pub(super) outputs: VecDeque<Output>,
     pub(super) last_ask: u64,
@@ -255,6 +276,9 @@ impl Machine {
             clearing: Clearing::No,
             recent: VecDeque::new(),
             recent_lacks_until: None,
+            cleared_at: None,
+            replied: CommandId(0),
+            up_at: Time::default(),
             outputs: VecDeque::new(),
             last_ask: 0,
             last_lease: 0,
@@ -265,7 +289,7 @@ impl Machine {
         }
     }
 
-    /// What is to be done next.
+    /// The next order.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -317,6 +341,7 @@ impl Machine {
                 epoch: self.epoch,
                 generation: self.generation,
                 timer: None,
+                waits_since: None,
                 again: 0,
             };
             self.asks.insert(id, ask);
@@ -372,8 +397,8 @@ impl Machine {
                 let landing = self.landing(ask, true);
                 let name = ask.name.clone();
                 self.end(id, now);
-                let put = Command::Put { name, content, life };
-                self.send(put, Purpose::Other, now);
+                let put = Command::Put { name: name.clone(), content, life };
+                self.send(put, Purpose::Put(name), now);
                 landing
             }
             Phase::Answered { is_witnessed, .. } => {
@@ -414,8 +439,8 @@ impl Machine {
         }
     }
 
-    /// Whether entries of which changes may have been missed are served: the engine is away, and has
-    /// not been away for long. Not while questions wait for a connection: the engine is asked then.
+    /// Whether entries of which changes may have been missed are served: the engine is away, and
+    /// has not been away for long. Not while questions wait for a connection: the engine is asked.
     pub fn serves_suspects(&self, now: Time) -> bool {
         self.settings.while_down == WhileDown::Serve
             && !matches!(self.link, Link::Up(_))
@@ -442,6 +467,9 @@ impl Machine {
 
     /// The load that asked has ended without a value, or nobody waits for it any more.
     pub fn end(&mut self, id: AskId, now: Time) {
+        if self.asks.get(&id).is_some_and(|ask| matches!(ask.phase, Phase::Filling(_))) {
+            return; // The reply decides whether memory may keep the value, and ends the question.
+        }
         let Some(ask) = self.remove(id) else { return };
         if let Phase::Leading(lease) = ask.phase
             && matches!(self.link, Link::Up(_))

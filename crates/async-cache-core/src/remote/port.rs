@@ -1,4 +1,4 @@
-//! What the tier beyond one host is asked, and what it says: commands and events at the level of
+//! Commands to the tier beyond one host, and events from it: commands and events at the level of
 //! leases. An engine that has a conditional write (Redis, Valkey, memcached's meta commands, NATS)
 //! can carry them out; one that has none says so ([`Abilities`]).
 //!
@@ -35,7 +35,7 @@ pub struct Owner(pub u64);
 /// The right to store a load; unique per load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease {
-    /// Who loads.
+    /// The process of the load.
     pub owner: Owner,
     /// Which of its loads.
     pub serial: u64,
@@ -49,7 +49,7 @@ pub struct Generation(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
-/// What is stored under a name.
+/// The content under a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Content {
     /// A value, encoded.
@@ -78,7 +78,7 @@ pub enum Command {
     TakeOver {
         /// The name.
         name: Name,
-        /// What has to stand there.
+        /// The content to replace.
         from: Replaced,
         /// The lease.
         lease: Lease,
@@ -131,7 +131,7 @@ pub enum Command {
     NewGeneration(Generation),
     /// This owner is alive for so long. Answer: [`Reply::Done`].
     Alive {
-        /// Who.
+        /// The owner.
         owner: Owner,
         /// How long from now.
         life: Duration,
@@ -158,7 +158,7 @@ pub enum Reply {
     Done,
     /// The condition did not hold.
     Refused,
-    /// What stands under the names.
+    /// The contents found under the names.
     Found(Vec<Found>),
     /// The generation.
     Generation(Generation),
@@ -166,7 +166,7 @@ pub enum Reply {
     Failed(Arc<str>),
 }
 
-/// What stands under a name.
+/// The content found under a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Found {
     /// Nothing.
@@ -191,12 +191,12 @@ pub struct FoundValue {
     pub life: Option<Duration>,
 }
 
-/// What an engine says.
+/// An event of an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The answer to a command. Commands are answered in their order.
     Reply(CommandId, Reply),
-    /// What stands under a name of the present generation has changed.
+    /// The content of a name of the present generation has changed.
     Changed(Name),
     /// Anything may have changed.
     AllChanged,
@@ -206,7 +206,7 @@ pub enum Event {
     OwnerChanged(Owner),
 }
 
-/// What an engine can do.
+/// The abilities of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Abilities {
     /// It stores a load only if its lease still stands. If not, leases are not used, and a load may
@@ -224,7 +224,7 @@ pub trait Engine {
     fn next(&mut self) -> Option<News>;
 }
 
-/// What an [`Engine`] says.
+/// The news of an [`Engine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// It is ready for commands. Comes first, and once.
@@ -233,10 +233,10 @@ pub enum News {
     Event(Event),
 }
 
-/// What a new connection has learned.
+/// The facts learned by a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Greeting {
-    /// What the engine can do.
+    /// The abilities of the engine.
     pub abilities: Abilities,
     /// Which server, in which role: another number is another server.
     pub identity: u64,

@@ -1,8 +1,8 @@
-//! What the machine is told when it is made.
+//! The settings of the machine.
 
 use std::time::Duration;
 
-/// What is done with the entries in memory while the engine cannot be heard.
+/// The treatment of entries in memory while the engine cannot be heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WhileDown {
     /// They are served, for a time.
@@ -33,7 +33,7 @@ pub struct Settings {
     /// How many invalidations are kept for a server that is away. If there are more, all is
     /// invalidated.
     pub most_pending: usize,
-    /// What is done with the entries in memory while the engine cannot be heard.
+    /// The treatment of entries in memory while the engine cannot be heard.
     pub while_down: WhileDown,
     /// How long entries are served while the engine cannot be heard.
     pub max_uncovered: Duration,

@@ -3,4 +3,7 @@
 
 mod canonical;
 mod search;
+mod table;
+mod valid;
+mod walk;
 mod world;

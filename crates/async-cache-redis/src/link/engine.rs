@@ -4,7 +4,10 @@
 //! 1. A condition is `SET IFEQ` where the server has it, else a script.
 //! 2. A script is always sent whole (`EVAL`): a server that lost it would refuse its digest
 //!    (`EVALSHA`), and a second attempt would be carried out after later commands.
-//! 3. A value that is read is followed by its life in the same packet. If the value is replaced
+//! 3. A server that is asked for a sign of life is asked for its role too, and in a cluster for a
+//!    key of the cache: nothing else tells that the server was demoted, or that it lost the slot,
+//!    while the cache answers from memory alone.
+//! 4. A value that is read is followed by its life in the same packet. If the value is replaced
 //!    between the two, the life is that of the new value, and news of the change follow.
 
 use std::time::Duration;
@@ -55,6 +58,7 @@ pub(super) struct Engine {
     /// `SET NX GET` in one command.
     pub(super) set_nx_get: bool,
     pub(super) notifies: bool,
+    pub(super) is_in_cluster: bool,
 }
 
 /// A written command without an answer.
@@ -116,10 +120,7 @@ impl Engine {
                 writing.writer.command(&[b"EXISTS", &layout.owner_key(*owner)]);
                 Expected::Condition
             }
-            Command::Ping => {
-                writing.writer.command(&[b"PING"]);
-                Expected::Done
-            }
+            Command::Ping => writing.ping(&layout.probe_key()),
         }
     }
 
@@ -139,11 +140,21 @@ impl Writing<'_> {
         [&self.entries, name.as_bytes()].concat()
     }
 
-    /// Rule 3.
+    /// Rule 4.
     fn life(&mut self, name: &Name) {
         self.writer.begin(2);
         self.writer.argument(b"PTTL");
         self.key(name);
+    }
+
+    /// Rule 3.
+    fn ping(&mut self, probe: &[u8]) -> Expected {
+        self.writer.command(&[b"ROLE"]);
+        if self.engine.is_in_cluster {
+            self.writer.command(&[b"EXISTS", probe]);
+        }
+        self.writer.command(&[b"PING"]);
+        Expected::Alive { others: if self.engine.is_in_cluster { 2 } else { 1 } }
     }
 
     fn read(&mut self, names: &[Name]) -> Expected {

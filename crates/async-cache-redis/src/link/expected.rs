@@ -2,6 +2,14 @@
 //!
 //! A command of the port is one or more commands of the server. All their replies are taken before
 //! the answer is given, also after an error, so that later replies find their command.
+//!
+//! A slot of a cluster that is being moved has some keys on either node, and the old node answers
+//! `ASK` or `TRYAGAIN` for a key that it does not have (any more). Rules:
+//! 1. A question gets the answer that it failed, so its load goes on without the server. A write
+//!    on a condition failed too: nothing of this cache stands there to be written over.
+//! 2. An unconditional write ends the connection: it must not be lost, and the next connection
+//!    repeats it. No connection is made until the slot has its new node.
+//! 3. `MOVED` ends the connection whatever was asked.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,6 +35,8 @@ pub(super) enum Expected {
     Condition,
     /// Anything.
     Done,
+    /// The role of the server, so many replies in all, and then anything.
+    Alive { others: usize },
     /// As `Taking`, with the digits of a generation.
     Generation(Generation, Taking),
     /// OK. The command has no answer of its own.
@@ -77,11 +87,9 @@ impl Expected {
     /// Takes the next reply.
     pub(super) fn take(&mut self, envelope: &Envelope, value: Value) -> Result<Answer, LinkError> {
         if let Value::Error(text) = &value
-            && text.starts_with("READONLY")
+            && let Some(error) = LinkError::of_the_place(text).or_else(|| self.being_moved(text))
         {
-            // The server was the primary when the connection began.
-            let problem = format!("the server is a replica now: {text}");
-            return Err(LinkError::new(LinkErrorKind::Replica, problem));
+            return Err(error);
         }
         match self {
             Self::Local(_) => Err(unexpected("a reply to a command that was not sent")),
@@ -96,7 +104,18 @@ impl Expected {
                 Value::Error(text) if is_wrong_type(&text) => Reply::Refused,
                 value => done(&value),
             })),
-            Self::Done => Ok(Answer::Reply(done(&value))),
+            Self::Done | Self::Alive { others: 0 } => Ok(Answer::Reply(done(&value))),
+            Self::Alive { others } => {
+                *others -= 1; // is not 0
+                if let Value::List(parts) = &value
+                    && let Some(role) = parts.first().and_then(Value::text)
+                    && matches!(role, b"slave" | b"replica")
+                {
+                    let problem = format!("the server is a {} now", String::from_utf8_lossy(role));
+                    return Err(LinkError::new(LinkErrorKind::Replica, problem));
+                }
+                Ok(Answer::More)
+            }
             Self::Generation(ours, taking) => Ok(match taking.take(value) {
                 None => Answer::More,
                 Some((taken, _)) => generation(*ours, taken),
@@ -110,6 +129,21 @@ impl Expected {
             },
         }
     }
+}
+
+impl Expected {
+    /// Rule 2.
+    fn being_moved(&self, text: &str) -> Option<LinkError> {
+        let is_write = matches!(self, Self::Done | Self::Generation(..) | Self::Repaired);
+        let is_moving = is_being_moved(text);
+        (is_write && is_moving).then(|| {
+            LinkError::new(LinkErrorKind::Cluster, format!("the slot of the cache is being moved: {text}"))
+        })
+    }
+}
+
+fn is_being_moved(text: &str) -> bool {
+    matches!(text.split(' ').next(), Some("ASK" | "TRYAGAIN"))
 }
 
 /// The outcome of putting a value where none stands.
@@ -258,11 +292,8 @@ pub(super) fn explained(text: &str) -> Arc<str> {
     let remedy = match code {
         "OOM" => "raise `maxmemory` of the server, or let it evict (`maxmemory-policy`)",
         "NOPERM" => "permit the command and the keys of the prefix to the user (`ACL SETUSER`)",
-        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => {
-            "the server is a node of a cluster, and clusters are not supported: use another server"
-        }
+        "ASK" | "TRYAGAIN" => "the slot of the cache is being moved: until then the cache goes on without it",
         "LOADING" => "the server reads its data: wait until it has started",
-        "MASTERDOWN" => "the server is a replica without its primary: connect to the primary",
         "MISCONF" => "the server cannot save and so refuses writes: see its log",
         "NOREPLICAS" => "too few replicas are connected (`min-replicas-to-write`)",
         "NOAUTH" | "WRONGPASS" => "check the user and the password in the settings",

@@ -9,6 +9,8 @@
 //! 2. Nothing is written by asking. The conditions name a key that is never written, and the life
 //!    in `SET NX GET PX 0` is refused after the options were understood.
 //! 3. If an answer about a command is unclear, the server does not have it.
+//! 4. In a cluster, the question about the probe also finds out whether the node has the slot of
+//!    the cache. If another node has it, or the slot is being moved, the connection ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use super::Ready;
 use super::engine::{Engine, REMOVE, Removing, Replacing};
 use super::expected::explained;
 use crate::config::Config;
+use crate::credentials::{Credentials, accepted};
 use crate::error::{LinkError, LinkErrorKind};
 use crate::layout::Layout;
 use crate::resp::{Value, Writer};
@@ -54,11 +57,6 @@ pub(super) struct Greeting {
     facts: Facts,
 }
 
-struct Credentials {
-    user: Option<String>,
-    password: String,
-}
-
 /// The answers so far.
 #[derive(Debug, Default)]
 struct Facts {
@@ -76,12 +74,8 @@ struct Facts {
 
 impl Greeting {
     pub(super) fn new(config: &Config, layout: &Layout) -> Self {
-        let credentials = config
-            .password
-            .as_ref()
-            .map(|password| Credentials { user: config.username.clone(), password: password.clone() });
         Self {
-            credentials,
+            credentials: Credentials::new(config.username.as_ref(), config.password.as_ref()),
             db: config.db,
             tracked: config.tracking.then(|| layout.tracked().to_vec()),
             probe: layout.probe_key(),
@@ -98,8 +92,8 @@ impl Greeting {
             return;
         }
         let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
-        if let Some(Credentials { user, password }) = &self.credentials {
-            hello.extend([b"AUTH", user.as_deref().unwrap_or("default").as_bytes(), password.as_bytes()]);
+        if let Some(credentials) = &self.credentials {
+            hello.extend([b"AUTH", credentials.user(), credentials.password()]);
         }
         Writer::new(out).command(&hello);
         self.steps.push_back(Step::Hello);
@@ -115,11 +109,8 @@ impl Greeting {
 
     /// Writes the second packet.
     fn start_again(&mut self, out: &mut Vec<u8>) {
-        if let Some(Credentials { user, password }) = &self.credentials {
-            let user = user.as_ref().map(String::as_bytes);
-            let auth: Vec<&[u8]> =
-                [Some(b"AUTH".as_slice()), user, Some(password.as_bytes())].into_iter().flatten().collect();
-            Writer::new(out).command(&auth);
+        if let Some(credentials) = &self.credentials {
+            Writer::new(out).command(&credentials.auth());
             self.steps.push_back(Step::Auth);
         }
         self.label(out);
@@ -213,14 +204,7 @@ impl Greeting {
                 facts.role = words(value.field("role"));
                 facts.mode = words(value.field("mode"));
             }
-            Step::Auth => match error {
-                // A password for a server without one.
-                Some(text) if text.contains("no password") || text.contains("without any password") => {}
-                Some(text) => {
-                    return Err(LinkError::new(LinkErrorKind::Auth, format!("the server answered: {text}")));
-                }
-                None => {}
-            },
+            Step::Auth => accepted(value)?,
             Step::Label => {}
             Step::Select => {
                 if let Some(text) = error {
@@ -280,7 +264,8 @@ impl Greeting {
             );
             facts.notice(&notice);
         }
-        let engine = Engine { replacing, removing, set_nx_get, notifies };
+        let is_in_cluster = facts.mode.as_deref() == Some("cluster");
+        let engine = Engine { replacing, removing, set_nx_get, notifies, is_in_cluster };
         let server = [facts.name.as_deref(), facts.version.as_deref()]
             .into_iter()
             .flatten()
@@ -329,7 +314,6 @@ impl Facts {
     /// Whether a cache can use the server, as far as is known.
     fn check(&self) -> Result<(), LinkError> {
         let (kind, problem) = match (self.mode.as_deref(), self.role.as_deref()) {
-            (Some("cluster"), _) => (LinkErrorKind::Cluster, "the server is a node of a cluster"),
             (Some("sentinel"), _) | (_, Some("sentinel")) => {
                 (LinkErrorKind::Sentinel, "the server is a Sentinel")
             }
@@ -342,11 +326,15 @@ impl Facts {
 
 /// The fault of the whole connection that an error tells of.
 fn of_the_connection(text: &str) -> Option<LinkError> {
+    if let Some(error) = LinkError::of_the_place(text) {
+        return Some(error);
+    }
     let lower = text.to_ascii_lowercase();
     let kind = match lower.split(' ').next().unwrap_or_default() {
         "noauth" | "wrongpass" => LinkErrorKind::Auth,
         "loading" => LinkErrorKind::Loading,
-        "readonly" | "masterdown" => LinkErrorKind::Replica,
+        // Rule 4.
+        "ask" | "tryagain" => LinkErrorKind::Cluster,
         "denied" => LinkErrorKind::Refused,
         _ if lower.contains("max number of clients") => LinkErrorKind::Refused,
         _ if lower.contains("invalid password") || lower.contains("invalid username") => LinkErrorKind::Auth,
@@ -357,10 +345,4 @@ fn of_the_connection(text: &str) -> Option<LinkError> {
 
 fn words(value: Option<&Value>) -> Option<String> {
     value.and_then(Value::text).map(|text| String::from_utf8_lossy(text).into_owned())
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials(..)")
-    }
 }

@@ -11,7 +11,7 @@ use async_cache_redis::envelope::Envelope;
 use super::*;
 
 const LIFE: Duration = Duration::from_secs(10);
-const KEY: &str = "ac:{}n::0000000000010:sk";
+const KEY: &str = "ac:{n:}:0000000000010:sk";
 
 fn envelope() -> Envelope {
     Envelope::new(&Layout::new(&config()).unwrap(), None, 1 << 20)
@@ -75,7 +75,7 @@ fn every_command_is_written_and_answered() {
         ("$13\r\n0000000000012\r\n", Reply::Generation(Generation(38))),
         ("-ERR x\r\n", Reply::Failed("ERR x".into())),
     ];
-    let owner = "ac:{}n::o:0000000000000001";
+    let owner = "ac:{n:}:o:0000000000000001";
     let table: Vec<(Command, String, Answers)> = vec![
         (
             Command::TakeOver { name: n(), from: Replaced::Lease(Lease { serial: 2, ..LEASE }), lease, life },
@@ -107,14 +107,13 @@ fn every_command_is_written_and_answered() {
         (Command::Put { name: n(), content: Content::Stub, life: None }, format!("SET {KEY} {s}"), plain),
         (
             Command::Drop(vec![n(), super::name("l")]),
-            format!("UNLINK {KEY} ac:{{}}n::0000000000010:sl"),
+            format!("UNLINK {KEY} ac:{{n:}}:0000000000010:sl"),
             plain,
         ),
-        (Command::Generation(Generation(37)), format!("SET ac:{{}}n::g {digits} NX GET"), generation),
-        (Command::NewGeneration(Generation(37)), format!("SET ac:{{}}n::g {digits}"), plain),
+        (Command::Generation(Generation(37)), format!("SET ac:{{n:}}:g {digits} NX GET"), generation),
+        (Command::NewGeneration(Generation(37)), format!("SET ac:{{n:}}:g {digits}"), plain),
         (Command::Alive { owner: Owner(1), life }, format!("SET {owner} 1 PX 10000"), plain),
         (Command::IsAlive(Owner(1)), format!("EXISTS {owner}"), condition),
-        (Command::Ping, "PING".into(), plain),
     ];
     let mut link = ready();
     for (command, expected, answers) in table {
@@ -161,7 +160,7 @@ fn one_name_is_read_with_its_life() {
     }
     for (answers, words) in [
         ("-NOPERM no\r\n:5\r\n", "NOPERM no; permit the command"),
-        ("-MOVED 1 h:1\r\n-MOVED 1 h:1\r\n", "clusters are not supported"),
+        ("-ASK 1 h:1\r\n-ASK 1 h:1\r\n", "ASK 1 h:1; the slot of the cache is being moved"),
         ("_\r\n-NOPERM pttl\r\n", "NOPERM pttl"),
         ("_\r\n+x\r\n", "named no life"),
     ] {
@@ -197,7 +196,7 @@ fn several_names_are_one_answer_in_their_order() {
     let stub = envelope().content(&names[2], &Content::Stub);
     let mut link = ready();
     link.send(CommandId(1), GENERATION, &Command::Read(names.to_vec()));
-    let keys = ["a", "b", "c"].map(|key| format!("ac:{{}}n::0000000000010:s{key}"));
+    let keys = ["a", "b", "c"].map(|key| format!("ac:{{n:}}:0000000000010:s{key}"));
     let mut expected = vec![format!("MGET {}", keys.join(" "))];
     expected.extend(keys.iter().map(|key| format!("PTTL {key}")));
     assert_eq!(commands(&mut link), expected);
@@ -209,7 +208,7 @@ fn several_names_are_one_answer_in_their_order() {
     let read = Command::Read(names.to_vec());
     let (_, reply) = exchange(&mut link, &read, "-ERR x\r\n:1\r\n:1\r\n:1\r\n");
     assert_eq!(reply, Reply::Failed("ERR x".into()));
-    let (_, reply) = exchange(&mut link, &Command::Ping, "+PONG\r\n");
+    let (_, reply) = exchange(&mut link, &Command::Ping, ALIVE);
     assert_eq!(reply, Reply::Done);
     link.send(CommandId(1), GENERATION, &read);
     let error = link.receive(b"*2\r\n_\r\n_\r\n").unwrap_err();
@@ -283,9 +282,9 @@ fn a_generation_that_is_none_is_replaced() {
         let mut link = ready();
         let (_, reply) = exchange(&mut link, &Command::Generation(Generation(37)), stands);
         assert_eq!(reply, Reply::Generation(Generation(37)));
-        assert_eq!(commands(&mut link), ["SET ac:{}n::g 0000000000011"]);
+        assert_eq!(commands(&mut link), ["SET ac:{n:}:g 0000000000011"]);
         link.send(CommandId(8), GENERATION, &Command::Ping);
-        link.receive(b"+OK\r\n+PONG\r\n").unwrap();
+        link.receive(format!("+OK\r\n{ALIVE}").as_bytes()).unwrap();
         assert_eq!(events(&mut link), [Event::Reply(CommandId(8), Reply::Done)]);
         // Where it cannot be replaced, the processes would not hear of each other.
         exchange(&mut link, &Command::Generation(Generation(37)), stands);
@@ -313,13 +312,13 @@ fn commands_that_need_no_server_are_answered_in_their_turn() {
     link.send(CommandId(3), GENERATION, &Command::Drop(vec![]));
     link.send(CommandId(4), GENERATION, &Command::Read(vec![]));
     link.send(CommandId(5), GENERATION, &Command::Ping);
-    assert_eq!((commands(&mut link).len(), events(&mut link)), (2, vec![]));
-    link.receive(b"+PONG\r\n").unwrap();
+    assert_eq!((commands(&mut link).len(), events(&mut link)), (4, vec![]));
+    link.receive(ALIVE.as_bytes()).unwrap();
     let replies = [Reply::Done, Reply::Done, Reply::Found(vec![])];
     let expected: Vec<Event> =
         (2..).map(CommandId).zip(replies).map(|(id, reply)| Event::Reply(id, reply)).collect();
     assert_eq!(events(&mut link), expected);
-    link.receive(b"+PONG\r\n").unwrap();
+    link.receive(ALIVE.as_bytes()).unwrap();
     assert_eq!(events(&mut link), [Event::Reply(CommandId(5), Reply::Done)]);
 }
 
@@ -331,6 +330,96 @@ fn a_server_that_became_a_replica_ends_the_connection() {
     assert_eq!(error.kind, LinkErrorKind::Replica);
     assert!(error.to_string().contains("connect to the primary"), "{error}");
     assert_eq!(events(&mut link), []);
+}
+
+#[test]
+fn a_sign_of_life_has_the_role_and_a_demoted_server_ends_the_connection() {
+    for (answers, ends) in [
+        (ALIVE, None),
+        ("-NOPERM no\r\n+PONG\r\n", None),
+        ("*1\r\n+slave\r\n+PONG\r\n", Some("the server is a slave now; connect to the primary")),
+    ] {
+        let mut link = ready();
+        link.send(CommandId(1), GENERATION, &Command::Ping);
+        assert_eq!(commands(&mut link), ["ROLE", "PING"]);
+        let error = link.receive(answers.as_bytes()).err().map(|error| error.to_string());
+        assert!(error.as_deref().unwrap_or_default().contains(ends.unwrap_or_default()), "{error:?}");
+        assert_eq!(error.is_some(), ends.is_some());
+        assert_eq!(events(&mut link).is_empty(), ends.is_some());
+    }
+}
+
+fn in_a_cluster() -> Link {
+    let server = |command: &str| match command {
+        _ if command.starts_with("HELLO") => hello("redis", "8", "cluster", "master"),
+        _ => valkey(command),
+    };
+    greeted(&config(), server).unwrap().0
+}
+
+#[test]
+fn a_sign_of_life_in_a_cluster_finds_out_that_the_slot_has_moved() {
+    let mut link = in_a_cluster();
+    link.send(CommandId(1), GENERATION, &Command::Ping);
+    assert_eq!(commands(&mut link), ["ROLE", "EXISTS ac:{n:}:p", "PING"]);
+    link.receive(b"*3\r\n+master\r\n:0\r\n*0\r\n:0\r\n+PONG\r\n").unwrap();
+    assert_eq!(events(&mut link), [Event::Reply(CommandId(1), Reply::Done)]);
+    link.send(CommandId(2), GENERATION, &Command::Ping);
+    // A slot that is being moved is still this node's.
+    link.receive(b"*1\r\n+master\r\n-ASK 7 h:7\r\n+PONG\r\n").unwrap();
+    assert_eq!(events(&mut link), [Event::Reply(CommandId(2), Reply::Done)]);
+    link.send(CommandId(3), GENERATION, &Command::Ping);
+    let error = link.receive(b"*1\r\n+master\r\n-MOVED 7 h:7\r\n").unwrap_err();
+    assert_eq!(error.kind, LinkErrorKind::Moved);
+}
+
+#[test]
+fn while_a_slot_is_moved_questions_fail_and_writes_end_the_connection() {
+    let (k, lease, life) = (name("k"), LEASE, LIFE);
+    let questions = [
+        (Command::Read(vec![k.clone()]), 2),
+        (Command::Read(vec![k.clone(), name("l")]), 3),
+        (Command::Acquire { name: k.clone(), lease, life }, 2),
+        (Command::Fill { name: k.clone(), lease, content: Content::Stub, life: None }, 1),
+        (Command::Extend { name: k.clone(), lease, life }, 1),
+        (Command::Release { name: k.clone(), lease }, 1),
+        (Command::IsAlive(Owner(1)), 1),
+    ];
+    let writes = [
+        Command::Put { name: k.clone(), content: Content::Stub, life: None },
+        Command::Drop(vec![k]),
+        Command::Generation(Generation(1)),
+        Command::NewGeneration(Generation(1)),
+        Command::Alive { owner: Owner(1), life },
+    ];
+    let mut link = in_a_cluster();
+    for (command, replies) in questions {
+        for refusal in ["-ASK 7 h:7\r\n", "-TRYAGAIN Multiple keys\r\n"] {
+            let (_, reply) = exchange(&mut link, &command, &refusal.repeat(replies));
+            assert!(failed(&reply).contains("is being moved"), "{command:?}: {reply:?}");
+        }
+        for (refusal, kind) in [
+            ("-MOVED 7 h:7\r\n", LinkErrorKind::Moved),
+            ("-CLUSTERDOWN The cluster is down\r\n", LinkErrorKind::Cluster),
+        ] {
+            let mut link = in_a_cluster();
+            link.send(CommandId(1), GENERATION, &command);
+            assert_eq!(link.receive(refusal.as_bytes()).unwrap_err().kind, kind, "{command:?}");
+            assert_eq!(events(&mut link), []);
+        }
+    }
+    for command in writes {
+        for (refusal, kind) in [
+            ("-ASK 7 h:7\r\n", LinkErrorKind::Cluster),
+            ("-TRYAGAIN Multiple keys\r\n", LinkErrorKind::Cluster),
+            ("-MOVED 7 h:7\r\n", LinkErrorKind::Moved),
+        ] {
+            let mut link = in_a_cluster();
+            link.send(CommandId(1), GENERATION, &command);
+            assert_eq!(link.receive(refusal.as_bytes()).unwrap_err().kind, kind, "{command:?}");
+            assert_eq!(events(&mut link), []);
+        }
+    }
 }
 
 #[test]

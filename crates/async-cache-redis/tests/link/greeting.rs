@@ -14,7 +14,7 @@ fn the_greeting_is_one_packet() {
     let mut link = Link::new(&config).unwrap();
     link.start();
     link.start();
-    let probe = "ac:{}n::p";
+    let probe = "ac:{n:}:p";
     let [set_name, info, role] = ["CLIENT SETNAME async-cache", "INFO server", "ROLE"].map(str::to_owned);
     let script =
         "if redis.pcall('GET',KEYS[1])==ARGV[1] then redis.call('UNLINK',KEYS[1]) return 1 end return 0";
@@ -25,7 +25,7 @@ fn the_greeting_is_one_packet() {
         "CLIENT SETINFO LIB-NAME async-cache".into(),
         format!("CLIENT SETINFO LIB-VER {}", env!("CARGO_PKG_VERSION")),
         "SELECT 3".into(),
-        "CLIENT TRACKING ON BCAST PREFIX ac:{}n:: NOLOOP".into(),
+        "CLIENT TRACKING ON BCAST PREFIX ac:{n:}: NOLOOP".into(),
         info,
         role,
         format!("SET {probe} 1 IFEQ 0"),
@@ -103,7 +103,7 @@ fn a_server_with_delex_removes_with_it() {
     };
     let (mut link, _) = greeted(&config(), server).unwrap();
     link.send(CommandId(1), GENERATION, &Command::Release { name: name("k"), lease: LEASE });
-    assert!(commands(&mut link)[0].starts_with("DELEX ac:{}n::0000000000010:sk IFEQ AC"));
+    assert!(commands(&mut link)[0].starts_with("DELEX ac:{n:}:0000000000010:sk IFEQ AC"));
 }
 
 #[test]
@@ -173,9 +173,7 @@ fn a_server_that_cannot_be_used_is_refused_with_the_remedy() {
             "protected mode; see the server",
         ),
         ("HELLO", "-ERR max number of clients reached\r\n".into(), LinkErrorKind::Refused, "max number"),
-        ("HELLO", hello("redis", "8", "cluster", "master"), LinkErrorKind::Cluster, "not supported"),
         ("HELLO", hello("redis", "8", "sentinel", "sentinel"), LinkErrorKind::Sentinel, "it watches"),
-        ("INFO", info("redis_mode:cluster\r\n"), LinkErrorKind::Cluster, "cluster-enabled"),
         ("ROLE", "*1\r\n+slave\r\n".into(), LinkErrorKind::Replica, "connect to the primary"),
         (
             "SELECT",
@@ -185,6 +183,9 @@ fn a_server_that_cannot_be_used_is_refused_with_the_remedy() {
         ),
         ("SET", "-LOADING Redis is loading\r\n".into(), LinkErrorKind::Loading, "wait until"),
         ("SET", "-READONLY You can't write\r\n".into(), LinkErrorKind::Replica, "connect to the primary"),
+        ("SET", "-MOVED 7 h:7\r\n".into(), LinkErrorKind::Moved, "goes to that node"),
+        ("SET", "-CLUSTERDOWN Hash slot not served\r\n".into(), LinkErrorKind::Cluster, "see `CLUSTER INFO`"),
+        ("SET", "-ASK 7 h:7\r\n".into(), LinkErrorKind::Cluster, "ASK 7 h:7; see"),
         ("SET", "-MASTERDOWN Link with MASTER is down\r\n".into(), LinkErrorKind::Replica, "MASTERDOWN"),
         ("HELLO", "\x15\x03\x03\x00".into(), LinkErrorKind::Tls, "rediss://"),
         ("HELLO", "HTTP/1.1 400 Bad Request\r\n".into(), LinkErrorKind::NotRedis, "speaks HTTP"),
@@ -202,6 +203,16 @@ fn a_server_that_cannot_be_used_is_refused_with_the_remedy() {
         assert_eq!(error.kind, *kind, "{answer}: {error}");
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+#[test]
+fn a_node_of_a_cluster_that_has_the_slot_is_usable() {
+    let server = |command: &str| match command {
+        _ if command.starts_with("HELLO") => hello("redis", "8", "cluster", "master"),
+        _ => valkey(command),
+    };
+    let (_, ready) = greeted(&config(), server).unwrap();
+    assert_eq!(ready.abilities, Abilities { fences: true, notifies: true });
 }
 
 #[test]

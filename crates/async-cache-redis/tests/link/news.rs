@@ -25,12 +25,12 @@ fn told(link: &mut Link, bytes: &str) -> Vec<Event> {
 fn each_key_has_its_event() {
     let mut link = with_generation();
     let keys = [
-        "ac:{}n::0000000000010:sk",
-        "ac:{}n::g",
-        "ac:{}n::o:000000000000000a",
-        "ac:{}n::p",
-        "ac:{}m::0000000000010:sk",
-        "ac:{}n::0000000000010:sl",
+        "ac:{n:}:0000000000010:sk",
+        "ac:{n:}:g",
+        "ac:{n:}:o:000000000000000a",
+        "ac:{n:}:p",
+        "ac:{m:}:0000000000010:sk",
+        "ac:{n:}:0000000000010:sl",
     ];
     let expected = [
         Event::Changed(name("k")),
@@ -55,7 +55,7 @@ fn a_flush_and_what_is_not_understood_may_have_changed_anything() {
 
 #[test]
 fn entries_of_other_generations_are_ignored() {
-    let [present, earlier] = ["ac:{}n::0000000000010:sk", "ac:{}n::0000000000011:sk"];
+    let [present, earlier] = ["ac:{n:}:0000000000010:sk", "ac:{n:}:0000000000011:sk"];
     let changed = [Event::Changed(name("k"))];
     // Named by the server.
     let mut link = with_generation();
@@ -87,10 +87,10 @@ fn news_before_the_connection_is_ready_are_dropped() {
 
 #[test]
 fn answers_and_news_keep_their_order_at_every_split() {
-    let key = "ac:{}n::0000000000010:sk";
+    let key = "ac:{n:}:0000000000010:sk";
     let news = push(&[key]);
     // The second news come between the value and its life.
-    let bytes = format!("{news}+PONG\r\n{news}_\r\n{news}:-2\r\n>2\r\n+invalidate\r\n_\r\n+PONG\r\n");
+    let bytes = format!("{news}{ALIVE}{news}_\r\n{news}:-2\r\n>2\r\n+invalidate\r\n_\r\n{ALIVE}");
     let changed = || Event::Changed(name("k"));
     let done = |id| Event::Reply(CommandId(id), Reply::Done);
     let found = Reply::Found(vec![async_cache_core::remote::port::Found::Absent]);
@@ -118,7 +118,7 @@ fn answers_and_news_keep_their_order_at_every_split() {
 fn events_before_an_error_count() {
     let mut link = with_generation();
     link.send(CommandId(1), GENERATION, &Command::Ping);
-    let bytes = format!("{}+PONG\r\nrubbish", push(&["ac:{}n::g"]));
+    let bytes = format!("{}{ALIVE}rubbish", push(&["ac:{n:}:g"]));
     let error = link.receive(bytes.as_bytes()).unwrap_err();
     assert_eq!(error.kind, async_cache_redis::LinkErrorKind::Protocol);
     assert_eq!(events(&mut link), [Event::GenerationChanged, Event::Reply(CommandId(1), Reply::Done)]);

@@ -11,7 +11,6 @@
 //! 4. Orders are done one after the other, with nothing locked. The user's code that runs here are
 //!    destructors of entries that leave memory.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -20,25 +19,17 @@ use std::time::Duration;
 
 use async_cache_core::remote::{Notice, Settings};
 use async_cache_core::time::Time;
-use async_cache_redis::{Address, Config, Link};
+use async_cache_redis::{Link, LinkError, Place};
 use async_cache_tier::remote::Order;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep};
 
+use super::socket::{self, Connecting, Socket, push};
 use super::{Cached, RemoteTier, Shared};
 
 const BUFFER: usize = 64 * 1024;
 /// How often the index of names is looked at.
 const COMPACTS_EVERY: Duration = Duration::from_secs(5);
-
-/// Both directions of a connection.
-struct Socket {
-    read: Box<dyn AsyncRead + Send + Unpin>,
-    write: Box<dyn AsyncWrite + Send + Unpin>,
-}
-
-type Connecting = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
 
 /// The right to drive. Rule 1.
 struct Driving {
@@ -98,13 +89,15 @@ struct Task {
     /// Bytes on their way to the socket.
     out: Vec<u8>,
     written: usize,
+    /// Bytes were written since the last flush, to a socket that wants one.
+    is_unflushed: bool,
     compacted_at: Time,
     closes_at: Option<Time>,
 }
 
 /// What woke the task.
 enum Woke {
-    Connected(io::Result<Socket>),
+    Connected(Result<Socket, String>),
     Read(io::Result<usize>),
     Written(io::Result<usize>),
     Looks,
@@ -120,6 +113,7 @@ impl Task {
             connecting: None,
             out: Vec::new(),
             written: 0,
+            is_unflushed: false,
             compacted_at: Shared::now(),
             closes_at: None,
         }
@@ -175,13 +169,16 @@ impl Task {
 
     async fn next(&mut self, buffer: &mut [u8], timer: &mut Pin<Box<Sleep>>) -> Woke {
         let shared = Arc::clone(&self.driving.shared);
-        let Self { socket, connecting, out, written, .. } = self;
+        let Self { socket, connecting, out, written, is_unflushed, .. } = self;
         match (socket, connecting) {
             (Some(socket), _) => {
                 let unwritten = &out[*written..];
                 tokio::select! {
                     biased;
-                    wrote = socket.write.write(unwritten), if !unwritten.is_empty() => Woke::Written(wrote),
+                    wrote = push(&mut *socket.write, unwritten), if !unwritten.is_empty() || *is_unflushed => {
+                        *is_unflushed = socket.is_buffered && !unwritten.is_empty();
+                        Woke::Written(wrote)
+                    }
                     read = socket.read.read(buffer) => Woke::Read(read),
                     () = shared.look.notified() => Woke::Looks,
                     () = timer.as_mut() => Woke::Ticks,
@@ -218,7 +215,7 @@ impl Task {
             }
             Woke::Connected(Err(error)) => {
                 self.connecting = None;
-                remote.closed(&format!("no connection to {}: {error}", self.place()), now);
+                remote.closed(&error, now);
             }
             Woke::Written(Ok(bytes)) => self.written += bytes,
             Woke::Read(Ok(0)) => remote.closed("the server has closed the connection", now),
@@ -226,7 +223,7 @@ impl Task {
                 remote.heard(now);
                 let received = remote.engine(now, |link| link.receive(&buffer[..bytes]));
                 if let Some(Err(error)) = received {
-                    remote.closed(&error.to_string(), now);
+                    self.refused(&error, now);
                 }
             }
             Woke::Written(Err(error)) | Woke::Read(Err(error)) => remote.closed(&error.to_string(), now),
@@ -237,15 +234,16 @@ impl Task {
         match order {
             Order::Answer(waiter, _, answer) => drop(waiter.send(answer)),
             Order::Connect => {
-                let Config { address, tls, .. } = &self.driving.shared.redis.config;
-                self.driving.shared.remote.connecting(Shared::now());
-                self.connecting = Some(connect(address.clone(), *tls));
+                let shared = &self.driving.shared;
+                shared.remote.connecting(Shared::now());
+                self.connecting = Some(socket::open(Arc::clone(&shared.route), shared.redis.tls.clone()));
             }
             Order::Disconnect => {
                 self.socket = None;
                 self.connecting = None;
                 self.out.clear();
                 self.written = 0;
+                self.is_unflushed = false;
             }
             Order::Forget { name, fences } => {
                 if let Some(cache) = self.cache.upgrade() {
@@ -275,15 +273,16 @@ impl Task {
         }
     }
 
-    fn place(&self) -> String {
-        match &self.driving.shared.redis.config.address {
-            Address::Tcp { host, port } => format!("{host}:{port}"),
-            Address::Unix(path) => path.display().to_string(),
-        }
+    /// The connection cannot be used any more.
+    fn refused(&self, error: &LinkError, now: Time) {
+        let shared = &self.driving.shared;
+        shared.route.lock().ended(error);
+        shared.remote.closed(&error.to_string(), now);
     }
 
     fn say(&self, notice: &Notice) {
-        let (place, shared) = (self.place(), &self.driving.shared);
+        let shared = &self.driving.shared;
+        let place = &shared.redis.config.place;
         let Settings { max_uncovered, .. } = shared.redis.settings;
         match notice {
             Notice::Down(why) => tracing::warn!(
@@ -294,35 +293,16 @@ impl Task {
             Notice::Up(_) => {
                 let server = shared.remote.engine(Shared::now(), |link| link.server().cloned()).flatten();
                 let Some(server) = server else { return };
-                tracing::info!("{place} is connected: {}", server.server);
+                let name = &server.server;
+                let at = match (place, shared.route.lock().current()) {
+                    (Place::Sentinel(_) | Place::Cluster(_), Some(address)) => format!(" at {address}"),
+                    _ => String::new(),
+                };
+                tracing::info!("{place} is connected: {name}{at}");
                 for notice in &server.notices {
                     tracing::warn!("{place}: {notice}");
                 }
             }
         }
     }
-}
-
-fn connect(address: Address, tls: bool) -> Connecting {
-    Box::pin(async move {
-        if tls {
-            let error = "this build has no TLS: use redis:// or a socket, through a tunnel if need be";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, error));
-        }
-        match address {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), port)).await?;
-                stream.set_nodelay(true)?;
-                let (read, write) = stream.into_split();
-                Ok(Socket { read: Box::new(read), write: Box::new(write) })
-            }
-            #[cfg(unix)]
-            Address::Unix(path) => {
-                let (read, write) = tokio::net::UnixStream::connect(path).await?.into_split();
-                Ok(Socket { read: Box::new(read), write: Box::new(write) })
-            }
-            #[cfg(not(unix))]
-            Address::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no sockets of Unix here")),
-        }
-    })
 }

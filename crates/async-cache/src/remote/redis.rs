@@ -1,11 +1,14 @@
 //! The settings of a tier on Redis or Valkey.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_cache_core::remote::Settings;
 pub use async_cache_core::remote::WhileDown;
 pub use async_cache_redis::{Address, ConfigError, Secret as RedisSecret};
-use async_cache_redis::{Config, Layout};
+use async_cache_redis::{Config, Route};
+
+use super::tls::Tls;
 
 /// A server of Redis or Valkey, where the entries of a cache stand beyond one host; for
 /// [`Builder::remote`](crate::Builder::remote).
@@ -28,6 +31,8 @@ use async_cache_redis::{Config, Layout};
 pub struct Redis {
     pub(crate) config: Config,
     pub(crate) settings: Settings,
+    pub(crate) route: Route,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Makes a [`Redis`]; from [`Redis::builder`].
@@ -36,13 +41,22 @@ pub struct Redis {
 pub struct RedisBuilder {
     config: Result<Config, ConfigError>,
     settings: Settings,
+    authorities: Option<PathBuf>,
 }
 
 impl Redis {
-    /// Begins with the URL of a server: `redis://[user[:password]@]host[:port][/db]`, `valkey://`
-    /// the same, `rediss://` with TLS, `unix:///path/of/socket?db=0`.
+    /// Begins with the URL of a server; `valkey` may stand in it for `redis`:
+    ///
+    /// - `redis://[user[:password]@]host[:port][/db]`, or `unix:///path/of/socket?db=0`;
+    /// - `redis+sentinel://[user[:password]@]host[:port][,host[:port]...]/service[/db]`: the
+    ///   primary that Sentinels name. The query may have their own `sentinel_username` and
+    ///   `sentinel_password`;
+    /// - `redis+cluster://[user[:password]@]host[:port][,host[:port]...]`: a cluster. All entries
+    ///   of a namespace are on one of its nodes, and namespaces spread over the nodes.
+    ///
+    /// With `rediss` instead of `redis`, all connections are encrypted (feature `redis-tls`).
     pub fn builder(url: &str) -> RedisBuilder {
-        RedisBuilder { config: Config::from_url(url), settings: Settings::default() }
+        RedisBuilder { config: Config::from_url(url), settings: Settings::default(), authorities: None }
     }
 }
 
@@ -84,6 +98,13 @@ impl RedisBuilder {
     /// The number of the database. Default: 0.
     pub fn db(self, db: u32) -> Self {
         self.with(|config| config.db = db)
+    }
+
+    /// A file with the certificates of the authorities that sign those of the servers, in PEM. No
+    /// other authority counts then. Default: the authorities of the system.
+    pub fn tls_ca(mut self, path: impl Into<PathBuf>) -> Self {
+        self.authorities = Some(path.into());
+        self
     }
 
     /// Makes values unforgeable: a value without a tag that only the secret makes is not read.
@@ -143,14 +164,22 @@ impl RedisBuilder {
         self
     }
 
-    /// Checks the settings. Nothing is connected yet.
+    /// Checks the settings, and reads the certificates of the authorities if connections are
+    /// encrypted. Nothing is connected yet.
     ///
     /// # Errors
     /// [`ConfigError`]: which setting cannot be used, and what to do.
     pub fn build(self) -> Result<Redis, ConfigError> {
         let config = self.config?;
-        config.check()?;
-        Layout::new(&config)?;
-        Ok(Redis { config, settings: self.settings })
+        let route = Route::new(&config)?;
+        let tls = match (config.tls, self.authorities) {
+            (true, authorities) => Some(Tls::new(authorities.as_deref())?),
+            (false, None) => None,
+            (false, Some(_)) => {
+                let problem = "there are authorities, but connections are not encrypted";
+                return Err(ConfigError::new("tls_ca", problem, "use a URL with rediss://"));
+            }
+        };
+        Ok(Redis { config, settings: self.settings, route, tls })
     }
 }

@@ -31,23 +31,25 @@ async fn nobody_waits(origin: &Origin, cache: &crate::support::Cache, time: Dura
 fn a_server_that_stands_still_costs_one_call_a_quarter_of_a_second() {
     keep_log();
     each(async |server| {
-        let (cache, origin) = (connected(redis_at(server.port())).await, Origin::default());
-        assert_eq!(origin.get(&cache, "hot", NOW).await, "0");
-        hears(&cache).await;
+        let proxy = proxy(&server); // has a place of its own in the log
+        let port = proxy.address().port();
+        let (other, cache) = (cache(&server).await, connected(redis_at(port)).await);
+        let origin = Origin::default();
+        other.set("hot".into(), "0".into());
+        hears(&other).await;
         keeps(&cache, "hot", "0").await;
         server.pause();
         let (_, took) = timed(origin.get(&cache, "first", NOW)).await;
         assert!(took <= Duration::from_millis(300), "the first call took {took:?}");
         // Longer than it takes to give the connection up, and to try others.
         nobody_waits(&origin, &cache, Duration::from_millis(3500)).await;
-        let lines = logged(server.port(), Level::INFO);
+        let lines = logged(port, Level::INFO);
         assert_eq!(lines.len(), 2, "up and down: {lines:?}");
         server.resume();
-        within(Duration::from_secs(3), "it is up", || logged(server.port(), Level::INFO).len() == 3).await;
-        let other = connected(redis_at(server.port())).await;
+        within(Duration::from_secs(3), "it is up", || logged(port, Level::INFO).len() == 3).await;
         other.set("new".into(), "value".into());
         shows(&cache, "new", Some("value")).await;
-        let lines = logged(server.port(), Level::WARN);
+        let lines = logged(port, Level::WARN);
         assert_eq!(lines.len(), 1, "{lines:?}");
     });
 }

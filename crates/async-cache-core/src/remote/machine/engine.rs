@@ -1,4 +1,4 @@
-//! What the engine says, and the connection: rules 7 to 9.
+//! Events of the engine, and the connection: rules 7 to 9.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,38 +27,44 @@ impl Machine {
         self.link = Link::Greeting { since, abilities: greeting.abilities };
         self.is_stalled = false;
         self.is_said_refused = false;
-        self.heard_at = now;
+        let last_heard = std::mem::replace(&mut self.heard_at, now);
         self.owner = owner;
         self.alive_until = Time::default();
         self.sent.clear();
         self.watched.clear();
         let is_other = self.identity.replace(greeting.identity).is_some_and(|old| old != greeting.identity);
         if is_other {
-            self.replay(now); // Rule 9.
+            self.replay(last_heard); // Rule 9.
         }
         if self.clearing == Clearing::No {
-            let purpose = Purpose::Generation { greets: true };
+            let purpose = Purpose::Generation { greets: true, since: self.replied };
             self.send(Command::Generation(generation), purpose, now);
         } else {
-            // Not the one that may have been sent before: it may have been replaced by another's.
-            self.generation = Some(generation);
-            let purpose = Purpose::NewGeneration { greets: true };
-            let id = self.send(Command::NewGeneration(generation), purpose, now);
-            self.clearing = Clearing::Sent(id);
+            self.greet_with(generation, now);
         }
     }
 
-    pub(super) fn replay(&mut self, now: Time) {
-        if self.recent_lacks_until.take().is_some_and(|until| now < until) {
+    /// Begins a generation before the first question of a connection. Never a generation of an
+    /// earlier connection: another process may have replaced it.
+    pub(super) fn greet_with(&mut self, generation: Generation, now: Time) {
+        self.generation = Some(generation);
+        let purpose = Purpose::NewGeneration { greets: true };
+        let id = self.send(Command::NewGeneration(generation), purpose, now);
+        self.clearing = Clearing::Sent(id);
+    }
+
+    /// Rule 9. The other server has missed writes from before `last_heard`, however long ago.
+    pub(super) fn replay(&mut self, last_heard: Time) {
+        let is_recent = |at: Time| at.later(self.settings.replay) > last_heard;
+        let lacks = self.recent_lacks_until.take().is_some_and(|until| last_heard < until);
+        if lacks || self.cleared_at.is_some_and(is_recent) {
             self.clearing = Clearing::Unsent;
             self.generation = None;
             self.pending.clear();
         }
-        let oldest = now.since(Time::default()).saturating_sub(self.settings.replay);
-        for (at, name) in std::mem::take(&mut self.recent) {
-            if at.since(Time::default()) >= oldest {
-                self.pending.entry(name).or_insert(None);
-            }
+        let all = std::mem::take(&mut self.recent);
+        for written in all.into_iter().filter(|written| is_recent(written.at)) {
+            self.pending.entry(written.name).or_insert(None);
         }
     }
 
@@ -68,21 +74,17 @@ impl Machine {
         if !std::mem::replace(&mut self.is_said_down, true) {
             self.outputs.push_back(Output::Say(Notice::Down(why.into())));
         }
-        // A connection that was of use is made anew at once. After one that was silent, nobody waits
-        // (rule 11); one on which no command succeeded is as good as none.
-        let pause = if was_up && self.attempts == 0 && !self.is_stalled {
-            Duration::ZERO
-        } else {
-            let pause = self.backoff();
-            self.attempts = self.attempts.saturating_add(1);
-            pause
-        };
+        // A connection that is lost at once, again and again, is not made without a pause. After a
+        // silent connection, no caller waits for the next: rule 11.
+        let has_lasted = was_up && !self.is_stalled && now.since(self.up_at) >= self.settings.heartbeat;
+        let pause = if has_lasted { Duration::ZERO } else { self.backoff() };
+        self.attempts = if has_lasted { 0 } else { self.attempts.saturating_add(1) };
         self.link = Link::Pausing(now.later(pause));
         self.is_stalled = false;
         self.sent.clear();
         self.unsent.clear();
         self.watched.clear();
-        // What was sent may or may not have been done.
+        // Commands without a reply may or may not have run.
         for state in self.pending.values_mut() {
             *state = None;
         }
@@ -159,12 +161,16 @@ impl Machine {
     pub fn event(&mut self, event: Event, now: Time) {
         match event {
             Event::Reply(id, reply) => match self.sent.pop_front() {
-                Some(sent) if sent.id == id => self.reply(sent, reply, now),
+                Some(sent) if sent.id == id => {
+                    self.replied = id;
+                    self.reply(sent, reply, now);
+                }
                 _ => self.disconnect("a reply to no command", now),
             },
             Event::Changed(name) => self.changed(name, now),
             Event::AllChanged => {
                 self.epoch += 1;
+                self.alive_until = Time::default(); // The sign of life may be gone too.
                 self.fence_all(now);
                 self.outputs.push_back(Output::Suspect { fences: true });
                 self.ask_generation(now);
@@ -181,7 +187,8 @@ impl Machine {
     pub(super) fn ask_generation(&mut self, now: Time) {
         if matches!(self.link, Link::Up(_)) && self.clearing == Clearing::No {
             let candidate = Generation(u64::from(self.draw()) << 32 | u64::from(self.draw()));
-            self.send(Command::Generation(candidate), Purpose::Generation { greets: false }, now);
+            let purpose = Purpose::Generation { greets: false, since: self.replied };
+            self.send(Command::Generation(candidate), purpose, now);
         }
     }
 
@@ -204,10 +211,8 @@ impl Machine {
     }
 
     pub(super) fn reply(&mut self, sent: Sent, reply: Reply, now: Time) {
-        match &reply {
-            Reply::Failed(why) => self.refused(why),
-            _ if matches!(self.link, Link::Up(_)) => self.attempts = 0,
-            _ => {}
+        if let Reply::Failed(why) = &reply {
+            self.refused(why);
         }
         match sent.what {
             Purpose::Read(ids) => self.was_read(ids, reply, sent.at, now),
@@ -216,7 +221,7 @@ impl Machine {
             Purpose::Extend(id, lease) => self.was_extended(id, lease, &reply),
             Purpose::Put(name) => self.was_put(sent.id, name, &reply, now),
             Purpose::Drop(names) => self.was_dropped(sent.id, names, &reply, now),
-            Purpose::Generation { greets } => self.was_told_generation(greets, &reply, now),
+            Purpose::Generation { greets, since } => self.was_told_generation(greets, since, &reply, now),
             Purpose::NewGeneration { greets } => self.was_begun(sent.id, greets, &reply, now),
             Purpose::IsAlive(owner) => self.was_checked(owner, &reply, now),
             Purpose::Other => {}

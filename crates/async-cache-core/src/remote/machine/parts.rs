@@ -28,7 +28,7 @@ impl Machine {
         id
     }
 
-    /// Asks the engine what stands under the names of questions.
+    /// Reads the names of questions.
     pub(super) fn read(&mut self, ids: &[AskId], now: Time) {
         if !matches!(self.link, Link::Up(_)) || self.is_stalled {
             return self.go_alone(ids);

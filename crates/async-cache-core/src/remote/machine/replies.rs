@@ -21,7 +21,7 @@ impl Machine {
         }
     }
 
-    /// What stands under the name of a question.
+    /// The content under the name of a question.
     pub(super) fn found(&mut self, id: AskId, found: Found, sent_at: Time, now: Time) {
         let Some(ask) = self.asks.get(&id) else { return };
         let (name, want) = (ask.name.clone(), ask.want);
@@ -64,10 +64,14 @@ impl Machine {
             }
             return;
         }
-        let since = match ask.phase {
-            Phase::Waiting { since, .. } => since,
-            _ => now,
-        };
+        let since = ask.waits_since.unwrap_or(now);
+        let until = since.later(self.settings.wait);
+        if until <= now {
+            return self.go_alone(&[id]);
+        }
+        if let Some(ask) = self.asks.get_mut(&id) {
+            ask.waits_since = Some(since);
+        }
         self.set_phase(id, Phase::Waiting { lease, since });
         let notifies = matches!(self.link, Link::Up(abilities) if abilities.notifies);
         let pause = if notifies {
@@ -75,7 +79,7 @@ impl Machine {
         } else {
             FIRST_POLL
         };
-        self.arm(id, now.later(pause));
+        self.arm(id, now.later(pause).min(until));
         // The end of an owner that was alive is told, or is found by the next poll.
         let is_watched =
             self.watched.get(&lease.owner).is_some_and(|&is_asked_about| is_asked_about || notifies);
@@ -159,7 +163,7 @@ impl Machine {
                 self.outputs.push_back(Output::Answer(id, Answer::Lead));
             }
             Reply::Done => {
-                // It came too late; what memory has may be too old as well.
+                // The grant came too late; the entry in memory may be too old as well.
                 self.outputs.push_back(Output::Forget { name: name.clone(), fences: false });
                 self.send(Command::Release { name: name.clone(), lease }, Purpose::Other, now);
                 self.wake(&name, now);

@@ -1,4 +1,4 @@
-//! What the machine does when time has passed: rule 11.
+//! Steps of the machine when time has passed: rule 11.
 
 use std::time::Duration;
 

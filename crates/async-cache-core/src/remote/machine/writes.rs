@@ -38,6 +38,9 @@ impl Machine {
 
     /// Removes names. Call it in the step that writes memory, before the write.
     pub fn invalidate(&mut self, names: &[Name], now: Time) {
+        if names.is_empty() {
+            return;
+        }
         if self.link == Link::Idle {
             self.connect(now);
         }
@@ -82,7 +85,7 @@ impl Machine {
         self.fence_all(now);
     }
 
-    /// Rule 2. After the write was sent: a question that is woken reads what the write left.
+    /// Rule 2. After the write was sent: a woken question reads the state after the write.
     pub(super) fn fence_own(&mut self, name: &Name, now: Time) {
         let ids = self.names.get(name).cloned().unwrap_or_default();
         let mut again = Vec::new();

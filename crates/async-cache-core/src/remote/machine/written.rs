@@ -1,19 +1,26 @@
 //! Replies of the engine to writes, and a connection that is ready: rules 7 to 9.
 
-use super::{Clearing, Link, Machine, Notice, Output, Purpose, RuleName, Unsent};
+use super::{Clearing, Link, Machine, Notice, Output, Purpose, RuleName, Unsent, Written};
 use crate::remote::ask::{Ask, Phase};
-use crate::remote::port::{Command, CommandId, Name, Reply};
+use crate::remote::port::{Command, CommandId, Generation, Name, Reply};
 use crate::time::Time;
 
 impl Machine {
     pub(super) fn was_put(&mut self, id: CommandId, name: Name, reply: &Reply, now: Time) {
         if self.pending.get(&name) != Some(&Some(id)) {
-            return; // written again since
+            if matches!(reply, Reply::Failed(_)) {
+                // Nothing stands there, so its changes are not heard.
+                self.outputs.push_back(Output::Forget { name, fences: false });
+            }
+            return; // written again since, or the put of a load
         }
         if matches!(reply, Reply::Failed(_)) {
-            // What it could not replace is removed.
+            // The value that the put could not replace is removed. A question sent after the put
+            // may
+            // have read this value.
             self.remove_names(vec![name.clone()], now);
-            self.outputs.push_back(Output::Forget { name, fences: false });
+            self.fence_own(&name, now);
+            self.outputs.push_back(Output::Forget { name, fences: true });
         } else {
             self.acknowledged(name, now);
         }
@@ -39,57 +46,60 @@ impl Machine {
             self.recent.pop_front();
             self.recent_lacks_until = Some(now.later(self.settings.replay));
         }
-        self.recent.push_back((now, name));
+        let last_sent = CommandId(self.last_command);
+        self.recent.push_back(Written { at: now, last_sent, name });
     }
 
     pub(super) fn forget_old_writes(&mut self, now: Time) {
-        while self.recent.front().is_some_and(|&(at, _)| at.later(self.settings.replay) <= now) {
+        while self.recent.front().is_some_and(|written| written.at.later(self.settings.replay) <= now) {
             self.recent.pop_front();
         }
     }
 
-    pub(super) fn was_told_generation(&mut self, greets: bool, reply: &Reply, now: Time) {
+    pub(super) fn was_told_generation(&mut self, greets: bool, since: CommandId, reply: &Reply, now: Time) {
         let Reply::Generation(generation) = *reply else {
             return self.disconnect("the engine does not tell the generation", now);
         };
         if self.clearing != Clearing::No {
             // This process has begun another one since.
-            if let (true, Some(begun)) = (greets && self.clearing == Clearing::Unsent, self.generation) {
-                let purpose = Purpose::NewGeneration { greets };
-                self.clearing = Clearing::Sent(self.send(Command::NewGeneration(begun), purpose, now));
+            if greets {
+                self.greet_again(now);
             }
             return;
         }
         let known = self.generation.replace(generation);
         if known.is_some_and(|known| known != generation) {
-            self.was_cleared(greets, now);
+            // Another process has invalidated everything.
+            self.epoch += 1;
+            self.unsent.clear();
+            self.write_again(since, greets, now);
+            self.fence_all(now);
+            self.outputs.push_back(Output::ForgetAll);
         }
         if greets {
             self.rise(now);
         }
     }
 
-    /// Everything was invalidated, by another process. Its first loads may be older than writes of
-    /// this process that were sent under the generation before: those are removals once more. They
-    /// were acknowledged since the news of the generation came, or are pending.
-    fn was_cleared(&mut self, greets: bool, now: Time) {
-        self.epoch += 1;
-        self.unsent.clear();
-        let asked_since = Time::from_nanos(now.as_nanos().saturating_sub(self.silence().as_nanos() as u64));
-        for (at, name) in std::mem::take(&mut self.recent) {
-            if at >= asked_since {
-                self.pending.entry(name).or_insert(None);
-            }
+    /// Rule 8. Another process may have loaded into the new generation before a write of this
+    /// process that reached the old one only.
+    fn write_again(&mut self, since: CommandId, greets: bool, now: Time) {
+        let missed = self.recent.iter().rev().take_while(|written| written.last_sent >= since);
+        let mut names: Vec<_> = missed.map(|written| written.name.clone()).collect();
+        names.extend(self.pending.keys().cloned());
+        names.sort_unstable();
+        names.dedup();
+        if greets {
+            self.pending = names.into_iter().map(|name| (name, None)).collect();
+        } else if !names.is_empty() {
+            self.remove_names(names, now);
         }
-        for state in self.pending.values_mut() {
-            *state = None;
-        }
-        // Before anything is read: this process hears nothing of its own removals.
-        if !greets && !self.pending.is_empty() {
-            self.remove_names(self.pending.keys().cloned().collect(), now);
-        }
-        self.fence_all(now);
-        self.outputs.push_back(Output::ForgetAll);
+    }
+
+    /// The generation that was begun while the connection was greeted.
+    fn greet_again(&mut self, now: Time) {
+        let fresh = Generation(u64::from(self.draw()) << 32 | u64::from(self.draw()));
+        self.greet_with(self.generation.unwrap_or(fresh), now);
     }
 
     pub(super) fn was_begun(&mut self, id: CommandId, greets: bool, reply: &Reply, now: Time) {
@@ -98,16 +108,17 @@ impl Machine {
         }
         if self.clearing == Clearing::Sent(id) {
             self.clearing = Clearing::No;
+            self.cleared_at = Some(now);
         }
-        // Rule 9: another server may have the generation before.
-        self.recent_lacks_until = Some(now.later(self.settings.replay));
-        if greets {
+        if greets && self.clearing == Clearing::Unsent {
+            self.greet_again(now);
+        } else if greets {
             self.rise(now);
         }
     }
 
-    /// Puts what was put while the connection was made, if that was not long ago: others may have
-    /// written since.
+    /// Sends the puts of the time while the connection was made, unless they are old: others may
+    /// have written since.
     fn put_unsent(&mut self, now: Time) {
         for (name, Unsent { content, life, at }) in std::mem::take(&mut self.unsent) {
             let age = now.since(at);
@@ -125,7 +136,7 @@ impl Machine {
     pub(super) fn rise(&mut self, now: Time) {
         let Link::Greeting { abilities, .. } = self.link else { return };
         self.link = Link::Up(abilities);
-        self.attempts = self.attempts.max(1); // until a command succeeds
+        self.up_at = now;
         self.uncovered_until = None;
         if self.keeps(RuleName::ConnectionSuspects) {
             self.epoch += 1;

@@ -25,12 +25,20 @@ impl Process {
         machine.random = 1;
         machine.alive_until = crate::time::Time::from_nanos(u64::MAX);
         machine.recent.clear();
+        machine.recent_lacks_until = None;
+        machine.cleared_at = None;
+        machine.replied = CommandId(0);
+        machine.up_at = crate::time::Time::default();
+        machine.attempts = 0;
         let asks: HashMap<AskId, AskId> =
             machine.asks.keys().enumerate().map(|(at, &id)| (id, AskId(at as u64 + 1))).collect();
         let is_known = |id: &AskId| asks.get(id).copied();
         machine.last_ask = asks.len() as u64;
         machine.asks =
             std::mem::take(&mut machine.asks).into_iter().map(|(id, ask)| (asks[&id], ask)).collect();
+        for ask in machine.asks.values_mut() {
+            ask.waits_since = None;
+        }
         for ids in machine.names.values_mut() {
             *ids = ids.iter().filter_map(is_known).collect();
         }
@@ -53,6 +61,7 @@ impl Process {
                 Purpose::Acquire(id, ..) | Purpose::Fill(id, _) | Purpose::Extend(id, _) => {
                     *id = is_known(id).unwrap_or(AskId(0));
                 }
+                Purpose::Generation { since, .. } => *since = CommandId(0),
                 _ => {}
             }
         }

@@ -28,7 +28,7 @@ struct State {
 
 const KEY: u8 = 0;
 
-/// What the search has found.
+/// The result of a search.
 #[derive(Debug)]
 enum Result {
     /// All states were seen; how many.
@@ -48,7 +48,7 @@ fn start(processes: usize, without: Option<RuleName>, budget: Budget) -> State {
         world.handles(number);
     }
     let owners: Vec<_> =
-        (0..processes).flat_map(|it| (1..9).map(move |n| Owner(it as u64 * 1000 + n))).collect();
+        (0..processes).flat_map(|it| (1..9).map(move |n| Owner((it as u64) << 32 | n))).collect();
     for process in &mut world.processes {
         // Signs of life are for the walk: here leases expire when they like.
         process.machine.assume_alive(&owners);
@@ -59,7 +59,7 @@ fn start(processes: usize, without: Option<RuleName>, budget: Budget) -> State {
 }
 
 impl State {
-    /// What no rule looks at is made the same.
+    /// Details without a meaning to any rule are made the same.
     fn settle(&mut self) {
         for process in &mut self.world.processes {
             process.settle();
@@ -88,7 +88,7 @@ impl State {
                         then(format!("{i}: reads the origin"), |_| (), &|world| world.loads(i, n));
                     }
                     Stage::Loaded(_) => {
-                        then(format!("{i}: load ends"), |_| (), &|world| world.load_ends(i, n, None));
+                        then(format!("{i}: load ends"), |_| (), &|world| world.load_ends(i, n, false, None));
                         if self.budget.fails > 0 {
                             let fails = |world: &mut World| world.load_fails(i, n);
                             then(format!("{i}: load fails"), |it| it.fails -= 1, &fails);
@@ -108,7 +108,10 @@ impl State {
                 then(what, |_| (), &|world| world.handles(i));
             }
             if self.budget.breaks > 0 && process.is_connected {
-                then(format!("{i}: connection breaks"), |it| it.breaks -= 1, &|world| world.breaks(i));
+                then(format!("{i}: connection breaks"), |it| it.breaks -= 1, &|world| {
+                    world.breaks(i);
+                    world.pause_ends(i);
+                });
             }
             if !process.is_connected && process.wants {
                 then(format!("{i}: connects"), |_| (), &|world| {
@@ -250,19 +253,18 @@ fn one_write_and_a_failing_load_among_two_gets() {
 
 #[test]
 fn one_write_and_a_broken_connection_among_two_gets() {
-    holds(2, Budget { gets: 2, writes: 1, breaks: 1, ..Budget::default() }, most(200_000));
+    holds(2, Budget { gets: 2, writes: 1, breaks: 1, ..Budget::default() }, most(30_000));
 }
 
 #[test]
 fn three_processes_and_two_writes_as_far_as_time_allows() {
-    holds(3, Budget { gets: 3, writes: 2, ..Budget::default() }, most(100_000));
+    holds(3, Budget { gets: 3, writes: 2, ..Budget::default() }, most(30_000));
 }
 
 #[test]
 fn every_rule_left_out_is_found() {
     let gets = Budget { gets: 2, writes: 1, ..Budget::default() };
     let three = Budget { gets: 3, ..gets };
-    let fails = Budget { fails: 1, ..three };
     let breaks = Budget { breaks: 1, ..gets };
     for (rule, budget) in [
         (RuleName::ChangeFences, gets),
@@ -272,7 +274,7 @@ fn every_rule_left_out_is_found() {
         (RuleName::OwnWriteWakes, three),
         (RuleName::FencedAsksAgain, three),
         (RuleName::EndWakes, three),
-        (RuleName::GrantForgets, fails),
+        // `walk` finds `GrantForgets` much sooner.
         (RuleName::ConnectionSuspects, breaks),
         (RuleName::PendingIsSent, breaks),
         (RuleName::LeaseEnds, breaks),

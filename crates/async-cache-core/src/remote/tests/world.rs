@@ -1,13 +1,11 @@
 //! A world of processes with real machines, an engine, and the origin of the data.
 //!
 //! A reply joins its connection's stream when the command runs; the pushes join at the end of the
-//! engine's turn, which may hold commands of several connections, and whoever wrote a name last in
-//! the turn hears nothing. Every connection is in order. The versions of the origin, and what was
-//! heard of them, are known to the checks only.
+//! engine's turn, which may hold commands of several connections, and the last writer of a name in
+//! the turn hears nothing. Every connection is in order. The versions of the origin, and their
+//! news, are known to the checks only.
 
-#![allow(dead_code, reason = "for walks")]
-
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::remote::ask::{Answer, AskId, Landing, Want};
 use crate::remote::machine::{Machine, Output, RuleName};
@@ -65,12 +63,24 @@ pub(super) struct Process {
     pub(super) inbox: VecDeque<Word>,
     /// The latest version of each key of whose change it has heard.
     pub(super) heard: BTreeMap<u8, u64>,
+    /// The latest version that it has written itself.
+    pub(super) own: BTreeMap<u8, u64>,
+    /// The versions that it has put.
+    pub(super) puts: BTreeSet<u64>,
+    /// The generation that the checks have seen last.
+    pub(super) generation: Option<Generation>,
+    /// The identity of the engine of its last connection.
+    pub(super) identity: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stored {
     Value(u64),
+    /// With the version of the value that it stands for.
+    Stub(u64),
     Lease(Lease),
+    /// Written by another program.
+    Foreign(u64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +99,14 @@ pub(super) struct Engine {
     pub(super) identity: u64,
     /// The version of the latest write that has run, of each key.
     pub(super) floor: BTreeMap<u8, u64>,
+    /// The place of a put among the writes: of several puts, the last to arrive wins.
+    pub(super) ranks: BTreeMap<u64, u64>,
+    /// The version that a generation has invalidated.
+    pub(super) cleared: BTreeMap<Generation, u64>,
+    /// Writers by a condition hear of their own writes.
+    pub(super) echoes: bool,
+    /// Out of memory: nothing is stored.
+    pub(super) is_full: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +127,11 @@ pub(super) struct World {
     pub(super) is_spoiled: bool,
 }
 
+/// The keys of the world.
+pub(super) const KEYS: u8 = 3;
+/// No input makes a machine say more.
+const MOST_OUTPUTS: usize = 200;
+
 pub(super) fn name(key: u8) -> Name {
     Name::new(vec![key])
 }
@@ -125,17 +148,18 @@ fn version_of(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
 }
 
-fn version(content: &Content) -> u64 {
+fn stored(content: &Content, about: u64) -> Stored {
     match content {
-        Content::Value(bytes) => version_of(bytes),
-        Content::Stub => unreachable!("no stubs here"),
+        Content::Value(bytes) => Stored::Value(version_of(bytes)),
+        Content::Stub => Stored::Stub(about),
     }
 }
 
 impl World {
     pub(super) fn new(processes: usize, settings: &Settings, without: Option<RuleName>) -> Self {
         let process = |number: usize| {
-            let mut machine = Machine::new(settings.clone(), 7 + number as u64);
+            let mut machine =
+                Machine::new(settings.clone(), 0x9E37_79B9_7F4A_7C15_u64.rotate_left(8 * number as u32));
             machine.without = without;
             Process {
                 machine,
@@ -147,6 +171,10 @@ impl World {
                 out: VecDeque::new(),
                 inbox: VecDeque::new(),
                 heard: BTreeMap::new(),
+                own: BTreeMap::new(),
+                puts: BTreeSet::new(),
+                generation: None,
+                identity: 0,
             }
         };
         Self {
@@ -158,7 +186,7 @@ impl World {
         }
     }
 
-    // What processes do
+    // Steps of processes
 
     pub(super) fn connect(&mut self, number: usize) {
         let now = self.now;
@@ -168,9 +196,13 @@ impl World {
         process.wants = false;
         process.connections += 1;
         let abilities = Abilities { fences: true, notifies: true };
-        let random = number as u64 * 1000 + process.connections;
+        let random = (number as u64) << 32 | process.connections;
         let greeting = Greeting { abilities, identity };
-        process.machine.connected(greeting, Owner(random), Generation(1000 + random), now);
+        if std::mem::replace(&mut process.identity, identity) != identity {
+            process.heard.clear(); // The server may have missed what was heard.
+        }
+        process.machine.connected(greeting, Owner(random), Generation(1 << 48 | random), now);
+        process.generation = process.machine.generation();
         self.follow(number);
     }
 
@@ -181,8 +213,22 @@ impl World {
         process.out.clear();
         process.inbox.clear();
         process.machine.lost("it broke", now);
-        process.machine.tick(now);
         self.is_spoiled = true;
+        self.follow(number);
+    }
+
+    /// The pause before the next connection ends.
+    pub(super) fn pause_ends(&mut self, number: usize) {
+        let until = self.processes[number].machine.wake_at().unwrap_or(self.now);
+        self.processes[number].machine.tick(until.max(self.now));
+        self.follow(number);
+    }
+
+    /// A connection cannot be made.
+    pub(super) fn is_refused(&mut self, number: usize) {
+        let now = self.now;
+        self.processes[number].wants = false;
+        self.processes[number].machine.lost("refused", now);
         self.follow(number);
     }
 
@@ -200,10 +246,16 @@ impl World {
     }
 
     pub(super) fn get(&mut self, number: usize, key: u8) {
+        self.asks(number, &[key], Want::Load);
+    }
+
+    pub(super) fn asks(&mut self, number: usize, keys: &[u8], want: Want) {
         let now = self.now;
         let process = &mut self.processes[number];
-        let ask = process.machine.ask([name(key)], Want::Load, now)[0];
-        process.flights.push(Flight { ask, key, stage: Stage::Asking, is_open: true });
+        let asks = process.machine.ask(keys.iter().copied().map(name), want, now);
+        for (&key, ask) in keys.iter().zip(asks) {
+            process.flights.push(Flight { ask, key, stage: Stage::Asking, is_open: true });
+        }
         self.follow(number);
     }
 
@@ -211,12 +263,19 @@ impl World {
         self.processes[number].flights[flight].stage = Stage::Loaded(self.origin);
     }
 
-    pub(super) fn load_ends(&mut self, number: usize, flight: usize, life: Option<std::time::Duration>) {
+    pub(super) fn load_ends(
+        &mut self,
+        number: usize,
+        flight: usize,
+        is_stub: bool,
+        life: Option<std::time::Duration>,
+    ) {
         let now = self.now;
         let process = &mut self.processes[number];
         let Flight { ask, key, stage, is_open } = process.flights.remove(flight);
         let Stage::Loaded(version) = stage else { unreachable!("it has loaded") };
-        let landing = process.machine.land(ask, content(version), life, now);
+        let content = if is_stub { Content::Stub } else { content(version) };
+        let landing = process.machine.land(ask, content, life, now);
         process.lands(
             key,
             version,
@@ -245,20 +304,24 @@ impl World {
         process.memory.remove(&key);
         process.fence(Some(key));
         process.hears(key, origin);
+        process.own.insert(key, origin);
         self.follow(number);
     }
 
     /// Writes the origin, and sets the new value.
-    pub(super) fn sets(&mut self, number: usize, key: u8, life: Option<std::time::Duration>) {
+    pub(super) fn sets(&mut self, number: usize, key: u8, is_stub: bool, life: Option<std::time::Duration>) {
         self.origin += 1;
         let (origin, now) = (self.origin, self.now);
         let process = &mut self.processes[number];
-        let landing = process.machine.put(&name(key), content(origin), life, now);
+        process.own.insert(key, origin);
+        process.puts.insert(origin);
+        let content = if is_stub { Content::Stub } else { content(origin) };
+        let landing = process.machine.put(&name(key), content, life, now);
         process.fence(Some(key));
         process.memory.remove(&key);
         let deadline = life.map_or(Deadline::NEVER, |it| Deadline::after(now, it));
         process.lands(key, origin, landing, true, deadline, now);
-        process.heard.insert(key, origin);
+        process.hears(key, origin);
         self.follow(number);
     }
 
@@ -266,12 +329,15 @@ impl World {
         self.origin += 1;
         let (origin, now) = (self.origin, self.now);
         let process = &mut self.processes[number];
-        process.machine.clear(Generation(1_000_000 + origin), now);
+        process.machine.clear(Generation(1 << 50 | origin), now);
         process.memory.clear();
         process.fence(None);
         for key in 0..keys {
             process.hears(key, origin);
+            process.own.insert(key, origin);
         }
+        self.engine.cleared.insert(Generation(1 << 50 | origin), origin);
+        process.generation = process.machine.generation();
         self.follow(number);
     }
 
@@ -290,13 +356,24 @@ impl World {
         }
         process.machine.heard(now);
         process.machine.event(event, now);
+        let generation = process.machine.generation();
+        if std::mem::replace(&mut process.generation, generation) != generation
+            && let Some(&version) = generation.and_then(|it| self.engine.cleared.get(&it))
+        {
+            for key in 0..KEYS {
+                process.hears(key, version);
+            }
+        }
         self.follow(number);
     }
 
     /// Does what a machine wants done.
     fn follow(&mut self, number: usize) {
         let now = self.now;
+        let mut count = 0;
         while let Some(output) = self.processes[number].machine.poll() {
+            count += 1;
+            assert!(count < MOST_OUTPUTS, "one input, and no end of outputs: {output:?}");
             let process = &mut self.processes[number];
             match output {
                 Output::Send { id, generation, command } => {
@@ -306,7 +383,7 @@ impl World {
                                 .iter()
                                 .map(|name| process.heard.get(&key(name)).copied().unwrap_or(0))
                                 .max(),
-                            Command::Put { content, .. } => Some(version(content)),
+                            Command::Put { name, .. } => process.own.get(&key(name)).copied(),
                             Command::NewGeneration(_) => Some(self.origin),
                             _ => None,
                         };
@@ -342,7 +419,7 @@ impl World {
         }
     }
 
-    // What the engine does
+    // Steps of the engine
 
     pub(super) fn runs(&mut self, number: usize) {
         let (id, generation, command, about) = self.processes[number].out.pop_front().expect("a command");
@@ -350,9 +427,26 @@ impl World {
         self.processes[number].inbox.push_back(Word { event: Event::Reply(id, reply), about: 0 });
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm per command")]
     fn run(&mut self, number: usize, generation: Generation, command: Command, about: u64) -> Reply {
         self.expire();
         let now = self.now;
+        let takes_room = !matches!(
+            command,
+            Command::Read(_)
+                | Command::Drop(_)
+                | Command::Extend { .. }
+                | Command::Release { .. }
+                | Command::IsAlive(_)
+                | Command::Ping
+        );
+        if self.engine.is_full && takes_room {
+            self.is_spoiled = true;
+            return Reply::Failed("out of memory".into());
+        }
+        let ends = self.processes[number].machine.without != Some(RuleName::LeaseEnds);
+        let lease_after = |life| if ends { Deadline::after(now, life) } else { Deadline::NEVER };
+        let writer = (!self.engine.echoes).then_some(number);
         let after =
             |life: Option<std::time::Duration>| life.map_or(Deadline::NEVER, |it| Deadline::after(now, it));
         match command {
@@ -363,16 +457,19 @@ impl World {
                 if self.engine.entries.contains_key(&(generation, key(&name))) {
                     return Reply::Found(vec![self.engine.found(generation, key(&name), now)]);
                 }
-                self.stores(number, generation, key(&name), Stored::Lease(lease), after(Some(life)), 0);
+                self.stores(Some(number), generation, key(&name), Stored::Lease(lease), lease_after(life), 0);
                 Reply::Done
             }
             Command::TakeOver { name, from, lease, life } => {
-                let Replaced::Lease(old) = from else { unreachable!("nothing foreign here") };
-                if !self.engine.holds(generation, key(&name), old) {
+                let from = match from {
+                    Replaced::Lease(old) => Stored::Lease(old),
+                    Replaced::Foreign(bytes) => Stored::Foreign(version_of(&bytes)),
+                };
+                if self.engine.entries.get(&(generation, key(&name))).is_none_or(|it| it.stored != from) {
                     return Reply::Refused;
                 }
                 self.is_spoiled = true;
-                self.stores(number, generation, key(&name), Stored::Lease(lease), after(Some(life)), 0);
+                self.stores(writer, generation, key(&name), Stored::Lease(lease), lease_after(life), 0);
                 Reply::Done
             }
             Command::Fill { name, lease, content, life } => {
@@ -380,15 +477,14 @@ impl World {
                 if !is_blind && !self.engine.holds(generation, key(&name), lease) {
                     return Reply::Refused;
                 }
-                let stored = Stored::Value(version(&content));
-                self.stores(number, generation, key(&name), stored, after(life), 0);
+                self.stores(writer, generation, key(&name), stored(&content, 0), after(life), 0);
                 Reply::Done
             }
             Command::Extend { name, lease, life } => {
                 if !self.engine.holds(generation, key(&name), lease) {
                     return Reply::Refused;
                 }
-                self.stores(number, generation, key(&name), Stored::Lease(lease), after(Some(life)), 0);
+                self.stores(writer, generation, key(&name), Stored::Lease(lease), lease_after(life), 0);
                 Reply::Done
             }
             Command::Release { name, lease } => {
@@ -396,21 +492,28 @@ impl World {
                     return Reply::Refused;
                 }
                 self.is_spoiled = true;
-                self.removes(Some(number), generation, key(&name), 0);
+                self.removes(writer, generation, key(&name), 0);
                 Reply::Done
             }
             Command::Put { name, content, life } => {
                 self.is_spoiled = true;
-                self.engine.floor.insert(key(&name), version(&content));
-                let stored = Stored::Value(version(&content));
-                self.stores(number, generation, key(&name), stored, after(life), about);
+                self.origin += 1;
+                let rank = self.origin;
+                self.engine.ranks.insert(about, rank);
+                if self.engine.generation == Some(generation) {
+                    self.engine.floor.insert(key(&name), rank);
+                }
+                let stored = stored(&content, about);
+                self.stores(Some(number), generation, key(&name), stored, after(life), rank);
                 Reply::Done
             }
             Command::Drop(names) => {
                 self.is_spoiled = true;
                 for name in &names {
-                    let floor = self.engine.floor.entry(key(name)).or_default();
-                    *floor = about.max(*floor);
+                    if self.engine.generation == Some(generation) {
+                        let floor = self.engine.floor.entry(key(name)).or_default();
+                        *floor = about.max(*floor);
+                    }
                     self.removes(Some(number), generation, key(name), about);
                 }
                 Reply::Done
@@ -425,6 +528,11 @@ impl World {
             Command::NewGeneration(generation) => {
                 self.is_spoiled = true;
                 self.engine.generation = Some(generation);
+                self.engine.cleared.insert(generation, about);
+                for key in 0..KEYS {
+                    let floor = self.engine.floor.entry(key).or_default();
+                    *floor = about.max(*floor);
+                }
                 self.dirties(Some(number), Changed::Generation, about);
                 Reply::Done
             }
@@ -446,7 +554,7 @@ impl World {
 
     fn stores(
         &mut self,
-        by: usize,
+        by: Option<usize>,
         generation: Generation,
         key: u8,
         stored: Stored,
@@ -454,7 +562,7 @@ impl World {
         about: u64,
     ) {
         self.engine.entries.insert((generation, key), Kept { stored, until });
-        self.dirties(Some(by), Changed::Key(generation, key), about);
+        self.dirties(by, Changed::Key(generation, key), about);
     }
 
     pub(super) fn removes(&mut self, by: Option<usize>, generation: Generation, key: u8, about: u64) {
@@ -522,6 +630,8 @@ impl World {
                 && process.out.is_empty()
                 && process.inbox.is_empty()
                 && process.machine.pending() == 0
+                && process.machine.asks.is_empty()
+                && process.machine.sent.is_empty()
         };
         self.engine.dirty.is_empty() && self.processes.iter().all(is_quiet)
     }
@@ -531,12 +641,21 @@ impl Engine {
     fn found(&self, generation: Generation, key: u8, now: Time) -> Found {
         match self.entries.get(&(generation, key)) {
             None => Found::Absent,
+            Some(Kept { stored: Stored::Stub(_), .. }) => Found::Stub,
+            Some(Kept { stored: Stored::Foreign(bytes), .. }) => {
+                Found::Foreign(Some(bytes.to_le_bytes().to_vec().into()))
+            }
             Some(Kept { stored: Stored::Lease(lease), .. }) => Found::Lease(*lease),
             Some(Kept { stored: Stored::Value(version), until }) => {
                 let bytes = version.to_le_bytes().to_vec().into();
                 Found::Value(FoundValue { bytes, life: until.remaining(now) })
             }
         }
+    }
+
+    /// A version by its place among the writes that have run.
+    pub(super) fn rank(&self, version: u64) -> u64 {
+        self.ranks.get(&version).copied().unwrap_or(version)
     }
 
     fn holds(&self, generation: Generation, key: u8, lease: Lease) -> bool {
@@ -565,7 +684,10 @@ impl Process {
                 self.lands(flight.key, version_of(&bytes), landing, flight.is_open, until, now);
             }
             Answer::Lead | Answer::Alone => self.flights[at].stage = Stage::Loading,
-            Answer::Absent => unreachable!("every question loads"),
+            Answer::Absent => {
+                self.flights.remove(at);
+                self.machine.end(ask, now);
+            }
         }
     }
 
