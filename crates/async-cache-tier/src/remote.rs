@@ -250,13 +250,13 @@ impl<E: Engine, W> Remote<E, W> {
         state.after();
     }
 
-    /// Another driver takes over: the connection of the former one counts no more, and a new one is
-    /// made at once.
-    pub fn reopen(&self, now: Time) {
+    /// The driver gives the connection up, as at the end of an event loop. The next question or
+    /// write connects.
+    pub fn part(&self, now: Time) {
         let mut state = self.state.lock();
         let before = state.engine.take();
         state.orders.retain(|order| !matches!(order, Order::Connect | Order::Disconnect));
-        state.machine.reopen(now);
+        state.machine.part(now);
         state.after();
         drop(state);
         drop(before);

@@ -117,14 +117,14 @@ impl Machine {
         }
     }
 
-    /// The front carries the connection elsewhere, as from one event loop to another: the engine is
-    /// not away, so nothing is said, and the new connection is made at once.
-    pub fn reopen(&mut self, now: Time) {
+    /// The front gives the connection up, as at the end of an event loop. The engine is not away,
+    /// so nothing is said. The next question or write connects.
+    pub fn part(&mut self, now: Time) {
         let is_said_down = std::mem::replace(&mut self.is_said_down, true);
         self.lost("", now);
         self.is_said_down = is_said_down;
         self.attempts = 0;
-        self.connect(now);
+        self.link = Link::Idle;
     }
 
     /// Grows with the attempts, and differs between processes.
