@@ -193,6 +193,9 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test suite races::
 	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test suite merging_oracle::
 
+races: $(VENV)/ready ## caches of several processes on a real server, 100,000 rounds: counts stale reads
+	$(VALKEY) ASYNC_CACHE_RACES=100000 $(CARGO) test -p async-cache --features redis --test remote -- --nocapture no_read
+
 # Minutes for each of the two programs.
 soak-journal: export ASYNC_CACHE_SOAK_MINUTES ?= 10
 soak-journal: python ## a cache on the disk, much larger than its memory, under random traffic for ASYNC_CACHE_SOAK_MINUTES (10)

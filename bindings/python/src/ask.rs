@@ -77,6 +77,7 @@ impl Ask {
                 let kept = function.kept(py, &call.args, names)?;
                 let query = function.query(py, &kept)?;
                 if call.refresh && asking.is_first() {
+                    cache.get().prepare_write(py)?;
                     cache.get().delete_key(py, &query)?;
                 }
                 asking.is_look = false;

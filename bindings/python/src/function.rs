@@ -208,6 +208,7 @@ impl Function {
     /// If a way of writing a call has no key, the call would raise, and so has no cached result. If
     /// no way has a key, the argument itself causes an error.
     pub(crate) fn invalidate(&self, py: Python<'_>, calls: &Bound<'_, PyList>) -> PyResult<()> {
+        self.cache.bind(py).get().prepare_write(py)?;
         let mut refused = None;
         let mut is_any_done = false;
         for call in calls.iter() {

@@ -130,6 +130,7 @@ impl Method<5> for SetMethod {
         };
         let writes_remote = write_remote.map_or(Ok(true), |it| is_true(&it, "write_remote"))?;
         let writes = if writes_remote { Writes::Through } else { Writes::MemoryOnly };
+        cache.get().prepare_write(cache.py())?;
         cache.get().set_key(cache.py(), &query, value.to_owned(), ttl, writes)?;
         cache.get().poke(cache.py())?;
         flush.map_or_else(|| done(cache.py()), |flush| flush.invoke0())

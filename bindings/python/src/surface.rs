@@ -98,10 +98,8 @@ impl Cache {
 
     /// Closes the connection of the tier; the next call that needs it opens another.
     #[pyo3(name = "_close_remote")]
-    fn close_remote(&self, py: Python<'_>) {
-        if let Some(tier) = self.remote.get() {
-            self.close_connection(py, tier);
-        }
+    fn close_remote(&self, py: Python<'_>) -> PyResult<()> {
+        self.remote.get().map_or(Ok(()), |tier| self.close_connection(py, tier))
     }
 
     /// Called in a forked child, to which the connection does not belong.
@@ -116,6 +114,7 @@ impl Cache {
     /// Removes a key, at once. The returned object may be awaited, but need not be.
     fn delete<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let query = ObjectKey::new(self.seed, key)?;
+        self.prepare_write(py)?;
         self.delete_key(py, &query)?;
         self.poke(py)?;
         done(py)
@@ -431,6 +430,7 @@ impl Cache {
 
     /// Removes everything, here and beyond.
     fn empty(&self, py: Python<'_>, counters: CounterFate) -> PyResult<()> {
+        self.prepare_write(py)?;
         if let Some(tier) = self.remote.get() {
             tier.remote(py).clear(clock::now());
         }

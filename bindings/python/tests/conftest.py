@@ -16,7 +16,7 @@ from loops import LOOPS, Run
 from servers import Program, Server
 from stores import MemoryBackend
 
-from cache import AsyncCache, CacheBackend, DiskBackend, _reads
+from cache import AsyncCache, CacheBackend, DiskBackend, RedisBackend, _reads
 
 TIME_LIMIT_SECONDS = 30
 
@@ -52,6 +52,12 @@ def server(program: Program) -> Iterator[Server]:
     """A started server, of each kind on this machine."""
     with program.start() as server:
         yield server
+
+
+@pytest.fixture
+def backend(server: Server) -> RedisBackend:
+    """A remote tier on a started server, of each kind on this machine."""
+    return RedisBackend(*server.address)
 
 
 @pytest.fixture(params=LOOPS)

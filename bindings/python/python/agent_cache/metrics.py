@@ -51,6 +51,6 @@ def summed(caches: Iterable[AsyncCache]) -> dict[str, Any]:
             elif name == "oldest_load":
                 total[name] = max((age for age in (total[name], value) if age is not None), default=None)
             else:
-                total[name] += value
+                total[name] = total.get(name, 0) + value
     del total["hit_rate"]
     return total

@@ -13,9 +13,9 @@ from cache._excluded import check_exclude, places_of
 from cache._function import check_function
 from cache._instances import check_per_instance, instance_of
 from cache._invalidation import Invalidation
+from cache._scope import scope_of
 from cache._types import CachedTool
 from cache._ways import Ways
-from cache._scope import scope_of
 from cache.decorator import MakeKey, open_backup
 from cache.remote import RemoteCacheBackend, attach, check_remote, in_namespace
 

@@ -93,4 +93,3 @@ async def _until_the_loop_ends(left: Callable[[], None]) -> AsyncGenerator[None]
 def say(level: int, message: str) -> None:
     """Logs a change of state."""
     _log.log(level, "%s", message)
-

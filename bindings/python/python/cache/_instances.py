@@ -8,9 +8,7 @@ from typing import Any
 from ._function import name_of
 
 
-def check_per_instance(
-    per_instance: Any, skip_args: int, has_backup: bool, has_remote: bool = False
-) -> bool:
+def check_per_instance(per_instance: Any, skip_args: int, has_backup: bool, has_remote: bool = False) -> bool:
     """Whether results are kept for each object. `ValueError` names an option that cannot be
     combined with it.
     """

@@ -215,8 +215,7 @@ impl DriverCall {
                 }
             }
             What::LoopEnds => {
-                cache.leave_loop(py, tier);
-                return Ok(());
+                return cache.leave_loop(py, tier);
             }
         }
         cache.poke(py)

@@ -43,6 +43,15 @@ use self::connection::{DriverCall, What};
 pub(crate) use self::connection::Connection;
 
 impl Cache {
+    /// Before a write: if no owner runs, the running loop, if any, takes over. So a connection that
+    /// has ended takes no write with it.
+    pub(crate) fn prepare_write(&self, py: Python<'_>) -> PyResult<()> {
+        if self.remote.get().is_none() {
+            return Ok(());
+        }
+        running_loop(py).map_or(Ok(()), |running| self.prepare_remote(py, &running))
+    }
+
     /// Makes the running loop the owner of the connection, if there is no owner that runs (rule 1).
     /// Before a question is asked.
     pub(crate) fn prepare_remote(&self, py: Python<'_>, running: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -131,7 +140,11 @@ impl Cache {
 
     /// The owner's loop ends in order: its connection goes. Until another loop needs a connection,
     /// changes are not heard, so nothing in memory is served without asking.
-    pub(crate) fn leave_loop(&self, py: Python<'_>, tier: &RemoteTier) {
+    pub(crate) fn leave_loop(&self, py: Python<'_>, tier: &RemoteTier) -> PyResult<()> {
+        let Some(owner) = owner_of(py, tier) else { return Ok(()) };
+        tier.remote(py).part(clock::now());
+        // The waiting loads go on alone.
+        let driven = self.drive(py, tier, &owner);
         let (transport, attempt) = {
             let mut state = tier.state.borrow(py);
             state.ownership += 1;
@@ -146,17 +159,19 @@ impl Cache {
         self.suspect_all(py);
         quietly(py, transport.as_ref(), "abort");
         quietly(py, attempt.as_ref(), "cancel");
+        driven
     }
 
     /// Closes the connection, wherever its loop runs.
-    pub(crate) fn close_connection(&self, py: Python<'_>, tier: &RemoteTier) {
-        let Some(owner) = owner_of(py, tier) else { return };
+    pub(crate) fn close_connection(&self, py: Python<'_>, tier: &RemoteTier) -> PyResult<()> {
+        let Some(owner) = owner_of(py, tier) else { return Ok(()) };
         if running_loop(py).is_ok_and(|running| running.is(&owner)) {
             return self.leave_loop(py, tier);
         }
         let call = DriverCall::make(py, tier, What::LoopEnds);
         // A closed loop raises.
         drop(call.and_then(|call| owner.invoke_method1(pyo3::intern!(py, "call_soon_threadsafe"), &call)));
+        Ok(())
     }
 
     /// Makes everything suspect, in memory and in the file.
@@ -204,7 +219,12 @@ fn take_over(py: Python<'_>, tier: &RemoteTier, running: &Bound<'_, PyAny>) {
     state.is_driving = false;
     let remote = std::sync::Arc::clone(&state.remote);
     drop(state);
-    remote.reopen(clock::now());
+    if owner.is_some() {
+        remote.part(clock::now());
+    } else {
+        // A connection may have been wanted by a write outside of every loop.
+        remote.connecting(clock::now());
+    }
     if let Some(owner) = owner {
         for (object, method) in [(&transport, "abort"), (&attempt, "cancel")] {
             call_on(owner.bind(py), object.as_ref(), method);

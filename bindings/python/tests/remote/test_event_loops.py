@@ -1,0 +1,216 @@
+"""Event loops that end, several loops, and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import weakref
+from typing import Any
+
+import pytest
+from loops import LOOPS, Run, new_loop
+from programs import output_of
+from servers import Server, fields
+from shared_caches import Counted, acknowledged, connected, pair, soon
+
+from cache import AsyncCache, RedisBackend
+
+
+def connections(server: Server) -> int:
+    """How many caches are connected."""
+    return int(fields(server.call("INFO", "clients"))["connected_clients"]) - 1
+
+
+def test_a_cache_serves_one_event_loop_after_another(run: Run, server: Server, backend: RedisBackend) -> None:
+    cache = AsyncCache(remote_cache=backend)
+    load = Counted()
+
+    async def first() -> None:
+        assert await cache.get("k", load) == 1
+
+    async def later() -> None:
+        assert await cache.get("k", load) == 1
+        await soon(lambda: cache.stats()["remote_up"])
+
+    async def deleted_meanwhile() -> None:
+        assert await cache.get("k", load) == 2
+
+    run(first())
+    assert connections(server) == 0, "closed with its loop"
+    run(later())
+    other = AsyncCache(remote_cache=backend)
+
+    async def delete() -> None:
+        other.delete("k")
+        await acknowledged(other)
+
+    run(delete())
+    run(deleted_meanwhile())
+
+
+def test_writes_outside_of_event_loops_are_sent_by_the_next_loop(run: Run, backend: RedisBackend) -> None:
+    first, second = pair(backend)
+
+    async def get(cache: AsyncCache) -> Any:
+        await connected(cache)
+        value = await cache.get("k")
+        await acknowledged(cache)
+        return value
+
+    first.set("k", "value")
+    assert run(get(first)) == "value"
+    assert run(get(second)) == "value"
+    second.delete("k")
+    run(get(second))
+    assert run(get(first)) is None
+
+
+def test_two_loops_in_two_threads_share_one_connection(
+    run: Run, server: Server, backend: RedisBackend
+) -> None:
+    cache = AsyncCache(remote_cache=backend)
+    is_over = threading.Event()
+    is_ready = threading.Event()
+    seen: list[Any] = []
+
+    async def owner() -> None:
+        await connected(cache)
+        is_ready.set()
+        while not is_over.is_set():
+            await asyncio.sleep(0.001)
+
+    async def guest() -> None:
+        load = Counted("value")
+        seen.extend(await asyncio.gather(*[cache.get(("k", number), load) for number in range(10)]))
+        await cache.set("set", "value")
+        await acknowledged(cache)
+
+    def own() -> None:
+        loop = new_loop(run.kind)
+        try:
+            loop.run_until_complete(owner())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=own)
+    thread.start()
+    try:
+        assert is_ready.wait(10)
+        run(guest())
+        assert seen == ["value"] * 10
+        assert connections(server) == 1
+        assert server.call("DBSIZE") > 10
+    finally:
+        is_over.set()
+        thread.join(10)
+
+    async def afterwards() -> None:
+        assert await cache.get("set") == "value", "the other loop has ended, and this one takes over"
+
+    run(afterwards())
+
+
+def test_a_loop_that_was_closed_without_ceremony_is_replaced(run: Run, backend: RedisBackend) -> None:
+    cache = AsyncCache(remote_cache=backend)
+    loop = new_loop(run.kind)
+
+    async def write() -> None:
+        await cache.set("k", "value")
+        await acknowledged(cache)
+
+    loop.run_until_complete(write())
+    with pytest.warns(ResourceWarning):
+        loop.close()
+
+        async def read() -> None:
+            assert await cache.get("other", Counted("loaded")) == "loaded"
+            assert await cache.get("k") == "value"
+
+        run(read())
+        del loop
+        gc.collect()
+        # uvloop closes sockets itself.
+        import warnings
+
+        warnings.warn("for uvloop", ResourceWarning, stacklevel=1)
+
+
+def test_a_cache_that_is_dropped_closes_its_connection(
+    run: Run, server: Server, backend: RedisBackend
+) -> None:
+    async def main() -> None:
+        cache = AsyncCache(remote_cache=backend)
+        await connected(cache)
+        assert connections(server) == 1
+        dropped = weakref.ref(cache)
+        del cache
+        gc.collect()
+        assert dropped() is None
+        while connections(server):
+            await asyncio.sleep(0.01)
+
+    run(main())
+
+
+FORK = """
+import asyncio, os, sys
+from cache import AsyncCache, RedisBackend
+
+cache = AsyncCache(remote_cache=RedisBackend("127.0.0.1", int(sys.argv[1])))
+kind = sys.argv[2]
+if kind == "uvloop":
+    import uvloop
+
+def new_loop():
+    return uvloop.new_event_loop() if kind == "uvloop" else asyncio.new_event_loop()
+
+async def load():
+    return "loaded by " + ("the child" if is_child else "the parent")
+
+async def before():
+    assert await cache.get("before", load) == "loaded by the parent"
+
+async def afterwards():
+    # The child has deleted the key, and this connection is still sound.
+    for _ in range(200):
+        if "before" not in cache.cache:
+            break
+        await asyncio.sleep(0.01)
+    assert await cache.get("before") is None
+    assert await cache.get("by the child") == "loaded by the child"
+    print("sound", cache.stats()["remote_up"])
+
+async def child():
+    assert await cache.get("before", load) == "loaded by the parent"
+    assert await cache.get("by the child", load) == "loaded by the child"
+    cache.delete("before")
+    while cache.stats()["remote_pending"]:
+        await asyncio.sleep(0.001)
+
+is_child = False
+loop = new_loop()
+loop.run_until_complete(before())
+pid = os.fork()
+if pid == 0:
+    is_child = True
+    other = new_loop()
+    other.run_until_complete(child())
+    other.run_until_complete(other.shutdown_asyncgens())
+    other.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+loop.run_until_complete(afterwards())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_forked_child_connects_itself_and_leaves_the_connection_of_its_parent_alone(
+    server: Server, kind: str
+) -> None:
+    if kind not in ("asyncio", "uvloop"):
+        pytest.skip(kind)
+    assert output_of(FORK, server.port, kind, PYTHONWARNINGS="ignore") == "sound True\n"
