@@ -59,7 +59,7 @@ test: test-python test-rust test-interleavings ## all tests
 
 # Commands that name the same packages and kinds of targets share the built dependencies: cargo
 # chooses their features by the named packages.
-TESTED := --workspace --exclude async-cache-benches --features async-cache/redis
+TESTED := --workspace --exclude async-cache-benches --features async-cache/redis-tls
 
 # The tests of the tier beyond one host run against real servers: Valkey out of .venv, and Redis
 # where it is installed. ASYNC_CACHE_VALKEY and ASYNC_CACHE_REDIS name other programs.
@@ -197,6 +197,9 @@ soak: python ## random tests for a long time, many more seeds than `make test`, 
 	ASYNC_CACHE_ROUNDS=20000 $(CARGO) test --release -p async-cache-core
 	ASYNC_CACHE_ROUNDS=2000 $(CARGO) test --release -p async-cache --test suite races::
 	ASYNC_CACHE_ROUNDS=100000 $(CARGO) test --release -p async-cache --test suite merging_oracle::
+
+races: $(VENV)/ready ## caches of several processes on a real server, 100,000 rounds: counts stale reads
+	$(VALKEY) ASYNC_CACHE_RACES=100000 $(CARGO) test -p async-cache --features redis --test remote -- --nocapture no_read
 
 # Minutes for each of the two programs.
 soak-journal: export ASYNC_CACHE_SOAK_MINUTES ?= 10
