@@ -132,7 +132,9 @@ fn namespaces_and_versions_share_nothing() {
 #[test]
 fn what_is_set_while_the_connection_is_made_is_there_for_all() {
     each(async |server| {
-        let (one, two) = (over(redis(&server)), cache(&server).await);
+        // A put is given up if the connection takes longer than the timeout.
+        let patient = redis(&server).timeout(Duration::from_secs(10));
+        let (one, two) = (over(patient), cache(&server).await);
         one.set("key".into(), "a".into());
         assert_eq!(one.get("key").as_deref(), Some("a"));
         assert_eq!(one.fetch("other").await, None);
