@@ -32,7 +32,7 @@ use crate::pace::{LockSlice, drop_in_slices};
 
 use crate::raw::{GilCell, visit};
 use crate::reading;
-use crate::remote::{RedisOptions, RemoteTier};
+use crate::remote::{RedisOptions, RemoteTier, TierSettings};
 use crate::restore;
 use crate::snapshot::AskedQuery;
 use crate::target::TargetFile;
@@ -77,16 +77,20 @@ impl Cache {
     }
 
     /// Gives a new, unused cache its tier beyond one host.
-    #[pyo3(name = "_attach_remote")]
+    #[pyo3(name = "_attach_remote", signature = (options, namespace, backend))]
     fn attach_remote(
         slf: &Bound<'_, Self>,
-        options: &RedisOptions,
+        options: Option<&RedisOptions>,
         namespace: String,
         backend: Py<PyAny>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let weakly = py.import("weakref")?.getattr("ref")?.call1((slf,))?;
-        let tier = RemoteTier::new(options.tier(namespace)?, backend, weakly.unbind());
+        let settings = match options {
+            Some(options) => options.tier(namespace)?,
+            None => TierSettings::own(backend.bind(py).get_type().qualname()?.to_string(), namespace),
+        };
+        let tier = RemoteTier::new(settings, backend, weakly.unbind());
         let is_pristine = this.state.borrow(py).tiered.shard.is_pristine();
         if !is_pristine || this.remote.set(Box::new(tier)).is_err() {
             return Err(PyRuntimeError::new_err("a remote tier is given to a new cache, and once"));
