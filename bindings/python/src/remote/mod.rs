@@ -33,8 +33,8 @@ use pyo3::prelude::*;
 
 pub(crate) use content::{INFO, WARNING, name_of, say};
 pub(crate) use line::{Line, Outgoing};
-pub(crate) use own::{Job, OwnEngine, reply_to_get, text_of};
 pub(crate) use options::{RedisOptions, TierSettings};
+pub(crate) use own::{Job, OwnEngine, reply_to_get, text_of};
 pub(crate) use question::Question;
 
 use crate::raw::calls::Invoke;

@@ -101,7 +101,8 @@ impl RedisOptions {
                 [host.into_pyobject(py)?.into_any(), port.into_pyobject(py)?.into_any()],
             )?
             .into_any()),
-            other => Err(PyValueError::new_err(format!("{other} is not one server"))), // refused in `new`
+            // Refused in `new`.
+            other => Err(PyValueError::new_err(format!("{other} is not one server"))),
         }
     }
 

@@ -109,7 +109,7 @@ impl Engine for OwnEngine {
 /// The objects that are on their way, by handle.
 #[derive(Default)]
 pub(crate) struct Objects {
-    objects: BTreeMap<u64, (Weak<[u8]>, Ref)>,
+    kept: BTreeMap<u64, (Weak<[u8]>, Ref)>,
     last: u64,
     /// At this number of objects, those whose handles are gone are dropped.
     sweep_at: usize,
@@ -117,7 +117,7 @@ pub(crate) struct Objects {
 
 impl Visit for Objects {
     fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
-        self.objects.values().try_for_each(|(_, object)| object.visit(visitor))
+        self.kept.values().try_for_each(|(_, object)| object.visit(visitor))
     }
 }
 
@@ -126,14 +126,14 @@ impl Objects {
     pub(crate) fn keep(&mut self, object: Ref) -> (Arc<[u8]>, Vec<Ref>) {
         self.last += 1;
         let handle: Arc<[u8]> = Arc::from(self.last.to_le_bytes().as_slice());
-        self.objects.insert(self.last, (Arc::downgrade(&handle), object));
+        self.kept.insert(self.last, (Arc::downgrade(&handle), object));
         let mut gone = Vec::new();
-        if self.objects.len() > self.sweep_at {
+        if self.kept.len() > self.sweep_at {
             let is_gone = |held: &(Weak<[u8]>, Ref)| held.0.strong_count() == 0;
             let numbers: Vec<u64> =
-                self.objects.iter().filter(|(_, held)| is_gone(held)).map(|(number, _)| *number).collect();
-            gone.extend(numbers.iter().filter_map(|number| self.objects.remove(number)).map(|held| held.1));
-            self.sweep_at = self.objects.len() * 2 + 64;
+                self.kept.iter().filter(|(_, held)| is_gone(held)).map(|(number, _)| *number).collect();
+            gone.extend(numbers.iter().filter_map(|number| self.kept.remove(number)).map(|held| held.1));
+            self.sweep_at = self.kept.len() * 2 + 64;
         }
         (handle, gone)
     }
@@ -141,7 +141,7 @@ impl Objects {
     /// The object of a handle.
     pub(crate) fn find(&self, py: Python<'_>, handle: &[u8]) -> Option<Ref> {
         let number = u64::from_le_bytes(handle.try_into().ok()?);
-        Some(self.objects.get(&number)?.1.copy(py))
+        Some(self.kept.get(&number)?.1.copy(py))
     }
 }
 

@@ -337,7 +337,7 @@ def test_many_keys_are_looked_up_with_one_read(run: Run, server: Server, backend
         await acknowledged(first)
         await connected(second)
         server.call("CONFIG", "RESETSTAT")
-        wanted = {number: number * 10 for number in range(100)}
+        wanted: dict[Any, Any] = {number: number * 10 for number in range(100)}
         assert await second.get_many([*range(100), "absent", "none", "absent"]) == {**wanted, "none": None}
         calls = fields(server.call("INFO", "commandstats"))
         assert calls["cmdstat_mget"].startswith("calls=1,")
