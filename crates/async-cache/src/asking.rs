@@ -9,6 +9,7 @@ use async_cache_core::remote::{Answer, Want};
 
 use crate::inner::Inner;
 use crate::load::{Duty, Ending, Entered, Joins, Miss, PilotedFlight, Seat, Storing};
+use crate::nesting;
 use crate::remote::RemoteLoad;
 use crate::room::{self, Brings, Load, Room};
 
@@ -110,6 +111,8 @@ where
             seat.give_up();
         }
         for (at, seat) in joined {
+            // The loader of a key fetches the same key: waiting would never end.
+            let Ok(_wait) = nesting::wait_for(seat.room.name) else { continue };
             if let room::Answer::Value(value) = seat.room.answer().await {
                 values[at] = Some(value.clone());
             }

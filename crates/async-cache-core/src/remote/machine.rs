@@ -352,9 +352,7 @@ impl Machine {
         }
         match self.link {
             Link::Up(_) if !self.is_stalled => self.read(&begun, now),
-            Link::Connecting(since) | Link::Greeting { since, .. }
-                if self.attempts == 0 && now < since.later(self.settings.timeout) =>
-            {
+            Link::Connecting(since) | Link::Greeting { since, .. } if self.parks(now) => {
                 for &id in &begun {
                     self.arm(id, since.later(self.settings.timeout));
                 }
@@ -431,12 +429,22 @@ impl Machine {
         self.coverage(true)
     }
 
+    /// Whether a question waits for the connection that is being made.
+    fn parks(&self, now: Time) -> bool {
+        match self.link {
+            Link::Connecting(since) | Link::Greeting { since, .. } => {
+                self.attempts == 0 && now < since.later(self.settings.timeout)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether entries of which changes may have been missed are served: the engine is away, and
-    /// has
-    /// not been away for long.
+    /// has not been away for long. Not while questions wait for a connection: the engine is asked.
     pub fn serves_suspects(&self, now: Time) -> bool {
         self.settings.while_down == WhileDown::Serve
             && !matches!(self.link, Link::Up(_))
+            && !self.parks(now)
             && self.uncovered_until.is_some_and(|until| now < until)
     }
 

@@ -74,8 +74,9 @@ impl Machine {
         if !std::mem::replace(&mut self.is_said_down, true) {
             self.outputs.push_back(Output::Say(Notice::Down(why.into())));
         }
-        // A connection that is lost at once, again and again, is not made without a pause.
-        let has_lasted = was_up && now.since(self.up_at) >= self.settings.heartbeat;
+        // A connection that is lost at once, again and again, is not made without a pause. After a
+        // silent connection, no caller waits for the next: rule 11.
+        let has_lasted = was_up && !self.is_stalled && now.since(self.up_at) >= self.settings.heartbeat;
         let pause = if has_lasted { Duration::ZERO } else { self.backoff() };
         self.attempts = if has_lasted { 0 } else { self.attempts.saturating_add(1) };
         self.link = Link::Pausing(now.later(pause));

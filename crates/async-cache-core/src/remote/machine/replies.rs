@@ -73,14 +73,17 @@ impl Machine {
             ask.waits_since = Some(since);
         }
         self.set_phase(id, Phase::Waiting { lease, since });
-        let pause = match self.link {
-            Link::Up(abilities) if abilities.notifies => {
-                self.settings.lease / 2 + Duration::from_millis(u64::from(self.draw() % 256))
-            }
-            _ => FIRST_POLL,
+        let notifies = matches!(self.link, Link::Up(abilities) if abilities.notifies);
+        let pause = if notifies {
+            self.settings.lease / 2 + Duration::from_millis(u64::from(self.draw() % 256))
+        } else {
+            FIRST_POLL
         };
         self.arm(id, now.later(pause).min(until));
-        if is_foreign && !self.watched.contains_key(&lease.owner) {
+        // The end of an owner that was alive is told, or is found by the next poll.
+        let is_watched =
+            self.watched.get(&lease.owner).is_some_and(|&is_asked_about| is_asked_about || notifies);
+        if is_foreign && !is_watched {
             self.check(lease.owner, now);
         }
     }

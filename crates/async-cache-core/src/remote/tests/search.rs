@@ -271,10 +271,7 @@ fn every_rule_left_out_is_found() {
         (RuleName::OwnWriteFences, gets),
         (RuleName::FillChecks, gets),
         (RuleName::LeasePerLoad, three),
-        (RuleName::OwnWriteWakes, three),
-        (RuleName::FencedAsksAgain, three),
-        (RuleName::EndWakes, three),
-        // `walk` finds `GrantForgets` much sooner.
+        // `walk` finds the others much sooner.
         (RuleName::ConnectionSuspects, breaks),
         (RuleName::PendingIsSent, breaks),
         (RuleName::LeaseEnds, breaks),
