@@ -13,7 +13,7 @@ BINDINGS := bindings/python
 MATURIN = VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --quiet --manifest-path $(BINDINGS)/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-rust servers test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
+.PHONY: help quickstart quickstart-redis quickstart-rust servers test test-rust test-python test-all-pythons test-python-debug test-interleavings python lint lint-rust \
 	lint-python format doc bench bench-options bench-inspect bench-python bench-smoke bench-smoke-rust \
 	bench-smoke-python kill kill-python soak soak-journal fuzz fuzz-rust fuzz-python fuzz-smoke fuzz-smoke-rust \
 	fuzz-smoke-python clean
@@ -43,6 +43,9 @@ quickstart: python ## index the Python standard library, cold, and then again in
 	@echo
 	$(VENV)/bin/python $(BINDINGS)/examples/quickstart.py
 
+quickstart-redis: python ## three processes that share a cache through a server of Redis or Valkey, which is started for it
+	$(VENV)/bin/python $(BINDINGS)/examples/shared.py
+
 quickstart-rust: ## the main job in Rust: summarise thousands of source files
 	$(CARGO) build --quiet --release -p async-cache-examples --bin quickstart
 	./target/release/quickstart --fresh
@@ -56,7 +59,7 @@ test: test-python test-rust test-interleavings ## all tests
 
 # Commands that name the same packages and kinds of targets share the built dependencies: cargo
 # chooses their features by the named packages.
-TESTED := --workspace --exclude async-cache-benches --features async-cache/redis
+TESTED := --workspace --exclude async-cache-benches --features async-cache/redis-tls
 
 # The tests of the tier beyond one host run against real servers: Valkey out of .venv, and Redis
 # where it is installed. ASYNC_CACHE_VALKEY and ASYNC_CACHE_REDIS name other programs.
@@ -73,6 +76,7 @@ test-python: python $(ORIGINAL)/ready ## the tests of the Python package
 	cd $(BINDINGS) && ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
 		ASYNC_CACHE_WORKER=$(abspath $(TARGET)/debug/examples/worker) \
 		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/debug/python_file) \
+		ASYNC_CACHE_SHARED_SERVICE=$(abspath $(TARGET)/debug/shared_service) \
 		ASYNC_CACHE_STORES=$(abspath $(TARGET)/debug/examples/stores) \
 		$(VALKEY) $(LIMIT) $(abspath $(VENV))/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
@@ -87,9 +91,10 @@ test-python-debug: $(ORIGINAL)/ready ## the tests of the Python package on a deb
 	.venv-debug/bin/python -c "import sys; sys.exit(not hasattr(sys, 'gettotalrefcount'))" || \
 		{ echo "$(PYTHON_DEBUG) is not a debug build of Python" >&2; exit 1; }
 	VIRTUAL_ENV=$(abspath .venv-debug) .venv-debug/bin/maturin develop --quiet --profile dev --manifest-path $(BINDINGS)/Cargo.toml
-	$(CARGO) build --quiet --release -p async-cache-examples --bin python_file
+	$(CARGO) build --quiet --release -p async-cache-examples --bin python_file --bin shared_service
 	cd $(BINDINGS) && PYTHONMALLOC=debug ASYNC_CACHE_ORIGINAL=$(abspath $(ORIGINAL)) \
 		ASYNC_CACHE_PYTHON_FILE=$(abspath $(TARGET)/release/python_file) \
+		ASYNC_CACHE_SHARED_SERVICE=$(abspath $(TARGET)/release/shared_service) \
 		$(LIMIT) $(abspath .venv-debug)/bin/python -X dev -m pytest -q --timeout 300
 
 # Every order in which threads can meet at a lock, within the reach of the model checker.

@@ -162,8 +162,8 @@ impl Route {
         Inquiry::new(address.clone(), question, self.credentials.as_ref())
     }
 
-    /// How long a front waits for a server of a [`Step::Ask`], from the attempt to connect to the
-    /// answer.
+    /// How long a front waits for a server of a step: for the connection, and for the answer of a
+    /// [`Step::Ask`]. Shorter than the time after which the core gives an attempt up.
     pub fn patience(&self) -> Duration {
         self.patience
     }

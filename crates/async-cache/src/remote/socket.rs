@@ -43,8 +43,17 @@ pub(super) fn open(route: Arc<Mutex<Route>>, tls: Option<Tls>) -> Connecting {
             let step = route.lock().step();
             match step {
                 Some(Step::Use(address)) => {
-                    let connected = connect(&address, tls).await;
-                    return connected.map_err(|error| format!("no connection to {address}: {error}"));
+                    let patience = route.lock().patience();
+                    let why = match timeout(patience, connect(&address, tls)).await {
+                        Ok(Ok(socket)) => return Ok(socket),
+                        Ok(Err(error)) => error.to_string(),
+                        // A server without TLS may wait for the end of a command.
+                        Err(_) if tls.is_some() => {
+                            "it does not answer; check that the server speaks TLS on this port".to_owned()
+                        }
+                        Err(_) => "it does not answer".to_owned(),
+                    };
+                    return Err(format!("no connection to {address}: {why}"));
                 }
                 Some(Step::Ask(address)) => {
                     let (inquiry, patience) = {

@@ -1,0 +1,132 @@
+//! Encrypted connections (feature `redis-tls`), and the settings for them.
+
+use async_cache::remote::Redis;
+
+#[test]
+fn settings_for_encryption_that_cannot_be_used_are_refused_with_the_remedy() {
+    let error = Redis::builder("redis://h").tls_ca("authority.crt").build().unwrap_err().to_string();
+    assert!(error.contains("tls_ca") && error.contains("use a URL with rediss://"), "{error}");
+    #[cfg(not(feature = "redis-tls"))]
+    {
+        let error = Redis::builder("rediss://h").build().unwrap_err().to_string();
+        assert!(error.contains("enable the feature `redis-tls`"), "{error}");
+    }
+    #[cfg(feature = "redis-tls")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (missing, empty) = (folder.path().join("missing.crt"), folder.path().join("empty.crt"));
+        std::fs::write(&empty, "no certificate").unwrap();
+        for (path, words) in
+            [(missing, "missing.crt: "), (empty, "there is no certificate in it; give a file")]
+        {
+            let error = Redis::builder("rediss://h").tls_ca(path).build().unwrap_err().to_string();
+            assert!(error.starts_with("tls_ca: ") && error.contains(words), "{error}");
+        }
+    }
+}
+
+#[cfg(feature = "redis-tls")]
+mod with_servers {
+    use std::fmt::{Debug, Write as _};
+    use std::io::Write as _;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use async_cache::remote::{Redis, RedisBuilder};
+    use servers::{Program, Server};
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use crate::programs::{each_program, until};
+    use crate::support::{Origin, connected, over, shows, soon};
+
+    fn at(host: &str, server: &Server) -> RedisBuilder {
+        Redis::builder(&format!("rediss://{host}:{}", server.port())).tls_ca(Server::authority())
+    }
+
+    /// A server that speaks TLS. Debian's Redis does; the Valkey of the Python package does not,
+    /// which is said in the error output.
+    fn started(program: &Program) -> Option<Server> {
+        let server = program.start_with_tls(&[]);
+        if server.is_none() {
+            // Not by a macro, whose output the test harness keeps to itself.
+            let _ = writeln!(std::io::stderr(), "not tested, as it was built without TLS: {program}");
+        }
+        server
+    }
+
+    #[test]
+    fn caches_share_over_encrypted_connections_values_of_every_size() {
+        each_program(async |program| {
+            let Some(server) = started(program) else { return };
+            let cache = async |host| connected(at(host, &server).timeout(Duration::from_secs(5))).await;
+            let (one, two) = (cache("127.0.0.1").await, cache("localhost").await);
+            for length in [1, 20_000, 900_000] {
+                let (key, value) = (length.to_string(), "x".repeat(length));
+                one.set(key.clone(), value.clone());
+                shows(&two, &key, Some(&value)).await;
+            }
+            soon("in memory", || two.get("1").as_deref() == Some("x")).await;
+            one.delete("1");
+            soon("the value leaves", || two.get("1").is_none()).await;
+        });
+    }
+
+    /// The lines that a thread logs.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<String>>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            struct Line<'a>(&'a mut String);
+            impl Visit for Line<'_> {
+                fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+                    if field.name() == "message" {
+                        writeln!(self.0, "{value:?}").unwrap();
+                    }
+                }
+            }
+            event.record(&mut Line(&mut self.0.lock().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_server_of_another_authority_or_without_tls_is_refused_and_the_log_says_why() {
+        for program in servers::all() {
+            let plain = program.start();
+            let encrypted = started(program);
+            let other = Server::authority().with_file_name("server.crt");
+            let mut cases =
+                vec![(&plain, Server::authority(), "check that the server speaks TLS on this port")];
+            if let Some(encrypted) = &encrypted {
+                cases.push((encrypted, other, "UnknownIssuer"));
+            }
+            for (server, authority, words) in cases {
+                let log = Log::default();
+                let _guard = tracing::subscriber::set_default(log.clone());
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let cache = over(at("127.0.0.1", server).tls_ca(authority));
+                    let origin = Origin::default();
+                    assert_eq!(origin.get(&cache, "key", Duration::ZERO).await, "0");
+                    until(Duration::from_secs(5), "the log says why", async || {
+                        log.0.lock().unwrap().contains(words)
+                    })
+                    .await;
+                });
+                assert!(log.0.lock().unwrap().contains("127.0.0.1"), "{:?}", log.0);
+            }
+        }
+    }
+}
