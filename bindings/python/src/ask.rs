@@ -28,6 +28,8 @@ pub(crate) struct ObjectCall {
     pub(crate) loader: Option<Ref>,
     pub(crate) batch_loader: Option<Ref>,
     pub(crate) ttl: Ttl,
+    /// Whether an absent key is told apart from the value `None`.
+    pub(crate) marks_absent: bool,
 }
 
 pub(crate) struct FunctionCall {
@@ -67,7 +69,7 @@ impl Ask {
                     (None, Some(loader)) => Some(Work::Batch(Ref::new(loader.bind(py).clone()))),
                     (None, None) => None,
                 };
-                asking.is_look = work.is_none();
+                (asking.is_look, asking.marks_absent) = (work.is_none(), call.marks_absent);
                 Cache::enter(cache, &query, work, call.ttl, asking)
             }
             Self::Function(call) => {

@@ -205,9 +205,14 @@ impl CacheCall {
                 names: None,
                 refresh: false,
             }),
-            CallState::NewKey { cache, key } => {
-                Ask::Object(ObjectCall { cache, key, loader: None, batch_loader: None, ttl: Ttl::Default })
-            }
+            CallState::NewKey { cache, key } => Ask::Object(ObjectCall {
+                cache,
+                key,
+                loader: None,
+                batch_loader: None,
+                ttl: Ttl::Default,
+                marks_absent: false,
+            }),
             CallState::New(ask) => ask,
             CallState::Waiting(_) | CallState::Served | CallState::Done => {
                 unreachable!("called while it is new")
@@ -223,7 +228,7 @@ impl CacheCall {
                     self.state = CallState::Served;
                     return Ok(Sent::Return(value));
                 }
-                Entered::Absent => return Ok(Sent::Return(py.None().into_bound(py))),
+                Entered::Absent => return Ok(Sent::Return(asking.absent(py)?)),
                 Entered::Reads(reading) => Pause::Read(reading),
                 Entered::Waits(joined) => {
                     match Waiting::begin(py, &ask.cache(py), joined, || ask.describe(py))? {

@@ -11,11 +11,12 @@ use async_cache_tier::clock;
 use async_cache_tier::journal::DiskWait;
 use async_cache_tier::suspects::Suspects;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::batch;
 use crate::cache::{Cache, CacheState};
 use crate::item::{Beforehand, LoadFlight};
-use crate::key::Query;
+use crate::key::{ObjectKey, Query};
 use crate::load::spawn;
 use crate::raw::Ref;
 use crate::reading::{self, MOST_READS, Reading};
@@ -41,6 +42,8 @@ pub(crate) struct Asking {
     is_counted: bool,
     /// Whether the call has no loader.
     pub(crate) is_look: bool,
+    /// Whether an absent key is told apart from the value `None`: see [`absent`].
+    pub(crate) marks_absent: bool,
     /// How many loads of other calls the call has awaited without a result.
     pub(crate) in_vain: u32,
     /// How many reads the call may still await. At 0, it waits for the disk in place.
@@ -50,7 +53,14 @@ pub(crate) struct Asking {
 impl Asking {
     /// A call that counts its miss.
     pub(crate) fn new() -> Self {
-        Self { joining: Joinable::Any, is_counted: false, is_look: false, in_vain: 0, reads_left: MOST_READS }
+        Self {
+            joining: Joinable::Any,
+            is_counted: false,
+            is_look: false,
+            marks_absent: false,
+            in_vain: 0,
+            reads_left: MOST_READS,
+        }
     }
 
     /// A look-up whose miss is not counted, and that awaits nothing.
@@ -61,6 +71,11 @@ impl Asking {
     /// Whether nothing has been asked yet.
     pub(crate) fn is_first(&self) -> bool {
         !self.is_counted && self.reads_left == MOST_READS
+    }
+
+    /// The result of the call for an absent key.
+    pub(crate) fn absent<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.marks_absent { Ok(absent(py)?.bind(py).clone()) } else { Ok(py.None().into_bound(py)) }
     }
 
     fn disk_wait(&self) -> DiskWait {
@@ -89,6 +104,12 @@ impl Asking {
             state.tiered.shard.miss();
         }
     }
+}
+
+/// The result of a call for an absent key, if it marks absent keys.
+pub(crate) fn absent(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    static ABSENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ABSENT.get_or_try_init(py, || Ok(py.get_type::<PyAny>().call0()?.unbind()))
 }
 
 /// How a call goes on.
@@ -179,6 +200,50 @@ impl Cache {
             }
             return Ok(Entered::Waits(joined));
         }
+    }
+
+    /// Begins to look beyond this host for all keys that are not here, with one read.
+    pub(crate) fn look_up_many(slf: &Bound<'_, Self>, keys: &[Bound<'_, PyAny>]) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let mut items = Vec::new();
+        if this.remote.get().is_none() {
+            return Ok(());
+        }
+        for key in keys {
+            let led = ObjectKey::new(this.seed, key).and_then(|query| this.begin_look(py, &query));
+            match led {
+                Ok(led) => items.extend(led),
+                Err(error) => {
+                    let running = running_loop(py).ok();
+                    let end = |item: LoadFlight| {
+                        this.abandon(py, item.flight, item.room.bind(py), running.as_ref())
+                    };
+                    items.into_iter().map(end).fold(Ok(()), PyResult::and)?;
+                    return Err(error);
+                }
+            }
+        }
+        if items.is_empty() { Ok(()) } else { spawn(slf, items, Work::Look, &running_loop(py)?) }
+    }
+
+    /// Begins the flight of a key that is not here, and that no load runs for.
+    fn begin_look(&self, py: Python<'_>, query: &impl Query) -> PyResult<Option<LoadFlight>> {
+        let under = {
+            let (state, found) = self.locate(py, query)?;
+            let is_live = |slot| state.tiered.shard.live(slot, clock::has_passed).is_some();
+            if found.slot().is_some_and(is_live) || found.flight().is_some() {
+                return Ok(None);
+            }
+            state.tiered.under()
+        };
+        // An entry of the file that is not suspect comes into memory.
+        let looked = self.cold(py, query, under, (DiskWait::Refused, Suspects::Withheld))?;
+        let ColdLookup::Absent(probed) = looked else { return Ok(None) };
+        let led = self.lead(py, query, probed, Ttl::Default, |_| true)?;
+        Ok(led.map(|(joined, item)| {
+            joined.room.get().only_looks(py);
+            item
+        }))
     }
 
     /// Whether a loader runs for a key.

@@ -162,6 +162,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )?;
     async_method::add::<methods::GetMethod, 4>(py, stand_in)?;
     method::add::<methods::SetMethod, 5>(py)?;
+    module.add("ABSENT", enter::absent(py)?.clone_ref(py))?;
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
     module.add_class::<remote::RedisOptions>()?;

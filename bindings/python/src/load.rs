@@ -144,8 +144,10 @@ fn spawn_in<'py>(
 ) -> PyResult<()> {
     let py = cache.py();
     let rooms: Vec<_> = items.iter().map(|item| item.room.bind(py).clone()).collect();
+    // Several keys that are only looked up are left one by one, as those of a batch.
+    let is_many = items.len() > 1;
     let is_batch = match &state {
-        LoadState::New(work) => matches!(work, Work::Batch(_)),
+        LoadState::New(work) => is_many || matches!(work, Work::Batch(_)),
         LoadState::Asks(asks) => matches!(asks.work, Work::Batch(_)),
         LoadState::Runs(_) | LoadState::Done => false,
     };

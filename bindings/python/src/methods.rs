@@ -47,6 +47,7 @@ impl Method<4> for GetMethod {
             loader: Some(Ref::new(loader.to_owned())),
             batch_loader: None,
             ttl: Ttl::Default,
+            marks_absent: false,
         };
         CacheCall::get(cache.py(), call).ok()
     }
@@ -74,6 +75,7 @@ impl Method<4> for GetMethod {
             loader: loader.map(|loader| Ref::new(loader.to_owned())),
             batch_loader: batch_loader.map(|loader| Ref::new(loader.to_owned())),
             ttl,
+            marks_absent: false,
         };
         CacheCall::get(cache.py(), call)
     }

@@ -18,7 +18,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::ask::ObjectCall;
 use crate::cache::{Cache, CacheState};
+use crate::call::CacheCall;
 use crate::done::done;
 use crate::errors;
 use crate::file;
@@ -30,9 +32,9 @@ use crate::once;
 use crate::options::FileOptions;
 use crate::pace::{LockSlice, drop_in_slices};
 
-use crate::raw::{GilCell, visit};
+use crate::raw::{GilCell, Ref, visit};
 use crate::reading;
-use crate::remote::{RedisOptions, RemoteTier};
+use crate::remote::{RedisOptions, RemoteTier, TierSettings};
 use crate::restore;
 use crate::snapshot::AskedQuery;
 use crate::target::TargetFile;
@@ -77,16 +79,20 @@ impl Cache {
     }
 
     /// Gives a new, unused cache its tier beyond one host.
-    #[pyo3(name = "_attach_remote")]
+    #[pyo3(name = "_attach_remote", signature = (options, namespace, backend))]
     fn attach_remote(
         slf: &Bound<'_, Self>,
-        options: &RedisOptions,
+        options: Option<&RedisOptions>,
         namespace: String,
         backend: Py<PyAny>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let weakly = py.import("weakref")?.getattr("ref")?.call1((slf,))?;
-        let tier = RemoteTier::new(options.tier(namespace)?, backend, weakly.unbind());
+        let settings = match options {
+            Some(options) => options.tier(namespace)?,
+            None => TierSettings::own(backend.bind(py).get_type().qualname()?.to_string(), namespace),
+        };
+        let tier = RemoteTier::new(settings, backend, weakly.unbind());
         let is_pristine = this.state.borrow(py).tiered.shard.is_pristine();
         if !is_pristine || this.remote.set(Box::new(tier)).is_err() {
             return Err(PyRuntimeError::new_err("a remote tier is given to a new cache, and once"));
@@ -109,6 +115,27 @@ impl Cache {
             tier.forked(py);
             self.suspect_all(py);
         }
+    }
+
+    /// Begins to look up keys, beyond this host with one read. Returns a call for each key, whose
+    /// result is the value, or `ABSENT`.
+    #[pyo3(name = "_look_up_many")]
+    fn begin_many<'py>(
+        slf: &Bound<'py, Self>,
+        keys: Vec<Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        Self::look_up_many(slf, &keys)?;
+        let call = |key: Bound<'py, PyAny>| {
+            CacheCall::get(slf.py(), || ObjectCall {
+                cache: Ref::new(slf.clone()),
+                key: Ref::new(key),
+                loader: None,
+                batch_loader: None,
+                ttl: Ttl::Default,
+                marks_absent: true,
+            })
+        };
+        keys.into_iter().map(call).collect()
     }
 
     /// Removes a key, at once. The returned object may be awaited, but need not be.

@@ -217,7 +217,7 @@ impl EndedLoad {
             Answer::Value(value) => return Ok(Answered::Value(value.into_bound(py))),
             Answer::Alone(value) if role == Role::Leads => return Ok(Answered::Value(value.into_bound(py))),
             Answer::Alone(_) => asking.joining = Joinable::Nothing,
-            Answer::Absent if asking.is_look => return Ok(Answered::Value(py.None().into_bound(py))),
+            Answer::Absent if asking.is_look => return Ok(Answered::Value(asking.absent(py)?)),
             // The load was for callers without a loader.
             Answer::Absent => {}
             Answer::Failed(error, _) if role == Role::Follows && concerns_its_caller_only(error.bind(py)) => {

@@ -55,6 +55,19 @@ def open_connection(
     return contextvars.Context().run(asyncio.Task, opening, loop=loop, name="async_cache.connect")
 
 
+def watch_loop(
+    loop: asyncio.AbstractEventLoop, protocol: Any, left: Callable[[], None]
+) -> asyncio.Task[None]:
+    """Lets `left` be called when the loop ends in order, for a connection without a socket."""
+    return contextvars.Context().run(asyncio.Task, _watch_end(protocol, left), loop=loop)
+
+
+async def _watch_end(protocol: Any, left: Callable[[], None]) -> None:
+    end = _until_the_loop_ends(left)
+    await end.__anext__()
+    protocol.end_of_loop(end)
+
+
 async def _open(
     loop: asyncio.AbstractEventLoop,
     protocol: Any,
@@ -63,9 +76,7 @@ async def _open(
     left: Callable[[], None] | None,
 ) -> None:
     if left is not None:
-        end = _until_the_loop_ends(left)
-        await end.__anext__()
-        protocol.end_of_loop(end)
+        await _watch_end(protocol, left)
     place = backend._options.place
     try:
         context = backend._context()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from . import _autosave, _leaving, _upkeep
+from . import _autosave, _leaving, _native, _upkeep
 from ._native import Cache
 from ._persistence import Persistence
 from .backend import CacheBackend
@@ -113,6 +113,14 @@ class AsyncCache(Cache):
         """`hits`, `misses`, `size` and `hit_rate` since the cache was made or cleared."""
         stats = self.stats()
         return {name: stats[name] for name in ("hits", "misses", "size", "hit_rate")}
+
+    async def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        """The values of the keys that are in memory, in the backup or in the remote cache, which is
+        asked with one read. Absent keys are left out. Nothing is loaded.
+        """
+        wanted = list(dict.fromkeys(keys))
+        values = await asyncio.gather(*self._look_up_many(wanted))
+        return {key: value for key, value in zip(wanted, values, strict=True) if value is not _native.ABSENT}
 
     async def warmup(self, keys_with_loaders: Mapping[Any, Callable[[], Awaitable[Any]]]) -> None:
         """Loads missing keys, several at a time; the first error of a loader is raised."""

@@ -222,9 +222,7 @@ def attach(cache: AsyncCache, backend: RemoteCacheBackend, namespace: str) -> No
         own = backend.namespace
         cache._attach_remote(backend._options, namespace if own is None else own, backend)
     else:
-        raise NotImplementedError(
-            f"remote_cache: a {type(backend).__qualname__} is not supported yet: use a RedisBackend"
-        )
+        cache._attach_remote(None, namespace, backend)
     _connection.keep(cache)
 
 

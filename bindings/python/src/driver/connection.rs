@@ -3,6 +3,7 @@
 //! All of these objects refer to the cache weakly: an event loop must not keep a cache. Each knows
 //! the number of its connection or owner, and does nothing for a later one.
 
+use async_cache_core::remote::port::{CommandId, Reply};
 use async_cache_redis::Link;
 use async_cache_tier::clock;
 use pyo3::exceptions::PyRuntimeError;
@@ -16,7 +17,7 @@ use crate::errors;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{self, visits};
-use crate::remote::RemoteTier;
+use crate::remote::{Line, OwnEngine, RemoteTier, reply_to_get};
 
 /// A protocol of asyncio: one connection.
 #[pyclass(frozen, module = "cache._native")]
@@ -37,6 +38,24 @@ fn alive<'py>(cache: &Py<PyAny>, py: Python<'py>) -> PyResult<Option<Bound<'py, 
 }
 
 impl Connection {
+    /// Opens the connection to a user's own backend: `runner` carries out its commands.
+    pub(super) fn open_own(&self, py: Python<'_>, runner: Bound<'_, PyAny>) -> PyResult<()> {
+        let runner = Ref::new(runner);
+        let opened = self.with(py, |_, tier| {
+            let mut state = tier.state.borrow(py);
+            let before = state.transport.replace(runner);
+            (state.has_written, state.is_paused) = (false, false);
+            let remote = std::sync::Arc::clone(&state.remote);
+            drop(state);
+            drop(before);
+            remote.opened(Line::Own(OwnEngine::new(std::sync::Arc::clone(&tier.generation))));
+            // It is ready at once.
+            remote.engine(clock::now(), |_| ());
+            Ok(())
+        });
+        opened.map(drop)
+    }
+
     pub(super) fn new<'py>(py: Python<'py>, tier: &RemoteTier) -> PyResult<Bound<'py, Self>> {
         let number = tier.state.borrow(py).connection;
         Bound::new(py, Self { cache: tier.cache.clone_ref(py), number })
@@ -74,7 +93,7 @@ impl Connection {
             (state.has_written, state.is_paused) = (false, false);
             drop(state);
             drop(before);
-            remote.opened(link);
+            remote.opened(Line::Redis(Box::new(link)));
             Ok(())
         })?;
         if made.is_none() {
@@ -95,7 +114,11 @@ impl Connection {
                 bytes = data.extract::<Vec<u8>>()?;
                 &bytes
             };
-            if let Some(Err(error)) = remote.engine(now, |link| link.receive(data)) {
+            let receive = |line: &mut Line| match line {
+                Line::Redis(link) => link.receive(data),
+                Line::Own(_) => Ok(()),
+            };
+            if let Some(Err(error)) = remote.engine(now, receive) {
                 remote.closed(&error.to_string(), now);
             }
             Ok(())
@@ -138,6 +161,38 @@ impl Connection {
             Ok(())
         });
         resumed.map(drop)
+    }
+
+    /// A command of a user's own backend has ended, with values or with an error.
+    fn ended(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        values: Option<Vec<Bound<'_, PyAny>>>,
+        error: Option<String>,
+    ) -> PyResult<()> {
+        let ended = self.with(py, |_, tier| {
+            let reply = match (error, values) {
+                (Some(error), _) => Reply::Failed(error.into()),
+                (None, None) => Reply::Done,
+                (None, Some(values)) => {
+                    let mut handles = Vec::with_capacity(values.len());
+                    for value in values {
+                        handles.push(tier.keep(py, value));
+                    }
+                    reply_to_get(handles)
+                }
+            };
+            let (remote, now) = (tier.remote(py), clock::now());
+            remote.heard(now);
+            remote.engine(now, |line| {
+                if let Line::Own(own) = line {
+                    own.ended(CommandId(number), reply);
+                }
+            });
+            Ok(())
+        });
+        ended.map(drop)
     }
 
     /// Keeps an object that ends with the event loop.

@@ -24,6 +24,7 @@ mod orders;
 
 use std::time::Duration;
 
+use async_cache_core::remote::port::CommandId;
 use async_cache_core::time::Time;
 use async_cache_tier::clock;
 use async_cache_tier::suspects;
@@ -35,7 +36,7 @@ use crate::errors;
 use crate::host::CacheHost;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
-use crate::remote::{RemoteTier, call_on};
+use crate::remote::{Job, Line, Outgoing, RemoteTier, call_on, text_of};
 use crate::room::running_loop;
 
 use self::connection::{DriverCall, What};
@@ -197,13 +198,42 @@ fn flush(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResul
         }
         (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote))
     };
-    let bytes = remote.engine(clock::now(), |link| std::mem::take(link.outgoing()));
-    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+    let bytes = match remote.engine(clock::now(), Line::outgoing) {
+        Some(Outgoing::Bytes(bytes)) if !bytes.is_empty() => bytes,
+        Some(Outgoing::Jobs(jobs)) => return begin_jobs(py, tier, &transport, jobs),
+        _ => return Ok(()),
+    };
     tier.state.borrow(py).has_written = true;
     let call = DriverCall::make(py, tier, What::EndOfTurn)?;
     owner.invoke_method1(pyo3::intern!(py, "call_soon"), &call)?;
     let bytes = PyBytes::new(py, &bytes).into_any();
     transport.invoke_method1(pyo3::intern!(py, "write"), &bytes).map(drop)
+}
+
+/// Begins jobs of a user's own backend.
+fn begin_jobs(
+    py: Python<'_>,
+    tier: &RemoteTier,
+    runner: &Bound<'_, PyAny>,
+    jobs: Vec<(CommandId, Job)>,
+) -> PyResult<()> {
+    let namespace = &tier.settings.config.namespace;
+    for (id, job) in jobs {
+        let none = || py.None().into_bound(py);
+        let (kind, names, value, ttl) = match job {
+            Job::Get(names) => ("get", names, none(), None),
+            Job::Set(name, handle, life) => {
+                let object = tier.state.borrow(py).objects.find(py, &handle);
+                let Some(object) = object else { continue };
+                ("set", vec![name], object.into_bound(py), life.map(|life| life.as_secs_f64()))
+            }
+            Job::Delete(names) => ("delete", names, none(), None),
+            Job::Clear => ("clear", Vec::new(), none(), None),
+        };
+        let keys: Vec<String> = names.iter().map(|name| text_of(name, namespace)).collect();
+        runner.invoke_method("run", (id.0, kind, keys, value, ttl), None)?;
+    }
+    Ok(())
 }
 
 /// Rule 1: makes a loop the owner. Nothing of the former owner counts any more.

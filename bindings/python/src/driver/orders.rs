@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_cache_core::remote::Notice;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::FlightFate;
-use async_cache_redis::Link;
 use async_cache_tier::Memory;
 use async_cache_tier::clock;
 use async_cache_tier::remote::Order;
@@ -18,7 +17,7 @@ use crate::cache::Cache;
 use crate::host::CacheHost;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
-use crate::remote::{INFO, RemoteTier, WARNING, say};
+use crate::remote::{INFO, Line, RemoteTier, WARNING, say};
 use crate::room::wake;
 
 impl Cache {
@@ -71,7 +70,10 @@ impl Cache {
                 Ok(())
             }
             Order::Say(notice) => {
-                let server = |link: &mut Link| link.server().map(|server| server.notices.clone());
+                let server = |line: &mut Line| match line {
+                    Line::Redis(link) => link.server().map(|server| server.notices.clone()),
+                    Line::Own(_) => None,
+                };
                 let lacks = tier.remote(py).engine(clock::now(), server).flatten().unwrap_or_default();
                 let (level, message) = in_words(&tier.settings.place(), &lacks, notice);
                 say(py, level, &message);
@@ -105,6 +107,20 @@ fn open(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult
     super::quietly(py, transport.as_ref(), "abort");
     tier.remote(py).connecting(clock::now());
     let protocol = Connection::new(py, tier)?;
+    if tier.settings.own.is_some() {
+        static RUNNER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let runner = RUNNER.import(py, "cache._own", "Runner")?;
+        let ended = protocol.getattr(pyo3::intern!(py, "ended"))?;
+        let runner = runner.invoke_with((tier.backend.bind(py), owner, ended))?;
+        if !has_end {
+            let left = DriverCall::make(py, tier, What::LoopEnds)?;
+            let watch = py.import("cache._connection")?.getattr("watch_loop")?;
+            let attempt = Ref::new(watch.invoke_with((owner, &protocol, left))?);
+            let other = tier.state.borrow(py).attempt.replace(attempt);
+            drop(other);
+        }
+        return protocol.get().open_own(py, runner);
+    }
     let failed = DriverCall::make(py, tier, What::Failed(number))?;
     let left = if has_end { None } else { Some(DriverCall::make(py, tier, What::LoopEnds)?) };
     let open = OPEN.import(py, "cache._connection", "open_connection")?;

@@ -3,6 +3,7 @@
 //! A value is encoded as in files. A value that cannot be shared goes as a stub: changes of its key
 //! are heard, and nobody else gets it. Bytes that cannot be decoded are no value, and are counted.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_cache_core::remote::port::{Content, Name};
@@ -14,6 +15,7 @@ use super::{RemoteCounts, RemoteTier};
 use crate::codec;
 use crate::errors;
 use crate::key::Query;
+use crate::raw::Ref;
 
 /// The name of a key, and its canonical bytes. `None`: no other process could ask for the key.
 pub(crate) fn name_of(py: Python<'_>, query: &impl Query) -> PyResult<Option<(Name, Vec<u8>)>> {
@@ -31,6 +33,9 @@ impl RemoteTier {
         (name, canonical): (&Name, &[u8]),
         value: &Bound<'_, PyAny>,
     ) -> PyResult<Content> {
+        if self.settings.own.is_some() {
+            return Ok(self.keep(py, value.clone()).map_or(Content::Stub, Content::Value));
+        }
         let mut bytes = Vec::with_capacity(64);
         Body::begin(&mut bytes, name, canonical, Holds::Data);
         let start = bytes.len();
@@ -51,6 +56,17 @@ impl RemoteTier {
             bytes.extend_from_slice(&payload);
         }
         Ok(Content::Value(bytes.into()))
+    }
+
+    /// Keeps an object of a user's own backend. `None`: it stands for no value.
+    pub(crate) fn keep(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> Option<Arc<[u8]>> {
+        if value.is_none() {
+            return None;
+        }
+        let object = Ref::new(value);
+        let (handle, gone) = self.state.borrow(py).objects.keep(object);
+        drop(gone);
+        Some(handle)
     }
 
     fn stub(&self, py: Python<'_>, why: &str) -> Content {
@@ -83,6 +99,10 @@ impl RemoteTier {
         bytes: &[u8],
         canonical: &[u8],
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.settings.own.is_some() {
+            let object = self.state.borrow(py).objects.find(py, bytes);
+            return Ok(object.map(|object| object.into_bound(py)));
+        }
         let body = Body::parse(bytes).filter(|body| body.key.is_none_or(|key| key == canonical));
         let body = body.filter(|body| body.holds == Holds::Data || self.settings.codec.pickle);
         let decoded = body.map(|body| codec::decode_value(py, body.payload, self.settings.codec));

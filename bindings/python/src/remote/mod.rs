@@ -5,6 +5,7 @@
 //!
 //! - `options`: the settings, made by Python's `RedisBackend`;
 //! - `content`: values on their way to the tier and back;
+//! - `line`: the connection; `own`: the connection to a user's own backend;
 //! - `question`: the questions of loads, and their ends.
 //!
 //! The driver itself is `crate::driver`. Rules:
@@ -15,7 +16,9 @@
 //! 3. a hit in memory calls nothing here.
 
 mod content;
+mod line;
 mod options;
+mod own;
 mod question;
 
 use std::collections::BTreeMap;
@@ -24,21 +27,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_cache_core::remote::{Answer, AskId, Landing};
 use async_cache_core::time::{Deadline, Time};
-use async_cache_redis::Link;
 use async_cache_tier::clock;
 use async_cache_tier::remote::Remote;
 use pyo3::prelude::*;
 
 pub(crate) use content::{INFO, WARNING, name_of, say};
+pub(crate) use line::{Line, Outgoing};
 pub(crate) use options::{RedisOptions, TierSettings};
+pub(crate) use own::{Job, OwnEngine, reply_to_get, text_of};
 pub(crate) use question::Question;
 
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, Ref};
 
+use self::own::Objects;
+
 /// The machine with its connection. Those who wait are numbered: see [`RemoteState::waits`].
-pub(crate) type SharedRemote = Remote<Link, u64>;
+pub(crate) type SharedRemote = Remote<Line, u64>;
 
 /// The tier beyond one host of a cache.
 pub(crate) struct RemoteTier {
@@ -49,6 +55,8 @@ pub(crate) struct RemoteTier {
     pub(crate) cache: Py<PyAny>,
     pub(crate) state: GilCell<RemoteState>,
     pub(crate) counts: RemoteCounts,
+    /// The generation of a user's own backend, which outlives its connections.
+    pub(crate) generation: Arc<AtomicU64>,
     /// Whether it was said that a value cannot be shared.
     has_said_unshared: AtomicBool,
 }
@@ -97,6 +105,8 @@ pub(crate) struct RemoteState {
     /// The loads that wait for answers, by number.
     pub(crate) waits: BTreeMap<u64, Wait>,
     pub(crate) last_wait: u64,
+    /// The objects on their way to and from a user's own backend.
+    pub(crate) objects: Objects,
 }
 
 /// A load that waits for answers.
@@ -108,7 +118,7 @@ pub(crate) struct Wait {
 }
 
 visits!(struct Wait { future });
-visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits });
+visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, objects });
 
 impl Visit for RemoteTier {
     fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
@@ -127,6 +137,7 @@ impl RemoteTier {
             cache,
             state: GilCell::new(RemoteState::new(remote)),
             counts: RemoteCounts::default(),
+            generation: Arc::default(),
             has_said_unshared: AtomicBool::new(false),
         }
     }
@@ -167,6 +178,7 @@ impl RemoteState {
             is_driving: false,
             waits: BTreeMap::new(),
             last_wait: 0,
+            objects: Objects::default(),
         }
     }
 

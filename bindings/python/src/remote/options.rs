@@ -20,6 +20,9 @@ pub(crate) struct RedisOptions {
 
 /// The settings of the tier of one cache.
 pub(crate) struct TierSettings {
+    /// The name of the class of a user's own backend; `None`: the server is Redis or Valkey.
+    pub(crate) own: Option<String>,
+    /// Of a user's own backend, only the namespace.
     pub(crate) config: Config,
     pub(crate) machine: Settings,
     /// Values that need pickle are shared with a secret only.
@@ -98,7 +101,8 @@ impl RedisOptions {
                 [host.into_pyobject(py)?.into_any(), port.into_pyobject(py)?.into_any()],
             )?
             .into_any()),
-            other => Err(PyValueError::new_err(format!("{other} is not one server"))), // refused in `new`
+            // Refused in `new`.
+            other => Err(PyValueError::new_err(format!("{other} is not one server"))),
         }
     }
 
@@ -122,7 +126,7 @@ impl RedisOptions {
         config.namespace = namespace;
         Link::new(&config).map_err(wrong)?;
         let codec = CodecOptions { pickle: config.secret.is_some() };
-        Ok(TierSettings { config, machine: self.machine.clone(), codec })
+        Ok(TierSettings { own: None, config, machine: self.machine.clone(), codec })
     }
 }
 
@@ -135,8 +139,15 @@ fn wrong(error: ConfigError) -> PyErr {
 }
 
 impl TierSettings {
+    /// The settings for a user's own backend, with the name of its class.
+    pub(crate) fn own(class: String, namespace: String) -> Self {
+        let mut config = Config::default();
+        config.namespace = namespace;
+        Self { own: Some(class), config, machine: Settings::default(), codec: CodecOptions { pickle: true } }
+    }
+
     /// The server, for messages.
     pub(crate) fn place(&self) -> String {
-        self.config.place.to_string()
+        self.own.clone().unwrap_or_else(|| self.config.place.to_string())
     }
 }

@@ -1,4 +1,4 @@
-"""Servers that freeze, die, come back, or refuse: no caller gets an exception, or waits for long."""
+"""Servers that freeze, die, come back or refuse: no caller gets an exception, or waits for long."""
 
 from __future__ import annotations
 

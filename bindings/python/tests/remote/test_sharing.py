@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from loops import Load, Run, joined, task
-from servers import Server
+from servers import Server, fields
 from shared_caches import Counted, acknowledged, connected, pair, soon, timed
 
 from agent_cache import AgentCache, AgentCacheInvalidator
@@ -324,5 +324,26 @@ def test_two_namespaces_share_nothing(run: Run, server: Server) -> None:
         two.clear()
         await acknowledged(two)
         assert await AsyncCache(remote_cache=one.remote_cache).get("k") == 1
+
+    run(main())
+
+
+def test_many_keys_are_looked_up_with_one_read(run: Run, server: Server, backend: RedisBackend) -> None:
+    async def main() -> None:
+        first, second = pair(backend, maxsize=1000)
+        for number in range(100):
+            await first.set(number, number * 10)
+        await first.set("none", None)
+        await acknowledged(first)
+        await connected(second)
+        server.call("CONFIG", "RESETSTAT")
+        wanted: dict[Any, Any] = {number: number * 10 for number in range(100)}
+        assert await second.get_many([*range(100), "absent", "none", "absent"]) == {**wanted, "none": None}
+        calls = fields(server.call("INFO", "commandstats"))
+        assert calls["cmdstat_mget"].startswith("calls=1,")
+        assert "cmdstat_get" not in calls
+        assert await second.get_many(range(100)) == wanted
+        assert second.hits == 100, "from memory"
+        assert await AsyncCache().get_many(["k"]) == {}
 
     run(main())
