@@ -205,6 +205,16 @@ impl<E: Engine, W> Remote<E, W> {
         ids.iter().all(|&id| state.machine.is_waiting(id))
     }
 
+    /// Whether the engine has acknowledged everything.
+    pub fn is_settled(&self) -> bool {
+        self.state.lock().machine.is_settled()
+    }
+
+    /// Whether a connection is being made, or is there.
+    pub fn is_connected_soon(&self) -> bool {
+        self.state.lock().machine.is_connected_soon()
+    }
+
     /// How many writes no engine has acknowledged.
     pub fn pending(&self) -> usize {
         self.state.lock().machine.pending()

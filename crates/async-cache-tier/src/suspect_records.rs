@@ -47,6 +47,12 @@ impl SuspectRecords {
         if is_suspect { Trust::Suspect } else { Trust::Covered }
     }
 
+    /// Whether a record is of before a message about its key: it is served in no case.
+    pub(crate) fn is_outdated(&self, written_at: Option<u64>, hash: u64) -> bool {
+        let changed_at = self.noted.lock().get(&hash).copied();
+        changed_at.is_some_and(|changed_at| written_at.unwrap_or(0) <= changed_at)
+    }
+
     /// Rule 2: a journal is about to be used, with records up to `latest`.
     pub(crate) fn journal_begins(&self, latest: u64) {
         if self.is_in_use() {

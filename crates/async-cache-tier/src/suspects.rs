@@ -30,6 +30,7 @@ use async_cache_core::time::Stamp;
 
 use crate::host::{Host, Memory};
 use crate::journal_state::Journal;
+use crate::names::NameIndex;
 
 /// Whether a look-up serves an entry that may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,23 @@ pub fn suspect_all<M: Memory>(host: &M) {
         }
     });
 }
+
+/// Drops the names of entries that have left, if there are many more names than entries. With a
+/// journal, an entry that has left memory may be on the disk, where a message has to find it: so its
+/// name stays, up to [`MOST_NAMES`]. Beyond, everything becomes suspect.
+pub fn compact_names<M: Memory>(host: &M, names: &NameIndex, is_there: impl Fn(u64) -> bool) {
+    let has_journal = host.tier().journal().is_some();
+    if has_journal && names.len() < MOST_NAMES {
+        return;
+    }
+    names.compact(host.hot(), is_there);
+    if has_journal {
+        suspect_all(host);
+    }
+}
+
+/// The names kept beside a journal: 64 MiB.
+const MOST_NAMES: usize = 4 << 20;
 
 /// Removes the entries of the shard `number` whose keys have a hash, as deletes do, and the records
 /// of the entries. Keys are not compared. No user code runs while the shard is locked. If a file

@@ -463,7 +463,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         let mut tiered = self.shard(hash).write();
         let probed = tiered.shard.epoch().answered(None);
         let Ok(at) = tiered.shard.address(hash, probed, |known| *known == key) else { return };
-        let deadline = beyond.put(hash, deadline);
+        let kept = beyond.put(hash, deadline);
+        if kept != deadline {
+            // The record has the longer life.
+            drop(tiered);
+            let deleted = cold::delete(&host, &AskedKey { hash, key: &key });
+            deleted.unwrap_or_else(|error| tracing::warn!("a key could not be deleted: {error}"));
+            return self.tell_remote();
+        }
         let meta = journal.append(&write, tiered.shard.stamp_at(&at), deadline);
         let removed = tiered.shard.set_stamped(at, key, value, meta, now);
         drop(tiered);
@@ -596,12 +603,10 @@ where
         self.empty(CounterFate::Kept);
     }
 
-    fn hot(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().shard.store().len()).sum()
-    }
-
-    fn has_hash(&self, hash: u64) -> bool {
-        self.shard(hash).read().shard.has_hash(hash)
+    fn compact(&self, names: &async_cache_tier::names::NameIndex) {
+        let memory = CacheHost { inner: self, clone_key: |_| unreachable!("no key is copied"), file: () };
+        let is_there = |hash| self.shard(hash).read().shard.has_hash(hash);
+        async_cache_tier::suspects::compact_names(&memory, names, is_there);
     }
 }
 

@@ -25,6 +25,7 @@ use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_redis::body::{Body, Holds};
 use async_cache_redis::{Layout, Link, Route};
 use async_cache_tier::clock;
+use async_cache_tier::names::NameIndex;
 use async_cache_tier::remote::Remote;
 use async_cache_tier::suspects::Suspects;
 use parking_lot::Mutex;
@@ -52,10 +53,8 @@ pub(crate) trait Cached: Send + Sync {
     fn forget_all(&self);
     /// Makes every entry suspect.
     fn suspect_all(&self, fences: bool);
-    /// The number of entries in memory.
-    fn hot(&self) -> usize;
-    /// Whether an entry or a load has this hash.
-    fn has_hash(&self, hash: u64) -> bool;
+    /// Drops the names of entries that have left.
+    fn compact(&self, names: &NameIndex);
 }
 
 /// What the loads and the task share.
@@ -136,6 +135,10 @@ impl<K, V> RemoteTier<K, V> {
         let mut redis = self.shared.redis.clone();
         if redis.config.namespace == DEFAULT_NAMESPACE {
             redis.config.namespace = namespace_of(function);
+            // A name is no reason for an error here: the connection would say it.
+            if let Ok(route) = Route::new(&redis.config) {
+                redis.route = route;
+            }
         }
         Self::new(redis, self.codec)
     }

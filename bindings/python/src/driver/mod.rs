@@ -182,9 +182,9 @@ impl Cache {
 
     /// Drops the names of entries that have left, now and then.
     fn compact_names(&self, py: Python<'_>, tier: &RemoteTier) {
-        let entries = self.state.borrow(py).tiered.shard.store().len();
-        let remote = tier.remote(py);
-        remote.names().compact(entries, |hash| self.state.borrow(py).tiered.shard.has_hash(hash));
+        let memory = CacheHost { py, cache: self, target: () };
+        let is_there = |hash| self.state.borrow(py).tiered.shard.has_hash(hash);
+        suspects::compact_names(&memory, tier.remote(py).names(), is_there);
     }
 }
 

@@ -324,6 +324,16 @@ impl Machine {
         self.pending.len()
     }
 
+    /// Whether the engine has acknowledged everything.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.clearing == Clearing::No
+    }
+
+    /// Whether a connection is being made, or is there.
+    pub fn is_connected_soon(&self) -> bool {
+        matches!(self.link, Link::Connecting(_) | Link::Greeting { .. } | Link::Up(_))
+    }
+
     // Questions
 
     /// Asks about names, with one read. The answers come as [`Output::Answer`].

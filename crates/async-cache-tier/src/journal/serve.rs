@@ -113,6 +113,9 @@ pub fn serve<H: Host>(
                 return (taken_in, Some(new));
             }
             let trust = host.tier().suspects.trust(written_at, at.hash());
+            if host.tier().suspects.is_outdated(written_at, at.hash()) {
+                return (TakenIn::Withheld, Some(new)); // A message about the key was heard.
+            }
             if (trust, suspects) == (Trust::Suspect, Suspects::Withheld) && at.slot().is_none() {
                 return (TakenIn::Withheld, Some(new)); // Rule 9.
             }

@@ -43,10 +43,16 @@ impl Driving {
     }
 }
 
-impl Drop for Driving {
+impl Drop for Task {
+    /// Without a task nobody hears of changes, and nobody ends the time for which entries are
+    /// served without. So they are suspect at once.
     fn drop(&mut self) {
-        if resigned(&self.shared, self.number) {
-            self.shared.remote.closed("the runtime of its connection has ended", Shared::now());
+        let shared = &self.driving.shared;
+        if resigned(shared, self.driving.number) {
+            shared.remote.closed("the runtime of its connection has ended", Shared::now());
+            if let Some(cache) = self.cache.upgrade() {
+                cache.suspect_all(false);
+            }
         }
     }
 }
@@ -67,13 +73,13 @@ pub(super) fn start(shared: &Arc<Shared>, cache: Weak<dyn Cached>) {
     drop(runtime.spawn(Task::new(driving, cache).run()));
 }
 
-/// Rule 2: called by somebody who has waited for an answer for so long that the task must have run.
-pub(super) fn take_over_if_still<K, V>(tier: &RemoteTier<K, V>, patience: Duration) {
+/// Rule 2: called by somebody who has called the task, and has waited for long. `called_at`: when
+/// the task had run last, before it was called.
+pub(super) fn take_over_if_still<K, V>(tier: &RemoteTier<K, V>, called_at: u64) {
     let shared = &tier.shared;
-    let ran_at = Time::from_nanos(shared.ran_at.load(Ordering::Relaxed));
     let number = shared.driver.load(Ordering::Acquire);
     if number != 0 {
-        if Shared::now().since(ran_at) < patience || !resigned(shared, number) {
+        if shared.ran_at.load(Ordering::Relaxed) != called_at || !resigned(shared, number) {
             return;
         }
         shared.remote.closed("the runtime of its connection stands still", Shared::now());
@@ -147,8 +153,8 @@ impl Task {
         if shared.is_closed.load(Ordering::Acquire) {
             // Rule 3.
             let closes_at = *self.closes_at.get_or_insert(now.later(shared.redis.settings.timeout));
-            let is_done = shared.remote.pending() == 0 && self.out.is_empty();
-            if is_done || closes_at <= now || !shared.remote.is_up() {
+            let is_done = shared.remote.is_settled() && self.out.is_empty();
+            if is_done || closes_at <= now || !shared.remote.is_connected_soon() {
                 return false;
             }
         }
@@ -268,8 +274,7 @@ impl Task {
 
     fn compact(&self) {
         if let Some(cache) = self.cache.upgrade() {
-            let is_there = |hash| cache.has_hash(hash);
-            self.driving.shared.remote.names().compact(cache.hot(), is_there);
+            cache.compact(self.driving.shared.remote.names());
         }
     }
 

@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_cache_core::remote::port::{Content, Name};
@@ -222,10 +223,17 @@ impl<K, V> RemoteTier<K, V> {
             Question::Waits(receiver) => receiver,
         };
         let patience = self.shared.redis.settings.timeout * 2;
+        // A task that has nothing to do runs seldom. It is called before it is judged.
+        let mut called_at = None;
         loop {
-            match tokio::time::timeout(patience, &mut receiver).await {
-                Ok(answer) => return answer.unwrap_or(Answer::Alone),
-                Err(_) => driver::take_over_if_still(self, patience),
+            if let Ok(answer) = tokio::time::timeout(patience, &mut receiver).await {
+                return answer.unwrap_or(Answer::Alone);
+            }
+            if let Some(called_at) = called_at.take() {
+                driver::take_over_if_still(self, called_at);
+            } else {
+                called_at = Some(self.shared.ran_at.load(Ordering::Relaxed));
+                self.look();
             }
         }
     }

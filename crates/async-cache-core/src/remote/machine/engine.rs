@@ -145,7 +145,10 @@ impl Machine {
 
     /// Bytes have come from the engine.
     pub fn heard(&mut self, now: Time) {
-        self.heard_at = now;
+        // The words of a greeting are another server's, perhaps (rule 9).
+        if matches!(self.link, Link::Up(_) | Link::Greeting { .. }) {
+            self.heard_at = now;
+        }
         if std::mem::take(&mut self.is_stalled) && std::mem::take(&mut self.is_said_down) {
             self.say_up();
         }

@@ -7,7 +7,7 @@ use crate::time::Time;
 
 impl Machine {
     pub(super) fn connect(&mut self, now: Time) {
-        if self.link == Link::Idle {
+        if self.link == Link::Idle && self.epoch == 0 {
             // What a file has is served as well, if there is no engine.
             self.uncovered_until = Some(now.later(self.settings.max_uncovered));
         }
